@@ -1,0 +1,54 @@
+//! Every limit of the protocol in one place. Units are in the names.
+
+/// Largest WebSocket message in bytes. Larger frames travel in chunks.
+pub const WIRE_MESSAGE_BYTES: usize = 256 * 1024;
+/// Largest reassembled frame in bytes.
+pub const FRAME_BYTES: usize = 96 * 1024 * 1024;
+/// Largest reassembled frame that a service takes from a device that has not authenticated, in bytes.
+pub const UNAUTHENTICATED_FRAME_BYTES: usize = 16 * 1024;
+/// Most records in one frame.
+pub const RECORDS_PER_FRAME: usize = 1024;
+/// Largest sealed payload of an update or verdict, in bytes.
+pub const UPDATE_BYTES: usize = 1024 * 1024;
+/// Largest sealed payload of a snapshot, in bytes.
+pub const SNAPSHOT_BYTES: usize = 80 * 1024 * 1024;
+/// Largest MLS message (commit, proposal, Welcome, GroupInfo), in bytes.
+pub const MLS_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+/// Largest root wrap, in bytes.
+pub const WRAP_BYTES: usize = 256 * 1024;
+/// Most wraps kept for one epoch.
+pub const WRAPS_PER_EPOCH: usize = 8;
+/// Most leaves in a group.
+pub const GROUP_LEAVES: usize = 1000;
+/// Most documents in a group.
+pub const GROUP_DOCUMENTS: usize = 20_000;
+/// Most devices of one user.
+pub const USER_DEVICES: usize = 32;
+/// One-time key packages that a device keeps published.
+pub const KEY_PACKAGES_TARGET: usize = 20;
+/// The service tells a device when fewer one-time key packages than this are left.
+pub const KEY_PACKAGES_LOW: usize = 8;
+/// Most one-time key packages that the service keeps for a device.
+pub const KEY_PACKAGES_MAX: usize = 100;
+/// Shelf life of a key package in milliseconds (28 days): the service hands out no older one.
+pub const KEY_PACKAGE_SHELF_LIFE_MS: u64 = 28 * 24 * 3600 * 1000;
+/// Validity of a key package's leaf in seconds (ten years), so that a member who was away can still process the Add.
+pub const KEY_PACKAGE_VALIDITY_S: u64 = 3653 * 24 * 3600;
+/// Largest credential in bytes.
+pub const CREDENTIAL_BYTES: usize = 32 * 1024;
+/// Documents open on one connection.
+pub const CHANNELS_PER_CONNECTION: usize = 4096;
+/// How far a commit's time may lie from the service's clock, in milliseconds.
+pub const COMMIT_TIME_SKEW_MS: u64 = 5 * 60 * 1000;
+/// How far ahead of its own clock a device authors a commit time, in milliseconds.
+pub const OWN_CLOCK_SKEW_MS: u64 = 24 * 3600 * 1000;
+/// Most replica ids that one record may introduce.
+pub const REPLICAS_PER_RECORD: usize = 64;
+/// Updates after the covered head past which the service demands a snapshot first.
+pub const TAIL_RECORDS_HARD: u64 = 500_000;
+/// Time an unauthenticated connection has to authenticate, in milliseconds.
+pub const HANDSHAKE_MS: u64 = 10_000;
+/// Time between pings, in milliseconds.
+pub const PING_MS: u64 = 20_000;
+/// A connection without any frame for this long is closed, in milliseconds.
+pub const IDLE_MS: u64 = 60_000;
