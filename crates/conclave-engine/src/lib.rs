@@ -1,1 +1,40 @@
-//! conclave-engine
+//! One device as a pure state machine: groups, documents, intents, queues, rotation.
+//!
+//! [`Engine::handle`] takes one [`Input`] and gives one [`Output`]. The shell around it makes the output's writes durable as one transaction,
+//! then sends its frames, then tells its events; it answers its reads. A crash between any two outputs leaves a store from which
+//! [`Engine::open`] goes on.
+//!
+//! The engine promises that it never blocks, never fails half-way, never acknowledges what is not in its writes, and that what the user
+//! wants is remembered until it is done, superseded or failed with a reason. It never does I/O, never reads a clock or the store by
+//! itself, and never draws randomness but from its seed (OpenMLS has entropy of its own; no decision depends on it).
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+mod command;
+mod commands;
+mod device;
+mod directory;
+mod document;
+mod engine;
+mod error;
+#[doc(hidden)]
+pub mod forensic;
+mod group;
+mod intents;
+mod invitation;
+mod io;
+mod keys;
+mod link;
+mod rotation;
+mod slot;
+
+pub use command::{
+    ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, GroupInfo, InvitationInfo, MemberInfo,
+    PinInfo, Reply, Setup, Status, WhoAmI,
+};
+pub use engine::Engine;
+pub use error::EngineError;
+pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};

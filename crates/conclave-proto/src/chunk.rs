@@ -39,7 +39,10 @@ impl Assembler {
     /// An assembler for frames of at most `max` bytes.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { partial: Vec::new(), max }
+        Self {
+            partial: Vec::new(),
+            max,
+        }
     }
 
     /// Changes the largest frame, in bytes.
@@ -65,7 +68,10 @@ impl Assembler {
         }
         if self.partial.len().saturating_add(rest.len()) > self.max {
             self.partial = Vec::new();
-            return Err(DecodeError::TooLarge { what, max: self.max });
+            return Err(DecodeError::TooLarge {
+                what,
+                max: self.max,
+            });
         }
         self.partial.extend_from_slice(rest);
         Ok((marker == LAST).then(|| std::mem::take(&mut self.partial)))
@@ -78,7 +84,9 @@ mod tests {
 
     #[test]
     fn chunks_round_trip_and_are_bounded() {
-        let frame: Vec<u8> = (0..3 * WIRE_MESSAGE_BYTES).map(|at| at as u8 % 100).collect();
+        let frame: Vec<u8> = (0..3 * WIRE_MESSAGE_BYTES)
+            .map(|at| at as u8 % 100)
+            .collect();
         let parts = split(frame.clone());
         assert!(parts.iter().all(|part| part.len() <= WIRE_MESSAGE_BYTES));
         let mut assembler = Assembler::new(frame.len());

@@ -52,15 +52,15 @@ impl DeserializeBytes for Varint {
     fn tls_deserialize_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), Error> {
         let first = *bytes.first().ok_or(Error::EndOfStream)?;
         let width = 1usize << (first >> 6);
-        let (head, rest) = bytes
-            .split_at_checked(width)
-            .ok_or(Error::EndOfStream)?;
+        let (head, rest) = bytes.split_at_checked(width).ok_or(Error::EndOfStream)?;
         let mut value = u64::from(first & 0x3f);
         for byte in head.iter().skip(1) {
             value = (value << 8) | u64::from(*byte);
         }
         if Self::width(value) != width {
-            return Err(Error::DecodingError("integer not in its shortest form".into()));
+            return Err(Error::DecodingError(
+                "integer not in its shortest form".into(),
+            ));
         }
         Ok((Self(value), rest))
     }
@@ -298,7 +298,10 @@ mod tests {
     fn varints_have_one_encoding() {
         for value in [0, 63, 64, 16383, 16384, (1 << 30) - 1, 1 << 30, Varint::MAX] {
             let bytes = encode(&Varint(value));
-            assert_eq!(decode::<Varint>("varint", &bytes, 8).unwrap(), Varint(value));
+            assert_eq!(
+                decode::<Varint>("varint", &bytes, 8).unwrap(),
+                Varint(value)
+            );
         }
         // 1 written in two bytes.
         assert!(decode::<Varint>("varint", &[0x40, 0x01], 8).is_err());

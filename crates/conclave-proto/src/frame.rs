@@ -1,6 +1,9 @@
 //! Frames between a device and the service. One WebSocket binary message carries one frame, or one chunk of a frame that is larger than
 //! [`limits::WIRE_MESSAGE_BYTES`](crate::limits::WIRE_MESSAGE_BYTES) (see [`crate::chunk`]).
 
+// Frames live for one decode or encode: boxing variants would add allocations to the hot path and save nothing.
+#![allow(clippy::large_enum_variant)]
+
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::codec::{Bytes, Tail, Varint};

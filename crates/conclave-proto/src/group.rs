@@ -15,8 +15,16 @@ pub const WRAP_LABEL: &str = "conclave 1.0 root wrap";
 
 /// Checkpoint of the identity log.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize,
-    TlsSize, TlsSerialize, TlsDeserializeBytes,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
 )]
 pub struct Checkpoint {
     /// Size and root of the log.
@@ -42,6 +50,7 @@ pub struct CommitData {
 
 /// One entry of a group's log.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[allow(clippy::large_enum_variant)] // short-lived: see `frame`
 #[repr(u8)]
 pub enum GroupEntry {
     /// An MLS commit (`MLSMessage` holding a `PublicMessage`).

@@ -14,8 +14,19 @@ const MAX_POLICY_BYTES: usize = 256 * 1024;
 
 /// What a user may do in a group. Order matters: a greater role may do all that a lesser one may.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-    TlsSize, TlsSerialize, TlsDeserializeBytes,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
 )]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -61,7 +72,9 @@ impl std::str::FromStr for Role {
 pub struct UnknownRole;
 
 /// One user's role where it differs from the default.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
 pub struct RoleEntry {
     /// The user.
     pub user: UserId,
@@ -70,7 +83,9 @@ pub struct RoleEntry {
 }
 
 /// A certificate authority that the group accepts, for users whose URI begins with `uri_prefix`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
 pub struct Anchor {
     /// Users this authority may name, as `conclave://<realm>/…`.
     pub uri_prefix: Bytes,
@@ -79,7 +94,18 @@ pub struct Anchor {
 }
 
 /// How members become trusted. `pinned or certified by an anchor or endorsed`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[derive(
+    Debug,
+    Clone,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
+)]
 pub struct TrustPolicy {
     /// Whether a direct pin of the inviter suffices (0 or 1).
     pub pinned: u8,
@@ -93,7 +119,17 @@ pub struct TrustPolicy {
 
 /// What a joiner can read.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, TlsSize, TlsSerialize, TlsDeserializeBytes,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
 )]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -106,7 +142,9 @@ pub enum JoinerAccess {
 }
 
 /// The policy of a group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
 pub struct GroupPolicy {
     /// [`POLICY_VERSION`].
     pub version: u16,
@@ -145,7 +183,10 @@ impl Default for GroupPolicy {
             min_protocol_version: PROTOCOL_VERSION,
             default_role: Role::Editor,
             roles: Vec::new(),
-            trust: TrustPolicy { pinned: 1, ..TrustPolicy::default() },
+            trust: TrustPolicy {
+                pinned: 1,
+                ..TrustPolicy::default()
+            },
             joiner_access: JoinerAccess::LiveContent,
             attribution: 1,
             service_may_remove: 0,
@@ -239,7 +280,10 @@ mod tests {
 
     #[test]
     fn nobody_is_owner_by_default() {
-        let policy = GroupPolicy { default_role: Role::Owner, ..GroupPolicy::default() };
+        let policy = GroupPolicy {
+            default_role: Role::Owner,
+            ..GroupPolicy::default()
+        };
         assert!(GroupPolicy::from_bytes(&encode(&policy)).is_err());
     }
 }

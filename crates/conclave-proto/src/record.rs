@@ -18,8 +18,19 @@ pub const RECORD_LABEL: &str = "conclave 1.0 record";
 
 /// Who wrote a record: a device, in one life of its store.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-    TlsSize, TlsSerialize, TlsDeserializeBytes,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
 )]
 pub struct Author {
     /// The device.
@@ -54,17 +65,23 @@ impl SnapshotHeader {
     /// The chain proof that a successor of the snapshot (`id`, `self`) must carry.
     #[must_use]
     pub fn successor_proof(&self, id: &Hash) -> Hash {
-        labelled(
-            "conclave 1.0 snapshot chain",
-            &[&self.chain_proof.0, &id.0],
-        )
+        labelled("conclave 1.0 snapshot chain", &[&self.chain_proof.0, &id.0])
     }
 }
 
 /// Why a document was closed.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-    TlsSize, TlsSerialize, TlsDeserializeBytes,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
 )]
 #[repr(u8)]
 pub enum CloseReason {

@@ -110,7 +110,9 @@ pub enum RecordFault {
 }
 
 /// A typed refusal. Says what to do where something can be done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, thiserror::Error, TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Refusal {

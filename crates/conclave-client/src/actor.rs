@@ -1,0 +1,423 @@
+//! The task that owns the engine and the store.
+//!
+//! It runs on a thread of its own, so that CRDT and MLS work never blocks the application's runtime, whatever its flavour, and beside it a
+//! small runtime moves frames. Its one rule is **durable, then send**: several inputs that are ready are handled together, their batches
+//! become one transaction in the order in which they arose, and only when that is on disk do frames leave and does anybody hear anything.
+//! When the store fails, nothing of that is released and the client stops.
+
+mod thread;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::pending;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use conclave_engine::{Command, CommandId, Engine, Input, Output, Read, Reply, WriteBatch};
+use conclave_proto::codec;
+use conclave_proto::frame::ClientFrame;
+use conclave_proto::{GroupId, UnixMs};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::events::Event;
+use crate::store::{Store, Unlock};
+use crate::transport::{Gone, Room, Sender, Transport, Wire};
+
+pub(crate) use thread::start;
+
+/// Calls that wait for the actor.
+const CALLS: usize = 256;
+/// Events that a slow reader may fall behind.
+const EVENTS: usize = 1024;
+/// Most inputs whose changes become one transaction.
+const GROUP_INPUTS: usize = 256;
+/// Size of one transaction, in bytes, after which no further input joins it.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// Encoded frames, in bytes, past which no further input is taken until the socket has taken some.
+const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
+/// Time after which replaced and deleted values are gone from the store's files.
+const SCRUB_AFTER: Duration = Duration::from_secs(5);
+/// The wall clock can jump: no wait for it is longer than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Timers fire no closer together than this: never a busy loop.
+const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+/// Time for queued frames to leave when the client closes.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What the rest of the crate asks of the actor.
+pub(crate) enum Call {
+    /// A command for the engine. Not begun when nobody waits for the answer any more.
+    Command { command: Command, reply: oneshot::Sender<Result<Reply, Error>> },
+    /// Another passphrase or key file.
+    ChangeSecret { unlock: Unlock, reply: oneshot::Sender<Result<(), Error>> },
+    /// The end.
+    Close,
+}
+
+/// How far a group's re-keying is, as last told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Rotation {
+    pub(crate) epoch: u64,
+    pub(crate) total: usize,
+    pub(crate) complete: bool,
+    /// How often this device lost its membership.
+    pub(crate) losses: u64,
+}
+
+/// What the actor leaves where everybody can see it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) rotations: watch::Sender<BTreeMap<GroupId, Rotation>>,
+    /// Set once, when the actor is gone and the store is closed.
+    pub(crate) stopped: watch::Sender<bool>,
+    cause: OnceLock<Error>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            events: broadcast::Sender::new(EVENTS),
+            rotations: watch::Sender::new(BTreeMap::new()),
+            stopped: watch::Sender::new(false),
+            cause: OnceLock::new(),
+        }
+    }
+
+    /// Why nobody answers any more.
+    pub(crate) fn cause(&self) -> Error {
+        match self.cause.get() {
+            Some(error) => error.clone(),
+            // The thread is still unwinding, or was closed.
+            None if *self.stopped.borrow() => Error::Closed,
+            None => Error::Crashed,
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        match &event {
+            Event::Rotation { group, epoch, total, complete, .. } => self.rotations.send_modify(|all| {
+                let entry = all.entry(*group).or_default();
+                *entry = Rotation { epoch: *epoch, total: *total, complete: *complete, losses: entry.losses };
+            }),
+            Event::GroupLost { group, .. } => {
+                self.rotations.send_modify(|all| all.entry(*group).or_default().losses += 1);
+            }
+            _ => {}
+        }
+        // Nobody listening is fine.
+        let _ = self.events.send(event);
+    }
+}
+
+/// The wall clock.
+fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What the engine wants and what has not been made durable yet.
+#[derive(Default)]
+struct Unreleased {
+    batches: Vec<WriteBatch>,
+    bytes: usize,
+    sends: Vec<ClientFrame>,
+    events: Vec<conclave_engine::Event>,
+    hang_up: Option<String>,
+}
+
+struct Link {
+    transport: Option<Transport>,
+    origin: String,
+    token: Option<Vec<u8>>,
+    sender: Option<Sender>,
+    /// Encoded frames that the sender has no room for yet.
+    backlog: VecDeque<Vec<u8>>,
+    backlog_bytes: usize,
+    /// Set while the end of a connection that was closed here is awaited: what still arrives on it is not for the engine.
+    deaf: bool,
+}
+
+impl Link {
+    fn forget(&mut self) {
+        self.sender = None;
+        self.backlog.clear();
+        self.backlog_bytes = 0;
+    }
+
+    fn queue(&mut self, frame: &ClientFrame) {
+        if self.sender.is_some() {
+            let bytes = codec::encode(frame);
+            self.backlog_bytes = self.backlog_bytes.saturating_add(bytes.len());
+            self.backlog.push_back(bytes);
+        }
+    }
+
+    fn is_choked(&self) -> bool {
+        self.backlog_bytes > BACKLOG_BYTES
+    }
+
+    /// Moves one frame on.
+    fn sent(room: Result<Room<'_>, Gone>, backlog: &mut VecDeque<Vec<u8>>, bytes: &mut usize) {
+        match room {
+            Ok(room) => {
+                if let Some(frame) = backlog.pop_front() {
+                    *bytes = bytes.saturating_sub(frame.len());
+                    room.send(frame);
+                }
+            }
+            // The transport tells soon that the connection is gone.
+            Err(Gone) => {
+                backlog.clear();
+                *bytes = 0;
+            }
+        }
+    }
+}
+
+async fn room(sender: &Option<Sender>) -> Result<Room<'_>, Gone> {
+    match sender {
+        Some(sender) => sender.room().await,
+        None => pending().await,
+    }
+}
+
+async fn next_wire(transport: &mut Option<Transport>) -> Option<Wire> {
+    match transport {
+        Some(transport) => transport.next().await,
+        None => pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// Something that became ready.
+enum Happened {
+    Wire(Option<Wire>),
+    Call(Option<Call>),
+    Timer,
+    Scrub,
+    Sent,
+}
+
+struct Actor {
+    engine: Engine,
+    store: Store,
+    link: Link,
+    calls: mpsc::Receiver<Call>,
+    shared: Arc<Shared>,
+    replies: HashMap<u64, oneshot::Sender<Result<Reply, Error>>>,
+    next_command: u64,
+    reads: VecDeque<Read>,
+    unreleased: Unreleased,
+    wake_at: Option<UnixMs>,
+    scrub_at: Option<Instant>,
+    closing: bool,
+}
+
+impl Actor {
+    /// Runs until it is closed or the store fails.
+    async fn run(&mut self) -> Result<(), Error> {
+        self.release().await?;
+        while !self.closing {
+            // Rows are read right after what was written before: nothing comes in between.
+            if let Some(read) = self.reads.pop_front() {
+                let rows = self.store.read(&read.prefix).await?;
+                self.transition(Input::Loaded { id: read.id, rows });
+            } else {
+                let happened = self.wait().await;
+                self.take(happened).await?;
+            }
+            self.gather().await?;
+            self.release().await?;
+        }
+        self.farewell().await;
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Happened {
+        let timer = self.wake_at.map(|at| {
+            let wait = Duration::from_millis(at.since_ms(now()));
+            Instant::now() + wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)
+        });
+        let scrub_at = self.scrub_at;
+        let choked = self.link.is_choked();
+        let Link { transport, sender, backlog, backlog_bytes, .. } = &mut self.link;
+        tokio::select! {
+            room = room(sender), if !backlog.is_empty() => {
+                Link::sent(room, backlog, backlog_bytes);
+                Happened::Sent
+            }
+            wire = next_wire(transport), if !choked => Happened::Wire(wire),
+            call = self.calls.recv(), if !choked => Happened::Call(call),
+            () = until(timer) => Happened::Timer,
+            () = until(scrub_at) => Happened::Scrub,
+        }
+    }
+
+    /// Lets inputs that are ready join the transaction, wires and calls in turn.
+    async fn gather(&mut self) -> Result<(), Error> {
+        for _ in 0..GROUP_INPUTS {
+            if self.closing || !self.reads.is_empty() || self.unreleased.bytes > GROUP_BYTES || self.link.is_choked() {
+                break;
+            }
+            let wire = self.link.transport.as_mut().and_then(Transport::try_next);
+            let call = self.calls.try_recv().ok();
+            if wire.is_none() && call.is_none() {
+                break;
+            }
+            if let Some(wire) = wire {
+                self.take(Happened::Wire(Some(wire))).await?;
+            }
+            if let Some(call) = call {
+                self.take(Happened::Call(Some(call))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, happened: Happened) -> Result<(), Error> {
+        match happened {
+            Happened::Sent => {}
+            Happened::Wire(Some(wire)) => self.wire(wire),
+            Happened::Wire(None) => return Err(Error::Crashed),
+            Happened::Call(Some(Call::Command { command, reply })) => self.command(command, reply),
+            Happened::Call(Some(Call::ChangeSecret { unlock, reply })) => {
+                // A refusal (a key file that cannot be read, say) is no reason to stop.
+                let result = self.store.change_secret(&unlock).await.map_err(Error::from);
+                let _ = reply.send(result);
+            }
+            Happened::Call(Some(Call::Close) | None) => self.closing = true,
+            Happened::Timer => {
+                if self.wake_at.is_some_and(|at| at <= now()) {
+                    self.wake_at = None;
+                    self.transition(Input::Timer);
+                }
+            }
+            Happened::Scrub => {
+                self.scrub_at = None;
+                self.store.scrub().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command, reply: oneshot::Sender<Result<Reply, Error>>) {
+        if reply.is_closed() {
+            return;
+        }
+        let id = self.next_command;
+        self.next_command += 1;
+        self.replies.insert(id, reply);
+        // A device that has just been enrolled need not sit out a pause.
+        if matches!(command, Command::FinishDevice { .. })
+            && let Some(transport) = &self.link.transport
+        {
+            transport.connect_now();
+        }
+        self.transition(Input::Command { id: CommandId(id), command });
+    }
+
+    fn wire(&mut self, wire: Wire) {
+        match wire {
+            Wire::Up(sender) => {
+                self.connection_changed();
+                self.link.sender = Some(sender);
+                let input = Input::ConnectionUp { origin: self.link.origin.clone(), token: self.link.token.clone() };
+                self.transition(input);
+            }
+            Wire::Frame(received) => {
+                if !self.link.deaf {
+                    self.transition(Input::Frame(received.into_frame()));
+                }
+            }
+            Wire::Down { why } => {
+                tracing::debug!(origin = self.link.origin, why, "connection lost");
+                self.connection_changed();
+                self.transition(Input::ConnectionDown);
+            }
+        }
+    }
+
+    /// Frames that were meant for the last connection must not reach the next one.
+    fn connection_changed(&mut self) {
+        self.link.forget();
+        self.link.deaf = false;
+        self.unreleased.sends.clear();
+        self.unreleased.hang_up = None;
+    }
+
+    fn transition(&mut self, input: Input) {
+        let output = self.engine.handle(now(), input);
+        self.keep(output);
+    }
+
+    fn keep(&mut self, output: Output) {
+        let unreleased = &mut self.unreleased;
+        if !output.writes.is_empty() {
+            unreleased.bytes = unreleased.bytes.saturating_add(output.writes.bytes());
+            unreleased.batches.push(output.writes);
+        }
+        unreleased.sends.extend(output.sends);
+        unreleased.events.extend(output.events);
+        if output.close_connection.is_some() {
+            unreleased.hang_up = output.close_connection;
+        }
+        self.reads.extend(output.reads);
+        self.wake_at = output.wake_at;
+    }
+
+    /// Durable, then send, then tell.
+    async fn release(&mut self) -> Result<(), Error> {
+        let ready = std::mem::take(&mut self.unreleased);
+        self.store.apply(&ready.batches).await?;
+        if self.store.needs_scrub() && self.scrub_at.is_none() {
+            self.scrub_at = Some(Instant::now() + SCRUB_AFTER);
+        }
+        for frame in &ready.sends {
+            self.link.queue(frame);
+        }
+        if let Some(why) = ready.hang_up {
+            tracing::debug!(origin = self.link.origin, why, "closing the connection");
+            self.link.forget();
+            self.link.deaf = true;
+        }
+        for event in ready.events {
+            match event {
+                conclave_engine::Event::Reply { command, result } => {
+                    if let Some(reply) = self.replies.remove(&command.0) {
+                        // Whoever asked may have stopped waiting.
+                        let _ = reply.send(result.map_err(Error::from));
+                    }
+                }
+                event => {
+                    if let Some(event) = Event::from_engine(event) {
+                        self.shared.tell(event);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives frames that are durable already a moment to leave. None is lost if they do not: they are sent again.
+    async fn farewell(&mut self) {
+        let leave = async {
+            while !self.link.backlog.is_empty() && self.link.sender.is_some() {
+                let Link { sender, backlog, backlog_bytes, .. } = &mut self.link;
+                let room = room(sender).await;
+                Link::sent(room, backlog, backlog_bytes);
+            }
+            if self.link.sender.take().is_some() {
+                while !matches!(next_wire(&mut self.link.transport).await, None | Some(Wire::Down { .. })) {}
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, leave).await;
+    }
+}

@@ -1,0 +1,174 @@
+//! The thread and the runtime under the actor.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use conclave_engine::{Engine, Output, Setup};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::actor::{Actor, CALLS, Call, Link, Shared, Unreleased, now};
+use crate::config::Config;
+use crate::error::Error;
+use crate::events::Event;
+use crate::store::{Store, StoreError};
+use crate::transport::{Endpoint, Transport};
+
+/// What [`start`] gives back.
+pub(crate) struct Started {
+    pub(crate) calls: mpsc::Sender<Call>,
+    pub(crate) shared: Arc<Shared>,
+    /// The runtime on which frames are moved.
+    pub(crate) runtime: Handle,
+}
+
+/// Opens a store, or creates one when there is a `setup`, and starts the actor on a thread of its own. Works inside any runtime.
+pub(crate) async fn start(config: Config, setup: Option<Setup>) -> Result<Started, Error> {
+    let (opened, wait) = oneshot::channel();
+    let body = move || {
+        // The engine contains what hostile bytes can provoke; should a fault of ours panic all the same, callers are told.
+        let shared = Arc::new(Shared::new());
+        let result = catch_unwind(AssertUnwindSafe(|| run(config, setup, &shared, opened)));
+        finish(&shared, result.unwrap_or(Err(Error::Crashed)));
+    };
+    std::thread::Builder::new()
+        .name("conclave".to_owned())
+        .spawn(body)
+        .map_err(|error| Error::Start { why: error.to_string() })?;
+    wait.await.unwrap_or(Err(Error::Crashed))
+}
+
+fn finish(shared: &Shared, result: Result<(), Error>) {
+    let error = result.err();
+    if let Some(error) = &error {
+        tracing::error!(code = error.code(), "the client stopped");
+        let _ = shared.cause.set(error.clone());
+    }
+    shared.stopped.send_replace(true);
+    shared.tell(Event::Stopped { error: error.map(|error| error.to_remote()) });
+    // Whoever waits for re-keying looks again.
+    shared.rotations.send_modify(|_| {});
+}
+
+fn run(
+    config: Config,
+    setup: Option<Setup>,
+    shared: &Arc<Shared>,
+    opened: oneshot::Sender<Result<Started, Error>>,
+) -> Result<(), Error> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("conclave-io").enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = opened.send(Err(Error::Start { why: error.to_string() }));
+            return Ok(());
+        }
+    };
+    let handle = runtime.handle().clone();
+    let result = runtime.block_on(async {
+        let (calls, waiting) = mpsc::channel(CALLS);
+        let mut actor = match open(config, setup, Arc::clone(shared), waiting).await {
+            Ok(actor) => actor,
+            Err(error) => {
+                let _ = opened.send(Err(error));
+                return Ok(());
+            }
+        };
+        let _ = opened.send(Ok(Started { calls, shared: Arc::clone(shared), runtime: handle }));
+        let result = actor.run().await;
+        stop(actor, result).await
+    });
+    // Tasks that applications left on it (a local socket) must not hold the thread.
+    runtime.shutdown_background();
+    result
+}
+
+/// Answers everybody who waits, then closes the store.
+async fn stop(actor: Actor, result: Result<(), Error>) -> Result<(), Error> {
+    let Actor { store, mut calls, replies, link, shared, .. } = actor;
+    let cause = match &result {
+        Ok(()) => Error::Closed,
+        Err(error) => error.clone(),
+    };
+    let _ = shared.cause.set(cause.clone());
+    drop(link);
+    for (_, reply) in replies {
+        let _ = reply.send(Err(cause.clone()));
+    }
+    calls.close();
+    while let Some(call) = calls.recv().await {
+        match call {
+            Call::Command { reply, .. } => drop(reply.send(Err(cause.clone()))),
+            Call::ChangeSecret { reply, .. } => drop(reply.send(Err(cause.clone()))),
+            Call::Close => {}
+        }
+    }
+    // After a failure the first error is the one that counts.
+    let closed = store.close().await.map_err(Error::from);
+    result.and(closed)
+}
+
+async fn open(
+    config: Config,
+    setup: Option<Setup>,
+    shared: Arc<Shared>,
+    calls: mpsc::Receiver<Call>,
+) -> Result<Actor, Error> {
+    let endpoint = config.service.as_deref().map(Endpoint::parse).transpose()?;
+    let mut seed = zeroize::Zeroizing::new([0u8; 32]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|_| StoreError::Randomness)?;
+    let (engine, store, output) = match setup {
+        Some(setup) => {
+            let (engine, mut output) = Engine::init(setup, *seed, now())?;
+            let first = std::mem::take(&mut output.writes);
+            let store = Store::create(&config.folder, &config.unlock, &first).await?;
+            (engine, store, output)
+        }
+        None => {
+            let mut store = Store::open(&config.folder, &config.unlock).await?;
+            let mut rows = Vec::new();
+            for prefix in Engine::startup_prefixes() {
+                rows.extend(store.read(&prefix).await?);
+            }
+            let (engine, output) = Engine::open(rows, *seed, now())?;
+            (engine, store, output)
+        }
+    };
+    let link = Link {
+        origin: endpoint.as_ref().map(|endpoint| endpoint.origin().to_owned()).unwrap_or_default(),
+        transport: endpoint.map(|endpoint| Transport::start(endpoint, config.timing)),
+        token: config.token,
+        sender: None,
+        backlog: VecDeque::new(),
+        backlog_bytes: 0,
+        deaf: false,
+    };
+    Ok(assemble(engine, store, link, calls, shared, output))
+}
+
+fn assemble(
+    engine: Engine,
+    store: Store,
+    link: Link,
+    calls: mpsc::Receiver<Call>,
+    shared: Arc<Shared>,
+    output: Output,
+) -> Actor {
+    let mut actor = Actor {
+        engine,
+        store,
+        link,
+        calls,
+        shared,
+        replies: HashMap::new(),
+        next_command: 1,
+        reads: VecDeque::new(),
+        unreleased: Unreleased::default(),
+        wake_at: None,
+        scrub_at: None,
+        closing: false,
+    };
+    actor.keep(output);
+    actor
+}

@@ -1,0 +1,95 @@
+//! What a client is told when it is opened.
+
+use std::path::{Path, PathBuf};
+
+use crate::store::{KEY_FILE_NAME, PassphraseCost, Unlock};
+use crate::transport::Timing;
+
+/// Where a device keeps its state, how that is unlocked, and where its service is.
+///
+/// ```
+/// use conclave_client::Config;
+/// let config = Config::new("/home/ana/.conclave", "wss://ds.example").passphrase("correct horse battery staple");
+/// assert_eq!(config.folder(), std::path::Path::new("/home/ana/.conclave"));
+/// ```
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) folder: PathBuf,
+    pub(crate) service: Option<String>,
+    pub(crate) unlock: Unlock,
+    pub(crate) token: Option<Vec<u8>>,
+    pub(crate) timing: Timing,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("folder", &self.folder)
+            .field("service", &self.service)
+            .field("unlock", &self.unlock)
+            .field("token", &self.token.as_ref().map(|_| ".."))
+            .field("timing", &self.timing)
+            .finish()
+    }
+}
+
+impl Config {
+    /// A store in `folder` and a service, for example `wss://ds.example`. The store is unlocked by a key file in the same folder, which is
+    /// created with the store: that protects a copy of the database, not a copy of the folder. See [`Config::passphrase`] and
+    /// [`Config::key_file`] for more.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>, service: impl Into<String>) -> Self {
+        Self { service: Some(service.into()), ..Self::offline(folder) }
+    }
+
+    /// A store in `folder` without any service: reads and edits work, and wait to be sent by a client that has one.
+    #[must_use]
+    pub fn offline(folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        let unlock = Unlock::KeyFile { path: folder.join(KEY_FILE_NAME), create: true };
+        Self { folder, service: None, unlock, token: None, timing: Timing::default() }
+    }
+
+    /// Unlocks the store with a passphrase.
+    #[must_use]
+    pub fn passphrase(mut self, passphrase: impl Into<String>) -> Self {
+        self.unlock = Unlock::passphrase(passphrase);
+        self
+    }
+
+    /// What deriving a key from the passphrase costs, for a store that is to be created. Call after [`Config::passphrase`].
+    #[must_use]
+    pub fn passphrase_cost(mut self, new: PassphraseCost) -> Self {
+        if let Unlock::Passphrase { cost, .. } = &mut self.unlock {
+            *cost = new;
+        }
+        self
+    }
+
+    /// Unlocks the store with a file of 32 random bytes, for example on removable media. `create` makes one for a new store.
+    #[must_use]
+    pub fn key_file(mut self, path: impl Into<PathBuf>, create: bool) -> Self {
+        self.unlock = Unlock::KeyFile { path: path.into(), create };
+        self
+    }
+
+    /// Token for a service that admits by invitation.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<Vec<u8>>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Times of the connection: backoff, pings, limits.
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}

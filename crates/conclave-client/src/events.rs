@@ -1,0 +1,251 @@
+//! What a client tells without being asked.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use conclave_engine::{ChangeInfo, InvitationInfo};
+use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::ReusableBoxFuture;
+
+use crate::error::RemoteError;
+
+/// Something that happened. What it tells is durable in the store by then.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+#[non_exhaustive]
+pub enum Event {
+    /// The service is reached and knows this device.
+    Online,
+    /// The service is out of reach.
+    Offline,
+    /// Somebody invites this device.
+    Invitation {
+        /// To what, and who.
+        invitation: InvitationInfo,
+    },
+    /// A group's members changed.
+    MembersChanged {
+        /// The group.
+        group: GroupId,
+        /// New epoch.
+        epoch: u64,
+        /// Users of whom a device was added.
+        added: Vec<UserId>,
+        /// Users of whom a device was removed.
+        removed: Vec<UserId>,
+    },
+    /// This device is no longer a member.
+    GroupLost {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        why: String,
+    },
+    /// A document was created or closed.
+    DocumentListed {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
+    /// Verified changes of others arrived.
+    DocumentChanged {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Who changed it.
+        changes: Vec<ChangeInfo>,
+    },
+    /// The service holds more of this device's edits.
+    Acknowledged {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Local edits still unacknowledged.
+        pending: usize,
+    },
+    /// Something does not fit: who is probably at fault, and what was done about it.
+    Finding {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: Option<DocumentId>,
+        /// Stable code.
+        code: String,
+        /// Who is probably at fault; none for the service.
+        suspect: Option<DeviceId>,
+        /// For people.
+        text: String,
+    },
+    /// Re-keying after a removal.
+    Rotation {
+        /// The group.
+        group: GroupId,
+        /// Epoch that the removal began.
+        epoch: u64,
+        /// Documents re-keyed.
+        done: usize,
+        /// Documents in all.
+        total: usize,
+        /// Whether it is complete and in the group log.
+        complete: bool,
+    },
+    /// The devices of a user changed.
+    DevicesChanged {
+        /// The user.
+        user: UserId,
+    },
+    /// Whoever reads these events was too slow: this many were dropped before the next one. Ask for the state again.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+    /// The client stopped. No event follows.
+    Stopped {
+        /// Why; none when it was closed.
+        error: Option<RemoteError>,
+    },
+}
+
+impl Event {
+    /// Translates an event of the engine. Replies are none: they go to who asked.
+    pub(crate) fn from_engine(event: conclave_engine::Event) -> Option<Self> {
+        use conclave_engine::Event as Told;
+        Some(match event {
+            Told::Online => Self::Online,
+            Told::Offline => Self::Offline,
+            Told::Invitation(invitation) => Self::Invitation { invitation },
+            Told::MembersChanged { group, epoch, added, removed } => {
+                Self::MembersChanged { group, epoch, added, removed }
+            }
+            Told::GroupLost { group, why } => Self::GroupLost { group, why },
+            Told::DocumentListed { group, document } => Self::DocumentListed { group, document },
+            Told::DocumentChanged { group, document, changes } => Self::DocumentChanged { group, document, changes },
+            Told::Acknowledged { group, document, pending } => Self::Acknowledged { group, document, pending },
+            Told::Finding { group, document, code, suspect, text } => {
+                Self::Finding { group, document, code, suspect, text }
+            }
+            Told::Rotation { group, epoch, done, total, complete } => {
+                Self::Rotation { group, epoch, done, total, complete }
+            }
+            Told::DevicesChanged { user } => Self::DevicesChanged { user },
+            _ => return None,
+        })
+    }
+
+    /// The group that this is about.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Invitation { invitation } => Some(invitation.group),
+            Self::MembersChanged { group, .. }
+            | Self::GroupLost { group, .. }
+            | Self::DocumentListed { group, .. }
+            | Self::DocumentChanged { group, .. }
+            | Self::Acknowledged { group, .. }
+            | Self::Finding { group, .. }
+            | Self::Rotation { group, .. } => Some(*group),
+            _ => None,
+        }
+    }
+}
+
+type Received = (Result<Event, RecvError>, broadcast::Receiver<Event>);
+
+async fn receive(mut receiver: broadcast::Receiver<Event>) -> Received {
+    let result = receiver.recv().await;
+    (result, receiver)
+}
+
+/// Events from now on, until the client stops. Use [`Events::next`], or as a [`Stream`].
+#[derive(Debug)]
+pub struct Events {
+    next: ReusableBoxFuture<'static, Received>,
+    over: bool,
+}
+
+impl Events {
+    pub(crate) fn new(receiver: broadcast::Receiver<Event>) -> Self {
+        Self { next: ReusableBoxFuture::new(receive(receiver)), over: false }
+    }
+
+    /// The next event; none after [`Event::Stopped`]. May be dropped while waiting without losing anything.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let (result, receiver) = ready!(self.next.poll(context));
+        self.next.set(receive(receiver));
+        let event = match result {
+            Ok(event) => event,
+            Err(RecvError::Lagged(events)) => Event::Missed { events },
+            Err(RecvError::Closed) => Event::Stopped { error: None },
+        };
+        self.over = matches!(event, Event::Stopped { .. });
+        Poll::Ready(Some(event))
+    }
+}
+
+/// A verified change that somebody else made to a document.
+pub type Change = ChangeInfo;
+
+/// Whoever reads changes was too slow, and some are not told: the document holds them all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("some changes were not told one by one, because they were not read in time")]
+pub struct Missed;
+
+/// Verified changes that others make to one document, from now on. Use [`Changes::next`], or as a [`Stream`].
+#[derive(Debug)]
+pub struct Changes {
+    events: Events,
+    group: GroupId,
+    document: DocumentId,
+    waiting: std::collections::VecDeque<Change>,
+}
+
+impl Changes {
+    pub(crate) fn new(events: Events, group: GroupId, document: DocumentId) -> Self {
+        Self { events, group, document, waiting: std::collections::VecDeque::new() }
+    }
+
+    /// The next change; none when the client stopped. May be dropped while waiting without losing anything.
+    pub async fn next(&mut self) -> Option<Result<Change, Missed>> {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl Stream for Changes {
+    type Item = Result<Change, Missed>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(change) = self.waiting.pop_front() {
+                return Poll::Ready(Some(Ok(change)));
+            }
+            match ready!(Pin::new(&mut self.events).poll_next(context)) {
+                None => return Poll::Ready(None),
+                Some(Event::Missed { .. }) => return Poll::Ready(Some(Err(Missed))),
+                Some(Event::DocumentChanged { group, document, changes })
+                    if group == self.group && document == self.document =>
+                {
+                    self.waiting = changes.into();
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}

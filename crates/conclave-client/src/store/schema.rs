@@ -1,0 +1,66 @@
+//! The database's tables and their versions.
+
+use std::path::Path;
+
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+
+use super::error::StoreError;
+
+/// `CNCL`: marks the file as ours (<https://sqlite.org/pragma.html#pragma_application_id>).
+const APPLICATION_ID: i64 = 0x434e_434c;
+/// What turns version n of the schema into version n + 1. Never change one that was released; append.
+const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE header (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+     CREATE TABLE rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT",
+];
+const KEY_NAME: &str = "key";
+
+fn newest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// Checks that the database is a store of a known version, brings it to the newest, and gives the wrapped key: none where no store was
+/// ever finished. An empty database is taken for a new store only when `create` is set.
+pub(super) async fn migrate(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    create: bool,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *connection).await?;
+    let empty = application == 0 && found == 0 && tables == 0;
+    if empty && !create {
+        return Ok(None);
+    }
+    if !empty && application != APPLICATION_ID {
+        return Err(StoreError::NotAStore { path: path.to_owned() });
+    }
+    if found > newest() || found < 0 {
+        return Err(StoreError::UnknownSchema { found, known: newest() });
+    }
+    let mut version = found;
+    for statements in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
+        version += 1;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::raw_sql(*statements).execute(&mut *transaction).await?;
+        let mark = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}");
+        sqlx::raw_sql(AssertSqlSafe(mark)).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+    }
+    let key = sqlx::query_scalar("SELECT value FROM header WHERE name = ?")
+        .bind(KEY_NAME)
+        .fetch_optional(connection)
+        .await?;
+    Ok(key)
+}
+
+/// Stores the wrapped key.
+pub(super) async fn put_key(connection: &mut SqliteConnection, wrapped: &[u8]) -> Result<(), StoreError> {
+    sqlx::query("INSERT OR REPLACE INTO header (name, value) VALUES (?,?)")
+        .bind(KEY_NAME)
+        .bind(wrapped)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! The WebSocket to the delivery service: one connection at a time, made again whenever it is lost.
+//!
+//! The transport moves frames and knows none of their meaning, with three exceptions: it answers for liveness (pings, an idle limit), it
+//! takes [`ServiceFrame::Ready`] as the sign that a connection is good, and it honours the pause that [`ServiceFrame::Goodbye`] asks for.
+//! Every queue is bounded, in frames or bytes: when nobody takes what arrived it stops reading, and the service slows down or hangs up.
+//!
+//! [`ServiceFrame::Ready`]: conclave_proto::frame::ServiceFrame::Ready
+//! [`ServiceFrame::Goodbye`]: conclave_proto::frame::ServiceFrame::Goodbye
+
+mod backoff;
+mod connection;
+mod endpoint;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use conclave_proto::frame::ServiceFrame;
+use conclave_proto::limits;
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use backoff::Backoff;
+pub use endpoint::{Endpoint, EndpointError};
+
+use connection::Ended;
+
+/// Frames that wait for the application's side.
+const INCOMING_FRAMES: usize = 64;
+/// Encoded frames that wait for the socket.
+const OUTGOING_FRAMES: usize = 64;
+
+/// A good connection that lasted this long lets the pauses begin anew; a service that lets devices in and throws them out again does not.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// Times of the transport.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Pause between attempts.
+    pub backoff: Backoff,
+    /// Time for name lookup, TCP, TLS and the WebSocket handshake together.
+    pub connect_timeout: Duration,
+    /// Time between pings.
+    pub ping: Duration,
+    /// A connection on which nothing arrives, or nothing can be written, for this long is given up.
+    pub idle: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            backoff: Backoff::default(),
+            connect_timeout: Duration::from_millis(limits::HANDSHAKE_MS),
+            ping: Duration::from_millis(limits::PING_MS),
+            idle: Duration::from_millis(limits::IDLE_MS),
+        }
+    }
+}
+
+/// What the transport tells, in order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Wire {
+    /// A connection is there. Frames sent to it go nowhere once it is gone.
+    Up(Sender),
+    /// A frame arrived on the present connection.
+    Frame(Received),
+    /// The present connection is gone.
+    Down {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// A frame and its share of the memory that incoming frames may take; given back when this is dropped.
+#[derive(Debug)]
+pub struct Received {
+    frame: Box<ServiceFrame>,
+    _share: OwnedSemaphorePermit,
+}
+
+impl Received {
+    /// The frame. Gives the memory share back.
+    #[must_use]
+    pub fn into_frame(self) -> Box<ServiceFrame> {
+        self.frame
+    }
+}
+
+/// Where frames of one connection go. Dropping it closes the connection when everything queued has been written.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    frames: mpsc::Sender<Vec<u8>>,
+    hang_up: CancellationToken,
+}
+
+/// The connection that this frame was for is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is gone")]
+pub struct Gone;
+
+impl Sender {
+    /// Waits for room for one frame.
+    ///
+    /// # Errors
+    /// [`Gone`] when the connection is.
+    pub async fn room(&self) -> Result<Room<'_>, Gone> {
+        self.frames.reserve().await.map(Room).map_err(|_| Gone)
+    }
+
+    /// Closes the connection without writing what is queued.
+    pub fn hang_up(&self) {
+        self.hang_up.cancel();
+    }
+}
+
+/// Room for one frame in the queue of a connection.
+#[derive(Debug)]
+pub struct Room<'a>(mpsc::Permit<'a, Vec<u8>>);
+
+impl Room<'_> {
+    /// Queues an encoded [`ClientFrame`](conclave_proto::frame::ClientFrame).
+    pub fn send(self, frame: Vec<u8>) {
+        self.0.send(frame);
+    }
+}
+
+/// A running transport. Dropping it closes the connection and ends its task.
+#[derive(Debug)]
+pub struct Transport {
+    wires: mpsc::Receiver<Wire>,
+    nudge: Arc<Notify>,
+    _stop: DropGuard,
+}
+
+impl Transport {
+    /// Starts connecting. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn start(endpoint: Endpoint, timing: Timing) -> Self {
+        let (tell, wires) = mpsc::channel(INCOMING_FRAMES);
+        let nudge = Arc::new(Notify::new());
+        let stop = CancellationToken::new();
+        let run = run(endpoint, timing, tell, Arc::clone(&nudge), stop.child_token());
+        tokio::spawn(run);
+        Self { wires, nudge, _stop: stop.drop_guard() }
+    }
+
+    /// What happens next. May be dropped while waiting without losing anything.
+    pub async fn next(&mut self) -> Option<Wire> {
+        self.wires.recv().await
+    }
+
+    /// What has happened already, if anything.
+    pub fn try_next(&mut self) -> Option<Wire> {
+        self.wires.try_recv().ok()
+    }
+
+    /// Ends the present pause between attempts, if there is one.
+    pub fn connect_now(&self) {
+        self.nudge.notify_one();
+    }
+}
+
+async fn run(
+    endpoint: Endpoint,
+    timing: Timing,
+    tell: mpsc::Sender<Wire>,
+    nudge: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    let mut attempt = 0u32;
+    while !stop.is_cancelled() {
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = one_connection(&endpoint, &timing, &tell) => ended,
+            () = stop.cancelled() => return,
+        };
+        if ended.was_good && began.elapsed() >= STEADY {
+            attempt = 0;
+        }
+        let pause = timing.backoff.pause(attempt, ended.retry_after_ms, random_u64());
+        attempt = attempt.saturating_add(1);
+        tracing::debug!(origin = endpoint.origin(), why = ended.why, pause_ms = pause.as_millis(), "not connected");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = nudge.notified() => {}
+            () = stop.cancelled() => return,
+            () = tell.closed() => return,
+        }
+    }
+}
+
+async fn one_connection(endpoint: &Endpoint, timing: &Timing, tell: &mpsc::Sender<Wire>) -> Ended {
+    let connect = tokio::time::timeout(timing.connect_timeout, connection::connect(endpoint));
+    let socket = match connect.await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(why)) => return Ended::because(why),
+        Err(_) => return Ended::because("connecting took too long".to_owned()),
+    };
+    tracing::debug!(origin = endpoint.origin(), "connected");
+    let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
+    let hang_up = CancellationToken::new();
+    let sender = Sender { frames, hang_up: hang_up.clone() };
+    if tell.send(Wire::Up(sender)).await.is_err() {
+        return Ended::because("nobody listens".to_owned());
+    }
+    let ended = connection::serve(socket, timing, tell, queued, &hang_up).await;
+    // If nobody listens any more, the next wait ends the task.
+    let _ = tell.send(Wire::Down { why: ended.why.clone() }).await;
+    ended
+}
+
+/// Randomness for jitter only; without any the pause is the longest one.
+fn random_u64() -> u64 {
+    let mut bytes = [u8::MAX; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        return u64::MAX;
+    }
+    u64::from_le_bytes(bytes)
+}

@@ -1,0 +1,224 @@
+//! The traits that documents implement.
+
+use crate::error::CrdtError;
+use crate::types::{Applied, CrdtKind, ReplicaId, UpdateInfo, Version};
+
+/// One document of some engine. Object safe, synchronous, no clock, no I/O.
+///
+/// After [`CrdtError::Panicked`], and after any other refusal half-way, every call returns
+/// [`CrdtError::Poisoned`]: drop the document and rebuild it with [`crate::load`] and the log.
+pub trait Crdt: Send {
+    /// Which engine this is.
+    fn kind(&self) -> CrdtKind;
+
+    /// The id under which local edits are written.
+    fn replica(&self) -> &ReplicaId;
+
+    /// Which operations an update contains. Pure: does not run the engine or change the document.
+    ///
+    /// # Errors
+    /// [`CrdtError::Malformed`], or [`CrdtError::TooLarge`] if a limit is exceeded.
+    fn inspect(&self, update: &[u8]) -> Result<UpdateInfo, CrdtError>;
+
+    /// The counter that the next operation of `replica` must have: one past those that this document holds
+    /// without a gap, waiting ones included. For an unknown replica 0 (Yjs) or 1 (Automerge, which numbers
+    /// changes from 1). Local edits of Automerge count once they are taken or another update is applied.
+    fn next_counter(&self, replica: &ReplicaId) -> u64;
+
+    /// Applies updates of other replicas, in order, as one engine call where the engine allows it. Operations
+    /// that are known already are checked against what the document holds and skipped. Operations whose
+    /// dependencies are missing wait inside the document (and in its snapshots) until those arrive.
+    ///
+    /// Call [`Crdt::take_pending`] first.
+    ///
+    /// # Errors
+    /// Malformed or too large data anywhere in the batch is found before anything is applied. After
+    /// [`CrdtError::Equivocation`] or [`CrdtError::MissingDependency`] the updates before the offending one may
+    /// have been applied; since applying is idempotent, find the culprit by applying them one by one. A refusal
+    /// by the engine half-way ([`CrdtError::Panicked`], rarely [`CrdtError::Malformed`]) poisons the document.
+    fn apply(&mut self, updates: &[&[u8]]) -> Result<Applied, CrdtError>;
+
+    /// Appends what this replica wrote since the last call, as updates of at most
+    /// [`crate::limits::MAX_UPDATE_BYTES`] each, in causal order. They contain operations of this replica only
+    /// and no deletion made by anyone else. Nothing is appended if nothing was written.
+    ///
+    /// # Errors
+    /// [`CrdtError::TooLarge`] if a single value does not fit into an update (nothing is taken then);
+    /// [`CrdtError::Engine`] if operations of other replicas were written directly into the engine: the
+    /// document then holds content that nobody else can get, and is poisoned.
+    fn take_pending(&mut self, out: &mut Vec<Vec<u8>>) -> Result<(), CrdtError>;
+
+    /// The whole state, with everything that waits for missing operations.
+    ///
+    /// # Errors
+    /// [`CrdtError::Panicked`], [`CrdtError::Engine`].
+    fn snapshot(&mut self) -> Result<Vec<u8>, CrdtError>;
+
+    /// What the document has integrated (waiting operations not included).
+    ///
+    /// # Errors
+    /// [`CrdtError::Panicked`], [`CrdtError::Engine`].
+    fn version(&mut self) -> Result<Version, CrdtError>;
+
+    /// One update with everything integrated here and not in `version`. It may be longer than
+    /// [`crate::limits::MAX_UPDATE_BYTES`].
+    ///
+    /// # Errors
+    /// [`CrdtError::Malformed`] if `version` is not a version of this kind.
+    fn diff_since(&mut self, version: &Version) -> Result<Vec<u8>, CrdtError>;
+
+    /// A digest over the version, all live operations with their content and positions, the deletions, the
+    /// visible text and what is waiting. Equal on all replicas that hold the same set of operations, however
+    /// these arrived; used to compare a snapshot with a rebuilt document.
+    ///
+    /// # Errors
+    /// [`CrdtError::Panicked`], [`CrdtError::Engine`].
+    fn content_digest(&mut self) -> Result<[u8; 32], CrdtError>;
+
+    /// Whether operations wait for dependencies that have not arrived.
+    fn has_missing(&self) -> bool;
+
+    /// Continues under a fresh replica id. Own edits must have been taken. For Yjs this rebuilds the engine
+    /// document: references into the old one are dead.
+    ///
+    /// # Errors
+    /// [`CrdtError::Engine`] if own edits are pending or the id has been used in this document;
+    /// [`CrdtError::Malformed`] if it is not an id of this kind.
+    fn set_replica(&mut self, replica: ReplicaId) -> Result<(), CrdtError>;
+
+    /// The document as one text, if this kind can show it so.
+    fn text(&mut self) -> Option<&mut dyn TextView> {
+        None
+    }
+
+    /// The document as JSON, if this kind can show it so.
+    fn json(&mut self) -> Option<&mut dyn JsonView> {
+        None
+    }
+
+    /// Who wrote which part of the text, if this kind can tell.
+    fn attribution(&mut self) -> Option<&mut dyn Attribution> {
+        None
+    }
+
+    /// The concrete adapter, for applications that use an engine directly.
+    fn as_any_mut(&mut self) -> &mut dyn core::any::Any;
+}
+
+/// A plain-text view: the root text `text` of a Yjs document, or the text object under the root key `text` of an
+/// Automerge document. Positions and lengths are Unicode scalar values.
+pub trait TextView {
+    /// The text.
+    ///
+    /// # Errors
+    /// [`CrdtError::Engine`] if the place of the text holds something else; the errors of reading a document.
+    fn text(&mut self) -> Result<String, CrdtError>;
+
+    /// Its length in Unicode scalar values.
+    ///
+    /// # Errors
+    /// As [`TextView::text`].
+    fn len(&mut self) -> Result<usize, CrdtError>;
+
+    /// Whether the text is empty.
+    ///
+    /// # Errors
+    /// As [`TextView::text`].
+    fn is_empty(&mut self) -> Result<bool, CrdtError> {
+        Ok(self.len()? == 0)
+    }
+
+    /// At `pos_chars`, deletes `delete_chars` characters, then inserts `insert`.
+    ///
+    /// # Errors
+    /// [`CrdtError::InvalidArgument`] if the range is not inside the text.
+    fn splice(&mut self, pos_chars: usize, delete_chars: usize, insert: &str) -> Result<(), CrdtError>;
+
+    /// Makes the text equal `new` by a small set of insertions and deletions, so that concurrent edits elsewhere
+    /// in the text survive.
+    ///
+    /// # Errors
+    /// As [`TextView::text`].
+    fn replace_all(&mut self, new: &str) -> Result<(), CrdtError>;
+}
+
+/// One step of a path into a JSON document.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathElement {
+    /// A key of an object.
+    Key(String),
+    /// A position in an array.
+    Index(usize),
+}
+
+impl From<&str> for PathElement {
+    fn from(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
+}
+
+impl From<usize> for PathElement {
+    fn from(index: usize) -> Self {
+        Self::Index(index)
+    }
+}
+
+/// A JSON view: the root map `root` of a Yjs document, or the root map of an Automerge document (where the text that
+/// every document starts with is left out while it is empty). Strings are written as collaborative texts.
+///
+/// Yjs numbers are JavaScript numbers: an integral float such as `1.0` reads back as `1`.
+pub trait JsonView {
+    /// The whole view as an object.
+    ///
+    /// # Errors
+    /// [`CrdtError::TooLarge`] if it is nested deeper than [`crate::limits::MAX_JSON_DEPTH`].
+    fn to_json(&mut self) -> Result<serde_json::Value, CrdtError>;
+
+    /// Makes the view equal the object `value` with few edits: objects by key, arrays by a diff, strings by
+    /// splices. Concurrent edits elsewhere survive.
+    ///
+    /// # Errors
+    /// [`CrdtError::InvalidArgument`] if `value` is not an object or is nested too deeply.
+    fn merge_json(&mut self, value: &serde_json::Value) -> Result<(), CrdtError>;
+
+    /// Sets the value at `path`. The container must exist; an index equal to the length appends.
+    ///
+    /// # Errors
+    /// [`CrdtError::InvalidArgument`] if there is no such place.
+    fn put(&mut self, path: &[PathElement], value: &serde_json::Value) -> Result<(), CrdtError>;
+
+    /// Removes the value at `path`.
+    ///
+    /// # Errors
+    /// [`CrdtError::InvalidArgument`] if there is none.
+    fn delete(&mut self, path: &[PathElement]) -> Result<(), CrdtError>;
+}
+
+/// A run of visible characters written under one replica id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttributionRun {
+    /// Who wrote it. What this proves is decided by the owner of the id, kept outside.
+    pub replica: ReplicaId,
+    /// How many Unicode scalar values.
+    pub chars: usize,
+}
+
+/// Who wrote which part of the text of [`TextView`].
+pub trait Attribution {
+    /// The runs, in text order; neighbours differ.
+    ///
+    /// # Errors
+    /// As [`TextView::text`].
+    fn runs(&mut self) -> Result<Vec<AttributionRun>, CrdtError>;
+}
+
+/// Appends characters to the last run, or starts a new one.
+pub(crate) fn push_run(runs: &mut Vec<AttributionRun>, replica: ReplicaId, chars: usize) {
+    if chars == 0 {
+        return;
+    }
+    match runs.last_mut() {
+        Some(last) if last.replica == replica => last.chars += chars,
+        _ => runs.push(AttributionRun { replica, chars }),
+    }
+}

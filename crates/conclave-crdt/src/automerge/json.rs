@@ -1,0 +1,195 @@
+//! The JSON view: the root map.
+
+use automerge::transaction::Transactable;
+use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value as AmValue};
+use serde_json::{Number as JsonNumber, Value};
+
+use super::text::{TEXT_KEY, apply_edits, commit_if_large};
+use super::{Automerge, bootstrap_actor};
+use crate::api::{JsonView, PathElement};
+use crate::error::{CrdtError, Result};
+use crate::json::{self, At, JsonTree, New, Slot};
+use crate::textdiff::TextEdit;
+
+impl JsonView for Automerge {
+    fn to_json(&mut self) -> Result<Value> {
+        self.engine(|doc| json::read(&mut Tree { doc }))?
+    }
+
+    fn merge_json(&mut self, value: &Value) -> Result<()> {
+        self.engine(|doc| json::merge(&mut Tree { doc }, value))?
+    }
+
+    fn put(&mut self, path: &[PathElement], value: &Value) -> Result<()> {
+        self.engine(|doc| json::put(&mut Tree { doc }, path, value))?
+    }
+
+    fn delete(&mut self, path: &[PathElement]) -> Result<()> {
+        self.engine(|doc| json::delete(&mut Tree { doc }, path))?
+    }
+}
+
+struct Tree<'a> {
+    doc: &'a mut AutoCommit,
+}
+
+impl Tree<'_> {
+    fn is_bootstrap_text(&self, node: &ObjId, at: At<'_>) -> Result<Option<ObjId>> {
+        if *node != ROOT || !matches!(at, At::Key(TEXT_KEY)) {
+            return Ok(None);
+        }
+        let found = self.doc.get(ROOT, TEXT_KEY).map_err(refused)?;
+        Ok(found.and_then(|(value, id)| {
+            let first = matches!(&id, ObjId::Id(1, actor, _) if actor.to_bytes() == bootstrap_actor().as_bytes());
+            (first && value == AmValue::Object(ObjType::Text)).then_some(id)
+        }))
+    }
+}
+
+fn refused(_: automerge::AutomergeError) -> CrdtError {
+    CrdtError::Engine
+}
+
+fn slot(value: AmValue<'_>, id: ObjId) -> Slot<ObjId> {
+    match value {
+        AmValue::Object(ObjType::Map | ObjType::Table) => Slot::Map(id),
+        AmValue::Object(ObjType::List) => Slot::List(id),
+        AmValue::Object(ObjType::Text) => Slot::Text(id),
+        AmValue::Scalar(scalar) => from_scalar(&scalar).map_or(Slot::Other, Slot::Scalar),
+    }
+}
+
+fn from_scalar(scalar: &ScalarValue) -> Option<Value> {
+    Some(match scalar {
+        ScalarValue::Null => Value::Null,
+        ScalarValue::Boolean(value) => Value::Bool(*value),
+        ScalarValue::Int(value) | ScalarValue::Timestamp(value) => Value::from(*value),
+        ScalarValue::Uint(value) => Value::from(*value),
+        ScalarValue::F64(value) => Value::Number(JsonNumber::from_f64(*value)?),
+        ScalarValue::Counter(counter) => Value::from(i64::from(counter)),
+        ScalarValue::Str(text) => Value::String(text.to_string()),
+        ScalarValue::Bytes(_) | ScalarValue::Unknown { .. } => return None,
+    })
+}
+
+fn to_scalar(value: &Value) -> ScalarValue {
+    match value {
+        Value::Bool(value) => ScalarValue::Boolean(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(value), _) => ScalarValue::Int(value),
+            (None, Some(value)) => ScalarValue::Uint(value),
+            _ => ScalarValue::F64(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        // Containers and strings are written as objects.
+        _ => ScalarValue::Null,
+    }
+}
+
+impl JsonTree for Tree<'_> {
+    type Node = ObjId;
+
+    fn root(&mut self) -> ObjId {
+        ROOT
+    }
+
+    fn entries(&mut self, map: &ObjId) -> Result<Vec<(String, Slot<ObjId>)>> {
+        let hidden = match self.is_bootstrap_text(map, At::Key(TEXT_KEY))? {
+            Some(text) => self.doc.length(&text) == 0,
+            None => false,
+        };
+        let keys: Vec<String> = self.doc.keys(map).filter(|key| !(hidden && key == TEXT_KEY)).collect();
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            if let Some((value, id)) = self.doc.get(map, key.as_str()).map_err(refused)? {
+                let slot = slot(value, id);
+                entries.push((key, slot));
+            }
+        }
+        Ok(entries)
+    }
+
+    fn items(&mut self, list: &ObjId) -> Result<Vec<Slot<ObjId>>> {
+        let values: Vec<(AmValue<'_>, ObjId)> =
+            self.doc.list_range(list, ..).map(|item| (AmValue::from(item.value.clone()), item.id())).collect();
+        Ok(values.into_iter().map(|(value, id)| slot(value, id)).collect())
+    }
+
+    fn slot(&mut self, node: &ObjId, at: At<'_>) -> Result<Option<Slot<ObjId>>> {
+        let found = match at {
+            At::Key(key) => self.doc.get(node, key),
+            At::Index(index) => self.doc.get(node, index),
+        };
+        Ok(found.map_err(refused)?.map(|(value, id)| slot(value, id)))
+    }
+
+    fn text(&mut self, text: &ObjId) -> Result<String> {
+        self.doc.text(text).map_err(refused)
+    }
+
+    fn edit_text(&mut self, text: &ObjId, edits: &[TextEdit]) -> Result<()> {
+        apply_edits(self.doc, text, edits)
+    }
+
+    fn put(&mut self, node: &ObjId, at: At<'_>, new: New<'_>) -> Result<Option<ObjId>> {
+        commit_if_large(self.doc);
+        let prop = match at {
+            At::Key(key) => automerge::Prop::from(key),
+            At::Index(index) => automerge::Prop::from(index),
+        };
+        let kind = match new {
+            New::Scalar(value) => {
+                self.doc.put(node, prop, to_scalar(value)).map_err(refused)?;
+                return Ok(None);
+            }
+            New::Map => ObjType::Map,
+            New::List => ObjType::List,
+            New::Text(_) => ObjType::Text,
+        };
+        let made = self.doc.put_object(node, prop, kind).map_err(refused)?;
+        self.fill(made, &new)
+    }
+
+    fn insert(&mut self, list: &ObjId, index: usize, new: New<'_>) -> Result<Option<ObjId>> {
+        commit_if_large(self.doc);
+        let kind = match new {
+            New::Scalar(value) => {
+                self.doc.insert(list, index, to_scalar(value)).map_err(refused)?;
+                return Ok(None);
+            }
+            New::Map => ObjType::Map,
+            New::List => ObjType::List,
+            New::Text(_) => ObjType::Text,
+        };
+        let made = self.doc.insert_object(list, index, kind).map_err(refused)?;
+        self.fill(made, &new)
+    }
+
+    fn remove(&mut self, node: &ObjId, at: At<'_>) -> Result<()> {
+        // The text that all replicas share is emptied, never deleted.
+        if let Some(text) = self.is_bootstrap_text(node, at)? {
+            let delete = self.doc.length(&text);
+            return apply_edits(self.doc, &text, &[TextEdit { position: 0, delete, insert: String::new() }]);
+        }
+        match at {
+            At::Key(key) => self.doc.delete(node, key),
+            At::Index(index) => self.doc.delete(node, index),
+        }
+        .map_err(refused)
+    }
+
+    fn number(number: &JsonNumber) -> JsonNumber {
+        number.clone()
+    }
+}
+
+impl Tree<'_> {
+    /// Gives a new map or list back to be filled; fills a text.
+    fn fill(&mut self, made: ObjId, new: &New<'_>) -> Result<Option<ObjId>> {
+        if let New::Text(text) = new {
+            let insert = (*text).to_owned();
+            apply_edits(self.doc, &made, &[TextEdit { position: 0, delete: 0, insert }])?;
+            return Ok(None);
+        }
+        Ok(Some(made))
+    }
+}

@@ -1,0 +1,205 @@
+//! Changes on their way into the document: those that can be applied, in causal order, and those that wait.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use super::chunk::{Hash, Parsed};
+use crate::error::{CrdtError, Result};
+use crate::limits::MAX_WAITING_BYTES;
+use crate::types::ReplicaId;
+
+/// How many changes of each actor are in the document. Changes of an actor are numbered from 1 without gaps.
+pub(super) type Sequence = BTreeMap<ReplicaId, u64>;
+
+/// Changes whose dependencies have not arrived.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: Vec<Parsed>,
+    bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Parsed> {
+        self.waiting.iter()
+    }
+
+    /// The number that the next change of an actor must have, after `known` in the document.
+    pub(super) fn next_seq(&self, actor: &ReplicaId, known: u64) -> u64 {
+        let mut next = known + 1;
+        let mut waiting: Vec<u64> =
+            self.waiting.iter().filter(|change| change.actor == *actor).map(|change| change.seq).collect();
+        waiting.sort_unstable();
+        for seq in waiting {
+            if seq == next {
+                next += 1;
+            }
+        }
+        next
+    }
+
+    /// Adds changes that are not in the document and takes out those that can be applied, in causal order.
+    /// `missing` tells which of the given hashes the document does not have. On an error nothing is changed.
+    pub(super) fn admit(
+        &mut self,
+        arrived: Vec<Parsed>,
+        sequence: &mut Sequence,
+        missing: impl FnOnce(&[Hash]) -> Result<Vec<Hash>>,
+    ) -> Result<Vec<Parsed>> {
+        let arrived = self.distinct(arrived, sequence)?;
+        let first_new = self.waiting.len();
+        let pool: Vec<&Parsed> = self.waiting.iter().chain(&arrived).collect();
+        let mut next = sequence.clone();
+        let order = causal_order(&pool, first_new, &mut next, missing)?;
+        let taken: HashSet<usize> = order.ready.iter().chain(&order.refused).copied().collect();
+        let left: usize = pool.iter().enumerate().filter(|(i, _)| !taken.contains(i)).map(|(_, c)| c.bytes.len()).sum();
+        if left > MAX_WAITING_BYTES && left > self.bytes {
+            return Err(CrdtError::MissingDependency);
+        }
+        let mut slots: Vec<Option<Parsed>> =
+            core::mem::take(&mut self.waiting).into_iter().chain(arrived).map(Some).collect();
+        let mut take = |index: usize| slots.get_mut(index).and_then(Option::take);
+        let ready = order.ready.iter().filter_map(|index| take(*index)).collect();
+        order.refused.iter().for_each(|index| drop(take(*index)));
+        self.waiting = slots.into_iter().flatten().collect();
+        self.bytes = left;
+        *sequence = next;
+        Ok(ready)
+    }
+
+    /// Drops repetitions, and refuses a second change under a number that is taken.
+    fn distinct(&self, arrived: Vec<Parsed>, sequence: &Sequence) -> Result<Vec<Parsed>> {
+        let mut by_number: HashMap<(ReplicaId, u64), Hash> =
+            self.waiting.iter().map(|change| ((change.actor.clone(), change.seq), change.hash)).collect();
+        let mut distinct = Vec::new();
+        for change in arrived {
+            if sequence.get(&change.actor).is_some_and(|known| change.seq <= *known) {
+                return Err(CrdtError::Equivocation);
+            }
+            match by_number.insert((change.actor.clone(), change.seq), change.hash) {
+                Some(hash) if hash != change.hash => return Err(CrdtError::Equivocation),
+                Some(_) => {}
+                None => distinct.push(change),
+            }
+        }
+        Ok(distinct)
+    }
+}
+
+struct Order {
+    ready: Vec<usize>,
+    /// Waited so far, and turn out to be impossible: their number does not follow.
+    refused: Vec<usize>,
+}
+
+/// Topological order over hashes (Kahn's algorithm), first come first served.
+fn causal_order(
+    pool: &[&Parsed],
+    first_new: usize,
+    sequence: &mut Sequence,
+    missing: impl FnOnce(&[Hash]) -> Result<Vec<Hash>>,
+) -> Result<Order> {
+    let in_pool: HashSet<Hash> = pool.iter().map(|change| change.hash).collect();
+    let mut outside: Vec<Hash> =
+        pool.iter().flat_map(|change| &change.deps).filter(|dep| !in_pool.contains(*dep)).copied().collect();
+    outside.sort_unstable();
+    outside.dedup();
+    let missing: HashSet<Hash> = missing(&outside)?.into_iter().collect();
+
+    let mut blocked: Vec<usize> = Vec::with_capacity(pool.len());
+    let mut dependents: HashMap<Hash, Vec<usize>> = HashMap::new();
+    for (index, change) in pool.iter().enumerate() {
+        let mut open = 0;
+        for dep in &change.deps {
+            if in_pool.contains(dep) || missing.contains(dep) {
+                open += 1;
+                dependents.entry(*dep).or_default().push(index);
+            }
+        }
+        blocked.push(open);
+    }
+    let mut free: VecDeque<usize> =
+        blocked.iter().enumerate().filter(|(_, open)| **open == 0).map(|(index, _)| index).collect();
+    let mut order = Order { ready: Vec::new(), refused: Vec::new() };
+    while let Some(index) = free.pop_front() {
+        let Some(change) = pool.get(index) else { continue };
+        let known = sequence.entry(change.actor.clone()).or_default();
+        if change.seq != *known + 1 {
+            // An honest change depends on the one before it, so with all dependencies here its number follows.
+            if index >= first_new {
+                return Err(if change.seq <= *known { CrdtError::Equivocation } else { CrdtError::Malformed });
+            }
+            order.refused.push(index);
+            continue;
+        }
+        *known = change.seq;
+        order.ready.push(index);
+        for dependent in dependents.remove(&change.hash).unwrap_or_default() {
+            if let Some(open) = blocked.get_mut(dependent) {
+                *open -= 1;
+                if *open == 0 {
+                    free.push_back(dependent);
+                }
+            }
+        }
+    }
+    sequence.retain(|_, known| *known > 0);
+    Ok(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(name: u8, actor: u8, seq: u64, deps: &[u8]) -> Parsed {
+        Parsed {
+            hash: [name; 32],
+            actor: ReplicaId::from_bytes(&[actor]).unwrap(),
+            seq,
+            deps: deps.iter().map(|dep| [*dep; 32]).collect(),
+            has_deletes: false,
+            bytes: vec![0; 8],
+        }
+    }
+
+    fn admit(queue: &mut Queue, sequence: &mut Sequence, arrived: Vec<Parsed>, absent: &[u8]) -> Result<Vec<u8>> {
+        let absent: Vec<Hash> = absent.iter().map(|name| [*name; 32]).collect();
+        queue
+            .admit(arrived, sequence, |asked| Ok(absent.iter().filter(|h| asked.contains(h)).copied().collect()))
+            .map(|ready| ready.iter().map(|change| change.hash[0]).collect())
+    }
+
+    #[test]
+    fn changes_come_out_in_causal_order() {
+        let (mut queue, mut sequence) = (Queue::default(), Sequence::new());
+        let arrived = vec![change(3, 1, 3, &[2]), change(2, 1, 2, &[1])];
+        assert_eq!(admit(&mut queue, &mut sequence, arrived, &[1]), Ok(vec![]));
+        assert_eq!(queue.next_seq(&ReplicaId::from_bytes(&[1]).unwrap(), 0), 1);
+        assert_eq!(admit(&mut queue, &mut sequence, vec![change(1, 1, 1, &[])], &[]), Ok(vec![1, 2, 3]));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_taken_number_is_equivocation_and_changes_nothing() {
+        let (mut queue, mut sequence) = (Queue::default(), Sequence::new());
+        admit(&mut queue, &mut sequence, vec![change(1, 1, 1, &[])], &[]).unwrap();
+        assert_eq!(admit(&mut queue, &mut sequence, vec![change(9, 1, 1, &[])], &[]), Err(CrdtError::Equivocation));
+        // Two with one number, both waiting.
+        admit(&mut queue, &mut sequence, vec![change(5, 2, 1, &[4])], &[4]).unwrap();
+        assert_eq!(admit(&mut queue, &mut sequence, vec![change(6, 2, 1, &[4])], &[4]), Err(CrdtError::Equivocation));
+        // A number that skips one although all dependencies are here.
+        assert_eq!(admit(&mut queue, &mut sequence, vec![change(7, 1, 3, &[1])], &[]), Err(CrdtError::Malformed));
+        assert_eq!(queue.iter().count(), 1);
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let (mut queue, mut sequence) = (Queue::default(), Sequence::new());
+        let mut large = change(2, 1, 2, &[1]);
+        large.bytes = vec![0; MAX_WAITING_BYTES + 1];
+        assert_eq!(admit(&mut queue, &mut sequence, vec![large], &[1]), Err(CrdtError::MissingDependency));
+        assert!(queue.is_empty() && sequence.is_empty());
+    }
+}

@@ -1,0 +1,103 @@
+//! The text view and its attribution.
+
+use automerge::transaction::{CommitOptions, Transactable};
+use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
+
+use super::Automerge;
+use crate::api::{Attribution, AttributionRun, TextView, push_run};
+use crate::error::{CrdtError, Result};
+use crate::limits::MAX_INSERT_CHARS;
+use crate::textdiff::{TextEdit, text_edits};
+use crate::types::ReplicaId;
+
+/// The root key of the text.
+pub(super) const TEXT_KEY: &str = "text";
+
+fn text_object(doc: &AutoCommit) -> Result<ObjId> {
+    match doc.get(ROOT, TEXT_KEY) {
+        Ok(Some((Value::Object(ObjType::Text), id))) => Ok(id),
+        _ => Err(CrdtError::Engine),
+    }
+}
+
+impl Automerge {
+    /// The text, or nothing if its place holds something else.
+    pub(super) fn visible_text(&mut self) -> Result<String> {
+        self.engine(|doc| text_object(doc).ok().and_then(|id| doc.text(&id).ok()).unwrap_or_default())
+    }
+}
+
+impl TextView for Automerge {
+    fn text(&mut self) -> Result<String> {
+        self.engine(|doc| doc.text(&text_object(doc)?).map_err(|_| CrdtError::Engine))?
+    }
+
+    fn len(&mut self) -> Result<usize> {
+        self.engine(|doc| text_object(doc).map(|id| doc.length(&id)))?
+    }
+
+    fn splice(&mut self, pos_chars: usize, delete_chars: usize, insert: &str) -> Result<()> {
+        let edit = TextEdit { position: pos_chars, delete: delete_chars, insert: insert.to_owned() };
+        self.engine(|doc| {
+            let id = text_object(doc)?;
+            apply_edits(doc, &id, &[edit])
+        })?
+    }
+
+    fn replace_all(&mut self, new: &str) -> Result<()> {
+        self.engine(|doc| {
+            let id = text_object(doc)?;
+            let old = doc.text(&id).map_err(|_| CrdtError::Engine)?;
+            apply_edits(doc, &id, &text_edits(&old, new))
+        })?
+    }
+}
+
+/// Applies edits given last position first. Long insertions become several changes, so that each fits an update.
+pub(super) fn apply_edits(doc: &mut AutoCommit, text: &ObjId, edits: &[TextEdit]) -> Result<()> {
+    let mut length = doc.length(text);
+    for edit in edits {
+        let end = edit.position.checked_add(edit.delete).filter(|end| *end <= length);
+        let delete = end.and_then(|_| isize::try_from(edit.delete).ok()).ok_or(CrdtError::InvalidArgument)?;
+        let mut position = edit.position;
+        let mut rest = edit.insert.as_str();
+        let mut first = true;
+        while first || !rest.is_empty() {
+            let cut = rest.char_indices().nth(MAX_INSERT_CHARS).map_or(rest.len(), |(at, _)| at);
+            let (part, tail) = rest.split_at(cut);
+            let delete = if first { delete } else { 0 };
+            doc.splice_text(text, position, delete, part).map_err(|_| CrdtError::Engine)?;
+            commit_if_large(doc);
+            position += part.chars().count();
+            rest = tail;
+            first = false;
+        }
+        length = length - edit.delete + (position - edit.position);
+    }
+    Ok(())
+}
+
+/// Ends the open change before it outgrows an update.
+pub(super) fn commit_if_large(doc: &mut AutoCommit) {
+    if doc.pending_ops() >= MAX_INSERT_CHARS {
+        doc.commit_with(CommitOptions::default().with_time(0));
+    }
+}
+
+impl Attribution for Automerge {
+    fn runs(&mut self) -> Result<Vec<AttributionRun>> {
+        self.engine(|doc| {
+            let text = text_object(doc)?;
+            let mut runs = Vec::new();
+            for item in doc.list_range(&text, ..) {
+                if let (ObjId::Id(_, actor, _), Value::Scalar(character)) = (item.id(), Value::from(item.value.clone()))
+                    && let ScalarValue::Str(character) = character.as_ref()
+                {
+                    let replica = ReplicaId::from_bytes(actor.to_bytes())?;
+                    push_run(&mut runs, replica, character.chars().count());
+                }
+            }
+            Ok(runs)
+        })?
+    }
+}

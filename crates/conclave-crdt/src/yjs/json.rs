@@ -1,0 +1,215 @@
+//! The JSON view: the root map `root`, nested maps, arrays and texts.
+
+use serde_json::{Map as JsonMap, Number as JsonNumber, Value};
+use yrs::any::Number;
+use yrs::{
+    Any, Array, ArrayPrelim, ArrayRef, GetString, Map, MapPrelim, MapRef, Out, TextPrelim, TextRef, TransactionMut,
+    WriteTxn,
+};
+
+use super::Yrs;
+use super::capture::FOREIGN_ORIGIN;
+use super::text::apply_edits;
+use crate::api::{JsonView, PathElement};
+use crate::error::{CrdtError, Result};
+use crate::json::{self, At, JsonTree, New, Slot};
+use crate::limits::MAX_JSON_DEPTH;
+use crate::textdiff::TextEdit;
+
+/// The root type that holds the JSON view.
+const JSON_ROOT: &str = "root";
+/// JavaScript's largest safe integer.
+const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
+
+impl JsonView for Yrs {
+    fn to_json(&mut self) -> Result<Value> {
+        self.write(Some(FOREIGN_ORIGIN), |txn| json::read(&mut Tree { txn }))?
+    }
+
+    fn merge_json(&mut self, value: &Value) -> Result<()> {
+        self.write(None, |txn| json::merge(&mut Tree { txn }, value))?
+    }
+
+    fn put(&mut self, path: &[PathElement], value: &Value) -> Result<()> {
+        self.write(None, |txn| json::put(&mut Tree { txn }, path, value))?
+    }
+
+    fn delete(&mut self, path: &[PathElement]) -> Result<()> {
+        self.write(None, |txn| json::delete(&mut Tree { txn }, path))?
+    }
+}
+
+struct Tree<'a, 'doc> {
+    txn: &'a mut TransactionMut<'doc>,
+}
+
+#[derive(Clone)]
+enum Node {
+    Map(MapRef),
+    Array(ArrayRef),
+    Text(TextRef),
+}
+
+impl Node {
+    fn map(&self) -> Result<&MapRef> {
+        if let Self::Map(map) = self { Ok(map) } else { Err(CrdtError::InvalidArgument) }
+    }
+
+    fn array(&self) -> Result<&ArrayRef> {
+        if let Self::Array(array) = self { Ok(array) } else { Err(CrdtError::InvalidArgument) }
+    }
+
+    fn text(&self) -> Result<&TextRef> {
+        if let Self::Text(text) = self { Ok(text) } else { Err(CrdtError::InvalidArgument) }
+    }
+}
+
+fn slot(value: Out) -> Slot<Node> {
+    match value {
+        Out::Any(any) => Slot::Scalar(from_any(&any, 0)),
+        Out::YText(text) => Slot::Text(Node::Text(text)),
+        Out::YArray(array) => Slot::List(Node::Array(array)),
+        Out::YMap(map) => Slot::Map(Node::Map(map)),
+        _ => Slot::Other,
+    }
+}
+
+/// Plain values of Yjs as JSON. What JSON has no word for reads as null.
+fn from_any(any: &Any, depth: usize) -> Value {
+    if depth > MAX_JSON_DEPTH {
+        return Value::Null;
+    }
+    match any {
+        Any::Null | Any::Undefined | Any::Buffer(_) => Value::Null,
+        Any::Bool(value) => Value::Bool(*value),
+        Any::Number(Number::Int(value)) => Value::Number(integer(*value)),
+        Any::Number(Number::Float(value)) => float(*value).map_or(Value::Null, Value::Number),
+        Any::String(text) => Value::String(text.as_ref().to_owned()),
+        Any::Array(items) => Value::Array(items.iter().map(|item| from_any(item, depth + 1)).collect()),
+        Any::Map(entries) => Value::Object(
+            entries.iter().map(|(key, item)| (key.clone(), from_any(item, depth + 1))).collect::<JsonMap<_, _>>(),
+        ),
+    }
+}
+
+/// A JavaScript number: integral values are integers.
+fn float(value: f64) -> Option<JsonNumber> {
+    if value.fract() == 0.0 && value.abs() <= MAX_SAFE_INTEGER {
+        return Some(JsonNumber::from(value as i64));
+    }
+    JsonNumber::from_f64(value)
+}
+
+/// Large integers travel as floats if these hold them exactly, else as big integers.
+fn integer(value: i64) -> JsonNumber {
+    let as_float = value as f64;
+    let float_holds_it = as_float as i64 == value && as_float.abs() > MAX_SAFE_INTEGER;
+    let number = if float_holds_it { JsonNumber::from_f64(as_float) } else { None };
+    number.unwrap_or_else(|| JsonNumber::from(value))
+}
+
+fn to_any(value: &Value) -> Any {
+    match value {
+        Value::Bool(value) => Any::Bool(*value),
+        Value::Number(number) => match number.as_i64() {
+            Some(integer) => Any::Number(Number::Int(integer)),
+            None => Any::Number(Number::Float(number.as_f64().unwrap_or(f64::NAN))),
+        },
+        // Containers and strings are written as shared types.
+        _ => Any::Null,
+    }
+}
+
+impl JsonTree for Tree<'_, '_> {
+    type Node = Node;
+
+    fn root(&mut self) -> Node {
+        Node::Map(self.txn.get_or_insert_map(JSON_ROOT))
+    }
+
+    fn entries(&mut self, map: &Node) -> Result<Vec<(String, Slot<Node>)>> {
+        Ok(map.map()?.iter(self.txn).map(|(key, value)| (key.to_owned(), slot(value))).collect())
+    }
+
+    fn items(&mut self, list: &Node) -> Result<Vec<Slot<Node>>> {
+        Ok(list.array()?.iter(self.txn).map(slot).collect())
+    }
+
+    fn slot(&mut self, node: &Node, at: At<'_>) -> Result<Option<Slot<Node>>> {
+        let value = match at {
+            At::Key(key) => node.map()?.get(self.txn, key),
+            At::Index(index) => node.array()?.get(self.txn, small(index)?),
+        };
+        Ok(value.map(slot))
+    }
+
+    fn text(&mut self, text: &Node) -> Result<String> {
+        Ok(text.text()?.get_string(self.txn))
+    }
+
+    fn edit_text(&mut self, text: &Node, edits: &[TextEdit]) -> Result<()> {
+        apply_edits(text.text()?, self.txn, edits)
+    }
+
+    fn put(&mut self, node: &Node, at: At<'_>, new: New<'_>) -> Result<Option<Node>> {
+        let key = match at {
+            At::Key(key) => key,
+            // A Yjs array has no assignment.
+            At::Index(index) => {
+                node.array()?.remove(self.txn, small(index)?);
+                return self.insert(node, index, new);
+            }
+        };
+        let map = node.map()?;
+        Ok(match new {
+            New::Scalar(value) => {
+                map.insert(self.txn, key, to_any(value));
+                None
+            }
+            New::Text(text) => {
+                map.insert(self.txn, key, TextPrelim::new(text));
+                None
+            }
+            New::Map => Some(Node::Map(map.insert(self.txn, key, MapPrelim::default()))),
+            New::List => Some(Node::Array(map.insert(self.txn, key, ArrayPrelim::default()))),
+        })
+    }
+
+    fn insert(&mut self, list: &Node, index: usize, new: New<'_>) -> Result<Option<Node>> {
+        let array = list.array()?;
+        let index = small(index)?;
+        Ok(match new {
+            New::Scalar(value) => {
+                array.insert(self.txn, index, to_any(value));
+                None
+            }
+            New::Text(text) => {
+                array.insert(self.txn, index, TextPrelim::new(text));
+                None
+            }
+            New::Map => Some(Node::Map(array.insert(self.txn, index, MapPrelim::default()))),
+            New::List => Some(Node::Array(array.insert(self.txn, index, ArrayPrelim::default()))),
+        })
+    }
+
+    fn remove(&mut self, node: &Node, at: At<'_>) -> Result<()> {
+        match at {
+            At::Key(key) => {
+                node.map()?.remove(self.txn, key);
+            }
+            At::Index(index) => node.array()?.remove(self.txn, small(index)?),
+        }
+        Ok(())
+    }
+
+    fn number(number: &JsonNumber) -> JsonNumber {
+        match number.as_i64() {
+            Some(value) => integer(value),
+            None => number.as_f64().and_then(float).unwrap_or_else(|| number.clone()),
+        }
+    }
+}
+
+fn small(index: usize) -> Result<u32> {
+    u32::try_from(index).map_err(|_| CrdtError::InvalidArgument)
+}

@@ -1,0 +1,558 @@
+//! Yjs documents, on the `yrs` engine.
+
+mod canon;
+mod capture;
+mod compare;
+mod digest;
+mod encode;
+mod frontier;
+mod json;
+mod scan;
+mod text;
+mod waiting;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+
+use yrs::block::ClientID;
+use yrs::updates::decoder::Decode;
+use yrs::{BranchID, Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update};
+
+use crate::api::{Attribution, Crdt, JsonView, TextView};
+use crate::contain::contained;
+use crate::error::{CrdtError, Result};
+use crate::limits::{MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
+use crate::ranges::RangeSet;
+use crate::reader::{Reader, write_uint};
+use crate::types::{Applied, CrdtKind, MAX_YJS_CLIENT, OpRange, ReplicaId, UpdateInfo, Version};
+use capture::{Capture, FOREIGN_ORIGIN};
+use digest::{Digested, digest};
+use frontier::Frontier;
+use scan::{Deletes, Id, Scan};
+use waiting::{Waiting, split_deletes, split_snapshot};
+
+/// Most updates decoded before they are applied, to bound memory in a long catch-up.
+const GROUP: usize = 1024;
+
+/// A Yjs document.
+///
+/// Deleted content is dropped by the engine (its tombstones stay). Formatting marks that became redundant are not cleaned
+/// up, since that cleanup deletes different operations on different replicas. Subdocuments are carried as references;
+/// their content is a document of its own.
+pub struct Yrs {
+    doc: Doc,
+    replica: ReplicaId,
+    client: u64,
+    capture: Capture,
+    frontier: Frontier,
+    waiting: Waiting,
+    /// Own operations below this clock have been taken.
+    sent: u32,
+    poisoned: bool,
+}
+
+impl Yrs {
+    /// An empty document.
+    ///
+    /// # Errors
+    /// [`CrdtError::Malformed`] if `replica` is not a Yjs client id.
+    pub fn create(replica: ReplicaId) -> Result<Self> {
+        let client = replica.to_client().ok_or(CrdtError::Malformed)?;
+        let doc = new_doc(client);
+        let capture = Capture::default();
+        capture.watch(&doc)?;
+        Ok(Self {
+            doc,
+            replica,
+            client,
+            capture,
+            frontier: Frontier::default(),
+            waiting: Waiting::default(),
+            sent: 0,
+            poisoned: false,
+        })
+    }
+
+    /// A document from a snapshot of [`Crdt::snapshot`], or from any complete Yjs state (version 1).
+    ///
+    /// # Errors
+    /// [`CrdtError::Malformed`] or [`CrdtError::TooLarge`] if the bytes are not a complete state.
+    pub fn load(snapshot: &[u8], replica: ReplicaId) -> Result<Self> {
+        if snapshot.len() > MAX_SNAPSHOT_BYTES {
+            return Err(CrdtError::TooLarge);
+        }
+        let mut loaded = Self::create(replica)?;
+        let scans = split_snapshot(snapshot)?;
+        let mut scans = scans.iter();
+        if let Some(state) = scans.next() {
+            loaded.load_state(state)?;
+        }
+        let mut staged = Staged::default();
+        for rest in scans {
+            let update = decode(rest.bytes)?;
+            loaded.stage(rest, update, &mut staged)?;
+        }
+        loaded.flush(&mut staged)?;
+        loaded.sent = loaded.frontier.clock(loaded.client);
+        let sent = loaded.sent;
+        loaded.capture.with(|captured| captured.clock = sent);
+        Ok(loaded)
+    }
+
+    fn load_state(&mut self, state: &Scan<'_>) -> Result<()> {
+        let update = decode(state.bytes)?;
+        let progress = self.frontier.advance(state, &|_| false)?;
+        let (_, unknown) = split_deletes(state.deletes.clone(), &self.frontier);
+        if !progress.complete || !unknown.is_empty() {
+            return Err(CrdtError::Malformed);
+        }
+        self.integrate(vec![update]).map(|_| ())
+    }
+
+    /// The engine document, for plain `yrs` code: create shared types, open transactions, observe.
+    ///
+    /// Edits become part of [`Crdt::take_pending`] when their transaction ends. Do not
+    /// - hold a transaction while calling anything on this adapter (it answers [`CrdtError::Engine`]);
+    /// - apply updates of other replicas to it, or create transactions with the origin `conclave-crdt`;
+    /// - keep a clone of it, or of anything in it, across [`Crdt::set_replica`] or an error: after a panic the engine's
+    ///   lock is never released, and this returns a fresh, detached document whose edits go nowhere.
+    #[must_use]
+    pub fn doc(&self) -> &Doc {
+        &self.doc
+    }
+
+    fn usable(&self) -> Result<()> {
+        if self.poisoned { Err(CrdtError::Poisoned) } else { Ok(()) }
+    }
+
+    /// Gives the engine document up: nothing in it can be trusted, and dropping it is foreign code as well.
+    fn poison(&mut self) {
+        self.poisoned = true;
+        let broken = core::mem::replace(&mut self.doc, new_doc(self.client));
+        let _ = contained(move || drop(broken));
+    }
+
+    fn poisoned_by<T>(&mut self, error: CrdtError) -> Result<T> {
+        self.poison();
+        Err(error)
+    }
+
+    /// Reads the engine document.
+    fn read<T>(&mut self, f: impl FnOnce(&yrs::Transaction<'_>) -> T) -> Result<T> {
+        self.usable()?;
+        let outcome = {
+            let txn = self.doc.try_transact().map_err(|_| CrdtError::Engine)?;
+            contained(|| f(&txn))
+        };
+        outcome.or_else(|error| self.poisoned_by(error))
+    }
+
+    /// Writes to the engine document, as `origin` says: locally, or for others.
+    fn write<T>(&mut self, origin: Option<&'static str>, f: impl FnOnce(&mut TransactionMut<'_>) -> T) -> Result<T> {
+        self.usable()?;
+        let outcome = {
+            let txn = match origin {
+                Some(origin) => self.doc.try_transact_mut_with(origin),
+                None => self.doc.try_transact_mut(),
+            };
+            let mut txn = txn.map_err(|_| CrdtError::Engine)?;
+            match contained(|| f(&mut txn)) {
+                Ok(value) => contained(move || drop(txn)).map(|()| value),
+                Err(error) => {
+                    // Dropping a transaction commits it: on a broken store that could panic again. Leak it.
+                    core::mem::forget(txn);
+                    Err(error)
+                }
+            }
+        };
+        outcome.or_else(|error| self.poisoned_by(error))
+    }
+
+    /// Hands updates to the engine in one transaction. Whether anything changed.
+    fn integrate(&mut self, updates: Vec<Update>) -> Result<bool> {
+        if updates.is_empty() {
+            return Ok(false);
+        }
+        let outcome = self.write(Some(FOREIGN_ORIGIN), |txn| {
+            for update in updates {
+                txn.apply_update(update).map_err(|_| CrdtError::Malformed)?;
+            }
+            // Everything was ready, so the engine must have nothing left over.
+            if txn.has_missing_updates() { Err(CrdtError::Malformed) } else { Ok(txn.has_changes()) }
+        });
+        match outcome {
+            Ok(Ok(changed)) => Ok(changed),
+            Ok(Err(error)) => self.poisoned_by(error),
+            // The frontier has moved on without the engine.
+            Err(CrdtError::Engine) => self.poisoned_by(CrdtError::Engine),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sorts one update into what can be applied and what has to wait.
+    fn stage(&mut self, scan: &Scan<'_>, update: Update, staged: &mut Staged) -> Result<()> {
+        let overlaps = scan.sections.iter().any(|section| {
+            section.blocks.first().is_some_and(|first| first.clock < self.frontier.clock(section.client))
+        });
+        if overlaps {
+            self.flush(staged)?;
+            self.compare_known(scan)?;
+        }
+        self.waiting.compare(scan)?;
+        let progress = match self.advance(scan) {
+            // What decides may still be in hand.
+            Err(CrdtError::TooLarge) if !staged.updates.is_empty() => {
+                self.flush(staged)?;
+                self.advance(scan)?
+            }
+            progress => progress?,
+        };
+        let (known, unknown) = split_deletes(scan.deletes.clone(), &self.frontier);
+        if progress.complete && unknown.is_empty() {
+            staged.updates.push(update);
+        } else {
+            if !self.waiting.has_room_for(scan.bytes.len()) {
+                self.frontier.undo(&progress);
+                return Err(CrdtError::MissingDependency);
+            }
+            for segment in &progress.ready {
+                let Some(section) = scan.sections.get(segment.section) else { continue };
+                let blocks = section.blocks.get(segment.from..segment.to).unwrap_or(&[]);
+                staged.updates.push(self.decode_own(&encode::blocks_only(section.client, blocks, scan.bytes))?);
+            }
+            if !known.is_empty() {
+                staged.updates.push(self.decode_own(&encode::deletes_only(&known))?);
+            }
+            self.waiting.keep(scan, &progress.stopped_at, &self.frontier);
+            self.waiting.keep_deletes(unknown);
+        }
+        staged.moved |= !progress.ready.is_empty();
+        Ok(())
+    }
+
+    /// Decodes what this crate encoded after the frontier had moved.
+    fn decode_own(&mut self, bytes: &[u8]) -> Result<Update> {
+        decode(bytes).or_else(|error| self.poisoned_by(error))
+    }
+
+    fn advance(&mut self, scan: &Scan<'_>) -> Result<frontier::Progress> {
+        let doc = &self.doc;
+        self.frontier.advance(scan, &|id| is_dropped(doc, id))
+    }
+
+    /// Applies what was staged, and what it lets out of the waiting room.
+    fn flush(&mut self, staged: &mut Staged) -> Result<()> {
+        let mut updates = core::mem::take(&mut staged.updates);
+        if staged.moved && !self.waiting.is_empty() {
+            let released = self.waiting.release(&mut self.frontier)?;
+            for bytes in released {
+                updates.push(self.decode_own(&bytes)?);
+            }
+        }
+        staged.moved = false;
+        staged.changed |= self.integrate(updates)?;
+        Ok(())
+    }
+
+    /// Compares operations that are known already with what the engine holds of them.
+    fn compare_known(&mut self, scan: &Scan<'_>) -> Result<()> {
+        let mut since: HashMap<ClientID, u32, BuildHasherDefault<_>> =
+            self.frontier.clocks().map(|(client, clock)| (ClientID::new(client), clock)).collect();
+        // Own edits that nobody has seen cannot come back.
+        since.insert(ClientID::new(self.client), u32::MAX);
+        for section in &scan.sections {
+            let (Some(first), known) = (section.blocks.first(), self.frontier.clock(section.client)) else { continue };
+            since.insert(ClientID::new(section.client), first.clock.min(known));
+        }
+        let held = self.read(|txn| txn.encode_diff_v1(&StateVector::new(since)))?;
+        compare::compare(&Scan::exact(&held)?, scan)
+    }
+
+    /// Refuses new operations under the own id, and too many ids.
+    fn check_replicas(&self, scan: &Scan<'_>) -> Result<()> {
+        if scan.sections.len() > MAX_REPLICAS_PER_UPDATE {
+            return Err(CrdtError::TooLarge);
+        }
+        let known = self.frontier.clock(self.client).max(self.sent);
+        let own_end = scan.section(self.client).and_then(|section| section.blocks.last()).map_or(0, |last| last.end());
+        if own_end > known { Err(CrdtError::Equivocation) } else { Ok(()) }
+    }
+
+    fn apply_group(&mut self, group: &[&[u8]], staged: &mut Staged) -> Result<()> {
+        for bytes in group {
+            // Scanned before, when the whole batch was checked.
+            let scan = Scan::exact(bytes)?;
+            let staging = decode(bytes).and_then(|update| self.stage(&scan, update, staged));
+            if let Err(error) = staging {
+                if !self.poisoned {
+                    self.flush(staged)?;
+                }
+                return Err(error);
+            }
+        }
+        self.flush(staged)
+    }
+
+    /// Own operations from `sent` on, encoded together, with all deletions of others removed.
+    fn encode_own(&mut self, deletes: &Deletes) -> Result<Vec<Vec<u8>>> {
+        let (client, sent) = (self.client, self.sent);
+        let encoded = self.read(|txn| {
+            let mut since: HashMap<ClientID, u32, BuildHasherDefault<_>> =
+                txn.state_vector().iter().map(|(client, clock)| (*client, *clock)).collect();
+            since.insert(ClientID::new(client), sent);
+            txn.encode_diff_v1(&StateVector::new(since))
+        })?;
+        let scan = Scan::exact(&encoded)?;
+        let small = scan.blocks_end + 16 * deletes.values().map(RangeSet::len).sum::<usize>() < MAX_UPDATE_BYTES;
+        if small {
+            let mut update = encoded.get(..scan.blocks_end).unwrap_or(&[]).to_vec();
+            encode::write_deletes(&mut update, deletes);
+            return Ok(vec![update]);
+        }
+        encode::pack(client, &scan, deletes)
+    }
+}
+
+impl Drop for Yrs {
+    fn drop(&mut self) {
+        // The engine's destructors are foreign code too.
+        let doc = core::mem::replace(&mut self.doc, new_doc(self.client));
+        let _ = contained(move || drop(doc));
+    }
+}
+
+impl core::fmt::Debug for Yrs {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Yrs").field("replica", &self.replica).field("poisoned", &self.poisoned).finish_non_exhaustive()
+    }
+}
+
+/// Decoded updates on their way into the engine.
+#[derive(Default)]
+struct Staged {
+    updates: Vec<Update>,
+    /// Operations became known since the waiting room was last looked at.
+    moved: bool,
+    /// The engine reported a change.
+    changed: bool,
+}
+
+fn new_doc(client: u64) -> Doc {
+    // A fixed guid: it is not part of the content, and drawing one would need randomness.
+    let mut options = Options::with_guid_and_client_id("conclave".into(), ClientID::new(client));
+    options.offset_kind = OffsetKind::Utf16;
+    options.cleanup_formatting = false;
+    options.skip_gc = false;
+    Doc::with_options(options)
+}
+
+/// Decodes an update that has been scanned. A panic here has touched no document.
+fn decode(bytes: &[u8]) -> Result<Update> {
+    match contained(|| Update::decode_v1(bytes)) {
+        Ok(Ok(update)) => Ok(update),
+        Ok(Err(_)) | Err(_) => Err(CrdtError::Malformed),
+    }
+}
+
+/// Whether the engine has dropped the type with this id.
+fn is_dropped(doc: &Doc, id: Id) -> bool {
+    let id = yrs::ID::new(ClientID::new(id.client), id.clock);
+    doc.try_transact().is_ok_and(|txn| BranchID::get_nested(&txn, &id).is_none())
+}
+
+impl Crdt for Yrs {
+    fn kind(&self) -> CrdtKind {
+        CrdtKind::Yjs
+    }
+
+    fn replica(&self) -> &ReplicaId {
+        &self.replica
+    }
+
+    fn inspect(&self, update: &[u8]) -> Result<UpdateInfo> {
+        if update.len() > MAX_UPDATE_BYTES {
+            return Err(CrdtError::TooLarge);
+        }
+        let scan = Scan::exact(update)?;
+        if scan.sections.len() > MAX_REPLICAS_PER_UPDATE {
+            return Err(CrdtError::TooLarge);
+        }
+        let mut ranges = Vec::new();
+        for section in &scan.sections {
+            let mut clocks = RangeSet::default();
+            for block in section.blocks.iter().filter(|block| !block.is_skip(update)) {
+                clocks.insert(u64::from(block.clock), u64::from(block.end()));
+            }
+            let replica = ReplicaId::from_client(section.client);
+            ranges.extend(clocks.iter().map(|(start, end)| OpRange { replica: replica.clone(), start, end }));
+        }
+        ranges.sort_by(|a, b| (&a.replica, a.start).cmp(&(&b.replica, b.start)));
+        Ok(UpdateInfo { ranges, has_deletes: !scan.deletes.is_empty() })
+    }
+
+    fn next_counter(&self, replica: &ReplicaId) -> u64 {
+        let Some(client) = replica.to_client() else { return 0 };
+        let mut clock = self.frontier.clock(client);
+        if client == self.client {
+            clock = clock.max(self.capture.with(|captured| captured.clock)).max(self.sent);
+        }
+        self.waiting.first_gap(client, clock)
+    }
+
+    fn apply(&mut self, updates: &[&[u8]]) -> Result<Applied> {
+        self.usable()?;
+        for update in updates {
+            if update.len() > MAX_UPDATE_BYTES {
+                return Err(CrdtError::TooLarge);
+            }
+            self.check_replicas(&Scan::exact(update)?)?;
+        }
+        // A transaction of the application would block the engine half-way.
+        self.doc.try_transact_mut_with(FOREIGN_ORIGIN).map(drop).map_err(|_| CrdtError::Engine)?;
+        let mut staged = Staged::default();
+        for group in updates.chunks(GROUP) {
+            self.apply_group(group, &mut staged)?;
+        }
+        Ok(match (self.has_missing(), staged.changed) {
+            (true, _) => Applied::Pending,
+            (false, true) => Applied::Complete,
+            (false, false) => Applied::Duplicate,
+        })
+    }
+
+    fn take_pending(&mut self, out: &mut Vec<Vec<u8>>) -> Result<()> {
+        self.usable()?;
+        let (transactions, foreign, clock) =
+            self.capture.with(|captured| (captured.transactions, captured.foreign, captured.clock));
+        if foreign {
+            return self.poisoned_by(CrdtError::Engine);
+        }
+        if transactions == 0 {
+            return Ok(());
+        }
+        let (first, deletes) = self.capture.with(|captured| (captured.first.clone(), captured.deletes.clone()));
+        let mut updates = if transactions == 1 && first.len() <= MAX_UPDATE_BYTES {
+            vec![first]
+        } else {
+            self.encode_own(&deletes)?
+        };
+        // Record own operations like everybody else's.
+        for update in &updates {
+            let scan = Scan::exact(update)?;
+            if !self.advance(&scan)?.complete {
+                return self.poisoned_by(CrdtError::Engine);
+            }
+        }
+        self.sent = clock;
+        self.capture.with(|captured| {
+            captured.transactions = 0;
+            captured.first.clear();
+            captured.deletes.clear();
+        });
+        out.append(&mut updates);
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<u8>> {
+        let mut snapshot = self.read(|txn| txn.encode_state_as_update_v1(&StateVector::default()))?;
+        for update in self.waiting.updates() {
+            snapshot.extend_from_slice(&update);
+        }
+        Ok(snapshot)
+    }
+
+    fn version(&mut self) -> Result<Version> {
+        let clocks: BTreeMap<u64, u32> =
+            self.read(|txn| txn.state_vector().iter().map(|(client, clock)| (client.get(), *clock)).collect())?;
+        let mut bytes = Vec::new();
+        write_uint(&mut bytes, clocks.len() as u64);
+        for (client, clock) in clocks {
+            write_uint(&mut bytes, client);
+            write_uint(&mut bytes, u64::from(clock));
+        }
+        Ok(Version::from_bytes(bytes))
+    }
+
+    fn diff_since(&mut self, version: &Version) -> Result<Vec<u8>> {
+        let since = read_state_vector(version.as_bytes())?;
+        self.read(|txn| txn.encode_diff_v1(&since))
+    }
+
+    fn content_digest(&mut self) -> Result<[u8; 32]> {
+        let (state, texts) = self.read(|txn| {
+            let state = txn.encode_diff_v1(&StateVector::default());
+            // Whatever a root is used as, its text reads the same on all replicas.
+            let names: Vec<String> = txn.root_refs().map(|(name, _)| name.to_owned()).collect();
+            let texts: BTreeMap<String, String> = names
+                .into_iter()
+                .filter_map(|name| {
+                    let text = txn.get_text(name.as_str())?.get_string(txn);
+                    (!text.is_empty()).then_some((name, text))
+                })
+                .collect();
+            (state, texts)
+        })?;
+        digest(&Digested {
+            state: &Scan::exact(&state)?,
+            waiting: &self.waiting.ranges(),
+            waiting_deletes: self.waiting.deletes(),
+            texts: &texts,
+        })
+    }
+
+    fn has_missing(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn set_replica(&mut self, replica: ReplicaId) -> Result<()> {
+        self.usable()?;
+        let client = replica.to_client().ok_or(CrdtError::Malformed)?;
+        let pending = self.capture.with(|captured| captured.transactions > 0);
+        if pending || self.next_counter(&replica) > 0 {
+            return Err(CrdtError::Engine);
+        }
+        // The engine fixes the client id of a document for life.
+        let state = self.read(|txn| txn.encode_state_as_update_v1(&StateVector::default()))?;
+        let fresh = new_doc(client);
+        let capture = Capture::default();
+        capture.watch(&fresh)?;
+        let old = core::mem::replace(&mut self.doc, fresh);
+        let _ = contained(move || drop(old));
+        self.capture = capture;
+        self.client = client;
+        self.replica = replica;
+        self.sent = 0;
+        let update = decode(&state)?;
+        self.integrate(vec![update]).map(|_| ())
+    }
+
+    fn text(&mut self) -> Option<&mut dyn TextView> {
+        Some(self)
+    }
+
+    fn json(&mut self) -> Option<&mut dyn JsonView> {
+        Some(self)
+    }
+
+    fn attribution(&mut self) -> Option<&mut dyn Attribution> {
+        Some(self)
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn core::any::Any {
+        self
+    }
+}
+
+fn read_state_vector(bytes: &[u8]) -> Result<StateVector> {
+    if bytes.len() > MAX_VERSION_BYTES {
+        return Err(CrdtError::TooLarge);
+    }
+    let mut reader = Reader::new(bytes);
+    let mut clocks = Vec::new();
+    for _ in 0..reader.uint(u64::from(u32::MAX))? {
+        let client = reader.uint(MAX_YJS_CLIENT)?;
+        let clock = reader.uint(i32::MAX as u64)? as u32;
+        clocks.push((ClientID::new(client), clock));
+    }
+    if reader.is_empty() { Ok(clocks.into_iter().collect()) } else { Err(CrdtError::Malformed) }
+}

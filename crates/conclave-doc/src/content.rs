@@ -1,0 +1,238 @@
+//! The CRDT, and what it takes to build it again: a checkpoint and the records since.
+
+use std::collections::BTreeSet;
+
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId};
+use conclave_proto::InstanceId;
+use conclave_proto::hash::labelled;
+use rand_core::CryptoRngCore;
+use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+use zeroize::Zeroizing;
+
+use crate::state::{Effect, LogState, News};
+
+/// Plaintext: wiped when dropped, never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plain(Zeroizing<Vec<u8>>);
+
+impl Plain {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl From<Vec<u8>> for Plain {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for Plain {
+    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl std::fmt::Debug for Plain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plain({} bytes)", self.len())
+    }
+}
+
+impl Serialize for Plain {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Plain;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a byte string")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Plain, E> {
+                Ok(Plain::from(bytes.to_vec()))
+            }
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Plain, E> {
+                Ok(Plain::from(bytes))
+            }
+        }
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+/// Fresh ids, from a seed drawn when the document was opened and kept only in memory.
+pub(crate) struct Fresh {
+    seed: Zeroizing<[u8; 32]>,
+    counter: u64,
+}
+
+impl Fresh {
+    pub(crate) fn new(rng: &mut dyn CryptoRngCore) -> Self {
+        let mut seed = Zeroizing::new([0; 32]);
+        rng.fill_bytes(seed.as_mut());
+        Self { seed, counter: 0 }
+    }
+
+    fn next(&mut self) -> [u8; 32] {
+        self.counter = self.counter.saturating_add(1);
+        labelled("conclave 1.0 fresh id", &[self.seed.as_slice(), &self.counter.to_be_bytes()]).0
+    }
+
+    pub(crate) fn replica(&mut self, kind: CrdtKind) -> ReplicaId {
+        let [seed @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = self.next();
+        ReplicaId::for_kind(kind, seed)
+    }
+
+    pub(crate) fn instance(&mut self) -> InstanceId {
+        let [a, b, c, d, e, f, g, h, ..] = self.next();
+        InstanceId([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// State of everything after the first `size` records.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkpoint {
+    pub size: u64,
+    pub state: LogState,
+    pub crdt: Plain,
+}
+
+/// One record since the checkpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct TailEntry {
+    pub effect: Effect,
+    /// The update, where it was applied.
+    pub update: Option<Plain>,
+    /// The record as received, until it is in the store.
+    pub sealed: Option<Vec<u8>>,
+}
+
+/// The CRDT with its history.
+pub(crate) struct Content {
+    pub kind: CrdtKind,
+    pub crdt: Box<dyn Crdt>,
+    pub checkpoint: Checkpoint,
+    /// Records from the checkpoint on, without gaps.
+    pub tail: Vec<TailEntry>,
+    /// Bytes of updates in the tail.
+    pub tail_bytes: usize,
+    /// Indices into `tail` of updates that the CRDT has yet to see.
+    unapplied: Vec<usize>,
+}
+
+impl Content {
+    /// Loads the checkpoint. The tail is pushed and applied afterwards.
+    pub(crate) fn new(kind: CrdtKind, checkpoint: Checkpoint, fresh: &mut Fresh) -> Result<Self, CrdtError> {
+        let crdt = conclave_crdt::load(kind, checkpoint.crdt.as_slice(), fresh.replica(kind))?;
+        Ok(Self { kind, crdt, checkpoint, tail: Vec::new(), tail_bytes: 0, unapplied: Vec::new() })
+    }
+
+    /// Position of the next record.
+    pub(crate) fn size(&self) -> u64 {
+        self.checkpoint.size.saturating_add(self.tail.len() as u64)
+    }
+
+    /// Adds a record. `apply` says whether the CRDT has yet to see its update.
+    pub(crate) fn push(&mut self, entry: TailEntry, apply: bool) {
+        self.tail_bytes = self.tail_bytes.saturating_add(entry.update.as_ref().map_or(0, Plain::len));
+        if apply && entry.update.is_some() {
+            self.unapplied.push(self.tail.len());
+        }
+        self.tail.push(entry);
+    }
+
+    /// Applies what has been pushed, in one engine call where nothing is wrong with it. Gives the positions of updates that the
+    /// engine refuses; these are out of the document, at every member alike. `own` are own edits without a place in the log.
+    pub(crate) fn apply_pushed(&mut self, own: &[&Plain], fresh: &mut Fresh) -> Result<Vec<u64>, CrdtError> {
+        let wanted = std::mem::take(&mut self.unapplied);
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let updates: Vec<&[u8]> = wanted.iter().filter_map(|at| self.update_at(*at)).collect();
+        if self.crdt.apply(&updates).is_ok() {
+            return Ok(Vec::new());
+        }
+        self.apply_singly(wanted, own, fresh)
+    }
+
+    fn update_at(&self, at: usize) -> Option<&[u8]> {
+        self.tail.get(at)?.update.as_ref().map(Plain::as_slice)
+    }
+
+    /// One of these updates is bad. Starts from before them and finds out which.
+    fn apply_singly(&mut self, wanted: Vec<usize>, own: &[&Plain], fresh: &mut Fresh) -> Result<Vec<u64>, CrdtError> {
+        let mut refused = Vec::new();
+        let mut skip: BTreeSet<usize> = wanted.iter().copied().collect();
+        self.crdt = self.rebuild(self.size(), &skip, own, fresh)?;
+        for at in wanted {
+            let Some(update) = self.tail.get(at).and_then(|entry| entry.update.clone()) else { continue };
+            if self.crdt.apply(&[update.as_slice()]).is_ok() {
+                skip.remove(&at);
+                continue;
+            }
+            if let Some(entry) = self.tail.get_mut(at) {
+                entry.update = None;
+                entry.sealed = None;
+                entry.effect.news = News::None;
+            }
+            refused.push(self.checkpoint.size.saturating_add(at as u64));
+            skip.remove(&at);
+            // The refusal may have poisoned the engine half-way.
+            self.crdt = self.rebuild(self.size(), &skip, own, fresh)?;
+        }
+        Ok(refused)
+    }
+
+    /// The CRDT after the first `size` records, without the updates at `skip`, plus `own` edits.
+    pub(crate) fn rebuild(
+        &self,
+        size: u64,
+        skip: &BTreeSet<usize>,
+        own: &[&Plain],
+        fresh: &mut Fresh,
+    ) -> Result<Box<dyn Crdt>, CrdtError> {
+        let count = usize::try_from(size.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
+        let updates: Vec<&[u8]> = self
+            .tail
+            .iter()
+            .take(count)
+            .enumerate()
+            .filter(|(at, _)| !skip.contains(at))
+            .filter_map(|(_, entry)| entry.update.as_ref())
+            .chain(own.iter().copied())
+            .map(Plain::as_slice)
+            .collect();
+        let mut crdt = conclave_crdt::load(self.kind, self.checkpoint.crdt.as_slice(), fresh.replica(self.kind))?;
+        if !updates.is_empty() {
+            crdt.apply(&updates)?;
+        }
+        Ok(crdt)
+    }
+
+    /// State of the log after the first `size` records, which must not lie before the checkpoint.
+    pub(crate) fn state_at(&self, size: u64) -> LogState {
+        let mut state = self.checkpoint.state.clone();
+        for (seq, entry) in (self.checkpoint.size..size).zip(&self.tail) {
+            state.apply(seq, &entry.effect);
+        }
+        state
+    }
+
+    /// Everything so far becomes the checkpoint.
+    pub(crate) fn set_checkpoint(&mut self, state: LogState, crdt: Plain) {
+        let size = self.size();
+        self.checkpoint = Checkpoint { size, state, crdt };
+        self.tail.clear();
+        self.tail_bytes = 0;
+        self.unapplied.clear();
+    }
+}

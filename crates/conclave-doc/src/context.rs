@@ -1,0 +1,223 @@
+//! What calls on a document are given, and what they give back.
+
+use std::collections::BTreeSet;
+
+use conclave_crdt::{Crdt, CrdtError};
+use conclave_identity::DeviceKey;
+use conclave_mls::{GroupState, RosterRow};
+use conclave_proto::frame::AppendedRecord;
+use conclave_proto::{Author, DeviceId, Hash, Refusal, UnixMs, UserId};
+
+use crate::error::Finding;
+use crate::payload::Judgement;
+use crate::seal::KeySource;
+
+/// An edit: runs once, on the document's CRDT.
+pub type EditFn<'a> = &'a mut dyn FnMut(&mut dyn Crdt) -> Result<(), CrdtError>;
+
+/// What a document needs to know of its group and its device. Nothing of it is kept.
+#[derive(Clone, Copy)]
+pub struct DocContext<'a> {
+    /// Public state of the group, as far as its log has been processed.
+    pub state: &'a GroupState,
+    /// Roots of epochs.
+    pub keys: &'a dyn KeySource,
+    /// This device.
+    pub device: DeviceId,
+    /// Its key.
+    pub signer: &'a DeviceKey,
+    /// The time now.
+    pub now: UnixMs,
+}
+
+impl std::fmt::Debug for DocContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DocContext(epoch {}, {:?})", self.state.epoch, self.device)
+    }
+}
+
+impl<'a> DocContext<'a> {
+    pub(crate) fn row(&self, device: &DeviceId, epoch: u64) -> Option<&'a RosterRow> {
+        self.state.row(device, epoch)
+    }
+
+    /// Whether all members are devices of one user.
+    pub(crate) fn one_user(&self) -> bool {
+        let mut rows = self.state.current_rows();
+        let first = rows.next().map(|row| row.user);
+        rows.all(|row| Some(row.user) == first)
+    }
+
+    pub(crate) fn own_row(&self) -> Option<&'a RosterRow> {
+        self.row(&self.device, self.state.epoch)
+    }
+}
+
+/// What kind of record changed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// The content.
+    Update,
+    /// Somebody judged a snapshot.
+    Verdict,
+    /// A snapshot became the active one.
+    Snapshot,
+}
+
+/// A record of somebody else, or of another life of this device, that has been accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Who wrote it: their signature.
+    pub author: Author,
+    /// Their user, by the roster of the record's epoch.
+    pub user: UserId,
+    /// Position in the log.
+    pub seq: u64,
+    /// What it is.
+    pub kind: ChangeKind,
+}
+
+/// Why application stops at a position. Everything from there on waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// The record is of an epoch that the group state has not reached: process commits, then
+    /// [`retry`](crate::Document::retry).
+    Epoch(u64),
+    /// The root of this epoch is not held: get it, then [`retry`](crate::Document::retry).
+    Root(u64),
+    /// These records are needed whole: `GetRecords`, then [`deliver`](crate::Document::deliver) the answer.
+    Whole {
+        /// First position.
+        first_seq: u64,
+        /// How many.
+        count: u32,
+    },
+    /// The service keeps these records only by hash: open the document at its active snapshot, then
+    /// [`opened`](crate::Document::opened).
+    Base,
+    /// No valid signature covers the record. A later record of its author, or a better copy, may.
+    Unverified,
+}
+
+/// What a call did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliverOutcome {
+    /// Accepted records of others, in log order.
+    pub changes: Vec<Change>,
+    /// What is wrong, and with whom.
+    pub findings: Vec<Finding>,
+    /// Where application stopped, and why.
+    pub blocked: Option<(u64, Blocked)>,
+    /// The epoch to wait for, where that is what stops application.
+    pub waiting_for_epoch: Option<u64>,
+    /// The epoch whose root is missing, where that is what stops application.
+    pub needs_root: Option<u64>,
+    /// Positions from the first up to the second (exclusive) are missing: fetch and deliver them. What came after them is kept.
+    pub gap: Option<(u64, u64)>,
+    /// Own records that got their place in the log.
+    pub acknowledged: usize,
+    /// An own record was refused, by all members alike; what it held was written again under a fresh replica id.
+    pub refused_own: bool,
+    /// A fresh instance was drawn: open the document again on this connection.
+    pub reopen: bool,
+}
+
+impl DeliverOutcome {
+    pub(crate) fn block(&mut self, seq: u64, why: Blocked) {
+        self.blocked = Some((seq, why));
+        match why {
+            Blocked::Epoch(epoch) => self.waiting_for_epoch = Some(epoch),
+            Blocked::Root(epoch) => self.needs_root = Some(epoch),
+            _ => {}
+        }
+    }
+
+    /// Adds what a later call did. States (blocked, gap) are those of the later call.
+    pub fn absorb(&mut self, later: Self) {
+        self.changes.extend(later.changes);
+        self.findings.extend(later.findings);
+        self.blocked = later.blocked;
+        self.waiting_for_epoch = later.waiting_for_epoch;
+        self.needs_root = later.needs_root;
+        self.gap = later.gap;
+        self.acknowledged = self.acknowledged.saturating_add(later.acknowledged);
+        self.refused_own |= later.refused_own;
+        self.reopen |= later.reopen;
+    }
+}
+
+/// Records to send in one `Append` frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// Their epoch.
+    pub epoch: u64,
+    /// Clock of the first.
+    pub first_clock: u64,
+    /// The records.
+    pub records: Vec<AppendedRecord>,
+}
+
+/// What to do after the service refused own records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefusedOutcome {
+    /// Process the group's commits up to this epoch, then append again: the records are sealed anew.
+    Reseal {
+        /// Epoch to reach.
+        epoch: u64,
+    },
+    /// Append again.
+    Resend,
+    /// Own records are in the log already: fetch from here and deliver.
+    Refetch {
+        /// First position.
+        from: u64,
+    },
+    /// Append again after this time.
+    RetryLater {
+        /// In milliseconds.
+        after_ms: u64,
+    },
+    /// The tail is full: make a snapshot first.
+    SnapshotNeeded,
+    /// The edits will be sent under a fresh instance: open the document again.
+    FreshInstance,
+    /// The edits are kept and not sent before the document is opened again. Tell the user.
+    Parked(Refusal),
+}
+
+/// A verdict that this device should write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PendingVerdict {
+    /// The snapshot.
+    pub snapshot: Hash,
+    /// Its position.
+    pub seq: u64,
+    /// What this device found.
+    pub judgement: Judgement,
+}
+
+/// A snapshot that this device could check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckWanted {
+    /// Its position.
+    pub seq: u64,
+    /// Whether it is held; otherwise fetch its position and deliver it.
+    pub have: bool,
+}
+
+/// Epochs whose roots a document needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RootsNeeded {
+    /// Every root of an epoch below this one is needed.
+    pub all_below: u64,
+    /// And these.
+    pub epochs: BTreeSet<u64>,
+}
+
+impl RootsNeeded {
+    /// Whether the root of `epoch` is needed.
+    #[must_use]
+    pub fn needs(&self, epoch: u64) -> bool {
+        epoch < self.all_below || self.epochs.contains(&epoch)
+    }
+}

@@ -1,0 +1,255 @@
+//! Records that have arrived and wait for their turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_proto::codec::encode;
+use conclave_proto::frame::{DeliveredRecord, ElidedRecord};
+use conclave_proto::record::{Record, Sealed};
+use conclave_proto::{Author, Frontier, Hash, Head};
+use tls_codec::{Size, TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use crate::payload::SnapshotPayload;
+use crate::state::SnapshotInfo;
+
+/// Most bytes of records that wait. What comes later is dropped, reported as a gap in its turn, and fetched again.
+const QUEUE_BYTES: usize = 128 * 1024 * 1024;
+/// Most records that wait.
+const QUEUE_RECORDS: usize = 100_000;
+
+/// A chained record as delivered, with its author's number resolved: numbers live only as long as a connection.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct Elided {
+    pub author: Author,
+    pub epoch: u64,
+    pub seen_size: u64,
+    pub seen_hint: [u8; 8],
+    /// 1 for a verdict, 0 for an update.
+    pub verdict: u8,
+    pub sealed: Sealed,
+}
+
+/// How a waiting record is known.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub(crate) enum Form {
+    /// Without what this device can fill in.
+    #[tls_codec(discriminant = 1)]
+    Elided(Elided),
+    /// In full.
+    #[tls_codec(discriminant = 2)]
+    Whole { record: Record, proof: Vec<Hash> },
+    /// By hash only.
+    #[tls_codec(discriminant = 3)]
+    Leaf(Hash),
+    /// The next own record that has no place yet: acknowledged by the service.
+    #[tls_codec(discriminant = 4)]
+    Own,
+    /// From an author that the service never announced.
+    #[tls_codec(discriminant = 5)]
+    Unknown,
+}
+
+impl Form {
+    /// Greater is better.
+    fn worth(&self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Leaf(_) => 1,
+            Self::Elided(_) => 2,
+            Self::Whole { .. } => 3,
+            Self::Own => 4,
+        }
+    }
+}
+
+/// A jump to a later base snapshot: the leaves up to its covered head show that it extends the own log.
+pub(crate) struct Bridge {
+    pub frontier: Frontier,
+    pub info: SnapshotInfo,
+    pub payload: SnapshotPayload,
+}
+
+impl Bridge {
+    /// First position still missing, and the first that is not needed.
+    pub(crate) fn missing(&self) -> Option<(u64, u64)> {
+        let (from, to) = (self.frontier.size(), self.info.covered.size);
+        (from < to).then_some((from, to))
+    }
+
+    /// Takes a leaf, if it is the next.
+    pub(crate) fn take(&mut self, seq: u64, record: &DeliveredRecord) {
+        if seq != self.frontier.size() || seq >= self.info.covered.size {
+            return;
+        }
+        match record {
+            DeliveredRecord::Leaf(leaf) => self.frontier.push(*leaf),
+            DeliveredRecord::Whole { record, .. } => self.frontier.push(record.leaf()),
+            DeliveredRecord::Update(_) | DeliveredRecord::Verdict(_) => {}
+        }
+    }
+}
+
+/// The queue of positions from the log's end on, possibly with holes.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    queue: BTreeMap<u64, Form>,
+    /// Encoded bytes in the queue.
+    bytes: usize,
+    authors: Vec<Author>,
+    /// One past the last position that was ever shown.
+    end: u64,
+    /// Head that the service announced: compared when the log gets there.
+    pub target: Option<Head>,
+    pub bridge: Option<Bridge>,
+    /// Positions whose row in the store may not be what the queue holds.
+    dirty: BTreeSet<u64>,
+    /// Positions with a row in the store.
+    stored: BTreeSet<u64>,
+}
+
+impl Incoming {
+    pub(crate) fn set_authors(&mut self, authors: Vec<Author>) {
+        self.authors = authors;
+    }
+
+    pub(crate) fn new_author(&mut self, author: Author) {
+        self.authors.push(author);
+    }
+
+    /// Resolves what depends on the connection.
+    pub(crate) fn resolve(&self, seq: u64, record: DeliveredRecord) -> Form {
+        match record {
+            DeliveredRecord::Whole { record, proof } => Form::Whole { record, proof },
+            DeliveredRecord::Leaf(leaf) => Form::Leaf(leaf),
+            DeliveredRecord::Update(elided) => self.resolve_elided(seq, elided, 0),
+            DeliveredRecord::Verdict(elided) => self.resolve_elided(seq, elided, 1),
+        }
+    }
+
+    fn resolve_elided(&self, seq: u64, elided: ElidedRecord, verdict: u8) -> Form {
+        let number = usize::try_from(elided.author.0).unwrap_or(usize::MAX);
+        let (Some(author), Some(seen_size)) = (self.authors.get(number), seq.checked_sub(elided.seen_back.0))
+        else {
+            return Form::Unknown;
+        };
+        Form::Elided(Elided {
+            author: *author,
+            epoch: elided.epoch.0,
+            seen_size,
+            seen_hint: elided.seen_hint,
+            verdict,
+            sealed: elided.sealed,
+        })
+    }
+
+    /// Puts a record into the queue, unless a better form of it is there.
+    pub(crate) fn insert(&mut self, seq: u64, form: Form) {
+        self.end = self.end.max(seq.saturating_add(1));
+        let size = form.tls_serialized_len();
+        if self.queue.get(&seq).is_some_and(|present| present.worth() > form.worth()) {
+            return;
+        }
+        self.remove(seq);
+        let is_next = self.queue.first_key_value().is_none_or(|(first, _)| seq < *first);
+        let full = self.bytes.saturating_add(size) > QUEUE_BYTES || self.queue.len() >= QUEUE_RECORDS;
+        if full && !is_next {
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(size);
+        self.dirty.insert(seq);
+        self.queue.insert(seq, form);
+    }
+
+    pub(crate) fn remove(&mut self, seq: u64) -> Option<Form> {
+        let form = self.queue.remove(&seq)?;
+        self.bytes = self.bytes.saturating_sub(form.tls_serialized_len());
+        self.dirty.insert(seq);
+        Some(form)
+    }
+
+    /// Forgets which own records were acknowledged: after a reconnect the log tells.
+    pub(crate) fn forget_own(&mut self) {
+        let own: Vec<u64> =
+            self.queue.iter().filter(|(_, form)| **form == Form::Own).map(|(seq, _)| *seq).collect();
+        for seq in own {
+            self.remove(seq);
+        }
+        self.end = self.queue.last_key_value().map_or(0, |(seq, _)| seq.saturating_add(1));
+    }
+
+    /// Drops everything below `size`.
+    pub(crate) fn drop_below(&mut self, size: u64) {
+        while let Some((seq, _)) = self.queue.first_key_value() {
+            let seq = *seq;
+            if seq >= size {
+                break;
+            }
+            self.remove(seq);
+        }
+    }
+
+    /// Lends out the waiting records from `from` on without a hole, at most `count`. Each comes back by [`Incoming::give_back`], or is
+    /// done with by [`Incoming::settle`].
+    pub(crate) fn lend(&mut self, from: u64, count: usize) -> Vec<(u64, Form)> {
+        let mut out = Vec::new();
+        for (expected, (seq, form)) in (from..).zip(self.queue.range_mut(from..)).take(count) {
+            if expected != *seq {
+                break;
+            }
+            out.push((*seq, std::mem::replace(form, Form::Unknown)));
+        }
+        out
+    }
+
+    /// Takes back a lent record.
+    pub(crate) fn give_back(&mut self, seq: u64, form: Form) {
+        if let Some(place) = self.queue.get_mut(&seq) {
+            *place = form;
+        }
+    }
+
+    /// A lent record of `bytes` encoded bytes has its place in the log.
+    pub(crate) fn settle(&mut self, seq: u64, bytes: usize) {
+        if self.queue.remove(&seq).is_some() {
+            self.bytes = self.bytes.saturating_sub(bytes);
+            self.dirty.insert(seq);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.bridge.is_none()
+    }
+
+    /// The positions missing before the queue goes on, for a log of `size` records.
+    pub(crate) fn gap(&self, size: u64) -> Option<(u64, u64)> {
+        if let Some(bridge) = &self.bridge {
+            return bridge.missing();
+        }
+        let next = self.queue.range(size..).next().map(|(seq, _)| *seq);
+        let until = next.unwrap_or(self.end);
+        (until > size).then_some((size, until))
+    }
+
+    /// Rows to write and to delete since the last call.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
+        let mut out = Vec::new();
+        for seq in std::mem::take(&mut self.dirty) {
+            match self.queue.get(&seq).filter(|form| **form != Form::Own) {
+                Some(form) => {
+                    self.stored.insert(seq);
+                    out.push((seq, Some(encode(form))));
+                }
+                None if self.stored.remove(&seq) => out.push((seq, None)),
+                None => {}
+            }
+        }
+        out
+    }
+
+    /// Puts a stored record back.
+    pub(crate) fn restore(&mut self, seq: u64, form: Form) {
+        self.insert(seq, form);
+        self.dirty.remove(&seq);
+        self.stored.insert(seq);
+    }
+}

@@ -1,0 +1,313 @@
+//! What is sealed in snapshots and verdicts. An update seals the bytes of its CRDT and nothing else.
+
+use std::collections::BTreeMap;
+
+use conclave_crdt::ReplicaId;
+use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
+use conclave_proto::limits::{SNAPSHOT_BYTES, UPDATE_BYTES};
+use conclave_proto::{Author, DeviceId, Frontier, Hash};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+use zeroize::Zeroizing;
+
+/// Version of [`SnapshotPayload`] that this library writes.
+pub const SNAPSHOT_VERSION: u16 = 1;
+/// Version of [`VerdictPayload`] that this library writes.
+pub const VERDICT_VERSION: u8 = 1;
+
+/// Where an author's chain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Chain {
+    /// Clock of its next record.
+    pub next: u64,
+    /// Id of its last record.
+    pub last: Hash,
+    /// Whether a later instance of the same device has written.
+    pub closed: bool,
+}
+
+/// Who owns a replica id, and how far its operations go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ReplicaOwner {
+    /// The device that introduced the id.
+    pub device: DeviceId,
+    /// Counter of its next operation.
+    pub next: u64,
+}
+
+/// What every member knows alike after a prefix of a document's log, beside the CRDT itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Tables {
+    /// Highest epoch of any record so far.
+    pub epoch_high: u64,
+    /// Authors' chains.
+    pub chains: BTreeMap<Author, Chain>,
+    /// Owners of replica ids.
+    pub owners: BTreeMap<ReplicaId, ReplicaOwner>,
+}
+
+impl Tables {
+    /// Last record of an author's chain, as [`conclave_proto::record::check_link`] wants it.
+    #[must_use]
+    pub fn last_link(&self, author: &Author) -> Option<(u64, Hash)> {
+        self.chains.get(author).and_then(|chain| Some((chain.next.checked_sub(1)?, chain.last)))
+    }
+
+    /// Puts a record of `author` at the end of its chain. A first record closes the device's other instances.
+    pub fn advance(&mut self, author: Author, clock: u64, leaf: Hash) {
+        if clock == 0 {
+            let device = author.device;
+            for (other, chain) in &mut self.chains {
+                if other.device == device {
+                    chain.closed = true;
+                }
+            }
+        }
+        let closed = self.chains.get(&author).is_some_and(|chain| chain.closed);
+        self.chains.insert(author, Chain { next: clock.saturating_add(1), last: leaf, closed });
+    }
+}
+
+/// One row of the author table.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct AuthorRow {
+    author: Author,
+    next: u64,
+    last: Hash,
+    closed: u8,
+}
+
+/// One row of the replica table.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct ReplicaRow {
+    replica: Bytes,
+    device: DeviceId,
+    next: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct WireSnapshot {
+    version: u16,
+    epoch_high: u64,
+    frontier: Frontier,
+    authors: Vec<AuthorRow>,
+    replicas: Vec<ReplicaRow>,
+    state: Bytes,
+}
+
+/// What a snapshot seals: a document's state up to its covered head.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SnapshotPayload {
+    /// Frontier of the log at the covered head.
+    pub frontier: Frontier,
+    /// Chains, owners, highest epoch.
+    pub tables: Tables,
+    /// State of the CRDT, with what waits for missing operations.
+    pub state: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for SnapshotPayload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SnapshotPayload(covers {}, {} bytes)", self.frontier.size(), self.state.len())
+    }
+}
+
+impl SnapshotPayload {
+    /// Encodes: `uint16 version; uint64 epoch_high; Frontier; AuthorRow authors<V>; ReplicaRow replicas<V>; opaque state<V>`.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let authors = self
+            .tables
+            .chains
+            .iter()
+            .map(|(author, chain)| AuthorRow {
+                author: *author,
+                next: chain.next,
+                last: chain.last,
+                closed: u8::from(chain.closed),
+            })
+            .collect();
+        let replicas = self
+            .tables
+            .owners
+            .iter()
+            .map(|(replica, owner)| ReplicaRow {
+                replica: Bytes::from(replica.as_bytes()),
+                device: owner.device,
+                next: owner.next,
+            })
+            .collect();
+        let mut wire = WireSnapshot {
+            version: SNAPSHOT_VERSION,
+            epoch_high: self.tables.epoch_high,
+            frontier: self.frontier.clone(),
+            authors,
+            replicas,
+            state: Bytes::from(self.state.as_slice()),
+        };
+        let bytes = Zeroizing::new(encode(&wire));
+        drop(Zeroizing::new(std::mem::take(&mut wire.state).into_vec()));
+        bytes
+    }
+
+    /// Decodes; rows must be sorted and unique, so that a table has one encoding.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for anything else than one payload of a known version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let what = "snapshot payload";
+        let malformed = DecodeError::Malformed { what };
+        let wire: WireSnapshot = decode(what, bytes, SNAPSHOT_BYTES)?;
+        if wire.version != SNAPSHOT_VERSION {
+            return Err(malformed);
+        }
+        let mut tables = Tables { epoch_high: wire.epoch_high, ..Tables::default() };
+        for row in wire.authors {
+            if row.closed > 1 || row.next == 0 {
+                return Err(malformed);
+            }
+            if tables.chains.last_key_value().is_some_and(|(last, _)| *last >= row.author) {
+                return Err(malformed);
+            }
+            let chain = Chain { next: row.next, last: row.last, closed: row.closed == 1 };
+            tables.chains.insert(row.author, chain);
+        }
+        for row in wire.replicas {
+            let replica = ReplicaId::from_bytes(row.replica.as_slice()).map_err(|_| malformed)?;
+            if tables.owners.last_key_value().is_some_and(|(last, _)| *last >= replica) {
+                return Err(malformed);
+            }
+            tables.owners.insert(replica, ReplicaOwner { device: row.device, next: row.next });
+        }
+        Ok(Self { frontier: wire.frontier, tables, state: Zeroizing::new(wire.state.into_vec()) })
+    }
+}
+
+/// Why a member's own state differs from a snapshot.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+    TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum DiffersWhy {
+    /// It cannot be opened or decoded.
+    Unreadable = 1,
+    /// The CRDT engine does not load it.
+    Unloadable = 2,
+    /// Its content is not that of the log up to the covered head.
+    Content = 3,
+    /// Its tables of authors, replicas or epochs are not those of the log.
+    Tables = 4,
+}
+
+/// A member's judgement of a snapshot.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+    TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
+#[repr(u8)]
+pub enum Judgement {
+    /// It is exactly the log up to the covered head.
+    #[tls_codec(discriminant = 1)]
+    Match,
+    /// It is not.
+    #[tls_codec(discriminant = 2)]
+    Differs(DiffersWhy),
+}
+
+/// What a verdict seals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct VerdictPayload {
+    /// [`VERDICT_VERSION`].
+    pub version: u8,
+    /// Id of the snapshot.
+    pub snapshot: Hash,
+    /// What the member found.
+    pub judgement: Judgement,
+}
+
+impl VerdictPayload {
+    /// A verdict about a snapshot.
+    #[must_use]
+    pub fn new(snapshot: Hash, judgement: Judgement) -> Self {
+        Self { version: VERDICT_VERSION, snapshot, judgement }
+    }
+
+    /// Encodes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Decodes.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for anything else than one verdict of a known version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let what = "verdict";
+        let verdict: Self = decode(what, bytes, UPDATE_BYTES)?;
+        if verdict.version == VERDICT_VERSION { Ok(verdict) } else { Err(DecodeError::Malformed { what }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conclave_proto::InstanceId;
+
+    fn payload() -> SnapshotPayload {
+        let mut tables = Tables { epoch_high: 7, ..Tables::default() };
+        for at in 0..3u8 {
+            let author = Author { device: DeviceId([at; 16]), instance: InstanceId([at; 8]) };
+            tables.advance(author, u64::from(at), Hash([at; 32]));
+            let replica = ReplicaId::from_bytes(&[at + 1]).unwrap();
+            tables.owners.insert(replica, ReplicaOwner { device: DeviceId([at; 16]), next: 9 });
+        }
+        let mut frontier = Frontier::new();
+        frontier.push(Hash([5; 32]));
+        SnapshotPayload { frontier, tables, state: Zeroizing::new(vec![1, 2, 3]) }
+    }
+
+    #[test]
+    fn snapshots_round_trip_and_refuse_other_bytes() {
+        let payload = payload();
+        let bytes = payload.to_bytes();
+        assert_eq!(SnapshotPayload::from_bytes(&bytes).unwrap(), payload);
+        for cut in 0..bytes.len() {
+            assert!(SnapshotPayload::from_bytes(&bytes[..cut]).is_err());
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert!(SnapshotPayload::from_bytes(&longer).is_err());
+        let mut other_version = bytes.to_vec();
+        other_version[1] = 2;
+        assert!(SnapshotPayload::from_bytes(&other_version).is_err());
+    }
+
+    #[test]
+    fn a_first_record_closes_the_older_instances_of_its_device() {
+        let mut tables = Tables::default();
+        let author = |instance| Author { device: DeviceId([1; 16]), instance: InstanceId([instance; 8]) };
+        tables.advance(author(1), 0, Hash([1; 32]));
+        tables.advance(author(1), 1, Hash([2; 32]));
+        assert!(!tables.chains[&author(1)].closed);
+        tables.advance(author(2), 0, Hash([3; 32]));
+        assert!(tables.chains[&author(1)].closed);
+        assert!(!tables.chains[&author(2)].closed);
+        assert_eq!(tables.last_link(&author(1)), Some((1, Hash([2; 32]))));
+    }
+
+    #[test]
+    fn verdicts_round_trip() {
+        for judgement in [Judgement::Match, Judgement::Differs(DiffersWhy::Tables)] {
+            let verdict = VerdictPayload::new(Hash([9; 32]), judgement);
+            assert_eq!(VerdictPayload::from_bytes(&verdict.to_bytes()).unwrap(), verdict);
+        }
+        assert!(VerdictPayload::from_bytes(&[2; 34]).is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_plaintext() {
+        assert_eq!(format!("{:?}", payload()), "SnapshotPayload(covers 1, 3 bytes)");
+    }
+}

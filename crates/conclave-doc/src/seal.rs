@@ -1,0 +1,158 @@
+//! Sealing and opening one record: padding, AEAD, key commitment, signature.
+//!
+//! AEAD: XChaCha20-Poly1305 with a random nonce; the associated data is the exact encoded header. The commitment binds the
+//! key: `HMAC-SHA-256(commitment key, header<V> ‖ nonce ‖ tag)`, checked before anything is decrypted, so that one ciphertext
+//! cannot mean two things under two keys.
+
+use chacha20poly1305::aead::AeadInPlace;
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use conclave_identity::DeviceKey;
+use conclave_mls::EpochRoot;
+use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader, Sealed};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{DocumentId, limits};
+use hmac::{Hmac, Mac};
+use rand_core::CryptoRngCore;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+const PAD_MARK: u8 = 0x80;
+
+/// Where the roots of epochs come from.
+pub trait KeySource {
+    /// The root of an epoch, if this device holds it.
+    fn root(&self, epoch: u64) -> Option<EpochRoot>;
+}
+
+/// The two keys of one document in one epoch. Zeroized on drop; `Debug` prints none of them.
+#[derive(Clone)]
+pub struct DocKeys {
+    content: Zeroizing<[u8; 32]>,
+    commitment: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for DocKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DocKeys(..)")
+    }
+}
+
+impl DocKeys {
+    /// Derives the keys of a document from the root of an epoch (`docs/PROTOCOL.md`, Epoch keys).
+    #[must_use]
+    pub fn derive(root: &EpochRoot, document: &DocumentId) -> Self {
+        Self {
+            content: Zeroizing::new(*root.content_key(document).as_bytes()),
+            commitment: Zeroizing::new(*root.commit_key(document).as_bytes()),
+        }
+    }
+
+    /// Takes the keys as they are: for test vectors and key sources other than MLS.
+    #[must_use]
+    pub fn from_bytes(content: [u8; 32], commitment: [u8; 32]) -> Self {
+        Self { content: Zeroizing::new(content), commitment: Zeroizing::new(commitment) }
+    }
+
+    /// The commitment to this key of a record with `encoded_header`.
+    fn commit(&self, encoded_header: &[u8], nonce: &[u8; 24], tag: &[u8; 16]) -> Hmac<Sha256> {
+        // HMAC takes keys of any length, so this cannot fail; a fresh MAC under the empty key would verify nothing.
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.commitment.as_slice())
+            .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&Default::default()));
+        mac.update(&encode(&conclave_proto::codec::Varint(encoded_header.len() as u64)));
+        mac.update(encoded_header);
+        mac.update(nonce);
+        mac.update(tag);
+        mac
+    }
+}
+
+/// Length in bytes of a payload once padded: one mark byte, then zeros up to a multiple of `padding_bytes`.
+#[must_use]
+pub fn padded_len(payload_len: usize, padding_bytes: u16) -> usize {
+    let block = usize::from(padding_bytes.max(1));
+    payload_len.saturating_add(1).div_ceil(block).saturating_mul(block)
+}
+
+/// Largest sealed payload of a record with this header, in bytes, padding included.
+#[must_use]
+pub fn max_payload_bytes(header: &RecordHeader) -> usize {
+    match header.body.kind_code() {
+        3 => limits::SNAPSHOT_BYTES,
+        _ => limits::UPDATE_BYTES,
+    }
+}
+
+/// Seals and signs a record: payload ‖ 0x80 ‖ zeros to a multiple of `padding_bytes`.
+#[must_use]
+pub fn seal(
+    header: &RecordHeader,
+    payload: &[u8],
+    keys: &DocKeys,
+    signer: &DeviceKey,
+    padding_bytes: u16,
+    rng: &mut dyn CryptoRngCore,
+) -> Record {
+    let mut nonce = [0u8; 24];
+    rng.fill_bytes(&mut nonce);
+    seal_with_nonce(header, payload, keys, signer, padding_bytes, nonce)
+}
+
+/// As [`seal`], with a given nonce: for test vectors. A nonce must never be used twice under one key.
+#[must_use]
+pub fn seal_with_nonce(
+    header: &RecordHeader,
+    payload: &[u8],
+    keys: &DocKeys,
+    signer: &DeviceKey,
+    padding_bytes: u16,
+    nonce: [u8; 24],
+) -> Record {
+    let length = padded_len(payload.len(), padding_bytes);
+    let mut buffer = Vec::with_capacity(length);
+    buffer.extend_from_slice(payload);
+    buffer.push(PAD_MARK);
+    buffer.resize(length, 0);
+    let encoded_header = encode(header);
+    let cipher = XChaCha20Poly1305::new(chacha20poly1305::Key::from_slice(keys.content.as_slice()));
+    // Fails only past 2³⁸ bytes, which the limits exclude; the record would then carry a zero tag and open nowhere.
+    let tag: [u8; 16] = cipher
+        .encrypt_in_place_detached(XNonce::from_slice(&nonce), &encoded_header, &mut buffer)
+        .map_or([0; 16], Into::into);
+    let commitment = keys.commit(&encoded_header, &nonce, &tag).finalize().into_bytes().into();
+    let mut sealed = Sealed { nonce, ciphertext: Bytes::from(buffer), tag, commitment, signature: [0; 64] };
+    let core = sealed.core(header);
+    sealed.signature = signer.sign(RECORD_LABEL, &core.0);
+    Record { header: *header, sealed }
+}
+
+/// Opens a record: commitment first, then AEAD, then padding. The signature is not looked at.
+///
+/// # Errors
+/// [`RecordFault::Malformed`] past the size limit of its kind or without padding mark, [`RecordFault::Commitment`],
+/// [`RecordFault::Open`].
+pub fn open(record: &Record, keys: &DocKeys) -> Result<Zeroizing<Vec<u8>>, RecordFault> {
+    let sealed = &record.sealed;
+    if sealed.ciphertext.len() > max_payload_bytes(&record.header) {
+        return Err(RecordFault::Malformed);
+    }
+    let encoded_header = encode(&record.header);
+    keys.commit(&encoded_header, &sealed.nonce, &sealed.tag)
+        .verify_slice(&sealed.commitment)
+        .map_err(|_| RecordFault::Commitment)?;
+    let mut buffer = Zeroizing::new(sealed.ciphertext.as_slice().to_vec());
+    XChaCha20Poly1305::new(chacha20poly1305::Key::from_slice(keys.content.as_slice()))
+        .decrypt_in_place_detached(
+            XNonce::from_slice(&sealed.nonce),
+            &encoded_header,
+            buffer.as_mut_slice(),
+            chacha20poly1305::Tag::from_slice(&sealed.tag),
+        )
+        .map_err(|_| RecordFault::Open)?;
+    let end = buffer.iter().rposition(|byte| *byte != 0).ok_or(RecordFault::Malformed)?;
+    if buffer.get(end) != Some(&PAD_MARK) {
+        return Err(RecordFault::Malformed);
+    }
+    buffer.truncate(end);
+    Ok(buffer)
+}

@@ -1,0 +1,257 @@
+//! What a member knows after a prefix of the log, as a fold over the effects of its records.
+
+use std::collections::BTreeSet;
+
+use conclave_crdt::ReplicaId;
+use conclave_proto::record::SnapshotHeader;
+use conclave_proto::{Author, Hash, Head, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::context::RootsNeeded;
+use crate::payload::{Judgement, ReplicaOwner, Tables};
+
+/// Snapshots remembered since the newest matched one.
+const RECENT_SNAPSHOTS: usize = 64;
+
+/// An accepted snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotInfo {
+    pub seq: u64,
+    pub id: Hash,
+    pub author: Author,
+    pub user: UserId,
+    pub epoch: u64,
+    pub parent: Hash,
+    pub chain_proof: Hash,
+    pub covered: Head,
+    /// An admin's replacement of a disputed snapshot.
+    pub replaces: bool,
+}
+
+impl SnapshotInfo {
+    /// The chain proof that a successor must carry.
+    pub(crate) fn successor_proof(&self) -> Hash {
+        SnapshotHeader { parent: self.parent, chain_proof: self.chain_proof, covered: self.covered, crdt: 0 }
+            .successor_proof(&self.id)
+    }
+
+    pub(crate) fn is_first(&self) -> bool {
+        self.seq == 0 && self.parent == Hash::ZERO
+    }
+}
+
+/// What a record means beside its place in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum News {
+    /// Nothing: refused, void, or only its position counts.
+    None,
+    /// An update that was applied.
+    Update,
+    /// A new active snapshot.
+    Snapshot(SnapshotInfo),
+    /// A member's judgement.
+    Verdict { snapshot: Hash, judgement: Judgement, user: UserId },
+}
+
+/// Everything that one position of the log changes. Kept with the record, so that a log is replayed without judging again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Effect {
+    pub leaf: Hash,
+    pub bytes: u32,
+    /// Epoch of an authentic record; it may not fall afterwards.
+    pub epoch: Option<u64>,
+    /// Its place at the end of its author's chain.
+    pub link: Option<(Author, u64)>,
+    /// Replica ids that it writes under, with the next counter of each.
+    pub claims: Vec<(ReplicaId, u64)>,
+    pub news: News,
+}
+
+/// State of the log's fold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogState {
+    pub tables: Tables,
+    pub active: SnapshotInfo,
+    /// Newest snapshot that another user's device found right, or the document's first.
+    pub matched: Option<SnapshotInfo>,
+    /// Accepted snapshots after the matched one, the active one last.
+    recent: Vec<SnapshotInfo>,
+    /// A snapshot of which a member said that it differs.
+    pub disputed: Option<Hash>,
+    /// (first position, epoch) where a higher epoch begins.
+    epochs: Vec<(u64, u64)>,
+}
+
+impl LogState {
+    /// The state that a snapshot gives. Records from its covered head on follow.
+    pub(crate) fn new(tables: Tables, active: SnapshotInfo) -> Self {
+        let matched = active.is_first().then_some(active);
+        let recent = if matched.is_some() { Vec::new() } else { vec![active] };
+        Self { tables, active, matched, recent, disputed: None, epochs: Vec::new() }
+    }
+
+    pub(crate) fn apply(&mut self, seq: u64, effect: &Effect) {
+        if let Some((author, clock)) = effect.link {
+            self.tables.advance(author, clock, effect.leaf);
+            for (replica, next) in &effect.claims {
+                let owner = ReplicaOwner { device: author.device, next: *next };
+                self.tables.owners.insert(replica.clone(), owner);
+            }
+        }
+        if let Some(epoch) = effect.epoch {
+            self.tables.epoch_high = self.tables.epoch_high.max(epoch);
+            if self.epochs.last().is_none_or(|(_, last)| *last < epoch) {
+                self.epochs.push((seq, epoch));
+            }
+        }
+        match &effect.news {
+            News::None | News::Update => {}
+            News::Snapshot(info) => self.adopt(*info),
+            News::Verdict { snapshot, judgement, user } => self.judged(snapshot, *judgement, user),
+        }
+    }
+
+    fn adopt(&mut self, info: SnapshotInfo) {
+        if info.replaces {
+            self.recent.retain(|older| older.id != self.active.id);
+            self.disputed = None;
+        }
+        self.active = info;
+        if self.recent.len() >= RECENT_SNAPSHOTS {
+            self.recent.remove(0);
+        }
+        self.recent.push(info);
+    }
+
+    fn judged(&mut self, snapshot: &Hash, judgement: Judgement, user: &UserId) {
+        let Some(info) = self.known(snapshot) else { return };
+        match judgement {
+            Judgement::Differs(_) => self.disputed = Some(*snapshot),
+            Judgement::Match if info.user != *user => self.set_matched(snapshot),
+            Judgement::Match => {}
+        }
+    }
+
+    fn known(&self, snapshot: &Hash) -> Option<SnapshotInfo> {
+        self.recent
+            .iter()
+            .chain(self.matched.iter())
+            .find(|info| info.id == *snapshot)
+            .copied()
+    }
+
+    /// Takes a snapshot that is not older than the matched one as matched.
+    pub(crate) fn set_matched(&mut self, snapshot: &Hash) {
+        if let Some(at) = self.recent.iter().position(|info| info.id == *snapshot) {
+            self.matched = self.recent.get(at).copied();
+            self.recent.drain(..=at);
+            let keep_from = self.matched.map_or(0, |info| info.covered.size);
+            let first_kept = self.epochs.partition_point(|(seq, _)| *seq <= keep_from);
+            self.epochs.drain(..first_kept.saturating_sub(1));
+        }
+    }
+
+    /// Whether the active snapshot was found right by another user's device.
+    pub(crate) fn active_is_matched(&self) -> bool {
+        self.matched.is_some_and(|info| info.id == self.active.id)
+    }
+
+    /// Epochs of the records from `seq` on, as far as known.
+    pub(crate) fn epochs_from(&self, seq: u64, size: u64) -> BTreeSet<u64> {
+        let mut found = BTreeSet::new();
+        for (at, (first, epoch)) in self.epochs.iter().enumerate() {
+            let end = self.epochs.get(at + 1).map_or(size, |(next, _)| *next);
+            if end > seq && *first < size {
+                found.insert(*epoch);
+            }
+        }
+        found
+    }
+
+    /// Roots that this document's log needs: those of the newest matched snapshot and of everything after its covered head.
+    pub(crate) fn roots_needed(&self, size: u64) -> RootsNeeded {
+        let anchor = self.matched.unwrap_or(self.active);
+        let mut epochs = self.epochs_from(anchor.covered.size, size);
+        epochs.insert(anchor.epoch);
+        epochs.extend(self.recent.iter().map(|info| info.epoch));
+        let all_below = match (self.disputed, self.matched) {
+            (Some(_), _) => u64::MAX,
+            (None, None) => self.active.epoch,
+            (None, Some(_)) => 0,
+        };
+        RootsNeeded { all_below, epochs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conclave_proto::{DeviceId, InstanceId};
+
+    fn author(device: u8) -> Author {
+        Author { device: DeviceId([device; 16]), instance: InstanceId([device; 8]) }
+    }
+
+    fn snapshot(seq: u64, covered: u64, epoch: u64, first: bool) -> SnapshotInfo {
+        SnapshotInfo {
+            seq,
+            id: Hash([seq as u8 + 1; 32]),
+            author: author(1),
+            user: UserId([1; 32]),
+            epoch,
+            parent: if first { Hash::ZERO } else { Hash([99; 32]) },
+            chain_proof: Hash::ZERO,
+            covered: Head { size: covered, root: Hash([0; 32]) },
+            replaces: false,
+        }
+    }
+
+    fn plain(seq: u64, epoch: u64, news: News) -> Effect {
+        Effect { leaf: Hash([seq as u8; 32]), bytes: 1, epoch: Some(epoch), link: None, claims: vec![], news }
+    }
+
+    fn verdict(snapshot: &SnapshotInfo, judgement: Judgement, user: u8) -> News {
+        News::Verdict { snapshot: snapshot.id, judgement, user: UserId([user; 32]) }
+    }
+
+    #[test]
+    fn a_root_is_needed_until_a_matched_snapshot_covers_its_records() {
+        let mut state = LogState::new(Tables::default(), snapshot(0, 0, 1, true));
+        for seq in 0..4 {
+            state.apply(seq, &plain(seq, 1, News::Update));
+        }
+        state.apply(4, &plain(4, 2, News::Update));
+        assert_eq!(state.roots_needed(5).epochs, BTreeSet::from([1, 2]));
+        let second = snapshot(5, 5, 3, false);
+        state.apply(5, &plain(5, 3, News::Snapshot(second)));
+        assert_eq!(state.roots_needed(6).epochs, BTreeSet::from([1, 2, 3]));
+        state.apply(6, &plain(6, 3, verdict(&second, Judgement::Match, 1)));
+        assert!(!state.active_is_matched(), "its author's user does not count");
+        state.apply(7, &plain(7, 3, verdict(&second, Judgement::Match, 2)));
+        assert!(state.active_is_matched());
+        assert_eq!(state.roots_needed(8).epochs, BTreeSet::from([3]));
+        assert!(!state.roots_needed(8).needs(2));
+    }
+
+    #[test]
+    fn a_dispute_keeps_every_root_until_it_is_replaced() {
+        let mut state = LogState::new(Tables::default(), snapshot(0, 0, 1, true));
+        let second = snapshot(3, 2, 4, false);
+        state.apply(3, &plain(3, 4, News::Snapshot(second)));
+        let differs = Judgement::Differs(crate::payload::DiffersWhy::Content);
+        state.apply(4, &plain(4, 4, verdict(&second, differs, 2)));
+        assert!(state.roots_needed(5).needs(2));
+        let replacement = SnapshotInfo { replaces: true, ..snapshot(5, 5, 4, false) };
+        state.apply(5, &plain(5, 4, News::Snapshot(replacement)));
+        assert_eq!(state.disputed, None);
+        assert!(!state.roots_needed(6).needs(2));
+    }
+
+    #[test]
+    fn an_unmatched_base_keeps_older_roots() {
+        let state = LogState::new(Tables::default(), snapshot(9, 8, 5, false));
+        assert!(state.roots_needed(8).needs(4));
+        assert!(state.roots_needed(8).needs(5));
+        assert!(!state.roots_needed(8).needs(6));
+    }
+}

@@ -1,0 +1,449 @@
+//! What an application can ask of a device, and what a device tells.
+
+use conclave_crdt::CrdtKind;
+use conclave_proto::record::CloseReason;
+use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::EngineError;
+use crate::io::{CommandId, DocFn};
+
+/// What a new store is for.
+#[derive(Debug, Clone)]
+pub enum Setup {
+    /// A new user's first device.
+    NewUser {
+        /// What the user calls themselves; travels only in contact texts.
+        name: String,
+        /// Realm of all statements.
+        realm: RealmId,
+    },
+    /// A further device of a user: it has to be approved by one that holds the user key.
+    NewDevice {
+        /// What the user calls the device.
+        name: String,
+        /// Realm of all statements.
+        realm: RealmId,
+    },
+}
+
+/// What an application asks.
+pub enum Command {
+    /// Who this device is. Reply: `WhoAmI`.
+    WhoAmI,
+    /// Text for a device that can approve this one. Reply: `Text`.
+    DeviceRequest,
+    /// Approves another device of this user. Reply: `Text` for that device.
+    ApproveDevice {
+        /// Text of the request.
+        request: String,
+    },
+    /// Finishes this device's enrolment. Reply: `Done`.
+    FinishDevice {
+        /// Text of the approval.
+        approval: String,
+    },
+    /// Devices of this user. Reply: `Devices`.
+    Devices,
+    /// Takes a contact as known. Reply: `Pinned`.
+    Pin {
+        /// Contact text.
+        contact: String,
+        /// Whether the safety number or QR code was compared in person.
+        verified: bool,
+    },
+    /// Known contacts. Reply: `Pins`.
+    Pins,
+    /// Safety number shared with a contact. Reply: `Text`.
+    SafetyNumber {
+        /// The contact.
+        user: UserId,
+    },
+    /// Creates a group. Reply: `Group`.
+    CreateGroup {
+        /// Its name: content, seen by members only.
+        name: String,
+        /// Its policy; this user becomes owner.
+        policy: Box<GroupPolicy>,
+    },
+    /// Groups of this device. Reply: `Groups`.
+    Groups,
+    /// Members of a group. Reply: `Members`.
+    Members {
+        /// The group.
+        group: GroupId,
+    },
+    /// Adds all devices of a verified user. Reply: `Done` when it is in the group log.
+    Invite {
+        /// The group.
+        group: GroupId,
+        /// The user.
+        user: UserId,
+        /// Role, where it is not the policy's default.
+        role: Option<Role>,
+    },
+    /// Invitations waiting. Reply: `Invitations`.
+    Invitations,
+    /// Joins a group. Reply: `Done`.
+    Accept {
+        /// The group.
+        group: GroupId,
+    },
+    /// Leaves a group without having joined it visibly. Reply: `Done`.
+    Decline {
+        /// The group.
+        group: GroupId,
+    },
+    /// Removes all devices of a user. Reply: `Removed` when it is in the group log; [`Event::Rotation`] tells the rest.
+    Remove {
+        /// The group.
+        group: GroupId,
+        /// The user.
+        user: UserId,
+    },
+    /// Changes a user's role. Reply: `Done`.
+    SetRole {
+        /// The group.
+        group: GroupId,
+        /// The user.
+        user: UserId,
+        /// New role.
+        role: Role,
+    },
+    /// Leaves a group with all devices. Reply: `Done` when another member has committed it.
+    Leave {
+        /// The group.
+        group: GroupId,
+    },
+    /// Creates a document. Reply: `Document`.
+    CreateDocument {
+        /// The group.
+        group: GroupId,
+        /// CRDT kind.
+        kind: CrdtKind,
+        /// Title: content.
+        title: String,
+        /// First content.
+        initial: Option<DocFn>,
+    },
+    /// Documents of a group. Reply: `Documents`.
+    Documents {
+        /// The group.
+        group: GroupId,
+    },
+    /// Changes a title. Reply: `Done`.
+    Rename {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// New title.
+        title: String,
+    },
+    /// Closes a document. Reply: `Done` when it is in the group log.
+    Close {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Edits a document. Reply: `Done` when durable here.
+    Edit {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// The edit.
+        f: DocFn,
+    },
+    /// Reads a document. Reply: `Done`.
+    View {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// The reading; must not edit.
+        f: DocFn,
+    },
+    /// Waits until all local edits of a document are acknowledged and everything the service holds is here. Reply: `Done`.
+    Synced {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
+    /// State of this device. Reply: `Status`.
+    Status,
+}
+
+/// Answer to a command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// A text for people or another device.
+    Text(String),
+    /// This device.
+    WhoAmI(WhoAmI),
+    /// This user's devices.
+    Devices(Vec<DeviceInfo>),
+    /// A contact.
+    Pinned(PinInfo),
+    /// Contacts.
+    Pins(Vec<PinInfo>),
+    /// A new group.
+    Group(GroupId),
+    /// Groups.
+    Groups(Vec<GroupInfo>),
+    /// Members.
+    Members(Vec<MemberInfo>),
+    /// Invitations.
+    Invitations(Vec<InvitationInfo>),
+    /// A new document.
+    Document(DocumentId),
+    /// Documents.
+    Documents(Vec<DocumentInfo>),
+    /// A removal is in the log.
+    Removed {
+        /// Epoch that it began.
+        epoch: u64,
+    },
+    /// State of this device.
+    Status(Status),
+}
+
+/// This device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WhoAmI {
+    /// The user; none before enrolment.
+    pub user: Option<UserId>,
+    /// This device.
+    pub device: DeviceId,
+    /// Name.
+    pub name: String,
+    /// Contact text for others; none before enrolment.
+    pub contact: Option<String>,
+    /// Whether the device can join groups.
+    pub enrolled: bool,
+    /// Whether it can approve devices.
+    pub holds_user_key: bool,
+}
+
+/// A device of this user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// The device.
+    pub device: DeviceId,
+    /// Whether it is this one.
+    pub this: bool,
+}
+
+/// A contact.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PinInfo {
+    /// The user.
+    pub user: UserId,
+    /// What they are called here.
+    pub name: String,
+    /// Whether it was compared in person.
+    pub verified: bool,
+    /// Number to compare.
+    pub safety_number: String,
+}
+
+/// A group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// The group.
+    pub group: GroupId,
+    /// Its name, once its directory has arrived.
+    pub name: Option<String>,
+    /// Current epoch here.
+    pub epoch: u64,
+    /// Leaves.
+    pub devices: usize,
+    /// Users.
+    pub users: usize,
+    /// Whether this device is a member.
+    pub active: bool,
+    /// Why it takes no writes, if so.
+    pub frozen: Option<String>,
+    /// Digits to compare with other members.
+    pub code: String,
+    /// Epoch of a removal whose re-keying is still going on.
+    pub rotating_since: Option<u64>,
+}
+
+/// A user in a group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// The user.
+    pub user: UserId,
+    /// What they are called here; none when not pinned.
+    pub name: Option<String>,
+    /// Role.
+    pub role: Role,
+    /// Their devices in the group.
+    pub devices: Vec<DeviceId>,
+    /// Whether the user is pinned and compared here.
+    pub verified: bool,
+    /// Whether it is this user.
+    pub this: bool,
+}
+
+/// An invitation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvitationInfo {
+    /// The group.
+    pub group: GroupId,
+    /// Who invites.
+    pub inviter: UserId,
+    /// What they are called here.
+    pub inviter_name: Option<String>,
+    /// Users in the group.
+    pub users: usize,
+}
+
+/// A document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DocumentInfo {
+    /// The document.
+    pub document: DocumentId,
+    /// Title, once the directory has arrived.
+    pub title: Option<String>,
+    /// CRDT kind.
+    pub kind: String,
+    /// Whether it was closed, and why.
+    pub closed: Option<CloseReason>,
+    /// Records in its log that are here; none when it was never opened.
+    pub size: Option<u64>,
+    /// Local edits not yet acknowledged.
+    pub pending: usize,
+}
+
+/// State of a device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether the service is reached and knows this device.
+    pub online: bool,
+    /// Why the service refuses this device, if so.
+    pub refused: Option<String>,
+    /// Groups.
+    pub groups: usize,
+    /// Intents that wait.
+    pub intents: usize,
+    /// Local edits not yet acknowledged, in open documents.
+    pub pending: usize,
+    /// One-time key packages at the service, as last heard.
+    pub key_packages: u32,
+}
+
+/// A change that somebody made to a document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeInfo {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// What the user is called here.
+    pub name: Option<String>,
+    /// Position in the log.
+    pub seq: u64,
+}
+
+/// What a device tells its application.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// Answer to a command.
+    Reply {
+        /// Which.
+        command: CommandId,
+        /// The answer.
+        result: Result<Reply, EngineError>,
+    },
+    /// The service is reached and knows this device.
+    Online,
+    /// The service is out of reach.
+    Offline,
+    /// Somebody invites this device.
+    Invitation(InvitationInfo),
+    /// A group's members changed.
+    MembersChanged {
+        /// The group.
+        group: GroupId,
+        /// New epoch.
+        epoch: u64,
+        /// Users of whom a device was added.
+        added: Vec<UserId>,
+        /// Users of whom a device was removed.
+        removed: Vec<UserId>,
+    },
+    /// This device is no longer a member.
+    GroupLost {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        why: String,
+    },
+    /// A document was created or closed.
+    DocumentListed {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
+    /// Verified changes of others arrived.
+    DocumentChanged {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Who changed it.
+        changes: Vec<ChangeInfo>,
+    },
+    /// The service holds more of this device's edits.
+    Acknowledged {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Local edits still unacknowledged.
+        pending: usize,
+    },
+    /// Something does not fit: who is probably at fault, and what was done.
+    Finding {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: Option<DocumentId>,
+        /// Stable code.
+        code: String,
+        /// Who is probably at fault; none for the service.
+        suspect: Option<DeviceId>,
+        /// For people.
+        text: String,
+    },
+    /// Re-keying after a removal.
+    Rotation {
+        /// The group.
+        group: GroupId,
+        /// Epoch that the removal began.
+        epoch: u64,
+        /// Documents re-keyed.
+        done: usize,
+        /// Documents in all.
+        total: usize,
+        /// Whether it is complete and in the group log.
+        complete: bool,
+    },
+    /// The devices of this user changed.
+    DevicesChanged {
+        /// The user.
+        user: UserId,
+    },
+}

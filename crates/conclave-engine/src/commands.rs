@@ -1,0 +1,395 @@
+//! Commands of the application.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_crdt::CrdtKind;
+use conclave_identity::group_code;
+use conclave_mls::ClientGroup;
+use conclave_proto::policy::GroupPolicy;
+use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
+
+use crate::command::{
+    Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status,
+};
+use crate::document::Doc;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::group::{Group, GroupWork};
+use crate::intents::Want;
+use crate::io::{CommandId, DocFn};
+use crate::slot::Slot;
+
+impl Engine {
+    pub(crate) fn command(&mut self, id: CommandId, command: Command) {
+        match command {
+            Command::WhoAmI => {
+                let reply = Reply::WhoAmI(self.device.whoami());
+                self.reply(id, Ok(reply));
+            }
+            Command::DeviceRequest => {
+                let result = if self.device.credential().is_some() {
+                    Err(EngineError::AlreadyEnrolled)
+                } else {
+                    self.device.request().map(|request| Reply::Text(request.to_text()))
+                };
+                self.reply(id, result);
+            }
+            Command::ApproveDevice { request } => self.approve_device(id, &request),
+            Command::FinishDevice { approval } => self.finish_device(id, &approval),
+            Command::Devices => {
+                let reply = Reply::Devices(self.device.devices());
+                self.reply(id, Ok(reply));
+            }
+            Command::Pin { contact, verified } => {
+                let result = self.device.pin(&contact, verified, self.now).map(Reply::Pinned);
+                self.device.save(&mut self.out.writes);
+                self.reply(id, result);
+            }
+            Command::Pins => {
+                let reply = Reply::Pins(self.device.pin_infos());
+                self.reply(id, Ok(reply));
+            }
+            Command::SafetyNumber { user } => {
+                let number = self.device.safety_number(&user);
+                self.reply(id, number.map(Reply::Text).ok_or(EngineError::UnknownMember));
+            }
+            Command::CreateGroup { name, policy } => {
+                let result = self.create_group(&name, *policy).map(Reply::Group);
+                self.reply(id, result);
+            }
+            Command::Groups => self.list_groups(id),
+            Command::Invitations => {
+                let reply = Reply::Invitations(self.invitation_infos());
+                self.reply(id, Ok(reply));
+            }
+            Command::Accept { group } => self.accept(id, group),
+            Command::Decline { group } => self.decline(id, group),
+            Command::Status => {
+                let reply = Reply::Status(self.status());
+                self.reply(id, Ok(reply));
+            }
+            other => self.group_command(id, other),
+        }
+    }
+
+    fn group_command(&mut self, id: CommandId, command: Command) {
+        match command {
+            Command::Members { group } => self.on_group(
+                id,
+                group,
+                Box::new(move |engine, group| {
+                    let members = engine.members(group);
+                    engine.reply(id, Ok(Reply::Members(members)));
+                }),
+            ),
+            Command::Invite { group, user, role } => {
+                if self.device.pins().get(&user).is_none() {
+                    let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
+                    self.reply(id, Err(error));
+                } else {
+                    self.intend_for(id, group, Want::Invite { user, role });
+                }
+            }
+            Command::Remove { group, user } => self.on_group(
+                id,
+                group,
+                Box::new(move |engine, group| engine.remove(id, group, user)),
+            ),
+            Command::SetRole { group, user, role } => {
+                self.intend_for(id, group, Want::Role { user, role });
+            }
+            Command::Leave { group } => self.intend_for(id, group, Want::Leave),
+            Command::Close { group, document, reason } => {
+                self.intend_for(id, group, Want::Close { document, reason });
+            }
+            Command::CreateDocument { group, kind, title, initial } => {
+                self.create_titled(id, group, kind, title, initial);
+            }
+            Command::Documents { group } => self.list_documents(id, group),
+            Command::Rename { group, document, title } => self.rename(id, group, document, title),
+            Command::Edit { group, document, f } => {
+                self.on_document(id, group, document, true, f);
+            }
+            Command::View { group, document, f } => {
+                self.on_document(id, group, document, false, f);
+            }
+            Command::Synced { group, document } => {
+                if self.known(id, group) {
+                    self.wait_synced(id, group, document);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers the command when the group is not one of this device's.
+    fn known(&mut self, id: CommandId, group: GroupId) -> bool {
+        let error = match self.index.get(&group) {
+            Some(row) if row.active => return true,
+            Some(_) => EngineError::Inactive { why: "this device is no longer a member" },
+            None => EngineError::UnknownGroup,
+        };
+        self.reply(id, Err(error));
+        false
+    }
+
+    fn on_group(&mut self, id: CommandId, group: GroupId, work: GroupWork) {
+        if self.known(id, group) {
+            self.with_group(group, work);
+        }
+    }
+
+    fn on_document(
+        &mut self,
+        id: CommandId,
+        group: GroupId,
+        document: DocumentId,
+        edits: bool,
+        f: DocFn,
+    ) {
+        if self.known(id, group) {
+            self.run_doc_fn(id, group, document, edits, f);
+        }
+    }
+
+    fn intend_for(&mut self, id: CommandId, group: GroupId, want: Want) {
+        self.on_group(
+            id,
+            group,
+            Box::new(move |engine, group| match group.check_writable() {
+                Ok(()) => engine.intend(group, want, Some(id)),
+                Err(error) => engine.reply(id, Err(error)),
+            }),
+        );
+    }
+
+    fn remove(&mut self, id: CommandId, group: &mut Group, user: UserId) {
+        let member = group.state().current_rows().any(|row| row.user == user);
+        if Some(user) == self.device.user() {
+            self.intend(group, Want::Leave, Some(id));
+        } else if member {
+            match group.check_writable() {
+                Ok(()) => self.intend(group, Want::Remove { user }, Some(id)),
+                Err(error) => self.reply(id, Err(error)),
+            }
+        } else {
+            self.reply(id, Err(EngineError::UnknownMember));
+        }
+    }
+
+    fn approve_device(&mut self, id: CommandId, request: &str) {
+        let result = self.device.approve_text(request, self.now);
+        if result.is_ok() {
+            self.device.save(&mut self.out.writes);
+            self.publish_list();
+        }
+        self.reply(id, result.map(Reply::Text));
+    }
+
+    fn finish_device(&mut self, id: CommandId, approval: &str) {
+        let result = self.device.finish_text(approval).map(|()| Reply::Done);
+        if result.is_ok() {
+            self.device.save(&mut self.out.writes);
+            self.say_hello();
+        }
+        self.reply(id, result);
+    }
+
+    fn create_group(&mut self, name: &str, policy: GroupPolicy) -> Result<GroupId, EngineError> {
+        let id = GroupId(self.random16());
+        let context = self.device.context()?;
+        let (mls, created) = ClientGroup::create(&context, id, policy, self.now)?;
+        let secrets = mls.epoch_secrets()?;
+        let mut group = Group::new(id, mls);
+        self.save_creation(&mut group, created.group_info, created.tree);
+        self.adopt_group(group, secrets);
+        let name = name.to_owned();
+        self.with_group(
+            id,
+            Box::new(move |engine, group| {
+                if let Err(error) = engine.create_directory(group, &name) {
+                    let text = error.to_string();
+                    engine.finding(group.id, None, error.code(), None, &text);
+                }
+            }),
+        );
+        Ok(id)
+    }
+
+    fn create_titled(
+        &mut self,
+        id: CommandId,
+        group: GroupId,
+        kind: CrdtKind,
+        title: String,
+        initial: Option<DocFn>,
+    ) {
+        let document = DocumentId(self.random16());
+        self.on_group(
+            id,
+            group,
+            Box::new(move |engine, group| {
+                let result = engine.create_document(group, document, kind, initial);
+                if result.is_ok() {
+                    engine.set_title(group, document, &title);
+                }
+                engine.reply(id, result.map(|()| Reply::Document(document)));
+            }),
+        );
+    }
+
+    fn rename(&mut self, id: CommandId, group: GroupId, document: DocumentId, title: String) {
+        self.on_group(
+            id,
+            group,
+            Box::new(move |engine, group| {
+                let listed = group.state().documents.contains_key(&document)
+                    || group.documents.contains_key(&document);
+                if listed {
+                    engine.set_title(group, document, &title);
+                    engine.reply(id, Ok(Reply::Done));
+                } else {
+                    engine.reply(id, Err(EngineError::UnknownDocument));
+                }
+            }),
+        );
+    }
+
+    fn members(&self, group: &Group) -> Vec<MemberInfo> {
+        let mut users: BTreeMap<UserId, Vec<DeviceId>> = BTreeMap::new();
+        for row in group.state().current_rows() {
+            users.entry(row.user).or_default().push(row.device);
+        }
+        let policy = &group.state().policy;
+        users
+            .into_iter()
+            .map(|(user, devices)| {
+                let this = Some(user) == self.device.user();
+                MemberInfo {
+                    user,
+                    name: self.name_of(&user),
+                    role: policy.role(&user),
+                    devices,
+                    verified: this || self.device.pins().get(&user).is_some_and(|pin| pin.verified),
+                    this,
+                }
+            })
+            .collect()
+    }
+
+    /// Answers when every group is in memory and has looked into its directory.
+    fn list_groups(&mut self, id: CommandId) {
+        let ids: Vec<GroupId> = self.index.keys().copied().collect();
+        self.list_next_group(id, ids, Vec::new());
+    }
+
+    fn list_next_group(&mut self, id: CommandId, mut rest: Vec<GroupId>, mut done: Vec<GroupInfo>) {
+        let Some(group) = rest.pop() else {
+            done.reverse();
+            self.reply(id, Ok(Reply::Groups(done)));
+            return;
+        };
+        match self.index.get(&group) {
+            Some(row) if row.active => {
+                self.directory_of(group);
+                self.with_group(
+                    group,
+                    Box::new(move |engine, group| {
+                        done.push(Self::group_info(group));
+                        engine.list_next_group(id, rest, done);
+                    }),
+                );
+            }
+            row => {
+                let why = row.and_then(|row| row.why.clone());
+                done.push(GroupInfo {
+                    group,
+                    name: None,
+                    epoch: 0,
+                    devices: 0,
+                    users: 0,
+                    active: false,
+                    frozen: why,
+                    code: String::new(),
+                    rotating_since: None,
+                });
+                self.list_next_group(id, rest, done);
+            }
+        }
+    }
+
+    fn group_info(group: &Group) -> GroupInfo {
+        let state = group.state();
+        let users: BTreeSet<UserId> = state.current_rows().map(|row| row.user).collect();
+        GroupInfo {
+            group: group.id,
+            name: group.directory.name.clone(),
+            epoch: state.epoch,
+            devices: state.current_rows().count(),
+            users: users.len(),
+            active: true,
+            frozen: group.frozen().map(ToOwned::to_owned),
+            code: group_code(&group.mls.epoch_authenticator()),
+            rotating_since: (state.rotating_since != 0).then_some(state.rotating_since),
+        }
+    }
+
+    fn list_documents(&mut self, id: CommandId, group: GroupId) {
+        if !self.known(id, group) {
+            return;
+        }
+        self.directory_of(group);
+        self.with_group(
+            group,
+            Box::new(move |engine, group| {
+                let documents = engine.document_infos(group);
+                engine.reply(id, Ok(Reply::Documents(documents)));
+            }),
+        );
+    }
+
+    fn document_infos(&self, group: &Group) -> Vec<DocumentInfo> {
+        let directory = DocumentId::directory(&group.id);
+        let state = group.state();
+        let mut ids: BTreeSet<DocumentId> = state.documents.keys().copied().collect();
+        ids.extend(group.documents.keys());
+        ids.remove(&directory);
+        ids.into_iter()
+            .map(|id| {
+                let hot: Option<&Doc> =
+                    self.documents.get(&(group.id, id)).and_then(Slot::hot);
+                let listed = state.documents.get(&id);
+                let kind = listed
+                    .and_then(|entry| CrdtKind::from_code(entry.crdt))
+                    .or_else(|| hot.map(|doc| doc.document.kind()));
+                DocumentInfo {
+                    document: id,
+                    title: group.directory.titles.get(&id).cloned(),
+                    kind: kind.map_or_else(|| "unknown".to_owned(), |kind| kind.to_string()),
+                    closed: listed.and_then(|entry| entry.closed),
+                    size: hot
+                        .map(|doc| doc.document.size())
+                        .or_else(|| group.documents.get(&id).map(|row| row.size)),
+                    pending: hot.map_or(0, |doc| doc.document.pending_count()),
+                }
+            })
+            .collect()
+    }
+
+    fn status(&self) -> Status {
+        let groups = self.groups.values().filter_map(|slot| slot.hot());
+        Status {
+            online: self.link.online,
+            refused: self.link.refused.as_ref().map(ToString::to_string),
+            groups: self.index.values().filter(|row| row.active).count(),
+            intents: groups.map(|group| group.intents.len()).sum(),
+            pending: self
+                .documents
+                .values()
+                .filter_map(|slot| slot.hot())
+                .map(|doc| doc.document.pending_count())
+                .sum(),
+            key_packages: self.link.key_packages,
+        }
+    }
+}

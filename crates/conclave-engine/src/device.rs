@@ -1,0 +1,346 @@
+//! This device: its keys, its user, its contacts.
+
+use conclave_identity::{
+    AuthError, Contact, DeviceApproval, DeviceCredential, DeviceKey, DeviceRequest, Pin, PinBook,
+    SignedDeviceList, UserGenesis, UserKey, check_name, enrol_first, safety_number_from_hashes,
+};
+use conclave_mls::DeviceContext;
+use conclave_proto::codec::Bytes;
+use conclave_proto::{DeviceId, InstanceId, RealmId, UnixMs, UserId};
+use rand_core::{CryptoRngCore, RngCore};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::command::{DeviceInfo, PinInfo, Setup, WhoAmI};
+use crate::error::EngineError;
+use crate::io::{Row, WriteBatch};
+use crate::keys;
+
+const ROW_VERSION: u16 = 1;
+/// Contacts that a new device gets with its approval, at most.
+const PINS_IN_APPROVAL: usize = 256;
+
+/// What is stored of the device. Holds secrets: it is never printed.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct SecretRow {
+    device_key: [u8; 32],
+    user_key: Option<[u8; 32]>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct ProfileRow {
+    version: u16,
+    realm: RealmId,
+    device: DeviceId,
+    instance: InstanceId,
+    name: String,
+    genesis: Option<Bytes>,
+    credential: Option<Bytes>,
+    list: Option<Bytes>,
+}
+
+/// This device.
+pub(crate) struct Device {
+    profile: ProfileRow,
+    key: DeviceKey,
+    user_key: Option<UserKey>,
+    genesis: Option<UserGenesis>,
+    credential: Option<DeviceCredential>,
+    list: Option<SignedDeviceList>,
+    pins: PinBook,
+}
+
+impl Device {
+    pub(crate) fn create(
+        setup: Setup,
+        now: UnixMs,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<Self, EngineError> {
+        let (name, realm, new_user) = match setup {
+            Setup::NewUser { name, realm } => (name, realm, true),
+            Setup::NewDevice { name, realm } => (name, realm, false),
+        };
+        check_name(&name).map_err(AuthError::from)?;
+        let key = DeviceKey::generate(rng);
+        let mut device = DeviceId::ZERO;
+        rng.fill_bytes(&mut device.0);
+        let mut this = Self {
+            profile: ProfileRow {
+                version: ROW_VERSION,
+                realm,
+                device,
+                instance: fresh_instance(rng),
+                name,
+                genesis: None,
+                credential: None,
+                list: None,
+            },
+            key,
+            user_key: None,
+            genesis: None,
+            credential: None,
+            list: None,
+            pins: PinBook::default(),
+        };
+        if new_user {
+            this.become_user(now, rng)?;
+        }
+        Ok(this)
+    }
+
+    fn become_user(
+        &mut self,
+        now: UnixMs,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(), EngineError> {
+        let user_key = UserKey::generate(rng);
+        let genesis = UserGenesis::new(self.profile.realm, &user_key, now, rng);
+        let (credential, list) =
+            enrol_first(&user_key, &genesis, &self.key, self.profile.device, now)?;
+        self.user_key = Some(user_key);
+        self.enrol(genesis, credential, list);
+        Ok(())
+    }
+
+    pub(crate) fn load(rows: &[Row]) -> Result<Self, EngineError> {
+        let find = |name: &'static str| {
+            let key = keys::device(name);
+            rows.iter()
+                .find(|(at, _)| *at == key)
+                .map(|(_, value)| value)
+        };
+        let what = "profile";
+        let profile: ProfileRow =
+            keys::uncbor(what, find("profile").ok_or(EngineError::Store { what })?)?;
+        if profile.version != ROW_VERSION {
+            return Err(EngineError::Store { what });
+        }
+        let secret: SecretRow = keys::uncbor(
+            "keys",
+            find("keys").ok_or(EngineError::Store { what: "keys" })?,
+        )?;
+        let damaged = |_| EngineError::Store { what };
+        let genesis = profile
+            .genesis
+            .as_ref()
+            .map(|bytes| UserGenesis::from_bytes(bytes.as_slice()))
+            .transpose()
+            .map_err(damaged)?;
+        let credential = profile
+            .credential
+            .as_ref()
+            .map(|bytes| DeviceCredential::from_bytes(bytes.as_slice()))
+            .transpose()
+            .map_err(damaged)?;
+        let list = profile
+            .list
+            .as_ref()
+            .map(|bytes| SignedDeviceList::from_bytes(bytes.as_slice()))
+            .transpose()
+            .map_err(damaged)?;
+        let pins = match find("pins") {
+            Some(bytes) => keys::uncbor("pins", bytes)?,
+            None => PinBook::default(),
+        };
+        Ok(Self {
+            key: DeviceKey::from_bytes(&secret.device_key),
+            user_key: secret.user_key.as_ref().map(UserKey::from_bytes),
+            profile,
+            genesis,
+            credential,
+            list,
+            pins,
+        })
+    }
+
+    /// Stores everything about the device.
+    pub(crate) fn save(&self, writes: &mut WriteBatch) {
+        let secret = SecretRow {
+            device_key: *self.key.to_bytes(),
+            user_key: self.user_key.as_ref().map(|key| *key.to_bytes()),
+        };
+        writes.put(keys::device("profile"), keys::cbor(&self.profile));
+        writes.put(keys::device("keys"), keys::cbor(&secret));
+        writes.put(keys::device("pins"), keys::cbor(&self.pins));
+    }
+
+    pub(crate) fn id(&self) -> DeviceId {
+        self.profile.device
+    }
+
+    pub(crate) fn instance(&self) -> InstanceId {
+        self.profile.instance
+    }
+
+    pub(crate) fn user(&self) -> Option<UserId> {
+        self.genesis.as_ref().map(UserGenesis::user_id)
+    }
+
+    pub(crate) fn key(&self) -> &DeviceKey {
+        &self.key
+    }
+
+    pub(crate) fn credential(&self) -> Option<&DeviceCredential> {
+        self.credential.as_ref()
+    }
+
+    pub(crate) fn list(&self) -> Option<&SignedDeviceList> {
+        self.list.as_ref()
+    }
+
+    pub(crate) fn pins(&self) -> &PinBook {
+        &self.pins
+    }
+
+    pub(crate) fn realm(&self) -> RealmId {
+        self.profile.realm
+    }
+
+    pub(crate) fn context(&self) -> Result<DeviceContext<'_>, EngineError> {
+        let credential = self.credential.as_ref().ok_or(EngineError::NotEnrolled)?;
+        Ok(DeviceContext { key: &self.key, credential })
+    }
+
+    pub(crate) fn whoami(&self) -> WhoAmI {
+        WhoAmI {
+            user: self.user(),
+            device: self.id(),
+            name: self.profile.name.clone(),
+            contact: self.genesis.as_ref().and_then(|genesis| {
+                let contact = Contact::new(genesis.clone(), &self.profile.name).ok()?;
+                Some(contact.to_text())
+            }),
+            enrolled: self.credential.is_some(),
+            holds_user_key: self.user_key.is_some(),
+        }
+    }
+
+    pub(crate) fn devices(&self) -> Vec<DeviceInfo> {
+        let listed = self.list.iter().flat_map(|signed| &signed.list.devices);
+        listed
+            .map(|entry| DeviceInfo { device: entry.device, this: entry.device == self.id() })
+            .collect()
+    }
+
+    pub(crate) fn request(&self) -> Result<DeviceRequest, EngineError> {
+        let realm = self.profile.realm;
+        Ok(DeviceRequest::new(&self.key, realm, self.profile.device, &self.profile.name)?)
+    }
+
+    /// Approves a request with the user key. The new device gets the contacts too.
+    pub(crate) fn approve_text(
+        &mut self,
+        request: &str,
+        now: UnixMs,
+    ) -> Result<String, EngineError> {
+        let request = DeviceRequest::from_text(request)?;
+        let user_key = self.user_key.as_ref().ok_or(EngineError::NoUserKey)?;
+        let current = self.list.as_ref().ok_or(EngineError::NotEnrolled)?;
+        let pins: Vec<Pin> = self.pins.iter().take(PINS_IN_APPROVAL).cloned().collect();
+        let approval =
+            user_key.approve(&request, current, &self.profile.name, &pins, now)?;
+        self.set_list(approval.list.clone());
+        Ok(approval.to_text())
+    }
+
+    pub(crate) fn finish_text(&mut self, approval: &str) -> Result<(), EngineError> {
+        if self.credential.is_some() {
+            return Err(EngineError::AlreadyEnrolled);
+        }
+        let approval = DeviceApproval::from_text(approval)?;
+        let credential = approval.finish(&self.key, &self.request()?)?;
+        self.profile.name.clone_from(&approval.name);
+        for pin in approval.pins {
+            // A name taken twice cannot come from an honest device; the first stays.
+            let _ = self.pins.add(pin);
+        }
+        self.enrol(approval.genesis, credential, approval.list);
+        Ok(())
+    }
+
+    fn enrol(&mut self, genesis: UserGenesis, credential: DeviceCredential, list: SignedDeviceList) {
+        self.profile.genesis = Some(genesis.to_bytes().into());
+        self.profile.credential = Some(credential.to_bytes().into());
+        self.genesis = Some(genesis);
+        self.credential = Some(credential);
+        self.set_list(list);
+    }
+
+    fn set_list(&mut self, list: SignedDeviceList) {
+        self.profile.list = Some(list.to_bytes().into());
+        self.list = Some(list);
+    }
+
+    /// Takes a newer list of the own user, as another device published it. False when it is not newer.
+    pub(crate) fn adopt_list(&mut self, list: SignedDeviceList) -> Result<bool, EngineError> {
+        if Some(list.genesis.user_id()) != self.user() {
+            return Ok(false);
+        }
+        let newer = match &self.list {
+            Some(own) => list.supersedes(own)?,
+            None => list.verify().is_ok(),
+        };
+        if newer {
+            self.set_list(list);
+        }
+        Ok(newer)
+    }
+
+    pub(crate) fn pin(
+        &mut self,
+        contact: &str,
+        verified: bool,
+        now: UnixMs,
+    ) -> Result<PinInfo, EngineError> {
+        let contact = Contact::from_text(contact)?;
+        let pin = Pin::of(&contact, verified, now);
+        let user = pin.user;
+        self.pins.add(pin)?;
+        self.pin_info(&user).ok_or(EngineError::UnknownMember)
+    }
+
+    fn pin_info(&self, user: &UserId) -> Option<PinInfo> {
+        let pin = self.pins.get(user)?;
+        Some(PinInfo {
+            user: pin.user,
+            name: pin.name.clone(),
+            verified: pin.verified,
+            safety_number: self.safety_number(user)?,
+        })
+    }
+
+    pub(crate) fn pin_infos(&self) -> Vec<PinInfo> {
+        self.pins
+            .iter()
+            .filter_map(|pin| self.pin_info(&pin.user))
+            .collect()
+    }
+
+    pub(crate) fn safety_number(&self, user: &UserId) -> Option<String> {
+        let own = self.genesis.as_ref()?;
+        let pin = self.pins.get(user)?;
+        Some(safety_number_from_hashes(&own.hash(), &pin.genesis_hash))
+    }
+
+    /// What a user is called here.
+    pub(crate) fn name_of(&self, user: &UserId) -> Option<String> {
+        if Some(*user) == self.user() {
+            return Some(self.profile.name.clone());
+        }
+        self.pins.get(user).map(|pin| pin.name.clone())
+    }
+}
+
+/// A fresh instance: drawn for a new store, or when one can no longer be used.
+pub(crate) fn fresh_instance(rng: &mut dyn CryptoRngCore) -> InstanceId {
+    let mut instance = InstanceId::ZERO;
+    rng.fill_bytes(&mut instance.0);
+    instance
+}
+
+/// Random bytes of the engine's seed.
+pub(crate) fn random<const N: usize>(rng: &mut impl RngCore) -> [u8; N] {
+    let mut out = Zeroizing::new([0u8; N]);
+    rng.fill_bytes(&mut *out);
+    *out
+}

@@ -1,0 +1,298 @@
+//! The engine itself: one transition at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_mls::{DeviceContext, KeyStore};
+use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs, UserId};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+use zeroize::Zeroizing;
+
+use crate::command::{Event, Reply, Setup};
+use crate::device::{Device, random};
+use crate::document::{Doc, DocWork};
+use crate::error::EngineError;
+use crate::group::{Group, GroupWork, IndexRow};
+use crate::invitation::Invitation;
+use crate::io::{CommandId, Input, Output, Read, ReadId, Row};
+use crate::keys;
+use crate::link::Link;
+use crate::slot::Slot;
+
+/// Most documents kept in memory without need.
+pub(crate) const HOT_DOCUMENTS: usize = 256;
+
+/// When to do what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TimerKind {
+    /// Look at a group's intents again.
+    Pump(GroupId),
+    /// Commit pending proposals of others.
+    Cover(GroupId),
+    /// Renew the own leaf.
+    SelfUpdate(GroupId),
+    /// Help with re-keying.
+    Rotate(GroupId),
+    /// Write a verdict.
+    Verdict(GroupId, DocumentId),
+    /// Ask again to open a document.
+    Open(GroupId, DocumentId),
+}
+
+pub(crate) enum ReadTarget {
+    Group(GroupId),
+    Document(GroupId, DocumentId),
+}
+
+/// One device as a state machine. See the crate documentation.
+pub struct Engine {
+    pub(crate) device: Device,
+    pub(crate) keystore: KeyStore,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) now: UnixMs,
+    pub(crate) out: Output,
+    pub(crate) link: Link,
+    pub(crate) index: BTreeMap<GroupId, IndexRow>,
+    pub(crate) groups: BTreeMap<GroupId, Slot<Group, GroupWork>>,
+    pub(crate) documents: BTreeMap<(GroupId, DocumentId), Slot<Doc, DocWork>>,
+    /// Documents that the service was asked for.
+    pub(crate) opening: BTreeSet<(GroupId, DocumentId)>,
+    pub(crate) invitations: BTreeMap<GroupId, Invitation>,
+    pub(crate) timers: BTreeSet<(UnixMs, TimerKind)>,
+    pub(crate) next_id: u64,
+    reads: BTreeMap<ReadId, ReadTarget>,
+    next_read: u64,
+}
+
+impl Engine {
+    /// Prefixes of the rows that [`Engine::open`] needs.
+    #[must_use]
+    pub fn startup_prefixes() -> Vec<Vec<u8>> {
+        [keys::DEVICE, keys::KEY_PACKAGES, keys::INDEX, keys::INVITATION]
+            .iter()
+            .map(|table| vec![*table])
+            .collect()
+    }
+
+    /// Makes the engine of a new store. All randomness comes from `seed`.
+    ///
+    /// # Errors
+    /// [`EngineError::Text`] when the name is empty, too long or has control characters.
+    pub fn init(setup: Setup, seed: [u8; 32], now: UnixMs) -> Result<(Self, Output), EngineError> {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let device = Device::create(setup, now, &mut rng)?;
+        let keystore = KeyStore::load(Vec::new())?;
+        let mut engine = Self::with(device, keystore, rng, now);
+        engine.device.save(&mut engine.out.writes);
+        let out = engine.finish();
+        Ok((engine, out))
+    }
+
+    /// Makes the engine of a store from the rows below [`Engine::startup_prefixes`].
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] when a row is damaged, missing or of an unknown version.
+    pub fn open(rows: Vec<Row>, seed: [u8; 32], now: UnixMs) -> Result<(Self, Output), EngineError> {
+        let table = |table: u8| {
+            rows.iter()
+                .filter(move |(key, _)| key.first() == Some(&table))
+        };
+        let device = Device::load(&rows)?;
+        let strip = |(key, value): &Row| {
+            (key.get(1..).unwrap_or_default().to_vec(), value.clone())
+        };
+        let keystore = KeyStore::load(table(keys::KEY_PACKAGES).map(strip).collect())?;
+        let rng = ChaCha20Rng::from_seed(seed);
+        let mut engine = Self::with(device, keystore, rng, now);
+        for (key, value) in table(keys::INDEX) {
+            let what = "group index";
+            let id = key.get(1..).and_then(GroupId::from_slice);
+            let id = id.ok_or(EngineError::Store { what })?;
+            engine.index.insert(id, keys::uncbor(what, value)?);
+        }
+        for (key, value) in table(keys::INVITATION) {
+            let what = "invitation";
+            let id = key.get(1..).and_then(GroupId::from_slice);
+            let id = id.ok_or(EngineError::Store { what })?;
+            engine.invitations.insert(id, Invitation::load(value)?);
+        }
+        let waiting: Vec<GroupId> = engine
+            .index
+            .iter()
+            .filter(|(_, row)| row.active)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            engine.with_group(id, Box::new(|_, _| {}));
+        }
+        let out = engine.finish();
+        Ok((engine, out))
+    }
+
+    fn with(device: Device, keystore: KeyStore, rng: ChaCha20Rng, now: UnixMs) -> Self {
+        Self {
+            device,
+            keystore,
+            rng,
+            now,
+            out: Output::default(),
+            link: Link::default(),
+            index: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            opening: BTreeSet::new(),
+            invitations: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            next_id: 1,
+            reads: BTreeMap::new(),
+            next_read: 1,
+        }
+    }
+
+    /// One transition. Never fails: what goes wrong is told as a reply or an event.
+    pub fn handle(&mut self, now: UnixMs, input: Input) -> Output {
+        self.now = self.now.max(now);
+        match input {
+            Input::ConnectionUp { origin, token } => self.connection_up(origin, token),
+            Input::ConnectionDown => self.connection_down(),
+            Input::Frame(frame) => self.frame(*frame),
+            Input::Loaded { id, rows } => self.loaded(id, rows),
+            Input::Command { id, command } => self.command(id, command),
+            Input::Timer => {}
+        }
+        self.run_timers();
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Output {
+        self.evict();
+        for change in self.keystore.take_changes() {
+            let key = [&[keys::KEY_PACKAGES], change.key.as_slice()].concat();
+            match change.value {
+                Some(value) => self.out.writes.put(key, value),
+                None => self.out.writes.delete(key),
+            }
+        }
+        let mut out = std::mem::take(&mut self.out);
+        out.wake_at = self.timers.first().map(|(at, _)| *at);
+        out
+    }
+
+    fn loaded(&mut self, id: ReadId, rows: Vec<Row>) {
+        match self.reads.remove(&id) {
+            Some(ReadTarget::Group(group)) => self.group_loaded(group, rows),
+            Some(ReadTarget::Document(group, document)) => {
+                self.document_loaded(group, document, rows);
+            }
+            None => {}
+        }
+    }
+
+    fn run_timers(&mut self) {
+        // Work may set timers for the present: take only those due at the start.
+        let now = self.now;
+        let due: Vec<(UnixMs, TimerKind)> = self
+            .timers
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .copied()
+            .collect();
+        for entry in due {
+            self.timers.remove(&entry);
+            match entry.1 {
+                TimerKind::Pump(group) => self.with_group(group, Box::new(|_, _| {})),
+                TimerKind::Cover(group) => self.with_group(
+                    group,
+                    Box::new(|_, group| group.cover_due = true),
+                ),
+                TimerKind::SelfUpdate(group) => self.self_update_due(group),
+                TimerKind::Rotate(group) => self.with_group(
+                    group,
+                    Box::new(|_, group| group.rotator = true),
+                ),
+                TimerKind::Verdict(group, document) => self.verdict_due(group, document),
+                TimerKind::Open(group, document) => {
+                    self.with_document(group, document, None, Box::new(|_, _, doc| doc.ask_again()));
+                }
+            }
+        }
+    }
+
+    /// Sets a timer; an earlier one of the same kind stays.
+    pub(crate) fn wake(&mut self, after_ms: u64, kind: TimerKind) {
+        if !self.timers.iter().any(|(_, other)| *other == kind) {
+            self.timers.insert((self.now.plus_ms(after_ms), kind));
+        }
+    }
+
+    pub(crate) fn cancel_timer(&mut self, kind: TimerKind) {
+        self.timers.retain(|(_, other)| *other != kind);
+    }
+
+    /// A delay in milliseconds drawn between the bounds.
+    pub(crate) fn jitter(&mut self, from_ms: u64, to_ms: u64) -> u64 {
+        let span = to_ms.saturating_sub(from_ms).saturating_add(1);
+        from_ms + self.rng.next_u64() % span
+    }
+
+    pub(crate) fn read(&mut self, prefix: Vec<u8>, target: ReadTarget) {
+        let id = ReadId(self.next_read);
+        self.next_read += 1;
+        self.reads.insert(id, target);
+        self.out.reads.push(Read { id, prefix });
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        // Durable ids must not repeat after a restart: the time leads, a counter follows.
+        (self.now.0 << 20) | (self.next_id & 0xf_ffff)
+    }
+
+    pub(crate) fn random16(&mut self) -> [u8; 16] {
+        random(&mut self.rng)
+    }
+
+    pub(crate) fn context(&self) -> Result<DeviceContext<'_>, EngineError> {
+        self.device.context()
+    }
+
+    pub(crate) fn reply(&mut self, command: CommandId, result: Result<Reply, EngineError>) {
+        self.out.events.push(Event::Reply { command, result });
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.out.events.push(event);
+    }
+
+    pub(crate) fn finding(
+        &mut self,
+        group: GroupId,
+        document: Option<DocumentId>,
+        code: &str,
+        suspect: Option<DeviceId>,
+        text: &str,
+    ) {
+        self.event(Event::Finding {
+            group,
+            document,
+            code: code.to_owned(),
+            suspect,
+            text: text.to_owned(),
+        });
+    }
+
+    /// What a user is called here.
+    pub(crate) fn name_of(&self, user: &UserId) -> Option<String> {
+        self.device.name_of(user)
+    }
+
+    /// Stores a row.
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) {
+        self.out.writes.put(key, value);
+    }
+
+    /// Deletes a row.
+    pub(crate) fn delete(&mut self, key: Vec<u8>) {
+        self.out.writes.delete(key);
+    }
+}

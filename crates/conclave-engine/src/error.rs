@@ -1,0 +1,131 @@
+//! Why the engine could not do something.
+
+use conclave_crdt::CrdtError;
+use conclave_identity::{AuthError, PinError, TextError, Untrusted};
+use conclave_mls::MlsError;
+use conclave_proto::Refusal;
+
+/// Why a command failed. Never quotes content, names or keys.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The store holds no identity, or one that cannot be read.
+    #[error("the store is damaged or of an unknown version ({what})")]
+    Store {
+        /// Which row.
+        what: &'static str,
+    },
+    /// The device is not enrolled yet.
+    #[error("this device is not enrolled yet; finish enrolment with the approval text")]
+    NotEnrolled,
+    /// The device is enrolled already.
+    #[error("this device is enrolled already")]
+    AlreadyEnrolled,
+    /// The command needs the user key, which another device holds.
+    #[error("this device does not hold the user key; use one that does")]
+    NoUserKey,
+    /// A text (contact, request, approval) could not be read.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// An identity statement is not valid.
+    #[error(transparent)]
+    Identity(#[from] AuthError),
+    /// A contact could not be taken as known.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The user is not verified.
+    #[error("this user is not verified here; compare contacts first ({0})")]
+    NotVerified(Untrusted),
+    /// No such group.
+    #[error("no such group on this device")]
+    UnknownGroup,
+    /// No such document.
+    #[error("no such document in the group")]
+    UnknownDocument,
+    /// No such member.
+    #[error("no such member in the group")]
+    UnknownMember,
+    /// The user is a member already.
+    #[error("the user is a member already")]
+    AlreadyMember,
+    /// No invitation to that group is waiting.
+    #[error("no invitation to that group is waiting")]
+    NoInvitation,
+    /// The user has no device that can be added now.
+    #[error("the user has published no key packages yet; ask them to connect once")]
+    NoKeyPackages,
+    /// The role does not allow it.
+    #[error("your role in the group does not allow this")]
+    Forbidden,
+    /// The group takes no writes from this device.
+    #[error("the group is frozen or left: {why}")]
+    Inactive {
+        /// Why.
+        why: &'static str,
+    },
+    /// Somebody else's commit made this one pointless.
+    #[error("the group changed meanwhile and this is no longer possible: {why}")]
+    Superseded {
+        /// Why.
+        why: &'static str,
+    },
+    /// The service refused.
+    #[error("the service refused: {0}")]
+    Refused(Refusal),
+    /// The group layer refused.
+    #[error(transparent)]
+    Mls(#[from] MlsError),
+    /// The CRDT refused.
+    #[error(transparent)]
+    Crdt(#[from] CrdtError),
+    /// The document layer refused.
+    #[error(transparent)]
+    Doc(#[from] conclave_doc::DocError),
+    /// The service's clock is too far ahead.
+    #[error("the service's clock is more than a day ahead of this device's; check both clocks")]
+    ClockSkew,
+}
+
+impl EngineError {
+    /// Stable code, listed in `docs/ERRORS.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Store { .. } => "engine.store",
+            Self::NotEnrolled => "engine.not_enrolled",
+            Self::AlreadyEnrolled => "engine.already_enrolled",
+            Self::NoUserKey => "engine.no_user_key",
+            Self::Text(error) => error.code(),
+            Self::Identity(error) => error.code(),
+            Self::Pin(error) => error.code(),
+            Self::NotVerified(_) => "engine.not_verified",
+            Self::UnknownGroup => "engine.unknown_group",
+            Self::UnknownDocument => "engine.unknown_document",
+            Self::UnknownMember => "engine.unknown_member",
+            Self::AlreadyMember => "engine.already_member",
+            Self::NoInvitation => "engine.no_invitation",
+            Self::NoKeyPackages => "engine.no_key_packages",
+            Self::Forbidden => "engine.forbidden",
+            Self::Inactive { .. } => "engine.inactive",
+            Self::Superseded { .. } => "engine.superseded",
+            Self::Refused(refusal) => refusal.code(),
+            Self::Mls(error) => error.code(),
+            Self::Crdt(error) => error.code(),
+            Self::Doc(error) => error.code(),
+            Self::ClockSkew => "engine.clock_skew",
+        }
+    }
+
+    /// Whether the same command can succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoKeyPackages => true,
+            Self::Refused(refusal) => refusal.is_retryable(),
+            Self::Mls(error) => error.is_retryable(),
+            Self::Crdt(error) => error.is_retryable(),
+            Self::Doc(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,627 @@
+//! What the user wants of a group, remembered until it is done, superseded or failed. A commit that loses its epoch is thrown away; the intent
+//! is judged again in the new one.
+
+use std::collections::BTreeSet;
+
+use conclave_identity::{Reference, SignedDeviceList};
+use conclave_mls::{CommitInputs, EpochRoot, Plan, check_key_package};
+use conclave_proto::frame::{Answer, ClaimedKeyPackage, Request};
+use conclave_proto::record::{CloseReason, EntryBody};
+use conclave_proto::{
+    CommitId, DeviceId, DocumentId, GroupId, Refusal, Role, UserId, limits,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Reply;
+use crate::engine::{Engine, TimerKind};
+use crate::error::EngineError;
+use crate::group::Group;
+use crate::io::CommandId;
+use crate::keys;
+
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Want {
+    /// All devices of a user are members.
+    Invite { user: UserId, role: Option<Role> },
+    /// The own user's other devices are members.
+    AddOwn,
+    /// No device of a user is a member.
+    Remove { user: UserId },
+    /// A user has a role.
+    Role { user: UserId, role: Role },
+    /// This user is out of the group.
+    Leave,
+    /// A fresh path from the own leaf.
+    SelfUpdate,
+    /// A document is closed.
+    Close { document: DocumentId, reason: CloseReason },
+    /// Removals of the own user's listed devices that are no longer in the list.
+    PruneOwn,
+}
+
+/// A durable intent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct IntentRow {
+    pub(crate) id: u64,
+    want: Want,
+    attempts: u32,
+}
+
+/// An intent in memory.
+pub(crate) struct Intent {
+    row: IntentRow,
+    waiter: Option<CommandId>,
+    /// Waits for an answer of the service or for its commit.
+    pub(crate) busy: bool,
+    /// Key packages for the next commit.
+    packages: Option<Vec<ClaimedKeyPackage>>,
+    proposed: bool,
+}
+
+impl Intent {
+    pub(crate) fn from_row(row: IntentRow) -> Self {
+        Self { row, waiter: None, busy: false, packages: None, proposed: false }
+    }
+
+    pub(crate) fn is_leave(&self) -> bool {
+        self.row.want == Want::Leave
+    }
+}
+
+/// What to do about an intent in the current epoch.
+enum Step {
+    /// Nothing left to do.
+    Done(Reply),
+    /// Not possible any more.
+    Fail(EngineError),
+    /// Build this commit.
+    Commit(Plan),
+    /// Something was asked of the service: wait.
+    Wait,
+}
+
+impl Engine {
+    /// Remembers an intent and starts on it.
+    pub(crate) fn intend(&mut self, group: &mut Group, want: Want, waiter: Option<CommandId>) {
+        let quiet = matches!(want, Want::AddOwn | Want::SelfUpdate | Want::PruneOwn);
+        if quiet && group.intents.values().any(|other| other.row.want == want) {
+            return;
+        }
+        let id = self.fresh_id();
+        let row = IntentRow { id, want, attempts: 0 };
+        let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
+        self.put(key, keys::cbor(&row));
+        let mut intent = Intent::from_row(row);
+        intent.waiter = waiter;
+        group.intents.insert(id, intent);
+    }
+
+    pub(crate) fn finish_intent(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        result: Result<Reply, EngineError>,
+    ) {
+        let Some(intent) = group.intents.remove(&id) else {
+            return;
+        };
+        let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
+        self.delete(key);
+        match (intent.waiter, result) {
+            (Some(waiter), result) => self.reply(waiter, result),
+            (None, Err(error)) => {
+                let text = error.to_string();
+                self.finding(group.id, None, error.code(), None, &text);
+            }
+            (None, Ok(_)) => {}
+        }
+    }
+
+    /// Works on intents, oldest first, until one needs a commit or an answer.
+    pub(crate) fn pump_intents(&mut self, group: &mut Group) {
+        let ids: Vec<u64> = group.intents.keys().copied().collect();
+        for id in ids {
+            if group.inflight.is_some() {
+                return;
+            }
+            let Some(intent) = group.intents.get(&id) else {
+                continue;
+            };
+            if intent.busy {
+                continue;
+            }
+            let want = intent.row.want.clone();
+            match self.step(group, id, &want) {
+                Step::Done(reply) => self.finish_intent(group, id, Ok(reply)),
+                Step::Fail(error) => self.finish_intent(group, id, Err(error)),
+                Step::Wait => {
+                    if let Some(intent) = group.intents.get_mut(&id) {
+                        intent.busy = true;
+                    }
+                }
+                Step::Commit(plan) => self.commit(group, Some(id), &plan),
+            }
+        }
+        let own = self.device.id();
+        let others_pending = group.state().pending.iter().any(|pending| pending.device != own);
+        if group.inflight.is_none() && group.cover_due && others_pending {
+            group.cover_due = false;
+            self.commit(group, None, &Plan::default());
+        }
+    }
+
+    fn step(&mut self, group: &mut Group, id: u64, want: &Want) -> Step {
+        match want {
+            Want::Invite { user, role } => self.step_invite(group, id, *user, *role),
+            Want::AddOwn => match self.device.user() {
+                Some(user) => self.step_add(group, id, user, None),
+                None => Step::Done(Reply::Done),
+            },
+            Want::PruneOwn => self.step_prune(group),
+            Want::Remove { user } => Self::step_remove(group, *user),
+            Want::Role { user, role } => Self::step_role(group, *user, *role),
+            Want::Leave => self.step_leave(group, id),
+            Want::SelfUpdate => {
+                if group.intents.get(&id).is_some_and(|intent| intent.proposed) {
+                    Step::Done(Reply::Done)
+                } else {
+                    Step::Commit(Plan { self_update: true, ..Plan::default() })
+                }
+            }
+            Want::Close { document, reason } => self.step_close(group, id, *document, *reason),
+        }
+    }
+
+    fn step_invite(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        user: UserId,
+        role: Option<Role>,
+    ) -> Step {
+        if self.device.pins().get(&user).is_none() {
+            return Step::Fail(EngineError::NotVerified(conclave_identity::Untrusted::NotPinned));
+        }
+        self.step_add(group, id, user, role)
+    }
+
+    /// Adds every listed device of a user that is not a member yet.
+    fn step_add(&mut self, group: &mut Group, id: u64, user: UserId, role: Option<Role>) -> Step {
+        let packages = group.intents.get_mut(&id).and_then(|intent| intent.packages.take());
+        let Some(packages) = packages else {
+            self.ask_for_devices(group.id, id, user);
+            return Step::Wait;
+        };
+        let mut plan = Plan::default();
+        for package in packages {
+            if !group.state().is_member(&package.device) {
+                plan.add.push(package.key_package.into_vec());
+            }
+        }
+        let role_changes = role.is_some_and(|role| group.state().policy.role(&user) != role);
+        if role_changes {
+            let mut policy = group.state().policy.clone();
+            policy.set_role(user, role.unwrap_or(policy.default_role));
+            plan.policy = Some(policy);
+        }
+        if !plan.add.is_empty() {
+            return Step::Commit(plan);
+        }
+        let member = group.state().current_rows().any(|row| row.user == user);
+        if member {
+            Step::Done(Reply::Done)
+        } else {
+            Step::Fail(EngineError::NoKeyPackages)
+        }
+    }
+
+    fn step_prune(&mut self, group: &mut Group) -> Step {
+        let (Some(user), Some(list)) = (self.device.user(), self.device.list()) else {
+            return Step::Done(Reply::Done);
+        };
+        let listed: BTreeSet<DeviceId> =
+            list.list.devices.iter().map(|entry| entry.device).collect();
+        let remove: Vec<DeviceId> = group
+            .state()
+            .current_rows()
+            .filter(|row| row.user == user && !listed.contains(&row.device))
+            .map(|row| row.device)
+            .collect();
+        if remove.is_empty() {
+            Step::Done(Reply::Done)
+        } else {
+            Step::Commit(Plan { remove, ..Plan::default() })
+        }
+    }
+
+    fn devices_of(group: &Group, user: UserId) -> Vec<DeviceId> {
+        group
+            .state()
+            .current_rows()
+            .filter(|row| row.user == user)
+            .map(|row| row.device)
+            .collect()
+    }
+
+    fn step_remove(group: &mut Group, user: UserId) -> Step {
+        let remove = Self::devices_of(group, user);
+        if remove.is_empty() {
+            let epoch = group.state().epoch;
+            return Step::Done(Reply::Removed { epoch });
+        }
+        let mut policy = group.state().policy.clone();
+        let listed = policy.roles.len();
+        policy.roles.retain(|entry| entry.user != user);
+        let policy = (policy.roles.len() != listed).then_some(policy);
+        Step::Commit(Plan { remove, policy, ..Plan::default() })
+    }
+
+    fn step_role(group: &mut Group, user: UserId, role: Role) -> Step {
+        if Self::devices_of(group, user).is_empty() {
+            return Step::Fail(EngineError::UnknownMember);
+        }
+        if group.state().policy.role(&user) == role {
+            return Step::Done(Reply::Done);
+        }
+        let mut policy = group.state().policy.clone();
+        policy.set_role(user, role);
+        Step::Commit(Plan { policy: Some(policy), ..Plan::default() })
+    }
+
+    /// The own user's other devices go by commit, this one by a proposal that another member commits.
+    fn step_leave(&mut self, group: &mut Group, id: u64) -> Step {
+        let Some(user) = self.device.user() else {
+            return Step::Fail(EngineError::NotEnrolled);
+        };
+        let own = self.device.id();
+        let mut others = Self::devices_of(group, user);
+        others.retain(|device| *device != own);
+        if !others.is_empty() {
+            return Step::Commit(Plan { remove: others, ..Plan::default() });
+        }
+        if group.state().current_rows().count() == 1 {
+            self.lose_group(group, "the last member left");
+            return Step::Wait;
+        }
+        if group.state().pending.iter().any(|pending| pending.device == own) {
+            // Another member commits it; a new epoch asks again.
+            return Step::Wait;
+        }
+        let proposal = match self.device.context() {
+            Ok(context) => group.mls.propose_self_remove(&context),
+            Err(error) => return Step::Fail(error),
+        };
+        match proposal {
+            Ok(message) => {
+                let group_id = group.id;
+                self.request(
+                    Request::Propose { group: group_id, message: message.into() },
+                    Box::new(move |engine, answer| {
+                        engine.intent_answered(group_id, id, answer);
+                    }),
+                );
+                Step::Wait
+            }
+            Err(error) => Step::Fail(error.into()),
+        }
+    }
+
+    fn step_close(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        document: DocumentId,
+        reason: CloseReason,
+    ) -> Step {
+        match group.state().documents.get(&document) {
+            None => return Step::Fail(EngineError::UnknownDocument),
+            Some(entry) if entry.closed.is_some() => return Step::Done(Reply::Done),
+            Some(_) => {}
+        }
+        let instance = self.device.instance();
+        let entry = match self.device.context() {
+            Ok(context) => group.mls.sign_entry(
+                &context,
+                EntryBody::DocumentClosed { document, reason },
+                instance,
+            ),
+            Err(error) => return Step::Fail(error),
+        };
+        if let Err(refusal) = group.state().judge_entry(&entry) {
+            return Step::Fail(EngineError::Refused(refusal));
+        }
+        let group_id = group.id;
+        self.request(
+            Request::PutEntry { entry },
+            Box::new(move |engine, answer| engine.intent_answered(group_id, id, answer)),
+        );
+        Step::Wait
+    }
+
+    /// An answer about a proposal or entry: acceptance shows in the log.
+    fn intent_answered(&mut self, group: GroupId, id: u64, answer: Answer) {
+        let Answer::Refused(refusal) = answer else {
+            return;
+        };
+        self.with_group(
+            group,
+            Box::new(move |engine, group| {
+                if refusal.is_retryable() {
+                    engine.retry_intent(group, id);
+                } else {
+                    engine.finish_intent(group, id, Err(EngineError::Refused(refusal)));
+                }
+            }),
+        );
+    }
+
+    fn retry_intent(&mut self, group: &mut Group, id: u64) {
+        let delay = self.jitter(100, 1_000);
+        let group_id = group.id;
+        if let Some(intent) = group.intents.get_mut(&id) {
+            intent.busy = false;
+            intent.row.attempts = intent.row.attempts.saturating_add(1);
+            self.wake(delay, TimerKind::Pump(group_id));
+        }
+    }
+
+    /// An entry in the log ends intents that waited for it.
+    pub(crate) fn entry_intents(&mut self, group: &mut Group, body: &EntryBody) {
+        if let EntryBody::DocumentClosed { document: closed, .. } = body {
+            let done: Vec<u64> = group
+                .intents
+                .iter()
+                .filter(|(_, intent)| {
+                    matches!(&intent.row.want, Want::Close { document, .. } if document == closed)
+                })
+                .map(|(id, _)| *id)
+                .collect();
+            for id in done {
+                self.finish_intent(group, id, Ok(Reply::Done));
+            }
+        }
+    }
+
+    /// A new epoch: everything that waited for something of the old one is judged again.
+    pub(crate) fn intents_epoch_changed(&mut self, group: &mut Group) {
+        for intent in group.intents.values_mut() {
+            if matches!(intent.row.want, Want::Leave | Want::Close { .. }) {
+                intent.busy = false;
+            }
+        }
+    }
+
+    /// The intent's own commit is in the log.
+    pub(crate) fn intent_committed(&mut self, group: &mut Group, id: u64, epoch: u64) {
+        let Some(intent) = group.intents.get_mut(&id) else {
+            return;
+        };
+        intent.busy = false;
+        match intent.row.want {
+            Want::Remove { .. } => self.finish_intent(group, id, Ok(Reply::Removed { epoch })),
+            // Devices that published key packages meanwhile are added by the next notice.
+            Want::Invite { .. } | Want::AddOwn | Want::SelfUpdate | Want::PruneOwn => {
+                self.finish_intent(group, id, Ok(Reply::Done));
+            }
+            Want::Role { .. } | Want::Leave | Want::Close { .. } => {}
+        }
+    }
+
+    /// The service refused the intent's commit for good.
+    pub(crate) fn intent_refused(&mut self, group: &mut Group, id: Option<u64>, refusal: Refusal) {
+        let Some(id) = id else {
+            return;
+        };
+        let attempts = group.intents.get(&id).map_or(0, |intent| intent.row.attempts);
+        // A package that expired on the way, a proposal that came meanwhile: once more from the start.
+        if refusal.is_retryable() && attempts < 20 {
+            self.retry_intent(group, id);
+        } else {
+            self.finish_intent(group, id, Err(EngineError::Refused(refusal)));
+        }
+    }
+
+    fn commit(&mut self, group: &mut Group, intent: Option<u64>, plan: &Plan) {
+        let own = self.device.id();
+        if group.state().pending.iter().any(|pending| pending.device == own) {
+            // Who is leaving commits nothing more.
+            return;
+        }
+        let service_time = self.service_now();
+        if service_time.since_ms(self.now) > limits::OWN_CLOCK_SKEW_MS {
+            if let Some(id) = intent {
+                self.finish_intent(group, id, Err(EngineError::ClockSkew));
+            }
+            return;
+        }
+        let live_roots: Vec<(u64, EpochRoot)> =
+            group.roots.0.iter().map(|(epoch, root)| (*epoch, root.clone())).collect();
+        let inputs = CommitInputs {
+            now: self.now,
+            service_time,
+            id: CommitId(self.random16()),
+            live_roots: &live_roots,
+        };
+        let prepared = match self.device.context() {
+            Ok(context) => group
+                .mls
+                .commit(&context, plan, inputs, &mut self.rng)
+                .map_err(EngineError::from),
+            Err(error) => Err(error),
+        };
+        match prepared {
+            Ok(prepared) => {
+                if let Some(intent) = intent.and_then(|id| group.intents.get_mut(&id)) {
+                    intent.busy = true;
+                    intent.proposed = true;
+                }
+                self.launch(group, &prepared.bundle, prepared.leaf, intent);
+            }
+            Err(error) => match intent {
+                Some(id) => self.finish_intent(group, id, Err(error)),
+                None => {
+                    let text = error.to_string();
+                    self.finding(group.id, None, error.code(), None, &text);
+                }
+            },
+        }
+    }
+
+    /// Asks for a user's device list, then for key packages of those devices.
+    fn ask_for_devices(&mut self, group: GroupId, id: u64, user: UserId) {
+        self.request(
+            Request::GetDeviceList { user },
+            Box::new(move |engine, answer| match answer {
+                Answer::DeviceList { list } => {
+                    engine.device_list_for_intent(group, id, user, list.as_slice());
+                }
+                Answer::Refused(Refusal::UnknownUser) => {
+                    engine.fail_intent(group, id, EngineError::NoKeyPackages);
+                }
+                Answer::Refused(refusal) => {
+                    engine.fail_intent(group, id, EngineError::Refused(refusal));
+                }
+                _ => {}
+            }),
+        );
+    }
+
+    fn fail_intent(&mut self, group: GroupId, id: u64, error: EngineError) {
+        self.with_group(
+            group,
+            Box::new(move |engine, group| engine.finish_intent(group, id, Err(error))),
+        );
+    }
+
+    fn device_list_for_intent(&mut self, group: GroupId, id: u64, user: UserId, bytes: &[u8]) {
+        let list = match SignedDeviceList::from_bytes(bytes).and_then(|list| {
+            list.verify()?;
+            Ok(list)
+        }) {
+            Ok(list) if list.genesis.user_id() == user => list,
+            Ok(_) => {
+                return self.fail_intent(group, id, EngineError::Refused(Refusal::BadIdentity));
+            }
+            Err(error) => return self.fail_intent(group, id, EngineError::Identity(error)),
+        };
+        let own = self.device.id();
+        self.with_group(
+            group,
+            Box::new(move |engine, group| {
+                let devices: Vec<DeviceId> = list
+                    .list
+                    .devices
+                    .iter()
+                    .map(|entry| entry.device)
+                    .filter(|device| *device != own && !group.state().is_member(device))
+                    .collect();
+                if devices.is_empty() {
+                    engine.packages_for_intent(group, id, &list, Vec::new());
+                } else {
+                    engine.claim(group.id, id, user, devices, list);
+                }
+            }),
+        );
+    }
+
+    fn claim(
+        &mut self,
+        group: GroupId,
+        id: u64,
+        user: UserId,
+        devices: Vec<DeviceId>,
+        list: SignedDeviceList,
+    ) {
+        self.request(
+            Request::ClaimKeyPackages { user, devices },
+            Box::new(move |engine, answer| match answer {
+                Answer::KeyPackages { packages } => engine.with_group(
+                    group,
+                    Box::new(move |engine, group| {
+                        engine.packages_for_intent(group, id, &list, packages);
+                    }),
+                ),
+                Answer::Refused(refusal) => {
+                    engine.fail_intent(group, id, EngineError::Refused(refusal));
+                }
+                _ => {}
+            }),
+        );
+    }
+
+    /// Keeps the packages that belong to listed devices and authenticate; the intent goes on with them.
+    fn packages_for_intent(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        list: &SignedDeviceList,
+        packages: Vec<ClaimedKeyPackage>,
+    ) {
+        let user = list.genesis.user_id();
+        let mut good = Vec::new();
+        for package in packages {
+            let reference = Reference {
+                realm: Some(self.device.realm()),
+                user: Some(user),
+                device: Some(package.device),
+                ..Reference::default()
+            };
+            let bytes = package.key_package.as_slice();
+            match check_key_package(bytes, &reference, self.service_now()) {
+                Ok(checked) if list.contains(&package.device, checked.signature_key.as_slice()) => {
+                    good.push(package);
+                }
+                _ => self.finding(
+                    group.id,
+                    None,
+                    "service.foreign_key_package",
+                    Some(package.device),
+                    "the service offered a key package that does not belong to the device",
+                ),
+            }
+        }
+        if let Some(intent) = group.intents.get_mut(&id) {
+            intent.packages = Some(good);
+            intent.busy = false;
+        }
+    }
+
+    /// After a change of the own device list: every group gets the new devices and loses the revoked ones.
+    pub(crate) fn add_own_devices_everywhere(&mut self) {
+        let ids: Vec<GroupId> = self
+            .index
+            .iter()
+            .filter(|(_, row)| row.active)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.with_group(
+                id,
+                Box::new(|engine, group| {
+                    let (Some(user), Some(list)) = (engine.device.user(), engine.device.list())
+                    else {
+                        return;
+                    };
+                    let listed: BTreeSet<DeviceId> =
+                        list.list.devices.iter().map(|entry| entry.device).collect();
+                    let members: BTreeSet<DeviceId> =
+                        Self::devices_of(group, user).into_iter().collect();
+                    if listed.difference(&members).next().is_some() {
+                        engine.intend(group, Want::AddOwn, None);
+                    }
+                    if members.difference(&listed).next().is_some() {
+                        engine.intend(group, Want::PruneOwn, None);
+                    }
+                }),
+            );
+        }
+    }
+
+    pub(crate) fn self_update_due(&mut self, group: GroupId) {
+        self.with_group(
+            group,
+            Box::new(|engine, group| engine.intend(group, Want::SelfUpdate, None)),
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! Welcomes: kept until the user accepts or declines. Siblings' and own users' are accepted at once.
+
+use conclave_mls::{ClientGroup, GroupState};
+use conclave_proto::codec::{Bytes, decode, encode};
+use conclave_proto::frame::{Request, WelcomeDelivery};
+use conclave_proto::{DeviceId, GroupId, UserId, limits};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Event, InvitationInfo, Reply};
+use crate::engine::{Engine, TimerKind};
+use crate::error::EngineError;
+use crate::group::Group;
+use crate::intents::Want;
+use crate::io::CommandId;
+use crate::keys;
+
+/// A Welcome that waits.
+pub(crate) struct Invitation {
+    delivery: WelcomeDelivery,
+    pub(crate) inviter: UserId,
+    users: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct InvitationRow {
+    delivery: Bytes,
+}
+
+impl Invitation {
+    pub(crate) fn load(row: &[u8]) -> Result<Self, EngineError> {
+        let row: InvitationRow = keys::uncbor("invitation", row)?;
+        let delivery = decode("invitation", row.delivery.as_slice(), limits::FRAME_BYTES);
+        delivery
+            .ok()
+            .and_then(Self::read)
+            .ok_or(EngineError::Store { what: "invitation" })
+    }
+
+    /// Reads who invites from the public state; joining verifies it.
+    fn read(delivery: WelcomeDelivery) -> Option<Self> {
+        let state = GroupState::from_bytes(delivery.state.group_state.as_slice()).ok()?;
+        let signer: DeviceId = delivery.state.wrap.signer;
+        let inviter = state.current_rows().find(|row| row.device == signer)?.user;
+        let users: std::collections::BTreeSet<UserId> =
+            state.current_rows().map(|row| row.user).collect();
+        Some(Self { delivery, inviter, users: users.len() })
+    }
+}
+
+impl Engine {
+    pub(crate) fn welcome(&mut self, delivery: WelcomeDelivery) {
+        let group = delivery.group;
+        let active = self.index.get(&group).is_some_and(|row| row.active);
+        let newer = self
+            .invitations
+            .get(&group)
+            .is_none_or(|known| known.delivery.epoch < delivery.epoch);
+        if active {
+            self.ack_welcome(delivery.id);
+            return;
+        }
+        if !newer {
+            return;
+        }
+        let row = InvitationRow { delivery: encode(&delivery).into() };
+        let id = delivery.id;
+        let Some(invitation) = Invitation::read(delivery) else {
+            self.finding(
+                group,
+                None,
+                "service.bad_welcome",
+                None,
+                "the service delivered an invitation that cannot be read",
+            );
+            self.ack_welcome(id);
+            return;
+        };
+        let key = keys::invitation(&group);
+        self.put(key, keys::cbor(&row));
+        let own = Some(invitation.inviter) == self.device.user();
+        self.invitations.insert(group, invitation);
+        if own {
+            if let Err(error) = self.join(group, false) {
+                let text = error.to_string();
+                self.finding(group, None, error.code(), None, &text);
+            }
+        } else if let Some(info) = self.invitation_info(&group) {
+            self.event(Event::Invitation(info));
+        }
+    }
+
+    fn ack_welcome(&mut self, id: u64) {
+        self.request(Request::AckWelcome { id }, Box::new(|_, _| {}));
+    }
+
+    fn invitation_info(&self, group: &GroupId) -> Option<InvitationInfo> {
+        let invitation = self.invitations.get(group)?;
+        Some(InvitationInfo {
+            group: *group,
+            inviter: invitation.inviter,
+            inviter_name: self.name_of(&invitation.inviter),
+            users: invitation.users,
+        })
+    }
+
+    pub(crate) fn invitation_infos(&self) -> Vec<InvitationInfo> {
+        self.invitations.keys().filter_map(|group| self.invitation_info(group)).collect()
+    }
+
+    pub(crate) fn accept(&mut self, id: CommandId, group: GroupId) {
+        let result = self.join(group, false).map(|()| Reply::Done);
+        self.reply(id, result);
+    }
+
+    pub(crate) fn decline(&mut self, id: CommandId, group: GroupId) {
+        let result = self.join(group, true).map(|()| Reply::Done);
+        self.reply(id, result);
+    }
+
+    /// Joins by a Welcome. Declining joins too, only to leave at once: the leaf has to go.
+    fn join(&mut self, id: GroupId, declining: bool) -> Result<(), EngineError> {
+        let invitation = self.invitations.get(&id).ok_or(EngineError::NoInvitation)?;
+        let own = Some(invitation.inviter) == self.device.user();
+        if !own && !declining && self.device.pins().get(&invitation.inviter).is_none() {
+            return Err(EngineError::NotVerified(conclave_identity::Untrusted::NotPinned));
+        }
+        let delivery = invitation.delivery.clone();
+        let context = self.device.context()?;
+        let (mls, joined) = ClientGroup::join(&context, &mut self.keystore, &delivery, self.now)?;
+        let mut group = Group::new(id, mls);
+        for (epoch, root) in joined.roots {
+            self.keep_root(&mut group, epoch, root);
+        }
+        if declining {
+            self.mark_declined(&mut group);
+            self.intend(&mut group, Want::Leave, None);
+        }
+        self.adopt_group(group, joined.secrets);
+        self.invitations.remove(&id);
+        let key = keys::invitation(&id);
+        self.delete(key);
+        self.ack_welcome(delivery.id);
+        if !declining {
+            // A joiner was added without a path: it renews its leaf, paced.
+            let delay = self.jitter(60_000, 600_000);
+            self.wake(delay, TimerKind::SelfUpdate(id));
+        }
+        self.with_group(id, Box::new(|_, _| {}));
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Input and output of the engine: plain data.
+
+use conclave_crdt::{Crdt, CrdtError};
+use conclave_proto::frame::{ClientFrame, ServiceFrame};
+use conclave_proto::UnixMs;
+use zeroize::Zeroizing;
+
+use crate::command::{Command, Event};
+
+/// A stored row: key, value.
+pub type Row = (Vec<u8>, Zeroizing<Vec<u8>>);
+
+/// Plain access to a document's CRDT, for reading or editing. Runs inside [`Engine::handle`](crate::Engine::handle).
+pub type DocFn = Box<dyn FnOnce(&mut dyn Crdt) -> Result<(), CrdtError> + Send>;
+
+/// Names a read until its rows come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId(pub u64);
+
+/// Names a command until its reply. Chosen by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+/// A read that the shell owes: all rows whose key begins with `prefix`, sorted by key. Answered by [`Input::Loaded`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// Repeated in the answer.
+    pub id: ReadId,
+    /// First bytes of the keys.
+    pub prefix: Vec<u8>,
+}
+
+/// Changes to the store: to be made durable atomically, in the order of the fields, before anything of the same [`Output`] is sent or told.
+#[derive(Default, Clone, PartialEq, Eq)]
+pub struct WriteBatch {
+    /// Rows whose keys begin with these go away.
+    pub delete_prefixes: Vec<Vec<u8>>,
+    /// These rows go away.
+    pub deletes: Vec<Vec<u8>>,
+    /// These rows are stored, replacing what was there.
+    pub puts: Vec<Row>,
+}
+
+impl WriteBatch {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.delete_prefixes.is_empty() && self.deletes.is_empty() && self.puts.is_empty()
+    }
+
+    /// Size of what is stored, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.puts
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum()
+    }
+
+    /// Stores a row.
+    pub fn put(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) {
+        self.deletes.retain(|other| *other != key);
+        self.puts.retain(|(other, _)| *other != key);
+        self.puts.push((key, value));
+    }
+
+    /// Deletes a row.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.puts.retain(|(other, _)| *other != key);
+        self.deletes.push(key);
+    }
+
+    /// Deletes all rows below a prefix.
+    pub fn delete_prefix(&mut self, prefix: Vec<u8>) {
+        self.puts.retain(|(key, _)| !key.starts_with(&prefix));
+        self.delete_prefixes.push(prefix);
+    }
+}
+
+impl std::fmt::Debug for WriteBatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "WriteBatch({} prefixes, {} deletes, {} puts, {} bytes)",
+            self.delete_prefixes.len(),
+            self.deletes.len(),
+            self.puts.len(),
+            self.bytes()
+        )
+    }
+}
+
+/// What happens to a device.
+pub enum Input {
+    /// A connection to the service was made, at the origin that was dialled, with an invitation token if the user gave one.
+    ConnectionUp {
+        /// For example `wss://ds.example`.
+        origin: String,
+        /// Admission token.
+        token: Option<Vec<u8>>,
+    },
+    /// The connection is gone.
+    ConnectionDown,
+    /// A frame from the service.
+    Frame(Box<ServiceFrame>),
+    /// Rows that were asked for.
+    Loaded {
+        /// Which read.
+        id: ReadId,
+        /// The rows, sorted by key.
+        rows: Vec<Row>,
+    },
+    /// The application wants something.
+    Command {
+        /// Repeated in the reply.
+        id: CommandId,
+        /// What.
+        command: Command,
+    },
+    /// `wake_at` has come.
+    Timer,
+}
+
+/// What the shell has to do after one transition, in the order of the fields.
+#[derive(Default)]
+pub struct Output {
+    /// Rows to read and hand back.
+    pub reads: Vec<Read>,
+    /// To be made durable first, as one transaction.
+    pub writes: WriteBatch,
+    /// To be sent after that.
+    pub sends: Vec<ClientFrame>,
+    /// To be told to the application after that.
+    pub events: Vec<Event>,
+    /// When to come back with [`Input::Timer`], if nothing else happens before.
+    pub wake_at: Option<UnixMs>,
+    /// Close the connection and reconnect later, for this reason.
+    pub close_connection: Option<String>,
+}

@@ -1,0 +1,85 @@
+//! Layout of the store: which key holds what. Keys consist of a table byte and ids; everything else is in values.
+
+use ciborium::de::Error as CborError;
+use conclave_proto::{DocumentId, GroupId};
+use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
+
+use crate::error::EngineError;
+
+/// This device: identity, contacts, device list.
+pub(crate) const DEVICE: u8 = 1;
+/// Private halves of own key packages.
+pub(crate) const KEY_PACKAGES: u8 = 2;
+/// One small row per group.
+pub(crate) const INDEX: u8 = 3;
+/// Rows of a group.
+pub(crate) const GROUP: u8 = 4;
+/// Rows of a document.
+pub(crate) const DOCUMENT: u8 = 5;
+/// Welcomes not yet accepted or declined.
+pub(crate) const INVITATION: u8 = 6;
+
+/// Sub-tables of a group.
+pub(crate) mod group {
+    /// MLS state.
+    pub(crate) const MLS: u8 = b'm';
+    /// Epoch roots.
+    pub(crate) const ROOT: u8 = b'r';
+    /// Secrets of the current epoch.
+    pub(crate) const SECRETS: u8 = b's';
+    /// Intents.
+    pub(crate) const INTENT: u8 = b'i';
+    /// What waits for the service: the group's creation, a commit.
+    pub(crate) const OUTBOX: u8 = b'o';
+    /// What is known of each document.
+    pub(crate) const DOCUMENT: u8 = b'd';
+    /// Flags.
+    pub(crate) const META: u8 = b'f';
+}
+
+pub(crate) fn device(name: &str) -> Vec<u8> {
+    [&[DEVICE], name.as_bytes()].concat()
+}
+
+pub(crate) fn index(group: &GroupId) -> Vec<u8> {
+    [&[INDEX], group.as_bytes()].concat()
+}
+
+pub(crate) fn group_prefix(group: &GroupId) -> Vec<u8> {
+    [&[GROUP], group.as_bytes()].concat()
+}
+
+pub(crate) fn group_row(group: &GroupId, table: u8, rest: &[u8]) -> Vec<u8> {
+    [&[GROUP], group.as_bytes(), &[table], rest].concat()
+}
+
+pub(crate) fn documents_prefix(group: &GroupId) -> Vec<u8> {
+    [&[DOCUMENT], group.as_bytes()].concat()
+}
+
+pub(crate) fn document_prefix(group: &GroupId, document: &DocumentId) -> Vec<u8> {
+    [&[DOCUMENT], group.as_bytes(), document.as_bytes()].concat()
+}
+
+pub(crate) fn invitation(group: &GroupId) -> Vec<u8> {
+    [&[INVITATION], group.as_bytes()].concat()
+}
+
+/// Encodes a row.
+pub(crate) fn cbor<T: Serialize>(value: &T) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::new());
+    // Writing into memory fails only for types that cannot be serialised; an empty row is refused when read.
+    if ciborium::into_writer(value, &mut *out).is_err() {
+        out.clear();
+    }
+    out
+}
+
+/// Decodes a row.
+pub(crate) fn uncbor<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, EngineError> {
+    ciborium::from_reader(bytes).map_err(|_: CborError<_>| EngineError::Store { what })
+}

@@ -1,0 +1,240 @@
+//! The connection to the service: login, requests and their answers, frames.
+
+use std::collections::BTreeMap;
+
+use conclave_identity::SignedDeviceList;
+use conclave_proto::codec::{Varint, encode};
+use conclave_proto::frame::{
+    Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
+};
+use conclave_proto::policy::PROTOCOL_VERSION;
+use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs, UserId, limits};
+
+use crate::command::Event;
+use crate::engine::Engine;
+
+/// What to do with an answer.
+pub(crate) type AnswerWork = Box<dyn FnOnce(&mut Engine, Answer) + Send>;
+
+/// State of the connection. All of it is forgotten when the connection goes.
+#[derive(Default)]
+pub(crate) struct Link {
+    origin: String,
+    token: Option<Vec<u8>>,
+    up: bool,
+    pub(crate) online: bool,
+    pub(crate) refused: Option<Refusal>,
+    /// The service's clock minus ours at login, in milliseconds.
+    clock_offset_ms: i64,
+    requests: BTreeMap<u64, AnswerWork>,
+    next_request: u64,
+    pub(crate) channels: BTreeMap<u64, (GroupId, DocumentId)>,
+    pub(crate) key_packages: u32,
+}
+
+impl Engine {
+    pub(crate) fn connection_up(&mut self, origin: String, token: Option<Vec<u8>>) {
+        self.connection_down();
+        self.link.origin = origin;
+        self.link.token = token;
+        self.link.up = true;
+        self.say_hello();
+    }
+
+    pub(crate) fn say_hello(&mut self) {
+        if !self.link.up || self.link.online {
+            return;
+        }
+        if let Some(credential) = self.device.credential() {
+            let credential = credential.to_bytes().into();
+            self.send(ClientFrame::Hello { versions: vec![PROTOCOL_VERSION], credential });
+        }
+    }
+
+    pub(crate) fn connection_down(&mut self) {
+        let was_online = self.link.online;
+        self.link = Link { refused: self.link.refused.take(), ..Link::default() };
+        if was_online {
+            self.event(Event::Offline);
+        }
+        self.groups_offline();
+        self.documents_offline();
+    }
+
+    pub(crate) fn send(&mut self, frame: ClientFrame) {
+        if self.link.up {
+            self.out.sends.push(frame);
+        }
+    }
+
+    /// Asks the service. The answer may never come: then the connection goes and durable state asks again.
+    pub(crate) fn request(&mut self, body: Request, work: AnswerWork) {
+        if !self.link.online {
+            return;
+        }
+        self.link.next_request += 1;
+        let id = self.link.next_request;
+        self.link.requests.insert(id, work);
+        self.send(ClientFrame::Request { id: Varint(id), body });
+    }
+
+    /// The service's clock now.
+    pub(crate) fn service_now(&self) -> UnixMs {
+        UnixMs(self.now.0.saturating_add_signed(self.link.clock_offset_ms))
+    }
+
+    pub(crate) fn frame(&mut self, frame: ServiceFrame) {
+        match frame {
+            ServiceFrame::Challenge { version: _, nonce, service_key, now } => {
+                self.note_clock(now);
+                self.login(nonce, service_key);
+            }
+            ServiceFrame::Ready { now, key_packages, last_resort } => {
+                self.note_clock(now);
+                self.ready(key_packages, last_resort != 0);
+            }
+            ServiceFrame::Response { id, answer } => match self.link.requests.remove(&id.0) {
+                Some(work) => work(self, answer),
+                // Before login the service answers refusals without a request.
+                None => {
+                    if let Answer::Refused(refusal) = answer {
+                        self.link.refused = Some(refusal);
+                    }
+                }
+            },
+            ServiceFrame::GroupEntries { group, first_seq, entries } => {
+                self.group_entries(group, first_seq, entries);
+            }
+            ServiceFrame::NewAuthor { channel, author } => self.on_channel(
+                channel.0,
+                Box::new(move |_, _, doc| doc.document.new_author(author)),
+            ),
+            ServiceFrame::Deliver { channel, first_seq, records } => {
+                self.deliver(channel.0, first_seq.0, records.0);
+            }
+            ServiceFrame::Ack { channel, next_clock, first_seq, count } => {
+                self.acked(channel.0, next_clock.0, first_seq.0, count.0);
+            }
+            ServiceFrame::AppendRefused { channel, first_clock, refusal } => {
+                self.append_refused(channel.0, first_clock.0, refusal);
+            }
+            ServiceFrame::Welcome(delivery) => self.welcome(delivery),
+            ServiceFrame::KeyPackagesLow { left } => {
+                self.link.key_packages = left;
+                self.refill(false);
+            }
+            ServiceFrame::Pong => {}
+            ServiceFrame::Goodbye { why, .. } => {
+                self.link.refused = Some(why);
+                self.out.close_connection = Some("the service said goodbye".to_owned());
+            }
+            ServiceFrame::DeviceListChanged { user } => self.check_devices(user),
+        }
+    }
+
+    fn note_clock(&mut self, service: UnixMs) {
+        let offset = i128::from(service.0) - i128::from(self.now.0);
+        self.link.clock_offset_ms = i64::try_from(offset).unwrap_or(0);
+    }
+
+    fn login(&mut self, nonce: [u8; 32], service_key: [u8; 32]) {
+        let statement = LoginStatement {
+            nonce,
+            origin: self.link.origin.as_bytes().into(),
+            service_key,
+            device: self.device.id(),
+        };
+        let signature = self.device.key().sign(LOGIN_LABEL, &encode(&statement));
+        self.send(ClientFrame::Login {
+            origin: statement.origin,
+            signature,
+            token: self.link.token.clone().map(Into::into),
+        });
+    }
+
+    fn ready(&mut self, key_packages: u32, last_resort: bool) {
+        self.link.online = true;
+        self.link.refused = None;
+        self.link.key_packages = key_packages;
+        self.event(Event::Online);
+        self.publish_list();
+        self.refill(!last_resort);
+        self.groups_online();
+    }
+
+    /// Publishes the own device list; the service keeps the newest.
+    pub(crate) fn publish_list(&mut self) {
+        let Some(list) = self.device.list().map(SignedDeviceList::to_bytes) else {
+            return;
+        };
+        self.request(
+            Request::PutDeviceList { list: list.into() },
+            Box::new(|engine, _| {
+                if let Some(user) = engine.device.user() {
+                    engine.check_devices(user);
+                }
+            }),
+        );
+    }
+
+    /// Publishes key packages up to the target.
+    fn refill(&mut self, last_resort: bool) {
+        let left = usize::try_from(self.link.key_packages).unwrap_or(usize::MAX);
+        let missing = if left < limits::KEY_PACKAGES_LOW {
+            limits::KEY_PACKAGES_TARGET - left
+        } else {
+            0
+        };
+        if missing == 0 && !last_resort {
+            return;
+        }
+        let now = self.now;
+        let Ok(context) = self.device.context() else {
+            return;
+        };
+        let Ok(made) = self.keystore.generate(&context, missing, last_resort, now) else {
+            self.keystore.rollback();
+            return;
+        };
+        self.request(
+            Request::PutKeyPackages {
+                one_time: made.one_time.into_iter().map(Into::into).collect(),
+                last_resort: made.last_resort.map(Into::into),
+            },
+            Box::new(|engine, answer| {
+                if let Answer::KeyPackageCount { left } = answer {
+                    engine.link.key_packages = left;
+                }
+            }),
+        );
+    }
+
+    /// Looks at a user's newest device list: the own user's new devices are added to every group.
+    pub(crate) fn check_devices(&mut self, user: UserId) {
+        if Some(user) != self.device.user() {
+            self.event(Event::DevicesChanged { user });
+            return;
+        }
+        self.request(
+            Request::GetDeviceList { user },
+            Box::new(move |engine, answer| {
+                if let Answer::DeviceList { list } = answer {
+                    engine.own_list_arrived(list.as_slice());
+                }
+            }),
+        );
+    }
+
+    fn own_list_arrived(&mut self, bytes: &[u8]) {
+        let Ok(list) = SignedDeviceList::from_bytes(bytes) else {
+            return;
+        };
+        if let Ok(true) = self.device.adopt_list(list) {
+            self.device.save(&mut self.out.writes);
+            if let Some(user) = self.device.user() {
+                self.event(Event::DevicesChanged { user });
+            }
+        }
+        self.add_own_devices_everywhere();
+    }
+}

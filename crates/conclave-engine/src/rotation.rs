@@ -1,0 +1,162 @@
+//! Re-keying after a removal: who does it, how far it is, when it is complete; and root wraps for those who lack roots.
+
+use conclave_proto::frame::{Answer, Request};
+use conclave_proto::record::EntryBody;
+use conclave_proto::{DeviceId, DocumentId, Role};
+
+use crate::command::Event;
+use crate::engine::{Engine, TimerKind};
+use crate::group::Group;
+
+impl Engine {
+    /// A removal is in the log. Its author re-keys at once; others take over after a while.
+    pub(crate) fn rotation_begins(&mut self, group: &mut Group, own: bool) {
+        if own {
+            group.rotator = true;
+        } else {
+            let delay = self.jitter(15_000, 45_000);
+            self.wake(delay, TimerKind::Rotate(group.id));
+        }
+        self.tell_rotation(group, false);
+    }
+
+    /// Documents re-keyed as far as this device knows, and all.
+    fn rotation_progress(group: &Group) -> (usize, usize) {
+        let since = group.state().rotating_since;
+        let open = || {
+            group
+                .state()
+                .documents
+                .iter()
+                .filter(|(_, entry)| entry.closed.is_none())
+        };
+        let done = open()
+            .filter(|(id, entry)| {
+                entry.created_epoch >= since
+                    || group.documents.get(id).is_some_and(|row| row.rekeyed >= since)
+            })
+            .count();
+        (done, open().count())
+    }
+
+    fn tell_rotation(&mut self, group: &Group, complete: bool) {
+        let (done, total) = Self::rotation_progress(group);
+        let epoch = group.state().rotating_since;
+        self.event(Event::Rotation { group: group.id, epoch, done, total, complete });
+    }
+
+    /// When every document is re-keyed, says so in the group log.
+    pub(crate) fn pump_rotation(&mut self, group: &mut Group) {
+        let since = group.state().rotating_since;
+        if since == 0 || !group.rotator || group.completing {
+            return;
+        }
+        let (done, total) = Self::rotation_progress(group);
+        if done < total || group.state().role_of(&self.device.id()) < Some(Role::Editor) {
+            return;
+        }
+        let Ok(context) = self.device.context() else {
+            return;
+        };
+        let body = EntryBody::RotationComplete { epoch: since };
+        let entry = group.mls.sign_entry(&context, body, self.device.instance());
+        group.completing = true;
+        let id = group.id;
+        self.request(
+            Request::PutEntry { entry },
+            Box::new(move |engine, answer| {
+                if let Answer::Refused(_) = answer {
+                    let delay = engine.jitter(300, 2_000);
+                    engine.wake(delay, TimerKind::Pump(id));
+                    engine.with_group(id, Box::new(|_, group| group.completing = false));
+                }
+            }),
+        );
+    }
+
+    /// Somebody says that all documents are re-keyed. What this device knows must agree.
+    pub(crate) fn rotation_completed(&mut self, group: &mut Group, epoch: u64, author: DeviceId) {
+        group.completing = false;
+        group.rotator = false;
+        self.cancel_timer(TimerKind::Rotate(group.id));
+        let behind: Vec<DocumentId> = group
+            .state()
+            .documents
+            .iter()
+            .filter(|(_, entry)| entry.closed.is_none() && entry.created_epoch < epoch)
+            .filter(|(id, _)| {
+                self.documents.get(&(group.id, **id)).and_then(|slot| slot.hot()).is_some_and(
+                    |doc| doc.is_caught_up() && doc.document.snapshot_epoch() < epoch,
+                )
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for document in behind {
+            self.finding(
+                group.id,
+                Some(document),
+                "group.rotation_untrue",
+                Some(author),
+                "a member reported re-keying complete, but this document is not re-keyed",
+            );
+        }
+        let total = group.state().documents.values().filter(|entry| entry.closed.is_none()).count();
+        self.event(Event::Rotation { group: group.id, epoch, done: total, total, complete: true });
+    }
+
+    /// Asks for the wraps of the current epoch: some root is missing here.
+    pub(crate) fn ask_for_wraps(&mut self, group: &mut Group) {
+        let (id, epoch) = (group.id, group.state().epoch);
+        self.request(
+            Request::GetWraps { group: id, epoch },
+            Box::new(move |engine, answer| {
+                let Answer::Wraps { wraps } = answer else {
+                    return;
+                };
+                engine.with_group(
+                    id,
+                    Box::new(move |engine, group| {
+                        for wrap in wraps {
+                            engine.use_wrap(group, &wrap);
+                        }
+                    }),
+                );
+            }),
+        );
+    }
+
+    /// Takes the roots of a wrap that are not here yet. A root that differs from a known one is a finding.
+    pub(crate) fn use_wrap(&mut self, group: &mut Group, wrap: &conclave_proto::group::RootWrap) {
+        let Some(secrets) = group.secrets.clone() else {
+            return;
+        };
+        let roots = match group.mls.open_wrap(&secrets, wrap) {
+            Ok(roots) => roots,
+            Err(error) => {
+                let text = error.to_string();
+                self.finding(group.id, None, error.code(), Some(wrap.signer), &text);
+                return;
+            }
+        };
+        let mut news = false;
+        for (epoch, root) in roots {
+            match group.roots.0.get(&epoch) {
+                Some(known) if *known == root => {}
+                Some(_) => self.finding(
+                    group.id,
+                    None,
+                    "group.wrong_wrap",
+                    Some(wrap.signer),
+                    "a member wrapped a root that differs from the one known here",
+                ),
+                None => {
+                    self.keep_root(group, epoch, root);
+                    news = true;
+                }
+            }
+        }
+        if news {
+            self.epoch_changed(group);
+        }
+    }
+}

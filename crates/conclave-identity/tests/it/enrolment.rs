@@ -1,0 +1,299 @@
+//! A further device: request, approval, finish. And what happens when somebody stands between.
+
+use conclave_identity::{
+    APPROVAL_LABEL, AuthError, Contact, DeviceApproval, DeviceKey, DeviceRequest, NameError, Pin,
+    REQUEST_LABEL, TextError, UserGenesis, UserKey,
+};
+use conclave_proto::codec::Bytes;
+use conclave_proto::{DeviceId, Hash, RealmId, UnixMs};
+
+use crate::cast::{NOW, REALM, User, anna, boris, one_bit_flips, present};
+
+const NEW_DEVICE: DeviceId = DeviceId([0x42; 16]);
+
+fn new_key() -> DeviceKey {
+    DeviceKey::from_bytes(&[0x99; 32])
+}
+
+fn request() -> DeviceRequest {
+    DeviceRequest::new(&new_key(), REALM, NEW_DEVICE, "Anna's tablet").unwrap()
+}
+
+fn boris_pinned() -> Pin {
+    Pin::of(&Contact::new(boris().genesis, "Boris").unwrap(), true, NOW)
+}
+
+fn approval(user: &User) -> DeviceApproval {
+    user.key
+        .approve(&request(), &user.list, "Anna", &[boris_pinned()], NOW)
+        .unwrap()
+}
+
+/// Signs whatever stands in an approval, with any key.
+fn sign_again(seed: &[u8; 32], approval: &mut DeviceApproval) {
+    let bytes = approval.to_bytes();
+    approval.signature =
+        DeviceKey::from_bytes(seed).sign(APPROVAL_LABEL, &bytes[..bytes.len() - 64]);
+}
+
+#[test]
+fn a_device_is_enrolled_by_two_texts() {
+    let anna = anna();
+    let request_text = request().to_text();
+    let read = DeviceRequest::from_text(&request_text).unwrap();
+    assert_eq!(read, request());
+    assert_eq!(read.code(), request().code());
+
+    let approved = anna
+        .key
+        .approve(&read, &anna.list, "Anna", &[boris_pinned()], NOW)
+        .unwrap();
+    let approved = DeviceApproval::from_text(&approved.to_text()).unwrap();
+    assert_eq!(approved, approval(&anna));
+    let credential = approved.finish(&new_key(), &request()).unwrap();
+
+    let identity = present(&credential.to_bytes(), &new_key().public()).unwrap();
+    assert_eq!(identity.user, anna.genesis.user_id());
+    assert_eq!(identity.device, NEW_DEVICE);
+    assert_eq!(approved.list.check_successor(&anna.list), Ok(()));
+    assert!(approved.list.contains(&NEW_DEVICE, &new_key().public()));
+    assert!(
+        approved
+            .list
+            .contains(&DeviceId([1; 16]), &anna.device_key.public())
+    );
+    assert_eq!(approved.certificate.list_seq, 2);
+    assert_eq!(approved.pins, [boris_pinned()]);
+    assert_eq!(approved.name, "Anna");
+}
+
+#[test]
+fn no_private_key_is_in_any_text() {
+    let anna = anna();
+    let bytes = [request().to_bytes(), approval(&anna).to_bytes()].concat();
+    for secret in [
+        &anna.seed[..],
+        &anna.device_key.to_bytes()[..],
+        &new_key().to_bytes()[..],
+    ] {
+        assert!(!bytes.windows(32).any(|window| window == secret));
+    }
+}
+
+#[test]
+fn a_lost_approval_can_be_made_anew_without_a_new_list() {
+    let anna = anna();
+    let first = approval(&anna);
+    let again = anna
+        .key
+        .approve(&request(), &first.list, "Anna", &[], UnixMs(NOW.0 + 5))
+        .unwrap();
+    assert_eq!(again.list, first.list);
+    assert!(again.finish(&new_key(), &request()).is_ok());
+}
+
+#[test]
+fn only_the_device_that_asked_can_finish() {
+    let anna = anna();
+    let approved = approval(&anna);
+    let thief = boris().device_key;
+    let other = Err(AuthError::OtherRequest);
+    let code =
+        |result: Result<_, AuthError>| result.map(|_: conclave_identity::DeviceCredential| ());
+    assert_eq!(code(approved.finish(&thief, &request())), other);
+    let stolen = DeviceRequest::new(&thief, REALM, NEW_DEVICE, "Anna's tablet").unwrap();
+    assert_eq!(code(approved.finish(&thief, &stolen)), other);
+    assert_eq!(code(approved.finish(&new_key(), &stolen)), other);
+    // Another request of the same device and key.
+    let renamed = DeviceRequest::new(&new_key(), REALM, NEW_DEVICE, "Tablet").unwrap();
+    assert_eq!(code(approved.finish(&new_key(), &renamed)), other);
+    let other_id = DeviceRequest::new(&new_key(), REALM, DeviceId([0x43; 16]), "Anna's tablet");
+    assert_eq!(code(approved.finish(&new_key(), &other_id.unwrap())), other);
+}
+
+#[test]
+fn a_signed_approval_for_another_device_is_refused_even_with_the_right_request_hash() {
+    // The user key's holder mixes up two approvals.
+    let anna = anna();
+    let other_key = DeviceKey::from_bytes(&[0x98; 32]);
+    let other = DeviceRequest::new(&other_key, REALM, DeviceId([0x43; 16]), "Phone").unwrap();
+    let mut mixed = anna
+        .key
+        .approve(&other, &anna.list, "Anna", &[], NOW)
+        .unwrap();
+    mixed.request = request().hash();
+    sign_again(&anna.seed, &mut mixed);
+    assert_eq!(mixed.verify(), Ok(()));
+    assert_eq!(
+        mixed.finish(&new_key(), &request()).unwrap_err(),
+        AuthError::OtherRequest
+    );
+}
+
+#[test]
+fn every_bit_of_a_request_counts() {
+    let bytes = request().to_bytes();
+    assert!(DeviceRequest::from_bytes(&bytes).is_ok());
+    for (bit, flipped) in one_bit_flips(&bytes).enumerate() {
+        assert!(DeviceRequest::from_bytes(&flipped).is_err(), "bit {bit}");
+    }
+    for end in 0..bytes.len() {
+        assert!(
+            DeviceRequest::from_bytes(&bytes[..end]).is_err(),
+            "cut at {end}"
+        );
+    }
+    assert!(DeviceRequest::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn every_bit_of_an_approval_counts() {
+    let bytes = approval(&anna()).to_bytes();
+    assert!(DeviceApproval::from_bytes(&bytes).is_ok());
+    for (bit, flipped) in one_bit_flips(&bytes).enumerate() {
+        assert!(DeviceApproval::from_bytes(&flipped).is_err(), "bit {bit}");
+    }
+    for end in 0..bytes.len() {
+        assert!(
+            DeviceApproval::from_bytes(&bytes[..end]).is_err(),
+            "cut at {end}"
+        );
+    }
+    assert!(DeviceApproval::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn a_request_proves_possession_of_its_key() {
+    let mut forged = request();
+    forged.key = Bytes::from(boris().device_key.public().as_slice());
+    assert_eq!(forged.verify(), Err(AuthError::RequestProof));
+    forged.proof = [0; 64];
+    assert_eq!(forged.verify(), Err(AuthError::RequestProof));
+    let anna = anna();
+    let refused = anna.key.approve(&forged, &anna.list, "Anna", &[], NOW);
+    assert_eq!(refused, Err(AuthError::RequestProof));
+
+    // A proof under another label.
+    let mut relabelled = request();
+    let bytes = relabelled.to_bytes();
+    relabelled.proof = new_key().sign(APPROVAL_LABEL, &bytes[..bytes.len() - 64]);
+    assert_eq!(relabelled.verify(), Err(AuthError::RequestProof));
+}
+
+#[test]
+fn a_request_from_another_realm_is_not_approved() {
+    let anna = anna();
+    let elsewhere = DeviceRequest::new(&new_key(), RealmId::ZERO, NEW_DEVICE, "Tablet").unwrap();
+    let refused = anna.key.approve(&elsewhere, &anna.list, "Anna", &[], NOW);
+    assert_eq!(refused, Err(AuthError::WrongRealm));
+}
+
+#[test]
+fn a_request_cannot_take_the_place_of_a_listed_device() {
+    let anna = anna();
+    let usurper = DeviceRequest::new(&new_key(), REALM, DeviceId([1; 16]), "Tablet").unwrap();
+    let refused = anna.key.approve(&usurper, &anna.list, "Anna", &[], NOW);
+    assert_eq!(refused, Err(AuthError::ListDevices));
+    let twin = DeviceRequest::new(&anna.device_key, REALM, NEW_DEVICE, "Twin").unwrap();
+    let refused = anna.key.approve(&twin, &anna.list, "Anna", &[], NOW);
+    assert_eq!(refused, Err(AuthError::ListDevices));
+}
+
+#[test]
+fn nobody_approves_in_another_users_name() {
+    let (anna, boris) = (anna(), boris());
+    let refused = boris.key.approve(&request(), &anna.list, "Anna", &[], NOW);
+    assert_eq!(refused, Err(AuthError::ListSignature));
+    // Boris alters Anna's approval: a contact slipped in, another list, another name.
+    let mut altered = approval(&anna);
+    altered
+        .pins
+        .push(Pin::new(&boris.genesis, "Mum", true, NOW));
+    assert_eq!(altered.verify(), Err(AuthError::ApprovalSignature));
+    sign_again(&boris.seed, &mut altered);
+    assert_eq!(altered.verify(), Err(AuthError::ApprovalSignature));
+    let mut altered = approval(&anna);
+    altered.name = "Boris".to_owned();
+    assert_eq!(altered.verify(), Err(AuthError::ApprovalSignature));
+    let mut altered = approval(&anna);
+    altered.list = boris.list.clone();
+    assert_eq!(altered.verify(), Err(AuthError::UserMismatch));
+    let mut altered = approval(&anna);
+    altered.list = anna.list.clone();
+    assert_eq!(altered.verify(), Err(AuthError::NotListed));
+    let mut altered = approval(&anna);
+    altered.request = Hash::ZERO;
+    assert_eq!(altered.verify(), Err(AuthError::ApprovalSignature));
+}
+
+#[test]
+fn people_can_tell_a_replaced_text() {
+    // Codes to compare on both screens: a different request, and a different user, show differently.
+    let thief =
+        DeviceRequest::new(&boris().device_key, REALM, NEW_DEVICE, "Anna's tablet").unwrap();
+    assert_ne!(thief.code(), request().code());
+    assert_ne!(anna().genesis.fingerprint(), boris().genesis.fingerprint());
+    assert_eq!(request().code().len(), 35);
+}
+
+#[test]
+fn names_and_sizes_are_checked_before_signing() {
+    let anna = anna();
+    let bad_name = Err(AuthError::Name(NameError::Control));
+    let refused = DeviceRequest::new(&new_key(), REALM, NEW_DEVICE, "a\nb").map(|_| ());
+    assert_eq!(refused, bad_name);
+    let refused = anna
+        .key
+        .approve(&request(), &anna.list, "a\nb", &[], NOW)
+        .map(|_| ());
+    assert_eq!(refused, bad_name);
+    let mut bad_pin = boris_pinned();
+    bad_pin.name = "a\u{202e}b".to_owned();
+    let refused = anna
+        .key
+        .approve(&request(), &anna.list, "Anna", &[bad_pin], NOW)
+        .map(|_| ());
+    assert_eq!(refused, bad_name);
+    let many = vec![boris_pinned(); 257];
+    let refused = anna
+        .key
+        .approve(&request(), &anna.list, "Anna", &many, NOW)
+        .map(|_| ());
+    assert_eq!(refused, Err(AuthError::TooManyPins { max: 256 }));
+    let most = anna
+        .key
+        .approve(&request(), &anna.list, "Anna", &many[..256], NOW)
+        .unwrap();
+    assert_eq!(DeviceApproval::from_text(&most.to_text()).unwrap(), most);
+
+    // A device whose owner plays foul with the name: the statement does not even decode.
+    let mut foul = request();
+    foul.name = "\u{1b}[2J".to_owned();
+    let bytes = foul.to_bytes();
+    foul.proof = new_key().sign(REQUEST_LABEL, &bytes[..bytes.len() - 64]);
+    assert_eq!(foul.verify(), bad_name);
+    let read = DeviceRequest::from_text(&foul.to_text());
+    assert!(matches!(
+        read,
+        Err(TextError::Statement(AuthError::Malformed(_)))
+    ));
+}
+
+#[test]
+fn a_genesis_statement_survives_storage() {
+    let mut rng: rand_chacha::ChaCha20Rng = rand_core::SeedableRng::seed_from_u64(3);
+    let key = UserKey::generate(&mut rng);
+    let genesis = UserGenesis::new(REALM, &key, NOW, &mut rng);
+    assert_eq!(
+        UserGenesis::from_bytes(&genesis.to_bytes()).unwrap(),
+        genesis
+    );
+    let again = UserGenesis::new(REALM, &key, NOW, &mut rng);
+    assert_ne!(again.user_id(), genesis.user_id());
+    let mut weak = genesis.clone();
+    weak.key = [0; 32];
+    assert_eq!(
+        UserGenesis::from_bytes(&weak.to_bytes()),
+        Err(AuthError::BadKey)
+    );
+}

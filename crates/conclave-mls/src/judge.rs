@@ -1,0 +1,491 @@
+//! The shared judgement of a commit: a pure function of the public state before it and of its facts.
+//!
+//! The service calls it before ordering, every member after. It reads no clock and asks nobody: `time` in the commit's authenticated data
+//! is the only time there is. A commit is judged by the policy before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_identity::{Identity, Occasion, Presented, Reference, authenticate};
+use conclave_proto::policy::{JoinerAccess, Role};
+use conclave_proto::refusal::CommitFault;
+use conclave_proto::{DeviceId, Hash, UnixMs, UserId, limits};
+
+use crate::actions::{Action, policy_actions};
+use crate::facts::{CommitFacts, Committer, Covered, LeafFacts};
+use crate::roster::RosterRow;
+use crate::state::GroupState;
+
+/// Judges a commit in the epoch of `previous`. On success the state of the epoch that it begins, without the commit's log leaf: append it
+/// with [`GroupState::begin_epoch`].
+///
+/// # Errors
+/// The first rule that the commit breaks.
+pub fn judge_commit(
+    previous: &GroupState,
+    facts: &CommitFacts,
+) -> Result<GroupState, CommitFault> {
+    let next = next_state(previous, facts)?;
+    if next.roster_hash() == facts.data.roster {
+        Ok(next)
+    } else {
+        Err(CommitFault::Roster)
+    }
+}
+
+/// As [`judge_commit`], but for the roster hash: what a committer calls to learn it.
+pub(crate) fn next_state(
+    previous: &GroupState,
+    facts: &CommitFacts,
+) -> Result<GroupState, CommitFault> {
+    check_data(previous, facts)?;
+    check_covered(previous, facts)?;
+    let author = author_of(previous, facts)?;
+    check_removes(previous, facts, &author)?;
+    check_policy(previous, facts, &author)?;
+
+    let mut plan = Plan::new(previous, facts, &author);
+    plan.renew_author(facts, &author);
+    plan.add_leaves(previous, facts, &author)?;
+    plan.assign_roles(previous, facts);
+    plan.check_limits(facts)?;
+    Ok(plan.into_state(previous, facts))
+}
+
+/// The device that made a commit, given the state that it leads to.
+pub(crate) fn author(facts: &CommitFacts, next: &GroupState) -> Option<DeviceId> {
+    match facts.committer {
+        Committer::Member(device) => Some(device),
+        Committer::External => {
+            let leaf = facts.path.as_ref()?;
+            next.row_by_key(leaf.key.as_slice()).map(|row| row.device)
+        }
+    }
+}
+
+/// Devices that a commit adds by Welcome.
+pub(crate) fn added(facts: &CommitFacts, next: &GroupState) -> Vec<DeviceId> {
+    let keys: BTreeSet<&[u8]> = facts.adds.iter().map(|leaf| leaf.key.as_slice()).collect();
+    next.current_rows()
+        .filter(|row| keys.contains(row.key.as_slice()))
+        .map(|row| row.device)
+        .collect()
+}
+
+/// Devices that were members and are no more.
+pub(crate) fn removed(previous: &GroupState, next: &GroupState) -> Vec<DeviceId> {
+    previous
+        .current_rows()
+        .map(|row| row.device)
+        .filter(|device| !next.is_member(device))
+        .collect()
+}
+
+/// The author of a commit, authenticated.
+struct Author {
+    device: DeviceId,
+    user: UserId,
+    role: Role,
+    /// Whether it comes from outside, and was no member.
+    joins: bool,
+}
+
+fn check_data(previous: &GroupState, facts: &CommitFacts) -> Result<(), CommitFault> {
+    if facts.epoch != previous.epoch {
+        return Err(CommitFault::Mls);
+    }
+    if facts.data.time < previous.last_time {
+        return Err(CommitFault::Time);
+    }
+    if !previous.has_prefix(&facts.data.seen) {
+        return Err(CommitFault::SeenHead);
+    }
+    Ok(())
+}
+
+fn check_covered(previous: &GroupState, facts: &CommitFacts) -> Result<(), CommitFault> {
+    let covered: BTreeSet<Covered> = facts.covered.iter().copied().collect();
+    if covered.len() != facts.covered.len() {
+        return Err(CommitFault::Duplicate);
+    }
+    let mut known = 0;
+    for proposal in &previous.pending {
+        let wanted = Covered {
+            device: proposal.device,
+            kind: proposal.kind,
+        };
+        if covered.contains(&wanted) {
+            known += 1;
+            if proposal.seq >= facts.data.seen.size {
+                return Err(CommitFault::SeenHead);
+            }
+        } else if facts.committer != Committer::External {
+            return Err(CommitFault::PendingOmitted);
+        }
+    }
+    if known == covered.len() {
+        Ok(())
+    } else {
+        Err(CommitFault::ProposalKind)
+    }
+}
+
+fn author_of(previous: &GroupState, facts: &CommitFacts) -> Result<Author, CommitFault> {
+    match facts.committer {
+        Committer::Member(device) => {
+            let row = previous
+                .roster
+                .current_row(&device)
+                .ok_or(CommitFault::Mls)?;
+            if let Some(leaf) = &facts.path {
+                authenticate_path(previous, facts, leaf, row)?;
+                if !Action::SelfUpdate.allowed(row.role) {
+                    return Err(CommitFault::Role);
+                }
+            }
+            Ok(Author {
+                device,
+                user: row.user,
+                role: row.role,
+                joins: false,
+            })
+        }
+        Committer::External => external_author(previous, facts),
+    }
+}
+
+/// An external commit is a resync of the same device and key that removes exactly its own old leaf, or recovery where every leaf is of the
+/// same user. It proposes nothing else.
+fn external_author(previous: &GroupState, facts: &CommitFacts) -> Result<Author, CommitFault> {
+    let leaf = facts.path.as_ref().ok_or(CommitFault::External)?;
+    if !facts.adds.is_empty() || facts.policy.is_some() {
+        return Err(CommitFault::External);
+    }
+    let identity = authenticate_leaf(
+        previous,
+        leaf,
+        Occasion::CommitPath,
+        &Reference::default(),
+        facts.data.time,
+        None,
+    )?;
+    if let Some(row) = previous.roster.current_row(&identity.device) {
+        authenticate_path(previous, facts, leaf, row)?;
+        if row.key != leaf.key
+            || row.scheme != leaf.scheme
+            || facts.removes != [identity.device]
+            || !Action::Resync.allowed(row.role)
+        {
+            return Err(CommitFault::External);
+        }
+        return Ok(Author {
+            device: row.device,
+            user: row.user,
+            role: row.role,
+            joins: false,
+        });
+    }
+    if previous.is_tombstoned(&identity.device) {
+        return Err(CommitFault::Duplicate);
+    }
+    if !previous.is_alone(&identity.user) {
+        return Err(CommitFault::External);
+    }
+    Ok(Author {
+        device: identity.device,
+        user: identity.user,
+        role: previous.policy.role(&identity.user),
+        joins: true,
+    })
+}
+
+fn check_removes(
+    previous: &GroupState,
+    facts: &CommitFacts,
+    author: &Author,
+) -> Result<(), CommitFault> {
+    let mut going: BTreeSet<DeviceId> = facts.covered.iter().map(|known| known.device).collect();
+    // Nobody commits their own leave: they could not follow.
+    if going.contains(&author.device) {
+        return Err(CommitFault::ProposalKind);
+    }
+    for device in &facts.removes {
+        let row = previous
+            .roster
+            .current_row(device)
+            .ok_or(CommitFault::Mls)?;
+        if !going.insert(*device) {
+            return Err(CommitFault::Duplicate);
+        }
+        if *device == author.device {
+            // Only a resync replaces its author's leaf; external_author has checked it.
+            if facts.committer != Committer::External {
+                return Err(CommitFault::Mls);
+            }
+            continue;
+        }
+        let action = if row.user == author.user {
+            Action::RemoveOwnDevice
+        } else if row.role == Role::Owner {
+            Action::RemoveOwner
+        } else {
+            Action::RemoveOther
+        };
+        allowed(action, author)?;
+    }
+    if facts.covered.is_empty() {
+        return Ok(());
+    }
+    allowed(Action::CoverPending, author)
+}
+
+fn check_policy(
+    previous: &GroupState,
+    facts: &CommitFacts,
+    author: &Author,
+) -> Result<(), CommitFault> {
+    let Some(policy) = &facts.policy else {
+        return Ok(());
+    };
+    policy_actions(&previous.policy, policy)
+        .into_iter()
+        .try_for_each(|action| allowed(action, author))
+}
+
+fn allowed(action: Action, author: &Author) -> Result<(), CommitFault> {
+    if action.allowed(author.role) {
+        Ok(())
+    } else {
+        Err(CommitFault::Role)
+    }
+}
+
+/// Members after the commit, while they are worked out.
+struct Plan {
+    after: BTreeMap<DeviceId, RosterRow>,
+    /// Devices that the commit removes; those added again are still in here.
+    removed: BTreeSet<DeviceId>,
+    added: usize,
+}
+
+impl Plan {
+    fn new(previous: &GroupState, facts: &CommitFacts, author: &Author) -> Self {
+        let removed: BTreeSet<DeviceId> = facts
+            .removes
+            .iter()
+            .copied()
+            .chain(facts.covered.iter().map(|covered| covered.device))
+            // A resync replaces its author's leaf; the device stays.
+            .filter(|device| *device != author.device)
+            .collect();
+        let after = previous
+            .current_rows()
+            .filter(|row| !removed.contains(&row.device))
+            .map(|row| (row.device, row.clone()))
+            .collect();
+        Self {
+            after,
+            removed,
+            added: 0,
+        }
+    }
+
+    fn renew_author(&mut self, facts: &CommitFacts, author: &Author) {
+        if let Some(leaf) = &facts.path {
+            let row = row_of(leaf, author.device, author.user, facts.data.time);
+            self.after.insert(author.device, row);
+        }
+    }
+
+    fn add_leaves(
+        &mut self,
+        previous: &GroupState,
+        facts: &CommitFacts,
+        author: &Author,
+    ) -> Result<(), CommitFault> {
+        for leaf in &facts.adds {
+            let suits = leaf
+                .lifetime
+                .is_some_and(|lifetime| lifetime.suits_add_at(facts.data.time));
+            if !suits {
+                return Err(CommitFault::Limit);
+            }
+            let identity = authenticate_leaf(
+                previous,
+                leaf,
+                Occasion::Add,
+                &Reference::default(),
+                facts.data.time,
+                None,
+            )?;
+            let action = if identity.user == author.user {
+                Action::AddOwnDevice
+            } else {
+                Action::AddOther
+            };
+            allowed(action, author)?;
+            let row = row_of(leaf, identity.device, identity.user, facts.data.time);
+            if self.after.insert(identity.device, row).is_some() {
+                return Err(CommitFault::Duplicate);
+            }
+            self.added += 1;
+        }
+        Ok(())
+    }
+
+    /// Every member gets the role that the policy in force after the commit gives its user.
+    fn assign_roles(&mut self, previous: &GroupState, facts: &CommitFacts) {
+        let policy = facts.policy.as_ref().unwrap_or(&previous.policy);
+        for row in self.after.values_mut() {
+            let role = policy.role(&row.user);
+            if row.role != role {
+                row.role = role;
+                row.time = facts.data.time;
+            }
+        }
+    }
+
+    fn check_limits(&self, facts: &CommitFacts) -> Result<(), CommitFault> {
+        if !self.after.values().any(|row| row.role == Role::Owner) {
+            return Err(CommitFault::LastOwner);
+        }
+        let keys: BTreeSet<&[u8]> = self.after.values().map(|row| row.key.as_slice()).collect();
+        if keys.len() != self.after.len() {
+            return Err(CommitFault::Duplicate);
+        }
+        // A group that is past a limit can still shrink.
+        if self.added == 0 && facts.committer != Committer::External {
+            return Ok(());
+        }
+        let mut devices: BTreeMap<UserId, usize> = BTreeMap::new();
+        for row in self.after.values() {
+            let count = devices.entry(row.user).or_default();
+            *count += 1;
+            if *count > limits::USER_DEVICES {
+                return Err(CommitFault::Limit);
+            }
+        }
+        if self.after.len() > limits::GROUP_LEAVES {
+            return Err(CommitFault::Limit);
+        }
+        Ok(())
+    }
+
+    fn into_state(self, previous: &GroupState, facts: &CommitFacts) -> GroupState {
+        let epoch = previous.epoch.saturating_add(1);
+        let policy = facts.policy.as_ref().unwrap_or(&previous.policy);
+        let due = !self.removed.is_empty()
+            || (self.added > 0 && policy.joiner_access == JoinerAccess::FromJoin);
+        let reopened = self
+            .removed
+            .iter()
+            .filter(|device| self.after.contains_key(device))
+            .copied()
+            .collect();
+        GroupState {
+            group: previous.group,
+            epoch,
+            policy: policy.clone(),
+            roster: previous.roster.next(epoch, self.after, &reopened),
+            last_time: facts.data.time,
+            pending: Vec::new(),
+            documents: previous.documents.clone(),
+            voided: previous.voided.clone(),
+            rotating_since: if due { epoch } else { previous.rotating_since },
+            frontier: previous.frontier.clone(),
+            epoch_start: previous.epoch_start,
+            epoch_log_roots: previous.epoch_log_roots.clone(),
+            begun_by: Hash::ZERO,
+        }
+    }
+}
+
+/// A row for a leaf. Role and epochs are set later.
+fn row_of(leaf: &LeafFacts, device: DeviceId, user: UserId, time: UnixMs) -> RosterRow {
+    RosterRow {
+        device,
+        user,
+        credential_type: leaf.credential_type,
+        credential: leaf.credential.clone(),
+        key: leaf.key.clone(),
+        scheme: leaf.scheme,
+        role: Role::Viewer,
+        first_epoch: 0,
+        last_epoch: None,
+        time,
+    }
+}
+
+/// The new leaf of a member has to be the same user's and device's as the old one.
+fn authenticate_path(
+    previous: &GroupState,
+    facts: &CommitFacts,
+    leaf: &LeafFacts,
+    row: &RosterRow,
+) -> Result<Identity, CommitFault> {
+    // Judged when it was accepted: what has expired since is no reason to refuse its replacement.
+    let before = authenticate_row(previous, row, Occasion::Tree).ok();
+    let reference = Reference {
+        user: Some(row.user),
+        device: Some(row.device),
+        ..Reference::default()
+    };
+    authenticate_leaf(
+        previous,
+        leaf,
+        Occasion::CommitPath,
+        &reference,
+        facts.data.time,
+        before.as_ref(),
+    )
+}
+
+/// Authenticates a roster row's credential as of when the group accepted it, against the group's anchors.
+pub(crate) fn authenticate_row(
+    state: &GroupState,
+    row: &RosterRow,
+    occasion: Occasion,
+) -> Result<Identity, CommitFault> {
+    let reference = Reference {
+        user: Some(row.user),
+        device: Some(row.device),
+        anchors: &state.policy.trust.anchors,
+        ..Reference::default()
+    };
+    let presented = Presented {
+        credential_type: row.credential_type,
+        credential: row.credential.as_slice(),
+        scheme: row.scheme,
+        signature_key: row.key.as_slice(),
+    };
+    let time = state.roster.accepted_at(row);
+    authenticate(&presented, occasion, &reference, time, None).map_err(|_| CommitFault::Credential)
+}
+
+/// Authenticates a leaf that a commit or a group's creation brings.
+pub(crate) fn authenticate_leaf(
+    state: &GroupState,
+    leaf: &LeafFacts,
+    occasion: Occasion,
+    reference: &Reference<'_>,
+    time: UnixMs,
+    before: Option<&Identity>,
+) -> Result<Identity, CommitFault> {
+    if leaf.capable != 1 {
+        return Err(CommitFault::Capabilities);
+    }
+    if leaf.credential.len() > limits::CREDENTIAL_BYTES {
+        return Err(CommitFault::Limit);
+    }
+    let presented = Presented {
+        credential_type: leaf.credential_type,
+        credential: leaf.credential.as_slice(),
+        scheme: leaf.scheme,
+        signature_key: leaf.key.as_slice(),
+    };
+    let reference = Reference {
+        anchors: &state.policy.trust.anchors,
+        ..*reference
+    };
+    authenticate(&presented, occasion, &reference, time, before)
+        .map_err(|_| CommitFault::Credential)
+}

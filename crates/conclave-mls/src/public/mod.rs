@@ -1,0 +1,248 @@
+//! The service's side: a group's public state, which judges before it orders and holds no key.
+
+mod bundle;
+mod create;
+
+use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
+use conclave_proto::frame::JoinState;
+use conclave_proto::group::{GroupEntry, RootWrap};
+use conclave_proto::record::Record;
+use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
+use conclave_proto::{DeviceId, Head};
+use openmls::framing::ProcessedMessageContent;
+use openmls::group::{GroupId as MlsGroupId, PublicGroup, QueuedProposal};
+use openmls_traits::OpenMlsProvider;
+use tls_codec::{Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
+use zeroize::Zeroizing;
+
+pub use bundle::JudgedCommit;
+
+use crate::facts;
+use crate::message;
+use crate::provider::Provider;
+use crate::state::{EntryEffect, GROUP_STATE_BYTES, GroupState, ProposalFacts, ProposalVerdict};
+
+/// Version of the checkpoint encoding.
+const CHECKPOINT_VERSION: u16 = 1;
+/// Largest checkpoint in bytes.
+const CHECKPOINT_BYTES: usize = 3 * GROUP_STATE_BYTES;
+
+/// A group as the service knows it.
+///
+/// `judge_*` change nothing; `apply_*` take what was judged. In between, the service makes it durable. All calls for one group are made
+/// one after another.
+pub struct PublicGroupState {
+    provider: Provider,
+    tree: PublicGroup,
+    state: GroupState,
+    group_info: Vec<u8>,
+}
+
+impl std::fmt::Debug for PublicGroupState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublicGroupState")
+            .field("group", &self.state.group)
+            .field("epoch", &self.state.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A standalone proposal found good, for the position after the head it was judged at.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct JudgedProposal {
+    /// The entry to append to the group log.
+    pub entry: GroupEntry,
+    /// The device that goes.
+    pub device: DeviceId,
+    /// Public state with the entry appended.
+    pub next: GroupState,
+    judged_at: Head,
+    queued: QueuedProposal,
+}
+
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct StoredRow {
+    key: Bytes,
+    value: Bytes,
+}
+
+#[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct Checkpoint {
+    version: u16,
+    state: Bytes,
+    group_info: Bytes,
+    rows: Vec<StoredRow>,
+}
+
+impl PublicGroupState {
+    /// Everything, for the store.
+    #[must_use]
+    pub fn checkpoint(&self) -> Vec<u8> {
+        let rows = self.provider.overlay().rows();
+        encode(&Checkpoint {
+            version: CHECKPOINT_VERSION,
+            state: self.state.to_bytes().into(),
+            group_info: self.group_info.as_slice().into(),
+            rows: rows
+                .into_iter()
+                .map(|(key, value)| StoredRow {
+                    key: key.into(),
+                    value: value.as_slice().into(),
+                })
+                .collect(),
+        })
+    }
+
+    /// Reads a checkpoint. No clock is asked: a group whose members' key packages have long expired loads like any other.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is damaged.
+    pub fn restore(bytes: &[u8]) -> Result<Self, DecodeError> {
+        const WHAT: &str = "group checkpoint";
+        let damaged = DecodeError::Malformed { what: WHAT };
+        let stored: Checkpoint = decode(WHAT, bytes, CHECKPOINT_BYTES)?;
+        if stored.version != CHECKPOINT_VERSION {
+            return Err(damaged);
+        }
+        let state = GroupState::from_bytes(stored.state.as_slice())?;
+        let rows = stored
+            .rows
+            .into_iter()
+            .map(|row| (row.key.into_vec(), Zeroizing::new(row.value.into_vec())))
+            .collect();
+        let provider = Provider::new(rows);
+        let id = MlsGroupId::from_slice(state.group.as_bytes());
+        let tree = message::contained(|| PublicGroup::load(provider.storage(), &id))
+            .ok()
+            .and_then(Result::ok)
+            .flatten()
+            .filter(|tree| tree.group_context().epoch().as_u64() == state.epoch)
+            .ok_or(damaged)?;
+        Ok(Self {
+            provider,
+            tree,
+            state,
+            group_info: stored.group_info.into_vec(),
+        })
+    }
+
+    /// The public state.
+    #[must_use]
+    pub fn state(&self) -> &GroupState {
+        &self.state
+    }
+
+    /// GroupInfo of the current epoch (`MLSMessage`), as its committer made it.
+    #[must_use]
+    pub fn group_info(&self) -> &[u8] {
+        &self.group_info
+    }
+
+    /// Ratchet tree of the current epoch.
+    #[must_use]
+    pub fn tree(&self) -> Vec<u8> {
+        // The tree was read or built here, so it is within every bound of the encoding.
+        self.tree
+            .export_ratchet_tree()
+            .tls_serialize_detached()
+            .unwrap_or_default()
+    }
+
+    /// What joiners of the current epoch are handed beside their Welcome: call it right after the commit was applied. `wrap` is the one that
+    /// came with the commit; `entries` are the signed entries that created, closed and voided documents, in log order.
+    #[must_use]
+    pub fn join_state(&self, wrap: RootWrap, entries: Vec<Record>) -> JoinState {
+        JoinState {
+            group_state: self.state.to_bytes().into(),
+            frontier: self.state.frontier.clone(),
+            entries,
+            wrap,
+        }
+    }
+
+    /// Judges a signed entry from the device `connected`.
+    ///
+    /// # Errors
+    /// The answer to the device.
+    pub fn judge_entry(&self, record: &Record, connected: DeviceId) -> Result<EntryEffect, Refusal> {
+        if record.header.author.device != connected {
+            return Err(Refusal::Forbidden {
+                why: ForbiddenWhy::NotYours,
+            });
+        }
+        self.state.judge_entry(record)
+    }
+
+    /// Appends a judged entry.
+    pub fn apply_entry(&mut self, effect: &EntryEffect) {
+        self.state.apply_entry(effect);
+    }
+
+    /// Judges a standalone proposal (`MLSMessage`) from the device `connected`.
+    ///
+    /// # Errors
+    /// The answer to the device.
+    pub fn judge_proposal(
+        &self,
+        message: &[u8],
+        connected: DeviceId,
+    ) -> Result<JudgedProposal, Refusal> {
+        let (facts, queued) = self.verify_proposal(message).map_err(refuse)?;
+        if facts.device != connected {
+            return Err(Refusal::Forbidden {
+                why: ForbiddenWhy::NotYours,
+            });
+        }
+        let verdict = self.state.judge_proposal(&facts).map_err(refuse)?;
+        if verdict == ProposalVerdict::Void {
+            return Err(refuse(CommitFault::LastOwner));
+        }
+        let entry = GroupEntry::Proposal(message.into());
+        let mut next = self.state.clone();
+        next.apply_proposal(&facts, verdict, entry.leaf());
+        Ok(JudgedProposal {
+            entry,
+            device: facts.device,
+            next,
+            judged_at: self.state.head(),
+            queued,
+        })
+    }
+
+    fn verify_proposal(&self, message: &[u8]) -> Result<(ProposalFacts, QueuedProposal), CommitFault> {
+        let incoming = message::handshake(message)?;
+        let processed =
+            message::contained(|| self.tree.process_message(self.provider.crypto(), incoming))
+                .map_err(|_| CommitFault::Mls)?
+                .map_err(|_| CommitFault::Mls)?;
+        let ProcessedMessageContent::ProposalMessage(queued) = processed.into_content() else {
+            return Err(CommitFault::ProposalKind);
+        };
+        let facts = facts::proposal_facts(&self.tree, &self.state, &queued)?;
+        Ok((facts, *queued))
+    }
+
+    /// Appends a judged proposal.
+    ///
+    /// # Errors
+    /// [`Refusal::Storage`] when the log has moved on since it was judged; nothing was changed.
+    pub fn apply_proposal(&mut self, judged: JudgedProposal) -> Result<(), Refusal> {
+        if judged.judged_at != self.state.head() {
+            return Err(Refusal::Storage);
+        }
+        self.tree
+            .add_proposal(self.provider.storage(), judged.queued)
+            .map_err(|_| Refusal::Storage)?;
+        self.state = judged.next;
+        Ok(())
+    }
+}
+
+/// The answer to whoever sent something with this fault.
+pub(crate) fn refuse(fault: CommitFault) -> Refusal {
+    match fault {
+        CommitFault::PendingOmitted => Refusal::ProposalPending,
+        fault => Refusal::BadCommit { fault },
+    }
+}

@@ -1,0 +1,233 @@
+//! The public state of a group: a pure function of its log, computed alike by the service and every member.
+
+mod codec;
+mod entries;
+mod proposals;
+
+use std::collections::BTreeMap;
+
+use conclave_proto::group::RootWrap;
+use conclave_proto::policy::{GroupPolicy, JoinerAccess, Role};
+use conclave_proto::record::CloseReason;
+use conclave_proto::refusal::CommitFault;
+use conclave_proto::{DeviceId, DocumentId, Frontier, GroupId, Hash, Head, UnixMs, UserId, limits};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+pub(crate) use codec::StateParts;
+pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION};
+pub use entries::EntryEffect;
+pub use proposals::{ProposalFacts, ProposalVerdict};
+
+use crate::roster::{Roster, RosterRow, verify_signature};
+
+/// Kind of a standalone proposal.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
+#[repr(u8)]
+pub enum ProposalKind {
+    /// SelfRemove: the device leaves.
+    Leave = 1,
+    /// Remove, proposed by the service.
+    Remove = 2,
+}
+
+/// A standalone proposal that the next commit has to cover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct PendingProposal {
+    /// Position in the group log.
+    pub seq: u64,
+    /// Its leaf.
+    pub leaf: Hash,
+    /// Its kind.
+    pub kind: ProposalKind,
+    /// The device that goes.
+    pub device: DeviceId,
+}
+
+/// A document of the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DocumentEntry {
+    /// Code of its CRDT kind.
+    pub crdt: u8,
+    /// Epoch of the entry that created it.
+    pub created_epoch: u64,
+    /// Why it was closed, if it was.
+    pub closed: Option<CloseReason>,
+}
+
+/// Public state of a group.
+///
+/// Change it only through `apply_*`, after the matching `judge_*` said yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupState {
+    /// The group.
+    pub group: GroupId,
+    /// Current MLS epoch.
+    pub epoch: u64,
+    /// Policy in force.
+    pub policy: GroupPolicy,
+    /// Who was and is a member.
+    pub roster: Roster,
+    /// Time of the newest commit.
+    pub last_time: UnixMs,
+    /// Proposals that the next commit has to cover, in log order.
+    pub pending: Vec<PendingProposal>,
+    /// All documents ever created.
+    pub documents: BTreeMap<DocumentId, DocumentEntry>,
+    /// Records declared void, in log order.
+    pub voided: Vec<(DocumentId, Hash)>,
+    /// Epoch that began with the newest removal whose rotation is not reported complete; 0 when none.
+    pub rotating_since: u64,
+    /// Right edge of the group log.
+    pub frontier: Frontier,
+    /// Size of the log right after the commit that began this epoch.
+    pub epoch_start: u64,
+    /// Roots of the log for the sizes `epoch_start ..= frontier.size()`.
+    pub epoch_log_roots: Vec<Hash>,
+    /// Leaf of the commit that began this epoch; zero in epoch 0.
+    pub begun_by: Hash,
+}
+
+impl GroupState {
+    /// State of a group in epoch 0, with its creator.
+    pub(crate) fn genesis(group: GroupId, policy: GroupPolicy, creator: RosterRow) -> Self {
+        let frontier = Frontier::new();
+        Self {
+            group,
+            epoch: 0,
+            policy,
+            last_time: creator.time,
+            roster: Roster::genesis(vec![creator]),
+            pending: Vec::new(),
+            documents: BTreeMap::new(),
+            voided: Vec::new(),
+            rotating_since: 0,
+            epoch_start: 0,
+            epoch_log_roots: vec![frontier.root()],
+            frontier,
+            begun_by: Hash::ZERO,
+        }
+    }
+
+    /// Head of the group log.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        Head {
+            size: self.frontier.size(),
+            root: self.frontier.root(),
+        }
+    }
+
+    /// Root of the log's first `size` entries, for sizes since the epoch began.
+    #[must_use]
+    pub fn root_at(&self, size: u64) -> Option<Hash> {
+        let at = usize::try_from(size.checked_sub(self.epoch_start)?).ok()?;
+        self.epoch_log_roots.get(at).copied()
+    }
+
+    /// Whether `head` is a true prefix of the log, not older than the commit that began the epoch.
+    #[must_use]
+    pub fn has_prefix(&self, head: &Head) -> bool {
+        self.root_at(head.size) == Some(head.root)
+    }
+
+    /// The device's row in `epoch`.
+    #[must_use]
+    pub fn row(&self, device: &DeviceId, epoch: u64) -> Option<&RosterRow> {
+        self.roster.row(device, epoch)
+    }
+
+    /// The members' rows.
+    pub fn current_rows(&self) -> impl Iterator<Item = &RosterRow> {
+        self.roster.current()
+    }
+
+    /// Role of a member's device now.
+    #[must_use]
+    pub fn role_of(&self, device: &DeviceId) -> Option<Role> {
+        self.roster.current_row(device).map(|row| row.role)
+    }
+
+    /// Role of a user now; none where no device of the user is a member.
+    #[must_use]
+    pub fn role_of_user(&self, user: &UserId) -> Option<Role> {
+        self.current_rows()
+            .find(|row| row.user == *user)
+            .map(|row| row.role)
+    }
+
+    /// Whether the device is a member now.
+    #[must_use]
+    pub fn is_member(&self, device: &DeviceId) -> bool {
+        self.roster.current_row(device).is_some()
+    }
+
+    /// Whether the device was removed and not added since.
+    #[must_use]
+    pub fn is_tombstoned(&self, device: &DeviceId) -> bool {
+        self.roster.tombstones().contains(device)
+    }
+
+    /// Hash of the roster.
+    #[must_use]
+    pub fn roster_hash(&self) -> Hash {
+        self.roster.hash()
+    }
+
+    /// The member with this signature key.
+    #[must_use]
+    pub fn row_by_key(&self, key: &[u8]) -> Option<&RosterRow> {
+        self.current_rows().find(|row| row.key.as_slice() == key)
+    }
+
+    /// Whether every member's device belongs to this user.
+    #[must_use]
+    pub fn is_alone(&self, user: &UserId) -> bool {
+        self.current_rows().all(|row| row.user == *user)
+    }
+
+    /// Judges a root wrap for the current epoch: what it states, who signed it, and that it is sealed only where joiners may read.
+    ///
+    /// # Errors
+    /// [`CommitFault::Wrap`].
+    pub fn judge_wrap(&self, wrap: &RootWrap) -> Result<(), CommitFault> {
+        let statement = &wrap.statement;
+        let row = self
+            .roster
+            .current_row(&wrap.signer)
+            .ok_or(CommitFault::Wrap)?;
+        let sealed_bytes = statement.ciphertext.len();
+        let nothing_sealed_needed = self.policy.joiner_access == JoinerAccess::FromJoin;
+        if statement.group != self.group
+            || statement.epoch != self.epoch
+            || statement.commit != self.begun_by
+            || statement.roster != self.roster_hash()
+            || sealed_bytes > limits::WRAP_BYTES
+            || (nothing_sealed_needed && sealed_bytes > 0)
+        {
+            return Err(CommitFault::Wrap);
+        }
+        verify_signature(
+            row,
+            conclave_proto::group::WRAP_LABEL,
+            &statement.signed_bytes(),
+            &wrap.signature,
+        )
+        .map_err(|_| CommitFault::Wrap)
+    }
+
+    /// Appends the leaf of an entry that does not begin an epoch.
+    pub(crate) fn push_leaf(&mut self, leaf: Hash) {
+        self.frontier.push(leaf);
+        self.epoch_log_roots.push(self.frontier.root());
+    }
+
+    /// Appends the leaf of the commit whose judgement gave this state ([`crate::judge_commit`]): the epoch begins here.
+    pub fn begin_epoch(&mut self, leaf: Hash) {
+        self.frontier.push(leaf);
+        self.epoch_start = self.frontier.size();
+        self.epoch_log_roots = vec![self.frontier.root()];
+        self.begun_by = leaf;
+    }
+}

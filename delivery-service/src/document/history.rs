@@ -1,0 +1,198 @@
+//! History for one listener: from a position to the end of the log, in order, and from there on live, without a gap or a repetition.
+//!
+//! Only positions below the document's published size are read, and the step from history to live is taken under the document's lock when
+//! nothing is left: whatever is published later is pushed by whoever publishes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sqlx::SqliteConnection;
+
+use super::channel::Channel;
+use super::encode::{Elided, deliver, new_author, put_elided, put_leaf, put_whole};
+use super::rows::{self, Kept, LogRow};
+use super::{Document, Listener, Own};
+use crate::hub::Conn;
+use crate::limits;
+use crate::store::{OpError, StoreError};
+
+/// Starts reading for a listener, which must not be live.
+pub(crate) fn start(document: &Arc<Document>, listener: &Listener, from: u64) {
+    let conn = listener.conn.clone();
+    let channel = listener.channel.clone();
+    let tasks = document.env.tasks.clone();
+    tasks.spawn(async move { run(conn, channel, from).await });
+}
+
+/// Reads until the listener is live, gone, or reading fails.
+pub(crate) async fn run(conn: Arc<Conn>, channel: Arc<Channel>, from: u64) {
+    let mut cursor = from;
+    loop {
+        let Some(window) = window(&channel, cursor) else { return };
+        match deliver_window(&conn, &channel, &window).await {
+            Ok(Some(next)) => cursor = next,
+            Ok(None) => return,
+            Err(error) => {
+                // The client comes back and resumes by head.
+                let refusal = OpError::from(error).into_refusal();
+                conn.outbox.close(refusal, limits::SLOW_CONSUMER_RETRY_MS);
+                return;
+            }
+        }
+    }
+}
+
+/// A stretch of published history.
+struct Window {
+    from: u64,
+    end: u64,
+    own: BTreeMap<u64, Own>,
+}
+
+/// The next stretch to read. None when there is nothing left, in which case the listener is live now, or when it is gone.
+fn window(channel: &Arc<Channel>, cursor: u64) -> Option<Window> {
+    let document = &channel.document;
+    let mut live = document.live();
+    let size = live.roots.size();
+    let announcements: Vec<Bytes> = {
+        let known = live.listener(channel)?.announced;
+        live.authors
+            .iter()
+            .skip(known)
+            .map(|author| new_author(document.number, *author))
+            .collect()
+    };
+    let authors = live.authors.len();
+    let listener = live.listener(channel)?;
+    // Whoever wrote what is read now was published with it.
+    for frame in announcements {
+        listener.conn.outbox.push(frame);
+    }
+    listener.announced = authors;
+    if cursor >= size {
+        listener.live = true;
+        return None;
+    }
+    let end = size.min(cursor.saturating_add(u64::from(limits::BACKLOG_ROWS)));
+    let later = listener.own.split_off(&end);
+    let own = std::mem::replace(&mut listener.own, later);
+    Some(Window { from: cursor, end, own })
+}
+
+/// Sends a stretch. Gives where to continue; none when the connection is gone.
+async fn deliver_window(
+    conn: &Conn,
+    channel: &Channel,
+    window: &Window,
+) -> Result<Option<u64>, StoreError> {
+    let document = &channel.document;
+    let mut reads = document.env.reads.acquire().await?;
+    let found = rows::log(&mut reads, document.row, window.from, window.end, limits::BACKLOG_ROWS).await?;
+    let mut batch = Batch::new(document.number, window.from);
+    let mut skip_until = 0;
+    for row in &found {
+        if row.seq < skip_until {
+            continue;
+        }
+        if let Some(own) = window.own.get(&row.seq) {
+            skip_until = row.seq.saturating_add(own.count);
+            let ready = batch.take(skip_until);
+            if !send(conn, ready).await || !conn.outbox.send(own.frame.clone()).await {
+                return Ok(None);
+            }
+            continue;
+        }
+        put(&mut reads, channel, row, &mut batch.body).await?;
+        batch.count += 1;
+        if batch.is_full() && !send(conn, batch.take(row.seq.saturating_add(1))).await {
+            return Ok(None);
+        }
+    }
+    // The connection to the database is not kept while a slow client takes its time.
+    drop(reads);
+    if !send(conn, batch.take(window.end)).await {
+        return Ok(None);
+    }
+    // The window is cut off at its end even where own records reach beyond it.
+    let read = found.last().map_or(window.end, |row| row.seq.saturating_add(1));
+    Ok(Some(read.max(skip_until)))
+}
+
+async fn send(conn: &Conn, frame: Option<Bytes>) -> bool {
+    match frame {
+        Some(frame) => conn.outbox.send(frame).await,
+        None => true,
+    }
+}
+
+/// Records gathered for one frame.
+struct Batch {
+    channel: u64,
+    first_seq: u64,
+    body: Vec<u8>,
+    count: usize,
+}
+
+impl Batch {
+    fn new(channel: u64, first_seq: u64) -> Self {
+        Self { channel, first_seq, body: Vec::new(), count: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.body.len() >= limits::BACKLOG_FRAME_BYTES
+            || self.count >= conclave_proto::limits::RECORDS_PER_FRAME
+    }
+
+    /// The frame so far; the next one begins at `next`.
+    fn take(&mut self, next: u64) -> Option<Bytes> {
+        let frame = (self.count > 0).then(|| deliver(self.channel, self.first_seq, &[&self.body]));
+        self.body.clear();
+        self.count = 0;
+        self.first_seq = next;
+        frame
+    }
+}
+
+/// Appends one position as this receiver needs it.
+async fn put(
+    reads: &mut SqliteConnection,
+    channel: &Channel,
+    row: &LogRow,
+    out: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    let start = &channel.start;
+    let chained = row.author.zip(row.sealed.as_deref());
+    if let Some((author, sealed)) = chained
+        && row.seen >= start.proof_below
+    {
+        let head = Elided {
+            kind: row.kind,
+            author,
+            epoch: row.epoch,
+            seen_back: row.seq.saturating_sub(row.seen),
+            hint: row.hint,
+        };
+        put_elided(out, head, sealed);
+        return Ok(());
+    }
+    // The base itself, and what it replaced, are known by their leaves: their content is in the base.
+    let replaced = row.kind == 3 && start.base_seq.is_some_and(|base| row.seq <= base);
+    if replaced {
+        put_leaf(out, row.leaf);
+        return Ok(());
+    }
+    let document: &Document = &channel.document;
+    match rows::whole(reads, &document.group, &document.id, document.row, row.seq).await? {
+        Some(Kept::Whole(record)) => {
+            let proof = if row.seen < start.proof_below {
+                rows::consistency(reads, document.row, row.seen, start.proof_to).await?
+            } else {
+                Vec::new()
+            };
+            put_whole(out, *record, proof);
+        }
+        Some(Kept::Leaf(_)) | None => put_leaf(out, row.leaf),
+    }
+    Ok(())
+}

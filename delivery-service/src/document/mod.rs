@@ -1,0 +1,183 @@
+//! Documents: one ordered log each.
+//!
+//! A [`Document`] in memory holds what every append needs (head, newest roots, authors) and who is listening. It only ever shows durable
+//! state: it advances after the commit, in the order of the log.
+
+pub(crate) mod append;
+pub(crate) mod channel;
+pub(crate) mod encode;
+pub(crate) mod history;
+pub(crate) mod open;
+pub(crate) mod publish;
+pub(crate) mod roots;
+pub(crate) mod rows;
+pub(crate) mod snapshot;
+pub(crate) mod table;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use conclave_proto::record::RecordHeader;
+use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, Refusal};
+
+use self::channel::Channel;
+use self::roots::Roots;
+use crate::env::Env;
+use crate::hub::Conn;
+use crate::store::OpError;
+
+/// A document in memory.
+pub(crate) struct Document {
+    pub(crate) env: Arc<Env>,
+    /// Its row in the database.
+    pub(crate) row: i64,
+    pub(crate) group: GroupId,
+    pub(crate) id: DocumentId,
+    /// Number of its channel on every connection.
+    pub(crate) number: u64,
+    live: Mutex<Live>,
+}
+
+/// What changes.
+pub(crate) struct Live {
+    pub(crate) roots: Roots,
+    pub(crate) authors: Vec<Author>,
+    pub(crate) active: Active,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+/// The active snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Active {
+    pub(crate) seq: u64,
+    pub(crate) covered: u64,
+}
+
+/// A connection that has the document open.
+pub(crate) struct Listener {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) channel: Arc<Channel>,
+    /// Whether it has everything and gets records as they come. Otherwise a task is reading history for it.
+    pub(crate) live: bool,
+    /// Authors that it was told about.
+    pub(crate) announced: usize,
+    /// Positions of its own records that were accepted while it was reading history, with what to send instead of them.
+    pub(crate) own: BTreeMap<u64, Own>,
+}
+
+/// What a connection gets in place of its own records.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) count: u64,
+    pub(crate) frame: Bytes,
+}
+
+impl Live {
+    pub(crate) fn head(&self) -> Head {
+        Head { size: self.roots.size(), root: self.roots.newest() }
+    }
+
+    pub(crate) fn listener(&mut self, channel: &Arc<Channel>) -> Option<&mut Listener> {
+        self.listeners.iter_mut().find(|listener| Arc::ptr_eq(&listener.channel, channel))
+    }
+}
+
+impl Document {
+    pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends delivery to a channel.
+    pub(crate) fn leave(&self, channel: &Arc<Channel>) {
+        self.live().listeners.retain(|listener| !Arc::ptr_eq(&listener.channel, channel));
+    }
+
+    /// The root of the first `size` records, from memory or the database. None when there are fewer.
+    pub(crate) async fn root_at(&self, size: u64) -> Result<Option<Hash>, OpError> {
+        {
+            let live = self.live();
+            if size > live.roots.size() {
+                return Ok(None);
+            }
+            if let Some(root) = live.roots.get(size) {
+                return Ok(Some(root));
+            }
+        }
+        let mut conn = self.env.reads.acquire().await?;
+        Ok(Some(rows::root_at(&mut conn, self.row, size).await?))
+    }
+
+    /// Refuses unless this is a head that the log had.
+    pub(crate) async fn ensure_prefix(&self, head: &Head, otherwise: Refusal) -> Result<(), OpError> {
+        if self.root_at(head.size).await? == Some(head.root) {
+            Ok(())
+        } else {
+            Err(otherwise.into())
+        }
+    }
+}
+
+/// The documents in memory. Each stays as long as anybody uses it.
+#[derive(Default)]
+pub(crate) struct Documents {
+    known: Mutex<HashMap<(GroupId, DocumentId), Weak<Document>>>,
+    /// Held while a document is read: while somebody reads, nobody else puts an older or newer copy in its place.
+    loading: tokio::sync::Mutex<()>,
+    numbers: AtomicU64,
+}
+
+impl Documents {
+    fn known(&self, key: &(GroupId, DocumentId)) -> Option<Arc<Document>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(key).and_then(Weak::upgrade)
+    }
+
+    /// The document, from memory or the database.
+    pub(crate) async fn get(
+        &self,
+        env: &Arc<Env>,
+        group: GroupId,
+        id: DocumentId,
+    ) -> Result<Arc<Document>, OpError> {
+        let key = (group, id);
+        if let Some(document) = self.known(&key) {
+            return Ok(document);
+        }
+        let _loading = self.loading.lock().await;
+        if let Some(document) = self.known(&key) {
+            return Ok(document);
+        }
+        let mut conn = env.reads.acquire().await?;
+        let stored = rows::load(&mut conn, &group, &id).await?.ok_or(Refusal::UnknownDocument)?;
+        let header: RecordHeader = stored.snapshot_header;
+        let covered = snapshot::covered(&header).size;
+        let document = Arc::new(Document {
+            env: env.clone(),
+            row: stored.row,
+            group,
+            id,
+            // Numbers say nothing but the order in which documents were first used in this process.
+            number: self.numbers.fetch_add(1, Ordering::Relaxed),
+            live: Mutex::new(Live {
+                roots: Roots::new(stored.head.size, stored.head.root),
+                authors: stored.authors,
+                active: Active { seq: stored.snapshot_seq, covered },
+                listeners: Vec::new(),
+            }),
+        });
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Now and then, so that it costs little in all.
+        if known.len().is_power_of_two() {
+            known.retain(|_, document| document.strong_count() > 0);
+        }
+        known.insert(key, Arc::downgrade(&document));
+        Ok(document)
+    }
+
+    /// Forgets everything: it is not known what is durable.
+    pub(crate) fn clear(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}

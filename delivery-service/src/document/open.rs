@@ -1,0 +1,166 @@
+//! Opening a document, and reading whole records of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use conclave_proto::codec::{Varint, encode};
+use conclave_proto::frame::{Answer, BaseSnapshot, DeliveredRecord, OpenedDocument, ServiceFrame};
+use conclave_proto::record::CloseReason;
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Author, DocumentId, GroupId, InstanceId, Refusal};
+
+use super::channel::{Channel, Start};
+use super::rows::{self, Kept};
+use super::{Document, Listener, history};
+use crate::group::Group;
+use crate::hub::Conn;
+use crate::limits;
+use crate::store::OpError;
+
+/// What a client asks to open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) instance: InstanceId,
+    pub(crate) from: Option<u64>,
+}
+
+/// Opens a document on a connection: answers the request, then delivers. An already open channel of the document is replaced.
+pub(crate) async fn open(
+    conn: &Arc<Conn>,
+    group: &Arc<Group>,
+    document: &Arc<Document>,
+    opening: Opening,
+    request: Varint,
+) -> Result<(), OpError> {
+    let author = Author { device: conn.device, instance: opening.instance };
+    let chain = {
+        let mut reads = document.env.reads.acquire().await?;
+        ensure_readable(&mut reads, document).await?;
+        rows::chain(&mut reads, document.row, &author).await?
+    };
+    if let Some(old) = conn.remove_channel(document.number) {
+        document.leave(&old);
+    }
+    let (channel, mut opened) = {
+        let mut live = document.live();
+        let head = live.head();
+        let active = live.active;
+        let start = match opening.from {
+            Some(from) if from > head.size => {
+                return Err(Refusal::BadRecord { fault: RecordFault::SeenHead }.into());
+            }
+            // Its own base is older than the active snapshot, so roots from there on are known to it, and that of `from` surely is.
+            Some(from) => Start {
+                from,
+                base_seq: None,
+                proof_below: from.min(active.covered),
+                proof_to: from,
+            },
+            None => Start {
+                from: active.covered,
+                base_seq: Some(active.seq),
+                proof_below: active.covered,
+                proof_to: active.covered,
+            },
+        };
+        let channel =
+            Arc::new(Channel::new(document.clone(), group.clone(), author, start, chain));
+        conn.insert_channel(channel.clone())?;
+        let opened = OpenedDocument {
+            channel: Varint(document.number),
+            head,
+            from: start.from,
+            base: None,
+            authors: live.authors.clone(),
+            own_next_clock: chain.0,
+            own_last: chain.1,
+        };
+        let announced = live.authors.len();
+        live.listeners.push(Listener {
+            conn: conn.clone(),
+            channel: channel.clone(),
+            live: false,
+            announced,
+            own: std::collections::BTreeMap::new(),
+        });
+        (channel, opened)
+    };
+    if let Some(seq) = channel.start.base_seq {
+        opened.base = match base(document, seq).await {
+            Ok(base) => Some(base),
+            Err(error) => {
+                conn.remove_channel(document.number);
+                document.leave(&channel);
+                return Err(error);
+            }
+        };
+    }
+    let frame = ServiceFrame::Response { id: request, answer: Answer::Opened(opened) };
+    if conn.outbox.send(Bytes::from(encode(&frame))).await {
+        let from = channel.start.from;
+        let conn = conn.clone();
+        document.env.tasks.spawn(async move { history::run(conn, channel, from).await });
+    }
+    Ok(())
+}
+
+/// Archived documents stay readable; deleted ones do not.
+async fn ensure_readable(
+    reads: &mut sqlx::SqliteConnection,
+    document: &Document,
+) -> Result<(), OpError> {
+    let (closed,): (Option<i64>,) = sqlx::query_as("SELECT closed FROM documents WHERE id = ?")
+        .bind(document.row)
+        .fetch_one(reads)
+        .await?;
+    if closed == Some(i64::from(CloseReason::Deleted as u8)) {
+        return Err(Refusal::DocumentClosed.into());
+    }
+    Ok(())
+}
+
+async fn base(document: &Document, seq: u64) -> Result<BaseSnapshot, OpError> {
+    let mut reads = document.env.reads.acquire().await?;
+    match rows::whole(&mut reads, &document.group, &document.id, document.row, seq).await? {
+        Some(Kept::Whole(record)) => Ok(BaseSnapshot { seq, record: *record }),
+        _ => Err(crate::store::StoreError::Corrupt { what: "active snapshot" }.into()),
+    }
+}
+
+/// Whole records from `from` on.
+pub(crate) async fn records(
+    document: &Document,
+    from: u64,
+    count: u32,
+) -> Result<Answer, OpError> {
+    let mut reads = document.env.reads.acquire().await?;
+    ensure_readable(&mut reads, document).await?;
+    let size = document.live().roots.size();
+    let end = size.min(from.saturating_add(u64::from(count.min(limits::RECORDS_PER_ANSWER))));
+    let mut records = Vec::new();
+    let mut bytes = 0usize;
+    for seq in from..end {
+        let kept =
+            rows::whole(&mut reads, &document.group, &document.id, document.row, seq).await?;
+        let record = match kept {
+            Some(Kept::Whole(record)) => {
+                bytes = bytes.saturating_add(record.sealed.ciphertext.len());
+                DeliveredRecord::Whole { record: *record, proof: Vec::new() }
+            }
+            Some(Kept::Leaf(leaf)) => DeliveredRecord::Leaf(leaf),
+            None => break,
+        };
+        records.push(record);
+        if bytes >= limits::RECORDS_ANSWER_BYTES {
+            break;
+        }
+    }
+    Ok(Answer::Records { first_seq: from, records })
+}
+
+/// Names of a document on the wire.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DocumentName {
+    pub(crate) group: GroupId,
+    pub(crate) document: DocumentId,
+}

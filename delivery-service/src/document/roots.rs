@@ -1,0 +1,73 @@
+//! The newest roots of a document's log, in memory.
+
+use std::collections::VecDeque;
+
+use conclave_proto::Hash;
+use conclave_proto::merkle::empty_root;
+
+use crate::limits;
+
+/// Roots of the newest sizes, up to a bound; older ones are read from the database.
+#[derive(Debug)]
+pub(crate) struct Roots {
+    /// Size of the log.
+    size: u64,
+    /// Roots of the sizes up to and including `size`, the newest last.
+    recent: VecDeque<Hash>,
+}
+
+impl Roots {
+    /// Knows only the root of the current size.
+    pub(crate) fn new(size: u64, root: Hash) -> Self {
+        Self { size, recent: VecDeque::from([root]) }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The root over everything.
+    pub(crate) fn newest(&self) -> Hash {
+        self.recent.back().copied().unwrap_or_else(empty_root)
+    }
+
+    /// One record more.
+    pub(crate) fn push(&mut self, root: Hash) {
+        self.size = self.size.saturating_add(1);
+        self.recent.push_back(root);
+        if self.recent.len() > limits::ROOTS_IN_MEMORY {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The root of the first `size` records, if it is in memory.
+    pub(crate) fn get(&self, size: u64) -> Option<Hash> {
+        if size == 0 {
+            return Some(empty_root());
+        }
+        let back = usize::try_from(self.size.checked_sub(size)?).ok()?;
+        let at = self.recent.len().checked_sub(1)?.checked_sub(back)?;
+        self.recent.get(at).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept() {
+        let root = |n: u64| Hash([u8::try_from(n % 251).unwrap(); 32]);
+        let mut roots = Roots::new(3, root(3));
+        for size in 4..3000 {
+            roots.push(root(size));
+        }
+        assert_eq!(roots.size(), 2999);
+        assert_eq!(roots.newest(), root(2999));
+        assert_eq!(roots.get(2999), Some(root(2999)));
+        assert_eq!(roots.get(2500), Some(root(2500)));
+        assert_eq!(roots.get(3000), None);
+        assert_eq!(roots.get(3), None);
+        assert_eq!(roots.get(0), Some(empty_root()));
+    }
+}

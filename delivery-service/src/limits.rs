@@ -1,0 +1,61 @@
+//! Limits of the service itself; those of the protocol are in [`conclave_proto::limits`]. Units are in the names.
+
+use std::time::Duration;
+
+/// Jobs that may wait for the writer.
+pub const WRITER_QUEUE_JOBS: usize = 4096;
+/// Most jobs in one transaction.
+pub const WRITER_BATCH_JOBS: usize = 1024;
+/// Bytes after which a transaction takes no further job.
+pub const WRITER_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// Committed transactions that may wait to be published.
+pub const PUBLISH_QUEUE_BATCHES: usize = 4;
+/// Read connections to the database.
+pub const READ_CONNECTIONS: u32 = 4;
+/// How long a connection to the database waits for another process's lock.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Frames that may wait for one connection before it counts as a slow consumer.
+pub const OUTBOX_FRAMES: usize = 4096;
+/// Bytes that may wait for one connection before it counts as a slow consumer.
+pub const OUTBOX_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that may wait for one connection before history and answers wait in their turn.
+pub const OUTBOX_BACKLOG_BYTES: usize = 512 * 1024;
+/// How long one write to a socket may take.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the last frames may take once a connection is being closed.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause that a slow consumer is asked to make, in milliseconds.
+pub const SLOW_CONSUMER_RETRY_MS: u64 = 1_000;
+/// Pause that clients are asked to make when the service stops, in milliseconds; each adds its own jitter.
+pub const SHUTDOWN_RETRY_MS: u64 = 500;
+/// How long a stop may take before the rest is cut off.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Read buffer of a WebSocket, in bytes.
+pub const SOCKET_READ_BYTES: usize = 8 * 1024;
+/// Bytes that a WebSocket gathers before it writes.
+pub const SOCKET_WRITE_BYTES: usize = 16 * 1024;
+/// Requests of one connection that may be under way.
+pub const CONCURRENT_REQUESTS: usize = 32;
+/// Frames larger than one WebSocket message that may be assembled at once, over all connections.
+pub const LARGE_FRAMES: usize = 16;
+
+/// Bytes of history in one frame.
+pub const BACKLOG_FRAME_BYTES: usize = 128 * 1024;
+/// Rows of history read at once.
+pub const BACKLOG_ROWS: u32 = 512;
+/// Most records in one answer to a request for whole records.
+pub const RECORDS_PER_ANSWER: u32 = 1024;
+/// Bytes after which an answer with whole records takes no further record.
+pub const RECORDS_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// Roots of a document's log kept in memory.
+pub const ROOTS_IN_MEMORY: usize = 1024;
+/// Groups kept in memory while nobody uses them.
+pub const IDLE_GROUPS: usize = 256;
+/// Largest key package in bytes.
+pub const KEY_PACKAGE_BYTES: usize = 64 * 1024;
+/// Largest device list in bytes.
+pub const DEVICE_LIST_BYTES: usize = 256 * 1024;
+/// Largest origin or token in a login, in bytes.
+pub const LOGIN_FIELD_BYTES: usize = 1024;

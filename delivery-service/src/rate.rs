@@ -1,0 +1,131 @@
+//! Token buckets: how often a device may ask, and how often a group may renew leaves.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+
+use conclave_proto::{Refusal, UnixMs};
+
+/// Keys after which buckets that are full again are forgotten.
+const SWEEP_KEYS: usize = 4096;
+
+/// One bucket's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// Tokens of a full bucket.
+    pub burst: u64,
+    /// Tokens that come back in a minute.
+    pub per_minute: u64,
+}
+
+impl Bucket {
+    /// A bucket.
+    #[must_use]
+    pub const fn new(burst: u64, per_minute: u64) -> Self {
+        Self { burst, per_minute }
+    }
+}
+
+/// Named rates. Each is counted by device, but self-updates, which are counted by group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Requests of any kind.
+    pub requests: Bucket,
+    /// Appended records.
+    pub records: Bucket,
+    /// Appended and uploaded bytes.
+    pub bytes: Bucket,
+    /// Key packages taken from other users.
+    pub claims: Bucket,
+    /// Commits that change nothing but the author's own leaf.
+    pub self_updates: Bucket,
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self {
+            requests: Bucket::new(2_000, 30_000),
+            records: Bucket::new(100_000, 600_000),
+            bytes: Bucket::new(512 * 1024 * 1024, 1024 * 1024 * 1024),
+            claims: Bucket::new(500, 600),
+            self_updates: Bucket::new(30, 12),
+        }
+    }
+}
+
+/// Levels are counted in 60,000ths of a token, so that a millisecond adds a whole number.
+const UNITS: u64 = 60_000;
+
+struct Level {
+    units: u64,
+    at: UnixMs,
+}
+
+/// Buckets of one shape, one for each key.
+pub(crate) struct Buckets<K> {
+    shape: Option<Bucket>,
+    levels: Mutex<HashMap<K, Level>>,
+}
+
+impl<K: Hash + Eq> Buckets<K> {
+    /// Full buckets of this shape; none never refuses.
+    pub(crate) fn new(shape: Option<Bucket>) -> Self {
+        Self { shape, levels: Mutex::new(HashMap::new()) }
+    }
+
+    /// Takes `tokens`. What is larger than the bucket passes when it is full.
+    pub(crate) fn take(&self, key: K, tokens: u64, now: UnixMs) -> Result<(), Refusal> {
+        let Some(shape) = self.shape else {
+            return Ok(());
+        };
+        let full = shape.burst.saturating_mul(UNITS);
+        let wanted = tokens.saturating_mul(UNITS).min(full);
+        let refill = |level: &Level| {
+            let gained = now.since_ms(level.at).saturating_mul(shape.per_minute);
+            level.units.saturating_add(gained).min(full)
+        };
+        let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        if levels.len() >= SWEEP_KEYS {
+            levels.retain(|_, level| refill(level) < full);
+        }
+        let level = levels.entry(key).or_insert(Level { units: full, at: now });
+        level.units = refill(level);
+        level.at = now;
+        if level.units < wanted {
+            let missing = wanted - level.units;
+            let retry_after_ms = missing.div_ceil(shape.per_minute.max(1));
+            return Err(Refusal::RateLimited { retry_after_ms });
+        }
+        level.units -= wanted;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_empties_and_says_when_to_come_back() {
+        let buckets = Buckets::new(Some(Bucket::new(2, 60)));
+        assert!(buckets.take("a", 1, UnixMs(0)).is_ok());
+        assert!(buckets.take("a", 1, UnixMs(0)).is_ok());
+        assert_eq!(
+            buckets.take("a", 1, UnixMs(0)),
+            Err(Refusal::RateLimited { retry_after_ms: 1000 })
+        );
+        assert!(buckets.take("b", 1, UnixMs(0)).is_ok());
+        assert!(buckets.take("a", 1, UnixMs(999)).is_err());
+        assert!(buckets.take("a", 1, UnixMs(1000)).is_ok());
+        // A clock that goes back gives nothing and takes nothing.
+        assert!(buckets.take("a", 1, UnixMs(0)).is_err());
+    }
+
+    #[test]
+    fn what_is_larger_than_the_bucket_needs_a_full_one() {
+        let buckets = Buckets::new(Some(Bucket::new(2, 60)));
+        assert!(buckets.take("a", 100, UnixMs(0)).is_ok());
+        assert!(buckets.take("a", 100, UnixMs(1999)).is_err());
+        assert!(buckets.take("a", 100, UnixMs(2000)).is_ok());
+    }
+}

@@ -1,0 +1,108 @@
+//! Opening a data directory: lock, migrations, connections.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+
+use super::StoreError;
+use crate::config::Durability;
+use crate::limits;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// File that holds the database, in the data directory.
+const DATABASE_FILE: &str = "service.sqlite";
+/// File whose lock says that a service runs on the data directory.
+const LOCK_FILE: &str = "lock";
+/// The service holds few distinct statements; rows come in a few batch sizes.
+const STATEMENTS: usize = 256;
+
+/// Holds the data directory while it lives.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _file: File,
+}
+
+/// Takes the data directory for this process, creating it where needed.
+pub(crate) fn lock(directory: &Path) -> Result<Arc<DirectoryLock>, StoreError> {
+    create_private(directory).map_err(StoreError::Directory)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join(LOCK_FILE))
+        .map_err(StoreError::Directory)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Arc::new(DirectoryLock { _file: file })),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
+        Err(TryLockError::Error(error)) => Err(StoreError::Directory(error)),
+    }
+}
+
+/// Creates the directory for its owner only.
+fn create_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+/// Options of every connection.
+fn options(directory: &Path, durability: Durability) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(directory.join(DATABASE_FILE))
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(match durability {
+            Durability::Full => SqliteSynchronous::Full,
+            Durability::Normal => SqliteSynchronous::Normal,
+        })
+        .busy_timeout(limits::BUSY_TIMEOUT)
+        .pragma("secure_delete", "ON")
+        .pragma("wal_autocheckpoint", "4000")
+        .statement_cache_capacity(STATEMENTS)
+        .disable_statement_logging()
+}
+
+/// Opens the one connection that writes, and brings the schema up to date.
+pub(crate) async fn open_writer(
+    directory: &Path,
+    durability: Durability,
+) -> Result<SqliteConnection, StoreError> {
+    let mut connection = connect_writer(directory, durability).await?;
+    MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
+        MigrateError::VersionMissing(found) => StoreError::NewerSchema { found },
+        other => StoreError::Migration(other),
+    })?;
+    Ok(connection)
+}
+
+/// Opens the writing connection of a database whose schema is known to fit.
+pub(crate) async fn connect_writer(
+    directory: &Path,
+    durability: Durability,
+) -> Result<SqliteConnection, StoreError> {
+    Ok(SqliteConnection::connect_with(&options(directory, durability)).await?)
+}
+
+/// Opens the read pool.
+pub(crate) async fn open_readers(
+    directory: &Path,
+    durability: Durability,
+) -> Result<SqlitePool, StoreError> {
+    let options = options(directory, durability).pragma("query_only", "ON");
+    Ok(SqlitePoolOptions::new()
+        .max_connections(limits::READ_CONNECTIONS)
+        .min_connections(1)
+        .connect_with(options)
+        .await?)
+}
