@@ -51,6 +51,8 @@ CREATE TABLE invitations (
     uses_left  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- checkpoint: the public state after some entry of the log; signed entries after it are applied again when it is read.
+-- wrap: the root wrap that came with the newest commit. genesis: hash of what created the group.
 CREATE TABLE groups (
     id         BLOB PRIMARY KEY,
     epoch      INTEGER NOT NULL,
@@ -58,6 +60,7 @@ CREATE TABLE groups (
     root       BLOB NOT NULL,
     group_info BLOB NOT NULL,
     checkpoint BLOB NOT NULL,
+    wrap       BLOB,
     genesis    BLOB NOT NULL,
     creator    BLOB NOT NULL
 ) STRICT;

@@ -1,12 +1,15 @@
 //! What groups and documents need of the service around them.
 
+use conclave_proto::GroupId;
 use sqlx::sqlite::SqlitePool;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Clock, Limits};
+use crate::hub::Hub;
+use crate::rate::Buckets;
 use crate::store::writer::Writer;
 
-/// The way to storage, time and tasks.
+/// The way to storage, time, tasks and connections.
 pub(crate) struct Env {
     pub(crate) reads: SqlitePool,
     pub(crate) writer: Writer,
@@ -14,4 +17,7 @@ pub(crate) struct Env {
     pub(crate) tasks: TaskTracker,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
+    pub(crate) hub: Hub,
+    /// How often a group may renew leaves.
+    pub(crate) self_updates: Buckets<GroupId>,
 }

@@ -1,1 +1,52 @@
-//! conclave-ds
+//! The delivery service: orders MLS commits and encrypted records, stores them durably, hands them to whom they concern.
+//!
+//! It promises that each group and each document has one log without gaps, that exactly one commit ends each epoch, that what it
+//! acknowledged is durable and never moves, and that an append or commit is judged against the group's public state in the very
+//! transaction that stores it. A device that was removed gets no record accepted afterwards. A slow client never slows another.
+//!
+//! It never sees a key or a plaintext: the code that could open a record is not linked. It logs no payload and no identifier in full.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), conclave_ds::StartError> {
+//! use conclave_ds::{Config, Service};
+//! let config = Config::new("/var/lib/conclave", ([127, 0, 0, 1], 7700).into());
+//! let service = Service::start(config).await?;
+//! println!("clients connect to {}", service.url());
+//! service.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod config;
+mod connection;
+mod document;
+mod env;
+mod error;
+mod group;
+mod http;
+mod hub;
+mod invitation;
+pub mod limits;
+mod listener;
+mod rate;
+mod service;
+mod shared;
+mod store;
+
+pub use config::{Admission, Clock, Config, Durability, Limits};
+pub use error::StartError;
+pub use invitation::{Invitations, NewInvitation};
+pub use rate::{Bucket, RateLimits};
+pub use service::Service;
+pub use store::StoreError;
+pub use store::invitations::Invitation;

@@ -44,7 +44,11 @@ pub const LARGE_FRAMES: usize = 16;
 /// Bytes of history in one frame.
 pub const BACKLOG_FRAME_BYTES: usize = 128 * 1024;
 /// Rows of history read at once.
-pub const BACKLOG_ROWS: u32 = 512;
+pub const BACKLOG_ROWS: u32 = 1024;
+/// Bytes of history read at once.
+pub const BACKLOG_BYTES: usize = 1024 * 1024;
+/// Rows that a read connection prepares ahead.
+pub const ROWS_AHEAD: usize = 16;
 /// Most records in one answer to a request for whole records.
 pub const RECORDS_PER_ANSWER: u32 = 1024;
 /// Bytes after which an answer with whole records takes no further record.

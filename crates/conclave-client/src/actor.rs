@@ -9,7 +9,8 @@ mod thread;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::pending;
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conclave_engine::{Command, CommandId, Engine, Input, Output, Read, Reply, WriteBatch};
@@ -18,6 +19,7 @@ use conclave_proto::frame::ClientFrame;
 use conclave_proto::{GroupId, UnixMs};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::error::Error;
 use crate::events::Event;
@@ -72,6 +74,10 @@ pub(crate) struct Shared {
     pub(crate) rotations: watch::Sender<BTreeMap<GroupId, Rotation>>,
     /// Set once, when the actor is gone and the store is closed.
     pub(crate) stopped: watch::Sender<bool>,
+    /// Connections of other processes, which get a moment to hear the end.
+    pub(crate) guests: TaskTracker,
+    /// The local socket, to be removed before anybody else can open the store.
+    pub(crate) socket: Mutex<Option<PathBuf>>,
     cause: OnceLock<Error>,
 }
 
@@ -81,17 +87,24 @@ impl Shared {
             events: broadcast::Sender::new(EVENTS),
             rotations: watch::Sender::new(BTreeMap::new()),
             stopped: watch::Sender::new(false),
+            guests: TaskTracker::new(),
+            socket: Mutex::new(None),
             cause: OnceLock::new(),
         }
     }
 
     /// Why nobody answers any more.
     pub(crate) fn cause(&self) -> Error {
-        match self.cause.get() {
-            Some(error) => error.clone(),
-            // The thread is still unwinding, or was closed.
-            None if *self.stopped.borrow() => Error::Closed,
-            None => Error::Crashed,
+        // Where nobody said why, the thread is unwinding.
+        self.cause.get().cloned().unwrap_or(Error::Crashed)
+    }
+
+    pub(crate) fn remove_socket(&self) {
+        let path = self.socket.lock().ok().and_then(|mut socket| socket.take());
+        if let Some(path) = path
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::debug!(%error, "the local socket was gone already");
         }
     }
 

@@ -23,13 +23,12 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row as _, SqliteConnection};
-use zeroize::Zeroizing;
 
 pub use error::StoreError;
 pub use files::{KEY_FILE_NAME, Unlock};
 pub use secret::{FORMAT_VERSION, KEY_FILE_BYTES, PassphraseCost, SEAL_OVERHEAD_BYTES};
 
-use secret::{Secret, StoreKey};
+use secret::StoreKey;
 
 /// Name of the database in the store's folder.
 pub const DATABASE_NAME: &str = "store.db";

@@ -32,10 +32,11 @@ pub trait Crdt: Send {
     /// Call [`Crdt::take_pending`] first.
     ///
     /// # Errors
-    /// Malformed or too large data anywhere in the batch is found before anything is applied. After
-    /// [`CrdtError::Equivocation`] or [`CrdtError::MissingDependency`] the updates before the offending one may
-    /// have been applied; since applying is idempotent, find the culprit by applying them one by one. A refusal
-    /// by the engine half-way ([`CrdtError::Panicked`], rarely [`CrdtError::Malformed`]) poisons the document.
+    /// What [`Crdt::inspect`] refuses is found before anything is applied, anywhere in the batch. After any other error
+    /// the updates before the offending one may have been applied; since applying is idempotent, find the culprit by
+    /// applying them one by one. [`CrdtError::MissingDependency`]: the waiting room is full; nothing of that update was
+    /// kept. A refusal by the engine half-way ([`CrdtError::Panicked`], rarely [`CrdtError::Malformed`]) poisons the
+    /// document.
     fn apply(&mut self, updates: &[&[u8]]) -> Result<Applied, CrdtError>;
 
     /// Appends what this replica wrote since the last call, as updates of at most
@@ -48,10 +49,11 @@ pub trait Crdt: Send {
     /// document then holds content that nobody else can get, and is poisoned.
     fn take_pending(&mut self, out: &mut Vec<Vec<u8>>) -> Result<(), CrdtError>;
 
-    /// The whole state, with everything that waits for missing operations.
+    /// The whole state, with local edits not yet taken and with everything that waits for missing operations.
     ///
     /// # Errors
-    /// [`CrdtError::Panicked`], [`CrdtError::Engine`].
+    /// [`CrdtError::TooLarge`] above [`crate::limits::MAX_SNAPSHOT_BYTES`]; [`CrdtError::Panicked`],
+    /// [`CrdtError::Engine`].
     fn snapshot(&mut self) -> Result<Vec<u8>, CrdtError>;
 
     /// What the document has integrated (waiting operations not included).
@@ -132,7 +134,12 @@ pub trait TextView {
     ///
     /// # Errors
     /// [`CrdtError::InvalidArgument`] if the range is not inside the text.
-    fn splice(&mut self, pos_chars: usize, delete_chars: usize, insert: &str) -> Result<(), CrdtError>;
+    fn splice(
+        &mut self,
+        pos_chars: usize,
+        delete_chars: usize,
+        insert: &str,
+    ) -> Result<(), CrdtError>;
 
     /// Makes the text equal `new` by a small set of insertions and deletions, so that concurrent edits elsewhere
     /// in the text survive.

@@ -65,7 +65,10 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error_and_silence_ends() {
-        assert_eq!(contained(|| panic!("plaintext")).err(), Some(CrdtError::Panicked));
+        assert_eq!(
+            contained(|| panic!("plaintext")).err(),
+            Some(CrdtError::Panicked)
+        );
         assert_eq!(SILENCED.with(Cell::get), 0);
         assert_eq!(contained(|| 7), Ok(7));
     }

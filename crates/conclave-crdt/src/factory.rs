@@ -30,7 +30,9 @@ pub fn load(kind: CrdtKind, snapshot: &[u8], replica: ReplicaId) -> Result<Box<d
         #[cfg(feature = "yjs")]
         CrdtKind::Yjs => Ok(Box::new(crate::yjs::Yrs::load(snapshot, replica)?)),
         #[cfg(feature = "automerge")]
-        CrdtKind::Automerge => Ok(Box::new(crate::automerge::Automerge::load(snapshot, replica)?)),
+        CrdtKind::Automerge => Ok(Box::new(crate::automerge::Automerge::load(
+            snapshot, replica,
+        )?)),
         #[allow(unreachable_patterns)]
         _ => Err(CrdtError::Engine),
     }

@@ -50,7 +50,12 @@ pub(crate) trait JsonTree {
     /// Sets a key, or replaces the item at an index; gives the container if one was made.
     fn put(&mut self, node: &Self::Node, at: At<'_>, new: New<'_>) -> Result<Option<Self::Node>>;
     /// Inserts before an index, which may be the length.
-    fn insert(&mut self, list: &Self::Node, index: usize, new: New<'_>) -> Result<Option<Self::Node>>;
+    fn insert(
+        &mut self,
+        list: &Self::Node,
+        index: usize,
+        new: New<'_>,
+    ) -> Result<Option<Self::Node>>;
     fn remove(&mut self, node: &Self::Node, at: At<'_>) -> Result<()>;
     /// The number that reads back when this one is written.
     fn number(number: &serde_json::Number) -> serde_json::Number;
@@ -72,7 +77,11 @@ fn read_slot<T: JsonTree>(tree: &mut T, slot: Slot<T::Node>, depth: usize) -> Re
         Slot::Text(text) => tree.text(&text).map(Value::String),
         Slot::List(list) => {
             let items = tree.items(&list)?;
-            items.into_iter().map(|item| read_slot(tree, item, depth + 1)).collect::<Result<_>>().map(Value::Array)
+            items
+                .into_iter()
+                .map(|item| read_slot(tree, item, depth + 1))
+                .collect::<Result<_>>()
+                .map(Value::Array)
         }
         Slot::Map(map) => {
             let mut object = Map::new();
@@ -88,7 +97,9 @@ fn read_slot<T: JsonTree>(tree: &mut T, slot: Slot<T::Node>, depth: usize) -> Re
 /// Makes the tree equal an object.
 pub(crate) fn merge<T: JsonTree>(tree: &mut T, value: &Value) -> Result<()> {
     let value = writable::<T>(value, 0)?;
-    let Value::Object(object) = &value else { return Err(CrdtError::InvalidArgument) };
+    let Value::Object(object) = &value else {
+        return Err(CrdtError::InvalidArgument);
+    };
     let root = tree.root();
     merge_map(tree, &root, object, 0)
 }
@@ -100,9 +111,12 @@ fn writable<T: JsonTree>(value: &Value, depth: usize) -> Result<Value> {
     }
     Ok(match value {
         Value::Number(number) => Value::Number(T::number(number)),
-        Value::Array(items) => {
-            Value::Array(items.iter().map(|item| writable::<T>(item, depth + 1)).collect::<Result<_>>()?)
-        }
+        Value::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| writable::<T>(item, depth + 1))
+                .collect::<Result<_>>()?,
+        ),
         Value::Object(entries) => Value::Object(
             entries
                 .iter()
@@ -113,7 +127,12 @@ fn writable<T: JsonTree>(value: &Value, depth: usize) -> Result<Value> {
     })
 }
 
-fn merge_map<T: JsonTree>(tree: &mut T, map: &T::Node, target: &Map<String, Value>, depth: usize) -> Result<()> {
+fn merge_map<T: JsonTree>(
+    tree: &mut T,
+    map: &T::Node,
+    target: &Map<String, Value>,
+    depth: usize,
+) -> Result<()> {
     let mut present = std::collections::BTreeMap::new();
     for (key, slot) in tree.entries(map)? {
         if target.contains_key(&key) {
@@ -151,14 +170,23 @@ fn merge_slot<T: JsonTree>(
         (Slot::List(list), Value::Array(items)) => merge_list(tree, &list, items, depth + 1),
         (Slot::Text(text), Value::String(new)) => {
             let edits = text_edits(&tree.text(&text)?, new);
-            if edits.is_empty() { Ok(()) } else { tree.edit_text(&text, &edits) }
+            if edits.is_empty() {
+                Ok(())
+            } else {
+                tree.edit_text(&text, &edits)
+            }
         }
         (Slot::Scalar(old), value) if old == *value => Ok(()),
         _ => create(tree, node, at, value, false),
     }
 }
 
-fn merge_list<T: JsonTree>(tree: &mut T, list: &T::Node, target: &[Value], depth: usize) -> Result<()> {
+fn merge_list<T: JsonTree>(
+    tree: &mut T,
+    list: &T::Node,
+    target: &[Value],
+    depth: usize,
+) -> Result<()> {
     let mut old = Vec::new();
     for slot in tree.items(list)? {
         old.push(read_slot(tree, slot, depth)?);
@@ -187,7 +215,10 @@ fn merge_list<T: JsonTree>(tree: &mut T, list: &T::Node, target: &[Value], depth
 
 fn list_ops(old: &[Value], new: &[Value]) -> Vec<DiffOp> {
     let prefix = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let (old_rest, new_rest) = (old.get(prefix..).unwrap_or(&[]), new.get(prefix..).unwrap_or(&[]));
+    let (old_rest, new_rest) = (
+        old.get(prefix..).unwrap_or(&[]),
+        new.get(prefix..).unwrap_or(&[]),
+    );
     if old_rest.len() + new_rest.len() > MAX_DIFF_ITEMS {
         let op = DiffOp::Replace {
             old_index: prefix,
@@ -203,7 +234,13 @@ fn list_ops(old: &[Value], new: &[Value]) -> Vec<DiffOp> {
 }
 
 /// Writes a value with everything in it.
-fn create<T: JsonTree>(tree: &mut T, node: &T::Node, at: At<'_>, value: &Value, insert: bool) -> Result<()> {
+fn create<T: JsonTree>(
+    tree: &mut T,
+    node: &T::Node,
+    at: At<'_>,
+    value: &Value,
+    insert: bool,
+) -> Result<()> {
     let new = match value {
         Value::Object(_) => New::Map,
         Value::Array(_) => New::List,
@@ -216,9 +253,9 @@ fn create<T: JsonTree>(tree: &mut T, node: &T::Node, at: At<'_>, value: &Value, 
     };
     let Some(made) = made else { return Ok(()) };
     match value {
-        Value::Object(entries) => {
-            entries.iter().try_for_each(|(key, item)| create(tree, &made, At::Key(key), item, false))
-        }
+        Value::Object(entries) => entries
+            .iter()
+            .try_for_each(|(key, item)| create(tree, &made, At::Key(key), item, false)),
         Value::Array(items) => items
             .iter()
             .enumerate()

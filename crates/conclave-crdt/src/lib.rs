@@ -43,7 +43,15 @@
 //! replica id. It cannot contain an endless loop or a failed allocation inside an engine, and nothing at all where panics
 //! abort (as on wasm): there, run documents in a worker that can be killed.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 mod api;
 #[cfg(feature = "automerge")]

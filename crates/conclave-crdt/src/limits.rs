@@ -22,7 +22,7 @@ pub const MAX_VERSION_BYTES: usize = 1 << 20;
 pub(crate) const MAX_VALUE_DEPTH: usize = 100;
 /// Most Yjs blocks in one update or snapshot.
 #[cfg(feature = "yjs")]
-pub(crate) const MAX_BLOCKS: usize = 8 << 20;
+pub(crate) const MAX_BLOCKS: usize = 4 << 20;
 /// Most bytes that one Automerge update may inflate to.
 #[cfg(feature = "automerge")]
 pub(crate) const MAX_INFLATED_UPDATE_BYTES: usize = 16 << 20;

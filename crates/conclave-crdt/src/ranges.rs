@@ -102,6 +102,9 @@ mod tests {
         assert_eq!(ranges.first_gap(7), 9);
         let (below, above) = ranges.split_at(8);
         assert_eq!((below.0, above.0), (vec![(2, 5), (7, 8)], vec![(8, 9)]));
-        assert_eq!(ranges.within(4, 8).collect::<Vec<_>>(), vec![(4, 5), (7, 8)]);
+        assert_eq!(
+            ranges.within(4, 8).collect::<Vec<_>>(),
+            vec![(4, 5), (7, 8)]
+        );
     }
 }

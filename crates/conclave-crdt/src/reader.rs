@@ -27,8 +27,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let end = self.position.checked_add(length).ok_or(CrdtError::Malformed)?;
-        let taken = self.bytes.get(self.position..end).ok_or(CrdtError::Malformed)?;
+        let end = self
+            .position
+            .checked_add(length)
+            .ok_or(CrdtError::Malformed)?;
+        let taken = self
+            .bytes
+            .get(self.position..end)
+            .ok_or(CrdtError::Malformed)?;
         self.position = end;
         Ok(taken)
     }
@@ -47,7 +53,11 @@ impl<'a> Reader<'a> {
             value |= bits << shift;
             if byte & 0x80 == 0 {
                 let overlong = byte == 0 && shift > 0;
-                return if overlong || value > max { Err(CrdtError::Malformed) } else { Ok(value) };
+                return if overlong || value > max {
+                    Err(CrdtError::Malformed)
+                } else {
+                    Ok(value)
+                };
             }
             shift += 7;
             if shift > 63 {
@@ -114,12 +124,26 @@ mod tests {
 
     #[test]
     fn integers_round_trip_and_only_the_shortest_form_is_read() {
-        for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), (1 << 53) - 1, u64::MAX] {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            300,
+            u64::from(u32::MAX),
+            (1 << 53) - 1,
+            u64::MAX,
+        ] {
             let mut bytes = Vec::new();
             write_uint(&mut bytes, value);
             assert_eq!(Reader::new(&bytes).uint(u64::MAX), Ok(value));
         }
-        for bad in [&[0x80, 0x00][..], &[0x80], &[0xff; 10], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
+        for bad in [
+            &[0x80, 0x00][..],
+            &[0x80],
+            &[0xff; 10],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+        ] {
             assert_eq!(Reader::new(bad).uint(u64::MAX), Err(CrdtError::Malformed));
         }
         assert_eq!(Reader::new(&[5]).uint(4), Err(CrdtError::Malformed));

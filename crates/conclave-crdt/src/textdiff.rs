@@ -21,14 +21,26 @@ pub(crate) fn text_edits(old: &str, new: &str) -> Vec<TextEdit> {
     let (old_words, new_words) = (words(&old), words(&new));
     // A diff of words is what a person means; inside a changed word, only the changed letters.
     let prefix = common_prefix(&old_words, &new_words);
-    let suffix = common_suffix(old_words.get(prefix..).unwrap_or(&[]), new_words.get(prefix..).unwrap_or(&[]));
-    let old_middle = old_words.get(prefix..old_words.len() - suffix).unwrap_or(&[]);
-    let new_middle = new_words.get(prefix..new_words.len() - suffix).unwrap_or(&[]);
+    let suffix = common_suffix(
+        old_words.get(prefix..).unwrap_or(&[]),
+        new_words.get(prefix..).unwrap_or(&[]),
+    );
+    let old_middle = old_words
+        .get(prefix..old_words.len() - suffix)
+        .unwrap_or(&[]);
+    let new_middle = new_words
+        .get(prefix..new_words.len() - suffix)
+        .unwrap_or(&[]);
     let start: usize = old_words.iter().take(prefix).map(|word| word.len()).sum();
 
     let mut edits = Vec::new();
     if old_middle.len() + new_middle.len() > MAX_DIFF_WORDS {
-        push_trimmed(&mut edits, start, &old_middle.concat(), &new_middle.concat());
+        push_trimmed(
+            &mut edits,
+            start,
+            &old_middle.concat(),
+            &new_middle.concat(),
+        );
     } else {
         let mut position = start;
         for op in capture_diff_slices(Algorithm::Myers, old_middle, new_middle) {
@@ -50,18 +62,26 @@ fn words_of(op: &DiffOp, old: &[&[char]], new: &[&[char]]) -> (Vec<char>, Vec<ch
 
 fn push_trimmed(edits: &mut Vec<TextEdit>, position: usize, old: &[char], new: &[char]) {
     let prefix = common_prefix(old, new);
-    let (old, new) = (old.get(prefix..).unwrap_or(&[]), new.get(prefix..).unwrap_or(&[]));
+    let (old, new) = (
+        old.get(prefix..).unwrap_or(&[]),
+        new.get(prefix..).unwrap_or(&[]),
+    );
     let suffix = common_suffix(old, new);
     let delete = old.len() - suffix;
     let insert: String = new.iter().take(new.len() - suffix).collect();
     if delete > 0 || !insert.is_empty() {
-        edits.push(TextEdit { position: position + prefix, delete, insert });
+        edits.push(TextEdit {
+            position: position + prefix,
+            delete,
+            insert,
+        });
     }
 }
 
 /// Runs of letters and digits; every other character is a word of its own.
 fn words(text: &[char]) -> Vec<&[char]> {
-    text.chunk_by(|a, b| a.is_alphanumeric() && b.is_alphanumeric()).collect()
+    text.chunk_by(|a, b| a.is_alphanumeric() && b.is_alphanumeric())
+        .collect()
 }
 
 fn common_prefix<T: PartialEq>(a: &[T], b: &[T]) -> usize {
@@ -69,7 +89,11 @@ fn common_prefix<T: PartialEq>(a: &[T], b: &[T]) -> usize {
 }
 
 fn common_suffix<T: PartialEq>(a: &[T], b: &[T]) -> usize {
-    a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count()
+    a.iter()
+        .rev()
+        .zip(b.iter().rev())
+        .take_while(|(x, y)| x == y)
+        .count()
 }
 
 #[cfg(test)]
@@ -79,7 +103,10 @@ mod tests {
     fn apply(old: &str, edits: &[TextEdit]) -> String {
         let mut chars: Vec<char> = old.chars().collect();
         for edit in edits {
-            chars.splice(edit.position..edit.position + edit.delete, edit.insert.chars());
+            chars.splice(
+                edit.position..edit.position + edit.delete,
+                edit.insert.chars(),
+            );
         }
         chars.into_iter().collect()
     }
@@ -87,7 +114,10 @@ mod tests {
     #[test]
     fn only_the_changed_letters_are_touched() {
         let edits = text_edits("the quick brown fox", "the quack brown dog fox");
-        assert_eq!(apply("the quick brown fox", &edits), "the quack brown dog fox");
+        assert_eq!(
+            apply("the quick brown fox", &edits),
+            "the quack brown dog fox"
+        );
         assert_eq!(edits.iter().map(|edit| edit.delete).sum::<usize>(), 1);
         assert_eq!(text_edits("same", "same"), vec![]);
     }

@@ -5,7 +5,9 @@ use crate::limits::MAX_REPLICA_ID_BYTES;
 
 /// Which engine a document belongs to. The code travels in snapshot headers; 3 is reserved for Loro and
 /// 4 for Diamond Types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 #[repr(u8)]

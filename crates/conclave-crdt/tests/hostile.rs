@@ -1,22 +1,44 @@
 //! What a member with valid keys can do to others with the bytes of an update or a snapshot.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 
+use automerge::transaction::Transactable;
 use common::*;
-use conclave_crdt::limits::{MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES};
+use conclave_crdt::automerge::Automerge;
+use conclave_crdt::limits::{
+    MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_WAITING_BYTES,
+};
+use conclave_crdt::yjs::Yrs;
 use conclave_crdt::{Applied, CrdtError, CrdtKind, load};
 use sha2::{Digest, Sha256};
+use yrs::{Map, Transact};
 
 /// A document with some history, its author's next update, and who wrote it.
 fn scenario(kind: CrdtKind) -> (Vec<u8>, Vec<u8>) {
     let mut author = new(kind, 1);
     insert(&mut author, 0, "the quick \u{1f98a} fox");
-    author.json().unwrap().merge_json(&serde_json::json!({ "text": "the slow \u{1f98a} fox", "list": [1, "two"] })).unwrap();
+    author
+        .json()
+        .unwrap()
+        .merge_json(&serde_json::json!({ "text": "the slow \u{1f98a} fox", "list": [1, "two"] }))
+        .unwrap();
     pending(&mut author);
     let snapshot = author.snapshot().unwrap();
     view(&mut author).splice(4, 4, "brown").unwrap();
-    author.json().unwrap().put(&["list".into(), 1.into()], &serde_json::json!({ "deep": [null, 2.5] })).unwrap();
+    author
+        .json()
+        .unwrap()
+        .put(
+            &["list".into(), 1.into()],
+            &serde_json::json!({ "deep": [null, 2.5] }),
+        )
+        .unwrap();
     (snapshot, update(&mut author))
 }
 
@@ -34,18 +56,23 @@ fn probe(doc: &mut Doc, outcome: Result<Applied, CrdtError>) {
     ];
     for result in results {
         match result {
-            Ok(()) | Err(CrdtError::Poisoned | CrdtError::Panicked | CrdtError::Engine | CrdtError::TooLarge) => {}
+            Ok(())
+            | Err(
+                CrdtError::Poisoned | CrdtError::Panicked | CrdtError::Engine | CrdtError::TooLarge,
+            ) => {}
             Err(other) => panic!("unexpected {other}"),
         }
     }
 }
 
 fn flips(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
-    (0..bytes.len()).flat_map(|index| [0x01, 0x40, 0x80, 0xff].map(|mask| (index, mask))).map(|(index, mask)| {
-        let mut flipped = bytes.to_vec();
-        flipped[index] ^= mask;
-        flipped
-    })
+    (0..bytes.len())
+        .flat_map(|index| [0x01, 0x40, 0x80, 0xff].map(|mask| (index, mask)))
+        .map(|(index, mask)| {
+            let mut flipped = bytes.to_vec();
+            flipped[index] ^= mask;
+            flipped
+        })
 }
 
 #[test]
@@ -69,13 +96,25 @@ fn truncated_updates_are_always_malformed() {
         let mut doc = reload(kind, &snapshot, 2);
         let before = digest(&mut doc);
         for length in 0..update.len() {
-            assert_eq!(doc.inspect(&update[..length]).err(), Some(CrdtError::Malformed), "{kind} {length}");
-            assert_eq!(doc.apply(&[&update[..length]]).err(), Some(CrdtError::Malformed), "{kind} {length}");
+            assert_eq!(
+                doc.inspect(&update[..length]).err(),
+                Some(CrdtError::Malformed),
+                "{kind} {length}"
+            );
+            assert_eq!(
+                doc.apply(&[&update[..length]]).err(),
+                Some(CrdtError::Malformed),
+                "{kind} {length}"
+            );
         }
         for garbage in [&[0][..], b"\x85\x6f\x4a\x83", &update] {
             let longer = [&update[..], garbage].concat();
             if kind == CrdtKind::Yjs || garbage.len() < 10 {
-                assert_eq!(doc.apply(&[&longer]).err(), Some(CrdtError::Malformed), "{kind}");
+                assert_eq!(
+                    doc.apply(&[&longer]).err(),
+                    Some(CrdtError::Malformed),
+                    "{kind}"
+                );
             }
         }
         assert_eq!(digest(&mut doc), before);
@@ -103,7 +142,10 @@ fn a_checksum_is_never_taken_on_trust() {
     let (snapshot, update) = scenario(kind);
     let mut doc = reload(kind, &snapshot, 2);
     for flipped in flips(&update) {
-        assert!(matches!(doc.apply(&[&flipped]), Err(CrdtError::Malformed | CrdtError::TooLarge)));
+        assert!(matches!(
+            doc.apply(&[&flipped]),
+            Err(CrdtError::Malformed | CrdtError::TooLarge)
+        ));
     }
     for flipped in flips(&snapshot) {
         assert!(load(kind, &flipped, replica(kind, 3)).is_err());
@@ -128,7 +170,11 @@ fn changes_with_repaired_checksums_are_contained() {
     let (snapshot, _) = scenario(kind);
     let mut author = reload(kind, &snapshot, 5);
     view(&mut author).splice(0, 3, "A").unwrap();
-    author.json().unwrap().put(&["k".into()], &serde_json::json!({ "a": [true, "b"] })).unwrap();
+    author
+        .json()
+        .unwrap()
+        .put(&["k".into()], &serde_json::json!({ "a": [true, "b"] }))
+        .unwrap();
     let update = update(&mut author);
     assert_eq!(update[8], 1, "an uncompressed change chunk");
     let (mut refused, mut poisoned) = (0, 0);
@@ -181,14 +227,28 @@ fn a_second_operation_under_a_known_id_is_equivocation() {
     for kind in KINDS {
         let (snapshot, left, right) = forked(kind);
         let mut doc = reload(kind, &snapshot, 2);
-        assert_eq!(apply_all(&mut doc, std::slice::from_ref(&left)), Applied::Complete);
+        assert_eq!(
+            apply_all(&mut doc, std::slice::from_ref(&left)),
+            Applied::Complete
+        );
         let before = digest(&mut doc);
-        assert_eq!(doc.apply(&[&right]).err(), Some(CrdtError::Equivocation), "{kind}");
+        assert_eq!(
+            doc.apply(&[&right]).err(),
+            Some(CrdtError::Equivocation),
+            "{kind}"
+        );
         assert_eq!(digest(&mut doc), before);
-        assert_eq!(apply_all(&mut doc, std::slice::from_ref(&left)), Applied::Duplicate);
+        assert_eq!(
+            apply_all(&mut doc, std::slice::from_ref(&left)),
+            Applied::Duplicate
+        );
         // In one batch.
         let mut doc = reload(kind, &snapshot, 3);
-        assert_eq!(doc.apply(&[&left, &right]).err(), Some(CrdtError::Equivocation), "{kind}");
+        assert_eq!(
+            doc.apply(&[&left, &right]).err(),
+            Some(CrdtError::Equivocation),
+            "{kind}"
+        );
     }
 }
 
@@ -198,8 +258,16 @@ fn a_second_operation_under_a_waiting_id_is_equivocation() {
         let (_, left, right) = forked(kind);
         // Without the base both wait.
         let mut doc = new(kind, 2);
-        assert_eq!(apply_all(&mut doc, std::slice::from_ref(&left)), Applied::Pending, "{kind}");
-        assert_eq!(doc.apply(&[&right]).err(), Some(CrdtError::Equivocation), "{kind}");
+        assert_eq!(
+            apply_all(&mut doc, std::slice::from_ref(&left)),
+            Applied::Pending,
+            "{kind}"
+        );
+        assert_eq!(
+            doc.apply(&[&right]).err(),
+            Some(CrdtError::Equivocation),
+            "{kind}"
+        );
         assert_eq!(apply_all(&mut doc, &[left]), Applied::Pending);
     }
 }
@@ -227,12 +295,24 @@ fn new_operations_under_the_own_id_are_refused() {
         let (mut victim, mut impostor) = (new(kind, 1), new(kind, 1));
         insert(&mut impostor, 0, "not mine");
         let forged = update(&mut impostor);
-        assert_eq!(victim.apply(&[&forged]).err(), Some(CrdtError::Equivocation), "{kind}");
+        assert_eq!(
+            victim.apply(&[&forged]).err(),
+            Some(CrdtError::Equivocation),
+            "{kind}"
+        );
         assert_eq!(text(&mut victim), "");
         insert(&mut victim, 0, "mine");
-        assert_eq!(victim.apply(&[&forged]).err(), Some(CrdtError::Equivocation), "{kind}");
+        assert_eq!(
+            victim.apply(&[&forged]).err(),
+            Some(CrdtError::Equivocation),
+            "{kind}"
+        );
         let own = update(&mut victim);
-        assert_eq!(victim.apply(&[&forged]).err(), Some(CrdtError::Equivocation), "{kind}");
+        assert_eq!(
+            victim.apply(&[&forged]).err(),
+            Some(CrdtError::Equivocation),
+            "{kind}"
+        );
         assert_eq!(apply_all(&mut victim, &[own]), Applied::Duplicate);
         assert_eq!(text(&mut victim), "mine");
     }
@@ -246,8 +326,14 @@ fn sizes_and_replica_counts_are_limited() {
         assert_eq!(doc.inspect(&long).err(), Some(CrdtError::TooLarge));
         assert_eq!(doc.apply(&[&long]).err(), Some(CrdtError::TooLarge));
         let long = vec![0; MAX_SNAPSHOT_BYTES + 1];
-        assert_eq!(load(kind, &long, replica(kind, 2)).err(), Some(CrdtError::TooLarge));
-        assert_eq!(load(kind, &[], replica(kind, 2)).err(), Some(CrdtError::Malformed));
+        assert_eq!(
+            load(kind, &long, replica(kind, 2)).err(),
+            Some(CrdtError::TooLarge)
+        );
+        assert_eq!(
+            load(kind, &[], replica(kind, 2)).err(),
+            Some(CrdtError::Malformed)
+        );
 
         // One update under too many ids.
         let mut crowd = new(kind, 200);
@@ -258,9 +344,32 @@ fn sizes_and_replica_counts_are_limited() {
             apply_all(&mut crowd, &pending(&mut member));
         }
         let diff = crowd.diff_since(&version).unwrap();
-        assert_eq!(doc.inspect(&diff).err(), Some(CrdtError::TooLarge), "{kind}");
-        assert_eq!(doc.apply(&[&diff]).err(), Some(CrdtError::TooLarge), "{kind}");
+        assert_eq!(
+            doc.inspect(&diff).err(),
+            Some(CrdtError::TooLarge),
+            "{kind}"
+        );
+        assert_eq!(
+            doc.apply(&[&diff]).err(),
+            Some(CrdtError::TooLarge),
+            "{kind}"
+        );
         assert_eq!(text(&mut doc), "");
+    }
+}
+
+/// Puts nearly an update's worth of random bytes under one key.
+fn put_noise(doc: &mut Doc, random: &mut Random) {
+    let noise: Vec<u8> = (0..900_000).map(|_| random.below(256) as u8).collect();
+    let any = doc.as_any_mut();
+    if let Some(yjs) = any.downcast_mut::<Yrs>() {
+        let map = yjs.doc().get_or_insert_map("noise");
+        map.insert(&mut yjs.doc().transact_mut(), "key", yrs::Any::from(noise));
+    } else if let Some(automerge) = any.downcast_mut::<Automerge>() {
+        automerge
+            .doc_mut()
+            .put(automerge::ROOT, "key", automerge::ScalarValue::Bytes(noise))
+            .unwrap();
     }
 }
 
@@ -269,33 +378,30 @@ fn the_waiting_room_is_limited() {
     for kind in KINDS {
         let mut author = new(kind, 1);
         insert(&mut author, 0, "the missing operation");
-        pending(&mut author);
+        let missing = update(&mut author);
         let mut random = Random::new(3);
         let mut doc = new(kind, 2);
-        let mut full = false;
-        for _ in 0..40 {
-            let noise: String =
-                (0..300_000).map(|_| char::from_u32(0x4e00 + random.below(0x5000) as u32).unwrap()).collect();
-            insert(&mut author, 1, &noise);
-            for update in pending(&mut author) {
-                match doc.apply(&[&update]) {
-                    Ok(outcome) => assert_eq!(outcome, Applied::Pending),
-                    Err(error) => {
-                        assert_eq!(error, CrdtError::MissingDependency);
-                        assert!(error.is_retryable());
-                        full = true;
-                    }
+        let mut kept = Vec::new();
+        let refused = loop {
+            put_noise(&mut author, &mut random);
+            let update = update(&mut author);
+            match doc.apply(&[&update]) {
+                Ok(outcome) => assert_eq!(outcome, Applied::Pending),
+                Err(error) => {
+                    assert_eq!(error, CrdtError::MissingDependency);
+                    assert!(error.is_retryable());
+                    break update;
                 }
             }
-            if full {
-                break;
-            }
-            view(&mut author).splice(1, 300_000, "").unwrap();
-            pending(&mut author);
-        }
-        assert!(full, "{kind}");
-        assert!(doc.has_missing());
+            kept.push(update);
+            assert!(kept.len() * 900_000 <= MAX_WAITING_BYTES, "{kind}");
+        };
+        assert!(doc.has_missing() && kept.len() > 10);
         assert_eq!(text(&mut doc), "");
+        // What was refused can come again once there is room.
+        assert_eq!(apply_all(&mut doc, &[missing]), Applied::Complete);
+        assert_eq!(apply_all(&mut doc, &[refused]), Applied::Complete, "{kind}");
+        assert_eq!(digest(&mut doc), digest(&mut author));
     }
 }
 
@@ -319,7 +425,10 @@ fn a_document_nested_too_deeply_is_refused_before_the_engine_sees_it() {
     let mut doc = new(CrdtKind::Yjs, 1);
     assert!(doc.inspect(&update).is_ok());
     assert_eq!(doc.apply(&[&update]).err(), Some(CrdtError::TooLarge));
-    assert_eq!(load(CrdtKind::Yjs, &update, replica(CrdtKind::Yjs, 2)).err(), Some(CrdtError::TooLarge));
+    assert_eq!(
+        load(CrdtKind::Yjs, &update, replica(CrdtKind::Yjs, 2)).err(),
+        Some(CrdtError::TooLarge)
+    );
     insert(&mut doc, 0, "still usable");
 }
 
@@ -350,9 +459,15 @@ fn an_item_inside_something_that_is_no_type_poisons_the_document() {
     apply_all(&mut doc, &[base]);
     assert_eq!(doc.apply(&[&update]).err(), Some(CrdtError::Malformed));
     assert_eq!(doc.apply(&[]).err(), Some(CrdtError::Poisoned));
-    assert_eq!(doc.take_pending(&mut Vec::new()).err(), Some(CrdtError::Poisoned));
+    assert_eq!(
+        doc.take_pending(&mut Vec::new()).err(),
+        Some(CrdtError::Poisoned)
+    );
     assert_eq!(doc.text().unwrap().text().err(), Some(CrdtError::Poisoned));
-    assert_eq!(doc.set_replica(replica(CrdtKind::Yjs, 5)).err(), Some(CrdtError::Poisoned));
+    assert_eq!(
+        doc.set_replica(replica(CrdtKind::Yjs, 5)).err(),
+        Some(CrdtError::Poisoned)
+    );
 }
 
 #[test]

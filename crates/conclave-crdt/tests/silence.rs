@@ -1,5 +1,10 @@
 //! Panics inside an engine are not printed. Alone in its process, since the panic hook is global.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 
@@ -34,7 +39,10 @@ fn engine_panics_reach_no_hook_and_other_panics_do() {
             }
         }
     }
-    assert!(contained > 0, "some flip must make the engine panic, or this test shows nothing");
+    assert!(
+        contained > 0,
+        "some flip must make the engine panic, or this test shows nothing"
+    );
     assert_eq!(HOOK_CALLS.load(Ordering::SeqCst), 0);
     let _ = std::panic::catch_unwind(|| panic!("elsewhere"));
     assert_eq!(HOOK_CALLS.load(Ordering::SeqCst), 1);

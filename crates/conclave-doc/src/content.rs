@@ -14,7 +14,7 @@ use crate::state::{Effect, LogState, News};
 
 /// Plaintext: wiped when dropped, never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Plain(Zeroizing<Vec<u8>>);
+pub(crate) struct Plain(pub Zeroizing<Vec<u8>>);
 
 impl Plain {
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -136,6 +136,19 @@ impl Content {
         Ok(Self { kind, crdt, checkpoint, tail: Vec::new(), tail_bytes: 0, unapplied: Vec::new() })
     }
 
+    /// Counter of a replica's first operation.
+    pub(crate) fn first_counter(&self) -> u64 {
+        match self.kind {
+            CrdtKind::Automerge => 1,
+            _ => 0,
+        }
+    }
+
+    /// Epochs of the updates since the checkpoint.
+    pub(crate) fn tail_epochs(&self) -> BTreeSet<u64> {
+        self.tail.iter().filter(|entry| entry.update.is_some()).filter_map(|entry| entry.effect.epoch).collect()
+    }
+
     /// Position of the next record.
     pub(crate) fn size(&self) -> u64 {
         self.checkpoint.size.saturating_add(self.tail.len() as u64)
@@ -157,15 +170,23 @@ impl Content {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let updates: Vec<&[u8]> = wanted.iter().filter_map(|at| self.update_at(*at)).collect();
+        let tail = &self.tail;
+        let updates: Vec<&[u8]> = wanted
+            .iter()
+            .filter_map(|at| tail.get(*at)?.update.as_ref())
+            .map(Plain::as_slice)
+            .collect();
         if self.crdt.apply(&updates).is_ok() {
             return Ok(Vec::new());
         }
         self.apply_singly(wanted, own, fresh)
     }
 
-    fn update_at(&self, at: usize) -> Option<&[u8]> {
-        self.tail.get(at)?.update.as_ref().map(Plain::as_slice)
+    /// After loading: applies tail and own edits in one engine call.
+    pub(crate) fn load_all(&mut self, own: &[&Plain], fresh: &mut Fresh) -> Result<(), CrdtError> {
+        self.unapplied.clear();
+        self.crdt = self.rebuild(self.size(), &BTreeSet::new(), own, fresh)?;
+        Ok(())
     }
 
     /// One of these updates is bad. Starts from before them and finds out which.

@@ -48,6 +48,13 @@ impl<'a> DocContext<'a> {
         rows.all(|row| Some(row.user) == first)
     }
 
+    /// Whether all members of that epoch were devices of one user.
+    pub(crate) fn one_user_at(&self, epoch: u64) -> bool {
+        let mut rows = self.state.roster.rows().iter().filter(|row| row.covers(epoch));
+        let first = rows.next().map(|row| row.user);
+        rows.all(|row| Some(row.user) == first)
+    }
+
     pub(crate) fn own_row(&self) -> Option<&'a RosterRow> {
         self.row(&self.device, self.state.epoch)
     }

@@ -7,7 +7,7 @@ use conclave_crdt::CrdtKind;
 use conclave_mls::{RosterRow, verify_signature};
 use conclave_proto::policy::Role;
 use conclave_proto::record::{
-    ChainFault, Chained, RECORD_LABEL, RECORD_VERSION, Record, RecordBody, RecordHeader, SnapshotHeader, check_link,
+    ChainFault, Chained, RECORD_LABEL, RECORD_VERSION, Record, RecordBody, RecordHeader, SnapshotHeader, check_link, record_leaf,
 };
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, UserId};
@@ -17,7 +17,7 @@ use crate::context::{Blocked, DocContext};
 use crate::error::{Fault, Finding, Suspect};
 use crate::incoming::{Elided, Form};
 use crate::log::{LogView, SeenFault};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, hint};
 use crate::payload::Chain;
 use crate::state::{LogState, SnapshotInfo};
 
@@ -53,6 +53,8 @@ pub(crate) struct Candidate {
     pub seq: u64,
     /// None where only the leaf is known.
     pub record: Option<Record>,
+    /// What the signature covers.
+    pub core: Hash,
     pub leaf: Hash,
     /// Encoded size of the record, in bytes.
     pub bytes: u32,
@@ -66,6 +68,12 @@ pub(crate) struct Candidate {
 impl Candidate {
     pub(crate) fn is_own(&self) -> bool {
         matches!(self.source, Source::Own)
+    }
+
+    /// Whether the signature is that of the roster's key. Own records need no check.
+    fn is_signed_by(&self, row: Option<&RosterRow>) -> bool {
+        let (Some(record), Some(row)) = (&self.record, row) else { return false };
+        self.is_own() || verify_signature(row, RECORD_LABEL, &self.core.0, &record.sealed.signature).is_ok()
     }
 
     /// The form that the queue held.
@@ -96,14 +104,14 @@ pub(crate) struct Stop {
 
 /// The document's side of an examination.
 pub(crate) struct Examiner<'a> {
-    pub ctx: &'a DocContext<'a>,
-    pub group: GroupId,
-    pub document: DocumentId,
-    pub kind: CrdtKind,
+    ctx: &'a DocContext<'a>,
+    group: GroupId,
+    document: DocumentId,
+    kind: CrdtKind,
     /// Leaves are pushed as they are examined; the caller takes back those that are not settled.
-    pub log: &'a mut LogView,
-    pub state: &'a LogState,
-    pub outbox: &'a Outbox,
+    log: &'a mut LogView,
+    state: &'a LogState,
+    outbox: &'a Outbox,
     trial: Trial,
     seen_memo: Option<Head>,
 }
@@ -120,13 +128,13 @@ struct Trial {
 }
 
 /// The outcome of one examination step.
+#[allow(clippy::large_enum_variant, reason = "lives for one match")]
 enum Step {
-    Candidate(Box<Candidate>),
+    Candidate(Candidate),
     Stop(Form, Blocked, Option<Fault>),
 }
 
 impl<'a> Examiner<'a> {
-    #[allow(clippy::too_many_arguments, reason = "the parts of one document")]
     pub(crate) fn new(
         ctx: &'a DocContext<'a>,
         (group, document, kind): (GroupId, DocumentId, CrdtKind),
@@ -155,7 +163,7 @@ impl<'a> Examiner<'a> {
                 Step::Candidate(candidate) => {
                     self.log.push(candidate.leaf, candidate.bytes);
                     self.follow(&candidate);
-                    candidates.push(*candidate);
+                    candidates.push(candidate);
                 }
                 Step::Stop(form, why, fault) => {
                     let finding = fault.map(|fault| Finding { seq, fault, suspect: Suspect::SERVICE });
@@ -276,16 +284,19 @@ impl<'a> Examiner<'a> {
     }
 
     fn position(&self, seq: u64, leaf: Hash, record: Option<Record>, source: Source, queued_bytes: usize) -> Step {
-        Step::Candidate(Box::new(Candidate {
+        Step::Candidate(Candidate {
             seq,
-            bytes: record.as_ref().map_or(0, record_bytes),
+            bytes: record
+                .as_ref()
+                .map_or(0, |record| u32::try_from(record.tls_serialized_len()).unwrap_or(u32::MAX)),
             record,
+            core: Hash::ZERO,
             leaf,
             queued_bytes,
             user: self.state.active.user,
             source,
             standing: Standing::Position,
-        }))
+        })
     }
 
     /// Fills in what was left out, as an honest author must have written it. The signature tells whether that is right.
@@ -314,63 +325,228 @@ impl<'a> Examiner<'a> {
 
     /// The checks of the design, in their order, up to the signature.
     fn judge(&mut self, seq: u64, record: Record, mut source: Source, queued_bytes: usize) -> Step {
-        let leaf = record.leaf();
-        if record.header.author == self.outbox.author
+        let core = record.core();
+        let leaf = record_leaf(&core, &record.sealed.signature);
+        let header = record.header;
+        if header.author == self.outbox.author
             && self.outbox.sealed_at(self.trial.own).is_some_and(|own| own.leaf() == leaf)
         {
             source = Source::Own;
         }
-        let header = record.header;
-        let make = |record: Record, user: UserId, source: Source, standing: Standing| {
-            Step::Candidate(Box::new(Candidate {
-                seq,
-                bytes: record_bytes(&record),
-                record: Some(record),
-                leaf,
-                queued_bytes,
-                user,
-                source,
-                standing,
-            }))
-        };
-        if let Some(fault) = self.fault_of_shape(&header) {
-            let standing = Standing::Refused { fault, suspect: Suspect::SERVICE, link: None };
-            return make(record, UserId::ZERO, source, standing);
+        let row = self.ctx.row(&header.author.device, header.epoch);
+        let bytes = u32::try_from(record.tls_serialized_len()).unwrap_or(u32::MAX);
+        let user = row.map_or(UserId::ZERO, |row| row.user);
+        let standing = Standing::Position;
+        let candidate =
+            Candidate { seq, record: Some(record), core, leaf, bytes, queued_bytes, user, source, standing };
+        if let Err(fault) = self.check_shape(&header) {
+            return self.refuse(candidate, row, fault, false);
         }
         if header.epoch > self.ctx.state.epoch {
-            return self.stop(record, source, leaf, Blocked::Epoch(header.epoch), None);
+            return Step::Stop(candidate.into_form(), Blocked::Epoch(header.epoch), None);
         }
-        let row = self.ctx.row(&header.author.device, header.epoch);
-        let user = row.map_or(UserId::ZERO, |row| row.user);
-        let early = self.fault_of_author(&header, row);
-        let judged = match (early, header.body) {
-            (Some(fault), _) => Err(fault),
-            (None, RecordBody::Snapshot(snapshot)) => self
-                .judge_snapshot(seq, &record, leaf, &snapshot, row)
-                .and_then(|info| self.check_seen(seq, &header, &source).map(|()| Standing::Snapshot(info)).map_err(Some)),
-            (None, RecordBody::Update(chained) | RecordBody::Verdict(chained)) => {
-                self.judge_link(&header.author, &chained).map_err(Some).and_then(|()| {
-                    let seen = match self.check_seen(seq, &header, &source) {
-                        Ok(()) => None,
-                        Err(fault) => Some(fault),
-                    };
-                    Ok(Standing::Chained { clock: chained.clock, seen })
-                })
+        if let Err(fault) = self.check_author(&header, row) {
+            return self.refuse(candidate, row, fault, true);
+        }
+        match header.body {
+            RecordBody::Update(chained) | RecordBody::Verdict(chained) => {
+                self.judge_chained(candidate, row, &header, &chained)
             }
-            (None, _) => Err(Some(RecordFault::Malformed)),
-        };
-        match judged {
-            Ok(Standing::Chained { seen: Some(RecordFault::Gap), .. }) | Err(Some(RecordFault::SeenHead)) if self.unproven(&header) => {
-                let why = Blocked::Whole { first_seq: seq, count: WHOLE_COUNT };
-                self.stop(record, source, leaf, why, Some(Fault::Record(RecordFault::SeenHead)))
-            }
-            Ok(Standing::Snapshot(info)) if !authentic(&record, row) => {
-                let _ = info;
-                let fault = Some(Fault::Record(RecordFault::Signature));
-                self.stop(record, source, leaf, Blocked::Unverified, fault)
-            }
-            Ok(standing) => make(record, user, source, standing),
-            Err(fault) => self.refuse(seq, record, leaf, row, source, queued_bytes, fault),
+            RecordBody::Snapshot(snapshot) => self.judge_snapshot(candidate, row, &header, &snapshot),
+            _ => self.refuse(candidate, row, RecordFault::Malformed, false),
         }
     }
+
+    fn judge_chained(
+        &mut self,
+        mut candidate: Candidate,
+        row: Option<&RosterRow>,
+        header: &RecordHeader,
+        chained: &Chained,
+    ) -> Step {
+        if self.chain(&header.author).is_some_and(|chain| chain.closed) {
+            return self.refuse(candidate, row, RecordFault::InstanceClosed, true);
+        }
+        if let Err(fault) = check_link(self.last_link(&header.author), chained) {
+            let fault = match fault {
+                ChainFault::Replayed { .. } => RecordFault::Replayed,
+                ChainFault::Gap { .. } => RecordFault::Gap,
+                _ => RecordFault::Prev,
+            };
+            return self.refuse(candidate, row, fault, false);
+        }
+        let seen = match self.check_seen(&candidate, header) {
+            Ok(()) => None,
+            Err(SeenFault::Wrong) => Some(RecordFault::SeenHead),
+            Err(SeenFault::Unproven) => return unproven(candidate),
+        };
+        candidate.standing = Standing::Chained { clock: chained.clock, seen };
+        Step::Candidate(candidate)
+    }
+
+    fn judge_snapshot(
+        &mut self,
+        mut candidate: Candidate,
+        row: Option<&RosterRow>,
+        header: &RecordHeader,
+        snapshot: &SnapshotHeader,
+    ) -> Step {
+        let info = match self.check_lineage(&candidate, header, snapshot, row) {
+            Ok(info) => info,
+            Err(fault) => return self.refuse(candidate, row, fault, false),
+        };
+        match self.check_seen(&candidate, header) {
+            Ok(()) => {}
+            Err(SeenFault::Wrong) => return self.refuse(candidate, row, RecordFault::SeenHead, false),
+            Err(SeenFault::Unproven) => return unproven(candidate),
+        }
+        if !candidate.is_signed_by(row) {
+            let fault = Some(Fault::Record(RecordFault::Signature));
+            return Step::Stop(candidate.into_form(), Blocked::Unverified, fault);
+        }
+        candidate.standing = Standing::Snapshot(info);
+        Step::Candidate(candidate)
+    }
+
+    /// Ids, version, kind.
+    fn check_shape(&self, header: &RecordHeader) -> Result<(), RecordFault> {
+        if header.group != self.group || header.document != self.document {
+            return Err(RecordFault::WrongDocument);
+        }
+        let kind_fits = match header.body {
+            RecordBody::Update(_) | RecordBody::Verdict(_) => true,
+            RecordBody::Snapshot(snapshot) => snapshot.crdt == self.kind.code(),
+            RecordBody::Presence { .. } | RecordBody::Entry(_) => false,
+        };
+        if header.version == RECORD_VERSION && kind_fits { Ok(()) } else { Err(RecordFault::Malformed) }
+    }
+
+    /// Order of epochs, membership, role.
+    fn check_author(&self, header: &RecordHeader, row: Option<&RosterRow>) -> Result<(), RecordFault> {
+        if header.epoch < self.trial.epoch_high {
+            return Err(RecordFault::EpochDecreased);
+        }
+        let row = row.ok_or(RecordFault::NotMember)?;
+        let any_role = matches!(header.body, RecordBody::Verdict(_));
+        if any_role || row.role >= Role::Editor { Ok(()) } else { Err(RecordFault::Role) }
+    }
+
+    /// Parent and covered head of a snapshot. An admin may replace the active one by naming its parent: that settles a dispute.
+    fn check_lineage(
+        &self,
+        candidate: &Candidate,
+        header: &RecordHeader,
+        snapshot: &SnapshotHeader,
+        row: Option<&RosterRow>,
+    ) -> Result<SnapshotInfo, RecordFault> {
+        let active = &self.trial.active;
+        let follows = snapshot.parent == active.id && snapshot.chain_proof == active.successor_proof();
+        let replaces = snapshot.parent == active.parent
+            && snapshot.chain_proof == active.chain_proof
+            && row.is_some_and(|row| row.role >= Role::Admin);
+        if !follows && !replaces {
+            return Err(RecordFault::Parent);
+        }
+        let newer = snapshot.covered.size > active.covered.size;
+        if !newer || self.log.check_prefix(&snapshot.covered, &[], &active.covered).is_err() {
+            return Err(RecordFault::Covered);
+        }
+        Ok(SnapshotInfo {
+            seq: candidate.seq,
+            id: candidate.leaf,
+            author: header.author,
+            user: candidate.user,
+            epoch: header.epoch,
+            parent: snapshot.parent,
+            chain_proof: snapshot.chain_proof,
+            covered: snapshot.covered,
+            replaces: !follows,
+        })
+    }
+
+    /// Whether the seen head is a true prefix of the log before this record.
+    fn check_seen(&mut self, candidate: &Candidate, header: &RecordHeader) -> Result<(), SeenFault> {
+        if header.seen.size > candidate.seq {
+            return Err(SeenFault::Wrong);
+        }
+        if let Some(own) = self.head_at(header.seen.size) {
+            return if own == header.seen { Ok(()) } else { Err(SeenFault::Wrong) };
+        }
+        let proof: &[Hash] = match &candidate.source {
+            Source::Whole { proof } => proof,
+            _ => &[],
+        };
+        self.log.check_prefix(&header.seen, proof, &self.trial.active.covered)
+    }
+
+    /// Refuses a record for what its header says. What is filled in must be authentic before that can be said of an elided one.
+    fn refuse(&self, mut candidate: Candidate, row: Option<&RosterRow>, fault: RecordFault, may_link: bool) -> Step {
+        let signed = candidate.is_signed_by(row);
+        if !signed && matches!(candidate.source, Source::Elided { .. }) {
+            let why = Blocked::Whole { first_seq: candidate.seq, count: WHOLE_COUNT };
+            return Step::Stop(candidate.into_form(), why, None);
+        }
+        let header = candidate.record.as_ref().map(|record| record.header);
+        let link = header.filter(|_| signed && may_link).and_then(|header| {
+            let chained = header.body.chained()?;
+            check_link(self.last_link(&header.author), &chained).ok().map(|()| chained.clock)
+        });
+        let author = header.filter(|_| signed).map(|header| header.author);
+        candidate.standing = Standing::Refused { fault, suspect: Suspect { author, service: true }, link };
+        Step::Candidate(candidate)
+    }
+
+    /// Position of the first chained record that no valid signature covers. An author's later record covers all before it, since each
+    /// names the one before.
+    fn first_unverified(&self, candidates: &[Candidate]) -> Option<(usize, Stop)> {
+        let mut runs: BTreeMap<Author, Vec<usize>> = BTreeMap::new();
+        for (at, candidate) in candidates.iter().enumerate() {
+            if let (Standing::Chained { .. }, Some(record)) = (&candidate.standing, &candidate.record) {
+                runs.entry(record.header.author).or_default().push(at);
+            }
+        }
+        let mut first: Option<usize> = None;
+        for run in runs.into_values() {
+            let covered = run.iter().rposition(|at| candidates.get(*at).is_some_and(|it| self.is_signed(it)));
+            let next = run.get(covered.map_or(0, |at| at + 1)).copied();
+            first = first.into_iter().chain(next).min();
+        }
+        let at = first?;
+        let candidate = candidates.get(at)?;
+        let (why, finding) = match &candidate.source {
+            Source::Elided { seen_hint, .. } => {
+                // The hint tells another log from a garbled record; the whole record will show which.
+                let other_log = candidate.record.as_ref().is_some_and(|record| hint(&record.header.seen) != *seen_hint);
+                let finding = other_log.then_some(Finding {
+                    seq: candidate.seq,
+                    fault: Fault::Record(RecordFault::SeenHead),
+                    suspect: Suspect::SERVICE,
+                });
+                (Blocked::Whole { first_seq: candidate.seq, count: WHOLE_COUNT }, finding)
+            }
+            _ => {
+                let fault = Fault::Record(RecordFault::Signature);
+                let finding = Finding { seq: candidate.seq, fault, suspect: Suspect::SERVICE };
+                (Blocked::Unverified, Some(finding))
+            }
+        };
+        Some((at, Stop { seq: candidate.seq, why, finding }))
+    }
+
+    fn is_signed(&self, candidate: &Candidate) -> bool {
+        let row = candidate.record.as_ref().and_then(|record| {
+            self.ctx.row(&record.header.author.device, record.header.epoch)
+        });
+        candidate.is_signed_by(row)
+    }
+}
+
+/// A seen head below the base that the proof at hand does not show: a better copy may have one.
+fn unproven(candidate: Candidate) -> Step {
+    let why = Blocked::Whole { first_seq: candidate.seq, count: WHOLE_COUNT };
+    let fault = match candidate.source {
+        Source::Whole { .. } => Some(Fault::Record(RecordFault::SeenHead)),
+        _ => None,
+    };
+    Step::Stop(candidate.into_form(), why, fault)
 }

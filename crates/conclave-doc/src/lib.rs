@@ -1,1 +1,56 @@
-//! conclave-doc
+//! The encrypted record stream of one document: sealing, opening, judging, ordering, snapshots, and getting own edits into the log.
+//!
+//! A [`Document`] is one device's view of one ordered log. Records come in as the service delivers them; each is judged by rules that depend
+//! on nothing but the log before it and the group's roster, so that all members judge alike. What is wrong with a record is a [`Finding`]
+//! that names who is probably at fault; the record keeps its place in the Merkle log and the document goes on.
+//!
+//! # Promises
+//! - Every record is bound to its group, document, epoch, author and place: to the author's previous record and to the log that the author
+//!   had seen. What is dropped, reordered, replayed or forked shows with the next honest record that crosses the split.
+//! - An own edit is visible at once, and is in the log, still queued, or reported as refused.
+//! - One signature covers an author's whole run of records; one engine call applies everything that arrived together.
+//! - Rows from [`Document::take_changes`] lead from one loadable state to the next, whichever batch was the last that was written.
+//! - Foreign bytes are contained: sizes are capped, nothing panics, and an update that the CRDT engine cannot stand is left out, with its
+//!   signer named.
+//! - No plaintext or key shows in `Debug` or in an error.
+//!
+//! # Never
+//! It does no I/O, reads no clock, and keeps no randomness beyond a seed for fresh ids. It holds no epoch's root longer than a call. It does
+//! not decide who is a member: the roster does.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+mod content;
+mod context;
+mod document;
+mod error;
+mod examine;
+mod incoming;
+mod log;
+mod open;
+mod outbox;
+mod own;
+mod payload;
+mod seal;
+mod settle;
+mod snapshot;
+mod state;
+mod store;
+mod views;
+
+pub use conclave_mls::{RowChange, Rows};
+pub use context::{
+    Append, Blocked, Change, ChangeKind, CheckWanted, DeliverOutcome, DocContext, EditFn, PendingVerdict,
+    RefusedOutcome, RootsNeeded,
+};
+pub use document::Document;
+pub use error::{DocError, Fault, Finding, Suspect};
+pub use log::{LogView, SeenFault, StoredLog};
+pub use payload::{
+    Chain, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables, VERDICT_VERSION,
+    VerdictPayload,
+};
+pub use seal::{DocKeys, KeySource, max_payload_bytes, open, padded_len, seal, seal_with_nonce};

@@ -4,6 +4,9 @@
 //! key: `HMAC-SHA-256(commitment key, header<V> ‖ nonce ‖ tag)`, checked before anything is decrypted, so that one ciphertext
 //! cannot mean two things under two keys.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use chacha20poly1305::aead::AeadInPlace;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use conclave_identity::DeviceKey;
@@ -18,6 +21,31 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 const PAD_MARK: u8 = 0x80;
+
+/// Keys of one document, each derived once for as long as this lives: one call.
+pub(crate) struct KeyRing<'a> {
+    source: &'a dyn KeySource,
+    document: DocumentId,
+    keys: BTreeMap<u64, DocKeys>,
+}
+
+impl<'a> KeyRing<'a> {
+    pub(crate) fn new(source: &'a dyn KeySource, document: DocumentId) -> Self {
+        Self { source, document, keys: BTreeMap::new() }
+    }
+
+    /// The keys of an epoch, if its root is held.
+    pub(crate) fn get(&mut self, epoch: u64) -> Option<&DocKeys> {
+        match self.keys.entry(epoch) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let root = self.source.root(epoch)?;
+                Some(entry.insert(DocKeys::derive(&root, &self.document)))
+            }
+        }
+    }
+}
+
 
 /// Where the roots of epochs come from.
 pub trait KeySource {

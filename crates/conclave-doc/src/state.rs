@@ -49,8 +49,8 @@ pub(crate) enum News {
     Update,
     /// A new active snapshot.
     Snapshot(SnapshotInfo),
-    /// A member's judgement.
-    Verdict { snapshot: Hash, judgement: Judgement, user: UserId },
+    /// A member's judgement. In a group of one user, that user's own counts.
+    Verdict { snapshot: Hash, judgement: Judgement, user: UserId, one_user: bool },
 }
 
 /// Everything that one position of the log changes. Kept with the record, so that a log is replayed without judging again.
@@ -107,7 +107,9 @@ impl LogState {
         match &effect.news {
             News::None | News::Update => {}
             News::Snapshot(info) => self.adopt(*info),
-            News::Verdict { snapshot, judgement, user } => self.judged(snapshot, *judgement, user),
+            News::Verdict { snapshot, judgement, user, one_user } => {
+                self.judged(snapshot, *judgement, user, *one_user);
+            }
         }
     }
 
@@ -123,11 +125,11 @@ impl LogState {
         self.recent.push(info);
     }
 
-    fn judged(&mut self, snapshot: &Hash, judgement: Judgement, user: &UserId) {
+    fn judged(&mut self, snapshot: &Hash, judgement: Judgement, user: &UserId, one_user: bool) {
         let Some(info) = self.known(snapshot) else { return };
         match judgement {
             Judgement::Differs(_) => self.disputed = Some(*snapshot),
-            Judgement::Match if info.user != *user => self.set_matched(snapshot),
+            Judgement::Match if info.user != *user || one_user => self.set_matched(snapshot),
             Judgement::Match => {}
         }
     }
@@ -211,7 +213,7 @@ mod tests {
     }
 
     fn verdict(snapshot: &SnapshotInfo, judgement: Judgement, user: u8) -> News {
-        News::Verdict { snapshot: snapshot.id, judgement, user: UserId([user; 32]) }
+        News::Verdict { snapshot: snapshot.id, judgement, user: UserId([user; 32]), one_user: false }
     }
 
     #[test]

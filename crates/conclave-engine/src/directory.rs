@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_crdt::{Crdt, CrdtError, CrdtKind, PathElement};
+use conclave_crdt::{CrdtError, CrdtKind, PathElement};
 use conclave_doc::Document;
 use conclave_proto::{DocumentId, GroupId};
 use serde_json::Value;
@@ -28,12 +28,7 @@ pub(crate) struct Titles {
 impl Titles {
     /// Reads the directory document. Entries of other shapes are left alone.
     pub(crate) fn refresh(&mut self, document: &mut Document) {
-        let mut seen = None;
-        let read: Result<(), _> = document.read(Box::new(|crdt: &mut dyn Crdt| {
-            seen = crdt.json().map(|json| json.to_json()).transpose()?;
-            Ok(())
-        }));
-        let (Ok(()), Some(Value::Object(map))) = (read, seen) else {
+        let Some(Ok(Value::Object(map))) = document.crdt().json().map(|json| json.to_json()) else {
             return;
         };
         self.name = map.get(NAME).and_then(Value::as_str).map(clip);

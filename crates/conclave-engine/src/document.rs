@@ -1,13 +1,11 @@
 //! Documents in memory: opened, delivered to, edited, sent.
 
-use std::collections::BTreeSet;
-
-use conclave_crdt::CrdtKind;
-use conclave_doc::{Change, DeliverOutcome, Document, RefusedOutcome};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, RefusedOutcome};
 use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
-use conclave_proto::{DocumentId, GroupId, Refusal, Role};
+use conclave_proto::{DocumentId, GroupId, InstanceId, Refusal, Role, UnixMs};
 
 use crate::command::{ChangeInfo, Event, Reply};
 use crate::engine::{Engine, HOT_DOCUMENTS, ReadTarget, TimerKind};
@@ -24,6 +22,8 @@ pub(crate) type DocWork = Box<dyn FnOnce(&mut Engine, &mut Group, &mut Doc) + Se
 const FRAMES_IN_FLIGHT: usize = 16;
 /// Sealed bytes in one append frame.
 const APPEND_BYTES: usize = 128 * 1024;
+/// Records asked for at once.
+const FETCH_RECORDS: u32 = 256;
 
 /// A document in memory.
 pub(crate) struct Doc {
@@ -39,6 +39,16 @@ pub(crate) struct Doc {
     waiters: Vec<CommandId>,
     opening_refused: bool,
     create_refused: bool,
+    /// Records were asked for.
+    fetching: bool,
+    /// Own edits are not sent before this time.
+    send_after: UnixMs,
+    /// The edits are kept: the service does not take them.
+    parked: bool,
+    verdict_planned: bool,
+    /// The service keeps what is missing by hash only: begin at the active snapshot.
+    needs_base: bool,
+    snapshot_wanted: bool,
 }
 
 impl Doc {
@@ -55,12 +65,23 @@ impl Doc {
             waiters: Vec::new(),
             opening_refused: false,
             create_refused: false,
+            fetching: false,
+            send_after: UnixMs(0),
+            parked: false,
+            verdict_planned: false,
+            needs_base: false,
+            snapshot_wanted: false,
         }
     }
 
     /// Whether everything that the service held when the channel was opened is here and applied.
-    fn caught_up(&self) -> bool {
+    pub(crate) fn is_caught_up(&self) -> bool {
         self.channel.is_some() && self.document.size() >= self.target
+    }
+
+    fn is_idle(&self) -> bool {
+        let refused = self.opening_refused || self.create_refused;
+        self.channel.is_none() && !self.asked && !self.create_in_flight && !refused
     }
 
     /// Lifts a refusal: the next look asks the service again.
@@ -114,7 +135,7 @@ impl Engine {
             }
             None => {
                 self.documents.insert(key, Slot::Loading(vec![work]));
-                if group.documents.get(&document).is_some_and(|row| row.needed.is_some()) {
+                if group.documents.get(&document).is_some_and(|row| row.local) {
                     let prefix = keys::document_prefix(&group.id, &document);
                     self.read(prefix, ReadTarget::Document(group.id, document));
                     return;
@@ -182,20 +203,25 @@ impl Engine {
     fn fetch_document(&mut self, group: &mut Group, document: DocumentId) {
         let key = (group.id, document);
         let opening = self.opening.contains(&key);
-        let absent = group.documents.get(&document).is_none_or(|row| row.needed.is_none());
+        let absent = group.documents.get(&document).is_none_or(|row| !row.local);
         if opening || !absent || !self.link.online || !group.caught_up() {
             return;
         }
         self.opening.insert(key);
-        self.ask_open(group.id, document, None);
+        let instance = self.device.instance();
+        self.ask_open(group.id, document, instance, None);
     }
 
-    fn ask_open(&mut self, group: GroupId, document: DocumentId, from: Option<u64>) {
-        let instance = self.device.instance();
+    fn ask_open(
+        &mut self,
+        group: GroupId,
+        document: DocumentId,
+        instance: InstanceId,
+        from: Option<u64>,
+    ) {
         self.request(
             Request::OpenDocument { group, document, instance, from },
             Box::new(move |engine, answer| {
-                engine.opening.remove(&(group, document));
                 engine.with_group(
                     group,
                     Box::new(move |engine, group| match answer {
@@ -211,6 +237,7 @@ impl Engine {
     fn opened(&mut self, group: &mut Group, id: DocumentId, opened: OpenedDocument) {
         let key = (group.id, id);
         let channel = opened.channel.0;
+        self.opening.remove(&key);
         if let Some(Slot::Hot(_)) = self.documents.get(&key) {
             self.link.channels.insert(channel, key);
             self.run_document(
@@ -221,6 +248,8 @@ impl Engine {
                     doc.channel = Some(channel);
                     doc.target = opened.head.size;
                     doc.in_flight = 0;
+                    doc.parked = false;
+                    doc.needs_base = false;
                     let context = Group::doc_context(
                         group.mls.state(),
                         &group.roots,
@@ -228,10 +257,7 @@ impl Engine {
                         engine.now,
                     );
                     let outcome = doc.document.opened(&context, &opened, &mut engine.rng);
-                    if let Err(error) = outcome {
-                        let text = error.to_string();
-                        engine.finding(group.id, Some(doc.id), error.code(), None, &text);
-                    }
+                    engine.delivered(group, doc, outcome);
                 })],
             );
             return;
@@ -242,11 +268,13 @@ impl Engine {
         let made =
             Document::open_remote(&context, &opened, group.id, id, instance, &mut self.rng);
         match made {
-            Ok(document) => {
-                let work = match self.documents.remove(&key) {
-                    Some(Slot::Loading(work)) => work,
-                    _ => Vec::new(),
-                };
+            Ok((document, outcome)) => {
+                let mut work: Vec<DocWork> = vec![Box::new(move |engine, group, doc| {
+                    engine.delivered(group, doc, Ok(outcome));
+                })];
+                if let Some(Slot::Loading(waiting)) = self.documents.remove(&key) {
+                    work.extend(waiting);
+                }
                 let mut doc = Doc::new(id, document);
                 doc.channel = Some(channel);
                 doc.target = opened.head.size;
@@ -255,7 +283,8 @@ impl Engine {
                 self.run_document(group, id, work);
             }
             Err(error) => {
-                // Mostly a root that has not arrived yet.
+                // Mostly a root that has not arrived yet: again after a while.
+                self.opening.insert(key);
                 self.request(
                     Request::CloseDocument { channel: opened.channel },
                     Box::new(|_, _| {}),
@@ -292,6 +321,9 @@ impl Engine {
                 doc.channel = None;
                 doc.asked = false;
                 doc.in_flight = 0;
+                doc.fetching = false;
+                doc.parked = false;
+                doc.document.disconnected();
                 doc.snapshot_in_flight = false;
                 doc.create_in_flight = false;
                 doc.opening_refused = false;
@@ -332,10 +364,11 @@ impl Engine {
         for id in wanted {
             let idle = match self.documents.get(&(group.id, id)) {
                 None => self.documents.len() < HOT_DOCUMENTS,
-                Some(Slot::Loading(_)) => true,
-                Some(Slot::Hot(doc)) => {
-                    doc.channel.is_none() && !doc.asked && !doc.create_in_flight && !doc.opening_refused
+                Some(Slot::Loading(_)) => {
+                    self.fetch_document(group, id);
+                    false
                 }
+                Some(Slot::Hot(doc)) => doc.is_idle(),
                 Some(Slot::Busy(_)) => false,
             };
             if idle {
@@ -395,7 +428,7 @@ impl Engine {
                     engine.now,
                 );
                 let outcome =
-                    doc.document.deliver(&context, first_seq, records, &mut engine.rng);
+                    doc.document.deliver(&context, first_seq, records);
                 engine.delivered(group, doc, outcome);
             }),
         );
@@ -406,7 +439,7 @@ impl Engine {
         &mut self,
         group: &mut Group,
         doc: &mut Doc,
-        outcome: Result<DeliverOutcome, conclave_doc::DocError>,
+        outcome: Result<DeliverOutcome, DocError>,
     ) {
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -417,8 +450,10 @@ impl Engine {
             }
         };
         for finding in &outcome.findings {
-            let suspect = finding.suspect.map(|author| author.device);
-            self.finding(group.id, Some(doc.id), finding.code(), suspect, &finding.to_string());
+            let suspect = finding.suspect.author.map(|author| author.device);
+            let by = if finding.suspect.service { "the service" } else { "a member" };
+            let text = format!("position {}: {by} is probably at fault", finding.seq);
+            self.finding(group.id, Some(doc.id), finding.fault.code(), suspect, &text);
         }
         if !outcome.changes.is_empty() {
             let changes = outcome.changes.iter().map(|change| self.change(change)).collect();
@@ -430,16 +465,65 @@ impl Engine {
         if outcome.needs_root.is_some() {
             self.ask_for_wraps(group);
         }
-        if outcome.gap.is_some() {
-            // What was sent does not continue what is here: open again from here.
-            if let Some(channel) = doc.channel.take() {
-                self.link.channels.remove(&channel);
-                self.request(
-                    Request::CloseDocument { channel: Varint(channel) },
-                    Box::new(|_, _| {}),
-                );
-            }
+        if outcome.refused_own {
+            self.finding(
+                group.id,
+                Some(doc.id),
+                "document.own_edit_rewritten",
+                None,
+                "own edits could not stand as they were; they were written again",
+            );
         }
+        match outcome.blocked {
+            Some((_, Blocked::Whole { first_seq, count })) => {
+                self.fetch_records(group.id, doc, first_seq, count);
+            }
+            Some((_, Blocked::Base)) => {
+                doc.needs_base = true;
+                self.reopen(doc);
+            }
+            _ => {}
+        }
+        if let Some((from, to)) = outcome.gap {
+            let count = u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX);
+            self.fetch_records(group.id, doc, from, count);
+        }
+        if outcome.reopen {
+            self.reopen(doc);
+        }
+    }
+
+    /// Asks for records whole, one request at a time; what is still missing then shows again.
+    fn fetch_records(&mut self, group: GroupId, doc: &mut Doc, from: u64, count: u32) {
+        if doc.fetching {
+            return;
+        }
+        doc.fetching = true;
+        let id = doc.id;
+        let count = count.min(FETCH_RECORDS);
+        self.request(
+            Request::GetRecords { group, document: id, from, count },
+            Box::new(move |engine, answer| {
+                engine.with_document(
+                    group,
+                    id,
+                    None,
+                    Box::new(move |engine, group, doc| {
+                        doc.fetching = false;
+                        if let Answer::Records { first_seq, records } = answer {
+                            let context = Group::doc_context(
+                                group.mls.state(),
+                                &group.roots,
+                                &engine.device,
+                                engine.now,
+                            );
+                            let outcome = doc.document.deliver(&context, first_seq, records);
+                            engine.delivered(group, doc, outcome);
+                        }
+                    }),
+                );
+            }),
+        );
     }
 
     fn change(&self, change: &Change) -> ChangeInfo {
@@ -476,36 +560,67 @@ impl Engine {
             channel,
             Box::new(move |engine, group, doc| {
                 doc.in_flight = doc.in_flight.saturating_sub(1);
-                let outcome = doc.document.refused(first_clock, &refusal, &mut engine.rng);
-                match outcome {
-                    RefusedOutcome::Resend | RefusedOutcome::WaitForEpoch => {}
-                    RefusedOutcome::Reopen => engine.reopen(doc),
-                    RefusedOutcome::FreshInstance => {
-                        engine.finding(
-                            group.id,
-                            Some(doc.id),
-                            refusal.code(),
-                            None,
-                            "own edits were refused; they are sent again under a fresh instance",
-                        );
-                        engine.reopen(doc);
+                let context = Group::doc_context(
+                    group.mls.state(),
+                    &group.roots,
+                    &engine.device,
+                    engine.now,
+                );
+                match doc.document.refused(&context, first_clock, &refusal) {
+                    Ok((what, outcome)) => {
+                        engine.after_refusal(group, doc, what, &refusal);
+                        engine.delivered(group, doc, Ok(outcome));
                     }
-                    RefusedOutcome::Held => {
-                        engine.finding(
-                            group.id,
-                            Some(doc.id),
-                            refusal.code(),
-                            None,
-                            "the service does not take this device's edits; they are kept here",
-                        );
-                    }
+                    Err(error) => engine.delivered(group, doc, Err(error)),
                 }
             }),
         );
     }
 
+    fn after_refusal(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        what: RefusedOutcome,
+        refusal: &Refusal,
+    ) {
+        match what {
+            // A new epoch seals them anew; sending again happens by itself.
+            RefusedOutcome::Reseal { .. } | RefusedOutcome::Resend => {}
+            RefusedOutcome::Refetch { from } => {
+                self.fetch_records(group.id, doc, from, FETCH_RECORDS);
+            }
+            RefusedOutcome::RetryLater { after_ms } => {
+                doc.send_after = self.now.plus_ms(after_ms);
+                self.wake(after_ms, TimerKind::Open(group.id, doc.id));
+            }
+            RefusedOutcome::SnapshotNeeded => doc.snapshot_wanted = true,
+            RefusedOutcome::FreshInstance => {
+                self.finding(
+                    group.id,
+                    Some(doc.id),
+                    refusal.code(),
+                    None,
+                    "own edits were refused; they are sent again under a fresh instance",
+                );
+                self.reopen(doc);
+            }
+            RefusedOutcome::Parked(refusal) => {
+                doc.parked = true;
+                self.finding(
+                    group.id,
+                    Some(doc.id),
+                    refusal.code(),
+                    None,
+                    "the service does not take this device's edits; they are kept here",
+                );
+            }
+        }
+    }
+
     fn reopen(&mut self, doc: &mut Doc) {
         doc.in_flight = 0;
+        doc.document.disconnected();
         if let Some(channel) = doc.channel.take() {
             self.link.channels.remove(&channel);
             self.request(
@@ -532,7 +647,7 @@ impl Engine {
                 let result = if edits {
                     engine.edit(group, doc, f)
                 } else {
-                    doc.document.read(f).map_err(EngineError::from)
+                    f(doc.document.crdt()).map_err(EngineError::from)
                 };
                 engine.reply(id, result.map(|()| Reply::Done));
             }),
@@ -553,7 +668,12 @@ impl Engine {
         if group.state().role_of(&self.device.id()) < Some(Role::Editor) {
             return Err(EngineError::Forbidden);
         }
-        doc.document.edit(&mut self.rng, f)?;
+        let mut f = Some(f);
+        let mut run = |crdt: &mut dyn Crdt| match f.take() {
+            Some(f) => f(crdt),
+            None => Err(CrdtError::Engine),
+        };
+        doc.document.edit(&mut self.rng, &mut run)?;
         if doc.id == DocumentId::directory(&group.id) {
             group.directory.refresh(&mut doc.document);
         }
@@ -568,11 +688,12 @@ impl Engine {
                 self.send_document_creation(group, doc);
             } else if doc.channel.is_none() && !doc.asked && !doc.opening_refused {
                 doc.asked = true;
-                self.ask_open(group.id, doc.id, Some(doc.document.size()));
-            } else if doc.caught_up() {
+                let from = (!doc.needs_base).then_some(doc.document.size());
+                self.ask_open(group.id, doc.id, doc.document.instance(), from);
+            } else if doc.is_caught_up() {
                 self.flush(group, doc);
                 self.pump_snapshot(group, doc);
-                self.plan_verdict(group, doc);
+                self.pump_check(group, doc);
             }
         }
         for change in doc.document.take_changes() {
@@ -584,7 +705,7 @@ impl Engine {
             }
         }
         self.update_document_row(group, doc);
-        if doc.caught_up() && doc.document.pending_count() == 0 && !doc.document.is_waiting() {
+        if doc.is_caught_up() && doc.document.pending_count() == 0 {
             for waiter in std::mem::take(&mut doc.waiters) {
                 self.reply(waiter, Ok(Reply::Done));
             }
@@ -592,22 +713,28 @@ impl Engine {
     }
 
     fn update_document_row(&mut self, group: &mut Group, doc: &Doc) {
-        let needed: BTreeSet<u64> = doc.document.roots_needed(group.state());
+        let needed = doc.document.roots_needed();
         let rotated = group.state().rotating_since;
-        let done = doc.caught_up() && !doc.document.rekey_due(group.state());
+        let done = doc.is_caught_up() && !doc.document.rekey_due(group.state());
         let row = group.documents.entry(doc.id).or_default();
-        let before = (row.needed.clone(), row.rekeyed, row.size / 64);
+        let before = row.clone();
+        row.local = true;
         row.size = doc.document.size();
-        row.needed = Some(needed);
+        row.all_below = needed.all_below;
+        row.needed = needed.epochs;
         if done && rotated > row.rekeyed {
             row.rekeyed = rotated;
         }
-        if before != (row.needed.clone(), row.rekeyed, row.size / 64) {
-            let needed_changed = before.0 != row.needed;
+        let roots_changed = before.needed != row.needed || before.all_below != row.all_below;
+        let rekeyed = before.rekeyed != row.rekeyed;
+        if roots_changed || rekeyed || !before.local || before.size / 64 != row.size / 64 {
             self.save_document_row(group, &doc.id);
-            if needed_changed {
-                self.erase_roots(group);
-            }
+        }
+        if roots_changed {
+            self.erase_roots(group);
+        }
+        if rekeyed {
+            self.tell_rotation(group, false);
         }
     }
 
@@ -616,6 +743,9 @@ impl Engine {
         let Some(channel) = doc.channel else {
             return;
         };
+        if doc.parked || self.now < doc.send_after {
+            return;
+        }
         while doc.in_flight < FRAMES_IN_FLIGHT {
             let context =
                 Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
@@ -646,7 +776,8 @@ impl Engine {
             return;
         }
         let rekey = group.rotator && doc.document.rekey_due(group.state());
-        if !rekey && !doc.document.snapshot_due(&group.state().policy) {
+        let due = doc.document.snapshot_due(&group.state().policy);
+        if !rekey && !due && !doc.snapshot_wanted {
             return;
         }
         let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
@@ -655,27 +786,77 @@ impl Engine {
             return;
         };
         doc.snapshot_in_flight = true;
+        doc.snapshot_wanted = false;
         let (group_id, id) = (group.id, doc.id);
         self.request(
-            Request::PutSnapshot { record: record.clone() },
+            Request::PutSnapshot { record },
             Box::new(move |engine, answer| {
                 engine.with_document(
                     group_id,
                     id,
                     None,
-                    Box::new(move |_, _, doc| {
-                        doc.snapshot_in_flight = false;
-                        if let Answer::Accepted { seq, .. } = answer {
-                            doc.target = doc.target.max(seq.saturating_add(1));
-                        }
+                    Box::new(move |engine, group, doc| {
+                        engine.snapshot_answered(group, doc, &answer);
                     }),
                 );
             }),
         );
     }
 
-    fn plan_verdict(&mut self, group: &Group, doc: &Doc) {
-        if doc.document.pending_verdict(group.state()) {
+    fn snapshot_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: &Answer) {
+        doc.snapshot_in_flight = false;
+        match answer {
+            Answer::Accepted { seq, .. } => {
+                doc.target = doc.target.max(seq.saturating_add(1));
+                let context = Group::doc_context(
+                    group.mls.state(),
+                    &group.roots,
+                    &self.device,
+                    self.now,
+                );
+                let outcome = doc.document.snapshot_accepted(&context, *seq);
+                self.delivered(group, doc, outcome);
+            }
+            Answer::Refused(refusal) => {
+                doc.document.snapshot_refused();
+                // Where one is still due, the next delivery or this timer makes another.
+                doc.snapshot_in_flight = true;
+                let delay = self.jitter(200, 2_000);
+                self.wake(delay, TimerKind::Snapshot(group.id, doc.id));
+                if !refusal.is_retryable() && !matches!(refusal, Refusal::BadRecord { .. }) {
+                    let text = refusal.to_string();
+                    self.finding(group.id, Some(doc.id), refusal.code(), None, &text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn snapshot_again(&mut self, group: GroupId, document: DocumentId) {
+        self.with_document(
+            group,
+            document,
+            None,
+            Box::new(|_, _, doc| doc.snapshot_in_flight = false),
+        );
+    }
+
+    /// Checks snapshots of others, and plans a verdict where nobody else's is there.
+    fn pump_check(&mut self, group: &mut Group, doc: &mut Doc) {
+        if let Some(wanted) = doc.document.check_wanted(group.state()) {
+            if wanted.have {
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+                if let Err(error) = doc.document.check_snapshot(&context) {
+                    let text = error.to_string();
+                    self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                }
+            } else {
+                self.fetch_records(group.id, doc, wanted.seq, 1);
+            }
+        }
+        if doc.document.pending_verdict().is_some() && !doc.verdict_planned {
+            doc.verdict_planned = true;
             let delay = self.jitter(200, 3_000);
             self.wake(delay, TimerKind::Verdict(group.id, doc.id));
         }
@@ -686,20 +867,10 @@ impl Engine {
             group,
             document,
             None,
-            Box::new(|engine, group, doc| {
-                // Another member's verdict may have come meanwhile.
-                if doc.document.pending_verdict(group.state()) {
-                    let context = Group::doc_context(
-                        group.mls.state(),
-                        &group.roots,
-                        &engine.device,
-                        engine.now,
-                    );
-                    if let Err(error) = doc.document.write_verdict(&context) {
-                        let text = error.to_string();
-                        engine.finding(group.id, Some(doc.id), error.code(), None, &text);
-                    }
-                }
+            Box::new(|_, _, doc| {
+                doc.verdict_planned = false;
+                // Another member's verdict may have come meanwhile: then there is none to write.
+                doc.document.write_verdict();
             }),
         );
     }
@@ -717,10 +888,22 @@ impl Engine {
             return Err(EngineError::Forbidden);
         }
         let instance = self.device.instance();
-        let mut document = Document::create(group.id, id, kind, instance, &mut self.rng)?;
-        if let Some(f) = initial {
-            document.edit(&mut self.rng, f)?;
-        }
+        let mut initial = initial;
+        let mut run = |crdt: &mut dyn Crdt| match initial.take() {
+            Some(f) => f(crdt),
+            None => Ok(()),
+        };
+        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        // The snapshot is made again when it is sent, under the then current epoch.
+        let (document, _) = Document::create(
+            &context,
+            group.id,
+            id,
+            kind,
+            instance,
+            Some(&mut run),
+            &mut self.rng,
+        )?;
         group.documents.insert(id, DocRow { creating: true, ..DocRow::default() });
         self.save_document_row(group, &id);
         self.documents.insert((group.id, id), Slot::Hot(Box::new(Doc::new(id, document))));
@@ -733,7 +916,7 @@ impl Engine {
             return;
         }
         let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
-        let snapshot = match doc.document.make_first_snapshot(&context, &mut self.rng) {
+        let snapshot = match doc.document.make_snapshot(&context, &mut self.rng) {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 let text = error.to_string();
@@ -775,6 +958,14 @@ impl Engine {
                     row.creating = false;
                 }
                 self.save_document_row(group, &doc.id);
+                let context = Group::doc_context(
+                    group.mls.state(),
+                    &group.roots,
+                    &self.device,
+                    self.now,
+                );
+                let outcome = doc.document.snapshot_accepted(&context, 0);
+                self.delivered(group, doc, outcome);
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
                 doc.create_refused = true;
@@ -816,7 +1007,7 @@ impl Engine {
                     &engine.device,
                     engine.now,
                 );
-                let outcome = doc.document.retry(&context, &mut engine.rng);
+                let outcome = doc.document.retry(&context);
                 engine.delivered(group, doc, outcome);
             }),
         );

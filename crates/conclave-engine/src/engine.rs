@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_mls::{DeviceContext, KeyStore};
+use conclave_mls::KeyStore;
 use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs, UserId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -33,8 +33,12 @@ pub(crate) enum TimerKind {
     SelfUpdate(GroupId),
     /// Help with re-keying.
     Rotate(GroupId),
+    /// Say again that re-keying is complete.
+    Complete(GroupId),
     /// Write a verdict.
     Verdict(GroupId, DocumentId),
+    /// Make a snapshot if one is still due.
+    Snapshot(GroupId, DocumentId),
     /// Ask again to open a document.
     Open(GroupId, DocumentId),
 }
@@ -210,8 +214,14 @@ impl Engine {
                     group,
                     Box::new(|_, group| group.rotator = true),
                 ),
+                TimerKind::Complete(group) => self.with_group(
+                    group,
+                    Box::new(|_, group| group.completing = false),
+                ),
+                TimerKind::Snapshot(group, document) => self.snapshot_again(group, document),
                 TimerKind::Verdict(group, document) => self.verdict_due(group, document),
                 TimerKind::Open(group, document) => {
+                    self.opening.remove(&(group, document));
                     self.with_document(group, document, None, Box::new(|_, _, doc| doc.ask_again()));
                 }
             }
@@ -250,10 +260,6 @@ impl Engine {
 
     pub(crate) fn random16(&mut self) -> [u8; 16] {
         random(&mut self.rng)
-    }
-
-    pub(crate) fn context(&self) -> Result<DeviceContext<'_>, EngineError> {
-        self.device.context()
     }
 
     pub(crate) fn reply(&mut self, command: CommandId, result: Result<Reply, EngineError>) {

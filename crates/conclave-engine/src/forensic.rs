@@ -44,10 +44,10 @@ pub fn openable(
     // What MLS itself can still export.
     if let Ok(mls) = ClientGroup::load(mls_rows) {
         secrets.extend(mls.epoch_secrets());
-        for one in &secrets {
-            let opened = wraps.iter().filter_map(|wrap| mls.open_wrap(one, wrap).ok());
-            roots.extend(opened.flatten().map(|(_, root)| root));
-        }
+    }
+    for one in &secrets {
+        let opened = wraps.iter().filter_map(|wrap| ClientGroup::open_wrap(one, wrap).ok());
+        roots.extend(opened.flatten().map(|(_, root)| root));
     }
     roots.extend(secrets.into_iter().map(|one| one.root));
     Ok(records

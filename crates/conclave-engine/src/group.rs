@@ -9,7 +9,7 @@ use conclave_mls::{
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::group::{CommitBundle, GroupEntry};
-use conclave_proto::record::EntryBody;
+use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Refusal, UnixMs, UserId, limits};
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +47,12 @@ struct MetaRow {
 pub(crate) struct DocRow {
     /// Made here and not yet accepted by the service.
     pub(crate) creating: bool,
-    /// Epochs whose roots the document needs; none known before it was opened here.
-    pub(crate) needed: Option<BTreeSet<u64>>,
+    /// Whether the document was opened here: then the next two say which roots it needs.
+    pub(crate) local: bool,
+    /// Every root of an older epoch is needed.
+    pub(crate) all_below: u64,
+    /// And the roots of these epochs.
+    pub(crate) needed: BTreeSet<u64>,
     /// Newest epoch in which it was seen to be re-keyed.
     pub(crate) rekeyed: u64,
     /// Records that are here.
@@ -96,6 +100,8 @@ pub(crate) struct Group {
     meta: MetaRow,
     subscription: Subscription,
     creating_sent: bool,
+    /// Nothing is asked of the service before.
+    retry_at: UnixMs,
     pub(crate) rotator: bool,
     pub(crate) cover_due: bool,
     pub(crate) completing: bool,
@@ -127,6 +133,7 @@ impl Group {
             meta: MetaRow::default(),
             subscription: Subscription::None,
             creating_sent: false,
+            retry_at: UnixMs(0),
             rotator: false,
             cover_due: false,
             completing: false,
@@ -207,11 +214,6 @@ impl Group {
         now: UnixMs,
     ) -> DocContext<'a> {
         DocContext { state, keys: roots, device: engine.id(), signer: engine.key(), now }
-    }
-
-    pub(crate) fn user_of(&self, device: DeviceId) -> Option<UserId> {
-        let rows = &self.state().roster.rows;
-        rows.iter().rev().find(|row| row.device == device).map(|row| row.user)
     }
 }
 
@@ -315,21 +317,24 @@ impl Engine {
     pub(crate) fn erase_roots(&mut self, group: &mut Group) {
         let current = group.state().epoch;
         let mut needed = BTreeSet::from([current]);
-        let documents = &group.state().documents;
-        for (document, entry) in documents {
-            if entry.closed.is_some_and(|why| why != conclave_proto::record::CloseReason::Archived) {
+        let mut all_below = 0;
+        for (document, entry) in &group.state().documents {
+            if entry.closed.is_some_and(|why| why != CloseReason::Archived) {
                 continue;
             }
-            match group.documents.get(document).and_then(|row| row.needed.as_ref()) {
-                Some(epochs) => needed.extend(epochs),
-                None => return,
+            match group.documents.get(document) {
+                Some(row) if row.local => {
+                    needed.extend(&row.needed);
+                    all_below = all_below.max(row.all_below);
+                }
+                _ => return,
             }
         }
         let gone: Vec<u64> = group
             .roots
             .0
             .keys()
-            .filter(|epoch| !needed.contains(epoch))
+            .filter(|epoch| **epoch >= all_below && !needed.contains(epoch))
             .copied()
             .collect();
         for epoch in gone {
@@ -393,6 +398,7 @@ impl Engine {
                 group.subscription = Subscription::None;
                 group.creating_sent = false;
                 group.completing = false;
+                group.retry_at = UnixMs(0);
                 if let Some(inflight) = &mut group.inflight {
                     inflight.sent = false;
                 }
@@ -405,7 +411,7 @@ impl Engine {
 
     /// Sends what can be sent for a group: its creation, its subscription, a commit, entries, documents.
     fn pump_group(&mut self, group: &mut Group) {
-        if !self.link.online || !group.mls.is_active() {
+        if !self.link.online || !group.mls.is_active() || self.now < group.retry_at {
             return;
         }
         if let Some(creation) = group.creation.clone() {
@@ -454,11 +460,18 @@ impl Engine {
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
                 group.creating_sent = false;
-                self.wake(5_000, TimerKind::Pump(group.id));
+                self.later(group);
             }
             Answer::Refused(refusal) => self.freeze(group, "group.creation_refused", None, &refusal.to_string()),
             _ => {}
         }
+    }
+
+    /// Leaves the service alone about this group for a while.
+    fn later(&mut self, group: &mut Group) {
+        let delay = self.jitter(1_000, 5_000);
+        group.retry_at = self.now.plus_ms(delay);
+        self.wake(delay, TimerKind::Pump(group.id));
     }
 
     fn subscribe(&mut self, id: GroupId, from: u64) {
@@ -481,9 +494,11 @@ impl Engine {
                             }
                         }
                         Answer::Refused(refusal) => {
-                            group.subscription = Subscription::Asked;
+                            group.subscription = Subscription::None;
+                            engine.later(group);
                             if let Refusal::Forbidden { .. } = refusal {
-                                engine.lose_group(group, "the service says this device is no member");
+                                let text = refusal.to_string();
+                                engine.finding(group.id, None, refusal.code(), None, &text);
                             }
                         }
                         _ => {}
@@ -525,11 +540,12 @@ impl Engine {
         }
         match group.mls.process(entry) {
             Ok(Processed::Commit(outcome)) => self.commit_processed(group, *outcome),
-            Ok(Processed::Proposal { .. }) => {
+            Ok(Processed::Proposal { void: false, .. }) => {
                 let delay = self.jitter(50, 1_500);
                 self.wake(delay, TimerKind::Cover(group.id));
             }
             Ok(Processed::Entry(body, author)) => self.entry_processed(group, body, author.device),
+            Ok(_) => {}
             Err(error) => {
                 self.process_failed(group, &error);
                 return false;
@@ -539,7 +555,12 @@ impl Engine {
     }
 
     fn process_failed(&mut self, group: &mut Group, error: &ProcessError) {
-        self.freeze(group, error.code(), error.suspect(), &error.to_string());
+        let suspect = match error {
+            ProcessError::Illegal { signer, .. } => *signer,
+            ProcessError::Undecryptable { author } => *author,
+            _ => None,
+        };
+        self.freeze(group, error.code(), suspect, &error.to_string());
     }
 
     /// Stops sealing in a group; reading goes on.
@@ -561,7 +582,7 @@ impl Engine {
         let before: BTreeMap<DeviceId, UserId> = group
             .state()
             .roster
-            .rows
+            .rows()
             .iter()
             .map(|row| (row.device, row.user))
             .collect();

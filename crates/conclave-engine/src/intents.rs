@@ -8,7 +8,7 @@ use conclave_mls::{CommitInputs, EpochRoot, Plan, check_key_package};
 use conclave_proto::frame::{Answer, ClaimedKeyPackage, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::{
-    CommitId, DeviceId, DocumentId, GroupId, Refusal, Role, UserId, limits,
+    CommitId, DeviceId, DocumentId, GroupId, Refusal, Role, UnixMs, UserId, limits,
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,11 +57,12 @@ pub(crate) struct Intent {
     /// Key packages for the next commit.
     packages: Option<Vec<ClaimedKeyPackage>>,
     proposed: bool,
+    not_before: UnixMs,
 }
 
 impl Intent {
     pub(crate) fn from_row(row: IntentRow) -> Self {
-        Self { row, waiter: None, busy: false, packages: None, proposed: false }
+        Self { row, waiter: None, busy: false, packages: None, proposed: false, not_before: UnixMs(0) }
     }
 
     pub(crate) fn is_leave(&self) -> bool {
@@ -128,7 +129,7 @@ impl Engine {
             let Some(intent) = group.intents.get(&id) else {
                 continue;
             };
-            if intent.busy {
+            if intent.busy || self.now < intent.not_before {
                 continue;
             }
             let want = intent.row.want.clone();
@@ -361,6 +362,7 @@ impl Engine {
         let group_id = group.id;
         if let Some(intent) = group.intents.get_mut(&id) {
             intent.busy = false;
+            intent.not_before = self.now.plus_ms(delay);
             intent.row.attempts = intent.row.attempts.saturating_add(1);
             self.wake(delay, TimerKind::Pump(group_id));
         }
@@ -569,7 +571,7 @@ impl Engine {
             };
             let bytes = package.key_package.as_slice();
             match check_key_package(bytes, &reference, self.service_now()) {
-                Ok(checked) if list.contains(&package.device, checked.signature_key.as_slice()) => {
+                Ok(checked) if list.contains(&package.device, &checked.signature_key) => {
                     good.push(package);
                 }
                 _ => self.finding(

@@ -128,7 +128,9 @@ impl Engine {
         let context = self.device.context()?;
         let (mls, joined) = ClientGroup::join(&context, &mut self.keystore, &delivery, self.now)?;
         let mut group = Group::new(id, mls);
-        for (epoch, root) in joined.roots {
+        // A wrap that does not open is no reason not to join: others can be asked for.
+        let wrapped = ClientGroup::open_wrap(&joined.secrets, &delivery.state.wrap);
+        for (epoch, root) in wrapped.unwrap_or_default() {
             self.keep_root(&mut group, epoch, root);
         }
         if declining {

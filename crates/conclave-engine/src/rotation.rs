@@ -1,5 +1,6 @@
 //! Re-keying after a removal: who does it, how far it is, when it is complete; and root wraps for those who lack roots.
 
+use conclave_mls::ClientGroup;
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::record::EntryBody;
 use conclave_proto::{DeviceId, DocumentId, Role};
@@ -39,7 +40,7 @@ impl Engine {
         (done, open().count())
     }
 
-    fn tell_rotation(&mut self, group: &Group, complete: bool) {
+    pub(crate) fn tell_rotation(&mut self, group: &Group, complete: bool) {
         let (done, total) = Self::rotation_progress(group);
         let epoch = group.state().rotating_since;
         self.event(Event::Rotation { group: group.id, epoch, done, total, complete });
@@ -67,8 +68,7 @@ impl Engine {
             Box::new(move |engine, answer| {
                 if let Answer::Refused(_) = answer {
                     let delay = engine.jitter(300, 2_000);
-                    engine.wake(delay, TimerKind::Pump(id));
-                    engine.with_group(id, Box::new(|_, group| group.completing = false));
+                    engine.wake(delay, TimerKind::Complete(id));
                 }
             }),
         );
@@ -130,7 +130,7 @@ impl Engine {
         let Some(secrets) = group.secrets.clone() else {
             return;
         };
-        let roots = match group.mls.open_wrap(&secrets, wrap) {
+        let roots = match ClientGroup::open_wrap(&secrets, wrap) {
             Ok(roots) => roots,
             Err(error) => {
                 let text = error.to_string();

@@ -204,4 +204,27 @@ mod tests {
             Err(AuthError::Signature)
         );
     }
+
+    #[test]
+    fn a_signature_with_a_small_order_commitment_is_refused() {
+        // R is the neutral element and s = H(R, A, M)·a: it satisfies the equation, so verification that is not strict accepts it.
+        let key = DeviceKey::from_bytes(&[1; 32]);
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        signature[32..].copy_from_slice(&[
+            0xa7, 0x63, 0xbe, 0x89, 0xba, 0xe3, 0x6e, 0x8c, 0x2f, 0x43, 0x15, 0x30, 0x81, 0x78,
+            0x17, 0xd4, 0x8b, 0x8e, 0x13, 0x7a, 0x47, 0x92, 0xf2, 0x77, 0x93, 0x68, 0x4b, 0x9e,
+            0x74, 0x1f, 0xe0, 0x0b,
+        ]);
+        assert_eq!(
+            verify(&key.public(), "l", b"c", &signature),
+            Err(AuthError::Signature)
+        );
+        let loose = ed25519_dalek::Verifier::verify(
+            &public_key(&key.public()).unwrap(),
+            &sign_content("l", b"c"),
+            &Signature::from_bytes(&signature),
+        );
+        assert!(loose.is_ok());
+    }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Kind {
 impl Kind {
     /// Largest text in characters, without white space.
     const fn max_chars(&self) -> usize {
-        self.prefix.len() + (self.max_bytes + CHECKSUM_BYTES).div_ceil(5) * 8
+        self.prefix.len() + ((self.max_bytes + CHECKSUM_BYTES) * 8).div_ceil(5)
     }
 
     /// First bytes of a hash over prefix and statement.

@@ -149,7 +149,12 @@ mod tests {
     #[test]
     fn every_action_is_listed_once() {
         for (at, (action, _)) in ACTIONS.iter().enumerate() {
-            assert!(ACTIONS.iter().skip(at + 1).all(|(other, _)| other != action));
+            assert!(
+                ACTIONS
+                    .iter()
+                    .skip(at + 1)
+                    .all(|(other, _)| other != action)
+            );
             assert!(action.allowed(Role::Owner));
         }
         assert_eq!(ACTIONS.len(), 23);

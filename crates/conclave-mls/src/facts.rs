@@ -147,7 +147,9 @@ fn add_proposal(
                 .push(LeafFacts::of(add.key_package().leaf_node()));
         }
         Proposal::Remove(remove) if inline => {
-            facts.removes.push(device_at(tree, state, remove.removed())?);
+            facts
+                .removes
+                .push(device_at(tree, state, remove.removed())?);
         }
         Proposal::Remove(_) | Proposal::SelfRemove if !inline => {
             let proposal = proposal_facts(tree, state, queued)?;

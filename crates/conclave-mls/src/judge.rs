@@ -20,10 +20,7 @@ use crate::state::GroupState;
 ///
 /// # Errors
 /// The first rule that the commit breaks.
-pub fn judge_commit(
-    previous: &GroupState,
-    facts: &CommitFacts,
-) -> Result<GroupState, CommitFault> {
+pub fn judge_commit(previous: &GroupState, facts: &CommitFacts) -> Result<GroupState, CommitFault> {
     let next = next_state(previous, facts)?;
     if next.roster_hash() == facts.data.roster {
         Ok(next)
@@ -85,8 +82,6 @@ struct Author {
     device: DeviceId,
     user: UserId,
     role: Role,
-    /// Whether it comes from outside, and was no member.
-    joins: bool,
 }
 
 fn check_data(previous: &GroupState, facts: &CommitFacts) -> Result<(), CommitFault> {
@@ -146,7 +141,6 @@ fn author_of(previous: &GroupState, facts: &CommitFacts) -> Result<Author, Commi
                 device,
                 user: row.user,
                 role: row.role,
-                joins: false,
             })
         }
         Committer::External => external_author(previous, facts),
@@ -181,7 +175,6 @@ fn external_author(previous: &GroupState, facts: &CommitFacts) -> Result<Author,
             device: row.device,
             user: row.user,
             role: row.role,
-            joins: false,
         });
     }
     if previous.is_tombstoned(&identity.device) {
@@ -194,7 +187,6 @@ fn external_author(previous: &GroupState, facts: &CommitFacts) -> Result<Author,
         device: identity.device,
         user: identity.user,
         role: previous.policy.role(&identity.user),
-        joins: true,
     })
 }
 

@@ -212,7 +212,10 @@ mod tests {
         let (a, b) = (DocumentId([1; 16]), DocumentId([2; 16]));
         assert_ne!(root.content_key(&a), root.content_key(&b));
         assert_ne!(root.content_key(&a), root.commit_key(&a));
-        assert_ne!(root.content_key(&a), EpochRoot::new([2; 32]).content_key(&a));
+        assert_ne!(
+            root.content_key(&a),
+            EpochRoot::new([2; 32]).content_key(&a)
+        );
     }
 
     #[test]

@@ -158,6 +158,8 @@ pub struct CheckedKeyPackage {
     pub last_resort: bool,
     /// When it was made, to the second.
     pub created: UnixMs,
+    /// The leaf's own signature key.
+    pub signature_key: Vec<u8>,
     /// KeyPackageRef (RFC 9420 §5.2).
     pub reference: Vec<u8>,
     /// The package as received.
@@ -190,7 +192,8 @@ pub fn check_key_package(
     .map_err(|_| MlsError::Panicked)?
     .ok_or(refused.clone())?;
     let leaf = package.leaf_node();
-    if package.ciphersuite() != profile::SUITE || !profile::capabilities_complete(leaf.capabilities())
+    if package.ciphersuite() != profile::SUITE
+        || !profile::capabilities_complete(leaf.capabilities())
     {
         return Err(MlsError::Capabilities);
     }
@@ -209,13 +212,12 @@ pub fn check_key_package(
         signature_key: leaf.signature_key().as_slice(),
     };
     let identity = authenticate(&presented, Occasion::KeyPackage, reference, now, None)?;
-    let hash = package
-        .hash_ref(provider.crypto())
-        .map_err(|_| refused)?;
+    let hash = package.hash_ref(provider.crypto()).map_err(|_| refused)?;
     Ok(CheckedKeyPackage {
         identity,
         last_resort: package.last_resort(),
         created,
+        signature_key: package.leaf_node().signature_key().as_slice().to_vec(),
         reference: hash.as_slice().to_vec(),
         bytes: bytes.to_vec(),
         package,

@@ -1,11 +1,40 @@
-//! MLS for Conclave: the client's group, the service's public group, the storage overlay, the epoch key schedule, and the one judgement of
-//! commits that both sides share. The only crate that names OpenMLS.
+//! MLS for Conclave (RFC 9420 over OpenMLS): a member's group, the service's view of it, and the judgement that both share.
+//!
+//! - [`ClientGroup`] creates, joins, commits, processes the group log and rejoins. It lives in memory; its changes are handed over as rows
+//!   to be written in one transaction, and every call that fails leaves it as it was.
+//! - [`PublicGroupState`] is the same group at the service, without a key: it judges commits, proposals and entries before they are ordered.
+//! - [`judge_commit`] is the one judgement of a commit, and [`GroupState`] the public state that it leads from and to. Both sides call it
+//!   with the same [`CommitFacts`], so the service and every honest member come to the same verdict. Who may do what is data:
+//!   [`actions::ACTIONS`].
+//! - [`KeyStore`] holds the private halves of this device's key packages; [`check_key_package`] judges those of others.
+//! - [`EpochSecrets`] are what the rest of the system gets out of MLS: the epoch's root, its wrap key and its presence root.
+//!
+//! This is the only crate that names OpenMLS. OpenMLS checks no identities, does not say whom an external commit may remove, and accepts
+//! commits that leave out pending proposals: all of that is checked here.
+//!
+//! # Promises
+//! - An ordered commit is refused only by what is a pure function of the public state before it and of its bytes. No clock decides: the
+//!   lifetimes of added leaves are bounded so that OpenMLS's own look at the clock cannot differ between members for nine years.
+//! - Foreign bytes never take the program down: sizes are capped, and a panic in OpenMLS becomes an error and a reload.
+//! - A failed join leaves the key package usable. A pending commit survives a reload and is never dropped by anything but its own echo,
+//!   another commit, or [`ClientGroup::discard_pending`].
+//! - No secret shows in `Debug` or in an error; stored values are wiped from memory when dropped.
+//!
+//! # Never
+//! It does no I/O and reads no clock of its own; it does not decide whether a user is trusted, and it seals no documents.
+
 #![cfg_attr(
     test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
 )]
 
 pub mod actions;
+mod client;
 mod device;
 mod error;
 mod facts;
@@ -20,3 +49,24 @@ mod public;
 mod roster;
 mod state;
 mod wrap;
+
+pub use client::{
+    ClientGroup, CommitInputs, CommitOutcome, Created, Joined, PendingCommit, Plan, Prepared,
+    Processed, RejoinOffer,
+};
+pub use device::DeviceContext;
+pub use error::{Fault, MlsError, ProcessError};
+pub use facts::{CommitFacts, Committer, Covered, LeafFacts};
+pub use judge::judge_commit;
+pub use keys::{EpochRoot, EpochSecrets, Secret32, expand_with_label};
+pub use keystore::{CheckedKeyPackage, Generated, KeyStore, check_key_package};
+pub use overlay::{Overlay, OverlayError, RowChange, Rows};
+pub use profile::{LeafLifetime, POLICY_EXTENSION};
+pub use provider::Provider;
+pub use public::{JudgedCommit, JudgedProposal, PublicGroupState};
+pub use roster::{BadRoster, Roster, RosterRow, verify_signature};
+pub use state::{
+    DocumentEntry, EntryEffect, GROUP_STATE_BYTES, GROUP_STATE_VERSION, GroupState,
+    PendingProposal, ProposalFacts, ProposalKind, ProposalVerdict,
+};
+pub use wrap::open_wrap;

@@ -9,8 +9,8 @@ use conclave_proto::refusal::CommitFault;
 use openmls::extensions::Extension;
 use openmls::framing::{MlsMessageBodyIn, MlsMessageIn, PublicMessageIn};
 use openmls::group::GroupContext;
-use openmls::messages::{ConfirmationTag, Welcome};
 use openmls::messages::group_info::VerifiableGroupInfo;
+use openmls::messages::{ConfirmationTag, Welcome};
 use openmls::prelude::{LeafNodeIndex, RatchetTreeIn};
 use tls_codec::{DeserializeBytes, Serialize};
 

@@ -60,11 +60,25 @@ pub(crate) fn required_capabilities() -> RequiredCapabilitiesExtension {
 /// Whether a leaf has every capability that groups here need.
 pub(crate) fn capabilities_complete(found: &Capabilities) -> bool {
     let wanted = capabilities();
-    found.versions().iter().any(|v| wanted.versions().contains(v))
-        && found.ciphersuites().contains(&VerifiableCiphersuite::from(SUITE))
-        && wanted.extensions().iter().all(|e| found.extensions().contains(e))
-        && wanted.proposals().iter().all(|p| found.proposals().contains(p))
-        && wanted.credentials().iter().all(|c| found.credentials().contains(c))
+    found
+        .versions()
+        .iter()
+        .any(|v| wanted.versions().contains(v))
+        && found
+            .ciphersuites()
+            .contains(&VerifiableCiphersuite::from(SUITE))
+        && wanted
+            .extensions()
+            .iter()
+            .all(|e| found.extensions().contains(e))
+        && wanted
+            .proposals()
+            .iter()
+            .all(|p| found.proposals().contains(p))
+        && wanted
+            .credentials()
+            .iter()
+            .all(|c| found.credentials().contains(c))
 }
 
 /// Configuration of groups joined or rejoined.
@@ -206,11 +220,20 @@ mod tests {
         assert!(own.suits_add_at(now));
         assert_eq!(own.created(), now);
         assert!(own.suits_add_at(now.plus_ms(limits::KEY_PACKAGE_SHELF_LIFE_MS)));
-        let short = LeafLifetime { not_after_s: now.0 / 1000 + 86_400, ..own };
+        let short = LeafLifetime {
+            not_after_s: now.0 / 1000 + 86_400,
+            ..own
+        };
         assert!(!short.suits_add_at(now));
-        let endless = LeafLifetime { not_after_s: u64::MAX, ..own };
+        let endless = LeafLifetime {
+            not_after_s: u64::MAX,
+            ..own
+        };
         assert!(!endless.suits_add_at(now));
-        let later = LeafLifetime { not_before_s: now.0 / 1000 + 10, ..own };
+        let later = LeafLifetime {
+            not_before_s: now.0 / 1000 + 10,
+            ..own
+        };
         assert!(!later.suits_add_at(now));
     }
 }

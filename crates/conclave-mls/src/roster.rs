@@ -241,7 +241,10 @@ impl Roster {
             row.last_epoch = None;
             changed.push(row.clone());
             next.tombstones.remove(&device);
-            next.by_device.entry(device).or_default().push(next.rows.len());
+            next.by_device
+                .entry(device)
+                .or_default()
+                .push(next.rows.len());
             next.rows.push(row);
         }
         next.hash = chain(&self.hash, changed);
@@ -320,9 +323,12 @@ mod tests {
         let roster = Roster::genesis(vec![a.clone()]);
         let roster = roster.next(1, set(&[a.clone(), b.clone()]), &none);
         let roster = roster.next(2, set(&[a.clone(), b.clone()]), &none);
-        let demoted = RosterRow { role: Role::Viewer, ..b.clone() };
+        let demoted = RosterRow {
+            role: Role::Viewer,
+            ..b.clone()
+        };
         let roster = roster.next(3, set(&[a.clone(), demoted.clone()]), &none);
-        let roster = roster.next(4, set(&[a.clone()]), &none);
+        let roster = roster.next(4, set(std::slice::from_ref(&a)), &none);
         roster.next(5, set(&[a, demoted]), &none)
     }
 
@@ -385,8 +391,12 @@ mod tests {
     fn a_removed_device_is_tombstoned_until_it_is_added() {
         let a = row(1, Role::Owner);
         let none = BTreeSet::new();
-        let both = Roster::genesis(vec![a.clone()]).next(1, set(&[a.clone(), row(2, Role::Editor)]), &none);
-        let gone = both.next(2, set(&[a.clone()]), &none);
+        let both = Roster::genesis(vec![a.clone()]).next(
+            1,
+            set(&[a.clone(), row(2, Role::Editor)]),
+            &none,
+        );
+        let gone = both.next(2, set(std::slice::from_ref(&a)), &none);
         assert!(gone.tombstones().contains(&DeviceId([2; 16])));
         let again = Roster::from_rows(gone.rows().to_vec(), gone.hash(), 2).unwrap();
         assert_eq!(again.tombstones(), gone.tombstones());

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use conclave_mls::verify_signature;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::AppendedRecord;
 use conclave_proto::record::{
@@ -19,6 +20,7 @@ use super::channel::Channel;
 use super::encode::{append_refused, hint};
 use super::table::{NotPlaced, Placed, Table};
 use super::{publish, rows};
+use crate::group::not_member;
 use crate::hub::Conn;
 use crate::store::{OpError, StoreError};
 
@@ -139,11 +141,10 @@ async fn prepare(
     arrived: Arrived,
 ) -> Result<Option<PreparedFrame>, OpError> {
     let view = channel.group.view();
-    let row = view
-        .row(&channel.author.device)
-        .ok_or(Refusal::Forbidden { why: ForbiddenWhy::NotMember })?;
-    if arrived.epoch != view.epoch() {
-        return Err(Refusal::StaleEpoch { current: view.epoch() }.into());
+    let device = &channel.author.device;
+    let row = view.roster.current_row(device).ok_or_else(|| not_member(&view, device))?;
+    if arrived.epoch != view.epoch {
+        return Err(Refusal::StaleEpoch { current: view.epoch }.into());
     }
     check_shape(&arrived.records, row.role)?;
     let Some(prev) = follow(channel, generation, arrived.first_clock).await? else {
@@ -152,7 +153,7 @@ async fn prepare(
     let first_clock = arrived.first_clock;
     let prepared = link(channel, arrived, prev).await?;
     let Linked { frame, core, signature } = prepared;
-    view.verify(row, RECORD_LABEL, &core.0, &signature)
+    verify_signature(row, RECORD_LABEL, &core.0, &signature)
         .map_err(|fault| Refusal::BadRecord { fault })?;
     let next_clock = first_clock.saturating_add(frame.records.len() as u64);
     let last = frame.records.last().map_or(prev, |record| record.leaf);

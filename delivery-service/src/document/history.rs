@@ -75,55 +75,67 @@ fn window(channel: &Arc<Channel>, cursor: u64) -> Option<Window> {
         return None;
     }
     let end = size.min(cursor.saturating_add(u64::from(limits::BACKLOG_ROWS)));
-    let later = listener.own.split_off(&end);
-    let own = std::mem::replace(&mut listener.own, later);
+    // What lies behind the cursor was sent.
+    listener.own = listener.own.split_off(&cursor);
+    let own = listener.own.range(..end).map(|(seq, own)| (*seq, own.clone())).collect();
     Some(Window { from: cursor, end, own })
 }
 
-/// Sends a stretch. Gives where to continue; none when the connection is gone.
+/// Sends a stretch, or the beginning of it. Gives where to continue; none when the connection is gone.
 async fn deliver_window(
     conn: &Conn,
     channel: &Channel,
     window: &Window,
 ) -> Result<Option<u64>, StoreError> {
+    let (frames, next) = read_window(channel, window).await?;
+    for frame in frames {
+        if !conn.outbox.send(frame).await {
+            return Ok(None);
+        }
+    }
+    Ok(Some(next))
+}
+
+/// Reads a stretch into frames, up to a bound, and gives where to continue. The connection to the database is let go before anything is
+/// sent: a slow client keeps nobody else waiting.
+async fn read_window(
+    channel: &Channel,
+    window: &Window,
+) -> Result<(Vec<Bytes>, u64), StoreError> {
     let document = &channel.document;
     let mut reads = document.env.reads.acquire().await?;
-    let found = rows::log(&mut reads, document.row, window.from, window.end, limits::BACKLOG_ROWS).await?;
+    let found = rows::log(&mut reads, document.row, window.from, window.end).await?;
+    let mut frames = Vec::new();
+    let mut bytes = 0usize;
     let mut batch = Batch::new(document.number, window.from);
-    let mut skip_until = 0;
+    let mut next = window.from;
     for row in &found {
-        if row.seq < skip_until {
+        if row.seq < next {
             continue;
         }
+        next = row.seq.saturating_add(1);
         if let Some(own) = window.own.get(&row.seq) {
-            skip_until = row.seq.saturating_add(own.count);
-            let ready = batch.take(skip_until);
-            if !send(conn, ready).await || !conn.outbox.send(own.frame.clone()).await {
-                return Ok(None);
-            }
+            // Own records may reach beyond this stretch.
+            next = row.seq.saturating_add(own.count);
+            frames.extend(batch.take(next));
+            frames.push(own.frame.clone());
             continue;
         }
         put(&mut reads, channel, row, &mut batch.body).await?;
         batch.count += 1;
-        if batch.is_full() && !send(conn, batch.take(row.seq.saturating_add(1))).await {
-            return Ok(None);
+        if batch.is_full() {
+            bytes = bytes.saturating_add(batch.body.len());
+            frames.extend(batch.take(next));
+        }
+        if bytes >= limits::BACKLOG_BYTES {
+            break;
         }
     }
-    // The connection to the database is not kept while a slow client takes its time.
-    drop(reads);
-    if !send(conn, batch.take(window.end)).await {
-        return Ok(None);
+    frames.extend(batch.take(next));
+    if found.is_empty() {
+        return Err(StoreError::Corrupt { what: "log" });
     }
-    // The window is cut off at its end even where own records reach beyond it.
-    let read = found.last().map_or(window.end, |row| row.seq.saturating_add(1));
-    Ok(Some(read.max(skip_until)))
-}
-
-async fn send(conn: &Conn, frame: Option<Bytes>) -> bool {
-    match frame {
-        Some(frame) => conn.outbox.send(frame).await,
-        None => true,
-    }
+    Ok((frames, next))
 }
 
 /// Records gathered for one frame.

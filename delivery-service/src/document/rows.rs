@@ -9,8 +9,10 @@ use conclave_proto::record::{Chained, RECORD_VERSION, RecordHeader, Sealed};
 use conclave_proto::{
     Author, DeviceId, DocumentId, GroupId, Hash, Head, InstanceId, Record, RecordBody,
 };
+use futures_util::StreamExt;
 use sqlx::SqliteConnection;
 
+use crate::limits;
 use crate::store::StoreError;
 use crate::store::codes::{decode, hash, id, int, uint};
 
@@ -125,38 +127,46 @@ pub(crate) struct LogRow {
 
 type LogColumns = (i64, i64, Option<i64>, i64, i64, Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 
-/// Reads history: from `from` on, before `end`, at most `max` rows.
+/// Reads history: from `from` on, before `end`, and no further than [`limits::BACKLOG_BYTES`] after at least one row.
 pub(crate) async fn log(
     conn: &mut SqliteConnection,
     doc: i64,
     from: u64,
     end: u64,
-    max: u32,
 ) -> Result<Vec<LogRow>, StoreError> {
-    let rows: Vec<LogColumns> = sqlx::query_as(
+    let mut rows = sqlx::query_as::<_, LogColumns>(
         "SELECT seq, kind, author, epoch, seen, hint, leaf, CASE WHEN kind = 3 THEN NULL ELSE sealed END \
-         FROM records WHERE doc = ? AND seq >= ? AND seq < ? ORDER BY seq LIMIT ?",
+         FROM records WHERE doc = ? AND seq >= ? AND seq < ? ORDER BY seq",
     )
     .bind(doc)
     .bind(int(from))
     .bind(int(end))
-    .bind(i64::from(max))
-    .fetch_all(&mut *conn)
-    .await?;
-    rows.into_iter()
-        .map(|(seq, kind, author, epoch, seen, hint, leaf, sealed)| {
-            Ok(LogRow {
-                seq: uint(seq)?,
-                kind: u8::try_from(kind).map_err(|_| StoreError::Corrupt { what: "kind" })?,
-                author: author.map(uint).transpose()?,
-                epoch: uint(epoch)?,
-                seen: uint(seen)?,
-                hint: id(&hint, |bytes| bytes.try_into().ok())?,
-                leaf: hash(&leaf)?,
-                sealed,
-            })
-        })
-        .collect()
+    .fetch(&mut *conn);
+    let mut found = Vec::new();
+    let mut bytes = 0usize;
+    while let Some(row) = rows.next().await {
+        let row = log_row(row?)?;
+        bytes = bytes.saturating_add(row.sealed.as_ref().map_or(0, Vec::len));
+        found.push(row);
+        if bytes >= limits::BACKLOG_BYTES {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn log_row(columns: LogColumns) -> Result<LogRow, StoreError> {
+    let (seq, kind, author, epoch, seen, hint, leaf, sealed) = columns;
+    Ok(LogRow {
+        seq: uint(seq)?,
+        kind: u8::try_from(kind).map_err(|_| StoreError::Corrupt { what: "kind" })?,
+        author: author.map(uint).transpose()?,
+        epoch: uint(epoch)?,
+        seen: uint(seen)?,
+        hint: id(&hint, |bytes| bytes.try_into().ok())?,
+        leaf: hash(&leaf)?,
+        sealed,
+    })
 }
 
 #[derive(sqlx::FromRow)]

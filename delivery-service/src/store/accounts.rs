@@ -60,16 +60,25 @@ fn revoked() -> Refusal {
     Refusal::Forbidden { why: ForbiddenWhy::DeviceRevoked }
 }
 
-/// Creates the account and the device where they are missing. `token` is the hash of an invitation where one is needed for an account.
+/// What a new account needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Door {
+    /// Nothing.
+    Open,
+    /// The hash of a valid invitation token.
+    Invitation(Option<Hash>),
+}
+
+/// Creates the account and the device where they are missing.
 pub(crate) async fn admit(
     conn: &mut SqliteConnection,
     who: &Newcomer,
-    token: Option<Option<Hash>>,
+    door: Door,
     now: UnixMs,
 ) -> Result<(), OpError> {
     let standing = standing(conn, who).await?;
     if standing == Standing::NewUser {
-        if let Some(token) = token {
+        if let Door::Invitation(token) = door {
             invitations::redeem(conn, token, now).await?;
         }
         sqlx::query("INSERT INTO accounts (user, created_ms) VALUES (?, ?)")

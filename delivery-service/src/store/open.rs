@@ -99,7 +99,7 @@ pub(crate) async fn open_readers(
     directory: &Path,
     durability: Durability,
 ) -> Result<SqlitePool, StoreError> {
-    let options = options(directory, durability).pragma("query_only", "ON");
+    let options = options(directory, durability).pragma("query_only", "ON").row_buffer_size(limits::ROWS_AHEAD);
     Ok(SqlitePoolOptions::new()
         .max_connections(limits::READ_CONNECTIONS)
         .min_connections(1)

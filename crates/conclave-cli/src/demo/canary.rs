@@ -16,21 +16,18 @@ const WINDOW_BYTES: usize = 8;
 pub enum Encoding {
     /// One byte a letter.
     Utf8,
-    /// Two bytes a letter, low byte first.
-    Utf16Le,
-    /// Two bytes a letter, high byte first.
-    Utf16Be,
+    /// Two bytes a letter, in either order.
+    Utf16,
 }
 
 impl Encoding {
-    const ALL: [Self; 3] = [Self::Utf8, Self::Utf16Le, Self::Utf16Be];
-
-    fn encode(self, word: &str) -> Vec<u8> {
-        match self {
-            Self::Utf8 => word.as_bytes().to_vec(),
-            Self::Utf16Le => word.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-            Self::Utf16Be => word.encode_utf16().flat_map(u16::to_be_bytes).collect(),
-        }
+    /// All byte strings that the word has.
+    fn of(word: &str) -> [(Self, Vec<u8>); 3] {
+        [
+            (Self::Utf8, word.as_bytes().to_vec()),
+            (Self::Utf16, word.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+            (Self::Utf16, word.encode_utf16().flat_map(u16::to_be_bytes).collect()),
+        ]
     }
 }
 
@@ -62,8 +59,8 @@ impl Canaries {
         rng.fill_bytes(&mut bytes);
         let word: String = bytes.iter().map(|byte| letter(*byte)).collect();
         let index = self.planted.len();
-        for encoding in Encoding::ALL {
-            for window in encoding.encode(&word).windows(WINDOW_BYTES) {
+        for (encoding, bytes) in Encoding::of(&word) {
+            for window in bytes.windows(WINDOW_BYTES) {
                 if let Ok(window) = window.try_into() {
                     self.windows.insert(window, (index, encoding));
                 }
@@ -153,8 +150,8 @@ mod tests {
     #[test]
     fn every_encoding_is_found() {
         let (mut canaries, word, mut rng) = planted();
-        for encoding in Encoding::ALL {
-            let bytes = hidden_in_noise(&mut rng, &encoding.encode(&word));
+        for (encoding, whole) in Encoding::of(&word) {
+            let bytes = hidden_in_noise(&mut rng, &whole);
             let leaks = canaries.search("file", &bytes);
             assert_eq!(leaks.len(), 1, "{encoding:?}");
             assert_eq!(leaks[0].encoding, encoding);
@@ -165,8 +162,7 @@ mod tests {
     #[test]
     fn any_eight_bytes_of_a_word_are_found_and_seven_are_not() {
         let (mut canaries, word, mut rng) = planted();
-        for encoding in Encoding::ALL {
-            let whole = encoding.encode(&word);
+        for (encoding, whole) in Encoding::of(&word) {
             for start in 0..=whole.len() - WINDOW_BYTES {
                 let bytes = hidden_in_noise(&mut rng, &whole[start..start + WINDOW_BYTES]);
                 assert_eq!(canaries.search("file", &bytes).len(), 1, "{encoding:?} at {start}");

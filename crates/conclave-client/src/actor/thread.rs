@@ -8,7 +8,7 @@ use conclave_engine::{Engine, Output, Setup};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::actor::{Actor, CALLS, Call, Link, Shared, Unreleased, now};
+use crate::actor::{Actor, CALLS, Call, FAREWELL, Link, Shared, Unreleased, now};
 use crate::config::Config;
 use crate::error::Error;
 use crate::events::Event;
@@ -26,62 +26,64 @@ pub(crate) struct Started {
 /// Opens a store, or creates one when there is a `setup`, and starts the actor on a thread of its own. Works inside any runtime.
 pub(crate) async fn start(config: Config, setup: Option<Setup>) -> Result<Started, Error> {
     let (opened, wait) = oneshot::channel();
-    let body = move || {
-        // The engine contains what hostile bytes can provoke; should a fault of ours panic all the same, callers are told.
-        let shared = Arc::new(Shared::new());
-        let result = catch_unwind(AssertUnwindSafe(|| run(config, setup, &shared, opened)));
-        finish(&shared, result.unwrap_or(Err(Error::Crashed)));
-    };
     std::thread::Builder::new()
         .name("conclave".to_owned())
-        .spawn(body)
+        .spawn(move || thread(config, setup, opened))
         .map_err(|error| Error::Start { why: error.to_string() })?;
     wait.await.unwrap_or(Err(Error::Crashed))
+}
+
+type Opened = oneshot::Sender<Result<Started, Error>>;
+
+fn thread(config: Config, setup: Option<Setup>, opened: Opened) {
+    let builder = Builder::new_multi_thread().worker_threads(1).thread_name("conclave-io").enable_all().build();
+    let runtime = match builder {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = opened.send(Err(Error::Start { why: error.to_string() }));
+            return;
+        }
+    };
+    let shared = Arc::new(Shared::new());
+    let run = run(config, setup, Arc::clone(&shared), runtime.handle().clone(), opened);
+    // The engine contains what hostile bytes can provoke; should a fault of ours panic all the same, callers are told.
+    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).unwrap_or(Err(Error::Crashed));
+    finish(&shared, result);
+    shared.guests.close();
+    let _ = runtime.block_on(async { tokio::time::timeout(FAREWELL, shared.guests.wait()).await });
+    runtime.shutdown_background();
 }
 
 fn finish(shared: &Shared, result: Result<(), Error>) {
     let error = result.err();
     if let Some(error) = &error {
         tracing::error!(code = error.code(), "the client stopped");
-        let _ = shared.cause.set(error.clone());
     }
+    let _ = shared.cause.set(error.clone().unwrap_or(Error::Closed));
     shared.stopped.send_replace(true);
     shared.tell(Event::Stopped { error: error.map(|error| error.to_remote()) });
     // Whoever waits for re-keying looks again.
     shared.rotations.send_modify(|_| {});
 }
 
-fn run(
+async fn run(
     config: Config,
     setup: Option<Setup>,
-    shared: &Arc<Shared>,
-    opened: oneshot::Sender<Result<Started, Error>>,
+    shared: Arc<Shared>,
+    runtime: Handle,
+    opened: Opened,
 ) -> Result<(), Error> {
-    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("conclave-io").enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
+    let (calls, waiting) = mpsc::channel(CALLS);
+    let mut actor = match open(config, setup, Arc::clone(&shared), waiting).await {
+        Ok(actor) => actor,
         Err(error) => {
-            let _ = opened.send(Err(Error::Start { why: error.to_string() }));
+            let _ = opened.send(Err(error));
             return Ok(());
         }
     };
-    let handle = runtime.handle().clone();
-    let result = runtime.block_on(async {
-        let (calls, waiting) = mpsc::channel(CALLS);
-        let mut actor = match open(config, setup, Arc::clone(shared), waiting).await {
-            Ok(actor) => actor,
-            Err(error) => {
-                let _ = opened.send(Err(error));
-                return Ok(());
-            }
-        };
-        let _ = opened.send(Ok(Started { calls, shared: Arc::clone(shared), runtime: handle }));
-        let result = actor.run().await;
-        stop(actor, result).await
-    });
-    // Tasks that applications left on it (a local socket) must not hold the thread.
-    runtime.shutdown_background();
-    result
+    let _ = opened.send(Ok(Started { calls, shared, runtime }));
+    let result = actor.run().await;
+    stop(actor, result).await
 }
 
 /// Answers everybody who waits, then closes the store.
@@ -93,6 +95,7 @@ async fn stop(actor: Actor, result: Result<(), Error>) -> Result<(), Error> {
     };
     let _ = shared.cause.set(cause.clone());
     drop(link);
+    shared.remove_socket();
     for (_, reply) in replies {
         let _ = reply.send(Err(cause.clone()));
     }

@@ -48,7 +48,11 @@ pub(super) fn read_update(bytes: &[u8]) -> Result<Vec<Parsed>> {
         let chunk = Chunk::read(&mut reader)?;
         changes.push(chunk.into_change(&mut budget)?);
     }
-    if changes.is_empty() { Err(CrdtError::Malformed) } else { Ok(changes) }
+    if changes.is_empty() {
+        Err(CrdtError::Malformed)
+    } else {
+        Ok(changes)
+    }
 }
 
 /// A snapshot: at most one document chunk at the front, then changes.
@@ -61,7 +65,10 @@ impl<'a> Snapshot<'a> {
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         let mut budget = MAX_INFLATED_SNAPSHOT_BYTES;
-        let mut snapshot = Self { document: None, changes: Vec::new() };
+        let mut snapshot = Self {
+            document: None,
+            changes: Vec::new(),
+        };
         while !reader.is_empty() {
             let start = reader.position();
             let chunk = Chunk::read(&mut reader)?;
@@ -93,15 +100,26 @@ impl<'a> Chunk<'a> {
         if reader.take(4)? != MAGIC {
             return Err(CrdtError::Malformed);
         }
-        let checksum = reader.take(4)?.try_into().map_err(|_| CrdtError::Malformed)?;
+        let checksum = reader
+            .take(4)?
+            .try_into()
+            .map_err(|_| CrdtError::Malformed)?;
         let kind = reader.byte()?;
         let body = reader.buffer()?;
-        Ok(Self { kind, checksum, body })
+        Ok(Self {
+            kind,
+            checksum,
+            body,
+        })
     }
 
     fn verify(&self, kind: u8, body: &[u8]) -> Result<Hash> {
         let hash = chunk_hash(kind, body);
-        if hash.starts_with(&self.checksum) { Ok(hash) } else { Err(CrdtError::Malformed) }
+        if hash.starts_with(&self.checksum) {
+            Ok(hash)
+        } else {
+            Err(CrdtError::Malformed)
+        }
     }
 
     /// Verifies a change. Its checksum is over the inflated form.
@@ -126,8 +144,21 @@ impl<'a> Chunk<'a> {
         core::str::from_utf8(reader.buffer()?).map_err(|_| CrdtError::Malformed)?; // message
         read_actors(&mut reader)?;
         let columns = Columns::read(&mut reader)?;
-        let has_deletes = columns.check(&mut reader, Limits { rows: MAX_CHANGE_ROWS, inflated_bytes: None })?;
-        Ok(Parsed { hash, actor, seq, deps, has_deletes, bytes: write_chunk(&hash, &body) })
+        let has_deletes = columns.check(
+            &mut reader,
+            Limits {
+                rows: MAX_CHANGE_ROWS,
+                inflated_bytes: None,
+            },
+        )?;
+        Ok(Parsed {
+            hash,
+            actor,
+            seq,
+            deps,
+            has_deletes,
+            bytes: write_chunk(&hash, &body),
+        })
     }
 
     /// Verifies a document chunk and counts its tables.
@@ -138,7 +169,10 @@ impl<'a> Chunk<'a> {
         read_hashes(&mut reader)?;
         let changes = Columns::read(&mut reader)?;
         let operations = Columns::read(&mut reader)?;
-        let limits = Limits { rows: MAX_SNAPSHOT_ROWS, inflated_bytes: Some(MAX_INFLATED_SNAPSHOT_BYTES) };
+        let limits = Limits {
+            rows: MAX_SNAPSHOT_ROWS,
+            inflated_bytes: Some(MAX_INFLATED_SNAPSHOT_BYTES),
+        };
         changes.check(&mut reader, limits)?;
         operations.check(&mut reader, limits)?;
         // What follows are indexes of the heads, one each.
@@ -152,7 +186,12 @@ impl<'a> Chunk<'a> {
 fn read_hashes(reader: &mut Reader<'_>) -> Result<Vec<Hash>> {
     let mut hashes = Vec::new();
     for _ in 0..reader.uint(MAX_NAMES)? {
-        hashes.push(reader.take(32)?.try_into().map_err(|_| CrdtError::Malformed)?);
+        hashes.push(
+            reader
+                .take(32)?
+                .try_into()
+                .map_err(|_| CrdtError::Malformed)?,
+        );
     }
     Ok(hashes)
 }
@@ -167,7 +206,11 @@ fn read_actors(reader: &mut Reader<'_>) -> Result<()> {
 fn chunk_hash(kind: u8, body: &[u8]) -> Hash {
     let mut header = vec![kind];
     write_uint(&mut header, body.len() as u64);
-    Sha256::new().chain_update(&header).chain_update(body).finalize().into()
+    Sha256::new()
+        .chain_update(&header)
+        .chain_update(body)
+        .finalize()
+        .into()
 }
 
 fn write_chunk(hash: &Hash, body: &[u8]) -> Vec<u8> {

@@ -41,7 +41,10 @@ impl Columns {
             let specification = reader.uint(u64::from(u32::MAX))?;
             let length = reader.length()?;
             // Sorted, each once.
-            if columns.last().is_some_and(|last| last.0 & !DEFLATED >= specification & !DEFLATED) {
+            if columns
+                .last()
+                .is_some_and(|last| last.0 & !DEFLATED >= specification & !DEFLATED)
+            {
                 return Err(CrdtError::Malformed);
             }
             columns.push((specification, length));
@@ -73,12 +76,20 @@ pub(super) fn inflate(data: &[u8], max: usize) -> Result<Vec<u8>> {
     let mut inflated = Vec::new();
     let mut decoder = flate2::bufread::DeflateDecoder::new(data);
     let bound = max as u64 + 1;
-    decoder.by_ref().take(bound).read_to_end(&mut inflated).map_err(|_| CrdtError::Malformed)?;
+    decoder
+        .by_ref()
+        .take(bound)
+        .read_to_end(&mut inflated)
+        .map_err(|_| CrdtError::Malformed)?;
     if inflated.len() > max {
         return Err(CrdtError::TooLarge);
     }
     // Nothing may hide behind the stream.
-    if decoder.total_in() == data.len() as u64 { Ok(inflated) } else { Err(CrdtError::Malformed) }
+    if decoder.total_in() == data.len() as u64 {
+        Ok(inflated)
+    } else {
+        Err(CrdtError::Malformed)
+    }
 }
 
 /// Refuses a column with more than `max` rows. Whether it is the action column and holds a deletion.
@@ -93,7 +104,8 @@ fn count_rows(specification: u64, data: &[u8], max: u64) -> Result<bool> {
             }
             Ok(false)
         }
-        kind => count_runs(&mut reader, kind, max).map(|deletes| deletes && specification == ACTION_COLUMN),
+        kind => count_runs(&mut reader, kind, max)
+            .map(|deletes| deletes && specification == ACTION_COLUMN),
     }
 }
 
@@ -131,7 +143,9 @@ fn read_value(reader: &mut Reader<'_>, kind: u64) -> Result<u64> {
 }
 
 fn add(rows: u64, more: u64, max: u64) -> Result<u64> {
-    rows.checked_add(more).filter(|sum| *sum <= max).ok_or(CrdtError::TooLarge)
+    rows.checked_add(more)
+        .filter(|sum| *sum <= max)
+        .ok_or(CrdtError::TooLarge)
 }
 
 #[cfg(test)]
@@ -141,7 +155,9 @@ mod tests {
     #[test]
     fn runs_are_counted_without_being_walked() {
         // A run of 2^62 times the value 1.
-        let run = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0xc0, 0x00, 1];
+        let run = [
+            0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0xc0, 0x00, 1,
+        ];
         assert_eq!(count_rows(0x02, &run, 1_000), Err(CrdtError::TooLarge));
         let nulls = [0, 0xff, 0xff, 0xff, 0xff, 0x0f];
         assert_eq!(count_rows(0x02, &nulls, 1_000), Err(CrdtError::TooLarge));
@@ -154,12 +170,16 @@ mod tests {
     #[test]
     fn inflation_stops_at_its_limit() {
         use std::io::Write;
-        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+        let mut encoder =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(&vec![0; 1 << 20]).unwrap();
         let bomb = encoder.finish().unwrap();
         assert!(bomb.len() < 4_096);
         assert_eq!(inflate(&bomb, 1 << 16).err(), Some(CrdtError::TooLarge));
-        assert_eq!(inflate(&bomb, 1 << 20).map(|bytes| bytes.len()), Ok(1 << 20));
+        assert_eq!(
+            inflate(&bomb, 1 << 20).map(|bytes| bytes.len()),
+            Ok(1 << 20)
+        );
         let longer = [&bomb[..], &[0]].concat();
         assert_eq!(inflate(&longer, 1 << 20).err(), Some(CrdtError::Malformed));
         assert!(inflate(&bomb[..bomb.len() - 1], 1 << 20).is_err());

@@ -97,7 +97,11 @@ impl JsonTree for Tree<'_> {
             Some(text) => self.doc.length(&text) == 0,
             None => false,
         };
-        let keys: Vec<String> = self.doc.keys(map).filter(|key| !(hidden && key == TEXT_KEY)).collect();
+        let keys: Vec<String> = self
+            .doc
+            .keys(map)
+            .filter(|key| !(hidden && key == TEXT_KEY))
+            .collect();
         let mut entries = Vec::with_capacity(keys.len());
         for key in keys {
             if let Some((value, id)) = self.doc.get(map, key.as_str()).map_err(refused)? {
@@ -109,9 +113,15 @@ impl JsonTree for Tree<'_> {
     }
 
     fn items(&mut self, list: &ObjId) -> Result<Vec<Slot<ObjId>>> {
-        let values: Vec<(AmValue<'_>, ObjId)> =
-            self.doc.list_range(list, ..).map(|item| (AmValue::from(item.value.clone()), item.id())).collect();
-        Ok(values.into_iter().map(|(value, id)| slot(value, id)).collect())
+        let values: Vec<(AmValue<'_>, ObjId)> = self
+            .doc
+            .list_range(list, ..)
+            .map(|item| (AmValue::from(item.value.clone()), item.id()))
+            .collect();
+        Ok(values
+            .into_iter()
+            .map(|(value, id)| slot(value, id))
+            .collect())
     }
 
     fn slot(&mut self, node: &ObjId, at: At<'_>) -> Result<Option<Slot<ObjId>>> {
@@ -138,7 +148,9 @@ impl JsonTree for Tree<'_> {
         };
         let kind = match new {
             New::Scalar(value) => {
-                self.doc.put(node, prop, to_scalar(value)).map_err(refused)?;
+                self.doc
+                    .put(node, prop, to_scalar(value))
+                    .map_err(refused)?;
                 return Ok(None);
             }
             New::Map => ObjType::Map,
@@ -153,7 +165,9 @@ impl JsonTree for Tree<'_> {
         commit_if_large(self.doc);
         let kind = match new {
             New::Scalar(value) => {
-                self.doc.insert(list, index, to_scalar(value)).map_err(refused)?;
+                self.doc
+                    .insert(list, index, to_scalar(value))
+                    .map_err(refused)?;
                 return Ok(None);
             }
             New::Map => ObjType::Map,
@@ -168,7 +182,15 @@ impl JsonTree for Tree<'_> {
         // The text that all replicas share is emptied, never deleted.
         if let Some(text) = self.is_bootstrap_text(node, at)? {
             let delete = self.doc.length(&text);
-            return apply_edits(self.doc, &text, &[TextEdit { position: 0, delete, insert: String::new() }]);
+            return apply_edits(
+                self.doc,
+                &text,
+                &[TextEdit {
+                    position: 0,
+                    delete,
+                    insert: String::new(),
+                }],
+            );
         }
         match at {
             At::Key(key) => self.doc.delete(node, key),
@@ -187,7 +209,15 @@ impl Tree<'_> {
     fn fill(&mut self, made: ObjId, new: &New<'_>) -> Result<Option<ObjId>> {
         if let New::Text(text) = new {
             let insert = (*text).to_owned();
-            apply_edits(self.doc, &made, &[TextEdit { position: 0, delete: 0, insert }])?;
+            apply_edits(
+                self.doc,
+                &made,
+                &[TextEdit {
+                    position: 0,
+                    delete: 0,
+                    insert,
+                }],
+            )?;
             return Ok(None);
         }
         Ok(Some(made))

@@ -1,5 +1,6 @@
 //! Automerge documents.
 
+mod apply;
 mod chunk;
 mod columns;
 mod json;
@@ -8,17 +9,18 @@ mod text;
 
 use std::collections::BTreeSet;
 
-use automerge::transaction::CommitOptions;
-use automerge::{ActorId, AutoCommit, Change, ChangeHash, LoadOptions, OnPartialLoad, TextEncoding};
+use automerge::{ActorId, AutoCommit, ChangeHash, LoadOptions, OnPartialLoad, TextEncoding};
 use sha2::{Digest, Sha256};
 
 use crate::api::{Attribution, Crdt, JsonView, TextView};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
-use crate::limits::{MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
+use crate::limits::{
+    MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES,
+};
 use crate::ranges::RangeSet;
 use crate::types::{Applied, CrdtKind, OpRange, ReplicaId, UpdateInfo, Version};
-use chunk::{Hash, Parsed, Snapshot, read_update};
+use chunk::{Hash, Snapshot, read_update};
 use queue::{Queue, Sequence};
 
 /// The first change of every document: actor zero, time zero, one text object under the root key `text`. Replicas that
@@ -85,7 +87,9 @@ impl Automerge {
                         .on_partial_load(OnPartialLoad::Error)
                         .text_encoding(TextEncoding::UnicodeCodePoint),
                 ),
-                None => Ok(AutoCommit::new_with_encoding(TextEncoding::UnicodeCodePoint)),
+                None => Ok(AutoCommit::new_with_encoding(
+                    TextEncoding::UnicodeCodePoint,
+                )),
             };
             let mut doc = doc.map_err(|_| CrdtError::Malformed)?.with_actor(actor);
             let sequence = read_sequence(&mut doc)?;
@@ -118,7 +122,11 @@ impl Automerge {
     }
 
     fn usable(&self) -> Result<()> {
-        if self.poisoned { Err(CrdtError::Poisoned) } else { Ok(()) }
+        if self.poisoned {
+            Err(CrdtError::Poisoned)
+        } else {
+            Ok(())
+        }
     }
 
     fn poisoned_by<T>(&mut self, error: CrdtError) -> Result<T> {
@@ -132,123 +140,24 @@ impl Automerge {
         let doc = &mut self.doc;
         contained(|| f(doc)).or_else(|error| self.poisoned_by(error))
     }
-
-    /// Commits local edits and moves own changes into the outbox.
-    fn collect_own(&mut self) -> Result<()> {
-        let since = self.collected.clone();
-        let (heads, fresh) = self.engine(|doc| {
-            doc.commit_with(CommitOptions::default().with_time(0));
-            let heads = doc.get_heads();
-            let fresh = if heads == since { Vec::new() } else { doc.get_changes(&since) };
-            (heads, fresh)
-        })?;
-        for mut change in fresh {
-            let seq = change.seq();
-            let next = self.sequence.get(&self.replica).copied().unwrap_or_default() + 1;
-            if change.actor_id().to_bytes() != self.replica.as_bytes() || seq != next {
-                // Written past this adapter: nobody else can get it.
-                return self.poisoned_by(CrdtError::Engine);
-            }
-            self.sequence.insert(self.replica.clone(), seq);
-            let bytes = contained(|| change.bytes().into_owned());
-            match bytes {
-                Ok(bytes) => self.outbox.push(bytes),
-                Err(error) => return self.poisoned_by(error),
-            }
-        }
-        self.collected = heads;
-        Ok(())
-    }
-
-    /// Adds verified changes; applies what can be applied in one engine call. Whether anything was applied.
-    fn admit(&mut self, changes: Vec<Parsed>) -> Result<bool> {
-        self.usable()?;
-        let hashes: Vec<Hash> = changes.iter().map(|change| change.hash).collect();
-        let unknown: BTreeSet<Hash> = self.missing(&hashes)?.into_iter().collect();
-        let changes: Vec<Parsed> = changes.into_iter().filter(|change| unknown.contains(&change.hash)).collect();
-        if changes.is_empty() {
-            self.collected = self.engine(AutoCommit::get_heads)?;
-            return Ok(false);
-        }
-        // Decode before anything moves: a change that the engine cannot read must not reach the queue.
-        for change in &changes {
-            decode(change)?;
-        }
-        let doc = &mut self.doc;
-        let asked = self.queue.admit(changes, &mut self.sequence, |hashes| {
-            contained(|| missing_from(doc, hashes))
-        });
-        let ready = match asked {
-            Err(CrdtError::Panicked) => return self.poisoned_by(CrdtError::Panicked),
-            other => other?,
-        };
-        let decoded: Result<Vec<Change>> = ready.iter().map(decode).collect();
-        let decoded = match decoded {
-            Ok(decoded) => decoded,
-            Err(error) => return self.poisoned_by(error),
-        };
-        let applied = !decoded.is_empty();
-        let outcome = self.engine(|doc| {
-            if applied {
-                doc.apply_changes(decoded).map_err(|_| CrdtError::Malformed)?;
-            }
-            Ok(doc.get_heads())
-        })?;
-        match outcome {
-            Ok(heads) => {
-                self.collected = heads;
-                Ok(applied)
-            }
-            Err(error) => self.poisoned_by(error),
-        }
-    }
-
-    /// Which of these changes the document does not have.
-    fn missing(&mut self, hashes: &[Hash]) -> Result<Vec<Hash>> {
-        self.engine(|doc| missing_from(doc, hashes))
-    }
-
-    /// Refuses new changes under the own id, and too many ids.
-    fn check_replicas(&self, changes: &[Parsed]) -> Result<()> {
-        let actors: BTreeSet<&ReplicaId> = changes.iter().map(|change| &change.actor).collect();
-        if actors.len() > MAX_REPLICAS_PER_UPDATE {
-            return Err(CrdtError::TooLarge);
-        }
-        let known = self.sequence.get(&self.replica).copied().unwrap_or_default();
-        let own_new = changes.iter().any(|change| change.actor == self.replica && change.seq > known);
-        if own_new { Err(CrdtError::Equivocation) } else { Ok(()) }
-    }
 }
 
+/// The actor of the bootstrap change.
 fn bootstrap_actor() -> ReplicaId {
     // 16 bytes are within the limit of an id.
-    ReplicaId::from_bytes(&[0; 16]).unwrap_or_else(|_| ReplicaId::for_kind(CrdtKind::Automerge, [0; 16]))
+    ReplicaId::from_bytes(&[0; 16])
+        .unwrap_or_else(|_| ReplicaId::for_kind(CrdtKind::Automerge, [0; 16]))
 }
 
 fn read_sequence(doc: &mut AutoCommit) -> Result<Sequence> {
     let mut sequence = Sequence::new();
     for change in doc.get_changes_meta(&[]) {
-        let known = sequence.entry(ReplicaId::from_bytes(change.actor.to_bytes())?).or_default();
+        let known = sequence
+            .entry(ReplicaId::from_bytes(change.actor.to_bytes())?)
+            .or_default();
         *known = change.seq.max(*known);
     }
     Ok(sequence)
-}
-
-fn missing_from(doc: &mut AutoCommit, hashes: &[Hash]) -> Vec<Hash> {
-    let hashes: Vec<ChangeHash> = hashes.iter().map(|hash| ChangeHash(*hash)).collect();
-    doc.get_missing_deps(&hashes).into_iter().map(|hash| hash.0).collect()
-}
-
-/// Decodes a verified change. A panic here has touched no document.
-fn decode(parsed: &Parsed) -> Result<Change> {
-    let decoded = contained(|| Change::from_bytes(parsed.bytes.clone()));
-    let Ok(Ok(change)) = decoded else { return Err(CrdtError::Malformed) };
-    // Both readers must have understood the same.
-    let same = change.hash().0 == parsed.hash
-        && change.actor_id().to_bytes() == parsed.actor.as_bytes()
-        && change.seq() == parsed.seq
-        && change.deps().iter().map(|dep| dep.0).eq(parsed.deps.iter().copied());
-    if same { Ok(change) } else { Err(CrdtError::Malformed) }
 }
 
 impl Crdt for Automerge {
@@ -265,22 +174,38 @@ impl Crdt for Automerge {
             return Err(CrdtError::TooLarge);
         }
         let changes = read_update(update)?;
-        let mut by_actor: std::collections::BTreeMap<&ReplicaId, RangeSet> = std::collections::BTreeMap::new();
+        let mut by_actor: std::collections::BTreeMap<&ReplicaId, RangeSet> =
+            std::collections::BTreeMap::new();
         for change in &changes {
-            by_actor.entry(&change.actor).or_default().insert(change.seq, change.seq + 1);
+            by_actor
+                .entry(&change.actor)
+                .or_default()
+                .insert(change.seq, change.seq + 1);
         }
         if by_actor.len() > MAX_REPLICAS_PER_UPDATE {
             return Err(CrdtError::TooLarge);
         }
         let ranges = by_actor
             .iter()
-            .flat_map(|(actor, seqs)| seqs.iter().map(|(start, end)| OpRange { replica: (*actor).clone(), start, end }))
+            .flat_map(|(actor, seqs)| {
+                seqs.iter().map(|(start, end)| OpRange {
+                    replica: (*actor).clone(),
+                    start,
+                    end,
+                })
+            })
             .collect();
-        Ok(UpdateInfo { ranges, has_deletes: changes.iter().any(|change| change.has_deletes) })
+        Ok(UpdateInfo {
+            ranges,
+            has_deletes: changes.iter().any(|change| change.has_deletes),
+        })
     }
 
     fn next_counter(&self, replica: &ReplicaId) -> u64 {
-        self.queue.next_seq(replica, self.sequence.get(replica).copied().unwrap_or_default())
+        self.queue.next_seq(
+            replica,
+            self.sequence.get(replica).copied().unwrap_or_default(),
+        )
     }
 
     fn apply(&mut self, updates: &[&[u8]]) -> Result<Applied> {
@@ -305,7 +230,11 @@ impl Crdt for Automerge {
 
     fn take_pending(&mut self, out: &mut Vec<Vec<u8>>) -> Result<()> {
         self.collect_own()?;
-        if self.outbox.iter().any(|change| change.len() > MAX_UPDATE_BYTES) {
+        if self
+            .outbox
+            .iter()
+            .any(|change| change.len() > MAX_UPDATE_BYTES)
+        {
             return Err(CrdtError::TooLarge);
         }
         let mut update: Vec<u8> = Vec::new();
@@ -327,12 +256,19 @@ impl Crdt for Automerge {
         for change in self.queue.iter() {
             snapshot.extend_from_slice(&change.bytes);
         }
+        if snapshot.len() > MAX_SNAPSHOT_BYTES {
+            return Err(CrdtError::TooLarge);
+        }
         Ok(snapshot)
     }
 
     fn version(&mut self) -> Result<Version> {
         self.collect_own()?;
-        let mut heads: Vec<Hash> = self.engine(AutoCommit::get_heads)?.into_iter().map(|hash| hash.0).collect();
+        let mut heads: Vec<Hash> = self
+            .engine(AutoCommit::get_heads)?
+            .into_iter()
+            .map(|hash| hash.0)
+            .collect();
         heads.sort_unstable();
         Ok(Version::from_bytes(heads.concat()))
     }
@@ -348,8 +284,11 @@ impl Crdt for Automerge {
             return Err(CrdtError::Malformed);
         }
         let absent: BTreeSet<Hash> = self.missing(hashes)?.into_iter().collect();
-        let known: Vec<ChangeHash> =
-            hashes.iter().filter(|hash| !absent.contains(*hash)).map(|hash| ChangeHash(*hash)).collect();
+        let known: Vec<ChangeHash> = hashes
+            .iter()
+            .filter(|hash| !absent.contains(*hash))
+            .map(|hash| ChangeHash(*hash))
+            .collect();
         self.engine(|doc| {
             let mut diff = Vec::new();
             for mut change in doc.get_changes(&known) {
@@ -370,7 +309,13 @@ impl Crdt for Automerge {
         let mut waiting: Vec<Hash> = self.queue.iter().map(|change| change.hash).collect();
         waiting.sort_unstable();
         let mut hash = Sha256::new();
-        for part in [DIGEST_LABEL, version.as_bytes(), &waiting.concat(), text.as_bytes(), json.as_bytes()] {
+        for part in [
+            DIGEST_LABEL,
+            version.as_bytes(),
+            &waiting.concat(),
+            text.as_bytes(),
+            json.as_bytes(),
+        ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -436,16 +381,22 @@ impl core::fmt::Debug for Automerge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use automerge::transaction::Transactable;
+    use automerge::transaction::{CommitOptions, Transactable};
     use automerge::{ObjType, ROOT};
 
     /// The constant is what the engine writes, so documents of all versions start alike.
     #[test]
     fn the_bootstrap_change_is_what_the_engine_writes() {
-        let mut doc = AutoCommit::new_with_encoding(TextEncoding::UnicodeCodePoint).with_actor(ActorId::from([0u8; 16]));
+        let mut doc = AutoCommit::new_with_encoding(TextEncoding::UnicodeCodePoint)
+            .with_actor(ActorId::from([0u8; 16]));
         doc.put_object(ROOT, "text", ObjType::Text).unwrap();
         doc.commit_with(CommitOptions::default().with_time(0));
         let changes = doc.get_changes(&[]);
-        assert_eq!(changes[0].raw_bytes(), BOOTSTRAP, "{:02x?}", changes[0].raw_bytes());
+        assert_eq!(
+            changes[0].raw_bytes(),
+            BOOTSTRAP,
+            "{:02x?}",
+            changes[0].raw_bytes()
+        );
     }
 }

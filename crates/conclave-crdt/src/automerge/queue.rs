@@ -10,6 +10,9 @@ use crate::types::ReplicaId;
 /// How many changes of each actor are in the document. Changes of an actor are numbered from 1 without gaps.
 pub(super) type Sequence = BTreeMap<ReplicaId, u64>;
 
+/// Most changes that wait.
+const MAX_WAITING_CHANGES: usize = 4_096;
+
 /// Changes whose dependencies have not arrived.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -29,8 +32,12 @@ impl Queue {
     /// The number that the next change of an actor must have, after `known` in the document.
     pub(super) fn next_seq(&self, actor: &ReplicaId, known: u64) -> u64 {
         let mut next = known + 1;
-        let mut waiting: Vec<u64> =
-            self.waiting.iter().filter(|change| change.actor == *actor).map(|change| change.seq).collect();
+        let mut waiting: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|change| change.actor == *actor)
+            .map(|change| change.seq)
+            .collect();
         waiting.sort_unstable();
         for seq in waiting {
             if seq == next {
@@ -54,14 +61,28 @@ impl Queue {
         let mut next = sequence.clone();
         let order = causal_order(&pool, first_new, &mut next, missing)?;
         let taken: HashSet<usize> = order.ready.iter().chain(&order.refused).copied().collect();
-        let left: usize = pool.iter().enumerate().filter(|(i, _)| !taken.contains(i)).map(|(_, c)| c.bytes.len()).sum();
-        if left > MAX_WAITING_BYTES && left > self.bytes {
+        let left: usize = pool
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !taken.contains(i))
+            .map(|(_, c)| c.bytes.len())
+            .sum();
+        let count = pool.len() - taken.len();
+        let fuller = left > self.bytes || count > self.waiting.len();
+        if fuller && (left > MAX_WAITING_BYTES || count > MAX_WAITING_CHANGES) {
             return Err(CrdtError::MissingDependency);
         }
-        let mut slots: Vec<Option<Parsed>> =
-            core::mem::take(&mut self.waiting).into_iter().chain(arrived).map(Some).collect();
+        let mut slots: Vec<Option<Parsed>> = core::mem::take(&mut self.waiting)
+            .into_iter()
+            .chain(arrived)
+            .map(Some)
+            .collect();
         let mut take = |index: usize| slots.get_mut(index).and_then(Option::take);
-        let ready = order.ready.iter().filter_map(|index| take(*index)).collect();
+        let ready = order
+            .ready
+            .iter()
+            .filter_map(|index| take(*index))
+            .collect();
         order.refused.iter().for_each(|index| drop(take(*index)));
         self.waiting = slots.into_iter().flatten().collect();
         self.bytes = left;
@@ -71,11 +92,17 @@ impl Queue {
 
     /// Drops repetitions, and refuses a second change under a number that is taken.
     fn distinct(&self, arrived: Vec<Parsed>, sequence: &Sequence) -> Result<Vec<Parsed>> {
-        let mut by_number: HashMap<(ReplicaId, u64), Hash> =
-            self.waiting.iter().map(|change| ((change.actor.clone(), change.seq), change.hash)).collect();
+        let mut by_number: HashMap<(ReplicaId, u64), Hash> = self
+            .waiting
+            .iter()
+            .map(|change| ((change.actor.clone(), change.seq), change.hash))
+            .collect();
         let mut distinct = Vec::new();
         for change in arrived {
-            if sequence.get(&change.actor).is_some_and(|known| change.seq <= *known) {
+            if sequence
+                .get(&change.actor)
+                .is_some_and(|known| change.seq <= *known)
+            {
                 return Err(CrdtError::Equivocation);
             }
             match by_number.insert((change.actor.clone(), change.seq), change.hash) {
@@ -102,8 +129,12 @@ fn causal_order(
     missing: impl FnOnce(&[Hash]) -> Result<Vec<Hash>>,
 ) -> Result<Order> {
     let in_pool: HashSet<Hash> = pool.iter().map(|change| change.hash).collect();
-    let mut outside: Vec<Hash> =
-        pool.iter().flat_map(|change| &change.deps).filter(|dep| !in_pool.contains(*dep)).copied().collect();
+    let mut outside: Vec<Hash> = pool
+        .iter()
+        .flat_map(|change| &change.deps)
+        .filter(|dep| !in_pool.contains(*dep))
+        .copied()
+        .collect();
     outside.sort_unstable();
     outside.dedup();
     let missing: HashSet<Hash> = missing(&outside)?.into_iter().collect();
@@ -120,16 +151,29 @@ fn causal_order(
         }
         blocked.push(open);
     }
-    let mut free: VecDeque<usize> =
-        blocked.iter().enumerate().filter(|(_, open)| **open == 0).map(|(index, _)| index).collect();
-    let mut order = Order { ready: Vec::new(), refused: Vec::new() };
+    let mut free: VecDeque<usize> = blocked
+        .iter()
+        .enumerate()
+        .filter(|(_, open)| **open == 0)
+        .map(|(index, _)| index)
+        .collect();
+    let mut order = Order {
+        ready: Vec::new(),
+        refused: Vec::new(),
+    };
     while let Some(index) = free.pop_front() {
-        let Some(change) = pool.get(index) else { continue };
+        let Some(change) = pool.get(index) else {
+            continue;
+        };
         let known = sequence.entry(change.actor.clone()).or_default();
         if change.seq != *known + 1 {
             // An honest change depends on the one before it, so with all dependencies here its number follows.
             if index >= first_new {
-                return Err(if change.seq <= *known { CrdtError::Equivocation } else { CrdtError::Malformed });
+                return Err(if change.seq <= *known {
+                    CrdtError::Equivocation
+                } else {
+                    CrdtError::Malformed
+                });
             }
             order.refused.push(index);
             continue;
@@ -164,10 +208,21 @@ mod tests {
         }
     }
 
-    fn admit(queue: &mut Queue, sequence: &mut Sequence, arrived: Vec<Parsed>, absent: &[u8]) -> Result<Vec<u8>> {
+    fn admit(
+        queue: &mut Queue,
+        sequence: &mut Sequence,
+        arrived: Vec<Parsed>,
+        absent: &[u8],
+    ) -> Result<Vec<u8>> {
         let absent: Vec<Hash> = absent.iter().map(|name| [*name; 32]).collect();
         queue
-            .admit(arrived, sequence, |asked| Ok(absent.iter().filter(|h| asked.contains(h)).copied().collect()))
+            .admit(arrived, sequence, |asked| {
+                Ok(absent
+                    .iter()
+                    .filter(|h| asked.contains(h))
+                    .copied()
+                    .collect())
+            })
             .map(|ready| ready.iter().map(|change| change.hash[0]).collect())
     }
 
@@ -177,7 +232,10 @@ mod tests {
         let arrived = vec![change(3, 1, 3, &[2]), change(2, 1, 2, &[1])];
         assert_eq!(admit(&mut queue, &mut sequence, arrived, &[1]), Ok(vec![]));
         assert_eq!(queue.next_seq(&ReplicaId::from_bytes(&[1]).unwrap(), 0), 1);
-        assert_eq!(admit(&mut queue, &mut sequence, vec![change(1, 1, 1, &[])], &[]), Ok(vec![1, 2, 3]));
+        assert_eq!(
+            admit(&mut queue, &mut sequence, vec![change(1, 1, 1, &[])], &[]),
+            Ok(vec![1, 2, 3])
+        );
         assert!(queue.is_empty());
     }
 
@@ -185,12 +243,21 @@ mod tests {
     fn a_taken_number_is_equivocation_and_changes_nothing() {
         let (mut queue, mut sequence) = (Queue::default(), Sequence::new());
         admit(&mut queue, &mut sequence, vec![change(1, 1, 1, &[])], &[]).unwrap();
-        assert_eq!(admit(&mut queue, &mut sequence, vec![change(9, 1, 1, &[])], &[]), Err(CrdtError::Equivocation));
+        assert_eq!(
+            admit(&mut queue, &mut sequence, vec![change(9, 1, 1, &[])], &[]),
+            Err(CrdtError::Equivocation)
+        );
         // Two with one number, both waiting.
         admit(&mut queue, &mut sequence, vec![change(5, 2, 1, &[4])], &[4]).unwrap();
-        assert_eq!(admit(&mut queue, &mut sequence, vec![change(6, 2, 1, &[4])], &[4]), Err(CrdtError::Equivocation));
+        assert_eq!(
+            admit(&mut queue, &mut sequence, vec![change(6, 2, 1, &[4])], &[4]),
+            Err(CrdtError::Equivocation)
+        );
         // A number that skips one although all dependencies are here.
-        assert_eq!(admit(&mut queue, &mut sequence, vec![change(7, 1, 3, &[1])], &[]), Err(CrdtError::Malformed));
+        assert_eq!(
+            admit(&mut queue, &mut sequence, vec![change(7, 1, 3, &[1])], &[]),
+            Err(CrdtError::Malformed)
+        );
         assert_eq!(queue.iter().count(), 1);
     }
 
@@ -199,7 +266,10 @@ mod tests {
         let (mut queue, mut sequence) = (Queue::default(), Sequence::new());
         let mut large = change(2, 1, 2, &[1]);
         large.bytes = vec![0; MAX_WAITING_BYTES + 1];
-        assert_eq!(admit(&mut queue, &mut sequence, vec![large], &[1]), Err(CrdtError::MissingDependency));
+        assert_eq!(
+            admit(&mut queue, &mut sequence, vec![large], &[1]),
+            Err(CrdtError::MissingDependency)
+        );
         assert!(queue.is_empty() && sequence.is_empty());
     }
 }

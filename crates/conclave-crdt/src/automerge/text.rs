@@ -23,7 +23,12 @@ fn text_object(doc: &AutoCommit) -> Result<ObjId> {
 impl Automerge {
     /// The text, or nothing if its place holds something else.
     pub(super) fn visible_text(&mut self) -> Result<String> {
-        self.engine(|doc| text_object(doc).ok().and_then(|id| doc.text(&id).ok()).unwrap_or_default())
+        self.engine(|doc| {
+            text_object(doc)
+                .ok()
+                .and_then(|id| doc.text(&id).ok())
+                .unwrap_or_default()
+        })
     }
 }
 
@@ -37,7 +42,11 @@ impl TextView for Automerge {
     }
 
     fn splice(&mut self, pos_chars: usize, delete_chars: usize, insert: &str) -> Result<()> {
-        let edit = TextEdit { position: pos_chars, delete: delete_chars, insert: insert.to_owned() };
+        let edit = TextEdit {
+            position: pos_chars,
+            delete: delete_chars,
+            insert: insert.to_owned(),
+        };
         self.engine(|doc| {
             let id = text_object(doc)?;
             apply_edits(doc, &id, &[edit])
@@ -57,16 +66,25 @@ impl TextView for Automerge {
 pub(super) fn apply_edits(doc: &mut AutoCommit, text: &ObjId, edits: &[TextEdit]) -> Result<()> {
     let mut length = doc.length(text);
     for edit in edits {
-        let end = edit.position.checked_add(edit.delete).filter(|end| *end <= length);
-        let delete = end.and_then(|_| isize::try_from(edit.delete).ok()).ok_or(CrdtError::InvalidArgument)?;
+        let end = edit
+            .position
+            .checked_add(edit.delete)
+            .filter(|end| *end <= length);
+        let delete = end
+            .and_then(|_| isize::try_from(edit.delete).ok())
+            .ok_or(CrdtError::InvalidArgument)?;
         let mut position = edit.position;
         let mut rest = edit.insert.as_str();
         let mut first = true;
         while first || !rest.is_empty() {
-            let cut = rest.char_indices().nth(MAX_INSERT_CHARS).map_or(rest.len(), |(at, _)| at);
+            let cut = rest
+                .char_indices()
+                .nth(MAX_INSERT_CHARS)
+                .map_or(rest.len(), |(at, _)| at);
             let (part, tail) = rest.split_at(cut);
             let delete = if first { delete } else { 0 };
-            doc.splice_text(text, position, delete, part).map_err(|_| CrdtError::Engine)?;
+            doc.splice_text(text, position, delete, part)
+                .map_err(|_| CrdtError::Engine)?;
             commit_if_large(doc);
             position += part.chars().count();
             rest = tail;
@@ -90,7 +108,8 @@ impl Attribution for Automerge {
             let text = text_object(doc)?;
             let mut runs = Vec::new();
             for item in doc.list_range(&text, ..) {
-                if let (ObjId::Id(_, actor, _), Value::Scalar(character)) = (item.id(), Value::from(item.value.clone()))
+                if let (ObjId::Id(_, actor, _), Value::Scalar(character)) =
+                    (item.id(), Value::from(item.value.clone()))
                     && let ScalarValue::Str(character) = character.as_ref()
                 {
                     let replica = ReplicaId::from_bytes(actor.to_bytes())?;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::scan::{
-    CONTENT_ANY, CONTENT_BINARY, CONTENT_DOC, CONTENT_EMBED, CONTENT_FORMAT, CONTENT_TYPE, read_signed, skip_any,
+    CONTENT_ANY, CONTENT_BINARY, CONTENT_DOC, CONTENT_EMBED, CONTENT_FORMAT, CONTENT_TYPE,
+    read_signed, skip_any,
 };
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_VALUE_DEPTH;
@@ -145,7 +146,11 @@ fn write_integer(out: &mut Vec<u8>, integer: i64) {
 
 fn write_float(out: &mut Vec<u8>, float: f64) {
     // One NaN; one zero, since an integer zero has no sign.
-    let float = if float.is_nan() { f64::NAN } else { float + 0.0 };
+    let float = if float.is_nan() {
+        f64::NAN
+    } else {
+        float + 0.0
+    };
     out.push(NUMBER);
     out.extend_from_slice(&float.to_bits().to_be_bytes());
 }
@@ -177,10 +182,22 @@ mod tests {
     #[test]
     fn number_types_and_key_order_do_not_matter() {
         let seven = canonical(&[125, 7]);
-        assert_eq!(canonical(&[&[124][..], &7f32.to_be_bytes()].concat()), seven);
-        assert_eq!(canonical(&[&[123][..], &7f64.to_be_bytes()].concat()), seven);
-        assert_eq!(canonical(&[&[122][..], &7i64.to_be_bytes()].concat()), seven);
-        assert_ne!(canonical(&[&[122][..], &i64::MIN.to_be_bytes()].concat()), seven);
+        assert_eq!(
+            canonical(&[&[124][..], &7f32.to_be_bytes()].concat()),
+            seven
+        );
+        assert_eq!(
+            canonical(&[&[123][..], &7f64.to_be_bytes()].concat()),
+            seven
+        );
+        assert_eq!(
+            canonical(&[&[122][..], &7i64.to_be_bytes()].concat()),
+            seven
+        );
+        assert_ne!(
+            canonical(&[&[122][..], &i64::MIN.to_be_bytes()].concat()),
+            seven
+        );
         let ab = canonical(&[118, 2, 1, b'a', 120, 1, b'b', 121]);
         assert_eq!(canonical(&[118, 2, 1, b'b', 121, 1, b'a', 120]), ab);
         assert_ne!(canonical(&[118, 2, 1, b'b', 120, 1, b'a', 121]), ab);
@@ -193,7 +210,10 @@ mod tests {
             write_json_text(&mut out, text).unwrap();
             out
         };
-        assert_eq!(canonical(r#"{"b": 1, "a": [null, 2.0]}"#), canonical(r#"{"a":[null,2],"b":1.0}"#));
+        assert_eq!(
+            canonical(r#"{"b": 1, "a": [null, 2.0]}"#),
+            canonical(r#"{"a":[null,2],"b":1.0}"#)
+        );
         assert_ne!(canonical(r#"{"a":"1"}"#), canonical(r#"{"a":1}"#));
     }
 }

@@ -68,7 +68,11 @@ impl Captured {
             }
         }
         // One transaction is sent as it was encoded here; many are encoded together when they are taken.
-        self.first = if self.transactions == 0 { txn.encode_update_v1() } else { Vec::new() };
+        self.first = if self.transactions == 0 {
+            txn.encode_update_v1()
+        } else {
+            Vec::new()
+        };
         self.transactions += 1;
     }
 }

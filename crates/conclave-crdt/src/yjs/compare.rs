@@ -5,7 +5,9 @@
 //! clock by clock. Content and positions that were dropped after a deletion can no longer be compared.
 
 use super::canon;
-use super::scan::{Block, Body, CONTENT_ANY, CONTENT_DELETED, CONTENT_STRING, Id, Item, Scan, Section};
+use super::scan::{
+    Block, Body, CONTENT_ANY, CONTENT_DELETED, CONTENT_STRING, Id, Item, Scan, Section,
+};
 use crate::error::{CrdtError, Result};
 use crate::reader::Reader;
 
@@ -16,22 +18,47 @@ use crate::reader::Reader;
 pub(super) fn compare(held: &Scan<'_>, arrived: &Scan<'_>) -> Result<()> {
     for section in &arrived.sections {
         if let Some(known) = held.section(section.client) {
-            compare_sections(section.client, (known, held.bytes), (section, arrived.bytes))?;
+            compare_sections(
+                section.client,
+                (known, held.bytes),
+                (section, arrived.bytes),
+            )?;
         }
     }
     Ok(())
 }
 
-fn compare_sections(client: u64, held: (&Section, &[u8]), arrived: (&Section, &[u8])) -> Result<()> {
+fn compare_sections(
+    client: u64,
+    held: (&Section, &[u8]),
+    arrived: (&Section, &[u8]),
+) -> Result<()> {
     for block in &arrived.0.blocks {
-        let first = held.0.blocks.partition_point(|known| known.end() <= block.clock);
-        for known in held.0.blocks.iter().skip(first).take_while(|known| known.clock < block.end()) {
+        let first = held
+            .0
+            .blocks
+            .partition_point(|known| known.end() <= block.clock);
+        for known in held
+            .0
+            .blocks
+            .iter()
+            .skip(first)
+            .take_while(|known| known.clock < block.end())
+        {
             let (a, b) = (known.body(held.1)?, block.body(arrived.1)?);
             if let (Body::Item(a), Body::Item(b)) = (a, b) {
                 let start = known.clock.max(block.clock);
                 let end = known.end().min(block.end());
-                let held = Part { client, block: known, item: &a };
-                let arrived = Part { client, block, item: &b };
+                let held = Part {
+                    client,
+                    block: known,
+                    item: &a,
+                };
+                let arrived = Part {
+                    client,
+                    block,
+                    item: &b,
+                };
                 if !same(&held, &arrived, start, end)? {
                     return Err(CrdtError::Equivocation);
                 }
@@ -54,7 +81,10 @@ impl Part<'_> {
         if clock == self.block.clock {
             self.item.origin
         } else {
-            Some(Id { client: self.client, clock: clock - 1 })
+            Some(Id {
+                client: self.client,
+                clock: clock - 1,
+            })
         }
     }
 }
@@ -65,7 +95,10 @@ fn same(held: &Part<'_>, arrived: &Part<'_>, start: u32, end: u32) -> Result<boo
         return Ok(false);
     }
     // Named only by the first operation of an item without neighbours.
-    if a.parent.is_some() && b.parent.is_some() && (a.parent != b.parent || a.parent_sub != b.parent_sub) {
+    if a.parent.is_some()
+        && b.parent.is_some()
+        && (a.parent != b.parent || a.parent_sub != b.parent_sub)
+    {
         return Ok(false);
     }
     if a.content == CONTENT_DELETED || b.content == CONTENT_DELETED {
@@ -74,7 +107,11 @@ fn same(held: &Part<'_>, arrived: &Part<'_>, start: u32, end: u32) -> Result<boo
     if a.content != b.content {
         return Ok(false);
     }
-    let (from_a, from_b, len) = (start - held.block.clock, start - arrived.block.clock, end - start);
+    let (from_a, from_b, len) = (
+        start - held.block.clock,
+        start - arrived.block.clock,
+        end - start,
+    );
     match a.content {
         CONTENT_STRING => same_text(a.data, from_a, b.data, from_b, len),
         CONTENT_ANY => Ok(canon::values(a.content, a.data, from_a, from_a + len)?
@@ -90,8 +127,16 @@ fn same(held: &Part<'_>, arrived: &Part<'_>, start: u32, end: u32) -> Result<boo
 
 fn same_text(a: &[u8], from_a: u32, b: &[u8], from_b: u32, len: u32) -> Result<bool> {
     let (a, b) = (Reader::new(a).string()?, Reader::new(b).string()?);
-    let units = |text: &'_ str, from: u32| text.encode_utf16().skip(from as usize).take(len as usize).collect::<Vec<_>>();
-    Ok(units(a, from_a).iter().zip(&units(b, from_b)).all(|(x, y)| same_unit(*x, *y)))
+    let units = |text: &'_ str, from: u32| {
+        text.encode_utf16()
+            .skip(from as usize)
+            .take(len as usize)
+            .collect::<Vec<_>>()
+    };
+    Ok(units(a, from_a)
+        .iter()
+        .zip(&units(b, from_b))
+        .all(|(x, y)| same_unit(*x, *y)))
 }
 
 /// Splitting an item inside a surrogate pair leaves a replacement character on both sides.
@@ -130,19 +175,37 @@ mod tests {
         assert_eq!(check(&first("abcd"), &first("ab")), Ok(()));
         assert_eq!(check(&first("abcd"), &next(2, "cd")), Ok(()));
         assert_eq!(check(&first("ab\u{1f600}"), &next(4, "x")), Ok(()));
-        assert_eq!(check(&first("a\u{fffd}\u{fffd}"), &first("a\u{1f600}")), Ok(()));
+        assert_eq!(
+            check(&first("a\u{fffd}\u{fffd}"), &first("a\u{1f600}")),
+            Ok(())
+        );
     }
 
     #[test]
     fn different_content_or_position_is_equivocation() {
-        assert_eq!(check(&first("abcd"), &first("abcx")), Err(CrdtError::Equivocation));
-        assert_eq!(check(&first("abcd"), &next(2, "xd")), Err(CrdtError::Equivocation));
+        assert_eq!(
+            check(&first("abcd"), &first("abcx")),
+            Err(CrdtError::Equivocation)
+        );
+        assert_eq!(
+            check(&first("abcd"), &next(2, "xd")),
+            Err(CrdtError::Equivocation)
+        );
         let elsewhere = [1, 1, 7, 2, 0x84, 7, 0, 1, b'c', 0];
-        assert_eq!(check(&first("abcd"), &elsewhere), Err(CrdtError::Equivocation));
+        assert_eq!(
+            check(&first("abcd"), &elsewhere),
+            Err(CrdtError::Equivocation)
+        );
         let other_root = [1, 1, 7, 0, 4, 1, 1, b'u', 1, b'a', 0];
-        assert_eq!(check(&first("abcd"), &other_root), Err(CrdtError::Equivocation));
+        assert_eq!(
+            check(&first("abcd"), &other_root),
+            Err(CrdtError::Equivocation)
+        );
         let other_kind = [1, 1, 7, 0, 8, 1, 1, b't', 1, 126, 0];
-        assert_eq!(check(&first("abcd"), &other_kind), Err(CrdtError::Equivocation));
+        assert_eq!(
+            check(&first("abcd"), &other_kind),
+            Err(CrdtError::Equivocation)
+        );
     }
 
     #[test]

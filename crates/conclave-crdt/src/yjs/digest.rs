@@ -7,7 +7,10 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 use super::canon;
-use super::scan::{Block, Body, CONTENT_ANY, CONTENT_DELETED, CONTENT_STRING, Deletes, Id, Item, Parent, Scan, Section};
+use super::scan::{
+    Block, Body, CONTENT_ANY, CONTENT_DELETED, CONTENT_STRING, Deletes, Id, Item, Parent, Scan,
+    Section,
+};
 use crate::error::Result;
 use crate::ranges::RangeSet;
 use crate::reader::{Reader, write_uint};
@@ -82,7 +85,10 @@ impl Hasher {
 
 /// Computes the digest.
 pub(super) fn digest(of: &Digested<'_>) -> Result<[u8; 32]> {
-    let mut out = Hasher { hash: Sha256::new(), buffer: Vec::with_capacity(BUFFER_BYTES * 2) };
+    let mut out = Hasher {
+        hash: Sha256::new(),
+        buffer: Vec::with_capacity(BUFFER_BYTES * 2),
+    };
     out.bytes(LABEL);
     let mut sections: Vec<&Section> = of.state.sections.iter().collect();
     sections.sort_by_key(|section| section.client);
@@ -90,7 +96,12 @@ pub(super) fn digest(of: &Digested<'_>) -> Result<[u8; 32]> {
     out.ranges(&deletes);
     for section in sections {
         out.uint(section.client);
-        hash_section(&mut out, section, of.state.bytes, deletes.get(&section.client))?;
+        hash_section(
+            &mut out,
+            section,
+            of.state.bytes,
+            deletes.get(&section.client),
+        )?;
         out.uint(u64::from(section.blocks.last().map_or(0, Block::end)));
     }
     out.ranges(of.waiting);
@@ -129,16 +140,32 @@ struct Previous {
     content: u8,
 }
 
-fn hash_section(out: &mut Hasher, section: &Section, update: &[u8], deletes: Option<&RangeSet>) -> Result<()> {
+fn hash_section(
+    out: &mut Hasher,
+    section: &Section,
+    update: &[u8],
+    deletes: Option<&RangeSet>,
+) -> Result<()> {
     let mut previous: Option<Previous> = None;
     for block in &section.blocks {
-        let Body::Item(item) = block.body(update)? else { continue };
+        let Body::Item(item) = block.body(update)? else {
+            continue;
+        };
         let mut start = block.clock;
         let (from, to) = (u64::from(block.clock), u64::from(block.end()));
-        let gone: Vec<(u64, u64)> = deletes.map(|ranges| ranges.within(from, to).collect()).unwrap_or_default();
+        let gone: Vec<(u64, u64)> = deletes
+            .map(|ranges| ranges.within(from, to).collect())
+            .unwrap_or_default();
         for (gone_start, gone_end) in gone.into_iter().chain([(to, to)]) {
             if u64::from(start) < gone_start {
-                hash_live(out, section.client, block, &item, (start, gone_start as u32), &mut previous)?;
+                hash_live(
+                    out,
+                    section.client,
+                    block,
+                    &item,
+                    (start, gone_start as u32),
+                    &mut previous,
+                )?;
             }
             start = gone_end as u32;
         }
@@ -156,8 +183,14 @@ fn hash_live(
     (start, end): (u32, u32),
     previous: &mut Option<Previous>,
 ) -> Result<()> {
-    let origin =
-        if start == block.clock { item.origin } else { Some(Id { client, clock: start.saturating_sub(1) }) };
+    let origin = if start == block.clock {
+        item.origin
+    } else {
+        Some(Id {
+            client,
+            clock: start.saturating_sub(1),
+        })
+    };
     let follows = previous.as_ref().is_some_and(|last| {
         last.end == start
             && last.right_origin == item.right_origin
@@ -176,7 +209,11 @@ fn hash_live(
         out.uint(u64::from(item.content));
     }
     hash_content(out, item, start - block.clock, end - block.clock)?;
-    *previous = Some(Previous { end, right_origin: item.right_origin, content: item.content });
+    *previous = Some(Previous {
+        end,
+        right_origin: item.right_origin,
+        content: item.content,
+    });
     Ok(())
 }
 
@@ -195,7 +232,11 @@ fn hash_content(out: &mut Hasher, item: &Item<'_>, from: u32, to: u32) -> Result
     match item.content {
         CONTENT_STRING => {
             let text = Reader::new(item.data).string()?;
-            for unit in text.encode_utf16().skip(from as usize).take((to - from) as usize) {
+            for unit in text
+                .encode_utf16()
+                .skip(from as usize)
+                .take((to - from) as usize)
+            {
                 out.buffer.extend_from_slice(&unit.to_be_bytes());
                 out.spill();
             }

@@ -5,7 +5,6 @@ use super::scan::{
 };
 use crate::error::{CrdtError, Result};
 use crate::limits::{MAX_INSERT_CHARS, MAX_UPDATE_BYTES};
-use crate::ranges::RangeSet;
 use crate::reader::{Reader, write_uint};
 
 /// Room for the header of an update: counts, client, clock.
@@ -36,10 +35,24 @@ pub(super) fn deletes_only(deletes: &Deletes) -> Vec<u8> {
 /// An update of consecutive blocks of one client, taken as they are.
 pub(super) fn blocks_only(client: u64, blocks: &[Block], update: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    write_section_header(&mut out, client, blocks.first().map_or(0, |block| block.clock), blocks.len());
+    write_section_header(
+        &mut out,
+        client,
+        blocks.first().map_or(0, |block| block.clock),
+        blocks.len(),
+    );
     for block in blocks {
         out.extend_from_slice(block.raw(update));
     }
+    out.push(0);
+    out
+}
+
+/// An update of `count` consecutive encoded blocks.
+pub(super) fn raw_blocks(client: u64, clock: u32, count: usize, blocks: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(blocks.len() + HEADER_BYTES);
+    write_section_header(&mut out, client, clock, count);
+    out.extend_from_slice(blocks);
     out.push(0);
     out
 }
@@ -89,7 +102,12 @@ struct Piece {
 /// One update of consecutive pieces, without deletions.
 fn join(client: u64, pieces: &[&Piece]) -> Vec<u8> {
     let mut out = Vec::new();
-    write_section_header(&mut out, client, pieces.first().map_or(0, |piece| piece.clock), pieces.len());
+    write_section_header(
+        &mut out,
+        client,
+        pieces.first().map_or(0, |piece| piece.clock),
+        pieces.len(),
+    );
     for piece in pieces {
         out.extend_from_slice(&piece.bytes);
     }
@@ -117,7 +135,7 @@ fn append_deletes(updates: &mut Vec<Vec<u8>>, deletes: &Deletes) {
     for chunk in all.chunks(MAX_DELETE_RANGES) {
         let mut part = Deletes::new();
         for (client, start, end) in chunk {
-            part.entry(*client).or_insert_with(RangeSet::default).insert(*start, *end);
+            part.entry(*client).or_default().insert(*start, *end);
         }
         updates.push(deletes_only(&part));
     }
@@ -128,10 +146,15 @@ fn append_deletes(updates: &mut Vec<Vec<u8>>, deletes: &Deletes) {
 fn cut_block(client: u64, block: &Block, update: &[u8], pieces: &mut Vec<Piece>) -> Result<()> {
     let raw = block.raw(update);
     if raw.len() + HEADER_BYTES <= MAX_UPDATE_BYTES {
-        pieces.push(Piece { clock: block.clock, bytes: raw.to_vec() });
+        pieces.push(Piece {
+            clock: block.clock,
+            bytes: raw.to_vec(),
+        });
         return Ok(());
     }
-    let Body::Item(item) = block.body(update)? else { return Err(CrdtError::Malformed) };
+    let Body::Item(item) = block.body(update)? else {
+        return Err(CrdtError::Malformed);
+    };
     let parts = match item.content {
         CONTENT_STRING => cut_string(item.data)?,
         CONTENT_ANY => cut_values(item.data)?,
@@ -143,10 +166,23 @@ fn cut_block(client: u64, block: &Block, update: &[u8], pieces: &mut Vec<Piece>)
         if clock == block.clock {
             write_position(&mut bytes, &item);
         } else {
-            let origin = Some(Id { client, clock: clock - 1 });
+            let origin = Some(Id {
+                client,
+                clock: clock - 1,
+            });
             let right_origin = item.right_origin;
             let content = item.content;
-            write_position(&mut bytes, &Item { origin, right_origin, parent: None, parent_sub: None, content, data: &[] });
+            write_position(
+                &mut bytes,
+                &Item {
+                    origin,
+                    right_origin,
+                    parent: None,
+                    parent_sub: None,
+                    content,
+                    data: &[],
+                },
+            );
         }
         bytes.extend_from_slice(&content);
         pieces.push(Piece { clock, bytes });
@@ -160,7 +196,10 @@ fn cut_string(data: &[u8]) -> Result<Vec<(u32, Vec<u8>)>> {
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let cut = rest.char_indices().nth(MAX_INSERT_CHARS).map_or(rest.len(), |(index, _)| index);
+        let cut = rest
+            .char_indices()
+            .nth(MAX_INSERT_CHARS)
+            .map_or(rest.len(), |(index, _)| index);
         let (part, tail) = rest.split_at(cut);
         let mut content = Vec::with_capacity(part.len() + 5);
         write_uint(&mut content, part.len() as u64);
@@ -187,7 +226,9 @@ fn cut_values(data: &[u8]) -> Result<Vec<(u32, Vec<u8>)>> {
     for _ in 0..count {
         let start = reader.position();
         skip_any(&mut reader, 0)?;
-        let value = data.get(start..reader.position()).ok_or(CrdtError::Malformed)?;
+        let value = data
+            .get(start..reader.position())
+            .ok_or(CrdtError::Malformed)?;
         if len > 0 && values.len() + value.len() + HEADER_BYTES > MAX_UPDATE_BYTES {
             flush(&mut parts, &mut len, &mut values);
         }
@@ -239,6 +280,7 @@ fn write_position(out: &mut Vec<u8>, item: &Item<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranges::RangeSet;
     use crate::yjs::scan::Scan;
 
     fn one_item(content: u8, data: &[u8]) -> Vec<u8> {
@@ -263,7 +305,9 @@ mod tests {
             assert!(part.len() <= MAX_UPDATE_BYTES);
             for block in &Scan::exact(part).unwrap().sections[0].blocks {
                 assert_eq!(block.clock, clock);
-                let Body::Item(item) = block.body(part).unwrap() else { panic!("an item") };
+                let Body::Item(item) = block.body(part).unwrap() else {
+                    panic!("an item")
+                };
                 let follows = item.origin.map(|origin| (origin.client, origin.clock + 1));
                 assert_eq!(follows, (clock > 0).then_some((7, clock)));
                 clock = block.end();
@@ -278,20 +322,35 @@ mod tests {
         write_string(&mut data, &"x".repeat(MAX_UPDATE_BYTES));
         let update = one_item(CONTENT_ANY, &data);
         let scan = Scan::exact(&update).unwrap();
-        assert_eq!(pack(7, &scan, &Deletes::new()).err(), Some(CrdtError::TooLarge));
+        assert_eq!(
+            pack(7, &scan, &Deletes::new()).err(),
+            Some(CrdtError::TooLarge)
+        );
     }
 
     #[test]
     fn many_deletions_are_spread_over_updates() {
         let mut deletes = Deletes::new();
         for i in 0..200_000u64 {
-            deletes.entry(9).or_default().insert(i * 2 + 1_000_000, i * 2 + 1_000_001);
+            deletes
+                .entry(9)
+                .or_default()
+                .insert(i * 2 + 1_000_000, i * 2 + 1_000_001);
         }
         let mut updates = Vec::new();
         append_deletes(&mut updates, &deletes);
         assert_eq!(updates.len(), 4);
-        let total: usize =
-            updates.iter().map(|update| Scan::exact(update).unwrap().deletes.values().map(RangeSet::len).sum::<usize>()).sum();
+        let total: usize = updates
+            .iter()
+            .map(|update| {
+                Scan::exact(update)
+                    .unwrap()
+                    .deletes
+                    .values()
+                    .map(RangeSet::len)
+                    .sum::<usize>()
+            })
+            .sum();
         assert_eq!(total, 200_000);
     }
 }

@@ -3,7 +3,7 @@
 //! The engine integrates what it can and keeps the rest in a queue of its own. This crate hands it only operations whose
 //! dependencies are integrated, so that queue stays empty and the state vector has no gaps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::scan::{Block, Body, Id, Parent, Scan};
 use crate::error::{CrdtError, Result};
@@ -37,11 +37,31 @@ pub(super) struct Segment {
 pub(super) struct Progress {
     /// Blocks whose dependencies are known, in an order that respects these.
     pub(super) ready: Vec<Segment>,
-    /// Per section, the first block that has to wait (the number of blocks if none has to).
-    pub(super) stopped_at: Vec<usize>,
-    /// Whether every section was taken to its end.
-    pub(super) complete: bool,
+    /// Where each section stopped.
+    pub(super) stops: Vec<Stop>,
     undo: Vec<(u64, u32, usize)>,
+}
+
+/// Where a section stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stop {
+    /// The first block that has to wait; the number of blocks if none has to.
+    pub(super) block: usize,
+    /// An operation that it waits for.
+    pub(super) needs: Option<Id>,
+}
+
+impl Progress {
+    /// Whether every section was taken to its end.
+    pub(super) fn is_complete(&self) -> bool {
+        self.stops.iter().all(|stop| stop.needs.is_none())
+    }
+}
+
+enum Readiness {
+    /// Everything is known; the block is nested this deep.
+    Ready(u8),
+    Needs(Id),
 }
 
 impl Frontier {
@@ -50,112 +70,184 @@ impl Frontier {
     }
 
     pub(super) fn clocks(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        self.clients.iter().map(|(client, known)| (*client, known.clock))
+        self.clients
+            .iter()
+            .map(|(client, known)| (*client, known.clock))
     }
 
-    fn knows(&self, id: Id) -> bool {
+    pub(super) fn knows(&self, id: Id) -> bool {
         id.clock < self.clock(id.client)
     }
 
     fn depth(&self, id: Id) -> u8 {
-        let Some(known) = self.clients.get(&id.client) else { return 0 };
+        let Some(known) = self.clients.get(&id.client) else {
+            return 0;
+        };
         let index = known.depth.partition_point(|entry| entry.0 <= id.clock);
-        index.checked_sub(1).and_then(|last| known.depth.get(last)).map_or(0, |entry| entry.1)
+        index
+            .checked_sub(1)
+            .and_then(|last| known.depth.get(last))
+            .map_or(0, |entry| entry.1)
     }
 
     /// Marks as known every operation of `scan` whose dependencies are known, as far as they go.
     ///
     /// `dropped` says whether the engine has dropped the type with this id: what is put into it is dropped too, so its
     /// depth does not count (members who loaded a snapshot no longer know it). On an error nothing is changed.
-    pub(super) fn advance(&mut self, scan: &Scan<'_>, dropped: &dyn Fn(Id) -> bool) -> Result<Progress> {
+    pub(super) fn advance(
+        &mut self,
+        scan: &Scan<'_>,
+        dropped: &dyn Fn(Id) -> bool,
+    ) -> Result<Progress> {
+        let undo = scan.sections.iter().map(|section| {
+            let known = self.clients.get(&section.client);
+            (
+                section.client,
+                known.map_or(0, |k| k.clock),
+                known.map_or(0, |k| k.depth.len()),
+            )
+        });
         let mut progress = Progress {
             ready: Vec::new(),
-            stopped_at: vec![0; scan.sections.len()],
-            complete: false,
-            undo: scan
-                .sections
-                .iter()
-                .map(|section| {
-                    let known = self.clients.get(&section.client);
-                    (section.client, known.map_or(0, |k| k.clock), known.map_or(0, |k| k.depth.len()))
-                })
-                .collect(),
+            stops: vec![
+                Stop {
+                    block: 0,
+                    needs: None
+                };
+                scan.sections.len()
+            ],
+            undo: undo.collect(),
         };
-        loop {
-            match self.advance_once(scan, dropped, &mut progress) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    self.undo(&progress);
-                    return Err(error);
-                }
-            }
+        let outcome = self.advance_all(scan, dropped, &mut progress);
+        if outcome.is_err() {
+            self.undo(&progress);
         }
-        progress.complete =
-            scan.sections.iter().zip(&progress.stopped_at).all(|(section, stop)| *stop == section.blocks.len());
-        Ok(progress)
+        outcome.map(|()| progress)
     }
 
-    /// Takes every section as far as it goes now.
-    fn advance_once(
+    /// Takes every section as far as it goes, and again whenever what it waited for has become known.
+    fn advance_all(
         &mut self,
         scan: &Scan<'_>,
         dropped: &dyn Fn(Id) -> bool,
         progress: &mut Progress,
-    ) -> Result<bool> {
-        let Progress { ready, stopped_at, undo, .. } = progress;
+    ) -> Result<()> {
+        let mut queue: VecDeque<usize> = (0..scan.sections.len()).collect();
+        // By client and clock, the sections that wait for that operation.
+        let mut blocked: BTreeMap<(u64, u32), Vec<usize>> = BTreeMap::new();
+        while let Some(index) = queue.pop_front() {
+            let Some(section) = scan.sections.get(index) else {
+                continue;
+            };
+            let before = self.clock(section.client);
+            self.advance_section(scan, index, dropped, progress)?;
+            let stop = progress.stops.get(index);
+            if let Some(needs) = stop.and_then(|stop| stop.needs) {
+                blocked
+                    .entry((needs.client, needs.clock))
+                    .or_default()
+                    .push(index);
+            }
+            let known = (section.client, before)..(section.client, self.clock(section.client));
+            let freed: Vec<(u64, u32)> = blocked.range(known).map(|(key, _)| *key).collect();
+            for key in freed {
+                queue.extend(blocked.remove(&key).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    fn advance_section(
+        &mut self,
+        scan: &Scan<'_>,
+        index: usize,
+        dropped: &dyn Fn(Id) -> bool,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let Progress { ready, stops, undo } = progress;
+        let (Some(section), Some(stop)) = (scan.sections.get(index), stops.get_mut(index)) else {
+            return Ok(());
+        };
         // Operations of this very update are not in the engine yet.
         let dropped = |id: Id| {
             let before = undo.iter().find(|entry| entry.0 == id.client);
             before.is_none_or(|entry| id.clock < entry.1) && dropped(id)
         };
-        let mut moved = false;
-        for (index, section) in scan.sections.iter().enumerate() {
-            let Some(stop) = stopped_at.get_mut(index) else { continue };
-            let from = *stop;
-            let mut known_prefix = true;
-            let mut first_new = from;
-            while let Some(block) = section.blocks.get(*stop) {
-                let clock = self.clock(section.client);
-                if block.end() > clock {
-                    if block.clock > clock || block.is_skip(scan.bytes) {
+        stop.needs = None;
+        let mut first_new = None;
+        while let Some(block) = section.blocks.get(stop.block) {
+            let clock = self.clock(section.client);
+            if block.end() > clock {
+                match self.readiness(section.client, block, scan.bytes, &dropped)? {
+                    Readiness::Ready(depth) => {
+                        self.push(section.client, clock, block.end(), depth);
+                        first_new.get_or_insert(stop.block);
+                    }
+                    Readiness::Needs(id) => {
+                        stop.needs = Some(id);
                         break;
                     }
-                    let Some(depth) = self.ready_depth(block, scan.bytes, &dropped)? else { break };
-                    if known_prefix {
-                        known_prefix = false;
-                        first_new = *stop;
-                    }
-                    self.push(section.client, clock, block.end(), depth);
                 }
-                *stop += 1;
             }
-            if !known_prefix {
-                moved = true;
-                ready.push(Segment { section: index, from: first_new, to: *stop });
-            }
+            stop.block += 1;
         }
-        Ok(moved)
+        if let Some(from) = first_new {
+            ready.push(Segment {
+                section: index,
+                from,
+                to: stop.block,
+            });
+        }
+        Ok(())
     }
 
-    /// How deep a block would be nested, or `None` if something it depends on is not known.
-    fn ready_depth(&self, block: &Block, update: &[u8], dropped: &dyn Fn(Id) -> bool) -> Result<Option<u8>> {
-        let Body::Item(item) = block.body(update)? else { return Ok(Some(0)) };
-        let neighbours = [item.origin, item.right_origin];
-        if neighbours.iter().flatten().any(|id| !self.knows(*id)) {
-            return Ok(None);
+    fn readiness(
+        &self,
+        client: u64,
+        block: &Block,
+        update: &[u8],
+        dropped: &dyn Fn(Id) -> bool,
+    ) -> Result<Readiness> {
+        let clock = self.clock(client);
+        let item = match block.body(update)? {
+            Body::Skip => {
+                return Ok(Readiness::Needs(Id {
+                    client,
+                    clock: block.end() - 1,
+                }));
+            }
+            _ if block.clock > clock => {
+                return Ok(Readiness::Needs(Id {
+                    client,
+                    clock: block.clock - 1,
+                }));
+            }
+            Body::Gc => return Ok(Readiness::Ready(0)),
+            Body::Item(item) => item,
+        };
+        let parent = match item.parent {
+            Some(Parent::Item(id)) => Some(id),
+            _ => None,
+        };
+        let depends_on = [item.origin, item.right_origin, parent];
+        if let Some(id) = depends_on.into_iter().flatten().find(|id| !self.knows(*id)) {
+            return Ok(Readiness::Needs(id));
         }
-        let depth = match item.parent {
-            Some(Parent::Root(_)) => 1,
-            Some(Parent::Item(id)) if !self.knows(id) => return Ok(None),
-            Some(Parent::Item(id)) => match self.depth(id).saturating_add(1) {
+        let beside = || [item.origin, item.right_origin].into_iter().flatten();
+        let depth = match (parent, &item.parent) {
+            (Some(id), _) => match self.depth(id).saturating_add(1) {
                 depth if depth > MAX_NESTING && dropped(id) => 0,
                 depth => depth,
             },
-            None => neighbours.iter().flatten().map(|id| self.depth(*id)).max().unwrap_or(0),
+            (None, Some(_)) => 1,
+            (None, None) => beside().map(|id| self.depth(id)).max().unwrap_or(0),
         };
         // The engine deletes recursively: deeper nesting could exhaust the stack.
-        if depth > MAX_NESTING { Err(CrdtError::TooLarge) } else { Ok(Some(depth)) }
+        if depth > MAX_NESTING {
+            Err(CrdtError::TooLarge)
+        } else {
+            Ok(Readiness::Ready(depth))
+        }
     }
 
     fn push(&mut self, client: u64, start: u32, end: u32, depth: u8) {
@@ -196,28 +288,36 @@ mod tests {
     }
 
     fn advance(frontier: &mut Frontier, update: &[u8]) -> Progress {
-        frontier.advance(&Scan::exact(update).unwrap(), &|_| false).unwrap()
+        frontier
+            .advance(&Scan::exact(update).unwrap(), &|_| false)
+            .unwrap()
     }
 
     #[test]
     fn operations_wait_for_their_own_past_and_for_their_neighbours() {
         let mut frontier = Frontier::default();
-        assert!(!advance(&mut frontier, &character(1, 1, Some((1, 0)))).complete);
-        assert!(!advance(&mut frontier, &character(2, 0, Some((1, 0)))).complete);
+        assert!(!advance(&mut frontier, &character(1, 1, Some((1, 0)))).is_complete());
+        assert!(!advance(&mut frontier, &character(2, 0, Some((1, 0)))).is_complete());
         assert_eq!(frontier.clock(2), 0);
-        assert!(advance(&mut frontier, &character(1, 0, None)).complete);
-        assert!(advance(&mut frontier, &character(2, 0, Some((1, 0)))).complete);
+        assert!(advance(&mut frontier, &character(1, 0, None)).is_complete());
+        assert!(advance(&mut frontier, &character(2, 0, Some((1, 0)))).is_complete());
         assert_eq!((frontier.clock(1), frontier.clock(2)), (1, 1));
     }
 
     #[test]
     fn sections_that_need_each_other_are_ordered() {
         // Client 1: a character after 2:0. Client 2: a first character.
-        let update = [2, 1, 1, 0, 0x84, 2, 0, 1, b'x', 1, 2, 0, 4, 1, 1, b't', 1, b'y', 0];
+        let update = [
+            2, 1, 1, 0, 0x84, 2, 0, 1, b'x', 1, 2, 0, 4, 1, 1, b't', 1, b'y', 0,
+        ];
         let mut frontier = Frontier::default();
         let progress = advance(&mut frontier, &update);
-        assert!(progress.complete);
-        let order: Vec<usize> = progress.ready.iter().map(|segment| segment.section).collect();
+        assert!(progress.is_complete());
+        let order: Vec<usize> = progress
+            .ready
+            .iter()
+            .map(|segment| segment.section)
+            .collect();
         assert_eq!(order, vec![1, 0]);
         frontier.undo(&progress);
         assert_eq!((frontier.clock(1), frontier.clock(2)), (0, 0));
@@ -225,8 +325,10 @@ mod tests {
 
     #[test]
     fn a_cycle_never_becomes_ready() {
-        let update = [2, 1, 1, 0, 0x84, 2, 0, 1, b'x', 1, 2, 0, 0x84, 1, 0, 1, b'y', 0];
-        assert!(!advance(&mut Frontier::default(), &update).complete);
+        let update = [
+            2, 1, 1, 0, 0x84, 2, 0, 1, b'x', 1, 2, 0, 0x84, 1, 0, 1, b'y', 0,
+        ];
+        assert!(!advance(&mut Frontier::default(), &update).is_complete());
     }
 
     #[test]
@@ -242,15 +344,44 @@ mod tests {
             update.extend([1, 0]);
             let scan = Scan::exact(&update).unwrap();
             match frontier.advance(&scan, &|_| false) {
-                Ok(progress) => assert!(progress.complete && clock < MAX_NESTING),
+                Ok(progress) => assert!(progress.is_complete() && clock < MAX_NESTING),
                 Err(error) => {
                     assert_eq!((error, clock), (CrdtError::TooLarge, MAX_NESTING));
                     assert_eq!(frontier.clock(7), u32::from(clock));
-                    assert!(frontier.advance(&scan, &|_| true).unwrap().complete);
+                    assert!(frontier.advance(&scan, &|_| true).unwrap().is_complete());
                     return;
                 }
             }
         }
         panic!("nesting was not bounded");
+    }
+
+    #[test]
+    fn long_chains_between_many_clients_are_followed_in_linear_time() {
+        // Client n's only character stands after client n+1's: the worst order for going through clients one by one.
+        const CLIENTS: u64 = 50_000;
+        let mut update = Vec::new();
+        crate::reader::write_uint(&mut update, CLIENTS);
+        for client in 0..CLIENTS {
+            update.push(1);
+            crate::reader::write_uint(&mut update, client);
+            update.push(0);
+            if client + 1 < CLIENTS {
+                update.push(0x84);
+                crate::reader::write_uint(&mut update, client + 1);
+                update.extend([0, 1, b'x']);
+            } else {
+                update.extend([4, 1, 1, b't', 1, b'x']);
+            }
+        }
+        update.push(0);
+        let mut frontier = Frontier::default();
+        let progress = advance(&mut frontier, &update);
+        assert!(progress.is_complete());
+        assert_eq!(
+            progress.ready.first().map(|segment| segment.section as u64),
+            Some(CLIENTS - 1)
+        );
+        assert_eq!(progress.ready.len() as u64, CLIENTS);
     }
 }

@@ -3,8 +3,8 @@
 use serde_json::{Map as JsonMap, Number as JsonNumber, Value};
 use yrs::any::Number;
 use yrs::{
-    Any, Array, ArrayPrelim, ArrayRef, GetString, Map, MapPrelim, MapRef, Out, TextPrelim, TextRef, TransactionMut,
-    WriteTxn,
+    Any, Array, ArrayPrelim, ArrayRef, GetString, Map, MapPrelim, MapRef, Out, TextPrelim, TextRef,
+    TransactionMut, WriteTxn,
 };
 
 use super::Yrs;
@@ -52,15 +52,27 @@ enum Node {
 
 impl Node {
     fn map(&self) -> Result<&MapRef> {
-        if let Self::Map(map) = self { Ok(map) } else { Err(CrdtError::InvalidArgument) }
+        if let Self::Map(map) = self {
+            Ok(map)
+        } else {
+            Err(CrdtError::InvalidArgument)
+        }
     }
 
     fn array(&self) -> Result<&ArrayRef> {
-        if let Self::Array(array) = self { Ok(array) } else { Err(CrdtError::InvalidArgument) }
+        if let Self::Array(array) = self {
+            Ok(array)
+        } else {
+            Err(CrdtError::InvalidArgument)
+        }
     }
 
     fn text(&self) -> Result<&TextRef> {
-        if let Self::Text(text) = self { Ok(text) } else { Err(CrdtError::InvalidArgument) }
+        if let Self::Text(text) = self {
+            Ok(text)
+        } else {
+            Err(CrdtError::InvalidArgument)
+        }
     }
 }
 
@@ -85,9 +97,14 @@ fn from_any(any: &Any, depth: usize) -> Value {
         Any::Number(Number::Int(value)) => Value::Number(integer(*value)),
         Any::Number(Number::Float(value)) => float(*value).map_or(Value::Null, Value::Number),
         Any::String(text) => Value::String(text.as_ref().to_owned()),
-        Any::Array(items) => Value::Array(items.iter().map(|item| from_any(item, depth + 1)).collect()),
+        Any::Array(items) => {
+            Value::Array(items.iter().map(|item| from_any(item, depth + 1)).collect())
+        }
         Any::Map(entries) => Value::Object(
-            entries.iter().map(|(key, item)| (key.clone(), from_any(item, depth + 1))).collect::<JsonMap<_, _>>(),
+            entries
+                .iter()
+                .map(|(key, item)| (key.clone(), from_any(item, depth + 1)))
+                .collect::<JsonMap<_, _>>(),
         ),
     }
 }
@@ -104,7 +121,11 @@ fn float(value: f64) -> Option<JsonNumber> {
 fn integer(value: i64) -> JsonNumber {
     let as_float = value as f64;
     let float_holds_it = as_float as i64 == value && as_float.abs() > MAX_SAFE_INTEGER;
-    let number = if float_holds_it { JsonNumber::from_f64(as_float) } else { None };
+    let number = if float_holds_it {
+        JsonNumber::from_f64(as_float)
+    } else {
+        None
+    };
     number.unwrap_or_else(|| JsonNumber::from(value))
 }
 
@@ -128,7 +149,11 @@ impl JsonTree for Tree<'_, '_> {
     }
 
     fn entries(&mut self, map: &Node) -> Result<Vec<(String, Slot<Node>)>> {
-        Ok(map.map()?.iter(self.txn).map(|(key, value)| (key.to_owned(), slot(value))).collect())
+        Ok(map
+            .map()?
+            .iter(self.txn)
+            .map(|(key, value)| (key.to_owned(), slot(value)))
+            .collect())
     }
 
     fn items(&mut self, list: &Node) -> Result<Vec<Slot<Node>>> {
@@ -171,7 +196,11 @@ impl JsonTree for Tree<'_, '_> {
                 None
             }
             New::Map => Some(Node::Map(map.insert(self.txn, key, MapPrelim::default()))),
-            New::List => Some(Node::Array(map.insert(self.txn, key, ArrayPrelim::default()))),
+            New::List => Some(Node::Array(map.insert(
+                self.txn,
+                key,
+                ArrayPrelim::default(),
+            ))),
         })
     }
 
@@ -187,8 +216,16 @@ impl JsonTree for Tree<'_, '_> {
                 array.insert(self.txn, index, TextPrelim::new(text));
                 None
             }
-            New::Map => Some(Node::Map(array.insert(self.txn, index, MapPrelim::default()))),
-            New::List => Some(Node::Array(array.insert(self.txn, index, ArrayPrelim::default()))),
+            New::Map => Some(Node::Map(array.insert(
+                self.txn,
+                index,
+                MapPrelim::default(),
+            ))),
+            New::List => Some(Node::Array(array.insert(
+                self.txn,
+                index,
+                ArrayPrelim::default(),
+            ))),
         })
     }
 
@@ -205,7 +242,10 @@ impl JsonTree for Tree<'_, '_> {
     fn number(number: &JsonNumber) -> JsonNumber {
         match number.as_i64() {
             Some(value) => integer(value),
-            None => number.as_f64().and_then(float).unwrap_or_else(|| number.clone()),
+            None => number
+                .as_f64()
+                .and_then(float)
+                .unwrap_or_else(|| number.clone()),
         }
     }
 }

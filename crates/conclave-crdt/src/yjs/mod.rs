@@ -1,5 +1,6 @@
 //! Yjs documents, on the `yrs` engine.
 
+mod apply;
 mod canon;
 mod capture;
 mod compare;
@@ -15,20 +16,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 
 use yrs::block::ClientID;
-use yrs::updates::decoder::Decode;
-use yrs::{BranchID, Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update};
+use yrs::{Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut};
 
 use crate::api::{Attribution, Crdt, JsonView, TextView};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
-use crate::limits::{MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
+use crate::limits::{
+    MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES,
+};
 use crate::ranges::RangeSet;
 use crate::reader::{Reader, write_uint};
 use crate::types::{Applied, CrdtKind, MAX_YJS_CLIENT, OpRange, ReplicaId, UpdateInfo, Version};
+use apply::{Staged, decode};
 use capture::{Capture, FOREIGN_ORIGIN};
 use digest::{Digested, digest};
 use frontier::Frontier;
-use scan::{Deletes, Id, Scan};
+use scan::{Deletes, Scan};
 use waiting::{Waiting, split_deletes, split_snapshot};
 
 /// Most updates decoded before they are applied, to bound memory in a long catch-up.
@@ -103,7 +106,7 @@ impl Yrs {
         let update = decode(state.bytes)?;
         let progress = self.frontier.advance(state, &|_| false)?;
         let (_, unknown) = split_deletes(state.deletes.clone(), &self.frontier);
-        if !progress.complete || !unknown.is_empty() {
+        if !progress.is_complete() || !unknown.is_empty() {
             return Err(CrdtError::Malformed);
         }
         self.integrate(vec![update]).map(|_| ())
@@ -114,6 +117,7 @@ impl Yrs {
     /// Edits become part of [`Crdt::take_pending`] when their transaction ends. Do not
     /// - hold a transaction while calling anything on this adapter (it answers [`CrdtError::Engine`]);
     /// - apply updates of other replicas to it, or create transactions with the origin `conclave-crdt`;
+    /// - let an observer panic: observers run inside calls of this adapter, and that poisons the document;
     /// - keep a clone of it, or of anything in it, across [`Crdt::set_replica`] or an error: after a panic the engine's
     ///   lock is never released, and this returns a fresh, detached document whose edits go nowhere.
     #[must_use]
@@ -122,7 +126,11 @@ impl Yrs {
     }
 
     fn usable(&self) -> Result<()> {
-        if self.poisoned { Err(CrdtError::Poisoned) } else { Ok(()) }
+        if self.poisoned {
+            Err(CrdtError::Poisoned)
+        } else {
+            Ok(())
+        }
     }
 
     /// Gives the engine document up: nothing in it can be trusted, and dropping it is foreign code as well.
@@ -148,7 +156,11 @@ impl Yrs {
     }
 
     /// Writes to the engine document, as `origin` says: locally, or for others.
-    fn write<T>(&mut self, origin: Option<&'static str>, f: impl FnOnce(&mut TransactionMut<'_>) -> T) -> Result<T> {
+    fn write<T>(
+        &mut self,
+        origin: Option<&'static str>,
+        f: impl FnOnce(&mut TransactionMut<'_>) -> T,
+    ) -> Result<T> {
         self.usable()?;
         let outcome = {
             let txn = match origin {
@@ -168,142 +180,21 @@ impl Yrs {
         outcome.or_else(|error| self.poisoned_by(error))
     }
 
-    /// Hands updates to the engine in one transaction. Whether anything changed.
-    fn integrate(&mut self, updates: Vec<Update>) -> Result<bool> {
-        if updates.is_empty() {
-            return Ok(false);
-        }
-        let outcome = self.write(Some(FOREIGN_ORIGIN), |txn| {
-            for update in updates {
-                txn.apply_update(update).map_err(|_| CrdtError::Malformed)?;
-            }
-            // Everything was ready, so the engine must have nothing left over.
-            if txn.has_missing_updates() { Err(CrdtError::Malformed) } else { Ok(txn.has_changes()) }
-        });
-        match outcome {
-            Ok(Ok(changed)) => Ok(changed),
-            Ok(Err(error)) => self.poisoned_by(error),
-            // The frontier has moved on without the engine.
-            Err(CrdtError::Engine) => self.poisoned_by(CrdtError::Engine),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Sorts one update into what can be applied and what has to wait.
-    fn stage(&mut self, scan: &Scan<'_>, update: Update, staged: &mut Staged) -> Result<()> {
-        let overlaps = scan.sections.iter().any(|section| {
-            section.blocks.first().is_some_and(|first| first.clock < self.frontier.clock(section.client))
-        });
-        if overlaps {
-            self.flush(staged)?;
-            self.compare_known(scan)?;
-        }
-        self.waiting.compare(scan)?;
-        let progress = match self.advance(scan) {
-            // What decides may still be in hand.
-            Err(CrdtError::TooLarge) if !staged.updates.is_empty() => {
-                self.flush(staged)?;
-                self.advance(scan)?
-            }
-            progress => progress?,
-        };
-        let (known, unknown) = split_deletes(scan.deletes.clone(), &self.frontier);
-        if progress.complete && unknown.is_empty() {
-            staged.updates.push(update);
-        } else {
-            if !self.waiting.has_room_for(scan.bytes.len()) {
-                self.frontier.undo(&progress);
-                return Err(CrdtError::MissingDependency);
-            }
-            for segment in &progress.ready {
-                let Some(section) = scan.sections.get(segment.section) else { continue };
-                let blocks = section.blocks.get(segment.from..segment.to).unwrap_or(&[]);
-                staged.updates.push(self.decode_own(&encode::blocks_only(section.client, blocks, scan.bytes))?);
-            }
-            if !known.is_empty() {
-                staged.updates.push(self.decode_own(&encode::deletes_only(&known))?);
-            }
-            self.waiting.keep(scan, &progress.stopped_at, &self.frontier);
-            self.waiting.keep_deletes(unknown);
-        }
-        staged.moved |= !progress.ready.is_empty();
-        Ok(())
-    }
-
-    /// Decodes what this crate encoded after the frontier had moved.
-    fn decode_own(&mut self, bytes: &[u8]) -> Result<Update> {
-        decode(bytes).or_else(|error| self.poisoned_by(error))
-    }
-
-    fn advance(&mut self, scan: &Scan<'_>) -> Result<frontier::Progress> {
-        let doc = &self.doc;
-        self.frontier.advance(scan, &|id| is_dropped(doc, id))
-    }
-
-    /// Applies what was staged, and what it lets out of the waiting room.
-    fn flush(&mut self, staged: &mut Staged) -> Result<()> {
-        let mut updates = core::mem::take(&mut staged.updates);
-        if staged.moved && !self.waiting.is_empty() {
-            let released = self.waiting.release(&mut self.frontier)?;
-            for bytes in released {
-                updates.push(self.decode_own(&bytes)?);
-            }
-        }
-        staged.moved = false;
-        staged.changed |= self.integrate(updates)?;
-        Ok(())
-    }
-
-    /// Compares operations that are known already with what the engine holds of them.
-    fn compare_known(&mut self, scan: &Scan<'_>) -> Result<()> {
-        let mut since: HashMap<ClientID, u32, BuildHasherDefault<_>> =
-            self.frontier.clocks().map(|(client, clock)| (ClientID::new(client), clock)).collect();
-        // Own edits that nobody has seen cannot come back.
-        since.insert(ClientID::new(self.client), u32::MAX);
-        for section in &scan.sections {
-            let (Some(first), known) = (section.blocks.first(), self.frontier.clock(section.client)) else { continue };
-            since.insert(ClientID::new(section.client), first.clock.min(known));
-        }
-        let held = self.read(|txn| txn.encode_diff_v1(&StateVector::new(since)))?;
-        compare::compare(&Scan::exact(&held)?, scan)
-    }
-
-    /// Refuses new operations under the own id, and too many ids.
-    fn check_replicas(&self, scan: &Scan<'_>) -> Result<()> {
-        if scan.sections.len() > MAX_REPLICAS_PER_UPDATE {
-            return Err(CrdtError::TooLarge);
-        }
-        let known = self.frontier.clock(self.client).max(self.sent);
-        let own_end = scan.section(self.client).and_then(|section| section.blocks.last()).map_or(0, |last| last.end());
-        if own_end > known { Err(CrdtError::Equivocation) } else { Ok(()) }
-    }
-
-    fn apply_group(&mut self, group: &[&[u8]], staged: &mut Staged) -> Result<()> {
-        for bytes in group {
-            // Scanned before, when the whole batch was checked.
-            let scan = Scan::exact(bytes)?;
-            let staging = decode(bytes).and_then(|update| self.stage(&scan, update, staged));
-            if let Err(error) = staging {
-                if !self.poisoned {
-                    self.flush(staged)?;
-                }
-                return Err(error);
-            }
-        }
-        self.flush(staged)
-    }
-
     /// Own operations from `sent` on, encoded together, with all deletions of others removed.
     fn encode_own(&mut self, deletes: &Deletes) -> Result<Vec<Vec<u8>>> {
         let (client, sent) = (self.client, self.sent);
         let encoded = self.read(|txn| {
-            let mut since: HashMap<ClientID, u32, BuildHasherDefault<_>> =
-                txn.state_vector().iter().map(|(client, clock)| (*client, *clock)).collect();
+            let mut since: HashMap<ClientID, u32, BuildHasherDefault<_>> = txn
+                .state_vector()
+                .iter()
+                .map(|(client, clock)| (*client, *clock))
+                .collect();
             since.insert(ClientID::new(client), sent);
             txn.encode_diff_v1(&StateVector::new(since))
         })?;
         let scan = Scan::exact(&encoded)?;
-        let small = scan.blocks_end + 16 * deletes.values().map(RangeSet::len).sum::<usize>() < MAX_UPDATE_BYTES;
+        let small = scan.blocks_end + 16 * deletes.values().map(RangeSet::len).sum::<usize>()
+            < MAX_UPDATE_BYTES;
         if small {
             let mut update = encoded.get(..scan.blocks_end).unwrap_or(&[]).to_vec();
             encode::write_deletes(&mut update, deletes);
@@ -323,18 +214,11 @@ impl Drop for Yrs {
 
 impl core::fmt::Debug for Yrs {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Yrs").field("replica", &self.replica).field("poisoned", &self.poisoned).finish_non_exhaustive()
+        f.debug_struct("Yrs")
+            .field("replica", &self.replica)
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
     }
-}
-
-/// Decoded updates on their way into the engine.
-#[derive(Default)]
-struct Staged {
-    updates: Vec<Update>,
-    /// Operations became known since the waiting room was last looked at.
-    moved: bool,
-    /// The engine reported a change.
-    changed: bool,
 }
 
 fn new_doc(client: u64) -> Doc {
@@ -344,20 +228,6 @@ fn new_doc(client: u64) -> Doc {
     options.cleanup_formatting = false;
     options.skip_gc = false;
     Doc::with_options(options)
-}
-
-/// Decodes an update that has been scanned. A panic here has touched no document.
-fn decode(bytes: &[u8]) -> Result<Update> {
-    match contained(|| Update::decode_v1(bytes)) {
-        Ok(Ok(update)) => Ok(update),
-        Ok(Err(_)) | Err(_) => Err(CrdtError::Malformed),
-    }
-}
-
-/// Whether the engine has dropped the type with this id.
-fn is_dropped(doc: &Doc, id: Id) -> bool {
-    let id = yrs::ID::new(ClientID::new(id.client), id.clock);
-    doc.try_transact().is_ok_and(|txn| BranchID::get_nested(&txn, &id).is_none())
 }
 
 impl Crdt for Yrs {
@@ -384,17 +254,28 @@ impl Crdt for Yrs {
                 clocks.insert(u64::from(block.clock), u64::from(block.end()));
             }
             let replica = ReplicaId::from_client(section.client);
-            ranges.extend(clocks.iter().map(|(start, end)| OpRange { replica: replica.clone(), start, end }));
+            ranges.extend(clocks.iter().map(|(start, end)| OpRange {
+                replica: replica.clone(),
+                start,
+                end,
+            }));
         }
         ranges.sort_by(|a, b| (&a.replica, a.start).cmp(&(&b.replica, b.start)));
-        Ok(UpdateInfo { ranges, has_deletes: !scan.deletes.is_empty() })
+        Ok(UpdateInfo {
+            ranges,
+            has_deletes: !scan.deletes.is_empty(),
+        })
     }
 
     fn next_counter(&self, replica: &ReplicaId) -> u64 {
-        let Some(client) = replica.to_client() else { return 0 };
+        let Some(client) = replica.to_client() else {
+            return 0;
+        };
         let mut clock = self.frontier.clock(client);
         if client == self.client {
-            clock = clock.max(self.capture.with(|captured| captured.clock)).max(self.sent);
+            clock = clock
+                .max(self.capture.with(|captured| captured.clock))
+                .max(self.sent);
         }
         self.waiting.first_gap(client, clock)
     }
@@ -408,7 +289,10 @@ impl Crdt for Yrs {
             self.check_replicas(&Scan::exact(update)?)?;
         }
         // A transaction of the application would block the engine half-way.
-        self.doc.try_transact_mut_with(FOREIGN_ORIGIN).map(drop).map_err(|_| CrdtError::Engine)?;
+        self.doc
+            .try_transact_mut_with(FOREIGN_ORIGIN)
+            .map(drop)
+            .map_err(|_| CrdtError::Engine)?;
         let mut staged = Staged::default();
         for group in updates.chunks(GROUP) {
             self.apply_group(group, &mut staged)?;
@@ -422,15 +306,18 @@ impl Crdt for Yrs {
 
     fn take_pending(&mut self, out: &mut Vec<Vec<u8>>) -> Result<()> {
         self.usable()?;
-        let (transactions, foreign, clock) =
-            self.capture.with(|captured| (captured.transactions, captured.foreign, captured.clock));
+        let (transactions, foreign, clock) = self
+            .capture
+            .with(|captured| (captured.transactions, captured.foreign, captured.clock));
         if foreign {
             return self.poisoned_by(CrdtError::Engine);
         }
         if transactions == 0 {
             return Ok(());
         }
-        let (first, deletes) = self.capture.with(|captured| (captured.first.clone(), captured.deletes.clone()));
+        let (first, deletes) = self
+            .capture
+            .with(|captured| (captured.first.clone(), captured.deletes.clone()));
         let mut updates = if transactions == 1 && first.len() <= MAX_UPDATE_BYTES {
             vec![first]
         } else {
@@ -439,7 +326,7 @@ impl Crdt for Yrs {
         // Record own operations like everybody else's.
         for update in &updates {
             let scan = Scan::exact(update)?;
-            if !self.advance(&scan)?.complete {
+            if !self.advance(&scan)?.is_complete() {
                 return self.poisoned_by(CrdtError::Engine);
             }
         }
@@ -454,16 +341,24 @@ impl Crdt for Yrs {
     }
 
     fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let mut snapshot = self.read(|txn| txn.encode_state_as_update_v1(&StateVector::default()))?;
+        let mut snapshot =
+            self.read(|txn| txn.encode_state_as_update_v1(&StateVector::default()))?;
         for update in self.waiting.updates() {
             snapshot.extend_from_slice(&update);
+        }
+        if snapshot.len() > MAX_SNAPSHOT_BYTES {
+            return Err(CrdtError::TooLarge);
         }
         Ok(snapshot)
     }
 
     fn version(&mut self) -> Result<Version> {
-        let clocks: BTreeMap<u64, u32> =
-            self.read(|txn| txn.state_vector().iter().map(|(client, clock)| (client.get(), *clock)).collect())?;
+        let clocks: BTreeMap<u64, u32> = self.read(|txn| {
+            txn.state_vector()
+                .iter()
+                .map(|(client, clock)| (client.get(), *clock))
+                .collect()
+        })?;
         let mut bytes = Vec::new();
         write_uint(&mut bytes, clocks.len() as u64);
         for (client, clock) in clocks {
@@ -554,5 +449,9 @@ fn read_state_vector(bytes: &[u8]) -> Result<StateVector> {
         let clock = reader.uint(i32::MAX as u64)? as u32;
         clocks.push((ClientID::new(client), clock));
     }
-    if reader.is_empty() { Ok(clocks.into_iter().collect()) } else { Err(CrdtError::Malformed) }
+    if reader.is_empty() {
+        Ok(clocks.into_iter().collect())
+    } else {
+        Err(CrdtError::Malformed)
+    }
 }

@@ -107,7 +107,9 @@ impl Block {
 
     /// The encoded block.
     pub(super) fn raw<'a>(&self, update: &'a [u8]) -> &'a [u8] {
-        update.get(self.start as usize..self.end as usize).unwrap_or(&[])
+        update
+            .get(self.start as usize..self.end as usize)
+            .unwrap_or(&[])
     }
 
     pub(super) fn is_skip(&self, update: &[u8]) -> bool {
@@ -134,7 +136,11 @@ impl<'a> Scan<'a> {
     /// Reads a whole update; nothing may follow it.
     pub(super) fn exact(bytes: &'a [u8]) -> Result<Self> {
         let (scan, length) = Self::prefix(bytes)?;
-        if length == bytes.len() { Ok(scan) } else { Err(CrdtError::Malformed) }
+        if length == bytes.len() {
+            Ok(scan)
+        } else {
+            Err(CrdtError::Malformed)
+        }
     }
 
     /// Reads the update at the front of `bytes` and says how long it is.
@@ -151,12 +157,22 @@ impl<'a> Scan<'a> {
         let deletes = read_deletes(&mut reader)?;
         let length = reader.position();
         let bytes = bytes.get(..length).ok_or(CrdtError::Malformed)?;
-        Ok((Self { bytes, sections, deletes, blocks_end }, length))
+        Ok((
+            Self {
+                bytes,
+                sections,
+                deletes,
+                blocks_end,
+            },
+            length,
+        ))
     }
 
     /// The section of a client.
     pub(super) fn section(&self, client: u64) -> Option<&Section> {
-        self.sections.iter().find(|section| section.client == client)
+        self.sections
+            .iter()
+            .find(|section| section.client == client)
     }
 }
 
@@ -192,11 +208,20 @@ fn read_section(reader: &mut Reader<'_>, budget: &mut usize) -> Result<Section> 
         }
         // Old Yjs versions wrote empty items; they mean nothing.
         if len > 0 {
-            blocks.push(Block { clock, len: len as u32, start: start as u32, end: end as u32 });
+            blocks.push(Block {
+                clock,
+                len: len as u32,
+                start: start as u32,
+                end: end as u32,
+            });
         }
         clock = next as u32;
     }
-    if blocks.is_empty() { Err(CrdtError::Malformed) } else { Ok(Section { client, blocks }) }
+    if blocks.is_empty() {
+        Err(CrdtError::Malformed)
+    } else {
+        Ok(Section { client, blocks })
+    }
 }
 
 /// Reads one block and returns how many clocks it takes.
@@ -204,11 +229,16 @@ fn read_block(reader: &mut Reader<'_>, id: Id) -> Result<u64> {
     let info = reader.byte()?;
     if info == INFO_SKIP || info == INFO_GC {
         let len = reader.uint(MAX_CLOCK)?;
-        return if len == 0 { Err(CrdtError::Malformed) } else { Ok(len) };
+        return if len == 0 {
+            Err(CrdtError::Malformed)
+        } else {
+            Ok(len)
+        };
     }
     let item = read_position(reader, info)?;
     // An item cannot stand next to an operation of its own future.
-    let own_future = |other: Option<Id>| other.is_some_and(|o| o.client == id.client && o.clock >= id.clock);
+    let own_future =
+        |other: Option<Id>| other.is_some_and(|o| o.client == id.client && o.clock >= id.clock);
     let parent = match item.parent {
         Some(Parent::Item(parent)) => Some(parent),
         _ => None,
@@ -220,15 +250,32 @@ fn read_block(reader: &mut Reader<'_>, id: Id) -> Result<u64> {
 }
 
 fn read_id(reader: &mut Reader<'_>) -> Result<Id> {
-    Ok(Id { client: reader.uint(MAX_YJS_CLIENT)?, clock: reader.uint(MAX_CLOCK)? as u32 })
+    Ok(Id {
+        client: reader.uint(MAX_YJS_CLIENT)?,
+        clock: reader.uint(MAX_CLOCK)? as u32,
+    })
 }
 
 /// Reads an item up to its content.
 fn read_position<'a>(reader: &mut Reader<'a>, info: u8) -> Result<Item<'a>> {
-    let origin = if info & HAS_ORIGIN != 0 { Some(read_id(reader)?) } else { None };
-    let right_origin = if info & HAS_RIGHT_ORIGIN != 0 { Some(read_id(reader)?) } else { None };
-    let mut item =
-        Item { origin, right_origin, parent: None, parent_sub: None, content: info & 0x0f, data: &[] };
+    let origin = if info & HAS_ORIGIN != 0 {
+        Some(read_id(reader)?)
+    } else {
+        None
+    };
+    let right_origin = if info & HAS_RIGHT_ORIGIN != 0 {
+        Some(read_id(reader)?)
+    } else {
+        None
+    };
+    let mut item = Item {
+        origin,
+        right_origin,
+        parent: None,
+        parent_sub: None,
+        content: info & 0x0f,
+        data: &[],
+    };
     if origin.is_none() && right_origin.is_none() {
         item.parent = Some(match reader.uint(1)? {
             1 => Parent::Root(reader.string()?),
@@ -270,7 +317,9 @@ fn read_content(reader: &mut Reader<'_>, content: u8) -> Result<u64> {
 }
 
 fn read_json(reader: &mut Reader<'_>) -> Result<()> {
-    serde_json::from_str::<serde_json::Value>(reader.string()?).map(|_| ()).map_err(|_| CrdtError::Malformed)
+    serde_json::from_str::<serde_json::Value>(reader.string()?)
+        .map(|_| ())
+        .map_err(|_| CrdtError::Malformed)
 }
 
 fn read_type(reader: &mut Reader<'_>) -> Result<()> {
@@ -371,9 +420,14 @@ mod tests {
         assert_eq!(scan.sections.len(), 1);
         let block = scan.section(7).unwrap().blocks[0];
         assert_eq!((block.clock, block.end()), (0, 4));
-        let Body::Item(item) = block.body(SEED).unwrap() else { panic!("an item") };
+        let Body::Item(item) = block.body(SEED).unwrap() else {
+            panic!("an item")
+        };
         assert!(matches!(item.parent, Some(Parent::Root("t"))));
-        assert_eq!((item.content, item.data), (CONTENT_STRING, &b"\x04seed"[..]));
+        assert_eq!(
+            (item.content, item.data),
+            (CONTENT_STRING, &b"\x04seed"[..])
+        );
         assert!(scan.deletes.is_empty());
     }
 
@@ -394,10 +448,21 @@ mod tests {
             ("four billion clients", &[0xff, 0xff, 0xff, 0xff, 0x0f]),
             ("no blocks", &[1, 0, 7, 0, 0]),
             ("legacy JSON content", &[1, 1, 7, 0, 2, 1, 1, b't', 0, 0]),
-            ("client of 54 bits", &[1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0, 0, 1, 0]),
-            ("clock overflow", &[1, 1, 7, 0xff, 0xff, 0xff, 0xff, 7, 0, 1, 0]),
+            (
+                "client of 54 bits",
+                &[
+                    1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0, 0, 1, 0,
+                ],
+            ),
+            (
+                "clock overflow",
+                &[1, 1, 7, 0xff, 0xff, 0xff, 0xff, 7, 0, 1, 0],
+            ),
             ("empty GC", &[1, 1, 7, 0, 0, 0, 0]),
-            ("origin in the own future", &[1, 1, 7, 0, 0x84, 7, 0, 1, b'x', 0]),
+            (
+                "origin in the own future",
+                &[1, 1, 7, 0, 0x84, 7, 0, 1, b'x', 0],
+            ),
             ("unsorted deletes", &[0, 1, 7, 2, 5, 1, 0, 1]),
             ("empty delete", &[0, 1, 7, 1, 5, 0]),
         ];
@@ -418,7 +483,12 @@ mod tests {
 
     #[test]
     fn signed_integers() {
-        for (bytes, value) in [(&[0u8][..], 0i64), (&[0x41], -1), (&[0x80, 1], 64), (&[0xff, 0x7f], -8191)] {
+        for (bytes, value) in [
+            (&[0u8][..], 0i64),
+            (&[0x41], -1),
+            (&[0x80, 1], 64),
+            (&[0xff, 0x7f], -8191),
+        ] {
             assert_eq!(read_signed(&mut Reader::new(bytes)), Ok(value));
         }
         assert!(read_signed(&mut Reader::new(&[0xff; 12])).is_err());

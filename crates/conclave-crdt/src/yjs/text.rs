@@ -16,7 +16,10 @@ const TEXT_ROOT: &str = "text";
 
 impl Yrs {
     /// Runs `f` on the root text as a local edit.
-    fn edit_text<T>(&mut self, f: impl FnOnce(&TextRef, &mut TransactionMut<'_>) -> T) -> Result<T> {
+    fn edit_text<T>(
+        &mut self,
+        f: impl FnOnce(&TextRef, &mut TransactionMut<'_>) -> T,
+    ) -> Result<T> {
         self.write(None, |txn| {
             let text = txn.get_or_insert_text(TEXT_ROOT);
             f(&text, txn)
@@ -26,7 +29,11 @@ impl Yrs {
 
 impl TextView for Yrs {
     fn text(&mut self) -> Result<String> {
-        self.read(|txn| txn.get_text(TEXT_ROOT).map(|text| text.get_string(txn)).unwrap_or_default())
+        self.read(|txn| {
+            txn.get_text(TEXT_ROOT)
+                .map(|text| text.get_string(txn))
+                .unwrap_or_default()
+        })
     }
 
     fn len(&mut self) -> Result<usize> {
@@ -34,7 +41,11 @@ impl TextView for Yrs {
     }
 
     fn splice(&mut self, pos_chars: usize, delete_chars: usize, insert: &str) -> Result<()> {
-        let edit = TextEdit { position: pos_chars, delete: delete_chars, insert: insert.to_owned() };
+        let edit = TextEdit {
+            position: pos_chars,
+            delete: delete_chars,
+            insert: insert.to_owned(),
+        };
         self.edit_text(|text, txn| {
             let offsets = Offsets::of(text, txn);
             apply_edit(text, txn, &offsets, &edit)
@@ -50,13 +61,27 @@ impl TextView for Yrs {
 }
 
 /// Applies edits given last position first.
-pub(super) fn apply_edits(text: &TextRef, txn: &mut TransactionMut<'_>, edits: &[TextEdit]) -> Result<()> {
+pub(super) fn apply_edits(
+    text: &TextRef,
+    txn: &mut TransactionMut<'_>,
+    edits: &[TextEdit],
+) -> Result<()> {
     let offsets = Offsets::of(text, txn);
-    edits.iter().try_for_each(|edit| apply_edit(text, txn, &offsets, edit))
+    edits
+        .iter()
+        .try_for_each(|edit| apply_edit(text, txn, &offsets, edit))
 }
 
-fn apply_edit(text: &TextRef, txn: &mut TransactionMut<'_>, offsets: &Offsets, edit: &TextEdit) -> Result<()> {
-    let end = edit.position.checked_add(edit.delete).ok_or(CrdtError::InvalidArgument)?;
+fn apply_edit(
+    text: &TextRef,
+    txn: &mut TransactionMut<'_>,
+    offsets: &Offsets,
+    edit: &TextEdit,
+) -> Result<()> {
+    let end = edit
+        .position
+        .checked_add(edit.delete)
+        .ok_or(CrdtError::InvalidArgument)?;
     let (start, end) = (offsets.at(edit.position)?, offsets.at(end)?);
     if end > start {
         text.remove_range(txn, start, end - start);
@@ -64,7 +89,10 @@ fn apply_edit(text: &TextRef, txn: &mut TransactionMut<'_>, offsets: &Offsets, e
     let mut index = start;
     let mut rest = edit.insert.as_str();
     while !rest.is_empty() {
-        let cut = rest.char_indices().nth(MAX_INSERT_CHARS).map_or(rest.len(), |(at, _)| at);
+        let cut = rest
+            .char_indices()
+            .nth(MAX_INSERT_CHARS)
+            .map_or(rest.len(), |(at, _)| at);
         let (part, tail) = rest.split_at(cut);
         text.insert(txn, index, part);
         index += part.chars().map(|c| c.len_utf16() as u32).sum::<u32>();
@@ -120,10 +148,16 @@ impl Attribution for Yrs {
             let text = txn.get_or_insert_text(TEXT_ROOT);
             // Against an empty snapshot everything counts as added, and each chunk names the operation that added it.
             let now = txn.snapshot();
-            let chunks = text.diff_range(txn, Some(&now), Some(&Snapshot::default()), YChange::identity);
+            let chunks = text.diff_range(
+                txn,
+                Some(&now),
+                Some(&Snapshot::default()),
+                YChange::identity,
+            );
             let mut runs = Vec::new();
             for chunk in chunks {
-                if let (Out::Any(Any::String(part)), Some(change)) = (&chunk.insert, &chunk.ychange) {
+                if let (Out::Any(Any::String(part)), Some(change)) = (&chunk.insert, &chunk.ychange)
+                {
                     let replica = ReplicaId::from_client(change.id.client.get());
                     push_run(&mut runs, replica, part.chars().count());
                 }

@@ -3,27 +3,41 @@
 use std::collections::BTreeMap;
 
 use super::compare::compare;
-use super::encode::{blocks_only, deletes_only};
-use super::frontier::Frontier;
-use super::scan::{Deletes, Scan};
+use super::encode::{blocks_only, deletes_only, raw_blocks};
+use super::frontier::{Frontier, Stop};
+use super::scan::{Block, Deletes, Id, Scan};
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_WAITING_BYTES;
 use crate::ranges::RangeSet;
 
-/// One stretch of operations of one client, as an update of its own.
+/// Most separate stretches of operations that wait.
+const MAX_STRETCHES: usize = 4_096;
+/// What one waiting delete range counts for.
+const DELETE_RANGE_BYTES: usize = 16;
+
+/// Consecutive operations of one client.
 #[derive(Debug)]
 struct Stretch {
     client: u64,
     start: u32,
     end: u32,
-    update: Vec<u8>,
+    /// An operation that the first of them waits for.
+    needs: Id,
+    /// How many blocks follow.
+    count: usize,
+    blocks: Vec<u8>,
+}
+
+impl Stretch {
+    fn update(&self) -> Vec<u8> {
+        raw_blocks(self.client, self.start, self.count, &self.blocks)
+    }
 }
 
 /// The waiting room of a document.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     stretches: Vec<Stretch>,
-    bytes: usize,
     deletes: Deletes,
 }
 
@@ -32,15 +46,36 @@ impl Waiting {
         self.stretches.is_empty() && self.deletes.is_empty()
     }
 
-    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        self.bytes.saturating_add(bytes) <= MAX_WAITING_BYTES
+    /// Whether the rest of an update still fits.
+    pub(super) fn has_room_for(&self, scan: &Scan<'_>, unknown: &Deletes) -> bool {
+        let ranges = |deletes: &Deletes| deletes.values().map(RangeSet::len).sum::<usize>();
+        let held: usize = self
+            .stretches
+            .iter()
+            .map(|stretch| stretch.blocks.len())
+            .sum();
+        let bytes =
+            held + scan.blocks_end + (ranges(&self.deletes) + ranges(unknown)) * DELETE_RANGE_BYTES;
+        let gaps: usize = scan
+            .sections
+            .iter()
+            .map(|section| {
+                1 + section
+                    .blocks
+                    .iter()
+                    .filter(|block| block.is_skip(scan.bytes))
+                    .count()
+            })
+            .sum();
+        bytes <= MAX_WAITING_BYTES && self.stretches.len() + gaps <= MAX_STRETCHES
     }
 
     /// The operations that wait, by client.
     pub(super) fn ranges(&self) -> BTreeMap<u64, RangeSet> {
         let mut ranges: BTreeMap<u64, RangeSet> = BTreeMap::new();
         for stretch in &self.stretches {
-            ranges.entry(stretch.client).or_default().insert(u64::from(stretch.start), u64::from(stretch.end));
+            let of_client = ranges.entry(stretch.client).or_default();
+            of_client.insert(u64::from(stretch.start), u64::from(stretch.end));
         }
         ranges
     }
@@ -48,7 +83,11 @@ impl Waiting {
     /// The first counter from `clock` on that does not wait here.
     pub(super) fn first_gap(&self, client: u64, clock: u32) -> u64 {
         let mut ranges = RangeSet::default();
-        for stretch in self.stretches.iter().filter(|stretch| stretch.client == client) {
+        for stretch in self
+            .stretches
+            .iter()
+            .filter(|stretch| stretch.client == client)
+        {
             ranges.insert(u64::from(stretch.start), u64::from(stretch.end));
         }
         ranges.first_gap(u64::from(clock))
@@ -61,29 +100,81 @@ impl Waiting {
     /// Compares arriving operations with those that wait.
     pub(super) fn compare(&self, arrived: &Scan<'_>) -> Result<()> {
         for stretch in &self.stretches {
-            if arrived.section(stretch.client).is_some() {
-                compare(&Scan::exact(&stretch.update)?, arrived)?;
+            let overlaps = arrived.section(stretch.client).is_some_and(|section| {
+                section
+                    .blocks
+                    .first()
+                    .is_some_and(|first| first.clock < stretch.end)
+                    && section
+                        .blocks
+                        .last()
+                        .is_some_and(|last| last.end() > stretch.start)
+            });
+            if overlaps {
+                compare(&Scan::exact(&stretch.update())?, arrived)?;
             }
         }
         Ok(())
     }
 
-    /// Keeps the blocks of every section from `stopped_at` on. Gaps end a stretch.
-    pub(super) fn keep(&mut self, scan: &Scan<'_>, stopped_at: &[usize], frontier: &Frontier) {
-        for (section, stop) in scan.sections.iter().zip(stopped_at) {
-            let rest = section.blocks.get(*stop..).unwrap_or(&[]);
+    /// Keeps the blocks of every section from where it stopped. Gaps end a stretch.
+    pub(super) fn keep(&mut self, scan: &Scan<'_>, stops: &[Stop]) {
+        for (section, stop) in scan.sections.iter().zip(stops) {
+            let mut needs = stop.needs;
+            let rest = section.blocks.get(stop.block..).unwrap_or(&[]);
             for blocks in rest.split(|block| block.is_skip(scan.bytes)) {
-                let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { continue };
-                let known = self.stretches.iter().any(|stretch| {
-                    stretch.client == section.client && stretch.start <= first.clock && last.end() <= stretch.end
-                });
-                if known || last.end() <= frontier.clock(section.client) {
+                let Some(first) = blocks.first() else {
                     continue;
-                }
-                let update = blocks_only(section.client, blocks, scan.bytes);
-                self.bytes += update.len();
-                self.stretches.push(Stretch { client: section.client, start: first.clock, end: last.end(), update });
+                };
+                // What follows a gap waits for the gap to be filled.
+                let before = Id {
+                    client: section.client,
+                    clock: first.clock.saturating_sub(1),
+                };
+                let needs = needs.take().unwrap_or(before);
+                self.keep_blocks(section.client, blocks, scan.bytes, needs);
             }
+        }
+    }
+
+    fn keep_blocks(&mut self, client: u64, blocks: &[Block], update: &[u8], needs: Id) {
+        // A stretch that these repeat, or continue.
+        let mut rest = blocks;
+        for stretch in self
+            .stretches
+            .iter_mut()
+            .filter(|stretch| stretch.client == client)
+        {
+            if rest
+                .first()
+                .is_some_and(|first| (stretch.start..=stretch.end).contains(&first.clock))
+            {
+                let known = rest.partition_point(|block| block.end() <= stretch.end);
+                rest = rest.get(known..).unwrap_or(&[]);
+                if rest.first().is_some_and(|first| first.clock == stretch.end) {
+                    for block in core::mem::take(&mut rest) {
+                        stretch.blocks.extend_from_slice(block.raw(update));
+                        stretch.end = block.end();
+                        stretch.count += 1;
+                    }
+                }
+            }
+        }
+        if let (Some(first), Some(last)) = (rest.first(), rest.last()) {
+            let blocks = rest
+                .iter()
+                .flat_map(|block| block.raw(update))
+                .copied()
+                .collect();
+            let (start, end, count) = (first.clock, last.end(), rest.len());
+            self.stretches.push(Stretch {
+                client,
+                start,
+                end,
+                needs,
+                count,
+                blocks,
+            });
         }
     }
 
@@ -91,31 +182,38 @@ impl Waiting {
     pub(super) fn keep_deletes(&mut self, deletes: Deletes) {
         for (client, ranges) in deletes {
             let kept = self.deletes.entry(client).or_default();
-            ranges.iter().for_each(|(start, end)| kept.insert(start, end));
+            ranges
+                .iter()
+                .for_each(|(start, end)| kept.insert(start, end));
         }
     }
 
     /// Takes out everything that `frontier` allows now, as updates in an order that respects dependencies.
     pub(super) fn release(&mut self, frontier: &mut Frontier) -> Result<Vec<Vec<u8>>> {
         let mut released = Vec::new();
-        loop {
-            let before = released.len();
-            for stretch in core::mem::take(&mut self.stretches) {
-                self.bytes -= stretch.update.len();
-                let scan = Scan::exact(&stretch.update)?;
-                // Nested too deeply, as shows only now: this can never be applied, so it waits for ever.
-                let Ok(progress) = frontier.advance(&scan, &|_| false) else {
-                    self.keep(&scan, &[0], frontier);
-                    continue;
-                };
-                for segment in &progress.ready {
-                    let blocks = scan.sections.first().and_then(|s| s.blocks.get(segment.from..segment.to));
-                    released.push(blocks_only(stretch.client, blocks.unwrap_or(&[]), &stretch.update));
+        while let Some(index) = self
+            .stretches
+            .iter()
+            .position(|waiting| frontier.knows(waiting.needs))
+        {
+            let stretch = self.stretches.swap_remove(index);
+            let update = stretch.update();
+            let scan = Scan::exact(&update)?;
+            match frontier.advance(&scan, &|_| false) {
+                Ok(progress) => {
+                    for segment in &progress.ready {
+                        let section = scan.sections.first();
+                        let blocks = section.and_then(|s| s.blocks.get(segment.from..segment.to));
+                        let blocks = blocks.unwrap_or(&[]);
+                        released.push(blocks_only(stretch.client, blocks, &update));
+                    }
+                    self.keep(&scan, &progress.stops);
                 }
-                self.keep(&scan, &progress.stopped_at, frontier);
-            }
-            if released.len() == before {
-                break;
+                // Nested too deeply, as shows only now: it can never be applied, so it waits for ever.
+                Err(_) => self.stretches.push(Stretch {
+                    needs: NEVER,
+                    ..stretch
+                }),
             }
         }
         let (known, unknown) = split_deletes(core::mem::take(&mut self.deletes), frontier);
@@ -128,13 +226,19 @@ impl Waiting {
 
     /// Everything that waits, as updates to be applied after the state they wait for.
     pub(super) fn updates(&self) -> Vec<Vec<u8>> {
-        let mut updates: Vec<Vec<u8>> = self.stretches.iter().map(|stretch| stretch.update.clone()).collect();
+        let mut updates: Vec<Vec<u8>> = self.stretches.iter().map(Stretch::update).collect();
         if !self.deletes.is_empty() {
             updates.push(deletes_only(&self.deletes));
         }
         updates
     }
 }
+
+/// An operation that can never become known.
+const NEVER: Id = Id {
+    client: u64::MAX,
+    clock: u32::MAX,
+};
 
 /// Splits deletions into those of known operations and the others.
 pub(super) fn split_deletes(deletes: Deletes, frontier: &Frontier) -> (Deletes, Deletes) {
@@ -159,5 +263,85 @@ pub(super) fn split_snapshot(mut bytes: &[u8]) -> Result<Vec<Scan<'_>>> {
         scans.push(scan);
         bytes = bytes.get(length..).ok_or(CrdtError::Malformed)?;
     }
-    if scans.is_empty() { Err(CrdtError::Malformed) } else { Ok(scans) }
+    if scans.is_empty() {
+        Err(CrdtError::Malformed)
+    } else {
+        Ok(scans)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `text` by client 1 at `clock`, after the clock before.
+    fn next(clock: u8, text: &str) -> Vec<u8> {
+        let mut update = vec![1, 1, 1, clock, 0x84, 1, clock - 1, text.len() as u8];
+        update.extend_from_slice(text.as_bytes());
+        update.push(0);
+        update
+    }
+
+    fn keep(waiting: &mut Waiting, frontier: &mut Frontier, update: &[u8]) {
+        let scan = Scan::exact(update).unwrap();
+        let progress = frontier.advance(&scan, &|_| false).unwrap();
+        waiting.keep(&scan, &progress.stops);
+    }
+
+    #[test]
+    fn what_continues_or_repeats_a_stretch_joins_it() {
+        let (mut waiting, mut frontier) = (Waiting::default(), Frontier::default());
+        for (clock, text) in [(1, "ab"), (3, "c"), (1, "abc"), (3, "cde"), (2, "b")] {
+            keep(&mut waiting, &mut frontier, &next(clock, text));
+        }
+        // The one that starts inside the known part of a block and goes past it stays apart.
+        let stretches: Vec<(u32, u32)> =
+            waiting.stretches.iter().map(|s| (s.start, s.end)).collect();
+        assert_eq!(stretches, vec![(1, 4), (3, 6)]);
+        assert_eq!((waiting.first_gap(1, 0), waiting.first_gap(1, 1)), (0, 6));
+        assert!(waiting.release(&mut frontier).unwrap().is_empty());
+
+        let first = [1, 1, 1, 0, 4, 1, 1, b't', 1, b'x', 0];
+        frontier
+            .advance(&Scan::exact(&first).unwrap(), &|_| false)
+            .unwrap();
+        let released = waiting.release(&mut frontier).unwrap();
+        assert_eq!((released.len(), frontier.clock(1)), (2, 6));
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn deletions_wait_for_what_they_delete() {
+        let (mut waiting, mut frontier) = (Waiting::default(), Frontier::default());
+        let mut ranges = RangeSet::default();
+        ranges.insert(0, 1);
+        ranges.insert(5, 7);
+        waiting.keep_deletes(Deletes::from([(1, ranges)]));
+        let first = [1, 1, 1, 0, 4, 1, 1, b't', 1, b'x', 0];
+        frontier
+            .advance(&Scan::exact(&first).unwrap(), &|_| false)
+            .unwrap();
+        assert_eq!(
+            waiting.release(&mut frontier).unwrap(),
+            vec![vec![0, 1, 1, 1, 0, 1]]
+        );
+        assert!(!waiting.is_empty());
+    }
+
+    #[test]
+    fn the_number_of_stretches_is_limited() {
+        let (mut waiting, mut frontier) = (Waiting::default(), Frontier::default());
+        let mut kept = 0;
+        for client in 0..=MAX_STRETCHES as u64 {
+            let mut update = vec![1, 1];
+            crate::reader::write_uint(&mut update, client + 10);
+            update.extend([0, 0x84, 1, 0, 1, b'x', 0]);
+            let scan = Scan::exact(&update).unwrap();
+            if waiting.has_room_for(&scan, &Deletes::new()) {
+                keep(&mut waiting, &mut frontier, &update);
+                kept += 1;
+            }
+        }
+        assert_eq!(kept, MAX_STRETCHES);
+    }
 }

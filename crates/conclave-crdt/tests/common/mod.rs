@@ -1,5 +1,11 @@
 //! Shared by the tests: documents of either kind, and a seeded source of randomness.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use conclave_crdt::{Crdt, CrdtKind, ReplicaId, TextView, create, load};
 use rand_chacha::ChaCha8Rng;
@@ -77,12 +83,27 @@ impl Random {
 
     /// A random edit of the text.
     pub fn edit(&mut self, doc: &mut Doc) {
-        const WORDS: [&str; 6] = ["a", "bc", "\u{1f600}", "d\u{e9}f ", "\n", "\u{4e2d}\u{6587}"];
+        const WORDS: [&str; 6] = [
+            "a",
+            "bc",
+            "\u{1f600}",
+            "d\u{e9}f ",
+            "\n",
+            "\u{4e2d}\u{6587}",
+        ];
         let view = view(doc);
         let length = view.len().unwrap();
         let position = self.below(length + 1);
-        let delete = if self.below(3) == 0 { self.below(length - position + 1).min(4) } else { 0 };
-        let word = if self.below(4) == 0 { "" } else { WORDS[self.below(WORDS.len())] };
+        let delete = if self.below(3) == 0 {
+            self.below(length - position + 1).min(4)
+        } else {
+            0
+        };
+        let word = if self.below(4) == 0 {
+            ""
+        } else {
+            WORDS[self.below(WORDS.len())]
+        };
         view.splice(position, delete, word).unwrap();
     }
 }

@@ -515,6 +515,12 @@ fn accepting_a_certificate_for_another_key_is_refused() {
         accept(&anna, &boris.device_key).unwrap_err(),
         AuthError::KeyMismatch
     );
+    let mut forged = anna;
+    forged.credential.user_signature = boris.credential.user_signature;
+    assert_eq!(
+        accept(&forged, &forged.device_key).unwrap_err(),
+        AuthError::UserSignature
+    );
 }
 
 #[test]

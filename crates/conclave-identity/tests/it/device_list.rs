@@ -314,3 +314,29 @@ fn unknown_versions_are_refused() {
         Err(AuthError::UnsupportedVersion { version: 2 })
     );
 }
+
+#[test]
+fn a_successor_is_verified_before_it_is_compared() {
+    let anna = anna();
+    let mut forged = next(&anna, &anna.list, 4);
+    forged.signature = anna.list.signature;
+    assert_eq!(forged.supersedes(&anna.list), Err(AuthError::ListSignature));
+    assert_eq!(
+        forged.check_successor(&anna.list),
+        Err(AuthError::ListSignature)
+    );
+
+    let mut unknown = anna.list.clone();
+    unknown.genesis.version = 2;
+    unknown.list.user = unknown.genesis.user_id();
+    sign_again(&anna, &mut unknown);
+    assert_eq!(
+        unknown.verify(),
+        Err(AuthError::UnsupportedVersion { version: 2 })
+    );
+
+    let second = next(&anna, &anna.list, 4);
+    let mut moved = anna.list.clone();
+    moved.list.realm = RealmId([0x22; 16]);
+    assert_eq!(second.supersedes(&moved), Err(AuthError::WrongRealm));
+}

@@ -131,6 +131,110 @@ fn a_signed_approval_for_another_device_is_refused_even_with_the_right_request_h
 }
 
 #[test]
+fn certificate_and_request_have_to_agree_on_device_key_and_realm() {
+    let anna = anna();
+    let other_key = DeviceKey::from_bytes(&[0x98; 32]);
+    let elsewhere = User::new(1, RealmId([0x22; 16]));
+    let variants = [
+        (
+            &anna,
+            DeviceRequest::new(&new_key(), REALM, DeviceId([0x43; 16]), "x"),
+        ),
+        (
+            &anna,
+            DeviceRequest::new(&other_key, REALM, NEW_DEVICE, "x"),
+        ),
+        (
+            &elsewhere,
+            DeviceRequest::new(&new_key(), elsewhere.genesis.realm, NEW_DEVICE, "x"),
+        ),
+    ];
+    for (user, answered) in variants {
+        let answered = answered.unwrap();
+        let mut mixed = user
+            .key
+            .approve(&answered, &user.list, "Anna", &[], NOW)
+            .unwrap();
+        mixed.request = request().hash();
+        sign_again(&user.seed, &mut mixed);
+        assert_eq!(mixed.verify(), Ok(()));
+        assert_eq!(
+            mixed.finish(&new_key(), &request()).unwrap_err(),
+            AuthError::OtherRequest
+        );
+    }
+}
+
+#[test]
+fn finishing_checks_approval_and_request_again() {
+    let anna = anna();
+    let mut altered = approval(&anna);
+    altered.name = "Boris".to_owned();
+    let refused = altered.finish(&new_key(), &request()).unwrap_err();
+    assert_eq!(refused, AuthError::ApprovalSignature);
+    let mut unproven = request();
+    unproven.proof = [0; 64];
+    let refused = approval(&anna).finish(&new_key(), &unproven).unwrap_err();
+    assert_eq!(refused, AuthError::RequestProof);
+}
+
+#[test]
+fn a_forged_list_is_not_continued() {
+    // The service hands the approving device a list with a device of its own.
+    let (anna, boris) = (anna(), boris());
+    let mut forged = anna.list.clone();
+    forged.list.devices.push(boris.entry());
+    let refused = anna.key.approve(&request(), &forged, "Anna", &[], NOW);
+    assert_eq!(refused, Err(AuthError::ListSignature));
+}
+
+#[test]
+fn an_approval_that_contradicts_itself_is_refused_even_when_signed() {
+    let anna = anna();
+    let mut bad_list = approval(&anna);
+    bad_list.list.list.issued = UnixMs(0);
+    sign_again(&anna.seed, &mut bad_list);
+    assert_eq!(bad_list.verify(), Err(AuthError::ListSignature));
+
+    let mut later = approval(&anna);
+    let key = new_key().public();
+    (later.certificate, later.user_signature) =
+        anna.key.certify(&anna.genesis, NEW_DEVICE, &key, 3, NOW);
+    sign_again(&anna.seed, &mut later);
+    assert_eq!(later.verify(), Err(AuthError::ListSequence));
+
+    let mut newer = approval(&anna);
+    newer.version = 2;
+    sign_again(&anna.seed, &mut newer);
+    assert_eq!(
+        newer.verify(),
+        Err(AuthError::UnsupportedVersion { version: 2 })
+    );
+}
+
+#[test]
+fn requests_of_other_versions_and_schemes_are_refused() {
+    let sign_again = |request: &mut DeviceRequest| {
+        let bytes = request.to_bytes();
+        request.proof = new_key().sign(REQUEST_LABEL, &bytes[..bytes.len() - 64]);
+    };
+    let mut newer = request();
+    newer.version = 2;
+    sign_again(&mut newer);
+    assert_eq!(
+        newer.verify(),
+        Err(AuthError::UnsupportedVersion { version: 2 })
+    );
+    let mut foreign = request();
+    foreign.scheme = 0x0403;
+    sign_again(&mut foreign);
+    assert_eq!(
+        foreign.verify(),
+        Err(AuthError::UnsupportedScheme { scheme: 0x0403 })
+    );
+}
+
+#[test]
 fn every_bit_of_a_request_counts() {
     let bytes = request().to_bytes();
     assert!(DeviceRequest::from_bytes(&bytes).is_ok());

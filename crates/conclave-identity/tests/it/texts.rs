@@ -4,9 +4,10 @@ use conclave_identity::{
     AuthError, Contact, DeviceApproval, DeviceRequest, NAME_CHARS, NameError, TextError,
     group_code, safety_number, safety_number_from_hashes,
 };
+use conclave_proto::hash::labelled;
 use conclave_proto::{DeviceId, RealmId};
 
-use crate::cast::{NOW, REALM, User, anna, boris};
+use crate::cast::{NOW, REALM, User, anna, boris, widen_length};
 
 fn contact() -> Contact {
     Contact::new(anna().genesis, "Anna Ångström").unwrap()
@@ -183,6 +184,59 @@ fn long_texts_are_refused_before_they_are_read() {
         Contact::from_text(&just_over),
         Err(TextError::TooLong { .. })
     ));
+}
+
+#[test]
+fn the_longest_text_is_read_with_much_white_space() {
+    let longest = Contact::new(anna().genesis, &"🦊".repeat(NAME_CHARS)).unwrap();
+    let text = longest.to_text();
+    let spaced: String = text.chars().flat_map(|c| [c, ' ', '\n', ' ']).collect();
+    assert_eq!(Contact::from_text(&spaced).unwrap(), longest);
+    let more = format!("{spaced} ");
+    assert!(matches!(
+        Contact::from_text(&more),
+        Err(TextError::TooLong { .. })
+    ));
+    let longer = format!("{text}a");
+    assert_eq!(
+        Contact::from_text(&longer),
+        Err(TextError::TooLong { max: text.len() })
+    );
+}
+
+#[test]
+fn a_contact_of_another_version_is_refused() {
+    // Written by hand: prefix, base32 of version 2, statement, name and checksum.
+    let mut statement = vec![0, 2];
+    statement.extend_from_slice(&anna().genesis.to_bytes());
+    statement.extend_from_slice(b"\x04Anna");
+    let text = |statement: &[u8]| {
+        let checksum = labelled(
+            "conclave 1.0 text checksum",
+            &[b"conclave:user:", statement],
+        );
+        let bytes = [statement, &checksum.0[..4]].concat();
+        format!(
+            "conclave:user:{}",
+            data_encoding::BASE32_NOPAD.encode(&bytes)
+        )
+    };
+    let read = Contact::from_text(&text(&statement));
+    assert_eq!(
+        read,
+        Err(AuthError::UnsupportedVersion { version: 2 }.into())
+    );
+    statement[1] = 1;
+    assert_eq!(Contact::from_text(&text(&statement)).unwrap().name, "Anna");
+    // The name's length in two bytes; a byte after it.
+    let name_at = statement.len() - 5;
+    let malformed = |bytes: &[u8]| {
+        let read = Contact::from_text(&text(bytes));
+        matches!(read, Err(TextError::Statement(AuthError::Malformed(_))))
+    };
+    assert!(malformed(&widen_length(&statement, name_at)));
+    assert!(malformed(&[&statement[..], &[0]].concat()));
+    assert!(malformed(&[]));
 }
 
 #[test]

@@ -290,7 +290,10 @@ mod tests {
     fn damaged_values_are_errors() {
         let overlay = Overlay::default();
         overlay.put("kind", &1u8, &"text").unwrap();
-        assert_eq!(overlay.get::<_, u64>("kind", &1u8), Err(OverlayError::Damaged));
+        assert_eq!(
+            overlay.get::<_, u64>("kind", &1u8),
+            Err(OverlayError::Damaged)
+        );
         assert_eq!(overlay.get::<_, String>("kind", &2u8), Ok(None));
         assert!(format!("{overlay:?}").starts_with("Overlay(0 rows"));
     }

@@ -19,7 +19,8 @@ impl Write for SecretBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let needed = self.0.len().saturating_add(bytes.len());
         if needed > self.0.capacity() {
-            let mut larger = Vec::with_capacity(needed.max(self.0.capacity().saturating_mul(2)).max(512));
+            let mut larger =
+                Vec::with_capacity(needed.max(self.0.capacity().saturating_mul(2)).max(512));
             larger.extend_from_slice(&self.0);
             // The old buffer is wiped as it is dropped.
             self.0 = Zeroizing::new(larger);

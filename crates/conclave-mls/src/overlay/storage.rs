@@ -52,7 +52,13 @@ macro_rules! group_value {
 impl StorageProvider<V> for Overlay {
     type Error = OverlayError;
 
-    group_value!(JOIN_CONFIG, MlsGroupJoinConfig, write_mls_join_config, mls_group_join_config, delete_group_config);
+    group_value!(
+        JOIN_CONFIG,
+        MlsGroupJoinConfig,
+        write_mls_join_config,
+        mls_group_join_config,
+        delete_group_config
+    );
     group_value!(TREE, TreeSync, write_tree, tree, delete_tree);
     group_value!(
         TRANSCRIPT,
@@ -61,7 +67,13 @@ impl StorageProvider<V> for Overlay {
         interim_transcript_hash,
         delete_interim_transcript_hash
     );
-    group_value!(CONTEXT, GroupContext, write_context, group_context, delete_context);
+    group_value!(
+        CONTEXT,
+        GroupContext,
+        write_context,
+        group_context,
+        delete_context
+    );
     group_value!(
         CONFIRMATION,
         ConfirmationTag,
@@ -83,7 +95,13 @@ impl StorageProvider<V> for Overlay {
         resumption_psk_store,
         delete_all_resumption_psk_secrets
     );
-    group_value!(LEAF_INDEX, LeafNodeIndex, write_own_leaf_index, own_leaf_index, delete_own_leaf_index);
+    group_value!(
+        LEAF_INDEX,
+        LeafNodeIndex,
+        write_own_leaf_index,
+        own_leaf_index,
+        delete_own_leaf_index
+    );
     group_value!(
         EPOCH_SECRETS,
         GroupEpochSecrets,
@@ -146,7 +164,10 @@ impl StorageProvider<V> for Overlay {
         self.put(PROPOSAL, &(group, reference), proposal)?;
         let wanted = super::encode(reference)?;
         let mut refs = self.encoded_refs(group)?;
-        if !refs.iter().any(|known| known.as_slice() == wanted.as_slice()) {
+        if !refs
+            .iter()
+            .any(|known| known.as_slice() == wanted.as_slice())
+        {
             refs.push(wanted.to_vec());
             self.put(PROPOSAL_REFS, group, &refs)?;
         }
@@ -202,7 +223,10 @@ impl StorageProvider<V> for Overlay {
         self.delete(PROPOSAL_REFS, group)
     }
 
-    fn write_signature_key_pair<K: traits::SignaturePublicKey<V>, P: traits::SignatureKeyPair<V>>(
+    fn write_signature_key_pair<
+        K: traits::SignaturePublicKey<V>,
+        P: traits::SignatureKeyPair<V>,
+    >(
         &self,
         public_key: &K,
         pair: &P,

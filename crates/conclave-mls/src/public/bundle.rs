@@ -7,7 +7,7 @@ use conclave_proto::limits::{COMMIT_TIME_SKEW_MS, MLS_MESSAGE_BYTES};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, Head, UnixMs};
 use openmls::framing::{ProcessedMessageContent, PublicMessageIn, Sender};
-use openmls::group::StagedCommit;
+use openmls::group::{PublicGroup, StagedCommit};
 use openmls::messages::ConfirmationTag;
 use openmls_traits::OpenMlsProvider;
 
@@ -15,6 +15,7 @@ use super::{PublicGroupState, refuse};
 use crate::facts::{self, CommitFacts};
 use crate::judge::{self, judge_commit};
 use crate::message::{self, ExpectedGroupInfo};
+use crate::provider::Provider;
 use crate::state::GroupState;
 
 /// A commit found good, for the position after the head it was judged at.
@@ -119,12 +120,14 @@ impl PublicGroupState {
     fn process(&self, bytes: &[u8]) -> Result<ProcessedCommit, Refusal> {
         let incoming = message::handshake(bytes).map_err(refuse)?;
         let epoch = incoming.epoch().as_u64();
-        if incoming.group_id().as_slice() == self.state.group.as_bytes() && epoch < self.state.epoch {
+        if incoming.group_id().as_slice() == self.state.group.as_bytes() && epoch < self.state.epoch
+        {
             return Err(Refusal::EpochTaken {
                 current: self.state.epoch,
             });
         }
-        process_public(&self.tree, &self.provider, &self.state, incoming).map_err(refuse)
+        process_public(&self.tree, &self.provider, &self.state, incoming)
+            .map_err(|rejected| refuse(rejected.fault))
     }
 
     fn check_companions(
@@ -202,14 +205,31 @@ pub(crate) struct ProcessedCommit {
     pub(crate) staged: StagedCommit,
 }
 
+/// A commit that public processing refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rejected {
+    pub(crate) fault: CommitFault,
+    /// Who signed it, where its signature was verified before the fault was found.
+    pub(crate) signer: Option<DeviceId>,
+}
+
+impl From<CommitFault> for Rejected {
+    fn from(fault: CommitFault) -> Self {
+        Self {
+            fault,
+            signer: None,
+        }
+    }
+}
+
 /// Everything that can be checked of a commit without keys. Members call it too, to tell a commit that breaks the rules from one that only
 /// they cannot follow.
 pub(crate) fn process_public(
-    tree: &openmls::group::PublicGroup,
-    provider: &crate::provider::Provider,
+    tree: &PublicGroup,
+    provider: &Provider,
     state: &GroupState,
     incoming: PublicMessageIn,
-) -> Result<ProcessedCommit, CommitFault> {
+) -> Result<ProcessedCommit, Rejected> {
     let tag = incoming
         .confirmation_tag()
         .cloned()
@@ -220,15 +240,33 @@ pub(crate) fn process_public(
     let sender = processed.sender().clone();
     let authenticated_data = processed.aad().to_vec();
     let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
-        return Err(CommitFault::Mls);
+        return Err(CommitFault::Mls.into());
     };
-    let facts = facts::extract(tree, state, &sender, &authenticated_data, &staged)?;
+    let facts =
+        facts::extract(tree, state, &sender, &authenticated_data, &staged).map_err(|fault| {
+            Rejected {
+                fault,
+                signer: signer_of(tree, state, &sender),
+            }
+        })?;
     Ok(ProcessedCommit {
         facts,
         sender,
         tag,
         staged: *staged,
     })
+}
+
+/// The member behind a verified message.
+pub(crate) fn signer_of(
+    tree: &PublicGroup,
+    state: &GroupState,
+    sender: &Sender,
+) -> Option<DeviceId> {
+    match sender {
+        Sender::Member(index) => facts::device_at(tree, state, *index).ok(),
+        _ => None,
+    }
 }
 
 /// The commit's time is near the service's clock, or exactly the previous commit's where the clock is behind that.

@@ -69,8 +69,7 @@ impl PublicGroupState {
 /// Public state of a group in epoch 0, from its tree and context alone.
 pub(crate) fn genesis(tree: &PublicGroup) -> Result<GroupState, CommitFault> {
     let context = tree.group_context();
-    let group =
-        GroupId::from_slice(context.group_id().as_slice()).ok_or(CommitFault::GroupInfo)?;
+    let group = GroupId::from_slice(context.group_id().as_slice()).ok_or(CommitFault::GroupInfo)?;
     if context.epoch().as_u64() != 0 || group == GroupId::ZERO {
         return Err(CommitFault::GroupInfo);
     }

@@ -16,6 +16,8 @@ use tls_codec::{Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
 pub use bundle::JudgedCommit;
+pub(crate) use bundle::{process_public, signer_of};
+pub(crate) use create::genesis;
 
 use crate::facts;
 use crate::message;
@@ -165,7 +167,11 @@ impl PublicGroupState {
     ///
     /// # Errors
     /// The answer to the device.
-    pub fn judge_entry(&self, record: &Record, connected: DeviceId) -> Result<EntryEffect, Refusal> {
+    pub fn judge_entry(
+        &self,
+        record: &Record,
+        connected: DeviceId,
+    ) -> Result<EntryEffect, Refusal> {
         if record.header.author.device != connected {
             return Err(Refusal::Forbidden {
                 why: ForbiddenWhy::NotYours,
@@ -188,7 +194,8 @@ impl PublicGroupState {
         message: &[u8],
         connected: DeviceId,
     ) -> Result<JudgedProposal, Refusal> {
-        let (facts, queued) = self.verify_proposal(message).map_err(refuse)?;
+        let (facts, queued) =
+            verify_proposal(&self.tree, &self.provider, &self.state, message).map_err(refuse)?;
         if facts.device != connected {
             return Err(Refusal::Forbidden {
                 why: ForbiddenWhy::NotYours,
@@ -210,19 +217,6 @@ impl PublicGroupState {
         })
     }
 
-    fn verify_proposal(&self, message: &[u8]) -> Result<(ProposalFacts, QueuedProposal), CommitFault> {
-        let incoming = message::handshake(message)?;
-        let processed =
-            message::contained(|| self.tree.process_message(self.provider.crypto(), incoming))
-                .map_err(|_| CommitFault::Mls)?
-                .map_err(|_| CommitFault::Mls)?;
-        let ProcessedMessageContent::ProposalMessage(queued) = processed.into_content() else {
-            return Err(CommitFault::ProposalKind);
-        };
-        let facts = facts::proposal_facts(&self.tree, &self.state, &queued)?;
-        Ok((facts, *queued))
-    }
-
     /// Appends a judged proposal.
     ///
     /// # Errors
@@ -237,6 +231,25 @@ impl PublicGroupState {
         self.state = judged.next;
         Ok(())
     }
+}
+
+/// Verifies a standalone proposal publicly: its signature, and that it is one of the kinds that stand alone here. Members do no more, or
+/// one with a wrong membership tag, which the service cannot check, would bind the service and not them.
+pub(crate) fn verify_proposal(
+    tree: &PublicGroup,
+    provider: &Provider,
+    state: &GroupState,
+    message: &[u8],
+) -> Result<(ProposalFacts, QueuedProposal), CommitFault> {
+    let incoming = message::handshake(message)?;
+    let processed = message::contained(|| tree.process_message(provider.crypto(), incoming))
+        .map_err(|_| CommitFault::Mls)?
+        .map_err(|_| CommitFault::Mls)?;
+    let ProcessedMessageContent::ProposalMessage(queued) = processed.into_content() else {
+        return Err(CommitFault::ProposalKind);
+    };
+    let facts = facts::proposal_facts(tree, state, &queued)?;
+    Ok((facts, *queued))
 }
 
 /// The answer to whoever sent something with this fault.

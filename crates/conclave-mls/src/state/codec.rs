@@ -79,8 +79,17 @@ impl GroupState {
         Self::from_parts(&decode(WHAT, bytes, GROUP_STATE_BYTES)?)
     }
 
-    pub(crate) fn to_parts(&self) -> StateParts {
-        let core = Core {
+    fn to_parts(&self) -> StateParts {
+        StateParts {
+            core: self.core_bytes().into(),
+            roster: self.roster_bytes().into(),
+            documents: self.documents_bytes().into(),
+        }
+    }
+
+    /// Encodes what changes with every entry.
+    pub(crate) fn core_bytes(&self) -> Vec<u8> {
+        encode(&Core {
             version: GROUP_STATE_VERSION,
             group: self.group,
             epoch: self.epoch,
@@ -93,8 +102,18 @@ impl GroupState {
             epoch_start: self.epoch_start,
             epoch_log_roots: self.epoch_log_roots.clone(),
             begun_by: self.begun_by,
-        };
-        let documents = Documents {
+        })
+    }
+
+    /// Encodes what changes with members.
+    pub(crate) fn roster_bytes(&self) -> Vec<u8> {
+        let rows: Vec<&RosterRow> = self.roster.rows().iter().collect();
+        encode(&rows)
+    }
+
+    /// Encodes what changes with documents.
+    pub(crate) fn documents_bytes(&self) -> Vec<u8> {
+        encode(&Documents {
             documents: self
                 .documents
                 .iter()
@@ -111,20 +130,17 @@ impl GroupState {
                     record: *record,
                 })
                 .collect(),
-        };
-        let rows: Vec<&RosterRow> = self.roster.rows().iter().collect();
-        StateParts {
-            core: encode(&core).into(),
-            roster: encode(&rows).into(),
-            documents: encode(&documents).into(),
-        }
+        })
     }
 
     pub(crate) fn from_parts(parts: &StateParts) -> Result<Self, DecodeError> {
         let core: Core = decode(WHAT, parts.core.as_slice(), GROUP_STATE_BYTES)?;
         let rows: Vec<RosterRow> = decode("roster", parts.roster.as_slice(), GROUP_STATE_BYTES)?;
-        let listed: Documents =
-            decode("document list", parts.documents.as_slice(), GROUP_STATE_BYTES)?;
+        let listed: Documents = decode(
+            "document list",
+            parts.documents.as_slice(),
+            GROUP_STATE_BYTES,
+        )?;
         if core.version != GROUP_STATE_VERSION {
             return Err(MALFORMED);
         }
@@ -177,6 +193,8 @@ impl GroupState {
             && pending
             && self.rotating_since <= self.epoch
             && self.documents.len() <= limits::GROUP_DOCUMENTS
-            && self.current_rows().all(|row| row.role == self.policy.role(&row.user))
+            && self
+                .current_rows()
+                .all(|row| row.role == self.policy.role(&row.user))
     }
 }

@@ -42,12 +42,9 @@ impl GroupState {
             });
         }
         let device = header.author.device;
-        let row = self
-            .roster
-            .current_row(&device)
-            .ok_or(Refusal::Forbidden {
-                why: ForbiddenWhy::NotMember,
-            })?;
+        let row = self.roster.current_row(&device).ok_or(Refusal::Forbidden {
+            why: ForbiddenWhy::NotMember,
+        })?;
         if !self.has_prefix(&header.seen) {
             return Err(bad(RecordFault::SeenHead));
         }
@@ -119,7 +116,9 @@ impl GroupState {
                 match (self.listed(document)?.closed, reason) {
                     // What was put away can still be deleted or given up.
                     (None, _)
-                    | (Some(CloseReason::Archived), CloseReason::Deleted | CloseReason::Lost) => Ok(()),
+                    | (Some(CloseReason::Archived), CloseReason::Deleted | CloseReason::Lost) => {
+                        Ok(())
+                    }
                     (Some(_), _) => Err(Refusal::DocumentClosed),
                 }
             }
@@ -147,9 +146,7 @@ impl GroupState {
     }
 
     fn listed(&self, document: &DocumentId) -> Result<&DocumentEntry, Refusal> {
-        self.documents
-            .get(document)
-            .ok_or(Refusal::UnknownDocument)
+        self.documents.get(document).ok_or(Refusal::UnknownDocument)
     }
 
     fn apply_body(&mut self, body: &EntryBody, epoch: u64) {

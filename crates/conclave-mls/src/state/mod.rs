@@ -22,7 +22,17 @@ use crate::roster::{Roster, RosterRow, verify_signature};
 
 /// Kind of a standalone proposal.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
 )]
 #[repr(u8)]
 pub enum ProposalKind {

@@ -43,13 +43,19 @@ impl GroupState {
             .current_row(&facts.device)
             .ok_or(CommitFault::Mls)?;
         match facts.kind {
-            ProposalKind::Leave if !Action::Leave.allowed(row.role) => return Err(CommitFault::Role),
+            ProposalKind::Leave if !Action::Leave.allowed(row.role) => {
+                return Err(CommitFault::Role);
+            }
             ProposalKind::Remove if self.policy.service_may_remove == 0 => {
                 return Err(CommitFault::ProposalKind);
             }
             ProposalKind::Leave | ProposalKind::Remove => {}
         }
-        if self.pending.iter().any(|known| known.device == facts.device) {
+        if self
+            .pending
+            .iter()
+            .any(|known| known.device == facts.device)
+        {
             return Err(CommitFault::Duplicate);
         }
         let going: BTreeSet<DeviceId> = self

@@ -1,0 +1,116 @@
+//! What can be written on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{device, document, group, identity, serve};
+use crate::demo;
+
+/// Variables that stand in for options.
+pub const ENVIRONMENT: [&str; 4] = [HOME, SERVER, PASSPHRASE, TOKEN];
+const HOME: &str = "CONCLAVE_HOME";
+const SERVER: &str = "CONCLAVE_SERVER";
+const TOKEN: &str = "CONCLAVE_TOKEN";
+/// Variable that holds the passphrase of the store.
+pub const PASSPHRASE: &str = "CONCLAVE_PASSPHRASE";
+
+const ABOUT: &str = "Edit documents together in closed, verified groups, end-to-end encrypted";
+const LONG_ABOUT: &str = "\
+Edit documents together in closed, verified groups, end-to-end encrypted.
+
+The service that carries the documents sees neither their content nor their titles nor any name. \
+Run `conclave demo` to see everything at work on this machine, without setting anything up.";
+const AFTER_HELP: &str = "\
+Groups, users and documents are named by the first digits of their id (four or more), or by name or title where only one has it.
+
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  only queued on this device, or the service was not reached in time
+  4  not verified: compare safety numbers first
+  5  refused: by the service, by the group's rules, or because this device is no member";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "conclave", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Folder of this device's store and settings [default: the platform's folder for application data]
+    #[arg(long, global = true, value_name = "DIR", env = HOME, hide_env_values = true)]
+    pub home: Option<PathBuf>,
+    /// Address of the service, such as wss://ds.example; remembered in the home folder
+    #[arg(long, global = true, value_name = "URL", env = SERVER, hide_env_values = true)]
+    pub server: Option<String>,
+    /// Print one JSON object on standard output; errors as one JSON object on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Read the store's passphrase from the first line of a file [default: $CONCLAVE_PASSPHRASE, else ask]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "key_file")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Unlock the store with a key file instead of a passphrase; `init` creates the file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Do not connect: work with what is here, and queue what is written
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// Token for a service that admits by invitation
+    #[arg(long, global = true, value_name = "TOKEN", env = TOKEN, hide_env_values = true)]
+    pub token: Option<String>,
+    /// Seconds to wait for the service
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create this device's store, and a user for it
+    Init(identity::Init),
+    /// Show this device's user, with the contact text for others
+    Whoami(identity::WhoAmI),
+    /// Take a contact text as known, and show the safety number to compare
+    Verify(identity::Verify),
+    /// List known contacts
+    Contacts,
+    /// Manage this user's devices
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Manage groups and their members
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Create, read and edit documents
+    #[command(subcommand)]
+    Doc(document::Command),
+    /// Show the state of this device
+    Status,
+    /// Keep the store open, keep it in step with the service, and serve other commands
+    Agent,
+    /// Run a delivery service
+    Serve(serve::Serve),
+    /// Play a whole session on this machine: a service, five devices, a removal, crashes; and check every claim
+    Demo(demo::Demo),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// The demonstration's service
+    #[command(hide = true)]
+    DemoService(demo::child::ServiceChild),
+    /// One of the demonstration's devices
+    #[command(hide = true)]
+    DemoDevice(demo::child::DeviceChild),
+}

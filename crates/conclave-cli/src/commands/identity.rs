@@ -1,0 +1,195 @@
+//! `init`, `whoami`, `verify`, `contacts`.
+
+use std::io::Write;
+
+use clap::Args;
+use conclave_client::proto::RealmId;
+use conclave_client::{Operation, Outcome, PinInfo, Setup, WhoAmI as Who};
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+
+use crate::args::Global;
+use crate::context::{Context, expect};
+use crate::failure::{Failure, Result};
+use crate::output::{Shown, can_ask, columns};
+
+/// Realm of users made here: statements signed for one realm are worthless in another.
+pub const REALM: RealmId = RealmId::ZERO;
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// What to call yourself (with --device: the device); others see it in contact texts, the service never does
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Make this a further device of an existing user, who approves it on another device
+    #[arg(long)]
+    device: bool,
+}
+
+/// Options of `whoami`.
+#[derive(Debug, Args)]
+pub struct WhoAmI {
+    /// Also draw the contact text as a QR code
+    #[arg(long)]
+    qr: bool,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Contact text, from `conclave whoami` on their device
+    #[arg(value_name = "CONTACT-TEXT")]
+    contact: String,
+    /// You compared the safety number with the person, face to face or by voice
+    #[arg(long)]
+    compared: bool,
+}
+
+/// Creates this device's store.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn init(global: &Global, args: Init) -> Result<Shown> {
+    let name = name(&args)?;
+    let setup = match args.device {
+        false => Setup::NewUser { name, realm: REALM },
+        true => Setup::NewDevice { name, realm: REALM },
+    };
+    let context = Context::create(global, setup).await?;
+    let who = expect!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+    let mut shown = match args.device {
+        false => shown_user(&who, "created"),
+        true => {
+            let request = expect!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
+            let text = format!(
+                "created device {}\n\nApprove it on another of your devices:\n  conclave device approve {request}\n\nthen finish here with the text it prints:\n  conclave device finish TEXT",
+                who.device
+            );
+            Shown::new(text, "device", who.device).with("request", request)
+        }
+    };
+    if context.home.server(global)?.is_none() {
+        crate::output::note("note: no service is set yet; give --server URL once, with any command", global.json);
+    } else if !args.device {
+        // The first connection publishes what others need to invite this user.
+        let reached = context.connect().await?;
+        shown = shown.with("online", !reached.is_queued());
+        context.note_stale(reached);
+    }
+    shown = shown.with("home", context.home.folder());
+    context.close().await?;
+    Ok(shown)
+}
+
+fn name(args: &Init) -> Result<String> {
+    if let Some(name) = &args.name {
+        return Ok(name.trim().to_owned());
+    }
+    if args.device {
+        return Ok("device".to_owned());
+    }
+    if !can_ask() {
+        return Err(Failure::usage("a new user needs a name", "give one with --name NAME"));
+    }
+    let _ = write!(std::io::stderr(), "Your name, as others shall see it: ");
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    read.map_err(|error| Failure::usage(format!("the name could not be read: {error}"), "give it with --name NAME"))?;
+    Ok(line.trim().to_owned())
+}
+
+/// Shows this device's user.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn whoami(context: &Context, args: &WhoAmI) -> Result<Shown> {
+    let who = expect!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+    let shown = shown_user(&who, "you are");
+    Ok(match who.contact.as_ref().filter(|_| args.qr && !context.global.json) {
+        Some(contact) => Shown::new(format!("{}\n\n{}", user_text(&who, "you are"), qr(contact)?), "user", who.user),
+        None => shown,
+    })
+}
+
+fn user_text(who: &Who, verb: &str) -> String {
+    let mut rows = vec![vec![verb.to_owned(), who.name.clone()]];
+    if let Some(user) = &who.user {
+        rows.push(vec!["user".to_owned(), user.to_string()]);
+    }
+    rows.push(vec!["device".to_owned(), who.device.to_string()]);
+    let more = match &who.contact {
+        Some(contact) => format!("Give this contact text to others; it holds no secret:\n{contact}"),
+        None => "This device is not enrolled yet: `conclave device request` shows what to approve elsewhere.".to_owned(),
+    };
+    format!("{}\n\n{more}", columns(&rows))
+}
+
+fn shown_user(who: &Who, verb: &str) -> Shown {
+    Shown::new(user_text(who, verb), "user", who.user)
+        .with("device", who.device)
+        .with("name", &who.name)
+        .with("contact", &who.contact)
+        .with("enrolled", who.enrolled)
+        .with("approves_devices", who.holds_user_key)
+}
+
+/// Draws a text as a QR code.
+fn qr(text: &str) -> Result<String> {
+    let code = QrCode::new(text.as_bytes());
+    let code = code.map_err(|_| Failure::usage("the text is too long for a QR code", "use the text"))?;
+    Ok(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+}
+
+/// Takes a contact as known.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn verify(context: &Context, args: Verify) -> Result<Shown> {
+    let contact: String = args.contact.split_whitespace().collect();
+    let pin = |verified| Operation::Verify { contact: contact.clone(), verified };
+    let mut known = expect!(context.run(pin(args.compared)).await?, Outcome::Contact(pin) => pin)?;
+    if !known.verified && !context.global.json && can_ask() && asked_and_compared(&known) {
+        known = expect!(context.run(pin(true)).await?, Outcome::Contact(pin) => pin)?;
+    }
+    let state = match known.verified {
+        true => "verified: you compared the number".to_owned(),
+        false => "known, not verified: compare this number with theirs (they run `conclave verify` with your text),\nthen run this again with --compared".to_owned(),
+    };
+    let text = format!("{}\n  {}\n{state}", known.name, known.safety_number);
+    Ok(shown_contact(text, &known))
+}
+
+fn asked_and_compared(known: &PinInfo) -> bool {
+    let question = format!(
+        "Safety number with {}:\n  {}\nDo they see the same one, and did they tell you so face to face or by voice? [y/N] ",
+        known.name, known.safety_number
+    );
+    let _ = write!(std::io::stderr(), "{question}");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+fn shown_contact(text: String, known: &PinInfo) -> Shown {
+    Shown::new(text, "user", known.user)
+        .with("name", &known.name)
+        .with("verified", known.verified)
+        .with("safety_number", &known.safety_number)
+}
+
+/// Lists known contacts.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn contacts(context: &Context) -> Result<Shown> {
+    let contacts = context.contacts().await?;
+    let row = |pin: &PinInfo| {
+        let state = if pin.verified { "verified" } else { "known" };
+        vec![pin.user.short(), pin.name.clone(), state.to_owned(), pin.safety_number.clone()]
+    };
+    let text = match contacts.is_empty() {
+        true => "nobody is known yet: `conclave verify CONTACT-TEXT`".to_owned(),
+        false => columns(&contacts.iter().map(row).collect::<Vec<_>>()),
+    };
+    Ok(Shown::new(text, "contacts", contacts))
+}

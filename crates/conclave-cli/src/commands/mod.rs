@@ -1,0 +1,11 @@
+//! One file per group of commands.
+
+pub mod agent;
+pub mod device;
+pub mod document;
+pub mod edit;
+pub mod group;
+pub mod identity;
+pub mod serve;
+pub mod status;
+pub mod watch;

@@ -1,0 +1,361 @@
+//! What every command works with: the home, an open session, waiting with a spinner, and finding things by name.
+
+use std::time::Duration;
+
+use conclave_client::proto::{DocumentId, GroupId, UserId};
+use conclave_client::{Config, DocumentInfo, GroupInfo, MemberInfo, Operation, Outcome, PinInfo, Session, Setup};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::Global;
+use crate::failure::{Exit, Failure, Result};
+use crate::home::Home;
+use crate::names::{Named, find};
+use crate::output::note;
+use crate::unlock::unlock;
+
+/// Time between two turns of the spinner.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Takes the one kind of outcome that an operation has.
+macro_rules! expect {
+    ($outcome:expr, $pattern:pat => $value:expr) => {
+        match $outcome {
+            $pattern => Ok($value),
+            _ => Err($crate::failure::Failure::from(conclave_client::Error::UnexpectedAnswer)),
+        }
+    };
+}
+pub(crate) use expect;
+
+/// An open device, and how this command was called.
+#[derive(Debug)]
+pub struct Context {
+    /// Options of every command.
+    pub global: Global,
+    /// The home folder.
+    pub home: Home,
+    session: Session,
+    has_server: bool,
+}
+
+/// Whether something reached the service in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// Yes.
+    Yes,
+    /// No: it is queued.
+    No,
+}
+
+impl Reached {
+    /// Whether it is only queued.
+    pub fn is_queued(self) -> bool {
+        self == Self::No
+    }
+}
+
+impl Context {
+    /// Opens the store of this home, or finds the process that has it open.
+    ///
+    /// # Errors
+    /// [`Failure`]: no store, no secret, a wrong one.
+    pub async fn open(global: &Global) -> Result<Self> {
+        let home = Home::find(global)?;
+        let server = home.server(global)?;
+        // A process that has the store open needs no secret from here: whoever reaches its socket is its owner.
+        if let Ok(session) = Session::connect(&home.store()).await {
+            return Ok(Self { global: global.clone(), home, session, has_server: true });
+        }
+        if !home.store().exists() {
+            return Err(missing(&home));
+        }
+        let config = unlock(configure(&home, global, server.as_deref()), global, false)?;
+        let session = Session::open(config).await?;
+        if let Some(server) = &global.server {
+            home.remember_server(server.trim())?;
+        }
+        Ok(Self { global: global.clone(), home, session, has_server: server.is_some() })
+    }
+
+    /// Makes a new device in this home.
+    ///
+    /// # Errors
+    /// [`Failure`]: there is one already, no secret.
+    pub async fn create(global: &Global, setup: Setup) -> Result<Self> {
+        let home = Home::find(global)?;
+        let server = home.server(global)?;
+        let config = unlock(configure(&home, global, server.as_deref()), global, true)?;
+        let session = Session::create(config, setup).await?;
+        if let Some(server) = &server {
+            home.remember_server(server)?;
+        }
+        Ok(Self { global: global.clone(), home, session, has_server: server.is_some() })
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// When the store could not be closed.
+    pub async fn close(self) -> Result<()> {
+        Ok(self.session.close().await?)
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Performs an operation that does not wait for the service.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn run(&self, operation: Operation) -> Result<Outcome> {
+        Ok(self.session.run(operation).await?)
+    }
+
+    /// Time to wait for the service; none when nothing is to be waited for.
+    pub fn patience(&self) -> Option<Duration> {
+        (!self.global.offline).then(|| Duration::from_secs(self.global.timeout))
+    }
+
+    /// Demands a service's address, for commands that are nothing without one.
+    ///
+    /// # Errors
+    /// None was ever given.
+    pub fn need_server(&self) -> Result<()> {
+        if self.has_server || self.global.offline {
+            return Ok(());
+        }
+        let message = "no service is known";
+        Err(Failure::usage(message, "name one with --server URL, once; `conclave serve` runs one"))
+    }
+
+    /// Performs an operation that is done when the service has ordered it. None means that it is queued: the device remembers it.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn run_ordered(&self, operation: Operation, waiting: &str) -> Result<Option<Outcome>> {
+        self.need_server()?;
+        let spinner = Spinner::new(waiting, self.global.json);
+        let operation = self.session.run(operation);
+        let outcome = match self.patience() {
+            Some(patience) => tokio::time::timeout(patience, operation).await.ok(),
+            None => {
+                // Calls are taken in order: when the second one is answered, the first one is in the store.
+                tokio::select! {
+                    biased;
+                    outcome = operation => Some(outcome),
+                    _ = self.session.run(Operation::Status) => None,
+                }
+            }
+        };
+        drop(spinner);
+        outcome.transpose().map_err(Failure::from)
+    }
+
+    /// Waits until the service holds all of a document, and everything it holds is here.
+    ///
+    /// # Errors
+    /// Those of the operation, except that time ran out.
+    pub async fn sync(&self, group: GroupId, document: DocumentId, waiting: &str) -> Result<Reached> {
+        let Some(patience) = self.patience().filter(|_| self.has_server) else { return Ok(Reached::No) };
+        let limit_ms = u64::try_from(patience.as_millis()).ok();
+        let _spinner = Spinner::new(waiting, self.global.json);
+        match self.session.run(Operation::Synced { group, document, limit_ms }).await {
+            Ok(_) => Ok(Reached::Yes),
+            Err(error) if error.code() == "client.timed_out" => Ok(Reached::No),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until what the service knows about a group (its members, its list of documents) is here.
+    ///
+    /// # Errors
+    /// As [`Context::sync`].
+    pub async fn refresh(&self, group: GroupId) -> Result<Reached> {
+        self.sync(group, DocumentId::directory(&group), "looking at the service").await
+    }
+
+    /// Waits for the connection, where one is wanted.
+    ///
+    /// # Errors
+    /// Those of the operation, except that time ran out.
+    pub async fn connect(&self) -> Result<Reached> {
+        let Some(patience) = self.patience().filter(|_| self.has_server) else { return Ok(Reached::No) };
+        let limit_ms = u64::try_from(patience.as_millis()).ok();
+        let _spinner = Spinner::new("connecting", self.global.json);
+        match self.session.run(Operation::WaitOnline { limit_ms }).await {
+            Ok(_) => Ok(Reached::Yes),
+            Err(error) if error.code() == "client.timed_out" => Ok(Reached::No),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says on standard error that what is shown may be old.
+    pub fn note_stale(&self, reached: Reached) {
+        if reached == Reached::No && !self.global.offline {
+            note("note: the service was not reached; this is what this device knows", self.global.json);
+        }
+    }
+
+    /// Groups of this device.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn groups(&self) -> Result<Vec<GroupInfo>> {
+        expect!(self.run(Operation::Groups).await?, Outcome::Groups(groups) => groups)
+    }
+
+    /// Documents of a group.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn documents(&self, group: GroupId) -> Result<Vec<DocumentInfo>> {
+        expect!(self.run(Operation::Documents { group }).await?, Outcome::Documents(documents) => documents)
+    }
+
+    /// Known contacts.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn contacts(&self) -> Result<Vec<PinInfo>> {
+        expect!(self.run(Operation::Contacts).await?, Outcome::Contacts(contacts) => contacts)
+    }
+
+    /// Members of a group.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn members(&self, group: GroupId) -> Result<Vec<MemberInfo>> {
+        expect!(self.run(Operation::Members { group }).await?, Outcome::Members(members) => members)
+    }
+
+    /// The group that somebody named. Groups that this device has left are found too.
+    ///
+    /// # Errors
+    /// None, or several.
+    pub async fn find_group(&self, typed: &str) -> Result<GroupInfo> {
+        let named = |info: GroupInfo| Named { id: info.group.to_string(), name: info.name.clone(), value: info };
+        let groups: Vec<_> = self.groups().await?.into_iter().map(named).collect();
+        match find("group", typed, &groups, "conclave group list") {
+            // The name may just not have arrived.
+            Err(failure) if failure.code == "cli.no_group" && self.refresh_unnamed(&groups).await? => {
+                let groups: Vec<_> = self.groups().await?.into_iter().map(named).collect();
+                find("group", typed, &groups, "conclave group list")
+            }
+            other => other,
+        }
+    }
+
+    async fn refresh_unnamed(&self, groups: &[Named<GroupInfo>]) -> Result<bool> {
+        let mut any = false;
+        for info in groups.iter().map(|named| &named.value).filter(|info| info.active && info.name.is_none()) {
+            any |= self.refresh(info.group).await? == Reached::Yes;
+        }
+        Ok(any)
+    }
+
+    /// The contact that somebody named.
+    ///
+    /// # Errors
+    /// None, or several.
+    pub async fn find_contact(&self, typed: &str) -> Result<UserId> {
+        let named = |pin: PinInfo| Named { value: pin.user, id: pin.user.to_string(), name: Some(pin.name) };
+        let contacts: Vec<_> = self.contacts().await?.into_iter().map(named).collect();
+        find("contact", typed, &contacts, "conclave contacts").map_err(|failure| match failure.code.as_str() {
+            "cli.no_contact" => {
+                let hint = "take their contact text with `conclave verify TEXT` first; `conclave contacts` lists who is known";
+                Failure { exit: Exit::NotVerified, ..failure }.hinted(hint)
+            }
+            _ => failure,
+        })
+    }
+
+    /// The member that somebody named.
+    ///
+    /// # Errors
+    /// None, or several.
+    pub async fn find_member(&self, group: GroupId, typed: &str) -> Result<UserId> {
+        let named = |member: MemberInfo| Named { value: member.user, id: member.user.to_string(), name: member.name };
+        let members: Vec<_> = self.members(group).await?.into_iter().map(named).collect();
+        find("member", typed, &members, "conclave group members GROUP")
+    }
+
+    /// The document that somebody named, in all groups or in one.
+    ///
+    /// # Errors
+    /// None, or several.
+    pub async fn find_document(&self, typed: &str, group: Option<&str>) -> Result<(GroupId, DocumentInfo)> {
+        let groups = match group {
+            Some(group) => vec![self.find_group(group).await?],
+            None => self.groups().await?.into_iter().filter(|info| info.active).collect(),
+        };
+        let mut found = self.look_for_document(typed, &groups).await;
+        if found.as_ref().is_err_and(|failure| failure.code == "cli.no_document") {
+            // It may be new: look again with what the service knows.
+            for info in &groups {
+                self.refresh(info.group).await?;
+            }
+            found = self.look_for_document(typed, &groups).await;
+        }
+        found
+    }
+
+    async fn look_for_document(&self, typed: &str, groups: &[GroupInfo]) -> Result<(GroupId, DocumentInfo)> {
+        let mut documents = Vec::new();
+        for group in groups {
+            documents.extend(self.documents(group.group).await?.into_iter().map(|info| Named {
+                id: info.document.to_string(),
+                name: info.title.clone(),
+                value: (group.group, info),
+            }));
+        }
+        find("document", typed, &documents, "conclave doc list")
+    }
+}
+
+/// A failure that says that there is no store.
+fn missing(home: &Home) -> Failure {
+    let message = format!("there is no store in {}", home.folder().display());
+    Failure::new("store.missing", Exit::Failed, message, "create one with `conclave init --name NAME`, or name another folder with --home")
+}
+
+/// Configuration without its secret.
+fn configure(home: &Home, global: &Global, server: Option<&str>) -> Config {
+    let config = match server.filter(|_| !global.offline) {
+        Some(server) => Config::new(home.store(), server),
+        None => Config::offline(home.store()),
+    };
+    match &global.token {
+        Some(token) => config.token(token.as_bytes()),
+        None => config,
+    }
+}
+
+/// A spinner on standard error while something is waited for. Shows nothing where that is no terminal.
+#[derive(Debug)]
+pub struct Spinner(ProgressBar);
+
+impl Spinner {
+    /// Begins to turn.
+    pub fn new(message: &str, json: bool) -> Self {
+        let bar = if json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.set_message(message.to_owned());
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// Changes what it says.
+    pub fn say(&self, message: String) {
+        self.0.set_message(message);
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

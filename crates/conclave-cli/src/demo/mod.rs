@@ -1,0 +1,9 @@
+//! x
+mod canary;
+mod evidence;
+mod narrate;
+mod overhead;
+mod process;
+mod proxy;
+mod report;
+mod websocket;

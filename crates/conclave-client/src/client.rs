@@ -1,0 +1,335 @@
+//! The device as an application sees it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use conclave_engine::{
+    Command, DeviceInfo, GroupInfo, InvitationInfo, PinInfo, Reply, Setup, Status, WhoAmI,
+};
+use conclave_proto::{GroupId, GroupPolicy, UserId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::actor::{self, Call, Shared};
+use crate::config::Config;
+use crate::error::Error;
+use crate::events::{Event, Events};
+use crate::group::Group;
+use crate::store::Unlock;
+
+/// Takes the one kind of answer that a command has.
+macro_rules! answer {
+    ($reply:expr, $pattern:pat => $value:expr) => {
+        match $reply? {
+            $pattern => Ok($value),
+            _ => Err(crate::error::Error::UnexpectedAnswer),
+        }
+    };
+}
+pub(crate) use answer;
+
+/// One open device: its store, its connection, its groups. Clones are handles to the same device; when the last one is gone, or after
+/// [`Client::close`], the device stops.
+///
+/// Calls wait for what they say in their name and can be dropped while they wait. A command whose call is dropped before the device took
+/// it up is not begun; one that was taken up is finished.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    calls: mpsc::Sender<Call>,
+    shared: Arc<Shared>,
+    runtime: tokio::runtime::Handle,
+    folder: PathBuf,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("folder", &self.inner.folder).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Opens the device in the configured folder and begins to connect. Works without a connection.
+    ///
+    /// # Errors
+    /// [`Error::Store`] with [`StoreError::Missing`](crate::store::StoreError::Missing) where [`Client::create`] has to come first, with
+    /// [`StoreError::InUse`](crate::store::StoreError::InUse) where another process has it open, and with others for a wrong passphrase or
+    /// damage; [`Error::Endpoint`]; [`Error::Engine`].
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        Self::start(config, None).await
+    }
+
+    /// Makes a new device: a new user's first one, or a further one that a device of the user has to approve.
+    ///
+    /// # Errors
+    /// [`Error::Store`] with [`StoreError::Exists`](crate::store::StoreError::Exists) where there is one already, and as
+    /// [`Client::open`].
+    pub async fn create(config: Config, setup: Setup) -> Result<Self, Error> {
+        Self::start(config, Some(setup)).await
+    }
+
+    async fn start(config: Config, setup: Option<Setup>) -> Result<Self, Error> {
+        let folder = config.folder.clone();
+        let started = actor::start(config, setup).await?;
+        let inner = Inner { calls: started.calls, shared: started.shared, runtime: started.runtime, folder };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Gives a command to the device and waits for its answer.
+    pub(crate) async fn command(&self, command: Command) -> Result<Reply, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner
+            .calls
+            .send(Call::Command { command, reply })
+            .await
+            .map_err(|_| self.inner.shared.cause())?;
+        answer.await.unwrap_or_else(|_| Err(self.inner.shared.cause()))
+    }
+
+    pub(crate) async fn command_done(&self, command: Command) -> Result<(), Error> {
+        answer!(self.command(command).await, Reply::Done => ())
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    /// The client's own runtime, for tasks that must live as long as the client.
+    #[cfg(unix)]
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.inner.runtime
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.inner.folder
+    }
+
+    /// Events from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::new(self.inner.shared.events.subscribe())
+    }
+
+    /// Who this device is, with the contact text to give to others.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] and other reasons why the client stopped.
+    pub async fn whoami(&self) -> Result<WhoAmI, Error> {
+        answer!(self.command(Command::WhoAmI).await, Reply::WhoAmI(who) => who)
+    }
+
+    /// State of the device: connection, waiting work.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn status(&self) -> Result<Status, Error> {
+        answer!(self.command(Command::Status).await, Reply::Status(status) => status)
+    }
+
+    /// Waits until the service is reached and knows this device.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn online(&self) -> Result<(), Error> {
+        let mut events = self.events();
+        if self.status().await?.online {
+            return Ok(());
+        }
+        while let Some(event) = events.next().await {
+            let online = match event {
+                Event::Online => true,
+                Event::Missed { .. } => self.status().await?.online,
+                _ => false,
+            };
+            if online {
+                return Ok(());
+            }
+        }
+        Err(self.inner.shared.cause())
+    }
+
+    /// Takes a contact text as known, under the name that it carries. `verified` says that the safety number or QR code was compared with
+    /// the person; without a pin nobody can be invited.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the text is not a valid contact, or contradicts one that is known.
+    pub async fn verify(&self, contact: &str, verified: bool) -> Result<PinInfo, Error> {
+        let command = Command::Pin { contact: contact.to_owned(), verified };
+        answer!(self.command(command).await, Reply::Pinned(pin) => pin)
+    }
+
+    /// Known contacts.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn contacts(&self) -> Result<Vec<PinInfo>, Error> {
+        answer!(self.command(Command::Pins).await, Reply::Pins(pins) => pins)
+    }
+
+    /// The number that both users see when nobody sits between them.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the user is not a known contact.
+    pub async fn safety_number(&self, user: &UserId) -> Result<String, Error> {
+        answer!(self.command(Command::SafetyNumber { user: *user }).await, Reply::Text(text) => text)
+    }
+
+    /// Text of a new device, for a device that can approve it.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is enrolled already.
+    pub async fn device_request(&self) -> Result<String, Error> {
+        answer!(self.command(Command::DeviceRequest).await, Reply::Text(text) => text)
+    }
+
+    /// Approves another device of this user. The answer is a text for that device.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the text is not valid or this device does not hold the user key.
+    pub async fn approve_device(&self, request: &str) -> Result<String, Error> {
+        let command = Command::ApproveDevice { request: request.to_owned() };
+        answer!(self.command(command).await, Reply::Text(text) => text)
+    }
+
+    /// Finishes the enrolment of this new device with the text of the approving one.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the text is not valid or not for this device.
+    pub async fn finish_device(&self, approval: &str) -> Result<(), Error> {
+        self.command_done(Command::FinishDevice { approval: approval.to_owned() }).await
+    }
+
+    /// Devices of this user.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn devices(&self) -> Result<Vec<DeviceInfo>, Error> {
+        answer!(self.command(Command::Devices).await, Reply::Devices(devices) => devices)
+    }
+
+    /// Creates a group; this user becomes its owner. Works offline. The name is content: the service does not see it.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is not enrolled or the policy is not valid.
+    pub async fn create_group(&self, name: &str, policy: GroupPolicy) -> Result<Group, Error> {
+        let command = Command::CreateGroup { name: name.to_owned(), policy: Box::new(policy) };
+        answer!(self.command(command).await, Reply::Group(id) => Group::new(self.clone(), id))
+    }
+
+    /// Groups of this device, those it has left included.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn groups(&self) -> Result<Vec<GroupInfo>, Error> {
+        answer!(self.command(Command::Groups).await, Reply::Groups(groups) => groups)
+    }
+
+    /// A group of this device.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`].
+    pub async fn group(&self, id: &GroupId) -> Result<Group, Error> {
+        match self.command(Command::Members { group: *id }).await {
+            Ok(_) => Ok(Group::new(self.clone(), *id)),
+            Err(Error::Engine(conclave_engine::EngineError::UnknownGroup)) => Err(Error::NoGroup(*id)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Invitations that wait for an answer.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn invitations(&self) -> Result<Vec<Invitation>, Error> {
+        let list = answer!(self.command(Command::Invitations).await, Reply::Invitations(list) => list)?;
+        Ok(list.into_iter().map(|info| Invitation { client: self.clone(), info }).collect())
+    }
+
+    /// Joins a group to which this device is invited.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: no such invitation, the inviter is not a verified contact, or what the invitation brought does not hold.
+    pub async fn accept(&self, group: &GroupId) -> Result<Group, Error> {
+        self.command_done(Command::Accept { group: *group }).await?;
+        Ok(Group::new(self.clone(), *group))
+    }
+
+    /// Declines an invitation.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: no such invitation.
+    pub async fn decline(&self, group: &GroupId) -> Result<(), Error> {
+        self.command_done(Command::Decline { group: *group }).await
+    }
+
+    /// Unlocks the store with another passphrase or key file from now on.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; the old one then still holds.
+    pub async fn change_secret(&self, unlock: Unlock) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner
+            .calls
+            .send(Call::ChangeSecret { unlock, reply })
+            .await
+            .map_err(|_| self.inner.shared.cause())?;
+        answer.await.unwrap_or_else(|_| Err(self.inner.shared.cause()))
+    }
+
+    /// Stops the device and closes its store. Calls that still wait are answered [`Error::Closed`]; what they asked for and was durable goes
+    /// on when the store is opened again. Closing twice is fine.
+    ///
+    /// # Errors
+    /// The reason why the client had stopped before, or what the store refused.
+    pub async fn close(&self) -> Result<(), Error> {
+        // When nobody takes the call the client has stopped already.
+        let _ = self.inner.calls.send(Call::Close).await;
+        match self.stopped().await {
+            Error::Closed => Ok(()),
+            error => Err(error),
+        }
+    }
+
+    /// Waits until the device has stopped, and says why.
+    pub async fn stopped(&self) -> Error {
+        let mut stopped = self.inner.shared.stopped.subscribe();
+        // The sender lives as long as this client.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+        self.inner.shared.cause()
+    }
+}
+
+/// An invitation to a group.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    client: Client,
+    info: InvitationInfo,
+}
+
+impl Invitation {
+    /// Which group, and who invites.
+    #[must_use]
+    pub fn info(&self) -> &InvitationInfo {
+        &self.info
+    }
+
+    /// Joins the group.
+    ///
+    /// # Errors
+    /// As [`Client::accept`].
+    pub async fn accept(&self) -> Result<Group, Error> {
+        self.client.accept(&self.info.group).await
+    }
+
+    /// Declines.
+    ///
+    /// # Errors
+    /// As [`Client::decline`].
+    pub async fn decline(&self) -> Result<(), Error> {
+        self.client.decline(&self.info.group).await
+    }
+}

@@ -1,0 +1,208 @@
+//! A group as an application sees it.
+
+use std::time::{Duration, Instant};
+
+use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+use conclave_engine::{Command, DocFn, DocumentInfo, GroupInfo, MemberInfo, Reply};
+use conclave_proto::record::CloseReason;
+use conclave_proto::{DocumentId, GroupId, Role, UserId};
+
+use crate::actor::Rotation;
+use crate::client::{Client, answer};
+use crate::document::{Adapter, Document, Kind};
+use crate::error::Error;
+
+/// A handle to a group of this device.
+#[derive(Debug, Clone)]
+pub struct Group {
+    client: Client,
+    id: GroupId,
+}
+
+/// What [`Group::remove`] reports when it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removal {
+    /// Epoch that the removal began.
+    pub epoch: u64,
+    /// Documents that were re-keyed: all open ones.
+    pub documents: usize,
+    /// Time from the call to the end.
+    pub elapsed: Duration,
+}
+
+impl Group {
+    pub(crate) fn new(client: Client, id: GroupId) -> Self {
+        Self { client, id }
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// State of the group: name, epoch, members, comparison code.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`].
+    pub async fn info(&self) -> Result<GroupInfo, Error> {
+        let groups = self.client.groups().await?;
+        groups.into_iter().find(|info| info.group == self.id).ok_or(Error::NoGroup(self.id))
+    }
+
+    /// The group's name, once it has arrived.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`].
+    pub async fn name(&self) -> Result<Option<String>, Error> {
+        Ok(self.info().await?.name)
+    }
+
+    /// Users in the group.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is no member.
+    pub async fn members(&self) -> Result<Vec<MemberInfo>, Error> {
+        answer!(self.client.command(Command::Members { group: self.id }).await, Reply::Members(members) => members)
+    }
+
+    /// Adds all devices of a known contact with the group's default role. Resolves when the addition is in the group log; while offline that
+    /// waits.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the user is not a known contact, a member already, or has no device that can be added; the role does not allow it.
+    pub async fn invite(&self, user: &UserId) -> Result<(), Error> {
+        self.invite_as(user, None).await
+    }
+
+    /// Adds all devices of a known contact, with a role of their own.
+    ///
+    /// # Errors
+    /// As [`Group::invite`].
+    pub async fn invite_as(&self, user: &UserId, role: Option<Role>) -> Result<(), Error> {
+        self.client.command_done(Command::Invite { group: self.id, user: *user, role }).await
+    }
+
+    /// Removes all devices of a user and waits until every document of the group is re-keyed. From the moment in which the removal is in the
+    /// group log, the service takes nothing that the removed devices could open. [`Event::Rotation`](crate::Event::Rotation) tells how far it
+    /// is. Dropping the call, or closing the client, stops neither the removal nor the re-keying.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: no such member, or the role does not allow it; [`Error::GroupLost`].
+    pub async fn remove(&self, user: &UserId) -> Result<Removal, Error> {
+        let began = Instant::now();
+        let mut rotations = self.client.shared().rotations.subscribe();
+        let state = |all: &std::collections::BTreeMap<GroupId, Rotation>| all.get(&self.id).copied().unwrap_or_default();
+        let losses = state(&rotations.borrow_and_update()).losses;
+        let epoch = match self.client.command(Command::Remove { group: self.id, user: *user }).await? {
+            Reply::Removed { epoch } => epoch,
+            // Oneself: leaving is all there is to it, and re-keying is the business of those who stay.
+            Reply::Done => {
+                return Ok(Removal { epoch: 0, documents: 0, elapsed: began.elapsed() });
+            }
+            _ => return Err(Error::UnexpectedAnswer),
+        };
+        loop {
+            let now = state(&rotations.borrow_and_update());
+            if now.complete && now.epoch >= epoch {
+                return Ok(Removal { epoch, documents: now.total, elapsed: began.elapsed() });
+            }
+            if now.losses > losses {
+                return Err(Error::GroupLost);
+            }
+            if *self.client.shared().stopped.borrow() || rotations.changed().await.is_err() {
+                return Err(self.client.shared().cause());
+            }
+        }
+    }
+
+    /// Changes a user's role.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: no such member, the last owner, or the role does not allow it.
+    pub async fn set_role(&self, user: &UserId, role: Role) -> Result<(), Error> {
+        self.client.command_done(Command::SetRole { group: self.id, user: *user, role }).await
+    }
+
+    /// Leaves with all devices of this user. Resolves when another member has committed it.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the last owner cannot leave.
+    pub async fn leave(&self) -> Result<(), Error> {
+        self.client.command_done(Command::Leave { group: self.id }).await
+    }
+
+    /// Documents of the group, closed ones included.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is no member.
+    pub async fn documents(&self) -> Result<Vec<DocumentInfo>, Error> {
+        let command = Command::Documents { group: self.id };
+        answer!(self.client.command(command).await, Reply::Documents(documents) => documents)
+    }
+
+    /// Creates an empty document of a CRDT kind. Works offline. The title is content: the service does not see it.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the role does not allow it, or the group takes no writes.
+    pub async fn create_document<K: Adapter>(&self, title: &str) -> Result<Document<K>, Error> {
+        let id = self.create_document_raw(K::CRDT, title, None).await?;
+        Ok(Document::new(self.clone(), id))
+    }
+
+    /// Creates a document with its first content, in one step.
+    ///
+    /// # Errors
+    /// As [`Group::create_document`], and what the first edit refuses.
+    pub async fn create_document_with<K: Adapter>(
+        &self,
+        title: &str,
+        first: impl FnOnce(&mut K) -> Result<(), CrdtError> + Send + 'static,
+    ) -> Result<Document<K>, Error> {
+        let first: DocFn = Box::new(move |crdt: &mut dyn Crdt| {
+            first(K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?)
+        });
+        let id = self.create_document_raw(K::CRDT, title, Some(crate::document::contained(first))).await?;
+        Ok(Document::new(self.clone(), id))
+    }
+
+    pub(crate) async fn create_document_raw(
+        &self,
+        kind: CrdtKind,
+        title: &str,
+        initial: Option<DocFn>,
+    ) -> Result<DocumentId, Error> {
+        let command = Command::CreateDocument { group: self.id, kind, title: title.to_owned(), initial };
+        answer!(self.client.command(command).await, Reply::Document(id) => id)
+    }
+
+    /// A document of the group.
+    ///
+    /// # Errors
+    /// [`Error::NoDocument`], [`Error::WrongKind`].
+    pub async fn document<K: Kind>(&self, id: &DocumentId) -> Result<Document<K>, Error> {
+        let info = self.document_info(id).await?;
+        match K::WANTED {
+            Some(wanted) if info.kind != wanted.to_string() => Err(Error::WrongKind { wanted }),
+            _ => Ok(Document::new(self.clone(), *id)),
+        }
+    }
+
+    pub(crate) async fn document_info(&self, id: &DocumentId) -> Result<DocumentInfo, Error> {
+        let documents = self.documents().await?;
+        documents.into_iter().find(|info| info.document == *id).ok_or(Error::NoDocument(*id))
+    }
+
+    /// Closes a document for everybody: puts it away, or deletes it.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the role does not allow it.
+    pub async fn close_document(&self, id: &DocumentId, reason: CloseReason) -> Result<(), Error> {
+        self.client.command_done(Command::Close { group: self.id, document: *id, reason }).await
+    }
+}

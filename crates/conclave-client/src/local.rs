@@ -1,0 +1,55 @@
+//! The local socket: how other processes of the same user reach the device that one process has open.
+//!
+//! A Unix socket lies in the store's folder, which only its owner may enter; the socket's own mode is 0600, and each side checks by the
+//! operating system's word that the other runs as the same user. Whoever can connect can do all that an [`Operation`] can, as whoever can
+//! read the unlocked store could anyway. A connection carries one request: frames are a length (4 bytes, big-endian) and CBOR.
+
+mod client;
+mod codec;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, RemoteError};
+use crate::events::Event;
+use crate::operation::{Operation, Outcome};
+
+pub use client::{LocalClient, LocalEvents};
+pub use server::LocalServer;
+
+/// Name of the socket in the store's folder.
+pub const SOCKET_NAME: &str = "local.sock";
+/// Version of what is spoken on the socket. Both processes are usually one program; where they are not, they notice.
+const VERSION: u16 = 1;
+/// Largest frame on the socket, in bytes.
+pub const LOCAL_FRAME_BYTES: usize = 64 * 1024 * 1024;
+
+/// First frame on a connection. The version comes first and alone decides whether the rest is read.
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    version: u16,
+    listen: bool,
+}
+
+/// What the device's process says.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    /// The operation's outcome; the last frame.
+    Outcome(Outcome),
+    /// The operation, or the request, failed; the last frame.
+    Failed(RemoteError),
+    /// Events from now on follow.
+    Listening,
+    /// An event.
+    Event(Event),
+}
+
+fn socket_path(folder: &Path) -> PathBuf {
+    folder.join(SOCKET_NAME)
+}
+
+fn local(what: &str, error: &std::io::Error) -> Error {
+    Error::Local { why: format!("{what}: {error}") }
+}

@@ -1,0 +1,305 @@
+//! Operations: what can be asked of a device as plain data, in this process or through the local socket of another.
+
+use std::time::Duration;
+
+use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+use conclave_engine::{
+    DeviceInfo, DocFn, DocumentInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Status, WhoAmI,
+};
+use conclave_proto::record::CloseReason;
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::client::Client;
+use crate::document::{Any, Document, contained};
+use crate::error::Error;
+use crate::group::Group;
+use crate::merge::{merge_json, merge_text};
+
+/// How a document is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// As one text.
+    Text,
+    /// As JSON.
+    Json,
+}
+
+/// Something to do. [`run`] does it. `Debug` prints only the kind: texts, titles and names are content.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each field is that of the method that the variant names")]
+pub enum Operation {
+    /// [`Client::whoami`]. Outcome: `WhoAmI`.
+    WhoAmI,
+    /// [`Client::status`]. Outcome: `Status`.
+    Status,
+    /// [`Client::online`]. Outcome: `Done`.
+    WaitOnline { limit_ms: Option<u64> },
+    /// [`Client::verify`]. Outcome: `Contact`.
+    Verify { contact: String, verified: bool },
+    /// [`Client::contacts`]. Outcome: `Contacts`.
+    Contacts,
+    /// [`Client::safety_number`]. Outcome: `Text`.
+    SafetyNumber { user: UserId },
+    /// [`Client::device_request`]. Outcome: `Text`.
+    DeviceRequest,
+    /// [`Client::approve_device`]. Outcome: `Text`.
+    ApproveDevice { request: String },
+    /// [`Client::finish_device`]. Outcome: `Done`.
+    FinishDevice { approval: String },
+    /// [`Client::devices`]. Outcome: `Devices`.
+    Devices,
+    /// [`Client::create_group`]. Outcome: `Group`.
+    CreateGroup { name: String, policy: Box<GroupPolicy> },
+    /// [`Client::groups`]. Outcome: `Groups`.
+    Groups,
+    /// [`Group::members`]. Outcome: `Members`.
+    Members { group: GroupId },
+    /// [`Group::invite_as`]. Outcome: `Done`.
+    Invite { group: GroupId, user: UserId, role: Option<Role> },
+    /// [`Client::invitations`]. Outcome: `Invitations`.
+    Invitations,
+    /// [`Client::accept`]. Outcome: `Done`.
+    Accept { group: GroupId },
+    /// [`Client::decline`]. Outcome: `Done`.
+    Decline { group: GroupId },
+    /// [`Group::remove`]. Outcome: `Removed`.
+    Remove { group: GroupId, user: UserId },
+    /// [`Group::set_role`]. Outcome: `Done`.
+    SetRole { group: GroupId, user: UserId, role: Role },
+    /// [`Group::leave`]. Outcome: `Done`.
+    Leave { group: GroupId },
+    /// [`Group::documents`]. Outcome: `Documents`.
+    Documents { group: GroupId },
+    /// Creates a document, with a first text if there is one. Outcome: `Document`.
+    CreateDocument { group: GroupId, kind: CrdtKind, title: String, text: Option<String> },
+    /// [`Document::rename`]. Outcome: `Done`.
+    Rename { group: GroupId, document: DocumentId, title: String },
+    /// [`Group::close_document`]. Outcome: `Done`.
+    CloseDocument { group: GroupId, document: DocumentId, reason: CloseReason },
+    /// The document as it is here now. Outcome: `Text` or `Json`.
+    Show { group: GroupId, document: DocumentId, view: View },
+    /// At `position`, deletes `delete` characters, then inserts. Outcome: `Done`.
+    Splice { group: GroupId, document: DocumentId, position: usize, delete: usize, insert: String },
+    /// Does to the text what turned `base` into `text`, in one step; changes made since `base` was read survive. Without a base the text
+    /// becomes `text`. Outcome: `Done`.
+    EditText { group: GroupId, document: DocumentId, base: Option<String>, text: String },
+    /// The same for the JSON view. Outcome: `Done`.
+    EditJson { group: GroupId, document: DocumentId, base: Option<serde_json::Value>, value: serde_json::Value },
+    /// [`Document::synced`]. Outcome: `Done`.
+    Synced { group: GroupId, document: DocumentId, limit_ms: Option<u64> },
+    /// [`Client::close`]. Outcome: `Done`.
+    Shutdown,
+}
+
+/// What came of an [`Operation`]. `Debug` prints only the kind.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Done; nothing to say.
+    Done,
+    /// A text: of a document, or for people or another device.
+    Text(String),
+    /// A document as JSON.
+    Json(serde_json::Value),
+    /// This device.
+    WhoAmI(WhoAmI),
+    /// State of this device.
+    Status(Status),
+    /// A contact.
+    Contact(PinInfo),
+    /// Contacts.
+    Contacts(Vec<PinInfo>),
+    /// Devices of this user.
+    Devices(Vec<DeviceInfo>),
+    /// A new group.
+    Group(GroupId),
+    /// Groups.
+    Groups(Vec<GroupInfo>),
+    /// Members.
+    Members(Vec<MemberInfo>),
+    /// Invitations.
+    Invitations(Vec<InvitationInfo>),
+    /// Documents.
+    Documents(Vec<DocumentInfo>),
+    /// A new document.
+    Document(DocumentId),
+    /// A removal, re-keying included.
+    Removed {
+        /// Epoch that it began.
+        epoch: u64,
+        /// Documents re-keyed.
+        documents: usize,
+        /// Time that it took, in milliseconds.
+        elapsed_ms: u64,
+    },
+}
+
+/// The name of a variant as it is serialised.
+fn kind_of(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(serde_json::Value::Object(fields)) => fields.into_iter().next().map(|(name, _)| name).unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Operation({})", kind_of(self))
+    }
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outcome({})", kind_of(self))
+    }
+}
+
+/// Performs an operation.
+///
+/// # Errors
+/// Those of the method that the operation names; [`Error::TimedOut`] where a limit was given.
+pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error> {
+    match operation {
+        Operation::WhoAmI => client.whoami().await.map(Outcome::WhoAmI),
+        Operation::Status => client.status().await.map(Outcome::Status),
+        Operation::WaitOnline { limit_ms } => within(limit_ms, client.online()).await,
+        Operation::Verify { contact, verified } => client.verify(&contact, verified).await.map(Outcome::Contact),
+        Operation::Contacts => client.contacts().await.map(Outcome::Contacts),
+        Operation::SafetyNumber { user } => client.safety_number(&user).await.map(Outcome::Text),
+        Operation::DeviceRequest => client.device_request().await.map(Outcome::Text),
+        Operation::ApproveDevice { request } => client.approve_device(&request).await.map(Outcome::Text),
+        Operation::FinishDevice { approval } => done(client.finish_device(&approval).await),
+        Operation::Devices => client.devices().await.map(Outcome::Devices),
+        Operation::CreateGroup { name, policy } => {
+            client.create_group(&name, *policy).await.map(|group| Outcome::Group(group.id()))
+        }
+        Operation::Groups => client.groups().await.map(Outcome::Groups),
+        Operation::Invitations => {
+            let list = client.invitations().await?;
+            Ok(Outcome::Invitations(list.iter().map(|invitation| invitation.info().clone()).collect()))
+        }
+        Operation::Accept { group } => client.accept(&group).await.map(|_| Outcome::Done),
+        Operation::Decline { group } => done(client.decline(&group).await),
+        Operation::Shutdown => done(client.close().await),
+        other => run_in_group(client, other).await,
+    }
+}
+
+async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, Error> {
+    let of = |group: GroupId| Group::new(client.clone(), group);
+    match operation {
+        Operation::Members { group } => of(group).members().await.map(Outcome::Members),
+        Operation::Invite { group, user, role } => done(of(group).invite_as(&user, role).await),
+        Operation::Remove { group, user } => {
+            let removal = of(group).remove(&user).await?;
+            let elapsed_ms = u64::try_from(removal.elapsed.as_millis()).unwrap_or(u64::MAX);
+            Ok(Outcome::Removed { epoch: removal.epoch, documents: removal.documents, elapsed_ms })
+        }
+        Operation::SetRole { group, user, role } => done(of(group).set_role(&user, role).await),
+        Operation::Leave { group } => done(of(group).leave().await),
+        Operation::Documents { group } => of(group).documents().await.map(Outcome::Documents),
+        Operation::CreateDocument { group, kind, title, text } => {
+            let initial = text.map(|text| -> DocFn {
+                contained(Box::new(move |crdt: &mut dyn Crdt| edit_text(crdt, None, &text)))
+            });
+            of(group).create_document_raw(kind, &title, initial).await.map(Outcome::Document)
+        }
+        Operation::CloseDocument { group, document, reason } => {
+            done(of(group).close_document(&document, reason).await)
+        }
+        other => run_in_document(client, other).await,
+    }
+}
+
+async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcome, Error> {
+    let of = |group: GroupId, id: DocumentId| Document::<Any>::new(Group::new(client.clone(), group), id);
+    match operation {
+        Operation::Rename { group, document, title } => done(of(group, document).rename(&title).await),
+        Operation::Show { group, document, view: View::Text } => {
+            let text = of(group, document).read(|crdt| crdt.text().map(|view| view.text()).transpose()).await?;
+            text.map(Outcome::Text).ok_or(Error::NoView { view: "text" })
+        }
+        Operation::Show { group, document, view: View::Json } => {
+            let value = of(group, document).read(|crdt| crdt.json().map(|view| view.to_json()).transpose()).await?;
+            value.map(Outcome::Json).ok_or(Error::NoView { view: "json" })
+        }
+        Operation::Splice { group, document, position, delete, insert } => {
+            let edit = move |crdt: &mut dyn Crdt| {
+                crdt.text().ok_or(CrdtError::InvalidArgument)?.splice(position, delete, &insert)
+            };
+            done(of(group, document).edit(edit).await)
+        }
+        Operation::EditText { group, document, base, text } => {
+            done(of(group, document).edit(move |crdt| edit_text(crdt, base.as_deref(), &text)).await)
+        }
+        Operation::EditJson { group, document, base, value } => {
+            done(of(group, document).edit(move |crdt| edit_json(crdt, base.as_ref(), &value)).await)
+        }
+        Operation::Synced { group, document, limit_ms } => within(limit_ms, of(group, document).synced()).await,
+        _ => Err(Error::UnexpectedAnswer),
+    }
+}
+
+fn edit_text(crdt: &mut dyn Crdt, base: Option<&str>, text: &str) -> Result<(), CrdtError> {
+    let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+    match base {
+        Some(base) => {
+            let merged = merge_text(base, text, &view.text()?);
+            view.replace_all(&merged)
+        }
+        None => view.replace_all(text),
+    }
+}
+
+fn edit_json(
+    crdt: &mut dyn Crdt,
+    base: Option<&serde_json::Value>,
+    value: &serde_json::Value,
+) -> Result<(), CrdtError> {
+    let view = crdt.json().ok_or(CrdtError::InvalidArgument)?;
+    match base {
+        Some(base) => {
+            let merged = merge_json(base, value, &view.to_json()?);
+            view.merge_json(&merged)
+        }
+        None => view.merge_json(value),
+    }
+}
+
+fn done(result: Result<(), Error>) -> Result<Outcome, Error> {
+    result.map(|()| Outcome::Done)
+}
+
+async fn within(limit_ms: Option<u64>, wait: impl Future<Output = Result<(), Error>>) -> Result<Outcome, Error> {
+    match limit_ms {
+        None => done(wait.await),
+        Some(limit) => match tokio::time::timeout(Duration::from_millis(limit), wait).await {
+            Ok(result) => done(result),
+            Err(_) => Err(Error::TimedOut),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_prints_no_content() {
+        let operation = Operation::EditText {
+            group: GroupId::ZERO,
+            document: DocumentId::ZERO,
+            base: None,
+            text: "secret plan".into(),
+        };
+        assert_eq!(format!("{operation:?}"), "Operation(edit_text)");
+        assert_eq!(format!("{:?}", Operation::Groups), "Operation(groups)");
+        assert_eq!(format!("{:?}", Outcome::Text("secret plan".into())), "Outcome(text)");
+    }
+}

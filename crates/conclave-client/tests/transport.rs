@@ -1,0 +1,308 @@
+//! The transport against small WebSocket services that behave well and badly.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use conclave_client::transport::{Backoff, Endpoint, Sender, Timing, Transport, Wire};
+use conclave_proto::chunk::{Assembler, split};
+use conclave_proto::codec::{Bytes, decode, encode};
+use conclave_proto::frame::{Answer, ClientFrame, ServiceFrame};
+use conclave_proto::{Refusal, UnixMs, limits};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
+
+type Peer = WebSocketStream<TcpStream>;
+
+/// No test may depend on a machine's speed: this only ends one that hangs.
+const HANG: Duration = Duration::from_secs(60);
+
+fn quick() -> Timing {
+    Timing { backoff: Backoff { least_ms: 1, most_ms: 20 }, ..Timing::default() }
+}
+
+async fn listener() -> (TcpListener, Endpoint) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::parse(&format!("ws://{}", listener.local_addr().unwrap())).unwrap();
+    (listener, endpoint)
+}
+
+async fn accept(listener: &TcpListener) -> Peer {
+    let (stream, _) = tokio::time::timeout(HANG, listener.accept()).await.unwrap().unwrap();
+    #[allow(clippy::result_large_err)]
+    let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+        assert_eq!(request.uri().path(), "/v1");
+        Ok(response)
+    };
+    accept_hdr_async(stream, check).await.unwrap()
+}
+
+async fn next(transport: &mut Transport) -> Wire {
+    tokio::time::timeout(HANG, transport.next()).await.unwrap().unwrap()
+}
+
+async fn up(transport: &mut Transport) -> Sender {
+    match next(transport).await {
+        Wire::Up(sender) => sender,
+        other => panic!("not up: {other:?}"),
+    }
+}
+
+async fn down(transport: &mut Transport) -> String {
+    match next(transport).await {
+        Wire::Down { why } => why,
+        other => panic!("not down: {other:?}"),
+    }
+}
+
+async fn frame(transport: &mut Transport) -> ServiceFrame {
+    match next(transport).await {
+        Wire::Frame(received) => *received.into_frame(),
+        other => panic!("no frame: {other:?}"),
+    }
+}
+
+async fn tell(peer: &mut Peer, frame: &ServiceFrame) {
+    for message in split(encode(frame)) {
+        peer.send(Message::binary(message)).await.unwrap();
+    }
+}
+
+async fn heard(peer: &mut Peer, assembler: &mut Assembler) -> ClientFrame {
+    loop {
+        let message = tokio::time::timeout(HANG, peer.next()).await.unwrap().unwrap().unwrap();
+        assert!(message.len() <= limits::WIRE_MESSAGE_BYTES);
+        if let Message::Binary(bytes) = message
+            && let Some(frame) = assembler.take(bytes.to_vec()).unwrap()
+        {
+            return decode("frame", &frame, limits::FRAME_BYTES).unwrap();
+        }
+    }
+}
+
+fn ready() -> ServiceFrame {
+    ServiceFrame::Ready { now: UnixMs(1), key_packages: 0, last_resort: 0 }
+}
+
+fn hello(size: usize) -> ClientFrame {
+    ClientFrame::Hello { versions: vec![1], credential: Bytes::from(vec![9; size]) }
+}
+
+#[tokio::test]
+async fn frames_of_every_size_pass_in_order_both_ways() {
+    let (listener, endpoint) = listener().await;
+    let mut transport = Transport::start(endpoint, quick());
+    let mut peer = accept(&listener).await;
+    let sender = up(&mut transport).await;
+    let mut assembler = Assembler::new(limits::FRAME_BYTES);
+    let sizes = [0, 1, limits::WIRE_MESSAGE_BYTES, 3 * limits::WIRE_MESSAGE_BYTES + 5];
+    for size in sizes {
+        sender.room().await.unwrap().send(encode(&hello(size)));
+    }
+    for size in sizes {
+        assert_eq!(heard(&mut peer, &mut assembler).await, hello(size));
+    }
+    for size in sizes {
+        let told = ServiceFrame::Response {
+            id: conclave_proto::codec::Varint(size as u64),
+            answer: Answer::DeviceList { list: Bytes::from(vec![7; size]) },
+        };
+        tell(&mut peer, &told).await;
+        assert_eq!(frame(&mut transport).await, told);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_told_and_made_again() {
+    let (listener, endpoint) = listener().await;
+    let mut transport = Transport::start(endpoint, quick());
+    let mut first: Option<Sender> = None;
+    for round in 0..4u32 {
+        let mut peer = accept(&listener).await;
+        let sender = up(&mut transport).await;
+        tell(&mut peer, &ready()).await;
+        assert_eq!(frame(&mut transport).await, ready());
+        match round % 2 {
+            0 => drop(peer),
+            _ => peer.close(None).await.unwrap(),
+        }
+        down(&mut transport).await;
+        first.get_or_insert(sender);
+    }
+    // What was meant for an old connection goes nowhere.
+    assert!(first.unwrap().room().await.is_err());
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_yet_is_found_later() {
+    let (listener, endpoint) = listener().await;
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut transport = Transport::start(endpoint, quick());
+    assert!(transport.try_next().is_none());
+    let listener = TcpListener::bind(address).await.unwrap();
+    let _peer = accept(&listener).await;
+    up(&mut transport).await;
+}
+
+#[tokio::test]
+async fn garbage_ends_the_connection_and_nothing_else() {
+    let (listener, endpoint) = listener().await;
+    let mut transport = Transport::start(endpoint, quick());
+    let interrupted = vec![Message::binary(vec![0xfe, 1]), Message::binary(encode(&ready()))];
+    let endless = std::iter::repeat_n(Message::binary(vec![0xfe; limits::WIRE_MESSAGE_BYTES]), limits::FRAME_BYTES / limits::WIRE_MESSAGE_BYTES + 2);
+    let cases: Vec<(&str, Vec<Message>)> = vec![
+        ("no frame", vec![Message::binary(vec![0x77; 40])]),
+        ("trailing bytes", vec![Message::binary([encode(&ServiceFrame::Pong), vec![0]].concat())]),
+        ("empty message", vec![Message::binary(vec![])]),
+        ("text", vec![Message::text("hello")]),
+        ("message too large", vec![Message::binary(vec![1; limits::WIRE_MESSAGE_BYTES + 1])]),
+        ("interrupted frame", interrupted),
+        ("endless frame", endless.collect()),
+    ];
+    for (name, messages) in cases {
+        let mut peer = accept(&listener).await;
+        let _sender = up(&mut transport).await;
+        for message in messages {
+            // The other side may hang up before the last one.
+            if peer.send(message).await.is_err() {
+                break;
+            }
+        }
+        let why = down(&mut transport).await;
+        assert!(!why.is_empty() && !why.contains("hello"), "{name}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn pings_begin_with_the_login_and_pongs_stay_below() {
+    let (listener, endpoint) = listener().await;
+    let timing = Timing { ping: Duration::from_millis(5), ..quick() };
+    let mut transport = Transport::start(endpoint, timing);
+    let mut peer = accept(&listener).await;
+    let sender = up(&mut transport).await;
+    let mut assembler = Assembler::new(limits::FRAME_BYTES);
+    // Whatever the timing, the login comes before any ping.
+    sender.room().await.unwrap().send(encode(&hello(3)));
+    assert_eq!(heard(&mut peer, &mut assembler).await, hello(3));
+    tell(&mut peer, &ready()).await;
+    for _ in 0..3 {
+        assert_eq!(heard(&mut peer, &mut assembler).await, ClientFrame::Ping);
+        tell(&mut peer, &ServiceFrame::Pong).await;
+    }
+    let low = ServiceFrame::KeyPackagesLow { left: 3 };
+    tell(&mut peer, &low).await;
+    assert_eq!(frame(&mut transport).await, ready());
+    assert_eq!(frame(&mut transport).await, low);
+}
+
+#[tokio::test]
+async fn a_silent_service_is_given_up() {
+    let (listener, endpoint) = listener().await;
+    let timing = Timing { idle: Duration::from_millis(30), ..quick() };
+    let mut transport = Transport::start(endpoint, timing);
+    let _silent = accept(&listener).await;
+    let _sender = up(&mut transport).await;
+    assert_eq!(down(&mut transport).await, "the service fell silent");
+    let _again = accept(&listener).await;
+    let _sender = up(&mut transport).await;
+}
+
+/// A service that never shakes hands does not hold the client for ever.
+#[tokio::test]
+async fn a_handshake_that_never_ends_is_given_up() {
+    let (listener, endpoint) = listener().await;
+    let timing = Timing { connect_timeout: Duration::from_millis(30), ..quick() };
+    let mut transport = Transport::start(endpoint, timing);
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(tokio::time::timeout(HANG, listener.accept()).await.unwrap().unwrap());
+    }
+    assert!(transport.try_next().is_none());
+}
+
+/// The pause that a goodbye asks for outlasts everything that the backoff could give; only a nudge ends it.
+#[tokio::test]
+async fn a_goodbye_is_honoured() {
+    let (listener, endpoint) = listener().await;
+    let mut transport = Transport::start(endpoint, quick());
+    let mut peer = accept(&listener).await;
+    let _sender = up(&mut transport).await;
+    let goodbye = ServiceFrame::Goodbye { why: Refusal::ShuttingDown, retry_after_ms: 300_000 };
+    tell(&mut peer, &goodbye).await;
+    assert_eq!(frame(&mut transport).await, goodbye);
+    drop(peer);
+    down(&mut transport).await;
+    // Longer than a hundred of the backoff's pauses.
+    assert!(tokio::time::timeout(Duration::from_millis(200), listener.accept()).await.is_err());
+    transport.connect_now();
+    let _peer = accept(&listener).await;
+    up(&mut transport).await;
+}
+
+#[tokio::test]
+async fn hanging_up_here_is_told_like_any_other_loss() {
+    let (listener, endpoint) = listener().await;
+    let mut transport = Transport::start(endpoint, quick());
+    let _peer = accept(&listener).await;
+    up(&mut transport).await.hang_up();
+    down(&mut transport).await;
+    let mut peer = accept(&listener).await;
+    // Dropping the sender writes what is queued, then closes.
+    let sender = up(&mut transport).await;
+    sender.room().await.unwrap().send(encode(&hello(8)));
+    drop(sender);
+    let mut assembler = Assembler::new(limits::FRAME_BYTES);
+    assert_eq!(heard(&mut peer, &mut assembler).await, hello(8));
+    assert!(matches!(peer.next().await, Some(Ok(Message::Close(_)))));
+    down(&mut transport).await;
+}
+
+/// When nobody takes frames, the transport stops reading instead of collecting them.
+#[tokio::test]
+async fn what_nobody_takes_is_left_with_the_service() {
+    let (listener, endpoint) = listener().await;
+    let mut transport = Transport::start(endpoint, quick());
+    let mut peer = accept(&listener).await;
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = std::sync::Arc::clone(&sent);
+    let told = ServiceFrame::Response {
+        id: conclave_proto::codec::Varint(1),
+        answer: Answer::DeviceList { list: Bytes::from(vec![7; 200_000]) },
+    };
+    let expected = told.clone();
+    let flood = tokio::spawn(async move {
+        for _ in 0..5_000 {
+            if peer.send(Message::binary(encode(&told))).await.is_err() {
+                return;
+            }
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    let _sender = up(&mut transport).await;
+    // 5,000 frames are a gigabyte; the queue and the socket hold a few dozen megabytes. Wait until the sender is stuck.
+    let mut before = usize::MAX;
+    while before != sent.load(std::sync::atomic::Ordering::SeqCst) {
+        before = sent.load(std::sync::atomic::Ordering::SeqCst);
+        tokio::time::timeout(Duration::from_millis(300), std::future::pending::<()>()).await.unwrap_err();
+    }
+    assert!(before < 1_000, "{before} frames were taken in");
+    for _ in 0..100 {
+        assert_eq!(frame(&mut transport).await, expected);
+    }
+    flood.abort();
+}
+
+#[tokio::test]
+async fn dropping_the_transport_closes_the_connection() {
+    let (listener, endpoint) = listener().await;
+    let mut transport = Transport::start(endpoint, quick());
+    let mut peer = accept(&listener).await;
+    let _sender = up(&mut transport).await;
+    drop(transport);
+    let ended = tokio::time::timeout(HANG, peer.next()).await.unwrap();
+    assert!(matches!(ended, None | Some(Err(_)) | Some(Ok(Message::Close(_)))));
+}

@@ -1,0 +1,323 @@
+//! The document: its parts, and what can be read off it.
+
+use conclave_crdt::{Crdt, CrdtKind, ReplicaId};
+use conclave_proto::frame::DeliveredRecord;
+use conclave_proto::record::Record;
+use conclave_proto::{Author, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, limits};
+use conclave_mls::GroupState;
+use rand_core::CryptoRngCore;
+
+use crate::content::{Content, Fresh, Plain};
+use crate::context::{DeliverOutcome, DocContext, EditFn, RootsNeeded};
+use crate::error::{DocError, Fault, Finding, Suspect};
+use crate::incoming::Incoming;
+use crate::log::LogView;
+use crate::outbox::Outbox;
+use crate::payload::Judgement;
+use crate::seal::padded_len;
+use crate::state::LogState;
+use crate::store::RowTracker;
+
+/// What this device knows of snapshots beside the log.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Checks {
+    /// The active snapshot as received, until it is checked.
+    pub sealed: Option<Record>,
+    /// What this device found of which snapshot, and whether it has queued a verdict.
+    pub done: Option<(Hash, Judgement, bool)>,
+    /// The snapshot on which this device's own state rests, while nobody else has found that right: such a state proves nothing.
+    pub rests_on: Option<Hash>,
+}
+
+/// One document of a group, as one device sees it: the log, the CRDT, and what this device has yet to get into the log.
+///
+/// Pure: what a call changes in the store is collected by [`Document::take_changes`].
+pub struct Document {
+    pub(crate) group: GroupId,
+    pub(crate) id: DocumentId,
+    pub(crate) log: LogView,
+    pub(crate) state: LogState,
+    pub(crate) content: Content,
+    pub(crate) incoming: Incoming,
+    pub(crate) outbox: Outbox,
+    pub(crate) checks: Checks,
+    /// Own snapshot on its way.
+    pub(crate) snapshot: Option<Record>,
+    pub(crate) rows: RowTracker,
+    pub(crate) fresh: Fresh,
+    /// Last finding about a record that holds up the log, so that it is told once.
+    pub(crate) reported: Option<(u64, Fault)>,
+    /// The service has shown a log shorter than this one: nothing is sent.
+    pub(crate) rolled_back: bool,
+}
+
+impl std::fmt::Debug for Document {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Document({:?}, {} records, {} unsent)", self.id, self.size(), self.outbox.len())
+    }
+}
+
+impl Document {
+    /// The document's id.
+    #[must_use]
+    pub fn id(&self) -> DocumentId {
+        self.id
+    }
+
+    /// Its group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Its CRDT kind.
+    #[must_use]
+    pub fn kind(&self) -> CrdtKind {
+        self.content.kind
+    }
+
+    /// The instance under which this device writes now.
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        self.outbox.author.instance
+    }
+
+    /// Head of the log, as far as it was judged.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.log.head()
+    }
+
+    /// Number of records judged.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.log.size()
+    }
+
+    /// Whether the document's first snapshot is in the log.
+    #[must_use]
+    pub fn is_created(&self) -> bool {
+        self.size() > 0
+    }
+
+    /// Highest epoch of any record so far.
+    #[must_use]
+    pub fn epoch_high(&self) -> u64 {
+        self.state.tables.epoch_high
+    }
+
+    /// Whether own edits or verdicts have no place in the log yet.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// How many own records have no place in the log yet.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// How many own records are on their way.
+    #[must_use]
+    pub fn in_flight_count(&self) -> usize {
+        self.outbox.in_flight()
+    }
+
+    /// Epoch of the active snapshot.
+    #[must_use]
+    pub fn snapshot_epoch(&self) -> u64 {
+        self.state.active.epoch
+    }
+
+    /// Id and position of the active snapshot.
+    #[must_use]
+    pub fn active_snapshot(&self) -> (Hash, u64) {
+        (self.state.active.id, self.state.active.seq)
+    }
+
+    /// Whether a member says that a snapshot differs from the log, and no admin has replaced it.
+    #[must_use]
+    pub fn is_disputed(&self) -> bool {
+        self.state.disputed.is_some()
+    }
+
+    /// On whose word the oldest content is known: the author of the snapshot from which this device opened the document, while no
+    /// other user's device has found it right.
+    #[must_use]
+    pub fn on_word_of(&self) -> Option<Author> {
+        self.state.matched.is_none().then_some(self.state.active.author)
+    }
+
+    /// Epochs whose roots this document needs; the engine erases a root when no document needs it.
+    #[must_use]
+    pub fn roots_needed(&self) -> RootsNeeded {
+        let mut needed = self.state.roots_needed(self.size());
+        // Records since the checkpoint are stored sealed.
+        needed.epochs.extend(self.content.tail_epochs());
+        needed
+    }
+
+    /// The document's CRDT, for reading.
+    pub fn crdt(&mut self) -> &mut dyn Crdt {
+        self.content.crdt.as_mut()
+    }
+
+    /// The device that owns a replica id, by the log.
+    #[must_use]
+    pub fn owner_of(&self, replica: &ReplicaId) -> Option<conclave_proto::DeviceId> {
+        self.state.tables.owners.get(replica).map(|owner| owner.device)
+    }
+
+    /// Edits the document. The edit is visible at once, and durable once [`Document::take_changes`] is written. All or nothing: after an
+    /// error the document is as before. Gives whether there is something to send.
+    ///
+    /// # Errors
+    /// [`DocError::Crdt`] when `edit` or the engine refuses, [`DocError::TooLarge`] when an update does not fit into a record.
+    pub fn edit(&mut self, _rng: &mut dyn CryptoRngCore, edit: EditFn<'_>) -> Result<bool, DocError> {
+        self.collect_edits()?;
+        let edited = edit(self.content.crdt.as_mut());
+        let mut updates = Vec::new();
+        let taken = self.content.crdt.take_pending(&mut updates);
+        let outcome = match (edited, taken) {
+            (Ok(()), Ok(())) => self.queue_updates(updates),
+            (Err(error), Ok(())) if updates.is_empty() => return Err(error.into()),
+            (Err(error), _) | (Ok(()), Err(error)) => Err(error.into()),
+        };
+        if outcome.is_err() {
+            self.rebuild()?;
+        }
+        outcome
+    }
+
+    /// Queues what was written through [`Document::crdt`].
+    pub(crate) fn collect_edits(&mut self) -> Result<(), DocError> {
+        let mut updates = Vec::new();
+        match self.content.crdt.take_pending(&mut updates) {
+            Ok(()) => self.queue_updates(updates).map(|_| ()),
+            Err(_) => self.rebuild(),
+        }
+    }
+
+    /// Puts updates of this replica into the outbox, all or none.
+    pub(crate) fn queue_updates(&mut self, updates: Vec<Vec<u8>>) -> Result<bool, DocError> {
+        let mut items = Vec::with_capacity(updates.len());
+        for update in updates {
+            let update = Plain::from(update);
+            // The policy's padding can change before the update is sealed; the largest leaves room for any.
+            if padded_len(update.len(), 1) > limits::UPDATE_BYTES {
+                return Err(DocError::TooLarge { max: limits::UPDATE_BYTES });
+            }
+            let info = self.content.crdt.inspect(update.as_slice())?;
+            let mut replicas: Vec<ReplicaId> = info.ranges.into_iter().map(|range| range.replica).collect();
+            replicas.dedup();
+            items.push((update, replicas));
+        }
+        let any = !items.is_empty();
+        for (update, replicas) in items {
+            self.outbox.push(false, update, replicas);
+        }
+        Ok(any)
+    }
+
+    /// Builds the CRDT again from checkpoint, log and outbox.
+    pub(crate) fn rebuild(&mut self) -> Result<(), DocError> {
+        let own = self.outbox.updates();
+        let none = std::collections::BTreeSet::new();
+        self.content.crdt = self.content.rebuild(self.content.size(), &none, &own, &mut self.fresh)?;
+        Ok(())
+    }
+
+    /// Another author writes in this document: gets the next number on this connection.
+    pub fn new_author(&mut self, author: Author) {
+        self.incoming.new_author(author);
+    }
+
+    /// Takes records from a `Deliver` frame or a `Records` answer; applies what can be applied, in log order.
+    ///
+    /// # Errors
+    /// [`DocError::Crdt`] when the CRDT cannot be built again; drop the document and load it from its rows.
+    pub fn deliver(
+        &mut self,
+        ctx: &DocContext<'_>,
+        first_seq: u64,
+        records: Vec<DeliveredRecord>,
+    ) -> Result<DeliverOutcome, DocError> {
+        let mut outcome = DeliverOutcome::default();
+        for (at, record) in (0u64..).zip(records) {
+            let Some(seq) = first_seq.checked_add(at) else { break };
+            if let Some(bridge) = &mut self.incoming.bridge {
+                bridge.take(seq, &record);
+                if seq < bridge.info.covered.size {
+                    continue;
+                }
+            } else if seq < self.size() {
+                self.compare_again(seq, record, &mut outcome);
+                continue;
+            }
+            let form = self.incoming.resolve(seq, record);
+            self.incoming.insert(seq, form);
+        }
+        self.cross_bridge(&mut outcome)?;
+        self.advance(ctx, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// Goes on after something arrived that application waited for: a commit, a root.
+    ///
+    /// # Errors
+    /// As [`Document::deliver`].
+    pub fn retry(&mut self, ctx: &DocContext<'_>) -> Result<DeliverOutcome, DocError> {
+        let mut outcome = DeliverOutcome::default();
+        self.advance(ctx, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// A record for a position that was judged already: the same again, or the service shows two logs.
+    fn compare_again(&mut self, seq: u64, record: DeliveredRecord, outcome: &mut DeliverOutcome) {
+        let Some(known) = self.log.leaf_at(seq) else { return };
+        let leaf = match record {
+            DeliveredRecord::Leaf(leaf) => Some(leaf),
+            DeliveredRecord::Whole { record, .. } => {
+                let leaf = record.leaf();
+                if leaf == known && leaf == self.state.active.id {
+                    self.checks.sealed = Some(record);
+                }
+                Some(leaf)
+            }
+            // Without its place in the author's chain an elided record has no leaf; it was judged when it came first.
+            DeliveredRecord::Update(_) | DeliveredRecord::Verdict(_) => None,
+        };
+        if leaf.is_some_and(|leaf| leaf != known) {
+            outcome.findings.push(Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE });
+        }
+    }
+
+    /// Whether a snapshot is due by the policy's thresholds.
+    #[must_use]
+    pub fn snapshot_due(&self, policy: &GroupPolicy) -> bool {
+        let covered = self.state.active.covered.size;
+        let records = self.size().saturating_sub(covered);
+        let due = records >= u64::from(policy.snapshot_after_records)
+            || self.log.bytes_from(covered) >= u64::from(policy.snapshot_after_bytes);
+        due && self.can_snapshot()
+    }
+
+    /// Whether the document awaits a snapshot of the epoch that a removal began, or a later one, that covers all older records.
+    #[must_use]
+    pub fn rekey_due(&self, group: &GroupState) -> bool {
+        let since = group.rotating_since;
+        let covered = self.state.active.covered.size;
+        since > 0
+            && (self.state.active.epoch < since
+                || self.state.epochs_from(covered, self.size()).first().is_some_and(|epoch| *epoch < since))
+    }
+
+    /// Whether a snapshot can be made now: nothing waits, something is new, and no dispute stands (an admin's
+    /// [`Document::make_snapshot`] settles one).
+    #[must_use]
+    pub fn can_snapshot(&self) -> bool {
+        self.covers_more() && !self.is_disputed()
+    }
+
+}

@@ -1,0 +1,325 @@
+//! Beginning a document, opening one from a snapshot, and finding one's place again after a reconnect.
+
+use conclave_crdt::CrdtKind;
+use conclave_mls::verify_signature;
+use conclave_proto::frame::{BaseSnapshot, OpenedDocument};
+use conclave_proto::merkle::Frontier;
+use conclave_proto::policy::Role;
+use conclave_proto::record::{RECORD_LABEL, RECORD_VERSION, Record, RecordBody, SnapshotHeader};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
+use rand_core::CryptoRngCore;
+
+use crate::content::{Checkpoint, Content, Fresh, Plain};
+use crate::context::{Blocked, DeliverOutcome, DocContext, EditFn};
+use crate::document::{Checks, Document};
+use crate::error::{DocError, Fault, Finding, Suspect};
+use crate::incoming::{Bridge, Incoming};
+use crate::log::LogView;
+use crate::outbox::Outbox;
+use crate::payload::{ReplicaOwner, SnapshotPayload, Tables};
+use crate::seal::{DocKeys, open};
+use crate::state::{LogState, SnapshotInfo};
+use crate::store::RowTracker;
+
+impl Document {
+    /// A new document with its first snapshot, which covers the empty log. The caller sends it together with the group's
+    /// `DocumentCreated` entry, and calls [`Document::snapshot_accepted`] with position 0 once both are ordered; edits wait until then.
+    ///
+    /// # Errors
+    /// [`DocError::Role`], [`DocError::MissingRoot`], [`DocError::Crdt`], [`DocError::TooLarge`].
+    pub fn create(
+        ctx: &DocContext<'_>,
+        group: GroupId,
+        document: DocumentId,
+        kind: CrdtKind,
+        instance: InstanceId,
+        initial: Option<EditFn<'_>>,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(Self, Record), DocError> {
+        let mut fresh = Fresh::new(rng);
+        let author = Author { device: ctx.device, instance };
+        let row = ctx.own_row().ok_or(DocError::Role)?;
+        let mut crdt = conclave_crdt::create(kind, fresh.replica(kind))?;
+        if let Some(initial) = initial {
+            initial(crdt.as_mut())?;
+        }
+        let mut updates: Vec<Vec<u8>> = Vec::new();
+        crdt.take_pending(&mut updates)?;
+        let mut tables = Tables::default();
+        for update in &updates {
+            for range in crdt.inspect(update)?.ranges {
+                tables.owners.insert(range.replica, ReplicaOwner { device: ctx.device, next: range.end });
+            }
+        }
+        let active = SnapshotInfo {
+            seq: 0,
+            id: Hash::ZERO,
+            author,
+            user: row.user,
+            epoch: ctx.state.epoch,
+            parent: Hash::ZERO,
+            chain_proof: Hash::ZERO,
+            covered: Head::EMPTY,
+            replaces: false,
+        };
+        let state = LogState::new(tables, active);
+        let checkpoint = Checkpoint { size: 0, state: state.clone(), crdt: Plain::from(crdt.snapshot()?) };
+        let content = Content::new(kind, checkpoint, &mut fresh)?;
+        let mut this = Self::assemble(group, document, Frontier::new(), state, content, author, fresh);
+        let snapshot = this.make_snapshot(ctx, rng)?;
+        Ok((this, snapshot))
+    }
+
+    /// Opens a document from the snapshot in the service's answer. The records from the snapshot's covered head on follow as `Deliver` frames.
+    ///
+    /// # Errors
+    /// [`DocError::Protocol`] without a base, [`DocError::BadRecord`] when the snapshot is not valid, [`DocError::MissingRoot`],
+    /// [`DocError::FutureEpoch`], [`DocError::Crdt`].
+    pub fn open_remote(
+        ctx: &DocContext<'_>,
+        opened: &OpenedDocument,
+        group: GroupId,
+        document: DocumentId,
+        instance: InstanceId,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(Self, DeliverOutcome), DocError> {
+        let base = opened.base.as_ref().ok_or(DocError::Protocol)?;
+        let mut fresh = Fresh::new(rng);
+        let (info, payload, kind) = read_base(ctx, group, document, base)?;
+        let frontier = payload.frontier.clone();
+        let state = LogState::new(payload.tables.clone(), info);
+        let (_, checkpoint) = Self::first_checkpoint(payload, state.clone());
+        let content = Content::new(kind, checkpoint, &mut fresh)?;
+        let author = Author { device: ctx.device, instance };
+        let mut this = Self::assemble(group, document, frontier, state, content, author, fresh);
+        this.checks.rests_on = (!info.is_first()).then_some(info.id);
+        let outcome = this.opened(ctx, opened, rng)?;
+        Ok((this, outcome))
+    }
+
+    fn assemble(
+        group: GroupId,
+        id: DocumentId,
+        base: Frontier,
+        state: LogState,
+        content: Content,
+        author: Author,
+        fresh: Fresh,
+    ) -> Self {
+        Self {
+            group,
+            id,
+            log: LogView::new(base),
+            state,
+            content,
+            incoming: Incoming::default(),
+            outbox: Outbox::new(author),
+            checks: Checks::default(),
+            snapshot: None,
+            rows: RowTracker::new(),
+            fresh,
+            reported: None,
+            rolled_back: false,
+        }
+    }
+
+    /// The document is open on a connection: compares the service's view with the own one. To be called for every `Opened` answer, before
+    /// the `Deliver` frames that follow it.
+    ///
+    /// # Errors
+    /// As [`Document::open_remote`], where the answer brings a later snapshot to continue from.
+    pub fn opened(
+        &mut self,
+        ctx: &DocContext<'_>,
+        opened: &OpenedDocument,
+        _rng: &mut dyn CryptoRngCore,
+    ) -> Result<DeliverOutcome, DocError> {
+        let mut outcome = DeliverOutcome::default();
+        self.incoming.forget_own();
+        self.incoming.set_authors(opened.authors.clone());
+        self.incoming.target = Some(opened.head);
+        self.incoming.bridge = None;
+        self.rolled_back = opened.head.size < self.size();
+        if self.rolled_back {
+            let seq = opened.head.size;
+            let fault = if self.contradicts(&opened.head) { Fault::Fork } else { Fault::Rollback };
+            outcome.findings.push(Finding { seq, fault, suspect: Suspect::SERVICE });
+        }
+        self.check_target(&mut outcome);
+        if let Some(base) = &opened.base {
+            self.compare_base(ctx, base, &mut outcome)?;
+        }
+        self.outbox.connect(opened.own_next_clock);
+        let (next, last) = self.own_chain();
+        let held = next.saturating_add(self.outbox.len() as u64);
+        if opened.own_next_clock > held || (opened.own_next_clock == next && opened.own_last != last) {
+            // The service knows records of this instance that this store never wrote: a restored backup, or a copy of the store.
+            self.renew_instance(&mut outcome);
+        } else if opened.own_next_clock < next && !self.rolled_back {
+            let seq = self.size();
+            outcome.findings.push(Finding { seq, fault: Fault::Rollback, suspect: Suspect::SERVICE });
+            self.rolled_back = true;
+        }
+        self.cross_bridge(&mut outcome)?;
+        self.advance(ctx, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    fn contradicts(&self, head: &Head) -> bool {
+        self.log.head_at(head.size).is_some_and(|own| own != *head)
+    }
+
+    /// Compares with the head that the service announced, once the log gets there.
+    pub(crate) fn check_target(&mut self, outcome: &mut DeliverOutcome) {
+        let Some(target) = self.incoming.target.filter(|target| target.size <= self.size()) else { return };
+        self.incoming.target = None;
+        if self.contradicts(&target) {
+            let seq = target.size;
+            outcome.findings.push(Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE });
+        }
+    }
+
+    /// A base snapshot for a document that is open already: a check, or the way on where the service keeps the records between only by hash.
+    fn compare_base(
+        &mut self,
+        ctx: &DocContext<'_>,
+        base: &BaseSnapshot,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
+        let RecordBody::Snapshot(header) = base.record.header.body else { return Err(DocError::Protocol) };
+        if header.covered.size <= self.size() {
+            let known = self.log.leaf_at(base.seq);
+            if self.contradicts(&header.covered) || known.is_some_and(|leaf| leaf != base.record.leaf()) {
+                let fault = Fault::Fork;
+                outcome.findings.push(Finding { seq: base.seq, fault, suspect: Suspect::SERVICE });
+            }
+            return Ok(());
+        }
+        let (info, payload, kind) = read_base(ctx, self.group, self.id, base)?;
+        if kind != self.kind() {
+            return Err(DocError::BadRecord { fault: RecordFault::Malformed });
+        }
+        self.incoming.drop_below(header.covered.size);
+        self.incoming.bridge = Some(Bridge { frontier: self.log.frontier().clone(), info, payload });
+        Ok(())
+    }
+
+    /// Goes on from a later snapshot, once the leaves up to its covered head show that it extends the own log. Own edits stay.
+    pub(crate) fn cross_bridge(&mut self, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
+        let Some(bridge) = self.incoming.bridge.take_if(|bridge| bridge.missing().is_none()) else {
+            if let Some(bridge) = &self.incoming.bridge {
+                outcome.gap = bridge.missing();
+            }
+            return Ok(());
+        };
+        if bridge.frontier.head() != bridge.info.covered {
+            let seq = bridge.info.covered.size;
+            outcome.findings.push(Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE });
+            outcome.block(self.size(), Blocked::Unverified);
+            self.rolled_back = true;
+            return Ok(());
+        }
+        self.adopt_covered(&bridge.payload.tables, outcome);
+        let frontier = bridge.payload.frontier.clone();
+        let mut state = LogState::new(bridge.payload.tables.clone(), bridge.info);
+        state.disputed = self.state.disputed;
+        let (_, checkpoint) = Self::first_checkpoint(bridge.payload, state.clone());
+        let mut content = Content::new(self.kind(), checkpoint, &mut self.fresh)?;
+        std::mem::swap(&mut self.content, &mut content);
+        self.log = LogView::new(frontier);
+        self.state = state;
+        self.checks = Checks { rests_on: Some(bridge.info.id), ..Checks::default() };
+        self.rows.checkpoint_dirty = true;
+        self.rows.meta_dirty = true;
+        if self.rebuild().is_err() {
+            // Own edits do not fit what the snapshot holds: write them again as what they did to the former state.
+            std::mem::swap(&mut self.content.crdt, &mut content.crdt);
+            self.rewrite_own(outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Own records that the snapshot covers have their place.
+    fn adopt_covered(&mut self, tables: &Tables, outcome: &mut DeliverOutcome) {
+        let next = self.own_chain().0;
+        let Some(chain) = tables.chains.get(&self.outbox.author) else { return };
+        let covered = usize::try_from(chain.next.saturating_sub(next)).unwrap_or(usize::MAX);
+        let Some(last) = covered.checked_sub(1) else { return };
+        if self.outbox.sealed_at(last).is_some_and(|record| record.leaf() == chain.last) {
+            for _ in 0..covered {
+                self.outbox.pop();
+                outcome.acknowledged += 1;
+            }
+        } else {
+            self.renew_instance(outcome);
+        }
+    }
+}
+
+/// Judges the snapshot from which a document is opened. Everything is checked but what only the log before it can tell.
+fn read_base(
+    ctx: &DocContext<'_>,
+    group: GroupId,
+    document: DocumentId,
+    base: &BaseSnapshot,
+) -> Result<(SnapshotInfo, SnapshotPayload, CrdtKind), DocError> {
+    let bad = |fault| DocError::BadRecord { fault };
+    let record = &base.record;
+    let header = &record.header;
+    if header.group != group || header.document != document {
+        return Err(bad(RecordFault::WrongDocument));
+    }
+    let RecordBody::Snapshot(snapshot) = header.body else { return Err(bad(RecordFault::Malformed)) };
+    if header.version != RECORD_VERSION {
+        return Err(bad(RecordFault::Malformed));
+    }
+    let kind = CrdtKind::from_code(snapshot.crdt).ok_or(DocError::UnknownKind { code: snapshot.crdt })?;
+    if header.epoch > ctx.state.epoch {
+        return Err(DocError::FutureEpoch { epoch: header.epoch });
+    }
+    let row = ctx.row(&header.author.device, header.epoch).ok_or(bad(RecordFault::NotMember))?;
+    if row.role < Role::Editor {
+        return Err(bad(RecordFault::Role));
+    }
+    check_base_place(base, &snapshot).map_err(bad)?;
+    verify_signature(row, RECORD_LABEL, &record.core().0, &record.sealed.signature).map_err(bad)?;
+    let root = ctx.keys.root(header.epoch).ok_or(DocError::MissingRoot { epoch: header.epoch })?;
+    let bytes = open(record, &DocKeys::derive(&root, &document)).map_err(bad)?;
+    let payload = SnapshotPayload::from_bytes(&bytes).map_err(|_| bad(RecordFault::Content))?;
+    if payload.frontier.head() != snapshot.covered {
+        return Err(bad(RecordFault::Covered));
+    }
+    if payload.tables.epoch_high > header.epoch {
+        return Err(bad(RecordFault::EpochDecreased));
+    }
+    let info = SnapshotInfo {
+        seq: base.seq,
+        id: record.leaf(),
+        author: header.author,
+        user: row.user,
+        epoch: header.epoch,
+        parent: snapshot.parent,
+        chain_proof: snapshot.chain_proof,
+        covered: snapshot.covered,
+        replaces: false,
+    };
+    Ok((info, payload, kind))
+}
+
+/// Where a base may stand: not before what it covers; the first of a document at position 0 and nowhere else.
+fn check_base_place(base: &BaseSnapshot, snapshot: &SnapshotHeader) -> Result<(), RecordFault> {
+    if base.seq < snapshot.covered.size {
+        return Err(RecordFault::Covered);
+    }
+    let is_first = base.seq == 0;
+    let begins = snapshot.parent == Hash::ZERO && snapshot.chain_proof == Hash::ZERO && snapshot.covered == Head::EMPTY;
+    if is_first && !begins {
+        return Err(RecordFault::Parent);
+    }
+    let seen = base.record.header.seen;
+    if seen.size > base.seq || (seen.size == snapshot.covered.size && seen != snapshot.covered) {
+        return Err(RecordFault::SeenHead);
+    }
+    Ok(())
+}

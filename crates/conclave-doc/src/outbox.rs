@@ -1,0 +1,323 @@
+//! Own updates and verdicts that have no place in the log yet.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use conclave_crdt::ReplicaId;
+use conclave_identity::DeviceKey;
+use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
+use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, Refusal, SessionId, limits};
+use rand_core::CryptoRngCore;
+
+use crate::content::Plain;
+use crate::seal::{DocKeys, padded_len, seal};
+
+/// Fresh instances drawn one after another without any record accepted, after which edits are parked.
+const FRESH_TRIES: u8 = 3;
+
+/// One own record. Its clock is its place: the first has the author's next clock.
+#[derive(Debug, Clone)]
+pub(crate) struct OutItem {
+    /// Key of its row.
+    pub number: u64,
+    pub verdict: bool,
+    /// Frozen: a clock never gets another plaintext.
+    pub plain: Plain,
+    /// Replica ids that it writes under.
+    pub replicas: Vec<ReplicaId>,
+    /// As last sealed. Within one epoch and after one predecessor a resend is byte-identical.
+    pub sealed: Option<Record>,
+}
+
+/// The queue, and what of it is on its way.
+pub(crate) struct Outbox {
+    pub author: Author,
+    items: VecDeque<OutItem>,
+    next_number: u64,
+    /// The first so many items were sent on this connection and not answered.
+    sent: usize,
+    /// Frames sent and not answered: first clock, count.
+    frames: VecDeque<(u64, usize)>,
+    /// After a refusal: nothing is sent before all frames are answered.
+    draining: bool,
+    /// The service has own records up to this clock; they come with the log.
+    pub await_clock: u64,
+    /// Nothing is sealed before this epoch is reached.
+    pub min_epoch: u64,
+    /// Refused for good, until the document is opened again.
+    pub parked: Option<Refusal>,
+    /// Whether the document is open under this author.
+    pub connected: bool,
+    fresh_tries: u8,
+    /// Rows that changed.
+    dirty: BTreeSet<u64>,
+    /// Rows in the store.
+    stored: BTreeSet<u64>,
+    /// Whether the author changed.
+    pub author_dirty: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(author: Author) -> Self {
+        Self {
+            author,
+            items: VecDeque::new(),
+            next_number: 0,
+            sent: 0,
+            frames: VecDeque::new(),
+            draining: false,
+            await_clock: 0,
+            min_epoch: 0,
+            parked: None,
+            connected: false,
+            fresh_tries: 0,
+            dirty: BTreeSet::new(),
+            stored: BTreeSet::new(),
+            author_dirty: true,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.sent
+    }
+
+    /// Updates that have no place in the log yet.
+    pub(crate) fn updates(&self) -> Vec<&Plain> {
+        self.items.iter().filter(|item| !item.verdict).map(|item| &item.plain).collect()
+    }
+
+    pub(crate) fn writes_under(&self, replica: &ReplicaId) -> bool {
+        self.items.iter().any(|item| item.replicas.contains(replica))
+    }
+
+    pub(crate) fn push(&mut self, verdict: bool, plain: Plain, replicas: Vec<ReplicaId>) {
+        let number = self.next_number;
+        self.next_number = number.saturating_add(1);
+        self.dirty.insert(number);
+        self.items.push_back(OutItem { number, verdict, plain, replicas, sealed: None });
+    }
+
+    /// The record of the item at `at`, if it was ever sealed.
+    pub(crate) fn sealed_at(&self, at: usize) -> Option<&Record> {
+        self.items.get(at)?.sealed.as_ref()
+    }
+
+    /// Plaintext of the first item.
+    pub(crate) fn front_plain(&self) -> Plain {
+        self.items.front().map(|item| item.plain.clone()).unwrap_or_default()
+    }
+
+    /// Whether an update waits here with these bytes.
+    pub(crate) fn holds_update(&self, update: &[u8]) -> bool {
+        self.items.iter().any(|item| !item.verdict && item.plain.as_slice() == update)
+    }
+
+    /// The first item has its place in the log.
+    pub(crate) fn pop(&mut self) -> Option<OutItem> {
+        let item = self.items.pop_front()?;
+        self.dirty.insert(item.number);
+        self.sent = self.sent.saturating_sub(1);
+        self.fresh_tries = 0;
+        Some(item)
+    }
+
+    /// Takes out an update that is in the log as a record of another life of this device. What follows it is sealed again.
+    pub(crate) fn take_update(&mut self, update: &[u8]) -> bool {
+        let found = self.items.iter().position(|item| !item.verdict && item.plain.as_slice() == update);
+        let Some(item) = found.and_then(|at| self.items.remove(at)) else { return false };
+        self.dirty.insert(item.number);
+        self.unseal();
+        true
+    }
+
+    /// Drops all updates: they are written again in another form.
+    pub(crate) fn drop_updates(&mut self) -> usize {
+        let before = self.items.len();
+        let dirty = &mut self.dirty;
+        self.items.retain(|item| {
+            if !item.verdict {
+                dirty.insert(item.number);
+            }
+            item.verdict
+        });
+        before - self.items.len()
+    }
+
+    fn unseal(&mut self) {
+        for item in &mut self.items {
+            if item.sealed.take().is_some() {
+                self.dirty.insert(item.number);
+            }
+        }
+    }
+
+    /// Continues as another author: everything is sealed again, on a newly opened channel.
+    pub(crate) fn renew(&mut self, author: Author) {
+        self.author = author;
+        self.author_dirty = true;
+        self.unseal();
+        self.disconnect();
+        self.await_clock = 0;
+        self.fresh_tries = self.fresh_tries.saturating_add(1);
+    }
+
+    /// Whether another fresh instance may help.
+    pub(crate) fn may_renew(&self) -> bool {
+        self.fresh_tries < FRESH_TRIES
+    }
+
+    /// Nothing is on its way any more.
+    pub(crate) fn disconnect(&mut self) {
+        self.sent = 0;
+        self.frames.clear();
+        self.draining = false;
+        self.connected = false;
+    }
+
+    /// The document was opened: `service_next` is the next clock that the service expects.
+    pub(crate) fn connect(&mut self, service_next: u64) {
+        self.disconnect();
+        self.connected = true;
+        self.parked = None;
+        self.await_clock = service_next;
+    }
+
+    /// Whether anything may be sent, where the author's next clock is `next` and the group is at `epoch`.
+    pub(crate) fn may_send(&self, next: u64, epoch: u64) -> bool {
+        let ready = self.connected && !self.draining && self.parked.is_none();
+        let known = next >= self.await_clock && epoch >= self.min_epoch;
+        ready && known && self.sent < self.items.len() && self.flying_epoch().is_none_or(|flying| flying == epoch)
+    }
+
+    /// Whether there is a next item, and its kind is allowed.
+    pub(crate) fn next_may_go(&self, may_update: bool) -> bool {
+        self.items.get(self.sent).is_some_and(|item| item.verdict || may_update)
+    }
+
+    /// Epoch of what is on its way.
+    fn flying_epoch(&self) -> Option<u64> {
+        let last = self.sent.checked_sub(1)?;
+        self.sealed_at(last).map(|record| record.header.epoch)
+    }
+
+    /// The next item to send, sealed under the epoch of `template`. `chain` is the author's next clock and last leaf.
+    pub(crate) fn seal_next(
+        &mut self,
+        template: &RecordHeader,
+        chain: (u64, Hash),
+        keys: &DocKeys,
+        signer: &DeviceKey,
+        padding_bytes: u16,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Option<Record> {
+        let at = self.sent;
+        let prev = match at.checked_sub(1) {
+            None => chain.1,
+            Some(before) => self.sealed_at(before)?.leaf(),
+        };
+        let chained = Chained { clock: chain.0.saturating_add(at as u64), prev };
+        let item = self.items.get_mut(at)?;
+        let body = if item.verdict { RecordBody::Verdict(chained) } else { RecordBody::Update(chained) };
+        let fits = |record: &Record| {
+            let header = &record.header;
+            (header.epoch, header.author, header.body) == (template.epoch, template.author, body)
+        };
+        if let Some(record) = item.sealed.as_ref().filter(|record| fits(record)) {
+            return Some(record.clone());
+        }
+        let header = RecordHeader { body, ..*template };
+        // What fits only without padding goes without.
+        let fits_padded = padded_len(item.plain.len(), padding_bytes) <= limits::UPDATE_BYTES;
+        let padding_bytes = if fits_padded { padding_bytes } else { 1 };
+        let record = seal(&header, item.plain.as_slice(), keys, signer, padding_bytes, rng);
+        item.sealed = Some(record.clone());
+        self.dirty.insert(item.number);
+        Some(record)
+    }
+
+    /// The next item goes out with the frame that is being built.
+    pub(crate) fn mark_sent(&mut self) {
+        self.sent = self.sent.saturating_add(1).min(self.items.len());
+    }
+
+    /// A frame was built.
+    pub(crate) fn push_frame(&mut self, first_clock: u64, count: usize) {
+        self.frames.push_back((first_clock, count));
+    }
+
+    /// A frame was acknowledged. False if no such frame was sent.
+    pub(crate) fn answered(&mut self, first_clock: u64, count: u64) -> bool {
+        let fits = self.frames.front().is_some_and(|frame| frame.0 == first_clock && frame.1 as u64 == count);
+        if fits {
+            self.frames.pop_front();
+            self.draining &= !self.frames.is_empty();
+        }
+        fits
+    }
+
+    /// A frame was refused: it and all after it are to be sent again. `next` is the author's next clock. False if no such frame was sent.
+    pub(crate) fn refused(&mut self, first_clock: u64, next: u64) -> bool {
+        if self.frames.front().is_none_or(|frame| frame.0 != first_clock) {
+            return false;
+        }
+        self.frames.pop_front();
+        self.draining = !self.frames.is_empty();
+        let keep = usize::try_from(first_clock.saturating_sub(next)).unwrap_or(usize::MAX);
+        self.sent = self.sent.min(keep);
+        true
+    }
+
+    /// Whether answers to frames are outstanding after a refusal.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Rows to write and to delete since the last call.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(u64, Option<OutItem>)> {
+        let mut out = Vec::new();
+        for number in std::mem::take(&mut self.dirty) {
+            let at = self.items.binary_search_by_key(&number, |item| item.number);
+            match at.ok().and_then(|at| self.items.get(at)) {
+                Some(item) => {
+                    self.stored.insert(number);
+                    out.push((number, Some(item.clone())));
+                }
+                None if self.stored.remove(&number) => out.push((number, None)),
+                None => {}
+            }
+        }
+        out
+    }
+
+    /// Puts stored items back, in the order of their numbers.
+    pub(crate) fn restore(&mut self, item: OutItem) {
+        self.next_number = self.next_number.max(item.number.saturating_add(1));
+        self.stored.insert(item.number);
+        self.items.push_back(item);
+    }
+}
+
+/// First eight bytes of a root, as hint.
+pub(crate) fn hint(head: &Head) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = head.root.0;
+    [a, b, c, d, e, f, g, h]
+}
+
+/// A header that only lacks its body.
+pub(crate) fn header_template(
+    group: GroupId,
+    document: DocumentId,
+    epoch: u64,
+    author: Author,
+    seen: Head,
+) -> RecordHeader {
+    let body = RecordBody::Presence { session: SessionId::ZERO };
+    RecordHeader { version: RECORD_VERSION, group, document, epoch, author, seen, body }
+}

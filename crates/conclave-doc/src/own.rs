@@ -1,0 +1,239 @@
+//! Getting own edits into the log.
+
+use conclave_proto::codec::Varint;
+use conclave_proto::frame::AppendedRecord;
+use conclave_proto::policy::Role;
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Author, Hash, Refusal, limits};
+use rand_core::CryptoRngCore;
+use tls_codec::Size;
+
+use crate::content::Plain;
+use crate::context::{Append, DeliverOutcome, DocContext, RefusedOutcome};
+use crate::document::Document;
+use crate::error::{DocError, Fault, Finding, Suspect};
+use crate::incoming::Form;
+use crate::outbox::{header_template, hint};
+use crate::seal::DocKeys;
+use crate::views::Views;
+
+/// Wait after a refusal that names no time, in milliseconds.
+const RETRY_MS: u64 = 2_000;
+
+impl Document {
+    /// The author's next clock and the leaf of its last record.
+    pub(crate) fn own_chain(&self) -> (u64, Hash) {
+        self.state.tables.chains.get(&self.outbox.author).map_or((0, Hash::ZERO), |chain| (chain.next, chain.last))
+    }
+
+    /// The next frame of own records, sealed under the current epoch, of at most about `max_bytes`. Call until it gives nothing; write
+    /// [`Document::take_changes`] before sending. Nothing is given while the document is not open, own records are yet to be found in the
+    /// log, records of an older epoch are unanswered, or the role does not allow it.
+    ///
+    /// # Errors
+    /// [`DocError::MissingRoot`] where the current epoch's root is not held.
+    pub fn next_append(
+        &mut self,
+        ctx: &DocContext<'_>,
+        rng: &mut dyn CryptoRngCore,
+        max_bytes: usize,
+    ) -> Result<Option<Append>, DocError> {
+        self.collect_edits()?;
+        let epoch = ctx.state.epoch;
+        let chain = self.own_chain();
+        let ready = self.is_created() && self.incoming.bridge.is_none() && !self.rolled_back;
+        if !ready || !self.outbox.may_send(chain.0, epoch) || epoch < self.epoch_high() {
+            return Ok(None);
+        }
+        let may_update = ctx.own_row().is_some_and(|row| row.role >= Role::Editor);
+        if ctx.own_row().is_none() {
+            return Ok(None);
+        }
+        let root = ctx.keys.root(epoch).ok_or(DocError::MissingRoot { epoch })?;
+        let keys = DocKeys::derive(&root, &self.id);
+        let template = header_template(self.group, self.id, epoch, self.outbox.author, self.head());
+        let first = self.outbox.in_flight();
+        let (mut records, mut bytes) = (Vec::new(), 0usize);
+        while records.len() < limits::RECORDS_PER_FRAME && self.outbox.next_may_go(may_update) {
+            let padding = ctx.state.policy.padding_bytes;
+            let Some(record) = self.outbox.seal_next(&template, chain, &keys, ctx.signer, padding, rng) else { break };
+            let appended = AppendedRecord {
+                kind: record.header.body.kind_code(),
+                seen_size: Varint(record.header.seen.size),
+                seen_hint: hint(&record.header.seen),
+                sealed: record.sealed,
+            };
+            let size = appended.tls_serialized_len();
+            if !records.is_empty() && bytes.saturating_add(size) > max_bytes {
+                break;
+            }
+            bytes = bytes.saturating_add(size);
+            records.push(appended);
+            self.outbox.mark_sent();
+        }
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let first_clock = chain.0.saturating_add(first as u64);
+        self.outbox.push_frame(first_clock, records.len());
+        Ok(Some(Append { epoch, first_clock, records }))
+    }
+
+    /// The service has ordered a frame of own records: `count` of them up to clock `next_clock`, from position `first_seq` on.
+    ///
+    /// # Errors
+    /// As [`Document::deliver`].
+    pub fn acked(
+        &mut self,
+        ctx: &DocContext<'_>,
+        next_clock: u64,
+        first_seq: u64,
+        count: u64,
+    ) -> Result<DeliverOutcome, DocError> {
+        let mut outcome = DeliverOutcome::default();
+        if !self.outbox.connected {
+            return Ok(outcome);
+        }
+        let first_clock = next_clock.checked_sub(count);
+        if !first_clock.is_some_and(|first| self.outbox.answered(first, count)) {
+            outcome.findings.push(Finding { seq: first_seq, fault: Fault::Protocol, suspect: Suspect::SERVICE });
+            return Ok(outcome);
+        }
+        let chain_next = self.own_chain().0;
+        for at in 0..count {
+            let clock = first_clock.unwrap_or_default().saturating_add(at);
+            if clock >= chain_next {
+                self.place_own(first_seq.saturating_add(at), &mut outcome);
+            }
+        }
+        self.advance(ctx, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// The next own record without a place is at `seq`.
+    fn place_own(&mut self, seq: u64, outcome: &mut DeliverOutcome) {
+        if seq < self.size() {
+            // Something else is there already.
+            outcome.findings.push(Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE });
+        } else {
+            self.incoming.insert(seq, Form::Own);
+        }
+    }
+
+    /// The service has refused a frame of own records, whole.
+    ///
+    /// # Errors
+    /// As [`Document::deliver`].
+    pub fn refused(
+        &mut self,
+        ctx: &DocContext<'_>,
+        first_clock: u64,
+        refusal: &Refusal,
+    ) -> Result<(RefusedOutcome, DeliverOutcome), DocError> {
+        let mut outcome = DeliverOutcome::default();
+        let next = self.own_chain().0;
+        let was_draining = self.outbox.is_draining();
+        if !self.outbox.connected || !self.outbox.refused(first_clock, next) || was_draining {
+            // An echo of the first refusal: the frames after it fell with it.
+            return Ok((RefusedOutcome::Resend, outcome));
+        }
+        let what = match refusal {
+            Refusal::StaleEpoch { current } => {
+                self.outbox.min_epoch = self.outbox.min_epoch.max(*current);
+                RefusedOutcome::Reseal { epoch: *current }
+            }
+            Refusal::ClockGap { expected } => self.after_clock_gap(*expected, next, &mut outcome),
+            Refusal::AlreadyAccepted { leaf, seq } => self.after_accepted(*leaf, *seq, &mut outcome),
+            Refusal::SnapshotRequired => RefusedOutcome::SnapshotNeeded,
+            Refusal::RateLimited { retry_after_ms } => RefusedOutcome::RetryLater { after_ms: *retry_after_ms },
+            Refusal::Storage
+            | Refusal::ShuttingDown
+            | Refusal::NoChannel
+            | Refusal::ProposalPending
+            | Refusal::EpochTaken { .. } => RefusedOutcome::RetryLater { after_ms: RETRY_MS },
+            // Another view of the log than the service's, or a place that is taken for good: other clocks help against the second only.
+            Refusal::BadRecord { fault } if *fault != RecordFault::SeenHead && self.outbox.may_renew() => {
+                self.renew_instance(&mut outcome);
+                RefusedOutcome::FreshInstance
+            }
+            other => {
+                self.outbox.parked = Some(other.clone());
+                RefusedOutcome::Parked(other.clone())
+            }
+        };
+        self.advance(ctx, &mut outcome)?;
+        Ok((what, outcome))
+    }
+
+    fn after_clock_gap(&mut self, expected: u64, next: u64, outcome: &mut DeliverOutcome) -> RefusedOutcome {
+        let sealed = next.saturating_add(self.outbox.len() as u64);
+        if expected < next {
+            // The service has forgotten what it had ordered.
+            let seq = self.size();
+            outcome.findings.push(Finding { seq, fault: Fault::Rollback, suspect: Suspect::SERVICE });
+            self.renew_instance(outcome);
+            RefusedOutcome::FreshInstance
+        } else if expected > sealed {
+            // Found behind the service: a restored backup, or a second life of this store.
+            self.renew_instance(outcome);
+            RefusedOutcome::FreshInstance
+        } else if expected > next && self.outbox.in_flight() < usize::try_from(expected - next).unwrap_or(usize::MAX) {
+            self.outbox.await_clock = expected;
+            RefusedOutcome::Refetch { from: self.size() }
+        } else {
+            RefusedOutcome::Resend
+        }
+    }
+
+    fn after_accepted(&mut self, leaf: Hash, seq: u64, outcome: &mut DeliverOutcome) -> RefusedOutcome {
+        let at = self.outbox.in_flight();
+        if self.outbox.sealed_at(at).is_some_and(|record| record.leaf() == leaf) {
+            self.outbox.mark_sent();
+            self.place_own(seq, outcome);
+            RefusedOutcome::Resend
+        } else {
+            self.renew_instance(outcome);
+            RefusedOutcome::FreshInstance
+        }
+    }
+
+    /// Goes on under a fresh instance with the same edits: nothing was wrong with them, but their place is not free.
+    pub(crate) fn renew_instance(&mut self, outcome: &mut DeliverOutcome) {
+        let author = Author { device: self.outbox.author.device, instance: self.fresh.instance() };
+        self.outbox.renew(author);
+        self.incoming.forget_own();
+        outcome.reopen = true;
+    }
+
+    /// Own edits cannot stand as they are. Takes them out, and writes what they did to the document again: as a difference, under a fresh
+    /// replica id and a fresh instance.
+    pub(crate) fn rewrite_own(&mut self, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
+        let wanted = Views::of(self.content.crdt.as_mut());
+        self.outbox.drop_updates();
+        self.rebuild()?;
+        let written = wanted.write_to(self.content.crdt.as_mut());
+        let mut updates: Vec<Vec<u8>> = Vec::new();
+        let taken = self.content.crdt.take_pending(&mut updates);
+        match (written, taken) {
+            (Ok(()), Ok(())) => {
+                self.queue_updates(updates)?;
+            }
+            // The difference cannot be written. The edits are gone, and that is reported like any refused edit.
+            _ => self.rebuild()?,
+        }
+        outcome.refused_own = true;
+        self.renew_instance(outcome);
+        Ok(())
+    }
+
+    /// The connection is gone: everything unanswered is sent again after [`Document::opened`].
+    pub fn disconnected(&mut self) {
+        self.outbox.disconnect();
+        self.incoming.forget_own();
+    }
+
+    /// Queues a verdict.
+    pub(crate) fn queue_verdict(&mut self, payload: Vec<u8>) {
+        self.outbox.push(true, Plain::from(payload), Vec::new());
+    }
+}

@@ -1,0 +1,329 @@
+//! Second half of judging: opening, replica rules, applying.
+
+use conclave_crdt::{OpRange, ReplicaId};
+use conclave_proto::record::{Record, RecordBody};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{DeviceId, limits};
+
+use crate::content::{Plain, TailEntry};
+use crate::context::{Blocked, Change, ChangeKind, DeliverOutcome, DocContext};
+use crate::document::Document;
+use crate::error::{DocError, Fault, Finding, Suspect};
+use crate::examine::{Candidate, Examiner, Standing};
+use crate::payload::{Tables, VerdictPayload};
+use crate::seal::{KeyRing, open};
+use crate::state::{Effect, News};
+
+/// Most records judged at once.
+const RUN_RECORDS: usize = 4096;
+
+/// What judging the content of a record gives.
+enum Content {
+    /// Refused, by all members alike.
+    Refused(RecordFault),
+    /// Void: an admin's entry in the group log says so.
+    Void,
+    Verdict(VerdictPayload),
+    Update { update: Plain, claims: Vec<(ReplicaId, u64)> },
+}
+
+/// Why settling stopped before the end of a run.
+enum Halt {
+    Root(u64),
+    /// Another life of this device wrote under this instance.
+    OwnInstance,
+    /// Somebody else's record takes operations that own edits here still claim.
+    OwnReplica,
+}
+
+impl Document {
+    /// Judges waiting records from the end of the log on, as far as possible.
+    pub(crate) fn advance(&mut self, ctx: &DocContext<'_>, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
+        self.collect_edits()?;
+        outcome.blocked = None;
+        while self.incoming.bridge.is_none() && self.advance_run(ctx, outcome)? {
+            self.check_target(outcome);
+        }
+        self.check_target(outcome);
+        self.incoming.drop_below(self.size());
+        if outcome.blocked.is_none() {
+            outcome.gap = self.incoming.gap(self.size());
+        }
+        self.maintain(ctx)
+    }
+
+    /// One run. True where another may follow.
+    fn advance_run(&mut self, ctx: &DocContext<'_>, outcome: &mut DeliverOutcome) -> Result<bool, DocError> {
+        let run = self.incoming.lend(self.size(), RUN_RECORDS);
+        if run.is_empty() {
+            return Ok(false);
+        }
+        let place = (self.group, self.id, self.content.kind);
+        let examiner = Examiner::new(ctx, place, &mut self.log, &self.state, &self.outbox);
+        let (candidates, stop, rest) = examiner.run(run);
+        for (seq, form) in rest {
+            self.incoming.give_back(seq, form);
+        }
+        match self.settle(ctx, candidates, outcome)? {
+            None => {}
+            Some((seq, Halt::Root(epoch))) => {
+                outcome.block(seq, Blocked::Root(epoch));
+                return Ok(false);
+            }
+            Some((_, Halt::OwnInstance)) => {
+                self.renew_instance(outcome);
+                return Ok(true);
+            }
+            Some((_, Halt::OwnReplica)) => {
+                self.rewrite_own(outcome)?;
+                return Ok(true);
+            }
+        }
+        let Some(stop) = stop else { return Ok(true) };
+        if let Some(finding) = stop.finding
+            && self.reported != Some((stop.seq, finding.fault))
+        {
+            self.reported = Some((stop.seq, finding.fault));
+            outcome.findings.push(finding);
+        }
+        outcome.block(stop.seq, stop.why);
+        Ok(false)
+    }
+
+    /// Gives every authentic record its place, then applies all their updates in one engine call.
+    fn settle(
+        &mut self,
+        ctx: &DocContext<'_>,
+        candidates: Vec<Candidate>,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<Option<(u64, Halt)>, DocError> {
+        let mut keys = KeyRing::new(ctx.keys, self.id);
+        let mut halted = None;
+        let mut rewrite = false;
+        let first_change = outcome.changes.len();
+        let mut rest = candidates.into_iter();
+        for candidate in rest.by_ref() {
+            match self.settle_one(ctx, &candidate, &mut keys, outcome) {
+                Ok(refused_own) => {
+                    rewrite |= refused_own;
+                    self.incoming.settle(candidate.seq, candidate.queued_bytes);
+                }
+                Err(halt) => {
+                    halted = Some((candidate.seq, halt));
+                    self.incoming.give_back(candidate.seq, candidate.into_form());
+                    break;
+                }
+            }
+        }
+        for candidate in rest {
+            self.incoming.give_back(candidate.seq, candidate.into_form());
+        }
+        self.log.truncate(self.content.size());
+        self.apply_settled(first_change, outcome)?;
+        if rewrite {
+            self.rewrite_own(outcome)?;
+        }
+        Ok(halted)
+    }
+
+    /// Applies updates that have their place; those that the engine refuses are out.
+    fn apply_settled(&mut self, first_change: usize, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
+        let own = self.outbox.updates();
+        for seq in self.content.apply_pushed(&own, &mut self.fresh)? {
+            let author = outcome.changes.get(first_change..).unwrap_or_default().iter().find(|it| it.seq == seq);
+            let suspect = author.map_or(Suspect::default(), |change| Suspect::author(change.author));
+            outcome.changes.retain(|change| change.seq != seq);
+            let fault = Fault::Record(RecordFault::Content);
+            outcome.findings.push(Finding { seq, fault, suspect });
+        }
+        Ok(())
+    }
+
+    /// Gives one record its place. True where it is an own one whose content is refused.
+    fn settle_one(
+        &mut self,
+        ctx: &DocContext<'_>,
+        candidate: &Candidate,
+        keys: &mut KeyRing<'_>,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<bool, Halt> {
+        let own = candidate.is_own();
+        let mut effect = Effect {
+            leaf: candidate.leaf,
+            bytes: candidate.bytes,
+            epoch: None,
+            link: None,
+            claims: Vec::new(),
+            news: News::None,
+        };
+        let Some(record) = &candidate.record else {
+            effect.epoch = Some(self.state.active.epoch);
+            self.place(effect, None, None, false);
+            return Ok(false);
+        };
+        let (author, seq) = (record.header.author, candidate.seq);
+        let change = |kind| Change { author, user: candidate.user, seq, kind };
+        let mut update = None;
+        let mut fault = None;
+        let mut void = false;
+        match candidate.standing {
+            Standing::Position => {
+                effect.epoch = Some(record.header.epoch);
+                self.keep_for_check(ctx, record);
+            }
+            Standing::Refused { fault: refused, suspect, link } => {
+                effect.link = link.map(|clock| (author, clock));
+                fault = Some((refused, suspect));
+            }
+            Standing::Snapshot(info) => {
+                effect.epoch = Some(record.header.epoch);
+                effect.news = News::Snapshot(info);
+                self.keep_for_check(ctx, record);
+                outcome.changes.push(change(ChangeKind::Snapshot));
+            }
+            Standing::Chained { clock, seen } => {
+                if author == self.outbox.author && !own {
+                    return Err(Halt::OwnInstance);
+                }
+                effect.epoch = Some(record.header.epoch);
+                effect.link = Some((author, clock));
+                let content = match seen {
+                    Some(fault) => Content::Refused(fault),
+                    None => self.read_content(ctx, candidate, record, keys)?,
+                };
+                match content {
+                    Content::Refused(refused) => {
+                        let service = refused == RecordFault::SeenHead;
+                        fault = Some((refused, Suspect { author: Some(author), service }));
+                    }
+                    Content::Void => void = true,
+                    Content::Verdict(verdict) => {
+                        let (snapshot, judgement) = (verdict.snapshot, verdict.judgement);
+                        let one_user = ctx.one_user_at(record.header.epoch);
+                        effect.news = News::Verdict { snapshot, judgement, user: candidate.user, one_user };
+                        outcome.changes.extend((!own).then(|| change(ChangeKind::Verdict)));
+                    }
+                    Content::Update { update: plain, claims } => {
+                        effect.news = News::Update;
+                        effect.claims = claims;
+                        update = Some(plain);
+                        outcome.changes.extend((!own).then(|| change(ChangeKind::Update)));
+                    }
+                }
+            }
+        }
+        let mut new_to_crdt = !own;
+        if own {
+            self.outbox.pop();
+            outcome.acknowledged += 1;
+        } else if author.device == self.outbox.author.device
+            && let Some(plain) = &update
+        {
+            // Another life of this device got the same edit into the log.
+            new_to_crdt = !self.outbox.take_update(plain.as_slice());
+        }
+        if let Some((fault, suspect)) = fault {
+            outcome.findings.push(Finding { seq, fault: Fault::Record(fault), suspect });
+        }
+        self.place(effect, update, Some(record), new_to_crdt);
+        Ok(own && (void || fault.is_some()))
+    }
+
+    /// Puts an effect at the end of the log. The leaf is in the Merkle log already.
+    fn place(&mut self, effect: Effect, update: Option<Plain>, record: Option<&Record>, new_to_crdt: bool) {
+        self.state.apply(self.content.size(), &effect);
+        let sealed = record.filter(|_| update.is_some()).map(conclave_proto::codec::encode);
+        self.content.push(TailEntry { effect, update, sealed }, new_to_crdt);
+    }
+
+    /// Opens a chained record and judges what is in it.
+    fn read_content(
+        &mut self,
+        ctx: &DocContext<'_>,
+        candidate: &Candidate,
+        record: &Record,
+        keys: &mut KeyRing<'_>,
+    ) -> Result<Content, Halt> {
+        if ctx.state.voided.contains(&(self.id, candidate.leaf)) {
+            return Ok(Content::Void);
+        }
+        let plain = if candidate.is_own() {
+            self.outbox.front_plain()
+        } else {
+            let epoch = record.header.epoch;
+            let key = keys.get(epoch).ok_or(Halt::Root(epoch))?;
+            match open(record, key) {
+                Ok(plain) => Plain::from(plain),
+                Err(fault) => return Ok(Content::Refused(fault)),
+            }
+        };
+        if matches!(record.header.body, RecordBody::Verdict(_)) {
+            return Ok(match VerdictPayload::from_bytes(plain.as_slice()) {
+                Ok(verdict) => Content::Verdict(verdict),
+                Err(_) => Content::Refused(RecordFault::Content),
+            });
+        }
+        let Ok(info) = self.content.crdt.inspect(plain.as_slice()) else {
+            return Ok(Content::Refused(RecordFault::Content));
+        };
+        let device = record.header.author.device;
+        let claims = match judge_replicas(&self.state.tables, self.content.first_counter(), device, &info.ranges) {
+            Ok(claims) => claims,
+            Err(fault) => return Ok(Content::Refused(fault)),
+        };
+        if !candidate.is_own() {
+            self.make_way(device, &plain, &claims)?;
+        }
+        Ok(Content::Update { update: plain, claims })
+    }
+
+    /// Keeps own ids free of operations that others have written: a squatter, or another life of this device.
+    fn make_way(&mut self, device: DeviceId, plain: &Plain, claims: &[(ReplicaId, u64)]) -> Result<(), Halt> {
+        let ours = device == self.outbox.author.device && self.outbox.holds_update(plain.as_slice());
+        if !ours && claims.iter().any(|(replica, _)| self.outbox.writes_under(replica)) {
+            return Err(Halt::OwnReplica);
+        }
+        if claims.iter().any(|(replica, _)| replica == self.content.crdt.replica()) {
+            let replica = self.fresh.replica(self.content.kind);
+            // Refused only where edits are pending, which were collected before.
+            if self.content.crdt.set_replica(replica).is_err() {
+                return Err(Halt::OwnReplica);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rules for replica ids: an id belongs to the device that introduced it, and operations begin exactly at its next counter, or are
+/// known ones over again (which the engine compares).
+fn judge_replicas(
+    tables: &Tables,
+    first_counter: u64,
+    device: DeviceId,
+    ranges: &[OpRange],
+) -> Result<Vec<(ReplicaId, u64)>, RecordFault> {
+    let mut claims: Vec<(ReplicaId, u64)> = Vec::new();
+    for range in ranges {
+        let known = claims.iter().rposition(|(replica, _)| *replica == range.replica);
+        let next = match known.and_then(|at| claims.get(at)) {
+            Some((_, next)) => *next,
+            None => match tables.owners.get(&range.replica) {
+                Some(owner) if owner.device != device => return Err(RecordFault::Replica),
+                Some(owner) => owner.next,
+                None => first_counter,
+            },
+        };
+        if range.start > next {
+            return Err(RecordFault::Replica);
+        }
+        let next = next.max(range.end);
+        match known.and_then(|at| claims.get_mut(at)) {
+            Some(claim) => claim.1 = next,
+            None => claims.push((range.replica.clone(), next)),
+        }
+    }
+    if claims.len() > limits::REPLICAS_PER_RECORD {
+        return Err(RecordFault::Replica);
+    }
+    Ok(claims)
+}

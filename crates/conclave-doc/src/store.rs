@@ -1,0 +1,370 @@
+//! Rows of a document's local store. Values are plaintext here: the shell encrypts them at rest.
+//!
+//! | key | value |
+//! |---|---|
+//! | `c` | checkpoint: log view, tables, CRDT state after some position |
+//! | `m` | instance, what was found of snapshots |
+//! | `s` ‖ position | records from there on, as received, with what judging them gave |
+//! | `o` ‖ number | an own record without a place in the log |
+//! | `w` ‖ position | a record that waits |
+//! | `p` | own snapshot on its way |
+//!
+//! Every batch of changes leads from one loadable state to the next.
+
+use std::collections::BTreeMap;
+
+use conclave_crdt::{CrdtKind, ReplicaId};
+use conclave_mls::{RowChange, Rows};
+use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
+use conclave_proto::record::Record;
+use conclave_proto::{Author, DocumentId, GroupId, Hash, limits};
+use rand_core::CryptoRngCore;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::content::{Checkpoint, Content, Fresh, Plain, TailEntry};
+use crate::context::DocContext;
+use crate::document::{Checks, Document};
+use crate::error::DocError;
+use crate::incoming::{Form, Incoming};
+use crate::log::{LogView, StoredLog};
+use crate::outbox::{OutItem, Outbox};
+use crate::payload::Judgement;
+use crate::seal::{KeyRing, open};
+use crate::state::{Effect, LogState, News};
+
+const ROW_VERSION: u16 = 1;
+/// A segment of records is closed past this size, in bytes.
+const SEGMENT_BYTES: usize = 64 * 1024;
+/// A segment smaller than this is written again with what comes next, in bytes.
+const SEGMENT_GROWS_BYTES: usize = 4 * 1024;
+
+#[derive(Serialize, Deserialize)]
+struct CheckpointRow {
+    version: u16,
+    group: GroupId,
+    document: DocumentId,
+    kind: u8,
+    log: StoredLog,
+    state: LogState,
+    crdt: Plain,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MetaRow {
+    version: u16,
+    author: Author,
+    checked: Option<(Hash, Judgement, bool)>,
+    rests_on: Option<Hash>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SegmentEntry {
+    effect: Effect,
+    record: Option<Bytes>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OutRow {
+    version: u16,
+    verdict: bool,
+    plain: Plain,
+    replicas: Vec<ReplicaId>,
+    sealed: Option<Bytes>,
+}
+
+/// What of the document is not in the store yet.
+#[derive(Debug)]
+pub(crate) struct RowTracker {
+    pub checkpoint_dirty: bool,
+    pub meta_dirty: bool,
+    pub snapshot_dirty: bool,
+    /// Position up to which records are in the store.
+    saved_to: u64,
+    /// First positions of segments in the store, from the checkpoint on.
+    segments: Vec<u64>,
+    /// The last segment, while it may grow.
+    open: Option<(u64, Zeroizing<Vec<u8>>)>,
+}
+
+impl RowTracker {
+    pub(crate) fn new() -> Self {
+        Self {
+            checkpoint_dirty: true,
+            meta_dirty: true,
+            snapshot_dirty: false,
+            saved_to: 0,
+            segments: Vec::new(),
+            open: None,
+        }
+    }
+}
+
+fn key(prefix: u8, number: u64) -> Vec<u8> {
+    let mut key = vec![prefix];
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn cbor<T: Serialize>(value: &T) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::new());
+    // Writing to memory cannot fail; a row cut short would be refused on loading.
+    if ciborium::into_writer(value, &mut *out).is_err() {
+        out.clear();
+    }
+    out
+}
+
+fn uncbor<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DocError> {
+    ciborium::from_reader(bytes).map_err(|_| DocError::Stored(DecodeError::Malformed { what }))
+}
+
+fn malformed(what: &'static str) -> DocError {
+    DocError::Stored(DecodeError::Malformed { what })
+}
+
+fn put(key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> RowChange {
+    RowChange { key, value: Some(value) }
+}
+
+fn delete(key: Vec<u8>) -> RowChange {
+    RowChange { key, value: None }
+}
+
+impl Document {
+    /// What has changed since the last call, as rows to write and delete in one transaction. Keys are relative to the document.
+    pub fn take_changes(&mut self) -> Vec<RowChange> {
+        let mut out = Vec::new();
+        if std::mem::take(&mut self.rows.checkpoint_dirty) {
+            self.put_checkpoint(&mut out);
+        }
+        self.put_records(&mut out);
+        if std::mem::take(&mut self.rows.meta_dirty) | std::mem::take(&mut self.outbox.author_dirty) {
+            let meta = MetaRow {
+                version: ROW_VERSION,
+                author: self.outbox.author,
+                checked: self.checks.done,
+                rests_on: self.checks.rests_on,
+            };
+            out.push(put(vec![b'm'], cbor(&meta)));
+        }
+        if std::mem::take(&mut self.rows.snapshot_dirty) {
+            let value = self.snapshot.as_ref().map(|record| Zeroizing::new(encode(record)));
+            out.push(RowChange { key: vec![b'p'], value });
+        }
+        for (number, item) in self.outbox.take_dirty() {
+            let value = item.map(|item| {
+                cbor(&OutRow {
+                    version: ROW_VERSION,
+                    verdict: item.verdict,
+                    plain: item.plain,
+                    replicas: item.replicas,
+                    sealed: item.sealed.map(|record| Bytes::from(encode(&record))),
+                })
+            });
+            out.push(RowChange { key: key(b'o', number), value });
+        }
+        for (seq, form) in self.incoming.take_dirty() {
+            out.push(RowChange { key: key(b'w', seq), value: form.map(Zeroizing::new) });
+        }
+        out
+    }
+
+    fn put_checkpoint(&mut self, out: &mut Vec<RowChange>) {
+        let checkpoint = &self.content.checkpoint;
+        let mut log = self.log.clone();
+        log.truncate(checkpoint.size);
+        let row = CheckpointRow {
+            version: ROW_VERSION,
+            group: self.group,
+            document: self.id,
+            kind: self.content.kind.code(),
+            log: log.to_stored(),
+            state: checkpoint.state.clone(),
+            crdt: checkpoint.crdt.clone(),
+        };
+        out.push(put(vec![b'c'], cbor(&row)));
+        out.extend(self.rows.segments.drain(..).map(|first| delete(key(b's', first))));
+        self.rows.open = None;
+        self.rows.saved_to = checkpoint.size;
+    }
+
+    /// Writes records that are not in the store yet, as segments.
+    fn put_records(&mut self, out: &mut Vec<RowChange>) {
+        let begin = self.content.checkpoint.size;
+        let skip = usize::try_from(self.rows.saved_to.saturating_sub(begin)).unwrap_or(usize::MAX);
+        let mut segment = self.rows.open.take();
+        let mut changed = false;
+        for (seq, entry) in (begin..).zip(&mut self.content.tail).skip(skip) {
+            let record = entry.sealed.take().filter(|_| entry.update.is_some()).map(Bytes::from);
+            let bytes = cbor(&SegmentEntry { effect: entry.effect.clone(), record });
+            if let Some((first, full)) = segment.take_if(|(_, rows)| rows.len() + bytes.len() > SEGMENT_BYTES) {
+                out.push(put(key(b's', first), full));
+            }
+            let (_, rows) = segment.get_or_insert_with(|| {
+                self.rows.segments.push(seq);
+                (seq, Zeroizing::new(ROW_VERSION.to_be_bytes().to_vec()))
+            });
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            rows.extend_from_slice(&length.to_be_bytes());
+            rows.extend_from_slice(&bytes);
+            self.rows.saved_to = seq.saturating_add(1);
+            changed = true;
+        }
+        if let Some((first, rows)) = &segment
+            && changed
+        {
+            out.push(put(key(b's', *first), rows.clone()));
+        }
+        self.rows.open = segment.filter(|(_, rows)| rows.len() < SEGMENT_GROWS_BYTES);
+    }
+
+    /// Loads a document from its rows. Edits from now on are written under a fresh replica id.
+    ///
+    /// # Errors
+    /// [`DocError::Stored`], [`DocError::UnknownKind`], [`DocError::MissingRoot`], [`DocError::Crdt`]. The rows stay as they are; open the
+    /// document from the service again.
+    pub fn load(ctx: &DocContext<'_>, rows: Rows, rng: &mut dyn CryptoRngCore) -> Result<Self, DocError> {
+        let mut fresh = Fresh::new(rng);
+        let sorted = Sorted::read(rows)?;
+        let (checkpoint_row, meta) = (sorted.checkpoint, sorted.meta);
+        let (group, id) = (checkpoint_row.group, checkpoint_row.document);
+        let kind = CrdtKind::from_code(checkpoint_row.kind)
+            .ok_or(DocError::UnknownKind { code: checkpoint_row.kind })?;
+        let mut log = LogView::restore(checkpoint_row.log);
+        let mut state = checkpoint_row.state;
+        let checkpoint = Checkpoint { size: log.size(), state: state.clone(), crdt: checkpoint_row.crdt };
+        let mut tracker = RowTracker::new();
+        tracker.checkpoint_dirty = false;
+        tracker.meta_dirty = false;
+        let mut content = Content::new(kind, checkpoint, &mut fresh)?;
+        let mut keys = KeyRing::new(ctx.keys, id);
+        for (first, bytes) in sorted.segments {
+            if first != content.size() {
+                return Err(malformed("segment"));
+            }
+            tracker.segments.push(first);
+            for entry in read_segment(&bytes)? {
+                log.push(entry.effect.leaf, entry.effect.bytes);
+                state.apply(content.size(), &entry.effect);
+                let update = read_update(&entry, &mut keys)?;
+                content.push(TailEntry { effect: entry.effect, update, sealed: None }, true);
+            }
+        }
+        tracker.saved_to = content.size();
+        let mut outbox = Outbox::new(meta.author);
+        outbox.author_dirty = false;
+        sorted.outbox.into_iter().for_each(|item| outbox.restore(item));
+        content.load_all(&outbox.updates(), &mut fresh)?;
+        let mut incoming = Incoming::default();
+        for (seq, form) in sorted.waiting {
+            if seq >= content.size() {
+                incoming.restore(seq, form);
+            }
+        }
+        if let Some((snapshot, Judgement::Match, true)) = meta.checked
+            && ctx.one_user()
+        {
+            state.set_matched(&snapshot);
+        }
+        let checks = Checks { sealed: None, done: meta.checked, rests_on: meta.rests_on };
+        let snapshot = sorted.snapshot;
+        Ok(Self {
+            group,
+            id,
+            log,
+            state,
+            content,
+            incoming,
+            outbox,
+            checks,
+            snapshot,
+            rows: tracker,
+            fresh,
+            reported: None,
+            rolled_back: false,
+        })
+    }
+}
+
+/// Rows by kind.
+struct Sorted {
+    checkpoint: CheckpointRow,
+    meta: MetaRow,
+    snapshot: Option<Record>,
+    segments: BTreeMap<u64, Zeroizing<Vec<u8>>>,
+    outbox: Vec<OutItem>,
+    waiting: Vec<(u64, Form)>,
+}
+
+impl Sorted {
+    fn read(mut rows: Rows) -> Result<Self, DocError> {
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        let (mut checkpoint, mut meta, mut snapshot) = (None, None, None);
+        let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for (key, value) in rows {
+            let Some((prefix, rest)) = key.split_first() else { return Err(malformed("row")) };
+            let number = rest.try_into().map(u64::from_be_bytes);
+            match (prefix, number) {
+                (b'c', _) => checkpoint = Some(uncbor::<CheckpointRow>("checkpoint", &value)?),
+                (b'm', _) => meta = Some(uncbor::<MetaRow>("document", &value)?),
+                (b'p', _) => snapshot = Some(decode("snapshot", &value, 2 * limits::SNAPSHOT_BYTES)?),
+                (b's', Ok(first)) => {
+                    segments.insert(first, value);
+                }
+                (b'o', Ok(number)) => outbox.push(read_item(number, &value)?),
+                (b'w', Ok(seq)) => waiting.push((seq, decode("waiting record", &value, 2 * limits::SNAPSHOT_BYTES)?)),
+                _ => return Err(malformed("row")),
+            }
+        }
+        let checkpoint = checkpoint.ok_or(malformed("checkpoint"))?;
+        let meta = meta.ok_or(malformed("document"))?;
+        if checkpoint.version != ROW_VERSION || meta.version != ROW_VERSION {
+            return Err(malformed("document"));
+        }
+        Ok(Self { checkpoint, meta, snapshot, segments, outbox, waiting })
+    }
+}
+
+fn read_item(number: u64, value: &[u8]) -> Result<OutItem, DocError> {
+    let row: OutRow = uncbor("own record", value)?;
+    if row.version != ROW_VERSION {
+        return Err(malformed("own record"));
+    }
+    let sealed = match row.sealed {
+        Some(bytes) => Some(decode("own record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?),
+        None => None,
+    };
+    Ok(OutItem { number, verdict: row.verdict, plain: row.plain, replicas: row.replicas, sealed })
+}
+
+fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {
+    let what = "segment";
+    let (version, mut rest) = bytes.split_first_chunk::<2>().ok_or(malformed(what))?;
+    if u16::from_be_bytes(*version) != ROW_VERSION {
+        return Err(malformed(what));
+    }
+    let mut entries = Vec::new();
+    while !rest.is_empty() {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(malformed(what))?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let (entry, after) = after.split_at_checked(length).ok_or(malformed(what))?;
+        entries.push(uncbor(what, entry)?);
+        rest = after;
+    }
+    Ok(entries)
+}
+
+/// Opens the update of a stored record, which was judged when it came.
+fn read_update(
+    entry: &SegmentEntry,
+    keys: &mut KeyRing<'_>,
+) -> Result<Option<Plain>, DocError> {
+    let Some(bytes) = entry.record.as_ref().filter(|_| entry.effect.news == News::Update) else { return Ok(None) };
+    let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
+    let epoch = record.header.epoch;
+    let key = keys.get(epoch).ok_or(DocError::MissingRoot { epoch })?;
+    let plain = open(&record, key).map_err(|_| malformed("record"))?;
+    Ok(Some(Plain::from(plain)))
+}

@@ -1,0 +1,230 @@
+//! Rejoining by an external commit, built on scratch state.
+
+use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::frame::JoinState;
+use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::{GroupId, Hash};
+use openmls::group::{CommitMessageBundle, MlsGroup, ProposalStore, PublicGroup};
+use openmls::prelude::LeafNodeParameters;
+use openmls_traits::OpenMlsProvider;
+use rand_core::CryptoRngCore;
+
+use super::commit::encode_group_info;
+use super::process::Processed;
+use super::{ClientGroup, CommitInputs, Prepared, REJOIN_ROW, Rejoin, invitation};
+use crate::device::DeviceContext;
+use crate::error::{Fault, MlsError, ProcessError};
+use crate::facts::{CommitFacts, Committer};
+use crate::judge::{judge_commit, next_state};
+use crate::message::{self, contained};
+use crate::profile;
+use crate::provider::Provider;
+use crate::public::process_public;
+use crate::state::GroupState;
+use crate::wrap;
+
+const BUILDING: MlsError = MlsError::Mls {
+    what: "building an external commit",
+};
+
+/// What the service offers to a device that wants to come back: GroupInfo, tree and public state of the current epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct RejoinOffer<'a> {
+    /// The group.
+    pub group: GroupId,
+    /// GroupInfo (`MLSMessage`).
+    pub group_info: &'a [u8],
+    /// Ratchet tree.
+    pub tree: &'a [u8],
+    /// Public state.
+    pub state: &'a JoinState,
+    /// What this device knew of the group, if it still does: the offer has to continue it.
+    pub known: Option<&'a GroupState>,
+}
+
+impl ClientGroup {
+    /// Prepares this device's return: an external commit, and the group as it will be if the commit is ordered. The group returned is
+    /// scratch state: keep the old rows until [`ClientGroup::process`], fed from the offer's log size on, has seen the commit. If another
+    /// commit comes first it says [`ProcessError::RejoinLost`]: throw the scratch state away and prepare again.
+    ///
+    /// Allowed for a member's device with its own key (its old leaf goes), and for a new device where every member's device is of its user.
+    ///
+    /// # Errors
+    /// [`MlsError`].
+    pub fn rejoin(
+        device: &DeviceContext<'_>,
+        offer: &RejoinOffer<'_>,
+        inputs: CommitInputs<'_>,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(Self, Prepared), MlsError> {
+        let state = invitation::read_state(offer.group, offer.state)?;
+        check_continues(&state, offer.known)?;
+        let tree = public_group(offer, &state)?;
+        let (facts, planned) = plan(device, &state, &inputs)?;
+        let (provider, mls, made) = build(device, offer, &facts)?;
+
+        let commit = made.commit().to_bytes().map_err(|_| BUILDING)?;
+        let leaf = GroupEntry::Commit(commit.as_slice().into()).leaf();
+        let incoming = message::handshake(&commit)?;
+        let facts = process_public(&tree, &Provider::default(), &state, incoming)
+            .map_err(|rejected| MlsError::from(rejected.fault))?
+            .facts;
+        let mut next = judge_commit(&state, &facts)?;
+        if next != planned {
+            return Err(BUILDING);
+        }
+        next.begin_epoch(leaf);
+
+        let rejoin = Some(Box::new(Rejoin { leaf, facts }));
+        let group = Self::start(provider, mls, state, device.device(), rejoin);
+        let secrets = group.export_secrets()?;
+        let wrap = wrap::seal(&next, device, &secrets, inputs.live_roots, rng)?;
+        let prepared = Prepared {
+            bundle: CommitBundle {
+                group: offer.group,
+                commit: Bytes::from(commit),
+                welcome: None,
+                group_info: encode_group_info(&made)?,
+                wrap,
+            },
+            leaf,
+            epoch: next.epoch,
+            secrets,
+        };
+        Ok((group, prepared))
+    }
+
+    /// A standalone proposal while this device is outside: those inside judge it, and an external commit need not cover it.
+    pub(super) fn pass_proposal(&mut self, leaf: Hash) -> Processed {
+        self.state.push_leaf(leaf);
+        self.save_state(false);
+        Processed::Passed
+    }
+
+    /// The first commit after the offer: the own one, or the rejoin is lost.
+    pub(super) fn finish_rejoin(&mut self, leaf: Hash) -> Result<Processed, ProcessError> {
+        let Some(rejoin) = self.rejoin.take_if(|rejoin| rejoin.leaf == leaf) else {
+            return Err(ProcessError::RejoinLost);
+        };
+        let finished = self.transact(|group| {
+            let next = judge_commit(&group.state, &rejoin.facts).map_err(|fault| {
+                ProcessError::Illegal {
+                    fault: Fault::Commit(fault),
+                    signer: None,
+                }
+            })?;
+            let secrets = group.export_secrets()?;
+            group.provider.overlay().put_row(REJOIN_ROW, None);
+            Ok(group.begin(&rejoin.facts, next, leaf, Some(secrets)))
+        });
+        finished.map(|outcome| Processed::Commit(Box::new(outcome)))
+    }
+}
+
+/// What this device knew has to be a part of what is offered: the same group, not older, every row that had ended unchanged, and every row
+/// that had not at most ended since.
+fn check_continues(state: &GroupState, known: Option<&GroupState>) -> Result<(), MlsError> {
+    let Some(known) = known else {
+        return Ok(());
+    };
+    let kept = known
+        .roster
+        .rows()
+        .iter()
+        .zip(state.roster.rows())
+        .filter(|(old, new)| {
+            let ended_since =
+                old.last_epoch.is_none() && new.last_epoch.is_none_or(|last| last >= known.epoch);
+            let mut same = (*new).clone();
+            same.last_epoch = old.last_epoch;
+            same == **old && (ended_since || new.last_epoch == old.last_epoch)
+        })
+        .count();
+    let continues = state.group == known.group
+        && state.epoch >= known.epoch
+        && state.frontier.size() >= known.frontier.size()
+        && kept == known.roster.rows().len();
+    if continues {
+        Ok(())
+    } else {
+        Err(MlsError::BadInvitation {
+            what: "older or other history",
+        })
+    }
+}
+
+/// The group before the commit, as the service has it: verified, and found to be the one that `state` describes.
+fn public_group(offer: &RejoinOffer<'_>, state: &GroupState) -> Result<PublicGroup, MlsError> {
+    let info = message::group_info(offer.group_info)?;
+    message::check_extensions(&info)?;
+    let tree = message::ratchet_tree(offer.tree)?;
+    let provider = Provider::default();
+    let (group, _) = contained(|| {
+        PublicGroup::from_external(
+            provider.crypto(),
+            provider.storage(),
+            tree,
+            info,
+            ProposalStore::new(),
+        )
+    })
+    .map_err(|_| MlsError::Panicked)?
+    .map_err(|_| MlsError::BadInvitation { what: "GroupInfo" })?;
+    invitation::check_tree(state, group.group_context(), group.members())?;
+    Ok(group)
+}
+
+fn plan(
+    device: &DeviceContext<'_>,
+    state: &GroupState,
+    inputs: &CommitInputs<'_>,
+) -> Result<(CommitFacts, GroupState), MlsError> {
+    let own = device.device();
+    let mut facts = CommitFacts {
+        epoch: state.epoch,
+        committer: Committer::External,
+        path: Some(device.leaf_facts()),
+        adds: Vec::new(),
+        removes: state.is_member(&own).then_some(own).into_iter().collect(),
+        covered: Vec::new(),
+        policy: None,
+        data: inputs.data(state)?,
+    };
+    let next = next_state(state, &facts)?;
+    facts.data.roster = next.roster_hash();
+    Ok((facts, next))
+}
+
+fn build(
+    device: &DeviceContext<'_>,
+    offer: &RejoinOffer<'_>,
+    facts: &CommitFacts,
+) -> Result<(Provider, MlsGroup, CommitMessageBundle), MlsError> {
+    let info = message::group_info(offer.group_info)?;
+    let tree = message::ratchet_tree(offer.tree)?;
+    let provider = Provider::default();
+    let leaf = LeafNodeParameters::builder()
+        .with_capabilities(profile::capabilities())
+        .build();
+    let built = contained(|| {
+        MlsGroup::external_commit_builder()
+            .with_ratchet_tree(tree)
+            .with_config(profile::join_config())
+            .with_aad(encode(&facts.data))
+            .skip_lifetime_validation()
+            .build_group(&provider, info, device.credential_with_key())
+            .ok()?
+            .leaf_node_parameters(leaf)
+            .load_psks(provider.storage())
+            .ok()?
+            .create_group_info(true)
+            .build(provider.rand(), provider.crypto(), &device.signer(), |_| {
+                true
+            })
+            .ok()?
+            .finalize(&provider)
+            .ok()
+    });
+    let (mls, made) = built.map_err(|_| MlsError::Panicked)?.ok_or(BUILDING)?;
+    Ok((provider, mls, made))
+}

@@ -1,0 +1,171 @@
+//! What comes with a commit and does not belong to it, and commits changed on their way.
+
+use conclave_mls::{Plan, ProcessError};
+use conclave_proto::codec::Bytes;
+use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::policy::{JoinerAccess, Role};
+use conclave_proto::refusal::CommitFault;
+use conclave_proto::{Hash, Refusal};
+use rand_chacha::rand_core::RngCore;
+
+use crate::forge;
+use crate::world::World;
+
+#[test]
+fn companions_that_do_not_belong_to_the_commit() {
+    let mut world = World::with_roles(39, &[Role::Editor]);
+    let before = world.service.group_info().to_vec();
+    let b = world.outsider();
+    let plan = Plan {
+        add: vec![world.package(b)],
+        ..Plan::default()
+    };
+    let good = world.prepare(0, &plan).unwrap().bundle;
+    let check = |world: &World, change: &dyn Fn(&mut CommitBundle), fault| {
+        let mut bundle = good.clone();
+        change(&mut bundle);
+        assert_eq!(
+            forge::refusal(world, 0, &bundle),
+            Refusal::BadCommit { fault }
+        );
+    };
+    // GroupInfo of another epoch; with a signature of somebody else; cut short; no GroupInfo.
+    check(
+        &world,
+        &|bundle| bundle.group_info = before.clone().into(),
+        CommitFault::GroupInfo,
+    );
+    check(
+        &world,
+        &|bundle| flip_last(&mut bundle.group_info),
+        CommitFault::GroupInfo,
+    );
+    check(
+        &world,
+        &|bundle| bundle.group_info = Bytes::default(),
+        CommitFault::GroupInfo,
+    );
+    check(
+        &world,
+        &|bundle| bundle.group_info = bundle.commit.clone(),
+        CommitFault::GroupInfo,
+    );
+    // Welcome missing, for somebody else, rubbish.
+    check(
+        &world,
+        &|bundle| bundle.welcome = None,
+        CommitFault::Welcome,
+    );
+    check(
+        &world,
+        &|bundle| bundle.welcome = Some(bundle.commit.clone()),
+        CommitFault::Welcome,
+    );
+    // Wraps that state another roster, commit or epoch, by another signer, or changed.
+    let wrong = |change: &dyn Fn(&mut CommitBundle), signer: usize| {
+        let mut bundle = good.clone();
+        change(&mut bundle);
+        let s = bundle.wrap.statement.clone();
+        let peer = &world.peers[signer];
+        bundle.wrap = forge::wrap(peer, s.epoch, s.commit, s.roster, Bytes::default());
+        assert_eq!(
+            forge::refusal(&world, 0, &bundle),
+            Refusal::BadCommit {
+                fault: CommitFault::Wrap
+            }
+        );
+    };
+    wrong(&|bundle| bundle.wrap.statement.roster = Hash::ZERO, 0);
+    wrong(&|bundle| bundle.wrap.statement.commit = Hash::ZERO, 0);
+    wrong(&|bundle| bundle.wrap.statement.epoch += 1, 0);
+    wrong(&|_| {}, 1);
+    check(
+        &world,
+        &|bundle| bundle.wrap.signature[5] ^= 1,
+        CommitFault::Wrap,
+    );
+    assert_eq!(world.judge(0, &good), Ok(()));
+}
+
+fn flip_last(bytes: &mut Bytes) {
+    let mut vec = bytes.as_slice().to_vec();
+    *vec.last_mut().unwrap() ^= 1;
+    *bytes = vec.into();
+}
+
+#[test]
+fn roots_sealed_where_joiners_may_read_nothing_older() {
+    let policy = conclave_proto::policy::GroupPolicy {
+        joiner_access: JoinerAccess::FromJoin,
+        ..Default::default()
+    };
+    let mut world = World::with_policy(40, policy);
+    let b = world.outsider();
+    let plan = Plan {
+        add: vec![world.package(b)],
+        ..Plan::default()
+    };
+    let prepared = world.prepare(0, &plan).unwrap();
+    assert!(prepared.bundle.wrap.statement.ciphertext.is_empty());
+    let mut bundle = prepared.bundle.clone();
+    let s = bundle.wrap.statement.clone();
+    bundle.wrap = forge::wrap(
+        &world.peers[0],
+        s.epoch,
+        s.commit,
+        s.roster,
+        vec![1; 60].into(),
+    );
+    assert_eq!(
+        forge::refusal(&world, 0, &bundle),
+        Refusal::BadCommit {
+            fault: CommitFault::Wrap
+        }
+    );
+    world.submit(0, &prepared.bundle).unwrap();
+    world.sync_all();
+    // Who joins reads from here, so everything is due.
+    assert_eq!(world.service.state().rotating_since, 1);
+    assert_eq!(world.peers[b].roots.len(), 1);
+}
+
+#[test]
+fn no_changed_byte_gets_past_the_service_or_hurts_a_member() {
+    let mut world = World::with_roles(42, &[Role::Editor]);
+    let b = world.outsider();
+    let plan = Plan {
+        add: vec![world.package(b)],
+        self_update: true,
+        ..Plan::default()
+    };
+    let good = world.prepare(0, &plan).unwrap().bundle;
+    let length = good.commit.len();
+    for _ in 0..150 {
+        let at = world.rng.next_u32() as usize % length;
+        let bit = 1 << (world.rng.next_u32() % 8);
+        let mut bytes = good.commit.as_slice().to_vec();
+        bytes[at] ^= bit;
+        let mut bundle = good.clone();
+        bundle.commit = bytes.into();
+        assert!(world.judge(0, &bundle).is_err(), "byte {at}");
+        let group = world.peers[1].group_mut();
+        let error = group
+            .process(&GroupEntry::Commit(bundle.commit))
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ProcessError::Illegal { signer: None, .. } | ProcessError::Undecryptable { .. }
+            ),
+            "byte {at}: {error:?}"
+        );
+    }
+    for cut in [0, 1, 4, 40, length - 1] {
+        let mut bundle = good.clone();
+        bundle.commit = good.commit.as_slice()[..cut].into();
+        assert!(world.judge(0, &bundle).is_err());
+    }
+    world.submit(0, &good).unwrap();
+    world.sync_all();
+    world.assert_agreed();
+}

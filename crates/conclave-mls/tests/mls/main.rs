@@ -1,0 +1,20 @@
+//! A group and its service, tried from every side: honest members, thieves, and a service that orders what it should not.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod attacks;
+mod companions;
+mod entries;
+mod flow;
+mod forge;
+mod invitations;
+mod packages;
+mod property;
+mod races;
+mod rejoin;
+mod world;

@@ -1,0 +1,187 @@
+//! Logging in: the device signs the service's nonce together with the origin it dialled.
+
+use std::sync::Arc;
+
+use axum::extract::ws::Message;
+use bytes::Bytes;
+use conclave_identity::{CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference, SignedDeviceList};
+use conclave_proto::codec::{decode, encode};
+use conclave_proto::frame::{ClientFrame, LOGIN_LABEL, LoginStatement, ServiceFrame};
+use conclave_proto::policy::PROTOCOL_VERSION;
+use conclave_proto::refusal::ForbiddenWhy;
+use conclave_proto::{DeviceId, Refusal, UserId, limits};
+use futures_util::SinkExt;
+
+use super::{Incoming, Sink};
+use crate::config::Admission;
+use crate::hub::Conn;
+use crate::limits::LOGIN_FIELD_BYTES;
+use crate::shared::Shared;
+use crate::store::accounts::{self, Door, Newcomer, Standing};
+use crate::store::{OpError, StoreError, invitations, key_packages};
+
+/// A device that has logged in.
+#[derive(Debug, Clone)]
+pub(crate) struct LoggedIn {
+    pub(crate) device: DeviceId,
+    pub(crate) user: UserId,
+    key: Vec<u8>,
+}
+
+/// Reads frames until there is one; before login nothing else is looked at.
+async fn frame(incoming: &mut Incoming) -> Result<ClientFrame, Refusal> {
+    loop {
+        match incoming.next().await {
+            Ok(Some(bytes)) => {
+                let max = limits::UNAUTHENTICATED_FRAME_BYTES;
+                return decode("frame", &bytes, max).map_err(|_| Refusal::Malformed);
+            }
+            Ok(None) => {}
+            Err(_) => return Err(Refusal::Malformed),
+        }
+    }
+}
+
+/// Runs the handshake.
+pub(crate) async fn login(
+    shared: &Arc<Shared>,
+    incoming: &mut Incoming,
+    sink: &mut Sink,
+) -> Result<LoggedIn, Refusal> {
+    let ClientFrame::Hello { versions, credential } = frame(incoming).await? else {
+        return Err(Refusal::Malformed);
+    };
+    if !versions.contains(&PROTOCOL_VERSION) {
+        return Err(Refusal::UpgradeNeeded { minimum: PROTOCOL_VERSION });
+    }
+    let who = identify(shared, credential.as_slice())?;
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|_| Refusal::Storage)?;
+    let challenge = ServiceFrame::Challenge {
+        version: PROTOCOL_VERSION,
+        nonce,
+        service_key: shared.service_key,
+        now: shared.env.clock.now(),
+    };
+    let message = Message::Binary(Bytes::from(encode(&challenge)));
+    sink.send(message).await.map_err(|_| Refusal::Malformed)?;
+
+    let ClientFrame::Login { origin, signature, token } = frame(incoming).await? else {
+        return Err(Refusal::Malformed);
+    };
+    let token = token.map(conclave_proto::codec::Bytes::into_vec);
+    let longest = origin.len().max(token.as_ref().map_or(0, Vec::len));
+    if longest > LOGIN_FIELD_BYTES {
+        return Err(Refusal::TooLarge { max: LOGIN_FIELD_BYTES as u64 });
+    }
+    if !shared.origins.iter().any(|own| own.as_bytes() == origin.as_slice()) {
+        return Err(Refusal::Unauthenticated);
+    }
+    let statement = LoginStatement {
+        nonce,
+        origin,
+        service_key: shared.service_key,
+        device: who.device,
+    };
+    conclave_identity::verify(&who.key, LOGIN_LABEL, &encode(&statement), &signature)
+        .map_err(|_| Refusal::Unauthenticated)?;
+    admit(shared, &who, token).await.map_err(OpError::into_refusal)?;
+    Ok(who)
+}
+
+/// Who the credential says this is; the signature to come shows whether it is true.
+fn identify(shared: &Shared, credential: &[u8]) -> Result<LoggedIn, Refusal> {
+    let parsed = DeviceCredential::from_bytes(credential).map_err(|_| Refusal::Unauthenticated)?;
+    let key = parsed.certificate.device_key.as_slice();
+    let presented = Presented {
+        credential_type: CREDENTIAL_TYPE,
+        credential,
+        scheme: parsed.certificate.scheme,
+        signature_key: key,
+    };
+    let identity = conclave_identity::authenticate(
+        &presented,
+        Occasion::Login,
+        &Reference::default(),
+        shared.env.clock.now(),
+        None,
+    )
+    .map_err(|_| Refusal::Unauthenticated)?;
+    Ok(LoggedIn { device: identity.device, user: identity.user, key: key.to_vec() })
+}
+
+impl LoggedIn {
+    fn newcomer(&self) -> Newcomer {
+        Newcomer { user: self.user, device: self.device, key: self.key.clone() }
+    }
+}
+
+/// Refuses devices that are revoked or not admitted; makes account and device known where they are new.
+async fn admit(shared: &Shared, who: &LoggedIn, token: Option<Vec<u8>>) -> Result<(), OpError> {
+    let newcomer = who.newcomer();
+    let standing = check(shared, who).await?;
+    if standing == Standing::Known {
+        return Ok(());
+    }
+    let door = match shared.admission {
+        Admission::Open => Door::Open,
+        Admission::Invitation => {
+            Door::Invitation(token.map(|token| invitations::token_hash(&token)))
+        }
+    };
+    let now = shared.env.clock.now();
+    let list_checked_against = newcomer.clone();
+    shared
+        .env
+        .writer
+        .call(move |conn| {
+            Box::pin(async move {
+                check_list(conn, &list_checked_against).await?;
+                accounts::admit(conn, &newcomer, door, now).await
+            })
+        })
+        .await?;
+    Ok(())
+}
+
+async fn check(shared: &Shared, who: &LoggedIn) -> Result<Standing, OpError> {
+    let newcomer = who.newcomer();
+    let mut reads = shared.env.reads.acquire().await?;
+    check_list(&mut reads, &newcomer).await?;
+    accounts::standing(&mut reads, &newcomer).await
+}
+
+/// The user's newest device list, where one is stored, has to name the device with this key.
+async fn check_list(conn: &mut sqlx::SqliteConnection, who: &Newcomer) -> Result<(), OpError> {
+    let Some(list) = accounts::newest_list(conn, &who.user).await? else {
+        return Ok(());
+    };
+    let list = SignedDeviceList::from_bytes(&list)
+        .map_err(|_| StoreError::Corrupt { what: "device list" })?;
+    if list.contains(&who.device, &who.key) {
+        Ok(())
+    } else {
+        Err(Refusal::Forbidden { why: ForbiddenWhy::DeviceRevoked }.into())
+    }
+}
+
+/// Says that the login is done. The device is judged once more: it may have been revoked before its connection was known.
+pub(crate) async fn welcome(
+    shared: &Shared,
+    conn: &Conn,
+    who: &LoggedIn,
+) -> Result<(), Refusal> {
+    let now = shared.env.clock.now();
+    let stock = async {
+        check(shared, who).await?;
+        let mut reads = shared.env.reads.acquire().await?;
+        Ok(key_packages::stock(&mut reads, &who.device, now).await?)
+    };
+    let stock = stock.await.map_err(OpError::into_refusal)?;
+    conn.outbox.push_frame(&ServiceFrame::Ready {
+        now,
+        key_packages: stock.one_time,
+        last_resort: u8::from(stock.last_resort),
+    });
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! One WebSocket: login, then frames both ways until either side ends it.
+//!
+//! One task receives, one sends. Appends are taken in the order in which they come; requests run beside each other, up to a bound, on tasks
+//! that outlive the connection, so that what has begun to change a group is finished.
+
+pub(crate) mod dispatch;
+pub(crate) mod identity;
+pub(crate) mod login;
+pub(crate) mod outbox;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use bytes::Bytes;
+use conclave_proto::chunk::Assembler;
+use conclave_proto::codec::{decode, encode};
+use conclave_proto::frame::{ClientFrame, ServiceFrame};
+use conclave_proto::{Refusal, limits as wire};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use self::outbox::{Outbox, Step};
+use crate::group::join;
+use crate::hub::Conn;
+use crate::limits;
+use crate::listener::Trusted;
+use crate::shared::Shared;
+
+/// WebSocket close code for a normal end (RFC 6455 §7.4.1).
+const CLOSE_NORMAL: u16 = 1000;
+/// First byte of the largest message: a frame of that size is split.
+const MESSAGE_BYTES: usize = wire::WIRE_MESSAGE_BYTES;
+
+type Sink = SplitSink<WebSocket, Message>;
+type Stream = SplitStream<WebSocket>;
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trusted) {
+    let (mut sink, stream) = socket.split();
+    let mut incoming = Incoming::new(stream, shared.clone());
+    let handshake = Duration::from_millis(shared.env.limits.handshake_ms);
+    let login = tokio::select! {
+        login = timeout(handshake, login::login(&shared, &mut incoming, &mut sink)) => login,
+        () = shared.stop.cancelled() => Ok(Err(Refusal::ShuttingDown)),
+    };
+    let who = match login {
+        Ok(Ok(who)) => who,
+        Ok(Err(refusal)) => return refuse(sink, refusal).await,
+        // Nothing is said to who says nothing.
+        Err(_) => return,
+    };
+    trusted.set();
+    incoming.assembler.set_max(wire::FRAME_BYTES);
+    let outbox = Outbox::new(shared.env.limits.outbox_bytes);
+    let per_device = shared.env.limits.connections_per_device;
+    let conn = shared.env.hub.register(who.device, who.user, outbox, per_device);
+    let sender = shared.connections.spawn(send_loop(
+        sink,
+        conn.clone(),
+        Duration::from_millis(shared.env.limits.ping_ms),
+    ));
+    match login::welcome(&shared, &conn, &who).await {
+        Ok(()) => {
+            let (env, to) = (shared.env.clone(), conn.clone());
+            shared.env.tasks.spawn(async move { join::deliver_all(&env, &to).await });
+            receive_loop(&shared, &conn, incoming).await;
+        }
+        Err(refusal) => conn.outbox.close(refusal, 0),
+    }
+    leave(&shared, &conn);
+    conn.outbox.close(Refusal::ShuttingDown, limits::SHUTDOWN_RETRY_MS);
+    let _ = sender.await;
+}
+
+/// Says why a login failed.
+async fn refuse(mut sink: Sink, why: Refusal) {
+    let frame = encode(&ServiceFrame::Goodbye { why, retry_after_ms: 0 });
+    let last = async {
+        let _ = sink.send(Message::Binary(Bytes::from(frame))).await;
+        let _ = sink.close().await;
+    };
+    let _ = timeout(limits::CLOSE_TIMEOUT, last).await;
+}
+
+/// Ends everything that is delivered to a connection.
+fn leave(shared: &Shared, conn: &Conn) {
+    shared.env.hub.remove(conn);
+    for channel in conn.take_channels(|_| true) {
+        channel.document.leave(&channel);
+    }
+    for group in conn.take_followed() {
+        if let Some(group) = shared.groups.in_memory(&group) {
+            group.unfollow(conn);
+        }
+    }
+}
+
+/// Frames from a client, put together from messages.
+pub(crate) struct Incoming {
+    stream: Stream,
+    assembler: Assembler,
+    shared: Arc<Shared>,
+    /// Held while a frame larger than a message is being put together.
+    large: Option<OwnedSemaphorePermit>,
+}
+
+/// Why no frame came.
+pub(crate) enum Ended {
+    /// The connection is gone.
+    Gone,
+    /// The client broke the rules of framing.
+    Broken,
+}
+
+impl Incoming {
+    fn new(stream: Stream, shared: Arc<Shared>) -> Self {
+        let assembler = Assembler::new(wire::UNAUTHENTICATED_FRAME_BYTES);
+        Self { stream, assembler, shared, large: None }
+    }
+
+    /// The next frame, or none where a message was only a sign of life or part of a frame.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Ended> {
+        let message = match self.stream.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(_)) | None => return Err(Ended::Gone),
+        };
+        match message {
+            Message::Binary(bytes) => {
+                let frame = self.assembler.take(bytes.into()).map_err(|_| Ended::Broken)?;
+                if frame.is_some() {
+                    self.large = None;
+                } else if self.large.is_none() {
+                    let places = self.shared.large_frames.clone();
+                    self.large = places.acquire_owned().await.ok();
+                }
+                Ok(frame)
+            }
+            Message::Ping(_) | Message::Pong(_) => Ok(None),
+            Message::Close(_) => Err(Ended::Gone),
+            Message::Text(_) => Err(Ended::Broken),
+        }
+    }
+}
+
+async fn receive_loop(shared: &Arc<Shared>, conn: &Arc<Conn>, mut incoming: Incoming) {
+    let idle = Duration::from_millis(shared.env.limits.idle_ms);
+    let mut session = dispatch::Session::new(shared.clone(), conn.clone());
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = conn.outbox.closing().cancelled() => return,
+            frame = timeout(idle, incoming.next()) => frame,
+        };
+        let bytes = match frame {
+            Ok(Ok(Some(bytes))) => bytes,
+            Ok(Ok(None)) => continue,
+            Ok(Err(Ended::Gone)) => return,
+            Ok(Err(Ended::Broken)) => return conn.outbox.close(Refusal::Malformed, 0),
+            Err(_) => {
+                let retry_after_ms = limits::SLOW_CONSUMER_RETRY_MS;
+                return conn.outbox.close(Refusal::RateLimited { retry_after_ms }, retry_after_ms);
+            }
+        };
+        let Ok(frame) = decode::<ClientFrame>("frame", &bytes, wire::FRAME_BYTES) else {
+            return conn.outbox.close(Refusal::Malformed, 0);
+        };
+        // Boxed: what handling a frame needs is not kept while the connection is idle.
+        if let Err(refusal) = Box::pin(session.handle(frame, bytes.len())).await {
+            return conn.outbox.close(refusal, 0);
+        }
+    }
+}
+
+/// Sends until the connection is to be closed or cannot be written to.
+async fn send_loop(mut sink: Sink, conn: Arc<Conn>, ping: Duration) {
+    let mut pings = interval_at(Instant::now() + ping, ping);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let step = tokio::select! {
+            step = conn.outbox.next() => Some(step),
+            _ = pings.tick() => None,
+        };
+        let closing = conn.outbox.closing().clone();
+        let write = async {
+            match step {
+                None => sink.send(Message::Ping(Bytes::new())).await.is_ok(),
+                Some(step) => write_all(&mut sink, &conn, step).await,
+            }
+        };
+        let deadline = async {
+            tokio::select! {
+                () = tokio::time::sleep(limits::WRITE_TIMEOUT) => {}
+                () = async {
+                    closing.cancelled().await;
+                    tokio::time::sleep(limits::CLOSE_TIMEOUT).await;
+                } => {}
+            }
+        };
+        let go_on = tokio::select! {
+            written = write => written,
+            () = deadline => false,
+        };
+        if !go_on {
+            break;
+        }
+    }
+    // The receiving side ends too.
+    conn.outbox.close(Refusal::ShuttingDown, 0);
+}
+
+/// Writes a step and whatever else waits, then flushes once. False when that was the last.
+async fn write_all(sink: &mut Sink, conn: &Conn, first: Step) -> bool {
+    let mut next = Some(first);
+    while let Some(step) = next {
+        match step {
+            Step::Send(frame) => {
+                if !feed(sink, frame).await {
+                    return false;
+                }
+            }
+            Step::Close(frame) => {
+                let _ = feed(sink, frame).await;
+                let close = CloseFrame { code: CLOSE_NORMAL, reason: "".into() };
+                let _ = sink.send(Message::Close(Some(close))).await;
+                return false;
+            }
+        }
+        next = conn.outbox.try_next();
+    }
+    sink.flush().await.is_ok()
+}
+
+/// Hands a frame to the socket, in chunks where it is large.
+async fn feed(sink: &mut Sink, frame: Bytes) -> bool {
+    if frame.len() <= MESSAGE_BYTES {
+        return sink.feed(Message::Binary(frame)).await.is_ok();
+    }
+    for chunk in conclave_proto::chunk::split(frame.to_vec()) {
+        if sink.feed(Message::Binary(Bytes::from(chunk))).await.is_err() {
+            return false;
+        }
+    }
+    true
+}

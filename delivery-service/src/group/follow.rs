@@ -1,0 +1,166 @@
+//! Following a group's log: history, then live, without a gap or a repetition, as for documents.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use conclave_mls::GroupState;
+use conclave_proto::codec::{Varint, encode};
+use conclave_proto::frame::{Answer, ServiceFrame};
+use conclave_proto::group::GroupEntry;
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{DeviceId, GroupId, Head, Refusal};
+
+use super::{Group, rows};
+use crate::hub::Conn;
+use crate::limits;
+use crate::store::{OpError, StoreError};
+
+/// A connection that follows the log.
+pub(crate) struct Follower {
+    pub(crate) conn: Arc<Conn>,
+    /// Whether it has everything and gets entries as they come.
+    live: bool,
+    /// Size after which it gets nothing more: it was removed by the entry before.
+    until: Option<u64>,
+    /// Tells following anew from what it replaces.
+    turn: u64,
+}
+
+/// How far a device may follow.
+struct Reach {
+    head: Head,
+    epoch: u64,
+    until: Option<u64>,
+}
+
+/// Follows the log on a connection from `from` on; what the connection followed of it before ends.
+pub(crate) async fn follow(
+    group: &Arc<Group>,
+    conn: &Arc<Conn>,
+    from: u64,
+    request: Varint,
+) -> Result<(), OpError> {
+    let view = group.view();
+    let reach = reach(group, &view, &conn.device).await?;
+    if from > reach.head.size {
+        return Err(Refusal::BadRecord { fault: RecordFault::SeenHead }.into());
+    }
+    let turn = request.0;
+    {
+        let mut live = group.live();
+        live.followers.retain(|follower| follower.conn.id != conn.id);
+        // Whoever was removed since the view was taken is cut off by what the roster says now.
+        let until = match (reach.until, group.view().is_member(&conn.device)) {
+            (Some(until), _) => Some(until),
+            (None, true) => None,
+            (None, false) => return Err(Refusal::UnknownGroup.into()),
+        };
+        live.followers.push(Follower { conn: conn.clone(), live: false, until, turn });
+    }
+    conn.follow(group.id);
+    let answer = Answer::Subscribed {
+        head: reach.head,
+        epoch: reach.epoch,
+        now: group.env.clock.now(),
+    };
+    if conn.outbox.send_frame(&ServiceFrame::Response { id: request, answer }).await {
+        let task = run(group.clone(), conn.clone(), from, turn);
+        group.env.tasks.spawn(task);
+    }
+    Ok(())
+}
+
+/// Members follow everything; who was removed, up to the commit that did it; others nothing.
+async fn reach(group: &Group, view: &GroupState, device: &DeviceId) -> Result<Reach, OpError> {
+    if view.is_member(device) {
+        return Ok(Reach { head: view.head(), epoch: view.epoch, until: None });
+    }
+    let last = view
+        .roster
+        .rows()
+        .iter()
+        .filter(|row| row.device == *device)
+        .filter_map(|row| row.last_epoch)
+        .max()
+        .ok_or(Refusal::UnknownGroup)?;
+    let mut reads = group.env.reads.acquire().await?;
+    let (_, head) = rows::commit_of_epoch(&mut reads, &group.id, last)
+        .await?
+        .ok_or_else(|| super::corrupt("group log"))?;
+    Ok(Reach { head, epoch: last.saturating_add(1), until: Some(head.size) })
+}
+
+async fn run(group: Arc<Group>, conn: Arc<Conn>, from: u64, turn: u64) {
+    let mut cursor = from;
+    loop {
+        let Some(end) = window(&group, &conn, cursor, turn) else { return };
+        match read(&group, cursor, end).await {
+            Ok((frame, next)) => {
+                cursor = next;
+                if !conn.outbox.send(frame).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                let refusal = OpError::from(error).into_refusal();
+                conn.outbox.close(refusal, limits::SLOW_CONSUMER_RETRY_MS);
+                return;
+            }
+        }
+    }
+}
+
+/// Where to read to. None when nothing is left, in which case the follower is live or done, or when it is gone.
+fn window(group: &Group, conn: &Conn, cursor: u64, turn: u64) -> Option<u64> {
+    let mut live = group.live();
+    let size = live.size;
+    let at = live
+        .followers
+        .iter()
+        .position(|follower| follower.conn.id == conn.id && follower.turn == turn)?;
+    let follower = live.followers.get_mut(at)?;
+    let end = follower.until.map_or(size, |until| size.min(until));
+    if cursor < end {
+        return Some(end);
+    }
+    if follower.until.is_some() {
+        live.followers.remove(at);
+    } else {
+        follower.live = true;
+    }
+    None
+}
+
+async fn read(group: &Group, from: u64, end: u64) -> Result<(Bytes, u64), StoreError> {
+    let mut reads = group.env.reads.acquire().await?;
+    let entries = rows::entries(&mut reads, &group.id, from, end).await?;
+    if entries.is_empty() {
+        return Err(StoreError::Corrupt { what: "group log" });
+    }
+    let next = from.saturating_add(entries.len() as u64);
+    Ok((frame(group.id, from, entries), next))
+}
+
+fn frame(group: GroupId, first_seq: u64, entries: Vec<GroupEntry>) -> Bytes {
+    Bytes::from(encode(&ServiceFrame::GroupEntries { group, first_seq, entries }))
+}
+
+/// Pushes a durable entry to all who follow. Those it removes get it as their last.
+pub(crate) fn publish(group: &Group, entry: &GroupEntry, removed: &[DeviceId]) {
+    let mut live = group.live();
+    let seq = live.size;
+    live.size = seq.saturating_add(1);
+    let size = live.size;
+    let frame = frame(group.id, seq, vec![entry.clone()]);
+    live.followers.retain_mut(|follower| {
+        let goes = removed.contains(&follower.conn.device);
+        if follower.live {
+            follower.conn.outbox.push(frame.clone());
+            return !goes;
+        }
+        if goes {
+            follower.until = Some(size);
+        }
+        true
+    });
+}

@@ -1,0 +1,100 @@
+//! Making, listing and revoking invitations, beside a running service or without one.
+
+use std::path::{Path, PathBuf};
+
+use conclave_proto::UnixMs;
+use sqlx::SqliteConnection;
+
+use crate::config::{Clock, Durability};
+use crate::error::StartError;
+use crate::store::invitations::{self, Invitation};
+use crate::store::{StoreError, open};
+
+/// Bytes of randomness in a token.
+const TOKEN_BYTES: usize = 20;
+/// Bytes of randomness in an invitation's name.
+const NAME_BYTES: usize = 4;
+
+/// A new invitation. The token is shown once: only its hash is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewInvitation {
+    /// What the invited device brings.
+    pub token: String,
+    /// What is stored of it.
+    pub invitation: Invitation,
+}
+
+impl std::fmt::Debug for NewInvitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewInvitation").field("invitation", &self.invitation).finish_non_exhaustive()
+    }
+}
+
+/// The invitations of a data directory.
+#[derive(Debug, Clone)]
+pub struct Invitations {
+    data_dir: PathBuf,
+    clock: Clock,
+}
+
+impl Invitations {
+    /// The invitations of this data directory.
+    #[must_use]
+    pub fn of(data_dir: impl AsRef<Path>) -> Self {
+        Self { data_dir: data_dir.as_ref().to_owned(), clock: Clock::default() }
+    }
+
+    async fn open(&self) -> Result<SqliteConnection, StoreError> {
+        std::fs::create_dir_all(&self.data_dir).map_err(StoreError::Directory)?;
+        open::open_writer(&self.data_dir, Durability::Full).await
+    }
+
+    /// Makes an invitation that admits `uses` accounts within `valid_ms` milliseconds.
+    ///
+    /// # Errors
+    /// [`StartError`] when the database cannot be used or the system gives no random bytes.
+    pub async fn create(&self, uses: u64, valid_ms: u64) -> Result<NewInvitation, StartError> {
+        let mut random = [0; TOKEN_BYTES + NAME_BYTES];
+        getrandom::fill(&mut random).map_err(|_| StartError::Random)?;
+        let (token, name) = random.split_at(TOKEN_BYTES);
+        let token = data_encoding::BASE32_NOPAD.encode(token).to_ascii_lowercase();
+        let created = self.clock.now();
+        let invitation = Invitation {
+            id: data_encoding::HEXLOWER.encode(name),
+            created,
+            expires: UnixMs(created.0.saturating_add(valid_ms)),
+            uses_left: uses,
+        };
+        let mut conn = self.open().await?;
+        let hash = invitations::token_hash(token.as_bytes());
+        invitations::insert(&mut conn, hash, &invitation).await?;
+        close(conn).await?;
+        Ok(NewInvitation { token, invitation })
+    }
+
+    /// Every invitation, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be used.
+    pub async fn list(&self) -> Result<Vec<Invitation>, StoreError> {
+        let mut conn = self.open().await?;
+        let list = invitations::list(&mut conn).await?;
+        close(conn).await?;
+        Ok(list)
+    }
+
+    /// Ends an invitation; false when there is none of that name.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be used.
+    pub async fn revoke(&self, id: &str) -> Result<bool, StoreError> {
+        let mut conn = self.open().await?;
+        let revoked = invitations::revoke(&mut conn, id).await?;
+        close(conn).await?;
+        Ok(revoked)
+    }
+}
+
+async fn close(conn: SqliteConnection) -> Result<(), StoreError> {
+    Ok(sqlx::Connection::close(conn).await?)
+}

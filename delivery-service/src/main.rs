@@ -1,0 +1,3 @@
+//! The binary `conclave-ds`.
+
+fn main() {}

@@ -1,0 +1,245 @@
+//! Starting and stopping a service.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use sqlx::SqliteConnection;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, derived_origins};
+use crate::document::Documents;
+use crate::env::Env;
+use crate::error::StartError;
+use crate::group::Groups;
+use crate::hub::Hub;
+use crate::http;
+use crate::limits;
+use crate::listener::{CappedListener, Trusted};
+use crate::rate::Buckets;
+use crate::shared::{Rates, Shared};
+use crate::store::writer::{self, WriterSetup};
+use crate::store::{StoreError, open};
+
+/// A running delivery service. Dropping it stops it in the background; [`Service::shutdown`] waits for that.
+#[derive(Debug)]
+pub struct Service {
+    address: SocketAddr,
+    stop: CancellationToken,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// Starts a service: locks the data directory, brings the database up to date, listens.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(StartError::Config { problems });
+        }
+        let lock = open::lock(&config.data_dir)?;
+        let mut connection = open::open_writer(&config.data_dir, config.durability).await?;
+        let service_key = service_key(&mut connection).await?;
+        let reads = open::open_readers(&config.data_dir, config.durability).await?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+
+        let stop = CancellationToken::new();
+        let stop_writer = CancellationToken::new();
+        let writer_tasks = TaskTracker::new();
+        let doubted: Arc<OnceLock<Weak<Shared>>> = Arc::default();
+        let in_doubt = doubted.clone();
+        let writer = writer::start(
+            WriterSetup {
+                connection,
+                directory: config.data_dir.clone(),
+                durability: config.durability,
+                lock,
+                doubt: Box::new(move || {
+                    if let Some(shared) = in_doubt.get().and_then(Weak::upgrade) {
+                        shared.forget();
+                    }
+                }),
+                stop: stop_writer.clone(),
+            },
+            &writer_tasks,
+        );
+        let rates = config.rate_limits.as_ref();
+        let env = Arc::new(Env {
+            reads,
+            writer,
+            tasks: TaskTracker::new(),
+            clock: config.clock.clone(),
+            limits: config.limits.clone(),
+            hub: Hub::default(),
+            self_updates: Buckets::new(rates.map(|rates| rates.self_updates)),
+        });
+        let shared = Arc::new(Shared {
+            env,
+            groups: Groups::default(),
+            documents: Documents::default(),
+            origins: if config.origins.is_empty() {
+                derived_origins(address)
+            } else {
+                config.origins.clone()
+            },
+            admission: config.admission,
+            service_key,
+            rates: Rates::new(rates, config.clock.clone()),
+            large_frames: Arc::new(Semaphore::new(limits::LARGE_FRAMES)),
+            connections: TaskTracker::new(),
+            stop: stop.clone(),
+        });
+        // Set once, here.
+        let _ = doubted.set(Arc::downgrade(&shared));
+
+        let handshake = Duration::from_millis(config.limits.handshake_ms);
+        let listener = CappedListener::new(listener, config.limits.connections, handshake);
+        let (done, stopped) = watch::channel(false);
+        let running = Running { shared, stop_writer, writer_tasks, done };
+        tokio::spawn(running.run(listener));
+        tracing::info!(%address, "listening");
+        Ok(Self { address, stop, stopped })
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of its WebSocket on this machine.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        format!("ws://{address}/v1")
+    }
+
+    /// Stops: accepts nothing new, tells clients, finishes what has begun, folds the write-ahead log in. At most about ten seconds.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        // An error means that it is gone, which is what is waited for.
+        let _ = self.stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    /// Runs until the process is asked to end (SIGTERM, SIGINT), then stops.
+    ///
+    /// # Errors
+    /// When signals cannot be received; the service is stopped then.
+    pub async fn run_until_signal(self) -> std::io::Result<()> {
+        let outcome = signalled().await;
+        self.shutdown().await;
+        outcome
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[cfg(unix)]
+async fn signalled() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+async fn signalled() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+/// The service's own key, made at its first start.
+async fn service_key(conn: &mut SqliteConnection) -> Result<[u8; 32], StartError> {
+    let stored: Option<(Vec<u8>,)> =
+        sqlx::query_as("SELECT value FROM meta WHERE name = 'service_key'")
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(StoreError::from)?;
+    let seed: [u8; 32] = match stored {
+        Some((seed,)) => {
+            seed.try_into().map_err(|_| StoreError::Corrupt { what: "service key" })?
+        }
+        None => {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+            sqlx::query("INSERT INTO meta (name, value) VALUES ('service_key', ?)")
+                .bind(seed.to_vec())
+                .execute(&mut *conn)
+                .await
+                .map_err(StoreError::from)?;
+            seed
+        }
+    };
+    Ok(SigningKey::from_bytes(&seed).verifying_key().to_bytes())
+}
+
+/// The tasks of a running service.
+struct Running {
+    shared: Arc<Shared>,
+    stop_writer: CancellationToken,
+    writer_tasks: TaskTracker,
+    done: watch::Sender<bool>,
+}
+
+impl Running {
+    async fn run(self, listener: CappedListener) {
+        let service =
+            http::router(self.shared.clone()).into_make_service_with_connect_info::<Trusted>();
+        let stop = self.shared.stop.clone();
+        let stopping = stop.clone();
+        let serving = async move {
+            let graceful = async move { stopping.cancelled().await };
+            axum::serve(listener, service).with_graceful_shutdown(graceful).await
+        };
+        let serving = tokio::spawn(serving);
+        stop.cancelled().await;
+        tracing::info!("stopping");
+        self.finish().await;
+        serving.abort();
+        // The receiver may be gone: then nobody waits.
+        let _ = self.done.send(true);
+    }
+
+    async fn finish(&self) {
+        let shared = &self.shared;
+        let env = &shared.env;
+        env.hub.disconnect_all(&conclave_proto::Refusal::ShuttingDown, limits::SHUTDOWN_RETRY_MS);
+        shared.connections.close();
+        env.tasks.close();
+        let drained = async {
+            shared.connections.wait().await;
+            env.tasks.wait().await;
+        };
+        if timeout(limits::SHUTDOWN_TIMEOUT, drained).await.is_err() {
+            tracing::warn!("some connections were cut off");
+        }
+        self.stop_writer.cancel();
+        self.writer_tasks.close();
+        self.writer_tasks.wait().await;
+        env.reads.close().await;
+        tracing::info!("stopped");
+    }
+}

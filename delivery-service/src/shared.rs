@@ -1,0 +1,75 @@
+//! One service's state, shared by its connections.
+
+use std::sync::Arc;
+
+use conclave_proto::{DeviceId, Refusal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Admission, Clock};
+use crate::document::Documents;
+use crate::env::Env;
+use crate::group::Groups;
+use crate::rate::{Buckets, RateLimits};
+
+/// What every connection needs.
+pub(crate) struct Shared {
+    pub(crate) env: Arc<Env>,
+    pub(crate) groups: Groups,
+    pub(crate) documents: Documents,
+    pub(crate) origins: Vec<String>,
+    pub(crate) admission: Admission,
+    pub(crate) service_key: [u8; 32],
+    pub(crate) rates: Rates,
+    pub(crate) large_frames: Arc<Semaphore>,
+    /// Connections, which a stopping service waits for.
+    pub(crate) connections: TaskTracker,
+    /// Cancelled when the service stops.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Shared {
+    /// It is not known what became of a transaction: forgets what is in memory, and lets everybody come back and resume.
+    pub(crate) fn forget(&self) {
+        self.groups.clear();
+        self.documents.clear();
+        self.env.hub.disconnect_all(&Refusal::Storage, crate::limits::SLOW_CONSUMER_RETRY_MS);
+    }
+}
+
+/// How often a device may do what.
+pub(crate) struct Rates {
+    clock: Clock,
+    requests: Buckets<DeviceId>,
+    records: Buckets<DeviceId>,
+    bytes: Buckets<DeviceId>,
+    pub(crate) claims: Buckets<DeviceId>,
+}
+
+impl Rates {
+    pub(crate) fn new(limits: Option<&RateLimits>, clock: Clock) -> Self {
+        let bucket = |pick: fn(&RateLimits) -> crate::rate::Bucket| Buckets::new(limits.map(pick));
+        Self {
+            clock,
+            requests: bucket(|limits| limits.requests),
+            records: bucket(|limits| limits.records),
+            bytes: bucket(|limits| limits.bytes),
+            claims: bucket(|limits| limits.claims),
+        }
+    }
+
+    /// Counts a frame of records.
+    pub(crate) fn append(&self, device: DeviceId, records: u64, bytes: u64) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        self.records.take(device, records, now)?;
+        self.bytes.take(device, bytes, now)
+    }
+
+    /// Counts a request.
+    pub(crate) fn request(&self, device: DeviceId, bytes: u64) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        self.requests.take(device, 1, now)?;
+        self.bytes.take(device, bytes, now)
+    }
+}
