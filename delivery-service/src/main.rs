@@ -1,3 +1,204 @@
-//! The binary `conclave-ds`.
+//! The binary `conclave-ds`: serves, makes invitations, prints shell completions.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use conclave_ds::{Admission, Config, Durability, Invitations, Service};
+use tracing_subscriber::EnvFilter;
+
+/// Milliseconds in an hour.
+const HOUR_MS: u64 = 3600 * 1000;
+
+/// Delivery service for end-to-end encrypted documents. It orders and stores what it cannot read.
+#[derive(Debug, Parser)]
+#[command(name = "conclave-ds", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Serve(Serve),
+    /// Invite people to a service that admits by invitation. Works beside a running service.
+    Invitation {
+        #[command(subcommand)]
+        command: InvitationCommand,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Directory for the database; created where needed.
+    #[arg(long, env = "CONCLAVE_DS_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// Address to listen on.
+    #[arg(long, env = "CONCLAVE_DS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7700")]
+    listen: SocketAddr,
+    /// URL origin under which clients dial this service, for example wss://ds.example; may be repeated. Derived from the address when
+    /// missing.
+    #[arg(long = "origin", env = "CONCLAVE_DS_ORIGINS", value_name = "URL", value_delimiter = ',')]
+    origins: Vec<String>,
+    /// Who may open an account.
+    #[arg(long, env = "CONCLAVE_DS_ADMISSION", value_enum, default_value_t = AdmissionArg::Open)]
+    admission: AdmissionArg,
+    /// What "acknowledged" means: `full` survives a power failure; with `normal` the last moments may be lost to one.
+    #[arg(long, env = "CONCLAVE_DS_DURABILITY", value_enum, default_value_t = DurabilityArg::Full)]
+    durability: DurabilityArg,
+    /// Switch off rate limits and pacing.
+    #[arg(long, env = "CONCLAVE_DS_NO_RATE_LIMITS")]
+    no_rate_limits: bool,
+    /// Most connections at once.
+    #[arg(long, env = "CONCLAVE_DS_CONNECTIONS", value_name = "N")]
+    connections: Option<usize>,
+    /// Log as JSON, one object a line.
+    #[arg(long, env = "CONCLAVE_DS_JSON_LOG")]
+    json_log: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AdmissionArg {
+    /// Anybody who can reach the service.
+    Open,
+    /// Who brings an invitation token.
+    Invitation,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DurabilityArg {
+    /// Synchronous writes.
+    Full,
+    /// Faster, not safe against power failures.
+    Normal,
+}
+
+#[derive(Debug, Subcommand)]
+enum InvitationCommand {
+    /// Make an invitation and print its token, which is shown only here.
+    Create {
+        #[command(flatten)]
+        data: Data,
+        /// Accounts that it admits.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        uses: u64,
+        /// Hours until it ends.
+        #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u64).range(1..=87_600))]
+        hours: u64,
+    },
+    /// List invitations: name, accounts left, hours left.
+    List {
+        #[command(flatten)]
+        data: Data,
+    },
+    /// End an invitation.
+    Revoke {
+        #[command(flatten)]
+        data: Data,
+        /// Its name, as listed.
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Data {
+    /// Directory of the database.
+    #[arg(long, env = "CONCLAVE_DS_DATA", value_name = "DIR")]
+    data: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime does not start")
+        .and_then(|runtime| runtime.block_on(run(cli.command)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing else can be done where even this cannot be written.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(options) => serve(options).await,
+        Command::Invitation { command } => invitation(command).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "conclave-ds", &mut script);
+            std::io::stdout().write_all(&script).context("cannot write the script")
+        }
+    }
+}
+
+async fn serve(options: Serve) -> anyhow::Result<()> {
+    start_log(options.json_log);
+    let mut config = Config::new(options.data, options.listen);
+    config.origins = options.origins;
+    config.admission = match options.admission {
+        AdmissionArg::Open => Admission::Open,
+        AdmissionArg::Invitation => Admission::Invitation,
+    };
+    config.durability = match options.durability {
+        DurabilityArg::Full => Durability::Full,
+        DurabilityArg::Normal => Durability::Normal,
+    };
+    if options.no_rate_limits {
+        config.rate_limits = None;
+    }
+    if let Some(connections) = options.connections {
+        config.limits.connections = connections;
+    }
+    let service = Service::start(config).await?;
+    writeln!(std::io::stdout(), "{}", service.url()).context("cannot write the address")?;
+    service.run_until_signal().await.context("signals cannot be received")
+}
+
+fn start_log(json: bool) {
+    let filter = EnvFilter::try_from_env("CONCLAVE_DS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+async fn invitation(command: InvitationCommand) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match command {
+        InvitationCommand::Create { data, uses, hours } => {
+            let valid_ms = hours.saturating_mul(HOUR_MS);
+            let new = Invitations::of(data.data).create(uses, valid_ms).await?;
+            writeln!(out, "{}", new.token)?;
+        }
+        InvitationCommand::List { data } => {
+            let now = conclave_ds::Clock::default().now();
+            for invitation in Invitations::of(data.data).list().await? {
+                let hours = invitation.expires.since_ms(now) / HOUR_MS;
+                writeln!(out, "{}\t{}\t{hours}", invitation.id, invitation.uses_left)?;
+            }
+        }
+        InvitationCommand::Revoke { data, id } => {
+            anyhow::ensure!(
+                Invitations::of(data.data).revoke(&id).await?,
+                "there is no invitation named {id}"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! What every command works with: the home, an open session, waiting with a spinner, and finding things by name.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use conclave_client::proto::{DocumentId, GroupId, UserId};
@@ -36,6 +37,7 @@ pub struct Context {
     pub home: Home,
     session: Session,
     has_server: bool,
+    stale: AtomicBool,
 }
 
 /// Whether something reached the service in time.
@@ -64,7 +66,7 @@ impl Context {
         let server = home.server(global)?;
         // A process that has the store open needs no secret from here: whoever reaches its socket is its owner.
         if let Ok(session) = Session::connect(&home.store()).await {
-            return Ok(Self { global: global.clone(), home, session, has_server: true });
+            return Ok(Self::new(global, home, session, true));
         }
         if !home.store().exists() {
             return Err(missing(&home));
@@ -74,7 +76,7 @@ impl Context {
         if let Some(server) = &global.server {
             home.remember_server(server.trim())?;
         }
-        Ok(Self { global: global.clone(), home, session, has_server: server.is_some() })
+        Ok(Self::new(global, home, session, server.is_some()))
     }
 
     /// Makes a new device in this home.
@@ -89,7 +91,11 @@ impl Context {
         if let Some(server) = &server {
             home.remember_server(server)?;
         }
-        Ok(Self { global: global.clone(), home, session, has_server: server.is_some() })
+        Ok(Self::new(global, home, session, server.is_some()))
+    }
+
+    fn new(global: &Global, home: Home, session: Session, has_server: bool) -> Self {
+        Self { global: global.clone(), home, session, has_server, stale: AtomicBool::new(false) }
     }
 
     /// Ends the session.
@@ -191,11 +197,16 @@ impl Context {
         }
     }
 
-    /// Says on standard error that what is shown may be old.
+    /// Says on standard error that what is shown may be old, and remembers it for the exit code. Who asked for it is not told.
     pub fn note_stale(&self, reached: Reached) {
-        if reached == Reached::No && !self.global.offline {
+        if reached == Reached::No && !self.global.offline && self.has_server && !self.stale.swap(true, Ordering::Relaxed) {
             note("note: the service was not reached; this is what this device knows", self.global.json);
         }
+    }
+
+    /// Whether the service was not reached though it should have been.
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
     }
 
     /// Groups of this device.

@@ -1,8 +1,133 @@
-//! x
+//! The command `conclave`: a thin face of `conclave-client` and `conclave-ds`.
+//!
+//! It promises that standard output holds the result and nothing else (one JSON object with `--json`), that every failure has a stable code
+//! and, where there is one, a next step; that the exit code says what happened (see [`failure::Exit`]); and that what is only queued on this
+//! device is called so. It never handles a key, never prints a passphrase, and writes plaintext to a file only where it was asked to: `doc
+//! edit` and `doc export`.
+
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
-mod args { pub const ENVIRONMENT: [&str; 4] = ["CONCLAVE_HOME", "CONCLAVE_SERVER", "CONCLAVE_PASSPHRASE", "CONCLAVE_TOKEN"]; }
+
+mod args;
+mod commands;
+mod context;
 mod demo;
-fn main() {}
+mod failure;
+mod home;
+mod names;
+mod output;
+mod signals;
+mod unlock;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command, Global};
+use commands::{agent, device, document, group, identity, serve, status};
+use context::Context;
+use failure::{Exit, Failure, Result};
+use output::{Shown, print_failure, print_raw};
+
+/// Variable that switches logging on, as in `CONCLAVE_LOG=debug`. `RUST_LOG` works too.
+const LOG: &str = "CONCLAVE_LOG";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error).into(),
+    };
+    start_log();
+    let json = cli.global.json;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => {
+            let done = runtime.block_on(run(cli));
+            // A prompt or a file that is still being read must not hold the process.
+            runtime.shutdown_background();
+            done
+        }
+        Err(error) => {
+            let message = format!("the system refused to start threads: {error}");
+            Err(Failure::new("cli.start", Exit::Failed, message, "free some resources and try again"))
+        }
+    };
+    match done {
+        Ok(shown) => shown.print(json).into(),
+        Err(failure) => print_failure(&failure, json).into(),
+    }
+}
+
+/// Shows help or what is wrong with the command line.
+fn usage(error: &clap::Error) -> Exit {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if json && !asked {
+        let message = error.to_string();
+        let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        return print_failure(&Failure::usage(message, "`conclave --help` lists commands and options"), true);
+    }
+    // A closed terminal is no reason to fail differently.
+    let _ = error.print();
+    if asked { Exit::Done } else { Exit::Usage }
+}
+
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env(LOG).or_else(|_| EnvFilter::try_from_default_env());
+    if let Ok(filter) = filter {
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+        // Fails only when there is a log already.
+        let _ = log.try_init();
+    }
+}
+
+async fn run(cli: Cli) -> Result<Shown> {
+    let global = cli.global;
+    match cli.command {
+        Command::Init(args) => identity::init(&global, args).await,
+        Command::Serve(args) => serve::run(&global, args).await,
+        Command::Demo(args) => demo::run(&global, args).await,
+        Command::DemoService(args) => demo::child::serve(args).await,
+        Command::DemoDevice(args) => demo::child::device(&global, args).await,
+        Command::Completions { shell } => Ok(completions(&global, shell)),
+        other => {
+            let context = Context::open(&global).await?;
+            let done = run_with(&context, other).await;
+            let stale = context.is_stale();
+            let closed = context.close().await;
+            let shown = done?;
+            closed?;
+            Ok(shown.stale(stale))
+        }
+    }
+}
+
+async fn run_with(context: &Context, command: Command) -> Result<Shown> {
+    match command {
+        Command::Whoami(args) => identity::whoami(context, &args).await,
+        Command::Verify(args) => identity::verify(context, args).await,
+        Command::Contacts => identity::contacts(context).await,
+        Command::Device(command) => device::run(context, command).await,
+        Command::Group(command) => group::run(context, command).await,
+        Command::Doc(command) => document::run(context, command).await,
+        Command::Status => status::run(context).await,
+        Command::Agent => agent::run(context).await,
+        // Handled before a store is opened.
+        _ => Ok(Shown::nothing()),
+    }
+}
+
+fn completions(global: &Global, shell: clap_complete::Shell) -> Shown {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "conclave", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    if global.json {
+        return Shown::new("", "script", script);
+    }
+    print_raw(&script);
+    Shown::nothing()
+}

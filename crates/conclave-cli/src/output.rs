@@ -11,6 +11,7 @@ use crate::failure::{Exit, Failure};
 #[derive(Debug)]
 pub struct Shown {
     text: String,
+    exact: bool,
     object: Map<String, Value>,
     exit: Exit,
 }
@@ -18,7 +19,26 @@ pub struct Shown {
 impl Shown {
     /// A text, and one field of the object.
     pub fn new(text: impl Into<String>, field: &str, value: impl Serialize) -> Self {
-        Self { text: text.into(), object: Map::new(), exit: Exit::Done }.with(field, value)
+        Self { text: text.into(), exact: false, object: Map::new(), exit: Exit::Done }.with(field, value)
+    }
+
+    /// The same, with a text that is printed exactly as it is.
+    pub fn raw(text: String, field: &str, value: impl Serialize) -> Self {
+        Self { exact: true, ..Self::new(text, field, value) }
+    }
+
+    /// An object that is printed in JSON only: people have read it already.
+    pub fn report(report: &impl Serialize) -> Self {
+        let object = match serde_json::to_value(report) {
+            Ok(Value::Object(object)) => object,
+            _ => Map::new(),
+        };
+        Self { object, ..Self::nothing() }
+    }
+
+    /// Nothing to print: the command has printed by itself.
+    pub fn nothing() -> Self {
+        Self { text: String::new(), exact: true, object: Map::new(), exit: Exit::Done }
     }
 
     /// Another field of the object.
@@ -39,11 +59,22 @@ impl Shown {
         self.with("queued", queued)
     }
 
+    /// Says that the service was not reached, so that this may be old.
+    #[must_use]
+    pub fn stale(mut self, stale: bool) -> Self {
+        if stale && self.exit == Exit::Done {
+            self.exit = Exit::Offline;
+        }
+        self
+    }
+
     /// Prints, and gives the exit code.
     pub fn print(self, json: bool) -> Exit {
-        if json {
+        if json && !self.object.is_empty() {
             print_line(&Value::Object(self.object).to_string());
-        } else if !self.text.is_empty() {
+        } else if self.exact && !json {
+            print_raw(&self.text);
+        } else if !json && !self.text.is_empty() {
             print_line(self.text.trim_end_matches('\n'));
         }
         self.exit

@@ -209,7 +209,8 @@ async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, StoreErr
     }
 }
 
-/// A flipped bit in a page could make rows vanish without an error; this finds it. Large databases are left to SQLite's checks on use.
+/// A flipped bit in a page can make rows vanish without an error. Each key is stored twice, in the table and in its index, and this compares
+/// the two; the quick check does not. Large databases are left to SQLite's checks on use.
 async fn check_structure(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let size: i64 = sqlx::query_scalar("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
         .fetch_one(&mut *connection)
@@ -217,7 +218,7 @@ async fn check_structure(connection: &mut SqliteConnection) -> Result<(), StoreE
     if u64::try_from(size).unwrap_or(u64::MAX) > CHECKED_AT_OPEN_BYTES {
         return Ok(());
     }
-    let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await?;
+    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(connection).await?;
     if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged { what: "database" }) }
 }
 

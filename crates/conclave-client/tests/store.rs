@@ -103,7 +103,7 @@ async fn large_batches_and_values_survive_a_restart() {
     drop(store);
     let mut store = opened(folder.path()).await.unwrap();
     let mut expected = many.puts;
-    expected.sort();
+    expected.sort_by(|one, other| one.0.cmp(&other.0));
     assert!(store.read(&[]).await.unwrap() == expected);
 }
 
@@ -216,7 +216,7 @@ async fn no_flipped_byte_goes_unnoticed() {
     let path = database(folder.path());
     let good = std::fs::read(&path).unwrap();
     let mut refused = 0;
-    for at in (0..good.len()).step_by(13) {
+    for at in (0..good.len()).step_by(7) {
         let mut bad = good.clone();
         bad[at] ^= 0x11;
         std::fs::write(&path, &bad).unwrap();

@@ -53,6 +53,9 @@
     )
 )]
 
+#[cfg(not(any(feature = "yjs", feature = "automerge")))]
+compile_error!("conclave-crdt needs at least one engine: enable the feature `yjs` or `automerge`");
+
 mod api;
 #[cfg(feature = "automerge")]
 pub mod automerge;

@@ -5,6 +5,7 @@
 pub(crate) struct RangeSet(Vec<(u64, u64)>);
 
 impl RangeSet {
+    #[cfg(feature = "yjs")]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -13,6 +14,7 @@ impl RangeSet {
         self.0.iter().copied()
     }
 
+    #[cfg(feature = "yjs")]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -1,4 +1,5 @@
 //! What every kind of document promises, run over all kinds.
+#![cfg(all(feature = "yjs", feature = "automerge"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

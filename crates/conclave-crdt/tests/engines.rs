@@ -1,4 +1,5 @@
 //! Applications that use an engine directly, and documents that other programs wrote.
+#![cfg(all(feature = "yjs", feature = "automerge"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -279,6 +280,106 @@ fn documents_of_plain_automerge_can_be_loaded() {
             title.0.into_string().unwrap()
         });
     assert_eq!(carol.as_deref(), Some("changed"));
+}
+
+#[test]
+fn every_difference_in_yjs_content_changes_the_digest() {
+    type Edit = fn(&yrs::Doc);
+    let edits: [(&str, Edit); 11] = [
+        ("one key", |doc| {
+            doc.get_or_insert_map("m")
+                .insert(&mut doc.transact_mut(), "a", 1);
+        }),
+        ("another key", |doc| {
+            doc.get_or_insert_map("m")
+                .insert(&mut doc.transact_mut(), "b", 1);
+        }),
+        ("another root", |doc| {
+            doc.get_or_insert_map("n")
+                .insert(&mut doc.transact_mut(), "a", 1);
+        }),
+        ("another value", |doc| {
+            doc.get_or_insert_map("m")
+                .insert(&mut doc.transact_mut(), "a", 2);
+        }),
+        ("another type of value", |doc| {
+            doc.get_or_insert_map("m")
+                .insert(&mut doc.transact_mut(), "a", "1");
+        }),
+        ("a shared type", |doc| {
+            doc.get_or_insert_map("m")
+                .insert(&mut doc.transact_mut(), "a", MapPrelim::default());
+        }),
+        ("an element", |doc| {
+            doc.get_or_insert_xml_fragment("x").insert(
+                &mut doc.transact_mut(),
+                0,
+                XmlElementPrelim::empty("p"),
+            );
+        }),
+        ("another element", |doc| {
+            doc.get_or_insert_xml_fragment("x").insert(
+                &mut doc.transact_mut(),
+                0,
+                XmlElementPrelim::empty("h"),
+            );
+        }),
+        ("a text", |doc| {
+            doc.get_or_insert_text("t")
+                .insert(&mut doc.transact_mut(), 0, "ab")
+        }),
+        ("the same letters, the second one put first", |doc| {
+            let text = doc.get_or_insert_text("t");
+            text.insert(&mut doc.transact_mut(), 0, "a");
+            text.insert(&mut doc.transact_mut(), 0, "b");
+        }),
+        ("the same letters, in two steps", |doc| {
+            let text = doc.get_or_insert_text("t");
+            text.insert(&mut doc.transact_mut(), 0, "a");
+            text.insert(&mut doc.transact_mut(), 1, "b");
+        }),
+    ];
+    let mut seen: Vec<([u8; 32], &str)> = Vec::new();
+    for (name, edit) in edits {
+        let mut doc = yjs(1);
+        edit(doc.doc());
+        let digest = doc.content_digest().unwrap();
+        let twin = seen
+            .iter()
+            .find(|other| other.0 == digest)
+            .map(|other| other.1);
+        // How the typing was cut into transactions is no difference.
+        let expected = (name == "the same letters, in two steps").then_some("a text");
+        assert_eq!(twin, expected, "{name}");
+        seen.push((digest, name));
+    }
+}
+
+#[test]
+fn a_panic_while_the_engine_works_poisons_the_document_and_nothing_else() {
+    let (mut alice, mut bob) = (yjs(1), yjs(2));
+    alice.text().unwrap().splice(0, 0, "x").unwrap();
+    let mut updates = Vec::new();
+    alice.take_pending(&mut updates).unwrap();
+    bob.doc()
+        .observe_update_v1("bad observer", |_, _| panic!("the text is x"))
+        .unwrap();
+    assert_eq!(bob.apply(&[&updates[0]]), Err(CrdtError::Panicked));
+    assert_eq!(bob.apply(&[&updates[0]]), Err(CrdtError::Poisoned));
+    assert_eq!(bob.version(), Err(CrdtError::Poisoned));
+    assert_eq!(bob.content_digest(), Err(CrdtError::Poisoned));
+    assert_eq!(
+        bob.text().unwrap().splice(0, 0, "y"),
+        Err(CrdtError::Poisoned)
+    );
+    // What is left of it neither blocks nor is sent.
+    bob.doc()
+        .get_or_insert_text("text")
+        .insert(&mut bob.doc().transact_mut(), 0, "lost");
+    assert_eq!(bob.take_pending(&mut updates), Err(CrdtError::Poisoned));
+    drop(bob);
+    let mut carol = yjs(3);
+    assert_eq!(carol.apply(&[&updates[0]]), Ok(Applied::Complete));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! What a member with valid keys can do to others with the bytes of an update or a snapshot.
+#![cfg(all(feature = "yjs", feature = "automerge"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -177,7 +178,7 @@ fn changes_with_repaired_checksums_are_contained() {
         .unwrap();
     let update = update(&mut author);
     assert_eq!(update[8], 1, "an uncompressed change chunk");
-    let (mut refused, mut poisoned) = (0, 0);
+    let mut refused = 0;
     for mut flipped in flips(&update) {
         if flipped[..4] != update[..4] || flipped[8..11] != update[8..11] {
             continue;
@@ -186,11 +187,9 @@ fn changes_with_repaired_checksums_are_contained() {
         let mut doc = reload(kind, &snapshot, 2);
         let outcome = doc.apply(&[&flipped]);
         refused += usize::from(outcome == Err(CrdtError::Malformed));
-        poisoned += usize::from(outcome == Err(CrdtError::Panicked));
         probe(&mut doc, outcome);
     }
     assert!(refused > 0);
-    println!("{refused} refused, {poisoned} contained panics");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Panics inside an engine are not printed. Alone in its process, since the panic hook is global.
+#![cfg(all(feature = "yjs", feature = "automerge"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

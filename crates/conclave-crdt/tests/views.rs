@@ -1,4 +1,5 @@
 //! The text and JSON views.
+#![cfg(all(feature = "yjs", feature = "automerge"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -211,6 +211,7 @@ impl Engine {
                     let text = error.to_string();
                     engine.finding(group.id, None, error.code(), None, &text);
                 }
+                engine.match_own_devices(group);
             }),
         );
         Ok(id)

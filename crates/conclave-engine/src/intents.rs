@@ -598,25 +598,23 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            self.with_group(
-                id,
-                Box::new(|engine, group| {
-                    let (Some(user), Some(list)) = (engine.device.user(), engine.device.list())
-                    else {
-                        return;
-                    };
-                    let listed: BTreeSet<DeviceId> =
-                        list.list.devices.iter().map(|entry| entry.device).collect();
-                    let members: BTreeSet<DeviceId> =
-                        Self::devices_of(group, user).into_iter().collect();
-                    if listed.difference(&members).next().is_some() {
-                        engine.intend(group, Want::AddOwn, None);
-                    }
-                    if members.difference(&listed).next().is_some() {
-                        engine.intend(group, Want::PruneOwn, None);
-                    }
-                }),
-            );
+            self.with_group(id, Box::new(|engine, group| engine.match_own_devices(group)));
+        }
+    }
+
+    /// The own user's listed devices and those in the group shall be the same.
+    pub(crate) fn match_own_devices(&mut self, group: &mut Group) {
+        let (Some(user), Some(list)) = (self.device.user(), self.device.list()) else {
+            return;
+        };
+        let listed: BTreeSet<DeviceId> =
+            list.list.devices.iter().map(|entry| entry.device).collect();
+        let members: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();
+        if listed.difference(&members).next().is_some() {
+            self.intend(group, Want::AddOwn, None);
+        }
+        if members.difference(&listed).next().is_some() {
+            self.intend(group, Want::PruneOwn, None);
         }
     }
 

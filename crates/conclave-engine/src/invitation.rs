@@ -147,7 +147,14 @@ impl Engine {
             let delay = self.jitter(60_000, 600_000);
             self.wake(delay, TimerKind::SelfUpdate(id));
         }
-        self.with_group(id, Box::new(|_, _| {}));
+        self.with_group(
+            id,
+            Box::new(move |engine, group| {
+                if !declining {
+                    engine.match_own_devices(group);
+                }
+            }),
+        );
         Ok(())
     }
 }

@@ -157,6 +157,10 @@ pub enum ProcessError {
         /// Who signed it.
         author: Option<DeviceId>,
     },
+    /// This device's clock is outside of the validity of a leaf that the commit adds. The rules allow no leaf for which a sensible clock
+    /// could say so: set the clock, then try again.
+    #[error("this device's clock is wrong")]
+    ClockWrong,
     /// The rejoin prepared on this state lost to another commit: prepare another.
     #[error("another commit came before the rejoin")]
     RejoinLost,
@@ -175,16 +179,17 @@ impl ProcessError {
         match self {
             Self::Illegal { .. } => "mls.illegal_entry",
             Self::Undecryptable { .. } => "mls.undecryptable",
+            Self::ClockWrong => "mls.clock_wrong",
             Self::RejoinLost => "mls.rejoin_lost",
             Self::NotMember => "mls.not_member",
             Self::Damaged => "mls.damaged",
         }
     }
 
-    /// Whether trying the same entry again can help. It never does: the next step is another.
+    /// Whether trying the same entry again can help, once the clock is set. Otherwise the next step is another.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        false
+        matches!(self, Self::ClockWrong)
     }
 }
 

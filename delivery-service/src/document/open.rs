@@ -7,7 +7,7 @@ use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, BaseSnapshot, DeliveredRecord, OpenedDocument, ServiceFrame};
 use conclave_proto::record::CloseReason;
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, DocumentId, GroupId, InstanceId, Refusal};
+use conclave_proto::{Author, InstanceId, Refusal};
 
 use super::channel::{Channel, Start};
 use super::rows::{self, Kept};
@@ -156,11 +156,4 @@ pub(crate) async fn records(
         }
     }
     Ok(Answer::Records { first_seq: from, records })
-}
-
-/// Names of a document on the wire.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DocumentName {
-    pub(crate) group: GroupId,
-    pub(crate) document: DocumentId,
 }

@@ -121,9 +121,9 @@ impl Canaries {
 }
 
 fn letter(byte: u8) -> char {
-    // Without vowels, so that no word of a language appears.
-    const LETTERS: &[u8; 32] = b"bcdfghjklmnpqrstvwxz23456789BCDF";
-    LETTERS.get(usize::from(byte & 31)).map_or('b', |letter| char::from(*letter))
+    // Without vowels, so that no word of a language appears, and without the digits of hexadecimal ids.
+    const LETTERS: &[u8; 32] = b"ghjklmnpqrstvwxzGHJKLMNPQRSTVWXZ";
+    LETTERS.get(usize::from(byte & 31)).map_or('g', |letter| char::from(*letter))
 }
 
 #[cfg(test)]

@@ -1,9 +1,183 @@
-//! x
+//! `conclave demo`: a whole session on this machine, with real processes, and every claim checked at the end.
+//!
+//! | file | what |
+//! |---|---|
+//! | `acts`, `typing` | the story |
+//! | `stage`, `cast`, `process`, `child` | its processes |
+//! | `proxy`, `websocket` | recording what they say to each other |
+//! | `canary`, `overhead`, `evidence`, `proof` | what is measured |
+//! | `narrate`, `report` | what is told |
+
+mod acts;
 mod canary;
+mod cast;
+pub mod child;
 mod evidence;
 mod narrate;
 mod overhead;
 mod process;
+mod proof;
 mod proxy;
 mod report;
+mod stage;
+mod typing;
 mod websocket;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::args::Global;
+use crate::failure::{Exit, Failure, Result};
+use crate::output::Shown;
+use narrate::Narrator;
+use report::Report;
+use stage::Stage;
+
+/// Longest that the story may take.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// What is imported when no file is named.
+const WELCOME: &str = include_str!("welcome.md");
+/// Largest text that is imported, in bytes: everybody types into it.
+const TEXT_MAX_BYTES: usize = 1024 * 1024;
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Text to import [default: one that comes with the program]
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Leave the service running at the end, and say how to join it from another terminal
+    #[arg(long)]
+    keep: bool,
+    /// Chooses the planted words
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// Empty folder for everything; kept afterwards [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Plays the story.
+///
+/// # Errors
+/// When it cannot be played to its end, or a claim fails.
+pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
+    let text = read_text(args.file.as_deref())?;
+    let folder = Folder::make(args.dir.as_deref())?;
+    let narrator = Narrator::new(global.json, acts::STEPS);
+    narrator.print("Conclave: people edit documents together; the service that carries them cannot read them.");
+    let mut stage = match Stage::build(&folder.path, args.seed, &narrator).await {
+        Ok(stage) => stage,
+        Err(error) => return Err(folder.broken(&error)),
+    };
+    let played = tokio::select! {
+        played = play(&mut stage, &text) => played,
+        () = tokio::time::sleep(LONGEST) => Err(anyhow::anyhow!("it took longer than {} minutes", LONGEST.as_secs() / 60)),
+        () = crate::signals::interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let (steps, seconds) = narrator.finish();
+    if let Err(error) = played {
+        return Err(folder.broken(&error));
+    }
+    let report = Report::new(&stage.measured, steps, seconds);
+    narrator.print(&format!("\n{}", report.table()));
+    if !report.ok {
+        let failed: Vec<&str> = report.claims.iter().filter(|claim| !claim.holds).map(|claim| claim.claim).collect();
+        let path = folder.keep();
+        let hint = format!("logs and all files are in {}", path.display());
+        if global.json {
+            crate::output::print_line(&serde_json::to_string(&report).unwrap_or_default());
+        }
+        return Err(Failure::new("demo.claim_failed", Exit::Failed, failed.join("; "), hint));
+    }
+    narrator.print("Every claim holds.");
+    let shown = Shown::report(&report);
+    if args.keep {
+        keep(&mut stage, &narrator).await.map_err(|error| folder.broken(&error))?;
+    }
+    Ok(shown)
+}
+
+async fn play(stage: &mut Stage<'_>, text: &str) -> anyhow::Result<()> {
+    stage.open().await?;
+    stage.enrol().await?;
+    stage.verify().await?;
+    let group = stage.found().await?;
+    let desk = stage.write_documents(group, text).await?;
+    stage.type_together(&desk).await?;
+    stage.kill_in_mid_edit(&desk).await?;
+    stage.join_later(&desk).await?;
+    let removal = stage.remove(&desk).await?;
+    stage.compare(&desk).await?;
+    stage.close().await?;
+    stage.prove_removal(&desk, &removal).await?;
+    stage.prove_secrecy()
+}
+
+/// Leaves the service up until somebody ends it.
+async fn keep(stage: &mut Stage<'_>, narrator: &Narrator) -> anyhow::Result<()> {
+    stage.service.start().await?;
+    let (url, ana) = (stage.guest.url(), stage.laptop.options());
+    narrator.print(&format!(
+        "\nThe service is up at {url}. From another terminal:\n\
+         \n  conclave --home /tmp/you --key-file /tmp/you.key --server {url} init --name You\
+         \n  conclave {ana} verify CONTACT-TEXT-OF-YOU --compared\
+         \n  conclave {ana} group list\
+         \n  conclave {ana} group invite Board… You\
+         \n  conclave {ana} whoami                      # Ana's contact text\
+         \n  conclave --home /tmp/you --key-file /tmp/you.key verify CONTACT-TEXT-OF-ANA --compared\
+         \n  conclave --home /tmp/you --key-file /tmp/you.key group accept Ana…\
+         \n  conclave --home /tmp/you --key-file /tmp/you.key doc list\
+         \n\nCtrl-C ends it."
+    ));
+    crate::signals::interrupted().await;
+    stage.service.kill().await
+}
+
+fn read_text(file: Option<&Path>) -> Result<String> {
+    let Some(path) = file else { return Ok(WELCOME.to_owned()) };
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
+    if text.len() > TEXT_MAX_BYTES {
+        let message = format!("{} has more than {TEXT_MAX_BYTES} bytes", path.display());
+        return Err(Failure::usage(message, "name a shorter text"));
+    }
+    Ok(text)
+}
+
+/// Where everything happens. A temporary folder goes away when all went well.
+struct Folder {
+    path: PathBuf,
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl Folder {
+    fn make(named: Option<&Path>) -> Result<Self> {
+        let Some(path) = named else {
+            let folder = tempfile::Builder::new().prefix("conclave-demo-").tempdir();
+            let folder = folder.map_err(|error| Failure::file("create a folder in", &std::env::temp_dir(), &error))?;
+            return Ok(Self { path: folder.path().to_owned(), temporary: Some(folder) });
+        };
+        std::fs::create_dir_all(path).map_err(|error| Failure::file("create", path, &error))?;
+        let mut entries = std::fs::read_dir(path).map_err(|error| Failure::file("read", path, &error))?;
+        if entries.next().is_some() {
+            return Err(Failure::usage(format!("{} is not empty", path.display()), "name an empty folder, or a new one"));
+        }
+        let path = path.canonicalize().map_err(|error| Failure::file("read", path, &error))?;
+        Ok(Self { path, temporary: None })
+    }
+
+    fn keep(self) -> PathBuf {
+        if let Some(folder) = self.temporary {
+            // The path is known already.
+            let _ = folder.keep();
+        }
+        self.path
+    }
+
+    fn broken(self, error: &anyhow::Error) -> Failure {
+        let path = self.keep();
+        Failure::new("demo.broken", Exit::Failed, format!("{error:#}"), format!("logs and all files are in {}", path.display()))
+    }
+}

@@ -38,6 +38,8 @@ pub struct Measured {
     pub removed_device_opened_after_removal: usize,
     /// Records accepted before the removal that it opened: the control.
     pub records_opened_before_removal: usize,
+    /// Records accepted after the removal that a remaining member opened by the same routine: another control.
+    pub member_opened_after_removal: usize,
     /// Words planted.
     pub canaries_planted: usize,
     /// Words found where they belong: in what the members see.
@@ -114,6 +116,11 @@ impl Measured {
                 format!("{} opened", self.records_opened_before_removal),
             ),
             claim(
+                "control: with the same routine a remaining member opens what came after",
+                self.member_opened_after_removal > 0,
+                format!("{} of {} opened", self.member_opened_after_removal, self.records_after_removal),
+            ),
+            claim(
                 "no plaintext at the service, on the wire or in a log",
                 self.canaries_planted > 0 && self.leaks.is_empty() && self.recordings_complete,
                 self.leaks_seen(),
@@ -175,6 +182,8 @@ pub struct Report {
     pub removed_device_opened_after_removal: usize,
     /// What it opened of the earlier ones.
     pub records_opened_before_removal: usize,
+    /// What a remaining member opened of the later ones.
+    pub member_opened_after_removal: usize,
     /// A planted word, or eight bytes of one, was found.
     pub plaintext_found: bool,
     /// Words planted.
@@ -214,6 +223,7 @@ impl Report {
             records_after_removal: measured.records_after_removal,
             removed_device_opened_after_removal: measured.removed_device_opened_after_removal,
             records_opened_before_removal: measured.records_opened_before_removal,
+            member_opened_after_removal: measured.member_opened_after_removal,
             plaintext_found: !measured.leaks.is_empty(),
             canaries_planted: measured.canaries_planted,
             searched_bytes: measured.searched_bytes,
@@ -282,6 +292,7 @@ mod tests {
             records_after_removal: 9,
             removed_device_opened_after_removal: 0,
             records_opened_before_removal: 60,
+            member_opened_after_removal: 9,
             canaries_planted: 8,
             canaries_seen_by_members: 6,
             leaks: Vec::new(),
@@ -321,6 +332,7 @@ mod tests {
             ("opens nothing accepted after", |m| m.removed_device_opened_after_removal = 1),
             ("opens nothing accepted after", |m| m.records_after_removal = 0),
             ("opens what came before", |m| m.records_opened_before_removal = 0),
+            ("remaining member opens", |m| m.member_opened_after_removal = 0),
             ("no plaintext", |m| m.leaks.push(leak())),
             ("no plaintext", |m| m.recordings_complete = false),
             ("no plaintext", |m| m.canaries_planted = 0),

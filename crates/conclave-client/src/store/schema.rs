@@ -10,6 +10,7 @@ use super::error::StoreError;
 const APPLICATION_ID: i64 = 0x434e_434c;
 /// What turns version n of the schema into version n + 1. Never change one that was released; append.
 const MIGRATIONS: &[&str] = &[
+    // `rows` is no WITHOUT ROWID table: that would keep only one copy of a key, and no check could find a damaged one.
     "CREATE TABLE header (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
      CREATE TABLE rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT",
 ];

@@ -48,9 +48,14 @@ impl Endpoint {
         if uri.query().is_some() || authority.host().is_empty() {
             return Err(EndpointError::Malformed);
         }
-        let given = match authority.port() {
-            Some(port) => Some(port.as_str().parse::<u16>().map_err(|_| EndpointError::Malformed)?),
-            None => None,
+        // `Authority::port` takes a port that is out of range for none.
+        let given = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => None,
+            Some(rest) => {
+                let port = rest.strip_prefix(':').and_then(|port| port.parse::<u16>().ok());
+                Some(port.ok_or(EndpointError::Malformed)?)
+            }
+            None => return Err(EndpointError::Malformed),
         };
         let host = authority.host().to_ascii_lowercase();
         let origin = match given {

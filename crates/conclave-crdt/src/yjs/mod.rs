@@ -117,6 +117,7 @@ impl Yrs {
     /// Edits become part of [`Crdt::take_pending`] when their transaction ends. Do not
     /// - hold a transaction while calling anything on this adapter (it answers [`CrdtError::Engine`]);
     /// - apply updates of other replicas to it, or create transactions with the origin `conclave-crdt`;
+    /// - edit at a UTF-16 position inside a surrogate pair: the engine then breaks the character on this replica only;
     /// - let an observer panic: observers run inside calls of this adapter, and that poisons the document;
     /// - keep a clone of it, or of anything in it, across [`Crdt::set_replica`] or an error: after a panic the engine's
     ///   lock is never released, and this returns a fresh, detached document whose edits go nowhere.

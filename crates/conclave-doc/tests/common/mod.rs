@@ -257,6 +257,12 @@ impl Service {
     pub fn deliver(&self, seq: u64) -> DeliveredRecord {
         let record = &self.log[seq as usize];
         let seen = record.header.seen;
+        let header = &record.header;
+        // Left-out fields must be those that the receiver fills in.
+        let plain = (header.version, header.group, header.document) == (RECORD_VERSION, GROUP, DOC);
+        if !plain || header.body.chained().is_none() {
+            return self.whole(seq);
+        }
         if seen.size < self.covered() || matches!(record.header.body, RecordBody::Snapshot(_)) {
             return self.whole(seq);
         }
@@ -540,6 +546,9 @@ impl Sim {
         }
         if let Some((from, to)) = self.peers[at].last.gap {
             self.fetch(at, from, to);
+        }
+        if let Some((_, Blocked::Whole { first_seq, count })) = self.peers[at].last.blocked {
+            self.fetch(at, first_seq, first_seq + u64::from(count));
         }
         true
     }

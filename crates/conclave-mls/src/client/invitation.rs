@@ -5,6 +5,7 @@ use conclave_proto::frame::JoinState;
 use conclave_proto::{GroupId, UnixMs};
 use openmls::group::{GroupContext, Member};
 
+use crate::device::DeviceContext;
 use crate::error::MlsError;
 use crate::judge::authenticate_row;
 use crate::profile;
@@ -16,16 +17,19 @@ const fn bad(what: &'static str) -> MlsError {
 }
 
 /// Reads the public state that the service hands over, and checks everything about it that can be checked: the roster against its own
-/// hash, that hash against the wrap's signature, the document list against its signed entries.
+/// hash, that hash against the wrap's signature, the document list against its signed entries. A group in epoch 0 has no wrap yet; there
+/// the caller compares with the tree, which says everything.
 pub(super) fn read_state(group: GroupId, offered: &JoinState) -> Result<GroupState, MlsError> {
     let state = GroupState::from_bytes(offered.group_state.as_slice())?;
     if state.group != group {
         return Err(bad("group"));
     }
     state.roster.verify_chain(state.epoch)?;
-    state
-        .judge_wrap(&offered.wrap)
-        .map_err(|_| bad("root wrap"))?;
+    if state.epoch > 0 {
+        state
+            .judge_wrap(&offered.wrap)
+            .map_err(|_| bad("root wrap"))?;
+    }
     check_documents(&state, offered)?;
     Ok(state)
 }
@@ -76,6 +80,29 @@ pub(super) fn check_tree(
         Ok(())
     } else {
         Err(bad("member"))
+    }
+}
+
+/// Checks the joiner's own row: its key, and that the commit which began the epoch also began the row. That fixes the commit's time, which
+/// nothing else in the state does.
+pub(super) fn check_own(
+    state: &GroupState,
+    device: &DeviceContext<'_>,
+    own_leaf_key: &[u8],
+) -> Result<(), MlsError> {
+    let row = state
+        .roster
+        .current_row(&device.device())
+        .ok_or(bad("own row"))?;
+    let key = device.key.public();
+    if own_leaf_key == key
+        && row.key.as_slice() == key
+        && row.first_epoch == state.epoch
+        && row.time == state.last_time
+    {
+        Ok(())
+    } else {
+        Err(bad("own row"))
     }
 }
 

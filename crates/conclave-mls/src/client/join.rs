@@ -67,6 +67,7 @@ impl ClientGroup {
 fn read_delivery(delivery: &WelcomeDelivery) -> Result<GroupState, MlsError> {
     let state = invitation::read_state(delivery.group, &delivery.state)?;
     let fits = state.epoch == delivery.epoch
+        && state.epoch > 0
         && state.frontier == delivery.state.frontier
         && state.frontier.size() == state.epoch_start
         && state.pending.is_empty();
@@ -102,12 +103,7 @@ fn stage(
     let own_key = staged
         .own_leaf_node()
         .map(|leaf| leaf.signature_key().as_slice().to_vec());
-    let own_row = state.roster.current_row(&device.device());
-    if own_key.as_deref() != Some(device.key.public().as_slice())
-        || own_row.map(|row| row.key.as_slice()) != own_key.as_deref()
-    {
-        return Err(MlsError::BadInvitation { what: "own leaf" });
-    }
+    invitation::check_own(state, device, &own_key.unwrap_or_default())?;
     let inviter = staged
         .welcome_sender()
         .ok()

@@ -6,7 +6,10 @@ use conclave_proto::record::{EntryBody, Record};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{Author, DeviceId, Hash};
 use openmls::framing::{ProcessedMessage, ProcessedMessageContent, PublicMessageIn};
-use openmls::group::StagedCommit;
+use openmls::group::{
+    ProcessMessageError, ProposalValidationError, StageCommitError, StagedCommit,
+};
+use openmls::treesync::errors::LeafNodeValidationError;
 use openmls_traits::OpenMlsProvider;
 
 use super::ClientGroup;
@@ -164,7 +167,7 @@ impl ClientGroup {
     fn follow(&mut self, incoming: PublicMessageIn, leaf: Hash) -> Result<CommitOutcome, Stop> {
         let processed = contained(|| self.mls.process_message(&self.provider, incoming))
             .map_err(|_| Stop::CannotFollow)?
-            .map_err(|_| Stop::CannotFollow)?;
+            .map_err(|error| Stop::of(&error))?;
         let (facts, next) = self.judge_processed(&processed)?;
         let staged = match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(staged) => Some(staged),
@@ -281,6 +284,16 @@ enum Stop {
 }
 
 impl Stop {
+    /// OpenMLS looks at the clock in one place, the lifetimes of added leaves. Everything else is the commit's fault.
+    fn of<E>(error: &ProcessMessageError<E>) -> Self {
+        match error {
+            ProcessMessageError::InvalidCommit(StageCommitError::ProposalValidationError(
+                ProposalValidationError::LeafNodeValidation(LeafNodeValidationError::Lifetime(_)),
+            )) => Self::Definite(ProcessError::ClockWrong),
+            _ => Self::CannotFollow,
+        }
+    }
+
     fn illegal(fault: CommitFault, signer: Option<DeviceId>) -> Self {
         Self::Definite(ProcessError::Illegal {
             fault: Fault::Commit(fault),
@@ -292,5 +305,30 @@ impl Stop {
 impl From<MlsError> for Stop {
     fn from(_: MlsError) -> Self {
         Self::Definite(ProcessError::Damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openmls::treesync::errors::LifetimeError;
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_accuses_nobody() {
+        let lifetime = LeafNodeValidationError::Lifetime(LifetimeError::NotValidYet {
+            not_before: 2,
+            now: 1,
+        });
+        let error =
+            ProcessMessageError::<()>::InvalidCommit(StageCommitError::ProposalValidationError(
+                ProposalValidationError::LeafNodeValidation(lifetime),
+            ));
+        assert!(matches!(
+            Stop::of(&error),
+            Stop::Definite(ProcessError::ClockWrong)
+        ));
+        let error = ProcessMessageError::<()>::InvalidCommit(StageCommitError::EpochMismatch);
+        assert!(matches!(Stop::of(&error), Stop::CannotFollow));
     }
 }

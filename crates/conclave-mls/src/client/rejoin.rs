@@ -19,7 +19,7 @@ use crate::judge::{judge_commit, next_state};
 use crate::message::{self, contained};
 use crate::profile;
 use crate::provider::Provider;
-use crate::public::process_public;
+use crate::public::{genesis, process_public};
 use crate::state::GroupState;
 use crate::wrap;
 
@@ -171,6 +171,9 @@ fn public_group(offer: &RejoinOffer<'_>, state: &GroupState) -> Result<PublicGro
     .map_err(|_| MlsError::Panicked)?
     .map_err(|_| MlsError::BadInvitation { what: "GroupInfo" })?;
     invitation::check_tree(state, group.group_context(), group.members())?;
+    if state.epoch == 0 && genesis(&group)?.roster != state.roster {
+        return Err(MlsError::BadInvitation { what: "genesis" });
+    }
     Ok(group)
 }
 

@@ -189,8 +189,12 @@ impl GroupState {
                 && proposal.seq >= self.epoch_start
                 && proposal.seq < size
         });
+        let begun = (self.epoch == 0) == (self.epoch_start == 0)
+            && (self.epoch == 0) == (self.begun_by == Hash::ZERO);
         logged
             && pending
+            && begun
+            && self.current_rows().all(|row| row.time <= self.last_time)
             && self.rotating_since <= self.epoch
             && self.documents.len() <= limits::GROUP_DOCUMENTS
             && self

@@ -1,8 +1,6 @@
 //! Commits and proposals that break the rules: refused by the service, and by every member if the service orders them all the same.
 
-use conclave_mls::{
-    CommitFacts, Committer, Fault, LeafFacts, MlsError, Plan, ProcessError, judge_commit,
-};
+use conclave_mls::{Fault, MlsError, Plan, ProcessError};
 use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::policy::Role;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
@@ -194,48 +192,6 @@ fn a_seen_head_that_is_no_prefix() {
 }
 
 #[test]
-fn an_external_commit_removes_somebody_else() {
-    let mut world = World::with_roles(34, &[Role::Editor, Role::Editor]);
-    let thief = world.another_device(world.peers[1].user);
-    let state = world.service.state().clone();
-    let peer = &world.peers[thief];
-    let leaf = |peer: &crate::world::Peer| LeafFacts {
-        credential_type: conclave_identity::CREDENTIAL_TYPE,
-        credential: peer.credential.to_bytes().into(),
-        scheme: conclave_identity::SCHEME_ED25519,
-        key: peer.key.public().to_vec().into(),
-        capable: 1,
-        lifetime: None,
-    };
-    let mut facts = CommitFacts {
-        epoch: state.epoch,
-        committer: Committer::External,
-        path: Some(leaf(peer)),
-        adds: Vec::new(),
-        removes: vec![world.device(2)],
-        covered: Vec::new(),
-        policy: None,
-        data: forge::data(&world),
-    };
-    // A new device of a member's user, taking out a stranger or nobody.
-    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::External));
-    facts.removes.clear();
-    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::External));
-    // A member's own device, taking out a stranger instead of, or along with, its old leaf.
-    facts.path = Some(leaf(&world.peers[1]));
-    for removes in [
-        vec![world.device(2)],
-        vec![],
-        vec![world.device(1), world.device(2)],
-    ] {
-        facts.removes = removes;
-        assert_eq!(judge_commit(&state, &facts), Err(CommitFault::External));
-    }
-    facts.removes = vec![world.device(1)];
-    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Roster));
-}
-
-#[test]
 fn the_last_owner_leaves() {
     let mut world = World::with_roles(35, &[Role::Admin]);
     let last_owner = MlsError::Forbidden {
@@ -263,6 +219,8 @@ fn the_last_owner_leaves() {
         ));
         assert!(group.state().pending.is_empty());
     }
+    // What is void is in nobody's way.
+    assert!(world.prepare(1, &Plan::default()).is_ok());
     let mut policy = world.service.state().policy.clone();
     policy.set_role(world.user_id(0), Role::Viewer);
     let plan = Plan {

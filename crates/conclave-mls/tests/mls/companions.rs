@@ -1,8 +1,8 @@
 //! What comes with a commit and does not belong to it, and commits changed on their way.
 
-use conclave_mls::{Plan, ProcessError};
+use conclave_mls::{GroupState, MlsError, Plan, ProcessError, PublicGroupState, open_wrap};
 use conclave_proto::codec::Bytes;
-use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::group::{CommitBundle, GroupEntry, WrapStatement};
 use conclave_proto::policy::{JoinerAccess, Role};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{Hash, Refusal};
@@ -59,6 +59,19 @@ fn companions_that_do_not_belong_to_the_commit() {
     check(
         &world,
         &|bundle| bundle.welcome = Some(bundle.commit.clone()),
+        CommitFault::Welcome,
+    );
+    // A Welcome for a device that this commit does not add.
+    world.peers[0].group_mut().discard_pending().unwrap();
+    let c = world.outsider();
+    let plan = Plan {
+        add: vec![world.package(c)],
+        ..Plan::default()
+    };
+    let other = world.prepare(0, &plan).unwrap().bundle;
+    check(
+        &world,
+        &|bundle| bundle.welcome = other.welcome.clone(),
         CommitFault::Welcome,
     );
     // Wraps that state another roster, commit or epoch, by another signer, or changed.
@@ -168,4 +181,102 @@ fn no_changed_byte_gets_past_the_service_or_hurts_a_member() {
     world.submit(0, &good).unwrap();
     world.sync_all();
     world.assert_agreed();
+}
+
+#[test]
+fn a_wrap_opens_only_with_the_secrets_of_its_epoch_and_unchanged() {
+    let mut world = World::with_roles(43, &[Role::Editor]);
+    let prepared = world.commit(0, &Plan::default());
+    let wrap = prepared.bundle.wrap.clone();
+    let opened = open_wrap(&prepared.secrets, &wrap).unwrap();
+    let epochs: Vec<u64> = opened.iter().map(|(epoch, _)| *epoch).collect();
+    assert_eq!(epochs, vec![0, 1]);
+    assert_eq!(opened[1].1, world.peers[1].roots[&1]);
+
+    world.commit(1, &Plan::default());
+    let later = world.secrets(0);
+    assert_eq!(open_wrap(&later, &wrap).unwrap_err(), MlsError::BadWrap);
+    let mut relabelled = wrap.clone();
+    relabelled.statement.epoch = later.epoch;
+    assert_eq!(
+        open_wrap(&later, &relabelled).unwrap_err(),
+        MlsError::BadWrap
+    );
+    for change in [
+        |s: &mut WrapStatement| s.nonce[0] ^= 1,
+        |s: &mut WrapStatement| s.roster.0[0] ^= 1,
+        |s: &mut WrapStatement| s.commit.0[0] ^= 1,
+        |s: &mut WrapStatement| s.ciphertext = s.ciphertext.as_slice()[1..].into(),
+    ] {
+        let mut changed = wrap.clone();
+        change(&mut changed.statement);
+        assert_eq!(
+            open_wrap(&prepared.secrets, &changed).unwrap_err(),
+            MlsError::BadWrap
+        );
+    }
+    // Another member wraps for the current epoch, and states the same.
+    let peer = &world.peers[1];
+    let roots: Vec<_> = peer.roots.clone().into_iter().collect();
+    let wrap = peer
+        .group()
+        .seal_wrap(&peer.context(), &later, &roots, &mut world.rng)
+        .unwrap();
+    world.service.state().judge_wrap(&wrap).unwrap();
+    // Not its own root, and nothing newer.
+    assert_eq!(open_wrap(&later, &wrap).unwrap().len(), 3);
+}
+
+#[test]
+fn changed_states_and_checkpoints_are_errors_not_panics() {
+    let mut world = World::with_roles(44, &[Role::Editor]);
+    world.leave(1).unwrap();
+    let state = world.service.state().to_bytes();
+    assert_eq!(
+        &GroupState::from_bytes(&state).unwrap(),
+        world.service.state()
+    );
+    let checkpoint = world.service.checkpoint();
+    for _ in 0..400 {
+        let mut bytes = state.clone();
+        let at = world.rng.next_u32() as usize % bytes.len();
+        bytes[at] ^= 1 << (world.rng.next_u32() % 8);
+        if let Ok(changed) = GroupState::from_bytes(&bytes) {
+            assert_ne!(&changed, world.service.state());
+        }
+        let mut bytes = checkpoint.clone();
+        let at = world.rng.next_u32() as usize % bytes.len();
+        bytes.truncate(at);
+        assert!(PublicGroupState::restore(&bytes).is_err());
+    }
+}
+
+#[test]
+fn groups_can_be_moved_between_threads() {
+    fn movable<T: Send + Sync>() {}
+    movable::<conclave_mls::ClientGroup>();
+    movable::<PublicGroupState>();
+    movable::<conclave_mls::KeyStore>();
+}
+
+#[test]
+fn a_group_info_with_more_than_the_external_key() {
+    let mut world = World::with_roles(45, &[Role::Editor]);
+    let honest = world.prepare(1, &Plan::default()).unwrap();
+    world.peers[1].group_mut().discard_pending().unwrap();
+    world.peers[1].restart();
+    // Everything else is as it should be: the roster too, which is that of any renewal.
+    let mut data = forge::data(&world);
+    data.roster = honest.bundle.wrap.statement.roster;
+    let renew = |tree| {
+        forge::commit_with_tree(&world, 1, &data, tree, |builder, _| {
+            builder.force_self_update(true)
+        })
+    };
+    assert_eq!(world.judge(1, &renew(false)), Ok(()));
+    let fault = CommitFault::GroupInfo;
+    assert_eq!(
+        forge::refusal(&world, 1, &renew(true)),
+        Refusal::BadCommit { fault }
+    );
 }

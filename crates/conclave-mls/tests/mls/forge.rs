@@ -1,6 +1,7 @@
 //! Tools of somebody who follows none of our rules.
 
-use conclave_mls::ProcessError;
+use conclave_identity::{DeviceCredential, DeviceKey};
+use conclave_mls::{CommitFacts, Committer, LeafFacts, ProcessError};
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::group::{
     CommitBundle, CommitData, GroupEntry, RootWrap, WRAP_LABEL, WrapStatement,
@@ -60,6 +61,7 @@ pub fn commit(
         .load_psks(provider.storage())
         .unwrap()
         .create_group_info(true)
+        .use_ratchet_tree_extension(tree)
         .build(
             provider.rand(),
             provider.crypto(),
@@ -136,4 +138,31 @@ pub fn refused_by_members(world: &mut World, commit: &Bytes, but: &[usize]) -> V
 /// Refused by the service with this answer.
 pub fn refusal(world: &World, peer: usize, bundle: &CommitBundle) -> Refusal {
     world.judge(peer, bundle).unwrap_err()
+}
+
+/// A leaf of a peer's, as facts show it.
+pub fn leaf(key: &DeviceKey, credential: &DeviceCredential) -> LeafFacts {
+    LeafFacts {
+        credential_type: conclave_identity::CREDENTIAL_TYPE,
+        credential: credential.to_bytes().into(),
+        scheme: conclave_identity::SCHEME_ED25519,
+        key: key.public().to_vec().into(),
+        capable: 1,
+        lifetime: None,
+    }
+}
+
+/// Facts of a commit that renews its author's leaf and does nothing else.
+pub fn facts(world: &World, author: usize) -> CommitFacts {
+    let peer = &world.peers[author];
+    CommitFacts {
+        epoch: world.service.state().epoch,
+        committer: Committer::Member(peer.device),
+        path: Some(leaf(&peer.key, &peer.credential)),
+        adds: Vec::new(),
+        removes: Vec::new(),
+        covered: Vec::new(),
+        policy: None,
+        data: data(world),
+    }
 }

@@ -1,6 +1,6 @@
 //! Welcomes, and what the service hands over beside them.
 
-use conclave_mls::{GroupState, KeyStore, MlsError, Plan, Prepared};
+use conclave_mls::{GroupState, KeyStore, MlsError, Plan, Prepared, Roster};
 use conclave_proto::frame::WelcomeDelivery;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::policy::Role;
@@ -70,6 +70,15 @@ fn every_lie_beside_a_welcome_is_noticed_and_burns_no_key_package() {
         with_state(d, &|s| s.begin_epoch(Hash::ZERO))
     });
     lie(&mut world, &|_, d| with_state(d, &|s| s.epoch += 1));
+    lie(&mut world, &|_, d| with_state(d, &|s| s.last_time.0 += 1));
+    // A roster with another past: one row began earlier, or never was.
+    lie(&mut world, &|_, d| {
+        with_state(d, &|s| {
+            let mut rows = s.roster.rows().to_vec();
+            rows[0].time.0 -= 1;
+            s.roster = Roster::from_rows(rows, s.roster.hash(), s.epoch).unwrap();
+        });
+    });
     lie(&mut world, &|_, d| d.state.wrap.signature[0] ^= 1);
     // A statement by a member who did not invite; one about another roster.
     lie(&mut world, &|world, d| {

@@ -13,6 +13,7 @@ mod entries;
 mod flow;
 mod forge;
 mod invitations;
+mod judgement;
 mod packages;
 mod property;
 mod races;

@@ -216,7 +216,7 @@ fn live(seed: u64) {
 
 #[test]
 fn random_lives_agree() {
-    for seed in 900..908 {
+    for seed in 900..905 {
         live(seed);
     }
 }

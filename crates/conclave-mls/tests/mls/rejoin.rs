@@ -4,7 +4,7 @@ use conclave_identity::verify;
 use conclave_mls::{
     ClientGroup, CommitInputs, MlsError, Plan, Prepared, ProcessError, Processed, RejoinOffer,
 };
-use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::codec::Bytes;
 use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::policy::Role;
 use conclave_proto::record::EntryBody;
@@ -152,6 +152,46 @@ fn a_new_device_of_a_user_who_is_alone_recovers_the_group() {
 }
 
 #[test]
+fn a_device_resyncs_before_there_was_any_commit() {
+    let mut world = World::new(87);
+    let body = EntryBody::DocumentCreated {
+        document: DocumentId([1; 16]),
+        crdt: 1,
+    };
+    let record = world.sign(0, body);
+    world.put(0, record).unwrap();
+    world.sync_all();
+    rejoin(&mut world, 0);
+    world.assert_agreed();
+    assert_eq!(world.service.state().epoch, 1);
+}
+
+#[test]
+fn a_forged_genesis_is_not_believed() {
+    let mut world = World::new(88);
+    let mut state = world.join_state();
+    let other = World::new(89);
+    state.group_state = other.service.state().to_bytes().into();
+    let (info, tree) = (world.service.group_info().to_vec(), world.service.tree());
+    let peer = &world.peers[0];
+    let offer = RejoinOffer {
+        group: GROUP,
+        group_info: &info,
+        tree: &tree,
+        state: &state,
+        known: None,
+    };
+    let inputs = CommitInputs {
+        now: world.now,
+        service_time: world.now,
+        id: conclave_proto::CommitId([1; 16]),
+        live_roots: &[],
+    };
+    let refused = ClientGroup::rejoin(&peer.context(), &offer, inputs, &mut world.rng);
+    assert!(matches!(refused, Err(MlsError::BadInvitation { .. })));
+}
+
+#[test]
 fn a_service_that_rolled_back_is_not_believed() {
     let mut world = World::with_roles(85, &[Role::Editor]);
     let old = (
@@ -246,5 +286,4 @@ fn a_garbled_commit_is_ordered_and_everybody_comes_back() {
         assert_eq!(world.peers[peer].group().state(), world.service.state());
         assert_eq!(world.secrets(peer), prepared.secrets);
     }
-    let _ = encode(&world.service.state().head());
 }

@@ -7,12 +7,13 @@ use conclave_mls::{
     ClientGroup, CommitInputs, DeviceContext, EpochRoot, EpochSecrets, KeyStore, MlsError, Plan,
     Prepared, ProcessError, Processed, Provider, PublicGroupState, RowChange, Rows,
 };
+use conclave_proto::codec::Bytes;
 use conclave_proto::frame::{JoinState, WelcomeDelivery};
-use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
+use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap, WrapStatement};
 use conclave_proto::policy::{GroupPolicy, Role};
 use conclave_proto::record::EntryBody;
 use conclave_proto::{
-    CommitId, DeviceId, GroupId, InstanceId, RealmId, Record, Refusal, UnixMs, UserId,
+    CommitId, DeviceId, GroupId, Hash, InstanceId, RealmId, Record, Refusal, UnixMs, UserId,
 };
 use openmls::group::{GroupId as MlsGroupId, MlsGroup};
 use openmls_traits::OpenMlsProvider;
@@ -305,8 +306,20 @@ impl World {
     }
 
     pub fn join_state(&self) -> JoinState {
-        self.service
-            .join_state(self.last_wrap.clone().unwrap(), self.documents.clone())
+        // In epoch 0 there is no wrap: the service sends an empty one.
+        let wrap = self.last_wrap.clone().unwrap_or(RootWrap {
+            statement: WrapStatement {
+                group: GROUP,
+                epoch: 0,
+                commit: Hash::ZERO,
+                roster: Hash::ZERO,
+                nonce: [0; 24],
+                ciphertext: Bytes::default(),
+            },
+            signer: DeviceId::ZERO,
+            signature: [0; 64],
+        });
+        self.service.join_state(wrap, self.documents.clone())
     }
 
     pub fn restart_service(&mut self) {

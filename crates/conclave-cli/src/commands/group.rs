@@ -1,0 +1,288 @@
+//! `group`: groups, invitations, members.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role};
+use conclave_client::{Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome};
+use tokio::time::Instant;
+
+use crate::context::{Context, Spinner, expect};
+use crate::failure::{Failure, Result};
+use crate::names::{Named, find};
+use crate::output::{Shown, columns};
+
+/// How long an invitation that is on its way may take after the device is connected.
+const INVITATIONS_SETTLE: Duration = Duration::from_secs(2);
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a group; you become its owner
+    Create {
+        /// Its name; the service does not see it
+        name: String,
+    },
+    /// List your groups
+    List,
+    /// Invite a known contact, with all their devices
+    Invite {
+        /// The group
+        group: String,
+        /// The contact
+        user: String,
+        /// viewer, editor, admin or owner [default: editor]
+        #[arg(long, value_name = "ROLE")]
+        role: Option<Role>,
+    },
+    /// List invitations that wait for your answer
+    Invitations,
+    /// Join a group to which you are invited
+    Accept {
+        /// The group's id, or who invites
+        group: String,
+    },
+    /// Decline an invitation
+    Decline {
+        /// The group's id, or who invites
+        group: String,
+    },
+    /// List the members of a group
+    Members {
+        /// The group
+        group: String,
+    },
+    /// Remove a user with all their devices, and wait until every document is re-keyed
+    Remove {
+        /// The group
+        group: String,
+        /// The member
+        user: String,
+    },
+    /// Leave a group with all your devices
+    Leave {
+        /// The group
+        group: String,
+    },
+    /// Change a member's role
+    Role {
+        /// The group
+        group: String,
+        /// The member
+        user: String,
+        /// viewer, editor, admin or owner
+        role: Role,
+    },
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run(context: &Context, command: Command) -> Result<Shown> {
+    match command {
+        Command::Create { name } => create(context, &name).await,
+        Command::List => list(context).await,
+        Command::Invite { group, user, role } => invite(context, &group, &user, role).await,
+        Command::Invitations => invitations(context).await,
+        Command::Accept { group } => accept(context, &group).await,
+        Command::Decline { group } => decline(context, &group).await,
+        Command::Members { group } => members(context, &group).await,
+        Command::Remove { group, user } => remove(context, &group, &user).await,
+        Command::Leave { group } => leave(context, &group).await,
+        Command::Role { group, user, role } => set_role(context, &group, &user, role).await,
+    }
+}
+
+async fn create(context: &Context, name: &str) -> Result<Shown> {
+    let operation = Operation::CreateGroup { name: name.to_owned(), policy: Box::new(GroupPolicy::default()) };
+    let group = expect!(context.run(operation).await?, Outcome::Group(group) => group)?;
+    let reached = context.sync(group, DocumentId::directory(&group), "creating the group").await?;
+    let text = format!("created group {name}\n{group}");
+    Ok(Shown::new(text, "group", group).with("name", name).queued(reached.is_queued()))
+}
+
+async fn list(context: &Context) -> Result<Shown> {
+    let known = context.groups().await?;
+    let mut reached = context.connect().await?;
+    for group in known.iter().filter(|group| group.active) {
+        if !reached.is_queued() {
+            reached = context.refresh(group.group).await?;
+        }
+    }
+    context.note_stale(reached);
+    let groups = context.groups().await?;
+    let row = |group: &GroupInfo| {
+        let state = match (group.active, &group.frozen, group.rotating_since) {
+            (false, _, _) => "left".to_owned(),
+            (_, Some(why), _) => format!("frozen: {why}"),
+            (_, _, Some(epoch)) => format!("re-keying since epoch {epoch}"),
+            _ => "active".to_owned(),
+        };
+        let name = group.name.clone().unwrap_or_else(|| "(name not here yet)".to_owned());
+        let size = format!("{} users, {} devices", group.users, group.devices);
+        vec![group.group.short(), name, size, format!("epoch {}", group.epoch), state]
+    };
+    let text = match groups.is_empty() {
+        true => "no groups: `conclave group create NAME`, or `conclave group invitations`".to_owned(),
+        false => columns(&groups.iter().map(row).collect::<Vec<_>>()),
+    };
+    Ok(Shown::new(text, "groups", groups))
+}
+
+async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) -> Result<Shown> {
+    let group = context.find_group(group).await?;
+    let id = context.find_contact(user).await?;
+    let operation = Operation::Invite { group: group.group, user: id, role };
+    let done = context.run_ordered(operation, "inviting").await?;
+    let text = match done {
+        Some(_) => format!("{user} is a member now; they accept with `conclave group accept {}`", group.group.short()),
+        None => format!("the invitation of {user} is remembered"),
+    };
+    Ok(Shown::new(text, "group", group.group).with("user", id).queued(done.is_none()))
+}
+
+/// Invitations here; where there are none yet, those that arrive soon after the device is connected.
+async fn waiting_invitations(context: &Context) -> Result<Vec<InvitationInfo>> {
+    context.need_server()?;
+    let mut events = context.session().events().await?;
+    let reached = context.connect().await?;
+    context.note_stale(reached);
+    let until = Instant::now() + INVITATIONS_SETTLE;
+    loop {
+        let operation = Operation::Invitations;
+        let list = expect!(context.run(operation).await?, Outcome::Invitations(list) => list)?;
+        if !list.is_empty() || reached.is_queued() {
+            return Ok(list);
+        }
+        // Nothing is shown for events of other kinds; the list is asked for again after each.
+        match tokio::time::timeout_at(until, events.next()).await {
+            Ok(Some(Event::Stopped { .. }) | None) | Err(_) => return Ok(list),
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+async fn invitations(context: &Context) -> Result<Shown> {
+    let list = waiting_invitations(context).await?;
+    let row = |invitation: &InvitationInfo| {
+        let inviter = invitation.inviter_name.clone().unwrap_or_else(|| invitation.inviter.short());
+        vec![invitation.group.short(), format!("from {inviter}"), format!("{} users", invitation.users)]
+    };
+    let text = match list.is_empty() {
+        true => "no invitation is waiting".to_owned(),
+        false => columns(&list.iter().map(row).collect::<Vec<_>>()),
+    };
+    Ok(Shown::new(text, "invitations", list))
+}
+
+async fn find_invitation(context: &Context, typed: &str) -> Result<GroupId> {
+    let named = |invitation: InvitationInfo| Named {
+        value: invitation.group,
+        id: invitation.group.to_string(),
+        name: invitation.inviter_name,
+    };
+    let list: Vec<_> = waiting_invitations(context).await?.into_iter().map(named).collect();
+    find("invitation", typed, &list, "conclave group invitations")
+}
+
+async fn accept(context: &Context, typed: &str) -> Result<Shown> {
+    let group = find_invitation(context, typed).await?;
+    let done = context.run_ordered(Operation::Accept { group }, "joining").await?;
+    let reached = context.refresh(group).await?;
+    let name = context.groups().await?.into_iter().find(|info| info.group == group).and_then(|info| info.name);
+    let text = format!("joined {}\n{group}", name.as_deref().unwrap_or("the group"));
+    Ok(Shown::new(text, "group", group).with("name", name).queued(done.is_none() || reached.is_queued()))
+}
+
+async fn decline(context: &Context, typed: &str) -> Result<Shown> {
+    let group = find_invitation(context, typed).await?;
+    let done = context.run_ordered(Operation::Decline { group }, "declining").await?;
+    Ok(Shown::new("declined", "group", group).queued(done.is_none()))
+}
+
+async fn members(context: &Context, group: &str) -> Result<Shown> {
+    let group = context.find_group(group).await?;
+    let reached = context.refresh(group.group).await?;
+    context.note_stale(reached);
+    let members = context.members(group.group).await?;
+    let row = |member: &MemberInfo| {
+        let name = member.name.clone().unwrap_or_else(|| "(unknown)".to_owned());
+        let state = match (member.this, member.verified) {
+            (true, _) => "you",
+            (_, true) => "verified",
+            _ => "not verified",
+        };
+        let devices = format!("{} devices", member.devices.len());
+        vec![member.user.short(), name, member.role.to_string(), devices, state.to_owned()]
+    };
+    let rows: Vec<_> = members.iter().map(row).collect();
+    let info = context.groups().await?.into_iter().find(|info| info.group == group.group);
+    let code = info.map(|info| info.code).unwrap_or_default();
+    let text = format!("{}\n\ngroup code, the same for every member: {code}", columns(&rows));
+    Ok(Shown::new(text, "members", members).with("group", group.group).with("code", code))
+}
+
+async fn remove(context: &Context, group: &str, user: &str) -> Result<Shown> {
+    let group = context.find_group(group).await?.group;
+    let id = context.find_member(group, user).await?;
+    let operation = Operation::Remove { group, user: id };
+    let progress = Spinner::new("removing", context.global.json);
+    let done = tokio::select! {
+        done = context.run_ordered(operation, "removing") => done?,
+        failure = show_rotation(context, group, &progress) => return Err(failure),
+    };
+    drop(progress);
+    let shown = match done {
+        Some(Outcome::Removed { epoch, documents, elapsed_ms }) => {
+            let seconds = elapsed_ms as f64 / 1000.0;
+            let text = format!("removed {user}: epoch {epoch}, {documents} documents re-keyed in {seconds:.1} s");
+            Shown::new(text, "epoch", epoch).with("documents", documents).with("elapsed_ms", elapsed_ms)
+        }
+        Some(_) => Shown::new(format!("removed {user}"), "epoch", None::<u64>),
+        None => {
+            let text = format!("the removal of {user} goes on in the background; `conclave group list` shows how far it is");
+            return Ok(Shown::new(text, "epoch", None::<u64>).with("user", id).with("group", group).queued(true));
+        }
+    };
+    Ok(shown.with("user", id).with("group", group).queued(false))
+}
+
+/// Shows how far re-keying is. Ends only with a failure.
+async fn show_rotation(context: &Context, group: GroupId, progress: &Spinner) -> Failure {
+    let mut events = match context.session().events().await {
+        Ok(events) => events,
+        Err(error) => return error.into(),
+    };
+    loop {
+        match events.next().await {
+            Some(Event::Rotation { group: of, done, total, .. }) if of == group => {
+                progress.say(format!("re-keying documents: {done} of {total}"));
+            }
+            // The operation itself tells why.
+            Some(Event::Stopped { .. }) | None => std::future::pending().await,
+            Some(_) => {}
+        }
+    }
+}
+
+async fn leave(context: &Context, group: &str) -> Result<Shown> {
+    let group = context.find_group(group).await?;
+    let done = context.run_ordered(Operation::Leave { group: group.group }, "leaving").await?;
+    let text = match done {
+        Some(_) => "left the group",
+        None => "leaving: another member has to be online for it",
+    };
+    Ok(Shown::new(text, "group", group.group).queued(done.is_none()))
+}
+
+async fn set_role(context: &Context, group: &str, user: &str, role: Role) -> Result<Shown> {
+    let group = context.find_group(group).await?.group;
+    let id = context.find_member(group, user).await?;
+    let done = context.run_ordered(Operation::SetRole { group, user: id, role }, "changing the role").await?;
+    let text = match done {
+        Some(_) => format!("{user} is {role} now"),
+        None => format!("the change to {role} is remembered"),
+    };
+    Ok(Shown::new(text, "group", group).with("user", id).with("role", role).queued(done.is_none()))
+}

@@ -1,0 +1,35 @@
+//! `status`: the state of this device.
+
+use conclave_client::{Operation, Outcome};
+
+use crate::context::{Context, expect};
+use crate::failure::Result;
+use crate::output::{Shown, columns};
+
+/// Shows it, after a moment to connect.
+///
+/// # Errors
+/// [`Failure`](crate::failure::Failure).
+pub async fn run(context: &Context) -> Result<Shown> {
+    let reached = context.connect().await?;
+    let who = expect!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+    let status = expect!(context.run(Operation::Status).await?, Outcome::Status(status) => status)?;
+    let server = context.home.server(&context.global)?;
+    let connection = match (&status.refused, status.online) {
+        (Some(why), _) => format!("refused: {why}"),
+        (None, true) => "connected".to_owned(),
+        (None, false) => "offline".to_owned(),
+    };
+    let row = |what: &str, value: String| vec![what.to_owned(), value];
+    let text = columns(&[
+        row("home", context.home.folder().display().to_string()),
+        row("service", server.clone().unwrap_or_else(|| "none; name one with --server URL".to_owned())),
+        row("connection", connection),
+        row("user", if who.enrolled { who.name.clone() } else { "not enrolled yet".to_owned() }),
+        row("groups", status.groups.to_string()),
+        row("waiting", format!("{} intents, {} edits", status.intents, status.pending)),
+        row("key packages", status.key_packages.to_string()),
+    ]);
+    context.note_stale(reached);
+    Ok(Shown::new(text, "status", status).with("home", context.home.folder()).with("server", server).with("enrolled", who.enrolled))
+}

@@ -1,0 +1,131 @@
+//! `doc watch`: changes of others, as they come.
+
+use conclave_client::proto::{DocumentId, GroupId};
+use conclave_client::{Change, DocumentInfo, Event};
+use serde_json::json;
+use similar::{ChangeTag, TextDiff};
+
+use super::document::{Which, open, show};
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Result};
+use crate::output::{Shown, note, print_line};
+
+/// Watches a document until Ctrl-C. In JSON it prints one object a line.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
+    let (group, info, reached) = open(context, which).await?;
+    context.note_stale(reached);
+    let mut events = context.session().events().await?;
+    let mut shown = show(context, group, &info).await?.to_text();
+    let title = info.title.clone().unwrap_or_else(|| info.document.short());
+    note(&format!("watching {title}; Ctrl-C ends it"), context.global.json);
+    let mut interrupt = std::pin::pin!(crate::signals::interrupted());
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = &mut interrupt => return Ok(Shown::nothing()),
+        };
+        match event {
+            Some(Event::DocumentChanged { group: of, document, changes }) if (of, document) == (group, info.document) => {
+                let now = show(context, group, &info).await?.to_text();
+                print_changes(context, &info, &changes, &shown, &now);
+                shown = now;
+            }
+            Some(Event::Missed { events }) => note(&format!("note: {events} events were missed"), context.global.json),
+            Some(Event::Finding { group: of, document, code, text, .. }) if is_here((of, document), group, &info) => {
+                note(&format!("finding {code}: {text}"), context.global.json);
+            }
+            Some(Event::GroupLost { group: of, why }) if of == group => {
+                let message = format!("this device is no longer a member: {why}");
+                return Err(Failure::new("client.group_lost", Exit::Refused, message, "ask a member to invite you again"));
+            }
+            Some(Event::Stopped { error: Some(error) }) => {
+                return Err(conclave_client::Error::Remote(error).into());
+            }
+            Some(Event::Stopped { error: None }) | None => return Err(conclave_client::Error::Closed.into()),
+            Some(_) => {}
+        }
+    }
+}
+
+fn is_here(found: (GroupId, Option<DocumentId>), group: GroupId, info: &DocumentInfo) -> bool {
+    found == (group, Some(info.document))
+}
+
+fn print_changes(context: &Context, info: &DocumentInfo, changes: &[Change], before: &str, now: &str) {
+    let difference = difference(before, now);
+    if context.global.json {
+        let object = json!({"document": info.document, "changes": changes, "difference": difference});
+        return print_line(&object.to_string());
+    }
+    for (who, count, first, last) in by_author(changes) {
+        let positions = if first == last { format!("position {first}") } else { format!("positions {first} to {last}") };
+        print_line(&format!("{who}: {count} verified, {positions}"));
+    }
+    for line in difference {
+        print_line(&format!("  {line}"));
+    }
+}
+
+/// Runs of changes by one device: who, how many, first and last position.
+fn by_author(changes: &[Change]) -> Vec<(String, usize, u64, u64)> {
+    let mut runs: Vec<(String, usize, u64, u64)> = Vec::new();
+    for change in changes {
+        let name = change.name.clone().unwrap_or_else(|| change.user.short());
+        let who = format!("{name} (device {})", change.device.short());
+        match runs.last_mut() {
+            Some((last, count, _, end)) if *last == who => {
+                *count += 1;
+                *end = change.seq;
+            }
+            _ => runs.push((who, 1, change.seq, change.seq)),
+        }
+    }
+    runs
+}
+
+/// Lines that went and came.
+fn difference(before: &str, now: &str) -> Vec<String> {
+    let diff = TextDiff::from_lines(before, now);
+    let lines = diff.iter_all_changes().filter_map(|change| {
+        let sign = match change.tag() {
+            ChangeTag::Delete => '-',
+            ChangeTag::Insert => '+',
+            ChangeTag::Equal => return None,
+        };
+        Some(format!("{sign} {}", change.value().trim_end_matches('\n')))
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conclave_client::proto::{DeviceId, UserId};
+
+    fn change(user: u8, device: u8, seq: u64, name: Option<&str>) -> Change {
+        Change { user: UserId([user; 32]), device: DeviceId([device; 16]), name: name.map(str::to_owned), seq }
+    }
+
+    #[test]
+    fn changes_of_one_device_in_a_row_are_told_together() {
+        let changes = [
+            change(1, 1, 5, Some("Ana")),
+            change(1, 1, 6, Some("Ana")),
+            change(1, 2, 7, Some("Ana")),
+            change(3, 3, 8, None),
+        ];
+        let runs = by_author(&changes);
+        assert_eq!(runs.len(), 3);
+        assert_eq!(runs[0], ("Ana (device 01010101)".into(), 2, 5, 6));
+        assert_eq!(runs[2].0, "03030303 (device 03030303)");
+    }
+
+    #[test]
+    fn differences_are_lines() {
+        assert_eq!(difference("a\nb\nc\n", "a\nB\nc\nd\n"), ["- b", "+ B", "+ d"]);
+        assert!(difference("same", "same").is_empty());
+    }
+}

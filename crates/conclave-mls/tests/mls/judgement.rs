@@ -1,0 +1,172 @@
+//! The shared judgement on facts that OpenMLS itself would not build.
+
+use conclave_identity::DeviceKey;
+use conclave_mls::{Committer, Covered, ProposalKind, judge_commit};
+use conclave_proto::limits;
+use conclave_proto::policy::Role;
+use conclave_proto::refusal::CommitFault;
+
+use crate::forge;
+use crate::world::World;
+
+#[test]
+fn an_external_commit_removes_somebody_else() {
+    let mut world = World::with_roles(90, &[Role::Editor, Role::Editor]);
+    let thief = world.another_device(world.peers[1].user);
+    let state = world.service.state().clone();
+    let mut facts = forge::facts(&world, thief);
+    facts.committer = Committer::External;
+    // A new device of a member's user, taking out a stranger or nobody.
+    facts.removes = vec![world.device(2)];
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::External));
+    facts.removes.clear();
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::External));
+    // A member's own device, taking out a stranger instead of, or along with, its old leaf; or leaving that where it is.
+    facts.path = forge::facts(&world, 1).path;
+    let (own, other) = (world.device(1), world.device(2));
+    for removes in [vec![other], vec![], vec![own, other]] {
+        facts.removes = removes;
+        assert_eq!(judge_commit(&state, &facts), Err(CommitFault::External));
+    }
+    facts.removes = vec![own];
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Roster));
+    // The same device under a new key is no resync.
+    let key = DeviceKey::generate(&mut world.rng);
+    let credential = world.users[world.peers[1].user].credential(own, &key);
+    facts.path = Some(forge::leaf(&key, &credential));
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::External));
+    // And it does nothing besides.
+    facts.path = forge::facts(&world, 1).path;
+    facts.policy = Some(state.policy.clone());
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::External));
+}
+
+#[test]
+fn nobody_commits_their_own_leave_or_removal() {
+    let mut world = World::with_roles(91, &[Role::Editor]);
+    world.leave(1).unwrap();
+    world.sync_all();
+    let state = world.service.state().clone();
+    let mut facts = forge::facts(&world, 1);
+    facts.covered = vec![Covered {
+        device: world.device(1),
+        kind: ProposalKind::Leave,
+    }];
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::ProposalKind));
+    let mut facts = forge::facts(&world, 0);
+    facts.removes = vec![world.device(0)];
+    assert_eq!(
+        judge_commit(&state, &facts),
+        Err(CommitFault::PendingOmitted)
+    );
+    facts.covered = vec![Covered {
+        device: world.device(1),
+        kind: ProposalKind::Leave,
+    }];
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Mls));
+}
+
+#[test]
+fn proposals_that_are_not_pending_or_count_twice() {
+    let mut world = World::with_roles(92, &[Role::Editor, Role::Editor]);
+    let leave = |device| Covered {
+        device,
+        kind: ProposalKind::Leave,
+    };
+    let mut facts = forge::facts(&world, 0);
+    facts.covered = vec![leave(world.device(1))];
+    let state = world.service.state().clone();
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::ProposalKind));
+    world.leave(1).unwrap();
+    world.sync_all();
+    let state = world.service.state().clone();
+    facts = forge::facts(&world, 0);
+    facts.covered = vec![leave(world.device(1)), leave(world.device(1))];
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Duplicate));
+    facts.covered = vec![leave(world.device(1))];
+    facts.removes = vec![world.device(1)];
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Duplicate));
+    facts.removes = vec![world.device(2), world.device(2)];
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Duplicate));
+    facts.removes.clear();
+    facts.covered = vec![Covered {
+        device: world.device(1),
+        kind: ProposalKind::Remove,
+    }];
+    assert_eq!(
+        judge_commit(&state, &facts),
+        Err(CommitFault::PendingOmitted)
+    );
+}
+
+#[test]
+fn two_devices_do_not_share_a_key() {
+    let mut world = World::with_roles(93, &[Role::Editor]);
+    let sibling = world.another_device(world.peers[1].user);
+    world.add(1, &[sibling]);
+    let state = world.service.state().clone();
+    let mut facts = forge::facts(&world, sibling);
+    let key = &world.peers[1].key;
+    let credential = world.users[world.peers[1].user].credential(world.device(sibling), key);
+    facts.path = Some(forge::leaf(key, &credential));
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Duplicate));
+}
+
+#[test]
+fn leaves_that_lack_something() {
+    let world = World::with_roles(94, &[Role::Editor]);
+    let state = world.service.state().clone();
+    let broken = |change: &dyn Fn(&mut conclave_mls::LeafFacts)| {
+        let mut facts = forge::facts(&world, 1);
+        change(facts.path.as_mut().unwrap());
+        judge_commit(&state, &facts).unwrap_err()
+    };
+    assert_eq!(broken(&|leaf| leaf.capable = 0), CommitFault::Capabilities);
+    assert_eq!(
+        broken(&|leaf| leaf.scheme = 0x0403),
+        CommitFault::Credential
+    );
+    assert_eq!(
+        broken(&|leaf| leaf.credential_type = 1),
+        CommitFault::Credential
+    );
+    assert_eq!(
+        broken(&|leaf| leaf.credential_type = 2),
+        CommitFault::Credential
+    );
+    let huge = vec![0; limits::CREDENTIAL_BYTES + 1];
+    assert_eq!(
+        broken(&|leaf| leaf.credential = huge.clone().into()),
+        CommitFault::Limit
+    );
+    let mut facts = forge::facts(&world, 1);
+    facts.adds = vec![forge::facts(&world, 0).path.unwrap()];
+    // An added leaf without a lifetime was never in a key package.
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Limit));
+    facts = forge::facts(&world, 1);
+    facts.epoch += 1;
+    assert_eq!(judge_commit(&state, &facts), Err(CommitFault::Mls));
+}
+
+#[test]
+fn a_user_has_at_most_so_many_devices() {
+    let mut world = World::with_roles(95, &[Role::Viewer]);
+    let user = world.peers[1].user;
+    let new: Vec<usize> = (1..limits::USER_DEVICES)
+        .map(|_| world.another_device(user))
+        .collect();
+    world.add(1, &new);
+    let one_more = world.another_device(user);
+    let plan = conclave_mls::Plan {
+        add: vec![world.package(one_more)],
+        ..Default::default()
+    };
+    assert_eq!(
+        world.prepare(1, &plan).unwrap_err(),
+        conclave_mls::MlsError::Forbidden {
+            fault: CommitFault::Limit
+        }
+    );
+    // The limit does not keep one from taking out a lost device.
+    world.remove(1, &[new[0]]);
+}
