@@ -203,3 +203,21 @@ pub async fn document<K: Kind>(
     .await?;
     Ok(group.document(id).await?)
 }
+
+/// Epochs that the commits of a group's log end, in log order, read from the service's database.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn commit_epochs(service_folder: &std::path::Path, group: &GroupId) -> Result<Vec<u64>> {
+    use sqlx::Connection as _;
+    let file = service_folder.join("service.sqlite");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).read_only(true);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+    let epochs: Vec<i64> = sqlx::query_scalar(
+        "SELECT epoch FROM group_log WHERE group_id = ? AND kind = 1 ORDER BY seq",
+    )
+    .bind(group.as_bytes())
+    .fetch_all(&mut connection)
+    .await?;
+    Ok(epochs.into_iter().map(i64::cast_unsigned).collect())
+}

@@ -1,14 +1,91 @@
-//! x
+//! What an application embeds: one device with its encrypted store, its connection, its groups and documents.
+//!
+//! ```no_run
+//! use conclave_client::proto::GroupPolicy;
+//! use conclave_client::{Client, Config, Yrs};
+//! use yrs::{Text, Transact};
+//!
+//! # async fn example(bobs_contact: &str, carols_contact: &str) -> Result<(), conclave_client::Error> {
+//! let client = Client::open(Config::new("/home/ana/.conclave", "wss://ds.example")).await?;
+//! let bob = client.verify(bobs_contact, true).await?.user;
+//! let carol = client.verify(carols_contact, true).await?.user;
+//!
+//! let group = client.create_group("Board", GroupPolicy::default()).await?;
+//! group.invite(&bob).await?; // verified first, or a typed error says why not
+//! group.invite(&carol).await?;
+//!
+//! let notes = group.create_document::<Yrs>("minutes").await?;
+//! notes
+//!     .edit(|doc| {
+//!         let text = doc.doc().get_or_insert_text("text");
+//!         text.insert(&mut doc.doc().transact_mut(), 0, "Present: Ana, Bob"); // plain yrs code
+//!         Ok(())
+//!     })
+//!     .await?; // durable here; sealed, sent and acknowledged in the background
+//! notes.synced().await?;
+//!
+//! let mut changes = notes.changes(); // verified changes of others, each with its author
+//! while let Some(Ok(change)) = changes.next().await {
+//!     println!("{} wrote", change.name.unwrap_or_else(|| change.user.short()));
+//! }
+//!
+//! let report = group.remove(&carol).await?; // resolves when every document is re-keyed
+//! println!("{} documents re-keyed in {:?}", report.documents, report.elapsed);
+//! client.close().await
+//! # }
+//! ```
+//!
+//! Everything works without a connection; what has to be sent waits in the store. A new device needs no service at all to begin:
+//!
+//! ```
+//! use conclave_client::proto::{GroupPolicy, RealmId};
+//! use conclave_client::{Automerge, Client, Config, CrdtError, Setup};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), conclave_client::Error> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let folder = folder.path().join("ana");
+//! let setup = Setup::NewUser { name: "Ana".to_owned(), realm: RealmId::ZERO };
+//! let client = Client::create(Config::offline(&folder), setup).await?;
+//! let group = client.create_group("Home", GroupPolicy::default()).await?;
+//! let list = group.create_document::<Automerge>("shopping").await?.as_any();
+//! list.edit(|doc| doc.text().ok_or(CrdtError::InvalidArgument)?.replace_all("milk")).await?;
+//! client.close().await?;
+//!
+//! let client = Client::open(Config::offline(&folder)).await?;
+//! let list = client.group(&group.id()).await?.document::<Automerge>(&list.id()).await?.as_any();
+//! let text = list.read(|doc| doc.text().ok_or(CrdtError::InvalidArgument)?.text()).await?;
+//! assert_eq!(text, "milk");
+//! # client.close().await
+//! # }
+//! ```
+//!
+//! # What it promises
+//! - **Durable, then sent, then told.** What a call or an event reports is on disk; a frame leaves only after the state that it came from is.
+//!   A crash at any point leaves a store from which the device goes on.
+//! - **Sealed at rest.** See [`store`] for what is hidden and what is not.
+//! - **No keys in sight.** An application handles names, ids and documents. Nobody is invited who was not verified.
+//! - **Any runtime.** The device runs on a thread of its own, beside whatever runtime the application has, or none. [`Session`] and
+//!   [`local`] want tokio.
+//! - **Bounded.** Every queue has a limit; a slow application slows the service down and never loses an acknowledged change.
+//!
+//! # What it never does
+//! It never prints or logs content, names, passphrases or keys. It never opens a store that another process has open ([`Session`] talks to
+//! that process instead). It contains no protocol logic: that is `conclave-engine`.
+
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
+
 mod actor;
 mod client;
 mod config;
 mod document;
 mod error;
 mod events;
+#[doc(hidden)]
+pub mod forensic;
 mod group;
 #[cfg(unix)]
 pub mod local;
@@ -29,7 +106,7 @@ pub use conclave_proto as proto;
 
 pub use client::{Client, Invitation};
 pub use config::Config;
-pub use document::{Any, Adapter, Document, Kind};
+pub use document::{Adapter, Any, Document, Kind};
 pub use error::{Error, RemoteError};
 pub use events::{Change, Changes, Event, Events, Missed};
 pub use group::{Group, Removal};

@@ -186,6 +186,7 @@ impl Document {
         self.checks.done = Some((id, judgement, alone && judgement == Judgement::Match));
         self.checks.sealed = None;
         self.rows.meta_dirty = true;
+        self.maintain(ctx)?;
         Ok(Some(judgement))
     }
 

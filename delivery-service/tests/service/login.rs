@@ -221,7 +221,7 @@ async fn a_newer_schema_is_refused() {
     service.stop().await;
     let path = service.dir.path().join("service.sqlite");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-    let mut conn: sqlx::SqliteConnection = sqlx::Connection::connect_with(&options).await.unwrap();
+    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap();
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
          VALUES (9999, 'from the future', 1, x'00', 0)",

@@ -63,6 +63,8 @@ impl Endpoint {
             None => format!("{scheme}://{host}"),
         };
         let below = uri.path().trim_end_matches('/');
+        // People copy addresses with the path in them.
+        let below = below.strip_suffix(PATH).unwrap_or(below);
         let url = format!("{origin}{below}{PATH}");
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Self { origin, url, host, port: given.unwrap_or(default_port) })
@@ -93,6 +95,7 @@ mod tests {
             ("wss://DS.example", "wss://ds.example", "wss://ds.example/v1", "ds.example", 443),
             ("wss://ds.example/", "wss://ds.example", "wss://ds.example/v1", "ds.example", 443),
             ("ws://127.0.0.1:7700", "ws://127.0.0.1:7700", "ws://127.0.0.1:7700/v1", "127.0.0.1", 7700),
+            ("wss://ds.example/v1/", "wss://ds.example", "wss://ds.example/v1", "ds.example", 443),
             ("wss://a.example:444/conclave/", "wss://a.example:444", "wss://a.example:444/conclave/v1", "a.example", 444),
             ("ws://[::1]:80", "ws://[::1]:80", "ws://[::1]:80/v1", "::1", 80),
         ];

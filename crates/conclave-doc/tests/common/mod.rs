@@ -585,6 +585,16 @@ impl Sim {
         panic!("does not settle");
     }
 
+    /// Until nothing moves any more but at one peer.
+    pub fn settle_but(&mut self, not: usize) {
+        for _ in 0..1000 {
+            for at in (0..self.peers.len()).filter(|at| *at != not) {
+                self.receive(at);
+                self.send(at, 64 * 1024);
+            }
+        }
+    }
+
     /// A snapshot by a peer, ordered by the service and delivered to all.
     pub fn snapshot(&mut self, at: usize) -> u64 {
         let peer = &mut self.peers[at];

@@ -220,7 +220,7 @@ fn the_last_owner_leaves() {
         assert!(group.state().pending.is_empty());
     }
     // What is void is in nobody's way.
-    assert!(world.prepare(1, &Plan::default()).is_ok());
+    world.prepare(1, &Plan::default()).unwrap();
     let mut policy = world.service.state().policy.clone();
     policy.set_role(world.user_id(0), Role::Viewer);
     let plan = Plan {

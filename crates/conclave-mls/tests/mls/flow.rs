@@ -1,6 +1,7 @@
 //! The ordinary life of a group.
 
-use conclave_mls::{Plan, Processed};
+use conclave_identity::Reference;
+use conclave_mls::{MlsError, Plan, Processed, check_key_package};
 use conclave_proto::UnixMs;
 use conclave_proto::policy::Role;
 
@@ -134,7 +135,8 @@ fn a_member_long_away_processes_an_add_whose_package_is_past_its_shelf_life() {
     let mut world = World::with_roles(8, &[Role::Editor]);
     // Made and added a year before everybody else's "now"; peer 1 sees none of it until then.
     let c = world.outsider();
-    let add = vec![world.package(c)];
+    let package = world.package(c);
+    let add = vec![package.clone()];
     let prepared = world
         .prepare(
             0,
@@ -148,6 +150,8 @@ fn a_member_long_away_processes_an_add_whose_package_is_past_its_shelf_life() {
     world.sync(0).unwrap();
     world.deliver_welcomes();
     world.now = UnixMs(NOW.0 + 365 * 24 * 3600 * 1000);
+    let stale = check_key_package(&package, &Reference::default(), world.now);
+    assert_eq!(stale.unwrap_err(), MlsError::KeyPackageLifetime);
     world.sync_all();
     world.assert_agreed();
 }

@@ -50,6 +50,17 @@ pub fn commit(
     data: &CommitData,
     plan: impl for<'a> FnOnce(CommitBuilder<'a, Initial>, &MlsContext) -> CommitBuilder<'a, Initial>,
 ) -> CommitBundle {
+    commit_with_tree(world, peer, data, false, plan)
+}
+
+/// As [`commit`], with the ratchet tree inside the GroupInfo where asked.
+pub fn commit_with_tree(
+    world: &World,
+    peer: usize,
+    data: &CommitData,
+    tree: bool,
+    plan: impl for<'a> FnOnce(CommitBuilder<'a, Initial>, &MlsContext) -> CommitBuilder<'a, Initial>,
+) -> CommitBundle {
     let peer = &world.peers[peer];
     let Raw { provider, mut mls } = raw(peer);
     let context = MlsContext {

@@ -1,0 +1,561 @@
+//! Snapshots: made, accepted, checked, disputed, replaced; and opening a document from one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use common::*;
+use conclave_crdt::CrdtKind;
+use conclave_doc::*;
+use conclave_proto::frame::DeliveredRecord;
+use conclave_proto::merkle::Head;
+use conclave_proto::record::{Record, RecordBody, SnapshotHeader};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::*;
+use zeroize::Zeroizing;
+
+const KINDS: [CrdtKind; 2] = [CrdtKind::Yjs, CrdtKind::Automerge];
+const ROLES: [(u8, Role); 4] = [(1, Role::Owner), (2, Role::Editor), (3, Role::Editor), (4, Role::Viewer)];
+
+fn sim(kind: CrdtKind) -> Sim {
+    let mut sim = Sim::new(kind, &ROLES, "hello");
+    sim.peers[1].insert(5, " world");
+    sim.peers[2].insert(0, "oh, ");
+    sim.settle();
+    sim.assert_no_findings();
+    sim
+}
+
+/// Checks at a peer, and queues the verdict.
+fn judge(sim: &mut Sim, at: usize) -> Option<Judgement> {
+    let keys = sim.peers[at].keys.clone();
+    let ctx = sim.world.ctx(sim.peers[at].member, sim.peers[at].epoch, &keys);
+    let judgement = sim.peers[at].doc.check_snapshot(&ctx).unwrap();
+    sim.peers[at].doc.write_verdict();
+    judgement
+}
+
+/// A snapshot as an attacker with a member's key makes it.
+fn forge_snapshot(
+    sim: &mut Sim,
+    member: usize,
+    header: impl FnOnce(&mut SnapshotHeader),
+    payload: impl FnOnce(&mut SnapshotPayload),
+) -> Record {
+    let keys = Keys::default();
+    let epoch = sim.world.epoch();
+    let ctx = sim.world.ctx(member, epoch, &keys);
+    let peer = &mut sim.peers[member];
+    let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+    peer.doc.snapshot_refused();
+    let doc_keys = DocKeys::derive(&root(epoch), &DOC);
+    let mut content = SnapshotPayload::from_bytes(&open(&record, &doc_keys).unwrap()).unwrap();
+    payload(&mut content);
+    let mut outer = record.header;
+    let RecordBody::Snapshot(inner) = &mut outer.body else { panic!() };
+    header(inner);
+    seal(&outer, &content.to_bytes(), &doc_keys, &sim.world.keys[member], 1, &mut sim.peers[member].rng)
+}
+
+#[test]
+fn a_snapshot_is_matched_and_opens_the_document() {
+    for kind in KINDS {
+        let mut sim = sim(kind);
+        sim.world.rekey();
+        sim.advance_epochs();
+        let seq = sim.snapshot(1);
+        sim.settle();
+        assert_eq!(sim.peers[0].doc.active_snapshot().1, seq);
+        assert!(sim.peers[0].doc.roots_needed().needs(0), "not before anybody has found it right");
+        assert_eq!(judge(&mut sim, 1), None, "its author does not judge it");
+        assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
+        sim.settle();
+        assert_eq!(judge(&mut sim, 2), None, "one match is enough");
+        sim.settle();
+        for peer in &mut sim.peers {
+            let needed = peer.doc.roots_needed();
+            assert!(!needed.needs(0) && needed.needs(1), "{needed:?}");
+        }
+        // A new member who holds no older root reads everything.
+        let newcomer = sim.world.add(9, Role::Editor);
+        sim.advance_epochs();
+        sim.peers[2].insert(0, "tail ");
+        sim.settle();
+        let at = sim.join(newcomer);
+        sim.peers[at].keys.withheld.insert(0);
+        sim.settle();
+        sim.peers[at].insert(0, "new ");
+        sim.settle();
+        sim.assert_converged();
+        sim.assert_no_findings();
+        assert_eq!(sim.peers[at].text(), "new tail oh, hello world");
+        assert_eq!(sim.peers[at].doc.on_word_of(), None, "the match is in the tail");
+    }
+}
+
+#[test]
+fn a_viewer_may_judge() {
+    let mut sim = sim(CrdtKind::Yjs);
+    sim.snapshot(1);
+    sim.settle();
+    assert_eq!(judge(&mut sim, 3), Some(Judgement::Match));
+    sim.settle();
+    assert_eq!(judge(&mut sim, 0), None);
+    sim.assert_converged();
+    sim.assert_no_findings();
+}
+
+#[test]
+fn an_update_that_races_a_snapshot_is_in_the_tail() {
+    for kind in KINDS {
+        let mut sim = sim(kind);
+        // The update is ordered between the covered head and the snapshot's position.
+        let keys = Keys::default();
+        let ctx = sim.world.ctx(1, 0, &keys);
+        let peer = &mut sim.peers[1];
+        let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+        sim.peers[2].insert(0, "race ");
+        sim.send(2, 10_000);
+        let seq = sim.order(vec![record], Some(1));
+        sim.settle();
+        sim.with(1, |doc, ctx, _| doc.snapshot_accepted(ctx, seq).unwrap());
+        sim.settle();
+        assert_eq!(judge(&mut sim, 0), Some(Judgement::Match), "judged at the covered head");
+        sim.settle();
+        let newcomer = sim.world.add(9, Role::Editor);
+        sim.advance_epochs();
+        let at = sim.join(newcomer);
+        sim.settle();
+        sim.assert_converged();
+        sim.assert_no_findings();
+        assert!(sim.peers[at].text().contains("race "));
+    }
+}
+
+/// A late author's seen head lies below the base of a newcomer.
+#[test]
+fn a_record_that_saw_less_than_the_base_comes_with_a_proof() {
+    let mut sim = sim(CrdtKind::Yjs);
+    let old_head = sim.service.head_at(2);
+    sim.snapshot(1);
+    sim.settle();
+    let update = sim.update(CrdtKind::Yjs, 9, "late ");
+    let record = sim.forge(2, &update, |header| header.seen = old_head);
+    let seq = sim.order(vec![record.clone()], None);
+    sim.settle();
+    let newcomer = sim.world.add(9, Role::Editor);
+    sim.advance_epochs();
+    let at = sim.join(newcomer);
+    sim.settle();
+    sim.assert_converged();
+    sim.assert_no_findings();
+    // Without the proof, or with another, the newcomer cannot tell, and does not accept.
+    let newcomer = sim.world.add(10, Role::Editor);
+    sim.advance_epochs();
+    let author = Author { device: sim.world.devices[newcomer], instance: instance(150) };
+    let opened = sim.service.opened(author, None);
+    let keys = Keys::default();
+    let ctx = sim.world.ctx(newcomer, sim.world.epoch(), &keys);
+    let (mut doc, _) =
+        Document::open_remote(&ctx, &opened, GROUP, DOC, instance(150), &mut sim.peers[0].rng).unwrap();
+    let mut records: Vec<_> = (opened.from..=seq).map(|seq| sim.service.whole(seq)).collect();
+    *records.last_mut().unwrap() = DeliveredRecord::Whole { record, proof: vec![Hash([1; 32])] };
+    let outcome = doc.deliver(&ctx, opened.from, records).unwrap();
+    assert!(matches!(outcome.blocked, Some((blocked, Blocked::Whole { .. })) if blocked == seq));
+    assert_eq!(outcome.findings[0].fault, Fault::Record(RecordFault::SeenHead));
+    let _ = at;
+}
+
+#[test]
+fn wrong_parents_and_covered_heads_are_refused() {
+    type Change = fn(&mut SnapshotHeader);
+    let cases: [(Change, RecordFault); 5] = [
+        (|header| header.parent = Hash([1; 32]), RecordFault::Parent),
+        (|header| header.chain_proof = Hash([1; 32]), RecordFault::Parent),
+        (|header| header.covered.root = Hash([1; 32]), RecordFault::Covered),
+        (|header| header.covered.size += 1, RecordFault::Covered),
+        (|header| header.covered = Head::EMPTY, RecordFault::Covered),
+    ];
+    for (change, fault) in cases {
+        let mut sim = sim(CrdtKind::Yjs);
+        let before = sim.peers[0].doc.active_snapshot();
+        let record = forge_snapshot(&mut sim, 2, change, |_| {});
+        let author = record.header.author;
+        let active = sim.service.active;
+        let seq = sim.order(vec![record], None);
+        sim.service.active = active;
+        sim.settle();
+        let suspect = Suspect { author: Some(author), service: true };
+        for peer in &sim.peers {
+            assert_eq!(peer.findings, vec![Finding { seq, fault: Fault::Record(fault), suspect }]);
+            assert_eq!(peer.doc.active_snapshot(), before);
+        }
+        sim.peers[1].insert(0, "on ");
+        sim.settle();
+        sim.assert_converged();
+    }
+}
+
+#[test]
+fn only_one_of_two_racing_snapshots_is_accepted() {
+    let mut sim = sim(CrdtKind::Yjs);
+    let first = forge_snapshot(&mut sim, 1, |_| {}, |_| {});
+    let second = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
+    sim.order(vec![first.clone()], None);
+    let seq = sim.order(vec![second], None);
+    sim.settle();
+    for peer in &sim.peers {
+        assert_eq!(peer.doc.active_snapshot().0, first.leaf());
+        assert_eq!(peer.findings.len(), 1);
+        assert_eq!((peer.findings[0].seq, peer.findings[0].fault), (seq, Fault::Record(RecordFault::Parent)));
+    }
+}
+
+#[test]
+fn a_viewer_makes_no_snapshot() {
+    let mut sim = sim(CrdtKind::Yjs);
+    let keys = Keys::default();
+    let ctx = sim.world.ctx(3, 0, &keys);
+    let peer = &mut sim.peers[3];
+    assert_eq!(peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap_err(), DocError::Role);
+    let mut record = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
+    // Signed by the viewer's key, in the viewer's name.
+    record.header.author = Author { device: sim.world.devices[3], instance: instance(77) };
+    let doc_keys = DocKeys::derive(&root(0), &DOC);
+    let record = seal(&record.header, b"x", &doc_keys, &sim.world.keys[3], 1, &mut sim.peers[0].rng);
+    sim.order(vec![record], None);
+    sim.settle();
+    assert!(sim.peers.iter().all(|peer| peer.findings[0].fault == Fault::Record(RecordFault::Role)));
+}
+
+/// Every way in which a snapshot can lie is found by whoever has the log, and told to all; an admin repairs it.
+#[test]
+fn a_snapshot_that_differs_is_disputed_and_replaced() {
+    type Change = fn(&mut SnapshotPayload);
+    let cases: [(Change, DiffersWhy); 7] = [
+        (
+            |payload| {
+                let replica = conclave_crdt::ReplicaId::for_kind(CrdtKind::Yjs, [88; 16]);
+                let mut crdt = conclave_crdt::load(CrdtKind::Yjs, &payload.state, replica).unwrap();
+                crdt.text().unwrap().splice(0, 0, "forged ").unwrap();
+                crdt.take_pending(&mut vec![]).unwrap();
+                payload.state = Zeroizing::new(crdt.snapshot().unwrap());
+            },
+            DiffersWhy::Content,
+        ),
+        (|payload| payload.state = Zeroizing::new(b"nonsense".to_vec()), DiffersWhy::Unloadable),
+        (|payload| payload.tables.epoch_high += 1, DiffersWhy::Tables),
+        (|payload| payload.tables.chains.clear(), DiffersWhy::Tables),
+        (
+            |payload| payload.tables.chains.values_mut().for_each(|chain| chain.closed = true),
+            DiffersWhy::Tables,
+        ),
+        (
+            |payload| payload.tables.owners.values_mut().for_each(|owner| owner.device = DeviceId([9; 16])),
+            DiffersWhy::Tables,
+        ),
+        (|payload| payload.frontier.push(Hash([1; 32])), DiffersWhy::Tables),
+    ];
+    for (change, why) in cases {
+        let mut sim = sim(CrdtKind::Yjs);
+        let record = forge_snapshot(&mut sim, 2, |_| {}, change);
+        sim.order(vec![record], None);
+        sim.settle();
+        sim.assert_no_findings();
+        assert_eq!(judge(&mut sim, 1), Some(Judgement::Differs(why)));
+        sim.settle();
+        for peer in &sim.peers {
+            assert!(peer.doc.is_disputed());
+            assert!(!peer.doc.can_snapshot());
+            assert!(peer.doc.roots_needed().needs(0), "nothing is erased while a dispute stands");
+        }
+        let keys = Keys::default();
+        let ctx = sim.world.ctx(1, 0, &keys);
+        let peer = &mut sim.peers[1];
+        assert_eq!(peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap_err(), DocError::Disputed);
+        // The owner's own log decides.
+        let seq = sim.snapshot(0);
+        sim.settle();
+        for peer in &sim.peers {
+            assert!(!peer.doc.is_disputed());
+            assert_eq!(peer.doc.active_snapshot().1, seq);
+        }
+        assert_eq!(judge(&mut sim, 1), Some(Judgement::Match));
+        sim.settle();
+        sim.assert_converged();
+        sim.assert_no_findings();
+    }
+}
+
+#[test]
+fn a_snapshot_that_does_not_open_differs() {
+    let mut sim = sim(CrdtKind::Yjs);
+    let honest = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
+    let wrong = DocKeys::from_bytes([1; 32], [2; 32]);
+    let record = seal(&honest.header, b"whatever", &wrong, &sim.world.keys[2], 1, &mut sim.peers[0].rng);
+    sim.order(vec![record.clone()], None);
+    sim.settle();
+    assert_eq!(judge(&mut sim, 1), Some(Judgement::Differs(DiffersWhy::Unreadable)));
+    // Nobody can open the document from it either.
+    let author = Author { device: sim.world.devices[0], instance: instance(150) };
+    let opened = sim.service.opened(author, None);
+    let keys = Keys::default();
+    let ctx = sim.world.ctx(0, 0, &keys);
+    let error = Document::open_remote(&ctx, &opened, GROUP, DOC, instance(150), &mut sim.peers[0].rng).unwrap_err();
+    assert_eq!(error, DocError::BadRecord { fault: RecordFault::Commitment });
+}
+
+#[test]
+fn an_unmatched_base_is_on_somebodys_word_and_proves_nothing() {
+    let mut sim = sim(CrdtKind::Yjs);
+    sim.snapshot(1);
+    sim.settle();
+    let newcomer = sim.world.add(9, Role::Editor);
+    sim.advance_epochs();
+    let at = sim.join(newcomer);
+    sim.settle();
+    let word = sim.peers[at].doc.on_word_of().unwrap();
+    assert_eq!(word.device, sim.world.devices[1]);
+    assert!(sim.peers[at].doc.check_wanted(&sim.world.states[1]).is_none(), "it would compare the snapshot with itself");
+    assert_eq!(judge(&mut sim, at), None);
+    assert!(sim.peers[at].doc.roots_needed().needs(0));
+    assert_eq!(judge(&mut sim, 2), Some(Judgement::Match));
+    sim.settle();
+    assert_eq!(sim.peers[at].doc.on_word_of(), None);
+    // From here on the newcomer's word counts.
+    sim.snapshot(1);
+    sim.settle();
+    assert_eq!(judge(&mut sim, at), Some(Judgement::Match));
+    sim.settle();
+    sim.assert_converged();
+    sim.assert_no_findings();
+}
+
+#[test]
+fn alone_a_user_checks_the_own_snapshot() {
+    let mut sim = Sim::new(CrdtKind::Yjs, &[(1, Role::Owner)], "hello");
+    sim.peers[0].insert(0, "a");
+    sim.settle();
+    sim.world.rekey();
+    sim.advance_epochs();
+    sim.snapshot(0);
+    assert!(sim.peers[0].doc.roots_needed().needs(0));
+    assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
+    assert_eq!(sim.peers[0].doc.pending_verdict(), None, "nobody is there to be told");
+    assert!(!sim.peers[0].doc.roots_needed().needs(0));
+    sim.peers[0].store();
+    sim.restart(0);
+    assert!(!sim.peers[0].doc.roots_needed().needs(0));
+}
+
+#[test]
+fn rekeying_is_due_until_all_older_records_are_covered() {
+    let mut sim = sim(CrdtKind::Yjs);
+    assert!(!sim.peers[0].doc.rekey_due(&sim.world.states[0]));
+    sim.world.remove(2);
+    sim.advance_epochs();
+    sim.disconnect(2);
+    sim.peers.remove(2);
+    let state = sim.world.states[1].clone();
+    assert!(sim.peers[0].doc.rekey_due(&state));
+    sim.snapshot(0);
+    sim.settle();
+    assert!(sim.peers.iter().all(|peer| !peer.doc.rekey_due(&state)));
+    sim.peers[1].insert(0, "under the new epoch ");
+    sim.settle();
+    assert!(sim.peers.iter().all(|peer| !peer.doc.rekey_due(&state)));
+}
+
+#[test]
+fn snapshots_are_due_by_records_and_by_bytes() {
+    let mut sim = sim(CrdtKind::Yjs);
+    let doc = &sim.peers[0].doc;
+    let policy = GroupPolicy { snapshot_after_records: 3, ..GroupPolicy::default() };
+    assert!(doc.snapshot_due(&policy));
+    assert!(!doc.snapshot_due(&GroupPolicy { snapshot_after_records: 4, ..GroupPolicy::default() }));
+    assert!(doc.snapshot_due(&GroupPolicy { snapshot_after_bytes: 500, ..GroupPolicy::default() }));
+    sim.snapshot(0);
+    assert!(!sim.peers[0].doc.snapshot_due(&policy));
+}
+
+#[test]
+fn unsent_edits_are_in_no_snapshot() {
+    for kind in KINDS {
+        let mut sim = sim(kind);
+        sim.peers[1].insert(0, "unsent ");
+        sim.snapshot(1);
+        sim.settle();
+        assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
+        sim.settle();
+        sim.assert_converged();
+        assert!(sim.peers[0].text().contains("unsent "));
+        sim.assert_no_findings();
+    }
+}
+
+/// A device was away while the service dropped the records that it lacks: it goes on from the active snapshot, keeps its unsent edits, and
+/// the leaves in between show that the log is still the same.
+#[test]
+fn a_device_left_behind_goes_on_from_a_snapshot() {
+    for honest in [true, false] {
+        let mut sim = sim(CrdtKind::Yjs);
+        sim.disconnect(2);
+        sim.peers[2].insert(0, "offline ");
+        let from = sim.peers[2].doc.size();
+        for _ in 0..5 {
+            sim.peers[1].insert(0, "x");
+            sim.settle_but(2);
+        }
+        sim.snapshot(1);
+        sim.settle_but(2);
+        judge(&mut sim, 0);
+        sim.settle_but(2);
+        // The service has only leaves for what the snapshot covers.
+        let author = sim.peers[2].author(&sim.world);
+        let covered = sim.service.covered();
+        let opened = sim.service.opened(author, Some(from));
+        sim.with(2, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+        let leaf = |seq: u64| DeliveredRecord::Leaf(sim.service.leaves[seq as usize]);
+        let mut leaves: Vec<DeliveredRecord> = (from..covered).map(leaf).collect();
+        let only = leaves.clone();
+        let outcome = sim.with(2, |doc, ctx, _| doc.deliver(ctx, from, only).unwrap());
+        assert_eq!(outcome.blocked, Some((from, Blocked::Base)));
+        let opened = sim.service.opened(author, None);
+        sim.peers[2].online = true;
+        let outcome = sim.with(2, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+        assert_eq!(outcome.gap, Some((from, covered)));
+        if !honest {
+            leaves[1] = DeliveredRecord::Leaf(Hash([4; 32]));
+        }
+        let outcome = sim.with(2, |doc, ctx, _| doc.deliver(ctx, from, leaves).unwrap());
+        if !honest {
+            assert_eq!(outcome.findings[0].fault, Fault::Fork);
+            assert!(sim.peers[2].text().contains("offline"));
+            continue;
+        }
+        let tail = (covered..sim.service.size()).map(|seq| sim.service.whole(seq)).collect();
+        sim.with(2, |doc, ctx, _| doc.deliver(ctx, covered, tail).unwrap());
+        sim.settle();
+        sim.assert_converged();
+        sim.assert_no_findings();
+        assert_eq!(sim.peers[0].text().matches("offline ").count(), 1);
+        sim.peers[2].store();
+        sim.restart(2);
+        sim.connect(2);
+        sim.settle();
+        sim.assert_converged();
+    }
+}
+
+/// Own records that are in the snapshot are not sent again.
+#[test]
+fn own_records_that_a_snapshot_covers_are_adopted() {
+    let mut sim = sim(CrdtKind::Yjs);
+    sim.peers[2].insert(0, "in flight ");
+    sim.send(2, 10_000);
+    sim.disconnect(2);
+    sim.peers[2].insert(0, "later ");
+    let from = sim.peers[2].doc.size();
+    sim.settle_but(2);
+    sim.snapshot(1);
+    sim.settle_but(2);
+    let author = sim.peers[2].author(&sim.world);
+    let opened = sim.service.opened(author, None);
+    let covered = sim.service.covered();
+    sim.peers[2].online = true;
+    let outcome = sim.with(2, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+    assert_eq!(outcome.gap, Some((from, covered)));
+    let leaves = (from..covered).map(|seq| DeliveredRecord::Leaf(sim.service.leaves[seq as usize])).collect();
+    let outcome = sim.with(2, |doc, ctx, _| doc.deliver(ctx, from, leaves).unwrap());
+    assert_eq!((outcome.acknowledged, sim.peers[2].doc.pending_count()), (1, 1));
+    let tail = (covered..sim.service.size()).map(|seq| sim.service.whole(seq)).collect();
+    sim.with(2, |doc, ctx, _| doc.deliver(ctx, covered, tail).unwrap());
+    sim.settle();
+    sim.assert_converged();
+    sim.assert_no_findings();
+    let text = sim.peers[0].text();
+    assert_eq!((text.matches("in flight ").count(), text.matches("later ").count()), (1, 1));
+}
+
+#[test]
+fn bad_bases_are_refused() {
+    let mut sim = sim(CrdtKind::Yjs);
+    sim.snapshot(1);
+    sim.settle();
+    let author = Author { device: sim.world.devices[0], instance: instance(150) };
+    let good = sim.service.opened(author, None);
+    let keys = Keys::default();
+    let ctx = sim.world.ctx(0, 0, &keys);
+    let mut rng = sim.peers[0].rng.clone();
+    let mut open_with = |opened: &conclave_proto::frame::OpenedDocument, document: DocumentId| {
+        Document::open_remote(&ctx, opened, GROUP, document, instance(150), &mut rng).map(|_| ())
+    };
+    assert_eq!(open_with(&good, DOC), Ok(()));
+    let other = open_with(&good, DocumentId([1; 16]));
+    assert_eq!(other, Err(DocError::BadRecord { fault: RecordFault::WrongDocument }));
+    let mut none = good.clone();
+    none.base = None;
+    assert_eq!(open_with(&none, DOC), Err(DocError::Protocol));
+    let mut early = good.clone();
+    early.base.as_mut().unwrap().seq = 1;
+    assert_eq!(open_with(&early, DOC), Err(DocError::BadRecord { fault: RecordFault::Covered }));
+    let mut garbled = good.clone();
+    garbled.base.as_mut().unwrap().record.sealed.signature[0] ^= 1;
+    assert_eq!(open_with(&garbled, DOC), Err(DocError::BadRecord { fault: RecordFault::Signature }));
+    let mut future = good.clone();
+    future.base.as_mut().unwrap().record.header.epoch = 9;
+    assert_eq!(open_with(&future, DOC), Err(DocError::FutureEpoch { epoch: 9 }));
+    let mut update = good.clone();
+    update.base.as_mut().unwrap().record = sim.service.log[1].clone();
+    assert_eq!(open_with(&update, DOC), Err(DocError::BadRecord { fault: RecordFault::Malformed }));
+}
+
+#[test]
+fn an_admins_entry_voids_a_record_that_nobody_can_open() {
+    let mut sim = sim(CrdtKind::Yjs);
+    sim.world.rekey();
+    sim.advance_epochs();
+    sim.peers[0].keys.withheld.insert(1);
+    let update = sim.update(CrdtKind::Yjs, 9, "lost");
+    let record = sim.forge(2, &update, |_| {});
+    let seq = sim.order(vec![record.clone()], None);
+    sim.receive(0);
+    sim.receive(0);
+    assert_eq!(sim.peers[0].last.needs_root, Some(1));
+    sim.world.states[1].voided.push((DOC, record.leaf()));
+    let outcome = sim.with(0, |doc, ctx, _| doc.retry(ctx).unwrap());
+    assert_eq!((outcome.blocked, outcome.changes.len()), (None, 0));
+    assert_eq!(sim.peers[0].doc.size(), seq + 1);
+}
+
+/// Long logs: checkpoints are written, the tail in the store stays bounded, and a restart gives the same document.
+#[test]
+fn checkpoints_bound_what_is_stored() {
+    let mut sim = Sim::new(CrdtKind::Yjs, &[(1, Role::Owner), (2, Role::Editor)], "hello");
+    sim.settle();
+    for round in 0..12 {
+        for _ in 0..500 {
+            sim.peers[1].insert(0, "ab");
+        }
+        sim.settle();
+        sim.peers.iter_mut().for_each(Peer::store);
+        if round == 6 {
+            sim.snapshot(1);
+        }
+    }
+    sim.assert_converged();
+    for at in 0..2 {
+        let segments = sim.peers[at].rows.iter().filter(|(key, _)| key[0] == b's');
+        let sizes: Vec<usize> = segments.map(|(_, value)| value.len()).collect();
+        assert!(sizes.iter().all(|size| *size <= 64 * 1024 + 1024), "{sizes:?}");
+        assert!(sizes.iter().sum::<usize>() < 6000 * 700);
+        let (digest, head) = (sim.peers[at].digest(), sim.peers[at].doc.head());
+        sim.restart(at);
+        assert_eq!((sim.peers[at].digest(), sim.peers[at].doc.head()), (digest, head));
+        sim.connect(at);
+    }
+    sim.peers[0].insert(0, "end");
+    sim.settle();
+    sim.assert_converged();
+    sim.assert_no_findings();
+}
