@@ -52,7 +52,9 @@ impl Default for Clock {
     /// The system's clock.
     fn default() -> Self {
         Self::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let since = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
             UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
         })
     }
@@ -173,12 +175,15 @@ impl Config {
 
 /// Whether this is `ws://` or `wss://` with a host, perhaps a port, and nothing after it.
 fn is_origin(text: &str) -> bool {
-    let rest = text.strip_prefix("ws://").or_else(|| text.strip_prefix("wss://"));
+    let rest = text
+        .strip_prefix("ws://")
+        .or_else(|| text.strip_prefix("wss://"));
     rest.is_some_and(|host| {
         !host.is_empty()
             && host.len() < crate::limits::LOGIN_FIELD_BYTES
             && host.bytes().all(|byte| {
-                byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_')
+                byte.is_ascii_alphanumeric()
+                    || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_')
             })
     })
 }
@@ -215,7 +220,11 @@ mod tests {
     #[test]
     fn every_problem_is_named_at_once() {
         let mut config = Config::new("", "127.0.0.1:0".parse().unwrap());
-        config.origins = vec!["https://x".into(), "ws://ok:1".into(), "ws://host/path".into()];
+        config.origins = vec![
+            "https://x".into(),
+            "ws://ok:1".into(),
+            "ws://host/path".into(),
+        ];
         config.limits.connections = 0;
         assert_eq!(config.problems().len(), 4);
     }

@@ -31,7 +31,10 @@ struct Face {
 
 /// The routes.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    let face = Face { shared, probe: Arc::default() };
+    let face = Face {
+        shared,
+        probe: Arc::default(),
+    };
     Router::new()
         .route("/v1", get(upgrade))
         .route("/livez", get(|| async { "alive\n" }))
@@ -55,7 +58,9 @@ async fn upgrade(
         .max_frame_size(wire::WIRE_MESSAGE_BYTES)
         .on_upgrade(move |socket| async move {
             let connections = shared.connections.clone();
-            connections.track_future(connection::serve(socket, shared, trusted)).await;
+            connections
+                .track_future(connection::serve(socket, shared, trusted))
+                .await;
         })
 }
 
@@ -71,7 +76,11 @@ async fn ready(State(face): State<Face>) -> (StatusCode, &'static str) {
             status
         }
     };
-    let text = if status == StatusCode::OK { "ready\n" } else { "not ready\n" };
+    let text = if status == StatusCode::OK {
+        "ready\n"
+    } else {
+        "not ready\n"
+    };
     (status, text)
 }
 

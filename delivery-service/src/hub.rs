@@ -57,7 +57,10 @@ impl Conn {
             .filter(|(_, channel)| wanted(channel))
             .map(|(number, _)| *number)
             .collect();
-        numbers.iter().filter_map(|number| channels.remove(number)).collect()
+        numbers
+            .iter()
+            .filter_map(|number| channels.remove(number))
+            .collect()
     }
 
     /// Notes that a group log is followed here.
@@ -105,7 +108,9 @@ impl Hub {
         if of_device.len() > per_device {
             let oldest = of_device.remove(0);
             let retry_after_ms = crate::limits::SLOW_CONSUMER_RETRY_MS;
-            oldest.outbox.close(Refusal::RateLimited { retry_after_ms }, retry_after_ms);
+            oldest
+                .outbox
+                .close(Refusal::RateLimited { retry_after_ms }, retry_after_ms);
         }
         conn
     }

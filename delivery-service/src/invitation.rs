@@ -26,7 +26,9 @@ pub struct NewInvitation {
 
 impl std::fmt::Debug for NewInvitation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewInvitation").field("invitation", &self.invitation).finish_non_exhaustive()
+        f.debug_struct("NewInvitation")
+            .field("invitation", &self.invitation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -41,7 +43,10 @@ impl Invitations {
     /// The invitations of this data directory.
     #[must_use]
     pub fn of(data_dir: impl AsRef<Path>) -> Self {
-        Self { data_dir: data_dir.as_ref().to_owned(), clock: Clock::default() }
+        Self {
+            data_dir: data_dir.as_ref().to_owned(),
+            clock: Clock::default(),
+        }
     }
 
     async fn open(&self) -> Result<SqliteConnection, StoreError> {
@@ -57,7 +62,9 @@ impl Invitations {
         let mut random = [0; TOKEN_BYTES + NAME_BYTES];
         getrandom::fill(&mut random).map_err(|_| StartError::Random)?;
         let (token, name) = random.split_at(TOKEN_BYTES);
-        let token = data_encoding::BASE32_NOPAD.encode(token).to_ascii_lowercase();
+        let token = data_encoding::BASE32_NOPAD
+            .encode(token)
+            .to_ascii_lowercase();
         let created = self.clock.now();
         let invitation = Invitation {
             id: data_encoding::HEXLOWER.encode(name),

@@ -31,7 +31,11 @@ impl CappedListener {
     /// Accepts at most `connections` at once, each with `handshake` time to log in.
     pub(crate) fn new(inner: TcpListener, connections: usize, handshake: Duration) -> Self {
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { inner, places, handshake }
+        Self {
+            inner,
+            places,
+            handshake,
+        }
     }
 }
 

@@ -43,11 +43,21 @@ struct Serve {
     #[arg(long, env = "CONCLAVE_DS_DATA", value_name = "DIR")]
     data: PathBuf,
     /// Address to listen on.
-    #[arg(long, env = "CONCLAVE_DS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7700")]
+    #[arg(
+        long,
+        env = "CONCLAVE_DS_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7700"
+    )]
     listen: SocketAddr,
     /// URL origin under which clients dial this service, for example wss://ds.example; may be repeated. Derived from the address when
     /// missing.
-    #[arg(long = "origin", env = "CONCLAVE_DS_ORIGINS", value_name = "URL", value_delimiter = ',')]
+    #[arg(
+        long = "origin",
+        env = "CONCLAVE_DS_ORIGINS",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
     origins: Vec<String>,
     /// Who may open an account.
     #[arg(long, env = "CONCLAVE_DS_ADMISSION", value_enum, default_value_t = AdmissionArg::Open)]
@@ -140,7 +150,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "conclave-ds", &mut script);
-            std::io::stdout().write_all(&script).context("cannot write the script")
+            std::io::stdout()
+                .write_all(&script)
+                .context("cannot write the script")
         }
     }
 }
@@ -165,12 +177,18 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     }
     let service = Service::start(config).await?;
     writeln!(std::io::stdout(), "{}", service.url()).context("cannot write the address")?;
-    service.run_until_signal().await.context("signals cannot be received")
+    service
+        .run_until_signal()
+        .await
+        .context("signals cannot be received")
 }
 
 fn start_log(json: bool) {
-    let filter = EnvFilter::try_from_env("CONCLAVE_DS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_from_env("CONCLAVE_DS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if json {
         builder.json().init();
     } else {

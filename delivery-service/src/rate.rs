@@ -70,7 +70,10 @@ pub(crate) struct Buckets<K> {
 impl<K: Hash + Eq> Buckets<K> {
     /// Full buckets of this shape; none never refuses.
     pub(crate) fn new(shape: Option<Bucket>) -> Self {
-        Self { shape, levels: Mutex::new(HashMap::new()) }
+        Self {
+            shape,
+            levels: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Takes `tokens`. What is larger than the bucket passes when it is full.
@@ -88,7 +91,10 @@ impl<K: Hash + Eq> Buckets<K> {
         if levels.len() >= SWEEP_KEYS {
             levels.retain(|_, level| refill(level) < full);
         }
-        let level = levels.entry(key).or_insert(Level { units: full, at: now });
+        let level = levels.entry(key).or_insert(Level {
+            units: full,
+            at: now,
+        });
         level.units = refill(level);
         level.at = now;
         if level.units < wanted {
@@ -112,7 +118,9 @@ mod tests {
         assert!(buckets.take("a", 1, UnixMs(0)).is_ok());
         assert_eq!(
             buckets.take("a", 1, UnixMs(0)),
-            Err(Refusal::RateLimited { retry_after_ms: 1000 })
+            Err(Refusal::RateLimited {
+                retry_after_ms: 1000
+            })
         );
         assert!(buckets.take("b", 1, UnixMs(0)).is_ok());
         assert!(buckets.take("a", 1, UnixMs(999)).is_err());

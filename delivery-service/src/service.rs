@@ -18,8 +18,8 @@ use crate::document::Documents;
 use crate::env::Env;
 use crate::error::StartError;
 use crate::group::Groups;
-use crate::hub::Hub;
 use crate::http;
+use crate::hub::Hub;
 use crate::limits;
 use crate::listener::{CappedListener, Trusted};
 use crate::rate::Buckets;
@@ -49,12 +49,17 @@ impl Service {
         let mut connection = open::open_writer(&config.data_dir, config.durability).await?;
         let service_key = service_key(&mut connection).await?;
         let reads = open::open_readers(&config.data_dir, config.durability).await?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let listener =
+            TcpListener::bind(config.listen)
+                .await
+                .map_err(|source| StartError::Listen {
+                    address: config.listen,
+                    source,
+                })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: config.listen,
+            source,
+        })?;
 
         let stop = CancellationToken::new();
         let stop_writer = CancellationToken::new();
@@ -108,10 +113,19 @@ impl Service {
         let handshake = Duration::from_millis(config.limits.handshake_ms);
         let listener = CappedListener::new(listener, config.limits.connections, handshake);
         let (done, stopped) = watch::channel(false);
-        let running = Running { shared, stop_writer, writer_tasks, done };
+        let running = Running {
+            shared,
+            stop_writer,
+            writer_tasks,
+            done,
+        };
         tokio::spawn(running.run(listener));
         tracing::info!(%address, "listening");
-        Ok(Self { address, stop, stopped })
+        Ok(Self {
+            address,
+            stop,
+            stopped,
+        })
     }
 
     /// The address that it listens on.
@@ -179,9 +193,9 @@ async fn service_key(conn: &mut SqliteConnection) -> Result<[u8; 32], StartError
             .await
             .map_err(StoreError::from)?;
     let seed: [u8; 32] = match stored {
-        Some((seed,)) => {
-            seed.try_into().map_err(|_| StoreError::Corrupt { what: "service key" })?
-        }
+        Some((seed,)) => seed.try_into().map_err(|_| StoreError::Corrupt {
+            what: "service key",
+        })?,
         None => {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
@@ -212,7 +226,9 @@ impl Running {
         let stopping = stop.clone();
         let serving = async move {
             let graceful = async move { stopping.cancelled().await };
-            axum::serve(listener, service).with_graceful_shutdown(graceful).await
+            axum::serve(listener, service)
+                .with_graceful_shutdown(graceful)
+                .await
         };
         let serving = tokio::spawn(serving);
         stop.cancelled().await;
@@ -226,7 +242,10 @@ impl Running {
     async fn finish(&self) {
         let shared = &self.shared;
         let env = &shared.env;
-        env.hub.disconnect_all(&conclave_proto::Refusal::ShuttingDown, limits::SHUTDOWN_RETRY_MS);
+        env.hub.disconnect_all(
+            &conclave_proto::Refusal::ShuttingDown,
+            limits::SHUTDOWN_RETRY_MS,
+        );
         shared.connections.close();
         env.tasks.close();
         let drained = async {

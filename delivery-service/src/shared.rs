@@ -34,7 +34,9 @@ impl Shared {
     pub(crate) fn forget(&self) {
         self.groups.clear();
         self.documents.clear();
-        self.env.hub.disconnect_all(&Refusal::Storage, crate::limits::SLOW_CONSUMER_RETRY_MS);
+        self.env
+            .hub
+            .disconnect_all(&Refusal::Storage, crate::limits::SLOW_CONSUMER_RETRY_MS);
     }
 }
 

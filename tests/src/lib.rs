@@ -1,5 +1,7 @@
 //! A world for end-to-end tests: a real service on loopback, real clients with stores of their own, nothing in between replaced.
 
+mod stored;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use conclave_client::{Client, Config, Document, Group, Kind, Setup};
 use conclave_ds::Service;
 use conclave_proto::{GroupId, RealmId, UserId};
 use tempfile::TempDir;
+
+pub use stored::{commit_epochs, whole_records};
 
 /// Nothing that a test waits for may take longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -202,22 +206,4 @@ pub async fn document<K: Kind>(
     })
     .await?;
     Ok(group.document(id).await?)
-}
-
-/// Epochs that the commits of a group's log end, in log order, read from the service's database.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn commit_epochs(service_folder: &std::path::Path, group: &GroupId) -> Result<Vec<u64>> {
-    use sqlx::Connection as _;
-    let file = service_folder.join("service.sqlite");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).read_only(true);
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
-    let epochs: Vec<i64> = sqlx::query_scalar(
-        "SELECT epoch FROM group_log WHERE group_id = ? AND kind = 1 ORDER BY seq",
-    )
-    .bind(group.as_bytes())
-    .fetch_all(&mut connection)
-    .await?;
-    Ok(epochs.into_iter().map(i64::cast_unsigned).collect())
 }

@@ -18,7 +18,7 @@ use crate::unlock::unlock;
 const TICK: Duration = Duration::from_millis(120);
 
 /// Takes the one kind of outcome that an operation has.
-macro_rules! expect {
+macro_rules! answer {
     ($outcome:expr, $pattern:pat => $value:expr) => {
         match $outcome {
             $pattern => Ok($value),
@@ -26,7 +26,7 @@ macro_rules! expect {
         }
     };
 }
-pub(crate) use expect;
+pub(crate) use answer;
 
 /// An open device, and how this command was called.
 #[derive(Debug)]
@@ -214,7 +214,7 @@ impl Context {
     /// # Errors
     /// Those of the operation.
     pub async fn groups(&self) -> Result<Vec<GroupInfo>> {
-        expect!(self.run(Operation::Groups).await?, Outcome::Groups(groups) => groups)
+        answer!(self.run(Operation::Groups).await?, Outcome::Groups(groups) => groups)
     }
 
     /// Documents of a group.
@@ -222,7 +222,7 @@ impl Context {
     /// # Errors
     /// Those of the operation.
     pub async fn documents(&self, group: GroupId) -> Result<Vec<DocumentInfo>> {
-        expect!(self.run(Operation::Documents { group }).await?, Outcome::Documents(documents) => documents)
+        answer!(self.run(Operation::Documents { group }).await?, Outcome::Documents(documents) => documents)
     }
 
     /// Known contacts.
@@ -230,7 +230,7 @@ impl Context {
     /// # Errors
     /// Those of the operation.
     pub async fn contacts(&self) -> Result<Vec<PinInfo>> {
-        expect!(self.run(Operation::Contacts).await?, Outcome::Contacts(contacts) => contacts)
+        answer!(self.run(Operation::Contacts).await?, Outcome::Contacts(contacts) => contacts)
     }
 
     /// Members of a group.
@@ -238,7 +238,7 @@ impl Context {
     /// # Errors
     /// Those of the operation.
     pub async fn members(&self, group: GroupId) -> Result<Vec<MemberInfo>> {
-        expect!(self.run(Operation::Members { group }).await?, Outcome::Members(members) => members)
+        answer!(self.run(Operation::Members { group }).await?, Outcome::Members(members) => members)
     }
 
     /// The group that somebody named. Groups that this device has left are found too.

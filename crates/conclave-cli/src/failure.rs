@@ -60,11 +60,6 @@ impl Failure {
         Self::new("cli.file", Exit::Failed, message, "check the path and its permissions")
     }
 
-    /// The service was not reached in time.
-    pub fn offline(message: impl Into<String>) -> Self {
-        Self::new("cli.offline", Exit::Offline, message, hint("client.timed_out").unwrap_or_default())
-    }
-
     /// Another next step.
     #[must_use]
     pub fn hinted(mut self, hint: impl Into<String>) -> Self {

@@ -360,9 +360,11 @@ impl Engine {
                 let hot: Option<&Doc> =
                     self.documents.get(&(group.id, id)).and_then(Slot::hot);
                 let listed = state.documents.get(&id);
+                let row = group.documents.get(&id);
                 let kind = listed
-                    .and_then(|entry| CrdtKind::from_code(entry.crdt))
-                    .or_else(|| hot.map(|doc| doc.document.kind()));
+                    .map(|entry| entry.crdt)
+                    .or_else(|| row.map(|row| row.crdt))
+                    .and_then(CrdtKind::from_code);
                 DocumentInfo {
                     document: id,
                     title: group.directory.titles.get(&id).cloned(),
@@ -370,7 +372,7 @@ impl Engine {
                     closed: listed.and_then(|entry| entry.closed),
                     size: hot
                         .map(|doc| doc.document.size())
-                        .or_else(|| group.documents.get(&id).map(|row| row.size)),
+                        .or_else(|| row.map(|row| row.size)),
                     pending: hot.map_or(0, |doc| doc.document.pending_count()),
                 }
             })

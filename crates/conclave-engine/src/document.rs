@@ -719,6 +719,7 @@ impl Engine {
         let row = group.documents.entry(doc.id).or_default();
         let before = row.clone();
         row.local = true;
+        row.crdt = doc.document.kind().code();
         row.size = doc.document.size();
         row.all_below = needed.all_below;
         row.needed = needed.epochs;
@@ -904,7 +905,7 @@ impl Engine {
             Some(&mut run),
             &mut self.rng,
         )?;
-        group.documents.insert(id, DocRow { creating: true, ..DocRow::default() });
+        group.documents.insert(id, DocRow { creating: true, crdt: kind.code(), ..DocRow::default() });
         self.save_document_row(group, &id);
         self.documents.insert((group.id, id), Slot::Hot(Box::new(Doc::new(id, document))));
         self.run_document(group, id, Vec::new());

@@ -47,6 +47,8 @@ struct MetaRow {
 pub(crate) struct DocRow {
     /// Made here and not yet accepted by the service.
     pub(crate) creating: bool,
+    /// Code of its CRDT kind, once it was opened here.
+    pub(crate) crdt: u8,
     /// Whether the document was opened here: then the next two say which roots it needs.
     pub(crate) local: bool,
     /// Every root of an older epoch is needed.
@@ -555,6 +557,14 @@ impl Engine {
     }
 
     fn process_failed(&mut self, group: &mut Group, error: &ProcessError) {
+        if error.is_retryable() {
+            // The local clock is wrong: the entry itself is not. It comes again with the next subscription.
+            let text = error.to_string();
+            self.finding(group.id, None, error.code(), None, &text);
+            group.subscription = Subscription::None;
+            self.later(group);
+            return;
+        }
         let suspect = match error {
             ProcessError::Illegal { signer, .. } => *signer,
             ProcessError::Undecryptable { author } => *author,

@@ -126,7 +126,10 @@ impl Engine {
         }
         let delivery = invitation.delivery.clone();
         let context = self.device.context()?;
+        let packages = self.keystore.count();
         let (mls, joined) = ClientGroup::join(&context, &mut self.keystore, &delivery, self.now)?;
+        // A one-time package is gone after its use; where none is, the last-resort package was used and has to be replaced.
+        let last_resort_used = self.keystore.count() == packages;
         let mut group = Group::new(id, mls);
         // A wrap that does not open is no reason not to join: others can be asked for.
         let wrapped = ClientGroup::open_wrap(&joined.secrets, &delivery.state.wrap);
@@ -142,6 +145,9 @@ impl Engine {
         let key = keys::invitation(&id);
         self.delete(key);
         self.ack_welcome(delivery.id);
+        if last_resort_used {
+            self.refill(true);
+        }
         if !declining {
             // A joiner was added without a path: it renews its leaf, paced.
             let delay = self.jitter(60_000, 600_000);

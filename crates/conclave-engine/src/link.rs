@@ -178,7 +178,10 @@ impl Engine {
     }
 
     /// Publishes key packages up to the target.
-    fn refill(&mut self, last_resort: bool) {
+    pub(crate) fn refill(&mut self, last_resort: bool) {
+        if !self.link.online {
+            return;
+        }
         let left = usize::try_from(self.link.key_packages).unwrap_or(usize::MAX);
         let missing = if left < limits::KEY_PACKAGES_LOW {
             limits::KEY_PACKAGES_TARGET - left

@@ -30,7 +30,11 @@ type Outcome = Result<Option<Answer>, OpError>;
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, conn: Arc<Conn>) -> Self {
         let requests = Arc::new(Semaphore::new(limits::CONCURRENT_REQUESTS));
-        Self { shared, conn, requests }
+        Self {
+            shared,
+            conn,
+            requests,
+        }
     }
 
     /// Handles a frame of `bytes` bytes.
@@ -39,7 +43,12 @@ impl Session {
     /// The reason to end the connection.
     pub(crate) async fn handle(&mut self, frame: ClientFrame, bytes: usize) -> Result<(), Refusal> {
         match frame {
-            ClientFrame::Append { channel, epoch, first_clock, records } => {
+            ClientFrame::Append {
+                channel,
+                epoch,
+                first_clock,
+                records,
+            } => {
                 let arrived = Arrived {
                     epoch: epoch.0,
                     first_clock: first_clock.0,
@@ -48,9 +57,14 @@ impl Session {
                 self.append(channel, arrived, bytes).await;
                 Ok(())
             }
-            ClientFrame::Request { id, body: Request::CloseDocument { channel } } => {
+            ClientFrame::Request {
+                id,
+                body: Request::CloseDocument { channel },
+            } => {
                 let answer = self.close(channel);
-                self.conn.outbox.push_frame(&ServiceFrame::Response { id, answer });
+                self.conn
+                    .outbox
+                    .push_frame(&ServiceFrame::Response { id, answer });
                 Ok(())
             }
             ClientFrame::Request { id, body } => {
@@ -76,7 +90,11 @@ impl Session {
             return;
         };
         let records = arrived.records.len() as u64;
-        if let Err(refusal) = self.shared.rates.append(self.conn.device, records, bytes as u64) {
+        if let Err(refusal) = self
+            .shared
+            .rates
+            .append(self.conn.device, records, bytes as u64)
+        {
             append::refuse(&self.conn, &open, first_clock, refusal).await;
             return;
         }
@@ -98,10 +116,13 @@ impl Session {
         let (shared, conn) = (self.shared.clone(), self.conn.clone());
         if let Err(refusal) = shared.rates.request(conn.device, bytes as u64) {
             let answer = Answer::Refused(refusal);
-            conn.outbox.push_frame(&ServiceFrame::Response { id, answer });
+            conn.outbox
+                .push_frame(&ServiceFrame::Response { id, answer });
             return;
         }
-        let Ok(place) = self.requests.clone().acquire_owned().await else { return };
+        let Ok(place) = self.requests.clone().acquire_owned().await else {
+            return;
+        };
         let tasks = shared.env.tasks.clone();
         tasks.spawn(async move {
             let answer = match run(&shared, &conn, id, body).await {
@@ -109,7 +130,9 @@ impl Session {
                 Err(error) => Some(Answer::Refused(error.into_refusal())),
             };
             if let Some(answer) = answer {
-                conn.outbox.send_frame(&ServiceFrame::Response { id, answer }).await;
+                conn.outbox
+                    .send_frame(&ServiceFrame::Response { id, answer })
+                    .await;
             }
             drop(place);
         });
@@ -119,26 +142,33 @@ impl Session {
 /// Runs a request.
 async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) -> Outcome {
     match body {
-        Request::PutDeviceList { list } => {
-            identity::put_device_list(shared, conn, list.into_vec()).await.map(Some)
-        }
+        Request::PutDeviceList { list } => identity::put_device_list(shared, conn, list.into_vec())
+            .await
+            .map(Some),
         Request::GetDeviceList { user } => identity::device_list(shared, user).await.map(Some),
-        Request::PutKeyPackages { one_time, last_resort } => {
-            identity::put_key_packages(shared, conn, one_time, last_resort).await.map(Some)
-        }
+        Request::PutKeyPackages {
+            one_time,
+            last_resort,
+        } => identity::put_key_packages(shared, conn, one_time, last_resort)
+            .await
+            .map(Some),
         Request::ClaimKeyPackages { user, devices } => {
-            identity::claim_key_packages(shared, conn, user, devices).await.map(Some)
+            identity::claim_key_packages(shared, conn, user, devices)
+                .await
+                .map(Some)
         }
         Request::AckWelcome { id } => {
             Ok(Some(join::acknowledge(&shared.env, conn.device, id).await?))
         }
         Request::CreateGroup { group_info, tree } => {
-            create::create(&shared.env, conn, group_info.as_slice(), tree.as_slice()).await.map(Some)
+            create::create(&shared.env, conn, group_info.as_slice(), tree.as_slice())
+                .await
+                .map(Some)
         }
         Request::CloseDocument { .. } => Err(Refusal::Malformed.into()),
-        Request::OpenDocument { .. }
-        | Request::PutSnapshot { .. }
-        | Request::GetRecords { .. } => run_in_document(shared, conn, id, body).await,
+        Request::OpenDocument { .. } | Request::PutSnapshot { .. } | Request::GetRecords { .. } => {
+            run_in_document(shared, conn, id, body).await
+        }
         other => run_in_group(shared, conn, id, other).await,
     }
 }
@@ -156,7 +186,9 @@ async fn run_in_group(
         }
         Request::Propose { group, message } => {
             let group = joined(shared, conn, group).await?;
-            entries::propose(&group, conn, message.as_slice()).await.map(Some)
+            entries::propose(&group, conn, message.as_slice())
+                .await
+                .map(Some)
         }
         Request::PutEntry { entry } => {
             let group = joined(shared, conn, entry.header.group).await?;
@@ -164,7 +196,9 @@ async fn run_in_group(
         }
         Request::CreateDocument { entry, snapshot } => {
             let group = joined(shared, conn, entry.header.group).await?;
-            documents::create(&group, conn, entry, snapshot).await.map(Some)
+            documents::create(&group, conn, entry, snapshot)
+                .await
+                .map(Some)
         }
         Request::SubscribeGroup { group, from } => {
             let group = shared.groups.get(&shared.env, group).await?;
@@ -198,7 +232,12 @@ async fn run_in_document(
     body: Request,
 ) -> Outcome {
     match body {
-        Request::OpenDocument { group, document, instance, from } => {
+        Request::OpenDocument {
+            group,
+            document,
+            instance,
+            from,
+        } => {
             let (group, document) = document_of(shared, conn, group, document).await?;
             let opening = Opening { instance, from };
             open::open(conn, &group, &document, opening, id).await?;
@@ -211,7 +250,12 @@ async fn run_in_document(
             snapshot::put(&group, &document, conn, record, id).await?;
             Ok(None)
         }
-        Request::GetRecords { group, document, from, count } => {
+        Request::GetRecords {
+            group,
+            document,
+            from,
+            count,
+        } => {
             let (_, document) = document_of(shared, conn, group, document).await?;
             open::records(&document, from, count).await.map(Some)
         }
@@ -230,7 +274,11 @@ async fn joined(shared: &Shared, conn: &Conn, group: GroupId) -> Result<Arc<Grou
 async fn known(shared: &Shared, conn: &Conn, group: GroupId) -> Result<Arc<Group>, OpError> {
     let group = shared.groups.get(&shared.env, group).await?;
     let view = group.view();
-    let was_there = view.roster.rows().iter().any(|row| row.device == conn.device);
+    let was_there = view
+        .roster
+        .rows()
+        .iter()
+        .any(|row| row.device == conn.device);
     if was_there || view.is_alone(&conn.user) {
         Ok(group)
     } else {
@@ -245,6 +293,9 @@ async fn document_of(
     document: DocumentId,
 ) -> Result<(Arc<Group>, Arc<Document>), OpError> {
     let group = joined(shared, conn, group).await?;
-    let document = shared.documents.get(&shared.env, group.id, document).await?;
+    let document = shared
+        .documents
+        .get(&shared.env, group.id, document)
+        .await?;
     Ok((group, document))
 }

@@ -29,12 +29,18 @@ pub(crate) async fn put_device_list(
     bytes: Vec<u8>,
 ) -> Result<Answer, OpError> {
     if bytes.len() > limits::DEVICE_LIST_BYTES {
-        return Err(Refusal::TooLarge { max: limits::DEVICE_LIST_BYTES as u64 }.into());
+        return Err(Refusal::TooLarge {
+            max: limits::DEVICE_LIST_BYTES as u64,
+        }
+        .into());
     }
     let list = SignedDeviceList::from_bytes(&bytes).map_err(|_| Refusal::BadIdentity)?;
     list.verify().map_err(|_| Refusal::BadIdentity)?;
     if list.user() != conn.user {
-        return Err(Refusal::Forbidden { why: ForbiddenWhy::NotYours }.into());
+        return Err(Refusal::Forbidden {
+            why: ForbiddenWhy::NotYours,
+        }
+        .into());
     }
     let stored = {
         let mut reads = shared.env.reads.acquire().await?;
@@ -43,7 +49,9 @@ pub(crate) async fn put_device_list(
     let stored = stored
         .map(|bytes| SignedDeviceList::from_bytes(&bytes))
         .transpose()
-        .map_err(|_| StoreError::Corrupt { what: "device list" })?;
+        .map_err(|_| StoreError::Corrupt {
+            what: "device list",
+        })?;
     if let Some(stored) = &stored
         && !supersedes(&list, stored)?
     {
@@ -72,7 +80,9 @@ pub(crate) async fn put_device_list(
             },
             move |(gone, told)| {
                 after.hub.notify(told, &changed(user));
-                let why = Refusal::Forbidden { why: ForbiddenWhy::DeviceRevoked };
+                let why = Refusal::Forbidden {
+                    why: ForbiddenWhy::DeviceRevoked,
+                };
                 for device in gone {
                     after.hub.disconnect(device, &why);
                 }
@@ -86,7 +96,9 @@ pub(crate) async fn put_device_list(
 fn supersedes(list: &SignedDeviceList, stored: &SignedDeviceList) -> Result<bool, Refusal> {
     list.supersedes(stored).map_err(|error| match error {
         AuthError::StaleList { .. } | AuthError::Equivocation { .. } | AuthError::BrokenChain => {
-            Refusal::StaleDeviceList { newest: stored.list.seq }
+            Refusal::StaleDeviceList {
+                newest: stored.list.seq,
+            }
         }
         _ => Refusal::BadIdentity,
     })
@@ -95,7 +107,9 @@ fn supersedes(list: &SignedDeviceList, stored: &SignedDeviceList) -> Result<bool
 /// A user's newest device list.
 pub(crate) async fn device_list(shared: &Shared, user: UserId) -> Result<Answer, OpError> {
     let mut reads = shared.env.reads.acquire().await?;
-    let list = accounts::newest_list(&mut reads, &user).await?.ok_or(Refusal::UnknownUser)?;
+    let list = accounts::newest_list(&mut reads, &user)
+        .await?
+        .ok_or(Refusal::UnknownUser)?;
     Ok(Answer::DeviceList { list: list.into() })
 }
 
@@ -107,7 +121,10 @@ pub(crate) async fn put_key_packages(
     last_resort: Option<codec::Bytes>,
 ) -> Result<Answer, OpError> {
     if one_time.len() > wire::KEY_PACKAGES_MAX {
-        return Err(Refusal::TooLarge { max: wire::KEY_PACKAGES_MAX as u64 }.into());
+        return Err(Refusal::TooLarge {
+            max: wire::KEY_PACKAGES_MAX as u64,
+        }
+        .into());
     }
     let now = shared.env.clock.now();
     let one_time = one_time
@@ -127,7 +144,8 @@ pub(crate) async fn put_key_packages(
                 Box::pin(async move {
                     accounts::ensure_active(conn, &device).await?;
                     let (stock, first) =
-                        key_packages::put(conn, &device, &one_time, last_resort.as_ref(), now).await?;
+                        key_packages::put(conn, &device, &one_time, last_resort.as_ref(), now)
+                            .await?;
                     let siblings = if first {
                         accounts::devices_of(conn, &user).await?
                     } else {
@@ -137,17 +155,25 @@ pub(crate) async fn put_key_packages(
                 })
             },
             move |(_, siblings)| {
-                let others = siblings.iter().copied().filter(|other| *other != device).collect();
+                let others = siblings
+                    .iter()
+                    .copied()
+                    .filter(|other| *other != device)
+                    .collect();
                 after.hub.notify(&others, &changed(user));
             },
         )
         .await?;
-    Ok(Answer::KeyPackageCount { left: stock.one_time })
+    Ok(Answer::KeyPackageCount {
+        left: stock.one_time,
+    })
 }
 
 fn check(conn: &Conn, bytes: Vec<u8>, last_resort: bool, now: UnixMs) -> Result<Package, Refusal> {
     if bytes.len() > limits::KEY_PACKAGE_BYTES {
-        return Err(Refusal::TooLarge { max: limits::KEY_PACKAGE_BYTES as u64 });
+        return Err(Refusal::TooLarge {
+            max: limits::KEY_PACKAGE_BYTES as u64,
+        });
     }
     let reference = Reference {
         user: Some(conn.user),
@@ -159,7 +185,11 @@ fn check(conn: &Conn, bytes: Vec<u8>, last_resort: bool, now: UnixMs) -> Result<
         return Err(Refusal::BadIdentity);
     }
     let hash = Hash::from_slice(&checked.reference).ok_or(Refusal::BadIdentity)?;
-    Ok(Package { hash, created: checked.created, bytes })
+    Ok(Package {
+        hash,
+        created: checked.created,
+        bytes,
+    })
 }
 
 /// Hands out one key package of each device of a user.
@@ -170,7 +200,10 @@ pub(crate) async fn claim_key_packages(
     devices: Vec<DeviceId>,
 ) -> Result<Answer, OpError> {
     if devices.len() > wire::USER_DEVICES {
-        return Err(Refusal::TooLarge { max: wire::USER_DEVICES as u64 }.into());
+        return Err(Refusal::TooLarge {
+            max: wire::USER_DEVICES as u64,
+        }
+        .into());
     }
     let now = shared.env.clock.now();
     shared.rates.claims.take(conn.device, 1, now)?;

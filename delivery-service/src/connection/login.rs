@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::ws::Message;
 use bytes::Bytes;
-use conclave_identity::{CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference, SignedDeviceList};
+use conclave_identity::{
+    CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference, SignedDeviceList,
+};
 use conclave_proto::codec::{decode, encode};
 use conclave_proto::frame::{ClientFrame, LOGIN_LABEL, LoginStatement, ServiceFrame};
 use conclave_proto::policy::PROTOCOL_VERSION;
@@ -48,11 +50,17 @@ pub(crate) async fn login(
     incoming: &mut Incoming,
     sink: &mut Sink,
 ) -> Result<LoggedIn, Refusal> {
-    let ClientFrame::Hello { versions, credential } = frame(incoming).await? else {
+    let ClientFrame::Hello {
+        versions,
+        credential,
+    } = frame(incoming).await?
+    else {
         return Err(Refusal::Malformed);
     };
     if !versions.contains(&PROTOCOL_VERSION) {
-        return Err(Refusal::UpgradeNeeded { minimum: PROTOCOL_VERSION });
+        return Err(Refusal::UpgradeNeeded {
+            minimum: PROTOCOL_VERSION,
+        });
     }
     let who = identify(shared, credential.as_slice())?;
     let mut nonce = [0; 32];
@@ -66,15 +74,26 @@ pub(crate) async fn login(
     let message = Message::Binary(Bytes::from(encode(&challenge)));
     sink.send(message).await.map_err(|_| Refusal::Malformed)?;
 
-    let ClientFrame::Login { origin, signature, token } = frame(incoming).await? else {
+    let ClientFrame::Login {
+        origin,
+        signature,
+        token,
+    } = frame(incoming).await?
+    else {
         return Err(Refusal::Malformed);
     };
     let token = token.map(conclave_proto::codec::Bytes::into_vec);
     let longest = origin.len().max(token.as_ref().map_or(0, Vec::len));
     if longest > LOGIN_FIELD_BYTES {
-        return Err(Refusal::TooLarge { max: LOGIN_FIELD_BYTES as u64 });
+        return Err(Refusal::TooLarge {
+            max: LOGIN_FIELD_BYTES as u64,
+        });
     }
-    if !shared.origins.iter().any(|own| own.as_bytes() == origin.as_slice()) {
+    if !shared
+        .origins
+        .iter()
+        .any(|own| own.as_bytes() == origin.as_slice())
+    {
         return Err(Refusal::Unauthenticated);
     }
     let statement = LoginStatement {
@@ -85,7 +104,9 @@ pub(crate) async fn login(
     };
     conclave_identity::verify(&who.key, LOGIN_LABEL, &encode(&statement), &signature)
         .map_err(|_| Refusal::Unauthenticated)?;
-    admit(shared, &who, token).await.map_err(OpError::into_refusal)?;
+    admit(shared, &who, token)
+        .await
+        .map_err(OpError::into_refusal)?;
     Ok(who)
 }
 
@@ -107,12 +128,20 @@ fn identify(shared: &Shared, credential: &[u8]) -> Result<LoggedIn, Refusal> {
         None,
     )
     .map_err(|_| Refusal::Unauthenticated)?;
-    Ok(LoggedIn { device: identity.device, user: identity.user, key: key.to_vec() })
+    Ok(LoggedIn {
+        device: identity.device,
+        user: identity.user,
+        key: key.to_vec(),
+    })
 }
 
 impl LoggedIn {
     fn newcomer(&self) -> Newcomer {
-        Newcomer { user: self.user, device: self.device, key: self.key.clone() }
+        Newcomer {
+            user: self.user,
+            device: self.device,
+            key: self.key.clone(),
+        }
     }
 }
 
@@ -156,21 +185,21 @@ async fn check_list(conn: &mut sqlx::SqliteConnection, who: &Newcomer) -> Result
     let Some(list) = accounts::newest_list(conn, &who.user).await? else {
         return Ok(());
     };
-    let list = SignedDeviceList::from_bytes(&list)
-        .map_err(|_| StoreError::Corrupt { what: "device list" })?;
+    let list = SignedDeviceList::from_bytes(&list).map_err(|_| StoreError::Corrupt {
+        what: "device list",
+    })?;
     if list.contains(&who.device, &who.key) {
         Ok(())
     } else {
-        Err(Refusal::Forbidden { why: ForbiddenWhy::DeviceRevoked }.into())
+        Err(Refusal::Forbidden {
+            why: ForbiddenWhy::DeviceRevoked,
+        }
+        .into())
     }
 }
 
 /// Says that the login is done. The device is judged once more: it may have been revoked before its connection was known.
-pub(crate) async fn welcome(
-    shared: &Shared,
-    conn: &Conn,
-    who: &LoggedIn,
-) -> Result<(), Refusal> {
+pub(crate) async fn welcome(shared: &Shared, conn: &Conn, who: &LoggedIn) -> Result<(), Refusal> {
     let now = shared.env.clock.now();
     let stock = async {
         check(shared, who).await?;

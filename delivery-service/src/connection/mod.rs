@@ -56,7 +56,10 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
     incoming.assembler.set_max(wire::FRAME_BYTES);
     let outbox = Outbox::new(shared.env.limits.outbox_bytes);
     let per_device = shared.env.limits.connections_per_device;
-    let conn = shared.env.hub.register(who.device, who.user, outbox, per_device);
+    let conn = shared
+        .env
+        .hub
+        .register(who.device, who.user, outbox, per_device);
     let sender = shared.connections.spawn(send_loop(
         sink,
         conn.clone(),
@@ -65,19 +68,26 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
     match login::welcome(&shared, &conn, &who).await {
         Ok(()) => {
             let (env, to) = (shared.env.clone(), conn.clone());
-            shared.env.tasks.spawn(async move { join::deliver_all(&env, &to).await });
+            shared
+                .env
+                .tasks
+                .spawn(async move { join::deliver_all(&env, &to).await });
             receive_loop(&shared, &conn, incoming).await;
         }
         Err(refusal) => conn.outbox.close(refusal, 0),
     }
     leave(&shared, &conn);
-    conn.outbox.close(Refusal::ShuttingDown, limits::SHUTDOWN_RETRY_MS);
+    conn.outbox
+        .close(Refusal::ShuttingDown, limits::SHUTDOWN_RETRY_MS);
     let _ = sender.await;
 }
 
 /// Says why a login failed.
 async fn refuse(mut sink: Sink, why: Refusal) {
-    let frame = encode(&ServiceFrame::Goodbye { why, retry_after_ms: 0 });
+    let frame = encode(&ServiceFrame::Goodbye {
+        why,
+        retry_after_ms: 0,
+    });
     let last = async {
         let _ = sink.send(Message::Binary(Bytes::from(frame))).await;
         let _ = sink.close().await;
@@ -118,7 +128,12 @@ pub(crate) enum Ended {
 impl Incoming {
     fn new(stream: Stream, shared: Arc<Shared>) -> Self {
         let assembler = Assembler::new(wire::UNAUTHENTICATED_FRAME_BYTES);
-        Self { stream, assembler, shared, large: None }
+        Self {
+            stream,
+            assembler,
+            shared,
+            large: None,
+        }
     }
 
     /// The next frame, or none where a message was only a sign of life or part of a frame.
@@ -129,7 +144,10 @@ impl Incoming {
         };
         match message {
             Message::Binary(bytes) => {
-                let frame = self.assembler.take(bytes.into()).map_err(|_| Ended::Broken)?;
+                let frame = self
+                    .assembler
+                    .take(bytes.into())
+                    .map_err(|_| Ended::Broken)?;
                 if frame.is_some() {
                     self.large = None;
                 } else if self.large.is_none() {
@@ -161,7 +179,9 @@ async fn receive_loop(shared: &Arc<Shared>, conn: &Arc<Conn>, mut incoming: Inco
             Ok(Err(Ended::Broken)) => return conn.outbox.close(Refusal::Malformed, 0),
             Err(_) => {
                 let retry_after_ms = limits::SLOW_CONSUMER_RETRY_MS;
-                return conn.outbox.close(Refusal::RateLimited { retry_after_ms }, retry_after_ms);
+                return conn
+                    .outbox
+                    .close(Refusal::RateLimited { retry_after_ms }, retry_after_ms);
             }
         };
         let Ok(frame) = decode::<ClientFrame>("frame", &bytes, wire::FRAME_BYTES) else {
@@ -223,7 +243,10 @@ async fn write_all(sink: &mut Sink, conn: &Conn, first: Step) -> bool {
             }
             Step::Close(frame) => {
                 let _ = feed(sink, frame).await;
-                let close = CloseFrame { code: CLOSE_NORMAL, reason: "".into() };
+                let close = CloseFrame {
+                    code: CLOSE_NORMAL,
+                    reason: "".into(),
+                };
                 let _ = sink.send(Message::Close(Some(close))).await;
                 return false;
             }
@@ -238,8 +261,12 @@ async fn feed(sink: &mut Sink, frame: Bytes) -> bool {
     if frame.len() <= MESSAGE_BYTES {
         return sink.feed(Message::Binary(frame)).await.is_ok();
     }
-    for chunk in conclave_proto::chunk::split(frame.to_vec()) {
-        if sink.feed(Message::Binary(Bytes::from(chunk))).await.is_err() {
+    for chunk in conclave_proto::chunk::split(frame.into()) {
+        if sink
+            .feed(Message::Binary(Bytes::from(chunk)))
+            .await
+            .is_err()
+        {
             return false;
         }
     }

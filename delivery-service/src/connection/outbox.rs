@@ -118,7 +118,10 @@ impl Outbox {
     pub(crate) fn close(&self, why: Refusal, retry_after_ms: u64) {
         let mut queue = self.queue();
         if queue.goodbye.is_none() {
-            let frame = ServiceFrame::Goodbye { why, retry_after_ms };
+            let frame = ServiceFrame::Goodbye {
+                why,
+                retry_after_ms,
+            };
             queue.goodbye = Some(Bytes::from(encode(&frame)));
         }
         drop(queue);
@@ -178,7 +181,10 @@ mod tests {
         });
         assert_eq!(outbox.next().await, Step::Send(Bytes::from_static(b"0123")));
         assert!(waiting.await.unwrap());
-        assert_eq!(outbox.next().await, Step::Send(Bytes::from_static(b"later")));
+        assert_eq!(
+            outbox.next().await,
+            Step::Send(Bytes::from_static(b"later"))
+        );
     }
 
     #[tokio::test]

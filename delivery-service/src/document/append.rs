@@ -9,9 +9,7 @@ use bytes::Bytes;
 use conclave_mls::verify_signature;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::AppendedRecord;
-use conclave_proto::record::{
-    Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf,
-};
+use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
 use sqlx::SqliteConnection;
@@ -50,7 +48,10 @@ pub(crate) enum Outcome {
     /// Accepted, once the transaction is durable.
     Placed(Placed),
     /// Refused; the author's chain as stored, where it is known.
-    Refused { refusal: Refusal, chain: Option<(u64, Hash)> },
+    Refused {
+        refusal: Refusal,
+        chain: Option<(u64, Hash)>,
+    },
 }
 
 /// A frame on its way through the writer.
@@ -75,7 +76,10 @@ impl AppendJob {
             first_clock,
             frame: None,
             verdict: None,
-            outcome: Outcome::Refused { refusal: Refusal::Storage, chain: None },
+            outcome: Outcome::Refused {
+                refusal: Refusal::Storage,
+                chain: None,
+            },
         }
     }
 
@@ -103,13 +107,19 @@ pub(crate) struct Arrived {
 /// Takes a frame of records from a connection. The answer comes through the connection's outbox, in the order of the frames.
 pub(crate) async fn append(conn: &Arc<Conn>, channel: &Arc<Channel>, arrived: Arrived) {
     let (generation, _) = channel.chain();
-    let mut job = AppendJob::new(conn.clone(), channel.clone(), generation, arrived.first_clock);
+    let mut job = AppendJob::new(
+        conn.clone(),
+        channel.clone(),
+        generation,
+        arrived.first_clock,
+    );
     match prepare(channel, generation, arrived).await {
         Ok(frame) => job.frame = frame,
         Err(error) => {
             let refusal = error.into_refusal();
             if channel.in_flight() == 0 {
-                conn.outbox.push(append_refused(channel.number(), job.first_clock, refusal));
+                conn.outbox
+                    .push(append_refused(channel.number(), job.first_clock, refusal));
                 return;
             }
             job.verdict = Some(refusal);
@@ -123,7 +133,12 @@ pub(crate) async fn append(conn: &Arc<Conn>, channel: &Arc<Channel>, arrived: Ar
 }
 
 /// Refuses a frame that was not looked at, in its turn.
-pub(crate) async fn refuse(conn: &Arc<Conn>, channel: &Arc<Channel>, first_clock: u64, why: Refusal) {
+pub(crate) async fn refuse(
+    conn: &Arc<Conn>,
+    channel: &Arc<Channel>,
+    first_clock: u64,
+    why: Refusal,
+) {
     let (generation, _) = channel.chain();
     let mut job = AppendJob::new(conn.clone(), channel.clone(), generation, first_clock);
     job.verdict = Some(why);
@@ -142,9 +157,15 @@ async fn prepare(
 ) -> Result<Option<PreparedFrame>, OpError> {
     let view = channel.group.view();
     let device = &channel.author.device;
-    let row = view.roster.current_row(device).ok_or_else(|| not_member(&view, device))?;
+    let row = view
+        .roster
+        .current_row(device)
+        .ok_or_else(|| not_member(&view, device))?;
     if arrived.epoch != view.epoch {
-        return Err(Refusal::StaleEpoch { current: view.epoch }.into());
+        return Err(Refusal::StaleEpoch {
+            current: view.epoch,
+        }
+        .into());
     }
     check_shape(&arrived.records, row.role)?;
     let Some(prev) = follow(channel, generation, arrived.first_clock).await? else {
@@ -152,7 +173,11 @@ async fn prepare(
     };
     let first_clock = arrived.first_clock;
     let prepared = link(channel, arrived, prev).await?;
-    let Linked { frame, core, signature } = prepared;
+    let Linked {
+        frame,
+        core,
+        signature,
+    } = prepared;
     verify_signature(row, RECORD_LABEL, &core.0, &signature)
         .map_err(|fault| Refusal::BadRecord { fault })?;
     let next_clock = first_clock.saturating_add(frame.records.len() as u64);
@@ -169,13 +194,21 @@ fn check_shape(records: &[AppendedRecord], role: Role) -> Result<(), Refusal> {
     for record in records {
         match record.kind {
             1 if role < Role::Editor => {
-                return Err(Refusal::Forbidden { why: ForbiddenWhy::Role });
+                return Err(Refusal::Forbidden {
+                    why: ForbiddenWhy::Role,
+                });
             }
             1 | 2 => {}
-            _ => return Err(Refusal::BadRecord { fault: RecordFault::Malformed }),
+            _ => {
+                return Err(Refusal::BadRecord {
+                    fault: RecordFault::Malformed,
+                });
+            }
         }
         if record.sealed.ciphertext.len() > limits::UPDATE_BYTES {
-            return Err(Refusal::TooLarge { max: limits::UPDATE_BYTES as u64 });
+            return Err(Refusal::TooLarge {
+                max: limits::UPDATE_BYTES as u64,
+            });
         }
     }
     Ok(())
@@ -217,7 +250,9 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
     let mut clock = arrived.first_clock;
     for record in arrived.records {
         let size = record.seen_size.0;
-        let bad = Refusal::BadRecord { fault: RecordFault::SeenHead };
+        let bad = Refusal::BadRecord {
+            fault: RecordFault::SeenHead,
+        };
         let root = document.root_at(size).await?.ok_or_else(|| bad.clone())?;
         if hint(&root) != record.seen_hint {
             return Err(bad.into());
@@ -250,8 +285,16 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
         });
     }
     let (core, signature) = last;
-    let frame = PreparedFrame { epoch: arrived.epoch, prev, records };
-    Ok(Linked { frame, core, signature })
+    let frame = PreparedFrame {
+        epoch: arrived.epoch,
+        prev,
+        records,
+    };
+    Ok(Linked {
+        frame,
+        core,
+        signature,
+    })
 }
 
 /// Runs neighbouring jobs in the writer's transaction. False: nothing of it must stay.
@@ -282,7 +325,9 @@ async fn try_apply(
                 tables.len().saturating_sub(1)
             }
         };
-        let Some((_, table)) = tables.get_mut(at) else { continue };
+        let Some((_, table)) = tables.get_mut(at) else {
+            continue;
+        };
         apply(conn, table, job).await?;
     }
     for (_, table) in &mut tables {
@@ -303,22 +348,27 @@ async fn apply(
         return Ok(());
     }
     let tail_max = job.channel.document.env.limits.tail_records;
-    let placed = table.place(conn, &author, job.first_clock, job.frame.as_ref(), tail_max).await?;
+    let placed = table
+        .place(conn, &author, job.first_clock, job.frame.as_ref(), tail_max)
+        .await?;
     job.outcome = match placed {
         Ok(placed) => Outcome::Placed(placed),
-        Err(NotPlaced { refusal, chain }) => Outcome::Refused { refusal, chain: Some(chain) },
+        Err(NotPlaced { refusal, chain }) => Outcome::Refused {
+            refusal,
+            chain: Some(chain),
+        },
     };
     Ok(())
 }
 
 /// Tells everybody what became of jobs of one transaction, in their order.
-pub(crate) fn publish_all(mut jobs: Vec<Box<AppendJob>>, committed: bool) {
+pub(crate) fn publish_all(mut jobs: Vec<AppendJob>, committed: bool) {
     if !committed {
         for job in &mut jobs {
             job.refuse(Refusal::Storage, None);
         }
     }
-    let mut documents: Vec<(i64, Vec<Box<AppendJob>>)> = Vec::new();
+    let mut documents: Vec<(i64, Vec<AppendJob>)> = Vec::new();
     for job in jobs {
         let doc = job.channel.document.row;
         match documents.iter_mut().find(|(other, _)| *other == doc) {

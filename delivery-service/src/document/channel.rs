@@ -54,7 +54,10 @@ impl Channel {
             group,
             author,
             start,
-            ahead: Mutex::new(Ahead { generation: 0, chain: Some(chain) }),
+            ahead: Mutex::new(Ahead {
+                generation: 0,
+                chain: Some(chain),
+            }),
             in_flight: AtomicUsize::new(0),
         }
     }

@@ -63,7 +63,10 @@ pub(crate) fn deliver(channel: u64, first_seq: u64, records: &[&[u8]]) -> Bytes 
 
 /// `ServiceFrame::NewAuthor`.
 pub(crate) fn new_author(channel: u64, author: Author) -> Bytes {
-    Bytes::from(encode(&ServiceFrame::NewAuthor { channel: Varint(channel), author }))
+    Bytes::from(encode(&ServiceFrame::NewAuthor {
+        channel: Varint(channel),
+        author,
+    }))
 }
 
 /// `ServiceFrame::Ack`.
@@ -111,7 +114,13 @@ mod tests {
             signature: [5; 64],
         };
         let mut out = Vec::new();
-        let head = Elided { kind: 2, author: 300, epoch: 70_000, seen_back: 5, hint: [6; 8] };
+        let head = Elided {
+            kind: 2,
+            author: 300,
+            epoch: 70_000,
+            seen_back: 5,
+            hint: [6; 8],
+        };
         put_elided(&mut out, head, &encode(&sealed));
         put_leaf(&mut out, Hash([7; 32]));
         let frame = deliver(9, 10, &[&out]);

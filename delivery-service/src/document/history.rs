@@ -29,7 +29,9 @@ pub(crate) fn start(document: &Arc<Document>, listener: &Listener, from: u64) {
 pub(crate) async fn run(conn: Arc<Conn>, channel: Arc<Channel>, from: u64) {
     let mut cursor = from;
     loop {
-        let Some(window) = window(&channel, cursor) else { return };
+        let Some(window) = window(&channel, cursor) else {
+            return;
+        };
         match deliver_window(&conn, &channel, &window).await {
             Ok(Some(next)) => cursor = next,
             Ok(None) => return,
@@ -77,8 +79,16 @@ fn window(channel: &Arc<Channel>, cursor: u64) -> Option<Window> {
     let end = size.min(cursor.saturating_add(u64::from(limits::BACKLOG_ROWS)));
     // What lies behind the cursor was sent.
     listener.own = listener.own.split_off(&cursor);
-    let own = listener.own.range(..end).map(|(seq, own)| (*seq, own.clone())).collect();
-    Some(Window { from: cursor, end, own })
+    let own = listener
+        .own
+        .range(..end)
+        .map(|(seq, own)| (*seq, own.clone()))
+        .collect();
+    Some(Window {
+        from: cursor,
+        end,
+        own,
+    })
 }
 
 /// Sends a stretch, or the beginning of it. Gives where to continue; none when the connection is gone.
@@ -98,10 +108,7 @@ async fn deliver_window(
 
 /// Reads a stretch into frames, up to a bound, and gives where to continue. The connection to the database is let go before anything is
 /// sent: a slow client keeps nobody else waiting.
-async fn read_window(
-    channel: &Channel,
-    window: &Window,
-) -> Result<(Vec<Bytes>, u64), StoreError> {
+async fn read_window(channel: &Channel, window: &Window) -> Result<(Vec<Bytes>, u64), StoreError> {
     let document = &channel.document;
     let mut reads = document.env.reads.acquire().await?;
     let found = rows::log(&mut reads, document.row, window.from, window.end).await?;
@@ -148,7 +155,12 @@ struct Batch {
 
 impl Batch {
     fn new(channel: u64, first_seq: u64) -> Self {
-        Self { channel, first_seq, body: Vec::new(), count: 0 }
+        Self {
+            channel,
+            first_seq,
+            body: Vec::new(),
+            count: 0,
+        }
     }
 
     fn is_full(&self) -> bool {

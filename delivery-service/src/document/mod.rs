@@ -76,11 +76,16 @@ pub(crate) struct Own {
 
 impl Live {
     pub(crate) fn head(&self) -> Head {
-        Head { size: self.roots.size(), root: self.roots.newest() }
+        Head {
+            size: self.roots.size(),
+            root: self.roots.newest(),
+        }
     }
 
     pub(crate) fn listener(&mut self, channel: &Arc<Channel>) -> Option<&mut Listener> {
-        self.listeners.iter_mut().find(|listener| Arc::ptr_eq(&listener.channel, channel))
+        self.listeners
+            .iter_mut()
+            .find(|listener| Arc::ptr_eq(&listener.channel, channel))
     }
 }
 
@@ -91,7 +96,9 @@ impl Document {
 
     /// Ends delivery to a channel.
     pub(crate) fn leave(&self, channel: &Arc<Channel>) {
-        self.live().listeners.retain(|listener| !Arc::ptr_eq(&listener.channel, channel));
+        self.live()
+            .listeners
+            .retain(|listener| !Arc::ptr_eq(&listener.channel, channel));
     }
 
     /// The root of the first `size` records, from memory or the database. None when there are fewer.
@@ -110,7 +117,11 @@ impl Document {
     }
 
     /// Refuses unless this is a head that the log had.
-    pub(crate) async fn ensure_prefix(&self, head: &Head, otherwise: Refusal) -> Result<(), OpError> {
+    pub(crate) async fn ensure_prefix(
+        &self,
+        head: &Head,
+        otherwise: Refusal,
+    ) -> Result<(), OpError> {
         if self.root_at(head.size).await? == Some(head.root) {
             Ok(())
         } else {
@@ -150,7 +161,9 @@ impl Documents {
             return Ok(document);
         }
         let mut conn = env.reads.acquire().await?;
-        let stored = rows::load(&mut conn, &group, &id).await?.ok_or(Refusal::UnknownDocument)?;
+        let stored = rows::load(&mut conn, &group, &id)
+            .await?
+            .ok_or(Refusal::UnknownDocument)?;
         let header: RecordHeader = stored.snapshot_header;
         let covered = snapshot::covered(&header).size;
         let document = Arc::new(Document {
@@ -163,7 +176,10 @@ impl Documents {
             live: Mutex::new(Live {
                 roots: Roots::new(stored.head.size, stored.head.root),
                 authors: stored.authors,
-                active: Active { seq: stored.snapshot_seq, covered },
+                active: Active {
+                    seq: stored.snapshot_seq,
+                    covered,
+                },
                 listeners: Vec::new(),
             }),
         });
@@ -178,6 +194,9 @@ impl Documents {
 
     /// Forgets everything: it is not known what is durable.
     pub(crate) fn clear(&self) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }

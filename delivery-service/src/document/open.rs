@@ -32,7 +32,10 @@ pub(crate) async fn open(
     opening: Opening,
     request: Varint,
 ) -> Result<(), OpError> {
-    let author = Author { device: conn.device, instance: opening.instance };
+    let author = Author {
+        device: conn.device,
+        instance: opening.instance,
+    };
     let chain = {
         let mut reads = document.env.reads.acquire().await?;
         ensure_readable(&mut reads, document).await?;
@@ -47,7 +50,10 @@ pub(crate) async fn open(
         let active = live.active;
         let start = match opening.from {
             Some(from) if from > head.size => {
-                return Err(Refusal::BadRecord { fault: RecordFault::SeenHead }.into());
+                return Err(Refusal::BadRecord {
+                    fault: RecordFault::SeenHead,
+                }
+                .into());
             }
             // Its own base is older than the active snapshot, so roots from there on are known to it, and that of `from` surely is.
             Some(from) => Start {
@@ -63,8 +69,13 @@ pub(crate) async fn open(
                 proof_to: active.covered,
             },
         };
-        let channel =
-            Arc::new(Channel::new(document.clone(), group.clone(), author, start, chain));
+        let channel = Arc::new(Channel::new(
+            document.clone(),
+            group.clone(),
+            author,
+            start,
+            chain,
+        ));
         conn.insert_channel(channel.clone())?;
         let opened = OpenedDocument {
             channel: Varint(document.number),
@@ -95,11 +106,17 @@ pub(crate) async fn open(
             }
         };
     }
-    let frame = ServiceFrame::Response { id: request, answer: Answer::Opened(opened) };
+    let frame = ServiceFrame::Response {
+        id: request,
+        answer: Answer::Opened(opened),
+    };
     if conn.outbox.send(Bytes::from(encode(&frame))).await {
         let from = channel.start.from;
         let conn = conn.clone();
-        document.env.tasks.spawn(async move { history::run(conn, channel, from).await });
+        document
+            .env
+            .tasks
+            .spawn(async move { history::run(conn, channel, from).await });
     }
     Ok(())
 }
@@ -122,17 +139,19 @@ async fn ensure_readable(
 async fn base(document: &Document, seq: u64) -> Result<BaseSnapshot, OpError> {
     let mut reads = document.env.reads.acquire().await?;
     match rows::whole(&mut reads, &document.group, &document.id, document.row, seq).await? {
-        Some(Kept::Whole(record)) => Ok(BaseSnapshot { seq, record: *record }),
-        _ => Err(crate::store::StoreError::Corrupt { what: "active snapshot" }.into()),
+        Some(Kept::Whole(record)) => Ok(BaseSnapshot {
+            seq,
+            record: *record,
+        }),
+        _ => Err(crate::store::StoreError::Corrupt {
+            what: "active snapshot",
+        }
+        .into()),
     }
 }
 
 /// Whole records from `from` on.
-pub(crate) async fn records(
-    document: &Document,
-    from: u64,
-    count: u32,
-) -> Result<Answer, OpError> {
+pub(crate) async fn records(document: &Document, from: u64, count: u32) -> Result<Answer, OpError> {
     let mut reads = document.env.reads.acquire().await?;
     ensure_readable(&mut reads, document).await?;
     let size = document.live().roots.size();
@@ -145,7 +164,10 @@ pub(crate) async fn records(
         let record = match kept {
             Some(Kept::Whole(record)) => {
                 bytes = bytes.saturating_add(record.sealed.ciphertext.len());
-                DeliveredRecord::Whole { record: *record, proof: Vec::new() }
+                DeliveredRecord::Whole {
+                    record: *record,
+                    proof: Vec::new(),
+                }
             }
             Some(Kept::Leaf(leaf)) => DeliveredRecord::Leaf(leaf),
             None => break,
@@ -155,5 +177,8 @@ pub(crate) async fn records(
             break;
         }
     }
-    Ok(Answer::Records { first_seq: from, records })
+    Ok(Answer::Records {
+        first_seq: from,
+        records,
+    })
 }

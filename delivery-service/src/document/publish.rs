@@ -31,7 +31,7 @@ enum Event {
 }
 
 /// Publishes jobs of one document in their order.
-pub(crate) fn publish(jobs: Vec<Box<AppendJob>>) {
+pub(crate) fn publish(jobs: Vec<AppendJob>) {
     let Some(document) = jobs.first().map(|job| job.channel.document.clone()) else {
         return;
     };
@@ -52,10 +52,16 @@ pub(crate) fn publish(jobs: Vec<Box<AppendJob>>) {
         })
         .collect();
     let shared = shared_frames(document.number, &accepted);
-    let min_seen = accepted.iter().map(|item| item.min_seen).min().unwrap_or(u64::MAX);
+    let min_seen = accepted
+        .iter()
+        .map(|item| item.min_seen)
+        .min()
+        .unwrap_or(u64::MAX);
     let authors = live.authors.len();
     for listener in &mut live.listeners {
-        let own = jobs.iter().any(|job| Arc::ptr_eq(&job.channel, &listener.channel));
+        let own = jobs
+            .iter()
+            .any(|job| Arc::ptr_eq(&job.channel, &listener.channel));
         if !listener.live {
             if own {
                 hold_back(document.number, listener, &jobs, &events);
@@ -135,7 +141,12 @@ fn encode_item(placed: &Placed, frame: &PreparedFrame) -> Item {
         count: frame.records.len() as u64,
         next_clock: placed.next_clock,
         body,
-        min_seen: frame.records.iter().map(|record| record.seen).min().unwrap_or(0),
+        min_seen: frame
+            .records
+            .iter()
+            .map(|record| record.seen)
+            .min()
+            .unwrap_or(0),
     }
 }
 
@@ -167,7 +178,7 @@ fn run_frame(channel: u64, run: &[&Item]) -> Option<Bytes> {
 }
 
 /// For a listener that wrote some of the records itself: acknowledgements and refusals in their places.
-fn interleave(channel: u64, listener: &Listener, jobs: &[Box<AppendJob>], events: &[Event]) {
+fn interleave(channel: u64, listener: &Listener, jobs: &[AppendJob], events: &[Event]) {
     let mut others: Vec<&Item> = Vec::new();
     for (job, event) in jobs.iter().zip(events) {
         let own = Arc::ptr_eq(&job.channel, &listener.channel);
@@ -177,9 +188,15 @@ fn interleave(channel: u64, listener: &Listener, jobs: &[Box<AppendJob>], events
                 flush(channel, listener, &mut others);
                 listener.conn.outbox.push(ack_of(channel, item));
             }
-            Event::Refused { first_clock, refusal } if own => {
+            Event::Refused {
+                first_clock,
+                refusal,
+            } if own => {
                 flush(channel, listener, &mut others);
-                listener.conn.outbox.push(append_refused(channel, *first_clock, refusal.clone()));
+                listener
+                    .conn
+                    .outbox
+                    .push(append_refused(channel, *first_clock, refusal.clone()));
             }
             Event::Refused { .. } => {}
         }
@@ -199,17 +216,23 @@ fn ack_of(channel: u64, item: &Item) -> Bytes {
 }
 
 /// For a listener that is still reading history: its acknowledgements wait for their positions; refusals have none.
-fn hold_back(channel: u64, listener: &mut Listener, jobs: &[Box<AppendJob>], events: &[Event]) {
+fn hold_back(channel: u64, listener: &mut Listener, jobs: &[AppendJob], events: &[Event]) {
     for (job, event) in jobs.iter().zip(events) {
         if !Arc::ptr_eq(&job.channel, &listener.channel) {
             continue;
         }
         match event {
             Event::Accepted(item) => {
-                let own = Own { count: item.count, frame: ack_of(channel, item) };
+                let own = Own {
+                    count: item.count,
+                    frame: ack_of(channel, item),
+                };
                 listener.own.insert(item.first_seq, own);
             }
-            Event::Refused { first_clock, refusal } => {
+            Event::Refused {
+                first_clock,
+                refusal,
+            } => {
                 let frame = append_refused(channel, *first_clock, refusal.clone());
                 listener.conn.outbox.push(frame);
             }
@@ -257,14 +280,23 @@ pub(crate) fn publish_snapshot(
     let mut answered = false;
     let mut live = document.live();
     live.roots.push(new.root);
-    live.active = Active { seq: new.seq, covered: new.covered };
+    live.active = Active {
+        seq: new.seq,
+        covered: new.covered,
+    };
     for listener in &mut live.listeners {
         let own = listener.conn.id == from_conn;
         answered = answered || own;
         if own && listener.live {
             listener.conn.outbox.push(answer.clone());
         } else if own {
-            listener.own.insert(new.seq, Own { count: 1, frame: answer.clone() });
+            listener.own.insert(
+                new.seq,
+                Own {
+                    count: 1,
+                    frame: answer.clone(),
+                },
+            );
         } else if listener.live && new.seen < listener.channel.start.proof_below {
             listener.live = false;
             history::start(document, listener, new.seq);

@@ -19,7 +19,10 @@ pub(crate) struct Roots {
 impl Roots {
     /// Knows only the root of the current size.
     pub(crate) fn new(size: u64, root: Hash) -> Self {
-        Self { size, recent: VecDeque::from([root]) }
+        Self {
+            size,
+            recent: VecDeque::from([root]),
+        }
     }
 
     pub(crate) fn size(&self) -> u64 {

@@ -125,7 +125,16 @@ pub(crate) struct LogRow {
     pub(crate) sealed: Option<Vec<u8>>,
 }
 
-type LogColumns = (i64, i64, Option<i64>, i64, i64, Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+type LogColumns = (
+    i64,
+    i64,
+    Option<i64>,
+    i64,
+    i64,
+    Vec<u8>,
+    Vec<u8>,
+    Option<Vec<u8>>,
+);
 
 /// Reads history: from `from` on, before `end`, and no further than [`limits::BACKLOG_BYTES`] after at least one row.
 pub(crate) async fn log(
@@ -212,7 +221,8 @@ pub(crate) async fn whole(
     .bind(int(seq))
     .fetch_optional(&mut *conn)
     .await?;
-    row.map(|row| put_together(row, group, document)).transpose()
+    row.map(|row| put_together(row, group, document))
+        .transpose()
 }
 
 fn put_together(
@@ -244,7 +254,10 @@ fn put_together(
         },
         seen: Head {
             size: uint(row.seen)?,
-            root: row.seen_root.as_deref().map_or_else(|| Ok(empty_root()), hash)?,
+            root: row
+                .seen_root
+                .as_deref()
+                .map_or_else(|| Ok(empty_root()), hash)?,
         },
         body: match row.kind {
             1 => RecordBody::Update(chained),
@@ -297,16 +310,20 @@ async fn fetch_node(
     }
     let width = 1u64 << node.level;
     let from = node.index.saturating_mul(width);
-    let rows: Vec<(Vec<u8>,)> =
-        sqlx::query_as("SELECT leaf FROM records WHERE doc = ? AND seq >= ? AND seq < ? ORDER BY seq")
-            .bind(doc)
-            .bind(int(from))
-            .bind(int(from.saturating_add(width)))
-            .fetch_all(&mut *conn)
-            .await?;
+    let rows: Vec<(Vec<u8>,)> = sqlx::query_as(
+        "SELECT leaf FROM records WHERE doc = ? AND seq >= ? AND seq < ? ORDER BY seq",
+    )
+    .bind(doc)
+    .bind(int(from))
+    .bind(int(from.saturating_add(width)))
+    .fetch_all(&mut *conn)
+    .await?;
     if rows.len() as u64 != width {
         return Err(corrupt);
     }
-    let leaves = rows.iter().map(|(leaf,)| hash(leaf)).collect::<Result<Vec<_>, _>>()?;
+    let leaves = rows
+        .iter()
+        .map(|(leaf,)| hash(leaf))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(root_of(&leaves))
 }

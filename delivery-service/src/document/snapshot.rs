@@ -6,9 +6,7 @@ use bytes::Bytes;
 use conclave_mls::{GroupState, verify_signature};
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
-use conclave_proto::record::{
-    RECORD_LABEL, RECORD_VERSION, Record, RecordHeader, SnapshotHeader,
-};
+use conclave_proto::record::{RECORD_LABEL, RECORD_VERSION, Record, RecordHeader, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
 use sqlx::SqliteConnection;
@@ -48,20 +46,28 @@ pub(crate) fn check(
         return Err(bad(RecordFault::Malformed));
     }
     if header.author.device != conn.device {
-        return Err(Refusal::Forbidden { why: ForbiddenWhy::NotYours });
+        return Err(Refusal::Forbidden {
+            why: ForbiddenWhy::NotYours,
+        });
     }
     let row = state
         .roster
         .current_row(&conn.device)
         .ok_or_else(|| not_member(state, &conn.device))?;
     if header.epoch != state.epoch {
-        return Err(Refusal::StaleEpoch { current: state.epoch });
+        return Err(Refusal::StaleEpoch {
+            current: state.epoch,
+        });
     }
     if row.role < Role::Editor {
-        return Err(Refusal::Forbidden { why: ForbiddenWhy::Role });
+        return Err(Refusal::Forbidden {
+            why: ForbiddenWhy::Role,
+        });
     }
     if record.sealed.ciphertext.len() > limits::SNAPSHOT_BYTES {
-        return Err(Refusal::TooLarge { max: limits::SNAPSHOT_BYTES as u64 });
+        return Err(Refusal::TooLarge {
+            max: limits::SNAPSHOT_BYTES as u64,
+        });
     }
     let signature = &record.sealed.signature;
     verify_signature(row, RECORD_LABEL, &record.core().0, signature).map_err(bad)?;
@@ -102,13 +108,22 @@ pub(crate) async fn put(
     request: Varint,
 ) -> Result<(), OpError> {
     if let Some(answer) = already(document, &record).await? {
-        conn.outbox.send_frame(&ServiceFrame::Response { id: request, answer }).await;
+        conn.outbox
+            .send_frame(&ServiceFrame::Response {
+                id: request,
+                answer,
+            })
+            .await;
         return Ok(());
     }
     let view = group.view();
     let snapshot = check(&view, conn, &record)?;
-    document.ensure_prefix(&record.header.seen, bad(RecordFault::SeenHead)).await?;
-    document.ensure_prefix(&snapshot.covered, bad(RecordFault::Covered)).await?;
+    document
+        .ensure_prefix(&record.header.seen, bad(RecordFault::SeenHead))
+        .await?;
+    document
+        .ensure_prefix(&snapshot.covered, bad(RecordFault::Covered))
+        .await?;
     let mut body = Vec::new();
     put_whole(&mut body, record.clone(), Vec::new());
     let seen = record.header.seen.size;
@@ -131,9 +146,18 @@ pub(crate) async fn put(
                     Stored::New { seq, head } => (seq, head, true),
                 };
                 let answer = Answer::Accepted { seq, head };
-                let frame = ServiceFrame::Response { id: request, answer };
+                let frame = ServiceFrame::Response {
+                    id: request,
+                    answer,
+                };
                 let frame = Bytes::from(encode(&frame));
-                let new = NewSnapshot { seq, covered: snapshot.covered.size, seen, root: head.root, body };
+                let new = NewSnapshot {
+                    seq,
+                    covered: snapshot.covered.size,
+                    seen,
+                    root: head.root,
+                    body,
+                };
                 let answered = fresh && publish_snapshot(&document, &new, conn.id, &frame);
                 if !answered {
                     conn.outbox.push(frame);
@@ -164,7 +188,13 @@ async fn position_of(
             .await?;
     row.map(|(seq, root)| {
         let seq = uint(seq)?;
-        Ok((seq, Head { size: seq.saturating_add(1), root: hash(&root)? }))
+        Ok((
+            seq,
+            Head {
+                size: seq.saturating_add(1),
+                root: hash(&root)?,
+            },
+        ))
     })
     .transpose()
 }
@@ -186,7 +216,9 @@ async fn active(conn: &mut SqliteConnection, doc: i64) -> Result<Active, StoreEr
     .await?;
     let header: RecordHeader = decode("snapshot header", &header)?;
     let RecordBody::Snapshot(header) = header.body else {
-        return Err(StoreError::Corrupt { what: "snapshot header" });
+        return Err(StoreError::Corrupt {
+            what: "snapshot header",
+        });
     };
     Ok(Active {
         id: hash(&id)?,
@@ -213,12 +245,17 @@ async fn store(
         return Err(Refusal::DocumentClosed.into());
     }
     if table.epoch != epoch {
-        return Err(Refusal::StaleEpoch { current: table.epoch }.into());
+        return Err(Refusal::StaleEpoch {
+            current: table.epoch,
+        }
+        .into());
     }
     if snapshot.crdt != active.crdt {
         return Err(bad(RecordFault::Malformed).into());
     }
-    if snapshot.parent != active.id || snapshot.chain_proof != active.header.successor_proof(&active.id) {
+    if snapshot.parent != active.id
+        || snapshot.chain_proof != active.header.successor_proof(&active.id)
+    {
         return Err(bad(RecordFault::Parent).into());
     }
     if snapshot.covered.size <= active.header.covered.size
@@ -246,7 +283,13 @@ async fn store(
     .bind(doc)
     .execute(&mut *conn)
     .await?;
-    Ok(Stored::New { seq, head: Head { size: table.size(), root: table.root() } })
+    Ok(Stored::New {
+        seq,
+        head: Head {
+            size: table.size(),
+            root: table.root(),
+        },
+    })
 }
 
 /// Whether every record of an epoch before `due_epoch` lies below `covered`. Epochs never decrease along a log, so the first record that

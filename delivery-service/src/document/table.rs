@@ -147,7 +147,14 @@ impl Table {
         if let Some(row) = self.authors.get(author) {
             return Ok(row.clone());
         }
-        type Columns = (i64, i64, Option<i64>, Option<i64>, Option<Vec<u8>>, Option<i64>);
+        type Columns = (
+            i64,
+            i64,
+            Option<i64>,
+            Option<i64>,
+            Option<Vec<u8>>,
+            Option<i64>,
+        );
         let row: Option<Columns> = sqlx::query_as(
             "SELECT d.revoked, u.disabled, a.no, a.next_clock, a.last_leaf, a.closed \
              FROM devices d JOIN accounts u USING (user) \
@@ -219,7 +226,10 @@ impl Table {
         }
         // The judge lets only frames pass.
         let Some(frame) = frame else {
-            return Ok(Err(NotPlaced { refusal: Refusal::Malformed, chain }));
+            return Ok(Err(NotPlaced {
+                refusal: Refusal::Malformed,
+                chain,
+            }));
         };
         let no = match row.no {
             Some(no) => no,
@@ -233,10 +243,18 @@ impl Table {
         let first_seq = self.size();
         let roots = self.push_frame(frame, no, first_clock);
         row.next_clock = first_clock.saturating_add(frame.records.len() as u64);
-        row.last_leaf = frame.records.last().map_or(row.last_leaf, |record| record.leaf);
+        row.last_leaf = frame
+            .records
+            .last()
+            .map_or(row.last_leaf, |record| record.leaf);
         let next_clock = row.next_clock;
         self.authors.insert(*author, row);
-        Ok(Ok(Placed { first_seq, author: no, roots, next_clock }))
+        Ok(Ok(Placed {
+            first_seq,
+            author: no,
+            roots,
+            next_clock,
+        }))
     }
 
     fn judge(
@@ -247,20 +265,28 @@ impl Table {
         tail_max: u64,
     ) -> Result<(), Refusal> {
         if !row.active {
-            return Err(Refusal::Forbidden { why: ForbiddenWhy::DeviceRevoked });
+            return Err(Refusal::Forbidden {
+                why: ForbiddenWhy::DeviceRevoked,
+            });
         }
         if self.closed {
             return Err(Refusal::DocumentClosed);
         }
         if row.closed {
-            return Err(Refusal::BadRecord { fault: RecordFault::InstanceClosed });
+            return Err(Refusal::BadRecord {
+                fault: RecordFault::InstanceClosed,
+            });
         }
-        let gap = Refusal::ClockGap { expected: row.next_clock };
+        let gap = Refusal::ClockGap {
+            expected: row.next_clock,
+        };
         let Some(frame) = frame else {
             return Err(gap);
         };
         if frame.epoch != self.epoch || frame.epoch < self.last_epoch {
-            return Err(Refusal::StaleEpoch { current: self.epoch });
+            return Err(Refusal::StaleEpoch {
+                current: self.epoch,
+            });
         }
         if first_clock > row.next_clock || frame.prev != row.last_leaf {
             return Err(gap);
@@ -282,7 +308,10 @@ impl Table {
             .rows
             .iter()
             .find(|new| new.author == row.no && new.clock == Some(clock))
-            .map(|new| Refusal::AlreadyAccepted { leaf: new.leaf, seq: new.seq });
+            .map(|new| Refusal::AlreadyAccepted {
+                leaf: new.leaf,
+                seq: new.seq,
+            });
         if let Some(refusal) = in_batch {
             return Ok(refusal);
         }
@@ -294,7 +323,10 @@ impl Table {
         .bind(int(clock))
         .fetch_one(&mut *conn)
         .await?;
-        Ok(Refusal::AlreadyAccepted { leaf: hash(&leaf)?, seq: uint(seq)? })
+        Ok(Refusal::AlreadyAccepted {
+            leaf: hash(&leaf)?,
+            seq: uint(seq)?,
+        })
     }
 
     /// Numbers a new author; its device's other instances are closed by it.
@@ -314,7 +346,13 @@ impl Table {
         let mut clock = first_clock;
         let mut roots = Vec::with_capacity(frame.records.len());
         for record in &frame.records {
-            let PreparedRecord { kind, seen, hint, leaf, sealed } = record;
+            let PreparedRecord {
+                kind,
+                seen,
+                hint,
+                leaf,
+                sealed,
+            } = record;
             let root = self.push(NewRow {
                 seq: 0,
                 kind: *kind,
@@ -383,12 +421,14 @@ impl Table {
         changed.sort_by_key(|(_, row)| row.no);
         for (author, row) in changed {
             if row.fresh {
-                sqlx::query("UPDATE authors SET closed = 1 WHERE doc = ? AND device = ? AND no < ?")
-                    .bind(self.doc)
-                    .bind(author.device.as_bytes())
-                    .bind(row.no.map(int))
-                    .execute(&mut *conn)
-                    .await?;
+                sqlx::query(
+                    "UPDATE authors SET closed = 1 WHERE doc = ? AND device = ? AND no < ?",
+                )
+                .bind(self.doc)
+                .bind(author.device.as_bytes())
+                .bind(row.no.map(int))
+                .execute(&mut *conn)
+                .await?;
             }
             sqlx::query(
                 "INSERT INTO authors (doc, no, device, instance, next_clock, last_leaf, closed) \

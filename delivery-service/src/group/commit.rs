@@ -58,10 +58,13 @@ pub(crate) async fn commit(
     }
     let before = core.state.state().clone();
     let now = group.env.clock.now();
-    let judged = match core.state.judge_bundle(&bundle, conn.device, now).and_then(|judged| {
-        pace(group, &before, &judged)?;
-        Ok(judged)
-    }) {
+    let judged = match core
+        .state
+        .judge_bundle(&bundle, conn.device, now)
+        .and_then(|judged| {
+            pace(group, &before, &judged)?;
+            Ok(judged)
+        }) {
         Ok(judged) => judged,
         Err(refusal) => {
             core.keep();
@@ -72,7 +75,10 @@ pub(crate) async fn commit(
     let (added, removed) = (judged.added.clone(), judged.removed.clone());
     let entry = judged.entry.clone();
     let new = apply(&mut core.state, &before, judged, conn.device)?;
-    let answer = Answer::Accepted { seq: new.entry.size, head: new.entry.head };
+    let answer = Answer::Accepted {
+        seq: new.entry.size,
+        head: new.entry.head,
+    };
     let published = group.clone();
     group
         .env
@@ -96,7 +102,10 @@ fn pace(group: &Group, before: &GroupState, judged: &JudgedCommit) -> Result<(),
         && judged.next.policy == before.policy
         && before.is_member(&judged.author);
     if renewal {
-        group.env.self_updates.take(group.id, 1, group.env.clock.now())
+        group
+            .env
+            .self_updates
+            .take(group.id, 1, group.env.clock.now())
     } else {
         Ok(())
     }

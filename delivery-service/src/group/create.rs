@@ -32,12 +32,18 @@ pub(crate) async fn create(
     tree: &[u8],
 ) -> Result<Answer, OpError> {
     if group_info.len().max(tree.len()) > limits::MLS_MESSAGE_BYTES {
-        return Err(Refusal::BadCommit { fault: CommitFault::Limit }.into());
+        return Err(Refusal::BadCommit {
+            fault: CommitFault::Limit,
+        }
+        .into());
     }
     let (core, state) = PublicGroupState::create(group_info, tree, conn.device, env.clock.now())?;
     let creator = state.roster.current_row(&conn.device).map(|row| row.user);
     let Some(user) = creator.filter(|user| *user == conn.user) else {
-        return Err(Refusal::Forbidden { why: ForbiddenWhy::NotYours }.into());
+        return Err(Refusal::Forbidden {
+            why: ForbiddenWhy::NotYours,
+        }
+        .into());
     };
     let new = NewGroup {
         user,
@@ -50,7 +56,10 @@ pub(crate) async fn create(
     env.writer
         .call(move |conn| Box::pin(async move { store(conn, &new).await }))
         .await?;
-    Ok(Answer::Accepted { seq: 0, head: Head::EMPTY })
+    Ok(Answer::Accepted {
+        seq: 0,
+        head: Head::EMPTY,
+    })
 }
 
 async fn store(conn: &mut SqliteConnection, new: &NewGroup) -> Result<(), OpError> {

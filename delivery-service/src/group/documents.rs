@@ -6,7 +6,7 @@ use conclave_proto::codec::encode;
 use conclave_proto::frame::Answer;
 use conclave_proto::record::{EntryBody, Record, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Head, Refusal, RecordBody};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Head, RecordBody, Refusal};
 use sqlx::SqliteConnection;
 
 use super::Group;
@@ -41,7 +41,10 @@ pub(crate) async fn create(
             return Err(refusal.into());
         }
     };
-    let answer = Answer::Accepted { seq: new.size, head: new.head };
+    let answer = Answer::Accepted {
+        seq: new.size,
+        head: new.head,
+    };
     let (published, entry, device) = (group.clone(), new.entry.clone(), conn.device);
     group
         .env
@@ -76,10 +79,17 @@ fn check(group: &Group, conn: &Conn, entry: &Record, first: &Record) -> Result<C
         return Err(bad(RecordFault::WrongDocument));
     }
     if first.header.author != entry.header.author {
-        return Err(Refusal::Forbidden { why: ForbiddenWhy::NotYours });
+        return Err(Refusal::Forbidden {
+            why: ForbiddenWhy::NotYours,
+        });
     }
     let header = snapshot::check(&group.view(), conn, first)?;
-    let SnapshotHeader { parent, chain_proof, covered, crdt: kind } = header;
+    let SnapshotHeader {
+        parent,
+        chain_proof,
+        covered,
+        crdt: kind,
+    } = header;
     if kind != crdt {
         return Err(bad(RecordFault::Malformed));
     }

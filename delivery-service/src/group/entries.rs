@@ -17,9 +17,16 @@ use crate::store::codes::int;
 use crate::store::{OpError, StoreError, accounts};
 
 /// Orders a standalone proposal.
-pub(crate) async fn propose(group: &Arc<Group>, conn: &Conn, message: &[u8]) -> Result<Answer, OpError> {
+pub(crate) async fn propose(
+    group: &Arc<Group>,
+    conn: &Conn,
+    message: &[u8],
+) -> Result<Answer, OpError> {
     if message.len() > limits::MLS_MESSAGE_BYTES {
-        return Err(Refusal::BadCommit { fault: CommitFault::Limit }.into());
+        return Err(Refusal::BadCommit {
+            fault: CommitFault::Limit,
+        }
+        .into());
     }
     let mut core = group.core().await?;
     let leaf = GroupEntry::Proposal(message.into()).leaf();
@@ -40,8 +47,17 @@ pub(crate) async fn propose(group: &Arc<Group>, conn: &Conn, message: &[u8]) -> 
     core.state.apply_proposal(judged)?;
     let next = Arc::new(core.state.state().clone());
     let checkpoint = core.state.checkpoint();
-    let new = NewEntry { group: group.id, epoch, size: before.size, entry, head: next.head() };
-    let answer = Answer::Accepted { seq: new.size, head: new.head };
+    let new = NewEntry {
+        group: group.id,
+        epoch,
+        size: before.size,
+        entry,
+        head: next.head(),
+    };
+    let answer = Answer::Accepted {
+        seq: new.size,
+        head: new.head,
+    };
     let (published, entry, device) = (group.clone(), new.entry.clone(), conn.device);
     group
         .env
@@ -104,7 +120,13 @@ pub(super) fn judge(
     core.state.apply_entry(&effect);
     let next = Arc::new(core.state.state().clone());
     let entry = GroupEntry::Signed(entry);
-    let new = NewEntry { group: group.id, epoch, size, entry, head: next.head() };
+    let new = NewEntry {
+        group: group.id,
+        epoch,
+        size,
+        entry,
+        head: next.head(),
+    };
     Ok(Judged { new, next })
 }
 
@@ -129,7 +151,10 @@ pub(crate) async fn put(group: &Arc<Group>, conn: &Conn, entry: Record) -> Resul
         }
     };
     let Judged { new, next } = judged;
-    let answer = Answer::Accepted { seq: new.size, head: new.head };
+    let answer = Answer::Accepted {
+        seq: new.size,
+        head: new.head,
+    };
     let (published, entry, device) = (group.clone(), new.entry.clone(), conn.device);
     group
         .env

@@ -43,19 +43,28 @@ pub(crate) async fn follow(
     let view = group.view();
     let reach = reach(group, &view, &conn.device).await?;
     if from > reach.head.size {
-        return Err(Refusal::BadRecord { fault: RecordFault::SeenHead }.into());
+        return Err(Refusal::BadRecord {
+            fault: RecordFault::SeenHead,
+        }
+        .into());
     }
     let turn = request.0;
     {
         let mut live = group.live();
-        live.followers.retain(|follower| follower.conn.id != conn.id);
+        live.followers
+            .retain(|follower| follower.conn.id != conn.id);
         // Whoever was removed since the view was taken is cut off by what the roster says now.
         let until = match (reach.until, group.view().is_member(&conn.device)) {
             (Some(until), _) => Some(until),
             (None, true) => None,
             (None, false) => return Err(Refusal::UnknownGroup.into()),
         };
-        live.followers.push(Follower { conn: conn.clone(), live: false, until, turn });
+        live.followers.push(Follower {
+            conn: conn.clone(),
+            live: false,
+            until,
+            turn,
+        });
     }
     conn.follow(group.id);
     let answer = Answer::Subscribed {
@@ -63,7 +72,14 @@ pub(crate) async fn follow(
         epoch: reach.epoch,
         now: group.env.clock.now(),
     };
-    if conn.outbox.send_frame(&ServiceFrame::Response { id: request, answer }).await {
+    if conn
+        .outbox
+        .send_frame(&ServiceFrame::Response {
+            id: request,
+            answer,
+        })
+        .await
+    {
         let task = run(group.clone(), conn.clone(), from, turn);
         group.env.tasks.spawn(task);
     }
@@ -73,7 +89,11 @@ pub(crate) async fn follow(
 /// Members follow everything; who was removed, up to the commit that did it; others nothing.
 async fn reach(group: &Group, view: &GroupState, device: &DeviceId) -> Result<Reach, OpError> {
     if view.is_member(device) {
-        return Ok(Reach { head: view.head(), epoch: view.epoch, until: None });
+        return Ok(Reach {
+            head: view.head(),
+            epoch: view.epoch,
+            until: None,
+        });
     }
     let last = view
         .roster
@@ -87,13 +107,19 @@ async fn reach(group: &Group, view: &GroupState, device: &DeviceId) -> Result<Re
     let (_, head) = rows::commit_of_epoch(&mut reads, &group.id, last)
         .await?
         .ok_or_else(|| super::corrupt("group log"))?;
-    Ok(Reach { head, epoch: last.saturating_add(1), until: Some(head.size) })
+    Ok(Reach {
+        head,
+        epoch: last.saturating_add(1),
+        until: Some(head.size),
+    })
 }
 
 async fn run(group: Arc<Group>, conn: Arc<Conn>, from: u64, turn: u64) {
     let mut cursor = from;
     loop {
-        let Some(end) = window(&group, &conn, cursor, turn) else { return };
+        let Some(end) = window(&group, &conn, cursor, turn) else {
+            return;
+        };
         match read(&group, cursor, end).await {
             Ok((frame, next)) => {
                 cursor = next;
@@ -142,7 +168,11 @@ async fn read(group: &Group, from: u64, end: u64) -> Result<(Bytes, u64), StoreE
 }
 
 fn frame(group: GroupId, first_seq: u64, entries: Vec<GroupEntry>) -> Bytes {
-    Bytes::from(encode(&ServiceFrame::GroupEntries { group, first_seq, entries }))
+    Bytes::from(encode(&ServiceFrame::GroupEntries {
+        group,
+        first_seq,
+        entries,
+    }))
 }
 
 /// Pushes a durable entry to all who follow. Those it removes get it as their last.

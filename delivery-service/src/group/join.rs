@@ -59,7 +59,11 @@ async fn deliver(env: &Env, conn: &Conn, only: Option<(GroupId, u64)>) -> Result
             welcome(&mut reads, uint(number)?, group, epoch).await?
         };
         let Some(delivery) = delivery else { continue };
-        if !conn.outbox.send_frame(&ServiceFrame::Welcome(delivery)).await {
+        if !conn
+            .outbox
+            .send_frame(&ServiceFrame::Welcome(delivery))
+            .await
+        {
             return Ok(());
         }
     }
@@ -90,7 +94,9 @@ async fn welcome(
     .fetch_optional(&mut *reads)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let Some(welcome) = row.welcome else { return Ok(None) };
+    let Some(welcome) = row.welcome else {
+        return Ok(None);
+    };
     let entries = rows::document_entries(reads, &group, uint(row.size)?).await?;
     Ok(Some(WelcomeDelivery {
         id: number,
@@ -108,16 +114,21 @@ async fn welcome(
 }
 
 /// Forgets a Welcome, and what only it needed. One that is not this device's, or gone already, changes nothing.
-pub(crate) async fn acknowledge(env: &Env, device: DeviceId, number: u64) -> Result<Answer, Refusal> {
+pub(crate) async fn acknowledge(
+    env: &Env,
+    device: DeviceId,
+    number: u64,
+) -> Result<Answer, Refusal> {
     env.writer
         .call(move |conn| {
             Box::pin(async move {
-                let row: Option<(Vec<u8>,)> =
-                    sqlx::query_as("DELETE FROM welcomes WHERE id = ? AND device = ? RETURNING group_id")
-                        .bind(int(number))
-                        .bind(device.as_bytes())
-                        .fetch_optional(&mut *conn)
-                        .await?;
+                let row: Option<(Vec<u8>,)> = sqlx::query_as(
+                    "DELETE FROM welcomes WHERE id = ? AND device = ? RETURNING group_id",
+                )
+                .bind(int(number))
+                .bind(device.as_bytes())
+                .fetch_optional(&mut *conn)
+                .await?;
                 if let Some((group,)) = row {
                     let group = id(&group, GroupId::from_slice)?;
                     let epoch = rows::epoch(conn, &group).await?;
@@ -171,24 +182,38 @@ pub(crate) async fn put_wrap(conn: &mut SqliteConnection, wrap: &RootWrap) -> Re
             .fetch_one(&mut *conn)
             .await?;
     if uint(count)? > limits::WRAPS_PER_EPOCH as u64 {
-        return Err(Refusal::TooLarge { max: limits::WRAPS_PER_EPOCH as u64 }.into());
+        return Err(Refusal::TooLarge {
+            max: limits::WRAPS_PER_EPOCH as u64,
+        }
+        .into());
     }
     Ok(())
 }
 
 /// Takes a member's wrap for the current epoch.
-pub(crate) async fn offer_wrap(group: &Group, conn: &Conn, wrap: RootWrap) -> Result<Answer, OpError> {
+pub(crate) async fn offer_wrap(
+    group: &Group,
+    conn: &Conn,
+    wrap: RootWrap,
+) -> Result<Answer, OpError> {
     let view = group.view();
     if !view.is_member(&conn.device) {
         return Err(not_member(&view, &conn.device).into());
     }
     if wrap.signer != conn.device {
-        return Err(Refusal::Forbidden { why: ForbiddenWhy::NotYours }.into());
+        return Err(Refusal::Forbidden {
+            why: ForbiddenWhy::NotYours,
+        }
+        .into());
     }
     if wrap.statement.epoch != view.epoch {
-        return Err(Refusal::StaleEpoch { current: view.epoch }.into());
+        return Err(Refusal::StaleEpoch {
+            current: view.epoch,
+        }
+        .into());
     }
-    view.judge_wrap(&wrap).map_err(|fault| Refusal::BadCommit { fault })?;
+    view.judge_wrap(&wrap)
+        .map_err(|fault| Refusal::BadCommit { fault })?;
     let device = conn.device;
     let answer = group
         .env

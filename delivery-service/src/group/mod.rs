@@ -48,7 +48,10 @@ impl Group {
         Self {
             env,
             id,
-            live: Mutex::new(Live { size: state.frontier.size(), followers: Vec::new() }),
+            live: Mutex::new(Live {
+                size: state.frontier.size(),
+                followers: Vec::new(),
+            }),
             view: RwLock::new(Arc::new(state)),
             core: tokio::sync::Mutex::new(Some(core)),
         }
@@ -56,7 +59,10 @@ impl Group {
 
     /// The public state as far as it is durable and published.
     pub(crate) fn view(&self) -> Arc<GroupState> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
@@ -80,7 +86,9 @@ impl Group {
             Some(state) => state,
             None => {
                 let mut conn = self.env.reads.acquire().await?;
-                rows::restore(&mut conn, &self.id).await?.ok_or(Refusal::UnknownGroup)?
+                rows::restore(&mut conn, &self.id)
+                    .await?
+                    .ok_or(Refusal::UnknownGroup)?
             }
         };
         Ok(CoreGuard { guard, state })
@@ -106,7 +114,9 @@ impl Group {
 
     /// Ends delivery of the log to a connection.
     pub(crate) fn unfollow(&self, conn: &Conn) {
-        self.live().followers.retain(|follower| follower.conn.id != conn.id);
+        self.live()
+            .followers
+            .retain(|follower| follower.conn.id != conn.id);
     }
 }
 
@@ -159,7 +169,9 @@ impl Groups {
         }
         let core = {
             let mut conn = env.reads.acquire().await?;
-            rows::restore(&mut conn, &id).await?.ok_or(Refusal::UnknownGroup)?
+            rows::restore(&mut conn, &id)
+                .await?
+                .ok_or(Refusal::UnknownGroup)?
         };
         let group = Arc::new(Group::new(env.clone(), id, core));
         let mut known = self.known();

@@ -90,7 +90,10 @@ pub(crate) async fn document_entries(
         let GroupEntry::Signed(record) = decode("log entry", &entry)? else {
             return Err(StoreError::Corrupt { what: "log entry" });
         };
-        let done = matches!(record.header.body, RecordBody::Entry(EntryBody::RotationComplete { .. }));
+        let done = matches!(
+            record.header.body,
+            RecordBody::Entry(EntryBody::RotationComplete { .. })
+        );
         if !done {
             records.push(record);
         }
@@ -131,7 +134,13 @@ pub(crate) async fn commit_of_epoch(
 
 fn place((seq, root): (i64, Vec<u8>)) -> Result<(u64, Head), StoreError> {
     let seq = uint(seq)?;
-    Ok((seq, Head { size: seq.saturating_add(1), root: hash(&root)? }))
+    Ok((
+        seq,
+        Head {
+            size: seq.saturating_add(1),
+            root: hash(&root)?,
+        },
+    ))
 }
 
 /// An entry to append: what changes with every one.

@@ -28,7 +28,10 @@ pub(crate) async fn status(group: &Group) -> Result<Answer, OpError> {
     .bind(group.id.as_bytes())
     .fetch_all(&mut *reads)
     .await?;
-    let documents = rows.into_iter().map(document).collect::<Result<_, StoreError>>()?;
+    let documents = rows
+        .into_iter()
+        .map(document)
+        .collect::<Result<_, StoreError>>()?;
     Ok(Answer::Status(GroupStatus {
         epoch: view.epoch,
         rotating_since: view.rotating_since,

@@ -57,7 +57,9 @@ pub(crate) async fn standing(
 }
 
 fn revoked() -> Refusal {
-    Refusal::Forbidden { why: ForbiddenWhy::DeviceRevoked }
+    Refusal::Forbidden {
+        why: ForbiddenWhy::DeviceRevoked,
+    }
 }
 
 /// What a new account needs.
@@ -130,12 +132,11 @@ pub(crate) async fn newest_list(
     conn: &mut SqliteConnection,
     user: &UserId,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let row: Option<(Vec<u8>,)> = sqlx::query_as(
-        "SELECT list FROM device_lists WHERE user = ? ORDER BY seq DESC LIMIT 1",
-    )
-    .bind(user.as_bytes())
-    .fetch_optional(&mut *conn)
-    .await?;
+    let row: Option<(Vec<u8>,)> =
+        sqlx::query_as("SELECT list FROM device_lists WHERE user = ? ORDER BY seq DESC LIMIT 1")
+            .bind(user.as_bytes())
+            .fetch_optional(&mut *conn)
+            .await?;
     Ok(row.map(|(list,)| list))
 }
 
@@ -161,7 +162,10 @@ pub(crate) async fn put_list(
         .await?;
     let newest = newest.0.map(uint).transpose()?;
     if newest != expected {
-        return Err(Refusal::StaleDeviceList { newest: newest.unwrap_or_default() }.into());
+        return Err(Refusal::StaleDeviceList {
+            newest: newest.unwrap_or_default(),
+        }
+        .into());
     }
     sqlx::query("INSERT INTO device_lists (user, seq, list, stored_ms) VALUES (?, ?, ?, ?)")
         .bind(list.user.as_bytes())
@@ -221,7 +225,9 @@ pub(crate) async fn acquainted(
     .bind(user.as_bytes())
     .fetch_all(&mut *conn)
     .await?;
-    rows.iter().map(|(device,)| id(device, DeviceId::from_slice)).collect()
+    rows.iter()
+        .map(|(device,)| id(device, DeviceId::from_slice))
+        .collect()
 }
 
 /// Devices of this user.
@@ -233,5 +239,7 @@ pub(crate) async fn devices_of(
         .bind(user.as_bytes())
         .fetch_all(&mut *conn)
         .await?;
-    rows.iter().map(|(device,)| id(device, DeviceId::from_slice)).collect()
+    rows.iter()
+        .map(|(device,)| id(device, DeviceId::from_slice))
+        .collect()
 }

@@ -31,7 +31,9 @@ pub(crate) async fn redeem(
     token: Option<Hash>,
     now: UnixMs,
 ) -> Result<(), OpError> {
-    let not_admitted = Refusal::Forbidden { why: ForbiddenWhy::NotAdmitted };
+    let not_admitted = Refusal::Forbidden {
+        why: ForbiddenWhy::NotAdmitted,
+    };
     let Some(token) = token else {
         return Err(not_admitted.into());
     };

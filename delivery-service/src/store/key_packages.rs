@@ -74,7 +74,10 @@ pub(crate) async fn put(
     }
     let stock = stock(conn, device, now).await?;
     if stock.one_time as usize > limits::KEY_PACKAGES_MAX {
-        return Err(Refusal::TooLarge { max: limits::KEY_PACKAGES_MAX as u64 }.into());
+        return Err(Refusal::TooLarge {
+            max: limits::KEY_PACKAGES_MAX as u64,
+        }
+        .into());
     }
     Ok((stock, known.is_none()))
 }
@@ -169,5 +172,10 @@ async fn claim_one(
             .await?;
     }
     let left = stock(conn, device, now).await?.one_time;
-    Ok(Some(Claimed { device: *device, bytes, last_resort, left }))
+    Ok(Some(Claimed {
+        device: *device,
+        bytes,
+        last_resort,
+        left,
+    }))
 }

@@ -20,7 +20,9 @@ pub enum StoreError {
     #[error("the data directory is in use by another process")]
     InUse,
     /// A newer version of the program wrote the database.
-    #[error("the database was written by a newer version of this program (schema {found}); update the program")]
+    #[error(
+        "the database was written by a newer version of this program (schema {found}); update the program"
+    )]
     NewerSchema {
         /// Number of the unknown schema.
         found: i64,
@@ -96,7 +98,11 @@ impl OpError {
         match self {
             Self::Refused(refusal) => refusal,
             Self::Failed(error) => {
-                tracing::error!(code = error.code(), error = &error as &dyn std::error::Error, "storage failed");
+                tracing::error!(
+                    code = error.code(),
+                    error = &error as &dyn std::error::Error,
+                    "storage failed"
+                );
                 Refusal::Storage
             }
         }

@@ -79,10 +79,13 @@ pub(crate) async fn open_writer(
     durability: Durability,
 ) -> Result<SqliteConnection, StoreError> {
     let mut connection = connect_writer(directory, durability).await?;
-    MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(found) => StoreError::NewerSchema { found },
-        other => StoreError::Migration(other),
-    })?;
+    MIGRATIONS
+        .run(&mut connection)
+        .await
+        .map_err(|error| match error {
+            MigrateError::VersionMissing(found) => StoreError::NewerSchema { found },
+            other => StoreError::Migration(other),
+        })?;
     Ok(connection)
 }
 
@@ -99,7 +102,9 @@ pub(crate) async fn open_readers(
     directory: &Path,
     durability: Durability,
 ) -> Result<SqlitePool, StoreError> {
-    let options = options(directory, durability).pragma("query_only", "ON").row_buffer_size(limits::ROWS_AHEAD);
+    let options = options(directory, durability)
+        .pragma("query_only", "ON")
+        .row_buffer_size(limits::ROWS_AHEAD);
     Ok(SqlitePoolOptions::new()
         .max_connections(limits::READ_CONNECTIONS)
         .min_connections(1)

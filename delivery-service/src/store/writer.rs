@@ -80,7 +80,11 @@ where
 
     fn finish(self: Box<Self>, committed: bool) {
         let job = *self;
-        let outcome = if committed { job.outcome } else { Err(Refusal::Storage) };
+        let outcome = if committed {
+            job.outcome
+        } else {
+            Err(Refusal::Storage)
+        };
         if let Ok(value) = &outcome {
             (job.after)(value);
         }
@@ -172,7 +176,7 @@ async fn publisher(mut batches: mpsc::Receiver<Batch>) {
         let mut appends = Vec::new();
         for job in batch.jobs {
             match job {
-                Job::Append(job) => appends.push(job),
+                Job::Append(job) => appends.push(*job),
                 Job::Call(call) => {
                     publish_all(std::mem::take(&mut appends), batch.committed);
                     call.finish(batch.committed);
@@ -204,7 +208,14 @@ async fn run(mut setup: WriterSetup, mut jobs: mpsc::Receiver<Job>, publish: mps
                 false
             }
         };
-        if publish.send(Batch { jobs: batch, committed }).await.is_err() {
+        if publish
+            .send(Batch {
+                jobs: batch,
+                committed,
+            })
+            .await
+            .is_err()
+        {
             break;
         }
     }
@@ -250,12 +261,18 @@ async fn transact(conn: &mut SqliteConnection, batch: &mut [Job]) -> Result<(), 
         .map_err(Failure::NotBegun)?;
     let mut rest = batch;
     while !rest.is_empty() {
-        let appends = rest.iter().take_while(|job| matches!(job, Job::Append(_))).count();
+        let appends = rest
+            .iter()
+            .take_while(|job| matches!(job, Job::Append(_)))
+            .count();
         let (now, later) = rest.split_at_mut(appends.max(1));
         run_jobs(conn, now).await.map_err(Failure::Broken)?;
         rest = later;
     }
-    sqlx::query("COMMIT").execute(&mut *conn).await.map_err(Failure::Broken)?;
+    sqlx::query("COMMIT")
+        .execute(&mut *conn)
+        .await
+        .map_err(Failure::Broken)?;
     Ok(())
 }
 
@@ -286,7 +303,10 @@ async fn recover(setup: &mut WriterSetup, failure: &Failure) {
     if matches!(failure, Failure::NotBegun(_)) && setup.connection.ping().await.is_ok() {
         return;
     }
-    let rolled_back = sqlx::query("ROLLBACK").execute(&mut setup.connection).await.is_ok();
+    let rolled_back = sqlx::query("ROLLBACK")
+        .execute(&mut setup.connection)
+        .await
+        .is_ok();
     if !rolled_back {
         // SQLite may have rolled back by itself; a fresh connection is certain to be outside any transaction.
         match connect_writer(&setup.directory, setup.durability).await {
@@ -295,7 +315,10 @@ async fn recover(setup: &mut WriterSetup, failure: &Failure) {
                 let _ = old.close().await;
             }
             Err(error) => {
-                tracing::error!(code = error.code(), "the database could not be opened again");
+                tracing::error!(
+                    code = error.code(),
+                    "the database could not be opened again"
+                );
             }
         }
     }
@@ -304,9 +327,14 @@ async fn recover(setup: &mut WriterSetup, failure: &Failure) {
 
 /// Folds the write-ahead log into the database and lets go of the directory.
 async fn fold_in(mut setup: WriterSetup) {
-    let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut setup.connection).await;
+    let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut setup.connection)
+        .await;
     if let Err(error) = folded {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the write-ahead log stays for the next start");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the write-ahead log stays for the next start"
+        );
     }
     if let Err(error) = setup.connection.close().await {
         let error = StoreError::from(error);

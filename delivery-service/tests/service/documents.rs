@@ -5,9 +5,7 @@ use conclave_proto::frame::{Answer, DeliveredRecord, Request, ServiceFrame};
 use conclave_proto::merkle::{Frontier, verify_consistency};
 use conclave_proto::record::{CloseReason, EntryBody, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{
-    DocumentId, GroupPolicy, Hash, Head, InstanceId, RecordBody, Refusal, Role,
-};
+use conclave_proto::{DocumentId, GroupPolicy, Hash, Head, InstanceId, RecordBody, Refusal, Role};
 
 use crate::harness::{Member, Pen, TestService, random};
 
@@ -31,8 +29,15 @@ async fn leaves(member: &mut Member, document: DocumentId) -> Vec<Hash> {
     let group = member.group_id();
     let mut all = Vec::new();
     loop {
-        let request = Request::GetRecords { group, document, from: all.len() as u64, count: 1000 };
-        let Answer::Records { records, .. } = member.wire.request(request).await else { panic!() };
+        let request = Request::GetRecords {
+            group,
+            document,
+            from: all.len() as u64,
+            count: 1000,
+        };
+        let Answer::Records { records, .. } = member.wire.request(request).await else {
+            panic!()
+        };
         if records.is_empty() {
             return all;
         }
@@ -62,16 +67,35 @@ async fn updates_are_acknowledged_and_can_be_read_whole() {
     alice.wire.send(&frame).await;
     assert_eq!(alice.wire.appended(pen.channel).await, Ok((5, 1)));
     let group = alice.group_id();
-    let request = Request::GetRecords { group, document, from: 0, count: 100 };
-    let Answer::Records { first_seq: 0, records } = alice.wire.request(request).await else { panic!() };
+    let request = Request::GetRecords {
+        group,
+        document,
+        from: 0,
+        count: 100,
+    };
+    let Answer::Records {
+        first_seq: 0,
+        records,
+    } = alice.wire.request(request).await
+    else {
+        panic!()
+    };
     assert_eq!(records.len(), 6);
-    let DeliveredRecord::Whole { record, .. } = &records[5] else { panic!() };
-    assert_eq!(record.leaf(), pen.last, "the header was put together again as it was signed");
-    let RecordBody::Update(chained) = record.header.body else { panic!() };
+    let DeliveredRecord::Whole { record, .. } = &records[5] else {
+        panic!()
+    };
+    assert_eq!(
+        record.leaf(),
+        pen.last,
+        "the header was put together again as it was signed"
+    );
+    let RecordBody::Update(chained) = record.header.body else {
+        panic!()
+    };
     assert_eq!(chained.clock, 4);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn pipelined_frames_are_accepted_in_order() {
     let service = TestService::start().await;
     let (mut alice, document, mut pen) = alone(&service).await;
@@ -143,7 +167,7 @@ async fn a_gap_refuses_all_that_follows_it_and_the_chain_goes_on() {
     assert_eq!(alice.wire.appended(pen.channel).await, Ok((2, 1)));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_frame_takes_those_in_flight_with_it() {
     let service = TestService::start().await;
     let (mut alice, document, mut pen) = alone(&service).await;
@@ -159,7 +183,10 @@ async fn a_refused_frame_takes_those_in_flight_with_it() {
         alice.wire.send(frame).await;
     }
     assert_eq!(alice.wire.appended(pen.channel).await, Ok((1, 1)));
-    assert_eq!(alice.wire.appended(pen.channel).await, Err(bad(RecordFault::Signature)));
+    assert_eq!(
+        alice.wire.appended(pen.channel).await,
+        Err(bad(RecordFault::Signature))
+    );
     for _ in 0..2 {
         let refused = alice.wire.appended(pen.channel).await;
         assert_eq!(refused, Err(Refusal::ClockGap { expected: 1 }));
@@ -182,7 +209,10 @@ async fn one_signature_covers_a_frame_and_any_changed_record_breaks_it() {
         records[at].sealed.tag[0] ^= 1;
         let frame = pen.frame(start.0, records);
         alice.wire.send(&frame).await;
-        assert_eq!(alice.wire.appended(pen.channel).await, Err(bad(RecordFault::Signature)));
+        assert_eq!(
+            alice.wire.appended(pen.channel).await,
+            Err(bad(RecordFault::Signature))
+        );
     }
 }
 
@@ -192,15 +222,27 @@ async fn seen_heads_have_to_be_true() {
     let (mut alice, _, mut pen) = alone(&service).await;
     let honest = pen.seen;
     for lie in [
-        Head { size: honest.size + 1, root: honest.root },
-        Head { size: honest.size, root: Hash([9; 32]) },
-        Head { size: u64::from(u32::MAX), root: honest.root },
+        Head {
+            size: honest.size + 1,
+            root: honest.root,
+        },
+        Head {
+            size: honest.size,
+            root: Hash([9; 32]),
+        },
+        Head {
+            size: u64::from(u32::MAX),
+            root: honest.root,
+        },
     ] {
         let start = pen.mark();
         pen.seen = lie;
         let frame = pen.updates(1);
         alice.wire.send(&frame).await;
-        assert_eq!(alice.wire.appended(pen.channel).await, Err(bad(RecordFault::SeenHead)));
+        assert_eq!(
+            alice.wire.appended(pen.channel).await,
+            Err(bad(RecordFault::SeenHead))
+        );
         pen.restore(start);
     }
     // The empty log is a prefix of every log.
@@ -224,7 +266,9 @@ async fn viewers_write_verdicts_and_nothing_else() {
     let start = pen.mark();
     let frame = pen.updates(1);
     bob.wire.send(&frame).await;
-    let role = Refusal::Forbidden { why: ForbiddenWhy::Role };
+    let role = Refusal::Forbidden {
+        why: ForbiddenWhy::Role,
+    };
     assert_eq!(bob.wire.appended(pen.channel).await, Err(role.clone()));
     pen.restore(start);
     let verdict = pen.record(2);
@@ -233,18 +277,36 @@ async fn viewers_write_verdicts_and_nothing_else() {
     assert_eq!(bob.wire.appended(pen.channel).await, Ok((1, 1)));
     // Nor snapshots, documents or entries.
     let record = bob.snapshot(document, opened.head, follow(&first, opened.head));
-    assert_eq!(bob.wire.refused(Request::PutSnapshot { record }).await, role);
+    assert_eq!(
+        bob.wire.refused(Request::PutSnapshot { record }).await,
+        role
+    );
     let (_, entry, snapshot) = bob.new_document();
-    assert_eq!(bob.wire.refused(Request::CreateDocument { entry, snapshot }).await, role);
-    let entry = bob.entry(EntryBody::DocumentClosed { document, reason: CloseReason::Archived });
+    assert_eq!(
+        bob.wire
+            .refused(Request::CreateDocument { entry, snapshot })
+            .await,
+        role
+    );
+    let entry = bob.entry(EntryBody::DocumentClosed {
+        document,
+        reason: CloseReason::Archived,
+    });
     assert_eq!(bob.wire.refused(Request::PutEntry { entry }).await, role);
 }
 
 /// The header of a snapshot that replaces `parent` and covers `covered`.
 fn follow(parent: &conclave_proto::Record, covered: Head) -> SnapshotHeader {
-    let RecordBody::Snapshot(header) = parent.header.body else { panic!() };
+    let RecordBody::Snapshot(header) = parent.header.body else {
+        panic!()
+    };
     let id = parent.leaf();
-    SnapshotHeader { parent: id, chain_proof: header.successor_proof(&id), covered, crdt: header.crdt }
+    SnapshotHeader {
+        parent: id,
+        chain_proof: header.successor_proof(&id),
+        covered,
+        crdt: header.crdt,
+    }
 }
 
 #[tokio::test]
@@ -252,36 +314,91 @@ async fn snapshots_follow_each_other_and_cover_true_prefixes() {
     let service = TestService::start().await;
     let (mut alice, document, mut pen) = alone(&service).await;
     let group = alice.group_id();
-    let Answer::Records { records, .. } =
-        alice.wire.request(Request::GetRecords { group, document, from: 0, count: 1 }).await
+    let Answer::Records { records, .. } = alice
+        .wire
+        .request(Request::GetRecords {
+            group,
+            document,
+            from: 0,
+            count: 1,
+        })
+        .await
     else {
         panic!()
     };
-    let DeliveredRecord::Whole { record: first, .. } = records[0].clone() else { panic!() };
+    let DeliveredRecord::Whole { record: first, .. } = records[0].clone() else {
+        panic!()
+    };
     let frame = pen.updates(3);
     alice.wire.send(&frame).await;
     alice.wire.appended(pen.channel).await.unwrap();
     let head = head_of(&leaves(&mut alice, document).await);
     let good = follow(&first, head);
     let lies = [
-        (SnapshotHeader { parent: Hash([1; 32]), ..good }, RecordFault::Parent),
-        (SnapshotHeader { chain_proof: Hash([1; 32]), ..good }, RecordFault::Parent),
-        (SnapshotHeader { covered: Head { size: 9, ..head }, ..good }, RecordFault::Covered),
-        (SnapshotHeader { covered: Head { size: 2, ..head }, ..good }, RecordFault::Covered),
-        (SnapshotHeader { covered: Head::EMPTY, ..good }, RecordFault::Covered),
+        (
+            SnapshotHeader {
+                parent: Hash([1; 32]),
+                ..good
+            },
+            RecordFault::Parent,
+        ),
+        (
+            SnapshotHeader {
+                chain_proof: Hash([1; 32]),
+                ..good
+            },
+            RecordFault::Parent,
+        ),
+        (
+            SnapshotHeader {
+                covered: Head { size: 9, ..head },
+                ..good
+            },
+            RecordFault::Covered,
+        ),
+        (
+            SnapshotHeader {
+                covered: Head { size: 2, ..head },
+                ..good
+            },
+            RecordFault::Covered,
+        ),
+        (
+            SnapshotHeader {
+                covered: Head::EMPTY,
+                ..good
+            },
+            RecordFault::Covered,
+        ),
         (SnapshotHeader { crdt: 2, ..good }, RecordFault::Malformed),
     ];
     for (lie, fault) in lies {
         let record = alice.snapshot(document, head, lie);
-        assert_eq!(alice.wire.refused(Request::PutSnapshot { record }).await, bad(fault), "{lie:?}");
+        assert_eq!(
+            alice.wire.refused(Request::PutSnapshot { record }).await,
+            bad(fault),
+            "{lie:?}"
+        );
     }
     let record = alice.snapshot(document, head, good);
-    let put = Request::PutSnapshot { record: record.clone() };
+    let put = Request::PutSnapshot {
+        record: record.clone(),
+    };
     let accepted = alice.wire.request(put.clone()).await;
-    assert!(matches!(accepted, Answer::Accepted { seq: 4, .. }), "{accepted:?}");
-    assert_eq!(alice.wire.request(put).await, accepted, "again gets the same answer");
+    assert!(
+        matches!(accepted, Answer::Accepted { seq: 4, .. }),
+        "{accepted:?}"
+    );
+    assert_eq!(
+        alice.wire.request(put).await,
+        accepted,
+        "again gets the same answer"
+    );
     let sibling = alice.snapshot(document, head, good);
-    let late = alice.wire.refused(Request::PutSnapshot { record: sibling }).await;
+    let late = alice
+        .wire
+        .refused(Request::PutSnapshot { record: sibling })
+        .await;
     assert_eq!(late, bad(RecordFault::Parent));
     // Who opens now begins there.
     alice.reconnect(&service).await;
@@ -307,12 +424,21 @@ async fn records_of_before_the_base_come_whole_with_a_proof() {
     }
     let all = leaves(&mut alice, document).await;
     let covered = head_of(&all[..150]);
-    let Answer::Records { records, .. } =
-        alice.wire.request(Request::GetRecords { group, document, from: 0, count: 1 }).await
+    let Answer::Records { records, .. } = alice
+        .wire
+        .request(Request::GetRecords {
+            group,
+            document,
+            from: 0,
+            count: 1,
+        })
+        .await
     else {
         panic!()
     };
-    let DeliveredRecord::Whole { record: first, .. } = records[0].clone() else { panic!() };
+    let DeliveredRecord::Whole { record: first, .. } = records[0].clone() else {
+        panic!()
+    };
     let record = alice.snapshot(document, head_of(&all), follow(&first, covered));
     alice.wire.request(Request::PutSnapshot { record }).await;
 
@@ -351,29 +477,51 @@ async fn a_later_instance_closes_the_earlier_ones() {
     alice.wire.appended(new.channel).await.unwrap();
     let frame = old.updates(1);
     second.send(&frame).await;
-    assert_eq!(second.appended(old.channel).await, Err(bad(RecordFault::InstanceClosed)));
+    assert_eq!(
+        second.appended(old.channel).await,
+        Err(bad(RecordFault::InstanceClosed))
+    );
 }
 
 #[tokio::test]
 async fn a_closed_document_takes_nothing_more() {
     let service = TestService::start().await;
     let (mut alice, document, mut pen) = alone(&service).await;
-    let entry = alice.entry(EntryBody::DocumentClosed { document, reason: CloseReason::Archived });
-    let first = alice.wire.request(Request::PutEntry { entry: entry.clone() }).await;
+    let entry = alice.entry(EntryBody::DocumentClosed {
+        document,
+        reason: CloseReason::Archived,
+    });
+    let first = alice
+        .wire
+        .request(Request::PutEntry {
+            entry: entry.clone(),
+        })
+        .await;
     assert!(matches!(first, Answer::Accepted { .. }));
     assert_eq!(alice.wire.request(Request::PutEntry { entry }).await, first);
     let frame = pen.updates(1);
     alice.wire.send(&frame).await;
-    assert_eq!(alice.wire.appended(pen.channel).await, Err(Refusal::DocumentClosed));
+    assert_eq!(
+        alice.wire.appended(pen.channel).await,
+        Err(Refusal::DocumentClosed)
+    );
     // Archived means readable.
     alice.reconnect(&service).await;
     alice.open(document, ONE, None).await;
     alice.follow(alice.group().state().head().size).await;
     alice.process_next().await;
-    let entry = alice.entry(EntryBody::DocumentClosed { document, reason: CloseReason::Deleted });
+    let entry = alice.entry(EntryBody::DocumentClosed {
+        document,
+        reason: CloseReason::Deleted,
+    });
     alice.wire.request(Request::PutEntry { entry }).await;
     let group = alice.group_id();
-    let open = Request::OpenDocument { group, document, instance: ONE, from: None };
+    let open = Request::OpenDocument {
+        group,
+        document,
+        instance: ONE,
+        from: None,
+    };
     assert_eq!(alice.wire.refused(open).await, Refusal::DocumentClosed);
 }
 
@@ -387,17 +535,43 @@ async fn documents_are_created_whole_or_not_at_all() {
     let mut forged = snapshot.clone();
     forged.sealed.tag[0] ^= 1;
     for wrong in [foreign, forged] {
-        let create = Request::CreateDocument { entry: entry.clone(), snapshot: wrong };
-        assert!(matches!(alice.wire.refused(create).await, Refusal::BadRecord { .. }));
+        let create = Request::CreateDocument {
+            entry: entry.clone(),
+            snapshot: wrong,
+        };
+        assert!(matches!(
+            alice.wire.refused(create).await,
+            Refusal::BadRecord { .. }
+        ));
     }
-    let alone = alice.wire.refused(Request::PutEntry { entry: entry.clone() }).await;
+    let alone = alice
+        .wire
+        .refused(Request::PutEntry {
+            entry: entry.clone(),
+        })
+        .await;
     assert_eq!(alone, Refusal::Malformed);
-    let open = Request::OpenDocument { group, document, instance: ONE, from: None };
-    assert_eq!(alice.wire.refused(open.clone()).await, Refusal::UnknownDocument);
+    let open = Request::OpenDocument {
+        group,
+        document,
+        instance: ONE,
+        from: None,
+    };
+    assert_eq!(
+        alice.wire.refused(open.clone()).await,
+        Refusal::UnknownDocument
+    );
     let create = Request::CreateDocument { entry, snapshot };
     let first = alice.wire.request(create.clone()).await;
-    assert!(matches!(first, Answer::Accepted { seq: 0, .. }), "{first:?}");
-    assert_eq!(alice.wire.request(create).await, first, "again gets the same answer");
+    assert!(
+        matches!(first, Answer::Accepted { seq: 0, .. }),
+        "{first:?}"
+    );
+    assert_eq!(
+        alice.wire.request(create).await,
+        first,
+        "again gets the same answer"
+    );
     assert!(matches!(alice.wire.request(open).await, Answer::Opened(_)));
     alice.process_next().await;
     let entry = alice.entry(EntryBody::DocumentCreated { document, crdt: 1 });
@@ -408,7 +582,10 @@ async fn documents_are_created_whole_or_not_at_all() {
         crdt: 1,
     };
     let snapshot = alice.snapshot(document, Head::EMPTY, header);
-    let twice = alice.wire.refused(Request::CreateDocument { entry, snapshot }).await;
+    let twice = alice
+        .wire
+        .refused(Request::CreateDocument { entry, snapshot })
+        .await;
     assert_eq!(twice, Refusal::AlreadyExists);
 }
 
@@ -416,12 +593,17 @@ async fn documents_are_created_whole_or_not_at_all() {
 async fn a_channel_is_needed_and_closing_ends_it() {
     let service = TestService::start().await;
     let (mut alice, _, mut pen) = alone(&service).await;
-    let close = Request::CloseDocument { channel: Varint(pen.channel) };
+    let close = Request::CloseDocument {
+        channel: Varint(pen.channel),
+    };
     assert_eq!(alice.wire.request(close.clone()).await, Answer::Done);
     assert_eq!(alice.wire.refused(close).await, Refusal::NoChannel);
     let frame = pen.updates(1);
     alice.wire.send(&frame).await;
-    assert_eq!(alice.wire.appended(pen.channel).await, Err(Refusal::NoChannel));
+    assert_eq!(
+        alice.wire.appended(pen.channel).await,
+        Err(Refusal::NoChannel)
+    );
 }
 
 #[tokio::test]
@@ -433,7 +615,10 @@ async fn sizes_are_bounded() {
     let record = pen.record_of(1, max + 1);
     let frame = pen.frame(start.0, vec![record]);
     alice.wire.send(&frame).await;
-    assert_eq!(alice.wire.appended(pen.channel).await, Err(Refusal::TooLarge { max: max as u64 }));
+    assert_eq!(
+        alice.wire.appended(pen.channel).await,
+        Err(Refusal::TooLarge { max: max as u64 })
+    );
     pen.restore(start);
     let record = pen.record_of(1, max);
     let frame = pen.frame(start.0, vec![record]);
@@ -441,12 +626,18 @@ async fn sizes_are_bounded() {
     alice.wire.appended(pen.channel).await.unwrap();
     let frame = pen.frame(pen.next_clock, vec![]);
     alice.wire.send(&frame).await;
-    assert_eq!(alice.wire.appended(pen.channel).await, Err(Refusal::Malformed));
+    assert_eq!(
+        alice.wire.appended(pen.channel).await,
+        Err(Refusal::Malformed)
+    );
     let mut odd = pen.record(1);
     odd.kind = 3;
     let frame = pen.frame(1, vec![odd]);
     alice.wire.send(&frame).await;
-    assert_eq!(alice.wire.appended(pen.channel).await, Err(bad(RecordFault::Malformed)));
+    assert_eq!(
+        alice.wire.appended(pen.channel).await,
+        Err(bad(RecordFault::Malformed))
+    );
 }
 
 #[tokio::test]
@@ -458,7 +649,10 @@ async fn a_tail_past_its_limit_needs_a_snapshot() {
     alice.wire.appended(pen.channel).await.unwrap();
     let frame = pen.updates(1);
     alice.wire.send(&frame).await;
-    assert_eq!(alice.wire.appended(pen.channel).await, Err(Refusal::SnapshotRequired));
+    assert_eq!(
+        alice.wire.appended(pen.channel).await,
+        Err(Refusal::SnapshotRequired)
+    );
 }
 
 #[tokio::test]
@@ -466,8 +660,17 @@ async fn opening_past_the_end_is_refused() {
     let service = TestService::start().await;
     let (mut alice, document, _) = alone(&service).await;
     let group = alice.group_id();
-    let open = Request::OpenDocument { group, document, instance: ONE, from: Some(2) };
+    let open = Request::OpenDocument {
+        group,
+        document,
+        instance: ONE,
+        from: Some(2),
+    };
     assert_eq!(alice.wire.refused(open).await, bad(RecordFault::SeenHead));
-    let frame = alice.wire.kept().filter(|frame| matches!(frame, ServiceFrame::Deliver { .. })).count();
+    let frame = alice
+        .wire
+        .kept()
+        .filter(|frame| matches!(frame, ServiceFrame::Deliver { .. }))
+        .count();
     assert!(frame <= 1);
 }

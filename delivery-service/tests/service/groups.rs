@@ -9,10 +9,18 @@ use conclave_proto::{GroupId, GroupPolicy, Refusal};
 
 use crate::harness::{Member, Person, TestService, random};
 
-const RENEWAL: Plan = Plan { add: Vec::new(), remove: Vec::new(), policy: None, self_update: true };
+const RENEWAL: Plan = Plan {
+    add: Vec::new(),
+    remove: Vec::new(),
+    policy: None,
+    self_update: true,
+};
 
 fn removing(member: &Member) -> Plan {
-    Plan { remove: vec![member.device.id], ..Plan::default() }
+    Plan {
+        remove: vec![member.device.id],
+        ..Plan::default()
+    }
 }
 
 #[tokio::test]
@@ -28,9 +36,16 @@ async fn a_group_grows_and_all_follow_its_log() {
     carol.commit(&RENEWAL).await;
     alice.catch_up(3).await;
     bob.catch_up(3).await;
-    let heads = [alice.group().state().head(), bob.group().state().head(), carol.group().state().head()];
+    let heads = [
+        alice.group().state().head(),
+        bob.group().state().head(),
+        carol.group().state().head(),
+    ];
     assert!(heads.iter().all(|head| *head == heads[0]));
-    assert_eq!(alice.group().epoch_authenticator(), carol.group().epoch_authenticator());
+    assert_eq!(
+        alice.group().epoch_authenticator(),
+        carol.group().epoch_authenticator()
+    );
 }
 
 #[tokio::test]
@@ -38,19 +53,44 @@ async fn the_same_offer_of_a_group_is_accepted_again_and_another_is_not() {
     let service = TestService::start().await;
     let mut alice = service.member().await;
     let id = alice.create_group(GroupPolicy::default()).await;
-    let info = alice.wire.request(Request::GetGroupInfo { group: id }).await;
-    let Answer::GroupInfo { group_info, tree, epoch: 0, .. } = info else { panic!("{info:?}") };
-    let offer = Request::CreateGroup { group_info: group_info.clone(), tree: tree.clone() };
+    let info = alice
+        .wire
+        .request(Request::GetGroupInfo { group: id })
+        .await;
+    let Answer::GroupInfo {
+        group_info,
+        tree,
+        epoch: 0,
+        ..
+    } = info
+    else {
+        panic!("{info:?}")
+    };
+    let offer = Request::CreateGroup {
+        group_info: group_info.clone(),
+        tree: tree.clone(),
+    };
     let again = alice.wire.request(offer.clone()).await;
     assert!(matches!(again, Answer::Accepted { .. }));
     let mut mallory = service.member().await;
     let stolen = mallory.wire.refused(offer).await;
-    assert_eq!(stolen, Refusal::Forbidden { why: ForbiddenWhy::NotYours });
-    let rubbish = Request::CreateGroup { group_info: vec![1; 99].into(), tree: vec![2; 99].into() };
-    assert!(matches!(alice.wire.refused(rubbish).await, Refusal::BadCommit { .. }));
+    assert_eq!(
+        stolen,
+        Refusal::Forbidden {
+            why: ForbiddenWhy::NotYours
+        }
+    );
+    let rubbish = Request::CreateGroup {
+        group_info: vec![1; 99].into(),
+        tree: vec![2; 99].into(),
+    };
+    assert!(matches!(
+        alice.wire.refused(rubbish).await,
+        Refusal::BadCommit { .. }
+    ));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn of_many_commits_for_an_epoch_exactly_one_is_accepted() {
     const MEMBERS: usize = 8;
     const ROUNDS: u64 = 5;
@@ -79,7 +119,9 @@ async fn of_many_commits_for_an_epoch_exactly_one_is_accepted() {
         for (mut member, answer) in tasks.join_all().await {
             match answer {
                 Answer::Accepted { .. } => accepted += 1,
-                Answer::Refused(Refusal::EpochTaken { current }) => assert_eq!(current, start + round),
+                Answer::Refused(Refusal::EpochTaken { current }) => {
+                    assert_eq!(current, start + round)
+                }
                 other => panic!("{other:?}"),
             }
             member.catch_up(start + round).await;
@@ -87,7 +129,11 @@ async fn of_many_commits_for_an_epoch_exactly_one_is_accepted() {
         }
         assert_eq!(accepted, 1, "in round {round}");
         let head = members[0].group().state().head();
-        assert!(members.iter().all(|member| member.group().state().head() == head));
+        assert!(
+            members
+                .iter()
+                .all(|member| member.group().state().head() == head)
+        );
     }
 }
 
@@ -98,7 +144,10 @@ async fn a_commit_whose_answer_was_lost_gets_it_again() {
     alice.create_group(GroupPolicy::default()).await;
     let prepared = alice.prepare(&RENEWAL);
     let first = alice.send_commit(prepared.bundle.clone()).await;
-    assert!(matches!(first, Answer::Accepted { seq: 0, .. }), "{first:?}");
+    assert!(
+        matches!(first, Answer::Accepted { seq: 0, .. }),
+        "{first:?}"
+    );
     // The connection is lost before the answer was read; the service may restart too.
     alice.reconnect(&service).await;
     assert_eq!(alice.send_commit(prepared.bundle.clone()).await, first);
@@ -121,7 +170,12 @@ async fn a_welcome_is_repeated_until_it_is_acknowledged() {
     let mut bob = service.member().await;
     bob.publish_key_packages(1, false).await;
     let add = alice.claim(bob.device.user).await;
-    alice.commit(&Plan { add, ..Plan::default() }).await;
+    alice
+        .commit(&Plan {
+            add,
+            ..Plan::default()
+        })
+        .await;
     let first = bob.welcome().await;
     bob.reconnect(&service).await;
     assert_eq!(bob.welcome().await, first);
@@ -129,12 +183,22 @@ async fn a_welcome_is_repeated_until_it_is_acknowledged() {
     alice.reconnect(&service).await;
     bob.reconnect(&service).await;
     // Not somebody else's to acknowledge.
-    assert_eq!(alice.wire.request(Request::AckWelcome { id: first.id }).await, Answer::Done);
+    assert_eq!(
+        alice
+            .wire
+            .request(Request::AckWelcome { id: first.id })
+            .await,
+        Answer::Done
+    );
     bob.reconnect(&service).await;
     bob.join().await;
     bob.reconnect(&service).await;
     bob.wire.ping().await;
-    assert!(!bob.wire.kept().any(|frame| matches!(frame, ServiceFrame::Welcome(_))));
+    assert!(
+        !bob.wire
+            .kept()
+            .any(|frame| matches!(frame, ServiceFrame::Welcome(_)))
+    );
     bob.follow(1).await;
     bob.commit(&RENEWAL).await;
 }
@@ -146,9 +210,15 @@ async fn a_late_joiner_learns_the_documents_and_finds_its_wrap() {
     let id = alice.create_group(GroupPolicy::default()).await;
     let (document, _) = alice.create_document().await;
     let (closed, _) = alice.create_document().await;
-    let close = EntryBody::DocumentClosed { document: closed, reason: CloseReason::Archived };
+    let close = EntryBody::DocumentClosed {
+        document: closed,
+        reason: CloseReason::Archived,
+    };
     let entry = alice.entry(close);
-    assert!(matches!(alice.wire.request(Request::PutEntry { entry }).await, Answer::Accepted { .. }));
+    assert!(matches!(
+        alice.wire.request(Request::PutEntry { entry }).await,
+        Answer::Accepted { .. }
+    ));
     alice.process_next().await;
     let mut bob = service.member().await;
     alice.invite(&mut bob).await;
@@ -156,8 +226,16 @@ async fn a_late_joiner_learns_the_documents_and_finds_its_wrap() {
     assert_eq!(state.documents.len(), 2);
     assert!(state.documents[&document].closed.is_none());
     assert_eq!(state.documents[&closed].closed, Some(CloseReason::Archived));
-    let wraps = bob.wire.request(Request::GetWraps { group: id, epoch: 1 }).await;
-    let Answer::Wraps { wraps } = wraps else { panic!("{wraps:?}") };
+    let wraps = bob
+        .wire
+        .request(Request::GetWraps {
+            group: id,
+            epoch: 1,
+        })
+        .await;
+    let Answer::Wraps { wraps } = wraps else {
+        panic!("{wraps:?}")
+    };
     assert_eq!(wraps.len(), 1);
     assert_eq!(wraps[0].signer, alice.device.id);
 }
@@ -174,7 +252,11 @@ async fn who_is_removed_gets_that_commit_and_nothing_after() {
     assert!(!bob.group().is_active());
     alice.commit(&RENEWAL).await;
     bob.wire.ping().await;
-    assert!(!bob.wire.kept().any(|frame| matches!(frame, ServiceFrame::GroupEntries { .. })));
+    assert!(
+        !bob.wire
+            .kept()
+            .any(|frame| matches!(frame, ServiceFrame::GroupEntries { .. }))
+    );
     // Having been away makes no difference.
     bob.reconnect(&service).await;
     let head = bob.follow(0).await;
@@ -184,7 +266,10 @@ async fn who_is_removed_gets_that_commit_and_nothing_after() {
     for request in [
         Request::GetStatus { group: id },
         Request::GetGroupInfo { group: id },
-        Request::GetWraps { group: id, epoch: 2 },
+        Request::GetWraps {
+            group: id,
+            epoch: 2,
+        },
     ] {
         assert_eq!(bob.wire.refused(request).await, Refusal::UnknownGroup);
     }
@@ -192,7 +277,10 @@ async fn who_is_removed_gets_that_commit_and_nothing_after() {
     let mut stranger = service.member().await;
     let follow = Request::SubscribeGroup { group: id, from: 0 };
     assert_eq!(stranger.wire.refused(follow).await, Refusal::UnknownGroup);
-    let nothing = Request::SubscribeGroup { group: GroupId(random()), from: 0 };
+    let nothing = Request::SubscribeGroup {
+        group: GroupId(random()),
+        from: 0,
+    };
     assert_eq!(stranger.wire.refused(nothing).await, Refusal::UnknownGroup);
 }
 
@@ -206,12 +294,27 @@ async fn leaving_has_to_be_covered_by_the_next_commit() {
     // Made before the proposal was known: it omits the pending leaf.
     let omitting = alice.prepare(&RENEWAL);
     let (key, credential) = Member::context(&bob.device);
-    let context = conclave_mls::DeviceContext { key: &key, credential: &credential };
-    let message = bob.group.as_mut().unwrap().propose_self_remove(&context).unwrap();
-    let propose = Request::Propose { group: id, message: message.into() };
+    let context = conclave_mls::DeviceContext {
+        key: &key,
+        credential: &credential,
+    };
+    let message = bob
+        .group
+        .as_mut()
+        .unwrap()
+        .propose_self_remove(&context)
+        .unwrap();
+    let propose = Request::Propose {
+        group: id,
+        message: message.into(),
+    };
     let first = bob.wire.request(propose.clone()).await;
     assert!(matches!(first, Answer::Accepted { .. }), "{first:?}");
-    assert_eq!(bob.wire.request(propose).await, first, "again gets the same answer");
+    assert_eq!(
+        bob.wire.request(propose).await,
+        first,
+        "again gets the same answer"
+    );
     assert_eq!(
         alice.send_commit(omitting.bundle).await,
         Answer::Refused(Refusal::ProposalPending)
@@ -229,14 +332,29 @@ async fn the_last_owner_cannot_leave() {
     let service = TestService::start().await;
     let mut alice = service.member().await;
     let id = alice.create_group(GroupPolicy::default()).await;
-    let rubbish = Request::Propose { group: id, message: vec![0; 50].into() };
+    let rubbish = Request::Propose {
+        group: id,
+        message: vec![0; 50].into(),
+    };
     assert_eq!(
         alice.wire.refused(rubbish).await,
-        Refusal::BadCommit { fault: CommitFault::Mls }
+        Refusal::BadCommit {
+            fault: CommitFault::Mls
+        }
     );
     let (key, credential) = Member::context(&alice.device);
-    let context = conclave_mls::DeviceContext { key: &key, credential: &credential };
-    assert!(alice.group.as_mut().unwrap().propose_self_remove(&context).is_err());
+    let context = conclave_mls::DeviceContext {
+        key: &key,
+        credential: &credential,
+    };
+    assert!(
+        alice
+            .group
+            .as_mut()
+            .unwrap()
+            .propose_self_remove(&context)
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -261,27 +379,60 @@ async fn members_wrap_for_the_current_epoch_only() {
     let mut bob = service.member().await;
     alice.invite(&mut bob).await;
     let (key, credential) = Member::context(&bob.device);
-    let context = conclave_mls::DeviceContext { key: &key, credential: &credential };
+    let context = conclave_mls::DeviceContext {
+        key: &key,
+        credential: &credential,
+    };
     let secrets = bob.group().epoch_secrets().unwrap();
     let wrap = bob
         .group()
         .seal_wrap(&context, &secrets, &[], &mut crate::harness::rng())
         .unwrap();
-    assert_eq!(bob.wire.request(Request::PutWrap { wrap: wrap.clone() }).await, Answer::Done);
-    let wraps = alice.wire.request(Request::GetWraps { group: id, epoch: 1 }).await;
+    assert_eq!(
+        bob.wire
+            .request(Request::PutWrap { wrap: wrap.clone() })
+            .await,
+        Answer::Done
+    );
+    let wraps = alice
+        .wire
+        .request(Request::GetWraps {
+            group: id,
+            epoch: 1,
+        })
+        .await;
     assert!(matches!(wraps, Answer::Wraps { wraps } if wraps.len() == 2));
     // In another's name, or changed on the way.
-    let forbidden = alice.wire.refused(Request::PutWrap { wrap: wrap.clone() }).await;
-    assert_eq!(forbidden, Refusal::Forbidden { why: ForbiddenWhy::NotYours });
+    let forbidden = alice
+        .wire
+        .refused(Request::PutWrap { wrap: wrap.clone() })
+        .await;
+    assert_eq!(
+        forbidden,
+        Refusal::Forbidden {
+            why: ForbiddenWhy::NotYours
+        }
+    );
     let mut forged = wrap.clone();
     forged.statement.nonce[0] ^= 1;
     let refused = bob.wire.refused(Request::PutWrap { wrap: forged }).await;
-    assert_eq!(refused, Refusal::BadCommit { fault: CommitFault::Wrap });
+    assert_eq!(
+        refused,
+        Refusal::BadCommit {
+            fault: CommitFault::Wrap
+        }
+    );
     alice.commit(&RENEWAL).await;
     let stale = bob.wire.refused(Request::PutWrap { wrap }).await;
     assert_eq!(stale, Refusal::StaleEpoch { current: 2 });
     // Nobody is invited into epoch 1 any more: its wraps are gone.
-    let wraps = alice.wire.request(Request::GetWraps { group: id, epoch: 1 }).await;
+    let wraps = alice
+        .wire
+        .request(Request::GetWraps {
+            group: id,
+            epoch: 1,
+        })
+        .await;
     assert_eq!(wraps, Answer::Wraps { wraps: vec![] });
 }
 
@@ -290,8 +441,16 @@ async fn subscribing_past_the_end_is_refused() {
     let service = TestService::start().await;
     let mut alice = service.member().await;
     let group = alice.create_group(GroupPolicy::default()).await;
-    let ahead = alice.wire.refused(Request::SubscribeGroup { group, from: 7 }).await;
-    assert_eq!(ahead, Refusal::BadRecord { fault: RecordFault::SeenHead });
+    let ahead = alice
+        .wire
+        .refused(Request::SubscribeGroup { group, from: 7 })
+        .await;
+    assert_eq!(
+        ahead,
+        Refusal::BadRecord {
+            fault: RecordFault::SeenHead
+        }
+    );
 }
 
 #[tokio::test]
@@ -304,8 +463,9 @@ async fn following_from_the_start_brings_every_entry_once() {
         alice.create_document().await;
     }
     let mut again = service.login(&alice.device).await;
-    let Answer::Subscribed { head, epoch, .. } =
-        again.request(Request::SubscribeGroup { group: id, from: 0 }).await
+    let Answer::Subscribed { head, epoch, .. } = again
+        .request(Request::SubscribeGroup { group: id, from: 0 })
+        .await
     else {
         panic!()
     };
@@ -314,9 +474,9 @@ async fn following_from_the_start_brings_every_entry_once() {
     while next < 10 {
         let (first, entries) = again
             .until(|frame| match frame {
-                ServiceFrame::GroupEntries { first_seq, entries, .. } => {
-                    Some((*first_seq, entries.clone()))
-                }
+                ServiceFrame::GroupEntries {
+                    first_seq, entries, ..
+                } => Some((*first_seq, entries.clone())),
                 _ => None,
             })
             .await;
@@ -337,10 +497,22 @@ async fn a_device_that_lost_its_state_comes_back_by_an_external_commit() {
     let mut bob = service.member().await;
     alice.invite(&mut bob).await;
     alice.create_document().await;
+    bob.reconnect(&service).await;
     let offer = bob.wire.request(Request::GetGroupInfo { group: id }).await;
-    let Answer::GroupInfo { group_info, tree, state, .. } = offer else { panic!("{offer:?}") };
+    let Answer::GroupInfo {
+        group_info,
+        tree,
+        state,
+        ..
+    } = offer
+    else {
+        panic!("{offer:?}")
+    };
     let (key, credential) = Member::context(&bob.device);
-    let context = conclave_mls::DeviceContext { key: &key, credential: &credential };
+    let context = conclave_mls::DeviceContext {
+        key: &key,
+        credential: &credential,
+    };
     let offer = conclave_mls::RejoinOffer {
         group: id,
         group_info: group_info.as_slice(),
@@ -355,15 +527,24 @@ async fn a_device_that_lost_its_state_comes_back_by_an_external_commit() {
         live_roots: &[],
     };
     let (scratch, prepared) =
-        conclave_mls::ClientGroup::rejoin(&context, &offer, inputs, &mut crate::harness::rng()).unwrap();
+        conclave_mls::ClientGroup::rejoin(&context, &offer, inputs, &mut crate::harness::rng())
+            .unwrap();
     let size = state.frontier.size();
     bob.group = Some(scratch);
-    assert!(matches!(bob.send_commit(prepared.bundle).await, Answer::Accepted { .. }));
+    assert!(matches!(
+        bob.send_commit(prepared.bundle).await,
+        Answer::Accepted { .. }
+    ));
     bob.follow(size).await;
     bob.process_next().await;
     alice.catch_up(2).await;
-    assert_eq!(alice.group().epoch_authenticator(), bob.group().epoch_authenticator());
+    assert_eq!(
+        alice.group().epoch_authenticator(),
+        bob.group().epoch_authenticator()
+    );
     let status = alice.wire.request(Request::GetStatus { group: id }).await;
-    let Answer::Status(status) = status else { panic!("{status:?}") };
+    let Answer::Status(status) = status else {
+        panic!("{status:?}")
+    };
     assert_eq!(status.rotating_since, 0, "a resync rotates nothing");
 }

@@ -134,7 +134,12 @@ impl TestService {
     pub async fn member_of(&self, person: &Person, device: usize) -> Member {
         let device = person.devices[device].clone();
         let wire = self.login(&device).await;
-        Member { keys: KeyStore::load(Vec::new()).unwrap(), device, wire, group: None }
+        Member {
+            keys: KeyStore::load(Vec::new()).unwrap(),
+            device,
+            wire,
+            group: None,
+        }
     }
 }
 
@@ -154,7 +159,10 @@ impl Device {
 
     /// Another key under this device's certificate.
     pub fn with_foreign_key(&self) -> Self {
-        Self { seed: random(), ..self.clone() }
+        Self {
+            seed: random(),
+            ..self.clone()
+        }
     }
 }
 
@@ -177,8 +185,18 @@ impl Person {
         let (credential, list) =
             conclave_identity::enrol_first(&key, &genesis, &device_key, id, now()).unwrap();
         let user = genesis.user_id();
-        let device = Device { id, user, seed, credential };
-        Self { key, genesis, list, devices: vec![device] }
+        let device = Device {
+            id,
+            user,
+            seed,
+            credential,
+        };
+        Self {
+            key,
+            genesis,
+            list,
+            devices: vec![device],
+        }
     }
 
     pub fn user(&self) -> UserId {
@@ -200,10 +218,16 @@ impl Person {
         let key = DeviceKey::from_bytes(&seed);
         let seq = self.list.list.seq + 1;
         let (certificate, signature) =
-            self.key.certify(&self.genesis, id, &key.public(), seq, now());
+            self.key
+                .certify(&self.genesis, id, &key.public(), seq, now());
         let credential =
             DeviceCredential::accept(self.genesis.clone(), certificate, signature, &key).unwrap();
-        let device = Device { id, user: self.user(), seed, credential };
+        let device = Device {
+            id,
+            user: self.user(),
+            seed,
+            credential,
+        };
         self.devices.push(device.clone());
         self.list = self.sign(&self.devices);
         device
@@ -218,7 +242,9 @@ impl Person {
     /// The list that would follow the newest.
     pub fn sign(&self, devices: &[Device]) -> SignedDeviceList {
         let devices = devices.iter().map(Self::reference).collect();
-        self.key.sign_list(&self.genesis, Some(&self.list), devices, now()).unwrap()
+        self.key
+            .sign_list(&self.genesis, Some(&self.list), devices, now())
+            .unwrap()
     }
 }
 
@@ -250,7 +276,10 @@ impl Wire {
 
     pub async fn send(&mut self, frame: &ClientFrame) {
         for part in split(encode(frame)) {
-            self.socket.send(Message::Binary(part.into())).await.unwrap();
+            self.socket
+                .send(Message::Binary(part.into()))
+                .await
+                .unwrap();
         }
     }
 
@@ -280,13 +309,20 @@ impl Wire {
 
     /// The first frame, kept or new, for which `pick` gives something. The others are kept.
     pub async fn until<T>(&mut self, mut pick: impl FnMut(&ServiceFrame) -> Option<T>) -> T {
-        let found = self.inbox.iter().enumerate().find_map(|(at, frame)| Some((at, pick(frame)?)));
+        let found = self
+            .inbox
+            .iter()
+            .enumerate()
+            .find_map(|(at, frame)| Some((at, pick(frame)?)));
         if let Some((at, value)) = found {
             self.inbox.remove(at);
             return value;
         }
         loop {
-            let frame = self.receive().await.expect("the service closed the connection");
+            let frame = self
+                .receive()
+                .await
+                .expect("the service closed the connection");
             if let Some(value) = pick(&frame) {
                 return value;
             }
@@ -318,7 +354,8 @@ impl Wire {
     /// After this has come back, everything sent before was looked at.
     pub async fn ping(&mut self) {
         self.send(&ClientFrame::Ping).await;
-        self.until(|frame| matches!(frame, ServiceFrame::Pong).then_some(())).await;
+        self.until(|frame| matches!(frame, ServiceFrame::Pong).then_some(()))
+            .await;
     }
 
     pub async fn ask(&mut self, body: Request) -> Varint {
@@ -356,7 +393,9 @@ impl Wire {
         })
         .await;
         match self.receive().await.expect("closed without a word") {
-            ServiceFrame::Challenge { nonce, service_key, .. } => Ok((nonce, service_key)),
+            ServiceFrame::Challenge {
+                nonce, service_key, ..
+            } => Ok((nonce, service_key)),
             ServiceFrame::Goodbye { why, .. } => Err(why),
             other => panic!("unexpected {other:?}"),
         }
@@ -392,9 +431,14 @@ impl Wire {
         })
         .await;
         match self.receive().await.expect("closed without a word") {
-            ServiceFrame::Ready { key_packages, last_resort, .. } => {
-                Ok(Ready { key_packages, last_resort })
-            }
+            ServiceFrame::Ready {
+                key_packages,
+                last_resort,
+                ..
+            } => Ok(Ready {
+                key_packages,
+                last_resort,
+            }),
             ServiceFrame::Goodbye { why, .. } => Err(why),
             other => panic!("unexpected {other:?}"),
         }
@@ -403,12 +447,17 @@ impl Wire {
     /// The next refusal or acknowledgement on a channel.
     pub async fn appended(&mut self, channel: u64) -> Result<(u64, u64), Refusal> {
         self.until(|frame| match frame {
-            ServiceFrame::Ack { channel: at, next_clock, first_seq, .. } if at.0 == channel => {
-                Some(Ok((next_clock.0, first_seq.0)))
-            }
-            ServiceFrame::AppendRefused { channel: at, refusal, .. } if at.0 == channel => {
-                Some(Err(refusal.clone()))
-            }
+            ServiceFrame::Ack {
+                channel: at,
+                next_clock,
+                first_seq,
+                ..
+            } if at.0 == channel => Some(Ok((next_clock.0, first_seq.0))),
+            ServiceFrame::AppendRefused {
+                channel: at,
+                refusal,
+                ..
+            } if at.0 == channel => Some(Err(refusal.clone())),
             _ => None,
         })
         .await
@@ -420,13 +469,20 @@ impl Wire {
         while found.len() < count {
             let (first, records) = self
                 .until(|frame| match frame {
-                    ServiceFrame::Deliver { channel: at, first_seq, records } if at.0 == channel => {
-                        Some((first_seq.0, records.0.clone()))
-                    }
+                    ServiceFrame::Deliver {
+                        channel: at,
+                        first_seq,
+                        records,
+                    } if at.0 == channel => Some((first_seq.0, records.0.clone())),
                     _ => None,
                 })
                 .await;
-            found.extend(records.into_iter().enumerate().map(|(at, record)| (first + at as u64, record)));
+            found.extend(
+                records
+                    .into_iter()
+                    .enumerate()
+                    .map(|(at, record)| (first + at as u64, record)),
+            );
         }
         found
     }
@@ -461,7 +517,10 @@ impl Member {
     pub async fn create_group(&mut self, policy: GroupPolicy) -> GroupId {
         let id = GroupId(random());
         let (key, credential) = Self::context(&self.device);
-        let context = DeviceContext { key: &key, credential: &credential };
+        let context = DeviceContext {
+            key: &key,
+            credential: &credential,
+        };
         let (group, created) = ClientGroup::create(&context, id, policy, now()).unwrap();
         let answer = self
             .wire
@@ -470,7 +529,13 @@ impl Member {
                 tree: created.tree.into(),
             })
             .await;
-        assert_eq!(answer, Answer::Accepted { seq: 0, head: Head::EMPTY });
+        assert_eq!(
+            answer,
+            Answer::Accepted {
+                seq: 0,
+                head: Head::EMPTY
+            }
+        );
         self.group = Some(group);
         self.follow(0).await;
         id
@@ -478,7 +543,11 @@ impl Member {
 
     pub async fn follow(&mut self, from: u64) -> Head {
         let group = self.group_id();
-        match self.wire.request(Request::SubscribeGroup { group, from }).await {
+        match self
+            .wire
+            .request(Request::SubscribeGroup { group, from })
+            .await
+        {
             Answer::Subscribed { head, .. } => head,
             other => panic!("not subscribed: {other:?}"),
         }
@@ -487,13 +556,22 @@ impl Member {
     pub async fn publish_key_packages(&mut self, one_time: usize, last_resort: bool) {
         let request = self.key_packages(one_time, last_resort);
         let answer = self.wire.request(request).await;
-        assert!(matches!(answer, Answer::KeyPackageCount { .. }), "{answer:?}");
+        assert!(
+            matches!(answer, Answer::KeyPackageCount { .. }),
+            "{answer:?}"
+        );
     }
 
     pub fn key_packages(&mut self, one_time: usize, last_resort: bool) -> Request {
         let (key, credential) = Self::context(&self.device);
-        let context = DeviceContext { key: &key, credential: &credential };
-        let made = self.keys.generate(&context, one_time, last_resort, now()).unwrap();
+        let context = DeviceContext {
+            key: &key,
+            credential: &credential,
+        };
+        let made = self
+            .keys
+            .generate(&context, one_time, last_resort, now())
+            .unwrap();
         self.keys.take_changes();
         Request::PutKeyPackages {
             one_time: made.one_time.into_iter().map(Bytes::from).collect(),
@@ -502,10 +580,18 @@ impl Member {
     }
 
     pub async fn claim(&mut self, user: UserId) -> Vec<Vec<u8>> {
-        match self.wire.request(Request::ClaimKeyPackages { user, devices: vec![] }).await {
-            Answer::KeyPackages { packages } => {
-                packages.into_iter().map(|package| package.key_package.into_vec()).collect()
-            }
+        match self
+            .wire
+            .request(Request::ClaimKeyPackages {
+                user,
+                devices: vec![],
+            })
+            .await
+        {
+            Answer::KeyPackages { packages } => packages
+                .into_iter()
+                .map(|package| package.key_package.into_vec())
+                .collect(),
             other => panic!("no key packages: {other:?}"),
         }
     }
@@ -513,14 +599,21 @@ impl Member {
     /// Builds a commit, which is then pending.
     pub fn prepare(&mut self, plan: &Plan) -> Prepared {
         let (key, credential) = Self::context(&self.device);
-        let context = DeviceContext { key: &key, credential: &credential };
+        let context = DeviceContext {
+            key: &key,
+            credential: &credential,
+        };
         let inputs = CommitInputs {
             now: now(),
             service_time: now(),
             id: CommitId(random()),
             live_roots: &[],
         };
-        self.group.as_mut().unwrap().commit(&context, plan, inputs, &mut rng()).unwrap()
+        self.group
+            .as_mut()
+            .unwrap()
+            .commit(&context, plan, inputs, &mut rng())
+            .unwrap()
     }
 
     pub async fn send_commit(&mut self, bundle: CommitBundle) -> Answer {
@@ -539,9 +632,11 @@ impl Member {
         let group = self.group_id();
         self.wire
             .until(|frame| match frame {
-                ServiceFrame::GroupEntries { group: of, first_seq, entries } if *of == group => {
-                    Some((*first_seq, entries.clone()))
-                }
+                ServiceFrame::GroupEntries {
+                    group: of,
+                    first_seq,
+                    entries,
+                } if *of == group => Some((*first_seq, entries.clone())),
                 _ => None,
             })
             .await
@@ -568,7 +663,11 @@ impl Member {
     pub async fn invite(&mut self, other: &mut Member) {
         other.publish_key_packages(1, false).await;
         let add = self.claim(other.device.user).await;
-        self.commit(&Plan { add, ..Plan::default() }).await;
+        self.commit(&Plan {
+            add,
+            ..Plan::default()
+        })
+        .await;
         other.join().await;
     }
 
@@ -584,18 +683,27 @@ impl Member {
     pub async fn join(&mut self) {
         let welcome = self.welcome().await;
         let (key, credential) = Self::context(&self.device);
-        let context = DeviceContext { key: &key, credential: &credential };
+        let context = DeviceContext {
+            key: &key,
+            credential: &credential,
+        };
         let (group, _) = ClientGroup::join(&context, &mut self.keys, &welcome, now()).unwrap();
         let size = group.state().head().size;
         self.group = Some(group);
-        let answer = self.wire.request(Request::AckWelcome { id: welcome.id }).await;
+        let answer = self
+            .wire
+            .request(Request::AckWelcome { id: welcome.id })
+            .await;
         assert_eq!(answer, Answer::Done);
         self.follow(size).await;
     }
 
     pub fn entry(&self, body: EntryBody) -> Record {
         let (key, credential) = Self::context(&self.device);
-        let context = DeviceContext { key: &key, credential: &credential };
+        let context = DeviceContext {
+            key: &key,
+            credential: &credential,
+        };
         self.group().sign_entry(&context, body, InstanceId([1; 8]))
     }
 
@@ -622,7 +730,10 @@ impl Member {
             group: self.group_id(),
             document,
             epoch: self.group().epoch(),
-            author: Author { device: self.device.id, instance: InstanceId([1; 8]) },
+            author: Author {
+                device: self.device.id,
+                instance: InstanceId([1; 8]),
+            },
             seen,
             body: RecordBody::Snapshot(snapshot),
         };
@@ -632,8 +743,13 @@ impl Member {
     pub async fn create_document(&mut self) -> (DocumentId, Record) {
         let (document, entry, snapshot) = self.new_document();
         let first = snapshot.clone();
-        let answer = self.wire.request(Request::CreateDocument { entry, snapshot }).await;
-        let Answer::Accepted { head, .. } = answer else { panic!("{answer:?}") };
+        let answer = self
+            .wire
+            .request(Request::CreateDocument { entry, snapshot })
+            .await;
+        let Answer::Accepted { head, .. } = answer else {
+            panic!("{answer:?}")
+        };
         while self.group().state().head().size < head.size {
             self.process_next().await;
         }
@@ -647,7 +763,12 @@ impl Member {
         from: Option<u64>,
     ) -> (OpenedDocument, Pen) {
         let group = self.group_id();
-        let request = Request::OpenDocument { group, document, instance, from };
+        let request = Request::OpenDocument {
+            group,
+            document,
+            instance,
+            from,
+        };
         let opened = match self.wire.request(request).await {
             Answer::Opened(opened) => opened,
             other => panic!("not opened: {other:?}"),
@@ -656,7 +777,10 @@ impl Member {
             channel: opened.channel.0,
             group,
             document,
-            author: Author { device: self.device.id, instance },
+            author: Author {
+                device: self.device.id,
+                instance,
+            },
             key: self.device.key(),
             epoch: self.group().epoch(),
             seen: opened.head,
@@ -703,7 +827,10 @@ impl Pen {
     }
 
     pub fn record_of(&mut self, kind: u8, bytes: usize) -> AppendedRecord {
-        let chained = Chained { clock: self.next_clock, prev: self.last };
+        let chained = Chained {
+            clock: self.next_clock,
+            prev: self.last,
+        };
         let header = RecordHeader {
             version: RECORD_VERSION,
             group: self.group,

@@ -16,8 +16,13 @@ async fn one_time_packages_are_handed_out_once_and_the_last_resort_when_none_is_
     let user = owner.device.user;
     let mut seen = BTreeSet::new();
     for expected in [0, 0, 1, 1] {
-        let claim = Request::ClaimKeyPackages { user, devices: vec![] };
-        let Answer::KeyPackages { packages } = claimer.wire.request(claim).await else { panic!() };
+        let claim = Request::ClaimKeyPackages {
+            user,
+            devices: vec![],
+        };
+        let Answer::KeyPackages { packages } = claimer.wire.request(claim).await else {
+            panic!()
+        };
         assert_eq!(packages.len(), 1);
         assert_eq!(packages[0].device, owner.device.id);
         assert_eq!(packages[0].last_resort, expected);
@@ -26,7 +31,7 @@ async fn one_time_packages_are_handed_out_once_and_the_last_resort_when_none_is_
     assert_eq!(seen.len(), 3, "only the last resort came twice");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_claims_never_get_the_same_package() {
     let service = TestService::start().await;
     let mut owner = service.member().await;
@@ -57,7 +62,10 @@ async fn a_package_handed_out_cannot_be_published_again() {
     let user = owner.device.user;
     let mut claimer = service.member().await;
     assert_eq!(claimer.claim(user).await.len(), 1);
-    assert_eq!(owner.wire.request(request).await, Answer::KeyPackageCount { left: 0 });
+    assert_eq!(
+        owner.wire.request(request).await,
+        Answer::KeyPackageCount { left: 0 }
+    );
     assert!(claimer.claim(user).await.is_empty());
 }
 
@@ -65,7 +73,9 @@ async fn a_package_handed_out_cannot_be_published_again() {
 async fn the_owner_hears_when_few_are_left() {
     let service = TestService::start().await;
     let mut owner = service.member().await;
-    owner.publish_key_packages(limits::KEY_PACKAGES_LOW, false).await;
+    owner
+        .publish_key_packages(limits::KEY_PACKAGES_LOW, false)
+        .await;
     service.member().await.claim(owner.device.user).await;
     let left = owner
         .wire
@@ -84,11 +94,19 @@ async fn foreign_and_broken_packages_are_refused() {
     let mut thief = service.member().await;
     let foreign = owner.key_packages(1, false);
     assert_eq!(thief.wire.refused(foreign).await, Refusal::BadIdentity);
-    let rubbish = Request::PutKeyPackages { one_time: vec![vec![7; 300].into()], last_resort: None };
+    let rubbish = Request::PutKeyPackages {
+        one_time: vec![vec![7; 300].into()],
+        last_resort: None,
+    };
     assert_eq!(thief.wire.refused(rubbish).await, Refusal::BadIdentity);
     // A one-time package in the place of the last resort would be handed out again and again.
-    let Request::PutKeyPackages { mut one_time, .. } = owner.key_packages(1, false) else { panic!() };
-    let misplaced = Request::PutKeyPackages { one_time: vec![], last_resort: one_time.pop() };
+    let Request::PutKeyPackages { mut one_time, .. } = owner.key_packages(1, false) else {
+        panic!()
+    };
+    let misplaced = Request::PutKeyPackages {
+        one_time: vec![],
+        last_resort: one_time.pop(),
+    };
     assert_eq!(owner.wire.refused(misplaced).await, Refusal::BadIdentity);
     // And the certificate of somebody else with one's own key.
     let stolen = thief.device.with_foreign_key();
@@ -105,8 +123,14 @@ async fn stock_is_bounded() {
     let max = limits::KEY_PACKAGES_MAX;
     owner.publish_key_packages(max, false).await;
     let more = owner.key_packages(1, false);
-    assert_eq!(owner.wire.refused(more).await, Refusal::TooLarge { max: max as u64 });
+    assert_eq!(
+        owner.wire.refused(more).await,
+        Refusal::TooLarge { max: max as u64 }
+    );
     let user = conclave_proto::UserId([9; 32]);
-    let unknown = Request::ClaimKeyPackages { user, devices: vec![] };
+    let unknown = Request::ClaimKeyPackages {
+        user,
+        devices: vec![],
+    };
     assert_eq!(owner.wire.refused(unknown).await, Refusal::UnknownUser);
 }

@@ -11,8 +11,12 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Person, TestService};
 
-const REVOKED: Refusal = Refusal::Forbidden { why: ForbiddenWhy::DeviceRevoked };
-const NOT_ADMITTED: Refusal = Refusal::Forbidden { why: ForbiddenWhy::NotAdmitted };
+const REVOKED: Refusal = Refusal::Forbidden {
+    why: ForbiddenWhy::DeviceRevoked,
+};
+const NOT_ADMITTED: Refusal = Refusal::Forbidden {
+    why: ForbiddenWhy::NotAdmitted,
+};
 
 #[tokio::test]
 async fn a_device_logs_in_and_learns_its_stock() {
@@ -20,7 +24,11 @@ async fn a_device_logs_in_and_learns_its_stock() {
     let mut member = service.member().await;
     member.publish_key_packages(3, true).await;
     member.wire = service.wire().await;
-    let ready = member.wire.login(&member.device, &service.origin(), None).await.unwrap();
+    let ready = member
+        .wire
+        .login(&member.device, &service.origin(), None)
+        .await
+        .unwrap();
     assert_eq!((ready.key_packages, ready.last_resort), (3, 1));
     member.wire.ping().await;
 }
@@ -30,7 +38,9 @@ async fn another_origin_is_refused_though_it_is_signed() {
     let service = TestService::start().await;
     let person = Person::new();
     let mut wire = service.wire().await;
-    let refused = wire.login(&person.devices[0], "wss://evil.example", None).await;
+    let refused = wire
+        .login(&person.devices[0], "wss://evil.example", None)
+        .await;
     assert_eq!(refused.unwrap_err(), Refusal::Unauthenticated);
     wire.ended().await;
 }
@@ -51,10 +61,15 @@ async fn a_signature_for_another_nonce_is_refused() {
     let signature = device.key().sign(LOGIN_LABEL, &encode(&statement));
     let mut second = service.wire().await;
     second.hello(device).await.unwrap();
-    let replayed = second.finish_login(&service.origin(), signature, None).await;
+    let replayed = second
+        .finish_login(&service.origin(), signature, None)
+        .await;
     assert_eq!(replayed.unwrap_err(), Refusal::Unauthenticated);
     // Where it belongs it is good.
-    first.finish_login(&service.origin(), signature, None).await.unwrap();
+    first
+        .finish_login(&service.origin(), signature, None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -62,7 +77,11 @@ async fn a_stolen_credential_is_worthless_without_its_key() {
     let service = TestService::start().await;
     let person = Person::new();
     let thief = person.devices[0].with_foreign_key();
-    let refused = service.wire().await.login(&thief, &service.origin(), None).await;
+    let refused = service
+        .wire()
+        .await
+        .login(&thief, &service.origin(), None)
+        .await;
     assert_eq!(refused.unwrap_err(), Refusal::Unauthenticated);
 }
 
@@ -74,7 +93,11 @@ async fn a_device_id_cannot_be_taken_over_by_another_user() {
     let mut device = squatter.add_device();
     // Certified by the squatter's own key under the victim's id.
     device.credential.certificate.device = victim.device.id;
-    let refused = service.wire().await.login(&device, &service.origin(), None).await;
+    let refused = service
+        .wire()
+        .await
+        .login(&device, &service.origin(), None)
+        .await;
     assert_eq!(refused.unwrap_err(), Refusal::Unauthenticated);
 }
 
@@ -100,15 +123,28 @@ async fn a_revoked_device_is_cut_off_and_stays_out() {
     let mut lost = service.member_of(&person, 1).await;
     lost.publish_key_packages(2, true).await;
     let list = person.list.to_bytes().into();
-    assert_eq!(laptop.wire.request(Request::PutDeviceList { list }).await, Answer::Done);
+    assert_eq!(
+        laptop.wire.request(Request::PutDeviceList { list }).await,
+        Answer::Done
+    );
     person.revoke(phone.id);
     let list = person.list.to_bytes().into();
-    assert_eq!(laptop.wire.request(Request::PutDeviceList { list }).await, Answer::Done);
+    assert_eq!(
+        laptop.wire.request(Request::PutDeviceList { list }).await,
+        Answer::Done
+    );
 
     assert_eq!(lost.wire.goodbye().await, REVOKED);
-    let again = service.wire().await.login(&phone, &service.origin(), None).await;
+    let again = service
+        .wire()
+        .await
+        .login(&phone, &service.origin(), None)
+        .await;
     assert_eq!(again.unwrap_err(), REVOKED);
-    assert!(laptop.claim(person.user()).await.is_empty(), "its key packages are gone");
+    assert!(
+        laptop.claim(person.user()).await.is_empty(),
+        "its key packages are gone"
+    );
 }
 
 #[tokio::test]
@@ -121,20 +157,43 @@ async fn device_lists_only_go_forward() {
     let second = person.list.to_bytes();
     let put = |list: &[u8]| Request::PutDeviceList { list: list.into() };
     assert_eq!(laptop.wire.request(put(&second)).await, Answer::Done);
-    assert_eq!(laptop.wire.request(put(&second)).await, Answer::Done, "again is fine");
-    assert_eq!(laptop.wire.refused(put(&first)).await, Refusal::StaleDeviceList { newest: 2 });
+    assert_eq!(
+        laptop.wire.request(put(&second)).await,
+        Answer::Done,
+        "again is fine"
+    );
+    assert_eq!(
+        laptop.wire.refused(put(&first)).await,
+        Refusal::StaleDeviceList { newest: 2 }
+    );
     let user = person.user();
     let stored = laptop.wire.request(Request::GetDeviceList { user }).await;
-    assert_eq!(stored, Answer::DeviceList { list: second.clone().into() });
+    assert_eq!(
+        stored,
+        Answer::DeviceList {
+            list: second.clone().into()
+        }
+    );
 
     let mut forged = person.list.clone();
     forged.signature[0] ^= 1;
-    assert_eq!(laptop.wire.refused(put(&forged.to_bytes())).await, Refusal::BadIdentity);
+    assert_eq!(
+        laptop.wire.refused(put(&forged.to_bytes())).await,
+        Refusal::BadIdentity
+    );
     let other = Person::new();
     let foreign = laptop.wire.refused(put(&other.list.to_bytes())).await;
-    assert_eq!(foreign, Refusal::Forbidden { why: ForbiddenWhy::NotYours });
+    assert_eq!(
+        foreign,
+        Refusal::Forbidden {
+            why: ForbiddenWhy::NotYours
+        }
+    );
     let user = other.user();
-    assert_eq!(laptop.wire.refused(Request::GetDeviceList { user }).await, Refusal::UnknownUser);
+    assert_eq!(
+        laptop.wire.refused(Request::GetDeviceList { user }).await,
+        Refusal::UnknownUser
+    );
 }
 
 #[tokio::test]
@@ -170,41 +229,89 @@ async fn invitations_admit_one_account_once() {
 
     let without = service.wire().await.login(&device, &origin, None).await;
     assert_eq!(without.unwrap_err(), NOT_ADMITTED);
-    let wrong = service.wire().await.login(&device, &origin, Some("wrong")).await;
+    let wrong = service
+        .wire()
+        .await
+        .login(&device, &origin, Some("wrong"))
+        .await;
     assert_eq!(wrong.unwrap_err(), NOT_ADMITTED);
-    service.wire().await.login(&device, &origin, Some(&new.token)).await.unwrap();
+    service
+        .wire()
+        .await
+        .login(&device, &origin, Some(&new.token))
+        .await
+        .unwrap();
     // The account exists: neither it nor its user's further devices need a token.
-    service.wire().await.login(&device, &origin, None).await.unwrap();
+    service
+        .wire()
+        .await
+        .login(&device, &origin, None)
+        .await
+        .unwrap();
     let phone = person.add_device();
-    service.wire().await.login(&phone, &origin, None).await.unwrap();
+    service
+        .wire()
+        .await
+        .login(&phone, &origin, None)
+        .await
+        .unwrap();
 
     let stranger = Person::new();
-    let used = service.wire().await.login(&stranger.devices[0], &origin, Some(&new.token)).await;
+    let used = service
+        .wire()
+        .await
+        .login(&stranger.devices[0], &origin, Some(&new.token))
+        .await;
     assert_eq!(used.unwrap_err(), NOT_ADMITTED);
     let expired = invitations.create(1, 0).await.unwrap();
-    let late = service.wire().await.login(&stranger.devices[0], &origin, Some(&expired.token)).await;
+    let late = service
+        .wire()
+        .await
+        .login(&stranger.devices[0], &origin, Some(&expired.token))
+        .await;
     assert_eq!(late.unwrap_err(), NOT_ADMITTED);
     let revoked = invitations.create(1, 60_000).await.unwrap();
     assert!(invitations.revoke(&revoked.invitation.id).await.unwrap());
-    let gone = service.wire().await.login(&stranger.devices[0], &origin, Some(&revoked.token)).await;
+    let gone = service
+        .wire()
+        .await
+        .login(&stranger.devices[0], &origin, Some(&revoked.token))
+        .await;
     assert_eq!(gone.unwrap_err(), NOT_ADMITTED);
     let listed = invitations.list().await.unwrap();
-    assert_eq!(listed.iter().map(|invitation| invitation.uses_left).sum::<u64>(), 1);
+    assert_eq!(
+        listed
+            .iter()
+            .map(|invitation| invitation.uses_left)
+            .sum::<u64>(),
+        1
+    );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn one_token_admits_one_of_many_at_once() {
     let service = TestService::with(|config| config.admission = Admission::Invitation).await;
-    let token = Invitations::of(service.dir.path()).create(1, 60_000).await.unwrap().token;
+    let token = Invitations::of(service.dir.path())
+        .create(1, 60_000)
+        .await
+        .unwrap()
+        .token;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..12 {
         let (mut wire, origin, token) = (service.wire().await, service.origin(), token.clone());
         tasks.spawn(async move {
             let person = Person::new();
-            wire.login(&person.devices[0], &origin, Some(&token)).await.is_ok()
+            wire.login(&person.devices[0], &origin, Some(&token))
+                .await
+                .is_ok()
         });
     }
-    let admitted = tasks.join_all().await.into_iter().filter(|admitted| *admitted).count();
+    let admitted = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|admitted| *admitted)
+        .count();
     assert_eq!(admitted, 1);
 }
 
@@ -221,7 +328,9 @@ async fn a_newer_schema_is_refused() {
     service.stop().await;
     let path = service.dir.path().join("service.sqlite");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap();
+    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options)
+        .await
+        .unwrap();
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
          VALUES (9999, 'from the future', 1, x'00', 0)",
@@ -261,7 +370,9 @@ async fn who_says_nothing_is_cut_off() {
     // So is who never finishes its HTTP request.
     let address = service.url().replace("ws://", "").replace("/v1", "");
     let mut half = tokio::net::TcpStream::connect(address).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut half, b"GET /v1 HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut half, b"GET /v1 HTTP/1.1\r\nHost: x\r\n")
+        .await
+        .unwrap();
     let mut rest = Vec::new();
     let _ = tokio::io::AsyncReadExt::read_to_end(&mut half, &mut rest).await;
 }
@@ -295,9 +406,16 @@ async fn health_is_served() {
         let address = service.url().replace("ws://", "").replace("/v1", "");
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes())
+            .await
+            .unwrap();
         let mut answer = String::new();
-        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
-        assert!(answer.starts_with(&format!("HTTP/1.1 {wanted}")), "{path}: {answer}");
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer)
+            .await
+            .unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {wanted}")),
+            "{path}: {answer}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use conclave_client::{DeviceInfo, Operation, Outcome};
 
-use crate::context::{Context, expect};
+use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns};
 
@@ -35,7 +35,7 @@ pub enum Command {
 pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     match command {
         Command::Request => {
-            let request = expect!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
+            let request = answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
             let text = format!("On a device that is enrolled already:\n  conclave device approve {request}");
             Ok(Shown::new(text, "request", request))
         }
@@ -47,7 +47,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
 
 async fn approve(context: &Context, request: &str) -> Result<Shown> {
     let operation = Operation::ApproveDevice { request: joined(request) };
-    let approval = expect!(context.run(operation).await?, Outcome::Text(text) => text)?;
+    let approval = answer!(context.run(operation).await?, Outcome::Text(text) => text)?;
     // The new device can log in only once the service has the list that names it.
     let reached = context.connect().await?;
     let text = format!("approved. On the new device:\n  conclave device finish {approval}");
@@ -56,14 +56,14 @@ async fn approve(context: &Context, request: &str) -> Result<Shown> {
 
 async fn finish(context: &Context, approval: &str) -> Result<Shown> {
     context.run(Operation::FinishDevice { approval: joined(approval) }).await?;
-    let who = expect!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+    let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
     let reached = context.connect().await?;
     let text = format!("this is now a device of {}; it joins the groups of your other devices by itself", who.name);
     Ok(Shown::new(text, "user", who.user).with("device", who.device).with("name", who.name).queued(reached.is_queued()))
 }
 
 async fn list(context: &Context) -> Result<Shown> {
-    let devices = expect!(context.run(Operation::Devices).await?, Outcome::Devices(devices) => devices)?;
+    let devices = answer!(context.run(Operation::Devices).await?, Outcome::Devices(devices) => devices)?;
     let row = |device: &DeviceInfo| {
         let here = if device.this { "this device" } else { "" };
         vec![device.device.to_string(), here.to_owned()]

@@ -9,7 +9,7 @@ use conclave_client::{CrdtKind, DocumentInfo, Operation, Outcome, View};
 use serde_json::Value;
 
 use super::{edit, watch};
-use crate::context::{Context, Reached, expect};
+use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Shown, columns};
 
@@ -195,7 +195,7 @@ async fn created(
     text: Option<String>,
 ) -> Result<conclave_client::proto::DocumentId> {
     let operation = Operation::CreateDocument { group, kind: kind.into(), title: title.to_owned(), text };
-    expect!(context.run(operation).await?, Outcome::Document(document) => document)
+    answer!(context.run(operation).await?, Outcome::Document(document) => document)
 }
 
 async fn finish_new(

@@ -7,7 +7,7 @@ use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role};
 use conclave_client::{Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome};
 use tokio::time::Instant;
 
-use crate::context::{Context, Spinner, expect};
+use crate::context::{Context, Spinner, answer};
 use crate::failure::{Failure, Result};
 use crate::names::{Named, find};
 use crate::output::{Shown, columns};
@@ -96,7 +96,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
 
 async fn create(context: &Context, name: &str) -> Result<Shown> {
     let operation = Operation::CreateGroup { name: name.to_owned(), policy: Box::new(GroupPolicy::default()) };
-    let group = expect!(context.run(operation).await?, Outcome::Group(group) => group)?;
+    let group = answer!(context.run(operation).await?, Outcome::Group(group) => group)?;
     let reached = context.sync(group, DocumentId::directory(&group), "creating the group").await?;
     let text = format!("created group {name}\n{group}");
     Ok(Shown::new(text, "group", group).with("name", name).queued(reached.is_queued()))
@@ -151,7 +151,7 @@ async fn waiting_invitations(context: &Context) -> Result<Vec<InvitationInfo>> {
     let until = Instant::now() + INVITATIONS_SETTLE;
     loop {
         let operation = Operation::Invitations;
-        let list = expect!(context.run(operation).await?, Outcome::Invitations(list) => list)?;
+        let list = answer!(context.run(operation).await?, Outcome::Invitations(list) => list)?;
         if !list.is_empty() || reached.is_queued() {
             return Ok(list);
         }

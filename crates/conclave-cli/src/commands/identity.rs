@@ -9,7 +9,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
 use crate::args::Global;
-use crate::context::{Context, expect};
+use crate::context::{Context, answer};
 use crate::failure::{Failure, Result};
 use crate::output::{Shown, can_ask, columns};
 
@@ -57,11 +57,11 @@ pub async fn init(global: &Global, args: Init) -> Result<Shown> {
         true => Setup::NewDevice { name, realm: REALM },
     };
     let context = Context::create(global, setup).await?;
-    let who = expect!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+    let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
     let mut shown = match args.device {
         false => shown_user(&who, "created"),
         true => {
-            let request = expect!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
+            let request = answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
             let text = format!(
                 "created device {}\n\nApprove it on another of your devices:\n  conclave device approve {request}\n\nthen finish here with the text it prints:\n  conclave device finish TEXT",
                 who.device
@@ -104,7 +104,7 @@ fn name(args: &Init) -> Result<String> {
 /// # Errors
 /// [`Failure`].
 pub async fn whoami(context: &Context, args: &WhoAmI) -> Result<Shown> {
-    let who = expect!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+    let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
     let shown = shown_user(&who, "you are");
     Ok(match who.contact.as_ref().filter(|_| args.qr && !context.global.json) {
         Some(contact) => Shown::new(format!("{}\n\n{}", user_text(&who, "you are"), qr(contact)?), "user", who.user),
@@ -148,9 +148,9 @@ fn qr(text: &str) -> Result<String> {
 pub async fn verify(context: &Context, args: Verify) -> Result<Shown> {
     let contact: String = args.contact.split_whitespace().collect();
     let pin = |verified| Operation::Verify { contact: contact.clone(), verified };
-    let mut known = expect!(context.run(pin(args.compared)).await?, Outcome::Contact(pin) => pin)?;
+    let mut known = answer!(context.run(pin(args.compared)).await?, Outcome::Contact(pin) => pin)?;
     if !known.verified && !context.global.json && can_ask() && asked_and_compared(&known) {
-        known = expect!(context.run(pin(true)).await?, Outcome::Contact(pin) => pin)?;
+        known = answer!(context.run(pin(true)).await?, Outcome::Contact(pin) => pin)?;
     }
     let state = match known.verified {
         true => "verified: you compared the number".to_owned(),

@@ -2,7 +2,7 @@
 
 use conclave_client::{Operation, Outcome};
 
-use crate::context::{Context, expect};
+use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns};
 
@@ -12,8 +12,8 @@ use crate::output::{Shown, columns};
 /// [`Failure`](crate::failure::Failure).
 pub async fn run(context: &Context) -> Result<Shown> {
     let reached = context.connect().await?;
-    let who = expect!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
-    let status = expect!(context.run(Operation::Status).await?, Outcome::Status(status) => status)?;
+    let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+    let status = answer!(context.run(Operation::Status).await?, Outcome::Status(status) => status)?;
     let server = context.home.server(&context.global)?;
     let connection = match (&status.refused, status.online) {
         (Some(why), _) => format!("refused: {why}"),

@@ -10,7 +10,7 @@ use conclave_identity::{DeviceKey, SCHEME_ED25519};
 use conclave_mls::{EpochRoot, GroupState, Roster, RosterRow};
 use conclave_proto::codec::{Bytes, Varint};
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
-use conclave_proto::merkle::{Frontier, Head, consistency_proof, root_of};
+use conclave_proto::merkle::{Frontier, Head, consistency_proof};
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::*;
 use rand_chacha::ChaCha20Rng;
@@ -158,6 +158,9 @@ pub enum Net {
 pub struct Service {
     pub log: Vec<Record>,
     pub leaves: Vec<Hash>,
+    pub frontier: Frontier,
+    /// Head after each record.
+    pub heads: Vec<Head>,
     pub chains: BTreeMap<Author, (u64, Hash, Vec<u64>)>,
     pub authors: Vec<Author>,
     pub active: Option<u64>,
@@ -166,7 +169,7 @@ pub struct Service {
 
 impl Service {
     pub fn head_at(&self, size: u64) -> Head {
-        Head { size, root: root_of(&self.leaves[..size as usize]) }
+        size.checked_sub(1).map_or(Head::EMPTY, |at| self.heads[at as usize])
     }
 
     pub fn head(&self) -> Head {
@@ -199,6 +202,8 @@ impl Service {
             self.active = Some(seq);
         }
         self.leaves.push(leaf);
+        self.frontier.push(leaf);
+        self.heads.push(self.frontier.head());
         self.log.push(record);
         seq
     }
