@@ -144,20 +144,21 @@ CREATE TABLE documents (
 ) STRICT;
 
 -- kind: 1 update, 2 verdict, 3 snapshot. seen: size of the prefix its author had seen; hint: first bytes of that prefix's root.
--- root: of the log up to and including this record. header: snapshots only; the others' follows from the columns.
+-- covered: size that the snapshot active before this record covers. root: of the log up to and including this record. header: snapshots only; the others' follows from the columns.
 CREATE TABLE records (
-    doc    INTEGER NOT NULL REFERENCES documents (id),
-    seq    INTEGER NOT NULL,
-    kind   INTEGER NOT NULL,
-    author INTEGER,
-    clock  INTEGER,
-    epoch  INTEGER NOT NULL,
-    seen   INTEGER NOT NULL,
-    hint   BLOB NOT NULL,
-    leaf   BLOB NOT NULL,
-    root   BLOB NOT NULL,
-    header BLOB,
-    sealed BLOB,
+    doc     INTEGER NOT NULL REFERENCES documents (id),
+    seq     INTEGER NOT NULL,
+    kind    INTEGER NOT NULL,
+    author  INTEGER,
+    clock   INTEGER,
+    epoch   INTEGER NOT NULL,
+    seen    INTEGER NOT NULL,
+    hint    BLOB NOT NULL,
+    covered INTEGER NOT NULL,
+    leaf    BLOB NOT NULL,
+    root    BLOB NOT NULL,
+    header  BLOB,
+    sealed  BLOB,
     PRIMARY KEY (doc, seq),
     UNIQUE (doc, author, clock)
 ) STRICT, WITHOUT ROWID;

@@ -54,7 +54,11 @@ impl World {
     /// When the service does not start.
     pub async fn start() -> Result<Self> {
         let folder = TempDir::new()?;
-        let mut world = Self { folder, address: ([127, 0, 0, 1], 0).into(), service: None };
+        let mut world = Self {
+            folder,
+            address: ([127, 0, 0, 1], 0).into(),
+            service: None,
+        };
         world.start_service().await?;
         Ok(world)
     }
@@ -66,7 +70,9 @@ impl World {
     pub async fn start_service(&mut self) -> Result<()> {
         let mut config = conclave_ds::Config::new(self.service_folder(), self.address);
         config.rate_limits = None;
-        let service = Service::start(config).await.context("starting the service")?;
+        let service = Service::start(config)
+            .await
+            .context("starting the service")?;
         self.address = service.local_addr();
         self.service = Some(service);
         Ok(())
@@ -108,7 +114,10 @@ impl World {
     /// # Errors
     /// When the store cannot be made or the service not be reached.
     pub async fn user(&self, name: &str) -> Result<Client> {
-        let setup = Setup::NewUser { name: name.to_owned(), realm: RealmId::ZERO };
+        let setup = Setup::NewUser {
+            name: name.to_owned(),
+            realm: RealmId::ZERO,
+        };
         let client = Client::create(self.config(name), setup).await?;
         online(&client).await?;
         Ok(client)
@@ -119,7 +128,10 @@ impl World {
     /// # Errors
     /// When any step fails.
     pub async fn second_device(&self, name: &str, first: &Client) -> Result<Client> {
-        let setup = Setup::NewDevice { name: name.to_owned(), realm: RealmId::ZERO };
+        let setup = Setup::NewDevice {
+            name: name.to_owned(),
+            realm: RealmId::ZERO,
+        };
         let client = Client::create(self.config(name), setup).await?;
         let request = client.device_request().await?;
         let approval = first.approve_device(&request).await?;
@@ -134,7 +146,9 @@ impl World {
 /// # Errors
 /// When it takes too long.
 pub async fn online(client: &Client) -> Result<()> {
-    tokio::time::timeout(PATIENCE, client.online()).await.context("going online")??;
+    tokio::time::timeout(PATIENCE, client.online())
+        .await
+        .context("going online")??;
     Ok(())
 }
 
@@ -156,7 +170,8 @@ pub async fn verify_all(clients: &[&Client]) -> Result<()> {
         for other in clients {
             let them = other.whoami().await?;
             if them.user != me.user {
-                one.verify(&them.contact.context("no contact")?, true).await?;
+                one.verify(&them.contact.context("no contact")?, true)
+                    .await?;
             }
         }
     }
@@ -170,7 +185,9 @@ pub async fn verify_all(clients: &[&Client]) -> Result<()> {
 pub async fn admit(group: &Group, devices: &[&Client]) -> Result<Vec<Group>> {
     if let Some(first) = devices.first() {
         let user = user_id(first).await?;
-        tokio::time::timeout(PATIENCE, group.invite(&user)).await.context("inviting")??;
+        tokio::time::timeout(PATIENCE, group.invite(&user))
+            .await
+            .context("inviting")??;
     }
     let mut joined = Vec::new();
     for device in devices {
@@ -186,7 +203,10 @@ pub async fn admit(group: &Group, devices: &[&Client]) -> Result<Vec<Group>> {
 pub async fn accept(device: &Client, group: &GroupId) -> Result<Group> {
     until("an invitation", || async {
         let waiting = device.invitations().await?;
-        Ok(waiting.iter().any(|invitation| invitation.info().group == *group).then_some(()))
+        Ok(waiting
+            .iter()
+            .any(|invitation| invitation.info().group == *group)
+            .then_some(()))
     })
     .await?;
     Ok(device.accept(group).await?)

@@ -60,7 +60,13 @@ pub async fn whole_records(
         .await?;
     let wraps = wraps
         .iter()
-        .map(|row| Ok(decode("wrap", row.try_get("wrap")?, 2 * limits::WRAP_BYTES)?))
+        .map(|row| {
+            Ok(decode(
+                "wrap",
+                row.try_get("wrap")?,
+                2 * limits::WRAP_BYTES,
+            )?)
+        })
         .collect::<Result<Vec<RootWrap>>>()?;
     Ok((records, wraps))
 }
@@ -102,7 +108,10 @@ async fn of_document(
         let leaf = id(&row, "leaf", Hash::from_slice)?;
         let seen = number(&row, "seen")?;
         let kind: i64 = row.try_get("kind")?;
-        let author = row.try_get::<Option<i64>, _>("author")?.and_then(|no| authors.get(&no)).copied();
+        let author = row
+            .try_get::<Option<i64>, _>("author")?
+            .and_then(|no| authors.get(&no))
+            .copied();
         let header = match row.try_get::<Option<&[u8]>, _>("header")? {
             Some(header) => decode("header", header, 4096)?,
             None => {
@@ -119,7 +128,11 @@ async fn of_document(
                     epoch: number(&row, "epoch")?,
                     author,
                     seen: Head { size: seen, root },
-                    body: if kind == 1 { RecordBody::Update(chained) } else { RecordBody::Verdict(chained) },
+                    body: if kind == 1 {
+                        RecordBody::Update(chained)
+                    } else {
+                        RecordBody::Verdict(chained)
+                    },
                 }
             }
         };
@@ -130,7 +143,10 @@ async fn of_document(
         if let Some(sealed) = row.try_get::<Option<&[u8]>, _>("sealed")? {
             let sealed: Sealed = decode("sealed part", sealed, 2 * limits::SNAPSHOT_BYTES)?;
             let record = Record { header, sealed };
-            ensure!(record.leaf() == leaf, "a stored record does not hash to its leaf");
+            ensure!(
+                record.leaf() == leaf,
+                "a stored record does not hash to its leaf"
+            );
             records.push(record);
         }
     }

@@ -15,21 +15,31 @@ fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 }
 
 async fn in_time<T>(what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T> {
-    Ok(tokio::time::timeout(PATIENCE, work).await.with_context(|| what.to_owned())??)
+    Ok(tokio::time::timeout(PATIENCE, work)
+        .await
+        .with_context(|| what.to_owned())??)
 }
 
 async fn role(group: &Group, client: &Client, role: Role) -> Result<()> {
     let user = user_id(client).await?;
     until("the role to be known", || async {
         let members = group.members().await?;
-        Ok(members.iter().any(|one| one.user == user && one.role == role).then_some(()))
+        Ok(members
+            .iter()
+            .any(|one| one.user == user && one.role == role)
+            .then_some(()))
     })
     .await
 }
 
 async fn gone(client: &Client) -> Result<()> {
     until("the group to be left", || async {
-        Ok(client.groups().await?.iter().all(|group| !group.active).then_some(()))
+        Ok(client
+            .groups()
+            .await?
+            .iter()
+            .all(|group| !group.active)
+            .then_some(()))
     })
     .await
 }
@@ -37,7 +47,11 @@ async fn gone(client: &Client) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_decide_and_refusals_are_typed() -> Result<()> {
     let world = World::start().await?;
-    let (ana, ben, cleo) = (world.user("ana").await?, world.user("ben").await?, world.user("cleo").await?);
+    let (ana, ben, cleo) = (
+        world.user("ana").await?,
+        world.user("ben").await?,
+        world.user("cleo").await?,
+    );
     let stranger = world.user("stranger").await?;
     verify_all(&[&ana, &ben, &cleo]).await?;
     let group = ana.create_group("Roles", GroupPolicy::default()).await?;
@@ -46,17 +60,38 @@ async fn roles_decide_and_refusals_are_typed() -> Result<()> {
     let at_cleo = admit(&group, &[&cleo]).await?.remove(0);
     let (ben_id, cleo_id) = (user_id(&ben).await?, user_id(&cleo).await?);
 
-    assert_eq!(code(group.invite(&user_id(&stranger).await?).await), "engine.not_verified");
+    assert_eq!(
+        code(group.invite(&user_id(&stranger).await?).await),
+        "engine.not_verified"
+    );
     // An editor neither invites nor removes others.
-    ben.verify(&stranger.whoami().await?.contact.context("contact")?, true).await?;
-    assert_eq!(code(in_time("invite", at_ben.invite(&user_id(&stranger).await?)).await.map_err(down)), "mls.forbidden");
-    assert_eq!(code(in_time("remove", at_ben.remove(&cleo_id)).await.map_err(down)), "mls.forbidden");
+    ben.verify(&stranger.whoami().await?.contact.context("contact")?, true)
+        .await?;
+    assert_eq!(
+        code(
+            in_time("invite", at_ben.invite(&user_id(&stranger).await?))
+                .await
+                .map_err(down)
+        ),
+        "mls.forbidden"
+    );
+    assert_eq!(
+        code(
+            in_time("remove", at_ben.remove(&cleo_id))
+                .await
+                .map_err(down)
+        ),
+        "mls.forbidden"
+    );
 
     // A viewer reads and does not write.
     in_time("set role", group.set_role(&ben_id, Role::Viewer)).await?;
     role(&at_ben, &ben, Role::Viewer).await?;
     let ben_notes: Document<Yrs> = document(&at_ben, &notes.id()).await?;
-    assert_eq!(code(ben_notes.edit(|yrs| yrs.splice(0, 0, "no")).await), "engine.forbidden");
+    assert_eq!(
+        code(ben_notes.edit(|yrs| yrs.splice(0, 0, "no")).await),
+        "engine.forbidden"
+    );
     notes.edit(|yrs| yrs.splice(0, 0, "read me")).await?;
     until("the viewer to read", || async {
         Ok((ben_notes.read(|yrs| yrs.text()).await? == "read me").then_some(()))
@@ -68,16 +103,25 @@ async fn roles_decide_and_refusals_are_typed() -> Result<()> {
     let cleo_notes: Document<Yrs> = document(&at_cleo, &notes.id()).await?;
     until("the new title", || async {
         let documents = at_cleo.documents().await?;
-        Ok(documents.iter().any(|one| one.title.as_deref() == Some("Old notes")).then_some(()))
+        Ok(documents
+            .iter()
+            .any(|one| one.title.as_deref() == Some("Old notes"))
+            .then_some(()))
     })
     .await?;
     in_time("archive", notes.archive()).await?;
     until("the document to be archived", || async {
         let documents = at_cleo.documents().await?;
-        Ok(documents.iter().any(|one| one.closed == Some(CloseReason::Archived)).then_some(()))
+        Ok(documents
+            .iter()
+            .any(|one| one.closed == Some(CloseReason::Archived))
+            .then_some(()))
     })
     .await?;
-    assert_eq!(code(cleo_notes.edit(|yrs| yrs.splice(0, 0, "late")).await), "refused.document_closed");
+    assert_eq!(
+        code(cleo_notes.edit(|yrs| yrs.splice(0, 0, "late")).await),
+        "refused.document_closed"
+    );
     assert_eq!(cleo_notes.read(|yrs| yrs.text()).await?, "read me");
     Ok(())
 }
@@ -90,20 +134,30 @@ fn down(error: anyhow::Error) -> Error {
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_and_declining_take_the_leaf_out_and_rekey() -> Result<()> {
     let world = World::start().await?;
-    let (ana, ben, cleo) = (world.user("ana").await?, world.user("ben").await?, world.user("cleo").await?);
+    let (ana, ben, cleo) = (
+        world.user("ana").await?,
+        world.user("ben").await?,
+        world.user("cleo").await?,
+    );
     verify_all(&[&ana, &ben, &cleo]).await?;
     let group = ana.create_group("Comings", GroupPolicy::default()).await?;
     let notes: Document<Yrs> = group.create_document("Notes").await?;
     let at_ben = admit(&group, &[&ben]).await?.remove(0);
     in_time("invite", group.invite(&user_id(&cleo).await?)).await?;
-    until("the invitation", || async { Ok((!cleo.invitations().await?.is_empty()).then_some(())) }).await?;
+    until("the invitation", || async {
+        Ok((!cleo.invitations().await?.is_empty()).then_some(()))
+    })
+    .await?;
 
     in_time("decline", cleo.decline(&group.id())).await?;
     until("cleo's leaf to go", || async {
         Ok((group.members().await?.len() == 2).then_some(()))
     })
     .await?;
-    ensure!(cleo.groups().await?.is_empty(), "a declined group leaves nothing behind");
+    ensure!(
+        cleo.groups().await?.is_empty(),
+        "a declined group leaves nothing behind"
+    );
 
     let epoch = group.info().await?.epoch;
     in_time("leave", at_ben.leave()).await?;
@@ -159,7 +213,9 @@ async fn offline_work_survives_restarts_of_everything() -> Result<()> {
     };
     ben_notes.edit(|yrs| yrs.splice(0, 0, "too late? ")).await?;
     world.start_service().await?;
-    tokio::time::timeout(PATIENCE, removing).await.context("the removal")???;
+    tokio::time::timeout(PATIENCE, removing)
+        .await
+        .context("the removal")???;
     gone(&ben).await?;
     ensure!(group.info().await?.users == 1);
     Ok(())

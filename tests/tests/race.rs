@@ -27,7 +27,10 @@ async fn agree(devices: &[Client], group: &GroupId, least: u64) -> Result<u64> {
         if !same_epoch || first.0 < least {
             return Ok(None);
         }
-        ensure!(codes.iter().all(|one| *one == first), "two members of one epoch show different codes");
+        ensure!(
+            codes.iter().all(|one| *one == first),
+            "two members of one epoch show different codes"
+        );
         Ok(Some(first.0))
     })
     .await
@@ -43,17 +46,27 @@ async fn thirty_two_devices_race_and_one_commit_is_accepted_per_epoch() -> Resul
     admit(&group, &[&ben]).await?;
     let mut devices = vec![first];
     for number in 1..DEVICES {
-        let device = world.second_device(&format!("ana-{number}"), &devices[0]).await?;
+        let device = world
+            .second_device(&format!("ana-{number}"), &devices[0])
+            .await?;
         devices.push(device);
     }
     let id = group.id();
     until("all devices to be members", || async {
         let members = group.members().await?;
-        Ok((members.iter().map(|member| member.devices.len()).sum::<usize>() == DEVICES + 1).then_some(()))
+        Ok((members
+            .iter()
+            .map(|member| member.devices.len())
+            .sum::<usize>()
+            == DEVICES + 1)
+            .then_some(()))
     })
     .await?;
     for device in &devices {
-        until("the group to be there", || async { Ok(device.group(&id).await.ok()) }).await?;
+        until("the group to be there", || async {
+            Ok(device.group(&id).await.ok())
+        })
+        .await?;
     }
     let mut epoch = agree(&devices, &id, 0).await?;
     let begun = epoch;
@@ -61,25 +74,39 @@ async fn thirty_two_devices_race_and_one_commit_is_accepted_per_epoch() -> Resul
 
     for round in 0..ROUNDS {
         // All want the same: one commits, the others find it done.
-        let role = if round % 2 == 0 { Role::Viewer } else { Role::Editor };
+        let role = if round % 2 == 0 {
+            Role::Viewer
+        } else {
+            Role::Editor
+        };
         let racing = devices.iter().map(|device| async move {
             device.group(&id).await?.set_role(&target, role).await?;
             anyhow::Ok(())
         });
-        tokio::time::timeout(PATIENCE, try_join_all(racing)).await.context("the race")??;
+        tokio::time::timeout(PATIENCE, try_join_all(racing))
+            .await
+            .context("the race")??;
         epoch = agree(&devices, &id, epoch + 1).await?;
     }
     // One commit of each race is accepted; what comes on top is joiners renewing their leaves, once each.
     let raced = epoch - begun;
-    assert!((ROUNDS..=ROUNDS + DEVICES as u64 + 1).contains(&raced), "{raced} epochs in {ROUNDS} races");
+    assert!(
+        (ROUNDS..=ROUNDS + DEVICES as u64 + 1).contains(&raced),
+        "{raced} epochs in {ROUNDS} races"
+    );
 
     // Now they want different things: each gets its turn.
     let roles = [Role::Viewer, Role::Editor, Role::Admin];
-    let racing = devices.iter().zip(roles.iter().cycle()).map(|(device, role)| async move {
-        device.group(&id).await?.set_role(&target, *role).await?;
-        anyhow::Ok(())
-    });
-    tokio::time::timeout(PATIENCE, try_join_all(racing)).await.context("the last race")??;
+    let racing = devices
+        .iter()
+        .zip(roles.iter().cycle())
+        .map(|(device, role)| async move {
+            device.group(&id).await?.set_role(&target, *role).await?;
+            anyhow::Ok(())
+        });
+    tokio::time::timeout(PATIENCE, try_join_all(racing))
+        .await
+        .context("the last race")??;
     agree(&devices, &id, epoch + 1).await?;
 
     // The log agrees: its commits end the epochs 0, 1, 2, … once each.

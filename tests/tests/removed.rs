@@ -13,7 +13,9 @@ use conclave_tests::{PATIENCE, World, admit, document, until, user_id, verify_al
 async fn write(document: &Document<Yrs>, words: &str) -> Result<()> {
     let words = words.to_owned();
     document.edit(move |yrs| yrs.splice(0, 0, &words)).await?;
-    tokio::time::timeout(PATIENCE, document.synced()).await.context("syncing")??;
+    tokio::time::timeout(PATIENCE, document.synced())
+        .await
+        .context("syncing")??;
     Ok(())
 }
 
@@ -31,7 +33,11 @@ fn count(opened: &[bool]) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_device_opens_nothing_new_and_members_erase_what_nobody_needs() -> Result<()> {
     let world = World::start().await?;
-    let (ana, ben, cleo) = (world.user("ana").await?, world.user("ben").await?, world.user("cleo").await?);
+    let (ana, ben, cleo) = (
+        world.user("ana").await?,
+        world.user("ben").await?,
+        world.user("cleo").await?,
+    );
     verify_all(&[&ana, &ben, &cleo]).await?;
     let group = ana.create_group("Keys", GroupPolicy::default()).await?;
     let notes: Document<Yrs> = group.create_document("Notes").await?;
@@ -42,7 +48,11 @@ async fn a_removed_device_opens_nothing_new_and_members_erase_what_nobody_needs(
     let cleo_notes: Document<Yrs> = document(&at_cleo, &notes.id()).await?;
     write(&ben_notes, "while all were in. ").await?;
     until("cleo to read", || async {
-        Ok(cleo_notes.read(|yrs| yrs.text()).await?.contains("all were in").then_some(()))
+        Ok(cleo_notes
+            .read(|yrs| yrs.text())
+            .await?
+            .contains("all were in")
+            .then_some(()))
     })
     .await?;
 
@@ -50,7 +60,9 @@ async fn a_removed_device_opens_nothing_new_and_members_erase_what_nobody_needs(
     let cleo_id = user_id(&cleo).await?;
     cleo.close().await?;
     let stolen = world.store("cleo");
-    let removal = tokio::time::timeout(PATIENCE, group.remove(&cleo_id)).await.context("removing")??;
+    let removal = tokio::time::timeout(PATIENCE, group.remove(&cleo_id))
+        .await
+        .context("removing")??;
     write(&notes, "after the removal. ").await?;
     write(&ben_notes, "and this too. ").await?;
     settled(&group).await?;
@@ -60,13 +72,24 @@ async fn a_removed_device_opens_nothing_new_and_members_erase_what_nobody_needs(
         path: folder.join(conclave_client::store::KEY_FILE_NAME),
         create: false,
     };
-    let (old, new): (Vec<Record>, Vec<Record>) =
-        records.into_iter().partition(|record| record.header.epoch < removal.epoch);
-    ensure!(!old.is_empty() && new.len() >= 4, "records on both sides of the removal");
+    let (old, new): (Vec<Record>, Vec<Record>) = records
+        .into_iter()
+        .partition(|record| record.header.epoch < removal.epoch);
+    ensure!(
+        !old.is_empty() && new.len() >= 4,
+        "records on both sides of the removal"
+    );
     let of_old = openable(&stolen, &key(&stolen), group.id(), &old, &wraps).await?;
     let of_new = openable(&stolen, &key(&stolen), group.id(), &new, &wraps).await?;
-    assert!(count(&of_old) > 0, "the control: the copy opens what it could read before");
-    assert_eq!(count(&of_new), 0, "a removed device opens nothing accepted after its removal");
+    assert!(
+        count(&of_old) > 0,
+        "the control: the copy opens what it could read before"
+    );
+    assert_eq!(
+        count(&of_new),
+        0,
+        "a removed device opens nothing accepted after its removal"
+    );
 
     // Ana's device erases the roots of old records once ben's device has found the new snapshots right.
     let copies = tempfile::TempDir::new()?;
@@ -86,12 +109,19 @@ async fn a_removed_device_opens_nothing_new_and_members_erase_what_nobody_needs(
     every_wrap.extend(later);
     let dana_notes: Document<Yrs> = document(&at_dana, &notes.id()).await?;
     until("dana to read", || async {
-        Ok(dana_notes.read(|yrs| yrs.text()).await?.contains("after the removal").then_some(()))
+        Ok(dana_notes
+            .read(|yrs| yrs.text())
+            .await?
+            .contains("after the removal")
+            .then_some(()))
     })
     .await?;
     let folder = copy(&world.store("dana"), copies.path())?;
     let of_new = openable(&folder, &key(&folder), group.id(), &new, &every_wrap).await?;
-    assert!(count(&of_new) > 0, "the control: a joiner opens what is live");
+    assert!(
+        count(&of_new) > 0,
+        "the control: a joiner opens what is live"
+    );
     let of_old = openable(&folder, &key(&folder), group.id(), &old, &every_wrap).await?;
     assert_eq!(count(&of_old), 0, "a joiner opens no erased root");
     Ok(())

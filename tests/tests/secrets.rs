@@ -30,7 +30,10 @@ struct Logs(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Logs {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -87,8 +90,14 @@ fn shown(values: &[&dyn Debug]) -> Result<()> {
 fn the_search_finds_what_is_planted() {
     for form in [
         CANARIES[0].as_bytes().to_vec(),
-        CANARIES[1].encode_utf16().flat_map(u16::to_le_bytes).collect(),
-        CANARIES[6].encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        CANARIES[1]
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect(),
+        CANARIES[6]
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect(),
         CANARIES[2].as_bytes()[3..11].to_vec(),
     ] {
         let haystack = [b"before".as_slice(), &form, b"after"].concat();
@@ -110,7 +119,11 @@ async fn a_full_session_leaves_no_plaintext_anywhere() -> Result<()> {
     let config = world
         .config("ana")
         .passphrase(CANARIES[4])
-        .passphrase_cost(PassphraseCost { memory_kib: 1024, passes: 1, lanes: 1 });
+        .passphrase_cost(PassphraseCost {
+            memory_kib: 1024,
+            passes: 1,
+            lanes: 1,
+        });
     shown(&[&config])?;
     let setup = conclave_client::Setup::NewUser {
         name: CANARIES[3].to_owned(),
@@ -120,7 +133,9 @@ async fn a_full_session_leaves_no_plaintext_anywhere() -> Result<()> {
     online(&ana).await?;
     let ben = world.user("ben").await?;
     verify_all(&[&ana, &ben]).await?;
-    let group = ana.create_group(CANARIES[2], GroupPolicy::default()).await?;
+    let group = ana
+        .create_group(CANARIES[2], GroupPolicy::default())
+        .await?;
     let text: Document<Yrs> = group.create_document(CANARIES[1]).await?;
     let tasks: Document<Automerge> = group.create_document("tasks").await?;
     let id = group.id();
@@ -130,21 +145,44 @@ async fn a_full_session_leaves_no_plaintext_anywhere() -> Result<()> {
     tasks
         .edit(|doc| doc.merge_json(&serde_json::json!({ "secret": CANARIES[5] })))
         .await?;
-    tokio::time::timeout(PATIENCE, text.synced()).await.context("syncing")??;
-    tokio::time::timeout(PATIENCE, tasks.synced()).await.context("syncing")??;
+    tokio::time::timeout(PATIENCE, text.synced())
+        .await
+        .context("syncing")??;
+    tokio::time::timeout(PATIENCE, tasks.synced())
+        .await
+        .context("syncing")??;
     let at_ben: Document<Yrs> = document(&joined, &text.id()).await?;
     until("the text to arrive", || async {
-        Ok(at_ben.read(|yrs| yrs.text()).await?.contains(CANARIES[6]).then_some(()))
+        Ok(at_ben
+            .read(|yrs| yrs.text())
+            .await?
+            .contains(CANARIES[6])
+            .then_some(()))
     })
     .await?;
 
-    let refused = at_ben.edit(|yrs| yrs.splice(1_000_000, 0, CANARIES[0])).await;
+    let refused = at_ben
+        .edit(|yrs| yrs.splice(1_000_000, 0, CANARIES[0]))
+        .await;
     let wrong = world.config("ana").passphrase(CANARIES[0]);
-    tokio::time::timeout(PATIENCE, group.remove(&user_id(&ben).await?)).await.context("removal")??;
-    let outside = ben.create_group(CANARIES[2], GroupPolicy::default()).await?;
+    tokio::time::timeout(PATIENCE, group.remove(&user_id(&ben).await?))
+        .await
+        .context("removal")??;
+    let outside = ben
+        .create_group(CANARIES[2], GroupPolicy::default())
+        .await?;
     let not_there = ben.group(&id).await;
     shown(&[
-        &ana, &ben, &group, &text, &tasks, &at_ben, &refused, &wrong, &outside, &not_there,
+        &ana,
+        &ben,
+        &group,
+        &text,
+        &tasks,
+        &at_ben,
+        &refused,
+        &wrong,
+        &outside,
+        &not_there,
         &ana.status().await?,
     ])?;
     ana.close().await?;
@@ -153,8 +191,15 @@ async fn a_full_session_leaves_no_plaintext_anywhere() -> Result<()> {
     shown(&[&denied])?;
     ben.close().await?;
 
-    let logged = logs.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    ensure!(!logged.is_empty(), "nothing was logged: the search would prove nothing");
+    let logged = logs
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    ensure!(
+        !logged.is_empty(),
+        "nothing was logged: the search would prove nothing"
+    );
     search("the logs", &logged)?;
     ensure!(search_folder(&world.service_folder())? >= 1);
     for store in ["ana", "ben"] {

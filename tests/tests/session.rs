@@ -31,7 +31,9 @@ async fn shows(document: &Document<Yrs>, words: &[&str]) -> Result<()> {
 }
 
 async fn synced(document: &Document<Yrs>) -> Result<()> {
-    tokio::time::timeout(PATIENCE, document.synced()).await.context("syncing")??;
+    tokio::time::timeout(PATIENCE, document.synced())
+        .await
+        .context("syncing")??;
     Ok(())
 }
 
@@ -93,11 +95,19 @@ async fn a_group_edits_a_document_and_a_removal_rekeys_it() -> Result<()> {
     let before = text(&ben_minutes).await?;
     ben.close().await?;
     let ben = Client::open(world.config("ben")).await?;
-    let again = ben.group(&board.id()).await?.document::<Yrs>(&minutes.id()).await?;
+    let again = ben
+        .group(&board.id())
+        .await?
+        .document::<Yrs>(&minutes.id())
+        .await?;
     assert_eq!(text(&again).await?, before);
     append(&again, "after a restart. ").await?;
     shows(&phone_minutes, &["after a restart"]).await?;
-    let (a, b, c) = (text(&minutes).await?, text(&again).await?, text(&phone_minutes).await?);
+    let (a, b, c) = (
+        text(&minutes).await?,
+        text(&again).await?,
+        text(&phone_minutes).await?,
+    );
     assert_eq!(a, b);
     assert_eq!(b, c);
     Ok(())

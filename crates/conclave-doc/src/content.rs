@@ -84,7 +84,11 @@ impl Fresh {
 
     fn next(&mut self) -> [u8; 32] {
         self.counter = self.counter.saturating_add(1);
-        labelled("conclave 1.0 fresh id", &[self.seed.as_slice(), &self.counter.to_be_bytes()]).0
+        labelled(
+            "conclave 1.0 fresh id",
+            &[self.seed.as_slice(), &self.counter.to_be_bytes()],
+        )
+        .0
     }
 
     pub(crate) fn replica(&mut self, kind: CrdtKind) -> ReplicaId {
@@ -131,9 +135,20 @@ pub(crate) struct Content {
 
 impl Content {
     /// Loads the checkpoint. The tail is pushed and applied afterwards.
-    pub(crate) fn new(kind: CrdtKind, checkpoint: Checkpoint, fresh: &mut Fresh) -> Result<Self, CrdtError> {
+    pub(crate) fn new(
+        kind: CrdtKind,
+        checkpoint: Checkpoint,
+        fresh: &mut Fresh,
+    ) -> Result<Self, CrdtError> {
         let crdt = conclave_crdt::load(kind, checkpoint.crdt.as_slice(), fresh.replica(kind))?;
-        Ok(Self { kind, crdt, checkpoint, tail: Vec::new(), tail_bytes: 0, unapplied: Vec::new() })
+        Ok(Self {
+            kind,
+            crdt,
+            checkpoint,
+            tail: Vec::new(),
+            tail_bytes: 0,
+            unapplied: Vec::new(),
+        })
     }
 
     /// Counter of a replica's first operation.
@@ -146,7 +161,11 @@ impl Content {
 
     /// Epochs of the updates since the checkpoint.
     pub(crate) fn tail_epochs(&self) -> BTreeSet<u64> {
-        self.tail.iter().filter(|entry| entry.update.is_some()).filter_map(|entry| entry.effect.epoch).collect()
+        self.tail
+            .iter()
+            .filter(|entry| entry.update.is_some())
+            .filter_map(|entry| entry.effect.epoch)
+            .collect()
     }
 
     /// Position of the next record.
@@ -156,7 +175,9 @@ impl Content {
 
     /// Adds a record. `apply` says whether the CRDT has yet to see its update.
     pub(crate) fn push(&mut self, entry: TailEntry, apply: bool) {
-        self.tail_bytes = self.tail_bytes.saturating_add(entry.update.as_ref().map_or(0, Plain::len));
+        self.tail_bytes = self
+            .tail_bytes
+            .saturating_add(entry.update.as_ref().map_or(0, Plain::len));
         if apply && entry.update.is_some() {
             self.unapplied.push(self.tail.len());
         }
@@ -165,7 +186,11 @@ impl Content {
 
     /// Applies what has been pushed, in one engine call where nothing is wrong with it. Gives the positions of updates that the
     /// engine refuses; these are out of the document, at every member alike. `own` are own edits without a place in the log.
-    pub(crate) fn apply_pushed(&mut self, own: &[&Plain], fresh: &mut Fresh) -> Result<Vec<u64>, CrdtError> {
+    pub(crate) fn apply_pushed(
+        &mut self,
+        own: &[&Plain],
+        fresh: &mut Fresh,
+    ) -> Result<Vec<u64>, CrdtError> {
         let wanted = std::mem::take(&mut self.unapplied);
         if wanted.is_empty() {
             return Ok(Vec::new());
@@ -190,12 +215,19 @@ impl Content {
     }
 
     /// One of these updates is bad. Starts from before them and finds out which.
-    fn apply_singly(&mut self, wanted: Vec<usize>, own: &[&Plain], fresh: &mut Fresh) -> Result<Vec<u64>, CrdtError> {
+    fn apply_singly(
+        &mut self,
+        wanted: Vec<usize>,
+        own: &[&Plain],
+        fresh: &mut Fresh,
+    ) -> Result<Vec<u64>, CrdtError> {
         let mut refused = Vec::new();
         let mut skip: BTreeSet<usize> = wanted.iter().copied().collect();
         self.crdt = self.rebuild(self.size(), &skip, own, fresh)?;
         for at in wanted {
-            let Some(update) = self.tail.get(at).and_then(|entry| entry.update.clone()) else { continue };
+            let Some(update) = self.tail.get(at).and_then(|entry| entry.update.clone()) else {
+                continue;
+            };
             if self.crdt.apply(&[update.as_slice()]).is_ok() {
                 skip.remove(&at);
                 continue;
@@ -221,7 +253,8 @@ impl Content {
         own: &[&Plain],
         fresh: &mut Fresh,
     ) -> Result<Box<dyn Crdt>, CrdtError> {
-        let count = usize::try_from(size.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
+        let count =
+            usize::try_from(size.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
         let updates: Vec<&[u8]> = self
             .tail
             .iter()
@@ -232,7 +265,11 @@ impl Content {
             .chain(own.iter().copied())
             .map(Plain::as_slice)
             .collect();
-        let mut crdt = conclave_crdt::load(self.kind, self.checkpoint.crdt.as_slice(), fresh.replica(self.kind))?;
+        let mut crdt = conclave_crdt::load(
+            self.kind,
+            self.checkpoint.crdt.as_slice(),
+            fresh.replica(self.kind),
+        )?;
         if !updates.is_empty() {
             crdt.apply(&updates)?;
         }

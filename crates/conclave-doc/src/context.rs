@@ -32,7 +32,11 @@ pub struct DocContext<'a> {
 
 impl std::fmt::Debug for DocContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DocContext(epoch {}, {:?})", self.state.epoch, self.device)
+        write!(
+            f,
+            "DocContext(epoch {}, {:?})",
+            self.state.epoch, self.device
+        )
     }
 }
 
@@ -50,7 +54,12 @@ impl<'a> DocContext<'a> {
 
     /// Whether all members of that epoch were devices of one user.
     pub(crate) fn one_user_at(&self, epoch: u64) -> bool {
-        let mut rows = self.state.roster.rows().iter().filter(|row| row.covers(epoch));
+        let mut rows = self
+            .state
+            .roster
+            .rows()
+            .iter()
+            .filter(|row| row.covers(epoch));
         let first = rows.next().map(|row| row.user);
         rows.all(|row| Some(row.user) == first)
     }

@@ -1,10 +1,10 @@
 //! The document: its parts, and what can be read off it.
 
 use conclave_crdt::{Crdt, CrdtKind, ReplicaId};
+use conclave_mls::GroupState;
 use conclave_proto::frame::DeliveredRecord;
 use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, limits};
-use conclave_mls::GroupState;
 use rand_core::CryptoRngCore;
 
 use crate::content::{Content, Fresh, Plain};
@@ -53,7 +53,13 @@ pub struct Document {
 
 impl std::fmt::Debug for Document {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Document({:?}, {} records, {} unsent)", self.id, self.size(), self.outbox.len())
+        write!(
+            f,
+            "Document({:?}, {} records, {} unsent)",
+            self.id,
+            self.size(),
+            self.outbox.len()
+        )
     }
 }
 
@@ -146,7 +152,10 @@ impl Document {
     /// other user's device has found it right.
     #[must_use]
     pub fn on_word_of(&self) -> Option<Author> {
-        self.state.matched.is_none().then_some(self.state.active.author)
+        self.state
+            .matched
+            .is_none()
+            .then_some(self.state.active.author)
     }
 
     /// Epochs whose roots this document needs; the engine erases a root when no document needs it.
@@ -166,7 +175,11 @@ impl Document {
     /// The device that owns a replica id, by the log.
     #[must_use]
     pub fn owner_of(&self, replica: &ReplicaId) -> Option<conclave_proto::DeviceId> {
-        self.state.tables.owners.get(replica).map(|owner| owner.device)
+        self.state
+            .tables
+            .owners
+            .get(replica)
+            .map(|owner| owner.device)
     }
 
     /// Edits the document. The edit is visible at once, and durable once [`Document::take_changes`] is written. All or nothing: after an
@@ -174,7 +187,11 @@ impl Document {
     ///
     /// # Errors
     /// [`DocError::Crdt`] when `edit` or the engine refuses, [`DocError::TooLarge`] when an update does not fit into a record.
-    pub fn edit(&mut self, _rng: &mut dyn CryptoRngCore, edit: EditFn<'_>) -> Result<bool, DocError> {
+    pub fn edit(
+        &mut self,
+        _rng: &mut dyn CryptoRngCore,
+        edit: EditFn<'_>,
+    ) -> Result<bool, DocError> {
         self.collect_edits()?;
         let edited = edit(self.content.crdt.as_mut());
         let mut updates = Vec::new();
@@ -206,10 +223,13 @@ impl Document {
             let update = Plain::from(update);
             // The policy's padding can change before the update is sealed; the largest leaves room for any.
             if padded_len(update.len(), 1) > limits::UPDATE_BYTES {
-                return Err(DocError::TooLarge { max: limits::UPDATE_BYTES });
+                return Err(DocError::TooLarge {
+                    max: limits::UPDATE_BYTES,
+                });
             }
             let info = self.content.crdt.inspect(update.as_slice())?;
-            let mut replicas: Vec<ReplicaId> = info.ranges.into_iter().map(|range| range.replica).collect();
+            let mut replicas: Vec<ReplicaId> =
+                info.ranges.into_iter().map(|range| range.replica).collect();
             replicas.dedup();
             items.push((update, replicas));
         }
@@ -224,7 +244,9 @@ impl Document {
     pub(crate) fn rebuild(&mut self) -> Result<(), DocError> {
         let own = self.outbox.updates();
         let none = std::collections::BTreeSet::new();
-        self.content.crdt = self.content.rebuild(self.content.size(), &none, &own, &mut self.fresh)?;
+        self.content.crdt =
+            self.content
+                .rebuild(self.content.size(), &none, &own, &mut self.fresh)?;
         Ok(())
     }
 
@@ -245,18 +267,18 @@ impl Document {
     ) -> Result<DeliverOutcome, DocError> {
         let mut outcome = DeliverOutcome::default();
         for (at, record) in (0u64..).zip(records) {
-            let Some(seq) = first_seq.checked_add(at) else { break };
-            if let Some(bridge) = &mut self.incoming.bridge {
-                bridge.take(seq, &record);
-                if seq < bridge.info.covered.size {
-                    continue;
-                }
-            } else if seq < self.size() {
+            let Some(seq) = first_seq.checked_add(at) else {
+                break;
+            };
+            if self.incoming.bridge.is_none() && seq < self.size() {
                 self.compare_again(seq, record, &mut outcome);
                 continue;
             }
             let form = self.incoming.resolve(seq, record);
-            self.incoming.insert(seq, form);
+            match &mut self.incoming.bridge {
+                Some(bridge) if seq < bridge.info.covered.size => bridge.take(seq, &form),
+                _ => self.incoming.insert(seq, form),
+            }
         }
         self.cross_bridge(&mut outcome)?;
         self.advance(ctx, &mut outcome)?;
@@ -275,7 +297,9 @@ impl Document {
 
     /// A record for a position that was judged already: the same again, or the service shows two logs.
     fn compare_again(&mut self, seq: u64, record: DeliveredRecord, outcome: &mut DeliverOutcome) {
-        let Some(known) = self.log.leaf_at(seq) else { return };
+        let Some(known) = self.log.leaf_at(seq) else {
+            return;
+        };
         let leaf = match record {
             DeliveredRecord::Leaf(leaf) => Some(leaf),
             DeliveredRecord::Whole { record, .. } => {
@@ -289,7 +313,11 @@ impl Document {
             DeliveredRecord::Update(_) | DeliveredRecord::Verdict(_) => None,
         };
         if leaf.is_some_and(|leaf| leaf != known) {
-            outcome.findings.push(Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE });
+            outcome.findings.push(Finding {
+                seq,
+                fault: Fault::Fork,
+                suspect: Suspect::SERVICE,
+            });
         }
     }
 
@@ -310,7 +338,11 @@ impl Document {
         let covered = self.state.active.covered.size;
         since > 0
             && (self.state.active.epoch < since
-                || self.state.epochs_from(covered, self.size()).first().is_some_and(|epoch| *epoch < since))
+                || self
+                    .state
+                    .epochs_from(covered, self.size())
+                    .first()
+                    .is_some_and(|epoch| *epoch < since))
     }
 
     /// Whether a snapshot can be made now: nothing waits, something is new, and no dispute stands (an admin's
@@ -319,5 +351,4 @@ impl Document {
     pub fn can_snapshot(&self) -> bool {
         self.covers_more() && !self.is_disputed()
     }
-
 }

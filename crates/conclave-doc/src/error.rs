@@ -82,7 +82,10 @@ impl DocError {
     /// Whether the same call can succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::MissingRoot { .. } | Self::FutureEpoch { .. } | Self::NotNow | Self::Disputed)
+        matches!(
+            self,
+            Self::MissingRoot { .. } | Self::FutureEpoch { .. } | Self::NotNow | Self::Disputed
+        )
     }
 }
 
@@ -97,12 +100,18 @@ pub struct Suspect {
 
 impl Suspect {
     /// The service alone.
-    pub const SERVICE: Self = Self { author: None, service: true };
+    pub const SERVICE: Self = Self {
+        author: None,
+        service: true,
+    };
 
     /// The author alone: what is wrong was sealed, so the service could not see it.
     #[must_use]
     pub const fn author(author: Author) -> Self {
-        Self { author: Some(author), service: false }
+        Self {
+            author: Some(author),
+            service: false,
+        }
     }
 }
 

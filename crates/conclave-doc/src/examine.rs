@@ -7,7 +7,8 @@ use conclave_crdt::CrdtKind;
 use conclave_mls::{RosterRow, verify_signature};
 use conclave_proto::policy::Role;
 use conclave_proto::record::{
-    ChainFault, Chained, RECORD_LABEL, RECORD_VERSION, Record, RecordBody, RecordHeader, SnapshotHeader, check_link, record_leaf,
+    ChainFault, Chained, RECORD_LABEL, RECORD_VERSION, Record, RecordBody, RecordHeader,
+    SnapshotHeader, check_link, record_leaf,
 };
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, UserId};
@@ -39,10 +40,17 @@ pub(crate) enum Standing {
     /// The position of the active snapshot, which is known already.
     Position,
     /// Refused. `link` is its clock where it nevertheless stands in its author's chain.
-    Refused { fault: RecordFault, suspect: Suspect, link: Option<u64> },
+    Refused {
+        fault: RecordFault,
+        suspect: Suspect,
+        link: Option<u64>,
+    },
     /// An update or verdict that follows in its author's chain; a wrong seen head is kept for later, since it refuses only what is
     /// authentic.
-    Chained { clock: u64, seen: Option<RecordFault> },
+    Chained {
+        clock: u64,
+        seen: Option<RecordFault>,
+    },
     /// A snapshot that becomes the active one.
     Snapshot(SnapshotInfo),
 }
@@ -72,8 +80,11 @@ impl Candidate {
 
     /// Whether the signature is that of the roster's key. Own records need no check.
     fn is_signed_by(&self, row: Option<&RosterRow>) -> bool {
-        let (Some(record), Some(row)) = (&self.record, row) else { return false };
-        self.is_own() || verify_signature(row, RECORD_LABEL, &self.core.0, &record.sealed.signature).is_ok()
+        let (Some(record), Some(row)) = (&self.record, row) else {
+            return false;
+        };
+        self.is_own()
+            || verify_signature(row, RECORD_LABEL, &self.core.0, &record.sealed.signature).is_ok()
     }
 
     /// The form that the queue held.
@@ -81,7 +92,13 @@ impl Candidate {
         match (self.source, self.record) {
             (Source::Own, _) => Form::Own,
             (Source::Whole { proof }, Some(record)) => Form::Whole { record, proof },
-            (Source::Elided { seen_size, seen_hint }, Some(record)) => Form::Elided(Elided {
+            (
+                Source::Elided {
+                    seen_size,
+                    seen_hint,
+                },
+                Some(record),
+            ) => Form::Elided(Elided {
                 author: record.header.author,
                 epoch: record.header.epoch,
                 seen_size,
@@ -149,11 +166,24 @@ impl<'a> Examiner<'a> {
             reborn: BTreeMap::new(),
             own: 0,
         };
-        Self { ctx, group, document, kind, log, state, outbox, trial, seen_memo: None }
+        Self {
+            ctx,
+            group,
+            document,
+            kind,
+            log,
+            state,
+            outbox,
+            trial,
+            seen_memo: None,
+        }
     }
 
     /// Examines a run of records. Gives those that are authentic, why it stopped, and the forms that are still needed.
-    pub(crate) fn run(mut self, run: Vec<(u64, Form)>) -> (Vec<Candidate>, Option<Stop>, Vec<(u64, Form)>) {
+    pub(crate) fn run(
+        mut self,
+        run: Vec<(u64, Form)>,
+    ) -> (Vec<Candidate>, Option<Stop>, Vec<(u64, Form)>) {
         let mut candidates: Vec<Candidate> = Vec::with_capacity(run.len());
         let mut rest = Vec::new();
         let mut stop = None;
@@ -166,7 +196,11 @@ impl<'a> Examiner<'a> {
                     candidates.push(candidate);
                 }
                 Step::Stop(form, why, fault) => {
-                    let finding = fault.map(|fault| Finding { seq, fault, suspect: Suspect::SERVICE });
+                    let finding = fault.map(|fault| Finding {
+                        seq,
+                        fault,
+                        suspect: Suspect::SERVICE,
+                    });
                     stop = Some(Stop { seq, why, finding });
                     rest.push((seq, form));
                     break;
@@ -224,7 +258,14 @@ impl<'a> Examiner<'a> {
             }
             self.trial.reborn.insert(author.device, author);
         }
-        self.trial.chains.insert(author, Chain { next: clock.saturating_add(1), last: leaf, closed });
+        self.trial.chains.insert(
+            author,
+            Chain {
+                next: clock.saturating_add(1),
+                last: leaf,
+                closed,
+            },
+        );
     }
 
     fn chain(&self, author: &Author) -> Option<Chain> {
@@ -237,7 +278,8 @@ impl<'a> Examiner<'a> {
     }
 
     fn last_link(&self, author: &Author) -> Option<(u64, Hash)> {
-        self.chain(author).and_then(|chain| Some((chain.next.checked_sub(1)?, chain.last)))
+        self.chain(author)
+            .and_then(|chain| Some((chain.next.checked_sub(1)?, chain.last)))
     }
 
     fn head_at(&mut self, size: u64) -> Option<Head> {
@@ -253,7 +295,10 @@ impl<'a> Examiner<'a> {
         let expected = (seq == self.state.active.seq).then_some(self.state.active.id);
         match form {
             Form::Unknown => {
-                let why = Blocked::Whole { first_seq: seq, count: WHOLE_COUNT };
+                let why = Blocked::Whole {
+                    first_seq: seq,
+                    count: WHOLE_COUNT,
+                };
                 Step::Stop(Form::Unknown, why, Some(Fault::Protocol))
             }
             Form::Own => match self.outbox.sealed_at(self.trial.own) {
@@ -261,34 +306,56 @@ impl<'a> Examiner<'a> {
                     let record = record.clone();
                     self.judge(seq, record, Source::Own, queued_bytes)
                 }
-                None => Step::Stop(Form::Own, Blocked::Whole { first_seq: seq, count: 1 }, Some(Fault::Protocol)),
+                None => Step::Stop(
+                    Form::Own,
+                    Blocked::Whole {
+                        first_seq: seq,
+                        count: 1,
+                    },
+                    Some(Fault::Protocol),
+                ),
             },
-            Form::Leaf(leaf) if expected == Some(leaf) => self.position(seq, leaf, None, Source::Leaf, queued_bytes),
+            Form::Leaf(leaf) if expected == Some(leaf) => {
+                self.position(seq, leaf, None, Source::Leaf, queued_bytes)
+            }
             Form::Leaf(leaf) => match self.outbox.sealed_at(self.trial.own) {
                 Some(record) if record.leaf() == leaf => {
                     let record = record.clone();
                     self.judge(seq, record, Source::Own, queued_bytes)
                 }
-                _ if expected.is_some() => Step::Stop(Form::Leaf(leaf), Blocked::Unverified, Some(Fault::Fork)),
+                _ if expected.is_some() => {
+                    Step::Stop(Form::Leaf(leaf), Blocked::Unverified, Some(Fault::Fork))
+                }
                 _ => Step::Stop(Form::Leaf(leaf), Blocked::Base, None),
             },
             Form::Whole { record, proof } => match expected {
                 Some(id) if record.leaf() == id => {
                     self.position(seq, id, Some(record), Source::Whole { proof }, queued_bytes)
                 }
-                Some(_) => Step::Stop(Form::Whole { record, proof }, Blocked::Unverified, Some(Fault::Fork)),
+                Some(_) => Step::Stop(
+                    Form::Whole { record, proof },
+                    Blocked::Unverified,
+                    Some(Fault::Fork),
+                ),
                 None => self.judge(seq, record, Source::Whole { proof }, queued_bytes),
             },
             Form::Elided(elided) => self.judge_elided(seq, elided, queued_bytes),
         }
     }
 
-    fn position(&self, seq: u64, leaf: Hash, record: Option<Record>, source: Source, queued_bytes: usize) -> Step {
+    fn position(
+        &self,
+        seq: u64,
+        leaf: Hash,
+        record: Option<Record>,
+        source: Source,
+        queued_bytes: usize,
+    ) -> Step {
         Step::Candidate(Candidate {
             seq,
-            bytes: record
-                .as_ref()
-                .map_or(0, |record| u32::try_from(record.tls_serialized_len()).unwrap_or(u32::MAX)),
+            bytes: record.as_ref().map_or(0, |record| {
+                u32::try_from(record.tls_serialized_len()).unwrap_or(u32::MAX)
+            }),
             record,
             core: Hash::ZERO,
             leaf,
@@ -302,7 +369,10 @@ impl<'a> Examiner<'a> {
     /// Fills in what was left out, as an honest author must have written it. The signature tells whether that is right.
     fn judge_elided(&mut self, seq: u64, elided: Elided, queued_bytes: usize) -> Step {
         let Some(seen) = self.head_at(elided.seen_size) else {
-            let why = Blocked::Whole { first_seq: seq, count: WHOLE_COUNT };
+            let why = Blocked::Whole {
+                first_seq: seq,
+                count: WHOLE_COUNT,
+            };
             return Step::Stop(Form::Elided(elided), why, None);
         };
         let (clock, prev) = match self.last_link(&elided.author) {
@@ -317,10 +387,25 @@ impl<'a> Examiner<'a> {
             epoch: elided.epoch,
             author: elided.author,
             seen,
-            body: if elided.verdict == 1 { RecordBody::Verdict(chained) } else { RecordBody::Update(chained) },
+            body: if elided.verdict == 1 {
+                RecordBody::Verdict(chained)
+            } else {
+                RecordBody::Update(chained)
+            },
         };
-        let source = Source::Elided { seen_size: elided.seen_size, seen_hint: elided.seen_hint };
-        self.judge(seq, Record { header, sealed: elided.sealed }, source, queued_bytes)
+        let source = Source::Elided {
+            seen_size: elided.seen_size,
+            seen_hint: elided.seen_hint,
+        };
+        self.judge(
+            seq,
+            Record {
+                header,
+                sealed: elided.sealed,
+            },
+            source,
+            queued_bytes,
+        )
     }
 
     /// The checks of the design, in their order, up to the signature.
@@ -329,7 +414,10 @@ impl<'a> Examiner<'a> {
         let leaf = record_leaf(&core, &record.sealed.signature);
         let header = record.header;
         if header.author == self.outbox.author
-            && self.outbox.sealed_at(self.trial.own).is_some_and(|own| own.leaf() == leaf)
+            && self
+                .outbox
+                .sealed_at(self.trial.own)
+                .is_some_and(|own| own.leaf() == leaf)
         {
             source = Source::Own;
         }
@@ -337,8 +425,17 @@ impl<'a> Examiner<'a> {
         let bytes = u32::try_from(record.tls_serialized_len()).unwrap_or(u32::MAX);
         let user = row.map_or(UserId::ZERO, |row| row.user);
         let standing = Standing::Position;
-        let candidate =
-            Candidate { seq, record: Some(record), core, leaf, bytes, queued_bytes, user, source, standing };
+        let candidate = Candidate {
+            seq,
+            record: Some(record),
+            core,
+            leaf,
+            bytes,
+            queued_bytes,
+            user,
+            source,
+            standing,
+        };
         if let Err(fault) = self.check_shape(&header) {
             return self.refuse(candidate, row, fault, false);
         }
@@ -352,7 +449,9 @@ impl<'a> Examiner<'a> {
             RecordBody::Update(chained) | RecordBody::Verdict(chained) => {
                 self.judge_chained(candidate, row, &header, &chained)
             }
-            RecordBody::Snapshot(snapshot) => self.judge_snapshot(candidate, row, &header, &snapshot),
+            RecordBody::Snapshot(snapshot) => {
+                self.judge_snapshot(candidate, row, &header, &snapshot)
+            }
             _ => self.refuse(candidate, row, RecordFault::Malformed, false),
         }
     }
@@ -380,7 +479,10 @@ impl<'a> Examiner<'a> {
             Err(SeenFault::Wrong) => Some(RecordFault::SeenHead),
             Err(SeenFault::Unproven) => return unproven(candidate),
         };
-        candidate.standing = Standing::Chained { clock: chained.clock, seen };
+        candidate.standing = Standing::Chained {
+            clock: chained.clock,
+            seen,
+        };
         Step::Candidate(candidate)
     }
 
@@ -397,7 +499,9 @@ impl<'a> Examiner<'a> {
         };
         match self.check_seen(&candidate, header) {
             Ok(()) => {}
-            Err(SeenFault::Wrong) => return self.refuse(candidate, row, RecordFault::SeenHead, false),
+            Err(SeenFault::Wrong) => {
+                return self.refuse(candidate, row, RecordFault::SeenHead, false);
+            }
             Err(SeenFault::Unproven) => return unproven(candidate),
         }
         if !candidate.is_signed_by(row) {
@@ -418,17 +522,29 @@ impl<'a> Examiner<'a> {
             RecordBody::Snapshot(snapshot) => snapshot.crdt == self.kind.code(),
             RecordBody::Presence { .. } | RecordBody::Entry(_) => false,
         };
-        if header.version == RECORD_VERSION && kind_fits { Ok(()) } else { Err(RecordFault::Malformed) }
+        if header.version == RECORD_VERSION && kind_fits {
+            Ok(())
+        } else {
+            Err(RecordFault::Malformed)
+        }
     }
 
     /// Order of epochs, membership, role.
-    fn check_author(&self, header: &RecordHeader, row: Option<&RosterRow>) -> Result<(), RecordFault> {
+    fn check_author(
+        &self,
+        header: &RecordHeader,
+        row: Option<&RosterRow>,
+    ) -> Result<(), RecordFault> {
         if header.epoch < self.trial.epoch_high {
             return Err(RecordFault::EpochDecreased);
         }
         let row = row.ok_or(RecordFault::NotMember)?;
         let any_role = matches!(header.body, RecordBody::Verdict(_));
-        if any_role || row.role >= Role::Editor { Ok(()) } else { Err(RecordFault::Role) }
+        if any_role || row.role >= Role::Editor {
+            Ok(())
+        } else {
+            Err(RecordFault::Role)
+        }
     }
 
     /// Parent and covered head of a snapshot. An admin may replace the active one by naming its parent: that settles a dispute.
@@ -440,7 +556,8 @@ impl<'a> Examiner<'a> {
         row: Option<&RosterRow>,
     ) -> Result<SnapshotInfo, RecordFault> {
         let active = &self.trial.active;
-        let follows = snapshot.parent == active.id && snapshot.chain_proof == active.successor_proof();
+        let follows =
+            snapshot.parent == active.id && snapshot.chain_proof == active.successor_proof();
         let replaces = snapshot.parent == active.parent
             && snapshot.chain_proof == active.chain_proof
             && row.is_some_and(|row| row.role >= Role::Admin);
@@ -448,7 +565,12 @@ impl<'a> Examiner<'a> {
             return Err(RecordFault::Parent);
         }
         let newer = snapshot.covered.size > active.covered.size;
-        if !newer || self.log.check_prefix(&snapshot.covered, &[], &active.covered).is_err() {
+        if !newer
+            || self
+                .log
+                .check_prefix(&snapshot.covered, &[], &active.covered)
+                .is_err()
+        {
             return Err(RecordFault::Covered);
         }
         Ok(SnapshotInfo {
@@ -465,34 +587,61 @@ impl<'a> Examiner<'a> {
     }
 
     /// Whether the seen head is a true prefix of the log before this record.
-    fn check_seen(&mut self, candidate: &Candidate, header: &RecordHeader) -> Result<(), SeenFault> {
+    fn check_seen(
+        &mut self,
+        candidate: &Candidate,
+        header: &RecordHeader,
+    ) -> Result<(), SeenFault> {
         if header.seen.size > candidate.seq {
             return Err(SeenFault::Wrong);
         }
         if let Some(own) = self.head_at(header.seen.size) {
-            return if own == header.seen { Ok(()) } else { Err(SeenFault::Wrong) };
+            return if own == header.seen {
+                Ok(())
+            } else {
+                Err(SeenFault::Wrong)
+            };
         }
         let proof: &[Hash] = match &candidate.source {
             Source::Whole { proof } => proof,
             _ => &[],
         };
-        self.log.check_prefix(&header.seen, proof, &self.trial.active.covered)
+        self.log
+            .check_prefix(&header.seen, proof, &self.trial.active.covered)
     }
 
     /// Refuses a record for what its header says. What is filled in must be authentic before that can be said of an elided one.
-    fn refuse(&self, mut candidate: Candidate, row: Option<&RosterRow>, fault: RecordFault, may_link: bool) -> Step {
+    fn refuse(
+        &self,
+        mut candidate: Candidate,
+        row: Option<&RosterRow>,
+        fault: RecordFault,
+        may_link: bool,
+    ) -> Step {
         let signed = candidate.is_signed_by(row);
         if !signed && matches!(candidate.source, Source::Elided { .. }) {
-            let why = Blocked::Whole { first_seq: candidate.seq, count: WHOLE_COUNT };
+            let why = Blocked::Whole {
+                first_seq: candidate.seq,
+                count: WHOLE_COUNT,
+            };
             return Step::Stop(candidate.into_form(), why, None);
         }
         let header = candidate.record.as_ref().map(|record| record.header);
         let link = header.filter(|_| signed && may_link).and_then(|header| {
             let chained = header.body.chained()?;
-            check_link(self.last_link(&header.author), &chained).ok().map(|()| chained.clock)
+            check_link(self.last_link(&header.author), &chained)
+                .ok()
+                .map(|()| chained.clock)
         });
         let author = header.filter(|_| signed).map(|header| header.author);
-        candidate.standing = Standing::Refused { fault, suspect: Suspect { author, service: true }, link };
+        candidate.standing = Standing::Refused {
+            fault,
+            suspect: Suspect {
+                author,
+                service: true,
+            },
+            link,
+        };
         Step::Candidate(candidate)
     }
 
@@ -501,13 +650,17 @@ impl<'a> Examiner<'a> {
     fn first_unverified(&self, candidates: &[Candidate]) -> Option<(usize, Stop)> {
         let mut runs: BTreeMap<Author, Vec<usize>> = BTreeMap::new();
         for (at, candidate) in candidates.iter().enumerate() {
-            if let (Standing::Chained { .. }, Some(record)) = (&candidate.standing, &candidate.record) {
+            if let (Standing::Chained { .. }, Some(record)) =
+                (&candidate.standing, &candidate.record)
+            {
                 runs.entry(record.header.author).or_default().push(at);
             }
         }
         let mut first: Option<usize> = None;
         for run in runs.into_values() {
-            let covered = run.iter().rposition(|at| candidates.get(*at).is_some_and(|it| self.is_signed(it)));
+            let covered = run
+                .iter()
+                .rposition(|at| candidates.get(*at).is_some_and(|it| self.is_signed(it)));
             let next = run.get(covered.map_or(0, |at| at + 1)).copied();
             first = first.into_iter().chain(next).min();
         }
@@ -516,26 +669,47 @@ impl<'a> Examiner<'a> {
         let (why, finding) = match &candidate.source {
             Source::Elided { seen_hint, .. } => {
                 // The hint tells another log from a garbled record; the whole record will show which.
-                let other_log = candidate.record.as_ref().is_some_and(|record| hint(&record.header.seen) != *seen_hint);
+                let other_log = candidate
+                    .record
+                    .as_ref()
+                    .is_some_and(|record| hint(&record.header.seen) != *seen_hint);
                 let finding = other_log.then_some(Finding {
                     seq: candidate.seq,
                     fault: Fault::Record(RecordFault::SeenHead),
                     suspect: Suspect::SERVICE,
                 });
-                (Blocked::Whole { first_seq: candidate.seq, count: WHOLE_COUNT }, finding)
+                (
+                    Blocked::Whole {
+                        first_seq: candidate.seq,
+                        count: WHOLE_COUNT,
+                    },
+                    finding,
+                )
             }
             _ => {
                 let fault = Fault::Record(RecordFault::Signature);
-                let finding = Finding { seq: candidate.seq, fault, suspect: Suspect::SERVICE };
+                let finding = Finding {
+                    seq: candidate.seq,
+                    fault,
+                    suspect: Suspect::SERVICE,
+                };
                 (Blocked::Unverified, Some(finding))
             }
         };
-        Some((at, Stop { seq: candidate.seq, why, finding }))
+        Some((
+            at,
+            Stop {
+                seq: candidate.seq,
+                why,
+                finding,
+            },
+        ))
     }
 
     fn is_signed(&self, candidate: &Candidate) -> bool {
         let row = candidate.record.as_ref().and_then(|record| {
-            self.ctx.row(&record.header.author.device, record.header.epoch)
+            self.ctx
+                .row(&record.header.author.device, record.header.epoch)
         });
         candidate.is_signed_by(row)
     }
@@ -543,7 +717,10 @@ impl<'a> Examiner<'a> {
 
 /// A seen head below the base that the proof at hand does not show: a better copy may have one.
 fn unproven(candidate: Candidate) -> Step {
-    let why = Blocked::Whole { first_seq: candidate.seq, count: WHOLE_COUNT };
+    let why = Blocked::Whole {
+        first_seq: candidate.seq,
+        count: WHOLE_COUNT,
+    };
     let fault = match candidate.source {
         Source::Whole { .. } => Some(Fault::Record(RecordFault::SeenHead)),
         _ => None,

@@ -77,14 +77,14 @@ impl Bridge {
     }
 
     /// Takes a leaf, if it is the next.
-    pub(crate) fn take(&mut self, seq: u64, record: &DeliveredRecord) {
+    pub(crate) fn take(&mut self, seq: u64, form: &Form) {
         if seq != self.frontier.size() || seq >= self.info.covered.size {
             return;
         }
-        match record {
-            DeliveredRecord::Leaf(leaf) => self.frontier.push(*leaf),
-            DeliveredRecord::Whole { record, .. } => self.frontier.push(record.leaf()),
-            DeliveredRecord::Update(_) | DeliveredRecord::Verdict(_) => {}
+        match form {
+            Form::Leaf(leaf) => self.frontier.push(*leaf),
+            Form::Whole { record, .. } => self.frontier.push(record.leaf()),
+            Form::Elided(_) | Form::Own | Form::Unknown => {}
         }
     }
 }
@@ -128,8 +128,10 @@ impl Incoming {
 
     fn resolve_elided(&self, seq: u64, elided: ElidedRecord, verdict: u8) -> Form {
         let number = usize::try_from(elided.author.0).unwrap_or(usize::MAX);
-        let (Some(author), Some(seen_size)) = (self.authors.get(number), seq.checked_sub(elided.seen_back.0))
-        else {
+        let (Some(author), Some(seen_size)) = (
+            self.authors.get(number),
+            seq.checked_sub(elided.seen_back.0),
+        ) else {
             return Form::Unknown;
         };
         Form::Elided(Elided {
@@ -146,12 +148,20 @@ impl Incoming {
     pub(crate) fn insert(&mut self, seq: u64, form: Form) {
         self.end = self.end.max(seq.saturating_add(1));
         let size = form.tls_serialized_len();
-        if self.queue.get(&seq).is_some_and(|present| present.worth() > form.worth()) {
+        if self
+            .queue
+            .get(&seq)
+            .is_some_and(|present| present.worth() > form.worth())
+        {
             return;
         }
         self.remove(seq);
-        let is_next = self.queue.first_key_value().is_none_or(|(first, _)| seq < *first);
-        let full = self.bytes.saturating_add(size) > QUEUE_BYTES || self.queue.len() >= QUEUE_RECORDS;
+        let is_next = self
+            .queue
+            .first_key_value()
+            .is_none_or(|(first, _)| seq < *first);
+        let full =
+            self.bytes.saturating_add(size) > QUEUE_BYTES || self.queue.len() >= QUEUE_RECORDS;
         if full && !is_next {
             return;
         }
@@ -167,14 +177,30 @@ impl Incoming {
         Some(form)
     }
 
+    /// Begins a jump to a later snapshot, as far as the leaves are here already.
+    pub(crate) fn begin_bridge(&mut self, mut bridge: Bridge) {
+        for (seq, form) in self.queue.range(bridge.frontier.size()..) {
+            bridge.take(*seq, form);
+        }
+        self.drop_below(bridge.info.covered.size);
+        self.bridge = Some(bridge);
+    }
+
     /// Forgets which own records were acknowledged: after a reconnect the log tells.
     pub(crate) fn forget_own(&mut self) {
-        let own: Vec<u64> =
-            self.queue.iter().filter(|(_, form)| **form == Form::Own).map(|(seq, _)| *seq).collect();
+        let own: Vec<u64> = self
+            .queue
+            .iter()
+            .filter(|(_, form)| **form == Form::Own)
+            .map(|(seq, _)| *seq)
+            .collect();
         for seq in own {
             self.remove(seq);
         }
-        self.end = self.queue.last_key_value().map_or(0, |(seq, _)| seq.saturating_add(1));
+        self.end = self
+            .queue
+            .last_key_value()
+            .map_or(0, |(seq, _)| seq.saturating_add(1));
     }
 
     /// Drops everything below `size`.

@@ -20,7 +20,12 @@
 
 #![cfg_attr(
     test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
 )]
 
 mod content;
@@ -43,14 +48,14 @@ mod views;
 
 pub use conclave_mls::{RowChange, Rows};
 pub use context::{
-    Append, Blocked, Change, ChangeKind, CheckWanted, DeliverOutcome, DocContext, EditFn, PendingVerdict,
-    RefusedOutcome, RootsNeeded,
+    Append, Blocked, Change, ChangeKind, CheckWanted, DeliverOutcome, DocContext, EditFn,
+    PendingVerdict, RefusedOutcome, RootsNeeded,
 };
 pub use document::Document;
 pub use error::{DocError, Fault, Finding, Suspect};
 pub use log::{LogView, SeenFault, StoredLog};
 pub use payload::{
-    Chain, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables, VERDICT_VERSION,
-    VerdictPayload,
+    Chain, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
+    VERDICT_VERSION, VerdictPayload,
 };
 pub use seal::{DocKeys, KeySource, max_payload_bytes, open, padded_len, seal, seal_with_nonce};

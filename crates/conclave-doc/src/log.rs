@@ -1,8 +1,8 @@
 //! A member's view of a document's Merkle log: enough to append, to give the root of every prefix since its base, and to
 //! compare a leaf that comes again.
 
-use conclave_proto::merkle::{Frontier, Head, MerkleError, NodeSource, verify_consistency};
 use conclave_proto::Hash;
+use conclave_proto::merkle::{Frontier, Head, MerkleError, NodeSource, verify_consistency};
 
 /// The log from a base on. Below the base only the base's own head is known.
 #[derive(Clone, Debug)]
@@ -27,8 +27,16 @@ pub struct StoredLog {
 impl NodeSource for LogView {
     fn node(&self, level: u32, index: u64) -> Option<Hash> {
         let at = usize::try_from(level).ok()?;
-        if let Some(offset) = self.first.get(at).and_then(|first| index.checked_sub(*first)) {
-            return self.levels.get(at)?.get(usize::try_from(offset).ok()?).copied();
+        if let Some(offset) = self
+            .first
+            .get(at)
+            .and_then(|first| index.checked_sub(*first))
+        {
+            return self
+                .levels
+                .get(at)?
+                .get(usize::try_from(offset).ok()?)
+                .copied();
         }
         self.base_node(level, index)
     }
@@ -38,7 +46,13 @@ impl LogView {
     /// A log that begins after `base`.
     #[must_use]
     pub fn new(base: Frontier) -> Self {
-        Self { frontier: base.clone(), base, levels: Vec::new(), first: Vec::new(), bytes: Vec::new() }
+        Self {
+            frontier: base.clone(),
+            base,
+            levels: Vec::new(),
+            first: Vec::new(),
+            bytes: Vec::new(),
+        }
     }
 
     /// Rebuilds a stored log.
@@ -66,7 +80,9 @@ impl LogView {
     fn base_node(&self, level: u32, index: u64) -> Option<Hash> {
         let size = self.base.size();
         let width = 1u64.checked_shl(level)?;
-        if size & width == 0 || index.checked_add(1)?.checked_mul(width)? != (size >> level) << level {
+        if size & width == 0
+            || index.checked_add(1)?.checked_mul(width)? != (size >> level) << level
+        {
             return None;
         }
         let rank = size.checked_shr(level + 1).map_or(0, u64::count_ones);
@@ -115,13 +131,19 @@ impl LogView {
 
     /// Takes back the last records, down to `size`, which must not lie below the base.
     pub fn truncate(&mut self, size: u64) {
-        let Some(frontier) = self.frontier_at(size) else { return };
+        let Some(frontier) = self.frontier_at(size) else {
+            return;
+        };
         for ((level, row), first) in (0u32..).zip(&mut self.levels).zip(&self.first) {
-            let complete = size.checked_shr(level).unwrap_or_default().saturating_sub(*first);
+            let complete = size
+                .checked_shr(level)
+                .unwrap_or_default()
+                .saturating_sub(*first);
             row.truncate(usize::try_from(complete).unwrap_or(usize::MAX));
         }
         let count = size.saturating_sub(self.base.size());
-        self.bytes.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+        self.bytes
+            .truncate(usize::try_from(count).unwrap_or(usize::MAX));
         self.frontier = frontier;
     }
 
@@ -147,14 +169,21 @@ impl LogView {
     #[must_use]
     pub fn leaf_at(&self, seq: u64) -> Option<Hash> {
         let offset = seq.checked_sub(self.base.size())?;
-        self.levels.first()?.get(usize::try_from(offset).ok()?).copied()
+        self.levels
+            .first()?
+            .get(usize::try_from(offset).ok()?)
+            .copied()
     }
 
     /// Encoded bytes of all records from `seq` on; those below the base count as nothing.
     #[must_use]
     pub fn bytes_from(&self, seq: u64) -> u64 {
         let skip = usize::try_from(seq.saturating_sub(self.base.size())).unwrap_or(usize::MAX);
-        self.bytes.iter().skip(skip).map(|bytes| u64::from(*bytes)).sum()
+        self.bytes
+            .iter()
+            .skip(skip)
+            .map(|bytes| u64::from(*bytes))
+            .sum()
     }
 
     /// Whether `head` is a true prefix of this log. Below the base a consistency proof to the base, or to `also`, decides.
@@ -166,7 +195,11 @@ impl LogView {
             return Err(SeenFault::Wrong);
         }
         if let Some(own) = self.head_at(head.size) {
-            return if own == *head { Ok(()) } else { Err(SeenFault::Wrong) };
+            return if own == *head {
+                Ok(())
+            } else {
+                Err(SeenFault::Wrong)
+            };
         }
         let to_base = verify_consistency(head, &self.base(), proof);
         let to_also = || -> Result<(), MerkleError> {
@@ -176,16 +209,31 @@ impl LogView {
                 Err(MerkleError::RootMismatch)
             }
         };
-        to_base.or_else(|_| to_also()).map_err(|_| SeenFault::Unproven)
+        to_base
+            .or_else(|_| to_also())
+            .map_err(|_| SeenFault::Unproven)
     }
 
     /// Forgets everything below `size`, which becomes the base. Does nothing outside the view.
     pub fn rebase(&mut self, size: u64) {
-        let Some(base) = self.frontier_at(size) else { return };
+        let Some(base) = self.frontier_at(size) else {
+            return;
+        };
         let skip = usize::try_from(size.saturating_sub(self.base.size())).unwrap_or(usize::MAX);
-        let leaves: Vec<Hash> = self.levels.first().into_iter().flatten().skip(skip).copied().collect();
+        let leaves: Vec<Hash> = self
+            .levels
+            .first()
+            .into_iter()
+            .flatten()
+            .skip(skip)
+            .copied()
+            .collect();
         let bytes: Vec<u32> = self.bytes.iter().skip(skip).copied().collect();
-        *self = Self::restore(StoredLog { base, leaves, bytes });
+        *self = Self::restore(StoredLog {
+            base,
+            leaves,
+            bytes,
+        });
     }
 }
 
@@ -214,11 +262,15 @@ mod tests {
             let mut base = Frontier::new();
             leaves[..base_size].iter().for_each(|leaf| base.push(*leaf));
             let mut log = LogView::new(base);
-            leaves[base_size..].iter().for_each(|leaf| log.push(*leaf, 10));
+            leaves[base_size..]
+                .iter()
+                .for_each(|leaf| log.push(*leaf, 10));
             let restored = LogView::restore(log.to_stored());
             for size in 0..=leaves.len() {
-                let expected = (size >= base_size)
-                    .then(|| Head { size: size as u64, root: root_of(&leaves[..size]) });
+                let expected = (size >= base_size).then(|| Head {
+                    size: size as u64,
+                    root: root_of(&leaves[..size]),
+                });
                 assert_eq!(log.head_at(size as u64), expected);
                 assert_eq!(restored.head_at(size as u64), expected);
             }
@@ -233,7 +285,9 @@ mod tests {
                 let mut shorter = log.clone();
                 shorter.truncate(size as u64);
                 assert_eq!(Some(shorter.head()), log.head_at(size as u64));
-                leaves[size..].iter().for_each(|leaf| shorter.push(*leaf, 10));
+                leaves[size..]
+                    .iter()
+                    .for_each(|leaf| shorter.push(*leaf, 10));
                 assert_eq!(shorter.head(), log.head());
                 assert_eq!(shorter.head_at(size as u64), log.head_at(size as u64));
             }
@@ -247,16 +301,34 @@ mod tests {
         leaves[..13].iter().for_each(|leaf| base.push(*leaf));
         let mut log = LogView::new(base);
         leaves[13..].iter().for_each(|leaf| log.push(*leaf, 1));
-        let seen = Head { size: 6, root: root_of(&leaves[..6]) };
+        let seen = Head {
+            size: 6,
+            root: root_of(&leaves[..6]),
+        };
         let proof = consistency_proof(&leaves[..13], 6).unwrap();
         assert_eq!(log.check_prefix(&seen, &proof, &log.base()), Ok(()));
-        assert_eq!(log.check_prefix(&seen, &[], &log.base()), Err(SeenFault::Unproven));
+        assert_eq!(
+            log.check_prefix(&seen, &[], &log.base()),
+            Err(SeenFault::Unproven)
+        );
         let later = log.head_at(17).unwrap();
         let proof = consistency_proof(&leaves[..17], 6).unwrap();
         assert_eq!(log.check_prefix(&seen, &proof, &later), Ok(()));
-        let lie = Head { size: 15, root: Hash([1; 32]) };
-        assert_eq!(log.check_prefix(&lie, &[], &log.base()), Err(SeenFault::Wrong));
-        let ahead = Head { size: 21, root: Hash([1; 32]) };
-        assert_eq!(log.check_prefix(&ahead, &[], &log.base()), Err(SeenFault::Wrong));
+        let lie = Head {
+            size: 15,
+            root: Hash([1; 32]),
+        };
+        assert_eq!(
+            log.check_prefix(&lie, &[], &log.base()),
+            Err(SeenFault::Wrong)
+        );
+        let ahead = Head {
+            size: 21,
+            root: Hash([1; 32]),
+        };
+        assert_eq!(
+            log.check_prefix(&ahead, &[], &log.base()),
+            Err(SeenFault::Wrong)
+        );
     }
 }

@@ -38,7 +38,10 @@ impl Document {
         rng: &mut dyn CryptoRngCore,
     ) -> Result<(Self, Record), DocError> {
         let mut fresh = Fresh::new(rng);
-        let author = Author { device: ctx.device, instance };
+        let author = Author {
+            device: ctx.device,
+            instance,
+        };
         let row = ctx.own_row().ok_or(DocError::Role)?;
         let mut crdt = conclave_crdt::create(kind, fresh.replica(kind))?;
         if let Some(initial) = initial {
@@ -49,7 +52,13 @@ impl Document {
         let mut tables = Tables::default();
         for update in &updates {
             for range in crdt.inspect(update)?.ranges {
-                tables.owners.insert(range.replica, ReplicaOwner { device: ctx.device, next: range.end });
+                tables.owners.insert(
+                    range.replica,
+                    ReplicaOwner {
+                        device: ctx.device,
+                        next: range.end,
+                    },
+                );
             }
         }
         let active = SnapshotInfo {
@@ -64,9 +73,21 @@ impl Document {
             replaces: false,
         };
         let state = LogState::new(tables, active);
-        let checkpoint = Checkpoint { size: 0, state: state.clone(), crdt: Plain::from(crdt.snapshot()?) };
+        let checkpoint = Checkpoint {
+            size: 0,
+            state: state.clone(),
+            crdt: Plain::from(crdt.snapshot()?),
+        };
         let content = Content::new(kind, checkpoint, &mut fresh)?;
-        let mut this = Self::assemble(group, document, Frontier::new(), state, content, author, fresh);
+        let mut this = Self::assemble(
+            group,
+            document,
+            Frontier::new(),
+            state,
+            content,
+            author,
+            fresh,
+        );
         let snapshot = this.make_snapshot(ctx, rng)?;
         Ok((this, snapshot))
     }
@@ -91,7 +112,10 @@ impl Document {
         let state = LogState::new(payload.tables.clone(), info);
         let (_, checkpoint) = Self::first_checkpoint(payload, state.clone());
         let content = Content::new(kind, checkpoint, &mut fresh)?;
-        let author = Author { device: ctx.device, instance };
+        let author = Author {
+            device: ctx.device,
+            instance,
+        };
         let mut this = Self::assemble(group, document, frontier, state, content, author, fresh);
         this.checks.rests_on = (!info.is_first()).then_some(info.id);
         let outcome = this.opened(ctx, opened, rng)?;
@@ -143,8 +167,16 @@ impl Document {
         self.rolled_back = opened.head.size < self.size();
         if self.rolled_back {
             let seq = opened.head.size;
-            let fault = if self.contradicts(&opened.head) { Fault::Fork } else { Fault::Rollback };
-            outcome.findings.push(Finding { seq, fault, suspect: Suspect::SERVICE });
+            let fault = if self.contradicts(&opened.head) {
+                Fault::Fork
+            } else {
+                Fault::Rollback
+            };
+            outcome.findings.push(Finding {
+                seq,
+                fault,
+                suspect: Suspect::SERVICE,
+            });
         }
         self.check_target(&mut outcome);
         if let Some(base) = &opened.base {
@@ -153,12 +185,18 @@ impl Document {
         self.outbox.connect(opened.own_next_clock);
         let (next, last) = self.own_chain();
         let held = next.saturating_add(self.outbox.len() as u64);
-        if opened.own_next_clock > held || (opened.own_next_clock == next && opened.own_last != last) {
+        if opened.own_next_clock > held
+            || (opened.own_next_clock == next && opened.own_last != last)
+        {
             // The service knows records of this instance that this store never wrote: a restored backup, or a copy of the store.
             self.renew_instance(&mut outcome);
         } else if opened.own_next_clock < next && !self.rolled_back {
             let seq = self.size();
-            outcome.findings.push(Finding { seq, fault: Fault::Rollback, suspect: Suspect::SERVICE });
+            outcome.findings.push(Finding {
+                seq,
+                fault: Fault::Rollback,
+                suspect: Suspect::SERVICE,
+            });
             self.rolled_back = true;
         }
         self.cross_bridge(&mut outcome)?;
@@ -172,11 +210,21 @@ impl Document {
 
     /// Compares with the head that the service announced, once the log gets there.
     pub(crate) fn check_target(&mut self, outcome: &mut DeliverOutcome) {
-        let Some(target) = self.incoming.target.filter(|target| target.size <= self.size()) else { return };
+        let Some(target) = self
+            .incoming
+            .target
+            .filter(|target| target.size <= self.size())
+        else {
+            return;
+        };
         self.incoming.target = None;
         if self.contradicts(&target) {
             let seq = target.size;
-            outcome.findings.push(Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE });
+            outcome.findings.push(Finding {
+                seq,
+                fault: Fault::Fork,
+                suspect: Suspect::SERVICE,
+            });
         }
     }
 
@@ -187,27 +235,44 @@ impl Document {
         base: &BaseSnapshot,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
-        let RecordBody::Snapshot(header) = base.record.header.body else { return Err(DocError::Protocol) };
+        let RecordBody::Snapshot(header) = base.record.header.body else {
+            return Err(DocError::Protocol);
+        };
         if header.covered.size <= self.size() {
             let known = self.log.leaf_at(base.seq);
-            if self.contradicts(&header.covered) || known.is_some_and(|leaf| leaf != base.record.leaf()) {
+            if self.contradicts(&header.covered)
+                || known.is_some_and(|leaf| leaf != base.record.leaf())
+            {
                 let fault = Fault::Fork;
-                outcome.findings.push(Finding { seq: base.seq, fault, suspect: Suspect::SERVICE });
+                outcome.findings.push(Finding {
+                    seq: base.seq,
+                    fault,
+                    suspect: Suspect::SERVICE,
+                });
             }
             return Ok(());
         }
         let (info, payload, kind) = read_base(ctx, self.group, self.id, base)?;
         if kind != self.kind() {
-            return Err(DocError::BadRecord { fault: RecordFault::Malformed });
+            return Err(DocError::BadRecord {
+                fault: RecordFault::Malformed,
+            });
         }
-        self.incoming.drop_below(header.covered.size);
-        self.incoming.bridge = Some(Bridge { frontier: self.log.frontier().clone(), info, payload });
+        self.incoming.begin_bridge(Bridge {
+            frontier: self.log.frontier().clone(),
+            info,
+            payload,
+        });
         Ok(())
     }
 
     /// Goes on from a later snapshot, once the leaves up to its covered head show that it extends the own log. Own edits stay.
     pub(crate) fn cross_bridge(&mut self, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
-        let Some(bridge) = self.incoming.bridge.take_if(|bridge| bridge.missing().is_none()) else {
+        let Some(bridge) = self
+            .incoming
+            .bridge
+            .take_if(|bridge| bridge.missing().is_none())
+        else {
             if let Some(bridge) = &self.incoming.bridge {
                 outcome.gap = bridge.missing();
             }
@@ -215,7 +280,11 @@ impl Document {
         };
         if bridge.frontier.head() != bridge.info.covered {
             let seq = bridge.info.covered.size;
-            outcome.findings.push(Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE });
+            outcome.findings.push(Finding {
+                seq,
+                fault: Fault::Fork,
+                suspect: Suspect::SERVICE,
+            });
             outcome.block(self.size(), Blocked::Unverified);
             self.rolled_back = true;
             return Ok(());
@@ -229,7 +298,10 @@ impl Document {
         std::mem::swap(&mut self.content, &mut content);
         self.log = LogView::new(frontier);
         self.state = state;
-        self.checks = Checks { rests_on: Some(bridge.info.id), ..Checks::default() };
+        self.checks = Checks {
+            rests_on: Some(bridge.info.id),
+            ..Checks::default()
+        };
         self.rows.checkpoint_dirty = true;
         self.rows.meta_dirty = true;
         if self.rebuild().is_err() {
@@ -243,10 +315,18 @@ impl Document {
     /// Own records that the snapshot covers have their place.
     fn adopt_covered(&mut self, tables: &Tables, outcome: &mut DeliverOutcome) {
         let next = self.own_chain().0;
-        let Some(chain) = tables.chains.get(&self.outbox.author) else { return };
+        let Some(chain) = tables.chains.get(&self.outbox.author) else {
+            return;
+        };
         let covered = usize::try_from(chain.next.saturating_sub(next)).unwrap_or(usize::MAX);
-        let Some(last) = covered.checked_sub(1) else { return };
-        if self.outbox.sealed_at(last).is_some_and(|record| record.leaf() == chain.last) {
+        let Some(last) = covered.checked_sub(1) else {
+            return;
+        };
+        if self
+            .outbox
+            .sealed_at(last)
+            .is_some_and(|record| record.leaf() == chain.last)
+        {
             for _ in 0..covered {
                 self.outbox.pop();
                 outcome.acknowledged += 1;
@@ -270,21 +350,37 @@ fn read_base(
     if header.group != group || header.document != document {
         return Err(bad(RecordFault::WrongDocument));
     }
-    let RecordBody::Snapshot(snapshot) = header.body else { return Err(bad(RecordFault::Malformed)) };
+    let RecordBody::Snapshot(snapshot) = header.body else {
+        return Err(bad(RecordFault::Malformed));
+    };
     if header.version != RECORD_VERSION {
         return Err(bad(RecordFault::Malformed));
     }
-    let kind = CrdtKind::from_code(snapshot.crdt).ok_or(DocError::UnknownKind { code: snapshot.crdt })?;
+    let kind = CrdtKind::from_code(snapshot.crdt).ok_or(DocError::UnknownKind {
+        code: snapshot.crdt,
+    })?;
     if header.epoch > ctx.state.epoch {
-        return Err(DocError::FutureEpoch { epoch: header.epoch });
+        return Err(DocError::FutureEpoch {
+            epoch: header.epoch,
+        });
     }
-    let row = ctx.row(&header.author.device, header.epoch).ok_or(bad(RecordFault::NotMember))?;
+    let row = ctx
+        .row(&header.author.device, header.epoch)
+        .ok_or(bad(RecordFault::NotMember))?;
     if row.role < Role::Editor {
         return Err(bad(RecordFault::Role));
     }
     check_base_place(base, &snapshot).map_err(bad)?;
-    verify_signature(row, RECORD_LABEL, &record.core().0, &record.sealed.signature).map_err(bad)?;
-    let root = ctx.keys.root(header.epoch).ok_or(DocError::MissingRoot { epoch: header.epoch })?;
+    verify_signature(
+        row,
+        RECORD_LABEL,
+        &record.core().0,
+        &record.sealed.signature,
+    )
+    .map_err(bad)?;
+    let root = ctx.keys.root(header.epoch).ok_or(DocError::MissingRoot {
+        epoch: header.epoch,
+    })?;
     let bytes = open(record, &DocKeys::derive(&root, &document)).map_err(bad)?;
     let payload = SnapshotPayload::from_bytes(&bytes).map_err(|_| bad(RecordFault::Content))?;
     if payload.frontier.head() != snapshot.covered {
@@ -313,7 +409,9 @@ fn check_base_place(base: &BaseSnapshot, snapshot: &SnapshotHeader) -> Result<()
         return Err(RecordFault::Covered);
     }
     let is_first = base.seq == 0;
-    let begins = snapshot.parent == Hash::ZERO && snapshot.chain_proof == Hash::ZERO && snapshot.covered == Head::EMPTY;
+    let begins = snapshot.parent == Hash::ZERO
+        && snapshot.chain_proof == Hash::ZERO
+        && snapshot.covered == Head::EMPTY;
     if is_first && !begins {
         return Err(RecordFault::Parent);
     }

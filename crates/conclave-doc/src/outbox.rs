@@ -1,6 +1,6 @@
 //! Own updates and verdicts that have no place in the log yet.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_crdt::ReplicaId;
 use conclave_identity::DeviceKey;
@@ -32,6 +32,8 @@ pub(crate) struct OutItem {
 pub(crate) struct Outbox {
     pub author: Author,
     items: VecDeque<OutItem>,
+    /// Replica ids under which items write, with how many do.
+    writers: BTreeMap<ReplicaId, usize>,
     next_number: u64,
     /// The first so many items were sent on this connection and not answered.
     sent: usize,
@@ -61,6 +63,7 @@ impl Outbox {
         Self {
             author,
             items: VecDeque::new(),
+            writers: BTreeMap::new(),
             next_number: 0,
             sent: 0,
             frames: VecDeque::new(),
@@ -90,18 +93,49 @@ impl Outbox {
 
     /// Updates that have no place in the log yet.
     pub(crate) fn updates(&self) -> Vec<&Plain> {
-        self.items.iter().filter(|item| !item.verdict).map(|item| &item.plain).collect()
+        self.items
+            .iter()
+            .filter(|item| !item.verdict)
+            .map(|item| &item.plain)
+            .collect()
     }
 
     pub(crate) fn writes_under(&self, replica: &ReplicaId) -> bool {
-        self.items.iter().any(|item| item.replicas.contains(replica))
+        self.writers.contains_key(replica)
     }
 
     pub(crate) fn push(&mut self, verdict: bool, plain: Plain, replicas: Vec<ReplicaId>) {
         let number = self.next_number;
         self.next_number = number.saturating_add(1);
         self.dirty.insert(number);
-        self.items.push_back(OutItem { number, verdict, plain, replicas, sealed: None });
+        self.count(&replicas);
+        self.items.push_back(OutItem {
+            number,
+            verdict,
+            plain,
+            replicas,
+            sealed: None,
+        });
+    }
+
+    fn count(&mut self, replicas: &[ReplicaId]) {
+        for replica in replicas {
+            let count = self.writers.entry(replica.clone()).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Notes that an item has left.
+    fn left(&mut self, item: &OutItem) {
+        self.dirty.insert(item.number);
+        for replica in &item.replicas {
+            if let Some(count) = self.writers.get_mut(replica) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.writers.remove(replica);
+                }
+            }
+        }
     }
 
     /// The record of the item at `at`, if it was ever sealed.
@@ -111,18 +145,23 @@ impl Outbox {
 
     /// Plaintext of the first item.
     pub(crate) fn front_plain(&self) -> Plain {
-        self.items.front().map(|item| item.plain.clone()).unwrap_or_default()
+        self.items
+            .front()
+            .map(|item| item.plain.clone())
+            .unwrap_or_default()
     }
 
     /// Whether an update waits here with these bytes.
     pub(crate) fn holds_update(&self, update: &[u8]) -> bool {
-        self.items.iter().any(|item| !item.verdict && item.plain.as_slice() == update)
+        self.items
+            .iter()
+            .any(|item| !item.verdict && item.plain.as_slice() == update)
     }
 
     /// The first item has its place in the log.
     pub(crate) fn pop(&mut self) -> Option<OutItem> {
         let item = self.items.pop_front()?;
-        self.dirty.insert(item.number);
+        self.left(&item);
         self.sent = self.sent.saturating_sub(1);
         self.fresh_tries = 0;
         Some(item)
@@ -130,24 +169,26 @@ impl Outbox {
 
     /// Takes out an update that is in the log as a record of another life of this device. What follows it is sealed again.
     pub(crate) fn take_update(&mut self, update: &[u8]) -> bool {
-        let found = self.items.iter().position(|item| !item.verdict && item.plain.as_slice() == update);
-        let Some(item) = found.and_then(|at| self.items.remove(at)) else { return false };
-        self.dirty.insert(item.number);
+        let found = self
+            .items
+            .iter()
+            .position(|item| !item.verdict && item.plain.as_slice() == update);
+        let Some(item) = found.and_then(|at| self.items.remove(at)) else {
+            return false;
+        };
+        self.left(&item);
         self.unseal();
         true
     }
 
     /// Drops all updates: they are written again in another form.
-    pub(crate) fn drop_updates(&mut self) -> usize {
-        let before = self.items.len();
-        let dirty = &mut self.dirty;
-        self.items.retain(|item| {
-            if !item.verdict {
-                dirty.insert(item.number);
-            }
-            item.verdict
-        });
-        before - self.items.len()
+    pub(crate) fn drop_updates(&mut self) {
+        let (verdicts, updates) = std::mem::take(&mut self.items)
+            .into_iter()
+            .partition(|item| item.verdict);
+        self.items = verdicts;
+        let updates: VecDeque<OutItem> = updates;
+        updates.iter().for_each(|item| self.left(item));
     }
 
     fn unseal(&mut self) {
@@ -193,12 +234,17 @@ impl Outbox {
     pub(crate) fn may_send(&self, next: u64, epoch: u64) -> bool {
         let ready = self.connected && !self.draining && self.parked.is_none();
         let known = next >= self.await_clock && epoch >= self.min_epoch;
-        ready && known && self.sent < self.items.len() && self.flying_epoch().is_none_or(|flying| flying == epoch)
+        ready
+            && known
+            && self.sent < self.items.len()
+            && self.flying_epoch().is_none_or(|flying| flying == epoch)
     }
 
     /// Whether there is a next item, and its kind is allowed.
     pub(crate) fn next_may_go(&self, may_update: bool) -> bool {
-        self.items.get(self.sent).is_some_and(|item| item.verdict || may_update)
+        self.items
+            .get(self.sent)
+            .is_some_and(|item| item.verdict || may_update)
     }
 
     /// Epoch of what is on its way.
@@ -222,9 +268,16 @@ impl Outbox {
             None => chain.1,
             Some(before) => self.sealed_at(before)?.leaf(),
         };
-        let chained = Chained { clock: chain.0.saturating_add(at as u64), prev };
+        let chained = Chained {
+            clock: chain.0.saturating_add(at as u64),
+            prev,
+        };
         let item = self.items.get_mut(at)?;
-        let body = if item.verdict { RecordBody::Verdict(chained) } else { RecordBody::Update(chained) };
+        let body = if item.verdict {
+            RecordBody::Verdict(chained)
+        } else {
+            RecordBody::Update(chained)
+        };
         let fits = |record: &Record| {
             let header = &record.header;
             (header.epoch, header.author, header.body) == (template.epoch, template.author, body)
@@ -236,7 +289,14 @@ impl Outbox {
         // What fits only without padding goes without.
         let fits_padded = padded_len(item.plain.len(), padding_bytes) <= limits::UPDATE_BYTES;
         let padding_bytes = if fits_padded { padding_bytes } else { 1 };
-        let record = seal(&header, item.plain.as_slice(), keys, signer, padding_bytes, rng);
+        let record = seal(
+            &header,
+            item.plain.as_slice(),
+            keys,
+            signer,
+            padding_bytes,
+            rng,
+        );
         item.sealed = Some(record.clone());
         self.dirty.insert(item.number);
         Some(record)
@@ -254,7 +314,10 @@ impl Outbox {
 
     /// A frame was acknowledged. False if no such frame was sent.
     pub(crate) fn answered(&mut self, first_clock: u64, count: u64) -> bool {
-        let fits = self.frames.front().is_some_and(|frame| frame.0 == first_clock && frame.1 as u64 == count);
+        let fits = self
+            .frames
+            .front()
+            .is_some_and(|frame| frame.0 == first_clock && frame.1 as u64 == count);
         if fits {
             self.frames.pop_front();
             self.draining &= !self.frames.is_empty();
@@ -264,7 +327,11 @@ impl Outbox {
 
     /// A frame was refused: it and all after it are to be sent again. `next` is the author's next clock. False if no such frame was sent.
     pub(crate) fn refused(&mut self, first_clock: u64, next: u64) -> bool {
-        if self.frames.front().is_none_or(|frame| frame.0 != first_clock) {
+        if self
+            .frames
+            .front()
+            .is_none_or(|frame| frame.0 != first_clock)
+        {
             return false;
         }
         self.frames.pop_front();
@@ -300,6 +367,7 @@ impl Outbox {
     pub(crate) fn restore(&mut self, item: OutItem) {
         self.next_number = self.next_number.max(item.number.saturating_add(1));
         self.stored.insert(item.number);
+        self.count(&item.replicas);
         self.items.push_back(item);
     }
 }
@@ -318,6 +386,16 @@ pub(crate) fn header_template(
     author: Author,
     seen: Head,
 ) -> RecordHeader {
-    let body = RecordBody::Presence { session: SessionId::ZERO };
-    RecordHeader { version: RECORD_VERSION, group, document, epoch, author, seen, body }
+    let body = RecordBody::Presence {
+        session: SessionId::ZERO,
+    };
+    RecordHeader {
+        version: RECORD_VERSION,
+        group,
+        document,
+        epoch,
+        author,
+        seen,
+        body,
+    }
 }

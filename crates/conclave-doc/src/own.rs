@@ -23,7 +23,11 @@ const RETRY_MS: u64 = 2_000;
 impl Document {
     /// The author's next clock and the leaf of its last record.
     pub(crate) fn own_chain(&self) -> (u64, Hash) {
-        self.state.tables.chains.get(&self.outbox.author).map_or((0, Hash::ZERO), |chain| (chain.next, chain.last))
+        self.state
+            .tables
+            .chains
+            .get(&self.outbox.author)
+            .map_or((0, Hash::ZERO), |chain| (chain.next, chain.last))
     }
 
     /// The next frame of own records, sealed under the current epoch, of at most about `max_bytes`. Call until it gives nothing; write
@@ -49,14 +53,22 @@ impl Document {
         if ctx.own_row().is_none() {
             return Ok(None);
         }
-        let root = ctx.keys.root(epoch).ok_or(DocError::MissingRoot { epoch })?;
+        let root = ctx
+            .keys
+            .root(epoch)
+            .ok_or(DocError::MissingRoot { epoch })?;
         let keys = DocKeys::derive(&root, &self.id);
         let template = header_template(self.group, self.id, epoch, self.outbox.author, self.head());
         let first = self.outbox.in_flight();
         let (mut records, mut bytes) = (Vec::new(), 0usize);
         while records.len() < limits::RECORDS_PER_FRAME && self.outbox.next_may_go(may_update) {
             let padding = ctx.state.policy.padding_bytes;
-            let Some(record) = self.outbox.seal_next(&template, chain, &keys, ctx.signer, padding, rng) else { break };
+            let Some(record) = self
+                .outbox
+                .seal_next(&template, chain, &keys, ctx.signer, padding, rng)
+            else {
+                break;
+            };
             let appended = AppendedRecord {
                 kind: record.header.body.kind_code(),
                 seen_size: Varint(record.header.seen.size),
@@ -76,7 +88,11 @@ impl Document {
         }
         let first_clock = chain.0.saturating_add(first as u64);
         self.outbox.push_frame(first_clock, records.len());
-        Ok(Some(Append { epoch, first_clock, records }))
+        Ok(Some(Append {
+            epoch,
+            first_clock,
+            records,
+        }))
     }
 
     /// The service has ordered a frame of own records: `count` of them up to clock `next_clock`, from position `first_seq` on.
@@ -96,7 +112,11 @@ impl Document {
         }
         let first_clock = next_clock.checked_sub(count);
         if !first_clock.is_some_and(|first| self.outbox.answered(first, count)) {
-            outcome.findings.push(Finding { seq: first_seq, fault: Fault::Protocol, suspect: Suspect::SERVICE });
+            outcome.findings.push(Finding {
+                seq: first_seq,
+                fault: Fault::Protocol,
+                suspect: Suspect::SERVICE,
+            });
             return Ok(outcome);
         }
         let chain_next = self.own_chain().0;
@@ -114,7 +134,11 @@ impl Document {
     fn place_own(&mut self, seq: u64, outcome: &mut DeliverOutcome) {
         if seq < self.size() {
             // Something else is there already.
-            outcome.findings.push(Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE });
+            outcome.findings.push(Finding {
+                seq,
+                fault: Fault::Fork,
+                suspect: Suspect::SERVICE,
+            });
         } else {
             self.incoming.insert(seq, Form::Own);
         }
@@ -143,16 +167,22 @@ impl Document {
                 RefusedOutcome::Reseal { epoch: *current }
             }
             Refusal::ClockGap { expected } => self.after_clock_gap(*expected, next, &mut outcome),
-            Refusal::AlreadyAccepted { leaf, seq } => self.after_accepted(*leaf, *seq, &mut outcome),
+            Refusal::AlreadyAccepted { leaf, seq } => {
+                self.after_accepted(*leaf, *seq, &mut outcome)
+            }
             Refusal::SnapshotRequired => RefusedOutcome::SnapshotNeeded,
-            Refusal::RateLimited { retry_after_ms } => RefusedOutcome::RetryLater { after_ms: *retry_after_ms },
+            Refusal::RateLimited { retry_after_ms } => RefusedOutcome::RetryLater {
+                after_ms: *retry_after_ms,
+            },
             Refusal::Storage
             | Refusal::ShuttingDown
             | Refusal::NoChannel
             | Refusal::ProposalPending
             | Refusal::EpochTaken { .. } => RefusedOutcome::RetryLater { after_ms: RETRY_MS },
             // Another view of the log than the service's, or a place that is taken for good: other clocks help against the second only.
-            Refusal::BadRecord { fault } if *fault != RecordFault::SeenHead && self.outbox.may_renew() => {
+            Refusal::BadRecord { fault }
+                if *fault != RecordFault::SeenHead && self.outbox.may_renew() =>
+            {
                 self.renew_instance(&mut outcome);
                 RefusedOutcome::FreshInstance
             }
@@ -165,19 +195,30 @@ impl Document {
         Ok((what, outcome))
     }
 
-    fn after_clock_gap(&mut self, expected: u64, next: u64, outcome: &mut DeliverOutcome) -> RefusedOutcome {
+    fn after_clock_gap(
+        &mut self,
+        expected: u64,
+        next: u64,
+        outcome: &mut DeliverOutcome,
+    ) -> RefusedOutcome {
         let sealed = next.saturating_add(self.outbox.len() as u64);
         if expected < next {
             // The service has forgotten what it had ordered.
             let seq = self.size();
-            outcome.findings.push(Finding { seq, fault: Fault::Rollback, suspect: Suspect::SERVICE });
+            outcome.findings.push(Finding {
+                seq,
+                fault: Fault::Rollback,
+                suspect: Suspect::SERVICE,
+            });
             self.renew_instance(outcome);
             RefusedOutcome::FreshInstance
         } else if expected > sealed {
             // Found behind the service: a restored backup, or a second life of this store.
             self.renew_instance(outcome);
             RefusedOutcome::FreshInstance
-        } else if expected > next && self.outbox.in_flight() < usize::try_from(expected - next).unwrap_or(usize::MAX) {
+        } else if expected > next
+            && self.outbox.in_flight() < usize::try_from(expected - next).unwrap_or(usize::MAX)
+        {
             self.outbox.await_clock = expected;
             RefusedOutcome::Refetch { from: self.size() }
         } else {
@@ -185,9 +226,18 @@ impl Document {
         }
     }
 
-    fn after_accepted(&mut self, leaf: Hash, seq: u64, outcome: &mut DeliverOutcome) -> RefusedOutcome {
+    fn after_accepted(
+        &mut self,
+        leaf: Hash,
+        seq: u64,
+        outcome: &mut DeliverOutcome,
+    ) -> RefusedOutcome {
         let at = self.outbox.in_flight();
-        if self.outbox.sealed_at(at).is_some_and(|record| record.leaf() == leaf) {
+        if self
+            .outbox
+            .sealed_at(at)
+            .is_some_and(|record| record.leaf() == leaf)
+        {
             self.outbox.mark_sent();
             self.place_own(seq, outcome);
             RefusedOutcome::Resend
@@ -199,7 +249,10 @@ impl Document {
 
     /// Goes on under a fresh instance with the same edits: nothing was wrong with them, but their place is not free.
     pub(crate) fn renew_instance(&mut self, outcome: &mut DeliverOutcome) {
-        let author = Author { device: self.outbox.author.device, instance: self.fresh.instance() };
+        let author = Author {
+            device: self.outbox.author.device,
+            instance: self.fresh.instance(),
+        };
         self.outbox.renew(author);
         self.incoming.forget_own();
         outcome.reopen = true;

@@ -49,7 +49,9 @@ impl Tables {
     /// Last record of an author's chain, as [`conclave_proto::record::check_link`] wants it.
     #[must_use]
     pub fn last_link(&self, author: &Author) -> Option<(u64, Hash)> {
-        self.chains.get(author).and_then(|chain| Some((chain.next.checked_sub(1)?, chain.last)))
+        self.chains
+            .get(author)
+            .and_then(|chain| Some((chain.next.checked_sub(1)?, chain.last)))
     }
 
     /// Puts a record of `author` at the end of its chain. A first record closes the device's other instances.
@@ -63,7 +65,14 @@ impl Tables {
             }
         }
         let closed = self.chains.get(&author).is_some_and(|chain| chain.closed);
-        self.chains.insert(author, Chain { next: clock.saturating_add(1), last: leaf, closed });
+        self.chains.insert(
+            author,
+            Chain {
+                next: clock.saturating_add(1),
+                last: leaf,
+                closed,
+            },
+        );
     }
 }
 
@@ -107,7 +116,12 @@ pub struct SnapshotPayload {
 
 impl std::fmt::Debug for SnapshotPayload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SnapshotPayload(covers {}, {} bytes)", self.frontier.size(), self.state.len())
+        write!(
+            f,
+            "SnapshotPayload(covers {}, {} bytes)",
+            self.frontier.size(),
+            self.state.len()
+        )
     }
 }
 
@@ -160,32 +174,66 @@ impl SnapshotPayload {
         if wire.version != SNAPSHOT_VERSION {
             return Err(malformed);
         }
-        let mut tables = Tables { epoch_high: wire.epoch_high, ..Tables::default() };
+        let mut tables = Tables {
+            epoch_high: wire.epoch_high,
+            ..Tables::default()
+        };
         for row in wire.authors {
             if row.closed > 1 || row.next == 0 {
                 return Err(malformed);
             }
-            if tables.chains.last_key_value().is_some_and(|(last, _)| *last >= row.author) {
+            if tables
+                .chains
+                .last_key_value()
+                .is_some_and(|(last, _)| *last >= row.author)
+            {
                 return Err(malformed);
             }
-            let chain = Chain { next: row.next, last: row.last, closed: row.closed == 1 };
+            let chain = Chain {
+                next: row.next,
+                last: row.last,
+                closed: row.closed == 1,
+            };
             tables.chains.insert(row.author, chain);
         }
         for row in wire.replicas {
             let replica = ReplicaId::from_bytes(row.replica.as_slice()).map_err(|_| malformed)?;
-            if tables.owners.last_key_value().is_some_and(|(last, _)| *last >= replica) {
+            if tables
+                .owners
+                .last_key_value()
+                .is_some_and(|(last, _)| *last >= replica)
+            {
                 return Err(malformed);
             }
-            tables.owners.insert(replica, ReplicaOwner { device: row.device, next: row.next });
+            tables.owners.insert(
+                replica,
+                ReplicaOwner {
+                    device: row.device,
+                    next: row.next,
+                },
+            );
         }
-        Ok(Self { frontier: wire.frontier, tables, state: Zeroizing::new(wire.state.into_vec()) })
+        Ok(Self {
+            frontier: wire.frontier,
+            tables,
+            state: Zeroizing::new(wire.state.into_vec()),
+        })
     }
 }
 
 /// Why a member's own state differs from a snapshot.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-    TlsSize, TlsSerialize, TlsDeserializeBytes,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
 )]
 #[repr(u8)]
 #[non_exhaustive]
@@ -202,8 +250,17 @@ pub enum DiffersWhy {
 
 /// A member's judgement of a snapshot.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-    TlsSize, TlsSerialize, TlsDeserializeBytes,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
 )]
 #[repr(u8)]
 pub enum Judgement {
@@ -230,7 +287,11 @@ impl VerdictPayload {
     /// A verdict about a snapshot.
     #[must_use]
     pub fn new(snapshot: Hash, judgement: Judgement) -> Self {
-        Self { version: VERDICT_VERSION, snapshot, judgement }
+        Self {
+            version: VERDICT_VERSION,
+            snapshot,
+            judgement,
+        }
     }
 
     /// Encodes.
@@ -246,7 +307,11 @@ impl VerdictPayload {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let what = "verdict";
         let verdict: Self = decode(what, bytes, UPDATE_BYTES)?;
-        if verdict.version == VERDICT_VERSION { Ok(verdict) } else { Err(DecodeError::Malformed { what }) }
+        if verdict.version == VERDICT_VERSION {
+            Ok(verdict)
+        } else {
+            Err(DecodeError::Malformed { what })
+        }
     }
 }
 
@@ -256,16 +321,32 @@ mod tests {
     use conclave_proto::InstanceId;
 
     fn payload() -> SnapshotPayload {
-        let mut tables = Tables { epoch_high: 7, ..Tables::default() };
+        let mut tables = Tables {
+            epoch_high: 7,
+            ..Tables::default()
+        };
         for at in 0..3u8 {
-            let author = Author { device: DeviceId([at; 16]), instance: InstanceId([at; 8]) };
+            let author = Author {
+                device: DeviceId([at; 16]),
+                instance: InstanceId([at; 8]),
+            };
             tables.advance(author, u64::from(at), Hash([at; 32]));
             let replica = ReplicaId::from_bytes(&[at + 1]).unwrap();
-            tables.owners.insert(replica, ReplicaOwner { device: DeviceId([at; 16]), next: 9 });
+            tables.owners.insert(
+                replica,
+                ReplicaOwner {
+                    device: DeviceId([at; 16]),
+                    next: 9,
+                },
+            );
         }
         let mut frontier = Frontier::new();
         frontier.push(Hash([5; 32]));
-        SnapshotPayload { frontier, tables, state: Zeroizing::new(vec![1, 2, 3]) }
+        SnapshotPayload {
+            frontier,
+            tables,
+            state: Zeroizing::new(vec![1, 2, 3]),
+        }
     }
 
     #[test]
@@ -287,7 +368,10 @@ mod tests {
     #[test]
     fn a_first_record_closes_the_older_instances_of_its_device() {
         let mut tables = Tables::default();
-        let author = |instance| Author { device: DeviceId([1; 16]), instance: InstanceId([instance; 8]) };
+        let author = |instance| Author {
+            device: DeviceId([1; 16]),
+            instance: InstanceId([instance; 8]),
+        };
         tables.advance(author(1), 0, Hash([1; 32]));
         tables.advance(author(1), 1, Hash([2; 32]));
         assert!(!tables.chains[&author(1)].closed);
@@ -301,13 +385,19 @@ mod tests {
     fn verdicts_round_trip() {
         for judgement in [Judgement::Match, Judgement::Differs(DiffersWhy::Tables)] {
             let verdict = VerdictPayload::new(Hash([9; 32]), judgement);
-            assert_eq!(VerdictPayload::from_bytes(&verdict.to_bytes()).unwrap(), verdict);
+            assert_eq!(
+                VerdictPayload::from_bytes(&verdict.to_bytes()).unwrap(),
+                verdict
+            );
         }
         assert!(VerdictPayload::from_bytes(&[2; 34]).is_err());
     }
 
     #[test]
     fn debug_shows_no_plaintext() {
-        assert_eq!(format!("{:?}", payload()), "SnapshotPayload(covers 1, 3 bytes)");
+        assert_eq!(
+            format!("{:?}", payload()),
+            "SnapshotPayload(covers 1, 3 bytes)"
+        );
     }
 }

@@ -31,7 +31,11 @@ pub(crate) struct KeyRing<'a> {
 
 impl<'a> KeyRing<'a> {
     pub(crate) fn new(source: &'a dyn KeySource, document: DocumentId) -> Self {
-        Self { source, document, keys: BTreeMap::new() }
+        Self {
+            source,
+            document,
+            keys: BTreeMap::new(),
+        }
     }
 
     /// The keys of an epoch, if its root is held.
@@ -45,7 +49,6 @@ impl<'a> KeyRing<'a> {
         }
     }
 }
-
 
 /// Where the roots of epochs come from.
 pub trait KeySource {
@@ -79,7 +82,10 @@ impl DocKeys {
     /// Takes the keys as they are: for test vectors and key sources other than MLS.
     #[must_use]
     pub fn from_bytes(content: [u8; 32], commitment: [u8; 32]) -> Self {
-        Self { content: Zeroizing::new(content), commitment: Zeroizing::new(commitment) }
+        Self {
+            content: Zeroizing::new(content),
+            commitment: Zeroizing::new(commitment),
+        }
     }
 
     /// The commitment to this key of a record with `encoded_header`.
@@ -87,7 +93,9 @@ impl DocKeys {
         // HMAC takes keys of any length, so this cannot fail; a fresh MAC under the empty key would verify nothing.
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.commitment.as_slice())
             .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&Default::default()));
-        mac.update(&encode(&conclave_proto::codec::Varint(encoded_header.len() as u64)));
+        mac.update(&encode(&conclave_proto::codec::Varint(
+            encoded_header.len() as u64,
+        )));
         mac.update(encoded_header);
         mac.update(nonce);
         mac.update(tag);
@@ -99,7 +107,10 @@ impl DocKeys {
 #[must_use]
 pub fn padded_len(payload_len: usize, padding_bytes: u16) -> usize {
     let block = usize::from(padding_bytes.max(1));
-    payload_len.saturating_add(1).div_ceil(block).saturating_mul(block)
+    payload_len
+        .saturating_add(1)
+        .div_ceil(block)
+        .saturating_mul(block)
 }
 
 /// Largest sealed payload of a record with this header, in bytes, padding included.
@@ -147,11 +158,24 @@ pub fn seal_with_nonce(
     let tag: [u8; 16] = cipher
         .encrypt_in_place_detached(XNonce::from_slice(&nonce), &encoded_header, &mut buffer)
         .map_or([0; 16], Into::into);
-    let commitment = keys.commit(&encoded_header, &nonce, &tag).finalize().into_bytes().into();
-    let mut sealed = Sealed { nonce, ciphertext: Bytes::from(buffer), tag, commitment, signature: [0; 64] };
+    let commitment = keys
+        .commit(&encoded_header, &nonce, &tag)
+        .finalize()
+        .into_bytes()
+        .into();
+    let mut sealed = Sealed {
+        nonce,
+        ciphertext: Bytes::from(buffer),
+        tag,
+        commitment,
+        signature: [0; 64],
+    };
     let core = sealed.core(header);
     sealed.signature = signer.sign(RECORD_LABEL, &core.0);
-    Record { header: *header, sealed }
+    Record {
+        header: *header,
+        sealed,
+    }
 }
 
 /// Opens a record: commitment first, then AEAD, then padding. The signature is not looked at.
@@ -177,7 +201,10 @@ pub fn open(record: &Record, keys: &DocKeys) -> Result<Zeroizing<Vec<u8>>, Recor
             chacha20poly1305::Tag::from_slice(&sealed.tag),
         )
         .map_err(|_| RecordFault::Open)?;
-    let end = buffer.iter().rposition(|byte| *byte != 0).ok_or(RecordFault::Malformed)?;
+    let end = buffer
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .ok_or(RecordFault::Malformed)?;
     if buffer.get(end) != Some(&PAD_MARK) {
         return Err(RecordFault::Malformed);
     }

@@ -20,13 +20,16 @@ const RUN_RECORDS: usize = 4096;
 /// What judging the content of a record gives.
 enum Content {
     /// Refused, by all members alike.
-    Refused(RecordFault),
+    Refused(RecordFault, Suspect),
     /// Void: an admin's entry in the group log says so.
     Void,
     /// Operations that are all known: nothing to do.
     Known,
     Verdict(VerdictPayload),
-    Update { update: Plain, claims: Vec<(ReplicaId, u64)> },
+    Update {
+        update: Plain,
+        claims: Vec<(ReplicaId, u64)>,
+    },
 }
 
 /// Why settling stopped before the end of a run.
@@ -40,7 +43,11 @@ enum Halt {
 
 impl Document {
     /// Judges waiting records from the end of the log on, as far as possible.
-    pub(crate) fn advance(&mut self, ctx: &DocContext<'_>, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
+    pub(crate) fn advance(
+        &mut self,
+        ctx: &DocContext<'_>,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
         self.collect_edits()?;
         outcome.blocked = None;
         while self.incoming.bridge.is_none() && self.advance_run(ctx, outcome)? {
@@ -55,7 +62,11 @@ impl Document {
     }
 
     /// One run. True where another may follow.
-    fn advance_run(&mut self, ctx: &DocContext<'_>, outcome: &mut DeliverOutcome) -> Result<bool, DocError> {
+    fn advance_run(
+        &mut self,
+        ctx: &DocContext<'_>,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<bool, DocError> {
         let run = self.incoming.lend(self.size(), RUN_RECORDS);
         if run.is_empty() {
             return Ok(false);
@@ -112,13 +123,15 @@ impl Document {
                 }
                 Err(halt) => {
                     halted = Some((candidate.seq, halt));
-                    self.incoming.give_back(candidate.seq, candidate.into_form());
+                    self.incoming
+                        .give_back(candidate.seq, candidate.into_form());
                     break;
                 }
             }
         }
         for candidate in rest {
-            self.incoming.give_back(candidate.seq, candidate.into_form());
+            self.incoming
+                .give_back(candidate.seq, candidate.into_form());
         }
         self.log.truncate(self.content.size());
         self.apply_settled(first_change, outcome)?;
@@ -129,19 +142,33 @@ impl Document {
     }
 
     /// Applies updates that have their place; those that the engine refuses are out.
-    fn apply_settled(&mut self, first_change: usize, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
+    fn apply_settled(
+        &mut self,
+        first_change: usize,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
         let own = self.outbox.updates();
         for seq in self.content.apply_pushed(&own, &mut self.fresh)? {
-            let author = outcome.changes.get(first_change..).unwrap_or_default().iter().find(|it| it.seq == seq);
-            let suspect = author.map_or(Suspect::default(), |change| Suspect::author(change.author));
+            let author = outcome
+                .changes
+                .get(first_change..)
+                .unwrap_or_default()
+                .iter()
+                .find(|it| it.seq == seq);
+            let suspect =
+                author.map_or(Suspect::default(), |change| Suspect::author(change.author));
             outcome.changes.retain(|change| change.seq != seq);
             let fault = Fault::Record(RecordFault::Content);
-            outcome.findings.push(Finding { seq, fault, suspect });
+            outcome.findings.push(Finding {
+                seq,
+                fault,
+                suspect,
+            });
         }
         Ok(())
     }
 
-    /// Gives one record its place. True where it is an own one whose content is refused.
+    /// Gives one record its place. True where it is an own one whose content does not stand.
     fn settle_one(
         &mut self,
         ctx: &DocContext<'_>,
@@ -149,7 +176,6 @@ impl Document {
         keys: &mut KeyRing<'_>,
         outcome: &mut DeliverOutcome,
     ) -> Result<bool, Halt> {
-        let own = candidate.is_own();
         let mut effect = Effect {
             leaf: candidate.leaf,
             bytes: candidate.bytes,
@@ -163,58 +189,42 @@ impl Document {
             self.place(effect, None, None, false);
             return Ok(false);
         };
-        let (author, seq) = (record.header.author, candidate.seq);
-        let change = |kind| Change { author, user: candidate.user, seq, kind };
-        let mut update = None;
-        let mut fault = None;
-        let mut void = false;
+        let author = record.header.author;
+        let mut content = Content::Known;
         match candidate.standing {
-            Standing::Position => {
-                effect.epoch = Some(record.header.epoch);
-                self.keep_for_check(ctx, record);
-            }
-            Standing::Refused { fault: refused, suspect, link } => {
+            Standing::Refused {
+                fault,
+                suspect,
+                link,
+            } => {
                 effect.link = link.map(|clock| (author, clock));
-                fault = Some((refused, suspect));
+                content = Content::Refused(fault, suspect);
             }
-            Standing::Snapshot(info) => {
+            Standing::Position | Standing::Snapshot(_) => {
                 effect.epoch = Some(record.header.epoch);
-                effect.news = News::Snapshot(info);
                 self.keep_for_check(ctx, record);
-                outcome.changes.push(change(ChangeKind::Snapshot));
             }
             Standing::Chained { clock, seen } => {
-                if author == self.outbox.author && !own {
+                if author == self.outbox.author && !candidate.is_own() {
                     return Err(Halt::OwnInstance);
                 }
                 effect.epoch = Some(record.header.epoch);
                 effect.link = Some((author, clock));
-                let content = match seen {
-                    Some(fault) => Content::Refused(fault),
+                content = match seen {
+                    Some(fault) => Content::Refused(
+                        fault,
+                        Suspect {
+                            author: Some(author),
+                            service: true,
+                        },
+                    ),
                     None => self.read_content(ctx, candidate, record, keys)?,
                 };
-                match content {
-                    Content::Refused(refused) => {
-                        let service = refused == RecordFault::SeenHead;
-                        fault = Some((refused, Suspect { author: Some(author), service }));
-                    }
-                    Content::Void => void = true,
-                    Content::Known => {}
-                    Content::Verdict(verdict) => {
-                        let (snapshot, judgement) = (verdict.snapshot, verdict.judgement);
-                        let one_user = ctx.one_user_at(record.header.epoch);
-                        effect.news = News::Verdict { snapshot, judgement, user: candidate.user, one_user };
-                        outcome.changes.extend((!own).then(|| change(ChangeKind::Verdict)));
-                    }
-                    Content::Update { update: plain, claims } => {
-                        effect.news = News::Update;
-                        effect.claims = claims;
-                        update = Some(plain);
-                        outcome.changes.extend((!own).then(|| change(ChangeKind::Update)));
-                    }
-                }
             }
         }
+        let own = candidate.is_own();
+        let stands = !matches!(content, Content::Refused(..) | Content::Void);
+        let update = self.note(ctx, candidate, record, content, &mut effect, outcome);
         let mut new_to_crdt = !own;
         if own {
             self.outbox.pop();
@@ -225,18 +235,92 @@ impl Document {
             // Another life of this device got the same edit into the log.
             new_to_crdt = !self.outbox.take_update(plain.as_slice());
         }
-        if let Some((fault, suspect)) = fault {
-            outcome.findings.push(Finding { seq, fault: Fault::Record(fault), suspect });
-        }
         self.place(effect, update, Some(record), new_to_crdt);
-        Ok(own && (void || fault.is_some()))
+        Ok(own && !stands)
+    }
+
+    /// Writes down what the content of a record means, and tells about it. Gives the update to apply.
+    fn note(
+        &self,
+        ctx: &DocContext<'_>,
+        candidate: &Candidate,
+        record: &Record,
+        content: Content,
+        effect: &mut Effect,
+        outcome: &mut DeliverOutcome,
+    ) -> Option<Plain> {
+        let (seq, user, author) = (candidate.seq, candidate.user, record.header.author);
+        let mut update = None;
+        let kind = match content {
+            Content::Refused(fault, suspect) => {
+                outcome.findings.push(Finding {
+                    seq,
+                    fault: Fault::Record(fault),
+                    suspect,
+                });
+                None
+            }
+            Content::Verdict(VerdictPayload {
+                snapshot,
+                judgement,
+                ..
+            }) => {
+                let one_user = ctx.one_user_at(record.header.epoch);
+                effect.news = News::Verdict {
+                    snapshot,
+                    judgement,
+                    user,
+                    one_user,
+                };
+                Some(ChangeKind::Verdict)
+            }
+            Content::Update {
+                update: plain,
+                claims,
+            } => {
+                effect.news = News::Update;
+                effect.claims = claims;
+                update = Some(plain);
+                Some(ChangeKind::Update)
+            }
+            Content::Void | Content::Known => match candidate.standing {
+                Standing::Snapshot(info) => {
+                    effect.news = News::Snapshot(info);
+                    Some(ChangeKind::Snapshot)
+                }
+                _ => None,
+            },
+        };
+        let change = kind.filter(|_| !candidate.is_own()).map(|kind| Change {
+            author,
+            user,
+            seq,
+            kind,
+        });
+        outcome.changes.extend(change);
+        update
     }
 
     /// Puts an effect at the end of the log. The leaf is in the Merkle log already.
-    fn place(&mut self, effect: Effect, update: Option<Plain>, record: Option<&Record>, new_to_crdt: bool) {
+    fn place(
+        &mut self,
+        effect: Effect,
+        update: Option<Plain>,
+        record: Option<&Record>,
+        new_to_crdt: bool,
+    ) {
         self.state.apply(self.content.size(), &effect);
-        let sealed = record.filter(|_| update.is_some()).map(conclave_proto::codec::encode);
-        self.content.push(TailEntry { effect, update, sealed }, new_to_crdt);
+        let sealed = record
+            .filter(|_| update.is_some())
+            .map(conclave_proto::codec::encode);
+        self.content.push(
+            TailEntry {
+                effect,
+                update,
+                sealed,
+            },
+            new_to_crdt,
+        );
     }
 
     /// Opens a chained record and judges what is in it.
@@ -247,6 +331,12 @@ impl Document {
         record: &Record,
         keys: &mut KeyRing<'_>,
     ) -> Result<Content, Halt> {
+        let refused = |fault| {
+            Ok(Content::Refused(
+                fault,
+                Suspect::author(record.header.author),
+            ))
+        };
         if ctx.state.voided.contains(&(self.id, candidate.leaf)) {
             return Ok(Content::Void);
         }
@@ -257,37 +347,58 @@ impl Document {
             let key = keys.get(epoch).ok_or(Halt::Root(epoch))?;
             match open(record, key) {
                 Ok(plain) => Plain::from(plain),
-                Err(fault) => return Ok(Content::Refused(fault)),
+                Err(fault) => return refused(fault),
             }
         };
         if matches!(record.header.body, RecordBody::Verdict(_)) {
             return Ok(match VerdictPayload::from_bytes(plain.as_slice()) {
                 Ok(verdict) => Content::Verdict(verdict),
-                Err(_) => Content::Refused(RecordFault::Content),
+                Err(_) => return refused(RecordFault::Content),
             });
         }
         let Ok(info) = self.content.crdt.inspect(plain.as_slice()) else {
-            return Ok(Content::Refused(RecordFault::Content));
+            return refused(RecordFault::Content);
         };
         let device = record.header.author.device;
-        let claims = match judge_replicas(&self.state.tables, self.content.first_counter(), device, &info.ranges) {
+        let claims = match judge_replicas(
+            &self.state.tables,
+            self.content.first_counter(),
+            device,
+            &info.ranges,
+        ) {
             Ok(Some(claims)) => claims,
             Ok(None) => return Ok(Content::Known),
-            Err(fault) => return Ok(Content::Refused(fault)),
+            Err(fault) => return refused(fault),
         };
         if !candidate.is_own() {
             self.make_way(device, &plain, &claims)?;
         }
-        Ok(Content::Update { update: plain, claims })
+        Ok(Content::Update {
+            update: plain,
+            claims,
+        })
     }
 
     /// Keeps own ids free of operations that others have written: a squatter, or another life of this device.
-    fn make_way(&mut self, device: DeviceId, plain: &Plain, claims: &[(ReplicaId, u64)]) -> Result<(), Halt> {
-        let ours = device == self.outbox.author.device && self.outbox.holds_update(plain.as_slice());
-        if !ours && claims.iter().any(|(replica, _)| self.outbox.writes_under(replica)) {
+    fn make_way(
+        &mut self,
+        device: DeviceId,
+        plain: &Plain,
+        claims: &[(ReplicaId, u64)],
+    ) -> Result<(), Halt> {
+        let ours =
+            device == self.outbox.author.device && self.outbox.holds_update(plain.as_slice());
+        if !ours
+            && claims
+                .iter()
+                .any(|(replica, _)| self.outbox.writes_under(replica))
+        {
             return Err(Halt::OwnReplica);
         }
-        if claims.iter().any(|(replica, _)| replica == self.content.crdt.replica()) {
+        if claims
+            .iter()
+            .any(|(replica, _)| replica == self.content.crdt.replica())
+        {
             let replica = self.fresh.replica(self.content.kind);
             // Refused only where edits are pending, which were collected before.
             if self.content.crdt.set_replica(replica).is_err() {
@@ -317,7 +428,8 @@ fn judge_replicas(
         };
         if range.end <= next {
             known += 1;
-        } else if range.start == next && claims.iter().all(|(replica, _)| *replica != range.replica) {
+        } else if range.start == next && claims.iter().all(|(replica, _)| *replica != range.replica)
+        {
             claims.push((range.replica.clone(), range.end));
         } else {
             return Err(RecordFault::Replica);
@@ -340,14 +452,30 @@ mod tests {
     }
 
     fn range(id: u16, start: u64, end: u64) -> OpRange {
-        OpRange { replica: replica(id), start, end }
+        OpRange {
+            replica: replica(id),
+            start,
+            end,
+        }
     }
 
     fn judge(ranges: &[OpRange]) -> Result<Option<usize>, RecordFault> {
         let mut tables = Tables::default();
         let (mine, other) = (DeviceId([1; 16]), DeviceId([2; 16]));
-        tables.owners.insert(replica(1), ReplicaOwner { device: mine, next: 5 });
-        tables.owners.insert(replica(2), ReplicaOwner { device: other, next: 5 });
+        tables.owners.insert(
+            replica(1),
+            ReplicaOwner {
+                device: mine,
+                next: 5,
+            },
+        );
+        tables.owners.insert(
+            replica(2),
+            ReplicaOwner {
+                device: other,
+                next: 5,
+            },
+        );
         judge_replicas(&tables, 0, mine, ranges).map(|claims| claims.map(|claims| claims.len()))
     }
 

@@ -37,7 +37,11 @@ impl Document {
     /// # Errors
     /// [`DocError::Role`], [`DocError::NotNow`], [`DocError::Disputed`], [`DocError::TooLarge`], [`DocError::MissingRoot`],
     /// [`DocError::Crdt`].
-    pub fn make_snapshot(&mut self, ctx: &DocContext<'_>, rng: &mut dyn CryptoRngCore) -> Result<Record, DocError> {
+    pub fn make_snapshot(
+        &mut self,
+        ctx: &DocContext<'_>,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<Record, DocError> {
         self.collect_edits()?;
         let role = ctx.own_row().map(|row| row.role).ok_or(DocError::Role)?;
         if role < Role::Editor {
@@ -63,7 +67,12 @@ impl Document {
             tables: self.state.tables.clone(),
             state: crdt.0,
         };
-        let header = SnapshotHeader { parent, chain_proof, covered: self.head(), crdt: self.kind().code() };
+        let header = SnapshotHeader {
+            parent,
+            chain_proof,
+            covered: self.head(),
+            crdt: self.kind().code(),
+        };
         let record = self.seal_snapshot(ctx, header, &payload, rng)?;
         if !self.is_created() {
             self.state.active.id = record.leaf();
@@ -85,15 +94,23 @@ impl Document {
         rng: &mut dyn CryptoRngCore,
     ) -> Result<Record, DocError> {
         let epoch = ctx.state.epoch;
-        let root = ctx.keys.root(epoch).ok_or(DocError::MissingRoot { epoch })?;
+        let root = ctx
+            .keys
+            .root(epoch)
+            .ok_or(DocError::MissingRoot { epoch })?;
         let keys = DocKeys::derive(&root, &self.id);
         let bytes = payload.to_bytes();
         let padding = ctx.state.policy.padding_bytes;
         if padded_len(bytes.len(), padding) > limits::SNAPSHOT_BYTES {
-            return Err(DocError::TooLarge { max: limits::SNAPSHOT_BYTES });
+            return Err(DocError::TooLarge {
+                max: limits::SNAPSHOT_BYTES,
+            });
         }
         let template = header_template(self.group, self.id, epoch, self.outbox.author, self.head());
-        let header = conclave_proto::RecordHeader { body: RecordBody::Snapshot(header), ..template };
+        let header = conclave_proto::RecordHeader {
+            body: RecordBody::Snapshot(header),
+            ..template
+        };
         Ok(seal(&header, &bytes, &keys, ctx.signer, padding, rng))
     }
 
@@ -102,7 +119,14 @@ impl Document {
         let state = if self.outbox.updates().is_empty() {
             self.content.crdt.snapshot()?
         } else {
-            self.content.rebuild(self.content.size(), &Default::default(), &[], &mut self.fresh)?.snapshot()?
+            self.content
+                .rebuild(
+                    self.content.size(),
+                    &Default::default(),
+                    &[],
+                    &mut self.fresh,
+                )?
+                .snapshot()?
         };
         Ok(Plain::from(state))
     }
@@ -117,12 +141,22 @@ impl Document {
     ///
     /// # Errors
     /// As [`Document::deliver`].
-    pub fn snapshot_accepted(&mut self, ctx: &DocContext<'_>, seq: u64) -> Result<DeliverOutcome, DocError> {
+    pub fn snapshot_accepted(
+        &mut self,
+        ctx: &DocContext<'_>,
+        seq: u64,
+    ) -> Result<DeliverOutcome, DocError> {
         let mut outcome = DeliverOutcome::default();
         if let Some(record) = self.snapshot.clone()
             && seq >= self.size()
         {
-            self.incoming.insert(seq, Form::Whole { record, proof: Vec::new() });
+            self.incoming.insert(
+                seq,
+                Form::Whole {
+                    record,
+                    proof: Vec::new(),
+                },
+            );
         }
         self.advance(ctx, &mut outcome)?;
         Ok(outcome)
@@ -153,15 +187,26 @@ impl Document {
         let mut users: Vec<_> = group.current_rows().map(|row| row.user).collect();
         users.sort_unstable();
         users.dedup();
-        let own_user = group.current_rows().find(|row| row.device == self.outbox.author.device)?.user;
+        let own_user = group
+            .current_rows()
+            .find(|row| row.device == self.outbox.author.device)?
+            .user;
         let judges = own_user != active.user || users.len() == 1;
         let fresh = self.checks.done.is_none_or(|(id, ..)| id != active.id);
         let able = self.size() > active.seq
             && self.checks.rests_on.is_none()
             && self.content.checkpoint.size <= active.covered.size;
-        let wanted = judges && fresh && able && !self.state.active_is_matched() && !self.is_disputed();
-        let have = self.checks.sealed.as_ref().is_some_and(|record| record.leaf() == active.id);
-        wanted.then_some(CheckWanted { seq: active.seq, have })
+        let wanted =
+            judges && fresh && able && !self.state.active_is_matched() && !self.is_disputed();
+        let have = self
+            .checks
+            .sealed
+            .as_ref()
+            .is_some_and(|record| record.leaf() == active.id);
+        wanted.then_some(CheckWanted {
+            seq: active.seq,
+            have,
+        })
     }
 
     /// Checks the active snapshot against this device's own log: loads both in scratch documents and compares what they hold. Takes time
@@ -170,10 +215,15 @@ impl Document {
     /// # Errors
     /// [`DocError::MissingRoot`], and [`DocError::Crdt`] when the own state cannot be built.
     pub fn check_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<Option<Judgement>, DocError> {
-        if !self.check_wanted(ctx.state).is_some_and(|wanted| wanted.have) {
+        if !self
+            .check_wanted(ctx.state)
+            .is_some_and(|wanted| wanted.have)
+        {
             return Ok(None);
         }
-        let Some(record) = self.checks.sealed.clone() else { return Ok(None) };
+        let Some(record) = self.checks.sealed.clone() else {
+            return Ok(None);
+        };
         let judgement = match self.compare_snapshot(ctx, &record)? {
             Ok(()) => Judgement::Match,
             Err(why) => Judgement::Differs(why),
@@ -190,12 +240,20 @@ impl Document {
         Ok(Some(judgement))
     }
 
-    fn compare_snapshot(&mut self, ctx: &DocContext<'_>, record: &Record) -> Result<Result<(), DiffersWhy>, DocError> {
+    fn compare_snapshot(
+        &mut self,
+        ctx: &DocContext<'_>,
+        record: &Record,
+    ) -> Result<Result<(), DiffersWhy>, DocError> {
         let covered = self.state.active.covered;
         let epoch = record.header.epoch;
-        let root = ctx.keys.root(epoch).ok_or(DocError::MissingRoot { epoch })?;
+        let root = ctx
+            .keys
+            .root(epoch)
+            .ok_or(DocError::MissingRoot { epoch })?;
         let payload = open(record, &DocKeys::derive(&root, &self.id)).ok();
-        let Some(payload) = payload.and_then(|bytes| SnapshotPayload::from_bytes(&bytes).ok()) else {
+        let Some(payload) = payload.and_then(|bytes| SnapshotPayload::from_bytes(&bytes).ok())
+        else {
             return Ok(Err(DiffersWhy::Unreadable));
         };
         let tables = self.content.state_at(covered.size).tables;
@@ -205,9 +263,17 @@ impl Document {
         let kind = self.kind();
         let digest = conclave_crdt::load(kind, &payload.state, self.fresh.replica(kind))
             .and_then(|mut scratch| scratch.content_digest());
-        let Ok(digest) = digest else { return Ok(Err(DiffersWhy::Unloadable)) };
-        let mut own = self.content.rebuild(covered.size, &Default::default(), &[], &mut self.fresh)?;
-        Ok(if own.content_digest()? == digest { Ok(()) } else { Err(DiffersWhy::Content) })
+        let Ok(digest) = digest else {
+            return Ok(Err(DiffersWhy::Unloadable));
+        };
+        let mut own =
+            self.content
+                .rebuild(covered.size, &Default::default(), &[], &mut self.fresh)?;
+        Ok(if own.content_digest()? == digest {
+            Ok(())
+        } else {
+            Err(DiffersWhy::Content)
+        })
     }
 
     /// The verdict that this device should write, after waiting a random time: a `Match` only if no other user's is there yet.
@@ -216,13 +282,18 @@ impl Document {
         let (snapshot, judgement, written) = self.checks.done?;
         let active = &self.state.active;
         let needed = judgement != Judgement::Match || !self.state.active_is_matched();
-        (snapshot == active.id && !written && needed)
-            .then_some(PendingVerdict { snapshot, seq: active.seq, judgement })
+        (snapshot == active.id && !written && needed).then_some(PendingVerdict {
+            snapshot,
+            seq: active.seq,
+            judgement,
+        })
     }
 
     /// Queues the pending verdict; [`Document::next_append`] sends it. False if there is none.
     pub fn write_verdict(&mut self) -> bool {
-        let Some(pending) = self.pending_verdict() else { return false };
+        let Some(pending) = self.pending_verdict() else {
+            return false;
+        };
         self.queue_verdict(VerdictPayload::new(pending.snapshot, pending.judgement).to_bytes());
         self.checks.done = Some((pending.snapshot, pending.judgement, true));
         self.rows.meta_dirty = true;
@@ -237,7 +308,13 @@ impl Document {
             self.rows.meta_dirty = true;
         }
         let active = self.state.active.id;
-        if self.state.active_is_matched() || self.checks.sealed.as_ref().is_some_and(|kept| kept.leaf() != active) {
+        if self.state.active_is_matched()
+            || self
+                .checks
+                .sealed
+                .as_ref()
+                .is_some_and(|kept| kept.leaf() != active)
+        {
             self.checks.sealed = None;
         }
         if self.checkpoint_due(ctx) {
@@ -255,7 +332,11 @@ impl Document {
             return false;
         }
         let bound = CHECKPOINT_BYTES.max(content.checkpoint.crdt.len());
-        let patience = if self.check_wanted(ctx.state).is_some() { CHECK_PATIENCE } else { 1 };
+        let patience = if self.check_wanted(ctx.state).is_some() {
+            CHECK_PATIENCE
+        } else {
+            1
+        };
         let long = content.tail_bytes >= bound.saturating_mul(patience)
             || content.tail.len() >= CHECKPOINT_RECORDS.saturating_mul(patience);
         if long {
@@ -263,12 +344,26 @@ impl Document {
         }
         // Roots that only the stored tail still needs are let go.
         let needed = self.state.roots_needed(self.size());
-        patience == 1 && content.tail_epochs().iter().any(|epoch| !needed.needs(*epoch))
+        patience == 1
+            && content
+                .tail_epochs()
+                .iter()
+                .any(|epoch| !needed.needs(*epoch))
     }
 
     /// Everything so far as a checkpoint that a new document begins with.
-    pub(crate) fn first_checkpoint(payload: SnapshotPayload, state: LogState) -> (Head, Checkpoint) {
+    pub(crate) fn first_checkpoint(
+        payload: SnapshotPayload,
+        state: LogState,
+    ) -> (Head, Checkpoint) {
         let head = payload.frontier.head();
-        (head, Checkpoint { size: head.size, state, crdt: Plain::from(payload.state) })
+        (
+            head,
+            Checkpoint {
+                size: head.size,
+                state,
+                crdt: Plain::from(payload.state),
+            },
+        )
     }
 }

@@ -31,8 +31,13 @@ pub(crate) struct SnapshotInfo {
 impl SnapshotInfo {
     /// The chain proof that a successor must carry.
     pub(crate) fn successor_proof(&self) -> Hash {
-        SnapshotHeader { parent: self.parent, chain_proof: self.chain_proof, covered: self.covered, crdt: 0 }
-            .successor_proof(&self.id)
+        SnapshotHeader {
+            parent: self.parent,
+            chain_proof: self.chain_proof,
+            covered: self.covered,
+            crdt: 0,
+        }
+        .successor_proof(&self.id)
     }
 
     pub(crate) fn is_first(&self) -> bool {
@@ -50,7 +55,12 @@ pub(crate) enum News {
     /// A new active snapshot.
     Snapshot(SnapshotInfo),
     /// A member's judgement. In a group of one user, that user's own counts.
-    Verdict { snapshot: Hash, judgement: Judgement, user: UserId, one_user: bool },
+    Verdict {
+        snapshot: Hash,
+        judgement: Judgement,
+        user: UserId,
+        one_user: bool,
+    },
 }
 
 /// Everything that one position of the log changes. Kept with the record, so that a log is replayed without judging again.
@@ -86,15 +96,29 @@ impl LogState {
     /// The state that a snapshot gives. Records from its covered head on follow.
     pub(crate) fn new(tables: Tables, active: SnapshotInfo) -> Self {
         let matched = active.is_first().then_some(active);
-        let recent = if matched.is_some() { Vec::new() } else { vec![active] };
-        Self { tables, active, matched, recent, disputed: None, epochs: Vec::new() }
+        let recent = if matched.is_some() {
+            Vec::new()
+        } else {
+            vec![active]
+        };
+        Self {
+            tables,
+            active,
+            matched,
+            recent,
+            disputed: None,
+            epochs: Vec::new(),
+        }
     }
 
     pub(crate) fn apply(&mut self, seq: u64, effect: &Effect) {
         if let Some((author, clock)) = effect.link {
             self.tables.advance(author, clock, effect.leaf);
             for (replica, next) in &effect.claims {
-                let owner = ReplicaOwner { device: author.device, next: *next };
+                let owner = ReplicaOwner {
+                    device: author.device,
+                    next: *next,
+                };
                 self.tables.owners.insert(replica.clone(), owner);
             }
         }
@@ -107,7 +131,12 @@ impl LogState {
         match &effect.news {
             News::None | News::Update => {}
             News::Snapshot(info) => self.adopt(*info),
-            News::Verdict { snapshot, judgement, user, one_user } => {
+            News::Verdict {
+                snapshot,
+                judgement,
+                user,
+                one_user,
+            } => {
                 self.judged(snapshot, *judgement, user, *one_user);
             }
         }
@@ -126,7 +155,9 @@ impl LogState {
     }
 
     fn judged(&mut self, snapshot: &Hash, judgement: Judgement, user: &UserId, one_user: bool) {
-        let Some(info) = self.known(snapshot) else { return };
+        let Some(info) = self.known(snapshot) else {
+            return;
+        };
         match judgement {
             Judgement::Differs(_) => self.disputed = Some(*snapshot),
             Judgement::Match if info.user != *user || one_user => self.set_matched(snapshot),
@@ -191,7 +222,10 @@ mod tests {
     use conclave_proto::{DeviceId, InstanceId};
 
     fn author(device: u8) -> Author {
-        Author { device: DeviceId([device; 16]), instance: InstanceId([device; 8]) }
+        Author {
+            device: DeviceId([device; 16]),
+            instance: InstanceId([device; 8]),
+        }
     }
 
     fn snapshot(seq: u64, covered: u64, epoch: u64, first: bool) -> SnapshotInfo {
@@ -203,17 +237,32 @@ mod tests {
             epoch,
             parent: if first { Hash::ZERO } else { Hash([99; 32]) },
             chain_proof: Hash::ZERO,
-            covered: Head { size: covered, root: Hash([0; 32]) },
+            covered: Head {
+                size: covered,
+                root: Hash([0; 32]),
+            },
             replaces: false,
         }
     }
 
     fn plain(seq: u64, epoch: u64, news: News) -> Effect {
-        Effect { leaf: Hash([seq as u8; 32]), bytes: 1, epoch: Some(epoch), link: None, claims: vec![], news }
+        Effect {
+            leaf: Hash([seq as u8; 32]),
+            bytes: 1,
+            epoch: Some(epoch),
+            link: None,
+            claims: vec![],
+            news,
+        }
     }
 
     fn verdict(snapshot: &SnapshotInfo, judgement: Judgement, user: u8) -> News {
-        News::Verdict { snapshot: snapshot.id, judgement, user: UserId([user; 32]), one_user: false }
+        News::Verdict {
+            snapshot: snapshot.id,
+            judgement,
+            user: UserId([user; 32]),
+            one_user: false,
+        }
     }
 
     #[test]
@@ -228,7 +277,10 @@ mod tests {
         state.apply(5, &plain(5, 3, News::Snapshot(second)));
         assert_eq!(state.roots_needed(6).epochs, BTreeSet::from([1, 2, 3]));
         state.apply(6, &plain(6, 3, verdict(&second, Judgement::Match, 1)));
-        assert!(!state.active_is_matched(), "its author's user does not count");
+        assert!(
+            !state.active_is_matched(),
+            "its author's user does not count"
+        );
         state.apply(7, &plain(7, 3, verdict(&second, Judgement::Match, 2)));
         assert!(state.active_is_matched());
         assert_eq!(state.roots_needed(8).epochs, BTreeSet::from([3]));
@@ -243,7 +295,10 @@ mod tests {
         let differs = Judgement::Differs(crate::payload::DiffersWhy::Content);
         state.apply(4, &plain(4, 4, verdict(&second, differs, 2)));
         assert!(state.roots_needed(5).needs(2));
-        let replacement = SnapshotInfo { replaces: true, ..snapshot(5, 5, 4, false) };
+        let replacement = SnapshotInfo {
+            replaces: true,
+            ..snapshot(5, 5, 4, false)
+        };
         state.apply(5, &plain(5, 4, News::Snapshot(replacement)));
         assert_eq!(state.disputed, None);
         assert!(!state.roots_needed(6).needs(2));

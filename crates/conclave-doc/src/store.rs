@@ -125,7 +125,10 @@ fn malformed(what: &'static str) -> DocError {
 }
 
 fn put(key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> RowChange {
-    RowChange { key, value: Some(value) }
+    RowChange {
+        key,
+        value: Some(value),
+    }
 }
 
 fn delete(key: Vec<u8>) -> RowChange {
@@ -140,7 +143,8 @@ impl Document {
             self.put_checkpoint(&mut out);
         }
         self.put_records(&mut out);
-        if std::mem::take(&mut self.rows.meta_dirty) | std::mem::take(&mut self.outbox.author_dirty) {
+        if std::mem::take(&mut self.rows.meta_dirty) | std::mem::take(&mut self.outbox.author_dirty)
+        {
             let meta = MetaRow {
                 version: ROW_VERSION,
                 author: self.outbox.author,
@@ -150,8 +154,14 @@ impl Document {
             out.push(put(vec![b'm'], cbor(&meta)));
         }
         if std::mem::take(&mut self.rows.snapshot_dirty) {
-            let value = self.snapshot.as_ref().map(|record| Zeroizing::new(encode(record)));
-            out.push(RowChange { key: vec![b'p'], value });
+            let value = self
+                .snapshot
+                .as_ref()
+                .map(|record| Zeroizing::new(encode(record)));
+            out.push(RowChange {
+                key: vec![b'p'],
+                value,
+            });
         }
         for (number, item) in self.outbox.take_dirty() {
             let value = item.map(|item| {
@@ -163,10 +173,16 @@ impl Document {
                     sealed: item.sealed.map(|record| Bytes::from(encode(&record))),
                 })
             });
-            out.push(RowChange { key: key(b'o', number), value });
+            out.push(RowChange {
+                key: key(b'o', number),
+                value,
+            });
         }
         for (seq, form) in self.incoming.take_dirty() {
-            out.push(RowChange { key: key(b'w', seq), value: form.map(Zeroizing::new) });
+            out.push(RowChange {
+                key: key(b'w', seq),
+                value: form.map(Zeroizing::new),
+            });
         }
         out
     }
@@ -185,7 +201,12 @@ impl Document {
             crdt: checkpoint.crdt.clone(),
         };
         out.push(put(vec![b'c'], cbor(&row)));
-        out.extend(self.rows.segments.drain(..).map(|first| delete(key(b's', first))));
+        out.extend(
+            self.rows
+                .segments
+                .drain(..)
+                .map(|first| delete(key(b's', first))),
+        );
         self.rows.open = None;
         self.rows.saved_to = checkpoint.size;
     }
@@ -197,9 +218,18 @@ impl Document {
         let mut segment = self.rows.open.take();
         let mut changed = false;
         for (seq, entry) in (begin..).zip(&mut self.content.tail).skip(skip) {
-            let record = entry.sealed.take().filter(|_| entry.update.is_some()).map(Bytes::from);
-            let bytes = cbor(&SegmentEntry { effect: entry.effect.clone(), record });
-            if let Some((first, full)) = segment.take_if(|(_, rows)| rows.len() + bytes.len() > SEGMENT_BYTES) {
+            let record = entry
+                .sealed
+                .take()
+                .filter(|_| entry.update.is_some())
+                .map(Bytes::from);
+            let bytes = cbor(&SegmentEntry {
+                effect: entry.effect.clone(),
+                record,
+            });
+            if let Some((first, full)) =
+                segment.take_if(|(_, rows)| rows.len() + bytes.len() > SEGMENT_BYTES)
+            {
                 out.push(put(key(b's', first), full));
             }
             let (_, rows) = segment.get_or_insert_with(|| {
@@ -225,16 +255,25 @@ impl Document {
     /// # Errors
     /// [`DocError::Stored`], [`DocError::UnknownKind`], [`DocError::MissingRoot`], [`DocError::Crdt`]. The rows stay as they are; open the
     /// document from the service again.
-    pub fn load(ctx: &DocContext<'_>, rows: Rows, rng: &mut dyn CryptoRngCore) -> Result<Self, DocError> {
+    pub fn load(
+        ctx: &DocContext<'_>,
+        rows: Rows,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<Self, DocError> {
         let mut fresh = Fresh::new(rng);
         let sorted = Sorted::read(rows)?;
         let (checkpoint_row, meta) = (sorted.checkpoint, sorted.meta);
         let (group, id) = (checkpoint_row.group, checkpoint_row.document);
-        let kind = CrdtKind::from_code(checkpoint_row.kind)
-            .ok_or(DocError::UnknownKind { code: checkpoint_row.kind })?;
+        let kind = CrdtKind::from_code(checkpoint_row.kind).ok_or(DocError::UnknownKind {
+            code: checkpoint_row.kind,
+        })?;
         let mut log = LogView::restore(checkpoint_row.log);
         let mut state = checkpoint_row.state;
-        let checkpoint = Checkpoint { size: log.size(), state: state.clone(), crdt: checkpoint_row.crdt };
+        let checkpoint = Checkpoint {
+            size: log.size(),
+            state: state.clone(),
+            crdt: checkpoint_row.crdt,
+        };
         let mut tracker = RowTracker::new();
         tracker.checkpoint_dirty = false;
         tracker.meta_dirty = false;
@@ -249,13 +288,23 @@ impl Document {
                 log.push(entry.effect.leaf, entry.effect.bytes);
                 state.apply(content.size(), &entry.effect);
                 let update = read_update(&entry, &mut keys)?;
-                content.push(TailEntry { effect: entry.effect, update, sealed: None }, true);
+                content.push(
+                    TailEntry {
+                        effect: entry.effect,
+                        update,
+                        sealed: None,
+                    },
+                    true,
+                );
             }
         }
         tracker.saved_to = content.size();
         let mut outbox = Outbox::new(meta.author);
         outbox.author_dirty = false;
-        sorted.outbox.into_iter().for_each(|item| outbox.restore(item));
+        sorted
+            .outbox
+            .into_iter()
+            .for_each(|item| outbox.restore(item));
         content.load_all(&outbox.updates(), &mut fresh)?;
         let mut incoming = Incoming::default();
         for (seq, form) in sorted.waiting {
@@ -268,7 +317,11 @@ impl Document {
         {
             state.set_matched(&snapshot);
         }
-        let checks = Checks { sealed: None, done: meta.checked, rests_on: meta.rests_on };
+        let checks = Checks {
+            sealed: None,
+            done: meta.checked,
+            rests_on: meta.rests_on,
+        };
         let snapshot = sorted.snapshot;
         Ok(Self {
             group,
@@ -304,17 +357,24 @@ impl Sorted {
         let (mut checkpoint, mut meta, mut snapshot) = (None, None, None);
         let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (key, value) in rows {
-            let Some((prefix, rest)) = key.split_first() else { return Err(malformed("row")) };
+            let Some((prefix, rest)) = key.split_first() else {
+                return Err(malformed("row"));
+            };
             let number = rest.try_into().map(u64::from_be_bytes);
             match (prefix, number) {
                 (b'c', _) => checkpoint = Some(uncbor::<CheckpointRow>("checkpoint", &value)?),
                 (b'm', _) => meta = Some(uncbor::<MetaRow>("document", &value)?),
-                (b'p', _) => snapshot = Some(decode("snapshot", &value, 2 * limits::SNAPSHOT_BYTES)?),
+                (b'p', _) => {
+                    snapshot = Some(decode("snapshot", &value, 2 * limits::SNAPSHOT_BYTES)?)
+                }
                 (b's', Ok(first)) => {
                     segments.insert(first, value);
                 }
                 (b'o', Ok(number)) => outbox.push(read_item(number, &value)?),
-                (b'w', Ok(seq)) => waiting.push((seq, decode("waiting record", &value, 2 * limits::SNAPSHOT_BYTES)?)),
+                (b'w', Ok(seq)) => waiting.push((
+                    seq,
+                    decode("waiting record", &value, 2 * limits::SNAPSHOT_BYTES)?,
+                )),
                 _ => return Err(malformed("row")),
             }
         }
@@ -323,7 +383,14 @@ impl Sorted {
         if checkpoint.version != ROW_VERSION || meta.version != ROW_VERSION {
             return Err(malformed("document"));
         }
-        Ok(Self { checkpoint, meta, snapshot, segments, outbox, waiting })
+        Ok(Self {
+            checkpoint,
+            meta,
+            snapshot,
+            segments,
+            outbox,
+            waiting,
+        })
     }
 }
 
@@ -333,10 +400,20 @@ fn read_item(number: u64, value: &[u8]) -> Result<OutItem, DocError> {
         return Err(malformed("own record"));
     }
     let sealed = match row.sealed {
-        Some(bytes) => Some(decode("own record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?),
+        Some(bytes) => Some(decode(
+            "own record",
+            bytes.as_slice(),
+            2 * limits::UPDATE_BYTES,
+        )?),
         None => None,
     };
-    Ok(OutItem { number, verdict: row.verdict, plain: row.plain, replicas: row.replicas, sealed })
+    Ok(OutItem {
+        number,
+        verdict: row.verdict,
+        plain: row.plain,
+        replicas: row.replicas,
+        sealed,
+    })
 }
 
 fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {
@@ -357,11 +434,14 @@ fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {
 }
 
 /// Opens the update of a stored record, which was judged when it came.
-fn read_update(
-    entry: &SegmentEntry,
-    keys: &mut KeyRing<'_>,
-) -> Result<Option<Plain>, DocError> {
-    let Some(bytes) = entry.record.as_ref().filter(|_| entry.effect.news == News::Update) else { return Ok(None) };
+fn read_update(entry: &SegmentEntry, keys: &mut KeyRing<'_>) -> Result<Option<Plain>, DocError> {
+    let Some(bytes) = entry
+        .record
+        .as_ref()
+        .filter(|_| entry.effect.news == News::Update)
+    else {
+        return Ok(None);
+    };
     let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
     let epoch = record.header.epoch;
     let key = keys.get(epoch).ok_or(DocError::MissingRoot { epoch })?;

@@ -1,6 +1,11 @@
 //! Each lie of a member or of the service, from the attacker's side: who notices, whom the finding names, and that the document goes on.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 
@@ -16,7 +21,12 @@ use conclave_proto::*;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-const ROLES: [(u8, Role); 4] = [(1, Role::Owner), (2, Role::Editor), (3, Role::Editor), (4, Role::Viewer)];
+const ROLES: [(u8, Role); 4] = [
+    (1, Role::Owner),
+    (2, Role::Editor),
+    (3, Role::Editor),
+    (4, Role::Viewer),
+];
 const MALLORY: usize = 2;
 const VIEWER: usize = 3;
 
@@ -29,15 +39,28 @@ fn sim() -> Sim {
 }
 
 fn author_of(sim: &Sim, member: usize) -> Author {
-    Author { device: sim.world.devices[member], instance: instance(200 + member as u8) }
+    Author {
+        device: sim.world.devices[member],
+        instance: instance(200 + member as u8),
+    }
 }
 
 /// Orders a bad record; all honest members refuse it alike, say so, and take the next honest edit.
-fn refused(mut sim: Sim, record: Record, fault: RecordFault, author: Option<Author>, service: bool) -> Sim {
+fn refused(
+    mut sim: Sim,
+    record: Record,
+    fault: RecordFault,
+    author: Option<Author>,
+    service: bool,
+) -> Sim {
     let before = sim.peers[0].text();
     let seq = sim.order(vec![record], None);
     sim.settle();
-    let expected = Finding { seq, fault: Fault::Record(fault), suspect: Suspect { author, service } };
+    let expected = Finding {
+        seq,
+        fault: Fault::Record(fault),
+        suspect: Suspect { author, service },
+    };
     for peer in &mut sim.peers {
         assert_eq!(peer.findings, vec![expected], "member {}", peer.member);
         assert_eq!(peer.text(), before);
@@ -56,13 +79,24 @@ fn refused(mut sim: Sim, record: Record, fault: RecordFault, author: Option<Auth
 fn a_record_for_another_document_is_refused() {
     let mut sim = sim();
     let update = sim.update(CrdtKind::Yjs, 9, "evil");
-    let record = sim.forge(MALLORY, &update, |header| header.document = DocumentId([66; 16]));
+    let record = sim.forge(MALLORY, &update, |header| {
+        header.document = DocumentId([66; 16])
+    });
     let author = author_of(&sim, MALLORY);
     let sim = refused(sim, record, RecordFault::WrongDocument, Some(author), true);
-    let update = { let mut sim = sim; sim.update(CrdtKind::Yjs, 9, "evil") };
+    let update = {
+        let mut sim = sim;
+        sim.update(CrdtKind::Yjs, 9, "evil")
+    };
     let other = self::sim();
     let record = other.forge(MALLORY, &update, |header| header.group = GroupId([66; 16]));
-    refused(other, record, RecordFault::WrongDocument, Some(author), true);
+    refused(
+        other,
+        record,
+        RecordFault::WrongDocument,
+        Some(author),
+        true,
+    );
 }
 
 #[test]
@@ -70,7 +104,11 @@ fn other_versions_and_kinds_are_refused() {
     let author = author_of(&sim(), MALLORY);
     let record = sim().forge(MALLORY, b"", |header| header.version = 2);
     refused(sim(), record, RecordFault::Malformed, Some(author), true);
-    let record = sim().forge(MALLORY, b"", |header| header.body = RecordBody::Presence { session: SessionId([1; 16]) });
+    let record = sim().forge(MALLORY, b"", |header| {
+        header.body = RecordBody::Presence {
+            session: SessionId([1; 16]),
+        }
+    });
     refused(sim(), record, RecordFault::Malformed, Some(author), true);
 }
 
@@ -88,7 +126,14 @@ fn refused_chainless(mut sim: Sim, record: Record, fault: RecordFault, author: O
     let chains = sim.service.chains.clone();
     let seq = sim.order(vec![record], None);
     sim.service.chains = chains;
-    let expected = Finding { seq, fault: Fault::Record(fault), suspect: Suspect { author, service: true } };
+    let expected = Finding {
+        seq,
+        fault: Fault::Record(fault),
+        suspect: Suspect {
+            author,
+            service: true,
+        },
+    };
     // The service knows that the record is no link of the chain, and sends it whole.
     for at in 0..sim.peers.len() {
         sim.peers[at].inbox.clear();
@@ -107,12 +152,18 @@ fn clock_gaps_and_wrong_predecessors_are_refused() {
     let update = sim.update(CrdtKind::Yjs, 9, "evil");
     let author = author_of(&sim, MALLORY);
     let record = sim.forge(MALLORY, &update, |header| {
-        header.body = RecordBody::Update(Chained { clock: 1, prev: Hash([1; 32]) });
+        header.body = RecordBody::Update(Chained {
+            clock: 1,
+            prev: Hash([1; 32]),
+        });
     });
     refused_chainless(sim, record, RecordFault::Gap, Some(author));
     let sim = self::sim();
     let record = sim.forge(MALLORY, &update, |header| {
-        header.body = RecordBody::Update(Chained { clock: 0, prev: Hash([1; 32]) });
+        header.body = RecordBody::Update(Chained {
+            clock: 0,
+            prev: Hash([1; 32]),
+        });
     });
     refused_chainless(sim, record, RecordFault::Prev, Some(author));
 }
@@ -161,15 +212,25 @@ fn a_wrong_seen_head_is_refused_and_the_chain_goes_on() {
     let mut sim = sim();
     let update = sim.update(CrdtKind::Yjs, 9, "evil");
     let size = sim.service.size();
-    let record = sim.forge(MALLORY, &update, |header| header.seen = Head { size, root: Hash([9; 32]) });
+    let record = sim.forge(MALLORY, &update, |header| {
+        header.seen = Head {
+            size,
+            root: Hash([9; 32]),
+        }
+    });
     let author = author_of(&sim, MALLORY);
     let seq = sim.order(vec![record], None);
     // Elided, the record does not verify: the root that was filled in is not the one signed.
     sim.receive(0);
     let elided = vec![sim.service.deliver(seq)];
     let outcome = sim.with(0, |doc, ctx, _| doc.deliver(ctx, seq, elided).unwrap());
-    assert!(matches!(outcome.blocked, Some((at, Blocked::Whole { first_seq, .. })) if at == seq && first_seq == seq));
-    assert_eq!(outcome.findings[0].fault, Fault::Record(RecordFault::SeenHead));
+    assert!(
+        matches!(outcome.blocked, Some((at, Blocked::Whole { first_seq, .. })) if at == seq && first_seq == seq)
+    );
+    assert_eq!(
+        outcome.findings[0].fault,
+        Fault::Record(RecordFault::SeenHead)
+    );
     assert_eq!(outcome.findings[0].suspect, Suspect::SERVICE);
     // What it really says is refused by all; the next record of that author names it and is accepted.
     for at in 0..sim.peers.len() {
@@ -177,8 +238,15 @@ fn a_wrong_seen_head_is_refused_and_the_chain_goes_on() {
         sim.peers[at].findings.clear();
         sim.peers[at].doc.new_author(author);
         sim.fetch(at, seq, seq + 1);
-        let suspect = Suspect { author: Some(author), service: true };
-        let expected = Finding { seq, fault: Fault::Record(RecordFault::SeenHead), suspect };
+        let suspect = Suspect {
+            author: Some(author),
+            service: true,
+        };
+        let expected = Finding {
+            seq,
+            fault: Fault::Record(RecordFault::SeenHead),
+            suspect,
+        };
         assert_eq!(sim.peers[at].findings, vec![expected]);
     }
     let good = sim.update(CrdtKind::Yjs, 10, "good ");
@@ -197,13 +265,31 @@ fn a_seen_head_past_its_own_position_is_refused() {
     let mut sim = sim();
     let update = sim.update(CrdtKind::Yjs, 9, "evil");
     let size = sim.service.size();
-    let record = sim.forge(MALLORY, &update, |header| header.seen = Head { size: size + 1, root: Hash([9; 32]) });
+    let record = sim.forge(MALLORY, &update, |header| {
+        header.seen = Head {
+            size: size + 1,
+            root: Hash([9; 32]),
+        }
+    });
     let author = author_of(&sim, MALLORY);
     let seq = sim.service.force(record.clone());
-    let whole = vec![DeliveredRecord::Whole { record, proof: vec![] }];
+    let whole = vec![DeliveredRecord::Whole {
+        record,
+        proof: vec![],
+    }];
     let outcome = sim.with(0, |doc, ctx, _| doc.deliver(ctx, seq, whole).unwrap());
-    let suspect = Suspect { author: Some(author), service: true };
-    assert_eq!(outcome.findings, vec![Finding { seq, fault: Fault::Record(RecordFault::SeenHead), suspect }]);
+    let suspect = Suspect {
+        author: Some(author),
+        service: true,
+    };
+    assert_eq!(
+        outcome.findings,
+        vec![Finding {
+            seq,
+            fault: Fault::Record(RecordFault::SeenHead),
+            suspect
+        }]
+    );
 }
 
 /// Sealed with keys that are not the epoch's: the AEAD of the attacker's own key would open it, the commitment does not.
@@ -219,7 +305,13 @@ fn a_ciphertext_under_another_key_does_not_open() {
     let signer = &sim.world.keys[MALLORY];
     let other_commitment = DocKeys::from_bytes(*content.as_bytes(), [3; 32]);
     let record = seal(&header, &update, &other_commitment, signer, 1, &mut rng);
-    refused(self::sim(), record, RecordFault::Commitment, Some(author), false);
+    refused(
+        self::sim(),
+        record,
+        RecordFault::Commitment,
+        Some(author),
+        false,
+    );
     // The same ciphertext, committed to rightly, but sealed under another content key.
     let other_content = DocKeys::from_bytes([3; 32], *commit.as_bytes());
     let record = seal(&header, &update, &other_content, signer, 1, &mut rng);
@@ -244,7 +336,10 @@ fn content_that_is_no_update_is_refused() {
 fn a_replica_id_belongs_to_the_device_that_introduced_it() {
     let mut sim = sim();
     let replica = sim.peers[1].doc.crdt().replica().clone();
-    assert_eq!(sim.peers[0].doc.owner_of(&replica), Some(sim.world.devices[1]));
+    assert_eq!(
+        sim.peers[0].doc.owner_of(&replica),
+        Some(sim.world.devices[1])
+    );
     let mut crdt = conclave_crdt::create(CrdtKind::Yjs, replica).unwrap();
     crdt.text().unwrap().splice(0, 0, "stolen").unwrap();
     let mut stolen = Vec::new();
@@ -306,7 +401,9 @@ fn known_counters_have_no_effect() {
 fn poison(seed: u8) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     let kind = CrdtKind::Automerge;
-    let fresh = |seed| conclave_crdt::create(kind, conclave_crdt::ReplicaId::for_kind(kind, [seed; 16])).unwrap();
+    let fresh = |seed| {
+        conclave_crdt::create(kind, conclave_crdt::ReplicaId::for_kind(kind, [seed; 16])).unwrap()
+    };
     let mut author = fresh(seed);
     author.text().unwrap().splice(0, 0, "poison").unwrap();
     let mut out = Vec::new();
@@ -319,7 +416,9 @@ fn poison(seed: u8) -> Vec<u8> {
             let hash: [u8; 32] = Sha256::digest(&bad[8..]).into();
             bad[4..8].copy_from_slice(&hash[..4]);
             let mut doc = fresh(200);
-            let same_claim = doc.inspect(&bad).is_ok_and(|info| info == doc.inspect(&honest).unwrap());
+            let same_claim = doc
+                .inspect(&bad)
+                .is_ok_and(|info| info == doc.inspect(&honest).unwrap());
             if same_claim && doc.apply(&[&bad]) == Err(conclave_crdt::CrdtError::Panicked) {
                 return bad;
             }
@@ -335,32 +434,54 @@ fn an_update_that_the_engine_cannot_stand_is_left_out_alone() {
     let mut sim = Sim::new(kind, &ROLES, "hello");
     sim.settle();
     sim.peers[0].insert(0, "unsent ");
-    let updates = [sim.update(kind, 9, "first "), poison(10), sim.update(kind, 11, "good ")];
+    let updates = [
+        sim.update(kind, 9, "first "),
+        poison(10),
+        sim.update(kind, 11, "good "),
+    ];
     let first_seq = sim.service.size();
     for update in &updates {
         let record = sim.forge(MALLORY, update, |_| {});
         sim.service.force(record);
     }
-    let whole: Vec<_> = (first_seq..first_seq + 3).map(|seq| sim.service.whole(seq)).collect();
-    let at_once = sim.with(0, |doc, ctx, _| doc.deliver(ctx, first_seq, whole.clone()).unwrap());
+    let whole: Vec<_> = (first_seq..first_seq + 3)
+        .map(|seq| sim.service.whole(seq))
+        .collect();
+    let at_once = sim.with(0, |doc, ctx, _| {
+        doc.deliver(ctx, first_seq, whole.clone()).unwrap()
+    });
     for (at, record) in whole.into_iter().enumerate() {
-        sim.with(1, |doc, ctx, _| doc.deliver(ctx, first_seq + at as u64, vec![record]).unwrap());
+        sim.with(1, |doc, ctx, _| {
+            doc.deliver(ctx, first_seq + at as u64, vec![record])
+                .unwrap()
+        });
     }
     let suspect = Suspect::author(author_of(&sim, MALLORY));
-    let expected = vec![Finding { seq: first_seq + 1, fault: Fault::Record(RecordFault::Content), suspect }];
+    let expected = vec![Finding {
+        seq: first_seq + 1,
+        fault: Fault::Record(RecordFault::Content),
+        suspect,
+    }];
     assert_eq!(at_once.findings, expected);
     assert_eq!(sim.peers[1].findings, expected);
     assert_eq!(at_once.changes.len(), 2);
     sim.send(0, 10_000);
     for at in [2, 3] {
-        let records = (first_seq..sim.service.size()).map(|seq| sim.service.whole(seq)).collect();
+        let records = (first_seq..sim.service.size())
+            .map(|seq| sim.service.whole(seq))
+            .collect();
         sim.peers[at].inbox.clear();
-        sim.with(at, |doc, ctx, _| doc.deliver(ctx, first_seq, records).unwrap());
+        sim.with(at, |doc, ctx, _| {
+            doc.deliver(ctx, first_seq, records).unwrap()
+        });
     }
     sim.settle();
     sim.assert_converged();
     let text = sim.peers[0].text();
-    assert!(text.contains("first ") && text.contains("good ") && text.contains("unsent "), "{text}");
+    assert!(
+        text.contains("first ") && text.contains("good ") && text.contains("unsent "),
+        "{text}"
+    );
     let digest = sim.peers[0].digest();
     sim.peers[0].store();
     sim.restart(0);
@@ -382,14 +503,25 @@ fn any_flipped_byte_is_held_back_until_a_better_copy_comes() {
     for at in 0..honest.len() {
         let mut bytes = honest.clone();
         bytes[at] ^= 1;
-        let Ok(bad) = decode::<Record>("record", &bytes, 1 << 20) else { continue };
+        let Ok(bad) = decode::<Record>("record", &bytes, 1 << 20) else {
+            continue;
+        };
         sim.restart(0);
         sim.connect(0);
         sim.peers[0].inbox.clear();
         sim.peers[0].findings.clear();
-        let whole = vec![DeliveredRecord::Whole { record: bad, proof: vec![] }];
+        let whole = vec![DeliveredRecord::Whole {
+            record: bad,
+            proof: vec![],
+        }];
         let outcome = sim.with(0, |doc, ctx, _| doc.deliver(ctx, seq, whole).unwrap());
-        assert!(outcome.findings.iter().all(|finding| finding.suspect.author.is_none()), "byte {at}: {outcome:?}");
+        assert!(
+            outcome
+                .findings
+                .iter()
+                .all(|finding| finding.suspect.author.is_none()),
+            "byte {at}: {outcome:?}"
+        );
         assert_eq!(outcome.changes, vec![], "byte {at}");
         assert_eq!(sim.peers[0].text(), before);
         match outcome.blocked {
@@ -412,7 +544,9 @@ fn a_garbled_elided_record_is_asked_for_whole() {
     let author = author_of(&sim, MALLORY);
     let seq = sim.service.force(record);
     for change in 0..6 {
-        let DeliveredRecord::Update(mut elided) = sim.service.deliver(seq) else { panic!() };
+        let DeliveredRecord::Update(mut elided) = sim.service.deliver(seq) else {
+            panic!()
+        };
         match change {
             0 => elided.author.0 = 0,
             1 => elided.epoch.0 += 1,
@@ -426,9 +560,16 @@ fn a_garbled_elided_record_is_asked_for_whole() {
         sim.connect(0);
         sim.peers[0].inbox.clear();
         sim.peers[0].doc.new_author(author);
-        let outcome =
-            sim.with(0, |doc, ctx, _| doc.deliver(ctx, seq, vec![DeliveredRecord::Update(elided)]).unwrap());
-        assert!(outcome.findings.iter().all(|finding| finding.suspect == Suspect::SERVICE));
+        let outcome = sim.with(0, |doc, ctx, _| {
+            doc.deliver(ctx, seq, vec![DeliveredRecord::Update(elided)])
+                .unwrap()
+        });
+        assert!(
+            outcome
+                .findings
+                .iter()
+                .all(|finding| finding.suspect == Suspect::SERVICE)
+        );
         assert_eq!(outcome.blocked.unwrap().0, seq, "change {change}");
         if change == 1 {
             assert_eq!(outcome.waiting_for_epoch, Some(1));
@@ -458,7 +599,11 @@ fn an_unsigned_record_waits_for_its_author_to_confirm_it() {
     let records: Vec<_> = (seq..seq + 2).map(|seq| sim.service.whole(seq)).collect();
     let outcome = sim.with(0, |doc, ctx, _| doc.deliver(ctx, seq, records).unwrap());
     assert_eq!(outcome.blocked, Some((seq, Blocked::Unverified)));
-    let expected = Finding { seq, fault: Fault::Record(RecordFault::Signature), suspect: Suspect::SERVICE };
+    let expected = Finding {
+        seq,
+        fault: Fault::Record(RecordFault::Signature),
+        suspect: Suspect::SERVICE,
+    };
     assert_eq!(outcome.findings, vec![expected]);
     assert_eq!(outcome.changes, vec![]);
     // It survives a restart, and is told once only.
@@ -484,9 +629,24 @@ fn two_records_for_one_position_are_a_fork() {
     let seq = sim.service.size() - 1;
     let update = sim.update(CrdtKind::Yjs, 9, "fork");
     let other = sim.forge(MALLORY, &update, |_| {});
-    for record in [DeliveredRecord::Whole { record: other, proof: vec![] }, DeliveredRecord::Leaf(Hash([1; 32]))] {
-        let outcome = sim.with(0, |doc, ctx, _| doc.deliver(ctx, seq, vec![record]).unwrap());
-        assert_eq!(outcome.findings, vec![Finding { seq, fault: Fault::Fork, suspect: Suspect::SERVICE }]);
+    for record in [
+        DeliveredRecord::Whole {
+            record: other,
+            proof: vec![],
+        },
+        DeliveredRecord::Leaf(Hash([1; 32])),
+    ] {
+        let outcome = sim.with(0, |doc, ctx, _| {
+            doc.deliver(ctx, seq, vec![record]).unwrap()
+        });
+        assert_eq!(
+            outcome.findings,
+            vec![Finding {
+                seq,
+                fault: Fault::Fork,
+                suspect: Suspect::SERVICE
+            }]
+        );
     }
     let same = sim.service.whole(seq);
     let outcome = sim.with(0, |doc, ctx, _| doc.deliver(ctx, seq, vec![same]).unwrap());
@@ -503,20 +663,30 @@ fn a_service_that_forgets_or_forks_is_noticed_on_reconnecting() {
     let outcome = sim.with(0, |doc, ctx, rng| doc.opened(ctx, &shorter, rng).unwrap());
     assert_eq!(outcome.findings[0].fault, Fault::Rollback);
     sim.peers[0].insert(0, "kept");
-    assert!(!sim.send(0, 1000), "nothing is sent to a service that has lost records");
+    assert!(
+        !sim.send(0, 1000),
+        "nothing is sent to a service that has lost records"
+    );
     let mut other = good.clone();
     other.head.root = Hash([3; 32]);
     let outcome = sim.with(0, |doc, ctx, rng| doc.opened(ctx, &other, rng).unwrap());
     assert_eq!(outcome.findings[0].fault, Fault::Fork);
     let mut longer = good.clone();
-    longer.head = Head { size: good.head.size + 1, root: Hash([3; 32]) };
+    longer.head = Head {
+        size: good.head.size + 1,
+        root: Hash([3; 32]),
+    };
     sim.with(0, |doc, ctx, rng| doc.opened(ctx, &longer, rng).unwrap());
     let update = sim.update(CrdtKind::Yjs, 9, "next");
     let record = sim.forge(MALLORY, &update, |_| {});
     let seq = sim.service.force(record);
     let whole = vec![sim.service.whole(seq)];
     let outcome = sim.with(0, |doc, ctx, _| doc.deliver(ctx, seq, whole).unwrap());
-    assert_eq!(outcome.findings[0].fault, Fault::Fork, "the announced head was another");
+    assert_eq!(
+        outcome.findings[0].fault,
+        Fault::Fork,
+        "the announced head was another"
+    );
 }
 
 #[test]
@@ -526,11 +696,17 @@ fn a_closed_instance_writes_no_more() {
     let record = sim.forge(MALLORY, &old, |_| {});
     sim.order(vec![record], None);
     let device = sim.world.devices[MALLORY];
-    let reborn = Author { device, instance: instance(99) };
+    let reborn = Author {
+        device,
+        instance: instance(99),
+    };
     let new = sim.update(CrdtKind::Yjs, 10, "new life");
     let record = sim.forge(MALLORY, &new, |header| {
         header.author = reborn;
-        header.body = RecordBody::Update(Chained { clock: 0, prev: Hash::ZERO });
+        header.body = RecordBody::Update(Chained {
+            clock: 0,
+            prev: Hash::ZERO,
+        });
     });
     sim.order(vec![record], None);
     sim.settle();

@@ -1,6 +1,11 @@
 //! Members converge, whatever the order in which frames travel, connections break and devices crash.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 
@@ -13,7 +18,11 @@ use rand_chacha::rand_core::SeedableRng;
 const KINDS: [CrdtKind; 2] = [CrdtKind::Yjs, CrdtKind::Automerge];
 
 fn three(kind: CrdtKind) -> Sim {
-    Sim::new(kind, &[(1, Role::Owner), (2, Role::Editor), (3, Role::Editor)], "hello")
+    Sim::new(
+        kind,
+        &[(1, Role::Owner), (2, Role::Editor), (3, Role::Editor)],
+        "hello",
+    )
 }
 
 #[test]
@@ -27,7 +36,11 @@ fn edits_reach_everybody_with_their_authors() {
         sim.assert_converged();
         sim.assert_no_findings();
         assert_eq!(sim.peers[0].text(), "oh, hello world");
-        let users: Vec<u8> = sim.peers[0].changes.iter().map(|change| change.user.0[0]).collect();
+        let users: Vec<u8> = sim.peers[0]
+            .changes
+            .iter()
+            .map(|change| change.user.0[0])
+            .collect();
         assert_eq!(users, vec![2, 3]);
     }
 }
@@ -38,7 +51,10 @@ struct Edits(Vec<(usize, usize, bool)>);
 
 impl Edits {
     fn stored(&mut self, at: usize) {
-        self.0.iter_mut().filter(|edit| edit.1 == at).for_each(|edit| edit.2 = true);
+        self.0
+            .iter_mut()
+            .filter(|edit| edit.1 == at)
+            .for_each(|edit| edit.2 = true);
     }
 
     fn crashed(&mut self, at: usize) {
@@ -58,7 +74,11 @@ fn random_run(kind: CrdtKind, seed: u64, steps: usize) {
         let online = sim.peers[at].online;
         match below(&mut rng, 20) {
             0..=6 => {
-                let place = if below(&mut rng, 2) == 0 { 0 } else { usize::MAX };
+                let place = if below(&mut rng, 2) == 0 {
+                    0
+                } else {
+                    usize::MAX
+                };
                 sim.peers[at].insert(place, &format!("[{step}]"));
                 edits.0.push((step, at, false));
             }
@@ -77,7 +97,10 @@ fn random_run(kind: CrdtKind, seed: u64, steps: usize) {
             }
             17 => sim.connect(at),
             18 if online && sim.peers[at].epoch == sim.world.epoch() => {
-                let current = sim.service.active.is_some_and(|seq| sim.peers[at].doc.active_snapshot().1 == seq);
+                let current = sim
+                    .service
+                    .active
+                    .is_some_and(|seq| sim.peers[at].doc.active_snapshot().1 == seq);
                 if current && sim.peers[at].doc.can_snapshot() {
                     sim.snapshot(at);
                 }
@@ -106,7 +129,11 @@ fn random_run(kind: CrdtKind, seed: u64, steps: usize) {
     let text = sim.peers[0].text();
     for step in 0..steps {
         let expected = usize::from(edits.0.iter().any(|edit| edit.0 == step));
-        assert_eq!(text.matches(&format!("[{step}]")).count(), expected, "edit {step}");
+        assert_eq!(
+            text.matches(&format!("[{step}]")).count(),
+            expected,
+            "edit {step}"
+        );
     }
     // What is stored gives the same document again.
     for at in 0..3 {
@@ -114,7 +141,10 @@ fn random_run(kind: CrdtKind, seed: u64, steps: usize) {
         let head = sim.peers[at].doc.head();
         sim.peers[at].store();
         sim.restart(at);
-        assert_eq!((sim.peers[at].digest(), sim.peers[at].doc.head()), (digest, head));
+        assert_eq!(
+            (sim.peers[at].digest(), sim.peers[at].doc.head()),
+            (digest, head)
+        );
     }
 }
 

@@ -1,15 +1,20 @@
 //! Own edits: sealed, sent, resent, sealed again; through lost answers, refusals, restarts and second lives.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 
 use common::*;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::*;
+use conclave_proto::codec::Tail;
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{AppendedRecord, ClientFrame, DeliveredRecord, ServiceFrame};
-use conclave_proto::codec::Tail;
 use conclave_proto::record::RecordBody;
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::*;
@@ -27,7 +32,10 @@ fn append(sim: &mut Sim, at: usize) -> Option<Append> {
     let peer = &mut sim.peers[at];
     let keys = peer.keys.clone();
     let ctx = sim.world.ctx(peer.member, peer.epoch, &keys);
-    let append = peer.doc.next_append(&ctx, &mut peer.rng, 64 * 1024).unwrap();
+    let append = peer
+        .doc
+        .next_append(&ctx, &mut peer.rng, 64 * 1024)
+        .unwrap();
     peer.store();
     append
 }
@@ -43,7 +51,10 @@ fn a_lost_ack_is_found_in_the_log() {
     sim.disconnect(1);
     assert_eq!(sim.peers[1].doc.pending_count(), 2);
     sim.connect(1);
-    assert!(!sim.send(1, 64 * 1024), "nothing is sent before the own records are found");
+    assert!(
+        !sim.send(1, 64 * 1024),
+        "nothing is sent before the own records are found"
+    );
     sim.settle();
     assert_eq!(sim.service.size(), 3, "nothing is ordered twice");
     sim.assert_converged();
@@ -76,7 +87,11 @@ fn a_resend_is_byte_identical_even_after_a_restart() {
     let first = append(&mut sim, 1).unwrap();
     assert_eq!(append(&mut sim, 1), None, "it is on its way");
     sim.disconnect(1);
-    assert_eq!(append(&mut sim, 1), None, "nothing is sent while the document is not open");
+    assert_eq!(
+        append(&mut sim, 1),
+        None,
+        "nothing is sent while the document is not open"
+    );
     sim.connect(1);
     assert_eq!(append(&mut sim, 1).unwrap(), first);
     sim.restart(1);
@@ -94,7 +109,15 @@ fn plaintexts(sim: &Sim, author: Author, append: &Append) -> Vec<(u64, Vec<u8>)>
     service.epoch = append.epoch;
     let records = service.rebuild(author, append).unwrap();
     let keys = DocKeys::derive(&root(append.epoch), &DOC);
-    records.iter().map(|it| (it.header.body.chained().unwrap().clock, open(it, &keys).unwrap().to_vec())).collect()
+    records
+        .iter()
+        .map(|it| {
+            (
+                it.header.body.chained().unwrap().clock,
+                open(it, &keys).unwrap().to_vec(),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -110,11 +133,19 @@ fn a_new_epoch_seals_the_same_plaintexts_under_the_same_clocks() {
     sim.world.rekey();
     sim.service.epoch = 1;
     sim.peers[1].epoch = 1;
-    assert_eq!(append(&mut sim, 1), None, "first the answer to what was sent under the old epoch");
+    assert_eq!(
+        append(&mut sim, 1),
+        None,
+        "first the answer to what was sent under the old epoch"
+    );
     sim.arrive(1, author, old);
     sim.peers[1].epoch = 0;
     sim.receive(1);
-    assert_eq!(append(&mut sim, 1), None, "not before the epoch that the service named is reached");
+    assert_eq!(
+        append(&mut sim, 1),
+        None,
+        "not before the epoch that the service named is reached"
+    );
     sim.peers[1].epoch = 1;
     let new = append(&mut sim, 1).unwrap();
     assert_eq!((new.epoch, new.first_clock, new.records.len()), (1, 0, 3));
@@ -153,8 +184,12 @@ fn refusals_say_what_to_do() {
         (Refusal::SnapshotRequired, RefusedOutcome::SnapshotNeeded),
         (Refusal::ClockGap { expected: 0 }, RefusedOutcome::Resend),
         (
-            Refusal::Forbidden { why: ForbiddenWhy::Role },
-            RefusedOutcome::Parked(Refusal::Forbidden { why: ForbiddenWhy::Role }),
+            Refusal::Forbidden {
+                why: ForbiddenWhy::Role,
+            },
+            RefusedOutcome::Parked(Refusal::Forbidden {
+                why: ForbiddenWhy::Role,
+            }),
         ),
     ] {
         if sim.peers[1].doc.pending_count() == 0 {
@@ -163,7 +198,10 @@ fn refusals_say_what_to_do() {
         let sent = append(&mut sim, 1).unwrap();
         let (keys, member, epoch) = (Keys::default(), 1, sim.peers[1].epoch);
         let ctx = sim.world.ctx(member, epoch, &keys);
-        let (what, outcome) = sim.peers[1].doc.refused(&ctx, sent.first_clock, &refusal).unwrap();
+        let (what, outcome) = sim.peers[1]
+            .doc
+            .refused(&ctx, sent.first_clock, &refusal)
+            .unwrap();
         assert_eq!(what, expected);
         assert!(!outcome.reopen);
     }
@@ -185,10 +223,17 @@ fn pipelined_frames_fall_with_the_first_that_is_refused() {
     let second = append(&mut sim, 1).unwrap();
     assert_eq!((first.first_clock, second.first_clock), (0, 1));
     let refusal = Refusal::Storage;
-    sim.peers[1].inbox.push_back(Net::Refused { first_clock: 0, refusal });
+    sim.peers[1].inbox.push_back(Net::Refused {
+        first_clock: 0,
+        refusal,
+    });
     sim.arrive(1, author, second);
     sim.receive(1);
-    assert_eq!(append(&mut sim, 1), None, "the second frame is not answered yet");
+    assert_eq!(
+        append(&mut sim, 1),
+        None,
+        "the second frame is not answered yet"
+    );
     sim.receive(1);
     let again = append(&mut sim, 1).unwrap();
     assert_eq!((again.first_clock, again.records.len()), (0, 2));
@@ -208,8 +253,13 @@ fn a_permanent_refusal_draws_a_fresh_instance_and_gives_up_in_the_end() {
         let sent = append(&mut sim, 1).unwrap();
         let (keys, epoch) = (Keys::default(), sim.peers[1].epoch);
         let ctx = sim.world.ctx(1, epoch, &keys);
-        let refusal = Refusal::BadRecord { fault: RecordFault::InstanceClosed };
-        let (what, outcome) = sim.peers[1].doc.refused(&ctx, sent.first_clock, &refusal).unwrap();
+        let refusal = Refusal::BadRecord {
+            fault: RecordFault::InstanceClosed,
+        };
+        let (what, outcome) = sim.peers[1]
+            .doc
+            .refused(&ctx, sent.first_clock, &refusal)
+            .unwrap();
         if round < 3 {
             assert_eq!(what, RefusedOutcome::FreshInstance);
             assert!(outcome.reopen);
@@ -233,7 +283,10 @@ fn already_accepted_with_the_own_leaf_is_adopted() {
     let author = sim.peers[1].author(&sim.world);
     let sent = append(&mut sim, 1).unwrap();
     // The first of the two got in on its own, by a path of which this connection knows nothing.
-    let only = Append { records: sent.records[..1].to_vec(), ..sent.clone() };
+    let only = Append {
+        records: sent.records[..1].to_vec(),
+        ..sent.clone()
+    };
     let records = sim.service.rebuild(author, &only).unwrap();
     let (leaf, seq) = (records[0].leaf(), sim.service.size());
     sim.order(records, Some(1));
@@ -243,7 +296,10 @@ fn already_accepted_with_the_own_leaf_is_adopted() {
     let (what, outcome) = sim.peers[1].doc.refused(&ctx, 0, &refusal).unwrap();
     assert_eq!((what, outcome.acknowledged), (RefusedOutcome::Resend, 1));
     let rest = append(&mut sim, 1).unwrap();
-    assert_eq!((rest.first_clock, &rest.records[..]), (1, &sent.records[1..]));
+    assert_eq!(
+        (rest.first_clock, &rest.records[..]),
+        (1, &sent.records[1..])
+    );
     sim.arrive(1, author, rest);
     sim.settle();
     sim.assert_converged();
@@ -328,7 +384,11 @@ fn an_own_record_refused_by_all_is_written_again_and_reported() {
     sim.arrive(1, author, sent);
     sim.settle();
     sim.assert_converged();
-    let faults: Vec<Fault> = sim.peers[0].findings.iter().map(|finding| finding.fault).collect();
+    let faults: Vec<Fault> = sim.peers[0]
+        .findings
+        .iter()
+        .map(|finding| finding.fault)
+        .collect();
     assert_eq!(faults, vec![Fault::Record(RecordFault::Replica)]);
     let text = sim.peers[0].text();
     assert_eq!(text.matches("mine ").count(), 1, "{text}");
@@ -406,7 +466,13 @@ fn edits_are_all_or_nothing() {
     };
     let error = sim.peers[1].doc.edit(&mut rng, &mut fails).unwrap_err();
     assert_eq!(error, DocError::Crdt(CrdtError::InvalidArgument));
-    assert_eq!((sim.peers[1].text().as_str(), sim.peers[1].doc.pending_count()), ("hello", 0));
+    assert_eq!(
+        (
+            sim.peers[1].text().as_str(),
+            sim.peers[1].doc.pending_count()
+        ),
+        ("hello", 0)
+    );
     let mut nothing = |_: &mut dyn Crdt| Ok(());
     assert!(!sim.peers[1].doc.edit(&mut rng, &mut nothing).unwrap());
     // A large paste is cut into several records.
@@ -422,8 +488,10 @@ fn edits_before_the_document_is_ordered_wait() {
     let world = World::new(&TWO);
     let keys = Keys::default();
     let ctx = world.ctx(0, 0, &keys);
-    let mut rng = <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::seed_from_u64(3);
-    let (mut doc, first) = Document::create(&ctx, GROUP, DOC, CrdtKind::Yjs, instance(1), None, &mut rng).unwrap();
+    let mut rng =
+        <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::seed_from_u64(3);
+    let (mut doc, first) =
+        Document::create(&ctx, GROUP, DOC, CrdtKind::Yjs, instance(1), None, &mut rng).unwrap();
     let mut edit = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, "early");
     assert!(doc.edit(&mut rng, &mut edit).unwrap());
     assert!(!doc.is_created());
@@ -431,15 +499,23 @@ fn edits_before_the_document_is_ordered_wait() {
     // The epoch changes first: the snapshot is sealed again, without the edit.
     let again = doc.make_snapshot(&ctx, &mut rng).unwrap();
     assert_ne!(first.leaf(), again.leaf());
-    let rows: Rows = doc.take_changes().into_iter().filter_map(|row| Some((row.key, row.value?))).collect();
+    let rows: Rows = doc
+        .take_changes()
+        .into_iter()
+        .filter_map(|row| Some((row.key, row.value?)))
+        .collect();
     let mut doc = Document::load(&ctx, rows, &mut rng).unwrap();
     assert_eq!(doc.pending_snapshot(), Some(&again));
     let mut service = Service::default();
     service.force(again);
     let outcome = doc.snapshot_accepted(&ctx, 0).unwrap();
     assert_eq!((outcome.findings.len(), doc.head()), (0, service.head()));
-    let author = Author { device: world.devices[0], instance: doc.instance() };
-    doc.opened(&ctx, &service.opened(author, Some(1)), &mut rng).unwrap();
+    let author = Author {
+        device: world.devices[0],
+        instance: doc.instance(),
+    };
+    doc.opened(&ctx, &service.opened(author, Some(1)), &mut rng)
+        .unwrap();
     let append = doc.next_append(&ctx, &mut rng, 1000).unwrap().unwrap();
     assert_eq!(service.rebuild(author, &append).unwrap().len(), 1);
 }
@@ -455,7 +531,9 @@ fn a_small_update_costs_at_most_160_bytes_on_the_wire() {
     sim.settle();
     sim.peers[1].insert(0, "z");
     let sent = append(&mut sim, 1).unwrap();
-    let plain = plaintexts(&sim, sim.peers[1].author(&sim.world), &sent)[0].1.len();
+    let plain = plaintexts(&sim, sim.peers[1].author(&sim.world), &sent)[0]
+        .1
+        .len();
     let frame = ClientFrame::Append {
         channel: Varint(70),
         epoch: Varint(sent.epoch),
@@ -468,8 +546,11 @@ fn a_small_update_costs_at_most_160_bytes_on_the_wire() {
     let seq = sim.service.force(records[0].clone());
     let elided = sim.service.deliver(seq);
     assert!(matches!(elided, DeliveredRecord::Update(_)));
-    let frame =
-        ServiceFrame::Deliver { channel: Varint(70), first_seq: Varint(seq), records: Tail(vec![elided]) };
+    let frame = ServiceFrame::Deliver {
+        channel: Varint(70),
+        first_seq: Varint(seq),
+        records: Tail(vec![elided]),
+    };
     let down = encode(&frame).len() - plain;
     println!("overhead: {up} bytes up, {down} bytes down");
     assert!(up <= 160 && down <= 160, "{up} {down}");
@@ -486,7 +567,11 @@ fn frames_stay_below_the_size_asked_for() {
     let ctx = sim.world.ctx(1, 0, &keys);
     let mut total = 0;
     while let Some(append) = peer.doc.next_append(&ctx, &mut peer.rng, 1000).unwrap() {
-        let bytes: usize = append.records.iter().map(|record: &AppendedRecord| encode(record).len()).sum();
+        let bytes: usize = append
+            .records
+            .iter()
+            .map(|record: &AppendedRecord| encode(record).len())
+            .sum();
         assert!(bytes <= 1000);
         total += append.records.len();
     }
@@ -499,8 +584,14 @@ fn nothing_of_the_content_shows_in_debug() {
     sim.peers[1].insert(0, "secret");
     let changes = sim.peers[1].doc.take_changes();
     let text = format!("{:?} {changes:?}", sim.peers[1].doc);
-    assert!(!text.contains("secret") && !text.contains("115, 101, 99"), "{text}");
-    let body = RecordBody::Update(conclave_proto::record::Chained { clock: 0, prev: Hash::ZERO });
+    assert!(
+        !text.contains("secret") && !text.contains("115, 101, 99"),
+        "{text}"
+    );
+    let body = RecordBody::Update(conclave_proto::record::Chained {
+        clock: 0,
+        prev: Hash::ZERO,
+    });
     let record = sim.forge(1, b"secret", |header| header.body = body);
     assert!(!format!("{record:?}").contains("115, 101, 99"));
 }

@@ -8,16 +8,14 @@ use conclave_mls::ClientGroup;
 use conclave_proto::policy::GroupPolicy;
 use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 
-use crate::command::{
-    Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status,
-};
+use crate::command::{Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status};
 use crate::document::Doc;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::group::{Group, GroupWork};
 use crate::intents::Want;
 use crate::io::{CommandId, DocFn};
-use crate::slot::Slot;
+use crate::slot::{Job, Slot};
 
 impl Engine {
     pub(crate) fn command(&mut self, id: CommandId, command: Command) {
@@ -30,7 +28,9 @@ impl Engine {
                 let result = if self.device.credential().is_some() {
                     Err(EngineError::AlreadyEnrolled)
                 } else {
-                    self.device.request().map(|request| Reply::Text(request.to_text()))
+                    self.device
+                        .request()
+                        .map(|request| Reply::Text(request.to_text()))
                 };
                 self.reply(id, result);
             }
@@ -41,7 +41,10 @@ impl Engine {
                 self.reply(id, Ok(reply));
             }
             Command::Pin { contact, verified } => {
-                let result = self.device.pin(&contact, verified, self.now).map(Reply::Pinned);
+                let result = self
+                    .device
+                    .pin(&contact, verified, self.now)
+                    .map(Reply::Pinned);
                 self.device.save(&mut self.out.writes);
                 self.reply(id, result);
             }
@@ -51,7 +54,10 @@ impl Engine {
             }
             Command::SafetyNumber { user } => {
                 let number = self.device.safety_number(&user);
-                self.reply(id, number.map(Reply::Text).ok_or(EngineError::UnknownMember));
+                self.reply(
+                    id,
+                    number.map(Reply::Text).ok_or(EngineError::UnknownMember),
+                );
             }
             Command::CreateGroup { name, policy } => {
                 let result = self.create_group(&name, *policy).map(Reply::Group);
@@ -99,34 +105,45 @@ impl Engine {
                 self.intend_for(id, group, Want::Role { user, role });
             }
             Command::Leave { group } => self.intend_for(id, group, Want::Leave),
-            Command::Close { group, document, reason } => {
+            Command::Close {
+                group,
+                document,
+                reason,
+            } => {
                 self.intend_for(id, group, Want::Close { document, reason });
             }
-            Command::CreateDocument { group, kind, title, initial } => {
+            Command::CreateDocument {
+                group,
+                kind,
+                title,
+                initial,
+            } => {
                 self.create_titled(id, group, kind, title, initial);
             }
             Command::Documents { group } => self.list_documents(id, group),
-            Command::Rename { group, document, title } => self.rename(id, group, document, title),
+            Command::Rename {
+                group,
+                document,
+                title,
+            } => self.rename(id, group, document, title),
             Command::Edit { group, document, f } => {
                 self.on_document(id, group, document, true, f);
             }
             Command::View { group, document, f } => {
                 self.on_document(id, group, document, false, f);
             }
-            Command::Synced { group, document } => {
-                if self.known(id, group) {
-                    self.wait_synced(id, group, document);
-                }
-            }
+            Command::Synced { group, document } => self.wait_synced(id, group, document),
             _ => {}
         }
     }
 
     /// Answers the command when the group is not one of this device's.
-    fn known(&mut self, id: CommandId, group: GroupId) -> bool {
+    pub(crate) fn known(&mut self, id: CommandId, group: GroupId) -> bool {
         let error = match self.index.get(&group) {
             Some(row) if row.active => return true,
-            Some(_) => EngineError::Inactive { why: "this device is no longer a member" },
+            Some(_) => EngineError::Inactive {
+                why: "this device is no longer a member",
+            },
             None => EngineError::UnknownGroup,
         };
         self.reply(id, Err(error));
@@ -135,7 +152,13 @@ impl Engine {
 
     fn on_group(&mut self, id: CommandId, group: GroupId, work: GroupWork) {
         if self.known(id, group) {
-            self.with_group(group, work);
+            self.with_group_for(
+                group,
+                Job {
+                    waiter: Some(id),
+                    work,
+                },
+            );
         }
     }
 
@@ -271,7 +294,12 @@ impl Engine {
                     name: self.name_of(&user),
                     role: policy.role(&user),
                     devices,
-                    verified: this || self.device.pins().get(&user).is_some_and(|pin| pin.verified),
+                    verified: this
+                        || self
+                            .device
+                            .pins()
+                            .get(&user)
+                            .is_some_and(|pin| pin.verified),
                     this,
                 }
             })
@@ -357,8 +385,7 @@ impl Engine {
         ids.remove(&directory);
         ids.into_iter()
             .map(|id| {
-                let hot: Option<&Doc> =
-                    self.documents.get(&(group.id, id)).and_then(Slot::hot);
+                let hot: Option<&Doc> = self.documents.get(&(group.id, id)).and_then(Slot::hot);
                 let listed = state.documents.get(&id);
                 let row = group.documents.get(&id);
                 let kind = listed

@@ -88,11 +88,7 @@ impl Device {
         Ok(this)
     }
 
-    fn become_user(
-        &mut self,
-        now: UnixMs,
-        rng: &mut dyn CryptoRngCore,
-    ) -> Result<(), EngineError> {
+    fn become_user(&mut self, now: UnixMs, rng: &mut dyn CryptoRngCore) -> Result<(), EngineError> {
         let user_key = UserKey::generate(rng);
         let genesis = UserGenesis::new(self.profile.realm, &user_key, now, rng);
         let (credential, list) =
@@ -198,7 +194,10 @@ impl Device {
 
     pub(crate) fn context(&self) -> Result<DeviceContext<'_>, EngineError> {
         let credential = self.credential.as_ref().ok_or(EngineError::NotEnrolled)?;
-        Ok(DeviceContext { key: &self.key, credential })
+        Ok(DeviceContext {
+            key: &self.key,
+            credential,
+        })
     }
 
     pub(crate) fn whoami(&self) -> WhoAmI {
@@ -218,13 +217,21 @@ impl Device {
     pub(crate) fn devices(&self) -> Vec<DeviceInfo> {
         let listed = self.list.iter().flat_map(|signed| &signed.list.devices);
         listed
-            .map(|entry| DeviceInfo { device: entry.device, this: entry.device == self.id() })
+            .map(|entry| DeviceInfo {
+                device: entry.device,
+                this: entry.device == self.id(),
+            })
             .collect()
     }
 
     pub(crate) fn request(&self) -> Result<DeviceRequest, EngineError> {
         let realm = self.profile.realm;
-        Ok(DeviceRequest::new(&self.key, realm, self.profile.device, &self.profile.name)?)
+        Ok(DeviceRequest::new(
+            &self.key,
+            realm,
+            self.profile.device,
+            &self.profile.name,
+        )?)
     }
 
     /// Approves a request with the user key. The new device gets the contacts too.
@@ -237,8 +244,7 @@ impl Device {
         let user_key = self.user_key.as_ref().ok_or(EngineError::NoUserKey)?;
         let current = self.list.as_ref().ok_or(EngineError::NotEnrolled)?;
         let pins: Vec<Pin> = self.pins.iter().take(PINS_IN_APPROVAL).cloned().collect();
-        let approval =
-            user_key.approve(&request, current, &self.profile.name, &pins, now)?;
+        let approval = user_key.approve(&request, current, &self.profile.name, &pins, now)?;
         self.set_list(approval.list.clone());
         Ok(approval.to_text())
     }
@@ -258,7 +264,12 @@ impl Device {
         Ok(())
     }
 
-    fn enrol(&mut self, genesis: UserGenesis, credential: DeviceCredential, list: SignedDeviceList) {
+    fn enrol(
+        &mut self,
+        genesis: UserGenesis,
+        credential: DeviceCredential,
+        list: SignedDeviceList,
+    ) {
         self.profile.genesis = Some(genesis.to_bytes().into());
         self.profile.credential = Some(credential.to_bytes().into());
         self.genesis = Some(genesis);

@@ -40,7 +40,10 @@ impl Titles {
 }
 
 fn clip(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TITLE_CHARS).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_TITLE_CHARS)
+        .collect()
 }
 
 fn set(key: String, text: &str) -> DocFn {
@@ -65,24 +68,21 @@ impl Engine {
     }
 
     /// Gives a document a title.
-    pub(crate) fn set_title(
-        &mut self,
-        group: &mut Group,
-        document: DocumentId,
-        title: &str,
-    ) {
+    pub(crate) fn set_title(&mut self, group: &mut Group, document: DocumentId, title: &str) {
         let f = set(document.to_string(), title);
         let directory = DocumentId::directory(&group.id);
         self.with_document_in(
             group,
             directory,
             None,
-            Box::new(move |engine: &mut Engine, group: &mut Group, doc: &mut Doc| {
-                if let Err(error) = engine.edit(group, doc, f) {
-                    let text = error.to_string();
-                    engine.finding(group.id, Some(doc.id), error.code(), None, &text);
-                }
-            }),
+            Box::new(
+                move |engine: &mut Engine, group: &mut Group, doc: &mut Doc| {
+                    if let Err(error) = engine.edit(group, doc, f) {
+                        let text = error.to_string();
+                        engine.finding(group.id, Some(doc.id), error.code(), None, &text);
+                    }
+                },
+            ),
         );
     }
 

@@ -10,10 +10,10 @@ use conclave_proto::{DocumentId, GroupId, InstanceId, Refusal, Role, UnixMs};
 use crate::command::{ChangeInfo, Event, Reply};
 use crate::engine::{Engine, HOT_DOCUMENTS, ReadTarget, TimerKind};
 use crate::error::EngineError;
-use crate::group::{DocRow, Group};
+use crate::group::{DocRow, Group, GroupWork};
 use crate::io::{CommandId, DocFn, Row};
 use crate::keys;
-use crate::slot::Slot;
+use crate::slot::{Job, Slot};
 
 /// Work on a document in memory.
 pub(crate) type DocWork = Box<dyn FnOnce(&mut Engine, &mut Group, &mut Doc) + Send>;
@@ -100,12 +100,10 @@ impl Engine {
         waiter: Option<CommandId>,
         work: DocWork,
     ) {
-        self.with_group(
-            group,
-            Box::new(move |engine, group| {
-                engine.with_document_in(group, document, waiter, work);
-            }),
-        );
+        let work: GroupWork = Box::new(move |engine, group| {
+            engine.with_document_in(group, document, waiter, work);
+        });
+        self.with_group_for(group, Job { waiter, work });
     }
 
     pub(crate) fn with_document_in(
@@ -116,25 +114,26 @@ impl Engine {
         work: DocWork,
     ) {
         let listed = group.state().documents.get(&document);
-        let readable = listed.is_some_and(|entry| {
-            entry.closed.is_none_or(|why| why == CloseReason::Archived)
-        });
-        let creating = group.documents.get(&document).is_some_and(|row| row.creating);
+        let readable =
+            listed.is_some_and(|entry| entry.closed.is_none_or(|why| why == CloseReason::Archived));
+        let creating = group
+            .documents
+            .get(&document)
+            .is_some_and(|row| row.creating);
         if !readable && !creating {
-            if let Some(waiter) = waiter {
-                self.reply(waiter, Err(EngineError::UnknownDocument));
-            }
+            self.reply_all(waiter, &EngineError::UnknownDocument);
             return;
         }
         let key = (group.id, document);
+        let job = Job { waiter, work };
         match self.documents.get_mut(&key) {
-            Some(Slot::Loading(queue) | Slot::Busy(queue)) => queue.push(work),
+            Some(Slot::Loading(queue) | Slot::Busy(queue)) => queue.push(job),
             Some(Slot::Hot(_)) => {
-                self.run_document(group, document, vec![work]);
+                self.run_document(group, document, vec![job]);
                 return;
             }
             None => {
-                self.documents.insert(key, Slot::Loading(vec![work]));
+                self.documents.insert(key, Slot::Loading(vec![job]));
                 if group.documents.get(&document).is_some_and(|row| row.local) {
                     let prefix = keys::document_prefix(&group.id, &document);
                     self.read(prefix, ReadTarget::Document(group.id, document));
@@ -145,24 +144,25 @@ impl Engine {
         self.fetch_document(group, document);
     }
 
-    fn run_document(&mut self, group: &mut Group, id: DocumentId, mut work: Vec<DocWork>) {
+    fn run_document(&mut self, group: &mut Group, id: DocumentId, mut jobs: Vec<Job<DocWork>>) {
         let key = (group.id, id);
         let Some(Slot::Hot(mut doc)) = self.documents.insert(key, Slot::Busy(Vec::new())) else {
             return;
         };
         loop {
-            for piece in work {
-                piece(self, group, &mut doc);
+            for job in jobs {
+                (job.work)(self, group, &mut doc);
             }
             self.settle_document(group, &mut doc);
-            work = match self.documents.get_mut(&key) {
+            jobs = match self.documents.get_mut(&key) {
                 Some(Slot::Busy(queue)) if !queue.is_empty() => std::mem::take(queue),
                 _ => break,
             };
         }
         // Gone meanwhile when the group was lost.
-        if self.documents.contains_key(&key) {
-            self.documents.insert(key, Slot::Hot(doc));
+        match self.documents.get_mut(&key) {
+            Some(slot) => *slot = Slot::Hot(doc),
+            None => self.reply_all(doc.waiters, &EngineError::UnknownDocument),
         }
     }
 
@@ -179,20 +179,22 @@ impl Engine {
                     .into_iter()
                     .map(|(key, value)| (key.get(skip..).unwrap_or_default().to_vec(), value))
                     .collect();
-                let context = Group::doc_context(
-                    group.mls.state(),
-                    &group.roots,
-                    &engine.device,
-                    engine.now,
-                );
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
                 match Document::load(&context, rows, &mut engine.rng) {
                     Ok(document) => {
-                        engine.documents.insert(key, Slot::Hot(Box::new(Doc::new(id, document))));
+                        engine
+                            .documents
+                            .insert(key, Slot::Hot(Box::new(Doc::new(id, document))));
                         engine.run_document(group, id, work);
                     }
                     Err(error) => {
+                        // The rows stay as they are: they may hold edits. Only this session does without the document.
                         let text = error.to_string();
                         engine.finding(group.id, Some(id), error.code(), None, &text);
+                        group.unreadable.insert(id);
+                        let error = EngineError::Doc(error);
+                        engine.reply_all(work.iter().filter_map(|job| job.waiter), &error);
                     }
                 }
             }),
@@ -220,7 +222,12 @@ impl Engine {
         from: Option<u64>,
     ) {
         self.request(
-            Request::OpenDocument { group, document, instance, from },
+            Request::OpenDocument {
+                group,
+                document,
+                instance,
+                from,
+            },
             Box::new(move |engine, answer| {
                 engine.with_group(
                     group,
@@ -243,35 +250,36 @@ impl Engine {
             self.run_document(
                 group,
                 id,
-                vec![Box::new(move |engine, group, doc| {
-                    doc.asked = false;
-                    doc.channel = Some(channel);
-                    doc.target = opened.head.size;
-                    doc.in_flight = 0;
-                    doc.parked = false;
-                    doc.needs_base = false;
-                    let context = Group::doc_context(
-                        group.mls.state(),
-                        &group.roots,
-                        &engine.device,
-                        engine.now,
-                    );
-                    let outcome = doc.document.opened(&context, &opened, &mut engine.rng);
-                    engine.delivered(group, doc, outcome);
-                })],
+                vec![Job::from(Box::new(
+                    move |engine: &mut Self, group: &mut Group, doc: &mut Doc| {
+                        doc.asked = false;
+                        doc.channel = Some(channel);
+                        doc.target = opened.head.size;
+                        doc.in_flight = 0;
+                        doc.parked = false;
+                        doc.needs_base = false;
+                        let context = Group::doc_context(
+                            group.mls.state(),
+                            &group.roots,
+                            &engine.device,
+                            engine.now,
+                        );
+                        let outcome = doc.document.opened(&context, &opened, &mut engine.rng);
+                        engine.delivered(group, doc, outcome);
+                    },
+                ) as DocWork)],
             );
             return;
         }
-        let context =
-            Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
         let instance = self.device.instance();
-        let made =
-            Document::open_remote(&context, &opened, group.id, id, instance, &mut self.rng);
+        let made = Document::open_remote(&context, &opened, group.id, id, instance, &mut self.rng);
         match made {
             Ok((document, outcome)) => {
-                let mut work: Vec<DocWork> = vec![Box::new(move |engine, group, doc| {
+                let first: DocWork = Box::new(move |engine, group, doc| {
                     engine.delivered(group, doc, Ok(outcome));
-                })];
+                });
+                let mut work: Vec<Job<DocWork>> = vec![first.into()];
                 if let Some(Slot::Loading(waiting)) = self.documents.remove(&key) {
                     work.extend(waiting);
                 }
@@ -286,7 +294,9 @@ impl Engine {
                 // Mostly a root that has not arrived yet: again after a while.
                 self.opening.insert(key);
                 self.request(
-                    Request::CloseDocument { channel: opened.channel },
+                    Request::CloseDocument {
+                        channel: opened.channel,
+                    },
                     Box::new(|_, _| {}),
                 );
                 if error.is_retryable() {
@@ -310,7 +320,13 @@ impl Engine {
             let delay = self.jitter(500, 3_000);
             self.wake(delay, TimerKind::Open(group.id, id));
         } else {
-            self.finding(group.id, Some(id), refusal.code(), None, &refusal.to_string());
+            self.finding(
+                group.id,
+                Some(id),
+                refusal.code(),
+                None,
+                &refusal.to_string(),
+            );
         }
     }
 
@@ -333,9 +349,28 @@ impl Engine {
     }
 
     pub(crate) fn forget_documents(&mut self, group: GroupId) {
-        self.documents.retain(|(of, _), _| *of != group);
+        let gone: Vec<DocumentId> = self
+            .documents
+            .keys()
+            .filter(|(of, _)| *of == group)
+            .map(|(_, id)| *id)
+            .collect();
+        for id in gone {
+            self.forget_document(group, id);
+        }
         self.link.channels.retain(|_, (of, _)| *of != group);
         self.opening.retain(|(of, _)| *of != group);
+    }
+
+    /// Lets go of a document and answers who waits for it.
+    fn forget_document(&mut self, group: GroupId, id: DocumentId) {
+        if let Some(slot) = self.documents.remove(&(group, id)) {
+            let error = EngineError::UnknownDocument;
+            self.reply_all(slot.waiters(), &error);
+            if let Slot::Hot(doc) = slot {
+                self.reply_all(doc.waiters, &error);
+            }
+        }
     }
 
     pub(crate) fn document_closed(&mut self, group: &mut Group, id: DocumentId) {
@@ -343,7 +378,9 @@ impl Engine {
         let kept = entry.is_some_and(|entry| entry.closed == Some(CloseReason::Archived));
         if !kept {
             self.documents.remove(&(group.id, id));
-            self.out.writes.delete_prefix(keys::document_prefix(&group.id, &id));
+            self.out
+                .writes
+                .delete_prefix(keys::document_prefix(&group.id, &id));
             group.documents.remove(&id);
             let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
             self.delete(key);
@@ -360,10 +397,16 @@ impl Engine {
             .filter(|(_, entry)| entry.closed.is_none())
             .map(|(id, _)| *id)
             .collect();
-        wanted.extend(group.documents.iter().filter(|(_, row)| row.creating).map(|(id, _)| *id));
+        wanted.extend(
+            group
+                .documents
+                .iter()
+                .filter(|(_, row)| row.creating)
+                .map(|(id, _)| *id),
+        );
         for id in wanted {
             let idle = match self.documents.get(&(group.id, id)) {
-                None => self.documents.len() < HOT_DOCUMENTS,
+                None => self.documents.len() < HOT_DOCUMENTS && !group.unreadable.contains(&id),
                 Some(Slot::Loading(_)) => {
                     self.fetch_document(group, id);
                     false
@@ -403,7 +446,9 @@ impl Engine {
             {
                 self.link.channels.remove(&channel);
                 self.request(
-                    Request::CloseDocument { channel: Varint(channel) },
+                    Request::CloseDocument {
+                        channel: Varint(channel),
+                    },
                     Box::new(|_, _| {}),
                 );
             }
@@ -421,14 +466,9 @@ impl Engine {
             channel,
             Box::new(move |engine, group, doc| {
                 doc.target = doc.target.max(first_seq + records.len() as u64);
-                let context = Group::doc_context(
-                    group.mls.state(),
-                    &group.roots,
-                    &engine.device,
-                    engine.now,
-                );
-                let outcome =
-                    doc.document.deliver(&context, first_seq, records);
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let outcome = doc.document.deliver(&context, first_seq, records);
                 engine.delivered(group, doc, outcome);
             }),
         );
@@ -451,16 +491,28 @@ impl Engine {
         };
         for finding in &outcome.findings {
             let suspect = finding.suspect.author.map(|author| author.device);
-            let by = if finding.suspect.service { "the service" } else { "a member" };
+            let by = if finding.suspect.service {
+                "the service"
+            } else {
+                "a member"
+            };
             let text = format!("position {}: {by} is probably at fault", finding.seq);
             self.finding(group.id, Some(doc.id), finding.fault.code(), suspect, &text);
         }
         if !outcome.changes.is_empty() {
-            let changes = outcome.changes.iter().map(|change| self.change(change)).collect();
+            let changes = outcome
+                .changes
+                .iter()
+                .map(|change| self.change(change))
+                .collect();
             if doc.id == DocumentId::directory(&group.id) {
                 group.directory.refresh(&mut doc.document);
             }
-            self.event(Event::DocumentChanged { group: group.id, document: doc.id, changes });
+            self.event(Event::DocumentChanged {
+                group: group.id,
+                document: doc.id,
+                changes,
+            });
         }
         if outcome.needs_root.is_some() {
             self.ask_for_wraps(group);
@@ -502,7 +554,12 @@ impl Engine {
         let id = doc.id;
         let count = count.min(FETCH_RECORDS);
         self.request(
-            Request::GetRecords { group, document: id, from, count },
+            Request::GetRecords {
+                group,
+                document: id,
+                from,
+                count,
+            },
             Box::new(move |engine, answer| {
                 engine.with_document(
                     group,
@@ -541,16 +598,16 @@ impl Engine {
             Box::new(move |engine, group, doc| {
                 doc.in_flight = doc.in_flight.saturating_sub(1);
                 doc.target = doc.target.max(first_seq.saturating_add(count));
-                let context = Group::doc_context(
-                    group.mls.state(),
-                    &group.roots,
-                    &engine.device,
-                    engine.now,
-                );
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
                 let outcome = doc.document.acked(&context, next_clock, first_seq, count);
                 engine.delivered(group, doc, outcome);
                 let pending = doc.document.pending_count();
-                engine.event(Event::Acknowledged { group: group.id, document: doc.id, pending });
+                engine.event(Event::Acknowledged {
+                    group: group.id,
+                    document: doc.id,
+                    pending,
+                });
             }),
         );
     }
@@ -560,12 +617,8 @@ impl Engine {
             channel,
             Box::new(move |engine, group, doc| {
                 doc.in_flight = doc.in_flight.saturating_sub(1);
-                let context = Group::doc_context(
-                    group.mls.state(),
-                    &group.roots,
-                    &engine.device,
-                    engine.now,
-                );
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
                 match doc.document.refused(&context, first_clock, &refusal) {
                     Ok((what, outcome)) => {
                         engine.after_refusal(group, doc, what, &refusal);
@@ -624,7 +677,9 @@ impl Engine {
         if let Some(channel) = doc.channel.take() {
             self.link.channels.remove(&channel);
             self.request(
-                Request::CloseDocument { channel: Varint(channel) },
+                Request::CloseDocument {
+                    channel: Varint(channel),
+                },
                 Box::new(|_, _| {}),
             );
         }
@@ -750,7 +805,10 @@ impl Engine {
         while doc.in_flight < FRAMES_IN_FLIGHT {
             let context =
                 Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
-            match doc.document.next_append(&context, &mut self.rng, APPEND_BYTES) {
+            match doc
+                .document
+                .next_append(&context, &mut self.rng, APPEND_BYTES)
+            {
                 Ok(Some(append)) => {
                     doc.in_flight += 1;
                     self.send(ClientFrame::Append {
@@ -809,12 +867,8 @@ impl Engine {
         match answer {
             Answer::Accepted { seq, .. } => {
                 doc.target = doc.target.max(seq.saturating_add(1));
-                let context = Group::doc_context(
-                    group.mls.state(),
-                    &group.roots,
-                    &self.device,
-                    self.now,
-                );
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
                 let outcome = doc.document.snapshot_accepted(&context, *seq);
                 self.delivered(group, doc, outcome);
             }
@@ -905,9 +959,17 @@ impl Engine {
             Some(&mut run),
             &mut self.rng,
         )?;
-        group.documents.insert(id, DocRow { creating: true, crdt: kind.code(), ..DocRow::default() });
+        group.documents.insert(
+            id,
+            DocRow {
+                creating: true,
+                crdt: kind.code(),
+                ..DocRow::default()
+            },
+        );
         self.save_document_row(group, &id);
-        self.documents.insert((group.id, id), Slot::Hot(Box::new(Doc::new(id, document))));
+        self.documents
+            .insert((group.id, id), Slot::Hot(Box::new(Doc::new(id, document))));
         self.run_document(group, id, Vec::new());
         Ok(())
     }
@@ -959,12 +1021,8 @@ impl Engine {
                     row.creating = false;
                 }
                 self.save_document_row(group, &doc.id);
-                let context = Group::doc_context(
-                    group.mls.state(),
-                    &group.roots,
-                    &self.device,
-                    self.now,
-                );
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
                 let outcome = doc.document.snapshot_accepted(&context, 0);
                 self.delivered(group, doc, outcome);
             }
@@ -975,7 +1033,13 @@ impl Engine {
             }
             Answer::Refused(refusal) => {
                 doc.create_refused = true;
-                self.finding(group.id, Some(doc.id), refusal.code(), None, &refusal.to_string());
+                self.finding(
+                    group.id,
+                    Some(doc.id),
+                    refusal.code(),
+                    None,
+                    &refusal.to_string(),
+                );
             }
             _ => {}
         }
@@ -1002,12 +1066,8 @@ impl Engine {
             id,
             None,
             Box::new(|engine, group, doc| {
-                let context = Group::doc_context(
-                    group.mls.state(),
-                    &group.roots,
-                    &engine.device,
-                    engine.now,
-                );
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
                 let outcome = doc.document.retry(&context);
                 engine.delivered(group, doc, outcome);
             }),
@@ -1015,6 +1075,9 @@ impl Engine {
     }
 
     pub(crate) fn wait_synced(&mut self, id: CommandId, group: GroupId, document: DocumentId) {
+        if !self.known(id, group) {
+            return;
+        }
         self.with_document(
             group,
             document,

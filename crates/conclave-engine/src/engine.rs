@@ -72,10 +72,15 @@ impl Engine {
     /// Prefixes of the rows that [`Engine::open`] needs.
     #[must_use]
     pub fn startup_prefixes() -> Vec<Vec<u8>> {
-        [keys::DEVICE, keys::KEY_PACKAGES, keys::INDEX, keys::INVITATION]
-            .iter()
-            .map(|table| vec![*table])
-            .collect()
+        [
+            keys::DEVICE,
+            keys::KEY_PACKAGES,
+            keys::INDEX,
+            keys::INVITATION,
+        ]
+        .iter()
+        .map(|table| vec![*table])
+        .collect()
     }
 
     /// Makes the engine of a new store. All randomness comes from `seed`.
@@ -96,15 +101,17 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Store`] when a row is damaged, missing or of an unknown version.
-    pub fn open(rows: Vec<Row>, seed: [u8; 32], now: UnixMs) -> Result<(Self, Output), EngineError> {
+    pub fn open(
+        rows: Vec<Row>,
+        seed: [u8; 32],
+        now: UnixMs,
+    ) -> Result<(Self, Output), EngineError> {
         let table = |table: u8| {
             rows.iter()
                 .filter(move |(key, _)| key.first() == Some(&table))
         };
         let device = Device::load(&rows)?;
-        let strip = |(key, value): &Row| {
-            (key.get(1..).unwrap_or_default().to_vec(), value.clone())
-        };
+        let strip = |(key, value): &Row| (key.get(1..).unwrap_or_default().to_vec(), value.clone());
         let keystore = KeyStore::load(table(keys::KEY_PACKAGES).map(strip).collect())?;
         let rng = ChaCha20Rng::from_seed(seed);
         let mut engine = Self::with(device, keystore, rng, now);
@@ -205,24 +212,26 @@ impl Engine {
             self.timers.remove(&entry);
             match entry.1 {
                 TimerKind::Pump(group) => self.with_group(group, Box::new(|_, _| {})),
-                TimerKind::Cover(group) => self.with_group(
-                    group,
-                    Box::new(|_, group| group.cover_due = true),
-                ),
+                TimerKind::Cover(group) => {
+                    self.with_group(group, Box::new(|_, group| group.cover_due = true))
+                }
                 TimerKind::SelfUpdate(group) => self.self_update_due(group),
-                TimerKind::Rotate(group) => self.with_group(
-                    group,
-                    Box::new(|_, group| group.rotator = true),
-                ),
-                TimerKind::Complete(group) => self.with_group(
-                    group,
-                    Box::new(|_, group| group.completing = false),
-                ),
+                TimerKind::Rotate(group) => {
+                    self.with_group(group, Box::new(|_, group| group.rotator = true))
+                }
+                TimerKind::Complete(group) => {
+                    self.with_group(group, Box::new(|_, group| group.completing = false))
+                }
                 TimerKind::Snapshot(group, document) => self.snapshot_again(group, document),
                 TimerKind::Verdict(group, document) => self.verdict_due(group, document),
                 TimerKind::Open(group, document) => {
                     self.opening.remove(&(group, document));
-                    self.with_document(group, document, None, Box::new(|_, _, doc| doc.ask_again()));
+                    self.with_document(
+                        group,
+                        document,
+                        None,
+                        Box::new(|_, _, doc| doc.ask_again()),
+                    );
                 }
             }
         }

@@ -30,7 +30,9 @@ pub fn openable(
     let mut mls_rows: Vec<Row> = Vec::new();
     let prefix = keys::group_prefix(group);
     for (key, value) in rows {
-        let Some((table, rest)) = key.strip_prefix(prefix.as_slice()).and_then(<[u8]>::split_first)
+        let Some((table, rest)) = key
+            .strip_prefix(prefix.as_slice())
+            .and_then(<[u8]>::split_first)
         else {
             continue;
         };
@@ -46,16 +48,18 @@ pub fn openable(
         secrets.extend(mls.epoch_secrets());
     }
     for one in &secrets {
-        let opened = wraps.iter().filter_map(|wrap| ClientGroup::open_wrap(one, wrap).ok());
+        let opened = wraps
+            .iter()
+            .filter_map(|wrap| ClientGroup::open_wrap(one, wrap).ok());
         roots.extend(opened.flatten().map(|(_, root)| root));
     }
     roots.extend(secrets.into_iter().map(|one| one.root));
     Ok(records
         .iter()
         .map(|record| {
-            roots.iter().any(|root| {
-                open(record, &DocKeys::derive(root, &record.header.document)).is_ok()
-            })
+            roots
+                .iter()
+                .any(|root| open(record, &DocKeys::derive(root, &record.header.document)).is_ok())
         })
         .collect())
 }

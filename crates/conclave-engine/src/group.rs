@@ -17,12 +17,17 @@ use crate::command::Event;
 use crate::engine::{Engine, ReadTarget, TimerKind};
 use crate::error::EngineError;
 use crate::intents::{Intent, IntentRow};
-use crate::io::Row;
+use crate::io::{CommandId, Row};
 use crate::keys;
-use crate::slot::Slot;
+use crate::slot::{Job, Slot};
 
 /// Work on a group in memory.
 pub(crate) type GroupWork = Box<dyn FnOnce(&mut Engine, &mut Group) + Send>;
+
+/// What commands hear when the group went away under them.
+const LOST: EngineError = EngineError::Inactive {
+    why: "this device is no longer a member",
+};
 
 /// A small durable row per group, in memory from the start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,6 +113,8 @@ pub(crate) struct Group {
     pub(crate) cover_due: bool,
     pub(crate) completing: bool,
     pub(crate) directory: crate::directory::Titles,
+    /// Documents whose rows could not be read in this session.
+    pub(crate) unreadable: BTreeSet<DocumentId>,
     lost: bool,
 }
 
@@ -140,6 +147,7 @@ impl Group {
             cover_due: false,
             completing: false,
             directory: crate::directory::Titles::default(),
+            unreadable: BTreeSet::new(),
             lost: false,
         }
     }
@@ -149,7 +157,10 @@ impl Group {
         let mut tables: BTreeMap<u8, Vec<Row>> = BTreeMap::new();
         for (key, value) in rows {
             if let Some((table, rest)) = key.get(skip..).and_then(<[u8]>::split_first) {
-                tables.entry(*table).or_default().push((rest.to_vec(), value));
+                tables
+                    .entry(*table)
+                    .or_default()
+                    .push((rest.to_vec(), value));
             }
         }
         let mut take = |table: u8| tables.remove(&table).unwrap_or_default();
@@ -170,7 +181,9 @@ impl Group {
         for (key, value) in take(keys::group::DOCUMENT) {
             let what = "document index";
             let document = DocumentId::from_slice(&key).ok_or(EngineError::Store { what })?;
-            group.documents.insert(document, keys::uncbor(what, &value)?);
+            group
+                .documents
+                .insert(document, keys::uncbor(what, &value)?);
         }
         for (key, value) in take(keys::group::OUTBOX) {
             match key.as_slice() {
@@ -196,11 +209,15 @@ impl Group {
     /// Whether this group can take writes from here.
     pub(crate) fn check_writable(&self) -> Result<(), EngineError> {
         if self.meta.frozen.is_some() {
-            Err(EngineError::Inactive { why: "an ordered commit was not valid" })
+            Err(EngineError::Inactive {
+                why: "an ordered commit was not valid",
+            })
         } else if self.mls.is_active() {
             Ok(())
         } else {
-            Err(EngineError::Inactive { why: "this device is no longer a member" })
+            Err(EngineError::Inactive {
+                why: "this device is no longer a member",
+            })
         }
     }
 
@@ -215,37 +232,52 @@ impl Group {
         engine: &'a crate::device::Device,
         now: UnixMs,
     ) -> DocContext<'a> {
-        DocContext { state, keys: roots, device: engine.id(), signer: engine.key(), now }
+        DocContext {
+            state,
+            keys: roots,
+            device: engine.id(),
+            signer: engine.key(),
+            now,
+        }
     }
 }
 
 impl Engine {
-    /// Runs work on a group: at once if it is in memory, else when its rows have come. Work on unknown groups is dropped: callers answer
-    /// commands for those before.
+    /// Runs work on a group: at once if it is in memory, else when its rows have come. Work on unknown groups is dropped.
     pub(crate) fn with_group(&mut self, id: GroupId, work: GroupWork) {
+        self.with_group_for(id, work.into());
+    }
+
+    /// As [`Self::with_group`], for a command: it is answered if the work can never run.
+    pub(crate) fn with_group_for(&mut self, id: GroupId, job: Job<GroupWork>) {
         if !self.index.get(&id).is_some_and(|row| row.active) {
+            self.reply_all(job.waiter, &EngineError::UnknownGroup);
             return;
         }
         match self.groups.get_mut(&id) {
-            Some(Slot::Loading(queue) | Slot::Busy(queue)) => queue.push(work),
-            Some(Slot::Hot(_)) => self.run_group(id, vec![work]),
+            Some(Slot::Loading(queue) | Slot::Busy(queue)) => queue.push(job),
+            Some(Slot::Hot(_)) => self.run_group(id, vec![job]),
             None => {
-                self.groups.insert(id, Slot::Loading(vec![work]));
+                self.groups.insert(id, Slot::Loading(vec![job]));
                 self.read(keys::group_prefix(&id), ReadTarget::Group(id));
             }
         }
     }
 
-    fn run_group(&mut self, id: GroupId, mut work: Vec<GroupWork>) {
+    fn run_group(&mut self, id: GroupId, mut jobs: Vec<Job<GroupWork>>) {
         let Some(Slot::Hot(mut group)) = self.groups.insert(id, Slot::Busy(Vec::new())) else {
             return;
         };
         loop {
-            for piece in work {
-                piece(self, &mut group);
+            for job in jobs {
+                if group.lost {
+                    self.reply_all(job.waiter, &LOST);
+                } else {
+                    (job.work)(self, &mut group);
+                }
             }
             self.settle_group(&mut group);
-            work = match self.groups.get_mut(&id) {
+            jobs = match self.groups.get_mut(&id) {
                 Some(Slot::Busy(queue)) if !queue.is_empty() => std::mem::take(queue),
                 _ => break,
             };
@@ -254,6 +286,17 @@ impl Engine {
             self.groups.remove(&id);
         } else {
             self.groups.insert(id, Slot::Hot(group));
+        }
+    }
+
+    /// Answers commands that can no longer be carried out.
+    pub(crate) fn reply_all(
+        &mut self,
+        waiters: impl IntoIterator<Item = CommandId>,
+        error: &EngineError,
+    ) {
+        for waiter in waiters {
+            self.reply(waiter, Err(error.clone()));
         }
     }
 
@@ -273,6 +316,7 @@ impl Engine {
                     row.why = Some(text.clone());
                 }
                 self.finding(id, None, error.code(), None, &text);
+                self.reply_all(work.iter().filter_map(|job| job.waiter), &error);
             }
         }
     }
@@ -280,7 +324,13 @@ impl Engine {
     /// Puts a new group in place and stores all of it.
     pub(crate) fn adopt_group(&mut self, mut group: Group, secrets: EpochSecrets) {
         let id = group.id;
-        self.index.insert(id, IndexRow { active: true, why: None });
+        self.index.insert(
+            id,
+            IndexRow {
+                active: true,
+                why: None,
+            },
+        );
         self.save_index(&id);
         self.enter_epoch(&mut group, secrets);
         self.groups.insert(id, Slot::Hot(Box::new(group)));
@@ -295,7 +345,10 @@ impl Engine {
 
     /// Remembers what makes a new group known to the service.
     pub(crate) fn save_creation(&mut self, group: &mut Group, group_info: Vec<u8>, tree: Vec<u8>) {
-        let creation = Creation { group_info: group_info.into(), tree: tree.into() };
+        let creation = Creation {
+            group_info: group_info.into(),
+            tree: tree.into(),
+        };
         let key = keys::group_row(&group.id, keys::group::OUTBOX, b"creation");
         self.put(key, keys::cbor(&creation));
         group.creation = Some(creation);
@@ -441,7 +494,10 @@ impl Engine {
 
     fn send_creation(&mut self, id: GroupId, creation: Creation) {
         self.request(
-            Request::CreateGroup { group_info: creation.group_info, tree: creation.tree },
+            Request::CreateGroup {
+                group_info: creation.group_info,
+                tree: creation.tree,
+            },
             Box::new(move |engine, answer| {
                 engine.with_group(
                     id,
@@ -454,8 +510,7 @@ impl Engine {
     fn creation_answered(&mut self, group: &mut Group, answer: Answer) {
         match answer {
             // A repeated creation after a lost answer finds the group there: ids are drawn at random, so it is ours.
-            Answer::Accepted { .. }
-            | Answer::Refused(Refusal::AlreadyExists) => {
+            Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
                 group.creation = None;
                 let key = keys::group_row(&group.id, keys::group::OUTBOX, b"creation");
                 self.delete(key);
@@ -464,7 +519,9 @@ impl Engine {
                 group.creating_sent = false;
                 self.later(group);
             }
-            Answer::Refused(refusal) => self.freeze(group, "group.creation_refused", None, &refusal.to_string()),
+            Answer::Refused(refusal) => {
+                self.freeze(group, "group.creation_refused", None, &refusal.to_string())
+            }
             _ => {}
         }
     }
@@ -583,7 +640,9 @@ impl Engine {
             self.finish_intent(
                 group,
                 id,
-                Err(EngineError::Inactive { why: "an ordered commit was not valid" }),
+                Err(EngineError::Inactive {
+                    why: "an ordered commit was not valid",
+                }),
             );
         }
     }
@@ -597,8 +656,10 @@ impl Engine {
             .map(|row| (row.device, row.user))
             .collect();
         let users = |devices: &[DeviceId]| -> Vec<UserId> {
-            let set: BTreeSet<UserId> =
-                devices.iter().filter_map(|device| before.get(device).copied()).collect();
+            let set: BTreeSet<UserId> = devices
+                .iter()
+                .filter_map(|device| before.get(device).copied())
+                .collect();
             set.into_iter().collect()
         };
         let (added, removed) = (users(&outcome.added), users(&outcome.removed));
@@ -620,7 +681,12 @@ impl Engine {
         }
         if !added.is_empty() || !removed.is_empty() {
             let epoch = group.state().epoch;
-            self.event(Event::MembersChanged { group: group.id, epoch, added, removed });
+            self.event(Event::MembersChanged {
+                group: group.id,
+                epoch,
+                added,
+                removed,
+            });
         }
         self.epoch_changed(group);
     }
@@ -645,10 +711,16 @@ impl Engine {
     fn entry_processed(&mut self, group: &mut Group, body: EntryBody, author: DeviceId) {
         match body {
             EntryBody::DocumentCreated { document, .. } => {
-                self.event(Event::DocumentListed { group: group.id, document });
+                self.event(Event::DocumentListed {
+                    group: group.id,
+                    document,
+                });
             }
             EntryBody::DocumentClosed { document, .. } => {
-                self.event(Event::DocumentListed { group: group.id, document });
+                self.event(Event::DocumentListed {
+                    group: group.id,
+                    document,
+                });
                 self.document_closed(group, document);
             }
             EntryBody::RecordVoided { .. } => {}
@@ -658,8 +730,20 @@ impl Engine {
     }
 
     /// Stores a commit before it is sent.
-    pub(crate) fn launch(&mut self, group: &mut Group, bundle: &CommitBundle, leaf: Hash, intent: Option<u64>) {
-        let inflight = InFlight { bundle: encode(bundle).into(), leaf, intent, sent: false, not_before: UnixMs(0) };
+    pub(crate) fn launch(
+        &mut self,
+        group: &mut Group,
+        bundle: &CommitBundle,
+        leaf: Hash,
+        intent: Option<u64>,
+    ) {
+        let inflight = InFlight {
+            bundle: encode(bundle).into(),
+            leaf,
+            intent,
+            sent: false,
+            not_before: UnixMs(0),
+        };
         let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
         self.put(key, keys::cbor(&inflight));
         group.inflight = Some(inflight);
@@ -694,7 +778,10 @@ impl Engine {
             // Accepted: the log will bring it.
             return;
         };
-        let Some(inflight) = group.inflight.as_mut().filter(|inflight| inflight.leaf == leaf)
+        let Some(inflight) = group
+            .inflight
+            .as_mut()
+            .filter(|inflight| inflight.leaf == leaf)
         else {
             return;
         };
@@ -732,7 +819,9 @@ impl Engine {
             let result = if leaving {
                 Ok(crate::command::Reply::Done)
             } else {
-                Err(EngineError::Inactive { why: "this device is no longer a member" })
+                Err(EngineError::Inactive {
+                    why: "this device is no longer a member",
+                })
             };
             self.finish_intent(group, intent, result);
         }
@@ -746,9 +835,18 @@ impl Engine {
             self.index.remove(&id);
             self.delete(keys::index(&id));
         } else {
-            self.index.insert(id, IndexRow { active: false, why: Some(why.to_owned()) });
+            self.index.insert(
+                id,
+                IndexRow {
+                    active: false,
+                    why: Some(why.to_owned()),
+                },
+            );
             self.save_index(&id);
-            self.event(Event::GroupLost { group: id, why: why.to_owned() });
+            self.event(Event::GroupLost {
+                group: id,
+                why: why.to_owned(),
+            });
         }
         group.lost = true;
     }

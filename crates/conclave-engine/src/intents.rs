@@ -35,7 +35,10 @@ pub(crate) enum Want {
     /// A fresh path from the own leaf.
     SelfUpdate,
     /// A document is closed.
-    Close { document: DocumentId, reason: CloseReason },
+    Close {
+        document: DocumentId,
+        reason: CloseReason,
+    },
     /// Removals of the own user's listed devices that are no longer in the list.
     PruneOwn,
 }
@@ -62,7 +65,14 @@ pub(crate) struct Intent {
 
 impl Intent {
     pub(crate) fn from_row(row: IntentRow) -> Self {
-        Self { row, waiter: None, busy: false, packages: None, proposed: false, not_before: UnixMs(0) }
+        Self {
+            row,
+            waiter: None,
+            busy: false,
+            packages: None,
+            proposed: false,
+            not_before: UnixMs(0),
+        }
     }
 
     pub(crate) fn is_leave(&self) -> bool {
@@ -90,7 +100,11 @@ impl Engine {
             return;
         }
         let id = self.fresh_id();
-        let row = IntentRow { id, want, attempts: 0 };
+        let row = IntentRow {
+            id,
+            want,
+            attempts: 0,
+        };
         let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
         self.put(key, keys::cbor(&row));
         let mut intent = Intent::from_row(row);
@@ -145,7 +159,11 @@ impl Engine {
             }
         }
         let own = self.device.id();
-        let others_pending = group.state().pending.iter().any(|pending| pending.device != own);
+        let others_pending = group
+            .state()
+            .pending
+            .iter()
+            .any(|pending| pending.device != own);
         if group.inflight.is_none() && group.cover_due && others_pending {
             group.cover_due = false;
             self.commit(group, None, &Plan::default());
@@ -167,7 +185,10 @@ impl Engine {
                 if group.intents.get(&id).is_some_and(|intent| intent.proposed) {
                     Step::Done(Reply::Done)
                 } else {
-                    Step::Commit(Plan { self_update: true, ..Plan::default() })
+                    Step::Commit(Plan {
+                        self_update: true,
+                        ..Plan::default()
+                    })
                 }
             }
             Want::Close { document, reason } => self.step_close(group, id, *document, *reason),
@@ -182,14 +203,19 @@ impl Engine {
         role: Option<Role>,
     ) -> Step {
         if self.device.pins().get(&user).is_none() {
-            return Step::Fail(EngineError::NotVerified(conclave_identity::Untrusted::NotPinned));
+            return Step::Fail(EngineError::NotVerified(
+                conclave_identity::Untrusted::NotPinned,
+            ));
         }
         self.step_add(group, id, user, role)
     }
 
     /// Adds every listed device of a user that is not a member yet.
     fn step_add(&mut self, group: &mut Group, id: u64, user: UserId, role: Option<Role>) -> Step {
-        let packages = group.intents.get_mut(&id).and_then(|intent| intent.packages.take());
+        let packages = group
+            .intents
+            .get_mut(&id)
+            .and_then(|intent| intent.packages.take());
         let Some(packages) = packages else {
             self.ask_for_devices(group.id, id, user);
             return Step::Wait;
@@ -232,7 +258,10 @@ impl Engine {
         if remove.is_empty() {
             Step::Done(Reply::Done)
         } else {
-            Step::Commit(Plan { remove, ..Plan::default() })
+            Step::Commit(Plan {
+                remove,
+                ..Plan::default()
+            })
         }
     }
 
@@ -255,7 +284,11 @@ impl Engine {
         let listed = policy.roles.len();
         policy.roles.retain(|entry| entry.user != user);
         let policy = (policy.roles.len() != listed).then_some(policy);
-        Step::Commit(Plan { remove, policy, ..Plan::default() })
+        Step::Commit(Plan {
+            remove,
+            policy,
+            ..Plan::default()
+        })
     }
 
     fn step_role(group: &mut Group, user: UserId, role: Role) -> Step {
@@ -267,7 +300,10 @@ impl Engine {
         }
         let mut policy = group.state().policy.clone();
         policy.set_role(user, role);
-        Step::Commit(Plan { policy: Some(policy), ..Plan::default() })
+        Step::Commit(Plan {
+            policy: Some(policy),
+            ..Plan::default()
+        })
     }
 
     /// The own user's other devices go by commit, this one by a proposal that another member commits.
@@ -279,13 +315,21 @@ impl Engine {
         let mut others = Self::devices_of(group, user);
         others.retain(|device| *device != own);
         if !others.is_empty() {
-            return Step::Commit(Plan { remove: others, ..Plan::default() });
+            return Step::Commit(Plan {
+                remove: others,
+                ..Plan::default()
+            });
         }
         if group.state().current_rows().count() == 1 {
             self.lose_group(group, "the last member left");
             return Step::Wait;
         }
-        if group.state().pending.iter().any(|pending| pending.device == own) {
+        if group
+            .state()
+            .pending
+            .iter()
+            .any(|pending| pending.device == own)
+        {
             // Another member commits it; a new epoch asks again.
             return Step::Wait;
         }
@@ -297,7 +341,10 @@ impl Engine {
             Ok(message) => {
                 let group_id = group.id;
                 self.request(
-                    Request::Propose { group: group_id, message: message.into() },
+                    Request::Propose {
+                        group: group_id,
+                        message: message.into(),
+                    },
                     Box::new(move |engine, answer| {
                         engine.intent_answered(group_id, id, answer);
                     }),
@@ -370,7 +417,10 @@ impl Engine {
 
     /// An entry in the log ends intents that waited for it.
     pub(crate) fn entry_intents(&mut self, group: &mut Group, body: &EntryBody) {
-        if let EntryBody::DocumentClosed { document: closed, .. } = body {
+        if let EntryBody::DocumentClosed {
+            document: closed, ..
+        } = body
+        {
             let done: Vec<u64> = group
                 .intents
                 .iter()
@@ -415,7 +465,10 @@ impl Engine {
         let Some(id) = id else {
             return;
         };
-        let attempts = group.intents.get(&id).map_or(0, |intent| intent.row.attempts);
+        let attempts = group
+            .intents
+            .get(&id)
+            .map_or(0, |intent| intent.row.attempts);
         // A package that expired on the way, a proposal that came meanwhile: once more from the start.
         if refusal.is_retryable() && attempts < 20 {
             self.retry_intent(group, id);
@@ -426,7 +479,12 @@ impl Engine {
 
     fn commit(&mut self, group: &mut Group, intent: Option<u64>, plan: &Plan) {
         let own = self.device.id();
-        if group.state().pending.iter().any(|pending| pending.device == own) {
+        if group
+            .state()
+            .pending
+            .iter()
+            .any(|pending| pending.device == own)
+        {
             // Who is leaving commits nothing more.
             return;
         }
@@ -437,8 +495,12 @@ impl Engine {
             }
             return;
         }
-        let live_roots: Vec<(u64, EpochRoot)> =
-            group.roots.0.iter().map(|(epoch, root)| (*epoch, root.clone())).collect();
+        let live_roots: Vec<(u64, EpochRoot)> = group
+            .roots
+            .0
+            .iter()
+            .map(|(epoch, root)| (*epoch, root.clone()))
+            .collect();
         let inputs = CommitInputs {
             now: self.now,
             service_time,
@@ -598,7 +660,10 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            self.with_group(id, Box::new(|engine, group| engine.match_own_devices(group)));
+            self.with_group(
+                id,
+                Box::new(|engine, group| engine.match_own_devices(group)),
+            );
         }
     }
 

@@ -43,7 +43,11 @@ impl Invitation {
         let inviter = state.current_rows().find(|row| row.device == signer)?.user;
         let users: std::collections::BTreeSet<UserId> =
             state.current_rows().map(|row| row.user).collect();
-        Some(Self { delivery, inviter, users: users.len() })
+        Some(Self {
+            delivery,
+            inviter,
+            users: users.len(),
+        })
     }
 }
 
@@ -62,7 +66,9 @@ impl Engine {
         if !newer {
             return;
         }
-        let row = InvitationRow { delivery: encode(&delivery).into() };
+        let row = InvitationRow {
+            delivery: encode(&delivery).into(),
+        };
         let id = delivery.id;
         let Some(invitation) = Invitation::read(delivery) else {
             self.finding(
@@ -104,7 +110,10 @@ impl Engine {
     }
 
     pub(crate) fn invitation_infos(&self) -> Vec<InvitationInfo> {
-        self.invitations.keys().filter_map(|group| self.invitation_info(group)).collect()
+        self.invitations
+            .keys()
+            .filter_map(|group| self.invitation_info(group))
+            .collect()
     }
 
     pub(crate) fn accept(&mut self, id: CommandId, group: GroupId) {
@@ -122,7 +131,9 @@ impl Engine {
         let invitation = self.invitations.get(&id).ok_or(EngineError::NoInvitation)?;
         let own = Some(invitation.inviter) == self.device.user();
         if !own && !declining && self.device.pins().get(&invitation.inviter).is_none() {
-            return Err(EngineError::NotVerified(conclave_identity::Untrusted::NotPinned));
+            return Err(EngineError::NotVerified(
+                conclave_identity::Untrusted::NotPinned,
+            ));
         }
         let delivery = invitation.delivery.clone();
         let context = self.device.context()?;

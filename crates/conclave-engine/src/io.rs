@@ -1,8 +1,8 @@
 //! Input and output of the engine: plain data.
 
 use conclave_crdt::{Crdt, CrdtError};
-use conclave_proto::frame::{ClientFrame, ServiceFrame};
 use conclave_proto::UnixMs;
+use conclave_proto::frame::{ClientFrame, ServiceFrame};
 use zeroize::Zeroizing;
 
 use crate::command::{Command, Event};

@@ -47,13 +47,19 @@ impl Engine {
         }
         if let Some(credential) = self.device.credential() {
             let credential = credential.to_bytes().into();
-            self.send(ClientFrame::Hello { versions: vec![PROTOCOL_VERSION], credential });
+            self.send(ClientFrame::Hello {
+                versions: vec![PROTOCOL_VERSION],
+                credential,
+            });
         }
     }
 
     pub(crate) fn connection_down(&mut self) {
         let was_online = self.link.online;
-        self.link = Link { refused: self.link.refused.take(), ..Link::default() };
+        self.link = Link {
+            refused: self.link.refused.take(),
+            ..Link::default()
+        };
         if was_online {
             self.event(Event::Offline);
         }
@@ -75,7 +81,10 @@ impl Engine {
         self.link.next_request += 1;
         let id = self.link.next_request;
         self.link.requests.insert(id, work);
-        self.send(ClientFrame::Request { id: Varint(id), body });
+        self.send(ClientFrame::Request {
+            id: Varint(id),
+            body,
+        });
     }
 
     /// The service's clock now.
@@ -85,11 +94,20 @@ impl Engine {
 
     pub(crate) fn frame(&mut self, frame: ServiceFrame) {
         match frame {
-            ServiceFrame::Challenge { version: _, nonce, service_key, now } => {
+            ServiceFrame::Challenge {
+                version: _,
+                nonce,
+                service_key,
+                now,
+            } => {
                 self.note_clock(now);
                 self.login(nonce, service_key);
             }
-            ServiceFrame::Ready { now, key_packages, last_resort } => {
+            ServiceFrame::Ready {
+                now,
+                key_packages,
+                last_resort,
+            } => {
                 self.note_clock(now);
                 self.ready(key_packages, last_resort != 0);
             }
@@ -102,20 +120,37 @@ impl Engine {
                     }
                 }
             },
-            ServiceFrame::GroupEntries { group, first_seq, entries } => {
+            ServiceFrame::GroupEntries {
+                group,
+                first_seq,
+                entries,
+            } => {
                 self.group_entries(group, first_seq, entries);
             }
             ServiceFrame::NewAuthor { channel, author } => self.on_channel(
                 channel.0,
                 Box::new(move |_, _, doc| doc.document.new_author(author)),
             ),
-            ServiceFrame::Deliver { channel, first_seq, records } => {
+            ServiceFrame::Deliver {
+                channel,
+                first_seq,
+                records,
+            } => {
                 self.deliver(channel.0, first_seq.0, records.0);
             }
-            ServiceFrame::Ack { channel, next_clock, first_seq, count } => {
+            ServiceFrame::Ack {
+                channel,
+                next_clock,
+                first_seq,
+                count,
+            } => {
                 self.acked(channel.0, next_clock.0, first_seq.0, count.0);
             }
-            ServiceFrame::AppendRefused { channel, first_clock, refusal } => {
+            ServiceFrame::AppendRefused {
+                channel,
+                first_clock,
+                refusal,
+            } => {
                 self.append_refused(channel.0, first_clock.0, refusal);
             }
             ServiceFrame::Welcome(delivery) => self.welcome(delivery),

@@ -34,7 +34,10 @@ impl Engine {
         let done = open()
             .filter(|(id, entry)| {
                 entry.created_epoch >= since
-                    || group.documents.get(id).is_some_and(|row| row.rekeyed >= since)
+                    || group
+                        .documents
+                        .get(id)
+                        .is_some_and(|row| row.rekeyed >= since)
             })
             .count();
         (done, open().count())
@@ -43,7 +46,13 @@ impl Engine {
     pub(crate) fn tell_rotation(&mut self, group: &Group, complete: bool) {
         let (done, total) = Self::rotation_progress(group);
         let epoch = group.state().rotating_since;
-        self.event(Event::Rotation { group: group.id, epoch, done, total, complete });
+        self.event(Event::Rotation {
+            group: group.id,
+            epoch,
+            done,
+            total,
+            complete,
+        });
     }
 
     /// When every document is re-keyed, says so in the group log.
@@ -85,9 +94,10 @@ impl Engine {
             .iter()
             .filter(|(_, entry)| entry.closed.is_none() && entry.created_epoch < epoch)
             .filter(|(id, _)| {
-                self.documents.get(&(group.id, **id)).and_then(|slot| slot.hot()).is_some_and(
-                    |doc| doc.is_caught_up() && doc.document.snapshot_epoch() < epoch,
-                )
+                self.documents
+                    .get(&(group.id, **id))
+                    .and_then(|slot| slot.hot())
+                    .is_some_and(|doc| doc.is_caught_up() && doc.document.snapshot_epoch() < epoch)
             })
             .map(|(id, _)| *id)
             .collect();
@@ -100,8 +110,19 @@ impl Engine {
                 "a member reported re-keying complete, but this document is not re-keyed",
             );
         }
-        let total = group.state().documents.values().filter(|entry| entry.closed.is_none()).count();
-        self.event(Event::Rotation { group: group.id, epoch, done: total, total, complete: true });
+        let total = group
+            .state()
+            .documents
+            .values()
+            .filter(|entry| entry.closed.is_none())
+            .count();
+        self.event(Event::Rotation {
+            group: group.id,
+            epoch,
+            done: total,
+            total,
+            complete: true,
+        });
     }
 
     /// Asks for the wraps of the current epoch: some root is missing here.

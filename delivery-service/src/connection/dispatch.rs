@@ -8,7 +8,8 @@ use conclave_proto::{DocumentId, GroupId, Refusal};
 use tokio::sync::Semaphore;
 
 use super::identity;
-use crate::document::append::{self, Arrived};
+use crate::document::append;
+use crate::document::prepare::Arrived;
 use crate::document::open::{self, Opening};
 use crate::document::{Document, snapshot};
 use crate::group::{Group, commit, create, documents, entries, follow, join, status};

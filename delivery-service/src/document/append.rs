@@ -5,42 +5,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use conclave_mls::verify_signature;
-use conclave_proto::codec::encode;
-use conclave_proto::frame::AppendedRecord;
-use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf};
-use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
+use conclave_proto::{Hash, Refusal};
 use sqlx::SqliteConnection;
 
 use super::channel::Channel;
-use super::encode::{append_refused, hint};
+use super::encode::append_refused;
+use super::prepare::{Arrived, PreparedFrame, prepare};
+use super::publish;
 use super::table::{NotPlaced, Placed, Table};
-use super::{publish, rows};
-use crate::group::not_member;
 use crate::hub::Conn;
 use crate::store::{OpError, StoreError};
-
-/// A checked record.
-#[derive(Debug)]
-pub(crate) struct PreparedRecord {
-    pub(crate) kind: u8,
-    pub(crate) seen: u64,
-    pub(crate) hint: [u8; 8],
-    pub(crate) leaf: Hash,
-    /// Encoded sealed part.
-    pub(crate) sealed: Bytes,
-}
-
-/// A checked frame.
-#[derive(Debug)]
-pub(crate) struct PreparedFrame {
-    pub(crate) epoch: u64,
-    /// What the first record follows.
-    pub(crate) prev: Hash,
-    pub(crate) records: Vec<PreparedRecord>,
-}
 
 /// What became of a frame.
 #[derive(Debug)]
@@ -97,13 +71,6 @@ impl AppendJob {
     }
 }
 
-/// What an [`conclave_proto::frame::ClientFrame::Append`] says beside its channel.
-pub(crate) struct Arrived {
-    pub(crate) epoch: u64,
-    pub(crate) first_clock: u64,
-    pub(crate) records: Vec<AppendedRecord>,
-}
-
 /// Takes a frame of records from a connection. The answer comes through the connection's outbox, in the order of the frames.
 pub(crate) async fn append(conn: &Arc<Conn>, channel: &Arc<Channel>, arrived: Arrived) {
     let (generation, _) = channel.chain();
@@ -147,154 +114,6 @@ pub(crate) async fn refuse(
         job.refuse(Refusal::ShuttingDown, None);
         publish::answer_refused(&job);
     }
-}
-
-/// Checks a frame. None: it does not follow what is in flight; the writer says what is wrong.
-async fn prepare(
-    channel: &Channel,
-    generation: u64,
-    arrived: Arrived,
-) -> Result<Option<PreparedFrame>, OpError> {
-    let view = channel.group.view();
-    let device = &channel.author.device;
-    let row = view
-        .roster
-        .current_row(device)
-        .ok_or_else(|| not_member(&view, device))?;
-    if arrived.epoch != view.epoch {
-        return Err(Refusal::StaleEpoch {
-            current: view.epoch,
-        }
-        .into());
-    }
-    check_shape(&arrived.records, row.role)?;
-    let Some(prev) = follow(channel, generation, arrived.first_clock).await? else {
-        return Ok(None);
-    };
-    let first_clock = arrived.first_clock;
-    let prepared = link(channel, arrived, prev).await?;
-    let Linked {
-        frame,
-        core,
-        signature,
-    } = prepared;
-    verify_signature(row, RECORD_LABEL, &core.0, &signature)
-        .map_err(|fault| Refusal::BadRecord { fault })?;
-    let next_clock = first_clock.saturating_add(frame.records.len() as u64);
-    let last = frame.records.last().map_or(prev, |record| record.leaf);
-    channel.advance(generation, next_clock, last);
-    Ok(Some(frame))
-}
-
-/// Checks what needs no log: kinds, role, sizes.
-fn check_shape(records: &[AppendedRecord], role: Role) -> Result<(), Refusal> {
-    if records.is_empty() {
-        return Err(Refusal::Malformed);
-    }
-    for record in records {
-        match record.kind {
-            1 if role < Role::Editor => {
-                return Err(Refusal::Forbidden {
-                    why: ForbiddenWhy::Role,
-                });
-            }
-            1 | 2 => {}
-            _ => {
-                return Err(Refusal::BadRecord {
-                    fault: RecordFault::Malformed,
-                });
-            }
-        }
-        if record.sealed.ciphertext.len() > limits::UPDATE_BYTES {
-            return Err(Refusal::TooLarge {
-                max: limits::UPDATE_BYTES as u64,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The leaf that a frame with this first clock follows; none when it does not follow.
-async fn follow(
-    channel: &Channel,
-    generation: u64,
-    first_clock: u64,
-) -> Result<Option<Hash>, OpError> {
-    let (_, chain) = channel.chain();
-    let (next, last) = match chain {
-        Some(chain) => chain,
-        None => {
-            let document = &channel.document;
-            let mut conn = document.env.reads.acquire().await?;
-            let chain = rows::chain(&mut conn, document.row, &channel.author).await?;
-            channel.reload(generation, chain);
-            chain
-        }
-    };
-    Ok((first_clock == next).then_some(last))
-}
-
-/// A chained frame, with what its last record's signature covers.
-struct Linked {
-    frame: PreparedFrame,
-    core: Hash,
-    signature: [u8; 64],
-}
-
-/// Rebuilds the headers, checks the seen heads and computes the leaves.
-async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked, OpError> {
-    let document = &channel.document;
-    let mut records = Vec::with_capacity(arrived.records.len());
-    let mut last = (Hash::ZERO, [0; 64]);
-    let mut link = prev;
-    let mut clock = arrived.first_clock;
-    for record in arrived.records {
-        let size = record.seen_size.0;
-        let bad = Refusal::BadRecord {
-            fault: RecordFault::SeenHead,
-        };
-        let root = document.root_at(size).await?.ok_or_else(|| bad.clone())?;
-        if hint(&root) != record.seen_hint {
-            return Err(bad.into());
-        }
-        let chained = Chained { clock, prev: link };
-        let header = RecordHeader {
-            version: RECORD_VERSION,
-            group: document.group,
-            document: document.id,
-            epoch: arrived.epoch,
-            author: channel.author,
-            seen: Head { size, root },
-            body: if record.kind == 1 {
-                RecordBody::Update(chained)
-            } else {
-                RecordBody::Verdict(chained)
-            },
-        };
-        let core = record.sealed.core(&header);
-        let leaf = record_leaf(&core, &record.sealed.signature);
-        last = (core, record.sealed.signature);
-        link = leaf;
-        clock = clock.saturating_add(1);
-        records.push(PreparedRecord {
-            kind: record.kind,
-            seen: size,
-            hint: record.seen_hint,
-            leaf,
-            sealed: Bytes::from(encode(&record.sealed)),
-        });
-    }
-    let (core, signature) = last;
-    let frame = PreparedFrame {
-        epoch: arrived.epoch,
-        prev,
-        records,
-    };
-    Ok(Linked {
-        frame,
-        core,
-        signature,
-    })
 }
 
 /// Runs neighbouring jobs in the writer's transaction. False: nothing of it must stay.

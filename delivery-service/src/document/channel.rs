@@ -13,23 +13,30 @@ pub(crate) struct Channel {
     pub(crate) document: Arc<Document>,
     pub(crate) group: Arc<Group>,
     pub(crate) author: Author,
-    /// Where delivery begins and which records need a proof.
-    pub(crate) start: Start,
+    /// The snapshot that delivery began with, if it did.
+    pub(crate) base: Option<Base>,
     ahead: Mutex<Ahead>,
     in_flight: AtomicUsize,
 }
 
-/// What a receiver had when it opened the document.
+/// A snapshot that a receiver began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Start {
-    /// First position delivered.
-    pub(crate) from: u64,
-    /// Position of the base snapshot, where it began with one.
-    pub(crate) base_seq: Option<u64>,
-    /// Records whose author had seen less than this travel whole, with a proof: the receiver may not know the root they name.
-    pub(crate) proof_below: u64,
-    /// Size of the head that such proofs lead to: one that the receiver surely knows.
-    pub(crate) proof_to: u64,
+pub(crate) struct Base {
+    /// Its position.
+    pub(crate) seq: u64,
+    /// The size that it covers.
+    pub(crate) covered: u64,
+}
+
+impl Base {
+    /// The size down to which a receiver, at this position, surely knows the log's roots. It is where the snapshot begins that it
+    /// regards as active there: the newest before the position (`covered`), or the base, which lies ahead of the first positions.
+    pub(crate) fn roots_from(base: Option<Self>, seq: u64, covered: u64) -> u64 {
+        match base {
+            Some(base) if seq < base.seq => base.covered,
+            _ => covered,
+        }
+    }
 }
 
 /// How far the chain of this author has been checked: ahead of what is durable, by the frames in flight.
@@ -46,14 +53,14 @@ impl Channel {
         document: Arc<Document>,
         group: Arc<Group>,
         author: Author,
-        start: Start,
+        base: Option<Base>,
         chain: (u64, Hash),
     ) -> Self {
         Self {
             document,
             group,
             author,
-            start,
+            base,
             ahead: Mutex::new(Ahead {
                 generation: 0,
                 chain: Some(chain),

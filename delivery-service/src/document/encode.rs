@@ -41,6 +41,15 @@ pub(crate) fn put_whole(out: &mut Vec<u8>, record: Record, proof: Vec<Hash>) {
     out.extend_from_slice(&encode(&DeliveredRecord::Whole { record, proof }));
 }
 
+/// As [`put_whole`], from parts that are encoded already.
+pub(crate) fn put_whole_parts(out: &mut Vec<u8>, header: &[u8], sealed: &[u8], proof: &Vec<Hash>) {
+    const WHOLE: u8 = 3;
+    out.push(WHOLE);
+    out.extend_from_slice(header);
+    out.extend_from_slice(sealed);
+    out.extend_from_slice(&encode(proof));
+}
+
 /// Appends `DeliveredRecord::Leaf`.
 pub(crate) fn put_leaf(out: &mut Vec<u8>, leaf: Hash) {
     out.extend_from_slice(&encode(&DeliveredRecord::Leaf(leaf)));

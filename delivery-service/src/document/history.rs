@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sqlx::SqliteConnection;
 
-use super::channel::Channel;
+use super::channel::{Base, Channel};
 use super::encode::{Elided, deliver, new_author, put_elided, put_leaf, put_whole};
 use super::rows::{self, Kept, LogRow};
 use super::{Document, Listener, Own};
@@ -185,10 +185,10 @@ async fn put(
     row: &LogRow,
     out: &mut Vec<u8>,
 ) -> Result<(), StoreError> {
-    let start = &channel.start;
+    let roots_from = Base::roots_from(channel.base, row.seq, row.covered);
     let chained = row.author.zip(row.sealed.as_deref());
     if let Some((author, sealed)) = chained
-        && row.seen >= start.proof_below
+        && row.seen >= roots_from
     {
         let head = Elided {
             kind: row.kind,
@@ -200,17 +200,16 @@ async fn put(
         put_elided(out, head, sealed);
         return Ok(());
     }
-    // The base itself, and what it replaced, are known by their leaves: their content is in the base.
-    let replaced = row.kind == 3 && start.base_seq.is_some_and(|base| row.seq <= base);
-    if replaced {
+    // The base was sent ahead.
+    if channel.base.is_some_and(|base| row.seq == base.seq) {
         put_leaf(out, row.leaf);
         return Ok(());
     }
     let document: &Document = &channel.document;
     match rows::whole(reads, &document.group, &document.id, document.row, row.seq).await? {
-        Some(Kept::Whole(record)) => {
-            let proof = if row.seen < start.proof_below {
-                rows::consistency(reads, document.row, row.seen, start.proof_to).await?
+        Some(Kept::Whole { record, .. }) => {
+            let proof = if row.seen < roots_from {
+                rows::consistency(reads, document.row, row.seen, roots_from).await?
             } else {
                 Vec::new()
             };

@@ -8,6 +8,7 @@ pub(crate) mod channel;
 pub(crate) mod encode;
 pub(crate) mod history;
 pub(crate) mod open;
+pub(crate) mod prepare;
 pub(crate) mod publish;
 pub(crate) mod roots;
 pub(crate) mod rows;

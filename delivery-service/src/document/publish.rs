@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use conclave_proto::{Author, Hash, Refusal, limits};
 
-use super::append::{AppendJob, Outcome, PreparedFrame};
-use super::encode::{Elided, ack, append_refused, deliver, new_author, put_elided};
+use super::append::{AppendJob, Outcome};
+use super::encode::{Elided, ack, append_refused, deliver, new_author, put_elided, put_whole_parts};
+use super::prepare::PreparedFrame;
 use super::table::Placed;
 use super::{Active, Document, Listener, Live, Own, history};
 
@@ -18,10 +19,10 @@ struct Item {
     first_seq: u64,
     count: u64,
     next_clock: u64,
-    /// Elided records, encoded.
+    /// The records, encoded for all who hold the active snapshot.
     body: Vec<u8>,
-    /// Least size that any of its authors had seen.
-    min_seen: u64,
+    /// Whether a record's proof leads to another snapshot than the one that is active now.
+    stale_proof: bool,
 }
 
 /// What became of a job, for its own connection.
@@ -52,11 +53,7 @@ pub(crate) fn publish(jobs: Vec<AppendJob>) {
         })
         .collect();
     let shared = shared_frames(document.number, &accepted);
-    let min_seen = accepted
-        .iter()
-        .map(|item| item.min_seen)
-        .min()
-        .unwrap_or(u64::MAX);
+    let stale_proof = accepted.iter().any(|item| item.stale_proof);
     let authors = live.authors.len();
     for listener in &mut live.listeners {
         let own = jobs
@@ -72,9 +69,8 @@ pub(crate) fn publish(jobs: Vec<AppendJob>) {
             listener.conn.outbox.push(frame.clone());
         }
         listener.announced = authors;
-        let needs_proof = min_seen < listener.channel.start.proof_below;
-        if needs_proof {
-            // History knows how to build proofs.
+        if stale_proof {
+            // A snapshot came in between. History builds the proofs that are needed now.
             listener.live = false;
             let from = accepted.first().map_or(0, |item| item.first_seq);
             hold_back(document.number, listener, &jobs, &events);
@@ -124,16 +120,26 @@ fn add_author(live: &mut Live, author: Author, number: u64) {
 
 fn encode_item(placed: &Placed, frame: &PreparedFrame) -> Item {
     let mut body = Vec::new();
+    let mut stale_proof = false;
     let mut seq = placed.first_seq;
     for record in &frame.records {
-        let head = Elided {
-            kind: record.kind,
-            author: placed.author,
-            epoch: frame.epoch,
-            seen_back: seq.saturating_sub(record.seen),
-            hint: record.hint,
-        };
-        put_elided(&mut body, head, &record.sealed);
+        match &record.late {
+            Some(late) => {
+                stale_proof = stale_proof || late.covered != placed.covered;
+                put_whole_parts(&mut body, &late.header, &record.sealed, &late.proof);
+            }
+            None => {
+                stale_proof = stale_proof || record.seen < placed.covered;
+                let head = Elided {
+                    kind: record.kind,
+                    author: placed.author,
+                    epoch: frame.epoch,
+                    seen_back: seq.saturating_sub(record.seen),
+                    hint: record.hint,
+                };
+                put_elided(&mut body, head, &record.sealed);
+            }
+        }
         seq = seq.saturating_add(1);
     }
     Item {
@@ -141,12 +147,7 @@ fn encode_item(placed: &Placed, frame: &PreparedFrame) -> Item {
         count: frame.records.len() as u64,
         next_clock: placed.next_clock,
         body,
-        min_seen: frame
-            .records
-            .iter()
-            .map(|record| record.seen)
-            .min()
-            .unwrap_or(0),
+        stale_proof,
     }
 }
 
@@ -261,8 +262,8 @@ pub(crate) fn answer_refused(job: &AppendJob) {
 pub(crate) struct NewSnapshot {
     pub(crate) seq: u64,
     pub(crate) covered: u64,
-    /// Size that its author had seen.
-    pub(crate) seen: u64,
+    /// Whether its author had seen less than the snapshot before it covers: then receivers need a proof.
+    pub(crate) late: bool,
     /// Root of the log up to and including it.
     pub(crate) root: Hash,
     /// `DeliveredRecord::Whole`, encoded.
@@ -297,7 +298,7 @@ pub(crate) fn publish_snapshot(
                     frame: answer.clone(),
                 },
             );
-        } else if listener.live && new.seen < listener.channel.start.proof_below {
+        } else if listener.live && new.late {
             listener.live = false;
             history::start(document, listener, new.seq);
         } else if listener.live {

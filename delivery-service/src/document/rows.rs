@@ -120,6 +120,8 @@ pub(crate) struct LogRow {
     pub(crate) epoch: u64,
     pub(crate) seen: u64,
     pub(crate) hint: [u8; 8],
+    /// Size that the snapshot active before this record covers.
+    pub(crate) covered: u64,
     pub(crate) leaf: Hash,
     /// Encoded sealed part; none for snapshots and for records kept only by hash.
     pub(crate) sealed: Option<Vec<u8>>,
@@ -132,6 +134,7 @@ type LogColumns = (
     i64,
     i64,
     Vec<u8>,
+    i64,
     Vec<u8>,
     Option<Vec<u8>>,
 );
@@ -144,7 +147,7 @@ pub(crate) async fn log(
     end: u64,
 ) -> Result<Vec<LogRow>, StoreError> {
     let mut rows = sqlx::query_as::<_, LogColumns>(
-        "SELECT seq, kind, author, epoch, seen, hint, leaf, CASE WHEN kind = 3 THEN NULL ELSE sealed END \
+        "SELECT seq, kind, author, epoch, seen, hint, covered, leaf, CASE WHEN kind = 3 THEN NULL ELSE sealed END \
          FROM records WHERE doc = ? AND seq >= ? AND seq < ? ORDER BY seq",
     )
     .bind(doc)
@@ -165,7 +168,7 @@ pub(crate) async fn log(
 }
 
 fn log_row(columns: LogColumns) -> Result<LogRow, StoreError> {
-    let (seq, kind, author, epoch, seen, hint, leaf, sealed) = columns;
+    let (seq, kind, author, epoch, seen, hint, covered, leaf, sealed) = columns;
     Ok(LogRow {
         seq: uint(seq)?,
         kind: u8::try_from(kind).map_err(|_| StoreError::Corrupt { what: "kind" })?,
@@ -173,6 +176,7 @@ fn log_row(columns: LogColumns) -> Result<LogRow, StoreError> {
         epoch: uint(epoch)?,
         seen: uint(seen)?,
         hint: id(&hint, |bytes| bytes.try_into().ok())?,
+        covered: uint(covered)?,
         leaf: hash(&leaf)?,
         sealed,
     })
@@ -181,6 +185,7 @@ fn log_row(columns: LogColumns) -> Result<LogRow, StoreError> {
 #[derive(sqlx::FromRow)]
 struct WholeColumns {
     kind: i64,
+    covered: i64,
     epoch: i64,
     clock: Option<i64>,
     seen: i64,
@@ -196,7 +201,11 @@ struct WholeColumns {
 /// A record in full, or its leaf where only that is kept.
 #[derive(Debug)]
 pub(crate) enum Kept {
-    Whole(Box<Record>),
+    Whole {
+        record: Box<Record>,
+        /// Size that the snapshot active before it covers.
+        covered: u64,
+    },
     Leaf(Hash),
 }
 
@@ -209,7 +218,7 @@ pub(crate) async fn whole(
     seq: u64,
 ) -> Result<Option<Kept>, StoreError> {
     let row: Option<WholeColumns> = sqlx::query_as(
-        "SELECT r.kind, r.epoch, r.clock, r.seen, r.leaf, r.header, r.sealed, a.device, a.instance, \
+        "SELECT r.kind, r.covered, r.epoch, r.clock, r.seen, r.leaf, r.header, r.sealed, a.device, a.instance, \
                 p.leaf AS prev, s.root AS seen_root \
          FROM records r \
          LEFT JOIN authors a ON a.doc = r.doc AND a.no = r.author \
@@ -235,9 +244,14 @@ fn put_together(
         return Ok(Kept::Leaf(hash(&row.leaf)?));
     };
     let sealed: Sealed = decode("sealed record", &sealed)?;
+    let covered = uint(row.covered)?;
+    let whole = |header| {
+        let record = Box::new(Record { header, sealed });
+        Kept::Whole { record, covered }
+    };
     if let Some(header) = row.header {
         let header: RecordHeader = decode("record header", &header)?;
-        return Ok(Kept::Whole(Box::new(Record { header, sealed })));
+        return Ok(whole(header));
     }
     let chained = Chained {
         clock: uint(row.clock.ok_or_else(corrupt)?)?,
@@ -265,7 +279,7 @@ fn put_together(
             _ => return Err(corrupt()),
         },
     };
-    Ok(Kept::Whole(Box::new(Record { header, sealed })))
+    Ok(whole(header))
 }
 
 /// Nodes read for one proof.

@@ -84,6 +84,7 @@ pub(crate) fn row(record: &Record) -> NewRow {
         epoch: record.header.epoch,
         seen: record.header.seen.size,
         hint: hint(&record.header.seen.root),
+        covered: 0,
         leaf: record.leaf(),
         root: Hash::ZERO,
         header: Some(encode(&record.header)),

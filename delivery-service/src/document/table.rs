@@ -8,7 +8,7 @@ use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{Author, Hash, Refusal};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::append::{PreparedFrame, PreparedRecord};
+use super::prepare::{PreparedFrame, PreparedRecord};
 use super::rows::NODE_LEVEL;
 use crate::store::codes::{decode, hash, int, uint};
 use crate::store::{OpError, StoreError};
@@ -25,6 +25,8 @@ pub(crate) struct Placed {
     /// Roots after each record.
     pub(crate) roots: Vec<Hash>,
     pub(crate) next_clock: u64,
+    /// Size that the active snapshot covers.
+    pub(crate) covered: u64,
 }
 
 /// Why a frame was refused, and the author's chain as it stands.
@@ -57,6 +59,8 @@ pub(crate) struct NewRow {
     pub(crate) epoch: u64,
     pub(crate) seen: u64,
     pub(crate) hint: [u8; 8],
+    /// Size that the snapshot active before it covers.
+    pub(crate) covered: u64,
     pub(crate) leaf: Hash,
     pub(crate) root: Hash,
     pub(crate) header: Option<Vec<u8>>,
@@ -249,12 +253,7 @@ impl Table {
             .map_or(row.last_leaf, |record| record.leaf);
         let next_clock = row.next_clock;
         self.authors.insert(*author, row);
-        Ok(Ok(Placed {
-            first_seq,
-            author: no,
-            roots,
-            next_clock,
-        }))
+        Ok(Ok(Placed { first_seq, author: no, roots, next_clock, covered: self.covered }))
     }
 
     fn judge(
@@ -346,13 +345,7 @@ impl Table {
         let mut clock = first_clock;
         let mut roots = Vec::with_capacity(frame.records.len());
         for record in &frame.records {
-            let PreparedRecord {
-                kind,
-                seen,
-                hint,
-                leaf,
-                sealed,
-            } = record;
+            let PreparedRecord { kind, seen, hint, leaf, sealed, .. } = record;
             let root = self.push(NewRow {
                 seq: 0,
                 kind: *kind,
@@ -361,6 +354,7 @@ impl Table {
                 epoch: frame.epoch,
                 seen: *seen,
                 hint: *hint,
+                covered: 0,
                 leaf: *leaf,
                 root: Hash::ZERO,
                 header: None,
@@ -372,9 +366,10 @@ impl Table {
         roots
     }
 
-    /// Appends a record at the end; its position and root are filled in.
+    /// Appends a record at the end; its position, its root and what is covered before it are filled in.
     pub(crate) fn push(&mut self, mut row: NewRow) -> Hash {
         row.seq = self.size();
+        row.covered = self.covered;
         if row.epoch > self.last_epoch {
             self.last_epoch = row.epoch;
             self.last_epoch_seq = row.seq;
@@ -469,7 +464,7 @@ async fn insert_rows(
 ) -> Result<(), StoreError> {
     for run in runs(rows) {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO records (doc, seq, kind, author, clock, epoch, seen, hint, leaf, root, header, sealed) ",
+            "INSERT INTO records (doc, seq, kind, author, clock, epoch, seen, hint, covered, leaf, root, header, sealed) ",
         );
         query.push_values(run, |mut values, row| {
             values
@@ -481,6 +476,7 @@ async fn insert_rows(
                 .push_bind(int(row.epoch))
                 .push_bind(int(row.seen))
                 .push_bind(row.hint.to_vec())
+                .push_bind(int(row.covered))
                 .push_bind(row.leaf.as_bytes().to_vec())
                 .push_bind(row.root.as_bytes().to_vec())
                 .push_bind(row.header.clone())

@@ -1,6 +1,12 @@
 //! A small honest service for one document, members around it, and the tools of an attacker.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -49,8 +55,13 @@ pub struct World {
 impl World {
     /// Members of epoch 0: (user, role) each.
     pub fn new(members: &[(u8, Role)]) -> Self {
-        let mut world =
-            Self { keys: vec![], devices: vec![], rows: vec![], states: vec![], policy: GroupPolicy::default() };
+        let mut world = Self {
+            keys: vec![],
+            devices: vec![],
+            rows: vec![],
+            states: vec![],
+            policy: GroupPolicy::default(),
+        };
         for (user, role) in members {
             world.enrol(*user, *role, 0);
         }
@@ -112,7 +123,11 @@ impl World {
     pub fn remove(&mut self, member: usize) {
         let epoch = self.epoch();
         let device = self.devices[member];
-        let row = self.rows.iter_mut().find(|row| row.device == device && row.last_epoch.is_none()).unwrap();
+        let row = self
+            .rows
+            .iter_mut()
+            .find(|row| row.device == device && row.last_epoch.is_none())
+            .unwrap();
         row.last_epoch = Some(epoch);
         self.publish(epoch + 1);
     }
@@ -126,9 +141,18 @@ impl World {
     pub fn demote(&mut self, member: usize) {
         let epoch = self.epoch();
         let device = self.devices[member];
-        let row = self.rows.iter_mut().find(|row| row.device == device && row.last_epoch.is_none()).unwrap();
+        let row = self
+            .rows
+            .iter_mut()
+            .find(|row| row.device == device && row.last_epoch.is_none())
+            .unwrap();
         row.last_epoch = Some(epoch);
-        let next = RosterRow { role: Role::Viewer, first_epoch: epoch + 1, last_epoch: None, ..row.clone() };
+        let next = RosterRow {
+            role: Role::Viewer,
+            first_epoch: epoch + 1,
+            last_epoch: None,
+            ..row.clone()
+        };
         self.rows.push(next);
         self.publish(0);
     }
@@ -149,8 +173,15 @@ impl World {
 pub enum Net {
     Author(Author),
     Deliver(u64, Vec<DeliveredRecord>),
-    Ack { next_clock: u64, first_seq: u64, count: u64 },
-    Refused { first_clock: u64, refusal: Refusal },
+    Ack {
+        next_clock: u64,
+        first_seq: u64,
+        count: u64,
+    },
+    Refused {
+        first_clock: u64,
+        refusal: Refusal,
+    },
 }
 
 /// An honest service, with a door for dishonest tests: `force`.
@@ -169,7 +200,8 @@ pub struct Service {
 
 impl Service {
     pub fn head_at(&self, size: u64) -> Head {
-        size.checked_sub(1).map_or(Head::EMPTY, |at| self.heads[at as usize])
+        size.checked_sub(1)
+            .map_or(Head::EMPTY, |at| self.heads[at as usize])
     }
 
     pub fn head(&self) -> Head {
@@ -181,7 +213,9 @@ impl Service {
     }
 
     pub fn chain(&self, author: &Author) -> (u64, Hash) {
-        self.chains.get(author).map_or((0, Hash::ZERO), |chain| (chain.0, chain.1))
+        self.chains
+            .get(author)
+            .map_or((0, Hash::ZERO), |chain| (chain.0, chain.1))
     }
 
     /// Puts any record at the end of the log.
@@ -210,12 +244,17 @@ impl Service {
 
     pub fn rebuild(&self, author: Author, append: &Append) -> Result<Vec<Record>, Refusal> {
         if append.epoch != self.epoch {
-            return Err(Refusal::StaleEpoch { current: self.epoch });
+            return Err(Refusal::StaleEpoch {
+                current: self.epoch,
+            });
         }
         let (next, mut prev) = self.chain(&author);
         if append.first_clock < next {
             let seq = self.chains[&author].2[append.first_clock as usize];
-            return Err(Refusal::AlreadyAccepted { leaf: self.leaves[seq as usize], seq });
+            return Err(Refusal::AlreadyAccepted {
+                leaf: self.leaves[seq as usize],
+                seq,
+            });
         }
         if append.first_clock > next {
             return Err(Refusal::ClockGap { expected: next });
@@ -223,8 +262,15 @@ impl Service {
         let mut out = Vec::new();
         for (at, appended) in append.records.iter().enumerate() {
             assert!(appended.seen_size.0 <= self.size(), "seen too much");
-            let chained = Chained { clock: next + at as u64, prev };
-            let body = if appended.kind == 2 { RecordBody::Verdict(chained) } else { RecordBody::Update(chained) };
+            let chained = Chained {
+                clock: next + at as u64,
+                prev,
+            };
+            let body = if appended.kind == 2 {
+                RecordBody::Verdict(chained)
+            } else {
+                RecordBody::Update(chained)
+            };
             let header = RecordHeader {
                 version: RECORD_VERSION,
                 group: GROUP,
@@ -234,7 +280,10 @@ impl Service {
                 seen: self.head_at(appended.seen_size.0),
                 body,
             };
-            let record = Record { header, sealed: appended.sealed.clone() };
+            let record = Record {
+                header,
+                sealed: appended.sealed.clone(),
+            };
             prev = record.leaf();
             out.push(record);
         }
@@ -271,7 +320,11 @@ impl Service {
         if seen.size < self.covered() || matches!(record.header.body, RecordBody::Snapshot(_)) {
             return self.whole(seq);
         }
-        let author = self.authors.iter().position(|author| *author == record.header.author).unwrap();
+        let author = self
+            .authors
+            .iter()
+            .position(|author| *author == record.header.author)
+            .unwrap();
         let elided = ElidedRecord {
             author: Varint(author as u64),
             epoch: Varint(record.header.epoch),
@@ -289,7 +342,10 @@ impl Service {
         let (own_next_clock, own_last) = self.chain(&author);
         let base = from.is_none().then(|| {
             let seq = self.active.unwrap();
-            BaseSnapshot { seq, record: self.log[seq as usize].clone() }
+            BaseSnapshot {
+                seq,
+                record: self.log[seq as usize].clone(),
+            }
         });
         OpenedDocument {
             channel: Varint(1),
@@ -341,7 +397,10 @@ impl Peer {
     }
 
     pub fn author(&self, world: &World) -> Author {
-        Author { device: world.devices[self.member], instance: self.doc.instance() }
+        Author {
+            device: world.devices[self.member],
+            instance: self.doc.instance(),
+        }
     }
 
     pub fn store(&mut self) {
@@ -354,7 +413,10 @@ impl Peer {
     }
 
     pub fn saved_rows(&self) -> Rows {
-        self.rows.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+        self.rows
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     pub fn note(&mut self, outcome: DeliverOutcome) {
@@ -401,14 +463,27 @@ impl Sim {
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let ctx = world.ctx(0, 0, &keys);
         let mut initial = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, text);
-        let (mut doc, snapshot) =
-            Document::create(&ctx, GROUP, DOC, kind, instance(1), Some(&mut initial), &mut rng).unwrap();
+        let (mut doc, snapshot) = Document::create(
+            &ctx,
+            GROUP,
+            DOC,
+            kind,
+            instance(1),
+            Some(&mut initial),
+            &mut rng,
+        )
+        .unwrap();
         let mut service = Service::default();
         service.force(snapshot);
         let outcome = doc.snapshot_accepted(&ctx, 0).unwrap();
         assert_eq!(outcome.findings, vec![]);
         assert_eq!(doc.head(), service.head());
-        let mut sim = Self { world, service, peers: vec![], next_instance: 1 };
+        let mut sim = Self {
+            world,
+            service,
+            peers: vec![],
+            next_instance: 1,
+        };
         let mut creator = Peer::new(0, doc, 0);
         creator.store();
         sim.peers.push(creator);
@@ -424,11 +499,15 @@ impl Sim {
         self.next_instance += 1;
         let keys = Keys::default();
         let epoch = self.world.epoch();
-        let author = Author { device: self.world.devices[member], instance: instance(self.next_instance) };
+        let author = Author {
+            device: self.world.devices[member],
+            instance: instance(self.next_instance),
+        };
         let opened = self.service.opened(author, None);
         let mut rng = ChaCha20Rng::seed_from_u64(77 + member as u64);
         let ctx = self.world.ctx(member, epoch, &keys);
-        let (doc, outcome) = Document::open_remote(&ctx, &opened, GROUP, DOC, author.instance, &mut rng).unwrap();
+        let (doc, outcome) =
+            Document::open_remote(&ctx, &opened, GROUP, DOC, author.instance, &mut rng).unwrap();
         let mut peer = Peer::new(member, doc, epoch);
         peer.note(outcome);
         peer.online = true;
@@ -441,7 +520,8 @@ impl Sim {
     fn send_from(&mut self, at: usize, from: u64) {
         let records: Vec<DeliveredRecord> = (from..self.service.size())
             .map(|seq| {
-                if Some(seq) == self.service.active && self.peers[at].doc.active_snapshot().1 == seq {
+                if Some(seq) == self.service.active && self.peers[at].doc.active_snapshot().1 == seq
+                {
                     DeliveredRecord::Leaf(self.service.leaves[seq as usize])
                 } else {
                     self.service.deliver(seq)
@@ -492,10 +572,15 @@ impl Sim {
             let author = record.header.author;
             self.service.force(record);
             if !known {
-                self.peers.iter_mut().filter(|peer| peer.online).for_each(|peer| peer.inbox.push_back(Net::Author(author)));
+                self.peers
+                    .iter_mut()
+                    .filter(|peer| peer.online)
+                    .for_each(|peer| peer.inbox.push_back(Net::Author(author)));
             }
         }
-        let records: Vec<DeliveredRecord> = (first..self.service.size()).map(|seq| self.service.deliver(seq)).collect();
+        let records: Vec<DeliveredRecord> = (first..self.service.size())
+            .map(|seq| self.service.deliver(seq))
+            .collect();
         for (at, peer) in self.peers.iter_mut().enumerate() {
             if peer.online && Some(at) != not {
                 peer.inbox.push_back(Net::Deliver(first, records.clone()));
@@ -509,7 +594,13 @@ impl Sim {
         let peer = &mut self.peers[at];
         let keys = peer.keys.clone();
         let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
-        let Some(append) = peer.doc.next_append(&ctx, &mut peer.rng, max_bytes).unwrap() else { return false };
+        let Some(append) = peer
+            .doc
+            .next_append(&ctx, &mut peer.rng, max_bytes)
+            .unwrap()
+        else {
+            return false;
+        };
         peer.store();
         let author = peer.author(&self.world);
         self.arrive(at, author, append);
@@ -522,28 +613,48 @@ impl Sim {
             Ok(records) => {
                 let next_clock = append.first_clock + count;
                 let first_seq = self.order(records, Some(at));
-                self.peers[at].inbox.push_back(Net::Ack { next_clock, first_seq, count });
+                self.peers[at].inbox.push_back(Net::Ack {
+                    next_clock,
+                    first_seq,
+                    count,
+                });
             }
             Err(refusal) => {
                 let first_clock = append.first_clock;
-                self.peers[at].inbox.push_back(Net::Refused { first_clock, refusal });
+                self.peers[at].inbox.push_back(Net::Refused {
+                    first_clock,
+                    refusal,
+                });
             }
         }
     }
 
     /// Handles one frame at a peer. False if there was none.
     pub fn receive(&mut self, at: usize) -> bool {
-        let Some(net) = self.peers[at].inbox.pop_front() else { return false };
+        let Some(net) = self.peers[at].inbox.pop_front() else {
+            return false;
+        };
         match net {
             Net::Author(author) => self.peers[at].doc.new_author(author),
             Net::Deliver(first, records) => {
                 self.with(at, |doc, ctx, _| doc.deliver(ctx, first, records).unwrap());
             }
-            Net::Ack { next_clock, first_seq, count } => {
-                self.with(at, |doc, ctx, _| doc.acked(ctx, next_clock, first_seq, count).unwrap());
+            Net::Ack {
+                next_clock,
+                first_seq,
+                count,
+            } => {
+                self.with(at, |doc, ctx, _| {
+                    doc.acked(ctx, next_clock, first_seq, count).unwrap()
+                });
             }
-            Net::Refused { first_clock, refusal } => {
-                self.with(at, |doc, ctx, _| doc.refused(ctx, first_clock, &refusal).unwrap().1);
+            Net::Refused {
+                first_clock,
+                refusal,
+            } => {
+                self.with(at, |doc, ctx, _| {
+                    doc.refused(ctx, first_clock, &refusal).unwrap().1
+                });
             }
         }
         if self.peers[at].last.reopen {
@@ -560,7 +671,9 @@ impl Sim {
 
     /// `GetRecords` and its answer.
     pub fn fetch(&mut self, at: usize, from: u64, to: u64) {
-        let records = (from..to.min(self.service.size())).map(|seq| self.service.whole(seq)).collect();
+        let records = (from..to.min(self.service.size()))
+            .map(|seq| self.service.whole(seq))
+            .collect();
         self.with(at, |doc, ctx, _| doc.deliver(ctx, from, records).unwrap());
     }
 
@@ -625,7 +738,13 @@ impl Sim {
         let head = self.service.head();
         let (text, digest) = (self.peers[0].text(), self.peers[0].digest());
         for peer in &mut self.peers {
-            assert_eq!(peer.doc.head(), head, "member {}: {:?}", peer.member, peer.last);
+            assert_eq!(
+                peer.doc.head(),
+                head,
+                "member {}: {:?}",
+                peer.member,
+                peer.last
+            );
             assert_eq!(peer.doc.pending_count(), 0);
             assert_eq!(peer.text(), text);
             assert_eq!(peer.digest(), digest);
@@ -639,8 +758,16 @@ impl Sim {
     }
 
     /// What an attacker with a member's key writes: the next record of that author, before `change` alters its header.
-    pub fn forge(&self, member: usize, payload: &[u8], change: impl FnOnce(&mut RecordHeader)) -> Record {
-        let author = Author { device: self.world.devices[member], instance: instance(200 + member as u8) };
+    pub fn forge(
+        &self,
+        member: usize,
+        payload: &[u8],
+        change: impl FnOnce(&mut RecordHeader),
+    ) -> Record {
+        let author = Author {
+            device: self.world.devices[member],
+            instance: instance(200 + member as u8),
+        };
         let (clock, prev) = self.service.chain(&author);
         let mut header = RecordHeader {
             version: RECORD_VERSION,
@@ -654,7 +781,14 @@ impl Sim {
         change(&mut header);
         let keys = DocKeys::derive(&root(header.epoch), &header.document);
         let mut rng = ChaCha20Rng::seed_from_u64(self.service.size() + 99);
-        seal(&header, payload, &keys, &self.world.keys[member], 1, &mut rng)
+        seal(
+            &header,
+            payload,
+            &keys,
+            &self.world.keys[member],
+            1,
+            &mut rng,
+        )
     }
 
     /// A valid CRDT update of a fresh replica.
