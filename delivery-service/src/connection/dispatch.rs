@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::identity;
 use crate::document::append;
-use crate::document::prepare::Arrived;
 use crate::document::open::{self, Opening};
+use crate::document::prepare::Arrived;
 use crate::document::{Document, snapshot};
 use crate::group::{Group, commit, create, documents, entries, follow, join, status};
 use crate::hub::Conn;
@@ -258,7 +258,7 @@ async fn run_in_document(
             count,
         } => {
             let (_, document) = document_of(shared, conn, group, document).await?;
-            open::records(&document, from, count).await.map(Some)
+            open::records(conn, &document, from, count).await.map(Some)
         }
         _ => Err(Refusal::Malformed.into()),
     }

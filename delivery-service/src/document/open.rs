@@ -9,7 +9,7 @@ use conclave_proto::record::CloseReason;
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, InstanceId, Refusal};
 
-use super::channel::{Channel, Start};
+use super::channel::{Base, Channel};
 use super::rows::{self, Kept};
 use super::{Document, Listener, history};
 use crate::group::Group;
@@ -32,6 +32,10 @@ pub(crate) async fn open(
     opening: Opening,
     request: Varint,
 ) -> Result<(), OpError> {
+    if opening.from > Some(document.live().roots.size()) {
+        let fault = RecordFault::SeenHead;
+        return Err(Refusal::BadRecord { fault }.into());
+    }
     let author = Author {
         device: conn.device,
         instance: opening.instance,
@@ -48,39 +52,22 @@ pub(crate) async fn open(
         let mut live = document.live();
         let head = live.head();
         let active = live.active;
-        let start = match opening.from {
-            Some(from) if from > head.size => {
-                return Err(Refusal::BadRecord {
-                    fault: RecordFault::SeenHead,
-                }
-                .into());
-            }
-            // Its own base is older than the active snapshot, so roots from there on are known to it, and that of `from` surely is.
-            Some(from) => Start {
-                from,
-                base_seq: None,
-                proof_below: from.min(active.covered),
-                proof_to: from,
-            },
-            None => Start {
-                from: active.covered,
-                base_seq: Some(active.seq),
-                proof_below: active.covered,
-                proof_to: active.covered,
-            },
-        };
+        let base = opening.from.is_none().then_some(Base {
+            seq: active.seq,
+            covered: active.covered,
+        });
         let channel = Arc::new(Channel::new(
             document.clone(),
             group.clone(),
             author,
-            start,
+            base,
             chain,
         ));
         conn.insert_channel(channel.clone())?;
         let opened = OpenedDocument {
             channel: Varint(document.number),
             head,
-            from: start.from,
+            from: opening.from.unwrap_or(active.covered),
             base: None,
             authors: live.authors.clone(),
             own_next_clock: chain.0,
@@ -96,7 +83,7 @@ pub(crate) async fn open(
         });
         (channel, opened)
     };
-    if let Some(seq) = channel.start.base_seq {
+    if let Some(Base { seq, .. }) = channel.base {
         opened.base = match base(document, seq).await {
             Ok(base) => Some(base),
             Err(error) => {
@@ -106,12 +93,12 @@ pub(crate) async fn open(
             }
         };
     }
+    let from = opened.from;
     let frame = ServiceFrame::Response {
         id: request,
         answer: Answer::Opened(opened),
     };
     if conn.outbox.send(Bytes::from(encode(&frame))).await {
-        let from = channel.start.from;
         let conn = conn.clone();
         document
             .env
@@ -139,7 +126,7 @@ async fn ensure_readable(
 async fn base(document: &Document, seq: u64) -> Result<BaseSnapshot, OpError> {
     let mut reads = document.env.reads.acquire().await?;
     match rows::whole(&mut reads, &document.group, &document.id, document.row, seq).await? {
-        Some(Kept::Whole(record)) => Ok(BaseSnapshot {
+        Some(Kept::Whole { record, .. }) => Ok(BaseSnapshot {
             seq,
             record: *record,
         }),
@@ -150,11 +137,22 @@ async fn base(document: &Document, seq: u64) -> Result<BaseSnapshot, OpError> {
     }
 }
 
-/// Whole records from `from` on.
-pub(crate) async fn records(document: &Document, from: u64, count: u32) -> Result<Answer, OpError> {
+/// Whole records from `from` on, with proofs to what the connection's channel, if it has one, surely knows.
+pub(crate) async fn records(
+    conn: &Conn,
+    document: &Document,
+    from: u64,
+    count: u32,
+) -> Result<Answer, OpError> {
+    let base = conn
+        .channel(document.number)
+        .and_then(|channel| channel.base);
     let mut reads = document.env.reads.acquire().await?;
     ensure_readable(&mut reads, document).await?;
-    let size = document.live().roots.size();
+    let (size, active) = {
+        let live = document.live();
+        (live.roots.size(), live.active)
+    };
     let end = size.min(from.saturating_add(u64::from(count.min(limits::RECORDS_PER_ANSWER))));
     let mut records = Vec::new();
     let mut bytes = 0usize;
@@ -162,11 +160,22 @@ pub(crate) async fn records(document: &Document, from: u64, count: u32) -> Resul
         let kept =
             rows::whole(&mut reads, &document.group, &document.id, document.row, seq).await?;
         let record = match kept {
-            Some(Kept::Whole(record)) => {
+            Some(Kept::Whole { record, covered }) => {
                 bytes = bytes.saturating_add(record.sealed.ciphertext.len());
+                let seen = record.header.seen.size;
+                let mut known = Base::roots_from(base, seq, covered);
+                if seen >= known {
+                    // Whoever asks all the same may have begun anew since.
+                    known = known.max(active.covered);
+                }
+                let proof = if seen < known {
+                    rows::consistency(&mut reads, document.row, seen, known).await?
+                } else {
+                    Vec::new()
+                };
                 DeliveredRecord::Whole {
                     record: *record,
-                    proof: Vec::new(),
+                    proof,
                 }
             }
             Some(Kept::Leaf(leaf)) => DeliveredRecord::Leaf(leaf),

@@ -5,9 +5,7 @@ use bytes::Bytes;
 use conclave_mls::verify_signature;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::AppendedRecord;
-use conclave_proto::record::{
-    Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf,
-};
+use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
 
@@ -154,7 +152,10 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
     let mut seen = Seen::new(&channel.document);
     let mut records = Vec::with_capacity(arrived.records.len());
     let mut last = (Hash::ZERO, [0; 64]);
-    let mut chained = Chained { clock: arrived.first_clock, prev };
+    let mut chained = Chained {
+        clock: arrived.first_clock,
+        prev,
+    };
     for record in arrived.records {
         let header = RecordHeader {
             version: RECORD_VERSION,
@@ -172,7 +173,10 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
         let core = record.sealed.core(&header);
         let leaf = record_leaf(&core, &record.sealed.signature);
         last = (core, record.sealed.signature);
-        chained = Chained { clock: chained.clock.saturating_add(1), prev: leaf };
+        chained = Chained {
+            clock: chained.clock.saturating_add(1),
+            prev: leaf,
+        };
         records.push(PreparedRecord {
             kind: record.kind,
             seen: header.seen.size,
@@ -183,8 +187,16 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
         });
     }
     let (core, signature) = last;
-    let frame = PreparedFrame { epoch: arrived.epoch, prev, records };
-    Ok(Linked { frame, core, signature })
+    let frame = PreparedFrame {
+        epoch: arrived.epoch,
+        prev,
+        records,
+    };
+    Ok(Linked {
+        frame,
+        core,
+        signature,
+    })
 }
 
 /// The seen heads of one frame. Most of its records name the same.
@@ -199,16 +211,27 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn new(document: &'a Document) -> Self {
         let covered = document.live().active.covered;
-        Self { document, covered, head: None, proof: None }
+        Self {
+            document,
+            covered,
+            head: None,
+            proof: None,
+        }
     }
 
     /// The head of this size, if the log had it and it begins like this.
     async fn head(&mut self, size: u64, begins: [u8; 8]) -> Result<Head, OpError> {
-        let bad = Refusal::BadRecord { fault: RecordFault::SeenHead };
+        let bad = Refusal::BadRecord {
+            fault: RecordFault::SeenHead,
+        };
         let head = match self.head {
             Some(head) if head.size == size => head,
             _ => {
-                let root = self.document.root_at(size).await?.ok_or_else(|| bad.clone())?;
+                let root = self
+                    .document
+                    .root_at(size)
+                    .await?
+                    .ok_or_else(|| bad.clone())?;
                 Head { size, root }
             }
         };
@@ -234,6 +257,10 @@ impl<'a> Seen<'a> {
         };
         self.proof = Some((size, proof.clone()));
         let header = encode(header);
-        Ok(Some(Box::new(Late { covered: self.covered, header, proof })))
+        Ok(Some(Box::new(Late {
+            covered: self.covered,
+            header,
+            proof,
+        })))
     }
 }

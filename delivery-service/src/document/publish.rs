@@ -6,7 +6,9 @@ use bytes::Bytes;
 use conclave_proto::{Author, Hash, Refusal, limits};
 
 use super::append::{AppendJob, Outcome};
-use super::encode::{Elided, ack, append_refused, deliver, new_author, put_elided, put_whole_parts};
+use super::encode::{
+    Elided, ack, append_refused, deliver, new_author, put_elided, put_whole_parts,
+};
 use super::prepare::PreparedFrame;
 use super::table::Placed;
 use super::{Active, Document, Listener, Live, Own, history};

@@ -97,7 +97,7 @@ enum Stored {
     /// It was there already.
     Known { seq: u64, head: Head },
     /// It is new.
-    New { seq: u64, head: Head },
+    New { seq: u64, head: Head, late: bool },
 }
 
 /// Takes a snapshot and answers the request, in the log's order where the connection has the document open.
@@ -119,6 +119,7 @@ pub(crate) async fn put(
     }
     let view = group.view();
     let snapshot = check(&view, conn, &record)?;
+    let may_replace = view.role_of(&conn.device) >= Some(Role::Admin);
     document
         .ensure_prefix(&record.header.seen, bad(RecordFault::SeenHead))
         .await?;
@@ -127,7 +128,6 @@ pub(crate) async fn put(
         .await?;
     let mut body = Vec::new();
     put_whole(&mut body, record.clone(), Vec::new());
-    let seen = record.header.seen.size;
     let (document, conn) = (document.clone(), conn.clone());
     let (doc, device) = (document.row, conn.device);
     document
@@ -138,13 +138,13 @@ pub(crate) async fn put(
             move |conn| {
                 Box::pin(async move {
                     accounts::ensure_active(conn, &device).await?;
-                    store(conn, doc, &record, &snapshot).await
+                    store(conn, doc, &record, &snapshot, may_replace).await
                 })
             },
             move |stored| {
-                let (seq, head, fresh) = match *stored {
-                    Stored::Known { seq, head } => (seq, head, false),
-                    Stored::New { seq, head } => (seq, head, true),
+                let (seq, head, late) = match *stored {
+                    Stored::Known { seq, head } => (seq, head, None),
+                    Stored::New { seq, head, late } => (seq, head, Some(late)),
                 };
                 let answer = Answer::Accepted { seq, head };
                 let frame = ServiceFrame::Response {
@@ -152,14 +152,17 @@ pub(crate) async fn put(
                     answer,
                 };
                 let frame = Bytes::from(encode(&frame));
-                let new = NewSnapshot {
-                    seq,
-                    covered: snapshot.covered.size,
-                    seen,
-                    root: head.root,
-                    body,
-                };
-                let answered = fresh && publish_snapshot(&document, &new, conn.id, &frame);
+                let covered = snapshot.covered.size;
+                let answered = late.is_some_and(|late| {
+                    let new = NewSnapshot {
+                        seq,
+                        covered,
+                        late,
+                        root: head.root,
+                        body,
+                    };
+                    publish_snapshot(&document, &new, conn.id, &frame)
+                });
                 if !answered {
                     conn.outbox.push(frame);
                 }
@@ -202,15 +205,27 @@ async fn position_of(
 
 /// The active snapshot inside the writer's transaction.
 struct Active {
+    seq: u64,
     id: Hash,
     header: SnapshotHeader,
     crdt: u8,
     due_epoch: u64,
 }
 
+impl Active {
+    fn is_parent_of(&self, snapshot: &SnapshotHeader) -> bool {
+        snapshot.parent == self.id && snapshot.chain_proof == self.header.successor_proof(&self.id)
+    }
+
+    /// Whether the snapshot names the same parent: so an admin replaces one that is disputed.
+    fn is_sibling_of(&self, snapshot: &SnapshotHeader) -> bool {
+        snapshot.parent == self.header.parent && snapshot.chain_proof == self.header.chain_proof
+    }
+}
+
 async fn active(conn: &mut SqliteConnection, doc: i64) -> Result<Active, StoreError> {
-    let (id, header, crdt, due_epoch): (Vec<u8>, Vec<u8>, i64, i64) = sqlx::query_as(
-        "SELECT snapshot_id, snapshot_header, crdt, due_epoch FROM documents WHERE id = ?",
+    let (seq, id, header, crdt, due_epoch): (i64, Vec<u8>, Vec<u8>, i64, i64) = sqlx::query_as(
+        "SELECT snapshot_seq, snapshot_id, snapshot_header, crdt, due_epoch FROM documents WHERE id = ?",
     )
     .bind(doc)
     .fetch_one(&mut *conn)
@@ -222,6 +237,7 @@ async fn active(conn: &mut SqliteConnection, doc: i64) -> Result<Active, StoreEr
         });
     };
     Ok(Active {
+        seq: uint(seq)?,
         id: hash(&id)?,
         header,
         crdt: u8::try_from(crdt).map_err(|_| StoreError::Corrupt { what: "CRDT kind" })?,
@@ -234,6 +250,7 @@ async fn store(
     doc: i64,
     record: &Record,
     snapshot: &SnapshotHeader,
+    may_replace: bool,
 ) -> Result<Stored, OpError> {
     let id = record.leaf();
     if let Some((seq, head)) = position_of(conn, doc, &id).await? {
@@ -254,12 +271,11 @@ async fn store(
     if snapshot.crdt != active.crdt {
         return Err(bad(RecordFault::Malformed).into());
     }
-    if snapshot.parent != active.id
-        || snapshot.chain_proof != active.header.successor_proof(&active.id)
-    {
+    if !active.is_parent_of(snapshot) && !(may_replace && active.is_sibling_of(snapshot)) {
         return Err(bad(RecordFault::Parent).into());
     }
-    if snapshot.covered.size <= active.header.covered.size
+    // Covering the active snapshot's own position too keeps replaced snapshots out of every tail.
+    if snapshot.covered.size <= active.seq
         || snapshot.covered.size > table.size()
         || rows::root_at(conn, doc, snapshot.covered.size).await? != snapshot.covered.root
     {
@@ -284,8 +300,10 @@ async fn store(
     .bind(doc)
     .execute(&mut *conn)
     .await?;
+    let late = record.header.seen.size < table.covered;
     Ok(Stored::New {
         seq,
+        late,
         head: Head {
             size: table.size(),
             root: table.root(),

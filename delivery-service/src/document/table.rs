@@ -253,7 +253,13 @@ impl Table {
             .map_or(row.last_leaf, |record| record.leaf);
         let next_clock = row.next_clock;
         self.authors.insert(*author, row);
-        Ok(Ok(Placed { first_seq, author: no, roots, next_clock, covered: self.covered }))
+        Ok(Ok(Placed {
+            first_seq,
+            author: no,
+            roots,
+            next_clock,
+            covered: self.covered,
+        }))
     }
 
     fn judge(
@@ -345,7 +351,14 @@ impl Table {
         let mut clock = first_clock;
         let mut roots = Vec::with_capacity(frame.records.len());
         for record in &frame.records {
-            let PreparedRecord { kind, seen, hint, leaf, sealed, .. } = record;
+            let PreparedRecord {
+                kind,
+                seen,
+                hint,
+                leaf,
+                sealed,
+                ..
+            } = record;
             let root = self.push(NewRow {
                 seq: 0,
                 kind: *kind,

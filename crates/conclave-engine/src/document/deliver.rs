@@ -1,0 +1,191 @@
+//! What the service delivers, and what a delivery asks for.
+
+use super::*;
+
+impl Engine {
+    pub(crate) fn on_channel(&mut self, channel: u64, work: DocWork) {
+        if let Some((group, document)) = self.link.channels.get(&channel).copied() {
+            self.with_document(group, document, None, work);
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, channel: u64, first_seq: u64, records: Vec<DeliveredRecord>) {
+        self.on_channel(
+            channel,
+            Box::new(move |engine, group, doc| {
+                doc.target = doc.target.max(first_seq + records.len() as u64);
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let outcome = doc.document.deliver(&context, first_seq, records);
+                engine.delivered(group, doc, outcome);
+            }),
+        );
+    }
+
+    /// Tells what a delivery brought and asks for what it lacks.
+    pub(crate) fn delivered(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        outcome: Result<DeliverOutcome, DocError>,
+    ) {
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let text = error.to_string();
+                self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                return;
+            }
+        };
+        for finding in &outcome.findings {
+            let suspect = finding.suspect.author.map(|author| author.device);
+            let by = if finding.suspect.service {
+                "the service"
+            } else {
+                "a member"
+            };
+            let text = format!("position {}: {by} is probably at fault", finding.seq);
+            self.finding(group.id, Some(doc.id), finding.fault.code(), suspect, &text);
+        }
+        if !outcome.changes.is_empty() {
+            let changes = outcome
+                .changes
+                .iter()
+                .map(|change| self.change(change))
+                .collect();
+            if doc.id == DocumentId::directory(&group.id) {
+                group.directory.refresh(&mut doc.document);
+            }
+            self.event(Event::DocumentChanged {
+                group: group.id,
+                document: doc.id,
+                changes,
+            });
+        }
+        if outcome.needs_root.is_some() {
+            self.ask_for_wraps(group);
+        }
+        if outcome.refused_own {
+            self.finding(
+                group.id,
+                Some(doc.id),
+                "document.own_edit_rewritten",
+                None,
+                "own edits could not stand as they were; they were written again",
+            );
+        }
+        match outcome.blocked {
+            Some((_, Blocked::Whole { first_seq, count })) => {
+                self.fetch_records(group.id, doc, first_seq, count);
+            }
+            Some((_, Blocked::Base)) => {
+                doc.needs_base = true;
+                self.reopen(doc);
+            }
+            _ => {}
+        }
+        if let Some((from, to)) = outcome.gap {
+            let count = u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX);
+            self.fetch_records(group.id, doc, from, count);
+        }
+        if outcome.reopen {
+            self.reopen(doc);
+        }
+    }
+
+    /// Asks for records whole, one request at a time; what is still missing then shows again.
+    pub(super) fn fetch_records(&mut self, group: GroupId, doc: &mut Doc, from: u64, count: u32) {
+        if doc.fetching {
+            return;
+        }
+        doc.fetching = true;
+        let id = doc.id;
+        let count = count.min(FETCH_RECORDS);
+        self.request(
+            Request::GetRecords {
+                group,
+                document: id,
+                from,
+                count,
+            },
+            Box::new(move |engine, answer| {
+                engine.with_document(
+                    group,
+                    id,
+                    None,
+                    Box::new(move |engine, group, doc| {
+                        doc.fetching = false;
+                        if let Answer::Records { first_seq, records } = answer {
+                            let context = Group::doc_context(
+                                group.mls.state(),
+                                &group.roots,
+                                &engine.device,
+                                engine.now,
+                            );
+                            let outcome = doc.document.deliver(&context, first_seq, records);
+                            engine.delivered(group, doc, outcome);
+                        }
+                    }),
+                );
+            }),
+        );
+    }
+
+    pub(super) fn change(&self, change: &Change) -> ChangeInfo {
+        ChangeInfo {
+            user: change.user,
+            device: change.author.device,
+            name: self.name_of(&change.user),
+            seq: change.seq,
+        }
+    }
+
+    pub(crate) fn acked(&mut self, channel: u64, next_clock: u64, first_seq: u64, count: u64) {
+        self.on_channel(
+            channel,
+            Box::new(move |engine, group, doc| {
+                doc.in_flight = doc.in_flight.saturating_sub(1);
+                doc.target = doc.target.max(first_seq.saturating_add(count));
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let outcome = doc.document.acked(&context, next_clock, first_seq, count);
+                engine.delivered(group, doc, outcome);
+                let pending = doc.document.pending_count();
+                engine.event(Event::Acknowledged {
+                    group: group.id,
+                    document: doc.id,
+                    pending,
+                });
+            }),
+        );
+    }
+
+    /// A new epoch: documents open what waited for it, own edits are sealed anew.
+    pub(crate) fn epoch_changed(&mut self, group: &mut Group) {
+        self.intents_epoch_changed(group);
+        let ids: Vec<DocumentId> = self
+            .documents
+            .iter()
+            .filter(|((of, _), slot)| *of == group.id && slot.hot().is_some())
+            .map(|((_, id), _)| *id)
+            .collect();
+        for id in ids {
+            self.retry_document(group, id);
+        }
+    }
+
+    /// Tries again what waited for an epoch or a root.
+    pub(crate) fn retry_document(&mut self, group: &mut Group, id: DocumentId) {
+        self.with_document_in(
+            group,
+            id,
+            None,
+            Box::new(|engine, group, doc| {
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let outcome = doc.document.retry(&context);
+                engine.delivered(group, doc, outcome);
+            }),
+        );
+    }
+}

@@ -1,0 +1,337 @@
+//! Documents in memory: opened, delivered to, edited, sent.
+
+mod deliver;
+mod open;
+mod snapshot;
+mod write;
+
+use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, RefusedOutcome};
+use conclave_proto::codec::{Tail, Varint};
+use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
+use conclave_proto::record::{CloseReason, EntryBody};
+use conclave_proto::{DocumentId, GroupId, InstanceId, Refusal, Role, UnixMs};
+
+use crate::command::{ChangeInfo, Event, Reply};
+use crate::engine::{Engine, HOT_DOCUMENTS, ReadTarget, TimerKind};
+use crate::error::EngineError;
+use crate::group::{DocRow, Group, GroupWork};
+use crate::io::{CommandId, DocFn, Row};
+use crate::keys;
+use crate::slot::{Job, Slot};
+
+/// Work on a document in memory.
+pub(crate) type DocWork = Box<dyn FnOnce(&mut Engine, &mut Group, &mut Doc) + Send>;
+
+/// Append frames in flight for one document.
+const FRAMES_IN_FLIGHT: usize = 16;
+/// Sealed bytes in one append frame.
+const APPEND_BYTES: usize = 128 * 1024;
+/// Records asked for at once.
+const FETCH_RECORDS: u32 = 256;
+
+/// A document in memory.
+pub(crate) struct Doc {
+    pub(crate) id: DocumentId,
+    pub(crate) document: Document,
+    channel: Option<u64>,
+    asked: bool,
+    /// Size of the log when the channel was opened.
+    target: u64,
+    in_flight: usize,
+    snapshot_in_flight: bool,
+    create_in_flight: bool,
+    waiters: Vec<CommandId>,
+    opening_refused: bool,
+    create_refused: bool,
+    /// Records were asked for.
+    fetching: bool,
+    /// Own edits are not sent before this time.
+    send_after: UnixMs,
+    /// The edits are kept: the service does not take them.
+    parked: bool,
+    verdict_planned: bool,
+    /// The service keeps what is missing by hash only: begin at the active snapshot.
+    needs_base: bool,
+    snapshot_wanted: bool,
+}
+
+impl Doc {
+    pub(crate) fn new(id: DocumentId, document: Document) -> Self {
+        Self {
+            id,
+            document,
+            channel: None,
+            asked: false,
+            target: 0,
+            in_flight: 0,
+            snapshot_in_flight: false,
+            create_in_flight: false,
+            waiters: Vec::new(),
+            opening_refused: false,
+            create_refused: false,
+            fetching: false,
+            send_after: UnixMs(0),
+            parked: false,
+            verdict_planned: false,
+            needs_base: false,
+            snapshot_wanted: false,
+        }
+    }
+
+    /// Whether everything that the service held when the channel was opened is here and applied.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.channel.is_some() && self.document.size() >= self.target
+    }
+
+    fn is_idle(&self) -> bool {
+        let refused = self.opening_refused || self.create_refused;
+        self.channel.is_none() && !self.asked && !self.create_in_flight && !refused
+    }
+
+    /// Lifts a refusal: the next look asks the service again.
+    pub(crate) fn ask_again(&mut self) {
+        self.opening_refused = false;
+        self.create_refused = false;
+    }
+}
+
+impl Engine {
+    /// Runs work on a document: at once if it is in memory, else when it was loaded or fetched. `waiter` is answered if that is impossible.
+    pub(crate) fn with_document(
+        &mut self,
+        group: GroupId,
+        document: DocumentId,
+        waiter: Option<CommandId>,
+        work: DocWork,
+    ) {
+        let work: GroupWork = Box::new(move |engine, group| {
+            engine.with_document_in(group, document, waiter, work);
+        });
+        self.with_group_for(group, Job { waiter, work });
+    }
+
+    pub(crate) fn with_document_in(
+        &mut self,
+        group: &mut Group,
+        document: DocumentId,
+        waiter: Option<CommandId>,
+        work: DocWork,
+    ) {
+        let listed = group.state().documents.get(&document);
+        let readable =
+            listed.is_some_and(|entry| entry.closed.is_none_or(|why| why == CloseReason::Archived));
+        let creating = group
+            .documents
+            .get(&document)
+            .is_some_and(|row| row.creating);
+        if !readable && !creating {
+            self.reply_all(waiter, &EngineError::UnknownDocument);
+            return;
+        }
+        let key = (group.id, document);
+        let job = Job { waiter, work };
+        match self.documents.get_mut(&key) {
+            Some(Slot::Loading(queue) | Slot::Busy(queue)) => queue.push(job),
+            Some(Slot::Hot(_)) => {
+                self.run_document(group, document, vec![job]);
+                return;
+            }
+            None => {
+                self.documents.insert(key, Slot::Loading(vec![job]));
+                if group.documents.get(&document).is_some_and(|row| row.local) {
+                    let prefix = keys::document_prefix(&group.id, &document);
+                    self.read(prefix, ReadTarget::Document(group.id, document));
+                    return;
+                }
+            }
+        }
+        self.fetch_document(group, document);
+    }
+
+    fn run_document(&mut self, group: &mut Group, id: DocumentId, mut jobs: Vec<Job<DocWork>>) {
+        let key = (group.id, id);
+        let Some(Slot::Hot(mut doc)) = self.documents.insert(key, Slot::Busy(Vec::new())) else {
+            return;
+        };
+        loop {
+            for job in jobs {
+                (job.work)(self, group, &mut doc);
+            }
+            self.settle_document(group, &mut doc);
+            jobs = match self.documents.get_mut(&key) {
+                Some(Slot::Busy(queue)) if !queue.is_empty() => std::mem::take(queue),
+                _ => break,
+            };
+        }
+        // Gone meanwhile when the group was lost.
+        match self.documents.get_mut(&key) {
+            Some(slot) => *slot = Slot::Hot(doc),
+            None => self.reply_all(doc.waiters, &EngineError::UnknownDocument),
+        }
+    }
+
+    pub(crate) fn documents_offline(&mut self) {
+        self.opening.clear();
+        for slot in self.documents.values_mut() {
+            if let Slot::Hot(doc) = slot {
+                doc.channel = None;
+                doc.asked = false;
+                doc.in_flight = 0;
+                doc.fetching = false;
+                doc.parked = false;
+                doc.document.disconnected();
+                doc.snapshot_in_flight = false;
+                doc.create_in_flight = false;
+                doc.opening_refused = false;
+                doc.create_refused = false;
+            }
+        }
+    }
+
+    pub(crate) fn forget_documents(&mut self, group: GroupId) {
+        let gone: Vec<DocumentId> = self
+            .documents
+            .keys()
+            .filter(|(of, _)| *of == group)
+            .map(|(_, id)| *id)
+            .collect();
+        for id in gone {
+            self.forget_document(group, id);
+        }
+        self.link.channels.retain(|_, (of, _)| *of != group);
+        self.opening.retain(|(of, _)| *of != group);
+    }
+
+    /// Lets go of a document and answers who waits for it.
+    fn forget_document(&mut self, group: GroupId, id: DocumentId) {
+        if let Some(slot) = self.documents.remove(&(group, id)) {
+            let error = EngineError::UnknownDocument;
+            self.reply_all(slot.waiters(), &error);
+            if let Slot::Hot(doc) = slot {
+                self.reply_all(doc.waiters, &error);
+            }
+        }
+    }
+
+    pub(crate) fn document_closed(&mut self, group: &mut Group, id: DocumentId) {
+        let entry = group.state().documents.get(&id);
+        let kept = entry.is_some_and(|entry| entry.closed == Some(CloseReason::Archived));
+        if !kept {
+            self.documents.remove(&(group.id, id));
+            self.out
+                .writes
+                .delete_prefix(keys::document_prefix(&group.id, &id));
+            group.documents.remove(&id);
+            let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
+            self.delete(key);
+        }
+        self.erase_roots(group);
+    }
+
+    /// Lets go of documents that are quiet, above the bound.
+    pub(crate) fn evict(&mut self) {
+        if self.documents.len() <= HOT_DOCUMENTS {
+            return;
+        }
+        let quiet: Vec<(GroupId, DocumentId)> = self
+            .documents
+            .iter()
+            .filter(|((group, id), slot)| {
+                *id != DocumentId::directory(group)
+                    && slot.hot().is_some_and(|doc| {
+                        doc.waiters.is_empty()
+                            && !doc.document.has_unsent()
+                            && !doc.snapshot_in_flight
+                            && !doc.create_in_flight
+                    })
+            })
+            .map(|(key, _)| *key)
+            .take(self.documents.len() - HOT_DOCUMENTS)
+            .collect();
+        for key in quiet {
+            if let Some(Slot::Hot(doc)) = self.documents.remove(&key)
+                && let Some(channel) = doc.channel
+            {
+                self.link.channels.remove(&channel);
+                self.request(
+                    Request::CloseDocument {
+                        channel: Varint(channel),
+                    },
+                    Box::new(|_, _| {}),
+                );
+            }
+        }
+    }
+
+    /// After any work on a document: what can be sent is sent, what changed becomes durable.
+    fn settle_document(&mut self, group: &mut Group, doc: &mut Doc) {
+        let creating = group.documents.get(&doc.id).is_some_and(|row| row.creating);
+        if self.link.online && group.caught_up() && group.check_writable().is_ok() {
+            if creating {
+                self.send_document_creation(group, doc);
+            } else if doc.channel.is_none() && !doc.asked && !doc.opening_refused {
+                doc.asked = true;
+                let from = (!doc.needs_base).then_some(doc.document.size());
+                self.ask_open(group.id, doc.id, doc.document.instance(), from);
+            } else if doc.is_caught_up() {
+                self.flush(group, doc);
+                self.pump_snapshot(group, doc);
+                self.pump_check(group, doc);
+            }
+        }
+        for change in doc.document.take_changes() {
+            let mut key = keys::document_prefix(&group.id, &doc.id);
+            key.extend_from_slice(&change.key);
+            match change.value {
+                Some(value) => self.put(key, value),
+                None => self.delete(key),
+            }
+        }
+        self.update_document_row(group, doc);
+        if doc.is_caught_up() && doc.document.pending_count() == 0 {
+            for waiter in std::mem::take(&mut doc.waiters) {
+                self.reply(waiter, Ok(Reply::Done));
+            }
+        }
+    }
+
+    fn update_document_row(&mut self, group: &mut Group, doc: &Doc) {
+        let needed = doc.document.roots_needed();
+        let rotated = group.state().rotating_since;
+        let done = doc.is_caught_up() && !doc.document.rekey_due(group.state());
+        let row = group.documents.entry(doc.id).or_default();
+        let before = row.clone();
+        row.local = true;
+        row.crdt = doc.document.kind().code();
+        row.size = doc.document.size();
+        row.all_below = needed.all_below;
+        row.needed = needed.epochs;
+        if done && rotated > row.rekeyed {
+            row.rekeyed = rotated;
+        }
+        let roots_changed = before.needed != row.needed || before.all_below != row.all_below;
+        let rekeyed = before.rekeyed != row.rekeyed;
+        if roots_changed || rekeyed || !before.local || before.size / 64 != row.size / 64 {
+            self.save_document_row(group, &doc.id);
+        }
+        if roots_changed {
+            self.erase_roots(group);
+        }
+        if rekeyed {
+            self.tell_rotation(group, false);
+        }
+    }
+
+    pub(crate) fn wait_synced(&mut self, id: CommandId, group: GroupId, document: DocumentId) {
+        if !self.known(id, group) {
+            return;
+        }
+        self.with_document(
+            group,
+            document,
+            Some(id),
+            Box::new(move |_, _, doc| doc.waiters.push(id)),
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Snapshots when due, and verdicts on those of others.
+
+use super::*;
+
+impl Engine {
+    /// Writes a snapshot when the policy or a removal asks for one.
+    pub(super) fn pump_snapshot(&mut self, group: &mut Group, doc: &mut Doc) {
+        let may_write = group.state().role_of(&self.device.id()) >= Some(Role::Editor);
+        if doc.snapshot_in_flight || !may_write {
+            return;
+        }
+        let rekey = group.rotator && doc.document.rekey_due(group.state());
+        let due = doc.document.snapshot_due(&group.state().policy);
+        if !rekey && !due && !doc.snapshot_wanted {
+            return;
+        }
+        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        let Ok(record) = doc.document.make_snapshot(&context, &mut self.rng) else {
+            // Something waits or is held: the next delivery tries again.
+            return;
+        };
+        doc.snapshot_in_flight = true;
+        doc.snapshot_wanted = false;
+        let (group_id, id) = (group.id, doc.id);
+        self.request(
+            Request::PutSnapshot { record },
+            Box::new(move |engine, answer| {
+                engine.with_document(
+                    group_id,
+                    id,
+                    None,
+                    Box::new(move |engine, group, doc| {
+                        engine.snapshot_answered(group, doc, &answer);
+                    }),
+                );
+            }),
+        );
+    }
+
+    pub(super) fn snapshot_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: &Answer) {
+        doc.snapshot_in_flight = false;
+        match answer {
+            Answer::Accepted { seq, .. } => {
+                doc.target = doc.target.max(seq.saturating_add(1));
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+                let outcome = doc.document.snapshot_accepted(&context, *seq);
+                self.delivered(group, doc, outcome);
+            }
+            Answer::Refused(refusal) => {
+                doc.document.snapshot_refused();
+                // Where one is still due, the next delivery or this timer makes another.
+                doc.snapshot_in_flight = true;
+                let delay = self.jitter(200, 2_000);
+                self.wake(delay, TimerKind::Snapshot(group.id, doc.id));
+                if !refusal.is_retryable() && !matches!(refusal, Refusal::BadRecord { .. }) {
+                    let text = refusal.to_string();
+                    self.finding(group.id, Some(doc.id), refusal.code(), None, &text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn snapshot_again(&mut self, group: GroupId, document: DocumentId) {
+        self.with_document(
+            group,
+            document,
+            None,
+            Box::new(|_, _, doc| doc.snapshot_in_flight = false),
+        );
+    }
+
+    /// Checks snapshots of others, and plans a verdict where nobody else's is there.
+    pub(super) fn pump_check(&mut self, group: &mut Group, doc: &mut Doc) {
+        if let Some(wanted) = doc.document.check_wanted(group.state()) {
+            if wanted.have {
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+                if let Err(error) = doc.document.check_snapshot(&context) {
+                    let text = error.to_string();
+                    self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                }
+            } else {
+                self.fetch_records(group.id, doc, wanted.seq, 1);
+            }
+        }
+        if doc.document.pending_verdict().is_some() && !doc.verdict_planned {
+            doc.verdict_planned = true;
+            let delay = self.jitter(200, 3_000);
+            self.wake(delay, TimerKind::Verdict(group.id, doc.id));
+        }
+    }
+
+    pub(crate) fn verdict_due(&mut self, group: GroupId, document: DocumentId) {
+        self.with_document(
+            group,
+            document,
+            None,
+            Box::new(|_, _, doc| {
+                doc.verdict_planned = false;
+                // Another member's verdict may have come meanwhile: then there is none to write.
+                doc.document.write_verdict();
+            }),
+        );
+    }
+}

@@ -1,0 +1,268 @@
+//! Own edits: made, sealed, sent, refused; and new documents.
+
+use super::*;
+
+impl Engine {
+    pub(crate) fn append_refused(&mut self, channel: u64, first_clock: u64, refusal: Refusal) {
+        self.on_channel(
+            channel,
+            Box::new(move |engine, group, doc| {
+                doc.in_flight = doc.in_flight.saturating_sub(1);
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                match doc.document.refused(&context, first_clock, &refusal) {
+                    Ok((what, outcome)) => {
+                        engine.after_refusal(group, doc, what, &refusal);
+                        engine.delivered(group, doc, Ok(outcome));
+                    }
+                    Err(error) => engine.delivered(group, doc, Err(error)),
+                }
+            }),
+        );
+    }
+
+    pub(super) fn after_refusal(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        what: RefusedOutcome,
+        refusal: &Refusal,
+    ) {
+        match what {
+            // A new epoch seals them anew; sending again happens by itself.
+            RefusedOutcome::Reseal { .. } | RefusedOutcome::Resend => {}
+            RefusedOutcome::Refetch { from } => {
+                self.fetch_records(group.id, doc, from, FETCH_RECORDS);
+            }
+            RefusedOutcome::RetryLater { after_ms } => {
+                doc.send_after = self.now.plus_ms(after_ms);
+                self.wake(after_ms, TimerKind::Open(group.id, doc.id));
+            }
+            RefusedOutcome::SnapshotNeeded => doc.snapshot_wanted = true,
+            RefusedOutcome::FreshInstance => {
+                self.finding(
+                    group.id,
+                    Some(doc.id),
+                    refusal.code(),
+                    None,
+                    "own edits were refused; they are sent again under a fresh instance",
+                );
+                self.reopen(doc);
+            }
+            RefusedOutcome::Parked(refusal) => {
+                doc.parked = true;
+                self.finding(
+                    group.id,
+                    Some(doc.id),
+                    refusal.code(),
+                    None,
+                    "the service does not take this device's edits; they are kept here",
+                );
+            }
+        }
+    }
+
+    /// An own edit, or a reading.
+    pub(crate) fn run_doc_fn(
+        &mut self,
+        id: CommandId,
+        group: GroupId,
+        document: DocumentId,
+        edits: bool,
+        f: DocFn,
+    ) {
+        self.with_document(
+            group,
+            document,
+            Some(id),
+            Box::new(move |engine, group, doc| {
+                let result = if edits {
+                    engine.edit(group, doc, f)
+                } else {
+                    f(doc.document.crdt()).map_err(EngineError::from)
+                };
+                engine.reply(id, result.map(|()| Reply::Done));
+            }),
+        );
+    }
+
+    pub(crate) fn edit(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        f: DocFn,
+    ) -> Result<(), EngineError> {
+        let listed = group.state().documents.get(&doc.id);
+        if listed.is_some_and(|entry| entry.closed.is_some()) {
+            return Err(EngineError::Refused(Refusal::DocumentClosed));
+        }
+        group.check_writable()?;
+        if group.state().role_of(&self.device.id()) < Some(Role::Editor) {
+            return Err(EngineError::Forbidden);
+        }
+        let mut f = Some(f);
+        let mut run = |crdt: &mut dyn Crdt| match f.take() {
+            Some(f) => f(crdt),
+            None => Err(CrdtError::Engine),
+        };
+        doc.document.edit(&mut self.rng, &mut run)?;
+        if doc.id == DocumentId::directory(&group.id) {
+            group.directory.refresh(&mut doc.document);
+        }
+        Ok(())
+    }
+
+    /// Seals and sends own edits.
+    pub(super) fn flush(&mut self, group: &mut Group, doc: &mut Doc) {
+        let Some(channel) = doc.channel else {
+            return;
+        };
+        if doc.parked || self.now < doc.send_after {
+            return;
+        }
+        while doc.in_flight < FRAMES_IN_FLIGHT {
+            let context =
+                Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+            match doc
+                .document
+                .next_append(&context, &mut self.rng, APPEND_BYTES)
+            {
+                Ok(Some(append)) => {
+                    doc.in_flight += 1;
+                    self.send(ClientFrame::Append {
+                        channel: Varint(channel),
+                        epoch: Varint(append.epoch),
+                        first_clock: Varint(append.first_clock),
+                        records: Tail(append.records),
+                    });
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    let text = error.to_string();
+                    self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes a document here; the service hears of it when it can.
+    pub(crate) fn create_document(
+        &mut self,
+        group: &mut Group,
+        id: DocumentId,
+        kind: CrdtKind,
+        initial: Option<DocFn>,
+    ) -> Result<(), EngineError> {
+        group.check_writable()?;
+        if group.state().role_of(&self.device.id()) < Some(Role::Editor) {
+            return Err(EngineError::Forbidden);
+        }
+        let instance = self.device.instance();
+        let mut initial = initial;
+        let mut run = |crdt: &mut dyn Crdt| match initial.take() {
+            Some(f) => f(crdt),
+            None => Ok(()),
+        };
+        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        // The snapshot is made again when it is sent, under the then current epoch.
+        let (document, _) = Document::create(
+            &context,
+            group.id,
+            id,
+            kind,
+            instance,
+            Some(&mut run),
+            &mut self.rng,
+        )?;
+        group.documents.insert(
+            id,
+            DocRow {
+                creating: true,
+                crdt: kind.code(),
+                ..DocRow::default()
+            },
+        );
+        self.save_document_row(group, &id);
+        self.documents
+            .insert((group.id, id), Slot::Hot(Box::new(Doc::new(id, document))));
+        self.run_document(group, id, Vec::new());
+        Ok(())
+    }
+
+    pub(super) fn send_document_creation(&mut self, group: &mut Group, doc: &mut Doc) {
+        if doc.create_in_flight || doc.create_refused {
+            return;
+        }
+        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        let snapshot = match doc.document.make_snapshot(&context, &mut self.rng) {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                let text = error.to_string();
+                self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                return;
+            }
+        };
+        let Ok(own) = self.device.context() else {
+            return;
+        };
+        let body = EntryBody::DocumentCreated {
+            document: doc.id,
+            crdt: doc.document.kind().code(),
+        };
+        let entry = group.mls.sign_entry(&own, body, self.device.instance());
+        doc.create_in_flight = true;
+        let (group_id, id) = (group.id, doc.id);
+        self.request(
+            Request::CreateDocument { entry, snapshot },
+            Box::new(move |engine, answer| {
+                engine.with_document(
+                    group_id,
+                    id,
+                    None,
+                    Box::new(move |engine, group, doc| {
+                        engine.document_creation_answered(group, doc, answer);
+                    }),
+                );
+            }),
+        );
+    }
+
+    pub(super) fn document_creation_answered(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        answer: Answer,
+    ) {
+        doc.create_in_flight = false;
+        match answer {
+            // A repeated creation after a lost answer finds the document there: ids are drawn at random, so it is ours.
+            Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
+                if let Some(row) = group.documents.get_mut(&doc.id) {
+                    row.creating = false;
+                }
+                self.save_document_row(group, &doc.id);
+                let context =
+                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+                let outcome = doc.document.snapshot_accepted(&context, 0);
+                self.delivered(group, doc, outcome);
+            }
+            Answer::Refused(refusal) if refusal.is_retryable() => {
+                doc.create_refused = true;
+                let delay = self.jitter(100, 1_000);
+                self.wake(delay, TimerKind::Open(group.id, doc.id));
+            }
+            Answer::Refused(refusal) => {
+                doc.create_refused = true;
+                self.finding(
+                    group.id,
+                    Some(doc.id),
+                    refusal.code(),
+                    None,
+                    &refusal.to_string(),
+                );
+            }
+            _ => {}
+        }
+    }
+}

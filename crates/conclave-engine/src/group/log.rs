@@ -1,0 +1,214 @@
+//! The group log: entries in their order, and what each changes.
+
+use super::*;
+
+impl Engine {
+    pub(crate) fn group_entries(&mut self, id: GroupId, first_seq: u64, entries: Vec<GroupEntry>) {
+        self.with_group(
+            id,
+            Box::new(move |engine, group| {
+                for (offset, entry) in entries.into_iter().enumerate() {
+                    let seq = first_seq.saturating_add(offset as u64);
+                    if !engine.group_entry(group, seq, &entry) {
+                        break;
+                    }
+                }
+            }),
+        );
+    }
+
+    /// Processes one ordered entry. False when the rest has to wait.
+    pub(super) fn group_entry(&mut self, group: &mut Group, seq: u64, entry: &GroupEntry) -> bool {
+        let size = group.state().head().size;
+        if let Subscription::Live(known) = group.subscription {
+            group.subscription = Subscription::Live(known.max(seq.saturating_add(1)));
+        }
+        if seq < size {
+            return true;
+        }
+        if seq > size || !group.mls.is_active() || group.meta.frozen.is_some() {
+            // A gap: ask again from where we are.
+            if seq > size {
+                group.subscription = Subscription::None;
+            }
+            return false;
+        }
+        match group.mls.process(entry) {
+            Ok(Processed::Commit(outcome)) => self.commit_processed(group, *outcome),
+            Ok(Processed::Proposal { void: false, .. }) => {
+                let delay = self.jitter(50, 1_500);
+                self.wake(delay, TimerKind::Cover(group.id));
+            }
+            Ok(Processed::Entry(body, author)) => self.entry_processed(group, body, author.device),
+            Ok(_) => {}
+            Err(error) => {
+                self.process_failed(group, &error);
+                return false;
+            }
+        }
+        group.mls.is_active()
+    }
+
+    pub(super) fn process_failed(&mut self, group: &mut Group, error: &ProcessError) {
+        if error.is_retryable() {
+            // The local clock is wrong: the entry itself is not. It comes again with the next subscription.
+            let text = error.to_string();
+            self.finding(group.id, None, error.code(), None, &text);
+            group.subscription = Subscription::None;
+            self.later(group);
+            return;
+        }
+        let suspect = match error {
+            ProcessError::Illegal { signer, .. } => *signer,
+            ProcessError::Undecryptable { author } => *author,
+            _ => None,
+        };
+        self.freeze(group, error.code(), suspect, &error.to_string());
+    }
+
+    /// Stops sealing in a group; reading goes on.
+    pub(super) fn freeze(
+        &mut self,
+        group: &mut Group,
+        code: &str,
+        suspect: Option<DeviceId>,
+        text: &str,
+    ) {
+        group.meta.frozen = Some(code.to_owned());
+        self.save_meta(group);
+        self.finding(group.id, None, code, suspect, text);
+        let waiting: Vec<u64> = group.intents.keys().copied().collect();
+        for id in waiting {
+            self.finish_intent(
+                group,
+                id,
+                Err(EngineError::Inactive {
+                    why: "an ordered commit was not valid",
+                }),
+            );
+        }
+    }
+
+    pub(super) fn commit_processed(&mut self, group: &mut Group, outcome: CommitOutcome) {
+        let before: BTreeMap<DeviceId, UserId> = group
+            .state()
+            .roster
+            .rows()
+            .iter()
+            .map(|row| (row.device, row.user))
+            .collect();
+        let users = |devices: &[DeviceId]| -> Vec<UserId> {
+            let set: BTreeSet<UserId> = devices
+                .iter()
+                .filter_map(|device| before.get(device).copied())
+                .collect();
+            set.into_iter().collect()
+        };
+        let (added, removed) = (users(&outcome.added), users(&outcome.removed));
+        self.resolve_inflight(group, &outcome);
+        group.cover_due = false;
+        self.cancel_timer(TimerKind::Cover(group.id));
+        if outcome.removed_self {
+            self.lose_group(group, "this device was removed");
+            return;
+        }
+        if let Some(secrets) = outcome.secrets {
+            self.enter_epoch(group, secrets);
+        }
+        if outcome.own && !outcome.removed.is_empty() {
+            group.rotator = true;
+        }
+        if group.state().rotating_since == group.state().epoch {
+            self.rotation_begins(group, outcome.own);
+        }
+        if !added.is_empty() || !removed.is_empty() {
+            let epoch = group.state().epoch;
+            self.event(Event::MembersChanged {
+                group: group.id,
+                epoch,
+                added,
+                removed,
+            });
+        }
+        self.epoch_changed(group);
+    }
+
+    /// The own commit is in the log, or another took its place.
+    pub(super) fn resolve_inflight(&mut self, group: &mut Group, outcome: &CommitOutcome) {
+        let Some(inflight) = group.inflight.take() else {
+            return;
+        };
+        let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
+        self.delete(key);
+        let Some(id) = inflight.intent else {
+            return;
+        };
+        if outcome.own && outcome.leaf == inflight.leaf {
+            self.intent_committed(group, id, outcome.epoch);
+        } else if let Some(intent) = group.intents.get_mut(&id) {
+            intent.busy = false;
+        }
+    }
+
+    pub(super) fn entry_processed(&mut self, group: &mut Group, body: EntryBody, author: DeviceId) {
+        match body {
+            EntryBody::DocumentCreated { document, .. } => {
+                self.event(Event::DocumentListed {
+                    group: group.id,
+                    document,
+                });
+            }
+            EntryBody::DocumentClosed { document, .. } => {
+                self.event(Event::DocumentListed {
+                    group: group.id,
+                    document,
+                });
+                self.document_closed(group, document);
+            }
+            EntryBody::RecordVoided { .. } => {}
+            EntryBody::RotationComplete { epoch } => self.rotation_completed(group, epoch, author),
+        }
+        self.entry_intents(group, &body);
+    }
+
+    /// This device is out: secrets and documents go.
+    pub(crate) fn lose_group(&mut self, group: &mut Group, why: &str) {
+        let id = group.id;
+        let waiting: Vec<u64> = group.intents.keys().copied().collect();
+        for intent in waiting {
+            let leaving = group.intents.get(&intent).is_some_and(Intent::is_leave);
+            let result = if leaving {
+                Ok(crate::command::Reply::Done)
+            } else {
+                Err(EngineError::Inactive {
+                    why: "this device is no longer a member",
+                })
+            };
+            self.finish_intent(group, intent, result);
+        }
+        self.forget_documents(id);
+        self.out.writes.delete_prefix(keys::group_prefix(&id));
+        self.out.writes.delete_prefix(keys::documents_prefix(&id));
+        group.roots.0.clear();
+        group.secrets = None;
+        let declined = group.meta.declined;
+        if declined {
+            self.index.remove(&id);
+            self.delete(keys::index(&id));
+        } else {
+            self.index.insert(
+                id,
+                IndexRow {
+                    active: false,
+                    why: Some(why.to_owned()),
+                },
+            );
+            self.save_index(&id);
+            self.event(Event::GroupLost {
+                group: id,
+                why: why.to_owned(),
+            });
+        }
+        group.lost = true;
+    }
+}

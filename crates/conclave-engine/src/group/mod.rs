@@ -1,0 +1,440 @@
+//! A group in memory: its MLS state, roots, intents, and the order of its log.
+
+mod log;
+mod service;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_doc::{DocContext, KeySource};
+use conclave_mls::{
+    ClientGroup, CommitOutcome, EpochRoot, EpochSecrets, GroupState, ProcessError, Processed,
+};
+use conclave_proto::codec::{Bytes, decode, encode};
+use conclave_proto::frame::{Answer, Request};
+use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::record::{CloseReason, EntryBody};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Refusal, UnixMs, UserId, limits};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Event;
+use crate::engine::{Engine, ReadTarget, TimerKind};
+use crate::error::EngineError;
+use crate::intents::{Intent, IntentRow};
+use crate::io::{CommandId, Row};
+use crate::keys;
+use crate::slot::{Job, Slot};
+
+/// Work on a group in memory.
+pub(crate) type GroupWork = Box<dyn FnOnce(&mut Engine, &mut Group) + Send>;
+
+/// What commands hear when the group went away under them.
+const LOST: EngineError = EngineError::Inactive {
+    why: "this device is no longer a member",
+};
+
+/// A small durable row per group, in memory from the start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct IndexRow {
+    /// Whether this device is a member (or believes so).
+    pub(crate) active: bool,
+    /// Why not, or why it takes no writes.
+    pub(crate) why: Option<String>,
+}
+
+/// What is durable of a group's flags.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct MetaRow {
+    rotator: bool,
+    frozen: Option<String>,
+    declined: bool,
+    updated_leaf_epoch: u64,
+}
+
+/// What is known of a document without opening it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct DocRow {
+    /// Made here and not yet accepted by the service.
+    pub(crate) creating: bool,
+    /// Code of its CRDT kind, once it was opened here.
+    pub(crate) crdt: u8,
+    /// Whether the document was opened here: then the next two say which roots it needs.
+    pub(crate) local: bool,
+    /// Every root of an older epoch is needed.
+    pub(crate) all_below: u64,
+    /// And the roots of these epochs.
+    pub(crate) needed: BTreeSet<u64>,
+    /// Newest epoch in which it was seen to be re-keyed.
+    pub(crate) rekeyed: u64,
+    /// Records that are here.
+    pub(crate) size: u64,
+}
+
+/// A commit on its way.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct InFlight {
+    bundle: Bytes,
+    pub(crate) leaf: Hash,
+    pub(crate) intent: Option<u64>,
+    #[serde(skip)]
+    sent: bool,
+    #[serde(skip)]
+    not_before: UnixMs,
+}
+
+/// A group's creation on its way.
+#[derive(Clone, Serialize, Deserialize)]
+struct Creation {
+    group_info: Bytes,
+    tree: Bytes,
+}
+
+/// Where the subscription stands on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subscription {
+    None,
+    Asked,
+    /// Entries up to this size are known to exist.
+    Live(u64),
+}
+
+/// A group in memory.
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) mls: ClientGroup,
+    pub(crate) roots: Roots,
+    pub(crate) secrets: Option<EpochSecrets>,
+    pub(crate) intents: BTreeMap<u64, Intent>,
+    pub(crate) documents: BTreeMap<DocumentId, DocRow>,
+    pub(crate) inflight: Option<InFlight>,
+    creation: Option<Creation>,
+    meta: MetaRow,
+    subscription: Subscription,
+    creating_sent: bool,
+    /// Nothing is asked of the service before.
+    retry_at: UnixMs,
+    pub(crate) rotator: bool,
+    pub(crate) cover_due: bool,
+    pub(crate) completing: bool,
+    pub(crate) directory: crate::directory::Titles,
+    /// Documents whose rows could not be read in this session.
+    pub(crate) unreadable: BTreeSet<DocumentId>,
+    lost: bool,
+}
+
+/// Roots by epoch.
+#[derive(Default)]
+pub(crate) struct Roots(pub(crate) BTreeMap<u64, EpochRoot>);
+
+impl KeySource for Roots {
+    fn root(&self, epoch: u64) -> Option<EpochRoot> {
+        self.0.get(&epoch).cloned()
+    }
+}
+
+impl Group {
+    pub(crate) fn new(id: GroupId, mls: ClientGroup) -> Self {
+        Self {
+            id,
+            mls,
+            roots: Roots::default(),
+            secrets: None,
+            intents: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            inflight: None,
+            creation: None,
+            meta: MetaRow::default(),
+            subscription: Subscription::None,
+            creating_sent: false,
+            retry_at: UnixMs(0),
+            rotator: false,
+            cover_due: false,
+            completing: false,
+            directory: crate::directory::Titles::default(),
+            unreadable: BTreeSet::new(),
+            lost: false,
+        }
+    }
+
+    fn load(id: GroupId, rows: Vec<Row>) -> Result<Self, EngineError> {
+        let skip = 1 + GroupId::LEN;
+        let mut tables: BTreeMap<u8, Vec<Row>> = BTreeMap::new();
+        for (key, value) in rows {
+            if let Some((table, rest)) = key.get(skip..).and_then(<[u8]>::split_first) {
+                tables
+                    .entry(*table)
+                    .or_default()
+                    .push((rest.to_vec(), value));
+            }
+        }
+        let mut take = |table: u8| tables.remove(&table).unwrap_or_default();
+        let mut group = Self::new(id, ClientGroup::load(take(keys::group::MLS))?);
+        for (key, value) in take(keys::group::ROOT) {
+            let what = "epoch root";
+            let epoch = key.as_slice().try_into().map(u64::from_be_bytes);
+            let epoch = epoch.map_err(|_| EngineError::Store { what })?;
+            group.roots.0.insert(epoch, keys::uncbor(what, &value)?);
+        }
+        for (_, value) in take(keys::group::SECRETS) {
+            group.secrets = Some(keys::uncbor("epoch secrets", &value)?);
+        }
+        for (_, value) in take(keys::group::INTENT) {
+            let row: IntentRow = keys::uncbor("intent", &value)?;
+            group.intents.insert(row.id, Intent::from_row(row));
+        }
+        for (key, value) in take(keys::group::DOCUMENT) {
+            let what = "document index";
+            let document = DocumentId::from_slice(&key).ok_or(EngineError::Store { what })?;
+            group
+                .documents
+                .insert(document, keys::uncbor(what, &value)?);
+        }
+        for (key, value) in take(keys::group::OUTBOX) {
+            match key.as_slice() {
+                b"commit" => group.inflight = Some(keys::uncbor("commit", &value)?),
+                _ => group.creation = Some(keys::uncbor("group creation", &value)?),
+            }
+        }
+        for (_, value) in take(keys::group::META) {
+            group.meta = keys::uncbor("group flags", &value)?;
+        }
+        group.rotator = group.meta.rotator;
+        Ok(group)
+    }
+
+    pub(crate) fn state(&self) -> &GroupState {
+        self.mls.state()
+    }
+
+    pub(crate) fn frozen(&self) -> Option<&str> {
+        self.meta.frozen.as_deref()
+    }
+
+    /// Whether this group can take writes from here.
+    pub(crate) fn check_writable(&self) -> Result<(), EngineError> {
+        if self.meta.frozen.is_some() {
+            Err(EngineError::Inactive {
+                why: "an ordered commit was not valid",
+            })
+        } else if self.mls.is_active() {
+            Ok(())
+        } else {
+            Err(EngineError::Inactive {
+                why: "this device is no longer a member",
+            })
+        }
+    }
+
+    /// Whether everything that the service has ordered is here.
+    pub(crate) fn caught_up(&self) -> bool {
+        matches!(self.subscription, Subscription::Live(size) if self.state().head().size >= size)
+    }
+
+    pub(crate) fn doc_context<'a>(
+        state: &'a GroupState,
+        roots: &'a Roots,
+        engine: &'a crate::device::Device,
+        now: UnixMs,
+    ) -> DocContext<'a> {
+        DocContext {
+            state,
+            keys: roots,
+            device: engine.id(),
+            signer: engine.key(),
+            now,
+        }
+    }
+}
+
+impl Engine {
+    /// Runs work on a group: at once if it is in memory, else when its rows have come. Work on unknown groups is dropped.
+    pub(crate) fn with_group(&mut self, id: GroupId, work: GroupWork) {
+        self.with_group_for(id, work.into());
+    }
+
+    /// As [`Self::with_group`], for a command: it is answered if the work can never run.
+    pub(crate) fn with_group_for(&mut self, id: GroupId, job: Job<GroupWork>) {
+        if !self.index.get(&id).is_some_and(|row| row.active) {
+            self.reply_all(job.waiter, &EngineError::UnknownGroup);
+            return;
+        }
+        match self.groups.get_mut(&id) {
+            Some(Slot::Loading(queue) | Slot::Busy(queue)) => queue.push(job),
+            Some(Slot::Hot(_)) => self.run_group(id, vec![job]),
+            None => {
+                self.groups.insert(id, Slot::Loading(vec![job]));
+                self.read(keys::group_prefix(&id), ReadTarget::Group(id));
+            }
+        }
+    }
+
+    fn run_group(&mut self, id: GroupId, mut jobs: Vec<Job<GroupWork>>) {
+        let Some(Slot::Hot(mut group)) = self.groups.insert(id, Slot::Busy(Vec::new())) else {
+            return;
+        };
+        loop {
+            for job in jobs {
+                if group.lost {
+                    self.reply_all(job.waiter, &LOST);
+                } else {
+                    (job.work)(self, &mut group);
+                }
+            }
+            self.settle_group(&mut group);
+            jobs = match self.groups.get_mut(&id) {
+                Some(Slot::Busy(queue)) if !queue.is_empty() => std::mem::take(queue),
+                _ => break,
+            };
+        }
+        if group.lost {
+            self.groups.remove(&id);
+        } else {
+            self.groups.insert(id, Slot::Hot(group));
+        }
+    }
+
+    /// Answers commands that can no longer be carried out.
+    pub(crate) fn reply_all(
+        &mut self,
+        waiters: impl IntoIterator<Item = CommandId>,
+        error: &EngineError,
+    ) {
+        for waiter in waiters {
+            self.reply(waiter, Err(error.clone()));
+        }
+    }
+
+    pub(crate) fn group_loaded(&mut self, id: GroupId, rows: Vec<Row>) {
+        let Some(Slot::Loading(work)) = self.groups.remove(&id) else {
+            return;
+        };
+        match Group::load(id, rows) {
+            Ok(group) => {
+                self.groups.insert(id, Slot::Hot(Box::new(group)));
+                self.run_group(id, work);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if let Some(row) = self.index.get_mut(&id) {
+                    row.active = false;
+                    row.why = Some(text.clone());
+                }
+                self.finding(id, None, error.code(), None, &text);
+                self.reply_all(work.iter().filter_map(|job| job.waiter), &error);
+            }
+        }
+    }
+
+    /// Puts a new group in place and stores all of it.
+    pub(crate) fn adopt_group(&mut self, mut group: Group, secrets: EpochSecrets) {
+        let id = group.id;
+        self.index.insert(
+            id,
+            IndexRow {
+                active: true,
+                why: None,
+            },
+        );
+        self.save_index(&id);
+        self.enter_epoch(&mut group, secrets);
+        self.groups.insert(id, Slot::Hot(Box::new(group)));
+    }
+
+    pub(crate) fn save_index(&mut self, id: &GroupId) {
+        if let Some(row) = self.index.get(id) {
+            let value = keys::cbor(row);
+            self.put(keys::index(id), value);
+        }
+    }
+
+    /// Remembers what makes a new group known to the service.
+    pub(crate) fn save_creation(&mut self, group: &mut Group, group_info: Vec<u8>, tree: Vec<u8>) {
+        let creation = Creation {
+            group_info: group_info.into(),
+            tree: tree.into(),
+        };
+        let key = keys::group_row(&group.id, keys::group::OUTBOX, b"creation");
+        self.put(key, keys::cbor(&creation));
+        group.creation = Some(creation);
+    }
+
+    /// Keeps the root of a new epoch; the wrap key and presence root of the old one are gone with their row.
+    pub(crate) fn enter_epoch(&mut self, group: &mut Group, secrets: EpochSecrets) {
+        let key = keys::group_row(&group.id, keys::group::SECRETS, b"");
+        self.put(key, keys::cbor(&secrets));
+        self.keep_root(group, secrets.epoch, secrets.root.clone());
+        group.secrets = Some(secrets);
+    }
+
+    pub(crate) fn keep_root(&mut self, group: &mut Group, epoch: u64, root: EpochRoot) {
+        let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
+        self.put(key, keys::cbor(&root));
+        group.roots.0.insert(epoch, root);
+    }
+
+    /// Erases the roots that no document needs any more. Evidence is demanded for every listed document.
+    pub(crate) fn erase_roots(&mut self, group: &mut Group) {
+        let current = group.state().epoch;
+        let mut needed = BTreeSet::from([current]);
+        let mut all_below = 0;
+        for (document, entry) in &group.state().documents {
+            if entry.closed.is_some_and(|why| why != CloseReason::Archived) {
+                continue;
+            }
+            match group.documents.get(document) {
+                Some(row) if row.local => {
+                    needed.extend(&row.needed);
+                    all_below = all_below.max(row.all_below);
+                }
+                _ => return,
+            }
+        }
+        let gone: Vec<u64> = group
+            .roots
+            .0
+            .keys()
+            .filter(|epoch| **epoch >= all_below && !needed.contains(epoch))
+            .copied()
+            .collect();
+        for epoch in gone {
+            group.roots.0.remove(&epoch);
+            let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
+            self.delete(key);
+        }
+    }
+
+    /// After any work on a group: what changed becomes durable, what can go on goes on.
+    fn settle_group(&mut self, group: &mut Group) {
+        self.pump_group(group);
+        if group.lost {
+            return;
+        }
+        for change in group.mls.take_changes() {
+            let key = keys::group_row(&group.id, keys::group::MLS, &change.key);
+            match change.value {
+                Some(value) => self.put(key, value),
+                None => self.delete(key),
+            }
+        }
+        if group.rotator != group.meta.rotator {
+            group.meta.rotator = group.rotator;
+            self.save_meta(group);
+        }
+    }
+
+    fn save_meta(&mut self, group: &Group) {
+        let key = keys::group_row(&group.id, keys::group::META, b"");
+        self.put(key, keys::cbor(&group.meta));
+    }
+
+    pub(crate) fn mark_declined(&mut self, group: &mut Group) {
+        group.meta.declined = true;
+        self.save_meta(group);
+    }
+
+    pub(crate) fn save_document_row(&mut self, group: &Group, document: &DocumentId) {
+        if let Some(row) = group.documents.get(document) {
+            let key = keys::group_row(&group.id, keys::group::DOCUMENT, document.as_bytes());
+            self.put(key, keys::cbor(row));
+        }
+    }
+}

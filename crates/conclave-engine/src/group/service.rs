@@ -1,0 +1,218 @@
+//! What a group asks of the service: its creation, its log, its commits.
+
+use super::*;
+
+impl Engine {
+    pub(crate) fn groups_online(&mut self) {
+        let ids: Vec<GroupId> = self
+            .index
+            .iter()
+            .filter(|(_, row)| row.active)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.with_group(id, Box::new(|_, _| {}));
+        }
+    }
+
+    pub(crate) fn groups_offline(&mut self) {
+        for slot in self.groups.values_mut() {
+            if let Slot::Hot(group) = slot {
+                group.subscription = Subscription::None;
+                group.creating_sent = false;
+                group.completing = false;
+                group.retry_at = UnixMs(0);
+                if let Some(inflight) = &mut group.inflight {
+                    inflight.sent = false;
+                }
+                for intent in group.intents.values_mut() {
+                    intent.busy = false;
+                }
+            }
+        }
+    }
+
+    /// Sends what can be sent for a group: its creation, its subscription, a commit, entries, documents.
+    pub(super) fn pump_group(&mut self, group: &mut Group) {
+        if !self.link.online || !group.mls.is_active() || self.now < group.retry_at {
+            return;
+        }
+        if let Some(creation) = group.creation.clone() {
+            if !group.creating_sent {
+                group.creating_sent = true;
+                self.send_creation(group.id, creation);
+            }
+            return;
+        }
+        if group.subscription == Subscription::None {
+            group.subscription = Subscription::Asked;
+            self.subscribe(group.id, group.state().head().size);
+        }
+        if !group.caught_up() || group.meta.frozen.is_some() {
+            return;
+        }
+        self.pump_commit(group);
+        self.pump_documents(group);
+        self.pump_rotation(group);
+        if group.inflight.is_none() {
+            self.pump_intents(group);
+            self.pump_commit(group);
+        }
+    }
+
+    pub(super) fn send_creation(&mut self, id: GroupId, creation: Creation) {
+        self.request(
+            Request::CreateGroup {
+                group_info: creation.group_info,
+                tree: creation.tree,
+            },
+            Box::new(move |engine, answer| {
+                engine.with_group(
+                    id,
+                    Box::new(move |engine, group| engine.creation_answered(group, answer)),
+                );
+            }),
+        );
+    }
+
+    pub(super) fn creation_answered(&mut self, group: &mut Group, answer: Answer) {
+        match answer {
+            // A repeated creation after a lost answer finds the group there: ids are drawn at random, so it is ours.
+            Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
+                group.creation = None;
+                let key = keys::group_row(&group.id, keys::group::OUTBOX, b"creation");
+                self.delete(key);
+            }
+            Answer::Refused(refusal) if refusal.is_retryable() => {
+                group.creating_sent = false;
+                self.later(group);
+            }
+            Answer::Refused(refusal) => {
+                self.freeze(group, "group.creation_refused", None, &refusal.to_string())
+            }
+            _ => {}
+        }
+    }
+
+    /// Leaves the service alone about this group for a while.
+    pub(super) fn later(&mut self, group: &mut Group) {
+        let delay = self.jitter(1_000, 5_000);
+        group.retry_at = self.now.plus_ms(delay);
+        self.wake(delay, TimerKind::Pump(group.id));
+    }
+
+    pub(super) fn subscribe(&mut self, id: GroupId, from: u64) {
+        self.request(
+            Request::SubscribeGroup { group: id, from },
+            Box::new(move |engine, answer| {
+                engine.with_group(
+                    id,
+                    Box::new(move |engine, group| match answer {
+                        Answer::Subscribed { head, .. } => {
+                            group.subscription = Subscription::Live(head.size);
+                            if head.size < group.state().head().size {
+                                engine.finding(
+                                    group.id,
+                                    None,
+                                    "service.rolled_back",
+                                    None,
+                                    "the service's group log is shorter than what it showed before",
+                                );
+                            }
+                        }
+                        Answer::Refused(refusal) => {
+                            group.subscription = Subscription::None;
+                            engine.later(group);
+                            if let Refusal::Forbidden { .. } = refusal {
+                                let text = refusal.to_string();
+                                engine.finding(group.id, None, refusal.code(), None, &text);
+                            }
+                        }
+                        _ => {}
+                    }),
+                );
+            }),
+        );
+    }
+
+    /// Stores a commit before it is sent.
+    pub(crate) fn launch(
+        &mut self,
+        group: &mut Group,
+        bundle: &CommitBundle,
+        leaf: Hash,
+        intent: Option<u64>,
+    ) {
+        let inflight = InFlight {
+            bundle: encode(bundle).into(),
+            leaf,
+            intent,
+            sent: false,
+            not_before: UnixMs(0),
+        };
+        let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
+        self.put(key, keys::cbor(&inflight));
+        group.inflight = Some(inflight);
+    }
+
+    pub(super) fn pump_commit(&mut self, group: &mut Group) {
+        let Some(inflight) = &mut group.inflight else {
+            return;
+        };
+        if inflight.sent || self.now < inflight.not_before {
+            return;
+        }
+        let max = limits::FRAME_BYTES;
+        let Ok(bundle) = decode::<CommitBundle>("commit", inflight.bundle.as_slice(), max) else {
+            return;
+        };
+        inflight.sent = true;
+        let (id, leaf) = (group.id, inflight.leaf);
+        self.request(
+            Request::Commit(bundle),
+            Box::new(move |engine, answer| {
+                engine.with_group(
+                    id,
+                    Box::new(move |engine, group| engine.commit_answered(group, leaf, answer)),
+                );
+            }),
+        );
+    }
+
+    pub(super) fn commit_answered(&mut self, group: &mut Group, leaf: Hash, answer: Answer) {
+        let Answer::Refused(refusal) = answer else {
+            // Accepted: the log will bring it.
+            return;
+        };
+        let Some(inflight) = group
+            .inflight
+            .as_mut()
+            .filter(|inflight| inflight.leaf == leaf)
+        else {
+            return;
+        };
+        use Refusal as R;
+        match refusal {
+            // The log brings the winner, which clears this commit.
+            R::EpochTaken { .. } | R::StaleEpoch { .. } => {}
+            R::RateLimited { .. } | R::Storage | R::ShuttingDown => {
+                let delay = self.jitter(500, 3_000);
+                inflight.sent = false;
+                inflight.not_before = self.now.plus_ms(delay);
+                self.wake(delay, TimerKind::Pump(group.id));
+            }
+            refusal => {
+                let intent = inflight.intent;
+                group.inflight = None;
+                let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
+                self.delete(key);
+                if let Err(error) = group.mls.discard_pending() {
+                    let text = error.to_string();
+                    self.freeze(group, error.code(), None, &text);
+                    return;
+                }
+                self.intent_refused(group, intent, refusal);
+            }
+        }
+    }
+}

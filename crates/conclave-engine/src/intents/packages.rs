@@ -1,0 +1,130 @@
+//! Device lists and key packages for those who are to be added.
+
+use super::*;
+
+impl Engine {
+    /// Asks for a user's device list, then for key packages of those devices.
+    pub(super) fn ask_for_devices(&mut self, group: GroupId, id: u64, user: UserId) {
+        self.request(
+            Request::GetDeviceList { user },
+            Box::new(move |engine, answer| match answer {
+                Answer::DeviceList { list } => {
+                    engine.device_list_for_intent(group, id, user, list.as_slice());
+                }
+                Answer::Refused(Refusal::UnknownUser) => {
+                    engine.fail_intent(group, id, EngineError::NoKeyPackages);
+                }
+                Answer::Refused(refusal) => {
+                    engine.fail_intent(group, id, EngineError::Refused(refusal));
+                }
+                _ => {}
+            }),
+        );
+    }
+
+    pub(super) fn fail_intent(&mut self, group: GroupId, id: u64, error: EngineError) {
+        self.with_group(
+            group,
+            Box::new(move |engine, group| engine.finish_intent(group, id, Err(error))),
+        );
+    }
+
+    pub(super) fn device_list_for_intent(
+        &mut self,
+        group: GroupId,
+        id: u64,
+        user: UserId,
+        bytes: &[u8],
+    ) {
+        let list = match SignedDeviceList::from_bytes(bytes).and_then(|list| {
+            list.verify()?;
+            Ok(list)
+        }) {
+            Ok(list) if list.genesis.user_id() == user => list,
+            Ok(_) => {
+                return self.fail_intent(group, id, EngineError::Refused(Refusal::BadIdentity));
+            }
+            Err(error) => return self.fail_intent(group, id, EngineError::Identity(error)),
+        };
+        let own = self.device.id();
+        self.with_group(
+            group,
+            Box::new(move |engine, group| {
+                let devices: Vec<DeviceId> = list
+                    .list
+                    .devices
+                    .iter()
+                    .map(|entry| entry.device)
+                    .filter(|device| *device != own && !group.state().is_member(device))
+                    .collect();
+                if devices.is_empty() {
+                    engine.packages_for_intent(group, id, &list, Vec::new());
+                } else {
+                    engine.claim(group.id, id, user, devices, list);
+                }
+            }),
+        );
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        group: GroupId,
+        id: u64,
+        user: UserId,
+        devices: Vec<DeviceId>,
+        list: SignedDeviceList,
+    ) {
+        self.request(
+            Request::ClaimKeyPackages { user, devices },
+            Box::new(move |engine, answer| match answer {
+                Answer::KeyPackages { packages } => engine.with_group(
+                    group,
+                    Box::new(move |engine, group| {
+                        engine.packages_for_intent(group, id, &list, packages);
+                    }),
+                ),
+                Answer::Refused(refusal) => {
+                    engine.fail_intent(group, id, EngineError::Refused(refusal));
+                }
+                _ => {}
+            }),
+        );
+    }
+
+    /// Keeps the packages that belong to listed devices and authenticate; the intent goes on with them.
+    pub(super) fn packages_for_intent(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        list: &SignedDeviceList,
+        packages: Vec<ClaimedKeyPackage>,
+    ) {
+        let user = list.genesis.user_id();
+        let mut good = Vec::new();
+        for package in packages {
+            let reference = Reference {
+                realm: Some(self.device.realm()),
+                user: Some(user),
+                device: Some(package.device),
+                ..Reference::default()
+            };
+            let bytes = package.key_package.as_slice();
+            match check_key_package(bytes, &reference, self.service_now()) {
+                Ok(checked) if list.contains(&package.device, &checked.signature_key) => {
+                    good.push(package);
+                }
+                _ => self.finding(
+                    group.id,
+                    None,
+                    "service.foreign_key_package",
+                    Some(package.device),
+                    "the service offered a key package that does not belong to the device",
+                ),
+            }
+        }
+        if let Some(intent) = group.intents.get_mut(&id) {
+            intent.packages = Some(good);
+            intent.busy = false;
+        }
+    }
+}

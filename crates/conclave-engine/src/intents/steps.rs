@@ -1,0 +1,228 @@
+//! One step of an intent in the current epoch.
+
+use super::*;
+
+impl Engine {
+    pub(super) fn step(&mut self, group: &mut Group, id: u64, want: &Want) -> Step {
+        match want {
+            Want::Invite { user, role } => self.step_invite(group, id, *user, *role),
+            Want::AddOwn => match self.device.user() {
+                Some(user) => self.step_add(group, id, user, None),
+                None => Step::Done(Reply::Done),
+            },
+            Want::PruneOwn => self.step_prune(group),
+            Want::Remove { user } => Self::step_remove(group, *user),
+            Want::Role { user, role } => Self::step_role(group, *user, *role),
+            Want::Leave => self.step_leave(group, id),
+            Want::SelfUpdate => {
+                if group.intents.get(&id).is_some_and(|intent| intent.proposed) {
+                    Step::Done(Reply::Done)
+                } else {
+                    Step::Commit(Plan {
+                        self_update: true,
+                        ..Plan::default()
+                    })
+                }
+            }
+            Want::Close { document, reason } => self.step_close(group, id, *document, *reason),
+        }
+    }
+
+    pub(super) fn step_invite(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        user: UserId,
+        role: Option<Role>,
+    ) -> Step {
+        if self.device.pins().get(&user).is_none() {
+            return Step::Fail(EngineError::NotVerified(
+                conclave_identity::Untrusted::NotPinned,
+            ));
+        }
+        self.step_add(group, id, user, role)
+    }
+
+    /// Adds every listed device of a user that is not a member yet.
+    pub(super) fn step_add(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        user: UserId,
+        role: Option<Role>,
+    ) -> Step {
+        let packages = group
+            .intents
+            .get_mut(&id)
+            .and_then(|intent| intent.packages.take());
+        let Some(packages) = packages else {
+            self.ask_for_devices(group.id, id, user);
+            return Step::Wait;
+        };
+        let mut plan = Plan::default();
+        for package in packages {
+            if !group.state().is_member(&package.device) {
+                plan.add.push(package.key_package.into_vec());
+            }
+        }
+        let role_changes = role.is_some_and(|role| group.state().policy.role(&user) != role);
+        if role_changes {
+            let mut policy = group.state().policy.clone();
+            policy.set_role(user, role.unwrap_or(policy.default_role));
+            plan.policy = Some(policy);
+        }
+        if !plan.add.is_empty() {
+            return Step::Commit(plan);
+        }
+        let member = group.state().current_rows().any(|row| row.user == user);
+        if member {
+            Step::Done(Reply::Done)
+        } else {
+            Step::Fail(EngineError::NoKeyPackages)
+        }
+    }
+
+    pub(super) fn step_prune(&mut self, group: &mut Group) -> Step {
+        let (Some(user), Some(list)) = (self.device.user(), self.device.list()) else {
+            return Step::Done(Reply::Done);
+        };
+        let listed: BTreeSet<DeviceId> =
+            list.list.devices.iter().map(|entry| entry.device).collect();
+        let remove: Vec<DeviceId> = group
+            .state()
+            .current_rows()
+            .filter(|row| row.user == user && !listed.contains(&row.device))
+            .map(|row| row.device)
+            .collect();
+        if remove.is_empty() {
+            Step::Done(Reply::Done)
+        } else {
+            Step::Commit(Plan {
+                remove,
+                ..Plan::default()
+            })
+        }
+    }
+
+    pub(super) fn devices_of(group: &Group, user: UserId) -> Vec<DeviceId> {
+        group
+            .state()
+            .current_rows()
+            .filter(|row| row.user == user)
+            .map(|row| row.device)
+            .collect()
+    }
+
+    pub(super) fn step_remove(group: &mut Group, user: UserId) -> Step {
+        let remove = Self::devices_of(group, user);
+        if remove.is_empty() {
+            let epoch = group.state().epoch;
+            return Step::Done(Reply::Removed { epoch });
+        }
+        let mut policy = group.state().policy.clone();
+        let listed = policy.roles.len();
+        policy.roles.retain(|entry| entry.user != user);
+        let policy = (policy.roles.len() != listed).then_some(policy);
+        Step::Commit(Plan {
+            remove,
+            policy,
+            ..Plan::default()
+        })
+    }
+
+    pub(super) fn step_role(group: &mut Group, user: UserId, role: Role) -> Step {
+        if Self::devices_of(group, user).is_empty() {
+            return Step::Fail(EngineError::UnknownMember);
+        }
+        if group.state().policy.role(&user) == role {
+            return Step::Done(Reply::Done);
+        }
+        let mut policy = group.state().policy.clone();
+        policy.set_role(user, role);
+        Step::Commit(Plan {
+            policy: Some(policy),
+            ..Plan::default()
+        })
+    }
+
+    /// The own user's other devices go by commit, this one by a proposal that another member commits.
+    pub(super) fn step_leave(&mut self, group: &mut Group, id: u64) -> Step {
+        let Some(user) = self.device.user() else {
+            return Step::Fail(EngineError::NotEnrolled);
+        };
+        let own = self.device.id();
+        let mut others = Self::devices_of(group, user);
+        others.retain(|device| *device != own);
+        if !others.is_empty() {
+            return Step::Commit(Plan {
+                remove: others,
+                ..Plan::default()
+            });
+        }
+        if group.state().current_rows().count() == 1 {
+            self.lose_group(group, "the last member left");
+            return Step::Wait;
+        }
+        if group
+            .state()
+            .pending
+            .iter()
+            .any(|pending| pending.device == own)
+        {
+            // Another member commits it; a new epoch asks again.
+            return Step::Wait;
+        }
+        let proposal = match self.device.context() {
+            Ok(context) => group.mls.propose_self_remove(&context),
+            Err(error) => return Step::Fail(error),
+        };
+        match proposal {
+            Ok(message) => {
+                let group_id = group.id;
+                self.request(
+                    Request::Propose {
+                        group: group_id,
+                        message: message.into(),
+                    },
+                    Box::new(move |engine, answer| {
+                        engine.intent_answered(group_id, id, answer);
+                    }),
+                );
+                Step::Wait
+            }
+            Err(error) => Step::Fail(error.into()),
+        }
+    }
+
+    pub(super) fn step_close(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        document: DocumentId,
+        reason: CloseReason,
+    ) -> Step {
+        match group.state().documents.get(&document) {
+            None => return Step::Fail(EngineError::UnknownDocument),
+            Some(entry) if entry.closed.is_some() => return Step::Done(Reply::Done),
+            Some(_) => {}
+        }
+        let instance = self.device.instance();
+        let entry = match self.device.context() {
+            Ok(context) => group.mls.sign_entry(
+                &context,
+                EntryBody::DocumentClosed { document, reason },
+                instance,
+            ),
+            Err(error) => return Step::Fail(error),
+        };
+        if let Err(refusal) = group.state().judge_entry(&entry) {
+            return Step::Fail(EngineError::Refused(refusal));
+        }
+        let group_id = group.id;
+        self.request(
+            Request::PutEntry { entry },
+            Box::new(move |engine, answer| engine.intent_answered(group_id, id, answer)),
+        );
+        Step::Wait
+    }
+}
