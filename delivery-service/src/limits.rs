@@ -38,8 +38,9 @@ pub const SOCKET_READ_BYTES: usize = 8 * 1024;
 pub const SOCKET_WRITE_BYTES: usize = 16 * 1024;
 /// Requests of one connection that may be under way.
 pub const CONCURRENT_REQUESTS: usize = 32;
-/// Frames larger than one WebSocket message that may be assembled at once, over all connections.
-pub const LARGE_FRAMES: usize = 16;
+/// Chunks of unfinished frames held over all connections, each of at most
+/// [`conclave_proto::limits::WIRE_MESSAGE_BYTES`].
+pub const UNFINISHED_CHUNKS: usize = 4096;
 
 /// Bytes of history in one frame.
 pub const BACKLOG_FRAME_BYTES: usize = 128 * 1024;

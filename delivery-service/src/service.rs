@@ -103,7 +103,7 @@ impl Service {
             admission: config.admission,
             service_key,
             rates: Rates::new(rates, config.clock.clone()),
-            large_frames: Arc::new(Semaphore::new(limits::LARGE_FRAMES)),
+            chunks: Arc::new(Semaphore::new(limits::UNFINISHED_CHUNKS)),
             connections: TaskTracker::new(),
             stop: stop.clone(),
         });

@@ -22,7 +22,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) service_key: [u8; 32],
     pub(crate) rates: Rates,
-    pub(crate) large_frames: Arc<Semaphore>,
+    /// Chunks of unfinished frames that all connections may hold together.
+    pub(crate) chunks: Arc<Semaphore>,
     /// Connections, which a stopping service waits for.
     pub(crate) connections: TaskTracker,
     /// Cancelled when the service stops.

@@ -8,10 +8,12 @@ use crate::commands::{device, document, group, identity, serve};
 use crate::demo;
 
 /// Variables that stand in for options.
-pub const ENVIRONMENT: [&str; 4] = [HOME, SERVER, PASSPHRASE, TOKEN];
+pub const ENVIRONMENT: [&str; 5] = [HOME, SERVER, PASSPHRASE, TOKEN, LOG];
 const HOME: &str = "CONCLAVE_HOME";
 const SERVER: &str = "CONCLAVE_SERVER";
 const TOKEN: &str = "CONCLAVE_TOKEN";
+/// Variable that switches logging on, as in `CONCLAVE_LOG=debug`.
+pub const LOG: &str = "CONCLAVE_LOG";
 /// Variable that holds the passphrase of the store.
 pub const PASSPHRASE: &str = "CONCLAVE_PASSPHRASE";
 
@@ -30,7 +32,9 @@ Exit codes:
   2  wrong usage
   3  only queued on this device, or the service was not reached in time
   4  not verified: compare safety numbers first
-  5  refused: by the service, by the group's rules, or because this device is no member";
+  5  refused: by the service, by the group's rules, or because this device is no member
+
+CONCLAVE_LOG=debug logs to standard error. CONCLAVE_PASSPHRASE holds the passphrase of the store.";
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -141,8 +141,16 @@ impl Context {
     /// # Errors
     /// Those of the operation.
     pub async fn run_ordered(&self, operation: Operation, waiting: &str) -> Result<Option<Outcome>> {
+        let _spinner = Spinner::new(waiting, self.global.json);
+        self.run_quietly_ordered(operation).await
+    }
+
+    /// The same for a caller that shows by itself what is waited for.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn run_quietly_ordered(&self, operation: Operation) -> Result<Option<Outcome>> {
         self.need_server()?;
-        let spinner = Spinner::new(waiting, self.global.json);
         let operation = self.session.run(operation);
         let outcome = match self.patience() {
             Some(patience) => tokio::time::timeout(patience, operation).await.ok(),
@@ -155,7 +163,6 @@ impl Context {
                 }
             }
         };
-        drop(spinner);
         outcome.transpose().map_err(Failure::from)
     }
 

@@ -15,6 +15,8 @@ mod commands;
 mod context;
 mod demo;
 mod failure;
+#[cfg(test)]
+mod help;
 mod home;
 mod names;
 mod output;
@@ -31,9 +33,6 @@ use commands::{agent, device, document, group, identity, serve, status};
 use context::Context;
 use failure::{Exit, Failure, Result};
 use output::{Shown, print_failure, print_raw};
-
-/// Variable that switches logging on, as in `CONCLAVE_LOG=debug`. `RUST_LOG` works too.
-const LOG: &str = "CONCLAVE_LOG";
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -75,10 +74,9 @@ fn usage(error: &clap::Error) -> Exit {
     if asked { Exit::Done } else { Exit::Usage }
 }
 
+/// Logs to standard error, where somebody asked for it.
 fn start_log() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env(LOG).or_else(|_| EnvFilter::try_from_default_env());
-    if let Ok(filter) = filter {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env(args::LOG) {
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
         // Fails only when there is a log already.
         let _ = log.try_init();

@@ -5,6 +5,8 @@
 //! become one transaction in the order in which they arose, and only when that is on disk do frames leave and does anybody hear anything.
 //! When the store fails, nothing of that is released and the client stops.
 
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -50,9 +52,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// What the rest of the crate asks of the actor.
 pub(crate) enum Call {
     /// A command for the engine. Not begun when nobody waits for the answer any more.
-    Command { command: Command, reply: oneshot::Sender<Result<Reply, Error>> },
+    Command {
+        command: Command,
+        reply: oneshot::Sender<Result<Reply, Error>>,
+    },
     /// Another passphrase or key file.
-    ChangeSecret { unlock: Unlock, reply: oneshot::Sender<Result<(), Error>> },
+    ChangeSecret {
+        unlock: Unlock,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// The end.
     Close,
 }
@@ -110,12 +118,24 @@ impl Shared {
 
     fn tell(&self, event: Event) {
         match &event {
-            Event::Rotation { group, epoch, total, complete, .. } => self.rotations.send_modify(|all| {
+            Event::Rotation {
+                group,
+                epoch,
+                total,
+                complete,
+                ..
+            } => self.rotations.send_modify(|all| {
                 let entry = all.entry(*group).or_default();
-                *entry = Rotation { epoch: *epoch, total: *total, complete: *complete, losses: entry.losses };
+                *entry = Rotation {
+                    epoch: *epoch,
+                    total: *total,
+                    complete: *complete,
+                    losses: entry.losses,
+                };
             }),
             Event::GroupLost { group, .. } => {
-                self.rotations.send_modify(|all| all.entry(*group).or_default().losses += 1);
+                self.rotations
+                    .send_modify(|all| all.entry(*group).or_default().losses += 1);
             }
             _ => {}
         }
@@ -126,7 +146,9 @@ impl Shared {
 
 /// The wall clock.
 fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -235,6 +257,32 @@ struct Actor {
 }
 
 impl Actor {
+    fn new(
+        engine: Engine,
+        store: Store,
+        link: Link,
+        calls: mpsc::Receiver<Call>,
+        shared: Arc<Shared>,
+        output: Output,
+    ) -> Self {
+        let mut actor = Self {
+            engine,
+            store,
+            link,
+            calls,
+            shared,
+            replies: HashMap::new(),
+            next_command: 1,
+            reads: VecDeque::new(),
+            unreleased: Unreleased::default(),
+            wake_at: None,
+            scrub_at: None,
+            closing: false,
+        };
+        actor.keep(output);
+        actor
+    }
+
     /// Runs until it is closed or the store fails.
     async fn run(&mut self) -> Result<(), Error> {
         self.release().await?;
@@ -261,7 +309,13 @@ impl Actor {
         });
         let scrub_at = self.scrub_at;
         let choked = self.link.is_choked();
-        let Link { transport, sender, backlog, backlog_bytes, .. } = &mut self.link;
+        let Link {
+            transport,
+            sender,
+            backlog,
+            backlog_bytes,
+            ..
+        } = &mut self.link;
         tokio::select! {
             room = room(sender), if !backlog.is_empty() => {
                 Link::sent(room, backlog, backlog_bytes);
@@ -277,7 +331,11 @@ impl Actor {
     /// Lets inputs that are ready join the transaction, wires and calls in turn.
     async fn gather(&mut self) -> Result<(), Error> {
         for _ in 0..GROUP_INPUTS {
-            if self.closing || !self.reads.is_empty() || self.unreleased.bytes > GROUP_BYTES || self.link.is_choked() {
+            if self.closing
+                || !self.reads.is_empty()
+                || self.unreleased.bytes > GROUP_BYTES
+                || self.link.is_choked()
+            {
                 break;
             }
             let wire = self.link.transport.as_mut().and_then(Transport::try_next);
@@ -334,7 +392,10 @@ impl Actor {
         {
             transport.connect_now();
         }
-        self.transition(Input::Command { id: CommandId(id), command });
+        self.transition(Input::Command {
+            id: CommandId(id),
+            command,
+        });
     }
 
     fn wire(&mut self, wire: Wire) {
@@ -342,7 +403,10 @@ impl Actor {
             Wire::Up(sender) => {
                 self.connection_changed();
                 self.link.sender = Some(sender);
-                let input = Input::ConnectionUp { origin: self.link.origin.clone(), token: self.link.token.clone() };
+                let input = Input::ConnectionUp {
+                    origin: self.link.origin.clone(),
+                    token: self.link.token.clone(),
+                };
                 self.transition(input);
             }
             Wire::Frame(received) => {
@@ -423,12 +487,20 @@ impl Actor {
     async fn farewell(&mut self) {
         let leave = async {
             while !self.link.backlog.is_empty() && self.link.sender.is_some() {
-                let Link { sender, backlog, backlog_bytes, .. } = &mut self.link;
+                let Link {
+                    sender,
+                    backlog,
+                    backlog_bytes,
+                    ..
+                } = &mut self.link;
                 let room = room(sender).await;
                 Link::sent(room, backlog, backlog_bytes);
             }
             if self.link.sender.take().is_some() {
-                while !matches!(next_wire(&mut self.link.transport).await, None | Some(Wire::Down { .. })) {}
+                while !matches!(
+                    next_wire(&mut self.link.transport).await,
+                    None | Some(Wire::Down { .. })
+                ) {}
             }
         };
         let _ = tokio::time::timeout(FAREWELL, leave).await;

@@ -46,7 +46,9 @@ struct Inner {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("folder", &self.inner.folder).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("folder", &self.inner.folder)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,8 +75,15 @@ impl Client {
     async fn start(config: Config, setup: Option<Setup>) -> Result<Self, Error> {
         let folder = config.folder.clone();
         let started = actor::start(config, setup).await?;
-        let inner = Inner { calls: started.calls, shared: started.shared, runtime: started.runtime, folder };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            calls: started.calls,
+            shared: started.shared,
+            runtime: started.runtime,
+            folder,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Gives a command to the device and waits for its answer.
@@ -85,7 +94,9 @@ impl Client {
             .send(Call::Command { command, reply })
             .await
             .map_err(|_| self.inner.shared.cause())?;
-        answer.await.unwrap_or_else(|_| Err(self.inner.shared.cause()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(self.inner.shared.cause()))
     }
 
     pub(crate) async fn command_done(&self, command: Command) -> Result<(), Error> {
@@ -158,7 +169,10 @@ impl Client {
     /// # Errors
     /// [`Error::Engine`] when the text is not a valid contact, or contradicts one that is known.
     pub async fn verify(&self, contact: &str, verified: bool) -> Result<PinInfo, Error> {
-        let command = Command::Pin { contact: contact.to_owned(), verified };
+        let command = Command::Pin {
+            contact: contact.to_owned(),
+            verified,
+        };
         answer!(self.command(command).await, Reply::Pinned(pin) => pin)
     }
 
@@ -191,7 +205,9 @@ impl Client {
     /// # Errors
     /// [`Error::Engine`] when the text is not valid or this device does not hold the user key.
     pub async fn approve_device(&self, request: &str) -> Result<String, Error> {
-        let command = Command::ApproveDevice { request: request.to_owned() };
+        let command = Command::ApproveDevice {
+            request: request.to_owned(),
+        };
         answer!(self.command(command).await, Reply::Text(text) => text)
     }
 
@@ -200,7 +216,10 @@ impl Client {
     /// # Errors
     /// [`Error::Engine`] when the text is not valid or not for this device.
     pub async fn finish_device(&self, approval: &str) -> Result<(), Error> {
-        self.command_done(Command::FinishDevice { approval: approval.to_owned() }).await
+        self.command_done(Command::FinishDevice {
+            approval: approval.to_owned(),
+        })
+        .await
     }
 
     /// Devices of this user.
@@ -216,7 +235,10 @@ impl Client {
     /// # Errors
     /// [`Error::Engine`] when this device is not enrolled or the policy is not valid.
     pub async fn create_group(&self, name: &str, policy: GroupPolicy) -> Result<Group, Error> {
-        let command = Command::CreateGroup { name: name.to_owned(), policy: Box::new(policy) };
+        let command = Command::CreateGroup {
+            name: name.to_owned(),
+            policy: Box::new(policy),
+        };
         answer!(self.command(command).await, Reply::Group(id) => Group::new(self.clone(), id))
     }
 
@@ -235,7 +257,9 @@ impl Client {
     pub async fn group(&self, id: &GroupId) -> Result<Group, Error> {
         match self.command(Command::Members { group: *id }).await {
             Ok(_) => Ok(Group::new(self.clone(), *id)),
-            Err(Error::Engine(conclave_engine::EngineError::UnknownGroup)) => Err(Error::NoGroup(*id)),
+            Err(Error::Engine(conclave_engine::EngineError::UnknownGroup)) => {
+                Err(Error::NoGroup(*id))
+            }
             Err(error) => Err(error),
         }
     }
@@ -245,8 +269,15 @@ impl Client {
     /// # Errors
     /// As [`Client::whoami`].
     pub async fn invitations(&self) -> Result<Vec<Invitation>, Error> {
-        let list = answer!(self.command(Command::Invitations).await, Reply::Invitations(list) => list)?;
-        Ok(list.into_iter().map(|info| Invitation { client: self.clone(), info }).collect())
+        let list =
+            answer!(self.command(Command::Invitations).await, Reply::Invitations(list) => list)?;
+        Ok(list
+            .into_iter()
+            .map(|info| Invitation {
+                client: self.clone(),
+                info,
+            })
+            .collect())
     }
 
     /// Joins a group to which this device is invited.
@@ -277,7 +308,9 @@ impl Client {
             .send(Call::ChangeSecret { unlock, reply })
             .await
             .map_err(|_| self.inner.shared.cause())?;
-        answer.await.unwrap_or_else(|_| Err(self.inner.shared.cause()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(self.inner.shared.cause()))
     }
 
     /// Stops the device and closes its store. Calls that still wait are answered [`Error::Closed`]; what they asked for and was durable goes

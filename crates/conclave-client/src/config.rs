@@ -39,15 +39,27 @@ impl Config {
     /// [`Config::key_file`] for more.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>, service: impl Into<String>) -> Self {
-        Self { service: Some(service.into()), ..Self::offline(folder) }
+        Self {
+            service: Some(service.into()),
+            ..Self::offline(folder)
+        }
     }
 
     /// A store in `folder` without any service: reads and edits work, and wait to be sent by a client that has one.
     #[must_use]
     pub fn offline(folder: impl Into<PathBuf>) -> Self {
         let folder = folder.into();
-        let unlock = Unlock::KeyFile { path: folder.join(KEY_FILE_NAME), create: true };
-        Self { folder, service: None, unlock, token: None, timing: Timing::default() }
+        let unlock = Unlock::KeyFile {
+            path: folder.join(KEY_FILE_NAME),
+            create: true,
+        };
+        Self {
+            folder,
+            service: None,
+            unlock,
+            token: None,
+            timing: Timing::default(),
+        }
     }
 
     /// Unlocks the store with a passphrase.
@@ -69,7 +81,10 @@ impl Config {
     /// Unlocks the store with a file of 32 random bytes, for example on removable media. `create` makes one for a new store.
     #[must_use]
     pub fn key_file(mut self, path: impl Into<PathBuf>, create: bool) -> Self {
-        self.unlock = Unlock::KeyFile { path: path.into(), create };
+        self.unlock = Unlock::KeyFile {
+            path: path.into(),
+            create,
+        };
         self
     }
 

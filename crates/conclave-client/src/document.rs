@@ -74,7 +74,10 @@ impl<K: Kind> Clone for Document<K> {
 
 impl<K: Kind> std::fmt::Debug for Document<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Document").field("group", &self.group.id()).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Document")
+            .field("group", &self.group.id())
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,7 +109,11 @@ fn returning<T: Send + 'static>(
 
 impl<K: Kind> Document<K> {
     pub(crate) fn new(group: Group, id: DocumentId) -> Self {
-        Self { group, id, kind: PhantomData }
+        Self {
+            group,
+            id,
+            kind: PhantomData,
+        }
     }
 
     /// The document.
@@ -168,7 +175,10 @@ impl<K: Kind> Document<K> {
     /// [`Error::Engine`] when this device is no member or there is no such document.
     pub async fn synced(&self) -> Result<(), Error> {
         let (group, document) = self.ids();
-        self.group.client().command_done(Command::Synced { group, document }).await
+        self.group
+            .client()
+            .command_done(Command::Synced { group, document })
+            .await
     }
 
     /// Local edits that the service has not acknowledged.
@@ -185,7 +195,14 @@ impl<K: Kind> Document<K> {
     /// [`Error::Engine`]: the role does not allow it.
     pub async fn rename(&self, title: &str) -> Result<(), Error> {
         let (group, document) = self.ids();
-        self.group.client().command_done(Command::Rename { group, document, title: title.to_owned() }).await
+        self.group
+            .client()
+            .command_done(Command::Rename {
+                group,
+                document,
+                title: title.to_owned(),
+            })
+            .await
     }
 
     /// Puts the document away for everybody: it can be read and no longer be edited.
@@ -193,7 +210,9 @@ impl<K: Kind> Document<K> {
     /// # Errors
     /// [`Error::Engine`]: the role does not allow it.
     pub async fn archive(&self) -> Result<(), Error> {
-        self.group.close_document(&self.id, CloseReason::Archived).await
+        self.group
+            .close_document(&self.id, CloseReason::Archived)
+            .await
     }
 
     /// Deletes the document for everybody: members erase their copies.
@@ -201,7 +220,9 @@ impl<K: Kind> Document<K> {
     /// # Errors
     /// [`Error::Engine`]: the role does not allow it.
     pub async fn delete(&self) -> Result<(), Error> {
-        self.group.close_document(&self.id, CloseReason::Deleted).await
+        self.group
+            .close_document(&self.id, CloseReason::Deleted)
+            .await
     }
 }
 
@@ -215,7 +236,10 @@ impl<K: Adapter> Document<K> {
         &self,
         f: impl FnOnce(&mut K) -> Result<T, CrdtError> + Send + 'static,
     ) -> Result<T, Error> {
-        self.run(true, |crdt| f(K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?)).await
+        self.run(true, |crdt| {
+            f(K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?)
+        })
+        .await
     }
 
     /// Reads the document as it is here now. The closure must not edit.
@@ -226,7 +250,10 @@ impl<K: Adapter> Document<K> {
         &self,
         f: impl FnOnce(&mut K) -> Result<T, CrdtError> + Send + 'static,
     ) -> Result<T, Error> {
-        self.run(false, |crdt| f(K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?)).await
+        self.run(false, |crdt| {
+            f(K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?)
+        })
+        .await
     }
 }
 

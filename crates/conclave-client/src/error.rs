@@ -129,7 +129,11 @@ impl Error {
     /// What another process is told.
     #[must_use]
     pub fn to_remote(&self) -> RemoteError {
-        RemoteError { code: self.code().to_owned(), message: self.to_string(), retryable: self.is_retryable() }
+        RemoteError {
+            code: self.code().to_owned(),
+            message: self.to_string(),
+            retryable: self.is_retryable(),
+        }
     }
 }
 

@@ -121,19 +121,63 @@ impl Event {
             Told::Online => Self::Online,
             Told::Offline => Self::Offline,
             Told::Invitation(invitation) => Self::Invitation { invitation },
-            Told::MembersChanged { group, epoch, added, removed } => {
-                Self::MembersChanged { group, epoch, added, removed }
-            }
+            Told::MembersChanged {
+                group,
+                epoch,
+                added,
+                removed,
+            } => Self::MembersChanged {
+                group,
+                epoch,
+                added,
+                removed,
+            },
             Told::GroupLost { group, why } => Self::GroupLost { group, why },
             Told::DocumentListed { group, document } => Self::DocumentListed { group, document },
-            Told::DocumentChanged { group, document, changes } => Self::DocumentChanged { group, document, changes },
-            Told::Acknowledged { group, document, pending } => Self::Acknowledged { group, document, pending },
-            Told::Finding { group, document, code, suspect, text } => {
-                Self::Finding { group, document, code, suspect, text }
-            }
-            Told::Rotation { group, epoch, done, total, complete } => {
-                Self::Rotation { group, epoch, done, total, complete }
-            }
+            Told::DocumentChanged {
+                group,
+                document,
+                changes,
+            } => Self::DocumentChanged {
+                group,
+                document,
+                changes,
+            },
+            Told::Acknowledged {
+                group,
+                document,
+                pending,
+            } => Self::Acknowledged {
+                group,
+                document,
+                pending,
+            },
+            Told::Finding {
+                group,
+                document,
+                code,
+                suspect,
+                text,
+            } => Self::Finding {
+                group,
+                document,
+                code,
+                suspect,
+                text,
+            },
+            Told::Rotation {
+                group,
+                epoch,
+                done,
+                total,
+                complete,
+            } => Self::Rotation {
+                group,
+                epoch,
+                done,
+                total,
+                complete,
+            },
             Told::DevicesChanged { user } => Self::DevicesChanged { user },
             _ => return None,
         })
@@ -172,7 +216,10 @@ pub struct Events {
 
 impl Events {
     pub(crate) fn new(receiver: broadcast::Receiver<Event>) -> Self {
-        Self { next: ReusableBoxFuture::new(receive(receiver)), over: false }
+        Self {
+            next: ReusableBoxFuture::new(receive(receiver)),
+            over: false,
+        }
     }
 
     /// The next event; none after [`Event::Stopped`]. May be dropped while waiting without losing anything.
@@ -219,7 +266,12 @@ pub struct Changes {
 
 impl Changes {
     pub(crate) fn new(events: Events, group: GroupId, document: DocumentId) -> Self {
-        Self { events, group, document, waiting: std::collections::VecDeque::new() }
+        Self {
+            events,
+            group,
+            document,
+            waiting: std::collections::VecDeque::new(),
+        }
     }
 
     /// The next change; none when the client stopped. May be dropped while waiting without losing anything.
@@ -239,13 +291,120 @@ impl Stream for Changes {
             match ready!(Pin::new(&mut self.events).poll_next(context)) {
                 None => return Poll::Ready(None),
                 Some(Event::Missed { .. }) => return Poll::Ready(Some(Err(Missed))),
-                Some(Event::DocumentChanged { group, document, changes })
-                    if group == self.group && document == self.document =>
-                {
+                Some(Event::DocumentChanged {
+                    group,
+                    document,
+                    changes,
+                }) if group == self.group && document == self.document => {
                     self.waiting = changes.into();
                 }
                 Some(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events cross the local socket as CBOR and reach scripts as JSON.
+    #[test]
+    fn events_survive_both_encodings() {
+        let (group, document, user, device) = (
+            GroupId([1; 16]),
+            DocumentId([2; 16]),
+            UserId([3; 32]),
+            DeviceId([4; 16]),
+        );
+        let events = [
+            Event::Online,
+            Event::Invitation {
+                invitation: InvitationInfo {
+                    group,
+                    inviter: user,
+                    inviter_name: Some("Ben".into()),
+                    users: 2,
+                },
+            },
+            Event::MembersChanged {
+                group,
+                epoch: 3,
+                added: vec![user],
+                removed: vec![],
+            },
+            Event::DocumentChanged {
+                group,
+                document,
+                changes: vec![ChangeInfo {
+                    user,
+                    device,
+                    name: None,
+                    seq: 9,
+                }],
+            },
+            Event::Finding {
+                group,
+                document: None,
+                code: "x.y".into(),
+                suspect: Some(device),
+                text: "text".into(),
+            },
+            Event::Rotation {
+                group,
+                epoch: 3,
+                done: 1,
+                total: 2,
+                complete: false,
+            },
+            Event::Missed { events: u64::MAX },
+            Event::Stopped {
+                error: Some(RemoteError {
+                    code: "a.b".into(),
+                    message: "text".into(),
+                    retryable: true,
+                }),
+            },
+        ];
+        for event in events {
+            let json = serde_json::to_value(&event).unwrap();
+            let again: Event = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&again).unwrap(), json);
+            let mut cbor = Vec::new();
+            ciborium::into_writer(&event, &mut cbor).unwrap();
+            let again: Event = ciborium::from_reader(cbor.as_slice()).unwrap();
+            assert_eq!(serde_json::to_value(&again).unwrap(), json);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_that_it_missed_something() {
+        let sender = broadcast::Sender::new(2);
+        let mut events = Events::new(sender.subscribe());
+        let mut changes = Changes::new(
+            Events::new(sender.subscribe()),
+            GroupId::ZERO,
+            DocumentId::ZERO,
+        );
+        for _ in 0..5 {
+            sender.send(Event::Online).unwrap();
+        }
+        assert!(matches!(
+            events.next().await,
+            Some(Event::Missed { events: 3 })
+        ));
+        assert!(matches!(events.next().await, Some(Event::Online)));
+        assert_eq!(
+            changes.next().await.map(|change| change.is_err()),
+            Some(true)
+        );
+        drop(sender);
+        assert!(matches!(events.next().await, Some(Event::Online)));
+        assert!(matches!(
+            events.next().await,
+            Some(Event::Stopped { error: None })
+        ));
+        assert!(events.next().await.is_none());
+        assert!(changes.next().await.is_none());
     }
 }

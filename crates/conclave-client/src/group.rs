@@ -52,7 +52,10 @@ impl Group {
     /// [`Error::NoGroup`].
     pub async fn info(&self) -> Result<GroupInfo, Error> {
         let groups = self.client.groups().await?;
-        groups.into_iter().find(|info| info.group == self.id).ok_or(Error::NoGroup(self.id))
+        groups
+            .into_iter()
+            .find(|info| info.group == self.id)
+            .ok_or(Error::NoGroup(self.id))
     }
 
     /// The group's name, once it has arrived.
@@ -85,7 +88,13 @@ impl Group {
     /// # Errors
     /// As [`Group::invite`].
     pub async fn invite_as(&self, user: &UserId, role: Option<Role>) -> Result<(), Error> {
-        self.client.command_done(Command::Invite { group: self.id, user: *user, role }).await
+        self.client
+            .command_done(Command::Invite {
+                group: self.id,
+                user: *user,
+                role,
+            })
+            .await
     }
 
     /// Removes all devices of a user and waits until every document of the group is re-keyed. From the moment in which the removal is in the
@@ -97,20 +106,37 @@ impl Group {
     pub async fn remove(&self, user: &UserId) -> Result<Removal, Error> {
         let began = Instant::now();
         let mut rotations = self.client.shared().rotations.subscribe();
-        let state = |all: &std::collections::BTreeMap<GroupId, Rotation>| all.get(&self.id).copied().unwrap_or_default();
+        let state = |all: &std::collections::BTreeMap<GroupId, Rotation>| {
+            all.get(&self.id).copied().unwrap_or_default()
+        };
         let losses = state(&rotations.borrow_and_update()).losses;
-        let epoch = match self.client.command(Command::Remove { group: self.id, user: *user }).await? {
+        let epoch = match self
+            .client
+            .command(Command::Remove {
+                group: self.id,
+                user: *user,
+            })
+            .await?
+        {
             Reply::Removed { epoch } => epoch,
             // Oneself: leaving is all there is to it, and re-keying is the business of those who stay.
             Reply::Done => {
-                return Ok(Removal { epoch: 0, documents: 0, elapsed: began.elapsed() });
+                return Ok(Removal {
+                    epoch: 0,
+                    documents: 0,
+                    elapsed: began.elapsed(),
+                });
             }
             _ => return Err(Error::UnexpectedAnswer),
         };
         loop {
             let now = state(&rotations.borrow_and_update());
             if now.complete && now.epoch >= epoch {
-                return Ok(Removal { epoch, documents: now.total, elapsed: began.elapsed() });
+                return Ok(Removal {
+                    epoch,
+                    documents: now.total,
+                    elapsed: began.elapsed(),
+                });
             }
             if now.losses > losses {
                 return Err(Error::GroupLost);
@@ -126,7 +152,13 @@ impl Group {
     /// # Errors
     /// [`Error::Engine`]: no such member, the last owner, or the role does not allow it.
     pub async fn set_role(&self, user: &UserId, role: Role) -> Result<(), Error> {
-        self.client.command_done(Command::SetRole { group: self.id, user: *user, role }).await
+        self.client
+            .command_done(Command::SetRole {
+                group: self.id,
+                user: *user,
+                role,
+            })
+            .await
     }
 
     /// Leaves with all devices of this user. Resolves when another member has committed it.
@@ -134,7 +166,9 @@ impl Group {
     /// # Errors
     /// [`Error::Engine`]: the last owner cannot leave.
     pub async fn leave(&self) -> Result<(), Error> {
-        self.client.command_done(Command::Leave { group: self.id }).await
+        self.client
+            .command_done(Command::Leave { group: self.id })
+            .await
     }
 
     /// Documents of the group, closed ones included.
@@ -167,7 +201,9 @@ impl Group {
         let first: DocFn = Box::new(move |crdt: &mut dyn Crdt| {
             first(K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?)
         });
-        let id = self.create_document_raw(K::CRDT, title, Some(crate::document::contained(first))).await?;
+        let id = self
+            .create_document_raw(K::CRDT, title, Some(crate::document::contained(first)))
+            .await?;
         Ok(Document::new(self.clone(), id))
     }
 
@@ -177,7 +213,12 @@ impl Group {
         title: &str,
         initial: Option<DocFn>,
     ) -> Result<DocumentId, Error> {
-        let command = Command::CreateDocument { group: self.id, kind, title: title.to_owned(), initial };
+        let command = Command::CreateDocument {
+            group: self.id,
+            kind,
+            title: title.to_owned(),
+            initial,
+        };
         answer!(self.client.command(command).await, Reply::Document(id) => id)
     }
 
@@ -195,7 +236,10 @@ impl Group {
 
     pub(crate) async fn document_info(&self, id: &DocumentId) -> Result<DocumentInfo, Error> {
         let documents = self.documents().await?;
-        documents.into_iter().find(|info| info.document == *id).ok_or(Error::NoDocument(*id))
+        documents
+            .into_iter()
+            .find(|info| info.document == *id)
+            .ok_or(Error::NoDocument(*id))
     }
 
     /// Closes a document for everybody: puts it away, or deletes it.
@@ -203,6 +247,12 @@ impl Group {
     /// # Errors
     /// [`Error::Engine`]: the role does not allow it.
     pub async fn close_document(&self, id: &DocumentId, reason: CloseReason) -> Result<(), Error> {
-        self.client.command_done(Command::Close { group: self.id, document: *id, reason }).await
+        self.client
+            .command_done(Command::Close {
+                group: self.id,
+                document: *id,
+                reason,
+            })
+            .await
     }
 }

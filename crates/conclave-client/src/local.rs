@@ -51,5 +51,7 @@ fn socket_path(folder: &Path) -> PathBuf {
 }
 
 fn local(what: &str, error: &std::io::Error) -> Error {
-    Error::Local { why: format!("{what}: {error}") }
+    Error::Local {
+        why: format!("{what}: {error}"),
+    }
 }

@@ -27,7 +27,15 @@ pub(crate) fn merge_text(base: &str, new: &str, current: &str) -> String {
         return new.to_owned();
     }
     let [base, new, current] = [base, new, current].map(|text| text.chars().collect::<Vec<_>>());
-    apply(&text_hunks(&base, &new), &text_hunks(&base, &current), base.len(), &new, &current).into_iter().collect()
+    apply(
+        &text_hunks(&base, &new),
+        &text_hunks(&base, &current),
+        base.len(),
+        &new,
+        &current,
+    )
+    .into_iter()
+    .collect()
 }
 
 /// The same for JSON: objects by key, arrays by element, strings by character; anything else is replaced.
@@ -62,7 +70,11 @@ fn merge_object(
     current: &Map<String, Value>,
     depth: usize,
 ) -> Map<String, Value> {
-    let keys: BTreeSet<&String> = base.keys().chain(new.keys()).chain(current.keys()).collect();
+    let keys: BTreeSet<&String> = base
+        .keys()
+        .chain(new.keys())
+        .chain(current.keys())
+        .collect();
     let mut merged = Map::new();
     for key in keys {
         let value = match (base.get(key), new.get(key), current.get(key)) {
@@ -93,20 +105,36 @@ fn merge_array(base: &[Value], new: &[Value], current: &[Value]) -> Vec<Value> {
 }
 
 /// Performs the hunks `mine` (base to new) on `current`, which came from base by `theirs`.
-fn apply<T: Clone>(mine: &[Hunk], theirs: &[Hunk], base_len: usize, new: &[T], current: &[T]) -> Vec<T> {
+fn apply<T: Clone>(
+    mine: &[Hunk],
+    theirs: &[Hunk],
+    base_len: usize,
+    new: &[T],
+    current: &[T],
+) -> Vec<T> {
     let place = places(theirs, base_len);
     let mut deleted = vec![false; current.len()];
     // Insertions before each element of current, and at its end.
     let mut inserted: Vec<Vec<T>> = vec![Vec::new(); current.len() + 1];
     for hunk in mine {
-        for at in hunk.base.clone().filter_map(|at| place.get(at).copied().flatten()) {
+        for at in hunk
+            .base
+            .clone()
+            .filter_map(|at| place.get(at).copied().flatten())
+        {
             if let Some(gone) = deleted.get_mut(at) {
                 *gone = true;
             }
         }
         let before = place.get(..hunk.base.start).unwrap_or_default();
-        let follows = before.iter().rev().find_map(|at| *at).map_or(0, |at| at + 1);
-        if let (Some(slot), Some(elements)) = (inserted.get_mut(follows), new.get(hunk.other.clone())) {
+        let follows = before
+            .iter()
+            .rev()
+            .find_map(|at| *at)
+            .map_or(0, |at| at + 1);
+        if let (Some(slot), Some(elements)) =
+            (inserted.get_mut(follows), new.get(hunk.other.clone()))
+        {
             slot.extend_from_slice(elements);
         }
     }
@@ -144,7 +172,10 @@ fn hunks<T: Eq + std::hash::Hash + Ord>(base: &[T], other: &[T]) -> Vec<Hunk> {
     capture_diff_slices(Algorithm::Myers, base, other)
         .into_iter()
         .filter(|op| !matches!(op, DiffOp::Equal { .. }))
-        .map(|op| Hunk { base: op.old_range(), other: op.new_range() })
+        .map(|op| Hunk {
+            base: op.old_range(),
+            other: op.new_range(),
+        })
         .collect()
 }
 
@@ -162,10 +193,15 @@ fn text_hunks(base: &[char], other: &[char]) -> Vec<Hunk> {
         let base_chars = chars(&base_starts, hunk.base);
         let other_chars = chars(&other_starts, hunk.other);
         if base_chars.len() + other_chars.len() > FINE_CHARS {
-            found.push(Hunk { base: base_chars, other: other_chars });
+            found.push(Hunk {
+                base: base_chars,
+                other: other_chars,
+            });
             continue;
         }
-        let cut = |text: &[char], range: &Range<usize>| text.get(range.clone()).unwrap_or_default().to_vec();
+        let cut = |text: &[char], range: &Range<usize>| {
+            text.get(range.clone()).unwrap_or_default().to_vec()
+        };
         let fine = hunks(&cut(base, &base_chars), &cut(other, &other_chars));
         let shift = |range: Range<usize>, by: usize| range.start + by..range.end + by;
         found.extend(fine.into_iter().map(|hunk| Hunk {
@@ -178,7 +214,8 @@ fn text_hunks(base: &[char], other: &[char]) -> Vec<Hunk> {
 
 /// Runs of letters and digits; every other character is a word of its own.
 fn words(text: &[char]) -> Vec<&[char]> {
-    text.chunk_by(|a, b| a.is_alphanumeric() && b.is_alphanumeric()).collect()
+    text.chunk_by(|a, b| a.is_alphanumeric() && b.is_alphanumeric())
+        .collect()
 }
 
 /// Where each word starts, and where the last one ends, in characters.
@@ -202,7 +239,10 @@ mod tests {
         let base = "one two three\nfour five six\n";
         let new = "one two THREE\nfour five six\nseven\n";
         let current = "zero one two three\nfour 5 six\n";
-        assert_eq!(merge_text(base, new, current), "zero one two THREE\nfour 5 six\nseven\n");
+        assert_eq!(
+            merge_text(base, new, current),
+            "zero one two THREE\nfour 5 six\nseven\n"
+        );
     }
 
     #[test]
@@ -215,7 +255,10 @@ mod tests {
         assert_eq!(merge_text("a b c", "a c", "a c"), "a c");
         assert_eq!(merge_text("keep drop", "keep", ""), "");
         // The place of the insertion is gone: it goes where its surroundings were.
-        assert_eq!(merge_text("head body tail", "head body new tail", "head tail"), "head new tail");
+        assert_eq!(
+            merge_text("head body tail", "head body new tail", "head tail"),
+            "head new tail"
+        );
     }
 
     #[test]

@@ -30,7 +30,10 @@ pub enum View {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "each field is that of the method that the variant names")]
+#[allow(
+    missing_docs,
+    reason = "each field is that of the method that the variant names"
+)]
 pub enum Operation {
     /// [`Client::whoami`]. Outcome: `WhoAmI`.
     WhoAmI,
@@ -53,13 +56,20 @@ pub enum Operation {
     /// [`Client::devices`]. Outcome: `Devices`.
     Devices,
     /// [`Client::create_group`]. Outcome: `Group`.
-    CreateGroup { name: String, policy: Box<GroupPolicy> },
+    CreateGroup {
+        name: String,
+        policy: Box<GroupPolicy>,
+    },
     /// [`Client::groups`]. Outcome: `Groups`.
     Groups,
     /// [`Group::members`]. Outcome: `Members`.
     Members { group: GroupId },
     /// [`Group::invite_as`]. Outcome: `Done`.
-    Invite { group: GroupId, user: UserId, role: Option<Role> },
+    Invite {
+        group: GroupId,
+        user: UserId,
+        role: Option<Role>,
+    },
     /// [`Client::invitations`]. Outcome: `Invitations`.
     Invitations,
     /// [`Client::accept`]. Outcome: `Done`.
@@ -69,28 +79,69 @@ pub enum Operation {
     /// [`Group::remove`]. Outcome: `Removed`.
     Remove { group: GroupId, user: UserId },
     /// [`Group::set_role`]. Outcome: `Done`.
-    SetRole { group: GroupId, user: UserId, role: Role },
+    SetRole {
+        group: GroupId,
+        user: UserId,
+        role: Role,
+    },
     /// [`Group::leave`]. Outcome: `Done`.
     Leave { group: GroupId },
     /// [`Group::documents`]. Outcome: `Documents`.
     Documents { group: GroupId },
     /// Creates a document, with a first text if there is one. Outcome: `Document`.
-    CreateDocument { group: GroupId, kind: CrdtKind, title: String, text: Option<String> },
+    CreateDocument {
+        group: GroupId,
+        kind: CrdtKind,
+        title: String,
+        text: Option<String>,
+    },
     /// [`Document::rename`]. Outcome: `Done`.
-    Rename { group: GroupId, document: DocumentId, title: String },
+    Rename {
+        group: GroupId,
+        document: DocumentId,
+        title: String,
+    },
     /// [`Group::close_document`]. Outcome: `Done`.
-    CloseDocument { group: GroupId, document: DocumentId, reason: CloseReason },
+    CloseDocument {
+        group: GroupId,
+        document: DocumentId,
+        reason: CloseReason,
+    },
     /// The document as it is here now. Outcome: `Text` or `Json`.
-    Show { group: GroupId, document: DocumentId, view: View },
+    Show {
+        group: GroupId,
+        document: DocumentId,
+        view: View,
+    },
     /// At `position`, deletes `delete` characters, then inserts. Outcome: `Done`.
-    Splice { group: GroupId, document: DocumentId, position: usize, delete: usize, insert: String },
+    Splice {
+        group: GroupId,
+        document: DocumentId,
+        position: usize,
+        delete: usize,
+        insert: String,
+    },
     /// Does to the text what turned `base` into `text`, in one step; changes made since `base` was read survive. Without a base the text
     /// becomes `text`. Outcome: `Done`.
-    EditText { group: GroupId, document: DocumentId, base: Option<String>, text: String },
+    EditText {
+        group: GroupId,
+        document: DocumentId,
+        base: Option<String>,
+        text: String,
+    },
     /// The same for the JSON view. Outcome: `Done`.
-    EditJson { group: GroupId, document: DocumentId, base: Option<serde_json::Value>, value: serde_json::Value },
+    EditJson {
+        group: GroupId,
+        document: DocumentId,
+        base: Option<serde_json::Value>,
+        value: serde_json::Value,
+    },
     /// [`Document::synced`]. Outcome: `Done`.
-    Synced { group: GroupId, document: DocumentId, limit_ms: Option<u64> },
+    Synced {
+        group: GroupId,
+        document: DocumentId,
+        limit_ms: Option<u64>,
+    },
     /// [`Client::close`]. Outcome: `Done`.
     Shutdown,
 }
@@ -143,7 +194,11 @@ pub enum Outcome {
 fn kind_of(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(name)) => name,
-        Ok(serde_json::Value::Object(fields)) => fields.into_iter().next().map(|(name, _)| name).unwrap_or_default(),
+        Ok(serde_json::Value::Object(fields)) => fields
+            .into_iter()
+            .next()
+            .map(|(name, _)| name)
+            .unwrap_or_default(),
         _ => String::new(),
     }
 }
@@ -169,20 +224,30 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
         Operation::WhoAmI => client.whoami().await.map(Outcome::WhoAmI),
         Operation::Status => client.status().await.map(Outcome::Status),
         Operation::WaitOnline { limit_ms } => within(limit_ms, client.online()).await,
-        Operation::Verify { contact, verified } => client.verify(&contact, verified).await.map(Outcome::Contact),
+        Operation::Verify { contact, verified } => client
+            .verify(&contact, verified)
+            .await
+            .map(Outcome::Contact),
         Operation::Contacts => client.contacts().await.map(Outcome::Contacts),
         Operation::SafetyNumber { user } => client.safety_number(&user).await.map(Outcome::Text),
         Operation::DeviceRequest => client.device_request().await.map(Outcome::Text),
-        Operation::ApproveDevice { request } => client.approve_device(&request).await.map(Outcome::Text),
+        Operation::ApproveDevice { request } => {
+            client.approve_device(&request).await.map(Outcome::Text)
+        }
         Operation::FinishDevice { approval } => done(client.finish_device(&approval).await),
         Operation::Devices => client.devices().await.map(Outcome::Devices),
-        Operation::CreateGroup { name, policy } => {
-            client.create_group(&name, *policy).await.map(|group| Outcome::Group(group.id()))
-        }
+        Operation::CreateGroup { name, policy } => client
+            .create_group(&name, *policy)
+            .await
+            .map(|group| Outcome::Group(group.id())),
         Operation::Groups => client.groups().await.map(Outcome::Groups),
         Operation::Invitations => {
             let list = client.invitations().await?;
-            Ok(Outcome::Invitations(list.iter().map(|invitation| invitation.info().clone()).collect()))
+            Ok(Outcome::Invitations(
+                list.iter()
+                    .map(|invitation| invitation.info().clone())
+                    .collect(),
+            ))
         }
         Operation::Accept { group } => client.accept(&group).await.map(|_| Outcome::Done),
         Operation::Decline { group } => done(client.decline(&group).await),
@@ -199,49 +264,112 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
         Operation::Remove { group, user } => {
             let removal = of(group).remove(&user).await?;
             let elapsed_ms = u64::try_from(removal.elapsed.as_millis()).unwrap_or(u64::MAX);
-            Ok(Outcome::Removed { epoch: removal.epoch, documents: removal.documents, elapsed_ms })
+            Ok(Outcome::Removed {
+                epoch: removal.epoch,
+                documents: removal.documents,
+                elapsed_ms,
+            })
         }
         Operation::SetRole { group, user, role } => done(of(group).set_role(&user, role).await),
         Operation::Leave { group } => done(of(group).leave().await),
         Operation::Documents { group } => of(group).documents().await.map(Outcome::Documents),
-        Operation::CreateDocument { group, kind, title, text } => {
+        Operation::CreateDocument {
+            group,
+            kind,
+            title,
+            text,
+        } => {
             let initial = text.map(|text| -> DocFn {
-                contained(Box::new(move |crdt: &mut dyn Crdt| edit_text(crdt, None, &text)))
+                contained(Box::new(move |crdt: &mut dyn Crdt| {
+                    edit_text(crdt, None, &text)
+                }))
             });
-            of(group).create_document_raw(kind, &title, initial).await.map(Outcome::Document)
+            of(group)
+                .create_document_raw(kind, &title, initial)
+                .await
+                .map(Outcome::Document)
         }
-        Operation::CloseDocument { group, document, reason } => {
-            done(of(group).close_document(&document, reason).await)
-        }
+        Operation::CloseDocument {
+            group,
+            document,
+            reason,
+        } => done(of(group).close_document(&document, reason).await),
         other => run_in_document(client, other).await,
     }
 }
 
 async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcome, Error> {
-    let of = |group: GroupId, id: DocumentId| Document::<Any>::new(Group::new(client.clone(), group), id);
+    let of = |group: GroupId, id: DocumentId| {
+        Document::<Any>::new(Group::new(client.clone(), group), id)
+    };
     match operation {
-        Operation::Rename { group, document, title } => done(of(group, document).rename(&title).await),
-        Operation::Show { group, document, view: View::Text } => {
-            let text = of(group, document).read(|crdt| crdt.text().map(|view| view.text()).transpose()).await?;
-            text.map(Outcome::Text).ok_or(Error::NoView { view: "text" })
+        Operation::Rename {
+            group,
+            document,
+            title,
+        } => done(of(group, document).rename(&title).await),
+        Operation::Show {
+            group,
+            document,
+            view: View::Text,
+        } => {
+            let text = of(group, document)
+                .read(|crdt| crdt.text().map(|view| view.text()).transpose())
+                .await?;
+            text.map(Outcome::Text)
+                .ok_or(Error::NoView { view: "text" })
         }
-        Operation::Show { group, document, view: View::Json } => {
-            let value = of(group, document).read(|crdt| crdt.json().map(|view| view.to_json()).transpose()).await?;
-            value.map(Outcome::Json).ok_or(Error::NoView { view: "json" })
+        Operation::Show {
+            group,
+            document,
+            view: View::Json,
+        } => {
+            let value = of(group, document)
+                .read(|crdt| crdt.json().map(|view| view.to_json()).transpose())
+                .await?;
+            value
+                .map(Outcome::Json)
+                .ok_or(Error::NoView { view: "json" })
         }
-        Operation::Splice { group, document, position, delete, insert } => {
+        Operation::Splice {
+            group,
+            document,
+            position,
+            delete,
+            insert,
+        } => {
             let edit = move |crdt: &mut dyn Crdt| {
-                crdt.text().ok_or(CrdtError::InvalidArgument)?.splice(position, delete, &insert)
+                crdt.text()
+                    .ok_or(CrdtError::InvalidArgument)?
+                    .splice(position, delete, &insert)
             };
             done(of(group, document).edit(edit).await)
         }
-        Operation::EditText { group, document, base, text } => {
-            done(of(group, document).edit(move |crdt| edit_text(crdt, base.as_deref(), &text)).await)
-        }
-        Operation::EditJson { group, document, base, value } => {
-            done(of(group, document).edit(move |crdt| edit_json(crdt, base.as_ref(), &value)).await)
-        }
-        Operation::Synced { group, document, limit_ms } => within(limit_ms, of(group, document).synced()).await,
+        Operation::EditText {
+            group,
+            document,
+            base,
+            text,
+        } => done(
+            of(group, document)
+                .edit(move |crdt| edit_text(crdt, base.as_deref(), &text))
+                .await,
+        ),
+        Operation::EditJson {
+            group,
+            document,
+            base,
+            value,
+        } => done(
+            of(group, document)
+                .edit(move |crdt| edit_json(crdt, base.as_ref(), &value))
+                .await,
+        ),
+        Operation::Synced {
+            group,
+            document,
+            limit_ms,
+        } => within(limit_ms, of(group, document).synced()).await,
         _ => Err(Error::UnexpectedAnswer),
     }
 }
@@ -276,7 +404,10 @@ fn done(result: Result<(), Error>) -> Result<Outcome, Error> {
     result.map(|()| Outcome::Done)
 }
 
-async fn within(limit_ms: Option<u64>, wait: impl Future<Output = Result<(), Error>>) -> Result<Outcome, Error> {
+async fn within(
+    limit_ms: Option<u64>,
+    wait: impl Future<Output = Result<(), Error>>,
+) -> Result<Outcome, Error> {
     match limit_ms {
         None => done(wait.await),
         Some(limit) => match tokio::time::timeout(Duration::from_millis(limit), wait).await {
@@ -300,6 +431,9 @@ mod tests {
         };
         assert_eq!(format!("{operation:?}"), "Operation(edit_text)");
         assert_eq!(format!("{:?}", Operation::Groups), "Operation(groups)");
-        assert_eq!(format!("{:?}", Outcome::Text("secret plan".into())), "Outcome(text)");
+        assert_eq!(
+            format!("{:?}", Outcome::Text("secret plan".into())),
+            "Outcome(text)"
+        );
     }
 }

@@ -66,8 +66,14 @@ impl Session {
             #[cfg(unix)]
             {
                 match LocalClient::connect(config.folder()).await {
-                    Ok(client) => return Ok(Self { place: Place::There(client) }),
-                    Err(_) if started.elapsed() < PATIENCE => tokio::time::sleep(BETWEEN_TRIES).await,
+                    Ok(client) => {
+                        return Ok(Self {
+                            place: Place::There(client),
+                        });
+                    }
+                    Err(_) if started.elapsed() < PATIENCE => {
+                        tokio::time::sleep(BETWEEN_TRIES).await
+                    }
                     Err(_) => return Err(error),
                 }
             }
@@ -90,11 +96,15 @@ impl Session {
     /// [`Error::Local`] when there is none.
     pub async fn connect(folder: &Path) -> Result<Self, Error> {
         #[cfg(unix)]
-        return Ok(Self { place: Place::There(LocalClient::connect(folder).await?) });
+        return Ok(Self {
+            place: Place::There(LocalClient::connect(folder).await?),
+        });
         #[cfg(not(unix))]
         {
             let _ = folder;
-            Err(Error::Local { why: "this system has no local sockets".to_owned() })
+            Err(Error::Local {
+                why: "this system has no local sockets".to_owned(),
+            })
         }
     }
 

@@ -19,9 +19,7 @@ use std::path::{Path, PathBuf};
 
 use conclave_engine::{Row, WriteBatch};
 use futures_util::TryStreamExt;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row as _, SqliteConnection};
 
 pub use error::StoreError;
@@ -58,13 +56,22 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::InUse`], or what the key file, the disk or the database refused.
-    pub async fn create(folder: &Path, unlock: &Unlock, first: &WriteBatch) -> Result<Self, StoreError> {
+    pub async fn create(
+        folder: &Path,
+        unlock: &Unlock,
+        first: &WriteBatch,
+    ) -> Result<Self, StoreError> {
         files::create_folder(folder)?;
         let lock = files::lock(folder)?;
         let path = folder.join(DATABASE_NAME);
         let mut connection = connect(&path, true).await?;
-        if schema::migrate(&mut connection, &path, true).await?.is_some() {
-            return Err(StoreError::Exists { path: folder.to_owned() });
+        if schema::migrate(&mut connection, &path, true)
+            .await?
+            .is_some()
+        {
+            return Err(StoreError::Exists {
+                path: folder.to_owned(),
+            });
         }
         let key = StoreKey::generate()?;
         let header = key.wrap(&unlock.secret(true)?)?;
@@ -84,14 +91,18 @@ impl Store {
     /// disk refused.
     pub async fn open(folder: &Path, unlock: &Unlock) -> Result<Self, StoreError> {
         let path = folder.join(DATABASE_NAME);
-        let missing = || StoreError::Missing { path: folder.to_owned() };
+        let missing = || StoreError::Missing {
+            path: folder.to_owned(),
+        };
         if !path.is_file() {
             return Err(missing());
         }
         files::restrict_folder(folder)?;
         let lock = files::lock(folder)?;
         let mut connection = connect(&path, false).await?;
-        let header = schema::migrate(&mut connection, &path, false).await?.ok_or_else(missing)?;
+        let header = schema::migrate(&mut connection, &path, false)
+            .await?
+            .ok_or_else(missing)?;
         check_structure(&mut connection).await?;
         let key = StoreKey::unwrap(&header, &unlock.secret(false)?)?;
         Ok(Self::assemble(connection, key, lock))
@@ -100,7 +111,13 @@ impl Store {
     fn assemble(connection: SqliteConnection, key: StoreKey, lock: File) -> Self {
         let values = vec!["(?,?)"; ROWS_PER_STATEMENT].join(",");
         let put_many = format!("INSERT OR REPLACE INTO rows (key, value) VALUES {values}");
-        Self { connection, key, put_many, unscrubbed: false, _lock: lock }
+        Self {
+            connection,
+            key,
+            put_many,
+            unscrubbed: false,
+            _lock: lock,
+        }
     }
 
     /// All rows whose key begins with `prefix`, sorted by key, opened.
@@ -109,8 +126,14 @@ impl Store {
     /// [`StoreError::RowDamaged`] or [`StoreError::UnknownFormat`] for a value that does not open; what the database refused.
     pub async fn read(&mut self, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
         let (sql, end) = match end_of_prefix(prefix) {
-            Some(end) => ("SELECT key, value FROM rows WHERE key >= ? AND key < ? ORDER BY key", Some(end)),
-            None => ("SELECT key, value FROM rows WHERE key >= ? ORDER BY key", None),
+            Some(end) => (
+                "SELECT key, value FROM rows WHERE key >= ? AND key < ? ORDER BY key",
+                Some(end),
+            ),
+            None => (
+                "SELECT key, value FROM rows WHERE key >= ? ORDER BY key",
+                None,
+            ),
         };
         let mut query = sqlx::query(sql).bind(prefix);
         if let Some(end) = &end {
@@ -169,7 +192,9 @@ impl Store {
     /// What the database or the disk refused.
     pub async fn scrub(&mut self) -> Result<(), StoreError> {
         if self.unscrubbed {
-            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await?;
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+                .execute(&mut self.connection)
+                .await?;
             self.unscrubbed = false;
         }
         Ok(())
@@ -183,6 +208,17 @@ impl Store {
         self.scrub().await?;
         self.connection.close().await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// From here on every transaction fails.
+    pub(crate) async fn refuse_writes(&mut self) {
+        sqlx::query("PRAGMA query_only = 1")
+            .execute(&mut self.connection)
+            .await
+            .unwrap();
     }
 }
 
@@ -202,9 +238,11 @@ async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, StoreErr
         .thread_name(|_| "conclave-store".to_owned())
         .disable_statement_logging();
     match options.connect().await.map_err(StoreError::from) {
-        Err(StoreError::Damaged { what: "database header" }) => {
-            Err(StoreError::NotAStore { path: PathBuf::from(path) })
-        }
+        Err(StoreError::Damaged {
+            what: "database header",
+        }) => Err(StoreError::NotAStore {
+            path: PathBuf::from(path),
+        }),
         other => other,
     }
 }
@@ -212,14 +250,22 @@ async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, StoreErr
 /// A flipped bit in a page can make rows vanish without an error. Each key is stored twice, in the table and in its index, and this compares
 /// the two; the quick check does not. Large databases are left to SQLite's checks on use.
 async fn check_structure(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let size: i64 = sqlx::query_scalar("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
-        .fetch_one(&mut *connection)
-        .await?;
+    let size: i64 = sqlx::query_scalar(
+        "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     if u64::try_from(size).unwrap_or(u64::MAX) > CHECKED_AT_OPEN_BYTES {
         return Ok(());
     }
-    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(connection).await?;
-    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged { what: "database" }) }
+    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
+        .fetch_one(connection)
+        .await?;
+    if verdict == "ok" {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged { what: "database" })
+    }
 }
 
 async fn write(
@@ -230,21 +276,31 @@ async fn write(
 ) -> Result<(), StoreError> {
     for prefix in &batch.delete_prefixes {
         let query = match end_of_prefix(prefix) {
-            Some(end) => sqlx::query("DELETE FROM rows WHERE key >= ? AND key < ?").bind(prefix.as_slice()).bind(end),
+            Some(end) => sqlx::query("DELETE FROM rows WHERE key >= ? AND key < ?")
+                .bind(prefix.as_slice())
+                .bind(end),
             None => sqlx::query("DELETE FROM rows WHERE key >= ?").bind(prefix.as_slice()),
         };
         query.execute(&mut *connection).await?;
     }
     for row in &batch.deletes {
-        sqlx::query("DELETE FROM rows WHERE key = ?").bind(row.as_slice()).execute(&mut *connection).await?;
+        sqlx::query("DELETE FROM rows WHERE key = ?")
+            .bind(row.as_slice())
+            .execute(&mut *connection)
+            .await?;
     }
     let nonces = secret::nonces(batch.puts.len())?;
-    let sealed = |((row, value), nonce): (&Row, &[u8; 24])| -> Result<(Vec<u8>, Vec<u8>), StoreError> {
-        Ok((row.clone(), key.seal(row, nonce, value)?))
-    };
+    let sealed =
+        |((row, value), nonce): (&Row, &[u8; 24])| -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+            Ok((row.clone(), key.seal(row, nonce, value)?))
+        };
     let mut left = batch.puts.iter().zip(&nonces).peekable();
     while left.peek().is_some() {
-        let rows: Vec<_> = left.by_ref().take(ROWS_PER_STATEMENT).map(sealed).collect::<Result<_, _>>()?;
+        let rows: Vec<_> = left
+            .by_ref()
+            .take(ROWS_PER_STATEMENT)
+            .map(sealed)
+            .collect::<Result<_, _>>()?;
         if rows.len() == ROWS_PER_STATEMENT {
             let mut query = sqlx::query(AssertSqlSafe(put_many.to_owned()));
             for (row, value) in rows {
@@ -276,6 +332,88 @@ fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn rows(count: u32, value: u8) -> WriteBatch {
+        let mut batch = WriteBatch::default();
+        for at in 0..count {
+            batch.puts.push((
+                at.to_be_bytes().to_vec(),
+                zeroize::Zeroizing::new(vec![value; 1000]),
+            ));
+        }
+        batch
+    }
+
+    /// The disk runs full in the middle of the second batch: nothing of either is there, and the store works when there is room again.
+    #[tokio::test]
+    async fn a_transaction_that_fails_half_way_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let cost = PassphraseCost::insecure_for_tests();
+        let unlock = Unlock::Passphrase {
+            passphrase: zeroize::Zeroizing::new("right".into()),
+            cost,
+        };
+        let mut store = Store::create(folder.path(), &unlock, &rows(1, 1))
+            .await
+            .unwrap();
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
+            .fetch_one(&mut store.connection)
+            .await
+            .unwrap();
+        let limit = format!("PRAGMA max_page_count = {}", pages + 50);
+        sqlx::query(AssertSqlSafe(limit))
+            .execute(&mut store.connection)
+            .await
+            .unwrap();
+        let batches = [rows(10, 2), rows(1000, 3)];
+        let error = store.apply(&batches).await.unwrap_err();
+        assert!(
+            matches!(error, StoreError::Full) && error.is_retryable(),
+            "{error:?}"
+        );
+        let found = store.read(&[]).await.unwrap();
+        assert!(found.len() == 1 && found[0].1.as_slice() == [1; 1000]);
+        sqlx::query("PRAGMA max_page_count = 1000000")
+            .execute(&mut store.connection)
+            .await
+            .unwrap();
+        store.apply(&batches).await.unwrap();
+        let found = store.read(&[]).await.unwrap();
+        assert!(
+            found.len() == 1000 && found.iter().all(|(_, value)| value.as_slice() == [3; 1000])
+        );
+    }
+
+    /// What makes "durable, then sent" true, and what erases.
+    #[tokio::test]
+    async fn the_database_runs_in_the_promised_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = connect(&folder.path().join(DATABASE_NAME), true)
+            .await
+            .unwrap();
+        for (pragma, wanted) in [
+            ("synchronous", 2i64),
+            ("secure_delete", 1),
+            ("foreign_keys", 1),
+        ] {
+            let sql = AssertSqlSafe(format!("PRAGMA {pragma}"));
+            let found: i64 = sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            assert_eq!(found, wanted, "{pragma}");
+        }
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(mode, "wal");
+        let locking: String = sqlx::query_scalar("PRAGMA locking_mode")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(locking, "exclusive");
+    }
 
     #[test]
     fn prefixes_end_where_they_should() {

@@ -85,10 +85,20 @@ impl Received {
     pub fn into_frame(self) -> Box<ServiceFrame> {
         self.frame
     }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(frame: ServiceFrame) -> Self {
+        let memory = Arc::new(tokio::sync::Semaphore::new(1));
+        let share = memory.try_acquire_owned().expect("a fresh semaphore");
+        Self {
+            frame: Box::new(frame),
+            _share: share,
+        }
+    }
 }
 
 /// Where frames of one connection go. Dropping it closes the connection when everything queued has been written.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Sender {
     frames: mpsc::Sender<Vec<u8>>,
     hang_up: CancellationToken,
@@ -106,6 +116,18 @@ impl Sender {
     /// [`Gone`] when the connection is.
     pub async fn room(&self) -> Result<Room<'_>, Gone> {
         self.frames.reserve().await.map(Room).map_err(|_| Gone)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> (Self, mpsc::Receiver<Vec<u8>>) {
+        let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
+        (
+            Self {
+                frames,
+                hang_up: CancellationToken::new(),
+            },
+            queued,
+        )
     }
 
     /// Closes the connection without writing what is queued.
@@ -140,9 +162,19 @@ impl Transport {
         let (tell, wires) = mpsc::channel(INCOMING_FRAMES);
         let nudge = Arc::new(Notify::new());
         let stop = CancellationToken::new();
-        let run = run(endpoint, timing, tell, Arc::clone(&nudge), stop.child_token());
+        let run = run(
+            endpoint,
+            timing,
+            tell,
+            Arc::clone(&nudge),
+            stop.child_token(),
+        );
         tokio::spawn(run);
-        Self { wires, nudge, _stop: stop.drop_guard() }
+        Self {
+            wires,
+            nudge,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// What happens next. May be dropped while waiting without losing anything.
@@ -178,9 +210,16 @@ async fn run(
         if ended.was_good && began.elapsed() >= STEADY {
             attempt = 0;
         }
-        let pause = timing.backoff.pause(attempt, ended.retry_after_ms, random_u64());
+        let pause = timing
+            .backoff
+            .pause(attempt, ended.retry_after_ms, random_u64());
         attempt = attempt.saturating_add(1);
-        tracing::debug!(origin = endpoint.origin(), why = ended.why, pause_ms = pause.as_millis(), "not connected");
+        tracing::debug!(
+            origin = endpoint.origin(),
+            why = ended.why,
+            pause_ms = pause.as_millis(),
+            "not connected"
+        );
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = nudge.notified() => {}
@@ -200,13 +239,20 @@ async fn one_connection(endpoint: &Endpoint, timing: &Timing, tell: &mpsc::Sende
     tracing::debug!(origin = endpoint.origin(), "connected");
     let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
     let hang_up = CancellationToken::new();
-    let sender = Sender { frames, hang_up: hang_up.clone() };
+    let sender = Sender {
+        frames,
+        hang_up: hang_up.clone(),
+    };
     if tell.send(Wire::Up(sender)).await.is_err() {
         return Ended::because("nobody listens".to_owned());
     }
     let ended = connection::serve(socket, timing, tell, queued, &hang_up).await;
     // If nobody listens any more, the next wait ends the task.
-    let _ = tell.send(Wire::Down { why: ended.why.clone() }).await;
+    let _ = tell
+        .send(Wire::Down {
+            why: ended.why.clone(),
+        })
+        .await;
     ended
 }
 

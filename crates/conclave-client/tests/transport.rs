@@ -1,6 +1,11 @@
 //! The transport against small WebSocket services that behave well and badly.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::time::Duration;
 
@@ -21,7 +26,13 @@ type Peer = WebSocketStream<TcpStream>;
 const HANG: Duration = Duration::from_secs(60);
 
 fn quick() -> Timing {
-    Timing { backoff: Backoff { least_ms: 1, most_ms: 20 }, ..Timing::default() }
+    Timing {
+        backoff: Backoff {
+            least_ms: 1,
+            most_ms: 20,
+        },
+        ..Timing::default()
+    }
 }
 
 async fn listener() -> (TcpListener, Endpoint) {
@@ -31,7 +42,10 @@ async fn listener() -> (TcpListener, Endpoint) {
 }
 
 async fn accept(listener: &TcpListener) -> Peer {
-    let (stream, _) = tokio::time::timeout(HANG, listener.accept()).await.unwrap().unwrap();
+    let (stream, _) = tokio::time::timeout(HANG, listener.accept())
+        .await
+        .unwrap()
+        .unwrap();
     #[allow(clippy::result_large_err)]
     let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         assert_eq!(request.uri().path(), "/v1");
@@ -41,7 +55,10 @@ async fn accept(listener: &TcpListener) -> Peer {
 }
 
 async fn next(transport: &mut Transport) -> Wire {
-    tokio::time::timeout(HANG, transport.next()).await.unwrap().unwrap()
+    tokio::time::timeout(HANG, transport.next())
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 async fn up(transport: &mut Transport) -> Sender {
@@ -73,7 +90,11 @@ async fn tell(peer: &mut Peer, frame: &ServiceFrame) {
 
 async fn heard(peer: &mut Peer, assembler: &mut Assembler) -> ClientFrame {
     loop {
-        let message = tokio::time::timeout(HANG, peer.next()).await.unwrap().unwrap().unwrap();
+        let message = tokio::time::timeout(HANG, peer.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         assert!(message.len() <= limits::WIRE_MESSAGE_BYTES);
         if let Message::Binary(bytes) = message
             && let Some(frame) = assembler.take(bytes.to_vec()).unwrap()
@@ -84,11 +105,18 @@ async fn heard(peer: &mut Peer, assembler: &mut Assembler) -> ClientFrame {
 }
 
 fn ready() -> ServiceFrame {
-    ServiceFrame::Ready { now: UnixMs(1), key_packages: 0, last_resort: 0 }
+    ServiceFrame::Ready {
+        now: UnixMs(1),
+        key_packages: 0,
+        last_resort: 0,
+    }
 }
 
 fn hello(size: usize) -> ClientFrame {
-    ClientFrame::Hello { versions: vec![1], credential: Bytes::from(vec![9; size]) }
+    ClientFrame::Hello {
+        versions: vec![1],
+        credential: Bytes::from(vec![9; size]),
+    }
 }
 
 #[tokio::test]
@@ -98,7 +126,12 @@ async fn frames_of_every_size_pass_in_order_both_ways() {
     let mut peer = accept(&listener).await;
     let sender = up(&mut transport).await;
     let mut assembler = Assembler::new(limits::FRAME_BYTES);
-    let sizes = [0, 1, limits::WIRE_MESSAGE_BYTES, 3 * limits::WIRE_MESSAGE_BYTES + 5];
+    let sizes = [
+        0,
+        1,
+        limits::WIRE_MESSAGE_BYTES,
+        3 * limits::WIRE_MESSAGE_BYTES + 5,
+    ];
     for size in sizes {
         sender.room().await.unwrap().send(encode(&hello(size)));
     }
@@ -108,7 +141,9 @@ async fn frames_of_every_size_pass_in_order_both_ways() {
     for size in sizes {
         let told = ServiceFrame::Response {
             id: conclave_proto::codec::Varint(size as u64),
-            answer: Answer::DeviceList { list: Bytes::from(vec![7; size]) },
+            answer: Answer::DeviceList {
+                list: Bytes::from(vec![7; size]),
+            },
         };
         tell(&mut peer, &told).await;
         assert_eq!(frame(&mut transport).await, told);
@@ -152,14 +187,28 @@ async fn a_service_that_is_not_there_yet_is_found_later() {
 async fn garbage_ends_the_connection_and_nothing_else() {
     let (listener, endpoint) = listener().await;
     let mut transport = Transport::start(endpoint, quick());
-    let interrupted = vec![Message::binary(vec![0xfe, 1]), Message::binary(encode(&ready()))];
-    let endless = std::iter::repeat_n(Message::binary(vec![0xfe; limits::WIRE_MESSAGE_BYTES]), limits::FRAME_BYTES / limits::WIRE_MESSAGE_BYTES + 2);
+    let interrupted = vec![
+        Message::binary(vec![0xfe, 1]),
+        Message::binary(encode(&ready())),
+    ];
+    let endless = std::iter::repeat_n(
+        Message::binary(vec![0xfe; limits::WIRE_MESSAGE_BYTES]),
+        limits::FRAME_BYTES / limits::WIRE_MESSAGE_BYTES + 2,
+    );
     let cases: Vec<(&str, Vec<Message>)> = vec![
         ("no frame", vec![Message::binary(vec![0x77; 40])]),
-        ("trailing bytes", vec![Message::binary([encode(&ServiceFrame::Pong), vec![0]].concat())]),
+        (
+            "trailing bytes",
+            vec![Message::binary(
+                [encode(&ServiceFrame::Pong), vec![0]].concat(),
+            )],
+        ),
         ("empty message", vec![Message::binary(vec![])]),
         ("text", vec![Message::text("hello")]),
-        ("message too large", vec![Message::binary(vec![1; limits::WIRE_MESSAGE_BYTES + 1])]),
+        (
+            "message too large",
+            vec![Message::binary(vec![1; limits::WIRE_MESSAGE_BYTES + 1])],
+        ),
         ("interrupted frame", interrupted),
         ("endless frame", endless.collect()),
     ];
@@ -180,7 +229,10 @@ async fn garbage_ends_the_connection_and_nothing_else() {
 #[tokio::test]
 async fn pings_begin_with_the_login_and_pongs_stay_below() {
     let (listener, endpoint) = listener().await;
-    let timing = Timing { ping: Duration::from_millis(5), ..quick() };
+    let timing = Timing {
+        ping: Duration::from_millis(5),
+        ..quick()
+    };
     let mut transport = Transport::start(endpoint, timing);
     let mut peer = accept(&listener).await;
     let sender = up(&mut transport).await;
@@ -202,7 +254,10 @@ async fn pings_begin_with_the_login_and_pongs_stay_below() {
 #[tokio::test]
 async fn a_silent_service_is_given_up() {
     let (listener, endpoint) = listener().await;
-    let timing = Timing { idle: Duration::from_millis(30), ..quick() };
+    let timing = Timing {
+        idle: Duration::from_millis(30),
+        ..quick()
+    };
     let mut transport = Transport::start(endpoint, timing);
     let _silent = accept(&listener).await;
     let _sender = up(&mut transport).await;
@@ -215,11 +270,19 @@ async fn a_silent_service_is_given_up() {
 #[tokio::test]
 async fn a_handshake_that_never_ends_is_given_up() {
     let (listener, endpoint) = listener().await;
-    let timing = Timing { connect_timeout: Duration::from_millis(30), ..quick() };
+    let timing = Timing {
+        connect_timeout: Duration::from_millis(30),
+        ..quick()
+    };
     let mut transport = Transport::start(endpoint, timing);
     let mut held = Vec::new();
     for _ in 0..3 {
-        held.push(tokio::time::timeout(HANG, listener.accept()).await.unwrap().unwrap());
+        held.push(
+            tokio::time::timeout(HANG, listener.accept())
+                .await
+                .unwrap()
+                .unwrap(),
+        );
     }
     assert!(transport.try_next().is_none());
 }
@@ -231,13 +294,20 @@ async fn a_goodbye_is_honoured() {
     let mut transport = Transport::start(endpoint, quick());
     let mut peer = accept(&listener).await;
     let _sender = up(&mut transport).await;
-    let goodbye = ServiceFrame::Goodbye { why: Refusal::ShuttingDown, retry_after_ms: 300_000 };
+    let goodbye = ServiceFrame::Goodbye {
+        why: Refusal::ShuttingDown,
+        retry_after_ms: 300_000,
+    };
     tell(&mut peer, &goodbye).await;
     assert_eq!(frame(&mut transport).await, goodbye);
     drop(peer);
     down(&mut transport).await;
     // Longer than a hundred of the backoff's pauses.
-    assert!(tokio::time::timeout(Duration::from_millis(200), listener.accept()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), listener.accept())
+            .await
+            .is_err()
+    );
     transport.connect_now();
     let _peer = accept(&listener).await;
     up(&mut transport).await;
@@ -271,7 +341,9 @@ async fn what_nobody_takes_is_left_with_the_service() {
     let counter = std::sync::Arc::clone(&sent);
     let told = ServiceFrame::Response {
         id: conclave_proto::codec::Varint(1),
-        answer: Answer::DeviceList { list: Bytes::from(vec![7; 200_000]) },
+        answer: Answer::DeviceList {
+            list: Bytes::from(vec![7; 200_000]),
+        },
     };
     let expected = told.clone();
     let flood = tokio::spawn(async move {
@@ -287,7 +359,9 @@ async fn what_nobody_takes_is_left_with_the_service() {
     let mut before = usize::MAX;
     while before != sent.load(std::sync::atomic::Ordering::SeqCst) {
         before = sent.load(std::sync::atomic::Ordering::SeqCst);
-        tokio::time::timeout(Duration::from_millis(300), std::future::pending::<()>()).await.unwrap_err();
+        tokio::time::timeout(Duration::from_millis(300), std::future::pending::<()>())
+            .await
+            .unwrap_err();
     }
     assert!(before < 1_000, "{before} frames were taken in");
     for _ in 0..100 {
@@ -304,5 +378,8 @@ async fn dropping_the_transport_closes_the_connection() {
     let _sender = up(&mut transport).await;
     drop(transport);
     let ended = tokio::time::timeout(HANG, peer.next()).await.unwrap();
-    assert!(matches!(ended, None | Some(Err(_)) | Some(Ok(Message::Close(_)))));
+    assert!(matches!(
+        ended,
+        None | Some(Err(_)) | Some(Ok(Message::Close(_)))
+    ));
 }

@@ -226,14 +226,17 @@ pub struct CheckWanted {
 pub struct RootsNeeded {
     /// Every root of an epoch below this one is needed.
     pub all_below: u64,
-    /// And these.
+    /// These are needed.
     pub epochs: BTreeSet<u64>,
+    /// Every root from this epoch on is needed: records that this device has not seen yet may be under any of them, and under none
+    /// before, since epochs never fall along a log.
+    pub all_from: u64,
 }
 
 impl RootsNeeded {
     /// Whether the root of `epoch` is needed.
     #[must_use]
     pub fn needs(&self, epoch: u64) -> bool {
-        epoch < self.all_below || self.epochs.contains(&epoch)
+        epoch < self.all_below || epoch >= self.all_from || self.epochs.contains(&epoch)
     }
 }

@@ -47,6 +47,8 @@ pub struct Document {
     pub(crate) fresh: Fresh,
     /// Last finding about a record that holds up the log, so that it is told once.
     pub(crate) reported: Option<(u64, Fault)>,
+    /// Records that are still to come are of this epoch or a later one, as far as the service is honest.
+    pub(crate) caught_up_epoch: u64,
     /// The service has shown a log shorter than this one: nothing is sent.
     pub(crate) rolled_back: bool,
 }
@@ -164,7 +166,17 @@ impl Document {
         let mut needed = self.state.roots_needed(self.size());
         // Records since the checkpoint are stored sealed.
         needed.epochs.extend(self.content.tail_epochs());
+        needed.all_from = needed.all_from.max(self.caught_up_epoch);
         needed
+    }
+
+    /// The service has shown `head` as the document's when the group was at `epoch`, or later: with `GetStatus`, for documents that are not
+    /// open. If that is the own head, records that are still to come are of no earlier epoch.
+    pub fn confirm_head(&mut self, head: &Head, epoch: u64) {
+        if *head == self.head() && epoch > self.caught_up_epoch {
+            self.caught_up_epoch = epoch;
+            self.rows.meta_dirty = true;
+        }
     }
 
     /// The document's CRDT, for reading.

@@ -50,6 +50,20 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    /// Whether this is the same record as `other`, and has a proof that the other lacks.
+    fn proves(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Whole { record, proof },
+                Self::Whole {
+                    record: same,
+                    proof: none,
+                },
+            ) => !proof.is_empty() && none.is_empty() && record == same,
+            _ => false,
+        }
+    }
+
     /// Greater is better.
     fn worth(&self) -> u8 {
         match self {
@@ -98,8 +112,8 @@ pub(crate) struct Incoming {
     authors: Vec<Author>,
     /// One past the last position that was ever shown.
     end: u64,
-    /// Head that the service announced: compared when the log gets there.
-    pub target: Option<Head>,
+    /// Head that the service announced, and the group's epoch then: compared when the log gets there.
+    pub target: Option<(Head, u64)>,
     pub bridge: Option<Bridge>,
     /// Positions whose row in the store may not be what the queue holds.
     dirty: BTreeSet<u64>,
@@ -144,14 +158,15 @@ impl Incoming {
         })
     }
 
-    /// Puts a record into the queue, unless a better form of it is there.
+    /// Puts a record into the queue, unless a better form of it is there. A whole record replaces another copy, which may be garbled, but
+    /// not the same with a proof.
     pub(crate) fn insert(&mut self, seq: u64, form: Form) {
         self.end = self.end.max(seq.saturating_add(1));
         let size = form.tls_serialized_len();
         if self
             .queue
             .get(&seq)
-            .is_some_and(|present| present.worth() > form.worth())
+            .is_some_and(|present| present.worth() > form.worth() || present.proves(&form))
         {
             return;
         }

@@ -28,6 +28,7 @@
     )
 )]
 
+mod candidate;
 mod content;
 mod context;
 mod document;
@@ -39,6 +40,7 @@ mod open;
 mod outbox;
 mod own;
 mod payload;
+mod rules;
 mod seal;
 mod settle;
 mod snapshot;

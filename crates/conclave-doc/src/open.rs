@@ -144,6 +144,7 @@ impl Document {
             rows: RowTracker::new(),
             fresh,
             reported: None,
+            caught_up_epoch: 0,
             rolled_back: false,
         }
     }
@@ -162,7 +163,7 @@ impl Document {
         let mut outcome = DeliverOutcome::default();
         self.incoming.forget_own();
         self.incoming.set_authors(opened.authors.clone());
-        self.incoming.target = Some(opened.head);
+        self.incoming.target = Some((opened.head, ctx.state.epoch));
         self.incoming.bridge = None;
         self.rolled_back = opened.head.size < self.size();
         if self.rolled_back {
@@ -210,13 +211,12 @@ impl Document {
 
     /// Compares with the head that the service announced, once the log gets there.
     pub(crate) fn check_target(&mut self, outcome: &mut DeliverOutcome) {
-        let Some(target) = self
-            .incoming
-            .target
-            .filter(|target| target.size <= self.size())
-        else {
+        let Some((target, epoch)) = self.incoming.target else {
             return;
         };
+        if target.size > self.size() {
+            return;
+        }
         self.incoming.target = None;
         if self.contradicts(&target) {
             let seq = target.size;
@@ -225,6 +225,9 @@ impl Document {
                 fault: Fault::Fork,
                 suspect: Suspect::SERVICE,
             });
+        } else if epoch > self.caught_up_epoch && !self.rolled_back {
+            self.caught_up_epoch = epoch;
+            self.rows.meta_dirty = true;
         }
     }
 

@@ -5,11 +5,12 @@ use conclave_proto::record::{Record, RecordBody};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{DeviceId, limits};
 
+use crate::candidate::{Candidate, Standing};
 use crate::content::{Plain, TailEntry};
 use crate::context::{Blocked, Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
-use crate::examine::{Candidate, Examiner, Standing};
+use crate::examine::Examiner;
 use crate::payload::{Tables, VerdictPayload};
 use crate::seal::{KeyRing, open};
 use crate::state::{Effect, News};

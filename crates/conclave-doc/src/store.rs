@@ -57,6 +57,7 @@ struct MetaRow {
     author: Author,
     checked: Option<(Hash, Judgement, bool)>,
     rests_on: Option<Hash>,
+    caught_up_epoch: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -150,6 +151,7 @@ impl Document {
                 author: self.outbox.author,
                 checked: self.checks.done,
                 rests_on: self.checks.rests_on,
+                caught_up_epoch: self.caught_up_epoch,
             };
             out.push(put(vec![b'm'], cbor(&meta)));
         }
@@ -336,6 +338,7 @@ impl Document {
             rows: tracker,
             fresh,
             reported: None,
+            caught_up_epoch: meta.caught_up_epoch,
             rolled_back: false,
         })
     }

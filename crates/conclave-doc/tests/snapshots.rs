@@ -201,7 +201,10 @@ fn a_record_that_saw_less_than_the_base_comes_with_a_proof() {
     )
     .unwrap();
     let mut records: Vec<_> = (opened.from..=seq)
-        .map(|seq| sim.service.whole(seq))
+        .map(|seq| {
+            sim.service
+                .whole_for(seq, Some((opened.base.as_ref().unwrap().seq, opened.from)))
+        })
         .collect();
     *records.last_mut().unwrap() = DeliveredRecord::Whole {
         record,
@@ -237,9 +240,8 @@ fn wrong_parents_and_covered_heads_are_refused() {
         let before = sim.peers[0].doc.active_snapshot();
         let record = forge_snapshot(&mut sim, 2, change, |_| {});
         let author = record.header.author;
-        let active = sim.service.active;
         let seq = sim.order(vec![record], None);
-        sim.service.active = active;
+        sim.service.drop_active();
         sim.settle();
         let suspect = Suspect {
             author: Some(author),

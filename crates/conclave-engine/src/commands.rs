@@ -255,7 +255,11 @@ impl Engine {
             Box::new(move |engine, group| {
                 let result = engine.create_document(group, document, kind, initial);
                 if result.is_ok() {
-                    engine.set_title(group, document, &title);
+                    if let Some(row) = group.documents.get_mut(&document) {
+                        row.title = Some(title);
+                    }
+                    engine.save_document_row(group, &document);
+                    engine.pump_titles(group);
                 }
                 engine.reply(id, result.map(|()| Reply::Document(document)));
             }),
@@ -270,8 +274,7 @@ impl Engine {
                 let listed = group.state().documents.contains_key(&document)
                     || group.documents.contains_key(&document);
                 if listed {
-                    engine.set_title(group, document, &title);
-                    engine.reply(id, Ok(Reply::Done));
+                    engine.set_title(id, group, document, &title);
                 } else {
                     engine.reply(id, Err(EngineError::UnknownDocument));
                 }
@@ -320,9 +323,9 @@ impl Engine {
         };
         match self.index.get(&group) {
             Some(row) if row.active => {
-                self.directory_of(group);
-                self.with_group(
+                self.after_directory(
                     group,
+                    id,
                     Box::new(move |engine, group| {
                         done.push(Self::group_info(group));
                         engine.list_next_group(id, rest, done);
@@ -367,9 +370,9 @@ impl Engine {
         if !self.known(id, group) {
             return;
         }
-        self.directory_of(group);
-        self.with_group(
+        self.after_directory(
             group,
+            id,
             Box::new(move |engine, group| {
                 let documents = engine.document_infos(group);
                 engine.reply(id, Ok(Reply::Documents(documents)));
@@ -394,7 +397,9 @@ impl Engine {
                     .and_then(CrdtKind::from_code);
                 DocumentInfo {
                     document: id,
-                    title: group.directory.titles.get(&id).cloned(),
+                    title: row
+                        .and_then(|row| row.title.clone())
+                        .or_else(|| group.directory.titles.get(&id).cloned()),
                     kind: kind.map_or_else(|| "unknown".to_owned(), |kind| kind.to_string()),
                     closed: listed.and_then(|entry| entry.closed),
                     size: hot

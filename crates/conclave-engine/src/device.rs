@@ -1,8 +1,11 @@
 //! This device: its keys, its user, its contacts.
 
+use std::collections::BTreeMap;
+
 use conclave_identity::{
-    AuthError, Contact, DeviceApproval, DeviceCredential, DeviceKey, DeviceRequest, Pin, PinBook,
-    SignedDeviceList, UserGenesis, UserKey, check_name, enrol_first, safety_number_from_hashes,
+    AuthError, Contact, DEVICE_LIST_VALIDITY_MS, DeviceApproval, DeviceCredential, DeviceKey,
+    DeviceRequest, Pin, PinBook, SignedDeviceList, UserGenesis, UserKey, check_name, enrol_first,
+    safety_number_from_hashes,
 };
 use conclave_mls::DeviceContext;
 use conclave_proto::codec::Bytes;
@@ -17,6 +20,8 @@ use crate::io::{Row, WriteBatch};
 use crate::keys;
 
 const ROW_VERSION: u16 = 1;
+/// Rows of others' device lists.
+const LIST_ROWS: &str = "list/";
 /// Contacts that a new device gets with its approval, at most.
 const PINS_IN_APPROVAL: usize = 256;
 
@@ -48,6 +53,8 @@ pub(crate) struct Device {
     credential: Option<DeviceCredential>,
     list: Option<SignedDeviceList>,
     pins: PinBook,
+    /// Newest device lists of others.
+    lists: BTreeMap<UserId, SignedDeviceList>,
 }
 
 impl Device {
@@ -81,6 +88,7 @@ impl Device {
             credential: None,
             list: None,
             pins: PinBook::default(),
+            lists: BTreeMap::new(),
         };
         if new_user {
             this.become_user(now, rng)?;
@@ -138,7 +146,17 @@ impl Device {
             Some(bytes) => keys::uncbor("pins", bytes)?,
             None => PinBook::default(),
         };
+        let mut lists = BTreeMap::new();
+        let prefix = keys::device(LIST_ROWS);
+        for (key, value) in rows.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+            let what = "device list";
+            let user = key.get(prefix.len()..).and_then(UserId::from_slice);
+            let list =
+                SignedDeviceList::from_bytes(value).map_err(|_| EngineError::Store { what })?;
+            lists.insert(user.ok_or(EngineError::Store { what })?, list);
+        }
         Ok(Self {
+            lists,
             key: DeviceKey::from_bytes(&secret.device_key),
             user_key: secret.user_key.as_ref().map(UserKey::from_bytes),
             profile,
@@ -295,6 +313,68 @@ impl Device {
             self.set_list(list);
         }
         Ok(newer)
+    }
+
+    /// Judges a user's device list as the service gives it: signed, fresh, and not older than the newest known here. Keeps it if it is newer.
+    pub(crate) fn take_list(
+        &mut self,
+        user: &UserId,
+        list: SignedDeviceList,
+        now: UnixMs,
+        writes: &mut WriteBatch,
+    ) -> Result<SignedDeviceList, AuthError> {
+        list.verify()?;
+        if list.user() != *user {
+            return Err(AuthError::WrongUser);
+        }
+        if !list.is_fresh(now) {
+            return Err(AuthError::ListFreshness);
+        }
+        let own = Some(*user) == self.user();
+        let known = if own {
+            self.list.as_ref()
+        } else {
+            self.lists.get(user)
+        };
+        if let Some(known) = known
+            && !list.supersedes(known)?
+        {
+            return Ok(list);
+        }
+        if own {
+            self.set_list(list.clone());
+            self.save(writes);
+        } else {
+            let mut key = keys::device(LIST_ROWS);
+            key.extend_from_slice(user.as_bytes());
+            writes.put(key, Zeroizing::new(list.to_bytes()));
+            self.lists.insert(*user, list.clone());
+        }
+        Ok(list)
+    }
+
+    /// Signs the own list anew, unchanged, when it has reached half its life. Only a device with the user key can.
+    pub(crate) fn refresh_list(&mut self, now: UnixMs) -> bool {
+        let (Some(user_key), Some(list)) = (&self.user_key, &self.list) else {
+            return false;
+        };
+        if now.since_ms(list.list.issued) < DEVICE_LIST_VALIDITY_MS / 2 {
+            return false;
+        }
+        let devices = list.list.devices.clone();
+        match user_key.sign_list(&list.genesis.clone(), Some(list), devices, now) {
+            Ok(fresh) => {
+                self.set_list(fresh);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the own user's newest list names the device.
+    pub(crate) fn lists_own(&self, device: &DeviceId) -> bool {
+        let listed = self.list.iter().flat_map(|signed| &signed.list.devices);
+        listed.into_iter().any(|entry| entry.device == *device)
     }
 
     pub(crate) fn pin(

@@ -7,11 +7,13 @@ use conclave_doc::Document;
 use conclave_proto::{DocumentId, GroupId};
 use serde_json::Value;
 
+use crate::command::Reply;
 use crate::document::Doc;
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::group::Group;
-use crate::io::DocFn;
+use crate::group::{Group, GroupWork};
+use crate::io::{CommandId, DocFn};
+use crate::slot::Job;
 
 /// CRDT kind of directories.
 pub(crate) const KIND: CrdtKind = CrdtKind::Yjs;
@@ -67,33 +69,88 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a document a title.
-    pub(crate) fn set_title(&mut self, group: &mut Group, document: DocumentId, title: &str) {
+    /// Gives a document a title. The command is answered when the directory holds it, durably.
+    pub(crate) fn set_title(
+        &mut self,
+        id: CommandId,
+        group: &mut Group,
+        document: DocumentId,
+        title: &str,
+    ) {
         let f = set(document.to_string(), title);
-        let directory = DocumentId::directory(&group.id);
         self.with_document_in(
             group,
-            directory,
+            DocumentId::directory(&group.id),
+            Some(id),
+            Box::new(
+                move |engine: &mut Engine, group: &mut Group, doc: &mut Doc| {
+                    let result = engine.edit(group, doc, f);
+                    engine.reply(id, result.map(|()| Reply::Done));
+                },
+            ),
+        );
+    }
+
+    /// Writes titles of new documents into the directory, as soon as it is here.
+    pub(crate) fn pump_titles(&mut self, group: &mut Group) {
+        if group.titling {
+            return;
+        }
+        let waiting = group
+            .documents
+            .iter()
+            .find_map(|(id, row)| row.title.clone().map(|title| (*id, title)));
+        let Some((document, title)) = waiting else {
+            return;
+        };
+        group.titling = true;
+        let f = set(document.to_string(), &title);
+        self.with_document_in(
+            group,
+            DocumentId::directory(&group.id),
             None,
             Box::new(
                 move |engine: &mut Engine, group: &mut Group, doc: &mut Doc| {
-                    if let Err(error) = engine.edit(group, doc, f) {
-                        let text = error.to_string();
-                        engine.finding(group.id, Some(doc.id), error.code(), None, &text);
+                    group.titling = false;
+                    if engine.edit(group, doc, f).is_ok()
+                        && let Some(row) = group.documents.get_mut(&document)
+                    {
+                        row.title = None;
+                        engine.save_document_row(group, &document);
+                        let id = group.id;
+                        engine.with_group(id, Box::new(|engine, group| engine.pump_titles(group)));
                     }
                 },
             ),
         );
     }
 
-    /// Looks into the directory when it is first needed.
-    pub(crate) fn directory_of(&mut self, id: GroupId) {
-        let directory = DocumentId::directory(&id);
-        self.with_document(
+    /// Goes on when the group's directory was looked into, where it is here at all.
+    pub(crate) fn after_directory(&mut self, id: GroupId, waiter: CommandId, then: GroupWork) {
+        let work: GroupWork = Box::new(move |engine, group| {
+            let directory = DocumentId::directory(&group.id);
+            let row = group.documents.get(&directory);
+            let here = row.is_some_and(|row| row.local) && !group.unreadable.contains(&directory);
+            if here {
+                engine.with_document_in(
+                    group,
+                    directory,
+                    Some(waiter),
+                    Box::new(move |engine, group, doc| {
+                        group.directory.refresh(&mut doc.document);
+                        then(engine, group);
+                    }),
+                );
+            } else {
+                then(engine, group);
+            }
+        });
+        self.with_group_for(
             id,
-            directory,
-            None,
-            Box::new(|_, group, doc| group.directory.refresh(&mut doc.document)),
+            Job {
+                waiter: Some(waiter),
+                work,
+            },
         );
     }
 }

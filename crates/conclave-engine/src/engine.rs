@@ -22,6 +22,9 @@ use crate::slot::Slot;
 /// Most documents kept in memory without need.
 pub(crate) const HOT_DOCUMENTS: usize = 256;
 
+/// A clock that goes back by more than this was set, in milliseconds.
+const CLOCK_SET_BACK_MS: u64 = 60_000;
+
 /// When to do what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TimerKind {
@@ -39,6 +42,8 @@ pub(crate) enum TimerKind {
     Verdict(GroupId, DocumentId),
     /// Make a snapshot if one is still due.
     Snapshot(GroupId, DocumentId),
+    /// See again what a document lacks.
+    Fetch(GroupId, DocumentId),
     /// Ask again to open a document.
     Open(GroupId, DocumentId),
 }
@@ -162,7 +167,7 @@ impl Engine {
 
     /// One transition. Never fails: what goes wrong is told as a reply or an event.
     pub fn handle(&mut self, now: UnixMs, input: Input) -> Output {
-        self.now = self.now.max(now);
+        self.tell_time(now);
         match input {
             Input::ConnectionUp { origin, token } => self.connection_up(origin, token),
             Input::ConnectionDown => self.connection_down(),
@@ -173,6 +178,20 @@ impl Engine {
         }
         self.run_timers();
         self.finish()
+    }
+
+    /// Time goes forward. A clock that was set back by more than a little is believed, and timers move with it.
+    fn tell_time(&mut self, now: UnixMs) {
+        let back_ms = self.now.since_ms(now);
+        if back_ms > CLOCK_SET_BACK_MS {
+            let moved = std::mem::take(&mut self.timers).into_iter();
+            self.timers = moved
+                .map(|(at, kind)| (UnixMs(at.0.saturating_sub(back_ms)), kind))
+                .collect();
+            self.now = now;
+        } else {
+            self.now = self.now.max(now);
+        }
     }
 
     fn finish(&mut self) -> Output {
@@ -223,6 +242,10 @@ impl Engine {
                     self.with_group(group, Box::new(|_, group| group.completing = false))
                 }
                 TimerKind::Snapshot(group, document) => self.snapshot_again(group, document),
+                TimerKind::Fetch(group, document) => self.with_group(
+                    group,
+                    Box::new(move |engine, group| engine.retry_document(group, document)),
+                ),
                 TimerKind::Verdict(group, document) => self.verdict_due(group, document),
                 TimerKind::Open(group, document) => {
                     self.opening.remove(&(group, document));

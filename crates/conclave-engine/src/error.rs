@@ -54,6 +54,9 @@ pub enum EngineError {
     /// The user has no device that can be added now.
     #[error("the user has published no key packages yet; ask them to connect once")]
     NoKeyPackages,
+    /// Without this user the group would have no owner.
+    #[error("you are the group's only owner; make another member owner first")]
+    LastOwner,
     /// The role does not allow it.
     #[error("your role in the group does not allow this")]
     Forbidden,
@@ -105,6 +108,7 @@ impl EngineError {
             Self::AlreadyMember => "engine.already_member",
             Self::NoInvitation => "engine.no_invitation",
             Self::NoKeyPackages => "engine.no_key_packages",
+            Self::LastOwner => "engine.last_owner",
             Self::Forbidden => "engine.forbidden",
             Self::Inactive { .. } => "engine.inactive",
             Self::Superseded { .. } => "engine.superseded",

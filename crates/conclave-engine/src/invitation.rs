@@ -1,18 +1,23 @@
 //! Welcomes: kept until the user accepts or declines. Siblings' and own users' are accepted at once.
 
-use conclave_mls::{ClientGroup, GroupState};
+use conclave_mls::{ClientGroup, GroupState, MlsError};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Request, WelcomeDelivery};
 use conclave_proto::{DeviceId, GroupId, UserId, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Event, InvitationInfo, Reply};
-use crate::engine::{Engine, TimerKind};
+use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::group::Group;
 use crate::intents::Want;
 use crate::io::CommandId;
 use crate::keys;
+
+/// Invitations kept at most.
+const INVITATIONS: usize = 64;
+/// Largest invitation kept, in bytes.
+const INVITATION_BYTES: usize = 16 * 1024 * 1024;
 
 /// A Welcome that waits.
 pub(crate) struct Invitation {
@@ -40,6 +45,9 @@ impl Invitation {
     fn read(delivery: WelcomeDelivery) -> Option<Self> {
         let state = GroupState::from_bytes(delivery.state.group_state.as_slice()).ok()?;
         let signer: DeviceId = delivery.state.wrap.signer;
+        if state.epoch != delivery.epoch || state.group != delivery.group {
+            return None;
+        }
         let inviter = state.current_rows().find(|row| row.device == signer)?.user;
         let users: std::collections::BTreeSet<UserId> =
             state.current_rows().map(|row| row.user).collect();
@@ -54,22 +62,33 @@ impl Invitation {
 impl Engine {
     pub(crate) fn welcome(&mut self, delivery: WelcomeDelivery) {
         let group = delivery.group;
-        let active = self.index.get(&group).is_some_and(|row| row.active);
+        if !self.index.get(&group).is_some_and(|row| row.active) {
+            self.keep_welcome(delivery);
+            return;
+        }
+        // A member gets a Welcome again, or one for the time after a removal that has not arrived yet.
+        self.with_group(
+            group,
+            Box::new(move |engine, group| {
+                if delivery.epoch <= group.state().epoch {
+                    engine.ack_welcome(delivery.id);
+                } else {
+                    engine.keep_welcome(delivery);
+                }
+            }),
+        );
+    }
+
+    /// Stores a Welcome until the user decides.
+    fn keep_welcome(&mut self, delivery: WelcomeDelivery) {
+        let (group, id) = (delivery.group, delivery.id);
         let newer = self
             .invitations
             .get(&group)
             .is_none_or(|known| known.delivery.epoch < delivery.epoch);
-        if active {
-            self.ack_welcome(delivery.id);
-            return;
-        }
-        if !newer {
-            return;
-        }
         let row = InvitationRow {
             delivery: encode(&delivery).into(),
         };
-        let id = delivery.id;
         let Some(invitation) = Invitation::read(delivery) else {
             self.finding(
                 group,
@@ -81,10 +100,27 @@ impl Engine {
             self.ack_welcome(id);
             return;
         };
+        let known = self.device.pins().get(&invitation.inviter).is_some()
+            || Some(invitation.inviter) == self.device.user();
+        // Strangers' invitations cannot be accepted before they are verified; a few are kept for then.
+        let room = if known { INVITATIONS } else { INVITATIONS / 4 };
+        if !newer || row.delivery.len() > INVITATION_BYTES || self.invitations.len() >= room {
+            return;
+        }
         let key = keys::invitation(&group);
         self.put(key, keys::cbor(&row));
-        let own = Some(invitation.inviter) == self.device.user();
         self.invitations.insert(group, invitation);
+        self.offer_invitation(group);
+    }
+
+    /// Joins at once what a listed device of the own user invites to; tells the user of the rest.
+    pub(crate) fn offer_invitation(&mut self, group: GroupId) {
+        let active = self.index.get(&group).is_some_and(|row| row.active);
+        let Some(invitation) = self.invitations.get(&group).filter(|_| !active) else {
+            return;
+        };
+        let signer = invitation.delivery.state.wrap.signer;
+        let own = Some(invitation.inviter) == self.device.user() && self.device.lists_own(&signer);
         if own {
             if let Err(error) = self.join(group, false) {
                 let text = error.to_string();
@@ -138,7 +174,30 @@ impl Engine {
         let delivery = invitation.delivery.clone();
         let context = self.device.context()?;
         let packages = self.keystore.count();
-        let (mls, joined) = ClientGroup::join(&context, &mut self.keystore, &delivery, self.now)?;
+        let (mls, joined) =
+            match ClientGroup::join(&context, &mut self.keystore, &delivery, self.now) {
+                Ok(joined) => joined,
+                Err(error) => {
+                    if matches!(
+                        error,
+                        MlsError::BadInvitation { .. } | MlsError::NoKeyPackage
+                    ) {
+                        // It will never work, and keeps a true one out.
+                        self.invitations.remove(&id);
+                        let key = keys::invitation(&id);
+                        self.delete(key);
+                        self.ack_welcome(delivery.id);
+                    }
+                    return Err(error.into());
+                }
+            };
+        // Whatever an earlier membership left behind does not belong to this one.
+        if let Some(slot) = self.groups.remove(&id) {
+            self.reply_all(slot.waiters(), &EngineError::UnknownGroup);
+        }
+        self.forget_documents(id);
+        self.out.writes.delete_prefix(keys::group_prefix(&id));
+        self.out.writes.delete_prefix(keys::documents_prefix(&id));
         // A one-time package is gone after its use; where none is, the last-resort package was used and has to be replaced.
         let last_resort_used = self.keystore.count() == packages;
         let mut group = Group::new(id, mls);
@@ -159,15 +218,12 @@ impl Engine {
         if last_resort_used {
             self.refill(true);
         }
-        if !declining {
-            // A joiner was added without a path: it renews its leaf, paced.
-            let delay = self.jitter(60_000, 600_000);
-            self.wake(delay, TimerKind::SelfUpdate(id));
-        }
         self.with_group(
             id,
             Box::new(move |engine, group| {
                 if !declining {
+                    // Added without a path: the leaf is renewed soon, paced.
+                    engine.mark_renew_due(group, true);
                     engine.match_own_devices(group);
                 }
             }),

@@ -1,6 +1,6 @@
 //! The connection to the service: login, requests and their answers, frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_identity::SignedDeviceList;
 use conclave_proto::codec::{Varint, encode};
@@ -30,6 +30,10 @@ pub(crate) struct Link {
     next_request: u64,
     pub(crate) channels: BTreeMap<u64, (GroupId, DocumentId)>,
     pub(crate) key_packages: u32,
+    /// Key packages are on their way.
+    refilling: bool,
+    /// Documents that were looked at on this connection.
+    pub(crate) visited: BTreeSet<(GroupId, DocumentId)>,
 }
 
 impl Engine {
@@ -192,6 +196,9 @@ impl Engine {
         self.link.refused = None;
         self.link.key_packages = key_packages;
         self.event(Event::Online);
+        if self.device.refresh_list(self.now) {
+            self.device.save(&mut self.out.writes);
+        }
         self.publish_list();
         self.refill(!last_resort);
         self.groups_online();
@@ -214,7 +221,7 @@ impl Engine {
 
     /// Publishes key packages up to the target.
     pub(crate) fn refill(&mut self, last_resort: bool) {
-        if !self.link.online {
+        if !self.link.online || self.link.refilling {
             return;
         }
         let left = usize::try_from(self.link.key_packages).unwrap_or(usize::MAX);
@@ -223,7 +230,9 @@ impl Engine {
         } else {
             0
         };
-        if missing == 0 && !last_resort {
+        // Whatever the service says it lost, a device keeps no more private halves than this.
+        let full = self.keystore.count() >= 2 * limits::KEY_PACKAGES_MAX;
+        if (missing == 0 && !last_resort) || full {
             return;
         }
         let now = self.now;
@@ -234,12 +243,14 @@ impl Engine {
             self.keystore.rollback();
             return;
         };
+        self.link.refilling = true;
         self.request(
             Request::PutKeyPackages {
                 one_time: made.one_time.into_iter().map(Into::into).collect(),
                 last_resort: made.last_resort.map(Into::into),
             },
             Box::new(|engine, answer| {
+                engine.link.refilling = false;
                 if let Answer::KeyPackageCount { left } = answer {
                     engine.link.key_packages = left;
                 }

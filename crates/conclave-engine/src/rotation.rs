@@ -1,6 +1,6 @@
 //! Re-keying after a removal: who does it, how far it is, when it is complete; and root wraps for those who lack roots.
 
-use conclave_mls::ClientGroup;
+use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets};
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::record::EntryBody;
 use conclave_proto::{DeviceId, DocumentId, Role};
@@ -12,18 +12,13 @@ use crate::group::Group;
 impl Engine {
     /// A removal is in the log. Its author re-keys at once; others take over after a while.
     pub(crate) fn rotation_begins(&mut self, group: &mut Group, own: bool) {
-        if own {
-            group.rotator = true;
-        } else {
-            let delay = self.jitter(15_000, 45_000);
-            self.wake(delay, TimerKind::Rotate(group.id));
-        }
+        group.rotator |= own;
         self.tell_rotation(group, false);
     }
 
     /// Documents re-keyed as far as this device knows, and all.
     fn rotation_progress(group: &Group) -> (usize, usize) {
-        let since = group.state().rotating_since;
+        let since = group.rekey_since();
         let open = || {
             group
                 .state()
@@ -45,7 +40,7 @@ impl Engine {
 
     pub(crate) fn tell_rotation(&mut self, group: &Group, complete: bool) {
         let (done, total) = Self::rotation_progress(group);
-        let epoch = group.state().rotating_since;
+        let epoch = group.rekey_since();
         self.event(Event::Rotation {
             group: group.id,
             epoch,
@@ -57,11 +52,26 @@ impl Engine {
 
     /// When every document is re-keyed, says so in the group log.
     pub(crate) fn pump_rotation(&mut self, group: &mut Group) {
+        let (done, total) = Self::rotation_progress(group);
+        let reported = group.state().rotating_since == 0;
+        if reported && group.rekey_since() != 0 && done == total {
+            // Others said so before; now it is true here too.
+            let epoch = group.rekey_since();
+            self.set_rekey_since(group, 0);
+            group.rotator = false;
+            self.cancel_timer(TimerKind::Rotate(group.id));
+            self.event(Event::Rotation {
+                group: group.id,
+                epoch,
+                done,
+                total,
+                complete: true,
+            });
+        }
         let since = group.state().rotating_since;
         if since == 0 || !group.rotator || group.completing {
             return;
         }
-        let (done, total) = Self::rotation_progress(group);
         if done < total || group.state().role_of(&self.device.id()) < Some(Role::Editor) {
             return;
         }
@@ -86,17 +96,14 @@ impl Engine {
     /// Somebody says that all documents are re-keyed. What this device knows must agree.
     pub(crate) fn rotation_completed(&mut self, group: &mut Group, epoch: u64, author: DeviceId) {
         group.completing = false;
-        group.rotator = false;
-        self.cancel_timer(TimerKind::Rotate(group.id));
         let behind: Vec<DocumentId> = group
             .state()
             .documents
             .iter()
             .filter(|(_, entry)| entry.closed.is_none() && entry.created_epoch < epoch)
             .filter(|(id, _)| {
-                self.documents
-                    .get(&(group.id, **id))
-                    .and_then(|slot| slot.hot())
+                let slot = self.documents.get(&(group.id, **id));
+                slot.and_then(|slot| slot.hot())
                     .is_some_and(|doc| doc.is_caught_up() && doc.document.snapshot_epoch() < epoch)
             })
             .map(|(id, _)| *id)
@@ -110,19 +117,8 @@ impl Engine {
                 "a member reported re-keying complete, but this document is not re-keyed",
             );
         }
-        let total = group
-            .state()
-            .documents
-            .values()
-            .filter(|entry| entry.closed.is_none())
-            .count();
-        self.event(Event::Rotation {
-            group: group.id,
-            epoch,
-            done: total,
-            total,
-            complete: true,
-        });
+        // Believed when this device sees it: until then it goes on looking, and helps after a while.
+        self.set_rekey_since(group, epoch);
     }
 
     /// Asks for the wraps of the current epoch: some root is missing here.
@@ -151,6 +147,16 @@ impl Engine {
         let Some(secrets) = group.secrets.clone() else {
             return;
         };
+        if group.state().judge_wrap(wrap).is_err() {
+            self.finding(
+                group.id,
+                None,
+                "service.bad_wrap",
+                None,
+                "the service gave a root wrap that no member signed for this epoch",
+            );
+            return;
+        }
         let roots = match ClientGroup::open_wrap(&secrets, wrap) {
             Ok(roots) => roots,
             Err(error) => {
@@ -159,25 +165,48 @@ impl Engine {
                 return;
             }
         };
-        let mut news = false;
+        let (mut news, mut wrong) = (false, false);
         for (epoch, root) in roots {
             match group.roots.0.get(&epoch) {
                 Some(known) if *known == root => {}
-                Some(_) => self.finding(
-                    group.id,
-                    None,
-                    "group.wrong_wrap",
-                    Some(wrap.signer),
-                    "a member wrapped a root that differs from the one known here",
-                ),
+                Some(_) => wrong = true,
                 None => {
                     self.keep_root(group, epoch, root);
                     news = true;
                 }
             }
         }
+        if wrong {
+            self.finding(
+                group.id,
+                None,
+                "group.wrong_wrap",
+                Some(wrap.signer),
+                "a member wrapped a root that differs from the one known here",
+            );
+            self.put_own_wrap(group, &secrets);
+        }
         if news {
             self.epoch_changed(group);
+        }
+    }
+
+    /// Gives joiners another wrap to choose from.
+    fn put_own_wrap(&mut self, group: &mut Group, secrets: &EpochSecrets) {
+        let roots: Vec<(u64, EpochRoot)> = group
+            .roots
+            .0
+            .iter()
+            .map(|(epoch, root)| (*epoch, root.clone()))
+            .collect();
+        let Ok(context) = self.device.context() else {
+            return;
+        };
+        if let Ok(wrap) = group
+            .mls
+            .seal_wrap(&context, secrets, &roots, &mut self.rng)
+        {
+            self.request(Request::PutWrap { wrap }, Box::new(|_, _| {}));
         }
     }
 }

@@ -113,7 +113,7 @@ pub(crate) struct Incoming {
     stream: Stream,
     assembler: Assembler,
     shared: Arc<Shared>,
-    /// Held while a frame larger than a message is being put together.
+    /// The chunks of a frame larger than a message that is being put together.
     large: Option<OwnedSemaphorePermit>,
 }
 
@@ -123,6 +123,8 @@ pub(crate) enum Ended {
     Gone,
     /// The client broke the rules of framing.
     Broken,
+    /// Too many large frames are being put together.
+    Busy,
 }
 
 impl Incoming {
@@ -150,9 +152,8 @@ impl Incoming {
                     .map_err(|_| Ended::Broken)?;
                 if frame.is_some() {
                     self.large = None;
-                } else if self.large.is_none() {
-                    let places = self.shared.large_frames.clone();
-                    self.large = places.acquire_owned().await.ok();
+                } else {
+                    self.hold_chunk()?;
                 }
                 Ok(frame)
             }
@@ -160,6 +161,20 @@ impl Incoming {
             Message::Close(_) => Err(Ended::Gone),
             Message::Text(_) => Err(Ended::Broken),
         }
+    }
+}
+
+/// What is held for a frame that is being put together.
+impl Incoming {
+    /// Counts one more chunk against what all connections may hold together.
+    fn hold_chunk(&mut self) -> Result<(), Ended> {
+        let chunks = self.shared.chunks.clone();
+        let chunk = chunks.try_acquire_owned().map_err(|_| Ended::Busy)?;
+        match &mut self.large {
+            Some(held) => held.merge(chunk),
+            None => self.large = Some(chunk),
+        }
+        Ok(())
     }
 }
 
@@ -177,7 +192,7 @@ async fn receive_loop(shared: &Arc<Shared>, conn: &Arc<Conn>, mut incoming: Inco
             Ok(Ok(None)) => continue,
             Ok(Err(Ended::Gone)) => return,
             Ok(Err(Ended::Broken)) => return conn.outbox.close(Refusal::Malformed, 0),
-            Err(_) => {
+            Ok(Err(Ended::Busy)) | Err(_) => {
                 let retry_after_ms = limits::SLOW_CONSUMER_RETRY_MS;
                 return conn
                     .outbox

@@ -7,6 +7,7 @@ pub(crate) mod append;
 pub(crate) mod channel;
 pub(crate) mod encode;
 pub(crate) mod history;
+pub(crate) mod insert;
 pub(crate) mod open;
 pub(crate) mod prepare;
 pub(crate) mod publish;

@@ -83,15 +83,20 @@ pub(crate) async fn open(
         });
         (channel, opened)
     };
-    if let Some(Base { seq, .. }) = channel.base {
-        opened.base = match base(document, seq).await {
-            Ok(base) => Some(base),
-            Err(error) => {
-                conn.remove_channel(document.number);
-                document.leave(&channel);
-                return Err(error);
-            }
-        };
+    // A new view is shown before the channels of those it removes are closed: who is a member here, with its channel known, is found then.
+    let mut still = group
+        .for_member(&conn.device)
+        .map(|_| ())
+        .map_err(OpError::from);
+    if let (Ok(()), Some(Base { seq, .. })) = (&still, channel.base) {
+        still = base(document, seq)
+            .await
+            .map(|base| opened.base = Some(base));
+    }
+    if let Err(error) = still {
+        conn.remove_channel(document.number);
+        document.leave(&channel);
+        return Err(error);
     }
     let from = opened.from;
     let frame = ServiceFrame::Response {

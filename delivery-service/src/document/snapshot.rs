@@ -12,8 +12,9 @@ use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
 use sqlx::SqliteConnection;
 
 use super::encode::{hint, put_whole};
+use super::insert::NewRow;
 use super::publish::{NewSnapshot, publish_snapshot};
-use super::table::{NewRow, Table};
+use super::table::Table;
 use super::{Document, rows};
 use crate::group::{Group, not_member};
 use crate::hub::Conn;
@@ -271,7 +272,9 @@ async fn store(
     if snapshot.crdt != active.crdt {
         return Err(bad(RecordFault::Malformed).into());
     }
-    if !active.is_parent_of(snapshot) && !(may_replace && active.is_sibling_of(snapshot)) {
+    let follows = active.is_parent_of(snapshot);
+    let replaces = may_replace && active.is_sibling_of(snapshot);
+    if !follows && !replaces {
         return Err(bad(RecordFault::Parent).into());
     }
     // Covering the active snapshot's own position too keeps replaced snapshots out of every tail.

@@ -2,19 +2,16 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use conclave_proto::merkle::Frontier;
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{Author, Hash, Refusal};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::SqliteConnection;
 
+use super::insert::{NewRow, insert_nodes, insert_rows};
 use super::prepare::{PreparedFrame, PreparedRecord};
 use super::rows::NODE_LEVEL;
 use crate::store::codes::{decode, hash, int, uint};
 use crate::store::{OpError, StoreError};
-
-/// Rows of one INSERT, the largest first: few sizes, so that statements stay prepared.
-const INSERT_ROWS: [usize; 3] = [64, 8, 1];
 
 /// Where a frame of records came to lie.
 #[derive(Debug, Clone)]
@@ -48,23 +45,6 @@ struct AuthorRow {
     changed: bool,
     /// Whether its first record is in this transaction.
     fresh: bool,
-}
-
-/// A record to insert.
-pub(crate) struct NewRow {
-    pub(crate) seq: u64,
-    pub(crate) kind: u8,
-    pub(crate) author: Option<u64>,
-    pub(crate) clock: Option<u64>,
-    pub(crate) epoch: u64,
-    pub(crate) seen: u64,
-    pub(crate) hint: [u8; 8],
-    /// Size that the snapshot active before it covers.
-    pub(crate) covered: u64,
-    pub(crate) leaf: Hash,
-    pub(crate) root: Hash,
-    pub(crate) header: Option<Vec<u8>>,
-    pub(crate) sealed: Bytes,
 }
 
 /// A document inside the transaction.
@@ -456,65 +436,4 @@ impl Table {
         }
         Ok(())
     }
-}
-
-/// Splits a list into runs of the sizes in [`INSERT_ROWS`].
-fn runs<T>(mut items: &[T]) -> Vec<&[T]> {
-    let mut runs = Vec::new();
-    for size in INSERT_ROWS {
-        while let Some((run, rest)) = items.split_at_checked(size) {
-            runs.push(run);
-            items = rest;
-        }
-    }
-    runs
-}
-
-async fn insert_rows(
-    conn: &mut SqliteConnection,
-    doc: i64,
-    rows: &[NewRow],
-) -> Result<(), StoreError> {
-    for run in runs(rows) {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO records (doc, seq, kind, author, clock, epoch, seen, hint, covered, leaf, root, header, sealed) ",
-        );
-        query.push_values(run, |mut values, row| {
-            values
-                .push_bind(doc)
-                .push_bind(int(row.seq))
-                .push_bind(i64::from(row.kind))
-                .push_bind(row.author.map(int))
-                .push_bind(row.clock.map(int))
-                .push_bind(int(row.epoch))
-                .push_bind(int(row.seen))
-                .push_bind(row.hint.to_vec())
-                .push_bind(int(row.covered))
-                .push_bind(row.leaf.as_bytes().to_vec())
-                .push_bind(row.root.as_bytes().to_vec())
-                .push_bind(row.header.clone())
-                .push_bind(row.sealed.to_vec());
-        });
-        query.build().execute(&mut *conn).await?;
-    }
-    Ok(())
-}
-
-async fn insert_nodes(
-    conn: &mut SqliteConnection,
-    doc: i64,
-    nodes: &[(u32, u64, Hash)],
-) -> Result<(), StoreError> {
-    for run in runs(nodes) {
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO nodes (doc, level, at, hash) ");
-        query.push_values(run, |mut values, (level, index, hash)| {
-            values
-                .push_bind(doc)
-                .push_bind(i64::from(*level))
-                .push_bind(int(*index))
-                .push_bind(hash.as_bytes().to_vec());
-        });
-        query.build().execute(&mut *conn).await?;
-    }
-    Ok(())
 }

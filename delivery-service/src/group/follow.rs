@@ -40,46 +40,41 @@ pub(crate) async fn follow(
     from: u64,
     request: Varint,
 ) -> Result<(), OpError> {
-    let view = group.view();
-    let reach = reach(group, &view, &conn.device).await?;
-    if from > reach.head.size {
-        return Err(Refusal::BadRecord {
-            fault: RecordFault::SeenHead,
-        }
-        .into());
-    }
     let turn = request.0;
-    {
+    let reach = loop {
+        let reach = reach(group, &group.view(), &conn.device).await?;
+        if from > reach.head.size {
+            return Err(Refusal::BadRecord {
+                fault: RecordFault::SeenHead,
+            }
+            .into());
+        }
         let mut live = group.live();
+        // A new view is shown before its commit is published, which needs this lock: whoever is a member here is told of its removal.
+        if reach.until.is_none() && !group.view().is_member(&conn.device) {
+            continue;
+        }
         live.followers
             .retain(|follower| follower.conn.id != conn.id);
-        // Whoever was removed since the view was taken is cut off by what the roster says now.
-        let until = match (reach.until, group.view().is_member(&conn.device)) {
-            (Some(until), _) => Some(until),
-            (None, true) => None,
-            (None, false) => return Err(Refusal::UnknownGroup.into()),
-        };
         live.followers.push(Follower {
             conn: conn.clone(),
             live: false,
-            until,
+            until: reach.until,
             turn,
         });
-    }
+        break reach;
+    };
     conn.follow(group.id);
     let answer = Answer::Subscribed {
         head: reach.head,
         epoch: reach.epoch,
         now: group.env.clock.now(),
     };
-    if conn
-        .outbox
-        .send_frame(&ServiceFrame::Response {
-            id: request,
-            answer,
-        })
-        .await
-    {
+    let frame = ServiceFrame::Response {
+        id: request,
+        answer,
+    };
+    if conn.outbox.send_frame(&frame).await {
         let task = run(group.clone(), conn.clone(), from, turn);
         group.env.tasks.spawn(task);
     }

@@ -394,12 +394,13 @@ async fn snapshots_follow_each_other_and_cover_true_prefixes() {
         accepted,
         "again gets the same answer"
     );
+    // Late: the parent is replaced, and what covers less than its successor's position replaces nothing.
     let sibling = alice.snapshot(document, head, good);
     let late = alice
         .wire
         .refused(Request::PutSnapshot { record: sibling })
         .await;
-    assert_eq!(late, bad(RecordFault::Parent));
+    assert_eq!(late, bad(RecordFault::Covered));
     // Who opens now begins there.
     alice.reconnect(&service).await;
     let (opened, _) = alice.open(document, TWO, None).await;
@@ -460,6 +461,86 @@ async fn records_of_before_the_base_come_whole_with_a_proof() {
         });
     }
     assert_eq!(head_of(&leaves), opened.head);
+}
+
+#[tokio::test]
+async fn a_late_record_comes_whole_to_those_who_are_live() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    let (document, first) = alice.create_document().await;
+    let mut bob = service.member().await;
+    alice.invite(&mut bob).await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let (opened, _) = bob.open(document, ONE, Some(1)).await;
+    let frame = pen.updates(80);
+    alice.wire.send(&frame).await;
+    alice.wire.appended(pen.channel).await.unwrap();
+    let all = leaves(&mut alice, document).await;
+    let covered = head_of(&all[..70]);
+    let record = alice.snapshot(document, head_of(&all), follow(&first, covered));
+    alice.wire.request(Request::PutSnapshot { record }).await;
+    // Its author still names the head it had seen at first.
+    let frame = pen.updates(3);
+    alice.wire.send(&frame).await;
+    alice.wire.appended(pen.channel).await.unwrap();
+    let delivered = bob.wire.delivered(opened.channel.0, 84).await;
+    let late: Vec<_> = delivered.iter().filter(|(seq, _)| *seq > 81).collect();
+    assert_eq!(late.len(), 3);
+    for (_, record) in late {
+        let DeliveredRecord::Whole { record, proof } = record else {
+            panic!("{record:?}")
+        };
+        verify_consistency(&record.header.seen, &covered, proof).unwrap();
+    }
+    // Asked for again, it brings the same proof.
+    let group = bob.group_id();
+    let request = Request::GetRecords {
+        group,
+        document,
+        from: 82,
+        count: 1,
+    };
+    let Answer::Records { records, .. } = bob.wire.request(request).await else {
+        panic!()
+    };
+    assert_eq!(records[0], delivered[81].1);
+}
+
+#[tokio::test]
+async fn only_an_admin_replaces_the_active_snapshot_by_a_sibling() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    let (document, first) = alice.create_document().await;
+    let mut bob = service.member().await;
+    alice.invite(&mut bob).await;
+    let known = head_of(&leaves(&mut alice, document).await);
+    let disputed = bob.snapshot(document, known, follow(&first, known));
+    let put = Request::PutSnapshot { record: disputed };
+    assert!(matches!(
+        bob.wire.request(put).await,
+        Answer::Accepted { .. }
+    ));
+    let known = head_of(&leaves(&mut alice, document).await);
+    let sibling = follow(&first, known);
+    let record = bob.snapshot(document, known, sibling);
+    let refused = bob.wire.refused(Request::PutSnapshot { record }).await;
+    assert_eq!(refused, bad(RecordFault::Parent));
+    let record = alice.snapshot(document, known, sibling);
+    let replaced = alice
+        .wire
+        .request(Request::PutSnapshot {
+            record: record.clone(),
+        })
+        .await;
+    assert!(
+        matches!(replaced, Answer::Accepted { seq: 2, .. }),
+        "{replaced:?}"
+    );
+    bob.reconnect(&service).await;
+    let (opened, _) = bob.open(document, TWO, None).await;
+    assert_eq!(opened.base.unwrap().record, record);
 }
 
 #[tokio::test]

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use conclave_ds::{Config, Service};
 use conclave_identity::{
-    CREDENTIAL_TYPE, DeviceCredential, DeviceKey, DeviceRef, SCHEME_ED25519, SignedDeviceList,
-    UserGenesis, UserKey,
+    DeviceCredential, DeviceKey, DeviceRef, SCHEME_ED25519, SignedDeviceList, UserGenesis, UserKey,
 };
 use conclave_mls::{ClientGroup, CommitInputs, DeviceContext, KeyStore, Plan, Prepared};
 use conclave_proto::chunk::{Assembler, split};
@@ -883,6 +882,3 @@ impl Pen {
         self.last = last;
     }
 }
-
-/// The credential type of devices, for tests that present others.
-pub const DEVICE_CREDENTIAL: u16 = CREDENTIAL_TYPE;

@@ -14,5 +14,7 @@ mod groups;
 mod harness;
 mod hostile;
 mod key_packages;
+mod limits;
 mod login;
 mod rotation;
+mod storage;

@@ -115,8 +115,11 @@ async fn a_removal_makes_every_document_due_until_a_new_snapshot_covers_the_old_
     );
     assert_eq!(status(&mut alice).await.documents[0].due, 1);
     // One that covers them all does, though newer records follow.
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    alice.wire.appended(pen.channel).await.unwrap();
     let known = heads(&mut alice, first).await;
-    let record = alice.snapshot(first, known[5], successor(&partial, known[3]));
+    let record = alice.snapshot(first, known[6], successor(&partial, known[5]));
     alice.wire.request(Request::PutSnapshot { record }).await;
     let half = status(&mut alice).await;
     assert_eq!([half.documents[0].due, half.documents[1].due], [0, 1]);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{edit, watch};
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Shown, columns};
+use crate::output::{Shown, columns, counted};
 
 /// Largest file that is imported, in bytes.
 const IMPORT_MAX_BYTES: u64 = 32 * 1024 * 1024;
@@ -177,7 +177,11 @@ pub async fn show(context: &Context, group: GroupId, info: &DocumentInfo) -> Res
 /// [`Failure`].
 pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, DocumentInfo, Reached)> {
     let (group, info) = context.find_document(&which.document, which.group.as_deref()).await?;
-    let reached = context.sync(group, info.document, "fetching the document").await?;
+    // Nothing more comes to a document that was closed.
+    let reached = match info.closed {
+        Some(_) => Reached::Yes,
+        None => context.sync(group, info.document, "fetching the document").await?,
+    };
     Ok((group, info, reached))
 }
 
@@ -298,7 +302,7 @@ fn row(info: &DocumentInfo) -> Vec<String> {
         (Some(CloseReason::Deleted), _) => "deleted".to_owned(),
         (Some(CloseReason::Lost), _) => "lost".to_owned(),
         (None, 0) => String::new(),
-        (None, pending) => format!("{pending} edits queued"),
+        (None, pending) => format!("{} queued", counted(pending, "edit")),
     };
     let title = info.title.clone().unwrap_or_else(|| "(title not here yet)".to_owned());
     vec![info.document.short(), info.kind.clone(), title, state]

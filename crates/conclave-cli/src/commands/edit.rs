@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use conclave_client::Operation;
+use conclave_client::proto::{GroupId, Role};
+use conclave_client::{DocumentInfo, Operation};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -21,6 +22,7 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
     let editor = editor()?;
     let (group, info, reached) = open(context, which).await?;
     context.note_stale(reached);
+    check_writable(context, group, &info).await?;
     let before = show(context, group, &info).await?;
     let copy = Copy::write(context.home.folder(), &before)?;
     // The session goes on meanwhile: what others write arrives here.
@@ -45,6 +47,20 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
     drop(copy);
     let reached = context.sync(group, document, "saving").await?;
     Ok(Shown::new("saved", "document", document).with("changed", true).queued(reached.is_queued()))
+}
+
+/// Nobody shall type what is refused afterwards.
+async fn check_writable(context: &Context, group: GroupId, info: &DocumentInfo) -> Result<()> {
+    if info.closed.is_some() {
+        let hint = "print it with `conclave doc cat`, or create a new one with `conclave doc create`";
+        return Err(Failure::new("cli.document_closed", Exit::Refused, "the document was put away or deleted", hint));
+    }
+    let members = context.members(group).await?;
+    if members.iter().any(|member| member.this && member.role < Role::Editor) {
+        let hint = "ask an admin or owner of the group for the role of editor";
+        return Err(Failure::new("engine.forbidden", Exit::Refused, "your role in the group is viewer: you can read", hint));
+    }
+    Ok(())
 }
 
 /// The copy that is edited: readable by its owner only, in a folder of its own (editors leave files beside it), gone when dropped.

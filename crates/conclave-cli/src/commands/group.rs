@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::context::{Context, Spinner, answer};
 use crate::failure::{Failure, Result};
 use crate::names::{Named, find};
-use crate::output::{Shown, columns};
+use crate::output::{Shown, columns, counted};
 
 /// How long an invitation that is on its way may take after the device is connected.
 const INVITATIONS_SETTLE: Duration = Duration::from_secs(2);
@@ -120,7 +120,7 @@ async fn list(context: &Context) -> Result<Shown> {
             _ => "active".to_owned(),
         };
         let name = group.name.clone().unwrap_or_else(|| "(name not here yet)".to_owned());
-        let size = format!("{} users, {} devices", group.users, group.devices);
+        let size = format!("{}, {}", counted(group.users, "user"), counted(group.devices, "device"));
         vec![group.group.short(), name, size, format!("epoch {}", group.epoch), state]
     };
     let text = match groups.is_empty() {
@@ -167,7 +167,7 @@ async fn invitations(context: &Context) -> Result<Shown> {
     let list = waiting_invitations(context).await?;
     let row = |invitation: &InvitationInfo| {
         let inviter = invitation.inviter_name.clone().unwrap_or_else(|| invitation.inviter.short());
-        vec![invitation.group.short(), format!("from {inviter}"), format!("{} users", invitation.users)]
+        vec![invitation.group.short(), format!("from {inviter}"), counted(invitation.users, "user")]
     };
     let text = match list.is_empty() {
         true => "no invitation is waiting".to_owned(),
@@ -213,7 +213,7 @@ async fn members(context: &Context, group: &str) -> Result<Shown> {
             (_, true) => "verified",
             _ => "not verified",
         };
-        let devices = format!("{} devices", member.devices.len());
+        let devices = counted(member.devices.len(), "device");
         vec![member.user.short(), name, member.role.to_string(), devices, state.to_owned()]
     };
     let rows: Vec<_> = members.iter().map(row).collect();
@@ -229,14 +229,14 @@ async fn remove(context: &Context, group: &str, user: &str) -> Result<Shown> {
     let operation = Operation::Remove { group, user: id };
     let progress = Spinner::new("removing", context.global.json);
     let done = tokio::select! {
-        done = context.run_ordered(operation, "removing") => done?,
+        done = context.run_quietly_ordered(operation) => done?,
         failure = show_rotation(context, group, &progress) => return Err(failure),
     };
     drop(progress);
     let shown = match done {
         Some(Outcome::Removed { epoch, documents, elapsed_ms }) => {
             let seconds = elapsed_ms as f64 / 1000.0;
-            let text = format!("removed {user}: epoch {epoch}, {documents} documents re-keyed in {seconds:.1} s");
+            let text = format!("removed {user}: epoch {epoch}, {} re-keyed in {seconds:.1} s", counted(documents, "document"));
             Shown::new(text, "epoch", epoch).with("documents", documents).with("elapsed_ms", elapsed_ms)
         }
         Some(_) => Shown::new(format!("removed {user}"), "epoch", None::<u64>),

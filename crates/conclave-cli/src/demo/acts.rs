@@ -13,7 +13,7 @@ use super::stage::Stage;
 use super::typing::Desk;
 
 /// Steps that the acts and the proofs have.
-pub const STEPS: usize = 11;
+pub const STEPS: usize = 13;
 /// Edits that each device types while everybody types.
 const EDITS_TOGETHER: usize = 24;
 /// Edits that each device types while processes are killed.

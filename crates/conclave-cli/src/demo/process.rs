@@ -57,10 +57,10 @@ impl Recipe {
         let errors = self.log("stderr").await?.into_std().await;
         let mut command = Command::new(program);
         command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
-        command.env("RUST_LOG", LOG_FILTER).env("NO_COLOR", "1").kill_on_drop(true);
         for name in crate::args::ENVIRONMENT {
             command.env_remove(name);
         }
+        command.env(crate::args::LOG, LOG_FILTER).kill_on_drop(true);
         #[cfg(unix)]
         command.process_group(0);
         let mut process = command.spawn().with_context(|| format!("cannot start {}", self.name))?;

@@ -1,14 +1,14 @@
 //! The thread and the runtime under the actor.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use conclave_engine::{Engine, Output, Setup};
+use conclave_engine::{Engine, Setup};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::actor::{Actor, CALLS, Call, FAREWELL, Link, Shared, Unreleased, now};
+use crate::actor::{Actor, CALLS, Call, FAREWELL, Link, Shared, now};
 use crate::config::Config;
 use crate::error::Error;
 use crate::events::Event;
@@ -29,25 +29,40 @@ pub(crate) async fn start(config: Config, setup: Option<Setup>) -> Result<Starte
     std::thread::Builder::new()
         .name("conclave".to_owned())
         .spawn(move || thread(config, setup, opened))
-        .map_err(|error| Error::Start { why: error.to_string() })?;
+        .map_err(|error| Error::Start {
+            why: error.to_string(),
+        })?;
     wait.await.unwrap_or(Err(Error::Crashed))
 }
 
 type Opened = oneshot::Sender<Result<Started, Error>>;
 
 fn thread(config: Config, setup: Option<Setup>, opened: Opened) {
-    let builder = Builder::new_multi_thread().worker_threads(1).thread_name("conclave-io").enable_all().build();
+    let builder = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("conclave-io")
+        .enable_all()
+        .build();
     let runtime = match builder {
         Ok(runtime) => runtime,
         Err(error) => {
-            let _ = opened.send(Err(Error::Start { why: error.to_string() }));
+            let _ = opened.send(Err(Error::Start {
+                why: error.to_string(),
+            }));
             return;
         }
     };
     let shared = Arc::new(Shared::new());
-    let run = run(config, setup, Arc::clone(&shared), runtime.handle().clone(), opened);
+    let run = run(
+        config,
+        setup,
+        Arc::clone(&shared),
+        runtime.handle().clone(),
+        opened,
+    );
     // The engine contains what hostile bytes can provoke; should a fault of ours panic all the same, callers are told.
-    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).unwrap_or(Err(Error::Crashed));
+    let result =
+        catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).unwrap_or(Err(Error::Crashed));
     finish(&shared, result);
     shared.guests.close();
     let _ = runtime.block_on(async { tokio::time::timeout(FAREWELL, shared.guests.wait()).await });
@@ -61,7 +76,9 @@ fn finish(shared: &Shared, result: Result<(), Error>) {
     }
     let _ = shared.cause.set(error.clone().unwrap_or(Error::Closed));
     shared.stopped.send_replace(true);
-    shared.tell(Event::Stopped { error: error.map(|error| error.to_remote()) });
+    shared.tell(Event::Stopped {
+        error: error.map(|error| error.to_remote()),
+    });
     // Whoever waits for re-keying looks again.
     shared.rotations.send_modify(|_| {});
 }
@@ -81,14 +98,25 @@ async fn run(
             return Ok(());
         }
     };
-    let _ = opened.send(Ok(Started { calls, shared, runtime }));
+    let _ = opened.send(Ok(Started {
+        calls,
+        shared,
+        runtime,
+    }));
     let result = actor.run().await;
     stop(actor, result).await
 }
 
 /// Answers everybody who waits, then closes the store.
-async fn stop(actor: Actor, result: Result<(), Error>) -> Result<(), Error> {
-    let Actor { store, mut calls, replies, link, shared, .. } = actor;
+pub(super) async fn stop(actor: Actor, result: Result<(), Error>) -> Result<(), Error> {
+    let Actor {
+        store,
+        mut calls,
+        replies,
+        link,
+        shared,
+        ..
+    } = actor;
     let cause = match &result {
         Ok(()) => Error::Closed,
         Err(error) => error.clone(),
@@ -139,7 +167,10 @@ async fn open(
         }
     };
     let link = Link {
-        origin: endpoint.as_ref().map(|endpoint| endpoint.origin().to_owned()).unwrap_or_default(),
+        origin: endpoint
+            .as_ref()
+            .map(|endpoint| endpoint.origin().to_owned())
+            .unwrap_or_default(),
         transport: endpoint.map(|endpoint| Transport::start(endpoint, config.timing)),
         token: config.token,
         sender: None,
@@ -147,31 +178,5 @@ async fn open(
         backlog_bytes: 0,
         deaf: false,
     };
-    Ok(assemble(engine, store, link, calls, shared, output))
-}
-
-fn assemble(
-    engine: Engine,
-    store: Store,
-    link: Link,
-    calls: mpsc::Receiver<Call>,
-    shared: Arc<Shared>,
-    output: Output,
-) -> Actor {
-    let mut actor = Actor {
-        engine,
-        store,
-        link,
-        calls,
-        shared,
-        replies: HashMap::new(),
-        next_command: 1,
-        reads: VecDeque::new(),
-        unreleased: Unreleased::default(),
-        wake_at: None,
-        scrub_at: None,
-        closing: false,
-    };
-    actor.keep(output);
-    actor
+    Ok(Actor::new(engine, store, link, calls, shared, output))
 }

@@ -17,7 +17,9 @@ pub struct LocalClient {
 }
 
 fn hung_up() -> Error {
-    Error::Local { why: "it hung up".to_owned() }
+    Error::Local {
+        why: "it hung up".to_owned(),
+    }
 }
 
 impl LocalClient {
@@ -26,20 +28,28 @@ impl LocalClient {
     /// # Errors
     /// [`Error::Local`] when there is none.
     pub async fn connect(folder: &Path) -> Result<Self, Error> {
-        let client = Self { path: socket_path(folder) };
+        let client = Self {
+            path: socket_path(folder),
+        };
         client.dial().await?;
         Ok(client)
     }
 
     async fn dial(&self) -> Result<UnixStream, Error> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|error| local("the socket", &error))?;
+        let stream = UnixStream::connect(&self.path)
+            .await
+            .map_err(|error| local("the socket", &error))?;
         // Passphrases of device texts and content go here: not to another user's process.
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let owner = std::fs::metadata(folder).map_err(|error| local("the folder", &error))?.uid();
+        let owner = std::fs::metadata(folder)
+            .map_err(|error| local("the folder", &error))?
+            .uid();
         if stream.peer_cred().is_ok_and(|peer| peer.uid() == owner) {
             Ok(stream)
         } else {
-            Err(Error::Local { why: "it belongs to another user".to_owned() })
+            Err(Error::Local {
+                why: "it belongs to another user".to_owned(),
+            })
         }
     }
 
@@ -49,7 +59,14 @@ impl LocalClient {
     /// [`Error::Remote`] with what the other process answered, [`Error::Local`].
     pub async fn run(&self, operation: Operation) -> Result<Outcome, Error> {
         let mut stream = self.dial().await?;
-        write(&mut stream, &Hello { version: VERSION, listen: false }).await?;
+        write(
+            &mut stream,
+            &Hello {
+                version: VERSION,
+                listen: false,
+            },
+        )
+        .await?;
         write(&mut stream, &operation).await?;
         match read(&mut stream).await?.ok_or_else(hung_up)? {
             Answer::Outcome(outcome) => Ok(outcome),
@@ -64,9 +81,18 @@ impl LocalClient {
     /// As [`LocalClient::run`].
     pub async fn events(&self) -> Result<LocalEvents, Error> {
         let mut stream = self.dial().await?;
-        write(&mut stream, &Hello { version: VERSION, listen: true }).await?;
+        write(
+            &mut stream,
+            &Hello {
+                version: VERSION,
+                listen: true,
+            },
+        )
+        .await?;
         match read(&mut stream).await?.ok_or_else(hung_up)? {
-            Answer::Listening => Ok(LocalEvents { stream: Some(stream) }),
+            Answer::Listening => Ok(LocalEvents {
+                stream: Some(stream),
+            }),
             Answer::Failed(error) => Err(Error::Remote(error)),
             Answer::Outcome(_) | Answer::Event(_) => Err(Error::UnexpectedAnswer),
         }
@@ -86,8 +112,12 @@ impl LocalEvents {
         let event = match read(stream).await {
             Ok(Some(Answer::Event(event))) => event,
             Ok(Some(Answer::Failed(error))) => Event::Stopped { error: Some(error) },
-            Ok(_) => Event::Stopped { error: Some(hung_up().to_remote()) },
-            Err(error) => Event::Stopped { error: Some(error.to_remote()) },
+            Ok(_) => Event::Stopped {
+                error: Some(hung_up().to_remote()),
+            },
+            Err(error) => Event::Stopped {
+                error: Some(error.to_remote()),
+            },
         };
         if matches!(event, Event::Stopped { .. }) {
             self.stream = None;

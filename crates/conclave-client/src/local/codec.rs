@@ -8,43 +8,71 @@ use super::LOCAL_FRAME_BYTES;
 use crate::error::Error;
 
 fn malformed() -> Error {
-    Error::Local { why: "it said something unintelligible".to_owned() }
+    Error::Local {
+        why: "it said something unintelligible".to_owned(),
+    }
 }
 
 /// Writes one frame.
-pub(super) async fn write<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), value: &T) -> Result<(), Error> {
+pub(super) async fn write<T: Serialize>(
+    to: &mut (impl AsyncWrite + Unpin),
+    value: &T,
+) -> Result<(), Error> {
     let mut frame = vec![0u8; 4];
     ciborium::into_writer(value, &mut frame).map_err(|_| malformed())?;
     let length = frame.len() - 4;
     if length > LOCAL_FRAME_BYTES {
-        return Err(Error::Argument { what: "too large for the local socket" });
+        return Err(Error::Argument {
+            what: "too large for the local socket",
+        });
     }
-    let prefix = u32::try_from(length).map_err(|_| malformed())?.to_be_bytes();
+    let prefix = u32::try_from(length)
+        .map_err(|_| malformed())?
+        .to_be_bytes();
     for (to, from) in frame.iter_mut().zip(prefix) {
         *to = from;
     }
-    to.write_all(&frame).await.map_err(|error| super::local("writing", &error))?;
-    to.flush().await.map_err(|error| super::local("writing", &error))
+    to.write_all(&frame)
+        .await
+        .map_err(|error| super::local("writing", &error))?;
+    to.flush()
+        .await
+        .map_err(|error| super::local("writing", &error))
 }
 
 /// Reads one frame; none at the end of the stream. Memory grows with what arrives, not with what was announced.
-pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<T>, Error> {
+pub(super) async fn read<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> Result<Option<T>, Error> {
     let mut prefix = [0u8; 4];
-    if from.read(prefix.get_mut(..1).unwrap_or_default()).await.map_err(|error| super::local("reading", &error))? == 0 {
+    if from
+        .read(prefix.get_mut(..1).unwrap_or_default())
+        .await
+        .map_err(|error| super::local("reading", &error))?
+        == 0
+    {
         return Ok(None);
     }
     let rest = prefix.get_mut(1..).unwrap_or_default();
-    from.read_exact(rest).await.map_err(|error| super::local("reading", &error))?;
+    from.read_exact(rest)
+        .await
+        .map_err(|error| super::local("reading", &error))?;
     let length = u64::from(u32::from_be_bytes(prefix));
     if length > LOCAL_FRAME_BYTES as u64 {
         return Err(malformed());
     }
     let mut body = Vec::new();
-    let read = from.take(length).read_to_end(&mut body).await.map_err(|error| super::local("reading", &error))?;
+    let read = from
+        .take(length)
+        .read_to_end(&mut body)
+        .await
+        .map_err(|error| super::local("reading", &error))?;
     if read as u64 != length {
         return Err(malformed());
     }
-    ciborium::from_reader(body.as_slice()).map(Some).map_err(|_| malformed())
+    ciborium::from_reader(body.as_slice())
+        .map(Some)
+        .map_err(|_| malformed())
 }
 
 #[cfg(test)]
@@ -57,8 +85,14 @@ mod tests {
         write(&mut bytes, &"one").await.unwrap();
         write(&mut bytes, &"two").await.unwrap();
         let mut from = bytes.as_slice();
-        assert_eq!(read::<String>(&mut from).await.unwrap().as_deref(), Some("one"));
-        assert_eq!(read::<String>(&mut from).await.unwrap().as_deref(), Some("two"));
+        assert_eq!(
+            read::<String>(&mut from).await.unwrap().as_deref(),
+            Some("one")
+        );
+        assert_eq!(
+            read::<String>(&mut from).await.unwrap().as_deref(),
+            Some("two")
+        );
         assert_eq!(read::<String>(&mut from).await.unwrap(), None);
     }
 
@@ -67,11 +101,18 @@ mod tests {
         let mut whole = Vec::new();
         write(&mut whole, &"text").await.unwrap();
         for cut in 1..whole.len() {
-            assert!(read::<String>(&mut &whole[..cut]).await.is_err(), "cut at {cut}");
+            assert!(
+                read::<String>(&mut &whole[..cut]).await.is_err(),
+                "cut at {cut}"
+            );
         }
         let huge = [0xff, 0xff, 0xff, 0xff, 0];
         assert!(read::<String>(&mut huge.as_slice()).await.is_err());
         let announced_only = [0x03, 0xff, 0xff, 0xff, 1, 2, 3];
-        assert!(read::<String>(&mut announced_only.as_slice()).await.is_err());
+        assert!(
+            read::<String>(&mut announced_only.as_slice())
+                .await
+                .is_err()
+        );
     }
 }

@@ -34,27 +34,44 @@ impl LocalServer {
     /// [`Error::Local`]: the folder is open to others, its path is too long for a socket, or the operating system refused.
     pub fn start(client: &Client) -> Result<Self, Error> {
         let folder = client.folder();
-        let mode = fs::metadata(folder).map_err(|error| local("the folder", &error))?.permissions().mode();
+        let mode = fs::metadata(folder)
+            .map_err(|error| local("the folder", &error))?
+            .permissions()
+            .mode();
         if mode & 0o077 != 0 {
-            return Err(Error::Local { why: "the store's folder is open to other users".to_owned() });
+            return Err(Error::Local {
+                why: "the store's folder is open to other users".to_owned(),
+            });
         }
         let path = socket_path(folder);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(local("the old socket", &error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(local("the old socket", &error));
+            }
             _ => {}
         }
         let context = client.runtime().enter();
         let listener = UnixListener::bind(&path).map_err(|error| local("the socket", &error))?;
         drop(context);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|error| local("the socket", &error))?;
-        let owner = fs::symlink_metadata(&path).map_err(|error| local("the socket", &error))?.uid();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .map_err(|error| local("the socket", &error))?;
+        let owner = fs::symlink_metadata(&path)
+            .map_err(|error| local("the socket", &error))?
+            .uid();
         let shared = client.shared();
         if let Ok(mut socket) = shared.socket.lock() {
             *socket = Some(path.clone());
         }
         let stop = CancellationToken::new();
-        shared.guests.spawn_on(accept(listener, owner, client.clone(), stop.child_token()), client.runtime());
-        Ok(Self { client: client.clone(), path, _stop: stop.drop_guard() })
+        shared.guests.spawn_on(
+            accept(listener, owner, client.clone(), stop.child_token()),
+            client.runtime(),
+        );
+        Ok(Self {
+            client: client.clone(),
+            path,
+            _stop: stop.drop_guard(),
+        })
     }
 
     /// Where the socket is.
@@ -73,7 +90,9 @@ impl Drop for LocalServer {
 async fn accept(listener: UnixListener, owner: u32, client: Client, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -109,11 +128,14 @@ async fn accept(listener: UnixListener, owner: u32, client: Client, stop: Cancel
 }
 
 async fn serve(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
-    let Some(hello) = read::<Hello>(&mut stream).await? else { return Ok(()) };
+    let Some(hello) = read::<Hello>(&mut stream).await? else {
+        return Ok(());
+    };
     if hello.version != VERSION {
         let failed = RemoteError {
             code: "client.local_version".to_owned(),
-            message: "the process that has this store open is of another version; restart it".to_owned(),
+            message: "the process that has this store open is of another version; restart it"
+                .to_owned(),
             retryable: false,
         };
         return write(&mut stream, &Answer::Failed(failed)).await;
@@ -121,7 +143,9 @@ async fn serve(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
     if hello.listen {
         return tell(stream, client.events()).await;
     }
-    let Some(operation) = read::<Operation>(&mut stream).await? else { return Ok(()) };
+    let Some(operation) = read::<Operation>(&mut stream).await? else {
+        return Ok(());
+    };
     let answer = tokio::select! {
         result = operation::run(client, operation) => match result {
             Ok(outcome) => Answer::Outcome(outcome),
@@ -131,7 +155,9 @@ async fn serve(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
         () = gone(&stream) => return Ok(()),
     };
     match write(&mut stream, &answer).await {
-        Err(error @ Error::Argument { .. }) => write(&mut stream, &Answer::Failed(error.to_remote())).await,
+        Err(error @ Error::Argument { .. }) => {
+            write(&mut stream, &Answer::Failed(error.to_remote())).await
+        }
         other => other,
     }
 }

@@ -133,13 +133,21 @@ impl StoreError {
     }
 
     pub(super) fn row_damaged(key: &[u8]) -> Self {
-        let row = key.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        let row = key
+            .iter()
+            .take(12)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Self::RowDamaged { row }
     }
 
     pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::File { action, path, source }
+        move |source| Self::File {
+            action,
+            path,
+            source,
+        }
     }
 }
 
@@ -147,14 +155,18 @@ impl From<sqlx::Error> for StoreError {
     /// SQLite's primary result codes (<https://sqlite.org/rescode.html>) that mean something to a user get an error of their own.
     fn from(error: sqlx::Error) -> Self {
         let code = match &error {
-            sqlx::Error::Database(database) => database.code().and_then(|code| code.parse::<u32>().ok()),
+            sqlx::Error::Database(database) => {
+                database.code().and_then(|code| code.parse::<u32>().ok())
+            }
             _ => None,
         };
         match code.map(|code| code & 0xff) {
             Some(11) => Self::Damaged { what: "database" },
             Some(13) => Self::Full,
             Some(18) => Self::TooLarge,
-            Some(26) => Self::Damaged { what: "database header" },
+            Some(26) => Self::Damaged {
+                what: "database header",
+            },
             _ => Self::Database(error),
         }
     }

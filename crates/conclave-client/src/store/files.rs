@@ -36,10 +36,15 @@ pub enum Unlock {
 impl std::fmt::Debug for Unlock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Passphrase { cost, .. } => f.debug_struct("Passphrase").field("cost", cost).finish_non_exhaustive(),
-            Self::KeyFile { path, create } => {
-                f.debug_struct("KeyFile").field("path", path).field("create", create).finish()
-            }
+            Self::Passphrase { cost, .. } => f
+                .debug_struct("Passphrase")
+                .field("cost", cost)
+                .finish_non_exhaustive(),
+            Self::KeyFile { path, create } => f
+                .debug_struct("KeyFile")
+                .field("path", path)
+                .field("create", create)
+                .finish(),
         }
     }
 }
@@ -48,13 +53,18 @@ impl Unlock {
     /// A passphrase at the default cost.
     #[must_use]
     pub fn passphrase(passphrase: impl Into<String>) -> Self {
-        Self::Passphrase { passphrase: Zeroizing::new(passphrase.into()), cost: PassphraseCost::default() }
+        Self::Passphrase {
+            passphrase: Zeroizing::new(passphrase.into()),
+            cost: PassphraseCost::default(),
+        }
     }
 
     /// Reads the secret; makes the key file where that is wanted and `may_create` is set.
     pub(super) fn secret(&self, may_create: bool) -> Result<Secret, StoreError> {
         match self {
-            Self::Passphrase { passphrase, cost } => Ok(Secret::Passphrase(passphrase.clone(), *cost)),
+            Self::Passphrase { passphrase, cost } => {
+                Ok(Secret::Passphrase(passphrase.clone(), *cost))
+            }
             Self::KeyFile { path, create } => {
                 if *create && may_create && !path.exists() {
                     create_key_file(path)?;
@@ -78,8 +88,11 @@ pub(super) fn restrict_folder(folder: &Path) -> Result<(), StoreError> {
         use std::os::unix::fs::PermissionsExt;
         let found = fs::metadata(folder).map_err(StoreError::file("read", folder))?;
         if found.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
-                .map_err(|_| StoreError::Permissions { path: folder.to_owned() })?;
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(|_| {
+                StoreError::Permissions {
+                    path: folder.to_owned(),
+                }
+            })?;
         }
     }
     #[cfg(not(unix))]
@@ -98,15 +111,23 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
         .map_err(StoreError::file("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: folder.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::File { action: "lock", path, source }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: folder.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(StoreError::File {
+            action: "lock",
+            path,
+            source,
+        }),
     }
 }
 
 /// Makes new names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     #[cfg(unix)]
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::file("sync", folder))?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(StoreError::file("sync", folder))?;
     #[cfg(not(unix))]
     let _ = folder;
     Ok(())
@@ -122,7 +143,9 @@ fn create_key_file(path: &Path) -> Result<(), StoreError> {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
-    let mut file = options.open(path).map_err(StoreError::file("create", path))?;
+    let mut file = options
+        .open(path)
+        .map_err(StoreError::file("create", path))?;
     file.write_all(bytes.as_slice())
         .and_then(|()| file.sync_all())
         .map_err(StoreError::file("write", path))?;
@@ -139,13 +162,18 @@ fn read_key_file(path: &Path) -> Result<Zeroizing<[u8; KEY_FILE_BYTES]>, StoreEr
     {
         use std::os::unix::fs::PermissionsExt;
         if found.permissions().mode() & 0o077 != 0 {
-            return Err(StoreError::Permissions { path: path.to_owned() });
+            return Err(StoreError::Permissions {
+                path: path.to_owned(),
+            });
         }
     }
     if found.len() != KEY_FILE_BYTES as u64 {
-        return Err(StoreError::KeyFile { path: path.to_owned() });
+        return Err(StoreError::KeyFile {
+            path: path.to_owned(),
+        });
     }
     let mut bytes = Zeroizing::new([0u8; KEY_FILE_BYTES]);
-    file.read_exact(bytes.as_mut_slice()).map_err(StoreError::file("read", path))?;
+    file.read_exact(bytes.as_mut_slice())
+        .map_err(StoreError::file("read", path))?;
     Ok(bytes)
 }

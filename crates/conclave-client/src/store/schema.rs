@@ -27,26 +27,45 @@ pub(super) async fn migrate(
     path: &Path,
     create: bool,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
-    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *connection).await?;
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(&mut *connection)
+        .await?;
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(&mut *connection)
+        .await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+        .fetch_one(&mut *connection)
+        .await?;
     let empty = application == 0 && found == 0 && tables == 0;
     if empty && !create {
         return Ok(None);
     }
     if !empty && application != APPLICATION_ID {
-        return Err(StoreError::NotAStore { path: path.to_owned() });
+        return Err(StoreError::NotAStore {
+            path: path.to_owned(),
+        });
     }
     if found > newest() || found < 0 {
-        return Err(StoreError::UnknownSchema { found, known: newest() });
+        return Err(StoreError::UnknownSchema {
+            found,
+            known: newest(),
+        });
     }
     let mut version = found;
-    for statements in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
+    for statements in MIGRATIONS
+        .iter()
+        .skip(usize::try_from(found).unwrap_or(usize::MAX))
+    {
         version += 1;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::raw_sql(*statements).execute(&mut *transaction).await?;
-        let mark = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}");
-        sqlx::raw_sql(AssertSqlSafe(mark)).execute(&mut *transaction).await?;
+        sqlx::raw_sql(*statements)
+            .execute(&mut *transaction)
+            .await?;
+        let mark =
+            format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}");
+        sqlx::raw_sql(AssertSqlSafe(mark))
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
     }
     let key = sqlx::query_scalar("SELECT value FROM header WHERE name = ?")
@@ -57,7 +76,10 @@ pub(super) async fn migrate(
 }
 
 /// Stores the wrapped key.
-pub(super) async fn put_key(connection: &mut SqliteConnection, wrapped: &[u8]) -> Result<(), StoreError> {
+pub(super) async fn put_key(
+    connection: &mut SqliteConnection,
+    wrapped: &[u8],
+) -> Result<(), StoreError> {
     sqlx::query("INSERT OR REPLACE INTO header (name, value) VALUES (?,?)")
         .bind(KEY_NAME)
         .bind(wrapped)

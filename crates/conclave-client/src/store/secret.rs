@@ -46,7 +46,11 @@ pub struct PassphraseCost {
 
 impl Default for PassphraseCost {
     fn default() -> Self {
-        Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 }
+        Self {
+            memory_kib: 64 * 1024,
+            passes: 3,
+            lanes: 1,
+        }
     }
 }
 
@@ -54,7 +58,11 @@ impl PassphraseCost {
     /// Far too cheap for real use: for tests, where the store is thrown away.
     #[must_use]
     pub fn insecure_for_tests() -> Self {
-        Self { memory_kib: 8, passes: 1, lanes: 1 }
+        Self {
+            memory_kib: 8,
+            passes: 1,
+            lanes: 1,
+        }
     }
 
     fn is_sane(&self) -> bool {
@@ -91,26 +99,46 @@ impl Secret {
     }
 
     /// The key that seals the store key.
-    fn wrapping_key(&self, method: Method, salt: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, StoreError> {
+    fn wrapping_key(
+        &self,
+        method: Method,
+        salt: &[u8],
+    ) -> Result<Zeroizing<[u8; KEY_BYTES]>, StoreError> {
         let mut key = Zeroizing::new([0u8; KEY_BYTES]);
         match (self, method) {
             (Self::Passphrase(passphrase, _), Method::Passphrase(cost)) => {
                 if !cost.is_sane() {
-                    return Err(StoreError::Damaged { what: "cost of the passphrase" });
+                    return Err(StoreError::Damaged {
+                        what: "cost of the passphrase",
+                    });
                 }
                 let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_BYTES))
-                    .map_err(|_| StoreError::Damaged { what: "cost of the passphrase" })?;
+                    .map_err(|_| StoreError::Damaged {
+                        what: "cost of the passphrase",
+                    })?;
                 Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
                     .hash_password_into(passphrase.as_bytes(), salt, key.as_mut_slice())
-                    .map_err(|_| StoreError::Damaged { what: "cost of the passphrase" })?;
+                    .map_err(|_| StoreError::Damaged {
+                        what: "cost of the passphrase",
+                    })?;
             }
             (Self::KeyFile(bytes), Method::KeyFile) => {
                 Hkdf::<Sha256>::new(Some(salt), bytes.as_slice())
                     .expand(KEY_FILE_LABEL, key.as_mut_slice())
-                    .map_err(|_| StoreError::Damaged { what: "wrapped key" })?;
+                    .map_err(|_| StoreError::Damaged {
+                        what: "wrapped key",
+                    })?;
             }
-            (_, Method::Passphrase(_)) => return Err(StoreError::SecretKind { wants: "a passphrase" }),
-            (_, Method::KeyFile) => return Err(StoreError::SecretKind { wants: "a key file" }),
+            (_, Method::Passphrase(_)) => {
+                return Err(StoreError::SecretKind {
+                    wants: "a passphrase",
+                });
+            }
+            (_, Method::KeyFile) => {
+                return Err(StoreError::SecretKind {
+                    wants: "a key file",
+                });
+            }
         }
         Ok(key)
     }
@@ -137,8 +165,11 @@ impl WrappedKey {
     /// Binds everything but the sealed key itself.
     fn associated_data(&self) -> Result<Vec<u8>, StoreError> {
         let mut data = WRAP_LABEL.to_vec();
-        ciborium::into_writer(&(self.version, self.method, self.salt), &mut data)
-            .map_err(|_| StoreError::Damaged { what: "wrapped key" })?;
+        ciborium::into_writer(&(self.version, self.method, self.salt), &mut data).map_err(
+            |_| StoreError::Damaged {
+                what: "wrapped key",
+            },
+        )?;
         Ok(data)
     }
 }
@@ -162,7 +193,10 @@ impl std::fmt::Debug for StoreKey {
 
 impl StoreKey {
     fn from_bytes(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
-        Self { cipher: XChaCha20Poly1305::new(bytes.as_slice().into()), bytes }
+        Self {
+            cipher: XChaCha20Poly1305::new(bytes.as_slice().into()),
+            bytes,
+        }
     }
 
     /// A fresh key.
@@ -187,10 +221,20 @@ impl StoreKey {
         let key = secret.wrapping_key(wrapped.method, &wrapped.salt)?;
         let aad = wrapped.associated_data()?;
         wrapped.sealed = XChaCha20Poly1305::new(key.as_slice().into())
-            .encrypt(XNonce::from_slice(&wrapped.nonce), Payload { msg: self.bytes.as_slice(), aad: &aad })
-            .map_err(|_| StoreError::Damaged { what: "wrapped key" })?;
+            .encrypt(
+                XNonce::from_slice(&wrapped.nonce),
+                Payload {
+                    msg: self.bytes.as_slice(),
+                    aad: &aad,
+                },
+            )
+            .map_err(|_| StoreError::Damaged {
+                what: "wrapped key",
+            })?;
         let mut body = Vec::new();
-        ciborium::into_writer(&wrapped, &mut body).map_err(|_| StoreError::Damaged { what: "wrapped key" })?;
+        ciborium::into_writer(&wrapped, &mut body).map_err(|_| StoreError::Damaged {
+            what: "wrapped key",
+        })?;
         let mut out = Sha256::digest(&body).to_vec();
         out.extend_from_slice(&body);
         Ok(out)
@@ -198,7 +242,9 @@ impl StoreKey {
 
     /// Opens what [`StoreKey::wrap`] made.
     pub(crate) fn unwrap(header: &[u8], secret: &Secret) -> Result<Self, StoreError> {
-        let damaged = || StoreError::Damaged { what: "wrapped key" };
+        let damaged = || StoreError::Damaged {
+            what: "wrapped key",
+        };
         let (hash, body) = header.split_at_checked(32).ok_or_else(damaged)?;
         if Sha256::digest(body).as_slice() != hash {
             return Err(damaged());
@@ -210,14 +256,22 @@ impl StoreKey {
         }
         let found: VersionOnly = ciborium::from_reader(body).map_err(|_| damaged())?;
         if found.version != WRAP_VERSION {
-            return Err(StoreError::UnknownFormat { found: found.version });
+            return Err(StoreError::UnknownFormat {
+                found: found.version,
+            });
         }
         let wrapped: WrappedKey = ciborium::from_reader(body).map_err(|_| damaged())?;
         let key = secret.wrapping_key(wrapped.method, &wrapped.salt)?;
         let aad = wrapped.associated_data()?;
         let mut opened = Zeroizing::new(
             XChaCha20Poly1305::new(key.as_slice().into())
-                .decrypt(XNonce::from_slice(&wrapped.nonce), Payload { msg: &wrapped.sealed, aad: &aad })
+                .decrypt(
+                    XNonce::from_slice(&wrapped.nonce),
+                    Payload {
+                        msg: &wrapped.sealed,
+                        aad: &aad,
+                    },
+                )
                 .map_err(|_| StoreError::WrongSecret)?,
         );
         let mut bytes = Zeroizing::new([0u8; KEY_BYTES]);
@@ -230,10 +284,21 @@ impl StoreKey {
     }
 
     /// Seals the value of a row under a nonce that was never used before.
-    pub(crate) fn seal(&self, row_key: &[u8], nonce: &[u8; NONCE_BYTES], value: &[u8]) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn seal(
+        &self,
+        row_key: &[u8],
+        nonce: &[u8; NONCE_BYTES],
+        value: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
         let sealed = self
             .cipher
-            .encrypt(XNonce::from_slice(nonce), Payload { msg: value, aad: &row_data(row_key) })
+            .encrypt(
+                XNonce::from_slice(nonce),
+                Payload {
+                    msg: value,
+                    aad: &row_data(row_key),
+                },
+            )
             .map_err(|_| StoreError::TooLarge)?;
         let mut out = Vec::with_capacity(1 + NONCE_BYTES + sealed.len());
         out.push(FORMAT_VERSION);
@@ -243,15 +308,27 @@ impl StoreKey {
     }
 
     /// Opens the value of a row.
-    pub(crate) fn open(&self, row_key: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    pub(crate) fn open(
+        &self,
+        row_key: &[u8],
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let damaged = || StoreError::row_damaged(row_key);
         let (version, rest) = sealed.split_first().ok_or_else(damaged)?;
         if *version != FORMAT_VERSION {
-            return Err(StoreError::UnknownFormat { found: u16::from(*version) });
+            return Err(StoreError::UnknownFormat {
+                found: u16::from(*version),
+            });
         }
         let (nonce, body) = rest.split_at_checked(NONCE_BYTES).ok_or_else(damaged)?;
         self.cipher
-            .decrypt(XNonce::from_slice(nonce), Payload { msg: body, aad: &row_data(row_key) })
+            .decrypt(
+                XNonce::from_slice(nonce),
+                Payload {
+                    msg: body,
+                    aad: &row_data(row_key),
+                },
+            )
             .map(Zeroizing::new)
             .map_err(|_| damaged())
     }
@@ -276,7 +353,10 @@ mod tests {
     use super::*;
 
     fn passphrase(text: &str) -> Secret {
-        Secret::Passphrase(Zeroizing::new(text.into()), PassphraseCost::insecure_for_tests())
+        Secret::Passphrase(
+            Zeroizing::new(text.into()),
+            PassphraseCost::insecure_for_tests(),
+        )
     }
 
     fn sealed(key: &StoreKey, row: &[u8], value: &[u8]) -> Vec<u8> {
@@ -289,9 +369,15 @@ mod tests {
         let value = sealed(&key, b"row", b"content");
         assert_eq!(value.len(), b"content".len() + SEAL_OVERHEAD_BYTES);
         assert_eq!(key.open(b"row", &value).unwrap().as_slice(), b"content");
-        assert!(matches!(key.open(b"other", &value), Err(StoreError::RowDamaged { .. })));
+        assert!(matches!(
+            key.open(b"other", &value),
+            Err(StoreError::RowDamaged { .. })
+        ));
         let other = StoreKey::generate().unwrap();
-        assert!(matches!(other.open(b"row", &value), Err(StoreError::RowDamaged { .. })));
+        assert!(matches!(
+            other.open(b"row", &value),
+            Err(StoreError::RowDamaged { .. })
+        ));
     }
 
     #[test]
@@ -306,13 +392,19 @@ mod tests {
         }
         let mut future = value;
         future[0] = FORMAT_VERSION + 1;
-        assert!(matches!(key.open(b"row", &future), Err(StoreError::UnknownFormat { found: 2 })));
+        assert!(matches!(
+            key.open(b"row", &future),
+            Err(StoreError::UnknownFormat { found: 2 })
+        ));
     }
 
     #[test]
     fn sealing_twice_gives_different_bytes() {
         let key = StoreKey::generate().unwrap();
-        assert_ne!(sealed(&key, b"row", b"content"), sealed(&key, b"row", b"content"));
+        assert_ne!(
+            sealed(&key, b"row", b"content"),
+            sealed(&key, b"row", b"content")
+        );
     }
 
     #[test]
@@ -321,24 +413,43 @@ mod tests {
         let header = key.wrap(&passphrase("right")).unwrap();
         let again = StoreKey::unwrap(&header, &passphrase("right")).unwrap();
         assert_eq!(again.bytes, key.bytes);
-        assert!(matches!(StoreKey::unwrap(&header, &passphrase("wrong")), Err(StoreError::WrongSecret)));
+        assert!(matches!(
+            StoreKey::unwrap(&header, &passphrase("wrong")),
+            Err(StoreError::WrongSecret)
+        ));
         let file = Secret::KeyFile(Zeroizing::new([7; 32]));
-        assert!(matches!(StoreKey::unwrap(&header, &file), Err(StoreError::SecretKind { .. })));
+        assert!(matches!(
+            StoreKey::unwrap(&header, &file),
+            Err(StoreError::SecretKind { .. })
+        ));
         for at in 0..header.len() {
             let mut bad = header.clone();
             bad[at] ^= 1;
-            assert!(matches!(StoreKey::unwrap(&bad, &passphrase("right")), Err(StoreError::Damaged { .. })), "byte {at}");
+            assert!(
+                matches!(
+                    StoreKey::unwrap(&bad, &passphrase("right")),
+                    Err(StoreError::Damaged { .. })
+                ),
+                "byte {at}"
+            );
         }
         let header = key.wrap(&file).unwrap();
         assert_eq!(StoreKey::unwrap(&header, &file).unwrap().bytes, key.bytes);
         let other = Secret::KeyFile(Zeroizing::new([8; 32]));
-        assert!(matches!(StoreKey::unwrap(&header, &other), Err(StoreError::WrongSecret)));
+        assert!(matches!(
+            StoreKey::unwrap(&header, &other),
+            Err(StoreError::WrongSecret)
+        ));
     }
 
     /// Whoever writes the header could otherwise make opening it exhaust the memory.
     #[test]
     fn an_absurd_cost_is_refused_before_it_is_paid() {
-        let cost = PassphraseCost { memory_kib: u32::MAX, passes: 1, lanes: 1 };
+        let cost = PassphraseCost {
+            memory_kib: u32::MAX,
+            passes: 1,
+            lanes: 1,
+        };
         let secret = Secret::Passphrase(Zeroizing::new("x".into()), cost);
         let key = StoreKey::generate().unwrap();
         assert!(matches!(key.wrap(&secret), Err(StoreError::Damaged { .. })));
@@ -348,6 +459,9 @@ mod tests {
     fn debug_prints_no_secret() {
         let key = StoreKey::generate().unwrap();
         assert_eq!(format!("{key:?}"), "StoreKey(..)");
-        assert_eq!(format!("{:?}", passphrase("hunter2")), "Secret::Passphrase(..)");
+        assert_eq!(
+            format!("{:?}", passphrase("hunter2")),
+            "Secret::Passphrase(..)"
+        );
     }
 }

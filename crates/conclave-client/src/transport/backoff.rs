@@ -19,7 +19,10 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { least_ms: 500, most_ms: 30_000 }
+        Self {
+            least_ms: 500,
+            most_ms: 30_000,
+        }
     }
 }
 
@@ -40,8 +43,16 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_their_bound_and_are_never_nothing() {
-        let backoff = Backoff { least_ms: 500, most_ms: 30_000 };
-        let longest = |attempt| (0..=30_000).map(|random| backoff.pause(attempt, None, random)).max().unwrap();
+        let backoff = Backoff {
+            least_ms: 500,
+            most_ms: 30_000,
+        };
+        let longest = |attempt| {
+            (0..=30_000)
+                .map(|random| backoff.pause(attempt, None, random))
+                .max()
+                .unwrap()
+        };
         assert_eq!(longest(0), Duration::from_millis(500));
         assert_eq!(longest(1), Duration::from_millis(1000));
         assert_eq!(longest(6), Duration::from_millis(30_000));
@@ -55,6 +66,9 @@ mod tests {
     fn the_service_can_ask_for_patience_but_not_for_eternity() {
         let backoff = Backoff::default();
         assert!(backoff.pause(0, Some(7000), 0) >= Duration::from_millis(7000));
-        assert!(backoff.pause(0, Some(u64::MAX), u64::MAX) <= Duration::from_millis(MAX_RETRY_AFTER_MS + 500));
+        assert!(
+            backoff.pause(0, Some(u64::MAX), u64::MAX)
+                <= Duration::from_millis(MAX_RETRY_AFTER_MS + 500)
+        );
     }
 }

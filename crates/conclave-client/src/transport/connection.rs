@@ -37,7 +37,11 @@ pub(super) struct Ended {
 
 impl Ended {
     pub(super) fn because(why: String) -> Self {
-        Self { why, was_good: false, retry_after_ms: None }
+        Self {
+            why,
+            was_good: false,
+            retry_after_ms: None,
+        }
     }
 }
 
@@ -58,7 +62,9 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, String> {
     let stream = TcpStream::connect(endpoint.host_and_port())
         .await
         .map_err(|error| format!("cannot connect: {error}"))?;
-    stream.set_nodelay(true).map_err(|error| format!("cannot connect: {error}"))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| format!("cannot connect: {error}"))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -76,7 +82,9 @@ fn describe(error: &tungstenite::Error) -> String {
     match error {
         tungstenite::Error::Io(error) => error.to_string(),
         tungstenite::Error::Http(response) => format!("HTTP status {}", response.status().as_u16()),
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => "closed".to_owned(),
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
+            "closed".to_owned()
+        }
         tungstenite::Error::Capacity(_) => "a message is too large".to_owned(),
         tungstenite::Error::Protocol(error) => error.to_string(),
         tungstenite::Error::Tls(error) => error.to_string(),
@@ -95,14 +103,22 @@ pub(super) async fn serve(
     let (sink, stream) = socket.split();
     let ready = Notify::new();
     let mut reader = Reader::new(stream, timing, tell, &ready);
-    let mut writer = Writer { sink, timing, ready: &ready };
+    let mut writer = Writer {
+        sink,
+        timing,
+        ready: &ready,
+    };
     let why = tokio::select! {
         why = reader.run() => why,
         why = writer.run(queued) => why,
         () = hang_up.cancelled() => "closed here".to_owned(),
     };
     writer.close().await;
-    Ended { why, was_good: reader.was_good, retry_after_ms: reader.retry_after_ms }
+    Ended {
+        why,
+        was_good: reader.was_good,
+        retry_after_ms: reader.retry_after_ms,
+    }
 }
 
 struct Reader<'a> {
@@ -117,7 +133,12 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(stream: SplitStream<Socket>, timing: &'a Timing, tell: &'a mpsc::Sender<Wire>, ready: &'a Notify) -> Self {
+    fn new(
+        stream: SplitStream<Socket>,
+        timing: &'a Timing,
+        tell: &'a mpsc::Sender<Wire>,
+        ready: &'a Notify,
+    ) -> Self {
         Self {
             stream,
             timing,
@@ -151,25 +172,40 @@ impl<'a> Reader<'a> {
     }
 
     async fn message(&mut self, bytes: Vec<u8>) -> Result<(), String> {
-        let Some(frame) = self.assembler.take(bytes).map_err(|error| error.to_string())? else {
+        let Some(frame) = self
+            .assembler
+            .take(bytes)
+            .map_err(|error| error.to_string())?
+        else {
             return Ok(());
         };
         let kib = u32::try_from(frame.len() / 1024 + 1).unwrap_or(u32::MAX);
         let memory = Arc::clone(&self.memory);
-        let share = memory.acquire_many_owned(kib).await.map_err(|error| error.to_string())?;
-        let frame: ServiceFrame =
-            codec::decode("frame", &frame, limits::FRAME_BYTES).map_err(|error| error.to_string())?;
+        let share = memory
+            .acquire_many_owned(kib)
+            .await
+            .map_err(|error| error.to_string())?;
+        let frame: ServiceFrame = codec::decode("frame", &frame, limits::FRAME_BYTES)
+            .map_err(|error| error.to_string())?;
         match &frame {
             ServiceFrame::Pong => return Ok(()),
             ServiceFrame::Ready { .. } => {
                 self.was_good = true;
                 self.ready.notify_one();
             }
-            ServiceFrame::Goodbye { retry_after_ms, .. } => self.retry_after_ms = Some(*retry_after_ms),
+            ServiceFrame::Goodbye { retry_after_ms, .. } => {
+                self.retry_after_ms = Some(*retry_after_ms)
+            }
             _ => {}
         }
-        let received = Received { frame: Box::new(frame), _share: share };
-        self.tell.send(Wire::Frame(received)).await.map_err(|_| "nobody listens".to_owned())
+        let received = Received {
+            frame: Box::new(frame),
+            _share: share,
+        };
+        self.tell
+            .send(Wire::Frame(received))
+            .await
+            .map_err(|_| "nobody listens".to_owned())
     }
 }
 
@@ -184,7 +220,8 @@ impl Writer<'_> {
     /// welcome.
     async fn run(&mut self, mut queued: mpsc::Receiver<Vec<u8>>) -> String {
         let ping = codec::encode(&ClientFrame::Ping);
-        let mut ticks = tokio::time::interval_at(Instant::now() + self.timing.ping, self.timing.ping);
+        let mut ticks =
+            tokio::time::interval_at(Instant::now() + self.timing.ping, self.timing.ping);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut good = false;
         loop {

@@ -35,7 +35,10 @@ impl Endpoint {
     /// # Errors
     /// [`EndpointError`].
     pub fn parse(address: &str) -> Result<Self, EndpointError> {
-        let uri: Uri = address.trim().parse().map_err(|_| EndpointError::Malformed)?;
+        let uri: Uri = address
+            .trim()
+            .parse()
+            .map_err(|_| EndpointError::Malformed)?;
         let authority = uri.authority().ok_or(EndpointError::Malformed)?;
         if authority.as_str().contains('@') {
             return Err(EndpointError::UserInfo);
@@ -52,7 +55,9 @@ impl Endpoint {
         let given = match authority.as_str().strip_prefix(authority.host()) {
             Some("") => None,
             Some(rest) => {
-                let port = rest.strip_prefix(':').and_then(|port| port.parse::<u16>().ok());
+                let port = rest
+                    .strip_prefix(':')
+                    .and_then(|port| port.parse::<u16>().ok());
                 Some(port.ok_or(EndpointError::Malformed)?)
             }
             None => return Err(EndpointError::Malformed),
@@ -66,8 +71,16 @@ impl Endpoint {
         // People copy addresses with the path in them.
         let below = below.strip_suffix(PATH).unwrap_or(below);
         let url = format!("{origin}{below}{PATH}");
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { origin, url, host, port: given.unwrap_or(default_port) })
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Ok(Self {
+            origin,
+            url,
+            host,
+            port: given.unwrap_or(default_port),
+        })
     }
 
     /// `scheme://host` and the port where the address names one, in lower case: what a login is bound to.
@@ -92,12 +105,48 @@ mod tests {
     #[test]
     fn origins_are_as_dialled() {
         let cases = [
-            ("wss://DS.example", "wss://ds.example", "wss://ds.example/v1", "ds.example", 443),
-            ("wss://ds.example/", "wss://ds.example", "wss://ds.example/v1", "ds.example", 443),
-            ("ws://127.0.0.1:7700", "ws://127.0.0.1:7700", "ws://127.0.0.1:7700/v1", "127.0.0.1", 7700),
-            ("wss://ds.example/v1/", "wss://ds.example", "wss://ds.example/v1", "ds.example", 443),
-            ("wss://a.example:444/conclave/", "wss://a.example:444", "wss://a.example:444/conclave/v1", "a.example", 444),
-            ("ws://[::1]:80", "ws://[::1]:80", "ws://[::1]:80/v1", "::1", 80),
+            (
+                "wss://DS.example",
+                "wss://ds.example",
+                "wss://ds.example/v1",
+                "ds.example",
+                443,
+            ),
+            (
+                "wss://ds.example/",
+                "wss://ds.example",
+                "wss://ds.example/v1",
+                "ds.example",
+                443,
+            ),
+            (
+                "ws://127.0.0.1:7700",
+                "ws://127.0.0.1:7700",
+                "ws://127.0.0.1:7700/v1",
+                "127.0.0.1",
+                7700,
+            ),
+            (
+                "wss://ds.example/v1/",
+                "wss://ds.example",
+                "wss://ds.example/v1",
+                "ds.example",
+                443,
+            ),
+            (
+                "wss://a.example:444/conclave/",
+                "wss://a.example:444",
+                "wss://a.example:444/conclave/v1",
+                "a.example",
+                444,
+            ),
+            (
+                "ws://[::1]:80",
+                "ws://[::1]:80",
+                "ws://[::1]:80/v1",
+                "::1",
+                80,
+            ),
         ];
         for (address, origin, url, host, port) in cases {
             let endpoint = Endpoint::parse(address).unwrap();

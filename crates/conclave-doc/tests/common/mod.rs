@@ -195,6 +195,8 @@ pub struct Service {
     pub chains: BTreeMap<Author, (u64, Hash, Vec<u64>)>,
     pub authors: Vec<Author>,
     pub active: Option<u64>,
+    /// Position and covered size of each snapshot that became active.
+    pub actives: Vec<(u64, u64)>,
     pub epoch: u64,
 }
 
@@ -232,8 +234,9 @@ impl Service {
             chain.1 = leaf;
             chain.2.push(seq);
         }
-        if matches!(record.header.body, RecordBody::Snapshot(_)) {
+        if let RecordBody::Snapshot(header) = record.header.body {
             self.active = Some(seq);
+            self.actives.push((seq, header.covered.size));
         }
         self.leaves.push(leaf);
         self.frontier.push(leaf);
@@ -297,11 +300,33 @@ impl Service {
         }
     }
 
+    /// The newest snapshot was no valid one.
+    pub fn drop_active(&mut self) {
+        self.actives.pop();
+        self.active = self.actives.last().map(|active| active.0);
+    }
+
+    /// The size from which on a reader surely has roots at this position: its base's, or the then active snapshot's.
+    pub fn roots_from(&self, seq: u64, base: Option<(u64, u64)>) -> u64 {
+        let active = self
+            .actives
+            .iter()
+            .rev()
+            .find(|active| active.0 < seq)
+            .map_or(0, |active| active.1);
+        base.filter(|base| seq < base.0)
+            .map_or(active, |base| base.1)
+    }
+
     pub fn whole(&self, seq: u64) -> DeliveredRecord {
+        self.whole_for(seq, None)
+    }
+
+    pub fn whole_for(&self, seq: u64, base: Option<(u64, u64)>) -> DeliveredRecord {
         let record = self.log[seq as usize].clone();
-        let (seen, covered) = (record.header.seen.size, self.covered());
-        let proof = if seen < covered {
-            consistency_proof(&self.leaves[..covered as usize], seen).unwrap()
+        let (seen, roots_from) = (record.header.seen.size, self.roots_from(seq, base));
+        let proof = if seen < roots_from {
+            consistency_proof(&self.leaves[..roots_from as usize], seen).unwrap()
         } else {
             vec![]
         };
@@ -309,16 +334,17 @@ impl Service {
     }
 
     pub fn deliver(&self, seq: u64) -> DeliveredRecord {
+        self.deliver_for(seq, None)
+    }
+
+    pub fn deliver_for(&self, seq: u64, base: Option<(u64, u64)>) -> DeliveredRecord {
         let record = &self.log[seq as usize];
         let seen = record.header.seen;
         let header = &record.header;
         // Left-out fields must be those that the receiver fills in.
         let plain = (header.version, header.group, header.document) == (RECORD_VERSION, GROUP, DOC);
-        if !plain || header.body.chained().is_none() {
-            return self.whole(seq);
-        }
-        if seen.size < self.covered() || matches!(record.header.body, RecordBody::Snapshot(_)) {
-            return self.whole(seq);
+        if !plain || header.body.chained().is_none() || seen.size < self.roots_from(seq, base) {
+            return self.whole_for(seq, base);
         }
         let author = self
             .authors
@@ -370,6 +396,8 @@ pub struct Peer {
     /// Rows as written.
     pub rows: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
     pub online: bool,
+    /// Position and covered size of the snapshot from which it opened the document.
+    pub base: Option<(u64, u64)>,
     pub changes: Vec<Change>,
     pub findings: Vec<Finding>,
     pub last: DeliverOutcome,
@@ -390,6 +418,7 @@ impl Peer {
             inbox: VecDeque::new(),
             rows: BTreeMap::new(),
             online: false,
+            base: None,
             changes: vec![],
             findings: vec![],
             last: DeliverOutcome::default(),
@@ -410,6 +439,14 @@ impl Peer {
                 None => self.rows.remove(&change.key),
             };
         }
+    }
+
+    /// Writes what changed and, as the engine does, erases the roots that are not needed any more.
+    pub fn store_and_erase(&mut self) {
+        self.store();
+        let needed = self.doc.roots_needed();
+        let gone = (0..self.epoch).filter(|epoch| !needed.needs(*epoch));
+        self.keys.withheld.extend(gone);
     }
 
     pub fn saved_rows(&self) -> Rows {
@@ -511,6 +548,7 @@ impl Sim {
         let mut peer = Peer::new(member, doc, epoch);
         peer.note(outcome);
         peer.online = true;
+        peer.base = opened.base.as_ref().map(|base| (base.seq, opened.from));
         self.peers.push(peer);
         let at = self.peers.len() - 1;
         self.send_from(at, opened.from);
@@ -524,7 +562,7 @@ impl Sim {
                 {
                     DeliveredRecord::Leaf(self.service.leaves[seq as usize])
                 } else {
-                    self.service.deliver(seq)
+                    self.service.deliver_for(seq, self.peers[at].base)
                 }
             })
             .collect();
@@ -672,7 +710,7 @@ impl Sim {
     /// `GetRecords` and its answer.
     pub fn fetch(&mut self, at: usize, from: u64, to: u64) {
         let records = (from..to.min(self.service.size()))
-            .map(|seq| self.service.whole(seq))
+            .map(|seq| self.service.whole_for(seq, self.peers[at].base))
             .collect();
         self.with(at, |doc, ctx, _| doc.deliver(ctx, from, records).unwrap());
     }

@@ -13,7 +13,9 @@ impl Engine {
         self.on_channel(
             channel,
             Box::new(move |engine, group, doc| {
-                doc.target = doc.target.max(first_seq + records.len() as u64);
+                doc.target = doc
+                    .target
+                    .max(first_seq.saturating_add(records.len() as u64));
                 let context =
                     Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
                 let outcome = doc.document.deliver(&context, first_seq, records);
@@ -34,6 +36,7 @@ impl Engine {
             Err(error) => {
                 let text = error.to_string();
                 self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                doc.broken = true;
                 return;
             }
         };
@@ -95,7 +98,7 @@ impl Engine {
 
     /// Asks for records whole, one request at a time; what is still missing then shows again.
     pub(super) fn fetch_records(&mut self, group: GroupId, doc: &mut Doc, from: u64, count: u32) {
-        if doc.fetching {
+        if doc.fetching || self.now < doc.fetch_after {
             return;
         }
         doc.fetching = true;
@@ -115,6 +118,7 @@ impl Engine {
                     None,
                     Box::new(move |engine, group, doc| {
                         doc.fetching = false;
+                        let before = doc.document.size();
                         if let Answer::Records { first_seq, records } = answer {
                             let context = Group::doc_context(
                                 group.mls.state(),
@@ -125,10 +129,24 @@ impl Engine {
                             let outcome = doc.document.deliver(&context, first_seq, records);
                             engine.delivered(group, doc, outcome);
                         }
+                        engine.pace_fetching(group, doc, before);
                     }),
                 );
             }),
         );
+    }
+
+    /// After an answer that moved nothing the service is left alone for a while, longer each time; then the document says again what it
+    /// lacks.
+    fn pace_fetching(&mut self, group: &Group, doc: &mut Doc, before: u64) {
+        if doc.document.size() > before {
+            doc.fetch_failures = 0;
+            return;
+        }
+        let delay = 250_u64 << doc.fetch_failures.min(8);
+        doc.fetch_failures = doc.fetch_failures.saturating_add(1);
+        doc.fetch_after = self.now.plus_ms(delay);
+        self.wake(delay, TimerKind::Fetch(group.id, doc.id));
     }
 
     pub(super) fn change(&self, change: &Change) -> ChangeInfo {
@@ -163,6 +181,11 @@ impl Engine {
     /// A new epoch: documents open what waited for it, own edits are sealed anew.
     pub(crate) fn epoch_changed(&mut self, group: &mut Group) {
         self.intents_epoch_changed(group);
+        self.retry_documents(group);
+    }
+
+    /// Looks at every document in memory again.
+    pub(crate) fn retry_documents(&mut self, group: &mut Group) {
         let ids: Vec<DocumentId> = self
             .documents
             .iter()

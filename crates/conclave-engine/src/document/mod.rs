@@ -29,6 +29,8 @@ const FRAMES_IN_FLIGHT: usize = 16;
 const APPEND_BYTES: usize = 128 * 1024;
 /// Records asked for at once.
 const FETCH_RECORDS: u32 = 256;
+/// How often a document is read again after a failed call, in one session.
+const RELOADS: u32 = 3;
 
 /// A document in memory.
 pub(crate) struct Doc {
@@ -54,6 +56,16 @@ pub(crate) struct Doc {
     /// The service keeps what is missing by hash only: begin at the active snapshot.
     needs_base: bool,
     snapshot_wanted: bool,
+    /// Group epoch in which the open channel was asked for.
+    asked_epoch: u64,
+    /// No records are asked for before this time.
+    fetch_after: UnixMs,
+    fetch_failures: u32,
+    snapshot_failures: u32,
+    /// The first snapshot was refused for good: the next creation brings another.
+    remake_creation: bool,
+    /// A call failed half-way: what is in memory may be ahead of what is stored.
+    broken: bool,
 }
 
 impl Doc {
@@ -76,6 +88,12 @@ impl Doc {
             verdict_planned: false,
             needs_base: false,
             snapshot_wanted: false,
+            asked_epoch: 0,
+            fetch_after: UnixMs(0),
+            fetch_failures: 0,
+            snapshot_failures: 0,
+            remake_creation: false,
+            broken: false,
         }
     }
 
@@ -87,6 +105,26 @@ impl Doc {
     fn is_idle(&self) -> bool {
         let refused = self.opening_refused || self.create_refused;
         self.channel.is_none() && !self.asked && !self.create_in_flight && !refused
+    }
+
+    /// Whether nothing is lost or delayed when it leaves memory.
+    fn is_quiet(&self) -> bool {
+        self.waiters.is_empty()
+            && !self.asked
+            && !self.fetching
+            && !self.document.has_unsent()
+            && !self.snapshot_in_flight
+            && !self.create_in_flight
+    }
+
+    /// The log holds no further record of an epoch below this one: a later one is in it, or it was seen whole in this epoch.
+    fn complete_below(&self) -> u64 {
+        let seen = if self.is_caught_up() {
+            self.asked_epoch
+        } else {
+            0
+        };
+        seen.max(self.document.epoch_high())
     }
 
     /// Lifts a refusal: the next look asks the service again.
@@ -164,11 +202,57 @@ impl Engine {
                 _ => break,
             };
         }
+        if doc.broken && self.documents.contains_key(&key) {
+            self.reload_document(group, *doc);
+            return;
+        }
         // Gone meanwhile when the group was lost.
         match self.documents.get_mut(&key) {
             Some(slot) => *slot = Slot::Hot(doc),
             None => self.reply_all(doc.waiters, &EngineError::UnknownDocument),
         }
+    }
+
+    /// Goes back to what is stored after a call failed half-way.
+    fn reload_document(&mut self, group: &mut Group, doc: Doc) {
+        let id = doc.id;
+        let key = (group.id, id);
+        let mut queue = match self.documents.remove(&key) {
+            Some(Slot::Busy(queue) | Slot::Loading(queue)) => queue,
+            _ => Vec::new(),
+        };
+        if let Some(channel) = doc.channel {
+            self.close_channel(channel);
+        }
+        let failures = group.failures.entry(id).or_default();
+        *failures += 1;
+        if *failures > RELOADS {
+            group.unreadable.insert(id);
+            let error = EngineError::UnknownDocument;
+            self.reply_all(queue.iter().filter_map(|job| job.waiter), &error);
+            self.reply_all(doc.waiters, &error);
+            return;
+        }
+        for waiter in doc.waiters {
+            let work: DocWork = Box::new(move |_, _, doc| doc.waiters.push(waiter));
+            queue.push(Job {
+                waiter: Some(waiter),
+                work,
+            });
+        }
+        self.documents.insert(key, Slot::Loading(queue));
+        let prefix = keys::document_prefix(&group.id, &id);
+        self.read(prefix, ReadTarget::Document(group.id, id));
+    }
+
+    fn close_channel(&mut self, channel: u64) {
+        self.link.channels.remove(&channel);
+        self.request(
+            Request::CloseDocument {
+                channel: Varint(channel),
+            },
+            Box::new(|_, _| {}),
+        );
     }
 
     pub(crate) fn documents_offline(&mut self) {
@@ -185,6 +269,9 @@ impl Engine {
                 doc.create_in_flight = false;
                 doc.opening_refused = false;
                 doc.create_refused = false;
+                doc.send_after = UnixMs(0);
+                doc.fetch_after = UnixMs(0);
+                doc.fetch_failures = 0;
             }
         }
     }
@@ -209,6 +296,9 @@ impl Engine {
             let error = EngineError::UnknownDocument;
             self.reply_all(slot.waiters(), &error);
             if let Slot::Hot(doc) = slot {
+                if let Some(channel) = doc.channel {
+                    self.close_channel(channel);
+                }
                 self.reply_all(doc.waiters, &error);
             }
         }
@@ -218,7 +308,7 @@ impl Engine {
         let entry = group.state().documents.get(&id);
         let kept = entry.is_some_and(|entry| entry.closed == Some(CloseReason::Archived));
         if !kept {
-            self.documents.remove(&(group.id, id));
+            self.forget_document(group.id, id);
             self.out
                 .writes
                 .delete_prefix(keys::document_prefix(&group.id, &id));
@@ -231,54 +321,53 @@ impl Engine {
 
     /// Lets go of documents that are quiet, above the bound.
     pub(crate) fn evict(&mut self) {
-        if self.documents.len() <= HOT_DOCUMENTS {
-            return;
+        while self.documents.len() > HOT_DOCUMENTS && self.evict_one() {}
+    }
+
+    /// Lets go of one quiet document that was opened on this connection.
+    pub(crate) fn evict_one(&mut self) -> bool {
+        let found = self.documents.iter().find(|((group, id), slot)| {
+            *id != DocumentId::directory(group)
+                && slot
+                    .hot()
+                    .is_some_and(|doc| doc.is_quiet() && (doc.is_caught_up() || !self.link.online))
+        });
+        let Some(key) = found.map(|(key, _)| *key) else {
+            return false;
+        };
+        if let Some(Slot::Hot(doc)) = self.documents.remove(&key)
+            && let Some(channel) = doc.channel
+        {
+            self.close_channel(channel);
         }
-        let quiet: Vec<(GroupId, DocumentId)> = self
-            .documents
-            .iter()
-            .filter(|((group, id), slot)| {
-                *id != DocumentId::directory(group)
-                    && slot.hot().is_some_and(|doc| {
-                        doc.waiters.is_empty()
-                            && !doc.document.has_unsent()
-                            && !doc.snapshot_in_flight
-                            && !doc.create_in_flight
-                    })
-            })
-            .map(|(key, _)| *key)
-            .take(self.documents.len() - HOT_DOCUMENTS)
-            .collect();
-        for key in quiet {
-            if let Some(Slot::Hot(doc)) = self.documents.remove(&key)
-                && let Some(channel) = doc.channel
-            {
-                self.link.channels.remove(&channel);
-                self.request(
-                    Request::CloseDocument {
-                        channel: Varint(channel),
-                    },
-                    Box::new(|_, _| {}),
-                );
-            }
-        }
+        true
     }
 
     /// After any work on a document: what can be sent is sent, what changed becomes durable.
     fn settle_document(&mut self, group: &mut Group, doc: &mut Doc) {
+        if doc.broken {
+            return;
+        }
         let creating = group.documents.get(&doc.id).is_some_and(|row| row.creating);
-        if self.link.online && group.caught_up() && group.check_writable().is_ok() {
-            if creating {
+        let writable = group.caught_up() && group.check_writable().is_ok();
+        if self.link.online && creating {
+            if writable {
                 self.send_document_creation(group, doc);
-            } else if doc.channel.is_none() && !doc.asked && !doc.opening_refused {
+            }
+        } else if self.link.online && group.readable() {
+            if doc.channel.is_none() && !doc.asked && !doc.opening_refused {
                 doc.asked = true;
+                doc.asked_epoch = group.state().epoch;
                 let from = (!doc.needs_base).then_some(doc.document.size());
                 self.ask_open(group.id, doc.id, doc.document.instance(), from);
-            } else if doc.is_caught_up() {
+            } else if doc.is_caught_up() && writable {
                 self.flush(group, doc);
                 self.pump_snapshot(group, doc);
                 self.pump_check(group, doc);
             }
+        }
+        if doc.broken {
+            return;
         }
         for change in doc.document.take_changes() {
             let mut key = keys::document_prefix(&group.id, &doc.id);
@@ -289,17 +378,33 @@ impl Engine {
             }
         }
         self.update_document_row(group, doc);
-        if doc.is_caught_up() && doc.document.pending_count() == 0 {
-            for waiter in std::mem::take(&mut doc.waiters) {
-                self.reply(waiter, Ok(Reply::Done));
-            }
+        self.answer_synced(group, doc);
+    }
+
+    /// Answers who waits for the document to be in step with the service.
+    fn answer_synced(&mut self, group: &Group, doc: &mut Doc) {
+        if doc.waiters.is_empty() {
+            return;
+        }
+        let result = if doc.parked {
+            Err(EngineError::Forbidden)
+        } else if let Err(error) = group.check_writable() {
+            Err(error)
+        } else if doc.is_caught_up() && doc.document.pending_count() == 0 {
+            Ok(Reply::Done)
+        } else {
+            return;
+        };
+        for waiter in std::mem::take(&mut doc.waiters) {
+            self.reply(waiter, result.clone());
         }
     }
 
     fn update_document_row(&mut self, group: &mut Group, doc: &Doc) {
         let needed = doc.document.roots_needed();
-        let rotated = group.state().rotating_since;
-        let done = doc.is_caught_up() && !doc.document.rekey_due(group.state());
+        let rotated = group.rekey_since();
+        let done = doc.is_caught_up() && !group.rekey_due(&doc.document);
+        let complete = doc.complete_below();
         let row = group.documents.entry(doc.id).or_default();
         let before = row.clone();
         row.local = true;
@@ -307,10 +412,13 @@ impl Engine {
         row.size = doc.document.size();
         row.all_below = needed.all_below;
         row.needed = needed.epochs;
+        row.complete = row.complete.max(complete);
         if done && rotated > row.rekeyed {
             row.rekeyed = rotated;
         }
-        let roots_changed = before.needed != row.needed || before.all_below != row.all_below;
+        let roots_changed = before.needed != row.needed
+            || before.all_below != row.all_below
+            || before.complete != row.complete;
         let rekeyed = before.rekeyed != row.rekeyed;
         if roots_changed || rekeyed || !before.local || before.size / 64 != row.size / 64 {
             self.save_document_row(group, &doc.id);

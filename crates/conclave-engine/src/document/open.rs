@@ -43,10 +43,11 @@ impl Engine {
         let key = (group.id, document);
         let opening = self.opening.contains(&key);
         let absent = group.documents.get(&document).is_none_or(|row| !row.local);
-        if opening || !absent || !self.link.online || !group.caught_up() {
+        if opening || !absent || !self.link.online || !group.readable() {
             return;
         }
         self.opening.insert(key);
+        group.asked_epochs.insert(document, group.state().epoch);
         let instance = self.device.instance();
         self.ask_open(group.id, document, instance, None);
     }
@@ -123,27 +124,24 @@ impl Engine {
                 let mut doc = Doc::new(id, document);
                 doc.channel = Some(channel);
                 doc.target = opened.head.size;
+                doc.asked_epoch = group.asked_epochs.remove(&id).unwrap_or_default();
                 self.link.channels.insert(channel, key);
                 self.documents.insert(key, Slot::Hot(Box::new(doc)));
                 self.run_document(group, id, work);
             }
             Err(error) => {
-                // Mostly a root that has not arrived yet: again after a while.
-                self.opening.insert(key);
-                self.request(
-                    Request::CloseDocument {
-                        channel: opened.channel,
-                    },
-                    Box::new(|_, _| {}),
-                );
+                self.close_channel(channel);
                 if error.is_retryable() {
+                    // Mostly a root that has not arrived yet: again after a while.
+                    self.opening.insert(key);
                     self.ask_for_wraps(group);
+                    let delay = self.jitter(300, 2_000);
+                    self.wake(delay, TimerKind::Open(group.id, id));
                 } else {
                     let text = error.to_string();
                     self.finding(group.id, Some(id), error.code(), None, &text);
+                    self.give_up(group, id, &EngineError::Doc(error));
                 }
-                let delay = self.jitter(300, 2_000);
-                self.wake(delay, TimerKind::Open(group.id, id));
             }
         }
     }
@@ -157,35 +155,36 @@ impl Engine {
             let delay = self.jitter(500, 3_000);
             self.wake(delay, TimerKind::Open(group.id, id));
         } else {
-            self.finding(
-                group.id,
-                Some(id),
-                refusal.code(),
-                None,
-                &refusal.to_string(),
-            );
+            let text = refusal.to_string();
+            self.finding(group.id, Some(id), refusal.code(), None, &text);
+            self.give_up(group, id, &EngineError::Refused(refusal.clone()));
         }
     }
 
-    /// Every listed document is opened on this connection, as far as memory allows.
+    /// This session does without a document that is not here; who waits for it is told.
+    fn give_up(&mut self, group: &mut Group, id: DocumentId, error: &EngineError) {
+        let key = (group.id, id);
+        self.opening.remove(&key);
+        if let Some(Slot::Loading(jobs)) = self.documents.get(&key) {
+            let waiters: Vec<CommandId> = jobs.iter().filter_map(|job| job.waiter).collect();
+            self.reply_all(waiters, error);
+            self.documents.remove(&key);
+            group.unreadable.insert(id);
+        }
+    }
+
+    /// Every listed document is opened once on every connection, and stays open as far as memory allows.
     pub(crate) fn pump_documents(&mut self, group: &mut Group) {
-        let mut wanted: Vec<DocumentId> = group
-            .state()
-            .documents
-            .iter()
-            .filter(|(_, entry)| entry.closed.is_none())
-            .map(|(id, _)| *id)
-            .collect();
-        wanted.extend(
-            group
-                .documents
-                .iter()
-                .filter(|(_, row)| row.creating)
-                .map(|(id, _)| *id),
-        );
-        for id in wanted {
-            let idle = match self.documents.get(&(group.id, id)) {
-                None => self.documents.len() < HOT_DOCUMENTS && !group.unreadable.contains(&id),
+        for id in self.wanted_documents(group) {
+            let key = (group.id, id);
+            let look = match self.documents.get(&key) {
+                None => {
+                    let room = self.documents.len() < HOT_DOCUMENTS || self.evict_one();
+                    if !room {
+                        return;
+                    }
+                    true
+                }
                 Some(Slot::Loading(_)) => {
                     self.fetch_document(group, id);
                     false
@@ -193,23 +192,44 @@ impl Engine {
                 Some(Slot::Hot(doc)) => doc.is_idle(),
                 Some(Slot::Busy(_)) => false,
             };
-            if idle {
+            if look {
+                self.link.visited.insert(key);
                 self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
             }
         }
+    }
+
+    /// Documents that are not open and should be: new here, not looked at on this connection, to be re-keyed, or on their way out.
+    fn wanted_documents(&self, group: &Group) -> Vec<DocumentId> {
+        let since = group.rekey_since();
+        let listed = group.state().documents.iter().filter(|(id, entry)| {
+            let row = group.documents.get(id);
+            let local = row.is_some_and(|row| row.local);
+            match entry.closed {
+                // Only to know which roots it needs.
+                Some(CloseReason::Archived) => !local,
+                Some(_) => false,
+                None => {
+                    let behind = group.rotator
+                        && entry.created_epoch < since
+                        && row.is_none_or(|row| row.rekeyed < since);
+                    let open = self.documents.contains_key(&(group.id, **id));
+                    !local || behind || open || !self.link.visited.contains(&(group.id, **id))
+                }
+            }
+        });
+        let mut wanted: Vec<DocumentId> = listed.map(|(id, _)| *id).collect();
+        let creating = group.documents.iter().filter(|(_, row)| row.creating);
+        wanted.extend(creating.map(|(id, _)| *id));
+        wanted.retain(|id| !group.unreadable.contains(id));
+        wanted
     }
 
     pub(super) fn reopen(&mut self, doc: &mut Doc) {
         doc.in_flight = 0;
         doc.document.disconnected();
         if let Some(channel) = doc.channel.take() {
-            self.link.channels.remove(&channel);
-            self.request(
-                Request::CloseDocument {
-                    channel: Varint(channel),
-                },
-                Box::new(|_, _| {}),
-            );
+            self.close_channel(channel);
         }
     }
 }

@@ -9,15 +9,22 @@ impl Engine {
         if doc.snapshot_in_flight || !may_write {
             return;
         }
-        let rekey = group.rotator && doc.document.rekey_due(group.state());
+        let rekey = group.rotator && group.rekey_due(&doc.document);
         let due = doc.document.snapshot_due(&group.state().policy);
         if !rekey && !due && !doc.snapshot_wanted {
             return;
         }
         let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
-        let Ok(record) = doc.document.make_snapshot(&context, &mut self.rng) else {
+        let record = match doc.document.make_snapshot(&context, &mut self.rng) {
+            Ok(record) => record,
             // Something waits or is held: the next delivery tries again.
-            return;
+            Err(DocError::NotNow | DocError::Disputed) => return,
+            Err(error) => {
+                let text = error.to_string();
+                self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                self.snapshot_later(group, doc);
+                return;
+            }
         };
         doc.snapshot_in_flight = true;
         doc.snapshot_wanted = false;
@@ -42,6 +49,7 @@ impl Engine {
         match answer {
             Answer::Accepted { seq, .. } => {
                 doc.target = doc.target.max(seq.saturating_add(1));
+                doc.snapshot_failures = 0;
                 let context =
                     Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
                 let outcome = doc.document.snapshot_accepted(&context, *seq);
@@ -49,10 +57,7 @@ impl Engine {
             }
             Answer::Refused(refusal) => {
                 doc.document.snapshot_refused();
-                // Where one is still due, the next delivery or this timer makes another.
-                doc.snapshot_in_flight = true;
-                let delay = self.jitter(200, 2_000);
-                self.wake(delay, TimerKind::Snapshot(group.id, doc.id));
+                self.snapshot_later(group, doc);
                 if !refusal.is_retryable() && !matches!(refusal, Refusal::BadRecord { .. }) {
                     let text = refusal.to_string();
                     self.finding(group.id, Some(doc.id), refusal.code(), None, &text);
@@ -60,6 +65,15 @@ impl Engine {
             }
             _ => {}
         }
+    }
+
+    /// Where a snapshot is still due, it is made after a while, longer each time.
+    fn snapshot_later(&mut self, group: &Group, doc: &mut Doc) {
+        let most = 400_u64 << doc.snapshot_failures.min(10);
+        doc.snapshot_failures = doc.snapshot_failures.saturating_add(1);
+        doc.snapshot_in_flight = true;
+        let delay = self.jitter(most / 2, most);
+        self.wake(delay, TimerKind::Snapshot(group.id, doc.id));
     }
 
     pub(crate) fn snapshot_again(&mut self, group: GroupId, document: DocumentId) {

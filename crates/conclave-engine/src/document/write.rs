@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// However long the service says to wait, in milliseconds.
+const LONGEST_WAIT_MS: u64 = 10 * 60 * 1000;
+
 impl Engine {
     pub(crate) fn append_refused(&mut self, channel: u64, first_clock: u64, refusal: Refusal) {
         self.on_channel(
@@ -35,6 +38,7 @@ impl Engine {
                 self.fetch_records(group.id, doc, from, FETCH_RECORDS);
             }
             RefusedOutcome::RetryLater { after_ms } => {
+                let after_ms = after_ms.min(LONGEST_WAIT_MS);
                 doc.send_after = self.now.plus_ms(after_ms);
                 self.wake(after_ms, TimerKind::Open(group.id, doc.id));
             }
@@ -195,8 +199,21 @@ impl Engine {
             return;
         }
         let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
-        let snapshot = match doc.document.make_snapshot(&context, &mut self.rng) {
-            Ok(snapshot) => snapshot,
+        // What was sent before may have been ordered although no answer came: the same snapshot goes again until it is refused.
+        let kept = doc
+            .document
+            .pending_snapshot()
+            .filter(|_| !doc.remake_creation)
+            .cloned();
+        let made = match kept {
+            Some(snapshot) => Ok(snapshot),
+            None => doc.document.make_snapshot(&context, &mut self.rng),
+        };
+        let snapshot = match made {
+            Ok(snapshot) => {
+                doc.remake_creation = false;
+                snapshot
+            }
             Err(error) => {
                 let text = error.to_string();
                 self.finding(group.id, Some(doc.id), error.code(), None, &text);
@@ -228,6 +245,14 @@ impl Engine {
         );
     }
 
+    /// The service knows the document.
+    pub(crate) fn document_created(&mut self, group: &mut Group, id: DocumentId) {
+        if let Some(row) = group.documents.get_mut(&id).filter(|row| row.creating) {
+            row.creating = false;
+            self.save_document_row(group, &id);
+        }
+    }
+
     pub(super) fn document_creation_answered(
         &mut self,
         group: &mut Group,
@@ -236,18 +261,19 @@ impl Engine {
     ) {
         doc.create_in_flight = false;
         match answer {
-            // A repeated creation after a lost answer finds the document there: ids are drawn at random, so it is ours.
-            Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
-                if let Some(row) = group.documents.get_mut(&doc.id) {
-                    row.creating = false;
-                }
-                self.save_document_row(group, &doc.id);
+            // A repeated creation after a lost answer finds the document there: ids are drawn at random, so it is ours. Its log says
+            // the rest when it is opened.
+            Answer::Refused(Refusal::AlreadyExists) => self.document_created(group, doc.id),
+            Answer::Accepted { .. } => {
+                self.document_created(group, doc.id);
                 let context =
                     Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
                 let outcome = doc.document.snapshot_accepted(&context, 0);
                 self.delivered(group, doc, outcome);
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
+                // After a storage failure it is not known what was ordered.
+                doc.remake_creation = !matches!(refusal, Refusal::Storage | Refusal::ShuttingDown);
                 doc.create_refused = true;
                 let delay = self.jitter(100, 1_000);
                 self.wake(delay, TimerKind::Open(group.id, doc.id));

@@ -35,10 +35,6 @@ impl Engine {
         }
         match group.mls.process(entry) {
             Ok(Processed::Commit(outcome)) => self.commit_processed(group, *outcome),
-            Ok(Processed::Proposal { void: false, .. }) => {
-                let delay = self.jitter(50, 1_500);
-                self.wake(delay, TimerKind::Cover(group.id));
-            }
             Ok(Processed::Entry(body, author)) => self.entry_processed(group, body, author.device),
             Ok(_) => {}
             Err(error) => {
@@ -115,6 +111,14 @@ impl Engine {
         if let Some(secrets) = outcome.secrets {
             self.enter_epoch(group, secrets);
         }
+        if outcome.own {
+            self.mark_renew_due(group, false);
+            self.cancel_timer(TimerKind::SelfUpdate(group.id));
+        }
+        if !outcome.own && !outcome.added.is_empty() {
+            // Members compare what is wrapped for joiners with what they know.
+            self.ask_for_wraps(group);
+        }
         if outcome.own && !outcome.removed.is_empty() {
             group.rotator = true;
         }
@@ -153,6 +157,7 @@ impl Engine {
     pub(super) fn entry_processed(&mut self, group: &mut Group, body: EntryBody, author: DeviceId) {
         match body {
             EntryBody::DocumentCreated { document, .. } => {
+                self.document_created(group, document);
                 self.event(Event::DocumentListed {
                     group: group.id,
                     document,
@@ -210,5 +215,6 @@ impl Engine {
             });
         }
         group.lost = true;
+        self.offer_invitation(id);
     }
 }

@@ -47,7 +47,10 @@ struct MetaRow {
     rotator: bool,
     frozen: Option<String>,
     declined: bool,
-    updated_leaf_epoch: u64,
+    /// Added without a path and not yet renewed.
+    renew_due: bool,
+    /// Re-keying was reported complete, but not as this device sees it.
+    rekey_since: u64,
 }
 
 /// What is known of a document without opening it.
@@ -67,6 +70,10 @@ pub(crate) struct DocRow {
     pub(crate) rekeyed: u64,
     /// Records that are here.
     pub(crate) size: u64,
+    /// The log holds no further record of an epoch below this one.
+    pub(crate) complete: u64,
+    /// Title that the directory has not taken yet.
+    pub(crate) title: Option<String>,
 }
 
 /// A commit on its way.
@@ -116,6 +123,12 @@ pub(crate) struct Group {
     pub(crate) cover_due: bool,
     pub(crate) completing: bool,
     pub(crate) directory: crate::directory::Titles,
+    /// Epochs in which documents that are not here were asked for.
+    pub(crate) asked_epochs: BTreeMap<DocumentId, u64>,
+    /// Documents that failed half-way in this session, and how often.
+    pub(crate) failures: BTreeMap<DocumentId, u32>,
+    pub(crate) titling: bool,
+    was_caught_up: bool,
     /// Documents whose rows could not be read in this session.
     pub(crate) unreadable: BTreeSet<DocumentId>,
     lost: bool,
@@ -150,6 +163,10 @@ impl Group {
             cover_due: false,
             completing: false,
             directory: crate::directory::Titles::default(),
+            asked_epochs: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            titling: false,
+            was_caught_up: false,
             unreadable: BTreeSet::new(),
             lost: false,
         }
@@ -229,6 +246,21 @@ impl Group {
         matches!(self.subscription, Subscription::Live(size) if self.state().head().size >= size)
     }
 
+    /// Whether documents can be opened: a frozen group is still read.
+    pub(crate) fn readable(&self) -> bool {
+        self.meta.frozen.is_some() || self.caught_up()
+    }
+
+    /// Epoch of the newest removal after which not every document is known to be re-keyed; 0 when none.
+    pub(crate) fn rekey_since(&self) -> u64 {
+        self.state().rotating_since.max(self.meta.rekey_since)
+    }
+
+    /// Whether a document still has to be re-keyed.
+    pub(crate) fn rekey_due(&self, document: &conclave_doc::Document) -> bool {
+        document.rekey_due(self.state()) || document.snapshot_epoch() < self.meta.rekey_since
+    }
+
     pub(crate) fn doc_context<'a>(
         state: &'a GroupState,
         roots: &'a Roots,
@@ -286,7 +318,10 @@ impl Engine {
             };
         }
         if group.lost {
-            self.groups.remove(&id);
+            // A new membership may have taken the place meanwhile.
+            if let Some(Slot::Busy(_)) = self.groups.get(&id) {
+                self.groups.remove(&id);
+            }
         } else {
             self.groups.insert(id, Slot::Hot(group));
         }
@@ -376,6 +411,7 @@ impl Engine {
         let current = group.state().epoch;
         let mut needed = BTreeSet::from([current]);
         let mut all_below = 0;
+        let mut complete = current;
         for (document, entry) in &group.state().documents {
             if entry.closed.is_some_and(|why| why != CloseReason::Archived) {
                 continue;
@@ -384,6 +420,7 @@ impl Engine {
                 Some(row) if row.local => {
                     needed.extend(&row.needed);
                     all_below = all_below.max(row.all_below);
+                    complete = complete.min(row.complete);
                 }
                 _ => return,
             }
@@ -392,7 +429,8 @@ impl Engine {
             .roots
             .0
             .keys()
-            .filter(|epoch| **epoch >= all_below && !needed.contains(epoch))
+            // Records of an epoch may still be on their way where a log is not known to have left it.
+            .filter(|epoch| **epoch < complete && **epoch >= all_below && !needed.contains(epoch))
             .copied()
             .collect();
         for epoch in gone {
@@ -415,6 +453,13 @@ impl Engine {
                 None => self.delete(key),
             }
         }
+        let caught_up = group.caught_up();
+        if caught_up && !group.was_caught_up {
+            // Documents wait for the group: edits to be sent, records to be opened.
+            let id = group.id;
+            self.with_group(id, Box::new(|engine, group| engine.retry_documents(group)));
+        }
+        group.was_caught_up = caught_up;
         if group.rotator != group.meta.rotator {
             group.meta.rotator = group.rotator;
             self.save_meta(group);
@@ -424,6 +469,21 @@ impl Engine {
     fn save_meta(&mut self, group: &Group) {
         let key = keys::group_row(&group.id, keys::group::META, b"");
         self.put(key, keys::cbor(&group.meta));
+    }
+
+    /// The own leaf was added without a path: it is renewed soon.
+    pub(crate) fn mark_renew_due(&mut self, group: &mut Group, due: bool) {
+        if group.meta.renew_due != due {
+            group.meta.renew_due = due;
+            self.save_meta(group);
+        }
+    }
+
+    pub(crate) fn set_rekey_since(&mut self, group: &mut Group, epoch: u64) {
+        if group.meta.rekey_since != epoch {
+            group.meta.rekey_since = epoch;
+            self.save_meta(group);
+        }
     }
 
     pub(crate) fn mark_declined(&mut self, group: &mut Group) {

@@ -48,15 +48,43 @@ impl Engine {
             group.subscription = Subscription::Asked;
             self.subscribe(group.id, group.state().head().size);
         }
+        if group.meta.frozen.is_some() {
+            self.pump_documents(group);
+        }
         if !group.caught_up() || group.meta.frozen.is_some() {
             return;
         }
+        self.plan_duties(group);
         self.pump_commit(group);
         self.pump_documents(group);
+        self.pump_titles(group);
         self.pump_rotation(group);
         if group.inflight.is_none() {
             self.pump_intents(group);
             self.pump_commit(group);
+        }
+    }
+
+    /// What this device owes the group follows from its state, so a restart forgets nothing.
+    fn plan_duties(&mut self, group: &mut Group) {
+        let own = self.device.id();
+        if group
+            .state()
+            .pending
+            .iter()
+            .any(|pending| pending.device != own)
+            && !group.cover_due
+        {
+            let delay = self.jitter(50, 1_500);
+            self.wake(delay, TimerKind::Cover(group.id));
+        }
+        if group.rekey_since() != 0 && !group.rotator {
+            let delay = self.jitter(15_000, 45_000);
+            self.wake(delay, TimerKind::Rotate(group.id));
+        }
+        if group.meta.renew_due {
+            let delay = self.jitter(60_000, 600_000);
+            self.wake(delay, TimerKind::SelfUpdate(group.id));
         }
     }
 
@@ -195,6 +223,13 @@ impl Engine {
         match refusal {
             // The log brings the winner, which clears this commit.
             R::EpochTaken { .. } | R::StaleEpoch { .. } => {}
+            // Not ordered, and paced: others' wishes need not wait for this one.
+            R::RateLimited { .. } if inflight.intent.is_some() => {
+                let intent = inflight.intent;
+                if self.drop_commit(group) {
+                    self.intent_refused(group, intent, refusal);
+                }
+            }
             R::RateLimited { .. } | R::Storage | R::ShuttingDown => {
                 let delay = self.jitter(500, 3_000);
                 inflight.sent = false;
@@ -203,15 +238,24 @@ impl Engine {
             }
             refusal => {
                 let intent = inflight.intent;
-                group.inflight = None;
-                let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
-                self.delete(key);
-                if let Err(error) = group.mls.discard_pending() {
-                    let text = error.to_string();
-                    self.freeze(group, error.code(), None, &text);
-                    return;
+                if self.drop_commit(group) {
+                    self.intent_refused(group, intent, refusal);
                 }
-                self.intent_refused(group, intent, refusal);
+            }
+        }
+    }
+
+    /// Throws away a commit that the service has refused for good. False when the group had to be frozen.
+    fn drop_commit(&mut self, group: &mut Group) -> bool {
+        group.inflight = None;
+        let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
+        self.delete(key);
+        match group.mls.discard_pending() {
+            Ok(()) => true,
+            Err(error) => {
+                let text = error.to_string();
+                self.freeze(group, error.code(), None, &text);
+                false
             }
         }
     }

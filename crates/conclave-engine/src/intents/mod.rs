@@ -10,6 +10,7 @@ use conclave_identity::{Reference, SignedDeviceList};
 use conclave_mls::{CommitInputs, EpochRoot, Plan, check_key_package};
 use conclave_proto::frame::{Answer, ClaimedKeyPackage, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
+use conclave_proto::refusal::CommitFault;
 use conclave_proto::{
     CommitId, DeviceId, DocumentId, GroupId, Refusal, Role, UnixMs, UserId, limits,
 };
@@ -46,6 +47,9 @@ pub(crate) enum Want {
     PruneOwn,
 }
 
+/// How often the commit of an intent is built anew after definite refusals.
+const ATTEMPTS: u32 = 20;
+
 /// A durable intent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct IntentRow {
@@ -62,7 +66,6 @@ pub(crate) struct Intent {
     pub(crate) busy: bool,
     /// Key packages for the next commit.
     packages: Option<Vec<ClaimedKeyPackage>>,
-    proposed: bool,
     not_before: UnixMs,
 }
 
@@ -73,7 +76,6 @@ impl Intent {
             waiter: None,
             busy: false,
             packages: None,
-            proposed: false,
             not_before: UnixMs(0),
         }
     }
@@ -255,8 +257,21 @@ impl Engine {
             .intents
             .get(&id)
             .map_or(0, |intent| intent.row.attempts);
-        // A package that expired on the way, a proposal that came meanwhile: once more from the start.
-        if refusal.is_retryable() && attempts < 20 {
+        // What is wrong with a commit is mostly that it is late: time, log and packages have gone on. The intent stands.
+        let late = matches!(
+            refusal,
+            Refusal::BadCommit {
+                fault: CommitFault::Time
+                    | CommitFault::SeenHead
+                    | CommitFault::PendingOmitted
+                    | CommitFault::Roster
+                    | CommitFault::Mls
+                    | CommitFault::GroupInfo
+                    | CommitFault::Wrap
+                    | CommitFault::Welcome
+            }
+        );
+        if (refusal.is_retryable() || late) && attempts < ATTEMPTS {
             self.retry_intent(group, id);
         } else {
             self.finish_intent(group, id, Err(EngineError::Refused(refusal)));
@@ -304,7 +319,6 @@ impl Engine {
             Ok(prepared) => {
                 if let Some(intent) = intent.and_then(|id| group.intents.get_mut(&id)) {
                     intent.busy = true;
-                    intent.proposed = true;
                 }
                 self.launch(group, &prepared.bundle, prepared.leaf, intent);
             }
@@ -339,6 +353,9 @@ impl Engine {
         let (Some(user), Some(list)) = (self.device.user(), self.device.list()) else {
             return;
         };
+        if group.intents.values().any(Intent::is_leave) {
+            return;
+        }
         let listed: BTreeSet<DeviceId> =
             list.list.devices.iter().map(|entry| entry.device).collect();
         let members: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();

@@ -14,12 +14,22 @@ impl Engine {
                 Answer::Refused(Refusal::UnknownUser) => {
                     engine.fail_intent(group, id, EngineError::NoKeyPackages);
                 }
-                Answer::Refused(refusal) => {
-                    engine.fail_intent(group, id, EngineError::Refused(refusal));
-                }
+                Answer::Refused(refusal) => engine.packages_refused(group, id, refusal),
                 _ => {}
             }),
         );
+    }
+
+    /// The service gives no list or packages: for now, or at all.
+    fn packages_refused(&mut self, group: GroupId, id: u64, refusal: Refusal) {
+        if refusal.is_retryable() {
+            self.with_group(
+                group,
+                Box::new(move |engine, group| engine.retry_intent(group, id)),
+            );
+        } else {
+            self.fail_intent(group, id, EngineError::Refused(refusal));
+        }
     }
 
     pub(super) fn fail_intent(&mut self, group: GroupId, id: u64, error: EngineError) {
@@ -36,15 +46,22 @@ impl Engine {
         user: UserId,
         bytes: &[u8],
     ) {
-        let list = match SignedDeviceList::from_bytes(bytes).and_then(|list| {
-            list.verify()?;
-            Ok(list)
-        }) {
-            Ok(list) if list.genesis.user_id() == user => list,
-            Ok(_) => {
-                return self.fail_intent(group, id, EngineError::Refused(Refusal::BadIdentity));
+        let now = self.service_now();
+        let writes = &mut self.out.writes;
+        let taken = SignedDeviceList::from_bytes(bytes)
+            .and_then(|list| self.device.take_list(&user, list, now, writes));
+        let list = match taken {
+            Ok(list) => list,
+            Err(error) => {
+                self.finding(
+                    group,
+                    None,
+                    error.code(),
+                    None,
+                    "the service gave a device list that is not the user's newest",
+                );
+                return self.fail_intent(group, id, EngineError::Identity(error));
             }
-            Err(error) => return self.fail_intent(group, id, EngineError::Identity(error)),
         };
         let own = self.device.id();
         self.with_group(
@@ -83,9 +100,7 @@ impl Engine {
                         engine.packages_for_intent(group, id, &list, packages);
                     }),
                 ),
-                Answer::Refused(refusal) => {
-                    engine.fail_intent(group, id, EngineError::Refused(refusal));
-                }
+                Answer::Refused(refusal) => engine.packages_refused(group, id, refusal),
                 _ => {}
             }),
         );

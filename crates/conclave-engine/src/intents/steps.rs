@@ -14,16 +14,10 @@ impl Engine {
             Want::Remove { user } => Self::step_remove(group, *user),
             Want::Role { user, role } => Self::step_role(group, *user, *role),
             Want::Leave => self.step_leave(group, id),
-            Want::SelfUpdate => {
-                if group.intents.get(&id).is_some_and(|intent| intent.proposed) {
-                    Step::Done(Reply::Done)
-                } else {
-                    Step::Commit(Plan {
-                        self_update: true,
-                        ..Plan::default()
-                    })
-                }
-            }
+            Want::SelfUpdate => Step::Commit(Plan {
+                self_update: true,
+                ..Plan::default()
+            }),
             Want::Close { document, reason } => self.step_close(group, id, *document, *reason),
         }
     }
@@ -151,6 +145,11 @@ impl Engine {
             return Step::Fail(EngineError::NotEnrolled);
         };
         let own = self.device.id();
+        // Before anything is done: somebody else has to own what others stay in.
+        let staying = || group.state().current_rows().filter(|row| row.user != user);
+        if staying().next().is_some() && !staying().any(|row| row.role == Role::Owner) {
+            return Step::Fail(EngineError::LastOwner);
+        }
         let mut others = Self::devices_of(group, user);
         others.retain(|device| *device != own);
         if !others.is_empty() {

@@ -1,0 +1,191 @@
+use conclave_engine::{CommandId, Event as Told, Setup};
+use conclave_proto::frame::ServiceFrame;
+use conclave_proto::{RealmId, Refusal};
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::store::{PassphraseCost, StoreError};
+
+async fn actor(folder: &TempDir) -> (Actor, mpsc::Sender<Call>) {
+    let setup = Setup::NewUser {
+        name: "Ana".to_owned(),
+        realm: RealmId::ZERO,
+    };
+    let (engine, output) = Engine::init(setup, [7; 32], now()).unwrap();
+    let passphrase = Zeroizing::new("right".to_owned());
+    let unlock = Unlock::Passphrase {
+        passphrase,
+        cost: PassphraseCost::insecure_for_tests(),
+    };
+    let store = Store::create(folder.path(), &unlock, &output.writes)
+        .await
+        .unwrap();
+    let link = Link {
+        transport: None,
+        origin: "ws://service.test".to_owned(),
+        token: None,
+        sender: None,
+        backlog: VecDeque::new(),
+        backlog_bytes: 0,
+        deaf: false,
+    };
+    let (calls, waiting) = mpsc::channel(CALLS);
+    let actor = Actor::new(
+        engine,
+        store,
+        link,
+        waiting,
+        Arc::new(Shared::new()),
+        Output::default(),
+    );
+    (actor, calls)
+}
+
+fn write(actor: &mut Actor) {
+    let mut batch = WriteBatch::default();
+    batch.put(b"test".to_vec(), Zeroizing::new(b"value".to_vec()));
+    actor.unreleased.batches.push(batch);
+}
+
+/// The promise: what is not durable is neither sent nor told, and everybody who waits hears why.
+#[tokio::test]
+async fn when_the_store_fails_nothing_is_sent_or_told() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, _calls) = actor(&folder).await;
+    let mut events = actor.shared.events.subscribe();
+    let (sender, mut sent) = Sender::for_tests();
+    actor.link.sender = Some(sender);
+    let (reply, answer) = oneshot::channel();
+    actor.replies.insert(1, reply);
+    write(&mut actor);
+    actor.unreleased.sends.push(ClientFrame::Ping);
+    actor.unreleased.events.push(Told::Online);
+    actor.unreleased.events.push(Told::Reply {
+        command: CommandId(1),
+        result: Ok(Reply::Done),
+    });
+    actor.store.refuse_writes().await;
+
+    let error = actor.run().await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Store(error) if matches!(**error, StoreError::Database(_))),
+        "{error:?}"
+    );
+    assert!(sent.try_recv().is_err() && actor.link.backlog.is_empty());
+    let shared = Arc::clone(&actor.shared);
+    let ended = thread::stop(actor, Err(error)).await;
+    assert!(matches!(ended, Err(Error::Store(_))));
+    assert!(matches!(answer.await.unwrap(), Err(Error::Store(_))));
+    assert!(matches!(shared.cause(), Error::Store(_)));
+    assert!(events.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_is_durable_is_sent_then_told() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, calls) = actor(&folder).await;
+    let mut events = actor.shared.events.subscribe();
+    let (sender, mut sent) = Sender::for_tests();
+    actor.link.sender = Some(sender);
+    write(&mut actor);
+    actor.unreleased.sends.push(ClientFrame::Ping);
+    actor.unreleased.events.push(Told::Online);
+    calls.send(Call::Close).await.unwrap();
+    // Nobody takes the connection down here: the farewell must not wait for it for ever.
+    actor.run().await.unwrap();
+    assert_eq!(sent.recv().await, Some(codec::encode(&ClientFrame::Ping)));
+    assert!(matches!(events.try_recv(), Ok(Event::Online)));
+    assert_eq!(actor.store.read(b"test").await.unwrap().len(), 1);
+}
+
+/// A frame that was made for one connection would be nonsense, before the login, on the next.
+#[tokio::test]
+async fn frames_do_not_cross_over_to_the_next_connection() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, _calls) = actor(&folder).await;
+    let (first, _first_sent) = Sender::for_tests();
+    let (second, _second_sent) = Sender::for_tests();
+    actor.wire(Wire::Up(first));
+    assert!(matches!(
+        actor.unreleased.sends.as_slice(),
+        [ClientFrame::Hello { .. }]
+    ));
+    actor.unreleased.sends.push(ClientFrame::Ping);
+    actor.link.queue(&ClientFrame::Ping);
+    actor.wire(Wire::Down { why: String::new() });
+    actor.wire(Wire::Up(second));
+    assert!(matches!(
+        actor.unreleased.sends.as_slice(),
+        [ClientFrame::Hello { .. }]
+    ));
+    actor.release().await.unwrap();
+    assert_eq!(actor.link.backlog.len(), 1);
+}
+
+/// After the engine has given a connection up, nothing more of it reaches the engine but its end.
+#[tokio::test]
+async fn a_connection_that_was_given_up_is_not_listened_to() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, _calls) = actor(&folder).await;
+    let (sender, sent) = Sender::for_tests();
+    actor.wire(Wire::Up(sender));
+    let goodbye = ServiceFrame::Goodbye {
+        why: Refusal::ShuttingDown,
+        retry_after_ms: 1,
+    };
+    actor.transition(Input::Frame(Box::new(goodbye)));
+    actor.release().await.unwrap();
+    assert!(actor.link.deaf && actor.link.sender.is_none() && sent.is_closed());
+    let challenge = ServiceFrame::Challenge {
+        version: 1,
+        nonce: [0; 32],
+        service_key: [0; 32],
+        now: now(),
+    };
+    actor.wire(Wire::Frame(crate::transport::Received::for_tests(
+        challenge,
+    )));
+    assert!(actor.unreleased.sends.is_empty());
+    actor.wire(Wire::Down { why: String::new() });
+    assert!(!actor.link.deaf);
+}
+
+#[tokio::test]
+async fn too_long_a_backlog_stops_further_input() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, calls) = actor(&folder).await;
+    let (sender, mut sent) = Sender::for_tests();
+    actor.link.sender = Some(sender);
+    let large = ClientFrame::Hello {
+        versions: vec![],
+        credential: vec![0; BACKLOG_BYTES].into(),
+    };
+    actor.link.queue(&large);
+    assert!(actor.link.is_choked());
+    let (reply, _answer) = oneshot::channel();
+    calls
+        .send(Call::Command {
+            command: Command::Status,
+            reply,
+        })
+        .await
+        .unwrap();
+    actor.gather().await.unwrap();
+    assert!(actor.replies.is_empty() && actor.unreleased.events.is_empty());
+    // The only thing that can happen is that the socket takes some.
+    assert!(matches!(actor.wait().await, Happened::Sent));
+    assert!(!actor.link.is_choked() && sent.try_recv().is_ok());
+    actor.gather().await.unwrap();
+    assert_eq!(actor.unreleased.events.len(), 1);
+}
+
+#[tokio::test]
+async fn a_command_that_nobody_waits_for_is_not_begun() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, _calls) = actor(&folder).await;
+    let (reply, answer) = oneshot::channel();
+    drop(answer);
+    actor.command(Command::Status, reply);
+    assert!(actor.unreleased.events.is_empty() && actor.replies.is_empty());
+}

@@ -1,0 +1,115 @@
+//! One record on its way through judging.
+
+use conclave_mls::{RosterRow, verify_signature};
+use conclave_proto::record::{RECORD_LABEL, Record, RecordBody};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Hash, UserId};
+
+use crate::context::Blocked;
+use crate::error::{Fault, Finding, Suspect};
+use crate::incoming::{Elided, Form};
+use crate::state::SnapshotInfo;
+
+/// Most records asked for at once when their elided forms do not verify.
+pub(crate) const WHOLE_COUNT: u32 = 256;
+
+/// How a record came, so that it can go back to the queue.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    Elided { seen_size: u64, seen_hint: [u8; 8] },
+    Whole { proof: Vec<Hash> },
+    Own,
+    Leaf,
+}
+
+/// What is decided without a content key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Standing {
+    /// The position of the active snapshot, which is known already.
+    Position,
+    /// Refused. `link` is its clock where it nevertheless stands in its author's chain.
+    Refused {
+        fault: RecordFault,
+        suspect: Suspect,
+        link: Option<u64>,
+    },
+    /// An update or verdict that follows in its author's chain; a wrong seen head is kept for later, since it refuses only what is
+    /// authentic.
+    Chained {
+        clock: u64,
+        seen: Option<RecordFault>,
+    },
+    /// A snapshot that becomes the active one.
+    Snapshot(SnapshotInfo),
+}
+
+/// One examined record.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub seq: u64,
+    /// None where only the leaf is known.
+    pub record: Option<Record>,
+    /// What the signature covers.
+    pub core: Hash,
+    pub leaf: Hash,
+    /// Encoded size of the record, in bytes.
+    pub bytes: u32,
+    /// Encoded size in the queue, in bytes.
+    pub queued_bytes: usize,
+    pub user: UserId,
+    pub source: Source,
+    pub standing: Standing,
+}
+
+impl Candidate {
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.source, Source::Own)
+    }
+
+    /// Whether the signature is that of the roster's key. Own records need no check.
+    pub(crate) fn is_signed_by(&self, row: Option<&RosterRow>) -> bool {
+        let (Some(record), Some(row)) = (&self.record, row) else {
+            return false;
+        };
+        self.is_own()
+            || verify_signature(row, RECORD_LABEL, &self.core.0, &record.sealed.signature).is_ok()
+    }
+
+    /// The form that the queue held.
+    pub(crate) fn into_form(self) -> Form {
+        match (self.source, self.record) {
+            (Source::Own, _) => Form::Own,
+            (Source::Whole { proof }, Some(record)) => Form::Whole { record, proof },
+            (
+                Source::Elided {
+                    seen_size,
+                    seen_hint,
+                },
+                Some(record),
+            ) => Form::Elided(Elided {
+                author: record.header.author,
+                epoch: record.header.epoch,
+                seen_size,
+                seen_hint,
+                verdict: u8::from(matches!(record.header.body, RecordBody::Verdict(_))),
+                sealed: record.sealed,
+            }),
+            _ => Form::Leaf(self.leaf),
+        }
+    }
+}
+
+/// Why examination stopped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stop {
+    pub seq: u64,
+    pub why: Blocked,
+    pub finding: Option<Finding>,
+}
+
+/// The outcome of one examination step.
+#[allow(clippy::large_enum_variant, reason = "lives for one match")]
+pub(crate) enum Step {
+    Candidate(Candidate),
+    Stop(Form, Blocked, Option<Fault>),
+}

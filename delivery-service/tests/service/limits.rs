@@ -1,0 +1,106 @@
+//! Rate limits and pacing, which the other tests switch off.
+
+use conclave_ds::{Bucket, RateLimits};
+use conclave_mls::Plan;
+use conclave_proto::frame::{Answer, Request};
+use conclave_proto::{GroupPolicy, InstanceId, Refusal};
+
+use crate::harness::TestService;
+
+const ONE: InstanceId = InstanceId([1; 8]);
+const RENEWAL: Plan = Plan {
+    add: Vec::new(),
+    remove: Vec::new(),
+    policy: None,
+    self_update: true,
+};
+/// Refills so slowly that nothing comes back during a test.
+const SLOWLY: u64 = 1;
+
+async fn service(change: fn(&mut RateLimits)) -> TestService {
+    TestService::with(move |config| {
+        let mut limits = RateLimits::default();
+        change(&mut limits);
+        config.rate_limits = Some(limits);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn requests_are_limited_by_device() {
+    let service = service(|limits| limits.requests = Bucket::new(3, SLOWLY)).await;
+    let mut alice = service.member().await;
+    let mut bob = service.member().await;
+    let user = alice.device.user;
+    let ask = Request::GetDeviceList { user };
+    for _ in 0..3 {
+        assert_eq!(alice.wire.refused(ask.clone()).await, Refusal::UnknownUser);
+    }
+    let limited = alice.wire.refused(ask.clone()).await;
+    assert!(matches!(limited, Refusal::RateLimited { retry_after_ms } if retry_after_ms > 0));
+    // Coming back does not help, and others are not concerned.
+    alice.reconnect(&service).await;
+    let limited = alice.wire.refused(ask.clone()).await;
+    assert!(matches!(limited, Refusal::RateLimited { .. }));
+    assert_eq!(bob.wire.refused(ask).await, Refusal::UnknownUser);
+}
+
+#[tokio::test]
+async fn records_are_limited_and_the_chain_survives_it() {
+    let service = service(|limits| limits.records = Bucket::new(5, SLOWLY)).await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    let (document, _) = alice.create_document().await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let frames = [pen.updates(4), pen.updates(4), pen.updates(1)];
+    for frame in &frames {
+        alice.wire.send(frame).await;
+    }
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((4, 1)));
+    let limited = alice.wire.appended(pen.channel).await;
+    assert!(matches!(limited, Err(Refusal::RateLimited { .. })));
+    let after = alice.wire.appended(pen.channel).await;
+    assert_eq!(after, Err(Refusal::ClockGap { expected: 4 }));
+}
+
+#[tokio::test]
+async fn renewals_are_paced_and_nothing_else_is() {
+    let service = service(|limits| limits.self_updates = Bucket::new(1, SLOWLY)).await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    alice.commit(&RENEWAL).await;
+    let prepared = alice.prepare(&RENEWAL);
+    let paced = alice.send_commit(prepared.bundle.clone()).await;
+    assert!(
+        matches!(paced, Answer::Refused(Refusal::RateLimited { .. })),
+        "{paced:?}"
+    );
+    alice.group.as_mut().unwrap().discard_pending().unwrap();
+    let mut bob = service.member().await;
+    alice.invite(&mut bob).await;
+    let remove = vec![bob.device.id];
+    alice
+        .commit(&Plan {
+            remove,
+            ..Plan::default()
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn claims_are_limited() {
+    let service = service(|limits| limits.claims = Bucket::new(1, SLOWLY)).await;
+    let mut alice = service.member().await;
+    alice.publish_key_packages(3, false).await;
+    let mut mallory = service.member().await;
+    let user = alice.device.user;
+    assert_eq!(mallory.claim(user).await.len(), 1);
+    let again = mallory
+        .wire
+        .refused(Request::ClaimKeyPackages {
+            user,
+            devices: vec![],
+        })
+        .await;
+    assert!(matches!(again, Refusal::RateLimited { .. }));
+}

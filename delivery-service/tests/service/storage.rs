@@ -1,0 +1,130 @@
+//! When storage fails nothing is acknowledged, and the service goes on when it works again.
+
+use conclave_mls::Plan;
+use conclave_proto::frame::{Answer, Request};
+use conclave_proto::{GroupPolicy, InstanceId, Refusal};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
+
+use crate::harness::TestService;
+
+const ONE: InstanceId = InstanceId([1; 8]);
+const RENEWAL: Plan = Plan {
+    add: Vec::new(),
+    remove: Vec::new(),
+    policy: None,
+    self_update: true,
+};
+
+/// Another process's way into the database.
+async fn sabotage(service: &TestService, statement: &'static str) {
+    let path = service.dir.path().join("service.sqlite");
+    let options = SqliteConnectOptions::new().filename(path);
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query(statement).execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failing_statement_undoes_its_own_operation_only() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    let group = alice.create_group(GroupPolicy::default()).await;
+    let (document, _) = alice.create_document().await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let frame = pen.updates(2);
+    alice.wire.send(&frame).await;
+    alice.wire.appended(pen.channel).await.unwrap();
+
+    sabotage(
+        &service,
+        "CREATE TRIGGER broken BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'test'); END",
+    )
+    .await;
+    let mark = pen.mark();
+    let frames = [pen.updates(1), pen.updates(1)];
+    for frame in &frames {
+        alice.wire.send(frame).await;
+    }
+    assert_eq!(
+        alice.wire.appended(pen.channel).await,
+        Err(Refusal::Storage)
+    );
+    let second = alice.wire.appended(pen.channel).await.unwrap_err();
+    assert!(
+        matches!(second, Refusal::Storage | Refusal::ClockGap { expected: 2 }),
+        "{second:?}"
+    );
+    // Other operations are not touched.
+    alice.commit(&RENEWAL).await;
+    sabotage(&service, "DROP TRIGGER broken").await;
+
+    pen.restore(mark);
+    pen.epoch = 1;
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((3, 3)));
+    let request = Request::GetRecords {
+        group,
+        document,
+        from: 0,
+        count: 10,
+    };
+    let Answer::Records { records, .. } = alice.wire.request(request).await else {
+        panic!()
+    };
+    assert_eq!(records.len(), 4);
+}
+
+#[tokio::test]
+async fn a_commit_that_cannot_be_stored_can_be_sent_again() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    sabotage(
+        &service,
+        "CREATE TRIGGER broken BEFORE INSERT ON group_log BEGIN SELECT RAISE(ABORT, 'test'); END",
+    )
+    .await;
+    let prepared = alice.prepare(&RENEWAL);
+    let failed = alice.send_commit(prepared.bundle.clone()).await;
+    assert_eq!(failed, Answer::Refused(Refusal::Storage));
+    sabotage(&service, "DROP TRIGGER broken").await;
+    let stored = alice.send_commit(prepared.bundle).await;
+    assert!(
+        matches!(stored, Answer::Accepted { seq: 0, .. }),
+        "{stored:?}"
+    );
+    alice.catch_up(1).await;
+    alice.commit(&RENEWAL).await;
+}
+
+#[tokio::test]
+async fn after_a_lost_transaction_everybody_comes_back_and_resumes() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    let (document, _) = alice.create_document().await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let frame = pen.updates(2);
+    alice.wire.send(&frame).await;
+    alice.wire.appended(pen.channel).await.unwrap();
+    // SQLite rolls the whole transaction back, as it does when the disk is full.
+    sabotage(
+        &service,
+        "CREATE TRIGGER broken BEFORE INSERT ON records BEGIN SELECT RAISE(ROLLBACK, 'test'); END",
+    )
+    .await;
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.goodbye().await, Refusal::Storage);
+    sabotage(&service, "DROP TRIGGER broken").await;
+    alice.reconnect(&service).await;
+    alice.follow(1).await;
+    let (opened, mut pen) = alice.open(document, ONE, Some(3)).await;
+    assert_eq!((opened.own_next_clock, opened.head.size), (2, 3));
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((3, 3)));
+    alice.commit(&RENEWAL).await;
+}
