@@ -49,6 +49,18 @@ impl Conn {
         lock(&self.channels).remove(&channel)
     }
 
+    /// Closes this very channel, unless another has taken its place.
+    pub(crate) fn remove_this(&self, channel: &Arc<Channel>) {
+        let mut channels = lock(&self.channels);
+        let number = channel.number();
+        if channels
+            .get(&number)
+            .is_some_and(|known| Arc::ptr_eq(known, channel))
+        {
+            channels.remove(&number);
+        }
+    }
+
     /// Closes and gives all channels for which `wanted` holds.
     pub(crate) fn take_channels(&self, wanted: impl Fn(&Channel) -> bool) -> Vec<Arc<Channel>> {
         let mut channels = lock(&self.channels);

@@ -16,7 +16,12 @@ pub async fn main() -> Result<()> {
 
     // Ana asks; the answer comes as a verified change of the robot.
     let mut changes = chat.changes();
-    chat.edit(|chat| chat.text().ok_or(CrdtError::InvalidArgument)?.splice(0, 0, "sum 20 22\n")).await?;
+    chat.edit(|chat| {
+        chat.text()
+            .ok_or(CrdtError::InvalidArgument)?
+            .splice(0, 0, "sum 20 22\n")
+    })
+    .await?;
     loop {
         changes.next().await.context("the client stopped")?.ok();
         let text = read(&chat).await?;
@@ -59,7 +64,10 @@ fn with_answers(text: &str) -> String {
         if let ["sum", numbers @ ..] = words.as_slice()
             && !answered
         {
-            let sum: i64 = numbers.iter().filter_map(|number| number.parse::<i64>().ok()).sum();
+            let sum: i64 = numbers
+                .iter()
+                .filter_map(|number| number.parse::<i64>().ok())
+                .sum();
             out.push_str(&format!("= {sum}\n"));
         }
     }
@@ -67,5 +75,7 @@ fn with_answers(text: &str) -> String {
 }
 
 async fn read(chat: &Document<Any>) -> Result<String> {
-    Ok(chat.read(|chat| chat.text().ok_or(CrdtError::InvalidArgument)?.text()).await?)
+    Ok(chat
+        .read(|chat| chat.text().ok_or(CrdtError::InvalidArgument)?.text())
+        .await?)
 }

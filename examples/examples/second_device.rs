@@ -11,11 +11,16 @@ pub async fn main() -> anyhow::Result<()> {
     let place = Place::new().await?;
     let laptop = place.new_user("Ana").await?;
     let group = laptop.create_group("Diary", GroupPolicy::default()).await?;
-    let diary = group.create_document_with::<Yrs>("today", |page| write(page, "Rain.")).await?;
+    let diary = group
+        .create_document_with::<Yrs>("today", |page| write(page, "Rain."))
+        .await?;
     diary.synced().await?;
 
     // The phone asks, the laptop approves, the phone finishes. The texts go by hand: a QR code, a message to oneself.
-    let setup = Setup::NewDevice { name: "phone".to_owned(), realm: RealmId::ZERO };
+    let setup = Setup::NewDevice {
+        name: "phone".to_owned(),
+        realm: RealmId::ZERO,
+    };
     let phone = Client::create(place.config("phone"), setup).await?;
     let request = phone.device_request().await?;
     let approval = laptop.approve_device(&request).await?;
@@ -24,15 +29,24 @@ pub async fn main() -> anyhow::Result<()> {
 
     // The laptop takes the phone into the group. Nobody has to do anything.
     let mut events = phone.events();
-    while !phone.groups().await?.iter().any(|info| info.group == group.id() && info.active) {
+    while !phone
+        .groups()
+        .await?
+        .iter()
+        .any(|info| info.group == group.id() && info.active)
+    {
         events.next().await.context("the phone stopped")?;
     }
-    let page = phone.group(&group.id()).await?.document::<Yrs>(&diary.id()).await?;
+    let page = phone
+        .group(&group.id())
+        .await?
+        .document::<Yrs>(&diary.id())
+        .await?;
     page.synced().await?;
     println!("the phone reads: {}", page.read(read).await?);
+    let mut changes = diary.changes();
     page.edit(|page| write(page, " Then sun.")).await?;
-    page.synced().await?;
-    diary.synced().await?;
+    changes.next().await.context("the laptop stopped")?.ok();
     anyhow::ensure!(diary.read(read).await? == "Rain. Then sun.");
 
     phone.close().await?;

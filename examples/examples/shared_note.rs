@@ -13,6 +13,7 @@ pub async fn main() -> anyhow::Result<()> {
     // Ana writes. `edit` returns when it is on her disk; it is sealed and sent in the background.
     let anas_note = anas_group.create_document::<Yrs>("note").await?;
     anas_note.edit(|note| write(note, "Bring cake.\n")).await?;
+    anas_note.synced().await?;
 
     // Ben opens the same note and writes too: from now on both have a copy, and neither waits for the other.
     let id = document_called(&ben, &bens_group, "note").await?;

@@ -24,7 +24,11 @@ impl Place {
     pub async fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let listen = ([127, 0, 0, 1], 0).into();
-        let service = Service::start(conclave_ds::Config::new(folder.path().join("service"), listen)).await?;
+        let service = Service::start(conclave_ds::Config::new(
+            folder.path().join("service"),
+            listen,
+        ))
+        .await?;
         Ok(Self { service, folder })
     }
 
@@ -52,7 +56,10 @@ impl Place {
     /// # Errors
     /// When the store cannot be made.
     pub async fn new_user(&self, name: &str) -> Result<Client> {
-        let setup = Setup::NewUser { name: name.to_owned(), realm: RealmId::ZERO };
+        let setup = Setup::NewUser {
+            name: name.to_owned(),
+            realm: RealmId::ZERO,
+        };
         Ok(Client::create(self.config(name), setup).await?)
     }
 
@@ -68,10 +75,15 @@ impl Place {
 /// When a text is not valid.
 pub async fn meet(one: &Client, other: &Client) -> Result<()> {
     let texts = (one.whoami().await?.contact, other.whoami().await?.contact);
-    let (Some(one_text), Some(other_text)) = texts else { anyhow::bail!("somebody is not enrolled yet") };
+    let (Some(one_text), Some(other_text)) = texts else {
+        anyhow::bail!("somebody is not enrolled yet")
+    };
     let here = one.verify(&other_text, true).await?;
     let there = other.verify(&one_text, true).await?;
-    anyhow::ensure!(here.safety_number == there.safety_number, "somebody sits between the two");
+    anyhow::ensure!(
+        here.safety_number == there.safety_number,
+        "somebody sits between the two"
+    );
     Ok(())
 }
 
@@ -83,7 +95,11 @@ pub async fn group_of_two(owner: &Client, guest: &Client) -> Result<(Group, Grou
     meet(owner, guest).await?;
     // Whoever was never connected has published no key packages yet, and cannot be invited.
     guest.online().await?;
-    let user = guest.whoami().await?.user.context("the guest is not enrolled yet")?;
+    let user = guest
+        .whoami()
+        .await?
+        .user
+        .context("the guest is not enrolled yet")?;
     let group = owner.create_group("Board", GroupPolicy::default()).await?;
     group.invite(&user).await?;
     Ok((group, accept(guest).await?))
@@ -107,10 +123,19 @@ pub async fn accept(client: &Client) -> Result<Group> {
 ///
 /// # Errors
 /// When the client stops.
-pub async fn document_called(client: &Client, group: &Group, title: &str) -> Result<conclave_client::proto::DocumentId> {
+pub async fn document_called(
+    client: &Client,
+    group: &Group,
+    title: &str,
+) -> Result<conclave_client::proto::DocumentId> {
     let mut events = client.events();
     loop {
-        if let Some(info) = group.documents().await?.into_iter().find(|info| info.title.as_deref() == Some(title)) {
+        if let Some(info) = group
+            .documents()
+            .await?
+            .into_iter()
+            .find(|info| info.title.as_deref() == Some(title))
+        {
             return Ok(info.document);
         }
         events.next().await.context("the client stopped")?;

@@ -1,5 +1,7 @@
 //! Every example runs to its end. Each checks its own result, so that one that stops working fails here.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "../examples/bot.rs"]
 mod bot;
 #[path = "../examples/embedded.rs"]

@@ -3,26 +3,32 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use conclave_client::proto::{DocumentId, GroupId, UserId};
-use conclave_client::{Config, DocumentInfo, GroupInfo, MemberInfo, Operation, Outcome, PinInfo, Session, Setup};
+use conclave_client::proto::{DocumentId, GroupId};
+use conclave_client::{Config, Error, Operation, Outcome, Session, Setup};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Result};
 use crate::home::Home;
-use crate::names::{Named, find};
 use crate::output::note;
 use crate::unlock::unlock;
 
 /// Time between two turns of the spinner.
 const TICK: Duration = Duration::from_millis(120);
 
+/// Longest that a command stays for what its device does by itself.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Time between two looks at whether that is done.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
 /// Takes the one kind of outcome that an operation has.
 macro_rules! answer {
     ($outcome:expr, $pattern:pat => $value:expr) => {
         match $outcome {
             $pattern => Ok($value),
-            _ => Err($crate::failure::Failure::from(conclave_client::Error::UnexpectedAnswer)),
+            _ => Err($crate::failure::Failure::from(
+                conclave_client::Error::UnexpectedAnswer,
+            )),
         }
     };
 }
@@ -38,6 +44,7 @@ pub struct Context {
     session: Session,
     has_server: bool,
     stale: AtomicBool,
+    connected: AtomicBool,
 }
 
 /// Whether something reached the service in time.
@@ -95,15 +102,38 @@ impl Context {
     }
 
     fn new(global: &Global, home: Home, session: Session, has_server: bool) -> Self {
-        Self { global: global.clone(), home, session, has_server, stale: AtomicBool::new(false) }
+        Self {
+            global: global.clone(),
+            home,
+            session,
+            has_server,
+            stale: AtomicBool::default(),
+            connected: AtomicBool::default(),
+        }
     }
 
-    /// Ends the session.
+    /// Ends the session, after a moment for what the device does by itself: publishing key packages, finishing intents.
     ///
     /// # Errors
     /// When the store could not be closed.
     pub async fn close(self) -> Result<()> {
+        if self.connected.load(Ordering::Relaxed) && self.session.client().is_some() {
+            // What is not done by then is done by the next command.
+            let _ = tokio::time::timeout(SETTLE, self.settle()).await;
+        }
         Ok(self.session.close().await?)
+    }
+
+    /// Waits until nothing is under way.
+    async fn settle(&self) {
+        while let Ok(Outcome::Status(status)) = self.session.run(Operation::Status).await {
+            if !status.online
+                || (status.intents == 0 && status.pending == 0 && status.key_packages > 0)
+            {
+                return;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
     }
 
     /// The session.
@@ -133,14 +163,21 @@ impl Context {
             return Ok(());
         }
         let message = "no service is known";
-        Err(Failure::usage(message, "name one with --server URL, once; `conclave serve` runs one"))
+        Err(Failure::usage(
+            message,
+            "name one with --server URL, once; `conclave serve` runs one",
+        ))
     }
 
     /// Performs an operation that is done when the service has ordered it. None means that it is queued: the device remembers it.
     ///
     /// # Errors
     /// Those of the operation.
-    pub async fn run_ordered(&self, operation: Operation, waiting: &str) -> Result<Option<Outcome>> {
+    pub async fn run_ordered(
+        &self,
+        operation: Operation,
+        waiting: &str,
+    ) -> Result<Option<Outcome>> {
         let _spinner = Spinner::new(waiting, self.global.json);
         self.run_quietly_ordered(operation).await
     }
@@ -170,15 +207,45 @@ impl Context {
     ///
     /// # Errors
     /// Those of the operation, except that time ran out.
-    pub async fn sync(&self, group: GroupId, document: DocumentId, waiting: &str) -> Result<Reached> {
-        let Some(patience) = self.patience().filter(|_| self.has_server) else { return Ok(Reached::No) };
+    pub async fn sync(
+        &self,
+        group: GroupId,
+        document: DocumentId,
+        waiting: &str,
+    ) -> Result<Reached> {
+        let Some(patience) = self.patience().filter(|_| self.has_server) else {
+            return Ok(Reached::No);
+        };
         let limit_ms = u64::try_from(patience.as_millis()).ok();
         let _spinner = Spinner::new(waiting, self.global.json);
-        match self.session.run(Operation::Synced { group, document, limit_ms }).await {
-            Ok(_) => Ok(Reached::Yes),
+        match self
+            .session
+            .run(Operation::Synced {
+                group,
+                document,
+                limit_ms,
+            })
+            .await
+        {
+            Ok(_) => Ok(self.reached()),
             Err(error) if error.code() == "client.timed_out" => Ok(Reached::No),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.lost(group).await?.unwrap_or_else(|| error.into())),
         }
+    }
+
+    /// What is the matter when this device is no member any more, which it may have learnt just now.
+    async fn lost(&self, group: GroupId) -> Result<Option<Failure>> {
+        let gone = self
+            .groups()
+            .await?
+            .iter()
+            .any(|info| info.group == group && !info.active);
+        Ok(gone.then(|| Error::GroupLost.into()))
+    }
+
+    fn reached(&self) -> Reached {
+        self.connected.store(true, Ordering::Relaxed);
+        Reached::Yes
     }
 
     /// Waits until what the service knows about a group (its members, its list of documents) is here.
@@ -186,7 +253,12 @@ impl Context {
     /// # Errors
     /// As [`Context::sync`].
     pub async fn refresh(&self, group: GroupId) -> Result<Reached> {
-        self.sync(group, DocumentId::directory(&group), "looking at the service").await
+        self.sync(
+            group,
+            DocumentId::directory(&group),
+            "looking at the service",
+        )
+        .await
     }
 
     /// Waits for the connection, where one is wanted.
@@ -194,11 +266,13 @@ impl Context {
     /// # Errors
     /// Those of the operation, except that time ran out.
     pub async fn connect(&self) -> Result<Reached> {
-        let Some(patience) = self.patience().filter(|_| self.has_server) else { return Ok(Reached::No) };
+        let Some(patience) = self.patience().filter(|_| self.has_server) else {
+            return Ok(Reached::No);
+        };
         let limit_ms = u64::try_from(patience.as_millis()).ok();
         let _spinner = Spinner::new("connecting", self.global.json);
         match self.session.run(Operation::WaitOnline { limit_ms }).await {
-            Ok(_) => Ok(Reached::Yes),
+            Ok(_) => Ok(self.reached()),
             Err(error) if error.code() == "client.timed_out" => Ok(Reached::No),
             Err(error) => Err(error.into()),
         }
@@ -206,8 +280,15 @@ impl Context {
 
     /// Says on standard error that what is shown may be old, and remembers it for the exit code. Who asked for it is not told.
     pub fn note_stale(&self, reached: Reached) {
-        if reached == Reached::No && !self.global.offline && self.has_server && !self.stale.swap(true, Ordering::Relaxed) {
-            note("note: the service was not reached; this is what this device knows", self.global.json);
+        if reached == Reached::No
+            && !self.global.offline
+            && self.has_server
+            && !self.stale.swap(true, Ordering::Relaxed)
+        {
+            note(
+                "note: the service was not reached; this is what this device knows",
+                self.global.json,
+            );
         }
     }
 
@@ -215,127 +296,17 @@ impl Context {
     pub fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Relaxed)
     }
-
-    /// Groups of this device.
-    ///
-    /// # Errors
-    /// Those of the operation.
-    pub async fn groups(&self) -> Result<Vec<GroupInfo>> {
-        answer!(self.run(Operation::Groups).await?, Outcome::Groups(groups) => groups)
-    }
-
-    /// Documents of a group.
-    ///
-    /// # Errors
-    /// Those of the operation.
-    pub async fn documents(&self, group: GroupId) -> Result<Vec<DocumentInfo>> {
-        answer!(self.run(Operation::Documents { group }).await?, Outcome::Documents(documents) => documents)
-    }
-
-    /// Known contacts.
-    ///
-    /// # Errors
-    /// Those of the operation.
-    pub async fn contacts(&self) -> Result<Vec<PinInfo>> {
-        answer!(self.run(Operation::Contacts).await?, Outcome::Contacts(contacts) => contacts)
-    }
-
-    /// Members of a group.
-    ///
-    /// # Errors
-    /// Those of the operation.
-    pub async fn members(&self, group: GroupId) -> Result<Vec<MemberInfo>> {
-        answer!(self.run(Operation::Members { group }).await?, Outcome::Members(members) => members)
-    }
-
-    /// The group that somebody named. Groups that this device has left are found too.
-    ///
-    /// # Errors
-    /// None, or several.
-    pub async fn find_group(&self, typed: &str) -> Result<GroupInfo> {
-        let named = |info: GroupInfo| Named { id: info.group.to_string(), name: info.name.clone(), value: info };
-        let groups: Vec<_> = self.groups().await?.into_iter().map(named).collect();
-        match find("group", typed, &groups, "conclave group list") {
-            // The name may just not have arrived.
-            Err(failure) if failure.code == "cli.no_group" && self.refresh_unnamed(&groups).await? => {
-                let groups: Vec<_> = self.groups().await?.into_iter().map(named).collect();
-                find("group", typed, &groups, "conclave group list")
-            }
-            other => other,
-        }
-    }
-
-    async fn refresh_unnamed(&self, groups: &[Named<GroupInfo>]) -> Result<bool> {
-        let mut any = false;
-        for info in groups.iter().map(|named| &named.value).filter(|info| info.active && info.name.is_none()) {
-            any |= self.refresh(info.group).await? == Reached::Yes;
-        }
-        Ok(any)
-    }
-
-    /// The contact that somebody named.
-    ///
-    /// # Errors
-    /// None, or several.
-    pub async fn find_contact(&self, typed: &str) -> Result<UserId> {
-        let named = |pin: PinInfo| Named { value: pin.user, id: pin.user.to_string(), name: Some(pin.name) };
-        let contacts: Vec<_> = self.contacts().await?.into_iter().map(named).collect();
-        find("contact", typed, &contacts, "conclave contacts").map_err(|failure| match failure.code.as_str() {
-            "cli.no_contact" => {
-                let hint = "take their contact text with `conclave verify TEXT` first; `conclave contacts` lists who is known";
-                Failure { exit: Exit::NotVerified, ..failure }.hinted(hint)
-            }
-            _ => failure,
-        })
-    }
-
-    /// The member that somebody named.
-    ///
-    /// # Errors
-    /// None, or several.
-    pub async fn find_member(&self, group: GroupId, typed: &str) -> Result<UserId> {
-        let named = |member: MemberInfo| Named { value: member.user, id: member.user.to_string(), name: member.name };
-        let members: Vec<_> = self.members(group).await?.into_iter().map(named).collect();
-        find("member", typed, &members, "conclave group members GROUP")
-    }
-
-    /// The document that somebody named, in all groups or in one.
-    ///
-    /// # Errors
-    /// None, or several.
-    pub async fn find_document(&self, typed: &str, group: Option<&str>) -> Result<(GroupId, DocumentInfo)> {
-        let groups = match group {
-            Some(group) => vec![self.find_group(group).await?],
-            None => self.groups().await?.into_iter().filter(|info| info.active).collect(),
-        };
-        let mut found = self.look_for_document(typed, &groups).await;
-        if found.as_ref().is_err_and(|failure| failure.code == "cli.no_document") {
-            // It may be new: look again with what the service knows.
-            for info in &groups {
-                self.refresh(info.group).await?;
-            }
-            found = self.look_for_document(typed, &groups).await;
-        }
-        found
-    }
-
-    async fn look_for_document(&self, typed: &str, groups: &[GroupInfo]) -> Result<(GroupId, DocumentInfo)> {
-        let mut documents = Vec::new();
-        for group in groups {
-            documents.extend(self.documents(group.group).await?.into_iter().map(|info| Named {
-                id: info.document.to_string(),
-                name: info.title.clone(),
-                value: (group.group, info),
-            }));
-        }
-        find("document", typed, &documents, "conclave doc list")
-    }
 }
 
 /// A failure that says that there is no store.
 fn missing(home: &Home) -> Failure {
     let message = format!("there is no store in {}", home.folder().display());
-    Failure::new("store.missing", Exit::Failed, message, "create one with `conclave init --name NAME`, or name another folder with --home")
+    Failure::new(
+        "store.missing",
+        Exit::Failed,
+        message,
+        "create one with `conclave init --name NAME`, or name another folder with --home",
+    )
 }
 
 /// Configuration without its secret.
@@ -357,7 +328,11 @@ pub struct Spinner(ProgressBar);
 impl Spinner {
     /// Begins to turn.
     pub fn new(message: &str, json: bool) -> Self {
-        let bar = if json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        let bar = if json {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new_spinner()
+        };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);
         }

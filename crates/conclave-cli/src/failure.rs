@@ -45,8 +45,18 @@ pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     /// A failure with a next step.
-    pub fn new(code: &str, exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: Some(hint.into()), exit }
+    pub fn new(
+        code: &str,
+        exit: Exit,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: Some(hint.into()),
+            exit,
+        }
     }
 
     /// Wrong usage.
@@ -57,7 +67,12 @@ impl Failure {
     /// A file that could not be used.
     pub fn file(action: &str, path: &Path, error: &std::io::Error) -> Self {
         let message = format!("cannot {action} {}: {error}", path.display());
-        Self::new("cli.file", Exit::Failed, message, "check the path and its permissions")
+        Self::new(
+            "cli.file",
+            Exit::Failed,
+            message,
+            "check the path and its permissions",
+        )
     }
 
     /// Another next step.
@@ -71,7 +86,12 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = error.code().to_owned();
-        Self { hint: hint(&code).map(str::to_owned), exit: exit(&code), message: error.to_string(), code }
+        Self {
+            hint: hint(&code).map(str::to_owned),
+            exit: exit(&code),
+            message: error.to_string(),
+            code,
+        }
     }
 }
 
@@ -80,7 +100,10 @@ fn exit(code: &str) -> Exit {
     match code {
         "client.timed_out" => Exit::Offline,
         "engine.not_verified" => Exit::NotVerified,
-        "engine.forbidden" | "engine.inactive" | "engine.superseded" | "client.group_lost" | "mls.not_member" => Exit::Refused,
+        "engine.forbidden" | "engine.inactive" | "engine.superseded" | "engine.last_owner" => {
+            Exit::Refused
+        }
+        "client.group_lost" | "mls.forbidden" | "mls.not_member" | "mls.leaving" => Exit::Refused,
         "client.endpoint" | "client.argument" => Exit::Usage,
         other if other.starts_with("refused.") => Exit::Refused,
         other if other.starts_with("pin.") || other.starts_with("untrusted.") => Exit::NotVerified,
@@ -91,29 +114,59 @@ fn exit(code: &str) -> Exit {
 /// What a person can do about an error, where there is something.
 fn hint(code: &str) -> Option<&'static str> {
     Some(match code {
-        "store.missing" => "create one with `conclave init --name NAME`, or name another folder with --home",
-        "store.exists" => "this home is set up already; `conclave whoami` shows it, --home names another one",
-        "store.in_use" => "another process has this store open and does not answer; end it, or use another --home",
+        "store.missing" => {
+            "create one with `conclave init --name NAME`, or name another folder with --home"
+        }
+        "store.exists" => {
+            "this home is set up already; `conclave whoami` shows it, --home names another one"
+        }
+        "store.in_use" => {
+            "another process has this store open and does not answer; end it, or use another --home"
+        }
         "store.wrong_secret" => "check the passphrase (or --key-file) and try again",
-        "store.secret_kind" => "this store is unlocked by the other kind of secret: use --key-file FILE, or a passphrase without it",
-        "store.permissions" => "only you may read this: run `chmod 600` on the file (700 on a folder)",
+        "store.secret_kind" => {
+            "this store is unlocked by the other kind of secret: use --key-file FILE, or a passphrase without it"
+        }
+        "store.permissions" => {
+            "only you may read this: run `chmod 600` on the file (700 on a folder)"
+        }
         "store.key_file" => "this is no key file; `conclave init --key-file FILE` makes one",
+        "store.file" => "check the path and its permissions",
         "store.full" => "make room on the disk and try again",
-        "store.damaged" | "store.row_damaged" => "restore the home folder from a copy, or make a new device and have it approved",
+        "store.damaged" | "store.row_damaged" => {
+            "restore the home folder from a copy, or make a new device and have it approved"
+        }
         "engine.not_enrolled" => {
             "on this device run `conclave device request`, approve its text on another of your devices, then `conclave device finish TEXT`"
         }
         "engine.already_enrolled" => "nothing to do: `conclave whoami` shows this device",
         "engine.no_user_key" => "approve from the device on which the user was created",
-        "engine.not_verified" => "exchange contact texts: `conclave whoami` there, `conclave verify TEXT --compared` here",
-        "engine.unknown_group" | "client.no_group" => "list groups with `conclave group list`, invitations with `conclave group invitations`",
-        "engine.unknown_document" | "client.no_document" => "list documents with `conclave doc list`",
+        "engine.not_verified" => {
+            "exchange contact texts: `conclave whoami` there, `conclave verify TEXT --compared` here"
+        }
+        "engine.unknown_group" | "client.no_group" => {
+            "list groups with `conclave group list`, invitations with `conclave group invitations`"
+        }
+        "engine.unknown_document" | "client.no_document" => {
+            "list documents with `conclave doc list`"
+        }
         "engine.unknown_member" => "list members with `conclave group members GROUP`",
         "engine.already_member" => "list members with `conclave group members GROUP`",
-        "engine.no_invitation" => "list invitations with `conclave group invitations`; ask the inviter whether it was sent",
-        "engine.no_key_packages" => "ask them to run any command that connects, such as `conclave status`, and try again",
-        "engine.forbidden" | "refused.forbidden" => "ask an admin or owner of the group; `conclave group members GROUP` shows who they are",
-        "engine.inactive" | "client.group_lost" | "mls.not_member" => "`conclave group list` says why; ask a member to invite you again",
+        "engine.no_invitation" => {
+            "list invitations with `conclave group invitations`; ask the inviter whether it was sent"
+        }
+        "engine.no_key_packages" => {
+            "ask them to run any command that connects, such as `conclave status`, and try again"
+        }
+        "engine.last_owner" => {
+            "make somebody else an owner first: `conclave group role GROUP USER owner`"
+        }
+        "engine.forbidden" | "mls.forbidden" | "refused.forbidden" => {
+            "ask an admin or owner of the group; `conclave group members GROUP` shows who they are"
+        }
+        "engine.inactive" | "client.group_lost" | "mls.not_member" => {
+            "`conclave group list` says why; ask a member to invite you again"
+        }
         "engine.superseded" => "look at `conclave group members GROUP` and decide again",
         "engine.clock_skew" | "mls.clock_skew" => "set this device's clock",
         "client.timed_out" => {
@@ -123,11 +176,21 @@ fn hint(code: &str) -> Option<&'static str> {
         "client.wrong_kind" | "client.no_view" => "`conclave doc list` shows each document's kind",
         "client.local" => "end the process that has the store open, or wait until it is done",
         "refused.rate_limited" => "wait a moment and try again",
-        "refused.document_closed" => "the document was put away or deleted; `conclave doc list` shows it",
-        "refused.bad_identity" | "refused.unauthenticated" => "the service does not take this device; ask its operator, or use --token",
-        "name.empty" | "name.too_long" | "name.control" | "name.untrimmed" => "a name has 1 to 64 visible characters",
-        other if other.starts_with("text.") => "copy the whole text, from `conclave:` to its last letter",
-        other if other.starts_with("pin.") => "somebody else is known under this name or key: look at `conclave contacts` and ask them in person",
+        "refused.document_closed" => {
+            "the document was put away or deleted; `conclave doc list` shows it"
+        }
+        "refused.bad_identity" | "refused.unauthenticated" => {
+            "the service does not take this device; ask its operator, or use --token"
+        }
+        "name.empty" | "name.too_long" | "name.control" | "name.untrimmed" => {
+            "a name has 1 to 64 visible characters"
+        }
+        other if other.starts_with("text.") => {
+            "copy the whole text, from `conclave:` to its last letter"
+        }
+        other if other.starts_with("pin.") => {
+            "somebody else is known under this name or key: look at `conclave contacts` and ask them in person"
+        }
         _ => return None,
     })
 }

@@ -60,10 +60,17 @@ impl Home {
     fn remembered_server(&self) -> Result<Option<String>> {
         let path = self.folder.join(SERVER);
         match std::fs::read_to_string(&path) {
-            Ok(text) if text.len() <= SERVER_MAX_BYTES && !text.trim().is_empty() => Ok(Some(text.trim().to_owned())),
+            Ok(text) if text.len() <= SERVER_MAX_BYTES && !text.trim().is_empty() => {
+                Ok(Some(text.trim().to_owned()))
+            }
             Ok(_) => {
                 let message = format!("{} does not hold an address", path.display());
-                Err(Failure::new("cli.server_file", Exit::Failed, message, "give the address again with --server URL"))
+                Err(Failure::new(
+                    "cli.server_file",
+                    Exit::Failed,
+                    message,
+                    "give the address again with --server URL",
+                ))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Failure::file("read", &path, &error)),
@@ -79,7 +86,8 @@ impl Home {
             return Ok(());
         }
         let path = self.folder.join(SERVER);
-        std::fs::write(&path, format!("{server}\n")).map_err(|error| Failure::file("write", &path, &error))
+        std::fs::write(&path, format!("{server}\n"))
+            .map_err(|error| Failure::file("write", &path, &error))
     }
 }
 
@@ -96,6 +104,8 @@ fn data_folder() -> Option<PathBuf> {
 #[cfg(not(any(target_os = "macos", windows)))]
 fn data_folder() -> Option<PathBuf> {
     // The XDG base directory specification demands that relative paths be ignored.
-    let named = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let named = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
     named.or_else(|| std::env::home_dir().map(|home| home.join(".local").join("share")))
 }

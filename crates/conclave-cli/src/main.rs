@@ -7,7 +7,12 @@
 
 #![cfg_attr(
     test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
 )]
 
 mod args;
@@ -18,6 +23,7 @@ mod failure;
 #[cfg(test)]
 mod help;
 mod home;
+mod lookup;
 mod names;
 mod output;
 mod signals;
@@ -41,7 +47,10 @@ fn main() -> ExitCode {
     };
     start_log();
     let json = cli.global.json;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let done = match runtime {
         Ok(runtime) => {
             let done = runtime.block_on(run(cli));
@@ -51,7 +60,12 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let message = format!("the system refused to start threads: {error}");
-            Err(Failure::new("cli.start", Exit::Failed, message, "free some resources and try again"))
+            Err(Failure::new(
+                "cli.start",
+                Exit::Failed,
+                message,
+                "free some resources and try again",
+            ))
         }
     };
     match done {
@@ -62,12 +76,23 @@ fn main() -> ExitCode {
 
 /// Shows help or what is wrong with the command line.
 fn usage(error: &clap::Error) -> Exit {
-    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let asked = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
     let json = std::env::args_os().any(|argument| argument == "--json");
     if json && !asked {
         let message = error.to_string();
-        let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        return print_failure(&Failure::usage(message, "`conclave --help` lists commands and options"), true);
+        let message = message
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
+        return print_failure(
+            &Failure::usage(message, "`conclave --help` lists commands and options"),
+            true,
+        );
     }
     // A closed terminal is no reason to fail differently.
     let _ = error.print();
@@ -77,7 +102,10 @@ fn usage(error: &clap::Error) -> Exit {
 /// Logs to standard error, where somebody asked for it.
 fn start_log() {
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env(args::LOG) {
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false);
         // Fails only when there is a log already.
         let _ = log.try_init();
     }

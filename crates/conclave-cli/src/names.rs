@@ -22,12 +22,23 @@ pub struct Named<T> {
 ///
 /// # Errors
 /// Nothing has that name, or several things have.
-pub fn find<T: Clone>(what: &str, typed: &str, candidates: &[Named<T>], list_with: &str) -> Result<T> {
+pub fn find<T: Clone>(
+    what: &str,
+    typed: &str,
+    candidates: &[Named<T>],
+    list_with: &str,
+) -> Result<T> {
     let lower = typed.to_lowercase();
-    let is_prefix = lower.len() >= ID_PREFIX_MIN && lower.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_prefix =
+        lower.len() >= ID_PREFIX_MIN && lower.bytes().all(|byte| byte.is_ascii_hexdigit());
     let exact = |named: &&Named<T>| named.name.as_deref() == Some(typed);
     let by_id = |named: &&Named<T>| is_prefix && named.id.starts_with(&lower);
-    let loose = |named: &&Named<T>| named.name.as_ref().is_some_and(|name| name.to_lowercase() == lower);
+    let loose = |named: &&Named<T>| {
+        named
+            .name
+            .as_ref()
+            .is_some_and(|name| name.to_lowercase() == lower)
+    };
     let found: Vec<&Named<T>> = [
         candidates.iter().filter(exact).collect::<Vec<_>>(),
         candidates.iter().filter(by_id).collect(),
@@ -41,13 +52,31 @@ pub fn find<T: Clone>(what: &str, typed: &str, candidates: &[Named<T>], list_wit
         [] => {
             let message = format!("no {what} is called \"{typed}\" here");
             let code = format!("cli.no_{what}");
-            Err(Failure::new(&code, Exit::Failed, message, format!("list them with `{list_with}`")))
+            Err(Failure::new(
+                &code,
+                Exit::Failed,
+                message,
+                format!("list them with `{list_with}`"),
+            ))
         }
         several => {
-            let ids: Vec<String> = several.iter().take(CANDIDATES_SHOWN).map(|named| describe(named)).collect();
-            let message = format!("\"{typed}\" could be {} {what}s: {}", several.len(), ids.join(", "));
+            let ids: Vec<String> = several
+                .iter()
+                .take(CANDIDATES_SHOWN)
+                .map(|named| describe(named))
+                .collect();
+            let message = format!(
+                "\"{typed}\" could be {} {what}s: {}",
+                several.len(),
+                ids.join(", ")
+            );
             let code = format!("cli.ambiguous_{what}");
-            Err(Failure::new(&code, Exit::Usage, message, "type more digits of the id"))
+            Err(Failure::new(
+                &code,
+                Exit::Usage,
+                message,
+                "type more digits of the id",
+            ))
         }
     }
 }
@@ -65,7 +94,11 @@ mod tests {
     use super::*;
 
     fn candidates() -> Vec<Named<u8>> {
-        let named = |value, id: &str, name: Option<&str>| Named { value, id: id.into(), name: name.map(str::to_owned) };
+        let named = |value, id: &str, name: Option<&str>| Named {
+            value,
+            id: id.into(),
+            name: name.map(str::to_owned),
+        };
         vec![
             named(1, "aaaa1111", Some("Board")),
             named(2, "aaaa2222", Some("Legal")),
@@ -83,7 +116,15 @@ mod tests {
 
     #[test]
     fn names_and_id_prefixes_find_one_thing() {
-        let cases = [("Board", 1), ("board", 3), ("LEGAL", 2), ("aaaa1", 1), ("AAAA2222", 2), ("bbbb", 3), ("cccc4", 4)];
+        let cases = [
+            ("Board", 1),
+            ("board", 3),
+            ("LEGAL", 2),
+            ("aaaa1", 1),
+            ("AAAA2222", 2),
+            ("bbbb", 3),
+            ("cccc4", 4),
+        ];
         for (typed, value) in cases {
             assert_eq!(find_here(typed), Ok(value), "{typed}");
         }

@@ -19,12 +19,21 @@ pub struct Shown {
 impl Shown {
     /// A text, and one field of the object.
     pub fn new(text: impl Into<String>, field: &str, value: impl Serialize) -> Self {
-        Self { text: text.into(), exact: false, object: Map::new(), exit: Exit::Done }.with(field, value)
+        Self {
+            text: text.into(),
+            exact: false,
+            object: Map::new(),
+            exit: Exit::Done,
+        }
+        .with(field, value)
     }
 
     /// The same, with a text that is printed exactly as it is.
     pub fn raw(text: String, field: &str, value: impl Serialize) -> Self {
-        Self { exact: true, ..Self::new(text, field, value) }
+        Self {
+            exact: true,
+            ..Self::new(text, field, value)
+        }
     }
 
     /// An object that is printed in JSON only: people have read it already.
@@ -33,12 +42,20 @@ impl Shown {
             Ok(Value::Object(object)) => object,
             _ => Map::new(),
         };
-        Self { object, ..Self::nothing() }
+        Self {
+            object,
+            ..Self::nothing()
+        }
     }
 
     /// Nothing to print: the command has printed by itself.
     pub fn nothing() -> Self {
-        Self { text: String::new(), exact: true, object: Map::new(), exit: Exit::Done }
+        Self {
+            text: String::new(),
+            exact: true,
+            object: Map::new(),
+            exit: Exit::Done,
+        }
     }
 
     /// Another field of the object.
@@ -129,10 +146,20 @@ pub fn counted(count: usize, noun: &str) -> String {
 /// Lines of cells, each column as wide as its widest cell.
 pub fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |at: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(at))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let lines = rows.iter().map(|row| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         cells.join("  ").trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -144,7 +171,12 @@ mod tests {
 
     #[test]
     fn columns_line_up_by_characters_not_bytes() {
-        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+        let row = |cells: &[&str]| {
+            cells
+                .iter()
+                .map(|cell| (*cell).to_owned())
+                .collect::<Vec<_>>()
+        };
         let text = columns(&[row(&["größe", "1"]), row(&["a", "22"])]);
         assert_eq!(text, "größe  1\na      22");
         assert_eq!(columns(&[]), "");
@@ -156,6 +188,9 @@ mod tests {
         assert!(shown.text.contains("queued"));
         assert_eq!(shown.object.get("queued"), Some(&Value::Bool(true)));
         assert_eq!(shown.exit, Exit::Offline);
-        assert_eq!(Shown::new("done", "document", "ab").queued(false).exit, Exit::Done);
+        assert_eq!(
+            Shown::new("done", "document", "ab").queued(false).exit,
+            Exit::Done
+        );
     }
 }

@@ -24,8 +24,12 @@ pub fn unlock(config: Config, global: &Global, creating: bool) -> Result<Config>
     }
     let passphrase = passphrase(global, creating)?;
     if creating && passphrase.chars().count() < NEW_PASSPHRASE_MIN_CHARS {
-        let message = format!("the passphrase is shorter than {NEW_PASSPHRASE_MIN_CHARS} characters");
-        return Err(Failure::usage(message, "several random words are easy to remember and hard to guess"));
+        let message =
+            format!("the passphrase is shorter than {NEW_PASSPHRASE_MIN_CHARS} characters");
+        return Err(Failure::usage(
+            message,
+            "several random words are easy to remember and hard to guess",
+        ));
     }
     Ok(config.passphrase(passphrase.as_str()))
 }
@@ -35,12 +39,19 @@ fn passphrase(global: &Global, creating: bool) -> Result<Zeroizing<String>> {
         return from_file(path);
     }
     // An empty variable is no passphrase: scripts clear variables that way.
-    if let Some(value) = std::env::var(PASSPHRASE).ok().map(Zeroizing::new).filter(|value| !value.is_empty()) {
+    if let Some(value) = std::env::var(PASSPHRASE)
+        .ok()
+        .map(Zeroizing::new)
+        .filter(|value| !value.is_empty())
+    {
         return Ok(value);
     }
     if !can_ask() {
         let message = "the store is locked and nobody can be asked for the passphrase";
-        return Err(Failure::usage(message, "use --passphrase-file FILE, $CONCLAVE_PASSPHRASE or --key-file FILE"));
+        return Err(Failure::usage(
+            message,
+            "use --passphrase-file FILE, $CONCLAVE_PASSPHRASE or --key-file FILE",
+        ));
     }
     let first = ask("Passphrase of the store: ")?;
     if creating && *ask("The same again: ")? != *first {
@@ -50,21 +61,34 @@ fn passphrase(global: &Global, creating: bool) -> Result<Zeroizing<String>> {
 }
 
 fn ask(prompt: &str) -> Result<Zeroizing<String>> {
-    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
-        let message = format!("the passphrase could not be read: {error}");
-        Failure::new("cli.passphrase", Exit::Failed, message, "use --passphrase-file FILE")
-    })
+    rpassword::prompt_password(prompt)
+        .map(Zeroizing::new)
+        .map_err(|error| {
+            let message = format!("the passphrase could not be read: {error}");
+            Failure::new(
+                "cli.passphrase",
+                Exit::Failed,
+                message,
+                "use --passphrase-file FILE",
+            )
+        })
 }
 
 fn from_file(path: &Path) -> Result<Zeroizing<String>> {
     let failed = |error: std::io::Error| Failure::file("read", path, &error);
     if std::fs::metadata(path).map_err(failed)?.len() > PASSPHRASE_FILE_MAX_BYTES {
-        return Err(Failure::usage(format!("{} is too large for a passphrase", path.display()), "name another file"));
+        return Err(Failure::usage(
+            format!("{} is too large for a passphrase", path.display()),
+            "name another file",
+        ));
     }
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
-        return Err(Failure::usage(format!("the first line of {} is empty", path.display()), "write the passphrase there"));
+        return Err(Failure::usage(
+            format!("the first line of {} is empty", path.display()),
+            "write the passphrase there",
+        ));
     }
     Ok(Zeroizing::new(line.to_owned()))
 }

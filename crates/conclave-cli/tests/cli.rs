@@ -3,6 +3,7 @@
 //! ```text
 //! $ ana init --name Ana --json     a command of the device "ana", which has its own home and key file; expects exit code 0
 //! $5 ben doc edit note             the same, expecting exit code 5
+//! ~ ana group list                 the same as $, again and again until the next line holds (for what devices do by themselves)
 //! + EDITOR=sed -i s/a/b/           a variable for the next command
 //! < contact ana_contact            field "contact" of the JSON on standard output is remembered as {ana_contact}
 //! > text                           standard output contains this
@@ -10,14 +11,25 @@
 //! -                                standard output is empty
 //! @ name.txt text\n                a file for the devices, {files}/name.txt
 //! service stop | start             the service is stopped, or comes back
-//! agent ana | end ana              `conclave agent` runs for a device in the background, or ends (Ctrl-C) with exit code 0
+//! & watcher ben doc watch note     the command runs in the background; the session goes on when it has said something on standard error
+//! &> watcher text                  a line of its standard output comes that contains this
+//! & watcher                        it is asked to end (Ctrl-C), and does with exit code 0
 //! ```
 //! With `--json` standard output always has to be exactly one JSON object, and so has standard error where the command failed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use conclave_ds::{Config, Service};
 use serde_json::Value;
@@ -25,8 +37,34 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// Every variable that the program looks at.
-const ENVIRONMENT: [&str; 7] =
-    ["CONCLAVE_HOME", "CONCLAVE_SERVER", "CONCLAVE_PASSPHRASE", "CONCLAVE_TOKEN", "CONCLAVE_LOG", "VISUAL", "EDITOR"];
+const ENVIRONMENT: [&str; 7] = [
+    "CONCLAVE_HOME",
+    "CONCLAVE_SERVER",
+    "CONCLAVE_PASSPHRASE",
+    "CONCLAVE_TOKEN",
+    "CONCLAVE_LOG",
+    "VISUAL",
+    "EDITOR",
+];
+
+/// A command that goes on.
+struct Background {
+    child: Child,
+    stdout: Receiver<String>,
+    /// Kept, so that it can go on saying things.
+    _stderr: Receiver<String>,
+}
+
+/// The lines of a stream, read by a thread of its own so that waiting for one can be bounded.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
 
 struct Play {
     case: PathBuf,
@@ -37,15 +75,20 @@ struct Play {
     listen: std::net::SocketAddr,
     variables: HashMap<String, String>,
     environment: Vec<(String, String)>,
-    agents: HashMap<String, Child>,
+    background: HashMap<String, Background>,
     last: Option<Output>,
+    /// The command to run again while what follows does not hold, and until when.
+    repeat: Option<(String, Instant)>,
 }
+
+/// How long devices may take for what they do by themselves.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Drop for Play {
     fn drop(&mut self) {
-        for agent in self.agents.values_mut() {
-            let _ = agent.kill();
-            let _ = agent.wait();
+        for background in self.background.values_mut() {
+            let _ = background.child.kill();
+            let _ = background.child.wait();
         }
     }
 }
@@ -62,14 +105,17 @@ impl Play {
             listen: ([127, 0, 0, 1], 0).into(),
             variables: HashMap::new(),
             environment: Vec::new(),
-            agents: HashMap::new(),
+            background: HashMap::new(),
             last: None,
+            repeat: None,
             folder,
         };
         play.start_service();
         let files = play.folder.path().join("files");
-        play.variables.insert("files".into(), files.display().to_string());
-        play.variables.insert("conclave".into(), env!("CARGO_BIN_EXE_conclave").into());
+        play.variables
+            .insert("files".into(), files.display().to_string());
+        play.variables
+            .insert("conclave".into(), env!("CARGO_BIN_EXE_conclave").into());
         play
     }
 
@@ -78,7 +124,8 @@ impl Play {
         let config = Config::new(self.folder.path().join("service"), self.listen);
         let service = self.runtime.block_on(Service::start(config)).unwrap();
         self.listen = service.local_addr();
-        self.variables.insert("server".into(), format!("ws://{}", self.listen));
+        self.variables
+            .insert("server".into(), format!("ws://{}", self.listen));
         self.service = Some(service);
     }
 
@@ -90,9 +137,19 @@ impl Play {
     fn fail(&self, why: &str) -> ! {
         let shown = self.last.as_ref().map(|last| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            format!("\nexit {:?}\nstdout: {}\nstderr: {}", last.status.code(), text(&last.stdout), text(&last.stderr))
+            format!(
+                "\nexit {:?}\nstdout: {}\nstderr: {}",
+                last.status.code(),
+                text(&last.stdout),
+                text(&last.stderr)
+            )
         });
-        panic!("{}:{}: {why}{}", self.case.display(), self.line, shown.unwrap_or_default());
+        panic!(
+            "{}:{}: {why}{}",
+            self.case.display(),
+            self.line,
+            shown.unwrap_or_default()
+        );
     }
 
     fn fill(&self, text: &str) -> String {
@@ -108,11 +165,21 @@ impl Play {
         for name in ENVIRONMENT {
             command.env_remove(name);
         }
-        command.envs(self.environment.iter().cloned()).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+            .envs(self.environment.iter().cloned())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
         // A device called "-" has no options of its own.
         if device != "-" {
             let server = self.variables.get("server").unwrap();
-            command.args(["--home", device, "--key-file", &format!("{device}.key"), "--server", server]);
+            command.args([
+                "--home",
+                device,
+                "--key-file",
+                &format!("{device}.key"),
+                "--server",
+                server,
+            ]);
         }
         command.args(arguments);
         command
@@ -128,7 +195,9 @@ impl Play {
             self.fail(&format!("the exit code is not {expected}"));
         }
         if words.iter().any(|word| word == "--json") {
-            let is_object = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.is_object());
+            let is_object = |bytes: &[u8]| {
+                serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.is_object())
+            };
             let failed = output.stdout.is_empty();
             if failed && !is_object(&output.stderr) || !failed && !is_object(&output.stdout) {
                 self.fail("not exactly one JSON object");
@@ -155,24 +224,52 @@ impl Play {
         }
     }
 
-    fn start_agent(&mut self, device: &str) {
-        let mut command = self.command(device, &["agent".to_owned(), "--json".to_owned()]);
-        let mut agent = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(agent.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let ready = serde_json::from_str::<Value>(&line).is_ok_and(|value| value.get("serving").is_some());
-        self.agents.insert(device.to_owned(), agent);
-        if !ready {
-            self.fail("the agent is not ready");
+    fn start_in_background(&mut self, name: &str, rest: &str) {
+        let mut words = words(&self.fill(rest));
+        let device = words.remove(0);
+        let mut command = self.command(&device, &words);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = lines(child.stderr.take().unwrap());
+        let stdout = lines(child.stdout.take().unwrap());
+        let ready = said.recv_timeout(PATIENCE);
+        self.background.insert(
+            name.to_owned(),
+            Background {
+                child,
+                stdout,
+                _stderr: said,
+            },
+        );
+        if !ready.is_ok_and(|line| !line.starts_with("error")) {
+            self.fail("it is not ready");
         }
     }
 
-    fn end_agent(&mut self, device: &str) {
-        let mut agent = self.agents.remove(device).unwrap();
-        let killed = Command::new("kill").args(["-INT", &agent.id().to_string()]).status().unwrap();
+    fn wait_for_line(&mut self, name: &str, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        let stdout = &self.background.get(name).unwrap().stdout;
+        loop {
+            match stdout.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(text) => return,
+                Ok(_) => {}
+                Err(_) => self.fail(&format!("no such line comes: {text}")),
+            }
+        }
+    }
+
+    fn end_in_background(&mut self, name: &str) {
+        let mut background = self.background.remove(name).unwrap();
+        let killed = Command::new("kill")
+            .args(["-INT", &background.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(killed.success());
-        if !agent.wait().unwrap().success() {
-            self.fail("the agent did not end in peace");
+        if !background.child.wait().unwrap().success() {
+            self.fail("it did not end in peace");
         }
     }
 
@@ -181,28 +278,56 @@ impl Play {
         let text = self.fill(rest);
         match verb {
             "$" => self.run(0, rest),
+            "~" => {
+                self.run(0, rest);
+                self.repeat = Some((rest.to_owned(), Instant::now() + PATIENCE));
+                return;
+            }
             "+" => {
                 let (name, value) = text.split_once('=').unwrap();
                 self.environment.push((name.to_owned(), value.to_owned()));
             }
             "<" => self.remember(rest),
-            ">" if !self.stdout().contains(&text) => self.fail(&format!("standard output does not contain: {text}")),
-            "!" if !self.stderr().contains(&text) => self.fail(&format!("standard error does not contain: {text}")),
+            ">" if !self.stdout().contains(&text) && self.repeat.is_some() => {
+                let (again, until) = self.repeat.clone().unwrap();
+                if Instant::now() > until {
+                    self.fail(&format!("waited in vain for: {text}"));
+                }
+                self.run(0, &again);
+                return self.step(line);
+            }
+            ">" if !self.stdout().contains(&text) => {
+                self.fail(&format!("standard output does not contain: {text}"))
+            }
+            "!" if !self.stderr().contains(&text) => {
+                self.fail(&format!("standard error does not contain: {text}"))
+            }
             "-" if !self.stdout().is_empty() => self.fail("standard output is not empty"),
             ">" | "!" | "-" => {}
             "@" => {
                 let (name, content) = text.split_once(' ').unwrap();
-                std::fs::write(self.folder.path().join("files").join(name), content.replace("\\n", "\n")).unwrap();
+                std::fs::write(
+                    self.folder.path().join("files").join(name),
+                    content.replace("\\n", "\n"),
+                )
+                .unwrap();
             }
             "service" if rest == "stop" => self.stop_service(),
             "service" if rest == "start" => self.start_service(),
-            "agent" => self.start_agent(rest),
-            "end" => self.end_agent(rest),
+            "&" => match text.split_once(' ') {
+                Some((name, command)) => self.start_in_background(name, command),
+                None => self.end_in_background(&text),
+            },
+            "&>" => {
+                let (name, expected) = text.split_once(' ').unwrap();
+                self.wait_for_line(name, expected);
+            }
             _ => match verb.strip_prefix('$').map(str::parse) {
                 Some(Ok(expected)) => self.run(expected, rest),
                 _ => self.fail("not a line of a case"),
             },
         }
+        self.repeat = None;
     }
 }
 
@@ -220,7 +345,9 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn play(name: &str) {
-    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name);
+    let case = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/cases")
+        .join(name);
     let mut play = Play::new(&case);
     for (at, line) in std::fs::read_to_string(&case).unwrap().lines().enumerate() {
         play.line = at + 1;
@@ -253,4 +380,15 @@ macro_rules! cases {
     };
 }
 
-cases!(agents, devices, documents, editing, errors, groups, identity, offline, passphrases);
+cases!(
+    agents,
+    devices,
+    documents,
+    editing,
+    errors,
+    groups,
+    identity,
+    offline,
+    passphrases,
+    watching
+);

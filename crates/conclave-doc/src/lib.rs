@@ -40,6 +40,7 @@ mod open;
 mod outbox;
 mod own;
 mod payload;
+mod replica;
 mod rules;
 mod seal;
 mod settle;

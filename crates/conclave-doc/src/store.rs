@@ -286,19 +286,7 @@ impl Document {
                 return Err(malformed("segment"));
             }
             tracker.segments.push(first);
-            for entry in read_segment(&bytes)? {
-                log.push(entry.effect.leaf, entry.effect.bytes);
-                state.apply(content.size(), &entry.effect);
-                let update = read_update(&entry, &mut keys)?;
-                content.push(
-                    TailEntry {
-                        effect: entry.effect,
-                        update,
-                        sealed: None,
-                    },
-                    true,
-                );
-            }
+            replay(&bytes, &mut keys, &mut log, &mut state, &mut content)?;
         }
         tracker.saved_to = content.size();
         let mut outbox = Outbox::new(meta.author);
@@ -342,6 +330,31 @@ impl Document {
             rolled_back: false,
         })
     }
+}
+
+/// Gives the records of a segment their places again, as they were judged when they came.
+fn replay(
+    segment: &[u8],
+    keys: &mut KeyRing<'_>,
+    log: &mut LogView,
+    state: &mut LogState,
+    content: &mut Content,
+) -> Result<(), DocError> {
+    for entry in read_segment(segment)? {
+        log.push(entry.effect.leaf, entry.effect.bytes);
+        state.apply(content.size(), &entry.effect);
+        let update = read_update(&entry, keys)?;
+        let effect = entry.effect;
+        content.push(
+            TailEntry {
+                effect,
+                update,
+                sealed: None,
+            },
+            true,
+        );
+    }
+    Ok(())
 }
 
 /// Rows by kind.

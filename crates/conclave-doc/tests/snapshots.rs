@@ -496,6 +496,37 @@ fn alone_a_user_checks_the_own_snapshot() {
     assert!(!sim.peers[0].doc.roots_needed().needs(0));
 }
 
+/// Epochs pass over a quiet document: their roots are kept until the service has shown that nothing came in meanwhile.
+#[test]
+fn roots_of_epochs_that_may_hold_unseen_records_are_kept() {
+    let mut sim = sim(CrdtKind::Yjs);
+    sim.disconnect(0);
+    for _ in 0..3 {
+        sim.world.rekey();
+    }
+    sim.service.epoch = 1;
+    sim.peers[1].epoch = 1;
+    sim.peers[1].insert(0, "under epoch 1 ");
+    sim.settle_but(0);
+    sim.advance_epochs();
+    let needed = sim.peers[0].doc.roots_needed();
+    assert!((0..=3).all(|epoch| needed.needs(epoch)), "{needed:?}");
+    sim.connect(0);
+    sim.settle();
+    sim.assert_converged();
+    let needed = sim.peers[0].doc.roots_needed();
+    let kept: Vec<u64> = (0..=4).filter(|epoch| needed.needs(*epoch)).collect();
+    assert_eq!(kept, vec![0, 1, 3, 4], "caught up in epoch 3");
+    let head = sim.peers[0].doc.head();
+    sim.peers[0].doc.confirm_head(&Head::EMPTY, 9);
+    assert!(sim.peers[0].doc.roots_needed().needs(3));
+    sim.peers[0].doc.confirm_head(&head, 5);
+    assert!(!sim.peers[0].doc.roots_needed().needs(3));
+    sim.peers[0].store();
+    sim.restart(0);
+    assert!(!sim.peers[0].doc.roots_needed().needs(4));
+}
+
 #[test]
 fn rekeying_is_due_until_all_older_records_are_covered() {
     let mut sim = sim(CrdtKind::Yjs);

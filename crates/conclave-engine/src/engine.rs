@@ -28,6 +28,8 @@ const CLOCK_SET_BACK_MS: u64 = 60_000;
 /// When to do what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TimerKind {
+    /// Publish the own device list again.
+    Publish,
     /// Look at a group's intents again.
     Pump(GroupId),
     /// Commit pending proposals of others.
@@ -230,6 +232,7 @@ impl Engine {
         for entry in due {
             self.timers.remove(&entry);
             match entry.1 {
+                TimerKind::Publish => self.publish_list(),
                 TimerKind::Pump(group) => self.with_group(group, Box::new(|_, _| {})),
                 TimerKind::Cover(group) => {
                     self.with_group(group, Box::new(|_, group| group.cover_due = true))

@@ -11,7 +11,7 @@ use conclave_proto::policy::PROTOCOL_VERSION;
 use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs, UserId, limits};
 
 use crate::command::Event;
-use crate::engine::Engine;
+use crate::engine::{Engine, TimerKind};
 
 /// What to do with an answer.
 pub(crate) type AnswerWork = Box<dyn FnOnce(&mut Engine, Answer) + Send>;
@@ -32,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) key_packages: u32,
     /// Key packages are on their way.
     refilling: bool,
+    /// The own device list is on its way.
+    publishing: bool,
     /// Documents that were looked at on this connection.
     pub(crate) visited: BTreeSet<(GroupId, DocumentId)>,
 }
@@ -206,17 +208,35 @@ impl Engine {
 
     /// Publishes the own device list; the service keeps the newest.
     pub(crate) fn publish_list(&mut self) {
-        let Some(list) = self.device.list().map(SignedDeviceList::to_bytes) else {
+        // One at a time: lists that overtake each other would be refused as old.
+        if !self.link.online || self.link.publishing {
+            return;
+        }
+        let Some(list) = self.device.list() else {
             return;
         };
+        let (seq, list) = (list.list.seq, list.to_bytes());
+        self.link.publishing = true;
         self.request(
             Request::PutDeviceList { list: list.into() },
-            Box::new(|engine, _| {
-                if let Some(user) = engine.device.user() {
-                    engine.check_devices(user);
-                }
-            }),
+            Box::new(move |engine, answer| engine.list_published(seq, &answer)),
         );
+    }
+
+    fn list_published(&mut self, sent: u64, answer: &Answer) {
+        self.link.publishing = false;
+        let newest = self.device.list().map_or(0, |list| list.list.seq);
+        match answer {
+            Answer::Refused(refusal) if refusal.is_retryable() && newest == sent => {
+                let delay = self.jitter(500, 3_000);
+                self.wake(delay, TimerKind::Publish);
+            }
+            _ if newest > sent => self.publish_list(),
+            _ => {}
+        }
+        if let Some(user) = self.device.user() {
+            self.check_devices(user);
+        }
     }
 
     /// Publishes key packages up to the target.

@@ -188,6 +188,8 @@ impl Engine {
         }
         if news {
             self.epoch_changed(group);
+            // What nobody needs here does not come back through somebody else's wrap.
+            self.erase_roots(group);
         }
     }
 

@@ -16,7 +16,6 @@ use futures_util::SinkExt;
 
 use super::{Incoming, Sink};
 use crate::config::Admission;
-use crate::hub::Conn;
 use crate::limits::LOGIN_FIELD_BYTES;
 use crate::shared::Shared;
 use crate::store::accounts::{self, Door, Newcomer, Standing};
@@ -198,19 +197,28 @@ async fn check_list(conn: &mut sqlx::SqliteConnection, who: &Newcomer) -> Result
     }
 }
 
-/// Says that the login is done. The device is judged once more: it may have been revoked before its connection was known.
-pub(crate) async fn welcome(shared: &Shared, conn: &Conn, who: &LoggedIn) -> Result<(), Refusal> {
+/// What says that the login is done.
+pub(crate) async fn ready(shared: &Shared, who: &LoggedIn) -> Result<ServiceFrame, Refusal> {
     let now = shared.env.clock.now();
     let stock = async {
-        check(shared, who).await?;
         let mut reads = shared.env.reads.acquire().await?;
         Ok(key_packages::stock(&mut reads, &who.device, now).await?)
     };
     let stock = stock.await.map_err(OpError::into_refusal)?;
-    conn.outbox.push_frame(&ServiceFrame::Ready {
+    Ok(ServiceFrame::Ready {
         now,
         key_packages: stock.one_time,
         last_resort: u8::from(stock.last_resort),
-    });
-    Ok(())
+    })
+}
+
+/// Judges the device once more, now that its connection is known: it may have been revoked, or the service told to stop, just before.
+pub(crate) async fn confirm(shared: &Shared, who: &LoggedIn) -> Result<(), Refusal> {
+    if shared.stop.is_cancelled() {
+        return Err(Refusal::ShuttingDown);
+    }
+    check(shared, who)
+        .await
+        .map(|_| ())
+        .map_err(OpError::into_refusal)
 }

@@ -55,30 +55,31 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
     trusted.set();
     incoming.assembler.set_max(wire::FRAME_BYTES);
     let outbox = Outbox::new(shared.env.limits.outbox_bytes);
+    match login::ready(&shared, &who).await {
+        // Before anything that its being known can bring.
+        Ok(ready) => outbox.push_frame(&ready),
+        Err(refusal) => return refuse(sink, refusal).await,
+    }
     let per_device = shared.env.limits.connections_per_device;
-    let conn = shared
-        .env
-        .hub
-        .register(who.device, who.user, outbox, per_device);
-    let sender = shared.connections.spawn(send_loop(
-        sink,
-        conn.clone(),
-        Duration::from_millis(shared.env.limits.ping_ms),
-    ));
-    match login::welcome(&shared, &conn, &who).await {
+    let hub = &shared.env.hub;
+    let conn = hub.register(who.device, who.user, outbox, per_device);
+    let ping = Duration::from_millis(shared.env.limits.ping_ms);
+    let sender = shared
+        .connections
+        .spawn(send_loop(sink, conn.clone(), ping));
+    match login::confirm(&shared, &who).await {
         Ok(()) => {
             let (env, to) = (shared.env.clone(), conn.clone());
-            shared
-                .env
-                .tasks
-                .spawn(async move { join::deliver_all(&env, &to).await });
+            let welcomes = async move { join::deliver_all(&env, &to).await };
+            shared.env.tasks.spawn(welcomes);
             receive_loop(&shared, &conn, incoming).await;
         }
         Err(refusal) => conn.outbox.close(refusal, 0),
     }
-    leave(&shared, &conn);
+    // First closed, then left: what a request still opens here finds it closed, or is found.
     conn.outbox
         .close(Refusal::ShuttingDown, limits::SHUTDOWN_RETRY_MS);
+    leave(&shared, &conn);
     let _ = sender.await;
 }
 

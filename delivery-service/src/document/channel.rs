@@ -109,6 +109,14 @@ impl Channel {
         }
     }
 
+    /// A frame was accepted. One that was checked before a reset is news to the chain.
+    pub(crate) fn accepted(&self, next_clock: u64, last: Hash) {
+        let mut ahead = self.ahead();
+        if ahead.chain.is_some_and(|(next, _)| next < next_clock) {
+            ahead.chain = Some((next_clock, last));
+        }
+    }
+
     /// Frames given to the writer and not yet answered.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)

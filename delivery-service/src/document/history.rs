@@ -11,7 +11,7 @@ use sqlx::SqliteConnection;
 
 use super::channel::{Base, Channel};
 use super::encode::{Elided, deliver, new_author, put_elided, put_leaf, put_whole};
-use super::rows::{self, Kept, LogRow};
+use super::rows::{self, Kept, LogRow, Proofs};
 use super::{Document, Listener, Own};
 use crate::hub::Conn;
 use crate::limits;
@@ -116,6 +116,7 @@ async fn read_window(channel: &Channel, window: &Window) -> Result<(Vec<Bytes>, 
     let mut bytes = 0usize;
     let mut batch = Batch::new(document.number, window.from);
     let mut next = window.from;
+    let mut proofs = Proofs::default();
     for row in &found {
         if row.seq < next {
             continue;
@@ -128,7 +129,7 @@ async fn read_window(channel: &Channel, window: &Window) -> Result<(Vec<Bytes>, 
             frames.push(own.frame.clone());
             continue;
         }
-        put(&mut reads, channel, row, &mut batch.body).await?;
+        put(&mut reads, channel, row, &mut proofs, &mut batch.body).await?;
         batch.count += 1;
         if batch.is_full() {
             bytes = bytes.saturating_add(batch.body.len());
@@ -183,6 +184,7 @@ async fn put(
     reads: &mut SqliteConnection,
     channel: &Channel,
     row: &LogRow,
+    proofs: &mut Proofs,
     out: &mut Vec<u8>,
 ) -> Result<(), StoreError> {
     let roots_from = Base::roots_from(channel.base, row.seq, row.covered);
@@ -208,11 +210,9 @@ async fn put(
     let document: &Document = &channel.document;
     match rows::whole(reads, &document.group, &document.id, document.row, row.seq).await? {
         Some(Kept::Whole { record, .. }) => {
-            let proof = if row.seen < roots_from {
-                rows::consistency(reads, document.row, row.seen, roots_from).await?
-            } else {
-                Vec::new()
-            };
+            let proof = proofs
+                .get(reads, document.row, row.seen, roots_from)
+                .await?;
             put_whole(out, *record, proof);
         }
         Some(Kept::Leaf(_)) | None => put_leaf(out, row.leaf),

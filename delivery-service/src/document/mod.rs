@@ -84,6 +84,12 @@ impl Live {
         }
     }
 
+    /// Ends delivery to a channel.
+    pub(crate) fn leave(&mut self, channel: &Arc<Channel>) {
+        self.listeners
+            .retain(|listener| !Arc::ptr_eq(&listener.channel, channel));
+    }
+
     pub(crate) fn listener(&mut self, channel: &Arc<Channel>) -> Option<&mut Listener> {
         self.listeners
             .iter_mut()
@@ -98,9 +104,7 @@ impl Document {
 
     /// Ends delivery to a channel.
     pub(crate) fn leave(&self, channel: &Arc<Channel>) {
-        self.live()
-            .listeners
-            .retain(|listener| !Arc::ptr_eq(&listener.channel, channel));
+        self.live().leave(channel);
     }
 
     /// The root of the first `size` records, from memory or the database. None when there are fewer.

@@ -45,9 +45,6 @@ pub(crate) async fn open(
         ensure_readable(&mut reads, document).await?;
         rows::chain(&mut reads, document.row, &author).await?
     };
-    if let Some(old) = conn.remove_channel(document.number) {
-        document.leave(&old);
-    }
     let (channel, mut opened) = {
         let mut live = document.live();
         let head = live.head();
@@ -63,7 +60,9 @@ pub(crate) async fn open(
             base,
             chain,
         ));
-        conn.insert_channel(channel.clone())?;
+        if let Some(old) = conn.insert_channel(channel.clone())? {
+            live.leave(&old);
+        }
         let opened = OpenedDocument {
             channel: Varint(document.number),
             head,
@@ -88,13 +87,16 @@ pub(crate) async fn open(
         .for_member(&conn.device)
         .map(|_| ())
         .map_err(OpError::from);
+    if conn.outbox.closing().is_cancelled() {
+        still = Err(Refusal::NoChannel.into());
+    }
     if let (Ok(()), Some(Base { seq, .. })) = (&still, channel.base) {
         still = base(document, seq)
             .await
             .map(|base| opened.base = Some(base));
     }
     if let Err(error) = still {
-        conn.remove_channel(document.number);
+        conn.remove_this(&channel);
         document.leave(&channel);
         return Err(error);
     }
@@ -159,6 +161,7 @@ pub(crate) async fn records(
         (live.roots.size(), live.active)
     };
     let end = size.min(from.saturating_add(u64::from(count.min(limits::RECORDS_PER_ANSWER))));
+    let mut proofs = rows::Proofs::default();
     let mut records = Vec::new();
     let mut bytes = 0usize;
     for seq in from..end {
@@ -173,11 +176,7 @@ pub(crate) async fn records(
                     // Whoever asks all the same may have begun anew since.
                     known = known.max(active.covered);
                 }
-                let proof = if seen < known {
-                    rows::consistency(&mut reads, document.row, seen, known).await?
-                } else {
-                    Vec::new()
-                };
+                let proof = proofs.get(&mut reads, document.row, seen, known).await?;
                 DeliveredRecord::Whole {
                     record: *record,
                     proof,

@@ -11,6 +11,7 @@ use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
 
 use super::channel::Channel;
 use super::encode::hint;
+use super::rows::Proofs;
 use super::{Document, rows};
 use crate::group::not_member;
 use crate::store::OpError;
@@ -205,7 +206,7 @@ struct Seen<'a> {
     /// Size that the active snapshot covers.
     covered: u64,
     head: Option<Head>,
-    proof: Option<(u64, Vec<Hash>)>,
+    proofs: Proofs,
 }
 
 impl<'a> Seen<'a> {
@@ -215,7 +216,7 @@ impl<'a> Seen<'a> {
             document,
             covered,
             head: None,
-            proof: None,
+            proofs: Proofs::default(),
         }
     }
 
@@ -248,14 +249,11 @@ impl<'a> Seen<'a> {
         if size >= self.covered {
             return Ok(None);
         }
-        let proof = match &self.proof {
-            Some((of, proof)) if *of == size => proof.clone(),
-            _ => {
-                let mut reads = self.document.env.reads.acquire().await?;
-                rows::consistency(&mut reads, self.document.row, size, self.covered).await?
-            }
-        };
-        self.proof = Some((size, proof.clone()));
+        let mut reads = self.document.env.reads.acquire().await?;
+        let proof = self
+            .proofs
+            .get(&mut reads, self.document.row, size, self.covered)
+            .await?;
         let header = encode(header);
         Ok(Some(Box::new(Late {
             covered: self.covered,

@@ -97,6 +97,9 @@ fn settle(live: &mut Live, job: &AppendJob) -> Event {
     match (&job.outcome, &job.frame) {
         (Outcome::Placed(placed), Some(frame)) => {
             add_author(live, job.channel.author, placed.author);
+            if let Some(last) = frame.records.last() {
+                job.channel.accepted(placed.next_clock, last.leaf);
+            }
             for root in &placed.roots {
                 live.roots.push(*root);
             }

@@ -292,7 +292,7 @@ impl NodeSource for Fetched {
 }
 
 /// The proof that the log's first `new` records begin with its first `old`.
-pub(crate) async fn consistency(
+async fn consistency(
     conn: &mut SqliteConnection,
     doc: i64,
     old: u64,
@@ -304,6 +304,33 @@ pub(crate) async fn consistency(
         nodes.insert(node, fetch_node(conn, doc, node).await?);
     }
     consistency_proof_from(&Fetched(nodes), old, new).map_err(corrupt)
+}
+
+/// The newest of many proofs: records of one author, written in one go, need the same.
+#[derive(Debug, Default)]
+pub(crate) struct Proofs(Option<(u64, u64, Vec<Hash>)>);
+
+impl Proofs {
+    /// As [`consistency`]; empty where the smaller size is not below the larger.
+    pub(crate) async fn get(
+        &mut self,
+        conn: &mut SqliteConnection,
+        doc: i64,
+        old: u64,
+        new: u64,
+    ) -> Result<Vec<Hash>, StoreError> {
+        if old >= new {
+            return Ok(Vec::new());
+        }
+        if let Some((of, to, proof)) = &self.0
+            && (*of, *to) == (old, new)
+        {
+            return Ok(proof.clone());
+        }
+        let proof = consistency(conn, doc, old, new).await?;
+        self.0 = Some((old, new, proof.clone()));
+        Ok(proof)
+    }
 }
 
 async fn fetch_node(

@@ -65,6 +65,9 @@ pub(crate) async fn follow(
         break reach;
     };
     conn.follow(group.id);
+    if conn.outbox.closing().is_cancelled() {
+        group.unfollow(conn);
+    }
     let answer = Answer::Subscribed {
         head: reach.head,
         epoch: reach.epoch,

@@ -175,6 +175,53 @@ async fn many_writers_and_late_readers_all_see_one_order_without_a_gap() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_wait_for_their_place_in_the_history() {
+    const OLD: usize = 6000;
+    const NEW: usize = 200;
+    let service = TestService::start().await;
+    let (mut alice, bob, document) = pair(&service).await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    for _ in 0..OLD / 500 {
+        let frame = pen.updates(500);
+        alice.wire.send(&frame).await;
+    }
+    for _ in 0..OLD / 500 {
+        alice.wire.appended(pen.channel).await.unwrap();
+    }
+    // Bob asks for everything and writes before he has read any of it.
+    let size = (1 + OLD + NEW) as u64;
+    let frames = (NEW as u64 / 2, 2);
+    let reader = write_and_read(bob, document, ONE, frames, size).await;
+    assert_eq!(reader.clocks[&pen.author], OLD as u64);
+    assert_eq!(reader.clocks[&reader.own], NEW as u64);
+}
+
+#[tokio::test]
+async fn opening_again_replaces_the_channel() {
+    let service = TestService::start().await;
+    let (mut alice, mut bob, document) = pair(&service).await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    bob.open(document, ONE, Some(1)).await;
+    let (opened, _) = bob.open(document, ONE, Some(1)).await;
+    for _ in 0..20 {
+        let frame = pen.updates(2);
+        alice.wire.send(&frame).await;
+    }
+    let own = Author {
+        device: bob.device.id,
+        instance: ONE,
+    };
+    let mut reader = Reader::new(&opened, own);
+    reader.read_to(&mut bob.wire, 41).await;
+    bob.wire.ping().await;
+    let more = bob
+        .wire
+        .kept()
+        .any(|frame| matches!(frame, ServiceFrame::Deliver { .. }));
+    assert!(!more, "nothing came twice");
+}
+
 #[tokio::test]
 async fn a_removed_member_gets_no_record_any_more() {
     let service = TestService::start().await;

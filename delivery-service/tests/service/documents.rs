@@ -1,7 +1,7 @@
 //! Document logs: what is accepted, what is not, and what is said about it.
 
 use conclave_proto::codec::Varint;
-use conclave_proto::frame::{Answer, DeliveredRecord, Request, ServiceFrame};
+use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, Request, ServiceFrame};
 use conclave_proto::merkle::{Frontier, verify_consistency};
 use conclave_proto::record::{CloseReason, EntryBody, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
@@ -136,12 +136,9 @@ async fn what_was_sent_already_is_said_to_be_there() {
     assert_eq!(alice.wire.appended(pen.channel).await, Ok((4, 4)));
 }
 
-fn relabel(
-    frame: &conclave_proto::frame::ClientFrame,
-    to: u64,
-) -> conclave_proto::frame::ClientFrame {
+fn relabel(frame: &ClientFrame, to: u64) -> ClientFrame {
     let mut frame = frame.clone();
-    if let conclave_proto::frame::ClientFrame::Append { channel, .. } = &mut frame {
+    if let ClientFrame::Append { channel, .. } = &mut frame {
         *channel = Varint(to);
     }
     frame
@@ -505,6 +502,70 @@ async fn a_late_record_comes_whole_to_those_who_are_live() {
         panic!()
     };
     assert_eq!(records[0], delivered[81].1);
+}
+
+/// Whatever happens to be under way when a snapshot is accepted: a receiver finds every root that a record names, or a proof.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_amid_late_records_leave_no_root_unknown() {
+    const ROUNDS: usize = 8;
+    const FRAMES: usize = 150;
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    let (document, mut active) = alice.create_document().await;
+    let mut bob = service.member().await;
+    alice.invite(&mut bob).await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let (opened, _) = bob.open(document, ONE, Some(1)).await;
+    let mut snapshots = vec![active.clone()];
+    for _ in 0..ROUNDS {
+        // What the active snapshot covers, and the next will cover more.
+        let RecordBody::Snapshot(header) = active.header.body else {
+            panic!()
+        };
+        pen.seen = header.covered;
+        let known = head_of(&leaves(&mut alice, document).await);
+        let record = alice.snapshot(document, known, follow(&active, known));
+        active = record.clone();
+        snapshots.push(record.clone());
+        let mut frames: Vec<_> = (0..FRAMES).map(|_| pen.updates(1)).collect();
+        let id = Varint(1_000_000);
+        let body = Request::PutSnapshot { record };
+        frames.insert(0, ClientFrame::Request { id, body });
+        alice.wire.send_together(&frames).await;
+        for _ in 0..FRAMES {
+            alice.wire.appended(pen.channel).await.unwrap();
+        }
+        assert!(matches!(
+            alice.wire.answer(id).await,
+            Answer::Accepted { .. }
+        ));
+    }
+    let all = leaves(&mut alice, document).await;
+    let count = all.len() - 1;
+    let mut covered = Head::EMPTY;
+    let mut proofs = 0;
+    for (seq, record) in bob.wire.delivered(opened.channel.0, count).await {
+        match record {
+            DeliveredRecord::Update(record) => {
+                assert!(
+                    seq - record.seen_back.0 >= covered.size,
+                    "an unknown root at {seq}"
+                );
+            }
+            DeliveredRecord::Whole { record, proof } => {
+                if let RecordBody::Snapshot(header) = record.header.body {
+                    assert!(snapshots.contains(&record));
+                    covered = header.covered;
+                } else {
+                    verify_consistency(&record.header.seen, &covered, &proof).unwrap();
+                    proofs += 1;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(proofs > 0);
 }
 
 #[tokio::test]

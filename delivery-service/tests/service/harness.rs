@@ -282,6 +282,21 @@ impl Wire {
         }
     }
 
+    /// Sends frames with as little as possible between them.
+    pub async fn send_together(&mut self, frames: &[ClientFrame]) {
+        let parts: Vec<_> = frames
+            .iter()
+            .flat_map(|frame| split(encode(frame)))
+            .collect();
+        for part in parts {
+            self.socket
+                .feed(Message::Binary(part.into()))
+                .await
+                .unwrap();
+        }
+        self.socket.flush().await.unwrap();
+    }
+
     pub async fn send_raw(&mut self, message: Message) {
         // The service may have closed the connection already; tests look at what it says.
         let _ = self.socket.send(message).await;

@@ -13,13 +13,21 @@ use crate::output::{Shown, note, print_line};
 pub async fn run(context: &Context) -> Result<Shown> {
     let Some(client) = context.session().client() else {
         let message = "another process has this store open already";
-        return Err(Failure::new("store.in_use", Exit::Failed, message, "nothing to do: other commands go through it"));
+        return Err(Failure::new(
+            "store.in_use",
+            Exit::Failed,
+            message,
+            "nothing to do: other commands go through it",
+        ));
     };
     let store = context.home.store();
     if context.global.json {
         print_line(&serde_json::json!({"serving": store}).to_string());
     } else {
-        note(&format!("serving {}; Ctrl-C ends it", store.display()), false);
+        note(
+            &format!("serving {}; Ctrl-C ends it", store.display()),
+            false,
+        );
     }
     tokio::select! {
         () = crate::signals::interrupted() => Ok(Shown::nothing()),

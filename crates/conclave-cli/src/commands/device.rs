@@ -35,8 +35,11 @@ pub enum Command {
 pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     match command {
         Command::Request => {
-            let request = answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
-            let text = format!("On a device that is enrolled already:\n  conclave device approve {request}");
+            let request =
+                answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
+            let text = format!(
+                "On a device that is enrolled already:\n  conclave device approve {request}"
+            );
             Ok(Shown::new(text, "request", request))
         }
         Command::Approve { request } => approve(context, &request).await,
@@ -46,7 +49,9 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
 }
 
 async fn approve(context: &Context, request: &str) -> Result<Shown> {
-    let operation = Operation::ApproveDevice { request: joined(request) };
+    let operation = Operation::ApproveDevice {
+        request: joined(request),
+    };
     let approval = answer!(context.run(operation).await?, Outcome::Text(text) => text)?;
     // The new device can log in only once the service has the list that names it.
     let reached = context.connect().await?;
@@ -55,15 +60,26 @@ async fn approve(context: &Context, request: &str) -> Result<Shown> {
 }
 
 async fn finish(context: &Context, approval: &str) -> Result<Shown> {
-    context.run(Operation::FinishDevice { approval: joined(approval) }).await?;
+    context
+        .run(Operation::FinishDevice {
+            approval: joined(approval),
+        })
+        .await?;
     let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
     let reached = context.connect().await?;
-    let text = format!("this is now a device of {}; it joins the groups of your other devices by itself", who.name);
-    Ok(Shown::new(text, "user", who.user).with("device", who.device).with("name", who.name).queued(reached.is_queued()))
+    let text = format!(
+        "this is now a device of {}; it joins the groups of your other devices by itself",
+        who.name
+    );
+    Ok(Shown::new(text, "user", who.user)
+        .with("device", who.device)
+        .with("name", who.name)
+        .queued(reached.is_queued()))
 }
 
 async fn list(context: &Context) -> Result<Shown> {
-    let devices = answer!(context.run(Operation::Devices).await?, Outcome::Devices(devices) => devices)?;
+    let devices =
+        answer!(context.run(Operation::Devices).await?, Outcome::Devices(devices) => devices)?;
     let row = |device: &DeviceInfo| {
         let here = if device.this { "this device" } else { "" };
         vec![device.device.to_string(), here.to_owned()]

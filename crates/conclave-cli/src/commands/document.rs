@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use conclave_client::proto::record::CloseReason;
 use conclave_client::proto::GroupId;
+use conclave_client::proto::record::CloseReason;
 use conclave_client::{CrdtKind, DocumentInfo, Operation, Outcome, View};
 use serde_json::Value;
 
@@ -163,8 +163,19 @@ impl Content {
 /// [`Failure`].
 pub async fn show(context: &Context, group: GroupId, info: &DocumentInfo) -> Result<Content> {
     let document = info.document;
-    let view = if info.kind == CrdtKind::Automerge.to_string() { View::Json } else { View::Text };
-    match context.run(Operation::Show { group, document, view }).await? {
+    let view = if info.kind == CrdtKind::Automerge.to_string() {
+        View::Json
+    } else {
+        View::Text
+    };
+    match context
+        .run(Operation::Show {
+            group,
+            document,
+            view,
+        })
+        .await?
+    {
         Outcome::Text(text) => Ok(Content::Text(text)),
         Outcome::Json(value) => Ok(Content::Json(value)),
         _ => Err(conclave_client::Error::UnexpectedAnswer.into()),
@@ -176,11 +187,17 @@ pub async fn show(context: &Context, group: GroupId, info: &DocumentInfo) -> Res
 /// # Errors
 /// [`Failure`].
 pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, DocumentInfo, Reached)> {
-    let (group, info) = context.find_document(&which.document, which.group.as_deref()).await?;
+    let (group, info) = context
+        .find_document(&which.document, which.group.as_deref())
+        .await?;
     // Nothing more comes to a document that was closed.
     let reached = match info.closed {
         Some(_) => Reached::Yes,
-        None => context.sync(group, info.document, "fetching the document").await?,
+        None => {
+            context
+                .sync(group, info.document, "fetching the document")
+                .await?
+        }
     };
     Ok((group, info, reached))
 }
@@ -198,7 +215,12 @@ async fn created(
     kind: Kind,
     text: Option<String>,
 ) -> Result<conclave_client::proto::DocumentId> {
-    let operation = Operation::CreateDocument { group, kind: kind.into(), title: title.to_owned(), text };
+    let operation = Operation::CreateDocument {
+        group,
+        kind: kind.into(),
+        title: title.to_owned(),
+        text,
+    };
     answer!(context.run(operation).await?, Outcome::Document(document) => document)
 }
 
@@ -209,20 +231,39 @@ async fn finish_new(
     title: &str,
     kind: Kind,
 ) -> Result<Shown> {
-    let mut reached = context.sync(group, document, "creating the document").await?;
+    let mut reached = context
+        .sync(group, document, "creating the document")
+        .await?;
     if !reached.is_queued() {
         // The title is in the group's directory.
         reached = context.refresh(group).await?;
     }
     let text = format!("created {title}\n{document}");
-    let shown = Shown::new(text, "document", document).with("group", group).with("title", title);
-    Ok(shown.with("kind", CrdtKind::from(kind).to_string()).queued(reached.is_queued()))
+    let shown = Shown::new(text, "document", document)
+        .with("group", group)
+        .with("title", title);
+    Ok(shown
+        .with("kind", CrdtKind::from(kind).to_string())
+        .queued(reached.is_queued()))
 }
 
-async fn import(context: &Context, group: &str, file: &Path, title: Option<String>) -> Result<Shown> {
+async fn import(
+    context: &Context,
+    group: &str,
+    file: &Path,
+    title: Option<String>,
+) -> Result<Shown> {
     let content = read_import(file)?;
-    let title = title.or_else(|| file.file_name().map(|name| name.to_string_lossy().into_owned()));
-    let title = title.ok_or_else(|| Failure::usage("the file has no name to use as a title", "give one with --title"))?;
+    let title = title.or_else(|| {
+        file.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    });
+    let title = title.ok_or_else(|| {
+        Failure::usage(
+            "the file has no name to use as a title",
+            "give one with --title",
+        )
+    })?;
     let group = context.find_group(group).await?.group;
     match content {
         Content::Text(text) => {
@@ -231,7 +272,14 @@ async fn import(context: &Context, group: &str, file: &Path, title: Option<Strin
         }
         Content::Json(value) => {
             let document = created(context, group, &title, Kind::Automerge, None).await?;
-            context.run(Operation::EditJson { group, document, base: None, value }).await?;
+            context
+                .run(Operation::EditJson {
+                    group,
+                    document,
+                    base: None,
+                    value,
+                })
+                .await?;
             finish_new(context, group, document, &title, Kind::Automerge).await
         }
     }
@@ -245,9 +293,15 @@ fn read_import(file: &Path) -> Result<Content> {
     }
     let bytes = std::fs::read(file).map_err(failed)?;
     let text = String::from_utf8(bytes).map_err(|_| {
-        Failure::usage(format!("{} is not UTF-8 text", file.display()), "convert it, for example with iconv")
+        Failure::usage(
+            format!("{} is not UTF-8 text", file.display()),
+            "convert it, for example with iconv",
+        )
     })?;
-    if !file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+    if !file
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+    {
         return Ok(Content::Text(text));
     }
     parse_json(&text).map(Content::Json)
@@ -258,19 +312,35 @@ fn read_import(file: &Path) -> Result<Content> {
 /// # Errors
 /// It is none, or not an object.
 pub fn parse_json(text: &str) -> Result<Value> {
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Failure::new("cli.json", Exit::Failed, format!("this is not JSON: {error}"), "correct it and try again"))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        Failure::new(
+            "cli.json",
+            Exit::Failed,
+            format!("this is not JSON: {error}"),
+            "correct it and try again",
+        )
+    })?;
     if value.is_object() {
         return Ok(value);
     }
     let message = "a JSON document is an object: {…}";
-    Err(Failure::new("cli.json", Exit::Failed, message, "put the value into an object, such as {\"value\": …}"))
+    Err(Failure::new(
+        "cli.json",
+        Exit::Failed,
+        message,
+        "put the value into an object, such as {\"value\": …}",
+    ))
 }
 
 async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
     let groups = match group {
         Some(group) => vec![context.find_group(group).await?],
-        None => context.groups().await?.into_iter().filter(|group| group.active).collect(),
+        None => context
+            .groups()
+            .await?
+            .into_iter()
+            .filter(|group| group.active)
+            .collect(),
     };
     let mut rows = Vec::new();
     let mut objects = Vec::new();
@@ -304,7 +374,10 @@ fn row(info: &DocumentInfo) -> Vec<String> {
         (None, 0) => String::new(),
         (None, pending) => format!("{} queued", counted(pending, "edit")),
     };
-    let title = info.title.clone().unwrap_or_else(|| "(title not here yet)".to_owned());
+    let title = info
+        .title
+        .clone()
+        .unwrap_or_else(|| "(title not here yet)".to_owned());
     vec![info.document.short(), info.kind.clone(), title, state]
 }
 
@@ -320,22 +393,41 @@ async fn cat(context: &Context, which: &Which) -> Result<Shown> {
 }
 
 async fn rename(context: &Context, which: &Which, title: &str) -> Result<Shown> {
-    let (group, info) = context.find_document(&which.document, which.group.as_deref()).await?;
-    context.run(Operation::Rename { group, document: info.document, title: title.to_owned() }).await?;
+    let (group, info) = context
+        .find_document(&which.document, which.group.as_deref())
+        .await?;
+    context
+        .run(Operation::Rename {
+            group,
+            document: info.document,
+            title: title.to_owned(),
+        })
+        .await?;
     let reached = context.refresh(group).await?;
-    let shown = Shown::new(format!("renamed to {title}"), "document", info.document).with("title", title);
+    let shown =
+        Shown::new(format!("renamed to {title}"), "document", info.document).with("title", title);
     Ok(shown.queued(reached.is_queued()))
 }
 
 async fn archive(context: &Context, which: &Which, delete: bool) -> Result<Shown> {
-    let (group, info) = context.find_document(&which.document, which.group.as_deref()).await?;
+    let (group, info) = context
+        .find_document(&which.document, which.group.as_deref())
+        .await?;
     let (reason, verb) = match delete {
         true => (CloseReason::Deleted, "deleted"),
         false => (CloseReason::Archived, "archived"),
     };
-    let operation = Operation::CloseDocument { group, document: info.document, reason };
-    let done = context.run_ordered(operation, "closing the document").await?;
-    Ok(Shown::new(verb, "document", info.document).with("reason", verb).queued(done.is_none()))
+    let operation = Operation::CloseDocument {
+        group,
+        document: info.document,
+        reason,
+    };
+    let done = context
+        .run_ordered(operation, "closing the document")
+        .await?;
+    Ok(Shown::new(verb, "document", info.document)
+        .with("reason", verb)
+        .queued(done.is_none()))
 }
 
 async fn export(context: &Context, which: &Which, file: &Path, force: bool) -> Result<Shown> {
@@ -343,15 +435,27 @@ async fn export(context: &Context, which: &Which, file: &Path, force: bool) -> R
     context.note_stale(reached);
     let text = show(context, group, &info).await?.to_text();
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).create_new(!force);
-    let written = options.open(file).and_then(|mut to| std::io::Write::write_all(&mut to, text.as_bytes()));
+    options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .create_new(!force);
+    let written = options
+        .open(file)
+        .and_then(|mut to| std::io::Write::write_all(&mut to, text.as_bytes()));
     written.map_err(|error| {
         let failure = Failure::file("write", file, &error);
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => failure.hinted("name another file, or use --force"),
+            std::io::ErrorKind::AlreadyExists => {
+                failure.hinted("name another file, or use --force")
+            }
             _ => failure,
         }
     })?;
-    let shown = Shown::new(format!("wrote {}", file.display()), "document", info.document);
+    let shown = Shown::new(
+        format!("wrote {}", file.display()),
+        "document",
+        info.document,
+    );
     Ok(shown.with("file", file).with("bytes", text.len()))
 }

@@ -34,11 +34,23 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
     };
     let document = info.document;
     if after == before {
-        return Ok(Shown::new("nothing changed", "document", document).with("changed", false).queued(false));
+        return Ok(Shown::new("nothing changed", "document", document)
+            .with("changed", false)
+            .queued(false));
     }
     let operation = match (before, after) {
-        (Content::Text(base), Content::Text(text)) => Operation::EditText { group, document, base: Some(base), text },
-        (Content::Json(base), Content::Json(value)) => Operation::EditJson { group, document, base: Some(base), value },
+        (Content::Text(base), Content::Text(text)) => Operation::EditText {
+            group,
+            document,
+            base: Some(base),
+            text,
+        },
+        (Content::Json(base), Content::Json(value)) => Operation::EditJson {
+            group,
+            document,
+            base: Some(base),
+            value,
+        },
         _ => return Err(conclave_client::Error::UnexpectedAnswer.into()),
     };
     if let Err(failure) = context.run(operation).await {
@@ -46,19 +58,35 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
     }
     drop(copy);
     let reached = context.sync(group, document, "saving").await?;
-    Ok(Shown::new("saved", "document", document).with("changed", true).queued(reached.is_queued()))
+    Ok(Shown::new("saved", "document", document)
+        .with("changed", true)
+        .queued(reached.is_queued()))
 }
 
 /// Nobody shall type what is refused afterwards.
 async fn check_writable(context: &Context, group: GroupId, info: &DocumentInfo) -> Result<()> {
     if info.closed.is_some() {
-        let hint = "print it with `conclave doc cat`, or create a new one with `conclave doc create`";
-        return Err(Failure::new("cli.document_closed", Exit::Refused, "the document was put away or deleted", hint));
+        let hint =
+            "print it with `conclave doc cat`, or create a new one with `conclave doc create`";
+        return Err(Failure::new(
+            "cli.document_closed",
+            Exit::Refused,
+            "the document was put away or deleted",
+            hint,
+        ));
     }
     let members = context.members(group).await?;
-    if members.iter().any(|member| member.this && member.role < Role::Editor) {
+    if members
+        .iter()
+        .any(|member| member.this && member.role < Role::Editor)
+    {
         let hint = "ask an admin or owner of the group for the role of editor";
-        return Err(Failure::new("engine.forbidden", Exit::Refused, "your role in the group is viewer: you can read", hint));
+        return Err(Failure::new(
+            "engine.forbidden",
+            Exit::Refused,
+            "your role in the group is viewer: you can read",
+            hint,
+        ));
     }
     Ok(())
 }
@@ -79,22 +107,32 @@ impl Copy {
         builder.prefix("edit-");
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        let folder = builder.tempdir_in(home).map_err(|error| Failure::file("write in", home, &error))?;
+        let folder = builder
+            .tempdir_in(home)
+            .map_err(|error| Failure::file("write in", home, &error))?;
         let file = folder.path().join(name);
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let written = options.open(&file).and_then(|mut to| to.write_all(content.to_text().as_bytes()));
+        let written = options
+            .open(&file)
+            .and_then(|mut to| to.write_all(content.to_text().as_bytes()));
         written.map_err(|error| Failure::file("write", &file, &error))?;
         Ok(Self { folder, file })
     }
 
     /// What was made of it: an outer failure where it is gone, an inner one where it is not of its kind any more.
     fn read(&self, before: &Content) -> Result<Result<Content>> {
-        let bytes = std::fs::read(&self.file).map_err(|error| Failure::file("read", &self.file, &error))?;
+        let bytes =
+            std::fs::read(&self.file).map_err(|error| Failure::file("read", &self.file, &error))?;
         let Ok(text) = String::from_utf8(bytes) else {
-            return Ok(Err(Failure::new("cli.not_text", Exit::Failed, "the edited file is not UTF-8 text", "")));
+            return Ok(Err(Failure::new(
+                "cli.not_text",
+                Exit::Failed,
+                "the edited file is not UTF-8 text",
+                "",
+            )));
         };
         Ok(match before {
             Content::Text(before) => Ok(Content::Text(like_before(before, text))),
@@ -107,7 +145,10 @@ impl Copy {
         let file = self.file;
         // It stays in a folder that only its owner may enter.
         let _ = self.folder.keep();
-        failure.hinted(format!("what you typed is kept, unencrypted, in {}; use it and remove it", file.display()))
+        failure.hinted(format!(
+            "what you typed is kept, unencrypted, in {}; use it and remove it",
+            file.display()
+        ))
     }
 }
 
@@ -120,15 +161,30 @@ fn like_before(before: &str, mut after: String) -> String {
 }
 
 fn editor() -> Result<OsString> {
-    let named = ["VISUAL", "EDITOR"].into_iter().find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
-    named.ok_or_else(|| Failure::usage("no editor is set", "set VISUAL or EDITOR, for example EDITOR=vim"))
+    let named = ["VISUAL", "EDITOR"]
+        .into_iter()
+        .find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
+    named.ok_or_else(|| {
+        Failure::usage(
+            "no editor is set",
+            "set VISUAL or EDITOR, for example EDITOR=vim",
+        )
+    })
 }
 
 async fn run_editor(editor: &OsString, file: &Path) -> Result<()> {
-    let failed = |what: String| Failure::new("cli.editor", Exit::Failed, what, "check VISUAL and EDITOR");
+    let failed =
+        |what: String| Failure::new("cli.editor", Exit::Failed, what, "check VISUAL and EDITOR");
     let status = command(editor, file).status().await;
-    let status = status.map_err(|error| failed(format!("the editor could not be started: {error}")))?;
-    if status.success() { Ok(()) } else { Err(failed(format!("the editor ended with {status}; nothing was changed"))) }
+    let status =
+        status.map_err(|error| failed(format!("the editor could not be started: {error}")))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(failed(format!(
+            "the editor ended with {status}; nothing was changed"
+        )))
+    }
 }
 
 /// The variable may hold options, as in `code --wait`, and quotes: the shell reads it, as git does.
@@ -137,7 +193,12 @@ fn command(editor: &OsString, file: &Path) -> Command {
     let mut line = editor.clone();
     line.push(" \"$1\"");
     let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(line).arg("sh").arg(file).kill_on_drop(true);
+    command
+        .arg("-c")
+        .arg(line)
+        .arg("sh")
+        .arg(file)
+        .kill_on_drop(true);
     command
 }
 

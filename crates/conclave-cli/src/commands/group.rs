@@ -95,11 +95,18 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
 }
 
 async fn create(context: &Context, name: &str) -> Result<Shown> {
-    let operation = Operation::CreateGroup { name: name.to_owned(), policy: Box::new(GroupPolicy::default()) };
+    let operation = Operation::CreateGroup {
+        name: name.to_owned(),
+        policy: Box::new(GroupPolicy::default()),
+    };
     let group = answer!(context.run(operation).await?, Outcome::Group(group) => group)?;
-    let reached = context.sync(group, DocumentId::directory(&group), "creating the group").await?;
+    let reached = context
+        .sync(group, DocumentId::directory(&group), "creating the group")
+        .await?;
     let text = format!("created group {name}\n{group}");
-    Ok(Shown::new(text, "group", group).with("name", name).queued(reached.is_queued()))
+    Ok(Shown::new(text, "group", group)
+        .with("name", name)
+        .queued(reached.is_queued()))
 }
 
 async fn list(context: &Context) -> Result<Shown> {
@@ -119,12 +126,27 @@ async fn list(context: &Context) -> Result<Shown> {
             (_, _, Some(epoch)) => format!("re-keying since epoch {epoch}"),
             _ => "active".to_owned(),
         };
-        let name = group.name.clone().unwrap_or_else(|| "(name not here yet)".to_owned());
-        let size = format!("{}, {}", counted(group.users, "user"), counted(group.devices, "device"));
-        vec![group.group.short(), name, size, format!("epoch {}", group.epoch), state]
+        let name = group
+            .name
+            .clone()
+            .unwrap_or_else(|| "(name not here yet)".to_owned());
+        let size = format!(
+            "{}, {}",
+            counted(group.users, "user"),
+            counted(group.devices, "device")
+        );
+        vec![
+            group.group.short(),
+            name,
+            size,
+            format!("epoch {}", group.epoch),
+            state,
+        ]
     };
     let text = match groups.is_empty() {
-        true => "no groups: `conclave group create NAME`, or `conclave group invitations`".to_owned(),
+        true => {
+            "no groups: `conclave group create NAME`, or `conclave group invitations`".to_owned()
+        }
         false => columns(&groups.iter().map(row).collect::<Vec<_>>()),
     };
     Ok(Shown::new(text, "groups", groups))
@@ -133,13 +155,22 @@ async fn list(context: &Context) -> Result<Shown> {
 async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) -> Result<Shown> {
     let group = context.find_group(group).await?;
     let id = context.find_contact(user).await?;
-    let operation = Operation::Invite { group: group.group, user: id, role };
+    let operation = Operation::Invite {
+        group: group.group,
+        user: id,
+        role,
+    };
     let done = context.run_ordered(operation, "inviting").await?;
     let text = match done {
-        Some(_) => format!("{user} is a member now; they accept with `conclave group accept {}`", group.group.short()),
+        Some(_) => format!(
+            "{user} is a member now; they accept with `conclave group accept {}`",
+            group.group.short()
+        ),
         None => format!("the invitation of {user} is remembered"),
     };
-    Ok(Shown::new(text, "group", group.group).with("user", id).queued(done.is_none()))
+    Ok(Shown::new(text, "group", group.group)
+        .with("user", id)
+        .queued(done.is_none()))
 }
 
 /// Invitations here; where there are none yet, those that arrive soon after the device is connected.
@@ -166,8 +197,15 @@ async fn waiting_invitations(context: &Context) -> Result<Vec<InvitationInfo>> {
 async fn invitations(context: &Context) -> Result<Shown> {
     let list = waiting_invitations(context).await?;
     let row = |invitation: &InvitationInfo| {
-        let inviter = invitation.inviter_name.clone().unwrap_or_else(|| invitation.inviter.short());
-        vec![invitation.group.short(), format!("from {inviter}"), counted(invitation.users, "user")]
+        let inviter = invitation
+            .inviter_name
+            .clone()
+            .unwrap_or_else(|| invitation.inviter.short());
+        vec![
+            invitation.group.short(),
+            format!("from {inviter}"),
+            counted(invitation.users, "user"),
+        ]
     };
     let text = match list.is_empty() {
         true => "no invitation is waiting".to_owned(),
@@ -182,22 +220,37 @@ async fn find_invitation(context: &Context, typed: &str) -> Result<GroupId> {
         id: invitation.group.to_string(),
         name: invitation.inviter_name,
     };
-    let list: Vec<_> = waiting_invitations(context).await?.into_iter().map(named).collect();
+    let list: Vec<_> = waiting_invitations(context)
+        .await?
+        .into_iter()
+        .map(named)
+        .collect();
     find("invitation", typed, &list, "conclave group invitations")
 }
 
 async fn accept(context: &Context, typed: &str) -> Result<Shown> {
     let group = find_invitation(context, typed).await?;
-    let done = context.run_ordered(Operation::Accept { group }, "joining").await?;
+    let done = context
+        .run_ordered(Operation::Accept { group }, "joining")
+        .await?;
     let reached = context.refresh(group).await?;
-    let name = context.groups().await?.into_iter().find(|info| info.group == group).and_then(|info| info.name);
+    let name = context
+        .groups()
+        .await?
+        .into_iter()
+        .find(|info| info.group == group)
+        .and_then(|info| info.name);
     let text = format!("joined {}\n{group}", name.as_deref().unwrap_or("the group"));
-    Ok(Shown::new(text, "group", group).with("name", name).queued(done.is_none() || reached.is_queued()))
+    Ok(Shown::new(text, "group", group)
+        .with("name", name)
+        .queued(done.is_none() || reached.is_queued()))
 }
 
 async fn decline(context: &Context, typed: &str) -> Result<Shown> {
     let group = find_invitation(context, typed).await?;
-    let done = context.run_ordered(Operation::Decline { group }, "declining").await?;
+    let done = context
+        .run_ordered(Operation::Decline { group }, "declining")
+        .await?;
     Ok(Shown::new("declined", "group", group).queued(done.is_none()))
 }
 
@@ -207,20 +260,38 @@ async fn members(context: &Context, group: &str) -> Result<Shown> {
     context.note_stale(reached);
     let members = context.members(group.group).await?;
     let row = |member: &MemberInfo| {
-        let name = member.name.clone().unwrap_or_else(|| "(unknown)".to_owned());
+        let name = member
+            .name
+            .clone()
+            .unwrap_or_else(|| "(unknown)".to_owned());
         let state = match (member.this, member.verified) {
             (true, _) => "you",
             (_, true) => "verified",
             _ => "not verified",
         };
         let devices = counted(member.devices.len(), "device");
-        vec![member.user.short(), name, member.role.to_string(), devices, state.to_owned()]
+        vec![
+            member.user.short(),
+            name,
+            member.role.to_string(),
+            devices,
+            state.to_owned(),
+        ]
     };
     let rows: Vec<_> = members.iter().map(row).collect();
-    let info = context.groups().await?.into_iter().find(|info| info.group == group.group);
+    let info = context
+        .groups()
+        .await?
+        .into_iter()
+        .find(|info| info.group == group.group);
     let code = info.map(|info| info.code).unwrap_or_default();
-    let text = format!("{}\n\ngroup code, the same for every member: {code}", columns(&rows));
-    Ok(Shown::new(text, "members", members).with("group", group.group).with("code", code))
+    let text = format!(
+        "{}\n\ngroup code, the same for every member: {code}",
+        columns(&rows)
+    );
+    Ok(Shown::new(text, "members", members)
+        .with("group", group.group)
+        .with("code", code))
 }
 
 async fn remove(context: &Context, group: &str, user: &str) -> Result<Shown> {
@@ -234,15 +305,29 @@ async fn remove(context: &Context, group: &str, user: &str) -> Result<Shown> {
     };
     drop(progress);
     let shown = match done {
-        Some(Outcome::Removed { epoch, documents, elapsed_ms }) => {
+        Some(Outcome::Removed {
+            epoch,
+            documents,
+            elapsed_ms,
+        }) => {
             let seconds = elapsed_ms as f64 / 1000.0;
-            let text = format!("removed {user}: epoch {epoch}, {} re-keyed in {seconds:.1} s", counted(documents, "document"));
-            Shown::new(text, "epoch", epoch).with("documents", documents).with("elapsed_ms", elapsed_ms)
+            let text = format!(
+                "removed {user}: epoch {epoch}, {} re-keyed in {seconds:.1} s",
+                counted(documents, "document")
+            );
+            Shown::new(text, "epoch", epoch)
+                .with("documents", documents)
+                .with("elapsed_ms", elapsed_ms)
         }
         Some(_) => Shown::new(format!("removed {user}"), "epoch", None::<u64>),
         None => {
-            let text = format!("the removal of {user} goes on in the background; `conclave group list` shows how far it is");
-            return Ok(Shown::new(text, "epoch", None::<u64>).with("user", id).with("group", group).queued(true));
+            let text = format!(
+                "the removal of {user} goes on in the background; `conclave group list` shows how far it is"
+            );
+            return Ok(Shown::new(text, "epoch", None::<u64>)
+                .with("user", id)
+                .with("group", group)
+                .queued(true));
         }
     };
     Ok(shown.with("user", id).with("group", group).queued(false))
@@ -256,7 +341,12 @@ async fn show_rotation(context: &Context, group: GroupId, progress: &Spinner) ->
     };
     loop {
         match events.next().await {
-            Some(Event::Rotation { group: of, done, total, .. }) if of == group => {
+            Some(Event::Rotation {
+                group: of,
+                done,
+                total,
+                ..
+            }) if of == group => {
                 progress.say(format!("re-keying documents: {done} of {total}"));
             }
             // The operation itself tells why.
@@ -268,7 +358,9 @@ async fn show_rotation(context: &Context, group: GroupId, progress: &Spinner) ->
 
 async fn leave(context: &Context, group: &str) -> Result<Shown> {
     let group = context.find_group(group).await?;
-    let done = context.run_ordered(Operation::Leave { group: group.group }, "leaving").await?;
+    let done = context
+        .run_ordered(Operation::Leave { group: group.group }, "leaving")
+        .await?;
     let text = match done {
         Some(_) => "left the group",
         None => "leaving: another member has to be online for it",
@@ -279,10 +371,22 @@ async fn leave(context: &Context, group: &str) -> Result<Shown> {
 async fn set_role(context: &Context, group: &str, user: &str, role: Role) -> Result<Shown> {
     let group = context.find_group(group).await?.group;
     let id = context.find_member(group, user).await?;
-    let done = context.run_ordered(Operation::SetRole { group, user: id, role }, "changing the role").await?;
+    let done = context
+        .run_ordered(
+            Operation::SetRole {
+                group,
+                user: id,
+                role,
+            },
+            "changing the role",
+        )
+        .await?;
     let text = match done {
         Some(_) => format!("{user} is {role} now"),
         None => format!("the change to {role} is remembered"),
     };
-    Ok(Shown::new(text, "group", group).with("user", id).with("role", role).queued(done.is_none()))
+    Ok(Shown::new(text, "group", group)
+        .with("user", id)
+        .with("role", role)
+        .queued(done.is_none()))
 }

@@ -61,7 +61,8 @@ pub async fn init(global: &Global, args: Init) -> Result<Shown> {
     let mut shown = match args.device {
         false => shown_user(&who, "created"),
         true => {
-            let request = answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
+            let request =
+                answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
             let text = format!(
                 "created device {}\n\nApprove it on another of your devices:\n  conclave device approve {request}\n\nthen finish here with the text it prints:\n  conclave device finish TEXT",
                 who.device
@@ -70,7 +71,10 @@ pub async fn init(global: &Global, args: Init) -> Result<Shown> {
         }
     };
     if context.home.server(global)?.is_none() {
-        crate::output::note("note: no service is set yet; give --server URL once, with any command", global.json);
+        crate::output::note(
+            "note: no service is set yet; give --server URL once, with any command",
+            global.json,
+        );
     } else if !args.device {
         // The first connection publishes what others need to invite this user.
         let reached = context.connect().await?;
@@ -90,12 +94,20 @@ fn name(args: &Init) -> Result<String> {
         return Ok("device".to_owned());
     }
     if !can_ask() {
-        return Err(Failure::usage("a new user needs a name", "give one with --name NAME"));
+        return Err(Failure::usage(
+            "a new user needs a name",
+            "give one with --name NAME",
+        ));
     }
     let _ = write!(std::io::stderr(), "Your name, as others shall see it: ");
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line);
-    read.map_err(|error| Failure::usage(format!("the name could not be read: {error}"), "give it with --name NAME"))?;
+    read.map_err(|error| {
+        Failure::usage(
+            format!("the name could not be read: {error}"),
+            "give it with --name NAME",
+        )
+    })?;
     Ok(line.trim().to_owned())
 }
 
@@ -106,10 +118,20 @@ fn name(args: &Init) -> Result<String> {
 pub async fn whoami(context: &Context, args: &WhoAmI) -> Result<Shown> {
     let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
     let shown = shown_user(&who, "you are");
-    Ok(match who.contact.as_ref().filter(|_| args.qr && !context.global.json) {
-        Some(contact) => Shown::new(format!("{}\n\n{}", user_text(&who, "you are"), qr(contact)?), "user", who.user),
-        None => shown,
-    })
+    Ok(
+        match who
+            .contact
+            .as_ref()
+            .filter(|_| args.qr && !context.global.json)
+        {
+            Some(contact) => Shown::new(
+                format!("{}\n\n{}", user_text(&who, "you are"), qr(contact)?),
+                "user",
+                who.user,
+            ),
+            None => shown,
+        },
+    )
 }
 
 fn user_text(who: &Who, verb: &str) -> String {
@@ -137,8 +159,13 @@ fn shown_user(who: &Who, verb: &str) -> Shown {
 /// Draws a text as a QR code.
 fn qr(text: &str) -> Result<String> {
     let code = QrCode::new(text.as_bytes());
-    let code = code.map_err(|_| Failure::usage("the text is too long for a QR code", "use the text"))?;
-    Ok(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+    let code =
+        code.map_err(|_| Failure::usage("the text is too long for a QR code", "use the text"))?;
+    Ok(code
+        .render::<Dense1x2>()
+        .dark_color(Dense1x2::Light)
+        .light_color(Dense1x2::Dark)
+        .build())
 }
 
 /// Takes a contact as known.
@@ -147,7 +174,10 @@ fn qr(text: &str) -> Result<String> {
 /// [`Failure`].
 pub async fn verify(context: &Context, args: Verify) -> Result<Shown> {
     let contact: String = args.contact.split_whitespace().collect();
-    let pin = |verified| Operation::Verify { contact: contact.clone(), verified };
+    let pin = |verified| Operation::Verify {
+        contact: contact.clone(),
+        verified,
+    };
     let mut known = answer!(context.run(pin(args.compared)).await?, Outcome::Contact(pin) => pin)?;
     if !known.verified && !context.global.json && can_ask() && asked_and_compared(&known) {
         known = answer!(context.run(pin(true)).await?, Outcome::Contact(pin) => pin)?;
@@ -185,7 +215,12 @@ pub async fn contacts(context: &Context) -> Result<Shown> {
     let contacts = context.contacts().await?;
     let row = |pin: &PinInfo| {
         let state = if pin.verified { "verified" } else { "known" };
-        vec![pin.user.short(), pin.name.clone(), state.to_owned(), pin.safety_number.clone()]
+        vec![
+            pin.user.short(),
+            pin.name.clone(),
+            state.to_owned(),
+            pin.safety_number.clone(),
+        ]
     };
     let text = match contacts.is_empty() {
         true => "nobody is known yet: `conclave verify CONTACT-TEXT`".to_owned(),

@@ -19,7 +19,7 @@ const DATA: &str = "service";
 pub enum Admit {
     /// Anybody who can reach the service
     Open,
-    /// Who brings a token (`conclave-ds invite` makes them)
+    /// Who brings a token (`conclave-ds invitation create` makes them)
     Invitation,
 }
 
@@ -60,7 +60,10 @@ pub async fn run(global: &Global, args: Serve) -> Result<Shown> {
     if global.json {
         print_line(&serde_json::json!({"url": url}).to_string());
     } else {
-        note(&format!("serving {url}; Ctrl-C ends it\nclients: conclave --server {url} …"), false);
+        note(
+            &format!("serving {url}; Ctrl-C ends it\nclients: conclave --server {url} …"),
+            false,
+        );
     }
     crate::signals::interrupted().await;
     service.shutdown().await;
@@ -78,10 +81,16 @@ pub fn url(service: &Service) -> String {
 
 fn failed(error: StartError) -> Failure {
     let hint = match &error {
-        StartError::Listen { .. } => "another program may have this port; choose one with --listen ADDRESS",
+        StartError::Listen { .. } => {
+            "another program may have this port; choose one with --listen ADDRESS"
+        }
         StartError::Config { .. } => "correct the options and try again",
         _ => "check --data and its permissions; another service may be running on it",
     };
-    let exit = if matches!(error, StartError::Config { .. }) { Exit::Usage } else { Exit::Failed };
+    let exit = if matches!(error, StartError::Config { .. }) {
+        Exit::Usage
+    } else {
+        Exit::Failed
+    };
     Failure::new(error.code(), exit, error.to_string(), hint)
 }

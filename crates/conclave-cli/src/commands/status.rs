@@ -23,13 +23,31 @@ pub async fn run(context: &Context) -> Result<Shown> {
     let row = |what: &str, value: String| vec![what.to_owned(), value];
     let text = columns(&[
         row("home", context.home.folder().display().to_string()),
-        row("service", server.clone().unwrap_or_else(|| "none; name one with --server URL".to_owned())),
+        row(
+            "service",
+            server
+                .clone()
+                .unwrap_or_else(|| "none; name one with --server URL".to_owned()),
+        ),
         row("connection", connection),
-        row("user", if who.enrolled { who.name.clone() } else { "not enrolled yet".to_owned() }),
+        row(
+            "user",
+            if who.enrolled {
+                who.name.clone()
+            } else {
+                "not enrolled yet".to_owned()
+            },
+        ),
         row("groups", status.groups.to_string()),
-        row("waiting", format!("{} intents, {} edits", status.intents, status.pending)),
+        row(
+            "waiting",
+            format!("{} intents, {} edits", status.intents, status.pending),
+        ),
         row("key packages", status.key_packages.to_string()),
     ]);
     context.note_stale(reached);
-    Ok(Shown::new(text, "status", status).with("home", context.home.folder()).with("server", server).with("enrolled", who.enrolled))
+    Ok(Shown::new(text, "status", status)
+        .with("home", context.home.folder())
+        .with("server", server)
+        .with("enrolled", who.enrolled))
 }

@@ -20,7 +20,10 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
     let mut events = context.session().events().await?;
     let mut shown = show(context, group, &info).await?.to_text();
     let title = info.title.clone().unwrap_or_else(|| info.document.short());
-    note(&format!("watching {title}; Ctrl-C ends it"), context.global.json);
+    note(
+        &format!("watching {title}; Ctrl-C ends it"),
+        context.global.json,
+    );
     let mut interrupt = std::pin::pin!(crate::signals::interrupted());
     loop {
         let event = tokio::select! {
@@ -28,23 +31,43 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
             () = &mut interrupt => return Ok(Shown::nothing()),
         };
         match event {
-            Some(Event::DocumentChanged { group: of, document, changes }) if (of, document) == (group, info.document) => {
+            Some(Event::DocumentChanged {
+                group: of,
+                document,
+                changes,
+            }) if (of, document) == (group, info.document) => {
                 let now = show(context, group, &info).await?.to_text();
                 print_changes(context, &info, &changes, &shown, &now);
                 shown = now;
             }
-            Some(Event::Missed { events }) => note(&format!("note: {events} events were missed"), context.global.json),
-            Some(Event::Finding { group: of, document, code, text, .. }) if is_here((of, document), group, &info) => {
+            Some(Event::Missed { events }) => note(
+                &format!("note: {events} events were missed"),
+                context.global.json,
+            ),
+            Some(Event::Finding {
+                group: of,
+                document,
+                code,
+                text,
+                ..
+            }) if is_here((of, document), group, &info) => {
                 note(&format!("finding {code}: {text}"), context.global.json);
             }
             Some(Event::GroupLost { group: of, why }) if of == group => {
                 let message = format!("this device is no longer a member: {why}");
-                return Err(Failure::new("client.group_lost", Exit::Refused, message, "ask a member to invite you again"));
+                return Err(Failure::new(
+                    "client.group_lost",
+                    Exit::Refused,
+                    message,
+                    "ask a member to invite you again",
+                ));
             }
             Some(Event::Stopped { error: Some(error) }) => {
                 return Err(conclave_client::Error::Remote(error).into());
             }
-            Some(Event::Stopped { error: None }) | None => return Err(conclave_client::Error::Closed.into()),
+            Some(Event::Stopped { error: None }) | None => {
+                return Err(conclave_client::Error::Closed.into());
+            }
             Some(_) => {}
         }
     }
@@ -54,14 +77,25 @@ fn is_here(found: (GroupId, Option<DocumentId>), group: GroupId, info: &Document
     found == (group, Some(info.document))
 }
 
-fn print_changes(context: &Context, info: &DocumentInfo, changes: &[Change], before: &str, now: &str) {
+fn print_changes(
+    context: &Context,
+    info: &DocumentInfo,
+    changes: &[Change],
+    before: &str,
+    now: &str,
+) {
     let difference = difference(before, now);
     if context.global.json {
-        let object = json!({"document": info.document, "changes": changes, "difference": difference});
+        let object =
+            json!({"document": info.document, "changes": changes, "difference": difference});
         return print_line(&object.to_string());
     }
     for (who, count, first, last) in by_author(changes) {
-        let positions = if first == last { format!("position {first}") } else { format!("positions {first} to {last}") };
+        let positions = if first == last {
+            format!("position {first}")
+        } else {
+            format!("positions {first} to {last}")
+        };
         print_line(&format!("{who}: {count} verified, {positions}"));
     }
     for line in difference {
@@ -106,7 +140,12 @@ mod tests {
     use conclave_client::proto::{DeviceId, UserId};
 
     fn change(user: u8, device: u8, seq: u64, name: Option<&str>) -> Change {
-        Change { user: UserId([user; 32]), device: DeviceId([device; 16]), name: name.map(str::to_owned), seq }
+        Change {
+            user: UserId([user; 32]),
+            device: DeviceId([device; 16]),
+            name: name.map(str::to_owned),
+            seq,
+        }
     }
 
     #[test]
@@ -125,7 +164,10 @@ mod tests {
 
     #[test]
     fn differences_are_lines() {
-        assert_eq!(difference("a\nb\nc\n", "a\nB\nc\nd\n"), ["- b", "+ B", "+ d"]);
+        assert_eq!(
+            difference("a\nb\nc\n", "a\nB\nc\nd\n"),
+            ["- b", "+ B", "+ d"]
+        );
         assert!(difference("same", "same").is_empty());
     }
 }

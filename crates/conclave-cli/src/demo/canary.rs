@@ -25,8 +25,14 @@ impl Encoding {
     fn of(word: &str) -> [(Self, Vec<u8>); 3] {
         [
             (Self::Utf8, word.as_bytes().to_vec()),
-            (Self::Utf16, word.encode_utf16().flat_map(u16::to_le_bytes).collect()),
-            (Self::Utf16, word.encode_utf16().flat_map(u16::to_be_bytes).collect()),
+            (
+                Self::Utf16,
+                word.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            ),
+            (
+                Self::Utf16,
+                word.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+            ),
         ]
     }
 }
@@ -85,12 +91,25 @@ impl Canaries {
         self.searched_bytes += bytes.len() as u64;
         let mut leaks: Vec<Leak> = Vec::new();
         for (offset_bytes, window) in bytes.windows(WINDOW_BYTES).enumerate() {
-            let found = <[u8; WINDOW_BYTES]>::try_from(window).ok().and_then(|key| self.windows.get(&key));
-            let Some((index, encoding)) = found else { continue };
-            let planted_in = self.planted.get(*index).map(|(place, _)| place.clone()).unwrap_or_default();
+            let found = <[u8; WINDOW_BYTES]>::try_from(window)
+                .ok()
+                .and_then(|key| self.windows.get(&key));
+            let Some((index, encoding)) = found else {
+                continue;
+            };
+            let planted_in = self
+                .planted
+                .get(*index)
+                .map(|(place, _)| place.clone())
+                .unwrap_or_default();
             if !leaks.iter().any(|leak| leak.planted_in == planted_in) {
                 let found_in = found_in.to_owned();
-                leaks.push(Leak { planted_in, found_in, offset_bytes, encoding: *encoding });
+                leaks.push(Leak {
+                    planted_in,
+                    found_in,
+                    offset_bytes,
+                    encoding: *encoding,
+                });
             }
         }
         leaks
@@ -116,14 +135,19 @@ impl Canaries {
 
     /// How many of the planted words stand whole in a text: the control that the search can find them where they belong.
     pub fn whole_words_in(&self, text: &str) -> usize {
-        self.planted.iter().filter(|(_, word)| text.contains(word)).count()
+        self.planted
+            .iter()
+            .filter(|(_, word)| text.contains(word))
+            .count()
     }
 }
 
 fn letter(byte: u8) -> char {
     // Without vowels, so that no word of a language appears, and without the digits of hexadecimal ids.
     const LETTERS: &[u8; 32] = b"ghjklmnpqrstvwxzGHJKLMNPQRSTVWXZ";
-    LETTERS.get(usize::from(byte & 31)).map_or('g', |letter| char::from(*letter))
+    LETTERS
+        .get(usize::from(byte & 31))
+        .map_or('g', |letter| char::from(*letter))
 }
 
 #[cfg(test)]
@@ -155,7 +179,10 @@ mod tests {
             let leaks = canaries.search("file", &bytes);
             assert_eq!(leaks.len(), 1, "{encoding:?}");
             assert_eq!(leaks[0].encoding, encoding);
-            assert_eq!((leaks[0].planted_in.as_str(), leaks[0].offset_bytes), ("title", 1000));
+            assert_eq!(
+                (leaks[0].planted_in.as_str(), leaks[0].offset_bytes),
+                ("title", 1000)
+            );
         }
     }
 
@@ -165,7 +192,11 @@ mod tests {
         for (encoding, whole) in Encoding::of(&word) {
             for start in 0..=whole.len() - WINDOW_BYTES {
                 let bytes = hidden_in_noise(&mut rng, &whole[start..start + WINDOW_BYTES]);
-                assert_eq!(canaries.search("file", &bytes).len(), 1, "{encoding:?} at {start}");
+                assert_eq!(
+                    canaries.search("file", &bytes).len(),
+                    1,
+                    "{encoding:?} at {start}"
+                );
             }
         }
         let bytes = hidden_in_noise(&mut rng, &word.as_bytes()[..WINDOW_BYTES - 1]);
@@ -192,7 +223,11 @@ mod tests {
         let leaks = canaries.search_folder(folder.path()).unwrap();
         assert_eq!(leaks.len(), 1);
         assert!(leaks[0].found_in.ends_with("db-wal"));
-        assert!(canaries.search_folder(&folder.path().join("missing")).is_err());
+        assert!(
+            canaries
+                .search_folder(&folder.path().join("missing"))
+                .is_err()
+        );
     }
 
     #[test]

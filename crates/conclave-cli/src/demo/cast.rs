@@ -40,14 +40,29 @@ pub struct ServiceProcess {
 
 impl ServiceProcess {
     /// Prepares it; [`ServiceProcess::start`] starts it.
-    pub fn new(folder: &Path, logs: &Path, address: watch::Sender<Option<SocketAddr>>, origins: &[String]) -> Self {
+    pub fn new(
+        folder: &Path,
+        logs: &Path,
+        address: watch::Sender<Option<SocketAddr>>,
+        origins: &[String],
+    ) -> Self {
         let data = folder.join("service");
-        let mut arguments: Vec<OsString> = vec!["demo-service".into(), "--data".into(), data.clone().into()];
+        let mut arguments: Vec<OsString> =
+            vec!["demo-service".into(), "--data".into(), data.clone().into()];
         for origin in origins {
             arguments.extend(["--origin".into(), origin.into()]);
         }
-        let recipe = Recipe { name: "service".into(), arguments, logs: logs.to_owned() };
-        Self { recipe, data, child: None, address }
+        let recipe = Recipe {
+            name: "service".into(),
+            arguments,
+            logs: logs.to_owned(),
+        };
+        Self {
+            recipe,
+            data,
+            child: None,
+            address,
+        }
     }
 
     /// Folder of its database.
@@ -61,7 +76,10 @@ impl ServiceProcess {
     /// When it does not start.
     pub async fn start(&mut self) -> Result<()> {
         let child = self.recipe.start().await?;
-        let address = child.ready.parse().context("the service did not say where it listens")?;
+        let address = child
+            .ready
+            .parse()
+            .context("the service did not say where it listens")?;
         self.address.send_replace(Some(address));
         self.child = Some(child);
         Ok(())
@@ -73,7 +91,11 @@ impl ServiceProcess {
     /// When it is not running.
     pub async fn kill(&mut self) -> Result<()> {
         self.address.send_replace(None);
-        self.child.take().context("the service is not running")?.kill().await
+        self.child
+            .take()
+            .context("the service is not running")?
+            .kill()
+            .await
     }
 }
 
@@ -112,8 +134,14 @@ impl Device {
     pub fn new(folder: &Path, logs: &Path, part: &Part<'_>, proxy: Proxy) -> Result<Self> {
         let home = folder.join("devices").join(part.name);
         std::fs::create_dir_all(&home)?;
-        let mut arguments: Vec<OsString> = vec!["demo-device".into(), "--home".into(), home.clone().into()];
-        arguments.extend(["--server".into(), proxy.url().into(), "--name".into(), part.own_name.into()]);
+        let mut arguments: Vec<OsString> =
+            vec!["demo-device".into(), "--home".into(), home.clone().into()];
+        arguments.extend([
+            "--server".into(),
+            proxy.url().into(),
+            "--name".into(),
+            part.own_name.into(),
+        ]);
         if part.further {
             arguments.push("--further".into());
         }
@@ -124,9 +152,21 @@ impl Device {
             Secret::KeyFile => {}
         }
         arguments.extend([secret_option(part.secret).into(), secret_file.into()]);
-        let recipe = Recipe { name: part.name.into(), arguments, logs: logs.to_owned() };
+        let recipe = Recipe {
+            name: part.name.into(),
+            arguments,
+            logs: logs.to_owned(),
+        };
         let running = watch::Sender::new(false);
-        Ok(Self { name: part.name, proxy, recipe, home, secret: part.secret, running, child: tokio::sync::Mutex::default() })
+        Ok(Self {
+            name: part.name,
+            proxy,
+            recipe,
+            home,
+            secret: part.secret,
+            running,
+            child: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Starts its process.
@@ -146,7 +186,10 @@ impl Device {
     pub async fn kill(&self) -> Result<()> {
         self.running.send_replace(false);
         let child = self.child.lock().await.take();
-        child.with_context(|| format!("{} is not running", self.name))?.kill().await
+        child
+            .with_context(|| format!("{} is not running", self.name))?
+            .kill()
+            .await
     }
 
     /// Ends its process in peace.
@@ -156,7 +199,10 @@ impl Device {
     pub async fn end(&self) -> Result<()> {
         self.running.send_replace(false);
         let child = self.child.lock().await.take();
-        child.with_context(|| format!("{} is not running", self.name))?.end().await
+        child
+            .with_context(|| format!("{} is not running", self.name))?
+            .end()
+            .await
     }
 
     /// Waits until its process runs.
@@ -173,7 +219,12 @@ impl Device {
     /// Options with which a command opens its store.
     pub fn options(&self) -> String {
         let secret = secret_file(&self.home, self.secret);
-        format!("--home {} {} {}", self.home.display(), secret_option(self.secret), secret.display())
+        format!(
+            "--home {} {} {}",
+            self.home.display(),
+            secret_option(self.secret),
+            secret.display()
+        )
     }
 
     /// The file that unlocks the store.
@@ -203,7 +254,10 @@ impl Device {
     /// # Errors
     /// Those of the operation.
     pub async fn try_run(&self, operation: Operation) -> Result<Outcome, conclave_client::Error> {
-        Session::connect(&self.home.join("store")).await?.run(operation).await
+        Session::connect(&self.home.join("store"))
+            .await?
+            .run(operation)
+            .await
     }
 
     /// Who it is.
@@ -233,7 +287,12 @@ impl Device {
     /// # Errors
     /// As [`Device::run`].
     pub async fn show_text(&self, group: GroupId, document: DocumentId) -> Result<String> {
-        self.text(Operation::Show { group, document, view: View::Text }).await
+        self.text(Operation::Show {
+            group,
+            document,
+            view: View::Text,
+        })
+        .await
     }
 
     /// A document's JSON.
@@ -241,7 +300,14 @@ impl Device {
     /// # Errors
     /// As [`Device::run`].
     pub async fn show_json(&self, group: GroupId, document: DocumentId) -> Result<Value> {
-        match self.run(Operation::Show { group, document, view: View::Json }).await? {
+        match self
+            .run(Operation::Show {
+                group,
+                document,
+                view: View::Json,
+            })
+            .await?
+        {
             Outcome::Json(value) => Ok(value),
             _ => bail!("{} gave an unexpected answer", self.name),
         }
@@ -268,7 +334,9 @@ impl Device {
                 return Ok(true);
             }
             if let Outcome::Invitations(invitations) = self.run(Operation::Invitations).await?
-                && invitations.iter().any(|invitation| invitation.group == group)
+                && invitations
+                    .iter()
+                    .any(|invitation| invitation.group == group)
             {
                 self.run(Operation::Accept { group }).await?;
             }

@@ -47,7 +47,9 @@ pub async fn serve(args: ServiceChild) -> Result<Shown> {
     let mut config = Config::new(args.data, (Ipv4Addr::LOCALHOST, 0).into());
     config.origins = args.origin;
     let service = Service::start(config).await;
-    let service = service.map_err(|error| Failure::new(error.code(), Exit::Failed, error.to_string(), "see the log"))?;
+    let service = service.map_err(|error| {
+        Failure::new(error.code(), Exit::Failed, error.to_string(), "see the log")
+    })?;
     print_line(&service.local_addr().to_string());
     ended().await;
     service.shutdown().await;
@@ -63,13 +65,24 @@ pub async fn device(global: &Global, args: DeviceChild) -> Result<Shown> {
         Context::open(global).await?
     } else {
         let setup = match args.further {
-            false => Setup::NewUser { name: args.name, realm: REALM },
-            true => Setup::NewDevice { name: args.name, realm: REALM },
+            false => Setup::NewUser {
+                name: args.name,
+                realm: REALM,
+            },
+            true => Setup::NewDevice {
+                name: args.name,
+                realm: REALM,
+            },
         };
         Context::create(global, setup).await?
     };
     let Some(client) = context.session().client().cloned() else {
-        return Err(Failure::new("store.in_use", Exit::Failed, "another process has this store open", "end it"));
+        return Err(Failure::new(
+            "store.in_use",
+            Exit::Failed,
+            "another process has this store open",
+            "end it",
+        ));
     };
     print_line("ready");
     tokio::select! {

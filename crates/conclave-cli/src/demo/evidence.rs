@@ -63,12 +63,19 @@ impl Stored {
     /// # Errors
     /// [`EvidenceError`].
     pub async fn read(data_dir: &Path, group: GroupId) -> Result<Self, EvidenceError> {
-        let options = SqliteConnectOptions::new().filename(data_dir.join(DATABASE_FILE)).pragma("query_only", "ON");
+        let options = SqliteConnectOptions::new()
+            .filename(data_dir.join(DATABASE_FILE))
+            .pragma("query_only", "ON");
         let mut database = options.disable_statement_logging().connect().await?;
-        let mut stored = Self { epoch: epoch(&mut database, group).await?, ..Self::default() };
+        let mut stored = Self {
+            epoch: epoch(&mut database, group).await?,
+            ..Self::default()
+        };
         stored.wraps = wraps(&mut database, group).await?;
         for (number, document) in documents(&mut database, group).await? {
-            stored.read_document(&mut database, group, number, document).await?;
+            stored
+                .read_document(&mut database, group, number, document)
+                .await?;
         }
         Ok(stored)
     }
@@ -87,7 +94,13 @@ impl Stored {
         .bind(number)
         .fetch_all(database)
         .await?;
-        let mut log = Log { group, document, authors, roots: Vec::new(), last: BTreeMap::new() };
+        let mut log = Log {
+            group,
+            document,
+            authors,
+            roots: Vec::new(),
+            last: BTreeMap::new(),
+        };
         for row in &rows {
             self.positions += 1;
             self.records.extend(log.record(row)?);
@@ -97,17 +110,25 @@ impl Stored {
 }
 
 async fn epoch(database: &mut SqliteConnection, group: GroupId) -> Result<u64, EvidenceError> {
-    let row = sqlx::query("SELECT epoch FROM groups WHERE id = ?").bind(group.as_bytes()).fetch_one(database).await?;
+    let row = sqlx::query("SELECT epoch FROM groups WHERE id = ?")
+        .bind(group.as_bytes())
+        .fetch_one(database)
+        .await?;
     number(&row, "epoch")
 }
 
-async fn wraps(database: &mut SqliteConnection, group: GroupId) -> Result<Vec<RootWrap>, EvidenceError> {
+async fn wraps(
+    database: &mut SqliteConnection,
+    group: GroupId,
+) -> Result<Vec<RootWrap>, EvidenceError> {
     // Wraps for joiners are kept beside the join state as well.
     let rows = sqlx::query("SELECT wrap FROM wraps WHERE group_id = ?1 UNION SELECT wrap FROM join_states WHERE group_id = ?1")
         .bind(group.as_bytes())
         .fetch_all(database)
         .await?;
-    rows.iter().map(|row| Ok(decode("root wrap", row.try_get("wrap")?, 2 * WRAP_BYTES)?)).collect()
+    rows.iter()
+        .map(|row| Ok(decode("root wrap", row.try_get("wrap")?, 2 * WRAP_BYTES)?))
+        .collect()
 }
 
 async fn documents(
@@ -120,18 +141,27 @@ async fn documents(
         .await?;
     rows.iter()
         .map(|row| {
-            let id = DocumentId::from_slice(row.try_get("document")?).ok_or(EvidenceError::Malformed("document id"))?;
+            let id = DocumentId::from_slice(row.try_get("document")?)
+                .ok_or(EvidenceError::Malformed("document id"))?;
             Ok((row.try_get("id")?, id))
         })
         .collect()
 }
 
-async fn authors(database: &mut SqliteConnection, document: i64) -> Result<BTreeMap<i64, Author>, EvidenceError> {
-    let rows = sqlx::query("SELECT no, device, instance FROM authors WHERE doc = ?").bind(document).fetch_all(database).await?;
+async fn authors(
+    database: &mut SqliteConnection,
+    document: i64,
+) -> Result<BTreeMap<i64, Author>, EvidenceError> {
+    let rows = sqlx::query("SELECT no, device, instance FROM authors WHERE doc = ?")
+        .bind(document)
+        .fetch_all(database)
+        .await?;
     rows.iter()
         .map(|row| {
-            let device = DeviceId::from_slice(row.try_get("device")?).ok_or(EvidenceError::Malformed("device id"))?;
-            let instance = InstanceId::from_slice(row.try_get("instance")?).ok_or(EvidenceError::Malformed("instance"))?;
+            let device = DeviceId::from_slice(row.try_get("device")?)
+                .ok_or(EvidenceError::Malformed("device id"))?;
+            let instance = InstanceId::from_slice(row.try_get("instance")?)
+                .ok_or(EvidenceError::Malformed("instance"))?;
             Ok((row.try_get("no")?, Author { device, instance }))
         })
         .collect()
@@ -160,19 +190,30 @@ impl Log {
     fn record(&mut self, row: &SqliteRow) -> Result<Option<Record>, EvidenceError> {
         let leaf = hash(row, "leaf")?;
         let (kind, author): (i64, Option<i64>) = (row.try_get("kind")?, row.try_get("author")?);
-        let prev = author.and_then(|no| self.last.get(&no)).copied().unwrap_or(Hash::ZERO);
+        let prev = author
+            .and_then(|no| self.last.get(&no))
+            .copied()
+            .unwrap_or(Hash::ZERO);
         self.roots.push(hash(row, "root")?);
         if let Some(author) = author {
             self.last.insert(author, leaf);
         }
-        let Some(sealed) = row.try_get::<Option<&[u8]>, _>("sealed")? else { return Ok(None) };
+        let Some(sealed) = row.try_get::<Option<&[u8]>, _>("sealed")? else {
+            return Ok(None);
+        };
         let header = match row.try_get::<Option<&[u8]>, _>("header")? {
             Some(header) => decode("record header", header, SNAPSHOT_BYTES)?,
             None => self.chained_header(row, kind, author, prev)?,
         };
         let sealed: Sealed = decode("sealed part", sealed, SNAPSHOT_BYTES)?;
         let record = Record { header, sealed };
-        if record.leaf() == leaf { Ok(Some(record)) } else { Err(EvidenceError::Leaf { seq: number(row, "seq")? }) }
+        if record.leaf() == leaf {
+            Ok(Some(record))
+        } else {
+            Err(EvidenceError::Leaf {
+                seq: number(row, "seq")?,
+            })
+        }
     }
 
     fn chained_header(
@@ -182,13 +223,27 @@ impl Log {
         author: Option<i64>,
         prev: Hash,
     ) -> Result<RecordHeader, EvidenceError> {
-        let author = author.and_then(|no| self.authors.get(&no)).ok_or(EvidenceError::Malformed("author"))?;
+        let author = author
+            .and_then(|no| self.authors.get(&no))
+            .ok_or(EvidenceError::Malformed("author"))?;
         let size = number(row, "seen")?;
-        let seen = match size.checked_sub(1).and_then(|last| usize::try_from(last).ok()) {
+        let seen = match size
+            .checked_sub(1)
+            .and_then(|last| usize::try_from(last).ok())
+        {
             None => Head::EMPTY,
-            Some(last) => Head { size, root: *self.roots.get(last).ok_or(EvidenceError::Malformed("seen size"))? },
+            Some(last) => Head {
+                size,
+                root: *self
+                    .roots
+                    .get(last)
+                    .ok_or(EvidenceError::Malformed("seen size"))?,
+            },
         };
-        let chained = Chained { clock: number(row, "clock")?, prev };
+        let chained = Chained {
+            clock: number(row, "clock")?,
+            prev,
+        };
         let body = match kind {
             1 => RecordBody::Update(chained),
             2 => RecordBody::Verdict(chained),

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `acts`, `typing` | the story |
+//! | `prologue`, `acts`, `typing` | the story |
 //! | `stage`, `cast`, `process`, `child` | its processes |
 //! | `proxy`, `websocket` | recording what they say to each other |
 //! | `canary`, `overhead`, `evidence`, `proof` | what is measured |
@@ -16,6 +16,7 @@ mod evidence;
 mod narrate;
 mod overhead;
 mod process;
+mod prologue;
 mod proof;
 mod proxy;
 mod report;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use conclave_client::proto::GroupId;
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Result};
@@ -67,7 +69,9 @@ pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
     let text = read_text(args.file.as_deref())?;
     let folder = Folder::make(args.dir.as_deref())?;
     let narrator = Narrator::new(global.json, acts::STEPS);
-    narrator.print("Conclave: people edit documents together; the service that carries them cannot read them.");
+    narrator.print(
+        "Conclave: people edit documents together; the service that carries them cannot read them.",
+    );
     let mut stage = match Stage::build(&folder.path, args.seed, &narrator).await {
         Ok(stage) => stage,
         Err(error) => return Err(folder.broken(&error)),
@@ -78,29 +82,44 @@ pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
         () = crate::signals::interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     let (steps, seconds) = narrator.finish();
-    if let Err(error) = played {
-        return Err(folder.broken(&error));
-    }
+    let group = match played {
+        Ok(group) => group,
+        Err(error) => return Err(folder.broken(&error)),
+    };
     let report = Report::new(&stage.measured, steps, seconds);
     narrator.print(&format!("\n{}", report.table()));
     if !report.ok {
-        let failed: Vec<&str> = report.claims.iter().filter(|claim| !claim.holds).map(|claim| claim.claim).collect();
+        let failed: Vec<&str> = report
+            .claims
+            .iter()
+            .filter(|claim| !claim.holds)
+            .map(|claim| claim.claim)
+            .collect();
         let path = folder.keep();
         let hint = format!("logs and all files are in {}", path.display());
         if global.json {
             crate::output::print_line(&serde_json::to_string(&report).unwrap_or_default());
         }
-        return Err(Failure::new("demo.claim_failed", Exit::Failed, failed.join("; "), hint));
+        return Err(Failure::new(
+            "demo.claim_failed",
+            Exit::Failed,
+            failed.join("; "),
+            hint,
+        ));
     }
     narrator.print("Every claim holds.");
     let shown = Shown::report(&report);
-    if args.keep {
-        keep(&mut stage, &narrator).await.map_err(|error| folder.broken(&error))?;
+    if !args.keep {
+        return Ok(shown);
     }
-    Ok(shown)
+    shown.print(global.json);
+    match keep(&mut stage, &narrator, group).await {
+        Ok(()) => Ok(Shown::nothing()),
+        Err(error) => Err(folder.broken(&error)),
+    }
 }
 
-async fn play(stage: &mut Stage<'_>, text: &str) -> anyhow::Result<()> {
+async fn play(stage: &mut Stage<'_>, text: &str) -> anyhow::Result<GroupId> {
     stage.open().await?;
     stage.enrol().await?;
     stage.verify().await?;
@@ -113,32 +132,43 @@ async fn play(stage: &mut Stage<'_>, text: &str) -> anyhow::Result<()> {
     stage.compare(&desk).await?;
     stage.close().await?;
     stage.prove_removal(&desk, &removal).await?;
-    stage.prove_secrecy()
+    stage.prove_secrecy()?;
+    Ok(group)
 }
 
-/// Leaves the service up until somebody ends it.
-async fn keep(stage: &mut Stage<'_>, narrator: &Narrator) -> anyhow::Result<()> {
+/// Leaves the service up until somebody ends it. The devices' stores are there for commands; their processes have ended.
+async fn keep(stage: &mut Stage<'_>, narrator: &Narrator, group: GroupId) -> anyhow::Result<()> {
     stage.service.start().await?;
-    let (url, ana) = (stage.guest.url(), stage.laptop.options());
+    let you = stage.folder.join("you");
+    let you = format!(
+        "--home {} --key-file {}",
+        you.display(),
+        you.join("key").display()
+    );
+    let (ana, url, group) = (stage.laptop.options(), stage.guest.url(), group.short());
     narrator.print(&format!(
-        "\nThe service is up at {url}. From another terminal:\n\
-         \n  conclave --home /tmp/you --key-file /tmp/you.key --server {url} init --name You\
-         \n  conclave {ana} verify CONTACT-TEXT-OF-YOU --compared\
-         \n  conclave {ana} group list\
-         \n  conclave {ana} group invite Board… You\
-         \n  conclave {ana} whoami                      # Ana's contact text\
-         \n  conclave --home /tmp/you --key-file /tmp/you.key verify CONTACT-TEXT-OF-ANA --compared\
-         \n  conclave --home /tmp/you --key-file /tmp/you.key group accept Ana…\
-         \n  conclave --home /tmp/you --key-file /tmp/you.key doc list\
-         \n\nCtrl-C ends it."
+        "\nThe service is up, and stays up until Ctrl-C. Join from another terminal:\n\
+         \n# you, and your contact text\
+         \nconclave {you} init --name You --server {url}\
+         \n# Ana takes your text as verified, shows hers, and invites you\
+         \nconclave {ana} verify YOUR-CONTACT-TEXT --compared\
+         \nconclave {ana} whoami\
+         \nconclave {ana} group invite {group} You\
+         \n# you take hers, join and read\
+         \nconclave {you} verify ANAS-CONTACT-TEXT --compared\
+         \nconclave {you} group accept {group}\
+         \nconclave {you} doc list\n"
     ));
     crate::signals::interrupted().await;
     stage.service.kill().await
 }
 
 fn read_text(file: Option<&Path>) -> Result<String> {
-    let Some(path) = file else { return Ok(WELCOME.to_owned()) };
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
+    let Some(path) = file else {
+        return Ok(WELCOME.to_owned());
+    };
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
     if text.len() > TEXT_MAX_BYTES {
         let message = format!("{} has more than {TEXT_MAX_BYTES} bytes", path.display());
         return Err(Failure::usage(message, "name a shorter text"));
@@ -156,16 +186,30 @@ impl Folder {
     fn make(named: Option<&Path>) -> Result<Self> {
         let Some(path) = named else {
             let folder = tempfile::Builder::new().prefix("conclave-demo-").tempdir();
-            let folder = folder.map_err(|error| Failure::file("create a folder in", &std::env::temp_dir(), &error))?;
-            return Ok(Self { path: folder.path().to_owned(), temporary: Some(folder) });
+            let folder = folder.map_err(|error| {
+                Failure::file("create a folder in", &std::env::temp_dir(), &error)
+            })?;
+            return Ok(Self {
+                path: folder.path().to_owned(),
+                temporary: Some(folder),
+            });
         };
         std::fs::create_dir_all(path).map_err(|error| Failure::file("create", path, &error))?;
-        let mut entries = std::fs::read_dir(path).map_err(|error| Failure::file("read", path, &error))?;
+        let mut entries =
+            std::fs::read_dir(path).map_err(|error| Failure::file("read", path, &error))?;
         if entries.next().is_some() {
-            return Err(Failure::usage(format!("{} is not empty", path.display()), "name an empty folder, or a new one"));
+            return Err(Failure::usage(
+                format!("{} is not empty", path.display()),
+                "name an empty folder, or a new one",
+            ));
         }
-        let path = path.canonicalize().map_err(|error| Failure::file("read", path, &error))?;
-        Ok(Self { path, temporary: None })
+        let path = path
+            .canonicalize()
+            .map_err(|error| Failure::file("read", path, &error))?;
+        Ok(Self {
+            path,
+            temporary: None,
+        })
     }
 
     fn keep(self) -> PathBuf {
@@ -178,6 +222,11 @@ impl Folder {
 
     fn broken(self, error: &anyhow::Error) -> Failure {
         let path = self.keep();
-        Failure::new("demo.broken", Exit::Failed, format!("{error:#}"), format!("logs and all files are in {}", path.display()))
+        Failure::new(
+            "demo.broken",
+            Exit::Failed,
+            format!("{error:#}"),
+            format!("logs and all files are in {}", path.display()),
+        )
     }
 }

@@ -39,13 +39,22 @@ impl Narrator {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.enable_steady_tick(TICK);
-        Self { to_stderr, bar, began: Instant::now(), steps: Mutex::new(Vec::new()), total }
+        Self {
+            to_stderr,
+            bar,
+            began: Instant::now(),
+            steps: Mutex::new(Vec::new()),
+            total,
+        }
     }
 
     /// Begins a step.
     pub fn step(&self, title: &str) {
         let number = {
-            let mut steps = self.steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut steps = self
+                .steps
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             steps.push((title.to_owned(), Instant::now()));
             steps.len()
         };
@@ -84,7 +93,10 @@ impl Narrator {
     /// Ends the bar; gives the time of each step and of everything.
     pub fn finish(&self) -> (Vec<Step>, f64) {
         self.bar.finish_and_clear();
-        let steps = self.steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let steps = self
+            .steps
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
         let ends = steps.iter().skip(1).map(|(_, began)| *began).chain([now]);
         let steps = steps.iter().zip(ends).map(|((title, began), end)| Step {
@@ -130,7 +142,12 @@ mod tests {
         let lines = wrapped(&text, "  * ");
         assert!(lines.lines().all(|line| line.len() <= COLUMNS));
         assert!(lines.starts_with("  * word"));
-        assert!(lines.lines().skip(1).all(|line| line.starts_with("    word")));
+        assert!(
+            lines
+                .lines()
+                .skip(1)
+                .all(|line| line.starts_with("    word"))
+        );
     }
 
     #[test]
@@ -145,7 +162,13 @@ mod tests {
         narrator.step("one");
         narrator.step("two");
         let (steps, seconds) = narrator.finish();
-        assert_eq!(steps.iter().map(|step| step.step.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(
+            steps
+                .iter()
+                .map(|step| step.step.as_str())
+                .collect::<Vec<_>>(),
+            ["one", "two"]
+        );
         assert!(seconds >= steps.iter().map(|step| step.seconds).sum::<f64>() - 0.01);
     }
 }

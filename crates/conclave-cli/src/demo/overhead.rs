@@ -30,21 +30,28 @@ pub struct Overhead {
 impl Overhead {
     /// Adds a client's frame, if it is an Append that holds updates only. Other frames are not updates.
     pub fn add(&mut self, encoded: &[u8]) {
-        let Ok(ClientFrame::Append { records, .. }) = decode::<ClientFrame>("frame", encoded, FRAME_BYTES) else {
+        let Ok(ClientFrame::Append { records, .. }) =
+            decode::<ClientFrame>("frame", encoded, FRAME_BYTES)
+        else {
             return;
         };
         if records.0.is_empty() || records.0.iter().any(|record| record.kind != UPDATE) {
             return;
         }
         let updates = records.0.len() as u64;
-        let plaintext: usize =
-            records.0.iter().map(|record| record.sealed.ciphertext.len().saturating_sub(PADDING_BYTES)).sum();
+        let plaintext: usize = records
+            .0
+            .iter()
+            .map(|record| record.sealed.ciphertext.len().saturating_sub(PADDING_BYTES))
+            .sum();
         let (frame_bytes, plaintext) = (encoded.len() as u64, plaintext as u64);
         self.frames += 1;
         self.updates += updates;
         self.frame_bytes += frame_bytes;
         self.plaintext_bytes += plaintext;
-        self.max = self.max.max(frame_bytes.saturating_sub(plaintext) as f64 / updates as f64);
+        self.max = self
+            .max
+            .max(frame_bytes.saturating_sub(plaintext) as f64 / updates as f64);
     }
 
     /// Mean overhead per update in bytes; none without updates.
@@ -69,7 +76,12 @@ mod tests {
             commitment: [4; 32],
             signature: [5; 64],
         };
-        AppendedRecord { kind, seen_size: Varint(70), seen_hint: [6; 8], sealed }
+        AppendedRecord {
+            kind,
+            seen_size: Varint(70),
+            seen_hint: [6; 8],
+            sealed,
+        }
     }
 
     fn append(records: Vec<AppendedRecord>) -> Vec<u8> {
@@ -88,7 +100,10 @@ mod tests {
         let mut overhead = Overhead::default();
         overhead.add(&append(vec![record(1, 20)]));
         assert_eq!(overhead.mean(), Some(154.0));
-        assert_eq!((overhead.updates, overhead.plaintext_bytes, overhead.max), (1, 20, 154.0));
+        assert_eq!(
+            (overhead.updates, overhead.plaintext_bytes, overhead.max),
+            (1, 20, 154.0)
+        );
     }
 
     #[test]
@@ -97,7 +112,10 @@ mod tests {
         overhead.add(&append(vec![record(1, 20), record(1, 30)]));
         assert_eq!(overhead.mean(), Some(149.0 + 2.5));
         overhead.add(&append(vec![record(1, 5)]));
-        assert_eq!((overhead.frames, overhead.updates, overhead.max), (2, 3, 154.0));
+        assert_eq!(
+            (overhead.frames, overhead.updates, overhead.max),
+            (2, 3, 154.0)
+        );
     }
 
     #[test]

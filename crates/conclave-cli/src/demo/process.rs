@@ -56,24 +56,46 @@ impl Recipe {
     async fn start_program(&self, program: &Path) -> Result<Child> {
         let errors = self.log("stderr").await?.into_std().await;
         let mut command = Command::new(program);
-        command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
+        command
+            .args(&self.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors);
         for name in crate::args::ENVIRONMENT {
             command.env_remove(name);
         }
         command.env(crate::args::LOG, LOG_FILTER).kill_on_drop(true);
         #[cfg(unix)]
         command.process_group(0);
-        let mut process = command.spawn().with_context(|| format!("cannot start {}", self.name))?;
+        let mut process = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.name))?;
         let stdin = process.stdin.take();
-        let stdout = process.stdout.take().context("a child has no standard output")?;
+        let stdout = process
+            .stdout
+            .take()
+            .context("a child has no standard output")?;
         let (first, ready) = oneshot::channel();
         tokio::spawn(keep_output(stdout, self.log("stdout").await?, first));
         let ready = match tokio::time::timeout(READY_TIMEOUT, ready).await {
             Ok(Ok(line)) => line,
-            Ok(Err(_)) => bail!("{} ended before it was ready; see {}", self.name, self.log_path("stderr").display()),
-            Err(_) => bail!("{} was not ready in time; see {}", self.name, self.log_path("stderr").display()),
+            Ok(Err(_)) => bail!(
+                "{} ended before it was ready; see {}",
+                self.name,
+                self.log_path("stderr").display()
+            ),
+            Err(_) => bail!(
+                "{} was not ready in time; see {}",
+                self.name,
+                self.log_path("stderr").display()
+            ),
         };
-        Ok(Child { name: self.name.clone(), process, stdin, ready })
+        Ok(Child {
+            name: self.name.clone(),
+            process,
+            stdin,
+            ready,
+        })
     }
 
     fn log_path(&self, stream: &str) -> PathBuf {
@@ -82,7 +104,11 @@ impl Recipe {
 
     async fn log(&self, stream: &str) -> Result<File> {
         let path = self.log_path(stream);
-        let file = OpenOptions::new().create(true).append(true).open(&path).await;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .await;
         file.with_context(|| format!("cannot write {}", path.display()))
     }
 }
@@ -93,7 +119,10 @@ impl Child {
     /// # Errors
     /// When the system does not let it go.
     pub async fn kill(mut self) -> Result<()> {
-        self.process.kill().await.with_context(|| format!("cannot kill {}", self.name))
+        self.process
+            .kill()
+            .await
+            .with_context(|| format!("cannot kill {}", self.name))
     }
 
     /// Tells the process to end by closing its standard input, and waits; after a while it is killed.
@@ -136,13 +165,20 @@ mod tests {
 
     fn shell(folder: &Path, script: &str) -> Recipe {
         let arguments = vec!["-c".into(), script.into()];
-        Recipe { name: "child".into(), arguments, logs: folder.to_owned() }
+        Recipe {
+            name: "child".into(),
+            arguments,
+            logs: folder.to_owned(),
+        }
     }
 
     #[tokio::test]
     async fn a_child_is_ready_at_its_first_line_and_ends_with_its_input() {
         let folder = tempfile::tempdir().unwrap();
-        let recipe = shell(folder.path(), "echo ready; echo trouble >&2; cat >/dev/null; echo over");
+        let recipe = shell(
+            folder.path(),
+            "echo ready; echo trouble >&2; cat >/dev/null; echo over",
+        );
         let child = recipe.start_program(Path::new("/bin/sh")).await.unwrap();
         assert_eq!(child.ready, "ready");
         child.end().await.unwrap();
@@ -153,7 +189,10 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_dies_early_is_reported_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
-        let error = shell(folder.path(), "exit 3").start_program(Path::new("/bin/sh")).await.unwrap_err();
+        let error = shell(folder.path(), "exit 3")
+            .start_program(Path::new("/bin/sh"))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("child.stderr.txt"), "{error}");
     }
 
@@ -165,6 +204,9 @@ mod tests {
         let id = child.ready.clone();
         child.kill().await.unwrap();
         let processes = Path::new("/proc");
-        assert!(!processes.join("self").exists() || !processes.join(&id).exists(), "process {id} lives");
+        assert!(
+            !processes.join("self").exists() || !processes.join(&id).exists(),
+            "process {id} lives"
+        );
     }
 }

@@ -22,8 +22,14 @@ impl Stage<'_> {
     /// # Errors
     /// When a device does not end in peace.
     pub async fn close(&mut self) -> Result<()> {
-        self.narrator.step("Every process ends; the service is killed once more");
-        tokio::try_join!(self.laptop.end(), self.phone.end(), self.ben.end(), self.dora.end())?;
+        self.narrator
+            .step("Every process ends; the service is killed once more");
+        tokio::try_join!(
+            self.laptop.end(),
+            self.phone.end(),
+            self.ben.end(),
+            self.dora.end()
+        )?;
         self.service.kill().await
     }
 
@@ -32,10 +38,13 @@ impl Stage<'_> {
     /// # Errors
     /// When the evidence cannot be read: nothing is proved then.
     pub async fn prove_removal(&mut self, desk: &Desk, removal: &Removal) -> Result<()> {
-        self.narrator.step("Carla is handed every sealed record that the service holds");
+        self.narrator
+            .step("Carla is handed every sealed record that the service holds");
         let stored = Stored::read(self.service.data(), desk.group).await?;
-        let (after, before): (Vec<&Record>, Vec<&Record>) =
-            stored.records.iter().partition(|record| record.header.epoch >= removal.epoch);
+        let (after, before): (Vec<&Record>, Vec<&Record>) = stored
+            .records
+            .iter()
+            .partition(|record| record.header.epoch >= removal.epoch);
         self.measured.records = stored.positions;
         self.measured.epochs = stored.epoch;
         self.measured.records_after_removal = after.len();
@@ -49,15 +58,28 @@ impl Stage<'_> {
         for copy in &removal.copies {
             let opened = opened(copy, &self.carla, desk, &stored).await?;
             let count = |wanted: bool| {
-                let opened = stored.records.iter().zip(&opened).filter(|(_, opened)| **opened);
-                opened.filter(|(record, _)| (record.header.epoch >= removal.epoch) == wanted).count()
+                let opened = stored
+                    .records
+                    .iter()
+                    .zip(&opened)
+                    .filter(|(_, opened)| **opened);
+                opened
+                    .filter(|(record, _)| (record.header.epoch >= removal.epoch) == wanted)
+                    .count()
             };
             self.measured.removed_device_opened_after_removal += count(true);
-            self.measured.records_opened_before_removal = self.measured.records_opened_before_removal.max(count(false));
+            self.measured.records_opened_before_removal = self
+                .measured
+                .records_opened_before_removal
+                .max(count(false));
         }
         let copy = copy_store(&self.ben, &self.folder.join("ben-after"))?;
         let opened = opened(&copy, &self.ben, desk, &stored).await?;
-        let opened = stored.records.iter().zip(&opened).filter(|(record, opened)| **opened && record.header.epoch >= removal.epoch);
+        let opened = stored
+            .records
+            .iter()
+            .zip(&opened)
+            .filter(|(record, opened)| **opened && record.header.epoch >= removal.epoch);
         self.measured.member_opened_after_removal = opened.count();
         self.narrator.seen(&format!(
             "she opens {} from before her removal and {} from after it; Ben, by the same routine, opens {} of those",
@@ -73,7 +95,8 @@ impl Stage<'_> {
     /// # Errors
     /// When files cannot be read: nothing is proved then.
     pub fn prove_secrecy(&mut self) -> Result<()> {
-        self.narrator.step("The planted words are searched for everywhere");
+        self.narrator
+            .step("The planted words are searched for everywhere");
         self.narrator.say(
             "In the service's files, in every byte between devices and service, in all logs, and in the devices' own encrypted stores: as \
              they are, in UTF-16, and in pieces of eight bytes.",
@@ -82,17 +105,33 @@ impl Stage<'_> {
         let mut folders = vec![self.service.data().to_owned(), self.logs.clone()];
         folders.extend(self.devices().map(|device| device.home().to_owned()));
         for folder in folders {
-            let found = self.canaries.search_folder(&folder).with_context(|| format!("cannot search {}", folder.display()))?;
+            let found = self
+                .canaries
+                .search_folder(&folder)
+                .with_context(|| format!("cannot search {}", folder.display()))?;
             leaks.extend(found);
         }
         let mut complete = true;
         let mut recordings: Vec<(String, Conversation)> = Vec::new();
-        for (name, proxy) in self.devices().map(|device| (device.name, &device.proxy)).into_iter().chain([("guest", &self.guest)]) {
+        for (name, proxy) in self
+            .devices()
+            .map(|device| (device.name, &device.proxy))
+            .into_iter()
+            .chain([("guest", &self.guest)])
+        {
             complete &= proxy.is_complete();
-            recordings.extend(proxy.conversations().into_iter().map(|one| (format!("connection of {name}"), one)));
+            recordings.extend(
+                proxy
+                    .conversations()
+                    .into_iter()
+                    .map(|one| (format!("connection of {name}"), one)),
+            );
         }
         for (name, recording) in &recordings {
-            for (side, bytes) in [("sent", &recording.from_device), ("received", &recording.from_service)] {
+            for (side, bytes) in [
+                ("sent", &recording.from_device),
+                ("received", &recording.from_service),
+            ] {
                 let place = format!("{name}, {side}");
                 leaks.extend(self.canaries.search(&place, bytes));
                 match protocol_frames(bytes) {
@@ -126,14 +165,19 @@ impl Stage<'_> {
     }
 
     fn unreadable(&self, place: &str, fault: RecordingFault) -> bool {
-        self.narrator.seen(&format!("the recording of the {place} cannot be read: {fault}"));
+        self.narrator.seen(&format!(
+            "the recording of the {place} cannot be read: {fault}"
+        ));
         false
     }
 }
 
 async fn opened(store: &Path, device: &Device, desk: &Desk, stored: &Stored) -> Result<Vec<bool>> {
     let unlock = match device.secret() {
-        Secret::KeyFile => Unlock::KeyFile { path: device.secret_file(), create: false },
+        Secret::KeyFile => Unlock::KeyFile {
+            path: device.secret_file(),
+            create: false,
+        },
         Secret::Passphrase => {
             let text = std::fs::read_to_string(device.secret_file())?;
             Unlock::passphrase(text.lines().next().unwrap_or_default())

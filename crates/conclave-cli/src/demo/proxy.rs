@@ -60,7 +60,12 @@ impl Proxy {
         let (open, opened) = watch::channel(true);
         let tape = Arc::new(Tape::default());
         let task = tokio::spawn(accept(listener, upstream, opened, tape.clone()));
-        Ok(Self { address, open, tape, task })
+        Ok(Self {
+            address,
+            open,
+            tape,
+            task,
+        })
     }
 
     /// What the device dials.
@@ -80,8 +85,14 @@ impl Proxy {
 
     /// Everything carried so far.
     pub fn conversations(&self) -> Vec<Conversation> {
-        let all = self.tape.conversations.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+        let all = self
+            .tape
+            .conversations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.iter()
+            .map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .collect()
     }
 
     /// Whether nothing was left out of the recording.
@@ -90,7 +101,12 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: Upstream, mut open: watch::Receiver<bool>, tape: Arc<Tape>) {
+async fn accept(
+    listener: TcpListener,
+    upstream: Upstream,
+    mut open: watch::Receiver<bool>,
+    tape: Arc<Tape>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -104,7 +120,10 @@ async fn accept(listener: TcpListener, upstream: Upstream, mut open: watch::Rece
         }
         let Some(service) = service else { continue };
         let conversation = Arc::new(Mutex::new(Conversation::default()));
-        tape.conversations.lock().unwrap_or_else(PoisonError::into_inner).push(conversation.clone());
+        tape.conversations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(conversation.clone());
         let (tape, mut open) = (tape.clone(), open.clone());
         connections.spawn(async move {
             tokio::select! {
@@ -133,7 +152,11 @@ async fn carry(
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, keep: impl Fn(&[u8])) -> std::io::Result<()> {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    keep: impl Fn(&[u8]),
+) -> std::io::Result<()> {
     let mut buffer = vec![0u8; BUFFER_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
@@ -222,7 +245,10 @@ mod tests {
         let (up, upstream) = watch::channel(None);
         let proxy = Proxy::start(upstream).await.unwrap();
         let mut byte = [0; 1];
-        assert!(matches!(dial(&proxy).await.read(&mut byte).await, Ok(0) | Err(_)));
+        assert!(matches!(
+            dial(&proxy).await.read(&mut byte).await,
+            Ok(0) | Err(_)
+        ));
         up.send_replace(Some(echo_service().await));
         let mut device = dial(&proxy).await;
         device.write_all(b"z").await.unwrap();

@@ -70,7 +70,9 @@ pub struct Claim {
 impl Measured {
     /// Whether all remaining devices show the same, and show something.
     pub fn converged(&self) -> bool {
-        let Some(((_, first), others)) = self.shown.split_first() else { return false };
+        let Some(((_, first), others)) = self.shown.split_first() else {
+            return false;
+        };
         let something = !first.is_empty() && first.iter().all(|content| !content.is_empty());
         something && !others.is_empty() && others.iter().all(|(_, content)| content == first)
     }
@@ -78,7 +80,10 @@ impl Measured {
     /// Every claim, judged.
     pub fn claims(&self) -> Vec<Claim> {
         let claim = |claim, holds, seen: String| Claim { claim, holds, seen };
-        let (mean, max) = (self.overhead.mean().unwrap_or(f64::INFINITY), self.overhead.max);
+        let (mean, max) = (
+            self.overhead.mean().unwrap_or(f64::INFINITY),
+            self.overhead.max,
+        );
         vec![
             claim(
                 "all devices show identical documents",
@@ -88,7 +93,10 @@ impl Measured {
             claim(
                 "every edit arrived exactly once",
                 self.edits_typed > 0 && self.edits_lost == 0,
-                format!("{} typed, {} lost or doubled", self.edits_typed, self.edits_lost),
+                format!(
+                    "{} typed, {} lost or doubled",
+                    self.edits_typed, self.edits_lost
+                ),
             ),
             claim(
                 "killed processes came back and lost nothing",
@@ -103,12 +111,18 @@ impl Measured {
             claim(
                 "the removal re-keyed every document",
                 self.rotation_complete,
-                format!("complete: {}, epoch {}", self.rotation_complete, self.epochs),
+                format!(
+                    "complete: {}, epoch {}",
+                    self.rotation_complete, self.epochs
+                ),
             ),
             claim(
                 "the removed device opens nothing accepted after its removal",
                 self.records_after_removal > 0 && self.removed_device_opened_after_removal == 0,
-                format!("{} of {} opened", self.removed_device_opened_after_removal, self.records_after_removal),
+                format!(
+                    "{} of {} opened",
+                    self.removed_device_opened_after_removal, self.records_after_removal
+                ),
             ),
             claim(
                 "control: with the same routine it opens what came before",
@@ -118,7 +132,10 @@ impl Measured {
             claim(
                 "control: with the same routine a remaining member opens what came after",
                 self.member_opened_after_removal > 0,
-                format!("{} of {} opened", self.member_opened_after_removal, self.records_after_removal),
+                format!(
+                    "{} of {} opened",
+                    self.member_opened_after_removal, self.records_after_removal
+                ),
             ),
             claim(
                 "no plaintext at the service, on the wire or in a log",
@@ -128,18 +145,27 @@ impl Measured {
             claim(
                 "control: the same search finds the words in what members see",
                 self.canaries_seen_by_members > 0,
-                format!("{} of {} words", self.canaries_seen_by_members, self.canaries_planted),
+                format!(
+                    "{} of {} words",
+                    self.canaries_seen_by_members, self.canaries_planted
+                ),
             ),
             claim(
                 "an update costs at most 160 bytes beyond its content",
                 mean <= OVERHEAD_BUDGET_BYTES && max <= OVERHEAD_BUDGET_BYTES,
-                format!("{mean:.1} bytes on average, {max:.1} at most, over {} updates", self.overhead.updates),
+                format!(
+                    "{mean:.1} bytes on average, {max:.1} at most, over {} updates",
+                    self.overhead.updates
+                ),
             ),
         ]
     }
 
     fn leaks_seen(&self) -> String {
-        let searched = format!("{} words, {} bytes searched", self.canaries_planted, self.searched_bytes);
+        let searched = format!(
+            "{} words, {} bytes searched",
+            self.canaries_planted, self.searched_bytes
+        );
         match self.leaks.first() {
             None if self.recordings_complete => searched,
             None => format!("{searched}, but a recording is incomplete"),
@@ -239,13 +265,21 @@ impl Report {
 
     /// The closing table.
     pub fn table(&self) -> String {
-        let overhead = self.overhead_bytes_per_update.map_or("none measured".to_owned(), |mean| {
-            format!("{mean} bytes on average, {} at most", self.overhead_bytes_per_update_max)
-        });
+        let overhead = self
+            .overhead_bytes_per_update
+            .map_or("none measured".to_owned(), |mean| {
+                format!(
+                    "{mean} bytes on average, {} at most",
+                    self.overhead_bytes_per_update_max
+                )
+            });
         let rows = [
             ("records at the service", self.records.to_string()),
             ("edits typed", self.edits_typed.to_string()),
-            ("devices, documents", format!("{}, {}", self.devices, self.documents)),
+            (
+                "devices, documents",
+                format!("{}, {}", self.devices, self.documents),
+            ),
             ("last epoch", self.epochs.to_string()),
             ("overhead of an update", overhead),
             ("time", format!("{:.1} s", self.seconds)),
@@ -298,13 +332,24 @@ mod tests {
             leaks: Vec::new(),
             searched_bytes: 1000,
             recordings_complete: true,
-            overhead: Overhead { frames: 10, updates: 20, frame_bytes: 4000, plaintext_bytes: 1000, max: 158.0 },
+            overhead: Overhead {
+                frames: 10,
+                updates: 20,
+                frame_bytes: 4000,
+                plaintext_bytes: 1000,
+                max: 158.0,
+            },
             restarts: 2,
         }
     }
 
     fn leak() -> Leak {
-        Leak { planted_in: "title".into(), found_in: "db".into(), offset_bytes: 1, encoding: Encoding::Utf8 }
+        Leak {
+            planted_in: "title".into(),
+            found_in: "db".into(),
+            offset_bytes: 1,
+            encoding: Encoding::Utf8,
+        }
     }
 
     #[test]
@@ -323,16 +368,26 @@ mod tests {
             ("identical documents", |m| m.shown[1].1[0].push('!')),
             ("identical documents", |m| m.shown.truncate(1)),
             ("identical documents", |m| m.shown.clear()),
-            ("identical documents", |m| m.shown.iter_mut().for_each(|shown| shown.1[0].clear())),
+            ("identical documents", |m| {
+                m.shown.iter_mut().for_each(|shown| shown.1[0].clear())
+            }),
             ("exactly once", |m| m.edits_lost = 1),
             ("exactly once", |m| m.edits_typed = 0),
             ("killed processes", |m| m.restarts = 1),
             ("joins later", |m| m.joiner_read = 1),
             ("re-keyed", |m| m.rotation_complete = false),
-            ("opens nothing accepted after", |m| m.removed_device_opened_after_removal = 1),
-            ("opens nothing accepted after", |m| m.records_after_removal = 0),
-            ("opens what came before", |m| m.records_opened_before_removal = 0),
-            ("remaining member opens", |m| m.member_opened_after_removal = 0),
+            ("opens nothing accepted after", |m| {
+                m.removed_device_opened_after_removal = 1
+            }),
+            ("opens nothing accepted after", |m| {
+                m.records_after_removal = 0
+            }),
+            ("opens what came before", |m| {
+                m.records_opened_before_removal = 0
+            }),
+            ("remaining member opens", |m| {
+                m.member_opened_after_removal = 0
+            }),
             ("no plaintext", |m| m.leaks.push(leak())),
             ("no plaintext", |m| m.recordings_complete = false),
             ("no plaintext", |m| m.canaries_planted = 0),
@@ -346,7 +401,13 @@ mod tests {
             spoil(&mut measured);
             let report = Report::new(&measured, Vec::new(), 1.0);
             assert!(!report.ok, "{claim}");
-            assert!(report.claims.iter().any(|c| !c.holds && c.claim.contains(claim)), "{claim}");
+            assert!(
+                report
+                    .claims
+                    .iter()
+                    .any(|c| !c.holds && c.claim.contains(claim)),
+                "{claim}"
+            );
             assert!(report.table().contains("FAILS"), "{claim}");
         }
     }
@@ -355,9 +416,20 @@ mod tests {
     fn the_object_has_the_promised_fields() {
         let object = serde_json::to_value(Report::new(&good(), Vec::new(), 1.5)).unwrap();
         for field in [
-            "converged", "devices", "documents", "records", "epochs", "rotation_complete",
-            "removed_device_opened_after_removal", "records_opened_before_removal", "plaintext_found", "canaries_planted",
-            "overhead_bytes_per_update", "overhead_bytes_per_update_max", "restarts_survived", "seconds",
+            "converged",
+            "devices",
+            "documents",
+            "records",
+            "epochs",
+            "rotation_complete",
+            "removed_device_opened_after_removal",
+            "records_opened_before_removal",
+            "plaintext_found",
+            "canaries_planted",
+            "overhead_bytes_per_update",
+            "overhead_bytes_per_update_max",
+            "restarts_survived",
+            "seconds",
         ] {
             assert!(object.get(field).is_some(), "{field}");
         }

@@ -58,7 +58,8 @@ impl<'a> Stage<'a> {
     /// When folders or ports cannot be had.
     pub async fn build(folder: &Path, seed: u64, narrator: &'a Narrator) -> Result<Self> {
         let logs = folder.join("logs");
-        std::fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        std::fs::create_dir_all(&logs)
+            .with_context(|| format!("cannot create {}", logs.display()))?;
         let mut canaries = Canaries::default();
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let address = watch::Sender::new(None);
@@ -71,25 +72,62 @@ impl<'a> Stage<'a> {
             ("carla", "Carla", Secret::KeyFile),
             ("dora", "Dora", Secret::KeyFile),
         ] {
-            let own_name = format!("{person} {}", canaries.plant(&mut rng, &format!("name of {name}")));
-            let part = Part { name, own_name: &own_name, further: person == "Phone", secret };
+            let own_name = format!(
+                "{person} {}",
+                canaries.plant(&mut rng, &format!("name of {name}"))
+            );
+            let part = Part {
+                name,
+                own_name: &own_name,
+                further: person == "Phone",
+                secret,
+            };
             let proxy = Proxy::start(address.subscribe()).await?;
             devices.push(Device::new(folder, &logs, &part, proxy)?);
             names.push(own_name);
         }
         let guest = Proxy::start(address.subscribe()).await?;
-        let origins: Vec<String> = devices.iter().map(|device| device.proxy.url()).chain([guest.url()]).collect();
+        let origins: Vec<String> = devices
+            .iter()
+            .map(|device| device.proxy.url())
+            .chain([guest.url()])
+            .collect();
         let service = ServiceProcess::new(folder, &logs, address, &origins);
-        let [laptop, phone, ben, carla, dora] =
-            <[Device; 5]>::try_from(devices).map_err(|_| anyhow::anyhow!("the cast is not complete"))?;
-        let measured = Measured { devices: 5, ..Measured::default() };
+        let [laptop, phone, ben, carla, dora] = <[Device; 5]>::try_from(devices)
+            .map_err(|_| anyhow::anyhow!("the cast is not complete"))?;
+        let measured = Measured {
+            devices: 5,
+            ..Measured::default()
+        };
         let (folder, words) = (folder.to_owned(), Vec::new());
-        Ok(Self { narrator, folder, logs, service, laptop, phone, ben, carla, dora, guest, canaries, rng, words, names, measured })
+        Ok(Self {
+            narrator,
+            folder,
+            logs,
+            service,
+            laptop,
+            phone,
+            ben,
+            carla,
+            dora,
+            guest,
+            canaries,
+            rng,
+            words,
+            names,
+            measured,
+        })
     }
 
     /// All devices, in the order of the story.
     pub fn devices(&self) -> [&Device; 5] {
-        [&self.laptop, &self.phone, &self.ben, &self.carla, &self.dora]
+        [
+            &self.laptop,
+            &self.phone,
+            &self.ben,
+            &self.carla,
+            &self.dora,
+        ]
     }
 
     /// Devices that are members at the end.
@@ -100,7 +138,14 @@ impl<'a> Stage<'a> {
     /// Plants words to be typed, some for each of several devices.
     pub fn plant_words(&mut self, devices: usize, each: usize, act: &str) -> Vec<Vec<String>> {
         let all: Vec<Vec<String>> = (0..devices)
-            .map(|_| (0..each).map(|_| self.canaries.plant(&mut self.rng, &format!("edit while {act}"))).collect())
+            .map(|_| {
+                (0..each)
+                    .map(|_| {
+                        self.canaries
+                            .plant(&mut self.rng, &format!("edit while {act}"))
+                    })
+                    .collect()
+            })
             .collect();
         self.words.extend(all.iter().flatten().cloned());
         all
@@ -112,7 +157,8 @@ impl<'a> Stage<'a> {
     /// When they do not in time.
     pub async fn agree(&self, desk: &Desk, devices: &[&Device]) -> Result<()> {
         for device in devices {
-            self.narrator.waiting(&format!("waiting for {}", device.name));
+            self.narrator
+                .waiting(&format!("waiting for {}", device.name));
             desk.synced(device).await?;
         }
         until("all devices show the same", async || {
@@ -120,7 +166,9 @@ impl<'a> Stage<'a> {
             for device in devices {
                 pages.push(desk.page(device).await?.contents());
             }
-            Ok(pages.windows(2).all(|pair| matches!(pair, [a, b] if a == b)))
+            Ok(pages
+                .windows(2)
+                .all(|pair| matches!(pair, [a, b] if a == b)))
         })
         .await
     }
@@ -129,12 +177,21 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// When they do not in time.
-    pub async fn see_members(&self, group: GroupId, devices: &[&Device], users: usize, leaves: usize) -> Result<()> {
+    pub async fn see_members(
+        &self,
+        group: GroupId,
+        devices: &[&Device],
+        users: usize,
+        leaves: usize,
+    ) -> Result<()> {
         for device in devices {
-            until(&format!("{} sees {users} users with {leaves} devices", device.name), async || {
-                let info = device.group(group).await?;
-                Ok(info.is_some_and(|info| info.users == users && info.devices == leaves))
-            })
+            until(
+                &format!("{} sees {users} users with {leaves} devices", device.name),
+                async || {
+                    let info = device.group(group).await?;
+                    Ok(info.is_some_and(|info| info.users == users && info.devices == leaves))
+                },
+            )
             .await?;
         }
         Ok(())

@@ -50,7 +50,13 @@ impl Desk {
     /// When it takes too long.
     pub async fn synced(&self, device: &Device) -> Result<()> {
         for document in [self.text, self.json] {
-            device.run(Operation::Synced { group: self.group, document, limit_ms: None }).await?;
+            device
+                .run(Operation::Synced {
+                    group: self.group,
+                    document,
+                    limit_ms: None,
+                })
+                .await?;
         }
         Ok(())
     }
@@ -60,7 +66,12 @@ impl Desk {
     ///
     /// # Errors
     /// When an edit is refused.
-    pub async fn type_words(&self, device: &Device, words: &[String], typed: &watch::Sender<usize>) -> Result<()> {
+    pub async fn type_words(
+        &self,
+        device: &Device,
+        words: &[String],
+        typed: &watch::Sender<usize>,
+    ) -> Result<()> {
         for (at, word) in words.iter().enumerate() {
             while let Err(error) = self.type_word(device, at, word).await {
                 if !is_gone(&error) {
@@ -80,16 +91,48 @@ impl Desk {
     async fn type_word(&self, device: &Device, at: usize, word: &str) -> Result<(), Error> {
         let group = self.group;
         let operation = match at % 4 {
-            0 | 2 => Operation::Splice { group, document: self.text, position: 0, delete: 0, insert: format!("{word}\n") },
+            0 | 2 => Operation::Splice {
+                group,
+                document: self.text,
+                position: 0,
+                delete: 0,
+                insert: format!("{word}\n"),
+            },
             1 => {
-                let shown = device.try_run(Operation::Show { group, document: self.json, view: View::Json }).await?;
-                let Outcome::Json(base) = shown else { return Err(Error::UnexpectedAnswer) };
-                Operation::EditJson { group, document: self.json, value: with_entry(&base, word), base: Some(base) }
+                let shown = device
+                    .try_run(Operation::Show {
+                        group,
+                        document: self.json,
+                        view: View::Json,
+                    })
+                    .await?;
+                let Outcome::Json(base) = shown else {
+                    return Err(Error::UnexpectedAnswer);
+                };
+                Operation::EditJson {
+                    group,
+                    document: self.json,
+                    value: with_entry(&base, word),
+                    base: Some(base),
+                }
             }
             _ => {
-                let shown = device.try_run(Operation::Show { group, document: self.text, view: View::Text }).await?;
-                let Outcome::Text(base) = shown else { return Err(Error::UnexpectedAnswer) };
-                Operation::EditText { group, document: self.text, text: with_word_amid(&base, word), base: Some(base) }
+                let shown = device
+                    .try_run(Operation::Show {
+                        group,
+                        document: self.text,
+                        view: View::Text,
+                    })
+                    .await?;
+                let Outcome::Text(base) = shown else {
+                    return Err(Error::UnexpectedAnswer);
+                };
+                Operation::EditText {
+                    group,
+                    document: self.text,
+                    text: with_word_amid(&base, word),
+                    base: Some(base),
+                }
             }
         };
         device.try_run(operation).await.map(|_| ())
@@ -98,7 +141,11 @@ impl Desk {
 
 /// Whether the other process is gone, rather than unwilling.
 fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Local { .. }) || matches!(error.code(), "client.closed" | "client.local" | "client.crashed")
+    matches!(error, Error::Local { .. })
+        || matches!(
+            error.code(),
+            "client.closed" | "client.local" | "client.crashed"
+        )
 }
 
 fn with_entry(base: &Value, word: &str) -> Value {
@@ -128,13 +175,20 @@ fn with_word_amid(base: &str, word: &str) -> String {
 impl Page {
     /// How often a word stands in it.
     pub fn count(&self, word: &str) -> usize {
-        let in_json = self.json.get(EDITS).and_then(Value::as_object).is_some_and(|edits| edits.contains_key(word));
+        let in_json = self
+            .json
+            .get(EDITS)
+            .and_then(Value::as_object)
+            .is_some_and(|edits| edits.contains_key(word));
         self.text.matches(word).count() + usize::from(in_json)
     }
 
     /// Words that do not stand in it exactly once.
     pub fn not_once<'a>(&self, words: impl IntoIterator<Item = &'a String>) -> usize {
-        words.into_iter().filter(|word| self.count(word) != 1).count()
+        words
+            .into_iter()
+            .filter(|word| self.count(word) != 1)
+            .count()
     }
 
     /// Everything in one text, to search.
@@ -152,8 +206,16 @@ impl Page {
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let fields: BTreeMap<&String, Value> = fields.iter().map(|(key, value)| (key, sorted(value))).collect();
-            Value::Object(fields.into_iter().map(|(key, value)| (key.clone(), value)).collect())
+            let fields: BTreeMap<&String, Value> = fields
+                .iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
+            Value::Object(
+                fields
+                    .into_iter()
+                    .map(|(key, value)| (key.clone(), value))
+                    .collect(),
+            )
         }
         Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
         other => other.clone(),
@@ -166,8 +228,19 @@ mod tests {
 
     #[test]
     fn words_are_counted_in_both_documents() {
-        let page = Page { text: "one two one".into(), json: json!({"edits": {"three": true, "two": true}}) };
-        assert_eq!((page.count("one"), page.count("two"), page.count("three"), page.count("four")), (2, 2, 1, 0));
+        let page = Page {
+            text: "one two one".into(),
+            json: json!({"edits": {"three": true, "two": true}}),
+        };
+        assert_eq!(
+            (
+                page.count("one"),
+                page.count("two"),
+                page.count("three"),
+                page.count("four")
+            ),
+            (2, 2, 1, 0)
+        );
         let words: Vec<String> = ["one", "three", "four"].map(str::to_owned).into();
         assert_eq!(page.not_once(&words), 2);
     }
@@ -190,8 +263,14 @@ mod tests {
 
     #[test]
     fn key_order_does_not_matter_and_content_does() {
-        let page = |json: &str| Page { text: String::new(), json: serde_json::from_str(json).unwrap() };
-        assert_eq!(page(r#"{"a":1,"b":[{"c":1,"d":2}]}"#).contents(), page(r#"{"b":[{"d":2,"c":1}],"a":1}"#).contents());
+        let page = |json: &str| Page {
+            text: String::new(),
+            json: serde_json::from_str(json).unwrap(),
+        };
+        assert_eq!(
+            page(r#"{"a":1,"b":[{"c":1,"d":2}]}"#).contents(),
+            page(r#"{"b":[{"d":2,"c":1}],"a":1}"#).contents()
+        );
         assert_ne!(page(r#"{"a":1}"#).contents(), page(r#"{"a":2}"#).contents());
     }
 }

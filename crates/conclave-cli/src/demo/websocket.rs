@@ -38,7 +38,9 @@ const FIRST_CONTROL: u8 = 8;
 /// [`RecordingFault`].
 pub fn messages(stream: &[u8]) -> Result<Vec<Message>, RecordingFault> {
     let mut found = Vec::new();
-    let Some(mut rest) = after_http_head(stream) else { return Ok(found) };
+    let Some(mut rest) = after_http_head(stream) else {
+        return Ok(found);
+    };
     let mut open: Option<Message> = None;
     while let Some((frame, after)) = frame(rest) {
         rest = after;
@@ -46,7 +48,10 @@ pub fn messages(stream: &[u8]) -> Result<Vec<Message>, RecordingFault> {
             return Err(RecordingFault::Extension);
         }
         if frame.opcode >= FIRST_CONTROL {
-            found.push(Message { opcode: frame.opcode, payload: frame.payload });
+            found.push(Message {
+                opcode: frame.opcode,
+                payload: frame.payload,
+            });
             continue;
         }
         let message = match (open.take(), frame.opcode) {
@@ -55,7 +60,10 @@ pub fn messages(stream: &[u8]) -> Result<Vec<Message>, RecordingFault> {
                 message
             }
             (None, CONTINUATION) | (Some(_), _) => return Err(RecordingFault::Sequence),
-            (None, opcode) => Message { opcode, payload: frame.payload },
+            (None, opcode) => Message {
+                opcode,
+                payload: frame.payload,
+            },
         };
         if frame.last {
             found.push(message);
@@ -75,7 +83,9 @@ pub fn protocol_frames(stream: &[u8]) -> Result<Vec<Vec<u8>>, RecordingFault> {
     let mut frames = Vec::new();
     for message in messages(stream)? {
         if message.opcode == BINARY
-            && let Some(frame) = assembler.take(message.payload).map_err(|_| RecordingFault::Chunks)?
+            && let Some(frame) = assembler
+                .take(message.payload)
+                .map_err(|_| RecordingFault::Chunks)?
         {
             frames.push(frame);
         }
@@ -118,8 +128,17 @@ fn frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
         (*mask, rest)
     };
     let (masked, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    let payload = masked.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
-    let frame = Frame { last: first & 0x80 != 0, reserved: first & 0x70 != 0, opcode: first & 0x0f, payload };
+    let payload = masked
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
+    let frame = Frame {
+        last: first & 0x80 != 0,
+        reserved: first & 0x70 != 0,
+        opcode: first & 0x0f,
+        payload,
+    };
     Some((frame, rest))
 }
 
@@ -145,7 +164,12 @@ pub mod tests {
             }
         }
         bytes.extend_from_slice(&mask);
-        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes.extend(
+            payload
+                .iter()
+                .zip(mask.iter().cycle())
+                .map(|(byte, mask)| byte ^ mask),
+        );
         bytes
     }
 
@@ -164,7 +188,10 @@ pub mod tests {
         let huge = vec![5u8; 70_000];
         let stream = recording(&[b"short", &long, &huge]);
         let read = messages(&stream).unwrap();
-        let payloads: Vec<&[u8]> = read.iter().map(|message| message.payload.as_slice()).collect();
+        let payloads: Vec<&[u8]> = read
+            .iter()
+            .map(|message| message.payload.as_slice())
+            .collect();
         assert_eq!(payloads, [b"short".as_slice(), &long, &huge]);
     }
 
@@ -176,7 +203,13 @@ pub mod tests {
         stream.extend(client_frame(0x80, b"second"));
         let read = messages(&stream).unwrap();
         assert_eq!(read.len(), 2);
-        assert_eq!(read[1], Message { opcode: 2, payload: b"first second".to_vec() });
+        assert_eq!(
+            read[1],
+            Message {
+                opcode: 2,
+                payload: b"first second".to_vec()
+            }
+        );
     }
 
     #[test]

@@ -56,8 +56,6 @@ pub(crate) struct Doc {
     /// The service keeps what is missing by hash only: begin at the active snapshot.
     needs_base: bool,
     snapshot_wanted: bool,
-    /// Group epoch in which the open channel was asked for.
-    asked_epoch: u64,
     /// No records are asked for before this time.
     fetch_after: UnixMs,
     fetch_failures: u32,
@@ -88,7 +86,6 @@ impl Doc {
             verdict_planned: false,
             needs_base: false,
             snapshot_wanted: false,
-            asked_epoch: 0,
             fetch_after: UnixMs(0),
             fetch_failures: 0,
             snapshot_failures: 0,
@@ -115,16 +112,6 @@ impl Doc {
             && !self.document.has_unsent()
             && !self.snapshot_in_flight
             && !self.create_in_flight
-    }
-
-    /// The log holds no further record of an epoch below this one: a later one is in it, or it was seen whole in this epoch.
-    fn complete_below(&self) -> u64 {
-        let seen = if self.is_caught_up() {
-            self.asked_epoch
-        } else {
-            0
-        };
-        seen.max(self.document.epoch_high())
     }
 
     /// Lifts a refusal: the next look asks the service again.
@@ -357,7 +344,6 @@ impl Engine {
         } else if self.link.online && group.readable() {
             if doc.channel.is_none() && !doc.asked && !doc.opening_refused {
                 doc.asked = true;
-                doc.asked_epoch = group.state().epoch;
                 let from = (!doc.needs_base).then_some(doc.document.size());
                 self.ask_open(group.id, doc.id, doc.document.instance(), from);
             } else if doc.is_caught_up() && writable {
@@ -404,7 +390,6 @@ impl Engine {
         let needed = doc.document.roots_needed();
         let rotated = group.rekey_since();
         let done = doc.is_caught_up() && !group.rekey_due(&doc.document);
-        let complete = doc.complete_below();
         let row = group.documents.entry(doc.id).or_default();
         let before = row.clone();
         row.local = true;
@@ -412,7 +397,7 @@ impl Engine {
         row.size = doc.document.size();
         row.all_below = needed.all_below;
         row.needed = needed.epochs;
-        row.complete = row.complete.max(complete);
+        row.complete = row.complete.max(needed.all_from);
         if done && rotated > row.rekeyed {
             row.rekeyed = rotated;
         }

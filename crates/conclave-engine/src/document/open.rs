@@ -47,7 +47,6 @@ impl Engine {
             return;
         }
         self.opening.insert(key);
-        group.asked_epochs.insert(document, group.state().epoch);
         let instance = self.device.instance();
         self.ask_open(group.id, document, instance, None);
     }
@@ -124,7 +123,6 @@ impl Engine {
                 let mut doc = Doc::new(id, document);
                 doc.channel = Some(channel);
                 doc.target = opened.head.size;
-                doc.asked_epoch = group.asked_epochs.remove(&id).unwrap_or_default();
                 self.link.channels.insert(channel, key);
                 self.documents.insert(key, Slot::Hot(Box::new(doc)));
                 self.run_document(group, id, work);

@@ -123,8 +123,6 @@ pub(crate) struct Group {
     pub(crate) cover_due: bool,
     pub(crate) completing: bool,
     pub(crate) directory: crate::directory::Titles,
-    /// Epochs in which documents that are not here were asked for.
-    pub(crate) asked_epochs: BTreeMap<DocumentId, u64>,
     /// Documents that failed half-way in this session, and how often.
     pub(crate) failures: BTreeMap<DocumentId, u32>,
     pub(crate) titling: bool,
@@ -163,7 +161,6 @@ impl Group {
             cover_due: false,
             completing: false,
             directory: crate::directory::Titles::default(),
-            asked_epochs: BTreeMap::new(),
             failures: BTreeMap::new(),
             titling: false,
             was_caught_up: false,

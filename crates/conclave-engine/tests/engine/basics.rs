@@ -1,0 +1,138 @@
+//! What users do, on a kind day.
+
+use conclave_engine::{Command, EngineError, Event};
+use conclave_proto::record::CloseReason;
+
+use crate::world::{World, edit};
+
+#[test]
+fn two_users_invite_join_edit_both_ways_and_converge() {
+    let mut world = World::new(1, &["ana", "ben"]);
+    let group = world.create_group(0);
+    world.invite(group, 0, 1, None);
+    let document = world.create_document(group, 0, "hello");
+    world.edit(0, group, document, " ana");
+    world.edit(1, group, document, " ben");
+    world.run();
+    world.converged(group, &[0, 1]);
+    let text = world.text(1, group, document);
+    assert!(text.contains(" ana") && text.contains(" ben"), "{text}");
+    world.no_findings();
+}
+
+#[test]
+fn a_member_who_leaves_is_committed_out_by_another_and_keeps_no_rows() {
+    let mut world = World::new(2, &["ana", "ben"]);
+    let group = world.create_group(0);
+    world.invite(group, 0, 1, None);
+    world.create_document(group, 0, "hello");
+    world.ask(1, Command::Leave { group });
+    world.run();
+    world.converged(group, &[0]);
+    assert!(!world.info(1, group).unwrap().active);
+    for prefix in [4, 5] {
+        let prefix = [&[prefix][..], group.as_bytes()].concat();
+        assert!(world.devices[1].rows.read(&prefix).is_empty());
+    }
+}
+
+#[test]
+fn an_invitation_can_be_declined_and_leaves_no_member_and_no_trace() {
+    let mut world = World::new(3, &["ana", "ben"]);
+    let group = world.create_group(0);
+    let user = world.devices[1].user;
+    let role = None;
+    world.ask(0, Command::Invite { group, user, role });
+    world.run();
+    world.ask(1, Command::Decline { group });
+    world.run();
+    world.converged(group, &[0]);
+    assert!(world.info(1, group).is_none());
+    assert!(!world.service.groups[&group].state().is_member(&world.devices[1].id));
+}
+
+#[test]
+fn who_left_can_be_invited_again() {
+    let mut world = World::new(4, &["ana", "ben"]);
+    let group = world.create_group(0);
+    world.invite(group, 0, 1, None);
+    let document = world.create_document(group, 0, "hello");
+    world.ask(1, Command::Leave { group });
+    world.advance(120_000);
+    world.invite(group, 0, 1, None);
+    world.edit(1, group, document, " again");
+    world.run();
+    world.converged(group, &[0, 1]);
+}
+
+#[test]
+fn a_command_for_a_document_that_goes_away_is_answered() {
+    let mut world = World::new(5, &["ana", "ben"]);
+    let group = world.create_group(0);
+    world.invite(group, 0, 1, None);
+    let document = world.create_document(group, 0, "hello");
+    // Ben waits, offline, for his edit to be acknowledged; meanwhile the document is deleted.
+    world.go_offline(1);
+    world.edit(1, group, document, " ben");
+    let synced = world.command(1, Command::Synced { group, document });
+    world.run();
+    assert!(world.reply(1, synced).is_none());
+    let reason = CloseReason::Deleted;
+    let close = Command::Close {
+        group,
+        document,
+        reason,
+    };
+    world.ask(0, close);
+    world.go_online(1);
+    world.run();
+    let reply = world.reply(1, synced);
+    assert!(matches!(reply, Some(Err(EngineError::UnknownDocument))), "{reply:?}");
+}
+
+#[test]
+fn a_welcome_that_is_shown_again_changes_nothing() {
+    let mut world = World::new(6, &["ana", "ben"]);
+    let group = world.create_group(0);
+    let user = world.devices[1].user;
+    let role = None;
+    world.ask(0, Command::Invite { group, user, role });
+    world.run();
+    let delivery = world.service.groups[&group].welcomes[0].delivery.clone();
+    let again = || conclave_proto::frame::ServiceFrame::Welcome(delivery.clone());
+    world.push(1, again());
+    world.run();
+    let shown = |event: &&Event| matches!(event, Event::Invitation(_));
+    assert_eq!(world.devices[1].events.iter().filter(shown).count(), 1);
+    world.ask(1, Command::Accept { group });
+    world.push(1, again());
+    world.run();
+    let document = world.create_document(group, 0, "hello");
+    world.edit(1, group, document, " ben");
+    world.push(1, again());
+    world.run();
+    world.converged(group, &[0, 1]);
+    // Out of the group, the old Welcome leads nowhere: its key package is gone.
+    let user = world.devices[1].user;
+    world.ask(0, Command::Remove { group, user });
+    world.run();
+    world.push(1, again());
+    world.run();
+    assert!(matches!(
+        world.call(1, Command::Accept { group }),
+        Some(Err(_))
+    ));
+    assert!(!world.info(1, group).unwrap().active);
+}
+
+#[test]
+fn commands_for_groups_and_documents_that_are_not_there_are_answered() {
+    let mut world = World::new(7, &["ana"]);
+    let group = world.create_group(0);
+    let nowhere = conclave_proto::GroupId([1; 16]);
+    let nothing = conclave_proto::DocumentId([1; 16]);
+    let unknown = world.call(0, edit(nowhere, nothing, "x"));
+    assert!(matches!(unknown, Some(Err(EngineError::UnknownGroup))));
+    let unknown = world.call(0, edit(group, nothing, "x"));
+    assert!(matches!(unknown, Some(Err(EngineError::UnknownDocument))));
+}

@@ -1,0 +1,21 @@
+//! Whole groups of engines on one seed: no I/O, no clock, no threads.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod basics;
+mod crashes;
+mod determinism;
+mod lies;
+mod lost_replies;
+mod races;
+mod restarts;
+mod rotation;
+mod service;
+mod store;
+mod world;

@@ -1,0 +1,719 @@
+//! Devices, their stores, the service, and a network between them on one seed and one virtual clock.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use conclave_crdt::CrdtKind;
+use conclave_engine::{
+    Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Read, Reply, Setup,
+};
+use conclave_proto::frame::{ClientFrame, Request, ServiceFrame};
+use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::service::{ConnId, ORIGIN, Service};
+use crate::store::Rows;
+
+pub const REALM: RealmId = RealmId([5; 16]);
+/// In the past of any machine that runs this: OpenMLS compares leaf lifetimes with the true clock.
+const START: UnixMs = UnixMs(1_700_000_000_000);
+/// What happens by itself within this time has happened when a test goes on.
+const SETTLE_MS: u64 = 12_000;
+/// Most outputs of one device at one time.
+const OUTPUTS_AT_ONCE: usize = 600;
+
+pub type Result2 = Result<Reply, EngineError>;
+
+/// A device dies at one of its outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crash {
+    pub device: usize,
+    /// Which output, counted since the world was made or loaded.
+    pub output: usize,
+    /// Whether its writes were still made.
+    pub written: bool,
+}
+
+/// A connection is cut when the service has taken a certain frame, before anything more comes back.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    pub device: usize,
+    pub after: &'static str,
+}
+
+pub struct Device {
+    pub name: String,
+    pub rows: Rows,
+    pub user: UserId,
+    pub id: DeviceId,
+    engine: Engine,
+    conn: Option<ConnId>,
+    /// Whether it connects again by itself.
+    pub online: bool,
+    up: VecDeque<ClientFrame>,
+    down: VecDeque<ServiceFrame>,
+    reads: VecDeque<Read>,
+    wake_at: Option<UnixMs>,
+    pub events: Vec<Event>,
+    pub outputs: usize,
+    pub restarts: usize,
+    /// Keys of rows stored since somebody looked.
+    pub stored: Vec<Vec<u8>>,
+    at_once: usize,
+}
+
+pub struct World {
+    pub seed: u64,
+    pub now: UnixMs,
+    pub devices: Vec<Device>,
+    pub service: Service,
+    pub crash: Option<Crash>,
+    pub crashed: bool,
+    pub cuts: Vec<Cut>,
+    /// One in so many steps cuts a connection.
+    pub cut_every: Option<u32>,
+    /// This device hears nothing for now, though its connection stands.
+    pub held: Option<usize>,
+    /// Kinds of what devices decided, in order.
+    pub trace: Vec<String>,
+    /// Frames from devices that reached the service.
+    pub arrived: Vec<(usize, &'static str)>,
+    rng: ChaCha20Rng,
+    next_conn: u64,
+    next_command: u64,
+    lives: u64,
+}
+
+/// What is durable of a world.
+#[derive(Clone)]
+pub struct Saved {
+    now: UnixMs,
+    devices: Vec<(String, Rows, UserId, DeviceId, bool)>,
+    service: Service,
+}
+
+/// Names a frame.
+pub fn kind(frame: &ClientFrame) -> &'static str {
+    match frame {
+        ClientFrame::Hello { .. } => "hello",
+        ClientFrame::Login { .. } => "login",
+        ClientFrame::Append { .. } => "append",
+        ClientFrame::Ping => "ping",
+        ClientFrame::Request { body, .. } => match body {
+            Request::PutDeviceList { .. } => "put_list",
+            Request::GetDeviceList { .. } => "get_list",
+            Request::PutKeyPackages { .. } => "put_packages",
+            Request::ClaimKeyPackages { .. } => "claim",
+            Request::CreateGroup { .. } => "create_group",
+            Request::Commit(_) => "commit",
+            Request::Propose { .. } => "propose",
+            Request::PutEntry { .. } => "put_entry",
+            Request::CreateDocument { .. } => "create_document",
+            Request::SubscribeGroup { .. } => "subscribe",
+            Request::OpenDocument { .. } => "open",
+            Request::CloseDocument { .. } => "close",
+            Request::PutSnapshot { .. } => "put_snapshot",
+            Request::GetRecords { .. } => "get_records",
+            Request::GetWraps { .. } => "get_wraps",
+            Request::AckWelcome { .. } => "ack_welcome",
+            _ => "other",
+        },
+    }
+}
+
+fn event_kind(event: &Event) -> String {
+    match event {
+        Event::Reply { result, .. } => match result {
+            Ok(_) => "reply".to_owned(),
+            Err(error) => format!("error {}", error.code()),
+        },
+        Event::Finding { code, .. } => format!("finding {code}"),
+        Event::Rotation { done, total, .. } => format!("rotation {done}/{total}"),
+        Event::MembersChanged { epoch, .. } => format!("members {epoch}"),
+        Event::DocumentChanged { .. } => "changed".to_owned(),
+        Event::Acknowledged { pending, .. } => format!("acknowledged {pending}"),
+        Event::DocumentListed { .. } => "listed".to_owned(),
+        Event::Invitation(_) => "invitation".to_owned(),
+        Event::GroupLost { .. } => "lost".to_owned(),
+        Event::Online => "online".to_owned(),
+        Event::Offline => "offline".to_owned(),
+        _ => "event".to_owned(),
+    }
+}
+
+/// A row key without what OpenMLS draws by itself.
+fn row_name(key: &[u8]) -> String {
+    match key.first() {
+        Some(4) if key.get(17) == Some(&b'm') => "mls".to_owned(),
+        Some(2) => "packages".to_owned(),
+        _ => key.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+impl World {
+    /// A world of users with one device each, all of whom have compared contacts.
+    pub fn new(seed: u64, names: &[&str]) -> Self {
+        let mut world = Self::empty(seed);
+        for name in names {
+            world.add(name);
+        }
+        for one in 0..names.len() {
+            for other in 0..names.len() {
+                if one != other {
+                    world.pin(one, other);
+                }
+            }
+        }
+        world.run();
+        world
+    }
+
+    pub fn empty(seed: u64) -> Self {
+        Self {
+            seed,
+            now: START,
+            devices: Vec::new(),
+            service: Service::default(),
+            crash: None,
+            crashed: false,
+            cuts: Vec::new(),
+            cut_every: None,
+            held: None,
+            trace: Vec::new(),
+            arrived: Vec::new(),
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            next_conn: 0,
+            next_command: 0,
+            lives: 0,
+        }
+    }
+
+    fn life(&mut self) -> [u8; 32] {
+        self.lives += 1;
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.seed.to_be_bytes());
+        seed[8..16].copy_from_slice(&self.lives.to_be_bytes());
+        seed
+    }
+
+    /// Adds a user with one device.
+    pub fn add(&mut self, name: &str) -> usize {
+        let setup = Setup::NewUser {
+            name: name.to_owned(),
+            realm: REALM,
+        };
+        self.add_device(name, setup)
+    }
+
+    pub fn add_device(&mut self, name: &str, setup: Setup) -> usize {
+        let seed = self.life();
+        let (engine, output) = Engine::init(setup, seed, self.now).unwrap();
+        let at = self.devices.len();
+        self.devices.push(Device {
+            name: name.to_owned(),
+            rows: Rows::default(),
+            user: UserId::ZERO,
+            id: DeviceId::ZERO,
+            engine,
+            conn: None,
+            online: true,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            reads: VecDeque::new(),
+            wake_at: None,
+            events: Vec::new(),
+            outputs: 0,
+            restarts: 0,
+            stored: Vec::new(),
+            at_once: 0,
+        });
+        self.perform(at, output);
+        self.learn_name(at);
+        at
+    }
+
+    /// Reads who a device is.
+    pub fn learn_name(&mut self, at: usize) {
+        let Reply::WhoAmI(me) = self.ask(at, Command::WhoAmI) else {
+            panic!("no name")
+        };
+        self.devices[at].id = me.device;
+        self.devices[at].user = me.user.unwrap_or(UserId::ZERO);
+    }
+
+    pub fn pin(&mut self, at: usize, other: usize) {
+        let Reply::WhoAmI(them) = self.ask(other, Command::WhoAmI) else {
+            panic!("no name")
+        };
+        let contact = them.contact.unwrap();
+        let verified = true;
+        self.ask(at, Command::Pin { contact, verified });
+    }
+
+    pub fn save(&self) -> Saved {
+        let device = |device: &Device| {
+            (
+                device.name.clone(),
+                device.rows.clone(),
+                device.user,
+                device.id,
+                device.online,
+            )
+        };
+        let mut service = self.service.clone();
+        service.conns.clear();
+        Saved {
+            now: self.now,
+            devices: self.devices.iter().map(device).collect(),
+            service,
+        }
+    }
+
+    /// All devices start again from what is durable.
+    pub fn load(seed: u64, saved: &Saved) -> Self {
+        let mut world = Self::empty(seed);
+        world.now = saved.now.plus_ms(1_000);
+        world.service = saved.service.clone();
+        for (name, rows, user, id, online) in &saved.devices {
+            let seed = world.life();
+            let (engine, output) = open(rows, seed, world.now);
+            let at = world.devices.len();
+            world.devices.push(Device {
+                name: name.clone(),
+                rows: rows.clone(),
+                user: *user,
+                id: *id,
+                engine,
+                conn: None,
+                online: *online,
+                up: VecDeque::new(),
+                down: VecDeque::new(),
+                reads: VecDeque::new(),
+                wake_at: None,
+                events: Vec::new(),
+                outputs: 0,
+                restarts: 0,
+                stored: Vec::new(),
+                at_once: 0,
+            });
+            world.perform(at, output);
+        }
+        world
+    }
+
+    // ---- steps -------------------------------------------------------------------------------------------------------------------
+
+    fn note(&mut self, at: usize, output: &Output) {
+        let mut rows: Vec<String> = output
+            .writes
+            .puts
+            .iter()
+            .map(|(key, _)| format!("+{}", row_name(key)))
+            .chain(
+                output
+                    .writes
+                    .deletes
+                    .iter()
+                    .map(|key| format!("-{}", row_name(key))),
+            )
+            .collect();
+        rows.sort();
+        rows.dedup();
+        let sends: Vec<&str> = output.sends.iter().map(kind).collect();
+        let events: Vec<String> = output.events.iter().map(event_kind).collect();
+        let line = format!("{at} {rows:?} {sends:?} {events:?} {:?}", output.wake_at);
+        self.trace.push(line);
+    }
+
+    /// Does what an output asks, or dies on the way.
+    fn perform(&mut self, at: usize, output: Output) {
+        self.note(at, &output);
+        let number = self.devices[at].outputs;
+        let device = &mut self.devices[at];
+        device.outputs += 1;
+        device.at_once += 1;
+        assert!(
+            device.at_once < OUTPUTS_AT_ONCE,
+            "seed {}: {} does not come to rest: {:#?}",
+            self.seed,
+            device.name,
+            &self.trace[self.trace.len() - 8..]
+        );
+        let dies = self
+            .crash
+            .filter(|crash| crash.device == at && crash.output == number);
+        if dies.is_some_and(|crash| !crash.written) {
+            return self.die(at);
+        }
+        let stored = output.writes.puts.iter().map(|(key, _)| key.clone());
+        device.stored.extend(stored);
+        device.rows.apply(output.writes);
+        if dies.is_some() {
+            return self.die(at);
+        }
+        device.reads.extend(output.reads);
+        device.wake_at = output.wake_at;
+        device.events.extend(output.events);
+        if device.conn.is_some() {
+            device.up.extend(output.sends);
+        }
+        if output.close_connection.is_some() {
+            self.cut(at);
+        }
+    }
+
+    fn die(&mut self, at: usize) {
+        self.crash = None;
+        self.crashed = true;
+        self.restart(at);
+    }
+
+    /// A new life of a device from its rows. What was sent may still arrive, in part.
+    pub fn restart(&mut self, at: usize) {
+        self.hang_up(at);
+        let seed = self.life();
+        let (engine, output) = open(&self.devices[at].rows, seed, self.now);
+        let device = &mut self.devices[at];
+        device.engine = engine;
+        device.reads.clear();
+        device.restarts += 1;
+        self.perform(at, output);
+    }
+
+    /// Cuts a connection: the service gets some of what was sent, the device nothing more.
+    fn hang_up(&mut self, at: usize) {
+        let Some(conn) = self.devices[at].conn.take() else {
+            return;
+        };
+        let sent: Vec<ClientFrame> = self.devices[at].up.drain(..).collect();
+        let count = match sent.len() {
+            0 => 0,
+            len => (self.rng.next_u64() % (len as u64 + 1)) as usize,
+        };
+        for frame in sent.into_iter().take(count) {
+            self.serve(at, conn, frame);
+        }
+        self.service.disconnect(conn);
+        self.devices[at].down.clear();
+    }
+
+    pub fn cut(&mut self, at: usize) {
+        self.hang_up(at);
+        self.input(at, Input::ConnectionDown);
+    }
+
+    pub fn go_offline(&mut self, at: usize) {
+        self.devices[at].online = false;
+        if self.devices[at].conn.is_some() {
+            self.cut(at);
+        }
+    }
+
+    pub fn go_online(&mut self, at: usize) {
+        self.devices[at].online = true;
+    }
+
+    fn connect(&mut self, at: usize) {
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        self.service.connect(conn);
+        self.devices[at].conn = Some(conn);
+        let origin = ORIGIN.to_owned();
+        self.input(at, Input::ConnectionUp { origin, token: None });
+    }
+
+    /// The service takes a frame; what it sends is on its way.
+    fn serve(&mut self, at: usize, conn: ConnId, frame: ClientFrame) {
+        self.arrived.push((at, kind(&frame)));
+        let out = self.service.handle(conn, frame, self.now);
+        self.post(out);
+    }
+
+    pub fn post(&mut self, out: crate::service::Outgoing) {
+        for (conn, frame) in out {
+            let to = self.devices.iter_mut();
+            if let Some(device) = to.into_iter().find(|device| device.conn == Some(conn)) {
+                device.down.push_back(frame);
+            }
+        }
+    }
+
+    fn input(&mut self, at: usize, input: Input) {
+        let output = self.devices[at].engine.handle(self.now, input);
+        self.perform(at, output);
+    }
+
+    /// One thing that can happen now happens. False: nothing can.
+    fn step(&mut self) -> bool {
+        let mut can: Vec<(usize, u8)> = Vec::new();
+        for (at, device) in self.devices.iter().enumerate() {
+            if device.conn.is_none() && device.online {
+                can.push((at, 0));
+            }
+            if !device.reads.is_empty() {
+                can.push((at, 1));
+            }
+            if !device.up.is_empty() {
+                can.push((at, 2));
+            }
+            if !device.down.is_empty() && self.held != Some(at) {
+                can.push((at, 3));
+            }
+        }
+        if can.is_empty() {
+            return false;
+        }
+        let (at, what) = can[(self.rng.next_u64() % can.len() as u64) as usize];
+        if let Some(every) = self.cut_every
+            && self.devices[at].conn.is_some()
+            && self.rng.next_u32() % every == 0
+        {
+            self.cut(at);
+            return true;
+        }
+        match what {
+            0 => self.connect(at),
+            1 => {
+                let read = self.devices[at].reads.pop_front().unwrap();
+                let rows = self.devices[at].rows.read(&read.prefix);
+                self.input(at, Input::Loaded { id: read.id, rows });
+            }
+            2 => {
+                let frame = self.devices[at].up.pop_front().unwrap();
+                let conn = self.devices[at].conn.unwrap();
+                let name = kind(&frame);
+                self.serve(at, conn, frame);
+                let cut = |cut: &Cut| cut.device == at && cut.after == name;
+                if let Some(which) = self.cuts.iter().position(cut) {
+                    self.cuts.remove(which);
+                    self.cut(at);
+                }
+            }
+            _ => {
+                let frame = self.devices[at].down.pop_front().unwrap();
+                self.input(at, Input::Frame(Box::new(frame)));
+            }
+        }
+        true
+    }
+
+    /// Runs until nothing happens any more within a while.
+    pub fn run(&mut self) {
+        self.advance(SETTLE_MS);
+    }
+
+    /// Runs for so long by the virtual clock.
+    pub fn advance(&mut self, ms: u64) {
+        let end = self.now.plus_ms(ms);
+        loop {
+            while self.step() {}
+            let next = self
+                .devices
+                .iter()
+                .filter_map(|device| device.wake_at)
+                .min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                break;
+            };
+            self.now = self.now.max(next).plus_ms(1);
+            for at in 0..self.devices.len() {
+                self.devices[at].at_once = 0;
+                if self.devices[at].wake_at.is_some_and(|at| at <= self.now) {
+                    self.input(at, Input::Timer);
+                }
+            }
+        }
+        self.now = self.now.max(end);
+    }
+
+    // ---- commands ----------------------------------------------------------------------------------------------------------------
+
+    pub fn command(&mut self, at: usize, command: Command) -> CommandId {
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.input(at, Input::Command { id, command });
+        id
+    }
+
+    pub fn reply(&self, at: usize, id: CommandId) -> Option<Result2> {
+        self.devices[at].events.iter().find_map(|event| match event {
+            Event::Reply { command, result } if *command == id => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    /// Runs a command to its reply. None: the device started again before.
+    pub fn call(&mut self, at: usize, command: Command) -> Option<Result2> {
+        let lives = self.devices[at].restarts;
+        let id = self.command(at, command);
+        let found = self.reply(at, id);
+        if found.is_some() {
+            return found;
+        }
+        self.run();
+        let found = self.reply(at, id);
+        assert!(
+            found.is_some() || self.devices[at].restarts > lives,
+            "seed {}: no reply",
+            self.seed
+        );
+        found
+    }
+
+    pub fn ask(&mut self, at: usize, command: Command) -> Reply {
+        let seed = self.seed;
+        match self.call(at, command) {
+            Some(Ok(reply)) => reply,
+            other => panic!("seed {seed}: {other:?}; findings: {:?}", self.findings(at)),
+        }
+    }
+
+    pub fn create_group(&mut self, at: usize) -> GroupId {
+        self.create_group_with(at, GroupPolicy::default())
+    }
+
+    pub fn create_group_with(&mut self, at: usize, policy: GroupPolicy) -> GroupId {
+        let name = "Board".to_owned();
+        let policy = Box::new(policy);
+        let Reply::Group(group) = self.ask(at, Command::CreateGroup { name, policy }) else {
+            panic!("no group")
+        };
+        self.run();
+        group
+    }
+
+    pub fn invite(&mut self, group: GroupId, at: usize, other: usize, role: Option<Role>) {
+        let user = self.devices[other].user;
+        self.ask(at, Command::Invite { group, user, role });
+        self.run();
+        self.ask(other, Command::Accept { group });
+        self.run();
+    }
+
+    pub fn create_document(&mut self, group: GroupId, at: usize, text: &str) -> DocumentId {
+        let command = create(group, "minutes", text);
+        let Reply::Document(document) = self.ask(at, command) else {
+            panic!("no document")
+        };
+        self.run();
+        document
+    }
+
+    pub fn edit(&mut self, at: usize, group: GroupId, document: DocumentId, text: &str) {
+        self.ask(at, edit(group, document, text));
+    }
+
+    pub fn text(&mut self, at: usize, group: GroupId, document: DocumentId) -> String {
+        let found = Arc::new(Mutex::new(String::new()));
+        let to = found.clone();
+        let f = Box::new(move |crdt: &mut dyn conclave_crdt::Crdt| {
+            *to.lock().unwrap() = crdt.text().unwrap().text()?;
+            Ok(())
+        });
+        self.ask(at, Command::View { group, document, f });
+        found.lock().unwrap().clone()
+    }
+
+    pub fn info(&mut self, at: usize, group: GroupId) -> Option<GroupInfo> {
+        let Reply::Groups(groups) = self.ask(at, Command::Groups) else {
+            panic!("no groups")
+        };
+        groups.into_iter().find(|info| info.group == group)
+    }
+
+    // ---- what must hold ----------------------------------------------------------------------------------------------------------
+
+    pub fn findings(&self, at: usize) -> Vec<String> {
+        let code = |event: &Event| match event {
+            Event::Finding { code, text, .. } => Some(format!("{code}: {text}")),
+            _ => None,
+        };
+        self.devices[at].events.iter().filter_map(code).collect()
+    }
+
+    pub fn no_findings(&self) {
+        for at in 0..self.devices.len() {
+            assert_eq!(self.findings(at), [""; 0], "seed {}", self.seed);
+        }
+    }
+
+    fn rows_in(&self, at: usize, group: &GroupId, table: u8) -> usize {
+        let prefix = [&[4], group.as_bytes(), &[table][..]].concat();
+        self.devices[at].rows.read(&prefix).len()
+    }
+
+    pub fn intents(&self, at: usize, group: &GroupId) -> usize {
+        self.rows_in(at, group, b'i')
+    }
+
+    pub fn roots(&self, at: usize, group: &GroupId) -> usize {
+        self.rows_in(at, group, b'r')
+    }
+
+    /// Members agree on the group, hold equal documents, and nothing is left to do.
+    pub fn converged(&mut self, group: GroupId, members: &[usize]) {
+        let seed = self.seed;
+        let mut seen: Option<(u64, String)> = None;
+        for at in members {
+            let info = self.info(*at, group).unwrap();
+            assert!(info.active && info.frozen.is_none(), "seed {seed}: {info:?}");
+            let code = (info.epoch, info.code.clone());
+            let first = seen.get_or_insert(code.clone());
+            assert_eq!(*first, code, "seed {seed}: forked");
+            assert_eq!(self.intents(*at, &group), 0, "seed {seed}: intents are left");
+            assert_eq!(self.rows_in(*at, &group, b'o'), 0, "seed {seed}: unsent");
+        }
+        let log = &self.service.groups[&group];
+        assert_eq!(seen.unwrap().0, log.state().epoch, "seed {seed}: behind");
+        let open = |id: &DocumentId| log.documents[id].open && *id != DocumentId::directory(&group);
+        let documents: Vec<DocumentId> =
+            log.documents.keys().copied().filter(|id| open(id)).collect();
+        for document in documents {
+            let mut first: Option<String> = None;
+            for at in members {
+                let text = self.text(*at, group, document);
+                assert_eq!(*first.get_or_insert(text.clone()), text, "seed {seed}");
+                self.ask(*at, Command::Synced { group, document });
+            }
+        }
+    }
+
+    pub fn count(&self, at: usize, what: &str) -> usize {
+        let same = |(who, name): &&(usize, &'static str)| *who == at && *name == what;
+        self.arrived.iter().filter(same).count()
+    }
+
+    /// Sends a frame to a device on its present connection.
+    pub fn push(&mut self, at: usize, frame: ServiceFrame) {
+        self.devices[at].down.push_back(frame);
+    }
+}
+
+fn open(rows: &Rows, seed: [u8; 32], now: UnixMs) -> (Engine, Output) {
+    let prefixes = Engine::startup_prefixes();
+    let needed = prefixes.iter().flat_map(|prefix| rows.read(prefix));
+    Engine::open(needed.collect(), seed, now).unwrap()
+}
+
+pub fn create(group: GroupId, title: &str, text: &str) -> Command {
+    let text = text.to_owned();
+    Command::CreateDocument {
+        group,
+        kind: CrdtKind::Yjs,
+        title: title.to_owned(),
+        initial: Some(Box::new(move |crdt| {
+            crdt.text().unwrap().splice(0, 0, &text)
+        })),
+    }
+}
+
+pub fn edit(group: GroupId, document: DocumentId, text: &str) -> Command {
+    let text = text.to_owned();
+    let f = Box::new(move |crdt: &mut dyn conclave_crdt::Crdt| {
+        let view = crdt.text().unwrap();
+        let end = view.len()?;
+        view.splice(end, 0, &text)
+    });
+    Command::Edit { group, document, f }
+}
