@@ -11,7 +11,15 @@ const README: &str = include_str!("../../README.md");
 /// The two commands, built if they are not there yet.
 fn programs() -> Result<PathBuf> {
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "conclave-cli", "-p", "conclave-ds", "--bins"])
+        .args([
+            "build",
+            "--quiet",
+            "-p",
+            "conclave-cli",
+            "-p",
+            "conclave-ds",
+            "--bins",
+        ])
         .status()?;
     ensure!(status.success(), "building the commands");
     let test = std::env::current_exe()?;
@@ -45,7 +53,10 @@ impl Tour {
             .arg(line)
             .env("PATH", format!("{}:{path}", self.programs.display()))
             .env("HOME", self.home.path())
-            .env("CONCLAVE_HOME", self.home.path().join("tour").join(terminal))
+            .env(
+                "CONCLAVE_HOME",
+                self.home.path().join("tour").join(terminal),
+            )
             .env("CONCLAVE_PASSPHRASE", passphrase)
             .env_remove("VISUAL")
             .stdin(Stdio::null());
@@ -58,7 +69,9 @@ impl Tour {
         let mut real = line.replace("127.0.0.1:7700", &format!("127.0.0.1:{}", self.port));
         if let Some(text) = copied {
             // A person compares the numbers and answers; a script says that it was done.
-            real = real.replace("conclave:user:…", text).replace("conclave verify", "conclave verify --compared");
+            real = real
+                .replace("conclave:user:…", text)
+                .replace("conclave verify", "conclave verify --compared");
         }
         let output = self.shell(&real, who.0, who.1).output()?;
         let text = format!(
@@ -77,9 +90,16 @@ impl Tour {
 
     fn serve(&self) -> Result<Ds> {
         let line = "conclave-ds serve --data ~/tour/service";
-        ensure!(README.contains(line), "the README starts the service otherwise");
+        ensure!(
+            README.contains(line),
+            "the README starts the service otherwise"
+        );
         let child = self
-            .shell(&format!("exec {line} --listen 127.0.0.1:{}", self.port), "service", "")
+            .shell(
+                &format!("exec {line} --listen 127.0.0.1:{}", self.port),
+                "service",
+                "",
+            )
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
@@ -93,7 +113,9 @@ impl Tour {
     }
 
     fn contact(&self, who: (&str, &str)) -> Result<String> {
-        let output = self.shell("conclave whoami --json --offline", who.0, who.1).output()?;
+        let output = self
+            .shell("conclave whoami --json --offline", who.0, who.1)
+            .output()?;
         let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
         find(&json, "contact").context("no contact text in whoami --json")
     }
@@ -110,12 +132,18 @@ fn find(json: &serde_json::Value, key: &str) -> Option<String> {
 }
 
 fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port())
 }
 
 #[test]
 fn the_tour_works_as_written() -> Result<()> {
-    let tour = Tour { programs: programs()?, home: tempfile::TempDir::new()?, port: free_port()? };
+    let tour = Tour {
+        programs: programs()?,
+        home: tempfile::TempDir::new()?,
+        port: free_port()?,
+    };
     let ana = ("ana", "ana has a long one");
     let ben = ("ben", "ben has another one");
     let service = tour.serve()?;
@@ -130,16 +158,28 @@ fn the_tour_works_as_written() -> Result<()> {
 
     tour.ok("conclave group create Board", ana)?;
     tour.ok("conclave doc create Board Minutes", ana)?;
-    tour.ok("EDITOR='echo \"1. Budget\" >>' conclave doc edit Minutes", ana)?;
+    tour.ok(
+        "EDITOR='echo \"1. Budget\" >>' conclave doc edit Minutes",
+        ana,
+    )?;
     tour.ok("conclave group invite Board Ben", ana)?;
     tour.ok("conclave group accept Ana", ben)?;
-    ensure!(tour.ok("conclave doc cat Minutes", ben)?.contains("1. Budget"));
-    tour.ok("EDITOR='echo \"2. Holidays\" >>' conclave doc edit Minutes", ben)?;
+    ensure!(
+        tour.ok("conclave doc cat Minutes", ben)?
+            .contains("1. Budget")
+    );
+    tour.ok(
+        "EDITOR='echo \"2. Holidays\" >>' conclave doc edit Minutes",
+        ben,
+    )?;
 
     drop(service);
     let offline = "EDITOR='echo \"3. Written offline\" >>' conclave doc edit Minutes --offline";
     let (code, text) = tour.run(offline, ben, None)?;
-    ensure!(code == 3, "an offline edit is queued (exit code {code}): {text}");
+    ensure!(
+        code == 3,
+        "an offline edit is queued (exit code {code}): {text}"
+    );
 
     let _service = tour.serve()?;
     tour.ok("conclave doc cat Minutes", ben)?;
@@ -153,4 +193,3 @@ fn the_tour_works_as_written() -> Result<()> {
     ensure!(!text.is_empty());
     Ok(())
 }
-

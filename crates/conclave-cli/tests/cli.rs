@@ -390,5 +390,6 @@ cases!(
     identity,
     offline,
     passphrases,
+    serving,
     watching
 );

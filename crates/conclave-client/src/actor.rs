@@ -5,41 +5,38 @@
 //! become one transaction in the order in which they arose, and only when that is on disk do frames leave and does anybody hear anything.
 //! When the store fails, nothing of that is released and the client stops.
 
+mod link;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod thread;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conclave_engine::{Command, CommandId, Engine, Input, Output, Read, Reply, WriteBatch};
-use conclave_proto::codec;
+use conclave_proto::UnixMs;
 use conclave_proto::frame::ClientFrame;
-use conclave_proto::{GroupId, UnixMs};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::error::Error;
 use crate::events::Event;
 use crate::store::{Store, Unlock};
-use crate::transport::{Gone, Room, Sender, Transport, Wire};
+use crate::transport::{Transport, Wire};
+use link::{Link, next_wire, room};
 
+pub(crate) use shared::{Rotations, Shared};
 pub(crate) use thread::start;
 
 /// Calls that wait for the actor.
 const CALLS: usize = 256;
-/// Events that a slow reader may fall behind.
-const EVENTS: usize = 1024;
 /// Most inputs whose changes become one transaction.
 const GROUP_INPUTS: usize = 256;
 /// Size of one transaction, in bytes, after which no further input joins it.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
-/// Encoded frames, in bytes, past which no further input is taken until the socket has taken some.
-const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 /// Time after which replaced and deleted values are gone from the store's files.
 const SCRUB_AFTER: Duration = Duration::from_secs(5);
 /// The wall clock can jump: no wait for it is longer than this.
@@ -61,87 +58,6 @@ pub(crate) enum Call {
         unlock: Unlock,
         reply: oneshot::Sender<Result<(), Error>>,
     },
-    /// The end.
-    Close,
-}
-
-/// How far a group's re-keying is, as last told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Rotation {
-    pub(crate) epoch: u64,
-    pub(crate) total: usize,
-    pub(crate) complete: bool,
-    /// How often this device lost its membership.
-    pub(crate) losses: u64,
-}
-
-/// What the actor leaves where everybody can see it.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) events: broadcast::Sender<Event>,
-    pub(crate) rotations: watch::Sender<BTreeMap<GroupId, Rotation>>,
-    /// Set once, when the actor is gone and the store is closed.
-    pub(crate) stopped: watch::Sender<bool>,
-    /// Connections of other processes, which get a moment to hear the end.
-    pub(crate) guests: TaskTracker,
-    /// The local socket, to be removed before anybody else can open the store.
-    pub(crate) socket: Mutex<Option<PathBuf>>,
-    cause: OnceLock<Error>,
-}
-
-impl Shared {
-    fn new() -> Self {
-        Self {
-            events: broadcast::Sender::new(EVENTS),
-            rotations: watch::Sender::new(BTreeMap::new()),
-            stopped: watch::Sender::new(false),
-            guests: TaskTracker::new(),
-            socket: Mutex::new(None),
-            cause: OnceLock::new(),
-        }
-    }
-
-    /// Why nobody answers any more.
-    pub(crate) fn cause(&self) -> Error {
-        // Where nobody said why, the thread is unwinding.
-        self.cause.get().cloned().unwrap_or(Error::Crashed)
-    }
-
-    pub(crate) fn remove_socket(&self) {
-        let path = self.socket.lock().ok().and_then(|mut socket| socket.take());
-        if let Some(path) = path
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            tracing::debug!(%error, "the local socket was gone already");
-        }
-    }
-
-    fn tell(&self, event: Event) {
-        match &event {
-            Event::Rotation {
-                group,
-                epoch,
-                total,
-                complete,
-                ..
-            } => self.rotations.send_modify(|all| {
-                let entry = all.entry(*group).or_default();
-                *entry = Rotation {
-                    epoch: *epoch,
-                    total: *total,
-                    complete: *complete,
-                    losses: entry.losses,
-                };
-            }),
-            Event::GroupLost { group, .. } => {
-                self.rotations
-                    .send_modify(|all| all.entry(*group).or_default().losses += 1);
-            }
-            _ => {}
-        }
-        // Nobody listening is fine.
-        let _ = self.events.send(event);
-    }
 }
 
 /// The wall clock.
@@ -162,69 +78,6 @@ struct Unreleased {
     hang_up: Option<String>,
 }
 
-struct Link {
-    transport: Option<Transport>,
-    origin: String,
-    token: Option<Vec<u8>>,
-    sender: Option<Sender>,
-    /// Encoded frames that the sender has no room for yet.
-    backlog: VecDeque<Vec<u8>>,
-    backlog_bytes: usize,
-    /// Set while the end of a connection that was closed here is awaited: what still arrives on it is not for the engine.
-    deaf: bool,
-}
-
-impl Link {
-    fn forget(&mut self) {
-        self.sender = None;
-        self.backlog.clear();
-        self.backlog_bytes = 0;
-    }
-
-    fn queue(&mut self, frame: &ClientFrame) {
-        if self.sender.is_some() {
-            let bytes = codec::encode(frame);
-            self.backlog_bytes = self.backlog_bytes.saturating_add(bytes.len());
-            self.backlog.push_back(bytes);
-        }
-    }
-
-    fn is_choked(&self) -> bool {
-        self.backlog_bytes > BACKLOG_BYTES
-    }
-
-    /// Moves one frame on.
-    fn sent(room: Result<Room<'_>, Gone>, backlog: &mut VecDeque<Vec<u8>>, bytes: &mut usize) {
-        match room {
-            Ok(room) => {
-                if let Some(frame) = backlog.pop_front() {
-                    *bytes = bytes.saturating_sub(frame.len());
-                    room.send(frame);
-                }
-            }
-            // The transport tells soon that the connection is gone.
-            Err(Gone) => {
-                backlog.clear();
-                *bytes = 0;
-            }
-        }
-    }
-}
-
-async fn room(sender: &Option<Sender>) -> Result<Room<'_>, Gone> {
-    match sender {
-        Some(sender) => sender.room().await,
-        None => pending().await,
-    }
-}
-
-async fn next_wire(transport: &mut Option<Transport>) -> Option<Wire> {
-    match transport {
-        Some(transport) => transport.next().await,
-        None => pending().await,
-    }
-}
-
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -239,6 +92,7 @@ enum Happened {
     Timer,
     Scrub,
     Sent,
+    Closed,
 }
 
 struct Actor {
@@ -253,7 +107,8 @@ struct Actor {
     unreleased: Unreleased,
     wake_at: Option<UnixMs>,
     scrub_at: Option<Instant>,
-    closing: bool,
+    /// Every handle is gone.
+    alone: bool,
 }
 
 impl Actor {
@@ -277,7 +132,7 @@ impl Actor {
             unreleased: Unreleased::default(),
             wake_at: None,
             scrub_at: None,
-            closing: false,
+            alone: false,
         };
         actor.keep(output);
         actor
@@ -286,7 +141,7 @@ impl Actor {
     /// Runs until it is closed or the store fails.
     async fn run(&mut self) -> Result<(), Error> {
         self.release().await?;
-        while !self.closing {
+        while !self.closing() {
             // Rows are read right after what was written before: nothing comes in between.
             if let Some(read) = self.reads.pop_front() {
                 let rows = self.store.read(&read.prefix).await?;
@@ -300,6 +155,10 @@ impl Actor {
         }
         self.farewell().await;
         Ok(())
+    }
+
+    fn closing(&self) -> bool {
+        self.alone || self.shared.close.is_cancelled()
     }
 
     async fn wait(&mut self) -> Happened {
@@ -324,6 +183,8 @@ impl Actor {
             wire = next_wire(transport), if !choked => Happened::Wire(wire),
             call = self.calls.recv(), if !choked => Happened::Call(call),
             () = until(timer) => Happened::Timer,
+            // Also when the socket takes nothing and no call is heard.
+            () = self.shared.close.cancelled() => Happened::Closed,
             () = until(scrub_at) => Happened::Scrub,
         }
     }
@@ -331,7 +192,7 @@ impl Actor {
     /// Lets inputs that are ready join the transaction, wires and calls in turn.
     async fn gather(&mut self) -> Result<(), Error> {
         for _ in 0..GROUP_INPUTS {
-            if self.closing
+            if self.closing()
                 || !self.reads.is_empty()
                 || self.unreleased.bytes > GROUP_BYTES
                 || self.link.is_choked()
@@ -355,7 +216,7 @@ impl Actor {
 
     async fn take(&mut self, happened: Happened) -> Result<(), Error> {
         match happened {
-            Happened::Sent => {}
+            Happened::Sent | Happened::Closed => {}
             Happened::Wire(Some(wire)) => self.wire(wire),
             Happened::Wire(None) => return Err(Error::Crashed),
             Happened::Call(Some(Call::Command { command, reply })) => self.command(command, reply),
@@ -364,7 +225,7 @@ impl Actor {
                 let result = self.store.change_secret(&unlock).await.map_err(Error::from);
                 let _ = reply.send(result);
             }
-            Happened::Call(Some(Call::Close) | None) => self.closing = true,
+            Happened::Call(None) => self.alone = true,
             Happened::Timer => {
                 if self.wake_at.is_some_and(|at| at <= now()) {
                     self.wake_at = None;

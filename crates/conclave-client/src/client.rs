@@ -40,6 +40,7 @@ pub struct Client {
 struct Inner {
     calls: mpsc::Sender<Call>,
     shared: Arc<Shared>,
+    #[cfg_attr(not(unix), allow(dead_code, reason = "only the local socket needs it"))]
     runtime: tokio::runtime::Handle,
     folder: PathBuf,
 }
@@ -141,7 +142,8 @@ impl Client {
         answer!(self.command(Command::Status).await, Reply::Status(status) => status)
     }
 
-    /// Waits until the service is reached and knows this device.
+    /// Waits until the service is reached and knows this device. Where the service refuses the device, [`Client::status`] says why, and this
+    /// goes on waiting.
     ///
     /// # Errors
     /// As [`Client::whoami`].
@@ -319,8 +321,7 @@ impl Client {
     /// # Errors
     /// The reason why the client had stopped before, or what the store refused.
     pub async fn close(&self) -> Result<(), Error> {
-        // When nobody takes the call the client has stopped already.
-        let _ = self.inner.calls.send(Call::Close).await;
+        self.inner.shared.close.cancel();
         match self.stopped().await {
             Error::Closed => Ok(()),
             error => Err(error),

@@ -1,9 +1,13 @@
 //! What a client is told when it is opened.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::store::{KEY_FILE_NAME, PassphraseCost, Unlock};
 use crate::transport::Timing;
+
+/// See [`Config::patience`].
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a device keeps its state, how that is unlocked, and where its service is.
 ///
@@ -19,6 +23,7 @@ pub struct Config {
     pub(crate) unlock: Unlock,
     pub(crate) token: Option<Vec<u8>>,
     pub(crate) timing: Timing,
+    pub(crate) patience: Duration,
 }
 
 impl std::fmt::Debug for Config {
@@ -29,6 +34,7 @@ impl std::fmt::Debug for Config {
             .field("unlock", &self.unlock)
             .field("token", &self.token.as_ref().map(|_| ".."))
             .field("timing", &self.timing)
+            .field("patience", &self.patience)
             .finish()
     }
 }
@@ -59,6 +65,7 @@ impl Config {
             unlock,
             token: None,
             timing: Timing::default(),
+            patience: PATIENCE,
         }
     }
 
@@ -99,6 +106,14 @@ impl Config {
     #[must_use]
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
+        self
+    }
+
+    /// How long [`Session::open`](crate::Session::open) tries again where a store is in use but its process does not answer: it may be
+    /// starting or stopping.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 

@@ -7,7 +7,7 @@ use conclave_engine::{Command, DocFn, DocumentInfo, GroupInfo, MemberInfo, Reply
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId, Role, UserId};
 
-use crate::actor::Rotation;
+use crate::actor::Rotations;
 use crate::client::{Client, answer};
 use crate::document::{Adapter, Document, Kind};
 use crate::error::Error;
@@ -106,10 +106,11 @@ impl Group {
     pub async fn remove(&self, user: &UserId) -> Result<Removal, Error> {
         let began = Instant::now();
         let mut rotations = self.client.shared().rotations.subscribe();
-        let state = |all: &std::collections::BTreeMap<GroupId, Rotation>| {
+        let read = |rotations: &mut Rotations| {
+            let all = rotations.borrow_and_update();
             all.get(&self.id).copied().unwrap_or_default()
         };
-        let losses = state(&rotations.borrow_and_update()).losses;
+        let losses = read(&mut rotations).losses;
         let epoch = match self
             .client
             .command(Command::Remove {
@@ -130,12 +131,13 @@ impl Group {
             _ => return Err(Error::UnexpectedAnswer),
         };
         loop {
-            let now = state(&rotations.borrow_and_update());
-            if now.complete && now.epoch >= epoch {
+            let now = read(&mut rotations);
+            if now.complete_epoch >= epoch {
+                let (documents, elapsed) = (now.documents, began.elapsed());
                 return Ok(Removal {
                     epoch,
-                    documents: now.total,
-                    elapsed: began.elapsed(),
+                    documents,
+                    elapsed,
                 });
             }
             if now.losses > losses {

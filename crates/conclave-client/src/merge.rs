@@ -141,9 +141,8 @@ fn apply<T: Clone>(
     let mut merged = Vec::with_capacity(current.len());
     for (at, elements) in inserted.into_iter().enumerate() {
         merged.extend(elements);
-        match (current.get(at), deleted.get(at)) {
-            (Some(element), Some(false)) => merged.push(element.clone()),
-            _ => {}
+        if let (Some(element), Some(false)) = (current.get(at), deleted.get(at)) {
+            merged.push(element.clone());
         }
     }
     merged

@@ -12,9 +12,7 @@ use crate::events::{Event, Events};
 use crate::local::{LocalClient, LocalEvents, LocalServer};
 use crate::operation::{self, Operation, Outcome};
 
-/// How long a store that is in use, but answers at no socket, is tried again: its process may be starting or stopping.
-#[cfg(unix)]
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+/// Pause between two tries at a store that is in use but answers at no socket.
 #[cfg(unix)]
 const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -71,7 +69,7 @@ impl Session {
                             place: Place::There(client),
                         });
                     }
-                    Err(_) if started.elapsed() < PATIENCE => {
+                    Err(_) if started.elapsed() < config.patience => {
                         tokio::time::sleep(BETWEEN_TRIES).await
                     }
                     Err(_) => return Err(error),

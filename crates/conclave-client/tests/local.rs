@@ -10,6 +10,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use conclave_client::local::{LOCAL_FRAME_BYTES, LocalClient, LocalServer, SOCKET_NAME};
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, RealmId};
@@ -261,6 +262,11 @@ async fn the_socket_is_for_its_owner_only() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let server = LocalServer::start(&client).unwrap();
     assert_eq!((mode(server.path()), mode(folder.path())), (0o600, 0o700));
+    // One is enough; a second would take the first one's place away.
+    assert!(matches!(
+        LocalServer::start(&client),
+        Err(Error::Local { .. })
+    ));
     drop(server);
     assert!(!folder.path().join(SOCKET_NAME).exists());
 
@@ -297,7 +303,8 @@ async fn a_store_in_use_without_a_socket_is_said_to_be_in_use() {
     let _client = Client::create(config(folder.path()), setup())
         .await
         .unwrap();
-    match Session::open(config(folder.path())).await {
+    let impatient = config(folder.path()).patience(Duration::from_millis(100));
+    match Session::open(impatient).await {
         Err(Error::Store(error)) => assert!(matches!(*error, StoreError::InUse { .. })),
         other => panic!("not in use: {other:?}"),
     }

@@ -310,14 +310,16 @@ impl Engine {
     }
 
     /// Answers when every group is in memory and has looked into its directory.
-    fn list_groups(&mut self, id: CommandId) {
+    pub(crate) fn list_groups(&mut self, id: CommandId) {
         let ids: Vec<GroupId> = self.index.keys().copied().collect();
+        self.listing.insert(id);
         self.list_next_group(id, ids, Vec::new());
     }
 
     fn list_next_group(&mut self, id: CommandId, mut rest: Vec<GroupId>, mut done: Vec<GroupInfo>) {
         let Some(group) = rest.pop() else {
             done.reverse();
+            self.listing.remove(&id);
             self.reply(id, Ok(Reply::Groups(done)));
             return;
         };

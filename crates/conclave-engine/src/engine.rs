@@ -69,6 +69,8 @@ pub struct Engine {
     /// Documents that the service was asked for.
     pub(crate) opening: BTreeSet<(GroupId, DocumentId)>,
     pub(crate) invitations: BTreeMap<GroupId, Invitation>,
+    /// Commands that list groups, while groups come into memory.
+    pub(crate) listing: BTreeSet<CommandId>,
     pub(crate) timers: BTreeSet<(UnixMs, TimerKind)>,
     pub(crate) next_id: u64,
     reads: BTreeMap<ReadId, ReadTarget>,
@@ -160,6 +162,7 @@ impl Engine {
             documents: BTreeMap::new(),
             opening: BTreeSet::new(),
             invitations: BTreeMap::new(),
+            listing: BTreeSet::new(),
             timers: BTreeSet::new(),
             next_id: 1,
             reads: BTreeMap::new(),
@@ -238,9 +241,10 @@ impl Engine {
                     self.with_group(group, Box::new(|_, group| group.cover_due = true))
                 }
                 TimerKind::SelfUpdate(group) => self.self_update_due(group),
-                TimerKind::Rotate(group) => {
-                    self.with_group(group, Box::new(|_, group| group.rotator = true))
-                }
+                TimerKind::Rotate(group) => self.with_group(
+                    group,
+                    Box::new(|engine, group| engine.take_over_rotation(group)),
+                ),
                 TimerKind::Complete(group) => {
                     self.with_group(group, Box::new(|_, group| group.completing = false))
                 }
@@ -289,7 +293,7 @@ impl Engine {
 
     pub(crate) fn fresh_id(&mut self) -> u64 {
         self.next_id += 1;
-        // Durable ids must not repeat after a restart: the time leads, a counter follows.
+        // In the order of time; who keeps them durably makes sure that none repeats after a restart within one millisecond.
         (self.now.0 << 20) | (self.next_id & 0xf_ffff)
     }
 

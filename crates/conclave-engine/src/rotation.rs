@@ -16,6 +16,17 @@ impl Engine {
         self.tell_rotation(group, false);
     }
 
+    /// The one who removed has not finished in time: open documents are looked at again, the others when they open.
+    pub(crate) fn take_over_rotation(&mut self, group: &mut Group) {
+        if group.state().rotating_since == 0 {
+            return;
+        }
+        group.rotator = true;
+        for id in self.hot_documents(&group.id) {
+            self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
+        }
+    }
+
     /// Documents re-keyed as far as this device knows, and all.
     fn rotation_progress(group: &Group) -> (usize, usize) {
         let since = group.rekey_since();
@@ -133,6 +144,10 @@ impl Engine {
                 engine.with_group(
                     id,
                     Box::new(move |engine, group| {
+                        // After a new epoch the secrets here fit no longer; what is still missing is asked for again.
+                        if group.state().epoch != epoch {
+                            return;
+                        }
                         for wrap in wraps {
                             engine.use_wrap(group, &wrap);
                         }

@@ -119,30 +119,6 @@ async fn list(context: &Context) -> Result<Shown> {
     }
     context.note_stale(reached);
     let groups = context.groups().await?;
-    let row = |group: &GroupInfo| {
-        let state = match (group.active, &group.frozen, group.rotating_since) {
-            (false, _, _) => "left".to_owned(),
-            (_, Some(why), _) => format!("frozen: {why}"),
-            (_, _, Some(epoch)) => format!("re-keying since epoch {epoch}"),
-            _ => "active".to_owned(),
-        };
-        let name = group
-            .name
-            .clone()
-            .unwrap_or_else(|| "(name not here yet)".to_owned());
-        let size = format!(
-            "{}, {}",
-            counted(group.users, "user"),
-            counted(group.devices, "device")
-        );
-        vec![
-            group.group.short(),
-            name,
-            size,
-            format!("epoch {}", group.epoch),
-            state,
-        ]
-    };
     let text = match groups.is_empty() {
         true => {
             "no groups: `conclave group create NAME`, or `conclave group invitations`".to_owned()
@@ -150,6 +126,34 @@ async fn list(context: &Context) -> Result<Shown> {
         false => columns(&groups.iter().map(row).collect::<Vec<_>>()),
     };
     Ok(Shown::new(text, "groups", groups))
+}
+
+fn row(group: &GroupInfo) -> Vec<String> {
+    if !group.active {
+        let name = group.name.clone().unwrap_or_default();
+        return vec![group.group.short(), name, "left".to_owned()];
+    }
+    let state = match (&group.frozen, group.rotating_since) {
+        (Some(why), _) => format!("frozen: {why}"),
+        (_, Some(epoch)) => format!("re-keying since epoch {epoch}"),
+        _ => "active".to_owned(),
+    };
+    let name = group
+        .name
+        .clone()
+        .unwrap_or_else(|| "(name not here yet)".to_owned());
+    let size = format!(
+        "{}, {}",
+        counted(group.users, "user"),
+        counted(group.devices, "device")
+    );
+    vec![
+        group.group.short(),
+        name,
+        size,
+        format!("epoch {}", group.epoch),
+        state,
+    ]
 }
 
 async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) -> Result<Shown> {

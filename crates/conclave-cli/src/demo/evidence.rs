@@ -260,3 +260,92 @@ impl Log {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conclave_client::proto::{GroupPolicy, RealmId};
+    use conclave_client::{Client, Config, Crdt, CrdtError, Setup, Yrs};
+    use conclave_ds::Service;
+
+    /// A service's data directory with one group, its directory of titles and one document with edits.
+    async fn data_of_a_service(folder: &Path) -> (std::path::PathBuf, GroupId) {
+        let data = folder.join("service");
+        let config = conclave_ds::Config::new(&data, ([127, 0, 0, 1], 0).into());
+        let service = Service::start(config).await.unwrap();
+        let url = format!("ws://{}", service.local_addr());
+        let setup = Setup::NewUser {
+            name: "Ana".into(),
+            realm: RealmId::ZERO,
+        };
+        let client = Client::create(Config::new(folder.join("ana"), url), setup)
+            .await
+            .unwrap();
+        let group = client
+            .create_group("Board", GroupPolicy::default())
+            .await
+            .unwrap();
+        let note = group.create_document::<Yrs>("note").await.unwrap();
+        for _ in 0..3 {
+            let edit = |note: &mut Yrs| {
+                note.text()
+                    .ok_or(CrdtError::InvalidArgument)?
+                    .splice(0, 0, "x")
+            };
+            note.edit(edit).await.unwrap();
+            note.synced().await.unwrap();
+        }
+        let id = group.id();
+        client.close().await.unwrap();
+        service.shutdown().await;
+        (data, id)
+    }
+
+    async fn execute(data: &Path, statement: &'static str) {
+        let options = SqliteConnectOptions::new().filename(data.join(DATABASE_FILE));
+        let mut database = options.connect().await.unwrap();
+        sqlx::query(statement).execute(&mut database).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_stored_record_is_put_together_as_it_was_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, group) = data_of_a_service(folder.path()).await;
+        let stored = Stored::read(&data, group).await.unwrap();
+        let kinds = |code| {
+            stored
+                .records
+                .iter()
+                .filter(|record| record.header.body.kind_code() == code)
+                .count()
+        };
+        assert!(
+            kinds(1) >= 3,
+            "three edits and the titles: {} updates",
+            kinds(1)
+        );
+        assert!(kinds(3) >= 2, "a snapshot for each of two documents");
+        assert_eq!(stored.positions, stored.records.len() as u64);
+        assert!(Stored::read(&data, GroupId::ZERO).await.is_err());
+    }
+
+    /// Evidence that was touched is none.
+    #[tokio::test]
+    async fn a_changed_column_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, group) = data_of_a_service(folder.path()).await;
+        execute(&data, "UPDATE records SET epoch = epoch + 1 WHERE kind = 1").await;
+        assert!(matches!(
+            Stored::read(&data, group).await,
+            Err(EvidenceError::Leaf { .. })
+        ));
+        execute(&data, "UPDATE records SET epoch = epoch - 1 WHERE kind = 1").await;
+        assert!(Stored::read(&data, group).await.is_ok());
+        execute(
+            &data,
+            "UPDATE records SET sealed = zeroblob(length(sealed)) WHERE kind = 1",
+        )
+        .await;
+        assert!(Stored::read(&data, group).await.is_err());
+    }
+}

@@ -1,11 +1,13 @@
 use conclave_engine::{CommandId, Event as Told, Setup};
 use conclave_proto::frame::ServiceFrame;
-use conclave_proto::{RealmId, Refusal};
+use conclave_proto::{RealmId, Refusal, codec};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use super::link::BACKLOG_BYTES;
 use super::*;
 use crate::store::{PassphraseCost, StoreError};
+use crate::transport::{Sender, Timing};
 
 async fn actor(folder: &TempDir) -> (Actor, mpsc::Sender<Call>) {
     let setup = Setup::NewUser {
@@ -21,15 +23,7 @@ async fn actor(folder: &TempDir) -> (Actor, mpsc::Sender<Call>) {
     let store = Store::create(folder.path(), &unlock, &output.writes)
         .await
         .unwrap();
-    let link = Link {
-        transport: None,
-        origin: "ws://service.test".to_owned(),
-        token: None,
-        sender: None,
-        backlog: VecDeque::new(),
-        backlog_bytes: 0,
-        deaf: false,
-    };
+    let link = Link::new(None, Timing::default(), None);
     let (calls, waiting) = mpsc::channel(CALLS);
     let actor = Actor::new(
         engine,
@@ -84,14 +78,14 @@ async fn when_the_store_fails_nothing_is_sent_or_told() {
 #[tokio::test]
 async fn what_is_durable_is_sent_then_told() {
     let folder = TempDir::new().unwrap();
-    let (mut actor, calls) = actor(&folder).await;
+    let (mut actor, _calls) = actor(&folder).await;
     let mut events = actor.shared.events.subscribe();
     let (sender, mut sent) = Sender::for_tests();
     actor.link.sender = Some(sender);
     write(&mut actor);
     actor.unreleased.sends.push(ClientFrame::Ping);
     actor.unreleased.events.push(Told::Online);
-    calls.send(Call::Close).await.unwrap();
+    actor.shared.close.cancel();
     // Nobody takes the connection down here: the farewell must not wait for it for ever.
     actor.run().await.unwrap();
     assert_eq!(sent.recv().await, Some(codec::encode(&ClientFrame::Ping)));

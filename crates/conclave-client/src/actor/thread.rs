@@ -1,6 +1,5 @@
 //! The thread and the runtime under the actor.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -8,12 +7,13 @@ use conclave_engine::{Engine, Setup};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::actor::{Actor, CALLS, Call, FAREWELL, Link, Shared, now};
+use crate::actor::link::Link;
+use crate::actor::{Actor, CALLS, Call, FAREWELL, Shared, now};
 use crate::config::Config;
 use crate::error::Error;
 use crate::events::Event;
 use crate::store::{Store, StoreError};
-use crate::transport::{Endpoint, Transport};
+use crate::transport::Endpoint;
 
 /// What [`start`] gives back.
 pub(crate) struct Started {
@@ -132,7 +132,6 @@ pub(super) async fn stop(actor: Actor, result: Result<(), Error>) -> Result<(), 
         match call {
             Call::Command { reply, .. } => drop(reply.send(Err(cause.clone()))),
             Call::ChangeSecret { reply, .. } => drop(reply.send(Err(cause.clone()))),
-            Call::Close => {}
         }
     }
     // After a failure the first error is the one that counts.
@@ -166,17 +165,6 @@ async fn open(
             (engine, store, output)
         }
     };
-    let link = Link {
-        origin: endpoint
-            .as_ref()
-            .map(|endpoint| endpoint.origin().to_owned())
-            .unwrap_or_default(),
-        transport: endpoint.map(|endpoint| Transport::start(endpoint, config.timing)),
-        token: config.token,
-        sender: None,
-        backlog: VecDeque::new(),
-        backlog_bytes: 0,
-        deaf: false,
-    };
+    let link = Link::new(endpoint, config.timing, config.token);
     Ok(Actor::new(engine, store, link, calls, shared, output))
 }

@@ -44,6 +44,15 @@ impl LocalServer {
             });
         }
         let path = socket_path(folder);
+        let shared = client.shared();
+        let Ok(mut socket) = shared.socket.lock() else {
+            return Err(Error::Crashed);
+        };
+        if socket.is_some() {
+            return Err(Error::Local {
+                why: "this client serves its socket already".to_owned(),
+            });
+        }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(local("the old socket", &error));
@@ -58,10 +67,8 @@ impl LocalServer {
         let owner = fs::symlink_metadata(&path)
             .map_err(|error| local("the socket", &error))?
             .uid();
-        let shared = client.shared();
-        if let Ok(mut socket) = shared.socket.lock() {
-            *socket = Some(path.clone());
-        }
+        *socket = Some(path.clone());
+        drop(socket);
         let stop = CancellationToken::new();
         shared.guests.spawn_on(
             accept(listener, owner, client.clone(), stop.child_token()),

@@ -186,15 +186,18 @@ impl Engine {
 
     /// Looks at every document in memory again.
     pub(crate) fn retry_documents(&mut self, group: &mut Group) {
-        let ids: Vec<DocumentId> = self
-            .documents
-            .iter()
-            .filter(|((of, _), slot)| *of == group.id && slot.hot().is_some())
-            .map(|((_, id), _)| *id)
-            .collect();
-        for id in ids {
+        for id in self.hot_documents(&group.id) {
             self.retry_document(group, id);
         }
+    }
+
+    /// A group's documents in memory.
+    pub(crate) fn hot_documents(&self, group: &GroupId) -> Vec<DocumentId> {
+        self.documents
+            .iter()
+            .filter(|((of, _), slot)| of == group && slot.hot().is_some())
+            .map(|((_, id), _)| *id)
+            .collect()
     }
 
     /// Tries again what waited for an epoch or a root.

@@ -116,6 +116,8 @@ pub(crate) struct Group {
     creation: Option<Creation>,
     meta: MetaRow,
     subscription: Subscription,
+    /// Why the service last refused to let the log be followed.
+    not_followed: Option<Refusal>,
     creating_sent: bool,
     /// Nothing is asked of the service before.
     retry_at: UnixMs,
@@ -155,6 +157,7 @@ impl Group {
             creation: None,
             meta: MetaRow::default(),
             subscription: Subscription::None,
+            not_followed: None,
             creating_sent: false,
             retry_at: UnixMs(0),
             rotator: false,
@@ -331,7 +334,12 @@ impl Engine {
         error: &EngineError,
     ) {
         for waiter in waiters {
-            self.reply(waiter, Err(error.clone()));
+            if self.listing.remove(&waiter) {
+                // One of the groups went away while they were listed.
+                self.list_groups(waiter);
+            } else {
+                self.reply(waiter, Err(error.clone()));
+            }
         }
     }
 

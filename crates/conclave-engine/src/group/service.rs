@@ -138,28 +138,45 @@ impl Engine {
                     Box::new(move |engine, group| match answer {
                         Answer::Subscribed { head, .. } => {
                             group.subscription = Subscription::Live(head.size);
+                            group.not_followed = None;
                             if head.size < group.state().head().size {
-                                engine.finding(
-                                    group.id,
-                                    None,
-                                    "service.rolled_back",
-                                    None,
-                                    "the service's group log is shorter than what it showed before",
-                                );
+                                engine.rolled_back(group);
                             }
                         }
-                        Answer::Refused(refusal) => {
-                            group.subscription = Subscription::None;
-                            engine.later(group);
-                            if let Refusal::Forbidden { .. } = refusal {
-                                let text = refusal.to_string();
-                                engine.finding(group.id, None, refusal.code(), None, &text);
-                            }
-                        }
+                        Answer::Refused(refusal) => engine.subscription_refused(group, refusal),
                         _ => {}
                     }),
                 );
             }),
+        );
+    }
+
+    /// Asks again later. The same reason is told once.
+    fn subscription_refused(&mut self, group: &mut Group, refusal: Refusal) {
+        group.subscription = Subscription::None;
+        self.later(group);
+        if group.not_followed.as_ref() == Some(&refusal) {
+            return;
+        }
+        match &refusal {
+            // So it answers who has more of the log than itself.
+            Refusal::BadRecord { .. } => self.rolled_back(group),
+            Refusal::Forbidden { .. } => {
+                let text = refusal.to_string();
+                self.finding(group.id, None, refusal.code(), None, &text);
+            }
+            _ => {}
+        }
+        group.not_followed = Some(refusal);
+    }
+
+    fn rolled_back(&mut self, group: &Group) {
+        self.finding(
+            group.id,
+            None,
+            "service.rolled_back",
+            None,
+            "the service's group log is shorter than what it showed before",
         );
     }
 

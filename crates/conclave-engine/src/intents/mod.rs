@@ -104,7 +104,10 @@ impl Engine {
         if quiet && group.intents.values().any(|other| other.row.want == want) {
             return;
         }
-        let id = self.fresh_id();
+        let mut id = self.fresh_id();
+        while group.intents.contains_key(&id) {
+            id = id.wrapping_add(1);
+        }
         let row = IntentRow {
             id,
             want,

@@ -48,7 +48,11 @@ fn an_invitation_can_be_declined_and_leaves_no_member_and_no_trace() {
     world.run();
     world.converged(group, &[0]);
     assert!(world.info(1, group).is_none());
-    assert!(!world.service.groups[&group].state().is_member(&world.devices[1].id));
+    assert!(
+        !world.service.groups[&group]
+            .state()
+            .is_member(&world.devices[1].id)
+    );
 }
 
 #[test]
@@ -87,7 +91,10 @@ fn a_command_for_a_document_that_goes_away_is_answered() {
     world.go_online(1);
     world.run();
     let reply = world.reply(1, synced);
-    assert!(matches!(reply, Some(Err(EngineError::UnknownDocument))), "{reply:?}");
+    assert!(
+        matches!(reply, Some(Err(EngineError::UnknownDocument))),
+        "{reply:?}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! lost, the group does not fork, documents converge.
 
 use conclave_engine::{Command, Reply};
-use conclave_proto::{DocumentId, GroupId, GroupPolicy};
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role};
 
 use crate::world::{Crash, Saved, World, create, edit};
 
@@ -66,7 +66,8 @@ fn insist(
 
 fn board(world: &World) -> Option<GroupId> {
     let rows = world.devices[ANA].rows.read(&[3]);
-    rows.first().and_then(|(key, _)| GroupId::from_slice(&key[1..]))
+    rows.first()
+        .and_then(|(key, _)| GroupId::from_slice(&key[1..]))
 }
 
 fn minutes(world: &World, group: GroupId) -> Option<DocumentId> {
@@ -97,7 +98,8 @@ fn write(world: &mut World, group: GroupId, document: DocumentId, marks: &[(usiz
             None => {
                 assert!(world.devices[at].restarts > lives, "seed {}", world.seed);
                 if !here {
-                    world.edit(at, group, document, mark);
+                    let again = world.call(at, edit(group, document, mark));
+                    assert!(matches!(again, Some(Ok(_))), "seed {}", world.seed);
                 }
             }
         }
@@ -132,14 +134,14 @@ fn play(world: &mut World, phase: Phase) {
         Phase::Create => {}
         Phase::Invite => {
             let user = world.devices[BEN].user;
+            let role = Some(Role::Admin);
             let make = || Command::Invite { group, user, role };
             let reached = |world: &mut World| is_member(world, group, BEN);
             insist(world, ANA, make, reached, phase);
         }
         Phase::Join => {
             let make = || Command::Accept { group };
-            let joined =
-                |world: &mut World| world.info(BEN, group).is_some_and(|info| info.active);
+            let joined = |world: &mut World| world.info(BEN, group).is_some_and(|info| info.active);
             insist(world, BEN, make, joined, phase);
             world.converged(group, &[ANA, BEN]);
         }
@@ -149,10 +151,13 @@ fn play(world: &mut World, phase: Phase) {
             insist(world, ANA, make, made, phase);
             let document = minutes(world, group).unwrap();
             assert_eq!(world.text(BEN, group, document), "hello");
-            let Reply::Documents(listed) = world.ask(BEN, Command::Documents { group }) else {
-                panic!("no list")
-            };
-            assert_eq!(listed[0].title.as_deref(), Some("minutes"), "seed {}", world.seed);
+            world.converged(group, &[ANA, BEN]);
+            if let Some(Ok(Reply::Documents(listed))) =
+                world.call(BEN, Command::Documents { group })
+            {
+                let title = listed[0].title.as_deref();
+                assert_eq!(title, Some("minutes"), "seed {}", world.seed);
+            }
         }
         Phase::Edit => {
             let document = minutes(world, group).unwrap();

@@ -29,7 +29,11 @@ fn a_shorter_log_after_a_reconnect_is_reported_and_edits_wait() {
     world.service.lies.forget = 1;
     world.go_online(1);
     world.run();
-    assert!(has_finding(&world, 1, "service.rolled_back"), "{:?}", world.findings(1));
+    assert!(
+        has_finding(&world, 1, "service.rolled_back"),
+        "{:?}",
+        world.findings(1)
+    );
     assert!(world.text(1, group, document).ends_with(" kept"));
     // Where the service finds its log again, everything goes on.
     world.service.lies.forget = 0;
@@ -62,7 +66,9 @@ fn a_garbled_commit_in_the_log_freezes_the_group_and_keeps_the_edits() {
     let mut bytes = commit.unwrap();
     let at = bytes.len() / 3;
     bytes[at] ^= 1;
-    let out = world.service.force_entry(group, GroupEntry::Commit(bytes.into()));
+    let out = world
+        .service
+        .force_entry(group, GroupEntry::Commit(bytes.into()));
     world.post(out);
     world.run();
     for at in [0, 1] {

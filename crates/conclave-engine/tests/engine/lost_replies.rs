@@ -132,9 +132,8 @@ fn of_a_snapshot() {
     assert!(world.cuts.len() < 2);
     world.converged(group, &[0, 1]);
     let log = &world.service.groups[&group].documents[&document];
-    let snapshot = |record: &&conclave_proto::Record| {
-        matches!(record.header.body, RecordBody::Snapshot(_))
-    };
+    let snapshot =
+        |record: &&conclave_proto::Record| matches!(record.header.body, RecordBody::Snapshot(_));
     assert_eq!(log.records.iter().filter(snapshot).count(), 2);
     world.no_findings();
 }

@@ -33,7 +33,11 @@ fn two_admins_who_invite_at_once_both_succeed() {
         }
         world.run();
         world.converged(group, &[0, 1, 2, 3]);
-        assert_eq!(world.info(0, group).unwrap().epoch, epoch + 2, "seed {seed}");
+        assert_eq!(
+            world.info(0, group).unwrap().epoch,
+            epoch + 2,
+            "seed {seed}"
+        );
         world.no_findings();
     }
 }
@@ -49,10 +53,17 @@ fn two_admins_who_want_the_same_make_one_commit() {
         world.run();
         for at in [0, 1] {
             let reply = world.reply(at, ids[at]);
-            assert!(matches!(reply, Some(Ok(Reply::Removed { .. }))), "{reply:?}");
+            assert!(
+                matches!(reply, Some(Ok(Reply::Removed { .. }))),
+                "{reply:?}"
+            );
         }
         world.converged(group, &[0, 1]);
-        assert_eq!(world.info(0, group).unwrap().epoch, epoch + 1, "seed {seed}");
+        assert_eq!(
+            world.info(0, group).unwrap().epoch,
+            epoch + 1,
+            "seed {seed}"
+        );
         world.no_findings();
     }
 }

@@ -37,6 +37,7 @@ fn every_durable_intent_survives_restarts() {
     ];
     for command in wanted {
         world.command(0, command);
+        world.advance(0);
         // Also where the clock does not move between two lives.
         world.restart(0);
     }
@@ -74,9 +75,8 @@ fn a_leave_is_committed_by_a_member_who_started_again_meanwhile() {
     world.invite(group, 0, 1, None);
     world.command(1, Command::Leave { group });
     // Ana gets the proposal and starts again before she would have committed it.
-    while world.count(1, "propose") == 0 {
-        world.advance(0);
-    }
+    world.until(|world| world.count(1, "propose") > 0);
+    world.advance(0);
     world.restart(0);
     world.run();
     world.converged(group, &[0]);

@@ -1,6 +1,7 @@
 //! Removal: documents are re-keyed, by whoever is there; old roots are erased; the removed device keeps nothing.
 
 use conclave_engine::{Command, Event, forensic};
+use conclave_proto::group::RootWrap;
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, Record};
 
 use crate::world::World;
@@ -24,14 +25,26 @@ fn remove(world: &mut World, group: GroupId, by: usize, who: usize) {
 }
 
 fn records(world: &World, group: GroupId, document: DocumentId) -> Vec<Record> {
-    world.service.groups[&group].documents[&document].records.clone()
+    world.service.groups[&group].documents[&document]
+        .records
+        .clone()
 }
 
-/// Which records a copy of a device's rows, with everything that the service has, still opens.
+/// Which records a copy of a device's rows still opens.
 fn openable(world: &World, at: usize, group: GroupId, records: &[Record]) -> Vec<bool> {
+    openable_with(world, at, group, records, &[])
+}
+
+/// As [`openable`], by somebody who also has root wraps of the service.
+fn openable_with(
+    world: &World,
+    at: usize,
+    group: GroupId,
+    records: &[Record],
+    wraps: &[RootWrap],
+) -> Vec<bool> {
     let rows = world.devices[at].rows.read(&forensic::group_prefix(&group));
-    let wraps: Vec<_> = world.service.groups[&group].wraps.values().cloned().collect();
-    forensic::openable(&rows, &group, records, &wraps).unwrap()
+    forensic::openable(&rows, &group, records, wraps).unwrap()
 }
 
 fn rotating(world: &World, group: GroupId) -> u64 {
@@ -41,8 +54,9 @@ fn rotating(world: &World, group: GroupId) -> u64 {
 #[test]
 fn a_removal_rekeys_every_document_and_says_when_it_is_complete() {
     let (mut world, group, document) = three(1);
-    remove(&mut world, group, 0, 2);
-    assert_ne!(rotating(&world, group), 0);
+    let user = world.devices[2].user;
+    world.command(0, Command::Remove { group, user });
+    world.until(|world| rotating(world, group) != 0);
     world.run();
     assert_eq!(rotating(&world, group), 0);
     world.edit(1, group, document, " after");
@@ -50,7 +64,12 @@ fn a_removal_rekeys_every_document_and_says_when_it_is_complete() {
     world.converged(group, &[0, 1]);
     for at in [0, 1] {
         let complete = |event: &&Event| matches!(event, Event::Rotation { complete: true, .. });
-        assert!(world.devices[at].events.iter().any(|event| complete(&event)));
+        assert!(
+            world.devices[at]
+                .events
+                .iter()
+                .any(|event| complete(&event))
+        );
     }
     world.no_findings();
 }
@@ -84,7 +103,9 @@ fn a_copy_of_a_removed_device_opens_nothing_new() {
     world.edit(0, group, document, " after");
     world.run();
     let all = records(&world, group, document);
-    let opened = openable(&world, 2, group, &all);
+    let wraps = &world.service.groups[&group].wraps;
+    let wraps: Vec<RootWrap> = wraps.values().cloned().collect();
+    let opened = openable_with(&world, 2, group, &all, &wraps);
     assert!(opened[..old.len()].iter().any(|opens| *opens));
     assert!(opened[old.len()..].iter().all(|opens| !*opens));
 }
@@ -94,9 +115,7 @@ fn another_member_takes_over_when_the_remover_vanishes() {
     let (mut world, group, document) = three(4);
     let user = world.devices[2].user;
     world.command(0, Command::Remove { group, user });
-    while world.count(0, "commit") < 3 {
-        world.advance(0);
-    }
+    world.until(|world| rotating(world, group) != 0);
     world.go_offline(0);
     world.run();
     world.advance(120_000);
@@ -114,9 +133,7 @@ fn another_member_takes_over_though_it_starts_again_meanwhile() {
     world.go_offline(1);
     let user = world.devices[2].user;
     world.command(0, Command::Remove { group, user });
-    while rotating(&world, group) == 0 {
-        world.advance(0);
-    }
+    world.until(|world| rotating(world, group) != 0);
     world.go_offline(0);
     world.go_online(1);
     world.advance(1_000);

@@ -91,6 +91,7 @@ pub struct Saved {
     now: UnixMs,
     devices: Vec<(String, Rows, UserId, DeviceId, bool)>,
     service: Service,
+    lives: u64,
 }
 
 /// Names a frame.
@@ -267,6 +268,7 @@ impl World {
             now: self.now,
             devices: self.devices.iter().map(device).collect(),
             service,
+            lives: self.lives,
         }
     }
 
@@ -275,6 +277,7 @@ impl World {
         let mut world = Self::empty(seed);
         world.now = saved.now.plus_ms(1_000);
         world.service = saved.service.clone();
+        world.lives = saved.lives;
         for (name, rows, user, id, online) in &saved.devices {
             let seed = world.life();
             let (engine, output) = open(rows, seed, world.now);
@@ -420,7 +423,13 @@ impl World {
         self.service.connect(conn);
         self.devices[at].conn = Some(conn);
         let origin = ORIGIN.to_owned();
-        self.input(at, Input::ConnectionUp { origin, token: None });
+        self.input(
+            at,
+            Input::ConnectionUp {
+                origin,
+                token: None,
+            },
+        );
     }
 
     /// The service takes a frame; what it sends is on its way.
@@ -467,7 +476,7 @@ impl World {
         let (at, what) = can[(self.rng.next_u64() % can.len() as u64) as usize];
         if let Some(every) = self.cut_every
             && self.devices[at].conn.is_some()
-            && self.rng.next_u32() % every == 0
+            && self.rng.next_u32().is_multiple_of(every)
         {
             self.cut(at);
             return true;
@@ -496,6 +505,13 @@ impl World {
             }
         }
         true
+    }
+
+    /// Goes on step by step, the clock standing, until something holds.
+    pub fn until(&mut self, holds: impl Fn(&Self) -> bool) {
+        while !holds(self) {
+            assert!(self.step(), "seed {}: it never holds", self.seed);
+        }
     }
 
     /// Runs until nothing happens any more within a while.
@@ -537,10 +553,13 @@ impl World {
     }
 
     pub fn reply(&self, at: usize, id: CommandId) -> Option<Result2> {
-        self.devices[at].events.iter().find_map(|event| match event {
-            Event::Reply { command, result } if *command == id => Some(result.clone()),
-            _ => None,
-        })
+        self.devices[at]
+            .events
+            .iter()
+            .find_map(|event| match event {
+                Event::Reply { command, result } if *command == id => Some(result.clone()),
+                _ => None,
+            })
     }
 
     /// Runs a command to its reply. None: the device started again before.
@@ -562,10 +581,22 @@ impl World {
     }
 
     pub fn ask(&mut self, at: usize, command: Command) -> Reply {
-        let seed = self.seed;
         match self.call(at, command) {
             Some(Ok(reply)) => reply,
-            other => panic!("seed {seed}: {other:?}; findings: {:?}", self.findings(at)),
+            other => panic!(
+                "seed {}: {other:?}; findings: {:?}",
+                self.seed,
+                self.findings(at)
+            ),
+        }
+    }
+
+    /// Asks for something that changes nothing: again, if the device starts again in between.
+    fn look(&mut self, at: usize, make: impl Fn() -> Command) -> Reply {
+        match self.call(at, make()) {
+            None => self.ask(at, make()),
+            Some(Ok(reply)) => reply,
+            Some(Err(error)) => panic!("seed {}: {error}", self.seed),
         }
     }
 
@@ -606,17 +637,19 @@ impl World {
 
     pub fn text(&mut self, at: usize, group: GroupId, document: DocumentId) -> String {
         let found = Arc::new(Mutex::new(String::new()));
-        let to = found.clone();
-        let f = Box::new(move |crdt: &mut dyn conclave_crdt::Crdt| {
-            *to.lock().unwrap() = crdt.text().unwrap().text()?;
-            Ok(())
+        self.look(at, || {
+            let to = found.clone();
+            let f = Box::new(move |crdt: &mut dyn conclave_crdt::Crdt| {
+                *to.lock().unwrap() = crdt.text().unwrap().text()?;
+                Ok(())
+            });
+            Command::View { group, document, f }
         });
-        self.ask(at, Command::View { group, document, f });
         found.lock().unwrap().clone()
     }
 
     pub fn info(&mut self, at: usize, group: GroupId) -> Option<GroupInfo> {
-        let Reply::Groups(groups) = self.ask(at, Command::Groups) else {
+        let Reply::Groups(groups) = self.look(at, || Command::Groups) else {
             panic!("no groups")
         };
         groups.into_iter().find(|info| info.group == group)
@@ -657,24 +690,35 @@ impl World {
         let mut seen: Option<(u64, String)> = None;
         for at in members {
             let info = self.info(*at, group).unwrap();
-            assert!(info.active && info.frozen.is_none(), "seed {seed}: {info:?}");
+            assert!(
+                info.active && info.frozen.is_none(),
+                "seed {seed}: {info:?}"
+            );
             let code = (info.epoch, info.code.clone());
             let first = seen.get_or_insert(code.clone());
             assert_eq!(*first, code, "seed {seed}: forked");
-            assert_eq!(self.intents(*at, &group), 0, "seed {seed}: intents are left");
+            assert_eq!(
+                self.intents(*at, &group),
+                0,
+                "seed {seed}: intents are left"
+            );
             assert_eq!(self.rows_in(*at, &group, b'o'), 0, "seed {seed}: unsent");
         }
         let log = &self.service.groups[&group];
         assert_eq!(seen.unwrap().0, log.state().epoch, "seed {seed}: behind");
         let open = |id: &DocumentId| log.documents[id].open && *id != DocumentId::directory(&group);
-        let documents: Vec<DocumentId> =
-            log.documents.keys().copied().filter(|id| open(id)).collect();
+        let documents: Vec<DocumentId> = log
+            .documents
+            .keys()
+            .copied()
+            .filter(|id| open(id))
+            .collect();
         for document in documents {
             let mut first: Option<String> = None;
             for at in members {
                 let text = self.text(*at, group, document);
                 assert_eq!(*first.get_or_insert(text.clone()), text, "seed {seed}");
-                self.ask(*at, Command::Synced { group, document });
+                self.look(*at, || Command::Synced { group, document });
             }
         }
     }

@@ -276,9 +276,7 @@ impl Service {
         document: DocumentId,
     ) -> Result<&mut DocLog, Refusal> {
         let documents = &mut self.group(group)?.documents;
-        documents
-            .get_mut(&document)
-            .ok_or(Refusal::UnknownDocument)
+        documents.get_mut(&document).ok_or(Refusal::UnknownDocument)
     }
 
     pub(super) fn open(
@@ -384,7 +382,12 @@ impl Service {
             first_seq: Varint(first_seq),
             count: Varint(count),
         };
-        self.publish_records(&channel, first_seq, fresh.then_some(author), Some((conn, ack)));
+        self.publish_records(
+            &channel,
+            first_seq,
+            fresh.then_some(author),
+            Some((conn, ack)),
+        );
     }
 
     /// Shows records from `from` on to all who have the document open; one connection gets something else in their place.

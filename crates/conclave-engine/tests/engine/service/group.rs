@@ -82,10 +82,7 @@ impl GroupLog {
         });
         let kept = signed.filter(|record| {
             let body = record.header.body;
-            !matches!(
-                body,
-                RecordBody::Entry(EntryBody::RotationComplete { .. })
-            )
+            !matches!(body, RecordBody::Entry(EntryBody::RotationComplete { .. }))
         });
         kept.cloned().collect()
     }
