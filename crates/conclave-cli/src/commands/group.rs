@@ -113,8 +113,11 @@ async fn list(context: &Context) -> Result<Shown> {
     let known = context.groups().await?;
     let mut reached = context.connect().await?;
     for group in known.iter().filter(|group| group.active) {
-        if !reached.is_queued() {
-            reached = context.refresh(group.group).await?;
+        // A group that goes away meanwhile is listed as left.
+        if !reached.is_queued()
+            && let Ok(now) = context.refresh(group.group).await
+        {
+            reached = now;
         }
     }
     context.note_stale(reached);

@@ -114,7 +114,7 @@ fn write(world: &mut World, group: GroupId, document: DocumentId, marks: &[(usiz
 fn play(world: &mut World, phase: Phase) {
     if phase == Phase::Create {
         let policy = GroupPolicy {
-            snapshot_after_records: 12,
+            snapshot_after_records: 5,
             ..GroupPolicy::default()
         };
         let make = || Command::CreateGroup {
@@ -179,7 +179,7 @@ fn play(world: &mut World, phase: Phase) {
         }
         Phase::Snapshot => {
             let document = minutes(world, group).unwrap();
-            for round in 0..4 {
+            for round in 0..1 {
                 let marks = [ANA, BEN, CLEO].map(|at| (at, format!("<{at}{round}>")));
                 let marks = [0, 1, 2].map(|at| (marks[at].0, marks[at].1.as_str()));
                 write(world, group, document, &marks);
@@ -211,22 +211,23 @@ fn play(world: &mut World, phase: Phase) {
 
 /// Plays a phase without accident, then once for every output of every device, before and after its writes.
 fn exhaust(saved: &Saved, phase: Phase, seed: u64) -> Saved {
-    let mut calm = World::load(seed, saved);
+    let mut calm = World::load(seed, saved, None);
     play(&mut calm, phase);
     calm.no_findings();
     for device in 0..calm.devices.len() {
         for output in 0..calm.devices[device].outputs {
             for written in [false, true] {
-                let mut world = World::load(seed, saved);
-                world.crash = Some(Crash {
+                let crash = Crash {
                     device,
                     output,
                     written,
-                });
-                let told = format!("phase {phase:?}, seed {seed}, {:?}", world.crash);
+                };
+                let mut world = World::load(seed, saved, Some(crash));
+                let told = format!("phase {phase:?}, seed {seed}, {crash:?}");
                 let run = std::panic::AssertUnwindSafe(|| {
                     play(&mut world, phase);
                     world.no_findings();
+                    assert!(world.crashed, "it never came to this output");
                 });
                 if let Err(panic) = std::panic::catch_unwind(run) {
                     eprintln!("{told}");
@@ -244,7 +245,7 @@ fn session(until: Phase, seed: u64) -> Saved {
         if phase == until {
             break;
         }
-        let mut world = World::load(seed, &saved);
+        let mut world = World::load(seed, &saved, None);
         play(&mut world, phase);
         saved = world.save();
     }

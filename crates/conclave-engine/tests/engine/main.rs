@@ -18,4 +18,5 @@ mod restarts;
 mod rotation;
 mod service;
 mod store;
+mod storms;
 mod world;

@@ -1,9 +1,10 @@
 //! Devices, their stores, the service, and a network between them on one seed and one virtual clock.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+mod checks;
+mod commands;
 
-use conclave_crdt::CrdtKind;
+use std::collections::VecDeque;
+
 use conclave_engine::{
     Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Read, Reply, Setup,
 };
@@ -14,6 +15,8 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::service::{ConnId, ORIGIN, Service};
 use crate::store::Rows;
+
+pub use commands::{create, edit};
 
 pub const REALM: RealmId = RealmId([5; 16]);
 /// In the past of any machine that runs this: OpenMLS compares leaf lifetimes with the true clock.
@@ -273,8 +276,9 @@ impl World {
     }
 
     /// All devices start again from what is durable.
-    pub fn load(seed: u64, saved: &Saved) -> Self {
+    pub fn load(seed: u64, saved: &Saved, crash: Option<Crash>) -> Self {
         let mut world = Self::empty(seed);
+        world.crash = crash;
         world.now = saved.now.plus_ms(1_000);
         world.service = saved.service.clone();
         world.lives = saved.lives;
@@ -304,8 +308,6 @@ impl World {
         }
         world
     }
-
-    // ---- steps -------------------------------------------------------------------------------------------------------------------
 
     fn note(&mut self, at: usize, output: &Output) {
         let mut rows: Vec<String> = output
@@ -542,222 +544,10 @@ impl World {
         }
         self.now = self.now.max(end);
     }
-
-    // ---- commands ----------------------------------------------------------------------------------------------------------------
-
-    pub fn command(&mut self, at: usize, command: Command) -> CommandId {
-        self.next_command += 1;
-        let id = CommandId(self.next_command);
-        self.input(at, Input::Command { id, command });
-        id
-    }
-
-    pub fn reply(&self, at: usize, id: CommandId) -> Option<Result2> {
-        self.devices[at]
-            .events
-            .iter()
-            .find_map(|event| match event {
-                Event::Reply { command, result } if *command == id => Some(result.clone()),
-                _ => None,
-            })
-    }
-
-    /// Runs a command to its reply. None: the device started again before.
-    pub fn call(&mut self, at: usize, command: Command) -> Option<Result2> {
-        let lives = self.devices[at].restarts;
-        let id = self.command(at, command);
-        let found = self.reply(at, id);
-        if found.is_some() {
-            return found;
-        }
-        self.run();
-        let found = self.reply(at, id);
-        assert!(
-            found.is_some() || self.devices[at].restarts > lives,
-            "seed {}: no reply",
-            self.seed
-        );
-        found
-    }
-
-    pub fn ask(&mut self, at: usize, command: Command) -> Reply {
-        match self.call(at, command) {
-            Some(Ok(reply)) => reply,
-            other => panic!(
-                "seed {}: {other:?}; findings: {:?}",
-                self.seed,
-                self.findings(at)
-            ),
-        }
-    }
-
-    /// Asks for something that changes nothing: again, if the device starts again in between.
-    fn look(&mut self, at: usize, make: impl Fn() -> Command) -> Reply {
-        match self.call(at, make()) {
-            None => self.ask(at, make()),
-            Some(Ok(reply)) => reply,
-            Some(Err(error)) => panic!("seed {}: {error}", self.seed),
-        }
-    }
-
-    pub fn create_group(&mut self, at: usize) -> GroupId {
-        self.create_group_with(at, GroupPolicy::default())
-    }
-
-    pub fn create_group_with(&mut self, at: usize, policy: GroupPolicy) -> GroupId {
-        let name = "Board".to_owned();
-        let policy = Box::new(policy);
-        let Reply::Group(group) = self.ask(at, Command::CreateGroup { name, policy }) else {
-            panic!("no group")
-        };
-        self.run();
-        group
-    }
-
-    pub fn invite(&mut self, group: GroupId, at: usize, other: usize, role: Option<Role>) {
-        let user = self.devices[other].user;
-        self.ask(at, Command::Invite { group, user, role });
-        self.run();
-        self.ask(other, Command::Accept { group });
-        self.run();
-    }
-
-    pub fn create_document(&mut self, group: GroupId, at: usize, text: &str) -> DocumentId {
-        let command = create(group, "minutes", text);
-        let Reply::Document(document) = self.ask(at, command) else {
-            panic!("no document")
-        };
-        self.run();
-        document
-    }
-
-    pub fn edit(&mut self, at: usize, group: GroupId, document: DocumentId, text: &str) {
-        self.ask(at, edit(group, document, text));
-    }
-
-    pub fn text(&mut self, at: usize, group: GroupId, document: DocumentId) -> String {
-        let found = Arc::new(Mutex::new(String::new()));
-        self.look(at, || {
-            let to = found.clone();
-            let f = Box::new(move |crdt: &mut dyn conclave_crdt::Crdt| {
-                *to.lock().unwrap() = crdt.text().unwrap().text()?;
-                Ok(())
-            });
-            Command::View { group, document, f }
-        });
-        found.lock().unwrap().clone()
-    }
-
-    pub fn info(&mut self, at: usize, group: GroupId) -> Option<GroupInfo> {
-        let Reply::Groups(groups) = self.look(at, || Command::Groups) else {
-            panic!("no groups")
-        };
-        groups.into_iter().find(|info| info.group == group)
-    }
-
-    // ---- what must hold ----------------------------------------------------------------------------------------------------------
-
-    pub fn findings(&self, at: usize) -> Vec<String> {
-        let code = |event: &Event| match event {
-            Event::Finding { code, text, .. } => Some(format!("{code}: {text}")),
-            _ => None,
-        };
-        self.devices[at].events.iter().filter_map(code).collect()
-    }
-
-    pub fn no_findings(&self) {
-        for at in 0..self.devices.len() {
-            assert_eq!(self.findings(at), [""; 0], "seed {}", self.seed);
-        }
-    }
-
-    fn rows_in(&self, at: usize, group: &GroupId, table: u8) -> usize {
-        let prefix = [&[4], group.as_bytes(), &[table][..]].concat();
-        self.devices[at].rows.read(&prefix).len()
-    }
-
-    pub fn intents(&self, at: usize, group: &GroupId) -> usize {
-        self.rows_in(at, group, b'i')
-    }
-
-    pub fn roots(&self, at: usize, group: &GroupId) -> usize {
-        self.rows_in(at, group, b'r')
-    }
-
-    /// Members agree on the group, hold equal documents, and nothing is left to do.
-    pub fn converged(&mut self, group: GroupId, members: &[usize]) {
-        let seed = self.seed;
-        let mut seen: Option<(u64, String)> = None;
-        for at in members {
-            let info = self.info(*at, group).unwrap();
-            assert!(
-                info.active && info.frozen.is_none(),
-                "seed {seed}: {info:?}"
-            );
-            let code = (info.epoch, info.code.clone());
-            let first = seen.get_or_insert(code.clone());
-            assert_eq!(*first, code, "seed {seed}: forked");
-            assert_eq!(
-                self.intents(*at, &group),
-                0,
-                "seed {seed}: intents are left"
-            );
-            assert_eq!(self.rows_in(*at, &group, b'o'), 0, "seed {seed}: unsent");
-        }
-        let log = &self.service.groups[&group];
-        assert_eq!(seen.unwrap().0, log.state().epoch, "seed {seed}: behind");
-        let open = |id: &DocumentId| log.documents[id].open && *id != DocumentId::directory(&group);
-        let documents: Vec<DocumentId> = log
-            .documents
-            .keys()
-            .copied()
-            .filter(|id| open(id))
-            .collect();
-        for document in documents {
-            let mut first: Option<String> = None;
-            for at in members {
-                let text = self.text(*at, group, document);
-                assert_eq!(*first.get_or_insert(text.clone()), text, "seed {seed}");
-                self.look(*at, || Command::Synced { group, document });
-            }
-        }
-    }
-
-    pub fn count(&self, at: usize, what: &str) -> usize {
-        let same = |(who, name): &&(usize, &'static str)| *who == at && *name == what;
-        self.arrived.iter().filter(same).count()
-    }
-
-    /// Sends a frame to a device on its present connection.
-    pub fn push(&mut self, at: usize, frame: ServiceFrame) {
-        self.devices[at].down.push_back(frame);
-    }
 }
 
 fn open(rows: &Rows, seed: [u8; 32], now: UnixMs) -> (Engine, Output) {
     let prefixes = Engine::startup_prefixes();
     let needed = prefixes.iter().flat_map(|prefix| rows.read(prefix));
     Engine::open(needed.collect(), seed, now).unwrap()
-}
-
-pub fn create(group: GroupId, title: &str, text: &str) -> Command {
-    let text = text.to_owned();
-    Command::CreateDocument {
-        group,
-        kind: CrdtKind::Yjs,
-        title: title.to_owned(),
-        initial: Some(Box::new(move |crdt| {
-            crdt.text().unwrap().splice(0, 0, &text)
-        })),
-    }
-}
-
-pub fn edit(group: GroupId, document: DocumentId, text: &str) -> Command {
-    let text = text.to_owned();
-    let f = Box::new(move |crdt: &mut dyn conclave_crdt::Crdt| {
-        let view = crdt.text().unwrap();
-        let end = view.len()?;
-        view.splice(end, 0, &text)
-    });
-    Command::Edit { group, document, f }
 }

@@ -1,0 +1,81 @@
+//! What must hold.
+
+use super::*;
+
+impl World {
+    pub fn findings(&self, at: usize) -> Vec<String> {
+        let code = |event: &Event| match event {
+            Event::Finding { code, text, .. } => Some(format!("{code}: {text}")),
+            _ => None,
+        };
+        self.devices[at].events.iter().filter_map(code).collect()
+    }
+
+    pub fn no_findings(&self) {
+        for at in 0..self.devices.len() {
+            assert_eq!(self.findings(at), [""; 0], "seed {}", self.seed);
+        }
+    }
+
+    fn rows_in(&self, at: usize, group: &GroupId, table: u8) -> usize {
+        let prefix = [&[4], group.as_bytes(), &[table][..]].concat();
+        self.devices[at].rows.read(&prefix).len()
+    }
+
+    pub fn intents(&self, at: usize, group: &GroupId) -> usize {
+        self.rows_in(at, group, b'i')
+    }
+
+    pub fn roots(&self, at: usize, group: &GroupId) -> usize {
+        self.rows_in(at, group, b'r')
+    }
+
+    /// Members agree on the group, hold equal documents, and nothing is left to do.
+    pub fn converged(&mut self, group: GroupId, members: &[usize]) {
+        let seed = self.seed;
+        let mut seen: Option<(u64, String)> = None;
+        for at in members {
+            let info = self.info(*at, group).unwrap();
+            assert!(
+                info.active && info.frozen.is_none(),
+                "seed {seed}: {info:?}"
+            );
+            let code = (info.epoch, info.code.clone());
+            let first = seen.get_or_insert(code.clone());
+            assert_eq!(*first, code, "seed {seed}: forked");
+            assert_eq!(
+                self.intents(*at, &group),
+                0,
+                "seed {seed}: intents are left"
+            );
+            assert_eq!(self.rows_in(*at, &group, b'o'), 0, "seed {seed}: unsent");
+        }
+        let log = &self.service.groups[&group];
+        assert_eq!(seen.unwrap().0, log.state().epoch, "seed {seed}: behind");
+        let open = |id: &DocumentId| log.documents[id].open && *id != DocumentId::directory(&group);
+        let documents: Vec<DocumentId> = log
+            .documents
+            .keys()
+            .copied()
+            .filter(|id| open(id))
+            .collect();
+        for document in documents {
+            let mut first: Option<String> = None;
+            for at in members {
+                let text = self.text(*at, group, document);
+                assert_eq!(*first.get_or_insert(text.clone()), text, "seed {seed}");
+                self.look(*at, || Command::Synced { group, document });
+            }
+        }
+    }
+
+    pub fn count(&self, at: usize, what: &str) -> usize {
+        let same = |(who, name): &&(usize, &'static str)| *who == at && *name == what;
+        self.arrived.iter().filter(same).count()
+    }
+
+    /// Sends a frame to a device on its present connection.
+    pub fn push(&mut self, at: usize, frame: ServiceFrame) {
+        self.devices[at].down.push_back(frame);
+    }
+}
