@@ -18,13 +18,19 @@ pub async fn main() -> anyhow::Result<()> {
     // Ben opens the same note and writes too: from now on both have a copy, and neither waits for the other.
     let id = document_called(&ben, &bens_group, "note").await?;
     let bens_note = bens_group.document::<Yrs>(&id).await?;
+    let mut news = bens_note.changes();
     bens_note.synced().await?;
+    while !bens_note.read(read).await?.contains("cake") {
+        news.next().await;
+    }
     let mut changes = anas_note.changes();
     bens_note.edit(|note| write(note, "And tea.\n")).await?;
 
     // Ana hears of it with its verified author.
-    if let Some(Ok(change)) = changes.next().await {
-        println!("{} wrote something", change.name.unwrap_or_default());
+    while !anas_note.read(read).await?.contains("tea") {
+        if let Some(Ok(change)) = changes.next().await {
+            println!("{} wrote something", change.name.unwrap_or_default());
+        }
     }
     let (anas, bens) = (anas_note.read(read).await?, bens_note.read(read).await?);
     println!("{anas}");
