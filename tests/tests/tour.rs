@@ -8,22 +8,27 @@ use conclave_tests::PATIENCE;
 
 const README: &str = include_str!("../../README.md");
 
-/// The two commands, built if they are not there yet.
+/// The two commands: built with the workspace's tests, or now.
 fn programs() -> Result<PathBuf> {
-    let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "conclave-cli",
-            "-p",
-            "conclave-ds",
-            "--bins",
-        ])
-        .status()?;
-    ensure!(status.success(), "building the commands");
     let test = std::env::current_exe()?;
     let folder = test.ancestors().nth(2).context("target folder")?;
+    if !["conclave", "conclave-ds"]
+        .iter()
+        .all(|name| folder.join(name).exists())
+    {
+        let status = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "-p",
+                "conclave-cli",
+                "-p",
+                "conclave-ds",
+                "--bins",
+            ])
+            .status()?;
+        ensure!(status.success(), "building the commands");
+    }
     Ok(folder.to_owned())
 }
 
