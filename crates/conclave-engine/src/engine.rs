@@ -136,13 +136,7 @@ impl Engine {
             let id = id.ok_or(EngineError::Store { what })?;
             engine.invitations.insert(id, Invitation::load(value)?);
         }
-        let waiting: Vec<GroupId> = engine
-            .index
-            .iter()
-            .filter(|(_, row)| row.active)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in waiting {
+        for id in engine.active_groups() {
             engine.with_group(id, Box::new(|_, _| {}));
         }
         let out = engine.finish();

@@ -3,14 +3,14 @@
 use super::*;
 
 impl Engine {
+    /// Groups of which this device is a member, as far as it knows.
+    pub(crate) fn active_groups(&self) -> Vec<GroupId> {
+        let active = self.index.iter().filter(|(_, row)| row.active);
+        active.map(|(id, _)| *id).collect()
+    }
+
     pub(crate) fn groups_online(&mut self) {
-        let ids: Vec<GroupId> = self
-            .index
-            .iter()
-            .filter(|(_, row)| row.active)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
+        for id in self.active_groups() {
             self.with_group(id, Box::new(|_, _| {}));
         }
     }

@@ -337,13 +337,7 @@ impl Engine {
 
     /// After a change of the own device list: every group gets the new devices and loses the revoked ones.
     pub(crate) fn add_own_devices_everywhere(&mut self) {
-        let ids: Vec<GroupId> = self
-            .index
-            .iter()
-            .filter(|(_, row)| row.active)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
+        for id in self.active_groups() {
             self.with_group(
                 id,
                 Box::new(|engine, group| engine.match_own_devices(group)),
