@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId};
 use conclave_proto::InstanceId;
 use conclave_proto::hash::labelled;
+use conclave_proto::record::Record;
 use rand_core::CryptoRngCore;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
@@ -82,6 +83,15 @@ impl Fresh {
         Self { seed, counter: 0 }
     }
 
+    /// Mixes in fresh randomness, so that two copies of a running store part.
+    pub(crate) fn stir(&mut self, rng: &mut dyn CryptoRngCore) {
+        let mut more = Zeroizing::new([0; 32]);
+        rng.fill_bytes(more.as_mut());
+        let parts: [&[u8]; 2] = [self.seed.as_slice(), more.as_slice()];
+        let mixed = Zeroizing::new(labelled("conclave 1.0 fresh seed", &parts).0);
+        self.seed = mixed;
+    }
+
     fn next(&mut self) -> [u8; 32] {
         self.counter = self.counter.saturating_add(1);
         labelled(
@@ -118,6 +128,34 @@ pub(crate) struct TailEntry {
     pub update: Option<Plain>,
     /// The record as received, until it is in the store.
     pub sealed: Option<Vec<u8>>,
+    /// A chained record that was not applied, but might be if what lies before it in the log turned out to mean something else.
+    pub idle: Option<Idle>,
+}
+
+/// A record that was not applied.
+#[derive(Debug, Clone)]
+pub(crate) enum Idle {
+    /// As received.
+    Sealed(Box<Record>),
+    /// Its update.
+    Open(Plain),
+}
+
+impl Idle {
+    fn len(&self) -> usize {
+        match self {
+            Self::Sealed(record) => record.sealed.ciphertext.len(),
+            Self::Open(plain) => plain.len(),
+        }
+    }
+}
+
+impl TailEntry {
+    /// Bytes of content.
+    fn len(&self) -> usize {
+        let update = self.update.as_ref().map_or(0, Plain::len);
+        update.saturating_add(self.idle.as_ref().map_or(0, Idle::len))
+    }
 }
 
 /// The CRDT with its history.
@@ -127,8 +165,12 @@ pub(crate) struct Content {
     pub checkpoint: Checkpoint,
     /// Records from the checkpoint on, without gaps.
     pub tail: Vec<TailEntry>,
-    /// Bytes of updates in the tail.
+    /// Bytes of content in the tail.
     pub tail_bytes: usize,
+    /// Positions in the tail of records set aside.
+    pub aside: BTreeSet<u64>,
+    /// Positions in the tail of records that are void.
+    pub void: BTreeSet<u64>,
     /// Indices into `tail` of updates that the CRDT has yet to see.
     unapplied: Vec<usize>,
 }
@@ -147,6 +189,8 @@ impl Content {
             checkpoint,
             tail: Vec::new(),
             tail_bytes: 0,
+            aside: BTreeSet::new(),
+            void: BTreeSet::new(),
             unapplied: Vec::new(),
         })
     }
@@ -159,11 +203,11 @@ impl Content {
         }
     }
 
-    /// Epochs of the updates since the checkpoint.
+    /// Epochs of the updates since the checkpoint, and of what may still turn out to be one.
     pub(crate) fn tail_epochs(&self) -> BTreeSet<u64> {
         self.tail
             .iter()
-            .filter(|entry| entry.update.is_some())
+            .filter(|entry| entry.update.is_some() || entry.idle.is_some())
             .filter_map(|entry| entry.effect.epoch)
             .collect()
     }
@@ -175,9 +219,12 @@ impl Content {
 
     /// Adds a record. `apply` says whether the CRDT has yet to see its update.
     pub(crate) fn push(&mut self, entry: TailEntry, apply: bool) {
-        self.tail_bytes = self
-            .tail_bytes
-            .saturating_add(entry.update.as_ref().map_or(0, Plain::len));
+        self.tail_bytes = self.tail_bytes.saturating_add(entry.len());
+        match entry.effect.news {
+            News::Aside => self.aside.insert(self.size()),
+            News::Void => self.void.insert(self.size()),
+            _ => false,
+        };
         if apply && entry.update.is_some() {
             self.unapplied.push(self.tail.len());
         }
@@ -233,8 +280,7 @@ impl Content {
                 continue;
             }
             if let Some(entry) = self.tail.get_mut(at) {
-                entry.update = None;
-                entry.sealed = None;
+                entry.idle = entry.update.take().map(Idle::Open);
                 entry.effect.news = News::None;
             }
             refused.push(self.checkpoint.size.saturating_add(at as u64));
@@ -291,6 +337,37 @@ impl Content {
         self.checkpoint = Checkpoint { size, state, crdt };
         self.tail.clear();
         self.tail_bytes = 0;
+        self.aside.clear();
+        self.void.clear();
         self.unapplied.clear();
+    }
+
+    /// Takes back the records from position `from` on, which must not lie before the checkpoint. The CRDT is built again without them, and
+    /// without own edits.
+    pub(crate) fn take_from(
+        &mut self,
+        from: u64,
+        fresh: &mut Fresh,
+    ) -> Result<Vec<TailEntry>, CrdtError> {
+        self.crdt = self.rebuild(from, &BTreeSet::new(), &[], fresh)?;
+        let at = usize::try_from(from.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
+        let taken = self.tail.split_off(at.min(self.tail.len()));
+        self.tail_bytes = self.tail.iter().map(TailEntry::len).sum();
+        self.aside.split_off(&from);
+        self.void.split_off(&from);
+        self.unapplied.clear();
+        Ok(taken)
+    }
+
+    /// Epochs of the records set aside.
+    pub(crate) fn aside_epochs(&self) -> BTreeSet<u64> {
+        let epoch = |seq: &u64| self.entry(*seq)?.effect.epoch;
+        self.aside.iter().filter_map(epoch).collect()
+    }
+
+    /// The record at a position in the tail.
+    pub(crate) fn entry(&self, seq: u64) -> Option<&TailEntry> {
+        let at = seq.checked_sub(self.checkpoint.size)?;
+        self.tail.get(usize::try_from(at).ok()?)
     }
 }

@@ -89,6 +89,8 @@ pub struct Change {
     pub user: UserId,
     /// Position in the log.
     pub seq: u64,
+    /// Epoch of the record.
+    pub epoch: u64,
     /// What it is.
     pub kind: ChangeKind,
 }
@@ -128,6 +130,8 @@ pub struct DeliverOutcome {
     pub waiting_for_epoch: Option<u64>,
     /// The epoch whose root is missing, where that is what stops application.
     pub needs_root: Option<u64>,
+    /// Who sealed the record that nobody here can open, where that is what stops application: their signature covers it.
+    pub needs_root_author: Option<Author>,
     /// Positions from the first up to the second (exclusive) are missing: fetch and deliver them. What came after them is kept.
     pub gap: Option<(u64, u64)>,
     /// Own records that got their place in the log.
@@ -136,6 +140,11 @@ pub struct DeliverOutcome {
     pub refused_own: bool,
     /// A fresh instance was drawn: open the document again on this connection.
     pub reopen: bool,
+    /// The document was built again from its checkpoint, since a record's content became known, or void: anything in it may have changed.
+    pub rebuilt: bool,
+    /// This store was found behind the service: another life of this device has written on, so this is a restored backup or a copy.
+    /// A fresh instance was drawn, and further edits are written under a fresh replica id.
+    pub restored: bool,
 }
 
 impl DeliverOutcome {
@@ -148,6 +157,13 @@ impl DeliverOutcome {
         }
     }
 
+    pub(crate) fn unblock(&mut self) {
+        self.blocked = None;
+        self.waiting_for_epoch = None;
+        self.needs_root = None;
+        self.needs_root_author = None;
+    }
+
     /// Adds what a later call did. States (blocked, gap) are those of the later call.
     pub fn absorb(&mut self, later: Self) {
         self.changes.extend(later.changes);
@@ -155,10 +171,13 @@ impl DeliverOutcome {
         self.blocked = later.blocked;
         self.waiting_for_epoch = later.waiting_for_epoch;
         self.needs_root = later.needs_root;
+        self.needs_root_author = later.needs_root_author;
         self.gap = later.gap;
         self.acknowledged = self.acknowledged.saturating_add(later.acknowledged);
         self.refused_own |= later.refused_own;
         self.reopen |= later.reopen;
+        self.restored |= later.restored;
+        self.rebuilt |= later.rebuilt;
     }
 }
 

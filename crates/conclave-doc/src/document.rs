@@ -7,6 +7,7 @@ use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, limits};
 use rand_core::CryptoRngCore;
 
+use crate::aside::Aside;
 use crate::content::{Content, Fresh, Plain};
 use crate::context::{DeliverOutcome, DocContext, EditFn, RootsNeeded};
 use crate::error::{DocError, Fault, Finding, Suspect};
@@ -51,6 +52,10 @@ pub struct Document {
     pub(crate) caught_up_epoch: u64,
     /// The service has shown a log shorter than this one: nothing is sent.
     pub(crate) rolled_back: bool,
+    /// Found behind the service: nothing is sent before the log is as long as the service says, since own edits may be in it already.
+    pub(crate) behind: bool,
+    /// Records set aside, voids handled, and whether a snapshot has to be taken over for them.
+    pub(crate) aside: Aside,
 }
 
 impl std::fmt::Debug for Document {
@@ -357,10 +362,10 @@ impl Document {
                     .is_some_and(|epoch| *epoch < since))
     }
 
-    /// Whether a snapshot can be made now: nothing waits, something is new, and no dispute stands (an admin's
+    /// Whether a snapshot can be made now: nothing waits or is set aside, something is new, and no dispute stands (an admin's
     /// [`Document::make_snapshot`] settles one).
     #[must_use]
     pub fn can_snapshot(&self) -> bool {
-        self.covers_more() && !self.is_disputed()
+        self.covers_more() && !self.is_disputed() && self.content.aside.is_empty()
     }
 }

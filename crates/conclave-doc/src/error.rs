@@ -55,6 +55,12 @@ pub enum DocError {
     /// A snapshot cannot be made now: records wait, or nothing is new since the last one.
     #[error("a snapshot cannot be made now")]
     NotNow,
+    /// A record was set aside, since nobody could supply its root: nothing can cover it before the root arrives or an admin voids it.
+    #[error("record {seq} is set aside; an admin has to void it, or its key has to arrive")]
+    SetAside {
+        /// Its position in the document's log.
+        seq: u64,
+    },
     /// A member says that the active snapshot differs from the log; only an admin can replace it.
     #[error("the active snapshot is disputed; an admin has to replace it")]
     Disputed,
@@ -75,6 +81,7 @@ impl DocError {
             Self::Role => "doc.role",
             Self::TooLarge { .. } => "doc.too_large",
             Self::NotNow => "doc.not_now",
+            Self::SetAside { .. } => "doc.set_aside",
             Self::Disputed => "doc.disputed",
         }
     }
@@ -84,7 +91,11 @@ impl DocError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::MissingRoot { .. } | Self::FutureEpoch { .. } | Self::NotNow | Self::Disputed
+            Self::MissingRoot { .. }
+                | Self::FutureEpoch { .. }
+                | Self::NotNow
+                | Self::SetAside { .. }
+                | Self::Disputed
         )
     }
 }

@@ -28,6 +28,7 @@
     )
 )]
 
+mod aside;
 mod candidate;
 mod content;
 mod context;
@@ -40,6 +41,7 @@ mod open;
 mod outbox;
 mod own;
 mod payload;
+mod refound;
 mod replica;
 mod rules;
 mod seal;
@@ -61,4 +63,5 @@ pub use payload::{
     Chain, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
     VERDICT_VERSION, VerdictPayload,
 };
+pub use refound::Founding;
 pub use seal::{DocKeys, KeySource, max_payload_bytes, open, padded_len, seal, seal_with_nonce};

@@ -175,6 +175,13 @@ impl LogView {
             .copied()
     }
 
+    /// Position of the record with this leaf; `None` if it is not in the view. Linear.
+    #[must_use]
+    pub fn find(&self, leaf: &Hash) -> Option<u64> {
+        let at = self.levels.first()?.iter().position(|it| it == leaf)?;
+        self.base.size().checked_add(at as u64)
+    }
+
     /// Encoded bytes of all records from `seq` on; those below the base count as nothing.
     #[must_use]
     pub fn bytes_from(&self, seq: u64) -> u64 {

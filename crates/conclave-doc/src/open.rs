@@ -10,6 +10,7 @@ use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
 use rand_core::CryptoRngCore;
 
+use crate::aside::Aside;
 use crate::content::{Checkpoint, Content, Fresh, Plain};
 use crate::context::{Blocked, DeliverOutcome, DocContext, EditFn};
 use crate::document::{Checks, Document};
@@ -122,7 +123,7 @@ impl Document {
         Ok((this, outcome))
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         group: GroupId,
         id: DocumentId,
         base: Frontier,
@@ -146,6 +147,8 @@ impl Document {
             reported: None,
             caught_up_epoch: 0,
             rolled_back: false,
+            behind: false,
+            aside: Aside::default(),
         }
     }
 
@@ -158,9 +161,10 @@ impl Document {
         &mut self,
         ctx: &DocContext<'_>,
         opened: &OpenedDocument,
-        _rng: &mut dyn CryptoRngCore,
+        rng: &mut dyn CryptoRngCore,
     ) -> Result<DeliverOutcome, DocError> {
         let mut outcome = DeliverOutcome::default();
+        self.fresh.stir(rng);
         self.incoming.forget_own();
         self.incoming.set_authors(opened.authors.clone());
         self.incoming.target = Some((opened.head, ctx.state.epoch));
@@ -190,7 +194,7 @@ impl Document {
             || (opened.own_next_clock == next && opened.own_last != last)
         {
             // The service knows records of this instance that this store never wrote: a restored backup, or a copy of the store.
-            self.renew_instance(&mut outcome);
+            self.found_behind(&mut outcome)?;
         } else if opened.own_next_clock < next && !self.rolled_back {
             let seq = self.size();
             outcome.findings.push(Finding {
@@ -205,12 +209,13 @@ impl Document {
         Ok(outcome)
     }
 
-    fn contradicts(&self, head: &Head) -> bool {
+    pub(crate) fn contradicts(&self, head: &Head) -> bool {
         self.log.head_at(head.size).is_some_and(|own| own != *head)
     }
 
     /// Compares with the head that the service announced, once the log gets there.
     pub(crate) fn check_target(&mut self, outcome: &mut DeliverOutcome) {
+        self.check_former(outcome);
         let Some((target, epoch)) = self.incoming.target else {
             return;
         };
@@ -241,6 +246,7 @@ impl Document {
         let RecordBody::Snapshot(header) = base.record.header.body else {
             return Err(DocError::Protocol);
         };
+        let rejoins = self.aside.wants_base() && header.covered.size <= self.size();
         if header.covered.size <= self.size() {
             let known = self.log.leaf_at(base.seq);
             if self.contradicts(&header.covered)
@@ -252,9 +258,18 @@ impl Document {
                     fault,
                     suspect: Suspect::SERVICE,
                 });
+                return Ok(());
             }
+        }
+        if header.covered.size <= self.size() && !rejoins {
             return Ok(());
         }
+        let frontier = match self.log.frontier_at(header.covered.size) {
+            Some(frontier) if rejoins => frontier,
+            // Older than all that this log knows of: no way on.
+            None if rejoins => return Ok(()),
+            _ => self.log.frontier().clone(),
+        };
         let (info, payload, kind) = read_base(ctx, self.group, self.id, base)?;
         if kind != self.kind() {
             return Err(DocError::BadRecord {
@@ -262,7 +277,7 @@ impl Document {
             });
         }
         self.incoming.begin_bridge(Bridge {
-            frontier: self.log.frontier().clone(),
+            frontier,
             info,
             payload,
         });
@@ -292,7 +307,8 @@ impl Document {
             self.rolled_back = true;
             return Ok(());
         }
-        self.adopt_covered(&bridge.payload.tables, outcome);
+        self.adopt_covered(&bridge.payload.tables, outcome)?;
+        self.aside.rejoined(self.log.head(), &bridge.info.covered);
         let frontier = bridge.payload.frontier.clone();
         let mut state = LogState::new(bridge.payload.tables.clone(), bridge.info);
         state.disputed = self.state.disputed;
@@ -309,21 +325,24 @@ impl Document {
         self.rows.meta_dirty = true;
         if self.rebuild().is_err() {
             // Own edits do not fit what the snapshot holds: write them again as what they did to the former state.
-            std::mem::swap(&mut self.content.crdt, &mut content.crdt);
-            self.rewrite_own(outcome)?;
+            self.rewrite_own_from(&mut content, outcome)?;
         }
         Ok(())
     }
 
     /// Own records that the snapshot covers have their place.
-    fn adopt_covered(&mut self, tables: &Tables, outcome: &mut DeliverOutcome) {
+    fn adopt_covered(
+        &mut self,
+        tables: &Tables,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
         let next = self.own_chain().0;
         let Some(chain) = tables.chains.get(&self.outbox.author) else {
-            return;
+            return Ok(());
         };
         let covered = usize::try_from(chain.next.saturating_sub(next)).unwrap_or(usize::MAX);
         let Some(last) = covered.checked_sub(1) else {
-            return;
+            return Ok(());
         };
         if self
             .outbox
@@ -334,8 +353,9 @@ impl Document {
                 self.outbox.pop();
                 outcome.acknowledged += 1;
             }
+            Ok(())
         } else {
-            self.renew_instance(outcome);
+            self.found_behind(outcome)
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Getting own edits into the log.
 
+use std::collections::BTreeSet;
+
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::AppendedRecord;
 use conclave_proto::policy::Role;
@@ -8,7 +10,7 @@ use conclave_proto::{Author, Hash, Refusal, limits};
 use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
-use crate::content::Plain;
+use crate::content::{Content, Plain};
 use crate::context::{Append, DeliverOutcome, DocContext, RefusedOutcome};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
@@ -45,7 +47,11 @@ impl Document {
         self.collect_edits()?;
         let epoch = ctx.state.epoch;
         let chain = self.own_chain();
-        let ready = self.is_created() && self.incoming.bridge.is_none() && !self.rolled_back;
+        let ready = self.is_created()
+            && self.incoming.bridge.is_none()
+            && !self.rolled_back
+            && self.has_caught_up()
+            && !self.aside.is_rejoining();
         if !ready || !self.outbox.may_send(chain.0, epoch) || epoch < self.epoch_high() {
             return Ok(None);
         }
@@ -166,9 +172,11 @@ impl Document {
                 self.outbox.min_epoch = self.outbox.min_epoch.max(*current);
                 RefusedOutcome::Reseal { epoch: *current }
             }
-            Refusal::ClockGap { expected } => self.after_clock_gap(*expected, next, &mut outcome),
+            Refusal::ClockGap { expected } => {
+                self.after_clock_gap(*expected, next, &mut outcome)?
+            }
             Refusal::AlreadyAccepted { leaf, seq } => {
-                self.after_accepted(*leaf, *seq, &mut outcome)
+                self.after_accepted(*leaf, *seq, &mut outcome)?
             }
             Refusal::SnapshotRequired => RefusedOutcome::SnapshotNeeded,
             Refusal::RateLimited { retry_after_ms } => RefusedOutcome::RetryLater {
@@ -179,6 +187,13 @@ impl Document {
             | Refusal::NoChannel
             | Refusal::ProposalPending
             | Refusal::EpochTaken { .. } => RefusedOutcome::RetryLater { after_ms: RETRY_MS },
+            // Closed by another life of this device.
+            Refusal::BadRecord {
+                fault: RecordFault::InstanceClosed,
+            } if self.outbox.may_renew() => {
+                self.found_behind(&mut outcome)?;
+                RefusedOutcome::FreshInstance
+            }
             // Another view of the log than the service's, or a place that is taken for good: other clocks help against the second only.
             Refusal::BadRecord { fault }
                 if *fault != RecordFault::SeenHead && self.outbox.may_renew() =>
@@ -200,9 +215,9 @@ impl Document {
         expected: u64,
         next: u64,
         outcome: &mut DeliverOutcome,
-    ) -> RefusedOutcome {
+    ) -> Result<RefusedOutcome, DocError> {
         let sealed = next.saturating_add(self.outbox.len() as u64);
-        if expected < next {
+        Ok(if expected < next {
             // The service has forgotten what it had ordered.
             let seq = self.size();
             outcome.findings.push(Finding {
@@ -213,8 +228,7 @@ impl Document {
             self.renew_instance(outcome);
             RefusedOutcome::FreshInstance
         } else if expected > sealed {
-            // Found behind the service: a restored backup, or a second life of this store.
-            self.renew_instance(outcome);
+            self.found_behind(outcome)?;
             RefusedOutcome::FreshInstance
         } else if expected > next
             && self.outbox.in_flight() < usize::try_from(expected - next).unwrap_or(usize::MAX)
@@ -223,7 +237,7 @@ impl Document {
             RefusedOutcome::Refetch { from: self.size() }
         } else {
             RefusedOutcome::Resend
-        }
+        })
     }
 
     fn after_accepted(
@@ -231,20 +245,52 @@ impl Document {
         leaf: Hash,
         seq: u64,
         outcome: &mut DeliverOutcome,
-    ) -> RefusedOutcome {
+    ) -> Result<RefusedOutcome, DocError> {
         let at = self.outbox.in_flight();
-        if self
-            .outbox
-            .sealed_at(at)
-            .is_some_and(|record| record.leaf() == leaf)
-        {
-            self.outbox.mark_sent();
-            self.place_own(seq, outcome);
-            RefusedOutcome::Resend
-        } else {
-            self.renew_instance(outcome);
-            RefusedOutcome::FreshInstance
+        Ok(
+            if self
+                .outbox
+                .sealed_at(at)
+                .is_some_and(|record| record.leaf() == leaf)
+            {
+                self.outbox.mark_sent();
+                self.place_own(seq, outcome);
+                RefusedOutcome::Resend
+            } else {
+                self.found_behind(outcome)?;
+                RefusedOutcome::FreshInstance
+            },
+        )
+    }
+
+    /// Another life of this device has written what this store does not know: this is a restored backup, or a copy. Goes on under a fresh
+    /// instance, and never again under the replica id used so far, since the other life may use its next counters. Edits that wait keep
+    /// theirs: where the other life had them too they are the same bytes, and are recognised in the log, which therefore comes first.
+    pub(crate) fn found_behind(&mut self, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
+        self.collect_edits()?;
+        let replica = self.fresh.replica(self.content.kind);
+        if self.content.crdt.set_replica(replica).is_err() {
+            self.rebuild()?;
         }
+        self.note_behind(outcome);
+        self.renew_instance(outcome);
+        Ok(())
+    }
+
+    /// Tells that this store was found behind, and holds back what is unsent until the log is read.
+    pub(crate) fn note_behind(&mut self, outcome: &mut DeliverOutcome) {
+        self.behind = true;
+        self.rows.meta_dirty = true;
+        outcome.restored = true;
+    }
+
+    /// Whether what another life of this device may have written is known.
+    fn has_caught_up(&mut self) -> bool {
+        if self.behind && self.outbox.connected && self.incoming.target.is_none() {
+            self.behind = false;
+            self.rows.meta_dirty = true;
+        }
+        !self.behind
     }
 
     /// Goes on under a fresh instance with the same edits: nothing was wrong with them, but their place is not free.
@@ -262,6 +308,15 @@ impl Document {
     /// replica id and a fresh instance.
     pub(crate) fn rewrite_own(&mut self, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
         let wanted = Views::of(self.content.crdt.as_mut());
+        self.write_again(&wanted, outcome)
+    }
+
+    /// Takes own edits out, and edits the document until it shows what is wanted: under a fresh replica id and a fresh instance.
+    pub(crate) fn write_again(
+        &mut self,
+        wanted: &Views,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
         self.outbox.drop_updates();
         self.rebuild()?;
         let written = wanted.write_to(self.content.crdt.as_mut());
@@ -273,6 +328,33 @@ impl Document {
             }
             // The difference cannot be written. The edits are gone, and that is reported like any refused edit.
             _ => self.rebuild()?,
+        }
+        outcome.refused_own = true;
+        self.renew_instance(outcome);
+        Ok(())
+    }
+
+    /// As [`Document::rewrite_own`], where the document has become another one in the meantime: `former` is what the edits were made on. The
+    /// difference is taken there, so that nothing that others did since is undone.
+    pub(crate) fn rewrite_own_from(
+        &mut self,
+        former: &mut Content,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
+        let wanted = Views::of(former.crdt.as_mut());
+        let none = BTreeSet::new();
+        let mut scratch = former.rebuild(former.size(), &none, &[], &mut self.fresh)?;
+        let mut updates: Vec<Vec<u8>> = Vec::new();
+        let written = wanted
+            .write_to(scratch.as_mut())
+            .and_then(|()| scratch.take_pending(&mut updates));
+        self.outbox.drop_updates();
+        if written.is_ok() {
+            self.queue_updates(updates)?;
+        }
+        if self.rebuild().is_err() {
+            self.outbox.drop_updates();
+            self.rebuild()?;
         }
         outcome.refused_own = true;
         self.renew_instance(outcome);

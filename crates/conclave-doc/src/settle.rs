@@ -1,12 +1,12 @@
 //! Second half of judging: opening, replica rules, applying.
 
 use conclave_crdt::ReplicaId;
-use conclave_proto::DeviceId;
 use conclave_proto::record::{Record, RecordBody};
 use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Author, DeviceId};
 
 use crate::candidate::{Candidate, Standing};
-use crate::content::{Plain, TailEntry};
+use crate::content::{Idle, Plain, TailEntry};
 use crate::context::{Blocked, Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
@@ -27,6 +27,8 @@ enum Content {
     Void,
     /// Operations that are all known: nothing to do.
     Known,
+    /// Nobody could supply its root.
+    Aside,
     Verdict(VerdictPayload),
     Update {
         update: Plain,
@@ -36,11 +38,16 @@ enum Content {
 
 /// Why settling stopped before the end of a run.
 enum Halt {
-    Root(u64),
+    Root {
+        epoch: u64,
+        author: Author,
+    },
     /// Another life of this device wrote under this instance.
     OwnInstance,
-    /// Somebody else's record takes operations that own edits here still claim.
-    OwnReplica,
+    /// A record takes operations that own edits here still claim: a squatter's, or one of another life of this device.
+    OwnReplica {
+        same_device: bool,
+    },
 }
 
 impl Document {
@@ -51,7 +58,8 @@ impl Document {
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
         self.collect_edits()?;
-        outcome.blocked = None;
+        outcome.unblock();
+        self.reread_due(ctx, outcome)?;
         while self.incoming.bridge.is_none() && self.advance_run(ctx, outcome)? {
             self.check_target(outcome);
         }
@@ -60,6 +68,7 @@ impl Document {
         if outcome.blocked.is_none() {
             outcome.gap = self.incoming.gap(self.size());
         }
+        self.check_base(outcome);
         self.maintain(ctx)
     }
 
@@ -81,18 +90,26 @@ impl Document {
         }
         match self.settle(ctx, candidates, outcome)? {
             None => {}
-            Some((seq, Halt::Root(epoch))) => {
+            Some((seq, Halt::Root { epoch, author })) => {
                 outcome.block(seq, Blocked::Root(epoch));
+                outcome.needs_root_author = Some(author);
                 return Ok(false);
             }
             Some((_, Halt::OwnInstance)) => {
-                self.renew_instance(outcome);
+                self.found_behind(outcome)?;
                 return Ok(true);
             }
-            Some((_, Halt::OwnReplica)) => {
+            Some((_, Halt::OwnReplica { same_device })) => {
                 self.rewrite_own(outcome)?;
+                if same_device {
+                    self.note_behind(outcome);
+                }
                 return Ok(true);
             }
+        }
+        if self.state.is_closed(&self.outbox.author) {
+            // A later instance of this device is at work, and this store did not draw it.
+            self.found_behind(outcome)?;
         }
         let Some(stop) = stop else { return Ok(true) };
         if let Some(finding) = stop.finding
@@ -188,11 +205,12 @@ impl Document {
         };
         let Some(record) = &candidate.record else {
             effect.epoch = Some(self.state.active.epoch);
-            self.place(effect, None, None, false);
+            self.place(effect, None, None, None, false);
             return Ok(false);
         };
         let author = record.header.author;
         let mut content = Content::Known;
+        let mut was_read = false;
         match candidate.standing {
             Standing::Refused {
                 fault,
@@ -220,7 +238,10 @@ impl Document {
                             service: true,
                         },
                     ),
-                    None => self.read_content(ctx, candidate, record, keys)?,
+                    None => {
+                        was_read = true;
+                        self.read_content(ctx, candidate, record, keys)?
+                    }
                 };
             }
         }
@@ -237,7 +258,9 @@ impl Document {
             // Another life of this device got the same edit into the log.
             new_to_crdt = !self.outbox.take_update(plain.as_slice());
         }
-        self.place(effect, update, Some(record), new_to_crdt);
+        let applied = update.is_some() || matches!(effect.news, News::Verdict { .. } | News::Void);
+        let idle = (was_read && !applied).then(|| Idle::Sealed(Box::new(record.clone())));
+        self.place(effect, update, idle, Some(record), new_to_crdt);
         Ok(own && !stands)
     }
 
@@ -255,11 +278,21 @@ impl Document {
         let mut update = None;
         let kind = match content {
             Content::Refused(fault, suspect) => {
-                outcome.findings.push(Finding {
+                // After a record set aside, ids may seem to be out of order that are not.
+                let is_certain = fault != RecordFault::Replica || self.content.aside.is_empty();
+                outcome.findings.extend(is_certain.then_some(Finding {
                     seq,
                     fault: Fault::Record(fault),
                     suspect,
-                });
+                }));
+                None
+            }
+            Content::Aside => {
+                effect.news = News::Aside;
+                None
+            }
+            Content::Void => {
+                effect.news = News::Void;
                 None
             }
             Content::Verdict(VerdictPayload {
@@ -285,7 +318,7 @@ impl Document {
                 update = Some(plain);
                 Some(ChangeKind::Update)
             }
-            Content::Void | Content::Known => match candidate.standing {
+            Content::Known => match candidate.standing {
                 Standing::Snapshot(info) => {
                     effect.news = News::Snapshot(info);
                     Some(ChangeKind::Snapshot)
@@ -297,6 +330,7 @@ impl Document {
             author,
             user,
             seq,
+            epoch: record.header.epoch,
             kind,
         });
         outcome.changes.extend(change);
@@ -308,18 +342,20 @@ impl Document {
         &mut self,
         effect: Effect,
         update: Option<Plain>,
+        idle: Option<Idle>,
         record: Option<&Record>,
         new_to_crdt: bool,
     ) {
         self.state.apply(self.content.size(), &effect);
         let sealed = record
-            .filter(|_| update.is_some())
+            .filter(|_| update.is_some() || idle.is_some())
             .map(conclave_proto::codec::encode);
         self.content.push(
             TailEntry {
                 effect,
                 update,
                 sealed,
+                idle,
             },
             new_to_crdt,
         );
@@ -346,7 +382,14 @@ impl Document {
             self.outbox.front_plain()
         } else {
             let epoch = record.header.epoch;
-            let key = keys.get(epoch).ok_or(Halt::Root(epoch))?;
+            let author = record.header.author;
+            let Some(key) = keys.get(epoch) else {
+                return if self.aside.given_up.contains(&epoch) {
+                    Ok(Content::Aside)
+                } else {
+                    Err(Halt::Root { epoch, author })
+                };
+            };
             match open(record, key) {
                 Ok(plain) => Plain::from(plain),
                 Err(fault) => return refused(fault),
@@ -388,14 +431,15 @@ impl Document {
         plain: &Plain,
         claims: &[(ReplicaId, u64)],
     ) -> Result<(), Halt> {
-        let ours =
-            device == self.outbox.author.device && self.outbox.holds_update(plain.as_slice());
+        let same_device = device == self.outbox.author.device;
+        let ours = same_device && self.outbox.holds_update(plain.as_slice());
+        let taken = Halt::OwnReplica { same_device };
         if !ours
             && claims
                 .iter()
-                .any(|(replica, _)| self.outbox.writes_under(replica))
+                .any(|(replica, end)| self.is_in_the_way(replica, *end, same_device))
         {
-            return Err(Halt::OwnReplica);
+            return Err(taken);
         }
         if claims
             .iter()
@@ -404,7 +448,7 @@ impl Document {
             let replica = self.fresh.replica(self.content.kind);
             // Refused only where edits are pending, which were collected before.
             if self.content.crdt.set_replica(replica).is_err() {
-                return Err(Halt::OwnReplica);
+                return Err(taken);
             }
         }
         Ok(())

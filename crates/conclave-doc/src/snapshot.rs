@@ -35,7 +35,7 @@ impl Document {
     /// not in the log. Kept durably until it is accepted or refused. Where a dispute stands, an admin's replaces the disputed one.
     ///
     /// # Errors
-    /// [`DocError::Role`], [`DocError::NotNow`], [`DocError::Disputed`], [`DocError::TooLarge`], [`DocError::MissingRoot`],
+    /// [`DocError::Role`], [`DocError::NotNow`], [`DocError::SetAside`], [`DocError::Disputed`], [`DocError::TooLarge`], [`DocError::MissingRoot`],
     /// [`DocError::Crdt`].
     pub fn make_snapshot(
         &mut self,
@@ -49,6 +49,9 @@ impl Document {
         }
         if self.is_disputed() && role < Role::Admin {
             return Err(DocError::Disputed);
+        }
+        if let Some(seq) = self.content.aside.first() {
+            return Err(DocError::SetAside { seq: *seq });
         }
         if self.is_created() && (!self.covers_more() || ctx.state.epoch < self.epoch_high()) {
             return Err(DocError::NotNow);
@@ -195,7 +198,9 @@ impl Document {
         let fresh = self.checks.done.is_none_or(|(id, ..)| id != active.id);
         let able = self.size() > active.seq
             && self.checks.rests_on.is_none()
-            && self.content.checkpoint.size <= active.covered.size;
+            && self.content.checkpoint.size <= active.covered.size
+            // What it holds of a record set aside cannot be told from here.
+            && self.content.aside.range(..active.covered.size).next().is_none();
         let wanted =
             judges && fresh && able && !self.state.active_is_matched() && !self.is_disputed();
         let have = self
@@ -328,7 +333,7 @@ impl Document {
 
     fn checkpoint_due(&self, ctx: &DocContext<'_>) -> bool {
         let content = &self.content;
-        if content.tail.is_empty() {
+        if content.tail.is_empty() || !content.aside.is_empty() {
             return false;
         }
         let bound = CHECKPOINT_BYTES.max(content.checkpoint.crdt.len());

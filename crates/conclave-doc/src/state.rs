@@ -48,8 +48,12 @@ impl SnapshotInfo {
 /// What a record means beside its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum News {
-    /// Nothing: refused, void, or only its position counts.
+    /// Nothing: refused, or only its position counts.
     None,
+    /// Set aside: its root is missing, and nobody could supply it. What it means is not known.
+    Aside,
+    /// Void for all, by an admin's entry in the group log.
+    Void,
     /// An update that was applied.
     Update,
     /// A new active snapshot.
@@ -129,7 +133,7 @@ impl LogState {
             }
         }
         match &effect.news {
-            News::None | News::Update => {}
+            News::None | News::Aside | News::Void | News::Update => {}
             News::Snapshot(info) => self.adopt(*info),
             News::Verdict {
                 snapshot,
@@ -182,6 +186,12 @@ impl LogState {
             let first_kept = self.epochs.partition_point(|(seq, _)| *seq <= keep_from);
             self.epochs.drain(..first_kept.saturating_sub(1));
         }
+    }
+
+    /// Whether a later instance of the author's device has written.
+    pub(crate) fn is_closed(&self, author: &Author) -> bool {
+        let chain = self.tables.chains.get(author);
+        chain.is_some_and(|chain| chain.closed)
     }
 
     /// Whether the active snapshot was found right by another user's device.

@@ -5,13 +5,14 @@
 //! | `c` | checkpoint: log view, tables, CRDT state after some position |
 //! | `m` | instance, what was found of snapshots |
 //! | `s` ‖ position | records from there on, as received, with what judging them gave |
+//! | `e` ‖ position | what judging that record gave since |
 //! | `o` ‖ number | an own record without a place in the log |
 //! | `w` ‖ position | a record that waits |
 //! | `p` | own snapshot on its way |
 //!
 //! Every batch of changes leads from one loadable state to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crdt::{CrdtKind, ReplicaId};
 use conclave_mls::{RowChange, Rows};
@@ -23,7 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::content::{Checkpoint, Content, Fresh, Plain, TailEntry};
+use crate::aside::{Aside, StoredAside};
+use crate::content::{Checkpoint, Content, Fresh, Idle, Plain, TailEntry};
 use crate::context::DocContext;
 use crate::document::{Checks, Document};
 use crate::error::DocError;
@@ -58,6 +60,10 @@ struct MetaRow {
     checked: Option<(Hash, Judgement, bool)>,
     rests_on: Option<Hash>,
     caught_up_epoch: u64,
+    #[serde(default)]
+    behind: bool,
+    #[serde(default)]
+    aside: StoredAside,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,6 +93,10 @@ pub(crate) struct RowTracker {
     segments: Vec<u64>,
     /// The last segment, while it may grow.
     open: Option<(u64, Zeroizing<Vec<u8>>)>,
+    /// Positions whose records are in the store, but mean something else than it says there.
+    pub changed: BTreeSet<u64>,
+    /// Positions with a row of that kind in the store.
+    corrected: BTreeSet<u64>,
 }
 
 impl RowTracker {
@@ -98,6 +108,8 @@ impl RowTracker {
             saved_to: 0,
             segments: Vec::new(),
             open: None,
+            changed: BTreeSet::new(),
+            corrected: BTreeSet::new(),
         }
     }
 }
@@ -143,6 +155,7 @@ impl Document {
         if std::mem::take(&mut self.rows.checkpoint_dirty) {
             self.put_checkpoint(&mut out);
         }
+        self.put_corrections(&mut out);
         self.put_records(&mut out);
         if std::mem::take(&mut self.rows.meta_dirty) | std::mem::take(&mut self.outbox.author_dirty)
         {
@@ -152,6 +165,8 @@ impl Document {
                 checked: self.checks.done,
                 rests_on: self.checks.rests_on,
                 caught_up_epoch: self.caught_up_epoch,
+                behind: self.behind,
+                aside: self.aside.to_stored(),
             };
             out.push(put(vec![b'm'], cbor(&meta)));
         }
@@ -209,8 +224,26 @@ impl Document {
                 .drain(..)
                 .map(|first| delete(key(b's', first))),
         );
+        out.extend(
+            std::mem::take(&mut self.rows.corrected)
+                .into_iter()
+                .map(|seq| delete(key(b'e', seq))),
+        );
+        self.rows.changed.clear();
         self.rows.open = None;
         self.rows.saved_to = checkpoint.size;
+    }
+
+    /// Writes what stored records mean now, where that has changed.
+    fn put_corrections(&mut self, out: &mut Vec<RowChange>) {
+        for seq in std::mem::take(&mut self.rows.changed) {
+            if seq < self.rows.saved_to
+                && let Some(entry) = self.content.entry(seq)
+            {
+                out.push(put(key(b'e', seq), cbor(&entry.effect)));
+                self.rows.corrected.insert(seq);
+            }
+        }
     }
 
     /// Writes records that are not in the store yet, as segments.
@@ -223,7 +256,7 @@ impl Document {
             let record = entry
                 .sealed
                 .take()
-                .filter(|_| entry.update.is_some())
+                .filter(|_| entry.update.is_some() || entry.idle.is_some())
                 .map(Bytes::from);
             let bytes = cbor(&SegmentEntry {
                 effect: entry.effect.clone(),
@@ -281,12 +314,20 @@ impl Document {
         tracker.meta_dirty = false;
         let mut content = Content::new(kind, checkpoint, &mut fresh)?;
         let mut keys = KeyRing::new(ctx.keys, id);
+        let mut corrections = sorted.corrections;
         for (first, bytes) in sorted.segments {
             if first != content.size() {
                 return Err(malformed("segment"));
             }
             tracker.segments.push(first);
-            replay(&bytes, &mut keys, &mut log, &mut state, &mut content)?;
+            let mut entries = read_segment(&bytes)?;
+            for (seq, entry) in (first..).zip(&mut entries) {
+                if let Some(effect) = corrections.remove(&seq) {
+                    entry.effect = effect;
+                    tracker.corrected.insert(seq);
+                }
+            }
+            replay(entries, &mut keys, &mut log, &mut state, &mut content)?;
         }
         tracker.saved_to = content.size();
         let mut outbox = Outbox::new(meta.author);
@@ -313,6 +354,7 @@ impl Document {
             rests_on: meta.rests_on,
         };
         let snapshot = sorted.snapshot;
+        let aside = Aside::restore(meta.aside, &content);
         Ok(Self {
             group,
             id,
@@ -328,28 +370,32 @@ impl Document {
             reported: None,
             caught_up_epoch: meta.caught_up_epoch,
             rolled_back: false,
+            behind: meta.behind,
+            aside,
         })
     }
 }
 
 /// Gives the records of a segment their places again, as they were judged when they came.
 fn replay(
-    segment: &[u8],
+    entries: Vec<SegmentEntry>,
     keys: &mut KeyRing<'_>,
     log: &mut LogView,
     state: &mut LogState,
     content: &mut Content,
 ) -> Result<(), DocError> {
-    for entry in read_segment(segment)? {
+    for entry in entries {
         log.push(entry.effect.leaf, entry.effect.bytes);
         state.apply(content.size(), &entry.effect);
         let update = read_update(&entry, keys)?;
+        let idle = read_idle(&entry)?;
         let effect = entry.effect;
         content.push(
             TailEntry {
                 effect,
                 update,
                 sealed: None,
+                idle,
             },
             true,
         );
@@ -363,6 +409,7 @@ struct Sorted {
     meta: MetaRow,
     snapshot: Option<Record>,
     segments: BTreeMap<u64, Zeroizing<Vec<u8>>>,
+    corrections: BTreeMap<u64, Effect>,
     outbox: Vec<OutItem>,
     waiting: Vec<(u64, Form)>,
 }
@@ -372,6 +419,7 @@ impl Sorted {
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         let (mut checkpoint, mut meta, mut snapshot) = (None, None, None);
         let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut corrections = BTreeMap::new();
         for (key, value) in rows {
             let Some((prefix, rest)) = key.split_first() else {
                 return Err(malformed("row"));
@@ -385,6 +433,9 @@ impl Sorted {
                 }
                 (b's', Ok(first)) => {
                     segments.insert(first, value);
+                }
+                (b'e', Ok(seq)) => {
+                    corrections.insert(seq, uncbor("record", &value)?);
                 }
                 (b'o', Ok(number)) => outbox.push(read_item(number, &value)?),
                 (b'w', Ok(seq)) => waiting.push((
@@ -404,6 +455,7 @@ impl Sorted {
             meta,
             snapshot,
             segments,
+            corrections,
             outbox,
             waiting,
         })
@@ -447,6 +499,16 @@ fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {
         rest = after;
     }
     Ok(entries)
+}
+
+/// A stored record that was not applied.
+fn read_idle(entry: &SegmentEntry) -> Result<Option<Idle>, DocError> {
+    let is_idle = matches!(entry.effect.news, News::None | News::Aside);
+    let Some(bytes) = entry.record.as_ref().filter(|_| is_idle) else {
+        return Ok(None);
+    };
+    let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
+    Ok(Some(Idle::Sealed(Box::new(record))))
 }
 
 /// Opens the update of a stored record, which was judged when it came.

@@ -1,8 +1,11 @@
 //! Writing edits again as a difference between two states of a document.
 
-use conclave_crdt::{Crdt, CrdtError};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+
+use crate::content::Fresh;
 
 /// What a document shows, in the forms in which edits can be made from a difference.
+#[derive(PartialEq)]
 pub(crate) struct Views {
     text: Option<String>,
     json: Option<serde_json::Value>,
@@ -14,6 +17,25 @@ impl Views {
         let text = crdt.text().and_then(|view| view.text().ok());
         let json = crdt.json().and_then(|view| view.to_json().ok());
         Self { text, json }
+    }
+
+    /// What led from `base` to `mine`, done to `onto`: by way of two documents that begin alike.
+    pub(crate) fn merge(
+        kind: CrdtKind,
+        base: &Self,
+        mine: &Self,
+        onto: &Self,
+        fresh: &mut Fresh,
+    ) -> Result<Self, CrdtError> {
+        let mut ours = conclave_crdt::create(kind, fresh.replica(kind))?;
+        let mut theirs = conclave_crdt::create(kind, fresh.replica(kind))?;
+        base.write_to(ours.as_mut())?;
+        pass_on(ours.as_mut(), theirs.as_mut())?;
+        mine.write_to(ours.as_mut())?;
+        onto.write_to(theirs.as_mut())?;
+        ours.take_pending(&mut Vec::new())?;
+        pass_on(theirs.as_mut(), ours.as_mut())?;
+        Ok(Self::of(ours.as_mut()))
     }
 
     /// Edits `crdt` until it shows this. What it shows already is not touched, so that others' edits survive.
@@ -32,4 +54,12 @@ impl Views {
         }
         Ok(())
     }
+}
+
+/// Brings what was written in one document to another.
+fn pass_on(from: &mut dyn Crdt, to: &mut dyn Crdt) -> Result<(), CrdtError> {
+    let mut updates: Vec<Vec<u8>> = Vec::new();
+    from.take_pending(&mut updates)?;
+    let updates: Vec<&[u8]> = updates.iter().map(Vec::as_slice).collect();
+    to.apply(&updates).map(|_| ())
 }

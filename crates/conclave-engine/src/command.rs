@@ -1,8 +1,9 @@
 //! What an application can ask of a device, and what a device tells.
 
 use conclave_crdt::CrdtKind;
+use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
-use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -101,6 +102,13 @@ pub enum Command {
         /// The user.
         user: UserId,
     },
+    /// As `Remove`, also where documents are lost with those who go.
+    RemoveAnyway {
+        /// The group.
+        group: GroupId,
+        /// The user.
+        user: UserId,
+    },
     /// Changes a user's role. Reply: `Done`.
     SetRole {
         /// The group.
@@ -112,6 +120,11 @@ pub enum Command {
     },
     /// Leaves a group with all devices. Reply: `Done` when another member has committed it.
     Leave {
+        /// The group.
+        group: GroupId,
+    },
+    /// As `Leave`, also where documents are lost with this user's devices.
+    LeaveAnyway {
         /// The group.
         group: GroupId,
     },
@@ -176,6 +189,45 @@ pub enum Command {
     },
     /// State of this device. Reply: `Status`.
     Status,
+    /// The user has compared the group's code with another member: a device that came back with nothing to compare may seal. Reply: `Done`.
+    ConfirmGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// Makes this device come back into a group by an external commit, whatever it holds of it. Reply: `Done`; [`Event::Returned`] tells
+    /// the rest.
+    Rejoin {
+        /// The group.
+        group: GroupId,
+    },
+    /// Adds a device of a member again, its old leaf removed. Reply: `Done` when it is in the group log.
+    ReAdd {
+        /// The group.
+        group: GroupId,
+        /// The device's user, who must be verified.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// Declares records void that nobody can open, so that the document goes on without them (admins). Reply: `Done` when it is in the
+    /// group log.
+    VoidRecords {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
+    /// Founds a group anew under another id, with the documents, policy and verified members of one that is frozen (admins). The new
+    /// group's directory names the old one. Reply: `Group`.
+    Restart {
+        /// The group.
+        group: GroupId,
+    },
+    /// What was kept of ordered entries that had to be refused. Reply: `Evidence`.
+    Evidence {
+        /// The group.
+        group: GroupId,
+    },
 }
 
 /// Answer to a command.
@@ -214,6 +266,8 @@ pub enum Reply {
     },
     /// State of this device.
     Status(Status),
+    /// Ordered entries that had to be refused.
+    Evidence(Vec<EvidenceInfo>),
 }
 
 /// This device.
@@ -262,6 +316,9 @@ pub struct GroupInfo {
     pub group: GroupId,
     /// Its name, once its directory has arrived.
     pub name: Option<String>,
+    /// The group in whose place it was founded, if so.
+    #[serde(default)]
+    pub parent: Option<GroupId>,
     /// Current epoch here.
     pub epoch: u64,
     /// Leaves.
@@ -272,10 +329,32 @@ pub struct GroupInfo {
     pub active: bool,
     /// Why it takes no writes, if so.
     pub frozen: Option<String>,
+    /// Why this device is on its way back into it, if so.
+    #[serde(default)]
+    pub returning: Option<String>,
+    /// Whether this device came back with nothing to compare the group with, and seals nothing until another member shows that it is the
+    /// right one or the user confirms its code.
+    #[serde(default)]
+    pub unproven: bool,
     /// Digits to compare with other members.
     pub code: String,
     /// Epoch of a removal whose re-keying is still going on.
     pub rotating_since: Option<u64>,
+}
+
+/// An ordered entry of a group's log that this device had to refuse.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EvidenceInfo {
+    /// Position in the group log.
+    pub seq: u64,
+    /// Code of what was wrong.
+    pub code: String,
+    /// Who signed it, where that is known.
+    pub signer: Option<DeviceId>,
+    /// When it was refused, by this device's clock.
+    pub at: UnixMs,
+    /// The encoded entry: it is public.
+    pub entry: Bytes,
 }
 
 /// A user in a group.
@@ -444,6 +523,25 @@ pub enum Event {
     /// The devices of this user changed.
     DevicesChanged {
         /// The user.
+        user: UserId,
+    },
+    /// This device came back into a group whose log it could not follow.
+    Returned {
+        /// The group.
+        group: GroupId,
+        /// Epoch here.
+        epoch: u64,
+        /// Whether it is known to be the group that the others are in. If not, nothing is sealed until another member shows it, or the user
+        /// confirms the group's code ([`Command::ConfirmGroup`]).
+        proven: bool,
+    },
+    /// A member's device cannot come back by itself and asks to be added again ([`Command::ReAdd`]).
+    ReAddAsked {
+        /// The group.
+        group: GroupId,
+        /// The device.
+        device: DeviceId,
+        /// Its user, as the service says.
         user: UserId,
     },
 }

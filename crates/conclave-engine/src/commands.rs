@@ -99,12 +99,18 @@ impl Engine {
             Command::Remove { group, user } => self.on_group(
                 id,
                 group,
-                Box::new(move |engine, group| engine.remove(id, group, user)),
+                Box::new(move |engine, group| engine.remove(id, group, user, false)),
+            ),
+            Command::RemoveAnyway { group, user } => self.on_group(
+                id,
+                group,
+                Box::new(move |engine, group| engine.remove(id, group, user, true)),
             ),
             Command::SetRole { group, user, role } => {
                 self.intend_for(id, group, Want::Role { user, role });
             }
-            Command::Leave { group } => self.intend_for(id, group, Want::Leave),
+            Command::Leave { group } => self.leave(id, group, false),
+            Command::LeaveAnyway { group } => self.leave(id, group, true),
             Command::Close {
                 group,
                 document,
@@ -133,7 +139,7 @@ impl Engine {
                 self.on_document(id, group, document, false, f);
             }
             Command::Synced { group, document } => self.wait_synced(id, group, document),
-            _ => {}
+            other => self.repair_command(id, other),
         }
     }
 
@@ -150,7 +156,7 @@ impl Engine {
         false
     }
 
-    fn on_group(&mut self, id: CommandId, group: GroupId, work: GroupWork) {
+    pub(crate) fn on_group(&mut self, id: CommandId, group: GroupId, work: GroupWork) {
         if self.known(id, group) {
             self.with_group_for(
                 group,
@@ -175,7 +181,7 @@ impl Engine {
         }
     }
 
-    fn intend_for(&mut self, id: CommandId, group: GroupId, want: Want) {
+    pub(crate) fn intend_for(&mut self, id: CommandId, group: GroupId, want: Want) {
         self.on_group(
             id,
             group,
@@ -186,7 +192,11 @@ impl Engine {
         );
     }
 
-    fn remove(&mut self, id: CommandId, group: &mut Group, user: UserId) {
+    fn remove(&mut self, id: CommandId, group: &mut Group, user: UserId, anyway: bool) {
+        let going: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();
+        if !anyway && let Err(error) = group.check_holders(&going, &self.device.id()) {
+            return self.reply(id, Err(error));
+        }
         let member = group.state().current_rows().any(|row| row.user == user);
         if Some(user) == self.device.user() {
             self.intend(group, Want::Leave, Some(id));
@@ -218,7 +228,11 @@ impl Engine {
         self.reply(id, result);
     }
 
-    fn create_group(&mut self, name: &str, policy: GroupPolicy) -> Result<GroupId, EngineError> {
+    pub(crate) fn create_group(
+        &mut self,
+        name: &str,
+        policy: GroupPolicy,
+    ) -> Result<GroupId, EngineError> {
         let id = GroupId(self.random16());
         let context = self.device.context()?;
         let (mls, created) = ClientGroup::create(&context, id, policy, self.now)?;
@@ -324,7 +338,7 @@ impl Engine {
             return;
         };
         match self.index.get(&group) {
-            Some(row) if row.active => {
+            Some(row) if row.active && !self.strays.contains_key(&group) => {
                 self.after_directory(
                     group,
                     id,
@@ -336,14 +350,18 @@ impl Engine {
             }
             row => {
                 let why = row.and_then(|row| row.why.clone());
+                let lost = self.strays.contains_key(&group);
                 done.push(GroupInfo {
                     group,
                     name: None,
+                    parent: None,
                     epoch: 0,
                     devices: 0,
                     users: 0,
                     active: false,
                     frozen: why,
+                    returning: lost.then(|| "group.state_lost".to_owned()),
+                    unproven: false,
                     code: String::new(),
                     rotating_since: None,
                 });
@@ -358,11 +376,14 @@ impl Engine {
         GroupInfo {
             group: group.id,
             name: group.directory.name.clone(),
+            parent: group.directory.parent,
             epoch: state.epoch,
             devices: state.current_rows().count(),
             users: users.len(),
             active: true,
             frozen: group.frozen().map(ToOwned::to_owned),
+            returning: group.broken().map(ToOwned::to_owned),
+            unproven: group.is_unproven(),
             code: group_code(&group.mls.epoch_authenticator()),
             rotating_since: (state.rotating_since != 0).then_some(state.rotating_since),
         }

@@ -186,6 +186,11 @@ impl Device {
         self.profile.instance
     }
 
+    /// Goes on as another instance: what was written under the old one may have been written by another life of this store.
+    pub(crate) fn renew_instance(&mut self, rng: &mut dyn CryptoRngCore) {
+        self.profile.instance = fresh_instance(rng);
+    }
+
     pub(crate) fn user(&self) -> Option<UserId> {
         self.genesis.as_ref().map(UserGenesis::user_id)
     }

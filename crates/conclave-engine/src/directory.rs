@@ -18,12 +18,15 @@ use crate::slot::Job;
 /// CRDT kind of directories.
 pub(crate) const KIND: CrdtKind = CrdtKind::Yjs;
 const NAME: &str = "name";
+const PARENT: &str = "parent";
 const MAX_TITLE_CHARS: usize = 300;
 
 /// What the directory said when it was last looked at.
 #[derive(Default)]
 pub(crate) struct Titles {
     pub(crate) name: Option<String>,
+    /// The group in whose place this one was founded.
+    pub(crate) parent: Option<GroupId>,
     pub(crate) titles: BTreeMap<DocumentId, String>,
 }
 
@@ -33,6 +36,8 @@ impl Titles {
         let Some(Ok(Value::Object(map))) = document.crdt().json().map(|json| json.to_json()) else {
             return;
         };
+        let parent = map.get(PARENT).and_then(Value::as_str);
+        self.parent = parent.and_then(|parent| parent.parse().ok());
         self.name = map.get(NAME).and_then(Value::as_str).map(clip);
         self.titles = map
             .iter()
@@ -67,6 +72,22 @@ impl Engine {
         self.create_document(group, id, KIND, Some(set(NAME.to_owned(), name)))?;
         group.directory.name = Some(clip(name));
         Ok(())
+    }
+
+    /// Names the group in whose place a new one was founded.
+    pub(crate) fn name_parent(&mut self, group: GroupId, parent: GroupId) {
+        let f = set(PARENT.to_owned(), &parent.to_string());
+        self.with_document(
+            group,
+            DocumentId::directory(&group),
+            None,
+            Box::new(move |engine, group, doc| {
+                if let Err(error) = engine.edit(group, doc, f) {
+                    let text = error.to_string();
+                    engine.finding(group.id, Some(doc.id), error.code(), None, &text);
+                }
+            }),
+        );
     }
 
     /// Gives a document a title. The command is answered when the directory holds it, durably.

@@ -12,7 +12,7 @@ use crate::command::{Event, Reply, Setup};
 use crate::device::{Device, random};
 use crate::document::{Doc, DocWork};
 use crate::error::EngineError;
-use crate::group::{Group, GroupWork, IndexRow};
+use crate::group::{Group, GroupWork, IndexRow, Stray};
 use crate::invitation::Invitation;
 use crate::io::{CommandId, Input, Output, Read, ReadId, Row};
 use crate::keys;
@@ -48,11 +48,25 @@ pub(crate) enum TimerKind {
     Fetch(GroupId, DocumentId),
     /// Ask again to open a document.
     Open(GroupId, DocumentId),
+    /// See whether somebody lacks roots that are here.
+    Wrap(GroupId),
+    /// Look at the GroupInfo that the service keeps.
+    CheckInfo(GroupId),
+    /// Look for documents under old roots.
+    Ages(GroupId),
+    /// Ask for roots that are still missing.
+    Roots(GroupId),
+    /// Try again to get back into a group whose MLS rows were lost.
+    Stray(GroupId),
 }
 
 pub(crate) enum ReadTarget {
     Group(GroupId),
     Document(GroupId, DocumentId),
+    /// What is left of a group whose MLS rows cannot be read.
+    Stray(GroupId),
+    /// Kept evidence, for whoever asks.
+    Evidence(CommandId),
 }
 
 /// One device as a state machine. See the crate documentation.
@@ -65,6 +79,12 @@ pub struct Engine {
     pub(crate) link: Link,
     pub(crate) index: BTreeMap<GroupId, IndexRow>,
     pub(crate) groups: BTreeMap<GroupId, Slot<Group, GroupWork>>,
+    /// Groups whose MLS rows cannot be read: this device is on its way back into them.
+    pub(crate) strays: BTreeMap<GroupId, Stray>,
+    /// Groups that this device cannot follow, of those in memory.
+    pub(crate) broken: BTreeSet<GroupId>,
+    /// Groups in which this store was found older than what its device has done.
+    pub(crate) restored: BTreeSet<GroupId>,
     pub(crate) documents: BTreeMap<(GroupId, DocumentId), Slot<Doc, DocWork>>,
     /// Documents that the service was asked for.
     pub(crate) opening: BTreeSet<(GroupId, DocumentId)>,
@@ -153,6 +173,9 @@ impl Engine {
             link: Link::default(),
             index: BTreeMap::new(),
             groups: BTreeMap::new(),
+            strays: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            restored: BTreeSet::new(),
             documents: BTreeMap::new(),
             opening: BTreeSet::new(),
             invitations: BTreeMap::new(),
@@ -213,6 +236,8 @@ impl Engine {
             Some(ReadTarget::Document(group, document)) => {
                 self.document_loaded(group, document, rows);
             }
+            Some(ReadTarget::Evidence(command)) => self.evidence_loaded(command, &rows),
+            Some(ReadTarget::Stray(group)) => self.stray_loaded(group, rows),
             None => {}
         }
     }
@@ -248,6 +273,19 @@ impl Engine {
                     Box::new(move |engine, group| engine.retry_document(group, document)),
                 ),
                 TimerKind::Verdict(group, document) => self.verdict_due(group, document),
+                TimerKind::Wrap(group) => {
+                    self.with_group(group, Box::new(|engine, group| engine.wrap_due(group)));
+                }
+                TimerKind::CheckInfo(group) => {
+                    self.with_group(group, Box::new(|engine, group| engine.check_info(group)));
+                }
+                TimerKind::Ages(group) => {
+                    self.with_group(group, Box::new(|engine, group| engine.ages_due(group)));
+                }
+                TimerKind::Roots(group) => {
+                    self.with_group(group, Box::new(|engine, group| engine.roots_due(group)));
+                }
+                TimerKind::Stray(group) => self.pump_stray(group),
                 TimerKind::Open(group, document) => {
                     self.opening.remove(&(group, document));
                     self.with_document(
@@ -265,6 +303,14 @@ impl Engine {
     pub(crate) fn wake(&mut self, after_ms: u64, kind: TimerKind) {
         if !self.timers.iter().any(|(_, other)| *other == kind) {
             self.timers.insert((self.now.plus_ms(after_ms), kind));
+        }
+    }
+
+    /// Sets a timer between the bounds, unless one of its kind is set.
+    pub(crate) fn plan(&mut self, from_ms: u64, to_ms: u64, kind: TimerKind) {
+        if !self.timers.iter().any(|(_, other)| *other == kind) {
+            let delay = self.jitter(from_ms, to_ms);
+            self.timers.insert((self.now.plus_ms(delay), kind));
         }
     }
 

@@ -66,6 +66,19 @@ pub enum EngineError {
         /// Why.
         why: &'static str,
     },
+    /// The device lost its place in the group and is coming back.
+    #[error(
+        "this device lost its place in the group and is on its way back; try again when it is connected"
+    )]
+    Returning,
+    /// Documents would be lost with those who go.
+    #[error(
+        "those who go hold the only keys of {documents} documents; wait until these are re-keyed, or insist"
+    )]
+    LastHolder {
+        /// How many.
+        documents: usize,
+    },
     /// Somebody else's commit made this one pointless.
     #[error("the group changed meanwhile and this is no longer possible: {why}")]
     Superseded {
@@ -111,6 +124,8 @@ impl EngineError {
             Self::LastOwner => "engine.last_owner",
             Self::Forbidden => "engine.forbidden",
             Self::Inactive { .. } => "engine.inactive",
+            Self::Returning => "engine.returning",
+            Self::LastHolder { .. } => "engine.last_holder",
             Self::Superseded { .. } => "engine.superseded",
             Self::Refused(refusal) => refusal.code(),
             Self::Mls(error) => error.code(),
@@ -124,7 +139,7 @@ impl EngineError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoKeyPackages => true,
+            Self::NoKeyPackages | Self::Returning | Self::LastHolder { .. } => true,
             Self::Refused(refusal) => refusal.is_retryable(),
             Self::Mls(error) => error.is_retryable(),
             Self::Crdt(error) => error.is_retryable(),

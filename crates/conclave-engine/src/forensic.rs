@@ -6,6 +6,7 @@ use conclave_proto::group::RootWrap;
 use conclave_proto::{GroupId, Record};
 
 use crate::error::EngineError;
+use crate::group::RootRow;
 use crate::io::Row;
 use crate::keys;
 
@@ -37,7 +38,10 @@ pub fn openable(
             continue;
         };
         match *table {
-            keys::group::ROOT => roots.push(keys::uncbor("epoch root", value)?),
+            keys::group::ROOT => {
+                let row: RootRow = keys::uncbor("epoch root", value)?;
+                roots.push(row.root);
+            }
             keys::group::SECRETS => secrets.push(keys::uncbor("epoch secrets", value)?),
             keys::group::MLS => mls_rows.push((rest.to_vec(), value.clone())),
             _ => {}

@@ -1,6 +1,6 @@
 //! Welcomes: kept until the user accepts or declines. Siblings' and own users' are accepted at once.
 
-use conclave_mls::{ClientGroup, GroupState, MlsError};
+use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets, GroupState, MlsError};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Request, WelcomeDelivery};
 use conclave_proto::{DeviceId, GroupId, UserId, limits};
@@ -70,7 +70,7 @@ impl Engine {
         self.with_group(
             group,
             Box::new(move |engine, group| {
-                if delivery.epoch <= group.state().epoch {
+                if delivery.epoch <= group.state().epoch && !group.is_broken() {
                     engine.ack_welcome(delivery.id);
                 } else {
                     engine.keep_welcome(delivery);
@@ -113,15 +113,18 @@ impl Engine {
         self.offer_invitation(group);
     }
 
-    /// Joins at once what a listed device of the own user invites to; tells the user of the rest.
+    /// Joins at once what a listed device of the own user invites to, and a group that this device wants back into; tells the user of the
+    /// rest.
     pub(crate) fn offer_invitation(&mut self, group: GroupId) {
         let active = self.index.get(&group).is_some_and(|row| row.active);
-        let Some(invitation) = self.invitations.get(&group).filter(|_| !active) else {
+        let wanted = active && self.wants_back(&group);
+        let Some(invitation) = self.invitations.get(&group).filter(|_| !active || wanted) else {
             return;
         };
         let signer = invitation.delivery.state.wrap.signer;
         let own = Some(invitation.inviter) == self.device.user() && self.device.lists_own(&signer);
-        if own {
+        let pinned = self.device.pins().get(&invitation.inviter).is_some();
+        if own || (wanted && pinned) {
             if let Err(error) = self.join(group, false) {
                 let text = error.to_string();
                 self.finding(group, None, error.code(), None, &text);
@@ -162,6 +165,55 @@ impl Engine {
         self.reply(id, result);
     }
 
+    /// Whether this device is a member that cannot follow its group, by what it knows.
+    fn wants_back(&self, group: &GroupId) -> bool {
+        self.strays.contains_key(group) || self.broken.contains(group)
+    }
+
+    /// Puts a group in place that a Welcome opened.
+    fn enter(
+        &mut self,
+        id: GroupId,
+        mls: ClientGroup,
+        secrets: EpochSecrets,
+        wrapped: Vec<(u64, EpochRoot)>,
+        declining: bool,
+    ) {
+        if self.broken.contains(&id) {
+            // Still a member, and added again: documents and edits stay.
+            self.with_group(
+                id,
+                Box::new(move |engine, group| {
+                    for (epoch, root) in wrapped {
+                        engine.keep_root(group, epoch, root);
+                    }
+                    engine.replace_mls(group, mls, secrets);
+                }),
+            );
+            return;
+        }
+        let mut group = if self.strays.contains_key(&id) {
+            self.group_of_stray(id, mls)
+        } else {
+            // Whatever an earlier membership left behind does not belong to this one.
+            if let Some(slot) = self.groups.remove(&id) {
+                self.reply_all(slot.waiters(), &EngineError::UnknownGroup);
+            }
+            self.forget_documents(id);
+            self.out.writes.delete_prefix(keys::group_prefix(&id));
+            self.out.writes.delete_prefix(keys::documents_prefix(&id));
+            Group::new(id, mls)
+        };
+        for (epoch, root) in wrapped {
+            self.keep_root(&mut group, epoch, root);
+        }
+        if declining {
+            self.mark_declined(&mut group);
+            self.intend(&mut group, Want::Leave, None);
+        }
+        self.adopt_group(group, secrets);
+    }
+
     /// Joins by a Welcome. Declining joins too, only to leave at once: the leaf has to go.
     fn join(&mut self, id: GroupId, declining: bool) -> Result<(), EngineError> {
         let invitation = self.invitations.get(&id).ok_or(EngineError::NoInvitation)?;
@@ -191,26 +243,17 @@ impl Engine {
                     return Err(error.into());
                 }
             };
-        // Whatever an earlier membership left behind does not belong to this one.
-        if let Some(slot) = self.groups.remove(&id) {
-            self.reply_all(slot.waiters(), &EngineError::UnknownGroup);
-        }
-        self.forget_documents(id);
-        self.out.writes.delete_prefix(keys::group_prefix(&id));
-        self.out.writes.delete_prefix(keys::documents_prefix(&id));
         // A one-time package is gone after its use; where none is, the last-resort package was used and has to be replaced.
         let last_resort_used = self.keystore.count() == packages;
-        let mut group = Group::new(id, mls);
         // A wrap that does not open is no reason not to join: others can be asked for.
         let wrapped = ClientGroup::open_wrap(&joined.secrets, &delivery.state.wrap);
-        for (epoch, root) in wrapped.unwrap_or_default() {
-            self.keep_root(&mut group, epoch, root);
-        }
-        if declining {
-            self.mark_declined(&mut group);
-            self.intend(&mut group, Want::Leave, None);
-        }
-        self.adopt_group(group, joined.secrets);
+        self.enter(
+            id,
+            mls,
+            joined.secrets,
+            wrapped.unwrap_or_default(),
+            declining,
+        );
         self.invitations.remove(&id);
         let key = keys::invitation(&id);
         self.delete(key);

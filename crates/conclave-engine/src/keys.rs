@@ -36,6 +36,10 @@ pub(crate) mod group {
     pub(crate) const DOCUMENT: u8 = b'd';
     /// Flags.
     pub(crate) const META: u8 = b'f';
+    /// MLS state of a return on its way: it takes the place of the other when the service has ordered it.
+    pub(crate) const SCRATCH: u8 = b'x';
+    /// Ordered entries that had to be refused.
+    pub(crate) const EVIDENCE: u8 = b'e';
 }
 
 pub(crate) fn device(name: &str) -> Vec<u8> {

@@ -33,12 +33,13 @@ mod invitation;
 mod io;
 mod keys;
 mod link;
+mod roots;
 mod rotation;
 mod slot;
 
 pub use command::{
-    ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, GroupInfo, InvitationInfo, MemberInfo,
-    PinInfo, Reply, Setup, Status, WhoAmI,
+    ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, EvidenceInfo, GroupInfo, InvitationInfo,
+    MemberInfo, PinInfo, Reply, Setup, Status, WhoAmI,
 };
 pub use engine::Engine;
 pub use error::EngineError;

@@ -170,6 +170,12 @@ impl Engine {
                 self.out.close_connection = Some("the service said goodbye".to_owned());
             }
             ServiceFrame::DeviceListChanged { user } => self.check_devices(user),
+            ServiceFrame::Asked {
+                group,
+                device,
+                what,
+                ..
+            } => self.asked(group, device, what),
         }
     }
 
@@ -237,6 +243,19 @@ impl Engine {
         if let Some(user) = self.device.user() {
             self.check_devices(user);
         }
+    }
+
+    /// This store does not hold the private halves of what was published last: all of it is replaced.
+    pub(crate) fn replace_key_packages(&mut self) {
+        self.request(
+            Request::ClearKeyPackages,
+            Box::new(|engine, answer| {
+                if let Answer::KeyPackageCount { left } = answer {
+                    engine.link.key_packages = left;
+                    engine.refill(true);
+                }
+            }),
+        );
     }
 
     /// Publishes key packages up to the target.

@@ -1,6 +1,5 @@
-//! Re-keying after a removal: who does it, how far it is, when it is complete; and root wraps for those who lack roots.
+//! Re-keying after a removal: who does it, how far it is, when it is complete.
 
-use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets};
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::record::EntryBody;
 use conclave_proto::{DeviceId, DocumentId, Role};
@@ -130,100 +129,5 @@ impl Engine {
         }
         // Believed when this device sees it: until then it goes on looking, and helps after a while.
         self.set_rekey_since(group, epoch);
-    }
-
-    /// Asks for the wraps of the current epoch: some root is missing here.
-    pub(crate) fn ask_for_wraps(&mut self, group: &mut Group) {
-        let (id, epoch) = (group.id, group.state().epoch);
-        self.request(
-            Request::GetWraps { group: id, epoch },
-            Box::new(move |engine, answer| {
-                let Answer::Wraps { wraps } = answer else {
-                    return;
-                };
-                engine.with_group(
-                    id,
-                    Box::new(move |engine, group| {
-                        // After a new epoch the secrets here fit no longer; what is still missing is asked for again.
-                        if group.state().epoch != epoch {
-                            return;
-                        }
-                        for wrap in wraps {
-                            engine.use_wrap(group, &wrap);
-                        }
-                    }),
-                );
-            }),
-        );
-    }
-
-    /// Takes the roots of a wrap that are not here yet. A root that differs from a known one is a finding.
-    pub(crate) fn use_wrap(&mut self, group: &mut Group, wrap: &conclave_proto::group::RootWrap) {
-        let Some(secrets) = group.secrets.clone() else {
-            return;
-        };
-        if group.state().judge_wrap(wrap).is_err() {
-            self.finding(
-                group.id,
-                None,
-                "service.bad_wrap",
-                None,
-                "the service gave a root wrap that no member signed for this epoch",
-            );
-            return;
-        }
-        let roots = match ClientGroup::open_wrap(&secrets, wrap) {
-            Ok(roots) => roots,
-            Err(error) => {
-                let text = error.to_string();
-                self.finding(group.id, None, error.code(), Some(wrap.signer), &text);
-                return;
-            }
-        };
-        let (mut news, mut wrong) = (false, false);
-        for (epoch, root) in roots {
-            match group.roots.0.get(&epoch) {
-                Some(known) if *known == root => {}
-                Some(_) => wrong = true,
-                None => {
-                    self.keep_root(group, epoch, root);
-                    news = true;
-                }
-            }
-        }
-        if wrong {
-            self.finding(
-                group.id,
-                None,
-                "group.wrong_wrap",
-                Some(wrap.signer),
-                "a member wrapped a root that differs from the one known here",
-            );
-            self.put_own_wrap(group, &secrets);
-        }
-        if news {
-            self.epoch_changed(group);
-            // What nobody needs here does not come back through somebody else's wrap.
-            self.erase_roots(group);
-        }
-    }
-
-    /// Gives joiners another wrap to choose from.
-    fn put_own_wrap(&mut self, group: &mut Group, secrets: &EpochSecrets) {
-        let roots: Vec<(u64, EpochRoot)> = group
-            .roots
-            .0
-            .iter()
-            .map(|(epoch, root)| (*epoch, root.clone()))
-            .collect();
-        let Ok(context) = self.device.context() else {
-            return;
-        };
-        if let Ok(wrap) = group
-            .mls
-            .seal_wrap(&context, secrets, &roots, &mut self.rng)
-        {
-            self.request(Request::PutWrap { wrap }, Box::new(|_, _| {}));
-        }
     }
 }

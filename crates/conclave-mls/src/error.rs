@@ -154,7 +154,7 @@ pub enum ProcessError {
     /// restored backup. Rejoin; the rejoin counts against the author.
     #[error("an ordered commit cannot be decrypted")]
     Undecryptable {
-        /// Who signed it.
+        /// Who signed it, where what is wrong with it was in their hands.
         author: Option<DeviceId>,
     },
     /// This device's clock is outside of the validity of a leaf that the commit adds. The rules allow no leaf for which a sensible clock

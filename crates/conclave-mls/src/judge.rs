@@ -365,8 +365,10 @@ impl Plan {
     fn into_state(self, previous: &GroupState, facts: &CommitFacts) -> GroupState {
         let epoch = previous.epoch.saturating_add(1);
         let policy = facts.policy.as_ref().unwrap_or(&previous.policy);
-        let due = !self.removed.is_empty()
-            || (self.added > 0 && policy.joiner_access == JoinerAccess::FromJoin);
+        // Where nothing older is wrapped, whoever comes needs new snapshots: a joiner, and a device that comes back.
+        let comes = self.added > 0 || facts.committer == Committer::External;
+        let due =
+            !self.removed.is_empty() || (comes && policy.joiner_access == JoinerAccess::FromJoin);
         let reopened = self
             .removed
             .iter()

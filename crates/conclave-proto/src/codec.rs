@@ -57,7 +57,8 @@ impl DeserializeBytes for Varint {
         for byte in head.iter().skip(1) {
             value = (value << 8) | u64::from(*byte);
         }
-        if Self::width(value) != width {
+        // Breakage: one number has several encodings.
+        if Self::width(value) != width && !cfg!(feature = "break-one-encoding") {
             return Err(Error::DecodingError(
                 "integer not in its shortest form".into(),
             ));
@@ -261,7 +262,8 @@ pub fn decode<T: DeserializeBytes>(
     bytes: &[u8],
     max: usize,
 ) -> Result<T, DecodeError> {
-    if bytes.len() > max {
+    // Breakage: what is received may be as large as it likes.
+    if bytes.len() > max && !cfg!(feature = "break-limit-before-decoding") {
         return Err(DecodeError::TooLarge { what, max });
     }
     let (value, rest) =
@@ -307,6 +309,18 @@ mod tests {
         assert!(decode::<Varint>("varint", &[0x40, 0x01], 8).is_err());
         assert!(decode::<Varint>("varint", &[0x80], 8).is_err());
         assert!(encode(&Varint(u64::MAX)).is_empty());
+    }
+
+    #[test]
+    fn what_is_larger_than_its_limit_is_refused() {
+        let bytes = encode(&Bytes::from(vec![0; 100]));
+        let decoded = |max| decode::<Bytes>("text", &bytes, max);
+        assert!(decoded(bytes.len()).is_ok());
+        let max = bytes.len() - 1;
+        assert_eq!(
+            decoded(max),
+            Err(DecodeError::TooLarge { what: "text", max })
+        );
     }
 
     #[test]

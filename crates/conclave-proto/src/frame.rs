@@ -270,6 +270,54 @@ pub enum Request {
         /// The group.
         group: GroupId,
     },
+    /// Replaces the stored GroupInfo of the current epoch: a member has found that nobody could come back with it. Answer: `Done`.
+    #[tls_codec(discriminant = 20)]
+    PutGroupInfo {
+        /// The group.
+        group: GroupId,
+        /// GroupInfo (`MLSMessage`), with `external_pub` and without the ratchet tree.
+        group_info: Bytes,
+    },
+    /// Asks the members for help, online or not. Repeating it changes nothing. Answer: `Done`.
+    #[tls_codec(discriminant = 21)]
+    Ask {
+        /// The group.
+        group: GroupId,
+        /// What is needed.
+        what: Plea,
+    },
+    /// Asks in which groups this device is a member with no Welcome left to answer. Answer: `Memberships`.
+    #[tls_codec(discriminant = 22)]
+    GetMemberships,
+    /// Forgets every key package of this device: the private halves are gone. Answer: `KeyPackageCount`.
+    #[tls_codec(discriminant = 23)]
+    ClearKeyPackages,
+}
+
+/// What a device asks the members of a group for.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
+)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Plea {
+    /// A root wrap of the current epoch: roots are missing. Members only. Forgotten when a wrap is put or a new epoch begins.
+    Wrap = 1,
+    /// To be added anew, its old leaf removed: it cannot come back by itself. Devices of users who are members. Forgotten when a commit
+    /// adds the device.
+    ReAdd = 2,
 }
 
 /// Answers to requests.
@@ -350,6 +398,12 @@ pub enum Answer {
     /// State of a group's documents.
     #[tls_codec(discriminant = 12)]
     Status(GroupStatus),
+    /// Groups of which the asking device is a member.
+    #[tls_codec(discriminant = 13)]
+    Memberships {
+        /// The groups.
+        groups: Vec<GroupId>,
+    },
 }
 
 /// A key package handed out.
@@ -560,5 +614,17 @@ pub enum ServiceFrame {
     DeviceListChanged {
         /// The user.
         user: UserId,
+    },
+    /// A device asks the members of a followed group for help. Repeated with every subscription until it was helped.
+    #[tls_codec(discriminant = 14)]
+    Asked {
+        /// The group.
+        group: GroupId,
+        /// Who asks.
+        device: DeviceId,
+        /// The device's user.
+        user: UserId,
+        /// What it needs.
+        what: Plea,
     },
 }

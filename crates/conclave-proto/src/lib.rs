@@ -33,6 +33,7 @@ pub mod merkle;
 pub mod policy;
 pub mod record;
 pub mod refusal;
+pub mod registry;
 
 pub use ids::{
     CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, RealmId, SessionId, UnixMs, UserId,

@@ -293,7 +293,8 @@ pub fn check_link(last: Option<(u64, Hash)>, next: &Chained) -> Result<(), Chain
         Err(ChainFault::Replayed { expected })
     } else if next.clock > expected {
         Err(ChainFault::Gap { expected })
-    } else if next.prev != prev {
+    // Breakage: the right number is enough, whatever record came before.
+    } else if next.prev != prev && !cfg!(feature = "break-author-chain") {
         Err(ChainFault::WrongPrev)
     } else {
         Ok(())
@@ -325,4 +326,38 @@ pub enum ChainFault {
 #[must_use]
 pub fn content_hash(bytes: &[u8]) -> Hash {
     Hash(Sha256::digest(bytes).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_continues_its_authors_chain_or_is_refused() {
+        let (first, second) = (Hash([1; 32]), Hash([2; 32]));
+        let link = |clock, prev| Chained { clock, prev };
+        assert_eq!(check_link(None, &link(0, Hash::ZERO)), Ok(()));
+        assert_eq!(check_link(Some((0, first)), &link(1, first)), Ok(()));
+        assert_eq!(
+            check_link(Some((0, first)), &link(1, second)),
+            Err(ChainFault::WrongPrev)
+        );
+        assert_eq!(
+            check_link(None, &link(0, first)),
+            Err(ChainFault::WrongPrev)
+        );
+        assert_eq!(
+            check_link(Some((4, first)), &link(4, first)),
+            Err(ChainFault::Replayed { expected: 5 })
+        );
+        assert_eq!(
+            check_link(Some((4, first)), &link(6, first)),
+            Err(ChainFault::Gap { expected: 5 })
+        );
+        // A clock that cannot go on is used up.
+        assert_eq!(
+            check_link(Some((u64::MAX, first)), &link(0, first)),
+            Err(ChainFault::Replayed { expected: u64::MAX })
+        );
+    }
 }

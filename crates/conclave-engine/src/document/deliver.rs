@@ -65,8 +65,22 @@ impl Engine {
                 changes,
             });
         }
-        if outcome.needs_root.is_some() {
-            self.ask_for_wraps(group);
+        if let Some(epoch) = outcome.needs_root {
+            self.root_missing(group, doc.id, epoch);
+        } else {
+            self.root_found(group, doc.id);
+        }
+        let own = self.device.id();
+        let newest = outcome
+            .changes
+            .iter()
+            .filter(|change| change.author.device != own);
+        if let Some(epoch) = newest.map(|change| change.epoch).max() {
+            // Whoever sealed it holds the secrets of that epoch.
+            self.proven(group, epoch);
+        }
+        if outcome.restored {
+            self.found_restored(group);
         }
         if outcome.refused_own {
             self.finding(

@@ -1,5 +1,6 @@
 //! Documents in memory: opened, delivered to, edited, sent.
 
+mod aside;
 mod deliver;
 mod open;
 mod snapshot;
@@ -336,7 +337,7 @@ impl Engine {
             return;
         }
         let creating = group.documents.get(&doc.id).is_some_and(|row| row.creating);
-        let writable = group.caught_up() && group.check_writable().is_ok();
+        let writable = group.may_act();
         if self.link.online && creating {
             if writable {
                 self.send_document_creation(group, doc);

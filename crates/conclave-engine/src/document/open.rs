@@ -23,7 +23,11 @@ impl Engine {
                         engine
                             .documents
                             .insert(key, Slot::Hot(Box::new(Doc::new(id, document))));
-                        engine.run_document(group, id, work);
+                        let first: DocWork =
+                            Box::new(|engine, group, doc| engine.apply_voided(group, doc));
+                        let mut jobs: Vec<Job<DocWork>> = vec![first.into()];
+                        jobs.extend(work);
+                        engine.run_document(group, id, jobs);
                     }
                     Err(error) => {
                         // The rows stay as they are: they may hold edits. Only this session does without the document.
@@ -132,7 +136,9 @@ impl Engine {
                 if error.is_retryable() {
                     // Mostly a root that has not arrived yet: again after a while.
                     self.opening.insert(key);
-                    self.ask_for_wraps(group);
+                    if let DocError::MissingRoot { epoch } = error {
+                        self.root_missing(group, id, epoch);
+                    }
                     let delay = self.jitter(300, 2_000);
                     self.wake(delay, TimerKind::Open(group.id, id));
                 } else {

@@ -44,6 +44,17 @@ impl Engine {
         );
     }
 
+    /// The document's content lies under an old root: it gets a new snapshot.
+    pub(crate) fn snapshot_for_age(&mut self, group: &mut Group, doc: &mut Doc) {
+        let now = self.service_now();
+        let aged = group.documents.get(&doc.id);
+        if aged.is_some_and(|row| group.is_aged(row, now))
+            && doc.document.snapshot_epoch() < group.state().epoch
+        {
+            doc.snapshot_wanted = true;
+        }
+    }
+
     pub(super) fn snapshot_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: &Answer) {
         doc.snapshot_in_flight = false;
         match answer {

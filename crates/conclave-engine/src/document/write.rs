@@ -179,11 +179,25 @@ impl Engine {
             Some(&mut run),
             &mut self.rng,
         )?;
+        self.add_document(group, document, kind, None);
+        Ok(())
+    }
+
+    /// Puts a document that was made here in place.
+    pub(crate) fn add_document(
+        &mut self,
+        group: &mut Group,
+        document: Document,
+        kind: CrdtKind,
+        title: Option<String>,
+    ) {
+        let id = document.id();
         group.documents.insert(
             id,
             DocRow {
                 creating: true,
                 crdt: kind.code(),
+                title,
                 ..DocRow::default()
             },
         );
@@ -191,7 +205,6 @@ impl Engine {
         self.documents
             .insert((group.id, id), Slot::Hot(Box::new(Doc::new(id, document))));
         self.run_document(group, id, Vec::new());
-        Ok(())
     }
 
     pub(super) fn send_document_creation(&mut self, group: &mut Group, doc: &mut Doc) {

@@ -26,6 +26,9 @@ impl Engine {
         if seq < size {
             return true;
         }
+        if group.is_broken() {
+            return self.entry_while_broken(group, seq, entry);
+        }
         if seq > size || !group.mls.is_active() || group.meta.frozen.is_some() {
             // A gap: ask again from where we are.
             if seq > size {
@@ -36,16 +39,26 @@ impl Engine {
         match group.mls.process(entry) {
             Ok(Processed::Commit(outcome)) => self.commit_processed(group, *outcome),
             Ok(Processed::Entry(body, author)) => self.entry_processed(group, body, author.device),
+            Ok(Processed::Proposal { device, void: true }) if device == self.device.id() => {
+                self.leave_void(group);
+            }
             Ok(_) => {}
             Err(error) => {
-                self.process_failed(group, &error);
-                return false;
+                self.process_failed(group, seq, entry, &error);
+                // What follows tells whether a way back continues this log.
+                return group.is_broken() && self.entry_while_broken(group, seq, entry);
             }
         }
         group.mls.is_active()
     }
 
-    pub(super) fn process_failed(&mut self, group: &mut Group, error: &ProcessError) {
+    pub(super) fn process_failed(
+        &mut self,
+        group: &mut Group,
+        seq: u64,
+        entry: &GroupEntry,
+        error: &ProcessError,
+    ) {
         if error.is_retryable() {
             // The local clock is wrong: the entry itself is not. It comes again with the next subscription.
             let text = error.to_string();
@@ -54,12 +67,21 @@ impl Engine {
             self.later(group);
             return;
         }
-        let suspect = match error {
-            ProcessError::Illegal { signer, .. } => *signer,
-            ProcessError::Undecryptable { author } => *author,
-            _ => None,
-        };
-        self.freeze(group, error.code(), suspect, &error.to_string());
+        match error {
+            ProcessError::Illegal { signer, .. } => {
+                self.keep_evidence(group, seq, entry, error.code(), *signer);
+                self.freeze(group, error.code(), *signer, &error.to_string());
+            }
+            ProcessError::Undecryptable { author } if *author == Some(self.device.id()) => {
+                self.found_restored(group);
+            }
+            ProcessError::Undecryptable { author } => {
+                self.keep_evidence(group, seq, entry, error.code(), *author);
+                let text = "a commit in the group log cannot be decrypted: its author, or the service, has garbled it";
+                self.come_back(group, error.code(), *author, text);
+            }
+            _ => self.come_back(group, error.code(), None, &error.to_string()),
+        }
     }
 
     /// Stops sealing in a group; reading goes on.
@@ -108,13 +130,23 @@ impl Engine {
             self.lose_group(group, "this device was removed");
             return;
         }
-        if let Some(secrets) = outcome.secrets {
+        if let Some(secrets) = outcome.secrets.clone() {
             self.enter_epoch(group, secrets);
         }
         if outcome.own {
             self.mark_renew_due(group, false);
             self.cancel_timer(TimerKind::SelfUpdate(group.id));
+        } else if !outcome.external {
+            // A member's commit shows that its author holds the secrets of the epoch before.
+            self.proven(group, outcome.epoch.saturating_sub(1));
         }
+        group.missing.forget();
+        group.last_author = outcome.author;
+        group.came_back = outcome.author.filter(|_| outcome.external);
+        if outcome.external && !outcome.own {
+            self.plan_wrap(group);
+        }
+        self.plan_info_check(group, &outcome);
         if !outcome.own && !outcome.added.is_empty() {
             // Members compare what is wrapped for joiners with what they know.
             self.ask_for_wraps(group);
@@ -163,14 +195,23 @@ impl Engine {
                     document,
                 });
             }
-            EntryBody::DocumentClosed { document, .. } => {
+            EntryBody::DocumentClosed { document, reason } => {
+                if reason == CloseReason::Lost {
+                    self.finding(
+                        group.id,
+                        Some(document),
+                        "document.lost",
+                        Some(author),
+                        "an admin closed a document that nobody can open any more; it was not re-keyed",
+                    );
+                }
                 self.event(Event::DocumentListed {
                     group: group.id,
                     document,
                 });
                 self.document_closed(group, document);
             }
-            EntryBody::RecordVoided { .. } => {}
+            EntryBody::RecordVoided { .. } => self.records_voided(group),
             EntryBody::RotationComplete { epoch } => self.rotation_completed(group, epoch, author),
         }
         self.entry_intents(group, &body);
@@ -179,6 +220,7 @@ impl Engine {
     /// This device is out: secrets and documents go.
     pub(crate) fn lose_group(&mut self, group: &mut Group, why: &str) {
         let id = group.id;
+        self.broken.remove(&id);
         let waiting: Vec<u64> = group.intents.keys().copied().collect();
         for intent in waiting {
             let leaving = group.intents.get(&intent).is_some_and(Intent::is_leave);

@@ -1,6 +1,10 @@
 //! A group in memory: its MLS state, roots, intents, and the order of its log.
 
+mod ages;
+mod care;
 mod log;
+mod repair;
+mod restart;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,12 +20,15 @@ use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Refusal, UnixMs, UserId, limits};
 use serde::{Deserialize, Serialize};
 
+use self::repair::Returning;
+pub(crate) use self::repair::Stray;
 use crate::command::Event;
 use crate::engine::{Engine, ReadTarget, TimerKind};
 use crate::error::EngineError;
 use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
 use crate::keys;
+use crate::roots::Missing;
 use crate::slot::{Job, Slot};
 
 /// Work on a group in memory.
@@ -51,6 +58,12 @@ struct MetaRow {
     renew_due: bool,
     /// Re-keying was reported complete, but not as this device sees it.
     rekey_since: u64,
+    /// Why this device has to come back by an external commit before it seals anything more.
+    #[serde(default)]
+    broken: Option<String>,
+    /// Epoch in which this device came back with nothing to compare the group with, until somebody else shows that it is the right one.
+    #[serde(default)]
+    unproven: Option<u64>,
 }
 
 /// What is known of a document without opening it.
@@ -72,8 +85,19 @@ pub(crate) struct DocRow {
     pub(crate) size: u64,
     /// The log holds no further record of an epoch below this one.
     pub(crate) complete: u64,
+    /// The epoch whose root is missing, where that is why the document cannot be read on.
+    #[serde(default)]
+    pub(crate) missing: Option<u64>,
     /// Title that the directory has not taken yet.
     pub(crate) title: Option<String>,
+}
+
+/// A stored epoch root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RootRow {
+    pub(crate) root: EpochRoot,
+    /// When its epoch began, or when it came here.
+    since: UnixMs,
 }
 
 /// A commit on its way.
@@ -109,11 +133,21 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) mls: ClientGroup,
     pub(crate) roots: Roots,
+    /// When each root's epoch began, or when it came here.
+    pub(crate) root_times: BTreeMap<u64, UnixMs>,
     pub(crate) secrets: Option<EpochSecrets>,
     pub(crate) intents: BTreeMap<u64, Intent>,
     pub(crate) documents: BTreeMap<DocumentId, DocRow>,
     pub(crate) inflight: Option<InFlight>,
     creation: Option<Creation>,
+    returning: Returning,
+    pub(crate) missing: Missing,
+    /// Whether documents under overdue roots were told of.
+    overdue_told: bool,
+    /// Who made the newest commit.
+    last_author: Option<DeviceId>,
+    /// Who came back with it, if it was that.
+    pub(crate) came_back: Option<DeviceId>,
     meta: MetaRow,
     subscription: Subscription,
     /// Why the service last refused to let the log be followed.
@@ -150,11 +184,17 @@ impl Group {
             id,
             mls,
             roots: Roots::default(),
+            root_times: BTreeMap::new(),
             secrets: None,
             intents: BTreeMap::new(),
             documents: BTreeMap::new(),
             inflight: None,
             creation: None,
+            returning: Returning::default(),
+            missing: Missing::default(),
+            overdue_told: false,
+            last_author: None,
+            came_back: None,
             meta: MetaRow::default(),
             subscription: Subscription::None,
             not_followed: None,
@@ -172,7 +212,8 @@ impl Group {
         }
     }
 
-    fn load(id: GroupId, rows: Vec<Row>) -> Result<Self, EngineError> {
+    /// Rows by sub-table.
+    fn tables(rows: Vec<Row>) -> BTreeMap<u8, Vec<Row>> {
         let skip = 1 + GroupId::LEN;
         let mut tables: BTreeMap<u8, Vec<Row>> = BTreeMap::new();
         for (key, value) in rows {
@@ -183,13 +224,34 @@ impl Group {
                     .push((rest.to_vec(), value));
             }
         }
+        tables
+    }
+
+    fn load(id: GroupId, rows: Vec<Row>) -> Result<Self, EngineError> {
+        let mut tables = Self::tables(rows);
         let mut take = |table: u8| tables.remove(&table).unwrap_or_default();
-        let mut group = Self::new(id, ClientGroup::load(take(keys::group::MLS))?);
+        let scratch = take(keys::group::SCRATCH);
+        let mls = match ClientGroup::load(take(keys::group::MLS)) {
+            // A return is on its way whose MLS rows were lost: the scratch state says what is publicly known.
+            Err(_) if !scratch.is_empty() => ClientGroup::load(scratch.clone())?,
+            mls => mls?,
+        };
+        let mut group = Self::new(id, mls);
+        group.load_tables(&mut take)?;
+        group.returning.load(scratch);
+        Ok(group)
+    }
+
+    /// Everything but MLS state.
+    fn load_tables(&mut self, take: &mut impl FnMut(u8) -> Vec<Row>) -> Result<(), EngineError> {
+        let group = self;
         for (key, value) in take(keys::group::ROOT) {
             let what = "epoch root";
             let epoch = key.as_slice().try_into().map(u64::from_be_bytes);
             let epoch = epoch.map_err(|_| EngineError::Store { what })?;
-            group.roots.0.insert(epoch, keys::uncbor(what, &value)?);
+            let row: RootRow = keys::uncbor(what, &value)?;
+            group.roots.0.insert(epoch, row.root);
+            group.root_times.insert(epoch, row.since);
         }
         for (_, value) in take(keys::group::SECRETS) {
             group.secrets = Some(keys::uncbor("epoch secrets", &value)?);
@@ -208,6 +270,7 @@ impl Group {
         for (key, value) in take(keys::group::OUTBOX) {
             match key.as_slice() {
                 b"commit" => group.inflight = Some(keys::uncbor("commit", &value)?),
+                b"return" => group.returning.bundle = Some(keys::uncbor("return", &value)?),
                 _ => group.creation = Some(keys::uncbor("group creation", &value)?),
             }
         }
@@ -215,7 +278,7 @@ impl Group {
             group.meta = keys::uncbor("group flags", &value)?;
         }
         group.rotator = group.meta.rotator;
-        Ok(group)
+        Ok(())
     }
 
     pub(crate) fn state(&self) -> &GroupState {
@@ -232,13 +295,20 @@ impl Group {
             Err(EngineError::Inactive {
                 why: "an ordered commit was not valid",
             })
-        } else if self.mls.is_active() {
+        } else if self.mls.is_active() || self.is_broken() {
+            // Edits made while the device is on its way back are kept, and sent when it is back.
             Ok(())
         } else {
-            Err(EngineError::Inactive {
-                why: "this device is no longer a member",
-            })
+            Err(LOST)
         }
+    }
+
+    /// Whether this device may seal and commit now: it is in step, and knows that it is in the right group.
+    pub(crate) fn may_act(&self) -> bool {
+        self.caught_up()
+            && self.check_writable().is_ok()
+            && !self.is_broken()
+            && self.meta.unproven.is_none()
     }
 
     /// Whether everything that the service has ordered is here.
@@ -246,9 +316,15 @@ impl Group {
         matches!(self.subscription, Subscription::Live(size) if self.state().head().size >= size)
     }
 
+    /// All roots that are here.
+    pub(crate) fn live_roots(&self) -> Vec<(u64, EpochRoot)> {
+        let roots = self.roots.0.iter();
+        roots.map(|(epoch, root)| (*epoch, root.clone())).collect()
+    }
+
     /// Whether documents can be opened: a frozen group is still read.
     pub(crate) fn readable(&self) -> bool {
-        self.meta.frozen.is_some() || self.caught_up()
+        self.meta.frozen.is_some() || self.is_broken() || self.caught_up()
     }
 
     /// Epoch of the newest removal after which not every document is known to be re-keyed; 0 when none.
@@ -287,6 +363,10 @@ impl Engine {
     pub(crate) fn with_group_for(&mut self, id: GroupId, job: Job<GroupWork>) {
         if !self.index.get(&id).is_some_and(|row| row.active) {
             self.reply_all(job.waiter, &EngineError::UnknownGroup);
+            return;
+        }
+        if self.strays.contains_key(&id) {
+            self.reply_all(job.waiter, &EngineError::Returning);
             return;
         }
         match self.groups.get_mut(&id) {
@@ -349,17 +429,22 @@ impl Engine {
         };
         match Group::load(id, rows) {
             Ok(group) => {
+                if group.is_broken() {
+                    self.broken.insert(id);
+                }
+                if group.is_unproven() {
+                    self.plead_later(&group);
+                }
                 self.groups.insert(id, Slot::Hot(Box::new(group)));
                 self.run_group(id, work);
             }
             Err(error) => {
                 let text = error.to_string();
-                if let Some(row) = self.index.get_mut(&id) {
-                    row.active = false;
-                    row.why = Some(text.clone());
-                }
                 self.finding(id, None, error.code(), None, &text);
-                self.reply_all(work.iter().filter_map(|job| job.waiter), &error);
+                self.strays.insert(id, Stray::default());
+                let waiters = work.iter().filter_map(|job| job.waiter);
+                self.reply_all(waiters, &EngineError::Returning);
+                self.pump_stray(id);
             }
         }
     }
@@ -407,8 +492,11 @@ impl Engine {
 
     pub(crate) fn keep_root(&mut self, group: &mut Group, epoch: u64, root: EpochRoot) {
         let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
-        self.put(key, keys::cbor(&root));
-        group.roots.0.insert(epoch, root);
+        let since = self.service_now();
+        let row = RootRow { root, since };
+        self.put(key, keys::cbor(&row));
+        group.roots.0.insert(epoch, row.root);
+        group.root_times.insert(epoch, since);
     }
 
     /// Erases the roots that no document needs any more. Evidence is demanded for every listed document.
@@ -440,6 +528,7 @@ impl Engine {
             .collect();
         for epoch in gone {
             group.roots.0.remove(&epoch);
+            group.root_times.remove(&epoch);
             let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
             self.delete(key);
         }

@@ -13,15 +13,18 @@ impl Engine {
         for id in self.active_groups() {
             self.with_group(id, Box::new(|_, _| {}));
         }
+        self.strays_online();
     }
 
     pub(crate) fn groups_offline(&mut self) {
+        self.strays.values_mut().for_each(Stray::disconnected);
         for slot in self.groups.values_mut() {
             if let Slot::Hot(group) = slot {
                 group.subscription = Subscription::None;
                 group.creating_sent = false;
                 group.completing = false;
                 group.retry_at = UnixMs(0);
+                group.returning.disconnected();
                 if let Some(inflight) = &mut group.inflight {
                     inflight.sent = false;
                 }
@@ -34,7 +37,8 @@ impl Engine {
 
     /// Sends what can be sent for a group: its creation, its subscription, a commit, entries, documents.
     pub(super) fn pump_group(&mut self, group: &mut Group) {
-        if !self.link.online || !group.mls.is_active() || self.now < group.retry_at {
+        let follows = group.mls.is_active() || group.is_broken();
+        if !self.link.online || !follows || self.now < group.retry_at {
             return;
         }
         if let Some(creation) = group.creation.clone() {
@@ -49,10 +53,17 @@ impl Engine {
             self.subscribe(group.id, group.state().head().size);
         }
         if group.meta.frozen.is_some() {
-            self.pump_documents(group);
+            return self.pump_documents(group);
         }
-        if !group.caught_up() || group.meta.frozen.is_some() {
+        if group.is_broken() {
+            self.pump_return(group);
+            return self.pump_documents(group);
+        }
+        if !group.caught_up() {
             return;
+        }
+        if group.is_unproven() {
+            return self.pump_documents(group);
         }
         self.plan_duties(group);
         self.pump_commit(group);
@@ -75,17 +86,15 @@ impl Engine {
             .any(|pending| pending.device != own)
             && !group.cover_due
         {
-            let delay = self.jitter(50, 1_500);
-            self.wake(delay, TimerKind::Cover(group.id));
+            self.plan(50, 1_500, TimerKind::Cover(group.id));
         }
         if group.rekey_since() != 0 && !group.rotator {
-            let delay = self.jitter(15_000, 45_000);
-            self.wake(delay, TimerKind::Rotate(group.id));
+            self.plan(15_000, 45_000, TimerKind::Rotate(group.id));
         }
         if group.meta.renew_due {
-            let delay = self.jitter(60_000, 600_000);
-            self.wake(delay, TimerKind::SelfUpdate(group.id));
+            self.plan(60_000, 600_000, TimerKind::SelfUpdate(group.id));
         }
+        self.plan_ages(group);
     }
 
     pub(super) fn send_creation(&mut self, id: GroupId, creation: Creation) {

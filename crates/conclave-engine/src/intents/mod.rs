@@ -7,12 +7,12 @@ mod steps;
 use std::collections::BTreeSet;
 
 use conclave_identity::{Reference, SignedDeviceList};
-use conclave_mls::{CommitInputs, EpochRoot, Plan, check_key_package};
+use conclave_mls::{CommitInputs, Plan, check_key_package};
 use conclave_proto::frame::{Answer, ClaimedKeyPackage, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{
-    CommitId, DeviceId, DocumentId, GroupId, Refusal, Role, UnixMs, UserId, limits,
+    CommitId, DeviceId, DocumentId, GroupId, Hash, Refusal, Role, UnixMs, UserId, limits,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,10 @@ pub(crate) enum Want {
         document: DocumentId,
         reason: CloseReason,
     },
+    /// A device of a member is added again, its old leaf removed.
+    ReAdd { user: UserId, device: DeviceId },
+    /// A record that nobody can open is void.
+    Void { document: DocumentId, record: Hash },
     /// Removals of the own user's listed devices that are no longer in the list.
     PruneOwn,
 }
@@ -80,6 +84,12 @@ impl Intent {
         }
     }
 
+    /// What was asked of the service or committed does not count any more.
+    pub(crate) fn judge_again(&mut self) {
+        self.busy = false;
+        self.packages = None;
+    }
+
     pub(crate) fn is_leave(&self) -> bool {
         self.row.want == Want::Leave
     }
@@ -100,7 +110,8 @@ enum Step {
 impl Engine {
     /// Remembers an intent and starts on it.
     pub(crate) fn intend(&mut self, group: &mut Group, want: Want, waiter: Option<CommandId>) {
-        let quiet = matches!(want, Want::AddOwn | Want::SelfUpdate | Want::PruneOwn);
+        let quiet = matches!(want, Want::AddOwn | Want::SelfUpdate | Want::PruneOwn)
+            || (waiter.is_none() && matches!(want, Want::ReAdd { .. }));
         if quiet && group.intents.values().any(|other| other.row.want == want) {
             return;
         }
@@ -186,8 +197,16 @@ impl Engine {
         self.with_group(
             group,
             Box::new(move |engine, group| {
+                let void = matches!(
+                    refusal,
+                    Refusal::BadCommit {
+                        fault: CommitFault::LastOwner
+                    }
+                );
                 if refusal.is_retryable() {
                     engine.retry_intent(group, id);
+                } else if void {
+                    engine.finish_intent(group, id, Err(EngineError::LastOwner));
                 } else {
                     engine.finish_intent(group, id, Err(EngineError::Refused(refusal)));
                 }
@@ -208,28 +227,36 @@ impl Engine {
 
     /// An entry in the log ends intents that waited for it.
     pub(crate) fn entry_intents(&mut self, group: &mut Group, body: &EntryBody) {
-        if let EntryBody::DocumentClosed {
-            document: closed, ..
-        } = body
-        {
-            let done: Vec<u64> = group
-                .intents
-                .iter()
-                .filter(|(_, intent)| {
-                    matches!(&intent.row.want, Want::Close { document, .. } if document == closed)
-                })
-                .map(|(id, _)| *id)
-                .collect();
-            for id in done {
-                self.finish_intent(group, id, Ok(Reply::Done));
+        let reached = |want: &Want| match (want, body) {
+            (
+                Want::Close { document, .. },
+                EntryBody::DocumentClosed {
+                    document: closed, ..
+                },
+            ) => document == closed,
+            (Want::Void { record, .. }, EntryBody::RecordVoided { record: voided, .. }) => {
+                record == voided
             }
+            _ => false,
+        };
+        let done: Vec<u64> = group
+            .intents
+            .iter()
+            .filter(|(_, intent)| reached(&intent.row.want))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in done {
+            self.finish_intent(group, id, Ok(Reply::Done));
         }
     }
 
     /// A new epoch: everything that waited for something of the old one is judged again.
     pub(crate) fn intents_epoch_changed(&mut self, group: &mut Group) {
         for intent in group.intents.values_mut() {
-            if matches!(intent.row.want, Want::Leave | Want::Close { .. }) {
+            if matches!(
+                intent.row.want,
+                Want::Leave | Want::Close { .. } | Want::Void { .. }
+            ) {
                 intent.busy = false;
             }
         }
@@ -244,10 +271,14 @@ impl Engine {
         match intent.row.want {
             Want::Remove { .. } => self.finish_intent(group, id, Ok(Reply::Removed { epoch })),
             // Devices that published key packages meanwhile are added by the next notice.
-            Want::Invite { .. } | Want::AddOwn | Want::SelfUpdate | Want::PruneOwn => {
+            Want::Invite { .. }
+            | Want::AddOwn
+            | Want::SelfUpdate
+            | Want::PruneOwn
+            | Want::ReAdd { .. } => {
                 self.finish_intent(group, id, Ok(Reply::Done));
             }
-            Want::Role { .. } | Want::Leave | Want::Close { .. } => {}
+            Want::Role { .. } | Want::Leave | Want::Close { .. } | Want::Void { .. } => {}
         }
     }
 
@@ -299,12 +330,7 @@ impl Engine {
             }
             return;
         }
-        let live_roots: Vec<(u64, EpochRoot)> = group
-            .roots
-            .0
-            .iter()
-            .map(|(epoch, root)| (*epoch, root.clone()))
-            .collect();
+        let live_roots = group.live_roots();
         let inputs = CommitInputs {
             now: self.now,
             service_time,
@@ -362,12 +388,5 @@ impl Engine {
         if members.difference(&listed).next().is_some() {
             self.intend(group, Want::PruneOwn, None);
         }
-    }
-
-    pub(crate) fn self_update_due(&mut self, group: GroupId) {
-        self.with_group(
-            group,
-            Box::new(|engine, group| engine.intend(group, Want::SelfUpdate, None)),
-        );
     }
 }

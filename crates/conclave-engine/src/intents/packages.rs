@@ -3,13 +3,19 @@
 use super::*;
 
 impl Engine {
-    /// Asks for a user's device list, then for key packages of those devices.
-    pub(super) fn ask_for_devices(&mut self, group: GroupId, id: u64, user: UserId) {
+    /// Asks for a user's device list, then for key packages of those devices that are no members, or of the one to be added again.
+    pub(super) fn ask_for_devices(
+        &mut self,
+        group: GroupId,
+        id: u64,
+        user: UserId,
+        again: Option<DeviceId>,
+    ) {
         self.request(
             Request::GetDeviceList { user },
             Box::new(move |engine, answer| match answer {
                 Answer::DeviceList { list } => {
-                    engine.device_list_for_intent(group, id, user, list.as_slice());
+                    engine.device_list_for_intent(group, id, user, again, list.as_slice());
                 }
                 Answer::Refused(Refusal::UnknownUser) => {
                     engine.fail_intent(group, id, EngineError::NoKeyPackages);
@@ -44,6 +50,7 @@ impl Engine {
         group: GroupId,
         id: u64,
         user: UserId,
+        again: Option<DeviceId>,
         bytes: &[u8],
     ) {
         let now = self.service_now();
@@ -72,7 +79,10 @@ impl Engine {
                     .devices
                     .iter()
                     .map(|entry| entry.device)
-                    .filter(|device| *device != own && !group.state().is_member(device))
+                    .filter(|device| match again {
+                        Some(again) => *device == again,
+                        None => *device != own && !group.state().is_member(device),
+                    })
                     .collect();
                 if devices.is_empty() {
                     engine.packages_for_intent(group, id, &list, Vec::new());

@@ -11,6 +11,8 @@ impl Engine {
                 None => Step::Done(Reply::Done),
             },
             Want::PruneOwn => self.step_prune(group),
+            Want::Void { document, record } => self.step_void(group, id, *document, *record),
+            Want::ReAdd { user, device } => self.step_readd(group, id, *user, *device),
             Want::Remove { user } => Self::step_remove(group, *user),
             Want::Role { user, role } => Self::step_role(group, *user, *role),
             Want::Leave => self.step_leave(group, id),
@@ -50,7 +52,7 @@ impl Engine {
             .get_mut(&id)
             .and_then(|intent| intent.packages.take());
         let Some(packages) = packages else {
-            self.ask_for_devices(group.id, id, user);
+            self.ask_for_devices(group.id, id, user, None);
             return Step::Wait;
         };
         let mut plan = Plan::default();
@@ -76,6 +78,27 @@ impl Engine {
         }
     }
 
+    /// One commit takes the old leaf out and the new one in.
+    fn step_readd(&mut self, group: &mut Group, id: u64, user: UserId, device: DeviceId) -> Step {
+        let intent = group.intents.get_mut(&id);
+        let Some(packages) = intent.and_then(|intent| intent.packages.take()) else {
+            self.ask_for_devices(group.id, id, user, Some(device));
+            return Step::Wait;
+        };
+        let Some(package) = packages
+            .into_iter()
+            .find(|package| package.device == device)
+        else {
+            return Step::Fail(EngineError::NoKeyPackages);
+        };
+        let member = group.state().is_member(&device);
+        Step::Commit(Plan {
+            add: vec![package.key_package.into_vec()],
+            remove: member.then_some(device).into_iter().collect(),
+            ..Plan::default()
+        })
+    }
+
     pub(super) fn step_prune(&mut self, group: &mut Group) -> Step {
         let (Some(user), Some(list)) = (self.device.user(), self.device.list()) else {
             return Step::Done(Reply::Done);
@@ -98,7 +121,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn devices_of(group: &Group, user: UserId) -> Vec<DeviceId> {
+    pub(crate) fn devices_of(group: &Group, user: UserId) -> Vec<DeviceId> {
         group
             .state()
             .current_rows()
@@ -205,13 +228,27 @@ impl Engine {
             Some(entry) if entry.closed.is_some() => return Step::Done(Reply::Done),
             Some(_) => {}
         }
+        self.put_entry(group, id, EntryBody::DocumentClosed { document, reason })
+    }
+
+    fn step_void(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        document: DocumentId,
+        record: Hash,
+    ) -> Step {
+        if group.state().voided.contains(&(document, record)) {
+            return Step::Done(Reply::Done);
+        }
+        self.put_entry(group, id, EntryBody::RecordVoided { document, record })
+    }
+
+    /// Signs an entry for the group log and asks the service to order it. The log tells when it is there.
+    fn put_entry(&mut self, group: &mut Group, id: u64, body: EntryBody) -> Step {
         let instance = self.device.instance();
         let entry = match self.device.context() {
-            Ok(context) => group.mls.sign_entry(
-                &context,
-                EntryBody::DocumentClosed { document, reason },
-                instance,
-            ),
+            Ok(context) => group.mls.sign_entry(&context, body, instance),
             Err(error) => return Step::Fail(error),
         };
         if let Err(refusal) = group.state().judge_entry(&entry) {

@@ -4,7 +4,7 @@
 use conclave_engine::{Command, Reply};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role};
 
-use crate::world::{Crash, Saved, World, create, edit};
+use crate::world::{Crash, Cut, Saved, World, create, edit};
 
 const ANA: usize = 0;
 const BEN: usize = 1;
@@ -19,11 +19,15 @@ enum Phase {
     Edit,
     Race,
     Snapshot,
+    LostReply,
+    Resync,
+    Garbled,
+    Restored,
     Remove,
     Leave,
 }
 
-const PHASES: [Phase; 9] = [
+const PHASES: [Phase; 13] = [
     Phase::Create,
     Phase::Invite,
     Phase::Join,
@@ -31,9 +35,31 @@ const PHASES: [Phase; 9] = [
     Phase::Edit,
     Phase::Race,
     Phase::Snapshot,
+    Phase::LostReply,
+    Phase::Resync,
+    Phase::Garbled,
+    Phase::Restored,
     Phase::Remove,
     Phase::Leave,
 ];
+
+/// What devices have to tell in a phase; everything else is a finding too many.
+fn expected(phase: Phase) -> &'static [&'static str] {
+    match phase {
+        Phase::Resync => &["mls.damaged"],
+        Phase::Garbled => &["mls.undecryptable", "device.restored"],
+        Phase::Restored => &["device.restored"],
+        _ => &[],
+    }
+}
+
+fn check_findings(world: &World, phase: Phase) {
+    for at in 0..world.devices.len() {
+        let mut findings = world.findings(at);
+        findings.retain(|finding| !expected(phase).iter().any(|code| finding.starts_with(code)));
+        assert_eq!(findings, [""; 0], "seed {}, device {at}", world.seed);
+    }
+}
 
 /// Runs a command to its end. One that was answered, or whose intent became durable, must reach its goal by itself; one that vanished
 /// before it was durable may be given again.
@@ -111,6 +137,23 @@ fn write(world: &mut World, group: GroupId, document: DocumentId, marks: &[(usiz
     }
 }
 
+/// An edit that waits because its device is offline.
+fn write_offline(world: &mut World, at: usize, group: GroupId, document: DocumentId, mark: &str) {
+    world.go_offline(at);
+    for _ in 0..2 {
+        world.call(at, edit(group, document, mark));
+        if world.text(at, group, document).contains(mark) {
+            return;
+        }
+    }
+    panic!("seed {}: {mark} is never written", world.seed);
+}
+
+fn role_of(world: &World, group: GroupId, at: usize) -> Option<Role> {
+    let state = world.service.groups[&group].state();
+    state.role_of(&world.devices[at].id)
+}
+
 fn play(world: &mut World, phase: Phase) {
     if phase == Phase::Create {
         let policy = GroupPolicy {
@@ -186,6 +229,85 @@ fn play(world: &mut World, phase: Phase) {
             }
             world.converged(group, &[ANA, BEN, CLEO]);
         }
+        Phase::LostReply => {
+            // The answer to a commit never comes: the connection goes when the service has it.
+            world.cuts.push(Cut {
+                device: ANA,
+                after: "commit",
+            });
+            let user = world.devices[CLEO].user;
+            let role = Role::Viewer;
+            let make = || Command::SetRole { group, user, role };
+            let reached = move |world: &mut World| role_of(world, group, CLEO) == Some(role);
+            insist(world, ANA, make, reached, phase);
+            let role = Role::Editor;
+            let make = || Command::SetRole { group, user, role };
+            let reached = move |world: &mut World| role_of(world, group, CLEO) == Some(role);
+            insist(world, ANA, make, reached, phase);
+            world.cuts.clear();
+            world.converged(group, &[ANA, BEN, CLEO]);
+        }
+        Phase::Resync => {
+            let document = minutes(world, group).unwrap();
+            write_offline(world, BEN, group, document, "<lost>");
+            let prefix = [&[4], group.as_bytes(), b"m".as_slice()].concat();
+            let rows = &mut world.devices[BEN].rows.0;
+            rows.retain(|key, _| !key.starts_with(&prefix));
+            world.restart(BEN);
+            world.go_online(BEN);
+            world.advance(120_000);
+            world.converged(group, &[ANA, BEN, CLEO]);
+            assert!(!world.info(BEN, group).unwrap().unproven);
+            let text = world.text(ANA, group, document);
+            assert_eq!(text.matches("<lost>").count(), 1, "{text}");
+        }
+        Phase::Garbled => {
+            let document = minutes(world, group).unwrap();
+            world.garbles = Some(BEN);
+            let user = world.devices[CLEO].user;
+            for _ in 0..2 {
+                let role = Role::Viewer;
+                world.command(BEN, Command::SetRole { group, user, role });
+                world.advance(0);
+                if world.garbles.is_none() {
+                    break;
+                }
+                world.run();
+            }
+            assert!(world.garbles.is_none());
+            world.go_offline(BEN);
+            world.advance(60_000);
+            write(world, group, document, &[(ANA, "<g>")]);
+            world.converged(group, &[ANA, CLEO]);
+            world.go_online(BEN);
+            world.advance(60_000);
+            // The wish is judged again in the new epoch, and reached.
+            assert_eq!(role_of(world, group, CLEO), Some(Role::Viewer));
+            let role = Role::Editor;
+            let make = || Command::SetRole { group, user, role };
+            let reached = move |world: &mut World| role_of(world, group, CLEO) == Some(role);
+            insist(world, ANA, make, reached, phase);
+            world.converged(group, &[ANA, BEN, CLEO]);
+        }
+        Phase::Restored => {
+            let document = minutes(world, group).unwrap();
+            write_offline(world, CLEO, group, document, "<unsent>");
+            let backup = world.devices[CLEO].rows.clone();
+            world.go_online(CLEO);
+            world.run();
+            write(world, group, document, &[(CLEO, "<later>")]);
+            world.go_offline(CLEO);
+            world.devices[CLEO].rows = backup;
+            world.restart(CLEO);
+            write_offline(world, CLEO, group, document, "<after>");
+            world.go_online(CLEO);
+            world.advance(120_000);
+            world.converged(group, &[ANA, BEN, CLEO]);
+            let text = world.text(ANA, group, document);
+            for mark in ["<unsent>", "<later>", "<after>"] {
+                assert_eq!(text.matches(mark).count(), 1, "{mark}: {text}");
+            }
+        }
         Phase::Remove => {
             let user = world.devices[CLEO].user;
             let make = || Command::Remove { group, user };
@@ -213,7 +335,7 @@ fn play(world: &mut World, phase: Phase) {
 fn exhaust(saved: &Saved, phase: Phase, seed: u64) -> Saved {
     let mut calm = World::load(seed, saved, None);
     play(&mut calm, phase);
-    calm.no_findings();
+    check_findings(&calm, phase);
     for device in 0..calm.devices.len() {
         for output in 0..calm.devices[device].outputs {
             for written in [false, true] {
@@ -226,7 +348,7 @@ fn exhaust(saved: &Saved, phase: Phase, seed: u64) -> Saved {
                 let told = format!("phase {phase:?}, seed {seed}, {crash:?}");
                 let run = std::panic::AssertUnwindSafe(|| {
                     play(&mut world, phase);
-                    world.no_findings();
+                    check_findings(&world, phase);
                     assert!(world.crashed, "it never came to this output");
                 });
                 if let Err(panic) = std::panic::catch_unwind(run) {
@@ -272,6 +394,10 @@ phases! {
     at_any_output_while_two_users_write: Edit,
     at_any_output_of_a_race: Race,
     at_any_output_while_a_snapshot_is_made_and_checked: Snapshot,
+    at_any_output_around_a_lost_reply: LostReply,
+    at_any_output_of_a_device_that_lost_its_state_and_comes_back: Resync,
+    at_any_output_after_a_commit_that_nobody_can_decrypt: Garbled,
+    at_any_output_of_a_restored_backup: Restored,
     at_any_output_of_a_removal_and_its_rotation: Remove,
     at_any_output_of_a_leave: Leave,
 }

@@ -11,9 +11,11 @@
 mod basics;
 mod crashes;
 mod determinism;
+mod forge;
 mod lies;
 mod lost_replies;
 mod races;
+mod repair;
 mod restarts;
 mod rotation;
 mod service;

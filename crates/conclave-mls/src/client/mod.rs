@@ -2,6 +2,7 @@
 
 mod commit;
 mod create;
+mod group_info;
 mod invitation;
 mod join;
 mod process;
@@ -219,6 +220,12 @@ impl ClientGroup {
     /// The changes since the last call, to be written in one transaction.
     pub fn take_changes(&mut self) -> Vec<RowChange> {
         self.provider.overlay().drain()
+    }
+
+    /// Every row: where the group takes the place of another, all of them are written.
+    #[must_use]
+    pub fn rows(&self) -> Rows {
+        self.provider.overlay().rows()
     }
 
     /// Forgets the changes since the last [`ClientGroup::take_changes`].

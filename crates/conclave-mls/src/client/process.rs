@@ -7,14 +7,14 @@ use conclave_proto::refusal::CommitFault;
 use conclave_proto::{Author, DeviceId, Hash};
 use openmls::framing::{ProcessedMessage, ProcessedMessageContent, PublicMessageIn};
 use openmls::group::{
-    ProcessMessageError, ProposalValidationError, StageCommitError, StagedCommit,
+    ProcessMessageError, ProposalValidationError, StageCommitError, StagedCommit, ValidationError,
 };
 use openmls::treesync::errors::LeafNodeValidationError;
 use openmls_traits::OpenMlsProvider;
 
 use super::ClientGroup;
 use crate::error::{Fault, MlsError, ProcessError};
-use crate::facts::{self, CommitFacts};
+use crate::facts::{self, CommitFacts, Committer};
 use crate::judge::{self, judge_commit};
 use crate::keys::{EXPORT_BYTES, EpochSecrets};
 use crate::message::{self, contained};
@@ -50,6 +50,8 @@ pub struct CommitOutcome {
     pub author: Option<DeviceId>,
     /// Whether this device made it.
     pub own: bool,
+    /// Whether it came from outside: a device came back. Such a commit shows nothing about who holds the secrets of the epoch before.
+    pub external: bool,
     /// The epoch that it began.
     pub epoch: u64,
     /// Devices that are members now and were not, or were added anew.
@@ -161,6 +163,11 @@ impl ClientGroup {
             Ok(outcome) => Ok(Processed::Commit(Box::new(outcome))),
             Err(Stop::Definite(error)) => Err(error),
             Err(Stop::CannotFollow) => Err(self.explain(copy)),
+            Err(Stop::NotTagged) => Err(match self.explain(copy) {
+                // The membership tag is under no signature: whoever passed the commit on can have changed it.
+                ProcessError::Undecryptable { .. } => ProcessError::Undecryptable { author: None },
+                other => other,
+            }),
         }
     }
 
@@ -168,6 +175,14 @@ impl ClientGroup {
         let processed = contained(|| self.mls.process_message(&self.provider, incoming))
             .map_err(|_| Stop::CannotFollow)?
             .map_err(|error| Stop::of(&error))?;
+        let own = matches!(
+            processed.content(),
+            ProcessedMessageContent::OwnPendingCommit
+        );
+        if own && self.pending.is_none_or(|pending| pending.leaf != leaf) {
+            // OpenMLS compares confirmation tags only: what was ordered is another commit than the one that waits here.
+            return Err(Stop::CannotFollow);
+        }
         let (facts, next) = self.judge_processed(&processed)?;
         let staged = match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(staged) => Some(staged),
@@ -243,6 +258,7 @@ impl ClientGroup {
             leaf,
             author,
             own: author == Some(self.device),
+            external: facts.committer == Committer::External,
             epoch: next.epoch,
             added,
             removed: judge::removed(&self.state, &next),
@@ -281,6 +297,8 @@ impl ClientGroup {
 enum Stop {
     Definite(ProcessError),
     CannotFollow,
+    /// The membership tag is wrong.
+    NotTagged,
 }
 
 impl Stop {
@@ -290,6 +308,9 @@ impl Stop {
             ProcessMessageError::InvalidCommit(StageCommitError::ProposalValidationError(
                 ProposalValidationError::LeafNodeValidation(LeafNodeValidationError::Lifetime(_)),
             )) => Self::Definite(ProcessError::ClockWrong),
+            ProcessMessageError::ValidationError(ValidationError::InvalidMembershipTag) => {
+                Self::NotTagged
+            }
             _ => Self::CannotFollow,
         }
     }

@@ -12,7 +12,7 @@ use openmls::messages::ConfirmationTag;
 use openmls_traits::OpenMlsProvider;
 
 use super::{PublicGroupState, refuse};
-use crate::facts::{self, CommitFacts};
+use crate::facts::{self, CommitFacts, Committer};
 use crate::judge::{self, judge_commit};
 use crate::message::{self, ExpectedGroupInfo};
 use crate::provider::Provider;
@@ -38,7 +38,16 @@ pub struct JudgedCommit {
     pub wrap: RootWrap,
     group_info: Vec<u8>,
     judged_at: Head,
+    external: bool,
     staged: StagedCommit,
+}
+
+impl JudgedCommit {
+    /// Whether it comes from outside: a device comes back.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        self.external
+    }
 }
 
 impl PublicGroupState {
@@ -86,6 +95,7 @@ impl PublicGroupState {
             wrap: bundle.wrap.clone(),
             group_info: bundle.group_info.as_slice().to_vec(),
             judged_at: self.state.head(),
+            external: facts.committer == Committer::External,
             staged: commit.staged,
             next,
         })

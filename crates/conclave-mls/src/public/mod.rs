@@ -2,6 +2,7 @@
 
 mod bundle;
 mod create;
+mod group_info;
 
 use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
 use conclave_proto::frame::JoinState;

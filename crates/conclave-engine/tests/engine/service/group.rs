@@ -2,11 +2,11 @@
 
 use conclave_mls::{GroupState, PublicGroupState};
 use conclave_proto::codec::Varint;
-use conclave_proto::frame::{Answer, ServiceFrame, WelcomeDelivery};
+use conclave_proto::frame::{Answer, Plea, ServiceFrame, WelcomeDelivery};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::record::{EntryBody, Record, RecordBody};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{DeviceId, DocumentId, GroupId, Head, Refusal, UnixMs};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Head, Refusal, UnixMs, UserId};
 use std::collections::BTreeMap;
 
 use super::{ConnId, DocLog, Service};
@@ -27,6 +27,10 @@ pub struct GroupLog {
     pub wraps: BTreeMap<(u64, DeviceId), RootWrap>,
     pub welcomes: Vec<Waiting>,
     pub documents: BTreeMap<DocumentId, DocLog>,
+    /// The wrap that came with the commit that began the epoch.
+    pub begun: Option<RootWrap>,
+    /// Who asks for what.
+    pub asks: BTreeMap<(DeviceId, Plea), UserId>,
 }
 
 impl Clone for GroupLog {
@@ -39,6 +43,8 @@ impl Clone for GroupLog {
             wraps: self.wraps.clone(),
             welcomes: self.welcomes.clone(),
             documents: self.documents.clone(),
+            begun: self.begun.clone(),
+            asks: self.asks.clone(),
         }
     }
 }
@@ -75,7 +81,7 @@ impl GroupLog {
         self.accepted(self.entries.len() - 1)
     }
 
-    fn document_entries(&self) -> Vec<Record> {
+    pub(super) fn document_entries(&self) -> Vec<Record> {
         let signed = self.entries.iter().filter_map(|entry| match entry {
             GroupEntry::Signed(record) => Some(record),
             _ => None,
@@ -130,6 +136,8 @@ impl Service {
             wraps: BTreeMap::new(),
             welcomes: Vec::new(),
             documents: BTreeMap::new(),
+            begun: None,
+            asks: BTreeMap::new(),
         });
         Ok(Answer::Accepted {
             seq: 0,
@@ -146,11 +154,16 @@ impl Service {
         let id = bundle.group;
         let first_number = self.next_number;
         let anything = self.lies.order_anything;
+        let external = self.lies.refuse_external;
         let log = self.group(id)?;
         if let Some(answer) = log.known(&GroupEntry::Commit(bundle.commit.clone())) {
             return Ok(answer);
         }
         let judged = match log.core.judge_bundle(&bundle, device, now) {
+            Ok(judged) if external && log.state().is_member(&device) && judged.is_external() => {
+                let fault = conclave_proto::refusal::CommitFault::External;
+                return Err(Refusal::BadCommit { fault });
+            }
             Ok(judged) => judged,
             Err(_) if anything => {
                 let entry = GroupEntry::Commit(bundle.commit);
@@ -169,6 +182,9 @@ impl Service {
         let answer = log.append(entry.clone());
         let epoch = log.state().epoch;
         log.wraps.insert((epoch, wrap.signer), wrap.clone());
+        log.begun = Some(wrap.clone());
+        log.asks
+            .retain(|(who, what), _| *what == Plea::ReAdd && !added.contains(who));
         if log.state().rotating_since == epoch {
             for document in log.documents.values_mut() {
                 document.due_epoch = epoch;
@@ -375,6 +391,7 @@ impl Service {
             };
             self.push(conn, frame);
         }
+        self.tell_asks(group, Some(conn));
         None
     }
 

@@ -2,6 +2,7 @@
 
 mod document;
 mod group;
+mod help;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +58,10 @@ pub struct Lies {
     pub forget: u64,
     /// Orders commits without judging them.
     pub order_anything: bool,
+    /// Takes no external commit.
+    pub refuse_external: bool,
+    /// Answers this to whoever asks for a GroupInfo.
+    pub group_info: Option<Answer>,
 }
 
 pub type Outgoing = Vec<(ConnId, ServiceFrame)>;
@@ -240,9 +245,15 @@ impl Service {
                 }
                 Ok(Answer::Done)
             }
-            Request::PutWrap { .. } | Request::GetGroupInfo { .. } | Request::GetStatus { .. } => {
-                Err(Refusal::Malformed)
+            Request::PutWrap { wrap } => self.put_wrap(device, wrap),
+            Request::GetGroupInfo { group } => self.group_info(device, user, group),
+            Request::PutGroupInfo { group, group_info } => {
+                self.put_group_info(device, group, group_info.as_slice())
             }
+            Request::Ask { group, what } => self.ask(device, user, group, what),
+            Request::GetMemberships => Ok(self.memberships(device)),
+            Request::ClearKeyPackages => Ok(self.clear_packages(device)),
+            Request::GetStatus { .. } => Err(Refusal::Malformed),
         };
         Some(answer)
     }

@@ -1,5 +1,7 @@
 //! What must hold.
 
+use conclave_proto::group::GroupEntry;
+
 use super::*;
 
 impl World {
@@ -72,6 +74,23 @@ impl World {
     pub fn count(&self, at: usize, what: &str) -> usize {
         let same = |(who, name): &&(usize, &'static str)| *who == at && *name == what;
         self.arrived.iter().filter(same).count()
+    }
+
+    /// The service changes the last byte of a commit that waits for a device: it is under no signature.
+    pub fn garble_held_commit(&mut self, at: usize) -> bool {
+        for frame in &mut self.devices[at].down {
+            if let ServiceFrame::GroupEntries { entries, .. } = frame {
+                for entry in entries {
+                    if let GroupEntry::Commit(bytes) = entry {
+                        let mut garbled = bytes.as_slice().to_vec();
+                        *garbled.last_mut().unwrap() ^= 1;
+                        *bytes = garbled.into();
+                        return true;
+                    }
+                }
+            }
+        }
+        false
     }
 
     /// Sends a frame to a device on its present connection.

@@ -76,6 +76,8 @@ pub struct World {
     pub cuts: Vec<Cut>,
     /// One in so many steps cuts a connection.
     pub cut_every: Option<u32>,
+    /// This device garbles its next commit.
+    pub garbles: Option<usize>,
     /// This device hears nothing for now, though its connection stands.
     pub held: Option<usize>,
     /// Kinds of what devices decided, in order.
@@ -121,6 +123,11 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
             Request::GetRecords { .. } => "get_records",
             Request::GetWraps { .. } => "get_wraps",
             Request::AckWelcome { .. } => "ack_welcome",
+            Request::GetGroupInfo { .. } => "get_info",
+            Request::PutGroupInfo { .. } => "put_info",
+            Request::PutWrap { .. } => "put_wrap",
+            Request::Ask { .. } => "ask",
+            Request::ClearKeyPackages => "clear_packages",
             _ => "other",
         },
     }
@@ -183,6 +190,7 @@ impl World {
             crashed: false,
             cuts: Vec::new(),
             cut_every: None,
+            garbles: None,
             held: None,
             trace: Vec::new(),
             arrived: Vec::new(),
@@ -437,6 +445,20 @@ impl World {
     /// The service takes a frame; what it sends is on its way.
     fn serve(&mut self, at: usize, conn: ConnId, frame: ClientFrame) {
         self.arrived.push((at, kind(&frame)));
+        let frame = match frame {
+            ClientFrame::Request {
+                id,
+                body: Request::Commit(good),
+            } if self.garbles == Some(at) => {
+                self.garbles = None;
+                let device = &self.devices[at];
+                let previous = self.service.groups[&good.group].core.group_info();
+                let garbled = crate::forge::garble(&device.rows, device.id, previous, &good);
+                let body = Request::Commit(garbled);
+                ClientFrame::Request { id, body }
+            }
+            frame => frame,
+        };
         let out = self.service.handle(conn, frame, self.now);
         self.post(out);
     }

@@ -1,0 +1,108 @@
+//! Carrying a document over into a group that is founded anew.
+
+use conclave_crdt::CrdtKind;
+use conclave_proto::merkle::Frontier;
+use conclave_proto::record::Record;
+use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
+use rand_core::CryptoRngCore;
+
+use crate::content::{Checkpoint, Content, Fresh, Plain};
+use crate::context::DocContext;
+use crate::document::Document;
+use crate::error::DocError;
+use crate::payload::{ReplicaOwner, Tables};
+use crate::state::{LogState, SnapshotInfo};
+
+/// What a document takes along: its content with its history, edits that are still unsent among it, and who owns which replica id.
+#[derive(Debug, Clone)]
+pub struct Founding {
+    kind: CrdtKind,
+    crdt: Plain,
+    tables: Tables,
+}
+
+impl Founding {
+    /// The document's CRDT kind.
+    #[must_use]
+    pub fn kind(&self) -> CrdtKind {
+        self.kind
+    }
+}
+
+impl Document {
+    /// What this document takes along into another group.
+    ///
+    /// # Errors
+    /// [`DocError::Crdt`].
+    pub fn founding(&mut self, ctx: &DocContext<'_>) -> Result<Founding, DocError> {
+        self.collect_edits()?;
+        let mut tables = Tables {
+            owners: self.state.tables.owners.clone(),
+            ..Tables::default()
+        };
+        for update in self.outbox.updates() {
+            for range in self.content.crdt.inspect(update.as_slice())?.ranges {
+                let owner = tables.owners.entry(range.replica).or_insert(ReplicaOwner {
+                    device: ctx.device,
+                    next: range.end,
+                });
+                owner.next = owner.next.max(range.end);
+            }
+        }
+        Ok(Founding {
+            kind: self.content.kind,
+            crdt: Plain::from(self.content.crdt.snapshot()?),
+            tables,
+        })
+    }
+
+    /// A new document that begins with what another one took along, as [`Document::create`] begins with an edit: on the word of whoever
+    /// founds it.
+    ///
+    /// # Errors
+    /// As [`Document::create`].
+    pub fn refound(
+        ctx: &DocContext<'_>,
+        group: GroupId,
+        document: DocumentId,
+        founding: Founding,
+        instance: InstanceId,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(Self, Record), DocError> {
+        let mut fresh = Fresh::new(rng);
+        let row = ctx.own_row().ok_or(DocError::Role)?;
+        let author = Author {
+            device: ctx.device,
+            instance,
+        };
+        let active = SnapshotInfo {
+            seq: 0,
+            id: Hash::ZERO,
+            author,
+            user: row.user,
+            epoch: ctx.state.epoch,
+            parent: Hash::ZERO,
+            chain_proof: Hash::ZERO,
+            covered: Head::EMPTY,
+            replaces: false,
+        };
+        let state = LogState::new(founding.tables, active);
+        let checkpoint = Checkpoint {
+            size: 0,
+            state: state.clone(),
+            crdt: founding.crdt,
+        };
+        let content = Content::new(founding.kind, checkpoint, &mut fresh)?;
+        let mut this = Self::assemble(
+            group,
+            document,
+            Frontier::new(),
+            state,
+            content,
+            author,
+            fresh,
+        );
+        let snapshot = this.make_snapshot(ctx, rng)?;
+        Ok((this, snapshot))
+    }
+}

@@ -1,0 +1,466 @@
+//! Records whose root nobody can supply: set aside, read once the root arrives, or voided for all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod common;
+
+use common::*;
+use conclave_crdt::CrdtKind;
+use conclave_doc::*;
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::*;
+
+const FOUR: [(u8, Role); 4] = [
+    (1, Role::Owner),
+    (2, Role::Editor),
+    (3, Role::Editor),
+    (4, Role::Editor),
+];
+const KINDS: [CrdtKind; 2] = [CrdtKind::Yjs, CrdtKind::Automerge];
+/// Seals under the root that others lack.
+const AUTHOR: usize = 3;
+/// Lack that root.
+const BLIND: [usize; 2] = [1, 2];
+
+/// Crash, restart, and back on the connection.
+fn bounce(sim: &mut Sim, at: usize) {
+    sim.peers[at].store();
+    sim.restart(at);
+    sim.connect(at);
+    sim.peers[at].store();
+}
+
+fn bounce_all(sim: &mut Sim) {
+    (0..sim.peers.len()).for_each(|at| bounce(sim, at));
+    sim.settle();
+}
+
+/// `OpenDocument` without a position: the answer brings the active snapshot.
+fn rejoin(sim: &mut Sim, at: usize) {
+    let author = sim.peers[at].author(&sim.world);
+    let opened = sim.service.opened(author, None);
+    sim.peers[at].inbox.clear();
+    sim.peers[at].online = true;
+    sim.peers[at].base = opened.base.as_ref().map(|base| (base.seq, opened.from));
+    sim.with(at, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+    let records = (opened.from..sim.service.size())
+        .map(|seq| sim.service.whole_for(seq, sim.peers[at].base))
+        .collect();
+    sim.peers[at]
+        .inbox
+        .push_back(Net::Deliver(opened.from, records));
+}
+
+/// Member 3 writes "(lost)" under epoch 1, whose root members 1 and 2 never get, and "(after)" under epoch 2. Gives the position.
+fn lost(kind: CrdtKind) -> (Sim, u64) {
+    let mut sim = Sim::new(kind, &FOUR, "hello");
+    sim.settle();
+    sim.world.rekey();
+    sim.advance_epochs();
+    for at in BLIND {
+        sim.peers[at].keys.withheld.insert(1);
+    }
+    sim.peers[AUTHOR].insert(0, "(lost)");
+    sim.settle();
+    let seq = sim.service.size() - 1;
+    sim.world.rekey();
+    sim.advance_epochs();
+    sim.peers[AUTHOR].insert(99, "(after)");
+    sim.settle();
+    sim.peers[0].insert(99, "(zero)");
+    sim.settle();
+    let author = sim.peers[AUTHOR].author(&sim.world);
+    for at in BLIND {
+        bounce(&mut sim, at);
+        sim.settle();
+        let last = &sim.peers[at].last;
+        assert_eq!(last.blocked, Some((seq, Blocked::Root(1))));
+        assert_eq!(
+            (last.needs_root, last.needs_root_author),
+            (Some(1), Some(author))
+        );
+        assert_eq!(sim.peers[at].doc.size(), seq);
+        assert_eq!(sim.peers[at].doc.set_aside_records(), vec![]);
+    }
+    (sim, seq)
+}
+
+/// As [`lost`]; members 1 and 2 have set the record aside, and go on.
+fn set_aside(kind: CrdtKind) -> (Sim, u64) {
+    let (mut sim, seq) = lost(kind);
+    for at in BLIND {
+        sim.with(at, |doc, ctx, _| doc.set_aside(ctx).unwrap());
+        bounce(&mut sim, at);
+        sim.settle();
+    }
+    sim.peers[1].insert(0, "(one)");
+    sim.settle();
+    bounce_all(&mut sim);
+    (sim, seq)
+}
+
+fn texts_agree(sim: &mut Sim, parts: &[&str], without: &[&str]) {
+    sim.assert_converged();
+    let text = sim.peers[0].text();
+    for part in parts {
+        assert_eq!(text.matches(part).count(), 1, "{part}: {text}");
+    }
+    for part in without {
+        assert!(!text.contains(part), "{part}: {text}");
+    }
+}
+
+fn judge(sim: &mut Sim, at: usize) -> Option<Judgement> {
+    let peer = &mut sim.peers[at];
+    let keys = peer.keys.clone();
+    let ctx = sim.world.ctx(peer.member, peer.epoch, &keys);
+    peer.doc.check_snapshot(&ctx).unwrap()
+}
+
+/// From now on the group's state says that the record is void.
+fn void(sim: &mut Sim, seq: u64) {
+    let leaf = sim.service.leaves[seq as usize];
+    let last = sim.world.states.last_mut().unwrap();
+    last.voided.push((DOC, leaf));
+}
+
+fn process_void(sim: &mut Sim, at: usize) -> DeliverOutcome {
+    let outcome = sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());
+    bounce(sim, at);
+    let again = sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());
+    assert!(!again.rebuilt, "once is enough");
+    outcome
+}
+
+#[test]
+fn what_is_set_aside_holds_up_nothing_but_snapshots() {
+    for kind in KINDS {
+        let (mut sim, seq) = set_aside(kind);
+        let author = sim.peers[AUTHOR].author(&sim.world);
+        let leaf = sim.service.leaves[seq as usize];
+        for at in BLIND {
+            assert_eq!(sim.peers[at].doc.head(), sim.service.head());
+            assert_eq!(
+                sim.peers[at].doc.set_aside_records(),
+                vec![(seq, leaf, 1, author)]
+            );
+            let text = sim.peers[at].text();
+            assert!(text.contains("(zero)") && text.contains("(one)"), "{text}");
+            assert!(!text.contains("(lost)"), "{text}");
+            assert_eq!(sim.peers[at].findings, vec![], "nobody else is blamed");
+            let peer = &mut sim.peers[at];
+            assert!(peer.doc.roots_needed().needs(1));
+            assert!(!peer.doc.can_snapshot());
+            assert!(!peer.doc.snapshot_due(&GroupPolicy {
+                snapshot_after_records: 1,
+                ..GroupPolicy::default()
+            }));
+            let keys = peer.keys.clone();
+            let ctx = sim.world.ctx(at, 2, &keys);
+            let refused = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap_err();
+            assert_eq!(refused, DocError::SetAside { seq });
+            assert!(refused.is_retryable());
+        }
+        assert_eq!(sim.peers[1].digest(), sim.peers[2].digest());
+        assert!(sim.peers[0].text().contains("(lost)"));
+    }
+}
+
+#[test]
+fn a_root_that_arrives_late_gives_the_same_document() {
+    for kind in KINDS {
+        let (mut sim, seq) = set_aside(kind);
+        // An edit that waits meanwhile survives.
+        sim.disconnect(2);
+        sim.peers[2].insert(0, "(two)");
+        for at in BLIND {
+            sim.peers[at].keys.withheld.clear();
+            sim.peers[at].changes.clear();
+            let outcome = sim.with(at, |doc, ctx, _| doc.retry(ctx).unwrap());
+            assert!(outcome.rebuilt);
+            assert!(
+                outcome
+                    .changes
+                    .iter()
+                    .any(|it| (it.seq, it.epoch) == (seq, 1))
+            );
+            assert!(!sim.with(at, |doc, ctx, _| doc.retry(ctx).unwrap()).rebuilt);
+            assert_eq!(sim.peers[at].doc.set_aside_records(), vec![]);
+            bounce(&mut sim, at);
+            bounce(&mut sim, at);
+            sim.settle();
+        }
+        let parts = ["(lost)", "(after)", "(zero)", "(one)", "(two)"];
+        texts_agree(&mut sim, &parts, &[]);
+        sim.assert_no_findings();
+        assert!(!sim.peers[2].last.refused_own);
+        sim.snapshot(1);
+        sim.settle();
+        assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
+        bounce_all(&mut sim);
+        texts_agree(&mut sim, &parts, &[]);
+    }
+}
+
+#[test]
+fn a_void_counts_as_nothing_for_all_whoever_had_opened_it() {
+    for kind in KINDS {
+        // Who learns of it first; everybody crashes after each step.
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]] {
+            let (mut sim, seq) = set_aside(kind);
+            // Unsent: one edit inside the lost text, one elsewhere.
+            sim.disconnect(0);
+            let text = sim.peers[0].text();
+            let inside = text.find("(lost)").unwrap() + 3;
+            sim.peers[0].insert(inside, "[inside]");
+            sim.peers[0].insert(99, "[end]");
+            sim.disconnect(2);
+            sim.peers[2].insert(0, "[two]");
+            void(&mut sim, seq);
+            for at in order {
+                let outcome = process_void(&mut sim, at);
+                assert!(outcome.rebuilt, "{kind} {at}");
+                assert_eq!(outcome.findings, vec![]);
+                assert_eq!(sim.peers[at].doc.set_aside_records(), vec![]);
+                sim.settle();
+            }
+            bounce_all(&mut sim);
+            let parts = ["(after)", "(zero)", "(one)", "[inside]", "[end]", "[two]"];
+            texts_agree(&mut sim, &parts, &["lost", "lo[", "t)h"]);
+            sim.snapshot(1);
+            sim.settle();
+            assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
+            bounce_all(&mut sim);
+            texts_agree(&mut sim, &parts, &["lost"]);
+            // Somebody who comes later sees the same.
+            sim.world.add(9, Role::Editor);
+            sim.world
+                .states
+                .last_mut()
+                .unwrap()
+                .voided
+                .push((DOC, sim.service.leaves[seq as usize]));
+            sim.advance_epochs();
+            sim.join(4);
+            sim.settle();
+            texts_agree(&mut sim, &parts, &["lost"]);
+        }
+    }
+}
+
+/// A member that learns of the void before it gets the record.
+#[test]
+fn a_void_that_comes_first_is_the_same() {
+    let (mut sim, seq) = lost(CrdtKind::Yjs);
+    void(&mut sim, seq);
+    for at in 0..4 {
+        process_void(&mut sim, at);
+        sim.settle();
+    }
+    bounce_all(&mut sim);
+    texts_agree(&mut sim, &["(zero)", "(after)"], &["lost"]);
+}
+
+/// A record that squats on somebody's replica id, and is opened late: by all alike it came first.
+#[test]
+fn what_is_opened_late_counts_at_its_position() {
+    for kind in KINDS {
+        let mut sim = Sim::new(kind, &FOUR, "hello");
+        sim.settle();
+        sim.world.rekey();
+        sim.advance_epochs();
+        sim.peers[1].keys.withheld.insert(1);
+        sim.peers[1].insert(0, "(mine)");
+        // Member 3 has seen the id and takes it, in a record that member 1 cannot open.
+        let replica = sim.peers[1].doc.crdt().replica().clone();
+        let mut crdt = conclave_crdt::create(kind, replica).unwrap();
+        crdt.text().unwrap().splice(0, 0, "(squat)").unwrap();
+        let mut out = Vec::new();
+        crdt.take_pending(&mut out).unwrap();
+        let record = sim.forge(AUTHOR, &out[0], |_| {});
+        sim.order(vec![record], None);
+        sim.receive(1);
+        sim.receive(1);
+        sim.world.rekey();
+        sim.advance_epochs();
+        sim.with(1, |doc, ctx, _| doc.set_aside(ctx).unwrap());
+        sim.settle();
+        bounce(&mut sim, 1);
+        sim.settle();
+        // Everybody else has refused it.
+        assert!(sim.peers[1].text().contains("(mine)"));
+        assert!(!sim.peers[0].text().contains("(mine)"));
+        sim.peers[1].keys.withheld.clear();
+        let outcome = sim.with(1, |doc, ctx, _| doc.retry(ctx).unwrap());
+        assert!(outcome.rebuilt && outcome.refused_own, "{kind}");
+        bounce_all(&mut sim);
+        texts_agree(&mut sim, &["(mine)", "(squat)"], &[]);
+    }
+}
+
+/// What cannot be opened even with its root is refused at its position, and its author named.
+#[test]
+fn rubbish_that_is_opened_late_is_refused() {
+    let mut sim = Sim::new(CrdtKind::Yjs, &FOUR, "hello");
+    sim.settle();
+    sim.world.rekey();
+    sim.advance_epochs();
+    sim.peers[1].keys.withheld.insert(1);
+    let record = sim.forge(AUTHOR, b"rubbish", |_| {});
+    let author = record.header.author;
+    let seq = sim.order(vec![record], None);
+    sim.settle();
+    sim.with(1, |doc, ctx, _| doc.set_aside(ctx).unwrap());
+    bounce(&mut sim, 1);
+    assert_eq!(sim.peers[1].findings, vec![]);
+    sim.peers[1].keys.withheld.clear();
+    sim.with(1, |doc, ctx, _| doc.retry(ctx).unwrap());
+    let finding = Finding {
+        seq,
+        fault: Fault::Record(RecordFault::Content),
+        suspect: Suspect::author(author),
+    };
+    assert_eq!(sim.peers[1].findings, vec![finding]);
+    bounce_all(&mut sim);
+    sim.assert_converged();
+}
+
+/// Two members who can open the record cover it with a matched snapshot. Those who cannot take that over; a void changes nothing any more,
+/// whenever it is learned.
+#[test]
+fn what_a_matched_snapshot_covers_stays() {
+    for kind in KINDS {
+        for void_first in [false, true] {
+            let (mut sim, seq) = set_aside(kind);
+            sim.disconnect(2);
+            sim.peers[2].insert(99, "[two]");
+            let snapshot = sim.snapshot(0);
+            sim.settle();
+            for at in BLIND {
+                assert_eq!(
+                    judge(&mut sim, at),
+                    None,
+                    "no verdict on what it cannot tell"
+                );
+                assert!(!sim.peers[at].doc.can_snapshot());
+            }
+            if void_first {
+                // Member 1 learns of the void before the verdict, the others after it.
+                void(&mut sim, seq);
+                process_void(&mut sim, 1);
+            }
+            assert_eq!(judge(&mut sim, AUTHOR), Some(Judgement::Match));
+            assert!(sim.peers[AUTHOR].doc.write_verdict());
+            sim.send(AUTHOR, 9999);
+            sim.settle();
+            if !void_first {
+                void(&mut sim, seq);
+            }
+            for at in 0..4 {
+                bounce(&mut sim, at);
+                sim.settle();
+                let outcome = sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());
+                if BLIND.contains(&at) {
+                    assert!(matches!(outcome.blocked, Some((_, Blocked::Base))), "{at}");
+                    bounce(&mut sim, at);
+                    rejoin(&mut sim, at);
+                    assert!(!sim.peers[at].last.restored);
+                    sim.peers[at].store();
+                    sim.settle();
+                } else {
+                    assert_eq!((outcome.blocked, outcome.rebuilt), (None, false));
+                }
+            }
+            bounce_all(&mut sim);
+            let parts = ["(lost)", "(after)", "(zero)", "(one)", "[two]"];
+            texts_agree(&mut sim, &parts, &[]);
+            for at in 0..4 {
+                assert_eq!(sim.peers[at].findings, vec![]);
+                assert!(sim.peers[at].doc.active_snapshot().1 >= snapshot);
+            }
+        }
+    }
+}
+
+/// The record is in a member's checkpoint, which no matched snapshot covers: that member begins again from the active snapshot.
+#[test]
+fn a_void_in_a_checkpoint_is_taken_out_by_way_of_the_active_snapshot() {
+    let (mut sim, seq) = set_aside(CrdtKind::Yjs);
+    let long = "x".repeat(60_000);
+    for _ in 0..10 {
+        sim.peers[0].insert(99, &long);
+    }
+    sim.settle();
+    bounce_all(&mut sim);
+    sim.disconnect(0);
+    sim.peers[0].insert(0, "[zero]");
+    void(&mut sim, seq);
+    for at in [1, 2, 3, 0] {
+        let outcome = sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());
+        bounce(&mut sim, at);
+        if BLIND.contains(&at) {
+            assert_eq!((outcome.blocked, outcome.rebuilt), (None, true));
+            continue;
+        }
+        assert!(matches!(outcome.blocked, Some((_, Blocked::Base))), "{at}");
+        assert!(outcome.reopen);
+        assert!(
+            !sim.send(at, 9999),
+            "nothing is sent before the log is read again"
+        );
+        rejoin(&mut sim, at);
+        bounce(&mut sim, at);
+        sim.settle();
+    }
+    bounce_all(&mut sim);
+    let text = sim.peers[0].text();
+    assert!(!text.contains("lost"));
+    assert_eq!(text.matches("[zero]").count(), 1);
+    sim.assert_converged();
+}
+
+/// Beginning again from a snapshot is no way to forget a fork.
+#[test]
+fn a_service_that_shows_another_log_after_a_void_is_found_out() {
+    let (mut sim, seq) = set_aside(CrdtKind::Yjs);
+    let long = "x".repeat(60_000);
+    for _ in 0..10 {
+        sim.peers[0].insert(99, &long);
+    }
+    sim.settle();
+    void(&mut sim, seq);
+    sim.with(0, |doc, ctx, _| doc.voided(ctx).unwrap());
+    // The same log up to the record, and another one from there on.
+    let mut other = Service::default();
+    for record in &sim.service.log[..=seq as usize] {
+        other.force(record.clone());
+    }
+    other.epoch = sim.service.epoch;
+    let size = sim.service.size();
+    sim.service = other;
+    while sim.service.size() <= size {
+        let update = sim.update(CrdtKind::Yjs, sim.service.size() as u8, "forged");
+        let record = sim.forge(2, &update, |_| {});
+        sim.service.force(record);
+    }
+    bounce(&mut sim, 0);
+    sim.peers[0].findings.clear();
+    rejoin(&mut sim, 0);
+    bounce(&mut sim, 0);
+    sim.receive(0);
+    assert!(
+        sim.peers[0]
+            .findings
+            .iter()
+            .any(|it| it.fault == Fault::Fork),
+        "{:?}",
+        sim.peers[0].findings
+    );
+    sim.peers[0].insert(0, "y");
+    assert!(!sim.send(0, 9999));
+}

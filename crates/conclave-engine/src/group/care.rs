@@ -1,0 +1,311 @@
+//! Looking after a group: the GroupInfo with which devices come back, devices that cannot, evidence of what had to be refused, stores that
+//! were restored from a backup.
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::command::{Command, EvidenceInfo, Reply};
+use crate::intents::Want;
+
+/// Members that look at the GroupInfo after a commit.
+const INFO_CHECKERS: usize = 2;
+
+#[derive(Serialize, Deserialize)]
+struct EvidenceRow {
+    code: String,
+    signer: Option<DeviceId>,
+    at: UnixMs,
+    entry: Bytes,
+}
+
+impl Engine {
+    /// Keeps an ordered entry that had to be refused.
+    pub(super) fn keep_evidence(
+        &mut self,
+        group: &Group,
+        seq: u64,
+        entry: &GroupEntry,
+        code: &str,
+        signer: Option<DeviceId>,
+    ) {
+        let row = EvidenceRow {
+            code: code.to_owned(),
+            signer,
+            at: self.now,
+            entry: encode(entry).into(),
+        };
+        let key = keys::group_row(&group.id, keys::group::EVIDENCE, &seq.to_be_bytes());
+        self.put(key, keys::cbor(&row));
+    }
+
+    /// Answers with what was kept. Rows are read anew: evidence stays out of memory.
+    fn tell_evidence(&mut self, id: CommandId, group: GroupId) {
+        if self.known(id, group) {
+            let prefix = keys::group_row(&group, keys::group::EVIDENCE, b"");
+            self.read(prefix, ReadTarget::Evidence(id));
+        }
+    }
+
+    pub(crate) fn evidence_loaded(&mut self, id: CommandId, rows: &[Row]) {
+        let skip = 2 + GroupId::LEN;
+        let read = |(key, value): &Row| {
+            let row: EvidenceRow = keys::uncbor("evidence", value).ok()?;
+            let seq = key.get(skip..)?.try_into().ok()?;
+            Some(EvidenceInfo {
+                seq: u64::from_be_bytes(seq),
+                code: row.code,
+                signer: row.signer,
+                at: row.at,
+                entry: row.entry,
+            })
+        };
+        let evidence = rows.iter().filter_map(read).collect();
+        self.reply(id, Ok(Reply::Evidence(evidence)));
+    }
+
+    /// This store is older than what its device has done: it was copied back. Under the same keys nothing must be written twice: a new
+    /// instance is drawn, key packages are replaced, and every group is entered anew before anything is sealed.
+    pub(crate) fn found_restored(&mut self, group: &mut Group) {
+        let first = self.restored.is_empty();
+        if !self.restored.insert(group.id) {
+            return;
+        }
+        self.come_back(
+            group,
+            "device.restored",
+            None,
+            "this store is older than what its device has done since (a backup was copied back): groups are entered anew, then edits are sent",
+        );
+        if !first {
+            return;
+        }
+        self.device.renew_instance(&mut self.rng);
+        self.device.save(&mut self.out.writes);
+        self.replace_key_packages();
+        for other in self.active_groups() {
+            if other != group.id {
+                self.with_group(
+                    other,
+                    Box::new(|engine, group| engine.found_restored(group)),
+                );
+            }
+        }
+    }
+
+    /// After a commit of somebody else: a few members, who follow from the commit, look at the GroupInfo that came with it.
+    pub(super) fn plan_info_check(&mut self, group: &Group, outcome: &CommitOutcome) {
+        if outcome.own {
+            return;
+        }
+        let rank = |device: &DeviceId| -> [u8; 32] {
+            let hash = Sha256::new_with_prefix(outcome.leaf.0);
+            hash.chain_update(device.as_bytes()).finalize().into()
+        };
+        let own = self.device.id();
+        let own_rank = rank(&own);
+        let before = group
+            .state()
+            .current_rows()
+            .filter(|row| Some(row.device) != outcome.author && rank(&row.device) < own_rank)
+            .count();
+        if before < INFO_CHECKERS {
+            let delay = self.jitter(500, 5_000);
+            self.cancel_timer(TimerKind::CheckInfo(group.id));
+            self.wake(delay, TimerKind::CheckInfo(group.id));
+        }
+    }
+
+    pub(crate) fn check_info(&mut self, group: &mut Group) {
+        if !group.may_act() {
+            return;
+        }
+        let (id, epoch) = (group.id, group.state().epoch);
+        self.request(
+            Request::GetGroupInfo { group: id },
+            Box::new(move |engine, answer| {
+                let Answer::GroupInfo { group_info, .. } = answer else {
+                    return;
+                };
+                engine.with_group(
+                    id,
+                    Box::new(move |engine, group| {
+                        if group.state().epoch == epoch && group.may_act() {
+                            engine.judge_info(group, group_info.as_slice());
+                        }
+                    }),
+                );
+            }),
+        );
+    }
+
+    fn judge_info(&mut self, group: &mut Group, offered: &[u8]) {
+        let Ok(context) = self.device.context() else {
+            return;
+        };
+        if group.mls.is_good_group_info(&context, offered) != Ok(false) {
+            return;
+        }
+        let own = group.mls.export_group_info(&context);
+        self.finding(
+            group.id,
+            None,
+            "group.bad_group_info",
+            group.last_author,
+            "nobody could come back with the GroupInfo that the service keeps: another takes its place",
+        );
+        if let Ok(group_info) = own {
+            self.request(
+                Request::PutGroupInfo {
+                    group: group.id,
+                    group_info: group_info.into(),
+                },
+                Box::new(|_, _| {}),
+            );
+        }
+    }
+
+    /// A device asks to be added again. Own devices are, at once; the rest is for people to decide.
+    pub(crate) fn readd_asked(&mut self, group: &mut Group, device: DeviceId) {
+        if device == self.device.id() || group.check_writable().is_err() {
+            return;
+        }
+        let row = group.state().roster.current_row(&device);
+        let user = row.map(|row| row.user);
+        let own = self.device.user();
+        if own.is_some() && user == own && self.device.lists_own(&device) {
+            if let Some(user) = own {
+                self.intend(group, Want::ReAdd { user, device }, None);
+            }
+        } else if let Some(user) = user {
+            self.event(Event::ReAddAsked {
+                group: group.id,
+                device,
+                user,
+            });
+        }
+    }
+
+    /// A leave that would have left no owner is void for all.
+    pub(super) fn leave_void(&mut self, group: &mut Group) {
+        let leaving: Vec<u64> = group
+            .intents
+            .iter()
+            .filter(|(_, intent)| intent.is_leave())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in leaving {
+            self.finish_intent(group, id, Err(EngineError::LastOwner));
+        }
+    }
+
+    /// Commands about groups that need help.
+    pub(crate) fn repair_command(&mut self, id: CommandId, command: Command) {
+        match command {
+            Command::ConfirmGroup { group } => self.on_group(
+                id,
+                group,
+                Box::new(move |engine, group| {
+                    engine.confirm_group(group);
+                    engine.reply(id, Ok(Reply::Done));
+                }),
+            ),
+            Command::Rejoin { group } => self.rejoin(id, group),
+            Command::ReAdd {
+                group,
+                user,
+                device,
+            } => {
+                let pinned = self.device.pins().get(&user).is_some();
+                if pinned || Some(user) == self.device.user() {
+                    self.intend_for(id, group, Want::ReAdd { user, device });
+                } else {
+                    let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
+                    self.reply(id, Err(error));
+                }
+            }
+            Command::VoidRecords { group, document } => self.void_records(id, group, document),
+            Command::Restart { group } => self.restart_group(id, group),
+            Command::Evidence { group } => self.tell_evidence(id, group),
+            _ => {}
+        }
+    }
+
+    /// Leaves a group. One that this device cannot follow is let go of here; members see its leaf until one of them removes it.
+    pub(crate) fn leave(&mut self, id: CommandId, group: GroupId, anyway: bool) {
+        const WHY: &str = "left while this device could not follow the group";
+        if self.strays.remove(&group).is_some() {
+            self.out.writes.delete_prefix(keys::group_prefix(&group));
+            self.out
+                .writes
+                .delete_prefix(keys::documents_prefix(&group));
+            let row = IndexRow {
+                active: false,
+                why: Some(WHY.to_owned()),
+            };
+            self.index.insert(group, row);
+            self.save_index(&group);
+            return self.reply(id, Ok(Reply::Done));
+        }
+        self.on_group(
+            id,
+            group,
+            Box::new(move |engine, group| {
+                if group.is_broken() {
+                    engine.lose_group(group, WHY);
+                    engine.reply(id, Ok(Reply::Done));
+                    return;
+                }
+                let user = engine.device.user();
+                let going: BTreeSet<DeviceId> = user
+                    .map(|user| Self::devices_of(group, user).into_iter().collect())
+                    .unwrap_or_default();
+                let own = engine.device.id();
+                let may = group.check_writable().and_then(|()| {
+                    if anyway {
+                        Ok(())
+                    } else {
+                        group.check_holders(&going, &own)
+                    }
+                });
+                match may {
+                    Ok(()) => engine.intend(group, Want::Leave, Some(id)),
+                    Err(error) => engine.reply(id, Err(error)),
+                }
+            }),
+        );
+    }
+
+    /// The user wants to come back, whatever is here.
+    fn rejoin(&mut self, id: CommandId, group: GroupId) {
+        if self.strays.contains_key(&group) {
+            self.reply(id, Ok(Reply::Done));
+        } else if self.index.get(&group).is_some_and(|row| row.active) {
+            self.on_group(
+                id,
+                group,
+                Box::new(move |engine, group| {
+                    engine.come_back(
+                        group,
+                        "group.rejoin_wanted",
+                        None,
+                        "coming back was asked for",
+                    );
+                    engine.reply(id, Ok(Reply::Done));
+                }),
+            );
+        } else {
+            // Known to the service only: a store that was restored from before it joined.
+            self.index.insert(
+                group,
+                IndexRow {
+                    active: true,
+                    why: None,
+                },
+            );
+            self.save_index(&group);
+            self.strays.insert(group, Stray::default());
+            self.pump_stray(group);
+            self.reply(id, Ok(Reply::Done));
+        }
+    }
+}

@@ -1,0 +1,577 @@
+//! One good input for each shape that a decoder knows. They are shapes, not truth: no signature here verifies.
+
+use crate::chunk::split;
+use crate::codec::{Bytes, Tail, Varint, encode};
+use crate::frame::{
+    Answer, AppendedRecord, BaseSnapshot, ClaimedKeyPackage, ClientFrame, DeliveredRecord,
+    DocumentStatus, ElidedRecord, GroupStatus, JoinState, OpenedDocument, Plea, Request,
+    ServiceFrame, WelcomeDelivery,
+};
+use crate::group::{
+    COMMIT_DATA_VERSION, Checkpoint, CommitBundle, CommitData, GroupEntry, RootWrap, WrapStatement,
+};
+use crate::merkle::{Frontier, Head, consistency_proof};
+use crate::policy::{Anchor, GroupPolicy, Role};
+use crate::record::{
+    Author, Chained, CloseReason, EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader,
+    Sealed, SnapshotHeader,
+};
+use crate::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
+use crate::{CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, SessionId, UnixMs, UserId};
+
+const GROUP: GroupId = GroupId([1; 16]);
+const DOCUMENT: DocumentId = DocumentId([2; 16]);
+const DEVICE: DeviceId = DeviceId([3; 16]);
+const USER: UserId = UserId([4; 32]);
+const NOW: UnixMs = UnixMs(1_700_000_000_000);
+const AUTHOR: Author = Author {
+    device: DEVICE,
+    instance: InstanceId([5; 8]),
+};
+
+fn frontier(size: u8) -> Frontier {
+    let mut frontier = Frontier::new();
+    for at in 0..size {
+        frontier.push(Hash([at; 32]));
+    }
+    frontier
+}
+
+fn head() -> Head {
+    frontier(5).head()
+}
+
+fn bytes(length: u8) -> Bytes {
+    Bytes::from((0..length).collect::<Vec<u8>>())
+}
+
+fn bodies() -> Vec<RecordBody> {
+    let chained = Chained {
+        clock: 7,
+        prev: Hash([6; 32]),
+    };
+    let entries = [
+        EntryBody::DocumentCreated {
+            document: DOCUMENT,
+            crdt: 1,
+        },
+        EntryBody::DocumentClosed {
+            document: DOCUMENT,
+            reason: CloseReason::Archived,
+        },
+        EntryBody::RecordVoided {
+            document: DOCUMENT,
+            record: Hash([7; 32]),
+        },
+        EntryBody::RotationComplete { epoch: 9 },
+    ];
+    let mut all = vec![
+        RecordBody::Update(chained),
+        RecordBody::Verdict(chained),
+        RecordBody::Snapshot(SnapshotHeader {
+            parent: Hash([8; 32]),
+            chain_proof: Hash([9; 32]),
+            covered: head(),
+            crdt: 2,
+        }),
+        RecordBody::Presence {
+            session: SessionId([10; 16]),
+        },
+    ];
+    all.extend(entries.map(RecordBody::Entry));
+    all
+}
+
+fn header(body: RecordBody) -> RecordHeader {
+    RecordHeader {
+        version: RECORD_VERSION,
+        group: GROUP,
+        document: DOCUMENT,
+        epoch: 3,
+        author: AUTHOR,
+        seen: head(),
+        body,
+    }
+}
+
+fn sealed_part() -> Sealed {
+    Sealed {
+        nonce: [11; 24],
+        ciphertext: bytes(70),
+        tag: [12; 16],
+        commitment: [13; 32],
+        signature: [14; 64],
+    }
+}
+
+fn record(body: RecordBody) -> Record {
+    let sealed = match body {
+        RecordBody::Entry(_) => Sealed::public([15; 64]),
+        _ => sealed_part(),
+    };
+    Record {
+        header: header(body),
+        sealed,
+    }
+}
+
+fn entry() -> Record {
+    record(RecordBody::Entry(EntryBody::RotationComplete { epoch: 9 }))
+}
+
+fn snapshot() -> Record {
+    record(RecordBody::Snapshot(SnapshotHeader {
+        parent: Hash::ZERO,
+        chain_proof: Hash::ZERO,
+        covered: Head::EMPTY,
+        crdt: 1,
+    }))
+}
+
+fn wrap() -> RootWrap {
+    RootWrap {
+        statement: WrapStatement {
+            group: GROUP,
+            epoch: 4,
+            commit: Hash([16; 32]),
+            roster: Hash([17; 32]),
+            nonce: [18; 24],
+            ciphertext: bytes(56),
+        },
+        signer: DEVICE,
+        signature: [19; 64],
+    }
+}
+
+fn bundle(welcome: Option<Bytes>) -> CommitBundle {
+    CommitBundle {
+        group: GROUP,
+        commit: bytes(100),
+        welcome,
+        group_info: bytes(80),
+        wrap: wrap(),
+    }
+}
+
+fn join_state() -> JoinState {
+    JoinState {
+        group_state: bytes(90),
+        frontier: frontier(6),
+        entries: vec![entry(), entry()],
+        wrap: wrap(),
+    }
+}
+
+fn welcome() -> WelcomeDelivery {
+    WelcomeDelivery {
+        id: 1,
+        group: GROUP,
+        epoch: 4,
+        welcome: bytes(90),
+        tree: bytes(60),
+        state: join_state(),
+    }
+}
+
+fn appended_tail() -> Tail<AppendedRecord> {
+    Tail(
+        [1, 2]
+            .map(|kind| AppendedRecord {
+                kind,
+                seen_size: Varint(70),
+                seen_hint: [20; 8],
+                sealed: sealed_part(),
+            })
+            .to_vec(),
+    )
+}
+
+fn delivered_list() -> Vec<DeliveredRecord> {
+    let elided = ElidedRecord {
+        author: Varint(1),
+        epoch: Varint(4),
+        seen_back: Varint(2),
+        seen_hint: [21; 8],
+        sealed: sealed_part(),
+    };
+    vec![
+        DeliveredRecord::Update(elided.clone()),
+        DeliveredRecord::Verdict(elided),
+        DeliveredRecord::Whole {
+            record: snapshot(),
+            proof: vec![Hash([22; 32]), Hash([23; 32])],
+        },
+        DeliveredRecord::Leaf(Hash([24; 32])),
+    ]
+}
+
+fn requests() -> Vec<Request> {
+    let (group, document) = (GROUP, DOCUMENT);
+    vec![
+        Request::PutDeviceList { list: bytes(50) },
+        Request::GetDeviceList { user: USER },
+        Request::PutKeyPackages {
+            one_time: vec![bytes(40), bytes(41)],
+            last_resort: Some(bytes(42)),
+        },
+        Request::ClaimKeyPackages {
+            user: USER,
+            devices: vec![DEVICE],
+        },
+        Request::CreateGroup {
+            group_info: bytes(60),
+            tree: bytes(61),
+        },
+        Request::Commit(bundle(Some(bytes(30)))),
+        Request::Propose {
+            group,
+            message: bytes(62),
+        },
+        Request::PutEntry { entry: entry() },
+        Request::CreateDocument {
+            entry: entry(),
+            snapshot: snapshot(),
+        },
+        Request::SubscribeGroup { group, from: 3 },
+        Request::OpenDocument {
+            group,
+            document,
+            instance: AUTHOR.instance,
+            from: Some(9),
+        },
+        Request::CloseDocument { channel: Varint(1) },
+        Request::PutSnapshot { record: snapshot() },
+        Request::GetRecords {
+            group,
+            document,
+            from: 1,
+            count: 2,
+        },
+        Request::GetWraps { group, epoch: 4 },
+        Request::PutWrap { wrap: wrap() },
+        Request::GetGroupInfo { group },
+        Request::AckWelcome { id: 7 },
+        Request::GetStatus { group },
+        Request::PutGroupInfo {
+            group,
+            group_info: bytes(63),
+        },
+        Request::Ask {
+            group,
+            what: Plea::ReAdd,
+        },
+        Request::GetMemberships,
+    ]
+}
+
+fn refusals() -> Vec<Refusal> {
+    vec![
+        Refusal::StaleEpoch { current: 4 },
+        Refusal::AlreadyAccepted {
+            leaf: Hash([25; 32]),
+            seq: 6,
+        },
+        Refusal::Forbidden {
+            why: ForbiddenWhy::Role,
+        },
+        Refusal::BadCommit {
+            fault: CommitFault::Roster,
+        },
+        Refusal::BadRecord {
+            fault: RecordFault::SeenHead,
+        },
+    ]
+}
+
+fn answers() -> Vec<Answer> {
+    let opened = OpenedDocument {
+        channel: Varint(2),
+        head: head(),
+        from: 1,
+        base: Some(BaseSnapshot {
+            seq: 0,
+            record: snapshot(),
+        }),
+        authors: vec![AUTHOR],
+        own_next_clock: 3,
+        own_last: Hash([26; 32]),
+    };
+    let status = DocumentStatus {
+        document: DOCUMENT,
+        due: 1,
+        head: head(),
+        first_seq_of_snapshot_epoch: 2,
+        snapshot: snapshot().header,
+        snapshot_id: Hash([27; 32]),
+    };
+    let mut all = vec![
+        Answer::Done,
+        Answer::Accepted {
+            seq: 4,
+            head: head(),
+        },
+        Answer::DeviceList { list: bytes(50) },
+        Answer::KeyPackageCount { left: 9 },
+        Answer::KeyPackages {
+            packages: vec![ClaimedKeyPackage {
+                device: DEVICE,
+                key_package: bytes(33),
+                last_resort: 1,
+            }],
+        },
+        Answer::Subscribed {
+            head: head(),
+            epoch: 4,
+            now: NOW,
+        },
+        Answer::Opened(opened),
+        Answer::Records {
+            first_seq: 2,
+            records: delivered_list(),
+        },
+        Answer::Wraps {
+            wraps: vec![wrap()],
+        },
+        Answer::GroupInfo {
+            epoch: 4,
+            group_info: bytes(40),
+            tree: bytes(41),
+            state: join_state(),
+        },
+        Answer::Status(GroupStatus {
+            epoch: 4,
+            rotating_since: 2,
+            documents: vec![status],
+        }),
+        Answer::Memberships {
+            groups: vec![GROUP],
+        },
+    ];
+    all.extend(refusals().into_iter().map(Answer::Refused));
+    all
+}
+
+/// A client frame of every kind, with a request of every kind.
+#[must_use]
+pub fn client_frames() -> Vec<Vec<u8>> {
+    let mut all = vec![
+        ClientFrame::Hello {
+            versions: vec![1, 2],
+            credential: bytes(60),
+        },
+        ClientFrame::Login {
+            origin: Bytes::from(b"wss://ds.example".as_slice()),
+            signature: [28; 64],
+            token: Some(bytes(16)),
+        },
+        ClientFrame::Append {
+            channel: Varint(1),
+            epoch: Varint(4),
+            first_clock: Varint(300),
+            records: appended_tail(),
+        },
+        ClientFrame::Ping,
+    ];
+    let id = Varint(77);
+    all.extend(
+        requests()
+            .into_iter()
+            .map(|body| ClientFrame::Request { id, body }),
+    );
+    all.iter().map(encode).collect()
+}
+
+/// A service frame of every kind, with an answer of every kind.
+#[must_use]
+pub fn service_frames() -> Vec<Vec<u8>> {
+    let channel = Varint(1);
+    let mut all = vec![
+        ServiceFrame::Challenge {
+            version: 1,
+            nonce: [29; 32],
+            service_key: [30; 32],
+            now: NOW,
+        },
+        ServiceFrame::Ready {
+            now: NOW,
+            key_packages: 20,
+            last_resort: 1,
+        },
+        ServiceFrame::GroupEntries {
+            group: GROUP,
+            first_seq: 1,
+            entries: group_entries(),
+        },
+        ServiceFrame::NewAuthor {
+            channel,
+            author: AUTHOR,
+        },
+        ServiceFrame::Deliver {
+            channel,
+            first_seq: Varint(5),
+            records: Tail(delivered_list()),
+        },
+        ServiceFrame::Ack {
+            channel,
+            next_clock: Varint(4),
+            first_seq: Varint(9),
+            count: Varint(2),
+        },
+        ServiceFrame::AppendRefused {
+            channel,
+            first_clock: Varint(4),
+            refusal: Refusal::ClockGap { expected: 3 },
+        },
+        ServiceFrame::Welcome(welcome()),
+        ServiceFrame::KeyPackagesLow { left: 3 },
+        ServiceFrame::Pong,
+        ServiceFrame::Goodbye {
+            why: Refusal::RateLimited { retry_after_ms: 5 },
+            retry_after_ms: 6,
+        },
+        ServiceFrame::DeviceListChanged { user: USER },
+        ServiceFrame::Asked {
+            group: GROUP,
+            device: DEVICE,
+            user: USER,
+            what: Plea::Wrap,
+        },
+    ];
+    let id = Varint(77);
+    all.extend(
+        answers()
+            .into_iter()
+            .map(|answer| ServiceFrame::Response { id, answer }),
+    );
+    all.iter().map(encode).collect()
+}
+
+/// Messages with their lengths in front: one frame whole, one in three chunks.
+pub(super) fn chunks() -> Vec<Vec<u8>> {
+    let whole = split(client_frames().into_iter().next().unwrap_or_default());
+    let parts = [&[0xfe, 1, 2, 3][..], &[0xfe, 4], &[0xff, 5]].map(<[u8]>::to_vec);
+    [whole, parts.to_vec()]
+        .into_iter()
+        .map(|messages| {
+            let framed = messages.into_iter().flat_map(|message| {
+                let length = u16::try_from(message.len()).unwrap_or_default();
+                [&length.to_be_bytes()[..], &message].concat()
+            });
+            framed.collect()
+        })
+        .collect()
+}
+
+pub(super) fn commit_data() -> Vec<Vec<u8>> {
+    [None, Some(Checkpoint { head: head() })]
+        .map(|checkpoint| {
+            encode(&CommitData {
+                version: COMMIT_DATA_VERSION,
+                time: NOW,
+                seen: head(),
+                roster: Hash([31; 32]),
+                checkpoint,
+                id: CommitId([32; 16]),
+            })
+        })
+        .to_vec()
+}
+
+pub(super) fn policies() -> Vec<Vec<u8>> {
+    let mut policy = GroupPolicy::default();
+    let plain = encode(&policy);
+    policy.set_role(USER, Role::Owner);
+    policy.set_role(UserId([33; 32]), Role::Viewer);
+    policy.trust.anchors = vec![Anchor {
+        uri_prefix: bytes(9),
+        certificate: bytes(20),
+    }];
+    vec![plain, encode(&policy)]
+}
+
+pub(super) fn proofs() -> Vec<Vec<u8>> {
+    let leaves: Vec<Hash> = (0..13).map(|at| Hash([at; 32])).collect();
+    let claims = [0, 1, 5, 8, 13].into_iter().map(|size: u8| {
+        let proof = consistency_proof(&leaves, u64::from(size)).unwrap_or_default();
+        let heads = [frontier(size).head(), frontier(13).head()];
+        let mut claim: Vec<u8> = heads.iter().flat_map(encode).collect();
+        claim.extend(encode(&proof));
+        claim
+    });
+    claims.collect()
+}
+
+pub(super) fn welcomes() -> Vec<Vec<u8>> {
+    vec![encode(&welcome())]
+}
+
+pub(super) fn bundles() -> Vec<Vec<u8>> {
+    [None, Some(bytes(30))]
+        .map(|it| encode(&bundle(it)))
+        .to_vec()
+}
+
+pub(super) fn records() -> Vec<Vec<u8>> {
+    bodies()
+        .into_iter()
+        .map(|body| encode(&record(body)))
+        .collect()
+}
+
+pub(super) fn headers() -> Vec<Vec<u8>> {
+    bodies()
+        .into_iter()
+        .map(|body| encode(&header(body)))
+        .collect()
+}
+
+pub(super) fn sealed() -> Vec<Vec<u8>> {
+    vec![encode(&sealed_part()), encode(&Sealed::public([34; 64]))]
+}
+
+pub(super) fn delivered() -> Vec<Vec<u8>> {
+    delivered_list().iter().map(encode).collect()
+}
+
+pub(super) fn appended() -> Vec<Vec<u8>> {
+    vec![encode(&appended_tail())]
+}
+
+fn group_entries() -> Vec<GroupEntry> {
+    vec![
+        GroupEntry::Commit(bytes(70)),
+        GroupEntry::Proposal(bytes(40)),
+        GroupEntry::Signed(entry()),
+    ]
+}
+
+pub(super) fn entries() -> Vec<Vec<u8>> {
+    group_entries().iter().map(encode).collect()
+}
+
+pub(super) fn join_states() -> Vec<Vec<u8>> {
+    vec![encode(&join_state())]
+}
+
+pub(super) fn wraps() -> Vec<Vec<u8>> {
+    vec![encode(&wrap())]
+}
+
+pub(super) fn frontiers() -> Vec<Vec<u8>> {
+    [0, 1, 7, 64].map(|size| encode(&frontier(size))).to_vec()
+}
+
+pub(super) fn varints() -> Vec<Vec<u8>> {
+    [0, 64, 1 << 20, Varint::MAX]
+        .map(|value| encode(&Varint(value)))
+        .to_vec()
+}
+
+pub(super) fn id_texts() -> Vec<Vec<u8>> {
+    vec![DEVICE.to_string().into_bytes()]
+}
+
+pub(super) fn role_texts() -> Vec<Vec<u8>> {
+    let roles = [Role::Viewer, Role::Editor, Role::Admin, Role::Owner];
+    roles.map(|role| role.to_string().into_bytes()).to_vec()
+}
