@@ -83,6 +83,9 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// Updates after the covered head past which a document demands a snapshot first.
     pub tail_records: u64,
+    /// Largest database in bytes; none for as much as the disk holds. Past it nothing new is stored, and everything stored stays readable.
+    /// The write-ahead log comes in addition.
+    pub database_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -95,6 +98,7 @@ impl Default for Limits {
             ping_ms: conclave_proto::limits::PING_MS,
             outbox_bytes: crate::limits::OUTBOX_BYTES,
             tail_records: conclave_proto::limits::TAIL_RECORDS_HARD,
+            database_bytes: None,
         }
     }
 }
@@ -159,6 +163,12 @@ impl Config {
             if value == 0 {
                 problems.push(format!("the limit on {name} is zero"));
             }
+        }
+        let least = crate::limits::DATABASE_BYTES_LEAST;
+        if self.limits.database_bytes.is_some_and(|max| max < least) {
+            problems.push(format!(
+                "the limit on the database is below {least} bytes: that holds no group"
+            ));
         }
         for (name, value) in [
             ("handshake time", self.limits.handshake_ms),
@@ -226,7 +236,8 @@ mod tests {
             "ws://host/path".into(),
         ];
         config.limits.connections = 0;
-        assert_eq!(config.problems().len(), 4);
+        config.limits.database_bytes = Some(1);
+        assert_eq!(config.problems().len(), 5);
     }
 
     #[test]

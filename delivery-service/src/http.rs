@@ -17,6 +17,7 @@ use crate::connection;
 use crate::limits;
 use crate::listener::Trusted;
 use crate::shared::Shared;
+use crate::store::open;
 
 /// How long the answer to a readiness probe holds: probing writes, and anybody may ask.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ async fn upgrade(
         })
 }
 
-/// Ready means: a write becomes durable.
+/// Ready means: a write becomes durable, and there is room for more.
 async fn ready(State(face): State<Face>) -> (StatusCode, &'static str) {
     let mut probe = face.probe.lock().await;
     let known = probe.as_ref().filter(|(at, _)| at.elapsed() < PROBE_HOLDS);
@@ -90,13 +91,13 @@ async fn write_probe(shared: &Shared) -> StatusCode {
         Box::pin(async move {
             sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', ?)")
                 .bind(now.to_vec())
-                .execute(conn)
+                .execute(&mut *conn)
                 .await?;
-            Ok(())
+            Ok(open::has_room(conn).await?)
         })
     });
     match timeout(PROBE_TIMEOUT, write).await {
-        Ok(Ok(())) => StatusCode::OK,
+        Ok(Ok(true)) => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -51,7 +51,12 @@ impl Invitations {
 
     async fn open(&self) -> Result<SqliteConnection, StoreError> {
         std::fs::create_dir_all(&self.data_dir).map_err(StoreError::Directory)?;
-        open::open_writer(&self.data_dir, Durability::Full).await
+        open::open_writer(&open::Place {
+            directory: self.data_dir.clone(),
+            durability: Durability::Full,
+            max_bytes: None,
+        })
+        .await
     }
 
     /// Makes an invitation that admits `uses` accounts within `valid_ms` milliseconds.

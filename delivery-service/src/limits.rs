@@ -10,6 +10,12 @@ pub const WRITER_BATCH_JOBS: usize = 1024;
 pub const WRITER_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// Committed transactions that may wait to be published.
 pub const PUBLISH_QUEUE_BATCHES: usize = 4;
+/// Least that the database may be limited to, in bytes.
+pub const DATABASE_BYTES_LEAST: u64 = 4 * 1024 * 1024;
+/// Room in a limited database below which the service is not ready, in bytes.
+pub const DATABASE_ROOM_BYTES: u64 = 1024 * 1024;
+/// Size of a database page in bytes.
+pub const PAGE_BYTES: u32 = 4096;
 /// Read connections to the database.
 pub const READ_CONNECTIONS: u32 = 4;
 /// How long a connection to the database waits for another process's lock.
@@ -64,3 +70,9 @@ pub const KEY_PACKAGE_BYTES: usize = 64 * 1024;
 pub const DEVICE_LIST_BYTES: usize = 256 * 1024;
 /// Largest origin or token in a login, in bytes.
 pub const LOGIN_FIELD_BYTES: usize = 1024;
+/// Pleas kept for one group.
+pub const ASKS_PER_GROUP: u64 = 64;
+/// Pleas kept for one user in one group: nobody can take the places of all others.
+pub const ASKS_PER_GROUP_AND_USER: u64 = 16;
+/// Pleas kept for one device, over all groups.
+pub const ASKS_PER_DEVICE: u64 = 256;

@@ -71,6 +71,10 @@ struct Serve {
     /// Most connections at once.
     #[arg(long, env = "CONCLAVE_DS_CONNECTIONS", value_name = "N")]
     connections: Option<usize>,
+    /// Largest database in bytes. Past it the service takes nothing new and is not ready, and still serves what it has. The write-ahead
+    /// log comes in addition.
+    #[arg(long, env = "CONCLAVE_DS_MAX_DATABASE_BYTES", value_name = "N")]
+    max_database_bytes: Option<u64>,
     /// Log as JSON, one object a line.
     #[arg(long, env = "CONCLAVE_DS_JSON_LOG")]
     json_log: bool,
@@ -175,12 +179,36 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     if let Some(connections) = options.connections {
         config.limits.connections = connections;
     }
+    config.limits.database_bytes = options.max_database_bytes;
+    survive_file_size_limit().context("signals cannot be received")?;
     let service = Service::start(config).await?;
     writeln!(std::io::stdout(), "{}", service.url()).context("cannot write the address")?;
     service
         .run_until_signal()
         .await
         .context("signals cannot be received")
+}
+
+/// A write past the limit on file sizes (`ulimit -f`, `LimitFSIZE`) then fails like one to a full disk. Unhandled, its signal would end
+/// the process.
+#[cfg(unix)]
+fn survive_file_size_limit() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // SIGXFSZ, where it has its usual number. The handler stays when the stream is dropped.
+    let usual = !cfg!(any(
+        target_arch = "mips",
+        target_arch = "mips64",
+        target_os = "haiku"
+    ));
+    if usual {
+        drop(signal(SignalKind::from_raw(25))?);
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn survive_file_size_limit() -> std::io::Result<()> {
+    Ok(())
 }
 
 fn start_log(json: bool) {

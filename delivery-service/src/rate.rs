@@ -37,6 +37,8 @@ pub struct RateLimits {
     pub bytes: Bucket,
     /// Key packages taken from other users.
     pub claims: Bucket,
+    /// GroupInfos replaced.
+    pub repairs: Bucket,
     /// Commits that change nothing but the author's own leaf.
     pub self_updates: Bucket,
 }
@@ -48,6 +50,7 @@ impl Default for RateLimits {
             records: Bucket::new(100_000, 600_000),
             bytes: Bucket::new(512 * 1024 * 1024, 1024 * 1024 * 1024),
             claims: Bucket::new(500, 600),
+            repairs: Bucket::new(30, 12),
             self_updates: Bucket::new(30, 12),
         }
     }

@@ -24,6 +24,7 @@ use crate::limits;
 use crate::listener::{CappedListener, Trusted};
 use crate::rate::Buckets;
 use crate::shared::{Rates, Shared};
+use crate::store::open::Place;
 use crate::store::writer::{self, WriterSetup};
 use crate::store::{StoreError, open};
 
@@ -46,9 +47,14 @@ impl Service {
             return Err(StartError::Config { problems });
         }
         let lock = open::lock(&config.data_dir)?;
-        let mut connection = open::open_writer(&config.data_dir, config.durability).await?;
+        let place = Place {
+            directory: config.data_dir.clone(),
+            durability: config.durability,
+            max_bytes: config.limits.database_bytes,
+        };
+        let mut connection = open::open_writer(&place).await?;
         let service_key = service_key(&mut connection).await?;
-        let reads = open::open_readers(&config.data_dir, config.durability).await?;
+        let reads = open::open_readers(&place).await?;
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -69,8 +75,7 @@ impl Service {
         let writer = writer::start(
             WriterSetup {
                 connection,
-                directory: config.data_dir.clone(),
-                durability: config.durability,
+                place,
                 lock,
                 doubt: Box::new(move || {
                     if let Some(shared) = in_doubt.get().and_then(Weak::upgrade) {

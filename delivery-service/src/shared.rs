@@ -48,6 +48,7 @@ pub(crate) struct Rates {
     records: Buckets<DeviceId>,
     bytes: Buckets<DeviceId>,
     pub(crate) claims: Buckets<DeviceId>,
+    pub(crate) repairs: Buckets<DeviceId>,
 }
 
 impl Rates {
@@ -59,6 +60,7 @@ impl Rates {
             records: bucket(|limits| limits.records),
             bytes: bucket(|limits| limits.bytes),
             claims: bucket(|limits| limits.claims),
+            repairs: bucket(|limits| limits.repairs),
         }
     }
 

@@ -1,5 +1,7 @@
 //! A world for end-to-end tests: a real service on loopback, real clients with stores of their own, nothing in between replaced.
 
+pub mod breakages;
+pub mod decoders;
 mod stored;
 
 use std::net::SocketAddr;

@@ -67,6 +67,9 @@ pub struct Global {
     /// Unlock the store with a key file instead of a passphrase; `init` creates the file
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Unlock the store with the keyring of this system instead of a passphrase; `init` makes an entry there, later commands see it
+    #[arg(long, global = true, conflicts_with_all = ["key_file", "passphrase_file"])]
+    pub keyring: bool,
     /// Do not connect: work with what is here, and queue what is written
     #[arg(long, global = true)]
     pub offline: bool,

@@ -78,7 +78,7 @@ impl Context {
         if !home.store().exists() {
             return Err(missing(&home));
         }
-        let config = unlock(configure(&home, global, server.as_deref()), global, false)?;
+        let config = unlock(configure(&home, global, server.as_deref()), global, false).await?;
         let session = Session::open(config).await?;
         if let Some(server) = &global.server {
             home.remember_server(server.trim())?;
@@ -93,7 +93,7 @@ impl Context {
     pub async fn create(global: &Global, setup: Setup) -> Result<Self> {
         let home = Home::find(global)?;
         let server = home.server(global)?;
-        let config = unlock(configure(&home, global, server.as_deref()), global, true)?;
+        let config = unlock(configure(&home, global, server.as_deref()), global, true).await?;
         let session = Session::create(config, setup).await?;
         if let Some(server) = &server {
             home.remember_server(server)?;

@@ -125,15 +125,25 @@ fn hint(code: &str) -> Option<&'static str> {
         }
         "store.wrong_secret" => "check the passphrase (or --key-file) and try again",
         "store.secret_kind" => {
-            "this store is unlocked by the other kind of secret: use --key-file FILE, or a passphrase without it"
+            "this store is unlocked by another kind of secret: use --key-file FILE, --keyring, or a passphrase without them"
         }
+        "store.keyring" => {
+            "unlock the keyring of this system, or use a passphrase or --key-file FILE; `conclave device passphrase` changes what a store opens with"
+        }
+        "store.keyring_entry" => {
+            "open it as the user and on the system that made it; a new device can be approved by your others"
+        }
+        "store.unknown_schema" | "store.unknown_format" => "update this program",
         "store.permissions" => {
             "only you may read this: run `chmod 600` on the file (700 on a folder)"
         }
         "store.key_file" => "this is no key file; `conclave init --key-file FILE` makes one",
         "store.file" => "check the path and its permissions",
         "store.full" => "make room on the disk and try again",
-        "store.damaged" | "store.row_damaged" => {
+        "store.refused" => {
+            "make room on the disk, or raise the quota or `ulimit -f`, and try again"
+        }
+        "store.damaged" | "store.row_damaged" | "store.rows_changed" => {
             "restore the home folder from a copy, or make a new device and have it approved"
         }
         "engine.not_enrolled" => {

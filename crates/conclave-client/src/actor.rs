@@ -3,10 +3,11 @@
 //! It runs on a thread of its own, so that CRDT and MLS work never blocks the application's runtime, whatever its flavour, and beside it a
 //! small runtime moves frames. Its one rule is **durable, then send**: several inputs that are ready are handled together, their batches
 //! become one transaction in the order in which they arose, and only when that is on disk do frames leave and does anybody hear anything.
-//! When the store fails, nothing of that is released and the client stops.
+//! When the store fails, nothing of that is released. A store that only lacks room is tried again (see `stall`); otherwise the client stops.
 
 mod link;
 mod shared;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -27,6 +28,7 @@ use crate::events::Event;
 use crate::store::{Store, Unlock};
 use crate::transport::{Transport, Wire};
 use link::{Link, next_wire, room};
+use stall::Stall;
 
 pub(crate) use shared::{Rotations, Shared};
 pub(crate) use thread::start;
@@ -92,6 +94,7 @@ enum Happened {
     Timer,
     Scrub,
     Sent,
+    Resume,
     Closed,
 }
 
@@ -107,6 +110,7 @@ struct Actor {
     unreleased: Unreleased,
     wake_at: Option<UnixMs>,
     scrub_at: Option<Instant>,
+    stall: Stall,
     /// Every handle is gone.
     alone: bool,
 }
@@ -132,6 +136,7 @@ impl Actor {
             unreleased: Unreleased::default(),
             wake_at: None,
             scrub_at: None,
+            stall: Stall::default(),
             alone: false,
         };
         actor.keep(output);
@@ -140,10 +145,10 @@ impl Actor {
 
     /// Runs until it is closed or the store fails.
     async fn run(&mut self) -> Result<(), Error> {
-        self.release().await?;
+        self.release_or_stall().await?;
         while !self.closing() {
             // Rows are read right after what was written before: nothing comes in between.
-            if let Some(read) = self.reads.pop_front() {
+            if self.stall.is_over() && let Some(read) = self.reads.pop_front() {
                 let rows = self.store.read(&read.prefix).await?;
                 self.transition(Input::Loaded { id: read.id, rows });
             } else {
@@ -151,7 +156,9 @@ impl Actor {
                 self.take(happened).await?;
             }
             self.gather().await?;
-            self.release().await?;
+            if self.stall.is_over() {
+                self.release_or_stall().await?;
+            }
         }
         self.farewell().await;
         Ok(())
@@ -167,6 +174,8 @@ impl Actor {
             Instant::now() + wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)
         });
         let scrub_at = self.scrub_at;
+        let resume_at = self.stall.until();
+        let stalled = resume_at.is_some();
         let choked = self.link.is_choked();
         let Link {
             transport,
@@ -180,9 +189,10 @@ impl Actor {
                 Link::sent(room, backlog, backlog_bytes);
                 Happened::Sent
             }
-            wire = next_wire(transport), if !choked => Happened::Wire(wire),
+            wire = next_wire(transport), if !choked && !stalled => Happened::Wire(wire),
             call = self.calls.recv(), if !choked => Happened::Call(call),
-            () = until(timer) => Happened::Timer,
+            () = until(timer), if !stalled => Happened::Timer,
+            () = until(resume_at) => Happened::Resume,
             // Also when the socket takes nothing and no call is heard.
             () = self.shared.close.cancelled() => Happened::Closed,
             () = until(scrub_at) => Happened::Scrub,
@@ -193,6 +203,7 @@ impl Actor {
     async fn gather(&mut self) -> Result<(), Error> {
         for _ in 0..GROUP_INPUTS {
             if self.closing()
+                || !self.stall.is_over()
                 || !self.reads.is_empty()
                 || self.unreleased.bytes > GROUP_BYTES
                 || self.link.is_choked()
@@ -217,6 +228,7 @@ impl Actor {
     async fn take(&mut self, happened: Happened) -> Result<(), Error> {
         match happened {
             Happened::Sent | Happened::Closed => {}
+            Happened::Resume => self.stall.try_again(),
             Happened::Wire(Some(wire)) => self.wire(wire),
             Happened::Wire(None) => return Err(Error::Crashed),
             Happened::Call(Some(Call::Command { command, reply })) => self.command(command, reply),
@@ -234,7 +246,8 @@ impl Actor {
             }
             Happened::Scrub => {
                 self.scrub_at = None;
-                self.store.scrub().await?;
+                self.store.scrub_if_room().await?;
+                self.plan_scrub();
             }
         }
         Ok(())
@@ -244,6 +257,8 @@ impl Actor {
         if reply.is_closed() {
             return;
         }
+        // Somebody wants something: perhaps there is room again.
+        self.stall.try_again();
         let id = self.next_command;
         self.next_command += 1;
         self.replies.insert(id, reply);
@@ -313,11 +328,28 @@ impl Actor {
 
     /// Durable, then send, then tell.
     async fn release(&mut self) -> Result<(), Error> {
-        let ready = std::mem::take(&mut self.unreleased);
-        self.store.apply(&ready.batches).await?;
+        let mut ready = std::mem::take(&mut self.unreleased);
+        let batches = std::mem::take(&mut ready.batches);
+        // Breakage: frames and answers do not wait for the disk.
+        if cfg!(feature = "break-send-before-durable") {
+            self.announce(std::mem::take(&mut ready));
+        }
+        self.store.apply(&batches).await?;
+        if batches.iter().any(|batch| !batch.is_empty()) {
+            self.stall.forget();
+        }
+        self.plan_scrub();
+        self.announce(ready);
+        Ok(())
+    }
+
+    fn plan_scrub(&mut self) {
         if self.store.needs_scrub() && self.scrub_at.is_none() {
             self.scrub_at = Some(Instant::now() + SCRUB_AFTER);
         }
+    }
+
+    fn announce(&mut self, ready: Unreleased) {
         for frame in &ready.sends {
             self.link.queue(frame);
         }
@@ -341,7 +373,6 @@ impl Actor {
                 }
             }
         }
-        Ok(())
     }
 
     /// Gives frames that are durable already a moment to leave. None is lost if they do not: they are sent again.

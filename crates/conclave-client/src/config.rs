@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::store::{KEY_FILE_NAME, PassphraseCost, Unlock};
+use crate::store::{KEY_FILE_NAME, Keyring, PassphraseCost, Unlock};
 use crate::transport::Timing;
 
 /// See [`Config::patience`].
@@ -24,6 +24,7 @@ pub struct Config {
     pub(crate) token: Option<Vec<u8>>,
     pub(crate) timing: Timing,
     pub(crate) patience: Duration,
+    pub(crate) max_store_bytes: Option<u64>,
 }
 
 impl std::fmt::Debug for Config {
@@ -35,6 +36,7 @@ impl std::fmt::Debug for Config {
             .field("token", &self.token.as_ref().map(|_| ".."))
             .field("timing", &self.timing)
             .field("patience", &self.patience)
+            .field("max_store_bytes", &self.max_store_bytes)
             .finish()
     }
 }
@@ -66,6 +68,7 @@ impl Config {
             token: None,
             timing: Timing::default(),
             patience: PATIENCE,
+            max_store_bytes: None,
         }
     }
 
@@ -92,6 +95,29 @@ impl Config {
             path: path.into(),
             create,
         };
+        self
+    }
+
+    /// Unlocks the store with an entry in the keyring of the operating system, which is made with a new store. A machine without a keyring
+    /// refuses with [`StoreError::Keyring`](crate::store::StoreError::Keyring): use a passphrase or a key file there.
+    #[must_use]
+    pub fn keyring(self) -> Self {
+        self.unlock(Unlock::Keyring(Keyring::system()))
+    }
+
+    /// Unlocks the store with what is given.
+    #[must_use]
+    pub fn unlock(mut self, unlock: Unlock) -> Self {
+        self.unlock = unlock;
+        self
+    }
+
+    /// Largest size of the store's database, in bytes. What does not fit is refused with
+    /// [`StoreError::Full`](crate::store::StoreError::Full), and the client goes on. The write-ahead log comes on top, for a few seconds.
+    /// A store that is larger already does not grow.
+    #[must_use]
+    pub fn max_store_bytes(mut self, max: u64) -> Self {
+        self.max_store_bytes = Some(max);
         self
     }
 

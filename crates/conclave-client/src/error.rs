@@ -17,7 +17,9 @@ pub enum Error {
     /// The device's logic refused: see [`EngineError`].
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The store failed. Where it fails while a client runs, the client stops and nothing that was under way was acknowledged.
+    /// The store failed. Where it fails while a client runs, nothing that was under way was acknowledged. A store without room
+    /// ([`StoreError::Full`], [`StoreError::Refused`]) is tried again and the client goes on; anything else stops the client. Calls that
+    /// still waited for the service get this error too, although what they asked for may be in the store and go on.
     #[error(transparent)]
     Store(Arc<StoreError>),
     /// The service's address is none.

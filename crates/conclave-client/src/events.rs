@@ -101,6 +101,31 @@ pub enum Event {
         /// The user.
         user: UserId,
     },
+    /// This device came back into a group whose log it could not follow.
+    Returned {
+        /// The group.
+        group: GroupId,
+        /// Epoch here.
+        epoch: u64,
+        /// Whether it is known to be the group that the others are in. If not, nothing is sealed until another member shows it, or
+        /// [`Group::confirm`](crate::Group::confirm).
+        proven: bool,
+    },
+    /// A member's device cannot come back by itself: see [`Group::readd`](crate::Group::readd).
+    ReAddAsked {
+        /// The group.
+        group: GroupId,
+        /// The device.
+        device: DeviceId,
+        /// Its user, by the roster.
+        user: UserId,
+    },
+    /// The store has no room. What was not durable yet is undone, calls that waited have this error, and the connection is closed; both
+    /// come back by themselves when there is room.
+    Stalled {
+        /// What the store said.
+        error: RemoteError,
+    },
     /// Whoever reads these events was too slow: this many were dropped before the next one. Ask for the state again.
     Missed {
         /// How many.
@@ -179,6 +204,24 @@ impl Event {
                 complete,
             },
             Told::DevicesChanged { user } => Self::DevicesChanged { user },
+            Told::Returned {
+                group,
+                epoch,
+                proven,
+            } => Self::Returned {
+                group,
+                epoch,
+                proven,
+            },
+            Told::ReAddAsked {
+                group,
+                device,
+                user,
+            } => Self::ReAddAsked {
+                group,
+                device,
+                user,
+            },
             _ => return None,
         })
     }
@@ -194,6 +237,8 @@ impl Event {
             | Self::DocumentChanged { group, .. }
             | Self::Acknowledged { group, .. }
             | Self::Finding { group, .. }
+            | Self::Returned { group, .. }
+            | Self::ReAddAsked { group, .. }
             | Self::Rotation { group, .. } => Some(*group),
             _ => None,
         }

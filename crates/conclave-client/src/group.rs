@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_engine::{Command, DocFn, DocumentInfo, GroupInfo, MemberInfo, Reply};
+use conclave_engine::{
+    Command, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, MemberInfo, Reply,
+};
 use conclave_proto::record::CloseReason;
-use conclave_proto::{DocumentId, GroupId, Role, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Role, UserId};
 
 use crate::actor::Rotations;
 use crate::client::{Client, answer};
@@ -102,8 +104,29 @@ impl Group {
     /// is. Dropping the call, or closing the client, stops neither the removal nor the re-keying.
     ///
     /// # Errors
-    /// [`Error::Engine`]: no such member, or the role does not allow it; [`Error::GroupLost`].
+    /// [`Error::Engine`]: no such member, or the role does not allow it, or they hold the only keys of some documents
+    /// (`engine.last_holder`); [`Error::GroupLost`].
     pub async fn remove(&self, user: &UserId) -> Result<Removal, Error> {
+        self.remove_by(Command::Remove {
+            group: self.id,
+            user: *user,
+        })
+        .await
+    }
+
+    /// As [`Group::remove`], also where the devices that go hold the only keys of some documents.
+    ///
+    /// # Errors
+    /// As [`Group::remove`].
+    pub async fn remove_anyway(&self, user: &UserId) -> Result<Removal, Error> {
+        self.remove_by(Command::RemoveAnyway {
+            group: self.id,
+            user: *user,
+        })
+        .await
+    }
+
+    async fn remove_by(&self, command: Command) -> Result<Removal, Error> {
         let began = Instant::now();
         let mut rotations = self.client.shared().rotations.subscribe();
         let read = |rotations: &mut Rotations| {
@@ -111,14 +134,7 @@ impl Group {
             all.get(&self.id).copied().unwrap_or_default()
         };
         let losses = read(&mut rotations).losses;
-        let epoch = match self
-            .client
-            .command(Command::Remove {
-                group: self.id,
-                user: *user,
-            })
-            .await?
-        {
+        let epoch = match self.client.command(command).await? {
             Reply::Removed { epoch } => epoch,
             // Oneself: leaving is all there is to it, and re-keying is the business of those who stay.
             Reply::Done => {
@@ -170,6 +186,83 @@ impl Group {
     pub async fn leave(&self) -> Result<(), Error> {
         self.client
             .command_done(Command::Leave { group: self.id })
+            .await
+    }
+
+    /// As [`Group::leave`], also where this user's devices hold the only keys of some documents.
+    ///
+    /// # Errors
+    /// As [`Group::leave`].
+    pub async fn leave_anyway(&self) -> Result<(), Error> {
+        self.client
+            .command_done(Command::LeaveAnyway { group: self.id })
+            .await
+    }
+
+    /// Makes this device come back into the group by an external commit, whatever it holds of it.
+    /// [`Event::Returned`](crate::Event::Returned) tells when it is back.
+    ///
+    /// # Errors
+    /// [`Error::Engine`].
+    pub async fn rejoin(&self) -> Result<(), Error> {
+        self.client
+            .command_done(Command::Rejoin { group: self.id })
+            .await
+    }
+
+    /// The user has compared the group's code with another member. A device that came back with nothing to compare seals nothing before.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is no member.
+    pub async fn confirm(&self) -> Result<(), Error> {
+        self.client
+            .command_done(Command::ConfirmGroup { group: self.id })
+            .await
+    }
+
+    /// Adds a member's device again, its old leaf removed: it asked for it ([`Event::ReAddAsked`](crate::Event::ReAddAsked)).
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the user is not verified, has no key packages, or the role does not allow it.
+    pub async fn readd(&self, user: &UserId, device: &DeviceId) -> Result<(), Error> {
+        self.client
+            .command_done(Command::ReAdd {
+                group: self.id,
+                user: *user,
+                device: *device,
+            })
+            .await
+    }
+
+    /// Founds the group anew under another id, with its documents, policy and verified members: for a group that is frozen. Admins only.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the role does not allow it.
+    pub async fn restart(&self) -> Result<Group, Error> {
+        let command = Command::Restart { group: self.id };
+        let client = self.client.clone();
+        answer!(self.client.command(command).await, Reply::Group(id) => Group::new(client, id))
+    }
+
+    /// Ordered entries that this device had to refuse.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is no member.
+    pub async fn evidence(&self) -> Result<Vec<EvidenceInfo>, Error> {
+        let command = Command::Evidence { group: self.id };
+        answer!(self.client.command(command).await, Reply::Evidence(evidence) => evidence)
+    }
+
+    /// Declares records of a document void that nobody can open. Admins only.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the role does not allow it.
+    pub async fn void_records(&self, id: &DocumentId) -> Result<(), Error> {
+        self.client
+            .command_done(Command::VoidRecords {
+                group: self.id,
+                document: *id,
+            })
             .await
     }
 

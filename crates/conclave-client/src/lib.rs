@@ -86,6 +86,8 @@
 mod actor;
 mod client;
 mod config;
+#[doc(hidden)]
+pub mod decoders;
 mod document;
 mod error;
 mod events;
@@ -104,7 +106,7 @@ pub use conclave_crdt::automerge::Automerge;
 pub use conclave_crdt::yjs::Yrs;
 pub use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 pub use conclave_engine::{
-    DeviceInfo, DocumentInfo, EngineError, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup,
+    DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup,
     Status, WhoAmI,
 };
 pub use conclave_proto as proto;

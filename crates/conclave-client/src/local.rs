@@ -5,7 +5,7 @@
 //! read the unlocked store could anyway. A connection carries one request: frames are a length (4 bytes, big-endian) and CBOR.
 
 mod client;
-mod codec;
+pub(crate) mod codec;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -28,14 +28,14 @@ pub const LOCAL_FRAME_BYTES: usize = 64 * 1024 * 1024;
 
 /// First frame on a connection. The version comes first and alone decides whether the rest is read.
 #[derive(Serialize, Deserialize)]
-struct Hello {
+pub(crate) struct Hello {
     version: u16,
     listen: bool,
 }
 
 /// What the device's process says.
 #[derive(Serialize, Deserialize)]
-enum Answer {
+pub(crate) enum Answer {
     /// The operation's outcome; the last frame.
     Outcome(Outcome),
     /// The operation, or the request, failed; the last frame.
@@ -44,6 +44,14 @@ enum Answer {
     Listening,
     /// An event.
     Event(Event),
+}
+
+/// A request of this version, as tests want one.
+pub(crate) fn hello_sample() -> Hello {
+    Hello {
+        version: VERSION,
+        listen: false,
+    }
 }
 
 fn socket_path(folder: &Path) -> PathBuf {

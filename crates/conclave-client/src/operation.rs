@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_engine::{
-    DeviceInfo, DocFn, DocumentInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Status, WhoAmI,
+    DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Status, WhoAmI,
 };
 use conclave_proto::record::CloseReason;
-use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
@@ -76,16 +76,39 @@ pub enum Operation {
     Accept { group: GroupId },
     /// [`Client::decline`]. Outcome: `Done`.
     Decline { group: GroupId },
-    /// [`Group::remove`]. Outcome: `Removed`.
-    Remove { group: GroupId, user: UserId },
+    /// [`Group::remove`], or [`Group::remove_anyway`]. Outcome: `Removed`.
+    Remove {
+        group: GroupId,
+        user: UserId,
+        anyway: bool,
+    },
     /// [`Group::set_role`]. Outcome: `Done`.
     SetRole {
         group: GroupId,
         user: UserId,
         role: Role,
     },
-    /// [`Group::leave`]. Outcome: `Done`.
-    Leave { group: GroupId },
+    /// [`Group::leave`], or [`Group::leave_anyway`]. Outcome: `Done`.
+    Leave { group: GroupId, anyway: bool },
+    /// [`Group::rejoin`]. Outcome: `Done`.
+    Rejoin { group: GroupId },
+    /// [`Group::confirm`]. Outcome: `Done`.
+    ConfirmGroup { group: GroupId },
+    /// [`Group::readd`]. Outcome: `Done`.
+    ReAdd {
+        group: GroupId,
+        user: UserId,
+        device: DeviceId,
+    },
+    /// [`Group::restart`]. Outcome: `Group`.
+    RestartGroup { group: GroupId },
+    /// [`Group::evidence`]. Outcome: `Evidence`.
+    Evidence { group: GroupId },
+    /// [`Group::void_records`]. Outcome: `Done`.
+    VoidRecords {
+        group: GroupId,
+        document: DocumentId,
+    },
     /// [`Group::documents`]. Outcome: `Documents`.
     Documents { group: GroupId },
     /// Creates a document, with a first text if there is one. Outcome: `Document`.
@@ -177,6 +200,8 @@ pub enum Outcome {
     Invitations(Vec<InvitationInfo>),
     /// Documents.
     Documents(Vec<DocumentInfo>),
+    /// Ordered entries that had to be refused.
+    Evidence(Vec<EvidenceInfo>),
     /// A new document.
     Document(DocumentId),
     /// A removal, re-keying included.
@@ -261,8 +286,17 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
     match operation {
         Operation::Members { group } => of(group).members().await.map(Outcome::Members),
         Operation::Invite { group, user, role } => done(of(group).invite_as(&user, role).await),
-        Operation::Remove { group, user } => {
-            let removal = of(group).remove(&user).await?;
+        Operation::Remove {
+            group,
+            user,
+            anyway,
+        } => {
+            let group = of(group);
+            let removal = if anyway {
+                group.remove_anyway(&user).await?
+            } else {
+                group.remove(&user).await?
+            };
             let elapsed_ms = u64::try_from(removal.elapsed.as_millis()).unwrap_or(u64::MAX);
             Ok(Outcome::Removed {
                 epoch: removal.epoch,
@@ -271,7 +305,26 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
             })
         }
         Operation::SetRole { group, user, role } => done(of(group).set_role(&user, role).await),
-        Operation::Leave { group } => done(of(group).leave().await),
+        Operation::Leave {
+            group,
+            anyway: true,
+        } => done(of(group).leave_anyway().await),
+        Operation::Leave { group, .. } => done(of(group).leave().await),
+        Operation::Rejoin { group } => done(of(group).rejoin().await),
+        Operation::ConfirmGroup { group } => done(of(group).confirm().await),
+        Operation::ReAdd {
+            group,
+            user,
+            device,
+        } => done(of(group).readd(&user, &device).await),
+        Operation::RestartGroup { group } => {
+            let new = of(group).restart().await?;
+            Ok(Outcome::Group(new.id()))
+        }
+        Operation::Evidence { group } => of(group).evidence().await.map(Outcome::Evidence),
+        Operation::VoidRecords { group, document } => {
+            done(of(group).void_records(&document).await)
+        }
         Operation::Documents { group } => of(group).documents().await.map(Outcome::Documents),
         Operation::CreateDocument {
             group,

@@ -1,18 +1,24 @@
 //! The encrypted store of one device: a SQLite database of opaque rows, opened by one process at a time.
 //!
 //! It promises that what [`Store::apply`] was given is on disk when it returns, all of it or nothing; that values are sealed (see
-//! [`PassphraseCost`] and [`FORMAT_VERSION`]); that a damaged, moved or unknown value is an error, never a wrong value; and that what is
-//! deleted or replaced is overwritten in the database and gone from its write-ahead log after [`Store::scrub`].
+//! [`PassphraseCost`] and [`FORMAT_VERSION`]); that a damaged, moved or unknown value is an error, never a wrong value; that a row which
+//! somebody else deleted, added or put back in an older version is noticed when the store is opened; and that what is deleted or replaced
+//! is overwritten in the database and gone from its write-ahead log after [`Store::scrub`].
 //!
 //! **Visible without the key:** the keys of rows (they hold kinds and random ids, no names and no content), how many rows there are, how
-//! long their values are, and when the file changed. Row keys stay readable because rows are read by prefix. **Not noticed:** a row that
-//! was deleted by somebody else, and a whole folder that was put back from a copy; the engine finds the latter when it compares its
-//! clocks with the service's.
+//! long their values are, and when the file changed. Row keys stay readable because rows are read by prefix. **Not noticed:** a whole
+//! database that was put back from a copy, which includes a write-ahead log that was taken away or cut before it was folded in; the engine
+//! finds that when it compares its clocks with the service's.
 
 mod error;
 mod files;
+mod keyring;
+mod rows;
+mod rowsum;
 mod schema;
-mod secret;
+pub(crate) mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,22 +30,32 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row as _, SqliteConnection
 
 pub use error::StoreError;
 pub use files::{KEY_FILE_NAME, Unlock};
-pub use secret::{FORMAT_VERSION, KEY_FILE_BYTES, PassphraseCost, SEAL_OVERHEAD_BYTES};
+pub use keyring::{KEYRING_SERVICE, Keyring};
+pub use secret::{
+    FORMAT_VERSION, KEY_FILE_BYTES, PassphraseCost, SEAL_OVERHEAD_BYTES, SecretKind,
+};
 
-use secret::StoreKey;
+use rowsum::RowSum;
+use secret::{Method, StoreKey, WRAP_VERSION};
 
 /// Name of the database in the store's folder.
 pub const DATABASE_NAME: &str = "store.db";
 /// Databases up to this size are checked for structural damage when they are opened.
 const CHECKED_AT_OPEN_BYTES: u64 = 64 * 1024 * 1024;
-/// Rows that one statement stores.
-const ROWS_PER_STATEMENT: usize = 16;
+/// Most pages that SQLite takes (<https://sqlite.org/limits.html>).
+const MAX_PAGES: u64 = 4_294_967_294;
 
 /// An open store. The lock on its folder is held until this is dropped.
 pub struct Store {
     connection: SqliteConnection,
+    path: PathBuf,
     key: StoreKey,
-    put_many: String,
+    /// Over the rows as they are on disk.
+    sum: RowSum,
+    /// What opens it now, and how.
+    unlock: Unlock,
+    method: Method,
+    max_bytes: Option<u64>,
     unscrubbed: bool,
     // Dropped last: nobody else may open the database while the connection lives.
     _lock: File,
@@ -74,22 +90,85 @@ impl Store {
             });
         }
         let key = StoreKey::generate()?;
-        let header = key.wrap(&unlock.secret(true)?)?;
-        let mut store = Self::assemble(connection, key, lock);
-        let mut transaction = store.connection.begin_with("BEGIN IMMEDIATE").await?;
-        schema::put_key(&mut transaction, &header).await?;
-        write(&mut transaction, &store.key, &store.put_many, first).await?;
-        transaction.commit().await?;
+        let secret = unlock.new_secret().await?;
+        let method = secret.method();
+        let header = key.wrap(&secret)?;
+        let sum = key.row_sum()?;
+        let mut store = Self {
+            connection,
+            path,
+            key,
+            sum,
+            unlock: unlock.clone(),
+            method,
+            max_bytes: None,
+            unscrubbed: false,
+            _lock: lock,
+        };
+        if let Err(error) = store.begin_with(&header, first).await {
+            unlock.forget(method).await;
+            return Err(error);
+        }
         files::sync_folder(folder)?;
         Ok(store)
     }
 
-    /// Opens a store.
+    /// The first transaction.
+    async fn begin_with(&mut self, header: &[u8], first: &WriteBatch) -> Result<(), StoreError> {
+        let mut sum = self.sum.clone();
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        schema::put_key(&mut transaction, header).await?;
+        rows::write(&mut transaction, &self.key, &mut sum, first).await?;
+        schema::put_sum(&mut transaction, &sum.seal()?).await?;
+        transaction.commit().await?;
+        self.sum = sum;
+        Ok(())
+    }
+
+    /// Opens a store, and brings one of an older format to the present one.
     ///
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::InUse`], [`StoreError::WrongSecret`], [`StoreError::UnknownSchema`], damage, or what the
-    /// disk refused.
+    /// keyring or the disk refused.
     pub async fn open(folder: &Path, unlock: &Unlock) -> Result<Self, StoreError> {
+        let (connection, header, lock) = Self::look(folder).await?;
+        let secret = unlock.secret(&header).await?;
+        let key = StoreKey::unwrap(&header, &secret)?;
+        let (version, method) = secret::described(&header)?;
+        let mut store = Self {
+            connection,
+            path: folder.join(DATABASE_NAME),
+            sum: key.row_sum()?,
+            key,
+            unlock: unlock.clone(),
+            method,
+            max_bytes: None,
+            // A crash may have left replaced values in the log.
+            unscrubbed: true,
+            _lock: lock,
+        };
+        store.sum = rows::sum(&mut store.connection, store.sum).await?;
+        if version == WRAP_VERSION {
+            store.check_sum().await?;
+        } else {
+            let header = store.key.wrap_as(WRAP_VERSION, method, &secret)?;
+            store.begin_with(&header, &WriteBatch::default()).await?;
+        }
+        Ok(store)
+    }
+
+    /// What kind of secret opens the store in a folder. Needs none.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn secret_kind(folder: &Path) -> Result<SecretKind, StoreError> {
+        let (connection, header, _lock) = Self::look(folder).await?;
+        connection.close().await?;
+        Ok(secret::described(&header)?.1.kind())
+    }
+
+    /// All of opening that needs no secret.
+    async fn look(folder: &Path) -> Result<(SqliteConnection, Vec<u8>, File), StoreError> {
         let path = folder.join(DATABASE_NAME);
         let missing = || StoreError::Missing {
             path: folder.to_owned(),
@@ -104,20 +183,56 @@ impl Store {
             .await?
             .ok_or_else(missing)?;
         check_structure(&mut connection).await?;
-        let key = StoreKey::unwrap(&header, &unlock.secret(false)?)?;
-        Ok(Self::assemble(connection, key, lock))
+        Ok((connection, header, lock))
     }
 
-    fn assemble(connection: SqliteConnection, key: StoreKey, lock: File) -> Self {
-        let values = vec!["(?,?)"; ROWS_PER_STATEMENT].join(",");
-        let put_many = format!("INSERT OR REPLACE INTO rows (key, value) VALUES {values}");
-        Self {
-            connection,
-            key,
-            put_many,
-            unscrubbed: false,
-            _lock: lock,
+    async fn check_sum(&mut self) -> Result<(), StoreError> {
+        let kept = schema::sum(&mut self.connection).await?;
+        // Breakage: rows that vanish or come back are taken as they are.
+        if cfg!(feature = "break-store-no-row-sum") {
+            return Ok(());
         }
+        self.sum.check(&kept.ok_or(StoreError::RowsChanged)?)
+    }
+
+    /// From now on the database does not grow beyond a size, in bytes; none takes the limit away. One that is larger already does not
+    /// grow, and gets smaller only by what is deleted being used again. The write-ahead log comes on top, for a few seconds.
+    ///
+    /// # Errors
+    /// What the database refused.
+    pub async fn limit_bytes(&mut self, max: Option<u64>) -> Result<(), StoreError> {
+        self.max_bytes = max;
+        let page_bytes: i64 = sqlx::query_scalar("PRAGMA page_size")
+            .fetch_one(&mut self.connection)
+            .await?;
+        let page_bytes = u64::try_from(page_bytes).unwrap_or(u64::MAX).max(1);
+        let pages = max.map_or(MAX_PAGES, |max| (max / page_bytes).clamp(1, MAX_PAGES));
+        sqlx::query(AssertSqlSafe(format!("PRAGMA max_page_count = {pages}")))
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Connects to the database anew, as after a crash, when there was no room for something: SQLite may have taken the transaction back by
+    /// itself, which sqlx does not notice.
+    async fn reconnect_after(&mut self, error: StoreError) -> Result<(), StoreError> {
+        if error.wants_room() {
+            self.reconnect().await?;
+        }
+        Err(error)
+    }
+
+    async fn reconnect(&mut self) -> Result<(), StoreError> {
+        // Two connections exclude each other, so the old one has to be gone first. An empty one in memory takes its place.
+        let empty = SqliteConnectOptions::new().in_memory(true).connect().await?;
+        let old = std::mem::replace(&mut self.connection, empty);
+        // It may complain about the transaction that failed.
+        let _ = old.close().await;
+        self.connection = connect(&self.path, false).await?;
+        self.limit_bytes(self.max_bytes).await?;
+        self.unscrubbed = true;
+        self.sum = rows::sum(&mut self.connection, self.key.row_sum()?).await?;
+        self.check_sum().await
     }
 
     /// All rows whose key begins with `prefix`, sorted by key, opened.
@@ -125,7 +240,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::RowDamaged`] or [`StoreError::UnknownFormat`] for a value that does not open; what the database refused.
     pub async fn read(&mut self, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
-        let (sql, end) = match end_of_prefix(prefix) {
+        let (sql, end) = match rows::end_of_prefix(prefix) {
             Some(end) => (
                 "SELECT key, value FROM rows WHERE key >= ? AND key < ? ORDER BY key",
                 Some(end),
@@ -153,31 +268,58 @@ impl Store {
     /// stored. When this returns an error nothing of it was stored.
     ///
     /// # Errors
-    /// What the database or the disk refused.
+    /// What the database or the disk refused. After [`StoreError::Full`] or [`StoreError::Refused`] the store can be used as before.
     pub async fn apply(&mut self, batches: &[WriteBatch]) -> Result<(), StoreError> {
         if batches.iter().all(WriteBatch::is_empty) {
             return Ok(());
         }
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        for batch in batches {
-            write(&mut transaction, &self.key, &self.put_many, batch).await?;
+        match self.write(batches).await {
+            Ok(sum) => self.sum = sum,
+            Err(error) => return self.reconnect_after(error).await,
         }
-        transaction.commit().await?;
         self.unscrubbed = true;
         Ok(())
     }
 
-    /// Seals the store key under another passphrase or key file. The store key itself stays, so nothing is encrypted again.
+    /// One transaction. Gives the new sum.
+    async fn write(&mut self, batches: &[WriteBatch]) -> Result<RowSum, StoreError> {
+        let mut sum = self.sum.clone();
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        for batch in batches {
+            rows::write(&mut transaction, &self.key, &mut sum, batch).await?;
+        }
+        schema::put_sum(&mut transaction, &sum.seal()?).await?;
+        transaction.commit().await?;
+        Ok(sum)
+    }
+
+    /// Seals the store key under another secret. The store key itself stays, so nothing is encrypted again. What the old secret opened is
+    /// overwritten, and an entry of a keyring that is not needed any more is removed. Interrupted at any point, exactly one of the two
+    /// opens the store.
     ///
     /// # Errors
-    /// What the key file, the disk or the database refused; the old secret then still opens the store.
+    /// What the key file, the keyring, the disk or the database refused; the old secret then still opens the store.
     pub async fn change_secret(&mut self, unlock: &Unlock) -> Result<(), StoreError> {
-        let header = self.key.wrap(&unlock.secret(true)?)?;
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        schema::put_key(&mut transaction, &header).await?;
-        transaction.commit().await?;
+        let secret = unlock.new_secret().await?;
+        let method = secret.method();
+        let header = self.key.wrap(&secret)?;
+        if let Err(error) = self.put_wrapped(&header).await {
+            unlock.forget(method).await;
+            return self.reconnect_after(error).await;
+        }
         self.unscrubbed = true;
-        self.scrub().await
+        let old = std::mem::replace(&mut self.unlock, unlock.clone());
+        let old_method = std::mem::replace(&mut self.method, method);
+        self.scrub_if_room().await?;
+        old.forget(old_method).await;
+        Ok(())
+    }
+
+    async fn put_wrapped(&mut self, header: &[u8]) -> Result<(), StoreError> {
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        schema::put_key(&mut transaction, header).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// Whether there is anything for [`Store::scrub`] to do.
@@ -200,12 +342,26 @@ impl Store {
         Ok(())
     }
 
+    /// Scrubs unless there is no room for it: then it is left for later, since everything is durable all the same.
+    ///
+    /// # Errors
+    /// What the database or the disk refused.
+    pub async fn scrub_if_room(&mut self) -> Result<(), StoreError> {
+        match self.scrub().await {
+            Err(error) if error.wants_room() => {
+                tracing::warn!(code = error.code(), "replaced values stay in the log for now");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Scrubs and closes.
     ///
     /// # Errors
     /// What the database or the disk refused. Everything applied is durable all the same.
     pub async fn close(mut self) -> Result<(), StoreError> {
-        self.scrub().await?;
+        self.scrub_if_room().await?;
         self.connection.close().await?;
         Ok(())
     }
@@ -265,161 +421,5 @@ async fn check_structure(connection: &mut SqliteConnection) -> Result<(), StoreE
         Ok(())
     } else {
         Err(StoreError::Damaged { what: "database" })
-    }
-}
-
-async fn write(
-    connection: &mut SqliteConnection,
-    key: &StoreKey,
-    put_many: &str,
-    batch: &WriteBatch,
-) -> Result<(), StoreError> {
-    for prefix in &batch.delete_prefixes {
-        let query = match end_of_prefix(prefix) {
-            Some(end) => sqlx::query("DELETE FROM rows WHERE key >= ? AND key < ?")
-                .bind(prefix.as_slice())
-                .bind(end),
-            None => sqlx::query("DELETE FROM rows WHERE key >= ?").bind(prefix.as_slice()),
-        };
-        query.execute(&mut *connection).await?;
-    }
-    for row in &batch.deletes {
-        sqlx::query("DELETE FROM rows WHERE key = ?")
-            .bind(row.as_slice())
-            .execute(&mut *connection)
-            .await?;
-    }
-    let nonces = secret::nonces(batch.puts.len())?;
-    let sealed =
-        |((row, value), nonce): (&Row, &[u8; 24])| -> Result<(Vec<u8>, Vec<u8>), StoreError> {
-            Ok((row.clone(), key.seal(row, nonce, value)?))
-        };
-    let mut left = batch.puts.iter().zip(&nonces).peekable();
-    while left.peek().is_some() {
-        let rows: Vec<_> = left
-            .by_ref()
-            .take(ROWS_PER_STATEMENT)
-            .map(sealed)
-            .collect::<Result<_, _>>()?;
-        if rows.len() == ROWS_PER_STATEMENT {
-            let mut query = sqlx::query(AssertSqlSafe(put_many.to_owned()));
-            for (row, value) in rows {
-                query = query.bind(row).bind(value);
-            }
-            query.execute(&mut *connection).await?;
-        } else {
-            for (row, value) in rows {
-                sqlx::query("INSERT OR REPLACE INTO rows (key, value) VALUES (?,?)")
-                    .bind(row)
-                    .bind(value)
-                    .execute(&mut *connection)
-                    .await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The first key after all that begin with `prefix`; none when there is no such key.
-fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let kept = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
-    let mut end = prefix.get(..=kept)?.to_vec();
-    let last = end.last_mut()?;
-    *last += 1;
-    Some(end)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows(count: u32, value: u8) -> WriteBatch {
-        let mut batch = WriteBatch::default();
-        for at in 0..count {
-            batch.puts.push((
-                at.to_be_bytes().to_vec(),
-                zeroize::Zeroizing::new(vec![value; 1000]),
-            ));
-        }
-        batch
-    }
-
-    /// The disk runs full in the middle of the second batch: nothing of either is there, and the store works when there is room again.
-    #[tokio::test]
-    async fn a_transaction_that_fails_half_way_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let cost = PassphraseCost::insecure_for_tests();
-        let unlock = Unlock::Passphrase {
-            passphrase: zeroize::Zeroizing::new("right".into()),
-            cost,
-        };
-        let mut store = Store::create(folder.path(), &unlock, &rows(1, 1))
-            .await
-            .unwrap();
-        let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
-            .fetch_one(&mut store.connection)
-            .await
-            .unwrap();
-        let limit = format!("PRAGMA max_page_count = {}", pages + 50);
-        sqlx::query(AssertSqlSafe(limit))
-            .execute(&mut store.connection)
-            .await
-            .unwrap();
-        let batches = [rows(10, 2), rows(1000, 3)];
-        let error = store.apply(&batches).await.unwrap_err();
-        assert!(
-            matches!(error, StoreError::Full) && error.is_retryable(),
-            "{error:?}"
-        );
-        let found = store.read(&[]).await.unwrap();
-        assert!(found.len() == 1 && found[0].1.as_slice() == [1; 1000]);
-        sqlx::query("PRAGMA max_page_count = 1000000")
-            .execute(&mut store.connection)
-            .await
-            .unwrap();
-        store.apply(&batches).await.unwrap();
-        let found = store.read(&[]).await.unwrap();
-        assert!(
-            found.len() == 1000 && found.iter().all(|(_, value)| value.as_slice() == [3; 1000])
-        );
-    }
-
-    /// What makes "durable, then sent" true, and what erases.
-    #[tokio::test]
-    async fn the_database_runs_in_the_promised_mode() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut connection = connect(&folder.path().join(DATABASE_NAME), true)
-            .await
-            .unwrap();
-        for (pragma, wanted) in [
-            ("synchronous", 2i64),
-            ("secure_delete", 1),
-            ("foreign_keys", 1),
-        ] {
-            let sql = AssertSqlSafe(format!("PRAGMA {pragma}"));
-            let found: i64 = sqlx::query_scalar(sql)
-                .fetch_one(&mut connection)
-                .await
-                .unwrap();
-            assert_eq!(found, wanted, "{pragma}");
-        }
-        let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        assert_eq!(mode, "wal");
-        let locking: String = sqlx::query_scalar("PRAGMA locking_mode")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        assert_eq!(locking, "exclusive");
-    }
-
-    #[test]
-    fn prefixes_end_where_they_should() {
-        assert_eq!(end_of_prefix(b"ab"), Some(b"ac".to_vec()));
-        assert_eq!(end_of_prefix(&[1, 0xff, 0xff]), Some(vec![2]));
-        assert_eq!(end_of_prefix(&[0xff]), None);
-        assert_eq!(end_of_prefix(&[]), None);
     }
 }

@@ -239,10 +239,26 @@ async fn swapped_rows_do_not_open() {
          UPDATE rows SET value = (SELECT value FROM old WHERE old.key != rows.key)",
     )
     .await;
+    let error = opened(folder.path()).await.unwrap_err();
+    assert!(matches!(error, StoreError::RowsChanged), "{error:?}");
+    assert_eq!(error.code(), "store.rows_changed");
+}
+
+/// The nonce is that of the row, so the sum over all rows holds: the seal of the row itself does not.
+#[tokio::test]
+async fn a_changed_value_does_not_open() {
+    let folder = tempfile::tempdir().unwrap();
+    created(folder.path(), &[("a", "one"), ("b", "two")]).await;
+    execute(
+        folder.path(),
+        "UPDATE rows SET value = CAST(substr(value, 1, 25) || (SELECT substr(other.value, 26) FROM rows AS other WHERE other.key != rows.key) AS BLOB) WHERE key = CAST('a' AS BLOB)",
+    )
+    .await;
     let mut store = opened(folder.path()).await.unwrap();
     let error = store.read(b"").await.unwrap_err();
     assert!(matches!(error, StoreError::RowDamaged { .. }), "{error:?}");
     assert_eq!(error.code(), "store.row_damaged");
+    assert_eq!(texts(&mut store, "b").await, pairs(&[("b", "two")]));
 }
 
 #[tokio::test]

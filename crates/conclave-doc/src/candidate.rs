@@ -71,7 +71,9 @@ impl Candidate {
         let (Some(record), Some(row)) = (&self.record, row) else {
             return false;
         };
+        // Breakage: any signature will do.
         self.is_own()
+            || cfg!(feature = "break-skip-signature")
             || verify_signature(row, RECORD_LABEL, &self.core.0, &record.sealed.signature).is_ok()
     }
 

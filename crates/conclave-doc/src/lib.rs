@@ -43,6 +43,7 @@ mod own;
 mod payload;
 mod refound;
 mod replica;
+mod reread;
 mod rules;
 mod seal;
 mod settle;

@@ -15,6 +15,11 @@ pub(crate) fn judge_replicas(
     device: DeviceId,
     ranges: &[OpRange],
 ) -> Result<Option<Vec<(ReplicaId, u64)>>, RecordFault> {
+    // Breakage: anybody may write under any id.
+    if cfg!(feature = "break-skip-replica-rules") {
+        let claim = |range: &OpRange| (range.replica.clone(), range.end);
+        return Ok(Some(ranges.iter().map(claim).collect()));
+    }
     let mut claims: Vec<(ReplicaId, u64)> = Vec::new();
     let mut known = 0usize;
     for range in ranges {
@@ -37,6 +42,14 @@ pub(crate) fn judge_replicas(
         (_, 0) => Ok(None),
         _ => Err(RecordFault::Replica),
     }
+}
+
+/// Whether operations are written under an id that belongs to another device.
+pub(crate) fn squats(tables: &Tables, device: DeviceId, ranges: &[OpRange]) -> bool {
+    let owner = |range: &OpRange| tables.owners.get(&range.replica);
+    ranges
+        .iter()
+        .any(|range| owner(range).is_some_and(|owner| owner.device != device))
 }
 
 #[cfg(test)]

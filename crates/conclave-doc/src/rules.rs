@@ -88,7 +88,10 @@ impl Examiner<'_> {
                 ChainFault::Gap { .. } => RecordFault::Gap,
                 _ => RecordFault::Prev,
             };
-            return self.refuse(candidate, row, fault, false);
+            // Breakage: a record may name any predecessor.
+            if fault != RecordFault::Prev || !cfg!(feature = "break-ignore-prev") {
+                return self.refuse(candidate, row, fault, false);
+            }
         }
         let seen = match self.check_seen(&candidate, header) {
             Ok(()) => None,
@@ -208,6 +211,10 @@ impl Examiner<'_> {
         candidate: &Candidate,
         header: &RecordHeader,
     ) -> Result<(), SeenFault> {
+        // Breakage: a record may claim to have seen any log.
+        if cfg!(feature = "break-ignore-seen-head") {
+            return Ok(());
+        }
         if header.seen.size > candidate.seq {
             return Err(SeenFault::Wrong);
         }

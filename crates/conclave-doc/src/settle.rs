@@ -12,7 +12,7 @@ use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::examine::Examiner;
 use crate::payload::VerdictPayload;
-use crate::replica::judge_replicas;
+use crate::replica::{judge_replicas, squats};
 use crate::seal::{KeyRing, open};
 use crate::state::{Effect, News};
 
@@ -225,7 +225,9 @@ impl Document {
                 self.keep_for_check(ctx, record);
             }
             Standing::Chained { clock, seen } => {
-                if author == self.outbox.author && !candidate.is_own() {
+                // Breakage: a restored backup goes on under the instance that its former life has used.
+                let is_new = !cfg!(feature = "break-reuse-instance");
+                if author == self.outbox.author && !candidate.is_own() && is_new {
                     return Err(Halt::OwnInstance);
                 }
                 effect.epoch = Some(record.header.epoch);
@@ -278,9 +280,8 @@ impl Document {
         let mut update = None;
         let kind = match content {
             Content::Refused(fault, suspect) => {
-                // After a record set aside, ids may seem to be out of order that are not.
-                let is_certain = fault != RecordFault::Replica || self.content.aside.is_empty();
-                outcome.findings.extend(is_certain.then_some(Finding {
+                let somebodys = suspect != Suspect::default();
+                outcome.findings.extend(somebodys.then_some(Finding {
                     seq,
                     fault: Fault::Record(fault),
                     suspect,
@@ -413,6 +414,14 @@ impl Document {
         ) {
             Ok(Some(claims)) => claims,
             Ok(None) => return Ok(Content::Known),
+            // Out of order after what is not known or void; what belongs to somebody else is another matter.
+            Err(fault)
+                if self.has_holes(ctx)
+                    && (!self.content.aside.is_empty()
+                        || !squats(&self.state.tables, device, &info.ranges)) =>
+            {
+                return Ok(Content::Refused(fault, Suspect::default()));
+            }
             Err(fault) => return refused(fault),
         };
         if !candidate.is_own() {

@@ -38,6 +38,18 @@ impl Views {
         Ok(Self::of(ours.as_mut()))
     }
 
+    /// Does here what led from `base` to what `former` shows.
+    pub(crate) fn follow(
+        &mut self,
+        kind: CrdtKind,
+        base: &Self,
+        former: &mut dyn Crdt,
+        fresh: &mut Fresh,
+    ) -> Result<(), CrdtError> {
+        *self = Self::merge(kind, base, &Self::of(former), self, fresh)?;
+        Ok(())
+    }
+
     /// Edits `crdt` until it shows this. What it shows already is not touched, so that others' edits survive.
     pub(crate) fn write_to(&self, crdt: &mut dyn Crdt) -> Result<(), CrdtError> {
         let present = Self::of(crdt);
@@ -62,4 +74,29 @@ fn pass_on(from: &mut dyn Crdt, to: &mut dyn Crdt) -> Result<(), CrdtError> {
     from.take_pending(&mut updates)?;
     let updates: Vec<&[u8]> = updates.iter().map(Vec::as_slice).collect();
     to.apply(&updates).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    fn view(kind: CrdtKind, text: &str, fresh: &mut Fresh) -> Views {
+        let mut crdt = conclave_crdt::create(kind, fresh.replica(kind)).unwrap();
+        crdt.text().unwrap().splice(0, 0, text).unwrap();
+        Views::of(crdt.as_mut())
+    }
+
+    #[test]
+    fn edits_are_carried_over_to_another_text() {
+        let mut fresh = Fresh::new(&mut ChaCha20Rng::seed_from_u64(1));
+        for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
+            let base = view(kind, "{lost} hello (after)", &mut fresh);
+            let mine = view(kind, "{lost} h(zero)ello (after)", &mut fresh);
+            let onto = view(kind, "(one) hello", &mut fresh);
+            let merged = Views::merge(kind, &base, &mine, &onto, &mut fresh).unwrap();
+            assert_eq!(merged.text.as_deref(), Some("(one) h(zero)ello"), "{kind}");
+        }
+    }
 }

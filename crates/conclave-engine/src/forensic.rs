@@ -6,9 +6,9 @@ use conclave_proto::group::RootWrap;
 use conclave_proto::{GroupId, Record};
 
 use crate::error::EngineError;
-use crate::group::RootRow;
 use crate::io::Row;
 use crate::keys;
+use crate::roots::RootRow;
 
 /// Prefix of the rows of a group that [`openable`] needs.
 #[must_use]

@@ -13,6 +13,9 @@ use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs, UserId, limits};
 use crate::command::Event;
 use crate::engine::{Engine, TimerKind};
 
+/// Most unknown groups that are told of.
+const MEMBERSHIPS: usize = 64;
+
 /// What to do with an answer.
 pub(crate) type AnswerWork = Box<dyn FnOnce(&mut Engine, Answer) + Send>;
 
@@ -210,6 +213,32 @@ impl Engine {
         self.publish_list();
         self.refill(!last_resort);
         self.groups_online();
+        self.compare_memberships();
+    }
+
+    /// A store that was restored from before it joined a group does not know of it; the service does.
+    fn compare_memberships(&mut self) {
+        self.request(
+            Request::GetMemberships,
+            Box::new(|engine, answer| {
+                let Answer::Memberships { groups } = answer else {
+                    return;
+                };
+                for group in groups.into_iter().take(MEMBERSHIPS) {
+                    let known = engine.index.contains_key(&group)
+                        || engine.invitations.contains_key(&group);
+                    if !known {
+                        engine.finding(
+                            group,
+                            None,
+                            "group.membership_unknown",
+                            None,
+                            "the service says that this device is a member of a group of which its store knows nothing; rejoin it if it is yours",
+                        );
+                    }
+                }
+            }),
+        );
     }
 
     /// Publishes the own device list; the service keeps the newest.

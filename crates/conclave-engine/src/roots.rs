@@ -1,27 +1,31 @@
-//! Root wraps: members supply each other with the roots that live documents need, and ask where one is missing. What nobody can supply is
-//! set aside.
+//! Epoch roots: kept while a document needs them. Members supply each other with them by wraps, and ask where one is missing. What nobody
+//! can supply is set aside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_doc::KeySource;
 use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets};
 use conclave_proto::frame::{Answer, Plea, Request};
 use conclave_proto::group::RootWrap;
 use conclave_proto::policy::JoinerAccess;
-use conclave_proto::{DeviceId, DocumentId, GroupId};
+use conclave_proto::record::CloseReason;
+use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs};
+use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, TimerKind};
 use crate::group::Group;
+use crate::keys;
 
 /// How often members are asked for a root before what it seals is set aside.
-const PLEAS: u32 = 3;
+const PLEAS: u32 = 2;
 /// Between two pleas, in milliseconds.
-const PLEA_MS: u64 = 10_000;
+const PLEA_MS: u64 = 5_000;
 
 /// What is missing of a group's roots.
 #[derive(Default)]
 pub(crate) struct Missing {
     /// Documents that stand still for want of a root, with how often members were asked.
-    waiting: std::collections::BTreeMap<DocumentId, u32>,
+    waiting: BTreeMap<DocumentId, u32>,
     /// How often members were asked since anything changed.
     pleas: u32,
     asked: bool,
@@ -33,7 +37,81 @@ impl Missing {
     }
 }
 
+/// A stored epoch root.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RootRow {
+    pub(crate) root: EpochRoot,
+    /// When its epoch began, or when it came here.
+    pub(crate) since: UnixMs,
+}
+
+/// Roots by epoch.
+#[derive(Default)]
+pub(crate) struct Roots(pub(crate) BTreeMap<u64, EpochRoot>);
+
+impl KeySource for Roots {
+    fn root(&self, epoch: u64) -> Option<EpochRoot> {
+        self.0.get(&epoch).cloned()
+    }
+}
+
 impl Engine {
+    /// Keeps the root of a new epoch; the wrap key and presence root of the old one are gone with their row.
+    pub(crate) fn enter_epoch(&mut self, group: &mut Group, secrets: EpochSecrets) {
+        let key = keys::group_row(&group.id, keys::group::SECRETS, b"");
+        self.put(key, keys::cbor(&secrets));
+        self.keep_root(group, secrets.epoch, secrets.root.clone());
+        group.secrets = Some(secrets);
+    }
+
+    pub(crate) fn keep_root(&mut self, group: &mut Group, epoch: u64, root: EpochRoot) {
+        let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
+        let since = self.service_now();
+        let row = RootRow { root, since };
+        self.put(key, keys::cbor(&row));
+        group.roots.0.insert(epoch, row.root);
+        group.root_times.insert(epoch, since);
+    }
+
+    /// Erases the roots that no document needs any more. Evidence is demanded for every listed document.
+    pub(crate) fn erase_roots(&mut self, group: &mut Group) {
+        let current = group.state().epoch;
+        let mut needed = BTreeSet::from([current]);
+        let mut all_below = 0;
+        let mut complete = current;
+        for (document, entry) in &group.state().documents {
+            if entry.closed.is_some_and(|why| why != CloseReason::Archived) {
+                continue;
+            }
+            match group.documents.get(document) {
+                Some(row) if row.local => {
+                    needed.extend(&row.needed);
+                    all_below = all_below.max(row.all_below);
+                    complete = complete.min(row.complete);
+                }
+                _ => return,
+            }
+        }
+        let gone: Vec<u64> = group
+            .roots
+            .0
+            .keys()
+            // Records of an epoch may still be on their way where a log is not known to have left it.
+            .filter(|epoch| **epoch < complete && **epoch >= all_below && !needed.contains(epoch))
+            .copied()
+            .collect();
+        for epoch in gone {
+            if cfg!(feature = "break-keep-roots") {
+                // Breakage: roots that nothing needs are kept.
+                continue;
+            }
+            group.roots.0.remove(&epoch);
+            group.root_times.remove(&epoch);
+            let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
+            self.delete(key);
+        }
+    }
+
     /// A document stands still because a root is missing.
     pub(crate) fn root_missing(&mut self, group: &mut Group, document: DocumentId, epoch: u64) {
         let row = group.documents.entry(document).or_default();

@@ -72,6 +72,8 @@ mod authenticate;
 mod certificate;
 mod codec;
 mod contact;
+#[doc(hidden)]
+pub mod decoders;
 mod enrol;
 mod error;
 mod keys;

@@ -22,7 +22,8 @@ use crate::state::GroupState;
 /// The first rule that the commit breaks.
 pub fn judge_commit(previous: &GroupState, facts: &CommitFacts) -> Result<GroupState, CommitFault> {
     let next = next_state(previous, facts)?;
-    if next.roster_hash() == facts.data.roster {
+    // Breakage: the roster hash that a commit names may be any.
+    if next.roster_hash() == facts.data.roster || cfg!(feature = "break-skip-roster") {
         Ok(next)
     } else {
         Err(CommitFault::Roster)
@@ -113,7 +114,8 @@ fn check_covered(previous: &GroupState, facts: &CommitFacts) -> Result<(), Commi
             if proposal.seq >= facts.data.seen.size {
                 return Err(CommitFault::SeenHead);
             }
-        } else if facts.committer != Committer::External {
+        } else if facts.committer != Committer::External && !cfg!(feature = "break-pending-leave") {
+            // Breakage: above, a commit may leave out who is leaving.
             return Err(CommitFault::PendingOmitted);
         }
     }
@@ -166,7 +168,8 @@ fn external_author(previous: &GroupState, facts: &CommitFacts) -> Result<Author,
         authenticate_path(previous, facts, leaf, row)?;
         if row.key != leaf.key
             || row.scheme != leaf.scheme
-            || facts.removes != [identity.device]
+            // Breakage: an external commit may remove anybody.
+            || (facts.removes != [identity.device] && !cfg!(feature = "break-external-rule"))
             || !Action::Resync.allowed(row.role)
         {
             return Err(CommitFault::External);
@@ -177,7 +180,8 @@ fn external_author(previous: &GroupState, facts: &CommitFacts) -> Result<Author,
             role: row.role,
         });
     }
-    if previous.is_tombstoned(&identity.device) {
+    // Breakage: a removed device may come back by itself.
+    if previous.is_tombstoned(&identity.device) && !cfg!(feature = "break-tombstone") {
         return Err(CommitFault::Duplicate);
     }
     if !previous.is_alone(&identity.user) {

@@ -106,6 +106,50 @@ impl<T: DeserializeBytes> DeserializeBytes for Tail<T> {
     }
 }
 
+/// A list of at most [`limits::ITEMS_PER_LIST`](crate::limits::ITEMS_PER_LIST) items, encoded as any other. An empty byte string is one byte
+/// on the wire and many in memory: without a bound, a frame of the largest size would fill a machine.
+pub(crate) mod list {
+    use std::io::Write;
+
+    use tls_codec::{DeserializeBytes, Error, Serialize, Size};
+
+    use super::Varint;
+    use crate::limits::ITEMS_PER_LIST;
+
+    pub(crate) fn tls_serialized_len<T: Size>(items: &Vec<T>) -> usize {
+        items.tls_serialized_len()
+    }
+
+    pub(crate) fn tls_serialize<T: Serialize + std::fmt::Debug, W: Write>(
+        items: &Vec<T>,
+        writer: &mut W,
+    ) -> Result<usize, Error> {
+        items.tls_serialize(writer)
+    }
+
+    pub(crate) fn tls_deserialize_bytes<T: DeserializeBytes>(
+        bytes: &[u8],
+    ) -> Result<(Vec<T>, &[u8]), Error> {
+        let (length, rest) = Varint::tls_deserialize_bytes(bytes)?;
+        let length = usize::try_from(length.0).map_err(|_| Error::EndOfStream)?;
+        let (mut within, rest) = rest.split_at_checked(length).ok_or(Error::EndOfStream)?;
+        let mut items = Vec::new();
+        while !within.is_empty() {
+            if items.len() >= ITEMS_PER_LIST {
+                return Err(Error::DecodingError("too many items in a list".into()));
+            }
+            let before = within.len();
+            let (item, after) = T::tls_deserialize_bytes(within)?;
+            if after.len() == before {
+                return Err(Error::DecodingError("empty list item".into()));
+            }
+            items.push(item);
+            within = after;
+        }
+        Ok((items, rest))
+    }
+}
+
 /// A byte string with its variable-length prefix (RFC 9420 §2.1.2).
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bytes(Vec<u8>);

@@ -149,6 +149,7 @@ pub enum Request {
     #[tls_codec(discriminant = 3)]
     PutKeyPackages {
         /// One-time packages (`MLSMessage`).
+        #[tls_codec(with = "crate::codec::list")]
         one_time: Vec<Bytes>,
         /// Replacement for the last-resort package.
         last_resort: Option<Bytes>,
@@ -354,6 +355,7 @@ pub enum Answer {
     #[tls_codec(discriminant = 6)]
     KeyPackages {
         /// The packages.
+        #[tls_codec(with = "crate::codec::list")]
         packages: Vec<ClaimedKeyPackage>,
     },
     /// The group log is being followed.
@@ -375,6 +377,7 @@ pub enum Answer {
         /// Position of the first.
         first_seq: u64,
         /// The records; a position kept only by hash is a leaf.
+        #[tls_codec(with = "crate::codec::list")]
         records: Vec<DeliveredRecord>,
     },
     /// Root wraps.
@@ -546,6 +549,7 @@ pub enum ServiceFrame {
         /// Position of the first.
         first_seq: u64,
         /// The entries.
+        #[tls_codec(with = "crate::codec::list")]
         entries: Vec<GroupEntry>,
     },
     /// An author of an open document gets the next free number.

@@ -8,6 +8,8 @@ pub const FRAME_BYTES: usize = 96 * 1024 * 1024;
 pub const UNAUTHENTICATED_FRAME_BYTES: usize = 16 * 1024;
 /// Most records in one frame.
 pub const RECORDS_PER_FRAME: usize = 1024;
+/// Most items of a list in a frame whose items take more memory than bytes on the wire.
+pub const ITEMS_PER_LIST: usize = 4096;
 /// Largest sealed payload of an update or verdict, in bytes.
 pub const UPDATE_BYTES: usize = 1024 * 1024;
 /// Largest sealed payload of a snapshot, in bytes.

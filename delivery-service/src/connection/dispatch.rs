@@ -12,7 +12,9 @@ use crate::document::append;
 use crate::document::open::{self, Opening};
 use crate::document::prepare::Arrived;
 use crate::document::{Document, snapshot};
-use crate::group::{Group, commit, create, documents, entries, follow, join, status};
+use crate::group::{
+    Group, asks, commit, create, documents, entries, follow, group_info, join, status,
+};
 use crate::hub::Conn;
 use crate::limits;
 use crate::shared::Shared;
@@ -161,6 +163,7 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
         Request::AckWelcome { id } => {
             Ok(Some(join::acknowledge(&shared.env, conn.device, id).await?))
         }
+        Request::GetMemberships => join::memberships(&shared.env, conn.device).await.map(Some),
         Request::CreateGroup { group_info, tree } => {
             create::create(&shared.env, conn, group_info.as_slice(), tree.as_slice())
                 .await
@@ -216,7 +219,19 @@ async fn run_in_group(
         }
         Request::GetGroupInfo { group } => {
             let group = shared.groups.get(&shared.env, group).await?;
-            join::group_info(&group, conn).await.map(Some)
+            group_info::get(&group, conn).await.map(Some)
+        }
+        Request::PutGroupInfo { group, group_info } => {
+            let group = joined(shared, conn, group).await?;
+            let now = shared.env.clock.now();
+            shared.rates.repairs.take(conn.device, 1, now)?;
+            group_info::replace(&group, conn, group_info.as_slice())
+                .await
+                .map(Some)
+        }
+        Request::Ask { group, what } => {
+            let group = shared.groups.get(&shared.env, group).await?;
+            asks::ask(&group, conn, what).await.map(Some)
         }
         Request::GetStatus { group } => {
             let group = joined(shared, conn, group).await?;

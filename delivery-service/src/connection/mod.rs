@@ -53,7 +53,7 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
         Err(_) => return,
     };
     trusted.set();
-    incoming.assembler.set_max(wire::FRAME_BYTES);
+    incoming.allow_large();
     let outbox = Outbox::new(shared.env.limits.outbox_bytes);
     match login::ready(&shared, &who).await {
         // Before anything that its being known can bring.
@@ -114,8 +114,12 @@ pub(crate) struct Incoming {
     stream: Stream,
     assembler: Assembler,
     shared: Arc<Shared>,
-    /// The chunks of a frame larger than a message that is being put together.
+    /// What the frame that is being put together counts against all connections' bound.
     large: Option<OwnedSemaphorePermit>,
+    /// Its bytes so far.
+    unfinished_bytes: usize,
+    /// Whether frames may be larger than a message: not before login.
+    chunks_allowed: bool,
 }
 
 /// Why no frame came.
@@ -136,25 +140,38 @@ impl Incoming {
             assembler,
             shared,
             large: None,
+            unfinished_bytes: 0,
+            chunks_allowed: false,
         }
+    }
+
+    /// The device has logged in: its frames may be large.
+    fn allow_large(&mut self) {
+        self.assembler.set_max(wire::FRAME_BYTES);
+        self.chunks_allowed = true;
     }
 
     /// The next frame, or none where a message was only a sign of life or part of a frame.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Ended> {
         let message = match self.stream.next().await {
             Some(Ok(message)) => message,
-            Some(Err(_)) | None => return Err(Ended::Gone),
+            // Too large a message, or no WebSocket. Where the connection itself broke, nobody hears the reason.
+            Some(Err(_)) => return Err(Ended::Broken),
+            None => return Err(Ended::Gone),
         };
         match message {
             Message::Binary(bytes) => {
+                // A chunk has its marker before its content.
+                let content = bytes.len().saturating_sub(1);
                 let frame = self
                     .assembler
                     .take(bytes.into())
                     .map_err(|_| Ended::Broken)?;
                 if frame.is_some() {
                     self.large = None;
+                    self.unfinished_bytes = 0;
                 } else {
-                    self.hold_chunk()?;
+                    self.hold_chunk(content)?;
                 }
                 Ok(frame)
             }
@@ -167,10 +184,23 @@ impl Incoming {
 
 /// What is held for a frame that is being put together.
 impl Incoming {
-    /// Counts one more chunk against what all connections may hold together.
-    fn hold_chunk(&mut self) -> Result<(), Ended> {
+    /// Counts a chunk against what all connections may hold together: by its bytes, so that many small ones take nobody's place. One that
+    /// brings nothing could go on for ever.
+    fn hold_chunk(&mut self, content: usize) -> Result<(), Ended> {
+        if content == 0 || !self.chunks_allowed {
+            return Err(Ended::Broken);
+        }
+        self.unfinished_bytes = self.unfinished_bytes.saturating_add(content);
+        let wanted = self.unfinished_bytes.div_ceil(MESSAGE_BYTES);
+        let held = self.large.as_ref().map_or(0, |held| held.num_permits());
+        let more = u32::try_from(wanted.saturating_sub(held)).map_err(|_| Ended::Broken)?;
+        if more == 0 {
+            return Ok(());
+        }
         let chunks = self.shared.chunks.clone();
-        let chunk = chunks.try_acquire_owned().map_err(|_| Ended::Busy)?;
+        let chunk = chunks
+            .try_acquire_many_owned(more)
+            .map_err(|_| Ended::Busy)?;
         match &mut self.large {
             Some(held) => held.merge(chunk),
             None => self.large = Some(chunk),

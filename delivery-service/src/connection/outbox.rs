@@ -89,6 +89,11 @@ impl Outbox {
 
     /// Queues a frame when the queue is short. False when the connection is being closed.
     pub(crate) async fn send(&self, frame: Bytes) -> bool {
+        self.send_all(vec![frame]).await
+    }
+
+    /// Queues frames, with nothing between them, when the queue is short. False when the connection is being closed.
+    pub(crate) async fn send_all(&self, frames: Vec<Bytes>) -> bool {
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
@@ -99,8 +104,9 @@ impl Outbox {
                     return false;
                 }
                 if queue.bytes < limits::OUTBOX_BACKLOG_BYTES.min(self.max_bytes) {
-                    queue.bytes = queue.bytes.saturating_add(frame.len());
-                    queue.frames.push_back(frame);
+                    let bytes: usize = frames.iter().map(Bytes::len).sum();
+                    queue.bytes = queue.bytes.saturating_add(bytes);
+                    queue.frames.extend(frames);
                     self.filled.notify_one();
                     return true;
                 }

@@ -5,7 +5,7 @@ use conclave_proto::Hash;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::store::StoreError;
-use crate::store::codes::int;
+use crate::store::codes::{int, sum};
 
 /// Rows of one INSERT, the largest first: few sizes, so that statements stay prepared.
 const INSERT_ROWS: [usize; 3] = [64, 8, 1];
@@ -27,6 +27,50 @@ pub(crate) struct NewRow {
     pub(crate) sealed: Bytes,
 }
 
+fn row_sum(row: &NewRow) -> Option<Vec<u8>> {
+    // The leaf of a snapshot covers what is read of it.
+    let author = row.author?;
+    Some(record_sum(&Summed {
+        seq: row.seq,
+        kind: row.kind,
+        author,
+        epoch: row.epoch,
+        seen: row.seen,
+        hint: &row.hint,
+        leaf: &row.leaf,
+        sealed: &row.sealed,
+    }))
+}
+
+/// What is delivered of a chained record without putting its header together again.
+pub(super) struct Summed<'a> {
+    pub(super) seq: u64,
+    pub(super) kind: u8,
+    pub(super) author: u64,
+    pub(super) epoch: u64,
+    pub(super) seen: u64,
+    pub(super) hint: &'a [u8],
+    pub(super) leaf: &'a Hash,
+    pub(super) sealed: &'a [u8],
+}
+
+/// Checksum stored beside a chained record.
+pub(super) fn record_sum(row: &Summed<'_>) -> Vec<u8> {
+    sum(
+        "conclave 1.0 record sum",
+        &[
+            &row.seq.to_be_bytes(),
+            &[row.kind],
+            &row.author.to_be_bytes(),
+            &row.epoch.to_be_bytes(),
+            &row.seen.to_be_bytes(),
+            row.hint,
+            row.leaf.as_bytes(),
+            row.sealed,
+        ],
+    )
+}
+
 /// Splits a list into runs of the sizes in [`INSERT_ROWS`].
 fn runs<T>(mut items: &[T]) -> Vec<&[T]> {
     let mut runs = Vec::new();
@@ -46,7 +90,7 @@ pub(super) async fn insert_rows(
 ) -> Result<(), StoreError> {
     for run in runs(rows) {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO records (doc, seq, kind, author, clock, epoch, seen, hint, covered, leaf, root, header, sealed) ",
+            "INSERT INTO records (doc, seq, kind, author, clock, epoch, seen, hint, covered, leaf, root, header, sealed, sum) ",
         );
         query.push_values(run, |mut values, row| {
             values
@@ -62,7 +106,8 @@ pub(super) async fn insert_rows(
                 .push_bind(row.leaf.as_bytes().to_vec())
                 .push_bind(row.root.as_bytes().to_vec())
                 .push_bind(row.header.clone())
-                .push_bind(row.sealed.to_vec());
+                .push_bind(row.sealed.to_vec())
+                .push_bind(row_sum(row));
         });
         query.build().execute(&mut *conn).await?;
     }

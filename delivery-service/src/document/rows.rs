@@ -12,9 +12,10 @@ use conclave_proto::{
 use futures_util::StreamExt;
 use sqlx::SqliteConnection;
 
+use super::insert::{Summed, record_sum};
 use crate::limits;
 use crate::store::StoreError;
-use crate::store::codes::{decode, hash, id, int, uint};
+use crate::store::codes::{check_sum, decode, hash, id, int, uint};
 
 /// Nodes of this level and above are stored; lower ones are computed from leaves.
 pub(crate) const NODE_LEVEL: u32 = 6;
@@ -137,6 +138,7 @@ type LogColumns = (
     i64,
     Vec<u8>,
     Option<Vec<u8>>,
+    Option<Vec<u8>>,
 );
 
 /// Reads history: from `from` on, before `end`, and no further than [`limits::BACKLOG_BYTES`] after at least one row.
@@ -147,7 +149,7 @@ pub(crate) async fn log(
     end: u64,
 ) -> Result<Vec<LogRow>, StoreError> {
     let mut rows = sqlx::query_as::<_, LogColumns>(
-        "SELECT seq, kind, author, epoch, seen, hint, covered, leaf, CASE WHEN kind = 3 THEN NULL ELSE sealed END \
+        "SELECT seq, kind, author, epoch, seen, hint, covered, leaf, CASE WHEN kind = 3 THEN NULL ELSE sealed END, sum \
          FROM records WHERE doc = ? AND seq >= ? AND seq < ? ORDER BY seq",
     )
     .bind(doc)
@@ -168,8 +170,8 @@ pub(crate) async fn log(
 }
 
 fn log_row(columns: LogColumns) -> Result<LogRow, StoreError> {
-    let (seq, kind, author, epoch, seen, hint, covered, leaf, sealed) = columns;
-    Ok(LogRow {
+    let (seq, kind, author, epoch, seen, hint, covered, leaf, sealed, sum) = columns;
+    let row = LogRow {
         seq: uint(seq)?,
         kind: u8::try_from(kind).map_err(|_| StoreError::Corrupt { what: "kind" })?,
         author: author.map(uint).transpose()?,
@@ -179,7 +181,26 @@ fn log_row(columns: LogColumns) -> Result<LogRow, StoreError> {
         covered: uint(covered)?,
         leaf: hash(&leaf)?,
         sealed,
-    })
+    };
+    check(&row, sum.as_deref())?;
+    Ok(row)
+}
+
+fn check(row: &LogRow, sum: Option<&[u8]>) -> Result<(), StoreError> {
+    let (Some(author), Some(sealed)) = (row.author, row.sealed.as_deref()) else {
+        return Ok(());
+    };
+    let summed = Summed {
+        seq: row.seq,
+        kind: row.kind,
+        author,
+        epoch: row.epoch,
+        seen: row.seen,
+        hint: &row.hint,
+        leaf: &row.leaf,
+        sealed,
+    };
+    check_sum("record", sum, || record_sum(&summed))
 }
 
 #[derive(sqlx::FromRow)]
@@ -245,13 +266,19 @@ fn put_together(
     };
     let sealed: Sealed = decode("sealed record", &sealed)?;
     let covered = uint(row.covered)?;
+    let leaf = hash(&row.leaf)?;
+    // The leaf covers the record whole: what does not give it is not what was accepted.
     let whole = |header| {
         let record = Box::new(Record { header, sealed });
-        Kept::Whole { record, covered }
+        if record.leaf() == leaf {
+            Ok(Kept::Whole { record, covered })
+        } else {
+            Err(corrupt())
+        }
     };
     if let Some(header) = row.header {
         let header: RecordHeader = decode("record header", &header)?;
-        return Ok(whole(header));
+        return whole(header);
     }
     let chained = Chained {
         clock: uint(row.clock.ok_or_else(corrupt)?)?,
@@ -279,7 +306,7 @@ fn put_together(
             _ => return Err(corrupt()),
         },
     };
-    Ok(whole(header))
+    whole(header)
 }
 
 /// Nodes read for one proof.

@@ -8,7 +8,7 @@ use conclave_proto::{Author, Hash, Refusal};
 use sqlx::SqliteConnection;
 
 use super::insert::{NewRow, insert_nodes, insert_rows};
-use super::prepare::{PreparedFrame, PreparedRecord};
+use super::prepare::{PreparedFrame, PreparedRecord, is_current};
 use super::rows::NODE_LEVEL;
 use crate::store::codes::{decode, hash, int, uint};
 use crate::store::{OpError, StoreError};
@@ -268,7 +268,7 @@ impl Table {
         let Some(frame) = frame else {
             return Err(gap);
         };
-        if frame.epoch != self.epoch || frame.epoch < self.last_epoch {
+        if !is_current(frame.epoch, self.epoch) || frame.epoch < self.last_epoch {
             return Err(Refusal::StaleEpoch {
                 current: self.epoch,
             });

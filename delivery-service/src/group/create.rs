@@ -10,6 +10,7 @@ use conclave_proto::{Hash, Head, Refusal, UserId, limits};
 use sqlx::SqliteConnection;
 
 use super::commit::insert_member;
+use super::rows;
 use crate::env::Env;
 use crate::hub::Conn;
 use crate::store::codes::hash;
@@ -79,13 +80,14 @@ async fn store(conn: &mut SqliteConnection, new: &NewGroup) -> Result<(), OpErro
         };
     }
     sqlx::query(
-        "INSERT INTO groups (id, epoch, size, root, group_info, checkpoint, genesis, creator) \
-         VALUES (?, 0, 0, ?, ?, ?, ?, ?)",
+        "INSERT INTO groups (id, epoch, size, root, group_info, checkpoint, checkpoint_sum, genesis, creator) \
+         VALUES (?, 0, 0, ?, ?, ?, ?, ?, ?)",
     )
     .bind(group.as_bytes())
     .bind(new.state.head().root.as_bytes())
     .bind(&new.group_info)
     .bind(&new.checkpoint)
+    .bind(rows::checkpoint_sum(&new.checkpoint))
     .bind(new.genesis.as_bytes())
     .bind(device.as_bytes())
     .execute(&mut *conn)

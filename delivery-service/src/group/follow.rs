@@ -10,7 +10,7 @@ use conclave_proto::group::GroupEntry;
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{DeviceId, GroupId, Head, Refusal};
 
-use super::{Group, rows};
+use super::{Group, asks, rows};
 use crate::hub::Conn;
 use crate::limits;
 use crate::store::{OpError, StoreError};
@@ -18,6 +18,8 @@ use crate::store::{OpError, StoreError};
 /// A connection that follows the log.
 pub(crate) struct Follower {
     pub(crate) conn: Arc<Conn>,
+    /// Whether it was told that it follows.
+    answered: bool,
     /// Whether it has everything and gets entries as they come.
     live: bool,
     /// Size after which it gets nothing more: it was removed by the entry before.
@@ -58,6 +60,7 @@ pub(crate) async fn follow(
             .retain(|follower| follower.conn.id != conn.id);
         live.followers.push(Follower {
             conn: conn.clone(),
+            answered: false,
             live: false,
             until: reach.until,
             turn,
@@ -77,11 +80,43 @@ pub(crate) async fn follow(
         id: request,
         answer,
     };
-    if conn.outbox.send_frame(&frame).await {
+    let mut first = vec![Bytes::from(encode(&frame))];
+    let asked_before = group.live().asked;
+    if reach.until.is_none() {
+        first.extend(asks::open(group, &conn.device).await);
+    }
+    if conn.outbox.send_all(first).await {
+        if reach.until.is_none() && answered(group, conn, turn) != asked_before {
+            // Somebody asked in between. What is told twice is harmless.
+            let again = asks::open(group, &conn.device).await;
+            conn.outbox.send_all(again).await;
+        }
         let task = run(group.clone(), conn.clone(), from, turn);
         group.env.tasks.spawn(task);
     }
     Ok(())
+}
+
+/// From here on the connection is told of pleas as they come. Gives how many there have been.
+fn answered(group: &Group, conn: &Conn, turn: u64) -> u64 {
+    let mut live = group.live();
+    let mut followers = live.followers.iter_mut();
+    if let Some(follower) = followers.find(|other| other.conn.id == conn.id && other.turn == turn) {
+        follower.answered = true;
+    }
+    live.asked
+}
+
+/// Pushes a plea to every member's connection that follows, but to those of the device that asks.
+pub(crate) fn tell(group: &Group, but: &DeviceId, frame: &Bytes) {
+    let mut live = group.live();
+    live.asked = live.asked.wrapping_add(1);
+    for follower in &live.followers {
+        let listens = follower.answered && follower.until.is_none();
+        if listens && follower.conn.device != *but {
+            follower.conn.outbox.push(frame.clone());
+        }
+    }
 }
 
 /// Members follow everything; who was removed, up to the commit that did it; others nothing.

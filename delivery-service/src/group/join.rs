@@ -1,15 +1,15 @@
-//! What members need to enter an epoch: Welcomes, root wraps, GroupInfo.
+//! What members need to enter an epoch: Welcomes and root wraps.
 
 use std::sync::Arc;
 
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{Answer, JoinState, ServiceFrame, WelcomeDelivery};
-use conclave_proto::group::{RootWrap, WrapStatement};
+use conclave_proto::group::RootWrap;
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DeviceId, GroupId, Hash, Refusal, UserId, limits};
+use conclave_proto::{DeviceId, GroupId, Refusal, limits};
 use sqlx::SqliteConnection;
 
-use super::{Group, not_member, rows};
+use super::{Group, asks, not_member, rows};
 use crate::env::Env;
 use crate::hub::Conn;
 use crate::store::codes::{decode, id, int, uint};
@@ -226,6 +226,7 @@ pub(crate) async fn offer_wrap(
                     return Err(Refusal::StaleEpoch { current }.into());
                 }
                 put_wrap(conn, &wrap).await?;
+                asks::wrapped(conn, &wrap.statement.group, &device).await?;
                 Ok(Answer::Done)
             })
         })
@@ -249,52 +250,19 @@ pub(crate) async fn wraps(group: &Group, epoch: u64) -> Result<Answer, OpError> 
     Ok(Answer::Wraps { wraps })
 }
 
-/// Whether a device may see the GroupInfo: members, and the devices of a user who is alone in the group, for recovery.
-fn may_rejoin(group: &Group, device: &DeviceId, user: &UserId) -> bool {
-    let view = group.view();
-    view.is_member(device) || (view.is_alone(user) && !view.is_tombstoned(device))
-}
-
-/// GroupInfo, tree and public state of the current epoch.
-pub(crate) async fn group_info(group: &Group, conn: &Conn) -> Result<Answer, OpError> {
-    if !may_rejoin(group, &conn.device, &conn.user) {
-        return Err(Refusal::UnknownGroup.into());
-    }
-    // The core is what is stored while nobody else has it.
-    let core = group.core().await?;
-    let mut reads = group.env.reads.acquire().await?;
-    let (wrap,): (Option<Vec<u8>>,) = sqlx::query_as("SELECT wrap FROM groups WHERE id = ?")
-        .bind(group.id.as_bytes())
-        .fetch_one(&mut *reads)
-        .await?;
-    let wrap = match wrap {
-        Some(wrap) => decode("wrap", &wrap)?,
-        None => no_wrap(group.id),
-    };
-    let end = core.state.state().head().size;
-    let entries = rows::document_entries(&mut reads, &group.id, end).await?;
-    let answer = Answer::GroupInfo {
-        epoch: core.state.state().epoch,
-        group_info: core.state.group_info().into(),
-        tree: core.state.tree().into(),
-        state: core.state.join_state(wrap, entries),
-    };
-    core.keep();
-    Ok(answer)
-}
-
-/// Stands for the wrap in a group that has had no commit: nobody signed it.
-fn no_wrap(group: GroupId) -> RootWrap {
-    RootWrap {
-        statement: WrapStatement {
-            group,
-            epoch: 0,
-            commit: Hash::ZERO,
-            roster: Hash::ZERO,
-            nonce: [0; 24],
-            ciphertext: conclave_proto::codec::Bytes::default(),
-        },
-        signer: DeviceId::ZERO,
-        signature: [0; 64],
-    }
+/// The groups of which a device is a member with no Welcome left to answer.
+pub(crate) async fn memberships(env: &Env, device: DeviceId) -> Result<Answer, OpError> {
+    let mut reads = env.reads.acquire().await?;
+    let rows: Vec<(Vec<u8>,)> = sqlx::query_as(
+        "SELECT group_id FROM members m WHERE device = ? AND NOT EXISTS \
+         (SELECT 1 FROM welcomes w WHERE w.device = m.device AND w.group_id = m.group_id) ORDER BY group_id",
+    )
+    .bind(device.as_bytes())
+    .fetch_all(&mut *reads)
+    .await?;
+    let groups = rows
+        .iter()
+        .map(|(group,)| id(group, GroupId::from_slice))
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Answer::Memberships { groups })
 }

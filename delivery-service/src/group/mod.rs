@@ -3,11 +3,13 @@
 //! What changes a group goes one after another through its core: judged there, made durable by the writer, which compares epoch and size in
 //! its transaction, and only then shown to others through the view. When anything fails on the way the core is dropped and read again.
 
+pub(crate) mod asks;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod documents;
 pub(crate) mod entries;
 pub(crate) mod follow;
+pub(crate) mod group_info;
 pub(crate) mod join;
 pub(crate) mod rows;
 pub(crate) mod status;
@@ -40,6 +42,8 @@ pub(crate) struct Group {
 pub(crate) struct Live {
     pub(crate) size: u64,
     pub(crate) followers: Vec<Follower>,
+    /// How many pleas have been told since the group is in memory.
+    pub(crate) asked: u64,
 }
 
 impl Group {
@@ -51,6 +55,7 @@ impl Group {
             live: Mutex::new(Live {
                 size: state.frontier.size(),
                 followers: Vec::new(),
+                asked: 0,
             }),
             view: RwLock::new(Arc::new(state)),
             core: tokio::sync::Mutex::new(Some(core)),
@@ -72,7 +77,8 @@ impl Group {
     /// The state, if the device is a member; otherwise the group does not exist for it.
     pub(crate) fn for_member(&self, device: &DeviceId) -> Result<Arc<GroupState>, Refusal> {
         let view = self.view();
-        if view.is_member(device) {
+        // Breakage: whoever knows a group's id is treated as its member.
+        if view.is_member(device) || cfg!(feature = "break-member-check") {
             Ok(view)
         } else {
             Err(Refusal::UnknownGroup)

@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 
 use crate::limits;
 use crate::store::StoreError;
-use crate::store::codes::{decode, hash, int, uint};
+use crate::store::codes::{check_sum, decode, hash, int, sum, uint};
 
 /// Reads a group's public state: its checkpoint, and the signed entries after it.
 pub(crate) async fn restore(
@@ -17,13 +17,15 @@ pub(crate) async fn restore(
     group: &GroupId,
 ) -> Result<Option<PublicGroupState>, StoreError> {
     let corrupt = |_| StoreError::Corrupt { what: "group" };
-    let row: Option<(Vec<u8>,)> = sqlx::query_as("SELECT checkpoint FROM groups WHERE id = ?")
-        .bind(group.as_bytes())
-        .fetch_optional(&mut *conn)
-        .await?;
-    let Some((checkpoint,)) = row else {
+    let row: Option<(Vec<u8>, Option<Vec<u8>>)> =
+        sqlx::query_as("SELECT checkpoint, checkpoint_sum FROM groups WHERE id = ?")
+            .bind(group.as_bytes())
+            .fetch_optional(&mut *conn)
+            .await?;
+    let Some((checkpoint, sum)) = row else {
         return Ok(None);
     };
+    check_sum("group", sum.as_deref(), || checkpoint_sum(&checkpoint))?;
     let mut state = PublicGroupState::restore(&checkpoint).map_err(corrupt)?;
     let mut next = state.state().frontier.size();
     loop {
@@ -52,8 +54,8 @@ pub(crate) async fn entries(
     from: u64,
     end: u64,
 ) -> Result<Vec<GroupEntry>, StoreError> {
-    let mut rows = sqlx::query_as::<_, (Vec<u8>,)>(
-        "SELECT entry FROM group_log WHERE group_id = ? AND seq >= ? AND seq < ? ORDER BY seq",
+    let mut rows = sqlx::query_as::<_, (Vec<u8>, Vec<u8>)>(
+        "SELECT entry, leaf FROM group_log WHERE group_id = ? AND seq >= ? AND seq < ? ORDER BY seq",
     )
     .bind(group.as_bytes())
     .bind(int(from))
@@ -62,14 +64,24 @@ pub(crate) async fn entries(
     let mut found = Vec::new();
     let mut bytes = 0usize;
     while let Some(row) = rows.next().await {
-        let (entry,) = row?;
+        let (entry, leaf) = row?;
         bytes = bytes.saturating_add(entry.len());
-        found.push(decode("log entry", &entry)?);
+        found.push(checked(&entry, &leaf)?);
         if bytes >= limits::BACKLOG_BYTES {
             break;
         }
     }
     Ok(found)
+}
+
+/// A stored entry, if it is the one that the log has.
+fn checked(entry: &[u8], leaf: &[u8]) -> Result<GroupEntry, StoreError> {
+    let entry: GroupEntry = decode("log entry", entry)?;
+    if entry.leaf() == hash(leaf)? {
+        Ok(entry)
+    } else {
+        Err(StoreError::Corrupt { what: "log entry" })
+    }
 }
 
 /// The signed entries before `end` that created, closed and voided, in the order of the log.
@@ -78,16 +90,16 @@ pub(crate) async fn document_entries(
     group: &GroupId,
     end: u64,
 ) -> Result<Vec<Record>, StoreError> {
-    let rows: Vec<(Vec<u8>,)> = sqlx::query_as(
-        "SELECT entry FROM group_log WHERE group_id = ? AND kind = 3 AND seq < ? ORDER BY seq",
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = sqlx::query_as(
+        "SELECT entry, leaf FROM group_log WHERE group_id = ? AND kind = 3 AND seq < ? ORDER BY seq",
     )
     .bind(group.as_bytes())
     .bind(int(end))
     .fetch_all(&mut *conn)
     .await?;
     let mut records = Vec::new();
-    for (entry,) in rows {
-        let GroupEntry::Signed(record) = decode("log entry", &entry)? else {
+    for (entry, leaf) in rows {
+        let GroupEntry::Signed(record) = checked(&entry, &leaf)? else {
             return Err(StoreError::Corrupt { what: "log entry" });
         };
         let done = matches!(
@@ -209,14 +221,20 @@ pub(crate) async fn epoch(conn: &mut SqliteConnection, group: &GroupId) -> Resul
     uint(epoch)
 }
 
+/// Checksum stored beside a checkpoint.
+pub(crate) fn checkpoint_sum(checkpoint: &[u8]) -> Vec<u8> {
+    sum("conclave 1.0 checkpoint sum", &[checkpoint])
+}
+
 /// Stores a checkpoint.
 pub(crate) async fn put_checkpoint(
     conn: &mut SqliteConnection,
     group: &GroupId,
     checkpoint: &[u8],
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE groups SET checkpoint = ? WHERE id = ?")
+    sqlx::query("UPDATE groups SET checkpoint = ?, checkpoint_sum = ? WHERE id = ?")
         .bind(checkpoint)
+        .bind(checkpoint_sum(checkpoint))
         .bind(group.as_bytes())
         .execute(&mut *conn)
         .await?;

@@ -193,7 +193,7 @@ pub(crate) async fn put_list(
     Ok(gone)
 }
 
-/// Marks a device; one that is revoked loses its key packages and undelivered Welcomes.
+/// Marks a device; one that is revoked loses its key packages and its pleas for help.
 async fn set_revoked(
     conn: &mut SqliteConnection,
     device: &DeviceId,
@@ -206,6 +206,10 @@ async fn set_revoked(
         .await?;
     if revoked {
         sqlx::query("UPDATE key_packages SET package = NULL WHERE device = ?")
+            .bind(device.as_bytes())
+            .execute(&mut *conn)
+            .await?;
+        sqlx::query("DELETE FROM asks WHERE device = ?")
             .bind(device.as_bytes())
             .execute(&mut *conn)
             .await?;

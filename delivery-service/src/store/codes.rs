@@ -24,6 +24,27 @@ pub(crate) fn hash(bytes: &[u8]) -> Result<Hash, StoreError> {
     id(bytes, Hash::from_slice)
 }
 
+/// Bytes of a checksum.
+const SUM_BYTES: usize = 8;
+
+/// Checksum of what is stored together. It finds what a disk changed; it stops nobody who changes both.
+pub(crate) fn sum(label: &str, parts: &[&[u8]]) -> Vec<u8> {
+    let full = conclave_proto::hash::labelled(label, parts);
+    full.as_bytes().iter().take(SUM_BYTES).copied().collect()
+}
+
+/// Compares with a stored checksum, where there is one.
+pub(crate) fn check_sum(
+    what: &'static str,
+    stored: Option<&[u8]>,
+    found: impl FnOnce() -> Vec<u8>,
+) -> Result<(), StoreError> {
+    match stored {
+        Some(stored) if stored != found() => Err(StoreError::Corrupt { what }),
+        _ => Ok(()),
+    }
+}
+
 /// A stored structure in its wire encoding.
 pub(crate) fn decode<T: tls_codec::DeserializeBytes>(
     what: &'static str,

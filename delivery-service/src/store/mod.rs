@@ -38,7 +38,7 @@ pub enum StoreError {
     Directory(#[source] std::io::Error),
     /// The database refused.
     #[error("the database failed")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     /// The schema could not be brought up to date.
     #[error("the database schema could not be brought up to date")]
     Migration(#[source] sqlx::migrate::MigrateError),
@@ -62,6 +62,47 @@ impl StoreError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::InUse | Self::Database(_))
+    }
+}
+
+/// Primary result code of SQLite, from an extended one.
+pub(crate) fn sqlite_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?;
+    Some(code.parse::<u32>().ok()? & 0xff)
+}
+
+/// Whether the file is not what SQLite wrote (`SQLITE_CORRUPT`, `SQLITE_NOTADB`), or a row not what this program wrote.
+pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
+    matches!(sqlite_code(error), Some(11 | 26))
+        || matches!(
+            error,
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)
+        )
+}
+
+/// Whether there was no room for what was to be written (`SQLITE_FULL`), or a limit on file sizes was met (`SQLITE_IOERR_WRITE`). Frames
+/// of the write-ahead log are then incomplete: nothing took place.
+pub(crate) fn is_full(error: &sqlx::Error) -> bool {
+    let extended = error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .and_then(|code| code.parse::<u32>().ok());
+    matches!(extended, Some(13 | 778))
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_damage(&error) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the database is damaged"
+            );
+            Self::Corrupt {
+                what: "page or row",
+            }
+        } else {
+            Self::Database(error)
+        }
     }
 }
 

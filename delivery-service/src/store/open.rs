@@ -1,7 +1,7 @@
 //! Opening a data directory: lock, migrations, connections.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -11,7 +11,8 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
-use super::StoreError;
+use super::codes::uint;
+use super::{StoreError, is_damage};
 use crate::config::Durability;
 use crate::limits;
 
@@ -55,18 +56,30 @@ fn create_private(directory: &Path) -> std::io::Result<()> {
     builder.create(directory)
 }
 
+/// Which database, and how it is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The data directory.
+    pub(crate) directory: PathBuf,
+    /// What "acknowledged" means.
+    pub(crate) durability: Durability,
+    /// Largest database in bytes.
+    pub(crate) max_bytes: Option<u64>,
+}
+
 /// Options of every connection.
-fn options(directory: &Path, durability: Durability) -> SqliteConnectOptions {
+fn options(place: &Place) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
-        .filename(directory.join(DATABASE_FILE))
+        .filename(place.directory.join(DATABASE_FILE))
         .create_if_missing(true)
         .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(match durability {
+        .synchronous(match place.durability {
             Durability::Full => SqliteSynchronous::Full,
             Durability::Normal => SqliteSynchronous::Normal,
         })
         .busy_timeout(limits::BUSY_TIMEOUT)
+        .page_size(limits::PAGE_BYTES)
         .pragma("secure_delete", "ON")
         .pragma("wal_autocheckpoint", "4000")
         .statement_cache_capacity(STATEMENTS)
@@ -74,35 +87,49 @@ fn options(directory: &Path, durability: Durability) -> SqliteConnectOptions {
 }
 
 /// Opens the one connection that writes, and brings the schema up to date.
-pub(crate) async fn open_writer(
-    directory: &Path,
-    durability: Durability,
-) -> Result<SqliteConnection, StoreError> {
-    let mut connection = connect_writer(directory, durability).await?;
+pub(crate) async fn open_writer(place: &Place) -> Result<SqliteConnection, StoreError> {
+    let mut connection = connect_writer(place).await?;
     MIGRATIONS
         .run(&mut connection)
         .await
         .map_err(|error| match error {
             MigrateError::VersionMissing(found) => StoreError::NewerSchema { found },
+            MigrateError::Execute(error) if is_damage(&error) => error.into(),
             other => StoreError::Migration(other),
         })?;
     Ok(connection)
 }
 
 /// Opens the writing connection of a database whose schema is known to fit.
-pub(crate) async fn connect_writer(
-    directory: &Path,
-    durability: Durability,
-) -> Result<SqliteConnection, StoreError> {
-    Ok(SqliteConnection::connect_with(&options(directory, durability)).await?)
+pub(crate) async fn connect_writer(place: &Place) -> Result<SqliteConnection, StoreError> {
+    let mut options = options(place);
+    if let Some(max) = place.max_bytes {
+        let pages = max / u64::from(limits::PAGE_BYTES);
+        options = options.pragma("max_page_count", pages.to_string());
+    }
+    Ok(SqliteConnection::connect_with(&options).await?)
+}
+
+/// Whether a limited database can still take something of size.
+pub(crate) async fn has_room(conn: &mut SqliteConnection) -> Result<bool, StoreError> {
+    let mut pages = [0i64; 3];
+    let pragmas = [
+        "PRAGMA max_page_count",
+        "PRAGMA freelist_count",
+        "PRAGMA page_count",
+    ];
+    for (pragma, pages) in pragmas.into_iter().zip(&mut pages) {
+        (*pages,) = sqlx::query_as(pragma).fetch_one(&mut *conn).await?;
+    }
+    let [max, free, used] = pages;
+    let room = max.saturating_add(free).saturating_sub(used);
+    let least = limits::DATABASE_ROOM_BYTES / u64::from(limits::PAGE_BYTES);
+    Ok(uint(room).is_ok_and(|room| room >= least))
 }
 
 /// Opens the read pool.
-pub(crate) async fn open_readers(
-    directory: &Path,
-    durability: Durability,
-) -> Result<SqlitePool, StoreError> {
-    let options = options(directory, durability)
+pub(crate) async fn open_readers(place: &Place) -> Result<SqlitePool, StoreError> {
+    let options = options(place)
         .pragma("query_only", "ON")
         .row_buffer_size(limits::ROWS_AHEAD);
     Ok(SqlitePoolOptions::new()

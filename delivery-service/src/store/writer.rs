@@ -6,7 +6,6 @@
 //! transaction is already under way.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -16,9 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::open::{DirectoryLock, connect_writer};
-use super::{OpError, StoreError};
-use crate::config::Durability;
+use super::open::{DirectoryLock, Place, connect_writer};
+use super::{OpError, StoreError, is_full};
 use crate::document::append::{AppendJob, apply_all, publish_all};
 use crate::limits;
 
@@ -146,9 +144,7 @@ pub(crate) struct WriterSetup {
     /// The connection, with the schema up to date.
     pub(crate) connection: SqliteConnection,
     /// For opening it again after a failure.
-    pub(crate) directory: PathBuf,
-    /// What "acknowledged" means.
-    pub(crate) durability: Durability,
+    pub(crate) place: Place,
     /// Held until the last write.
     pub(crate) lock: Arc<DirectoryLock>,
     /// Called when it is not known what became of a transaction: whatever is cached may be wrong.
@@ -200,7 +196,17 @@ async fn run(mut setup: WriterSetup, mut jobs: mpsc::Receiver<Job>, publish: mps
         };
         let Some(first) = first else { break };
         let mut batch = gather(first, &mut jobs);
-        let committed = match transact(&mut setup.connection, &mut batch).await {
+        let mut outcome = transact(&mut setup.connection, &mut batch).await;
+        if outcome.is_ok() {
+            // Breakage: answers before anything is durable.
+            if cfg!(feature = "break-ack-before-durable") {
+                let jobs = std::mem::take(&mut batch);
+                let committed = true;
+                let _ = publish.send(Batch { jobs, committed }).await;
+            }
+            outcome = commit(&mut setup.connection).await;
+        }
+        let committed = match outcome {
             Ok(()) => true,
             Err(failure) => {
                 failure.report();
@@ -237,15 +243,22 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
 
 /// Why a transaction as a whole did not take place.
 enum Failure {
-    /// Nothing was written.
+    /// It did not begin.
     NotBegun(sqlx::Error),
-    /// It failed on the way, or its end is unknown.
-    Broken(sqlx::Error),
+    /// It failed before its end: nothing of it took place once it is rolled back.
+    Undone(sqlx::Error),
+    /// Its end is unknown.
+    Unknown(sqlx::Error),
 }
 
 impl Failure {
+    fn error(&self) -> &sqlx::Error {
+        let (Self::NotBegun(error) | Self::Undone(error) | Self::Unknown(error)) = self;
+        error
+    }
+
     fn report(&self) {
-        let (Self::NotBegun(error) | Self::Broken(error)) = self;
+        let error = self.error();
         tracing::error!(
             code = "store.transaction",
             error = error as &dyn std::error::Error,
@@ -254,6 +267,7 @@ impl Failure {
     }
 }
 
+/// Runs a batch, up to its COMMIT.
 async fn transact(conn: &mut SqliteConnection, batch: &mut [Job]) -> Result<(), Failure> {
     sqlx::query("BEGIN IMMEDIATE")
         .execute(&mut *conn)
@@ -266,13 +280,21 @@ async fn transact(conn: &mut SqliteConnection, batch: &mut [Job]) -> Result<(), 
             .take_while(|job| matches!(job, Job::Append(_)))
             .count();
         let (now, later) = rest.split_at_mut(appends.max(1));
-        run_jobs(conn, now).await.map_err(Failure::Broken)?;
+        run_jobs(conn, now).await.map_err(Failure::Undone)?;
         rest = later;
     }
+    Ok(())
+}
+
+/// Makes it durable.
+async fn commit(conn: &mut SqliteConnection) -> Result<(), Failure> {
     sqlx::query("COMMIT")
-        .execute(&mut *conn)
+        .execute(conn)
         .await
-        .map_err(Failure::Broken)?;
+        .map_err(|error| match is_full(&error) {
+            true => Failure::Undone(error),
+            false => Failure::Unknown(error),
+        })?;
     Ok(())
 }
 
@@ -298,31 +320,53 @@ async fn run_jobs(conn: &mut SqliteConnection, jobs: &mut [Job]) -> Result<(), s
     Ok(())
 }
 
-/// Makes the connection usable after a failed transaction.
+/// Makes the connection usable after a failed transaction. Only where it is not known what became of it has everybody to come back.
 async fn recover(setup: &mut WriterSetup, failure: &Failure) {
-    if matches!(failure, Failure::NotBegun(_)) && setup.connection.ping().await.is_ok() {
-        return;
+    let outside = match failure {
+        Failure::NotBegun(_) => setup.connection.ping().await.is_ok(),
+        _ => roll_back(&mut setup.connection).await,
+    } || reopen(setup).await;
+    if outside && is_full(failure.error()) {
+        make_room(&mut setup.connection).await;
     }
-    let rolled_back = sqlx::query("ROLLBACK")
-        .execute(&mut setup.connection)
-        .await
-        .is_ok();
-    if !rolled_back {
-        // SQLite may have rolled back by itself; a fresh connection is certain to be outside any transaction.
-        match connect_writer(&setup.directory, setup.durability).await {
-            Ok(fresh) => {
-                let old = std::mem::replace(&mut setup.connection, fresh);
-                let _ = old.close().await;
-            }
-            Err(error) => {
-                tracing::error!(
-                    code = error.code(),
-                    "the database could not be opened again"
-                );
-            }
+    if !outside || matches!(failure, Failure::Unknown(_)) {
+        (setup.doubt)();
+    }
+}
+
+async fn roll_back(connection: &mut SqliteConnection) -> bool {
+    sqlx::query("ROLLBACK").execute(connection).await.is_ok()
+}
+
+/// SQLite may have rolled back by itself; a fresh connection is certain to be outside any transaction.
+async fn reopen(setup: &mut WriterSetup) -> bool {
+    match connect_writer(&setup.place).await {
+        Ok(fresh) => {
+            let old = std::mem::replace(&mut setup.connection, fresh);
+            let _ = old.close().await;
+            true
+        }
+        Err(error) => {
+            tracing::error!(
+                code = error.code(),
+                "the database could not be opened again"
+            );
+            false
         }
     }
-    (setup.doubt)();
+}
+
+/// Where the write-ahead log cannot grow, the database may have room for what it holds; the log then begins anew.
+async fn make_room(connection: &mut SqliteConnection) {
+    let folded = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+        .execute(connection)
+        .await;
+    if let Err(error) = folded {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "there is no room for the write-ahead log's content"
+        );
+    }
 }
 
 /// Folds the write-ahead log into the database and lets go of the directory.

@@ -1,14 +1,14 @@
 //! What was acknowledged is there after any end.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::{GroupPolicy, InstanceId};
 use tempfile::TempDir;
 
-use crate::harness::{Person, TestService, Wire};
+use crate::harness::{Person, TestService};
+use crate::process::Process;
 
 const ONE: InstanceId = InstanceId([1; 8]);
 
@@ -68,73 +68,12 @@ async fn a_service_dropped_in_the_middle_keeps_everything_acknowledged() {
     assert_eq!(records.len() as u64, 1 + acknowledged);
 }
 
-/// The binary on a directory.
-struct Process {
-    child: Child,
-    url: String,
-}
-
-impl Process {
-    fn start(dir: &TempDir) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_conclave-ds"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--no-rate-limits",
-                "--data",
-            ])
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut url)
-            .unwrap();
-        Self {
-            child,
-            url: url.trim().to_owned(),
-        }
-    }
-
-    async fn login(&self, person: &Person) -> Wire {
-        let mut wire = Wire::connect(&self.url).await;
-        let origin = self.url.trim_end_matches("/v1").to_owned();
-        wire.login(&person.devices[0], &origin, None).await.unwrap();
-        wire
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .arg(name)
-            .arg(self.child.id().to_string())
-            .status()
-            .unwrap();
-        assert!(sent.success());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test]
 async fn killed_at_once_nothing_acknowledged_is_lost() {
     let dir = TempDir::new().unwrap();
     let person = Person::new();
     let process = Process::start(&dir);
-    let wire = process.login(&person).await;
-    let mut alice = crate::harness::Member {
-        device: person.devices[0].clone(),
-        keys: conclave_mls::KeyStore::load(Vec::new()).unwrap(),
-        wire,
-        group: None,
-    };
+    let mut alice = process.member(&person).await;
     alice.create_group(GroupPolicy::default()).await;
     let (document, _) = alice.create_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;

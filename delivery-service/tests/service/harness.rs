@@ -12,7 +12,7 @@ use conclave_proto::chunk::{Assembler, split};
 use conclave_proto::codec::{Bytes, Tail, Varint, decode, encode};
 use conclave_proto::frame::{
     Answer, AppendedRecord, ClientFrame, DeliveredRecord, LOGIN_LABEL, LoginStatement,
-    OpenedDocument, Request, ServiceFrame, WelcomeDelivery,
+    OpenedDocument, Plea, Request, ServiceFrame, WelcomeDelivery,
 };
 use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::record::{
@@ -67,6 +67,17 @@ impl TestService {
             dir: TempDir::new().unwrap(),
             service: None,
             configure: Box::new(configure),
+        };
+        service.boot().await;
+        service
+    }
+
+    /// On a directory that has a database already.
+    pub async fn on(dir: TempDir) -> Self {
+        let mut service = Self {
+            dir,
+            service: None,
+            configure: Box::new(|_| {}),
         };
         service.boot().await;
         service
@@ -230,6 +241,23 @@ impl Person {
         self.devices.push(device.clone());
         self.list = self.sign(&self.devices);
         device
+    }
+
+    /// A device of the same id with another key, as perfectly certified.
+    pub fn rekeyed(&self, device: &Device) -> Device {
+        let seed = random();
+        let key = DeviceKey::from_bytes(&seed);
+        let seq = self.list.list.seq;
+        let (certificate, signature) =
+            self.key
+                .certify(&self.genesis, device.id, &key.public(), seq, now());
+        let credential =
+            DeviceCredential::accept(self.genesis.clone(), certificate, signature, &key).unwrap();
+        Device {
+            seed,
+            credential,
+            ..device.clone()
+        }
     }
 
     /// Signs a list without this device.
@@ -654,6 +682,28 @@ impl Member {
                 _ => None,
             })
             .await
+    }
+
+    /// Pleas that came so far: who asks for what.
+    pub async fn pleas(&mut self) -> Vec<(DeviceId, Plea)> {
+        self.wire.ping().await;
+        let mut found = Vec::new();
+        self.wire.inbox.retain(|frame| match frame {
+            ServiceFrame::Asked { device, what, .. } => {
+                found.push((*device, *what));
+                false
+            }
+            _ => true,
+        });
+        found
+    }
+
+    /// Follows the log anew and gives the pleas told thereby.
+    pub async fn repeated_pleas(&mut self) -> Vec<(DeviceId, Plea)> {
+        self.pleas().await;
+        let size = self.group().state().head().size;
+        self.follow(size).await;
+        self.pleas().await
     }
 
     /// Processes entries until the group is at this epoch.

@@ -7,14 +7,22 @@
     clippy::indexing_slicing
 )]
 
+mod asks;
 mod crash;
+mod damage;
 mod delivery;
 mod documents;
+mod external;
+mod forge;
+mod full;
+mod group_info;
 mod groups;
 mod harness;
 mod hostile;
 mod key_packages;
 mod limits;
 mod login;
+mod noise;
+mod process;
 mod rotation;
 mod storage;

@@ -1,7 +1,7 @@
 //! When storage fails nothing is acknowledged, and the service goes on when it works again.
 
 use conclave_mls::Plan;
-use conclave_proto::frame::{Answer, Request};
+use conclave_proto::frame::{Answer, Request, ServiceFrame};
 use conclave_proto::{GroupPolicy, InstanceId, Refusal};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
@@ -17,7 +17,7 @@ const RENEWAL: Plan = Plan {
 };
 
 /// Another process's way into the database.
-async fn sabotage(service: &TestService, statement: &'static str) {
+pub async fn sabotage(service: &TestService, statement: &'static str) {
     let path = service.dir.path().join("service.sqlite");
     let options = SqliteConnectOptions::new().filename(path);
     let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
@@ -100,7 +100,42 @@ async fn a_commit_that_cannot_be_stored_can_be_sent_again() {
 }
 
 #[tokio::test]
-async fn after_a_lost_transaction_everybody_comes_back_and_resumes() {
+async fn a_transaction_that_was_rolled_back_is_refused_and_nobody_is_disturbed() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    let mut bob = service.member().await;
+    alice.invite(&mut bob).await;
+    let (document, _) = alice.create_document().await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    // SQLite rolls the whole transaction back, as it does when the disk is full.
+    sabotage(
+        &service,
+        "CREATE TRIGGER broken BEFORE INSERT ON records BEGIN SELECT RAISE(ROLLBACK, 'test'); END",
+    )
+    .await;
+    let mark = pen.mark();
+    for _ in 0..3 {
+        pen.restore(mark);
+        let frame = pen.updates(1);
+        alice.wire.send(&frame).await;
+        assert_eq!(
+            alice.wire.appended(pen.channel).await,
+            Err(Refusal::Storage)
+        );
+    }
+    alice.commit(&RENEWAL).await;
+    bob.catch_up(2).await;
+    sabotage(&service, "DROP TRIGGER broken").await;
+    pen.restore(mark);
+    pen.epoch = 2;
+    let frame = pen.updates(2);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((2, 1)));
+}
+
+#[tokio::test]
+async fn after_a_transaction_of_unknown_end_everybody_comes_back_and_resumes() {
     let service = TestService::start().await;
     let mut alice = service.member().await;
     alice.create_group(GroupPolicy::default()).await;
@@ -109,15 +144,29 @@ async fn after_a_lost_transaction_everybody_comes_back_and_resumes() {
     let frame = pen.updates(2);
     alice.wire.send(&frame).await;
     alice.wire.appended(pen.channel).await.unwrap();
-    // SQLite rolls the whole transaction back, as it does when the disk is full.
+    // The transaction fails in its COMMIT.
     sabotage(
         &service,
-        "CREATE TRIGGER broken BEFORE INSERT ON records BEGIN SELECT RAISE(ROLLBACK, 'test'); END",
+        "CREATE TABLE promises (x TEXT REFERENCES meta (name) DEFERRABLE INITIALLY DEFERRED)",
+    )
+    .await;
+    sabotage(
+        &service,
+        "CREATE TRIGGER broken BEFORE INSERT ON records BEGIN INSERT INTO promises VALUES ('no such name'); END",
     )
     .await;
     let frame = pen.updates(1);
     alice.wire.send(&frame).await;
-    assert_eq!(alice.wire.goodbye().await, Refusal::Storage);
+    loop {
+        match alice.wire.receive().await.expect("closed without a word") {
+            ServiceFrame::Goodbye { why, .. } => {
+                assert_eq!(why, Refusal::Storage);
+                break;
+            }
+            ServiceFrame::Ack { .. } => panic!("acknowledged, and not durable"),
+            _ => {}
+        }
+    }
     sabotage(&service, "DROP TRIGGER broken").await;
     alice.reconnect(&service).await;
     alice.follow(1).await;

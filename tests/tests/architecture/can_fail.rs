@@ -5,8 +5,10 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 
+use crate::decoding::{Found, gaps, reading_functions};
 use crate::graph::{Graph, Package, direction_violations, naming_violations, reach_violations};
 use crate::lexer::{Kind, lex};
+use crate::places::Reached;
 use crate::scan::{scan_folder, scan_source};
 
 /// A graph in which every name is an id. Packages with a star are the workspace's.
@@ -95,8 +97,8 @@ fn naming_a_package_is_found_even_for_development() {
 
 /// What the scan finds, as `line:what`.
 fn findings(source: &str) -> Vec<String> {
-    let scan = scan_source(source);
-    let found = scan.findings.iter();
+    let found = scan_source(source);
+    let found = found.iter();
     found.map(|it| format!("{}:{}", it.line, it.what)).collect()
 }
 
@@ -256,4 +258,69 @@ fn an_unfinished_source_ends_the_lexer() {
         assert_eq!(words.count(), 0, "{source}");
         assert!(findings(source).is_empty());
     }
+}
+
+#[test]
+fn every_spelling_of_reading_bytes_is_found_with_its_function() {
+    for (source, functions) in [
+        ("fn f() { decode::<Frame>(a, b, c) }", vec!["f"]),
+        ("fn f() { codec::decode(a) }", vec!["f"]),
+        ("fn f() { bytes.map(UserGenesis::from_bytes) }", vec!["f"]),
+        ("fn f() { ciborium::from_reader(bytes) }", vec!["f"]),
+        ("fn f() { BASE32.decode(bytes) }", vec!["f"]),
+        ("impl T { fn f() { g(|x| { T::tls_deserialize_bytes(x) }) } }", vec!["f"]),
+        ("fn f() { fn g() { uncbor(x) } h() }", vec!["g"]),
+        ("fn f() { { a } uncbor(x) } fn g() { b }", vec!["f"]),
+        ("fn f() -> [u8; 3] { serde_json::from_slice(x) }", vec!["f"]),
+        ("static X: u8 = T::from_bytes(1);", vec![""]),
+        // What only looks alike.
+        ("use codec::{decode, from_bytes};", vec![]),
+        ("use codec::decode; fn f() { x }", vec![]),
+        ("fn decode(x: u8) { y }", vec![]),
+        ("fn f() { Hash::from_slice(x); text.parse() }", vec![]),
+        ("fn f(decode: bool) { if decode { x } }", vec![]),
+        ("// decode(x)\nfn f() { \"decode(x)\" }", vec![]),
+    ] {
+        let found: Vec<String> = reading_functions(&lex(source)).into_iter().collect();
+        assert_eq!(found, functions, "{source}");
+    }
+}
+
+#[test]
+fn a_gap_in_the_register_is_found() {
+    let found = |places: &[(&str, &str)]| -> BTreeSet<Found> {
+        let place = |(file, function): &(&str, &str)| Found {
+            file: (*file).to_owned(),
+            function: (*function).to_owned(),
+        };
+        places.iter().map(place).collect()
+    };
+    let registered = BTreeSet::from(["a.b"]);
+    let table = [("x.rs", "f", Reached::By(&["a.b"]))];
+    let one = found(&[("x.rs", "f")]);
+    let none_defined = BTreeSet::new();
+    assert!(gaps(&one, &none_defined, &table, &registered).is_empty());
+
+    let expect = |found, table: &[_], registered: &BTreeSet<&str>, words: &str| {
+        let gaps = gaps(found, &none_defined, table, registered);
+        assert!(gaps.len() == 1 && gaps[0].contains(words), "{gaps:?}");
+    };
+    let two = found(&[("x.rs", "f"), ("x.rs", "g")]);
+    expect(&two, &table, &registered, "x.rs: g reads bytes");
+    let gone = [table[0], ("y.rs", "f", Reached::Not("a reason that is long"))];
+    expect(&one, &gone, &registered, "y.rs: f reads nothing");
+    let both = BTreeSet::from(["a.b", "a.c"]);
+    expect(&one, &table, &both, "a.c is registered");
+    let wrong = [("x.rs", "f", Reached::By(&["a.b", "a.x"]))];
+    expect(&one, &wrong, &registered, "a.x is not registered");
+    let lazy = [table[0], ("x.rs", "g", Reached::Not("why"))];
+    expect(&two, &lazy, &registered, "gives no reason");
+    let twice = [table[0], table[0]];
+    expect(&one, &twice, &registered, "listed twice");
+    let none = [table[0], ("x.rs", "g", Reached::By(&[]))];
+    expect(&two, &none, &registered, "names no decoder");
+    // What reads by hand only has to be there.
+    let by_hand = [table[0], ("x.rs", "h", Reached::ByHand(&["a.b"]))];
+    expect(&one, &by_hand, &registered, "x.rs: h reads nothing");
+    assert!(gaps(&one, &found(&[("x.rs", "h")]), &by_hand, &registered).is_empty());
 }

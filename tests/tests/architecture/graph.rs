@@ -64,6 +64,19 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conclave-ds",
         ],
     ),
+    // The same for what a browser gets: no client, no service.
+    (
+        "conclave-wasm-tests",
+        &[
+            "conclave-proto",
+            "conclave-identity",
+            "conclave-mls",
+            "conclave-crdt",
+            "conclave-doc",
+            "conclave-engine",
+        ],
+    ),
+    ("conclave-wasm-bundle", &[]),
 ];
 
 /// Packages that do no I/O and read no clock.

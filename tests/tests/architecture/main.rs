@@ -5,8 +5,10 @@
 //! of them finds what it is there to find.
 
 mod can_fail;
+mod decoding;
 mod graph;
 mod lexer;
+mod places;
 mod scan;
 
 use std::fs;
@@ -115,6 +117,12 @@ fn sources_without_io_name_no_clock_file_socket_thread_or_terminal() -> Result<(
         )?);
     }
     ensure_none(&found)
+}
+
+/// What reads bytes is attacked with bytes: see the package's `decoders` tests.
+#[test]
+fn every_place_that_reads_bytes_is_reached_by_a_registered_decoder() -> Result<()> {
+    ensure_none(&decoding::gaps_of_the_workspace(&workspace_root()?)?)
 }
 
 /// Clippy reads only the nearest `clippy.toml`: the ones of the crates without I/O must repeat

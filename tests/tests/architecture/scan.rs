@@ -47,18 +47,12 @@ pub struct Finding {
     pub what: String,
 }
 
-/// What the scan found in one file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FileScan {
-    /// Forbidden names outside tests.
-    pub findings: Vec<Finding>,
-    /// Modules of their own file that exist in test builds only.
-    pub test_modules: BTreeSet<String>,
+/// Scans the source of one file. Items under `#[cfg(test)]` are left out.
+pub fn scan_source(source: &str) -> Vec<Finding> {
+    scan_tokens(&without_tests(&lex(source)).0)
 }
 
-/// Scans the source of one file. Items under `#[cfg(test)]` are left out.
-pub fn scan_source(source: &str) -> FileScan {
-    let (tokens, test_modules) = without_tests(&lex(source));
+fn scan_tokens(tokens: &[Token]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for at in 0..tokens.len() {
         let rest = tokens.get(at..).unwrap_or_default();
@@ -86,10 +80,7 @@ pub fn scan_source(source: &str) -> FileScan {
             report(first.line, format!("{word}!"));
         }
     }
-    FileScan {
-        findings,
-        test_modules,
-    }
+    findings
 }
 
 fn is_macro_call(rest: &[Token]) -> bool {
@@ -256,29 +247,34 @@ fn file_module(item: &[Token]) -> Option<String> {
 
 /// Scans all files below a `src` folder, test modules left out. Each finding is a line of text.
 pub fn scan_folder(src: &Path) -> Result<Vec<String>> {
-    let mut files = Vec::new();
-    collect(src, &mut files)?;
-    let mut scans = Vec::new();
-    let mut tests = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let scan = scan_source(&text);
-        let home = module_folder(&file);
-        tests.extend(scan.test_modules.iter().map(|name| home.join(name)));
-        scans.push((file, scan.findings));
-    }
-    // `tests` stands for tests.rs and for everything in the folder tests/.
-    let is_test = |file: &Path| {
-        let module = file.with_extension("");
-        tests.iter().any(|test| module.starts_with(test))
-    };
     let mut found = Vec::new();
-    for (file, findings) in scans.iter().filter(|(file, _)| !is_test(file)) {
-        for Finding { line, what } in findings {
+    for (file, tokens) in sources(src)? {
+        for Finding { line, what } in scan_tokens(&tokens) {
             found.push(format!("{}:{line}: {what}", file.display()));
         }
     }
     Ok(found)
+}
+
+/// All files below a `src` folder with their tokens, what exists in test builds only left out.
+pub fn sources(src: &Path) -> Result<Vec<(PathBuf, Vec<Token>)>> {
+    let mut files = Vec::new();
+    collect(src, &mut files)?;
+    let mut kept = Vec::new();
+    let mut tests = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let (tokens, modules) = without_tests(&lex(&text));
+        let home = module_folder(&file);
+        tests.extend(modules.iter().map(|name| home.join(name)));
+        kept.push((file, tokens));
+    }
+    // `tests` stands for tests.rs and for everything in the folder tests/.
+    kept.retain(|(file, _)| {
+        let module = file.with_extension("");
+        !tests.iter().any(|test| module.starts_with(test))
+    });
+    Ok(kept)
 }
 
 /// The folder in which a file's submodules live.

@@ -1,11 +1,12 @@
-//! `device`: enrolling further devices of one user.
+//! `device`: enrolling further devices of one user, and what unlocks this one.
 
 use clap::Subcommand;
 use conclave_client::{DeviceInfo, Operation, Outcome};
 
 use crate::context::{Context, answer};
-use crate::failure::Result;
+use crate::failure::{Exit, Failure, Result};
 use crate::output::{Shown, columns};
+use crate::unlock::{NewSecret, new_secret};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -26,6 +27,8 @@ pub enum Command {
     },
     /// List your devices
     List,
+    /// Change what unlocks this device's store: another passphrase, a key file, or the keyring of this system
+    Passphrase(NewSecret),
 }
 
 /// Runs one of them.
@@ -45,6 +48,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         Command::Approve { request } => approve(context, &request).await,
         Command::Finish { approval } => finish(context, &approval).await,
         Command::List => list(context).await,
+        Command::Passphrase(new) => passphrase(context, &new).await,
     }
 }
 
@@ -86,6 +90,22 @@ async fn list(context: &Context) -> Result<Shown> {
     };
     let text = columns(&devices.iter().map(row).collect::<Vec<_>>());
     Ok(Shown::new(text, "devices", devices))
+}
+
+async fn passphrase(context: &Context, new: &NewSecret) -> Result<Shown> {
+    // A secret does not travel to another process.
+    let Some(client) = context.session().client() else {
+        return Err(Failure::new(
+            "cli.store_elsewhere",
+            Exit::Failed,
+            "another process has this store open",
+            "end `conclave agent` (or whichever it is), then try again",
+        ));
+    };
+    let (unlock, name) = new_secret(new)?;
+    client.change_secret(unlock).await?;
+    let text = format!("this store opens with {name} from now on, and no more with what opened it");
+    Ok(Shown::new(text, "opens_with", name))
 }
 
 /// Texts get blanks and line ends when they are copied.

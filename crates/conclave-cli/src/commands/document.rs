@@ -106,6 +106,15 @@ pub enum Command {
         /// Delete it instead: every member's copy is erased
         #[arg(long)]
         delete: bool,
+        /// Close it as lost instead: nobody can open it any more
+        #[arg(long, conflicts_with = "delete")]
+        lost: bool,
+    },
+    /// Declare void what nobody can open in a document, so that it can go on (admins)
+    Void {
+        /// The document
+        #[command(flatten)]
+        which: Which,
     },
     /// Write a document to a file, unencrypted
     Export {
@@ -133,7 +142,19 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         Command::Edit { which } => edit::run(context, &which).await,
         Command::Watch { which } => watch::run(context, &which).await,
         Command::Rename { which, title } => rename(context, &which, &title).await,
-        Command::Archive { which, delete } => archive(context, &which, delete).await,
+        Command::Archive {
+            which,
+            delete,
+            lost,
+        } => {
+            let reason = match (delete, lost) {
+                (true, _) => CloseReason::Deleted,
+                (_, true) => CloseReason::Lost,
+                _ => CloseReason::Archived,
+            };
+            archive(context, &which, reason).await
+        }
+        Command::Void { which } => void(context, &which).await,
         Command::Export { which, file, force } => export(context, &which, &file, force).await,
     }
 }
@@ -409,13 +430,23 @@ async fn rename(context: &Context, which: &Which, title: &str) -> Result<Shown> 
     Ok(shown.queued(reached.is_queued()))
 }
 
-async fn archive(context: &Context, which: &Which, delete: bool) -> Result<Shown> {
+async fn void(context: &Context, which: &Which) -> Result<Shown> {
+    let (group, info, _) = open(context, which).await?;
+    let document = info.document;
+    let operation = Operation::VoidRecords { group, document };
+    let done = context.run_ordered(operation, "declaring void").await?;
+    let text = "what nobody can open in this document is void";
+    Ok(Shown::new(text, "document", document).queued(done.is_none()))
+}
+
+async fn archive(context: &Context, which: &Which, reason: CloseReason) -> Result<Shown> {
     let (group, info) = context
         .find_document(&which.document, which.group.as_deref())
         .await?;
-    let (reason, verb) = match delete {
-        true => (CloseReason::Deleted, "deleted"),
-        false => (CloseReason::Archived, "archived"),
+    let verb = match reason {
+        CloseReason::Deleted => "deleted",
+        CloseReason::Lost => "closed as lost",
+        CloseReason::Archived => "archived",
     };
     let operation = Operation::CloseDocument {
         group,

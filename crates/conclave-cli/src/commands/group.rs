@@ -58,11 +58,17 @@ pub enum Command {
         group: String,
         /// The member
         user: String,
+        /// Also where their devices hold the only keys of some documents, which are lost then
+        #[arg(long)]
+        anyway: bool,
     },
     /// Leave a group with all your devices
     Leave {
         /// The group
         group: String,
+        /// Also where your devices hold the only keys of some documents, which are lost then
+        #[arg(long)]
+        anyway: bool,
     },
     /// Change a member's role
     Role {
@@ -73,6 +79,9 @@ pub enum Command {
         /// viewer, editor, admin or owner
         role: Role,
     },
+    /// Help for devices and groups in trouble.
+    #[command(flatten)]
+    Repair(super::repair::Command),
 }
 
 /// Runs one of them.
@@ -88,8 +97,13 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         Command::Accept { group } => accept(context, &group).await,
         Command::Decline { group } => decline(context, &group).await,
         Command::Members { group } => members(context, &group).await,
-        Command::Remove { group, user } => remove(context, &group, &user).await,
-        Command::Leave { group } => leave(context, &group).await,
+        Command::Remove {
+            group,
+            user,
+            anyway,
+        } => remove(context, &group, &user, anyway).await,
+        Command::Leave { group, anyway } => leave(context, &group, anyway).await,
+        Command::Repair(command) => super::repair::run(context, command).await,
         Command::Role { group, user, role } => set_role(context, &group, &user, role).await,
     }
 }
@@ -132,13 +146,17 @@ async fn list(context: &Context) -> Result<Shown> {
 }
 
 fn row(group: &GroupInfo) -> Vec<String> {
-    if !group.active {
+    if !group.active && group.returning.is_none() {
         let name = group.name.clone().unwrap_or_default();
         return vec![group.group.short(), name, "left".to_owned()];
     }
-    let state = match (&group.frozen, group.rotating_since) {
-        (Some(why), _) => format!("frozen: {why}"),
-        (_, Some(epoch)) => format!("re-keying since epoch {epoch}"),
+    let state = match (&group.frozen, &group.returning, group.rotating_since) {
+        (Some(why), ..) => format!("frozen: {why}"),
+        (_, Some(why), _) => format!("on its way back: {why}"),
+        _ if group.unproven => {
+            "came back: compare the code, then `conclave group confirm`".to_owned()
+        }
+        (.., Some(epoch)) => format!("re-keying since epoch {epoch}"),
         _ => "active".to_owned(),
     };
     let name = group
@@ -301,10 +319,14 @@ async fn members(context: &Context, group: &str) -> Result<Shown> {
         .with("code", code))
 }
 
-async fn remove(context: &Context, group: &str, user: &str) -> Result<Shown> {
+async fn remove(context: &Context, group: &str, user: &str, anyway: bool) -> Result<Shown> {
     let group = context.find_group(group).await?.group;
     let id = context.find_member(group, user).await?;
-    let operation = Operation::Remove { group, user: id };
+    let operation = Operation::Remove {
+        group,
+        user: id,
+        anyway,
+    };
     let progress = Spinner::new("removing", context.global.json);
     let done = tokio::select! {
         done = context.run_quietly_ordered(operation) => done?,
@@ -363,10 +385,14 @@ async fn show_rotation(context: &Context, group: GroupId, progress: &Spinner) ->
     }
 }
 
-async fn leave(context: &Context, group: &str) -> Result<Shown> {
+async fn leave(context: &Context, group: &str, anyway: bool) -> Result<Shown> {
     let group = context.find_group(group).await?;
+    let operation = Operation::Leave {
+        group: group.group,
+        anyway,
+    };
     let done = context
-        .run_ordered(Operation::Leave { group: group.group }, "leaving")
+        .run_ordered(operation, "leaving")
         .await?;
     let text = match done {
         Some(_) => "left the group",

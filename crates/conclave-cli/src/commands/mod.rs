@@ -6,6 +6,7 @@ pub mod document;
 pub mod edit;
 pub mod group;
 pub mod identity;
+pub mod repair;
 pub mod serve;
 pub mod status;
 pub mod watch;

@@ -182,6 +182,7 @@ impl Stage<'_> {
             .run(Operation::Remove {
                 group,
                 user: user(&self.carla).await?,
+                anyway: false,
             })
             .await?;
         let Outcome::Removed {

@@ -183,3 +183,96 @@ async fn a_command_that_nobody_waits_for_is_not_begun() {
     actor.command(Command::Status, reply);
     assert!(actor.unreleased.events.is_empty() && actor.replies.is_empty());
 }
+
+/// One turn of the loop after another, until the answer is there.
+async fn ask(actor: &mut Actor, command: Command) -> Result<Reply, Error> {
+    let (reply, mut answer) = oneshot::channel();
+    actor.command(command, reply);
+    loop {
+        actor.release_or_stall().await.unwrap();
+        match answer.try_recv() {
+            Ok(result) => return result,
+            Err(oneshot::error::TryRecvError::Closed) => panic!("nobody answers"),
+            Err(oneshot::error::TryRecvError::Empty) => {}
+        }
+        let read = actor.reads.pop_front().expect("nothing to wait for");
+        let rows = actor.store.read(&read.prefix).await.unwrap();
+        actor.transition(Input::Loaded { id: read.id, rows });
+    }
+}
+
+fn new_group() -> Command {
+    Command::CreateGroup {
+        name: "Board".to_owned(),
+        policy: Box::default(),
+    }
+}
+
+async fn groups(actor: &mut Actor) -> usize {
+    match ask(actor, Command::Groups).await {
+        Ok(Reply::Groups(groups)) => groups.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The engine must not go on with what the store does not have, and nothing of it may leave.
+#[tokio::test]
+async fn without_room_everything_that_is_not_durable_is_undone() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, _calls) = actor(&folder).await;
+    ask(&mut actor, new_group()).await.unwrap();
+    let mut events = actor.shared.events.subscribe();
+    let (sender, mut sent) = Sender::for_tests();
+    actor.link.sender = Some(sender);
+    actor.store.limit_bytes(Some(1)).await.unwrap();
+    for failures in 1..=3 {
+        actor.unreleased.sends.push(ClientFrame::Ping);
+        actor.unreleased.events.push(Told::Online);
+        let error = ask(&mut actor, new_group()).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Store(error) if matches!(**error, StoreError::Full)),
+            "{error:?}"
+        );
+        assert!(sent.try_recv().is_err() && actor.link.backlog.is_empty());
+        assert!(actor.link.sender.is_none() && actor.link.deaf);
+        assert!(matches!(events.try_recv(), Ok(Event::Stalled { .. })));
+        if failures == 1 {
+            assert!(matches!(events.try_recv(), Ok(Event::Offline)));
+        }
+        assert!(events.try_recv().is_err());
+        // Nothing is done by itself for a while, and each time for longer.
+        assert!(!actor.stall.is_over() && actor.stall.failures() == failures);
+        assert_eq!(groups(&mut actor).await, 1);
+    }
+    actor.store.limit_bytes(None).await.unwrap();
+    ask(&mut actor, new_group()).await.unwrap();
+    assert!(actor.stall.is_over());
+    assert_eq!(groups(&mut actor).await, 2);
+    let (_, output) = thread::load(&mut actor.store).await.unwrap();
+    drop(output);
+    assert_eq!(groups(&mut actor).await, 2);
+}
+
+/// What arrives while there is no room waits in the socket.
+#[tokio::test]
+async fn without_room_only_calls_are_heard() {
+    let folder = TempDir::new().unwrap();
+    let (mut actor, calls) = actor(&folder).await;
+    actor.store.limit_bytes(Some(1)).await.unwrap();
+    ask(&mut actor, new_group()).await.unwrap_err();
+    assert!(!actor.stall.is_over());
+    let (reply, answer) = oneshot::channel();
+    let call = Call::Command {
+        command: Command::Status,
+        reply,
+    };
+    actor.gather().await.unwrap();
+    calls.send(call).await.unwrap();
+    let happened = actor.wait().await;
+    assert!(matches!(happened, Happened::Call(Some(_))));
+    actor.take(happened).await.unwrap();
+    // Somebody asks: it is tried again.
+    assert!(actor.stall.is_over());
+    actor.release_or_stall().await.unwrap();
+    assert!(matches!(answer.await.unwrap(), Ok(Reply::Status(_))));
+}

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use conclave_engine::{Engine, Setup};
+use conclave_engine::{Engine, Output, Setup};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 
@@ -146,25 +146,36 @@ async fn open(
     calls: mpsc::Receiver<Call>,
 ) -> Result<Actor, Error> {
     let endpoint = config.service.as_deref().map(Endpoint::parse).transpose()?;
-    let mut seed = zeroize::Zeroizing::new([0u8; 32]);
-    getrandom::fill(seed.as_mut_slice()).map_err(|_| StoreError::Randomness)?;
     let (engine, store, output) = match setup {
         Some(setup) => {
-            let (engine, mut output) = Engine::init(setup, *seed, now())?;
+            let (engine, mut output) = Engine::init(setup, *seed()?, now())?;
             let first = std::mem::take(&mut output.writes);
-            let store = Store::create(&config.folder, &config.unlock, &first).await?;
+            let mut store = Store::create(&config.folder, &config.unlock, &first).await?;
+            store.limit_bytes(config.max_store_bytes).await?;
             (engine, store, output)
         }
         None => {
             let mut store = Store::open(&config.folder, &config.unlock).await?;
-            let mut rows = Vec::new();
-            for prefix in Engine::startup_prefixes() {
-                rows.extend(store.read(&prefix).await?);
-            }
-            let (engine, output) = Engine::open(rows, *seed, now())?;
+            store.limit_bytes(config.max_store_bytes).await?;
+            let (engine, output) = load(&mut store).await?;
             (engine, store, output)
         }
     };
     let link = Link::new(endpoint, config.timing, config.token);
     Ok(Actor::new(engine, store, link, calls, shared, output))
+}
+
+/// Makes the engine from what is durable.
+pub(super) async fn load(store: &mut Store) -> Result<(Engine, Output), Error> {
+    let mut rows = Vec::new();
+    for prefix in Engine::startup_prefixes() {
+        rows.extend(store.read(&prefix).await?);
+    }
+    Ok(Engine::open(rows, *seed()?, now())?)
+}
+
+fn seed() -> Result<zeroize::Zeroizing<[u8; 32]>, StoreError> {
+    let mut seed = zeroize::Zeroizing::new([0u8; 32]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|_| StoreError::Randomness)?;
+    Ok(seed)
 }

@@ -14,7 +14,7 @@ fn malformed() -> Error {
 }
 
 /// Writes one frame.
-pub(super) async fn write<T: Serialize>(
+pub(crate) async fn write<T: Serialize>(
     to: &mut (impl AsyncWrite + Unpin),
     value: &T,
 ) -> Result<(), Error> {
@@ -41,7 +41,7 @@ pub(super) async fn write<T: Serialize>(
 }
 
 /// Reads one frame; none at the end of the stream. Memory grows with what arrives, not with what was announced.
-pub(super) async fn read<T: DeserializeOwned>(
+pub(crate) async fn read<T: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<T>, Error> {
     let mut prefix = [0u8; 4];

@@ -30,8 +30,8 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// The passphrase or key file does not open the store.
-    #[error("the passphrase or key file is not the one of this store")]
+    /// The passphrase, key file or keyring entry does not open the store.
+    #[error("the passphrase, key file or keyring entry is not the one of this store")]
     WrongSecret,
     /// The store was made with another kind of secret.
     #[error("this store opens with {wants}")]
@@ -39,6 +39,17 @@ pub enum StoreError {
         /// What it opens with.
         wants: &'static str,
     },
+    /// There is no keyring, or it refused.
+    #[error("the keyring cannot be used ({why}); unlock it, or use a passphrase or a key file")]
+    Keyring {
+        /// Why.
+        why: String,
+    },
+    /// The keyring does not have the entry that opens this store: it is another one, or was reset.
+    #[error(
+        "the keyring has no entry for this store; open it as the user and on the system that made it"
+    )]
+    KeyringEntry,
     /// A header or the database itself is damaged.
     #[error("the store is damaged ({what})")]
     Damaged {
@@ -51,8 +62,13 @@ pub enum StoreError {
         /// First bytes of the row's key in hexadecimal.
         row: String,
     },
+    /// Rows were deleted, added, or replaced by older versions.
+    #[error("the store is damaged: rows were removed, added or put back from an older copy")]
+    RowsChanged,
     /// The database has a schema that this program does not know.
-    #[error("the store was written by a newer program (schema {found}, this one knows {known})")]
+    #[error(
+        "the store was written by a newer program (schema {found}, this one knows {known}); update this program"
+    )]
     UnknownSchema {
         /// Version found.
         found: i64,
@@ -60,7 +76,9 @@ pub enum StoreError {
         known: i64,
     },
     /// A value or the wrapped key has a format that this program does not know.
-    #[error("the store holds data of unknown format {found}")]
+    #[error(
+        "the store holds data of format {found}, which this program does not know; update this program"
+    )]
     UnknownFormat {
         /// Version found.
         found: u16,
@@ -80,9 +98,14 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// The disk is full.
-    #[error("the disk is full")]
+    /// The disk is full, or the store has its largest size. Nothing of what was to be stored is.
+    #[error("the disk is full, or the store has reached its limit; make room and try again")]
     Full,
+    /// The system refused to write. Nothing of what was to be stored is.
+    #[error(
+        "the system refused to write to the store: a quota or size limit is reached, or the disk fails; make room and try again"
+    )]
+    Refused,
     /// The operating system gave no randomness.
     #[error("the operating system gave no random bytes")]
     Randomness,
@@ -112,14 +135,18 @@ impl StoreError {
             Self::NotAStore { .. } => "store.not_a_store",
             Self::WrongSecret => "store.wrong_secret",
             Self::SecretKind { .. } => "store.secret_kind",
+            Self::Keyring { .. } => "store.keyring",
+            Self::KeyringEntry => "store.keyring_entry",
             Self::Damaged { .. } => "store.damaged",
             Self::RowDamaged { .. } => "store.row_damaged",
+            Self::RowsChanged => "store.rows_changed",
             Self::UnknownSchema { .. } => "store.unknown_schema",
             Self::UnknownFormat { .. } => "store.unknown_format",
             Self::TooLarge => "store.too_large",
             Self::Permissions { .. } => "store.permissions",
             Self::KeyFile { .. } => "store.key_file",
             Self::Full => "store.full",
+            Self::Refused => "store.refused",
             Self::Randomness => "store.randomness",
             Self::File { .. } => "store.file",
             Self::Database(_) => "store.database",
@@ -129,7 +156,12 @@ impl StoreError {
     /// Whether opening or writing the same store can succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::Full)
+        matches!(self, Self::InUse { .. } | Self::Keyring { .. }) || self.wants_room()
+    }
+
+    /// Whether nothing is wrong with what is stored: there is only no room for more.
+    pub(crate) fn wants_room(&self) -> bool {
+        matches!(self, Self::Full | Self::Refused)
     }
 
     pub(super) fn row_damaged(key: &[u8]) -> Self {
@@ -160,6 +192,10 @@ impl From<sqlx::Error> for StoreError {
             }
             _ => None,
         };
+        // SQLITE_IOERR_WRITE: what a quota or a limit on file sizes looks like.
+        if code == Some(778) {
+            return Self::Refused;
+        }
         match code.map(|code| code & 0xff) {
             Some(11) => Self::Damaged { what: "database" },
             Some(13) => Self::Full,

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::error::StoreError;
-use super::secret::{KEY_FILE_BYTES, PassphraseCost, Secret, fill_random};
+use super::keyring::Keyring;
+use super::secret::{
+    self, ENTRY_ID_BYTES, KEY_FILE_BYTES, Method, PassphraseCost, Secret, fill_random,
+};
 
 /// Name of the default key file in the store's folder.
 pub const KEY_FILE_NAME: &str = "store.key";
@@ -31,6 +34,8 @@ pub enum Unlock {
         /// Whether to create it, where a store is created and there is no such file.
         create: bool,
     },
+    /// An entry of a keyring, which is made where a store is created or changed to this.
+    Keyring(Keyring),
 }
 
 impl std::fmt::Debug for Unlock {
@@ -45,6 +50,7 @@ impl std::fmt::Debug for Unlock {
                 .field("path", path)
                 .field("create", create)
                 .finish(),
+            Self::Keyring(_) => f.write_str("Keyring"),
         }
     }
 }
@@ -59,18 +65,55 @@ impl Unlock {
         }
     }
 
-    /// Reads the secret; makes the key file where that is wanted and `may_create` is set.
-    pub(super) fn secret(&self, may_create: bool) -> Result<Secret, StoreError> {
+    /// The secret for a new wrap: makes the key file, where that is wanted, or an entry in the keyring.
+    pub(super) async fn new_secret(&self) -> Result<Secret, StoreError> {
+        match self {
+            Self::KeyFile { path, create } if *create && !path.exists() => {
+                create_key_file(path)?;
+                read_key_file(path).map(Secret::KeyFile)
+            }
+            Self::Keyring(keyring) => {
+                let mut entry = [0u8; ENTRY_ID_BYTES];
+                let mut key = Zeroizing::new([0u8; KEY_FILE_BYTES]);
+                fill_random(&mut entry)?;
+                fill_random(key.as_mut_slice())?;
+                keyring.put(entry, &key).await?;
+                Ok(Secret::Keyring(entry, key))
+            }
+            other => other.simple_secret(),
+        }
+    }
+
+    /// The secret that is to open what `header` wraps.
+    pub(super) async fn secret(&self, header: &[u8]) -> Result<Secret, StoreError> {
+        match self {
+            Self::Keyring(keyring) => match secret::described(header)?.1 {
+                Method::Keyring(entry) => {
+                    let key = keyring.get(entry).await?;
+                    Ok(Secret::Keyring(entry, key))
+                }
+                other => Err(StoreError::SecretKind {
+                    wants: other.kind().name(),
+                }),
+            },
+            other => other.simple_secret(),
+        }
+    }
+
+    fn simple_secret(&self) -> Result<Secret, StoreError> {
         match self {
             Self::Passphrase { passphrase, cost } => {
                 Ok(Secret::Passphrase(passphrase.clone(), *cost))
             }
-            Self::KeyFile { path, create } => {
-                if *create && may_create && !path.exists() {
-                    create_key_file(path)?;
-                }
-                read_key_file(path).map(Secret::KeyFile)
-            }
+            Self::KeyFile { path, .. } => read_key_file(path).map(Secret::KeyFile),
+            Self::Keyring(_) => Err(StoreError::KeyringEntry),
+        }
+    }
+
+    /// Removes the entry of a wrap that is gone from the keyring.
+    pub(super) async fn forget(&self, method: Method) {
+        if let (Self::Keyring(keyring), Method::Keyring(entry)) = (self, method) {
+            keyring.forget(entry).await;
         }
     }
 }

@@ -14,7 +14,10 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE header (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
      CREATE TABLE rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT",
 ];
+/// Row of the header: the wrapped key.
 const KEY_NAME: &str = "key";
+/// Row of the header: the sum over all rows.
+const SUM_NAME: &str = "sum";
 
 fn newest() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
@@ -68,11 +71,36 @@ pub(super) async fn migrate(
             .await?;
         transaction.commit().await?;
     }
-    let key = sqlx::query_scalar("SELECT value FROM header WHERE name = ?")
-        .bind(KEY_NAME)
+    key(connection).await
+}
+
+async fn header(
+    connection: &mut SqliteConnection,
+    name: &str,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let value = sqlx::query_scalar("SELECT value FROM header WHERE name = ?")
+        .bind(name)
         .fetch_optional(connection)
         .await?;
-    Ok(key)
+    Ok(value)
+}
+
+async fn put_header(
+    connection: &mut SqliteConnection,
+    name: &str,
+    value: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT OR REPLACE INTO header (name, value) VALUES (?,?)")
+        .bind(name)
+        .bind(value)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The wrapped key.
+pub(super) async fn key(connection: &mut SqliteConnection) -> Result<Option<Vec<u8>>, StoreError> {
+    header(connection, KEY_NAME).await
 }
 
 /// Stores the wrapped key.
@@ -80,10 +108,18 @@ pub(super) async fn put_key(
     connection: &mut SqliteConnection,
     wrapped: &[u8],
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT OR REPLACE INTO header (name, value) VALUES (?,?)")
-        .bind(KEY_NAME)
-        .bind(wrapped)
-        .execute(connection)
-        .await?;
-    Ok(())
+    put_header(connection, KEY_NAME, wrapped).await
+}
+
+/// The sealed sum over all rows.
+pub(super) async fn sum(connection: &mut SqliteConnection) -> Result<Option<Vec<u8>>, StoreError> {
+    header(connection, SUM_NAME).await
+}
+
+/// Stores the sealed sum over all rows.
+pub(super) async fn put_sum(
+    connection: &mut SqliteConnection,
+    sealed: &[u8],
+) -> Result<(), StoreError> {
+    put_header(connection, SUM_NAME, sealed).await
 }

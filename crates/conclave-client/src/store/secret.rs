@@ -2,7 +2,7 @@
 //!
 //! A value is sealed as `format version ‖ nonce ‖ XChaCha20-Poly1305`, with `format version ‖ row key` as associated data: a value that is
 //! changed, or moved to another row, does not open. The store key is 32 random bytes. It is itself sealed under a key that is derived from
-//! a passphrase (Argon2id, RFC 9106) or from a key file (HKDF-SHA-256, RFC 5869).
+//! a passphrase (Argon2id, RFC 9106), or from a key file or an entry of a keyring (HKDF-SHA-256, RFC 5869).
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, Payload};
@@ -13,21 +13,28 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::error::StoreError;
+use super::rowsum::RowSum;
 
 /// Version of the at-rest format: first byte of every sealed value.
 pub const FORMAT_VERSION: u8 = 1;
-/// Version of the wrapped key.
-const WRAP_VERSION: u16 = 1;
+/// Version of the wrapped key. From 2 on the header has a sum over the rows. The version is in the clear, and bound to the sealed key:
+/// nobody can turn it back.
+pub(super) const WRAP_VERSION: u16 = 2;
+/// Oldest version that is still opened.
+const WRAP_OLDEST: u16 = 1;
 /// Length of a key file, in bytes.
 pub const KEY_FILE_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 const SALT_BYTES: usize = 16;
+/// Length of what names an entry of a keyring, in bytes.
+pub(super) const ENTRY_ID_BYTES: usize = 16;
 /// Bytes that sealing adds to a value.
 pub const SEAL_OVERHEAD_BYTES: usize = 1 + NONCE_BYTES + TAG_BYTES;
 const WRAP_LABEL: &[u8] = b"conclave 1.0 store key wrap";
 const KEY_FILE_LABEL: &[u8] = b"conclave 1.0 store key file";
+const KEYRING_LABEL: &[u8] = b"conclave 1.0 store keyring entry";
 /// Most memory that a stored header may make this program spend, in KiB.
 const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 const MAX_PASSES: u32 = 64;
@@ -79,6 +86,8 @@ pub enum Secret {
     Passphrase(Zeroizing<String>, PassphraseCost),
     /// Content of a key file.
     KeyFile(Zeroizing<[u8; KEY_FILE_BYTES]>),
+    /// Name and content of an entry of a keyring.
+    Keyring([u8; ENTRY_ID_BYTES], Zeroizing<[u8; KEY_FILE_BYTES]>),
 }
 
 impl std::fmt::Debug for Secret {
@@ -86,15 +95,17 @@ impl std::fmt::Debug for Secret {
         f.write_str(match self {
             Self::Passphrase(..) => "Secret::Passphrase(..)",
             Self::KeyFile(_) => "Secret::KeyFile(..)",
+            Self::Keyring(..) => "Secret::Keyring(..)",
         })
     }
 }
 
 impl Secret {
-    fn method(&self) -> Method {
+    pub(super) fn method(&self) -> Method {
         match self {
             Self::Passphrase(_, cost) => Method::Passphrase(*cost),
             Self::KeyFile(_) => Method::KeyFile,
+            Self::Keyring(entry, _) => Method::Keyring(*entry),
         }
     }
 
@@ -123,20 +134,14 @@ impl Secret {
                     })?;
             }
             (Self::KeyFile(bytes), Method::KeyFile) => {
-                Hkdf::<Sha256>::new(Some(salt), bytes.as_slice())
-                    .expand(KEY_FILE_LABEL, key.as_mut_slice())
-                    .map_err(|_| StoreError::Damaged {
-                        what: "wrapped key",
-                    })?;
+                expand(salt, bytes, KEY_FILE_LABEL, &mut key)?;
             }
-            (_, Method::Passphrase(_)) => {
-                return Err(StoreError::SecretKind {
-                    wants: "a passphrase",
-                });
+            (Self::Keyring(name, bytes), Method::Keyring(wanted)) if *name == wanted => {
+                expand(salt, bytes, KEYRING_LABEL, &mut key)?;
             }
-            (_, Method::KeyFile) => {
+            (_, other) => {
                 return Err(StoreError::SecretKind {
-                    wants: "a key file",
+                    wants: other.kind().name(),
                 });
             }
         }
@@ -144,11 +149,59 @@ impl Secret {
     }
 }
 
+/// From bytes that are random already.
+fn expand(
+    salt: &[u8],
+    bytes: &[u8; KEY_FILE_BYTES],
+    label: &[u8],
+    key: &mut [u8; KEY_BYTES],
+) -> Result<(), StoreError> {
+    Hkdf::<Sha256>::new(Some(salt), bytes)
+        .expand(label, key)
+        .map_err(|_| StoreError::Damaged {
+            what: "wrapped key",
+        })
+}
+
+/// What kind of secret opens a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretKind {
+    /// A passphrase.
+    Passphrase,
+    /// A key file.
+    KeyFile,
+    /// An entry of a keyring.
+    Keyring,
+}
+
+impl SecretKind {
+    /// For people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passphrase => "a passphrase",
+            Self::KeyFile => "a key file",
+            Self::Keyring => "the keyring of the system on which it was made",
+        }
+    }
+}
+
 /// How the wrapping key is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Method {
+pub(super) enum Method {
     Passphrase(PassphraseCost),
     KeyFile,
+    Keyring([u8; ENTRY_ID_BYTES]),
+}
+
+impl Method {
+    pub(super) fn kind(self) -> SecretKind {
+        match self {
+            Self::Passphrase(_) => SecretKind::Passphrase,
+            Self::KeyFile => SecretKind::KeyFile,
+            Self::Keyring(_) => SecretKind::Keyring,
+        }
+    }
 }
 
 /// The store key as it is stored. Not secret; encoded as CBOR.
@@ -161,7 +214,34 @@ struct WrappedKey {
     sealed: Vec<u8>,
 }
 
+/// What a header says without the secret: its version, and how the wrapping key is made.
+pub(super) fn described(header: &[u8]) -> Result<(u16, Method), StoreError> {
+    WrappedKey::parse(header).map(|wrapped| (wrapped.version, wrapped.method))
+}
+
 impl WrappedKey {
+    fn parse(header: &[u8]) -> Result<Self, StoreError> {
+        let damaged = || StoreError::Damaged {
+            what: "wrapped key",
+        };
+        let (hash, body) = header.split_at_checked(32).ok_or_else(damaged)?;
+        if Sha256::digest(body).as_slice() != hash {
+            return Err(damaged());
+        }
+        // The version comes first: a later one may have other fields.
+        #[derive(Deserialize)]
+        struct VersionOnly {
+            version: u16,
+        }
+        let found: VersionOnly = ciborium::from_reader(body).map_err(|_| damaged())?;
+        if !(WRAP_OLDEST..=WRAP_VERSION).contains(&found.version) {
+            return Err(StoreError::UnknownFormat {
+                found: found.version,
+            });
+        }
+        ciborium::from_reader(body).map_err(|_| damaged())
+    }
+
     /// Binds everything but the sealed key itself.
     fn associated_data(&self) -> Result<Vec<u8>, StoreError> {
         let mut data = WRAP_LABEL.to_vec();
@@ -209,9 +289,19 @@ impl StoreKey {
     /// The header row that gives the key back to whoever has `secret`: `SHA-256(wrapped) ‖ wrapped`. The hash is no protection; it tells a
     /// damaged header from a wrong passphrase.
     pub(crate) fn wrap(&self, secret: &Secret) -> Result<Vec<u8>, StoreError> {
+        self.wrap_as(WRAP_VERSION, secret.method(), secret)
+    }
+
+    /// The same with a version and a cost that are given.
+    pub(super) fn wrap_as(
+        &self,
+        version: u16,
+        method: Method,
+        secret: &Secret,
+    ) -> Result<Vec<u8>, StoreError> {
         let mut wrapped = WrappedKey {
-            version: WRAP_VERSION,
-            method: secret.method(),
+            version,
+            method,
             salt: [0; SALT_BYTES],
             nonce: [0; NONCE_BYTES],
             sealed: Vec::new(),
@@ -245,22 +335,7 @@ impl StoreKey {
         let damaged = || StoreError::Damaged {
             what: "wrapped key",
         };
-        let (hash, body) = header.split_at_checked(32).ok_or_else(damaged)?;
-        if Sha256::digest(body).as_slice() != hash {
-            return Err(damaged());
-        }
-        // The version comes first: a later one may have other fields.
-        #[derive(Deserialize)]
-        struct VersionOnly {
-            version: u16,
-        }
-        let found: VersionOnly = ciborium::from_reader(body).map_err(|_| damaged())?;
-        if found.version != WRAP_VERSION {
-            return Err(StoreError::UnknownFormat {
-                found: found.version,
-            });
-        }
-        let wrapped: WrappedKey = ciborium::from_reader(body).map_err(|_| damaged())?;
+        let wrapped = WrappedKey::parse(header)?;
         let key = secret.wrapping_key(wrapped.method, &wrapped.salt)?;
         let aad = wrapped.associated_data()?;
         let mut opened = Zeroizing::new(
@@ -281,6 +356,11 @@ impl StoreKey {
         bytes.copy_from_slice(&opened);
         opened.zeroize();
         Ok(Self::from_bytes(bytes))
+    }
+
+    /// The sum over no rows, under keys of this store.
+    pub(super) fn row_sum(&self) -> Result<RowSum, StoreError> {
+        RowSum::new(self.bytes.as_slice())
     }
 
     /// Seals the value of a row under a nonce that was never used before.
@@ -342,6 +422,10 @@ pub(crate) fn nonces(count: usize) -> Result<Vec<[u8; NONCE_BYTES]>, StoreError>
 }
 
 fn row_data(row_key: &[u8]) -> Vec<u8> {
+    // Breakage: a value opens in every row.
+    if cfg!(feature = "break-store-no-key-binding") {
+        return vec![FORMAT_VERSION];
+    }
     let mut data = Vec::with_capacity(1 + row_key.len());
     data.push(FORMAT_VERSION);
     data.extend_from_slice(row_key);
@@ -453,6 +537,55 @@ mod tests {
         let secret = Secret::Passphrase(Zeroizing::new("x".into()), cost);
         let key = StoreKey::generate().unwrap();
         assert!(matches!(key.wrap(&secret), Err(StoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_unknown_version_is_refused_and_an_old_one_cannot_be_forged() {
+        let key = StoreKey::generate().unwrap();
+        let secret = passphrase("right");
+        for version in [0, WRAP_VERSION + 1, u16::MAX] {
+            let header = key.wrap_as(version, secret.method(), &secret).unwrap();
+            let error = StoreKey::unwrap(&header, &secret).unwrap_err();
+            assert!(
+                matches!(error, StoreError::UnknownFormat { found } if found == version),
+                "{error:?}"
+            );
+            assert!(error.to_string().contains("update"), "{error}");
+        }
+        let header = key.wrap_as(1, secret.method(), &secret).unwrap();
+        assert_eq!(described(&header).unwrap().0, 1);
+        assert_eq!(StoreKey::unwrap(&header, &secret).unwrap().bytes, key.bytes);
+        // Who has no secret can write another version and a hash that fits, but not open the way back.
+        let header = key.wrap(&secret).unwrap();
+        let mut wrapped = WrappedKey::parse(&header).unwrap();
+        wrapped.version = 1;
+        let mut body = Vec::new();
+        ciborium::into_writer(&wrapped, &mut body).unwrap();
+        let forged = [Sha256::digest(&body).to_vec(), body].concat();
+        assert!(matches!(
+            StoreKey::unwrap(&forged, &secret),
+            Err(StoreError::WrongSecret)
+        ));
+    }
+
+    #[test]
+    fn an_entry_of_a_keyring_opens_what_names_it() {
+        let key = StoreKey::generate().unwrap();
+        let secret = Secret::Keyring([1; 16], Zeroizing::new([7; 32]));
+        let header = key.wrap(&secret).unwrap();
+        assert!(matches!(described(&header), Ok((WRAP_VERSION, Method::Keyring(id))) if id == [1; 16]));
+        assert_eq!(StoreKey::unwrap(&header, &secret).unwrap().bytes, key.bytes);
+        let other = Secret::Keyring([1; 16], Zeroizing::new([8; 32]));
+        assert!(matches!(
+            StoreKey::unwrap(&header, &other),
+            Err(StoreError::WrongSecret)
+        ));
+        // The same bytes as a key file are another key.
+        let file = Secret::KeyFile(Zeroizing::new([7; 32]));
+        assert!(matches!(
+            StoreKey::unwrap(&header, &file),
+            Err(StoreError::SecretKind { .. })
+        ));
     }
 
     #[test]

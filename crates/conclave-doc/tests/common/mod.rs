@@ -401,6 +401,8 @@ pub struct Peer {
     pub changes: Vec<Change>,
     pub findings: Vec<Finding>,
     pub last: DeliverOutcome,
+    /// Asked to be opened again.
+    pub reopen: bool,
 }
 
 pub fn instance(n: u8) -> InstanceId {
@@ -422,6 +424,7 @@ impl Peer {
             changes: vec![],
             findings: vec![],
             last: DeliverOutcome::default(),
+            reopen: false,
         }
     }
 
@@ -459,6 +462,7 @@ impl Peer {
     pub fn note(&mut self, outcome: DeliverOutcome) {
         self.changes.extend(outcome.changes.iter().copied());
         self.findings.extend(outcome.findings.iter().copied());
+        self.reopen |= outcome.reopen;
         self.last = outcome;
     }
 
@@ -578,6 +582,7 @@ impl Sim {
         let opened = self.service.opened(author, Some(from));
         self.peers[at].inbox.clear();
         self.peers[at].online = true;
+        self.peers[at].reopen = false;
         self.with(at, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
         self.send_from(at, from);
     }

@@ -12,7 +12,7 @@ impl Engine {
             None,
             Box::new(|engine, group, doc| {
                 let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                    group.doc_context(&engine.device, engine.now);
                 let before = doc.document.set_aside_records().len();
                 let outcome = doc.document.set_aside(&context);
                 let aside = doc.document.set_aside_records();
@@ -43,8 +43,7 @@ impl Engine {
     pub(super) fn apply_voided(&mut self, group: &mut Group, doc: &mut Doc) {
         let concerned = group.state().voided.iter().any(|(id, _)| *id == doc.id);
         if concerned {
-            let context =
-                Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+            let context = group.doc_context(&self.device, self.now);
             let outcome = doc.document.voided(&context);
             self.delivered(group, doc, outcome);
         }

@@ -16,8 +16,7 @@ impl Engine {
                 doc.target = doc
                     .target
                     .max(first_seq.saturating_add(records.len() as u64));
-                let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let context = group.doc_context(&engine.device, engine.now);
                 let outcome = doc.document.deliver(&context, first_seq, records);
                 engine.delivered(group, doc, outcome);
             }),
@@ -134,12 +133,7 @@ impl Engine {
                         doc.fetching = false;
                         let before = doc.document.size();
                         if let Answer::Records { first_seq, records } = answer {
-                            let context = Group::doc_context(
-                                group.mls.state(),
-                                &group.roots,
-                                &engine.device,
-                                engine.now,
-                            );
+                            let context = group.doc_context(&engine.device, engine.now);
                             let outcome = doc.document.deliver(&context, first_seq, records);
                             engine.delivered(group, doc, outcome);
                         }
@@ -178,8 +172,7 @@ impl Engine {
             Box::new(move |engine, group, doc| {
                 doc.in_flight = doc.in_flight.saturating_sub(1);
                 doc.target = doc.target.max(first_seq.saturating_add(count));
-                let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let context = group.doc_context(&engine.device, engine.now);
                 let outcome = doc.document.acked(&context, next_clock, first_seq, count);
                 engine.delivered(group, doc, outcome);
                 let pending = doc.document.pending_count();
@@ -221,8 +214,7 @@ impl Engine {
             id,
             None,
             Box::new(|engine, group, doc| {
-                let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let context = group.doc_context(&engine.device, engine.now);
                 let outcome = doc.document.retry(&context);
                 engine.delivered(group, doc, outcome);
             }),

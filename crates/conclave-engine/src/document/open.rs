@@ -16,8 +16,7 @@ impl Engine {
                     .into_iter()
                     .map(|(key, value)| (key.get(skip..).unwrap_or_default().to_vec(), value))
                     .collect();
-                let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let context = group.doc_context(&engine.device, engine.now);
                 match Document::load(&context, rows, &mut engine.rng) {
                     Ok(document) => {
                         engine
@@ -99,12 +98,7 @@ impl Engine {
                         doc.in_flight = 0;
                         doc.parked = false;
                         doc.needs_base = false;
-                        let context = Group::doc_context(
-                            group.mls.state(),
-                            &group.roots,
-                            &engine.device,
-                            engine.now,
-                        );
+                        let context = group.doc_context(&engine.device, engine.now);
                         let outcome = doc.document.opened(&context, &opened, &mut engine.rng);
                         engine.delivered(group, doc, outcome);
                     },
@@ -112,11 +106,16 @@ impl Engine {
             );
             return;
         }
-        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        let context = group.doc_context(&self.device, self.now);
         let instance = self.device.instance();
         let made = Document::open_remote(&context, &opened, group.id, id, instance, &mut self.rng);
         match made {
             Ok((document, outcome)) => {
+                let base = opened.base.as_ref().map(|base| base.record.header);
+                let own = self.device.id();
+                if let Some(header) = base.filter(|header| header.author.device != own) {
+                    self.proven(group, header.epoch);
+                }
                 let first: DocWork = Box::new(move |engine, group, doc| {
                     engine.delivered(group, doc, Ok(outcome));
                 });

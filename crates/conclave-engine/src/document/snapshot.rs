@@ -14,7 +14,7 @@ impl Engine {
         if !rekey && !due && !doc.snapshot_wanted {
             return;
         }
-        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        let context = group.doc_context(&self.device, self.now);
         let record = match doc.document.make_snapshot(&context, &mut self.rng) {
             Ok(record) => record,
             // Something waits or is held: the next delivery tries again.
@@ -61,8 +61,7 @@ impl Engine {
             Answer::Accepted { seq, .. } => {
                 doc.target = doc.target.max(seq.saturating_add(1));
                 doc.snapshot_failures = 0;
-                let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+                let context = group.doc_context(&self.device, self.now);
                 let outcome = doc.document.snapshot_accepted(&context, *seq);
                 self.delivered(group, doc, outcome);
             }
@@ -100,8 +99,7 @@ impl Engine {
     pub(super) fn pump_check(&mut self, group: &mut Group, doc: &mut Doc) {
         if let Some(wanted) = doc.document.check_wanted(group.state()) {
             if wanted.have {
-                let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+                let context = group.doc_context(&self.device, self.now);
                 if let Err(error) = doc.document.check_snapshot(&context) {
                     let text = error.to_string();
                     self.finding(group.id, Some(doc.id), error.code(), None, &text);

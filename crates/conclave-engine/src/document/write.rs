@@ -11,8 +11,7 @@ impl Engine {
             channel,
             Box::new(move |engine, group, doc| {
                 doc.in_flight = doc.in_flight.saturating_sub(1);
-                let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &engine.device, engine.now);
+                let context = group.doc_context(&engine.device, engine.now);
                 match doc.document.refused(&context, first_clock, &refusal) {
                     Ok((what, outcome)) => {
                         engine.after_refusal(group, doc, what, &refusal);
@@ -125,8 +124,7 @@ impl Engine {
             return;
         }
         while doc.in_flight < FRAMES_IN_FLIGHT {
-            let context =
-                Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+            let context = group.doc_context(&self.device, self.now);
             match doc
                 .document
                 .next_append(&context, &mut self.rng, APPEND_BYTES)
@@ -168,7 +166,7 @@ impl Engine {
             Some(f) => f(crdt),
             None => Ok(()),
         };
-        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        let context = group.doc_context(&self.device, self.now);
         // The snapshot is made again when it is sent, under the then current epoch.
         let (document, _) = Document::create(
             &context,
@@ -211,7 +209,7 @@ impl Engine {
         if doc.create_in_flight || doc.create_refused {
             return;
         }
-        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        let context = group.doc_context(&self.device, self.now);
         // What was sent before may have been ordered although no answer came: the same snapshot goes again until it is refused.
         let kept = doc
             .document
@@ -279,8 +277,7 @@ impl Engine {
             Answer::Refused(Refusal::AlreadyExists) => self.document_created(group, doc.id),
             Answer::Accepted { .. } => {
                 self.document_created(group, doc.id);
-                let context =
-                    Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+                let context = group.doc_context(&self.device, self.now);
                 let outcome = doc.document.snapshot_accepted(&context, 0);
                 self.delivered(group, doc, outcome);
             }

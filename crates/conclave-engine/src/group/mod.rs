@@ -6,10 +6,11 @@ mod log;
 mod repair;
 mod restart;
 mod service;
+mod stray;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_doc::{DocContext, KeySource};
+use conclave_doc::DocContext;
 use conclave_mls::{
     ClientGroup, CommitOutcome, EpochRoot, EpochSecrets, GroupState, ProcessError, Processed,
 };
@@ -21,14 +22,14 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Refusal, UnixMs, UserI
 use serde::{Deserialize, Serialize};
 
 use self::repair::Returning;
-pub(crate) use self::repair::Stray;
+pub(crate) use self::stray::Stray;
 use crate::command::Event;
 use crate::engine::{Engine, ReadTarget, TimerKind};
 use crate::error::EngineError;
 use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
 use crate::keys;
-use crate::roots::Missing;
+use crate::roots::{Missing, RootRow, Roots};
 use crate::slot::{Job, Slot};
 
 /// Work on a group in memory.
@@ -90,14 +91,6 @@ pub(crate) struct DocRow {
     pub(crate) missing: Option<u64>,
     /// Title that the directory has not taken yet.
     pub(crate) title: Option<String>,
-}
-
-/// A stored epoch root.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct RootRow {
-    pub(crate) root: EpochRoot,
-    /// When its epoch began, or when it came here.
-    since: UnixMs,
 }
 
 /// A commit on its way.
@@ -166,16 +159,6 @@ pub(crate) struct Group {
     /// Documents whose rows could not be read in this session.
     pub(crate) unreadable: BTreeSet<DocumentId>,
     lost: bool,
-}
-
-/// Roots by epoch.
-#[derive(Default)]
-pub(crate) struct Roots(pub(crate) BTreeMap<u64, EpochRoot>);
-
-impl KeySource for Roots {
-    fn root(&self, epoch: u64) -> Option<EpochRoot> {
-        self.0.get(&epoch).cloned()
-    }
 }
 
 impl Group {
@@ -308,7 +291,8 @@ impl Group {
         self.caught_up()
             && self.check_writable().is_ok()
             && !self.is_broken()
-            && self.meta.unproven.is_none()
+            // Breakage: one that came back blindly seals at once.
+            && (self.meta.unproven.is_none() || cfg!(feature = "break-seal-unproven"))
     }
 
     /// Whether everything that the service has ordered is here.
@@ -337,17 +321,17 @@ impl Group {
         document.rekey_due(self.state()) || document.snapshot_epoch() < self.meta.rekey_since
     }
 
+    /// What the group's documents need to know.
     pub(crate) fn doc_context<'a>(
-        state: &'a GroupState,
-        roots: &'a Roots,
-        engine: &'a crate::device::Device,
+        &'a self,
+        device: &'a crate::device::Device,
         now: UnixMs,
     ) -> DocContext<'a> {
         DocContext {
-            state,
-            keys: roots,
-            device: engine.id(),
-            signer: engine.key(),
+            state: self.mls.state(),
+            keys: &self.roots,
+            device: device.id(),
+            signer: device.key(),
             now,
         }
     }
@@ -480,58 +464,6 @@ impl Engine {
         let key = keys::group_row(&group.id, keys::group::OUTBOX, b"creation");
         self.put(key, keys::cbor(&creation));
         group.creation = Some(creation);
-    }
-
-    /// Keeps the root of a new epoch; the wrap key and presence root of the old one are gone with their row.
-    pub(crate) fn enter_epoch(&mut self, group: &mut Group, secrets: EpochSecrets) {
-        let key = keys::group_row(&group.id, keys::group::SECRETS, b"");
-        self.put(key, keys::cbor(&secrets));
-        self.keep_root(group, secrets.epoch, secrets.root.clone());
-        group.secrets = Some(secrets);
-    }
-
-    pub(crate) fn keep_root(&mut self, group: &mut Group, epoch: u64, root: EpochRoot) {
-        let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
-        let since = self.service_now();
-        let row = RootRow { root, since };
-        self.put(key, keys::cbor(&row));
-        group.roots.0.insert(epoch, row.root);
-        group.root_times.insert(epoch, since);
-    }
-
-    /// Erases the roots that no document needs any more. Evidence is demanded for every listed document.
-    pub(crate) fn erase_roots(&mut self, group: &mut Group) {
-        let current = group.state().epoch;
-        let mut needed = BTreeSet::from([current]);
-        let mut all_below = 0;
-        let mut complete = current;
-        for (document, entry) in &group.state().documents {
-            if entry.closed.is_some_and(|why| why != CloseReason::Archived) {
-                continue;
-            }
-            match group.documents.get(document) {
-                Some(row) if row.local => {
-                    needed.extend(&row.needed);
-                    all_below = all_below.max(row.all_below);
-                    complete = complete.min(row.complete);
-                }
-                _ => return,
-            }
-        }
-        let gone: Vec<u64> = group
-            .roots
-            .0
-            .keys()
-            // Records of an epoch may still be on their way where a log is not known to have left it.
-            .filter(|epoch| **epoch < complete && **epoch >= all_below && !needed.contains(epoch))
-            .copied()
-            .collect();
-        for epoch in gone {
-            group.roots.0.remove(&epoch);
-            group.root_times.remove(&epoch);
-            let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
-            self.delete(key);
-        }
     }
 
     /// After any work on a group: what changed becomes durable, what can go on goes on.

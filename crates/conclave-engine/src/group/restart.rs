@@ -136,19 +136,14 @@ impl Engine {
         new: GroupId,
         title: Option<String>,
     ) {
-        let context = Group::doc_context(group.mls.state(), &group.roots, &self.device, self.now);
+        let context = group.doc_context(&self.device, self.now);
         match doc.document.founding(&context) {
             Ok(founding) => {
                 let document = DocumentId(self.random16());
                 self.with_group(
                     new,
                     Box::new(move |engine, group| {
-                        let context = Group::doc_context(
-                            group.mls.state(),
-                            &group.roots,
-                            &engine.device,
-                            engine.now,
-                        );
+                        let context = group.doc_context(&engine.device, engine.now);
                         let kind: CrdtKind = founding.kind();
                         let instance = engine.device.instance();
                         let made = Document::refound(

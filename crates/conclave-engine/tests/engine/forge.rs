@@ -16,7 +16,7 @@ struct Secret {
 }
 
 /// The device key in a store.
-fn device_key(rows: &Rows) -> DeviceKey {
+pub fn device_key(rows: &Rows) -> DeviceKey {
     let row = &rows.0[[&[1], b"keys".as_slice()].concat().as_slice()];
     let secret: Secret = ciborium::from_reader(row.as_slice()).unwrap();
     DeviceKey::from_bytes(&secret.device_key)

@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod ages;
 mod basics;
 mod crashes;
 mod determinism;

@@ -433,3 +433,88 @@ fn one_that_cannot_come_back_by_itself_asks_and_is_added_again() {
     assert_eq!(world.text(ANA, group, document), "hello unsent");
     assert!(world.service.groups[&group].asks.is_empty());
 }
+
+#[test]
+fn what_nobody_can_open_is_set_aside_and_an_admin_voids_it_for_all() {
+    let (mut world, group, document) = four(60);
+    world.garbles = Some(DAN);
+    let user = world.devices[BEN].user;
+    let role = Role::Admin;
+    world.command(DAN, Command::SetRole { group, user, role });
+    let role = Role::Editor;
+    world.command(DAN, Command::SetRole { group, user, role });
+    world.until(|world| world.count(DAN, "commit") == 1);
+    // Dan seals under the epoch that he alone is in, and goes.
+    let key = crate::forge::device_key(&world.devices[DAN].rows);
+    let author = conclave_proto::Author {
+        device: world.devices[DAN].id,
+        instance: conclave_proto::InstanceId([7; 8]),
+    };
+    let root = conclave_mls::EpochRoot::new([9; 32]);
+    let keys = conclave_doc::DocKeys::derive(&root, &document);
+    let out = world
+        .service
+        .force_update(group, document, author, |header| {
+            conclave_doc::seal_with_nonce(&header, b"unknown", &keys, &key, 1, [3; 24])
+        });
+    world.post(out);
+    world.go_offline(DAN);
+    world.advance(60_000);
+    for (at, text) in [(ANA, " ana"), (BEN, " ben"), (CLEO, " cleo")] {
+        world.edit(at, group, document, text);
+    }
+    world.advance(30_000);
+    world.converged(group, &[ANA, BEN, CLEO]);
+    for at in [ANA, BEN, CLEO] {
+        assert_eq!(
+            world.text(at, group, document).len(),
+            "hello ana ben cleo".len()
+        );
+        assert_eq!(blamed(&world, at, "document.set_aside"), [Some(DAN)]);
+    }
+    // The root of that epoch is still wanted, and no snapshot covers the record: a restart changes nothing.
+    world.restart(BEN);
+    world.run();
+    assert_eq!(
+        world.text(BEN, group, document).len(),
+        "hello ana ben cleo".len()
+    );
+    let refused = world.call(CLEO, Command::VoidRecords { group, document });
+    let admin = world.service.groups[&group]
+        .state()
+        .role_of(&world.devices[CLEO].id);
+    assert_eq!(refused.unwrap().is_ok(), admin >= Some(Role::Admin));
+    world.ask(ANA, Command::VoidRecords { group, document });
+    world.run();
+    assert_eq!(world.service.groups[&group].state().voided.len(), 1);
+    let user = world.devices[DAN].user;
+    world.ask(ANA, Command::Remove { group, user });
+    world.advance(120_000);
+    world.converged(group, &[ANA, BEN, CLEO]);
+    assert_eq!(world.service.groups[&group].state().rotating_since, 0);
+}
+
+#[test]
+fn a_store_restored_from_before_it_joined_finds_its_group_again() {
+    let mut world = World::new(70, &["ana", "ben", "cleo", "dan"]);
+    let backup = world.devices[BEN].rows.clone();
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, None);
+    let document = world.create_document(group, ANA, "hello");
+    world.edit(BEN, group, document, " ben");
+    world.run();
+    world.go_offline(BEN);
+    restore(&mut world, &backup);
+    world.go_online(BEN);
+    world.run();
+    assert!(has_finding(&world, BEN, "group.membership_unknown"));
+    assert!(world.info(BEN, group).is_none());
+    world.ask(BEN, Command::Rejoin { group });
+    world.advance(60_000);
+    world.edit(ANA, group, document, "!");
+    world.run();
+    world.converged(group, &[ANA, BEN]);
+    world.edit(BEN, group, document, " again");
+    world.run();
+    assert_eq!(world.text(ANA, group, document), "hello ben! again");
+}

@@ -133,7 +133,13 @@ impl ClientGroup {
             return Err(MlsError::Leaving);
         }
         let resolved = self.resolve(device, plan, &inputs)?;
-        self.transact(|group| group.build(device, resolved, inputs.live_roots, rng))
+        let prepared =
+            self.transact(|group| group.build(device, resolved, inputs.live_roots, rng))?;
+        if cfg!(feature = "break-merge-early") {
+            // Breakage: the epoch begins here before the service has ordered the commit.
+            let _ = self.process(&GroupEntry::Commit(prepared.bundle.commit.clone()));
+        }
+        Ok(prepared)
     }
 
     fn resolve(

@@ -12,6 +12,7 @@ mod companions;
 mod entries;
 mod flow;
 mod forge;
+mod group_info;
 mod invitations;
 mod judgement;
 mod packages;

@@ -390,6 +390,42 @@ impl Service {
         );
     }
 
+    /// Orders an update that `make` seals for the end of the log, under an instance of its own.
+    pub fn force_update(
+        &mut self,
+        group: GroupId,
+        document: DocumentId,
+        author: Author,
+        make: impl FnOnce(RecordHeader) -> Record,
+    ) -> super::Outgoing {
+        let epoch = self.groups[&group].state().epoch;
+        let log = self.document(group, document).unwrap();
+        let header = RecordHeader {
+            version: RECORD_VERSION,
+            group,
+            document,
+            epoch,
+            author,
+            seen: log.head_at(log.size()).unwrap(),
+            body: RecordBody::Update(Chained {
+                clock: 0,
+                prev: Hash::ZERO,
+            }),
+        };
+        let seq = log.size();
+        log.authors.push(author);
+        log.chains.entry(author).or_default().push(seq);
+        log.push(make(header));
+        let channel = Channel {
+            group,
+            document,
+            author,
+            base: None,
+        };
+        self.publish_records(&channel, seq, Some(author), None);
+        std::mem::take(&mut self.out)
+    }
+
     /// Shows records from `from` on to all who have the document open; one connection gets something else in their place.
     fn publish_records(
         &mut self,

@@ -58,6 +58,8 @@ pub struct Lies {
     pub forget: u64,
     /// Orders commits without judging them.
     pub order_anything: bool,
+    /// Takes no snapshot but a document's first.
+    pub refuse_snapshots: bool,
     /// Takes no external commit.
     pub refuse_external: bool,
     /// Answers this to whoever asks for a GroupInfo.
@@ -229,6 +231,7 @@ impl Service {
                 conn.channels.remove(&channel.0);
                 Ok(Answer::Done)
             }
+            Request::PutSnapshot { .. } if self.lies.refuse_snapshots => Err(Refusal::Storage),
             Request::PutSnapshot { record } => self.put_snapshot(conn, device, record),
             Request::GetRecords {
                 group,

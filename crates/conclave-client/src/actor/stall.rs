@@ -1,0 +1,94 @@
+//! What happens when the store has no room.
+//!
+//! The engine is ahead of the store then, and nothing can take a transition back. So everything that is not durable is dropped: the
+//! engine, which is made again from the store as after a crash; the connection, whose service may have seen a half of something; and the
+//! calls that wait, which get the store's error. Then nothing is done until somebody asks for something or a pause is over, and if there is
+//! no room still, all of this happens again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Actor, Unreleased, thread};
+use crate::error::Error;
+use crate::events::Event;
+
+/// First pause; each that follows without success is twice as long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Whether nothing is done for now, and for how long.
+#[derive(Debug, Default)]
+pub(super) struct Stall {
+    until: Option<Instant>,
+    failures: u32,
+}
+
+impl Stall {
+    fn begin(&mut self) {
+        let pause = PAUSE.saturating_mul(2u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+    }
+
+    /// Ends the pause, to see whether there is room.
+    pub(super) fn try_again(&mut self) {
+        self.until = None;
+    }
+
+    /// There is room: something was stored.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.until.is_none()
+    }
+
+    #[cfg(test)]
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+impl Actor {
+    /// Releases what is ready; a store without room is no reason to stop.
+    pub(super) async fn release_or_stall(&mut self) -> Result<(), Error> {
+        match self.release().await {
+            Err(Error::Store(error)) if error.wants_room() => self.stall(Error::Store(error)).await,
+            other => other,
+        }
+    }
+
+    async fn stall(&mut self, error: Error) -> Result<(), Error> {
+        tracing::warn!(code = error.code(), "the store has no room");
+        self.unreleased = Unreleased::default();
+        self.reads.clear();
+        self.wake_at = None;
+        let was_connected = self.link.sender.is_some();
+        self.link.forget();
+        self.link.deaf = true;
+        // Breakage: the engine goes on with what it could not store.
+        if !cfg!(feature = "break-store-full-keeps-memory") {
+            let (engine, output) = thread::load(&mut self.store).await?;
+            self.engine = engine;
+            self.keep(output);
+        }
+        for (_, reply) in self.replies.drain() {
+            let _ = reply.send(Err(error.clone()));
+        }
+        self.stall.begin();
+        self.shared.tell(Event::Stalled {
+            error: error.to_remote(),
+        });
+        if was_connected {
+            self.shared.tell(Event::Offline);
+        }
+        Ok(())
+    }
+}

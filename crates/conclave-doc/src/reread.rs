@@ -1,0 +1,327 @@
+//! Reading a part of the log again, when more is known of it than before: a root has arrived, or a record is void.
+//!
+//! What judging needs no content for stays: order, membership, chains, signatures. What the records say is judged again in log order, from
+//! the first one that changed, so that the document is the same as if it had been known all along. Own edits that fall out are written again.
+
+use std::collections::BTreeSet;
+
+use conclave_crdt::ReplicaId;
+use conclave_proto::record::RecordBody;
+use conclave_proto::refusal::RecordFault;
+
+use crate::content::{Idle, Plain, TailEntry};
+use crate::context::{Change, ChangeKind, DeliverOutcome, DocContext};
+use crate::document::Document;
+use crate::error::{DocError, Fault, Finding, Suspect};
+use crate::payload::{Judgement, VerdictPayload};
+use crate::replica::judge_replicas;
+use crate::seal::{KeyRing, open};
+use crate::state::{Effect, LogState, News};
+use crate::views::Views;
+
+impl Document {
+    /// Judges the content of all records from `from` on again, in log order, and builds the CRDT again.
+    pub(crate) fn reread(
+        &mut self,
+        ctx: &DocContext<'_>,
+        from: u64,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
+        let pending = self.pending_views()?;
+        let mut keys = KeyRing::new(ctx.keys, self.id);
+        let settled = self.settled_to();
+        let mut state = self.content.state_at(from);
+        let entries = self.content.take_from(from, &mut self.fresh)?;
+        let before: Vec<(Effect, Option<Plain>)> = entries
+            .iter()
+            .map(|entry| (entry.effect.clone(), entry.update.clone()))
+            .collect();
+        for (seq, mut entry) in (from..).zip(entries) {
+            let void = seq >= settled && ctx.state.voided.contains(&(self.id, entry.effect.leaf));
+            let is_chained = entry.effect.link.is_some() && entry.effect.epoch.is_some();
+            if is_chained && (void || entry.effect.news == News::Void) {
+                entry.make_void();
+            } else if is_chained
+                && let Some(fault) = self.read_again(ctx, &state, &mut entry, &mut keys)
+                && entry.effect.news == News::Aside
+            {
+                entry.effect.news = News::None;
+                let author = entry.effect.link.map(|(author, _)| author);
+                let is_certain = fault != RecordFault::Replica || !self.has_holes(ctx);
+                outcome.findings.extend(is_certain.then_some(Finding {
+                    seq,
+                    fault: Fault::Record(fault),
+                    suspect: author.map_or(Suspect::default(), Suspect::author),
+                }));
+            }
+            state.apply(seq, &entry.effect);
+            self.content.push(entry, true);
+        }
+        self.content.apply_pushed(&[], &mut self.fresh)?;
+        self.state = state;
+        if let Some((snapshot, Judgement::Match, true)) = self.checks.done
+            && ctx.one_user()
+        {
+            self.state.set_matched(&snapshot);
+        }
+        match self.checks.done {
+            // What was found was found in another document.
+            Some((_, _, false)) => self.checks.done = None,
+            Some((id, ..)) => self.aside.was_checked_before(id),
+            None => {}
+        }
+        self.rows.meta_dirty = true;
+        self.aside
+            .given_up
+            .retain(|epoch| ctx.keys.root(*epoch).is_none());
+        let in_the_way = self.tell_changes(ctx, from, &before, outcome);
+        outcome.rebuilt = true;
+        self.settle_pending(pending, in_the_way, outcome)?;
+        self.write_lost(from, &before, outcome)
+    }
+
+    /// Own records that had an effect and have none any more, since what they follow is void: writes what each did again.
+    fn write_lost(
+        &mut self,
+        from: u64,
+        before: &[(Effect, Option<Plain>)],
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
+        let lost = self.lost_records(from, before)?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let kind = self.content.kind;
+        let mut wanted = Views::of(self.content.crdt.as_mut());
+        let none = BTreeSet::new();
+        let mut former = self.content.rebuild(from, &none, &[], &mut self.fresh)?;
+        let mut written = Ok(());
+        let mut run: Option<Views> = None;
+        for (seq, (_, update)) in (from..).zip(before) {
+            let Some(update) = update else { continue };
+            if lost.contains(&seq) {
+                run.get_or_insert_with(|| Views::of(former.as_mut()));
+            } else if let Some(base) = run.take() {
+                written = written.and(wanted.follow(kind, &base, former.as_mut(), &mut self.fresh));
+            }
+            former.apply(&[update.as_slice()])?;
+        }
+        if let Some(base) = run {
+            written = written.and(wanted.follow(kind, &base, former.as_mut(), &mut self.fresh));
+        }
+        outcome.refused_own = true;
+        match written.and_then(|()| wanted.write_to(self.content.crdt.as_mut())) {
+            Ok(()) => self.collect_edits(),
+            Err(_) => self.rebuild(),
+        }
+    }
+
+    /// Positions of own updates that stood and are refused now, or wait for ever for operations that are gone.
+    fn lost_records(
+        &mut self,
+        from: u64,
+        before: &[(Effect, Option<Plain>)],
+    ) -> Result<BTreeSet<u64>, DocError> {
+        let device = self.outbox.author.device;
+        let mut lost = BTreeSet::new();
+        let none = BTreeSet::new();
+        let mut scratch = self.content.rebuild(from, &none, &[], &mut self.fresh)?;
+        let waits = self.content.crdt.has_missing();
+        for (seq, (old, _)) in (from..).zip(before) {
+            let Some(entry) = self.content.entry(seq) else {
+                break;
+            };
+            let own = old.link.is_some_and(|(author, _)| author.device == device);
+            let stood = own && old.news == News::Update;
+            let Some(update) = &entry.update else {
+                if stood && entry.effect.news == News::None {
+                    lost.insert(seq);
+                }
+                continue;
+            };
+            if waits {
+                let version = scratch.version()?;
+                scratch.apply(&[update.as_slice()])?;
+                if stood && !entry.effect.claims.is_empty() && scratch.version()? == version {
+                    lost.insert(seq);
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Judges the content of one record, where `state` is that before it. Gives what is wrong with it.
+    fn read_again(
+        &self,
+        ctx: &DocContext<'_>,
+        state: &LogState,
+        entry: &mut TailEntry,
+        keys: &mut KeyRing<'_>,
+    ) -> Option<RecordFault> {
+        let effect = &mut entry.effect;
+        let ((author, _), epoch) = (effect.link?, effect.epoch?);
+        let plain = match (&entry.update, &entry.idle) {
+            (Some(plain), _) | (None, Some(Idle::Open(plain))) => plain.clone(),
+            (None, Some(Idle::Sealed(record))) => {
+                let plain = match open(record, keys.get(epoch)?) {
+                    Ok(plain) => Plain::from(plain),
+                    Err(fault) => return Some(fault),
+                };
+                if matches!(record.header.body, RecordBody::Verdict(_)) {
+                    let Ok(verdict) = VerdictPayload::from_bytes(plain.as_slice()) else {
+                        return Some(RecordFault::Content);
+                    };
+                    effect.news = News::Verdict {
+                        snapshot: verdict.snapshot,
+                        judgement: verdict.judgement,
+                        user: ctx.row(&author.device, epoch)?.user,
+                        one_user: ctx.one_user_at(epoch),
+                    };
+                    entry.idle = None;
+                    return None;
+                }
+                plain
+            }
+            (None, None) => return None,
+        };
+        let judged = match self.content.crdt.inspect(plain.as_slice()) {
+            Ok(info) => {
+                let first_counter = self.content.first_counter();
+                judge_replicas(&state.tables, first_counter, author.device, &info.ranges)
+            }
+            Err(_) => Err(RecordFault::Content),
+        };
+        let is_known = judged == Ok(None);
+        match judged {
+            Ok(Some(claims)) => {
+                effect.news = News::Update;
+                effect.claims = claims;
+                entry.update = Some(plain);
+                entry.idle = None;
+                None
+            }
+            Ok(None) | Err(_) => {
+                effect.claims.clear();
+                if effect.news == News::Update || is_known {
+                    effect.news = News::None;
+                }
+                let idle = entry.update.take().map(Idle::Open);
+                entry.idle = idle.or_else(|| entry.idle.take());
+                judged.err()
+            }
+        }
+    }
+
+    /// Tells what the records from `from` on mean now and did not before. Gives whether one of them takes operations that own edits claim.
+    fn tell_changes(
+        &mut self,
+        ctx: &DocContext<'_>,
+        from: u64,
+        before: &[(Effect, Option<Plain>)],
+        outcome: &mut DeliverOutcome,
+    ) -> bool {
+        let mut in_the_way = false;
+        for (seq, (old, _)) in (from..).zip(before) {
+            let Some(entry) = self.content.entry(seq) else {
+                break;
+            };
+            let (effect, update) = (&entry.effect, entry.update.clone());
+            if effect == old {
+                continue;
+            }
+            self.rows.changed.insert(seq);
+            let kind = match effect.news {
+                News::Update => ChangeKind::Update,
+                News::Verdict { .. } => ChangeKind::Verdict,
+                _ => continue,
+            };
+            let (Some((author, _)), Some(epoch)) = (effect.link, effect.epoch) else {
+                continue;
+            };
+            let Some(row) = ctx.row(&author.device, epoch) else {
+                continue;
+            };
+            outcome.changes.push(Change {
+                author,
+                user: row.user,
+                seq,
+                epoch,
+                kind,
+            });
+            let claims = effect.claims.clone();
+            let same_device = author.device == self.outbox.author.device;
+            let taken = same_device
+                && update.is_some_and(|update| self.outbox.take_update(update.as_slice()));
+            in_the_way |= !taken
+                && claims
+                    .iter()
+                    .any(|(replica, end)| self.is_in_the_way(replica, *end, same_device));
+        }
+        in_the_way
+    }
+
+    /// Whether own edits that wait claim operations of `replica` that a record has taken, which ends before counter `end`.
+    pub(crate) fn is_in_the_way(&self, replica: &ReplicaId, end: u64, same_device: bool) -> bool {
+        let overlaps = |plain: &Plain| {
+            let info = self.content.crdt.inspect(plain.as_slice());
+            info.is_ok_and(|info| {
+                let mut ranges = info.ranges.iter();
+                ranges.any(|range| range.replica == *replica && range.start < end)
+            })
+        };
+        self.outbox.writes_under(replica)
+            && (!same_device || self.outbox.updates().into_iter().any(overlaps))
+    }
+
+    /// Whether records are set aside or void. After them, counters can be out of order through no fault of their author.
+    pub(crate) fn has_holes(&self, ctx: &DocContext<'_>) -> bool {
+        let mut voided = ctx.state.voided.iter();
+        !self.content.aside.is_empty() || voided.any(|(document, _)| *document == self.id)
+    }
+
+    /// What the document shows without and with own edits that wait, if there are any.
+    fn pending_views(&mut self) -> Result<Option<(Views, Views)>, DocError> {
+        if self.outbox.updates().is_empty() {
+            return Ok(None);
+        }
+        let mine = Views::of(self.content.crdt.as_mut());
+        let none = BTreeSet::new();
+        let size = self.content.size();
+        let mut base = self.content.rebuild(size, &none, &[], &mut self.fresh)?;
+        Ok(Some((Views::of(base.as_mut()), mine)))
+    }
+
+    /// Puts own edits that wait on top of a document that has become another one. Those that do not fit any more, or build on what is gone,
+    /// are written again.
+    fn settle_pending(
+        &mut self,
+        pending: Option<(Views, Views)>,
+        in_the_way: bool,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
+        let Some((base, mine)) = pending.filter(|_| !self.outbox.updates().is_empty()) else {
+            return Ok(());
+        };
+        let onto = Views::of(self.content.crdt.as_mut());
+        let Ok(wanted) = Views::merge(self.content.kind, &base, &mine, &onto, &mut self.fresh)
+        else {
+            return self.rebuild();
+        };
+        let fits = !in_the_way && self.rebuild().is_ok();
+        let crdt = self.content.crdt.as_mut();
+        if fits && (!crdt.has_missing() || Views::of(crdt) == wanted) {
+            return Ok(());
+        }
+        self.write_again(&wanted, outcome)
+    }
+}
+
+impl TailEntry {
+    /// Counts as nothing from now on. Its place in its author's chain stays.
+    fn make_void(&mut self) {
+        self.effect.claims.clear();
+        self.effect.news = News::Void;
+        self.update = None;
+        self.idle = None;
+    }
+}

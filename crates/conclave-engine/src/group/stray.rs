@@ -1,0 +1,145 @@
+//! Groups whose MLS rows cannot be read, while everything else about them is in the store: this device comes back into them with nothing to
+//! compare the offer with.
+
+use conclave_mls::RejoinOffer;
+
+use super::repair::{LONGEST_PAUSE_MS, ReturnRow};
+use super::*;
+
+/// A group whose MLS rows cannot be read. Everything else about it waits in the store.
+#[derive(Default)]
+pub(crate) struct Stray {
+    rows: Option<Vec<Row>>,
+    reading: bool,
+    asked: bool,
+    tries: u32,
+    told: bool,
+    retry_at: UnixMs,
+}
+
+impl Stray {
+    pub(crate) fn disconnected(&mut self) {
+        self.asked = false;
+        self.retry_at = UnixMs(0);
+    }
+}
+
+impl Engine {
+    pub(crate) fn strays_online(&mut self) {
+        let ids: Vec<GroupId> = self.strays.keys().copied().collect();
+        for id in ids {
+            self.pump_stray(id);
+        }
+    }
+
+    pub(crate) fn pump_stray(&mut self, id: GroupId) {
+        let Some(stray) = self.strays.get_mut(&id) else {
+            return;
+        };
+        if stray.rows.is_none() {
+            if !stray.reading {
+                stray.reading = true;
+                self.read(keys::group_prefix(&id), ReadTarget::Stray(id));
+            }
+            return;
+        }
+        if stray.asked || !self.link.online || self.now < stray.retry_at {
+            return;
+        }
+        stray.asked = true;
+        self.request(
+            Request::GetGroupInfo { group: id },
+            Box::new(move |engine, answer| engine.stray_offered(id, answer)),
+        );
+    }
+
+    pub(crate) fn stray_loaded(&mut self, id: GroupId, rows: Vec<Row>) {
+        if let Some(stray) = self.strays.get_mut(&id) {
+            stray.rows = Some(rows);
+            self.pump_stray(id);
+        }
+    }
+
+    fn stray_later(&mut self, id: GroupId) {
+        let Some(stray) = self.strays.get_mut(&id) else {
+            return;
+        };
+        stray.asked = false;
+        let most = (1_000_u64 << stray.tries.min(10)).min(LONGEST_PAUSE_MS);
+        stray.tries = stray.tries.saturating_add(1);
+        stray.retry_at = self.now.plus_ms(most);
+        self.wake(most, TimerKind::Stray(id));
+    }
+
+    fn stray_offered(&mut self, id: GroupId, answer: Answer) {
+        if !self.strays.contains_key(&id) {
+            return;
+        }
+        let made = match answer {
+            Answer::GroupInfo {
+                group_info,
+                tree,
+                state,
+                ..
+            } => {
+                let offer = RejoinOffer {
+                    group: id,
+                    group_info: group_info.as_slice(),
+                    tree: tree.as_slice(),
+                    state: &state,
+                    known: None,
+                };
+                // Nothing shows yet that this is the right group: older roots are not handed to it.
+                self.prepare_external(&offer, &[])
+            }
+            Answer::Refused(refusal) => Err(EngineError::Refused(refusal)),
+            _ => return self.stray_later(id),
+        };
+        match made {
+            Ok((mls, row)) => self.adopt_stray(id, mls, row),
+            Err(error) => {
+                let told = self
+                    .strays
+                    .get_mut(&id)
+                    .is_none_or(|stray| std::mem::replace(&mut stray.told, true));
+                if !told {
+                    let text = error.to_string();
+                    self.finding(id, None, "group.cannot_return", None, &text);
+                }
+                self.stray_later(id);
+            }
+        }
+    }
+
+    /// Everything but MLS state, from what is left in the store.
+    pub(crate) fn group_of_stray(&mut self, id: GroupId, mls: ClientGroup) -> Group {
+        let rows = self.strays.remove(&id).and_then(|stray| stray.rows);
+        let mut group = Group::new(id, mls);
+        let mut tables = Group::tables(rows.unwrap_or_default());
+        tables.remove(&keys::group::MLS);
+        let mut take = |table: u8| tables.remove(&table).unwrap_or_default();
+        if let Err(error) = group.load_tables(&mut take) {
+            let text = error.to_string();
+            self.finding(id, None, error.code(), None, &text);
+        }
+        let prefix = keys::group_row(&id, keys::group::MLS, b"");
+        self.out.writes.delete_prefix(prefix);
+        group.meta.broken = None;
+        group.meta.unproven = None;
+        group
+    }
+
+    fn adopt_stray(&mut self, id: GroupId, mls: ClientGroup, row: ReturnRow) {
+        let Ok(public) = ClientGroup::load(mls.rows()) else {
+            return;
+        };
+        // The rows of the external commit are the scratch state's: what is read from them here is only looked at.
+        let mut group = self.group_of_stray(id, public);
+        self.broken.insert(id);
+        group.meta.broken = Some("group.state_lost".to_owned());
+        self.save_meta(&group);
+        self.keep_scratch(&mut group, mls, row);
+        self.groups.insert(id, Slot::Hot(Box::new(group)));
+        self.with_group(id, Box::new(|_, _| {}));
+    }
+}

@@ -1,0 +1,196 @@
+//! What reads statements and texts here: this crate's part of the [register of decoders](conclave_proto::registry).
+
+use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::limits::CREDENTIAL_BYTES;
+use conclave_proto::registry::{
+    Decoded, Decoder,
+    Source::{Network, Person},
+};
+use conclave_proto::{DeviceId, RealmId, UnixMs};
+use tls_codec::DeserializeBytes;
+
+use crate::list::LIST_BYTES;
+use crate::user::GENESIS_BYTES;
+use crate::{
+    CREDENTIAL_TYPE, Contact, DeviceApproval, DeviceCredential, DeviceKey, DeviceRequest, Occasion,
+    Pin, Presented, Reference, SCHEME_ED25519, SignedDeviceList, UserGenesis, UserKey,
+    authenticate, enrol_first,
+};
+
+const NOW: UnixMs = UnixMs(1_700_000_000_000);
+const REALM: RealmId = RealmId([7; 16]);
+/// A text may hold four times its own length of white space; the longest is an approval.
+const TEXT_BYTES: usize = 4 * 256 * 1024;
+
+/// The decoders of this crate.
+#[must_use]
+pub fn decoders() -> Vec<Decoder> {
+    vec![
+        Decoder::new("identity.genesis", Network, GENESIS_BYTES, genesis, || {
+            samples(|cast| cast.genesis.to_bytes())
+        }),
+        Decoder::new("identity.device_list", Network, LIST_BYTES, list, || {
+            samples(|cast| cast.list.to_bytes())
+        }),
+        Decoder::new(
+            "identity.credential",
+            Network,
+            CREDENTIAL_BYTES,
+            credential,
+            || samples(|cast| cast.credential.to_bytes()),
+        ),
+        Decoder::new(
+            "identity.presented",
+            Network,
+            CREDENTIAL_BYTES + 64,
+            presented,
+            || {
+                samples(|cast| {
+                    let key = Bytes::from(cast.laptop.public().as_slice());
+                    [encode(&key), cast.credential.to_bytes()].concat()
+                })
+            },
+        ),
+        Decoder::new("identity.contact_text", Person, TEXT_BYTES, contact, || {
+            samples(|cast| cast.contact.to_text().into_bytes())
+        }),
+        Decoder::new("identity.request_text", Person, TEXT_BYTES, request, || {
+            samples(|cast| cast.request.to_text().into_bytes())
+        }),
+        Decoder::new("identity.approval_text", Person, TEXT_BYTES, approval, || {
+            samples(|cast| cast.approval.to_text().into_bytes())
+        }),
+        Decoder::new("identity.request", Network, TEXT_BYTES, request_bytes, || {
+            samples(|cast| cast.request.to_bytes())
+        }),
+        Decoder::new("identity.approval", Network, TEXT_BYTES, approval_bytes, || {
+            samples(|cast| cast.approval.to_bytes())
+        }),
+    ]
+}
+
+fn genesis(bytes: &[u8]) -> Decoded {
+    match UserGenesis::from_bytes(bytes) {
+        Ok(value) => Ok(Some(value.to_bytes())),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn list(bytes: &[u8]) -> Decoded {
+    let value = SignedDeviceList::from_bytes(bytes).map_err(|error| error.code())?;
+    value.verify().map_err(|error| error.code())?;
+    Ok(Some(value.to_bytes()))
+}
+
+fn credential(bytes: &[u8]) -> Decoded {
+    match DeviceCredential::from_bytes(bytes) {
+        Ok(value) => Ok(Some(value.to_bytes())),
+        Err(error) => Err(error.code()),
+    }
+}
+
+/// The input is a signature key and the credential presented with it.
+fn presented(bytes: &[u8]) -> Decoded {
+    let (key, content) =
+        Bytes::tls_deserialize_bytes(bytes).map_err(|_| "presented.no_signature_key")?;
+    let presented = Presented {
+        credential_type: CREDENTIAL_TYPE,
+        credential: content,
+        scheme: SCHEME_ED25519,
+        signature_key: key.as_slice(),
+    };
+    match authenticate(
+        &presented,
+        Occasion::Login,
+        &Reference::default(),
+        NOW,
+        None,
+    ) {
+        Ok(_) => Ok(None),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, &'static str> {
+    std::str::from_utf8(bytes).map_err(|_| "text.not_utf8")
+}
+
+fn contact(bytes: &[u8]) -> Decoded {
+    match Contact::from_text(text(bytes)?) {
+        Ok(_) => Ok(None),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn request(bytes: &[u8]) -> Decoded {
+    match DeviceRequest::from_text(text(bytes)?) {
+        Ok(_) => Ok(None),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn approval(bytes: &[u8]) -> Decoded {
+    match DeviceApproval::from_text(text(bytes)?) {
+        Ok(_) => Ok(None),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn request_bytes(bytes: &[u8]) -> Decoded {
+    match DeviceRequest::from_bytes(bytes) {
+        Ok(value) => Ok(Some(value.to_bytes())),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn approval_bytes(bytes: &[u8]) -> Decoded {
+    match DeviceApproval::from_bytes(bytes) {
+        Ok(value) => Ok(Some(value.to_bytes())),
+        Err(error) => Err(error.code()),
+    }
+}
+
+/// One user, enrolling a second device.
+struct Cast {
+    genesis: UserGenesis,
+    laptop: DeviceKey,
+    credential: DeviceCredential,
+    list: SignedDeviceList,
+    contact: Contact,
+    request: DeviceRequest,
+    approval: DeviceApproval,
+}
+
+impl Cast {
+    fn new() -> Option<Self> {
+        let user = UserKey::from_bytes(&[1; 32]);
+        let genesis = UserGenesis {
+            version: crate::STATEMENT_VERSION,
+            realm: REALM,
+            key: user.public(),
+            created: NOW,
+            salt: [2; 16],
+        };
+        let laptop = DeviceKey::from_bytes(&[3; 32]);
+        let (credential, list) =
+            enrol_first(&user, &genesis, &laptop, DeviceId([4; 16]), NOW).ok()?;
+        let phone = DeviceKey::from_bytes(&[5; 32]);
+        let request = DeviceRequest::new(&phone, REALM, DeviceId([6; 16]), "phone").ok()?;
+        let pin = Pin::new(&genesis, "Anna", true, NOW);
+        let approval = user.approve(&request, &list, "Anna", &[pin], NOW).ok()?;
+        let contact = Contact::new(genesis.clone(), "Anna").ok()?;
+        Some(Self {
+            genesis,
+            laptop,
+            credential,
+            list,
+            contact,
+            request,
+            approval,
+        })
+    }
+}
+
+fn samples(of: fn(&Cast) -> Vec<u8>) -> Vec<Vec<u8>> {
+    Cast::new().iter().map(of).collect()
+}

@@ -1,0 +1,162 @@
+//! `check [feature…]`: builds each breakage and demands that its test fails. `table`: writes the table into `docs/TESTING.md`.
+
+use std::fs;
+use std::io::Read as _;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use conclave_tests::breakages::{Breakage, committed, render, with_section, workspace_root};
+
+/// A test that runs longer than this hangs.
+const TEST_LIMIT: Duration = Duration::from_secs(300);
+/// Lines of a failed build that are shown.
+const SHOWN_LINES: usize = 40;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.split_first() {
+        Some((verb, names)) if verb == "check" => check(names),
+        Some((verb, [])) if verb == "table" => table(),
+        _ => {
+            eprintln!("usage: breakages check [feature…] | breakages table");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn table() -> Result<()> {
+    let path = workspace_root()?.join("docs/TESTING.md");
+    let written = with_section(&fs::read_to_string(&path)?, &render(&committed()?))?;
+    Ok(fs::write(path, written)?)
+}
+
+fn check(names: &[String]) -> Result<()> {
+    let mut rows = committed()?;
+    for name in names {
+        ensure!(
+            rows.iter().any(|row| row.feature == *name),
+            "{name} is not in the table"
+        );
+    }
+    rows.retain(|row| names.is_empty() || names.contains(&row.feature));
+    let begun = Instant::now();
+    let mut unnoticed = Vec::new();
+    println!("{:>7} {:>7}  breakage", "build s", "test s");
+    for row in &rows {
+        let name = format!("{}/{}", row.owner, row.feature);
+        match noticed(row) {
+            Ok((build, test)) => {
+                println!("{build:>7.1} {test:>7.1}  {name}: {} fails", row.test);
+            }
+            Err(error) => {
+                println!("{:>7} {:>7}  {name}: {error:#}", "-", "-");
+                unnoticed.push(name);
+            }
+        }
+    }
+    let seconds = begun.elapsed().as_secs();
+    ensure!(
+        unnoticed.is_empty(),
+        "{} of {} breakages are not noticed as the table says: {}",
+        unnoticed.len(),
+        rows.len(),
+        unnoticed.join(", ")
+    );
+    println!("{} breakages, each noticed; {seconds} s in all", rows.len());
+    Ok(())
+}
+
+/// Builds a breakage and sees its test fail; gives how long both took, in seconds.
+fn noticed(row: &Breakage) -> Result<(f64, f64)> {
+    let begun = Instant::now();
+    let built = run(row, &["--no-run"], Duration::MAX)?;
+    let build = begun.elapsed().as_secs_f64();
+    if !built.success {
+        let lines: Vec<&str> = built.text.lines().collect();
+        let from = lines.len().saturating_sub(SHOWN_LINES);
+        let shown = lines.get(from..).unwrap_or_default().join("\n");
+        bail!("it does not build:\n{shown}");
+    }
+    let begun = Instant::now();
+    let tested = run(row, &[&row.test, "--", "--exact"], TEST_LIMIT)?;
+    judge(&tested)?;
+    Ok((build, begun.elapsed().as_secs_f64()))
+}
+
+/// Exactly one test ran, and it failed.
+fn judge(ran: &Ran) -> Result<()> {
+    let count = |what: &str| {
+        let lines = ran.text.lines();
+        lines.filter(|line| line.trim() == what).count()
+    };
+    ensure!(count("running 1 test") == 1, "no such test was run");
+    ensure!(!ran.success, "the test passes although the code is broken");
+    ensure!(
+        ran.text.contains("0 passed; 1 failed"),
+        "the test did not fail but ended otherwise"
+    );
+    Ok(())
+}
+
+struct Ran {
+    success: bool,
+    text: String,
+}
+
+/// Runs `cargo test` in a target folder of its own, which all breakages share: what they have in common is built once, and the ordinary
+/// build stays as it is.
+fn run(row: &Breakage, more: &[&str], limit: Duration) -> Result<Ran> {
+    let root = workspace_root()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), |folder| root.join(folder));
+    let mut child = Command::new(cargo)
+        .current_dir(&root)
+        .args(["test", "--locked", "--quiet"])
+        .args(row.cargo_arguments())
+        .args(more)
+        .env("CARGO_TARGET_DIR", target.join("breakages"))
+        // Nobody looks into these with a debugger, and they are built only once.
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
+        .env("CARGO_INCREMENTAL", "0")
+        .env("CARGO_TERM_COLOR", "never")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cargo does not start")?;
+    let mut stdout = child.stdout.take().context("no output")?;
+    let mut stderr = child.stderr.take().context("no output")?;
+    let (done, finished) = mpsc::channel();
+    let errors = thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = stderr.read_to_end(&mut text);
+        text
+    });
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = stdout.read_to_end(&mut text);
+        let _ = done.send(text);
+    });
+    let Ok(mut text) = finished.recv_timeout(limit.min(Duration::from_secs(3600))) else {
+        child.kill()?;
+        child.wait()?;
+        bail!("it does not end within {} s", limit.as_secs());
+    };
+    let status = child.wait()?;
+    text.extend(errors.join().unwrap_or_default());
+    Ok(Ran {
+        success: status.success(),
+        text: String::from_utf8_lossy(&text).into_owned(),
+    })
+}

@@ -1,0 +1,320 @@
+//! What one document reads: snapshot and verdict payloads, delivered records, the service's answer on opening, and stored rows.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use conclave_crdt::CrdtKind;
+use conclave_doc::{
+    Append, DocContext, DocError, Document, KeySource, SnapshotPayload, VerdictPayload,
+};
+use conclave_identity::{DeviceKey, SCHEME_ED25519};
+use conclave_mls::{EpochRoot, GroupState, Roster, RosterRow, Rows};
+use conclave_proto::codec::{Bytes, Tail, Varint};
+use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
+use conclave_proto::registry::{
+    Decoded, Decoder,
+    Source::{Disk, Network},
+    join_rows, split_rows,
+};
+use conclave_proto::{
+    Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, Record,
+    Role, UnixMs, UserId, limits,
+};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use zeroize::Zeroizing;
+
+use super::{code, once, read, sample};
+
+const GROUP: GroupId = GroupId([7; 16]);
+const DOCUMENT: DocumentId = DocumentId([8; 16]);
+const NOW: UnixMs = UnixMs(1_700_000_000_000);
+
+pub(super) fn decoders() -> Vec<Decoder> {
+    vec![
+        Decoder::new(
+            "doc.snapshot_payload",
+            Network,
+            limits::SNAPSHOT_BYTES,
+            snapshot_payload,
+            || vec![log().payload.clone()],
+        ),
+        Decoder::new("doc.verdict", Network, limits::UPDATE_BYTES, verdict, || {
+            [
+                conclave_doc::Judgement::Match,
+                conclave_doc::Judgement::Differs(conclave_doc::DiffersWhy::Tables),
+            ]
+            .map(|judgement| VerdictPayload::new(Hash([1; 32]), judgement).to_bytes())
+            .to_vec()
+        }),
+        Decoder::new("doc.opened", Network, limits::FRAME_BYTES, opened, || {
+            sample(&log().opened)
+        }),
+        Decoder::new("doc.delivered", Network, limits::FRAME_BYTES, delivered, || {
+            sample(&Tail(log().records.clone()))
+        }),
+        Decoder::new("doc.rows", Disk, usize::MAX, rows, || {
+            vec![joined(&log().author), joined(&log().reader)]
+        })
+        .of_rows(),
+    ]
+}
+
+struct Keys;
+
+impl KeySource for Keys {
+    fn root(&self, epoch: u64) -> Option<EpochRoot> {
+        (epoch == 0).then(|| EpochRoot::new([1; 32]))
+    }
+}
+
+/// A group of two devices, a document of the first, and what the service made of it.
+struct Log {
+    state: GroupState,
+    keys: [DeviceKey; 2],
+    /// What the second device gets.
+    opened: OpenedDocument,
+    records: Vec<DeliveredRecord>,
+    payload: Vec<u8>,
+    author: Rows,
+    reader: Rows,
+}
+
+const DEVICES: [DeviceId; 2] = [DeviceId([1; 16]), DeviceId([2; 16])];
+const INSTANCES: [InstanceId; 2] = [InstanceId([1; 8]), InstanceId([2; 8])];
+
+fn log() -> &'static Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    once(&LOG, Log::new)
+}
+
+fn context<'a>(state: &'a GroupState, keys: &'a [DeviceKey; 2], at: usize) -> DocContext<'a> {
+    let [first, second] = keys;
+    let [own, other] = DEVICES;
+    let (signer, device) = if at == 0 { (first, own) } else { (second, other) };
+    DocContext {
+        state,
+        keys: &Keys,
+        device,
+        signer,
+        now: NOW,
+    }
+}
+
+fn group_state(keys: &[DeviceKey; 2]) -> GroupState {
+    let rows = keys.iter().zip(DEVICES).map(|(key, device)| RosterRow {
+        device,
+        user: UserId([device.0[0]; 32]),
+        credential_type: conclave_identity::CREDENTIAL_TYPE,
+        credential: Bytes::default(),
+        key: Bytes::from(key.public().to_vec()),
+        scheme: SCHEME_ED25519,
+        role: Role::Editor,
+        first_epoch: 0,
+        last_epoch: None,
+        time: NOW,
+    });
+    GroupState {
+        group: GROUP,
+        epoch: 0,
+        policy: GroupPolicy::default(),
+        roster: Roster::from_rows(rows.collect(), Hash::ZERO, 0).unwrap(),
+        last_time: NOW,
+        pending: Vec::new(),
+        documents: BTreeMap::new(),
+        voided: Vec::new(),
+        rotating_since: 0,
+        frontier: Frontier::new(),
+        epoch_start: 0,
+        epoch_log_roots: Vec::new(),
+        begun_by: Hash::ZERO,
+    }
+}
+
+fn answer(head: Head, base: &Record) -> OpenedDocument {
+    OpenedDocument {
+        channel: Varint(1),
+        head,
+        from: 0,
+        base: Some(BaseSnapshot {
+            seq: 0,
+            record: base.clone(),
+        }),
+        authors: vec![Author {
+            device: DEVICES[0],
+            instance: INSTANCES[0],
+        }],
+        own_next_clock: 0,
+        own_last: Hash::ZERO,
+    }
+}
+
+/// Types one word.
+fn write(document: &mut Document, word: &str) {
+    let mut rng = ChaCha20Rng::from_seed([4; 32]);
+    document
+        .edit(&mut rng, &mut |crdt| {
+            crdt.text().unwrap().splice(0, 0, word)
+        })
+        .unwrap();
+}
+
+fn take_rows(document: &mut Document, onto: &Rows) -> Rows {
+    let mut rows: BTreeMap<_, _> = onto.iter().cloned().collect();
+    for change in document.take_changes() {
+        match change.value {
+            Some(value) => rows.insert(change.key, value),
+            None => rows.remove(&change.key),
+        };
+    }
+    rows.into_iter().collect()
+}
+
+/// The record as the service hands it to a device that knows the author.
+fn elide(append: &Append, first_seq: u64) -> Vec<DeliveredRecord> {
+    let records = append.records.iter().zip(first_seq..);
+    records
+        .map(|(record, seq)| {
+            DeliveredRecord::Update(ElidedRecord {
+                author: Varint(0),
+                epoch: Varint(append.epoch),
+                seen_back: Varint(seq - record.seen_size.0),
+                seen_hint: record.seen_hint,
+                sealed: record.sealed.clone(),
+            })
+        })
+        .collect()
+}
+
+impl Log {
+    fn new() -> Self {
+        let keys = [DeviceKey::from_bytes(&[1; 32]), DeviceKey::from_bytes(&[2; 32])];
+        let state = group_state(&keys);
+        let ctx = context(&state, &keys, 0);
+        let mut rng = ChaCha20Rng::from_seed([3; 32]);
+        let (mut own, base) = Document::create(
+            &ctx,
+            GROUP,
+            DOCUMENT,
+            CrdtKind::Yjs,
+            INSTANCES[0],
+            Some(&mut |crdt| crdt.text().unwrap().splice(0, 0, "minutes")),
+            &mut rng,
+        )
+        .unwrap();
+        own.snapshot_accepted(&ctx, 0).unwrap();
+        let mut first = answer(own.head(), &base);
+        first.base = None;
+        own.opened(&ctx, &first, &mut rng).unwrap();
+        let mut records = vec![DeliveredRecord::Leaf(base.leaf())];
+        for word in ["one ", "two ", "three "] {
+            write(&mut own, word);
+            let append = own.next_append(&ctx, &mut rng, 100_000).unwrap().unwrap();
+            let (at, count) = (own.size(), append.records.len() as u64);
+            records.extend(elide(&append, at));
+            own.acked(&ctx, append.first_clock + count, at, count)
+                .unwrap();
+        }
+        let opened = answer(own.head(), &base);
+        write(&mut own, "unsent ");
+        own.next_append(&ctx, &mut rng, 100_000).unwrap();
+        write(&mut own, "unsealed ");
+        let mut author = take_rows(&mut own, &Vec::new());
+        // A record that waits: known by its hash.
+        let mut waiting = vec![b'w'];
+        waiting.extend_from_slice(&40u64.to_be_bytes());
+        author.push((waiting, Zeroizing::new([&[3u8][..], &[5; 32]].concat())));
+
+        let ctx = context(&state, &keys, 1);
+        let (mut other, _) =
+            Document::open_remote(&ctx, &opened, GROUP, DOCUMENT, INSTANCES[1], &mut rng).unwrap();
+        let empty = take_rows(&mut other, &Vec::new());
+        other.deliver(&ctx, 0, records.clone()).unwrap();
+        assert_eq!(other.head(), own.head());
+        let reader = take_rows(&mut other, &empty);
+        let root = Keys.root(0).unwrap();
+        let content = conclave_doc::DocKeys::derive(&root, &DOCUMENT);
+        let payload = conclave_doc::open(&base, &content).unwrap().to_vec();
+        Self {
+            opened,
+            records,
+            payload,
+            author,
+            reader,
+            state,
+            keys,
+        }
+    }
+}
+
+fn joined(rows: &Rows) -> Vec<u8> {
+    join_rows(
+        rows.iter()
+            .map(|(key, value)| (key.as_slice(), value.as_slice())),
+    )
+}
+
+fn snapshot_payload(bytes: &[u8]) -> Decoded {
+    match SnapshotPayload::from_bytes(bytes) {
+        Ok(payload) => Ok(Some(payload.to_bytes().to_vec())),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn verdict(bytes: &[u8]) -> Decoded {
+    match VerdictPayload::from_bytes(bytes) {
+        Ok(payload) => Ok(Some(payload.to_bytes())),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn opened(bytes: &[u8]) -> Decoded {
+    let opened: OpenedDocument = read(bytes, limits::FRAME_BYTES)?;
+    let log = log();
+    let ctx = context(&log.state, &log.keys, 1);
+    let mut rng = ChaCha20Rng::from_seed([5; 32]);
+    // Again on a connection, and for the first time.
+    if let Ok(mut known) = Document::load(&ctx, log.reader.clone(), &mut rng) {
+        let _ = known.opened(&ctx, &opened, &mut rng);
+    }
+    code(
+        Document::open_remote(&ctx, &opened, GROUP, DOCUMENT, INSTANCES[1], &mut rng),
+        DocError::code,
+    )
+}
+
+fn delivered(bytes: &[u8]) -> Decoded {
+    let records: Tail<DeliveredRecord> = read(bytes, limits::FRAME_BYTES)?;
+    let log = log();
+    let ctx = context(&log.state, &log.keys, 1);
+    let mut rng = ChaCha20Rng::from_seed([6; 32]);
+    let (mut document, _) =
+        Document::open_remote(&ctx, &log.opened, GROUP, DOCUMENT, INSTANCES[1], &mut rng)
+            .map_err(|error| error.code())?;
+    let outcome = document
+        .deliver(&ctx, 0, records.0)
+        .map_err(|error| error.code())?;
+    let _ = document.take_changes();
+    match outcome.findings.first() {
+        Some(_) => Err("doc.finding"),
+        None => Ok(None),
+    }
+}
+
+fn rows(bytes: &[u8]) -> Decoded {
+    let rows = split_rows(bytes).ok_or("input.no_rows")?;
+    let rows = rows
+        .into_iter()
+        .map(|(key, value)| (key, Zeroizing::new(value)))
+        .collect();
+    let log = log();
+    let ctx = context(&log.state, &log.keys, 0);
+    let mut rng = ChaCha20Rng::from_seed([7; 32]);
+    let mut document = Document::load(&ctx, rows, &mut rng).map_err(|error| error.code())?;
+    let _ = document.opened(&ctx, &log.opened, &mut rng);
+    let _ = document.next_append(&ctx, &mut rng, 100_000);
+    let _ = document.take_changes();
+    Ok(None)
+}

@@ -1,0 +1,195 @@
+//! The engine's store: every row that a device reads when it starts, loads a group or opens a document.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::OnceLock;
+
+use conclave_crdt::CrdtKind;
+use conclave_engine::{
+    Command, CommandId, Engine, EngineError, Event, Input, Output, Read, Reply, Setup,
+};
+use conclave_proto::registry::{
+    Decoded, Decoder,
+    Source::{Disk, Person},
+    join_rows, split_rows,
+};
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
+use zeroize::Zeroizing;
+
+use super::once;
+
+const NOW: UnixMs = UnixMs(1_700_000_000_000);
+/// A start that asks for more reads than this does not end.
+const READS: usize = 200;
+
+pub(super) fn decoders() -> Vec<Decoder> {
+    vec![
+        Decoder::new("engine.store", Disk, usize::MAX, store, || {
+            vec![stored().bytes.clone()]
+        })
+        .of_rows(),
+        Decoder::new("engine.name", Person, usize::MAX, name, || {
+            vec![b"Ana".to_vec()]
+        }),
+    ]
+}
+
+/// The store of a device with a group and a document, none of which has ever seen a service.
+struct Stored {
+    bytes: Vec<u8>,
+    group: GroupId,
+    document: DocumentId,
+}
+
+fn stored() -> &'static Stored {
+    static STORED: OnceLock<Stored> = OnceLock::new();
+    once(&STORED, Stored::new)
+}
+
+/// An engine over rows in memory, without a connection.
+struct Device {
+    engine: Engine,
+    rows: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
+    events: Vec<Event>,
+}
+
+impl Device {
+    fn open(rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, EngineError> {
+        let rows: BTreeMap<_, _> = rows
+            .into_iter()
+            .map(|(key, value)| (key, Zeroizing::new(value)))
+            .collect();
+        let needed = Engine::startup_prefixes();
+        let first = rows
+            .iter()
+            .filter(|(key, _)| needed.iter().any(|prefix| key.starts_with(prefix)))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let (engine, output) = Engine::open(first, [2; 32], NOW)?;
+        let mut device = Self {
+            engine,
+            rows,
+            events: Vec::new(),
+        };
+        device.perform(output);
+        Ok(device)
+    }
+
+    /// Makes writes, answers reads, keeps events.
+    fn perform(&mut self, output: Output) {
+        let mut reads: VecDeque<Read> = VecDeque::new();
+        let mut next = Some(output);
+        for _ in 0..READS {
+            if let Some(output) = next.take() {
+                let writes = output.writes;
+                self.rows.retain(|key, _| {
+                    let gone = |prefix: &Vec<u8>| key.starts_with(prefix);
+                    !writes.delete_prefixes.iter().any(gone) && !writes.deletes.contains(key)
+                });
+                self.rows.extend(writes.puts);
+                self.events.extend(output.events);
+                reads.extend(output.reads);
+            }
+            let Some(read) = reads.pop_front() else {
+                return;
+            };
+            let found = self
+                .rows
+                .iter()
+                .filter(|(key, _)| key.starts_with(&read.prefix))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            let input = Input::Loaded {
+                id: read.id,
+                rows: found,
+            };
+            next = Some(self.engine.handle(NOW, input));
+        }
+    }
+
+    fn ask(&mut self, id: u64, command: Command) -> Option<Result<Reply, EngineError>> {
+        let id = CommandId(id);
+        let output = self.engine.handle(NOW, Input::Command { id, command });
+        self.perform(output);
+        self.events.iter().find_map(|event| match event {
+            Event::Reply { command, result } if *command == id => Some(result.clone()),
+            _ => None,
+        })
+    }
+}
+
+impl Stored {
+    fn new() -> Self {
+        let setup = Setup::NewUser {
+            name: "Ana".to_owned(),
+            realm: RealmId([5; 16]),
+        };
+        let (engine, output) = Engine::init(setup, [1; 32], NOW).unwrap();
+        let mut device = Device {
+            engine,
+            rows: BTreeMap::new(),
+            events: Vec::new(),
+        };
+        device.perform(output);
+        let create = Command::CreateGroup {
+            name: "Board".to_owned(),
+            policy: Box::new(GroupPolicy::default()),
+        };
+        let Some(Ok(Reply::Group(group))) = device.ask(1, create) else {
+            return Self::nothing();
+        };
+        let create = Command::CreateDocument {
+            group,
+            kind: CrdtKind::Yjs,
+            title: "minutes".to_owned(),
+            initial: Some(Box::new(|crdt| crdt.text().unwrap().splice(0, 0, "first"))),
+        };
+        let Some(Ok(Reply::Document(document))) = device.ask(2, create) else {
+            return Self::nothing();
+        };
+        let rows = device.rows.iter();
+        Self {
+            bytes: join_rows(rows.map(|(key, value)| (key.as_slice(), value.as_slice()))),
+            group,
+            document,
+        }
+    }
+
+    /// No sample: the tests notice.
+    fn nothing() -> Self {
+        Self {
+            bytes: Vec::new(),
+            group: GroupId::ZERO,
+            document: DocumentId::ZERO,
+        }
+    }
+}
+
+/// Starts a device from the rows, then reads and edits the document, so that everything is loaded.
+fn store(bytes: &[u8]) -> Decoded {
+    let rows = split_rows(bytes).ok_or("input.no_rows")?;
+    let mut device = Device::open(rows).map_err(|error| error.code())?;
+    let (group, document) = (stored().group, stored().document);
+    let f = Box::new(|crdt: &mut dyn conclave_crdt::Crdt| crdt.text().unwrap().splice(0, 0, "x"));
+    let edited = device.ask(3, Command::Edit { group, document, f });
+    let _ = device.ask(4, Command::Groups);
+    let _ = device.ask(5, Command::Documents { group });
+    match edited {
+        Some(Ok(_)) => Ok(None),
+        Some(Err(error)) => Err(error.code()),
+        None => Err("engine.no_reply"),
+    }
+}
+
+fn name(bytes: &[u8]) -> Decoded {
+    let name = std::str::from_utf8(bytes).map_err(|_| "text.not_utf8")?;
+    let setup = Setup::NewUser {
+        name: name.to_owned(),
+        realm: RealmId::ZERO,
+    };
+    match Engine::init(setup, [1; 32], NOW) {
+        Ok(_) => Ok(None),
+        Err(error) => Err(error.code()),
+    }
+}

@@ -1,0 +1,121 @@
+//! The table of breakages agrees with the features there are, with the tests there are, and with what people read.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use conclave_tests::breakages::{
+    HEADER, committed, declared, folders, mismatches, packages, parse, render, with_section,
+    workspace_root,
+};
+
+#[test]
+fn every_breakage_has_a_row_and_every_row_a_breakage() -> Result<()> {
+    let wrong = mismatches(&committed()?, &declared(&packages()?)?);
+    ensure!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn the_section_for_people_is_up_to_date() -> Result<()> {
+    let document = fs::read_to_string(workspace_root()?.join("docs/TESTING.md"))?;
+    let fresh = with_section(&document, &render(&committed()?))?;
+    ensure!(
+        fresh == document,
+        "docs/TESTING.md is out of date: cargo run -p conclave-tests --bin breakages -- table"
+    );
+    Ok(())
+}
+
+/// All Rust text below a folder.
+fn sources(folder: &Path) -> Result<String> {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            text.push_str(&sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path)?);
+        }
+    }
+    Ok(text)
+}
+
+/// A switch is thrown in one place, and the test that the row names is there to fail.
+#[test]
+fn every_switch_is_in_one_place_and_its_test_exists() -> Result<()> {
+    let folders = folders(&packages()?);
+    let mut wrong = Vec::new();
+    for row in committed()? {
+        let folder = folders.get(&row.owner).context(row.owner.clone())?;
+        let gate = format!("feature = \"{}\"", row.feature);
+        let places = sources(&folder.join("src"))?.matches(&gate).count();
+        if places != 1 {
+            wrong.push(format!("{}: {places} places", row.feature));
+        }
+        let folder = folders.get(&row.package).context(row.package.clone())?;
+        let (tests, path) = match row.target.as_str() {
+            "lib" => (folder.join("src"), None),
+            target => {
+                let tests = folder.join("tests");
+                let file = tests.join(format!("{target}.rs"));
+                if file.exists() {
+                    (tests, Some(file))
+                } else {
+                    (tests.join(target), None)
+                }
+            }
+        };
+        let text = match path {
+            Some(file) => fs::read_to_string(file)?,
+            None => sources(&tests)?,
+        };
+        let name = row.test.rsplit("::").next().unwrap_or_default();
+        if !text.contains(&format!("fn {name}(")) {
+            wrong.push(format!("{}: no test {}", row.feature, row.test));
+        }
+    }
+    ensure!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn a_table_that_is_wrong_is_found() -> Result<()> {
+    let row = |feature: &str| format!("{feature}\tcrate\tcrate\tlib\tit::fails\twords\n");
+    let table = format!("{HEADER}\n{}{}", row("break-a"), row("break-b"));
+    let rows = parse(&table)?;
+    ensure!(rows.len() == 2 && render(&rows).contains("| `crate/break-b` | words | `it::fails` (crate) |"));
+    ensure!(parse(&row("break-a")).is_err(), "no header");
+    ensure!(parse(&format!("{HEADER}\n{}{}", row("break-b"), row("break-a"))).is_err());
+    ensure!(parse(&format!("{HEADER}\n{}{}", row("break-a"), row("break-a"))).is_err());
+    ensure!(parse(&format!("{HEADER}\nbreak-a\tcrate\n")).is_err());
+    ensure!(parse(&format!("{HEADER}\nbreak-a\tcrate\tcrate\tlib\t\twords\n")).is_err());
+
+    let feature = |name: &str| ("crate".to_owned(), name.to_owned());
+    let both = BTreeSet::from([feature("break-a"), feature("break-b")]);
+    ensure!(mismatches(&rows, &both).is_empty());
+    let other = BTreeSet::from([feature("break-a"), feature("break-c")]);
+    ensure!(
+        mismatches(&rows, &other)
+            == [
+                "crate/break-c has no row in tests/breakages.tsv",
+                "crate/break-b is in no Cargo.toml"
+            ]
+    );
+    ensure!(with_section("text without marks", "x").is_err());
+    Ok(())
+}
+
+#[test]
+fn a_feature_of_another_crate_is_named_with_its_crate() -> Result<()> {
+    let line = "break-a\tlow\thigh\tit\tmodule::fails\twords";
+    let rows = parse(&format!("{HEADER}\n{line}\n"))?;
+    let arguments: Vec<String> = rows.iter().flat_map(|row| row.cargo_arguments()).collect();
+    ensure!(arguments == ["--package", "high", "--features", "low/break-a", "--test", "it"]);
+    let line = "break-a\tlow\tlow\tlib\tmodule::fails\twords";
+    let rows = parse(&format!("{HEADER}\n{line}\n"))?;
+    let arguments: Vec<String> = rows.iter().flat_map(|row| row.cargo_arguments()).collect();
+    ensure!(arguments == ["--package", "low", "--features", "break-a", "--lib"]);
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! Devices as engines over rows in memory, and the small honest service of the engine's own tests. One thing after the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use conclave_crdt::{Crdt, CrdtKind};
+use conclave_engine::{
+    Command, CommandId, Engine, EngineError, Event, Input, Output, Reply, Setup,
+};
+use conclave_proto::codec::Varint;
+use conclave_proto::frame::{ClientFrame, Request, ServiceFrame};
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
+use zeroize::Zeroizing;
+
+use crate::service::{ConnId, ORIGIN, Service};
+
+/// In the past of any machine that runs this: OpenMLS compares leaf lifetimes with the true clock.
+const START: UnixMs = UnixMs(1_700_000_000_000);
+/// What happens by itself within this time has happened when a test goes on.
+const SETTLE_MS: u64 = 30_000;
+/// A device that gives more outputs than this at one time does not come to rest.
+const OUTPUTS_AT_ONCE: usize = 5_000;
+
+pub type Rows = BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>;
+pub type Answer = Result<Reply, EngineError>;
+
+/// One device.
+pub struct Device {
+    engine: Engine,
+    pub rows: Rows,
+    pub events: Vec<Event>,
+    pub up: VecDeque<ClientFrame>,
+    /// The connection, if there is one.
+    pub conn: Option<ConnId>,
+    wake_at: Option<UnixMs>,
+    commands: u64,
+    /// Whether the last input changed what is stored.
+    pub moved: bool,
+}
+
+impl Device {
+    /// A new user.
+    pub fn new(name: &str, seed: u8, now: UnixMs) -> Self {
+        let setup = Setup::NewUser {
+            name: name.to_owned(),
+            realm: RealmId([5; 16]),
+        };
+        let (engine, output) = Engine::init(setup, [seed; 32], now).unwrap();
+        let mut device = Self::with(engine, Rows::new());
+        device.perform(now, output);
+        device
+    }
+
+    /// A device from its rows.
+    pub fn open(rows: Rows, seed: u8, now: UnixMs) -> Self {
+        let needed = Engine::startup_prefixes();
+        let first = rows
+            .iter()
+            .filter(|(key, _)| needed.iter().any(|prefix| key.starts_with(prefix)))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let (engine, output) = Engine::open(first, [seed; 32], now).unwrap();
+        let mut device = Self::with(engine, rows);
+        device.perform(now, output);
+        device
+    }
+
+    fn with(engine: Engine, rows: Rows) -> Self {
+        Self {
+            engine,
+            rows,
+            events: Vec::new(),
+            up: VecDeque::new(),
+            conn: None,
+            wake_at: None,
+            commands: 0,
+            moved: false,
+        }
+    }
+
+    /// Hands over an input and does what comes of it: writes, reads, events. Frames wait in `up`.
+    pub fn input(&mut self, now: UnixMs, input: Input) {
+        let output = self.engine.handle(now, input);
+        self.moved = !output.writes.is_empty();
+        self.perform(now, output);
+    }
+
+    fn perform(&mut self, now: UnixMs, output: Output) {
+        let mut outputs = VecDeque::from([output]);
+        let mut count = 0;
+        while let Some(output) = outputs.pop_front() {
+            count += 1;
+            assert!(count < OUTPUTS_AT_ONCE, "the engine does not come to rest");
+            let writes = output.writes;
+            for prefix in &writes.delete_prefixes {
+                self.rows.retain(|key, _| !key.starts_with(prefix));
+            }
+            for key in &writes.deletes {
+                self.rows.remove(key);
+            }
+            self.rows.extend(writes.puts);
+            self.events.extend(output.events);
+            self.wake_at = output.wake_at;
+            if self.conn.is_some() {
+                self.up.extend(output.sends);
+            }
+            for read in output.reads {
+                let found = self
+                    .rows
+                    .range(read.prefix.clone()..)
+                    .take_while(|(key, _)| key.starts_with(&read.prefix))
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect();
+                let id = read.id;
+                outputs.push_back(self.engine.handle(now, Input::Loaded { id, rows: found }));
+            }
+            if output.close_connection.is_some() && self.conn.take().is_some() {
+                self.up.clear();
+                outputs.push_back(self.engine.handle(now, Input::ConnectionDown));
+            }
+        }
+    }
+
+    /// Asks without waiting.
+    pub fn command(&mut self, now: UnixMs, command: Command) -> CommandId {
+        self.commands += 1;
+        let id = CommandId(self.commands);
+        self.input(now, Input::Command { id, command });
+        id
+    }
+
+    /// The reply to a command, if it has come.
+    pub fn reply(&self, id: CommandId) -> Option<Answer> {
+        self.events.iter().find_map(|event| match event {
+            Event::Reply { command, result } if *command == id => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    /// Codes of what the device found wrong.
+    pub fn findings(&self) -> Vec<String> {
+        let code = |event: &Event| match event {
+            Event::Finding { code, .. } => Some(code.to_string()),
+            _ => None,
+        };
+        self.events.iter().filter_map(code).collect()
+    }
+
+    pub fn connect(&mut self, now: UnixMs, conn: ConnId) {
+        self.conn = Some(conn);
+        let origin = ORIGIN.to_owned();
+        self.input(now, Input::ConnectionUp { origin, token: None });
+    }
+
+    pub fn disconnect(&mut self, now: UnixMs) {
+        if self.conn.take().is_some() {
+            self.up.clear();
+            self.input(now, Input::ConnectionDown);
+        }
+    }
+
+    /// The time that the device wants to be woken at.
+    pub fn wakes(&self) -> Option<UnixMs> {
+        self.wake_at
+    }
+}
+
+/// Devices and the service between them.
+pub struct Net {
+    pub now: UnixMs,
+    pub service: Service,
+    pub devices: Vec<Device>,
+    /// This device's conversation is kept: what it asked and was sent, in order.
+    pub tapped: usize,
+    pub asked: Vec<(Varint, Request)>,
+    pub heard: Vec<ServiceFrame>,
+    conns: u64,
+}
+
+impl Net {
+    pub fn new(names: &[&str]) -> Self {
+        let devices = (1..).zip(names);
+        let mut net = Self {
+            now: START,
+            service: Service::default(),
+            devices: devices
+                .map(|(seed, name)| Device::new(name, seed, START))
+                .collect(),
+            tapped: usize::MAX,
+            asked: Vec::new(),
+            heard: Vec::new(),
+            conns: 0,
+        };
+        for at in 0..names.len() {
+            net.connect(at);
+        }
+        net.settle();
+        for one in 0..names.len() {
+            for other in 0..names.len() {
+                if one != other {
+                    net.pin(one, other);
+                }
+            }
+        }
+        net
+    }
+
+    /// The same service, and some of the devices from their rows, offline.
+    pub fn again(now: UnixMs, service: Service, rows: &[&Rows], seed: u8) -> Self {
+        let devices = (seed..).zip(rows);
+        Self {
+            now,
+            service,
+            devices: devices
+                .map(|(seed, rows)| Device::open((*rows).clone(), seed, now))
+                .collect(),
+            tapped: usize::MAX,
+            asked: Vec::new(),
+            heard: Vec::new(),
+            conns: 1_000 * (u64::from(seed) + 1),
+        }
+    }
+
+    pub fn connect(&mut self, at: usize) {
+        self.conns += 1;
+        let conn = ConnId(self.conns);
+        self.service.connect(conn);
+        self.devices[at].connect(self.now, conn);
+    }
+
+    pub fn disconnect(&mut self, at: usize) {
+        if let Some(conn) = self.devices[at].conn {
+            self.service.disconnect(conn);
+            self.devices[at].disconnect(self.now);
+        }
+    }
+
+    /// Runs until nothing happens any more within a while.
+    pub fn settle(&mut self) {
+        let end = self.now.plus_ms(SETTLE_MS);
+        loop {
+            while self.exchange() {}
+            let wakes = self.devices.iter().filter_map(Device::wakes).min();
+            let Some(next) = wakes.filter(|next| *next <= end) else {
+                break;
+            };
+            self.now = self.now.max(next).plus_ms(1);
+            for at in 0..self.devices.len() {
+                if self.devices[at].wakes().is_some_and(|at| at <= self.now) {
+                    self.devices[at].input(self.now, Input::Timer);
+                }
+            }
+        }
+        self.now = self.now.max(end);
+    }
+
+    /// One frame of each device goes to the service, and what comes of it to everybody.
+    fn exchange(&mut self) -> bool {
+        let mut any = false;
+        for at in 0..self.devices.len() {
+            let (Some(conn), Some(frame)) = (self.devices[at].conn, self.devices[at].up.pop_front())
+            else {
+                continue;
+            };
+            any = true;
+            if let (true, ClientFrame::Request { id, body }) = (at == self.tapped, &frame) {
+                self.asked.push((*id, body.clone()));
+            }
+            for (to, frame) in self.service.handle(conn, frame, self.now) {
+                let Some(to) = self.devices.iter().position(|it| it.conn == Some(to)) else {
+                    continue;
+                };
+                if to == self.tapped {
+                    self.heard.push(frame.clone());
+                }
+                self.devices[to].input(self.now, Input::Frame(Box::new(frame)));
+            }
+        }
+        any
+    }
+
+    /// Asks, and waits for the reply.
+    pub fn ask(&mut self, at: usize, command: Command) -> Answer {
+        let id = self.devices[at].command(self.now, command);
+        if self.devices[at].reply(id).is_none() {
+            self.settle();
+        }
+        self.devices[at].reply(id).expect("no reply")
+    }
+
+    fn pin(&mut self, one: usize, other: usize) {
+        let Ok(Reply::WhoAmI(them)) = self.ask(other, Command::WhoAmI) else {
+            panic!("no name")
+        };
+        let contact = them.contact.unwrap();
+        let verified = true;
+        self.ask(one, Command::Pin { contact, verified }).unwrap();
+    }
+
+    /// A group of the first with the others, and a document in it.
+    pub fn group_with_document(
+        &mut self,
+        at: usize,
+        others: &[usize],
+    ) -> (GroupId, DocumentId) {
+        let create = Command::CreateGroup {
+            name: "Board".to_owned(),
+            policy: Box::new(GroupPolicy::default()),
+        };
+        let Ok(Reply::Group(group)) = self.ask(at, create) else {
+            panic!("no group")
+        };
+        self.settle();
+        for other in others {
+            self.invite(group, at, *other);
+        }
+        let create = Command::CreateDocument {
+            group,
+            kind: CrdtKind::Yjs,
+            title: "minutes".to_owned(),
+            initial: Some(Box::new(|crdt| crdt.text().unwrap().splice(0, 0, "hello"))),
+        };
+        let Ok(Reply::Document(document)) = self.ask(at, create) else {
+            panic!("no document")
+        };
+        self.settle();
+        (group, document)
+    }
+
+    pub fn invite(&mut self, group: GroupId, at: usize, other: usize) {
+        let Ok(Reply::WhoAmI(them)) = self.ask(other, Command::WhoAmI) else {
+            panic!("no name")
+        };
+        let user = them.user.unwrap();
+        let role = None;
+        self.ask(at, Command::Invite { group, user, role }).unwrap();
+        self.settle();
+        self.ask(other, Command::Accept { group }).unwrap();
+        self.settle();
+    }
+
+    pub fn text(&mut self, at: usize, group: GroupId, document: DocumentId) -> String {
+        let found = Arc::new(Mutex::new(String::new()));
+        let to = found.clone();
+        let f = Box::new(move |crdt: &mut dyn Crdt| {
+            *to.lock().unwrap() = crdt.text().unwrap().text()?;
+            Ok(())
+        });
+        self.ask(at, Command::View { group, document, f }).unwrap();
+        found.lock().unwrap().clone()
+    }
+}
+
+/// Types at the end.
+pub fn edit(group: GroupId, document: DocumentId, text: &str) -> Command {
+    let text = text.to_owned();
+    let f = Box::new(move |crdt: &mut dyn Crdt| {
+        let view = crdt.text().unwrap();
+        let end = view.len()?;
+        view.splice(end, 0, &text)
+    });
+    Command::Edit { group, document, f }
+}
