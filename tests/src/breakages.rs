@@ -16,7 +16,8 @@ pub const HEADER: &str = "feature\tcrate\tpackage\ttarget\ttest\twhat is broken"
 /// Every breakage's feature begins so.
 pub const PREFIX: &str = "break-";
 /// Where the table begins in `docs/TESTING.md`.
-pub const BEGIN: &str = "<!-- breakages: written by `cargo run -p conclave-tests --bin breakages -- table` -->";
+pub const BEGIN: &str =
+    "<!-- breakages: written by `cargo run -p conclave-tests --bin breakages -- table` -->";
 /// Where it ends.
 pub const END: &str = "<!-- end of breakages -->";
 
@@ -59,24 +60,45 @@ impl Breakage {
     }
 
     /// What `cargo test` is given to build the broken code and the test.
+    ///
+    /// A test of its own file is built with the features that the whole workspace gives to what it links, as the ordinary build does, so
+    /// that nothing but the broken crate and what rests on it is built again. `namesakes` are other packages with a test of that name.
     #[must_use]
-    pub fn cargo_arguments(&self) -> Vec<String> {
-        let feature = if self.owner == self.package {
-            self.feature.clone()
-        } else {
-            format!("{}/{}", self.owner, self.feature)
-        };
+    pub fn cargo_arguments(&self, namesakes: &[String]) -> Vec<String> {
         let mut arguments = vec![
-            "--package".to_owned(),
-            self.package.clone(),
             "--features".to_owned(),
-            feature,
+            format!("{}/{}", self.owner, self.feature),
         ];
-        match self.target.as_str() {
-            "lib" => arguments.push("--lib".to_owned()),
-            target => arguments.extend(["--test".to_owned(), target.to_owned()]),
+        let mut give = |option: &str, value: &str| {
+            arguments.extend([option, value].map(ToOwned::to_owned));
+        };
+        if self.target == "lib" {
+            give("--package", &self.package);
+        } else {
+            give("--test", &self.target);
+            for other in namesakes {
+                give("--exclude", other);
+            }
         }
+        let whole = if self.target == "lib" {
+            "--lib"
+        } else {
+            "--workspace"
+        };
+        arguments.push(whole.to_owned());
         arguments
+    }
+
+    /// Other packages with a test of the same name.
+    #[must_use]
+    pub fn namesakes(&self, metadata: &Metadata) -> Vec<String> {
+        let has_it = |package: &&cargo_metadata::Package| {
+            let mut targets = package.targets.iter();
+            *package.name != self.package
+                && targets.any(|target| target.is_test() && target.name == self.target)
+        };
+        let packages = metadata.packages.iter().filter(has_it);
+        packages.map(|package| package.name.to_string()).collect()
     }
 }
 

@@ -85,7 +85,10 @@ fn a_table_that_is_wrong_is_found() -> Result<()> {
     let row = |feature: &str| format!("{feature}\tcrate\tcrate\tlib\tit::fails\twords\n");
     let table = format!("{HEADER}\n{}{}", row("break-a"), row("break-b"));
     let rows = parse(&table)?;
-    ensure!(rows.len() == 2 && render(&rows).contains("| `crate/break-b` | words | `it::fails` (crate) |"));
+    ensure!(
+        rows.len() == 2
+            && render(&rows).contains("| `crate/break-b` | words | `it::fails` (crate) |")
+    );
     ensure!(parse(&row("break-a")).is_err(), "no header");
     ensure!(parse(&format!("{HEADER}\n{}{}", row("break-b"), row("break-a"))).is_err());
     ensure!(parse(&format!("{HEADER}\n{}{}", row("break-a"), row("break-a"))).is_err());
@@ -108,14 +111,20 @@ fn a_table_that_is_wrong_is_found() -> Result<()> {
 }
 
 #[test]
-fn a_feature_of_another_crate_is_named_with_its_crate() -> Result<()> {
-    let line = "break-a\tlow\thigh\tit\tmodule::fails\twords";
-    let rows = parse(&format!("{HEADER}\n{line}\n"))?;
-    let arguments: Vec<String> = rows.iter().flat_map(|row| row.cargo_arguments()).collect();
-    ensure!(arguments == ["--package", "high", "--features", "low/break-a", "--test", "it"]);
-    let line = "break-a\tlow\tlow\tlib\tmodule::fails\twords";
-    let rows = parse(&format!("{HEADER}\n{line}\n"))?;
-    let arguments: Vec<String> = rows.iter().flat_map(|row| row.cargo_arguments()).collect();
-    ensure!(arguments == ["--package", "low", "--features", "break-a", "--lib"]);
+fn tests_are_built_as_the_whole_workspace_builds_them() -> Result<()> {
+    let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+    let line = "break-a\tconclave-proto\tconclave-doc\town\tmodule::fails\twords";
+    for row in parse(&format!("{HEADER}\n{line}\n"))? {
+        let arguments = row.cargo_arguments(&["conclave-other".to_owned()]);
+        let expected =
+            "--features conclave-proto/break-a --test own --exclude conclave-other --workspace";
+        ensure!(arguments == words(expected), "{arguments:?}");
+    }
+    let line = "break-a\tconclave-proto\tconclave-proto\tlib\tmodule::fails\twords";
+    for row in parse(&format!("{HEADER}\n{line}\n"))? {
+        let arguments = row.cargo_arguments(&[]);
+        let expected = "--features conclave-proto/break-a --package conclave-proto --lib";
+        ensure!(arguments == words(expected), "{arguments:?}");
+    }
     Ok(())
 }

@@ -90,7 +90,10 @@ pub fn new_secret(new: &NewSecret) -> Result<(Unlock, &'static str)> {
         }
     };
     check_length(&passphrase)?;
-    Ok((Unlock::passphrase(passphrase.as_str()), "the new passphrase"))
+    Ok((
+        Unlock::passphrase(passphrase.as_str()),
+        "the new passphrase",
+    ))
 }
 
 fn check_length(passphrase: &str) -> Result<()> {

@@ -104,7 +104,10 @@ fn a_limit_on_file_sizes_refuses_and_loses_nothing() {
     let limited = r#"trap '' XFSZ; ulimit -f 400; exec "$@""#;
     let output = place.shell(limited, &import).output().unwrap();
     let refused = refusal(&output).to_string();
-    assert!(refused.contains("store.refused") && refused.contains("make room"), "{refused}");
+    assert!(
+        refused.contains("store.refused") && refused.contains("make room"),
+        "{refused}"
+    );
     assert!(!place.titles().contains("big.txt"));
     // Nobody ignores the signal: the process dies in the middle.
     let output = place

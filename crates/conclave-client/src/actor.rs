@@ -148,7 +148,9 @@ impl Actor {
         self.release_or_stall().await?;
         while !self.closing() {
             // Rows are read right after what was written before: nothing comes in between.
-            if self.stall.is_over() && let Some(read) = self.reads.pop_front() {
+            if self.stall.is_over()
+                && let Some(read) = self.reads.pop_front()
+            {
                 let rows = self.store.read(&read.prefix).await?;
                 self.transition(Input::Loaded { id: read.id, rows });
             } else {

@@ -102,13 +102,8 @@ fn header_samples() -> Vec<Vec<u8>> {
     let header = StoreKey::generate()
         .and_then(|key| key.wrap(&secret()))
         .unwrap_or_default();
-    header
-        .get(32..)
-        .map(<[u8]>::to_vec)
-        .into_iter()
-        .collect()
+    header.get(32..).map(<[u8]>::to_vec).into_iter().collect()
 }
-
 
 /// One key for the life of the process.
 fn key() -> Option<&'static StoreKey> {

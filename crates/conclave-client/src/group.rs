@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_engine::{
-    Command, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, MemberInfo, Reply,
-};
+use conclave_engine::{Command, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, MemberInfo, Reply};
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, Role, UserId};
 

@@ -106,8 +106,8 @@ pub use conclave_crdt::automerge::Automerge;
 pub use conclave_crdt::yjs::Yrs;
 pub use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 pub use conclave_engine::{
-    DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup,
-    Status, WhoAmI,
+    DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, GroupInfo, InvitationInfo, MemberInfo,
+    PinInfo, Setup, Status, WhoAmI,
 };
 pub use conclave_proto as proto;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_engine::{
-    DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Status, WhoAmI,
+    DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo,
+    Status, WhoAmI,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
@@ -322,9 +323,7 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
             Ok(Outcome::Group(new.id()))
         }
         Operation::Evidence { group } => of(group).evidence().await.map(Outcome::Evidence),
-        Operation::VoidRecords { group, document } => {
-            done(of(group).void_records(&document).await)
-        }
+        Operation::VoidRecords { group, document } => done(of(group).void_records(&document).await),
         Operation::Documents { group } => of(group).documents().await.map(Outcome::Documents),
         Operation::CreateDocument {
             group,

@@ -31,9 +31,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row as _, SqliteConnection
 pub use error::StoreError;
 pub use files::{KEY_FILE_NAME, Unlock};
 pub use keyring::{KEYRING_SERVICE, Keyring};
-pub use secret::{
-    FORMAT_VERSION, KEY_FILE_BYTES, PassphraseCost, SEAL_OVERHEAD_BYTES, SecretKind,
-};
+pub use secret::{FORMAT_VERSION, KEY_FILE_BYTES, PassphraseCost, SEAL_OVERHEAD_BYTES, SecretKind};
 
 use rowsum::RowSum;
 use secret::{Method, StoreKey, WRAP_VERSION};
@@ -131,14 +129,15 @@ impl Store {
     /// [`StoreError::Missing`], [`StoreError::InUse`], [`StoreError::WrongSecret`], [`StoreError::UnknownSchema`], damage, or what the
     /// keyring or the disk refused.
     pub async fn open(folder: &Path, unlock: &Unlock) -> Result<Self, StoreError> {
-        let (connection, header, lock) = Self::look(folder).await?;
-        let secret = unlock.secret(&header).await?;
-        let key = StoreKey::unwrap(&header, &secret)?;
-        let (version, method) = secret::described(&header)?;
-        let mut store = Self {
+        let (mut connection, header, lock) = Self::look(folder).await?;
+        let (key, sum, method) = match unlocked(&mut connection, &header, unlock).await {
+            Ok(unlocked) => unlocked,
+            Err(error) => return Err(closed(connection, error).await),
+        };
+        Ok(Self {
             connection,
             path: folder.join(DATABASE_NAME),
-            sum: key.row_sum()?,
+            sum,
             key,
             unlock: unlock.clone(),
             method,
@@ -146,15 +145,7 @@ impl Store {
             // A crash may have left replaced values in the log.
             unscrubbed: true,
             _lock: lock,
-        };
-        store.sum = rows::sum(&mut store.connection, store.sum).await?;
-        if version == WRAP_VERSION {
-            store.check_sum().await?;
-        } else {
-            let header = store.key.wrap_as(WRAP_VERSION, method, &secret)?;
-            store.begin_with(&header, &WriteBatch::default()).await?;
-        }
-        Ok(store)
+        })
     }
 
     /// What kind of secret opens the store in a folder. Needs none.
@@ -179,20 +170,11 @@ impl Store {
         files::restrict_folder(folder)?;
         let lock = files::lock(folder)?;
         let mut connection = connect(&path, false).await?;
-        let header = schema::migrate(&mut connection, &path, false)
-            .await?
-            .ok_or_else(missing)?;
-        check_structure(&mut connection).await?;
-        Ok((connection, header, lock))
-    }
-
-    async fn check_sum(&mut self) -> Result<(), StoreError> {
-        let kept = schema::sum(&mut self.connection).await?;
-        // Breakage: rows that vanish or come back are taken as they are.
-        if cfg!(feature = "break-store-no-row-sum") {
-            return Ok(());
+        match header(&mut connection, &path).await {
+            Ok(Some(header)) => Ok((connection, header, lock)),
+            Ok(None) => Err(closed(connection, missing()).await),
+            Err(error) => Err(closed(connection, error).await),
         }
-        self.sum.check(&kept.ok_or(StoreError::RowsChanged)?)
     }
 
     /// From now on the database does not grow beyond a size, in bytes; none takes the limit away. One that is larger already does not
@@ -224,15 +206,18 @@ impl Store {
 
     async fn reconnect(&mut self) -> Result<(), StoreError> {
         // Two connections exclude each other, so the old one has to be gone first. An empty one in memory takes its place.
-        let empty = SqliteConnectOptions::new().in_memory(true).connect().await?;
+        let empty = SqliteConnectOptions::new()
+            .in_memory(true)
+            .connect()
+            .await?;
         let old = std::mem::replace(&mut self.connection, empty);
         // It may complain about the transaction that failed.
         let _ = old.close().await;
         self.connection = connect(&self.path, false).await?;
         self.limit_bytes(self.max_bytes).await?;
         self.unscrubbed = true;
-        self.sum = rows::sum(&mut self.connection, self.key.row_sum()?).await?;
-        self.check_sum().await
+        self.sum = checked_sum(&mut self.connection, &self.key).await?;
+        Ok(())
     }
 
     /// All rows whose key begins with `prefix`, sorted by key, opened.
@@ -349,7 +334,10 @@ impl Store {
     pub async fn scrub_if_room(&mut self) -> Result<(), StoreError> {
         match self.scrub().await {
             Err(error) if error.wants_room() => {
-                tracing::warn!(code = error.code(), "replaced values stay in the log for now");
+                tracing::warn!(
+                    code = error.code(),
+                    "replaced values stay in the log for now"
+                );
                 Ok(())
             }
             other => other,
@@ -401,6 +389,60 @@ async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, StoreErr
         }),
         other => other,
     }
+}
+
+/// Closes a connection before an error is told: dropped, it would go on for a moment, and whoever tries again would find it there.
+async fn closed(connection: SqliteConnection, error: StoreError) -> StoreError {
+    let _ = connection.close().await;
+    error
+}
+
+/// The wrapped key of a sound database; none where no store was ever finished.
+async fn header(
+    connection: &mut SqliteConnection,
+    path: &Path,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let header = schema::migrate(connection, path, false).await?;
+    if header.is_some() {
+        check_structure(connection).await?;
+    }
+    Ok(header)
+}
+
+/// Opens the store key and compares the sum over the rows. A store of an older format gets its first sum here.
+async fn unlocked(
+    connection: &mut SqliteConnection,
+    header: &[u8],
+    unlock: &Unlock,
+) -> Result<(StoreKey, RowSum, Method), StoreError> {
+    let secret = unlock.secret(header).await?;
+    let key = StoreKey::unwrap(header, &secret)?;
+    let (version, method) = secret::described(header)?;
+    if version == WRAP_VERSION {
+        let sum = checked_sum(connection, &key).await?;
+        return Ok((key, sum, method));
+    }
+    let sum = rows::sum(connection, key.row_sum()?).await?;
+    let header = key.wrap_as(WRAP_VERSION, method, &secret)?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    schema::put_key(&mut transaction, &header).await?;
+    schema::put_sum(&mut transaction, &sum.seal()?).await?;
+    transaction.commit().await?;
+    Ok((key, sum, method))
+}
+
+/// The sum over the rows, which has to be the one that the header keeps.
+async fn checked_sum(
+    connection: &mut SqliteConnection,
+    key: &StoreKey,
+) -> Result<RowSum, StoreError> {
+    let sum = rows::sum(connection, key.row_sum()?).await?;
+    let kept = schema::sum(connection).await?;
+    // Breakage: rows that vanish or come back are taken as they are.
+    if !cfg!(feature = "break-store-no-row-sum") {
+        sum.check(&kept.ok_or(StoreError::RowsChanged)?)?;
+    }
+    Ok(sum)
 }
 
 /// A flipped bit in a page can make rows vanish without an error. Each key is stored twice, in the table and in its index, and this compares

@@ -59,8 +59,11 @@ async fn change(folder: &TempDir, rows: &[(&str, &str)]) {
 
 async fn read(folder: &Path) -> Result<State, StoreError> {
     let mut store = Store::open(folder, &unlock()).await?;
-    let rows = store.read(&[]).await?;
-    store.close().await?;
+    let rows = store.read(&[]).await;
+    // Closed in any case: the files are written to next.
+    let closed = store.close().await;
+    let rows = rows?;
+    closed?;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     Ok(rows
         .iter()
@@ -129,7 +132,7 @@ async fn a_byte_flipped_in_any_page_is_noticed_or_harmless() {
         .unwrap();
     store.close().await.unwrap();
     let good = std::fs::read(database(folder.path())).unwrap();
-    assert!(good.len() >= 12 * PAGE_BYTES && good.len() % PAGE_BYTES == 0);
+    assert!(good.len() >= 12 * PAGE_BYTES && good.len().is_multiple_of(PAGE_BYTES));
     for page in 0..good.len() / PAGE_BYTES {
         let mut noticed = 0;
         // The header of the page, its pointers, somewhere in the middle, and its end.
@@ -235,10 +238,7 @@ async fn values_moved_between_the_tables_do_not_open() {
             "UPDATE rows SET value = (SELECT value FROM header WHERE name = 'sum')",
             "store.rows_changed",
         ),
-        (
-            "DELETE FROM header WHERE name = 'key'",
-            "store.missing",
-        ),
+        ("DELETE FROM header WHERE name = 'key'", "store.missing"),
     ] {
         let folder = store_with(&[("a", "one"), ("b", "two")]).await;
         execute(&folder, &other, sql).await;

@@ -11,9 +11,7 @@ use std::path::Path;
 
 use conclave_client::proto::{GroupPolicy, RealmId};
 use conclave_client::store::{DATABASE_NAME, PassphraseCost};
-use conclave_client::{
-    Any, Client, Config, CrdtError, Document, Error, Event, Group, Setup, Yrs,
-};
+use conclave_client::{Any, Client, Config, CrdtError, Document, Error, Event, Group, Setup, Yrs};
 
 const LIMIT_BYTES: u64 = 600_000;
 
@@ -99,7 +97,9 @@ async fn a_full_store_refuses_loses_nothing_and_goes_on() {
     };
     assert!(stalled.code == "store.full" && stalled.retryable);
     client.close().await.unwrap();
-    let size = std::fs::metadata(folder.path().join(DATABASE_NAME)).unwrap().len();
+    let size = std::fs::metadata(folder.path().join(DATABASE_NAME))
+        .unwrap()
+        .len();
     assert!(size <= LIMIT_BYTES, "{size}");
 
     // There is room again.

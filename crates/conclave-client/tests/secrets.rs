@@ -40,6 +40,7 @@ async fn opens(folder: &TempDir, unlock: &Unlock) -> Result<(), StoreError> {
     store.close().await
 }
 
+#[cfg(feature = "keyring")]
 async fn change(folder: &TempDir, from: &Unlock, to: &Unlock) -> Result<(), StoreError> {
     let mut store = Store::open(folder.path(), from).await?;
     let changed = store.change_secret(to).await;
@@ -74,7 +75,9 @@ async fn after_a_change_nothing_that_the_old_passphrase_opens_is_left() {
     let old = wrapped(folder.path()).await;
     let pieces: Vec<&[u8]> = old.chunks_exact(16).collect();
     assert!(pieces.len() > 8 && pieces.iter().all(|piece| on_disk(folder.path(), piece)));
-    let mut store = Store::open(folder.path(), &passphrase("old")).await.unwrap();
+    let mut store = Store::open(folder.path(), &passphrase("old"))
+        .await
+        .unwrap();
     store.change_secret(&passphrase("new")).await.unwrap();
     // The store is still open: its log counts too. What both have in common (the names of fields) stays.
     let now = std::fs::read(folder.path().join(DATABASE_NAME)).unwrap();
@@ -247,7 +250,10 @@ mod keyrings {
         // Nothing was begun: the folder is free for another try, and that store is not hurt by the next one.
         create(&folder, &passphrase("right")).await.unwrap();
         let error = change(&folder, &passphrase("right"), &nothing).await;
-        assert!(matches!(error, Err(StoreError::Keyring { .. })), "{error:?}");
+        assert!(
+            matches!(error, Err(StoreError::Keyring { .. })),
+            "{error:?}"
+        );
         opens(&folder, &passphrase("right")).await.unwrap();
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Aside {
 
 /// The part of [`Aside`] that is stored.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct StoredAside {
     /// So many of the group's entries that void records of this document are dealt with.
     voids: usize,
@@ -32,6 +33,8 @@ pub(crate) struct StoredAside {
     wants_base: bool,
     /// The head before the state was taken over, until the log gets there again.
     former: Option<Head>,
+    /// What is void from this position on, or may be, is in the state; known since the group was at that epoch.
+    tainted: Option<(u64, u64)>,
     /// A snapshot that was checked before the log was read again.
     checked_before: Option<Hash>,
 }
@@ -57,6 +60,11 @@ impl Aside {
         self.stored.wants_base
     }
 
+    /// Whether the state holds what is void, or may.
+    pub(crate) fn is_tainted(&self) -> bool {
+        self.stored.tainted.is_some()
+    }
+
     /// Whether the log is shorter for now than it was.
     pub(crate) fn is_rejoining(&self) -> bool {
         self.stored.wants_base || self.stored.former.is_some()
@@ -65,6 +73,7 @@ impl Aside {
     /// The state is now that of a snapshot that covers the log up to `covered`; before, the log's head was `former`.
     pub(crate) fn rejoined(&mut self, former: Head, covered: &Head) {
         self.stored.wants_base = false;
+        self.stored.tainted = None;
         if former.size > covered.size {
             self.stored.former = Some(former);
         }
@@ -94,8 +103,9 @@ impl Document {
     /// here where they were opened. Own edits that build on them, in the log or not, are written again; those of others have no effect
     /// before their authors do the same. To be called after every such entry; calling it again does nothing.
     ///
-    /// What a matched snapshot covers stays. Where a void record is in a checkpoint that no matched snapshot covers, the outcome is blocked by
-    /// [`Blocked::Base`]: the state is taken over from the active snapshot, and what builds on the record is not written again.
+    /// What a matched snapshot covers stays. Where a void record is in a checkpoint that no matched snapshot covers, the state is taken over
+    /// from the active snapshot as soon as that helps: the outcome is blocked by [`Blocked::Base`] then, and what builds on the record is not
+    /// written again. Until then this device makes no snapshot.
     ///
     /// # Errors
     /// As [`Document::deliver`].
@@ -130,7 +140,7 @@ impl Document {
             let epoch = self.content.entry(*seq).and_then(|it| it.effect.epoch);
             epoch.is_some_and(|epoch| arrived.contains(&epoch))
         });
-        let voided = self.new_voids(ctx, outcome);
+        let voided = self.new_voids(ctx);
         match readable.into_iter().chain(voided).min() {
             Some(from) => self.reread(ctx, from, outcome),
             None => Ok(()),
@@ -138,7 +148,7 @@ impl Document {
     }
 
     /// Position of the first record that was voided since the last call, where that changes something.
-    fn new_voids(&mut self, ctx: &DocContext<'_>, outcome: &mut DeliverOutcome) -> Option<u64> {
+    fn new_voids(&mut self, ctx: &DocContext<'_>) -> Option<u64> {
         let all = || {
             let ours = ctx.state.voided.iter().filter(|(id, _)| *id == self.id);
             ours.map(|(_, leaf)| *leaf)
@@ -152,11 +162,10 @@ impl Document {
         self.aside.stored.voids = count;
         self.rows.meta_dirty = true;
         let settled = self.settled_to();
-        // Of records before the view nothing is known here, unless they are in the very snapshot that would be taken over.
-        let is_base = self.content.checkpoint.size == self.state.active.covered.size
-            && self.checks.rests_on == Some(self.state.active.id);
-        let is_blind = self.log.base().size > settled && !is_base;
+        // Of records before the view nothing is known here.
+        let is_blind = self.log.base().size > settled;
         let mut first = None;
+        let mut tainted: Option<u64> = None;
         for leaf in new {
             match self.log.find(&leaf) {
                 Some(seq) if seq < settled => {}
@@ -164,8 +173,12 @@ impl Document {
                     first = first.into_iter().chain([seq]).min();
                 }
                 None if !is_blind => {}
-                Some(_) | None => self.want_base(outcome),
+                found => tainted = tainted.into_iter().chain([found.unwrap_or(0)]).min(),
             }
+        }
+        if let Some(seq) = tainted {
+            let before = self.aside.stored.tainted.map_or(u64::MAX, |it| it.0);
+            self.aside.stored.tainted = Some((seq.min(before), ctx.state.epoch));
         }
         first
     }
@@ -199,7 +212,17 @@ impl Document {
         let overruled = first.is_some_and(|first| *first < settled) && !agrees;
         let active = &self.state.active;
         let replaced = active.replaces && self.checks.rests_on.is_some_and(|id| id != active.id);
-        if overruled || replaced {
+        // What a device rests on may hold what was voided since; the matched one was judged by somebody who knew.
+        let rests_on = self.checks.rests_on;
+        let outdated = self.aside.stored.voids > 0 && rests_on.is_some() && matched.is_some();
+        let outdated = outdated && rests_on != matched;
+        // A snapshot that may hold what is void as well is no help, before somebody has found it right, or one is made by somebody who
+        // must have known.
+        let cleansed = self.aside.stored.tainted.is_some_and(|(seq, epoch)| {
+            let covers = active.covered.size > seq;
+            !covers || active.epoch > epoch || self.state.active_is_matched()
+        });
+        if overruled || replaced || outdated || cleansed {
             self.want_base(outcome);
         }
         if self.aside.stored.wants_base && outcome.blocked.is_none() {

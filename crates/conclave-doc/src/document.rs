@@ -366,6 +366,9 @@ impl Document {
     /// [`Document::make_snapshot`] settles one).
     #[must_use]
     pub fn can_snapshot(&self) -> bool {
-        self.covers_more() && !self.is_disputed() && self.content.aside.is_empty()
+        self.covers_more()
+            && !self.is_disputed()
+            && self.content.aside.is_empty()
+            && !self.aside.is_tainted()
     }
 }

@@ -50,6 +50,7 @@ mod settle;
 mod snapshot;
 mod state;
 mod store;
+mod stored;
 mod views;
 
 pub use conclave_mls::{RowChange, Rows};

@@ -55,6 +55,9 @@ impl Document {
         if let Some(seq) = aside.filter(|_| !cfg!(feature = "break-cover-aside")) {
             return Err(DocError::SetAside { seq: *seq });
         }
+        if self.aside.is_tainted() {
+            return Err(DocError::NotNow);
+        }
         if self.is_created() && (!self.covers_more() || ctx.state.epoch < self.epoch_high()) {
             return Err(DocError::NotNow);
         }
@@ -200,6 +203,7 @@ impl Document {
         let fresh = self.checks.done.is_none_or(|(id, ..)| id != active.id);
         let able = self.size() > active.seq
             && self.checks.rests_on.is_none()
+            && !self.aside.is_tainted()
             && self.content.checkpoint.size <= active.covered.size
             // What it holds of a record set aside cannot be told from here.
             && self.content.aside.range(..active.covered.size).next().is_none();

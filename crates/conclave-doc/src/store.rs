@@ -12,74 +12,35 @@
 //!
 //! Every batch of changes leads from one loadable state to the next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use conclave_crdt::{CrdtKind, ReplicaId};
+use conclave_crdt::CrdtKind;
 use conclave_mls::{RowChange, Rows};
-use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
-use conclave_proto::record::Record;
-use conclave_proto::{Author, DocumentId, GroupId, Hash, limits};
+use conclave_proto::codec::{Bytes, encode};
 use rand_core::CryptoRngCore;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::aside::{Aside, StoredAside};
-use crate::content::{Checkpoint, Content, Fresh, Idle, Plain, TailEntry};
+use crate::aside::Aside;
+use crate::content::{Checkpoint, Content, Fresh, TailEntry};
 use crate::context::DocContext;
 use crate::document::{Checks, Document};
 use crate::error::DocError;
-use crate::incoming::{Form, Incoming};
-use crate::log::{LogView, StoredLog};
-use crate::outbox::{OutItem, Outbox};
+use crate::incoming::Incoming;
+use crate::log::LogView;
+use crate::outbox::Outbox;
 use crate::payload::Judgement;
-use crate::seal::{KeyRing, open};
-use crate::state::{Effect, LogState, News};
+use crate::seal::KeyRing;
+use crate::state::LogState;
+use crate::stored::{
+    CheckpointRow, MetaRow, OutRow, ROW_VERSION, SegmentEntry, Sorted, malformed, read_idle,
+    read_segment, read_update,
+};
 
-const ROW_VERSION: u16 = 1;
 /// A segment of records is closed past this size, in bytes.
 const SEGMENT_BYTES: usize = 64 * 1024;
 /// A segment smaller than this is written again with what comes next, in bytes.
 const SEGMENT_GROWS_BYTES: usize = 4 * 1024;
-
-#[derive(Serialize, Deserialize)]
-struct CheckpointRow {
-    version: u16,
-    group: GroupId,
-    document: DocumentId,
-    kind: u8,
-    log: StoredLog,
-    state: LogState,
-    crdt: Plain,
-}
-
-#[derive(Serialize, Deserialize)]
-struct MetaRow {
-    version: u16,
-    author: Author,
-    checked: Option<(Hash, Judgement, bool)>,
-    rests_on: Option<Hash>,
-    caught_up_epoch: u64,
-    #[serde(default)]
-    behind: bool,
-    #[serde(default)]
-    aside: StoredAside,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SegmentEntry {
-    effect: Effect,
-    record: Option<Bytes>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct OutRow {
-    version: u16,
-    verdict: bool,
-    plain: Plain,
-    replicas: Vec<ReplicaId>,
-    sealed: Option<Bytes>,
-}
 
 /// What of the document is not in the store yet.
 #[derive(Debug)]
@@ -127,14 +88,6 @@ fn cbor<T: Serialize>(value: &T) -> Zeroizing<Vec<u8>> {
         out.clear();
     }
     out
-}
-
-fn uncbor<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DocError> {
-    ciborium::from_reader(bytes).map_err(|_| DocError::Stored(DecodeError::Malformed { what }))
-}
-
-fn malformed(what: &'static str) -> DocError {
-    DocError::Stored(DecodeError::Malformed { what })
 }
 
 fn put(key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> RowChange {
@@ -405,128 +358,4 @@ fn replay(
         );
     }
     Ok(())
-}
-
-/// Rows by kind.
-struct Sorted {
-    checkpoint: CheckpointRow,
-    meta: MetaRow,
-    snapshot: Option<Record>,
-    segments: BTreeMap<u64, Zeroizing<Vec<u8>>>,
-    corrections: BTreeMap<u64, Effect>,
-    outbox: Vec<OutItem>,
-    waiting: Vec<(u64, Form)>,
-}
-
-impl Sorted {
-    fn read(mut rows: Rows) -> Result<Self, DocError> {
-        rows.sort_by(|a, b| a.0.cmp(&b.0));
-        let (mut checkpoint, mut meta, mut snapshot) = (None, None, None);
-        let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut corrections = BTreeMap::new();
-        for (key, value) in rows {
-            let Some((prefix, rest)) = key.split_first() else {
-                return Err(malformed("row"));
-            };
-            let number = rest.try_into().map(u64::from_be_bytes);
-            match (prefix, number) {
-                (b'c', _) => checkpoint = Some(uncbor::<CheckpointRow>("checkpoint", &value)?),
-                (b'm', _) => meta = Some(uncbor::<MetaRow>("document", &value)?),
-                (b'p', _) => {
-                    snapshot = Some(decode("snapshot", &value, 2 * limits::SNAPSHOT_BYTES)?)
-                }
-                (b's', Ok(first)) => {
-                    segments.insert(first, value);
-                }
-                (b'e', Ok(seq)) => {
-                    corrections.insert(seq, uncbor("record", &value)?);
-                }
-                (b'o', Ok(number)) => outbox.push(read_item(number, &value)?),
-                (b'w', Ok(seq)) => waiting.push((
-                    seq,
-                    decode("waiting record", &value, 2 * limits::SNAPSHOT_BYTES)?,
-                )),
-                _ => return Err(malformed("row")),
-            }
-        }
-        let checkpoint = checkpoint.ok_or(malformed("checkpoint"))?;
-        let meta = meta.ok_or(malformed("document"))?;
-        if checkpoint.version != ROW_VERSION || meta.version != ROW_VERSION {
-            return Err(malformed("document"));
-        }
-        Ok(Self {
-            checkpoint,
-            meta,
-            snapshot,
-            segments,
-            corrections,
-            outbox,
-            waiting,
-        })
-    }
-}
-
-fn read_item(number: u64, value: &[u8]) -> Result<OutItem, DocError> {
-    let row: OutRow = uncbor("own record", value)?;
-    if row.version != ROW_VERSION {
-        return Err(malformed("own record"));
-    }
-    let sealed = match row.sealed {
-        Some(bytes) => Some(decode(
-            "own record",
-            bytes.as_slice(),
-            2 * limits::UPDATE_BYTES,
-        )?),
-        None => None,
-    };
-    Ok(OutItem {
-        number,
-        verdict: row.verdict,
-        plain: row.plain,
-        replicas: row.replicas,
-        sealed,
-    })
-}
-
-fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {
-    let what = "segment";
-    let (version, mut rest) = bytes.split_first_chunk::<2>().ok_or(malformed(what))?;
-    if u16::from_be_bytes(*version) != ROW_VERSION {
-        return Err(malformed(what));
-    }
-    let mut entries = Vec::new();
-    while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or(malformed(what))?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-        let (entry, after) = after.split_at_checked(length).ok_or(malformed(what))?;
-        entries.push(uncbor(what, entry)?);
-        rest = after;
-    }
-    Ok(entries)
-}
-
-/// A stored record that was not applied.
-fn read_idle(entry: &SegmentEntry) -> Result<Option<Idle>, DocError> {
-    let is_idle = matches!(entry.effect.news, News::None | News::Aside);
-    let Some(bytes) = entry.record.as_ref().filter(|_| is_idle) else {
-        return Ok(None);
-    };
-    let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
-    Ok(Some(Idle::Sealed(Box::new(record))))
-}
-
-/// Opens the update of a stored record, which was judged when it came.
-fn read_update(entry: &SegmentEntry, keys: &mut KeyRing<'_>) -> Result<Option<Plain>, DocError> {
-    let Some(bytes) = entry
-        .record
-        .as_ref()
-        .filter(|_| entry.effect.news == News::Update)
-    else {
-        return Ok(None);
-    };
-    let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
-    let epoch = record.header.epoch;
-    let key = keys.get(epoch).ok_or(DocError::MissingRoot { epoch })?;
-    let plain = open(&record, key).map_err(|_| malformed("record"))?;
-    Ok(Some(Plain::from(plain)))
 }

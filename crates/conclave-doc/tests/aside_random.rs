@@ -120,12 +120,6 @@ impl Run {
         self.settle();
     }
 
-    fn trace(&mut self, what: &str) {
-        if std::env::var("TR").is_err() { return; }
-        println!("== {what} size {}", self.sim.service.size());
-        for p in &mut self.sim.peers { let tx = p.text(); println!("     {} size {} active {:?} matched-base {:?} aside {:?} epoch {} blocked {:?} pend {} last rebuilt {} rewr {} reopen {} text {}", p.member, p.doc.size(), p.doc.active_snapshot().1, p.doc.on_word_of().is_some(), p.doc.set_aside_records().iter().map(|r| r.0).collect::<Vec<_>>(), p.epoch, p.last.blocked, p.doc.pending_count(), p.last.rebuilt, p.last.refused_own, p.last.reopen, tx); }
-    }
-
     fn rng_bit(&mut self) -> usize {
         self.below(2)
     }
@@ -140,8 +134,6 @@ impl Run {
             return;
         }
         let leaf = all[self.below(all.len())];
-        if std::env::var("TR").is_ok() { println!("VOID {:?}", self.sim.service.leaves.iter().position(|l| *l == leaf)); }
-        self.trace("before void");
         self.settle();
         self.next_epoch();
         let last = self.sim.world.states.last_mut().unwrap();
@@ -153,7 +145,6 @@ impl Run {
         for at in 0..4 {
             self.sim.peers[at].epoch = self.sim.world.epoch();
             self.sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());
-            self.trace("voided");
             if self.below(2) == 0 {
                 self.bounce(at);
                 self.settle();
@@ -165,21 +156,30 @@ impl Run {
         self.settle();
         let at = self.below(4);
         let doc = &self.sim.peers[at].doc;
-        if doc.can_snapshot() || (at == 0 && doc.is_disputed() && doc.size() > 1) {
-            let peer = &mut self.sim.peers[at];
-            let keys = peer.keys.clone();
-            let ctx = self.sim.world.ctx(at, peer.epoch, &keys);
-            if let Ok(record) = peer.doc.make_snapshot(&ctx, &mut peer.rng) {
-                let seq = self.sim.order(vec![record], Some(at));
-                self.sim
-                    .with(at, |doc, ctx, _| doc.snapshot_accepted(ctx, seq).unwrap());
-            }
+        if doc.can_snapshot() || (at == 0 && doc.is_disputed()) {
+            self.cover(at);
         }
         self.settle();
         if self.below(2) == 0 {
             let at = self.below(4);
             self.judge(at);
         }
+    }
+
+    /// A snapshot, if the member can make one.
+    fn cover(&mut self, at: usize) -> bool {
+        let peer = &mut self.sim.peers[at];
+        let keys = peer.keys.clone();
+        let ctx = self.sim.world.ctx(at, peer.epoch, &keys);
+        let Ok(record) = peer.doc.make_snapshot(&ctx, &mut peer.rng) else {
+            return false;
+        };
+        let seq = self.sim.order(vec![record], Some(at));
+        self.sim
+            .with(at, |doc, ctx, _| doc.snapshot_accepted(ctx, seq).unwrap());
+        self.settle();
+        self.settle();
+        true
     }
 
     fn judge(&mut self, at: usize) -> Option<Judgement> {
@@ -201,9 +201,7 @@ impl Run {
 
     fn step(&mut self) {
         let at = self.below(4);
-        let w = self.below(14);
-        if std::env::var("TR").is_ok() { println!("-- step {w} at {at} size {} epoch {}", self.sim.service.size(), self.sim.world.epoch()); for p in &self.sim.peers { println!("     {} size {} active {:?} disputed {} aside {:?} voided {} withheld {:?} blocked {:?} pend {}", p.member, p.doc.size(), p.doc.active_snapshot().1, p.doc.is_disputed(), p.doc.set_aside_records().iter().map(|r| r.0).collect::<Vec<_>>(), self.sim.world.states[p.epoch as usize].voided.len(), p.keys.withheld, p.last.blocked, p.doc.pending_count()); } }
-        match w {
+        match self.below(14) {
             0..=4 => self.edit(at),
             5 => self.settle(),
             6 | 7 => self.lose(),
@@ -221,62 +219,64 @@ impl Run {
     }
 }
 
-fn run(kind: CrdtKind, seed: u64) {
+/// One schedule. False where an admin without a clean state would have to act in the end.
+fn run(kind: CrdtKind, seed: u64) -> bool {
     let mut run = Run {
         sim: Sim::new(kind, &FOUR, "one two three four five six seven"),
         rng: ChaCha20Rng::seed_from_u64(seed),
         edits: 0,
     };
-    for _ in 0..std::env::var("STEPS").unwrap().parse::<usize>().unwrap() {
+    for _ in 0..60 {
         run.step();
     }
     // In the end every root arrives.
-    run.trace("end");
     for at in 0..4 {
         run.sim.peers[at].keys.withheld.clear();
         run.bounce(at);
-        run.trace("granted");
     }
     run.settle();
-    run.trace("settled");
     run.settle();
     // A snapshot of what was voided afterwards is found out, and replaced by an admin who does not rest on it.
     for at in 0..4 {
         run.judge(at);
     }
-    if run.sim.peers[0].doc.is_disputed() {
-        if run.sim.peers[0].doc.on_word_of().is_some() {
-            return;
-        }
-        run.sim.snapshot(0);
-        run.settle();
-        run.settle();
+    let replacement = run.sim.peers[0].doc.is_disputed();
+    if replacement && run.sim.peers[0].doc.on_word_of().is_some() {
+        return false;
     }
-    println!("{kind} {seed}");
-    if std::env::var("TR").is_ok() { for (seq, r) in run.sim.service.log.iter().enumerate() { println!("   {seq} by {:?} epoch {} {:?}", r.header.author, r.header.epoch, r.header.body); } }
-    for peer in &run.sim.peers {
-        println!("  {} pending {} in flight {} size {}/{} epoch {}/{} behind {:?} former {:?} blocked {:?} gap {:?} snap {:?}", peer.member, peer.doc.pending_count(), peer.doc.in_flight_count(), peer.doc.size(), run.sim.service.size(), peer.epoch, run.sim.service.epoch, peer.last.restored, peer.doc, peer.last.blocked, peer.last.gap, peer.doc.active_snapshot().1);
+    // Whoever still has what was voided takes over a snapshot that was made afterwards.
+    run.next_epoch();
+    run.sim.advance_epochs();
+    run.edit(0);
+    run.settle();
+    // With a dispute, only the admin may; where what was voided is in the admin's checkpoint too, another admin is needed.
+    let able = (0..4).find(|at| run.sim.peers[*at].doc.can_snapshot());
+    if !run.cover(able.unwrap_or(0)) {
+        return false;
     }
     run.sim.assert_converged();
     run.sim.assert_no_findings();
-    if run.sim.peers[0].doc.can_snapshot() {
-        run.sim.snapshot(0);
-        run.settle();
-        for at in 1..4 {
-            let judgement = run.judge(at);
-            assert!(matches!(judgement, None | Some(Judgement::Match)));
-        }
+    for at in 0..4 {
+        let judgement = run.judge(at);
+        assert!(matches!(judgement, None | Some(Judgement::Match)));
     }
     let late = run.sim.join(0);
     run.settle();
     let digest = run.sim.peers[0].digest();
     assert_eq!(run.sim.peers[late].digest(), digest);
+    true
 }
 
 #[test]
 fn random_losses_converge_in_yjs() {
-    let (a,b): (u64,u64) = (std::env::var("A").unwrap().parse().unwrap(), std::env::var("B").unwrap().parse().unwrap());
-    (a..b).for_each(|seed| run(if std::env::var("AM").is_ok() {CrdtKind::Automerge} else {CrdtKind::Yjs}, seed));
+    let whole = (0..25).filter(|seed| run(CrdtKind::Yjs, *seed)).count();
+    assert!(whole > 20, "{whole}");
 }
 
-
+#[test]
+fn random_losses_converge_in_automerge() {
+    let whole = (0..12)
+        .filter(|seed| run(CrdtKind::Automerge, *seed))
+        .count();
+    assert!(whole > 9, "{whole}");
+}

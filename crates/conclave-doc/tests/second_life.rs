@@ -291,3 +291,40 @@ fn a_second_life_left_behind_goes_on_from_a_snapshot() {
         assert_each_once(&mut sim, &["(one)", "(two)", "(others)"]);
     }
 }
+
+/// Found behind on opening. Until the log is read, the copy does not know which of its edits are in it already, and sends none: not after a
+/// crash either.
+#[test]
+fn a_store_found_behind_reads_the_log_before_it_sends() {
+    for kind in KINDS {
+        let mut audit = Audit::default();
+        let mut sim = Sim::new(kind, &TWO, "hello");
+        audit.settle(&mut sim);
+        sim.peers[FIRST].insert(0, "(shared)");
+        sim.peers[FIRST].store();
+        let backup = sim.peers[FIRST].rows.clone();
+        reload(&mut sim, FIRST, 31);
+        second_life(&mut sim, &backup, 31);
+        for at in 0..3 {
+            sim.peers[FIRST].insert(0, &format!("(one{at})"));
+        }
+        sim.peers[OTHER].insert(0, "(two)");
+        sim.connect(FIRST);
+        audit.settle(&mut sim);
+        sim.connect(OTHER);
+        assert!(sim.peers[OTHER].last.restored && sim.peers[OTHER].last.reopen);
+        for crash in [false, true] {
+            sim.peers[OTHER].store();
+            if crash {
+                sim.restart(OTHER);
+            }
+            sim.connect(OTHER);
+            assert!(!sim.peers[OTHER].last.restored, "once is enough");
+            assert!(!audit.send(&mut sim, OTHER), "{kind} {crash}");
+        }
+        audit.settle(&mut sim);
+        let parts = ["(shared)", "(one0)", "(one1)", "(one2)", "(two)"];
+        assert_each_once(&mut sim, &parts);
+        assert_eq!(sim.peers[0].findings, vec![], "{kind}");
+    }
+}

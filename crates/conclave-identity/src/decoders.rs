@@ -57,15 +57,27 @@ pub fn decoders() -> Vec<Decoder> {
         Decoder::new("identity.request_text", Person, TEXT_BYTES, request, || {
             samples(|cast| cast.request.to_text().into_bytes())
         }),
-        Decoder::new("identity.approval_text", Person, TEXT_BYTES, approval, || {
-            samples(|cast| cast.approval.to_text().into_bytes())
-        }),
-        Decoder::new("identity.request", Network, TEXT_BYTES, request_bytes, || {
-            samples(|cast| cast.request.to_bytes())
-        }),
-        Decoder::new("identity.approval", Network, TEXT_BYTES, approval_bytes, || {
-            samples(|cast| cast.approval.to_bytes())
-        }),
+        Decoder::new(
+            "identity.approval_text",
+            Person,
+            TEXT_BYTES,
+            approval,
+            || samples(|cast| cast.approval.to_text().into_bytes()),
+        ),
+        Decoder::new(
+            "identity.request",
+            Network,
+            TEXT_BYTES,
+            request_bytes,
+            || samples(|cast| cast.request.to_bytes()),
+        ),
+        Decoder::new(
+            "identity.approval",
+            Network,
+            TEXT_BYTES,
+            approval_bytes,
+            || samples(|cast| cast.approval.to_bytes()),
+        ),
     ]
 }
 

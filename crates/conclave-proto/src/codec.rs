@@ -356,6 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_very_many_small_items_is_refused() {
+        let encoded = |count| encode(&vec![Bytes::default(); count]);
+        let decoded = |count| {
+            let bytes = encoded(count);
+            list::tls_deserialize_bytes::<Bytes>(&bytes)
+                .map(|(items, rest)| (items.len(), rest.len()))
+        };
+        let most = crate::limits::ITEMS_PER_LIST;
+        assert_eq!(decoded(0), Ok((0, 0)));
+        assert_eq!(decoded(most), Ok((most, 0)));
+        assert!(decoded(most + 1).is_err());
+        // An item that ends behind the list, and a list that ends behind the input.
+        assert!(list::tls_deserialize_bytes::<Bytes>(&[2, 0, 9, 1, 1]).is_err());
+        assert!(list::tls_deserialize_bytes::<Bytes>(&[9, 0]).is_err());
+    }
+
+    #[test]
     fn what_is_larger_than_its_limit_is_refused() {
         let bytes = encode(&Bytes::from(vec![0; 100]));
         let decoded = |max| decode::<Bytes>("text", &bytes, max);

@@ -160,6 +160,7 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
                 .await
                 .map(Some)
         }
+        Request::ClearKeyPackages => identity::clear_key_packages(shared, conn).await.map(Some),
         Request::AckWelcome { id } => {
             Ok(Some(join::acknowledge(&shared.env, conn.device, id).await?))
         }

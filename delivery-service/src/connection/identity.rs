@@ -169,6 +169,22 @@ pub(crate) async fn put_key_packages(
     })
 }
 
+/// Forgets a device's packages: it has lost their private halves.
+pub(crate) async fn clear_key_packages(
+    shared: &Arc<Shared>,
+    conn: &Conn,
+) -> Result<Answer, OpError> {
+    let device = conn.device;
+    let cleared = shared.env.writer.call(move |conn| {
+        Box::pin(async move {
+            accounts::ensure_active(conn, &device).await?;
+            key_packages::clear(conn, &device).await?;
+            Ok(Answer::KeyPackageCount { left: 0 })
+        })
+    });
+    Ok(cleared.await?)
+}
+
 fn check(conn: &Conn, bytes: Vec<u8>, last_resort: bool, now: UnixMs) -> Result<Package, Refusal> {
     if bytes.len() > limits::KEY_PACKAGE_BYTES {
         return Err(Refusal::TooLarge {

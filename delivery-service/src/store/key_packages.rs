@@ -82,6 +82,19 @@ pub(crate) async fn put(
     Ok((stock, known.is_none()))
 }
 
+/// Forgets all packages of a device. Hashes of one-time packages stay: none is ever published again.
+pub(crate) async fn clear(conn: &mut SqliteConnection, device: &DeviceId) -> Result<(), OpError> {
+    sqlx::query("DELETE FROM key_packages WHERE device = ? AND last_resort = 1")
+        .bind(device.as_bytes())
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("UPDATE key_packages SET package = NULL WHERE device = ?")
+        .bind(device.as_bytes())
+        .execute(&mut *conn)
+        .await?;
+    Ok(())
+}
+
 async fn insert(
     conn: &mut SqliteConnection,
     device: &DeviceId,

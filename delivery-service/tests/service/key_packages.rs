@@ -134,3 +134,19 @@ async fn stock_is_bounded() {
     };
     assert_eq!(owner.wire.refused(unknown).await, Refusal::UnknownUser);
 }
+
+#[tokio::test]
+async fn a_device_that_lost_its_private_halves_takes_all_its_packages_back() {
+    let service = TestService::start().await;
+    let mut owner = service.member().await;
+    owner.publish_key_packages(3, true).await;
+    let mut other = service.member().await;
+    other.publish_key_packages(1, false).await;
+    let answer = owner.wire.request(Request::ClearKeyPackages).await;
+    assert_eq!(answer, Answer::KeyPackageCount { left: 0 });
+    assert_eq!(other.claim(owner.device.user).await, Vec::<Vec<u8>>::new());
+    // Nobody else's are gone, and new ones are taken.
+    assert_eq!(owner.claim(other.device.user).await.len(), 1);
+    owner.publish_key_packages(1, false).await;
+    assert_eq!(other.claim(owner.device.user).await.len(), 1);
+}

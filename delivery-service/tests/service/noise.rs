@@ -116,7 +116,7 @@ fn before_login(rng: &mut ChaCha20Rng, hello: &[u8], round: usize) -> Vec<Messag
         }
         3 => {
             // A length that lies.
-            mutated[1] = 0x80 | mutated[1];
+            mutated[1] |= 0x80;
             vec![Message::Binary(mutated.into())]
         }
         4 => {

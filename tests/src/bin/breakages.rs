@@ -8,7 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use conclave_tests::breakages::{Breakage, committed, render, with_section, workspace_root};
+use cargo_metadata::Metadata;
+use conclave_tests::breakages::{
+    Breakage, committed, packages, render, with_section, workspace_root,
+};
 
 /// A test that runs longer than this hangs.
 const TEST_LIMIT: Duration = Duration::from_secs(300);
@@ -49,12 +52,13 @@ fn check(names: &[String]) -> Result<()> {
         );
     }
     rows.retain(|row| names.is_empty() || names.contains(&row.feature));
+    let metadata = packages()?;
     let begun = Instant::now();
     let mut unnoticed = Vec::new();
     println!("{:>7} {:>7}  breakage", "build s", "test s");
     for row in &rows {
         let name = format!("{}/{}", row.owner, row.feature);
-        match noticed(row) {
+        match noticed(row, &metadata) {
             Ok((build, test)) => {
                 println!("{build:>7.1} {test:>7.1}  {name}: {} fails", row.test);
             }
@@ -77,9 +81,9 @@ fn check(names: &[String]) -> Result<()> {
 }
 
 /// Builds a breakage and sees its test fail; gives how long both took, in seconds.
-fn noticed(row: &Breakage) -> Result<(f64, f64)> {
+fn noticed(row: &Breakage, metadata: &Metadata) -> Result<(f64, f64)> {
     let begun = Instant::now();
-    let built = run(row, &["--no-run"], Duration::MAX)?;
+    let built = run(row, metadata, &["--no-run"], Duration::MAX)?;
     let build = begun.elapsed().as_secs_f64();
     if !built.success {
         let lines: Vec<&str> = built.text.lines().collect();
@@ -88,7 +92,7 @@ fn noticed(row: &Breakage) -> Result<(f64, f64)> {
         bail!("it does not build:\n{shown}");
     }
     let begun = Instant::now();
-    let tested = run(row, &[&row.test, "--", "--exact"], TEST_LIMIT)?;
+    let tested = run(row, metadata, &[&row.test, "--", "--exact"], TEST_LIMIT)?;
     judge(&tested)?;
     Ok((build, begun.elapsed().as_secs_f64()))
 }
@@ -113,21 +117,16 @@ struct Ran {
     text: String,
 }
 
-/// Runs `cargo test` in a target folder of its own, which all breakages share: what they have in common is built once, and the ordinary
-/// build stays as it is.
-fn run(row: &Breakage, more: &[&str], limit: Duration) -> Result<Ran> {
-    let root = workspace_root()?;
+/// Runs `cargo test` in the ordinary target folder: broken crates lie there beside the good ones, under names of their own, and all that
+/// they link is there already.
+fn run(row: &Breakage, metadata: &Metadata, more: &[&str], limit: Duration) -> Result<Ran> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root.join("target"), |folder| root.join(folder));
     let mut child = Command::new(cargo)
-        .current_dir(&root)
+        .current_dir(workspace_root()?)
         .args(["test", "--locked", "--quiet"])
-        .args(row.cargo_arguments())
+        .args(row.cargo_arguments(&row.namesakes(metadata)))
         .args(more)
-        .env("CARGO_TARGET_DIR", target.join("breakages"))
-        // Nobody looks into these with a debugger, and they are built only once.
-        .env("CARGO_PROFILE_DEV_DEBUG", "false")
+        // Each is built only once.
         .env("CARGO_INCREMENTAL", "0")
         .env("CARGO_TERM_COLOR", "never")
         .stdin(Stdio::null())

@@ -19,10 +19,34 @@ pub(super) fn decoders() -> Vec<Decoder> {
     let snapshot = MAX_SNAPSHOT_BYTES;
     let version = MAX_VERSION_BYTES;
     vec![
-        Decoder::new("crdt.yjs.inspect", Network, update, inspect::<YJS>, updates::<YJS>),
-        Decoder::new("crdt.yjs.update", Network, update, apply::<YJS>, updates::<YJS>),
-        Decoder::new("crdt.yjs.snapshot", Network, snapshot, open::<YJS>, snapshots::<YJS>),
-        Decoder::new("crdt.yjs.version", Network, version, since::<YJS>, versions::<YJS>),
+        Decoder::new(
+            "crdt.yjs.inspect",
+            Network,
+            update,
+            inspect::<YJS>,
+            updates::<YJS>,
+        ),
+        Decoder::new(
+            "crdt.yjs.update",
+            Network,
+            update,
+            apply::<YJS>,
+            updates::<YJS>,
+        ),
+        Decoder::new(
+            "crdt.yjs.snapshot",
+            Network,
+            snapshot,
+            open::<YJS>,
+            snapshots::<YJS>,
+        ),
+        Decoder::new(
+            "crdt.yjs.version",
+            Network,
+            version,
+            since::<YJS>,
+            versions::<YJS>,
+        ),
         Decoder::new(
             "crdt.automerge.inspect",
             Network,
@@ -51,7 +75,9 @@ pub(super) fn decoders() -> Vec<Decoder> {
             since::<AUTOMERGE>,
             versions::<AUTOMERGE>,
         ),
-        Decoder::new("crdt.replica_id", Network, 64, replica, || vec![vec![7; 16]]),
+        Decoder::new("crdt.replica_id", Network, 64, replica, || {
+            vec![vec![7; 16]]
+        }),
         Decoder::new("crdt.kind_text", Person, usize::MAX, kind_text, || {
             vec![b"yjs".to_vec(), b"automerge".to_vec()]
         }),
@@ -71,7 +97,8 @@ fn author<const KIND: u8>() -> (Doc, Vec<Vec<u8>>) {
     let mut updates = Vec::new();
     doc.text().unwrap().splice(0, 0, "minutes 🦊").unwrap();
     doc.take_pending(&mut updates).unwrap();
-    let value = serde_json::json!({ "text": "minutes", "list": [1, "two", null], "map": { "deep": 2.5 } });
+    let value =
+        serde_json::json!({ "text": "minutes", "list": [1, "two", null], "map": { "deep": 2.5 } });
     doc.json().unwrap().merge_json(&value).unwrap();
     doc.take_pending(&mut updates).unwrap();
     doc.text().unwrap().splice(2, 3, "x").unwrap();
@@ -109,7 +136,8 @@ fn apply<const KIND: u8>(bytes: &[u8]) -> Decoded {
 
 fn open<const KIND: u8>(bytes: &[u8]) -> Decoded {
     let kind = CrdtKind::from_code(KIND).unwrap();
-    let doc = load(kind, bytes, ReplicaId::for_kind(kind, [3; 16])).map_err(|error| error.code())?;
+    let doc =
+        load(kind, bytes, ReplicaId::for_kind(kind, [3; 16])).map_err(|error| error.code())?;
     read_all(doc);
     Ok(None)
 }

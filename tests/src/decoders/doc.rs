@@ -41,20 +41,30 @@ pub(super) fn decoders() -> Vec<Decoder> {
             snapshot_payload,
             || vec![log().payload.clone()],
         ),
-        Decoder::new("doc.verdict", Network, limits::UPDATE_BYTES, verdict, || {
-            [
-                conclave_doc::Judgement::Match,
-                conclave_doc::Judgement::Differs(conclave_doc::DiffersWhy::Tables),
-            ]
-            .map(|judgement| VerdictPayload::new(Hash([1; 32]), judgement).to_bytes())
-            .to_vec()
-        }),
+        Decoder::new(
+            "doc.verdict",
+            Network,
+            limits::UPDATE_BYTES,
+            verdict,
+            || {
+                [
+                    conclave_doc::Judgement::Match,
+                    conclave_doc::Judgement::Differs(conclave_doc::DiffersWhy::Tables),
+                ]
+                .map(|judgement| VerdictPayload::new(Hash([1; 32]), judgement).to_bytes())
+                .to_vec()
+            },
+        ),
         Decoder::new("doc.opened", Network, limits::FRAME_BYTES, opened, || {
             sample(&log().opened)
         }),
-        Decoder::new("doc.delivered", Network, limits::FRAME_BYTES, delivered, || {
-            sample(&Tail(log().records.clone()))
-        }),
+        Decoder::new(
+            "doc.delivered",
+            Network,
+            limits::FRAME_BYTES,
+            delivered,
+            || sample(&Tail(log().records.clone())),
+        ),
         Decoder::new("doc.rows", Disk, usize::MAX, rows, || {
             vec![joined(&log().author), joined(&log().reader)]
         })
@@ -93,7 +103,11 @@ fn log() -> &'static Log {
 fn context<'a>(state: &'a GroupState, keys: &'a [DeviceKey; 2], at: usize) -> DocContext<'a> {
     let [first, second] = keys;
     let [own, other] = DEVICES;
-    let (signer, device) = if at == 0 { (first, own) } else { (second, other) };
+    let (signer, device) = if at == 0 {
+        (first, own)
+    } else {
+        (second, other)
+    };
     DocContext {
         state,
         keys: &Keys,
@@ -190,7 +204,10 @@ fn elide(append: &Append, first_seq: u64) -> Vec<DeliveredRecord> {
 
 impl Log {
     fn new() -> Self {
-        let keys = [DeviceKey::from_bytes(&[1; 32]), DeviceKey::from_bytes(&[2; 32])];
+        let keys = [
+            DeviceKey::from_bytes(&[1; 32]),
+            DeviceKey::from_bytes(&[2; 32]),
+        ];
         let state = group_state(&keys);
         let ctx = context(&state, &keys, 0);
         let mut rng = ChaCha20Rng::from_seed([3; 32]);

@@ -49,36 +49,56 @@ pub(super) fn decoders() -> Vec<Decoder> {
                 pair().second.state().to_bytes(),
             ]
         }),
-        Decoder::new("mls.commit_bundle", Network, limits::FRAME_BYTES, bundle, || {
-            sample(&pair().bundle)
-        }),
+        Decoder::new(
+            "mls.commit_bundle",
+            Network,
+            limits::FRAME_BYTES,
+            bundle,
+            || sample(&pair().bundle),
+        ),
         Decoder::new("mls.proposal", Network, MESSAGE, proposal, || {
             vec![pair().leave.clone()]
         }),
         Decoder::new("mls.welcome", Network, limits::FRAME_BYTES, welcome, || {
             sample(&pair().delivery)
         }),
-        Decoder::new("mls.rejoin_offer", Network, limits::FRAME_BYTES, rejoin, || {
-            let pair = pair();
-            let messages = two(&pair.group_info_after, &pair.tree_after);
-            vec![two(
-                &conclave_proto::codec::encode(&pair.delivery.state),
-                &messages,
-            )]
-        }),
-        Decoder::new("mls.group_entry", Network, limits::FRAME_BYTES, entry, || {
-            pair()
-                .entries
-                .iter()
-                .map(conclave_proto::codec::encode)
-                .collect()
-        }),
+        Decoder::new(
+            "mls.rejoin_offer",
+            Network,
+            limits::FRAME_BYTES,
+            rejoin,
+            || {
+                let pair = pair();
+                let messages = two(&pair.group_info_after, &pair.tree_after);
+                vec![two(
+                    &conclave_proto::codec::encode(&pair.delivery.state),
+                    &messages,
+                )]
+            },
+        ),
+        Decoder::new(
+            "mls.group_entry",
+            Network,
+            limits::FRAME_BYTES,
+            entry,
+            || {
+                pair()
+                    .entries
+                    .iter()
+                    .map(conclave_proto::codec::encode)
+                    .collect()
+            },
+        ),
         Decoder::new("mls.root_wrap", Network, usize::MAX, wrap, || {
             sample(&pair().bundle.wrap)
         }),
-        Decoder::new("mls.checkpoint", Disk, 3 * GROUP_STATE_BYTES, checkpoint, || {
-            vec![pair().first.checkpoint(), pair().second.checkpoint()]
-        }),
+        Decoder::new(
+            "mls.checkpoint",
+            Disk,
+            3 * GROUP_STATE_BYTES,
+            checkpoint,
+            || vec![pair().first.checkpoint(), pair().second.checkpoint()],
+        ),
         Decoder::new("mls.group_rows", Disk, usize::MAX, group_rows, || {
             vec![
                 joined(&pair().member),

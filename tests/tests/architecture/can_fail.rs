@@ -85,12 +85,12 @@ fn a_forbidden_package_is_found_at_any_distance_with_the_way_there() {
 #[test]
 fn naming_a_package_is_found_even_for_development() {
     let mut graph = graph_of(&[("*mls", &["openmls"]), ("*doc", &[]), ("openmls", &[])]);
-    assert!(naming_violations(&graph, "openmls", "mls").is_empty());
+    assert!(naming_violations(&graph, "openmls", "mls", "ds").is_empty());
     if let Some(doc) = graph.packages.get_mut("doc") {
         doc.declared_anywhere.insert("openmls_traits".to_owned());
     }
     assert_eq!(
-        naming_violations(&graph, "openmls", "mls"),
+        naming_violations(&graph, "openmls", "mls", "ds"),
         ["doc names openmls_traits; only mls may"]
     );
 }
@@ -268,7 +268,10 @@ fn every_spelling_of_reading_bytes_is_found_with_its_function() {
         ("fn f() { bytes.map(UserGenesis::from_bytes) }", vec!["f"]),
         ("fn f() { ciborium::from_reader(bytes) }", vec!["f"]),
         ("fn f() { BASE32.decode(bytes) }", vec!["f"]),
-        ("impl T { fn f() { g(|x| { T::tls_deserialize_bytes(x) }) } }", vec!["f"]),
+        (
+            "impl T { fn f() { g(|x| { T::tls_deserialize_bytes(x) }) } }",
+            vec!["f"],
+        ),
         ("fn f() { fn g() { uncbor(x) } h() }", vec!["g"]),
         ("fn f() { { a } uncbor(x) } fn g() { b }", vec!["f"]),
         ("fn f() -> [u8; 3] { serde_json::from_slice(x) }", vec!["f"]),
@@ -307,7 +310,10 @@ fn a_gap_in_the_register_is_found() {
     };
     let two = found(&[("x.rs", "f"), ("x.rs", "g")]);
     expect(&two, &table, &registered, "x.rs: g reads bytes");
-    let gone = [table[0], ("y.rs", "f", Reached::Not("a reason that is long"))];
+    let gone = [
+        table[0],
+        ("y.rs", "f", Reached::Not("a reason that is long")),
+    ];
     expect(&one, &gone, &registered, "y.rs: f reads nothing");
     let both = BTreeSet::from(["a.b", "a.c"]);
     expect(&one, &table, &both, "a.c is registered");

@@ -82,7 +82,11 @@ pub fn reading_functions(tokens: &[Token]) -> BTreeSet<String> {
                 announced = Some(word.clone());
             }
             Kind::Word(word) if !in_import && is_entry_point(word, tokens, at) => {
-                found.insert(around.last().map_or_else(String::new, |(name, _)| name.clone()));
+                found.insert(
+                    around
+                        .last()
+                        .map_or_else(String::new, |(name, _)| name.clone()),
+                );
             }
             _ => {}
         }

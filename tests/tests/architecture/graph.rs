@@ -297,11 +297,15 @@ pub fn reach_violations(graph: &Graph, from: &[&str], forbidden: &[&str]) -> Vec
 }
 
 /// Workspace packages other than `user` that list a package whose name starts with `prefix`, be
-/// it for development only.
-pub fn naming_violations(graph: &Graph, prefix: &str, user: &str) -> Vec<String> {
+/// it for development only; `forger` may do that.
+pub fn naming_violations(graph: &Graph, prefix: &str, user: &str, forger: &str) -> Vec<String> {
     let mut found = Vec::new();
     for package in graph.workspace().filter(|it| it.name != user) {
-        for dependency in &package.declared_anywhere {
+        let named = match package.name == forger {
+            true => &package.declared,
+            false => &package.declared_anywhere,
+        };
+        for dependency in named {
             if dependency.starts_with(prefix) {
                 let name = &package.name;
                 found.push(format!("{name} names {dependency}; only {user} may"));

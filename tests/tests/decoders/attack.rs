@@ -112,7 +112,11 @@ impl<'a> Attack<'a> {
             "{name} takes {} bytes, past its limit",
             input.len()
         );
-        let copied = if COPIED.contains(&name) { input.len() } else { 0 };
+        let copied = if COPIED.contains(&name) {
+            input.len()
+        } else {
+            0
+        };
         ensure!(
             taken <= UNSEEN_BYTES + copied,
             "{name} took {taken} bytes before it refused {}",

@@ -8,13 +8,18 @@ use crate::mutate::Mutator;
 use crate::{MEMORY, alone};
 
 fn decoder(decode: fn(&[u8]) -> Decoded) -> Decoder {
-    Decoder::new("made.up", Source::Network, 1000, decode, || vec![vec![1; 20]])
+    Decoder::new("made.up", Source::Network, 1000, decode, || {
+        vec![vec![1; 20]]
+    })
 }
 
 fn complaint(decode: fn(&[u8]) -> Decoded, input: &[u8]) -> String {
     let decoder = decoder(decode);
     let outcome = Attack::new(&decoder, &MEMORY).with(input);
-    outcome.err().map(|error| error.to_string()).unwrap_or_default()
+    outcome
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default()
 }
 
 #[test]
@@ -25,7 +30,10 @@ fn a_panic_is_found() {
         assert!(bytes.len() != 3, "as a test");
         Err("code")
     };
-    assert!(complaint(panics, &[0; 3]).contains("panicked on 3 bytes 000000 (tests/tests/decoders/can_fail.rs"));
+    assert!(
+        complaint(panics, &[0; 3])
+            .contains("panicked on 3 bytes 000000 (tests/tests/decoders/can_fail.rs")
+    );
     assert_eq!(complaint(panics, &[0; 4]), "");
 }
 

@@ -30,7 +30,10 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Runs one kind of attack on every decoder.
-fn on_all(what: &str, run: impl Fn(&Decoder, &mut Mutator, &mut Attack) -> Result<()>) -> Result<()> {
+fn on_all(
+    what: &str,
+    run: impl Fn(&Decoder, &mut Mutator, &mut Attack) -> Result<()>,
+) -> Result<()> {
     let _alone = alone();
     quiet_panics();
     println!("seed {SEED:#x}");

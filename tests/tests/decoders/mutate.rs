@@ -135,7 +135,11 @@ impl Mutator {
             let mut inputs = Vec::new();
             for at in this.places_in(sample.len()) {
                 let small = sample.len() <= SMALL_BYTES && this.shape == Shape::Bytes;
-                let bits = if small { (0..8).collect() } else { vec![this.below(8)] };
+                let bits = if small {
+                    (0..8).collect()
+                } else {
+                    vec![this.below(8)]
+                };
                 for bit in bits {
                     let mut input = sample.to_vec();
                     if let Some(byte) = input.get_mut(at) {
@@ -243,7 +247,14 @@ impl Mutator {
                 let head = sample.get(..at).unwrap_or_default();
                 let length = room.saturating_sub(head.len() + 8);
                 // CBOR lists of small items; lists, maps and tags in each other; Yjs lists likewise.
-                let units = [&[0xf6u8][..], &[0x81], &[0xa1, 0], &[0xc1], &[0x9f], &[117, 1]];
+                let units = [
+                    &[0xf6u8][..],
+                    &[0x81],
+                    &[0xa1, 0],
+                    &[0xc1],
+                    &[0x9f],
+                    &[117, 1],
+                ];
                 for unit in units {
                     let items: Vec<u8> = unit.iter().copied().cycle().take(length).collect();
                     inputs.push([head, &[0x9f], &items].concat());

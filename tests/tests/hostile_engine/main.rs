@@ -148,7 +148,17 @@ impl Storm {
 
     /// A number that is small, or at an edge.
     fn number(&mut self) -> u64 {
-        let edges = [0, 1, 2, 3, 1 << 20, 1 << 31, 1 << 32, Varint::MAX - 1, Varint::MAX];
+        let edges = [
+            0,
+            1,
+            2,
+            3,
+            1 << 20,
+            1 << 31,
+            1 << 32,
+            Varint::MAX - 1,
+            Varint::MAX,
+        ];
         match self.below(3) {
             0 => self.rng.next_u64() % 16,
             1 => edges[self.below(edges.len())],
@@ -439,9 +449,12 @@ fn a_device_weathers_a_service_that_sends_anything() {
         let listed = net.ask(1, Command::Groups);
         assert!(matches!(listed, Ok(Reply::Groups(groups)) if groups.len() == 2));
     }
-    println!("{fed} hostile frames of {} kinds; {moved} changed a store", kinds.len());
+    println!(
+        "{fed} hostile frames of {} kinds; {moved} changed a store",
+        kinds.len()
+    );
     println!("{converged} of {STORMS} groups unharmed; found: {codes:?}");
-    // The storms reach the engine: they are not all refused at the door (what changes a store is mostly what a user has to be told).
+    // The storms reach the engine: they are not all refused at the door.
     assert!(fed > 2_000 && moved > 50, "{fed} {moved}");
     assert!(kinds.len() >= 13, "{kinds:?}");
     assert!(codes.len() > 4, "{codes:?}");

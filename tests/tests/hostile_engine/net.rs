@@ -149,7 +149,13 @@ impl Device {
     pub fn connect(&mut self, now: UnixMs, conn: ConnId) {
         self.conn = Some(conn);
         let origin = ORIGIN.to_owned();
-        self.input(now, Input::ConnectionUp { origin, token: None });
+        self.input(
+            now,
+            Input::ConnectionUp {
+                origin,
+                token: None,
+            },
+        );
     }
 
     pub fn disconnect(&mut self, now: UnixMs) {
@@ -258,7 +264,8 @@ impl Net {
     fn exchange(&mut self) -> bool {
         let mut any = false;
         for at in 0..self.devices.len() {
-            let (Some(conn), Some(frame)) = (self.devices[at].conn, self.devices[at].up.pop_front())
+            let (Some(conn), Some(frame)) =
+                (self.devices[at].conn, self.devices[at].up.pop_front())
             else {
                 continue;
             };
@@ -298,11 +305,7 @@ impl Net {
     }
 
     /// A group of the first with the others, and a document in it.
-    pub fn group_with_document(
-        &mut self,
-        at: usize,
-        others: &[usize],
-    ) -> (GroupId, DocumentId) {
+    pub fn group_with_document(&mut self, at: usize, others: &[usize]) -> (GroupId, DocumentId) {
         let create = Command::CreateGroup {
             name: "Board".to_owned(),
             policy: Box::new(GroupPolicy::default()),

@@ -391,9 +391,7 @@ async fn leave(context: &Context, group: &str, anyway: bool) -> Result<Shown> {
         group: group.group,
         anyway,
     };
-    let done = context
-        .run_ordered(operation, "leaving")
-        .await?;
+    let done = context.run_ordered(operation, "leaving").await?;
     let text = match done {
         Some(_) => "left the group",
         None => "leaving: another member has to be online for it",

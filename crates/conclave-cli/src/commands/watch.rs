@@ -44,6 +44,10 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                 &format!("note: {events} events were missed"),
                 context.global.json,
             ),
+            Some(Event::Stalled { error }) => note(
+                &format!("note: {}; it is tried again", error.message),
+                context.global.json,
+            ),
             Some(Event::Finding {
                 group: of,
                 document,

@@ -73,9 +73,7 @@ impl Keyring {
     }
 
     pub(super) async fn get(&self, id: EntryId) -> Result<EntryKey, StoreError> {
-        self.ask(id, Do::Get)
-            .await?
-            .ok_or(StoreError::KeyringEntry)
+        self.ask(id, Do::Get).await?.ok_or(StoreError::KeyringEntry)
     }
 
     /// Removes an entry that opens nothing any more. It is no harm when that fails.
@@ -103,7 +101,10 @@ impl Keyring {
     }
 
     #[cfg(not(feature = "keyring"))]
-    fn answer(&self, _: EntryId, _: Do) -> Result<Option<EntryKey>, StoreError> {
+    fn answer(&self, _: EntryId, what: Do) -> Result<Option<EntryKey>, StoreError> {
+        if let Do::Put(key) = what {
+            drop(key);
+        }
         Err(unusable("this program was built without keyrings"))
     }
 

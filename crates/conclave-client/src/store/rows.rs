@@ -70,7 +70,9 @@ pub(super) async fn write(
         take_out(connection, sum, delete).await?;
     }
     for row in &batch.deletes {
-        let delete = query(format!("DELETE FROM rows WHERE key = ? RETURNING {VERSIONS}"));
+        let delete = query(format!(
+            "DELETE FROM rows WHERE key = ? RETURNING {VERSIONS}"
+        ));
         take_out(connection, sum, delete.bind(row.clone())).await?;
     }
     // A row that is stored twice has its last value.

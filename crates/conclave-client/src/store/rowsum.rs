@@ -38,7 +38,8 @@ impl RowSum {
             .map_err(failed)?;
         let (hash, cipher) = keys.split_at(32);
         Ok(Self {
-            hash: <Hmac<Sha256> as Mac>::new_from_slice(hash).map_err(|_| StoreError::Damaged { what: "row sum" })?,
+            hash: <Hmac<Sha256> as Mac>::new_from_slice(hash)
+                .map_err(|_| StoreError::Damaged { what: "row sum" })?,
             cipher: XChaCha20Poly1305::new(cipher.into()),
             sum: [0; SUM_BYTES],
             rows: 0,
@@ -150,7 +151,10 @@ mod tests {
         again.remove(b"a", &one);
         assert!(matches!(again.check(&kept), Err(StoreError::RowsChanged)));
         let other = RowSum::new(&[8; 32]).unwrap();
-        assert!(matches!(other.check(&kept), Err(StoreError::Damaged { .. })));
+        assert!(matches!(
+            other.check(&kept),
+            Err(StoreError::Damaged { .. })
+        ));
         for at in 0..kept.len() {
             let mut bad = kept.clone();
             bad[at] ^= 1;

@@ -573,7 +573,9 @@ mod tests {
         let key = StoreKey::generate().unwrap();
         let secret = Secret::Keyring([1; 16], Zeroizing::new([7; 32]));
         let header = key.wrap(&secret).unwrap();
-        assert!(matches!(described(&header), Ok((WRAP_VERSION, Method::Keyring(id))) if id == [1; 16]));
+        assert!(
+            matches!(described(&header), Ok((WRAP_VERSION, Method::Keyring(id))) if id == [1; 16])
+        );
         assert_eq!(StoreKey::unwrap(&header, &secret).unwrap().bytes, key.bytes);
         let other = Secret::Keyring([1; 16], Zeroizing::new([8; 32]));
         assert!(matches!(

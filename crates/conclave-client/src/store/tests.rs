@@ -47,9 +47,7 @@ async fn a_transaction_that_fails_half_way_leaves_nothing() {
         .unwrap();
     store.apply(&batches).await.unwrap();
     let found = store.read(&[]).await.unwrap();
-    assert!(
-        found.len() == 1000 && found.iter().all(|(_, value)| value.as_slice() == [3; 1000])
-    );
+    assert!(found.len() == 1000 && found.iter().all(|(_, value)| value.as_slice() == [3; 1000]));
 }
 
 /// What makes "durable, then sent" true, and what erases.
@@ -102,7 +100,10 @@ async fn opens(folder: &Path, text: &str) -> bool {
     match Store::open(folder, &unlock(text)).await {
         Ok(mut store) => {
             let rows = store.read(&[]).await.unwrap();
-            assert!(rows.len() == 20 && rows.iter().all(|(_, value)| value.as_slice() == [1; 1000]));
+            assert!(
+                rows.len() == 20 && rows.iter().all(|(_, value)| value.as_slice() == [1; 1000])
+            );
+            store.close().await.unwrap();
             true
         }
         Err(error) => {
@@ -133,7 +134,7 @@ async fn interrupted_anywhere_a_change_of_the_secret_leaves_exactly_one() {
     store.unscrubbed = true;
     store.scrub().await.unwrap();
     let after = std::fs::read(&database).unwrap();
-    drop(store);
+    store.close().await.unwrap();
     assert!(before.len() == after.len() && before != after && committed.len() > 4096);
 
     let crashed = tempfile::tempdir().unwrap();
@@ -211,7 +212,12 @@ async fn a_limit_holds_and_can_be_taken_away() {
     store.apply(&[many(20, 1)]).await.unwrap();
     store.change_secret(&unlock("new")).await.unwrap();
     store.scrub().await.unwrap();
-    assert!(std::fs::metadata(folder.path().join(DATABASE_NAME)).unwrap().len() <= 200_000);
+    assert!(
+        std::fs::metadata(folder.path().join(DATABASE_NAME))
+            .unwrap()
+            .len()
+            <= 200_000
+    );
     drop(store);
     assert!(opens(folder.path(), "new").await);
     let mut store = Store::open(folder.path(), &unlock("new")).await.unwrap();

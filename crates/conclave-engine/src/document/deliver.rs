@@ -49,7 +49,8 @@ impl Engine {
             let text = format!("position {}: {by} is probably at fault", finding.seq);
             self.finding(group.id, Some(doc.id), finding.fault.code(), suspect, &text);
         }
-        if !outcome.changes.is_empty() {
+        // What was read again may have changed anywhere: then nobody is named for it.
+        if !outcome.changes.is_empty() || outcome.rebuilt {
             let changes = outcome
                 .changes
                 .iter()

@@ -18,7 +18,7 @@ impl Engine {
         let record = match doc.document.make_snapshot(&context, &mut self.rng) {
             Ok(record) => record,
             // Something waits or is held: the next delivery tries again.
-            Err(DocError::NotNow | DocError::Disputed) => return,
+            Err(DocError::NotNow | DocError::Disputed | DocError::SetAside { .. }) => return,
             Err(error) => {
                 let text = error.to_string();
                 self.finding(group.id, Some(doc.id), error.code(), None, &text);

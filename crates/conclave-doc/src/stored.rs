@@ -1,0 +1,198 @@
+//! Reading the rows that [`Document::take_changes`](crate::Document::take_changes) wrote.
+
+use std::collections::BTreeMap;
+
+use conclave_crdt::ReplicaId;
+use conclave_mls::Rows;
+use conclave_proto::codec::{Bytes, DecodeError, decode};
+use conclave_proto::record::Record;
+use conclave_proto::{Author, DocumentId, GroupId, Hash, limits};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::aside::StoredAside;
+use crate::content::{Idle, Plain};
+use crate::error::DocError;
+use crate::incoming::Form;
+use crate::log::StoredLog;
+use crate::outbox::OutItem;
+use crate::payload::Judgement;
+use crate::seal::{KeyRing, open};
+use crate::state::{Effect, LogState, News};
+
+pub(crate) const ROW_VERSION: u16 = 1;
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct CheckpointRow {
+    pub version: u16,
+    pub group: GroupId,
+    pub document: DocumentId,
+    pub kind: u8,
+    pub log: StoredLog,
+    pub state: LogState,
+    pub crdt: Plain,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct MetaRow {
+    pub version: u16,
+    pub author: Author,
+    pub checked: Option<(Hash, Judgement, bool)>,
+    pub rests_on: Option<Hash>,
+    pub caught_up_epoch: u64,
+    #[serde(default)]
+    pub behind: bool,
+    #[serde(default)]
+    pub aside: StoredAside,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SegmentEntry {
+    pub effect: Effect,
+    pub record: Option<Bytes>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct OutRow {
+    pub version: u16,
+    pub verdict: bool,
+    pub plain: Plain,
+    pub replicas: Vec<ReplicaId>,
+    pub sealed: Option<Bytes>,
+}
+
+pub(crate) fn uncbor<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DocError> {
+    ciborium::from_reader(bytes).map_err(|_| DocError::Stored(DecodeError::Malformed { what }))
+}
+
+pub(crate) fn malformed(what: &'static str) -> DocError {
+    DocError::Stored(DecodeError::Malformed { what })
+}
+
+/// Rows by kind.
+pub(crate) struct Sorted {
+    pub checkpoint: CheckpointRow,
+    pub meta: MetaRow,
+    pub snapshot: Option<Record>,
+    pub segments: BTreeMap<u64, Zeroizing<Vec<u8>>>,
+    pub corrections: BTreeMap<u64, Effect>,
+    pub outbox: Vec<OutItem>,
+    pub waiting: Vec<(u64, Form)>,
+}
+
+impl Sorted {
+    pub(crate) fn read(mut rows: Rows) -> Result<Self, DocError> {
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        let (mut checkpoint, mut meta, mut snapshot) = (None, None, None);
+        let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut corrections = BTreeMap::new();
+        for (key, value) in rows {
+            let Some((prefix, rest)) = key.split_first() else {
+                return Err(malformed("row"));
+            };
+            let number = rest.try_into().map(u64::from_be_bytes);
+            match (prefix, number) {
+                (b'c', _) => checkpoint = Some(uncbor::<CheckpointRow>("checkpoint", &value)?),
+                (b'm', _) => meta = Some(uncbor::<MetaRow>("document", &value)?),
+                (b'p', _) => {
+                    snapshot = Some(decode("snapshot", &value, 2 * limits::SNAPSHOT_BYTES)?)
+                }
+                (b's', Ok(first)) => {
+                    segments.insert(first, value);
+                }
+                (b'e', Ok(seq)) => {
+                    corrections.insert(seq, uncbor("record", &value)?);
+                }
+                (b'o', Ok(number)) => outbox.push(read_item(number, &value)?),
+                (b'w', Ok(seq)) => waiting.push((
+                    seq,
+                    decode("waiting record", &value, 2 * limits::SNAPSHOT_BYTES)?,
+                )),
+                _ => return Err(malformed("row")),
+            }
+        }
+        let checkpoint = checkpoint.ok_or(malformed("checkpoint"))?;
+        let meta = meta.ok_or(malformed("document"))?;
+        if checkpoint.version != ROW_VERSION || meta.version != ROW_VERSION {
+            return Err(malformed("document"));
+        }
+        Ok(Self {
+            checkpoint,
+            meta,
+            snapshot,
+            segments,
+            corrections,
+            outbox,
+            waiting,
+        })
+    }
+}
+
+pub(crate) fn read_item(number: u64, value: &[u8]) -> Result<OutItem, DocError> {
+    let row: OutRow = uncbor("own record", value)?;
+    if row.version != ROW_VERSION {
+        return Err(malformed("own record"));
+    }
+    let sealed = match row.sealed {
+        Some(bytes) => Some(decode(
+            "own record",
+            bytes.as_slice(),
+            2 * limits::UPDATE_BYTES,
+        )?),
+        None => None,
+    };
+    Ok(OutItem {
+        number,
+        verdict: row.verdict,
+        plain: row.plain,
+        replicas: row.replicas,
+        sealed,
+    })
+}
+
+pub(crate) fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {
+    let what = "segment";
+    let (version, mut rest) = bytes.split_first_chunk::<2>().ok_or(malformed(what))?;
+    if u16::from_be_bytes(*version) != ROW_VERSION {
+        return Err(malformed(what));
+    }
+    let mut entries = Vec::new();
+    while !rest.is_empty() {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(malformed(what))?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let (entry, after) = after.split_at_checked(length).ok_or(malformed(what))?;
+        entries.push(uncbor(what, entry)?);
+        rest = after;
+    }
+    Ok(entries)
+}
+
+/// A stored record that was not applied.
+pub(crate) fn read_idle(entry: &SegmentEntry) -> Result<Option<Idle>, DocError> {
+    let is_idle = matches!(entry.effect.news, News::None | News::Aside);
+    let Some(bytes) = entry.record.as_ref().filter(|_| is_idle) else {
+        return Ok(None);
+    };
+    let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
+    Ok(Some(Idle::Sealed(Box::new(record))))
+}
+
+/// Opens the update of a stored record, which was judged when it came.
+pub(crate) fn read_update(
+    entry: &SegmentEntry,
+    keys: &mut KeyRing<'_>,
+) -> Result<Option<Plain>, DocError> {
+    let Some(bytes) = entry
+        .record
+        .as_ref()
+        .filter(|_| entry.effect.news == News::Update)
+    else {
+        return Ok(None);
+    };
+    let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
+    let epoch = record.header.epoch;
+    let key = keys.get(epoch).ok_or(DocError::MissingRoot { epoch })?;
+    let plain = open(&record, key).map_err(|_| malformed("record"))?;
+    Ok(Some(Plain::from(plain)))
+}
