@@ -1,6 +1,7 @@
 //! What groups and documents need of the service around them.
 
-use conclave_proto::GroupId;
+use conclave_proto::frame::Plea;
+use conclave_proto::{DeviceId, GroupId};
 use sqlx::sqlite::SqlitePool;
 use tokio_util::task::TaskTracker;
 
@@ -20,4 +21,8 @@ pub(crate) struct Env {
     pub(crate) hub: Hub,
     /// How often a group may renew leaves.
     pub(crate) self_updates: Buckets<GroupId>,
+    /// How often a device may come back into a group.
+    pub(crate) returns: Buckets<(GroupId, DeviceId)>,
+    /// How often a plea is told again.
+    pub(crate) repeated_asks: Buckets<(GroupId, DeviceId, Plea)>,
 }

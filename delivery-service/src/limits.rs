@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::rate::Bucket;
+
 /// Jobs that may wait for the writer.
 pub const WRITER_QUEUE_JOBS: usize = 4096;
 /// Most jobs in one transaction.
@@ -76,3 +78,7 @@ pub const ASKS_PER_GROUP: u64 = 64;
 pub const ASKS_PER_GROUP_AND_USER: u64 = 16;
 /// Pleas kept for one device, over all groups.
 pub const ASKS_PER_DEVICE: u64 = 256;
+/// How often one plea is told to those who follow the log: every ten seconds, however often its device repeats it.
+pub const ASKS_TOLD: Bucket = Bucket::new(1, 6);
+/// Wraps kept for one user and epoch, beside the committer's: nobody can take the places of all others.
+pub const WRAPS_PER_USER: u64 = 2;

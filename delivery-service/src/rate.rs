@@ -1,4 +1,4 @@
-//! Token buckets: how often a device may ask, and how often a group may renew leaves.
+//! Token buckets: how often a device may ask or come back, and how often a group may renew leaves.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -26,7 +26,7 @@ impl Bucket {
     }
 }
 
-/// Named rates. Each is counted by device, but self-updates, which are counted by group.
+/// Named rates. Each is counted by device, but returns, which are counted by device and group, and self-updates, by group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimits {
     /// Requests of any kind.
@@ -41,6 +41,9 @@ pub struct RateLimits {
     pub repairs: Bucket,
     /// Commits that change nothing but the author's own leaf.
     pub self_updates: Bucket,
+    /// External commits: a device comes back. By device and group, so that neither the others who come back with it nor its own other
+    /// groups hold it up.
+    pub returns: Bucket,
 }
 
 impl Default for RateLimits {
@@ -52,6 +55,7 @@ impl Default for RateLimits {
             claims: Bucket::new(500, 600),
             repairs: Bucket::new(30, 12),
             self_updates: Bucket::new(30, 12),
+            returns: Bucket::new(10, 6),
         }
     }
 }

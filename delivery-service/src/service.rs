@@ -95,6 +95,8 @@ impl Service {
             limits: config.limits.clone(),
             hub: Hub::default(),
             self_updates: Buckets::new(rates.map(|rates| rates.self_updates)),
+            returns: Buckets::new(rates.map(|rates| rates.returns)),
+            repeated_asks: Buckets::new(Some(limits::ASKS_TOLD)),
         });
         let shared = Arc::new(Shared {
             env,

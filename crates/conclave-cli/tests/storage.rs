@@ -51,9 +51,14 @@ impl Place {
 
     /// `sh` with the command as `"$@"`.
     fn shell(&self, script: &str, arguments: &[&str]) -> Command {
+        self.shell_of("ana", script, arguments)
+    }
+
+    fn shell_of(&self, device: &str, script: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh", CONCLAVE, "--home", "ana"]);
-        command.args(["--key-file", "ana.key", "--server", &self.server, "--json"]);
+        let key_file = format!("{device}.key");
+        command.args(["-c", script, "sh", CONCLAVE, "--home", device]);
+        command.args(["--key-file", &key_file, "--server", &self.server, "--json"]);
         command.args(arguments).current_dir(self.folder.path());
         for name in ["CONCLAVE_HOME", "CONCLAVE_SERVER", "CONCLAVE_PASSPHRASE"] {
             command.env_remove(name);
@@ -66,9 +71,30 @@ impl Place {
     }
 
     fn done(&self, arguments: &[&str]) -> Value {
-        let output = self.run(arguments);
+        self.done_by("ana", arguments)
+    }
+
+    fn done_by(&self, device: &str, arguments: &[&str]) -> Value {
+        let mut command = self.shell_of(device, r#"exec "$@""#, arguments);
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Another member, who sees what left Ana's device and nothing else.
+    fn add_ben(&self) {
+        let contact = |who: &Value| who["contact"].as_str().unwrap().to_owned();
+        let ben = contact(&self.done_by("ben", &["init", "--name", "Ben"]));
+        let ana = contact(&self.done(&["whoami"]));
+        self.done(&["verify", &ben, "--compared"]);
+        self.done_by("ben", &["verify", &ana, "--compared"]);
+        self.done(&["group", "invite", "Board", "Ben"]);
+        self.done_by("ben", &["group", "accept", "Ana"]);
+        assert!(self.titles_of_ben().contains("first.txt"));
+    }
+
+    fn titles_of_ben(&self) -> String {
+        self.done_by("ben", &["doc", "list"]).to_string()
     }
 
     fn titles(&self) -> String {
@@ -166,6 +192,7 @@ fn an_agent_without_room_goes_on_when_there_is_room_again() {
     place.set_up();
     let big = place.file("big.txt", 1_000_000);
     let import = ["doc", "import", "Board", path(&big)];
+    place.add_ben();
     let mut agent = Agent::start(&place);
     agent.limit("200000");
     for _ in 0..2 {
@@ -173,6 +200,7 @@ fn an_agent_without_room_goes_on_when_there_is_room_again() {
         assert!(refused.contains("store.refused"), "{refused}");
         assert!(place.titles().contains("first.txt"));
         assert!(!place.titles().contains("big.txt"));
+        assert!(!place.titles_of_ben().contains("big.txt"));
     }
     agent.limit("unlimited");
     place.done(&import);
@@ -180,9 +208,10 @@ fn an_agent_without_room_goes_on_when_there_is_room_again() {
     place.done(&["doc", "import", "Board", path(&small)]);
     assert!(agent.0.try_wait().unwrap().is_none(), "the agent is gone");
     drop(agent);
-    // Killed at once, and all of it is there.
+    // Killed at once, and all of it is there and came across.
     for title in ["first.txt", "big.txt", "last.txt"] {
         assert!(place.titles().contains(title), "{title}");
+        assert!(place.titles_of_ben().contains(title), "{title}");
     }
 }
 

@@ -299,7 +299,8 @@ impl Client {
         self.command_done(Command::Decline { group: *group }).await
     }
 
-    /// Unlocks the store with another passphrase or key file from now on.
+    /// Unlocks the store with another passphrase, key file or keyring entry from now on. The old one opens it no more: what it opened is
+    /// overwritten. A keyring may ask somebody to unlock it; this device waits so long.
     ///
     /// # Errors
     /// [`Error::Store`]; the old one then still holds.

@@ -238,7 +238,7 @@ async fn values_moved_between_the_tables_do_not_open() {
             "UPDATE rows SET value = (SELECT value FROM header WHERE name = 'sum')",
             "store.rows_changed",
         ),
-        ("DELETE FROM header WHERE name = 'key'", "store.missing"),
+        ("DELETE FROM header WHERE name = 'key'", "store.damaged"),
     ] {
         let folder = store_with(&[("a", "one"), ("b", "two")]).await;
         execute(&folder, &other, sql).await;

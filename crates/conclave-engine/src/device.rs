@@ -42,6 +42,9 @@ struct ProfileRow {
     genesis: Option<Bytes>,
     credential: Option<Bytes>,
     list: Option<Bytes>,
+    /// Private halves of what was published are not here: all of it has to be replaced.
+    #[serde(default)]
+    packages_lost: bool,
 }
 
 /// This device.
@@ -81,6 +84,7 @@ impl Device {
                 genesis: None,
                 credential: None,
                 list: None,
+                packages_lost: false,
             },
             key,
             user_key: None,
@@ -184,6 +188,14 @@ impl Device {
 
     pub(crate) fn instance(&self) -> InstanceId {
         self.profile.instance
+    }
+
+    pub(crate) fn packages_lost(&self) -> bool {
+        self.profile.packages_lost
+    }
+
+    pub(crate) fn set_packages_lost(&mut self, lost: bool) {
+        self.profile.packages_lost = lost;
     }
 
     /// Goes on as another instance: what was written under the old one may have been written by another life of this store.

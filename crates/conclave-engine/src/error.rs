@@ -71,6 +71,9 @@ pub enum EngineError {
         "this device lost its place in the group and is on its way back; try again when it is connected"
     )]
     Returning,
+    /// The device can follow the group, as far as this device knows.
+    #[error("this device does not ask to be added again; it follows the group by itself")]
+    NotAsking,
     /// Documents would be lost with those who go.
     #[error(
         "those who go hold the only keys of {documents} documents; wait until these are re-keyed, or insist"
@@ -125,6 +128,7 @@ impl EngineError {
             Self::Forbidden => "engine.forbidden",
             Self::Inactive { .. } => "engine.inactive",
             Self::Returning => "engine.returning",
+            Self::NotAsking => "engine.not_asking",
             Self::LastHolder { .. } => "engine.last_holder",
             Self::Superseded { .. } => "engine.superseded",
             Self::Refused(refusal) => refusal.code(),

@@ -117,19 +117,44 @@ impl Engine {
     /// rest.
     pub(crate) fn offer_invitation(&mut self, group: GroupId) {
         let active = self.index.get(&group).is_some_and(|row| row.active);
-        let wanted = active && self.wants_back(&group);
+        if active && self.broken.contains(&group) {
+            // Still a member, as far as it knows: it joins at once where the log that it has judged says that it was added again.
+            return self.with_group(
+                group,
+                Box::new(move |engine, group| engine.offer_readmission(group)),
+            );
+        }
+        let wanted = self.strays.contains_key(&group);
         let Some(invitation) = self.invitations.get(&group).filter(|_| !active || wanted) else {
             return;
         };
         let signer = invitation.delivery.state.wrap.signer;
         let own = Some(invitation.inviter) == self.device.user() && self.device.lists_own(&signer);
-        let pinned = self.device.pins().get(&invitation.inviter).is_some();
-        if own || (wanted && pinned) {
+        if own {
             if let Err(error) = self.join(group, false) {
                 let text = error.to_string();
                 self.finding(group, None, error.code(), None, &text);
             }
         } else if let Some(info) = self.invitation_info(&group) {
+            self.event(Event::Invitation(info));
+        }
+    }
+
+    fn offer_readmission(&mut self, group: &mut Group) {
+        let Some(invitation) = self.invitations.get(&group.id) else {
+            return;
+        };
+        let state = invitation.delivery.state.group_state.as_slice();
+        let id = group.id;
+        let readded = GroupState::from_bytes(state).is_ok_and(|state| group.was_readded(&state));
+        // One that can compare nothing takes the word of somebody whom its user knows; it seals nothing before more is shown.
+        let known = self.device.pins().get(&invitation.inviter).is_some();
+        if readded || (group.asks_blindly() && known) {
+            if let Err(error) = self.join(id, false) {
+                let text = error.to_string();
+                self.finding(id, None, error.code(), None, &text);
+            }
+        } else if let Some(info) = self.invitation_info(&id) {
             self.event(Event::Invitation(info));
         }
     }
@@ -165,11 +190,6 @@ impl Engine {
         self.reply(id, result);
     }
 
-    /// Whether this device is a member that cannot follow its group, by what it knows.
-    fn wants_back(&self, group: &GroupId) -> bool {
-        self.strays.contains_key(group) || self.broken.contains(group)
-    }
-
     /// Puts a group in place that a Welcome opened.
     fn enter(
         &mut self,
@@ -184,16 +204,18 @@ impl Engine {
             self.with_group(
                 id,
                 Box::new(move |engine, group| {
+                    // What the judged log does not show was accepted by the user, on the inviter's word.
+                    let blind = !group.was_readded(mls.state());
                     for (epoch, root) in wrapped {
                         engine.keep_root(group, epoch, root);
                     }
-                    engine.replace_mls(group, mls, secrets);
+                    engine.replace_mls(group, mls, secrets, blind);
                 }),
             );
             return;
         }
         let mut group = if self.strays.contains_key(&id) {
-            self.group_of_stray(id, mls)
+            self.group_of_stray(id, mls, secrets.epoch)
         } else {
             // Whatever an earlier membership left behind does not belong to this one.
             if let Some(slot) = self.groups.remove(&id) {
@@ -226,23 +248,38 @@ impl Engine {
         let delivery = invitation.delivery.clone();
         let context = self.device.context()?;
         let packages = self.keystore.count();
-        let (mls, joined) =
-            match ClientGroup::join(&context, &mut self.keystore, &delivery, self.now) {
-                Ok(joined) => joined,
-                Err(error) => {
-                    if matches!(
-                        error,
-                        MlsError::BadInvitation { .. } | MlsError::NoKeyPackage
-                    ) {
-                        // It will never work, and keeps a true one out.
-                        self.invitations.remove(&id);
-                        let key = keys::invitation(&id);
-                        self.delete(key);
-                        self.ack_welcome(delivery.id);
-                    }
-                    return Err(error.into());
+        let (mls, joined) = match ClientGroup::join(
+            &context,
+            &mut self.keystore,
+            &delivery,
+            self.now,
+        ) {
+            Ok(joined) => joined,
+            Err(error) => {
+                if matches!(error, MlsError::NoKeyPackage) {
+                    // Others like it were published too. The device is a member all the same: its user is told, and can rejoin.
+                    self.replace_key_packages();
+                    self.finding(
+                            id,
+                            None,
+                            "group.membership_unknown",
+                            None,
+                            "this device was added to a group by a key that is no longer here; rejoin it if it is yours",
+                        );
                 }
-            };
+                if matches!(
+                    error,
+                    MlsError::BadInvitation { .. } | MlsError::NoKeyPackage
+                ) {
+                    // It will never work, and keeps a true one out.
+                    self.invitations.remove(&id);
+                    let key = keys::invitation(&id);
+                    self.delete(key);
+                    self.ack_welcome(delivery.id);
+                }
+                return Err(error.into());
+            }
+        };
         // A one-time package is gone after its use; where none is, the last-resort package was used and has to be replaced.
         let last_resort_used = self.keystore.count() == packages;
         // A wrap that does not open is no reason not to join: others can be asked for.

@@ -20,6 +20,9 @@ pub(crate) const DOCUMENT: u8 = 5;
 /// Welcomes not yet accepted or declined.
 pub(crate) const INVITATION: u8 = 6;
 
+/// Ordered entries of groups that had to be refused: they outlive the membership.
+pub(crate) const EVIDENCE: u8 = 7;
+
 /// Sub-tables of a group.
 pub(crate) mod group {
     /// MLS state.
@@ -38,8 +41,6 @@ pub(crate) mod group {
     pub(crate) const META: u8 = b'f';
     /// MLS state of a return on its way: it takes the place of the other when the service has ordered it.
     pub(crate) const SCRATCH: u8 = b'x';
-    /// Ordered entries that had to be refused.
-    pub(crate) const EVIDENCE: u8 = b'e';
 }
 
 pub(crate) fn device(name: &str) -> Vec<u8> {
@@ -64,6 +65,14 @@ pub(crate) fn documents_prefix(group: &GroupId) -> Vec<u8> {
 
 pub(crate) fn document_prefix(group: &GroupId, document: &DocumentId) -> Vec<u8> {
     [&[DOCUMENT], group.as_bytes(), document.as_bytes()].concat()
+}
+
+pub(crate) fn evidence_prefix(group: &GroupId) -> Vec<u8> {
+    [&[EVIDENCE], group.as_bytes()].concat()
+}
+
+pub(crate) fn evidence(group: &GroupId, seq: u64) -> Vec<u8> {
+    [&[EVIDENCE], group.as_bytes(), &seq.to_be_bytes()[..]].concat()
 }
 
 pub(crate) fn invitation(group: &GroupId) -> Vec<u8> {

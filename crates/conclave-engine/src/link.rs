@@ -211,6 +211,7 @@ impl Engine {
             self.device.save(&mut self.out.writes);
         }
         self.publish_list();
+        self.clear_key_packages();
         self.refill(!last_resort);
         self.groups_online();
         self.compare_memberships();
@@ -276,10 +277,21 @@ impl Engine {
 
     /// This store does not hold the private halves of what was published last: all of it is replaced.
     pub(crate) fn replace_key_packages(&mut self) {
+        self.device.set_packages_lost(true);
+        self.device.save(&mut self.out.writes);
+        self.clear_key_packages();
+    }
+
+    fn clear_key_packages(&mut self) {
+        if !self.device.packages_lost() {
+            return;
+        }
         self.request(
             Request::ClearKeyPackages,
             Box::new(|engine, answer| {
                 if let Answer::KeyPackageCount { left } = answer {
+                    engine.device.set_packages_lost(false);
+                    engine.device.save(&mut engine.out.writes);
                     engine.link.key_packages = left;
                     engine.refill(true);
                 }

@@ -157,6 +157,9 @@ pub enum ProcessError {
         /// Who signed it, where what is wrong with it was in their hands.
         author: Option<DeviceId>,
     },
+    /// The commit takes this device's leaf out and adds the device again: a Welcome is on its way. The group is as before.
+    #[error("this device was added again; its invitation is on its way")]
+    ReAdded,
     /// This device's clock is outside of the validity of a leaf that the commit adds. The rules allow no leaf for which a sensible clock
     /// could say so: set the clock, then try again.
     #[error("this device's clock is wrong")]
@@ -179,6 +182,7 @@ impl ProcessError {
         match self {
             Self::Illegal { .. } => "mls.illegal_entry",
             Self::Undecryptable { .. } => "mls.undecryptable",
+            Self::ReAdded => "mls.re_added",
             Self::ClockWrong => "mls.clock_wrong",
             Self::RejoinLost => "mls.rejoin_lost",
             Self::NotMember => "mls.not_member",

@@ -38,6 +38,7 @@ mod client;
 mod device;
 mod error;
 mod facts;
+mod follower;
 mod judge;
 mod keys;
 mod keystore;
@@ -51,12 +52,13 @@ mod state;
 mod wrap;
 
 pub use client::{
-    ClientGroup, CommitInputs, CommitOutcome, Created, Joined, PendingCommit, Plan, Prepared,
-    Processed, RejoinOffer,
+    ClientGroup, CommitInputs, CommitOutcome, Created, GroupInfoVerdict, Joined, PendingCommit,
+    Plan, Prepared, Processed, RejoinOffer,
 };
 pub use device::DeviceContext;
 pub use error::{Fault, MlsError, ProcessError};
 pub use facts::{CommitFacts, Committer, Covered, LeafFacts};
+pub use follower::Follower;
 pub use judge::judge_commit;
 pub use keys::{EpochRoot, EpochSecrets, Secret32, expand_with_label};
 pub use keystore::{CheckedKeyPackage, Generated, KeyStore, check_key_package};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use conclave_mls::GroupState;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{Answer, Plea, ServiceFrame};
-use conclave_proto::{DeviceId, GroupId, Refusal, UserId};
+use conclave_proto::{DeviceId, GroupId, Refusal, UnixMs, UserId};
 use sqlx::SqliteConnection;
 
 use super::{Group, follow, not_member, rows};
@@ -64,7 +64,8 @@ fn may_ask(view: &GroupState, conn: &Conn, what: Plea) -> Result<(), Refusal> {
     }
 }
 
-/// Notes a plea and tells the members who follow the log. The same again changes nothing.
+/// Notes a plea and tells the members who follow the log. The same again is told again, but not sooner than after a pause: whoever could
+/// help may have been busy, or may have come only now.
 pub(crate) async fn ask(group: &Arc<Group>, conn: &Conn, what: Plea) -> Result<Answer, OpError> {
     let view = group.view();
     may_ask(&view, conn, what)?;
@@ -77,13 +78,15 @@ pub(crate) async fn ask(group: &Arc<Group>, conn: &Conn, what: Plea) -> Result<A
         at_ms: group.env.clock.now().0,
     };
     let (told, device, frame) = (group.clone(), conn.device, new.frame());
+    let (key, now) = ((group.id, conn.device, what), UnixMs(new.at_ms));
     group
         .env
         .writer
         .call_then(
             move |conn| Box::pin(async move { store(conn, &new).await }),
             move |is_new| {
-                if *is_new {
+                let due = told.env.repeated_asks.take(key, 1, now).is_ok();
+                if *is_new || due {
                     follow::tell(&told, &device, &frame);
                 }
             },

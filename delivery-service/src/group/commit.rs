@@ -6,7 +6,7 @@ use conclave_mls::{GroupState, JudgedCommit, PublicGroupState};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
-use conclave_proto::{DeviceId, GroupId, Refusal, UserId};
+use conclave_proto::{DeviceId, GroupId, Refusal, UnixMs, UserId};
 use sqlx::SqliteConnection;
 
 use super::rows::{self, NewEntry};
@@ -62,7 +62,7 @@ pub(crate) async fn commit(
         .state
         .judge_bundle(&bundle, conn.device, now)
         .and_then(|judged| {
-            pace(group, &before, &judged)?;
+            pace(group, &before, &judged, now)?;
             Ok(judged)
         }) {
         Ok(judged) => judged,
@@ -105,17 +105,24 @@ pub(crate) async fn commit(
     Ok(answer)
 }
 
-/// Renewals of leaves that change nothing else are paced: each costs every member a commit to process.
-fn pace(group: &Group, before: &GroupState, judged: &JudgedCommit) -> Result<(), Refusal> {
+/// Renewals of leaves that change nothing else, and returns, are paced: each costs every member a commit to process. Returns have buckets of
+/// their own: after a commit that nobody can decrypt, a whole group comes back at once.
+fn pace(
+    group: &Group,
+    before: &GroupState,
+    judged: &JudgedCommit,
+    now: UnixMs,
+) -> Result<(), Refusal> {
+    let env = &group.env;
+    if judged.is_external() {
+        return env.returns.take((group.id, judged.author), 1, now);
+    }
     let renewal = judged.added.is_empty()
         && judged.removed.is_empty()
         && judged.next.policy == before.policy
         && before.is_member(&judged.author);
     if renewal {
-        group
-            .env
-            .self_updates
-            .take(group.id, 1, group.env.clock.now())
+        env.self_updates.take(group.id, 1, now)
     } else {
         Ok(())
     }

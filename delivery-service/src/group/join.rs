@@ -6,12 +6,13 @@ use conclave_proto::codec::encode;
 use conclave_proto::frame::{Answer, JoinState, ServiceFrame, WelcomeDelivery};
 use conclave_proto::group::RootWrap;
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DeviceId, GroupId, Refusal, limits};
+use conclave_proto::{DeviceId, GroupId, Refusal, UserId, limits};
 use sqlx::SqliteConnection;
 
 use super::{Group, asks, not_member, rows};
 use crate::env::Env;
 use crate::hub::Conn;
+use crate::limits as own_limits;
 use crate::store::codes::{decode, id, int, uint};
 use crate::store::{OpError, StoreError, accounts};
 
@@ -165,6 +166,44 @@ pub(crate) async fn forget_epochs(
     Ok(())
 }
 
+/// Refuses another wrap of a user who has enough in the epoch: one user's devices could take every place. The committer's came first, and
+/// does not count. Members and wraps have to be of the current epoch.
+async fn check_user_wraps(
+    conn: &mut SqliteConnection,
+    wrap: &RootWrap,
+    user: &UserId,
+) -> Result<(), OpError> {
+    let (group, epoch) = (&wrap.statement.group, wrap.statement.epoch);
+    let (committed,): (Option<Vec<u8>>,) = sqlx::query_as("SELECT wrap FROM groups WHERE id = ?")
+        .bind(group.as_bytes())
+        .fetch_one(&mut *conn)
+        .await?;
+    let committer = committed
+        .map(|bytes| decode::<RootWrap>("wrap", &bytes))
+        .transpose()?
+        .map(|wrap| wrap.signer);
+    if committer == Some(wrap.signer) {
+        return Ok(());
+    }
+    // A wrap of the same signer is replaced.
+    let (count,): (i64,) = sqlx::query_as(
+        "SELECT count(*) FROM wraps w JOIN members m ON m.group_id = w.group_id AND m.device = w.signer \
+         WHERE w.group_id = ?1 AND w.epoch = ?2 AND m.user = ?3 AND w.signer <> ?4 AND w.signer IS NOT ?5",
+    )
+    .bind(group.as_bytes())
+    .bind(int(epoch))
+    .bind(user.as_bytes())
+    .bind(wrap.signer.as_bytes())
+    .bind(committer.as_ref().map(DeviceId::as_bytes))
+    .fetch_one(&mut *conn)
+    .await?;
+    let max = own_limits::WRAPS_PER_USER;
+    if uint(count)? >= max {
+        return Err(Refusal::TooLarge { max }.into());
+    }
+    Ok(())
+}
+
 /// Stores a wrap of the current epoch. A signer has one, so that a bad one displaces nobody else's.
 pub(crate) async fn put_wrap(conn: &mut SqliteConnection, wrap: &RootWrap) -> Result<(), OpError> {
     let statement = &wrap.statement;
@@ -214,7 +253,7 @@ pub(crate) async fn offer_wrap(
     }
     view.judge_wrap(&wrap)
         .map_err(|fault| Refusal::BadCommit { fault })?;
-    let device = conn.device;
+    let (device, user) = (conn.device, conn.user);
     let answer = group
         .env
         .writer
@@ -225,6 +264,7 @@ pub(crate) async fn offer_wrap(
                 if current != wrap.statement.epoch {
                     return Err(Refusal::StaleEpoch { current }.into());
                 }
+                check_user_wraps(conn, &wrap, &user).await?;
                 put_wrap(conn, &wrap).await?;
                 asks::wrapped(conn, &wrap.statement.group, &device).await?;
                 Ok(Answer::Done)

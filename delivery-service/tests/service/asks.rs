@@ -1,11 +1,15 @@
 //! Pleas for help, and in which groups a device is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use conclave_ds::Clock;
 use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Plea, Request};
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DeviceId, GroupId, GroupPolicy, Refusal};
+use conclave_proto::{DeviceId, GroupId, GroupPolicy, Refusal, UnixMs};
 
-use crate::harness::{Member, Person, TestService, rng};
+use crate::harness::{Member, Person, TestService, now, rng};
 
 const RENEWAL: Plan = Plan {
     add: Vec::new(),
@@ -25,7 +29,7 @@ async fn ask(member: &mut Member, group: GroupId, what: Plea) -> Answer {
     member.wire.request(Request::Ask { group, what }).await
 }
 
-async fn put_wrap(member: &mut Member) {
+async fn offer_wrap(member: &mut Member) -> Answer {
     let (key, credential) = Member::context(&member.device);
     let context = conclave_mls::DeviceContext {
         key: &key,
@@ -36,8 +40,23 @@ async fn put_wrap(member: &mut Member) {
         .group()
         .seal_wrap(&context, &secrets, &[], &mut rng())
         .unwrap();
-    let answer = member.wire.request(Request::PutWrap { wrap }).await;
-    assert_eq!(answer, Answer::Done);
+    member.wire.request(Request::PutWrap { wrap }).await
+}
+
+async fn put_wrap(member: &mut Member) {
+    assert_eq!(offer_wrap(member).await, Answer::Done);
+}
+
+/// A service whose time stands still until it is moved on.
+async fn service_with_clock() -> (TestService, Arc<AtomicU64>) {
+    let time = Arc::new(AtomicU64::new(now().0));
+    let read = time.clone();
+    let service = TestService::with(move |config| {
+        let read = read.clone();
+        config.clock = Clock::new(move || UnixMs(read.load(Ordering::SeqCst)));
+    })
+    .await;
+    (service, time)
 }
 
 /// Alice, who owns the group, and Bob.
@@ -51,7 +70,7 @@ async fn pair(service: &TestService) -> (Member, Member) {
 
 #[tokio::test]
 async fn a_plea_is_told_at_once_and_with_every_subscription() {
-    let mut service = TestService::start().await;
+    let (mut service, _) = service_with_clock().await;
     let (mut alice, mut bob) = pair(&service).await;
     let mut second = service.login(&alice.device).await;
     let group = bob.group_id();
@@ -62,7 +81,7 @@ async fn a_plea_is_told_at_once_and_with_every_subscription() {
     // A connection that does not follow the group hears nothing.
     second.ping().await;
     assert_eq!(second.kept().count(), 0);
-    // Again changes nothing.
+    // Again, at once, changes nothing.
     assert_eq!(ask(&mut bob, group, Plea::Wrap).await, Answer::Done);
     assert!(alice.pleas().await.is_empty());
     assert_eq!(alice.repeated_pleas().await, plea);
@@ -70,6 +89,90 @@ async fn a_plea_is_told_at_once_and_with_every_subscription() {
     service.restart().await;
     alice.reconnect(&service).await;
     assert_eq!(alice.repeated_pleas().await, plea);
+}
+
+#[tokio::test]
+async fn a_plea_that_is_repeated_is_told_again_after_a_pause() {
+    let (service, time) = service_with_clock().await;
+    let (mut alice, mut bob) = pair(&service).await;
+    let group = bob.group_id();
+    let wrap = (bob.device.id, Plea::Wrap);
+    let readd = (bob.device.id, Plea::ReAdd);
+    ask(&mut bob, group, Plea::Wrap).await;
+    assert_eq!(alice.pleas().await, [wrap]);
+    time.fetch_add(9_999, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(ask(&mut bob, group, Plea::Wrap).await, Answer::Done);
+    }
+    assert!(alice.pleas().await.is_empty(), "too soon");
+    // Another plea does not wait for this one.
+    ask(&mut bob, group, Plea::ReAdd).await;
+    assert_eq!(alice.pleas().await, [readd]);
+    time.fetch_add(1, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(ask(&mut bob, group, Plea::Wrap).await, Answer::Done);
+        assert_eq!(ask(&mut bob, group, Plea::ReAdd).await, Answer::Done);
+    }
+    assert_eq!(alice.pleas().await, [wrap], "once, however often it asks");
+    // One that was answered and comes anew does not wait.
+    put_wrap(&mut alice).await;
+    ask(&mut bob, group, Plea::Wrap).await;
+    assert_eq!(alice.pleas().await, [wrap]);
+}
+
+#[tokio::test]
+async fn one_user_cannot_take_every_place_for_wraps() {
+    let service = TestService::start().await;
+    let (mut alice, mut bob) = pair(&service).await;
+    let mut crowd = Person::new();
+    crowd.add_device();
+    crowd.add_device();
+    let mut devices = Vec::new();
+    for at in 0..3 {
+        let mut device = service.member_of(&crowd, at).await;
+        device.publish_key_packages(1, false).await;
+        devices.push(device);
+    }
+    let add = alice.claim(crowd.user()).await;
+    assert_eq!(add.len(), 3);
+    alice
+        .commit(&Plan {
+            add,
+            ..Plan::default()
+        })
+        .await;
+    for device in &mut devices {
+        device.join().await;
+    }
+    bob.catch_up(2).await;
+    let max = conclave_ds::limits::WRAPS_PER_USER;
+    let full = Answer::Refused(Refusal::TooLarge { max });
+    let [first, second, third] = &mut devices[..] else {
+        panic!("three devices");
+    };
+    put_wrap(first).await;
+    put_wrap(second).await;
+    assert_eq!(offer_wrap(third).await, full);
+    // Who has one may put another in its place, and others have their own places.
+    put_wrap(first).await;
+    put_wrap(&mut bob).await;
+    // Of the user who made the commit, that device does not count: its wrap came first.
+    third.commit(&RENEWAL).await;
+    for device in [first, second] {
+        device.catch_up(3).await;
+        put_wrap(device).await;
+    }
+    put_wrap(third).await;
+    alice.catch_up(3).await;
+    let group = alice.group_id();
+    match alice
+        .wire
+        .request(Request::GetWraps { group, epoch: 3 })
+        .await
+    {
+        Answer::Wraps { wraps } => assert_eq!(wraps.len(), 3),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ fn removing(member: &Member) -> Plan {
 }
 
 /// An honest rejoin, ready to be sent.
-fn rejoin(member: &Member, offer: &Offer) -> (ClientGroup, Prepared) {
+pub fn rejoin(member: &Member, offer: &Offer) -> (ClientGroup, Prepared) {
     let (key, credential) = Member::context(&member.device);
     let device = DeviceContext {
         key: &key,

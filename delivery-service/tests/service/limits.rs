@@ -5,7 +5,9 @@ use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::{GroupPolicy, InstanceId, Refusal};
 
-use crate::harness::TestService;
+use crate::external::rejoin;
+use crate::forge::offer;
+use crate::harness::{Member, Person, TestService};
 
 const ONE: InstanceId = InstanceId([1; 8]);
 const RENEWAL: Plan = Plan {
@@ -85,6 +87,78 @@ async fn renewals_are_paced_and_nothing_else_is() {
             ..Plan::default()
         })
         .await;
+}
+
+/// Sends an honest external commit of a device, for the current epoch.
+async fn come_back(member: &mut Member) -> Answer {
+    let offer = offer(member).await;
+    let (_, prepared) = rejoin(member, &offer);
+    member.send_commit(prepared.bundle).await
+}
+
+/// Alice, and the devices of one user, all in one group.
+async fn crowd(service: &TestService, count: usize) -> (Member, Vec<Member>) {
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    let mut person = Person::new();
+    for _ in 1..count {
+        person.add_device();
+    }
+    let mut devices = Vec::new();
+    for at in 0..count {
+        let mut device = service.member_of(&person, at).await;
+        device.publish_key_packages(1, false).await;
+        devices.push(device);
+    }
+    let add = alice.claim(person.user()).await;
+    assert_eq!(add.len(), count);
+    alice
+        .commit(&Plan {
+            add,
+            ..Plan::default()
+        })
+        .await;
+    for device in &mut devices {
+        device.join().await;
+    }
+    (alice, devices)
+}
+
+#[tokio::test]
+async fn a_whole_group_comes_back_at_once() {
+    // The bucket of renewals is empty, and the one for returns is that of every service.
+    let service = service(|limits| limits.self_updates = Bucket::new(1, SLOWLY)).await;
+    let (mut alice, mut devices) = crowd(&service, 31).await;
+    alice.commit(&RENEWAL).await;
+    for device in &mut devices {
+        let answer = come_back(device).await;
+        assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    }
+    let answer = come_back(&mut alice).await;
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+}
+
+#[tokio::test]
+async fn who_comes_back_again_and_again_is_refused() {
+    let service = service(|limits| limits.returns = Bucket::new(3, SLOWLY)).await;
+    let (mut alice, mut devices) = crowd(&service, 2).await;
+    for _ in 0..3 {
+        let answer = come_back(&mut devices[0]).await;
+        assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    }
+    let again = come_back(&mut devices[0]).await;
+    assert!(
+        matches!(again, Answer::Refused(Refusal::RateLimited { retry_after_ms }) if retry_after_ms > 0),
+        "{again:?}"
+    );
+    // Neither another device of its user, nor other members, nor what they commit, nor itself in another group wait for that.
+    for other in [&mut devices[1], &mut alice] {
+        let answer = come_back(other).await;
+        assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    }
+    devices[0].create_group(GroupPolicy::default()).await;
+    let answer = come_back(&mut devices[0]).await;
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
 }
 
 #[tokio::test]

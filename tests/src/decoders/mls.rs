@@ -198,7 +198,10 @@ impl Pair {
         let mut keystore = KeyStore::load(Vec::new()).unwrap();
         let made = keystore.generate(&other.context(), 1, true, NOW).unwrap();
         let keys = rows_of(keystore.take_changes(), &Vec::new());
-        let (package, last_resort) = (made.one_time[0].clone(), made.last_resort.unwrap());
+        let (package, last_resort) = (
+            made.one_time.first().unwrap().clone(),
+            made.last_resort.unwrap(),
+        );
 
         let (mut group, created) =
             ClientGroup::create(&creator.context(), GROUP, GroupPolicy::default(), NOW).unwrap();

@@ -9,6 +9,10 @@ use tls_codec::DeserializeBytes as _;
 
 /// Samples up to this size are cut and flipped everywhere, larger ones at random places.
 const SMALL_BYTES: usize = 160;
+/// With no more random places than this, only some rows of a store are mutated.
+const FEW_PLACES: usize = 2;
+/// How many.
+const FEW_ROWS: usize = 4;
 /// Bytes of a flood.
 const FLOOD_BYTES: usize = 64 * 1024;
 /// Largest random input, in bytes.
@@ -79,9 +83,12 @@ impl Mutator {
         inputs
     }
 
-    /// Which rows of a store are mutated: all of a few kinds, some of the others.
+    /// Which rows of a store are mutated: all, or some where each input costs much.
     fn chosen_rows(&mut self, rows: &Rows) -> Vec<usize> {
-        (0..rows.len()).collect()
+        if self.places > FEW_PLACES {
+            return (0..rows.len()).collect();
+        }
+        (0..FEW_ROWS).map(|_| self.below(rows.len())).collect()
     }
 
     /// Places in a sample: all of them in a small one.
@@ -181,7 +188,7 @@ impl Mutator {
         let mut inputs = Vec::new();
         for sample in self.samples.clone() {
             let rows = split_rows(&sample).unwrap_or_default();
-            for at in 0..rows.len() {
+            for at in self.chosen_rows(&rows) {
                 let mut fewer = rows.clone();
                 fewer.remove(at);
                 inputs.push(join(&fewer));
@@ -294,6 +301,7 @@ fn vectors(sample: &[u8], count: usize) -> Vec<(usize, usize)> {
 /// How many random places: fewer where a group, a document or a store is loaded for each input.
 fn places(name: &str) -> usize {
     match name.split('.').next() {
+        Some("engine") if name.ends_with("live_store") => 2,
         Some("engine") => 6,
         Some("mls") if name.ends_with("_rows") => 6,
         Some("mls" | "doc") => 60,

@@ -53,16 +53,21 @@ impl Device {
 
     /// A device from its rows.
     pub fn open(rows: Rows, seed: u8, now: UnixMs) -> Self {
+        Self::try_open(rows, seed, now).unwrap()
+    }
+
+    /// A device from rows that may be damaged.
+    pub fn try_open(rows: Rows, seed: u8, now: UnixMs) -> Result<Self, EngineError> {
         let needed = Engine::startup_prefixes();
         let first = rows
             .iter()
             .filter(|(key, _)| needed.iter().any(|prefix| key.starts_with(prefix)))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        let (engine, output) = Engine::open(first, [seed; 32], now).unwrap();
+        let (engine, output) = Engine::open(first, [seed; 32], now)?;
         let mut device = Self::with(engine, rows);
         device.perform(now, output);
-        device
+        Ok(device)
     }
 
     fn with(engine: Engine, rows: Rows) -> Self {

@@ -71,7 +71,17 @@ pub(super) async fn migrate(
             .await?;
         transaction.commit().await?;
     }
-    key(connection).await
+    let key = key(&mut *connection).await?;
+    // Rows and their key are stored together: somebody took the key away. Nothing is begun over what a copy might still open.
+    let rows: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM rows)")
+        .fetch_one(connection)
+        .await?;
+    if key.is_none() && rows {
+        return Err(StoreError::Damaged {
+            what: "wrapped key",
+        });
+    }
+    Ok(key)
 }
 
 async fn header(

@@ -71,12 +71,11 @@ impl Engine {
             self.root_found(group, doc.id);
         }
         let own = self.device.id();
-        let newest = outcome
-            .changes
-            .iter()
-            .filter(|change| change.author.device != own);
-        if let Some(epoch) = newest.map(|change| change.epoch).max() {
-            // Whoever sealed it holds the secrets of that epoch.
+        // A snapshot in the log was not opened here; what was opened was sealed by somebody who holds the secrets of its epoch.
+        let opened = outcome.changes.iter().filter(|change| {
+            change.author.device != own && change.kind != conclave_doc::ChangeKind::Snapshot
+        });
+        if let Some(epoch) = opened.map(|change| change.epoch).max() {
             self.proven(group, epoch);
         }
         if outcome.restored {

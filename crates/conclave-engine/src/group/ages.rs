@@ -20,7 +20,10 @@ impl Group {
     fn epoch_is_old(&self, own: &DeviceId, now: UnixMs) -> bool {
         let policy = &self.state().policy;
         let leaf = self.state().roster.current_row(own);
-        let leaf_old = leaf.is_some_and(|row| older_than(now, row.time, policy.max_leaf_age_days));
+        // A row keeps its time where nothing but the leaf's keys is renewed.
+        let renewed = leaf.map(|row| row.time.max(self.meta.leaf_renewed));
+        let leaf_old =
+            renewed.is_some_and(|since| older_than(now, since, policy.max_leaf_age_days));
         leaf_old || older_than(now, self.state().last_time, policy.max_root_age_days)
     }
 

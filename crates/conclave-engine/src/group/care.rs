@@ -3,12 +3,19 @@
 
 use sha2::{Digest, Sha256};
 
+use conclave_mls::GroupInfoVerdict;
+
 use super::*;
 use crate::command::{Command, EvidenceInfo, Reply};
 use crate::intents::Want;
 
 /// Members that look at the GroupInfo after a commit.
 const INFO_CHECKERS: usize = 2;
+/// Most refused entries kept of one group.
+const EVIDENCE_ROWS: u32 = 32;
+const FROZEN: EngineError = EngineError::Inactive {
+    why: "an ordered commit was not valid",
+};
 
 #[derive(Serialize, Deserialize)]
 struct EvidenceRow {
@@ -18,36 +25,64 @@ struct EvidenceRow {
     entry: Bytes,
 }
 
+impl Group {
+    /// Whether a member's device asks to be added again.
+    pub(crate) fn is_asking(&self, device: &DeviceId) -> bool {
+        self.asking.contains(device)
+    }
+
+    /// A device that follows the group would lose what it holds by being added again: only those that ask are.
+    fn check_readd(&self, user: &UserId, device: &DeviceId) -> Result<(), EngineError> {
+        self.check_writable()?;
+        let row = self.state().roster.current_row(device);
+        if row.is_none_or(|row| row.user != *user) {
+            Err(EngineError::UnknownMember)
+        } else if self.asking.contains(device) {
+            Ok(())
+        } else {
+            Err(EngineError::NotAsking)
+        }
+    }
+}
+
 impl Engine {
     /// Keeps an ordered entry that had to be refused.
     pub(super) fn keep_evidence(
         &mut self,
-        group: &Group,
+        group: &mut Group,
         seq: u64,
         entry: &GroupEntry,
         code: &str,
         signer: Option<DeviceId>,
     ) {
+        if group.meta.evidence >= EVIDENCE_ROWS {
+            return;
+        }
+        group.meta.evidence += 1;
+        self.save_meta(group);
         let row = EvidenceRow {
             code: code.to_owned(),
             signer,
             at: self.now,
             entry: encode(entry).into(),
         };
-        let key = keys::group_row(&group.id, keys::group::EVIDENCE, &seq.to_be_bytes());
+        let key = keys::evidence(&group.id, seq);
         self.put(key, keys::cbor(&row));
     }
 
     /// Answers with what was kept. Rows are read anew: evidence stays out of memory.
     fn tell_evidence(&mut self, id: CommandId, group: GroupId) {
-        if self.known(id, group) {
-            let prefix = keys::group_row(&group, keys::group::EVIDENCE, b"");
+        // Also of a group that this device was removed from.
+        if self.index.contains_key(&group) {
+            let prefix = keys::evidence_prefix(&group);
             self.read(prefix, ReadTarget::Evidence(id));
+        } else {
+            self.reply(id, Err(EngineError::UnknownGroup));
         }
     }
 
     pub(crate) fn evidence_loaded(&mut self, id: CommandId, rows: &[Row]) {
-        let skip = 2 + GroupId::LEN;
+        let skip = 1 + GroupId::LEN;
         let read = |(key, value): &Row| {
             let row: EvidenceRow = keys::uncbor("evidence", value).ok()?;
             let seq = key.get(skip..)?.try_into().ok()?;
@@ -146,15 +181,17 @@ impl Engine {
         let Ok(context) = self.device.context() else {
             return;
         };
-        if group.mls.is_good_group_info(&context, offered) != Ok(false) {
+        let Ok(GroupInfoVerdict::Useless { signer }) =
+            group.mls.examine_group_info(&context, offered)
+        else {
             return;
-        }
+        };
         let own = group.mls.export_group_info(&context);
         self.finding(
             group.id,
             None,
             "group.bad_group_info",
-            group.last_author,
+            signer,
             "nobody could come back with the GroupInfo that the service keeps: another takes its place",
         );
         if let Ok(group_info) = own {
@@ -174,18 +211,34 @@ impl Engine {
             return;
         }
         let row = group.state().roster.current_row(&device);
-        let user = row.map(|row| row.user);
+        let Some(user) = row.map(|row| row.user) else {
+            return;
+        };
+        let first = group.asking.insert(device);
         let own = self.device.user();
-        if own.is_some() && user == own && self.device.lists_own(&device) {
-            if let Some(user) = own {
-                self.intend(group, Want::ReAdd { user, device }, None);
+        if Some(user) == own && self.device.lists_own(&device) {
+            self.intend(group, Want::ReAdd { user, device }, None);
+            // Siblings hear it too: one of them is enough.
+            let delay = self.jitter(0, 5_000);
+            let until = self.now.plus_ms(delay);
+            for intent in group.intents.values_mut().filter(|it| it.is_readd(&device)) {
+                intent.not_before(until);
             }
-        } else if let Some(user) = user {
+            self.wake(delay, TimerKind::Pump(group.id));
+        } else if first {
             self.event(Event::ReAddAsked {
                 group: group.id,
                 device,
                 user,
             });
+        }
+    }
+
+    /// Devices that were added again, or came back, ask no more; nobody need add them.
+    pub(super) fn helped(&mut self, group: &mut Group, outcome: &CommitOutcome) {
+        let back = outcome.author.filter(|_| outcome.external);
+        for device in outcome.added.iter().copied().chain(back) {
+            group.asking.remove(&device);
         }
     }
 
@@ -220,12 +273,21 @@ impl Engine {
                 device,
             } => {
                 let pinned = self.device.pins().get(&user).is_some();
-                if pinned || Some(user) == self.device.user() {
-                    self.intend_for(id, group, Want::ReAdd { user, device });
-                } else {
+                if !pinned && Some(user) != self.device.user() {
                     let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
-                    self.reply(id, Err(error));
+                    return self.reply(id, Err(error));
                 }
+                self.on_group(
+                    id,
+                    group,
+                    Box::new(move |engine, group| {
+                        if let Err(error) = group.check_readd(&user, &device) {
+                            engine.reply(id, Err(error));
+                        } else {
+                            engine.intend(group, Want::ReAdd { user, device }, Some(id));
+                        }
+                    }),
+                );
             }
             Command::VoidRecords { group, document } => self.void_records(id, group, document),
             Command::Restart { group } => self.restart_group(id, group),
@@ -254,7 +316,7 @@ impl Engine {
             id,
             group,
             Box::new(move |engine, group| {
-                if group.is_broken() {
+                if group.is_broken() || group.is_unproven() || group.meta.frozen.is_some() {
                     engine.lose_group(group, WHY);
                     engine.reply(id, Ok(Reply::Done));
                     return;
@@ -288,13 +350,13 @@ impl Engine {
                 id,
                 group,
                 Box::new(move |engine, group| {
-                    engine.come_back(
-                        group,
-                        "group.rejoin_wanted",
-                        None,
-                        "coming back was asked for",
-                    );
-                    engine.reply(id, Ok(Reply::Done));
+                    let result = match group.meta.frozen {
+                        Some(_) => Err(FROZEN),
+                        None => Ok(Reply::Done),
+                    };
+                    let why = "coming back was asked for";
+                    engine.come_back(group, "group.rejoin_wanted", None, why);
+                    engine.reply(id, result);
                 }),
             );
         } else {

@@ -72,6 +72,12 @@ impl Engine {
                 self.keep_evidence(group, seq, entry, error.code(), *signer);
                 self.freeze(group, error.code(), *signer, &error.to_string());
             }
+            ProcessError::ReAdded => {
+                let text = "this device was added to the group again; it waits for its invitation";
+                self.come_back(group, error.code(), None, text);
+                // Only where no invitation comes.
+                self.return_later(group, 10_000, 20_000);
+            }
             ProcessError::Undecryptable { author } if *author == Some(self.device.id()) => {
                 self.found_restored(group);
             }
@@ -133,15 +139,14 @@ impl Engine {
         if let Some(secrets) = outcome.secrets.clone() {
             self.enter_epoch(group, secrets);
         }
-        if outcome.own {
-            self.mark_renew_due(group, false);
-            self.cancel_timer(TimerKind::SelfUpdate(group.id));
-        } else if !outcome.external {
+        if outcome.own && outcome.path {
+            self.leaf_renewed(group);
+        } else if !outcome.own && !outcome.external {
             // A member's commit shows that its author holds the secrets of the epoch before.
             self.proven(group, outcome.epoch.saturating_sub(1));
         }
         group.missing.forget();
-        group.last_author = outcome.author;
+        self.helped(group, &outcome);
         group.came_back = outcome.author.filter(|_| outcome.external);
         if outcome.external && !outcome.own {
             self.plan_wrap(group);

@@ -65,6 +65,18 @@ struct MetaRow {
     /// Epoch in which this device came back with nothing to compare the group with, until somebody else shows that it is the right one.
     #[serde(default)]
     unproven: Option<u64>,
+    /// Whether this device has nothing to compare the group with: what it holds of it came from the service alone.
+    #[serde(default)]
+    blind: bool,
+    /// The group in whose place this one was founded, while documents are still carried over.
+    #[serde(default)]
+    carry_from: Option<GroupId>,
+    /// How many refused entries are kept.
+    #[serde(default)]
+    evidence: u32,
+    /// When this device last renewed its leaf.
+    #[serde(default)]
+    leaf_renewed: UnixMs,
 }
 
 /// What is known of a document without opening it.
@@ -135,10 +147,12 @@ pub(crate) struct Group {
     creation: Option<Creation>,
     returning: Returning,
     pub(crate) missing: Missing,
+    /// What of its rows could not be read.
+    damaged: Vec<EngineError>,
+    /// Members' devices that ask to be added again, as heard on this connection.
+    asking: BTreeSet<DeviceId>,
     /// Whether documents under overdue roots were told of.
     overdue_told: bool,
-    /// Who made the newest commit.
-    last_author: Option<DeviceId>,
     /// Who came back with it, if it was that.
     pub(crate) came_back: Option<DeviceId>,
     meta: MetaRow,
@@ -175,8 +189,9 @@ impl Group {
             creation: None,
             returning: Returning::default(),
             missing: Missing::default(),
+            damaged: Vec::new(),
+            asking: BTreeSet::new(),
             overdue_told: false,
-            last_author: None,
             came_back: None,
             meta: MetaRow::default(),
             subscription: Subscription::None,
@@ -220,47 +235,64 @@ impl Group {
             mls => mls?,
         };
         let mut group = Self::new(id, mls);
-        group.load_tables(&mut take)?;
+        group.load_tables(&mut take);
         group.returning.load(scratch);
         Ok(group)
     }
 
-    /// Everything but MLS state.
-    fn load_tables(&mut self, take: &mut impl FnMut(u8) -> Vec<Row>) -> Result<(), EngineError> {
-        let group = self;
-        for (key, value) in take(keys::group::ROOT) {
-            let what = "epoch root";
-            let epoch = key.as_slice().try_into().map(u64::from_be_bytes);
-            let epoch = epoch.map_err(|_| EngineError::Store { what })?;
-            let row: RootRow = keys::uncbor(what, &value)?;
-            group.roots.0.insert(epoch, row.root);
-            group.root_times.insert(epoch, row.since);
-        }
-        for (_, value) in take(keys::group::SECRETS) {
-            group.secrets = Some(keys::uncbor("epoch secrets", &value)?);
-        }
-        for (_, value) in take(keys::group::INTENT) {
-            let row: IntentRow = keys::uncbor("intent", &value)?;
-            group.intents.insert(row.id, Intent::from_row(row));
-        }
-        for (key, value) in take(keys::group::DOCUMENT) {
-            let what = "document index";
-            let document = DocumentId::from_slice(&key).ok_or(EngineError::Store { what })?;
-            group
-                .documents
-                .insert(document, keys::uncbor(what, &value)?);
-        }
-        for (key, value) in take(keys::group::OUTBOX) {
-            match key.as_slice() {
-                b"commit" => group.inflight = Some(keys::uncbor("commit", &value)?),
-                b"return" => group.returning.bundle = Some(keys::uncbor("return", &value)?),
-                _ => group.creation = Some(keys::uncbor("group creation", &value)?),
+    /// Everything but MLS state. A row that cannot be read is left out: the others are of use without it.
+    fn load_tables(&mut self, take: &mut impl FnMut(u8) -> Vec<Row>) {
+        for table in [
+            keys::group::ROOT,
+            keys::group::SECRETS,
+            keys::group::INTENT,
+            keys::group::DOCUMENT,
+            keys::group::OUTBOX,
+            keys::group::META,
+        ] {
+            for (key, value) in take(table) {
+                if let Err(error) = self.load_row(table, &key, &value) {
+                    self.damaged.push(error);
+                    if table == keys::group::META {
+                        // Whether this device may seal is not known any more.
+                        self.meta.broken = Some("group.state_lost".to_owned());
+                        self.meta.blind = true;
+                    }
+                }
             }
         }
-        for (_, value) in take(keys::group::META) {
-            group.meta = keys::uncbor("group flags", &value)?;
+        self.rotator = self.meta.rotator;
+    }
+
+    fn load_row(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        match table {
+            keys::group::ROOT => {
+                let what = "epoch root";
+                let epoch = key.try_into().map(u64::from_be_bytes);
+                let epoch = epoch.map_err(|_| EngineError::Store { what })?;
+                let row: RootRow = keys::uncbor(what, value)?;
+                self.root_times.insert(epoch, row.since);
+                self.roots.0.insert(epoch, row.root);
+            }
+            keys::group::SECRETS => self.secrets = Some(keys::uncbor("epoch secrets", value)?),
+            keys::group::INTENT => {
+                let row: IntentRow = keys::uncbor("intent", value)?;
+                self.intents.insert(row.id, Intent::from_row(row));
+            }
+            keys::group::DOCUMENT => {
+                let what = "document index";
+                let document = DocumentId::from_slice(key).ok_or(EngineError::Store { what })?;
+                let row = keys::uncbor(what, value)?;
+                self.documents.insert(document, row);
+            }
+            keys::group::OUTBOX => match key {
+                b"commit" => self.inflight = Some(keys::uncbor("commit", value)?),
+                b"return" => self.returning.bundle = Some(keys::uncbor("return", value)?),
+                _ => self.creation = Some(keys::uncbor("group creation", value)?),
+            },
+            keys::group::META => self.meta = keys::uncbor("group flags", value)?,
+            _ => {}
         }
-        group.rotator = group.meta.rotator;
         Ok(())
     }
 
@@ -412,13 +444,17 @@ impl Engine {
             return;
         };
         match Group::load(id, rows) {
-            Ok(group) => {
+            Ok(mut group) => {
+                for error in std::mem::take(&mut group.damaged) {
+                    self.finding(id, None, error.code(), None, &error.to_string());
+                }
                 if group.is_broken() {
                     self.broken.insert(id);
                 }
                 if group.is_unproven() {
                     self.plead_later(&group);
                 }
+                self.go_on_carrying(&group);
                 self.groups.insert(id, Slot::Hot(Box::new(group)));
                 self.run_group(id, work);
             }
@@ -503,6 +539,14 @@ impl Engine {
             group.meta.renew_due = due;
             self.save_meta(group);
         }
+    }
+
+    /// The own leaf is new.
+    pub(crate) fn leaf_renewed(&mut self, group: &mut Group) {
+        group.meta.renew_due = false;
+        group.meta.leaf_renewed = self.service_now();
+        self.save_meta(group);
+        self.cancel_timer(TimerKind::SelfUpdate(group.id));
     }
 
     pub(crate) fn set_rekey_since(&mut self, group: &mut Group, epoch: u64) {

@@ -3,10 +3,9 @@
 //! until then the old state is read, edits are kept, and nothing is sealed. What cannot come back by itself asks to be added again, and tells
 //! its user.
 
-use conclave_mls::{CommitInputs, RejoinOffer};
+use conclave_mls::{CommitInputs, Follower, RejoinOffer};
+use conclave_proto::CommitId;
 use conclave_proto::frame::{JoinState, Plea};
-use conclave_proto::merkle::Frontier;
-use conclave_proto::{CommitId, Head};
 
 use super::*;
 
@@ -14,35 +13,37 @@ use super::*;
 const REFUSALS: u32 = 3;
 /// Longest pause between two tries, in milliseconds.
 pub(super) const LONGEST_PAUSE_MS: u64 = 5 * 60 * 1000;
+/// Offers of an earlier state that are put down to entries on their way.
+const OLDER_OFFERS: u32 = 3;
 /// Rows of a return in the outbox.
 const RETURN_ROW: &[u8] = b"return";
 
-/// What a device that is coming back has to be compared with: the log that follows the state it knows.
+/// The log from where this device can no longer process it, judged without secrets: what an offer has to be, byte for byte.
 struct Shadow {
-    base: u64,
-    frontier: Frontier,
-    roots: Vec<Hash>,
+    follower: Follower,
+    /// Roster and commit that began each epoch since.
+    epochs: BTreeMap<u64, (Hash, Hash)>,
 }
 
 impl Shadow {
-    fn from(state: &GroupState) -> Self {
-        let frontier = state.frontier.clone();
-        Self {
-            base: frontier.size(),
-            roots: vec![frontier.root()],
-            frontier,
-        }
+    fn begin(mls: &ClientGroup) -> Option<Self> {
+        let follower = mls.follower().ok()?;
+        Some(Self {
+            follower,
+            epochs: BTreeMap::new(),
+        })
     }
 
-    fn push(&mut self, entry: &GroupEntry) {
-        self.frontier.push(entry.leaf());
-        self.roots.push(self.frontier.root());
+    fn size(&self) -> u64 {
+        self.follower.state().head().size
     }
 
-    fn has_prefix(&self, head: &Head) -> bool {
-        let at = head.size.checked_sub(self.base);
-        let at = at.and_then(|at| usize::try_from(at).ok());
-        at.and_then(|at| self.roots.get(at)) == Some(&head.root)
+    fn push(&mut self, entry: &GroupEntry) -> Result<(), ProcessError> {
+        self.follower.follow(entry)?;
+        let state = self.follower.state();
+        self.epochs
+            .insert(state.epoch, (state.roster_hash(), state.begun_by));
+        Ok(())
     }
 }
 
@@ -57,8 +58,6 @@ struct Scratch {
 pub(super) struct ReturnRow {
     bundle: Bytes,
     leaf: Hash,
-    /// Whether the device had a state to compare the group with.
-    known: bool,
 }
 
 /// Where the way back stands.
@@ -68,6 +67,8 @@ pub(super) struct Returning {
     refusals: u32,
     tries: u32,
     told: Option<&'static str>,
+    /// How many offers were of an earlier state than the one known.
+    older: u32,
     pub(super) bundle: Option<ReturnRow>,
     scratch: Option<Box<Scratch>>,
     shadow: Option<Shadow>,
@@ -100,6 +101,27 @@ impl Group {
         self.meta.broken.is_some()
     }
 
+    /// The log as far as it can be judged without secrets.
+    fn shadow(&mut self) -> Option<&mut Shadow> {
+        if self.returning.shadow.is_none() {
+            self.returning.shadow = Shadow::begin(&self.mls);
+        }
+        self.returning.shadow.as_mut()
+    }
+
+    /// Whether this device knows nothing of the group to compare with, and has asked to be added again.
+    pub(crate) fn asks_blindly(&self) -> bool {
+        self.meta.blind && self.returning.refusals >= REFUSALS
+    }
+
+    /// Whether a member added this device again by the commit that began an epoch, as the judged log says.
+    pub(crate) fn was_readded(&self, state: &GroupState) -> bool {
+        let shadow = self.returning.shadow.as_ref();
+        shadow
+            .and_then(|shadow| shadow.epochs.get(&state.epoch))
+            .is_some_and(|known| *known == (state.roster_hash(), state.begun_by))
+    }
+
     /// Why this device has to come back.
     pub(crate) fn broken(&self) -> Option<&str> {
         self.meta.broken.as_deref()
@@ -123,6 +145,8 @@ impl Engine {
         if group.is_broken() || group.meta.frozen.is_some() {
             return;
         }
+        // What is not known to be the right group is nothing to compare an offer with.
+        group.meta.blind |= group.meta.unproven.is_some();
         group.meta.broken = Some(code.to_owned());
         self.broken.insert(group.id);
         self.save_meta(group);
@@ -133,7 +157,7 @@ impl Engine {
         self.return_later(group, 50, 200 * members.clamp(1, 50));
     }
 
-    fn return_later(&mut self, group: &mut Group, from_ms: u64, to_ms: u64) {
+    pub(super) fn return_later(&mut self, group: &mut Group, from_ms: u64, to_ms: u64) {
         let delay = self.jitter(from_ms, to_ms);
         group.retry_at = self.now.plus_ms(delay);
         self.cancel_timer(TimerKind::Pump(group.id));
@@ -229,25 +253,24 @@ impl Engine {
         tree: &[u8],
         state: &JoinState,
     ) {
-        // What is offered has to continue the log that is known; entries are on their way where it is longer.
-        let following = group
-            .returning
-            .shadow
-            .get_or_insert_with(|| Shadow::from(group.mls.state()))
-            .frontier
-            .size();
-        if following < state.frontier.size() {
-            return self.return_later(group, 100, 400);
-        }
+        let known = match self.known_for_return(group, state) {
+            Ok(known) => known,
+            Err((from_ms, to_ms)) => return self.return_later(group, from_ms, to_ms),
+        };
         let offer = RejoinOffer {
             group: group.id,
             group_info,
             tree,
             state,
-            known: Some(group.mls.state()),
+            known: known.as_ref().map(|shadow| &shadow.follower),
         };
-        let live_roots = group.live_roots();
+        // To a group of which nothing is known, older roots are not handed.
+        let live_roots = match known {
+            Some(_) => group.live_roots(),
+            None => Vec::new(),
+        };
         let prepared = self.prepare_external(&offer, &live_roots);
+        group.returning.shadow = known;
         let (mls, row) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -255,22 +278,44 @@ impl Engine {
                 return self.return_much_later(group);
             }
         };
-        let head = mls.state().head();
-        let continues = group
-            .returning
-            .shadow
-            .as_ref()
-            .is_some_and(|shadow| shadow.has_prefix(&head));
-        if !continues {
-            self.tell_return(
-                group,
-                "service.forked_group_info",
-                "the service offers a way back into another history of the group than the one it shows",
-            );
-            return self.return_much_later(group);
-        }
         self.keep_scratch(group, mls, row);
         self.pump_return(group);
+    }
+
+    /// The state that an offer has to be, taken out of the group; none where this device comes back blindly. Or when to ask again: entries
+    /// are on their way where the offer is further on.
+    fn known_for_return(
+        &mut self,
+        group: &mut Group,
+        state: &JoinState,
+    ) -> Result<Option<Shadow>, (u64, u64)> {
+        if group.meta.blind {
+            return Ok(None);
+        }
+        let Some(shadow) = group.shadow() else {
+            // Not even the tree can be read: what this device knew is of no use.
+            self.go_blind(group);
+            return Ok(None);
+        };
+        if shadow.size() == state.frontier.size() {
+            return Ok(group.returning.shadow.take());
+        }
+        // An older offer stays older: the service has had its chance.
+        let behind = shadow.size() < state.frontier.size();
+        if !behind {
+            let known = shadow.size() > state.frontier.size();
+            group.returning.older = group.returning.older.saturating_add(u32::from(known));
+        }
+        if group.returning.older > OLDER_OFFERS {
+            return Ok(group.returning.shadow.take());
+        }
+        Err((100, 400))
+    }
+
+    /// From now on this device has nothing to compare the group with.
+    fn go_blind(&mut self, group: &mut Group) {
+        group.meta.blind = true;
+        self.save_meta(group);
     }
 
     fn offer_refused(&mut self, group: &mut Group, error: &EngineError) {
@@ -300,7 +345,6 @@ impl Engine {
         let row = ReturnRow {
             bundle: encode(&prepared.bundle).into(),
             leaf: prepared.leaf,
-            known: offer.known.is_some(),
         };
         Ok((mls, row))
     }
@@ -340,10 +384,7 @@ impl Engine {
         }
         match refusal {
             // Somebody was faster.
-            Refusal::EpochTaken { .. } | Refusal::StaleEpoch { .. } => {
-                self.drop_scratch(group);
-                self.return_later(group, 50, 500);
-            }
+            Refusal::EpochTaken { .. } | Refusal::StaleEpoch { .. } => self.lost_race(group),
             refusal if refusal.is_retryable() => {
                 if let Some(scratch) = &mut group.returning.scratch {
                     scratch.sent = false;
@@ -368,6 +409,15 @@ impl Engine {
         }
     }
 
+    /// Another commit came first. Where many come back at once, they give each other time.
+    fn lost_race(&mut self, group: &mut Group) {
+        self.drop_scratch(group);
+        let members = group.state().current_rows().count() as u64;
+        let tries = u64::from(group.returning.tries.min(8)) + 1;
+        group.returning.tries = group.returning.tries.saturating_add(1);
+        self.return_later(group, 50, 100 + 50 * members.min(100) * tries);
+    }
+
     pub(crate) fn ask_members(&mut self, group: GroupId, what: Plea) {
         self.request(Request::Ask { group, what }, Box::new(|_, _| {}));
     }
@@ -379,17 +429,12 @@ impl Engine {
         seq: u64,
         entry: &GroupEntry,
     ) -> bool {
-        let shadow = group
-            .returning
-            .shadow
-            .get_or_insert_with(|| Shadow::from(group.mls.state()));
-        let next = shadow.frontier.size();
-        if seq > next {
-            group.subscription = Subscription::None;
-            return false;
-        }
-        if seq == next {
-            shadow.push(entry);
+        if !group.meta.blind {
+            match self.judge_while_broken(group, seq, entry) {
+                Some(true) => {}
+                Some(false) => return false,
+                None => return true,
+            }
         }
         let Some(scratch) = &mut group.returning.scratch else {
             return true;
@@ -408,17 +453,50 @@ impl Engine {
                     }
                 }
             }
-            Err(_) => {
-                self.drop_scratch(group);
-                self.return_later(group, 50, 500);
-            }
+            Err(_) => self.lost_race(group),
         }
         true
     }
 
+    /// Takes an entry into what an offer is compared with. None when nothing more is to be done with it; false when entries are missing
+    /// before it, or when it breaks the rules.
+    fn judge_while_broken(
+        &mut self,
+        group: &mut Group,
+        seq: u64,
+        entry: &GroupEntry,
+    ) -> Option<bool> {
+        let Some(shadow) = group.shadow() else {
+            self.go_blind(group);
+            return Some(true);
+        };
+        let next = shadow.size();
+        if seq > next {
+            group.subscription = Subscription::None;
+            return Some(false);
+        }
+        if seq < next {
+            return None;
+        }
+        if let Err(error) = shadow.push(entry) {
+            let signer = match &error {
+                ProcessError::Illegal { signer, .. } => *signer,
+                _ => None,
+            };
+            self.drop_scratch(group);
+            self.keep_evidence(group, seq, entry, error.code(), signer);
+            self.freeze(group, error.code(), signer, &error.to_string());
+            return Some(false);
+        }
+        // It may be the commit to which an invitation belongs.
+        let id = group.id;
+        self.with_group(id, Box::new(move |engine, _| engine.offer_invitation(id)));
+        Some(true)
+    }
+
     /// The external commit is in the log: the scratch state takes the place of the old one.
     fn returned(&mut self, group: &mut Group, outcome: CommitOutcome) {
-        let known = group.returning.bundle.as_ref().is_some_and(|row| row.known);
+        let blind = group.meta.blind;
         let Some(scratch) = group.returning.scratch.take() else {
             return;
         };
@@ -426,10 +504,7 @@ impl Engine {
         let Some(secrets) = outcome.secrets else {
             return;
         };
-        self.replace_mls(group, scratch.mls, secrets);
-        let alone = group.state().current_rows().count() == 1;
-        group.meta.unproven = (!known && !alone).then_some(outcome.epoch);
-        self.save_meta(group);
+        self.replace_mls(group, scratch.mls, secrets, blind);
         self.event(Event::Returned {
             group: group.id,
             epoch: outcome.epoch,
@@ -446,7 +521,9 @@ impl Engine {
         group: &mut Group,
         mut mls: ClientGroup,
         secrets: EpochSecrets,
+        blind: bool,
     ) {
+        self.drop_scratch(group);
         let prefix = keys::group_row(&group.id, keys::group::MLS, b"");
         self.out.writes.delete_prefix(prefix);
         for (key, value) in mls.rows() {
@@ -464,8 +541,12 @@ impl Engine {
         }
         group.meta.broken = None;
         self.broken.remove(&group.id);
-        group.meta.unproven = None;
+        let alone = group.state().current_rows().count() == 1;
+        group.meta.blind = blind && !alone;
+        group.meta.unproven = group.meta.blind.then_some(secrets.epoch);
         group.meta.renew_due = false;
+        group.meta.leaf_renewed = self.service_now();
+        group.asking.clear();
         self.save_meta(group);
         self.cancel_timer(TimerKind::SelfUpdate(group.id));
         self.enter_epoch(group, secrets);
@@ -518,6 +599,7 @@ impl Engine {
     pub(crate) fn proven(&mut self, group: &mut Group, epoch: u64) {
         if group.meta.unproven.is_some_and(|since| epoch >= since) {
             group.meta.unproven = None;
+            group.meta.blind = false;
             self.save_meta(group);
             self.event(Event::Returned {
                 group: group.id,

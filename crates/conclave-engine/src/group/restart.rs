@@ -3,6 +3,7 @@
 
 use conclave_crdt::CrdtKind;
 use conclave_doc::Document;
+use conclave_proto::hash::labelled;
 use conclave_proto::{Role, policy::GroupPolicy};
 
 use super::*;
@@ -10,12 +11,17 @@ use crate::command::Reply;
 use crate::document::Doc;
 use crate::intents::Want;
 
-/// What is still to be carried over.
-struct Move {
-    command: CommandId,
-    old: GroupId,
-    new: GroupId,
-    documents: Vec<(DocumentId, Option<String>)>,
+/// The copy of a document in the group that is founded anew: always the same, so that nothing is carried over twice.
+fn copy_of(new: &GroupId, document: &DocumentId) -> DocumentId {
+    let hash = labelled(
+        "conclave 1.0 carried document",
+        &[new.as_bytes(), document.as_bytes()],
+    );
+    let mut id = DocumentId::ZERO;
+    for (to, from) in id.0.iter_mut().zip(hash.0) {
+        *to = from;
+    }
+    id
 }
 
 impl Engine {
@@ -51,27 +57,6 @@ impl Engine {
             roles: Vec::new(),
             ..state.policy.clone()
         };
-        let directory = DocumentId::directory(&group.id);
-        let mut documents: Vec<(DocumentId, Option<String>)> = Vec::new();
-        for (document, entry) in &state.documents {
-            let here = group.documents.get(document).is_some_and(|row| row.local)
-                && !group.unreadable.contains(document);
-            if *document == directory || entry.closed.is_some() {
-                continue;
-            }
-            if here {
-                let title = group.directory.titles.get(document).cloned();
-                documents.push((*document, title));
-            } else {
-                self.finding(
-                    group.id,
-                    Some(*document),
-                    "document.not_carried_over",
-                    None,
-                    "this document is not on this device and is not carried over into the new group",
-                );
-            }
-        }
         let new = self.create_group(&name, policy)?;
         self.name_parent(new, group.id);
         for user in users {
@@ -93,40 +78,70 @@ impl Engine {
                 );
             }
         }
-        let work = Move {
-            command: id,
-            old: group.id,
-            new,
-            documents,
-        };
+        let old = group.id;
         self.with_group(
-            group.id,
-            Box::new(move |engine, group| engine.move_next(group, work)),
+            new,
+            Box::new(move |engine, group| {
+                group.meta.carry_from = Some(old);
+                engine.save_meta(group);
+            }),
         );
+        self.carry_documents(group, new);
+        self.reply(id, Ok(Reply::Group(new)));
         Ok(())
     }
 
-    /// Carries over one document after another; answers when all are there.
-    fn move_next(&mut self, group: &mut Group, mut work: Move) {
-        let Some((document, title)) = work.documents.pop() else {
-            return self.reply(work.command, Ok(Reply::Group(work.new)));
-        };
-        let command = work.command;
-        self.with_document_in(
-            group,
-            document,
-            Some(command),
-            Box::new(move |engine, group, doc| {
-                engine.carry_over(group, doc, work.new, title);
-                engine.with_group_for(
-                    work.old,
-                    Job {
-                        waiter: Some(command),
-                        work: Box::new(move |engine, group| engine.move_next(group, work)),
-                    },
-                );
-            }),
+    /// What a group founded anew still lacks is carried over: at once, and after a restart.
+    pub(super) fn go_on_carrying(&mut self, group: &Group) {
+        if let Some(old) = group.meta.carry_from {
+            let new = group.id;
+            self.with_group(
+                old,
+                Box::new(move |engine, group| engine.carry_documents(group, new)),
+            );
+        }
+    }
+
+    fn carry_documents(&mut self, group: &mut Group, new: GroupId) {
+        let directory = DocumentId::directory(&group.id);
+        let state = group.state();
+        let open = state.documents.iter();
+        let open = open.filter(|(id, entry)| **id != directory && entry.closed.is_none());
+        let documents: Vec<DocumentId> = open.map(|(id, _)| *id).collect();
+        let copies: BTreeSet<DocumentId> = documents.iter().map(|id| copy_of(&new, id)).collect();
+        self.with_group(
+            new,
+            Box::new(move |engine, group| engine.carried(group, &copies)),
         );
+        for document in documents {
+            let here = group.documents.get(&document).is_some_and(|row| row.local);
+            if !here || group.unreadable.contains(&document) {
+                self.finding(
+                    group.id,
+                    Some(document),
+                    "document.not_carried_over",
+                    None,
+                    "this document is not on this device and is not carried over into the new group",
+                );
+                continue;
+            }
+            let title = group.directory.titles.get(&document).cloned();
+            self.with_document_in(
+                group,
+                document,
+                None,
+                Box::new(move |engine, group, doc| engine.carry_over(group, doc, new, title)),
+            );
+        }
+    }
+
+    /// When all copies are there, nothing is left to carry.
+    fn carried(&mut self, group: &mut Group, copies: &BTreeSet<DocumentId>) {
+        let there = |id: &DocumentId| group.documents.contains_key(id);
+        if group.meta.carry_from.is_some() && copies.iter().all(there) {
+            group.meta.carry_from = None;
+            self.save_meta(group);
+        }
     }
 
     fn carry_over(
@@ -136,13 +151,25 @@ impl Engine {
         new: GroupId,
         title: Option<String>,
     ) {
+        if !doc.document.set_aside_records().is_empty() {
+            self.finding(
+                group.id,
+                Some(doc.id),
+                "document.set_aside",
+                None,
+                "records that nobody can open are not carried over into the new group",
+            );
+        }
         let context = group.doc_context(&self.device, self.now);
         match doc.document.founding(&context) {
             Ok(founding) => {
-                let document = DocumentId(self.random16());
+                let document = copy_of(&new, &doc.id);
                 self.with_group(
                     new,
                     Box::new(move |engine, group| {
+                        if group.documents.contains_key(&document) {
+                            return;
+                        }
                         let context = group.doc_context(&engine.device, engine.now);
                         let kind: CrdtKind = founding.kind();
                         let instance = engine.device.instance();

@@ -25,6 +25,7 @@ impl Engine {
                 group.completing = false;
                 group.retry_at = UnixMs(0);
                 group.returning.disconnected();
+                group.asking.clear();
                 if let Some(inflight) = &mut group.inflight {
                     inflight.sent = false;
                 }

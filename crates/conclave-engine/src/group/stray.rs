@@ -18,6 +18,17 @@ pub(crate) struct Stray {
 }
 
 impl Stray {
+    /// The newest epoch of which a root is in the store.
+    fn newest_root(&self) -> Option<u64> {
+        let skip = 1 + GroupId::LEN;
+        let rows = self.rows.iter().flatten();
+        let roots = rows.filter_map(|(key, _)| match key.get(skip..)?.split_first()? {
+            (table, epoch) if *table == keys::group::ROOT => epoch.try_into().ok(),
+            _ => None,
+        });
+        roots.map(u64::from_be_bytes).max()
+    }
+
     pub(crate) fn disconnected(&mut self) {
         self.asked = false;
         self.retry_at = UnixMs(0);
@@ -95,6 +106,16 @@ impl Engine {
             Answer::Refused(refusal) => Err(EngineError::Refused(refusal)),
             _ => return self.stray_later(id),
         };
+        // Roots that are here are of epochs in which this device was: nothing before them is where the group is now.
+        let newest = self.strays.get(&id).and_then(Stray::newest_root);
+        let made = made.and_then(|(mls, row)| match newest {
+            Some(newest) if mls.state().epoch < newest => {
+                Err(EngineError::Mls(conclave_mls::MlsError::BadInvitation {
+                    what: "older history",
+                }))
+            }
+            _ => Ok((mls, row)),
+        });
         match made {
             Ok((mls, row)) => self.adopt_stray(id, mls, row),
             Err(error) => {
@@ -112,20 +133,22 @@ impl Engine {
     }
 
     /// Everything but MLS state, from what is left in the store.
-    pub(crate) fn group_of_stray(&mut self, id: GroupId, mls: ClientGroup) -> Group {
+    pub(crate) fn group_of_stray(&mut self, id: GroupId, mls: ClientGroup, epoch: u64) -> Group {
         let rows = self.strays.remove(&id).and_then(|stray| stray.rows);
         let mut group = Group::new(id, mls);
         let mut tables = Group::tables(rows.unwrap_or_default());
         tables.remove(&keys::group::MLS);
         let mut take = |table: u8| tables.remove(&table).unwrap_or_default();
-        if let Err(error) = group.load_tables(&mut take) {
-            let text = error.to_string();
-            self.finding(id, None, error.code(), None, &text);
+        group.load_tables(&mut take);
+        for error in std::mem::take(&mut group.damaged) {
+            self.finding(id, None, error.code(), None, &error.to_string());
         }
         let prefix = keys::group_row(&id, keys::group::MLS, b"");
         self.out.writes.delete_prefix(prefix);
         group.meta.broken = None;
-        group.meta.unproven = None;
+        let alone = group.state().current_rows().count() == 1;
+        group.meta.blind = !alone;
+        group.meta.unproven = (!alone).then_some(epoch);
         group
     }
 
@@ -134,8 +157,11 @@ impl Engine {
             return;
         };
         // The rows of the external commit are the scratch state's: what is read from them here is only looked at.
-        let mut group = self.group_of_stray(id, public);
+        let epoch = mls.state().epoch;
+        let mut group = self.group_of_stray(id, public, epoch);
         self.broken.insert(id);
+        group.meta.blind = true;
+        group.meta.unproven = None;
         group.meta.broken = Some("group.state_lost".to_owned());
         self.save_meta(&group);
         self.keep_scratch(&mut group, mls, row);

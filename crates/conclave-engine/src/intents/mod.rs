@@ -90,6 +90,14 @@ impl Intent {
         self.packages = None;
     }
 
+    pub(crate) fn is_readd(&self, device: &DeviceId) -> bool {
+        matches!(&self.row.want, Want::ReAdd { device: wanted, .. } if wanted == device)
+    }
+
+    pub(crate) fn not_before(&mut self, time: UnixMs) {
+        self.not_before = self.not_before.max(time);
+    }
+
     pub(crate) fn is_leave(&self) -> bool {
         self.row.want == Want::Leave
     }

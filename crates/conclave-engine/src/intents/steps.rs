@@ -80,6 +80,10 @@ impl Engine {
 
     /// One commit takes the old leaf out and the new one in.
     fn step_readd(&mut self, group: &mut Group, id: u64, user: UserId, device: DeviceId) -> Step {
+        if !group.is_asking(&device) {
+            // It came back meanwhile, or somebody else has added it: once more would only take away what it holds.
+            return Step::Done(Reply::Done);
+        }
         let intent = group.intents.get_mut(&id);
         let Some(packages) = intent.and_then(|intent| intent.packages.take()) else {
             self.ask_for_devices(group.id, id, user, Some(device));

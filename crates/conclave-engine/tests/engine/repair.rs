@@ -518,3 +518,134 @@ fn a_store_restored_from_before_it_joined_finds_its_group_again() {
     world.run();
     assert_eq!(world.text(ANA, group, document), "hello ben! again");
 }
+
+/// Ben cannot decrypt a commit that only he gets with one byte changed.
+fn mislead(world: &mut World, group: GroupId) {
+    world.held = Some(BEN);
+    let user = world.devices[CLEO].user;
+    let role = Role::Editor;
+    world.ask(DAN, Command::SetRole { group, user, role });
+    assert!(world.garble_held_commit(BEN));
+    world.held = None;
+}
+
+#[test]
+fn a_lost_race_does_not_make_a_blind_return_a_known_one() {
+    let (mut world, group, document) = four(80);
+    for at in [CLEO, DAN] {
+        world.go_offline(at);
+    }
+    world.go_offline(BEN);
+    world.edit(BEN, group, document, " unsent");
+    lose_mls_rows(&mut world, BEN, &group);
+    world.go_online(BEN);
+    // His external commit waits at the door while another commit takes the epoch.
+    world.until(|world| world.count(BEN, "get_info") > 0);
+    let user = world.devices[CLEO].user;
+    let role = Role::Editor;
+    world.command(ANA, Command::SetRole { group, user, role });
+    world.go_offline_after_commit(ANA);
+    world.advance(60_000);
+    let info = world.info(BEN, group).unwrap();
+    assert!(info.returning.is_none() && info.unproven, "{info:?}");
+    let wraps = &world.service.groups[&group].wraps;
+    let own = wraps
+        .values()
+        .filter(|wrap| wrap.signer == world.devices[BEN].id);
+    // Nothing was handed to a group of which nothing is known.
+    assert!(own.clone().count() > 0);
+    for wrap in own {
+        assert!(wrap.statement.ciphertext.is_empty());
+    }
+    world.go_online(ANA);
+    world.advance(60_000);
+    assert!(!world.info(BEN, group).unwrap().unproven);
+    assert_eq!(world.text(ANA, group, document), "hello unsent");
+}
+
+#[test]
+fn an_illegal_entry_while_on_the_way_back_freezes_and_nothing_is_joined() {
+    let (mut world, group, _) = four(81);
+    mislead(&mut world, group);
+    world.until(|world| has_finding(world, BEN, "mls.undecryptable"));
+    let rubbish = conclave_proto::group::GroupEntry::Commit(vec![7; 80].into());
+    let out = world.service.force_entry(group, rubbish);
+    world.post(out);
+    world.advance(30_000);
+    let info = world.info(BEN, group).unwrap();
+    assert_eq!(
+        info.frozen.as_deref(),
+        Some("mls.illegal_entry"),
+        "{info:?}"
+    );
+    assert_eq!(world.count(BEN, "commit"), 0);
+    // A frozen group can be left, and its evidence stays.
+    world.ask(BEN, Command::Leave { group });
+    let Reply::Evidence(evidence) = world.ask(BEN, Command::Evidence { group }) else {
+        panic!("no evidence")
+    };
+    assert_eq!(evidence.len(), 2);
+}
+
+#[test]
+fn a_device_that_follows_and_is_added_again_keeps_its_edits() {
+    let (mut world, group, document) = four(82);
+    // Ben asks, is helped by two admins one after another, and is back by himself in between.
+    world.go_offline(BEN);
+    world.edit(BEN, group, document, " unsent");
+    lose_mls_rows(&mut world, BEN, &group);
+    world.service.lies.refuse_external = true;
+    world.go_online(BEN);
+    world.advance(60_000);
+    world.service.lies.refuse_external = false;
+    let (device, user) = (world.devices[BEN].id, world.devices[BEN].user);
+    let readd = || Command::ReAdd {
+        group,
+        user,
+        device,
+    };
+    let first = world.command(ANA, readd());
+    let second = world.command(CLEO, readd());
+    world.advance(120_000);
+    for (at, command) in [(ANA, first), (CLEO, second)] {
+        assert!(matches!(world.reply(at, command), Some(Ok(_))), "{at}");
+    }
+    if world.info(BEN, group).unwrap().unproven {
+        world.edit(ANA, group, document, "!");
+        world.advance(60_000);
+    }
+    world.converged(group, &[ANA, BEN, CLEO, DAN]);
+    let text = world.text(ANA, group, document);
+    assert_eq!(text.matches(" unsent").count(), 1, "{text}");
+    let refused = world.call(ANA, readd());
+    assert!(
+        matches!(refused, Some(Err(EngineError::NotAsking))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn an_old_leaf_is_renewed_once_and_not_for_ever() {
+    let policy = conclave_proto::GroupPolicy {
+        max_leaf_age_days: 2,
+        max_root_age_days: 0,
+        ..conclave_proto::GroupPolicy::default()
+    };
+    let mut world = World::new(83, &["ana", "ben"]);
+    let group = world.create_group_with(ANA, policy);
+    world.invite(group, ANA, BEN, None);
+    world.advance(3_600_000);
+    let begun = world.service.groups[&group].state().epoch;
+    let day = 24 * 3600 * 1000;
+    for days in 1..=8 {
+        world.advance(day);
+        // Something happens every day, or nobody would look.
+        world.cut(ANA);
+        world.cut(BEN);
+        world.advance(3_600_000);
+        let commits = world.service.groups[&group].state().epoch - begun;
+        assert!(commits <= days + 1, "{commits} commits in {days} days");
+    }
+    assert!(world.service.groups[&group].state().epoch > begun + 4);
+    world.converged(group, &[ANA, BEN]);
+}

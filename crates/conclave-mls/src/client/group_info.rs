@@ -1,5 +1,6 @@
 //! Looking after the GroupInfo with which members come back.
 
+use conclave_proto::DeviceId;
 use openmls_traits::OpenMlsProvider;
 
 use super::ClientGroup;
@@ -10,6 +11,18 @@ use crate::message::{self, ExpectedGroupInfo};
 const EXPORTING: MlsError = MlsError::Mls {
     what: "exporting a GroupInfo",
 };
+
+/// What a member finds of a GroupInfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupInfoVerdict {
+    /// A device can come back with it: it is of the current epoch, a member signed it, and its external key is the group's.
+    Good,
+    /// Nobody can.
+    Useless {
+        /// The member who signed it all the same; none where no member did.
+        signer: Option<DeviceId>,
+    },
+}
 
 impl ClientGroup {
     /// A GroupInfo of the current epoch (`MLSMessage`), signed by this device, with `external_pub` and without the ratchet tree.
@@ -25,26 +38,19 @@ impl ClientGroup {
             .ok_or(EXPORTING)
     }
 
-    /// Whether a device could come back with this GroupInfo: it is of the current epoch, a member signed it, and its external key is the
-    /// group's. Only members can tell the last.
+    /// Looks at a GroupInfo of the current epoch as only members can.
     ///
     /// # Errors
     /// [`MlsError::NotMember`].
-    pub fn is_good_group_info(
+    pub fn examine_group_info(
         &self,
         device: &DeviceContext<'_>,
         bytes: &[u8],
-    ) -> Result<bool, MlsError> {
+    ) -> Result<GroupInfoVerdict, MlsError> {
         let own = self.export_group_info(device)?;
         let own = message::group_info(&own)?;
-        let Ok(offered) = message::group_info(bytes) else {
-            return Ok(false);
-        };
-        if offered.extensions() != own.extensions() {
-            return Ok(false);
-        }
         let tree = self.mls.public_group();
-        Ok(tree.members().any(|member| {
+        let signed = |member: &openmls::group::Member| {
             ExpectedGroupInfo {
                 context: tree.group_context(),
                 tag: self.mls.confirmation_tag(),
@@ -53,6 +59,16 @@ impl ClientGroup {
             }
             .check(bytes)
             .is_ok()
-        }))
+        };
+        let signer = tree.members().find(signed);
+        let signer = signer.and_then(|member| self.state.row_by_key(&member.signature_key));
+        let signer = signer.map(|row| row.device);
+        let key =
+            message::group_info(bytes).is_ok_and(|info| info.extensions() == own.extensions());
+        Ok(if key && signer.is_some() {
+            GroupInfoVerdict::Good
+        } else {
+            GroupInfoVerdict::Useless { signer }
+        })
     }
 }

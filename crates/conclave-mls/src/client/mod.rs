@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 pub use commit::{CommitInputs, Plan, Prepared};
 pub use create::Created;
+pub use group_info::GroupInfoVerdict;
 pub use join::Joined;
 pub use process::{CommitOutcome, Processed};
 pub use rejoin::RejoinOffer;
@@ -29,6 +30,7 @@ pub use rejoin::RejoinOffer;
 use crate::device::DeviceContext;
 use crate::error::MlsError;
 use crate::facts::CommitFacts;
+use crate::follower::Follower;
 use crate::keys::{EXPORT_BYTES, EpochRoot, EpochSecrets};
 use crate::message::contained;
 use crate::overlay::{RowChange, Rows};
@@ -220,6 +222,14 @@ impl ClientGroup {
     /// The changes since the last call, to be written in one transaction.
     pub fn take_changes(&mut self) -> Vec<RowChange> {
         self.provider.overlay().drain()
+    }
+
+    /// Follows the log from here on without secrets: for a member that cannot process the next entry.
+    ///
+    /// # Errors
+    /// [`MlsError::Damaged`].
+    pub fn follower(&self) -> Result<Follower, MlsError> {
+        Follower::begin(self.provider.overlay().rows(), &self.state)
     }
 
     /// Every row: where the group takes the place of another, all of them are written.

@@ -50,6 +50,8 @@ pub struct CommitOutcome {
     pub author: Option<DeviceId>,
     /// Whether this device made it.
     pub own: bool,
+    /// Whether it renewed its author's leaf.
+    pub path: bool,
     /// Whether it came from outside: a device came back. Such a commit shows nothing about who holds the secrets of the epoch before.
     pub external: bool,
     /// The epoch that it began.
@@ -184,6 +186,14 @@ impl ClientGroup {
             return Err(Stop::CannotFollow);
         }
         let (facts, next) = self.judge_processed(&processed)?;
+        if !own && judge::author(&facts, &next) == Some(self.device) {
+            // Another life of this device came back.
+            let author = Some(self.device);
+            return Err(Stop::Definite(ProcessError::Undecryptable { author }));
+        }
+        if facts.removes.contains(&self.device) && next.is_member(&self.device) && !own {
+            return Err(Stop::Definite(ProcessError::ReAdded));
+        }
         let staged = match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(staged) => Some(staged),
             _ => None,
@@ -258,6 +268,7 @@ impl ClientGroup {
             leaf,
             author,
             own: author == Some(self.device),
+            path: facts.path.is_some(),
             external: facts.committer == Committer::External,
             epoch: next.epoch,
             added,
@@ -285,8 +296,10 @@ impl ClientGroup {
                     fault: Fault::Commit(fault),
                     signer: signer_of(tree, &self.state, &commit.sender),
                 },
+                // A commit from outside has no membership tag: its confirmation tag is under nobody's signature.
                 Ok(next) => ProcessError::Undecryptable {
-                    author: judge::author(&commit.facts, &next),
+                    author: judge::author(&commit.facts, &next)
+                        .filter(|_| commit.facts.committer != Committer::External),
                 },
             },
         }

@@ -15,6 +15,7 @@ use super::{ClientGroup, CommitInputs, Prepared, REJOIN_ROW, Rejoin, invitation}
 use crate::device::DeviceContext;
 use crate::error::{Fault, MlsError, ProcessError};
 use crate::facts::{CommitFacts, Committer};
+use crate::follower::Follower;
 use crate::judge::{judge_commit, next_state};
 use crate::message::{self, contained};
 use crate::profile;
@@ -38,8 +39,8 @@ pub struct RejoinOffer<'a> {
     pub tree: &'a [u8],
     /// Public state.
     pub state: &'a JoinState,
-    /// What this device knew of the group, if it still does: the offer has to continue it.
-    pub known: Option<&'a GroupState>,
+    /// The group as this device has followed it, if it could: the offer has to be the very same state.
+    pub known: Option<&'a Follower>,
 }
 
 impl ClientGroup {
@@ -58,8 +59,8 @@ impl ClientGroup {
         rng: &mut dyn CryptoRngCore,
     ) -> Result<(Self, Prepared), MlsError> {
         let state = invitation::read_state(offer.group, offer.state)?;
-        check_continues(&state, offer.known)?;
         let tree = public_group(offer, &state)?;
+        check_known(&state, &tree, offer.known)?;
         let (facts, planned) = plan(device, &state, &inputs)?;
         let (provider, mls, made) = build(device, offer, &facts)?;
 
@@ -121,35 +122,19 @@ impl ClientGroup {
     }
 }
 
-/// What this device knew has to be a part of what is offered: the same group, not older, every row that had ended unchanged, and every row
-/// that had not at most ended since.
-fn check_continues(state: &GroupState, known: Option<&GroupState>) -> Result<(), MlsError> {
-    let Some(known) = known else {
-        return Ok(());
-    };
-    let kept = known
-        .roster
-        .rows()
-        .iter()
-        .zip(state.roster.rows())
-        .filter(|(old, new)| {
-            let ended_since =
-                old.last_epoch.is_none() && new.last_epoch.is_none_or(|last| last >= known.epoch);
-            let mut same = (*new).clone();
-            same.last_epoch = old.last_epoch;
-            same == **old && (ended_since || new.last_epoch == old.last_epoch)
-        })
-        .count();
-    let continues = state.group == known.group
-        && state.epoch >= known.epoch
-        && state.frontier.size() >= known.frontier.size()
-        && kept == known.roster.rows().len();
-    if continues {
-        Ok(())
-    } else {
-        Err(MlsError::BadInvitation {
-            what: "older or other history",
-        })
+/// What is offered has to be what this device has judged entry by entry: the same public state, and the same tree and transcript.
+fn check_known(
+    state: &GroupState,
+    tree: &PublicGroup,
+    known: Option<&Follower>,
+) -> Result<(), MlsError> {
+    match known {
+        Some(known) if known.state() != state || known.context() != tree.group_context() => {
+            Err(MlsError::BadInvitation {
+                what: "older or other history",
+            })
+        }
+        _ => Ok(()),
     }
 }
 

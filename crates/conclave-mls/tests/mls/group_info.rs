@@ -1,6 +1,6 @@
 //! The GroupInfo with which members come back: a committer can put a wrong external key into it, which the service cannot see.
 
-use conclave_mls::Plan;
+use conclave_mls::{GroupInfoVerdict, Plan};
 use conclave_proto::Refusal;
 use conclave_proto::group::CommitBundle;
 use conclave_proto::policy::Role;
@@ -26,12 +26,16 @@ fn garble(world: &World, author: usize, good: &CommitBundle) -> CommitBundle {
     }
 }
 
-fn is_good(world: &World, peer: usize) -> bool {
+fn examine(world: &World, peer: usize) -> GroupInfoVerdict {
     let peer = &world.peers[peer];
     let group = peer.group();
     group
-        .is_good_group_info(&peer.context(), world.service.group_info())
+        .examine_group_info(&peer.context(), world.service.group_info())
         .unwrap()
+}
+
+fn is_good(world: &World, peer: usize) -> bool {
+    examine(world, peer) == GroupInfoVerdict::Good
 }
 
 fn export(world: &World, peer: usize) -> Vec<u8> {
@@ -48,7 +52,8 @@ fn a_wrong_external_key_passes_the_service_and_is_seen_and_replaced_by_members()
     world.submit(0, &garbled).unwrap();
     world.sync_all();
     for peer in [1, 2] {
-        assert!(!is_good(&world, peer));
+        let signer = Some(world.device(0));
+        assert_eq!(examine(&world, peer), GroupInfoVerdict::Useless { signer });
     }
     // Even a viewer's is taken in its place.
     let (device, info) = (world.device(2), export(&world, 2));
@@ -58,6 +63,13 @@ fn a_wrong_external_key_passes_the_service_and_is_seen_and_replaced_by_members()
     // It outlives a restart of the service.
     world.restart_service();
     assert!(is_good(&world, 1));
+    // Whose bytes no member signed, nobody is named for.
+    let peer = &world.peers[1];
+    let (group, context) = (peer.group(), peer.context());
+    for bytes in [&[][..], &info[..info.len() - 1]] {
+        let found = group.examine_group_info(&context, bytes).unwrap();
+        assert_eq!(found, GroupInfoVerdict::Useless { signer: None });
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use conclave_identity::verify;
 use conclave_mls::{
-    ClientGroup, CommitInputs, MlsError, Plan, Prepared, ProcessError, Processed, RejoinOffer,
+    ClientGroup, CommitInputs, Follower, MlsError, Plan, Prepared, ProcessError, Processed,
+    RejoinOffer,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::group::{CommitBundle, GroupEntry};
@@ -13,6 +14,18 @@ use conclave_proto::{DocumentId, Refusal};
 
 use crate::forge;
 use crate::world::{GROUP, World};
+
+/// Follows the log without secrets, as a member does that cannot go on.
+fn follow(group: &ClientGroup, log: &[GroupEntry]) -> Follower {
+    let mut follower = group.follower().unwrap();
+    for entry in log
+        .get(group.state().head().size as usize..)
+        .unwrap_or_default()
+    {
+        follower.follow(entry).unwrap();
+    }
+    follower
+}
 
 /// Prepares a rejoin; the scratch group is returned, the old one stays.
 fn prepare(world: &mut World, peer: usize) -> Result<(ClientGroup, Prepared), MlsError> {
@@ -25,13 +38,16 @@ fn prepare(world: &mut World, peer: usize) -> Result<(ClientGroup, Prepared), Ml
         id: world.inputs_id(),
         live_roots: &roots,
     };
+    let log = world.log.clone();
     let peer = &world.peers[peer];
+    let known = peer.group.as_ref().filter(|group| group.is_active());
+    let known = known.map(|group| follow(group, &log));
     let offer = RejoinOffer {
         group: GROUP,
         group_info: &info,
         tree: &tree,
         state: &state,
-        known: peer.group.as_ref().map(ClientGroup::state),
+        known: known.as_ref(),
     };
     ClientGroup::rejoin(&peer.context(), &offer, inputs, &mut world.rng)
 }
@@ -206,7 +222,7 @@ fn a_service_that_rolled_back_is_not_believed() {
         group_info: &old.1,
         tree: &old.2,
         state: &old.0,
-        known: Some(peer.group().state()),
+        known: Some(&peer.group().follower().unwrap()),
     };
     let inputs = CommitInputs {
         now: world.now,
@@ -286,4 +302,108 @@ fn a_garbled_commit_is_ordered_and_everybody_comes_back() {
         assert_eq!(world.peers[peer].group().state(), world.service.state());
         assert_eq!(world.secrets(peer), prepared.secrets);
     }
+}
+
+#[test]
+fn a_follower_judges_the_log_as_members_do_and_needs_no_secret() {
+    let mut world = World::with_roles(87, &[Role::Editor, Role::Editor, Role::Viewer]);
+    let follower = |world: &World| follow(world.peers[1].group(), &world.log);
+    let body = EntryBody::DocumentCreated {
+        document: DocumentId([1; 16]),
+        crdt: 1,
+    };
+    // Peer 1 hears nothing from here on.
+    let record = world.sign(0, body);
+    world.put(0, record).unwrap();
+    world.sync(0).unwrap();
+    world.leave(3).unwrap();
+    world.sync(0).unwrap();
+    world.commit(0, &Plan::default());
+    world.sync(0).unwrap();
+    let newcomer = world.outsider();
+    world.add(0, &[newcomer]);
+    assert_eq!(follower(&world).state(), world.service.state());
+    // A commit that breaks the rules is refused, and its signer named, by somebody who could not decrypt it anyway.
+    let good = world.prepare(0, &Plan::default()).unwrap();
+    let mut late = follower(&world);
+    let before = late.state().clone();
+    let data = forge::data(&world);
+    let illegal = forge::commit(&world, 2, &data, |builder, _| {
+        builder.force_self_update(true)
+    });
+    let error = late
+        .follow(&GroupEntry::Commit(illegal.commit))
+        .unwrap_err();
+    assert!(
+        matches!(error, ProcessError::Illegal { signer, .. } if signer == Some(world.device(2))),
+        "{error:?}"
+    );
+    for bytes in [
+        vec![],
+        vec![7; 99],
+        good.bundle
+            .welcome
+            .map_or(vec![1], |it| it.as_slice().to_vec()),
+    ] {
+        assert!(
+            late.follow(&GroupEntry::Commit(bytes.clone().into()))
+                .is_err()
+        );
+        assert!(late.follow(&GroupEntry::Proposal(bytes.into())).is_err());
+    }
+    assert_eq!(late.state(), &before);
+    late.follow(&GroupEntry::Commit(good.bundle.commit))
+        .unwrap();
+}
+
+#[test]
+fn an_offer_with_an_invented_member_is_refused_by_who_followed_the_log() {
+    let mut world = World::with_roles(88, &[Role::Editor]);
+    // A group of the same id, members and history but for one device that nobody added.
+    let mut other = World::with_roles(88, &[Role::Editor]);
+    let thief = other.outsider();
+    other.add(0, &[thief]);
+    other.sync_all();
+    world.commit(0, &Plan::default());
+    let known = follow(world.peers[1].group(), &world.log);
+    let state = other.join_state();
+    let (info, tree) = (other.service.group_info().to_vec(), other.service.tree());
+    let inputs = CommitInputs {
+        now: world.now,
+        service_time: world.now,
+        id: world.inputs_id(),
+        live_roots: &[],
+    };
+    let offer = RejoinOffer {
+        group: GROUP,
+        group_info: &info,
+        tree: &tree,
+        state: &state,
+        known: Some(&known),
+    };
+    let mut rng = world.rng.clone();
+    let refused = ClientGroup::rejoin(&world.peers[1].context(), &offer, inputs, &mut rng);
+    assert!(matches!(refused, Err(MlsError::BadInvitation { .. })));
+}
+
+#[test]
+fn a_device_that_is_added_again_hears_of_it_and_keeps_its_state_until_the_welcome() {
+    let mut world = World::with_roles(89, &[Role::Editor]);
+    let package = world.package(1);
+    let device = world.device(1);
+    let plan = Plan {
+        add: vec![package],
+        remove: vec![device],
+        ..Plan::default()
+    };
+    let prepared = world.prepare(0, &plan).unwrap();
+    let before = world.peers[1].group().state().clone();
+    world.submit(0, &prepared.bundle).unwrap();
+    let entry = world.log.last().unwrap().clone();
+    let group = world.peers[1].group_mut();
+    assert_eq!(group.process(&entry).unwrap_err(), ProcessError::ReAdded);
+    assert_eq!(group.state(), &before);
+    let known = follow(world.peers[1].group(), &world.log);
+    assert_eq!(known.state(), world.service.state());
+    assert!(world.is_member(1));
 }

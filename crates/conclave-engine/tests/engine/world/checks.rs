@@ -76,6 +76,13 @@ impl World {
         self.arrived.iter().filter(same).count()
     }
 
+    /// A device goes as soon as the service has its commit.
+    pub fn go_offline_after_commit(&mut self, at: usize) {
+        let before = self.count(at, "commit");
+        self.until(|world| world.count(at, "commit") > before);
+        self.go_offline(at);
+    }
+
     /// The service changes the last byte of a commit that waits for a device: it is under no signature.
     pub fn garble_held_commit(&mut self, at: usize) -> bool {
         for frame in &mut self.devices[at].down {

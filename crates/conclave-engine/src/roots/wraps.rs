@@ -1,0 +1,228 @@
+//! Root wraps: taken from others, and given to them.
+
+use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets};
+use conclave_proto::DeviceId;
+use conclave_proto::frame::{Answer, Request};
+use conclave_proto::group::RootWrap;
+use conclave_proto::policy::JoinerAccess;
+
+use super::doubts::Verdict;
+use crate::engine::{Engine, TimerKind};
+use crate::group::Group;
+
+impl Engine {
+    /// Asks for the wraps of the current epoch: some root is missing here.
+    pub(crate) fn ask_for_wraps(&mut self, group: &mut Group) {
+        let epoch = group.state().epoch;
+        if !self.link.online || group.missing.asked == Some(epoch) {
+            return;
+        }
+        group.missing.asked = Some(epoch);
+        let after_plea = group.missing.pleas > 0;
+        self.with_wraps(group, move |engine, group, wraps| {
+            if group.missing.asked == Some(epoch) {
+                group.missing.asked = None;
+            }
+            if let Some(wraps) = wraps {
+                engine.use_wraps(group, &wraps);
+                if after_plea {
+                    engine.wraps_answered(group, &wraps);
+                }
+            }
+        });
+    }
+
+    /// Gets the wraps of the current epoch. None where the service has no answer, or a new epoch has begun meanwhile: what is still missing
+    /// then is asked for again.
+    fn with_wraps(
+        &mut self,
+        group: &Group,
+        work: impl FnOnce(&mut Self, &mut Group, Option<Vec<RootWrap>>) + Send + 'static,
+    ) {
+        let (id, epoch) = (group.id, group.state().epoch);
+        self.request(
+            Request::GetWraps { group: id, epoch },
+            Box::new(move |engine, answer| {
+                let wraps = match answer {
+                    Answer::Wraps { wraps } => Some(wraps),
+                    _ => None,
+                };
+                engine.with_group(
+                    id,
+                    Box::new(move |engine, group| {
+                        let current = group.state().epoch == epoch;
+                        work(engine, group, wraps.filter(|_| current));
+                    }),
+                );
+            }),
+        );
+    }
+
+    fn use_wraps(&mut self, group: &mut Group, wraps: &[RootWrap]) {
+        let own = self.device.id();
+        let (mut news, mut wrong) = (false, false);
+        for wrap in wraps {
+            let Some(roots) = self.read_wrap(group, wrap) else {
+                continue;
+            };
+            for (epoch, root) in roots {
+                news |= self.take_value(group, epoch, root.clone(), wrap.signer, &own);
+                wrong |= group.is_wrong(epoch, &root);
+            }
+            if group.is_wrong_wrap(wrap) {
+                self.wrong_wrap(group, wrap.signer);
+            }
+        }
+        if wrong && !wraps.iter().any(|wrap| wrap.signer == own) {
+            self.put_own_wrap(group);
+        }
+        if news {
+            self.intents_epoch_changed(group);
+            self.retry_documents(group);
+            self.open_again(group);
+            // What nobody needs here does not come back through somebody else's wrap.
+            self.erase_roots(group);
+        }
+    }
+
+    /// The roots in a wrap, if it is one.
+    fn read_wrap(&mut self, group: &mut Group, wrap: &RootWrap) -> Option<Vec<(u64, EpochRoot)>> {
+        let secrets = group.secrets.clone()?;
+        if group.state().judge_wrap(wrap).is_err() {
+            self.finding(
+                group.id,
+                None,
+                "service.bad_wrap",
+                None,
+                "the service gave a root wrap that no member signed for this epoch",
+            );
+            return None;
+        }
+        let roots = match ClientGroup::open_wrap(&secrets, wrap) {
+            Ok(roots) => roots,
+            Err(error) => {
+                let text = error.to_string();
+                self.finding(group.id, None, error.code(), Some(wrap.signer), &text);
+                return None;
+            }
+        };
+        if wrap.signer != self.device.id() && !roots.is_empty() {
+            // Whoever sealed it holds the secrets of this epoch.
+            self.proven(group, wrap.statement.epoch);
+        }
+        Some(roots)
+    }
+
+    /// A value for a root, from somebody's wrap. True where it is taken.
+    pub(super) fn take_value(
+        &mut self,
+        group: &mut Group,
+        epoch: u64,
+        root: EpochRoot,
+        from: DeviceId,
+        own: &DeviceId,
+    ) -> bool {
+        match group.roots.0.get(&epoch) {
+            Some(known) if *known == root => false,
+            Some(_) if group.roots.1.is_open(epoch) => {
+                group.roots.1.contest(epoch, root, from);
+                false
+            }
+            Some(_) => false,
+            None => {
+                let from = match group.judge_value(epoch, &root, from, own) {
+                    Verdict::Try => Some(from),
+                    Verdict::Believe => None,
+                    Verdict::Refuse => return false,
+                };
+                self.keep_root(group, epoch, root, from)
+            }
+        }
+    }
+
+    /// A device came back or asks for roots: one member, whoever is first, gives them.
+    pub(crate) fn plan_wrap(&mut self, group: &Group) {
+        if group.state().policy.joiner_access == JoinerAccess::LiveContent {
+            let delay = self.jitter(200, 3_000);
+            self.wake(delay, TimerKind::Wrap(group.id));
+        }
+    }
+
+    /// Puts a wrap unless another member's already holds all that this device knows. One that differs is told of, and answered by an own
+    /// one.
+    pub(crate) fn wrap_due(&mut self, group: &mut Group) {
+        if !group.may_act() || group.roots.0.len() < 2 {
+            return;
+        }
+        let own = self.device.id();
+        self.with_wraps(group, move |engine, group, wraps| {
+            let returned = group.came_back;
+            let (mut enough, mut given) = (false, false);
+            for wrap in wraps.unwrap_or_default() {
+                given |= wrap.signer == own;
+                if group.is_wrong_wrap(&wrap) {
+                    engine.wrong_wrap(group, wrap.signer);
+                } else {
+                    enough |= Some(wrap.signer) != returned && group.has_all(&wrap);
+                }
+            }
+            if !enough && !given {
+                engine.put_own_wrap(group);
+            }
+        });
+    }
+
+    /// Gives joiners another wrap to choose from.
+    fn put_own_wrap(&mut self, group: &mut Group) {
+        let Some(secrets) = group.secrets.clone().filter(|_| group.may_act()) else {
+            return;
+        };
+        let roots = group.live_roots();
+        let Ok(context) = self.device.context() else {
+            return;
+        };
+        if let Ok(wrap) = group
+            .mls
+            .seal_wrap(&context, &secrets, &roots, &mut self.rng)
+        {
+            self.request(Request::PutWrap { wrap }, Box::new(|_, _| {}));
+        }
+    }
+}
+
+impl Group {
+    fn roots_of(&self, wrap: &RootWrap) -> Vec<(u64, EpochRoot)> {
+        let good = self.state().judge_wrap(wrap).is_ok();
+        let open = |secrets: &EpochSecrets| ClientGroup::open_wrap(secrets, wrap).ok();
+        let secrets = self.secrets.as_ref().filter(|_| good);
+        secrets.and_then(open).unwrap_or_default()
+    }
+
+    /// Whether a value differs from a root that is certain.
+    fn is_wrong(&self, epoch: u64, root: &EpochRoot) -> bool {
+        let known = self.roots.0.get(&epoch);
+        known.is_some_and(|known| known != root) && !self.roots.1.is_open(epoch)
+    }
+
+    fn is_wrong_wrap(&self, wrap: &RootWrap) -> bool {
+        let roots = self.roots_of(wrap);
+        roots.iter().any(|(epoch, root)| self.is_wrong(*epoch, root))
+    }
+
+    /// Whether a wrap holds every older root that this device would wrap, as it is here.
+    fn has_all(&self, wrap: &RootWrap) -> bool {
+        let held = self.roots_of(wrap);
+        let current = self.state().epoch;
+        let mut own = self.live_roots().into_iter();
+        own.all(|root| root.0 >= current || held.contains(&root))
+    }
+
+    /// Whether another member, who was one in `epoch`, has wrapped roots in answer and that epoch's is not among them.
+    pub(super) fn is_without(&self, wrap: &RootWrap, own: &DeviceId, epoch: u64) -> bool {
+        let held = self.roots_of(wrap);
+        wrap.signer != *own
+            && !held.is_empty()
+            && held.iter().all(|(other, _)| *other != epoch)
+            && self.state().row(&wrap.signer, epoch).is_some()
+    }
+}
