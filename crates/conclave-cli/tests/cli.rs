@@ -390,6 +390,7 @@ cases!(
     identity,
     offline,
     passphrases,
+    repair,
     serving,
     watching
 );

@@ -286,15 +286,7 @@ impl Engine {
                     self.with_group(group, Box::new(|engine, group| engine.roots_due(group)));
                 }
                 TimerKind::Stray(group) => self.pump_stray(group),
-                TimerKind::Open(group, document) => {
-                    self.opening.remove(&(group, document));
-                    self.with_document(
-                        group,
-                        document,
-                        None,
-                        Box::new(|_, _, doc| doc.ask_again()),
-                    );
-                }
+                TimerKind::Open(group, document) => self.open_due(group, document),
             }
         }
     }

@@ -196,9 +196,10 @@ impl Engine {
         id: GroupId,
         mls: ClientGroup,
         secrets: EpochSecrets,
-        wrapped: Vec<(u64, EpochRoot)>,
+        wrapped: (Vec<(u64, EpochRoot)>, DeviceId),
         declining: bool,
     ) {
+        let (wrapped, signer) = wrapped;
         if self.broken.contains(&id) {
             // Still a member, and added again: documents and edits stay.
             self.with_group(
@@ -207,7 +208,7 @@ impl Engine {
                     // What the judged log does not show was accepted by the user, on the inviter's word.
                     let blind = !group.was_readded(mls.state());
                     for (epoch, root) in wrapped {
-                        engine.keep_root(group, epoch, root);
+                        engine.keep_root(group, epoch, root, Some(signer));
                     }
                     engine.replace_mls(group, mls, secrets, blind);
                 }),
@@ -227,7 +228,7 @@ impl Engine {
             Group::new(id, mls)
         };
         for (epoch, root) in wrapped {
-            self.keep_root(&mut group, epoch, root);
+            self.keep_root(&mut group, epoch, root, Some(signer));
         }
         if declining {
             self.mark_declined(&mut group);
@@ -288,7 +289,7 @@ impl Engine {
             id,
             mls,
             joined.secrets,
-            wrapped.unwrap_or_default(),
+            (wrapped.unwrap_or_default(), delivery.state.wrap.signer),
             declining,
         );
         self.invitations.remove(&id);

@@ -1,40 +1,101 @@
 //! Epoch roots: kept while a document needs them. Members supply each other with them by wraps, and ask where one is missing. What nobody
 //! can supply is set aside.
 
+mod doubts;
+mod wraps;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_doc::KeySource;
-use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets};
-use conclave_proto::frame::{Answer, Plea, Request};
+use conclave_mls::{EpochRoot, EpochSecrets};
+use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
 use conclave_proto::policy::JoinerAccess;
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs};
 use serde::{Deserialize, Serialize};
 
+use self::doubts::Doubts;
 use crate::engine::{Engine, TimerKind};
 use crate::group::Group;
 use crate::keys;
 
-/// How often members are asked for a root before what it seals is set aside.
-const PLEAS: u32 = 2;
-/// Between two pleas, in milliseconds.
+/// Answers after pleas, without the root, after which what it seals is set aside; if somebody gave roots and did not have it.
+const ROUNDS: u32 = 2;
+/// What nobody has answered about is set aside after so long on the connection, in milliseconds.
+const PATIENCE_MS: u64 = 10 * 60 * 1000;
+/// As [`PATIENCE_MS`], where roots are never wrapped.
+const FROM_JOIN_PATIENCE_MS: u64 = 30 * 1000;
+/// Between the first two pleas, in milliseconds. The pauses double.
 const PLEA_MS: u64 = 5_000;
+/// Longest pause between two pleas, in milliseconds.
+const LONGEST_PLEA_MS: u64 = 5 * 60 * 1000;
+/// Between two pleas for what is set aside, in milliseconds.
+const ASIDE_PLEA_MS: u64 = 3600 * 1000;
+
+/// A document that stands still for want of a root.
+#[derive(Default)]
+struct Wait {
+    epoch: u64,
+    /// Answers that came after a plea, without the root.
+    rounds: u32,
+    /// Whether a member gave roots, and this was not among them.
+    without: bool,
+    /// For how long it has waited on a connection, in milliseconds.
+    waited_ms: u64,
+}
 
 /// What is missing of a group's roots.
 #[derive(Default)]
 pub(crate) struct Missing {
-    /// Documents that stand still for want of a root, with how often members were asked.
-    waiting: BTreeMap<DocumentId, u32>,
+    waiting: BTreeMap<DocumentId, Wait>,
+    /// Documents with records set aside: their roots are still wanted.
+    aside: BTreeSet<DocumentId>,
+    /// Documents that cannot be opened for now, and how often that was tried.
+    pub(crate) unopened: BTreeMap<DocumentId, u32>,
     /// How often members were asked since anything changed.
     pleas: u32,
-    asked: bool,
+    /// The epoch whose wraps are on their way.
+    asked: Option<u64>,
+    /// When waiting was last counted, on this connection.
+    counted: Option<UnixMs>,
+    /// Whether somebody asked this device for roots.
+    heard_plea: bool,
 }
 
 impl Missing {
+    /// A new epoch: everybody is asked anew. How long a document has waited stays.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        self.pleas = 0;
+        self.asked = None;
+        for wait in self.waiting.values_mut() {
+            wait.rounds = 0;
+            wait.without = false;
+        }
     }
+
+    /// The connection is gone, and with it every answer.
+    pub(crate) fn disconnected(&mut self) {
+        self.forget();
+        self.counted = None;
+        self.unopened.clear();
+    }
+
+    /// Counts the time on the connection; not time that the device slept through.
+    fn count(&mut self, now: UnixMs) {
+        let planned_ms = pause_ms(self.pleas.saturating_sub(1));
+        if let Some(since) = self.counted.replace(now) {
+            let passed_ms = now.since_ms(since).min(planned_ms.saturating_mul(2));
+            for wait in self.waiting.values_mut() {
+                wait.waited_ms = wait.waited_ms.saturating_add(passed_ms);
+            }
+        }
+    }
+}
+
+/// The pause before the next plea, in milliseconds.
+fn pause_ms(pleas: u32) -> u64 {
+    (PLEA_MS << pleas.min(8)).min(LONGEST_PLEA_MS)
 }
 
 /// A stored epoch root.
@@ -43,15 +104,32 @@ pub(crate) struct RootRow {
     pub(crate) root: EpochRoot,
     /// When its epoch began, or when it came here.
     pub(crate) since: UnixMs,
+    /// Whose wrap it came with, as long as it has opened nothing of anybody else.
+    #[serde(default)]
+    pub(crate) from: Option<DeviceId>,
 }
 
-/// Roots by epoch.
+/// Roots by epoch, and which of them are not certain.
 #[derive(Default)]
-pub(crate) struct Roots(pub(crate) BTreeMap<u64, EpochRoot>);
+pub(crate) struct Roots(pub(crate) BTreeMap<u64, EpochRoot>, pub(crate) Doubts);
 
 impl KeySource for Roots {
     fn root(&self, epoch: u64) -> Option<EpochRoot> {
         self.0.get(&epoch).cloned()
+    }
+}
+
+impl Group {
+    /// With this policy nobody wraps roots.
+    fn is_from_join(&self) -> bool {
+        self.state().policy.joiner_access == JoinerAccess::FromJoin
+    }
+
+    /// Whether roots, or a sign of somebody else, are still wanted from the members.
+    fn wants_roots(&self) -> bool {
+        let missing = &self.missing;
+        let alone = self.is_unproven() && !self.is_from_join();
+        !missing.waiting.is_empty() || !missing.aside.is_empty() || alone
     }
 }
 
@@ -60,21 +138,66 @@ impl Engine {
     pub(crate) fn enter_epoch(&mut self, group: &mut Group, secrets: EpochSecrets) {
         let key = keys::group_row(&group.id, keys::group::SECRETS, b"");
         self.put(key, keys::cbor(&secrets));
-        self.keep_root(group, secrets.epoch, secrets.root.clone());
+        let (epoch, root) = (secrets.epoch, secrets.root.clone());
+        if group
+            .roots
+            .0
+            .get(&epoch)
+            .is_some_and(|known| *known != root)
+        {
+            // What MLS gives is the root; whatever was here came from a wrap.
+            group.roots.0.remove(&epoch);
+            group.roots.1.forget(epoch);
+        }
+        self.keep_root(group, epoch, root, None);
         group.secrets = Some(secrets);
     }
 
-    pub(crate) fn keep_root(&mut self, group: &mut Group, epoch: u64, root: EpochRoot) {
-        let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
+    /// Keeps a root; `from` is whose word it is on, if it is. One that differs from what is here is told of and not taken.
+    pub(crate) fn keep_root(
+        &mut self,
+        group: &mut Group,
+        epoch: u64,
+        root: EpochRoot,
+        from: Option<DeviceId>,
+    ) -> bool {
+        if let Some(known) = group.roots.0.get(&epoch) {
+            if let Some(from) = from.filter(|_| *known != root) {
+                if group.roots.1.is_open(epoch) {
+                    group.roots.1.contest(epoch, root, from);
+                } else {
+                    self.wrong_wrap(group, from);
+                }
+            }
+            return false;
+        }
+        group.roots.0.insert(epoch, root);
         let since = self.service_now();
-        let row = RootRow { root, since };
-        self.put(key, keys::cbor(&row));
-        group.roots.0.insert(epoch, row.root);
         group.root_times.insert(epoch, since);
+        match from {
+            Some(from) => group.roots.1.came_from(epoch, from),
+            None => group.roots.1.forget(epoch),
+        }
+        self.save_root(group, epoch);
+        true
+    }
+
+    fn save_root(&mut self, group: &Group, epoch: u64) {
+        let since = group.root_times.get(&epoch).copied();
+        if let (Some(root), Some(since)) = (group.roots.0.get(&epoch).cloned(), since) {
+            let from = group.roots.1.giver(epoch);
+            let row = RootRow { root, since, from };
+            let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
+            self.put(key, keys::cbor(&row));
+        }
     }
 
     /// Erases the roots that no document needs any more. Evidence is demanded for every listed document.
     pub(crate) fn erase_roots(&mut self, group: &mut Group) {
+        if group.is_broken() || group.is_unproven() {
+            // What is known of the documents may be another group's, or not all.
+            return;
+        }
         let current = group.state().epoch;
         let mut needed = BTreeSet::from([current]);
         let mut all_below = 0;
@@ -106,6 +229,7 @@ impl Engine {
                 continue;
             }
             group.roots.0.remove(&epoch);
+            group.roots.1.forget(epoch);
             group.root_times.remove(&epoch);
             let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
             self.delete(key);
@@ -118,204 +242,154 @@ impl Engine {
         if row.missing.replace(epoch) != Some(epoch) {
             self.save_document_row(group, &document);
         }
-        if group.state().policy.joiner_access == JoinerAccess::FromJoin {
+        let was_member = group.state().row(&self.device.id(), epoch).is_some();
+        if group.is_from_join() && !was_member {
             // Nothing older is wrapped: the document comes with its next snapshot.
+            group.missing.waiting.remove(&document);
             return;
         }
-        group.missing.waiting.entry(document).or_default();
-        self.ask_for_wraps(group);
-        self.plead_later(group);
+        let missing = &mut group.missing;
+        if missing.waiting.is_empty() {
+            missing.counted = self.link.online.then_some(self.now);
+        }
+        let wait = missing.waiting.get(&document);
+        if wait.is_none_or(|wait| wait.epoch != epoch) {
+            let wait = Wait {
+                epoch,
+                ..Wait::default()
+            };
+            missing.waiting.insert(document, wait);
+            missing.pleas = 0;
+            self.seek_roots(group);
+            self.plead_within(group, PLEA_MS);
+        }
+    }
+
+    /// Looks for wraps of the current epoch, where there may be any.
+    fn seek_roots(&mut self, group: &mut Group) {
+        if group.wants_roots() && !group.is_broken() && !group.is_from_join() {
+            self.ask_for_wraps(group);
+        }
     }
 
     /// Asks the members after a while, unless what is missing has come; longer each time.
     pub(crate) fn plead_later(&mut self, group: &Group) {
-        let delay = PLEA_MS << group.missing.pleas.min(2);
-        self.wake(delay, TimerKind::Roots(group.id));
+        let missing = &group.missing;
+        if !missing.waiting.is_empty() || group.is_unproven() {
+            self.plead_within(group, pause_ms(missing.pleas));
+        } else if !missing.aside.is_empty() {
+            let delay = self.jitter(ASIDE_PLEA_MS, ASIDE_PLEA_MS + LONGEST_PLEA_MS);
+            self.plead_within(group, delay);
+        }
+    }
+
+    fn plead_within(&mut self, group: &Group, delay: u64) {
+        let kind = TimerKind::Roots(group.id);
+        let at = self.now.plus_ms(delay);
+        if self.timers.iter().any(|(due, of)| *of == kind && *due > at) {
+            self.cancel_timer(kind);
+        }
+        self.wake(delay, kind);
     }
 
     /// A document goes on.
     pub(crate) fn root_found(&mut self, group: &mut Group, document: DocumentId) {
         group.missing.waiting.remove(&document);
+        group.missing.unopened.remove(&document);
         let row = group.documents.get_mut(&document);
         if row.is_some_and(|row| row.missing.take().is_some()) {
             self.save_document_row(group, &document);
         }
     }
 
+    /// Notes whether records of a document are set aside: what they need stays wanted.
+    pub(crate) fn note_aside(&mut self, group: &mut Group, document: DocumentId, aside: bool) {
+        if !aside {
+            group.missing.aside.remove(&document);
+        } else if group.missing.aside.insert(document) {
+            self.seek_roots(group);
+            self.plead_later(group);
+        }
+    }
+
+    /// In step with the log, on a new connection or again: documents go on, and members are asked for what is missing.
+    pub(crate) fn back_in_step(&mut self, group: &mut Group) {
+        self.retry_documents(group);
+        if group.wants_roots() {
+            let delay = self.jitter(100, 1_000);
+            self.plead_within(group, delay);
+        }
+    }
+
+    /// A new epoch has wraps of its own.
+    pub(crate) fn roots_epoch_changed(&mut self, group: &mut Group) {
+        self.open_again(group);
+        self.seek_roots(group);
+        if group.wants_roots() {
+            self.plead_within(group, PLEA_MS);
+        }
+    }
+
     /// Roots are still missing: members are asked, and in the end what nobody can open is set aside.
     pub(crate) fn roots_due(&mut self, group: &mut Group) {
-        let wanting = !group.missing.waiting.is_empty() || group.is_unproven();
-        if !wanting || group.is_broken() {
+        let documents = &group.mls.state().documents;
+        let listed = |id: &DocumentId| {
+            let entry = documents.get(id);
+            entry.is_some_and(|it| it.closed.is_none_or(|why| why == CloseReason::Archived))
+        };
+        group.missing.waiting.retain(|id, _| listed(id));
+        group.missing.aside.retain(|id| listed(id));
+        if !group.wants_roots() || group.is_broken() {
             return;
         }
-        if !self.link.online {
+        if !self.link.online || !group.caught_up() {
+            group.missing.counted = None;
             return self.plead_later(group);
         }
+        group.missing.count(self.now);
+        self.seek_roots(group);
         group.missing.pleas = group.missing.pleas.saturating_add(1);
-        self.ask_members(group.id, Plea::Wrap);
+        if group.is_from_join() {
+            self.set_hopeless_aside(group);
+        } else {
+            self.ask_members(group.id, Plea::Wrap);
+        }
+        self.plead_later(group);
+    }
+
+    /// An answer came after a plea: what of the missing roots is not in it?
+    fn wraps_answered(&mut self, group: &mut Group, wraps: &[RootWrap]) {
+        let own = self.device.id();
+        let waits = std::mem::take(&mut group.missing.waiting);
+        let counted = waits.into_iter().map(|(document, mut wait)| {
+            if !group.roots.0.contains_key(&wait.epoch) {
+                wait.rounds = wait.rounds.saturating_add(1);
+                let mut wraps = wraps.iter();
+                wait.without |= wraps.any(|wrap| group.is_without(wrap, &own, wait.epoch));
+            }
+            (document, wait)
+        });
+        group.missing.waiting = counted.collect();
+        self.set_hopeless_aside(group);
+    }
+
+    fn set_hopeless_aside(&mut self, group: &mut Group) {
+        let patience_ms = if group.is_from_join() {
+            FROM_JOIN_PATIENCE_MS
+        } else {
+            PATIENCE_MS
+        };
+        let hot = self.hot_documents(&group.id);
         let mut hopeless = Vec::new();
-        for (document, pleas) in &mut group.missing.waiting {
-            *pleas = pleas.saturating_add(1);
-            if *pleas > PLEAS {
+        for (document, wait) in &group.missing.waiting {
+            let denied = wait.rounds >= ROUNDS && wait.without;
+            if (denied || wait.waited_ms >= patience_ms) && hot.contains(document) {
                 hopeless.push(*document);
             }
         }
         for document in hopeless {
             group.missing.waiting.remove(&document);
-            if self.hot_documents(&group.id).contains(&document) {
-                self.set_aside(group, document);
-            }
-        }
-        self.ask_for_wraps(group);
-        self.plead_later(group);
-    }
-
-    /// Asks for the wraps of the current epoch: some root is missing here.
-    pub(crate) fn ask_for_wraps(&mut self, group: &mut Group) {
-        if group.missing.asked {
-            return;
-        }
-        group.missing.asked = true;
-        self.with_wraps(group, |engine, group, wraps| {
-            group.missing.asked = false;
-            for wrap in wraps {
-                engine.use_wrap(group, &wrap);
-            }
-        });
-    }
-
-    /// Gets the wraps of the current epoch. Nothing happens where a new one has begun meanwhile: what is still missing then is asked for
-    /// again.
-    fn with_wraps(
-        &mut self,
-        group: &Group,
-        work: impl FnOnce(&mut Self, &mut Group, Vec<RootWrap>) + Send + 'static,
-    ) {
-        let (id, epoch) = (group.id, group.state().epoch);
-        self.request(
-            Request::GetWraps { group: id, epoch },
-            Box::new(move |engine, answer| {
-                let wraps = match answer {
-                    Answer::Wraps { wraps } => wraps,
-                    _ => Vec::new(),
-                };
-                engine.with_group(
-                    id,
-                    Box::new(move |engine, group| {
-                        let current = group.state().epoch == epoch;
-                        work(engine, group, if current { wraps } else { Vec::new() });
-                    }),
-                );
-            }),
-        );
-    }
-
-    /// Takes the roots of a wrap that are not here yet. A root that differs from a known one is a finding.
-    fn use_wrap(&mut self, group: &mut Group, wrap: &RootWrap) {
-        let Some(secrets) = group.secrets.clone() else {
-            return;
-        };
-        if group.state().judge_wrap(wrap).is_err() {
-            self.finding(
-                group.id,
-                None,
-                "service.bad_wrap",
-                None,
-                "the service gave a root wrap that no member signed for this epoch",
-            );
-            return;
-        }
-        let roots = match ClientGroup::open_wrap(&secrets, wrap) {
-            Ok(roots) => roots,
-            Err(error) => {
-                let text = error.to_string();
-                self.finding(group.id, None, error.code(), Some(wrap.signer), &text);
-                return;
-            }
-        };
-        if wrap.signer != self.device.id() && !roots.is_empty() {
-            // Whoever sealed it holds the secrets of this epoch.
-            self.proven(group, wrap.statement.epoch);
-        }
-        let (mut news, mut wrong) = (false, false);
-        for (epoch, root) in roots {
-            match group.roots.0.get(&epoch) {
-                Some(known) if *known == root => {}
-                Some(_) => wrong = true,
-                None => {
-                    self.keep_root(group, epoch, root);
-                    news = true;
-                }
-            }
-        }
-        if wrong {
-            self.finding(
-                group.id,
-                None,
-                "group.wrong_wrap",
-                Some(wrap.signer),
-                "a member wrapped a root that differs from the one known here",
-            );
-            self.put_own_wrap(group, &secrets);
-        }
-        if news {
-            self.epoch_changed(group);
-            // What nobody needs here does not come back through somebody else's wrap.
-            self.erase_roots(group);
-        }
-    }
-
-    /// A device came back or asks for roots: one member, whoever is first, gives them.
-    pub(crate) fn plan_wrap(&mut self, group: &Group) {
-        if group.state().policy.joiner_access == JoinerAccess::LiveContent {
-            let delay = self.jitter(200, 3_000);
-            self.wake(delay, TimerKind::Wrap(group.id));
-        }
-    }
-
-    /// Puts a wrap unless another member's already holds all that this device knows.
-    pub(crate) fn wrap_due(&mut self, group: &mut Group) {
-        if !group.may_act() || group.roots.0.len() < 2 {
-            return;
-        }
-        let own = self.device.id();
-        self.with_wraps(group, move |engine, group, wraps| {
-            let Some(secrets) = group.secrets.clone() else {
-                return;
-            };
-            let older: BTreeSet<u64> = group
-                .roots
-                .0
-                .keys()
-                .copied()
-                .filter(|epoch| *epoch < secrets.epoch)
-                .collect();
-            let returned = group.came_back;
-            let enough = wraps.iter().any(|wrap| {
-                let good = Some(wrap.signer) != returned && group.state().judge_wrap(wrap).is_ok();
-                good && ClientGroup::open_wrap(&secrets, wrap).is_ok_and(|roots| {
-                    let held: BTreeSet<u64> = roots.iter().map(|(epoch, _)| *epoch).collect();
-                    older.is_subset(&held)
-                })
-            });
-            let given = wraps.iter().any(|wrap| wrap.signer == own);
-            if group.may_act() && !enough && !given {
-                engine.put_own_wrap(group, &secrets);
-            }
-        });
-    }
-
-    /// Gives joiners another wrap to choose from.
-    fn put_own_wrap(&mut self, group: &mut Group, secrets: &EpochSecrets) {
-        let roots: Vec<(u64, EpochRoot)> = group.live_roots();
-        let Ok(context) = self.device.context() else {
-            return;
-        };
-        if let Ok(wrap) = group
-            .mls
-            .seal_wrap(&context, secrets, &roots, &mut self.rng)
-        {
-            self.request(Request::PutWrap { wrap }, Box::new(|_, _| {}));
+            self.set_aside(group, document);
         }
     }
 
@@ -324,7 +398,10 @@ impl Engine {
         self.with_group(
             group,
             Box::new(move |engine, group| match what {
-                Plea::Wrap => engine.plan_wrap(group),
+                Plea::Wrap => {
+                    group.missing.heard_plea = true;
+                    engine.plan_wrap(group);
+                }
                 Plea::ReAdd => engine.readd_asked(group, device),
             }),
         );

@@ -20,7 +20,8 @@ impl Engine {
                     let text = format!(
                         "position {seq}: nobody can open this record; it is set aside until its key arrives or an admin declares it void"
                     );
-                    let author = Some(author.device);
+                    // Others may only not be there who could open it.
+                    let author = Some(author.device).filter(|it| group.has_garbled(it));
                     engine.finding(group.id, Some(doc.id), "document.set_aside", author, &text);
                 }
                 engine.delivered(group, doc, outcome);

@@ -16,6 +16,7 @@ impl Engine {
                 doc.target = doc
                     .target
                     .max(first_seq.saturating_add(records.len() as u64));
+                doc.note_epochs(first_seq, &records);
                 let context = group.doc_context(&engine.device, engine.now);
                 let outcome = doc.document.deliver(&context, first_seq, records);
                 engine.delivered(group, doc, outcome);
@@ -39,6 +40,11 @@ impl Engine {
                 return;
             }
         };
+        if self.judge_roots(group, doc, &outcome) {
+            doc.broken = true;
+            doc.misjudged = true;
+            return;
+        }
         for finding in &outcome.findings {
             let suspect = finding.suspect.author.map(|author| author.device);
             let by = if finding.suspect.service {
@@ -70,6 +76,8 @@ impl Engine {
         } else {
             self.root_found(group, doc.id);
         }
+        let aside = !doc.document.set_aside_records().is_empty();
+        self.note_aside(group, doc.id, aside);
         let own = self.device.id();
         // A snapshot in the log was not opened here; what was opened was sealed by somebody who holds the secrets of its epoch.
         let opened = outcome.changes.iter().filter(|change| {
@@ -133,6 +141,7 @@ impl Engine {
                         doc.fetching = false;
                         let before = doc.document.size();
                         if let Answer::Records { first_seq, records } = answer {
+                            doc.note_epochs(first_seq, &records);
                             let context = group.doc_context(&engine.device, engine.now);
                             let outcome = doc.document.deliver(&context, first_seq, records);
                             engine.delivered(group, doc, outcome);
@@ -189,6 +198,7 @@ impl Engine {
     pub(crate) fn epoch_changed(&mut self, group: &mut Group) {
         self.intents_epoch_changed(group);
         self.retry_documents(group);
+        self.roots_epoch_changed(group);
     }
 
     /// Looks at every document in memory again.

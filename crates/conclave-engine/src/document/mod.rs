@@ -6,6 +6,8 @@ mod open;
 mod snapshot;
 mod write;
 
+use std::collections::BTreeMap;
+
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, RefusedOutcome};
 use conclave_proto::codec::{Tail, Varint};
@@ -30,6 +32,8 @@ const FRAMES_IN_FLIGHT: usize = 16;
 const APPEND_BYTES: usize = 128 * 1024;
 /// Records asked for at once.
 const FETCH_RECORDS: u32 = 256;
+/// Most epochs of which it is remembered where a document's records lie.
+const EPOCHS: usize = 256;
 /// How often a document is read again after a failed call, in one session.
 const RELOADS: u32 = 3;
 
@@ -65,6 +69,10 @@ pub(crate) struct Doc {
     remake_creation: bool,
     /// A call failed half-way: what is in memory may be ahead of what is stored.
     broken: bool,
+    /// What is in memory was judged by a root that was false: it is read from the store again.
+    misjudged: bool,
+    /// First and last position at which records of an epoch were delivered.
+    epochs: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Doc {
@@ -92,7 +100,33 @@ impl Doc {
             snapshot_failures: 0,
             remake_creation: false,
             broken: false,
+            misjudged: false,
+            epochs: BTreeMap::new(),
         }
+    }
+
+    /// Remembers where the records of an epoch lie. Epochs never fall along a log.
+    fn note_epochs(&mut self, first_seq: u64, records: &[DeliveredRecord]) {
+        for (seq, record) in (first_seq..).zip(records) {
+            let epoch = match record {
+                DeliveredRecord::Update(it) | DeliveredRecord::Verdict(it) => it.epoch.0,
+                DeliveredRecord::Whole { record, .. } => record.header.epoch,
+                DeliveredRecord::Leaf(_) => continue,
+            };
+            let place = self.epochs.entry(epoch).or_insert((seq, seq));
+            *place = (place.0.min(seq), place.1.max(seq));
+        }
+        // A log of which this is not true is not worth more.
+        while self.epochs.len() > EPOCHS {
+            self.epochs.pop_first();
+        }
+    }
+
+    /// Epoch of the record at a position, where it was delivered to this session.
+    pub(crate) fn epoch_of(&self, seq: u64) -> Option<u64> {
+        let mut places = self.epochs.iter();
+        let found = places.find(|(_, (first, last))| (*first..=*last).contains(&seq));
+        found.map(|(epoch, _)| *epoch)
     }
 
     /// Whether everything that the service held when the channel was opened is here and applied.
@@ -182,11 +216,25 @@ impl Engine {
         };
         loop {
             for job in jobs {
+                if doc.broken {
+                    // It waits until the document is read again.
+                    match self.documents.get_mut(&key) {
+                        Some(Slot::Busy(queue)) => queue.push(job),
+                        _ => self.reply_all(job.waiter, &EngineError::UnknownDocument),
+                    }
+                    continue;
+                }
+                if !group.roots.1.is_empty() {
+                    // What comes may show that a root is false, and then only what is stored counts.
+                    self.store_document(group, &mut doc);
+                }
                 (job.work)(self, group, &mut doc);
             }
             self.settle_document(group, &mut doc);
             jobs = match self.documents.get_mut(&key) {
-                Some(Slot::Busy(queue)) if !queue.is_empty() => std::mem::take(queue),
+                Some(Slot::Busy(queue)) if !queue.is_empty() && !doc.broken => {
+                    std::mem::take(queue)
+                }
                 _ => break,
             };
         }
@@ -213,7 +261,7 @@ impl Engine {
             self.close_channel(channel);
         }
         let failures = group.failures.entry(id).or_default();
-        *failures += 1;
+        *failures += u32::from(!doc.misjudged);
         if *failures > RELOADS {
             group.unreadable.insert(id);
             let error = EngineError::UnknownDocument;
@@ -245,6 +293,9 @@ impl Engine {
 
     pub(crate) fn documents_offline(&mut self) {
         self.opening.clear();
+        // A new connection asks anew.
+        self.timers
+            .retain(|(_, kind)| !matches!(kind, TimerKind::Open(..)));
         for slot in self.documents.values_mut() {
             if let Slot::Hot(doc) = slot {
                 doc.channel = None;
@@ -356,6 +407,12 @@ impl Engine {
         if doc.broken {
             return;
         }
+        self.store_document(group, doc);
+        self.update_document_row(group, doc);
+        self.answer_synced(group, doc);
+    }
+
+    fn store_document(&mut self, group: &Group, doc: &mut Doc) {
         for change in doc.document.take_changes() {
             let mut key = keys::document_prefix(&group.id, &doc.id);
             key.extend_from_slice(&change.key);
@@ -364,8 +421,6 @@ impl Engine {
                 None => self.delete(key),
             }
         }
-        self.update_document_row(group, doc);
-        self.answer_synced(group, doc);
     }
 
     /// Answers who waits for the document to be in step with the service.

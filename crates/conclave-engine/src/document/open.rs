@@ -1,6 +1,13 @@
 //! Opening documents: from the store, from the service, on every new connection.
 
+use conclave_proto::refusal::RecordFault;
+
 use super::*;
+
+/// Longest pause between two tries to open a document, in milliseconds.
+const LONGEST_OPEN_MS: u64 = 5 * 60 * 1000;
+/// Between any two tries to open documents again, in milliseconds.
+const BETWEEN_OPENS_MS: u64 = 100;
 
 impl Engine {
     pub(crate) fn document_loaded(&mut self, group: GroupId, id: DocumentId, rows: Vec<Row>) {
@@ -100,7 +107,12 @@ impl Engine {
                         doc.needs_base = false;
                         let context = group.doc_context(&engine.device, engine.now);
                         let outcome = doc.document.opened(&context, &opened, &mut engine.rng);
-                        engine.delivered(group, doc, outcome);
+                        match outcome.map_err(|error| engine.judge_base(group, &opened, error)) {
+                            Err(error) if error.is_retryable() => {
+                                engine.opened_too_early(group, doc, &error);
+                            }
+                            outcome => engine.delivered(group, doc, outcome),
+                        }
                     },
                 ) as DocWork)],
             );
@@ -114,6 +126,7 @@ impl Engine {
                 let base = opened.base.as_ref().map(|base| base.record.header);
                 let own = self.device.id();
                 if let Some(header) = base.filter(|header| header.author.device != own) {
+                    self.root_opened(group, header.epoch, header.author.device);
                     self.proven(group, header.epoch);
                 }
                 let first: DocWork = Box::new(move |engine, group, doc| {
@@ -132,14 +145,14 @@ impl Engine {
             }
             Err(error) => {
                 self.close_channel(channel);
+                let error = self.judge_base(group, &opened, error);
                 if error.is_retryable() {
                     // Mostly a root that has not arrived yet: again after a while.
                     self.opening.insert(key);
+                    self.open_later(group, id);
                     if let DocError::MissingRoot { epoch } = error {
                         self.root_missing(group, id, epoch);
                     }
-                    let delay = self.jitter(300, 2_000);
-                    self.wake(delay, TimerKind::Open(group.id, id));
                 } else {
                     let text = error.to_string();
                     self.finding(group.id, Some(id), error.code(), None, &text);
@@ -149,6 +162,77 @@ impl Engine {
         }
     }
 
+    /// The snapshot does not open. Where the root is on somebody's word only, that word goes before the snapshot's author's.
+    fn judge_base(
+        &mut self,
+        group: &mut Group,
+        opened: &OpenedDocument,
+        error: DocError,
+    ) -> DocError {
+        let fault = RecordFault::Commitment;
+        let base = opened.base.as_ref().map(|base| base.record.header.epoch);
+        match base.filter(|_| error == DocError::BadRecord { fault }) {
+            Some(epoch) if self.root_doubted(group, epoch) => DocError::MissingRoot { epoch },
+            _ => error,
+        }
+    }
+
+    /// What the service has further on cannot be opened yet. What is here stays as it is, off the connection, until the next try.
+    fn opened_too_early(&mut self, group: &mut Group, doc: &mut Doc, error: &DocError) {
+        self.reopen(doc);
+        doc.opening_refused = true;
+        self.open_later(group, doc.id);
+        if let DocError::MissingRoot { epoch } = error {
+            self.root_missing(group, doc.id, *epoch);
+        }
+    }
+
+    /// Opens a document again after a while, longer each time. All documents together are not opened again faster than a few per second.
+    fn open_later(&mut self, group: &mut Group, id: DocumentId) {
+        let tries = group.missing.unopened.entry(id).or_default();
+        let most = (1_000_u64 << (*tries).min(10)).min(LONGEST_OPEN_MS);
+        *tries = tries.saturating_add(1);
+        let delay = self.jitter(most / 2, most);
+        self.open_after(group.id, id, delay);
+    }
+
+    fn open_after(&mut self, group: GroupId, id: DocumentId, delay: u64) {
+        let mut at = self.now.plus_ms(delay);
+        let opens = |(_, kind): &&(UnixMs, TimerKind)| matches!(kind, TimerKind::Open(..));
+        for (other, _) in self.timers.iter().filter(opens) {
+            // One of the two is 0.
+            let apart_ms = at.since_ms(*other) + other.since_ms(at);
+            if apart_ms < BETWEEN_OPENS_MS {
+                at = other.plus_ms(BETWEEN_OPENS_MS);
+            }
+        }
+        self.wake(at.since_ms(self.now), TimerKind::Open(group, id));
+    }
+
+    /// Something has come that documents may have waited for: those that could not be opened are opened again soon.
+    pub(crate) fn open_again(&mut self, group: &mut Group) {
+        for (id, _) in std::mem::take(&mut group.missing.unopened) {
+            self.cancel_timer(TimerKind::Open(group.id, id));
+            self.open_after(group.id, id, 0);
+        }
+    }
+
+    /// Asks again for a document that could not be opened.
+    pub(crate) fn open_due(&mut self, group: GroupId, id: DocumentId) {
+        self.opening.remove(&(group, id));
+        let work: GroupWork = Box::new(move |engine, group| {
+            match engine.documents.get(&(group.id, id)) {
+                Some(Slot::Loading(_)) => engine.fetch_document(group, id),
+                Some(Slot::Hot(_) | Slot::Busy(_)) => {
+                    engine.with_document_in(group, id, None, Box::new(|_, _, doc| doc.ask_again()));
+                }
+                // Whoever needs it asks for it.
+                None => {}
+            }
+        });
+        self.with_group(group, work);
+    }
+
     pub(super) fn open_refused(&mut self, group: &mut Group, id: DocumentId, refusal: &Refusal) {
         if let Some(Slot::Hot(doc)) = self.documents.get_mut(&(group.id, id)) {
             doc.asked = false;
@@ -156,7 +240,7 @@ impl Engine {
         }
         if refusal.is_retryable() {
             let delay = self.jitter(500, 3_000);
-            self.wake(delay, TimerKind::Open(group.id, id));
+            self.open_after(group.id, id, delay);
         } else {
             let text = refusal.to_string();
             self.finding(group.id, Some(id), refusal.code(), None, &text);

@@ -1,5 +1,7 @@
 //! Snapshots when due, and verdicts on those of others.
 
+use conclave_doc::{DiffersWhy, Judgement};
+
 use super::*;
 
 impl Engine {
@@ -100,7 +102,15 @@ impl Engine {
         if let Some(wanted) = doc.document.check_wanted(group.state()) {
             if wanted.have {
                 let context = group.doc_context(&self.device, self.now);
-                if let Err(error) = doc.document.check_snapshot(&context) {
+                let judged = doc.document.check_snapshot(&context);
+                let unread = Judgement::Differs(DiffersWhy::Unreadable);
+                let epoch = doc.document.snapshot_epoch();
+                if judged == Ok(Some(unread)) && self.root_doubted(group, epoch) {
+                    doc.broken = true;
+                    doc.misjudged = true;
+                    return;
+                }
+                if let Err(error) = judged {
                     let text = error.to_string();
                     self.finding(group.id, Some(doc.id), error.code(), None, &text);
                 }

@@ -83,6 +83,7 @@ impl Engine {
             }
             ProcessError::Undecryptable { author } => {
                 self.keep_evidence(group, seq, entry, error.code(), *author);
+                group.meta.garblers.extend(*author);
                 let text = "a commit in the group log cannot be decrypted: its author, or the service, has garbled it";
                 self.come_back(group, error.code(), *author, text);
             }

@@ -77,6 +77,9 @@ struct MetaRow {
     /// When this device last renewed its leaf.
     #[serde(default)]
     leaf_renewed: UnixMs,
+    /// Who made commits that this device could not decrypt.
+    #[serde(default)]
+    garblers: BTreeSet<DeviceId>,
 }
 
 /// What is known of a document without opening it.
@@ -273,6 +276,9 @@ impl Group {
                 let row: RootRow = keys::uncbor(what, value)?;
                 self.root_times.insert(epoch, row.since);
                 self.roots.0.insert(epoch, row.root);
+                if let Some(from) = row.from {
+                    self.roots.1.came_from(epoch, from);
+                }
             }
             keys::group::SECRETS => self.secrets = Some(keys::uncbor("epoch secrets", value)?),
             keys::group::INTENT => {
@@ -327,15 +333,23 @@ impl Group {
             && (self.meta.unproven.is_none() || cfg!(feature = "break-seal-unproven"))
     }
 
+    /// Whether this device made a commit that could not be followed here.
+    pub(crate) fn has_garbled(&self, device: &DeviceId) -> bool {
+        self.meta.garblers.contains(device)
+    }
+
     /// Whether everything that the service has ordered is here.
     pub(crate) fn caught_up(&self) -> bool {
         matches!(self.subscription, Subscription::Live(size) if self.state().head().size >= size)
     }
 
-    /// All roots that are here.
+    /// All roots that are here, but for those about which members differ and nothing has shown yet who is right.
     pub(crate) fn live_roots(&self) -> Vec<(u64, EpochRoot)> {
         let roots = self.roots.0.iter();
-        roots.map(|(epoch, root)| (*epoch, root.clone())).collect()
+        let certain = roots.filter(|(epoch, _)| !self.roots.1.is_contested(**epoch));
+        certain
+            .map(|(epoch, root)| (*epoch, root.clone()))
+            .collect()
     }
 
     /// Whether documents can be opened: a frozen group is still read.
@@ -519,7 +533,7 @@ impl Engine {
         if caught_up && !group.was_caught_up {
             // Documents wait for the group: edits to be sent, records to be opened.
             let id = group.id;
-            self.with_group(id, Box::new(|engine, group| engine.retry_documents(group)));
+            self.with_group(id, Box::new(|engine, group| engine.back_in_step(group)));
         }
         group.was_caught_up = caught_up;
         if group.rotator != group.meta.rotator {

@@ -26,6 +26,7 @@ impl Engine {
                 group.retry_at = UnixMs(0);
                 group.returning.disconnected();
                 group.asking.clear();
+                group.missing.disconnected();
                 if let Some(inflight) = &mut group.inflight {
                     inflight.sent = false;
                 }

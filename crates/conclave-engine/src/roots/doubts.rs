@@ -51,13 +51,20 @@ impl Doubts {
         self.from.is_empty()
     }
 
+    /// Whose word a root is on.
+    pub(super) fn giver(&self, epoch: u64) -> Option<DeviceId> {
+        self.from.get(&epoch).copied()
+    }
+
     pub(super) fn is_open(&self, epoch: u64) -> bool {
         self.from.contains_key(&epoch)
     }
 
-    /// Whether members gave different values and none has opened anything yet.
+    /// Whether members gave different values and none has opened anything yet, or it is on the word of one who gave a false root.
     pub(crate) fn is_contested(&self, epoch: u64) -> bool {
-        self.others.contains_key(&epoch)
+        let from = self.from.get(&epoch);
+        let lied = |from: &DeviceId| self.told.iter().any(|(_, liar)| liar == from);
+        self.others.contains_key(&epoch) || from.is_some_and(lied)
     }
 
     pub(super) fn forget(&mut self, epoch: u64) {
@@ -102,7 +109,10 @@ impl Group {
         if refused.iter().any(|given| given.from == from) {
             return Verdict::Refuse;
         }
-        let mut same = refused.iter().filter(|given| given.root == *root).peekable();
+        let mut same = refused
+            .iter()
+            .filter(|given| given.root == *root)
+            .peekable();
         if same.peek().is_none() {
             return Verdict::Try;
         }

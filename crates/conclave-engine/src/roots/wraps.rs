@@ -1,5 +1,7 @@
 //! Root wraps: taken from others, and given to them.
 
+use std::collections::BTreeSet;
+
 use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets};
 use conclave_proto::DeviceId;
 use conclave_proto::frame::{Answer, Request};
@@ -61,20 +63,14 @@ impl Engine {
     fn use_wraps(&mut self, group: &mut Group, wraps: &[RootWrap]) {
         let own = self.device.id();
         let (mut news, mut wrong) = (false, false);
-        for wrap in wraps {
-            let Some(roots) = self.read_wrap(group, wrap) else {
-                continue;
-            };
-            for (epoch, root) in roots {
-                news |= self.take_value(group, epoch, root.clone(), wrap.signer, &own);
-                wrong |= group.is_wrong(epoch, &root);
+        for wrap in wraps.iter().filter(|wrap| wrap.signer != own) {
+            for (epoch, root) in self.read_wrap(group, wrap) {
+                news |= self.take_value(group, epoch, root, wrap.signer, &own);
             }
             if group.is_wrong_wrap(wrap) {
+                wrong = true;
                 self.wrong_wrap(group, wrap.signer);
             }
-        }
-        if wrong && !wraps.iter().any(|wrap| wrap.signer == own) {
-            self.put_own_wrap(group);
         }
         if news {
             self.intents_epoch_changed(group);
@@ -83,11 +79,16 @@ impl Engine {
             // What nobody needs here does not come back through somebody else's wrap.
             self.erase_roots(group);
         }
+        if wrong && !wraps.iter().any(|wrap| wrap.signer == own) {
+            self.put_own_wrap(group);
+        }
     }
 
     /// The roots in a wrap, if it is one.
-    fn read_wrap(&mut self, group: &mut Group, wrap: &RootWrap) -> Option<Vec<(u64, EpochRoot)>> {
-        let secrets = group.secrets.clone()?;
+    fn read_wrap(&mut self, group: &mut Group, wrap: &RootWrap) -> Vec<(u64, EpochRoot)> {
+        let Some(secrets) = group.secrets.clone() else {
+            return Vec::new();
+        };
         if group.state().judge_wrap(wrap).is_err() {
             self.finding(
                 group.id,
@@ -96,21 +97,21 @@ impl Engine {
                 None,
                 "the service gave a root wrap that no member signed for this epoch",
             );
-            return None;
+            return Vec::new();
         }
         let roots = match ClientGroup::open_wrap(&secrets, wrap) {
             Ok(roots) => roots,
             Err(error) => {
                 let text = error.to_string();
                 self.finding(group.id, None, error.code(), Some(wrap.signer), &text);
-                return None;
+                return Vec::new();
             }
         };
-        if wrap.signer != self.device.id() && !roots.is_empty() {
+        if !roots.is_empty() {
             // Whoever sealed it holds the secrets of this epoch.
             self.proven(group, wrap.statement.epoch);
         }
-        Some(roots)
+        roots
     }
 
     /// A value for a root, from somebody's wrap. True where it is taken.
@@ -148,7 +149,7 @@ impl Engine {
         }
     }
 
-    /// Puts a wrap unless another member's already holds all that this device knows. One that differs is told of, and answered by an own
+    /// Puts a wrap unless others' already hold all that this device knows. One that differs is told of, and answered by an own
     /// one.
     pub(crate) fn wrap_due(&mut self, group: &mut Group) {
         if !group.may_act() || group.roots.0.len() < 2 {
@@ -157,16 +158,19 @@ impl Engine {
         let own = self.device.id();
         self.with_wraps(group, move |engine, group, wraps| {
             let returned = group.came_back;
-            let (mut enough, mut given) = (false, false);
+            // Whoever asks although there is one wants a second opinion.
+            let wanted = 1 + usize::from(std::mem::take(&mut group.missing.heard_plea));
+            let (mut givers, mut given) = (BTreeSet::new(), false);
             for wrap in wraps.unwrap_or_default() {
                 given |= wrap.signer == own;
                 if group.is_wrong_wrap(&wrap) {
                     engine.wrong_wrap(group, wrap.signer);
-                } else {
-                    enough |= Some(wrap.signer) != returned && group.has_all(&wrap);
+                } else if Some(wrap.signer) != returned && group.has_all(&wrap) {
+                    let row = group.state().roster.current_row(&wrap.signer);
+                    givers.extend(row.map(|row| row.user));
                 }
             }
-            if !enough && !given {
+            if givers.len() < wanted && !given {
                 engine.put_own_wrap(group);
             }
         });
@@ -206,7 +210,9 @@ impl Group {
 
     fn is_wrong_wrap(&self, wrap: &RootWrap) -> bool {
         let roots = self.roots_of(wrap);
-        roots.iter().any(|(epoch, root)| self.is_wrong(*epoch, root))
+        roots
+            .iter()
+            .any(|(epoch, root)| self.is_wrong(*epoch, root))
     }
 
     /// Whether a wrap holds every older root that this device would wrap, as it is here.

@@ -18,6 +18,7 @@ mod lost_replies;
 mod races;
 mod repair;
 mod restarts;
+mod roots;
 mod rotation;
 mod service;
 mod store;

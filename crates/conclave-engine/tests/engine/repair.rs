@@ -169,6 +169,9 @@ fn one_that_came_back_blindly_seals_nothing_until_somebody_shows_that_it_is_the_
             world.go_offline(at);
         }
         world.go_offline(BEN);
+        let sealed = world.service.groups[&group].documents[&document]
+            .records
+            .len();
         world.edit(BEN, group, document, " unsent");
         lose_mls_rows(&mut world, BEN, &group);
         world.go_online(BEN);
@@ -176,9 +179,6 @@ fn one_that_came_back_blindly_seals_nothing_until_somebody_shows_that_it_is_the_
         assert!(is_member(&world, group, BEN));
         let info = world.info(BEN, group).unwrap();
         assert!(info.unproven && info.returning.is_none(), "{info:?}");
-        let sealed = world.service.groups[&group].documents[&document]
-            .records
-            .len();
         world.advance(120_000);
         let still = world.service.groups[&group].documents[&document]
             .records
@@ -189,7 +189,8 @@ fn one_that_came_back_blindly_seals_nothing_until_somebody_shows_that_it_is_the_
         } else {
             world.go_online(ANA);
         }
-        world.advance(60_000);
+        // In a quiet group it looks for wraps every few minutes.
+        world.advance(360_000);
         assert!(!world.info(BEN, group).unwrap().unproven);
         for at in [ANA, CLEO, DAN] {
             world.go_online(at);
