@@ -34,7 +34,7 @@ pub enum Command {
 /// Runs one of them.
 ///
 /// # Errors
-/// [`Failure`](crate::failure::Failure).
+/// [`Failure`].
 pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     match command {
         Command::Request => {

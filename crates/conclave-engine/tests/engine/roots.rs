@@ -253,7 +253,10 @@ fn under_from_join_a_member_cannot_stop_a_document_either() {
     let text = world.text(CLEO, group, document);
     assert_eq!(text.len(), "hello ana ben cleo".len(), "{text}");
     for at in [ANA, BEN, CLEO] {
-        assert_eq!(told(&world, at, "document.set_aside"), [Some(DAN)]);
+        // Who came back before another may have sealed something that this one cannot open either: that names nobody.
+        let named = told(&world, at, "document.set_aside");
+        let named: Vec<_> = named.into_iter().flatten().collect();
+        assert_eq!(named, [DAN]);
     }
 }
 
