@@ -47,6 +47,6 @@ pub use config::{Admission, Clock, Config, Durability, Limits};
 pub use error::StartError;
 pub use invitation::{Invitations, NewInvitation};
 pub use rate::{Bucket, RateLimits};
-pub use service::Service;
+pub use service::{Service, asked_to_end};
 pub use store::StoreError;
 pub use store::invitations::Invitation;

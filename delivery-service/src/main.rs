@@ -180,13 +180,13 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         config.limits.connections = connections;
     }
     config.limits.database_bytes = options.max_database_bytes;
+    let asked_to_end = conclave_ds::asked_to_end().context("signals cannot be received")?;
     survive_file_size_limit().context("signals cannot be received")?;
     let service = Service::start(config).await?;
     writeln!(std::io::stdout(), "{}", service.url()).context("cannot write the address")?;
-    service
-        .run_until_signal()
-        .await
-        .context("signals cannot be received")
+    asked_to_end.await;
+    service.shutdown().await;
+    Ok(())
 }
 
 /// A write past the limit on file sizes (`ulimit -f`, `LimitFSIZE`) then fails like one to a full disk. Unhandled, its signal would end

@@ -158,15 +158,6 @@ impl Service {
         let _ = self.stopped.wait_for(|stopped| *stopped).await;
     }
 
-    /// Runs until the process is asked to end (SIGTERM, SIGINT), then stops.
-    ///
-    /// # Errors
-    /// When signals cannot be received; the service is stopped then.
-    pub async fn run_until_signal(self) -> std::io::Result<()> {
-        let outcome = signalled().await;
-        self.shutdown().await;
-        outcome
-    }
 }
 
 impl Drop for Service {
@@ -175,21 +166,35 @@ impl Drop for Service {
     }
 }
 
+/// A future that resolves when the process is asked to end (SIGTERM, SIGINT). Signals count from the call on: call it before the service is
+/// announced.
+///
+/// # Errors
+/// When signals cannot be received.
 #[cfg(unix)]
-async fn signalled() -> std::io::Result<()> {
+pub fn asked_to_end() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
+/// The same, where Ctrl-C is all there is.
+///
+/// # Errors
+/// None.
 #[cfg(not(unix))]
-async fn signalled() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
+pub fn asked_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    })
 }
 
 /// The service's own key, made at its first start.

@@ -3,6 +3,7 @@
 pub mod breakages;
 pub mod decoders;
 mod stored;
+pub mod texts;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -2,42 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use conclave_client::{Client, Document, Event};
-use conclave_crdt::TextView as _;
+use anyhow::Result;
+use conclave_client::{Client, Event};
 use conclave_crdt::yjs::Yrs;
 use conclave_proto::{GroupId, GroupPolicy};
+use conclave_tests::texts::{append, shows, synced, text};
 use conclave_tests::{PATIENCE, World, admit, document, until, verify_all};
-
-async fn text(document: &Document<Yrs>) -> Result<String> {
-    Ok(document.read(|yrs| yrs.text()).await?)
-}
-
-async fn append(document: &Document<Yrs>, words: &str) -> Result<()> {
-    let words = words.to_owned();
-    document
-        .edit(move |yrs| {
-            let end = yrs.len()?;
-            yrs.splice(end, 0, &words)
-        })
-        .await?;
-    Ok(())
-}
-
-async fn shows(document: &Document<Yrs>, words: &[&str]) -> Result<()> {
-    until("words to arrive", || async {
-        let now = text(document).await?;
-        Ok(words.iter().all(|word| now.contains(word)).then_some(()))
-    })
-    .await
-}
-
-async fn synced(document: &Document<Yrs>) -> Result<()> {
-    tokio::time::timeout(PATIENCE, document.synced())
-        .await
-        .context("syncing")??;
-    Ok(())
-}
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {

@@ -1,41 +1,11 @@
 //! The whole path: verified devices, a group, documents, offline edits, a removal, restarts.
 
 use anyhow::{Context as _, Result};
-use conclave_client::{Client, Document};
-use conclave_crdt::TextView as _;
+use conclave_client::Client;
 use conclave_crdt::yjs::Yrs;
 use conclave_proto::GroupPolicy;
+use conclave_tests::texts::{append, shows, synced, text};
 use conclave_tests::{PATIENCE, World, admit, document, until, user_id, verify_all};
-
-async fn text(document: &Document<Yrs>) -> Result<String> {
-    Ok(document.read(|yrs| yrs.text()).await?)
-}
-
-async fn append(document: &Document<Yrs>, words: &str) -> Result<()> {
-    let words = words.to_owned();
-    document
-        .edit(move |yrs| {
-            let end = yrs.len()?;
-            yrs.splice(end, 0, &words)
-        })
-        .await?;
-    Ok(())
-}
-
-async fn shows(document: &Document<Yrs>, words: &[&str]) -> Result<()> {
-    until("words to arrive", || async {
-        let now = text(document).await?;
-        Ok(words.iter().all(|word| now.contains(word)).then_some(()))
-    })
-    .await
-}
-
-async fn synced(document: &Document<Yrs>) -> Result<()> {
-    tokio::time::timeout(PATIENCE, document.synced())
-        .await
-        .context("syncing")??;
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_edits_a_document_and_a_removal_rekeys_it() -> Result<()> {

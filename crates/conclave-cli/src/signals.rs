@@ -1,15 +1,17 @@
 //! Being asked to end.
 
-/// Resolves when the user presses Ctrl-C or the system asks the process to end. Where signals cannot be had it never does: the default, which
-/// is to end at once, then stays in force.
-pub async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut terminate), Ok(mut interrupt)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
+/// Resolves when the user presses Ctrl-C or the system asks the process to end. Signals count from the call on, not from the first time that
+/// the future is awaited: call it before anybody is told that something is ready. Where signals cannot be had it never resolves: the
+/// default, which is to end at once, then stays in force.
+#[cfg(unix)]
+pub fn interrupted() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
             return std::future::pending().await;
         };
         tokio::select! {
@@ -17,7 +19,11 @@ pub async fn interrupted() {
             _ = interrupt.recv() => {}
         }
     }
-    #[cfg(not(unix))]
+}
+
+/// The same, where Ctrl-C is all there is.
+#[cfg(not(unix))]
+pub async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending().await
     }

@@ -20,6 +20,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
             "nothing to do: other commands go through it",
         ));
     };
+    let interrupted = crate::signals::interrupted();
     let store = context.home.store();
     if context.global.json {
         print_line(&serde_json::json!({"serving": store}).to_string());
@@ -30,7 +31,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
         );
     }
     tokio::select! {
-        () = crate::signals::interrupted() => Ok(Shown::nothing()),
+        () = interrupted => Ok(Shown::nothing()),
         error = client.stopped() => match error {
             // Another process asked for it.
             Error::Closed => Ok(Shown::nothing()),

@@ -55,6 +55,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<Shown> {
         Admit::Open => Admission::Open,
         Admit::Invitation => Admission::Invitation,
     };
+    let interrupted = crate::signals::interrupted();
     let service = Service::start(config).await.map_err(failed)?;
     let url = url(&service);
     if global.json {
@@ -65,7 +66,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<Shown> {
             false,
         );
     }
-    crate::signals::interrupted().await;
+    interrupted.await;
     service.shutdown().await;
     Ok(Shown::nothing())
 }

@@ -19,12 +19,12 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
     context.note_stale(reached);
     let mut events = context.session().events().await?;
     let mut shown = show(context, group, &info).await?.to_text();
+    let mut interrupt = std::pin::pin!(crate::signals::interrupted());
     let title = info.title.clone().unwrap_or_else(|| info.document.short());
     note(
         &format!("watching {title}; Ctrl-C ends it"),
         context.global.json,
     );
-    let mut interrupt = std::pin::pin!(crate::signals::interrupted());
     loop {
         let event = tokio::select! {
             event = events.next() => event,

@@ -3,135 +3,25 @@
 //! until then the old state is read, edits are kept, and nothing is sealed. What cannot come back by itself asks to be added again, and tells
 //! its user.
 
-use conclave_mls::{CommitInputs, Follower, RejoinOffer};
+mod adopt;
+mod state;
+
+use conclave_mls::{CommitInputs, RejoinOffer};
 use conclave_proto::CommitId;
 use conclave_proto::frame::{JoinState, Plea};
 
+pub(super) use self::state::{ReturnRow, Returning};
+use self::state::{Scratch, Shadow};
 use super::*;
 
-/// Definite refusals after which the device asks to be added again.
-const REFUSALS: u32 = 3;
 /// Longest pause between two tries, in milliseconds.
 pub(super) const LONGEST_PAUSE_MS: u64 = 5 * 60 * 1000;
+/// Definite refusals after which the device asks to be added again.
+const REFUSALS: u32 = 3;
 /// Offers of an earlier state that are put down to entries on their way.
 const OLDER_OFFERS: u32 = 3;
 /// Rows of a return in the outbox.
 const RETURN_ROW: &[u8] = b"return";
-
-/// The log from where this device can no longer process it, judged without secrets: what an offer has to be, byte for byte.
-struct Shadow {
-    follower: Follower,
-    /// Roster and commit that began each epoch since.
-    epochs: BTreeMap<u64, (Hash, Hash)>,
-}
-
-impl Shadow {
-    fn begin(mls: &ClientGroup) -> Option<Self> {
-        let follower = mls.follower().ok()?;
-        Some(Self {
-            follower,
-            epochs: BTreeMap::new(),
-        })
-    }
-
-    fn size(&self) -> u64 {
-        self.follower.state().head().size
-    }
-
-    fn push(&mut self, entry: &GroupEntry) -> Result<(), ProcessError> {
-        self.follower.follow(entry)?;
-        let state = self.follower.state();
-        self.epochs
-            .insert(state.epoch, (state.roster_hash(), state.begun_by));
-        Ok(())
-    }
-}
-
-/// An external commit on its way.
-struct Scratch {
-    mls: ClientGroup,
-    sent: bool,
-}
-
-/// What is stored of an external commit beside its scratch state.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct ReturnRow {
-    bundle: Bytes,
-    leaf: Hash,
-}
-
-/// Where the way back stands.
-#[derive(Default)]
-pub(super) struct Returning {
-    asked: bool,
-    refusals: u32,
-    tries: u32,
-    told: Option<&'static str>,
-    /// How many offers were of an earlier state than the one known.
-    older: u32,
-    pub(super) bundle: Option<ReturnRow>,
-    scratch: Option<Box<Scratch>>,
-    shadow: Option<Shadow>,
-}
-
-impl Returning {
-    /// Reads scratch state. What cannot be read is made again.
-    pub(super) fn load(&mut self, rows: Vec<Row>) {
-        if self.bundle.is_none() || rows.is_empty() {
-            self.bundle = None;
-            return;
-        }
-        match ClientGroup::load(rows) {
-            Ok(mls) => self.scratch = Some(Box::new(Scratch { mls, sent: false })),
-            Err(_) => self.bundle = None,
-        }
-    }
-
-    pub(super) fn disconnected(&mut self) {
-        self.asked = false;
-        if let Some(scratch) = &mut self.scratch {
-            scratch.sent = false;
-        }
-    }
-}
-
-impl Group {
-    /// Whether this device has to come back before it seals anything more.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.meta.broken.is_some()
-    }
-
-    /// The log as far as it can be judged without secrets.
-    fn shadow(&mut self) -> Option<&mut Shadow> {
-        if self.returning.shadow.is_none() {
-            self.returning.shadow = Shadow::begin(&self.mls);
-        }
-        self.returning.shadow.as_mut()
-    }
-
-    /// Whether this device knows nothing of the group to compare with, and has asked to be added again.
-    pub(crate) fn asks_blindly(&self) -> bool {
-        self.meta.blind && self.returning.refusals >= REFUSALS
-    }
-
-    /// Whether a member added this device again by the commit that began an epoch, as the judged log says.
-    pub(crate) fn was_readded(&self, state: &GroupState) -> bool {
-        let shadow = self.returning.shadow.as_ref();
-        shadow
-            .and_then(|shadow| shadow.epochs.get(&state.epoch))
-            .is_some_and(|known| *known == (state.roster_hash(), state.begun_by))
-    }
-
-    /// Why this device has to come back.
-    pub(crate) fn broken(&self) -> Option<&str> {
-        self.meta.broken.as_deref()
-    }
-
-    /// Whether this device came back with nothing to compare the group with, and nobody has shown yet that it is the right one.
-    pub(crate) fn is_unproven(&self) -> bool {
-        self.meta.unproven.is_some()
-    }
-}
 
 impl Engine {
     /// This device cannot follow the group any more: it comes back by an external commit. Tells who is probably to blame.
@@ -313,7 +203,7 @@ impl Engine {
     }
 
     /// From now on this device has nothing to compare the group with.
-    fn go_blind(&mut self, group: &mut Group) {
+    pub(super) fn go_blind(&mut self, group: &mut Group) {
         group.meta.blind = true;
         self.save_meta(group);
     }
@@ -364,7 +254,7 @@ impl Engine {
         group.returning.scratch = Some(Box::new(Scratch { mls, sent: false }));
     }
 
-    fn drop_scratch(&mut self, group: &mut Group) {
+    pub(super) fn drop_scratch(&mut self, group: &mut Group) {
         group.returning.scratch = None;
         group.returning.bundle = None;
         let prefix = keys::group_row(&group.id, keys::group::SCRATCH, b"");
@@ -410,7 +300,7 @@ impl Engine {
     }
 
     /// Another commit came first. Where many come back at once, they give each other time.
-    fn lost_race(&mut self, group: &mut Group) {
+    pub(super) fn lost_race(&mut self, group: &mut Group) {
         self.drop_scratch(group);
         let members = group.state().current_rows().count() as u64;
         let tries = u64::from(group.returning.tries.min(8)) + 1;
@@ -420,200 +310,5 @@ impl Engine {
 
     pub(crate) fn ask_members(&mut self, group: GroupId, what: Plea) {
         self.request(Request::Ask { group, what }, Box::new(|_, _| {}));
-    }
-
-    /// An ordered entry while this device is on its way back. False when the rest has to wait.
-    pub(super) fn entry_while_broken(
-        &mut self,
-        group: &mut Group,
-        seq: u64,
-        entry: &GroupEntry,
-    ) -> bool {
-        if !group.meta.blind {
-            match self.judge_while_broken(group, seq, entry) {
-                Some(true) => {}
-                Some(false) => return false,
-                None => return true,
-            }
-        }
-        let Some(scratch) = &mut group.returning.scratch else {
-            return true;
-        };
-        if seq != scratch.mls.state().head().size {
-            return true;
-        }
-        match scratch.mls.process(entry) {
-            Ok(Processed::Commit(outcome)) => self.returned(group, *outcome),
-            Ok(_) => {
-                for change in scratch.mls.take_changes() {
-                    let key = keys::group_row(&group.id, keys::group::SCRATCH, &change.key);
-                    match change.value {
-                        Some(value) => self.out.writes.put(key, value),
-                        None => self.out.writes.delete(key),
-                    }
-                }
-            }
-            Err(_) => self.lost_race(group),
-        }
-        true
-    }
-
-    /// Takes an entry into what an offer is compared with. None when nothing more is to be done with it; false when entries are missing
-    /// before it, or when it breaks the rules.
-    fn judge_while_broken(
-        &mut self,
-        group: &mut Group,
-        seq: u64,
-        entry: &GroupEntry,
-    ) -> Option<bool> {
-        let Some(shadow) = group.shadow() else {
-            self.go_blind(group);
-            return Some(true);
-        };
-        let next = shadow.size();
-        if seq > next {
-            group.subscription = Subscription::None;
-            return Some(false);
-        }
-        if seq < next {
-            return None;
-        }
-        if let Err(error) = shadow.push(entry) {
-            let signer = match &error {
-                ProcessError::Illegal { signer, .. } => *signer,
-                _ => None,
-            };
-            self.drop_scratch(group);
-            self.keep_evidence(group, seq, entry, error.code(), signer);
-            self.freeze(group, error.code(), signer, &error.to_string());
-            return Some(false);
-        }
-        // It may be the commit to which an invitation belongs.
-        let id = group.id;
-        self.with_group(id, Box::new(move |engine, _| engine.offer_invitation(id)));
-        Some(true)
-    }
-
-    /// The external commit is in the log: the scratch state takes the place of the old one.
-    fn returned(&mut self, group: &mut Group, outcome: CommitOutcome) {
-        let blind = group.meta.blind;
-        let Some(scratch) = group.returning.scratch.take() else {
-            return;
-        };
-        self.drop_scratch(group);
-        let Some(secrets) = outcome.secrets else {
-            return;
-        };
-        self.replace_mls(group, scratch.mls, secrets, blind);
-        self.event(Event::Returned {
-            group: group.id,
-            epoch: outcome.epoch,
-            proven: group.meta.unproven.is_none(),
-        });
-        // Roots of the epochs that were missed; and a wrap of somebody else shows that this is the group that they are in.
-        self.ask_for_wraps(group);
-        self.plead_later(group);
-    }
-
-    /// Other MLS state of the same group: what was known of its documents stays, with every edit.
-    pub(crate) fn replace_mls(
-        &mut self,
-        group: &mut Group,
-        mut mls: ClientGroup,
-        secrets: EpochSecrets,
-        blind: bool,
-    ) {
-        self.drop_scratch(group);
-        let prefix = keys::group_row(&group.id, keys::group::MLS, b"");
-        self.out.writes.delete_prefix(prefix);
-        for (key, value) in mls.rows() {
-            let key = keys::group_row(&group.id, keys::group::MLS, &key);
-            self.put(key, value);
-        }
-        mls.take_changes();
-        let before = std::mem::replace(&mut group.mls, mls);
-        group.returning = Returning::default();
-        group.inflight = None;
-        let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
-        self.delete(key);
-        for intent in group.intents.values_mut() {
-            intent.judge_again();
-        }
-        group.meta.broken = None;
-        self.broken.remove(&group.id);
-        let alone = group.state().current_rows().count() == 1;
-        group.meta.blind = blind && !alone;
-        group.meta.unproven = group.meta.blind.then_some(secrets.epoch);
-        group.meta.renew_due = false;
-        group.meta.leaf_renewed = self.service_now();
-        group.asking.clear();
-        self.save_meta(group);
-        self.cancel_timer(TimerKind::SelfUpdate(group.id));
-        self.enter_epoch(group, secrets);
-        self.tell_what_changed(group, before.state());
-        if group.state().rotating_since == group.state().epoch {
-            self.rotation_begins(group, true);
-        }
-        self.epoch_changed(group);
-    }
-
-    /// What the log said while this device could not read it.
-    fn tell_what_changed(&mut self, group: &mut Group, before: &GroupState) {
-        let users = |state: &GroupState| -> BTreeSet<UserId> {
-            state.current_rows().map(|row| row.user).collect()
-        };
-        let (then, now) = (users(before), users(group.state()));
-        let added: Vec<UserId> = now.difference(&then).copied().collect();
-        let removed: Vec<UserId> = then.difference(&now).copied().collect();
-        if !added.is_empty() || !removed.is_empty() {
-            self.event(Event::MembersChanged {
-                group: group.id,
-                epoch: group.state().epoch,
-                added,
-                removed,
-            });
-        }
-        let changed: Vec<(DocumentId, bool)> = group
-            .state()
-            .documents
-            .iter()
-            .filter(|(id, entry)| before.documents.get(id) != Some(entry))
-            .map(|(id, entry)| (*id, entry.closed.is_some()))
-            .collect();
-        for (document, closed) in changed {
-            self.document_created(group, document);
-            self.event(Event::DocumentListed {
-                group: group.id,
-                document,
-            });
-            if closed {
-                self.document_closed(group, document);
-            }
-        }
-        if before.voided.len() < group.state().voided.len() {
-            self.records_voided(group);
-        }
-    }
-
-    /// Somebody else has shown that they hold the secrets of the epoch in which this device came back: it is the group that they are in.
-    pub(crate) fn proven(&mut self, group: &mut Group, epoch: u64) {
-        if group.meta.unproven.is_some_and(|since| epoch >= since) {
-            group.meta.unproven = None;
-            group.meta.blind = false;
-            self.save_meta(group);
-            self.event(Event::Returned {
-                group: group.id,
-                epoch: group.state().epoch,
-                proven: true,
-            });
-            group.missing.forget();
-            self.retry_documents(group);
-        }
-    }
-
-    /// The user has compared the group's code with another member.
-    pub(crate) fn confirm_group(&mut self, group: &mut Group) {
-        let epoch = group.state().epoch;
-        self.proven(group, epoch);
     }
 }
