@@ -157,7 +157,6 @@ impl Service {
         // An error means that it is gone, which is what is waited for.
         let _ = self.stopped.wait_for(|stopped| *stopped).await;
     }
-
 }
 
 impl Drop for Service {
