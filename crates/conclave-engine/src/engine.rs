@@ -126,7 +126,8 @@ impl Engine {
         Ok((engine, out))
     }
 
-    /// Makes the engine of a store from the rows below [`Engine::startup_prefixes`].
+    /// Makes the engine of a store from the rows below [`Engine::startup_prefixes`]. `seed` is a fresh one for each life: under a seed that was
+    /// used before, ids and nonces would come again.
     ///
     /// # Errors
     /// [`EngineError::Store`] when a row is damaged, missing or of an unknown version.

@@ -72,7 +72,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-engine/src/forensic.rs", "openable", Not("for tests, over rows that the engine has loaded before")),
     ("crates/conclave-engine/src/group/care.rs", "evidence_loaded", By(&["engine.store"])),
     ("crates/conclave-engine/src/group/mod.rs", "load_row", By(&["engine.store"])),
-    ("crates/conclave-engine/src/group/repair.rs", "pump_return", By(&["proto.commit_bundle"])),
+    ("crates/conclave-engine/src/group/repair/mod.rs", "pump_return", By(&["proto.commit_bundle"])),
     ("crates/conclave-engine/src/group/service.rs", "pump_commit", By(&["proto.commit_bundle"])),
     ("crates/conclave-engine/src/intents/packages.rs", "device_list_for_intent", By(&["identity.device_list"])),
     ("crates/conclave-engine/src/invitation.rs", "load", By(&["proto.invitation"])),
