@@ -11,7 +11,7 @@ use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
 use rand_core::CryptoRngCore;
 
 use crate::aside::Aside;
-use crate::content::{Checkpoint, Content, Fresh, Plain};
+use crate::content::{Content, Fresh, Plain};
 use crate::context::{Blocked, DeliverOutcome, DocContext, EditFn};
 use crate::document::{Checks, Document};
 use crate::error::{DocError, Fault, Finding, Suspect};
@@ -19,6 +19,7 @@ use crate::incoming::{Bridge, Incoming};
 use crate::log::LogView;
 use crate::outbox::Outbox;
 use crate::payload::{ReplicaOwner, SnapshotPayload, Tables};
+use crate::refound::Founding;
 use crate::seal::{DocKeys, open};
 use crate::state::{LogState, SnapshotInfo};
 use crate::store::RowTracker;
@@ -39,11 +40,7 @@ impl Document {
         rng: &mut dyn CryptoRngCore,
     ) -> Result<(Self, Record), DocError> {
         let mut fresh = Fresh::new(rng);
-        let author = Author {
-            device: ctx.device,
-            instance,
-        };
-        let row = ctx.own_row().ok_or(DocError::Role)?;
+        ctx.own_row().ok_or(DocError::Role)?;
         let mut crdt = conclave_crdt::create(kind, fresh.replica(kind))?;
         if let Some(initial) = initial {
             initial(crdt.as_mut())?;
@@ -62,35 +59,12 @@ impl Document {
                 );
             }
         }
-        let active = SnapshotInfo {
-            seq: 0,
-            id: Hash::ZERO,
-            author,
-            user: row.user,
-            epoch: ctx.state.epoch,
-            parent: Hash::ZERO,
-            chain_proof: Hash::ZERO,
-            covered: Head::EMPTY,
-            replaces: false,
-        };
-        let state = LogState::new(tables, active);
-        let checkpoint = Checkpoint {
-            size: 0,
-            state: state.clone(),
+        let founding = Founding {
+            kind,
             crdt: Plain::from(crdt.snapshot()?),
+            tables,
         };
-        let content = Content::new(kind, checkpoint, &mut fresh)?;
-        let mut this = Self::assemble(
-            group,
-            document,
-            Frontier::new(),
-            state,
-            content,
-            author,
-            fresh,
-        );
-        let snapshot = this.make_snapshot(ctx, rng)?;
-        Ok((this, snapshot))
+        Self::found(ctx, group, document, founding, instance, fresh, rng)
     }
 
     /// Opens a document from the snapshot in the service's answer. The records from the snapshot's covered head on follow as `Deliver` frames.

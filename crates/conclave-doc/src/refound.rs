@@ -16,9 +16,9 @@ use crate::state::{LogState, SnapshotInfo};
 /// What a document takes along: its content with its history, edits that are still unsent among it, and who owns which replica id.
 #[derive(Debug, Clone)]
 pub struct Founding {
-    kind: CrdtKind,
-    crdt: Plain,
-    tables: Tables,
+    pub(crate) kind: CrdtKind,
+    pub(crate) crdt: Plain,
+    pub(crate) tables: Tables,
 }
 
 impl Founding {
@@ -69,7 +69,20 @@ impl Document {
         instance: InstanceId,
         rng: &mut dyn CryptoRngCore,
     ) -> Result<(Self, Record), DocError> {
-        let mut fresh = Fresh::new(rng);
+        let fresh = Fresh::new(rng);
+        Self::found(ctx, group, document, founding, instance, fresh, rng)
+    }
+
+    /// A document begins with this content, and with its first snapshot.
+    pub(crate) fn found(
+        ctx: &DocContext<'_>,
+        group: GroupId,
+        document: DocumentId,
+        founding: Founding,
+        instance: InstanceId,
+        mut fresh: Fresh,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(Self, Record), DocError> {
         let row = ctx.own_row().ok_or(DocError::Role)?;
         let author = Author {
             device: ctx.device,

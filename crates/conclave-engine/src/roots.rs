@@ -16,7 +16,7 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use self::doubts::Doubts;
-use crate::engine::{Engine, TimerKind};
+use crate::engine::{Engine, TimerKind, doubled_ms};
 use crate::group::Group;
 use crate::keys;
 
@@ -95,7 +95,7 @@ impl Missing {
 
 /// The pause before the next plea, in milliseconds.
 fn pause_ms(pleas: u32) -> u64 {
-    (PLEA_MS << pleas.min(8)).min(LONGEST_PLEA_MS)
+    doubled_ms(PLEA_MS, pleas, LONGEST_PLEA_MS)
 }
 
 /// A stored epoch root.
@@ -228,12 +228,17 @@ impl Engine {
                 // Breakage: roots that nothing needs are kept.
                 continue;
             }
-            group.roots.0.remove(&epoch);
+            self.drop_root(group, epoch);
             group.roots.1.forget(epoch);
-            group.root_times.remove(&epoch);
-            let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
-            self.delete(key);
         }
+    }
+
+    /// A root goes, from memory and the store.
+    fn drop_root(&mut self, group: &mut Group, epoch: u64) -> Option<EpochRoot> {
+        let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
+        self.delete(key);
+        group.root_times.remove(&epoch);
+        group.roots.0.remove(&epoch)
     }
 
     /// A document stands still because a root is missing.

@@ -190,7 +190,7 @@ impl Engine {
     /// Opens a document again after a while, longer each time. All documents together are not opened again faster than a few per second.
     fn open_later(&mut self, group: &mut Group, id: DocumentId) {
         let tries = group.missing.unopened.entry(id).or_default();
-        let most = (1_000_u64 << (*tries).min(10)).min(LONGEST_OPEN_MS);
+        let most = doubled_ms(1_000, *tries, LONGEST_OPEN_MS);
         *tries = tries.saturating_add(1);
         let delay = self.jitter(most / 2, most);
         self.open_after(group.id, id, delay);

@@ -13,9 +13,6 @@ use crate::intents::Want;
 const INFO_CHECKERS: usize = 2;
 /// Most refused entries kept of one group.
 const EVIDENCE_ROWS: u32 = 32;
-const FROZEN: EngineError = EngineError::Inactive {
-    why: "an ordered commit was not valid",
-};
 
 #[derive(Serialize, Deserialize)]
 struct EvidenceRow {

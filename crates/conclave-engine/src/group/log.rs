@@ -104,13 +104,7 @@ impl Engine {
         self.finding(group.id, None, code, suspect, text);
         let waiting: Vec<u64> = group.intents.keys().copied().collect();
         for id in waiting {
-            self.finish_intent(
-                group,
-                id,
-                Err(EngineError::Inactive {
-                    why: "an ordered commit was not valid",
-                }),
-            );
+            self.finish_intent(group, id, Err(FROZEN));
         }
     }
 
@@ -233,9 +227,7 @@ impl Engine {
             let result = if leaving {
                 Ok(crate::command::Reply::Done)
             } else {
-                Err(EngineError::Inactive {
-                    why: "this device is no longer a member",
-                })
+                Err(LOST)
             };
             self.finish_intent(group, intent, result);
         }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use self::repair::Returning;
 pub(crate) use self::stray::Stray;
 use crate::command::Event;
-use crate::engine::{Engine, ReadTarget, TimerKind};
+use crate::engine::{Engine, ReadTarget, TimerKind, doubled_ms};
 use crate::error::EngineError;
 use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
@@ -35,6 +35,10 @@ use crate::slot::{Job, Slot};
 /// Work on a group in memory.
 pub(crate) type GroupWork = Box<dyn FnOnce(&mut Engine, &mut Group) + Send>;
 
+/// What commands hear of a group whose log holds what may not be followed.
+const FROZEN: EngineError = EngineError::Inactive {
+    why: "an ordered commit was not valid",
+};
 /// What commands hear when the group went away under them.
 const LOST: EngineError = EngineError::Inactive {
     why: "this device is no longer a member",
@@ -313,9 +317,7 @@ impl Group {
     /// Whether this group can take writes from here.
     pub(crate) fn check_writable(&self) -> Result<(), EngineError> {
         if self.meta.frozen.is_some() {
-            Err(EngineError::Inactive {
-                why: "an ordered commit was not valid",
-            })
+            Err(FROZEN)
         } else if self.mls.is_active() || self.is_broken() {
             // Edits made while the device is on its way back are kept, and sent when it is back.
             Ok(())
@@ -522,13 +524,7 @@ impl Engine {
         if group.lost {
             return;
         }
-        for change in group.mls.take_changes() {
-            let key = keys::group_row(&group.id, keys::group::MLS, &change.key);
-            match change.value {
-                Some(value) => self.put(key, value),
-                None => self.delete(key),
-            }
-        }
+        self.put_mls_changes(&group.id, keys::group::MLS, &mut group.mls);
         let caught_up = group.caught_up();
         if caught_up && !group.was_caught_up {
             // Documents wait for the group: edits to be sent, records to be opened.
@@ -540,6 +536,27 @@ impl Engine {
             group.meta.rotator = group.rotator;
             self.save_meta(group);
         }
+    }
+
+    /// What changed of MLS state becomes durable in its table.
+    fn put_mls_changes(&mut self, group: &GroupId, table: u8, mls: &mut ClientGroup) {
+        for change in mls.take_changes() {
+            let key = keys::group_row(group, table, &change.key);
+            match change.value {
+                Some(value) => self.put(key, value),
+                None => self.delete(key),
+            }
+        }
+    }
+
+    /// All of MLS state takes the place of what its table held.
+    fn put_mls(&mut self, group: &GroupId, table: u8, mls: &mut ClientGroup) {
+        let prefix = keys::group_row(group, table, b"");
+        self.out.writes.delete_prefix(prefix);
+        for (key, value) in mls.rows() {
+            self.put(keys::group_row(group, table, &key), value);
+        }
+        mls.take_changes();
     }
 
     fn save_meta(&mut self, group: &Group) {

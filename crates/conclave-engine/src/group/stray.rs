@@ -76,7 +76,7 @@ impl Engine {
             return;
         };
         stray.asked = false;
-        let most = (1_000_u64 << stray.tries.min(10)).min(LONGEST_PAUSE_MS);
+        let most = doubled_ms(1_000, stray.tries, LONGEST_PAUSE_MS);
         stray.tries = stray.tries.saturating_add(1);
         stray.retry_at = self.now.plus_ms(most);
         self.wake(most, TimerKind::Stray(id));

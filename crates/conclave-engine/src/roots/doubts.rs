@@ -11,7 +11,6 @@ use conclave_proto::refusal::RecordFault;
 use crate::document::Doc;
 use crate::engine::Engine;
 use crate::group::Group;
-use crate::keys;
 
 /// Most values that are remembered for one epoch.
 const VALUES: usize = 8;
@@ -166,11 +165,9 @@ impl Engine {
         let Some(from) = group.roots.1.from.remove(&epoch) else {
             return false;
         };
-        group.root_times.remove(&epoch);
-        let key = keys::group_row(&group.id, keys::group::ROOT, &epoch.to_be_bytes());
-        self.delete(key);
+        let root = self.drop_root(group, epoch);
         let doubts = &mut group.roots.1;
-        if let Some(root) = group.roots.0.remove(&epoch) {
+        if let Some(root) = root {
             remember(doubts.refused.entry(epoch).or_default(), root, from);
         }
         let own = self.device.id();

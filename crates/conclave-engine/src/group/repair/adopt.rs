@@ -26,13 +26,7 @@ impl Engine {
         match scratch.mls.process(entry) {
             Ok(Processed::Commit(outcome)) => self.returned(group, *outcome),
             Ok(_) => {
-                for change in scratch.mls.take_changes() {
-                    let key = keys::group_row(&group.id, keys::group::SCRATCH, &change.key);
-                    match change.value {
-                        Some(value) => self.out.writes.put(key, value),
-                        None => self.out.writes.delete(key),
-                    }
-                }
+                self.put_mls_changes(&group.id, keys::group::SCRATCH, &mut scratch.mls);
             }
             Err(_) => self.lost_race(group),
         }
@@ -105,13 +99,7 @@ impl Engine {
         blind: bool,
     ) {
         self.drop_scratch(group);
-        let prefix = keys::group_row(&group.id, keys::group::MLS, b"");
-        self.out.writes.delete_prefix(prefix);
-        for (key, value) in mls.rows() {
-            let key = keys::group_row(&group.id, keys::group::MLS, &key);
-            self.put(key, value);
-        }
-        mls.take_changes();
+        self.put_mls(&group.id, keys::group::MLS, &mut mls);
         let before = std::mem::replace(&mut group.mls, mls);
         group.returning = Returning::default();
         group.inflight = None;

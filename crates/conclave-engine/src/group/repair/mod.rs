@@ -56,7 +56,7 @@ impl Engine {
 
     /// Waits longer after each try that came to nothing.
     fn return_much_later(&mut self, group: &mut Group) {
-        let most = (1_000_u64 << group.returning.tries.min(10)).min(LONGEST_PAUSE_MS);
+        let most = doubled_ms(1_000, group.returning.tries, LONGEST_PAUSE_MS);
         group.returning.tries = group.returning.tries.saturating_add(1);
         self.return_later(group, most / 2, most);
     }
@@ -241,13 +241,7 @@ impl Engine {
 
     /// Stores an external commit before it is sent.
     pub(super) fn keep_scratch(&mut self, group: &mut Group, mut mls: ClientGroup, row: ReturnRow) {
-        let prefix = keys::group_row(&group.id, keys::group::SCRATCH, b"");
-        self.out.writes.delete_prefix(prefix);
-        for (key, value) in mls.rows() {
-            let key = keys::group_row(&group.id, keys::group::SCRATCH, &key);
-            self.put(key, value);
-        }
-        mls.take_changes();
+        self.put_mls(&group.id, keys::group::SCRATCH, &mut mls);
         let key = keys::group_row(&group.id, keys::group::OUTBOX, RETURN_ROW);
         self.put(key, keys::cbor(&row));
         group.returning.bundle = Some(row);

@@ -66,6 +66,30 @@ pub struct Device {
     at_once: usize,
 }
 
+impl Device {
+    /// A device whose engine has just begun.
+    fn new(name: &str, rows: Rows, engine: Engine) -> Self {
+        Self {
+            name: name.to_owned(),
+            rows,
+            user: UserId::ZERO,
+            id: DeviceId::ZERO,
+            engine,
+            conn: None,
+            online: true,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            reads: VecDeque::new(),
+            wake_at: None,
+            events: Vec::new(),
+            outputs: 0,
+            restarts: 0,
+            stored: Vec::new(),
+            at_once: 0,
+        }
+    }
+}
+
 pub struct World {
     pub seed: u64,
     pub now: UnixMs,
@@ -222,24 +246,8 @@ impl World {
         let seed = self.life();
         let (engine, output) = Engine::init(setup, seed, self.now).unwrap();
         let at = self.devices.len();
-        self.devices.push(Device {
-            name: name.to_owned(),
-            rows: Rows::default(),
-            user: UserId::ZERO,
-            id: DeviceId::ZERO,
-            engine,
-            conn: None,
-            online: true,
-            up: VecDeque::new(),
-            down: VecDeque::new(),
-            reads: VecDeque::new(),
-            wake_at: None,
-            events: Vec::new(),
-            outputs: 0,
-            restarts: 0,
-            stored: Vec::new(),
-            at_once: 0,
-        });
+        self.devices
+            .push(Device::new(name, Rows::default(), engine));
         self.perform(at, output);
         self.learn_name(at);
         at
@@ -294,23 +302,12 @@ impl World {
             let seed = world.life();
             let (engine, output) = open(rows, seed, world.now);
             let at = world.devices.len();
+            let device = Device::new(name, rows.clone(), engine);
             world.devices.push(Device {
-                name: name.clone(),
-                rows: rows.clone(),
                 user: *user,
                 id: *id,
-                engine,
-                conn: None,
                 online: *online,
-                up: VecDeque::new(),
-                down: VecDeque::new(),
-                reads: VecDeque::new(),
-                wake_at: None,
-                events: Vec::new(),
-                outputs: 0,
-                restarts: 0,
-                stored: Vec::new(),
-                at_once: 0,
+                ..device
             });
             world.perform(at, output);
         }
