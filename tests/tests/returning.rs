@@ -99,7 +99,7 @@ async fn a_store_that_was_copied_back_loses_no_edit_of_either_life() -> Result<(
     let noticed = async {
         loop {
             match events.next().await {
-                Some(Event::Finding { code, .. }) if code == "device.restored" => return Ok(()),
+                Some(Event::Finding(found)) if found.code == "device.restored" => return Ok(()),
                 Some(_) => {}
                 None => anyhow::bail!("the client stopped"),
             }

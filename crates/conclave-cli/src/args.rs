@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{device, document, group, identity, serve};
+use crate::commands::{device, document, findings, group, identity, serve};
 use crate::demo;
 
 /// Variables that stand in for options.
@@ -101,6 +101,9 @@ pub enum Command {
     /// Create, read and edit documents
     #[command(subcommand)]
     Doc(document::Command),
+    /// See what this device found wrong: what happened, who is at fault as far as known, what to do
+    #[command(subcommand)]
+    Findings(findings::Command),
     /// Show the state of this device
     Status,
     /// Keep the store open, keep it in step with the service, and serve other commands

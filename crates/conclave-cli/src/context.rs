@@ -1,6 +1,8 @@
 //! What every command works with: the home, an open session, waiting with a spinner, and finding things by name.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use conclave_client::proto::{DocumentId, GroupId};
@@ -45,6 +47,8 @@ pub struct Context {
     has_server: bool,
     stale: AtomicBool,
     connected: AtomicBool,
+    /// Groups that this command has to do with.
+    touched: Mutex<BTreeSet<GroupId>>,
 }
 
 /// Whether something reached the service in time.
@@ -109,6 +113,7 @@ impl Context {
             has_server,
             stale: AtomicBool::default(),
             connected: AtomicBool::default(),
+            touched: Mutex::default(),
         }
     }
 
@@ -134,6 +139,18 @@ impl Context {
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
+    }
+
+    /// Notes that this command has to do with a group.
+    pub fn touch(&self, group: GroupId) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.insert(group);
+    }
+
+    /// Groups that this command has to do with.
+    pub fn touched(&self) -> BTreeSet<GroupId> {
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.clone()
     }
 
     /// The session.
@@ -213,6 +230,7 @@ impl Context {
         document: DocumentId,
         waiting: &str,
     ) -> Result<Reached> {
+        self.touch(group);
         let Some(patience) = self.patience().filter(|_| self.has_server) else {
             return Ok(Reached::No);
         };

@@ -51,7 +51,7 @@ impl Context {
             value: info,
         };
         let groups: Vec<_> = self.groups().await?.into_iter().map(named).collect();
-        match find("group", typed, &groups, "conclave group list") {
+        let found = match find("group", typed, &groups, "conclave group list") {
             // The name may just not have arrived.
             Err(failure)
                 if failure.code == "cli.no_group" && self.refresh_unnamed(&groups).await? =>
@@ -60,7 +60,8 @@ impl Context {
                 find("group", typed, &groups, "conclave group list")
             }
             other => other,
-        }
+        };
+        found.inspect(|info| self.touch(info.group))
     }
 
     async fn refresh_unnamed(&self, groups: &[Named<GroupInfo>]) -> Result<bool> {
@@ -138,7 +139,7 @@ impl Context {
             }
             found = self.look_for_document(typed, &groups).await;
         }
-        found
+        found.inspect(|(group, _)| self.touch(*group))
     }
 
     async fn look_for_document(

@@ -35,7 +35,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, Global};
-use commands::{agent, device, document, group, identity, serve, status};
+use commands::{agent, device, document, findings, group, identity, serve, status};
 use context::Context;
 use failure::{Exit, Failure, Result};
 use output::{Shown, print_failure, print_raw};
@@ -124,10 +124,12 @@ async fn run(cli: Cli) -> Result<Shown> {
             let context = Context::open(&global).await?;
             let done = run_with(&context, other).await;
             let stale = context.is_stale();
+            // What cannot be told now is told by the next command.
+            let told = findings::tell(&context, done.is_err()).await;
             let closed = context.close().await;
             let shown = done?;
             closed?;
-            Ok(shown.stale(stale))
+            Ok(shown.found(&told.unwrap_or_default()).stale(stale))
         }
     }
 }
@@ -140,6 +142,7 @@ async fn run_with(context: &Context, command: Command) -> Result<Shown> {
         Command::Device(command) => device::run(context, command).await,
         Command::Group(command) => group::run(context, command).await,
         Command::Doc(command) => document::run(context, command).await,
+        Command::Findings(command) => findings::run(context, command).await,
         Command::Status => status::run(context).await,
         Command::Agent => agent::run(context).await,
         // Handled before a store is opened.

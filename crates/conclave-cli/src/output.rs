@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
+use conclave_client::FindingInfo;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -74,6 +75,15 @@ impl Shown {
             self.exit = Exit::Offline;
         }
         self.with("queued", queued)
+    }
+
+    /// Adds what was found wrong, where there is something: people read it on standard error.
+    #[must_use]
+    pub fn found(self, findings: &[FindingInfo]) -> Self {
+        if findings.is_empty() || self.object.is_empty() || self.object.contains_key("findings") {
+            return self;
+        }
+        self.with("findings", findings)
     }
 
     /// Says that the service was not reached, so that this may be old.

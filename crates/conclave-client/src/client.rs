@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use conclave_engine::finding::Mark;
 use conclave_engine::{
-    Command, DeviceInfo, GroupInfo, InvitationInfo, PinInfo, Reply, Setup, Status, WhoAmI,
+    Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, PinInfo, Reply, Setup,
+    Status, WhoAmI,
 };
 use conclave_proto::{GroupId, GroupPolicy, UserId};
 use tokio::sync::{mpsc, oneshot};
@@ -230,6 +232,31 @@ impl Client {
     /// As [`Client::whoami`].
     pub async fn devices(&self) -> Result<Vec<DeviceInfo>, Error> {
         answer!(self.command(Command::Devices).await, Reply::Devices(devices) => devices)
+    }
+
+    /// What did not fit, until somebody is done with it: of one group, or all; the newest last. `dismissed` lists what somebody is done with
+    /// as well.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn findings(
+        &self,
+        group: Option<&GroupId>,
+        dismissed: bool,
+    ) -> Result<Vec<FindingInfo>, Error> {
+        let command = Command::Findings {
+            group: group.copied(),
+            dismissed,
+        };
+        answer!(self.command(command).await, Reply::Findings(findings) => findings)
+    }
+
+    /// Notes that findings were shown, or that somebody is done with them.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn mark_findings(&self, ids: Vec<FindingId>, mark: Mark) -> Result<(), Error> {
+        self.command_done(Command::MarkFindings { ids, mark }).await
     }
 
     /// Creates a group; this user becomes its owner. Works offline. The name is content: the service does not see it.

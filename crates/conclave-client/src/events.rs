@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use conclave_engine::{ChangeInfo, InvitationInfo};
+use conclave_engine::{ChangeInfo, FindingInfo, InvitationInfo};
 use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
@@ -70,19 +70,9 @@ pub enum Event {
         /// Local edits still unacknowledged.
         pending: usize,
     },
-    /// Something does not fit: who is probably at fault, and what was done about it.
-    Finding {
-        /// The group.
-        group: GroupId,
-        /// The document.
-        document: Option<DocumentId>,
-        /// Stable code.
-        code: String,
-        /// Who is probably at fault; none for the service.
-        suspect: Option<DeviceId>,
-        /// For people.
-        text: String,
-    },
+    /// Something does not fit: what, who is probably at fault, what to do. It is kept until somebody is done with it: see
+    /// [`Client::findings`](crate::Client::findings).
+    Finding(Box<FindingInfo>),
     /// Re-keying after a removal.
     Rotation {
         /// The group.
@@ -177,19 +167,7 @@ impl Event {
                 document,
                 pending,
             },
-            Told::Finding {
-                group,
-                document,
-                code,
-                suspect,
-                text,
-            } => Self::Finding {
-                group,
-                document,
-                code,
-                suspect,
-                text,
-            },
+            Told::Finding(finding) => Self::Finding(finding),
             Told::Rotation {
                 group,
                 epoch,
@@ -231,12 +209,12 @@ impl Event {
     pub fn group(&self) -> Option<GroupId> {
         match self {
             Self::Invitation { invitation } => Some(invitation.group),
+            Self::Finding(finding) => finding.group,
             Self::MembersChanged { group, .. }
             | Self::GroupLost { group, .. }
             | Self::DocumentListed { group, .. }
             | Self::DocumentChanged { group, .. }
             | Self::Acknowledged { group, .. }
-            | Self::Finding { group, .. }
             | Self::Returned { group, .. }
             | Self::ReAddAsked { group, .. }
             | Self::Rotation { group, .. } => Some(*group),
@@ -353,6 +331,50 @@ impl Stream for Changes {
 mod tests {
     use super::*;
 
+    fn finding(group: GroupId, device: DeviceId) -> FindingInfo {
+        use conclave_engine::finding::{About, Finding, FindingKind, Names, Notice};
+        let finding = Finding {
+            what: FindingKind::SetAside { seq: 7 },
+            about: About::Document(group, DocumentId([2; 16])),
+            suspect: Some(device.into()),
+        };
+        let words = finding.words(&Names::default());
+        FindingInfo {
+            id: finding.id(),
+            code: finding.what.code().to_owned(),
+            group: finding.about.group(),
+            document: finding.about.document(),
+            text: words.text(),
+            happened: words.happened,
+            fault: words.fault,
+            remedy: words.remedy,
+            finding,
+            user: None,
+            first: conclave_proto::UnixMs(1),
+            last: conclave_proto::UnixMs(2),
+            count: 3,
+            settled: false,
+            notice: Notice::Unseen,
+        }
+    }
+
+    /// Scripts read these fields.
+    #[test]
+    fn a_finding_has_its_code_and_its_text_on_top() {
+        let found = finding(GroupId([1; 16]), DeviceId([4; 16]));
+        let event = Event::Finding(Box::new(found));
+        let json = serde_json::to_value(&event).unwrap();
+        assert_eq!(json["event"], "finding");
+        assert_eq!(json["code"], "document.set_aside");
+        assert_eq!(json["group"], "01".repeat(16));
+        assert!(
+            json["text"].as_str().unwrap().contains("document"),
+            "{json}"
+        );
+        assert_eq!(json["finding"]["suspect"]["device"], "04".repeat(16));
+        assert_eq!(json["id"].as_str().map(str::len), Some(16));
+    }
+
     /// Events cross the local socket as CBOR and reach scripts as JSON.
     #[test]
     fn events_survive_both_encodings() {
@@ -388,13 +410,7 @@ mod tests {
                     seq: 9,
                 }],
             },
-            Event::Finding {
-                group,
-                document: None,
-                code: "x.y".into(),
-                suspect: Some(device),
-                text: "text".into(),
-            },
+            Event::Finding(Box::new(finding(group, device))),
             Event::Rotation {
                 group,
                 epoch: 3,

@@ -105,9 +105,11 @@ pub mod transport;
 pub use conclave_crdt::automerge::Automerge;
 pub use conclave_crdt::yjs::Yrs;
 pub use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+#[doc(hidden)]
+pub use conclave_engine::plain;
 pub use conclave_engine::{
-    DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, GroupInfo, InvitationInfo, MemberInfo,
-    PinInfo, Setup, Status, WhoAmI,
+    DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId, FindingInfo,
+    GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup, Status, WhoAmI, finding,
 };
 pub use conclave_proto as proto;
 

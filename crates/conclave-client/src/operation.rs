@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+use conclave_engine::finding::Mark;
 use conclave_engine::{
-    DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo,
-    Status, WhoAmI,
+    DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
+    InvitationInfo, MemberInfo, PinInfo, Status, WhoAmI,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
@@ -56,6 +57,13 @@ pub enum Operation {
     FinishDevice { approval: String },
     /// [`Client::devices`]. Outcome: `Devices`.
     Devices,
+    /// [`Client::findings`]. Outcome: `Findings`.
+    Findings {
+        group: Option<GroupId>,
+        dismissed: bool,
+    },
+    /// [`Client::mark_findings`]. Outcome: `Done`.
+    MarkFindings { ids: Vec<FindingId>, mark: Mark },
     /// [`Client::create_group`]. Outcome: `Group`.
     CreateGroup {
         name: String,
@@ -203,6 +211,8 @@ pub enum Outcome {
     Documents(Vec<DocumentInfo>),
     /// Ordered entries that had to be refused.
     Evidence(Vec<EvidenceInfo>),
+    /// What did not fit.
+    Findings(Vec<FindingInfo>),
     /// A new document.
     Document(DocumentId),
     /// A removal, re-keying included.
@@ -262,6 +272,11 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
         }
         Operation::FinishDevice { approval } => done(client.finish_device(&approval).await),
         Operation::Devices => client.devices().await.map(Outcome::Devices),
+        Operation::Findings { group, dismissed } => client
+            .findings(group.as_ref(), dismissed)
+            .await
+            .map(Outcome::Findings),
+        Operation::MarkFindings { ids, mark } => done(client.mark_findings(ids, mark).await),
         Operation::CreateGroup { name, policy } => client
             .create_group(&name, *policy)
             .await

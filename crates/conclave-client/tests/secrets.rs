@@ -117,7 +117,7 @@ async fn an_unknown_version_in_the_clear_header_is_refused_and_left_alone() {
     create(&folder, &passphrase("right")).await.unwrap();
     let path = format!("sqlite://{}", folder.path().join(DATABASE_NAME).display());
     let mut connection = SqliteConnection::connect(&path).await.unwrap();
-    sqlx::query("PRAGMA user_version = 2")
+    sqlx::query("PRAGMA user_version = 99")
         .execute(&mut connection)
         .await
         .unwrap();

@@ -289,7 +289,7 @@ async fn a_schema_of_a_later_program_is_refused_and_left_alone() {
             error,
             StoreError::UnknownSchema {
                 found: 99,
-                known: 1
+                known: 2
             }
         ),
         "{error:?}"
@@ -304,6 +304,23 @@ async fn a_schema_of_a_later_program_is_refused_and_left_alone() {
         opened(folder.path()).await,
         Err(StoreError::NotAStore { .. })
     ));
+}
+
+/// A store of the first schema has its rows afterwards, and is one that the program before refuses.
+#[tokio::test]
+async fn a_store_of_the_first_schema_is_brought_to_the_newest() {
+    let folder = tempfile::tempdir().unwrap();
+    created(folder.path(), &[("a", "one")]).await;
+    execute(folder.path(), "PRAGMA user_version = 1").await;
+    let mut store = opened(folder.path()).await.unwrap();
+    assert_eq!(store.read(b"").await.unwrap().len(), 1);
+    store.close().await.unwrap();
+    let mut connection = raw(folder.path()).await;
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(version, 2);
 }
 
 /// Each byte in turn: either the rows come back as they were, or a typed error says that something is wrong. Never other rows, never fewer.

@@ -7,6 +7,7 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, 
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
+use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::{CommandId, DocFn};
 
 /// What a new store is for.
@@ -228,6 +229,20 @@ pub enum Command {
         /// The group.
         group: GroupId,
     },
+    /// What was found. Reply: `Findings`, the newest last.
+    Findings {
+        /// Of this group only.
+        group: Option<GroupId>,
+        /// Also what somebody is done with.
+        dismissed: bool,
+    },
+    /// Notes that findings were shown, or that somebody is done with them. Reply: `Done`.
+    MarkFindings {
+        /// Which; those that are not here are passed over.
+        ids: Vec<FindingId>,
+        /// As what.
+        mark: Mark,
+    },
 }
 
 /// Answer to a command.
@@ -268,6 +283,8 @@ pub enum Reply {
     Status(Status),
     /// Ordered entries that had to be refused.
     Evidence(Vec<EvidenceInfo>),
+    /// What was found.
+    Findings(Vec<FindingInfo>),
 }
 
 /// This device.
@@ -419,6 +436,12 @@ pub struct Status {
     pub pending: usize,
     /// One-time key packages at the service, as last heard.
     pub key_packages: u32,
+    /// Findings that wait for somebody.
+    #[serde(default)]
+    pub findings: usize,
+    /// The newest of them.
+    #[serde(default)]
+    pub newest_finding: Option<Box<FindingInfo>>,
 }
 
 /// A change that somebody made to a document.
@@ -494,19 +517,8 @@ pub enum Event {
         /// Local edits still unacknowledged.
         pending: usize,
     },
-    /// Something does not fit: who is probably at fault, and what was done.
-    Finding {
-        /// The group.
-        group: GroupId,
-        /// The document.
-        document: Option<DocumentId>,
-        /// Stable code.
-        code: String,
-        /// Who is probably at fault; none for the service.
-        suspect: Option<DeviceId>,
-        /// For people.
-        text: String,
-    },
+    /// Something does not fit. It is durable until somebody is done with it.
+    Finding(Box<FindingInfo>),
     /// Re-keying after a removal.
     Rotation {
         /// The group.

@@ -12,6 +12,7 @@ use crate::command::{Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status
 use crate::document::Doc;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::finding::{FindingKind, Step};
 use crate::group::{Group, GroupWork};
 use crate::intents::Want;
 use crate::io::{CommandId, DocFn};
@@ -74,6 +75,8 @@ impl Engine {
                 let reply = Reply::Status(self.status());
                 self.reply(id, Ok(reply));
             }
+            Command::Findings { group, dismissed } => self.list_findings(id, group, dismissed),
+            Command::MarkFindings { ids, mark } => self.mark_findings(id, ids, mark),
             other => self.group_command(id, other),
         }
     }
@@ -245,8 +248,8 @@ impl Engine {
             id,
             Box::new(move |engine, group| {
                 if let Err(error) = engine.create_directory(group, &name) {
-                    let text = error.to_string();
-                    engine.finding(group.id, None, error.code(), None, &text);
+                    let what = FindingKind::failed(Step::MakeDirectory, &error);
+                    engine.finding(group.id, None, what, None);
                 }
                 engine.match_own_devices(group);
             }),
@@ -436,6 +439,7 @@ impl Engine {
 
     fn status(&self) -> Status {
         let groups = self.groups.values().filter_map(|slot| slot.hot());
+        let (findings, newest) = self.open_findings();
         Status {
             online: self.link.online,
             refused: self.link.refused.as_ref().map(ToString::to_string),
@@ -448,6 +452,8 @@ impl Engine {
                 .map(|doc| doc.document.pending_count())
                 .sum(),
             key_packages: self.link.key_packages,
+            findings,
+            newest_finding: newest.map(Box::new),
         }
     }
 }

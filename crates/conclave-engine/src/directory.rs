@@ -11,6 +11,7 @@ use crate::command::Reply;
 use crate::document::Doc;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::finding::{FindingKind, Step};
 use crate::group::{Group, GroupWork};
 use crate::io::{CommandId, DocFn};
 use crate::slot::Job;
@@ -83,8 +84,8 @@ impl Engine {
             None,
             Box::new(move |engine, group, doc| {
                 if let Err(error) = engine.edit(group, doc, f) {
-                    let text = error.to_string();
-                    engine.finding(group.id, Some(doc.id), error.code(), None, &text);
+                    let what = FindingKind::failed(Step::Title, &error);
+                    engine.finding(group.id, Some(doc.id), what, None);
                 }
             }),
         );

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_mls::KeyStore;
-use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs, UserId};
+use conclave_proto::{DocumentId, GroupId, UnixMs, UserId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
@@ -12,6 +12,7 @@ use crate::command::{Event, Reply, Setup};
 use crate::device::{Device, random};
 use crate::document::{Doc, DocWork};
 use crate::error::EngineError;
+use crate::finding::{Finding, Findings};
 use crate::group::{Group, GroupWork, IndexRow, Stray};
 use crate::invitation::Invitation;
 use crate::io::{CommandId, Input, Output, Read, ReadId, Row};
@@ -98,6 +99,9 @@ pub struct Engine {
     pub(crate) listing: BTreeSet<CommandId>,
     pub(crate) timers: BTreeSet<(UnixMs, TimerKind)>,
     pub(crate) next_id: u64,
+    pub(crate) findings: Findings,
+    /// What was found in this transition, and how many events came before.
+    pub(crate) found: Vec<(usize, Finding)>,
     reads: BTreeMap<ReadId, ReadTarget>,
     next_read: u64,
 }
@@ -111,6 +115,7 @@ impl Engine {
             keys::KEY_PACKAGES,
             keys::INDEX,
             keys::INVITATION,
+            keys::FINDING,
         ]
         .iter()
         .map(|table| vec![*table])
@@ -162,6 +167,8 @@ impl Engine {
             let id = id.ok_or(EngineError::Store { what })?;
             engine.invitations.insert(id, Invitation::load(value)?);
         }
+        engine.findings = Findings::load(table(keys::FINDING));
+        engine.findings_loaded();
         for id in engine.active_groups() {
             engine.with_group(id, Box::new(|_, _| {}));
         }
@@ -188,6 +195,8 @@ impl Engine {
             listing: BTreeSet::new(),
             timers: BTreeSet::new(),
             next_id: 1,
+            findings: Findings::default(),
+            found: Vec::new(),
             reads: BTreeMap::new(),
             next_read: 1,
         }
@@ -224,6 +233,7 @@ impl Engine {
 
     fn finish(&mut self) -> Output {
         self.evict();
+        self.keep_findings();
         for change in self.keystore.take_changes() {
             let key = [&[keys::KEY_PACKAGES], change.key.as_slice()].concat();
             match change.value {
@@ -345,23 +355,6 @@ impl Engine {
 
     pub(crate) fn event(&mut self, event: Event) {
         self.out.events.push(event);
-    }
-
-    pub(crate) fn finding(
-        &mut self,
-        group: GroupId,
-        document: Option<DocumentId>,
-        code: &str,
-        suspect: Option<DeviceId>,
-        text: &str,
-    ) {
-        self.event(Event::Finding {
-            group,
-            document,
-            code: code.to_owned(),
-            suspect,
-            text: text.to_owned(),
-        });
     }
 
     /// What a user is called here.

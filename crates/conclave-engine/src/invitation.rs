@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Event, InvitationInfo, Reply};
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::finding::{FindingKind, Step, Suspect};
 use crate::group::Group;
 use crate::intents::Want;
 use crate::io::CommandId;
@@ -90,13 +91,8 @@ impl Engine {
             delivery: encode(&delivery).into(),
         };
         let Some(invitation) = Invitation::read(delivery) else {
-            self.finding(
-                group,
-                None,
-                "service.bad_welcome",
-                None,
-                "the service delivered an invitation that cannot be read",
-            );
+            let service = Some(Suspect::Service);
+            self.finding(group, None, FindingKind::BadWelcome, service);
             self.ack_welcome(id);
             return;
         };
@@ -132,8 +128,8 @@ impl Engine {
         let own = Some(invitation.inviter) == self.device.user() && self.device.lists_own(&signer);
         if own {
             if let Err(error) = self.join(group, false) {
-                let text = error.to_string();
-                self.finding(group, None, error.code(), None, &text);
+                let what = FindingKind::failed(Step::JoinOwn, &error);
+                self.finding(group, None, what, None);
             }
         } else if let Some(info) = self.invitation_info(&group) {
             self.event(Event::Invitation(info));
@@ -151,8 +147,8 @@ impl Engine {
         let known = self.device.pins().get(&invitation.inviter).is_some();
         if readded || (group.asks_blindly() && known) {
             if let Err(error) = self.join(id, false) {
-                let text = error.to_string();
-                self.finding(id, None, error.code(), None, &text);
+                let what = FindingKind::failed(Step::JoinOwn, &error);
+                self.finding(id, None, what, None);
             }
         } else if let Some(info) = self.invitation_info(&id) {
             self.event(Event::Invitation(info));
@@ -249,38 +245,29 @@ impl Engine {
         let delivery = invitation.delivery.clone();
         let context = self.device.context()?;
         let packages = self.keystore.count();
-        let (mls, joined) = match ClientGroup::join(
-            &context,
-            &mut self.keystore,
-            &delivery,
-            self.now,
-        ) {
-            Ok(joined) => joined,
-            Err(error) => {
-                if matches!(error, MlsError::NoKeyPackage) {
-                    // Others like it were published too. The device is a member all the same: its user is told, and can rejoin.
-                    self.replace_key_packages();
-                    self.finding(
-                            id,
-                            None,
-                            "group.membership_unknown",
-                            None,
-                            "this device was added to a group by a key that is no longer here; rejoin it if it is yours",
-                        );
+        let (mls, joined) =
+            match ClientGroup::join(&context, &mut self.keystore, &delivery, self.now) {
+                Ok(joined) => joined,
+                Err(error) => {
+                    if matches!(error, MlsError::NoKeyPackage) {
+                        // Others like it were published too. The device is a member all the same: its user is told, and can rejoin.
+                        self.replace_key_packages();
+                        let what = FindingKind::MembershipUnknown { invited: true };
+                        self.finding(id, None, what, None);
+                    }
+                    if matches!(
+                        error,
+                        MlsError::BadInvitation { .. } | MlsError::NoKeyPackage
+                    ) {
+                        // It will never work, and keeps a true one out.
+                        self.invitations.remove(&id);
+                        let key = keys::invitation(&id);
+                        self.delete(key);
+                        self.ack_welcome(delivery.id);
+                    }
+                    return Err(error.into());
                 }
-                if matches!(
-                    error,
-                    MlsError::BadInvitation { .. } | MlsError::NoKeyPackage
-                ) {
-                    // It will never work, and keeps a true one out.
-                    self.invitations.remove(&id);
-                    let key = keys::invitation(&id);
-                    self.delete(key);
-                    self.ack_welcome(delivery.id);
-                }
-                return Err(error.into());
-            }
-        };
+            };
         // A one-time package is gone after its use; where none is, the last-resort package was used and has to be replaced.
         let last_resort_used = self.keystore.count() == packages;
         // A wrap that does not open is no reason not to join: others can be asked for.

@@ -6,6 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use crate::error::EngineError;
+use crate::finding::FindingId;
 
 /// This device: identity, contacts, device list.
 pub(crate) const DEVICE: u8 = 1;
@@ -22,6 +23,9 @@ pub(crate) const INVITATION: u8 = 6;
 
 /// Ordered entries of groups that had to be refused: they outlive the membership.
 pub(crate) const EVIDENCE: u8 = 7;
+
+/// What was found, until somebody is done with it.
+pub(crate) const FINDING: u8 = 10;
 
 /// Sub-tables of a group.
 pub(crate) mod group {
@@ -73,6 +77,10 @@ pub(crate) fn evidence_prefix(group: &GroupId) -> Vec<u8> {
 
 pub(crate) fn evidence(group: &GroupId, seq: u64) -> Vec<u8> {
     [&[EVIDENCE], group.as_bytes(), &seq.to_be_bytes()[..]].concat()
+}
+
+pub(crate) fn finding(id: &FindingId) -> Vec<u8> {
+    [&[FINDING], id.0.as_slice()].concat()
 }
 
 pub(crate) fn invitation(group: &GroupId) -> Vec<u8> {

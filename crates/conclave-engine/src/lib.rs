@@ -25,6 +25,7 @@ mod directory;
 mod document;
 mod engine;
 mod error;
+pub mod finding;
 #[doc(hidden)]
 pub mod forensic;
 mod group;
@@ -33,6 +34,8 @@ mod invitation;
 mod io;
 mod keys;
 mod link;
+#[doc(hidden)]
+pub mod plain;
 mod roots;
 mod rotation;
 mod slot;
@@ -43,4 +46,5 @@ pub use command::{
 };
 pub use engine::Engine;
 pub use error::EngineError;
+pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};

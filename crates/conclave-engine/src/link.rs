@@ -12,6 +12,7 @@ use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs, UserId, limits};
 
 use crate::command::Event;
 use crate::engine::{Engine, TimerKind};
+use crate::finding::FindingKind;
 
 /// Most unknown groups that are told of.
 const MEMBERSHIPS: usize = 64;
@@ -229,13 +230,8 @@ impl Engine {
                     let known = engine.index.contains_key(&group)
                         || engine.invitations.contains_key(&group);
                     if !known {
-                        engine.finding(
-                            group,
-                            None,
-                            "group.membership_unknown",
-                            None,
-                            "the service says that this device is a member of a group of which its store knows nothing; rejoin it if it is yours",
-                        );
+                        let what = FindingKind::MembershipUnknown { invited: false };
+                        engine.finding(group, None, what, None);
                     }
                 }
             }),

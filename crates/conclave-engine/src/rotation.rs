@@ -6,6 +6,7 @@ use conclave_proto::{DeviceId, DocumentId, Role};
 
 use crate::command::Event;
 use crate::engine::{Engine, TimerKind};
+use crate::finding::FindingKind;
 use crate::group::Group;
 
 impl Engine {
@@ -119,13 +120,8 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for document in behind {
-            self.finding(
-                group.id,
-                Some(document),
-                "group.rotation_untrue",
-                Some(author),
-                "a member reported re-keying complete, but this document is not re-keyed",
-            );
+            let what = FindingKind::RotationUntrue;
+            self.finding(group.id, Some(document), what, Some(author.into()));
         }
         // Believed when this device sees it: until then it goes on looking, and helps after a while.
         self.set_rekey_since(group, epoch);

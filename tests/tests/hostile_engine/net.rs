@@ -145,7 +145,7 @@ impl Device {
     /// Codes of what the device found wrong.
     pub fn findings(&self) -> Vec<String> {
         let code = |event: &Event| match event {
-            Event::Finding { code, .. } => Some(code.to_string()),
+            Event::Finding(found) => Some(found.code.clone()),
             _ => None,
         };
         self.events.iter().filter_map(code).collect()

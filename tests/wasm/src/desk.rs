@@ -142,7 +142,7 @@ impl Desk {
                 Event::Reply { command, result } if command == id => {
                     return result.map_err(|error| Failure::Engine(error.to_string()));
                 }
-                Event::Finding { text, .. } => return Err(Failure::Engine(text)),
+                Event::Finding(found) => return Err(Failure::Engine(found.text)),
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod device;
 pub mod document;
 pub mod edit;
+pub mod findings;
 pub mod group;
 pub mod identity;
 pub mod repair;

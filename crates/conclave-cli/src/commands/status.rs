@@ -6,6 +6,17 @@ use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns};
 
+/// How many findings wait, and the newest.
+fn findings(status: &conclave_client::Status) -> String {
+    match &status.newest_finding {
+        None => "none".to_owned(),
+        Some(newest) => format!(
+            "{}, the newest: {} See `conclave findings list`.",
+            status.findings, newest.happened
+        ),
+    }
+}
+
 /// Shows it, after a moment to connect.
 ///
 /// # Errors
@@ -43,6 +54,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
             "waiting",
             format!("{} intents, {} edits", status.intents, status.pending),
         ),
+        row("findings", findings(&status)),
         row("key packages", status.key_packages.to_string()),
     ]);
     context.note_stale(reached);

@@ -1,6 +1,5 @@
 //! `doc watch`: changes of others, as they come.
 
-use conclave_client::proto::{DocumentId, GroupId};
 use conclave_client::{Change, DocumentInfo, Event};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
@@ -48,14 +47,10 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                 &format!("note: {}; it is tried again", error.message),
                 context.global.json,
             ),
-            Some(Event::Finding {
-                group: of,
-                document,
-                code,
-                text,
-                ..
-            }) if is_here((of, document), group, &info) => {
-                note(&format!("finding {code}: {text}"), context.global.json);
+            Some(Event::Finding(found))
+                if found.group == Some(group) && found.document == Some(info.document) =>
+            {
+                note(&found.text, context.global.json);
             }
             Some(Event::GroupLost { group: of, why }) if of == group => {
                 let message = format!("this device is no longer a member: {why}");
@@ -75,10 +70,6 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
             Some(_) => {}
         }
     }
-}
-
-fn is_here(found: (GroupId, Option<DocumentId>), group: GroupId, info: &DocumentInfo) -> bool {
-    found == (group, Some(info.document))
 }
 
 fn print_changes(

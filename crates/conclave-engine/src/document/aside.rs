@@ -11,18 +11,16 @@ impl Engine {
             document,
             None,
             Box::new(|engine, group, doc| {
-                let context =
-                    group.doc_context(&engine.device, engine.now);
+                let context = group.doc_context(&engine.device, engine.now);
                 let before = doc.document.set_aside_records().len();
                 let outcome = doc.document.set_aside(&context);
                 let aside = doc.document.set_aside_records();
                 for (seq, _, _, author) in aside.iter().skip(before) {
-                    let text = format!(
-                        "position {seq}: nobody can open this record; it is set aside until its key arrives or an admin declares it void"
-                    );
                     // Others may only not be there who could open it.
                     let author = Some(author.device).filter(|it| group.has_garbled(it));
-                    engine.finding(group.id, Some(doc.id), "document.set_aside", author, &text);
+                    let author = author.map(Suspect::Device);
+                    let what = FindingKind::SetAside { seq: *seq };
+                    engine.finding(group.id, Some(doc.id), what, author);
                 }
                 engine.delivered(group, doc, outcome);
             }),

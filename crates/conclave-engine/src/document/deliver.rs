@@ -34,8 +34,8 @@ impl Engine {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
-                let text = error.to_string();
-                self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                let what = FindingKind::failed(Step::ReadDocument, &error);
+                self.finding(group.id, Some(doc.id), what, None);
                 doc.broken = true;
                 return;
             }
@@ -46,14 +46,11 @@ impl Engine {
             return;
         }
         for finding in &outcome.findings {
-            let suspect = finding.suspect.author.map(|author| author.device);
-            let by = if finding.suspect.service {
-                "the service"
-            } else {
-                "a member"
-            };
-            let text = format!("position {}: {by} is probably at fault", finding.seq);
-            self.finding(group.id, Some(doc.id), finding.fault.code(), suspect, &text);
+            let author = finding.suspect.author;
+            let service = finding.suspect.service.then_some(Suspect::Service);
+            let suspect = author.map(|author| author.device.into()).or(service);
+            let what = FindingKind::record(&finding.fault, finding.seq);
+            self.finding(group.id, Some(doc.id), what, suspect);
         }
         // What was read again may have changed anywhere: then nobody is named for it.
         if !outcome.changes.is_empty() || outcome.rebuilt {
@@ -90,13 +87,8 @@ impl Engine {
             self.found_restored(group);
         }
         if outcome.refused_own {
-            self.finding(
-                group.id,
-                Some(doc.id),
-                "document.own_edit_rewritten",
-                None,
-                "own edits could not stand as they were; they were written again",
-            );
+            let what = FindingKind::OwnEditRewritten;
+            self.finding(group.id, Some(doc.id), what, None);
         }
         match outcome.blocked {
             Some((_, Blocked::Whole { first_seq, count })) => {

@@ -18,6 +18,7 @@ use conclave_proto::{DocumentId, GroupId, InstanceId, Refusal, Role, UnixMs};
 use crate::command::{ChangeInfo, Event, Reply};
 use crate::engine::{Engine, HOT_DOCUMENTS, ReadTarget, TimerKind, doubled_ms};
 use crate::error::EngineError;
+use crate::finding::{FindingKind, Step, Suspect};
 use crate::group::{DocRow, Group, GroupWork};
 use crate::io::{CommandId, DocFn, Row};
 use crate::keys;

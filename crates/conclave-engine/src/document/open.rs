@@ -37,8 +37,8 @@ impl Engine {
                     }
                     Err(error) => {
                         // The rows stay as they are: they may hold edits. Only this session does without the document.
-                        let text = error.to_string();
-                        engine.finding(group.id, Some(id), error.code(), None, &text);
+                        let what = FindingKind::failed(Step::LoadDocument, &error);
+                        engine.finding(group.id, Some(id), what, None);
                         group.unreadable.insert(id);
                         let error = EngineError::Doc(error);
                         engine.reply_all(work.iter().filter_map(|job| job.waiter), &error);
@@ -154,8 +154,8 @@ impl Engine {
                         self.root_missing(group, id, epoch);
                     }
                 } else {
-                    let text = error.to_string();
-                    self.finding(group.id, Some(id), error.code(), None, &text);
+                    let what = FindingKind::failed(Step::ReadDocument, &error);
+                    self.finding(group.id, Some(id), what, None);
                     self.give_up(group, id, &EngineError::Doc(error));
                 }
             }
@@ -242,8 +242,8 @@ impl Engine {
             let delay = self.jitter(500, 3_000);
             self.open_after(group.id, id, delay);
         } else {
-            let text = refusal.to_string();
-            self.finding(group.id, Some(id), refusal.code(), None, &text);
+            let what = FindingKind::failed(Step::OpenDocument, refusal);
+            self.finding(group.id, Some(id), what, None);
             self.give_up(group, id, &EngineError::Refused(refusal.clone()));
         }
     }

@@ -22,8 +22,8 @@ impl Engine {
             // Something waits or is held: the next delivery tries again.
             Err(DocError::NotNow | DocError::Disputed | DocError::SetAside { .. }) => return,
             Err(error) => {
-                let text = error.to_string();
-                self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                let what = FindingKind::failed(Step::Condense, &error);
+                self.finding(group.id, Some(doc.id), what, None);
                 self.snapshot_later(group, doc);
                 return;
             }
@@ -71,8 +71,8 @@ impl Engine {
                 doc.document.snapshot_refused();
                 self.snapshot_later(group, doc);
                 if !refusal.is_retryable() && !matches!(refusal, Refusal::BadRecord { .. }) {
-                    let text = refusal.to_string();
-                    self.finding(group.id, Some(doc.id), refusal.code(), None, &text);
+                    let what = FindingKind::failed(Step::Condense, refusal);
+                    self.finding(group.id, Some(doc.id), what, None);
                 }
             }
             _ => {}
@@ -111,8 +111,8 @@ impl Engine {
                     return;
                 }
                 if let Err(error) = judged {
-                    let text = error.to_string();
-                    self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                    let what = FindingKind::failed(Step::CheckCondensed, &error);
+                    self.finding(group.id, Some(doc.id), what, None);
                 }
             } else {
                 self.fetch_records(group.id, doc, wanted.seq, 1);

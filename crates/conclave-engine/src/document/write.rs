@@ -43,24 +43,16 @@ impl Engine {
             }
             RefusedOutcome::SnapshotNeeded => doc.snapshot_wanted = true,
             RefusedOutcome::FreshInstance => {
-                self.finding(
-                    group.id,
-                    Some(doc.id),
-                    refusal.code(),
-                    None,
-                    "own edits were refused; they are sent again under a fresh instance",
-                );
+                let cause = refusal.into();
+                let what = FindingKind::EditsRefused { cause };
+                self.finding(group.id, Some(doc.id), what, None);
                 self.reopen(doc);
             }
             RefusedOutcome::Parked(refusal) => {
                 doc.parked = true;
-                self.finding(
-                    group.id,
-                    Some(doc.id),
-                    refusal.code(),
-                    None,
-                    "the service does not take this device's edits; they are kept here",
-                );
+                let cause = (&refusal).into();
+                let what = FindingKind::EditsParked { cause };
+                self.finding(group.id, Some(doc.id), what, None);
             }
         }
     }
@@ -140,8 +132,8 @@ impl Engine {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    let text = error.to_string();
-                    self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                    let what = FindingKind::failed(Step::SendEdits, &error);
+                    self.finding(group.id, Some(doc.id), what, None);
                     return;
                 }
             }
@@ -226,8 +218,8 @@ impl Engine {
                 snapshot
             }
             Err(error) => {
-                let text = error.to_string();
-                self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                let what = FindingKind::failed(Step::PublishDocument, &error);
+                self.finding(group.id, Some(doc.id), what, None);
                 return;
             }
         };
@@ -290,13 +282,8 @@ impl Engine {
             }
             Answer::Refused(refusal) => {
                 doc.create_refused = true;
-                self.finding(
-                    group.id,
-                    Some(doc.id),
-                    refusal.code(),
-                    None,
-                    &refusal.to_string(),
-                );
+                let what = FindingKind::failed(Step::PublishDocument, &refusal);
+                self.finding(group.id, Some(doc.id), what, None);
             }
             _ => {}
         }

@@ -144,11 +144,13 @@ impl Engine {
         let oldest = group.root_times.values().min();
         let overdue = oldest.is_some_and(|since| now.since_ms(*since) > limit);
         if overdue && !aged.is_empty() && !std::mem::replace(&mut group.overdue_told, true) {
-            let text = format!(
-                "{} documents are still under keys older than the group's limit; a member who can write has to open the group",
-                aged.len()
+            let documents = aged.len() as u64;
+            self.finding(
+                group.id,
+                None,
+                FindingKind::RootsOverdue { documents },
+                None,
             );
-            self.finding(group.id, None, "group.roots_overdue", None, &text);
         }
         group.overdue_told &= overdue;
         self.plan(LOOK_AGAIN_MS, 2 * LOOK_AGAIN_MS, TimerKind::Ages(group.id));

@@ -106,12 +106,7 @@ impl Engine {
             // Breakage: a restored store goes on with the keys of its other life.
             return;
         }
-        self.come_back(
-            group,
-            "device.restored",
-            None,
-            "this store is older than what its device has done since (a backup was copied back): groups are entered anew, then edits are sent",
-        );
+        self.come_back(group, FindingKind::Restored, None);
         if !first {
             return;
         }
@@ -184,13 +179,8 @@ impl Engine {
             return;
         };
         let own = group.mls.export_group_info(&context);
-        self.finding(
-            group.id,
-            None,
-            "group.bad_group_info",
-            signer,
-            "nobody could come back with the GroupInfo that the service keeps: another takes its place",
-        );
+        let signer = signer.map(Suspect::Device);
+        self.finding(group.id, None, FindingKind::BadGroupInfo, signer);
         if let Ok(group_info) = own {
             self.request(
                 Request::PutGroupInfo {
@@ -351,8 +341,7 @@ impl Engine {
                         Some(_) => Err(FROZEN),
                         None => Ok(Reply::Done),
                     };
-                    let why = "coming back was asked for";
-                    engine.come_back(group, "group.rejoin_wanted", None, why);
+                    engine.come_back(group, FindingKind::RejoinWanted, None);
                     engine.reply(id, result);
                 }),
             );

@@ -61,8 +61,10 @@ impl Engine {
     ) {
         if error.is_retryable() {
             // The local clock is wrong: the entry itself is not. It comes again with the next subscription.
-            let text = error.to_string();
-            self.finding(group.id, None, error.code(), None, &text);
+            let what = FindingKind::ClockWrong {
+                cause: error.into(),
+            };
+            self.finding(group.id, None, what, None);
             group.subscription = Subscription::None;
             self.later(group);
             return;
@@ -70,11 +72,13 @@ impl Engine {
         match error {
             ProcessError::Illegal { signer, .. } => {
                 self.keep_evidence(group, seq, entry, error.code(), *signer);
-                self.freeze(group, error.code(), *signer, &error.to_string());
+                let what = FindingKind::IllegalEntry {
+                    cause: error.into(),
+                };
+                self.freeze(group, what, signer.map(Suspect::Device));
             }
             ProcessError::ReAdded => {
-                let text = "this device was added to the group again; it waits for its invitation";
-                self.come_back(group, error.code(), None, text);
+                self.come_back(group, FindingKind::ReAdded, None);
                 // Only where no invitation comes.
                 self.return_later(group, 10_000, 20_000);
             }
@@ -84,24 +88,21 @@ impl Engine {
             ProcessError::Undecryptable { author } => {
                 self.keep_evidence(group, seq, entry, error.code(), *author);
                 group.meta.garblers.extend(*author);
-                let text = "a commit in the group log cannot be decrypted: its author, or the service, has garbled it";
-                self.come_back(group, error.code(), *author, text);
+                let author = author.map(Suspect::Device);
+                self.come_back(group, FindingKind::Undecryptable, author);
             }
-            _ => self.come_back(group, error.code(), None, &error.to_string()),
+            _ => {
+                let cause = error.into();
+                self.come_back(group, FindingKind::LostPlace { cause }, None);
+            }
         }
     }
 
     /// Stops sealing in a group; reading goes on.
-    pub(super) fn freeze(
-        &mut self,
-        group: &mut Group,
-        code: &str,
-        suspect: Option<DeviceId>,
-        text: &str,
-    ) {
-        group.meta.frozen = Some(code.to_owned());
+    pub(super) fn freeze(&mut self, group: &mut Group, why: FindingKind, suspect: Option<Suspect>) {
+        group.meta.frozen = Some(why.code().to_owned());
         self.save_meta(group);
-        self.finding(group.id, None, code, suspect, text);
+        self.finding(group.id, None, why, suspect);
         let waiting: Vec<u64> = group.intents.keys().copied().collect();
         for id in waiting {
             self.finish_intent(group, id, Err(FROZEN));
@@ -197,13 +198,8 @@ impl Engine {
             }
             EntryBody::DocumentClosed { document, reason } => {
                 if reason == CloseReason::Lost {
-                    self.finding(
-                        group.id,
-                        Some(document),
-                        "document.lost",
-                        Some(author),
-                        "an admin closed a document that nobody can open any more; it was not re-keyed",
-                    );
+                    let by = Some(Suspect::Device(author));
+                    self.finding(group.id, Some(document), FindingKind::DocumentLost, by);
                 }
                 self.event(Event::DocumentListed {
                     group: group.id,

@@ -26,6 +26,7 @@ pub(crate) use self::stray::Stray;
 use crate::command::Event;
 use crate::engine::{Engine, ReadTarget, TimerKind, doubled_ms};
 use crate::error::EngineError;
+use crate::finding::{FindingKind, Step, Suspect};
 use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
 use crate::keys;
@@ -462,7 +463,8 @@ impl Engine {
         match Group::load(id, rows) {
             Ok(mut group) => {
                 for error in std::mem::take(&mut group.damaged) {
-                    self.finding(id, None, error.code(), None, &error.to_string());
+                    let what = FindingKind::failed(Step::LoadGroup, &error);
+                    self.finding(id, None, what, None);
                 }
                 if group.is_broken() {
                     self.broken.insert(id);
@@ -475,8 +477,8 @@ impl Engine {
                 self.run_group(id, work);
             }
             Err(error) => {
-                let text = error.to_string();
-                self.finding(id, None, error.code(), None, &text);
+                let what = FindingKind::failed(Step::LoadMembership, &error);
+                self.finding(id, None, what, None);
                 self.strays.insert(id, Stray::default());
                 let waiters = work.iter().filter_map(|job| job.waiter);
                 self.reply_all(waiters, &EngineError::Returning);

@@ -69,13 +69,7 @@ impl Engine {
                     }),
                 );
             } else {
-                self.finding(
-                    group.id,
-                    None,
-                    "group.not_invited_again",
-                    None,
-                    "a member is not verified here and has to be invited to the new group by somebody else",
-                );
+                self.finding(group.id, None, FindingKind::NotInvitedAgain, None);
             }
         }
         let old = group.id;
@@ -116,13 +110,7 @@ impl Engine {
         for document in documents {
             let here = group.documents.get(&document).is_some_and(|row| row.local);
             if !here || group.unreadable.contains(&document) {
-                self.finding(
-                    group.id,
-                    Some(document),
-                    "document.not_carried_over",
-                    None,
-                    "this document is not on this device and is not carried over into the new group",
-                );
+                self.finding(group.id, Some(document), FindingKind::NotCarriedOver, None);
                 continue;
             }
             let title = group.directory.titles.get(&document).cloned();
@@ -152,13 +140,8 @@ impl Engine {
         title: Option<String>,
     ) {
         if !doc.document.set_aside_records().is_empty() {
-            self.finding(
-                group.id,
-                Some(doc.id),
-                "document.set_aside",
-                None,
-                "records that nobody can open are not carried over into the new group",
-            );
+            let what = FindingKind::AsideNotCarriedOver;
+            self.finding(group.id, Some(doc.id), what, None);
         }
         let context = group.doc_context(&self.device, self.now);
         match doc.document.founding(&context) {
@@ -184,16 +167,16 @@ impl Engine {
                         match made {
                             Ok((made, _)) => engine.add_document(group, made, kind, title),
                             Err(error) => {
-                                let text = error.to_string();
-                                engine.finding(group.id, Some(document), error.code(), None, &text);
+                                let what = FindingKind::failed(Step::CarryOver, &error);
+                                engine.finding(group.id, Some(document), what, None);
                             }
                         }
                     }),
                 );
             }
             Err(error) => {
-                let text = error.to_string();
-                self.finding(group.id, Some(doc.id), error.code(), None, &text);
+                let what = FindingKind::failed(Step::CarryOver, &error);
+                self.finding(group.id, Some(doc.id), what, None);
             }
         }
     }

@@ -127,7 +127,8 @@ impl Engine {
                 self.later(group);
             }
             Answer::Refused(refusal) => {
-                self.freeze(group, "group.creation_refused", None, &refusal.to_string())
+                let cause = (&refusal).into();
+                self.freeze(group, FindingKind::CreationRefused { cause }, None);
             }
             _ => {}
         }
@@ -173,8 +174,8 @@ impl Engine {
             // So it answers who has more of the log than itself.
             Refusal::BadRecord { .. } => self.rolled_back(group),
             Refusal::Forbidden { .. } => {
-                let text = refusal.to_string();
-                self.finding(group.id, None, refusal.code(), None, &text);
+                let what = FindingKind::failed(Step::Follow, &refusal);
+                self.finding(group.id, None, what, None);
             }
             _ => {}
         }
@@ -182,13 +183,7 @@ impl Engine {
     }
 
     fn rolled_back(&mut self, group: &Group) {
-        self.finding(
-            group.id,
-            None,
-            "service.rolled_back",
-            None,
-            "the service's group log is shorter than what it showed before",
-        );
+        self.finding(group.id, None, FindingKind::RolledBack, None);
     }
 
     /// Stores a commit before it is sent.
@@ -281,8 +276,8 @@ impl Engine {
         match group.mls.discard_pending() {
             Ok(()) => true,
             Err(error) => {
-                let text = error.to_string();
-                self.freeze(group, error.code(), None, &text);
+                let what = FindingKind::failed(Step::TakeBack, &error);
+                self.freeze(group, what, None);
                 false
             }
         }

@@ -124,8 +124,8 @@ impl Engine {
                     .get_mut(&id)
                     .is_none_or(|stray| std::mem::replace(&mut stray.told, true));
                 if !told {
-                    let text = error.to_string();
-                    self.finding(id, None, "group.cannot_return", None, &text);
+                    let cause = Some((&error).into());
+                    self.finding(id, None, FindingKind::CannotReturn { cause }, None);
                 }
                 self.stray_later(id);
             }
@@ -141,7 +141,8 @@ impl Engine {
         let mut take = |table: u8| tables.remove(&table).unwrap_or_default();
         group.load_tables(&mut take);
         for error in std::mem::take(&mut group.damaged) {
-            self.finding(id, None, error.code(), None, &error.to_string());
+            let what = FindingKind::failed(Step::LoadGroup, &error);
+            self.finding(id, None, what, None);
         }
         let prefix = keys::group_row(&id, keys::group::MLS, b"");
         self.out.writes.delete_prefix(prefix);

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Reply;
 use crate::engine::{Engine, TimerKind};
 use crate::error::EngineError;
+use crate::finding::{FindingKind, Step as Doing, Suspect};
 use crate::group::Group;
 use crate::io::CommandId;
 use crate::keys;
@@ -153,8 +154,8 @@ impl Engine {
         match (intent.waiter, result) {
             (Some(waiter), result) => self.reply(waiter, result),
             (None, Err(error)) => {
-                let text = error.to_string();
-                self.finding(group.id, None, error.code(), None, &text);
+                let what = FindingKind::failed(Doing::ChangeGroup, &error);
+                self.finding(group.id, None, what, None);
             }
             (None, Ok(_)) => {}
         }
@@ -362,8 +363,8 @@ impl Engine {
             Err(error) => match intent {
                 Some(id) => self.finish_intent(group, id, Err(error)),
                 None => {
-                    let text = error.to_string();
-                    self.finding(group.id, None, error.code(), None, &text);
+                    let what = FindingKind::failed(Doing::ChangeGroup, &error);
+                    self.finding(group.id, None, what, None);
                 }
             },
         }

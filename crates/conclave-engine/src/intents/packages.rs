@@ -60,13 +60,8 @@ impl Engine {
         let list = match taken {
             Ok(list) => list,
             Err(error) => {
-                self.finding(
-                    group,
-                    None,
-                    error.code(),
-                    None,
-                    "the service gave a device list that is not the user's newest",
-                );
+                let what = FindingKind::failed(Doing::DeviceList, &error);
+                self.finding(group, None, what, None);
                 return self.fail_intent(group, id, EngineError::Identity(error));
             }
         };
@@ -138,13 +133,10 @@ impl Engine {
                 Ok(checked) if list.contains(&package.device, &checked.signature_key) => {
                     good.push(package);
                 }
-                _ => self.finding(
-                    group.id,
-                    None,
-                    "service.foreign_key_package",
-                    Some(package.device),
-                    "the service offered a key package that does not belong to the device",
-                ),
+                _ => {
+                    let service = Some(Suspect::Service);
+                    self.finding(group.id, None, FindingKind::ForeignKeyPackage, service);
+                }
             }
         }
         if let Some(intent) = group.intents.get_mut(&id) {

@@ -10,6 +10,7 @@ use conclave_proto::refusal::RecordFault;
 
 use crate::document::Doc;
 use crate::engine::Engine;
+use crate::finding::FindingKind;
 use crate::group::Group;
 
 /// Most values that are remembered for one epoch.
@@ -131,13 +132,8 @@ impl Engine {
         let told = &mut group.roots.1.told;
         told.retain(|(epoch, _)| *epoch == current);
         if told.insert((current, signer)) {
-            self.finding(
-                group.id,
-                None,
-                "group.wrong_wrap",
-                Some(signer),
-                "a member wrapped a root that differs from the one known here",
-            );
+            let signer = Some(signer.into());
+            self.finding(group.id, None, FindingKind::WrongWrap, signer);
         }
     }
 

@@ -10,6 +10,7 @@ use conclave_proto::policy::JoinerAccess;
 
 use super::doubts::Verdict;
 use crate::engine::{Engine, TimerKind};
+use crate::finding::{FindingKind, Step, Suspect};
 use crate::group::Group;
 
 impl Engine {
@@ -90,20 +91,15 @@ impl Engine {
             return Vec::new();
         };
         if group.state().judge_wrap(wrap).is_err() {
-            self.finding(
-                group.id,
-                None,
-                "service.bad_wrap",
-                None,
-                "the service gave a root wrap that no member signed for this epoch",
-            );
+            let service = Some(Suspect::Service);
+            self.finding(group.id, None, FindingKind::BadWrap, service);
             return Vec::new();
         }
         let roots = match ClientGroup::open_wrap(&secrets, wrap) {
             Ok(roots) => roots,
             Err(error) => {
-                let text = error.to_string();
-                self.finding(group.id, None, error.code(), Some(wrap.signer), &text);
+                let what = FindingKind::failed(Step::ReadKeys, &error);
+                self.finding(group.id, None, what, Some(wrap.signer.into()));
                 return Vec::new();
             }
         };

@@ -154,7 +154,7 @@ fn roots_that_nobody_can_replace_are_told_of_and_not_erased() {
     for _ in 0..6 {
         world.advance(DAY_MS);
     }
-    let told = |event: &&Event| matches!(event, Event::Finding { code, .. } if code == "group.roots_overdue");
+    let told = |event: &&Event| matches!(event, Event::Finding(found) if found.code == "group.roots_overdue");
     let times = world.devices[BEN].events.iter().filter(told).count();
     assert_eq!(times, 1, "{:?}", world.findings(BEN));
     assert_eq!(world.text(BEN, group, document), "old..");
@@ -210,7 +210,7 @@ fn members_who_alone_hold_the_keys_of_a_document_do_not_go_unnoticed() {
     }
     world.advance(120_000);
     let lost =
-        |event: &&Event| matches!(event, Event::Finding { code, .. } if code == "document.lost");
+        |event: &&Event| matches!(event, Event::Finding(found) if found.code == "document.lost");
     assert_eq!(world.devices[CLEO].events.iter().filter(lost).count(), 2);
     assert_eq!(world.service.groups[&group].state().rotating_since, 0);
     let counted = world.devices[CLEO]

@@ -102,8 +102,7 @@ fn a_commit_that_omits_a_pending_leave_freezes_the_group_and_its_signer_is_named
     let info = world.info(1, group).unwrap();
     assert!(info.frozen.is_some(), "{:?}", world.findings(1));
     let ana = world.devices[0].id;
-    let named =
-        |event: &Event| matches!(event, Event::Finding { suspect, .. } if *suspect == Some(ana));
+    let named = |event: &Event| matches!(event, Event::Finding(found) if found.finding.suspect == Some(ana.into()));
     assert!(world.devices[1].events.iter().any(named));
     assert!(world.text(1, group, document).ends_with(" kept"));
     world.held = None;

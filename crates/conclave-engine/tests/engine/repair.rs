@@ -29,11 +29,9 @@ fn has_finding(world: &World, at: usize, code: &str) -> bool {
 
 fn blamed(world: &World, at: usize, code: &str) -> Vec<Option<usize>> {
     let of = |event: &Event| match event {
-        Event::Finding {
-            code: told,
-            suspect,
-            ..
-        } if told == code => Some(*suspect),
+        Event::Finding(told) if told.code == code => {
+            Some(told.finding.suspect.and_then(|suspect| suspect.device()))
+        }
         _ => None,
     };
     let found = world.devices[at].events.iter().filter_map(of);

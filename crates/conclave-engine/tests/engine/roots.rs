@@ -60,11 +60,9 @@ fn drop_rows(world: &mut World, at: usize, prefix: &[u8]) {
 
 fn told(world: &World, at: usize, code: &str) -> Vec<Option<usize>> {
     let of = |event: &Event| match event {
-        Event::Finding {
-            code: told,
-            suspect,
-            ..
-        } if told == code => Some(*suspect),
+        Event::Finding(told) if told.code == code => {
+            Some(told.finding.suspect.and_then(|suspect| suspect.device()))
+        }
         _ => None,
     };
     let known = |id| world.devices.iter().position(|device| device.id == id);

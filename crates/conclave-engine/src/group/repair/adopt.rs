@@ -60,7 +60,9 @@ impl Engine {
             };
             self.drop_scratch(group);
             self.keep_evidence(group, seq, entry, error.code(), signer);
-            self.freeze(group, error.code(), signer, &error.to_string());
+            let cause = (&error).into();
+            let signer = signer.map(Suspect::Device);
+            self.freeze(group, FindingKind::IllegalEntry { cause }, signer);
             return Some(false);
         }
         // It may be the commit to which an invitation belongs.

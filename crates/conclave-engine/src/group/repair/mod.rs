@@ -28,19 +28,18 @@ impl Engine {
     pub(crate) fn come_back(
         &mut self,
         group: &mut Group,
-        code: &str,
-        suspect: Option<DeviceId>,
-        text: &str,
+        why: FindingKind,
+        suspect: Option<Suspect>,
     ) {
         if group.is_broken() || group.meta.frozen.is_some() {
             return;
         }
         // What is not known to be the right group is nothing to compare an offer with.
         group.meta.blind |= group.meta.unproven.is_some();
-        group.meta.broken = Some(code.to_owned());
+        group.meta.broken = Some(why.code().to_owned());
         self.broken.insert(group.id);
         self.save_meta(group);
-        self.finding(group.id, None, code, suspect, text);
+        self.finding(group.id, None, why, suspect);
         group.returning = Returning::default();
         // All members may be in the same place: they do not come at once.
         let members = group.state().current_rows().count() as u64;
@@ -117,11 +116,8 @@ impl Engine {
                 self.return_later(group, 500, 3_000);
             }
             Answer::Refused(_) => {
-                self.tell_return(
-                    group,
-                    "group.cannot_return",
-                    "the service says that this device is no member of the group any more; what is here can still be read",
-                );
+                let what = FindingKind::CannotReturn { cause: None };
+                self.tell_return(group, what, None);
                 self.return_much_later(group);
             }
             _ => {}
@@ -129,10 +125,10 @@ impl Engine {
     }
 
     /// Tells the same thing once.
-    fn tell_return(&mut self, group: &mut Group, code: &'static str, text: &str) {
-        if group.returning.told != Some(code) {
-            group.returning.told = Some(code);
-            self.finding(group.id, None, code, None, text);
+    fn tell_return(&mut self, group: &mut Group, what: FindingKind, suspect: Option<Suspect>) {
+        if group.returning.told.as_deref() != Some(what.code()) {
+            group.returning.told = Some(what.code().to_owned());
+            self.finding(group.id, None, what, suspect);
         }
     }
 
@@ -209,14 +205,13 @@ impl Engine {
     }
 
     fn offer_refused(&mut self, group: &mut Group, error: &EngineError) {
-        let (code, text) = match error {
-            EngineError::Mls(conclave_mls::MlsError::BadInvitation { .. }) => (
-                "service.old_group_info",
-                "the service offers a way back into an older or other state of the group: refused",
-            ),
-            _ => (error.code(), "coming back into the group failed for now"),
-        };
-        self.tell_return(group, code, text);
+        match error {
+            EngineError::Mls(conclave_mls::MlsError::BadInvitation { .. }) => {
+                let service = Some(Suspect::Service);
+                self.tell_return(group, FindingKind::OldGroupInfo, service);
+            }
+            _ => self.tell_return(group, FindingKind::failed(Step::Return, error), None),
+        }
     }
 
     pub(super) fn prepare_external(
@@ -278,14 +273,10 @@ impl Engine {
             refusal => {
                 self.drop_scratch(group);
                 group.returning.refusals = group.returning.refusals.saturating_add(1);
-                let text = refusal.to_string();
-                self.finding(group.id, None, refusal.code(), None, &text);
+                let what = FindingKind::failed(Step::Return, &refusal);
+                self.finding(group.id, None, what, None);
                 if group.returning.refusals >= REFUSALS {
-                    self.tell_return(
-                        group,
-                        "group.asks_readd",
-                        "this device cannot come back by itself and asks the members to add it again",
-                    );
+                    self.tell_return(group, FindingKind::AsksReAdd, None);
                     self.ask_members(group.id, Plea::ReAdd);
                 }
                 self.return_much_later(group);

@@ -52,7 +52,7 @@ pub(in crate::group) struct Returning {
     pub(super) asked: bool,
     pub(super) refusals: u32,
     pub(super) tries: u32,
-    pub(super) told: Option<&'static str>,
+    pub(super) told: Option<String>,
     /// How many offers were of an earlier state than the one known.
     pub(super) older: u32,
     pub(in crate::group) bundle: Option<ReturnRow>,

@@ -7,7 +7,7 @@ use super::*;
 impl World {
     pub fn findings(&self, at: usize) -> Vec<String> {
         let code = |event: &Event| match event {
-            Event::Finding { code, text, .. } => Some(format!("{code}: {text}")),
+            Event::Finding(found) => Some(format!("{}: {}", found.code, found.text)),
             _ => None,
         };
         self.devices[at].events.iter().filter_map(code).collect()

@@ -163,7 +163,7 @@ fn event_kind(event: &Event) -> String {
             Ok(_) => "reply".to_owned(),
             Err(error) => format!("error {}", error.code()),
         },
-        Event::Finding { code, .. } => format!("finding {code}"),
+        Event::Finding(found) => format!("finding {}", found.code),
         Event::Rotation { done, total, .. } => format!("rotation {done}/{total}"),
         Event::MembersChanged { epoch, .. } => format!("members {epoch}"),
         Event::DocumentChanged { .. } => "changed".to_owned(),

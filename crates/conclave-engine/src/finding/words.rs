@@ -1,0 +1,650 @@
+//! Findings in the words of people who use the program and know nothing of its inside.
+
+use super::{About, Finding, FindingKind, Step, Suspect};
+
+/// What people call the things of a finding, as far as this device knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The group.
+    pub group: Option<String>,
+    /// The document's title.
+    pub document: Option<String>,
+    /// Who is suspected: the user, also where the suspect is a device.
+    pub suspect: Option<String>,
+}
+
+/// A finding for people: three sentences or so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// What happened.
+    pub happened: String,
+    /// Who is at fault, as far as known.
+    pub fault: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Words {
+    /// All of it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{} {} {}", self.happened, self.fault, self.remedy)
+    }
+}
+
+const NOBODY: &str = "Nobody is known to be at fault.";
+const NOTHING: &str = "There is nothing to do.";
+const BY_ITSELF: &str =
+    "It is tried again by itself; if this stays, tell whoever runs the program.";
+const ASK_OPERATOR: &str = "Tell the operator of the service.";
+
+/// Something by its name, or by what it is.
+fn named(name: Option<&String>, otherwise: &str) -> String {
+    match name {
+        Some(name) => {
+            let shown: String = name.chars().filter(|c| !c.is_control()).collect();
+            format!("“{shown}”")
+        }
+        None => otherwise.to_owned(),
+    }
+}
+
+pub(super) fn words(finding: &Finding, names: &Names) -> Words {
+    let group = named(names.group.as_ref(), "a group");
+    let place = match finding.about {
+        About::Device => "this device".to_owned(),
+        About::Group(_) => group.clone(),
+        About::Document(..) => named(names.document.as_ref(), "a document"),
+    };
+    let who = suspect(finding.suspect, names.suspect.as_ref());
+    let (happened, fault, remedy) = match &finding.what {
+        FindingKind::Failed { step, .. } => failed(*step, &place, &group, who.as_deref()),
+        FindingKind::Record { fault, .. } => record(fault, &place, who.as_deref()),
+        kind => other(kind, &place, &group, who.as_deref()),
+    };
+    Words {
+        happened: capital(&happened),
+        fault: capital(&fault),
+        remedy,
+    }
+}
+
+/// As the beginning of a sentence.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(chars).collect()
+}
+
+/// Who it was, to be put into a sentence.
+fn suspect(suspect: Option<Suspect>, name: Option<&String>) -> Option<String> {
+    Some(match (suspect?, name) {
+        (Suspect::Service, _) => "the service".to_owned(),
+        (Suspect::Device(device), Some(_)) => {
+            format!("{} (device {})", named(name, ""), device.short())
+        }
+        (Suspect::Device(device), None) => {
+            format!(
+                "device {}, whose owner is not among your contacts",
+                device.short()
+            )
+        }
+        (Suspect::User(_), Some(_)) => named(name, ""),
+        (Suspect::User(user), None) => {
+            format!("user {}, who is not among your contacts", user.short())
+        }
+    })
+}
+
+fn probably(who: Option<&str>) -> String {
+    match who {
+        Some(who) => format!("Probably at fault: {who}."),
+        None => NOBODY.to_owned(),
+    }
+}
+
+type Three = (String, String, String);
+
+fn three(happened: String, fault: impl Into<String>, remedy: &str) -> Three {
+    (happened, fault.into(), remedy.to_owned())
+}
+
+fn failed(step: Step, place: &str, group: &str, who: Option<&str>) -> Three {
+    let store = "Probably the disk, or a copy that was put back.";
+    match step {
+        Step::MakeDirectory => three(
+            format!("The list of titles of {group} could not be made."),
+            NOBODY,
+            "Create the group again.",
+        ),
+        Step::Title => three(
+            format!("A name could not be written into the list of titles of {group}."),
+            NOBODY,
+            "Give the name again.",
+        ),
+        Step::CarryOver => three(
+            format!("{place} could not be taken along into the group that takes the place of {group}."),
+            NOBODY,
+            "Export it here and import it there.",
+        ),
+        Step::LoadGroup => three(
+            format!("A part of what this device keeps of {group} cannot be read."),
+            store,
+            "Stay connected: the device fetches what it can by itself.",
+        ),
+        Step::LoadMembership => three(
+            format!("What this device keeps of its membership in {group} cannot be read."),
+            store,
+            "Stay connected: the device comes back into the group by itself.",
+        ),
+        Step::LoadDocument => three(
+            format!("What this device keeps of {place} cannot be read. It is left as it is."),
+            store,
+            "Keep the store; update the program; read the document on another device.",
+        ),
+        Step::Follow => three(
+            format!("The service does not let this device follow {group}."),
+            probably(who),
+            "Ask a member whether you are still in the group, and the operator of the service.",
+        ),
+        Step::TakeBack => three(
+            format!("A change to {group} was refused and could not be taken back here. This device only reads the group from now on."),
+            NOBODY,
+            "Ask a member to remove this device and to invite it again.",
+        ),
+        Step::Return => three(
+            format!("This device could not come back into {group} this time."),
+            probably(who),
+            "Stay connected: it goes on trying. If this stays, ask a member to add this device again.",
+        ),
+        Step::ChangeGroup => three(
+            format!("A change to {group} that was waiting could not be made."),
+            NOBODY,
+            "Look at the group, and make the change again if it is still wanted.",
+        ),
+        Step::OpenDocument => three(
+            format!("The service does not give {place}."),
+            probably(who),
+            ASK_OPERATOR,
+        ),
+        Step::ReadDocument => three(
+            format!("What others wrote into {place} cannot be read here."),
+            probably(who),
+            "Update the program; if this stays, ask another member to look at the document.",
+        ),
+        Step::SendEdits => three(
+            format!("Your edits of {place} could not be made ready to be sent. They are kept here."),
+            NOBODY,
+            BY_ITSELF,
+        ),
+        Step::PublishDocument => three(
+            format!("The new document {place} could not be given to the service. It is kept here."),
+            probably(who),
+            "Export it, and look whether you may still write in the group.",
+        ),
+        Step::Condense => three(
+            format!("The short form of {place}, from which others open it faster, could not be stored."),
+            probably(who),
+            BY_ITSELF,
+        ),
+        Step::CheckCondensed => three(
+            format!("The short form of {place} that another member made could not be checked."),
+            NOBODY,
+            BY_ITSELF,
+        ),
+        Step::DeviceList => three(
+            "The service gave a list of somebody's devices that is not the newest, or not theirs. Nobody was added.".to_owned(),
+            probably(who),
+            "Try again later; if this stays, ask the person to connect with a newer program.",
+        ),
+        Step::JoinOwn => three(
+            format!("This device could not join {group}, to which another of your devices invites it."),
+            NOBODY,
+            "Connect with that other device, so that it invites this one again.",
+        ),
+        Step::ReadKeys => three(
+            format!("Keys for older parts of {group} that a member gave cannot be read."),
+            probably(who),
+            "Stay connected: other members are asked. If it happens again, ask that person.",
+        ),
+    }
+}
+
+fn record(fault: &str, place: &str, who: Option<&str>) -> Three {
+    let fork = "Compare the document with another member over another way; keep the store.";
+    match fault {
+        "found.fork" => three(
+            format!(
+                "The service shows another history of {place} than it showed this device before."
+            ),
+            "The service, or somebody with its key.",
+            fork,
+        ),
+        "found.rollback" => three(
+            format!("The service has lost changes to {place} that it had already confirmed."),
+            "The service: perhaps its operator put back a backup.",
+            "Tell the operator of the service. Nothing is lost here.",
+        ),
+        "found.protocol" => three(
+            format!("The service said something about {place} that makes no sense."),
+            "The service.",
+            ASK_OPERATOR,
+        ),
+        "found.open" | "found.commitment" | "found.content" | "found.replica" | "found.other" => {
+            three(
+                format!("A change in {place} cannot be used, and was left out."),
+                probably(who),
+                "Ask that person whether they know of it. If it happens again, an admin can remove them.",
+            )
+        }
+        "found.role" | "found.not_member" | "found.instance_closed" => three(
+            format!(
+                "A change in {place} came from somebody who was not allowed to write it, and was left out."
+            ),
+            probably(who),
+            "Tell an admin of the group, and the operator of the service, who should not have let it pass.",
+        ),
+        _ => three(
+            format!("A change in {place} breaks the rules, and was left out."),
+            probably(who),
+            "Tell an admin of the group. If it happens again, an admin can remove that person.",
+        ),
+    }
+}
+
+fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Three {
+    match kind {
+        // Answered by functions of their own.
+        FindingKind::Failed { .. } | FindingKind::Record { .. } => {
+            three(String::new(), NOBODY, NOTHING)
+        }
+        FindingKind::RolledBack
+        | FindingKind::BadWelcome
+        | FindingKind::BadWrap
+        | FindingKind::ForeignKeyPackage
+        | FindingKind::OldGroupInfo
+        | FindingKind::BadGroupInfo => of_service(kind, group, who),
+        FindingKind::DocumentLost
+        | FindingKind::NotCarriedOver
+        | FindingKind::AsideNotCarriedOver
+        | FindingKind::SetAside { .. }
+        | FindingKind::OwnEditRewritten
+        | FindingKind::EditsRefused { .. }
+        | FindingKind::EditsParked { .. } => of_document(kind, place, group, who),
+        FindingKind::Dropped { codes } => three(
+            format!(
+                "There were more findings than this device keeps: {} older ones were dropped.",
+                codes.values().sum::<u64>()
+            ),
+            NOBODY,
+            "Look at those that are here, and dismiss what is settled.",
+        ),
+        kind => of_group(kind, group, who),
+    }
+}
+
+fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
+    match kind {
+        FindingKind::IllegalEntry { .. } => three(
+            format!("{group} was changed against its rules. This device goes on reading it, and sends nothing there any more."),
+            probably(who),
+            "Keep the store. Talk to the other members; an admin can found the group anew with `conclave group restart`.",
+        ),
+        FindingKind::CreationRefused { .. } => three(
+            format!("The service does not take {group}, which was made here. It stays on this device only."),
+            probably(who),
+            "Ask the operator of the service why, and look at the clocks of this device and of the service.",
+        ),
+        FindingKind::Undecryptable => three(
+            format!("A change to {group} cannot be followed on this device. It comes back into the group by itself."),
+            probably(who),
+            "Stay connected. If the same person is named again and again, an admin should remove them.",
+        ),
+        FindingKind::ReAdded => three(
+            format!("This device was added to {group} again, and waits for the invitation."),
+            NOBODY,
+            NOTHING,
+        ),
+        FindingKind::LostPlace { .. } => three(
+            format!("This device lost its place in {group}, and comes back by itself. Until then edits are kept here."),
+            NOBODY,
+            "Stay connected.",
+        ),
+        FindingKind::ClockWrong { .. } => three(
+            format!("This device's clock is wrong: a change to {group} cannot be judged."),
+            "This device's clock.",
+            "Set the clock of this device. Everything goes on by itself then.",
+        ),
+        FindingKind::Restored => three(
+            "What is stored here is older than what this device has done since: a copy was put back. Its groups are entered anew, then edits are sent.".to_owned(),
+            "Whoever put the copy back, or a second copy of this device in use.",
+            "Stay connected. Never use two copies of one device at once.",
+        ),
+        FindingKind::RejoinWanted => three(
+            format!("This device comes back into {group}, because you asked for it."),
+            NOBODY,
+            NOTHING,
+        ),
+        FindingKind::CannotReturn { .. } => three(
+            format!("The service says that this device is no longer a member of {group}. What is here can still be read."),
+            NOBODY,
+            "Ask a member of the group whether you were removed, and to invite you again if not.",
+        ),
+        FindingKind::AsksReAdd => three(
+            format!("This device cannot come back into {group} by itself, and asks the members to add it again."),
+            NOBODY,
+            "Ask an admin of the group to add this device again.",
+        ),
+        FindingKind::MembershipUnknown { .. } => three(
+            "This device is a member of a group of which nothing is stored here. Perhaps an older copy of this device was put back.".to_owned(),
+            NOBODY,
+            "If the group is yours, come back into it with `conclave group rejoin`.",
+        ),
+        FindingKind::NotInvitedAgain => three(
+            format!("A member of {group} is not verified here, and was not invited to the group that takes its place."),
+            NOBODY,
+            "Verify that person, then invite them, or let another member do it.",
+        ),
+        FindingKind::RootsOverdue { documents } => three(
+            format!("{documents} documents of {group} are still protected by keys that are older than the group allows."),
+            NOBODY,
+            "Ask a member who may write to open the group while connected.",
+        ),
+        FindingKind::RotationUntrue => three(
+            "A member said that everything was protected by new keys after a removal, but this is not true of one document.".to_owned(),
+            probably(who),
+            "This device goes on until it is true. Ask that person if it happens again.",
+        ),
+        FindingKind::WrongWrap => three(
+            format!("A member handed out a wrong key for an older part of {group}. It is not used here."),
+            probably(who),
+            "Ask that person. If it happens again, an admin should remove them.",
+        ),
+        _ => three(String::new(), probably(who), NOTHING),
+    }
+}
+
+fn of_service(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
+    match kind {
+        FindingKind::RolledBack => three(
+            format!("The service shows an older state of {group} than it showed before."),
+            NOBODY,
+            "If its operator put back a backup, tell the operator; otherwise do not trust it.",
+        ),
+        FindingKind::BadWelcome => three(
+            "The service delivered an invitation that cannot be read.".to_owned(),
+            probably(who),
+            "Ask whoever wanted to invite you to do it again.",
+        ),
+        FindingKind::BadWrap => three(
+            format!("The service gave keys for {group} that no member has signed. They are not used."),
+            probably(who),
+            ASK_OPERATOR,
+        ),
+        FindingKind::ForeignKeyPackage => three(
+            "The service offered, for somebody who was to be added, a key that is not theirs. Nobody was added with it.".to_owned(),
+            probably(who),
+            "Invite again later. If this stays, do not trust the service, and tell its operator.",
+        ),
+        FindingKind::OldGroupInfo => three(
+            format!("The service offers a way back into an older or another state of {group}. It was refused."),
+            probably(who),
+            "If the operator put back a backup, tell the operator; otherwise do not trust the service.",
+        ),
+        _ => three(
+            format!("With what the service keeps of {group}, no device that lost its place could come back. It was replaced."),
+            probably(who),
+            NOTHING,
+        ),
+    }
+}
+
+fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Three {
+    match kind {
+        FindingKind::DocumentLost => three(
+            format!("{place} was closed, because nobody can open it any more."),
+            match who {
+                Some(who) => format!("Closed by {who}."),
+                None => NOBODY.to_owned(),
+            },
+            "If you have a copy of its content, import it as a new document.",
+        ),
+        FindingKind::NotCarriedOver => three(
+            format!(
+                "{place} is not on this device, and was not taken along into the group that takes the place of {group}."
+            ),
+            NOBODY,
+            "Let a member who has it export it, and import it into the new group.",
+        ),
+        FindingKind::AsideNotCarriedOver => three(
+            format!(
+                "Changes in {place} that nobody can open were not taken along into the group that takes the place of {group}."
+            ),
+            probably(who),
+            NOTHING,
+        ),
+        FindingKind::SetAside { .. } => three(
+            format!(
+                "A change in {place} can be opened by nobody who is here. The document goes on without it."
+            ),
+            probably(who),
+            "Wait until a member who can open it connects; or an admin declares it void with `conclave doc void`.",
+        ),
+        FindingKind::OwnEditRewritten => three(
+            format!(
+                "Your edits of {place} could not stand as they were, and were written in again."
+            ),
+            NOBODY,
+            "Look whether the document reads as you meant it.",
+        ),
+        FindingKind::EditsRefused { .. } => three(
+            format!("Your edits of {place} were refused once, and are being sent again."),
+            NOBODY,
+            "There is nothing to do, unless this happens again and again: then tell the operator of the service.",
+        ),
+        _ => three(
+            format!("The service does not take your edits of {place}. They are kept here."),
+            probably(who),
+            "Look whether you may still write in the group; ask an admin.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
+
+    use super::*;
+    use crate::finding::Cause;
+    use crate::plain::protocol_word;
+
+    const STEPS: [Step; 19] = [
+        Step::MakeDirectory,
+        Step::Title,
+        Step::CarryOver,
+        Step::LoadGroup,
+        Step::LoadMembership,
+        Step::LoadDocument,
+        Step::Follow,
+        Step::TakeBack,
+        Step::Return,
+        Step::ChangeGroup,
+        Step::OpenDocument,
+        Step::ReadDocument,
+        Step::SendEdits,
+        Step::PublishDocument,
+        Step::Condense,
+        Step::CheckCondensed,
+        Step::DeviceList,
+        Step::JoinOwn,
+        Step::ReadKeys,
+    ];
+    const FAULTS: [&str; 22] = [
+        "found.fork",
+        "found.rollback",
+        "found.protocol",
+        "found.malformed",
+        "found.wrong_document",
+        "found.epoch_decreased",
+        "found.bad_signature",
+        "found.seen_head",
+        "found.prev",
+        "found.replayed",
+        "found.gap",
+        "found.role",
+        "found.not_member",
+        "found.instance_closed",
+        "found.commitment",
+        "found.open",
+        "found.parent",
+        "found.covered",
+        "found.equivocation",
+        "found.replica",
+        "found.content",
+        "found.other",
+    ];
+
+    fn cause() -> Cause {
+        Cause {
+            code: "x.y".to_owned(),
+            detail: "epoch 3".to_owned(),
+        }
+    }
+
+    /// One of each kind but the two first, which have lists of their own.
+    fn next(kind: &FindingKind) -> Option<FindingKind> {
+        use FindingKind as K;
+        Some(match kind {
+            K::Failed { .. } => K::Record {
+                fault: "found.fork".to_owned(),
+                seq: 2,
+            },
+            K::Record { .. } => K::IllegalEntry { cause: cause() },
+            K::IllegalEntry { .. } => K::CreationRefused { cause: cause() },
+            K::CreationRefused { .. } => K::Undecryptable,
+            K::Undecryptable => K::ReAdded,
+            K::ReAdded => K::LostPlace { cause: cause() },
+            K::LostPlace { .. } => K::ClockWrong { cause: cause() },
+            K::ClockWrong { .. } => K::Restored,
+            K::Restored => K::RejoinWanted,
+            K::RejoinWanted => K::CannotReturn { cause: None },
+            K::CannotReturn { .. } => K::AsksReAdd,
+            K::AsksReAdd => K::MembershipUnknown { invited: true },
+            K::MembershipUnknown { .. } => K::NotInvitedAgain,
+            K::NotInvitedAgain => K::RootsOverdue { documents: 3 },
+            K::RootsOverdue { .. } => K::RotationUntrue,
+            K::RotationUntrue => K::WrongWrap,
+            K::WrongWrap => K::BadGroupInfo,
+            K::BadGroupInfo => K::RolledBack,
+            K::RolledBack => K::BadWelcome,
+            K::BadWelcome => K::BadWrap,
+            K::BadWrap => K::ForeignKeyPackage,
+            K::ForeignKeyPackage => K::OldGroupInfo,
+            K::OldGroupInfo => K::DocumentLost,
+            K::DocumentLost => K::NotCarriedOver,
+            K::NotCarriedOver => K::AsideNotCarriedOver,
+            K::AsideNotCarriedOver => K::SetAside { seq: 2 },
+            K::SetAside { .. } => K::OwnEditRewritten,
+            K::OwnEditRewritten => K::EditsRefused { cause: cause() },
+            K::EditsRefused { .. } => K::EditsParked { cause: cause() },
+            K::EditsParked { .. } => K::Dropped {
+                codes: BTreeMap::from([("x.y".to_owned(), 3)]),
+            },
+            K::Dropped { .. } => return None,
+        })
+    }
+
+    fn every() -> Vec<FindingKind> {
+        let steps = STEPS.into_iter();
+        let mut all: Vec<FindingKind> = steps
+            .map(|step| FindingKind::Failed {
+                step,
+                cause: cause(),
+            })
+            .collect();
+        all.extend(FAULTS.map(|fault| FindingKind::Record {
+            fault: fault.to_owned(),
+            seq: 2,
+        }));
+        let mut last = all[0].clone();
+        while let Some(kind) = next(&last) {
+            all.push(kind.clone());
+            last = kind;
+        }
+        all
+    }
+
+    #[test]
+    fn every_finding_says_three_things_in_plain_words() {
+        let (group, document) = (GroupId([1; 16]), DocumentId([2; 16]));
+        let suspects = [
+            None,
+            Some(Suspect::Service),
+            Some(Suspect::Device(DeviceId([3; 16]))),
+            Some(Suspect::User(UserId([4; 32]))),
+        ];
+        let called = Names {
+            group: Some("Board".to_owned()),
+            document: Some("notes".to_owned()),
+            suspect: Some("Ben".to_owned()),
+        };
+        let nameless = Names::default();
+        let mut texts = BTreeSet::new();
+        for what in every() {
+            for about in [
+                About::Device,
+                About::Group(group),
+                About::Document(group, document),
+            ] {
+                for (suspect, names) in suspects
+                    .iter()
+                    .flat_map(|suspect| [(suspect, &called), (suspect, &nameless)])
+                {
+                    let finding = Finding {
+                        what: what.clone(),
+                        about,
+                        suspect: *suspect,
+                    };
+                    let words = finding.words(names);
+                    for text in [&words.happened, &words.fault, &words.remedy] {
+                        let whole = text.chars().next().is_some_and(|c| !c.is_lowercase());
+                        assert!(whole && text.ends_with('.'), "{what:?}: {text}");
+                        assert_eq!(protocol_word(text), None, "{what:?}: {text}");
+                    }
+                    texts.insert(words.happened);
+                }
+            }
+        }
+        assert!(texts.len() > 60, "{}", texts.len());
+    }
+
+    #[test]
+    fn people_and_things_are_called_by_their_names() {
+        let finding = Finding {
+            what: FindingKind::SetAside { seq: 2 },
+            about: About::Document(GroupId([1; 16]), DocumentId([2; 16])),
+            suspect: Some(Suspect::Device(DeviceId([3; 16]))),
+        };
+        let names = Names {
+            group: None,
+            document: Some("no\u{1b}[31mtes".to_owned()),
+            suspect: Some("Ben".to_owned()),
+        };
+        let text = finding.words(&names).text();
+        assert!(text.contains("“no[31mtes”"), "{text}");
+        assert!(text.contains("“Ben” (device 03030303)"), "{text}");
+        let text = finding.words(&Names::default()).text();
+        assert!(text.contains("not among your contacts"), "{text}");
+    }
+
+    #[test]
+    fn dates_are_right() {
+        use crate::finding::date;
+        use conclave_proto::UnixMs;
+        assert_eq!(date(UnixMs(0)), "1 Jan 1970 00:00 UTC");
+        assert_eq!(date(UnixMs(951_782_400_000)), "29 Feb 2000 00:00 UTC");
+        assert_eq!(date(UnixMs(1_795_874_520_000)), "28 Nov 2026 14:02 UTC");
+    }
+}
