@@ -2,6 +2,7 @@
 
 pub mod breakages;
 pub mod decoders;
+pub mod rounds;
 mod stored;
 pub mod texts;
 
@@ -15,7 +16,7 @@ use conclave_ds::Service;
 use conclave_proto::{GroupId, RealmId, UserId};
 use tempfile::TempDir;
 
-pub use stored::{commit_epochs, whole_records};
+pub use stored::{all_commit_epochs, commit_epochs, whole_records};
 
 /// Nothing that a test waits for may take longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);

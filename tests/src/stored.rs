@@ -36,6 +36,24 @@ pub async fn commit_epochs(service_folder: &Path, group: &GroupId) -> Result<Vec
     Ok(epochs.into_iter().map(i64::cast_unsigned).collect())
 }
 
+/// The same for every group, by its id in hexadecimal digits.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn all_commit_epochs(service_folder: &Path) -> Result<BTreeMap<String, Vec<u64>>> {
+    let mut connection = connect(service_folder).await?;
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT hex(group_id), epoch FROM group_log WHERE kind = 1 ORDER BY group_id, seq",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    let mut epochs: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (group, epoch) in rows {
+        epochs.entry(group).or_default().push(epoch.cast_unsigned());
+    }
+    Ok(epochs)
+}
+
 /// Every record and root wrap that the service holds of a group. Each record is checked against the leaf stored beside it.
 ///
 /// # Errors
