@@ -163,7 +163,17 @@ impl Context {
     /// # Errors
     /// Those of the operation.
     pub async fn run(&self, operation: Operation) -> Result<Outcome> {
-        Ok(self.session.run(operation).await?)
+        match self.session.run(operation).await? {
+            Outcome::Unwritable { place } => Err(Failure::new(
+                "cli.unwritable",
+                Exit::Failed,
+                format!(
+                    "{place}: this stands for something that JSON cannot hold; it can be left as it was or removed, not changed"
+                ),
+                "put back what stood there; objects with \"$conclave\" are explained in the documentation of JSON documents",
+            )),
+            outcome => Ok(outcome),
+        }
     }
 
     /// Time to wait for the service; none when nothing is to be waited for.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited};
 use conclave_engine::{Command, DocFn, DocumentInfo};
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId};
@@ -278,5 +278,37 @@ impl Document<Any> {
         f: impl FnOnce(&mut dyn Crdt) -> Result<T, CrdtError> + Send + 'static,
     ) -> Result<T, Error> {
         self.run(false, f).await
+    }
+
+    /// Does to the text, in one step, what turned the copy `base` into `text`. What changed since the copy was made survives, as it does
+    /// where two devices edit apart. Without a base the text becomes `text`, and what stays of it is not touched.
+    ///
+    /// # Errors
+    /// As [`Document::edit`].
+    pub async fn edit_text(&self, base: Option<String>, text: String) -> Result<(), Error> {
+        self.edit(move |crdt| {
+            let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+            match base {
+                Some(base) => view.merge(&base, &text),
+                None => view.replace_all(&text),
+            }
+        })
+        .await
+    }
+
+    /// The same for the JSON view.
+    ///
+    /// # Errors
+    /// As [`Document::edit`].
+    pub async fn edit_json(
+        &self,
+        base: Option<serde_json::Value>,
+        value: serde_json::Value,
+    ) -> Result<Edited, Error> {
+        self.edit(move |crdt| {
+            let view = crdt.json().ok_or(CrdtError::InvalidArgument)?;
+            view.edit(base.as_ref(), &value)
+        })
+        .await
     }
 }

@@ -96,7 +96,6 @@ pub mod forensic;
 mod group;
 #[cfg(unix)]
 pub mod local;
-mod merge;
 mod operation;
 mod session;
 pub mod store;
@@ -104,7 +103,7 @@ pub mod transport;
 
 pub use conclave_crdt::automerge::Automerge;
 pub use conclave_crdt::yjs::Yrs;
-pub use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+pub use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, Refusal};
 #[doc(hidden)]
 pub use conclave_engine::plain;
 pub use conclave_engine::{

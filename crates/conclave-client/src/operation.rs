@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conclave_crdt::{Crdt, CrdtError, CrdtKind};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
@@ -16,7 +16,6 @@ use crate::client::Client;
 use crate::document::{Any, Document, contained};
 use crate::error::Error;
 use crate::group::Group;
-use crate::merge::{merge_json, merge_text};
 
 /// How a document is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +160,7 @@ pub enum Operation {
         base: Option<String>,
         text: String,
     },
-    /// The same for the JSON view. Outcome: `Done`.
+    /// The same for the JSON view. Outcome: `Done`, or `Unwritable`.
     EditJson {
         group: GroupId,
         document: DocumentId,
@@ -215,6 +214,11 @@ pub enum Outcome {
     Findings(Vec<FindingInfo>),
     /// A new document.
     Document(DocumentId),
+    /// Nothing was written: at this place of a document the new JSON has something that stands for what cannot be written.
+    Unwritable {
+        /// The keys and positions that lead there, with `/` between them.
+        place: String,
+    },
     /// A removal, re-keying included.
     Removed {
         /// Epoch that it began.
@@ -348,7 +352,8 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
         } => {
             let initial = text.map(|text| -> DocFn {
                 contained(Box::new(move |crdt: &mut dyn Crdt| {
-                    edit_text(crdt, None, &text)
+                    let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+                    view.replace_all(&text)
                 }))
             });
             of(group)
@@ -417,21 +422,18 @@ async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcom
             document,
             base,
             text,
-        } => done(
-            of(group, document)
-                .edit(move |crdt| edit_text(crdt, base.as_deref(), &text))
-                .await,
-        ),
+        } => done(of(group, document).edit_text(base, text).await),
         Operation::EditJson {
             group,
             document,
             base,
             value,
-        } => done(
-            of(group, document)
-                .edit(move |crdt| edit_json(crdt, base.as_ref(), &value))
-                .await,
-        ),
+        } => match of(group, document).edit_json(base, value).await? {
+            Edited::Done => Ok(Outcome::Done),
+            Edited::Refused(refusal) => Ok(Outcome::Unwritable {
+                place: place(&refusal.place),
+            }),
+        },
         Operation::Synced {
             group,
             document,
@@ -441,30 +443,12 @@ async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcom
     }
 }
 
-fn edit_text(crdt: &mut dyn Crdt, base: Option<&str>, text: &str) -> Result<(), CrdtError> {
-    let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
-    match base {
-        Some(base) => {
-            let merged = merge_text(base, text, &view.text()?);
-            view.replace_all(&merged)
-        }
-        None => view.replace_all(text),
-    }
-}
-
-fn edit_json(
-    crdt: &mut dyn Crdt,
-    base: Option<&serde_json::Value>,
-    value: &serde_json::Value,
-) -> Result<(), CrdtError> {
-    let view = crdt.json().ok_or(CrdtError::InvalidArgument)?;
-    match base {
-        Some(base) => {
-            let merged = merge_json(base, value, &view.to_json()?);
-            view.merge_json(&merged)
-        }
-        None => view.merge_json(value),
-    }
+fn place(path: &[PathElement]) -> String {
+    let steps = path.iter().map(|step| match step {
+        PathElement::Key(key) => key.clone(),
+        PathElement::Index(index) => index.to_string(),
+    });
+    steps.collect::<Vec<_>>().join("/")
 }
 
 fn done(result: Result<(), Error>) -> Result<Outcome, Error> {

@@ -141,12 +141,21 @@ pub trait TextView {
         insert: &str,
     ) -> Result<(), CrdtError>;
 
-    /// Makes the text equal `new` by a small set of insertions and deletions, so that concurrent edits elsewhere
-    /// in the text survive.
+    /// Does to the text what turned the copy `base` into `new`: lines, words and letters that stayed are not touched, words that were
+    /// replaced are replaced whole. What has changed since the copy was made survives, as it does where two devices edit apart.
     ///
     /// # Errors
     /// As [`TextView::text`].
-    fn replace_all(&mut self, new: &str) -> Result<(), CrdtError>;
+    fn merge(&mut self, base: &str, new: &str) -> Result<(), CrdtError>;
+
+    /// Makes the text equal `new`, as [`TextView::merge`] does with the present text as the copy.
+    ///
+    /// # Errors
+    /// As [`TextView::text`].
+    fn replace_all(&mut self, new: &str) -> Result<(), CrdtError> {
+        let base = self.text()?;
+        self.merge(&base, new)
+    }
 }
 
 /// One step of a path into a JSON document.
@@ -170,8 +179,37 @@ impl From<usize> for PathElement {
     }
 }
 
+/// Why an edit of JSON was refused, and where. Nothing was written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The place, from the root. Keys are content.
+    pub place: Vec<PathElement>,
+}
+
+impl core::fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Refusal").finish_non_exhaustive()
+    }
+}
+
+/// The outcome of an edit of JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Edited {
+    /// Done.
+    Done,
+    /// Something in the new value stands for what JSON cannot write (see [`JsonView`]), and is not what stood at that place.
+    Refused(Refusal),
+}
+
 /// A JSON view: the root map `root` of a Yjs document, or the root map of an Automerge document (where the text that
-/// every document starts with is left out while it is empty). Strings are written as collaborative texts.
+/// every document starts with is left out while it is empty). New strings are written as collaborative texts; a plain string, a date and
+/// an unsigned number stay what they are when they are changed, and a counter is counted up or down by the difference.
+///
+/// What JSON has no word for is an object with the reserved key `$conclave`: `{"$conclave": "bytes", "base64": …}`,
+/// `{"$conclave": "number", "value": "NaN" | "Infinity" | "-Infinity"}` and `{"$conclave": "undefined"}` can be written too;
+/// `{"$conclave": "xml" | "document" | "unknown", "shown": …}` stands for something that is only carried. It stays as it is while the
+/// object stays as it is, and can be removed.
 ///
 /// Yjs numbers are JavaScript numbers: an integral float such as `1.0` reads back as `1`.
 pub trait JsonView {
@@ -181,12 +219,28 @@ pub trait JsonView {
     /// [`CrdtError::TooLarge`] if it is nested deeper than [`crate::limits::MAX_JSON_DEPTH`].
     fn to_json(&mut self) -> Result<serde_json::Value, CrdtError>;
 
-    /// Makes the view equal the object `value` with few edits: objects by key, arrays by a diff, strings by
-    /// splices. Concurrent edits elsewhere survive.
+    /// Does to the view what turned the copy `base` into `new`; without a base it becomes `new`. Objects are compared by key, items of
+    /// arrays by their ids, their content and their likeness, never by their place alone, and strings as [`TextView::merge`] does. Only
+    /// what differs is touched. What has changed since the copy was made survives.
     ///
     /// # Errors
-    /// [`CrdtError::InvalidArgument`] if `value` is not an object or is nested too deeply.
-    fn merge_json(&mut self, value: &serde_json::Value) -> Result<(), CrdtError>;
+    /// [`CrdtError::InvalidArgument`] if a value is not an object or is nested too deeply.
+    fn edit(
+        &mut self,
+        base: Option<&serde_json::Value>,
+        new: &serde_json::Value,
+    ) -> Result<Edited, CrdtError>;
+
+    /// Makes the view equal the object `value`, as [`JsonView::edit`] without a base.
+    ///
+    /// # Errors
+    /// [`CrdtError::InvalidArgument`] if `value` is not an object, is nested too deeply or was refused.
+    fn merge_json(&mut self, value: &serde_json::Value) -> Result<(), CrdtError> {
+        match self.edit(None, value)? {
+            Edited::Done => Ok(()),
+            Edited::Refused(_) => Err(CrdtError::InvalidArgument),
+        }
+    }
 
     /// Sets the value at `path`. The container must exist; an index equal to the length appends.
     ///

@@ -60,18 +60,20 @@ mod api;
 #[cfg(feature = "automerge")]
 pub mod automerge;
 mod contain;
+mod diff;
 mod error;
 mod factory;
 mod json;
 pub mod limits;
 mod ranges;
 mod reader;
-mod textdiff;
 mod types;
 #[cfg(feature = "yjs")]
 pub mod yjs;
 
-pub use api::{Attribution, AttributionRun, Crdt, JsonView, PathElement, TextView};
+pub use api::{
+    Attribution, AttributionRun, Crdt, Edited, JsonView, PathElement, Refusal, TextView,
+};
 pub use error::CrdtError;
 pub use factory::{create, load};
 pub use types::{Applied, CrdtKind, OpRange, ReplicaId, UpdateInfo, Version};

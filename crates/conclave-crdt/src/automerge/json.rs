@@ -6,18 +6,18 @@ use serde_json::{Number as JsonNumber, Value};
 
 use super::text::{TEXT_KEY, apply_edits, commit_if_large};
 use super::{Automerge, bootstrap_actor};
-use crate::api::{JsonView, PathElement};
+use crate::api::{Edited, JsonView, PathElement};
+use crate::diff::text::TextEdit;
 use crate::error::{CrdtError, Result};
-use crate::json::{self, At, JsonTree, New, Slot};
-use crate::textdiff::TextEdit;
+use crate::json::{self, At, JsonTree, New, Slot, Special};
 
 impl JsonView for Automerge {
     fn to_json(&mut self) -> Result<Value> {
         self.engine(|doc| json::read(&mut Tree { doc }))?
     }
 
-    fn merge_json(&mut self, value: &Value) -> Result<()> {
-        self.engine(|doc| json::merge(&mut Tree { doc }, value))?
+    fn edit(&mut self, base: Option<&Value>, new: &Value) -> Result<Edited> {
+        self.engine(|doc| json::edit(&mut Tree { doc }, base, new))?
     }
 
     fn put(&mut self, path: &[PathElement], value: &Value) -> Result<()> {
@@ -46,6 +46,13 @@ impl Tree<'_> {
     }
 }
 
+fn prop(at: At<'_>) -> automerge::Prop {
+    match at {
+        At::Key(key) => key.into(),
+        At::Index(index) => index.into(),
+    }
+}
+
 fn refused(_: automerge::AutomergeError) -> CrdtError {
     CrdtError::Engine
 }
@@ -55,20 +62,24 @@ fn slot(value: AmValue<'_>, id: ObjId) -> Slot<ObjId> {
         AmValue::Object(ObjType::Map | ObjType::Table) => Slot::Map(id),
         AmValue::Object(ObjType::List) => Slot::List(id),
         AmValue::Object(ObjType::Text) => Slot::Text(id),
-        AmValue::Scalar(scalar) => from_scalar(&scalar).map_or(Slot::Other, Slot::Scalar),
+        AmValue::Scalar(scalar) => from_scalar(&scalar),
     }
 }
 
-fn from_scalar(scalar: &ScalarValue) -> Option<Value> {
-    Some(match scalar {
+fn from_scalar(scalar: &ScalarValue) -> Slot<ObjId> {
+    Slot::Scalar(match scalar {
         ScalarValue::Null => Value::Null,
         ScalarValue::Boolean(value) => Value::Bool(*value),
         ScalarValue::Int(value) | ScalarValue::Timestamp(value) => Value::from(*value),
         ScalarValue::Uint(value) => Value::from(*value),
-        ScalarValue::F64(value) => Value::Number(JsonNumber::from_f64(*value)?),
+        ScalarValue::F64(value) => JsonNumber::from_f64(*value)
+            .map_or_else(|| Special::Number(*value).to_json(), Value::Number),
         ScalarValue::Counter(counter) => Value::from(i64::from(counter)),
         ScalarValue::Str(text) => Value::String(text.to_string()),
-        ScalarValue::Bytes(_) | ScalarValue::Unknown { .. } => return None,
+        ScalarValue::Bytes(bytes) => Special::Bytes(bytes.clone()).to_json(),
+        ScalarValue::Unknown { type_code, .. } => {
+            return Slot::Carried(Special::unknown(format!("type {type_code}")).to_json());
+        }
     })
 }
 
@@ -81,8 +92,23 @@ fn to_scalar(value: &Value) -> ScalarValue {
             _ => ScalarValue::F64(number.as_f64().unwrap_or(f64::NAN)),
         },
         // Containers and strings are written as objects.
-        _ => ScalarValue::Null,
+        _ => match Special::of(value).flatten() {
+            Some(Special::Bytes(bytes)) => ScalarValue::Bytes(bytes),
+            Some(Special::Number(number)) => ScalarValue::F64(number),
+            _ => ScalarValue::Null,
+        },
     }
+}
+
+/// The new value in the type of the old one, where it fits.
+fn like(old: &ScalarValue, to: &Value) -> Option<ScalarValue> {
+    Some(match old {
+        ScalarValue::Str(_) => ScalarValue::Str(to.as_str()?.into()),
+        ScalarValue::Timestamp(_) => ScalarValue::Timestamp(to.as_i64()?),
+        ScalarValue::Uint(_) => ScalarValue::Uint(to.as_u64()?),
+        ScalarValue::F64(_) => ScalarValue::F64(to.as_f64()?),
+        _ => return None,
+    })
 }
 
 impl JsonTree for Tree<'_> {
@@ -142,10 +168,7 @@ impl JsonTree for Tree<'_> {
 
     fn put(&mut self, node: &ObjId, at: At<'_>, new: New<'_>) -> Result<Option<ObjId>> {
         commit_if_large(self.doc);
-        let prop = match at {
-            At::Key(key) => automerge::Prop::from(key),
-            At::Index(index) => automerge::Prop::from(index),
-        };
+        let prop = prop(at);
         let kind = match new {
             New::Scalar(value) => {
                 self.doc
@@ -197,6 +220,29 @@ impl JsonTree for Tree<'_> {
             At::Index(index) => self.doc.delete(node, index),
         }
         .map_err(refused)
+    }
+
+    fn change(&mut self, node: &ObjId, at: At<'_>, from: &Value, to: &Value) -> Result<()> {
+        let prop = prop(at);
+        let found = self.doc.get(node, prop.clone()).map_err(refused)?;
+        let Some((AmValue::Scalar(old), _)) = found else {
+            return json::create(self, node, at, to, false);
+        };
+        if let (ScalarValue::Counter(_), Some(from), Some(to)) =
+            (old.as_ref(), from.as_i64(), to.as_i64())
+            && let Some(by) = to.checked_sub(from)
+        {
+            // Others may count too: only the difference is this one's.
+            commit_if_large(self.doc);
+            return self.doc.increment(node, prop, by).map_err(refused);
+        }
+        match like(&old, to) {
+            Some(value) => {
+                commit_if_large(self.doc);
+                self.doc.put(node, prop, value).map_err(refused)
+            }
+            None => json::create(self, node, at, to, false),
+        }
     }
 
     fn number(number: &JsonNumber) -> JsonNumber {

@@ -5,9 +5,9 @@ use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
 
 use super::Automerge;
 use crate::api::{Attribution, AttributionRun, TextView, push_run};
+use crate::diff::text::{TextEdit, text_edits};
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_INSERT_CHARS;
-use crate::textdiff::{TextEdit, text_edits};
 use crate::types::ReplicaId;
 
 /// The root key of the text.
@@ -53,11 +53,11 @@ impl TextView for Automerge {
         })?
     }
 
-    fn replace_all(&mut self, new: &str) -> Result<()> {
+    fn merge(&mut self, base: &str, new: &str) -> Result<()> {
         self.engine(|doc| {
             let id = text_object(doc)?;
-            let old = doc.text(&id).map_err(|_| CrdtError::Engine)?;
-            apply_edits(doc, &id, &text_edits(&old, new))
+            let current = doc.text(&id).map_err(|_| CrdtError::Engine)?;
+            apply_edits(doc, &id, &text_edits(base, new, &current))
         })?
     }
 }

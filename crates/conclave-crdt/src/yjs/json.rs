@@ -1,20 +1,23 @@
 //! The JSON view: the root map `root`, nested maps, arrays and texts.
 
+use std::sync::Arc;
+
 use serde_json::{Map as JsonMap, Number as JsonNumber, Value};
 use yrs::any::Number;
 use yrs::{
-    Any, Array, ArrayPrelim, ArrayRef, GetString, Map, MapPrelim, MapRef, Out, TextPrelim, TextRef,
-    TransactionMut, WriteTxn,
+    Any, Array, ArrayPrelim, ArrayRef, GetString, Map, MapPrelim, MapRef, Out, ReadTxn, TextPrelim,
+    TextRef, TransactionMut, WriteTxn, XmlOut,
 };
 
 use super::Yrs;
 use super::capture::FOREIGN_ORIGIN;
 use super::text::apply_edits;
-use crate::api::{JsonView, PathElement};
+use super::xml;
+use crate::api::{Edited, JsonView, PathElement};
+use crate::diff::text::TextEdit;
 use crate::error::{CrdtError, Result};
-use crate::json::{self, At, JsonTree, New, Slot};
+use crate::json::{self, At, JsonTree, New, Slot, Special};
 use crate::limits::MAX_JSON_DEPTH;
-use crate::textdiff::TextEdit;
 
 /// The root type that holds the JSON view.
 const JSON_ROOT: &str = "root";
@@ -26,8 +29,8 @@ impl JsonView for Yrs {
         self.write(Some(FOREIGN_ORIGIN), |txn| json::read(&mut Tree { txn }))?
     }
 
-    fn merge_json(&mut self, value: &Value) -> Result<()> {
-        self.write(None, |txn| json::merge(&mut Tree { txn }, value))?
+    fn edit(&mut self, base: Option<&Value>, new: &Value) -> Result<Edited> {
+        self.write(None, |txn| json::edit(&mut Tree { txn }, base, new))?
     }
 
     fn put(&mut self, path: &[PathElement], value: &Value) -> Result<()> {
@@ -76,26 +79,35 @@ impl Node {
     }
 }
 
-fn slot(value: Out) -> Slot<Node> {
-    match value {
-        Out::Any(any) => Slot::Scalar(from_any(&any, 0)),
-        Out::YText(text) => Slot::Text(Node::Text(text)),
-        Out::YArray(array) => Slot::List(Node::Array(array)),
-        Out::YMap(map) => Slot::Map(Node::Map(map)),
-        _ => Slot::Other,
-    }
+fn slot(value: Out, txn: &impl ReadTxn) -> Slot<Node> {
+    let carried = match value {
+        Out::Any(any) => return Slot::Scalar(from_any(&any, 0)),
+        Out::YText(text) => return Slot::Text(Node::Text(text)),
+        Out::YArray(array) => return Slot::List(Node::Array(array)),
+        Out::YMap(map) => return Slot::Map(Node::Map(map)),
+        Out::YXmlElement(xml) => Special::xml(xml::shown(XmlOut::Element(xml), txn)),
+        Out::YXmlFragment(xml) => Special::xml(xml::shown(XmlOut::Fragment(xml), txn)),
+        Out::YXmlText(xml) => Special::xml(xml::shown(XmlOut::Text(xml), txn)),
+        Out::YDoc(document) => Special::document(document.guid().to_string()),
+        Out::UndefinedRef(_) => Special::unknown(String::new()),
+    };
+    Slot::Carried(carried.to_json())
 }
 
-/// Plain values of Yjs as JSON. What JSON has no word for reads as null.
+/// Plain values of Yjs as JSON.
 fn from_any(any: &Any, depth: usize) -> Value {
     if depth > MAX_JSON_DEPTH {
         return Value::Null;
     }
     match any {
-        Any::Null | Any::Undefined | Any::Buffer(_) => Value::Null,
+        Any::Null => Value::Null,
+        Any::Undefined => Special::Undefined.to_json(),
+        Any::Buffer(bytes) => Special::Bytes(bytes.to_vec()).to_json(),
         Any::Bool(value) => Value::Bool(*value),
         Any::Number(Number::Int(value)) => Value::Number(integer(*value)),
-        Any::Number(Number::Float(value)) => float(*value).map_or(Value::Null, Value::Number),
+        Any::Number(Number::Float(value)) => {
+            float(*value).map_or_else(|| Special::Number(*value).to_json(), Value::Number)
+        }
         Any::String(text) => Value::String(text.as_ref().to_owned()),
         Any::Array(items) => {
             Value::Array(items.iter().map(|item| from_any(item, depth + 1)).collect())
@@ -129,15 +141,37 @@ fn integer(value: i64) -> JsonNumber {
     number.unwrap_or_else(|| JsonNumber::from(value))
 }
 
+/// A value as one, without shared types.
 fn to_any(value: &Value) -> Any {
     match value {
+        Value::Null => Any::Null,
         Value::Bool(value) => Any::Bool(*value),
         Value::Number(number) => match number.as_i64() {
             Some(integer) => Any::Number(Number::Int(integer)),
             None => Any::Number(Number::Float(number.as_f64().unwrap_or(f64::NAN))),
         },
-        // Containers and strings are written as shared types.
-        _ => Any::Null,
+        Value::String(text) => Any::String(text.as_str().into()),
+        Value::Array(items) => Any::Array(items.iter().map(to_any).collect()),
+        Value::Object(members) => match Special::of(value).flatten() {
+            Some(Special::Bytes(bytes)) => Any::Buffer(bytes.into()),
+            Some(Special::Number(number)) => Any::Number(Number::Float(number)),
+            Some(Special::Undefined) => Any::Undefined,
+            _ => Any::Map(Arc::new(
+                members
+                    .iter()
+                    .map(|(key, item)| (key.clone(), to_any(item)))
+                    .collect(),
+            )),
+        },
+    }
+}
+
+/// Whether a new value is written as the old one was: in one, without shared types.
+fn stays_plain(old: &Any, to: &Value) -> bool {
+    match old {
+        Any::String(_) => to.is_string(),
+        Any::Array(_) | Any::Map(_) => to.is_array() || to.is_object(),
+        _ => false,
     }
 }
 
@@ -152,12 +186,13 @@ impl JsonTree for Tree<'_, '_> {
         Ok(map
             .map()?
             .iter(self.txn)
-            .map(|(key, value)| (key.to_owned(), slot(value)))
+            .map(|(key, value)| (key.to_owned(), slot(value, self.txn)))
             .collect())
     }
 
     fn items(&mut self, list: &Node) -> Result<Vec<Slot<Node>>> {
-        Ok(list.array()?.iter(self.txn).map(slot).collect())
+        let items = list.array()?.iter(self.txn);
+        Ok(items.map(|item| slot(item, self.txn)).collect())
     }
 
     fn slot(&mut self, node: &Node, at: At<'_>) -> Result<Option<Slot<Node>>> {
@@ -165,7 +200,7 @@ impl JsonTree for Tree<'_, '_> {
             At::Key(key) => node.map()?.get(self.txn, key),
             At::Index(index) => node.array()?.get(self.txn, small(index)?),
         };
-        Ok(value.map(slot))
+        Ok(value.map(|value| slot(value, self.txn)))
     }
 
     fn text(&mut self, text: &Node) -> Result<String> {
@@ -237,6 +272,17 @@ impl JsonTree for Tree<'_, '_> {
             At::Index(index) => node.array()?.remove(self.txn, small(index)?),
         }
         Ok(())
+    }
+
+    fn change(&mut self, node: &Node, at: At<'_>, _: &Value, to: &Value) -> Result<()> {
+        let old = match at {
+            At::Key(key) => node.map()?.get(self.txn, key),
+            At::Index(index) => node.array()?.get(self.txn, small(index)?),
+        };
+        if matches!(old, Some(Out::Any(old)) if stays_plain(&old, to)) {
+            return self.put(node, at, New::Scalar(to)).map(drop);
+        }
+        json::create(self, node, at, to, false)
     }
 
     fn number(number: &JsonNumber) -> JsonNumber {

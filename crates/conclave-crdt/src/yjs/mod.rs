@@ -11,6 +11,7 @@ mod json;
 mod scan;
 mod text;
 mod waiting;
+mod xml;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;

@@ -1,14 +1,16 @@
 //! The text view and its attribution.
 
+use core::ops::Range;
+
 use yrs::types::text::YChange;
 use yrs::{Any, GetString, Out, ReadTxn, Snapshot, Text, TextRef, TransactionMut, WriteTxn};
 
 use super::Yrs;
 use super::capture::FOREIGN_ORIGIN;
 use crate::api::{Attribution, AttributionRun, TextView, push_run};
+use crate::diff::text::{TextEdit, text_edits};
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_INSERT_CHARS;
-use crate::textdiff::{TextEdit, text_edits};
 use crate::types::ReplicaId;
 
 /// The root type that holds the text.
@@ -52,9 +54,9 @@ impl TextView for Yrs {
         })?
     }
 
-    fn replace_all(&mut self, new: &str) -> Result<()> {
+    fn merge(&mut self, base: &str, new: &str) -> Result<()> {
         self.edit_text(|text, txn| {
-            let edits = text_edits(&text.get_string(txn), new);
+            let edits = text_edits(base, new, &text.get_string(txn));
             apply_edits(text, txn, &edits)
         })?
     }
@@ -82,9 +84,9 @@ fn apply_edit(
         .position
         .checked_add(edit.delete)
         .ok_or(CrdtError::InvalidArgument)?;
-    let (start, end) = (offsets.at(edit.position)?, offsets.at(end)?);
-    if end > start {
-        text.remove_range(txn, start, end - start);
+    let (start, _) = (offsets.at(edit.position)?, offsets.at(end)?);
+    for range in offsets.characters(edit.position, end).into_iter().rev() {
+        text.remove_range(txn, range.start, range.end - range.start);
     }
     let mut index = start;
     let mut rest = edit.insert.as_str();
@@ -105,8 +107,8 @@ fn apply_edit(
 enum Offsets {
     /// One unit per character.
     Plain(usize),
-    /// The unit at which each character starts, and the end.
-    Table(Vec<u32>),
+    /// The units of each character, and the end.
+    Table(Vec<Range<u32>>),
 }
 
 impl Offsets {
@@ -122,14 +124,15 @@ impl Offsets {
             match &chunk.insert {
                 Out::Any(Any::String(part)) => {
                     for c in part.chars() {
-                        starts.push(unit);
-                        unit += c.len_utf16() as u32;
+                        let end = unit + c.len_utf16() as u32;
+                        starts.push(unit..end);
+                        unit = end;
                     }
                 }
                 _ => unit += 1,
             }
         }
-        starts.push(length);
+        starts.push(length..length);
         Self::Table(starts)
     }
 
@@ -137,8 +140,28 @@ impl Offsets {
         match self {
             Self::Plain(length) if chars <= *length => Ok(chars as u32),
             Self::Plain(_) => Err(CrdtError::InvalidArgument),
-            Self::Table(starts) => starts.get(chars).copied().ok_or(CrdtError::InvalidArgument),
+            Self::Table(starts) => starts
+                .get(chars)
+                .map(|units| units.start)
+                .ok_or(CrdtError::InvalidArgument),
         }
+    }
+
+    /// The units of the characters from `start` to `end`, without what is embedded between them: nobody who edits the characters sees it.
+    fn characters(&self, start: usize, end: usize) -> Vec<Range<u32>> {
+        let whole = start as u32..end as u32;
+        let table = match self {
+            Self::Plain(_) => return Vec::from_iter((start < end).then_some(whole)),
+            Self::Table(table) => table.get(start..end).unwrap_or(&[]),
+        };
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        for units in table {
+            match ranges.last_mut() {
+                Some(last) if last.end == units.start => last.end = units.end,
+                _ => ranges.push(units.clone()),
+            }
+        }
+        ranges
     }
 }
 

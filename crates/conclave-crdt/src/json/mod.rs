@@ -1,24 +1,27 @@
 //! Reading and merging JSON, for any engine that has maps, lists and texts.
 
+mod edit;
+mod special;
+
 use serde_json::{Map, Value};
-use similar::{Algorithm, DiffOp, capture_diff_slices};
+
+pub(crate) use edit::edit;
+pub(crate) use special::Special;
 
 use crate::api::PathElement;
+use crate::diff::text::TextEdit;
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_JSON_DEPTH;
-use crate::textdiff::{TextEdit, text_edits};
-
-/// Most list items on both sides together that are compared by diff; above it they are paired by position.
-const MAX_DIFF_ITEMS: usize = 4_000;
 
 /// What stands at a place.
 pub(crate) enum Slot<N> {
+    /// A value that is written as one, [`Special`] ones included.
     Scalar(Value),
     Map(N),
     List(N),
     Text(N),
-    /// Something of the engine that JSON has no word for; reads as null.
-    Other,
+    /// Something of the engine that is shown and cannot be written.
+    Carried(Value),
 }
 
 /// A place in a container.
@@ -26,6 +29,15 @@ pub(crate) enum Slot<N> {
 pub(crate) enum At<'a> {
     Key(&'a str),
     Index(usize),
+}
+
+impl<'a> From<&'a PathElement> for At<'a> {
+    fn from(element: &'a PathElement) -> Self {
+        match element {
+            PathElement::Key(key) => Self::Key(key),
+            PathElement::Index(index) => Self::Index(*index),
+        }
+    }
 }
 
 /// What to put there.
@@ -57,6 +69,8 @@ pub(crate) trait JsonTree {
         new: New<'_>,
     ) -> Result<Option<Self::Node>>;
     fn remove(&mut self, node: &Self::Node, at: At<'_>) -> Result<()>;
+    /// Changes a value that is written as one from what it was to something else, and keeps its type where the new value fits.
+    fn change(&mut self, node: &Self::Node, at: At<'_>, from: &Value, to: &Value) -> Result<()>;
     /// The number that reads back when this one is written.
     fn number(number: &serde_json::Number) -> serde_json::Number;
 }
@@ -72,8 +86,7 @@ fn read_slot<T: JsonTree>(tree: &mut T, slot: Slot<T::Node>, depth: usize) -> Re
         return Err(CrdtError::TooLarge);
     }
     match slot {
-        Slot::Scalar(value) => Ok(value),
-        Slot::Other => Ok(Value::Null),
+        Slot::Scalar(value) | Slot::Carried(value) => Ok(value),
         Slot::Text(text) => tree.text(&text).map(Value::String),
         Slot::List(list) => {
             let items = tree.items(&list)?;
@@ -92,16 +105,6 @@ fn read_slot<T: JsonTree>(tree: &mut T, slot: Slot<T::Node>, depth: usize) -> Re
             Ok(Value::Object(object))
         }
     }
-}
-
-/// Makes the tree equal an object.
-pub(crate) fn merge<T: JsonTree>(tree: &mut T, value: &Value) -> Result<()> {
-    let value = writable::<T>(value, 0)?;
-    let Value::Object(object) = &value else {
-        return Err(CrdtError::InvalidArgument);
-    };
-    let root = tree.root();
-    merge_map(tree, &root, object, 0)
 }
 
 /// The value as it will read back, if it is not nested too deeply.
@@ -127,114 +130,19 @@ fn writable<T: JsonTree>(value: &Value, depth: usize) -> Result<Value> {
     })
 }
 
-fn merge_map<T: JsonTree>(
-    tree: &mut T,
-    map: &T::Node,
-    target: &Map<String, Value>,
-    depth: usize,
-) -> Result<()> {
-    let mut present = std::collections::BTreeMap::new();
-    for (key, slot) in tree.entries(map)? {
-        if target.contains_key(&key) {
-            present.insert(key, slot);
-        } else {
-            tree.remove(map, At::Key(&key))?;
+/// Whether anything in a value stands for what cannot be written.
+fn stands_for_unwritable(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(stands_for_unwritable),
+        Value::Object(members) => {
+            Special::of(value) == Some(None) || members.values().any(stands_for_unwritable)
         }
+        _ => false,
     }
-    for (key, value) in target {
-        match present.remove(key) {
-            Some(slot) => merge_slot(tree, map, At::Key(key), slot, value, depth)?,
-            None => match tree.slot(map, At::Key(key))? {
-                // Not listed but there: a hidden empty text.
-                Some(slot) => merge_slot(tree, map, At::Key(key), slot, value, depth)?,
-                None => create(tree, map, At::Key(key), value, false)?,
-            },
-        }
-    }
-    Ok(())
-}
-
-fn merge_slot<T: JsonTree>(
-    tree: &mut T,
-    node: &T::Node,
-    at: At<'_>,
-    slot: Slot<T::Node>,
-    value: &Value,
-    depth: usize,
-) -> Result<()> {
-    if depth > MAX_JSON_DEPTH {
-        return Err(CrdtError::TooLarge);
-    }
-    match (slot, value) {
-        (Slot::Map(map), Value::Object(object)) => merge_map(tree, &map, object, depth + 1),
-        (Slot::List(list), Value::Array(items)) => merge_list(tree, &list, items, depth + 1),
-        (Slot::Text(text), Value::String(new)) => {
-            let edits = text_edits(&tree.text(&text)?, new);
-            if edits.is_empty() {
-                Ok(())
-            } else {
-                tree.edit_text(&text, &edits)
-            }
-        }
-        (Slot::Scalar(old), value) if old == *value => Ok(()),
-        _ => create(tree, node, at, value, false),
-    }
-}
-
-fn merge_list<T: JsonTree>(
-    tree: &mut T,
-    list: &T::Node,
-    target: &[Value],
-    depth: usize,
-) -> Result<()> {
-    let mut old = Vec::new();
-    for slot in tree.items(list)? {
-        old.push(read_slot(tree, slot, depth)?);
-    }
-    // Last first, so that positions before stay as they are.
-    for op in list_ops(&old, target).into_iter().rev() {
-        if matches!(op, DiffOp::Equal { .. }) {
-            continue;
-        }
-        let (removed, added) = (op.old_range(), op.new_range());
-        let paired = removed.len().min(added.len());
-        for index in (removed.start + paired..removed.end).rev() {
-            tree.remove(list, At::Index(index))?;
-        }
-        for (offset, value) in target.get(added.clone()).unwrap_or(&[]).iter().enumerate() {
-            let index = removed.start + offset;
-            if offset >= paired {
-                create(tree, list, At::Index(index), value, true)?;
-            } else if let Some(slot) = tree.slot(list, At::Index(index))? {
-                merge_slot(tree, list, At::Index(index), slot, value, depth)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn list_ops(old: &[Value], new: &[Value]) -> Vec<DiffOp> {
-    let prefix = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let (old_rest, new_rest) = (
-        old.get(prefix..).unwrap_or(&[]),
-        new.get(prefix..).unwrap_or(&[]),
-    );
-    if old_rest.len() + new_rest.len() > MAX_DIFF_ITEMS {
-        let op = DiffOp::Replace {
-            old_index: prefix,
-            old_len: old_rest.len(),
-            new_index: prefix,
-            new_len: new_rest.len(),
-        };
-        return vec![op];
-    }
-    // Values have no order or hash; their texts do.
-    let texts = |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>();
-    capture_diff_slices(Algorithm::Myers, &texts(old), &texts(new))
 }
 
 /// Writes a value with everything in it.
-fn create<T: JsonTree>(
+pub(crate) fn create<T: JsonTree>(
     tree: &mut T,
     node: &T::Node,
     at: At<'_>,
@@ -242,6 +150,7 @@ fn create<T: JsonTree>(
     insert: bool,
 ) -> Result<()> {
     let new = match value {
+        Value::Object(_) if Special::of(value).is_some() => New::Scalar(value),
         Value::Object(_) => New::Map,
         Value::Array(_) => New::List,
         Value::String(text) => New::Text(text),
@@ -267,10 +176,19 @@ fn create<T: JsonTree>(
 /// Sets the value at a path.
 pub(crate) fn put<T: JsonTree>(tree: &mut T, path: &[PathElement], value: &Value) -> Result<()> {
     let value = writable::<T>(value, path.len())?;
+    if stands_for_unwritable(&value) {
+        return Err(CrdtError::InvalidArgument);
+    }
     let (last, above) = path.split_last().ok_or(CrdtError::InvalidArgument)?;
     let container = walk(tree, above)?;
     match (container, last) {
-        (Slot::Map(map), PathElement::Key(key)) => create(tree, &map, At::Key(key), &value, false),
+        (Slot::Map(map), PathElement::Key(key)) => {
+            let at = At::Key(key);
+            match tree.slot(&map, at)? {
+                Some(Slot::Scalar(old)) => tree.change(&map, at, &old, &value),
+                _ => create(tree, &map, at, &value, false),
+            }
+        }
         (Slot::List(list), PathElement::Index(index)) => {
             let length = tree.items(&list)?.len();
             if *index > length {
