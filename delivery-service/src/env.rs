@@ -1,7 +1,7 @@
 //! What groups and documents need of the service around them.
 
 use conclave_proto::frame::Plea;
-use conclave_proto::{DeviceId, GroupId};
+use conclave_proto::{DeviceId, GroupId, UserId};
 use sqlx::sqlite::SqlitePool;
 use tokio_util::task::TaskTracker;
 
@@ -25,4 +25,6 @@ pub(crate) struct Env {
     pub(crate) returns: Buckets<(GroupId, DeviceId)>,
     /// How often a plea is told again.
     pub(crate) repeated_asks: Buckets<(GroupId, DeviceId, Plea)>,
+    /// How often a user may write snapshots of a document with little new in them.
+    pub(crate) snapshots: Buckets<(UserId, i64)>,
 }

@@ -82,3 +82,13 @@ pub const ASKS_PER_DEVICE: u64 = 256;
 pub const ASKS_TOLD: Bucket = Bucket::new(1, 6);
 /// Wraps kept for one user and epoch, beside the committer's: nobody can take the places of all others.
 pub const WRAPS_PER_USER: u64 = 2;
+/// How long a replaced snapshot keeps its content, in milliseconds.
+pub const REPLACED_SNAPSHOT_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Replaced snapshots that may lose their content with one that is accepted.
+pub const SWEPT_WITH_SNAPSHOT: u32 = 4;
+/// Replaced snapshots that may lose their content at one look.
+pub const SWEPT_AT_ONCE: u32 = 64;
+/// How often the service looks for replaced snapshots whose time is over.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// Snapshots with little new in them, by user and document.
+pub const SNAPSHOTS_WITHOUT_NEWS: Bucket = Bucket::per_hour(4, 4);

@@ -14,15 +14,21 @@ const SWEEP_KEYS: usize = 4096;
 pub struct Bucket {
     /// Tokens of a full bucket.
     pub burst: u64,
-    /// Tokens that come back in a minute.
-    pub per_minute: u64,
+    /// Tokens that come back in an hour.
+    pub per_hour: u64,
 }
 
 impl Bucket {
-    /// A bucket.
+    /// A bucket of `burst` tokens, of which `per_minute` come back in a minute.
     #[must_use]
     pub const fn new(burst: u64, per_minute: u64) -> Self {
-        Self { burst, per_minute }
+        Self::per_hour(burst, per_minute.saturating_mul(60))
+    }
+
+    /// A bucket of `burst` tokens, of which `per_hour` come back in an hour.
+    #[must_use]
+    pub const fn per_hour(burst: u64, per_hour: u64) -> Self {
+        Self { burst, per_hour }
     }
 }
 
@@ -60,8 +66,8 @@ impl Default for RateLimits {
     }
 }
 
-/// Levels are counted in 60,000ths of a token, so that a millisecond adds a whole number.
-const UNITS: u64 = 60_000;
+/// Levels are counted in such parts of a token that a millisecond adds a whole number of them.
+const UNITS: u64 = 3_600_000;
 
 struct Level {
     units: u64,
@@ -85,13 +91,22 @@ impl<K: Hash + Eq> Buckets<K> {
 
     /// Takes `tokens`. What is larger than the bucket passes when it is full.
     pub(crate) fn take(&self, key: K, tokens: u64, now: UnixMs) -> Result<(), Refusal> {
+        self.ask(key, tokens, now, true)
+    }
+
+    /// What [`Buckets::take`] would say, without taking anything.
+    pub(crate) fn has(&self, key: K, tokens: u64, now: UnixMs) -> Result<(), Refusal> {
+        self.ask(key, tokens, now, false)
+    }
+
+    fn ask(&self, key: K, tokens: u64, now: UnixMs, take: bool) -> Result<(), Refusal> {
         let Some(shape) = self.shape else {
             return Ok(());
         };
         let full = shape.burst.saturating_mul(UNITS);
         let wanted = tokens.saturating_mul(UNITS).min(full);
         let refill = |level: &Level| {
-            let gained = now.since_ms(level.at).saturating_mul(shape.per_minute);
+            let gained = now.since_ms(level.at).saturating_mul(shape.per_hour);
             level.units.saturating_add(gained).min(full)
         };
         let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,10 +121,12 @@ impl<K: Hash + Eq> Buckets<K> {
         level.at = now;
         if level.units < wanted {
             let missing = wanted - level.units;
-            let retry_after_ms = missing.div_ceil(shape.per_minute.max(1));
+            let retry_after_ms = missing.div_ceil(shape.per_hour.max(1));
             return Err(Refusal::RateLimited { retry_after_ms });
         }
-        level.units -= wanted;
+        if take {
+            level.units -= wanted;
+        }
         Ok(())
     }
 }
@@ -132,8 +149,25 @@ mod tests {
         assert!(buckets.take("b", 1, UnixMs(0)).is_ok());
         assert!(buckets.take("a", 1, UnixMs(999)).is_err());
         assert!(buckets.take("a", 1, UnixMs(1000)).is_ok());
+        assert!(
+            buckets.has("b", 1, UnixMs(0)).is_ok(),
+            "asking takes nothing"
+        );
+        assert!(buckets.take("b", 1, UnixMs(0)).is_ok());
+        assert!(buckets.has("b", 1, UnixMs(0)).is_err());
         // A clock that goes back gives nothing and takes nothing.
         assert!(buckets.take("a", 1, UnixMs(0)).is_err());
+    }
+
+    #[test]
+    fn a_bucket_may_fill_slowly() {
+        let buckets = Buckets::new(Some(Bucket::per_hour(1, 4)));
+        assert!(buckets.take("a", 1, UnixMs(0)).is_ok());
+        let retry_after_ms = 15 * 60 * 1000;
+        let refused = Err(Refusal::RateLimited { retry_after_ms });
+        assert_eq!(buckets.take("a", 1, UnixMs(0)), refused);
+        assert!(buckets.take("a", 1, UnixMs(retry_after_ms - 1)).is_err());
+        assert!(buckets.take("a", 1, UnixMs(retry_after_ms)).is_ok());
     }
 
     #[test]

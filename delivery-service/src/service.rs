@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, derived_origins};
-use crate::document::Documents;
+use crate::document::{Documents, retention};
 use crate::env::Env;
 use crate::error::StartError;
 use crate::group::Groups;
@@ -97,6 +97,7 @@ impl Service {
             self_updates: Buckets::new(rates.map(|rates| rates.self_updates)),
             returns: Buckets::new(rates.map(|rates| rates.returns)),
             repeated_asks: Buckets::new(Some(limits::ASKS_TOLD)),
+            snapshots: Buckets::new(Some(limits::SNAPSHOTS_WITHOUT_NEWS)),
         });
         let shared = Arc::new(Shared {
             env,
@@ -117,6 +118,7 @@ impl Service {
         // Set once, here.
         let _ = doubted.set(Arc::downgrade(&shared));
 
+        shared.env.tasks.spawn(sweep_replaced(shared.clone()));
         let handshake = Duration::from_millis(config.limits.handshake_ms);
         let listener = CappedListener::new(listener, config.limits.connections, handshake);
         let (done, stopped) = watch::channel(false);
@@ -219,6 +221,26 @@ async fn service_key(conn: &mut SqliteConnection) -> Result<[u8; 32], StartError
         }
     };
     Ok(SigningKey::from_bytes(&seed).verifying_key().to_bytes())
+}
+
+/// Lets go of replaced snapshots whose time is over: at the start, and now and then, also where nobody writes.
+async fn sweep_replaced(shared: Arc<Shared>) {
+    let most = limits::SWEPT_AT_ONCE;
+    let mut looks = tokio::time::interval(limits::SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+        let now = shared.env.clock.now();
+        let mut swept = Ok(most as usize);
+        while swept == Ok(most as usize) && !shared.stop.is_cancelled() {
+            let sweep = shared.env.writer.call(move |conn| {
+                Box::pin(async move { Ok(retention::sweep(conn, now, most).await?) })
+            });
+            swept = sweep.await;
+        }
+    }
 }
 
 /// The tasks of a running service.

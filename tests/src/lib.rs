@@ -2,6 +2,7 @@
 
 pub mod breakages;
 pub mod decoders;
+pub mod meter;
 pub mod rounds;
 mod stored;
 pub mod texts;

@@ -158,7 +158,7 @@ impl Document {
         if count <= self.aside.stored.voids || cfg!(feature = "break-ignore-void") {
             return None;
         }
-        let new: Vec<Hash> = all().skip(self.aside.stored.voids).collect();
+        let new: BTreeSet<Hash> = all().skip(self.aside.stored.voids).collect();
         self.aside.stored.voids = count;
         self.rows.meta_dirty = true;
         let settled = self.settled_to();
@@ -166,8 +166,9 @@ impl Document {
         let is_blind = self.log.base().size > settled;
         let mut first = None;
         let mut tainted: Option<u64> = None;
+        let positions = self.log.positions_of(&new);
         for leaf in new {
-            match self.log.find(&leaf) {
+            match positions.get(&leaf).copied() {
                 Some(seq) if seq < settled => {}
                 Some(seq) if seq >= self.content.checkpoint.size => {
                     first = first.into_iter().chain([seq]).min();

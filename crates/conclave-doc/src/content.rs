@@ -1,6 +1,6 @@
 //! The CRDT, and what it takes to build it again: a checkpoint and the records since.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId};
 use conclave_proto::InstanceId;
@@ -141,20 +141,11 @@ pub(crate) enum Idle {
     Open(Plain),
 }
 
-impl Idle {
-    fn len(&self) -> usize {
-        match self {
-            Self::Sealed(record) => record.sealed.ciphertext.len(),
-            Self::Open(plain) => plain.len(),
-        }
-    }
-}
-
 impl TailEntry {
-    /// Bytes of content.
-    fn len(&self) -> usize {
-        let update = self.update.as_ref().map_or(0, Plain::len);
-        update.saturating_add(self.idle.as_ref().map_or(0, Idle::len))
+    /// Its epoch, where it is an update or may still turn out to be one.
+    fn content_epoch(&self) -> Option<u64> {
+        let has_content = self.update.is_some() || self.idle.is_some();
+        self.effect.epoch.filter(|_| has_content)
     }
 }
 
@@ -165,8 +156,10 @@ pub(crate) struct Content {
     pub checkpoint: Checkpoint,
     /// Records from the checkpoint on, without gaps.
     pub tail: Vec<TailEntry>,
-    /// Bytes of content in the tail.
-    pub tail_bytes: usize,
+    /// Encoded bytes of the records in the tail.
+    pub tail_bytes: u64,
+    /// Epochs of the updates in the tail, and of what may still turn out to be one, with how many there are.
+    epochs: BTreeMap<u64, usize>,
     /// Positions in the tail of records set aside.
     pub aside: BTreeSet<u64>,
     /// Positions in the tail of records that are void.
@@ -189,6 +182,7 @@ impl Content {
             checkpoint,
             tail: Vec::new(),
             tail_bytes: 0,
+            epochs: BTreeMap::new(),
             aside: BTreeSet::new(),
             void: BTreeSet::new(),
             unapplied: Vec::new(),
@@ -204,12 +198,8 @@ impl Content {
     }
 
     /// Epochs of the updates since the checkpoint, and of what may still turn out to be one.
-    pub(crate) fn tail_epochs(&self) -> BTreeSet<u64> {
-        self.tail
-            .iter()
-            .filter(|entry| entry.update.is_some() || entry.idle.is_some())
-            .filter_map(|entry| entry.effect.epoch)
-            .collect()
+    pub(crate) fn tail_epochs(&self) -> impl Iterator<Item = u64> {
+        self.epochs.keys().copied()
     }
 
     /// Position of the next record.
@@ -219,7 +209,13 @@ impl Content {
 
     /// Adds a record. `apply` says whether the CRDT has yet to see its update.
     pub(crate) fn push(&mut self, entry: TailEntry, apply: bool) {
-        self.tail_bytes = self.tail_bytes.saturating_add(entry.len());
+        self.tail_bytes = self
+            .tail_bytes
+            .saturating_add(u64::from(entry.effect.bytes));
+        if let Some(epoch) = entry.content_epoch() {
+            let count = self.epochs.entry(epoch).or_default();
+            *count = count.saturating_add(1);
+        }
         match entry.effect.news {
             News::Aside => self.aside.insert(self.size()),
             News::Void => self.void.insert(self.size()),
@@ -232,10 +228,11 @@ impl Content {
     }
 
     /// Applies what has been pushed, in one engine call where nothing is wrong with it. Gives the positions of updates that the
-    /// engine refuses; these are out of the document, at every member alike. `own` are own edits without a place in the log.
-    pub(crate) fn apply_pushed(
+    /// engine refuses; these are out of the document, at every member alike. `own` gives own edits without a place in the log, where they
+    /// are needed.
+    pub(crate) fn apply_pushed<'a>(
         &mut self,
-        own: &[&Plain],
+        own: impl FnOnce() -> Vec<&'a Plain>,
         fresh: &mut Fresh,
     ) -> Result<Vec<u64>, CrdtError> {
         let wanted = std::mem::take(&mut self.unapplied);
@@ -251,7 +248,7 @@ impl Content {
         if self.crdt.apply(&updates).is_ok() {
             return Ok(Vec::new());
         }
-        self.apply_singly(wanted, own, fresh)
+        self.apply_singly(wanted, &own(), fresh)
     }
 
     /// After loading: applies tail and own edits in one engine call.
@@ -337,6 +334,7 @@ impl Content {
         self.checkpoint = Checkpoint { size, state, crdt };
         self.tail.clear();
         self.tail_bytes = 0;
+        self.epochs.clear();
         self.aside.clear();
         self.void.clear();
         self.unapplied.clear();
@@ -352,7 +350,17 @@ impl Content {
         self.crdt = self.rebuild(from, &BTreeSet::new(), &[], fresh)?;
         let at = usize::try_from(from.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
         let taken = self.tail.split_off(at.min(self.tail.len()));
-        self.tail_bytes = self.tail.iter().map(TailEntry::len).sum();
+        for entry in &taken {
+            self.tail_bytes = self
+                .tail_bytes
+                .saturating_sub(u64::from(entry.effect.bytes));
+            if let Some(epoch) = entry.content_epoch()
+                && let Some(count) = self.epochs.get_mut(&epoch)
+            {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.epochs.retain(|_, count| *count > 0);
         self.aside.split_off(&from);
         self.void.split_off(&from);
         self.unapplied.clear();

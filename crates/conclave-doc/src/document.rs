@@ -1,10 +1,9 @@
 //! The document: its parts, and what can be read off it.
 
 use conclave_crdt::{Crdt, CrdtKind, ReplicaId};
-use conclave_mls::GroupState;
 use conclave_proto::frame::DeliveredRecord;
 use conclave_proto::record::Record;
-use conclave_proto::{Author, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, limits};
+use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, limits};
 use rand_core::CryptoRngCore;
 
 use crate::aside::Aside;
@@ -336,39 +335,5 @@ impl Document {
                 suspect: Suspect::SERVICE,
             });
         }
-    }
-
-    /// Whether a snapshot is due by the policy's thresholds.
-    #[must_use]
-    pub fn snapshot_due(&self, policy: &GroupPolicy) -> bool {
-        let covered = self.state.active.covered.size;
-        let records = self.size().saturating_sub(covered);
-        let due = records >= u64::from(policy.snapshot_after_records)
-            || self.log.bytes_from(covered) >= u64::from(policy.snapshot_after_bytes);
-        due && self.can_snapshot()
-    }
-
-    /// Whether the document awaits a snapshot of the epoch that a removal began, or a later one, that covers all older records.
-    #[must_use]
-    pub fn rekey_due(&self, group: &GroupState) -> bool {
-        let since = group.rotating_since;
-        let covered = self.state.active.covered.size;
-        since > 0
-            && (self.state.active.epoch < since
-                || self
-                    .state
-                    .epochs_from(covered, self.size())
-                    .first()
-                    .is_some_and(|epoch| *epoch < since))
-    }
-
-    /// Whether a snapshot can be made now: nothing waits or is set aside, something is new, and no dispute stands (an admin's
-    /// [`Document::make_snapshot`] settles one).
-    #[must_use]
-    pub fn can_snapshot(&self) -> bool {
-        self.covers_more()
-            && !self.is_disputed()
-            && self.content.aside.is_empty()
-            && !self.aside.is_tainted()
     }
 }

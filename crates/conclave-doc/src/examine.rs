@@ -83,7 +83,7 @@ impl<'a> Examiner<'a> {
         for (seq, form) in forms.by_ref() {
             match self.examine(seq, form) {
                 Step::Candidate(candidate) => {
-                    self.log.push(candidate.leaf, candidate.bytes);
+                    self.log.push(candidate.leaf);
                     self.follow(&candidate);
                     candidates.push(candidate);
                 }

@@ -52,6 +52,7 @@ mod state;
 mod store;
 mod stored;
 mod views;
+mod weight;
 
 pub use conclave_mls::{RowChange, Rows};
 pub use context::{
@@ -60,7 +61,7 @@ pub use context::{
 };
 pub use document::Document;
 pub use error::{DocError, Fault, Finding, Suspect};
-pub use log::{LogView, SeenFault, StoredLog};
+pub use log::{LogView, SeenFault};
 pub use payload::{
     Chain, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
     VERDICT_VERSION, VerdictPayload,

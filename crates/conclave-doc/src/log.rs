@@ -1,6 +1,8 @@
 //! A member's view of a document's Merkle log: enough to append, to give the root of every prefix since its base, and to
 //! compare a leaf that comes again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use conclave_proto::Hash;
 use conclave_proto::merkle::{Frontier, Head, MerkleError, NodeSource, verify_consistency};
 
@@ -12,16 +14,6 @@ pub struct LogView {
     /// Per level, the nodes completed since the base; `first[level]` is the index of the first.
     levels: Vec<Vec<Hash>>,
     first: Vec<u64>,
-    /// Encoded size of each record since the base, in bytes.
-    bytes: Vec<u32>,
-}
-
-/// The parts of a [`LogView`] that are stored; everything else follows.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct StoredLog {
-    base: Frontier,
-    leaves: Vec<Hash>,
-    bytes: Vec<u32>,
 }
 
 impl NodeSource for LogView {
@@ -51,28 +43,6 @@ impl LogView {
             base,
             levels: Vec::new(),
             first: Vec::new(),
-            bytes: Vec::new(),
-        }
-    }
-
-    /// Rebuilds a stored log.
-    #[must_use]
-    pub fn restore(stored: StoredLog) -> Self {
-        let mut log = Self::new(stored.base);
-        let mut sizes = stored.bytes.into_iter();
-        for leaf in stored.leaves {
-            log.push(leaf, sizes.next().unwrap_or_default());
-        }
-        log
-    }
-
-    /// What to store. Linear in the records since the base.
-    #[must_use]
-    pub fn to_stored(&self) -> StoredLog {
-        StoredLog {
-            base: self.base.clone(),
-            leaves: self.levels.first().cloned().unwrap_or_default(),
-            bytes: self.bytes.clone(),
         }
     }
 
@@ -95,6 +65,21 @@ impl LogView {
         self.base.head()
     }
 
+    /// Frontier where this view begins. With the leaves after it, all else follows.
+    #[must_use]
+    pub fn base_frontier(&self) -> &Frontier {
+        &self.base
+    }
+
+    /// Leaves of the records from `from` up to `to` (exclusive), as far as they lie in the view.
+    pub fn leaves(&self, from: u64, to: u64) -> impl Iterator<Item = Hash> {
+        let base = self.base.size();
+        let at = |seq: u64| usize::try_from(seq.saturating_sub(base)).unwrap_or(usize::MAX);
+        let (skip, end) = (at(from), at(to));
+        let leaves = self.levels.first().map_or(&[][..], Vec::as_slice);
+        leaves.iter().take(end).skip(skip).copied()
+    }
+
     /// Head after all records.
     #[must_use]
     pub fn head(&self) -> Head {
@@ -113,8 +98,8 @@ impl LogView {
         &self.frontier
     }
 
-    /// Appends a record of `bytes` encoded bytes.
-    pub fn push(&mut self, leaf: Hash, bytes: u32) {
+    /// Appends a record.
+    pub fn push(&mut self, leaf: Hash) {
         let (levels, first) = (&mut self.levels, &mut self.first);
         self.frontier.push_with(leaf, |level, index, hash| {
             let at = level as usize;
@@ -126,7 +111,6 @@ impl LogView {
                 row.push(hash);
             }
         });
-        self.bytes.push(bytes);
     }
 
     /// Takes back the last records, down to `size`, which must not lie below the base.
@@ -141,9 +125,6 @@ impl LogView {
                 .saturating_sub(*first);
             row.truncate(usize::try_from(complete).unwrap_or(usize::MAX));
         }
-        let count = size.saturating_sub(self.base.size());
-        self.bytes
-            .truncate(usize::try_from(count).unwrap_or(usize::MAX));
         self.frontier = frontier;
     }
 
@@ -175,22 +156,15 @@ impl LogView {
             .copied()
     }
 
-    /// Position of the record with this leaf; `None` if it is not in the view. Linear.
+    /// Positions of the records with these leaves; those that are not in the view are missing. Walks over the view once.
     #[must_use]
-    pub fn find(&self, leaf: &Hash) -> Option<u64> {
-        let at = self.levels.first()?.iter().position(|it| it == leaf)?;
-        self.base.size().checked_add(at as u64)
-    }
-
-    /// Encoded bytes of all records from `seq` on; those below the base count as nothing.
-    #[must_use]
-    pub fn bytes_from(&self, seq: u64) -> u64 {
-        let skip = usize::try_from(seq.saturating_sub(self.base.size())).unwrap_or(usize::MAX);
-        self.bytes
-            .iter()
-            .skip(skip)
-            .map(|bytes| u64::from(*bytes))
-            .sum()
+    pub fn positions_of(&self, wanted: &BTreeSet<Hash>) -> BTreeMap<Hash, u64> {
+        let leaves = self.levels.first().map_or(&[][..], Vec::as_slice);
+        (self.base.size()..)
+            .zip(leaves)
+            .filter(|(_, leaf)| wanted.contains(leaf))
+            .map(|(seq, leaf)| (*leaf, seq))
+            .collect()
     }
 
     /// Whether `head` is a true prefix of this log. Below the base a consistency proof to the base, or to `also`, decides.
@@ -221,26 +195,23 @@ impl LogView {
             .map_err(|_| SeenFault::Unproven)
     }
 
-    /// Forgets everything below `size`, which becomes the base. Does nothing outside the view.
+    /// Forgets everything below `size`, which becomes the base. Does nothing outside the view. Nothing is hashed: what lies after the new base
+    /// is kept as it is.
     pub fn rebase(&mut self, size: u64) {
+        if size == self.base.size() {
+            return;
+        }
         let Some(base) = self.frontier_at(size) else {
             return;
         };
-        let skip = usize::try_from(size.saturating_sub(self.base.size())).unwrap_or(usize::MAX);
-        let leaves: Vec<Hash> = self
-            .levels
-            .first()
-            .into_iter()
-            .flatten()
-            .skip(skip)
-            .copied()
-            .collect();
-        let bytes: Vec<u32> = self.bytes.iter().skip(skip).copied().collect();
-        *self = Self::restore(StoredLog {
-            base,
-            leaves,
-            bytes,
-        });
+        for ((level, row), first) in (0u32..).zip(&mut self.levels).zip(&mut self.first) {
+            // The first node at this level that ends after the base.
+            let begin = size.checked_shr(level).unwrap_or_default();
+            let skip = usize::try_from(begin.saturating_sub(*first)).unwrap_or(usize::MAX);
+            row.drain(..skip.min(row.len()));
+            *first = begin.max(*first);
+        }
+        self.base = base;
     }
 }
 
@@ -269,10 +240,9 @@ mod tests {
             let mut base = Frontier::new();
             leaves[..base_size].iter().for_each(|leaf| base.push(*leaf));
             let mut log = LogView::new(base);
-            leaves[base_size..]
-                .iter()
-                .for_each(|leaf| log.push(*leaf, 10));
-            let restored = LogView::restore(log.to_stored());
+            leaves[base_size..].iter().for_each(|leaf| log.push(*leaf));
+            let mut restored = LogView::new(log.base_frontier().clone());
+            log.leaves(0, 100).for_each(|leaf| restored.push(leaf));
             for size in 0..=leaves.len() {
                 let expected = (size >= base_size).then(|| Head {
                     size: size as u64,
@@ -282,19 +252,37 @@ mod tests {
                 assert_eq!(restored.head_at(size as u64), expected);
             }
             assert_eq!(log.leaf_at(30), Some(leaves[30]));
-            assert_eq!(log.bytes_from(35), 50);
-            let mut moved = log.clone();
-            moved.rebase(25);
-            assert_eq!((moved.head(), moved.base().size), (log.head(), 25));
-            assert_eq!(moved.head_at(33), log.head_at(33));
-            assert_eq!(moved.leaf_at(24), None);
+            assert!(log.leaves(30, 33).eq(leaves[30..33].iter().copied()));
+            let wanted = BTreeSet::from([leaves[19], leaves[33], leaf(99)]);
+            let found = log.positions_of(&wanted);
+            assert_eq!(found.get(&leaves[33]), Some(&33));
+            assert_eq!(found.get(&leaves[19]).is_some(), base_size < 20);
+            assert_eq!(found.len(), 1 + usize::from(base_size < 20));
+            for base in base_size..=leaves.len() {
+                let mut moved = log.clone();
+                moved.rebase(base as u64);
+                assert_eq!((moved.head(), moved.base().size), (log.head(), base as u64));
+                for size in 0..=leaves.len() as u64 + 1 {
+                    let expected = log.head_at(size).filter(|_| size >= base as u64);
+                    assert_eq!(moved.head_at(size), expected);
+                    let leaf = log.leaf_at(size).filter(|_| size >= base as u64);
+                    assert_eq!(moved.leaf_at(size), leaf);
+                }
+                // It goes on like any other, also after a second move.
+                let more: Vec<Hash> = (40..47).map(self::leaf).collect();
+                more.iter().for_each(|leaf| moved.push(*leaf));
+                moved.rebase(base as u64 + 5);
+                let all = [&leaves[..], &more[..]].concat();
+                for size in base + 5..=all.len() {
+                    let root = root_of(&all[..size]);
+                    assert_eq!(moved.head_at(size as u64).unwrap().root, root);
+                }
+            }
             for size in base_size..=leaves.len() {
                 let mut shorter = log.clone();
                 shorter.truncate(size as u64);
                 assert_eq!(Some(shorter.head()), log.head_at(size as u64));
-                leaves[size..]
-                    .iter()
-                    .for_each(|leaf| shorter.push(*leaf, 10));
+                leaves[size..].iter().for_each(|leaf| shorter.push(*leaf));
                 assert_eq!(shorter.head(), log.head());
                 assert_eq!(shorter.head_at(size as u64), log.head_at(size as u64));
             }
@@ -307,7 +295,7 @@ mod tests {
         let mut base = Frontier::new();
         leaves[..13].iter().for_each(|leaf| base.push(*leaf));
         let mut log = LogView::new(base);
-        leaves[13..].iter().for_each(|leaf| log.push(*leaf, 1));
+        leaves[13..].iter().for_each(|leaf| log.push(*leaf));
         let seen = Head {
             size: 6,
             root: root_of(&leaves[..6]),

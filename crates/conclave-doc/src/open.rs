@@ -9,6 +9,7 @@ use conclave_proto::record::{RECORD_LABEL, RECORD_VERSION, Record, RecordBody, S
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
 use rand_core::CryptoRngCore;
+use tls_codec::Size;
 
 use crate::aside::Aside;
 use crate::content::{Content, Fresh, Plain};
@@ -23,6 +24,7 @@ use crate::refound::Founding;
 use crate::seal::{DocKeys, open};
 use crate::state::{LogState, SnapshotInfo};
 use crate::store::RowTracker;
+use crate::weight::Weight;
 
 impl Document {
     /// A new document with its first snapshot, which covers the empty log. The caller sends it together with the group's
@@ -396,6 +398,8 @@ fn read_base(
         chain_proof: snapshot.chain_proof,
         covered: snapshot.covered,
         replaces: false,
+        bytes: record.tls_serialized_len() as u64,
+        weight: Weight::default(),
     };
     Ok((info, payload, kind))
 }

@@ -100,6 +100,11 @@ impl Outbox {
             .collect()
     }
 
+    /// Whether there are updates that have no place in the log yet.
+    pub(crate) fn has_updates(&self) -> bool {
+        self.items.iter().any(|item| !item.verdict)
+    }
+
     pub(crate) fn writes_under(&self, replica: &ReplicaId) -> bool {
         self.writers.contains_key(replica)
     }

@@ -12,6 +12,7 @@ use crate::document::Document;
 use crate::error::DocError;
 use crate::payload::{ReplicaOwner, Tables};
 use crate::state::{LogState, SnapshotInfo};
+use crate::weight::Weight;
 
 /// What a document takes along: its content with its history, edits that are still unsent among it, and who owns which replica id.
 #[derive(Debug, Clone)]
@@ -98,6 +99,9 @@ impl Document {
             chain_proof: Hash::ZERO,
             covered: Head::EMPTY,
             replaces: false,
+            // Known when it is made.
+            bytes: 0,
+            weight: Weight::default(),
         };
         let state = LogState::new(founding.tables, active);
         let checkpoint = Checkpoint {

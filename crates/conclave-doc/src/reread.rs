@@ -57,7 +57,7 @@ impl Document {
             state.apply(seq, &entry.effect);
             self.content.push(entry, true);
         }
-        self.content.apply_pushed(&[], &mut self.fresh)?;
+        self.content.apply_pushed(Vec::new, &mut self.fresh)?;
         self.state = state;
         if let Some((snapshot, Judgement::Match, true)) = self.checks.done
             && ctx.one_user()
@@ -281,7 +281,7 @@ impl Document {
 
     /// What the document shows without and with own edits that wait, if there are any.
     fn pending_views(&mut self) -> Result<Option<(Views, Views)>, DocError> {
-        if self.outbox.updates().is_empty() {
+        if !self.outbox.has_updates() {
             return Ok(None);
         }
         let mine = Views::of(self.content.crdt.as_mut());
@@ -299,7 +299,7 @@ impl Document {
         in_the_way: bool,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
-        let Some((base, mine)) = pending.filter(|_| !self.outbox.updates().is_empty()) else {
+        let Some((base, mine)) = pending.filter(|_| self.outbox.has_updates()) else {
             return Ok(());
         };
         let onto = Views::of(self.content.crdt.as_mut());

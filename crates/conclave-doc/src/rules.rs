@@ -16,6 +16,7 @@ use crate::error::{Fault, Suspect};
 use crate::examine::Examiner;
 use crate::log::SeenFault;
 use crate::state::SnapshotInfo;
+use crate::weight::Weight;
 
 impl Examiner<'_> {
     /// The checks of the design, in their order, up to the signature.
@@ -202,6 +203,9 @@ impl Examiner<'_> {
             chain_proof: snapshot.chain_proof,
             covered: snapshot.covered,
             replaces: !follows,
+            bytes: u64::from(candidate.bytes),
+            // Known when those before it are settled.
+            weight: Weight::default(),
         })
     }
 

@@ -166,8 +166,11 @@ impl Document {
         first_change: usize,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
-        let own = self.outbox.updates();
-        for seq in self.content.apply_pushed(&own, &mut self.fresh)? {
+        let outbox = &self.outbox;
+        for seq in self
+            .content
+            .apply_pushed(|| outbox.updates(), &mut self.fresh)?
+        {
             let author = outcome
                 .changes
                 .get(first_change..)
@@ -320,7 +323,8 @@ impl Document {
                 Some(ChangeKind::Update)
             }
             Content::Known => match candidate.standing {
-                Standing::Snapshot(info) => {
+                Standing::Snapshot(mut info) => {
+                    info.weight = self.weight_before(info.covered.size);
                     effect.news = News::Snapshot(info);
                     Some(ChangeKind::Snapshot)
                 }

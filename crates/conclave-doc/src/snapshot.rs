@@ -5,6 +5,7 @@ use conclave_proto::policy::Role;
 use conclave_proto::record::{Record, RecordBody, SnapshotHeader};
 use conclave_proto::{Hash, Head, limits};
 use rand_core::CryptoRngCore;
+use tls_codec::Size;
 
 use crate::content::{Checkpoint, Plain};
 use crate::context::{CheckWanted, DeliverOutcome, DocContext, PendingVerdict};
@@ -16,12 +17,11 @@ use crate::payload::{DiffersWhy, Judgement, SnapshotPayload, VerdictPayload};
 use crate::seal::{DocKeys, open, padded_len, seal};
 use crate::state::LogState;
 
-/// Bytes of updates since the last checkpoint after which another is made, at least.
-const CHECKPOINT_BYTES: usize = 512 * 1024;
-/// Records since the last checkpoint after which another is made.
-const CHECKPOINT_RECORDS: usize = 4096;
+/// Encoded bytes of records since the last checkpoint after which another is made, at least; and at least as many as the state in it has. So
+/// what checkpoints write in all is in proportion to the records.
+const CHECKPOINT_BYTES: u64 = 512 * 1024;
 /// A checkpoint may wait until so many times its bound for a snapshot to be checked against the records before it.
-const CHECK_PATIENCE: usize = 4;
+const CHECK_PATIENCE: u64 = 4;
 
 impl Document {
     pub(crate) fn covers_more(&self) -> bool {
@@ -85,6 +85,7 @@ impl Document {
         if !self.is_created() {
             self.state.active.id = record.leaf();
             self.state.active.epoch = record.header.epoch;
+            self.state.active.bytes = record.tls_serialized_len() as u64;
             self.state = LogState::new(self.state.tables.clone(), self.state.active);
             self.content.checkpoint.state = self.state.clone();
             self.rows.checkpoint_dirty = true;
@@ -124,7 +125,7 @@ impl Document {
 
     /// State of the CRDT after everything in the log, without own edits that have no place there.
     fn clean_state(&mut self) -> Result<Plain, DocError> {
-        let state = if self.outbox.updates().is_empty() {
+        let state = if !self.outbox.has_updates() {
             self.content.crdt.snapshot()?
         } else {
             self.content
@@ -342,24 +343,18 @@ impl Document {
         if content.tail.is_empty() || !content.aside.is_empty() {
             return false;
         }
-        let bound = CHECKPOINT_BYTES.max(content.checkpoint.crdt.len());
+        let bound = CHECKPOINT_BYTES.max(content.checkpoint.crdt.len() as u64);
         let patience = if self.check_wanted(ctx.state).is_some() {
             CHECK_PATIENCE
         } else {
             1
         };
-        let long = content.tail_bytes >= bound.saturating_mul(patience)
-            || content.tail.len() >= CHECKPOINT_RECORDS.saturating_mul(patience);
-        if long {
+        if content.tail_bytes >= bound.saturating_mul(patience) {
             return true;
         }
         // Roots that only the stored tail still needs are let go.
         let needed = self.state.roots_needed(self.size());
-        patience == 1
-            && content
-                .tail_epochs()
-                .iter()
-                .any(|epoch| !needed.needs(*epoch))
+        patience == 1 && content.tail_epochs().any(|epoch| !needed.needs(epoch))
     }
 
     /// Everything so far as a checkpoint that a new document begins with.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::RootsNeeded;
 use crate::payload::{Judgement, ReplicaOwner, Tables};
+use crate::weight::Weight;
 
 /// Snapshots remembered since the newest matched one.
 const RECENT_SNAPSHOTS: usize = 64;
@@ -26,6 +27,10 @@ pub(crate) struct SnapshotInfo {
     pub covered: Head,
     /// An admin's replacement of a disputed snapshot.
     pub replaces: bool,
+    /// Encoded size.
+    pub bytes: u64,
+    /// What the records before its covered head weigh.
+    pub weight: Weight,
 }
 
 impl SnapshotInfo {
@@ -94,6 +99,8 @@ pub(crate) struct LogState {
     pub disputed: Option<Hash>,
     /// (first position, epoch) where a higher epoch begins.
     epochs: Vec<(u64, u64)>,
+    /// What the records so far weigh.
+    pub weight: Weight,
 }
 
 impl LogState {
@@ -112,6 +119,7 @@ impl LogState {
             recent,
             disputed: None,
             epochs: Vec::new(),
+            weight: active.weight,
         }
     }
 
@@ -132,6 +140,7 @@ impl LogState {
                 self.epochs.push((seq, epoch));
             }
         }
+        self.weight = self.weight.plus(Weight::of(effect));
         match &effect.news {
             News::None | News::Aside | News::Void | News::Update => {}
             News::Snapshot(info) => self.adopt(*info),
@@ -256,6 +265,8 @@ mod tests {
                 root: Hash([0; 32]),
             },
             replaces: false,
+            bytes: 1,
+            weight: Weight::default(),
         }
     }
 

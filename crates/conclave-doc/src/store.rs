@@ -2,7 +2,8 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `c` | checkpoint: log view, tables, CRDT state after some position |
+//! | `c` | checkpoint: where the view of the log begins, tables, CRDT state after some position |
+//! | `l` ‖ position | leaves from there on, between the beginning of the view and the checkpoint |
 //! | `m` | instance, what was found of snapshots |
 //! | `s` ‖ position | records from there on, as received, with what judging them gave |
 //! | `e` ‖ position | what judging that record gave since |
@@ -12,11 +13,13 @@
 //!
 //! Every batch of changes leads from one loadable state to the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crdt::CrdtKind;
 use conclave_mls::{RowChange, Rows};
+use conclave_proto::Hash;
 use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::merkle::Frontier;
 use rand_core::CryptoRngCore;
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -42,6 +45,9 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 /// A segment smaller than this is written again with what comes next, in bytes.
 const SEGMENT_GROWS_BYTES: usize = 4 * 1024;
 
+/// Most leaves in one row.
+const LEAVES_PER_ROW: u64 = 2048;
+
 /// What of the document is not in the store yet.
 #[derive(Debug)]
 pub(crate) struct RowTracker {
@@ -50,6 +56,8 @@ pub(crate) struct RowTracker {
     pub snapshot_dirty: bool,
     /// Position up to which records are in the store.
     saved_to: u64,
+    /// First and last position (exclusive) of rows of leaves in the store.
+    leaf_rows: Vec<(u64, u64)>,
     /// First positions of segments in the store, from the checkpoint on.
     segments: Vec<u64>,
     /// The last segment, while it may grow.
@@ -67,6 +75,7 @@ impl RowTracker {
             meta_dirty: true,
             snapshot_dirty: false,
             saved_to: 0,
+            leaf_rows: Vec::new(),
             segments: Vec::new(),
             open: None,
             changed: BTreeSet::new(),
@@ -163,14 +172,13 @@ impl Document {
 
     fn put_checkpoint(&mut self, out: &mut Vec<RowChange>) {
         let checkpoint = &self.content.checkpoint;
-        let mut log = self.log.clone();
-        log.truncate(checkpoint.size);
         let row = CheckpointRow {
             version: ROW_VERSION,
             group: self.group,
             document: self.id,
             kind: self.content.kind.code(),
-            log: log.to_stored(),
+            base: self.log.base_frontier().clone(),
+            size: checkpoint.size,
             state: checkpoint.state.clone(),
             crdt: checkpoint.crdt.clone(),
         };
@@ -188,7 +196,40 @@ impl Document {
         );
         self.rows.changed.clear();
         self.rows.open = None;
-        self.rows.saved_to = checkpoint.size;
+        let size = checkpoint.size;
+        self.rows.saved_to = size;
+        self.put_leaves(size, out);
+    }
+
+    /// Writes the leaves between the beginning of the view and the checkpoint that are in no row yet. Only the last row grows.
+    fn put_leaves(&mut self, to: u64, out: &mut Vec<RowChange>) {
+        let base = self.log.base().size;
+        let rows = &mut self.rows.leaf_rows;
+        rows.retain(|(first, end)| {
+            let stays = *end > base && *end <= to;
+            if !stays {
+                out.push(delete(key(b'l', *first)));
+            }
+            stays
+        });
+        // What lies before the view is not known any more, so a row that begins there is left as it is.
+        let grows = rows
+            .pop_if(|(first, end)| *first >= base && end.saturating_sub(*first) < LEAVES_PER_ROW);
+        let mut from = match (grows, rows.last()) {
+            (Some((first, _)), _) => first,
+            (None, Some((_, end))) => base.max(*end),
+            (None, None) => base,
+        };
+        while from < to {
+            let end = to.min(from.saturating_add(LEAVES_PER_ROW));
+            let mut leaves = Zeroizing::new(Vec::new());
+            for leaf in self.log.leaves(from, end) {
+                leaves.extend_from_slice(leaf.as_bytes());
+            }
+            out.push(put(key(b'l', from), leaves));
+            rows.push((from, end));
+            from = end;
+        }
     }
 
     /// Writes what stored records mean now, where that has changed.
@@ -259,7 +300,8 @@ impl Document {
         let kind = CrdtKind::from_code(checkpoint_row.kind).ok_or(DocError::UnknownKind {
             code: checkpoint_row.kind,
         })?;
-        let mut log = LogView::restore(checkpoint_row.log);
+        let (mut log, leaf_rows) =
+            restore_log(checkpoint_row.base, checkpoint_row.size, sorted.leaves)?;
         let mut state = checkpoint_row.state;
         let checkpoint = Checkpoint {
             size: log.size(),
@@ -269,6 +311,7 @@ impl Document {
         let mut tracker = RowTracker::new();
         tracker.checkpoint_dirty = false;
         tracker.meta_dirty = false;
+        tracker.leaf_rows = leaf_rows;
         let mut content = Content::new(kind, checkpoint, &mut fresh)?;
         let mut keys = KeyRing::new(ctx.keys, id);
         let mut corrections = sorted.corrections;
@@ -333,6 +376,29 @@ impl Document {
     }
 }
 
+/// The view of the log up to the checkpoint, from its rows. Also gives which rows there are.
+fn restore_log(
+    base: Frontier,
+    size: u64,
+    rows: BTreeMap<u64, Vec<Hash>>,
+) -> Result<(LogView, Vec<(u64, u64)>), DocError> {
+    let mut log = LogView::new(base);
+    let mut places = Vec::new();
+    for (first, leaves) in rows {
+        let end = first.saturating_add(leaves.len() as u64);
+        places.push((first, end));
+        for (seq, leaf) in (first..).zip(leaves) {
+            if seq == log.size() {
+                log.push(leaf);
+            }
+        }
+    }
+    if log.size() != size {
+        return Err(malformed("leaves"));
+    }
+    Ok((log, places))
+}
+
 /// Gives the records of a segment their places again, as they were judged when they came.
 fn replay(
     entries: Vec<SegmentEntry>,
@@ -342,7 +408,7 @@ fn replay(
     content: &mut Content,
 ) -> Result<(), DocError> {
     for entry in entries {
-        log.push(entry.effect.leaf, entry.effect.bytes);
+        log.push(entry.effect.leaf);
         state.apply(content.size(), &entry.effect);
         let update = read_update(&entry, keys)?;
         let idle = read_idle(&entry)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conclave_crdt::ReplicaId;
 use conclave_mls::Rows;
 use conclave_proto::codec::{Bytes, DecodeError, decode};
+use conclave_proto::merkle::Frontier;
 use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, limits};
 use serde::de::DeserializeOwned;
@@ -15,13 +16,12 @@ use crate::aside::StoredAside;
 use crate::content::{Idle, Plain};
 use crate::error::DocError;
 use crate::incoming::Form;
-use crate::log::StoredLog;
 use crate::outbox::OutItem;
 use crate::payload::Judgement;
 use crate::seal::{KeyRing, open};
 use crate::state::{Effect, LogState, News};
 
-pub(crate) const ROW_VERSION: u16 = 1;
+pub(crate) const ROW_VERSION: u16 = 2;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CheckpointRow {
@@ -29,7 +29,10 @@ pub(crate) struct CheckpointRow {
     pub group: GroupId,
     pub document: DocumentId,
     pub kind: u8,
-    pub log: StoredLog,
+    /// Where the view of the log begins; the leaves after it are in rows of their own.
+    pub base: Frontier,
+    /// Records that the state covers.
+    pub size: u64,
     pub state: LogState,
     pub crdt: Plain,
 }
@@ -75,6 +78,7 @@ pub(crate) struct Sorted {
     pub checkpoint: CheckpointRow,
     pub meta: MetaRow,
     pub snapshot: Option<Record>,
+    pub leaves: BTreeMap<u64, Vec<Hash>>,
     pub segments: BTreeMap<u64, Zeroizing<Vec<u8>>>,
     pub corrections: BTreeMap<u64, Effect>,
     pub outbox: Vec<OutItem>,
@@ -86,7 +90,7 @@ impl Sorted {
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         let (mut checkpoint, mut meta, mut snapshot) = (None, None, None);
         let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut corrections = BTreeMap::new();
+        let (mut corrections, mut leaves) = (BTreeMap::new(), BTreeMap::new());
         for (key, value) in rows {
             let Some((prefix, rest)) = key.split_first() else {
                 return Err(malformed("row"));
@@ -97,6 +101,9 @@ impl Sorted {
                 (b'm', _) => meta = Some(uncbor::<MetaRow>("document", &value)?),
                 (b'p', _) => {
                     snapshot = Some(decode("snapshot", &value, 2 * limits::SNAPSHOT_BYTES)?)
+                }
+                (b'l', Ok(first)) => {
+                    leaves.insert(first, read_leaves(&value)?);
                 }
                 (b's', Ok(first)) => {
                     segments.insert(first, value);
@@ -121,6 +128,7 @@ impl Sorted {
             checkpoint,
             meta,
             snapshot,
+            leaves,
             segments,
             corrections,
             outbox,
@@ -149,6 +157,15 @@ pub(crate) fn read_item(number: u64, value: &[u8]) -> Result<OutItem, DocError> 
         replicas: row.replicas,
         sealed,
     })
+}
+
+fn read_leaves(bytes: &[u8]) -> Result<Vec<Hash>, DocError> {
+    let (leaves, rest) = bytes.as_chunks::<32>();
+    if rest.is_empty() {
+        Ok(leaves.iter().copied().map(Hash).collect())
+    } else {
+        Err(malformed("leaves"))
+    }
 }
 
 pub(crate) fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {

@@ -545,25 +545,125 @@ fn rekeying_is_due_until_all_older_records_are_covered() {
     assert!(sim.peers.iter().all(|peer| !peer.doc.rekey_due(&state)));
 }
 
+fn after_records(snapshot_after_records: u32) -> GroupPolicy {
+    GroupPolicy {
+        snapshot_after_records,
+        ..GroupPolicy::default()
+    }
+}
+
 #[test]
-fn snapshots_are_due_by_records_and_by_bytes() {
+fn snapshots_are_due_by_updates_and_by_their_bytes() {
     let mut sim = sim(CrdtKind::Yjs);
+    sim.peers[1].insert(0, &"x".repeat(2_000));
+    sim.settle();
     let doc = &sim.peers[0].doc;
+    assert!(doc.snapshot_due(&after_records(3)));
+    assert!(
+        !doc.snapshot_due(&after_records(4)),
+        "the snapshot itself does not count"
+    );
     let policy = GroupPolicy {
-        snapshot_after_records: 3,
+        snapshot_after_bytes: 500,
         ..GroupPolicy::default()
     };
     assert!(doc.snapshot_due(&policy));
-    assert!(!doc.snapshot_due(&GroupPolicy {
-        snapshot_after_records: 4,
-        ..GroupPolicy::default()
-    }));
-    assert!(doc.snapshot_due(&GroupPolicy {
-        snapshot_after_bytes: 500,
-        ..GroupPolicy::default()
-    }));
     sim.snapshot(0);
+    assert!(!sim.peers[0].doc.snapshot_due(&after_records(1)));
     assert!(!sim.peers[0].doc.snapshot_due(&policy));
+}
+
+/// Neither a snapshot nor what is said of it calls for the next, however large it is; nor does a line in a large text.
+#[test]
+fn a_large_snapshot_is_no_news() {
+    for kind in KINDS {
+        let mut sim = Sim::new(kind, &ROLES, &"a word and another ".repeat(80_000));
+        let policies = [GroupPolicy::default(), after_records(1)];
+        let due = |sim: &Sim| {
+            let mut peers = sim.peers.iter();
+            peers.any(|peer| policies.iter().any(|it| peer.doc.snapshot_due(it)))
+        };
+        assert!(!due(&sim), "{kind:?}");
+        sim.peers[1].insert(0, "one line more\n");
+        sim.settle();
+        assert!(!due(&sim), "{kind:?}");
+        sim.snapshot(0);
+        sim.settle();
+        assert!(!due(&sim), "{kind:?}");
+        assert_eq!(judge(&mut sim, 1), Some(Judgement::Match));
+        sim.settle();
+        assert!(!due(&sim), "{kind:?}");
+        sim.assert_no_findings();
+    }
+}
+
+/// A snapshot is worth it once as much was written as the last one holds. All who see the log agree on that, and on whose edit it was.
+#[test]
+fn as_much_is_written_as_the_last_snapshot_holds() {
+    let mut sim = Sim::new(CrdtKind::Yjs, &ROLES, &"z".repeat(100_000));
+    let policy = after_records(1);
+    let device = |sim: &Sim, at: usize| sim.peers[at].author(&sim.world).device;
+    for (at, expected) in [(1, false), (2, false), (1, true), (2, true)] {
+        sim.peers[at].insert(3, &"y".repeat(40_000));
+        sim.settle();
+        for peer in &sim.peers {
+            assert_eq!(peer.doc.snapshot_due(&policy), expected);
+            let by = expected.then(|| device(&sim, 1));
+            assert_eq!(peer.doc.made_due_by(&policy), by, "the third edit's");
+        }
+    }
+    sim.peers[0].store();
+    sim.restart(0);
+    let doc = &sim.peers[0].doc;
+    assert!(doc.snapshot_due(&policy));
+    assert_eq!(doc.made_due_by(&policy), Some(device(&sim, 1)));
+    sim.connect(0);
+    sim.settle();
+    // Somebody writes on while the snapshot is on its way: that much is new after it.
+    let keys = sim.peers[1].keys.clone();
+    let ctx = sim
+        .world
+        .ctx(sim.peers[1].member, sim.peers[1].epoch, &keys);
+    let peer = &mut sim.peers[1];
+    let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+    sim.peers[2].insert(0, &"x".repeat(140_000));
+    sim.peers[2].insert(0, &"w".repeat(140_000));
+    sim.settle();
+    sim.order(vec![record], None);
+    sim.settle();
+    for peer in &sim.peers {
+        assert!(peer.doc.snapshot_due(&policy));
+        assert_eq!(peer.doc.made_due_by(&policy), Some(device(&sim, 2)));
+    }
+    sim.assert_no_findings();
+}
+
+/// What checkpoints write is in proportion to what comes, however long the log is: leaves are written once.
+#[test]
+fn checkpoints_write_as_much_late_as_early() {
+    const QUARTER: usize = 4_000;
+    let mut sim = Sim::new(CrdtKind::Yjs, &ROLES[..2], "");
+    let mut quarters = Vec::new();
+    sim.peers[1].doc.take_changes();
+    for quarter in 0..4 {
+        let mut written = 0;
+        for at in 0..QUARTER {
+            sim.peers[0].insert(quarter * QUARTER + at, "x");
+            if at % 250 == 249 {
+                sim.settle();
+                let changes = sim.peers[1].doc.take_changes();
+                let kinds = changes
+                    .iter()
+                    .filter(|change| matches!(change.key[0], b'c' | b'l'));
+                written += kinds
+                    .map(|change| change.value.as_ref().map_or(0, |value| value.len()))
+                    .sum::<usize>();
+            }
+        }
+        quarters.push(written);
+    }
+    let (early, late) = (quarters[0] + quarters[1], quarters[2] + quarters[3]);
+    assert!(early > 0 && late * 2 <= early * 3, "{quarters:?}");
 }
 
 #[test]

@@ -48,8 +48,10 @@ pub(crate) enum TimerKind {
     Complete(GroupId),
     /// Write a verdict.
     Verdict(GroupId, DocumentId),
-    /// Make a snapshot if one is still due.
+    /// Try a snapshot again after a refusal, if one is still due.
     Snapshot(GroupId, DocumentId),
+    /// Make the snapshot that another device was to make, if it is still due.
+    SnapshotTurn(GroupId, DocumentId),
     /// See again what a document lacks.
     Fetch(GroupId, DocumentId),
     /// Ask again to open a document.
@@ -284,6 +286,7 @@ impl Engine {
                     self.with_group(group, Box::new(|_, group| group.completing = false))
                 }
                 TimerKind::Snapshot(group, document) => self.snapshot_again(group, document),
+                TimerKind::SnapshotTurn(group, document) => self.snapshot_turn(group, document),
                 TimerKind::Fetch(group, document) => self.with_group(
                     group,
                     Box::new(move |engine, group| engine.retry_document(group, document)),

@@ -4,7 +4,7 @@
 // Frames live for one decode or encode: boxing variants would add allocations to the hot path and save nothing.
 #![allow(clippy::large_enum_variant)]
 
-use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+use tls_codec::{DeserializeBytes, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::codec::{Bytes, Tail, Varint};
 use crate::group::{CommitBundle, GroupEntry, RootWrap};
@@ -62,6 +62,21 @@ pub enum ClientFrame {
     /// Asks for a [`ServiceFrame::Pong`].
     #[tls_codec(discriminant = 5)]
     Ping,
+}
+
+impl ClientFrame {
+    /// Of the beginning of a frame that puts a snapshot: the request's id and the snapshot's header. `None` where it is another frame, or the
+    /// header is not whole yet.
+    #[must_use]
+    pub fn begun_snapshot(begun: &[u8]) -> Option<(Varint, RecordHeader)> {
+        const REQUEST: u8 = 3;
+        const PUT_SNAPSHOT: u8 = 13;
+        let (kind, rest) = begun.split_first()?;
+        let (id, rest) = Varint::tls_deserialize_bytes(rest).ok()?;
+        let (body, rest) = rest.split_first()?;
+        let (header, _) = RecordHeader::tls_deserialize_bytes(rest).ok()?;
+        (*kind == REQUEST && *body == PUT_SNAPSHOT).then_some((id, header))
+    }
 }
 
 /// What a device signs to log in. Binding the origin makes a relayed login worthless elsewhere.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
-use conclave_proto::{DocumentId, GroupId, Refusal};
+use conclave_proto::{DocumentId, GroupId, RecordHeader, Refusal};
 use tokio::sync::Semaphore;
 
 use super::identity;
@@ -80,6 +80,28 @@ impl Session {
             }
             ClientFrame::Hello { .. } | ClientFrame::Login { .. } => Err(Refusal::Malformed),
         }
+    }
+
+    /// Judges a snapshot of which only the beginning has come. Where it is refused, answers at once: the rest of it is not to be kept.
+    pub(crate) async fn takes_snapshot(&self, id: Varint, header: &RecordHeader) -> bool {
+        let (shared, conn) = (&self.shared, &self.conn);
+        let judged = async {
+            let (group, document) =
+                document_of(shared, conn, header.group, header.document).await?;
+            snapshot::judge_early(&group, &document, conn, header).await
+        };
+        let Err(error) = judged.await else {
+            return true;
+        };
+        let refusal = match shared.rates.request(conn.device, 0) {
+            Ok(()) => error.into_refusal(),
+            Err(refusal) => refusal,
+        };
+        let answer = Answer::Refused(refusal);
+        conn.outbox
+            .send_frame(&ServiceFrame::Response { id, answer })
+            .await;
+        false
     }
 
     async fn append(&self, channel: Varint, arrived: Arrived, bytes: usize) {

@@ -14,9 +14,9 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
 use conclave_proto::chunk::Assembler;
-use conclave_proto::codec::{decode, encode};
+use conclave_proto::codec::{Varint, decode, encode};
 use conclave_proto::frame::{ClientFrame, ServiceFrame};
-use conclave_proto::{Refusal, limits as wire};
+use conclave_proto::{RecordHeader, Refusal, limits as wire};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
@@ -118,6 +118,8 @@ pub(crate) struct Incoming {
     large: Option<OwnedSemaphorePermit>,
     /// Its bytes so far.
     unfinished_bytes: usize,
+    /// Whether the frame that is being put together is a snapshot whose header was looked at.
+    looked_at: bool,
     /// Whether frames may be larger than a message: not before login.
     chunks_allowed: bool,
 }
@@ -141,6 +143,7 @@ impl Incoming {
             shared,
             large: None,
             unfinished_bytes: 0,
+            looked_at: false,
             chunks_allowed: false,
         }
     }
@@ -167,11 +170,10 @@ impl Incoming {
                     .assembler
                     .take(bytes.into())
                     .map_err(|_| Ended::Broken)?;
-                if frame.is_some() {
-                    self.large = None;
-                    self.unfinished_bytes = 0;
-                } else {
+                if self.assembler.is_unfinished() {
                     self.hold_chunk(content)?;
+                } else {
+                    self.let_go();
                 }
                 Ok(frame)
             }
@@ -184,11 +186,37 @@ impl Incoming {
 
 /// What is held for a frame that is being put together.
 impl Incoming {
+    /// Of a snapshot of which only the beginning has come: its request and its header. Once for each.
+    fn begun_snapshot(&mut self) -> Option<(Varint, RecordHeader)> {
+        let begun = self.assembler.begun();
+        if self.looked_at || begun.len() >= 2 * MESSAGE_BYTES {
+            return None;
+        }
+        let found = ClientFrame::begun_snapshot(begun)?;
+        self.looked_at = true;
+        Some(found)
+    }
+
+    /// Drops the frame that is being put together, and what is still to come of it.
+    fn skip(&mut self) {
+        self.assembler.skip();
+        self.let_go();
+    }
+
+    fn let_go(&mut self) {
+        self.large = None;
+        self.unfinished_bytes = 0;
+        self.looked_at = false;
+    }
+
     /// Counts a chunk against what all connections may hold together: by its bytes, so that many small ones take nobody's place. One that
     /// brings nothing could go on for ever.
     fn hold_chunk(&mut self, content: usize) -> Result<(), Ended> {
         if content == 0 || !self.chunks_allowed {
             return Err(Ended::Broken);
+        }
+        if self.assembler.is_skipping() {
+            return Ok(());
         }
         self.unfinished_bytes = self.unfinished_bytes.saturating_add(content);
         let wanted = self.unfinished_bytes.div_ceil(MESSAGE_BYTES);
@@ -220,7 +248,14 @@ async fn receive_loop(shared: &Arc<Shared>, conn: &Arc<Conn>, mut incoming: Inco
         };
         let bytes = match frame {
             Ok(Ok(Some(bytes))) => bytes,
-            Ok(Ok(None)) => continue,
+            Ok(Ok(None)) => {
+                if let Some((id, header)) = incoming.begun_snapshot()
+                    && !session.takes_snapshot(id, &header).await
+                {
+                    incoming.skip();
+                }
+                continue;
+            }
             Ok(Err(Ended::Gone)) => return,
             Ok(Err(Ended::Broken)) => return conn.outbox.close(Refusal::Malformed, 0),
             Ok(Err(Ended::Busy)) | Err(_) => {

@@ -25,6 +25,10 @@ pub(crate) struct NewRow {
     pub(crate) root: Hash,
     pub(crate) header: Option<Vec<u8>>,
     pub(crate) sealed: Bytes,
+    /// Encoded size of an update; nothing else weighs anything.
+    pub(crate) bytes: u64,
+    /// Encoded bytes of all updates up to this record.
+    pub(crate) weight: u64,
 }
 
 fn row_sum(row: &NewRow) -> Option<Vec<u8>> {
@@ -90,7 +94,7 @@ pub(super) async fn insert_rows(
 ) -> Result<(), StoreError> {
     for run in runs(rows) {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO records (doc, seq, kind, author, clock, epoch, seen, hint, covered, leaf, root, header, sealed, sum) ",
+            "INSERT INTO records (doc, seq, kind, author, clock, epoch, seen, hint, covered, leaf, root, header, sealed, sum, weight) ",
         );
         query.push_values(run, |mut values, row| {
             values
@@ -107,7 +111,8 @@ pub(super) async fn insert_rows(
                 .push_bind(row.root.as_bytes().to_vec())
                 .push_bind(row.header.clone())
                 .push_bind(row.sealed.to_vec())
-                .push_bind(row_sum(row));
+                .push_bind(row_sum(row))
+                .push_bind(int(row.weight));
         });
         query.build().execute(&mut *conn).await?;
     }

@@ -11,6 +11,7 @@ pub(crate) mod insert;
 pub(crate) mod open;
 pub(crate) mod prepare;
 pub(crate) mod publish;
+pub(crate) mod retention;
 pub(crate) mod roots;
 pub(crate) mod rows;
 pub(crate) mod snapshot;

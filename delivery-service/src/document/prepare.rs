@@ -8,6 +8,7 @@ use conclave_proto::frame::AppendedRecord;
 use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
+use tls_codec::Size;
 
 use super::channel::Channel;
 use super::encode::hint;
@@ -25,6 +26,8 @@ pub(crate) struct PreparedRecord {
     pub(crate) leaf: Hash,
     /// Encoded sealed part.
     pub(crate) sealed: Bytes,
+    /// Encoded size of the whole record.
+    pub(crate) bytes: u64,
     /// What its whole form needs, where its author had seen less than the active snapshot covers.
     pub(crate) late: Option<Box<Late>>,
 }
@@ -184,12 +187,15 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
             clock: chained.clock.saturating_add(1),
             prev: leaf,
         };
+        let sealed = Bytes::from(encode(&record.sealed));
+        let bytes = header.tls_serialized_len().saturating_add(sealed.len());
         records.push(PreparedRecord {
             kind: record.kind,
             seen: header.seen.size,
             hint: record.seen_hint,
             leaf,
-            sealed: Bytes::from(encode(&record.sealed)),
+            sealed,
+            bytes: bytes as u64,
             late: seen.late(&header).await?,
         });
     }

@@ -111,6 +111,24 @@ pub(crate) async fn root_at(
     hash(&row.ok_or(StoreError::Corrupt { what: "log" })?.0)
 }
 
+/// Encoded bytes of the updates among the first `size` records, which must exist.
+pub(crate) async fn weight_at(
+    conn: &mut SqliteConnection,
+    doc: i64,
+    size: u64,
+) -> Result<u64, StoreError> {
+    let Some(last) = size.checked_sub(1) else {
+        return Ok(0);
+    };
+    let row: Option<(i64,)> =
+        sqlx::query_as("SELECT weight FROM records WHERE doc = ? AND seq = ?")
+            .bind(doc)
+            .bind(int(last))
+            .fetch_optional(&mut *conn)
+            .await?;
+    uint(row.ok_or(StoreError::Corrupt { what: "log" })?.0)
+}
+
 /// One row of history, without the sealed bytes of snapshots.
 #[derive(Debug)]
 pub(crate) struct LogRow {

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_mls::{GroupState, verify_signature};
+use conclave_mls::{GroupState, RosterRow, verify_signature};
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::record::{RECORD_LABEL, RECORD_VERSION, Record, RecordHeader, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
+use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, UnixMs, limits};
 use sqlx::SqliteConnection;
 
 use super::encode::{hint, put_whole};
 use super::insert::NewRow;
 use super::publish::{NewSnapshot, publish_snapshot};
 use super::table::Table;
-use super::{Document, rows};
+use super::{Document, retention, rows};
 use crate::group::{Group, not_member};
 use crate::hub::Conn;
 use crate::store::codes::{decode, hash, int, uint};
@@ -39,7 +39,23 @@ pub(crate) fn check(
     conn: &Conn,
     record: &Record,
 ) -> Result<SnapshotHeader, Refusal> {
-    let header = &record.header;
+    let (row, snapshot) = check_header(state, conn, &record.header)?;
+    if record.sealed.ciphertext.len() > limits::SNAPSHOT_BYTES {
+        return Err(Refusal::TooLarge {
+            max: limits::SNAPSHOT_BYTES as u64,
+        });
+    }
+    let signature = &record.sealed.signature;
+    verify_signature(row, RECORD_LABEL, &record.core().0, signature).map_err(bad)?;
+    Ok(snapshot)
+}
+
+/// Of that, what the header tells.
+fn check_header<'a>(
+    state: &'a GroupState,
+    conn: &Conn,
+    header: &RecordHeader,
+) -> Result<(&'a RosterRow, SnapshotHeader), Refusal> {
     let RecordBody::Snapshot(snapshot) = header.body else {
         return Err(bad(RecordFault::Malformed));
     };
@@ -65,14 +81,7 @@ pub(crate) fn check(
             why: ForbiddenWhy::Role,
         });
     }
-    if record.sealed.ciphertext.len() > limits::SNAPSHOT_BYTES {
-        return Err(Refusal::TooLarge {
-            max: limits::SNAPSHOT_BYTES as u64,
-        });
-    }
-    let signature = &record.sealed.signature;
-    verify_signature(row, RECORD_LABEL, &record.core().0, signature).map_err(bad)?;
-    Ok(snapshot)
+    Ok((row, snapshot))
 }
 
 /// The row of a snapshot; position and root follow when it is appended.
@@ -90,6 +99,8 @@ pub(crate) fn row(record: &Record) -> NewRow {
         root: Hash::ZERO,
         header: Some(encode(&record.header)),
         sealed: Bytes::from(encode(&record.sealed)),
+        bytes: 0,
+        weight: 0,
     }
 }
 
@@ -130,7 +141,8 @@ pub(crate) async fn put(
     let mut body = Vec::new();
     put_whole(&mut body, record.clone(), Vec::new());
     let (document, conn) = (document.clone(), conn.clone());
-    let (doc, device) = (document.row, conn.device);
+    let (env, doc, device) = (document.env.clone(), document.row, conn.device);
+    let key = (conn.user, doc);
     document
         .env
         .clone()
@@ -139,7 +151,11 @@ pub(crate) async fn put(
             move |conn| {
                 Box::pin(async move {
                     accounts::ensure_active(conn, &device).await?;
-                    store(conn, doc, &record, &snapshot, may_replace).await
+                    let now = env.clock.now();
+                    let spend = || env.snapshots.take(key, 1, now);
+                    let stored = store(conn, doc, &record, may_replace, now, spend).await?;
+                    retention::sweep(conn, now, crate::limits::SWEPT_WITH_SNAPSHOT).await?;
+                    Ok(stored)
                 })
             },
             move |stored| {
@@ -173,11 +189,50 @@ pub(crate) async fn put(
     Ok(())
 }
 
+/// Judges a snapshot of which only the header has come yet, so that nobody uploads what is refused anyway.
+pub(crate) async fn judge_early(
+    group: &Group,
+    document: &Document,
+    conn: &Conn,
+    header: &RecordHeader,
+) -> Result<(), OpError> {
+    let view = group.view();
+    check_header(&view, conn, header)?;
+    let may_replace = view.role_of(&conn.device) >= Some(Role::Admin);
+    let mut reads = document.env.reads.acquire().await?;
+    if is_known(&mut reads, document.row, header).await? {
+        return Ok(());
+    }
+    let table = Table::load(&mut reads, document.row).await?;
+    let judged = judge(&mut reads, document.row, &table, header, may_replace).await?;
+    if judged.has_news {
+        return Ok(());
+    }
+    let now = document.env.clock.now();
+    let key = (conn.user, document.row);
+    Ok(document.env.snapshots.has(key, 1, now)?)
+}
+
 /// The answer that this very snapshot got before.
 async fn already(document: &Document, record: &Record) -> Result<Option<Answer>, OpError> {
     let mut reads = document.env.reads.acquire().await?;
     let place = position_of(&mut reads, document.row, &record.leaf()).await?;
     Ok(place.map(|(seq, head)| Answer::Accepted { seq, head }))
+}
+
+/// Whether a snapshot with this very header is there already: then it is answered once it has come whole.
+async fn is_known(
+    conn: &mut SqliteConnection,
+    doc: i64,
+    header: &RecordHeader,
+) -> Result<bool, StoreError> {
+    let found: Option<(i64,)> =
+        sqlx::query_as("SELECT seq FROM records WHERE doc = ? AND kind = 3 AND header = ?")
+            .bind(doc)
+            .bind(encode(header))
+            .fetch_optional(&mut *conn)
+            .await?;
+    Ok(found.is_some())
 }
 
 async fn position_of(
@@ -204,13 +259,18 @@ async fn position_of(
     .transpose()
 }
 
-/// The active snapshot inside the writer's transaction.
+/// The active snapshot of a document.
 struct Active {
     seq: u64,
     id: Hash,
     header: SnapshotHeader,
+    epoch: u64,
+    /// Encoded size.
+    bytes: u64,
     crdt: u8,
     due_epoch: u64,
+    /// Position of its parent, and when that was replaced.
+    parent: Option<(u64, UnixMs)>,
 }
 
 impl Active {
@@ -224,46 +284,77 @@ impl Active {
     }
 }
 
+#[derive(sqlx::FromRow)]
+struct ActiveColumns {
+    snapshot_seq: i64,
+    snapshot_id: Vec<u8>,
+    snapshot_header: Vec<u8>,
+    sealed_bytes: Option<i64>,
+    crdt: i64,
+    due_epoch: i64,
+    parent_seq: Option<i64>,
+    parent_ms: Option<i64>,
+}
+
 async fn active(conn: &mut SqliteConnection, doc: i64) -> Result<Active, StoreError> {
-    let (seq, id, header, crdt, due_epoch): (i64, Vec<u8>, Vec<u8>, i64, i64) = sqlx::query_as(
-        "SELECT snapshot_seq, snapshot_id, snapshot_header, crdt, due_epoch FROM documents WHERE id = ?",
+    let row: ActiveColumns = sqlx::query_as(
+        "SELECT d.snapshot_seq, d.snapshot_id, d.snapshot_header, LENGTH(r.sealed) AS sealed_bytes, d.crdt, d.due_epoch, \
+                d.parent_seq, d.parent_ms \
+         FROM documents d LEFT JOIN records r ON r.doc = d.id AND r.seq = d.snapshot_seq WHERE d.id = ?",
     )
     .bind(doc)
     .fetch_one(&mut *conn)
     .await?;
-    let header: RecordHeader = decode("snapshot header", &header)?;
-    let RecordBody::Snapshot(header) = header.body else {
+    let header: RecordHeader = decode("snapshot header", &row.snapshot_header)?;
+    let RecordBody::Snapshot(snapshot) = header.body else {
         return Err(StoreError::Corrupt {
             what: "snapshot header",
         });
     };
+    let sealed_bytes = row.sealed_bytes.ok_or(StoreError::Corrupt {
+        what: "active snapshot",
+    })?;
+    let parent = match row.parent_seq.zip(row.parent_ms) {
+        Some((seq, ms)) => Some((uint(seq)?, UnixMs(uint(ms)?))),
+        None => None,
+    };
     Ok(Active {
-        seq: uint(seq)?,
-        id: hash(&id)?,
-        header,
-        crdt: u8::try_from(crdt).map_err(|_| StoreError::Corrupt { what: "CRDT kind" })?,
-        due_epoch: uint(due_epoch)?,
+        seq: uint(row.snapshot_seq)?,
+        id: hash(&row.snapshot_id)?,
+        header: snapshot,
+        epoch: header.epoch,
+        bytes: uint(sealed_bytes)?.saturating_add(row.snapshot_header.len() as u64),
+        crdt: u8::try_from(row.crdt).map_err(|_| StoreError::Corrupt { what: "CRDT kind" })?,
+        due_epoch: uint(row.due_epoch)?,
+        parent,
     })
 }
 
-async fn store(
+/// A snapshot that may follow in the log.
+struct Judged {
+    active: Active,
+    /// Whether it takes the active one's place, rather than following it.
+    replaces: bool,
+    /// Whether it is under a newer epoch than the active one, or covers updates of at least half that one's size.
+    has_news: bool,
+}
+
+/// Judges a snapshot by its header, against the log as `table` has it.
+async fn judge(
     conn: &mut SqliteConnection,
     doc: i64,
-    record: &Record,
-    snapshot: &SnapshotHeader,
+    table: &Table,
+    header: &RecordHeader,
     may_replace: bool,
-) -> Result<Stored, OpError> {
-    let id = record.leaf();
-    if let Some((seq, head)) = position_of(conn, doc, &id).await? {
-        return Ok(Stored::Known { seq, head });
-    }
-    let mut table = Table::load(conn, doc).await?;
+) -> Result<Judged, OpError> {
+    let RecordBody::Snapshot(snapshot) = header.body else {
+        return Err(bad(RecordFault::Malformed).into());
+    };
     let active = active(conn, doc).await?;
-    let epoch = record.header.epoch;
     if table.closed {
         return Err(Refusal::DocumentClosed.into());
     }
-    if table.epoch != epoch {
+    if table.epoch != header.epoch {
         return Err(Refusal::StaleEpoch {
             current: table.epoch,
         }
@@ -272,34 +363,77 @@ async fn store(
     if snapshot.crdt != active.crdt {
         return Err(bad(RecordFault::Malformed).into());
     }
-    let follows = active.is_parent_of(snapshot);
-    let replaces = may_replace && active.is_sibling_of(snapshot);
-    if !follows && !replaces {
+    let follows = active.is_parent_of(&snapshot);
+    if !follows && !(may_replace && active.is_sibling_of(&snapshot)) {
         return Err(bad(RecordFault::Parent).into());
     }
+    let covered = snapshot.covered;
     // Covering the active snapshot's own position too keeps replaced snapshots out of every tail.
-    if snapshot.covered.size <= active.seq
-        || snapshot.covered.size > table.size()
-        || rows::root_at(conn, doc, snapshot.covered.size).await? != snapshot.covered.root
+    if covered.size <= active.seq
+        || covered.size > table.size()
+        || rows::root_at(conn, doc, covered.size).await? != covered.root
     {
         return Err(bad(RecordFault::Covered).into());
     }
+    let before = rows::weight_at(conn, doc, active.header.covered.size).await?;
+    let news = rows::weight_at(conn, doc, covered.size)
+        .await?
+        .saturating_sub(before);
+    let has_news = header.epoch > active.epoch || news.saturating_mul(2) >= active.bytes;
+    Ok(Judged {
+        active,
+        replaces: !follows,
+        has_news,
+    })
+}
+
+/// Puts a snapshot at the end of the log. `spend` is asked where it has little new in it.
+async fn store(
+    conn: &mut SqliteConnection,
+    doc: i64,
+    record: &Record,
+    may_replace: bool,
+    now: UnixMs,
+    spend: impl FnOnce() -> Result<(), Refusal>,
+) -> Result<Stored, OpError> {
+    let id = record.leaf();
+    if let Some((seq, head)) = position_of(conn, doc, &id).await? {
+        return Ok(Stored::Known { seq, head });
+    }
+    let mut table = Table::load(conn, doc).await?;
+    let judged = judge(conn, doc, &table, &record.header, may_replace).await?;
+    if !judged.has_news {
+        spend()?;
+    }
+    let active = &judged.active;
+    let (epoch, covered) = (record.header.epoch, covered(&record.header).size);
     let settles = active.due_epoch > 0
         && epoch >= active.due_epoch
-        && covers_older(conn, doc, snapshot.covered.size, active.due_epoch).await?;
+        && covers_older(conn, doc, covered, active.due_epoch).await?;
+    let parent = if judged.replaces {
+        retention::replaced(conn, doc, active.seq, now).await?;
+        active.parent
+    } else {
+        if let Some((seq, since)) = active.parent {
+            retention::replaced(conn, doc, seq, since).await?;
+        }
+        Some((active.seq, now))
+    };
     let seq = table.size();
     table.push(row(record));
     table.write(conn).await?;
     sqlx::query(
         "UPDATE documents SET snapshot_seq = ?, snapshot_id = ?, snapshot_header = ?, snapshot_epoch_seq = ?, \
-             covered = ?, due_epoch = ? WHERE id = ?",
+             covered = ?, due_epoch = ?, parent_seq = ?, parent_ms = ? WHERE id = ?",
     )
     .bind(int(seq))
     .bind(id.as_bytes())
     .bind(encode(&record.header))
     .bind(int(table.last_epoch_seq))
-    .bind(int(snapshot.covered.size))
+    .bind(int(covered))
     .bind(int(if settles { 0 } else { active.due_epoch }))
+    .bind(parent.map(|(seq, _)| int(seq)))
+    .bind(parent.map(|(_, since)| int(since.0)))
     .bind(doc)
     .execute(&mut *conn)
     .await?;

@@ -13,6 +13,9 @@ use super::rows::NODE_LEVEL;
 use crate::store::codes::{decode, hash, int, uint};
 use crate::store::{OpError, StoreError};
 
+/// Kind of a record that is an update.
+const UPDATE: u8 = 1;
+
 /// Where a frame of records came to lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Placed {
@@ -58,6 +61,8 @@ pub(crate) struct Table {
     pub(crate) last_epoch_seq: u64,
     author_count: u64,
     pub(crate) covered: u64,
+    /// Encoded bytes of all updates.
+    weight: u64,
     authors: HashMap<Author, AuthorRow>,
     rows: Vec<NewRow>,
     nodes: Vec<(u32, u64, Hash)>,
@@ -75,6 +80,7 @@ impl Table {
             last_epoch_seq: 0,
             author_count: 0,
             covered: 0,
+            weight: 0,
             authors: HashMap::new(),
             rows: Vec::new(),
             nodes: Vec::new(),
@@ -83,7 +89,7 @@ impl Table {
 
     /// Reads a document's row.
     pub(crate) async fn load(conn: &mut SqliteConnection, doc: i64) -> Result<Self, StoreError> {
-        let (epoch, closed, frontier, last_epoch, last_epoch_seq, author_count, covered): (
+        let (epoch, closed, frontier, last_epoch, last_epoch_seq, author_count, covered, weight): (
             i64,
             Option<i64>,
             Vec<u8>,
@@ -91,8 +97,9 @@ impl Table {
             i64,
             i64,
             i64,
+            i64,
         ) = sqlx::query_as(
-            "SELECT g.epoch, d.closed, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.covered \
+            "SELECT g.epoch, d.closed, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.covered, d.weight \
              FROM documents d JOIN groups g ON g.id = d.group_id WHERE d.id = ?",
         )
         .bind(doc)
@@ -107,6 +114,7 @@ impl Table {
             last_epoch_seq: uint(last_epoch_seq)?,
             author_count: uint(author_count)?,
             covered: uint(covered)?,
+            weight: uint(weight)?,
             authors: HashMap::new(),
             rows: Vec::new(),
             nodes: Vec::new(),
@@ -337,6 +345,7 @@ impl Table {
                 hint,
                 leaf,
                 sealed,
+                bytes,
                 ..
             } = record;
             let root = self.push(NewRow {
@@ -352,6 +361,8 @@ impl Table {
                 root: Hash::ZERO,
                 header: None,
                 sealed: sealed.clone(),
+                bytes: *bytes,
+                weight: 0,
             });
             roots.push(root);
             clock = clock.saturating_add(1);
@@ -359,10 +370,14 @@ impl Table {
         roots
     }
 
-    /// Appends a record at the end; its position, its root and what is covered before it are filled in.
+    /// Appends a record at the end; its position, its root, what is covered before it and what is written up to it are filled in.
     pub(crate) fn push(&mut self, mut row: NewRow) -> Hash {
         row.seq = self.size();
         row.covered = self.covered;
+        if row.kind == UPDATE {
+            self.weight = self.weight.saturating_add(row.bytes);
+        }
+        row.weight = self.weight;
         if row.epoch > self.last_epoch {
             self.last_epoch = row.epoch;
             self.last_epoch_seq = row.seq;
@@ -388,7 +403,7 @@ impl Table {
         insert_nodes(conn, self.doc, &self.nodes).await?;
         self.write_authors(conn).await?;
         sqlx::query(
-            "UPDATE documents SET size = ?, frontier = ?, last_epoch = ?, last_epoch_seq = ?, author_count = ? \
+            "UPDATE documents SET size = ?, frontier = ?, last_epoch = ?, last_epoch_seq = ?, author_count = ?, weight = ? \
              WHERE id = ?",
         )
         .bind(int(self.size()))
@@ -396,6 +411,7 @@ impl Table {
         .bind(int(self.last_epoch))
         .bind(int(self.last_epoch_seq))
         .bind(int(self.author_count))
+        .bind(int(self.weight))
         .bind(self.doc)
         .execute(&mut *conn)
         .await?;

@@ -25,4 +25,5 @@ mod login;
 mod noise;
 mod process;
 mod rotation;
+mod snapshots;
 mod storage;

@@ -13,7 +13,7 @@ use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, RefusedO
 use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
-use conclave_proto::{DocumentId, GroupId, InstanceId, Refusal, Role, UnixMs};
+use conclave_proto::{DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs};
 
 use crate::command::{ChangeInfo, Event, Reply};
 use crate::engine::{Engine, HOT_DOCUMENTS, ReadTarget, TimerKind, doubled_ms};
@@ -37,6 +37,17 @@ const FETCH_RECORDS: u32 = 256;
 const EPOCHS: usize = 256;
 /// How often a document is read again after a failed call, in one session.
 const RELOADS: u32 = 3;
+
+/// Who makes the snapshot that the edits since the active one, which is named here, call for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// None was called for yet.
+    Open,
+    /// This device.
+    Here(Hash),
+    /// The device whose edit called for it. This one waits a while first.
+    Elsewhere(Hash),
+}
 
 /// A document in memory.
 pub(crate) struct Doc {
@@ -62,6 +73,7 @@ pub(crate) struct Doc {
     /// The service keeps what is missing by hash only: begin at the active snapshot.
     needs_base: bool,
     snapshot_wanted: bool,
+    turn: Turn,
     /// No records are asked for before this time.
     fetch_after: UnixMs,
     fetch_failures: u32,
@@ -96,6 +108,7 @@ impl Doc {
             verdict_planned: false,
             needs_base: false,
             snapshot_wanted: false,
+            turn: Turn::Open,
             fetch_after: UnixMs(0),
             fetch_failures: 0,
             snapshot_failures: 0,

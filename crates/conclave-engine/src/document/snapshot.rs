@@ -4,15 +4,20 @@ use conclave_doc::{DiffersWhy, Judgement};
 
 use super::*;
 
+/// A device whose edit did not make a snapshot due makes it after a time between these, in milliseconds.
+const OTHERS_TURN_MS: (u64, u64) = (15_000, 45_000);
+/// However long the service says to wait, in milliseconds.
+const LONGEST_WAIT_MS: u64 = 3600 * 1000;
+
 impl Engine {
-    /// Writes a snapshot when the policy or a removal asks for one.
+    /// Writes a snapshot where a removal asks for one, or the edits since the last call for it and it is this device's turn.
     pub(super) fn pump_snapshot(&mut self, group: &mut Group, doc: &mut Doc) {
         let may_write = group.state().role_of(&self.device.id()) >= Some(Role::Editor);
         if doc.snapshot_in_flight || !may_write {
             return;
         }
         let rekey = group.rotator && group.rekey_due(&doc.document);
-        let due = doc.document.snapshot_due(&group.state().policy);
+        let due = doc.document.snapshot_due(&group.state().policy) && self.is_turn(group, doc);
         if !rekey && !due && !doc.snapshot_wanted {
             return;
         }
@@ -24,7 +29,7 @@ impl Engine {
             Err(error) => {
                 let what = FindingKind::failed(Step::Condense, &error);
                 self.finding(group.id, Some(doc.id), what, None);
-                self.snapshot_later(group, doc);
+                self.snapshot_later(group, doc, 0);
                 return;
             }
         };
@@ -43,6 +48,34 @@ impl Engine {
                     }),
                 );
             }),
+        );
+    }
+
+    /// Whether this device makes the snapshot that is due: at once where its own edit made it so, after a while where the device whose edit did
+    /// has not made it.
+    fn is_turn(&mut self, group: &Group, doc: &mut Doc) -> bool {
+        let (active, _) = doc.document.active_snapshot();
+        if doc.turn != Turn::Here(active) && doc.turn != Turn::Elsewhere(active) {
+            let by = doc.document.made_due_by(&group.state().policy);
+            let timer = TimerKind::SnapshotTurn(group.id, doc.id);
+            self.cancel_timer(timer);
+            doc.turn = if by == Some(self.device.id()) {
+                Turn::Here(active)
+            } else {
+                self.plan(OTHERS_TURN_MS.0, OTHERS_TURN_MS.1, timer);
+                Turn::Elsewhere(active)
+            };
+        }
+        doc.turn == Turn::Here(active)
+    }
+
+    /// The device whose edit made a snapshot due had its time.
+    pub(crate) fn snapshot_turn(&mut self, group: GroupId, document: DocumentId) {
+        self.with_document(
+            group,
+            document,
+            None,
+            Box::new(|_, _, doc| doc.turn = Turn::Here(doc.document.active_snapshot().0)),
         );
     }
 
@@ -69,7 +102,11 @@ impl Engine {
             }
             Answer::Refused(refusal) => {
                 doc.document.snapshot_refused();
-                self.snapshot_later(group, doc);
+                let least_ms = match refusal {
+                    Refusal::RateLimited { retry_after_ms } => *retry_after_ms,
+                    _ => 0,
+                };
+                self.snapshot_later(group, doc, least_ms);
                 if !refusal.is_retryable() && !matches!(refusal, Refusal::BadRecord { .. }) {
                     let what = FindingKind::failed(Step::Condense, refusal);
                     self.finding(group.id, Some(doc.id), what, None);
@@ -79,12 +116,14 @@ impl Engine {
         }
     }
 
-    /// Where a snapshot is still due, it is made after a while, longer each time.
-    fn snapshot_later(&mut self, group: &Group, doc: &mut Doc) {
+    /// Where a snapshot is still due, it is made after a while, longer each time, and not before the service takes it.
+    fn snapshot_later(&mut self, group: &Group, doc: &mut Doc, least_ms: u64) {
         let most = 400_u64 << doc.snapshot_failures.min(10);
         doc.snapshot_failures = doc.snapshot_failures.saturating_add(1);
         doc.snapshot_in_flight = true;
-        let delay = self.jitter(most / 2, most);
+        let delay = self
+            .jitter(most / 2, most)
+            .saturating_add(least_ms.min(LONGEST_WAIT_MS));
         self.wake(delay, TimerKind::Snapshot(group.id, doc.id));
     }
 

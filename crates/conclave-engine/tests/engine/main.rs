@@ -21,6 +21,7 @@ mod restarts;
 mod roots;
 mod rotation;
 mod service;
+mod snapshots;
 mod store;
 mod storms;
 mod world;

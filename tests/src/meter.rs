@@ -1,0 +1,248 @@
+//! What goes over the wire and what lies in the service's database: figures for whoever compares two builds.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What went one way.
+#[derive(Debug, Default)]
+pub struct Counts {
+    bytes: AtomicU64,
+    /// WebSocket data frames; signs of life are none.
+    frames: AtomicU64,
+}
+
+impl Counts {
+    /// Bytes on the wire so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Data frames so far.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+}
+
+/// A relay on loopback that counts what goes through it. Devices dial it instead of the service.
+pub struct Relay {
+    address: SocketAddr,
+    listener: TcpListener,
+}
+
+/// What a [`Relay`] counts.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    /// From devices.
+    pub up: Arc<Counts>,
+    /// To devices.
+    pub down: Arc<Counts>,
+}
+
+impl Relay {
+    /// Takes a free port.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn bind() -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Ok(Self {
+            address: listener.local_addr()?,
+            listener,
+        })
+    }
+
+    /// What devices dial.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Relays to the service from now on.
+    #[must_use]
+    pub fn start(self, service: SocketAddr) -> Traffic {
+        let traffic = Traffic::default();
+        let counted = traffic.clone();
+        tokio::spawn(async move {
+            while let Ok((device, _)) = self.listener.accept().await {
+                let counted = counted.clone();
+                tokio::spawn(async move {
+                    let Ok(service) = TcpStream::connect(service).await else {
+                        return;
+                    };
+                    let (from_device, to_device) = device.into_split();
+                    let (from_service, to_service) = service.into_split();
+                    let up = copy(from_device, to_service, counted.up);
+                    let down = copy(from_service, to_device, counted.down);
+                    let _ = tokio::join!(up, down);
+                });
+            }
+        });
+        traffic
+    }
+}
+
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    counts: Arc<Counts>,
+) -> std::io::Result<()> {
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if bytes.is_empty() {
+            return to.shutdown().await;
+        }
+        counts.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        counts
+            .frames
+            .fetch_add(frames.count(bytes), Ordering::Relaxed);
+        to.write_all(bytes).await?;
+    }
+}
+
+/// Follows the framing of RFC 6455 behind the HTTP handshake.
+#[derive(Debug, Default)]
+struct Frames {
+    /// Whether the handshake's empty line was seen.
+    begun: bool,
+    /// Bytes that are not looked at yet.
+    rest: Vec<u8>,
+    /// Content of the present frame that is still to come.
+    content: u64,
+}
+
+impl Frames {
+    /// Data frames that begin within these bytes.
+    fn count(&mut self, bytes: &[u8]) -> u64 {
+        self.rest.extend_from_slice(bytes);
+        if !self.begun {
+            let end = self.rest.windows(4).position(|it| it == b"\r\n\r\n");
+            let Some(end) = end else { return 0 };
+            self.rest.drain(..end + 4);
+            self.begun = true;
+        }
+        let mut found = 0;
+        loop {
+            let skip = usize::try_from(self.content).unwrap_or(usize::MAX);
+            let skip = skip.min(self.rest.len());
+            self.rest.drain(..skip);
+            self.content = self.content.saturating_sub(skip as u64);
+            if self.content > 0 {
+                return found;
+            }
+            let Some((head_bytes, content, is_data)) = head(&self.rest) else {
+                return found;
+            };
+            self.rest.drain(..head_bytes);
+            self.content = content;
+            found += u64::from(is_data);
+        }
+    }
+}
+
+/// Size of a frame's head, of its content, and whether it carries data, if the head is whole.
+fn head(bytes: &[u8]) -> Option<(usize, u64, bool)> {
+    let (first, rest) = bytes.split_first()?;
+    let (second, rest) = rest.split_first()?;
+    let (width, content) = match second & 0x7f {
+        126 => (2, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (8, u64::from_be_bytes(*rest.first_chunk()?)),
+        short => (0, u64::from(short)),
+    };
+    let mask = if second & 0x80 == 0 { 0 } else { 4 };
+    let bytes_of_head = 2 + width + mask;
+    (bytes.len() >= bytes_of_head).then_some((bytes_of_head, content, first & 0x0f < 8))
+}
+
+/// What the service has stored of its documents.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stored {
+    /// Records that are updates.
+    pub updates: u64,
+    /// Sealed bytes of updates.
+    pub update_bytes: u64,
+    /// Snapshots that have their content, the first of each document among them.
+    pub snapshots: u64,
+    /// Sealed bytes of these.
+    pub snapshot_bytes: u64,
+    /// Sealed bytes of the largest document's active snapshot.
+    pub newest_snapshot_bytes: u64,
+    /// Pages of the database that are in use, in bytes.
+    pub database_bytes: u64,
+}
+
+impl Stored {
+    /// Reads the figures from the service's folder; the service may be running.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn read(service_folder: &Path) -> Result<Self> {
+        let file = service_folder.join("service.sqlite");
+        let options = SqliteConnectOptions::new().filename(file).read_only(true);
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let (updates, update_bytes, snapshots, snapshot_bytes): (i64, i64, i64, i64) =
+            sqlx::query_as(
+                "SELECT IFNULL(SUM(kind = 1), 0), IFNULL(SUM(CASE WHEN kind = 1 THEN LENGTH(sealed) END), 0), \
+                        IFNULL(SUM(kind = 3 AND sealed IS NOT NULL), 0), \
+                        IFNULL(SUM(CASE WHEN kind = 3 THEN LENGTH(sealed) END), 0) FROM records",
+            )
+            .fetch_one(&mut connection)
+            .await
+            .context("reading the records")?;
+        let (newest,): (i64,) = sqlx::query_as(
+            "SELECT IFNULL(MAX(LENGTH(r.sealed)), 0) FROM documents d \
+             JOIN records r ON r.doc = d.id AND r.seq = d.snapshot_seq",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        let mut pages = [0i64; 3];
+        let pragmas = [
+            "PRAGMA page_count",
+            "PRAGMA freelist_count",
+            "PRAGMA page_size",
+        ];
+        for (pragma, value) in pragmas.into_iter().zip(&mut pages) {
+            (*value,) = sqlx::query_as(pragma).fetch_one(&mut connection).await?;
+        }
+        let [count, free, size] = pages;
+        Ok(Self {
+            updates: updates.cast_unsigned(),
+            update_bytes: update_bytes.cast_unsigned(),
+            snapshots: snapshots.cast_unsigned(),
+            snapshot_bytes: snapshot_bytes.cast_unsigned(),
+            newest_snapshot_bytes: newest.cast_unsigned(),
+            database_bytes: ((count - free) * size).cast_unsigned(),
+        })
+    }
+
+    /// Sealed bytes of updates and snapshots together.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.update_bytes.saturating_add(self.snapshot_bytes)
+    }
+}
+
+/// Processor time that this process has used, in milliseconds; counted in hundredths of a second.
+///
+/// # Errors
+/// Where the system does not tell.
+pub fn cpu_ms() -> Result<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name, in brackets, may hold anything.
+    let (_, rest) = stat.rsplit_once(')').context("no name")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |at: usize| -> Result<u64> { Ok(fields.get(at).context("too short")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) * 10)
+}
