@@ -204,7 +204,7 @@ impl Examiner<'_> {
             covered: snapshot.covered,
             replaces: !follows,
             bytes: u64::from(candidate.bytes),
-            // Known when those before it are settled.
+            // Known when it has its place.
             weight: Weight::default(),
         })
     }

@@ -323,8 +323,7 @@ impl Document {
                 Some(ChangeKind::Update)
             }
             Content::Known => match candidate.standing {
-                Standing::Snapshot(mut info) => {
-                    info.weight = self.weight_before(info.covered.size);
+                Standing::Snapshot(info) => {
                     effect.news = News::Snapshot(info);
                     Some(ChangeKind::Snapshot)
                 }

@@ -13,6 +13,8 @@ use crate::weight::Weight;
 
 /// Snapshots remembered since the newest matched one.
 const RECENT_SNAPSHOTS: usize = 64;
+/// How much is written between two positions whose weight is remembered, in bytes.
+const STEP_BYTES: u64 = 64 * 1024;
 
 /// An accepted snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +103,8 @@ pub(crate) struct LogState {
     epochs: Vec<(u64, u64)>,
     /// What the records so far weigh.
     pub weight: Weight,
+    /// (size, weight) after every so many bytes since the active snapshot's covered head.
+    steps: Vec<(u64, Weight)>,
 }
 
 impl LogState {
@@ -120,6 +124,7 @@ impl LogState {
             disputed: None,
             epochs: Vec::new(),
             weight: active.weight,
+            steps: Vec::new(),
         }
     }
 
@@ -140,7 +145,7 @@ impl LogState {
                 self.epochs.push((seq, epoch));
             }
         }
-        self.weight = self.weight.plus(Weight::of(effect));
+        self.weigh(seq, effect);
         match &effect.news {
             News::None | News::Aside | News::Void | News::Update => {}
             News::Snapshot(info) => self.adopt(*info),
@@ -155,7 +160,20 @@ impl LogState {
         }
     }
 
-    fn adopt(&mut self, info: SnapshotInfo) {
+    fn weigh(&mut self, seq: u64, effect: &Effect) {
+        self.weight = self.weight.plus(Weight::of(effect));
+        let last = self.steps.last().map_or(self.active.weight, |step| step.1);
+        if self.weight.minus(last).bytes >= STEP_BYTES {
+            self.steps.push((seq.saturating_add(1), self.weight));
+        }
+    }
+
+    fn adopt(&mut self, mut info: SnapshotInfo) {
+        // What came between its covered head and the next step counts as covered: never more is new than there is.
+        let covered = info.covered.size;
+        let next = self.steps.iter().find(|(size, _)| *size >= covered);
+        info.weight = next.map_or(self.weight, |step| step.1);
+        self.steps.retain(|(size, _)| *size > covered);
         if info.replaces {
             self.recent.retain(|older| older.id != self.active.id);
             self.disputed = None;

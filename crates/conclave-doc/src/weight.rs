@@ -56,17 +56,6 @@ impl Document {
         self.state.weight.minus(self.state.active.weight)
     }
 
-    /// What all records before position `size` weigh, counted from where this view began. Steps back from the end of the log, over the records
-    /// that have come since then; what lies before the checkpoint is told apart no more.
-    pub(crate) fn weight_before(&self, size: u64) -> Weight {
-        let after = self.content.size().saturating_sub(size);
-        let after = usize::try_from(after).unwrap_or(usize::MAX);
-        let since = self.content.tail.iter().rev().take(after);
-        since.fold(self.state.weight, |weight, entry| {
-            weight.minus(Weight::of(&entry.effect))
-        })
-    }
-
     /// Whether the updates since the active snapshot call for the next, by the policy's thresholds, and it can be made now.
     #[must_use]
     pub fn snapshot_due(&self, policy: &GroupPolicy) -> bool {

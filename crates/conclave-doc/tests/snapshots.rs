@@ -600,11 +600,11 @@ fn a_large_snapshot_is_no_news() {
 /// A snapshot is worth it once as much was written as the last one holds. All who see the log agree on that, and on whose edit it was.
 #[test]
 fn as_much_is_written_as_the_last_snapshot_holds() {
-    let mut sim = Sim::new(CrdtKind::Yjs, &ROLES, &"z".repeat(100_000));
+    let mut sim = Sim::new(CrdtKind::Yjs, &ROLES, &"z".repeat(50_000));
     let policy = after_records(1);
     let device = |sim: &Sim, at: usize| sim.peers[at].author(&sim.world).device;
     for (at, expected) in [(1, false), (2, false), (1, true), (2, true)] {
-        sim.peers[at].insert(3, &"y".repeat(40_000));
+        sim.peers[at].insert(3, &"y".repeat(20_000));
         sim.settle();
         for peer in &sim.peers {
             assert_eq!(peer.doc.snapshot_due(&policy), expected);
@@ -626,14 +626,29 @@ fn as_much_is_written_as_the_last_snapshot_holds() {
         .ctx(sim.peers[1].member, sim.peers[1].epoch, &keys);
     let peer = &mut sim.peers[1];
     let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
-    sim.peers[2].insert(0, &"x".repeat(140_000));
-    sim.peers[2].insert(0, &"w".repeat(140_000));
+    sim.peers[2].insert(0, &"x".repeat(70_000));
+    sim.peers[2].insert(0, &"w".repeat(70_000));
     sim.settle();
     sim.order(vec![record], None);
     sim.settle();
     for peer in &sim.peers {
         assert!(peer.doc.snapshot_due(&policy));
         assert_eq!(peer.doc.made_due_by(&policy), Some(device(&sim, 2)));
+    }
+    // Nor does it matter where a device has its checkpoint.
+    let ctx = sim
+        .world
+        .ctx(sim.peers[1].member, sim.peers[1].epoch, &keys);
+    let peer = &mut sim.peers[1];
+    let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+    for _ in 0..2 {
+        sim.peers[2].insert(0, &"v".repeat(400_000));
+    }
+    sim.settle();
+    sim.order(vec![record], None);
+    sim.settle();
+    for peer in &sim.peers {
+        assert!(peer.doc.snapshot_due(&policy));
     }
     sim.assert_no_findings();
 }

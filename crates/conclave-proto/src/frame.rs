@@ -9,6 +9,7 @@ use tls_codec::{DeserializeBytes, TlsDeserializeBytes, TlsSerialize, TlsSize};
 use crate::codec::{Bytes, Tail, Varint};
 use crate::group::{CommitBundle, GroupEntry, RootWrap};
 use crate::ids::{DeviceId, DocumentId, GroupId, Hash, InstanceId, UnixMs, UserId};
+use crate::limits::WIRE_MESSAGE_BYTES;
 use crate::merkle::{Frontier, Head};
 use crate::record::{Author, Record, RecordHeader};
 use crate::refusal::Refusal;
@@ -65,12 +66,15 @@ pub enum ClientFrame {
 }
 
 impl ClientFrame {
-    /// Of the beginning of a frame that puts a snapshot: the request's id and the snapshot's header. `None` where it is another frame, or the
-    /// header is not whole yet.
+    /// Of the beginning of a frame that puts a snapshot, of at most one message: the request's id and the snapshot's header. `None` where it is
+    /// another frame, or the header is not whole yet.
     #[must_use]
     pub fn begun_snapshot(begun: &[u8]) -> Option<(Varint, RecordHeader)> {
         const REQUEST: u8 = 3;
         const PUT_SNAPSHOT: u8 = 13;
+        if begun.len() > WIRE_MESSAGE_BYTES {
+            return None;
+        }
         let (kind, rest) = begun.split_first()?;
         let (id, rest) = Varint::tls_deserialize_bytes(rest).ok()?;
         let (body, rest) = rest.split_first()?;

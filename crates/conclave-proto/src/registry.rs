@@ -179,6 +179,16 @@ pub fn decoders() -> Vec<Decoder> {
             samples::chunks,
         ),
         entry(
+            "proto.begun_snapshot",
+            Network,
+            limits::WIRE_MESSAGE_BYTES,
+            |bytes| match ClientFrame::begun_snapshot(bytes) {
+                Some(_) => Ok(None),
+                None => Err(DecodeError::Malformed { what: "frame" }.code()),
+            },
+            samples::begun_snapshots,
+        ),
+        entry(
             "proto.commit_data",
             Network,
             COMMIT_DATA_BYTES,

@@ -188,11 +188,10 @@ impl Incoming {
 impl Incoming {
     /// Of a snapshot of which only the beginning has come: its request and its header. Once for each.
     fn begun_snapshot(&mut self) -> Option<(Varint, RecordHeader)> {
-        let begun = self.assembler.begun();
-        if self.looked_at || begun.len() >= 2 * MESSAGE_BYTES {
+        if self.looked_at {
             return None;
         }
-        let found = ClientFrame::begun_snapshot(begun)?;
+        let found = ClientFrame::begun_snapshot(self.assembler.begun())?;
         self.looked_at = true;
         Some(found)
     }

@@ -18,6 +18,7 @@ use crate::record::{
 };
 use crate::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
 use crate::{CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, SessionId, UnixMs, UserId};
+use tls_codec::Size;
 
 const GROUP: GroupId = GroupId([1; 16]);
 const DOCUMENT: DocumentId = DocumentId([2; 16]);
@@ -444,6 +445,19 @@ pub fn service_frames() -> Vec<Vec<u8>> {
             .map(|answer| ServiceFrame::Response { id, answer }),
     );
     all.iter().map(encode).collect()
+}
+
+/// The beginning of a frame that puts a snapshot, and a whole one.
+pub(super) fn begun_snapshots() -> Vec<Vec<u8>> {
+    let frame = encode(&ClientFrame::Request {
+        id: Varint(300),
+        body: Request::PutSnapshot { record: snapshot() },
+    });
+    let most = frame
+        .len()
+        .saturating_sub(sealed_part().tls_serialized_len());
+    let begun = frame.get(..most).unwrap_or_default().to_vec();
+    vec![frame, begun]
 }
 
 /// Messages with their lengths in front: one frame whole, one in three chunks.
