@@ -364,7 +364,8 @@ async fn judge(
         return Err(bad(RecordFault::Malformed).into());
     }
     let follows = active.is_parent_of(&snapshot);
-    if !follows && !(may_replace && active.is_sibling_of(&snapshot)) {
+    let replaces = may_replace && active.is_sibling_of(&snapshot);
+    if !follows && !replaces {
         return Err(bad(RecordFault::Parent).into());
     }
     let covered = snapshot.covered;
