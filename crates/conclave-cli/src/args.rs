@@ -76,6 +76,9 @@ pub struct Global {
     /// Token for a service that admits by invitation
     #[arg(long, global = true, value_name = "TOKEN", env = TOKEN, hide_env_values = true)]
     pub token: Option<String>,
+    /// Believe the service's clock where it is more than a day ahead of this machine's
+    #[arg(long, global = true)]
+    pub trust_service_clock: bool,
     /// Seconds to wait for the service
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,

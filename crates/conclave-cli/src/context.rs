@@ -343,6 +343,7 @@ fn configure(home: &Home, global: &Global, server: Option<&str>) -> Config {
         Some(server) => Config::new(home.store(), server),
         None => Config::offline(home.store()),
     };
+    let config = config.trust_service_clock(global.trust_service_clock);
     match &global.token {
         Some(token) => config.token(token.as_bytes()),
         None => config,

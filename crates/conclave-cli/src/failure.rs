@@ -178,7 +178,12 @@ fn hint(code: &str) -> Option<&'static str> {
             "`conclave group list` says why; ask a member to invite you again"
         }
         "engine.superseded" => "look at `conclave group members GROUP` and decide again",
-        "engine.clock_skew" | "mls.clock_skew" => "set this device's clock",
+        "engine.clock_skew" | "mls.clock_skew" | "mls.clock_wrong" => {
+            "`conclave status` shows by how much this device's clock is off; set it"
+        }
+        "invitation.group_taken" => {
+            "if you do not expect it, decline it: that changes nothing in the group"
+        }
         "client.timed_out" => {
             "check the network and --server; it is tried again by the next command, or keep `conclave agent` running"
         }

@@ -25,6 +25,7 @@ pub struct Config {
     pub(crate) timing: Timing,
     pub(crate) patience: Duration,
     pub(crate) max_store_bytes: Option<u64>,
+    pub(crate) trust_service_clock: bool,
 }
 
 impl std::fmt::Debug for Config {
@@ -37,6 +38,7 @@ impl std::fmt::Debug for Config {
             .field("timing", &self.timing)
             .field("patience", &self.patience)
             .field("max_store_bytes", &self.max_store_bytes)
+            .field("trust_service_clock", &self.trust_service_clock)
             .finish()
     }
 }
@@ -69,6 +71,7 @@ impl Config {
             timing: Timing::default(),
             patience: PATIENCE,
             max_store_bytes: None,
+            trust_service_clock: false,
         }
     }
 
@@ -125,6 +128,14 @@ impl Config {
     #[must_use]
     pub fn token(mut self, token: impl Into<Vec<u8>>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Takes the service's clock for right where it is more than a day ahead of this device's. Without this, new groups and changes of members
+    /// wait until this device's clock is set: a time that is signed once stays in the group's log. Edits never wait.
+    #[must_use]
+    pub fn trust_service_clock(mut self, yes: bool) -> Self {
+        self.trust_service_clock = yes;
         self
     }
 

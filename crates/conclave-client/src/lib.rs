@@ -107,8 +107,8 @@ pub use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, Refusal}
 #[doc(hidden)]
 pub use conclave_engine::plain;
 pub use conclave_engine::{
-    DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId, FindingInfo,
-    GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup, Status, WhoAmI, finding,
+    Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId,
+    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup, Status, WhoAmI, finding,
 };
 pub use conclave_proto as proto;
 

@@ -6,6 +6,7 @@ use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::ClockOffset;
 use crate::error::EngineError;
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::{CommandId, DocFn};
@@ -442,6 +443,9 @@ pub struct Status {
     /// The newest of them.
     #[serde(default)]
     pub newest_finding: Option<Box<FindingInfo>>,
+    /// A clock that is wrong, as far as this connection shows.
+    #[serde(default)]
+    pub clock: Option<ClockOffset>,
 }
 
 /// A change that somebody made to a document.

@@ -214,7 +214,7 @@ impl Engine {
     }
 
     fn approve_device(&mut self, id: CommandId, request: &str) {
-        let result = self.device.approve_text(request, self.now);
+        let result = self.device.approve_text(request, self.latest());
         if result.is_ok() {
             self.device.save(&mut self.out.writes);
             self.publish_list();
@@ -454,6 +454,7 @@ impl Engine {
             key_packages: self.link.key_packages,
             findings,
             newest_finding: newest.map(Box::new),
+            clock: self.clock(),
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use conclave_identity::{
-    AuthError, Contact, DEVICE_LIST_VALIDITY_MS, DeviceApproval, DeviceCredential, DeviceKey,
-    DeviceRequest, Pin, PinBook, SignedDeviceList, UserGenesis, UserKey, check_name, enrol_first,
-    safety_number_from_hashes,
+    AuthError, CLOCK_SKEW_MS, Contact, DEVICE_LIST_VALIDITY_MS, DeviceApproval, DeviceCredential,
+    DeviceKey, DeviceRequest, Pin, PinBook, SignedDeviceList, UserGenesis, UserKey, check_name,
+    enrol_first, safety_number_from_hashes,
 };
 use conclave_mls::DeviceContext;
 use conclave_proto::codec::Bytes;
@@ -370,12 +370,15 @@ impl Device {
         Ok(list)
     }
 
-    /// Signs the own list anew, unchanged, when it has reached half its life. Only a device with the user key can.
+    /// Signs the own list anew, unchanged, when it has reached half its life, or was signed by a clock that was ahead. Only a device with the
+    /// user key can.
     pub(crate) fn refresh_list(&mut self, now: UnixMs) -> bool {
         let (Some(user_key), Some(list)) = (&self.user_key, &self.list) else {
             return false;
         };
-        if now.since_ms(list.list.issued) < DEVICE_LIST_VALIDITY_MS / 2 {
+        let issued = list.list.issued;
+        let young = now.since_ms(issued) < DEVICE_LIST_VALIDITY_MS / 2;
+        if young && issued.since_ms(now) <= CLOCK_SKEW_MS {
             return false;
         }
         let devices = list.list.devices.clone();

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
 
+use crate::clock::Clocks;
 use crate::command::{Event, Reply, Setup};
 use crate::device::{Device, random};
 use crate::document::{Doc, DocWork};
@@ -66,6 +67,8 @@ pub(crate) enum TimerKind {
     Roots(GroupId),
     /// Try again to get back into a group whose MLS rows were lost.
     Stray(GroupId),
+    /// Compare the clocks again.
+    Clock,
 }
 
 pub(crate) enum ReadTarget {
@@ -73,6 +76,8 @@ pub(crate) enum ReadTarget {
     Document(GroupId, DocumentId),
     /// What is left of a group whose MLS rows cannot be read.
     Stray(GroupId),
+    /// Kept evidence of a frozen group, to be judged again.
+    Thaw(GroupId),
     /// Kept evidence, for whoever asks.
     Evidence(CommandId),
 }
@@ -85,6 +90,7 @@ pub struct Engine {
     pub(crate) now: UnixMs,
     pub(crate) out: Output,
     pub(crate) link: Link,
+    pub(crate) clocks: Clocks,
     pub(crate) index: BTreeMap<GroupId, IndexRow>,
     pub(crate) groups: BTreeMap<GroupId, Slot<Group, GroupWork>>,
     /// Groups whose MLS rows cannot be read: this device is on its way back into them.
@@ -186,6 +192,7 @@ impl Engine {
             now,
             out: Output::default(),
             link: Link::default(),
+            clocks: Clocks::default(),
             index: BTreeMap::new(),
             groups: BTreeMap::new(),
             strays: BTreeMap::new(),
@@ -227,6 +234,7 @@ impl Engine {
             self.timers = moved
                 .map(|(at, kind)| (UnixMs(at.0.saturating_sub(back_ms)), kind))
                 .collect();
+            self.clocks.set_back(back_ms);
             self.now = now;
         } else {
             self.now = self.now.max(now);
@@ -256,6 +264,7 @@ impl Engine {
             }
             Some(ReadTarget::Evidence(command)) => self.evidence_loaded(command, &rows),
             Some(ReadTarget::Stray(group)) => self.stray_loaded(group, rows),
+            Some(ReadTarget::Thaw(group)) => self.evidence_again(group, rows),
             None => {}
         }
     }
@@ -305,6 +314,7 @@ impl Engine {
                     self.with_group(group, Box::new(|engine, group| engine.roots_due(group)));
                 }
                 TimerKind::Stray(group) => self.pump_stray(group),
+                TimerKind::Clock => self.compare_clocks(),
                 TimerKind::Open(group, document) => self.open_due(group, document),
             }
         }

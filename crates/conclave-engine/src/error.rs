@@ -100,9 +100,17 @@ pub enum EngineError {
     /// The document layer refused.
     #[error(transparent)]
     Doc(#[from] conclave_doc::DocError),
-    /// The service's clock is too far ahead.
-    #[error("the service's clock is more than a day ahead of this device's; check both clocks")]
+    /// This device's clock is wrong: what others are known by looks outdated.
+    #[error("this device's clock is wrong: set it, then try again")]
     ClockSkew,
+    /// An invitation is to a group that this device is in.
+    #[error(
+        "{inviter} invites to a group that this device is in already; the invitation waits until the group itself shows that this device was removed or added again, and nothing was changed"
+    )]
+    GroupTaken {
+        /// Who invites, as they are called here.
+        inviter: String,
+    },
 }
 
 impl EngineError {
@@ -136,6 +144,7 @@ impl EngineError {
             Self::Crdt(error) => error.code(),
             Self::Doc(error) => error.code(),
             Self::ClockSkew => "engine.clock_skew",
+            Self::GroupTaken { .. } => "invitation.group_taken",
         }
     }
 
@@ -143,7 +152,11 @@ impl EngineError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoKeyPackages | Self::Returning | Self::LastHolder { .. } => true,
+            Self::NoKeyPackages
+            | Self::Returning
+            | Self::LastHolder { .. }
+            | Self::ClockSkew
+            | Self::GroupTaken { .. } => true,
             Self::Refused(refusal) => refusal.is_retryable(),
             Self::Mls(error) => error.is_retryable(),
             Self::Crdt(error) => error.is_retryable(),

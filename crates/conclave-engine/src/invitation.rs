@@ -10,10 +10,11 @@ use crate::command::{Event, InvitationInfo, Reply};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step, Suspect};
-use crate::group::Group;
+use crate::group::{Group, GroupWork};
 use crate::intents::Want;
 use crate::io::CommandId;
 use crate::keys;
+use crate::slot::Job;
 
 /// Invitations kept at most.
 const INVITATIONS: usize = 64;
@@ -57,6 +58,14 @@ impl Invitation {
             inviter,
             users: users.len(),
         })
+    }
+}
+
+impl Invitation {
+    /// Whether the log that this device has judged says that a member added it again by this very invitation.
+    fn is_shown_by(&self, group: &Group) -> bool {
+        GroupState::from_bytes(self.delivery.state.group_state.as_slice())
+            .is_ok_and(|state| group.was_readded(&state))
     }
 }
 
@@ -140,9 +149,8 @@ impl Engine {
         let Some(invitation) = self.invitations.get(&group.id) else {
             return;
         };
-        let state = invitation.delivery.state.group_state.as_slice();
         let id = group.id;
-        let readded = GroupState::from_bytes(state).is_ok_and(|state| group.was_readded(&state));
+        let readded = invitation.is_shown_by(group);
         // One that can compare nothing takes the word of somebody whom its user knows; it seals nothing before more is shown.
         let known = self.device.pins().get(&invitation.inviter).is_some();
         if readded || (group.asks_blindly() && known) {
@@ -177,13 +185,60 @@ impl Engine {
     }
 
     pub(crate) fn accept(&mut self, id: CommandId, group: GroupId) {
-        let result = self.join(group, false).map(|()| Reply::Done);
-        self.reply(id, result);
+        if !self.broken.contains(&group) {
+            let result = self.join(group, false).map(|()| Reply::Done);
+            return self.reply(id, result);
+        }
+        let work: GroupWork = Box::new(move |engine, group| {
+            let result = engine.join_again(group).map(|()| Reply::Done);
+            engine.reply(id, result);
+        });
+        let waiter = Some(id);
+        self.with_group_for(group, Job { waiter, work });
     }
 
+    /// Joins a group anew that this device cannot follow: where its judged log shows this very invitation, or where there is nothing left to
+    /// compare with. Then it is the inviter's word that the user takes, and nothing is sealed before more is shown.
+    fn join_again(&mut self, group: &Group) -> Result<(), EngineError> {
+        let invitation = self.invitations.get(&group.id);
+        let invitation = invitation.ok_or(EngineError::NoInvitation)?;
+        if invitation.is_shown_by(group) || group.is_blind() {
+            self.join(group.id, false)
+        } else {
+            Err(self.group_taken(invitation))
+        }
+    }
+
+    /// Whoever declines joins, to leave at once; but a group that this device is in is not left by declining somebody's invitation to it.
     pub(crate) fn decline(&mut self, id: CommandId, group: GroupId) {
-        let result = self.join(group, true).map(|()| Reply::Done);
-        self.reply(id, result);
+        let result = if !self.is_member_of(&group) {
+            self.join(group, true)
+        } else if let Some(invitation) = self.invitations.get(&group) {
+            let delivery = invitation.delivery.id;
+            self.drop_invitation(&group, delivery);
+            Ok(())
+        } else {
+            Err(EngineError::NoInvitation)
+        };
+        self.reply(id, result.map(|()| Reply::Done));
+    }
+
+    fn is_member_of(&self, group: &GroupId) -> bool {
+        self.index.get(group).is_some_and(|row| row.active)
+    }
+
+    fn group_taken(&self, invitation: &Invitation) -> EngineError {
+        let name = self.name_of(&invitation.inviter);
+        EngineError::GroupTaken {
+            inviter: name.unwrap_or_else(|| invitation.inviter.to_string()),
+        }
+    }
+
+    fn drop_invitation(&mut self, group: &GroupId, delivery: u64) {
+        self.invitations.remove(group);
+        let key = keys::invitation(group);
+        self.delete(key);
+        self.ack_welcome(delivery);
     }
 
     /// Puts a group in place that a Welcome opened.
@@ -236,6 +291,11 @@ impl Engine {
     /// Joins by a Welcome. Declining joins too, only to leave at once: the leaf has to go.
     fn join(&mut self, id: GroupId, declining: bool) -> Result<(), EngineError> {
         let invitation = self.invitations.get(&id).ok_or(EngineError::NoInvitation)?;
+        // A Welcome never takes the place of a group that this device is in and follows.
+        let comes_back = self.strays.contains_key(&id) || self.broken.contains(&id);
+        if self.is_member_of(&id) && !comes_back {
+            return Err(self.group_taken(invitation));
+        }
         let own = Some(invitation.inviter) == self.device.user();
         if !own && !declining && self.device.pins().get(&invitation.inviter).is_none() {
             return Err(EngineError::NotVerified(
@@ -260,10 +320,7 @@ impl Engine {
                         MlsError::BadInvitation { .. } | MlsError::NoKeyPackage
                     ) {
                         // It will never work, and keeps a true one out.
-                        self.invitations.remove(&id);
-                        let key = keys::invitation(&id);
-                        self.delete(key);
-                        self.ack_welcome(delivery.id);
+                        self.drop_invitation(&id, delivery.id);
                     }
                     return Err(error.into());
                 }
@@ -279,10 +336,7 @@ impl Engine {
             (wrapped.unwrap_or_default(), delivery.state.wrap.signer),
             declining,
         );
-        self.invitations.remove(&id);
-        let key = keys::invitation(&id);
-        self.delete(key);
-        self.ack_welcome(delivery.id);
+        self.drop_invitation(&id, delivery.id);
         if last_resort_used {
             self.refill(true);
         }

@@ -18,6 +18,7 @@
     )
 )]
 
+mod clock;
 mod command;
 mod commands;
 mod device;
@@ -40,6 +41,7 @@ mod roots;
 mod rotation;
 mod slot;
 
+pub use clock::{Clock, ClockOffset};
 pub use command::{
     ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, EvidenceInfo, GroupInfo, InvitationInfo,
     MemberInfo, PinInfo, Reply, Setup, Status, WhoAmI,

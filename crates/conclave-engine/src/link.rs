@@ -8,7 +8,7 @@ use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
 };
 use conclave_proto::policy::PROTOCOL_VERSION;
-use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs, UserId, limits};
+use conclave_proto::{DocumentId, GroupId, Refusal, UserId, limits};
 
 use crate::command::Event;
 use crate::engine::{Engine, TimerKind};
@@ -28,8 +28,6 @@ pub(crate) struct Link {
     up: bool,
     pub(crate) online: bool,
     pub(crate) refused: Option<Refusal>,
-    /// The service's clock minus ours at login, in milliseconds.
-    clock_offset_ms: i64,
     requests: BTreeMap<u64, AnswerWork>,
     next_request: u64,
     pub(crate) channels: BTreeMap<u64, (GroupId, DocumentId)>,
@@ -66,6 +64,7 @@ impl Engine {
 
     pub(crate) fn connection_down(&mut self) {
         let was_online = self.link.online;
+        self.clocks.disconnected();
         self.link = Link {
             refused: self.link.refused.take(),
             ..Link::default()
@@ -97,9 +96,11 @@ impl Engine {
         });
     }
 
-    /// The service's clock now.
-    pub(crate) fn service_now(&self) -> UnixMs {
-        UnixMs(self.now.0.saturating_add_signed(self.link.clock_offset_ms))
+    /// Hangs up, to connect again.
+    pub(crate) fn hang_up(&mut self, why: &str) {
+        if self.link.up {
+            self.out.close_connection = Some(why.to_owned());
+        }
     }
 
     pub(crate) fn frame(&mut self, frame: ServiceFrame) {
@@ -183,11 +184,6 @@ impl Engine {
         }
     }
 
-    fn note_clock(&mut self, service: UnixMs) {
-        let offset = i128::from(service.0) - i128::from(self.now.0);
-        self.link.clock_offset_ms = i64::try_from(offset).unwrap_or(0);
-    }
-
     fn login(&mut self, nonce: [u8; 32], service_key: [u8; 32]) {
         let statement = LoginStatement {
             nonce,
@@ -208,7 +204,7 @@ impl Engine {
         self.link.refused = None;
         self.link.key_packages = key_packages;
         self.event(Event::Online);
-        if self.device.refresh_list(self.now) {
+        if self.device.refresh_list(self.latest()) {
             self.device.save(&mut self.out.writes);
         }
         self.publish_list();
@@ -311,7 +307,8 @@ impl Engine {
         if (missing == 0 && !last_resort) || full {
             return;
         }
-        let now = self.now;
+        // The service takes none that is made in its future.
+        let now = self.service_now();
         let Ok(context) = self.device.context() else {
             return;
         };

@@ -18,7 +18,7 @@ pub const CERTIFICATE_LABEL: &str = "conclave 1.0 device certificate";
 pub const ACCEPTANCE_LABEL: &str = "conclave 1.0 device acceptance";
 /// Version of every statement of this crate.
 pub const STATEMENT_VERSION: u16 = VERSION;
-/// How long a new certificate is valid, in milliseconds (ten years). Devices are revoked by the device list, not by expiry: a member who
+/// How long a new certificate is valid, in milliseconds (a hundred years). Devices are revoked by the device list, not by expiry: a member who
 /// was away must still be able to process a commit, and a lapse would stop honest devices in every group at once.
 pub const CERTIFICATE_VALIDITY_MS: u64 = limits::KEY_PACKAGE_VALIDITY_S * 1000;
 /// How far in the future a certificate may begin, in milliseconds (24 hours): the clock that issued it may be ahead.
@@ -201,7 +201,8 @@ fn accepted_bytes(certificate: &DeviceCertificate, user_signature: &[u8; 64]) ->
 }
 
 impl UserKey {
-    /// Certifies the Ed25519 public key of a device, from `now` for [`CERTIFICATE_VALIDITY_MS`]. `list_seq` is the sequence number of a
+    /// Certifies the Ed25519 public key of a device, until [`CERTIFICATE_VALIDITY_MS`] after `now`. It is valid from the beginning of time:
+    /// nothing depends on when a certificate begins, and a clock that was ahead would keep the device out until then. `list_seq` is the sequence number of a
     /// device list that names the key. Gives the certificate and this key's signature under [`CERTIFICATE_LABEL`].
     ///
     /// `genesis` has to be this key's own, or nobody accepts the certificate.
@@ -222,7 +223,7 @@ impl UserKey {
             scheme: SCHEME_ED25519,
             device_key: Bytes::from(key),
             list_seq,
-            not_before: now,
+            not_before: UnixMs(0),
             not_after: now.plus_ms(CERTIFICATE_VALIDITY_MS),
         };
         let signature = self.sign(CERTIFICATE_LABEL, &certificate.signed_bytes());

@@ -78,6 +78,9 @@ pub enum MlsError {
     /// A root wrap does not open, or does not belong to the epoch.
     #[error("the root wrap does not open")]
     BadWrap,
+    /// This machine's clock is so far off that OpenMLS takes the leaves of the group for invalid: set the clock, then try again.
+    #[error("this device's clock is wrong")]
+    ClockWrong,
     /// OpenMLS panicked on foreign bytes; the group is as before.
     #[error("processing foreign bytes failed unexpectedly")]
     Panicked,
@@ -105,6 +108,7 @@ impl MlsError {
             Self::NoKeyPackage => "mls.no_key_package",
             Self::BadInvitation { .. } => "mls.bad_invitation",
             Self::BadWrap => "mls.bad_wrap",
+            Self::ClockWrong => "mls.clock_wrong",
             Self::Panicked => "mls.panicked",
         }
     }
@@ -112,7 +116,10 @@ impl MlsError {
     /// Whether the same intent can succeed later, once the log has moved on.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::CommitPending | Self::ClockSkew { .. })
+        matches!(
+            self,
+            Self::CommitPending | Self::ClockSkew { .. } | Self::ClockWrong
+        )
     }
 }
 
@@ -160,8 +167,7 @@ pub enum ProcessError {
     /// The commit takes this device's leaf out and adds the device again: a Welcome is on its way. The group is as before.
     #[error("this device was added again; its invitation is on its way")]
     ReAdded,
-    /// This device's clock is outside of the validity of a leaf that the commit adds. The rules allow no leaf for which a sensible clock
-    /// could say so: set the clock, then try again.
+    /// This device's clock is outside of the validity of a leaf that the commit adds, which the rules allow: set the clock, then try again.
     #[error("this device's clock is wrong")]
     ClockWrong,
     /// The rejoin prepared on this state lost to another commit: prepare another.

@@ -197,7 +197,7 @@ pub(crate) fn device_at(
         .ok_or(CommitFault::Mls)
 }
 
-fn read_data(bytes: &[u8]) -> Result<CommitData, CommitFault> {
+pub(crate) fn read_data(bytes: &[u8]) -> Result<CommitData, CommitFault> {
     let data: CommitData =
         decode("commit data", bytes, COMMIT_DATA_BYTES).map_err(|_| CommitFault::Data)?;
     if data.version != COMMIT_DATA_VERSION {

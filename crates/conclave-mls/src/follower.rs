@@ -7,6 +7,7 @@ use openmls_traits::OpenMlsProvider;
 
 use crate::error::{Fault, MlsError, ProcessError};
 use crate::judge::judge_commit;
+use crate::lifetimes;
 use crate::message::{self, contained};
 use crate::provider::Provider;
 use crate::public::{process_public, signer_of, verify_proposal};
@@ -60,7 +61,7 @@ impl Follower {
     /// Judges the entry at position `state().head().size`, and takes it in.
     ///
     /// # Errors
-    /// [`ProcessError::Illegal`]; nothing was taken in.
+    /// [`ProcessError::Illegal`], [`ProcessError::ClockWrong`]; nothing was taken in.
     pub fn follow(&mut self, entry: &GroupEntry) -> Result<(), ProcessError> {
         let leaf = entry.leaf();
         match entry {
@@ -87,11 +88,9 @@ impl Follower {
             }
             GroupEntry::Commit(bytes) => {
                 let incoming = message::handshake(bytes.as_slice())?;
-                let commit = process_public(&self.tree, &self.provider, &self.state, incoming)
-                    .map_err(|rejected| ProcessError::Illegal {
-                        fault: Fault::Commit(rejected.fault),
-                        signer: rejected.signer,
-                    })?;
+                let lifetimes = lifetimes::check(bytes.as_slice());
+                let commit =
+                    process_public(&self.tree, &self.provider, &self.state, incoming, lifetimes)?;
                 let illegal = |fault| ProcessError::Illegal {
                     fault: Fault::Commit(fault),
                     signer: match &commit.sender {

@@ -6,17 +6,16 @@ use openmls::framing::MlsMessageBodyIn;
 use openmls::key_packages::KeyPackage;
 use openmls::prelude::{MlsMessageOut, ProtocolVersion};
 use openmls_traits::OpenMlsProvider;
+use tls_codec::Serialize;
 
 use crate::device::DeviceContext;
 use crate::error::MlsError;
+use crate::lifetimes::{self, ClockFault};
 use crate::message;
 use crate::overlay::storage::KEY_PACKAGE;
 use crate::overlay::{self, RowChange, Rows};
 use crate::profile;
 use crate::provider::Provider;
-
-/// How far ahead of the judging clock a key package may have been made.
-const CLOCK_MARGIN_MS: u64 = 3600 * 1000;
 
 /// Private halves of this device's key packages. Global, not per group.
 #[derive(Debug)]
@@ -156,8 +155,8 @@ pub struct CheckedKeyPackage {
     pub identity: Identity,
     /// Whether it may be used again.
     pub last_resort: bool,
-    /// When it was made, to the second.
-    pub created: UnixMs,
+    /// When it was made by its maker's clock, to the second.
+    pub made: UnixMs,
     /// The leaf's own signature key.
     pub signature_key: Vec<u8>,
     /// KeyPackageRef (RFC 9420 §5.2).
@@ -183,27 +182,29 @@ pub fn check_key_package(
     let Some(MlsMessageBodyIn::KeyPackage(unverified)) = message::parse(bytes) else {
         return Err(refused);
     };
+    let lifetime = unverified
+        .tls_serialize_detached()
+        .ok()
+        .and_then(|bytes| lifetimes::of_key_package(&bytes))
+        .filter(|lifetime| lifetime.suits_add_at(now))
+        .ok_or(MlsError::KeyPackageLifetime)?;
+    let made = lifetime.made().ok_or(MlsError::KeyPackageLifetime)?;
+    if now.since_ms(made) > limits::KEY_PACKAGE_SHELF_LIFE_MS {
+        return Err(MlsError::KeyPackageLifetime);
+    }
     let provider = Provider::default();
-    let package = message::contained(|| {
-        unverified
-            .validate(provider.crypto(), ProtocolVersion::Mls10)
-            .ok()
-    })
-    .map_err(|_| MlsError::Panicked)?
-    .ok_or(refused.clone())?;
+    let package =
+        message::contained(|| unverified.validate(provider.crypto(), ProtocolVersion::Mls10))
+            .map_err(|_| MlsError::Panicked)?
+            .map_err(|error| match error {
+                error if error.is_of_clock() => MlsError::ClockWrong,
+                _ => refused.clone(),
+            })?;
     let leaf = package.leaf_node();
     if package.ciphersuite() != profile::SUITE
         || !profile::capabilities_complete(leaf.capabilities())
     {
         return Err(MlsError::Capabilities);
-    }
-    let lifetime = profile::leaf_lifetime(leaf).ok_or(MlsError::KeyPackageLifetime)?;
-    let created = lifetime.created();
-    if !lifetime.suits_add_at(now)
-        || now.since_ms(created) > limits::KEY_PACKAGE_SHELF_LIFE_MS
-        || created.since_ms(now) > CLOCK_MARGIN_MS
-    {
-        return Err(MlsError::KeyPackageLifetime);
     }
     let presented = Presented {
         credential_type: u16::from(leaf.credential().credential_type()),
@@ -216,7 +217,7 @@ pub fn check_key_package(
     Ok(CheckedKeyPackage {
         identity,
         last_resort: package.last_resort(),
-        created,
+        made,
         signature_key: package.leaf_node().signature_key().as_slice().to_vec(),
         reference: hash.as_slice().to_vec(),
         bytes: bytes.to_vec(),

@@ -14,7 +14,8 @@
 //!
 //! # Promises
 //! - An ordered commit is refused only by what is a pure function of the public state before it and of its bytes. No clock decides: the
-//!   lifetimes of added leaves are bounded so that OpenMLS's own look at the clock cannot differ between members for nine years.
+//!   lifetimes of added leaves are judged on their bytes, and what OpenMLS, which looks at the machine's clock, then still says of them is
+//!   that clock's fault ([`ProcessError::ClockWrong`]).
 //! - Foreign bytes never take the program down: sizes are capped, and a panic in OpenMLS becomes an error and a reload.
 //! - A failed join leaves the key package usable. A pending commit survives a reload and is never dropped by anything but its own echo,
 //!   another commit, or [`ClientGroup::discard_pending`].
@@ -42,6 +43,7 @@ mod follower;
 mod judge;
 mod keys;
 mod keystore;
+mod lifetimes;
 mod message;
 mod overlay;
 mod profile;
@@ -65,7 +67,7 @@ pub use keystore::{CheckedKeyPackage, Generated, KeyStore, check_key_package};
 pub use overlay::{Overlay, OverlayError, RowChange, Rows};
 pub use profile::{LeafLifetime, POLICY_EXTENSION};
 pub use provider::Provider;
-pub use public::{JudgedCommit, JudgedProposal, PublicGroupState};
+pub use public::{JudgedCommit, JudgedProposal, PublicGroupState, check_founded};
 pub use roster::{BadRoster, Roster, RosterRow, verify_signature};
 pub use state::{
     DocumentEntry, EntryEffect, GROUP_STATE_BYTES, GROUP_STATE_VERSION, GroupState,

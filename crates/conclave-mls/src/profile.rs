@@ -25,11 +25,6 @@ pub const POLICY_EXTENSION: u16 = 0xF0C2;
 pub(crate) const SUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
 
-/// How far back a key package's lifetime begins, so that a receiver's slow clock does not refuse it.
-const LIFETIME_MARGIN_S: u64 = 3600;
-/// An added leaf must be valid for this long after its commit, so that no member's clock ever decides whether the commit is valid.
-const LIFETIME_LEAST_S: u64 = 9 * 365 * 24 * 3600;
-
 fn policy_type() -> ExtensionType {
     ExtensionType::from(POLICY_EXTENSION)
 }
@@ -138,13 +133,11 @@ pub(crate) fn read_policy(context: &GroupContext) -> Result<GroupPolicy, CommitF
     Ok(policy)
 }
 
-/// Lifetime of a key package or of a creator's leaf made now.
+/// Lifetime of a key package or of a creator's leaf made now. OpenMLS compares lifetimes with the clock of whoever processes them; this one
+/// is neutral: it holds for every clock that is set to this century or the last.
 pub(crate) fn lifetime(now: UnixMs) -> Lifetime {
     let now_s = now.0 / 1000;
-    Lifetime::init(
-        now_s.saturating_sub(LIFETIME_MARGIN_S),
-        now_s.saturating_add(limits::KEY_PACKAGE_VALIDITY_S),
-    )
+    Lifetime::init(0, now_s.saturating_add(limits::KEY_PACKAGE_VALIDITY_S))
 }
 
 /// Bounds of a leaf's lifetime in seconds since 1970.
@@ -166,25 +159,23 @@ pub struct LeafLifetime {
 }
 
 impl LeafLifetime {
-    /// When the key package was made, to the second.
+    /// When its maker's clock said that the leaf was made, to the second. None where the lifetime is not of the neutral form, the only one
+    /// that there is: from the beginning of time to a hundred years after the making.
     #[must_use]
-    pub fn created(&self) -> UnixMs {
-        UnixMs(
-            self.not_before_s
-                .saturating_add(LIFETIME_MARGIN_S)
-                .saturating_mul(1000),
-        )
+    pub fn made(&self) -> Option<UnixMs> {
+        let made_s = self
+            .not_after_s
+            .checked_sub(limits::KEY_PACKAGE_VALIDITY_S)?;
+        (self.not_before_s == 0).then(|| UnixMs(made_s.saturating_mul(1000)))
     }
 
-    /// Whether an Add at `time` can be processed for years to come, whatever the clock of whoever processes it: the leaf is valid
-    /// already, remains so for nine years, and is not valid for longer than the profile allows.
+    /// Whether a commit of this time may add the leaf. No clock is asked.
     #[must_use]
     pub fn suits_add_at(&self, time: UnixMs) -> bool {
-        let time_s = time.0 / 1000;
-        self.not_before_s <= time_s
-            && self.not_after_s >= time_s.saturating_add(LIFETIME_LEAST_S)
-            && self.not_after_s.saturating_sub(self.not_before_s)
-                <= limits::KEY_PACKAGE_VALIDITY_S + LIFETIME_MARGIN_S
+        self.made().is_some_and(|made| {
+            time.since_ms(made) <= limits::LEAF_MADE_BEFORE_MS
+                && made.since_ms(time) <= limits::LEAF_MADE_AFTER_MS
+        })
     }
 }
 
@@ -210,30 +201,37 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_lifetime_suits_and_a_short_or_endless_one_does_not() {
+    fn only_the_neutral_form_suits_within_its_bounds() {
+        const DAY_MS: u64 = 24 * 3600 * 1000;
         let now = UnixMs(1_760_000_000_000);
         let own = lifetime(now);
         let own = LeafLifetime {
             not_before_s: own.not_before(),
             not_after_s: own.not_after(),
         };
-        assert!(own.suits_add_at(now));
-        assert_eq!(own.created(), now);
-        assert!(own.suits_add_at(now.plus_ms(limits::KEY_PACKAGE_SHELF_LIFE_MS)));
-        let short = LeafLifetime {
-            not_after_s: now.0 / 1000 + 86_400,
-            ..own
-        };
-        assert!(!short.suits_add_at(now));
-        let endless = LeafLifetime {
-            not_after_s: u64::MAX,
-            ..own
-        };
-        assert!(!endless.suits_add_at(now));
-        let later = LeafLifetime {
-            not_before_s: now.0 / 1000 + 10,
-            ..own
-        };
-        assert!(!later.suits_add_at(now));
+        assert_eq!(own.made(), Some(now));
+        for (time, suits) in [
+            (now, true),
+            (now.plus_ms(366 * DAY_MS), true),
+            (now.plus_ms(366 * DAY_MS + 1), false),
+            (UnixMs(now.0 - 3_600_000), true),
+            (UnixMs(now.0 - 3_600_001), false),
+        ] {
+            assert_eq!(own.suits_add_at(time), suits, "{time:?}");
+        }
+        let others = [
+            (1, own.not_after_s),
+            (now.0 / 1000 - 3600, own.not_after_s),
+            (0, limits::KEY_PACKAGE_VALIDITY_S - 1),
+            (0, 0),
+            (0, u64::MAX),
+        ];
+        for (not_before_s, not_after_s) in others {
+            let other = LeafLifetime {
+                not_before_s,
+                not_after_s,
+            };
+            assert!(!other.suits_add_at(now), "{other:?}");
+        }
     }
 }

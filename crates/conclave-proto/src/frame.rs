@@ -188,6 +188,8 @@ pub enum Request {
         group_info: Bytes,
         /// Ratchet tree of epoch 0.
         tree: Bytes,
+        /// When the group begins: the service's present time as the creator sees it. Another only after `BadCommit(Time)`.
+        founded: UnixMs,
     },
     /// A commit with all it brings. Answer: `Accepted`, or `EpochTaken`, `ProposalPending`, `BadCommit`.
     #[tls_codec(discriminant = 6)]

@@ -34,8 +34,12 @@ pub const KEY_PACKAGES_LOW: usize = 8;
 pub const KEY_PACKAGES_MAX: usize = 100;
 /// Shelf life of a key package in milliseconds (28 days): the service hands out no older one.
 pub const KEY_PACKAGE_SHELF_LIFE_MS: u64 = 28 * 24 * 3600 * 1000;
-/// Validity of a key package's leaf in seconds (ten years), so that a member who was away can still process the Add.
-pub const KEY_PACKAGE_VALIDITY_S: u64 = 3653 * 24 * 3600;
+/// Validity of a key package's leaf in seconds (a hundred years): no clock that is merely wrong takes it for expired.
+pub const KEY_PACKAGE_VALIDITY_S: u64 = 36_525 * 24 * 3600;
+/// How long before the commit that adds it a leaf may have been made, in milliseconds (366 days).
+pub const LEAF_MADE_BEFORE_MS: u64 = 366 * 24 * 3600 * 1000;
+/// How long after the commit that adds it a leaf may say that it was made, in milliseconds: clocks differ.
+pub const LEAF_MADE_AFTER_MS: u64 = 3600 * 1000;
 /// Largest credential in bytes.
 pub const CREDENTIAL_BYTES: usize = 32 * 1024;
 /// Documents open on one connection.

@@ -187,8 +187,13 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
             Ok(Some(join::acknowledge(&shared.env, conn.device, id).await?))
         }
         Request::GetMemberships => join::memberships(&shared.env, conn.device).await.map(Some),
-        Request::CreateGroup { group_info, tree } => {
-            create::create(&shared.env, conn, group_info.as_slice(), tree.as_slice())
+        Request::CreateGroup {
+            group_info,
+            tree,
+            founded,
+        } => {
+            let (info, tree) = (group_info.as_slice(), tree.as_slice());
+            create::create(&shared.env, conn, info, tree, founded)
                 .await
                 .map(Some)
         }

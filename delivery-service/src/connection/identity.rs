@@ -203,7 +203,7 @@ fn check(conn: &Conn, bytes: Vec<u8>, last_resort: bool, now: UnixMs) -> Result<
     let hash = Hash::from_slice(&checked.reference).ok_or(Refusal::BadIdentity)?;
     Ok(Package {
         hash,
-        created: checked.created,
+        created: checked.made,
         bytes,
     })
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use conclave_mls::{GroupState, PublicGroupState};
+use conclave_mls::{GroupState, PublicGroupState, check_founded};
 use conclave_proto::frame::Answer;
 use conclave_proto::hash::labelled;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
-use conclave_proto::{Hash, Head, Refusal, UserId, limits};
+use conclave_proto::{Hash, Head, Refusal, UnixMs, UserId, limits};
 use sqlx::SqliteConnection;
 
 use super::commit::insert_member;
@@ -23,14 +23,16 @@ struct NewGroup {
     group_info: Vec<u8>,
     checkpoint: Vec<u8>,
     genesis: Hash,
+    now: UnixMs,
 }
 
-/// Takes up a new group. The same offer again is accepted again.
+/// Takes up a new group. The same offer again is accepted again, however long ago it was founded.
 pub(crate) async fn create(
     env: &Arc<Env>,
     conn: &Arc<Conn>,
     group_info: &[u8],
     tree: &[u8],
+    founded: UnixMs,
 ) -> Result<Answer, OpError> {
     if group_info.len().max(tree.len()) > limits::MLS_MESSAGE_BYTES {
         return Err(Refusal::BadCommit {
@@ -38,7 +40,7 @@ pub(crate) async fn create(
         }
         .into());
     }
-    let (core, state) = PublicGroupState::create(group_info, tree, conn.device, env.clock.now())?;
+    let (core, state) = PublicGroupState::create(group_info, tree, conn.device, founded)?;
     let creator = state.roster.current_row(&conn.device).map(|row| row.user);
     let Some(user) = creator.filter(|user| *user == conn.user) else {
         return Err(Refusal::Forbidden {
@@ -51,7 +53,11 @@ pub(crate) async fn create(
         creator: conn.clone(),
         group_info: group_info.to_vec(),
         checkpoint: core.checkpoint(),
-        genesis: labelled("conclave 1.0 group genesis", &[group_info, tree]),
+        genesis: labelled(
+            "conclave 1.0 group genesis",
+            &[group_info, tree, &founded.0.to_be_bytes()],
+        ),
+        now: env.clock.now(),
         state,
     };
     env.writer
@@ -79,6 +85,7 @@ async fn store(conn: &mut SqliteConnection, new: &NewGroup) -> Result<(), OpErro
             Err(Refusal::AlreadyExists.into())
         };
     }
+    check_founded(new.state.last_time, new.now)?;
     sqlx::query(
         "INSERT INTO groups (id, epoch, size, root, group_info, checkpoint, checkpoint_sum, genesis, creator) \
          VALUES (?, 0, 0, ?, ?, ?, ?, ?, ?)",

@@ -66,9 +66,11 @@ async fn the_same_offer_of_a_group_is_accepted_again_and_another_is_not() {
     else {
         panic!("{info:?}")
     };
+    let founded = alice.group().state().last_time;
     let offer = Request::CreateGroup {
         group_info: group_info.clone(),
         tree: tree.clone(),
+        founded,
     };
     let again = alice.wire.request(offer.clone()).await;
     assert!(matches!(again, Answer::Accepted { .. }));
@@ -83,6 +85,7 @@ async fn the_same_offer_of_a_group_is_accepted_again_and_another_is_not() {
     let rubbish = Request::CreateGroup {
         group_info: vec![1; 99].into(),
         tree: vec![2; 99].into(),
+        founded,
     };
     assert!(matches!(
         alice.wire.refused(rubbish).await,

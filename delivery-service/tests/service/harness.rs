@@ -563,12 +563,14 @@ impl Member {
             key: &key,
             credential: &credential,
         };
-        let (group, created) = ClientGroup::create(&context, id, policy, now()).unwrap();
+        let founded = now();
+        let (group, created) = ClientGroup::create(&context, id, policy, founded).unwrap();
         let answer = self
             .wire
             .request(Request::CreateGroup {
                 group_info: created.group_info.into(),
                 tree: created.tree.into(),
+                founded,
             })
             .await;
         assert_eq!(

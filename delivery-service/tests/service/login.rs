@@ -111,7 +111,7 @@ async fn an_unknown_version_is_told_what_works() {
         credential: person.devices[0].credential.to_bytes().into(),
     })
     .await;
-    assert_eq!(wire.goodbye().await, Refusal::UpgradeNeeded { minimum: 1 });
+    assert_eq!(wire.goodbye().await, Refusal::UpgradeNeeded { minimum: 2 });
 }
 
 #[tokio::test]

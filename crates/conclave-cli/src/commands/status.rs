@@ -32,7 +32,8 @@ pub async fn run(context: &Context) -> Result<Shown> {
         (None, false) => "offline".to_owned(),
     };
     let row = |what: &str, value: String| vec![what.to_owned(), value];
-    let text = columns(&[
+    let clock = status.clock.map(|offset| row("clock", offset.to_string()));
+    let mut rows = vec![
         row("home", context.home.folder().display().to_string()),
         row(
             "service",
@@ -56,7 +57,9 @@ pub async fn run(context: &Context) -> Result<Shown> {
         ),
         row("findings", findings(&status)),
         row("key packages", status.key_packages.to_string()),
-    ]);
+    ];
+    rows.extend(clock);
+    let text = columns(&rows);
     context.note_stale(reached);
     Ok(Shown::new(text, "status", status)
         .with("home", context.home.folder())

@@ -146,7 +146,7 @@ async fn open(
     calls: mpsc::Receiver<Call>,
 ) -> Result<Actor, Error> {
     let endpoint = config.service.as_deref().map(Endpoint::parse).transpose()?;
-    let (engine, store, output) = match setup {
+    let (mut engine, store, output) = match setup {
         Some(setup) => {
             let (engine, mut output) = Engine::init(setup, *seed()?, now())?;
             let first = std::mem::take(&mut output.writes);
@@ -161,6 +161,7 @@ async fn open(
             (engine, store, output)
         }
     };
+    engine.trust_service_clock(config.trust_service_clock);
     let link = Link::new(endpoint, config.timing, config.token);
     Ok(Actor::new(engine, store, link, calls, shared, output))
 }

@@ -22,6 +22,14 @@ struct EvidenceRow {
     entry: Bytes,
 }
 
+/// Position and entry of kept evidence.
+pub(super) fn refused_entry((key, value): &Row) -> Option<(u64, GroupEntry)> {
+    let row: EvidenceRow = keys::uncbor("evidence", value).ok()?;
+    let seq = key.get(1 + GroupId::LEN..)?.try_into().ok()?;
+    let entry = decode("group entry", row.entry.as_slice(), limits::FRAME_BYTES).ok()?;
+    Some((u64::from_be_bytes(seq), entry))
+}
+
 impl Group {
     /// Whether a member's device asks to be added again.
     pub(crate) fn is_asking(&self, device: &DeviceId) -> bool {

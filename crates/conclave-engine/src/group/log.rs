@@ -36,7 +36,19 @@ impl Engine {
             }
             return false;
         }
-        match group.mls.process(entry) {
+        let judged = group.mls.process(entry);
+        self.entry_judged(group, seq, entry, judged)
+    }
+
+    /// Goes on with what an entry was found to be. False when the rest has to wait.
+    pub(super) fn entry_judged(
+        &mut self,
+        group: &mut Group,
+        seq: u64,
+        entry: &GroupEntry,
+        judged: Result<Processed, ProcessError>,
+    ) -> bool {
+        match judged {
             Ok(Processed::Commit(outcome)) => self.commit_processed(group, *outcome),
             Ok(Processed::Entry(body, author)) => self.entry_processed(group, body, author.device),
             Ok(Processed::Proposal { device, void: true }) if device == self.device.id() => {
@@ -49,6 +61,7 @@ impl Engine {
                 return group.is_broken() && self.entry_while_broken(group, seq, entry);
             }
         }
+        group.clock_told = false;
         group.mls.is_active()
     }
 
@@ -61,10 +74,12 @@ impl Engine {
     ) {
         if error.is_retryable() {
             // The local clock is wrong: the entry itself is not. It comes again with the next subscription.
-            let what = FindingKind::ClockWrong {
-                cause: error.into(),
-            };
-            self.finding(group.id, None, what, None);
+            if !std::mem::replace(&mut group.clock_told, true) {
+                let what = FindingKind::ClockWrong {
+                    cause: error.into(),
+                };
+                self.finding(group.id, None, what, None);
+            }
             group.subscription = Subscription::None;
             self.later(group);
             return;

@@ -7,6 +7,7 @@ mod repair;
 mod restart;
 mod service;
 mod stray;
+mod thaw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +41,8 @@ pub(crate) type GroupWork = Box<dyn FnOnce(&mut Engine, &mut Group) + Send>;
 const FROZEN: EngineError = EngineError::Inactive {
     why: "an ordered commit was not valid",
 };
+/// Row of a creation in the outbox.
+const CREATION_ROW: &[u8] = b"creation";
 /// What commands hear when the group went away under them.
 const LOST: EngineError = EngineError::Inactive {
     why: "this device is no longer a member",
@@ -130,6 +133,9 @@ pub(crate) struct InFlight {
 struct Creation {
     group_info: Bytes,
     tree: Bytes,
+    /// When the group begins, from the first offer on.
+    #[serde(default)]
+    founded: Option<UnixMs>,
 }
 
 /// Where the subscription stands on this connection.
@@ -178,6 +184,8 @@ pub(crate) struct Group {
     pub(crate) failures: BTreeMap<DocumentId, u32>,
     pub(crate) titling: bool,
     was_caught_up: bool,
+    /// Whether it was told that the own clock stands against an entry of the log.
+    clock_told: bool,
     /// Documents whose rows could not be read in this session.
     pub(crate) unreadable: BTreeSet<DocumentId>,
     lost: bool,
@@ -213,6 +221,7 @@ impl Group {
             failures: BTreeMap::new(),
             titling: false,
             was_caught_up: false,
+            clock_told: false,
             unreadable: BTreeSet::new(),
             lost: false,
         }
@@ -309,6 +318,11 @@ impl Group {
 
     pub(crate) fn state(&self) -> &GroupState {
         self.mls.state()
+    }
+
+    /// Whether the service does not have the group yet.
+    pub(crate) fn is_founding(&self) -> bool {
+        self.creation.is_some()
     }
 
     pub(crate) fn frozen(&self) -> Option<&str> {
@@ -472,6 +486,7 @@ impl Engine {
                 if group.is_unproven() {
                     self.plead_later(&group);
                 }
+                self.thaw(&mut group);
                 self.go_on_carrying(&group);
                 self.groups.insert(id, Slot::Hot(Box::new(group)));
                 self.run_group(id, work);
@@ -514,8 +529,9 @@ impl Engine {
         let creation = Creation {
             group_info: group_info.into(),
             tree: tree.into(),
+            founded: None,
         };
-        let key = keys::group_row(&group.id, keys::group::OUTBOX, b"creation");
+        let key = keys::group_row(&group.id, keys::group::OUTBOX, CREATION_ROW);
         self.put(key, keys::cbor(&creation));
         group.creation = Some(creation);
     }
@@ -527,6 +543,7 @@ impl Engine {
             return;
         }
         self.put_mls_changes(&group.id, keys::group::MLS, &mut group.mls);
+        self.note_ordered(group);
         let caught_up = group.caught_up();
         if caught_up && !group.was_caught_up {
             // Documents wait for the group: edits to be sent, records to be opened.

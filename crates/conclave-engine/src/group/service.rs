@@ -1,5 +1,7 @@
 //! What a group asks of the service: its creation, its log, its commits.
 
+use conclave_proto::refusal::CommitFault;
+
 use super::*;
 
 impl Engine {
@@ -43,10 +45,9 @@ impl Engine {
         if !self.link.online || !follows || self.now < group.retry_at {
             return;
         }
-        if let Some(creation) = group.creation.clone() {
-            if !group.creating_sent {
-                group.creating_sent = true;
-                self.send_creation(group.id, creation);
+        if group.is_founding() {
+            if !group.creating_sent && group.meta.frozen.is_none() {
+                self.offer_creation(group);
             }
             return;
         }
@@ -99,11 +100,36 @@ impl Engine {
         self.plan_ages(group);
     }
 
-    pub(super) fn send_creation(&mut self, id: GroupId, creation: Creation) {
+    /// Offers a new group to the service. When it begins is settled with the first offer, and durable before that leaves: only a service that
+    /// has refused it is offered another.
+    fn offer_creation(&mut self, group: &mut Group) {
+        let id = group.id;
+        let now = self.service_now();
+        let Some(creation) = &mut group.creation else {
+            return;
+        };
+        let founded = match creation.founded {
+            Some(founded) => founded,
+            None if self.is_far_ahead(now) => return self.wait_for_clock(),
+            None => {
+                if let Err(error) = group.mls.found(now) {
+                    let text = error.to_string();
+                    return self.freeze(group, "group.creation_refused", None, &text);
+                }
+                creation.founded = Some(now);
+                let key = keys::group_row(&id, keys::group::OUTBOX, CREATION_ROW);
+                let row = keys::cbor(creation);
+                self.put(key, row);
+                now
+            }
+        };
+        let (group_info, tree) = (creation.group_info.clone(), creation.tree.clone());
+        group.creating_sent = true;
         self.request(
             Request::CreateGroup {
-                group_info: creation.group_info,
-                tree: creation.tree,
+                group_info,
+                tree,
+                founded,
             },
             Box::new(move |engine, answer| {
                 engine.with_group(
@@ -119,8 +145,19 @@ impl Engine {
             // A repeated creation after a lost answer finds the group there: ids are drawn at random, so it is ours.
             Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
                 group.creation = None;
-                let key = keys::group_row(&group.id, keys::group::OUTBOX, b"creation");
+                let key = keys::group_row(&group.id, keys::group::OUTBOX, CREATION_ROW);
                 self.delete(key);
+            }
+            // It does not exist there, and may begin at another time.
+            Answer::Refused(Refusal::BadCommit {
+                fault: CommitFault::Time,
+            }) => {
+                group.creating_sent = false;
+                if let Some(creation) = &mut group.creation {
+                    creation.founded = None;
+                }
+                self.time_refused();
+                self.later(group);
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
                 group.creating_sent = false;
@@ -261,6 +298,14 @@ impl Engine {
             }
             refusal => {
                 let intent = inflight.intent;
+                if matches!(
+                    refusal,
+                    R::BadCommit {
+                        fault: CommitFault::Time
+                    }
+                ) {
+                    self.time_refused();
+                }
                 if self.drop_commit(group) {
                     self.intent_refused(group, intent, refusal);
                 }

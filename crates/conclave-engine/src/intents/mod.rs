@@ -6,13 +6,13 @@ mod steps;
 
 use std::collections::BTreeSet;
 
-use conclave_identity::{Reference, SignedDeviceList};
-use conclave_mls::{CommitInputs, Plan, check_key_package};
+use conclave_identity::{AuthError, Reference, SignedDeviceList};
+use conclave_mls::{CommitInputs, MlsError, Plan, check_key_package};
 use conclave_proto::frame::{Answer, ClaimedKeyPackage, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{
-    CommitId, DeviceId, DocumentId, GroupId, Hash, Refusal, Role, UnixMs, UserId, limits,
+    CommitId, DeviceId, DocumentId, GroupId, Hash, Refusal, Role, UnixMs, UserId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -333,15 +333,12 @@ impl Engine {
             return;
         }
         let service_time = self.service_now();
-        if service_time.since_ms(self.now) > limits::OWN_CLOCK_SKEW_MS {
-            if let Some(id) = intent {
-                self.finish_intent(group, id, Err(EngineError::ClockSkew));
-            }
-            return;
+        if self.is_far_ahead(service_time.max(group.state().last_time)) {
+            return self.commit_later(group, intent);
         }
         let live_roots = group.live_roots();
         let inputs = CommitInputs {
-            now: self.now,
+            now: self.own_clock(),
             service_time,
             id: CommitId(self.random16()),
             live_roots: &live_roots,
@@ -360,6 +357,9 @@ impl Engine {
                 }
                 self.launch(group, &prepared.bundle, prepared.leaf, intent);
             }
+            Err(EngineError::Mls(error)) if error.is_retryable() => {
+                self.commit_later(group, intent);
+            }
             Err(error) => match intent {
                 Some(id) => self.finish_intent(group, id, Err(error)),
                 None => {
@@ -367,6 +367,14 @@ impl Engine {
                     self.finding(group.id, None, what, None);
                 }
             },
+        }
+    }
+
+    /// A clock is too wrong to commit by. What is wanted waits until it is set.
+    fn commit_later(&mut self, group: &mut Group, intent: Option<u64>) {
+        self.wait_for_clock();
+        if let Some(intent) = intent.and_then(|id| group.intents.get_mut(&id)) {
+            intent.busy = true;
         }
     }
 

@@ -53,12 +53,15 @@ impl Engine {
         again: Option<DeviceId>,
         bytes: &[u8],
     ) {
-        let now = self.service_now();
+        let now = self.latest();
         let writes = &mut self.out.writes;
         let taken = SignedDeviceList::from_bytes(bytes)
             .and_then(|list| self.device.take_list(&user, list, now, writes));
         let list = match taken {
             Ok(list) => list,
+            Err(AuthError::ListFreshness) if self.is_clock_wrong() => {
+                return self.fail_intent(group, id, EngineError::ClockSkew);
+            }
             Err(error) => {
                 let what = FindingKind::failed(Doing::DeviceList, &error);
                 self.finding(group, None, what, None);
@@ -129,9 +132,14 @@ impl Engine {
                 ..Reference::default()
             };
             let bytes = package.key_package.as_slice();
-            match check_key_package(bytes, &reference, self.service_now()) {
+            match check_key_package(bytes, &reference, self.latest()) {
                 Ok(checked) if list.contains(&package.device, &checked.signature_key) => {
                     good.push(package);
+                }
+                Err(MlsError::KeyPackageLifetime | MlsError::ClockWrong)
+                    if self.is_clock_wrong() =>
+                {
+                    return self.finish_intent(group, id, Err(EngineError::ClockSkew));
                 }
                 _ => {
                     let service = Some(Suspect::Service);

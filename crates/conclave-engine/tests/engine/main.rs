@@ -10,6 +10,7 @@
 
 mod ages;
 mod basics;
+mod clocks;
 mod crashes;
 mod determinism;
 mod forge;
@@ -24,4 +25,6 @@ mod service;
 mod snapshots;
 mod store;
 mod storms;
+mod taken;
+mod thaw;
 mod world;

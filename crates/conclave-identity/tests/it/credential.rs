@@ -256,11 +256,18 @@ fn a_signature_under_another_label_is_refused() {
 #[test]
 fn validity_is_judged_at_the_time_given() {
     let anna = anna();
-    let bytes = anna.credential.to_bytes();
+    let made = &anna.credential.certificate;
+    assert_eq!(made.not_before, UnixMs(0));
+    assert_eq!(made.not_after, NOW.plus_ms(CERTIFICATE_VALIDITY_MS));
     let key = anna.device_key.public();
-    let begin = anna.credential.certificate.not_before.0;
-    let end = anna.credential.certificate.not_after.0;
-    assert_eq!(end - begin, CERTIFICATE_VALIDITY_MS);
+    let slow = present_at(&anna.credential.to_bytes(), &key, UnixMs(0));
+    assert!(slow.is_ok());
+
+    let mut later = anna.credential.clone();
+    later.certificate.not_before = NOW;
+    sign_again(&anna, &mut later);
+    let bytes = later.to_bytes();
+    let (begin, end) = (NOW.0, later.certificate.not_after.0);
     assert!(present_at(&bytes, &key, UnixMs(begin - CLOCK_SKEW_MS)).is_ok());
     let early = present_at(&bytes, &key, UnixMs(begin - CLOCK_SKEW_MS - 1));
     assert_eq!(early, Err(AuthError::NotYetValid));

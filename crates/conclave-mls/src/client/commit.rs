@@ -81,6 +81,11 @@ impl CommitInputs<'_> {
         Ok(time)
     }
 
+    /// By when what is added has to be fresh: of all that is known of the present, the latest. A clock that is behind revives nothing.
+    fn latest(&self, previous: &GroupState) -> UnixMs {
+        self.now.max(self.service_time).max(previous.last_time)
+    }
+
     pub(super) fn data(&self, previous: &GroupState) -> Result<CommitData, MlsError> {
         Ok(CommitData {
             version: COMMIT_DATA_VERSION,
@@ -149,10 +154,11 @@ impl ClientGroup {
         inputs: &CommitInputs<'_>,
     ) -> Result<Resolved, MlsError> {
         let data = inputs.data(&self.state)?;
+        let latest = inputs.latest(&self.state);
         let packages = plan
             .add
             .iter()
-            .map(|bytes| check_key_package(bytes, &Reference::default(), inputs.now))
+            .map(|bytes| check_key_package(bytes, &Reference::default(), latest))
             .collect::<Result<Vec<_>, _>>()?;
         let covered: Vec<Covered> = self
             .state

@@ -1,6 +1,7 @@
 //! Creating a group.
 
 use conclave_proto::policy::{GroupPolicy, Role};
+use conclave_proto::refusal::CommitFault;
 use conclave_proto::{GroupId, UnixMs};
 use openmls::group::{GroupId as MlsGroupId, MlsGroup};
 use openmls_traits::OpenMlsProvider;
@@ -47,7 +48,7 @@ impl ClientGroup {
         )
         .map_err(|_| failed.clone())?;
         // The same reading as the service's: what one refuses, the other does.
-        let state = genesis(mls.public_group())?;
+        let state = genesis(mls.public_group(), now)?;
         let group_info = mls
             .export_group_info(provider.crypto(), &device.signer(), false)
             .ok()
@@ -60,5 +61,19 @@ impl ClientGroup {
         let created = Created { group_info, tree };
         let client = Self::start(provider, mls, state, device.device(), None);
         Ok((client, created))
+    }
+
+    /// Says when a group that the service does not have yet begins: before it is offered, and again only where the service has refused that
+    /// time. MLS state, ids and what was sealed stay.
+    ///
+    /// # Errors
+    /// [`MlsError::Forbidden`] for a group that has gone on.
+    pub fn found(&mut self, founded: UnixMs) -> Result<(), MlsError> {
+        if self.state.epoch != 0 || self.state.head().size != 0 || self.pending.is_some() {
+            return Err(CommitFault::Time.into());
+        }
+        self.state = genesis(self.mls.public_group(), founded)?;
+        self.save_state(true);
+        Ok(())
     }
 }

@@ -6,10 +6,7 @@ use conclave_proto::record::{EntryBody, Record};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{Author, DeviceId, Hash};
 use openmls::framing::{ProcessedMessage, ProcessedMessageContent, PublicMessageIn};
-use openmls::group::{
-    ProcessMessageError, ProposalValidationError, StageCommitError, StagedCommit, ValidationError,
-};
-use openmls::treesync::errors::LeafNodeValidationError;
+use openmls::group::{ProcessMessageError, StagedCommit, ValidationError};
 use openmls_traits::OpenMlsProvider;
 
 use super::ClientGroup;
@@ -17,6 +14,7 @@ use crate::error::{Fault, MlsError, ProcessError};
 use crate::facts::{self, CommitFacts, Committer};
 use crate::judge::{self, judge_commit};
 use crate::keys::{EXPORT_BYTES, EpochSecrets};
+use crate::lifetimes::{self, ClockFault};
 use crate::message::{self, contained};
 use crate::public::{process_public, signer_of, verify_proposal};
 use crate::roster::verify_signature;
@@ -160,12 +158,15 @@ impl ClientGroup {
             return Err(CommitFault::Mls.into());
         }
         let copy = incoming.clone();
+        if let Err(fault) = lifetimes::check(message.as_slice()) {
+            return Err(self.explain(copy, Err(fault)));
+        }
         let followed = self.transact(|group| group.follow(incoming, leaf));
         match followed {
             Ok(outcome) => Ok(Processed::Commit(Box::new(outcome))),
             Err(Stop::Definite(error)) => Err(error),
-            Err(Stop::CannotFollow) => Err(self.explain(copy)),
-            Err(Stop::NotTagged) => Err(match self.explain(copy) {
+            Err(Stop::CannotFollow) => Err(self.explain(copy, Ok(()))),
+            Err(Stop::NotTagged) => Err(match self.explain(copy, Ok(())) {
                 // The membership tag is under no signature: whoever passed the commit on can have changed it.
                 ProcessError::Undecryptable { .. } => ProcessError::Undecryptable { author: None },
                 other => other,
@@ -284,13 +285,14 @@ impl ClientGroup {
     }
 
     /// Why this device cannot follow a commit: it breaks the rules, as everybody can see; or only its secrets are out of reach.
-    fn explain(&self, incoming: PublicMessageIn) -> ProcessError {
+    fn explain(
+        &self,
+        incoming: PublicMessageIn,
+        lifetimes: Result<(), CommitFault>,
+    ) -> ProcessError {
         let tree = self.mls.public_group();
-        match process_public(tree, &self.provider, &self.state, incoming) {
-            Err(rejected) => ProcessError::Illegal {
-                fault: Fault::Commit(rejected.fault),
-                signer: rejected.signer,
-            },
+        match process_public(tree, &self.provider, &self.state, incoming, lifetimes) {
+            Err(rejected) => rejected.into(),
             Ok(commit) => match judge_commit(&self.state, &commit.facts) {
                 Err(fault) => ProcessError::Illegal {
                     fault: Fault::Commit(fault),
@@ -315,12 +317,10 @@ enum Stop {
 }
 
 impl Stop {
-    /// OpenMLS looks at the clock in one place, the lifetimes of added leaves. Everything else is the commit's fault.
+    /// OpenMLS looks at the clock for the lifetimes of added leaves only, and those were found good. Everything else is the commit's fault.
     fn of<E>(error: &ProcessMessageError<E>) -> Self {
         match error {
-            ProcessMessageError::InvalidCommit(StageCommitError::ProposalValidationError(
-                ProposalValidationError::LeafNodeValidation(LeafNodeValidationError::Lifetime(_)),
-            )) => Self::Definite(ProcessError::ClockWrong),
+            error if error.is_of_clock() => Self::Definite(ProcessError::ClockWrong),
             ProcessMessageError::ValidationError(ValidationError::InvalidMembershipTag) => {
                 Self::NotTagged
             }
@@ -339,30 +339,5 @@ impl Stop {
 impl From<MlsError> for Stop {
     fn from(_: MlsError) -> Self {
         Self::Definite(ProcessError::Damaged)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use openmls::treesync::errors::LifetimeError;
-
-    use super::*;
-
-    #[test]
-    fn a_wrong_clock_accuses_nobody() {
-        let lifetime = LeafNodeValidationError::Lifetime(LifetimeError::NotValidYet {
-            not_before: 2,
-            now: 1,
-        });
-        let error =
-            ProcessMessageError::<()>::InvalidCommit(StageCommitError::ProposalValidationError(
-                ProposalValidationError::LeafNodeValidation(lifetime),
-            ));
-        assert!(matches!(
-            Stop::of(&error),
-            Stop::Definite(ProcessError::ClockWrong)
-        ));
-        let error = ProcessMessageError::<()>::InvalidCommit(StageCommitError::EpochMismatch);
-        assert!(matches!(Stop::of(&error), Stop::CannotFollow));
     }
 }

@@ -17,6 +17,7 @@ use crate::error::{Fault, MlsError, ProcessError};
 use crate::facts::{CommitFacts, Committer};
 use crate::follower::Follower;
 use crate::judge::{judge_commit, next_state};
+use crate::lifetimes::ClockFault;
 use crate::message::{self, contained};
 use crate::profile;
 use crate::provider::Provider;
@@ -67,9 +68,7 @@ impl ClientGroup {
         let commit = made.commit().to_bytes().map_err(|_| BUILDING)?;
         let leaf = GroupEntry::Commit(commit.as_slice().into()).leaf();
         let incoming = message::handshake(&commit)?;
-        let facts = process_public(&tree, &Provider::default(), &state, incoming)
-            .map_err(|rejected| MlsError::from(rejected.fault))?
-            .facts;
+        let facts = process_public(&tree, &Provider::default(), &state, incoming, Ok(()))?.facts;
         let mut next = judge_commit(&state, &facts)?;
         if next != planned {
             return Err(BUILDING);
@@ -154,9 +153,12 @@ fn public_group(offer: &RejoinOffer<'_>, state: &GroupState) -> Result<PublicGro
         )
     })
     .map_err(|_| MlsError::Panicked)?
-    .map_err(|_| MlsError::BadInvitation { what: "GroupInfo" })?;
+    .map_err(|error| match error {
+        error if error.is_of_clock() => MlsError::ClockWrong,
+        _ => MlsError::BadInvitation { what: "GroupInfo" },
+    })?;
     invitation::check_tree(state, group.group_context(), group.members())?;
-    if state.epoch == 0 && genesis(&group)?.roster != state.roster {
+    if state.epoch == 0 && genesis(&group, state.last_time)?.roster != state.roster {
         return Err(MlsError::BadInvitation { what: "genesis" });
     }
     Ok(group)

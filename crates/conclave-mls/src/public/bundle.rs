@@ -12,8 +12,10 @@ use openmls::messages::ConfirmationTag;
 use openmls_traits::OpenMlsProvider;
 
 use super::{PublicGroupState, refuse};
+use crate::error::{Fault, MlsError, ProcessError};
 use crate::facts::{self, CommitFacts, Committer};
 use crate::judge::{self, judge_commit};
+use crate::lifetimes::{self, ClockFault};
 use crate::message::{self, ExpectedGroupInfo};
 use crate::provider::Provider;
 use crate::state::GroupState;
@@ -129,6 +131,7 @@ impl PublicGroupState {
 
     fn process(&self, bytes: &[u8]) -> Result<ProcessedCommit, Refusal> {
         let incoming = message::handshake(bytes).map_err(refuse)?;
+        let lifetimes = lifetimes::check(bytes);
         let epoch = incoming.epoch().as_u64();
         if incoming.group_id().as_slice() == self.state.group.as_bytes() && epoch < self.state.epoch
         {
@@ -136,8 +139,13 @@ impl PublicGroupState {
                 current: self.state.epoch,
             });
         }
-        process_public(&self.tree, &self.provider, &self.state, incoming)
-            .map_err(|rejected| refuse(rejected.fault))
+        process_public(&self.tree, &self.provider, &self.state, incoming, lifetimes).map_err(
+            |rejected| match rejected {
+                Rejected::Illegal { fault, .. } => refuse(fault),
+                // The service's own: the commit is as good as before once it is set.
+                Rejected::ClockWrong => Refusal::Storage,
+            },
+        )
     }
 
     fn check_companions(
@@ -217,36 +225,76 @@ pub(crate) struct ProcessedCommit {
 
 /// A commit that public processing refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rejected {
-    pub(crate) fault: CommitFault,
-    /// Who signed it, where its signature was verified before the fault was found.
-    pub(crate) signer: Option<DeviceId>,
+pub(crate) enum Rejected {
+    /// It breaks the rules.
+    Illegal {
+        fault: CommitFault,
+        /// Who signed it, where its signature was verified before the fault was found.
+        signer: Option<DeviceId>,
+    },
+    /// It obeys them, and this machine's clock is too wrong for OpenMLS to see it.
+    ClockWrong,
 }
 
 impl From<CommitFault> for Rejected {
     fn from(fault: CommitFault) -> Self {
-        Self {
+        Self::Illegal {
             fault,
             signer: None,
         }
     }
 }
 
+impl From<Rejected> for ProcessError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Illegal { fault, signer } => Self::Illegal {
+                fault: Fault::Commit(fault),
+                signer,
+            },
+            Rejected::ClockWrong => Self::ClockWrong,
+        }
+    }
+}
+
+impl From<Rejected> for MlsError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Illegal { fault, .. } => fault.into(),
+            Rejected::ClockWrong => Self::ClockWrong,
+        }
+    }
+}
+
 /// Everything that can be checked of a commit without keys. Members call it too, to tell a commit that breaks the rules from one that only
-/// they cannot follow.
+/// they cannot follow. `lifetimes` is what [`lifetimes::check`] says of its bytes.
 pub(crate) fn process_public(
     tree: &PublicGroup,
     provider: &Provider,
     state: &GroupState,
     incoming: PublicMessageIn,
+    lifetimes: Result<(), CommitFault>,
 ) -> Result<ProcessedCommit, Rejected> {
+    let claimed = signer_of(tree, state, incoming.sender());
     let tag = incoming
         .confirmation_tag()
         .cloned()
         .ok_or(CommitFault::Mls)?;
     let processed = message::contained(|| tree.process_message(provider.crypto(), incoming))
-        .map_err(|_| CommitFault::Mls)?
         .map_err(|_| CommitFault::Mls)?;
+    // OpenMLS verifies the signature before it looks at any lifetime.
+    let signed = match &processed {
+        Ok(_) => true,
+        Err(error) => error.is_of_clock(),
+    };
+    if let Err(fault) = lifetimes {
+        let signer = claimed.filter(|_| signed);
+        return Err(Rejected::Illegal { fault, signer });
+    }
+    let processed = match processed {
+        Err(error) if error.is_of_clock() => return Err(Rejected::ClockWrong),
+        processed => processed.map_err(|_| CommitFault::Mls)?,
+    };
     let sender = processed.sender().clone();
     let authenticated_data = processed.aad().to_vec();
     let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
@@ -254,9 +302,9 @@ pub(crate) fn process_public(
     };
     let facts =
         facts::extract(tree, state, &sender, &authenticated_data, &staged).map_err(|fault| {
-            Rejected {
+            Rejected::Illegal {
                 fault,
-                signer: signer_of(tree, state, &sender),
+                signer: claimed,
             }
         })?;
     Ok(ProcessedCommit {

@@ -10,6 +10,7 @@ use openmls_traits::OpenMlsProvider;
 use super::{PublicGroupState, refuse};
 use crate::facts::LeafFacts;
 use crate::judge::authenticate_leaf;
+use crate::lifetimes::ClockFault;
 use crate::message;
 use crate::profile;
 use crate::provider::Provider;
@@ -17,7 +18,8 @@ use crate::roster::RosterRow;
 use crate::state::GroupState;
 
 impl PublicGroupState {
-    /// Takes up a new group, which the device `sender` offers: epoch 0, one leaf, which is the sender's and an owner.
+    /// Takes up a new group, which the device `sender` offers as begun at `founded`: epoch 0, one leaf, which is the sender's and an owner.
+    /// Whether `founded` is the present is [`check_founded`]'s to say, for a group that is not known yet.
     ///
     /// # Errors
     /// The answer to the device.
@@ -25,7 +27,7 @@ impl PublicGroupState {
         group_info: &[u8],
         tree: &[u8],
         sender: DeviceId,
-        now: UnixMs,
+        founded: UnixMs,
     ) -> Result<(Self, GroupState), Refusal> {
         let info = message::group_info(group_info).map_err(refuse)?;
         message::check_extensions(&info).map_err(refuse)?;
@@ -40,21 +42,19 @@ impl PublicGroupState {
                 ProposalStore::new(),
             )
         });
-        let (tree, _) = verified
-            .ok()
-            .and_then(Result::ok)
-            .ok_or(refuse(CommitFault::Mls))?;
-        let state = genesis(&tree).map_err(refuse)?;
+        let (tree, _) = match verified {
+            Ok(Ok(verified)) => verified,
+            Ok(Err(error)) if error.is_of_clock() => {
+                // The service's own clock: the group is as good as before once it is set.
+                return Err(Refusal::Storage);
+            }
+            _ => return Err(refuse(CommitFault::Mls)),
+        };
+        let state = genesis(&tree, founded).map_err(refuse)?;
         if !state.is_member(&sender) {
             return Err(Refusal::Forbidden {
                 why: ForbiddenWhy::NotYours,
             });
-        }
-        let skew = now
-            .since_ms(state.last_time)
-            .max(state.last_time.since_ms(now));
-        if skew > limits::COMMIT_TIME_SKEW_MS {
-            return Err(refuse(CommitFault::Time));
         }
         let group = Self {
             provider,
@@ -66,8 +66,20 @@ impl PublicGroupState {
     }
 }
 
-/// Public state of a group in epoch 0, from its tree and context alone.
-pub(crate) fn genesis(tree: &PublicGroup) -> Result<GroupState, CommitFault> {
+/// A new group begins at the service's present time `now`, as its founder saw it.
+///
+/// # Errors
+/// The answer to the device: it may offer the group with another time, only after this.
+pub fn check_founded(founded: UnixMs, now: UnixMs) -> Result<(), Refusal> {
+    let skew_ms = now.since_ms(founded).max(founded.since_ms(now));
+    if skew_ms > limits::COMMIT_TIME_SKEW_MS {
+        return Err(refuse(CommitFault::Time));
+    }
+    Ok(())
+}
+
+/// Public state of a group in epoch 0, from its tree and context, and from when it was founded.
+pub(crate) fn genesis(tree: &PublicGroup, founded: UnixMs) -> Result<GroupState, CommitFault> {
     let context = tree.group_context();
     let group = GroupId::from_slice(context.group_id().as_slice()).ok_or(CommitFault::GroupInfo)?;
     if context.epoch().as_u64() != 0 || group == GroupId::ZERO {
@@ -79,18 +91,18 @@ pub(crate) fn genesis(tree: &PublicGroup) -> Result<GroupState, CommitFault> {
         return Err(CommitFault::GroupInfo);
     };
     let leaf = tree.leaf(member.index).ok_or(CommitFault::GroupInfo)?;
-    genesis_state(group, policy, &LeafFacts::of(leaf))
+    genesis_state(group, policy, &LeafFacts::of(leaf), founded)
 }
 
-/// As [`genesis`], from the creator's leaf. The group begins when the leaf was made, to the second: its lifetime says when, and is signed.
-pub(crate) fn genesis_state(
+/// As [`genesis`], from the creator's leaf. When that was made does not matter: a group may wait for its service as long as it likes.
+fn genesis_state(
     group: GroupId,
     policy: GroupPolicy,
     leaf: &LeafFacts,
+    time: UnixMs,
 ) -> Result<GroupState, CommitFault> {
     let lifetime = leaf.lifetime.ok_or(CommitFault::GroupInfo)?;
-    let time = lifetime.created();
-    if !lifetime.suits_add_at(time) {
+    if lifetime.made().is_none() {
         return Err(CommitFault::Limit);
     }
     let row = |device, user, role| RosterRow {

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 pub use bundle::JudgedCommit;
 pub(crate) use bundle::{process_public, signer_of};
+pub use create::check_founded;
 pub(crate) use create::genesis;
 
 use crate::facts;

@@ -1,6 +1,6 @@
 //! Welcomes, and what the service hands over beside them.
 
-use conclave_mls::{GroupState, KeyStore, MlsError, Plan, Prepared, Roster};
+use conclave_mls::{GroupState, KeyStore, MlsError, Plan, Prepared, Roster, check_founded};
 use conclave_proto::frame::WelcomeDelivery;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::policy::Role;
@@ -160,13 +160,16 @@ fn a_creator_who_is_not_the_sender_or_lies_about_the_time() {
         NOW,
     )
     .unwrap();
-    let create = |sender, now| {
-        conclave_mls::PublicGroupState::create(&created.group_info, &created.tree, sender, now)
+    let create = |sender, founded| {
+        conclave_mls::PublicGroupState::create(&created.group_info, &created.tree, sender, founded)
             .map(|(_, state)| state)
     };
     assert_eq!(&create(peer.device, NOW).unwrap(), group.state());
     assert!(create(conclave_proto::DeviceId([1; 16]), NOW).is_err());
-    assert!(create(peer.device, NOW.plus_ms(302_000)).is_err());
+    assert!(check_founded(NOW, NOW.plus_ms(300_000)).is_ok());
+    assert!(check_founded(NOW.plus_ms(300_000), NOW).is_ok());
+    assert!(check_founded(NOW, NOW.plus_ms(300_001)).is_err());
+    assert!(check_founded(NOW.plus_ms(300_001), NOW).is_err());
     let swapped = conclave_mls::PublicGroupState::create(
         &created.tree,
         &created.group_info,

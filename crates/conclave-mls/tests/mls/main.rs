@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod clocks;
 mod companions;
 mod entries;
 mod flow;

@@ -48,9 +48,13 @@ fn package(
         .into_key_package()
 }
 
-fn ten_years() -> Lifetime {
-    Lifetime::init(NOW.0 / 1000 - 3600, NOW.0 / 1000 + 3653 * 24 * 3600)
+/// The lifetime of a leaf made so many seconds after the present.
+fn neutral(made_s: i64) -> Lifetime {
+    let made_s = (NOW.0 / 1000).strict_add_signed(made_s);
+    Lifetime::init(0, made_s + 36_525 * DAY_S as u64)
 }
+
+const DAY_S: i64 = 24 * 3600;
 
 #[test]
 fn a_stolen_certificate_on_the_thiefs_own_leaf() {
@@ -71,7 +75,7 @@ fn a_key_package_with_somebody_elses_certificate() {
     let victim = world.outsider();
     let thief = DeviceKey::generate(&mut world.rng);
     let credential = stolen(&world, victim, &thief);
-    let package = package(&world, 1, &thief, credential, ten_years());
+    let package = package(&world, 1, &thief, credential, neutral(0));
     let bytes = MlsMessageOut::from(package.clone()).to_bytes().unwrap();
     let checked = check_key_package(&bytes, &Reference::default(), NOW);
     assert!(matches!(checked, Err(MlsError::Identity(_))));
@@ -82,8 +86,25 @@ fn a_key_package_with_somebody_elses_certificate() {
 }
 
 #[test]
-fn a_key_package_that_would_expire_under_members_who_are_away() {
-    let mut world = World::with_roles(22, &[Role::Admin]);
+fn a_lifetime_of_another_form_is_illegal_for_all() {
+    let now_s = NOW.0 / 1000;
+    let others = [
+        // What was made before the neutral form.
+        Lifetime::init(now_s - 3600, now_s + 3653 * DAY_S as u64),
+        Lifetime::init(1, now_s + 36_525 * DAY_S as u64),
+        // It would expire under members who are away.
+        Lifetime::init(0, now_s + 8 * 365 * DAY_S as u64),
+        Lifetime::init(0, u64::MAX),
+        neutral(-366 * DAY_S - 1),
+        neutral(3601),
+    ];
+    for (seed, lifetime) in (200..).zip(others) {
+        an_add_is_illegal(seed, lifetime);
+    }
+}
+
+fn an_add_is_illegal(seed: u64, lifetime: Lifetime) {
+    let mut world = World::with_roles(seed, &[Role::Admin]);
     let victim = world.outsider();
     let key = DeviceKey::generate(&mut world.rng);
     let user = &world.users[world.peers[victim].user];
@@ -95,8 +116,7 @@ fn a_key_package_that_would_expire_under_members_who_are_away() {
         ),
         signature_key: key.public().to_vec().into(),
     };
-    let soon = Lifetime::init(NOW.0 / 1000 - 3600, NOW.0 / 1000 + 8 * 365 * 24 * 3600);
-    let package = package(&world, 1, &key, credential, soon);
+    let package = package(&world, 1, &key, credential, lifetime);
     let bytes = MlsMessageOut::from(package.clone()).to_bytes().unwrap();
     assert_eq!(
         check_key_package(&bytes, &Reference::default(), NOW).unwrap_err(),
@@ -129,7 +149,7 @@ fn a_key_package_past_its_shelf_life_is_not_added() {
     let fresh = world.package(b);
     let checked = check_key_package(&fresh, &Reference::default(), NOW).unwrap();
     assert_eq!(checked.identity.device, world.device(b));
-    assert_eq!(checked.created, NOW);
+    assert_eq!(checked.made, NOW);
     assert!(!checked.last_resort);
 }
 

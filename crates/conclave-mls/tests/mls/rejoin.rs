@@ -59,7 +59,7 @@ fn adopt(world: &mut World, peer: usize, scratch: ClientGroup) {
 }
 
 /// Rejoins to the end.
-fn rejoin(world: &mut World, peer: usize) {
+pub fn rejoin(world: &mut World, peer: usize) {
     let (scratch, prepared) = prepare(world, peer).unwrap();
     assert!(!scratch.is_active() && scratch.is_rejoining());
     world.submit(peer, &prepared.bundle).unwrap();

@@ -162,13 +162,18 @@ impl World {
     }
 
     pub fn with_policy(seed: u64, policy: GroupPolicy) -> Self {
+        Self::founded(seed, policy, NOW)
+    }
+
+    /// A group of one that begins at some time.
+    fn founded(seed: u64, policy: GroupPolicy, now: UnixMs) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let user = new_user(&mut rng);
         let mut peer = new_peer(&mut rng, &user, 0);
-        let (group, created) = ClientGroup::create(&peer.context(), GROUP, policy, NOW).unwrap();
+        let (group, created) = ClientGroup::create(&peer.context(), GROUP, policy, now).unwrap();
         peer.adopt(group);
         let (service, state) =
-            PublicGroupState::create(&created.group_info, &created.tree, peer.device, NOW).unwrap();
+            PublicGroupState::create(&created.group_info, &created.tree, peer.device, now).unwrap();
         assert_eq!(&state, peer.group().state());
         let secrets = peer.group().epoch_secrets().unwrap();
         peer.roots.insert(0, secrets.root);
@@ -180,7 +185,7 @@ impl World {
             documents: Vec::new(),
             welcomes: Vec::new(),
             last_wrap: None,
-            now: NOW,
+            now,
             rng,
             counter: 0,
         }
@@ -188,7 +193,11 @@ impl World {
 
     /// A group whose members are one device each of users with these roles; peer 0 is an owner before them.
     pub fn with_roles(seed: u64, roles: &[Role]) -> Self {
-        let mut world = Self::new(seed);
+        Self::with_roles_at(seed, roles, NOW)
+    }
+
+    pub fn with_roles_at(seed: u64, roles: &[Role], now: UnixMs) -> Self {
+        let mut world = Self::founded(seed, GroupPolicy::default(), now);
         let mut policy = world.service.state().policy.clone();
         for role in roles {
             let peer = world.outsider();

@@ -222,6 +222,7 @@ fn requests() -> Vec<Request> {
         Request::CreateGroup {
             group_info: bytes(60),
             tree: bytes(61),
+            founded: NOW,
         },
         Request::Commit(bundle(Some(bytes(30)))),
         Request::Propose {

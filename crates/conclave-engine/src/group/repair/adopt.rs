@@ -54,6 +54,11 @@ impl Engine {
             return None;
         }
         if let Err(error) = shadow.push(entry) {
+            if error.is_retryable() {
+                // Only the local clock says so: the entry comes again.
+                self.process_failed(group, seq, entry, &error);
+                return Some(false);
+            }
             let signer = match &error {
                 ProcessError::Illegal { signer, .. } => *signer,
                 _ => None,

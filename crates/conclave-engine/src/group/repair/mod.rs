@@ -220,7 +220,7 @@ impl Engine {
         live_roots: &[(u64, EpochRoot)],
     ) -> Result<(ClientGroup, ReturnRow), EngineError> {
         let inputs = CommitInputs {
-            now: self.now,
+            now: self.own_clock(),
             service_time: self.service_now(),
             id: CommitId(self.random16()),
             live_roots,

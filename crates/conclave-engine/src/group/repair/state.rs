@@ -100,6 +100,11 @@ impl Group {
         self.meta.blind && self.returning.refusals >= REFUSALS
     }
 
+    /// Whether this device knows nothing of the group to compare with.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.meta.blind
+    }
+
     /// Whether a member added this device again by the commit that began an epoch, as the judged log says.
     pub(crate) fn was_readded(&self, state: &GroupState) -> bool {
         let shadow = self.returning.shadow.as_ref();

@@ -1,6 +1,6 @@
 //! Groups: commits, proposals, entries, Welcomes, wraps, following.
 
-use conclave_mls::{GroupState, PublicGroupState};
+use conclave_mls::{GroupState, PublicGroupState, check_founded};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, Plea, ServiceFrame, WelcomeDelivery};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
@@ -19,6 +19,8 @@ pub struct Waiting {
 }
 
 pub struct GroupLog {
+    /// What made it known, and when it was founded.
+    offer: (Vec<u8>, UnixMs),
     pub core: PublicGroupState,
     pub entries: Vec<GroupEntry>,
     pub heads: Vec<Head>,
@@ -36,6 +38,7 @@ pub struct GroupLog {
 impl Clone for GroupLog {
     fn clone(&self) -> Self {
         Self {
+            offer: self.offer.clone(),
             core: PublicGroupState::restore(&self.core.checkpoint()).unwrap(),
             entries: self.entries.clone(),
             heads: self.heads.clone(),
@@ -117,18 +120,26 @@ impl Service {
     pub(super) fn create_group(
         &mut self,
         device: DeviceId,
-        group_info: &[u8],
-        tree: &[u8],
+        (group_info, tree): (&[u8], &[u8]),
+        founded: UnixMs,
         now: UnixMs,
     ) -> Result<Answer, Refusal> {
-        let (core, state) = PublicGroupState::create(group_info, tree, device, now)?;
-        if let Some(known) = self.groups.get(&state.group)
-            && known.core.group_info() != group_info
-            && known.state().epoch == 0
-        {
-            return Err(Refusal::AlreadyExists);
+        let (core, state) = PublicGroupState::create(group_info, tree, device, founded)?;
+        if let Some(known) = self.groups.get(&state.group) {
+            let same = known.offer == (group_info.to_vec(), founded);
+            return if same {
+                Ok(Answer::Accepted {
+                    seq: 0,
+                    head: Head::EMPTY,
+                })
+            } else {
+                Err(Refusal::AlreadyExists)
+            };
         }
+        check_founded(founded, now)?;
+        let offer = (group_info.to_vec(), founded);
         self.groups.entry(state.group).or_insert(GroupLog {
+            offer,
             core,
             entries: Vec::new(),
             heads: Vec::new(),

@@ -62,6 +62,10 @@ pub struct Lies {
     pub refuse_snapshots: bool,
     /// Takes no external commit.
     pub refuse_external: bool,
+    /// Loses new groups before they are stored, and with them the answer.
+    pub lose_creations: bool,
+    /// Takes no new group.
+    pub refuse_creations: bool,
     /// Answers this to whoever asks for a GroupInfo.
     pub group_info: Option<Answer>,
 }
@@ -205,8 +209,20 @@ impl Service {
                 last_resort,
             } => self.put_packages(device, one_time, last_resort, now),
             Request::ClaimKeyPackages { devices, .. } => Ok(self.claim(&devices)),
-            Request::CreateGroup { group_info, tree } => {
-                self.create_group(device, group_info.as_slice(), tree.as_slice(), now)
+            Request::CreateGroup {
+                group_info,
+                tree,
+                founded,
+            } => {
+                if self.lies.lose_creations {
+                    return None;
+                }
+                if self.lies.refuse_creations {
+                    let fault = conclave_proto::refusal::CommitFault::Mls;
+                    return Some(Err(Refusal::BadCommit { fault }));
+                }
+                let offer = (group_info.as_slice(), tree.as_slice());
+                self.create_group(device, offer, founded, now)
             }
             Request::Commit(bundle) => self.commit(device, bundle, now),
             Request::Propose { group, message } => self.propose(device, group, message.as_slice()),
@@ -259,6 +275,19 @@ impl Service {
             Request::GetStatus { .. } => Err(Refusal::Malformed),
         };
         Some(answer)
+    }
+
+    /// A key package of a device, as for somebody who adds it.
+    pub fn package_of(&mut self, device: DeviceId) -> Vec<u8> {
+        let Answer::KeyPackages { packages } = self.claim(&[device]) else {
+            panic!("no packages")
+        };
+        packages[0].key_package.as_slice().to_vec()
+    }
+
+    /// A user's device list.
+    pub fn list(&self, user: &UserId) -> &SignedDeviceList {
+        &self.lists[user]
     }
 
     fn put_list(&mut self, user: UserId, bytes: &[u8]) -> Result<Answer, Refusal> {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use conclave_crdt::CrdtKind;
+use conclave_engine::ClockOffset;
 
 use super::*;
 
@@ -108,6 +109,13 @@ impl World {
             Command::View { group, document, f }
         });
         found.lock().unwrap().clone()
+    }
+
+    pub fn clock(&mut self, at: usize) -> Option<ClockOffset> {
+        let Reply::Status(status) = self.look(at, || Command::Status) else {
+            panic!("no status")
+        };
+        status.clock
     }
 
     pub fn info(&mut self, at: usize, group: GroupId) -> Option<GroupInfo> {

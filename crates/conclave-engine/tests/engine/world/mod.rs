@@ -58,6 +58,8 @@ pub struct Device {
     down: VecDeque<ServiceFrame>,
     reads: VecDeque<Read>,
     wake_at: Option<UnixMs>,
+    /// How far its clock is ahead of the true one, in milliseconds.
+    fast_ms: i64,
     pub events: Vec<Event>,
     pub outputs: usize,
     pub restarts: usize,
@@ -81,12 +83,19 @@ impl Device {
             down: VecDeque::new(),
             reads: VecDeque::new(),
             wake_at: None,
+            fast_ms: 0,
             events: Vec::new(),
             outputs: 0,
             restarts: 0,
             stored: Vec::new(),
             at_once: 0,
         }
+    }
+
+    /// When its next timer is due, by the true clock.
+    fn due(&self) -> Option<UnixMs> {
+        let at = self.wake_at?;
+        Some(UnixMs(at.0.saturating_add_signed(-self.fast_ms)))
     }
 }
 
@@ -104,6 +113,8 @@ pub struct World {
     pub garbles: Option<usize>,
     /// This device hears nothing for now, though its connection stands.
     pub held: Option<usize>,
+    /// How far the service's clock is ahead of the true one, in milliseconds.
+    pub service_fast_ms: i64,
     /// Kinds of what devices decided, in order.
     pub trace: Vec<String>,
     /// Frames from devices that reached the service.
@@ -216,6 +227,7 @@ impl World {
             cut_every: None,
             garbles: None,
             held: None,
+            service_fast_ms: 0,
             trace: Vec::new(),
             arrived: Vec::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
@@ -235,19 +247,44 @@ impl World {
 
     /// Adds a user with one device.
     pub fn add(&mut self, name: &str) -> usize {
+        self.add_fast(name, 0)
+    }
+
+    /// Adds a user with one device, whose clock is ahead by so much.
+    pub fn add_fast(&mut self, name: &str, fast_ms: i64) -> usize {
         let setup = Setup::NewUser {
             name: name.to_owned(),
             realm: REALM,
         };
-        self.add_device(name, setup)
+        self.add_device_fast(name, setup, fast_ms)
+    }
+
+    /// Sets a device's clock ahead of the true one by so much.
+    pub fn set_clock(&mut self, at: usize, fast_ms: i64) {
+        self.devices[at].fast_ms = fast_ms;
+    }
+
+    /// Its user has compared the clocks and trusts the service's.
+    pub fn trust_service_clock(&mut self, at: usize) {
+        self.devices[at].engine.trust_service_clock(true);
+    }
+
+    /// What a device's clock shows.
+    fn clock_of(&self, at: usize) -> UnixMs {
+        shifted(self.now, self.devices[at].fast_ms)
     }
 
     pub fn add_device(&mut self, name: &str, setup: Setup) -> usize {
+        self.add_device_fast(name, setup, 0)
+    }
+
+    fn add_device_fast(&mut self, name: &str, setup: Setup, fast_ms: i64) -> usize {
         let seed = self.life();
-        let (engine, output) = Engine::init(setup, seed, self.now).unwrap();
+        let now = shifted(self.now, fast_ms);
+        let (engine, output) = Engine::init(setup, seed, now).unwrap();
         let at = self.devices.len();
-        self.devices
-            .push(Device::new(name, Rows::default(), engine));
+        let device = Device::new(name, Rows::default(), engine);
+        self.devices.push(Device { fast_ms, ..device });
         self.perform(at, output);
         self.learn_name(at);
         at
@@ -383,7 +420,7 @@ impl World {
     pub fn restart(&mut self, at: usize) {
         self.hang_up(at);
         let seed = self.life();
-        let (engine, output) = open(&self.devices[at].rows, seed, self.now);
+        let (engine, output) = open(&self.devices[at].rows, seed, self.clock_of(at));
         let device = &mut self.devices[at];
         device.engine = engine;
         device.reads.clear();
@@ -456,7 +493,8 @@ impl World {
             }
             frame => frame,
         };
-        let out = self.service.handle(conn, frame, self.now);
+        let now = shifted(self.now, self.service_fast_ms);
+        let out = self.service.handle(conn, frame, now);
         self.post(out);
     }
 
@@ -470,7 +508,8 @@ impl World {
     }
 
     fn input(&mut self, at: usize, input: Input) {
-        let output = self.devices[at].engine.handle(self.now, input);
+        let now = self.clock_of(at);
+        let output = self.devices[at].engine.handle(now, input);
         self.perform(at, output);
     }
 
@@ -545,24 +584,24 @@ impl World {
         let end = self.now.plus_ms(ms);
         loop {
             while self.step() {}
-            let next = self
-                .devices
-                .iter()
-                .filter_map(|device| device.wake_at)
-                .min();
+            let next = self.devices.iter().filter_map(Device::due).min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 break;
             };
             self.now = self.now.max(next).plus_ms(1);
             for at in 0..self.devices.len() {
                 self.devices[at].at_once = 0;
-                if self.devices[at].wake_at.is_some_and(|at| at <= self.now) {
+                if self.devices[at].due().is_some_and(|at| at <= self.now) {
                     self.input(at, Input::Timer);
                 }
             }
         }
         self.now = self.now.max(end);
     }
+}
+
+fn shifted(time: UnixMs, by_ms: i64) -> UnixMs {
+    UnixMs(time.0.saturating_add_signed(by_ms))
 }
 
 fn open(rows: &Rows, seed: [u8; 32], now: UnixMs) -> (Engine, Output) {

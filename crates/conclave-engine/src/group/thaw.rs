@@ -1,0 +1,51 @@
+//! Groups that were frozen over what is judged otherwise now: at each start what was refused is looked at again.
+
+use super::*;
+
+impl Engine {
+    /// A frozen group has come into memory.
+    pub(super) fn thaw(&mut self, group: &mut Group) {
+        if group.meta.frozen.is_none() {
+            return;
+        }
+        if group.is_founding() {
+            // The service is asked again.
+            return self.unfreeze(group);
+        }
+        if group.is_broken() {
+            // It was judged from the outside: the log brings it again, and is judged again before anything is sealed.
+            group.meta.evidence = group.meta.evidence.saturating_sub(1);
+            return self.unfreeze(group);
+        }
+        let key = keys::evidence(&group.id, group.state().head().size);
+        self.read(key, ReadTarget::Thaw(group.id));
+    }
+
+    pub(crate) fn evidence_again(&mut self, id: GroupId, rows: Vec<Row>) {
+        let Some((seq, entry)) = rows.first().and_then(care::refused_entry) else {
+            return;
+        };
+        self.with_group(
+            id,
+            Box::new(move |engine, group| engine.judge_again(group, seq, &entry)),
+        );
+    }
+
+    fn judge_again(&mut self, group: &mut Group, seq: u64, entry: &GroupEntry) {
+        let frozen = group.meta.frozen.is_some() && !group.is_broken();
+        if !frozen || group.state().head().size != seq || !group.mls.is_active() {
+            return;
+        }
+        let judged = group.mls.process(entry);
+        if matches!(judged, Err(ProcessError::Illegal { .. })) {
+            return;
+        }
+        self.unfreeze(group);
+        self.entry_judged(group, seq, entry, judged);
+    }
+
+    fn unfreeze(&mut self, group: &mut Group) {
+        group.meta.frozen = None;
+        self.save_meta(group);
+    }
+}
