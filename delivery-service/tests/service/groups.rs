@@ -1,13 +1,13 @@
 //! Group logs: one commit for each epoch, whatever happens.
 
-use conclave_mls::Plan;
+use conclave_mls::{ClientGroup, DeviceContext, Plan};
 use conclave_proto::frame::{Answer, Request, ServiceFrame};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault};
-use conclave_proto::{GroupId, GroupPolicy, Refusal};
+use conclave_proto::{GroupId, GroupPolicy, Refusal, UnixMs};
 
-use crate::harness::{Member, Person, TestService, random};
+use crate::harness::{Member, Person, TestService, now, random};
 
 const RENEWAL: Plan = Plan {
     add: Vec::new(),
@@ -46,6 +46,58 @@ async fn a_group_grows_and_all_follow_its_log() {
         alice.group().epoch_authenticator(),
         carol.group().epoch_authenticator()
     );
+}
+
+#[tokio::test]
+async fn a_group_made_long_ago_begins_when_it_is_offered() {
+    const HOUR_MS: u64 = 3600 * 1000;
+    let service = TestService::start().await;
+    let clocks = [
+        UnixMs(now().0 - 6 * 60_000),
+        UnixMs(now().0 - HOUR_MS),
+        UnixMs(now().0 - 3 * 24 * HOUR_MS),
+        UnixMs(now().0 - 20 * 365 * 24 * HOUR_MS),
+        now().plus_ms(25 * HOUR_MS),
+        now().plus_ms(20 * 365 * 24 * HOUR_MS),
+    ];
+    for made in clocks {
+        let mut alice = service.member().await;
+        let (key, credential) = Member::context(&alice.device);
+        let context = DeviceContext {
+            key: &key,
+            credential: &credential,
+        };
+        let id = GroupId(random());
+        let (mut group, created) =
+            ClientGroup::create(&context, id, GroupPolicy::default(), made).unwrap();
+        let secrets = group.epoch_secrets().unwrap();
+        let offer = |founded| Request::CreateGroup {
+            group_info: created.group_info.clone().into(),
+            tree: created.tree.clone().into(),
+            founded,
+        };
+        let fault = CommitFault::Time;
+        let late = alice.wire.refused(offer(made)).await;
+        assert_eq!(late, Refusal::BadCommit { fault });
+        let founded = now();
+        group.found(founded).unwrap();
+        assert_eq!(group.epoch_secrets().unwrap(), secrets);
+        let taken = alice.wire.request(offer(founded)).await;
+        assert!(matches!(taken, Answer::Accepted { .. }), "{taken:?}");
+        // The same once more is the same; the group does not begin twice.
+        let again = alice.wire.request(offer(founded)).await;
+        assert!(matches!(again, Answer::Accepted { .. }), "{again:?}");
+        let other = alice.wire.refused(offer(founded.plus_ms(1))).await;
+        assert_eq!(other, Refusal::AlreadyExists);
+        alice.group = Some(group);
+        alice.follow(0).await;
+        let mut bob = service.member().await;
+        alice.invite(&mut bob).await;
+        assert_eq!(
+            alice.group().epoch_authenticator(),
+            bob.group().epoch_authenticator()
+        );
+    }
 }
 
 #[tokio::test]

@@ -198,7 +198,7 @@ fn frames(scene: &Scene) -> Vec<Vec<u8>> {
         Request::CreateGroup {
             group_info: vec![1; 50].into(),
             tree: vec![2; 50].into(),
-            founded: UnixMs(3),
+            founded: conclave_proto::UnixMs(3),
         },
         Request::Propose {
             group,

@@ -86,7 +86,7 @@ fn pair(seed: u64) -> (World, GroupId, DocumentId) {
 }
 
 fn rows_of(world: &World, group: GroupId) -> Vec<Row> {
-    let below = |table: u8| [&[table], &group.as_bytes()[..]].concat();
+    let below = |table: u8| [&[table], group.as_bytes() as &[u8]].concat();
     let rows = &world.devices[ANA].rows;
     [rows.read(&below(4)), rows.read(&below(5))].concat()
 }

@@ -256,7 +256,7 @@ impl World {
             name: name.to_owned(),
             realm: REALM,
         };
-        self.add_device_fast(name, setup, fast_ms)
+        self.add_device(name, setup, fast_ms)
     }
 
     /// Sets a device's clock ahead of the true one by so much.
@@ -274,11 +274,7 @@ impl World {
         shifted(self.now, self.devices[at].fast_ms)
     }
 
-    pub fn add_device(&mut self, name: &str, setup: Setup) -> usize {
-        self.add_device_fast(name, setup, 0)
-    }
-
-    fn add_device_fast(&mut self, name: &str, setup: Setup, fast_ms: i64) -> usize {
+    fn add_device(&mut self, name: &str, setup: Setup, fast_ms: i64) -> usize {
         let seed = self.life();
         let now = shifted(self.now, fast_ms);
         let (engine, output) = Engine::init(setup, seed, now).unwrap();
