@@ -430,7 +430,7 @@ impl Wire {
 
     pub async fn hello(&mut self, device: &Device) -> Result<([u8; 32], [u8; 32]), Refusal> {
         self.send(&ClientFrame::Hello {
-            versions: vec![1],
+            versions: vec![conclave_proto::policy::PROTOCOL_VERSION],
             credential: device.credential.to_bytes().into(),
         })
         .await;

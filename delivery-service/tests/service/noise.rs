@@ -139,7 +139,7 @@ async fn noise_before_login_ends_each_connection_and_nothing_else() {
     let mut rng = ChaCha20Rng::from_seed([1; 32]);
     let person = Person::new();
     let hello = encode(&ClientFrame::Hello {
-        versions: vec![1],
+        versions: vec![conclave_proto::policy::PROTOCOL_VERSION],
         credential: person.devices[0].credential.to_bytes().into(),
     });
     for round in 0..1200 {

@@ -113,8 +113,8 @@ impl Engine {
             None if self.is_far_ahead(now) => return self.wait_for_clock(),
             None => {
                 if let Err(error) = group.mls.found(now) {
-                    let text = error.to_string();
-                    return self.freeze(group, "group.creation_refused", None, &text);
+                    let cause = (&error).into();
+                    return self.freeze(group, FindingKind::CreationRefused { cause }, None);
                 }
                 creation.founded = Some(now);
                 let key = keys::group_row(&id, keys::group::OUTBOX, CREATION_ROW);
