@@ -1,5 +1,11 @@
 //! OpenMLS compares lifetimes with the machine's clock, which tests cannot set: here the group's time is moved away from it instead.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "it is about the machine's clock"
+)]
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use conclave_mls::Plan;
