@@ -74,6 +74,8 @@ pub mod yjs;
 pub use api::{
     Attribution, AttributionRun, Crdt, Edited, JsonView, PathElement, Refusal, TextView,
 };
+pub use diff::text::merged as merged_text;
 pub use error::CrdtError;
 pub use factory::{create, load};
+pub use json::merged_value as merged_json;
 pub use types::{Applied, CrdtKind, OpRange, ReplicaId, UpdateInfo, Version};

@@ -91,26 +91,24 @@ impl Document {
         if lost.is_empty() {
             return Ok(());
         }
-        let kind = self.content.kind;
         let mut wanted = Views::of(self.content.crdt.as_mut());
         let none = BTreeSet::new();
         let mut former = self.content.rebuild(from, &none, &[], &mut self.fresh)?;
-        let mut written = Ok(());
         let mut run: Option<Views> = None;
         for (seq, (_, update)) in (from..).zip(before) {
             let Some(update) = update else { continue };
             if lost.contains(&seq) {
                 run.get_or_insert_with(|| Views::of(former.as_mut()));
             } else if let Some(base) = run.take() {
-                written = written.and(wanted.follow(kind, &base, former.as_mut(), &mut self.fresh));
+                wanted.follow(&base, former.as_mut());
             }
             former.apply(&[update.as_slice()])?;
         }
         if let Some(base) = run {
-            written = written.and(wanted.follow(kind, &base, former.as_mut(), &mut self.fresh));
+            wanted.follow(&base, former.as_mut());
         }
         outcome.refused_own = true;
-        match written.and_then(|()| wanted.write_to(self.content.crdt.as_mut())) {
+        match wanted.write_to(self.content.crdt.as_mut()) {
             Ok(()) => self.collect_edits(),
             Err(_) => self.rebuild(),
         }
@@ -303,10 +301,7 @@ impl Document {
             return Ok(());
         };
         let onto = Views::of(self.content.crdt.as_mut());
-        let Ok(wanted) = Views::merge(self.content.kind, &base, &mine, &onto, &mut self.fresh)
-        else {
-            return self.rebuild();
-        };
+        let wanted = Views::merge(&base, &mine, &onto);
         let fits = !in_the_way && self.rebuild().is_ok();
         let crdt = self.content.crdt.as_mut();
         if fits && (!crdt.has_missing() || Views::of(crdt) == wanted) {

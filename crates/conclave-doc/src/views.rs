@@ -1,8 +1,6 @@
 //! Writing edits again as a difference between two states of a document.
 
-use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-
-use crate::content::Fresh;
+use conclave_crdt::{Crdt, CrdtError, merged_json, merged_text};
 
 /// What a document shows, in the forms in which edits can be made from a difference.
 #[derive(PartialEq)]
@@ -19,35 +17,22 @@ impl Views {
         Self { text, json }
     }
 
-    /// What led from `base` to `mine`, done to `onto`: by way of two documents that begin alike.
-    pub(crate) fn merge(
-        kind: CrdtKind,
-        base: &Self,
-        mine: &Self,
-        onto: &Self,
-        fresh: &mut Fresh,
-    ) -> Result<Self, CrdtError> {
-        let mut ours = conclave_crdt::create(kind, fresh.replica(kind))?;
-        let mut theirs = conclave_crdt::create(kind, fresh.replica(kind))?;
-        base.write_to(ours.as_mut())?;
-        pass_on(ours.as_mut(), theirs.as_mut())?;
-        mine.write_to(ours.as_mut())?;
-        onto.write_to(theirs.as_mut())?;
-        ours.take_pending(&mut Vec::new())?;
-        pass_on(theirs.as_mut(), ours.as_mut())?;
-        Ok(Self::of(ours.as_mut()))
+    /// What led from `base` to `mine`, done to `onto`.
+    pub(crate) fn merge(base: &Self, mine: &Self, onto: &Self) -> Self {
+        let text = match (&base.text, &mine.text, &onto.text) {
+            (Some(base), Some(mine), Some(onto)) => Some(merged_text(base, mine, onto)),
+            _ => mine.text.clone(),
+        };
+        let json = match (&base.json, &mine.json, &onto.json) {
+            (Some(base), Some(mine), Some(onto)) => Some(merged_json(base, mine, onto)),
+            _ => mine.json.clone(),
+        };
+        Self { text, json }
     }
 
     /// Does here what led from `base` to what `former` shows.
-    pub(crate) fn follow(
-        &mut self,
-        kind: CrdtKind,
-        base: &Self,
-        former: &mut dyn Crdt,
-        fresh: &mut Fresh,
-    ) -> Result<(), CrdtError> {
-        *self = Self::merge(kind, base, &Self::of(former), self, fresh)?;
-        Ok(())
+    pub(crate) fn follow(&mut self, base: &Self, former: &mut dyn Crdt) {
+        *self = Self::merge(base, &Self::of(former), self);
     }
 
     /// Edits `crdt` until it shows this. What it shows already is not touched, so that others' edits survive.
@@ -68,17 +53,11 @@ impl Views {
     }
 }
 
-/// Brings what was written in one document to another.
-fn pass_on(from: &mut dyn Crdt, to: &mut dyn Crdt) -> Result<(), CrdtError> {
-    let mut updates: Vec<Vec<u8>> = Vec::new();
-    from.take_pending(&mut updates)?;
-    let updates: Vec<&[u8]> = updates.iter().map(Vec::as_slice).collect();
-    to.apply(&updates).map(|_| ())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Fresh;
+    use conclave_crdt::CrdtKind;
     use rand_chacha::ChaCha20Rng;
     use rand_chacha::rand_core::SeedableRng;
 
@@ -95,7 +74,7 @@ mod tests {
             let base = view(kind, "{lost} hello (after)", &mut fresh);
             let mine = view(kind, "{lost} h(zero)ello (after)", &mut fresh);
             let onto = view(kind, "(one) hello", &mut fresh);
-            let merged = Views::merge(kind, &base, &mine, &onto, &mut fresh).unwrap();
+            let merged = Views::merge(&base, &mine, &onto);
             assert_eq!(merged.text.as_deref(), Some("(one) h(zero)ello"), "{kind}");
         }
     }

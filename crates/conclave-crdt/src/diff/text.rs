@@ -53,8 +53,9 @@ pub(crate) fn text_edits(base: &str, new: &str, current: &str) -> Vec<TextEdit> 
     edits
 }
 
-/// What [`text_edits`] makes of `current`.
-pub(crate) fn merged(base: &str, new: &str, current: &str) -> String {
+/// What doing to `current` what turned `base` into `new` gives, as [`crate::TextView::merge`] does it.
+#[must_use]
+pub fn merged(base: &str, new: &str, current: &str) -> String {
     let mut edits = text_edits(base, new, current);
     edits.reverse();
     let mut rest = current.chars();

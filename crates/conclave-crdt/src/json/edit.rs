@@ -338,8 +338,9 @@ impl<'a> ListMerge<'a> {
     }
 }
 
-/// The same for values that are written as one.
-fn merged_value(base: &Value, new: &Value, current: &Value) -> Value {
+/// What doing to `current` what turned `base` into `new` gives: the same for values alone.
+#[must_use]
+pub fn merged_value(base: &Value, new: &Value, current: &Value) -> Value {
     match (base, new, current) {
         _ if base == new => current.clone(),
         (Value::Object(base), Value::Object(new), Value::Object(current)) => {
@@ -356,6 +357,22 @@ fn merged_value(base: &Value, new: &Value, current: &Value) -> Value {
                 members.insert(key.clone(), merged);
             }
             Value::Object(members)
+        }
+        (Value::Array(base), Value::Array(new), Value::Array(current)) => {
+            let mut items = current.clone();
+            for (index, touch) in ListMerge::of(base, new, current).touched.into_iter().rev() {
+                let mut instead = touch.before;
+                let now = current.get(index);
+                match touch.item {
+                    Item::Kept => instead.extend(now.cloned()),
+                    Item::Removed => {}
+                    Item::Changed(from, to) => {
+                        instead.extend(now.map(|now| merged_value(from, to, now)));
+                    }
+                }
+                items.splice(index..(index + 1).min(current.len()), instead);
+            }
+            Value::Array(items)
         }
         (Value::String(base), Value::String(new), Value::String(current)) => {
             Value::String(merged(base, new, current))

@@ -6,6 +6,7 @@ mod special;
 use serde_json::{Map, Value};
 
 pub(crate) use edit::edit;
+pub use edit::merged_value;
 pub(crate) use special::Special;
 
 use crate::api::PathElement;
