@@ -58,12 +58,14 @@ pub enum Reached {
     Yes,
     /// No: it is queued.
     No,
+    /// Yes, but it shows an older or another state than this device has: nothing is sent there.
+    Away,
 }
 
 impl Reached {
     /// Whether it is only queued.
     pub fn is_queued(self) -> bool {
-        self == Self::No
+        self != Self::Yes
     }
 }
 
@@ -257,6 +259,10 @@ impl Context {
         {
             Ok(_) => Ok(self.reached()),
             Err(error) if error.code() == "client.timed_out" => Ok(Reached::No),
+            Err(error) if error.code() == "engine.out_of_step" => {
+                self.reached();
+                Ok(Reached::Away)
+            }
             Err(error) => Err(self.lost(group).await?.unwrap_or_else(|| error.into())),
         }
     }
@@ -308,6 +314,12 @@ impl Context {
 
     /// Says on standard error that what is shown may be old, and remembers it for the exit code. Who asked for it is not told.
     pub fn note_stale(&self, reached: Reached) {
+        if reached == Reached::Away && !self.stale.swap(true, Ordering::Relaxed) {
+            note(
+                "note: the service shows another state than this device has; this is what this device has",
+                self.global.json,
+            );
+        }
         if reached == Reached::No
             && !self.global.offline
             && self.has_server

@@ -98,7 +98,7 @@ impl From<Error> for Failure {
 /// Exit code that belongs to an error's stable code.
 fn exit(code: &str) -> Exit {
     match code {
-        "client.timed_out" => Exit::Offline,
+        "client.timed_out" | "engine.out_of_step" => Exit::Offline,
         "engine.not_verified" => Exit::NotVerified,
         "engine.forbidden" | "engine.inactive" | "engine.superseded" | "engine.last_owner" => {
             Exit::Refused

@@ -11,6 +11,7 @@
 //! -                                standard output is empty
 //! @ name.txt text\n                a file for the devices, {files}/name.txt
 //! service stop | start             the service is stopped, or comes back
+//! service save | restore NAME      its data folder is copied, or put back from that copy; it runs again afterwards
 //! & watcher ben doc watch note     the command runs in the background; the session goes on when it has said something on standard error
 //! &> watcher text                  a line of its standard output comes that contains this
 //! & watcher                        it is asked to end (Ctrl-C), and does with exit code 0
@@ -132,6 +133,27 @@ impl Play {
     fn stop_service(&mut self) {
         let service = self.service.take().unwrap();
         self.runtime.block_on(service.shutdown());
+    }
+
+    /// The service stands still while its folder is copied to or from `name`.
+    fn copy_service(&mut self, name: &str, back: bool) {
+        if self.service.is_some() {
+            self.stop_service();
+        }
+        let (data, copy) = (
+            self.folder.path().join("service"),
+            self.folder.path().join(name),
+        );
+        let (from, to) = if back { (copy, data) } else { (data, copy) };
+        let _ = std::fs::remove_dir_all(&to);
+        std::fs::create_dir(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+        self.start_service();
     }
 
     fn fail(&self, why: &str) -> ! {
@@ -314,6 +336,11 @@ impl Play {
             }
             "service" if rest == "stop" => self.stop_service(),
             "service" if rest == "start" => self.start_service(),
+            "service" => match rest.split_once(' ') {
+                Some(("save", name)) => self.copy_service(name, false),
+                Some(("restore", name)) => self.copy_service(name, true),
+                _ => self.fail("not a line of a case"),
+            },
             "&" => match text.split_once(' ') {
                 Some((name, command)) => self.start_in_background(name, command),
                 None => self.end_in_background(&text),
@@ -390,6 +417,7 @@ cases!(
     identity,
     offline,
     passphrases,
+    put_back,
     repair,
     serving,
     watching

@@ -244,6 +244,8 @@ impl Client {
         group: Option<&GroupId>,
         dismissed: bool,
     ) -> Result<Vec<FindingInfo>, Error> {
+        // Then the names of groups and documents are in memory. A group whose names are not there is called by what it is.
+        let _ = self.groups().await;
         let command = Command::Findings {
             group: group.copied(),
             dismissed,

@@ -62,6 +62,7 @@ pub use context::{
 pub use document::Document;
 pub use error::{DocError, Fault, Finding, Suspect};
 pub use log::{LogView, SeenFault};
+pub use open::Standing;
 pub use payload::{
     Chain, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
     VERDICT_VERSION, VerdictPayload,

@@ -26,6 +26,22 @@ use crate::state::{LogState, SnapshotInfo};
 use crate::store::RowTracker;
 use crate::weight::Weight;
 
+/// How the service's log of a document stands to the own one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Equal.
+    InStep,
+    /// The service has more.
+    Behind,
+    /// The service's log is shorter, and the same as far as own leaves reach.
+    Ahead {
+        /// Records that it lacks.
+        missing: u64,
+    },
+    /// Both went on, each in another way.
+    Apart,
+}
+
 impl Document {
     /// A new document with its first snapshot, which covers the empty log. The caller sends it together with the group's
     /// `DocumentCreated` entry, and calls [`Document::snapshot_accepted`] with position 0 once both are ordered; edits wait until then.
@@ -183,6 +199,27 @@ impl Document {
         self.cross_bridge(&mut outcome)?;
         self.advance(ctx, &mut outcome)?;
         Ok(outcome)
+    }
+
+    /// How the service's log stands to the own one, as far as own leaves reach. To be looked at before [`Document::opened`], which is for logs
+    /// that go on from the own one.
+    #[must_use]
+    pub fn standing(&self, opened: &OpenedDocument) -> Standing {
+        let (size, head) = (self.size(), &opened.head);
+        if self.contradicts(head) {
+            Standing::Apart
+        } else if head.size < size {
+            Standing::Ahead {
+                missing: size - head.size,
+            }
+        } else if opened.own_next_clock < self.own_chain().0 {
+            // As long, or longer, without what this device wrote.
+            Standing::Apart
+        } else if head.size == size {
+            Standing::InStep
+        } else {
+            Standing::Behind
+        }
     }
 
     pub(crate) fn contradicts(&self, head: &Head) -> bool {

@@ -189,6 +189,7 @@ impl Engine {
             id,
             group,
             Box::new(move |engine, group| match group.check_writable() {
+                Ok(()) if group.stand.is_away() => engine.reply(id, Err(EngineError::OutOfStep)),
                 Ok(()) => engine.intend(group, want, Some(id)),
                 Err(error) => engine.reply(id, Err(error)),
             }),

@@ -100,6 +100,11 @@ pub enum EngineError {
     /// The document layer refused.
     #[error(transparent)]
     Doc(#[from] conclave_doc::DocError),
+    /// The service's log is behind what this device has, or went another way: nothing is sent there.
+    #[error(
+        "the service shows an older or another state than this device has seen there; nothing is sent there until it has caught up (`conclave findings list`)"
+    )]
+    OutOfStep,
     /// This device's clock is wrong: what others are known by looks outdated.
     #[error("this device's clock is wrong: set it, then try again")]
     ClockSkew,
@@ -143,6 +148,7 @@ impl EngineError {
             Self::Mls(error) => error.code(),
             Self::Crdt(error) => error.code(),
             Self::Doc(error) => error.code(),
+            Self::OutOfStep => "engine.out_of_step",
             Self::ClockSkew => "engine.clock_skew",
             Self::GroupTaken { .. } => "invitation.group_taken",
         }
@@ -154,6 +160,7 @@ impl EngineError {
         match self {
             Self::NoKeyPackages
             | Self::Returning
+            | Self::OutOfStep
             | Self::LastHolder { .. }
             | Self::ClockSkew
             | Self::GroupTaken { .. } => true,

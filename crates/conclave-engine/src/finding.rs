@@ -232,8 +232,15 @@ pub enum FindingKind {
     WrongWrap,
     /// Nobody could come back with the GroupInfo that the service kept.
     BadGroupInfo,
-    /// The service's group log is shorter than what it showed before.
-    RolledBack,
+    /// The service's log is shorter than what it showed before, and the same as far as this device can tell.
+    Ahead {
+        /// Entries or records that it lacks.
+        missing: u64,
+        /// When the newest of them was ordered, or came here; zero where that is not known.
+        seen: UnixMs,
+    },
+    /// The service's log went on without what it showed before.
+    Apart,
     /// An invitation that cannot be read.
     BadWelcome,
     /// A wrap that no member signed.
@@ -315,7 +322,8 @@ impl FindingKind {
             Self::RotationUntrue => "group.rotation_untrue",
             Self::WrongWrap => "group.wrong_wrap",
             Self::BadGroupInfo => "group.bad_group_info",
-            Self::RolledBack => "service.rolled_back",
+            Self::Ahead { .. } => "service.rolled_back",
+            Self::Apart => "found.fork",
             Self::BadWelcome => "service.bad_welcome",
             Self::BadWrap => "service.bad_wrap",
             Self::ForeignKeyPackage => "service.foreign_key_package",

@@ -40,6 +40,7 @@ pub mod plain;
 mod roots;
 mod rotation;
 mod slot;
+mod stand;
 
 pub use clock::{Clock, ClockOffset};
 pub use command::{

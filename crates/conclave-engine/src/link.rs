@@ -36,6 +36,8 @@ pub(crate) struct Link {
     refilling: bool,
     /// The own device list is on its way.
     publishing: bool,
+    /// Key packages were replaced because the service may have lost or used up what it shows.
+    pub(crate) packages_doubted: bool,
     /// Documents that were looked at on this connection.
     pub(crate) visited: BTreeSet<(GroupId, DocumentId)>,
 }

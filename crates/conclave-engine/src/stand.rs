@@ -70,7 +70,11 @@ impl Engine {
             Stand::InStep | Stand::Behind => return,
         };
         let found = finding(what.clone(), about(group, document));
-        if !self.is_open_finding(&found) && !self.link.packages_doubted {
+        let before = self.open_finding(&found);
+        if before.as_ref() == Some(&what) {
+            return;
+        }
+        if before.is_none() && !self.link.packages_doubted {
             self.link.packages_doubted = true;
             self.replace_key_packages();
         }

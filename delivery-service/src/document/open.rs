@@ -6,7 +6,6 @@ use bytes::Bytes;
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, BaseSnapshot, DeliveredRecord, OpenedDocument, ServiceFrame};
 use conclave_proto::record::CloseReason;
-use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, InstanceId, Refusal};
 
 use super::channel::{Base, Channel};
@@ -32,10 +31,6 @@ pub(crate) async fn open(
     opening: Opening,
     request: Varint,
 ) -> Result<(), OpError> {
-    if opening.from > Some(document.live().roots.size()) {
-        let fault = RecordFault::SeenHead;
-        return Err(Refusal::BadRecord { fault }.into());
-    }
     let author = Author {
         device: conn.device,
         instance: opening.instance,
@@ -66,7 +61,8 @@ pub(crate) async fn open(
         let opened = OpenedDocument {
             channel: Varint(document.number),
             head,
-            from: opening.from.unwrap_or(active.covered),
+            // Whoever has more than the service is told how much the service has: nothing precedes what comes next.
+            from: opening.from.unwrap_or(active.covered).min(head.size),
             base: None,
             authors: live.authors.clone(),
             own_next_clock: chain.0,

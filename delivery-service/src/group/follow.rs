@@ -7,7 +7,6 @@ use conclave_mls::GroupState;
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::group::GroupEntry;
-use conclave_proto::refusal::RecordFault;
 use conclave_proto::{DeviceId, GroupId, Head, Refusal};
 
 use super::{Group, asks, rows};
@@ -45,12 +44,6 @@ pub(crate) async fn follow(
     let turn = request.0;
     let reach = loop {
         let reach = reach(group, &group.view(), &conn.device).await?;
-        if from > reach.head.size {
-            return Err(Refusal::BadRecord {
-                fault: RecordFault::SeenHead,
-            }
-            .into());
-        }
         let mut live = group.live();
         // A new view is shown before its commit is published, which needs this lock: whoever is a member here is told of its removal.
         if reach.until.is_none() && !group.view().is_member(&conn.device) {

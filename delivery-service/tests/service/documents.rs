@@ -798,7 +798,7 @@ async fn a_tail_past_its_limit_needs_a_snapshot() {
 }
 
 #[tokio::test]
-async fn opening_past_the_end_is_refused() {
+async fn whoever_opens_past_the_end_is_told_how_much_there_is() {
     let service = TestService::start().await;
     let (mut alice, document, _) = alone(&service).await;
     let group = alice.group_id();
@@ -808,7 +808,10 @@ async fn opening_past_the_end_is_refused() {
         instance: ONE,
         from: Some(2),
     };
-    assert_eq!(alice.wire.refused(open).await, bad(RecordFault::SeenHead));
+    let Answer::Opened(opened) = alice.wire.request(open).await else {
+        panic!("not opened")
+    };
+    assert_eq!((opened.head.size, opened.from), (1, 1));
     let frame = alice
         .wire
         .kept()

@@ -367,8 +367,12 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
     let mut objects = Vec::new();
     let mut reached = Reached::Yes;
     for group in groups {
-        if !reached.is_queued() {
-            reached = context.refresh(group.group).await?;
+        if reached != Reached::No {
+            // One that is away does not keep from looking at the others.
+            match context.refresh(group.group).await? {
+                Reached::Yes => {}
+                now => reached = now,
+            }
         }
         for info in context.documents(group.group).await? {
             rows.push(row(&info));

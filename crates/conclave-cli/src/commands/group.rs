@@ -7,7 +7,7 @@ use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role};
 use conclave_client::{Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome};
 use tokio::time::Instant;
 
-use crate::context::{Context, Spinner, answer};
+use crate::context::{Context, Reached, Spinner, answer};
 use crate::failure::{Failure, Result};
 use crate::names::{Named, find};
 use crate::output::{Shown, columns, counted};
@@ -128,8 +128,10 @@ async fn list(context: &Context) -> Result<Shown> {
     let mut reached = context.connect().await?;
     for group in known.iter().filter(|group| group.active) {
         // A group that goes away meanwhile is listed as left.
-        if !reached.is_queued()
+        // One that is away does not keep from looking at the others.
+        if reached != Reached::No
             && let Ok(now) = context.refresh(group.group).await
+            && now != Reached::Yes
         {
             reached = now;
         }

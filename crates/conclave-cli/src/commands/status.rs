@@ -24,6 +24,8 @@ fn findings(status: &conclave_client::Status) -> String {
 pub async fn run(context: &Context) -> Result<Shown> {
     let reached = context.connect().await?;
     let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+    // The newest finding is told with names: they are in memory once the groups were looked at.
+    let _ = context.groups().await;
     let status = answer!(context.run(Operation::Status).await?, Outcome::Status(status) => status)?;
     let server = context.home.server(&context.global)?;
     let connection = match (&status.refused, status.online) {

@@ -45,12 +45,34 @@ impl Engine {
             doc.misjudged = true;
             return;
         }
+        let unlikely = outcome
+            .findings
+            .iter()
+            .any(|finding| finding.suspect.service);
+        if unlikely && doc.channel.is_some() && group.doubted.get(&doc.id) != Some(&true) {
+            // An honest service orders nothing of the kind: perhaps its log is another one. What is stored counts until that is known.
+            group.doubted.insert(doc.id, false);
+            doc.broken = true;
+            doc.misjudged = true;
+            return;
+        }
         for finding in &outcome.findings {
+            // Told once the service's log was compared with what is here.
+            if matches!(finding.fault, Fault::Fork | Fault::Rollback) {
+                continue;
+            }
             let author = finding.suspect.author;
             let service = finding.suspect.service.then_some(Suspect::Service);
             let suspect = author.map(|author| author.device.into()).or(service);
             let what = FindingKind::record(&finding.fault, finding.seq);
             self.finding(group.id, Some(doc.id), what, suspect);
+        }
+        let fault = |fault| outcome.findings.iter().any(|it| it.fault == fault);
+        if fault(Fault::Fork) {
+            self.document_away(group, doc, Stand::Apart, 0);
+        } else if fault(Fault::Rollback) {
+            // It is opened again, and then compared.
+            self.reopen(doc);
         }
         // What was read again may have changed anywhere: then nobody is named for it.
         if !outcome.changes.is_empty() || outcome.rebuilt {

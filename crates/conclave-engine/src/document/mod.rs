@@ -9,7 +9,7 @@ mod write;
 use std::collections::BTreeMap;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, RefusedOutcome};
+use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, Fault, RefusedOutcome};
 use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
@@ -23,6 +23,7 @@ use crate::group::{DocRow, Group, GroupWork};
 use crate::io::{CommandId, DocFn, Row};
 use crate::keys;
 use crate::slot::{Job, Slot};
+use crate::stand::{Missing, Stand};
 
 /// Work on a document in memory.
 pub(crate) type DocWork = Box<dyn FnOnce(&mut Engine, &mut Group, &mut Doc) + Send>;
@@ -35,6 +36,8 @@ const APPEND_BYTES: usize = 128 * 1024;
 const FETCH_RECORDS: u32 = 256;
 /// Most epochs of which it is remembered where a document's records lie.
 const EPOCHS: usize = 256;
+/// How exactly it is kept when a document's newest record came, in milliseconds.
+const MINUTE_MS: u64 = 60_000;
 /// How often a document is read again after a failed call, in one session.
 const RELOADS: u32 = 3;
 
@@ -84,6 +87,8 @@ pub(crate) struct Doc {
     broken: bool,
     /// What is in memory was judged by a root that was false: it is read from the store again.
     misjudged: bool,
+    /// How the service's log stands to what is here.
+    stand: Stand,
     /// First and last position at which records of an epoch were delivered.
     epochs: BTreeMap<u64, (u64, u64)>,
 }
@@ -115,6 +120,7 @@ impl Doc {
             remake_creation: false,
             broken: false,
             misjudged: false,
+            stand: Stand::InStep,
             epochs: BTreeMap::new(),
         }
     }
@@ -381,9 +387,10 @@ impl Engine {
     pub(crate) fn evict_one(&mut self) -> bool {
         let found = self.documents.iter().find(|((group, id), slot)| {
             *id != DocumentId::directory(group)
-                && slot
-                    .hot()
-                    .is_some_and(|doc| doc.is_quiet() && (doc.is_caught_up() || !self.link.online))
+                && slot.hot().is_some_and(|doc| {
+                    let looked = doc.is_caught_up() || doc.stand.is_away();
+                    doc.is_quiet() && (looked || !self.link.online)
+                })
         });
         let Some(key) = found.map(|(key, _)| *key) else {
             return false;
@@ -410,6 +417,9 @@ impl Engine {
         } else if self.link.online && group.readable() {
             if doc.channel.is_none() && !doc.asked && !doc.opening_refused {
                 doc.asked = true;
+                if group.doubted.get(&doc.id) == Some(&false) && doc.document.size() > 0 {
+                    return self.ask_last(group.id, doc);
+                }
                 let from = (!doc.needs_base).then_some(doc.document.size());
                 self.ask_open(group.id, doc.id, doc.document.instance(), from);
             } else if doc.is_caught_up() && writable {
@@ -444,6 +454,8 @@ impl Engine {
         }
         let result = if doc.parked {
             Err(EngineError::Forbidden)
+        } else if doc.stand.is_away() || group.stand.is_away() {
+            Err(EngineError::OutOfStep)
         } else if let Err(error) = group.check_writable() {
             Err(error)
         } else if doc.is_caught_up() && doc.document.pending_count() == 0 {
@@ -460,6 +472,7 @@ impl Engine {
         let needed = doc.document.roots_needed();
         let rotated = group.rekey_since();
         let done = doc.is_caught_up() && !group.rekey_due(&doc.document);
+        let now = self.now;
         let row = group.documents.entry(doc.id).or_default();
         let before = row.clone();
         row.local = true;
@@ -475,7 +488,12 @@ impl Engine {
             || before.all_below != row.all_below
             || before.complete != row.complete;
         let rekeyed = before.rekeyed != row.rekeyed;
-        if roots_changed || rekeyed || !before.local || before.size / 64 != row.size / 64 {
+        if row.size > before.size {
+            row.changed = UnixMs(now.0 - now.0 % MINUTE_MS);
+        }
+        let changed = before.changed != row.changed;
+        if roots_changed || changed || rekeyed || !before.local || before.size / 64 != row.size / 64
+        {
             self.save_document_row(group, &doc.id);
         }
         if roots_changed {

@@ -1,5 +1,6 @@
 //! Opening documents: from the store, from the service, on every new connection.
 
+use conclave_doc::Standing;
 use conclave_proto::refusal::RecordFault;
 
 use super::*;
@@ -101,6 +102,9 @@ impl Engine {
                     move |engine: &mut Self, group: &mut Group, doc: &mut Doc| {
                         doc.asked = false;
                         doc.channel = Some(channel);
+                        if engine.compare_log(group, doc, &opened) {
+                            return;
+                        }
                         doc.target = opened.head.size;
                         doc.in_flight = 0;
                         doc.parked = false;
@@ -160,6 +164,97 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Compares the service's log with the own one. True where nothing may be sent: what is here stays, off the connection.
+    fn compare_log(&mut self, group: &mut Group, doc: &mut Doc, opened: &OpenedDocument) -> bool {
+        let (stand, missing) = match doc.document.standing(opened) {
+            Standing::InStep => (Stand::InStep, 0),
+            Standing::Behind => (Stand::Behind, 0),
+            Standing::Ahead { missing } => (Stand::Ahead, missing),
+            Standing::Apart => (Stand::Apart, 0),
+        };
+        if stand.is_away() {
+            self.document_away(group, doc, stand, missing);
+        } else {
+            doc.stand = stand;
+            self.tell_in_step(group.id, Some(doc.id));
+        }
+        stand.is_away()
+    }
+
+    /// Asks for the last record that is here: the service's log has it at the same place if it goes on from what is here.
+    pub(super) fn ask_last(&mut self, group: GroupId, doc: &Doc) {
+        let (document, from) = (doc.id, doc.document.size().saturating_sub(1));
+        let request = Request::GetRecords {
+            group,
+            document,
+            from,
+            count: 1,
+        };
+        let work = move |engine: &mut Self, group: &mut Group, doc: &mut Doc, answer| {
+            doc.asked = false;
+            group.doubted.insert(doc.id, true);
+            let Answer::Records { first_seq, records } = answer else {
+                return;
+            };
+            let context = group.doc_context(&engine.device, engine.now);
+            let outcome = doc.document.deliver(&context, first_seq, records);
+            let forked = |outcome: &DeliverOutcome| {
+                let mut faults = outcome.findings.iter().map(|it| it.fault);
+                faults.any(|fault| fault == Fault::Fork)
+            };
+            if outcome.as_ref().is_ok_and(forked) {
+                group.doubted.insert(doc.id, false);
+                engine.document_away(group, doc, Stand::Apart, 0);
+            }
+        };
+        self.request(
+            request,
+            Box::new(move |engine, answer| {
+                let work: DocWork = Box::new(move |engine, group, doc| {
+                    work(engine, group, doc, answer);
+                });
+                engine.with_document(group, document, None, work);
+            }),
+        );
+    }
+
+    /// The service's log of a document lacks what is here, or went another way.
+    pub(super) fn document_away(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        stand: Stand,
+        missing: u64,
+    ) {
+        self.reopen(doc);
+        doc.stand = stand;
+        doc.opening_refused = true;
+        let newest = group.documents.get(&doc.id).map(|row| row.changed);
+        let missing = Missing {
+            count: missing,
+            newest: newest.unwrap_or(UnixMs(0)),
+        };
+        self.tell_away(group.id, Some(doc.id), stand, missing);
+        self.open_later(group, doc.id);
+    }
+
+    /// The service does not know a document that is in the group's log.
+    fn document_unknown(&mut self, group: &mut Group, id: DocumentId) {
+        if let Some(Slot::Hot(_)) = self.documents.get(&(group.id, id)) {
+            let work: DocWork = Box::new(|engine, group, doc| {
+                doc.asked = false;
+                let missing = doc.document.size();
+                engine.document_away(group, doc, Stand::Ahead, missing);
+            });
+            return self.with_document_in(group, id, None, work);
+        }
+        if let Some(Slot::Loading(jobs)) = self.documents.get_mut(&(group.id, id)) {
+            let waiters: Vec<CommandId> = jobs.drain(..).filter_map(|job| job.waiter).collect();
+            self.reply_all(waiters, &EngineError::OutOfStep);
+        }
+        self.open_later(group, id);
     }
 
     /// The snapshot does not open. Where the root is on somebody's word only, that word goes before the snapshot's author's.
@@ -234,6 +329,10 @@ impl Engine {
     }
 
     pub(super) fn open_refused(&mut self, group: &mut Group, id: DocumentId, refusal: &Refusal) {
+        let here = group.documents.get(&id).is_some_and(|row| row.local);
+        if *refusal == Refusal::UnknownDocument && (here || group.stand.is_away()) {
+            return self.document_unknown(group, id);
+        }
         if let Some(Slot::Hot(doc)) = self.documents.get_mut(&(group.id, id)) {
             doc.asked = false;
             doc.opening_refused = true;

@@ -316,6 +316,26 @@ impl Engine {
         self.put_finding(at, row);
     }
 
+    /// What was found is in order again.
+    pub(crate) fn settle_finding(&mut self, finding: &Finding) {
+        if self.findings.rows.is_empty() {
+            return;
+        }
+        let id = finding.id();
+        let open = self.findings.rows.get(&id).filter(|row| !row.settled);
+        if let Some(mut row) = open.cloned() {
+            row.settled = true;
+            self.put_finding(id, row);
+        }
+    }
+
+    /// The same as it was found before and is not settled.
+    pub(crate) fn open_finding(&self, finding: &Finding) -> Option<FindingKind> {
+        let row = self.findings.rows.get(&finding.id());
+        row.filter(|row| !row.settled)
+            .map(|row| row.finding.what.clone())
+    }
+
     /// The user behind a suspect, where the group's members are known here.
     fn user_of(&self, finding: &Finding) -> Option<UserId> {
         match finding.suspect? {

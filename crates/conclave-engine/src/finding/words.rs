@@ -1,6 +1,8 @@
 //! Findings in the words of people who use the program and know nothing of its inside.
 
-use super::{About, Finding, FindingKind, Step, Suspect};
+use conclave_proto::UnixMs;
+
+use super::{About, Finding, FindingKind, Step, Suspect, date};
 
 /// What people call the things of a finding, as far as this device knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +35,8 @@ impl Words {
 }
 
 const NOBODY: &str = "Nobody is known to be at fault.";
+const UNKNOWN: &str =
+    "From here nobody can tell whether a backup was put back or the service is dishonest.";
 const NOTHING: &str = "There is nothing to do.";
 const BY_ITSELF: &str =
     "It is tried again by itself; if this stays, tell whoever runs the program.";
@@ -101,6 +105,25 @@ fn probably(who: Option<&str>) -> String {
         Some(who) => format!("Probably at fault: {who}."),
         None => NOBODY.to_owned(),
     }
+}
+
+/// The service shows less than it showed before.
+fn ahead(missing: u64, seen: UnixMs, place: &str) -> Three {
+    let when = match seen.0 {
+        0 => "before".to_owned(),
+        _ => format!("on {}", date(seen)),
+    };
+    let changes = match missing {
+        1 => "1 change is".to_owned(),
+        missing => format!("{missing} changes are"),
+    };
+    three(
+        format!(
+            "The service shows an older state of {place} than {when}: {changes} missing there, none here."
+        ),
+        UNKNOWN,
+        "If its operator put back a backup, tell the operator; otherwise do not trust it. What you write is kept here, and sent when the service has caught up.",
+    )
 }
 
 type Three = (String, String, String);
@@ -211,20 +234,7 @@ fn failed(step: Step, place: &str, group: &str, who: Option<&str>) -> Three {
 }
 
 fn record(fault: &str, place: &str, who: Option<&str>) -> Three {
-    let fork = "Compare the document with another member over another way; keep the store.";
     match fault {
-        "found.fork" => three(
-            format!(
-                "The service shows another history of {place} than it showed this device before."
-            ),
-            "The service, or somebody with its key.",
-            fork,
-        ),
-        "found.rollback" => three(
-            format!("The service has lost changes to {place} that it had already confirmed."),
-            "The service: perhaps its operator put back a backup.",
-            "Tell the operator of the service. Nothing is lost here.",
-        ),
         "found.protocol" => three(
             format!("The service said something about {place} that makes no sense."),
             "The service.",
@@ -258,8 +268,15 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         FindingKind::Failed { .. } | FindingKind::Record { .. } => {
             three(String::new(), NOBODY, NOTHING)
         }
-        FindingKind::RolledBack
-        | FindingKind::BadWelcome
+        FindingKind::Ahead { missing, seen } => ahead(*missing, *seen, place),
+        FindingKind::Apart => three(
+            format!(
+                "The service shows another state of {place} than this device has seen there: both went on, each in another way."
+            ),
+            UNKNOWN,
+            "Ask the operator of the service whether a backup was put back. What is here stays here; what you write is kept, and not sent there for now.",
+        ),
+        FindingKind::BadWelcome
         | FindingKind::BadWrap
         | FindingKind::ForeignKeyPackage
         | FindingKind::OldGroupInfo
@@ -366,11 +383,6 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
 
 fn of_service(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
     match kind {
-        FindingKind::RolledBack => three(
-            format!("The service shows an older state of {group} than it showed before."),
-            NOBODY,
-            "If its operator put back a backup, tell the operator; otherwise do not trust it.",
-        ),
         FindingKind::BadWelcome => three(
             "The service delivered an invitation that cannot be read.".to_owned(),
             probably(who),
@@ -481,9 +493,7 @@ mod tests {
         Step::JoinOwn,
         Step::ReadKeys,
     ];
-    const FAULTS: [&str; 22] = [
-        "found.fork",
-        "found.rollback",
+    const FAULTS: [&str; 20] = [
         "found.protocol",
         "found.malformed",
         "found.wrong_document",
@@ -518,7 +528,7 @@ mod tests {
         use FindingKind as K;
         Some(match kind {
             K::Failed { .. } => K::Record {
-                fault: "found.fork".to_owned(),
+                fault: "found.protocol".to_owned(),
                 seq: 2,
             },
             K::Record { .. } => K::IllegalEntry { cause: cause() },
@@ -537,8 +547,12 @@ mod tests {
             K::RootsOverdue { .. } => K::RotationUntrue,
             K::RotationUntrue => K::WrongWrap,
             K::WrongWrap => K::BadGroupInfo,
-            K::BadGroupInfo => K::RolledBack,
-            K::RolledBack => K::BadWelcome,
+            K::BadGroupInfo => K::Ahead {
+                missing: 41,
+                seen: conclave_proto::UnixMs(1_795_874_520_000),
+            },
+            K::Ahead { .. } => K::Apart,
+            K::Apart => K::BadWelcome,
             K::BadWelcome => K::BadWrap,
             K::BadWrap => K::ForeignKeyPackage,
             K::ForeignKeyPackage => K::OldGroupInfo,
@@ -640,9 +654,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_at_the_service_is_said_with_its_time() {
+        let finding = |missing, seen| Finding {
+            what: FindingKind::Ahead {
+                missing,
+                seen: UnixMs(seen),
+            },
+            about: About::Document(GroupId([1; 16]), DocumentId([2; 16])),
+            suspect: None,
+        };
+        let names = Names {
+            document: Some("notes".to_owned()),
+            ..Names::default()
+        };
+        assert_eq!(
+            finding(41, 1_795_874_520_000).words(&names).happened,
+            "The service shows an older state of “notes” than on 28 Nov 2026 14:02 UTC: 41 changes are missing there, none here."
+        );
+        assert_eq!(
+            finding(1, 0).words(&names).happened,
+            "The service shows an older state of “notes” than before: 1 change is missing there, none here."
+        );
+    }
+
+    #[test]
     fn dates_are_right() {
         use crate::finding::date;
-        use conclave_proto::UnixMs;
         assert_eq!(date(UnixMs(0)), "1 Jan 1970 00:00 UTC");
         assert_eq!(date(UnixMs(951_782_400_000)), "29 Feb 2000 00:00 UTC");
         assert_eq!(date(UnixMs(1_795_874_520_000)), "28 Nov 2026 14:02 UTC");

@@ -23,6 +23,17 @@ impl Engine {
         if let Subscription::Live(known) = group.subscription {
             group.subscription = Subscription::Live(known.max(seq.saturating_add(1)));
         }
+        if group.stand.is_away() {
+            // Compared by heads, when the log is followed anew.
+            return false;
+        }
+        if let Some(doubt) = &mut group.doubt {
+            if seq == doubt.frontier.size() {
+                doubt.frontier.push(entry.leaf());
+            }
+            self.resolve_doubt(group);
+            return true;
+        }
         if seq < size {
             return true;
         }
@@ -55,6 +66,18 @@ impl Engine {
                 self.leave_void(group);
             }
             Ok(_) => {}
+            Err(error) if group.target.is_some() && !error.is_retryable() => {
+                let mut frontier = group.state().frontier.clone();
+                frontier.push(entry.leaf());
+                group.doubt = Some(Box::new(Doubted {
+                    seq,
+                    entry: entry.clone(),
+                    error,
+                    frontier,
+                }));
+                self.resolve_doubt(group);
+                return group.doubt.is_some();
+            }
             Err(error) => {
                 self.process_failed(group, seq, entry, &error);
                 // What follows tells whether a way back continues this log.
@@ -62,7 +85,36 @@ impl Engine {
             }
         }
         group.clock_told = false;
-        group.mls.is_active()
+        self.target_reached(group);
+        group.mls.is_active() && !group.stand.is_away()
+    }
+
+    /// When all that was announced has come: either it goes on from what is here, and the entry is wrong; or the service shows another log.
+    fn resolve_doubt(&mut self, group: &mut Group) {
+        let Some(target) = group.target else {
+            group.doubt = None;
+            return;
+        };
+        let Some(doubt) = group
+            .doubt
+            .take_if(|doubt| doubt.frontier.size() >= target.size)
+        else {
+            return;
+        };
+        group.target = None;
+        if doubt.frontier.root() != target.root {
+            return self.log_away(group, Stand::Apart, target.size);
+        }
+        group.stand = Stand::InStep;
+        let last = doubt.seq.saturating_add(1) == target.size;
+        self.process_failed(group, doubt.seq, &doubt.entry, &doubt.error);
+        if group.is_broken() {
+            self.entry_while_broken(group, doubt.seq, &doubt.entry);
+        }
+        if !last && group.subscription != Subscription::None {
+            // What followed is asked for anew.
+            group.subscription = Subscription::None;
+        }
     }
 
     pub(super) fn process_failed(

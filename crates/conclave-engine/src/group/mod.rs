@@ -18,8 +18,9 @@ use conclave_mls::{
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{CloseReason, EntryBody};
-use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Refusal, UnixMs, UserId, limits};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Head, Refusal, UnixMs, UserId, limits};
 use serde::{Deserialize, Serialize};
 
 use self::repair::Returning;
@@ -33,6 +34,7 @@ use crate::io::{CommandId, Row};
 use crate::keys;
 use crate::roots::{Missing, RootRow, Roots};
 use crate::slot::{Job, Slot};
+use crate::stand::{Missing as Lacking, Stand};
 
 /// Work on a group in memory.
 pub(crate) type GroupWork = Box<dyn FnOnce(&mut Engine, &mut Group) + Send>;
@@ -112,6 +114,9 @@ pub(crate) struct DocRow {
     /// The epoch whose root is missing, where that is why the document cannot be read on.
     #[serde(default)]
     pub(crate) missing: Option<u64>,
+    /// When its newest record came here, to the minute.
+    #[serde(default)]
+    pub(crate) changed: UnixMs,
     /// Title that the directory has not taken yet.
     pub(crate) title: Option<String>,
 }
@@ -189,6 +194,25 @@ pub(crate) struct Group {
     /// Documents whose rows could not be read in this session.
     pub(crate) unreadable: BTreeSet<DocumentId>,
     lost: bool,
+    /// How the service's log stands to what is here.
+    pub(crate) stand: Stand,
+    /// Tries since the service's log was found away.
+    away_tries: u32,
+    /// The head that the service announced, until what is here reaches it.
+    target: Option<Head>,
+    /// An entry on the way there that cannot be right: first it is seen whether the service's log goes on from what is here.
+    doubt: Option<Box<Doubted>>,
+    /// Documents of which the service delivered what it should have refused: first it is seen whether its log goes on from what is here. True
+    /// where it does.
+    pub(crate) doubted: BTreeMap<DocumentId, bool>,
+}
+
+/// An entry that cannot be right, while the entries behind it show whether they and what is here make up the head that was announced.
+struct Doubted {
+    seq: u64,
+    entry: GroupEntry,
+    error: ProcessError,
+    frontier: Frontier,
 }
 
 impl Group {
@@ -224,6 +248,11 @@ impl Group {
             clock_told: false,
             unreadable: BTreeSet::new(),
             lost: false,
+            stand: Stand::InStep,
+            away_tries: 0,
+            target: None,
+            doubt: None,
+            doubted: BTreeMap::new(),
         }
     }
 
@@ -371,7 +400,8 @@ impl Group {
 
     /// Whether documents can be opened: a frozen group is still read.
     pub(crate) fn readable(&self) -> bool {
-        self.meta.frozen.is_some() || self.is_broken() || self.caught_up()
+        let here = self.meta.frozen.is_some() || self.is_broken() || self.stand.is_away();
+        here || self.caught_up()
     }
 
     /// Epoch of the newest removal after which not every document is known to be re-keyed; 0 when none.

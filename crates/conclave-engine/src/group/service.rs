@@ -23,6 +23,10 @@ impl Engine {
         for slot in self.groups.values_mut() {
             if let Slot::Hot(group) = slot {
                 group.subscription = Subscription::None;
+                group.target = None;
+                group.doubt = None;
+                group.away_tries = 0;
+                group.doubted.clear();
                 group.creating_sent = false;
                 group.completing = false;
                 group.retry_at = UnixMs(0);
@@ -60,6 +64,9 @@ impl Engine {
         }
         if group.is_broken() {
             self.pump_return(group);
+            return self.pump_documents(group);
+        }
+        if group.stand.is_away() {
             return self.pump_documents(group);
         }
         if !group.caught_up() {
@@ -185,13 +192,7 @@ impl Engine {
                 engine.with_group(
                     id,
                     Box::new(move |engine, group| match answer {
-                        Answer::Subscribed { head, .. } => {
-                            group.subscription = Subscription::Live(head.size);
-                            group.not_followed = None;
-                            if head.size < group.state().head().size {
-                                engine.rolled_back(group);
-                            }
-                        }
+                        Answer::Subscribed { head, .. } => engine.subscribed(group, head),
                         Answer::Refused(refusal) => engine.subscription_refused(group, refusal),
                         _ => {}
                     }),
@@ -200,27 +201,83 @@ impl Engine {
         );
     }
 
+    /// The log is followed: what the service announces is compared with what is here, as far as heads are known.
+    fn subscribed(&mut self, group: &mut Group, head: Head) {
+        group.not_followed = None;
+        let own = group.state().head();
+        let known = group.state().root_at(head.size);
+        if known.is_some_and(|root| root != head.root) {
+            self.log_away(group, Stand::Apart, head.size);
+        } else if head.size < own.size {
+            self.log_away(group, Stand::Ahead, head.size);
+        } else {
+            group.subscription = Subscription::Live(head.size);
+            group.target = Some(head);
+            group.stand = Stand::Behind;
+            self.target_reached(group);
+        }
+    }
+
+    /// Where everything announced is here, it has to be what was announced.
+    pub(super) fn target_reached(&mut self, group: &mut Group) {
+        let own = group.state().head();
+        let Some(target) = group.target.filter(|target| target.size <= own.size) else {
+            return;
+        };
+        group.target = None;
+        let root = group.state().root_at(target.size);
+        if root.is_some_and(|root| root != target.root) {
+            return self.log_away(group, Stand::Apart, target.size);
+        }
+        group.stand = Stand::InStep;
+        group.away_tries = 0;
+        self.tell_in_step(group.id, None);
+    }
+
+    /// The service's log lacks what is here, or went another way: nothing is sent, and it is asked again later.
+    pub(super) fn log_away(&mut self, group: &mut Group, stand: Stand, size: u64) {
+        group.stand = stand;
+        group.target = None;
+        group.doubt = None;
+        group.subscription = Subscription::None;
+        let most = doubled_ms(2_000, group.away_tries, repair::LONGEST_PAUSE_MS);
+        group.away_tries = group.away_tries.saturating_add(1);
+        self.return_later(group, most / 2, most);
+        let own = group.state().head().size;
+        let missing = Lacking {
+            count: own.saturating_sub(size),
+            newest: group.state().last_time,
+        };
+        self.tell_away(group.id, None, stand, missing);
+        // Who waits is told; what is wanted stays.
+        for intent in group.intents.values_mut() {
+            intent.busy = false;
+            if let Some(waiter) = intent.take_waiter() {
+                self.reply(waiter, Err(EngineError::OutOfStep));
+            }
+        }
+        for id in self.hot_documents(&group.id) {
+            self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
+        }
+        self.pump_documents(group);
+    }
+
     /// Asks again later. The same reason is told once.
     fn subscription_refused(&mut self, group: &mut Group, refusal: Refusal) {
+        if refusal == Refusal::UnknownGroup {
+            // This device is a member, as far as the log says that it has: the service lacks the group, or what made this device a member.
+            return self.log_away(group, Stand::Ahead, 0);
+        }
         group.subscription = Subscription::None;
         self.later(group);
         if group.not_followed.as_ref() == Some(&refusal) {
             return;
         }
-        match &refusal {
-            // So it answers who has more of the log than itself.
-            Refusal::BadRecord { .. } => self.rolled_back(group),
-            Refusal::Forbidden { .. } => {
-                let what = FindingKind::failed(Step::Follow, &refusal);
-                self.finding(group.id, None, what, None);
-            }
-            _ => {}
+        if let Refusal::Forbidden { .. } = refusal {
+            let what = FindingKind::failed(Step::Follow, &refusal);
+            self.finding(group.id, None, what, None);
         }
         group.not_followed = Some(refusal);
-    }
-
-    fn rolled_back(&mut self, group: &Group) {
-        self.finding(group.id, None, FindingKind::RolledBack, None);
     }
 
     /// Stores a commit before it is sent.

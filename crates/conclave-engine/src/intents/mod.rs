@@ -91,6 +91,11 @@ impl Intent {
         self.packages = None;
     }
 
+    /// Who waits for it, who is answered otherwise then.
+    pub(crate) fn take_waiter(&mut self) -> Option<CommandId> {
+        self.waiter.take()
+    }
+
     pub(crate) fn is_readd(&self, device: &DeviceId) -> bool {
         matches!(&self.row.want, Want::ReAdd { device: wanted, .. } if wanted == device)
     }

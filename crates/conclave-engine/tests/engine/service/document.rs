@@ -300,12 +300,9 @@ impl Service {
             Err(refusal) => return Some(Err(refusal)),
         };
         let size = log.size().saturating_sub(forget).max(1);
-        if from.is_some_and(|from| from > size) {
-            return Some(Err(bad(RecordFault::SeenHead)));
-        }
         let base = from.is_none().then_some((log.active as u64, log.covered()));
         let (own_next_clock, own_last) = log.chain(&author);
-        let from = from.unwrap_or(log.covered());
+        let from = from.unwrap_or(log.covered()).min(size);
         let opened = OpenedDocument {
             channel: Varint(log.number),
             head: log.head_at(size).unwrap(),

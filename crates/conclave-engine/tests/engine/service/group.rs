@@ -376,18 +376,13 @@ impl Service {
             Ok(reach) => reach.saturating_sub(forget),
             Err(refusal) => return Some(Err(refusal)),
         };
-        if from > reach {
-            return Some(Err(Refusal::BadRecord {
-                fault: RecordFault::SeenHead,
-            }));
-        }
         let member = log.state().is_member(&device);
         let head = match reach {
             0 => Head::EMPTY,
             size => log.heads[size as usize - 1],
         };
         let epoch = log.state().epoch;
-        let entries = log.entries[from as usize..reach as usize].to_vec();
+        let entries = log.entries[from.min(reach) as usize..reach as usize].to_vec();
         if member {
             let conn = self.conns.get_mut(&conn).unwrap();
             conn.follows.insert(group);
