@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Clock, Limits};
 use crate::hub::Hub;
+use crate::misconduct::Misconduct;
 use crate::rate::Buckets;
 use crate::store::writer::Writer;
 
@@ -23,6 +24,8 @@ pub(crate) struct Env {
     pub(crate) self_updates: Buckets<GroupId>,
     /// How often a device may come back into a group.
     pub(crate) returns: Buckets<(GroupId, DeviceId)>,
+    /// Tells the operator who misbehaves.
+    pub(crate) misconduct: Misconduct,
     /// How often a plea is told again.
     pub(crate) repeated_asks: Buckets<(GroupId, DeviceId, Plea)>,
     /// How often a user may write snapshots of a document with little new in them.

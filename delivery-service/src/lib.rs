@@ -38,6 +38,7 @@ mod hub;
 mod invitation;
 pub mod limits;
 mod listener;
+mod misconduct;
 mod rate;
 mod service;
 mod shared;

@@ -92,3 +92,5 @@ pub const SWEPT_AT_ONCE: u32 = 64;
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// Snapshots with little new in them, by user and document.
 pub const SNAPSHOTS_WITHOUT_NEWS: Bucket = Bucket::per_hour(4, 4);
+/// Lines about refused logins and invalid statements, for the whole service: nobody fills a disk with them.
+pub(crate) const MISCONDUCT_LINES: Bucket = Bucket::new(200, 60);

@@ -22,6 +22,7 @@ use crate::http;
 use crate::hub::Hub;
 use crate::limits;
 use crate::listener::{CappedListener, Trusted};
+use crate::misconduct::Misconduct;
 use crate::rate::Buckets;
 use crate::shared::{Rates, Shared};
 use crate::store::open::Place;
@@ -96,6 +97,7 @@ impl Service {
             hub: Hub::default(),
             self_updates: Buckets::new(rates.map(|rates| rates.self_updates)),
             returns: Buckets::new(rates.map(|rates| rates.returns)),
+            misconduct: Misconduct::new(service_key),
             repeated_asks: Buckets::new(Some(limits::ASKS_TOLD)),
             snapshots: Buckets::new(Some(limits::SNAPSHOTS_WITHOUT_NEWS)),
         });

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{device, document, findings, group, identity, serve};
 use crate::demo;
+use crate::output::Form;
 
 /// Variables that stand in for options.
 pub const ENVIRONMENT: [&str; 5] = [HOME, SERVER, PASSPHRASE, TOKEN, LOG];
@@ -30,9 +31,10 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage
-  3  only queued on this device, or the service was not reached in time
+  3  only queued on this device, or the service was not reached: what is shown is what this device has
   4  not verified: compare safety numbers first
   5  refused: by the service, by the group's rules, or because this device is no member
+  6  own words that could not be sent were kept apart: `conclave rescue list`
 
 CONCLAVE_LOG=debug logs to standard error. CONCLAVE_PASSPHRASE holds the passphrase of the store.";
 
@@ -55,12 +57,15 @@ pub struct Global {
     /// Folder of this device's store and settings [default: the platform's folder for application data]
     #[arg(long, global = true, value_name = "DIR", env = HOME, hide_env_values = true)]
     pub home: Option<PathBuf>,
-    /// Address of the service, such as wss://ds.example; remembered in the home folder
+    /// Address of the service, such as wss://ds.example; remembered in the home folder once it answers
     #[arg(long, global = true, value_name = "URL", env = SERVER, hide_env_values = true)]
     pub server: Option<String>,
     /// Print one JSON object on standard output; errors as one JSON object on standard error
     #[arg(long, global = true)]
     pub json: bool,
+    /// Also print what a failure or trouble is called: its code, and the text for developers
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
     /// Read the store's passphrase from the first line of a file [default: $CONCLAVE_PASSPHRASE, else ask]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "key_file")]
     pub passphrase_file: Option<PathBuf>,
@@ -82,6 +87,39 @@ pub struct Global {
     /// Seconds to wait for the service
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
+}
+
+/// Where the help of a command leads for what every command has.
+const MORE_HELP: &str = "\
+Options of every command (--home, --server, --offline, --json and others) and exit codes: `conclave --help`";
+
+/// The command line, where each command's help shows its own options only.
+pub fn command() -> clap::Command {
+    let mut command = Cli::command();
+    // Options of every command are handed down to the others here.
+    command.build();
+    command.get_subcommands_mut().for_each(shorten);
+    command
+}
+
+fn shorten(command: &mut clap::Command) {
+    let short = std::mem::take(command).mut_args(|arg| match arg.is_global_set() {
+        true => arg.hide(true),
+        false => arg,
+    });
+    *command = short.after_help(MORE_HELP);
+    command.get_subcommands_mut().for_each(shorten);
+}
+
+impl Global {
+    /// How results and failures are told.
+    pub fn form(&self) -> Form {
+        match (self.json, self.verbose) {
+            (true, _) => Form::Json,
+            (_, true) => Form::Verbose,
+            _ => Form::Plain,
+        }
+    }
 }
 
 /// The commands.

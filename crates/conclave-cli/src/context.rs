@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conclave_client::proto::{DocumentId, GroupId};
-use conclave_client::{Config, Error, Operation, Outcome, Session, Setup};
+use conclave_client::{Config, Connection, Error, Operation, Outcome, Session, Setup, Trouble};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Result};
 use crate::home::Home;
-use crate::output::note;
+use crate::output::{Form, Shown, note};
+use crate::say;
 use crate::unlock::unlock;
 
 /// Time between two turns of the spinner.
@@ -20,6 +21,8 @@ const TICK: Duration = Duration::from_millis(120);
 
 /// Longest that a command stays for what its device does by itself.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How long it counts that the service was not reached: until then nothing is tried again within one command.
+const MISSED_COUNTS: Duration = Duration::from_secs(10);
 /// Time between two looks at whether that is done.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
@@ -45,10 +48,20 @@ pub struct Context {
     pub home: Home,
     session: Session,
     has_server: bool,
-    stale: AtomicBool,
     connected: AtomicBool,
     /// Groups that this command has to do with.
     touched: Mutex<BTreeSet<GroupId>>,
+    /// A service answered under the address that was given.
+    answered: AtomicBool,
+    missed: Mutex<Missed>,
+}
+
+/// Why the service was not reached.
+#[derive(Debug, Default)]
+struct Missed {
+    why: Option<(Instant, Failure)>,
+    /// What was shown is what this device has, and this was told as the reason.
+    told: Option<Failure>,
 }
 
 /// Whether something reached the service in time.
@@ -86,9 +99,6 @@ impl Context {
         }
         let config = unlock(configure(&home, global, server.as_deref()), global, false).await?;
         let session = Session::open(config).await?;
-        if let Some(server) = &global.server {
-            home.remember_server(server.trim())?;
-        }
         Ok(Self::new(global, home, session, server.is_some()))
     }
 
@@ -101,9 +111,6 @@ impl Context {
         let server = home.server(global)?;
         let config = unlock(configure(&home, global, server.as_deref()), global, true).await?;
         let session = Session::create(config, setup).await?;
-        if let Some(server) = &server {
-            home.remember_server(server)?;
-        }
         Ok(Self::new(global, home, session, server.is_some()))
     }
 
@@ -113,9 +120,35 @@ impl Context {
             home,
             session,
             has_server,
-            stale: AtomicBool::default(),
             connected: AtomicBool::default(),
             touched: Mutex::default(),
+            answered: AtomicBool::default(),
+            missed: Mutex::default(),
+        }
+    }
+
+    /// Ends the session, and says with the result why the service was not reached, where that matters.
+    ///
+    /// # Errors
+    /// The command's own, then those of [`Context::close`].
+    pub async fn finish(self, done: Result<Shown>) -> Result<Shown> {
+        let form = self.global.form();
+        let offline = self.global.offline;
+        let missed = {
+            let mut missed = self.missed();
+            std::mem::take(&mut *missed)
+        };
+        let closed = self.close().await;
+        let shown = done?;
+        closed?;
+        match (missed.told, missed.why) {
+            _ if offline => Ok(shown),
+            (Some(why), _) => Ok(shown.not_reached(&why)),
+            (None, Some((_, why))) if shown.is_queued() => {
+                not_reached(&why, "", form);
+                Ok(shown.not_reached(&why))
+            }
+            _ => Ok(shown),
         }
     }
 
@@ -128,7 +161,20 @@ impl Context {
             // What is not done by then is done by the next command.
             let _ = tokio::time::timeout(SETTLE, self.settle()).await;
         }
+        self.remember_server()?;
         Ok(self.session.close().await?)
+    }
+
+    /// Remembers the address that was given, once a service answered there. Another process has its own.
+    fn remember_server(&self) -> Result<()> {
+        match &self.global.server {
+            Some(server)
+                if self.answered.load(Ordering::Relaxed) && self.session.client().is_some() =>
+            {
+                self.home.remember_server(server.trim())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits until nothing is under way.
@@ -191,11 +237,7 @@ impl Context {
         if self.has_server || self.global.offline {
             return Ok(());
         }
-        let message = "no service is known";
-        Err(Failure::usage(
-            message,
-            "name one with --server URL, once; `conclave serve` runs one",
-        ))
+        Err(no_server())
     }
 
     /// Performs an operation that is done when the service has ordered it. None means that it is queued: the device remembers it.
@@ -217,19 +259,21 @@ impl Context {
     /// Those of the operation.
     pub async fn run_quietly_ordered(&self, operation: Operation) -> Result<Option<Outcome>> {
         self.need_server()?;
-        let operation = self.session.run(operation);
-        let outcome = match self.patience() {
-            Some(patience) => tokio::time::timeout(patience, operation).await.ok(),
-            None => {
-                // Calls are taken in order: when the second one is answered, the first one is in the store.
-                tokio::select! {
-                    biased;
-                    outcome = operation => Some(outcome),
-                    _ = self.session.run(Operation::Status) => None,
-                }
+        let mut operation = std::pin::pin!(self.session.run(operation));
+        if let Some(patience) = self.patience() {
+            tokio::select! {
+                biased;
+                outcome = &mut operation => return Ok(Some(outcome?)),
+                missed = self.until_missed() => missed?,
+                () = tokio::time::sleep(patience) => self.miss(self.late()),
             }
-        };
-        outcome.transpose().map_err(Failure::from)
+        }
+        // Calls are taken in order: when the second one is answered, the first one is in the store.
+        tokio::select! {
+            biased;
+            outcome = operation => Ok(Some(outcome?)),
+            _ = self.session.run(Operation::Status) => Ok(None),
+        }
     }
 
     /// Waits until the service holds all of a document, and everything it holds is here.
@@ -243,22 +287,29 @@ impl Context {
         waiting: &str,
     ) -> Result<Reached> {
         self.touch(group);
-        let Some(patience) = self.patience().filter(|_| self.has_server) else {
+        let begun = Instant::now();
+        if self.connect().await? == Reached::No {
             return Ok(Reached::No);
-        };
-        let limit_ms = u64::try_from(patience.as_millis()).ok();
+        }
+        let patience = self.patience().unwrap_or_default();
+        let left = patience.saturating_sub(begun.elapsed());
+        let limit_ms = u64::try_from(left.as_millis()).ok();
         let _spinner = Spinner::new(waiting, self.global.json);
-        match self
-            .session
-            .run(Operation::Synced {
-                group,
-                document,
-                limit_ms,
-            })
-            .await
-        {
+        let synced = self.session.run(Operation::Synced {
+            group,
+            document,
+            limit_ms,
+        });
+        let synced = tokio::select! {
+            synced = synced => synced,
+            missed = self.until_missed() => return missed.map(|()| Reached::No),
+        };
+        match synced {
             Ok(_) => Ok(self.reached()),
-            Err(error) if error.code() == "client.timed_out" => Ok(Reached::No),
+            Err(error) if error.code() == "client.timed_out" => {
+                self.miss(self.late());
+                Ok(Reached::No)
+            }
             Err(error) if error.code() == "engine.out_of_step" => {
                 self.reached();
                 Ok(Reached::Away)
@@ -279,6 +330,8 @@ impl Context {
 
     fn reached(&self) -> Reached {
         self.connected.store(true, Ordering::Relaxed);
+        self.was_answered();
+        self.missed().why = None;
         Reached::Yes
     }
 
@@ -295,47 +348,126 @@ impl Context {
         .await
     }
 
-    /// Waits for the connection, where one is wanted.
+    /// Connects, where that is wanted: until the service is reached, it is known why not, or time is up. What just failed in this command
+    /// is not tried again.
     ///
     /// # Errors
-    /// Those of the operation, except that time ran out.
+    /// Those of the operation.
     pub async fn connect(&self) -> Result<Reached> {
-        let Some(patience) = self.patience().filter(|_| self.has_server) else {
+        let Some(patience) = self.patience() else {
             return Ok(Reached::No);
         };
+        if !self.has_server {
+            self.miss(no_server());
+        }
+        let missed_at = self.missed().why.as_ref().map(|(at, _)| *at);
+        if missed_at.is_some_and(|at| at.elapsed() < MISSED_COUNTS) {
+            return Ok(Reached::No);
+        }
         let limit_ms = u64::try_from(patience.as_millis()).ok();
         let _spinner = Spinner::new("connecting", self.global.json);
-        match self.session.run(Operation::WaitOnline { limit_ms }).await {
-            Ok(_) => Ok(self.reached()),
-            Err(error) if error.code() == "client.timed_out" => Ok(Reached::No),
-            Err(error) => Err(error.into()),
-        }
+        let outcome = self.run(Operation::Reach { limit_ms }).await?;
+        let connection = answer!(outcome, Outcome::Connection(connection) => connection)?;
+        Ok(self.note_connection(&connection))
     }
 
-    /// Says on standard error that what is shown may be old, and remembers it for the exit code. Who asked for it is not told.
+    /// A service answered under the address that was given.
+    pub fn was_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    fn note_connection(&self, connection: &Connection) -> Reached {
+        let why = match connection {
+            Connection::Connected => return self.reached(),
+            Connection::Trouble { cause, .. } => {
+                if cause.is_of_the_service() {
+                    self.was_answered();
+                }
+                say::trouble(cause)
+            }
+            Connection::Unused => no_server(),
+            _ => self.late(),
+        };
+        self.miss(why);
+        Reached::No
+    }
+
+    /// Waits until it is clear that waiting for the service is of no use.
+    async fn until_missed(&self) -> Result<()> {
+        if self.connect().await? == Reached::Yes {
+            let outcome = self.run(Operation::Trouble).await?;
+            let connection = answer!(outcome, Outcome::Connection(connection) => connection)?;
+            self.note_connection(&connection);
+        }
+        Ok(())
+    }
+
+    fn missed(&self) -> std::sync::MutexGuard<'_, Missed> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn miss(&self, why: Failure) {
+        self.missed().why = Some((Instant::now(), why));
+    }
+
+    fn late(&self) -> Failure {
+        let message = format!(
+            "the service did not answer within {} s",
+            self.global.timeout
+        );
+        let hint = "check the network and --server; --timeout SECONDS waits longer";
+        Failure::new("client.timed_out", Exit::Offline, message, hint)
+    }
+
+    /// Whether this device is known to a service only once it is approved, which is no trouble for one that has just been made.
+    pub fn waits_for_approval(&self) -> bool {
+        let code = (Trouble::NotEnrolled).code();
+        let missed = self.missed();
+        missed.why.as_ref().is_some_and(|(_, why)| why.code == code)
+    }
+
+    /// Says on standard error that what is shown is what this device has, and why; and remembers it for the exit code. Who asked for it
+    /// is not told.
     pub fn note_stale(&self, reached: Reached) {
-        if reached == Reached::Away && !self.stale.swap(true, Ordering::Relaxed) {
-            note(
-                "note: the service shows another state than this device has; this is what this device has",
-                self.global.json,
-            );
-        }
-        if reached == Reached::No
-            && !self.global.offline
-            && self.has_server
-            && !self.stale.swap(true, Ordering::Relaxed)
-        {
-            note(
-                "note: the service was not reached; this is what this device knows",
-                self.global.json,
-            );
-        }
+        self.note_stale_and(reached, "this is what this device has; ");
     }
 
-    /// Whether the service was not reached though it should have been.
-    pub fn is_stale(&self) -> bool {
-        self.stale.load(Ordering::Relaxed)
+    /// The same with something else to say first.
+    pub fn note_stale_and(&self, reached: Reached, before: &str) {
+        if reached == Reached::Yes || self.global.offline || !self.has_server {
+            return;
+        }
+        let mut missed = self.missed();
+        if missed.told.is_some() {
+            return;
+        }
+        let form = self.global.form();
+        if reached == Reached::Away {
+            let why = out_of_step();
+            let text = why.to_text("note: this is what this device has; ", form);
+            note(&text, form == Form::Json);
+            missed.told = Some(why);
+        } else if let Some((_, why)) = &missed.why {
+            not_reached(why, before, form);
+            missed.told = Some(why.clone());
+        }
     }
+}
+
+fn not_reached(why: &Failure, before: &str, form: Form) {
+    let before = format!("note: {before}the service was not reached: ");
+    note(&why.to_text(&before, form), form == Form::Json);
+}
+
+fn out_of_step() -> Failure {
+    let message = "the service shows another state than this device has";
+    let hint = "`conclave findings list` says more; what is written here waits";
+    Failure::new("engine.out_of_step", Exit::Offline, message, hint)
+}
+
+fn no_server() -> Failure {
+    let hint = "name one with --server URL, once; `conclave serve` runs one";
+    Failure::usage("no service is known", hint)
 }
 
 /// A failure that says that there is no store.

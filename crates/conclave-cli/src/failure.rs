@@ -3,6 +3,10 @@
 use std::path::Path;
 
 use conclave_client::Error;
+use serde_json::{Value, json};
+
+use crate::output::Form;
+use crate::say::{self, Sentence};
 
 /// Exit codes, as documented in `conclave --help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Failure {
     pub message: String,
     /// What to do next.
     pub hint: Option<String>,
+    /// The same in the terms of the libraries, for `--verbose` and scripts.
+    pub detail: Option<String>,
     /// How the process ends.
     pub exit: Exit,
 }
@@ -55,6 +61,7 @@ impl Failure {
             code: code.to_owned(),
             message: message.into(),
             hint: Some(hint.into()),
+            detail: None,
             exit,
         }
     }
@@ -75,6 +82,31 @@ impl Failure {
         )
     }
 
+    /// What the libraries say.
+    #[must_use]
+    pub fn detailed(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// For scripts.
+    pub fn to_json(&self) -> Value {
+        json!({"code": self.code, "message": self.message, "hint": self.hint, "detail": self.detail})
+    }
+
+    /// For people: what happened, what to do next, and with `--verbose` what it is called.
+    pub fn to_text(&self, before: &str, form: Form) -> String {
+        let mut text = format!("{before}{}", self.message);
+        if let Some(hint) = self.hint.as_deref().filter(|hint| !hint.is_empty()) {
+            text.push_str(&format!("\nhint: {hint}"));
+        }
+        if form == Form::Verbose {
+            let detail = self.detail.as_deref().unwrap_or(&self.message);
+            text.push_str(&format!("\ndetail: {}: {detail}", self.code));
+        }
+        text
+    }
+
     /// Another next step.
     #[must_use]
     pub fn hinted(mut self, hint: impl Into<String>) -> Self {
@@ -86,10 +118,16 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = error.code().to_owned();
+        let detail = error.to_string();
         Self {
-            hint: hint(&code).map(str::to_owned),
+            hint: say::hint(&code).map(str::to_owned),
             exit: exit(&code),
-            message: error.to_string(),
+            message: match say::sentence(&code) {
+                Some(Sentence::Fixed(text)) => text.to_owned(),
+                Some(Sentence::Own) => detail.clone(),
+                None => "something failed that this program has no words for".to_owned(),
+            },
+            detail: Some(detail),
             code,
         }
     }
@@ -111,105 +149,6 @@ fn exit(code: &str) -> Exit {
     }
 }
 
-/// What a person can do about an error, where there is something.
-fn hint(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "store.missing" => {
-            "create one with `conclave init --name NAME`, or name another folder with --home"
-        }
-        "store.exists" => {
-            "this home is set up already; `conclave whoami` shows it, --home names another one"
-        }
-        "store.in_use" => {
-            "another process has this store open and does not answer; end it, or use another --home"
-        }
-        "store.wrong_secret" => "check the passphrase (or --key-file) and try again",
-        "store.secret_kind" => {
-            "this store is unlocked by another kind of secret: use --key-file FILE, --keyring, or a passphrase without them"
-        }
-        "store.keyring" => {
-            "unlock the keyring of this system, or use a passphrase or --key-file FILE; `conclave device passphrase` changes what a store opens with"
-        }
-        "store.keyring_entry" => {
-            "open it as the user and on the system that made it; a new device can be approved by your others"
-        }
-        "store.unknown_schema" | "store.unknown_format" => "update this program",
-        "store.permissions" => {
-            "only you may read this: run `chmod 600` on the file (700 on a folder)"
-        }
-        "store.key_file" => "this is no key file; `conclave init --key-file FILE` makes one",
-        "store.file" => "check the path and its permissions",
-        "store.full" => "make room on the disk and try again",
-        "store.refused" => {
-            "make room on the disk, or raise the quota or `ulimit -f`, and try again"
-        }
-        "store.damaged" | "store.row_damaged" | "store.rows_changed" => {
-            "restore the home folder from a copy, or make a new device and have it approved"
-        }
-        "engine.not_enrolled" => {
-            "on this device run `conclave device request`, approve its text on another of your devices, then `conclave device finish TEXT`"
-        }
-        "engine.already_enrolled" => "nothing to do: `conclave whoami` shows this device",
-        "engine.no_user_key" => "approve from the device on which the user was created",
-        "engine.not_verified" => {
-            "exchange contact texts: `conclave whoami` there, `conclave verify TEXT --compared` here"
-        }
-        "engine.unknown_group" | "client.no_group" => {
-            "list groups with `conclave group list`, invitations with `conclave group invitations`"
-        }
-        "engine.unknown_document" | "client.no_document" => {
-            "list documents with `conclave doc list`"
-        }
-        "engine.unknown_member" => "list members with `conclave group members GROUP`",
-        "engine.already_member" => "list members with `conclave group members GROUP`",
-        "engine.no_invitation" => {
-            "list invitations with `conclave group invitations`; ask the inviter whether it was sent"
-        }
-        "engine.no_key_packages" => {
-            "ask them to run any command that connects, such as `conclave status`, and try again"
-        }
-        "engine.last_owner" => {
-            "make somebody else an owner first: `conclave group role GROUP USER owner`"
-        }
-        "engine.forbidden" | "mls.forbidden" | "refused.forbidden" => {
-            "ask an admin or owner of the group; `conclave group members GROUP` shows who they are"
-        }
-        "engine.inactive" | "client.group_lost" | "mls.not_member" => {
-            "`conclave group list` says why; ask a member to invite you again"
-        }
-        "engine.superseded" => "look at `conclave group members GROUP` and decide again",
-        "engine.clock_skew" | "mls.clock_skew" | "mls.clock_wrong" => {
-            "`conclave status` shows by how much this device's clock is off; set it"
-        }
-        "invitation.group_taken" => {
-            "if you do not expect it, decline it: that changes nothing in the group"
-        }
-        "client.timed_out" => {
-            "check the network and --server; it is tried again by the next command, or keep `conclave agent` running"
-        }
-        "client.endpoint" => "write --server as wss://host or ws://host:port",
-        "client.wrong_kind" | "client.no_view" => "`conclave doc list` shows each document's kind",
-        "client.local" => "end the process that has the store open, or wait until it is done",
-        "refused.rate_limited" => "wait a moment and try again",
-        "refused.document_closed" => {
-            "the document was put away or deleted; `conclave doc list` shows it"
-        }
-        "refused.bad_identity" | "refused.unauthenticated" => {
-            "the service does not take this device; ask its operator, or use --token"
-        }
-        "name.empty" | "name.too_long" | "name.control" | "name.untrimmed" => {
-            "a name has 1 to 64 visible characters"
-        }
-        other if other.starts_with("text.") => {
-            "copy the whole text, from `conclave:` to its last letter"
-        }
-        other if other.starts_with("pin.") => {
-            "somebody else is known under this name or key: look at `conclave contacts` and ask them in person"
-        }
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,12 +168,5 @@ mod tests {
         for (code, number) in cases {
             assert_eq!(exit(code) as u8, number, "{code}");
         }
-    }
-
-    #[test]
-    fn hints_name_a_next_step() {
-        assert!(hint("store.missing").is_some_and(|hint| hint.contains("conclave init")));
-        assert!(hint("engine.not_verified").is_some_and(|hint| hint.contains("verify")));
-        assert_eq!(hint("anything.else"), None);
     }
 }

@@ -77,7 +77,7 @@ impl Home {
         }
     }
 
-    /// Remembers an address that was given, once a store in this home could be opened with it.
+    /// Remembers an address that was given, once a service answered there.
     ///
     /// # Errors
     /// A file that cannot be written.

@@ -26,27 +26,30 @@ mod home;
 mod lookup;
 mod names;
 mod output;
+mod say;
 mod signals;
 mod unlock;
 
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command, Global};
 use commands::{agent, device, document, findings, group, identity, serve, status};
 use context::Context;
 use failure::{Exit, Failure, Result};
-use output::{Shown, print_failure, print_raw};
+use output::{Form, Shown, print_failure, print_raw, printed};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut command = args::command();
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error).into(),
+        Err(error) => return usage(&error.format(&mut command)).into(),
     };
     start_log();
-    let json = cli.global.json;
+    let form = cli.global.form();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -68,9 +71,9 @@ fn main() -> ExitCode {
             ))
         }
     };
-    match done {
-        Ok(shown) => shown.print(json).into(),
-        Err(failure) => print_failure(&failure, json).into(),
+    match done.and_then(|shown| shown.print(form == Form::Json)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => print_failure(&failure, form).into(),
     }
 }
 
@@ -91,12 +94,17 @@ fn usage(error: &clap::Error) -> Exit {
             .to_owned();
         return print_failure(
             &Failure::usage(message, "`conclave --help` lists commands and options"),
-            true,
+            Form::Json,
         );
     }
-    // A closed terminal is no reason to fail differently.
-    let _ = error.print();
-    if asked { Exit::Done } else { Exit::Usage }
+    let shown = error
+        .print()
+        .and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
+    match printed(shown) {
+        Err(failure) if asked => print_failure(&failure, Form::Plain),
+        _ if asked => Exit::Done,
+        _ => Exit::Usage,
+    }
 }
 
 /// Logs to standard error, where somebody asked for it.
@@ -119,17 +127,14 @@ async fn run(cli: Cli) -> Result<Shown> {
         Command::Demo(args) => demo::run(&global, args).await,
         Command::DemoService(args) => demo::child::serve(args).await,
         Command::DemoDevice(args) => demo::child::device(&global, args).await,
-        Command::Completions { shell } => Ok(completions(&global, shell)),
+        Command::Completions { shell } => completions(&global, shell),
         other => {
             let context = Context::open(&global).await?;
             let done = run_with(&context, other).await;
-            let stale = context.is_stale();
             // What cannot be told now is told by the next command.
             let told = findings::tell(&context, done.is_err()).await;
-            let closed = context.close().await;
-            let shown = done?;
-            closed?;
-            Ok(shown.found(&told.unwrap_or_default()).stale(stale))
+            let shown = context.finish(done).await?;
+            Ok(shown.found(&told.unwrap_or_default()))
         }
     }
 }
@@ -150,13 +155,13 @@ async fn run_with(context: &Context, command: Command) -> Result<Shown> {
     }
 }
 
-fn completions(global: &Global, shell: clap_complete::Shell) -> Shown {
+fn completions(global: &Global, shell: clap_complete::Shell) -> Result<Shown> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "conclave", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
     if global.json {
-        return Shown::new("", "script", script);
+        return Ok(Shown::new("", "script", script));
     }
-    print_raw(&script);
-    Shown::nothing()
+    print_raw(&script)?;
+    Ok(Shown::nothing())
 }

@@ -1,12 +1,12 @@
 //! What a command shows: text for people, or one JSON object.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use conclave_client::FindingInfo;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, Result};
 
 /// The result of a command, in both forms.
 #[derive(Debug)]
@@ -86,53 +86,106 @@ impl Shown {
         self.with("findings", findings)
     }
 
-    /// Says that the service was not reached, so that this may be old.
+    /// Whether this is queued only.
+    pub fn is_queued(&self) -> bool {
+        self.exit == Exit::Offline
+    }
+
+    /// Says why the service was not reached, so that this is what this device has.
     #[must_use]
-    pub fn stale(mut self, stale: bool) -> Self {
-        if stale && self.exit == Exit::Done {
-            self.exit = Exit::Offline;
+    pub fn not_reached(mut self, why: &Failure) -> Self {
+        if matches!(self.exit, Exit::Done | Exit::Offline) {
+            self.exit = match why.exit {
+                Exit::Refused => Exit::Refused,
+                _ => Exit::Offline,
+            };
         }
-        self
+        self.with("not_reached", why.to_json())
     }
 
     /// Prints, and gives the exit code.
-    pub fn print(self, json: bool) -> Exit {
+    ///
+    /// # Errors
+    /// Standard output takes nothing.
+    pub fn print(self, json: bool) -> Result<Exit> {
         if json && !self.object.is_empty() {
-            print_line(&Value::Object(self.object).to_string());
+            print_line(&Value::Object(self.object).to_string())?;
         } else if self.exact && !json {
-            print_raw(&self.text);
+            print_raw(&self.text)?;
         } else if !json && !self.text.is_empty() {
-            print_line(self.text.trim_end_matches('\n'));
+            print_line(self.text.trim_end_matches('\n'))?;
         }
-        self.exit
+        Ok(self.exit)
     }
 }
 
-/// Prints a line on standard output. A reader that has gone away is no error of ours.
-pub fn print_line(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+/// Whether anybody still reads what is printed. A reader that has gone away, such as `head`, is no error of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// As far as is known.
+    There,
+    /// Nothing more needs printing.
+    Gone,
+}
+
+/// Prints a line on standard output.
+///
+/// # Errors
+/// It could not be written: a full disk, say.
+pub fn print_line(line: &str) -> Result<Reader> {
+    print_raw(&format!("{line}\n"))
 }
 
 /// Prints text exactly as it is.
-pub fn print_raw(text: &str) {
-    let mut stdout = std::io::stdout();
-    let _ = stdout.write_all(text.as_bytes());
-    let _ = stdout.flush();
+///
+/// # Errors
+/// As [`print_line`].
+pub fn print_raw(text: &str) -> Result<Reader> {
+    let mut stdout = io::stdout();
+    // Flushed at once: what is still held when the process ends is lost without a word.
+    printed(
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()),
+    )
 }
 
-/// Prints a failure on standard error, and gives the exit code.
-pub fn print_failure(failure: &Failure, json: bool) -> Exit {
-    let mut stderr = std::io::stderr();
-    let _ = if json {
-        let object = json!({"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}});
-        writeln!(stderr, "{object}")
-    } else {
-        match &failure.hint {
-            Some(hint) => writeln!(stderr, "error: {}\nhint: {hint}", failure.message),
-            None => writeln!(stderr, "error: {}", failure.message),
-        }
+/// What came of printing.
+///
+/// # Errors
+/// As [`print_line`].
+pub fn printed(result: io::Result<()>) -> Result<Reader> {
+    match result {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::new(
+            "cli.output",
+            Exit::Failed,
+            format!("what was to be shown could not be written: {error}"),
+            "look at where standard output goes; what the command did before stays done",
+        )),
+    }
+}
+
+/// Prints a failure on standard error, and gives the exit code. Where even that cannot be written nobody can be told.
+pub fn print_failure(failure: &Failure, form: Form) -> Exit {
+    let text = match form {
+        Form::Json => json!({"error": failure.to_json()}).to_string(),
+        Form::Plain | Form::Verbose => failure.to_text("error: ", form),
     };
+    let _ = writeln!(io::stderr(), "{text}");
     failure.exit
+}
+
+/// How results and failures are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// To people.
+    Plain,
+    /// To people who want to know more.
+    Verbose,
+    /// To scripts.
+    Json,
 }
 
 /// A note beside the result, for people only.

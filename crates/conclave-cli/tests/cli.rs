@@ -12,10 +12,16 @@
 //! @ name.txt text\n                a file for the devices, {files}/name.txt
 //! service stop | start             the service is stopped, or comes back
 //! service save | restore NAME      its data folder is copied, or put back from that copy; it runs again afterwards
+//! service start SETTING            the same as another operator's: "invitation", "origin URL", "clock DAYS" (ahead)
+//! peer KIND                        something listens that is no service: {peer} is where, {root} who signed its certificate; see below
+//! full ana doc cat note            the same as $1, with standard output on a full disk
+//! gone ana doc cat note            the same as $, with a standard output that nobody reads
 //! & watcher ben doc watch note     the command runs in the background; the session goes on when it has said something on standard error
 //! &> watcher text                  a line of its standard output comes that contains this
 //! & watcher                        it is asked to end (Ctrl-C), and does with exit code 0
 //! ```
+//! Kinds of peers are "nobody", "noise", "http STATUS [WHERE]" and "tls good | expired | not-yet-valid | wrong-name".
+//! What a command prints for people must not use a word of the protocol.
 //! With `--json` standard output always has to be exactly one JSON object, and so has standard error where the command failed.
 
 #![allow(
@@ -25,6 +31,10 @@
     clippy::indexing_slicing
 )]
 
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../../conclave-client/tests/peers/mod.rs"]
+mod peers;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -32,7 +42,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use conclave_ds::{Config, Service};
+use conclave_client::plain::protocol_word;
+use conclave_client::proto::UnixMs;
+use conclave_ds::{Admission, Clock, Config, Service};
+use peers::{Certificate, Peer};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -77,6 +90,7 @@ struct Play {
     variables: HashMap<String, String>,
     environment: Vec<(String, String)>,
     background: HashMap<String, Background>,
+    peer: Option<Peer>,
     last: Option<Output>,
     /// The command to run again while what follows does not hold, and until when.
     repeat: Option<(String, Instant)>,
@@ -107,11 +121,12 @@ impl Play {
             variables: HashMap::new(),
             environment: Vec::new(),
             background: HashMap::new(),
+            peer: None,
             last: None,
             repeat: None,
             folder,
         };
-        play.start_service();
+        play.start_service("");
         let files = play.folder.path().join("files");
         play.variables
             .insert("files".into(), files.display().to_string());
@@ -121,13 +136,56 @@ impl Play {
     }
 
     /// The first start picks a port, later ones come back to it.
-    fn start_service(&mut self) {
-        let config = Config::new(self.folder.path().join("service"), self.listen);
+    fn start_service(&mut self, setting: &str) {
+        let mut config = Config::new(self.folder.path().join("service"), self.listen);
+        match setting.split_once(' ').unwrap_or((setting, "")) {
+            ("", _) => {}
+            ("invitation", _) => config.admission = Admission::Invitation,
+            ("origin", url) => config.origins = vec![url.to_owned()],
+            ("clock", days) => {
+                let ahead_ms = days.parse::<u64>().unwrap() * 24 * 3600 * 1000;
+                let right = Clock::default();
+                config.clock = Clock::new(move || UnixMs(right.now().0.saturating_add(ahead_ms)));
+            }
+            _ => self.fail("no such setting"),
+        }
         let service = self.runtime.block_on(Service::start(config)).unwrap();
         self.listen = service.local_addr();
         self.variables
             .insert("server".into(), format!("ws://{}", self.listen));
         self.service = Some(service);
+    }
+
+    fn start_peer(&mut self, kind: &str) {
+        let words: Vec<&str> = kind.split_whitespace().collect();
+        let (peer, scheme) = match words.as_slice() {
+            ["nobody"] => {
+                let url = format!("ws://{}", peers::nobody());
+                self.variables.insert("peer".into(), url);
+                return;
+            }
+            ["noise"] => (Peer::noise(), "ws"),
+            ["http", status, more @ ..] => {
+                let status = status.parse().unwrap();
+                (Peer::http(status, more.first().copied()), "ws")
+            }
+            ["tls", certificate] => {
+                let certificate = match *certificate {
+                    "expired" => Certificate::Expired,
+                    "not-yet-valid" => Certificate::NotYetValid,
+                    "wrong-name" => Certificate::WrongName,
+                    _ => Certificate::Good,
+                };
+                (Peer::tls(certificate), "wss")
+            }
+            _ => self.fail("no such peer"),
+        };
+        let root = self.folder.path().join("root.pem");
+        std::fs::write(&root, peer.root.as_deref().unwrap_or_default()).unwrap();
+        self.variables.insert("peer".into(), peer.url(scheme));
+        self.variables
+            .insert("root".into(), root.display().to_string());
+        self.peer = Some(peer);
     }
 
     fn stop_service(&mut self) {
@@ -153,7 +211,7 @@ impl Play {
                 std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
             }
         }
-        self.start_service();
+        self.start_service("");
     }
 
     fn fail(&self, why: &str) -> ! {
@@ -216,6 +274,7 @@ impl Play {
         if output.status.code() != Some(expected) {
             self.fail(&format!("the exit code is not {expected}"));
         }
+        self.check_words(&words, &output);
         if words.iter().any(|word| word == "--json") {
             let is_object = |bytes: &[u8]| {
                 serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.is_object())
@@ -224,6 +283,53 @@ impl Play {
             if failed && !is_object(&output.stderr) || !failed && !is_object(&output.stdout) {
                 self.fail("not exactly one JSON object");
             }
+        }
+    }
+
+    /// People are not told words of the protocol, unless they asked for them.
+    fn check_words(&self, arguments: &[String], output: &Output) {
+        let asked = ["--json", "--verbose", "-v", "completions"];
+        if arguments.iter().any(|word| asked.contains(&word.as_str())) {
+            return;
+        }
+        for stream in [&output.stdout, &output.stderr] {
+            let text = String::from_utf8_lossy(stream);
+            if let Some(line) = text.lines().find(|line| protocol_word(line).is_some()) {
+                self.fail(&format!("a word of the protocol: {line}"));
+            }
+        }
+    }
+
+    /// Standard output takes nothing: that is a failure, and told.
+    fn run_on_full_disk(&mut self, rest: &str) {
+        let mut words = words(&self.fill(rest));
+        let device = words.remove(0);
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let mut command = self.command(&device, &words);
+        let child = command.stdout(full).stderr(Stdio::piped()).spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        self.environment.clear();
+        self.last = Some(output.clone());
+        if output.status.code() != Some(1) || output.stderr.is_empty() {
+            self.fail("a full disk is not told");
+        }
+    }
+
+    /// Whoever read standard output has gone away, as `head` does: no failure.
+    fn run_unread(&mut self, rest: &str) {
+        let mut words = words(&self.fill(rest));
+        let device = words.remove(0);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = self.command(&device, &words);
+        let child = command.stdout(writer).stderr(Stdio::piped()).spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        self.last = Some(output.clone());
+        if !output.status.success() || !output.stderr.is_empty() {
+            self.fail("a reader that has gone away is no failure");
         }
     }
 
@@ -335,12 +441,17 @@ impl Play {
                 .unwrap();
             }
             "service" if rest == "stop" => self.stop_service(),
-            "service" if rest == "start" => self.start_service(),
+            "service" if verb_of(rest) == "start" => {
+                self.start_service(text.strip_prefix("start").unwrap_or_default().trim());
+            }
             "service" => match rest.split_once(' ') {
                 Some(("save", name)) => self.copy_service(name, false),
                 Some(("restore", name)) => self.copy_service(name, true),
                 _ => self.fail("not a line of a case"),
             },
+            "peer" => self.start_peer(&text),
+            "gone" => self.run_unread(rest),
+            "full" => self.run_on_full_disk(rest),
             "&" => match text.split_once(' ') {
                 Some((name, command)) => self.start_in_background(name, command),
                 None => self.end_in_background(&text),
@@ -356,6 +467,10 @@ impl Play {
         }
         self.repeat = None;
     }
+}
+
+fn verb_of(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
 }
 
 /// Words, with double quotes around those that have blanks.
@@ -409,6 +524,7 @@ macro_rules! cases {
 
 cases!(
     agents,
+    connection,
     devices,
     documents,
     editing,
@@ -416,6 +532,7 @@ cases!(
     groups,
     identity,
     offline,
+    output,
     passphrases,
     put_back,
     repair,

@@ -6,6 +6,7 @@
 //! When the store fails, nothing of that is released. A store that only lacks room is tried again (see `stall`); otherwise the client stops.
 
 mod link;
+mod reach;
 mod shared;
 mod stall;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::store::{Store, Unlock};
 use crate::transport::{Transport, Wire};
+use crate::trouble::Connection;
 use link::{Link, next_wire, room};
 use stall::Stall;
 
@@ -60,6 +62,8 @@ pub(crate) enum Call {
         unlock: Unlock,
         reply: oneshot::Sender<Result<(), Error>>,
     },
+    /// Ends the pause between two attempts to connect, if there is one.
+    TryNow { reply: oneshot::Sender<()> },
 }
 
 /// The wall clock.
@@ -239,6 +243,12 @@ impl Actor {
                 let result = self.store.change_secret(&unlock).await.map_err(Error::from);
                 let _ = reply.send(result);
             }
+            Happened::Call(Some(Call::TryNow { reply })) => {
+                if let Some(transport) = &self.link.transport {
+                    transport.connect_now();
+                }
+                let _ = reply.send(());
+            }
             Happened::Call(None) => self.alone = true,
             Happened::Timer => {
                 if self.wake_at.is_some_and(|at| at <= now()) {
@@ -281,6 +291,7 @@ impl Actor {
             Wire::Up(sender) => {
                 self.connection_changed();
                 self.link.sender = Some(sender);
+                self.was_reached();
                 let input = Input::ConnectionUp {
                     origin: self.link.origin.clone(),
                     token: self.link.token.clone(),
@@ -292,11 +303,13 @@ impl Actor {
                     self.transition(Input::Frame(received.into_frame()));
                 }
             }
-            Wire::Down { why } => {
-                tracing::debug!(origin = self.link.origin, why, "connection lost");
+            Wire::Down { cause, pause } => {
+                tracing::debug!(origin = self.link.origin, %cause, "connection lost");
                 self.connection_changed();
                 self.transition(Input::ConnectionDown);
+                self.was_not_reached(cause, pause);
             }
+            Wire::Failed { cause, pause } => self.was_not_reached(cause, pause),
         }
     }
 
@@ -352,6 +365,7 @@ impl Actor {
     }
 
     fn announce(&mut self, ready: Unreleased) {
+        self.look_at_enrolment();
         for frame in &ready.sends {
             self.link.queue(frame);
         }
@@ -369,6 +383,9 @@ impl Actor {
                     }
                 }
                 event => {
+                    if matches!(event, conclave_engine::Event::Online) {
+                        self.shared.connection.send_replace(Connection::Connected);
+                    }
                     if let Some(event) = Event::from_engine(event) {
                         self.shared.tell(event);
                     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, PinInfo, Reply, Setup,
-    Status, WhoAmI,
+    WhoAmI,
 };
 use conclave_proto::{GroupId, GroupPolicy, UserId};
-use tokio::sync::{mpsc, oneshot};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::{self, Call, Shared};
 use crate::config::Config;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::events::{Event, Events};
 use crate::group::Group;
 use crate::store::Unlock;
+use crate::trouble::{Connection, Trouble};
 
 /// Takes the one kind of answer that a command has.
 macro_rules! answer {
@@ -28,6 +30,24 @@ macro_rules! answer {
     };
 }
 pub(crate) use answer;
+
+/// State of a device: what its logic knows, and how it stands with its service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// What the device's logic knows.
+    #[serde(flatten)]
+    pub device: conclave_engine::Status,
+    /// The connection, and what is the matter where there is none.
+    pub connection: Connection,
+}
+
+impl std::ops::Deref for Status {
+    type Target = conclave_engine::Status;
+
+    fn deref(&self) -> &Self::Target {
+        &self.device
+    }
+}
 
 /// One open device: its store, its connection, its groups. Clones are handles to the same device; when the last one is gone, or after
 /// [`Client::close`], the device stops.
@@ -141,7 +161,73 @@ impl Client {
     /// # Errors
     /// As [`Client::whoami`].
     pub async fn status(&self) -> Result<Status, Error> {
-        answer!(self.command(Command::Status).await, Reply::Status(status) => status)
+        let device = answer!(self.command(Command::Status).await, Reply::Status(status) => status)?;
+        Ok(Status {
+            device,
+            connection: self.connection(),
+        })
+    }
+
+    /// How this device stands with its service now.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.inner.shared.connection.borrow().clone()
+    }
+
+    /// Connects, without waiting for a pause between two attempts to end, and waits until the service has let this device in or it is known
+    /// why not. What passes by itself, such as a connection that broke, is waited out. The client goes on trying, whatever comes of this.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn reach(&self) -> Result<Connection, Error> {
+        let mut connection = self.inner.shared.connection.subscribe();
+        let first = connection.borrow_and_update().clone();
+        match first.trouble() {
+            None if !first.is_open() => return Ok(first),
+            Some(Trouble::NotEnrolled) => return Ok(first),
+            None => {}
+            Some(_) => {
+                let (reply, heard) = oneshot::channel();
+                let call = Call::TryNow { reply };
+                // A client that stopped says so below.
+                if self.inner.calls.send(call).await.is_ok() {
+                    let _ = heard.await;
+                }
+                self.changed(&mut connection).await?;
+            }
+        }
+        loop {
+            let now = connection.borrow_and_update().clone();
+            if !now.is_open() {
+                return Ok(now);
+            }
+            self.changed(&mut connection).await?;
+        }
+    }
+
+    /// Waits until there is trouble that does not pass by itself, and says which.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn trouble(&self) -> Result<Trouble, Error> {
+        let mut connection = self.inner.shared.connection.subscribe();
+        loop {
+            let now = connection.borrow_and_update().clone();
+            if let Connection::Trouble { cause, .. } = now
+                && !cause.is_passing()
+            {
+                return Ok(cause);
+            }
+            self.changed(&mut connection).await?;
+        }
+    }
+
+    async fn changed(&self, connection: &mut watch::Receiver<Connection>) -> Result<(), Error> {
+        tokio::select! {
+            // The sender lives as long as this client.
+            _ = connection.changed() => Ok(()),
+            error = self.stopped() => Err(error),
+        }
     }
 
     /// Waits until the service is reached and knows this device. Where the service refuses the device, [`Client::status`] says why, and this

@@ -12,6 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::error::RemoteError;
+use crate::trouble::Trouble;
 
 /// Something that happened. What it tells is durable in the store by then.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +23,11 @@ pub enum Event {
     Online,
     /// The service is out of reach.
     Offline,
+    /// The service cannot be reached, or does not let this device in, for another reason than before. It is tried again.
+    Trouble {
+        /// Why.
+        trouble: Trouble,
+    },
     /// Somebody invites this device.
     Invitation {
         /// To what, and who.

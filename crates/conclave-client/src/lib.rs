@@ -100,6 +100,7 @@ mod operation;
 mod session;
 pub mod store;
 pub mod transport;
+mod trouble;
 
 pub use conclave_crdt::automerge::Automerge;
 pub use conclave_crdt::yjs::Yrs;
@@ -108,11 +109,11 @@ pub use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, Refusal}
 pub use conclave_engine::plain;
 pub use conclave_engine::{
     Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId,
-    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup, Status, WhoAmI, finding,
+    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup, WhoAmI, finding,
 };
 pub use conclave_proto as proto;
 
-pub use client::{Client, Invitation};
+pub use client::{Client, Invitation, Status};
 pub use config::Config;
 pub use document::{Adapter, Any, Document, Kind};
 pub use error::{Error, RemoteError};
@@ -120,3 +121,4 @@ pub use events::{Change, Changes, Event, Events, Missed};
 pub use group::{Group, Removal};
 pub use operation::{Operation, Outcome, View, run};
 pub use session::{Session, SessionEvents};
+pub use trouble::{CertificateFault, Connection, Denial, Trouble};

@@ -6,16 +6,17 @@ use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
-    InvitationInfo, MemberInfo, PinInfo, Status, WhoAmI,
+    InvitationInfo, MemberInfo, PinInfo, WhoAmI,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::client::Client;
+use crate::client::{Client, Status};
 use crate::document::{Any, Document, contained};
 use crate::error::Error;
 use crate::group::Group;
+use crate::trouble::Connection;
 
 /// How a document is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,10 @@ pub enum Operation {
     Status,
     /// [`Client::online`]. Outcome: `Done`.
     WaitOnline { limit_ms: Option<u64> },
+    /// [`Client::reach`], or how far that is when the limit passes. Outcome: `Connection`.
+    Reach { limit_ms: Option<u64> },
+    /// [`Client::trouble`]. Outcome: `Connection`.
+    Trouble,
     /// [`Client::verify`]. Outcome: `Contact`.
     Verify { contact: String, verified: bool },
     /// [`Client::contacts`]. Outcome: `Contacts`.
@@ -192,6 +197,8 @@ pub enum Outcome {
     WhoAmI(WhoAmI),
     /// State of this device.
     Status(Status),
+    /// How this device stands with its service.
+    Connection(Connection),
     /// A contact.
     Contact(PinInfo),
     /// Contacts.
@@ -264,6 +271,11 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
         Operation::WhoAmI => client.whoami().await.map(Outcome::WhoAmI),
         Operation::Status => client.status().await.map(Outcome::Status),
         Operation::WaitOnline { limit_ms } => within(limit_ms, client.online()).await,
+        Operation::Reach { limit_ms } => reach(client, limit_ms).await.map(Outcome::Connection),
+        Operation::Trouble => {
+            client.trouble().await?;
+            Ok(Outcome::Connection(client.connection()))
+        }
         Operation::Verify { contact, verified } => client
             .verify(&contact, verified)
             .await
@@ -449,6 +461,16 @@ fn place(path: &[PathElement]) -> String {
         PathElement::Index(index) => index.to_string(),
     });
     steps.collect::<Vec<_>>().join("/")
+}
+
+async fn reach(client: &Client, limit_ms: Option<u64>) -> Result<Connection, Error> {
+    let Some(limit) = limit_ms else {
+        return client.reach().await;
+    };
+    match tokio::time::timeout(Duration::from_millis(limit), client.reach()).await {
+        Ok(reached) => reached,
+        Err(_) => Ok(client.connection()),
+    }
 }
 
 fn done(result: Result<(), Error>) -> Result<Outcome, Error> {

@@ -9,6 +9,7 @@
 
 mod backoff;
 mod connection;
+mod diagnose;
 mod endpoint;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use backoff::Backoff;
 pub use endpoint::{Endpoint, EndpointError};
 
+use crate::trouble::Trouble;
 use connection::Ended;
 
 /// Frames that wait for the application's side.
@@ -67,8 +69,17 @@ pub enum Wire {
     Frame(Received),
     /// The present connection is gone.
     Down {
-        /// Why, for people.
-        why: String,
+        /// Why.
+        cause: Trouble,
+        /// Pause until the next attempt begins.
+        pause: Duration,
+    },
+    /// An attempt to connect failed.
+    Failed {
+        /// Why.
+        cause: Trouble,
+        /// Pause until the next attempt begins.
+        pause: Duration,
     },
 }
 
@@ -214,12 +225,22 @@ async fn run(
             .backoff
             .pause(attempt, ended.retry_after_ms, random_u64());
         attempt = attempt.saturating_add(1);
+        let Ended { cause, was_up, .. } = ended;
         tracing::debug!(
             origin = endpoint.origin(),
-            why = ended.why,
+            %cause,
             pause_ms = pause.as_millis(),
             "not connected"
         );
+        let wire = match was_up {
+            true => Wire::Down { cause, pause },
+            false => Wire::Failed { cause, pause },
+        };
+        // If nobody listens any more, the next wait ends the task.
+        tokio::select! {
+            _ = tell.send(wire) => {}
+            () = stop.cancelled() => return,
+        }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = nudge.notified() => {}
@@ -233,8 +254,13 @@ async fn one_connection(endpoint: &Endpoint, timing: &Timing, tell: &mpsc::Sende
     let connect = tokio::time::timeout(timing.connect_timeout, connection::connect(endpoint));
     let socket = match connect.await {
         Ok(Ok(socket)) => socket,
-        Ok(Err(why)) => return Ended::because(why),
-        Err(_) => return Ended::because("connecting took too long".to_owned()),
+        Ok(Err(cause)) => return Ended::before_it_was_up(cause),
+        Err(_) => {
+            return Ended::before_it_was_up(Trouble::TimedOut {
+                address: diagnose::address(endpoint),
+                seconds: timing.connect_timeout.as_secs(),
+            });
+        }
     };
     tracing::debug!(origin = endpoint.origin(), "connected");
     let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
@@ -244,16 +270,10 @@ async fn one_connection(endpoint: &Endpoint, timing: &Timing, tell: &mpsc::Sende
         hang_up: hang_up.clone(),
     };
     if tell.send(Wire::Up(sender)).await.is_err() {
-        return Ended::because("nobody listens".to_owned());
+        let why = "nobody listens".to_owned();
+        return Ended::before_it_was_up(Trouble::Lost { why });
     }
-    let ended = connection::serve(socket, timing, tell, queued, &hang_up).await;
-    // If nobody listens any more, the next wait ends the task.
-    let _ = tell
-        .send(Wire::Down {
-            why: ended.why.clone(),
-        })
-        .await;
-    ended
+    connection::serve(socket, timing, tell, queued, &hang_up).await
 }
 
 /// Randomness for jitter only; without any the pause is the longest one.

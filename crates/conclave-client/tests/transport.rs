@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use conclave_client::Trouble;
 use conclave_client::transport::{Backoff, Endpoint, Sender, Timing, Transport, Wire};
 use conclave_proto::chunk::{Assembler, split};
 use conclave_proto::codec::{Bytes, Varint, decode, encode};
@@ -64,11 +65,29 @@ async fn accept_any(listener: &TcpListener) -> (Peer, String) {
     (peer, path)
 }
 
+/// The next that is told of a connection.
 async fn next(transport: &mut Transport) -> Wire {
-    tokio::time::timeout(HANG, transport.next())
+    loop {
+        match tokio::time::timeout(HANG, transport.next())
+            .await
+            .unwrap()
+            .unwrap()
+        {
+            Wire::Failed { .. } => {}
+            other => return other,
+        }
+    }
+}
+
+async fn failed(transport: &mut Transport) -> Trouble {
+    match tokio::time::timeout(HANG, transport.next())
         .await
         .unwrap()
         .unwrap()
+    {
+        Wire::Failed { cause, .. } => cause,
+        other => panic!("not failed: {other:?}"),
+    }
 }
 
 async fn up(transport: &mut Transport) -> Sender {
@@ -78,9 +97,9 @@ async fn up(transport: &mut Transport) -> Sender {
     }
 }
 
-async fn down(transport: &mut Transport) -> String {
+async fn down(transport: &mut Transport) -> Trouble {
     match next(transport).await {
-        Wire::Down { why } => why,
+        Wire::Down { cause, .. } => cause,
         other => panic!("not down: {other:?}"),
     }
 }
@@ -187,7 +206,10 @@ async fn a_service_that_is_not_there_yet_is_found_later() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let mut transport = Transport::start(endpoint, quick());
-    assert!(transport.try_next().is_none());
+    let refused = Trouble::Refused {
+        address: address.to_string(),
+    };
+    assert_eq!(failed(&mut transport).await, refused);
     let listener = TcpListener::bind(address).await.unwrap();
     let _peer = accept(&listener).await;
     up(&mut transport).await;
@@ -231,7 +253,7 @@ async fn garbage_ends_the_connection_and_nothing_else() {
                 break;
             }
         }
-        let why = down(&mut transport).await;
+        let why = down(&mut transport).await.to_string();
         assert!(!why.is_empty() && !why.contains("hello"), "{name}: {why}");
     }
 }
@@ -277,7 +299,8 @@ async fn a_silent_service_is_given_up() {
     let mut transport = Transport::start(endpoint, timing);
     let _silent = accept(&listener).await;
     let _sender = up(&mut transport).await;
-    assert_eq!(down(&mut transport).await, "the service fell silent");
+    let why = "the service fell silent".to_owned();
+    assert_eq!(down(&mut transport).await, Trouble::Lost { why });
     let _again = accept(&listener).await;
     let _sender = up(&mut transport).await;
 }
@@ -299,8 +322,9 @@ async fn a_handshake_that_never_ends_is_given_up() {
                 .unwrap()
                 .unwrap(),
         );
+        let cause = failed(&mut transport).await;
+        assert!(matches!(cause, Trouble::TimedOut { .. }), "{cause:?}");
     }
-    assert!(transport.try_next().is_none());
 }
 
 /// Two clients of one service: while the one that was sent away for a while keeps quiet, the other comes back time after time.
@@ -317,7 +341,10 @@ async fn a_goodbye_is_honoured() {
     tell(&mut peer, &goodbye).await;
     assert_eq!(frame(&mut transport).await, goodbye);
     drop(peer);
-    down(&mut transport).await;
+    let busy = Trouble::Busy {
+        code: "refused.shutting_down".to_owned(),
+    };
+    assert_eq!(down(&mut transport).await, busy);
 
     let other = format!("{}/other", endpoint.origin());
     let mut eager = Transport::start(Endpoint::parse(&other).unwrap(), quick());
@@ -412,8 +439,13 @@ async fn a_service_without_tls_is_no_reason_to_stop() {
                 .unwrap()
                 .unwrap(),
         );
+        let cause = failed(&mut transport).await;
+        // A machine without root certificates ends it on this side.
+        assert!(
+            matches!(cause, Trouble::Tls { .. } | Trouble::NoRoots),
+            "{cause:?}"
+        );
     }
-    assert!(transport.try_next().is_none());
 }
 
 #[tokio::test]

@@ -211,6 +211,12 @@ impl Engine {
         }
     }
 
+    /// Whether this device belongs to a user: before, no service lets it in.
+    #[must_use]
+    pub fn is_enrolled(&self) -> bool {
+        self.device.credential().is_some()
+    }
+
     /// One transition. Never fails: what goes wrong is told as a reply or an event.
     pub fn handle(&mut self, now: UnixMs, input: Input) -> Output {
         self.tell_time(now);

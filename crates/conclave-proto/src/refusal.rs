@@ -21,6 +21,10 @@ pub enum ForbiddenWhy {
     DeviceRevoked = 5,
     /// The service admits by invitation only and this device brought no valid token.
     NotAdmitted = 6,
+    /// The service does not go by the origin that was dialled.
+    WrongOrigin = 7,
+    /// The device's certificate is not valid at the service's time.
+    CertificateTime = 8,
 }
 
 /// What is wrong with a commit, a proposal or a group.

@@ -152,7 +152,13 @@ impl Session {
         tasks.spawn(async move {
             let answer = match run(&shared, &conn, id, body).await {
                 Ok(answer) => answer,
-                Err(error) => Some(Answer::Refused(error.into_refusal())),
+                Err(error) => {
+                    let refusal = error.into_refusal();
+                    let now = shared.env.clock.now();
+                    let misconduct = &shared.env.misconduct;
+                    misconduct.refused(&conn.device, &refusal, now);
+                    Some(Answer::Refused(refusal))
+                }
             };
             if let Some(answer) = answer {
                 conn.outbox

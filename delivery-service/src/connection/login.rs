@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::ws::Message;
 use bytes::Bytes;
 use conclave_identity::{
-    CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference, SignedDeviceList,
+    AuthError, CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference, SignedDeviceList,
 };
 use conclave_proto::codec::{decode, encode};
 use conclave_proto::frame::{ClientFrame, LOGIN_LABEL, LoginStatement, ServiceFrame};
@@ -43,11 +43,32 @@ async fn frame(incoming: &mut Incoming) -> Result<ClientFrame, Refusal> {
     }
 }
 
-/// Runs the handshake.
+/// Runs the handshake. Who is refused is named to the operator.
 pub(crate) async fn login(
     shared: &Arc<Shared>,
     incoming: &mut Incoming,
     sink: &mut Sink,
+) -> Result<LoggedIn, Refusal> {
+    let mut claimed = None;
+    let done = shake_hands(shared, incoming, sink, &mut claimed).await;
+    if let Err(why) = &done {
+        refused(shared, claimed.as_ref(), why);
+    }
+    done
+}
+
+/// Names to the operator who was refused, as far as it is known.
+pub(crate) fn refused(shared: &Shared, claimed: Option<&LoggedIn>, why: &Refusal) {
+    let env = &shared.env;
+    let claimed = claimed.map(|who| (&who.device, &who.user));
+    env.misconduct.login(claimed, why, env.clock.now());
+}
+
+async fn shake_hands(
+    shared: &Arc<Shared>,
+    incoming: &mut Incoming,
+    sink: &mut Sink,
+    claimed: &mut Option<LoggedIn>,
 ) -> Result<LoggedIn, Refusal> {
     let ClientFrame::Hello {
         versions,
@@ -62,6 +83,7 @@ pub(crate) async fn login(
         });
     }
     let who = identify(shared, credential.as_slice())?;
+    *claimed = Some(who.clone());
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| Refusal::Storage)?;
     let challenge = ServiceFrame::Challenge {
@@ -94,7 +116,9 @@ pub(crate) async fn login(
         .any(|own| own.as_bytes() == origin.as_slice());
     // Breakage: a login that was signed for another service is taken.
     if !known && !cfg!(feature = "break-skip-origin") {
-        return Err(Refusal::Unauthenticated);
+        return Err(Refusal::Forbidden {
+            why: ForbiddenWhy::WrongOrigin,
+        });
     }
     let statement = LoginStatement {
         nonce,
@@ -127,7 +151,12 @@ fn identify(shared: &Shared, credential: &[u8]) -> Result<LoggedIn, Refusal> {
         shared.env.clock.now(),
         None,
     )
-    .map_err(|_| Refusal::Unauthenticated)?;
+    .map_err(|error| match error {
+        AuthError::NotYetValid | AuthError::Expired => Refusal::Forbidden {
+            why: ForbiddenWhy::CertificateTime,
+        },
+        _ => Refusal::Unauthenticated,
+    })?;
     Ok(LoggedIn {
         device: identity.device,
         user: identity.user,

@@ -58,7 +58,10 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
     match login::ready(&shared, &who).await {
         // Before anything that its being known can bring.
         Ok(ready) => outbox.push_frame(&ready),
-        Err(refusal) => return refuse(sink, refusal).await,
+        Err(refusal) => {
+            login::refused(&shared, Some(&who), &refusal);
+            return refuse(sink, refusal).await;
+        }
     }
     let per_device = shared.env.limits.connections_per_device;
     let hub = &shared.env.hub;
@@ -74,7 +77,10 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
             shared.env.tasks.spawn(welcomes);
             receive_loop(&shared, &conn, incoming).await;
         }
-        Err(refusal) => conn.outbox.close(refusal, 0),
+        Err(refusal) => {
+            login::refused(&shared, Some(&who), &refusal);
+            conn.outbox.close(refusal, 0);
+        }
     }
     // First closed, then left: what a request still opens here finds it closed, or is found.
     conn.outbox
@@ -256,7 +262,7 @@ async fn receive_loop(shared: &Arc<Shared>, conn: &Arc<Conn>, mut incoming: Inco
                 continue;
             }
             Ok(Err(Ended::Gone)) => return,
-            Ok(Err(Ended::Broken)) => return conn.outbox.close(Refusal::Malformed, 0),
+            Ok(Err(Ended::Broken)) => return end(shared, conn, Refusal::Malformed),
             Ok(Err(Ended::Busy)) | Err(_) => {
                 let retry_after_ms = limits::SLOW_CONSUMER_RETRY_MS;
                 return conn
@@ -265,13 +271,20 @@ async fn receive_loop(shared: &Arc<Shared>, conn: &Arc<Conn>, mut incoming: Inco
             }
         };
         let Ok(frame) = decode::<ClientFrame>("frame", &bytes, wire::FRAME_BYTES) else {
-            return conn.outbox.close(Refusal::Malformed, 0);
+            return end(shared, conn, Refusal::Malformed);
         };
         // Boxed: what handling a frame needs is not kept while the connection is idle.
         if let Err(refusal) = Box::pin(session.handle(frame, bytes.len())).await {
-            return conn.outbox.close(refusal, 0);
+            return end(shared, conn, refusal);
         }
     }
+}
+
+/// Ends a connection for what came on it.
+fn end(shared: &Shared, conn: &Conn, why: Refusal) {
+    let env = &shared.env;
+    env.misconduct.refused(&conn.device, &why, env.clock.now());
+    conn.outbox.close(why, 0);
 }
 
 /// Sends until the connection is to be closed or cannot be written to.

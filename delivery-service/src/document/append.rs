@@ -84,6 +84,9 @@ pub(crate) async fn append(conn: &Arc<Conn>, channel: &Arc<Channel>, arrived: Ar
         Ok(frame) => job.frame = frame,
         Err(error) => {
             let refusal = error.into_refusal();
+            let env = &channel.document.env;
+            env.misconduct
+                .refused(&conn.device, &refusal, env.clock.now());
             if channel.in_flight() == 0 {
                 conn.outbox
                     .push(append_refused(channel.number(), job.first_clock, refusal));

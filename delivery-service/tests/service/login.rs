@@ -41,7 +41,10 @@ async fn another_origin_is_refused_though_it_is_signed() {
     let refused = wire
         .login(&person.devices[0], "wss://evil.example", None)
         .await;
-    assert_eq!(refused.unwrap_err(), Refusal::Unauthenticated);
+    let wrong_origin = Refusal::Forbidden {
+        why: ForbiddenWhy::WrongOrigin,
+    };
+    assert_eq!(refused.unwrap_err(), wrong_origin);
     wire.ended().await;
 }
 

@@ -22,6 +22,7 @@ mod hostile;
 mod key_packages;
 mod limits;
 mod login;
+mod misconduct;
 mod noise;
 mod process;
 mod rotation;

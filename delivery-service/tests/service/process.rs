@@ -27,6 +27,20 @@ impl Process {
 
     /// With further arguments; what it said where it does not start.
     pub fn run(dir: &Path, file_bytes: Option<u64>, args: &[&str]) -> Result<Self, String> {
+        Self::run_logging(dir, file_bytes, args, "error")
+    }
+
+    /// With a log of that level, which [`Self::said`] gives.
+    pub fn logging(dir: &Path, level: &str, args: &[&str]) -> Result<Self, String> {
+        Self::run_logging(dir, None, args, level)
+    }
+
+    fn run_logging(
+        dir: &Path,
+        file_bytes: Option<u64>,
+        args: &[&str],
+        level: &str,
+    ) -> Result<Self, String> {
         let binary = env!("CARGO_BIN_EXE_conclave-ds");
         let mut command = match file_bytes {
             None => Command::new(binary),
@@ -48,7 +62,7 @@ impl Process {
             ])
             .arg(dir)
             .args(args)
-            .env("CONCLAVE_DS_LOG", "error")
+            .env("CONCLAVE_DS_LOG", level)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,11 +1,42 @@
 //! `agent`: keeps the store open and in step, and serves other commands.
 
 use conclave_client::finding::Notice;
-use conclave_client::{Error, Event, FindingInfo};
+use conclave_client::{Client, Connection, Error, Event, Events, FindingInfo};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Shown, note, print_line};
+use crate::say;
+
+/// Tells what is found wrong, and how the connection is whenever that changes. Ends only with a failure.
+async fn tell_all(context: &Context, client: &Client, mut events: Events) -> Result<Shown> {
+    // What came before anybody listened.
+    let form = context.global.form();
+    let mut first = match client.connection() {
+        Connection::Connected => Some(Event::Online),
+        Connection::Trouble { cause, .. } => Some(Event::Trouble { trouble: cause }),
+        _ => None,
+    };
+    loop {
+        let next = match first.take() {
+            Some(event) => Some(event),
+            None => events.next().await,
+        };
+        match next {
+            Some(Event::Finding(found)) => tell(context, &found)?,
+            Some(event) => {
+                if matches!(event, Event::Online) {
+                    context.was_answered();
+                }
+                if let Some(text) = say::connection_change(&event, form) {
+                    note(&text, context.global.json);
+                }
+            }
+            // Why it stopped is told by who waits for that.
+            None => return std::future::pending().await,
+        }
+    }
+}
 
 /// Runs until it is asked to end.
 ///
@@ -21,29 +52,20 @@ pub async fn run(context: &Context) -> Result<Shown> {
             "nothing to do: other commands go through it",
         ));
     };
-    let mut events = context.session().events().await?;
     let interrupted = crate::signals::interrupted();
     let store = context.home.store();
     if context.global.json {
-        print_line(&serde_json::json!({"serving": store}).to_string());
+        print_line(&serde_json::json!({"serving": store}).to_string())?;
     } else {
         note(
             &format!("serving {}; Ctrl-C ends it", store.display()),
             false,
         );
     }
-    let told = async {
-        while let Some(event) = events.next().await {
-            if let Event::Finding(found) = event {
-                tell(context, &found);
-            }
-        }
-        // The client stopped: that is said below.
-        std::future::pending::<()>().await;
-    };
+    let told = tell_all(context, client, client.events());
     tokio::select! {
         () = interrupted => Ok(Shown::nothing()),
-        () = told => Ok(Shown::nothing()),
+        failed = told => failed,
         error = client.stopped() => match error {
             // Another process asked for it.
             Error::Closed => Ok(Shown::nothing()),
@@ -53,14 +75,16 @@ pub async fn run(context: &Context) -> Result<Shown> {
 }
 
 /// Tells what is new. It stays unseen: perhaps nobody looks at an agent.
-fn tell(context: &Context, found: &FindingInfo) {
+fn tell(context: &Context, found: &FindingInfo) -> Result<()> {
     if found.notice != Notice::Unseen || found.finding.what.is_note() {
-        return;
+        return Ok(());
     }
     match serde_json::to_value(found) {
+        // An agent goes on when nobody reads it any more.
         Ok(finding) if context.global.json => {
-            print_line(&serde_json::json!({ "finding": finding }).to_string());
+            print_line(&serde_json::json!({ "finding": finding }).to_string())?;
         }
         _ => note(&format!("finding: {}", found.text), context.global.json),
     }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use crate::context::{Context, Reached, Spinner, answer};
 use crate::failure::{Failure, Result};
 use crate::names::{Named, find};
 use crate::output::{Shown, columns, counted};
+use crate::say;
 
 /// How long an invitation that is on its way may take after the device is connected.
 const INVITATIONS_SETTLE: Duration = Duration::from_secs(2);
@@ -52,7 +53,7 @@ pub enum Command {
         /// The group
         group: String,
     },
-    /// Remove a user with all their devices, and wait until every document is re-keyed
+    /// Remove a user with all their devices, and wait until every document has a new key
     Remove {
         /// The group
         group: String,
@@ -153,12 +154,12 @@ fn row(group: &GroupInfo) -> Vec<String> {
         return vec![group.group.short(), name, "left".to_owned()];
     }
     let state = match (&group.frozen, &group.returning, group.rotating_since) {
-        (Some(why), ..) => format!("frozen: {why}"),
-        (_, Some(why), _) => format!("on its way back: {why}"),
+        (Some(code), ..) => format!("frozen: {}", say::group_state(code)),
+        (_, Some(code), _) => format!("on its way back: {}", say::group_state(code)),
         _ if group.unproven => {
             "came back: compare the code, then `conclave group confirm`".to_owned()
         }
-        (.., Some(epoch)) => format!("re-keying since epoch {epoch}"),
+        (.., Some(_)) => "changing the keys of its documents".to_owned(),
         _ => "active".to_owned(),
     };
     let name = group
@@ -170,13 +171,7 @@ fn row(group: &GroupInfo) -> Vec<String> {
         counted(group.users, "user"),
         counted(group.devices, "device")
     );
-    vec![
-        group.group.short(),
-        name,
-        size,
-        format!("epoch {}", group.epoch),
-        state,
-    ]
+    vec![group.group.short(), name, size, state]
 }
 
 async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) -> Result<Shown> {
@@ -343,7 +338,7 @@ async fn remove(context: &Context, group: &str, user: &str, anyway: bool) -> Res
         }) => {
             let seconds = elapsed_ms as f64 / 1000.0;
             let text = format!(
-                "removed {user}: epoch {epoch}, {} re-keyed in {seconds:.1} s",
+                "removed {user}: {} under new keys after {seconds:.1} s",
                 counted(documents, "document")
             );
             Shown::new(text, "epoch", epoch)
@@ -378,7 +373,7 @@ async fn show_rotation(context: &Context, group: GroupId, progress: &Spinner) ->
                 total,
                 ..
             }) if of == group => {
-                progress.say(format!("re-keying documents: {done} of {total}"));
+                progress.say(format!("documents under new keys: {done} of {total}"));
             }
             // The operation itself tells why.
             Some(Event::Stopped { .. }) | None => std::future::pending().await,

@@ -75,15 +75,23 @@ pub async fn init(global: &Global, args: Init) -> Result<Shown> {
             "note: no service is set yet; give --server URL once, with any command",
             global.json,
         );
-    } else if !args.device {
+    } else if global.offline && global.server.is_some() {
+        crate::output::note(
+            "note: the address is not remembered, since nobody asked there; give --server again with a command that connects",
+            global.json,
+        );
+    } else {
         // The first connection publishes what others need to invite this user.
         let reached = context.connect().await?;
         shown = shown.with("online", !reached.is_queued());
-        context.note_stale(reached);
+        if !(args.device && context.waits_for_approval()) {
+            let before =
+                "this device is set up, and the address is not remembered until it answers; ";
+            context.note_stale_and(reached, before);
+        }
     }
     shown = shown.with("home", context.home.folder());
-    context.close().await?;
-    Ok(shown)
+    context.finish(Ok(shown)).await
 }
 
 fn name(args: &Init) -> Result<String> {

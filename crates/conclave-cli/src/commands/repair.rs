@@ -7,6 +7,7 @@ use conclave_client::{EvidenceInfo, Operation, Outcome};
 use crate::context::{Context, answer};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Shown, columns};
+use crate::say;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -35,7 +36,7 @@ pub enum Command {
         /// The group
         group: String,
     },
-    /// Show which ordered entries this device had to refuse, and who signed them
+    /// Show which entries of the group's history this device had to refuse, and who signed them
     Evidence {
         /// The group
         group: String,
@@ -132,7 +133,11 @@ async fn evidence(context: &Context, typed: &str) -> Result<Shown> {
             Some(device) => format!("signed by device {}", device.short()),
             None => "signer unknown".to_owned(),
         };
-        vec![format!("position {}", item.seq), item.code.clone(), signer]
+        vec![
+            format!("entry {}", item.seq),
+            say::group_state(&item.code).to_owned(),
+            signer,
+        ]
     };
     let text = match list.is_empty() {
         true => "nothing had to be refused".to_owned(),

@@ -59,7 +59,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<Shown> {
     let service = Service::start(config).await.map_err(failed)?;
     let url = url(&service);
     if global.json {
-        print_line(&serde_json::json!({"url": url}).to_string());
+        print_line(&serde_json::json!({"url": url}).to_string())?;
     } else {
         note(
             &format!("serving {url}; Ctrl-C ends it\nclients: conclave --server {url} …"),

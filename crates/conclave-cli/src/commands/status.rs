@@ -1,10 +1,11 @@
 //! `status`: the state of this device.
 
-use conclave_client::{Operation, Outcome};
+use conclave_client::{Connection, Operation, Outcome};
 
 use crate::context::{Context, answer};
 use crate::failure::Result;
-use crate::output::{Shown, columns};
+use crate::output::{Shown, columns, counted};
+use crate::say;
 
 /// How many findings wait, and the newest.
 fn findings(status: &conclave_client::Status) -> String {
@@ -28,10 +29,16 @@ pub async fn run(context: &Context) -> Result<Shown> {
     let _ = context.groups().await;
     let status = answer!(context.run(Operation::Status).await?, Outcome::Status(status) => status)?;
     let server = context.home.server(&context.global)?;
-    let connection = match (&status.refused, status.online) {
-        (Some(why), _) => format!("refused: {why}"),
-        (None, true) => "connected".to_owned(),
-        (None, false) => "offline".to_owned(),
+    let connection = match &status.connection {
+        Connection::Connected => "connected".to_owned(),
+        Connection::Connecting => "not connected yet".to_owned(),
+        Connection::Trouble { cause, .. } => format!("none: {}", say::trouble(cause).message),
+        _ => "none: working offline".to_owned(),
+    };
+    let invitable = match (status.online, status.key_packages) {
+        (true, 1..) => "others can invite this device",
+        (true, 0) => "others cannot invite this device yet",
+        (false, _) => "not known while there is no connection",
     };
     let row = |what: &str, value: String| vec![what.to_owned(), value];
     let clock = status.clock.map(|offset| row("clock", offset.to_string()));
@@ -55,10 +62,14 @@ pub async fn run(context: &Context) -> Result<Shown> {
         row("groups", status.groups.to_string()),
         row(
             "waiting",
-            format!("{} intents, {} edits", status.intents, status.pending),
+            format!(
+                "{} to groups, {}",
+                counted(status.intents, "change"),
+                counted(status.pending, "edit")
+            ),
         ),
         row("findings", findings(&status)),
-        row("key packages", status.key_packages.to_string()),
+        row("invitations", invitable.to_owned()),
     ];
     rows.extend(clock);
     let text = columns(&rows);

@@ -7,7 +7,8 @@ use similar::{ChangeTag, TextDiff};
 use super::document::{Which, open, show};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Shown, note, print_line};
+use crate::output::{Reader, Shown, counted, note, print_line};
+use crate::say;
 
 /// Watches a document until Ctrl-C. In JSON it prints one object a line.
 ///
@@ -36,7 +37,10 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                 changes,
             }) if (of, document) == (group, info.document) => {
                 let now = show(context, group, &info).await?.to_text();
-                print_changes(context, &info, &changes, &shown, &now);
+                let reader = print_changes(context, &info, &changes, &shown, &now)?;
+                if reader == Reader::Gone {
+                    return Ok(Shown::nothing());
+                }
                 shown = now;
             }
             Some(Event::Missed { events }) => note(
@@ -67,7 +71,11 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
             Some(Event::Stopped { error: None }) | None => {
                 return Err(conclave_client::Error::Closed.into());
             }
-            Some(_) => {}
+            Some(event) => {
+                if let Some(text) = say::connection_change(&event, context.global.form()) {
+                    note(&text, context.global.json);
+                }
+            }
         }
     }
 }
@@ -78,38 +86,29 @@ fn print_changes(
     changes: &[Change],
     before: &str,
     now: &str,
-) {
+) -> Result<Reader> {
     let difference = difference(before, now);
     if context.global.json {
         let object =
             json!({"document": info.document, "changes": changes, "difference": difference});
         return print_line(&object.to_string());
     }
-    for (who, count, first, last) in by_author(changes) {
-        let positions = if first == last {
-            format!("position {first}")
-        } else {
-            format!("positions {first} to {last}")
-        };
-        print_line(&format!("{who}: {count} verified, {positions}"));
-    }
-    for line in difference {
-        print_line(&format!("  {line}"));
-    }
+    let by = by_author(changes)
+        .into_iter()
+        .map(|(who, count)| format!("{who}: {}", counted(count, "change")));
+    let lines = difference.into_iter().map(|line| format!("  {line}"));
+    print_line(&by.chain(lines).collect::<Vec<_>>().join("\n"))
 }
 
-/// Runs of changes by one device: who, how many, first and last position.
-fn by_author(changes: &[Change]) -> Vec<(String, usize, u64, u64)> {
-    let mut runs: Vec<(String, usize, u64, u64)> = Vec::new();
+/// Runs of changes by one device: who, and how many.
+fn by_author(changes: &[Change]) -> Vec<(String, usize)> {
+    let mut runs: Vec<(String, usize)> = Vec::new();
     for change in changes {
         let name = change.name.clone().unwrap_or_else(|| change.user.short());
         let who = format!("{name} (device {})", change.device.short());
         match runs.last_mut() {
-            Some((last, count, _, end)) if *last == who => {
-                *count += 1;
-                *end = change.seq;
-            }
-            _ => runs.push((who, 1, change.seq, change.seq)),
+            Some((last, count)) if *last == who => *count += 1,
+            _ => runs.push((who, 1)),
         }
     }
     runs
@@ -153,7 +152,7 @@ mod tests {
         ];
         let runs = by_author(&changes);
         assert_eq!(runs.len(), 3);
-        assert_eq!(runs[0], ("Ana (device 01010101)".into(), 2, 5, 6));
+        assert_eq!(runs[0], ("Ana (device 01010101)".into(), 2));
         assert_eq!(runs[2].0, "03030303 (device 03030303)");
     }
 

@@ -194,7 +194,9 @@ impl Stage<'_> {
             bail!("the removal has no report")
         };
         let seconds = elapsed_ms as f64 / 1000.0;
-        self.narrator.seen(&format!("epoch {epoch} began; {documents} documents (titles included) re-keyed in {seconds:.2} s"));
+        self.narrator.seen(&format!(
+            "{documents} documents (titles included) have new keys after {seconds:.2} s"
+        ));
         let words = self.plant_words(4, EDITS_AFTER_REMOVAL, "Carla is gone");
         let typed = watch::Sender::new(0);
         let [ana, phone, ben, dora] = four(&words);

@@ -50,7 +50,7 @@ pub async fn serve(args: ServiceChild) -> Result<Shown> {
     let service = service.map_err(|error| {
         Failure::new(error.code(), Exit::Failed, error.to_string(), "see the log")
     })?;
-    print_line(&service.local_addr().to_string());
+    print_line(&service.local_addr().to_string())?;
     ended().await;
     service.shutdown().await;
     Ok(Shown::nothing())
@@ -84,7 +84,7 @@ pub async fn device(global: &Global, args: DeviceChild) -> Result<Shown> {
             "end it",
         ));
     };
-    print_line("ready");
+    print_line("ready")?;
     tokio::select! {
         () = ended() => {}
         error = client.stopped() => return Err(error.into()),

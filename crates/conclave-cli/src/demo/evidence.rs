@@ -30,8 +30,8 @@ pub enum EvidenceError {
     /// A column holds something else than it should.
     #[error("the service's database holds a malformed {0}")]
     Malformed(&'static str),
-    /// A record does not hash to its leaf.
-    #[error("record {seq} of a document does not hash to its leaf")]
+    /// A record does not have the hash that is stored with it.
+    #[error("record {seq} of a document does not have the hash that is stored with it")]
     Leaf {
         /// Its position.
         seq: u64,
@@ -127,7 +127,7 @@ async fn wraps(
         .fetch_all(database)
         .await?;
     rows.iter()
-        .map(|row| Ok(decode("root wrap", row.try_get("wrap")?, 2 * WRAP_BYTES)?))
+        .map(|row| Ok(decode("wrap", row.try_get("wrap")?, 2 * WRAP_BYTES)?))
         .collect()
 }
 

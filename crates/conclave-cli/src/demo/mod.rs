@@ -98,7 +98,7 @@ pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
         let path = folder.keep();
         let hint = format!("logs and all files are in {}", path.display());
         if global.json {
-            crate::output::print_line(&serde_json::to_string(&report).unwrap_or_default());
+            crate::output::print_line(&serde_json::to_string(&report).unwrap_or_default())?;
         }
         return Err(Failure::new(
             "demo.claim_failed",
@@ -108,11 +108,12 @@ pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
         ));
     }
     narrator.print("Every claim holds.");
+    narrator.heard()?;
     let shown = Shown::report(&report);
     if !args.keep {
         return Ok(shown);
     }
-    shown.print(global.json);
+    shown.print(global.json)?;
     match keep(&mut stage, &narrator, group).await {
         Ok(()) => Ok(Shown::nothing()),
         Err(error) => Err(folder.broken(&error)),

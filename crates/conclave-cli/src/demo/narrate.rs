@@ -1,10 +1,13 @@
 //! Telling the story: numbered steps, wrapped sentences, and a progress bar where there is a terminal.
 
 use std::io::Write;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::failure::{Failure, Result};
+use crate::output::print_line;
 
 /// Width of the story in columns.
 const COLUMNS: usize = 78;
@@ -28,6 +31,8 @@ pub struct Narrator {
     began: Instant,
     steps: Mutex<Vec<(String, Instant)>>,
     total: usize,
+    /// The first line that could not be printed.
+    unheard: OnceLock<Failure>,
 }
 
 impl Narrator {
@@ -45,6 +50,7 @@ impl Narrator {
             began: Instant::now(),
             steps: Mutex::new(Vec::new()),
             total,
+            unheard: OnceLock::new(),
         }
     }
 
@@ -81,13 +87,22 @@ impl Narrator {
     /// Prints lines as they are.
     pub fn print(&self, text: &str) {
         self.bar.suspend(|| {
-            // A closed terminal must not end the demonstration before its children are gone.
-            let _ = if self.to_stderr {
-                writeln!(std::io::stderr(), "{text}")
-            } else {
-                writeln!(std::io::stdout(), "{text}")
-            };
+            if self.to_stderr {
+                // Where even that cannot be written nobody can be told.
+                let _ = writeln!(std::io::stderr(), "{text}");
+            } else if let Err(failure) = print_line(text) {
+                // Must not end the demonstration before its children are gone.
+                let _ = self.unheard.set(failure);
+            }
         });
+    }
+
+    /// Whether everything could be printed.
+    ///
+    /// # Errors
+    /// What failed first.
+    pub fn heard(&self) -> Result<()> {
+        self.unheard.get().cloned().map_or(Ok(()), Err)
     }
 
     /// Ends the bar; gives the time of each step and of everything.

@@ -90,7 +90,7 @@ impl Stage<'_> {
         self.narrator
             .step("Ana founds a group and invites Ben and Carla");
         self.narrator.say(
-            "The group is an MLS group (RFC 9420): its members agree on fresh keys in every epoch. Its name is content, so the service \
+            "The members agree on fresh keys after every change of their number, by the standard for that (RFC 9420). The name is content, so the service \
              does not learn it.",
         );
         let name = format!(

@@ -49,8 +49,8 @@ impl Stage<'_> {
         self.measured.epochs = stored.epoch;
         self.measured.records_after_removal = after.len();
         self.narrator.say(&format!(
-            "With her store from before the removal, and again with the one from after it, every root in it is tried on each of {} records: {} \
-             accepted before her removal, {} after. Root wraps made for other members are tried too.",
+            "With her store from before the removal, and again with the one from after it, every key in it is tried on each of {} records: {} \
+             accepted before her removal, {} after. Keys that were wrapped for other members are tried too.",
             stored.records.len(),
             before.len(),
             after.len()

@@ -112,7 +112,7 @@ impl Measured {
                 "the removal re-keyed every document",
                 self.rotation_complete,
                 format!(
-                    "complete: {}, epoch {}",
+                    "complete: {}, {} changes of keys",
                     self.rotation_complete, self.epochs
                 ),
             ),
@@ -138,7 +138,7 @@ impl Measured {
                 ),
             ),
             claim(
-                "no plaintext at the service, on the wire or in a log",
+                "nothing readable at the service, on the wire or in a log",
                 self.canaries_planted > 0 && self.leaks.is_empty() && self.recordings_complete,
                 self.leaks_seen(),
             ),
@@ -280,7 +280,7 @@ impl Report {
                 "devices, documents",
                 format!("{}, {}", self.devices, self.documents),
             ),
-            ("last epoch", self.epochs.to_string()),
+            ("changes of keys", self.epochs.to_string()),
             ("overhead of an update", overhead),
             ("time", format!("{:.1} s", self.seconds)),
         ];

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::Error;
 use crate::events::Event;
+use crate::trouble::Connection;
 
 /// Events that a slow reader may fall behind.
 const EVENTS: usize = 1024;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<Event>,
     /// How far re-keying is, for those who wait for it.
     pub(crate) rotations: watch::Sender<BTreeMap<GroupId, Rotation>>,
+    /// How this device stands with its service. Set anew with every attempt that failed.
+    pub(crate) connection: watch::Sender<Connection>,
     /// Set once, when the actor is gone and the store is closed.
     pub(crate) stopped: watch::Sender<bool>,
     /// Asks the actor to end.
@@ -52,6 +55,7 @@ impl Shared {
         Self {
             events: broadcast::Sender::new(EVENTS),
             rotations: watch::Sender::new(BTreeMap::new()),
+            connection: watch::Sender::new(Connection::Unused),
             stopped: watch::Sender::new(false),
             close: CancellationToken::new(),
             guests: TaskTracker::new(),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{Actor, Unreleased, thread};
 use crate::error::Error;
 use crate::events::Event;
+use crate::trouble::Connection;
 
 /// First pause; each that follows without success is twice as long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -88,6 +89,7 @@ impl Actor {
             error: error.to_remote(),
         });
         if was_connected {
+            self.shared.connection.send_replace(Connection::Connecting);
             self.shared.tell(Event::Offline);
         }
         Ok(())

@@ -8,6 +8,7 @@ use super::link::BACKLOG_BYTES;
 use super::*;
 use crate::store::{PassphraseCost, StoreError};
 use crate::transport::{Sender, Timing};
+use crate::trouble::Trouble;
 
 async fn actor(folder: &TempDir) -> (Actor, mpsc::Sender<Call>) {
     let setup = Setup::NewUser {
@@ -34,6 +35,13 @@ async fn actor(folder: &TempDir) -> (Actor, mpsc::Sender<Call>) {
         Output::default(),
     );
     (actor, calls)
+}
+
+fn down() -> Wire {
+    Wire::Down {
+        cause: Trouble::Lost { why: String::new() },
+        pause: Duration::ZERO,
+    }
 }
 
 fn write(actor: &mut Actor) {
@@ -107,7 +115,7 @@ async fn frames_do_not_cross_over_to_the_next_connection() {
     ));
     actor.unreleased.sends.push(ClientFrame::Ping);
     actor.link.queue(&ClientFrame::Ping);
-    actor.wire(Wire::Down { why: String::new() });
+    actor.wire(down());
     actor.wire(Wire::Up(second));
     assert!(matches!(
         actor.unreleased.sends.as_slice(),
@@ -141,7 +149,7 @@ async fn a_connection_that_was_given_up_is_not_listened_to() {
         challenge,
     )));
     assert!(actor.unreleased.sends.is_empty());
-    actor.wire(Wire::Down { why: String::new() });
+    actor.wire(down());
     assert!(!actor.link.deaf);
 }
 

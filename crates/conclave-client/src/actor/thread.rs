@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::store::{Store, StoreError};
 use crate::transport::Endpoint;
+use crate::trouble::Connection;
 
 /// What [`start`] gives back.
 pub(crate) struct Started {
@@ -132,6 +133,7 @@ pub(super) async fn stop(actor: Actor, result: Result<(), Error>) -> Result<(), 
         match call {
             Call::Command { reply, .. } => drop(reply.send(Err(cause.clone()))),
             Call::ChangeSecret { reply, .. } => drop(reply.send(Err(cause.clone()))),
+            Call::TryNow { reply } => drop(reply),
         }
     }
     // After a failure the first error is the one that counts.
@@ -162,6 +164,9 @@ async fn open(
         }
     };
     engine.trust_service_clock(config.trust_service_clock);
+    if endpoint.is_some() {
+        shared.connection.send_replace(Connection::Connecting);
+    }
     let link = Link::new(endpoint, config.timing, config.token);
     Ok(Actor::new(engine, store, link, calls, shared, output))
 }

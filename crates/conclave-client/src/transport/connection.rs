@@ -1,5 +1,6 @@
 //! One connection, from the handshake to its end.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Once};
 
 use conclave_proto::chunk::{self, Assembler};
@@ -11,12 +12,14 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 use tokio_util::sync::CancellationToken;
 
+use super::diagnose::{self, describe};
 use super::{Endpoint, Received, Timing, Wire};
+use crate::trouble::Trouble;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -25,10 +28,12 @@ const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// Memory that frames may take between the socket and the application's side, in KiB: a largest frame and a little.
 const INCOMING_KIB: usize = limits::FRAME_BYTES / 1024 + 4096;
 
-/// How a connection ended.
+/// How a connection, or an attempt to make one, ended.
 #[derive(Debug, Clone)]
 pub(super) struct Ended {
-    pub(super) why: String,
+    pub(super) cause: Trouble,
+    /// There was a connection.
+    pub(super) was_up: bool,
     /// The service had let the device in.
     pub(super) was_good: bool,
     /// Pause that the service asked for.
@@ -36,9 +41,10 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    pub(super) fn because(why: String) -> Self {
+    pub(super) fn before_it_was_up(cause: Trouble) -> Self {
         Self {
-            why,
+            cause,
+            was_up: false,
             was_good: false,
             retry_after_ms: None,
         }
@@ -56,15 +62,19 @@ fn install_tls_provider() {
     });
 }
 
-/// Dials and shakes hands. Errors are texts for people: addresses and causes only.
-pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, String> {
+/// Dials and shakes hands.
+pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, Trouble> {
     install_tls_provider();
-    let stream = TcpStream::connect(endpoint.host_and_port())
+    let found = tokio::net::lookup_host(endpoint.host_and_port()).await;
+    let addresses: Vec<SocketAddr> = found
+        .map_err(|error| diagnose::lookup(endpoint, &error))?
+        .collect();
+    let stream = TcpStream::connect(addresses.as_slice())
         .await
-        .map_err(|error| format!("cannot connect: {error}"))?;
+        .map_err(|error| diagnose::tcp(endpoint, &error))?;
     stream
         .set_nodelay(true)
-        .map_err(|error| format!("cannot connect: {error}"))?;
+        .map_err(|error| diagnose::tcp(endpoint, &error))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -73,23 +83,8 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, String> {
         .max_frame_size(Some(limits::WIRE_MESSAGE_BYTES));
     let (socket, _) = client_async_tls_with_config(endpoint.url(), stream, Some(config), None)
         .await
-        .map_err(|error| format!("the handshake failed: {}", describe(&error)))?;
+        .map_err(|error| diagnose::handshake(endpoint, &error))?;
     Ok(socket)
-}
-
-/// Texts of errors that cannot quote what a peer sent.
-fn describe(error: &tungstenite::Error) -> String {
-    match error {
-        tungstenite::Error::Io(error) => error.to_string(),
-        tungstenite::Error::Http(response) => format!("HTTP status {}", response.status().as_u16()),
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-            "closed".to_owned()
-        }
-        tungstenite::Error::Capacity(_) => "a message is too large".to_owned(),
-        tungstenite::Error::Protocol(error) => error.to_string(),
-        tungstenite::Error::Tls(error) => error.to_string(),
-        _ => "not a WebSocket service".to_owned(),
-    }
 }
 
 /// Moves frames until one side ends it.
@@ -115,7 +110,8 @@ pub(super) async fn serve(
     };
     writer.close().await;
     Ended {
-        why,
+        cause: reader.goodbye.unwrap_or(Trouble::Lost { why }),
+        was_up: true,
         was_good: reader.was_good,
         retry_after_ms: reader.retry_after_ms,
     }
@@ -129,6 +125,8 @@ struct Reader<'a> {
     assembler: Assembler,
     memory: Arc<Semaphore>,
     was_good: bool,
+    /// What the service's last word means.
+    goodbye: Option<Trouble>,
     retry_after_ms: Option<u64>,
 }
 
@@ -147,6 +145,7 @@ impl<'a> Reader<'a> {
             assembler: Assembler::new(limits::FRAME_BYTES),
             memory: Arc::new(Semaphore::new(INCOMING_KIB)),
             was_good: false,
+            goodbye: None,
             retry_after_ms: None,
         }
     }
@@ -193,8 +192,12 @@ impl<'a> Reader<'a> {
                 self.was_good = true;
                 self.ready.notify_one();
             }
-            ServiceFrame::Goodbye { retry_after_ms, .. } => {
-                self.retry_after_ms = Some(*retry_after_ms)
+            ServiceFrame::Goodbye {
+                why,
+                retry_after_ms,
+            } => {
+                self.goodbye = Some(Trouble::from_refusal(why));
+                self.retry_after_ms = Some(*retry_after_ms);
             }
             _ => {}
         }
