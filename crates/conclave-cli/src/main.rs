@@ -17,18 +17,22 @@
 
 mod args;
 mod commands;
+mod content;
 mod context;
 mod demo;
 mod failure;
 #[cfg(test)]
 mod help;
 mod home;
+mod input;
+mod json;
 mod lookup;
 mod names;
 mod output;
 mod say;
 mod signals;
 mod unlock;
+mod write;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@
 //! ! text                           standard error contains this
 //! -                                standard output is empty
 //! @ name.txt text\n                a file for the devices, {files}/name.txt
+//! = name.txt path                 that file holds the same bytes as another
 //! service stop | start             the service is stopped, or comes back
 //! service save | restore NAME      its data folder is copied, or put back from that copy; it runs again afterwards
 //! service start SETTING            the same as another operator's: "invitation", "origin URL", "clock DAYS" (ahead)
@@ -22,6 +23,7 @@
 //! ```
 //! Kinds of peers are "nobody", "noise", "http STATUS [WHERE]" and "tls good | expired | not-yet-valid | wrong-name".
 //! What a command prints for people must not use a word of the protocol.
+//! Files that are the same for all lie in {fixtures}, and documents of other programs in {foreign}.
 //! With `--json` standard output always has to be exactly one JSON object, and so has standard error where the command failed.
 
 #![allow(
@@ -132,6 +134,14 @@ impl Play {
             .insert("files".into(), files.display().to_string());
         play.variables
             .insert("conclave".into(), env!("CARGO_BIN_EXE_conclave").into());
+        for (name, folder) in [
+            ("fixtures", "tests/fixtures"),
+            ("foreign", "../conclave-crdt/tests/fixtures"),
+        ] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            play.variables
+                .insert(name.into(), folder.display().to_string());
+        }
         play
     }
 
@@ -440,6 +450,13 @@ impl Play {
                 )
                 .unwrap();
             }
+            "=" => {
+                let (name, other) = text.split_once(' ').unwrap();
+                let written = std::fs::read(self.folder.path().join("files").join(name)).unwrap();
+                if written != std::fs::read(other).unwrap() {
+                    self.fail(&format!("{name} holds something else"));
+                }
+            }
             "service" if rest == "stop" => self.stop_service(),
             "service" if verb_of(rest) == "start" => {
                 self.start_service(text.strip_prefix("start").unwrap_or_default().trim());
@@ -531,6 +548,7 @@ cases!(
     errors,
     groups,
     identity,
+    importing,
     offline,
     output,
     passphrases,

@@ -185,6 +185,51 @@ impl Drop for Agent {
     }
 }
 
+/// An export that finds no room leaves what stood there whole, and nothing half beside it.
+#[test]
+fn an_export_without_room_leaves_the_old_file_whole() {
+    let place = Place::new();
+    place.set_up();
+    let big = place.file("big.txt", 1_000_000);
+    // Another process has the store: only the export is limited.
+    let _agent = Agent::start(&place);
+    place.done(&["doc", "import", "Board", path(&big)]);
+    let folder = place.folder.path().join("out");
+    std::fs::create_dir(&folder).unwrap();
+    let out = folder.join("out.txt");
+    std::fs::write(&out, "old").unwrap();
+    let export = ["doc", "export", "big.txt", path(&out), "--force"];
+    let limited = r#"trap '' XFSZ; ulimit -f 400; exec "$@""#;
+    let output = place.shell(limited, &export).output().unwrap();
+    let refused = refusal(&output).to_string();
+    assert!(
+        refused.contains("cli.file") && refused.contains("make room"),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "old");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    // Nobody ignores the signal: the process dies in the middle, and the old file is there all the same.
+    let output = place
+        .shell(r#"ulimit -f 400; exec "$@""#, &export)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(SIGXFSZ), "{output:?}");
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "old");
+    place.done(&export);
+    assert_eq!(std::fs::metadata(&out).unwrap().len(), 1_000_000);
+
+    // Standard output is a file like any other.
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"exec "$@" > /dev/full"#, "sh", CONCLAVE]);
+    command.args(["--home", "ana", "--key-file", "ana.key"]);
+    command.args(["doc", "export", "big.txt", "-"]);
+    command.current_dir(place.folder.path());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(said.contains("standard output"), "{said}");
+}
+
 /// The same process, before, during and after.
 #[test]
 fn an_agent_without_room_goes_on_when_there_is_room_again() {

@@ -9,7 +9,7 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, Role, UserId};
 
 use crate::actor::Rotations;
 use crate::client::{Client, answer};
-use crate::document::{Adapter, Document, Kind};
+use crate::document::{Adapter, Any, Document, Kind};
 use crate::error::Error;
 
 /// A handle to a group of this device.
@@ -311,6 +311,35 @@ impl Group {
             kind,
             title: title.to_owned(),
             initial,
+        };
+        answer!(self.client.command(command).await, Reply::Document(id) => id)
+    }
+
+    /// Creates a document from one that another program wrote: every operation stays under the id that wrote it, so that a copy elsewhere and
+    /// this one still belong together. Whose they are is not known: they count as brought in by this device.
+    ///
+    /// # Errors
+    /// As [`Group::create_document`]; [`Error::Engine`] where the state is refused. Nothing is made then.
+    pub async fn import_document(
+        &self,
+        title: &str,
+        foreign: conclave_crdt::Foreign,
+    ) -> Result<Document<Any>, Error> {
+        let id = self.import_raw(foreign.kind, title, foreign.state).await?;
+        Ok(Document::new(self.clone(), id))
+    }
+
+    pub(crate) async fn import_raw(
+        &self,
+        kind: CrdtKind,
+        title: &str,
+        state: Vec<u8>,
+    ) -> Result<DocumentId, Error> {
+        let command = Command::ImportDocument {
+            group: self.id,
+            kind,
+            title: title.to_owned(),
+            state: state.into(),
         };
         answer!(self.client.command(command).await, Reply::Document(id) => id)
     }

@@ -103,8 +103,12 @@ pub mod transport;
 mod trouble;
 
 pub use conclave_crdt::automerge::Automerge;
+pub use conclave_crdt::limits::MAX_JSON_DEPTH;
 pub use conclave_crdt::yjs::Yrs;
-pub use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, Refusal};
+pub use conclave_crdt::{
+    Crdt, CrdtError, CrdtKind, Edited, Foreign, ForeignError, PathElement, Refusal, RootShape,
+    recognise,
+};
 #[doc(hidden)]
 pub use conclave_engine::plain;
 pub use conclave_engine::{
@@ -119,6 +123,6 @@ pub use document::{Adapter, Any, Document, Kind};
 pub use error::{Error, RemoteError};
 pub use events::{Change, Changes, Event, Events, Missed};
 pub use group::{Group, Removal};
-pub use operation::{Operation, Outcome, View, run};
+pub use operation::{FirstContent, Operation, Outcome, Part, View, run};
 pub use session::{Session, SessionEvents};
 pub use trouble::{CertificateFault, Connection, Denial, Trouble};

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
     InvitationInfo, MemberInfo, PinInfo, WhoAmI,
 };
+use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,23 @@ pub enum View {
     Text,
     /// As JSON.
     Json,
+    /// By its named parts.
+    Parts,
+    /// In the form in which other programs of its engine keep theirs.
+    Native,
+}
+
+/// A named part of a document ([`conclave_crdt::Root`]).
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub shape: RootShape,
+    /// Its content as far as JSON can show it.
+    pub value: serde_json::Value,
+    /// Whether it is what the text or JSON view edits.
+    pub editable: bool,
 }
 
 /// Something to do. [`run`] does it. `Debug` prints only the kind: texts, titles and names are content.
@@ -124,12 +142,12 @@ pub enum Operation {
     },
     /// [`Group::documents`]. Outcome: `Documents`.
     Documents { group: GroupId },
-    /// Creates a document, with a first text if there is one. Outcome: `Document`.
+    /// Creates a document with its first content, if there is any, in one step: where that is refused, nothing is made. Outcome: `Document`.
     CreateDocument {
         group: GroupId,
         kind: CrdtKind,
         title: String,
-        text: Option<String>,
+        content: Option<FirstContent>,
     },
     /// [`Document::rename`]. Outcome: `Done`.
     Rename {
@@ -143,7 +161,7 @@ pub enum Operation {
         document: DocumentId,
         reason: CloseReason,
     },
-    /// The document as it is here now. Outcome: `Text` or `Json`.
+    /// The document as it is here now. Outcome: `Text`, `Json`, `Parts` or `Bytes`.
     Show {
         group: GroupId,
         document: DocumentId,
@@ -156,6 +174,12 @@ pub enum Operation {
         position: usize,
         delete: usize,
         insert: String,
+    },
+    /// Adds to the end of the text. Outcome: `Done`.
+    Append {
+        group: GroupId,
+        document: DocumentId,
+        text: String,
     },
     /// Does to the text what turned `base` into `text`, in one step; changes made since `base` was read survive. Without a base the text
     /// becomes `text`. Outcome: `Done`.
@@ -182,6 +206,24 @@ pub enum Operation {
     Shutdown,
 }
 
+/// What a new document begins with. `Debug` prints only the kind.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstContent {
+    /// A text.
+    Text(String),
+    /// A JSON object.
+    Json(serde_json::Value),
+    /// The complete state of a document of another program, as [`conclave_crdt::recognise`] gives it.
+    State(Bytes),
+}
+
+impl std::fmt::Debug for FirstContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FirstContent({})", kind_of(self))
+    }
+}
+
 /// What came of an [`Operation`]. `Debug` prints only the kind.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -193,6 +235,10 @@ pub enum Outcome {
     Text(String),
     /// A document as JSON.
     Json(serde_json::Value),
+    /// The named parts of a document.
+    Parts(Vec<Part>),
+    /// A document in its engine's own form.
+    Bytes(Bytes),
     /// This device.
     WhoAmI(WhoAmI),
     /// State of this device.
@@ -360,18 +406,33 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
             group,
             kind,
             title,
-            text,
+            content,
         } => {
-            let initial = text.map(|text| -> DocFn {
-                contained(Box::new(move |crdt: &mut dyn Crdt| {
-                    let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
-                    view.replace_all(&text)
-                }))
-            });
-            of(group)
-                .create_document_raw(kind, &title, initial)
-                .await
-                .map(Outcome::Document)
+            let group = of(group);
+            let made = match content {
+                None => group.create_document_raw(kind, &title, None).await,
+                Some(FirstContent::State(state)) => {
+                    group.import_raw(kind, &title, state.into_vec()).await
+                }
+                Some(FirstContent::Text(text)) => {
+                    let edit = first(move |crdt| {
+                        let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+                        view.replace_all(&text)
+                    });
+                    group.create_document_raw(kind, &title, Some(edit)).await
+                }
+                Some(FirstContent::Json(value)) => {
+                    let edit = first(move |crdt| {
+                        let view = crdt.json().ok_or(CrdtError::InvalidArgument)?;
+                        match view.edit(None, &value)? {
+                            Edited::Done => Ok(()),
+                            Edited::Refused(_) => Err(CrdtError::InvalidArgument),
+                        }
+                    });
+                    group.create_document_raw(kind, &title, Some(edit)).await
+                }
+            };
+            made.map(Outcome::Document)
         }
         Operation::CloseDocument {
             group,
@@ -414,6 +475,40 @@ async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcom
             value
                 .map(Outcome::Json)
                 .ok_or(Error::NoView { view: "json" })
+        }
+        Operation::Show {
+            group,
+            document,
+            view: View::Parts,
+        } => {
+            let roots = of(group, document).read(|crdt| crdt.roots()).await?;
+            let parts = roots.into_iter().map(|root| Part {
+                name: root.name,
+                shape: root.shape,
+                value: root.value,
+                editable: root.editable,
+            });
+            Ok(Outcome::Parts(parts.collect()))
+        }
+        Operation::Show {
+            group,
+            document,
+            view: View::Native,
+        } => {
+            let bytes = of(group, document).read(|crdt| crdt.export()).await?;
+            Ok(Outcome::Bytes(bytes.into()))
+        }
+        Operation::Append {
+            group,
+            document,
+            text,
+        } => {
+            let edit = move |crdt: &mut dyn Crdt| {
+                let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+                let end = view.len()?;
+                view.splice(end, 0, &text)
+            };
+            done(of(group, document).edit(edit).await)
         }
         Operation::Splice {
             group,
@@ -471,6 +566,11 @@ async fn reach(client: &Client, limit_ms: Option<u64>) -> Result<Connection, Err
         Ok(reached) => reached,
         Err(_) => Ok(client.connection()),
     }
+}
+
+/// The first edit of a new document.
+fn first(edit: impl FnOnce(&mut dyn Crdt) -> Result<(), CrdtError> + Send + 'static) -> DocFn {
+    contained(Box::new(edit))
 }
 
 fn done(result: Result<(), Error>) -> Result<Outcome, Error> {

@@ -16,7 +16,7 @@ use conclave_client::local::{LOCAL_FRAME_BYTES, LocalClient, LocalServer, SOCKET
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, RealmId};
 use conclave_client::store::{PassphraseCost, StoreError};
 use conclave_client::{
-    Client, Config, CrdtKind, Error, Event, Operation, Outcome, Session, Setup, View,
+    Client, Config, CrdtKind, Error, Event, FirstContent, Operation, Outcome, Session, Setup, View,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,13 +56,13 @@ async fn new_document(
     kind: CrdtKind,
     text: Option<&str>,
 ) -> DocumentId {
-    let text = text.map(ToOwned::to_owned);
+    let content = text.map(|text| FirstContent::Text(text.to_owned()));
     match session
         .run(Operation::CreateDocument {
             group,
             kind,
             title: "minutes".into(),
-            text,
+            content,
         })
         .await
         .unwrap()

@@ -80,6 +80,24 @@ pub trait Crdt: Send {
     /// Whether operations wait for dependencies that have not arrived.
     fn has_missing(&self) -> bool;
 
+    /// Every replica with operations in this document, sorted, and the counter of its next one.
+    fn replicas(&self) -> Vec<(ReplicaId, u64)>;
+
+    /// The document in the form in which other programs of its engine keep theirs: a Yjs update of version 1, or an Automerge file. With local
+    /// edits not yet taken; without what waits for missing operations, of which nothing shows.
+    ///
+    /// # Errors
+    /// [`CrdtError::Panicked`], [`CrdtError::Engine`].
+    fn export(&mut self) -> Result<Vec<u8>, CrdtError>;
+
+    /// The named parts of the document, where its kind has such (the root types of Yjs), as far as they can be shown. Empty ones are left out.
+    ///
+    /// # Errors
+    /// [`CrdtError::Panicked`], [`CrdtError::Engine`].
+    fn roots(&mut self) -> Result<Vec<Root>, CrdtError> {
+        Ok(Vec::new())
+    }
+
     /// Continues under a fresh replica id. Own edits must have been taken. For Yjs this rebuilds the engine
     /// document: references into the old one are dead.
     ///
@@ -107,8 +125,41 @@ pub trait Crdt: Send {
     fn as_any_mut(&mut self) -> &mut dyn core::any::Any;
 }
 
-/// A plain-text view: the root text `text` of a Yjs document, or the text object under the root key `text` of an
-/// Automerge document. Positions and lengths are Unicode scalar values.
+/// What a named part of a document holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootShape {
+    /// A text: what [`TextView`] shows, or another one.
+    Text,
+    /// A map: what [`JsonView`] shows, or another one.
+    Map,
+    /// A list.
+    List,
+    /// A tree of XML elements, as rich-text editors keep it.
+    Xml,
+}
+
+/// A named part of a document, for showing. `Debug` leaves the content out.
+#[derive(Clone, PartialEq)]
+pub struct Root {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub shape: RootShape,
+    /// Its content as far as JSON can show it, as [`JsonView`] does; XML as a string.
+    pub value: serde_json::Value,
+    /// Whether it is what [`TextView`] or [`JsonView`] edits.
+    pub editable: bool,
+}
+
+impl core::fmt::Debug for Root {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Root({:?})", self.shape)
+    }
+}
+
+/// A plain-text view: the root text `text` of a Yjs document (where there is none and just one other root holds text: that), or the text object
+/// under the root key `text` of an Automerge document. Positions and lengths are Unicode scalar values.
 pub trait TextView {
     /// The text.
     ///
@@ -202,8 +253,8 @@ pub enum Edited {
     Refused(Refusal),
 }
 
-/// A JSON view: the root map `root` of a Yjs document, or the root map of an Automerge document (where the text that
-/// every document starts with is left out while it is empty). New strings are written as collaborative texts; a plain string, a date and
+/// A JSON view: the root map `root` of a Yjs document (where there is none and just one other root is a map: that), or the root map of an
+/// Automerge document (where the text that every document starts with is left out while it is empty). New strings are written as collaborative texts; a plain string, a date and
 /// an unsigned number stay what they are when they are changed, and a counter is counted up or down by the difference.
 ///
 /// What JSON has no word for is an object with the reserved key `$conclave`: `{"$conclave": "bytes", "base64": …}`,

@@ -63,6 +63,7 @@ mod contain;
 mod diff;
 mod error;
 mod factory;
+mod foreign;
 mod json;
 pub mod limits;
 mod ranges;
@@ -72,10 +73,12 @@ mod types;
 pub mod yjs;
 
 pub use api::{
-    Attribution, AttributionRun, Crdt, Edited, JsonView, PathElement, Refusal, TextView,
+    Attribution, AttributionRun, Crdt, Edited, JsonView, PathElement, Refusal, Root, RootShape,
+    TextView,
 };
 pub use diff::text::merged as merged_text;
 pub use error::CrdtError;
 pub use factory::{create, load};
+pub use foreign::{Foreign, ForeignError, recognise};
 pub use json::merged_value as merged_json;
 pub use types::{Applied, CrdtKind, OpRange, ReplicaId, UpdateInfo, Version};

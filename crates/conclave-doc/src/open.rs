@@ -1,6 +1,6 @@
 //! Beginning a document, opening one from a snapshot, and finding one's place again after a reconnect.
 
-use conclave_crdt::CrdtKind;
+use conclave_crdt::{CrdtError, CrdtKind};
 use conclave_mls::verify_signature;
 use conclave_proto::frame::{BaseSnapshot, OpenedDocument};
 use conclave_proto::merkle::Frontier;
@@ -76,6 +76,42 @@ impl Document {
                     },
                 );
             }
+        }
+        let founding = Founding {
+            kind,
+            crdt: Plain::from(crdt.snapshot()?),
+            tables,
+        };
+        Self::found(ctx, group, document, founding, instance, fresh, rng)
+    }
+
+    /// A new document that begins with the complete state of another: every operation stays under the id that wrote it. This device brings
+    /// these ids in, so they are its own here, as if it had introduced them, and nobody else can write on under them.
+    ///
+    /// # Errors
+    /// As [`Document::create`]; [`DocError::Crdt`] where the state is not complete.
+    pub fn create_from(
+        ctx: &DocContext<'_>,
+        group: GroupId,
+        document: DocumentId,
+        kind: CrdtKind,
+        instance: InstanceId,
+        state: &[u8],
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(Self, Record), DocError> {
+        let mut fresh = Fresh::new(rng);
+        ctx.own_row().ok_or(DocError::Role)?;
+        let mut crdt = conclave_crdt::load(kind, state, fresh.replica(kind))?;
+        if crdt.has_missing() {
+            return Err(CrdtError::MissingDependency.into());
+        }
+        let mut tables = Tables::default();
+        for (replica, next) in crdt.replicas() {
+            let owner = ReplicaOwner {
+                device: ctx.device,
+                next,
+            };
+            tables.owners.insert(replica, owner);
         }
         let founding = Founding {
             kind,

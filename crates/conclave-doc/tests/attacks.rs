@@ -349,6 +349,48 @@ fn a_replica_id_belongs_to_the_device_that_introduced_it() {
     refused(sim, record, RecordFault::Replica, Some(author), false);
 }
 
+/// Ids that came in with a document of another program belong to the device that brought it in: nobody else writes on under them, nor
+/// again from their first counter.
+#[test]
+fn replica_ids_of_an_imported_document_belong_to_who_brought_it_in() {
+    for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
+        let replica = conclave_crdt::ReplicaId::for_kind(kind, [44; 16]);
+        let mut foreign = conclave_crdt::create(kind, replica.clone()).unwrap();
+        foreign.text().unwrap().splice(0, 0, "brought in").unwrap();
+        let exported = foreign.export().unwrap();
+        let state = conclave_crdt::recognise(&exported).unwrap().unwrap().state;
+        let imported = || {
+            let mut sim = Sim::imported(kind, &ROLES, &state);
+            sim.settle();
+            sim
+        };
+        let mut sim = imported();
+        for peer in 0..2 {
+            assert_eq!(sim.peers[peer].text(), "brought in", "{kind}");
+            let owner = sim.peers[peer].doc.owner_of(&replica);
+            assert_eq!(owner, Some(sim.world.devices[0]), "{kind}");
+        }
+        // Everybody goes on under ids of their own.
+        sim.peers[1].insert(0, "now ");
+        sim.settle();
+        assert_eq!(sim.peers[0].text(), "now brought in", "{kind}");
+
+        foreign.take_pending(&mut Vec::new()).unwrap();
+        foreign.text().unwrap().splice(0, 0, "stolen ").unwrap();
+        let mut on = Vec::new();
+        foreign.take_pending(&mut on).unwrap();
+        let mut again = conclave_crdt::create(kind, replica).unwrap();
+        again.text().unwrap().splice(0, 0, "other").unwrap();
+        again.take_pending(&mut on).unwrap();
+        for update in on {
+            let sim = imported();
+            let record = sim.forge(MALLORY, &update, |_| {});
+            let author = author_of(&sim, MALLORY);
+            refused(sim, record, RecordFault::Replica, Some(author), false);
+        }
+    }
+}
+
 #[test]
 fn operations_begin_at_the_next_counter() {
     for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {

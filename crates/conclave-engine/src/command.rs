@@ -5,6 +5,7 @@ use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::clock::ClockOffset;
 use crate::error::EngineError;
@@ -140,6 +141,17 @@ pub enum Command {
         title: String,
         /// First content.
         initial: Option<DocFn>,
+    },
+    /// Creates a document with the complete state of another program's. Reply: `Document`.
+    ImportDocument {
+        /// The group.
+        group: GroupId,
+        /// CRDT kind.
+        kind: CrdtKind,
+        /// Title: content.
+        title: String,
+        /// The state, as [`conclave_crdt::recognise`] gives it.
+        state: Zeroizing<Vec<u8>>,
     },
     /// Documents of a group. Reply: `Documents`.
     Documents {

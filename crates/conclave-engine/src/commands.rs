@@ -9,7 +9,7 @@ use conclave_proto::policy::GroupPolicy;
 use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 
 use crate::command::{Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status};
-use crate::document::Doc;
+use crate::document::{Beginning, Doc};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step};
@@ -127,8 +127,15 @@ impl Engine {
                 title,
                 initial,
             } => {
-                self.create_titled(id, group, kind, title, initial);
+                let beginning = initial.map_or(Beginning::Empty, Beginning::Edit);
+                self.create_titled(id, group, kind, title, beginning);
             }
+            Command::ImportDocument {
+                group,
+                kind,
+                title,
+                state,
+            } => self.create_titled(id, group, kind, title, Beginning::State(state)),
             Command::Documents { group } => self.list_documents(id, group),
             Command::Rename {
                 group,
@@ -264,14 +271,14 @@ impl Engine {
         group: GroupId,
         kind: CrdtKind,
         title: String,
-        initial: Option<DocFn>,
+        beginning: Beginning,
     ) {
         let document = DocumentId(self.random16());
         self.on_group(
             id,
             group,
             Box::new(move |engine, group| {
-                let result = engine.create_document(group, document, kind, initial);
+                let result = engine.create_document(group, document, kind, beginning);
                 if result.is_ok() {
                     if let Some(row) = group.documents.get_mut(&document) {
                         row.title = Some(title);

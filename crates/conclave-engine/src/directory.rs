@@ -8,7 +8,7 @@ use conclave_proto::{DocumentId, GroupId};
 use serde_json::Value;
 
 use crate::command::Reply;
-use crate::document::Doc;
+use crate::document::{Beginning, Doc};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step};
@@ -70,7 +70,8 @@ impl Engine {
         name: &str,
     ) -> Result<(), EngineError> {
         let id = DocumentId::directory(&group.id);
-        self.create_document(group, id, KIND, Some(set(NAME.to_owned(), name)))?;
+        let first = Beginning::Edit(set(NAME.to_owned(), name));
+        self.create_document(group, id, KIND, first)?;
         group.directory.name = Some(clip(name));
         Ok(())
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use conclave_crdt::limits::{MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
-use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId, Version, create, load};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId, Version, create, load, recognise};
 use conclave_proto::registry::{
     Decoded, Decoder,
     Source::{Network, Person},
@@ -75,6 +75,7 @@ pub(super) fn decoders() -> Vec<Decoder> {
             since::<AUTOMERGE>,
             versions::<AUTOMERGE>,
         ),
+        Decoder::new("crdt.foreign", Person, snapshot, foreign, foreigners),
         Decoder::new("crdt.replica_id", Network, 64, replica, || {
             vec![vec![7; 16]]
         }),
@@ -85,6 +86,28 @@ pub(super) fn decoders() -> Vec<Decoder> {
 }
 
 type Doc = Box<dyn Crdt>;
+
+/// Files of other programs.
+fn foreign(bytes: &[u8]) -> Decoded {
+    match recognise(bytes) {
+        Ok(Some(_)) => Ok(None),
+        Ok(None) => Err("not_recognised"),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn foreigners() -> Vec<Vec<u8>> {
+    let yjs = author::<YJS>().0.export().unwrap();
+    // "ab" in the root "t" by replica 7, as Yjs writes it in its second encoding.
+    let second = [
+        &[
+            0, 0, 1, 7, 0, 0, 1, 4, 6, 3, b't', b'a', b'b', 1, 2, 1, 1, 0, 0,
+        ][..],
+        &[1, 1, 0, 0],
+    ];
+    let automerge = author::<AUTOMERGE>().0.export().unwrap();
+    vec![yjs, second.concat(), automerge]
+}
 
 fn new<const KIND: u8>(seed: u8) -> Doc {
     let kind = CrdtKind::from_code(KIND).unwrap();

@@ -27,6 +27,7 @@ const SETTINGS: &[(&str, usize)] = &[
     ("doc.", 16 * 1024 * 1024),
     ("crdt.yjs.", 16 * 1024 * 1024),
     ("crdt.automerge.", 48 * 1024 * 1024),
+    ("crdt.foreign", 48 * 1024 * 1024),
     // Serde takes up to one MiB for a list before it has read it.
     ("client.local", 2 * 1024 * 1024),
     // A list of the most items of the largest kind.

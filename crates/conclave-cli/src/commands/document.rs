@@ -1,20 +1,18 @@
 //! `doc`: documents.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
-use conclave_client::{CrdtKind, DocumentInfo, Operation, Outcome, View};
-use serde_json::Value;
+use conclave_client::{CrdtKind, DocumentInfo, FirstContent, Operation, Outcome};
 
-use super::{edit, watch};
+use super::{edit, export, import, watch};
+use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::Result;
+use crate::input::TextEncoding;
 use crate::output::{Shown, columns, counted};
-
-/// Largest file that is imported, in bytes.
-const IMPORT_MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Which document.
 #[derive(Debug, Args)]
@@ -44,6 +42,19 @@ impl From<Kind> for CrdtKind {
     }
 }
 
+/// Forms in which documents are written to files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Its text
+    Text,
+    /// Its JSON
+    Json,
+    /// A Yjs update with the whole document
+    Yjs,
+    /// An Automerge file
+    Automerge,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -62,15 +73,18 @@ pub enum Command {
         /// This group only
         group: Option<String>,
     },
-    /// Create a document from a file: JSON from .json, a text from anything else
+    /// Create a document from a file: a Yjs or Automerge document as what it is, JSON from .json, a text from anything else
     Import {
         /// The group
         group: String,
-        /// The file
+        /// The file; - is standard input
         file: PathBuf,
         /// Its title [default: the file's name]
         #[arg(long)]
         title: Option<String>,
+        /// How its text is encoded, such as utf-16 or windows-1252 [default: UTF-8]
+        #[arg(long, value_name = "NAME")]
+        encoding: Option<TextEncoding>,
     },
     /// Print a document: its text, or its JSON
     Cat {
@@ -83,6 +97,24 @@ pub enum Command {
         /// The document
         #[command(flatten)]
         which: Which,
+        /// No editor: this file is the new whole; - is standard input
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+        /// How that file's text is encoded [default: UTF-8]
+        #[arg(long, value_name = "NAME", requires = "from")]
+        encoding: Option<TextEncoding>,
+    },
+    /// Add to the end of a text, exactly as it is
+    Append {
+        /// The document
+        #[command(flatten)]
+        which: Which,
+        /// What to add; - is standard input
+        #[arg(default_value = "-")]
+        file: PathBuf,
+        /// How its text is encoded [default: UTF-8]
+        #[arg(long, value_name = "NAME")]
+        encoding: Option<TextEncoding>,
     },
     /// Print verified changes of others as they come, each with its author, until Ctrl-C
     Watch {
@@ -121,8 +153,11 @@ pub enum Command {
         /// The document
         #[command(flatten)]
         which: Which,
-        /// The file
+        /// The file; - is standard output
         file: PathBuf,
+        /// In which form [default: by the file's extension: .txt, .md, .json, .yjs, .ydoc, .automerge; otherwise as `doc cat` prints it]
+        #[arg(long, value_enum)]
+        format: Option<Format>,
         /// Replace the file if it is there
         #[arg(long)]
         force: bool,
@@ -137,9 +172,26 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     match command {
         Command::Create { group, title, kind } => create(context, &group, &title, kind).await,
         Command::List { group } => list(context, group.as_deref()).await,
-        Command::Import { group, file, title } => import(context, &group, &file, title).await,
+        Command::Import {
+            group,
+            file,
+            title,
+            encoding,
+        } => import::run(context, &group, &file, title, encoding).await,
         Command::Cat { which } => cat(context, &which).await,
-        Command::Edit { which } => edit::run(context, &which).await,
+        Command::Edit {
+            which, from: None, ..
+        } => edit::in_editor(context, &which).await,
+        Command::Edit {
+            which,
+            from: Some(file),
+            encoding,
+        } => edit::from_file(context, &which, &file, encoding).await,
+        Command::Append {
+            which,
+            file,
+            encoding,
+        } => edit::append(context, &which, &file, encoding).await,
         Command::Watch { which } => watch::run(context, &which).await,
         Command::Rename { which, title } => rename(context, &which, &title).await,
         Command::Archive {
@@ -155,51 +207,12 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             archive(context, &which, reason).await
         }
         Command::Void { which } => void(context, &which).await,
-        Command::Export { which, file, force } => export(context, &which, &file, force).await,
-    }
-}
-
-/// What a document shows.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Content {
-    /// Of a Yjs document.
-    Text(String),
-    /// Of an Automerge document.
-    Json(Value),
-}
-
-impl Content {
-    /// As text for people and files; ends with a line end, unless it is empty.
-    pub fn to_text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Json(value) => format!("{value:#}\n"),
-        }
-    }
-}
-
-/// Reads a document as it is here.
-///
-/// # Errors
-/// [`Failure`].
-pub async fn show(context: &Context, group: GroupId, info: &DocumentInfo) -> Result<Content> {
-    let document = info.document;
-    let view = if info.kind == CrdtKind::Automerge.to_string() {
-        View::Json
-    } else {
-        View::Text
-    };
-    match context
-        .run(Operation::Show {
-            group,
-            document,
-            view,
-        })
-        .await?
-    {
-        Outcome::Text(text) => Ok(Content::Text(text)),
-        Outcome::Json(value) => Ok(Content::Json(value)),
-        _ => Err(conclave_client::Error::UnexpectedAnswer.into()),
+        Command::Export {
+            which,
+            file,
+            format,
+            force,
+        } => export::run(context, &which, &file, format, force).await,
     }
 }
 
@@ -225,32 +238,33 @@ pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, Document
 
 async fn create(context: &Context, group: &str, title: &str, kind: Kind) -> Result<Shown> {
     let group = context.find_group(group).await?.group;
+    let kind = CrdtKind::from(kind);
     let document = created(context, group, title, kind, None).await?;
     finish_new(context, group, document, title, kind).await
 }
 
-async fn created(
+pub(super) async fn created(
     context: &Context,
     group: GroupId,
     title: &str,
-    kind: Kind,
-    text: Option<String>,
+    kind: CrdtKind,
+    content: Option<FirstContent>,
 ) -> Result<conclave_client::proto::DocumentId> {
     let operation = Operation::CreateDocument {
         group,
-        kind: kind.into(),
+        kind,
         title: title.to_owned(),
-        text,
+        content,
     };
     answer!(context.run(operation).await?, Outcome::Document(document) => document)
 }
 
-async fn finish_new(
+pub(super) async fn finish_new(
     context: &Context,
     group: GroupId,
     document: conclave_client::proto::DocumentId,
     title: &str,
-    kind: Kind,
+    kind: CrdtKind,
 ) -> Result<Shown> {
     let mut reached = context
         .sync(group, document, "creating the document")
@@ -264,93 +278,8 @@ async fn finish_new(
         .with("group", group)
         .with("title", title);
     Ok(shown
-        .with("kind", CrdtKind::from(kind).to_string())
+        .with("kind", kind.to_string())
         .queued(reached.is_queued()))
-}
-
-async fn import(
-    context: &Context,
-    group: &str,
-    file: &Path,
-    title: Option<String>,
-) -> Result<Shown> {
-    let content = read_import(file)?;
-    let title = title.or_else(|| {
-        file.file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-    });
-    let title = title.ok_or_else(|| {
-        Failure::usage(
-            "the file has no name to use as a title",
-            "give one with --title",
-        )
-    })?;
-    let group = context.find_group(group).await?.group;
-    match content {
-        Content::Text(text) => {
-            let document = created(context, group, &title, Kind::Yjs, Some(text)).await?;
-            finish_new(context, group, document, &title, Kind::Yjs).await
-        }
-        Content::Json(value) => {
-            let document = created(context, group, &title, Kind::Automerge, None).await?;
-            context
-                .run(Operation::EditJson {
-                    group,
-                    document,
-                    base: None,
-                    value,
-                })
-                .await?;
-            finish_new(context, group, document, &title, Kind::Automerge).await
-        }
-    }
-}
-
-fn read_import(file: &Path) -> Result<Content> {
-    let failed = |error: std::io::Error| Failure::file("read", file, &error);
-    if std::fs::metadata(file).map_err(failed)?.len() > IMPORT_MAX_BYTES {
-        let message = format!("{} is larger than {IMPORT_MAX_BYTES} bytes", file.display());
-        return Err(Failure::usage(message, "split it into several documents"));
-    }
-    let bytes = std::fs::read(file).map_err(failed)?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Failure::usage(
-            format!("{} is not UTF-8 text", file.display()),
-            "convert it, for example with iconv",
-        )
-    })?;
-    if !file
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
-    {
-        return Ok(Content::Text(text));
-    }
-    parse_json(&text).map(Content::Json)
-}
-
-/// Reads JSON that a document can hold.
-///
-/// # Errors
-/// It is none, or not an object.
-pub fn parse_json(text: &str) -> Result<Value> {
-    let value: Value = serde_json::from_str(text).map_err(|error| {
-        Failure::new(
-            "cli.json",
-            Exit::Failed,
-            format!("this is not JSON: {error}"),
-            "correct it and try again",
-        )
-    })?;
-    if value.is_object() {
-        return Ok(value);
-    }
-    let message = "a JSON document is an object: {…}";
-    Err(Failure::new(
-        "cli.json",
-        Exit::Failed,
-        message,
-        "put the value into an object, such as {\"value\": …}",
-    ))
 }
 
 async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
@@ -409,9 +338,14 @@ fn row(info: &DocumentInfo) -> Vec<String> {
 async fn cat(context: &Context, which: &Which) -> Result<Shown> {
     let (group, info, reached) = open(context, which).await?;
     context.note_stale(reached);
-    let content = show(context, group, &info).await?;
-    let shown = Shown::raw(content.to_text(), "document", info.document).with("title", info.title);
-    Ok(match content {
+    let reading = content::read(context, group, &info).await?;
+    reading.note_hidden(context.global.json);
+    let text = reading.content.to_text();
+    let mut shown = Shown::raw(text, "document", info.document).with("title", info.title);
+    if let Some(parts) = reading.parts {
+        shown = shown.with("parts", parts);
+    }
+    Ok(match reading.content {
         Content::Text(text) => shown.with("text", text),
         Content::Json(value) => shown.with("json", value),
     })
@@ -463,34 +397,4 @@ async fn archive(context: &Context, which: &Which, reason: CloseReason) -> Resul
     Ok(Shown::new(verb, "document", info.document)
         .with("reason", verb)
         .queued(done.is_none()))
-}
-
-async fn export(context: &Context, which: &Which, file: &Path, force: bool) -> Result<Shown> {
-    let (group, info, reached) = open(context, which).await?;
-    context.note_stale(reached);
-    let text = show(context, group, &info).await?.to_text();
-    let mut options = std::fs::OpenOptions::new();
-    options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .create_new(!force);
-    let written = options
-        .open(file)
-        .and_then(|mut to| std::io::Write::write_all(&mut to, text.as_bytes()));
-    written.map_err(|error| {
-        let failure = Failure::file("write", file, &error);
-        match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                failure.hinted("name another file, or use --force")
-            }
-            _ => failure,
-        }
-    })?;
-    let shown = Shown::new(
-        format!("wrote {}", file.display()),
-        "document",
-        info.document,
-    );
-    Ok(shown.with("file", file).with("bytes", text.len()))
 }

@@ -1,6 +1,6 @@
-//! `doc edit`: a document in the user's own editor.
+//! `doc edit` and `doc append`: a document in the user's own editor, or changed by what a file holds.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -9,58 +9,179 @@ use conclave_client::{DocumentInfo, Operation};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::document::{Content, Which, open, parse_json, show};
+use super::document::{Which, open};
+use crate::content::{self, Content};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
+use crate::input::{self, TextEncoding, name_of};
+use crate::json;
 use crate::output::Shown;
+
+/// Editors that are looked for where none is named, in this order.
+const EDITORS: [&str; 3] = ["sensible-editor", "nano", "vi"];
 
 /// Opens a document in an editor, and does to the document what was done to the copy.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
+pub async fn in_editor(context: &Context, which: &Which) -> Result<Shown> {
     let editor = editor()?;
-    let (group, info, reached) = open(context, which).await?;
-    context.note_stale(reached);
-    check_writable(context, group, &info).await?;
-    let before = show(context, group, &info).await?;
+    let (group, info, before) = open_to_edit(context, which).await?;
     let copy = Copy::write(context.home.folder(), &before)?;
     // The session goes on meanwhile: what others write arrives here.
-    run_editor(&editor, &copy.file).await?;
-    let after = copy.read(&before)?;
-    let after = match after {
+    if let Err(failure) = run_editor(&editor, &copy.file).await {
+        return Err(copy.keep_if_touched(failure));
+    }
+    let after = match copy.read(&before) {
         Ok(after) => after,
         Err(failure) => return Err(copy.keep(failure)),
     };
-    let document = info.document;
-    if after == before {
-        return Ok(Shown::new("nothing changed", "document", document)
-            .with("changed", false)
-            .queued(false));
-    }
-    let operation = match (before, after) {
-        (Content::Text(base), Content::Text(text)) => Operation::EditText {
-            group,
-            document,
-            base: Some(base),
-            text,
-        },
-        (Content::Json(base), Content::Json(value)) => Operation::EditJson {
-            group,
-            document,
-            base: Some(base),
-            value,
-        },
-        _ => return Err(conclave_client::Error::UnexpectedAnswer.into()),
+    let change = Change {
+        base: Some(before),
+        after,
     };
-    if let Err(failure) = context.run(operation).await {
-        return Err(copy.keep(failure));
-    }
+    let changed = match change.apply(context, group, &info).await {
+        Ok(changed) => changed,
+        Err(failure) => return Err(copy.keep(failure)),
+    };
     drop(copy);
+    saved(context, group, &info, changed).await
+}
+
+/// Makes a document what a file holds, by as small a change as there is.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn from_file(
+    context: &Context,
+    which: &Which,
+    file: &Path,
+    encoding: Option<TextEncoding>,
+) -> Result<Shown> {
+    let text = input::text(input::read(file)?, encoding, &name_of(file))?;
+    let (group, info, before) = open_to_edit(context, which).await?;
+    let after = parse(text, &before, &name_of(file))?;
+    let changed = after != before;
+    if changed {
+        let change = Change { base: None, after };
+        change.apply(context, group, &info).await?;
+    }
+    saved(context, group, &info, changed).await
+}
+
+/// Adds what a file holds to the end of a text.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn append(
+    context: &Context,
+    which: &Which,
+    file: &Path,
+    encoding: Option<TextEncoding>,
+) -> Result<Shown> {
+    let text = input::text(input::read(file)?, encoding, &name_of(file))?;
+    let (group, info, before) = open_to_edit(context, which).await?;
+    if matches!(before, Content::Json(_)) {
+        return Err(Failure::new(
+            "cli.not_a_text",
+            Exit::Failed,
+            "this document is JSON: it has no end to which a text could be added",
+            "`conclave doc edit DOC --from FILE` takes the new JSON as a whole",
+        ));
+    }
+    let changed = !text.is_empty();
+    if changed {
+        let document = info.document;
+        let operation = Operation::Append {
+            group,
+            document,
+            text,
+        };
+        context.run(operation).await?;
+    }
+    saved(context, group, &info, changed).await
+}
+
+/// Finds a document that may be edited, and reads it.
+async fn open_to_edit(
+    context: &Context,
+    which: &Which,
+) -> Result<(GroupId, DocumentInfo, Content)> {
+    let (group, info, reached) = open(context, which).await?;
+    context.note_stale(reached);
+    check_writable(context, group, &info).await?;
+    let reading = content::read(context, group, &info).await?;
+    reading.refuse_edit()?;
+    reading.note_hidden(context.global.json);
+    Ok((group, info, reading.content))
+}
+
+/// What becomes of a document.
+struct Change {
+    /// What it was made from; none where it is the new whole.
+    base: Option<Content>,
+    after: Content,
+}
+
+impl Change {
+    /// Whether there was anything to do.
+    async fn apply(self, context: &Context, group: GroupId, info: &DocumentInfo) -> Result<bool> {
+        let document = info.document;
+        let operation = match (self.base, self.after) {
+            (Some(base), after) if base == after => return Ok(false),
+            (None, Content::Text(text)) => Operation::EditText {
+                group,
+                document,
+                base: None,
+                text,
+            },
+            (None, Content::Json(value)) => Operation::EditJson {
+                group,
+                document,
+                base: None,
+                value,
+            },
+            (Some(Content::Text(base)), Content::Text(text)) => Operation::EditText {
+                group,
+                document,
+                base: Some(base),
+                text,
+            },
+            (Some(Content::Json(base)), Content::Json(value)) => Operation::EditJson {
+                group,
+                document,
+                base: Some(base),
+                value,
+            },
+            _ => return Err(conclave_client::Error::UnexpectedAnswer.into()),
+        };
+        context.run(operation).await?;
+        Ok(true)
+    }
+}
+
+async fn saved(
+    context: &Context,
+    group: GroupId,
+    info: &DocumentInfo,
+    changed: bool,
+) -> Result<Shown> {
+    let document = info.document;
+    let text = if changed { "saved" } else { "nothing changed" };
+    let shown = Shown::new(text, "document", document).with("changed", changed);
+    if !changed {
+        return Ok(shown.queued(false));
+    }
     let reached = context.sync(group, document, "saving").await?;
-    Ok(Shown::new("saved", "document", document)
-        .with("changed", true)
-        .queued(reached.is_queued()))
+    Ok(shown.queued(reached.is_queued()))
+}
+
+/// What a text is, for a document that shows `before`.
+fn parse(text: String, before: &Content, name: &str) -> Result<Content> {
+    match before {
+        Content::Text(_) => Ok(Content::Text(text)),
+        Content::Json(_) => json::read(&text, name).map(Content::Json),
+    }
 }
 
 /// Nobody shall type what is refused afterwards.
@@ -95,6 +216,8 @@ async fn check_writable(context: &Context, group: GroupId, info: &DocumentInfo) 
 struct Copy {
     folder: TempDir,
     file: PathBuf,
+    /// What was written into it.
+    written: Vec<u8>,
 }
 
 impl Copy {
@@ -115,28 +238,26 @@ impl Copy {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let written = options
+        let written = content.to_text().into_bytes();
+        options
             .open(&file)
-            .and_then(|mut to| to.write_all(content.to_text().as_bytes()));
-        written.map_err(|error| Failure::file("write", &file, &error))?;
-        Ok(Self { folder, file })
+            .and_then(|mut to| to.write_all(&written))
+            .map_err(|error| Failure::file("write", &file, &error))?;
+        Ok(Self {
+            folder,
+            file,
+            written,
+        })
     }
 
-    /// What was made of it: an outer failure where it is gone, an inner one where it is not of its kind any more.
-    fn read(&self, before: &Content) -> Result<Result<Content>> {
+    /// What was made of it.
+    fn read(&self, before: &Content) -> Result<Content> {
         let bytes =
             std::fs::read(&self.file).map_err(|error| Failure::file("read", &self.file, &error))?;
-        let Ok(text) = String::from_utf8(bytes) else {
-            return Ok(Err(Failure::new(
-                "cli.not_text",
-                Exit::Failed,
-                "the edited file is not UTF-8 text",
-                "",
-            )));
-        };
-        Ok(match before {
-            Content::Text(before) => Ok(Content::Text(like_before(before, text))),
-            Content::Json(_) => parse_json(&text).map(Content::Json),
+        let text = input::text(bytes, None, "the edited file")?;
+        Ok(match parse(text, before, "the edited file")? {
+            Content::Text(text) => Content::Text(like_before(before, text)),
+            json => json,
         })
     }
 
@@ -146,15 +267,26 @@ impl Copy {
         // It stays in a folder that only its owner may enter.
         let _ = self.folder.keep();
         failure.hinted(format!(
-            "what you typed is kept, unencrypted, in {}; use it and remove it",
+            "what you typed is kept, unencrypted, in {0}; `conclave doc edit DOC --from {0}` takes it; then remove it",
             file.display()
         ))
+    }
+
+    /// The same, unless it is as it was written: then nothing was typed.
+    fn keep_if_touched(self, failure: Failure) -> Failure {
+        match std::fs::read(&self.file) {
+            Ok(bytes) if bytes == self.written => failure,
+            _ => self.keep(failure),
+        }
     }
 }
 
 /// Editors end the last line; that alone is no edit.
-fn like_before(before: &str, mut after: String) -> String {
-    if !before.ends_with('\n') && after.strip_suffix('\n') == Some(before) {
+fn like_before(before: &Content, mut after: String) -> String {
+    if let Content::Text(before) = before
+        && !before.ends_with('\n')
+        && after.strip_suffix('\n') == Some(before)
+    {
         after.pop();
     }
     after
@@ -164,26 +296,50 @@ fn editor() -> Result<OsString> {
     let named = ["VISUAL", "EDITOR"]
         .into_iter()
         .find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
-    named.ok_or_else(|| {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    named.or_else(|| installed(&path)).ok_or_else(|| {
         Failure::usage(
-            "no editor is set",
-            "set VISUAL or EDITOR, for example EDITOR=vim",
+            format!(
+                "no editor is set, and there is none of {}",
+                EDITORS.join(", ")
+            ),
+            "set VISUAL or EDITOR, for example EDITOR=vim, or give the new text with --from FILE",
         )
     })
 }
 
+/// The first of the usual editors that is there.
+fn installed(path: &OsStr) -> Option<OsString> {
+    EDITORS
+        .into_iter()
+        .find(|name| std::env::split_paths(path).any(|folder| is_program(&folder.join(name))))
+        .map(OsString::from)
+}
+
+#[cfg(unix)]
+fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(file)
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_program(file: &Path) -> bool {
+    file.with_extension("exe").is_file()
+}
+
 async fn run_editor(editor: &OsString, file: &Path) -> Result<()> {
-    let failed =
-        |what: String| Failure::new("cli.editor", Exit::Failed, what, "check VISUAL and EDITOR");
+    let failed = |what: String| {
+        let what = format!("{what}; nothing was changed in the document");
+        Failure::new("cli.editor", Exit::Failed, what, "check VISUAL and EDITOR")
+    };
     let status = command(editor, file).status().await;
     let status =
         status.map_err(|error| failed(format!("the editor could not be started: {error}")))?;
     if status.success() {
         Ok(())
     } else {
-        Err(failed(format!(
-            "the editor ended with {status}; nothing was changed"
-        )))
+        Err(failed(format!("the editor ended with {status}")))
     }
 }
 
@@ -215,12 +371,16 @@ fn command(editor: &OsString, file: &Path) -> Command {
 mod tests {
     use super::*;
 
+    fn after(before: &str, after: &str) -> String {
+        like_before(&Content::Text(before.into()), after.into())
+    }
+
     #[test]
     fn a_line_end_that_the_editor_added_is_no_edit() {
-        assert_eq!(like_before("text", "text\n".into()), "text");
-        assert_eq!(like_before("text\n", "text\n".into()), "text\n");
-        assert_eq!(like_before("text", "more\n".into()), "more\n");
-        assert_eq!(like_before("", "\n".into()), "");
+        assert_eq!(after("text", "text\n"), "text");
+        assert_eq!(after("text\n", "text\n"), "text\n");
+        assert_eq!(after("text", "more\n"), "more\n");
+        assert_eq!(after("", "\n"), "");
     }
 
     #[test]
@@ -235,9 +395,13 @@ mod tests {
             let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
         }
-        assert_eq!(copy.read(&content).unwrap().unwrap(), content);
+        assert_eq!(copy.read(&content).unwrap(), content);
         drop(copy);
         assert!(!file.exists() && !file.parent().unwrap().exists());
+    }
+
+    fn failure() -> Failure {
+        Failure::usage("what", "hint")
     }
 
     #[test]
@@ -246,10 +410,51 @@ mod tests {
         let content = Content::Json(serde_json::json!({"a": 1}));
         let copy = Copy::write(home.path(), &content).unwrap();
         std::fs::write(&copy.file, "{broken").unwrap();
-        let failure = copy.read(&content).unwrap().unwrap_err();
+        let broken = copy.read(&content).unwrap_err();
         let file = copy.file.clone();
-        let failure = copy.keep(failure);
+        let failure = copy.keep(broken);
         assert!(failure.hint.unwrap().contains(&file.display().to_string()));
         assert!(file.exists());
+    }
+
+    #[test]
+    fn what_was_typed_is_kept_when_the_editor_fails_and_nothing_else_is() {
+        let home = tempfile::tempdir().unwrap();
+        let content = Content::Text("secret".into());
+        let untouched = Copy::write(home.path(), &content).unwrap();
+        let file = untouched.file.clone();
+        assert_eq!(untouched.keep_if_touched(failure()).hint.unwrap(), "hint");
+        assert!(!file.exists());
+
+        let typed = Copy::write(home.path(), &content).unwrap();
+        let file = typed.file.clone();
+        std::fs::write(&file, "secret and more").unwrap();
+        assert!(
+            typed
+                .keep_if_touched(failure())
+                .hint
+                .unwrap()
+                .contains("is kept")
+        );
+        assert!(file.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_usual_editors_are_looked_for_in_their_order() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().as_os_str();
+        assert_eq!(installed(path), None);
+        for (name, mode, found) in [
+            ("vi", 0o755, "vi"),
+            ("nano", 0o644, "vi"),
+            ("sensible-editor", 0o755, "sensible-editor"),
+        ] {
+            let file = folder.path().join(name);
+            std::fs::write(&file, "").unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(installed(path).unwrap(), found);
+        }
     }
 }

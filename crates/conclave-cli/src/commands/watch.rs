@@ -4,7 +4,8 @@ use conclave_client::{Change, DocumentInfo, Event};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
-use super::document::{Which, open, show};
+use super::document::{Which, open};
+use crate::content;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Reader, Shown, counted, note, print_line};
@@ -18,7 +19,10 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
     let (group, info, reached) = open(context, which).await?;
     context.note_stale(reached);
     let mut events = context.session().events().await?;
-    let mut shown = show(context, group, &info).await?.to_text();
+    let mut shown = content::read(context, group, &info)
+        .await?
+        .content
+        .to_text();
     let mut interrupt = std::pin::pin!(crate::signals::interrupted());
     let title = info.title.clone().unwrap_or_else(|| info.document.short());
     note(
@@ -36,7 +40,10 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                 document,
                 changes,
             }) if (of, document) == (group, info.document) => {
-                let now = show(context, group, &info).await?.to_text();
+                let now = content::read(context, group, &info)
+                    .await?
+                    .content
+                    .to_text();
                 let reader = print_changes(context, &info, &changes, &shown, &now)?;
                 if reader == Reader::Gone {
                     return Ok(Shown::nothing());

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, UserId};
-use conclave_client::{CrdtKind, Operation, Outcome, PinInfo};
+use conclave_client::{CrdtKind, FirstContent, Operation, Outcome, PinInfo};
 use serde_json::json;
 
 use super::cast::{Device, until};
@@ -153,7 +153,7 @@ impl Stage<'_> {
             group,
             kind: CrdtKind::Yjs,
             title,
-            text: Some(text),
+            content: Some(FirstContent::Text(text)),
         };
         let text = created(self.laptop.run(create).await?)?;
         let title = self.title("title of the task list", "Tasks");
@@ -161,7 +161,7 @@ impl Stage<'_> {
             group,
             kind: CrdtKind::Automerge,
             title,
-            text: None,
+            content: None,
         };
         let list = created(self.ben.run(create).await?)?;
         let word = self.canaries.plant(&mut self.rng, "imported JSON");

@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::reader::{Reader, write_uint};
 use crate::types::ReplicaId;
 
-const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
+pub(super) const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const CHUNK_DOCUMENT: u8 = 0;
 const CHUNK_CHANGE: u8 = 1;
 const CHUNK_DEFLATED_CHANGE: u8 = 2;
@@ -63,10 +63,31 @@ pub(super) struct Snapshot<'a> {
 
 impl<'a> Snapshot<'a> {
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self> {
+        let Chunks { documents, changes } = Chunks::read(bytes)?;
+        let document = match documents.as_slice() {
+            [] => None,
+            [only] if bytes.starts_with(only) => Some(*only),
+            _ => return Err(CrdtError::Malformed),
+        };
+        if document.is_none() && changes.is_empty() {
+            return Err(CrdtError::Malformed);
+        }
+        Ok(Self { document, changes })
+    }
+}
+
+/// A file of another program: chunks in any order.
+pub(super) struct Chunks<'a> {
+    pub(super) documents: Vec<&'a [u8]>,
+    pub(super) changes: Vec<Parsed>,
+}
+
+impl<'a> Chunks<'a> {
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         let mut budget = MAX_INFLATED_SNAPSHOT_BYTES;
-        let mut snapshot = Self {
-            document: None,
+        let mut chunks = Self {
+            documents: Vec::new(),
             changes: Vec::new(),
         };
         while !reader.is_empty() {
@@ -74,18 +95,13 @@ impl<'a> Snapshot<'a> {
             let chunk = Chunk::read(&mut reader)?;
             if chunk.kind == CHUNK_DOCUMENT {
                 chunk.check_document()?;
-                if start != 0 {
-                    return Err(CrdtError::Malformed);
-                }
-                snapshot.document = bytes.get(..reader.position());
+                let document = bytes.get(start..reader.position());
+                chunks.documents.push(document.ok_or(CrdtError::Malformed)?);
             } else {
-                snapshot.changes.push(chunk.into_change(&mut budget)?);
+                chunks.changes.push(chunk.into_change(&mut budget)?);
             }
         }
-        if snapshot.document.is_none() && snapshot.changes.is_empty() {
-            return Err(CrdtError::Malformed);
-        }
-        Ok(snapshot)
+        Ok(chunks)
     }
 }
 

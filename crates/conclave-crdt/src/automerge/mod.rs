@@ -3,6 +3,7 @@
 mod apply;
 mod chunk;
 mod columns;
+mod file;
 mod json;
 mod queue;
 mod text;
@@ -21,6 +22,7 @@ use crate::limits::{
 use crate::ranges::RangeSet;
 use crate::types::{Applied, CrdtKind, OpRange, ReplicaId, UpdateInfo, Version};
 use chunk::{Hash, Snapshot, read_update};
+pub(crate) use file::{is_file, read_file};
 use queue::{Queue, Sequence};
 
 /// The first change of every document: actor zero, time zero, one text object under the root key `text`. Replicas that
@@ -324,6 +326,16 @@ impl Crdt for Automerge {
 
     fn has_missing(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    fn replicas(&self) -> Vec<(ReplicaId, u64)> {
+        let next = |(replica, last): (&ReplicaId, &u64)| (replica.clone(), last + 1);
+        self.sequence.iter().map(next).collect()
+    }
+
+    fn export(&mut self) -> Result<Vec<u8>> {
+        self.collect_own()?;
+        self.engine(AutoCommit::save)
     }
 
     fn set_replica(&mut self, replica: ReplicaId) -> Result<()> {

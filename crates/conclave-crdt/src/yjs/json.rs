@@ -9,18 +9,17 @@ use yrs::{
     TextRef, TransactionMut, WriteTxn, XmlOut,
 };
 
-use super::Yrs;
 use super::capture::FOREIGN_ORIGIN;
 use super::text::apply_edits;
-use super::xml;
-use crate::api::{Edited, JsonView, PathElement};
+use super::{Yrs, roots, xml};
+use crate::api::{Edited, JsonView, PathElement, RootShape};
 use crate::diff::text::TextEdit;
 use crate::error::{CrdtError, Result};
 use crate::json::{self, At, JsonTree, New, Slot, Special};
 use crate::limits::MAX_JSON_DEPTH;
 
 /// The root type that holds the JSON view.
-const JSON_ROOT: &str = "root";
+pub(super) const JSON_ROOT: &str = "root";
 /// JavaScript's largest safe integer.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
 
@@ -95,7 +94,7 @@ fn slot(value: Out, txn: &impl ReadTxn) -> Slot<Node> {
 }
 
 /// Plain values of Yjs as JSON.
-fn from_any(any: &Any, depth: usize) -> Value {
+pub(super) fn from_any(any: &Any, depth: usize) -> Value {
     if depth > MAX_JSON_DEPTH {
         return Value::Null;
     }
@@ -179,7 +178,8 @@ impl JsonTree for Tree<'_, '_> {
     type Node = Node;
 
     fn root(&mut self) -> Node {
-        Node::Map(self.txn.get_or_insert_map(JSON_ROOT))
+        let name = roots::place(self.txn, JSON_ROOT, RootShape::Map);
+        Node::Map(self.txn.get_or_insert_map(name))
     }
 
     fn entries(&mut self, map: &Node) -> Result<Vec<(String, Slot<Node>)>> {

@@ -6,9 +6,12 @@ mod capture;
 mod compare;
 mod digest;
 mod encode;
+mod file;
 mod frontier;
 mod json;
+mod roots;
 mod scan;
+mod second;
 mod text;
 mod waiting;
 mod xml;
@@ -19,7 +22,7 @@ use std::hash::BuildHasherDefault;
 use yrs::block::ClientID;
 use yrs::{Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut};
 
-use crate::api::{Attribution, Crdt, JsonView, TextView};
+use crate::api::{Attribution, Crdt, JsonView, Root, TextView};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
 use crate::limits::{
@@ -31,6 +34,7 @@ use crate::types::{Applied, CrdtKind, MAX_YJS_CLIENT, OpRange, ReplicaId, Update
 use apply::{Staged, decode};
 use capture::{Capture, FOREIGN_ORIGIN};
 use digest::{Digested, digest};
+pub(crate) use file::read_file;
 use frontier::Frontier;
 use scan::{Deletes, Scan};
 use waiting::{Waiting, split_deletes, split_snapshot};
@@ -399,6 +403,21 @@ impl Crdt for Yrs {
 
     fn has_missing(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    fn replicas(&self) -> Vec<(ReplicaId, u64)> {
+        let next = |(client, clock)| (ReplicaId::from_client(client), u64::from(clock));
+        let mut replicas: Vec<_> = self.frontier.clocks().map(next).collect();
+        replicas.sort();
+        replicas
+    }
+
+    fn export(&mut self) -> Result<Vec<u8>> {
+        self.read(|txn| txn.encode_diff_v1(&StateVector::default()))
+    }
+
+    fn roots(&mut self) -> Result<Vec<Root>> {
+        self.read_roots()
     }
 
     fn set_replica(&mut self, replica: ReplicaId) -> Result<()> {

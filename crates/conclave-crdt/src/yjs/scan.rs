@@ -16,11 +16,11 @@ use crate::types::MAX_YJS_CLIENT;
 /// Clocks are 32-bit in the engine, and it computes differences as signed numbers.
 const MAX_CLOCK: u64 = i32::MAX as u64;
 
-const INFO_GC: u8 = 0;
-const INFO_SKIP: u8 = 10;
-const HAS_ORIGIN: u8 = 0x80;
-const HAS_RIGHT_ORIGIN: u8 = 0x40;
-const HAS_PARENT_SUB: u8 = 0x20;
+pub(super) const INFO_GC: u8 = 0;
+pub(super) const INFO_SKIP: u8 = 10;
+pub(super) const HAS_ORIGIN: u8 = 0x80;
+pub(super) const HAS_RIGHT_ORIGIN: u8 = 0x40;
+pub(super) const HAS_PARENT_SUB: u8 = 0x20;
 
 pub(super) const CONTENT_DELETED: u8 = 1;
 pub(super) const CONTENT_BINARY: u8 = 3;
@@ -31,7 +31,7 @@ pub(super) const CONTENT_TYPE: u8 = 7;
 pub(super) const CONTENT_ANY: u8 = 8;
 pub(super) const CONTENT_DOC: u8 = 9;
 
-const TYPE_XML_ELEMENT: u8 = 3;
+pub(super) const TYPE_XML_ELEMENT: u8 = 3;
 /// XmlHook: the engine does not read its name.
 const TYPE_XML_HOOK: u8 = 5;
 const TYPE_XML_TEXT: u8 = 6;

@@ -5,16 +5,21 @@ use core::ops::Range;
 use yrs::types::text::YChange;
 use yrs::{Any, GetString, Out, ReadTxn, Snapshot, Text, TextRef, TransactionMut, WriteTxn};
 
-use super::Yrs;
 use super::capture::FOREIGN_ORIGIN;
-use crate::api::{Attribution, AttributionRun, TextView, push_run};
+use super::{Yrs, roots};
+use crate::api::{Attribution, AttributionRun, RootShape, TextView, push_run};
 use crate::diff::text::{TextEdit, text_edits};
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_INSERT_CHARS;
 use crate::types::ReplicaId;
 
 /// The root type that holds the text.
-const TEXT_ROOT: &str = "text";
+pub(super) const TEXT_ROOT: &str = "text";
+
+fn root(txn: &mut TransactionMut<'_>) -> TextRef {
+    let name = roots::place(txn, TEXT_ROOT, RootShape::Text);
+    txn.get_or_insert_text(name)
+}
 
 impl Yrs {
     /// Runs `f` on the root text as a local edit.
@@ -23,7 +28,7 @@ impl Yrs {
         f: impl FnOnce(&TextRef, &mut TransactionMut<'_>) -> T,
     ) -> Result<T> {
         self.write(None, |txn| {
-            let text = txn.get_or_insert_text(TEXT_ROOT);
+            let text = root(txn);
             f(&text, txn)
         })
     }
@@ -32,7 +37,7 @@ impl Yrs {
 impl TextView for Yrs {
     fn text(&mut self) -> Result<String> {
         self.read(|txn| {
-            txn.get_text(TEXT_ROOT)
+            txn.get_text(roots::place(txn, TEXT_ROOT, RootShape::Text))
                 .map(|text| text.get_string(txn))
                 .unwrap_or_default()
         })
@@ -168,7 +173,7 @@ impl Offsets {
 impl Attribution for Yrs {
     fn runs(&mut self) -> Result<Vec<AttributionRun>> {
         self.write(Some(FOREIGN_ORIGIN), |txn| {
-            let text = txn.get_or_insert_text(TEXT_ROOT);
+            let text = root(txn);
             // Against an empty snapshot everything counts as added, and each chunk names the operation that added it.
             let now = txn.snapshot();
             let chunks = text.diff_range(

@@ -499,21 +499,28 @@ pub struct Sim {
 impl Sim {
     /// Member 0 creates the document with `text`; the others open it.
     pub fn new(kind: CrdtKind, members: &[(u8, Role)], text: &str) -> Self {
+        Self::begun(members, |ctx, rng| {
+            let mut initial = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, text);
+            Document::create(ctx, GROUP, DOC, kind, instance(1), Some(&mut initial), rng).unwrap()
+        })
+    }
+
+    /// Member 0 brings a document of another program in; the others open it.
+    pub fn imported(kind: CrdtKind, members: &[(u8, Role)], state: &[u8]) -> Self {
+        Self::begun(members, |ctx, rng| {
+            Document::create_from(ctx, GROUP, DOC, kind, instance(1), state, rng).unwrap()
+        })
+    }
+
+    fn begun(
+        members: &[(u8, Role)],
+        create: impl FnOnce(&DocContext<'_>, &mut ChaCha20Rng) -> (Document, Record),
+    ) -> Self {
         let world = World::new(members);
         let keys = Keys::default();
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let ctx = world.ctx(0, 0, &keys);
-        let mut initial = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, text);
-        let (mut doc, snapshot) = Document::create(
-            &ctx,
-            GROUP,
-            DOC,
-            kind,
-            instance(1),
-            Some(&mut initial),
-            &mut rng,
-        )
-        .unwrap();
+        let (mut doc, snapshot) = create(&ctx, &mut rng);
         let mut service = Service::default();
         service.force(snapshot);
         let outcome = doc.snapshot_accepted(&ctx, 0).unwrap();

@@ -14,6 +14,7 @@ use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::{DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs};
+use zeroize::Zeroizing;
 
 use crate::command::{ChangeInfo, Event, Reply};
 use crate::engine::{Engine, HOT_DOCUMENTS, ReadTarget, TimerKind, doubled_ms};
@@ -50,6 +51,16 @@ enum Turn {
     Here(Hash),
     /// The device whose edit called for it. This one waits a while first.
     Elsewhere(Hash),
+}
+
+/// What a new document begins with.
+pub(crate) enum Beginning {
+    /// Nothing.
+    Empty,
+    /// A first edit.
+    Edit(DocFn),
+    /// The complete state of a document of another program.
+    State(Zeroizing<Vec<u8>>),
 }
 
 /// A document in memory.

@@ -146,29 +146,27 @@ impl Engine {
         group: &mut Group,
         id: DocumentId,
         kind: CrdtKind,
-        initial: Option<DocFn>,
+        beginning: Beginning,
     ) -> Result<(), EngineError> {
         group.check_writable()?;
         if group.state().role_of(&self.device.id()) < Some(Role::Editor) {
             return Err(EngineError::Forbidden);
         }
         let instance = self.device.instance();
-        let mut initial = initial;
-        let mut run = |crdt: &mut dyn Crdt| match initial.take() {
-            Some(f) => f(crdt),
-            None => Ok(()),
-        };
         let context = group.doc_context(&self.device, self.now);
+        let rng = &mut self.rng;
         // The snapshot is made again when it is sent, under the then current epoch.
-        let (document, _) = Document::create(
-            &context,
-            group.id,
-            id,
-            kind,
-            instance,
-            Some(&mut run),
-            &mut self.rng,
-        )?;
+        let (document, _) = match beginning {
+            Beginning::Empty => Document::create(&context, group.id, id, kind, instance, None, rng),
+            Beginning::Edit(edit) => {
+                let mut edit = Some(edit);
+                let mut run = |crdt: &mut dyn Crdt| edit.take().map_or(Ok(()), |f| f(crdt));
+                Document::create(&context, group.id, id, kind, instance, Some(&mut run), rng)
+            }
+            Beginning::State(state) => {
+                Document::create_from(&context, group.id, id, kind, instance, &state, rng)
+            }
+        }?;
         self.add_document(group, document, kind, None);
         Ok(())
     }

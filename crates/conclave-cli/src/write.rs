@@ -1,0 +1,125 @@
+//! Files that are written whole or not at all.
+
+use std::io::{Error, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Failure, Result};
+
+/// Writes a file beside its place and then puts it there: whatever goes wrong, what stood there before stays whole. A file that is replaced
+/// keeps its permissions. What is no ordinary file (a pipe, a device) is written to directly.
+///
+/// # Errors
+/// It cannot be written, or is there and not to be replaced.
+pub fn replace(file: &Path, bytes: &[u8], force: bool) -> Result<()> {
+    place(file, bytes, force).map_err(|error| {
+        let failure = Failure::file("write", file, &error);
+        match error.kind() {
+            ErrorKind::AlreadyExists => failure.hinted("name another file, or use --force"),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                failure.hinted("make room, or name another place; nothing was written there")
+            }
+            _ => failure,
+        }
+    })
+}
+
+fn place(file: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
+    // A link stays a link: what it leads to is replaced.
+    let target = match std::fs::canonicalize(file) {
+        Ok(target) => target,
+        Err(error) if error.kind() == ErrorKind::NotFound => file.to_owned(),
+        Err(error) => return Err(error),
+    };
+    let present = match std::fs::metadata(&target) {
+        Ok(present) => Some(present),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    if present.is_some() && !force {
+        return Err(Error::from(ErrorKind::AlreadyExists));
+    }
+    if let Some(present) = present.as_ref().filter(|present| !present.is_file()) {
+        if present.is_dir() {
+            return Err(Error::from(ErrorKind::IsADirectory));
+        }
+        let mut device = std::fs::OpenOptions::new().write(true).open(&target)?;
+        device.write_all(bytes)?;
+        return device.flush();
+    }
+    // To see that it may be written: renaming asks the folder only.
+    if present.is_some() {
+        std::fs::OpenOptions::new().append(true).open(&target)?;
+    }
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".conclave-").suffix(".part");
+    // As for any new file: the user's umask takes its part away.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut part = builder.tempfile_in(folder)?;
+    part.write_all(bytes)?;
+    if let Some(present) = present {
+        part.as_file().set_permissions(present.permissions())?;
+    }
+    part.as_file().sync_all()?;
+    let persisted = match force {
+        true => part.persist(&target),
+        false => part.persist_noclobber(&target),
+    };
+    persisted.map(drop).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_made_replaced_on_demand_and_never_by_accident() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("out.txt");
+        replace(&file, b"one", false).unwrap();
+        let failure = replace(&file, b"two", false).unwrap_err();
+        assert!(failure.hint.unwrap().contains("--force"));
+        assert_eq!(std::fs::read(&file).unwrap(), b"one");
+        replace(&file, b"two", true).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"two");
+        assert!(replace(folder.path(), b"x", true).is_err());
+        assert!(replace(&folder.path().join("no/such"), b"x", true).is_err());
+        assert_eq!(names(folder.path()), ["out.txt"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_and_links_stay() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("real"), folder.path().join("link"));
+        std::fs::write(&file, "old").unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
+        symlink("real", &link).unwrap();
+        replace(&link, b"new", true).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o640);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_device_is_an_error() {
+        let failure = replace(Path::new("/dev/full"), b"x", true).unwrap_err();
+        assert!(failure.message.contains("/dev/full"));
+    }
+}
