@@ -134,13 +134,19 @@ impl Play {
             .insert("files".into(), files.display().to_string());
         play.variables
             .insert("conclave".into(), env!("CARGO_BIN_EXE_conclave").into());
+        // Copied, so that messages name short paths.
         for (name, folder) in [
             ("fixtures", "tests/fixtures"),
             ("foreign", "../conclave-crdt/tests/fixtures"),
         ] {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-            play.variables
-                .insert(name.into(), folder.display().to_string());
+            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            let to = play.folder.path().join(name);
+            std::fs::create_dir(&to).unwrap();
+            for entry in std::fs::read_dir(from).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+            play.variables.insert(name.into(), to.display().to_string());
         }
         play
     }

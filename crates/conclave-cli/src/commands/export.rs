@@ -11,7 +11,7 @@ use crate::content::{self, Content};
 use crate::context::{Context, answer};
 use crate::failure::{Exit, Failure, Result};
 use crate::input::is_standard;
-use crate::output::Shown;
+use crate::output::{Shown, printed};
 use crate::write;
 
 /// Writes a document to a file, or to standard output.
@@ -39,7 +39,7 @@ pub async fn run(
     if to_standard {
         let mut stdout = std::io::stdout().lock();
         let written = stdout.write_all(&bytes).and_then(|()| stdout.flush());
-        written.map_err(|error| Failure::file("write to", Path::new("standard output"), &error))?;
+        printed(written)?;
         return Ok(Shown::nothing());
     }
     write::replace(file, &bytes, force)?;
