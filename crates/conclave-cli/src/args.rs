@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::commands::{device, document, findings, group, identity, serve};
+use crate::commands::{device, document, findings, group, identity, rescue, serve};
 use crate::demo;
 use crate::output::Form;
 
@@ -34,7 +34,7 @@ Exit codes:
   3  only queued on this device, or the service was not reached: what is shown is what this device has
   4  not verified: compare safety numbers first
   5  refused: by the service, by the group's rules, or because this device is no member
-  6  own words that could not be sent were kept apart: `conclave rescue list`
+  6  unsent changes of yours lost their place and are kept apart: see `conclave rescue list`
 
 CONCLAVE_LOG=debug logs to standard error. CONCLAVE_PASSPHRASE holds the passphrase of the store.";
 
@@ -145,6 +145,9 @@ pub enum Command {
     /// See what this device found wrong: what happened, who is at fault as far as known, what to do
     #[command(subcommand)]
     Findings(findings::Command),
+    /// Look after changes of yours that lost their place, as when a document was deleted before they were sent
+    #[command(subcommand)]
+    Rescue(rescue::Command),
     /// Show the state of this device
     Status,
     /// Keep the store open, keep it in step with the service, and serve other commands

@@ -51,6 +51,8 @@ pub struct Context {
     connected: AtomicBool,
     /// Groups that this command has to do with.
     touched: Mutex<BTreeSet<GroupId>>,
+    /// Whether it has to do with all of them.
+    pub(crate) touched_all: AtomicBool,
     /// A service answered under the address that was given.
     answered: AtomicBool,
     missed: Mutex<Missed>,
@@ -122,6 +124,7 @@ impl Context {
             has_server,
             connected: AtomicBool::default(),
             touched: Mutex::default(),
+            touched_all: AtomicBool::default(),
             answered: AtomicBool::default(),
             missed: Mutex::default(),
         }

@@ -23,6 +23,8 @@ pub enum Exit {
     NotVerified = 4,
     /// Refused by the service or the group's rules.
     Refused = 5,
+    /// Own changes lost their place and are kept apart.
+    Rescued = 6,
 }
 
 impl From<Exit> for std::process::ExitCode {
@@ -143,6 +145,7 @@ fn exit(code: &str) -> Exit {
         }
         "client.group_lost" | "mls.forbidden" | "mls.not_member" | "mls.leaving" => Exit::Refused,
         "client.endpoint" | "client.argument" => Exit::Usage,
+        "engine.rescued" => Exit::Rescued,
         other if other.starts_with("refused.") => Exit::Refused,
         other if other.starts_with("pin.") || other.starts_with("untrusted.") => Exit::NotVerified,
         _ => Exit::Failed,
@@ -161,6 +164,7 @@ mod tests {
             ("pin.name_taken", 4),
             ("refused.forbidden", 5),
             ("engine.forbidden", 5),
+            ("engine.rescued", 6),
             ("client.endpoint", 2),
             ("store.missing", 1),
             ("anything.else", 1),

@@ -61,7 +61,12 @@ impl Context {
             }
             other => other,
         };
-        found.inspect(|info| self.touch(info.group))
+        match &found {
+            Ok(info) => self.touch(info.group),
+            // It may have gone, and with it its name.
+            Err(_) => self.touch_rescued(typed).await?,
+        }
+        found
     }
 
     async fn refresh_unnamed(&self, groups: &[Named<GroupInfo>]) -> Result<bool> {
@@ -139,7 +144,11 @@ impl Context {
             }
             found = self.look_for_document(typed, &groups).await;
         }
-        found.inspect(|(group, _)| self.touch(*group))
+        match &found {
+            Ok((group, _)) => self.touch(*group),
+            Err(_) => self.touch_rescued(typed).await?,
+        }
+        found
     }
 
     async fn look_for_document(

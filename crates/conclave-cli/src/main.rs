@@ -17,6 +17,7 @@
 
 mod args;
 mod commands;
+mod confirm;
 mod content;
 mod context;
 mod demo;
@@ -29,6 +30,7 @@ mod json;
 mod lookup;
 mod names;
 mod output;
+mod rescued;
 mod say;
 mod signals;
 mod unlock;
@@ -40,7 +42,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command, Global};
-use commands::{agent, device, document, findings, group, identity, serve, status};
+use commands::{agent, device, document, findings, group, identity, rescue, serve, status};
 use context::Context;
 use failure::{Exit, Failure, Result};
 use output::{Form, Shown, print_failure, print_raw, printed};
@@ -135,11 +137,33 @@ async fn run(cli: Cli) -> Result<Shown> {
         other => {
             let context = Context::open(&global).await?;
             let done = run_with(&context, other).await;
+            let done = tell_rescued(&context, done).await;
             // What cannot be told now is told by the next command.
             let told = findings::tell(&context, done.is_err()).await;
             let shown = context.finish(done).await?;
             Ok(shown.found(&told.unwrap_or_default()))
         }
+    }
+}
+
+/// Own changes that lost their place are told of whatever the command was for, and its exit code says so.
+async fn tell_rescued(context: &Context, done: Result<Shown>) -> Result<Shown> {
+    let Ok(sentences) = context.tell_rescued().await else {
+        return done;
+    };
+    let rescued = rescued::failure(&sentences);
+    match done {
+        _ if sentences.is_empty() => done,
+        Ok(shown) => {
+            print_failure(&rescued, context.global.form());
+            Ok(shown.exit(Exit::Rescued))
+        }
+        Err(failure) if failure.code == rescued.code => Err(rescued),
+        Err(failure) => Err(Failure {
+            message: format!("{}\n{}", rescued.message, failure.message),
+            exit: Exit::Rescued,
+            ..failure
+        }),
     }
 }
 
@@ -152,6 +176,7 @@ async fn run_with(context: &Context, command: Command) -> Result<Shown> {
         Command::Group(command) => group::run(context, command).await,
         Command::Doc(command) => document::run(context, command).await,
         Command::Findings(command) => findings::run(context, command).await,
+        Command::Rescue(command) => rescue::run(context, command).await,
         Command::Status => status::run(context).await,
         Command::Agent => agent::run(context).await,
         // Handled before a store is opened.

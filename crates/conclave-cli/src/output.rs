@@ -91,6 +91,13 @@ impl Shown {
         self.exit == Exit::Offline
     }
 
+    /// The process ends with this code.
+    #[must_use]
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
     /// Says why the service was not reached, so that this is what this device has.
     #[must_use]
     pub fn not_reached(mut self, why: &Failure) -> Self {

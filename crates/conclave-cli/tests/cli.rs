@@ -560,6 +560,7 @@ cases!(
     passphrases,
     put_back,
     repair,
+    rescue,
     serving,
     watching
 );

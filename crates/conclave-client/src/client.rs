@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use conclave_engine::finding::Mark;
 use conclave_engine::{
-    Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, PinInfo, Reply, Setup,
-    WhoAmI,
+    Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, PinInfo, Reply, Rescue,
+    RescueInfo, Setup, WhoAmI,
 };
-use conclave_proto::{GroupId, GroupPolicy, UserId};
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, RescueId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -412,6 +412,60 @@ impl Client {
     /// [`Error::Engine`]: no such invitation.
     pub async fn decline(&self, group: &GroupId) -> Result<(), Error> {
         self.command_done(Command::Decline { group: *group }).await
+    }
+
+    /// Own edits that lost their place (the document was deleted, this device was removed) and are kept apart, oldest first.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn rescues(&self) -> Result<Vec<RescueInfo>, Error> {
+        answer!(self.command(Command::Rescues).await, Reply::Rescues(all) => all)
+    }
+
+    /// What is kept of some of them.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: there is no such copy.
+    pub async fn rescue(&self, id: &RescueId) -> Result<Rescue, Error> {
+        let command = Command::Rescue { rescue: *id };
+        answer!(self.command(command).await, Reply::Rescue(rescue) => *rescue)
+    }
+
+    /// Writes the words of a copy into a document, as an own edit: where their surroundings are still found, else at the end. The copy is
+    /// gone then.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: there is no such copy or document, the document takes no edits from here, or has no place for such words.
+    pub async fn apply_rescue(
+        &self,
+        id: &RescueId,
+        group: &GroupId,
+        document: &DocumentId,
+    ) -> Result<(), Error> {
+        self.command_done(Command::ApplyRescue {
+            rescue: *id,
+            group: *group,
+            document: *document,
+        })
+        .await
+    }
+
+    /// Throws a copy away, for good.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: there is no such copy.
+    pub async fn discard_rescue(&self, id: &RescueId) -> Result<(), Error> {
+        self.command_done(Command::DiscardRescue { rescue: *id })
+            .await
+    }
+
+    /// Remembers that the user was told of copies ([`RescueInfo::told`]).
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn rescues_told(&self, ids: &[RescueId]) -> Result<(), Error> {
+        let rescues = ids.to_vec();
+        self.command_done(Command::RescuesTold { rescues }).await
     }
 
     /// Unlocks the store with another passphrase, key file or keyring entry from now on. The old one opens it no more: what it opened is

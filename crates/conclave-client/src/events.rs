@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use conclave_engine::{ChangeInfo, FindingInfo, InvitationInfo};
+use conclave_engine::{ChangeInfo, FindingInfo, InvitationInfo, RescueInfo};
 use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,11 @@ pub enum Event {
     /// Something does not fit: what, who is probably at fault, what to do. It is kept until somebody is done with it: see
     /// [`Client::findings`](crate::Client::findings).
     Finding(Box<FindingInfo>),
+    /// Own edits lost their place; what they did is kept apart: see [`Client::rescue`](crate::Client::rescue).
+    Rescued {
+        /// What, and why.
+        rescue: RescueInfo,
+    },
     /// Re-keying after a removal.
     Rotation {
         /// The group.
@@ -174,6 +179,7 @@ impl Event {
                 pending,
             },
             Told::Finding(finding) => Self::Finding(finding),
+            Told::Rescued(rescue) => Self::Rescued { rescue },
             Told::Rotation {
                 group,
                 epoch,
@@ -216,6 +222,7 @@ impl Event {
         match self {
             Self::Invitation { invitation } => Some(invitation.group),
             Self::Finding(finding) => finding.group,
+            Self::Rescued { rescue } => Some(rescue.group),
             Self::MembersChanged { group, .. }
             | Self::GroupLost { group, .. }
             | Self::DocumentListed { group, .. }

@@ -111,9 +111,11 @@ pub use conclave_crdt::{
 };
 #[doc(hidden)]
 pub use conclave_engine::plain;
+pub use conclave_engine::{Around, Inserted, Step, Word};
 pub use conclave_engine::{
     Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId,
-    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Setup, WhoAmI, finding,
+    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Rescue, RescueCause, RescueInfo,
+    Setup, WhoAmI, finding,
 };
 pub use conclave_proto as proto;
 

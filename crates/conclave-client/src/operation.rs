@@ -6,11 +6,11 @@ use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
-    InvitationInfo, MemberInfo, PinInfo, WhoAmI,
+    InvitationInfo, MemberInfo, PinInfo, Rescue, RescueInfo, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
-use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RescueId, Role, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, Status};
@@ -202,6 +202,20 @@ pub enum Operation {
         document: DocumentId,
         limit_ms: Option<u64>,
     },
+    /// [`Client::rescues`]. Outcome: `Rescues`.
+    Rescues,
+    /// [`Client::rescue`]. Outcome: `Rescue`.
+    Rescue { rescue: RescueId },
+    /// [`Client::apply_rescue`]. Outcome: `Done`.
+    ApplyRescue {
+        rescue: RescueId,
+        group: GroupId,
+        document: DocumentId,
+    },
+    /// [`Client::discard_rescue`]. Outcome: `Done`.
+    DiscardRescue { rescue: RescueId },
+    /// [`Client::rescues_told`]. Outcome: `Done`.
+    RescuesTold { rescues: Vec<RescueId> },
     /// [`Client::close`]. Outcome: `Done`.
     Shutdown,
 }
@@ -265,6 +279,10 @@ pub enum Outcome {
     Evidence(Vec<EvidenceInfo>),
     /// What did not fit.
     Findings(Vec<FindingInfo>),
+    /// Own edits that were kept apart.
+    Rescues(Vec<RescueInfo>),
+    /// One of them, whole.
+    Rescue(Box<Rescue>),
     /// A new document.
     Document(DocumentId),
     /// Nothing was written: at this place of a document the new JSON has something that stands for what cannot be written.
@@ -354,6 +372,18 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
         }
         Operation::Accept { group } => client.accept(&group).await.map(|_| Outcome::Done),
         Operation::Decline { group } => done(client.decline(&group).await),
+        Operation::Rescues => client.rescues().await.map(Outcome::Rescues),
+        Operation::Rescue { rescue } => {
+            let rescue = client.rescue(&rescue).await?;
+            Ok(Outcome::Rescue(Box::new(rescue)))
+        }
+        Operation::ApplyRescue {
+            rescue,
+            group,
+            document,
+        } => done(client.apply_rescue(&rescue, &group, &document).await),
+        Operation::DiscardRescue { rescue } => done(client.discard_rescue(&rescue).await),
+        Operation::RescuesTold { rescues } => done(client.rescues_told(&rescues).await),
         Operation::Shutdown => done(client.close().await),
         other => run_in_group(client, other).await,
     }

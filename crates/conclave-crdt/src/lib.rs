@@ -76,7 +76,7 @@ pub use api::{
     Attribution, AttributionRun, Crdt, Edited, JsonView, PathElement, Refusal, Root, RootShape,
     TextView,
 };
-pub use diff::text::merged as merged_text;
+pub use diff::text::{TextEdit, merged as merged_text, text_edits};
 pub use error::CrdtError;
 pub use factory::{create, load};
 pub use foreign::{Foreign, ForeignError, recognise};

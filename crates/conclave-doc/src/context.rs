@@ -11,6 +11,7 @@ use conclave_proto::{Author, DeviceId, Hash, Refusal, UnixMs, UserId};
 use crate::error::Finding;
 use crate::payload::Judgement;
 use crate::seal::KeySource;
+use crate::unsent::Unsent;
 
 /// An edit: runs once, on the document's CRDT.
 pub type EditFn<'a> = &'a mut dyn FnMut(&mut dyn Crdt) -> Result<(), CrdtError>;
@@ -138,6 +139,8 @@ pub struct DeliverOutcome {
     pub acknowledged: usize,
     /// An own record was refused, by all members alike; what it held was written again under a fresh replica id.
     pub refused_own: bool,
+    /// Own edits that went out of the document and could not be written again: to be kept apart in the batch that drops them.
+    pub lost: Vec<Unsent>,
     /// A fresh instance was drawn: open the document again on this connection.
     pub reopen: bool,
     /// The document was built again from its checkpoint, since a record's content became known, or void: anything in it may have changed.
@@ -175,6 +178,7 @@ impl DeliverOutcome {
         self.gap = later.gap;
         self.acknowledged = self.acknowledged.saturating_add(later.acknowledged);
         self.refused_own |= later.refused_own;
+        self.lost.extend(later.lost);
         self.reopen |= later.reopen;
         self.restored |= later.restored;
         self.rebuilt |= later.rebuilt;

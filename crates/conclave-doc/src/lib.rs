@@ -7,7 +7,7 @@
 //! # Promises
 //! - Every record is bound to its group, document, epoch, author and place: to the author's previous record and to the log that the author
 //!   had seen. What is dropped, reordered, replayed or forked shows with the next honest record that crosses the split.
-//! - An own edit is visible at once, and is in the log, still queued, or reported as refused.
+//! - An own edit is visible at once, and is in the log, still queued, or given back to be kept apart ([`Unsent`]).
 //! - One signature covers an author's whole run of records; one engine call applies everything that arrived together.
 //! - Rows from [`Document::take_changes`] lead from one loadable state to the next, whichever batch was the last that was written.
 //! - Foreign bytes are contained: sizes are capped, nothing panics, and an update that the CRDT engine cannot stand is left out, with its
@@ -51,8 +51,10 @@ mod snapshot;
 mod state;
 mod store;
 mod stored;
+mod unsent;
 mod views;
 mod weight;
+mod words;
 
 pub use conclave_mls::{RowChange, Rows};
 pub use context::{
@@ -69,3 +71,5 @@ pub use payload::{
 };
 pub use refound::Founding;
 pub use seal::{DocKeys, KeySource, max_payload_bytes, open, padded_len, seal, seal_with_nonce};
+pub use unsent::{StoredDocument, Unsent, stored_updates};
+pub use words::{Around, Inserted, Step, Word, write_words};

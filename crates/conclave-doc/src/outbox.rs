@@ -32,6 +32,8 @@ pub(crate) struct OutItem {
 pub(crate) struct Outbox {
     pub author: Author,
     items: VecDeque<OutItem>,
+    /// How many of them are updates.
+    update_count: usize,
     /// Replica ids under which items write, with how many do.
     writers: BTreeMap<ReplicaId, usize>,
     next_number: u64,
@@ -63,6 +65,7 @@ impl Outbox {
         Self {
             author,
             items: VecDeque::new(),
+            update_count: 0,
             writers: BTreeMap::new(),
             next_number: 0,
             sent: 0,
@@ -102,7 +105,12 @@ impl Outbox {
 
     /// Whether there are updates that have no place in the log yet.
     pub(crate) fn has_updates(&self) -> bool {
-        self.items.iter().any(|item| !item.verdict)
+        self.update_count > 0
+    }
+
+    /// How many these are.
+    pub(crate) fn update_count(&self) -> usize {
+        self.update_count
     }
 
     pub(crate) fn writes_under(&self, replica: &ReplicaId) -> bool {
@@ -113,6 +121,7 @@ impl Outbox {
         let number = self.next_number;
         self.next_number = number.saturating_add(1);
         self.dirty.insert(number);
+        self.update_count += usize::from(!verdict);
         self.count(&replicas);
         self.items.push_back(OutItem {
             number,
@@ -133,6 +142,7 @@ impl Outbox {
     /// Notes that an item has left.
     fn left(&mut self, item: &OutItem) {
         self.dirty.insert(item.number);
+        self.update_count -= usize::from(!item.verdict);
         for replica in &item.replicas {
             if let Some(count) = self.writers.get_mut(replica) {
                 *count = count.saturating_sub(1);
@@ -374,6 +384,7 @@ impl Outbox {
     pub(crate) fn restore(&mut self, item: OutItem) {
         self.next_number = self.next_number.max(item.number.saturating_add(1));
         self.stored.insert(item.number);
+        self.update_count += usize::from(!item.verdict);
         self.count(&item.replicas);
         self.items.push_back(item);
     }

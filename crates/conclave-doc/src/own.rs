@@ -317,8 +317,10 @@ impl Document {
         wanted: &Views,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
+        let dropped = self.dropped_updates();
         self.outbox.drop_updates();
         self.rebuild()?;
+        let base = Views::of(self.content.crdt.as_mut());
         let written = wanted.write_to(self.content.crdt.as_mut());
         let mut updates: Vec<Vec<u8>> = Vec::new();
         let taken = self.content.crdt.take_pending(&mut updates);
@@ -326,8 +328,11 @@ impl Document {
             (Ok(()), Ok(())) => {
                 self.queue_updates(updates)?;
             }
-            // The difference cannot be written. The edits are gone, and that is reported like any refused edit.
-            _ => self.rebuild()?,
+            // The difference cannot be written: the edits are given back as words.
+            _ => {
+                self.rebuild()?;
+                outcome.lost.push(self.lost_between(&base, wanted, dropped));
+            }
         }
         outcome.refused_own = true;
         self.renew_instance(outcome);
@@ -344,17 +349,26 @@ impl Document {
         let wanted = Views::of(former.crdt.as_mut());
         let none = BTreeSet::new();
         let mut scratch = former.rebuild(former.size(), &none, &[], &mut self.fresh)?;
+        let base = Views::of(scratch.as_mut());
         let mut updates: Vec<Vec<u8>> = Vec::new();
         let written = wanted
             .write_to(scratch.as_mut())
             .and_then(|()| scratch.take_pending(&mut updates));
+        let dropped = self.dropped_updates();
         self.outbox.drop_updates();
-        if written.is_ok() {
+        let mut stands = written.is_ok();
+        if stands {
             self.queue_updates(updates)?;
         }
         if self.rebuild().is_err() {
+            stands = false;
             self.outbox.drop_updates();
             self.rebuild()?;
+        }
+        if !stands {
+            outcome
+                .lost
+                .push(self.lost_between(&base, &wanted, dropped));
         }
         outcome.refused_own = true;
         self.renew_instance(outcome);

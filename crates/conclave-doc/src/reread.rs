@@ -108,10 +108,17 @@ impl Document {
             wanted.follow(&base, former.as_mut());
         }
         outcome.refused_own = true;
+        let base = Views::of(self.content.crdt.as_mut());
         match wanted.write_to(self.content.crdt.as_mut()) {
-            Ok(()) => self.collect_edits(),
-            Err(_) => self.rebuild(),
+            Ok(()) => self.collect_edits()?,
+            Err(_) => self.rebuild()?,
         }
+        if Views::of(self.content.crdt.as_mut()) != wanted {
+            outcome
+                .lost
+                .push(self.lost_between(&base, &wanted, Vec::new()));
+        }
+        Ok(())
     }
 
     /// Positions of own updates that stood and are refused now, or wait for ever for operations that are gone.

@@ -5,8 +5,8 @@ use conclave_crdt::{Crdt, CrdtError, merged_json, merged_text};
 /// What a document shows, in the forms in which edits can be made from a difference.
 #[derive(PartialEq)]
 pub(crate) struct Views {
-    text: Option<String>,
-    json: Option<serde_json::Value>,
+    pub text: Option<String>,
+    pub json: Option<serde_json::Value>,
 }
 
 impl Views {

@@ -3,7 +3,9 @@
 use conclave_crdt::CrdtKind;
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
-use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
+use conclave_proto::{
+    DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, RescueId, Role, UnixMs, UserId,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -11,6 +13,7 @@ use crate::clock::ClockOffset;
 use crate::error::EngineError;
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::{CommandId, DocFn};
+use crate::rescue::{Rescue, RescueInfo};
 
 /// What a new store is for.
 #[derive(Debug, Clone)]
@@ -256,6 +259,32 @@ pub enum Command {
         /// As what.
         mark: Mark,
     },
+    /// Own edits that lost their place and were kept apart. Reply: `Rescues`.
+    Rescues,
+    /// One of them, with what was kept. Reply: `Rescue`.
+    Rescue {
+        /// Which.
+        rescue: RescueId,
+    },
+    /// Writes the words of one into a document, as an own edit, and ends it. Reply: `Done`.
+    ApplyRescue {
+        /// Which.
+        rescue: RescueId,
+        /// The document's group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
+    /// Throws one away. Reply: `Done`.
+    DiscardRescue {
+        /// Which.
+        rescue: RescueId,
+    },
+    /// The user was told of these. Reply: `Done`.
+    RescuesTold {
+        /// Which.
+        rescues: Vec<RescueId>,
+    },
 }
 
 /// Answer to a command.
@@ -298,6 +327,10 @@ pub enum Reply {
     Evidence(Vec<EvidenceInfo>),
     /// What was found.
     Findings(Vec<FindingInfo>),
+    /// Own edits that were kept apart.
+    Rescues(Vec<RescueInfo>),
+    /// One of them, whole.
+    Rescue(Box<Rescue>),
 }
 
 /// This device.
@@ -535,6 +568,8 @@ pub enum Event {
     },
     /// Something does not fit. It is durable until somebody is done with it.
     Finding(Box<FindingInfo>),
+    /// Own edits lost their place; what they did is kept apart ([`Command::Rescue`]).
+    Rescued(RescueInfo),
     /// Re-keying after a removal.
     Rotation {
         /// The group.

@@ -71,6 +71,11 @@ impl Engine {
             }
             Command::Accept { group } => self.accept(id, group),
             Command::Decline { group } => self.decline(id, group),
+            Command::Rescues
+            | Command::Rescue { .. }
+            | Command::ApplyRescue { .. }
+            | Command::DiscardRescue { .. }
+            | Command::RescuesTold { .. } => self.rescue_command(id, command),
             Command::Status => {
                 let reply = Reply::Status(self.status());
                 self.reply(id, Ok(reply));
@@ -156,6 +161,9 @@ impl Engine {
     /// Answers the command when the group is not one of this device's.
     pub(crate) fn known(&mut self, id: CommandId, group: GroupId) -> bool {
         let error = match self.index.get(&group) {
+            Some(_) if self.parting.get(&group).is_some_and(|parted| parted.full) => {
+                EngineError::RescueFull
+            }
             Some(row) if row.active => return true,
             Some(_) => EngineError::Inactive {
                 why: "this device is no longer a member",
@@ -349,7 +357,11 @@ impl Engine {
             return;
         };
         match self.index.get(&group) {
-            Some(row) if row.active && !self.strays.contains_key(&group) => {
+            Some(row)
+                if row.active
+                    && !self.strays.contains_key(&group)
+                    && !self.parting.contains_key(&group) =>
+            {
                 self.after_directory(
                     group,
                     id,
@@ -360,8 +372,10 @@ impl Engine {
                 );
             }
             row => {
-                let why = row.and_then(|row| row.why.clone());
-                let lost = self.strays.contains_key(&group);
+                let parted = self.parting.get(&group);
+                let why = parted.map(|parted| parted.why.clone());
+                let why = why.or_else(|| row.and_then(|row| row.why.clone()));
+                let lost = parted.is_none() && self.strays.contains_key(&group);
                 done.push(GroupInfo {
                     group,
                     name: None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_crdt::{CrdtError, CrdtKind, PathElement};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, PathElement};
 use conclave_doc::Document;
 use conclave_proto::{DocumentId, GroupId};
 use serde_json::Value;
@@ -29,12 +29,19 @@ pub(crate) struct Titles {
     /// The group in whose place this one was founded.
     pub(crate) parent: Option<GroupId>,
     pub(crate) titles: BTreeMap<DocumentId, String>,
+    /// Whether it was looked at in this session.
+    pub(crate) is_read: bool,
 }
 
 impl Titles {
     /// Reads the directory document. Entries of other shapes are left alone.
     pub(crate) fn refresh(&mut self, document: &mut Document) {
-        let Some(Ok(Value::Object(map))) = document.crdt().json().map(|json| json.to_json()) else {
+        self.read(document.crdt());
+    }
+
+    pub(crate) fn read(&mut self, crdt: &mut dyn Crdt) {
+        self.is_read = true;
+        let Some(Ok(Value::Object(map))) = crdt.json().map(|json| json.to_json()) else {
             return;
         };
         let parent = map.get(PARENT).and_then(Value::as_str);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_mls::KeyStore;
-use conclave_proto::{DocumentId, GroupId, UnixMs, UserId};
+use conclave_proto::{DocumentId, GroupId, RescueId, UnixMs, UserId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
@@ -19,6 +19,7 @@ use crate::invitation::Invitation;
 use crate::io::{CommandId, Input, Output, Read, ReadId, Row};
 use crate::keys;
 use crate::link::Link;
+use crate::rescue::{self, Gather, Parted, RescueInfo, RescueUse};
 use crate::slot::Slot;
 
 /// Most documents kept in memory without need.
@@ -80,6 +81,10 @@ pub(crate) enum ReadTarget {
     Thaw(GroupId),
     /// Kept evidence, for whoever asks.
     Evidence(CommandId),
+    /// Some of the rows that are read together.
+    Gather(u64),
+    /// A rescue copy, for whoever asks.
+    Rescue(CommandId, RescueId, RescueUse),
 }
 
 /// One device as a state machine. See the crate documentation.
@@ -103,6 +108,16 @@ pub struct Engine {
     /// Documents that the service was asked for.
     pub(crate) opening: BTreeSet<(GroupId, DocumentId)>,
     pub(crate) invitations: BTreeMap<GroupId, Invitation>,
+    /// Own edits that were kept apart.
+    pub(crate) rescues: BTreeMap<RescueId, RescueInfo>,
+    /// What waits for room to keep edits apart, and was told of.
+    pub(crate) rescue_full: BTreeSet<(GroupId, Option<DocumentId>)>,
+    /// Groups whose membership has ended, while their rows are read once more.
+    pub(crate) parting: BTreeMap<GroupId, Parted>,
+    /// Rows that are read together.
+    pub(crate) gathers: BTreeMap<u64, Gather>,
+    /// Who waits for documents whose own edits are being kept apart.
+    pub(crate) letting_go: BTreeMap<(GroupId, DocumentId), Vec<CommandId>>,
     /// Commands that list groups, while groups come into memory.
     pub(crate) listing: BTreeSet<CommandId>,
     pub(crate) timers: BTreeSet<(UnixMs, TimerKind)>,
@@ -118,16 +133,16 @@ impl Engine {
     /// Prefixes of the rows that [`Engine::open`] needs.
     #[must_use]
     pub fn startup_prefixes() -> Vec<Vec<u8>> {
-        [
+        let tables = [
             keys::DEVICE,
             keys::KEY_PACKAGES,
             keys::INDEX,
             keys::INVITATION,
             keys::FINDING,
-        ]
-        .iter()
-        .map(|table| vec![*table])
-        .collect()
+        ];
+        let mut prefixes: Vec<Vec<u8>> = tables.iter().map(|table| vec![*table]).collect();
+        prefixes.push(keys::rescue_heads());
+        prefixes
     }
 
     /// Makes the engine of a new store. All randomness comes from `seed`.
@@ -177,6 +192,10 @@ impl Engine {
         }
         engine.findings = Findings::load(table(keys::FINDING));
         engine.findings_loaded();
+        for (_, value) in table(keys::RESCUE) {
+            let info = rescue::read_head(value)?;
+            engine.rescues.insert(info.id, info);
+        }
         for id in engine.active_groups() {
             engine.with_group(id, Box::new(|_, _| {}));
         }
@@ -201,6 +220,11 @@ impl Engine {
             documents: BTreeMap::new(),
             opening: BTreeSet::new(),
             invitations: BTreeMap::new(),
+            rescues: BTreeMap::new(),
+            rescue_full: BTreeSet::new(),
+            parting: BTreeMap::new(),
+            gathers: BTreeMap::new(),
+            letting_go: BTreeMap::new(),
             listing: BTreeSet::new(),
             timers: BTreeSet::new(),
             next_id: 1,
@@ -271,6 +295,10 @@ impl Engine {
             Some(ReadTarget::Evidence(command)) => self.evidence_loaded(command, &rows),
             Some(ReadTarget::Stray(group)) => self.stray_loaded(group, rows),
             Some(ReadTarget::Thaw(group)) => self.evidence_again(group, rows),
+            Some(ReadTarget::Gather(number)) => self.gathered(number, rows),
+            Some(ReadTarget::Rescue(command, rescue, what)) => {
+                self.rescue_loaded(command, rescue, what, &rows);
+            }
             None => {}
         }
     }

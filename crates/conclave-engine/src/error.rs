@@ -3,7 +3,7 @@
 use conclave_crdt::CrdtError;
 use conclave_identity::{AuthError, PinError, TextError, Untrusted};
 use conclave_mls::MlsError;
-use conclave_proto::Refusal;
+use conclave_proto::{Refusal, RescueId};
 
 /// Why a command failed. Never quotes content, names or keys.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -105,6 +105,21 @@ pub enum EngineError {
         "the service shows an older or another state than this device has seen there; nothing is sent there until it has caught up (`conclave findings list`)"
     )]
     OutOfStep,
+    /// Own edits have no place any more; what they did is kept apart.
+    #[error("edits of this device have no place any more; they are kept apart as {}", .id.short())]
+    Rescued {
+        /// As what.
+        id: RescueId,
+    },
+    /// Own edits have no place any more, and there is no room to keep them apart.
+    #[error("there is no room to keep more edits apart; apply or discard some rescue copies")]
+    RescueFull,
+    /// No such rescue copy.
+    #[error("no such rescue copy on this device")]
+    UnknownRescue,
+    /// Nothing of it can be shown as words.
+    #[error("nothing of this rescue copy can be written as words; export it instead")]
+    NoWords,
     /// This device's clock is wrong: what others are known by looks outdated.
     #[error("this device's clock is wrong: set it, then try again")]
     ClockSkew,
@@ -149,6 +164,10 @@ impl EngineError {
             Self::Crdt(error) => error.code(),
             Self::Doc(error) => error.code(),
             Self::OutOfStep => "engine.out_of_step",
+            Self::Rescued { .. } => "engine.rescued",
+            Self::RescueFull => "rescue.full",
+            Self::UnknownRescue => "engine.unknown_rescue",
+            Self::NoWords => "engine.no_words",
             Self::ClockSkew => "engine.clock_skew",
             Self::GroupTaken { .. } => "invitation.group_taken",
         }

@@ -272,6 +272,13 @@ pub enum FindingKind {
         /// Why.
         cause: Cause,
     },
+    /// Own edits lost their place and are kept apart.
+    Rescued {
+        /// How many.
+        changes: u64,
+    },
+    /// Own edits lost their place, and there is no room to keep them apart.
+    RescueFull,
     /// Findings were dropped, because there were too many.
     Dropped {
         /// How many of each code.
@@ -332,6 +339,8 @@ impl FindingKind {
             Self::NotCarriedOver => "document.not_carried_over",
             Self::AsideNotCarriedOver | Self::SetAside { .. } => "document.set_aside",
             Self::OwnEditRewritten => "document.own_edit_rewritten",
+            Self::Rescued { .. } => "document.rescued",
+            Self::RescueFull => "rescue.full",
             Self::Dropped { .. } => "device.findings_dropped",
         }
     }
@@ -355,7 +364,11 @@ impl FindingKind {
     /// Whether nothing is wrong and nothing is to be done: it is listed, and not put before anybody.
     #[must_use]
     pub fn is_note(&self) -> bool {
-        matches!(self, Self::RejoinWanted | Self::ReAdded)
+        // Rescue copies are told of by themselves, with their words.
+        matches!(
+            self,
+            Self::RejoinWanted | Self::ReAdded | Self::Rescued { .. }
+        )
     }
 }
 

@@ -3,12 +3,19 @@
 use conclave_doc::{DocKeys, open};
 use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets};
 use conclave_proto::group::RootWrap;
-use conclave_proto::{GroupId, Record};
+use conclave_proto::{GroupId, Record, RescueId};
 
 use crate::error::EngineError;
 use crate::io::Row;
 use crate::keys;
+use crate::rescue;
 use crate::roots::RootRow;
+
+/// Rows of a rescue copy, and its id: a sample for the register of decoders.
+#[must_use]
+pub fn rescue_sample() -> (RescueId, Vec<Row>) {
+    rescue::sample()
+}
 
 /// Prefix of the rows of a group that [`openable`] needs.
 #[must_use]

@@ -72,7 +72,8 @@ impl Invitation {
 impl Engine {
     pub(crate) fn welcome(&mut self, delivery: WelcomeDelivery) {
         let group = delivery.group;
-        if !self.index.get(&group).is_some_and(|row| row.active) {
+        let parting = self.parting.contains_key(&group);
+        if parting || !self.index.get(&group).is_some_and(|row| row.active) {
             self.keep_welcome(delivery);
             return;
         }

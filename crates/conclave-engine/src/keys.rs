@@ -1,7 +1,7 @@
 //! Layout of the store: which key holds what. Keys consist of a table byte and ids; everything else is in values.
 
 use ciborium::de::Error as CborError;
-use conclave_proto::{DocumentId, GroupId};
+use conclave_proto::{DocumentId, GroupId, RescueId};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
@@ -23,6 +23,16 @@ pub(crate) const INVITATION: u8 = 6;
 
 /// Ordered entries of groups that had to be refused: they outlive the membership.
 pub(crate) const EVIDENCE: u8 = 7;
+/// Own edits that have no place any more: they outlive document and membership.
+pub(crate) const RESCUE: u8 = 8;
+
+/// Rows of a rescue copy.
+pub(crate) mod rescue {
+    /// Where it comes from. These are in memory.
+    pub(crate) const HEAD: u8 = b'h';
+    /// What it holds.
+    pub(crate) const BODY: u8 = b'w';
+}
 
 /// What was found, until somebody is done with it.
 pub(crate) const FINDING: u8 = 10;
@@ -85,6 +95,18 @@ pub(crate) fn finding(id: &FindingId) -> Vec<u8> {
 
 pub(crate) fn invitation(group: &GroupId) -> Vec<u8> {
     [&[INVITATION], group.as_bytes()].concat()
+}
+
+pub(crate) fn rescue_heads() -> Vec<u8> {
+    vec![RESCUE, rescue::HEAD]
+}
+
+pub(crate) fn rescue_head(id: &RescueId) -> Vec<u8> {
+    [&[RESCUE, rescue::HEAD], id.as_bytes()].concat()
+}
+
+pub(crate) fn rescue_body(id: &RescueId) -> Vec<u8> {
+    [&[RESCUE, rescue::BODY], id.as_bytes()].concat()
 }
 
 /// Encodes a row.

@@ -37,6 +37,7 @@ mod keys;
 mod link;
 #[doc(hidden)]
 pub mod plain;
+mod rescue;
 mod roots;
 mod rotation;
 mod slot;
@@ -47,7 +48,9 @@ pub use command::{
     ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, EvidenceInfo, GroupInfo, InvitationInfo,
     MemberInfo, PinInfo, Reply, Setup, Status, WhoAmI,
 };
+pub use conclave_doc::{Around, Inserted, Step, Word};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
+pub use rescue::{Rescue, RescueCause, RescueInfo};

@@ -203,7 +203,9 @@ impl Engine {
         let mut all_below = 0;
         let mut complete = current;
         for (document, entry) in &group.state().documents {
-            if entry.closed.is_some_and(|why| why != CloseReason::Archived) {
+            // One with a row still has own edits to be kept apart.
+            let closed = entry.closed.is_some_and(|why| why != CloseReason::Archived);
+            if closed && !group.documents.contains_key(document) {
                 continue;
             }
             match group.documents.get(document) {

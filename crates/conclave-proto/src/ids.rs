@@ -152,6 +152,10 @@ byte_id!(
     CommitId, 16
 );
 byte_id!(
+    /// A rescue copy in one device's store: drawn at random there, never sent.
+    RescueId, 16
+);
+byte_id!(
     /// A SHA-256 hash: a Merkle node, a record's id, a roster hash.
     Hash, 32
 );

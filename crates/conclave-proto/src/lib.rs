@@ -36,7 +36,8 @@ pub mod refusal;
 pub mod registry;
 
 pub use ids::{
-    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, RealmId, SessionId, UnixMs, UserId,
+    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, RealmId, RescueId, SessionId,
+    UnixMs, UserId,
 };
 pub use merkle::{Frontier, Head};
 pub use policy::{GroupPolicy, Role};

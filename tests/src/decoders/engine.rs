@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use conclave_crdt::CrdtKind;
 use conclave_engine::{
-    Command, CommandId, Engine, EngineError, Event, Input, Output, Read, Reply, Setup,
+    Command, CommandId, Engine, EngineError, Event, Input, Output, Read, Reply, Setup, forensic,
 };
 use conclave_proto::registry::{
     Decoded, Decoder,
@@ -148,6 +148,7 @@ impl Stored {
         let Some(Ok(Reply::Document(document))) = device.ask(2, create) else {
             return Self::nothing();
         };
+        device.rows.extend(forensic::rescue_sample().1);
         let rows = device.rows.iter();
         Self {
             bytes: join_rows(rows.map(|(key, value)| (key.as_slice(), value.as_slice()))),
@@ -175,6 +176,15 @@ fn store(bytes: &[u8]) -> Decoded {
     let edited = device.ask(3, Command::Edit { group, document, f });
     let _ = device.ask(4, Command::Groups);
     let _ = device.ask(5, Command::Documents { group });
+    let _ = device.ask(6, Command::Rescues);
+    let rescue = forensic::rescue_sample().0;
+    let _ = device.ask(7, Command::Rescue { rescue });
+    let apply = Command::ApplyRescue {
+        rescue,
+        group,
+        document,
+    };
+    let _ = device.ask(8, apply);
     match edited {
         Some(Ok(_)) => Ok(None),
         Some(Err(error)) => Err(error.code()),

@@ -141,12 +141,18 @@ pub enum Command {
         /// Close it as lost instead: nobody can open it any more
         #[arg(long, conflicts_with = "delete")]
         lost: bool,
+        /// Do not ask, where it is deleted or closed as lost
+        #[arg(long)]
+        yes: bool,
     },
     /// Declare void what nobody can open in a document, so that it can go on (admins)
     Void {
         /// The document
         #[command(flatten)]
         which: Which,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Write a document to a file, unencrypted
     Export {
@@ -198,15 +204,16 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             which,
             delete,
             lost,
+            yes,
         } => {
             let reason = match (delete, lost) {
                 (true, _) => CloseReason::Deleted,
                 (_, true) => CloseReason::Lost,
                 _ => CloseReason::Archived,
             };
-            archive(context, &which, reason).await
+            archive(context, &which, reason, yes).await
         }
-        Command::Void { which } => void(context, &which).await,
+        Command::Void { which, yes } => void(context, &which, yes).await,
         Command::Export {
             which,
             file,
@@ -368,8 +375,21 @@ async fn rename(context: &Context, which: &Which, title: &str) -> Result<Shown> 
     Ok(shown.queued(reached.is_queued()))
 }
 
-async fn void(context: &Context, which: &Which) -> Result<Shown> {
+/// What a document is called in a question.
+fn called(info: &DocumentInfo) -> String {
+    match &info.title {
+        Some(title) => format!("“{title}”"),
+        None => format!("document {}", info.document.short()),
+    }
+}
+
+async fn void(context: &Context, which: &Which, yes: bool) -> Result<Shown> {
     let (group, info, _) = open(context, which).await?;
+    let what = format!(
+        "What nobody can open now in {} will count for nobody, even if its key is found later.",
+        called(&info)
+    );
+    context.confirm(yes, &what)?;
     let document = info.document;
     let operation = Operation::VoidRecords { group, document };
     let done = context.run_ordered(operation, "declaring void").await?;
@@ -377,10 +397,28 @@ async fn void(context: &Context, which: &Which) -> Result<Shown> {
     Ok(Shown::new(text, "document", document).queued(done.is_none()))
 }
 
-async fn archive(context: &Context, which: &Which, reason: CloseReason) -> Result<Shown> {
+async fn archive(
+    context: &Context,
+    which: &Which,
+    reason: CloseReason,
+    yes: bool,
+) -> Result<Shown> {
     let (group, info) = context
         .find_document(&which.document, which.group.as_deref())
         .await?;
+    let name = called(&info);
+    match reason {
+        CloseReason::Archived => {}
+        CloseReason::Deleted => {
+            let what = format!("This deletes {name} for every member.");
+            context.confirm(yes, &what)?;
+        }
+        CloseReason::Lost => {
+            let what =
+                format!("This closes {name} for every member, and erases what they hold of it.");
+            context.confirm(yes, &what)?;
+        }
+    }
     let verb = match reason {
         CloseReason::Deleted => "deleted",
         CloseReason::Lost => "closed as lost",

@@ -62,6 +62,9 @@ pub enum Command {
         /// Also where their devices hold the only keys of some documents, which are lost then
         #[arg(long)]
         anyway: bool,
+        /// Do not ask, where it is yourself
+        #[arg(long)]
+        yes: bool,
     },
     /// Leave a group with all your devices
     Leave {
@@ -70,6 +73,9 @@ pub enum Command {
         /// Also where your devices hold the only keys of some documents, which are lost then
         #[arg(long)]
         anyway: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Change a member's role
     Role {
@@ -79,6 +85,9 @@ pub enum Command {
         user: String,
         /// viewer, editor, admin or owner
         role: Role,
+        /// Do not ask, where you lower your own role
+        #[arg(long)]
+        yes: bool,
     },
     /// Help for devices and groups in trouble.
     #[command(flatten)]
@@ -102,10 +111,16 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             group,
             user,
             anyway,
-        } => remove(context, &group, &user, anyway).await,
-        Command::Leave { group, anyway } => leave(context, &group, anyway).await,
+            yes,
+        } => remove(context, &group, &user, anyway, yes).await,
+        Command::Leave { group, anyway, yes } => leave(context, &group, anyway, yes).await,
         Command::Repair(command) => super::repair::run(context, command).await,
-        Command::Role { group, user, role } => set_role(context, &group, &user, role).await,
+        Command::Role {
+            group,
+            user,
+            role,
+            yes,
+        } => set_role(context, &group, &user, role, yes).await,
     }
 }
 
@@ -125,6 +140,7 @@ async fn create(context: &Context, name: &str) -> Result<Shown> {
 }
 
 async fn list(context: &Context) -> Result<Shown> {
+    context.touch_all();
     let known = context.groups().await?;
     let mut reached = context.connect().await?;
     for group in known.iter().filter(|group| group.active) {
@@ -316,9 +332,19 @@ async fn members(context: &Context, group: &str) -> Result<Shown> {
         .with("code", code))
 }
 
-async fn remove(context: &Context, group: &str, user: &str, anyway: bool) -> Result<Shown> {
-    let group = context.find_group(group).await?.group;
+async fn remove(
+    context: &Context,
+    group: &str,
+    user: &str,
+    anyway: bool,
+    yes: bool,
+) -> Result<Shown> {
+    let found = context.find_group(group).await?;
+    let group = found.group;
     let id = context.find_member(group, user).await?;
+    if me(context, group).await?.is_some_and(|me| me.user == id) {
+        confirm_leaving(context, &found, yes).await?;
+    }
     let operation = Operation::Remove {
         group,
         user: id,
@@ -382,8 +408,40 @@ async fn show_rotation(context: &Context, group: GroupId, progress: &Spinner) ->
     }
 }
 
-async fn leave(context: &Context, group: &str, anyway: bool) -> Result<Shown> {
+/// This user, as member.
+async fn me(context: &Context, group: GroupId) -> Result<Option<MemberInfo>> {
+    let members = context.members(group).await?;
+    Ok(members.into_iter().find(|member| member.this))
+}
+
+/// Leaving takes every document of the group from this user's devices; whoever leaves last takes it from the world.
+async fn confirm_leaving(context: &Context, group: &GroupInfo, yes: bool) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    let name = match &group.name {
+        Some(name) => format!("“{name}”"),
+        None => format!("group {}", group.group.short()),
+    };
+    // A group that cannot be looked into is left all the same.
+    let documents = context.documents(group.group).await.unwrap_or_default();
+    let open = documents
+        .iter()
+        .filter(|info| info.closed.is_none())
+        .count();
+    let documents = counted(open, "document");
+    let alone = group.active && group.users == 1;
+    let what = if alone {
+        format!("You are the last member of {name}: leaving it deletes its {documents} everywhere.")
+    } else {
+        format!("Leaving {name} erases its {documents} from all your devices.")
+    };
+    context.confirm(yes, &what)
+}
+
+async fn leave(context: &Context, group: &str, anyway: bool, yes: bool) -> Result<Shown> {
     let group = context.find_group(group).await?;
+    confirm_leaving(context, &group, yes).await?;
     let operation = Operation::Leave {
         group: group.group,
         anyway,
@@ -396,9 +454,25 @@ async fn leave(context: &Context, group: &str, anyway: bool) -> Result<Shown> {
     Ok(Shown::new(text, "group", group.group).queued(done.is_none()))
 }
 
-async fn set_role(context: &Context, group: &str, user: &str, role: Role) -> Result<Shown> {
+async fn set_role(
+    context: &Context,
+    group: &str,
+    user: &str,
+    role: Role,
+    yes: bool,
+) -> Result<Shown> {
     let group = context.find_group(group).await?.group;
     let id = context.find_member(group, user).await?;
+    if let Some(me) = me(context, group).await?
+        && me.user == id
+        && role < me.role
+    {
+        let what = format!(
+            "You will be {role} instead of {}; only others can change that back.",
+            me.role
+        );
+        context.confirm(yes, &what)?;
+    }
     let done = context
         .run_ordered(
             Operation::SetRole {

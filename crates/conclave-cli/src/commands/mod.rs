@@ -10,6 +10,7 @@ pub mod group;
 pub mod identity;
 pub mod import;
 pub mod repair;
+pub mod rescue;
 pub mod serve;
 pub mod status;
 pub mod watch;

@@ -5,6 +5,7 @@ use conclave_client::{Connection, Operation, Outcome};
 use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns, counted};
+use crate::rescued::sentence;
 use crate::say;
 
 /// How many findings wait, and the newest.
@@ -42,6 +43,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
     };
     let row = |what: &str, value: String| vec![what.to_owned(), value];
     let clock = status.clock.map(|offset| row("clock", offset.to_string()));
+    let rescues = context.rescues().await?;
     let mut rows = vec![
         row("home", context.home.folder().display().to_string()),
         row(
@@ -73,8 +75,14 @@ pub async fn run(context: &Context) -> Result<Shown> {
     ];
     rows.extend(clock);
     let text = columns(&rows);
+    context.touch_all();
     context.note_stale(reached);
-    Ok(Shown::new(text, "status", status)
+    let kept: Vec<String> = rescues
+        .iter()
+        .map(|info| format!("\n{}", sentence(info, &rescues)))
+        .collect();
+    Ok(Shown::new(text + &kept.concat(), "status", status)
+        .with("rescues", &rescues)
         .with("home", context.home.folder())
         .with("server", server)
         .with("enrolled", who.enrolled))

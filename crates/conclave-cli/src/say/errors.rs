@@ -26,6 +26,9 @@ pub fn sentence(code: &str) -> Option<Sentence> {
         )),
         "doc" | "crdt" => document(code),
         "refused" => refused(code),
+        "rescue" => (code == "rescue.full").then_some(Fixed(
+            "changes of yours have no place any more, and there is no room to keep them apart; nothing was dropped",
+        )),
         "decode" => Some(Fixed(
             "what arrived is damaged, or made by a newer version of the program",
         )),
@@ -146,6 +149,11 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.out_of_step" => {
             "the service shows an older or another state than this device has; nothing is sent there"
         }
+        "engine.rescued" => "changes of yours have no place any more; they are kept on this device",
+        "engine.unknown_rescue" => {
+            "nothing is kept under this id; it may have been applied or discarded"
+        }
+        "engine.no_words" => "nothing of these changes can be written as words",
         "engine.superseded" => {
             "somebody else changed the group meanwhile, and this is no longer possible"
         }
@@ -317,6 +325,10 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "engine.out_of_step" => {
             "`conclave findings list` says more; ask the operator of the service"
         }
+        "engine.rescued" | "rescue.full" | "engine.unknown_rescue" => {
+            "`conclave rescue list` shows what is kept; `rescue apply` writes it into a document, `rescue discard` throws it away"
+        }
+        "engine.no_words" => "`conclave rescue show ID --json` holds the changes as they were made",
         "engine.superseded" => "look at `conclave group members GROUP` and decide again",
         "engine.clock_skew" | "mls.clock_skew" | "mls.clock_wrong" => {
             "`conclave status` shows by how much this device's clock is off; set it"

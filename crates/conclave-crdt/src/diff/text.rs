@@ -18,17 +18,21 @@ const MAX_SLIDE: usize = 64;
 
 /// Replace `delete` characters at `position` (both counted in the old text) by `insert`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TextEdit {
-    pub(crate) position: usize,
-    pub(crate) delete: usize,
-    pub(crate) insert: String,
+pub struct TextEdit {
+    /// In characters of the old text.
+    pub position: usize,
+    /// How many characters go.
+    pub delete: usize,
+    /// What comes in their place.
+    pub insert: String,
 }
 
 /// Edits that do to `current` what turned `base` into `new`, last position first, so that each can be applied without moving the others.
 ///
 /// Deletions take away what is still there. Insertions stay with the text that they followed, behind what others put there meanwhile. What
 /// others did already in the same way is not done again.
-pub(crate) fn text_edits(base: &str, new: &str, current: &str) -> Vec<TextEdit> {
+#[must_use]
+pub fn text_edits(base: &str, new: &str, current: &str) -> Vec<TextEdit> {
     if new == current {
         return Vec::new();
     }

@@ -56,6 +56,11 @@ impl Engine {
             doc.misjudged = true;
             return;
         }
+        if !outcome.lost.is_empty() && !self.keep_lost(group, doc.id, outcome.lost.clone()) {
+            // What is stored still holds them.
+            doc.broken = true;
+            return;
+        }
         for finding in &outcome.findings {
             // Told once the service's log was compared with what is here.
             if matches!(finding.fault, Fault::Fork | Fault::Rollback) {

@@ -13,7 +13,7 @@ use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, Fault, R
 use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
-use conclave_proto::{DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs};
 use zeroize::Zeroizing;
 
 use crate::command::{ChangeInfo, Event, Reply};
@@ -77,6 +77,8 @@ pub(crate) struct Doc {
     waiters: Vec<CommandId>,
     opening_refused: bool,
     create_refused: bool,
+    /// The service does not take this new document. It is kept here, and offered again on the next connection.
+    not_taken: Option<Refusal>,
     /// Records were asked for.
     fetching: bool,
     /// Own edits are not sent before this time.
@@ -118,6 +120,7 @@ impl Doc {
             waiters: Vec::new(),
             opening_refused: false,
             create_refused: false,
+            not_taken: None,
             fetching: false,
             send_after: UnixMs(0),
             parked: false,
@@ -163,6 +166,17 @@ impl Doc {
     /// Whether everything that the service held when the channel was opened is here and applied.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.channel.is_some() && self.document.size() >= self.target
+    }
+
+    /// Whether the log is here as far as the service has it, and nothing of this device is on its way into it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_caught_up() && self.in_flight == 0 && !self.broken
+    }
+
+    /// Answers who waits for it.
+    pub(crate) fn answer(&mut self, engine: &mut Engine, error: &EngineError) {
+        let waiters = std::mem::take(&mut self.waiters);
+        engine.reply_all(waiters, error);
     }
 
     fn is_idle(&self) -> bool {
@@ -339,6 +353,7 @@ impl Engine {
                 doc.create_in_flight = false;
                 doc.opening_refused = false;
                 doc.create_refused = false;
+                doc.not_taken = None;
                 doc.send_after = UnixMs(0);
                 doc.fetch_after = UnixMs(0);
                 doc.fetch_failures = 0;
@@ -347,45 +362,92 @@ impl Engine {
     }
 
     pub(crate) fn forget_documents(&mut self, group: GroupId) {
-        let gone: Vec<DocumentId> = self
-            .documents
-            .keys()
-            .filter(|(of, _)| *of == group)
-            .map(|(_, id)| *id)
-            .collect();
+        self.forget_documents_later(group);
+        self.answer_parted(group, None, &EngineError::UnknownDocument);
+    }
+
+    /// Lets go of a group's documents; who waits for them is answered by [`Self::answer_parted`].
+    pub(crate) fn forget_documents_later(&mut self, group: GroupId) {
+        let of_group = self.documents.keys().filter(|(of, _)| *of == group);
+        let gone: Vec<DocumentId> = of_group.map(|(_, id)| *id).collect();
         for id in gone {
-            self.forget_document(group, id);
+            self.forget_document_later(group, id);
         }
         self.link.channels.retain(|_, (of, _)| *of != group);
         self.opening.retain(|(of, _)| *of != group);
     }
 
     /// Lets go of a document and answers who waits for it.
-    fn forget_document(&mut self, group: GroupId, id: DocumentId) {
-        if let Some(slot) = self.documents.remove(&(group, id)) {
-            let error = EngineError::UnknownDocument;
-            self.reply_all(slot.waiters(), &error);
-            if let Slot::Hot(doc) = slot {
-                if let Some(channel) = doc.channel {
-                    self.close_channel(channel);
-                }
-                self.reply_all(doc.waiters, &error);
+    pub(crate) fn forget_document(&mut self, group: GroupId, id: DocumentId) {
+        self.forget_document_later(group, id);
+        self.answer_parted(group, Some(id), &EngineError::UnknownDocument);
+    }
+
+    /// Lets go of a document; who waits for it is answered by [`Self::answer_parted`].
+    pub(crate) fn forget_document_later(&mut self, group: GroupId, id: DocumentId) {
+        let Some(slot) = self.documents.remove(&(group, id)) else {
+            return;
+        };
+        let mut waiters = slot.waiters();
+        if let Slot::Hot(doc) = slot {
+            if let Some(channel) = doc.channel {
+                self.close_channel(channel);
             }
+            waiters.extend(doc.waiters);
+        }
+        self.letting_go
+            .entry((group, id))
+            .or_default()
+            .extend(waiters);
+    }
+
+    /// Answers who waits for a document, or for any of a group, that was let go of.
+    pub(crate) fn answer_parted(
+        &mut self,
+        group: GroupId,
+        document: Option<DocumentId>,
+        error: &EngineError,
+    ) {
+        let meant = |(of, id): &(GroupId, DocumentId)| {
+            *of == group && document.is_none_or(|document| *id == document)
+        };
+        let keys: Vec<_> = self.letting_go.keys().copied().filter(meant).collect();
+        for key in keys {
+            let waiters = self.letting_go.remove(&key).unwrap_or_default();
+            self.reply_all(waiters, error);
         }
     }
 
-    pub(crate) fn document_closed(&mut self, group: &mut Group, id: DocumentId) {
+    /// A document is closed, by whom where that is known.
+    pub(crate) fn document_closed(
+        &mut self,
+        group: &mut Group,
+        id: DocumentId,
+        by: Option<DeviceId>,
+    ) {
         let entry = group.state().documents.get(&id);
         let kept = entry.is_some_and(|entry| entry.closed == Some(CloseReason::Archived));
-        if !kept {
-            self.forget_document(group.id, id);
-            self.out
-                .writes
-                .delete_prefix(keys::document_prefix(&group.id, &id));
-            group.documents.remove(&id);
-            let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
-            self.delete(key);
+        if kept {
+            // Own edits in it have no place any more.
+            if let Some(Slot::Hot(_)) = self.documents.get(&(group.id, id)) {
+                self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
+            }
+            self.erase_roots(group);
+        } else {
+            let mut rows = group.state().roster.rows().iter().rev();
+            let by = rows.find(|row| Some(row.device) == by).map(|row| row.user);
+            self.let_document_go(group, id, by);
         }
+    }
+
+    /// Nothing of a closed document stays.
+    pub(crate) fn drop_document(&mut self, group: &mut Group, id: DocumentId) {
+        self.out
+            .writes
+            .delete_prefix(keys::document_prefix(&group.id, &id));
+        group.documents.remove(&id);
+        let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
+        self.delete(key);
         self.erase_roots(group);
     }
 
@@ -434,6 +496,7 @@ impl Engine {
                 let from = (!doc.needs_base).then_some(doc.document.size());
                 self.ask_open(group.id, doc.id, doc.document.instance(), from);
             } else if doc.is_caught_up() && writable {
+                self.take_out_unsent(group, doc);
                 self.flush(group, doc);
                 self.pump_snapshot(group, doc);
                 self.pump_check(group, doc);
@@ -467,6 +530,8 @@ impl Engine {
             Err(EngineError::Forbidden)
         } else if doc.stand.is_away() || group.stand.is_away() {
             Err(EngineError::OutOfStep)
+        } else if let Some(refusal) = &doc.not_taken {
+            Err(EngineError::Refused(refusal.clone()))
         } else if let Err(error) = group.check_writable() {
             Err(error)
         } else if doc.is_caught_up() && doc.document.pending_count() == 0 {
@@ -488,6 +553,7 @@ impl Engine {
         let before = row.clone();
         row.local = true;
         row.crdt = doc.document.kind().code();
+        row.unsent = Some(doc.document.unsent_count() as u64);
         row.size = doc.document.size();
         row.all_below = needed.all_below;
         row.needed = needed.epochs;
@@ -503,7 +569,13 @@ impl Engine {
             row.changed = UnixMs(now.0 - now.0 % MINUTE_MS);
         }
         let changed = before.changed != row.changed;
-        if roots_changed || changed || rekeyed || !before.local || before.size / 64 != row.size / 64
+        let unsent_changed = before.unsent != row.unsent;
+        if roots_changed
+            || changed
+            || rekeyed
+            || unsent_changed
+            || !before.local
+            || before.size / 64 != row.size / 64
         {
             self.save_document_row(group, &doc.id);
         }

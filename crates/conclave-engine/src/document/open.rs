@@ -392,8 +392,12 @@ impl Engine {
             let row = group.documents.get(id);
             let local = row.is_some_and(|row| row.local);
             match entry.closed {
-                // Only to know which roots it needs.
-                Some(CloseReason::Archived) => !local,
+                // To know which roots it needs, and what of the own edits is in it.
+                Some(CloseReason::Archived) => {
+                    let unsent = row.is_some_and(|row| row.unsent != Some(0));
+                    let visited = self.link.visited.contains(&(group.id, **id));
+                    !local || (unsent && !visited)
+                }
                 Some(_) => false,
                 None => {
                     let behind = group.rotator

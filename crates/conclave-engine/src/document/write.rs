@@ -280,6 +280,7 @@ impl Engine {
             }
             Answer::Refused(refusal) => {
                 doc.create_refused = true;
+                doc.not_taken = Some(refusal.clone());
                 let what = FindingKind::failed(Step::PublishDocument, &refusal);
                 self.finding(group.id, Some(doc.id), what, None);
             }

@@ -287,7 +287,9 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::SetAside { .. }
         | FindingKind::OwnEditRewritten
         | FindingKind::EditsRefused { .. }
-        | FindingKind::EditsParked { .. } => of_document(kind, place, group, who),
+        | FindingKind::EditsParked { .. }
+        | FindingKind::Rescued { .. }
+        | FindingKind::RescueFull => of_document(kind, place, group, who),
         FindingKind::Dropped { codes } => three(
             format!(
                 "There were more findings than this device keeps: {} older ones were dropped.",
@@ -449,6 +451,20 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
             NOBODY,
             "Look whether the document reads as you meant it.",
         ),
+        FindingKind::Rescued { changes } => three(
+            format!(
+                "Unsent changes of yours to {place} have no place any more ({changes} in all)."
+            ),
+            who.map_or_else(|| NOBODY.to_owned(), |who| format!("It was done by {who}.")),
+            "They are kept on this device: `conclave rescue list` shows them.",
+        ),
+        FindingKind::RescueFull => three(
+            format!(
+                "Unsent changes of yours to {place} have no place any more, and there is no room to keep them apart."
+            ),
+            NOBODY,
+            "Make room: `conclave rescue list` shows what is kept; apply or discard some of it. Nothing is dropped before that.",
+        ),
         FindingKind::EditsRefused { .. } => three(
             format!("Your edits of {place} were refused once, and are being sent again."),
             NOBODY,
@@ -563,7 +579,9 @@ mod tests {
             K::SetAside { .. } => K::OwnEditRewritten,
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },
             K::EditsRefused { .. } => K::EditsParked { cause: cause() },
-            K::EditsParked { .. } => K::Dropped {
+            K::EditsParked { .. } => K::Rescued { changes: 2 },
+            K::Rescued { .. } => K::RescueFull,
+            K::RescueFull => K::Dropped {
                 codes: BTreeMap::from([("x.y".to_owned(), 3)]),
             },
             K::Dropped { .. } => return None,

@@ -294,25 +294,15 @@ impl Engine {
     /// Leaves a group. One that this device cannot follow is let go of here; members see its leaf until one of them removes it.
     pub(crate) fn leave(&mut self, id: CommandId, group: GroupId, anyway: bool) {
         const WHY: &str = "left while this device could not follow the group";
-        if self.strays.remove(&group).is_some() {
-            self.out.writes.delete_prefix(keys::group_prefix(&group));
-            self.out
-                .writes
-                .delete_prefix(keys::documents_prefix(&group));
-            let row = IndexRow {
-                active: false,
-                why: Some(WHY.to_owned()),
-            };
-            self.index.insert(group, row);
-            self.save_index(&group);
-            return self.reply(id, Ok(Reply::Done));
+        if self.strays.contains_key(&group) {
+            return self.leave_stray(id, group, WHY);
         }
         self.on_group(
             id,
             group,
             Box::new(move |engine, group| {
                 if group.is_broken() || group.is_unproven() || group.meta.frozen.is_some() {
-                    engine.lose_group(group, WHY);
+                    engine.lose_group(group, PartingRow::left(WHY));
                     engine.reply(id, Ok(Reply::Done));
                     return;
                 }

@@ -1,6 +1,7 @@
 //! The group log: entries in their order, and what each changes.
 
 use super::*;
+use crate::rescue::RescueCause;
 
 impl Engine {
     pub(crate) fn group_entries(&mut self, id: GroupId, first_seq: u64, entries: Vec<GroupEntry>) {
@@ -196,7 +197,18 @@ impl Engine {
         group.cover_due = false;
         self.cancel_timer(TimerKind::Cover(group.id));
         if outcome.removed_self {
-            self.lose_group(group, "this device was removed");
+            let leaving = group.intents.values().any(Intent::is_leave);
+            let by = outcome.author.and_then(|device| before.get(&device));
+            let parting = PartingRow {
+                cause: if leaving {
+                    RescueCause::Left
+                } else {
+                    RescueCause::Removed
+                },
+                by: by.copied().filter(|_| !leaving),
+                why: "this device was removed".to_owned(),
+            };
+            self.lose_group(group, parting);
             return;
         }
         if let Some(secrets) = outcome.secrets.clone() {
@@ -272,7 +284,7 @@ impl Engine {
                     group: group.id,
                     document,
                 });
-                self.document_closed(group, document);
+                self.document_closed(group, document, Some(author));
             }
             EntryBody::RecordVoided { .. } => self.records_voided(group),
             EntryBody::RotationComplete { epoch } => self.rotation_completed(group, epoch, author),
@@ -280,8 +292,8 @@ impl Engine {
         self.entry_intents(group, &body);
     }
 
-    /// This device is out: secrets and documents go.
-    pub(crate) fn lose_group(&mut self, group: &mut Group, why: &str) {
+    /// Secrets and documents go. Own edits were kept apart before.
+    pub(crate) fn end_group(&mut self, group: &mut Group, why: &str) {
         let id = group.id;
         self.broken.remove(&id);
         let waiting: Vec<u64> = group.intents.keys().copied().collect();

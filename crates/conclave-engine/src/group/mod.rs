@@ -32,6 +32,7 @@ use crate::finding::{FindingKind, Step, Suspect};
 use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
 use crate::keys;
+use crate::rescue::PartingRow;
 use crate::roots::{Missing, RootRow, Roots};
 use crate::slot::{Job, Slot};
 use crate::stand::{Missing as Lacking, Stand};
@@ -81,6 +82,9 @@ struct MetaRow {
     /// The group in whose place this one was founded, while documents are still carried over.
     #[serde(default)]
     carry_from: Option<GroupId>,
+    /// The membership has ended, and own edits are still to be kept apart.
+    #[serde(default)]
+    parting: Option<PartingRow>,
     /// How many refused entries are kept.
     #[serde(default)]
     evidence: u32,
@@ -119,6 +123,12 @@ pub(crate) struct DocRow {
     pub(crate) changed: UnixMs,
     /// Title that the directory has not taken yet.
     pub(crate) title: Option<String>,
+    /// How many own edits have no place in the log yet; none where that was not counted.
+    #[serde(default)]
+    pub(crate) unsent: Option<u64>,
+    /// Who closed it, while own edits in it are still to be kept apart.
+    #[serde(default)]
+    pub(crate) closed_by: Option<UserId>,
 }
 
 /// A commit on its way.
@@ -345,6 +355,40 @@ impl Group {
         Ok(())
     }
 
+    /// What a group's rows say of its documents, and its roots: for a group whose MLS rows cannot be read.
+    pub(crate) fn holdings(rows: &[Row]) -> (BTreeMap<DocumentId, DocRow>, Roots) {
+        let mut tables = Self::tables(rows.to_vec());
+        let mut documents = BTreeMap::new();
+        for (key, value) in tables.remove(&keys::group::DOCUMENT).unwrap_or_default() {
+            if let (Some(id), Ok(row)) = (
+                DocumentId::from_slice(&key),
+                keys::uncbor("document index", &value),
+            ) {
+                documents.insert(id, row);
+            }
+        }
+        let mut roots = Roots::default();
+        for (key, value) in tables.remove(&keys::group::ROOT).unwrap_or_default() {
+            if let (Ok(epoch), Ok(row)) = (
+                key.as_slice().try_into().map(u64::from_be_bytes),
+                keys::uncbor::<RootRow>("epoch root", &value),
+            ) {
+                roots.0.insert(epoch, row.root);
+            }
+        }
+        (documents, roots)
+    }
+
+    /// Why the membership has ended, while own edits are still to be kept apart.
+    pub(crate) fn parting(&self) -> Option<&PartingRow> {
+        self.meta.parting.as_ref()
+    }
+
+    /// Whether the membership has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.lost || self.meta.parting.is_some()
+    }
+
     pub(crate) fn state(&self) -> &GroupState {
         self.mls.state()
     }
@@ -462,7 +506,7 @@ impl Engine {
         };
         loop {
             for job in jobs {
-                if group.lost {
+                if group.is_gone() {
                     self.reply_all(job.waiter, &LOST);
                 } else {
                     (job.work)(self, &mut group);
@@ -516,8 +560,13 @@ impl Engine {
                 if group.is_unproven() {
                     self.plead_later(&group);
                 }
-                self.thaw(&mut group);
-                self.go_on_carrying(&group);
+                if group.parting().is_some() {
+                    self.begin_parting(&mut group);
+                } else {
+                    self.thaw(&mut group);
+                    self.go_on_carrying(&group);
+                    self.go_on_closing(&mut group);
+                }
                 self.groups.insert(id, Slot::Hot(Box::new(group)));
                 self.run_group(id, work);
             }
@@ -606,6 +655,11 @@ impl Engine {
             self.put(keys::group_row(group, table, &key), value);
         }
         mls.take_changes();
+    }
+
+    pub(crate) fn set_parting(&mut self, group: &mut Group, parting: PartingRow) {
+        group.meta.parting = Some(parting);
+        self.save_meta(group);
     }
 
     fn save_meta(&mut self, group: &Group) {

@@ -45,7 +45,7 @@ impl Engine {
 
     /// Sends what can be sent for a group: its creation, its subscription, a commit, entries, documents.
     pub(super) fn pump_group(&mut self, group: &mut Group) {
-        let follows = group.mls.is_active() || group.is_broken();
+        let follows = !group.is_gone() && (group.mls.is_active() || group.is_broken());
         if !self.link.online || !follows || self.now < group.retry_at {
             return;
         }

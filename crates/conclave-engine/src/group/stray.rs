@@ -54,7 +54,8 @@ impl Engine {
             }
             return;
         }
-        if stray.asked || !self.link.online || self.now < stray.retry_at {
+        let leaving = self.parting.contains_key(&id);
+        if leaving || stray.asked || !self.link.online || self.now < stray.retry_at {
             return;
         }
         stray.asked = true;
@@ -83,7 +84,7 @@ impl Engine {
     }
 
     fn stray_offered(&mut self, id: GroupId, answer: Answer) {
-        if !self.strays.contains_key(&id) {
+        if !self.strays.contains_key(&id) || self.parting.contains_key(&id) {
             return;
         }
         let made = match answer {

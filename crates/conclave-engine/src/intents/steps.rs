@@ -1,6 +1,7 @@
 //! One step of an intent in the current epoch.
 
 use super::*;
+use crate::rescue::PartingRow;
 
 impl Engine {
     pub(super) fn step(&mut self, group: &mut Group, id: u64, want: &Want) -> Step {
@@ -186,7 +187,7 @@ impl Engine {
             });
         }
         if group.state().current_rows().count() == 1 {
-            self.lose_group(group, "the last member left");
+            self.lose_group(group, PartingRow::left("the last member left"));
             return Step::Wait;
         }
         if group

@@ -19,6 +19,7 @@ mod lost_replies;
 mod put_back;
 mod races;
 mod repair;
+mod rescue;
 mod restarts;
 mod roots;
 mod rotation;

@@ -163,7 +163,7 @@ impl Engine {
                 document,
             });
             if closed {
-                self.document_closed(group, document);
+                self.document_closed(group, document, None);
             }
         }
         if before.voided.len() < group.state().voided.len() {

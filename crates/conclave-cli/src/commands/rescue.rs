@@ -1,0 +1,177 @@
+//! `rescue`: own changes that lost their place and are kept apart on this device.
+
+use clap::Subcommand;
+use conclave_client::proto::RescueId;
+use conclave_client::{Inserted, Operation, Outcome, RescueInfo, Step, Word};
+
+use super::document::Which;
+use crate::context::{Context, answer};
+use crate::failure::Result;
+use crate::names::{Named, find};
+use crate::output::{Shown, columns, counted};
+use crate::rescued::{group, sentence, short, title, why};
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List changes of yours that lost their place
+    List,
+    /// Show what is kept of some of them
+    Show {
+        /// Their id
+        id: String,
+    },
+    /// Write what you had written into a document, where its surroundings are still found, else at the end
+    Apply {
+        /// Their id
+        id: String,
+        /// The document
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Throw them away
+    Discard {
+        /// Their id
+        id: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// [`Failure`](crate::failure::Failure).
+pub async fn run(context: &Context, command: Command) -> Result<Shown> {
+    match command {
+        Command::List => list(context).await,
+        Command::Show { id } => show(context, &id).await,
+        Command::Apply { id, which } => apply(context, &id, &which).await,
+        Command::Discard { id, yes } => discard(context, &id, yes).await,
+    }
+}
+
+async fn list(context: &Context) -> Result<Shown> {
+    context.touch_all();
+    let all = context.rescues().await?;
+    let row = |info: &RescueInfo| {
+        vec![
+            short(&info.id, &all),
+            format!("{} in {}", title(info), group(info)),
+            counted(info.changes, "change"),
+            why(info),
+        ]
+    };
+    let text = match all.is_empty() {
+        true => "nothing of yours lost its place".to_owned(),
+        false => columns(&all.iter().map(row).collect::<Vec<_>>()),
+    };
+    told(context, all.iter().map(|info| info.id).collect()).await?;
+    Ok(Shown::new(text, "rescues", all))
+}
+
+/// What is shown here need not be told at the end.
+async fn told(context: &Context, rescues: Vec<RescueId>) -> Result<()> {
+    if !rescues.is_empty() {
+        context.run(Operation::RescuesTold { rescues }).await?;
+    }
+    Ok(())
+}
+
+async fn find_rescue(context: &Context, typed: &str) -> Result<(RescueInfo, Vec<RescueInfo>)> {
+    let all = context.rescues().await?;
+    let named = |info: &RescueInfo| Named {
+        id: info.id.to_string(),
+        name: None,
+        value: info.clone(),
+    };
+    let candidates: Vec<_> = all.iter().map(named).collect();
+    let info = find("rescue", typed, &candidates, "conclave rescue list")?;
+    told(context, vec![info.id]).await?;
+    Ok((info, all))
+}
+
+async fn show(context: &Context, typed: &str) -> Result<Shown> {
+    let (info, all) = find_rescue(context, typed).await?;
+    let operation = Operation::Rescue { rescue: info.id };
+    let rescue = answer!(context.run(operation).await?, Outcome::Rescue(rescue) => *rescue)?;
+    let mut lines = vec![sentence(&info, &all), String::new()];
+    if rescue.words.is_empty() {
+        lines.push(
+            "these changes cannot be shown as words; `--json` holds them as they were made"
+                .to_owned(),
+        );
+    }
+    lines.extend(rescue.words.iter().flat_map(described));
+    Ok(Shown::new(lines.join("\n"), "rescue", rescue))
+}
+
+/// One place that changed: where, what was written, how much went.
+fn described(word: &Word) -> Vec<String> {
+    let mut lines = Vec::new();
+    let steps = word.path.iter().map(|step| match step {
+        Step::Key(key) => key.clone(),
+        Step::Index(index) => index.to_string(),
+    });
+    let path = steps.collect::<Vec<_>>().join("/");
+    if !path.is_empty() {
+        lines.push(format!("{path}:"));
+    }
+    match &word.inserted {
+        Inserted::Text(text) | Inserted::Value(text) => {
+            lines.extend(text.lines().map(|line| format!("+ {line}")));
+        }
+        Inserted::Nothing => {}
+    }
+    if word.deleted > 0 {
+        let noun = if word.around.is_some() || word.path.is_empty() {
+            "character"
+        } else {
+            "value"
+        };
+        let count = usize::try_from(word.deleted).unwrap_or(usize::MAX);
+        lines.push(format!("- {} deleted", counted(count, noun)));
+    }
+    lines
+}
+
+async fn apply(context: &Context, typed: &str, which: &Which) -> Result<Shown> {
+    let (info, _) = find_rescue(context, typed).await?;
+    let (group, document, _) = super::document::open(context, which).await?;
+    context
+        .run(Operation::ApplyRescue {
+            rescue: info.id,
+            group,
+            document: document.document,
+        })
+        .await?;
+    let reached = context
+        .sync(group, document.document, "sending the changes")
+        .await?;
+    let name = document
+        .title
+        .clone()
+        .unwrap_or_else(|| document.document.short());
+    Ok(Shown::new(
+        format!("written into {name}"),
+        "document",
+        document.document,
+    )
+    .with("rescue", info.id)
+    .queued(reached.is_queued()))
+}
+
+async fn discard(context: &Context, typed: &str, yes: bool) -> Result<Shown> {
+    let (info, _) = find_rescue(context, typed).await?;
+    let what = format!(
+        "This throws away {} of yours to {}.",
+        counted(info.changes, "change"),
+        title(&info)
+    );
+    context.confirm(yes, &what)?;
+    context
+        .run(Operation::DiscardRescue { rescue: info.id })
+        .await?;
+    Ok(Shown::new("thrown away", "rescue", info.id))
+}

@@ -1,0 +1,441 @@
+//! Own edits that have no place any more: their words are kept apart, in the batch that drops the edits, until the user has written them
+//! somewhere else or thrown them away. They outlive the document and the membership.
+
+use conclave_crdt::{Crdt, CrdtKind};
+use conclave_doc::{
+    Around, Inserted, KeySource, Step, StoredDocument, Unsent, Word, stored_updates, write_words,
+};
+use conclave_proto::codec::Bytes;
+use conclave_proto::{DocumentId, GroupId, RescueId, UnixMs, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Event, Reply};
+use crate::directory::Titles;
+use crate::engine::{Engine, ReadTarget};
+use crate::error::EngineError;
+use crate::finding::{FindingKind, Suspect};
+use crate::io::{CommandId, Row};
+use crate::keys;
+
+mod closed;
+mod parting;
+mod stay;
+
+pub(crate) use parting::{Gather, Parted, PartingRow};
+
+const VERSION: u16 = 1;
+/// Most that is kept apart in one home, in bytes.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Why own edits have no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RescueCause {
+    /// The document was deleted.
+    Deleted,
+    /// The document was put away.
+    Archived,
+    /// The document was closed since nobody could open it any more.
+    Lost,
+    /// This device was removed from the group.
+    Removed,
+    /// The user left the group.
+    Left,
+    /// The user's role allows no edits any more.
+    RoleLost,
+    /// The edits did not stand, and could not be written again.
+    Refused,
+}
+
+/// Edits that were kept apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RescueInfo {
+    /// Names them.
+    pub id: RescueId,
+    /// When they lost their place, by this device's clock.
+    pub at: UnixMs,
+    /// Why.
+    pub cause: RescueCause,
+    /// Who did that, where somebody did.
+    pub by: Option<UserId>,
+    /// What they were called here then.
+    pub by_name: Option<String>,
+    /// The group.
+    pub group: GroupId,
+    /// What it was called.
+    pub group_name: Option<String>,
+    /// The document.
+    pub document: DocumentId,
+    /// What it was called.
+    pub title: Option<String>,
+    /// Its CRDT kind.
+    pub kind: String,
+    /// How many edits.
+    pub changes: usize,
+    /// Size of what is kept, in bytes.
+    pub bytes: u64,
+    /// Whether the user was told.
+    pub told: bool,
+}
+
+/// What was kept of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rescue {
+    /// Where they come from.
+    pub info: RescueInfo,
+    /// What they did to the document. After a removal without what stood around it.
+    pub words: Vec<Word>,
+    /// The edits themselves, in the encoding of the CRDT engine. After a removal only where nothing of them can be shown as words.
+    pub updates: Vec<Bytes>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeadRow {
+    version: u16,
+    info: RescueInfo,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BodyRow {
+    version: u16,
+    words: Vec<Word>,
+    updates: Vec<Bytes>,
+}
+
+/// What comes of a copy that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RescueUse {
+    Show,
+    Apply(GroupId, DocumentId),
+}
+
+/// Where edits come from that are to be kept apart.
+pub(crate) struct Origin {
+    pub(crate) cause: RescueCause,
+    pub(crate) by: Option<UserId>,
+    pub(crate) group: GroupId,
+    pub(crate) group_name: Option<String>,
+    pub(crate) document: DocumentId,
+    pub(crate) title: Option<String>,
+}
+
+/// A copy that is ready to be stored.
+pub(crate) struct Made {
+    info: RescueInfo,
+    body: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl RescueCause {
+    /// Whether the copy holds words alone: nothing of what the group wrote.
+    fn is_parting(self) -> bool {
+        matches!(self, Self::Removed | Self::Left)
+    }
+}
+
+/// Reads the first row of a copy.
+pub(crate) fn read_head(value: &[u8]) -> Result<RescueInfo, EngineError> {
+    let what = "rescue copy";
+    let row: HeadRow = keys::uncbor(what, value)?;
+    if row.version == VERSION {
+        Ok(row.info)
+    } else {
+        Err(EngineError::Store { what })
+    }
+}
+
+/// Reads what a copy holds.
+pub(crate) fn read_body(value: &[u8]) -> Result<(Vec<Word>, Vec<Bytes>), EngineError> {
+    let what = "rescue copy";
+    if value.len() as u64 > MAX_BYTES {
+        return Err(EngineError::Store { what });
+    }
+    let row: BodyRow = keys::uncbor(what, value)?;
+    if row.version == VERSION {
+        Ok((row.words, row.updates))
+    } else {
+        Err(EngineError::Store { what })
+    }
+}
+
+/// Rows of a copy, for the register of decoders.
+pub(crate) fn sample() -> (RescueId, Vec<Row>) {
+    let id = RescueId([8; 16]);
+    let word = Word {
+        path: Vec::new(),
+        at: 3,
+        inserted: Inserted::Text("own words".to_owned()),
+        deleted: 2,
+        around: Some(Around {
+            before: "before".to_owned(),
+            after: "after".to_owned(),
+        }),
+    };
+    let value = Word {
+        path: vec![Step::Key("list".to_owned()), Step::Index(0)],
+        at: 0,
+        inserted: Inserted::Value(r#"{"own":[1,null]}"#.to_owned()),
+        deleted: 0,
+        around: None,
+    };
+    let info = RescueInfo {
+        id,
+        at: UnixMs(1_700_000_000_000),
+        cause: RescueCause::Deleted,
+        by: Some(UserId([1; 32])),
+        by_name: Some("Ana".to_owned()),
+        group: GroupId([2; 16]),
+        group_name: Some("Board".to_owned()),
+        document: DocumentId([3; 16]),
+        title: Some("minutes".to_owned()),
+        kind: CrdtKind::Yjs.to_string(),
+        changes: 1,
+        bytes: 64,
+        told: false,
+    };
+    let version = VERSION;
+    let body = BodyRow {
+        version,
+        words: vec![word, value],
+        updates: vec![Bytes::from(vec![0, 0])],
+    };
+    let rows = vec![
+        (
+            keys::rescue_head(&id),
+            keys::cbor(&HeadRow { version, info }),
+        ),
+        (keys::rescue_body(&id), keys::cbor(&body)),
+    ];
+    (id, rows)
+}
+
+/// What is unsent in a document's rows. Where the document cannot be read, the edits alone.
+fn unsent_of(
+    rows: Vec<Row>,
+    keys: &dyn KeySource,
+    kind: u8,
+    rng: &mut rand_chacha::ChaCha20Rng,
+) -> Option<Unsent> {
+    let updates = stored_updates(&rows);
+    if let Ok(stored) = StoredDocument::read(rows, keys, rng) {
+        return stored.unsent;
+    }
+    (!updates.is_empty()).then(|| Unsent {
+        kind: CrdtKind::from_code(kind).unwrap_or(CrdtKind::Yjs),
+        changes: updates.len(),
+        words: Vec::new(),
+        updates,
+    })
+}
+
+/// Titles in a directory's rows.
+fn titles_of(rows: Vec<Row>, keys: &dyn KeySource, rng: &mut rand_chacha::ChaCha20Rng) -> Titles {
+    let mut titles = Titles::default();
+    if let Ok(mut stored) = StoredDocument::read(rows, keys, rng) {
+        titles.read(stored.crdt.as_mut());
+    }
+    titles
+}
+
+/// Rows of one document out of many, without their prefix.
+fn rows_of(group: &GroupId, document: &DocumentId, rows: &[Row]) -> Vec<Row> {
+    let prefix = keys::document_prefix(group, document);
+    let own = rows.iter().filter_map(|(key, value)| {
+        let rest = key.strip_prefix(prefix.as_slice())?;
+        Some((rest.to_vec(), value.clone()))
+    });
+    own.collect()
+}
+
+impl Engine {
+    /// Makes a copy, to be stored by [`Self::keep_apart`] in the batch that drops the edits.
+    pub(crate) fn make_rescue(&mut self, origin: Origin, unsent: Unsent) -> Made {
+        let parting = origin.cause.is_parting();
+        let (mut words, mut updates) = (unsent.words, unsent.updates);
+        if parting {
+            words.iter_mut().for_each(|word| word.around = None);
+            if !words.is_empty() {
+                updates.clear();
+            }
+        }
+        let body = keys::cbor(&BodyRow {
+            version: VERSION,
+            words,
+            updates: updates
+                .iter()
+                .map(|update| Bytes::from(update.to_vec()))
+                .collect(),
+        });
+        let info = RescueInfo {
+            id: RescueId(self.random16()),
+            at: self.now,
+            cause: origin.cause,
+            by: origin.by,
+            by_name: origin.by.and_then(|user| self.name_of(&user)),
+            group: origin.group,
+            group_name: origin.group_name,
+            document: origin.document,
+            title: origin.title,
+            kind: unsent.kind.to_string(),
+            changes: unsent.changes,
+            bytes: body.len() as u64,
+            told: false,
+        };
+        Made { info, body }
+    }
+
+    /// Whether copies fit in beside those that are here.
+    pub(crate) fn has_room_for(&self, made: &[Made]) -> bool {
+        let here: u64 = self.rescues.values().map(|info| info.bytes).sum();
+        let more: u64 = made.iter().map(|made| made.info.bytes).sum();
+        here.saturating_add(more) <= MAX_BYTES
+    }
+
+    /// Stores a copy and tells of it. The same batch has to drop the edits.
+    pub(crate) fn keep_apart(&mut self, made: Made) -> RescueId {
+        let Made { info, body } = made;
+        let id = info.id;
+        self.put(keys::rescue_body(&id), body);
+        self.save_rescue(&info);
+        let changes = info.changes as u64;
+        let suspect = info.by.map(Suspect::User);
+        let what = FindingKind::Rescued { changes };
+        self.finding(info.group, Some(info.document), what, suspect);
+        self.event(Event::Rescued(info.clone()));
+        self.rescues.insert(id, info);
+        id
+    }
+
+    fn save_rescue(&mut self, info: &RescueInfo) {
+        let row = HeadRow {
+            version: VERSION,
+            info: info.clone(),
+        };
+        self.put(keys::rescue_head(&info.id), keys::cbor(&row));
+    }
+
+    /// Says once per session and document that there is no room to keep more apart.
+    pub(crate) fn tell_full(&mut self, group: GroupId, document: Option<DocumentId>) {
+        if self.rescue_full.insert((group, document)) {
+            self.finding(group, document, FindingKind::RescueFull, None);
+        }
+    }
+
+    /// Commands about copies.
+    pub(crate) fn rescue_command(&mut self, id: CommandId, command: Command) {
+        match command {
+            Command::Rescues => {
+                let mut all: Vec<_> = self.rescues.values().cloned().collect();
+                all.sort_by_key(|info| (info.at, info.id));
+                self.reply(id, Ok(Reply::Rescues(all)));
+            }
+            Command::Rescue { rescue } => self.read_rescue(id, rescue, RescueUse::Show),
+            Command::ApplyRescue {
+                rescue,
+                group,
+                document,
+            } => self.apply_rescue(id, rescue, group, document),
+            Command::DiscardRescue { rescue } => {
+                let result = if self.rescues.contains_key(&rescue) {
+                    self.drop_rescue(&rescue);
+                    Ok(Reply::Done)
+                } else {
+                    Err(EngineError::UnknownRescue)
+                };
+                self.reply(id, result);
+            }
+            Command::RescuesTold { rescues } => {
+                for rescue in rescues {
+                    if let Some(info) = self.rescues.get_mut(&rescue) {
+                        info.told = true;
+                        let info = info.clone();
+                        self.save_rescue(&info);
+                    }
+                }
+                self.reply(id, Ok(Reply::Done));
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_rescue(
+        &mut self,
+        id: CommandId,
+        rescue: RescueId,
+        group: GroupId,
+        document: DocumentId,
+    ) {
+        if self.known(id, group) {
+            self.read_rescue(id, rescue, RescueUse::Apply(group, document));
+        }
+    }
+
+    fn read_rescue(&mut self, id: CommandId, rescue: RescueId, what: RescueUse) {
+        if self.rescues.contains_key(&rescue) {
+            let target = ReadTarget::Rescue(id, rescue, what);
+            self.read(keys::rescue_body(&rescue), target);
+        } else {
+            self.reply(id, Err(EngineError::UnknownRescue));
+        }
+    }
+
+    pub(crate) fn rescue_loaded(
+        &mut self,
+        id: CommandId,
+        rescue: RescueId,
+        what: RescueUse,
+        rows: &[Row],
+    ) {
+        let info = self.rescues.get(&rescue).cloned();
+        let (Some(info), Some((_, value))) = (info, rows.first()) else {
+            return self.reply(id, Err(EngineError::UnknownRescue));
+        };
+        let (words, updates) = match read_body(value) {
+            Ok(body) => body,
+            Err(error) => return self.reply(id, Err(error)),
+        };
+        match what {
+            RescueUse::Show => {
+                let rescue = Rescue {
+                    info,
+                    words,
+                    updates,
+                };
+                self.reply(id, Ok(Reply::Rescue(Box::new(rescue))));
+            }
+            RescueUse::Apply(..) if words.is_empty() => {
+                self.reply(id, Err(EngineError::NoWords));
+            }
+            RescueUse::Apply(group, document) => self.with_document(
+                group,
+                document,
+                Some(id),
+                Box::new(move |engine, group, doc| {
+                    let write = move |crdt: &mut dyn Crdt| write_words(&words, crdt);
+                    let result = engine.edit(group, doc, Box::new(write));
+                    if result.is_ok() {
+                        // The edit and the end of the copy are one batch: it is never applied twice.
+                        engine.drop_rescue(&rescue);
+                    }
+                    engine.reply(id, result.map(|()| Reply::Done));
+                }),
+            ),
+        }
+    }
+
+    /// A copy is not needed any more; what waited for room goes on.
+    fn drop_rescue(&mut self, rescue: &RescueId) {
+        self.rescues.remove(rescue);
+        self.delete(keys::rescue_head(rescue));
+        self.delete(keys::rescue_body(rescue));
+        let waited = std::mem::take(&mut self.rescue_full);
+        if waited.is_empty() {
+            return;
+        }
+        self.go_on_parting();
+        for (group, document) in waited {
+            if let Some(document) = document {
+                self.with_document(group, document, None, Box::new(|_, _, _| {}));
+            }
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Own edits that lose their place are kept apart, in the batch that drops them: whatever it is that takes the place away, and wherever the
+//! device dies meanwhile.
+
+use conclave_engine::{
+    Command, EngineError, Event, Inserted, Reply, Rescue, RescueCause, RescueInfo,
+};
+use conclave_proto::record::CloseReason;
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, RescueId, Role};
+
+use crate::world::{Crash, Saved, World, create};
+
+const ANA: usize = 0;
+const BEN: usize = 1;
+const SEED: u64 = 23;
+const OWN: &str = " <ben was here>";
+
+/// What takes the place of Ben's edits away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Deleted,
+    Archived,
+    Lost,
+    Removed,
+    Viewer,
+}
+
+const FATES: [Fate; 5] = [
+    Fate::Deleted,
+    Fate::Archived,
+    Fate::Lost,
+    Fate::Removed,
+    Fate::Viewer,
+];
+
+impl Fate {
+    fn cause(self) -> RescueCause {
+        match self {
+            Self::Deleted => RescueCause::Deleted,
+            Self::Archived => RescueCause::Archived,
+            Self::Lost => RescueCause::Lost,
+            Self::Removed => RescueCause::Removed,
+            Self::Viewer => RescueCause::RoleLost,
+        }
+    }
+
+    fn act(self, world: &mut World, group: GroupId, document: DocumentId) {
+        let user = world.devices[BEN].user;
+        let close = |reason| Command::Close {
+            group,
+            document,
+            reason,
+        };
+        let command = match self {
+            Self::Deleted => close(CloseReason::Deleted),
+            Self::Archived => close(CloseReason::Archived),
+            Self::Lost => close(CloseReason::Lost),
+            Self::Removed => Command::Remove { group, user },
+            Self::Viewer => Command::SetRole {
+                group,
+                user,
+                role: Role::Viewer,
+            },
+        };
+        world.ask(ANA, command);
+    }
+}
+
+/// Ana and Ben in a group with a text; Ben has written without a connection, and was started again since.
+fn begun() -> (World, GroupId, DocumentId) {
+    let mut world = World::new(SEED, &["ana", "ben"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, Some(Role::Editor));
+    let document = world.create_document(group, ANA, "the secret of ana");
+    assert_eq!(world.text(BEN, group, document), "the secret of ana");
+    world.go_offline(BEN);
+    world.edit(BEN, group, document, OWN);
+    world.edit(BEN, group, document, "!");
+    world.restart(BEN);
+    (world, group, document)
+}
+
+fn rescues(world: &mut World, at: usize) -> Vec<RescueInfo> {
+    for _ in 0..2 {
+        match world.call(at, Command::Rescues) {
+            Some(Ok(Reply::Rescues(all))) => return all,
+            None => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("no answer")
+}
+
+fn rescue(world: &mut World, at: usize, rescue: RescueId) -> Rescue {
+    match world.ask(at, Command::Rescue { rescue }) {
+        Reply::Rescue(rescue) => *rescue,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn words(rescue: &Rescue) -> String {
+    let inserted = rescue.words.iter().map(|word| match &word.inserted {
+        Inserted::Text(text) | Inserted::Value(text) => text.as_str(),
+        Inserted::Nothing => "",
+    });
+    inserted.collect()
+}
+
+/// Whether anything in a device's store holds these bytes in the clear.
+fn holds(world: &World, at: usize, text: &str) -> bool {
+    let rows = &world.devices[at].rows.0;
+    rows.values().any(|value| {
+        value
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    })
+}
+
+#[test]
+fn own_edits_outlive_whatever_takes_their_place_away() {
+    for fate in FATES {
+        let (mut world, group, document) = begun();
+        fate.act(&mut world, group, document);
+        world.run();
+        world.go_online(BEN);
+        world.run();
+        let all = rescues(&mut world, BEN);
+        assert_eq!(all.len(), 1, "{fate:?}: {all:?}");
+        let info = &all[0];
+        assert_eq!(info.cause, fate.cause());
+        assert_eq!((info.group, info.document), (group, document), "{fate:?}");
+        assert_eq!(info.title.as_deref(), Some("minutes"), "{fate:?}");
+        assert_eq!(info.group_name.as_deref(), Some("Board"), "{fate:?}");
+        assert_eq!(info.changes, 2, "{fate:?}");
+        let by_ana = matches!(fate, Fate::Deleted | Fate::Lost | Fate::Removed);
+        assert_eq!(info.by_name.as_deref(), by_ana.then_some("ana"), "{fate:?}");
+        let kept = rescue(&mut world, BEN, info.id);
+        assert_eq!(words(&kept), format!("{OWN}!"), "{fate:?}");
+        let parting = fate == Fate::Removed;
+        assert_eq!(kept.updates.is_empty(), parting, "{fate:?}");
+        assert!(
+            kept.words
+                .iter()
+                .all(|word| word.around.is_some() != parting),
+            "{fate:?}"
+        );
+        let told = world.devices[BEN].events.iter();
+        let told = told
+            .filter(|event| matches!(event, Event::Rescued(_)))
+            .count();
+        assert_eq!(told, 1, "{fate:?}");
+        let findings = world.findings(BEN);
+        let found = findings
+            .iter()
+            .any(|text| text.starts_with("document.rescued"));
+        assert!(found, "{fate:?}: {findings:?}");
+        if matches!(fate, Fate::Archived | Fate::Viewer) {
+            // What is shown is what the group has, and waiting for it ends.
+            assert_eq!(world.text(BEN, group, document), "the secret of ana");
+        }
+        if fate == Fate::Viewer {
+            world.ask(BEN, Command::Synced { group, document });
+        }
+        if matches!(fate, Fate::Removed | Fate::Deleted | Fate::Lost) {
+            let prefix = [&[5], group.as_bytes(), document.as_bytes()].concat();
+            assert!(world.devices[BEN].rows.read(&prefix).is_empty(), "{fate:?}");
+        }
+        // It outlives a restart.
+        world.restart(BEN);
+        assert_eq!(rescues(&mut world, BEN), all, "{fate:?}");
+    }
+}
+
+#[test]
+fn nothing_of_the_groups_content_stays_after_a_removal() {
+    let (mut world, group, document) = begun();
+    assert!(holds(&world, BEN, "the secret of ana"));
+    // Between his own words stands what Ana wrote.
+    world.edit(ANA, group, document, " and more of it");
+    world.run();
+    Fate::Removed.act(&mut world, group, document);
+    world.go_online(BEN);
+    world.run();
+    assert_eq!(rescues(&mut world, BEN).len(), 1);
+    assert!(holds(&world, BEN, OWN));
+    for content in ["secret", "of ana", "more of it"] {
+        assert!(!holds(&world, BEN, content), "{content}");
+    }
+}
+
+#[test]
+fn whoever_waits_is_told_what_became_of_the_edits() {
+    for fate in [Fate::Deleted, Fate::Archived, Fate::Removed, Fate::Viewer] {
+        let (mut world, group, document) = begun();
+        fate.act(&mut world, group, document);
+        let waits = world.command(BEN, Command::Synced { group, document });
+        world.go_online(BEN);
+        world.run();
+        let all = rescues(&mut world, BEN);
+        match world.reply(BEN, waits) {
+            Some(Err(EngineError::Rescued { id })) => assert_eq!(id, all[0].id, "{fate:?}"),
+            other => panic!("{fate:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_never_sent_is_kept_whole() {
+    let (mut world, group, _) = begun();
+    let Reply::Document(_) = world.ask(BEN, create(group, "notes", "all of it is ben's")) else {
+        panic!("no document")
+    };
+    Fate::Removed.act(&mut world, group, DocumentId::ZERO);
+    world.go_online(BEN);
+    world.run();
+    let all = rescues(&mut world, BEN);
+    let titles: Vec<_> = all.iter().map(|info| info.title.as_deref()).collect();
+    assert_eq!(all.len(), 2, "{titles:?}");
+    let notes = all
+        .iter()
+        .find(|info| info.title.as_deref() == Some("notes"));
+    let notes = rescue(&mut world, BEN, notes.unwrap().id);
+    assert_eq!(words(&notes), "all of it is ben's");
+}
+
+#[test]
+fn a_copy_is_applied_once_and_a_discarded_one_is_gone() {
+    let (mut world, group, document) = begun();
+    Fate::Deleted.act(&mut world, group, document);
+    world.go_online(BEN);
+    world.run();
+    let other = world.create_document(group, ANA, "another text");
+    let id = rescues(&mut world, BEN)[0].id;
+    let apply = |document| Command::ApplyRescue {
+        rescue: id,
+        group,
+        document,
+    };
+    assert!(matches!(
+        world.call(BEN, apply(document)),
+        Some(Err(EngineError::UnknownDocument))
+    ));
+    world.ask(BEN, apply(other));
+    assert!(matches!(
+        world.call(BEN, apply(other)),
+        Some(Err(EngineError::UnknownRescue))
+    ));
+    world.run();
+    assert_eq!(
+        world.text(ANA, group, other),
+        format!("another text\n{OWN}!")
+    );
+    assert_eq!(rescues(&mut world, BEN), []);
+    assert_eq!(world.devices[BEN].rows.read(&[8]), []);
+
+    world.go_offline(BEN);
+    world.edit(BEN, group, other, "lost for good");
+    Fate::Archived.act(&mut world, group, other);
+    world.go_online(BEN);
+    world.run();
+    let id = rescues(&mut world, BEN)[0].id;
+    world.ask(BEN, Command::RescuesTold { rescues: vec![id] });
+    world.restart(BEN);
+    assert!(rescues(&mut world, BEN)[0].told);
+    world.ask(BEN, Command::DiscardRescue { rescue: id });
+    assert_eq!(world.devices[BEN].rows.read(&[8]), []);
+}
+
+/// An edit is in the outbox or in a copy, never in neither, never in two copies: at each output of the device, before and after its writes.
+fn exhaust(saved: &Saved, fate: Fate) {
+    let run = |crash: Option<Crash>| {
+        let mut world = World::load(SEED, saved, crash);
+        world.go_online(BEN);
+        world.run();
+        world
+    };
+    let outputs = run(None).devices[BEN].outputs;
+    for output in 0..outputs {
+        for written in [false, true] {
+            let mut world = run(Some(Crash {
+                device: BEN,
+                output,
+                written,
+            }));
+            assert!(world.crashed, "{fate:?}: it never came to output {output}");
+            let all = rescues(&mut world, BEN);
+            let told = format!("{fate:?}, output {output}, written {written}");
+            assert_eq!(all.len(), 1, "{told}: {all:?}");
+            let kept = rescue(&mut world, BEN, all[0].id);
+            assert_eq!(words(&kept), format!("{OWN}!"), "{told}");
+        }
+    }
+}
+
+macro_rules! crashes {
+    ($($name:ident: $fate:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let (mut world, group, document) = begun();
+                Fate::$fate.act(&mut world, group, document);
+                world.run();
+                exhaust(&world.save(), Fate::$fate);
+            }
+        )*
+    };
+}
+
+crashes! {
+    at_any_output_around_a_deleted_document: Deleted,
+    at_any_output_around_an_archived_document: Archived,
+    at_any_output_around_a_removal_with_unsent_edits: Removed,
+    at_any_output_around_a_lost_role: Viewer,
+}
+
+#[test]
+fn what_is_unsent_when_the_user_leaves_is_kept() {
+    let mut world = World::new(SEED, &["ana", "ben"]);
+    let group = world.create_group(BEN);
+    let document = world.create_document(group, BEN, "text");
+    world.go_offline(BEN);
+    world.edit(BEN, group, document, OWN);
+    world.restart(BEN);
+    let left = world.command(BEN, Command::Leave { group });
+    world.go_online(BEN);
+    world.run();
+    assert!(matches!(world.reply(BEN, left), Some(Ok(Reply::Done))));
+    let all = rescues(&mut world, BEN);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert_eq!(all[0].cause, RescueCause::Left);
+    assert_eq!(words(&rescue(&mut world, BEN, all[0].id)), OWN);
+    assert!(!world.info(BEN, group).is_some_and(|info| info.active));
+}
+
+/// Makes the copies of a device count for as much as there is room for.
+fn fill(world: &mut World, at: usize) {
+    let rows = &mut world.devices[at].rows.0;
+    let (_, head) = rows
+        .iter_mut()
+        .find(|(key, _)| key.starts_with(&[8, b'h']))
+        .unwrap();
+    let mut value: ciborium::Value = ciborium::from_reader(head.as_slice()).unwrap();
+    let field = |value: &mut ciborium::Value, name: &str, f: &dyn Fn(&mut ciborium::Value)| {
+        let map = value.as_map_mut().unwrap();
+        let found = map.iter_mut().find(|(key, _)| key.as_text() == Some(name));
+        f(&mut found.unwrap().1);
+    };
+    field(&mut value, "info", &|info| {
+        field(info, "bytes", &|bytes| *bytes = (256u64 << 20).into());
+    });
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&value, &mut bytes).unwrap();
+    *head = bytes.into();
+    world.restart(at);
+}
+
+#[test]
+fn where_there_is_no_room_nothing_goes_before_there_is() {
+    for fate in FATES {
+        let (mut world, group, document) = begun();
+        let other = world.create_document(group, ANA, "another text");
+        Fate::Deleted.act(&mut world, group, document);
+        world.go_online(BEN);
+        world.run();
+        fill(&mut world, BEN);
+        world.run();
+        world.go_offline(BEN);
+        world.edit(BEN, group, other, OWN);
+        world.restart(BEN);
+        fate.act(&mut world, group, other);
+        world.go_online(BEN);
+        world.run();
+        let full = rescues(&mut world, BEN);
+        assert_eq!(full.len(), 1, "{fate:?}");
+        let findings = world.findings(BEN);
+        let told = findings.iter().any(|text| text.starts_with("rescue.full"));
+        assert!(told, "{fate:?}: {findings:?}");
+        let prefix = [&[5], group.as_bytes(), other.as_bytes(), b"o"].concat();
+        assert!(
+            !world.devices[BEN].rows.read(&prefix).is_empty(),
+            "{fate:?}"
+        );
+        world.ask(BEN, Command::DiscardRescue { rescue: full[0].id });
+        world.run();
+        let all = rescues(&mut world, BEN);
+        assert_eq!(all.len(), 1, "{fate:?}: {all:?}");
+        assert_eq!(all[0].cause, fate.cause());
+        assert_eq!(words(&rescue(&mut world, BEN, all[0].id)), OWN, "{fate:?}");
+    }
+}
+
+#[test]
+fn a_group_without_unsent_edits_ends_as_before() {
+    let mut world = World::new(SEED, &["ana", "ben"]);
+    let group = world.create_group_with(ANA, GroupPolicy::default());
+    world.invite(group, ANA, BEN, None);
+    let document = world.create_document(group, ANA, "text");
+    world.edit(BEN, group, document, OWN);
+    world.run();
+    let user = world.devices[BEN].user;
+    world.ask(ANA, Command::Remove { group, user });
+    world.run();
+    assert_eq!(rescues(&mut world, BEN), []);
+    assert!(!world.info(BEN, group).is_some_and(|info| info.active));
+}
