@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use conclave_proto::{DeviceId, GroupId, Refusal, UserId};
+use tokio_util::sync::CancellationToken;
 
 use crate::connection::outbox::Outbox;
 use crate::document::channel::Channel;
@@ -20,6 +21,8 @@ pub(crate) struct Conn {
     pub(crate) user: UserId,
     /// Frames on their way to it.
     pub(crate) outbox: Outbox,
+    /// Set when every Welcome that waited at login was handed over, or could not be.
+    pub(crate) welcomed: CancellationToken,
     channels: Mutex<HashMap<u64, Arc<Channel>>>,
     followed: Mutex<HashSet<GroupId>>,
 }
@@ -111,6 +114,7 @@ impl Hub {
             device,
             user,
             outbox,
+            welcomed: CancellationToken::new(),
             channels: Mutex::default(),
             followed: Mutex::default(),
         });

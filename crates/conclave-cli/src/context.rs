@@ -2,29 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use conclave_client::proto::{DocumentId, GroupId};
-use conclave_client::{Config, Connection, Error, Operation, Outcome, Session, Setup, Trouble};
+use conclave_client::store::StoreError;
+use conclave_client::{
+    Config, Connection, Error, GroupInfo, Opening, Operation, Outcome, RemoteError, Session, Setup,
+    Trouble, UnderWay,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Result};
 use crate::home::Home;
-use crate::output::{Form, Shown, note};
+use crate::output::{Form, Shown, counted, note};
 use crate::say;
 use crate::unlock::unlock;
 
 /// Time between two turns of the spinner.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Longest that a command stays for what its device does by itself.
-const SETTLE: Duration = Duration::from_secs(2);
 /// How long it counts that the service was not reached: until then nothing is tried again within one command.
 const MISSED_COUNTS: Duration = Duration::from_secs(10);
-/// Time between two looks at whether that is done.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Takes the one kind of outcome that an operation has.
 macro_rules! answer {
@@ -53,6 +53,9 @@ pub struct Context {
     touched: Mutex<BTreeSet<GroupId>>,
     /// Whether it has to do with all of them.
     pub(crate) touched_all: AtomicBool,
+    /// Whether it was said what is still under way.
+    unsettled: AtomicBool,
+    began: Instant,
     /// A service answered under the address that was given.
     answered: AtomicBool,
     missed: Mutex<Missed>,
@@ -78,6 +81,14 @@ pub enum Reached {
 }
 
 impl Reached {
+    /// The same, where it is about these groups.
+    pub fn with(self, groups: &[GroupInfo]) -> Self {
+        match self {
+            Self::Yes if groups.iter().any(|group| group.active && group.away) => Self::Away,
+            other => other,
+        }
+    }
+
     /// Whether it is only queued.
     pub fn is_queued(self) -> bool {
         self != Self::Yes
@@ -90,18 +101,23 @@ impl Context {
     /// # Errors
     /// [`Failure`]: no store, no secret, a wrong one.
     pub async fn open(global: &Global) -> Result<Self> {
+        let began = Instant::now();
         let home = Home::find(global)?;
         let server = home.server(global)?;
-        // A process that has the store open needs no secret from here: whoever reaches its socket is its owner.
-        if let Ok(session) = Session::connect(&home.store()).await {
-            return Ok(Self::new(global, home, session, true));
-        }
         if !home.store().exists() {
             return Err(missing(&home));
         }
-        let config = unlock(configure(&home, global, server.as_deref()), global, false).await?;
-        let session = Session::open(config).await?;
-        Ok(Self::new(global, home, session, server.is_some()))
+        let config = configure(&home, global, server.as_deref());
+        let asked = Arc::new(Mutex::new(None));
+        let opener = opener(config, global.clone(), Arc::clone(&asked));
+        let patience = Duration::from_secs(global.timeout);
+        // A process that has the store open needs no secret from here: whoever reaches its socket is its owner.
+        let session = Session::find(home.store(), patience, opener).await;
+        let session = session.map_err(|error| {
+            let refused = asked.lock().ok().and_then(|mut asked| asked.take());
+            refused.unwrap_or_else(|| error.into())
+        })?;
+        Ok(Self::new(global, home, session, server.is_some(), began))
     }
 
     /// Makes a new device in this home.
@@ -109,14 +125,21 @@ impl Context {
     /// # Errors
     /// [`Failure`]: there is one already, no secret.
     pub async fn create(global: &Global, setup: Setup) -> Result<Self> {
+        let began = Instant::now();
         let home = Home::find(global)?;
         let server = home.server(global)?;
         let config = unlock(configure(&home, global, server.as_deref()), global, true).await?;
         let session = Session::create(config, setup).await?;
-        Ok(Self::new(global, home, session, server.is_some()))
+        Ok(Self::new(global, home, session, server.is_some(), began))
     }
 
-    fn new(global: &Global, home: Home, session: Session, has_server: bool) -> Self {
+    fn new(
+        global: &Global,
+        home: Home,
+        session: Session,
+        has_server: bool,
+        began: Instant,
+    ) -> Self {
         Self {
             global: global.clone(),
             home,
@@ -125,6 +148,8 @@ impl Context {
             connected: AtomicBool::default(),
             touched: Mutex::default(),
             touched_all: AtomicBool::default(),
+            unsettled: AtomicBool::default(),
+            began,
             answered: AtomicBool::default(),
             missed: Mutex::default(),
         }
@@ -155,14 +180,14 @@ impl Context {
         }
     }
 
-    /// Ends the session, after a moment for what the device does by itself: publishing key packages, finishing intents.
+    /// Ends the session. A command that went online first sends what waits, in all groups and documents, and takes what is on its way, within
+    /// its time; what is missing then is said.
     ///
     /// # Errors
     /// When the store could not be closed.
     pub async fn close(self) -> Result<()> {
-        if self.connected.load(Ordering::Relaxed) && self.session.client().is_some() {
-            // What is not done by then is done by the next command.
-            let _ = tokio::time::timeout(SETTLE, self.settle()).await;
+        if self.connected.load(Ordering::Relaxed) {
+            self.settle("sending what waits").await;
         }
         self.remember_server()?;
         Ok(self.session.close().await?)
@@ -180,16 +205,46 @@ impl Context {
         }
     }
 
-    /// Waits until nothing is under way.
-    async fn settle(&self) {
-        while let Ok(Outcome::Status(status)) = self.session.run(Operation::Status).await {
-            if !status.online
-                || (status.intents == 0 && status.pending == 0 && status.key_packages > 0)
-            {
-                return;
-            }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+    /// What is left of the time that this command may wait for the service.
+    pub fn time_left(&self) -> Duration {
+        Duration::from_secs(self.global.timeout).saturating_sub(self.began.elapsed())
+    }
+
+    /// Waits until nothing is under way between this device and the service; says what is where time runs out.
+    async fn settle(&self, waiting: &str) {
+        if self.unsettled.load(Ordering::Relaxed) {
+            return;
         }
+        let limit_ms = u64::try_from(self.time_left().as_millis()).ok();
+        let spinner = Spinner::new(waiting, self.global.json);
+        let done = self.session.run(Operation::Settled { limit_ms }).await;
+        drop(spinner);
+        if done.is_ok_and(|outcome| matches!(outcome, Outcome::Done)) {
+            return;
+        }
+        self.unsettled.store(true, Ordering::Relaxed);
+        if let Ok(Outcome::Status(status)) = self.session.run(Operation::Status).await
+            && let Some(text) = unfinished(&status.under_way)
+        {
+            note(
+                &format!(
+                    "note: not finished in time: {text}; the next command that connects goes on with it"
+                ),
+                self.global.json,
+            );
+        }
+    }
+
+    /// Brings this device into step with the service, where that can be reached: what is shown next is what the service knows.
+    ///
+    /// # Errors
+    /// As [`Context::connect`].
+    pub async fn catch_up(&self) -> Result<Reached> {
+        let reached = self.connect().await?;
+        if reached == Reached::Yes {
+            self.settle("looking at the service").await;
+        }
+        Ok(reached)
     }
 
     /// Notes that this command has to do with a group.
@@ -262,20 +317,27 @@ impl Context {
     /// Those of the operation.
     pub async fn run_quietly_ordered(&self, operation: Operation) -> Result<Option<Outcome>> {
         self.need_server()?;
-        let mut operation = std::pin::pin!(self.session.run(operation));
-        if let Some(patience) = self.patience() {
+        let Some(patience) = self.patience() else {
+            return Ok(self.session.begin(operation).await?);
+        };
+        let failed = Mutex::new(None);
+        let give_up = async {
             tokio::select! {
-                biased;
-                outcome = &mut operation => return Ok(Some(outcome?)),
-                missed = self.until_missed() => missed?,
+                missed = self.until_missed() => {
+                    if let (Err(failure), Ok(mut failed)) = (missed, failed.lock()) {
+                        *failed = Some(failure);
+                    }
+                }
                 () = tokio::time::sleep(patience) => self.miss(self.late()),
             }
+        };
+        let outcome = self.session.run_unless(operation, give_up).await?;
+        if outcome.is_some() {
+            self.connected.store(true, Ordering::Relaxed);
         }
-        // Calls are taken in order: when the second one is answered, the first one is in the store.
-        tokio::select! {
-            biased;
-            outcome = operation => Ok(Some(outcome?)),
-            _ = self.session.run(Operation::Status) => Ok(None),
+        match failed.into_inner().unwrap_or_default() {
+            Some(failure) if outcome.is_none() => Err(failure),
+            _ => Ok(outcome),
         }
     }
 
@@ -471,6 +533,64 @@ fn out_of_step() -> Failure {
 fn no_server() -> Failure {
     let hint = "name one with --server URL, once; `conclave serve` runs one";
     Failure::usage("no service is known", hint)
+}
+
+/// Gives the configuration with its secret when this process has to open the store. What a person has to be told is left in `refused`.
+fn opener(
+    config: Config,
+    global: Global,
+    refused: Arc<Mutex<Option<Failure>>>,
+) -> Box<dyn Fn() -> Opening + Send + Sync> {
+    Box::new(move || {
+        let (config, global, refused) = (config.clone(), global.clone(), Arc::clone(&refused));
+        Box::pin(async move {
+            let folder = config.folder().to_owned();
+            unlock(config, &global, false).await.map_err(|failure| {
+                if failure.code == "store.in_use" {
+                    return StoreError::InUse { path: folder }.into();
+                }
+                let told = RemoteError {
+                    code: failure.code.clone(),
+                    message: failure.message.clone(),
+                    retryable: false,
+                };
+                if let Ok(mut refused) = refused.lock() {
+                    *refused = Some(failure);
+                }
+                Error::Remote(told)
+            })
+        })
+    })
+}
+
+/// What is still under way, in words; none where nothing is.
+fn unfinished(under_way: &UnderWay) -> Option<String> {
+    let mut parts = Vec::new();
+    if under_way.documents > 0 {
+        parts.push(format!(
+            "edits of {} wait to be sent",
+            counted(under_way.documents, "document")
+        ));
+    }
+    if under_way.intents > 0 {
+        parts.push(format!(
+            "{} to groups not made yet",
+            counted(under_way.intents, "change")
+        ));
+    }
+    if under_way.groups > 0 {
+        parts.push(format!(
+            "{} not up to date",
+            counted(under_way.groups, "group")
+        ));
+    }
+    if under_way.invitations > 0 {
+        parts.push("invitations may still come".to_owned());
+    }
+    if under_way.publishing > 0 {
+        parts.push("others cannot invite this device yet".to_owned());
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// A failure that says that there is no store.

@@ -6,6 +6,7 @@ use conclave_client::{DocumentInfo, GroupInfo, MemberInfo, Operation, Outcome, P
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
 use crate::names::{Named, find};
+use crate::output::note;
 
 impl Context {
     /// Groups of this device.
@@ -52,9 +53,9 @@ impl Context {
         };
         let groups: Vec<_> = self.groups().await?.into_iter().map(named).collect();
         let found = match find("group", typed, &groups, "conclave group list") {
-            // The name may just not have arrived.
+            // It, or its name, may just not have arrived.
             Err(failure)
-                if failure.code == "cli.no_group" && self.refresh_unnamed(&groups).await? =>
+                if failure.code == "cli.no_group" && self.catch_up().await? == Reached::Yes =>
             {
                 let groups: Vec<_> = self.groups().await?.into_iter().map(named).collect();
                 find("group", typed, &groups, "conclave group list")
@@ -69,16 +70,25 @@ impl Context {
         found
     }
 
-    async fn refresh_unnamed(&self, groups: &[Named<GroupInfo>]) -> Result<bool> {
-        let mut any = false;
-        for info in groups
-            .iter()
-            .map(|named| &named.value)
-            .filter(|info| info.active && info.name.is_none())
-        {
-            any |= self.refresh(info.group).await? == Reached::Yes;
+    /// Names groups that cannot be used as others can, with what to do. They harm no other group.
+    pub fn note_ailing(&self, groups: &[GroupInfo]) {
+        for info in groups.iter().filter(|info| info.active) {
+            let short = info.group.short();
+            let name = info.name.clone().unwrap_or_else(|| short.clone());
+            let text = match (&info.frozen, &info.returning) {
+                (Some(_), _) => format!(
+                    "note: {name} takes no changes any more: what is in it can be read; `conclave group evidence {short}` says why, an admin founds it anew with `conclave group restart {short}`"
+                ),
+                (_, Some(_)) => format!(
+                    "note: this device is on its way back into {name}; `conclave group list` says how far it is"
+                ),
+                _ if info.nameless => format!(
+                    "note: the names in group {short} cannot be read: name its documents by their ids, as `conclave doc list {short}` shows them"
+                ),
+                _ => continue,
+            };
+            note(&text, self.global.json);
         }
-        Ok(any)
     }
 
     /// The contact that somebody named.
@@ -124,31 +134,37 @@ impl Context {
         typed: &str,
         group: Option<&str>,
     ) -> Result<(GroupId, DocumentInfo)> {
-        let groups = match group {
-            Some(group) => vec![self.find_group(group).await?],
-            None => self
-                .groups()
-                .await?
-                .into_iter()
-                .filter(|info| info.active)
-                .collect(),
-        };
-        let mut found = self.look_for_document(typed, &groups).await;
-        if found
-            .as_ref()
-            .is_err_and(|failure| failure.code == "cli.no_document")
-        {
-            // It may be new: look again with what the service knows.
-            for info in &groups {
-                self.refresh(info.group).await?;
-            }
-            found = self.look_for_document(typed, &groups).await;
+        let groups = self.groups_named(group).await?;
+        let found = self.look_for_document(typed, &groups).await;
+        // It may be new, also in a group that is: look again with what the service knows.
+        let absent =
+            |found: &Result<_>| matches!(found, Err(failure) if failure.code == "cli.no_document");
+        if !absent(&found) {
+            return found;
+        }
+        if self.catch_up().await? == Reached::No {
+            return found;
+        }
+        let groups = self.groups_named(group).await?;
+        let found = self.look_for_document(typed, &groups).await;
+        if absent(&found) {
+            // Perhaps it is in one of these.
+            self.note_ailing(&groups);
         }
         match &found {
             Ok((group, _)) => self.touch(*group),
             Err(_) => self.touch_rescued(typed).await?,
         }
         found
+    }
+
+    /// The group that somebody named, or all that this device is in.
+    async fn groups_named(&self, group: Option<&str>) -> Result<Vec<GroupInfo>> {
+        if let Some(group) = group {
+            return Ok(vec![self.find_group(group).await?]);
+        }
+        let groups = self.groups().await?;
+        Ok(groups.into_iter().filter(|info| info.active).collect())
     }
 
     async fn look_for_document(
@@ -158,16 +174,17 @@ impl Context {
     ) -> Result<(GroupId, DocumentInfo)> {
         let mut documents = Vec::new();
         for group in groups {
-            documents.extend(
-                self.documents(group.group)
-                    .await?
-                    .into_iter()
-                    .map(|info| Named {
-                        id: info.document.to_string(),
-                        name: info.title.clone(),
-                        value: (group.group, info),
-                    }),
-            );
+            let listed = match self.documents(group.group).await {
+                Ok(listed) => listed,
+                // One group in trouble is no reason not to look into the others.
+                Err(_) if groups.len() > 1 => continue,
+                Err(failure) => return Err(failure),
+            };
+            documents.extend(listed.into_iter().map(|info| Named {
+                id: info.document.to_string(),
+                name: info.title.clone(),
+                value: (group.group, info),
+            }));
         }
         find("document", typed, &documents, "conclave doc list")
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use conclave_client::Config;
-use conclave_client::store::{Keyring, SecretKind, Store, Unlock};
+use conclave_client::store::{Keyring, SecretKind, Store, StoreError, Unlock};
 use zeroize::Zeroizing;
 
 use crate::args::{Global, PASSPHRASE};
@@ -59,6 +59,8 @@ async fn opens_by_itself(config: &Config, global: &Global) -> Result<bool> {
             "this store opens with a key file",
             "name it with --key-file FILE",
         )),
+        // It is just being opened or closed by another command: asked again in a moment.
+        Err(error @ StoreError::InUse { .. }) => Err(conclave_client::Error::from(error).into()),
         // Whatever is wrong with the store is told when it is opened.
         _ => Ok(false),
     }

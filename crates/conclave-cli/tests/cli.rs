@@ -562,5 +562,6 @@ cases!(
     repair,
     rescue,
     serving,
+    short,
     watching
 );

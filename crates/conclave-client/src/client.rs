@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use conclave_engine::finding::Mark;
 use conclave_engine::{
-    Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, PinInfo, Reply, Rescue,
-    RescueInfo, Setup, WhoAmI,
+    Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, OperationId, PinInfo,
+    Reply, Rescue, RescueInfo, Setup, WhoAmI,
 };
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RescueId, UserId};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,8 @@ impl std::ops::Deref for Status {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// Under which id this handle asks for changes, where they may be asked for again.
+    operation: Option<OperationId>,
 }
 
 struct Inner {
@@ -106,11 +108,27 @@ impl Client {
         };
         Ok(Self {
             inner: Arc::new(inner),
+            operation: None,
         })
+    }
+
+    /// A handle for one operation: the change that it asks for is made once, however often, and by whichever process, it is asked for.
+    pub(crate) fn once(&self, operation: OperationId) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            operation: Some(operation),
+        }
     }
 
     /// Gives a command to the device and waits for its answer.
     pub(crate) async fn command(&self, command: Command) -> Result<Reply, Error> {
+        let command = match self.operation {
+            Some(operation) if command.changes() => Command::Once {
+                operation,
+                command: Box::new(command),
+            },
+            _ => command,
+        };
         let (reply, answer) = oneshot::channel();
         self.inner
             .calls
@@ -230,12 +248,31 @@ impl Client {
         }
     }
 
+    /// Waits until others can add this device to groups: the service is reached and has the device's list and key packages. Where the service
+    /// refuses the device, [`Client::status`] says why, and this goes on waiting.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn online(&self) -> Result<(), Error> {
+        self.command_done(Command::Invitable).await
+    }
+
+    /// Waits until this device is in step with its service: what was ready to be sent is there, in all groups and documents, and what the
+    /// service had for this device (invitations, group logs, names) is here. What needs somebody else is not waited for. Meanwhile
+    /// [`Status::under_way`] tells what is missing; while offline this waits.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn settled(&self) -> Result<(), Error> {
+        self.command_done(Command::Settled).await
+    }
+
     /// Waits until the service is reached and knows this device. Where the service refuses the device, [`Client::status`] says why, and this
     /// goes on waiting.
     ///
     /// # Errors
     /// As [`Client::whoami`].
-    pub async fn online(&self) -> Result<(), Error> {
+    pub async fn connected(&self) -> Result<(), Error> {
         let mut events = self.events();
         if self.status().await?.online {
             return Ok(());

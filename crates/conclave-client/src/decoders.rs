@@ -53,17 +53,18 @@ pub fn decoders() -> Vec<Decoder> {
             "client.local_operation",
             Network,
             usize::MAX,
-            local::<Operation>,
+            local::<crate::local::Request>,
             || {
                 let group = GroupId([1; 16]);
-                samples(&[
+                let operations = [
                     Operation::WhoAmI,
                     Operation::Members { group },
                     Operation::CreateGroup {
                         name: "Board".to_owned(),
                         policy: Box::default(),
                     },
-                ])
+                ];
+                samples(&operations.map(crate::local::request_sample))
             },
         ),
         Decoder::new(

@@ -258,6 +258,19 @@ impl<K: Adapter> Document<K> {
 }
 
 impl Document<Any> {
+    /// Edits the document where nothing is to come back: also when the edit was made before, by an earlier call of the same operation.
+    pub(crate) async fn change(
+        &self,
+        f: impl FnOnce(&mut dyn Crdt) -> Result<(), CrdtError> + Send + 'static,
+    ) -> Result<(), Error> {
+        let (group, document) = self.ids();
+        let f = contained(Box::new(f));
+        self.group
+            .client()
+            .command_done(Command::Edit { group, document, f })
+            .await
+    }
+
     /// Edits the document through [`Crdt`]'s views. As [`Document::edit`] of an engine.
     ///
     /// # Errors
@@ -286,7 +299,7 @@ impl Document<Any> {
     /// # Errors
     /// As [`Document::edit`].
     pub async fn edit_text(&self, base: Option<String>, text: String) -> Result<(), Error> {
-        self.edit(move |crdt| {
+        self.change(move |crdt| {
             let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
             match base {
                 Some(base) => view.merge(&base, &text),
@@ -305,10 +318,25 @@ impl Document<Any> {
         base: Option<serde_json::Value>,
         value: serde_json::Value,
     ) -> Result<Edited, Error> {
-        self.edit(move |crdt| {
+        let refused = Arc::new(Mutex::new(None));
+        let why = Arc::clone(&refused);
+        let changed = self.change(move |crdt| {
             let view = crdt.json().ok_or(CrdtError::InvalidArgument)?;
-            view.edit(base.as_ref(), &value)
-        })
-        .await
+            match view.edit(base.as_ref(), &value)? {
+                Edited::Done => Ok(()),
+                Edited::Refused(refusal) => {
+                    if let Ok(mut why) = why.lock() {
+                        *why = Some(refusal);
+                    }
+                    // A change that is refused is none, and is not remembered as one.
+                    Err(CrdtError::InvalidArgument)
+                }
+            }
+        });
+        let changed = changed.await;
+        match refused.lock().ok().and_then(|mut refused| refused.take()) {
+            Some(refusal) => Ok(Edited::Refused(refusal)),
+            None => changed.map(|()| Edited::Done),
+        }
     }
 }

@@ -33,6 +33,13 @@ pub enum Event {
         /// To what, and who.
         invitation: InvitationInfo,
     },
+    /// An invitation of this device's user waits until a device of the invited user connects; it goes on by itself.
+    InvitationWaits {
+        /// The group.
+        group: GroupId,
+        /// Who is invited.
+        user: UserId,
+    },
     /// A group's members changed.
     MembersChanged {
         /// The group.
@@ -43,6 +50,11 @@ pub enum Event {
         added: Vec<UserId>,
         /// Users of whom a device was removed.
         removed: Vec<UserId>,
+    },
+    /// The group log says that this device leaves; another member completes it.
+    Leaving {
+        /// The group.
+        group: GroupId,
     },
     /// This device is no longer a member.
     GroupLost {
@@ -127,6 +139,8 @@ pub enum Event {
         /// What the store said.
         error: RemoteError,
     },
+    /// Another process has this store open from here on, or this one has. What happened in between was not told: ask for the state again.
+    HandedOver,
     /// Whoever reads these events was too slow: this many were dropped before the next one. Ask for the state again.
     Missed {
         /// How many.
@@ -147,6 +161,7 @@ impl Event {
             Told::Online => Self::Online,
             Told::Offline => Self::Offline,
             Told::Invitation(invitation) => Self::Invitation { invitation },
+            Told::InvitationWaits { group, user } => Self::InvitationWaits { group, user },
             Told::MembersChanged {
                 group,
                 epoch,
@@ -158,6 +173,7 @@ impl Event {
                 added,
                 removed,
             },
+            Told::Leaving { group } => Self::Leaving { group },
             Told::GroupLost { group, why } => Self::GroupLost { group, why },
             Told::DocumentListed { group, document } => Self::DocumentListed { group, document },
             Told::DocumentChanged {
@@ -223,7 +239,9 @@ impl Event {
             Self::Invitation { invitation } => Some(invitation.group),
             Self::Finding(finding) => finding.group,
             Self::Rescued { rescue } => Some(rescue.group),
-            Self::MembersChanged { group, .. }
+            Self::InvitationWaits { group, .. }
+            | Self::Leaving { group }
+            | Self::MembersChanged { group, .. }
             | Self::GroupLost { group, .. }
             | Self::DocumentListed { group, .. }
             | Self::DocumentChanged { group, .. }

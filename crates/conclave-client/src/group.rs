@@ -144,8 +144,18 @@ impl Group {
             }
             _ => return Err(Error::UnexpectedAnswer),
         };
+        // It may have been over before this process had the store.
+        let before = self.rekeyed(epoch).await?;
         loop {
             let now = read(&mut rotations);
+            if let Some(documents) = before.filter(|_| now.complete_epoch < epoch) {
+                let elapsed = began.elapsed();
+                return Ok(Removal {
+                    epoch,
+                    documents,
+                    elapsed,
+                });
+            }
             if now.complete_epoch >= epoch {
                 let (documents, elapsed) = (now.documents, began.elapsed());
                 return Ok(Removal {
@@ -161,6 +171,18 @@ impl Group {
                 return Err(self.client.shared().cause());
             }
         }
+    }
+
+    /// How many documents there are, where no re-keying of this epoch or an earlier one goes on.
+    async fn rekeyed(&self, epoch: u64) -> Result<Option<usize>, Error> {
+        let info = self.info().await?;
+        if !info.active || info.rotating_since.is_some_and(|since| since <= epoch) {
+            return Ok(None);
+        }
+        let documents = self.documents().await?;
+        let open = documents.iter().filter(|it| it.closed.is_none()).count();
+        // And the directory.
+        Ok(Some(open.saturating_add(1)))
     }
 
     /// Changes a user's role.

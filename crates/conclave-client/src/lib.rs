@@ -113,9 +113,9 @@ pub use conclave_crdt::{
 pub use conclave_engine::plain;
 pub use conclave_engine::{Around, Inserted, Step, Word};
 pub use conclave_engine::{
-    Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding, FindingId,
-    FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Rescue, RescueCause, RescueInfo,
-    Setup, WhoAmI, finding,
+    AwaitedInfo, Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding,
+    FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Rescue, RescueCause,
+    RescueInfo, Setup, UnderWay, WhoAmI, finding,
 };
 pub use conclave_proto as proto;
 
@@ -126,5 +126,5 @@ pub use error::{Error, RemoteError};
 pub use events::{Change, Changes, Event, Events, Missed};
 pub use group::{Group, Removal};
 pub use operation::{FirstContent, Operation, Outcome, Part, View, run};
-pub use session::{Session, SessionEvents};
+pub use session::{Opening, Session, SessionEvents};
 pub use trouble::{CertificateFault, Connection, Denial, Trouble};

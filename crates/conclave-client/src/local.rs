@@ -10,19 +10,21 @@ mod server;
 
 use std::path::{Path, PathBuf};
 
+use conclave_engine::OperationId;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, RemoteError};
 use crate::events::Event;
 use crate::operation::{Operation, Outcome};
 
+pub(crate) use client::Told;
 pub use client::{LocalClient, LocalEvents};
 pub use server::LocalServer;
 
 /// Name of the socket in the store's folder.
 pub const SOCKET_NAME: &str = "local.sock";
 /// Version of what is spoken on the socket. Both processes are usually one program; where they are not, they notice.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Largest frame on the socket, in bytes.
 pub const LOCAL_FRAME_BYTES: usize = 64 * 1024 * 1024;
 
@@ -33,9 +35,23 @@ pub(crate) struct Hello {
     listen: bool,
 }
 
+/// What is asked for after the first frame, unless events are.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// The same again when it is asked for again: of whoever has the store then.
+    pub(crate) id: OperationId,
+    /// Whether to answer as soon as it is durable that it will be done.
+    pub(crate) begin: bool,
+    pub(crate) operation: Operation,
+}
+
 /// What the device's process says.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Answer {
+    /// It will be done; the last frame.
+    Begun,
+    /// This process lets go of the store: whoever has it next, or who asks, goes on with it; the last frame.
+    Leaving,
     /// The operation's outcome; the last frame.
     Outcome(Outcome),
     /// The operation, or the request, failed; the last frame.
@@ -56,6 +72,15 @@ pub(crate) fn hello_sample() -> Hello {
 
 fn socket_path(folder: &Path) -> PathBuf {
     folder.join(SOCKET_NAME)
+}
+
+/// A request, as tests want one.
+pub(crate) fn request_sample(operation: Operation) -> Request {
+    Request {
+        id: OperationId([1; 16]),
+        begin: false,
+        operation,
+    }
 }
 
 fn local(what: &str, error: &std::io::Error) -> Error {

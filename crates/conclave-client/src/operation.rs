@@ -6,7 +6,7 @@ use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
-    InvitationInfo, MemberInfo, PinInfo, Rescue, RescueInfo, WhoAmI,
+    InvitationInfo, MemberInfo, OperationId, PinInfo, Rescue, RescueInfo, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -59,12 +59,14 @@ pub enum Operation {
     WhoAmI,
     /// [`Client::status`]. Outcome: `Status`.
     Status,
-    /// [`Client::online`]. Outcome: `Done`.
+    /// [`Client::connected`]. Outcome: `Done`.
     WaitOnline { limit_ms: Option<u64> },
     /// [`Client::reach`], or how far that is when the limit passes. Outcome: `Connection`.
     Reach { limit_ms: Option<u64> },
     /// [`Client::trouble`]. Outcome: `Connection`.
     Trouble,
+    /// [`Client::settled`]. Outcome: `Done`.
+    Settled { limit_ms: Option<u64> },
     /// [`Client::verify`]. Outcome: `Contact`.
     Verify { contact: String, verified: bool },
     /// [`Client::contacts`]. Outcome: `Contacts`.
@@ -326,6 +328,43 @@ impl std::fmt::Debug for Outcome {
     }
 }
 
+impl Operation {
+    /// The same, when some of its time has passed already.
+    #[must_use]
+    pub(crate) fn after(mut self, elapsed: Duration) -> Self {
+        if let Self::WaitOnline { limit_ms }
+        | Self::Settled { limit_ms }
+        | Self::Reach { limit_ms }
+        | Self::Synced { limit_ms, .. } = &mut self
+            && let Some(limit) = limit_ms
+        {
+            let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            *limit = limit.saturating_sub(elapsed);
+        }
+        self
+    }
+}
+
+/// Performs an operation until it is done, or (`begin`) until what it wants is durable: then there is no outcome yet.
+pub(crate) async fn run_once(
+    client: &Client,
+    id: OperationId,
+    operation: Operation,
+    begin: bool,
+) -> Result<Option<Outcome>, Error> {
+    let client = client.once(id);
+    let done = run(&client, operation);
+    if !begin {
+        return done.await.map(Some);
+    }
+    // Calls are taken in order: when the second one is answered, the first one is in the store.
+    tokio::select! {
+        biased;
+        outcome = done => outcome.map(Some),
+        status = client.status() => status.map(|_| None),
+    }
+}
+
 /// Performs an operation.
 ///
 /// # Errors
@@ -334,7 +373,8 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
     match operation {
         Operation::WhoAmI => client.whoami().await.map(Outcome::WhoAmI),
         Operation::Status => client.status().await.map(Outcome::Status),
-        Operation::WaitOnline { limit_ms } => within(limit_ms, client.online()).await,
+        Operation::WaitOnline { limit_ms } => within(limit_ms, client.connected()).await,
+        Operation::Settled { limit_ms } => within(limit_ms, client.settled()).await,
         Operation::Reach { limit_ms } => reach(client, limit_ms).await.map(Outcome::Connection),
         Operation::Trouble => {
             client.trouble().await?;
@@ -552,7 +592,7 @@ async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcom
                     .ok_or(CrdtError::InvalidArgument)?
                     .splice(position, delete, &insert)
             };
-            done(of(group, document).edit(edit).await)
+            done(of(group, document).change(edit).await)
         }
         Operation::EditText {
             group,

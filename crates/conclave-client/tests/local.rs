@@ -365,3 +365,123 @@ async fn nonsense_on_the_socket_harms_nobody() {
     );
     assert!(session.run(Operation::Groups).await.is_ok());
 }
+
+/// The process that has the store ends: whoever works through it goes on, with what had been asked for too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_takes_the_store_over_when_its_owner_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
+    let (second, third) = (
+        Session::open(config(folder.path())).await.unwrap(),
+        Session::open(config(folder.path())).await.unwrap(),
+    );
+    let group = new_group(&second).await;
+    let notes = new_document(&second, group, CrdtKind::Yjs, Some("one")).await;
+    let mut events = third.events().await.unwrap();
+    // Nothing comes to an end by itself here: this waits in the first process for a connection that never is.
+    let waits = {
+        let limit_ms = Some(60_000);
+        second.run(Operation::WaitOnline { limit_ms })
+    };
+    let mut waits = Box::pin(waits);
+    tokio::select! {
+        biased;
+        done = &mut waits => panic!("it ended: {done:?}"),
+        who = third.run(Operation::WhoAmI) => drop(who.unwrap()),
+    }
+    first.close().await.unwrap();
+
+    // The waiting call goes on waiting, in whichever of the two has the store now.
+    let shown = tokio::select! {
+        biased;
+        done = &mut waits => panic!("it ended: {done:?}"),
+        shown = text(&third, group, notes) => shown,
+    };
+    assert_eq!(shown, "one");
+    drop(waits);
+    loop {
+        match events.next().await {
+            Some(Event::HandedOver) => break,
+            Some(Event::Stopped { .. }) | None => panic!("events ended"),
+            Some(_) => {}
+        }
+    }
+    let edit = Operation::EditText {
+        group,
+        document: notes,
+        base: Some("one".into()),
+        text: "one two".into(),
+    };
+    second.run(edit).await.unwrap();
+    assert_eq!(text(&third, group, notes).await, "one two");
+    assert!(second.client().is_some() != third.client().is_some());
+}
+
+/// Many sessions at once, each gone as soon as it is done: every one does what it was asked, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_come_and_go_at_once_all_succeed() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
+    let group = new_group(&first).await;
+    let notes = new_document(&first, group, CrdtKind::Yjs, Some("")).await;
+    first.close().await.unwrap();
+    let mut all = tokio::task::JoinSet::new();
+    for writer in 0..4 {
+        let config = config(folder.path()).patience(Duration::from_secs(60));
+        all.spawn(async move {
+            for _ in 0..10 {
+                let session = Session::open(config.clone()).await.unwrap();
+                let insert = format!("{writer}");
+                let splice = Operation::Splice {
+                    group,
+                    document: notes,
+                    position: 0,
+                    delete: 0,
+                    insert,
+                };
+                session.run(splice).await.unwrap();
+                session.close().await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done.unwrap();
+    }
+    let last = Session::open(config(folder.path())).await.unwrap();
+    let shown = text(&last, group, notes).await;
+    for writer in ["0", "1", "2", "3"] {
+        assert_eq!(shown.matches(writer).count(), 10, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_only_begun_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
+    let second = Session::connect(folder.path()).await.unwrap();
+    let group = new_group(&second).await;
+    let role = conclave_client::proto::Role::Viewer;
+    let user = first
+        .client()
+        .unwrap()
+        .whoami()
+        .await
+        .unwrap()
+        .user
+        .unwrap();
+    // Nothing is ordered without a service: it is answered when it is remembered.
+    let wanted = Operation::SetRole { group, user, role };
+    assert!(second.begin(wanted.clone()).await.unwrap().is_none());
+    let limit = Duration::from_millis(50);
+    assert!(second.run_within(wanted, limit).await.unwrap().is_none());
+    match first.run(Operation::Status).await.unwrap() {
+        Outcome::Status(status) => assert_eq!(status.intents, 2),
+        other => panic!("no status: {other:?}"),
+    }
+}

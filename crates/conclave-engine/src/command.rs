@@ -14,6 +14,7 @@ use crate::error::EngineError;
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::{CommandId, DocFn};
 use crate::rescue::{Rescue, RescueInfo};
+use crate::settled::UnderWay;
 
 /// What a new store is for.
 #[derive(Debug, Clone)]
@@ -206,6 +207,11 @@ pub enum Command {
     },
     /// State of this device. Reply: `Status`.
     Status,
+    /// Waits until others can add this device to groups. Reply: `Done`.
+    Invitable,
+    /// Waits until nothing is under way ([`UnderWay`]): what was ready to be sent is at the service, and what it had for this device is here.
+    /// Reply: `Done`.
+    Settled,
     /// The user has compared the group's code with another member: a device that came back with nothing to compare may seal. Reply: `Done`.
     ConfirmGroup {
         /// The group.
@@ -285,7 +291,45 @@ pub enum Command {
         /// Which.
         rescues: Vec<RescueId>,
     },
+    /// A command that may be asked for again under the same id, also by another process after a crash: it is done once, and its reply is
+    /// found again.
+    Once {
+        /// Drawn at random by whoever asks.
+        operation: OperationId,
+        /// What is asked for.
+        command: Box<Command>,
+    },
 }
+
+impl Command {
+    /// Whether it does something that must not be done twice.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::WhoAmI
+                | Self::DeviceRequest
+                | Self::Devices
+                | Self::Pins
+                | Self::SafetyNumber { .. }
+                | Self::Groups
+                | Self::Members { .. }
+                | Self::Invitations
+                | Self::Documents { .. }
+                | Self::View { .. }
+                | Self::Synced { .. }
+                | Self::Status
+                | Self::Invitable
+                | Self::Settled
+                | Self::Evidence { .. }
+                | Self::Findings { .. }
+        )
+    }
+}
+
+/// Names one thing that somebody wants done once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OperationId(pub [u8; 16]);
 
 /// Answer to a command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -403,6 +447,15 @@ pub struct GroupInfo {
     pub code: String,
     /// Epoch of a removal whose re-keying is still going on.
     pub rotating_since: Option<u64>,
+    /// Whether the group log says that this device leaves, which another member has to complete.
+    #[serde(default)]
+    pub leaving: bool,
+    /// Whether names cannot be read here: the group's directory is missing, closed or damaged.
+    #[serde(default)]
+    pub nameless: bool,
+    /// Whether the service shows another state of it than this device has: nothing is sent there.
+    #[serde(default)]
+    pub away: bool,
 }
 
 /// An ordered entry of a group's log that this device had to refuse.
@@ -478,8 +531,11 @@ pub struct Status {
     pub groups: usize,
     /// Intents that wait.
     pub intents: usize,
-    /// Local edits not yet acknowledged, in open documents.
+    /// Local edits not yet acknowledged.
     pub pending: usize,
+    /// Documents that the service does not know yet.
+    #[serde(default)]
+    pub new_documents: usize,
     /// One-time key packages at the service, as last heard.
     pub key_packages: u32,
     /// Findings that wait for somebody.
@@ -491,6 +547,26 @@ pub struct Status {
     /// A clock that is wrong, as far as this connection shows.
     #[serde(default)]
     pub clock: Option<ClockOffset>,
+    /// Whether others can add this device to groups: its list and key packages are at the service.
+    #[serde(default)]
+    pub invitable: bool,
+    /// Invitations that wait until a device of the invited user connects.
+    #[serde(default)]
+    pub awaited: Vec<AwaitedInfo>,
+    /// What is under way between this device and the service. Without a connection: what would be.
+    #[serde(default)]
+    pub under_way: UnderWay,
+}
+
+/// An invitation that waits until a device of the invited user connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitedInfo {
+    /// The group.
+    pub group: GroupId,
+    /// Who is invited.
+    pub user: UserId,
+    /// What they are called here.
+    pub name: Option<String>,
 }
 
 /// A change that somebody made to a document.
@@ -523,6 +599,13 @@ pub enum Event {
     Offline,
     /// Somebody invites this device.
     Invitation(InvitationInfo),
+    /// An invitation of this device's user waits until a device of the invited user connects; it goes on by itself.
+    InvitationWaits {
+        /// The group.
+        group: GroupId,
+        /// Who is invited.
+        user: UserId,
+    },
     /// A group's members changed.
     MembersChanged {
         /// The group.
@@ -533,6 +616,11 @@ pub enum Event {
         added: Vec<UserId>,
         /// Users of whom a device was removed.
         removed: Vec<UserId>,
+    },
+    /// The group log says that this device leaves; another member completes it.
+    Leaving {
+        /// The group.
+        group: GroupId,
     },
     /// This device is no longer a member.
     GroupLost {

@@ -6,17 +6,28 @@ use conclave_crdt::CrdtKind;
 use conclave_identity::group_code;
 use conclave_mls::ClientGroup;
 use conclave_proto::policy::GroupPolicy;
+use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 
-use crate::command::{Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status};
+use crate::command::{AwaitedInfo, Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status};
 use crate::document::{Beginning, Doc};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step};
 use crate::group::{Group, GroupWork};
-use crate::intents::Want;
+use crate::intents::{Intent, Want};
 use crate::io::{CommandId, DocFn};
+use crate::settled::Until;
 use crate::slot::{Job, Slot};
+
+/// What a command that looks into every group answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// The groups.
+    Groups,
+    /// The documents of one group.
+    Documents(GroupId),
+}
 
 impl Engine {
     pub(crate) fn command(&mut self, id: CommandId, command: Command) {
@@ -64,7 +75,7 @@ impl Engine {
                 let result = self.create_group(&name, *policy).map(Reply::Group);
                 self.reply(id, result);
             }
-            Command::Groups => self.list_groups(id),
+            Command::Groups => self.look_into_groups(id, Listing::Groups),
             Command::Invitations => {
                 let reply = Reply::Invitations(self.invitation_infos());
                 self.reply(id, Ok(reply));
@@ -76,12 +87,12 @@ impl Engine {
             | Command::ApplyRescue { .. }
             | Command::DiscardRescue { .. }
             | Command::RescuesTold { .. } => self.rescue_command(id, command),
-            Command::Status => {
-                let reply = Reply::Status(self.status());
-                self.reply(id, Ok(reply));
-            }
             Command::Findings { group, dismissed } => self.list_findings(id, group, dismissed),
             Command::MarkFindings { ids, mark } => self.mark_findings(id, ids, mark),
+            Command::Status => self.wait_until(id, Until::Loaded),
+            Command::Invitable => self.wait_until(id, Until::Invitable),
+            Command::Settled => self.wait_until(id, Until::Settled),
+            Command::Once { operation, command } => self.once(id, operation, *command),
             other => self.group_command(id, other),
         }
     }
@@ -224,6 +235,8 @@ impl Engine {
                 Ok(()) => self.intend(group, Want::Remove { user }, Some(id)),
                 Err(error) => self.reply(id, Err(error)),
             }
+        } else if self.uninvite(group, user) {
+            self.reply(id, Ok(Reply::Done));
         } else {
             self.reply(id, Err(EngineError::UnknownMember));
         }
@@ -239,7 +252,10 @@ impl Engine {
     }
 
     fn finish_device(&mut self, id: CommandId, approval: &str) {
-        let result = self.device.finish_text(approval).map(|()| Reply::Done);
+        let result = self
+            .device
+            .finish_text(approval, self.now)
+            .map(|()| Reply::Done);
         if result.is_ok() {
             self.device.save(&mut self.out.writes);
             self.say_hello();
@@ -342,11 +358,14 @@ impl Engine {
             .collect()
     }
 
-    /// Answers when every group is in memory and has looked into its directory.
-    pub(crate) fn list_groups(&mut self, id: CommandId) {
+    /// Answers when every group that it is about is in memory and has looked into its directory.
+    pub(crate) fn look_into_groups(&mut self, id: CommandId, what: Listing) {
         let ids: Vec<GroupId> = self.index.keys().copied().collect();
-        self.listing.insert(id);
-        self.list_next_group(id, ids, Vec::new());
+        self.listing.insert(id, what);
+        match what {
+            Listing::Groups => self.list_next_group(id, ids, Vec::new()),
+            Listing::Documents(group) => self.list_documents(id, group),
+        }
     }
 
     fn list_next_group(&mut self, id: CommandId, mut rest: Vec<GroupId>, mut done: Vec<GroupInfo>) {
@@ -366,7 +385,7 @@ impl Engine {
                     group,
                     id,
                     Box::new(move |engine, group| {
-                        done.push(Self::group_info(group));
+                        done.push(engine.group_info(group));
                         engine.list_next_group(id, rest, done);
                     }),
                 );
@@ -389,14 +408,23 @@ impl Engine {
                     unproven: false,
                     code: String::new(),
                     rotating_since: None,
+                    leaving: false,
+                    nameless: false,
+                    away: false,
                 });
                 self.list_next_group(id, rest, done);
             }
         }
     }
 
-    fn group_info(group: &Group) -> GroupInfo {
+    fn group_info(&self, group: &Group) -> GroupInfo {
         let state = group.state();
+        let own = self.device.id();
+        let directory = DocumentId::directory(&group.id);
+        let listed = state.documents.get(&directory);
+        let known = listed
+            .is_some_and(|entry| entry.closed.is_none_or(|why| why == CloseReason::Archived))
+            || group.documents.contains_key(&directory);
         let users: BTreeSet<UserId> = state.current_rows().map(|row| row.user).collect();
         GroupInfo {
             group: group.id,
@@ -411,16 +439,33 @@ impl Engine {
             unproven: group.is_unproven(),
             code: group_code(&group.mls.epoch_authenticator()),
             rotating_since: (state.rotating_since != 0).then_some(state.rotating_since),
+            leaving: state.pending.iter().any(|pending| pending.device == own),
+            away: group.stand.is_away(),
+            nameless: group.unreadable.contains(&directory) || !known && group.caught_up(),
         }
     }
 
-    fn list_documents(&mut self, id: CommandId, group: GroupId) {
+    pub(crate) fn list_documents(&mut self, id: CommandId, group: GroupId) {
         if !self.known(id, group) {
             return;
         }
+        self.listing.insert(id, Listing::Documents(group));
         self.after_directory(
             group,
             id,
+            Box::new(move |engine, group| {
+                engine.listing.remove(&id);
+                let documents = engine.document_infos(group);
+                engine.reply(id, Ok(Reply::Documents(documents)));
+            }),
+        );
+    }
+
+    /// The directory cannot be read: its group's documents are listed all the same.
+    pub(crate) fn list_untitled(&mut self, id: CommandId, group: GroupId) {
+        self.on_group(
+            id,
+            group,
             Box::new(move |engine, group| {
                 let documents = engine.document_infos(group);
                 engine.reply(id, Ok(Reply::Documents(documents)));
@@ -453,30 +498,41 @@ impl Engine {
                     size: hot
                         .map(|doc| doc.document.size())
                         .or_else(|| row.map(|row| row.size)),
-                    pending: hot.map_or(0, |doc| doc.document.pending_count()),
+                    pending: usize::try_from(self.unsent.get(&group.id, &id).edits)
+                        .unwrap_or(usize::MAX),
                 }
             })
             .collect()
     }
 
-    fn status(&self) -> Status {
-        let groups = self.groups.values().filter_map(|slot| slot.hot());
+    pub(crate) fn status(&self) -> Status {
         let (findings, newest) = self.open_findings();
+        let groups = || self.groups.values().filter_map(|slot| slot.hot());
+        let awaited = groups().flat_map(|group| {
+            let users = group.intents.values().filter_map(Intent::awaited);
+            users.map(|user| (group.id, user))
+        });
+        let new = self.unsent.documents();
         Status {
             online: self.link.online,
             refused: self.link.refused.as_ref().map(ToString::to_string),
             groups: self.index.values().filter(|row| row.active).count(),
-            intents: groups.map(|group| group.intents.len()).sum(),
-            pending: self
-                .documents
-                .values()
-                .filter_map(|slot| slot.hot())
-                .map(|doc| doc.document.pending_count())
-                .sum(),
+            intents: groups().map(|group| group.intents.len()).sum(),
+            pending: self.unsent.edits(),
+            new_documents: new.filter(|(_, unsent)| unsent.creating).count(),
             key_packages: self.link.key_packages,
             findings,
             newest_finding: newest.map(Box::new),
             clock: self.clock(),
+            invitable: self.link.is_invitable(),
+            awaited: awaited
+                .map(|(group, user)| AwaitedInfo {
+                    group,
+                    user,
+                    name: self.name_of(&user),
+                })
+                .collect(),
+            under_way: self.under_way(),
         }
     }
 }

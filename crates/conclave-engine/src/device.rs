@@ -45,6 +45,12 @@ struct ProfileRow {
     /// Private halves of what was published are not here: all of it has to be replaced.
     #[serde(default)]
     packages_lost: bool,
+    /// When the key packages were made that are published now.
+    #[serde(default)]
+    packages_made: UnixMs,
+    /// When another device of the user approved this one; 0 for a user's first.
+    #[serde(default)]
+    enrolled: UnixMs,
 }
 
 /// This device.
@@ -85,6 +91,8 @@ impl Device {
                 credential: None,
                 list: None,
                 packages_lost: false,
+                packages_made: UnixMs(0),
+                enrolled: UnixMs(0),
             },
             key,
             user_key: None,
@@ -198,6 +206,18 @@ impl Device {
         self.profile.packages_lost = lost;
     }
 
+    pub(crate) fn packages_made(&self) -> UnixMs {
+        self.profile.packages_made
+    }
+
+    pub(crate) fn set_packages_made(&mut self, at: UnixMs) {
+        self.profile.packages_made = at;
+    }
+
+    pub(crate) fn enrolled(&self) -> UnixMs {
+        self.profile.enrolled
+    }
+
     /// Goes on as another instance: what was written under the old one may have been written by another life of this store.
     pub(crate) fn renew_instance(&mut self, rng: &mut dyn CryptoRngCore) {
         self.profile.instance = fresh_instance(rng);
@@ -284,13 +304,14 @@ impl Device {
         Ok(approval.to_text())
     }
 
-    pub(crate) fn finish_text(&mut self, approval: &str) -> Result<(), EngineError> {
+    pub(crate) fn finish_text(&mut self, approval: &str, now: UnixMs) -> Result<(), EngineError> {
         if self.credential.is_some() {
             return Err(EngineError::AlreadyEnrolled);
         }
         let approval = DeviceApproval::from_text(approval)?;
         let credential = approval.finish(&self.key, &self.request()?)?;
         self.profile.name.clone_from(&approval.name);
+        self.profile.enrolled = now;
         for pin in approval.pins {
             // A name taken twice cannot come from an honest device; the first stays.
             let _ = self.pins.add(pin);

@@ -9,7 +9,8 @@ use rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
 
 use crate::clock::Clocks;
-use crate::command::{Event, Reply, Setup};
+use crate::command::{Event, Setup};
+use crate::commands::Listing;
 use crate::device::{Device, random};
 use crate::document::{Doc, DocWork};
 use crate::error::EngineError;
@@ -19,8 +20,11 @@ use crate::invitation::Invitation;
 use crate::io::{CommandId, Input, Output, Read, ReadId, Row};
 use crate::keys;
 use crate::link::Link;
+use crate::operations::Operations;
 use crate::rescue::{self, Gather, Parted, RescueInfo, RescueUse};
+use crate::settled::Until;
 use crate::slot::Slot;
+use crate::unsent::AllUnsent;
 
 /// Most documents kept in memory without need.
 pub(crate) const HOT_DOCUMENTS: usize = 256;
@@ -38,6 +42,12 @@ const CLOCK_SET_BACK_MS: u64 = 60_000;
 pub(crate) enum TimerKind {
     /// Publish the own device list again.
     Publish,
+    /// Publish key packages: again, or in place of old ones.
+    Packages,
+    /// Ask again about a user who is invited and has no device that can be added.
+    Lacking(GroupId),
+    /// Whoever waits for other devices of the user has waited long enough.
+    Siblings,
     /// Look at a group's intents again.
     Pump(GroupId),
     /// Commit pending proposals of others.
@@ -118,8 +128,13 @@ pub struct Engine {
     pub(crate) gathers: BTreeMap<u64, Gather>,
     /// Who waits for documents whose own edits are being kept apart.
     pub(crate) letting_go: BTreeMap<(GroupId, DocumentId), Vec<CommandId>>,
-    /// Commands that list groups, while groups come into memory.
-    pub(crate) listing: BTreeSet<CommandId>,
+    /// Commands that look into groups, while these come into memory.
+    pub(crate) listing: BTreeMap<CommandId, Listing>,
+    pub(crate) operations: Operations,
+    /// What waits for the service.
+    pub(crate) unsent: AllUnsent,
+    /// Commands that wait for the device to be in step.
+    pub(crate) waiting: Vec<(CommandId, Until)>,
     pub(crate) timers: BTreeSet<(UnixMs, TimerKind)>,
     pub(crate) next_id: u64,
     pub(crate) findings: Findings,
@@ -139,6 +154,8 @@ impl Engine {
             keys::INDEX,
             keys::INVITATION,
             keys::FINDING,
+            keys::UNSENT,
+            keys::OPERATION,
         ];
         let mut prefixes: Vec<Vec<u8>> = tables.iter().map(|table| vec![*table]).collect();
         prefixes.push(keys::rescue_heads());
@@ -196,6 +213,12 @@ impl Engine {
             let info = rescue::read_head(value)?;
             engine.rescues.insert(info.id, info);
         }
+        for (key, value) in table(keys::UNSENT) {
+            engine.unsent.load(key, value)?;
+        }
+        for (key, value) in table(keys::OPERATION) {
+            engine.operations.load(key, value)?;
+        }
         for id in engine.active_groups() {
             engine.with_group(id, Box::new(|_, _| {}));
         }
@@ -225,7 +248,10 @@ impl Engine {
             parting: BTreeMap::new(),
             gathers: BTreeMap::new(),
             letting_go: BTreeMap::new(),
-            listing: BTreeSet::new(),
+            listing: BTreeMap::new(),
+            operations: Operations::default(),
+            unsent: AllUnsent::default(),
+            waiting: Vec::new(),
             timers: BTreeSet::new(),
             next_id: 1,
             findings: Findings::default(),
@@ -253,6 +279,7 @@ impl Engine {
             Input::Timer => {}
         }
         self.run_timers();
+        self.answer_waiting();
         self.finish()
     }
 
@@ -315,8 +342,12 @@ impl Engine {
         for entry in due {
             self.timers.remove(&entry);
             match entry.1 {
-                TimerKind::Publish => self.publish_list(),
-                TimerKind::Pump(group) => self.with_group(group, Box::new(|_, _| {})),
+                TimerKind::Publish => self.publish_again(),
+                TimerKind::Packages => self.packages_due(),
+                TimerKind::Siblings => {}
+                TimerKind::Lacking(group) | TimerKind::Pump(group) => {
+                    self.with_group(group, Box::new(|_, _| {}))
+                }
                 TimerKind::Cover(group) => {
                     self.with_group(group, Box::new(|_, group| group.cover_due = true))
                 }
@@ -394,10 +425,6 @@ impl Engine {
 
     pub(crate) fn random16(&mut self) -> [u8; 16] {
         random(&mut self.rng)
-    }
-
-    pub(crate) fn reply(&mut self, command: CommandId, result: Result<Reply, EngineError>) {
-        self.out.events.push(Event::Reply { command, result });
     }
 
     pub(crate) fn event(&mut self, event: Event) {

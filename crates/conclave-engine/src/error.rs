@@ -52,7 +52,7 @@ pub enum EngineError {
     #[error("no invitation to that group is waiting")]
     NoInvitation,
     /// The user has no device that can be added now.
-    #[error("the user has published no key packages yet; ask them to connect once")]
+    #[error("none of the user's devices can be added now: they have not connected lately")]
     NoKeyPackages,
     /// Without this user the group would have no owner.
     #[error("you are the group's only owner; make another member owner first")]

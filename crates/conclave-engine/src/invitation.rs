@@ -277,6 +277,7 @@ impl Engine {
             self.forget_documents(id);
             self.out.writes.delete_prefix(keys::group_prefix(&id));
             self.out.writes.delete_prefix(keys::documents_prefix(&id));
+            self.forget_unsent_group(&id);
             Group::new(id, mls)
         };
         for (epoch, root) in wrapped {

@@ -5,6 +5,7 @@ use conclave_proto::{DocumentId, GroupId, RescueId};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
+use crate::command::OperationId;
 use crate::error::EngineError;
 use crate::finding::FindingId;
 
@@ -36,6 +37,10 @@ pub(crate) mod rescue {
 
 /// What was found, until somebody is done with it.
 pub(crate) const FINDING: u8 = 10;
+/// What waits for the service, by document.
+pub(crate) const UNSENT: u8 = 11;
+/// Outcomes of the last operations.
+pub(crate) const OPERATION: u8 = 12;
 
 /// Sub-tables of a group.
 pub(crate) mod group {
@@ -107,6 +112,18 @@ pub(crate) fn rescue_head(id: &RescueId) -> Vec<u8> {
 
 pub(crate) fn rescue_body(id: &RescueId) -> Vec<u8> {
     [&[RESCUE, rescue::BODY], id.as_bytes()].concat()
+}
+
+pub(crate) fn unsent_prefix(group: &GroupId) -> Vec<u8> {
+    [&[UNSENT], group.as_bytes()].concat()
+}
+
+pub(crate) fn unsent(group: &GroupId, document: &DocumentId) -> Vec<u8> {
+    [&[UNSENT], group.as_bytes(), document.as_bytes()].concat()
+}
+
+pub(crate) fn operation(id: &OperationId) -> Vec<u8> {
+    [&[OPERATION], &id.0[..]].concat()
 }
 
 /// Encodes a row.

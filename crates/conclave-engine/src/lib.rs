@@ -35,18 +35,22 @@ mod invitation;
 mod io;
 mod keys;
 mod link;
+mod operations;
+mod packages;
 #[doc(hidden)]
 pub mod plain;
 mod rescue;
 mod roots;
 mod rotation;
+mod settled;
 mod slot;
 mod stand;
+mod unsent;
 
 pub use clock::{Clock, ClockOffset};
 pub use command::{
-    ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, EvidenceInfo, GroupInfo, InvitationInfo,
-    MemberInfo, PinInfo, Reply, Setup, Status, WhoAmI,
+    AwaitedInfo, ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, EvidenceInfo, GroupInfo,
+    InvitationInfo, MemberInfo, OperationId, PinInfo, Reply, Setup, Status, WhoAmI,
 };
 pub use conclave_doc::{Around, Inserted, Step, Word};
 pub use engine::Engine;
@@ -54,3 +58,4 @@ pub use error::EngineError;
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
 pub use rescue::{Rescue, RescueCause, RescueInfo};
+pub use settled::UnderWay;

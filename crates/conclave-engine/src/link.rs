@@ -8,7 +8,7 @@ use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
 };
 use conclave_proto::policy::PROTOCOL_VERSION;
-use conclave_proto::{DocumentId, GroupId, Refusal, UserId, limits};
+use conclave_proto::{DocumentId, GroupId, Refusal, UserId};
 
 use crate::command::Event;
 use crate::engine::{Engine, TimerKind};
@@ -32,14 +32,36 @@ pub(crate) struct Link {
     next_request: u64,
     pub(crate) channels: BTreeMap<u64, (GroupId, DocumentId)>,
     pub(crate) key_packages: u32,
-    /// Key packages are on their way.
-    refilling: bool,
+    /// Whether the service has a key package for when the others have run out.
+    pub(crate) last_resort: bool,
+    /// Key packages are on their way, or go again soon.
+    pub(crate) refilling: bool,
+    /// Key packages are being taken back.
+    pub(crate) clearing: bool,
     /// The own device list is on its way.
     publishing: bool,
     /// Key packages were replaced because the service may have lost or used up what it shows.
     pub(crate) packages_doubted: bool,
+    /// Questions about the own user's newest device list.
+    checking: usize,
+    /// The service has not said yet which groups this device is in, and with that which invitations wait.
+    pub(crate) memberships_asked: bool,
     /// Documents that were looked at on this connection.
     pub(crate) visited: BTreeSet<(GroupId, DocumentId)>,
+}
+
+impl Link {
+    /// What this device publishes of itself, and has not been answered yet.
+    pub(crate) fn publishing_count(&self) -> usize {
+        let flags = [self.publishing, self.refilling, self.clearing];
+        flags.into_iter().filter(|flag| *flag).count() + self.checking
+    }
+
+    /// Whether others can add this device: its list is published, and key packages are there.
+    pub(crate) fn is_invitable(&self) -> bool {
+        let packages = self.key_packages > 0 || self.last_resort;
+        self.online && packages && !self.publishing && !self.clearing
+    }
 }
 
 impl Engine {
@@ -205,6 +227,7 @@ impl Engine {
         self.link.online = true;
         self.link.refused = None;
         self.link.key_packages = key_packages;
+        self.link.last_resort = last_resort;
         self.event(Event::Online);
         if self.device.refresh_list(self.latest()) {
             self.device.save(&mut self.out.writes);
@@ -212,15 +235,19 @@ impl Engine {
         self.publish_list();
         self.clear_key_packages();
         self.refill(!last_resort);
+        self.plan_packages();
+        self.expect_siblings();
         self.groups_online();
         self.compare_memberships();
     }
 
     /// A store that was restored from before it joined a group does not know of it; the service does.
     fn compare_memberships(&mut self) {
+        self.link.memberships_asked = true;
         self.request(
             Request::GetMemberships,
             Box::new(|engine, answer| {
+                engine.link.memberships_asked = false;
                 let Answer::Memberships { groups } = answer else {
                     return;
                 };
@@ -234,6 +261,12 @@ impl Engine {
                 }
             }),
         );
+    }
+
+    /// The service refused the own device list for a while, which is over.
+    pub(crate) fn publish_again(&mut self) {
+        self.link.publishing = false;
+        self.publish_list();
     }
 
     /// Publishes the own device list; the service keeps the newest.
@@ -258,6 +291,7 @@ impl Engine {
         let newest = self.device.list().map_or(0, |list| list.list.seq);
         match answer {
             Answer::Refused(refusal) if refusal.is_retryable() && newest == sent => {
+                self.link.publishing = true;
                 let delay = self.jitter(500, 3_000);
                 self.wake(delay, TimerKind::Publish);
             }
@@ -269,79 +303,17 @@ impl Engine {
         }
     }
 
-    /// This store does not hold the private halves of what was published last: all of it is replaced.
-    pub(crate) fn replace_key_packages(&mut self) {
-        self.device.set_packages_lost(true);
-        self.device.save(&mut self.out.writes);
-        self.clear_key_packages();
-    }
-
-    fn clear_key_packages(&mut self) {
-        if !self.device.packages_lost() {
-            return;
-        }
-        self.request(
-            Request::ClearKeyPackages,
-            Box::new(|engine, answer| {
-                if let Answer::KeyPackageCount { left } = answer {
-                    engine.device.set_packages_lost(false);
-                    engine.device.save(&mut engine.out.writes);
-                    engine.link.key_packages = left;
-                    engine.refill(true);
-                }
-            }),
-        );
-    }
-
-    /// Publishes key packages up to the target.
-    pub(crate) fn refill(&mut self, last_resort: bool) {
-        if !self.link.online || self.link.refilling {
-            return;
-        }
-        let left = usize::try_from(self.link.key_packages).unwrap_or(usize::MAX);
-        let missing = if left < limits::KEY_PACKAGES_LOW {
-            limits::KEY_PACKAGES_TARGET - left
-        } else {
-            0
-        };
-        // Whatever the service says it lost, a device keeps no more private halves than this.
-        let full = self.keystore.count() >= 2 * limits::KEY_PACKAGES_MAX;
-        if (missing == 0 && !last_resort) || full {
-            return;
-        }
-        // The service takes none that is made in its future.
-        let now = self.service_now();
-        let Ok(context) = self.device.context() else {
-            return;
-        };
-        let Ok(made) = self.keystore.generate(&context, missing, last_resort, now) else {
-            self.keystore.rollback();
-            return;
-        };
-        self.link.refilling = true;
-        self.request(
-            Request::PutKeyPackages {
-                one_time: made.one_time.into_iter().map(Into::into).collect(),
-                last_resort: made.last_resort.map(Into::into),
-            },
-            Box::new(|engine, answer| {
-                engine.link.refilling = false;
-                if let Answer::KeyPackageCount { left } = answer {
-                    engine.link.key_packages = left;
-                }
-            }),
-        );
-    }
-
     /// Looks at a user's newest device list: the own user's new devices are added to every group.
     pub(crate) fn check_devices(&mut self, user: UserId) {
         if Some(user) != self.device.user() {
             self.event(Event::DevicesChanged { user });
             return;
         }
+        self.link.checking += 1;
         self.request(
             Request::GetDeviceList { user },
             Box::new(move |engine, answer| {
+                engine.link.checking = engine.link.checking.saturating_sub(1);
                 if let Answer::DeviceList { list } = answer {
                     engine.own_list_arrived(list.as_slice());
                 }

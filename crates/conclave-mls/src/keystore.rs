@@ -3,7 +3,7 @@
 use conclave_identity::{Identity, Occasion, Presented, Reference, SCHEME_ED25519, authenticate};
 use conclave_proto::{UnixMs, limits};
 use openmls::framing::MlsMessageBodyIn;
-use openmls::key_packages::KeyPackage;
+use openmls::key_packages::{KeyPackage, KeyPackageBundle};
 use openmls::prelude::{MlsMessageOut, ProtocolVersion};
 use openmls_traits::OpenMlsProvider;
 use tls_codec::Serialize;
@@ -120,6 +120,15 @@ impl KeyStore {
         self.rows().len()
     }
 
+    /// Forgets private halves of packages that were made before a time.
+    pub fn forget_made_before(&mut self, oldest: UnixMs) {
+        for (key, value) in self.rows() {
+            if made(&value).is_some_and(|made| made < oldest) {
+                self.provider.overlay().put_row(&key, None);
+            }
+        }
+    }
+
     /// Changes since the last call.
     pub fn take_changes(&mut self) -> Vec<RowChange> {
         self.provider.overlay().drain()
@@ -145,6 +154,12 @@ impl KeyStore {
             }
         }
     }
+}
+
+/// When the package of a row was made.
+fn made(row: &[u8]) -> Option<UnixMs> {
+    let bundle: KeyPackageBundle = ciborium::from_reader(row).ok()?;
+    profile::leaf_lifetime(bundle.key_package().leaf_node())?.made()
 }
 
 /// A key package that was found good.

@@ -192,7 +192,14 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
         Request::AckWelcome { id } => {
             Ok(Some(join::acknowledge(&shared.env, conn.device, id).await?))
         }
-        Request::GetMemberships => join::memberships(&shared.env, conn.device).await.map(Some),
+        Request::GetMemberships => {
+            // Whoever hears the answer has heard of every invitation that waited.
+            tokio::select! {
+                () = conn.welcomed.cancelled() => {}
+                () = conn.outbox.closing().cancelled() => {}
+            }
+            join::memberships(&shared.env, conn.device).await.map(Some)
+        }
         Request::CreateGroup {
             group_info,
             tree,

@@ -73,7 +73,10 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
     match login::confirm(&shared, &who).await {
         Ok(()) => {
             let (env, to) = (shared.env.clone(), conn.clone());
-            let welcomes = async move { join::deliver_all(&env, &to).await };
+            let welcomes = async move {
+                join::deliver_all(&env, &to).await;
+                to.welcomed.cancel();
+            };
             shared.env.tasks.spawn(welcomes);
             receive_loop(&shared, &conn, incoming).await;
         }

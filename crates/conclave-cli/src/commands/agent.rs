@@ -62,7 +62,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
             false,
         );
     }
-    let told = tell_all(context, client, client.events());
+    let told = tell_all(context, &client, client.events());
     tokio::select! {
         () = interrupted => Ok(Shown::nothing()),
         failed = told => failed,

@@ -58,7 +58,7 @@ async fn approve(context: &Context, request: &str) -> Result<Shown> {
     };
     let approval = answer!(context.run(operation).await?, Outcome::Text(text) => text)?;
     // The new device can log in only once the service has the list that names it.
-    let reached = context.connect().await?;
+    let reached = context.catch_up().await?;
     let text = format!("approved. On the new device:\n  conclave device finish {approval}");
     Ok(Shown::new(text, "approval", approval).queued(reached.is_queued()))
 }
@@ -70,7 +70,7 @@ async fn finish(context: &Context, approval: &str) -> Result<Shown> {
         })
         .await?;
     let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
-    let reached = context.connect().await?;
+    let reached = context.catch_up().await?;
     let text = format!(
         "this is now a device of {}; it joins the groups of your other devices by itself",
         who.name

@@ -234,13 +234,27 @@ pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, Document
     // Nothing more comes to a document that was closed.
     let reached = match info.closed {
         Some(_) => Reached::Yes,
-        None => {
-            context
-                .sync(group, info.document, "fetching the document")
-                .await?
-        }
+        None => fetch(context, group, &info).await?,
     };
     Ok((group, info, reached))
+}
+
+/// Brings a document up to date. One in a group that takes no changes any more is shown as it is here.
+async fn fetch(context: &Context, group: GroupId, info: &DocumentInfo) -> Result<Reached> {
+    let failure = match context
+        .sync(group, info.document, "fetching the document")
+        .await
+    {
+        Ok(reached) => return Ok(reached),
+        Err(failure) => failure,
+    };
+    let mut groups = context.groups().await?;
+    groups.retain(|of| of.group == group);
+    if groups.iter().any(|of| of.active && of.frozen.is_some()) {
+        context.note_ailing(&groups);
+        return Ok(Reached::Yes);
+    }
+    Err(failure)
 }
 
 async fn create(context: &Context, group: &str, title: &str, kind: Kind) -> Result<Shown> {
@@ -290,6 +304,7 @@ pub(super) async fn finish_new(
 }
 
 async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
+    let reached = context.catch_up().await?;
     let groups = match group {
         Some(group) => vec![context.find_group(group).await?],
         None => context
@@ -299,18 +314,17 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
             .filter(|group| group.active)
             .collect(),
     };
+    context.note_ailing(&groups);
     let mut rows = Vec::new();
     let mut objects = Vec::new();
-    let mut reached = Reached::Yes;
-    for group in groups {
-        if reached != Reached::No {
-            // One that is away does not keep from looking at the others.
-            match context.refresh(group.group).await? {
-                Reached::Yes => {}
-                now => reached = now,
-            }
-        }
-        for info in context.documents(group.group).await? {
+    for group in &groups {
+        let listed = match context.documents(group.group).await {
+            Ok(listed) => listed,
+            // It was named above; the others are listed all the same.
+            Err(_) if groups.len() > 1 => continue,
+            Err(failure) => return Err(failure),
+        };
+        for info in listed {
             rows.push(row(&info));
             let mut object = serde_json::to_value(&info).unwrap_or_default();
             if let Some(fields) = object.as_object_mut() {
@@ -319,7 +333,7 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
             objects.push(object);
         }
     }
-    context.note_stale(reached);
+    context.note_stale(reached.with(&groups));
     let text = match rows.is_empty() {
         true => "no documents: `conclave doc create GROUP TITLE`".to_owned(),
         false => columns(&rows),

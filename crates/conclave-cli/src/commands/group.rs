@@ -5,16 +5,15 @@ use std::time::Duration;
 use clap::Subcommand;
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role};
 use conclave_client::{Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome};
-use tokio::time::Instant;
 
-use crate::context::{Context, Reached, Spinner, answer};
+use crate::context::{Context, Spinner, answer};
 use crate::failure::{Failure, Result};
 use crate::names::{Named, find};
 use crate::output::{Shown, columns, counted};
 use crate::say;
 
-/// How long an invitation that is on its way may take after the device is connected.
-const INVITATIONS_SETTLE: Duration = Duration::from_secs(2);
+/// How long another member, if one is connected, may take to complete a leave.
+const COMPLETION: Duration = Duration::from_secs(3);
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -141,20 +140,10 @@ async fn create(context: &Context, name: &str) -> Result<Shown> {
 
 async fn list(context: &Context) -> Result<Shown> {
     context.touch_all();
-    let known = context.groups().await?;
-    let mut reached = context.connect().await?;
-    for group in known.iter().filter(|group| group.active) {
-        // A group that goes away meanwhile is listed as left.
-        // One that is away does not keep from looking at the others.
-        if reached != Reached::No
-            && let Ok(now) = context.refresh(group.group).await
-            && now != Reached::Yes
-        {
-            reached = now;
-        }
-    }
-    context.note_stale(reached);
+    let reached = context.catch_up().await?;
     let groups = context.groups().await?;
+    context.note_stale(reached.with(&groups));
+    context.note_ailing(&groups);
     let text = match groups.is_empty() {
         true => {
             "no groups: `conclave group create NAME`, or `conclave group invitations`".to_owned()
@@ -172,6 +161,8 @@ fn row(group: &GroupInfo) -> Vec<String> {
     let state = match (&group.frozen, &group.returning, group.rotating_since) {
         (Some(code), ..) => format!("frozen: {}", say::group_state(code)),
         (_, Some(code), _) => format!("on its way back: {}", say::group_state(code)),
+        _ if group.leaving => "leaving: another member completes it".to_owned(),
+        _ if group.nameless => "its names cannot be read".to_owned(),
         _ if group.unproven => {
             "came back: compare the code, then `conclave group confirm`".to_owned()
         }
@@ -198,7 +189,32 @@ async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) 
         user: id,
         role,
     };
-    let done = context.run_ordered(operation, "inviting").await?;
+    let mut events = context.session().events().await?;
+    let waits = async {
+        loop {
+            match events.next().await {
+                Some(Event::InvitationWaits { group: of, user })
+                    if (of, user) == (group.group, id) =>
+                {
+                    return;
+                }
+                Some(Event::Stopped { .. }) | None => std::future::pending().await,
+                Some(_) => {}
+            }
+        }
+    };
+    let done = tokio::select! {
+        done = context.run_ordered(operation, "inviting") => done?,
+        () = waits => {
+            let text = format!(
+                "{user} has no device that can be added now: the invitation waits until one connects, and goes on by itself when this device is connected then"
+            );
+            return Ok(Shown::new(text, "group", group.group)
+                .with("user", id)
+                .with("waits", true)
+                .queued(true));
+        }
+    };
     let text = match done {
         Some(_) => format!(
             "{user} is a member now; they accept with `conclave group accept {}`",
@@ -211,25 +227,12 @@ async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) 
         .queued(done.is_none()))
 }
 
-/// Invitations here; where there are none yet, those that arrive soon after the device is connected.
+/// Invitations: all that had been sent when the device connected.
 async fn waiting_invitations(context: &Context) -> Result<Vec<InvitationInfo>> {
     context.need_server()?;
-    let mut events = context.session().events().await?;
-    let reached = context.connect().await?;
+    let reached = context.catch_up().await?;
     context.note_stale(reached);
-    let until = Instant::now() + INVITATIONS_SETTLE;
-    loop {
-        let operation = Operation::Invitations;
-        let list = answer!(context.run(operation).await?, Outcome::Invitations(list) => list)?;
-        if !list.is_empty() || reached.is_queued() {
-            return Ok(list);
-        }
-        // Nothing is shown for events of other kinds; the list is asked for again after each.
-        match tokio::time::timeout_at(until, events.next()).await {
-            Ok(Some(Event::Stopped { .. }) | None) | Err(_) => return Ok(list),
-            Ok(Some(_)) => {}
-        }
-    }
+    answer!(context.run(Operation::Invitations).await?, Outcome::Invitations(list) => list)
 }
 
 async fn invitations(context: &Context) -> Result<Shown> {
@@ -446,12 +449,42 @@ async fn leave(context: &Context, group: &str, anyway: bool, yes: bool) -> Resul
         group: group.group,
         anyway,
     };
-    let done = context.run_ordered(operation, "leaving").await?;
+    let done = tokio::select! {
+        done = context.run_ordered(operation, "leaving") => done?,
+        told = left_in_log(context, group.group) => {
+            told?;
+            let text = "you are leaving: the service has it, and the next member who connects completes it";
+            return Ok(Shown::new(text, "group", group.group)
+                .with("completed", false)
+                .queued(false));
+        }
+    };
     let text = match done {
         Some(_) => "left the group",
-        None => "leaving: another member has to be online for it",
+        None => "leaving is remembered",
     };
-    Ok(Shown::new(text, "group", group.group).queued(done.is_none()))
+    Ok(Shown::new(text, "group", group.group)
+        .with("completed", done.is_some())
+        .queued(done.is_none()))
+}
+
+/// Resolves when the group log says that this device leaves and no other member has completed it in a moment.
+async fn left_in_log(context: &Context, group: GroupId) -> Result<()> {
+    let mut events = context.session().events().await?;
+    loop {
+        let listed = context.groups().await?;
+        if listed
+            .iter()
+            .any(|info| info.group == group && info.leaving)
+        {
+            tokio::time::sleep(COMPLETION.min(context.time_left())).await;
+            return Ok(());
+        }
+        match events.next().await {
+            Some(Event::Stopped { .. }) | None => std::future::pending().await,
+            Some(_) => {}
+        }
+    }
 }
 
 async fn set_role(

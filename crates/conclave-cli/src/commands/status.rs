@@ -1,6 +1,6 @@
 //! `status`: the state of this device.
 
-use conclave_client::{Connection, Operation, Outcome};
+use conclave_client::{Connection, Operation, Outcome, Status};
 
 use crate::context::{Context, answer};
 use crate::failure::Result;
@@ -24,7 +24,7 @@ fn findings(status: &conclave_client::Status) -> String {
 /// # Errors
 /// [`Failure`](crate::failure::Failure).
 pub async fn run(context: &Context) -> Result<Shown> {
-    let reached = context.connect().await?;
+    let reached = context.catch_up().await?;
     let who = answer!(context.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
     // The newest finding is told with names: they are in memory once the groups were looked at.
     let _ = context.groups().await;
@@ -62,14 +62,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
             },
         ),
         row("groups", status.groups.to_string()),
-        row(
-            "waiting",
-            format!(
-                "{} to groups, {}",
-                counted(status.intents, "change"),
-                counted(status.pending, "edit")
-            ),
-        ),
+        row("waiting", waiting(&status)),
         row("findings", findings(&status)),
         row("invitations", invitable.to_owned()),
     ];
@@ -86,4 +79,30 @@ pub async fn run(context: &Context) -> Result<Shown> {
         .with("home", context.home.folder())
         .with("server", server)
         .with("enrolled", who.enrolled))
+}
+
+/// What the service does not have yet, in words.
+fn waiting(status: &Status) -> String {
+    let mut parts = Vec::new();
+    if status.pending > 0 {
+        parts.push(counted(status.pending, "edit"));
+    }
+    if status.new_documents > 0 {
+        parts.push(counted(status.new_documents, "new document"));
+    }
+    let changes = status.intents.saturating_sub(status.awaited.len());
+    if changes > 0 {
+        parts.push(format!("{} to groups", counted(changes, "change")));
+    }
+    for awaited in &status.awaited {
+        let name = awaited.name.clone().unwrap_or_else(|| awaited.user.short());
+        parts.push(format!(
+            "the invitation of {name} to {}, until a device of {name} connects",
+            awaited.group.short()
+        ));
+    }
+    if parts.is_empty() {
+        parts.push("nothing".to_owned());
+    }
+    parts.join("; ")
 }

@@ -50,6 +50,14 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                 }
                 shown = now;
             }
+            Some(Event::HandedOver) => {
+                // Another command had the store open until now; what came meanwhile is shown without its authors.
+                let now = show(context, group, &info).await?.to_text();
+                if now != shown {
+                    print_changes(context, &info, &[], &shown, &now);
+                    shown = now;
+                }
+            }
             Some(Event::Missed { events }) => note(
                 &format!("note: {events} events were missed"),
                 context.global.json,

@@ -76,7 +76,7 @@ pub async fn device(global: &Global, args: DeviceChild) -> Result<Shown> {
         };
         Context::create(global, setup).await?
     };
-    let Some(client) = context.session().client().cloned() else {
+    let Some(client) = context.session().client() else {
         return Err(Failure::new(
             "store.in_use",
             Exit::Failed,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, OnceLock};
 
 use conclave_proto::GroupId;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) connection: watch::Sender<Connection>,
     /// Set once, when the actor is gone and the store is closed.
     pub(crate) stopped: watch::Sender<bool>,
+    /// Whether this process lets go of the store so that another can have it.
+    pub(crate) leaving: AtomicBool,
     /// Asks the actor to end.
     pub(crate) close: CancellationToken,
     /// Connections of other processes, which get a moment to hear the end.
@@ -57,6 +60,7 @@ impl Shared {
             rotations: watch::Sender::new(BTreeMap::new()),
             connection: watch::Sender::new(Connection::Unused),
             stopped: watch::Sender::new(false),
+            leaving: AtomicBool::new(false),
             close: CancellationToken::new(),
             guests: TaskTracker::new(),
             socket: Mutex::new(None),

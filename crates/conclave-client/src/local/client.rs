@@ -3,10 +3,11 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use conclave_engine::OperationId;
 use tokio::net::UnixStream;
 
-use super::codec::{read, write};
-use super::{Answer, Hello, Operation, Outcome, VERSION, local, socket_path};
+use super::codec::{CodecError, read, write};
+use super::{Answer, Hello, Operation, Outcome, Request, VERSION, local, socket_path};
 use crate::error::Error;
 use crate::events::Event;
 
@@ -16,9 +17,27 @@ pub struct LocalClient {
     path: PathBuf,
 }
 
+/// What came of asking.
+pub(crate) enum Told {
+    /// Done.
+    Outcome(Outcome),
+    /// It will be done.
+    Begun,
+    /// The process is gone, or lets go of the store. Whether it did what was asked is known to whoever has the store next.
+    Gone(Error),
+}
+
 fn hung_up() -> Error {
     Error::Local {
         why: "it hung up".to_owned(),
+    }
+}
+
+/// A process that is gone is no failure: somebody else goes on.
+fn gone(error: CodecError) -> Result<Error, Error> {
+    match error {
+        CodecError::Io(_) => Ok(error.into()),
+        other => Err(other.into()),
     }
 }
 
@@ -31,21 +50,23 @@ impl LocalClient {
         let client = Self {
             path: socket_path(folder),
         };
-        client.dial().await?;
+        client.dial().await??;
         Ok(client)
     }
 
-    async fn dial(&self) -> Result<UnixStream, Error> {
-        let stream = UnixStream::connect(&self.path)
-            .await
-            .map_err(|error| local("the socket", &error))?;
+    /// The inner failure says that nobody is there.
+    async fn dial(&self) -> Result<Result<UnixStream, Error>, Error> {
+        let stream = match UnixStream::connect(&self.path).await {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(local("the socket", &error))),
+        };
         // Passphrases of device texts and content go here: not to another user's process.
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let owner = std::fs::metadata(folder)
             .map_err(|error| local("the folder", &error))?
             .uid();
         if stream.peer_cred().is_ok_and(|peer| peer.uid() == owner) {
-            Ok(stream)
+            Ok(Ok(stream))
         } else {
             Err(Error::Local {
                 why: "it belongs to another user".to_owned(),
@@ -58,20 +79,46 @@ impl LocalClient {
     /// # Errors
     /// [`Error::Remote`] with what the other process answered, [`Error::Local`].
     pub async fn run(&self, operation: Operation) -> Result<Outcome, Error> {
-        let mut stream = self.dial().await?;
-        write(
-            &mut stream,
-            &Hello {
-                version: VERSION,
-                listen: false,
-            },
-        )
-        .await?;
-        write(&mut stream, &operation).await?;
-        match read(&mut stream).await?.ok_or_else(hung_up)? {
-            Answer::Outcome(outcome) => Ok(outcome),
-            Answer::Failed(error) => Err(Error::Remote(error)),
-            Answer::Listening | Answer::Event(_) => Err(Error::UnexpectedAnswer),
+        let id = crate::session::fresh_id()?;
+        match self.run_once(id, operation, false).await? {
+            Told::Outcome(outcome) => Ok(outcome),
+            Told::Begun => Err(Error::UnexpectedAnswer),
+            Told::Gone(error) => Err(error),
+        }
+    }
+
+    /// The same under an id, for those who ask whoever has the store next.
+    pub(crate) async fn run_once(
+        &self,
+        id: OperationId,
+        operation: Operation,
+        begin: bool,
+    ) -> Result<Told, Error> {
+        let mut stream = match self.dial().await? {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Told::Gone(error)),
+        };
+        let hello = Hello {
+            version: VERSION,
+            listen: false,
+        };
+        let request = Request {
+            id,
+            begin,
+            operation,
+        };
+        let told = async {
+            write(&mut stream, &hello).await?;
+            write(&mut stream, &request).await?;
+            read(&mut stream).await
+        };
+        match told.await {
+            Ok(Some(Answer::Outcome(outcome))) => Ok(Told::Outcome(outcome)),
+            Ok(Some(Answer::Begun)) => Ok(Told::Begun),
+            Ok(Some(Answer::Failed(error))) => Err(Error::Remote(error)),
+            Ok(Some(Answer::Leaving) | None) => Ok(Told::Gone(hung_up())),
+            Ok(Some(Answer::Listening | Answer::Event(_))) => Err(Error::UnexpectedAnswer),
+            Err(error) => gone(error).map(Told::Gone),
         }
     }
 
@@ -80,21 +127,31 @@ impl LocalClient {
     /// # Errors
     /// As [`LocalClient::run`].
     pub async fn events(&self) -> Result<LocalEvents, Error> {
-        let mut stream = self.dial().await?;
-        write(
-            &mut stream,
-            &Hello {
-                version: VERSION,
-                listen: true,
-            },
-        )
-        .await?;
-        match read(&mut stream).await?.ok_or_else(hung_up)? {
-            Answer::Listening => Ok(LocalEvents {
+        self.listen().await?
+    }
+
+    /// The inner failure says that nobody is there.
+    pub(crate) async fn listen(&self) -> Result<Result<LocalEvents, Error>, Error> {
+        let mut stream = match self.dial().await? {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(error)),
+        };
+        let hello = Hello {
+            version: VERSION,
+            listen: true,
+        };
+        let told = async {
+            write(&mut stream, &hello).await?;
+            read(&mut stream).await
+        };
+        match told.await {
+            Ok(Some(Answer::Listening)) => Ok(Ok(LocalEvents {
                 stream: Some(stream),
-            }),
-            Answer::Failed(error) => Err(Error::Remote(error)),
-            Answer::Outcome(_) | Answer::Event(_) => Err(Error::UnexpectedAnswer),
+            })),
+            Ok(Some(Answer::Failed(error))) => Err(Error::Remote(error)),
+            Ok(Some(Answer::Leaving) | None) => Ok(Err(hung_up())),
+            Ok(Some(_)) => Err(Error::UnexpectedAnswer),
+            Err(error) => gone(error).map(Err),
         }
     }
 }
@@ -108,20 +165,23 @@ pub struct LocalEvents {
 impl LocalEvents {
     /// The next event; none after [`Event::Stopped`]. A call that is dropped while it waits may lose an event.
     pub async fn next(&mut self) -> Option<Event> {
+        Some(self.hear().await?.unwrap_or_else(|error| Event::Stopped {
+            error: Some(error.to_remote()),
+        }))
+    }
+
+    /// The same; a failure says that the process is gone or lets go of the store.
+    pub(crate) async fn hear(&mut self) -> Option<Result<Event, Error>> {
         let stream = self.stream.as_mut()?;
-        let event = match read(stream).await {
-            Ok(Some(Answer::Event(event))) => event,
-            Ok(Some(Answer::Failed(error))) => Event::Stopped { error: Some(error) },
-            Ok(_) => Event::Stopped {
-                error: Some(hung_up().to_remote()),
-            },
-            Err(error) => Event::Stopped {
-                error: Some(error.to_remote()),
-            },
+        let heard = match read(stream).await {
+            Ok(Some(Answer::Event(event))) => Ok(event),
+            Ok(Some(Answer::Failed(error))) => Ok(Event::Stopped { error: Some(error) }),
+            Ok(_) => Err(hung_up()),
+            Err(error) => Err(error.into()),
         };
-        if matches!(event, Event::Stopped { .. }) {
+        if matches!(heard, Ok(Event::Stopped { .. }) | Err(_)) {
             self.stream = None;
         }
-        Some(event)
+        Some(heard)
     }
 }

@@ -7,9 +7,34 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::LOCAL_FRAME_BYTES;
 use crate::error::Error;
 
-fn malformed() -> Error {
-    Error::Local {
-        why: "it said something unintelligible".to_owned(),
+/// Why a frame could not be written or read.
+#[derive(Debug)]
+pub(crate) enum CodecError {
+    /// The other side is gone.
+    Io(std::io::Error),
+    /// It is larger than the socket takes.
+    TooLarge,
+    /// It is no frame.
+    Malformed,
+}
+
+impl From<std::io::Error> for CodecError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<CodecError> for Error {
+    fn from(error: CodecError) -> Self {
+        match error {
+            CodecError::Io(error) => super::local("the other process", &error),
+            CodecError::TooLarge => Self::Argument {
+                what: "too large for the local socket",
+            },
+            CodecError::Malformed => Self::Local {
+                why: "it said something unintelligible".to_owned(),
+            },
+        }
     }
 }
 
@@ -17,62 +42,45 @@ fn malformed() -> Error {
 pub(crate) async fn write<T: Serialize>(
     to: &mut (impl AsyncWrite + Unpin),
     value: &T,
-) -> Result<(), Error> {
+) -> Result<(), CodecError> {
     let mut frame = vec![0u8; 4];
-    ciborium::into_writer(value, &mut frame).map_err(|_| malformed())?;
+    ciborium::into_writer(value, &mut frame).map_err(|_| CodecError::Malformed)?;
     let length = frame.len() - 4;
     if length > LOCAL_FRAME_BYTES {
-        return Err(Error::Argument {
-            what: "too large for the local socket",
-        });
+        return Err(CodecError::TooLarge);
     }
     let prefix = u32::try_from(length)
-        .map_err(|_| malformed())?
+        .map_err(|_| CodecError::Malformed)?
         .to_be_bytes();
     for (to, from) in frame.iter_mut().zip(prefix) {
         *to = from;
     }
-    to.write_all(&frame)
-        .await
-        .map_err(|error| super::local("writing", &error))?;
-    to.flush()
-        .await
-        .map_err(|error| super::local("writing", &error))
+    to.write_all(&frame).await?;
+    Ok(to.flush().await?)
 }
 
 /// Reads one frame; none at the end of the stream. Memory grows with what arrives, not with what was announced.
 pub(crate) async fn read<T: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
-) -> Result<Option<T>, Error> {
+) -> Result<Option<T>, CodecError> {
     let mut prefix = [0u8; 4];
-    if from
-        .read(prefix.get_mut(..1).unwrap_or_default())
-        .await
-        .map_err(|error| super::local("reading", &error))?
-        == 0
-    {
+    if from.read(prefix.get_mut(..1).unwrap_or_default()).await? == 0 {
         return Ok(None);
     }
     let rest = prefix.get_mut(1..).unwrap_or_default();
-    from.read_exact(rest)
-        .await
-        .map_err(|error| super::local("reading", &error))?;
+    from.read_exact(rest).await?;
     let length = u64::from(u32::from_be_bytes(prefix));
     if length > LOCAL_FRAME_BYTES as u64 {
-        return Err(malformed());
+        return Err(CodecError::Malformed);
     }
     let mut body = Vec::new();
-    let read = from
-        .take(length)
-        .read_to_end(&mut body)
-        .await
-        .map_err(|error| super::local("reading", &error))?;
+    let read = from.take(length).read_to_end(&mut body).await?;
     if read as u64 != length {
-        return Err(malformed());
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
     }
     ciborium::from_reader(body.as_slice())
         .map(Some)
-        .map_err(|_| malformed())
+        .map_err(|_| CodecError::Malformed)
 }
 
 #[cfg(test)]

@@ -4,16 +4,17 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::codec::{read, write};
-use super::{Answer, Hello, Operation, VERSION, local, socket_path};
+use super::codec::{CodecError, read, write};
+use super::{Answer, Hello, Request, VERSION, local, socket_path};
 use crate::client::Client;
 use crate::error::{Error, RemoteError};
-use crate::events::{Event, Events};
+use crate::events::Event;
 use crate::operation;
 
 /// Connections at one time.
@@ -145,31 +146,40 @@ async fn serve(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
                 .to_owned(),
             retryable: false,
         };
-        return write(&mut stream, &Answer::Failed(failed)).await;
+        return Ok(write(&mut stream, &Answer::Failed(failed)).await?);
     }
     if hello.listen {
-        return tell(stream, client.events()).await;
+        return tell(stream, client).await;
     }
-    let Some(operation) = read::<Operation>(&mut stream).await? else {
+    let Some(request) = read::<Request>(&mut stream).await? else {
         return Ok(());
     };
+    let Request {
+        id,
+        begin,
+        operation,
+    } = request;
     let answer = tokio::select! {
-        result = operation::run(client, operation) => match result {
-            Ok(outcome) => Answer::Outcome(outcome),
+        result = operation::run_once(client, id, operation, begin) => match result {
+            Ok(Some(outcome)) => Answer::Outcome(outcome),
+            Ok(None) => Answer::Begun,
+            Err(Error::Closed) => Answer::Leaving,
             Err(error) => Answer::Failed(error.to_remote()),
         },
         // Nobody waits for the answer any more.
         () = gone(&stream) => return Ok(()),
     };
     match write(&mut stream, &answer).await {
-        Err(error @ Error::Argument { .. }) => {
-            write(&mut stream, &Answer::Failed(error.to_remote())).await
+        Err(CodecError::TooLarge) => {
+            let error = Error::from(CodecError::TooLarge);
+            Ok(write(&mut stream, &Answer::Failed(error.to_remote())).await?)
         }
-        other => other,
+        other => Ok(other?),
     }
 }
 
-async fn tell(mut stream: UnixStream, mut events: Events) -> Result<(), Error> {
+async fn tell(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
+    let mut events = client.events();
     write(&mut stream, &Answer::Listening).await?;
     loop {
         let event = tokio::select! {
@@ -178,7 +188,13 @@ async fn tell(mut stream: UnixStream, mut events: Events) -> Result<(), Error> {
         };
         let Some(event) = event else { return Ok(()) };
         let last = matches!(event, Event::Stopped { .. });
-        write(&mut stream, &Answer::Event(event)).await?;
+        let answer = match event {
+            Event::Stopped { error: None } if client.shared().leaving.load(Ordering::Relaxed) => {
+                Answer::Leaving
+            }
+            event => Answer::Event(event),
+        };
+        write(&mut stream, &answer).await?;
         if last {
             return Ok(());
         }

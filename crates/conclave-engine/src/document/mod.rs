@@ -194,6 +194,16 @@ impl Doc {
             && !self.create_in_flight
     }
 
+    /// Whether the service did not open or take it, or shows another state of it.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.opening_refused || self.create_refused || self.stand.is_away()
+    }
+
+    /// Whether the service does not take this device's edits of it.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked
+    }
+
     /// Lifts a refusal: the next look asks the service again.
     pub(crate) fn ask_again(&mut self) {
         self.opening_refused = false;
@@ -448,6 +458,7 @@ impl Engine {
         group.documents.remove(&id);
         let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
         self.delete(key);
+        self.forget_unsent(&group.id, &id);
         self.erase_roots(group);
     }
 
@@ -507,6 +518,7 @@ impl Engine {
         }
         self.store_document(group, doc);
         self.update_document_row(group, doc);
+        self.note_unsent(group, doc);
         self.answer_synced(group, doc);
     }
 

@@ -4,6 +4,7 @@ use conclave_doc::Standing;
 use conclave_proto::refusal::RecordFault;
 
 use super::*;
+use crate::unsent::Unsent;
 
 /// Longest pause between two tries to open a document, in milliseconds.
 const LONGEST_OPEN_MS: u64 = 5 * 60 * 1000;
@@ -412,6 +413,12 @@ impl Engine {
         let creating = group.documents.iter().filter(|(_, row)| row.creating);
         wanted.extend(creating.map(|(id, _)| *id));
         wanted.retain(|id| !group.unreadable.contains(id));
+        // Names first, then what others wait for.
+        let directory = DocumentId::directory(&group.id);
+        wanted.sort_by_key(|id| {
+            let waits = self.unsent.get(&group.id, id) != Unsent::default();
+            (*id != directory, !waits)
+        });
         wanted
     }
 

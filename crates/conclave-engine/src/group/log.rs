@@ -66,6 +66,9 @@ impl Engine {
             Ok(Processed::Proposal { device, void: true }) if device == self.device.id() => {
                 self.leave_void(group);
             }
+            Ok(Processed::Proposal { device, .. }) if device == self.device.id() => {
+                self.event(Event::Leaving { group: group.id });
+            }
             Ok(_) => {}
             Err(error) if group.target.is_some() && !error.is_retryable() => {
                 let mut frontier = group.state().frontier.clone();
@@ -309,6 +312,7 @@ impl Engine {
         self.forget_documents(id);
         self.out.writes.delete_prefix(keys::group_prefix(&id));
         self.out.writes.delete_prefix(keys::documents_prefix(&id));
+        self.forget_unsent_group(&id);
         group.roots.0.clear();
         group.secrets = None;
         let declined = group.meta.declined;

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use self::repair::Returning;
 pub(crate) use self::stray::Stray;
 use crate::command::Event;
+use crate::commands::Listing;
 use crate::engine::{Engine, ReadTarget, TimerKind, doubled_ms};
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step, Suspect};
@@ -433,6 +434,18 @@ impl Group {
         matches!(self.subscription, Subscription::Live(size) if self.state().head().size >= size)
     }
 
+    /// Whether the group's log is followed as far as it goes: not where it is frozen, or where this device has lost its place, or where the
+    /// service does not let it be followed.
+    pub(crate) fn is_followed(&self) -> bool {
+        let lost_place = self.meta.frozen.is_some() || self.is_broken() || self.stand.is_away();
+        self.mls.is_active() && !lost_place && self.not_followed.is_none()
+    }
+
+    /// Whether a document waits for something that may never come, or cannot be read.
+    pub(crate) fn is_out_of_reach(&self, document: &DocumentId) -> bool {
+        self.unreadable.contains(document) || self.missing.unopened.contains_key(document)
+    }
+
     /// All roots that are here, but for those about which members differ and nothing has shown yet who is right.
     pub(crate) fn live_roots(&self) -> Vec<(u64, EpochRoot)> {
         let roots = self.roots.0.iter();
@@ -535,11 +548,11 @@ impl Engine {
         error: &EngineError,
     ) {
         for waiter in waiters {
-            if self.listing.remove(&waiter) {
-                // One of the groups went away while they were listed.
-                self.list_groups(waiter);
-            } else {
-                self.reply(waiter, Err(error.clone()));
+            match self.listing.remove(&waiter) {
+                // One of the groups went away, or its directory cannot be read: the others are told all the same.
+                Some(Listing::Documents(group)) => self.list_untitled(waiter, group),
+                Some(what) => self.look_into_groups(waiter, what),
+                None => self.reply(waiter, Err(error.clone())),
             }
         }
     }

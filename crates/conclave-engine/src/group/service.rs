@@ -37,7 +37,7 @@ impl Engine {
                     inflight.sent = false;
                 }
                 for intent in group.intents.values_mut() {
-                    intent.busy = false;
+                    intent.disconnected();
                 }
             }
         }

@@ -16,8 +16,8 @@ use conclave_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::command::Reply;
-use crate::engine::{Engine, TimerKind};
+use crate::command::{Event, OperationId, Reply};
+use crate::engine::{Engine, TimerKind, doubled_ms};
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step as Doing, Suspect};
 use crate::group::Group;
@@ -55,12 +55,23 @@ pub(crate) enum Want {
 /// How often the commit of an intent is built anew after definite refusals.
 const ATTEMPTS: u32 = 20;
 
+/// First pause before a user without key packages is asked about again, in milliseconds; each that follows is twice as long.
+const FIRST_LOOK_MS: u64 = 5_000;
+/// Longest such pause, in milliseconds.
+const LONGEST_LOOK_MS: u64 = 5 * 60 * 1000;
+
 /// A durable intent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct IntentRow {
     pub(crate) id: u64,
     want: Want,
     attempts: u32,
+    /// The operation that wants it, where it may be asked for again.
+    #[serde(default)]
+    operation: Option<OperationId>,
+    /// Whether it waits until a device of the user to be invited connects.
+    #[serde(default)]
+    lacking: bool,
 }
 
 /// An intent in memory.
@@ -71,6 +82,8 @@ pub(crate) struct Intent {
     pub(crate) busy: bool,
     /// Key packages for the next commit.
     packages: Option<Vec<ClaimedKeyPackage>>,
+    /// How often there were none on this connection.
+    lacks: u32,
     not_before: UnixMs,
 }
 
@@ -81,7 +94,30 @@ impl Intent {
             waiter: None,
             busy: false,
             packages: None,
+            lacks: 0,
             not_before: UnixMs(0),
+        }
+    }
+
+    /// The connection is gone: the next one asks anew.
+    pub(crate) fn disconnected(&mut self) {
+        self.busy = false;
+        if self.lacks > 0 {
+            self.lacks = 0;
+            self.not_before = UnixMs(0);
+        }
+    }
+
+    /// Whether it can only go on when somebody else does something.
+    pub(crate) fn needs_others(&self) -> bool {
+        self.lacks > 0
+    }
+
+    /// The user whose devices it waits for.
+    pub(crate) fn awaited(&self) -> Option<UserId> {
+        match self.row.want {
+            Want::Invite { user, .. } if self.row.lacking => Some(user),
+            _ => None,
         }
     }
 
@@ -119,6 +155,8 @@ enum Step {
     Commit(Plan),
     /// Something was asked of the service: wait.
     Wait,
+    /// There is no device that could be added.
+    Lack,
 }
 
 impl Engine {
@@ -129,6 +167,15 @@ impl Engine {
         if quiet && group.intents.values().any(|other| other.row.want == want) {
             return;
         }
+        let operation = waiter.and_then(|waiter| self.operations.of(waiter));
+        // Asked for again, after whoever asked first was gone: it is under way.
+        let same = |intent: &&mut Intent| intent.row.operation == operation;
+        if operation.is_some()
+            && let Some(intent) = group.intents.values_mut().find(same)
+        {
+            intent.waiter = waiter;
+            return;
+        }
         let mut id = self.fresh_id();
         while group.intents.contains_key(&id) {
             id = id.wrapping_add(1);
@@ -137,6 +184,8 @@ impl Engine {
             id,
             want,
             attempts: 0,
+            operation,
+            lacking: false,
         };
         let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
         self.put(key, keys::cbor(&row));
@@ -156,6 +205,13 @@ impl Engine {
         };
         let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
         self.delete(key);
+        if let Some(operation) = intent.row.operation {
+            let told = intent.waiter.is_some() || result.is_ok();
+            self.conclude(operation, result.clone());
+            if told {
+                return;
+            }
+        }
         match (intent.waiter, result) {
             (Some(waiter), result) => self.reply(waiter, result),
             (None, Err(error)) => {
@@ -176,7 +232,14 @@ impl Engine {
             let Some(intent) = group.intents.get(&id) else {
                 continue;
             };
-            if intent.busy || self.now < intent.not_before {
+            if intent.busy {
+                continue;
+            }
+            if self.now < intent.not_before {
+                if intent.lacks > 0 {
+                    let wait = intent.not_before.since_ms(self.now);
+                    self.wake(wait, TimerKind::Lacking(group.id));
+                }
                 continue;
             }
             let want = intent.row.want.clone();
@@ -188,6 +251,7 @@ impl Engine {
                         intent.busy = true;
                     }
                 }
+                Step::Lack => self.lack_packages(group, id),
                 Step::Commit(plan) => self.commit(group, Some(id), &plan),
             }
         }
@@ -201,6 +265,59 @@ impl Engine {
             group.cover_due = false;
             self.commit(group, None, &Plan::default());
         }
+    }
+
+    /// The user has no device that can be added now: the invitation waits until one connects, and is asked about now and then.
+    fn lack_packages(&mut self, group: &mut Group, id: u64) {
+        let Some(intent) = group.intents.get_mut(&id) else {
+            return;
+        };
+        let Want::Invite { user, .. } = intent.row.want else {
+            // Own devices are added by the next notice; a device to be added again asks again.
+            let result = match intent.row.want {
+                Want::AddOwn => Ok(Reply::Done),
+                _ => Err(EngineError::NoKeyPackages),
+            };
+            return self.finish_intent(group, id, result);
+        };
+        let pause = doubled_ms(FIRST_LOOK_MS, intent.lacks, LONGEST_LOOK_MS);
+        let first = intent.lacks == 0;
+        intent.lacks = intent.lacks.saturating_add(1);
+        intent.judge_again();
+        intent.not_before = self.now.plus_ms(pause);
+        if !intent.row.lacking {
+            intent.row.lacking = true;
+            let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
+            let row = keys::cbor(&intent.row);
+            self.put(key, row);
+        }
+        self.wake(pause, TimerKind::Lacking(group.id));
+        if first {
+            let group = group.id;
+            self.event(Event::InvitationWaits { group, user });
+        }
+    }
+
+    /// Takes back invitations of a user that wait. False when there was none.
+    pub(crate) fn uninvite(&mut self, group: &mut Group, user: UserId) -> bool {
+        let of_user = |intent: &Intent| intent.awaited() == Some(user);
+        let waiting: Vec<u64> = group
+            .intents
+            .iter()
+            .filter(|(_, intent)| of_user(intent))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &waiting {
+            let why = "the invitation was taken back";
+            // Whoever asked for it and is gone wants to hear nothing of it now.
+            let told = group.intents.get(id).is_some_and(|it| it.waiter.is_some());
+            let result = match told {
+                true => Err(EngineError::Superseded { why }),
+                false => Ok(Reply::Done),
+            };
+            self.finish_intent(group, *id, result);
+        }
+        !waiting.is_empty()
     }
 
     /// An answer about a proposal or entry: acceptance shows in the log.

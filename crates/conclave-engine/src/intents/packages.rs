@@ -18,7 +18,10 @@ impl Engine {
                     engine.device_list_for_intent(group, id, user, again, list.as_slice());
                 }
                 Answer::Refused(Refusal::UnknownUser) => {
-                    engine.fail_intent(group, id, EngineError::NoKeyPackages);
+                    engine.with_group(
+                        group,
+                        Box::new(move |engine, group| engine.lack_packages(group, id)),
+                    );
                 }
                 Answer::Refused(refusal) => engine.packages_refused(group, id, refusal),
                 _ => {}
@@ -123,6 +126,7 @@ impl Engine {
         packages: Vec<ClaimedKeyPackage>,
     ) {
         let user = list.genesis.user_id();
+        let offered = !packages.is_empty();
         let mut good = Vec::new();
         for package in packages {
             let reference = Reference {
@@ -146,6 +150,10 @@ impl Engine {
                     self.finding(group.id, None, FindingKind::ForeignKeyPackage, service);
                 }
             }
+        }
+        if offered && good.is_empty() {
+            // Waiting would not help: the service lies.
+            return self.finish_intent(group, id, Err(EngineError::NoKeyPackages));
         }
         if let Some(intent) = group.intents.get_mut(&id) {
             intent.packages = Some(good);

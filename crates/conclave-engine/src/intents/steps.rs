@@ -75,7 +75,7 @@ impl Engine {
         if member {
             Step::Done(Reply::Done)
         } else {
-            Step::Fail(EngineError::NoKeyPackages)
+            Step::Lack
         }
     }
 

@@ -247,6 +247,7 @@ impl Engine {
         self.strays.remove(&id);
         self.out.writes.delete_prefix(keys::group_prefix(&id));
         self.out.writes.delete_prefix(keys::documents_prefix(&id));
+        self.forget_unsent_group(&id);
         self.index.insert(
             id,
             IndexRow {

@@ -24,6 +24,7 @@ mod restarts;
 mod roots;
 mod rotation;
 mod service;
+mod short;
 mod snapshots;
 mod store;
 mod storms;

@@ -93,6 +93,11 @@ impl Service {
         self.conns.remove(&id);
     }
 
+    /// A device's key packages have passed their shelf life.
+    pub fn expire_packages(&mut self, device: &DeviceId) {
+        self.packages.remove(device);
+    }
+
     fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number

@@ -274,7 +274,7 @@ impl World {
         shifted(self.now, self.devices[at].fast_ms)
     }
 
-    fn add_device(&mut self, name: &str, setup: Setup, fast_ms: i64) -> usize {
+    pub fn add_device(&mut self, name: &str, setup: Setup, fast_ms: i64) -> usize {
         let seed = self.life();
         let now = shifted(self.now, fast_ms);
         let (engine, output) = Engine::init(setup, seed, now).unwrap();

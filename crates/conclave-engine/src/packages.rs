@@ -1,0 +1,155 @@
+//! Own key packages: published, renewed by age, replaced when their private halves are lost.
+
+use conclave_proto::frame::{Answer, Request};
+use conclave_proto::{UnixMs, limits};
+
+use crate::engine::{Engine, TimerKind};
+
+/// Age at which packages are renewed, in milliseconds: a device that connects once in this time can be invited all the time.
+const RENEW_AFTER_MS: u64 = limits::KEY_PACKAGE_SHELF_LIFE_MS / 2;
+/// Age at which private halves go, in milliseconds: whoever invited with them did so long ago.
+const FORGET_AFTER_MS: u64 = 4 * limits::KEY_PACKAGE_SHELF_LIFE_MS;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// Private halves kept at most, whatever the service says it lost.
+const KEPT: usize = 2 * limits::KEY_PACKAGES_MAX;
+/// How long a device that was just enrolled waits on a connection for the user's other devices to add it to their groups, in milliseconds.
+const SIBLINGS_MS: u64 = 3_000;
+/// And for how long after its enrolment it does so at all.
+const ENROLLED_LATELY_MS: u64 = 10 * 60 * 1000;
+
+impl Engine {
+    /// This store does not hold the private halves of what was published last: all of it is replaced.
+    pub(crate) fn replace_key_packages(&mut self) {
+        self.device.set_packages_lost(true);
+        self.device.save(&mut self.out.writes);
+        self.clear_key_packages();
+    }
+
+    pub(crate) fn clear_key_packages(&mut self) {
+        if !self.device.packages_lost() || !self.link.online {
+            return;
+        }
+        self.link.clearing = true;
+        self.request(
+            Request::ClearKeyPackages,
+            Box::new(|engine, answer| {
+                engine.link.clearing = false;
+                if let Answer::KeyPackageCount { left } = answer {
+                    engine.device.set_packages_lost(false);
+                    engine.device.save(&mut engine.out.writes);
+                    engine.link.key_packages = left;
+                    engine.link.last_resort = false;
+                    engine.refill(true);
+                }
+            }),
+        );
+    }
+
+    /// Publishes key packages up to the target; where those that are there are old, a whole new set.
+    pub(crate) fn refill(&mut self, last_resort: bool) {
+        if !self.link.online || self.link.refilling {
+            return;
+        }
+        // The service takes none that is made in its future.
+        let now = self.service_now();
+        let made = self.device.packages_made();
+        // A clock that was ahead when they were made, and was set right, counts as old.
+        let old = now.since_ms(made) >= RENEW_AFTER_MS || made.since_ms(now) > DAY_MS;
+        let left = usize::try_from(self.link.key_packages).unwrap_or(usize::MAX);
+        let missing = match left {
+            _ if old => limits::KEY_PACKAGES_TARGET,
+            left if left < limits::KEY_PACKAGES_LOW => limits::KEY_PACKAGES_TARGET - left,
+            _ => 0,
+        };
+        let room = limits::KEY_PACKAGES_MAX.saturating_sub(left);
+        let (missing, last_resort) = (missing.min(room), last_resort || old);
+        if missing == 0 && !last_resort {
+            return;
+        }
+        self.forget_old_packages(now);
+        if self.keystore.count() >= KEPT {
+            return;
+        }
+        let Ok(context) = self.device.context() else {
+            return;
+        };
+        let Ok(made) = self.keystore.generate(&context, missing, last_resort, now) else {
+            self.keystore.rollback();
+            return;
+        };
+        self.link.refilling = true;
+        self.request(
+            Request::PutKeyPackages {
+                one_time: made.one_time.into_iter().map(Into::into).collect(),
+                last_resort: made.last_resort.map(Into::into),
+            },
+            Box::new(move |engine, answer| {
+                engine.packages_put(old.then_some(now), last_resort, answer)
+            }),
+        );
+    }
+
+    fn packages_put(&mut self, made: Option<UnixMs>, last_resort: bool, answer: Answer) {
+        match answer {
+            Answer::KeyPackageCount { left } => {
+                self.link.refilling = false;
+                self.link.key_packages = left;
+                self.link.last_resort |= last_resort;
+                if let Some(made) = made {
+                    self.device.set_packages_made(made);
+                    self.device.save(&mut self.out.writes);
+                    self.plan_packages();
+                }
+            }
+            Answer::Refused(refusal) if refusal.is_retryable() => {
+                let delay = self.jitter(1_000, 3_000);
+                self.cancel_timer(TimerKind::Packages);
+                self.wake(delay, TimerKind::Packages);
+            }
+            _ => self.link.refilling = false,
+        }
+    }
+
+    /// Private halves of packages that nobody can have any more.
+    fn forget_old_packages(&mut self, now: UnixMs) {
+        let before = |age_ms: u64, now: UnixMs| UnixMs(now.0.saturating_sub(age_ms));
+        self.keystore
+            .forget_made_before(before(FORGET_AFTER_MS, now));
+        if self.keystore.count() >= KEPT {
+            let oldest = before(limits::KEY_PACKAGE_SHELF_LIFE_MS, now);
+            self.keystore.forget_made_before(oldest);
+        }
+    }
+
+    /// A device that stays connected renews its packages too.
+    pub(crate) fn plan_packages(&mut self) {
+        let age_ms = self.service_now().since_ms(self.device.packages_made());
+        if !self.link.refilling {
+            self.cancel_timer(TimerKind::Packages);
+            self.wake(RENEW_AFTER_MS.saturating_sub(age_ms), TimerKind::Packages);
+        }
+    }
+
+    pub(crate) fn packages_due(&mut self) {
+        self.link.refilling = false;
+        self.refill(!self.link.last_resort);
+    }
+
+    /// A device that was just enrolled is added to its user's groups by the user's other devices, which takes them a moment.
+    pub(crate) fn expect_siblings(&mut self) {
+        self.cancel_timer(TimerKind::Siblings);
+        let lately = self.now.since_ms(self.device.enrolled()) < ENROLLED_LATELY_MS;
+        if lately && self.device.devices().len() > 1 {
+            self.wake(SIBLINGS_MS, TimerKind::Siblings);
+        }
+    }
+
+    /// Whether groups of the user's other devices may still come in a moment.
+    pub(crate) fn awaits_siblings(&self) -> bool {
+        let waits = self
+            .timers
+            .iter()
+            .any(|(_, kind)| *kind == TimerKind::Siblings);
+        waits && self.index.is_empty() && self.invitations.is_empty()
+    }
+}

@@ -1,0 +1,183 @@
+//! Whether this device is in step: what is under way between it and the service, as data, and who waits for the end of it.
+//!
+//! Under way is what this device and the service can finish by themselves, now. What needs somebody else (an invitation whose user has no
+//! device that can be added, leaving) or something that may never come (a root that nobody has) is not: nobody waits for it.
+
+use conclave_proto::{DocumentId, GroupId, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Reply;
+use crate::engine::{Engine, TimerKind};
+use crate::group::Group;
+use crate::io::CommandId;
+use crate::slot::Slot;
+
+/// What is under way between a device and its service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// What this device publishes of itself: its device list, its key packages.
+    pub publishing: usize,
+    /// Invitations, and groups that other devices of the user add this one to.
+    pub invitations: usize,
+    /// Groups whose creation, log or directory is on its way.
+    pub groups: usize,
+    /// Intents that this device carries out.
+    pub intents: usize,
+    /// Documents of which the service does not have everything.
+    pub documents: usize,
+}
+
+impl UnderWay {
+    /// Whether nothing is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Every group is in memory: then the state of the device is known.
+    Loaded,
+    /// This device can be invited.
+    Invitable,
+    /// Nothing is under way.
+    Settled,
+}
+
+impl Engine {
+    /// Answers when it is so: at once, or after a later transition.
+    pub(crate) fn wait_until(&mut self, id: CommandId, until: Until) {
+        self.waiting.push((id, until));
+    }
+
+    /// Answers who waits for what has come true. Costs nothing where nobody waits.
+    pub(crate) fn answer_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for (id, until) in waiting {
+            let reply = match until {
+                Until::Loaded if self.is_loaded() => Reply::Status(self.status()),
+                Until::Invitable if self.link.is_invitable() => Reply::Done,
+                Until::Settled if self.link.online && self.under_way().is_empty() => Reply::Done,
+                until => {
+                    self.waiting.push((id, until));
+                    continue;
+                }
+            };
+            self.reply(id, Ok(reply));
+        }
+    }
+
+    /// Whether all groups are in memory, but for those that cannot be.
+    fn is_loaded(&self) -> bool {
+        let mut slots = self.groups.values();
+        !slots.any(|slot| matches!(slot, Slot::Loading(_)))
+    }
+
+    pub(crate) fn under_way(&self) -> UnderWay {
+        let mut all = UnderWay {
+            publishing: self.link.publishing_count(),
+            invitations: usize::from(self.link.memberships_asked),
+            ..UnderWay::default()
+        };
+        if self.awaits_siblings() {
+            all.invitations += 1;
+        }
+        for (id, row) in &self.index {
+            if !row.active || self.strays.contains_key(id) {
+                continue;
+            }
+            match self.groups.get(id) {
+                Some(Slot::Hot(group)) => {
+                    all.groups += usize::from(self.group_under_way(group));
+                    all.intents += self.intents_under_way(group);
+                }
+                _ => all.groups += 1,
+            }
+        }
+        let documents = self.unsent.documents();
+        all.documents = documents
+            .filter(|((group, id), _)| self.unsent_under_way(*group, *id))
+            .count();
+        all
+    }
+
+    /// Whether the group's creation, log or directory is still on its way.
+    fn group_under_way(&self, group: &Group) -> bool {
+        if !group.is_followed() {
+            return false;
+        }
+        if !group.caught_up() {
+            return true;
+        }
+        let id = DocumentId::directory(&group.id);
+        let listed = group.state().documents.get(&id);
+        if listed.is_none_or(|entry| entry.closed.is_some()) {
+            return false;
+        }
+        match self.documents.get(&(group.id, id)) {
+            Some(Slot::Hot(doc)) => !doc.is_caught_up() && !doc.is_refused(),
+            _ => !group.is_out_of_reach(&id),
+        }
+    }
+
+    fn intents_under_way(&self, group: &Group) -> usize {
+        if !group.may_act() || group.stand.is_away() {
+            return 0;
+        }
+        let own = self.device.id();
+        let pending = &group.state().pending;
+        let leaving = pending.iter().any(|pending| pending.device == own);
+        if leaving {
+            // Another member commits it; until then nothing else goes out.
+            return 0;
+        }
+        let mut count = group
+            .intents
+            .values()
+            .filter(|intent| !intent.needs_others())
+            .count();
+        // Somebody else's leave, which is this device's to commit in a moment; and that commit.
+        if !pending.is_empty()
+            || group
+                .inflight
+                .as_ref()
+                .is_some_and(|it| it.intent.is_none())
+        {
+            count += 1;
+        }
+        count
+    }
+
+    /// Whether what waits of a document can go to the service now.
+    fn unsent_under_way(&self, group: GroupId, id: DocumentId) -> bool {
+        let Some(Slot::Hot(of)) = self.groups.get(&group) else {
+            return false;
+        };
+        let closed = of.state().documents.get(&id).and_then(|entry| entry.closed);
+        let role = of.state().role_of(&self.device.id());
+        if !of.may_act()
+            || of.stand.is_away()
+            || closed.is_some()
+            || role < Some(Role::Editor)
+            || of.is_out_of_reach(&id)
+        {
+            return false;
+        }
+        match self.documents.get(&(group, id)) {
+            Some(Slot::Hot(doc)) => {
+                !doc.is_parked() && (!doc.is_refused() || self.is_set(TimerKind::Open(group, id)))
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a timer of this kind is set.
+    fn is_set(&self, kind: TimerKind) -> bool {
+        self.timers.iter().any(|(_, other)| *other == kind)
+    }
+}

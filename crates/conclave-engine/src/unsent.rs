@@ -1,0 +1,101 @@
+//! What waits for the service, by document: durable, read at start, and known without opening any document.
+
+use std::collections::BTreeMap;
+
+use conclave_proto::{DocumentId, GroupId};
+use serde::{Deserialize, Serialize};
+
+use crate::document::Doc;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::group::Group;
+use crate::keys;
+
+/// What of a document waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unsent {
+    /// Own edits that are not acknowledged.
+    pub(crate) edits: u64,
+    /// Whether the service does not know the document yet.
+    pub(crate) creating: bool,
+}
+
+impl Unsent {
+    /// The service knows the document.
+    pub(crate) fn created(self) -> Self {
+        Self {
+            creating: false,
+            ..self
+        }
+    }
+}
+
+/// What waits, by document.
+#[derive(Default)]
+pub(crate) struct AllUnsent(BTreeMap<(GroupId, DocumentId), Unsent>);
+
+impl AllUnsent {
+    /// Takes a stored row back.
+    pub(crate) fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        let what = "unsent edits";
+        let ids = key
+            .get(1..)
+            .and_then(|ids| ids.split_at_checked(GroupId::LEN));
+        let (group, document) = ids.ok_or(EngineError::Store { what })?;
+        let group = GroupId::from_slice(group).ok_or(EngineError::Store { what })?;
+        let document = DocumentId::from_slice(document).ok_or(EngineError::Store { what })?;
+        self.0.insert((group, document), keys::uncbor(what, value)?);
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, group: &GroupId, document: &DocumentId) -> Unsent {
+        let found = self.0.get(&(*group, *document));
+        found.copied().unwrap_or_default()
+    }
+
+    /// Edits that wait, in all groups.
+    pub(crate) fn edits(&self) -> usize {
+        let edits = self.0.values().map(|unsent| unsent.edits).sum::<u64>();
+        usize::try_from(edits).unwrap_or(usize::MAX)
+    }
+
+    /// Documents of which something waits.
+    pub(crate) fn documents(&self) -> impl Iterator<Item = (&(GroupId, DocumentId), &Unsent)> {
+        self.0.iter()
+    }
+}
+
+impl Engine {
+    /// Keeps the row of a document in step with the document.
+    pub(crate) fn note_unsent(&mut self, group: &Group, doc: &Doc) {
+        let row = group.documents.get(&doc.id);
+        let now = Unsent {
+            edits: doc.document.pending_count() as u64,
+            creating: row.is_some_and(|row| row.creating),
+        };
+        self.set_unsent(&group.id, &doc.id, now);
+    }
+
+    pub(crate) fn set_unsent(&mut self, group: &GroupId, document: &DocumentId, now: Unsent) {
+        if now == self.unsent.get(group, document) {
+            return;
+        }
+        if now == Unsent::default() {
+            return self.forget_unsent(group, document);
+        }
+        self.unsent.0.insert((*group, *document), now);
+        self.put(keys::unsent(group, document), keys::cbor(&now));
+    }
+
+    pub(crate) fn forget_unsent(&mut self, group: &GroupId, document: &DocumentId) {
+        if self.unsent.0.remove(&(*group, *document)).is_some() {
+            self.delete(keys::unsent(group, document));
+        }
+    }
+
+    /// The group's documents go, and what waited of them.
+    pub(crate) fn forget_unsent_group(&mut self, group: &GroupId) {
+        self.unsent.0.retain(|(of, _), _| of != group);
+        self.out.writes.delete_prefix(keys::unsent_prefix(group));
+    }
+}
