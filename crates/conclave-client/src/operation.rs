@@ -578,7 +578,7 @@ async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcom
                 let end = view.len()?;
                 view.splice(end, 0, &text)
             };
-            done(of(group, document).edit(edit).await)
+            done(of(group, document).change(edit).await)
         }
         Operation::Splice {
             group,

@@ -52,9 +52,15 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
             }
             Some(Event::HandedOver) => {
                 // Another command had the store open until now; what came meanwhile is shown without its authors.
-                let now = show(context, group, &info).await?.to_text();
+                let now = content::read(context, group, &info)
+                    .await?
+                    .content
+                    .to_text();
                 if now != shown {
-                    print_changes(context, &info, &[], &shown, &now);
+                    let reader = print_changes(context, &info, &[], &shown, &now)?;
+                    if reader == Reader::Gone {
+                        return Ok(Shown::nothing());
+                    }
                     shown = now;
                 }
             }
