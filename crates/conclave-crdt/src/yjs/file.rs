@@ -9,10 +9,10 @@ use crate::types::{CrdtKind, ReplicaId};
 /// The state in a file, if it is one. An update has no mark at its front. But it has bytes that no text has: a whole document at least the zero
 /// clock at which each of its replicas begins. It has to be read to its last byte besides.
 pub(crate) fn read_file(bytes: &[u8]) -> Option<Result<Vec<u8>>> {
-    if is_plain_text(bytes) {
+    if bytes.len() > MAX_SNAPSHOT_BYTES || is_plain_text(bytes) {
         return None;
     }
-    if bytes.len() <= MAX_SNAPSHOT_BYTES && Scan::exact(bytes).is_ok() {
+    if Scan::exact(bytes).is_ok() {
         return Some(complete(bytes.to_vec()));
     }
     let rewritten = second::rewrite(bytes).ok()?;
