@@ -175,11 +175,14 @@ impl Incoming {
             Message::Binary(bytes) => {
                 // A chunk has its marker before its content.
                 let content = bytes.len().saturating_sub(1);
+                let was_skipping = self.assembler.is_skipping();
                 let frame = self
                     .assembler
                     .take(bytes.into())
                     .map_err(|_| Ended::Broken)?;
-                if self.assembler.is_unfinished() {
+                // A chunk that brings nothing leaves nothing unfinished either.
+                let brought_nothing = frame.is_none() && !was_skipping;
+                if self.assembler.is_unfinished() || brought_nothing {
                     self.hold_chunk(content)?;
                 } else {
                     self.let_go();

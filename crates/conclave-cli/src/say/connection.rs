@@ -142,7 +142,7 @@ fn denied(denial: Denial) -> (&'static str, &'static str) {
             "use the address that its operator gives out; operators name further ones with --origin",
         ),
         Denial::Clock => (
-            "by the service's clock this device's certificate is not valid: one of the two clocks is wrong by more than a day",
+            "by the service's clock this device's certificate is not valid: one of the two clocks is wrong",
             "set this device's clock; if it is right tell the operator of the service",
         ),
         Denial::UpgradeNeeded { .. } => (
