@@ -1,6 +1,7 @@
 //! Differences between two sequences, and what they mean in a third.
 
 pub(crate) mod list;
+mod pieces;
 pub(crate) mod text;
 
 use core::hash::Hash;

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::pieces::{Chars, Pieces, is_word};
 use super::{Hunk, hunks, push, tokens};
 
-/// A run without any word boundary that is longer than this, in bytes, is no word: its characters are compared.
-const LONGEST_WORD_BYTES: usize = 256;
 /// This many unchanged words in a row are no coincidence, whatever was rewritten around them.
 const ANCHOR_WORDS: usize = 4;
 /// Nor are these, if one of them stands once in each text.
@@ -50,7 +49,12 @@ pub fn text_edits(base: &str, new: &str, current: &str) -> Vec<TextEdit> {
         meanwhile.up_to(hunk.old.start);
         let done = |other: &Hunk| other.old == hunk.old && current.cut(&other.new) == insert;
         if !meanwhile.at(hunk.old.start).any(done) {
-            meanwhile.carry_out(&hunk.old, insert, &mut edits);
+            let mut carried = meanwhile.carry_out(&hunk.old, insert);
+            if let Some(edit) = carried.first_mut() {
+                let theirs = |place| meanwhile.wrote_at(hunk.old.end, place);
+                keep_apart(edit, &hunk.new, (&new, &current), theirs);
+            }
+            edits.append(&mut carried);
         }
     }
     edits.reverse();
@@ -109,8 +113,14 @@ impl<'a> Meanwhile<'a> {
             .take_while(move |hunk| hunk.old.start <= place)
     }
 
+    /// Whether others put something that begins or ends at a place of the current text; it is not behind `end` of base.
+    fn wrote_at(&self, end: usize, place: usize) -> bool {
+        self.at(end)
+            .any(|hunk| !hunk.new.is_empty() && (hunk.new.start == place || hunk.new.end == place))
+    }
+
     /// Replaces the stretch `old` of base by `insert`; edits come in the order of the current text.
-    fn carry_out(&self, old: &Range<usize>, insert: String, edits: &mut Vec<TextEdit>) {
+    fn carry_out(&self, old: &Range<usize>, insert: String) -> Vec<TextEdit> {
         let (mut base, mut current) = (self.base, self.current);
         let mut position = None;
         let mut gone: Vec<Range<usize>> = Vec::new();
@@ -122,7 +132,11 @@ impl<'a> Meanwhile<'a> {
             let left = old.start.max(base)..old.end.min(end);
             if !left.is_empty() {
                 let start = current + (left.start - base);
-                gone.push(start..start + left.len());
+                let end = start + left.len();
+                match gone.last_mut() {
+                    Some(last) if last.end == start => last.end = end,
+                    _ => gone.push(start..end),
+                }
             }
             // Something put before a word stays before it, though others replaced the word.
             let before =
@@ -141,6 +155,7 @@ impl<'a> Meanwhile<'a> {
             Some(range) => range.len(),
             None => 0,
         };
+        let mut edits = Vec::new();
         if delete > 0 || !insert.is_empty() {
             edits.push(TextEdit {
                 position,
@@ -153,88 +168,43 @@ impl<'a> Meanwhile<'a> {
             delete: range.len(),
             insert: String::new(),
         }));
+        edits
     }
 }
 
-/// A text of which ranges counted in characters are wanted.
-struct Chars<'a> {
-    text: &'a str,
-    /// Where each character starts, unless all are one byte long.
-    starts: Option<Vec<usize>>,
-}
+/// The longest of what stands between two words that is written again where others took it away.
+const LONGEST_GAP_CHARS: usize = 4;
 
-impl<'a> Chars<'a> {
-    fn of(text: &'a str) -> Self {
-        let starts =
-            (!text.is_ascii()).then(|| text.char_indices().map(|(start, _)| start).collect());
-        Self { text, starts }
+/// Others may have taken away what stood between an inserted word and its neighbour: it comes back, else two words would become one. `range`
+/// is where the insertion stands in `new`; where others wrote (`theirs`), it stands beside their words as it does if it was made apart.
+fn keep_apart(
+    edit: &mut TextEdit,
+    range: &Range<usize>,
+    (new, current): (&Chars<'_>, &Chars<'_>),
+    theirs: impl Fn(usize) -> bool,
+) {
+    let joined = |a: Option<char>, b: Option<char>| {
+        a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric)
+    };
+    let gap_chars = |chars: &mut dyn Iterator<Item = char>| {
+        let chars = chars.take(LONGEST_GAP_CHARS);
+        chars.take_while(|c| !c.is_alphanumeric()).count()
+    };
+    let end = edit.position + edit.delete;
+    if joined(
+        edit.insert.chars().next_back(),
+        current.forth_from(end).next(),
+    ) && !theirs(end)
+    {
+        let gap = gap_chars(&mut new.forth_from(range.end));
+        edit.insert += &new.cut(&(range.end..range.end + gap));
     }
-
-    fn cut(&self, range: &Range<usize>) -> String {
-        let at = |index: usize| match &self.starts {
-            None => index,
-            Some(starts) => starts.get(index).copied().unwrap_or(self.text.len()),
-        };
-        let cut = self.text.get(at(range.start)..at(range.end));
-        cut.unwrap_or_default().to_owned()
+    let before = current.back_from(edit.position).next();
+    if joined(before, edit.insert.chars().next()) && !theirs(edit.position) {
+        let gap = gap_chars(&mut new.back_from(range.start));
+        let gap = new.cut(&(range.start - gap..range.start));
+        edit.insert.insert_str(0, &gap);
     }
-}
-
-/// A text in pieces.
-struct Pieces<'a> {
-    texts: Vec<&'a str>,
-    /// Where each piece starts and the last one ends, in characters.
-    starts: Vec<usize>,
-}
-
-impl<'a> Pieces<'a> {
-    fn of(start: usize, texts: impl Iterator<Item = &'a str>) -> Self {
-        let texts: Vec<&str> = texts.collect();
-        let mut at = start;
-        let mut starts = vec![start];
-        for text in &texts {
-            at += text.chars().count();
-            starts.push(at);
-        }
-        Self { texts, starts }
-    }
-
-    fn lines(text: &'a str) -> Self {
-        Self::of(0, text.split_inclusive('\n'))
-    }
-
-    /// The words of some of the pieces, and what stands between them.
-    fn words(&self, range: &Range<usize>) -> Self {
-        let start = self.starts.get(range.start).copied().unwrap_or_default();
-        Self::of(start, self.cut(range).iter().flat_map(|text| words(text)))
-    }
-
-    fn cut(&self, range: &Range<usize>) -> &[&'a str] {
-        self.texts.get(range.clone()).unwrap_or(&[])
-    }
-
-    fn chars(&self, range: &Range<usize>) -> Range<usize> {
-        let at = |index: usize| self.starts.get(index).copied().unwrap_or_default();
-        at(range.start)..at(range.end)
-    }
-
-    fn count_words(&self, range: &Range<usize>) -> usize {
-        self.cut(range).iter().filter(|text| is_word(text)).count()
-    }
-}
-
-/// Words as Unicode divides them: no character that a person sees is ever cut.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split_word_bounds().flat_map(|word| {
-        let long = word.len() > LONGEST_WORD_BYTES;
-        let whole = (!long).then_some(word);
-        let parts = long.then(|| word.graphemes(true));
-        whole.into_iter().chain(parts.into_iter().flatten())
-    })
-}
-
-fn is_word(text: &str) -> bool {
-    text.chars().any(char::is_alphanumeric)
 }
 
 /// Where the texts differ, in characters.

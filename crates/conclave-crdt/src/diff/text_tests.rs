@@ -101,6 +101,23 @@ fn what_others_did_meanwhile_stays() {
 }
 
 #[test]
+fn words_never_grow_together() {
+    // Others took the sentence away with what stood behind it; it was rewritten here.
+    let base = "One two. Old words here. Five six seven.";
+    let others = "One two. Five six seven.";
+    let rewritten = "One two. Anna wrote this. Five six seven.";
+    let both = merged(base, rewritten, others);
+    assert_eq!(both, rewritten);
+    // A third one put a word into it: the sentence behind it stays whole.
+    let third = merged(base, "One two. Old good words here. Five six seven.", &both);
+    assert!(third.ends_with(" Five six seven."), "{third}");
+    assert_eq!(
+        merged("one two three", "one two four", "one two"),
+        "one two four"
+    );
+}
+
+#[test]
 fn an_idle_side_changes_nothing() {
     let texts = [
         "",

@@ -1,0 +1,74 @@
+//! Prints what it costs to bring in a new whole of a text in which somebody else wrote a word meanwhile:
+//! `cargo run --release -p conclave-crdt --example replace_figures`.
+//!
+//! `all`: every word is another one. `third`: every third word is; the text is in one piece. `again`: the same in a text that such a
+//! change has left in many pieces.
+
+use std::time::{Duration, Instant};
+
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId, create, merged_text};
+
+const WORDS: [usize; 5] = [3_000, 6_000, 12_000, 25_000, 50_000];
+
+/// A text of `words` words, twenty to a line; one in `every` is another one than without `salt`.
+fn text(words: usize, salt: usize, every: usize) -> String {
+    let word = |at: usize| {
+        let salt = if at % every == 0 { salt } else { 0 };
+        let end = if at % 20 == 19 { ".\n" } else { " " };
+        format!("w{}{end}", (at * 7919 + salt * 104_729) % 100_003)
+    };
+    (0..words).map(word).collect()
+}
+
+fn with_a_word(text: &str, word: &str) -> String {
+    let middle = text.len() / 2;
+    let at = text.get(middle..).and_then(|rest| rest.find(' '));
+    let mut text = text.to_owned();
+    text.insert_str(middle + at.unwrap_or_default(), &format!(" {word}"));
+    text
+}
+
+fn replace(doc: &mut dyn Crdt, base: &str, new: &str) -> Result<Duration, CrdtError> {
+    let view = doc.text().ok_or(CrdtError::InvalidArgument)?;
+    let theirs = with_a_word(base, "theirs");
+    view.merge(base, &theirs)?;
+    let start = Instant::now();
+    view.merge(base, new)?;
+    Ok(start.elapsed())
+}
+
+fn main() -> Result<(), CrdtError> {
+    println!(
+        "milliseconds (and microseconds per word): comparing alone, and with writing into a document"
+    );
+    for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
+        for words in WORDS {
+            let base = text(words, 0, 1);
+            print!("{kind:?} {words:>6} words");
+            for (name, every) in [("all", 1), ("third", 3)] {
+                let mut doc = create(kind, ReplicaId::for_kind(kind, [1; 16]))?;
+                let view = doc.text().ok_or(CrdtError::InvalidArgument)?;
+                view.replace_all(&base)?;
+                let new = text(words, 1, every);
+                let start = Instant::now();
+                let _ = merged_text(&base, &new, &with_a_word(&base, "theirs"));
+                report(words, &format!("{name} compared"), start.elapsed());
+                let took = replace(doc.as_mut(), &base, &new)?;
+                report(words, name, took);
+                if every > 1 {
+                    let view = doc.text().ok_or(CrdtError::InvalidArgument)?;
+                    let base = view.text()?;
+                    let took = replace(doc.as_mut(), &base, &text(words, 2, every))?;
+                    report(words, "again", took);
+                }
+            }
+            println!();
+        }
+    }
+    Ok(())
+}
+
+fn report(words: usize, name: &str, took: Duration) {
+    let each = took.as_micros() as f64 / words as f64;
+    print!("; {name} {} ({each:.1})", took.as_millis());
+}
