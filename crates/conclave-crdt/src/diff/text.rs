@@ -50,10 +50,11 @@ pub fn text_edits(base: &str, new: &str, current: &str) -> Vec<TextEdit> {
         let done = |other: &Hunk| other.old == hunk.old && current.cut(&other.new) == insert;
         if !meanwhile.at(hunk.old.start).any(done) {
             let mut carried = meanwhile.carry_out(&hunk.old, insert);
-            if let Some(edit) = carried.first_mut() {
+            for edit in &mut carried {
                 let theirs = |place| meanwhile.wrote_at(hunk.old.end, place);
                 keep_apart(edit, &hunk.new, (&new, &current), theirs);
             }
+            carried.retain(|edit| edit.delete > 0 || !edit.insert.is_empty());
             edits.append(&mut carried);
         }
     }
@@ -175,8 +176,9 @@ impl<'a> Meanwhile<'a> {
 /// The longest of what stands between two words that is written again where others took it away.
 const LONGEST_GAP_CHARS: usize = 4;
 
-/// Others may have taken away what stood between an inserted word and its neighbour: it comes back, else two words would become one. `range`
-/// is where the insertion stands in `new`; where others wrote (`theirs`), it stands beside their words as it does if it was made apart.
+/// Keeps words from growing together. What stood between an inserted word and its neighbour comes back if others took it away, and what is
+/// deleted ends before what stands between two words that others left there. `range` is where the edit stands in `new`; where others wrote
+/// (`theirs`), an insertion stands beside their words as it does if it was made apart.
 fn keep_apart(
     edit: &mut TextEdit,
     range: &Range<usize>,
@@ -191,15 +193,24 @@ fn keep_apart(
         chars.take_while(|c| !c.is_alphanumeric()).count()
     };
     let end = edit.position + edit.delete;
-    if joined(
-        edit.insert.chars().next_back(),
-        current.forth_from(end).next(),
-    ) && !theirs(end)
-    {
+    let before = current.back_from(edit.position).next();
+    let behind = current.forth_from(end).next();
+    if edit.insert.is_empty() {
+        let meant = || {
+            joined(
+                new.back_from(range.start).next(),
+                new.forth_from(range.end).next(),
+            )
+        };
+        if joined(before, behind) && !meant() {
+            edit.delete -= gap_chars(&mut current.back_from(end).take(edit.delete));
+        }
+        return;
+    }
+    if joined(edit.insert.chars().next_back(), behind) && !theirs(end) {
         let gap = gap_chars(&mut new.forth_from(range.end));
         edit.insert += &new.cut(&(range.end..range.end + gap));
     }
-    let before = current.back_from(edit.position).next();
     if joined(before, edit.insert.chars().next()) && !theirs(edit.position) {
         let gap = gap_chars(&mut new.back_from(range.start));
         let gap = new.cut(&(range.start - gap..range.start));

@@ -108,6 +108,10 @@ fn words_never_grow_together() {
     let rewritten = "One two. Anna wrote this. Five six seven.";
     let both = merged(base, rewritten, others);
     assert_eq!(both, rewritten);
+    // The other way round: the blank stays with the sentence that stays.
+    assert_eq!(merged(base, others, rewritten), rewritten);
+    assert_eq!(merged("a cat sat", "a sat", "a cow sat"), "a cow sat");
+    assert_eq!(merged("a cat sat", "a catsat", "my cat sat"), "my catsat");
     // A third one put a word into it: the sentence behind it stays whole.
     let third = merged(base, "One two. Old good words here. Five six seven.", &both);
     assert!(third.ends_with(" Five six seven."), "{third}");

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use yrs::types::text::YChange;
+use yrs::types::{Attrs, Delta};
 use yrs::{Any, GetString, Out, ReadTxn, Snapshot, Text, TextRef, TransactionMut, WriteTxn};
 
 use super::capture::FOREIGN_ORIGIN;
@@ -53,10 +54,7 @@ impl TextView for Yrs {
             delete: delete_chars,
             insert: insert.to_owned(),
         };
-        self.edit_text(|text, txn| {
-            let offsets = Offsets::of(text, txn);
-            apply_edit(text, txn, &offsets, &edit)
-        })?
+        self.edit_text(|text, txn| apply_edits(text, txn, core::slice::from_ref(&edit)))?
     }
 
     fn merge(&mut self, base: &str, new: &str) -> Result<()> {
@@ -67,49 +65,82 @@ impl TextView for Yrs {
     }
 }
 
-/// Applies edits given last position first.
+/// Applies edits given last position first, in one pass: the engine walks through the text from its start to find a place.
 pub(super) fn apply_edits(
     text: &TextRef,
     txn: &mut TransactionMut<'_>,
     edits: &[TextEdit],
 ) -> Result<()> {
     let offsets = Offsets::of(text, txn);
-    edits
-        .iter()
-        .try_for_each(|edit| apply_edit(text, txn, &offsets, edit))
-}
-
-fn apply_edit(
-    text: &TextRef,
-    txn: &mut TransactionMut<'_>,
-    offsets: &Offsets,
-    edit: &TextEdit,
-) -> Result<()> {
-    let end = edit
-        .position
-        .checked_add(edit.delete)
-        .ok_or(CrdtError::InvalidArgument)?;
-    let (start, _) = (offsets.at(edit.position)?, offsets.at(end)?);
-    for range in offsets.characters(edit.position, end).into_iter().rev() {
-        text.remove_range(txn, range.start, range.end - range.start);
+    let mut changes = Changes::default();
+    for edit in edits.iter().rev() {
+        changes.add(edit, &offsets)?;
     }
-    let mut index = start;
-    let mut rest = edit.insert.as_str();
-    while !rest.is_empty() {
-        let cut = rest
-            .char_indices()
-            .nth(MAX_INSERT_CHARS)
-            .map_or(rest.len(), |(at, _)| at);
-        let (part, tail) = rest.split_at(cut);
-        text.insert(txn, index, part);
-        index += part.chars().map(|c| c.len_utf16() as u32).sum::<u32>();
-        rest = tail;
-    }
+    text.apply_delta(txn, changes.delta);
     Ok(())
 }
 
-/// Where characters stand in the engine's own counting: UTF-16 units, and one unit for anything embedded in the text.
-enum Offsets {
+/// Edits as the engine takes them: from the start of the text to its end.
+#[derive(Default)]
+struct Changes {
+    delta: Vec<Delta<String>>,
+    /// The engine's units passed so far.
+    at: u32,
+}
+
+impl Changes {
+    fn add(&mut self, edit: &TextEdit, offsets: &Offsets) -> Result<()> {
+        let end = edit.position.checked_add(edit.delete);
+        let end = end.ok_or(CrdtError::InvalidArgument)?;
+        let (start, _) = (offsets.at(edit.position)?, offsets.at(end)?);
+        let mut gone = offsets
+            .characters(edit.position, end)
+            .into_iter()
+            .peekable();
+        self.pass(start);
+        if let Some(first) = gone.next_if(|range| range.start == start) {
+            self.delete(&first);
+        }
+        let format = offsets.format(start, edit.delete > 0);
+        let mut rest = edit.insert.as_str();
+        while !rest.is_empty() {
+            let cut = rest
+                .char_indices()
+                .nth(MAX_INSERT_CHARS)
+                .map_or(rest.len(), |(at, _)| at);
+            let (part, tail) = rest.split_at(cut);
+            let part = Delta::Inserted(part.to_owned(), format.clone());
+            self.delta.push(part);
+            rest = tail;
+        }
+        for range in gone {
+            self.delete(&range);
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, to: u32) {
+        if to > self.at {
+            self.delta.push(Delta::Retain(to - self.at, None));
+            self.at = to;
+        }
+    }
+
+    fn delete(&mut self, range: &Range<u32>) {
+        self.pass(range.start);
+        self.delta.push(Delta::Deleted(range.end - range.start));
+        self.at = range.end;
+    }
+}
+
+/// Where characters stand in the engine's own counting (UTF-16 units, and one unit for anything embedded in the text), and their formats.
+struct Offsets {
+    units: Units,
+    /// Where each run of one format ends, in units.
+    formats: Vec<(u32, Option<Box<Attrs>>)>,
+}
+
+enum Units {
     /// One unit per character.
     Plain(usize),
     /// The units of each character, and the end.
@@ -118,15 +149,20 @@ enum Offsets {
 
 impl Offsets {
     fn of(text: &TextRef, txn: &mut TransactionMut<'_>) -> Self {
-        let string = text.get_string(txn);
+        let chunks = text.diff(txn, YChange::identity);
         let length = text.len(txn);
-        if string.chars().count() == length as usize {
-            return Self::Plain(length as usize);
-        }
-        let mut starts = Vec::with_capacity(string.len());
+        let chars = |insert: &Out| match insert {
+            Out::Any(Any::String(part)) => part.chars().count(),
+            _ => 0,
+        };
+        let count = chunks.iter().map(|chunk| chars(&chunk.insert)).sum();
+        let plain = count == length as usize;
+        let mut starts = Vec::new();
+        let mut formats = Vec::new();
         let mut unit = 0u32;
-        for chunk in text.diff(txn, YChange::identity) {
+        for chunk in chunks {
             match &chunk.insert {
+                Out::Any(Any::String(part)) if plain => unit += part.chars().count() as u32,
                 Out::Any(Any::String(part)) => {
                     for c in part.chars() {
                         let end = unit + c.len_utf16() as u32;
@@ -136,28 +172,41 @@ impl Offsets {
                 }
                 _ => unit += 1,
             }
+            formats.push((unit, chunk.attributes));
         }
-        starts.push(length..length);
-        Self::Table(starts)
+        let units = if plain {
+            Units::Plain(count)
+        } else {
+            starts.push(length..length);
+            Units::Table(starts)
+        };
+        Self { units, formats }
     }
 
     fn at(&self, chars: usize) -> Result<u32> {
-        match self {
-            Self::Plain(length) if chars <= *length => Ok(chars as u32),
-            Self::Plain(_) => Err(CrdtError::InvalidArgument),
-            Self::Table(starts) => starts
+        match &self.units {
+            Units::Plain(length) if chars <= *length => Ok(chars as u32),
+            Units::Plain(_) => Err(CrdtError::InvalidArgument),
+            Units::Table(starts) => starts
                 .get(chars)
                 .map(|units| units.start)
                 .ok_or(CrdtError::InvalidArgument),
         }
     }
 
+    /// The format of what is put at `unit`: that of what it replaces, else that of what stands before it.
+    fn format(&self, unit: u32, replaces: bool) -> Option<Box<Attrs>> {
+        let of = if replaces { unit } else { unit.checked_sub(1)? };
+        let run = self.formats.partition_point(|(end, _)| *end <= of);
+        self.formats.get(run)?.1.clone()
+    }
+
     /// The units of the characters from `start` to `end`, without what is embedded between them: nobody who edits the characters sees it.
     fn characters(&self, start: usize, end: usize) -> Vec<Range<u32>> {
         let whole = start as u32..end as u32;
-        let table = match self {
-            Self::Plain(_) => return Vec::from_iter((start < end).then_some(whole)),
-            Self::Table(table) => table.get(start..end).unwrap_or(&[]),
+        let table = match &self.units {
+            Units::Plain(_) => return Vec::from_iter((start < end).then_some(whole)),
+            Units::Table(table) => table.get(start..end).unwrap_or(&[]),
         };
         let mut ranges: Vec<Range<u32>> = Vec::new();
         for units in table {
