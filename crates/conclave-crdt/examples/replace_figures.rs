@@ -14,7 +14,7 @@ const WORDS: [usize; 5] = [3_000, 6_000, 12_000, 25_000, 50_000];
 /// A text of `words` words, twenty to a line; one in `every` is another one than without `salt`.
 fn text(words: usize, salt: usize, every: usize) -> String {
     let word = |at: usize| {
-        let salt = if at % every == 0 { salt } else { 0 };
+        let salt = if at.is_multiple_of(every) { salt } else { 0 };
         let end = if at % 20 == 19 { ".\n" } else { " " };
         format!("w{}{end}", (at * 7919 + salt * 104_729) % 100_003)
     };
