@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use conclave_client::transport::{Backoff, Timing};
-use conclave_client::{Any, Client, Config, Document, Event, Group, Setup};
+use conclave_client::{Any, Client, Config, Document, Event, Group, Inserted, Setup};
 use conclave_crdt::automerge::Automerge;
 use conclave_crdt::yjs::Yrs;
 use conclave_crdt::{Crdt, CrdtError};
@@ -188,7 +188,7 @@ async fn answer(client: &Client, ask: Ask, counts: &Counts) -> Result<Told> {
             for (kind, document) in documents(client).await? {
                 texts.insert(kind, document.read(text).await?);
             }
-            let kept = Vec::new();
+            let kept = kept_lines(client).await?;
             return Ok(Told::Texts { texts, kept });
         }
     }
@@ -217,6 +217,19 @@ async fn documents(
         }
     }
     Ok(documents)
+}
+
+/// Lines that were kept apart because their document takes them no more.
+async fn kept_lines(client: &Client) -> Result<Vec<String>, conclave_client::Error> {
+    let mut lines = Vec::new();
+    for info in client.rescues().await? {
+        for word in client.rescue(&info.id).await?.words {
+            if let Inserted::Text(text) | Inserted::Value(text) = word.inserted {
+                lines.extend(text.lines().map(str::to_owned));
+            }
+        }
+    }
+    Ok(lines)
 }
 
 fn text(crdt: &mut dyn Crdt) -> Result<String, CrdtError> {
