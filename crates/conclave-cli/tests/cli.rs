@@ -555,6 +555,7 @@ cases!(
     groups,
     identity,
     importing,
+    merging,
     offline,
     output,
     passphrases,
