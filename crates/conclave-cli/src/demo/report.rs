@@ -388,9 +388,9 @@ mod tests {
             ("remaining member opens", |m| {
                 m.member_opened_after_removal = 0
             }),
-            ("no plaintext", |m| m.leaks.push(leak())),
-            ("no plaintext", |m| m.recordings_complete = false),
-            ("no plaintext", |m| m.canaries_planted = 0),
+            ("nothing readable", |m| m.leaks.push(leak())),
+            ("nothing readable", |m| m.recordings_complete = false),
+            ("nothing readable", |m| m.canaries_planted = 0),
             ("finds the words", |m| m.canaries_seen_by_members = 0),
             ("at most 160 bytes", |m| m.overhead.frame_bytes = 4201),
             ("at most 160 bytes", |m| m.overhead.max = 160.1),
