@@ -354,6 +354,7 @@ impl Engine {
         for slot in self.documents.values_mut() {
             if let Slot::Hot(doc) = slot {
                 doc.channel = None;
+                doc.stand = Stand::InStep;
                 doc.asked = false;
                 doc.in_flight = 0;
                 doc.fetching = false;

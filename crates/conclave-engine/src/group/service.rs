@@ -23,6 +23,8 @@ impl Engine {
         for slot in self.groups.values_mut() {
             if let Slot::Hot(group) = slot {
                 group.subscription = Subscription::None;
+                // Whether a service is away is known of the connection on which it was seen: the next one is compared anew.
+                group.stand = Stand::InStep;
                 group.target = None;
                 group.doubt = None;
                 group.away_tries = 0;
