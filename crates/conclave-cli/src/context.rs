@@ -393,6 +393,11 @@ impl Context {
         Ok(gone.then(|| Error::GroupLost.into()))
     }
 
+    /// The service has what this command asked for; what was late besides is no reason to say that it was not reached.
+    pub fn has_it(&self) {
+        self.reached();
+    }
+
     fn reached(&self) -> Reached {
         self.connected.store(true, Ordering::Relaxed);
         self.was_answered();
@@ -520,7 +525,12 @@ impl Context {
 }
 
 fn not_reached(why: &Failure, before: &str, form: Form) {
-    let before = format!("note: {before}the service was not reached: ");
+    // Whoever only was late may have been reached: what is said of it says so itself.
+    let reached = match why.code.as_str() {
+        "client.timed_out" => "",
+        _ => "the service was not reached: ",
+    };
+    let before = format!("note: {before}{reached}");
     note(&why.to_text(&before, form), form == Form::Json);
 }
 

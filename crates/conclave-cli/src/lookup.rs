@@ -142,7 +142,10 @@ impl Context {
         if !absent(&found) {
             return found;
         }
-        if self.catch_up().await? == Reached::No {
+        let reached = self.catch_up().await?;
+        if reached == Reached::No {
+            // It may be known to the service all the same.
+            self.note_stale(reached);
             return found;
         }
         let groups = self.groups_named(group).await?;

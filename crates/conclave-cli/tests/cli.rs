@@ -560,6 +560,7 @@ cases!(
     output,
     passphrases,
     put_back,
+    put_back_removal,
     repair,
     rescue,
     serving,

@@ -318,6 +318,7 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
     let mut rows = Vec::new();
     let mut objects = Vec::new();
     for group in &groups {
+        context.touch(group.group);
         let listed = match context.documents(group.group).await {
             Ok(listed) => listed,
             // It was named above; the others are listed all the same.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role};
+use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role, UserId};
 use conclave_client::{Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome};
 
 use crate::context::{Context, Spinner, answer};
@@ -375,6 +375,17 @@ async fn remove(
                 .with("elapsed_ms", elapsed_ms)
         }
         Some(_) => Shown::new(format!("removed {user}"), "epoch", None::<u64>),
+        None if is_out(context, group, &id).await? => {
+            context.has_it();
+            let text = format!(
+                "removed {user}: what is written from now on opens for them no more; documents are still being put under new keys, which goes on while a device of an editor is connected; `conclave group list` shows how far it is"
+            );
+            return Ok(Shown::new(text, "epoch", None::<u64>)
+                .with("user", id)
+                .with("group", group)
+                .with("completed", false)
+                .queued(false));
+        }
         None => {
             let text = format!(
                 "the removal of {user} goes on in the background; `conclave group list` shows how far it is"
@@ -386,6 +397,12 @@ async fn remove(
         }
     };
     Ok(shown.with("user", id).with("group", group).queued(false))
+}
+
+/// Whether the group's log has it that a user is no member any more.
+async fn is_out(context: &Context, group: GroupId, user: &UserId) -> Result<bool> {
+    let members = context.members(group).await?;
+    Ok(members.iter().all(|member| member.user != *user))
 }
 
 /// Shows how far re-keying is. Ends only with a failure.
