@@ -17,6 +17,8 @@ use conclave_ds::Service;
 use conclave_proto::{GroupId, RealmId, UserId};
 use tempfile::TempDir;
 
+use crate::meter::{Relay, Traffic};
+
 pub use stored::{all_commit_epochs, commit_epochs, whole_records};
 
 /// Nothing that a test waits for may take longer.
@@ -50,6 +52,8 @@ pub struct World {
     folder: TempDir,
     address: SocketAddr,
     service: Option<Service>,
+    /// What clients dial, where that is not the service itself.
+    relay: Option<String>,
 }
 
 impl World {
@@ -58,11 +62,27 @@ impl World {
     /// # Errors
     /// When the service does not start.
     pub async fn start() -> Result<Self> {
+        Self::start_at(None).await
+    }
+
+    /// The same behind a relay that counts what goes through.
+    ///
+    /// # Errors
+    /// When the service does not start.
+    pub async fn start_metered() -> Result<(Self, Traffic)> {
+        let relay = Relay::bind().await?;
+        let world = Self::start_at(Some(relay.url())).await?;
+        let traffic = relay.start(world.address);
+        Ok((world, traffic))
+    }
+
+    async fn start_at(relay: Option<String>) -> Result<Self> {
         let folder = TempDir::new()?;
         let mut world = Self {
             folder,
             address: ([127, 0, 0, 1], 0).into(),
             service: None,
+            relay,
         };
         world.start_service().await?;
         Ok(world)
@@ -75,6 +95,7 @@ impl World {
     pub async fn start_service(&mut self) -> Result<()> {
         let mut config = conclave_ds::Config::new(self.service_folder(), self.address);
         config.rate_limits = None;
+        config.origins.extend(self.relay.clone());
         let service = Service::start(config)
             .await
             .context("starting the service")?;
@@ -105,7 +126,8 @@ impl World {
     /// Address that clients dial.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("ws://{}", self.address)
+        let direct = || format!("ws://{}", self.address);
+        self.relay.clone().unwrap_or_else(direct)
     }
 
     /// How a device opens its store.

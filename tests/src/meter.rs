@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
+use conclave_proto::codec::encode;
+use conclave_proto::frame::{ClientFrame, ServiceFrame};
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -15,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug, Default)]
 pub struct Counts {
     bytes: AtomicU64,
-    /// WebSocket data frames; signs of life are none.
     frames: AtomicU64,
+    signs: AtomicU64,
 }
 
 impl Counts {
@@ -26,10 +28,16 @@ impl Counts {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Data frames so far.
+    /// WebSocket data frames so far; signs of life are none.
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Signs of life so far: pings and pongs, of the WebSocket and of the protocol.
+    #[must_use]
+    pub fn signs(&self) -> u64 {
+        self.signs.load(Ordering::Relaxed)
     }
 }
 
@@ -105,9 +113,9 @@ async fn copy(
             return to.shutdown().await;
         }
         counts.bytes.fetch_add(read as u64, Ordering::Relaxed);
-        counts
-            .frames
-            .fetch_add(frames.count(bytes), Ordering::Relaxed);
+        let (data, signs) = frames.count(bytes);
+        counts.frames.fetch_add(data, Ordering::Relaxed);
+        counts.signs.fetch_add(signs, Ordering::Relaxed);
         to.write_all(bytes).await?;
     }
 }
@@ -123,56 +131,104 @@ struct Frames {
     content: u64,
 }
 
+/// Most bytes of content that are looked at: a sign of life is shorter.
+const SIGN_BYTES: u64 = 8;
+
 impl Frames {
-    /// Data frames that begin within these bytes.
-    fn count(&mut self, bytes: &[u8]) -> u64 {
+    /// Data frames and signs of life whose heads end within these bytes.
+    fn count(&mut self, bytes: &[u8]) -> (u64, u64) {
         self.rest.extend_from_slice(bytes);
         if !self.begun {
             let end = self.rest.windows(4).position(|it| it == b"\r\n\r\n");
-            let Some(end) = end else { return 0 };
+            let Some(end) = end else { return (0, 0) };
             self.rest.drain(..end + 4);
             self.begun = true;
         }
-        let mut found = 0;
+        let (mut data, mut signs) = (0, 0);
         loop {
             let skip = usize::try_from(self.content).unwrap_or(usize::MAX);
             let skip = skip.min(self.rest.len());
             self.rest.drain(..skip);
             self.content = self.content.saturating_sub(skip as u64);
             if self.content > 0 {
-                return found;
+                return (data, signs);
             }
-            let Some((head_bytes, content, is_data)) = head(&self.rest) else {
-                return found;
+            let Some(head) = Head::read(&self.rest) else {
+                return (data, signs);
             };
-            self.rest.drain(..head_bytes);
-            self.content = content;
-            found += u64::from(is_data);
+            let Some(is_sign) = head.is_sign(&self.rest) else {
+                return (data, signs);
+            };
+            self.rest.drain(..head.bytes);
+            self.content = head.content;
+            signs += u64::from(is_sign);
+            data += u64::from(!is_sign && head.opcode < 8);
         }
     }
 }
 
-/// Size of a frame's head, of its content, and whether it carries data, if the head is whole.
-fn head(bytes: &[u8]) -> Option<(usize, u64, bool)> {
-    let (first, rest) = bytes.split_first()?;
-    let (second, rest) = rest.split_first()?;
-    let (width, content) = match second & 0x7f {
-        126 => (2, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
-        127 => (8, u64::from_be_bytes(*rest.first_chunk()?)),
-        short => (0, u64::from(short)),
-    };
-    let mask = if second & 0x80 == 0 { 0 } else { 4 };
-    let bytes_of_head = 2 + width + mask;
-    (bytes.len() >= bytes_of_head).then_some((bytes_of_head, content, first & 0x0f < 8))
+/// Head of a frame.
+struct Head {
+    opcode: u8,
+    mask: [u8; 4],
+    /// Its own size.
+    bytes: usize,
+    /// Size of what follows it.
+    content: u64,
+}
+
+impl Head {
+    /// The head that these bytes begin with, if it is whole.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (first, rest) = bytes.split_first()?;
+        let (second, rest) = rest.split_first()?;
+        let (width, content) = match second & 0x7f {
+            126 => (2, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
+            127 => (8, u64::from_be_bytes(*rest.first_chunk()?)),
+            short => (0, u64::from(short)),
+        };
+        let rest = rest.get(width..)?;
+        let (mask_bytes, mask) = match second & 0x80 {
+            0 => (0, [0; 4]),
+            _ => (4, *rest.first_chunk()?),
+        };
+        Some(Self {
+            opcode: first & 0x0f,
+            mask,
+            bytes: 2 + width + mask_bytes,
+            content,
+        })
+    }
+
+    /// Whether the frame is a ping or a pong; `None` where that is yet to come.
+    fn is_sign(&self, frame: &[u8]) -> Option<bool> {
+        if self.opcode == 9 || self.opcode == 10 {
+            return Some(true);
+        }
+        if self.content > SIGN_BYTES {
+            return Some(false);
+        }
+        let size = usize::try_from(self.content).ok()?;
+        let masked = frame.get(self.bytes..)?.get(..size)?;
+        let mask = self.mask.iter().cycle();
+        let content: Vec<u8> = masked
+            .iter()
+            .zip(mask)
+            .map(|(it, mask)| it ^ mask)
+            .collect();
+        Some(content == encode(&ClientFrame::Ping) || content == encode(&ServiceFrame::Pong))
+    }
 }
 
 /// What the service has stored of its documents.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Records that are updates.
     pub updates: u64,
     /// Sealed bytes of updates.
     pub update_bytes: u64,
+    /// Bytes of the whole updates, headers included: what they weigh where a snapshot is called for.
+    pub update_record_bytes: u64,
     /// Snapshots that have their content, the first of each document among them.
     pub snapshots: u64,
     /// Sealed bytes of these.
@@ -207,6 +263,10 @@ impl Stored {
         )
         .fetch_one(&mut connection)
         .await?;
+        let (record_bytes,): (i64,) =
+            sqlx::query_as("SELECT IFNULL(SUM(weight), 0) FROM documents")
+                .fetch_one(&mut connection)
+                .await?;
         let mut pages = [0i64; 3];
         let pragmas = [
             "PRAGMA page_count",
@@ -220,6 +280,7 @@ impl Stored {
         Ok(Self {
             updates: updates.cast_unsigned(),
             update_bytes: update_bytes.cast_unsigned(),
+            update_record_bytes: record_bytes.cast_unsigned(),
             snapshots: snapshots.cast_unsigned(),
             snapshot_bytes: snapshot_bytes.cast_unsigned(),
             newest_snapshot_bytes: newest.cast_unsigned(),
