@@ -107,9 +107,8 @@ impl Context {
         if !home.store().exists() {
             return Err(missing(&home));
         }
-        let config = configure(&home, global, server.as_deref());
         let asked = Arc::new(Mutex::new(None));
-        let opener = opener(config, global.clone(), Arc::clone(&asked));
+        let opener = opener(home.clone(), global.clone(), Arc::clone(&asked));
         let patience = Duration::from_secs(global.timeout);
         // A process that has the store open needs no secret from here: whoever reaches its socket is its owner.
         let session = Session::find(home.store(), patience, opener).await;
@@ -194,7 +193,10 @@ impl Context {
     }
 
     /// Remembers the address that was given, once a service answered there. Another process has its own.
-    fn remember_server(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remember_server(&self) -> Result<()> {
         match &self.global.server {
             Some(server)
                 if self.answered.load(Ordering::Relaxed) && self.session.client().is_some() =>
@@ -545,19 +547,23 @@ fn no_server() -> Failure {
     Failure::usage("no service is known", hint)
 }
 
-/// Gives the configuration with its secret when this process has to open the store. What a person has to be told is left in `refused`.
+/// Gives the configuration with its secret when this process has to open the store: with the service's address as it is known then, since the
+/// process that had the store before may have been the first to be told it. What a person has to be told is left in `refused`.
 fn opener(
-    config: Config,
+    home: Home,
     global: Global,
     refused: Arc<Mutex<Option<Failure>>>,
 ) -> Box<dyn Fn() -> Opening + Send + Sync> {
     Box::new(move || {
-        let (config, global, refused) = (config.clone(), global.clone(), Arc::clone(&refused));
+        let (home, global, refused) = (home.clone(), global.clone(), Arc::clone(&refused));
         Box::pin(async move {
-            let folder = config.folder().to_owned();
-            unlock(config, &global, false).await.map_err(|failure| {
+            let unlocked = async {
+                let server = home.server(&global)?;
+                unlock(configure(&home, &global, server.as_deref()), &global, false).await
+            };
+            unlocked.await.map_err(|failure| {
                 if failure.code == "store.in_use" {
-                    return StoreError::InUse { path: folder }.into();
+                    return StoreError::InUse { path: home.store() }.into();
                 }
                 let told = RemoteError {
                     code: failure.code.clone(),

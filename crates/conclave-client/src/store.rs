@@ -79,7 +79,7 @@ impl Store {
         let lock = files::lock(folder)?;
         let path = folder.join(DATABASE_NAME);
         let mut connection = connect(&path, true).await?;
-        if schema::migrate(&mut connection, &path, true)
+        if schema::prepare(&mut connection, &path, true)
             .await?
             .is_some()
         {
@@ -123,11 +123,11 @@ impl Store {
         Ok(())
     }
 
-    /// Opens a store, and brings one of an older format to the present one.
+    /// Opens a store.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::InUse`], [`StoreError::WrongSecret`], [`StoreError::UnknownSchema`], damage, or what the
-    /// keyring or the disk refused.
+    /// [`StoreError::Missing`], [`StoreError::InUse`], [`StoreError::WrongSecret`], [`StoreError::OldSchema`] or
+    /// [`StoreError::UnknownSchema`], which leave it as it is, damage, or what the keyring or the disk refused.
     pub async fn open(folder: &Path, unlock: &Unlock) -> Result<Self, StoreError> {
         let (mut connection, header, lock) = Self::look(folder).await?;
         let (key, sum, method) = match unlocked(&mut connection, &header, unlock).await {
@@ -402,7 +402,7 @@ async fn header(
     connection: &mut SqliteConnection,
     path: &Path,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let header = schema::migrate(connection, path, false).await?;
+    let header = schema::prepare(connection, path, false).await?;
     if header.is_some() {
         check_structure(connection).await?;
     }

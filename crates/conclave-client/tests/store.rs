@@ -306,21 +306,27 @@ async fn a_schema_of_a_later_program_is_refused_and_left_alone() {
     ));
 }
 
-/// A store of the first schema has its rows afterwards, and is one that the program before refuses.
+/// What a program of the first schema wrote is not read as if it were of the present one.
 #[tokio::test]
-async fn a_store_of_the_first_schema_is_brought_to_the_newest() {
+async fn a_store_of_the_first_schema_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     created(folder.path(), &[("a", "one")]).await;
     execute(folder.path(), "PRAGMA user_version = 1").await;
-    let mut store = opened(folder.path()).await.unwrap();
-    assert_eq!(store.read(b"").await.unwrap().len(), 1);
-    store.close().await.unwrap();
-    let mut connection = raw(folder.path()).await;
-    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-    assert_eq!(version, 2);
+    let before = std::fs::read(database(folder.path())).unwrap();
+    let errors = [
+        opened(folder.path()).await.unwrap_err(),
+        Store::create(folder.path(), &passphrase("right"), &batch(&[]))
+            .await
+            .unwrap_err(),
+    ];
+    for error in errors {
+        assert!(
+            matches!(error, StoreError::OldSchema { found: 1, known: 2 }),
+            "{error:?}"
+        );
+        assert_eq!(error.code(), "store.old_schema");
+    }
+    assert_eq!(std::fs::read(database(folder.path())).unwrap(), before);
 }
 
 /// Each byte in turn: either the rows come back as they were, or a typed error says that something is wrong. Never other rows, never fewer.

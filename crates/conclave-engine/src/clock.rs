@@ -7,6 +7,7 @@ use conclave_proto::{UnixMs, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, TimerKind};
+use crate::finding::{About, Finding, FindingKind};
 use crate::group::Group;
 
 const MINUTE_MS: u64 = 60 * 1000;
@@ -76,8 +77,13 @@ impl fmt::Display for ClockOffset {
     }
 }
 
+/// Whether a difference is more than one that is nobody's fault.
+fn is_off(by_ms: i64) -> bool {
+    by_ms.unsigned_abs() > TOLERANCE_MS
+}
+
 /// A span of time in its two largest units.
-struct Span(u64);
+pub(crate) struct Span(pub(crate) u64);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,14 +124,11 @@ pub(crate) struct Clocks {
     ordered: UnixMs,
     /// The user vouches for the service's clock.
     trusted: bool,
-    /// What was told on this connection.
-    told: Option<Clock>,
 }
 
 impl Clocks {
     pub(crate) fn disconnected(&mut self) {
         self.offset_ms = None;
-        self.told = None;
     }
 
     /// Our clock was set back while the connection stands.
@@ -152,6 +155,38 @@ impl Engine {
         let offset = i128::from(service.0) - i128::from(self.now.0);
         self.clocks.offset_ms = Some(i64::try_from(offset).unwrap_or(0));
         self.clocks.compared = self.now;
+        self.judge_clock();
+    }
+
+    /// A wrong clock of this device is told once, and again when it is off by another amount; it is settled when the clock is right again.
+    pub(crate) fn judge_clock(&mut self) {
+        let Some(offset_ms) = self.clocks.offset_ms else {
+            return;
+        };
+        let ahead_ms = offset_ms.saturating_neg();
+        let holds_back = self.is_far_ahead(self.service_now());
+        let finding = Finding {
+            what: FindingKind::OwnClock {
+                ahead_ms,
+                holds_back,
+            },
+            about: About::Device,
+            suspect: None,
+        };
+        if !is_off(ahead_ms) {
+            return self.settle_finding(&finding);
+        }
+        let known = match self.open_finding(&finding) {
+            Some(FindingKind::OwnClock {
+                ahead_ms: known,
+                holds_back: held,
+            }) => held == holds_back && !is_off(known.saturating_sub(ahead_ms)),
+            _ => false,
+        };
+        let service_is_wrong = self.clock().is_some_and(|it| it.clock == Clock::Service);
+        if !known && !service_is_wrong {
+            self.found(finding);
+        }
     }
 
     /// The service's clock now, as far as it is known.
@@ -192,7 +227,7 @@ impl Engine {
                 holds_back: false,
             });
         }
-        (offset_ms.unsigned_abs() > TOLERANCE_MS).then(|| ClockOffset {
+        is_off(offset_ms).then(|| ClockOffset {
             clock: Clock::Device,
             ahead_ms: offset_ms.saturating_neg(),
             holds_back,

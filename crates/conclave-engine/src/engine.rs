@@ -293,6 +293,7 @@ impl Engine {
                 .collect();
             self.clocks.set_back(back_ms);
             self.now = now;
+            self.judge_clock();
         } else {
             self.now = self.now.max(now);
         }

@@ -203,6 +203,13 @@ pub enum FindingKind {
         /// What could not be judged.
         cause: Cause,
     },
+    /// This device's clock and the service's are far apart.
+    OwnClock {
+        /// By how much this device's is ahead, in milliseconds; negative where it is behind.
+        ahead_ms: i64,
+        /// Whether new groups and changes of members wait for it.
+        holds_back: bool,
+    },
     /// The store is older than what its device has done.
     Restored,
     /// The user asked this device to come back.
@@ -319,6 +326,7 @@ impl FindingKind {
             Self::CreationRefused { .. } => "group.creation_refused",
             Self::Undecryptable => "mls.undecryptable",
             Self::ReAdded => "mls.re_added",
+            Self::OwnClock { .. } => "clock.device",
             Self::Restored => "device.restored",
             Self::RejoinWanted => "group.rejoin_wanted",
             Self::CannotReturn { .. } => "group.cannot_return",

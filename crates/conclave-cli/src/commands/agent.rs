@@ -27,6 +27,8 @@ async fn tell_all(context: &Context, client: &Client, mut events: Events) -> Res
             Some(event) => {
                 if matches!(event, Event::Online) {
                     context.was_answered();
+                    // Now: whoever takes the store over needs it, also when this process is killed.
+                    context.remember_server()?;
                 }
                 if let Some(text) = say::connection_change(&event, form) {
                     note(&text, context.global.json);

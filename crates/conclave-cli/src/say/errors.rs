@@ -278,6 +278,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "store.keyring_entry" => {
             "open it as the user and on the system that made it; a new device can be approved by your others"
         }
+        "store.old_schema" => {
+            "get your documents out with the program that wrote it (`conclave doc export`), then make a device in another --home with this one, and put them in with `conclave doc import`"
+        }
         "store.unknown_schema" | "store.unknown_format" => "update this program",
         "store.permissions" => {
             "only you may read this: run `chmod 600` on the file (700 on a folder)"

@@ -65,6 +65,16 @@ pub enum StoreError {
     /// Rows were deleted, added, or replaced by older versions.
     #[error("the store is damaged: rows were removed, added or put back from an older copy")]
     RowsChanged,
+    /// The store was written by an older program, whose rows this one does not read. It is left as it is.
+    #[error(
+        "this device was made by an older program (store of version {found}, this program has {known}); it is left as it is"
+    )]
+    OldSchema {
+        /// Version found.
+        found: i64,
+        /// The version of this program.
+        known: i64,
+    },
     /// The database has a schema that this program does not know.
     #[error(
         "the store was written by a newer program (schema {found}, this one knows {known}); update this program"
@@ -140,6 +150,7 @@ impl StoreError {
             Self::Damaged { .. } => "store.damaged",
             Self::RowDamaged { .. } => "store.row_damaged",
             Self::RowsChanged => "store.rows_changed",
+            Self::OldSchema { .. } => "store.old_schema",
             Self::UnknownSchema { .. } => "store.unknown_schema",
             Self::UnknownFormat { .. } => "store.unknown_format",
             Self::TooLarge => "store.too_large",

@@ -8,26 +8,22 @@ use super::error::StoreError;
 
 /// `CNCL`: marks the file as ours (<https://sqlite.org/pragma.html#pragma_application_id>).
 const APPLICATION_ID: i64 = 0x434e_434c;
-/// What turns version n of the schema into version n + 1. Never change one that was released; append.
-const MIGRATIONS: &[&str] = &[
-    // `rows` is no WITHOUT ROWID table: that would keep only one copy of a key, and no check could find a damaged one.
+/// What a new store begins with. `rows` is no WITHOUT ROWID table: that would keep only one copy of a key, and no check could find a damaged
+/// one.
+const TABLES: &str =
     "CREATE TABLE header (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-     CREATE TABLE rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT",
-    // New kinds of rows (findings, rescued work): a program that does not know them would leave them unseen.
-    "SELECT 1",
-];
+     CREATE TABLE rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT";
+/// Version of the tables and of what their rows mean. It goes up with every form of a row that the program before cannot read, or this one
+/// cannot read any more.
+const VERSION: i64 = 2;
 /// Row of the header: the wrapped key.
 const KEY_NAME: &str = "key";
 /// Row of the header: the sum over all rows.
 const SUM_NAME: &str = "sum";
 
-fn newest() -> i64 {
-    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
-}
-
-/// Checks that the database is a store of a known version, brings it to the newest, and gives the wrapped key: none where no store was
-/// ever finished. An empty database is taken for a new store only when `create` is set.
-pub(super) async fn migrate(
+/// Checks that the database is a store of the version known here, and gives the wrapped key: none where no store was ever finished. An empty
+/// database is taken for a new store only when `create` is set.
+pub(super) async fn prepare(
     connection: &mut SqliteConnection,
     path: &Path,
     create: bool,
@@ -50,28 +46,25 @@ pub(super) async fn migrate(
             path: path.to_owned(),
         });
     }
-    if found > newest() || found < 0 {
-        return Err(StoreError::UnknownSchema {
-            found,
-            known: newest(),
-        });
-    }
-    let mut version = found;
-    for statements in MIGRATIONS
-        .iter()
-        .skip(usize::try_from(found).unwrap_or(usize::MAX))
-    {
-        version += 1;
+    if empty {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::raw_sql(*statements)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
         let mark =
-            format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}");
+            format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
         sqlx::raw_sql(AssertSqlSafe(mark))
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
+    } else if (0..VERSION).contains(&found) {
+        return Err(StoreError::OldSchema {
+            found,
+            known: VERSION,
+        });
+    } else if found != VERSION {
+        return Err(StoreError::UnknownSchema {
+            found,
+            known: VERSION,
+        });
     }
     let key = key(&mut *connection).await?;
     // Rows and their key are stored together: somebody took the key away. Nothing is begun over what a copy might still open.

@@ -197,7 +197,7 @@ impl Engine {
     }
 
     /// Its words are made when the transition is over and groups are at rest; its place among the events is here.
-    fn found(&mut self, finding: Finding) {
+    pub(crate) fn found(&mut self, finding: Finding) {
         self.found.push((self.out.events.len(), finding));
     }
 

@@ -3,6 +3,7 @@
 use conclave_proto::UnixMs;
 
 use super::{About, Finding, FindingKind, Step, Suspect, date};
+use crate::clock::Span;
 
 /// What people call the things of a finding, as far as this device knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,6 +124,20 @@ fn ahead(missing: u64, seen: UnixMs, place: &str) -> Three {
         ),
         UNKNOWN,
         "If its operator put back a backup, tell the operator; otherwise do not trust it. What you write is kept here, and sent when the service has caught up.",
+    )
+}
+
+fn own_clock(ahead_ms: i64, holds_back: bool) -> Three {
+    let span = Span(ahead_ms.unsigned_abs());
+    let direction = if ahead_ms < 0 { "slow" } else { "fast" };
+    let waits = match holds_back {
+        true => " Until it is set, new groups and changes of members wait here; edits go on.",
+        false => "",
+    };
+    three(
+        format!("This device's clock is {span} {direction}, compared with the service's.{waits}"),
+        "Probably this device's clock; perhaps the service's.",
+        "Compare both with a clock that is right. Set this device's if it is wrong; otherwise tell the operator of the service.",
     )
 }
 
@@ -269,6 +284,10 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
             three(String::new(), NOBODY, NOTHING)
         }
         FindingKind::Ahead { missing, seen } => ahead(*missing, *seen, place),
+        FindingKind::OwnClock {
+            ahead_ms,
+            holds_back,
+        } => own_clock(*ahead_ms, *holds_back),
         FindingKind::Apart => three(
             format!(
                 "The service shows another state of {place} than this device has seen there: both went on, each in another way."
@@ -553,7 +572,11 @@ mod tests {
             K::Undecryptable => K::ReAdded,
             K::ReAdded => K::LostPlace { cause: cause() },
             K::LostPlace { .. } => K::ClockWrong { cause: cause() },
-            K::ClockWrong { .. } => K::Restored,
+            K::ClockWrong { .. } => K::OwnClock {
+                ahead_ms: -3_000_000,
+                holds_back: true,
+            },
+            K::OwnClock { .. } => K::Restored,
             K::Restored => K::RejoinWanted,
             K::RejoinWanted => K::CannotReturn { cause: None },
             K::CannotReturn { .. } => K::AsksReAdd,
@@ -692,6 +715,31 @@ mod tests {
         assert_eq!(
             finding(1, 0).words(&names).happened,
             "The service shows an older state of “notes” than before: 1 change is missing there, none here."
+        );
+    }
+
+    #[test]
+    fn a_wrong_clock_is_said_with_its_offset() {
+        let happened = |ahead_ms, holds_back| {
+            let what = FindingKind::OwnClock {
+                ahead_ms,
+                holds_back,
+            };
+            let (about, suspect) = (About::Device, None);
+            let finding = Finding {
+                what,
+                about,
+                suspect,
+            };
+            finding.words(&Names::default()).happened
+        };
+        assert_eq!(
+            happened(11_520_000, false),
+            "This device's clock is 3 h 12 min fast, compared with the service's."
+        );
+        assert_eq!(
+            happened(-172_800_000, true),
+            "This device's clock is 2 days slow, compared with the service's. Until it is set, new groups and changes of members wait here; edits go on."
         );
     }
 

@@ -1,6 +1,6 @@
 //! Clocks that are wrong, and groups that were made long before the service heard of them.
 
-use conclave_engine::{Clock, Command, EngineError, Reply};
+use conclave_engine::{Clock, Command, EngineError, FindingInfo, FindingKind, Reply};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role, UnixMs};
 
 use crate::world::{Cut, World, create};
@@ -23,6 +23,30 @@ fn apart(seed: u64, fast_ms: i64) -> World {
     }
     world.run();
     world
+}
+
+/// The own wrong clock was told once to whoever has it, and nothing else to anybody.
+fn only_the_clock(world: &World, whose: usize) {
+    for at in 0..world.devices.len() {
+        let codes: &[&str] = if at == whose { &["clock.device"] } else { &[] };
+        world.found_only(at, codes);
+    }
+}
+
+/// What a device keeps of its clock: by how much it was ahead, and whether that is settled.
+fn kept(world: &mut World, at: usize) -> Vec<(i64, bool)> {
+    let list = Command::Findings {
+        group: None,
+        dismissed: false,
+    };
+    let Reply::Findings(found) = world.ask(at, list) else {
+        panic!("no findings")
+    };
+    let of_clock = |info: &FindingInfo| match info.finding.what {
+        FindingKind::OwnClock { ahead_ms, .. } => Some((ahead_ms / MINUTE_MS, info.settled)),
+        _ => None,
+    };
+    found.iter().filter_map(of_clock).collect()
 }
 
 /// A group, a document and edits in it, all made offline.
@@ -122,7 +146,9 @@ fn a_clock_that_is_days_slow_holds_the_founding_back_and_no_edit() {
         world.advance(3 * MINUTE_MS as u64);
         assert_eq!(world.clock(ANA), None);
         is_whole(&mut world, group, document);
-        world.no_findings();
+        only_the_clock(&world, ANA);
+        let settled = kept(&mut world, ANA).iter().all(|(_, settled)| *settled);
+        assert!(settled);
     }
 }
 
@@ -135,7 +161,7 @@ fn whoever_vouches_for_the_services_clock_waits_for_nothing() {
     world.run();
     assert!(!world.clock(ANA).unwrap().holds_back);
     is_whole(&mut world, group, document);
-    world.no_findings();
+    only_the_clock(&world, ANA);
 }
 
 #[test]
@@ -190,7 +216,7 @@ fn a_clock_that_is_set_while_the_device_is_connected_stops_no_commit() {
         world.ask(BEN, Command::Accept { group });
         world.run();
         world.converged(group, &[ANA, BEN]);
-        world.no_findings();
+        only_the_clock(&world, ANA);
     }
 }
 
@@ -211,7 +237,7 @@ fn a_member_whose_clock_is_wrong_follows_and_writes() {
             world.run();
             assert_eq!(world.text(2, group, document), "hello ben");
             world.converged(group, &[ANA, BEN, 2]);
-            world.no_findings();
+            only_the_clock(&world, BEN);
         }
     }
 }
@@ -286,11 +312,37 @@ fn a_fast_clock_blames_nobody_for_what_looks_stale() {
         matches!(refused, Err(EngineError::ClockSkew)),
         "{refused:?}"
     );
-    world.no_findings();
+    only_the_clock(&world, ANA);
     world.set_clock(ANA, 0);
     world.cut(ANA);
     world.run();
     invite_cleo(&mut world, group).unwrap();
+}
+
+#[test]
+fn a_wrong_clock_is_told_once_and_settled_when_it_is_right() {
+    let mut world = World::new(74, &["ana", "ben"]);
+    world.set_clock(ANA, 2 * HOUR_MS);
+    for _ in 0..3 {
+        // Every login compares the clocks; a few minutes more or less are the same clock.
+        world.cut(ANA);
+        world.run();
+        world.set_clock(ANA, 2 * HOUR_MS + 4 * MINUTE_MS);
+    }
+    only_the_clock(&world, ANA);
+    assert_eq!(kept(&mut world, ANA), [(120, false)]);
+    // Off by another amount: told again, and still one finding.
+    world.set_clock(ANA, 3 * HOUR_MS);
+    world.cut(ANA);
+    world.run();
+    world.found_only(ANA, &["clock.device", "clock.device"]);
+    assert_eq!(kept(&mut world, ANA), [(180, false)]);
+    world.set_clock(ANA, 0);
+    world.cut(ANA);
+    world.run();
+    assert_eq!(kept(&mut world, ANA), [(180, true)]);
+    world.found_only(ANA, &["clock.device", "clock.device"]);
+    assert_eq!(world.clock(ANA), None);
 }
 
 #[test]

@@ -13,6 +13,17 @@ impl World {
         self.devices[at].events.iter().filter_map(code).collect()
     }
 
+    /// Exactly these codes were found by a device, in this order.
+    pub fn found_only(&self, at: usize, codes: &[&str]) {
+        let found = self.findings(at);
+        let found: Vec<&str> = found
+            .iter()
+            .filter_map(|text| text.split_once(": "))
+            .map(|(code, _)| code)
+            .collect();
+        assert_eq!(found, codes, "seed {}", self.seed);
+    }
+
     pub fn no_findings(&self) {
         for at in 0..self.devices.len() {
             assert_eq!(self.findings(at), [""; 0], "seed {}", self.seed);
