@@ -92,7 +92,7 @@ fn a_command_for_a_document_that_goes_away_is_answered() {
     world.run();
     let reply = world.reply(1, synced);
     assert!(
-        matches!(reply, Some(Err(EngineError::UnknownDocument))),
+        matches!(reply, Some(Err(EngineError::Rescued { .. }))),
         "{reply:?}"
     );
 }
