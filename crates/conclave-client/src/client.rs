@@ -259,7 +259,7 @@ impl Client {
 
     /// Waits until this device is in step with its service: what was ready to be sent is there, in all groups and documents, and what the
     /// service had for this device (invitations, group logs, names) is here. What needs somebody else is not waited for. Meanwhile
-    /// [`Status::under_way`] tells what is missing; while offline this waits.
+    /// [`conclave_engine::Status::under_way`] tells what is missing; while offline this waits.
     ///
     /// # Errors
     /// As [`Client::whoami`].
