@@ -201,6 +201,7 @@ fn every_code_has_a_sentence() {
         "group.",
         "document.",
         "device.",
+        "clock.device",
         "cli.",
         "demo.",
         "connection.",
