@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use conclave_crdt::CrdtKind;
 use conclave_engine::{
-    Command, CommandId, Engine, EngineError, Event, Input, Output, Read, Reply, Setup, forensic,
+    Command, CommandId, Engine, EngineError, Event, Input, OperationId, Output, Read, Reply, Setup,
+    forensic,
 };
 use conclave_proto::registry::{
     Decoded, Decoder,
@@ -144,6 +145,11 @@ impl Stored {
             kind: CrdtKind::Yjs,
             title: "minutes".to_owned(),
             initial: Some(Box::new(|crdt| crdt.text().unwrap().splice(0, 0, "first"))),
+        };
+        // Under an id of its own, so that the outcome of an operation is among the rows.
+        let create = Command::Once {
+            operation: OperationId([6; 16]),
+            command: Box::new(create),
         };
         let Some(Ok(Reply::Document(document))) = device.ask(2, create) else {
             return Self::nothing();
