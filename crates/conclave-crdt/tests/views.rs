@@ -237,6 +237,23 @@ fn the_text_of_an_automerge_document_is_part_of_its_json() {
 }
 
 #[test]
+fn a_whole_number_in_the_place_of_a_fraction_is_what_was_written() {
+    // The last one has no exact floating-point form.
+    let whole = [json!(0), json!(-1), json!(9_007_199_254_740_993_u64)];
+    for kind in KINDS {
+        for number in &whole {
+            let mut doc = new(kind, 1);
+            let view = doc.json().unwrap();
+            view.merge_json(&json!({"list": [0.25], "key": 0.25}))
+                .unwrap();
+            let wanted = json!({"list": [number], "key": number});
+            view.merge_json(&wanted).unwrap();
+            assert_eq!(view.to_json().unwrap(), wanted);
+        }
+    }
+}
+
+#[test]
 fn numbers_read_back_as_they_were_written() {
     for kind in KINDS {
         let (mut alice, mut bob) = (new(kind, 1), new(kind, 2));

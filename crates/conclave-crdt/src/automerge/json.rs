@@ -100,13 +100,12 @@ fn to_scalar(value: &Value) -> ScalarValue {
     }
 }
 
-/// The new value in the type of the old one, where it fits.
+/// The new value in the type of the old one, where it fits exactly. A float is none of these: a whole number in its place is whole.
 fn like(old: &ScalarValue, to: &Value) -> Option<ScalarValue> {
     Some(match old {
         ScalarValue::Str(_) => ScalarValue::Str(to.as_str()?.into()),
         ScalarValue::Timestamp(_) => ScalarValue::Timestamp(to.as_i64()?),
         ScalarValue::Uint(_) => ScalarValue::Uint(to.as_u64()?),
-        ScalarValue::F64(_) => ScalarValue::F64(to.as_f64()?),
         _ => return None,
     })
 }
