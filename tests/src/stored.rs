@@ -26,14 +26,8 @@ async fn connect(service_folder: &Path) -> Result<SqliteConnection> {
 /// # Errors
 /// When the database cannot be read.
 pub async fn commit_epochs(service_folder: &Path, group: &GroupId) -> Result<Vec<u64>> {
-    let mut connection = connect(service_folder).await?;
-    let epochs: Vec<i64> = sqlx::query_scalar(
-        "SELECT epoch FROM group_log WHERE group_id = ? AND kind = 1 ORDER BY seq",
-    )
-    .bind(group.as_bytes())
-    .fetch_all(&mut connection)
-    .await?;
-    Ok(epochs.into_iter().map(i64::cast_unsigned).collect())
+    let mut all = all_commit_epochs(service_folder).await?;
+    Ok(all.remove(&group.to_string()).unwrap_or_default())
 }
 
 /// The same for every group, by its id in hexadecimal digits.
@@ -43,7 +37,7 @@ pub async fn commit_epochs(service_folder: &Path, group: &GroupId) -> Result<Vec
 pub async fn all_commit_epochs(service_folder: &Path) -> Result<BTreeMap<String, Vec<u64>>> {
     let mut connection = connect(service_folder).await?;
     let rows: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT hex(group_id), epoch FROM group_log WHERE kind = 1 ORDER BY group_id, seq",
+        "SELECT lower(hex(group_id)), epoch FROM group_log WHERE kind = 1 ORDER BY group_id, seq",
     )
     .fetch_all(&mut connection)
     .await?;

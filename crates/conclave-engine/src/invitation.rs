@@ -275,9 +275,7 @@ impl Engine {
                 self.reply_all(slot.waiters(), &EngineError::UnknownGroup);
             }
             self.forget_documents(id);
-            self.out.writes.delete_prefix(keys::group_prefix(&id));
-            self.out.writes.delete_prefix(keys::documents_prefix(&id));
-            self.forget_unsent_group(&id);
+            self.drop_group_rows(&id);
             Group::new(id, mls)
         };
         for (epoch, root) in wrapped {

@@ -362,9 +362,15 @@ pub(super) fn skip_any(reader: &mut Reader<'_>, depth: usize) -> Result<()> {
 
 /// A lib0 signed integer: a sign bit and magnitude, of at most 62 bits.
 pub(super) fn read_signed(reader: &mut Reader<'_>) -> Result<i64> {
+    let (negative, magnitude) = read_sign_and_magnitude(reader)?;
+    let magnitude = i64::try_from(magnitude).map_err(|_| CrdtError::Malformed)?;
+    Ok(if negative { -magnitude } else { magnitude })
+}
+
+/// The same where zero has a sign of its own: whether it is negative, and how large.
+pub(super) fn read_sign_and_magnitude(reader: &mut Reader<'_>) -> Result<(bool, u64)> {
     let first = reader.byte()?;
-    let negative = first & 0x40 != 0;
-    let mut magnitude = i64::from(first & 0x3f);
+    let mut magnitude = u64::from(first & 0x3f);
     let mut shift = 6;
     let mut more = first & 0x80 != 0;
     while more {
@@ -372,11 +378,11 @@ pub(super) fn read_signed(reader: &mut Reader<'_>) -> Result<i64> {
             return Err(CrdtError::Malformed);
         }
         let byte = reader.byte()?;
-        magnitude |= i64::from(byte & 0x7f) << shift;
+        magnitude |= u64::from(byte & 0x7f) << shift;
         shift += 7;
         more = byte & 0x80 != 0;
     }
-    Ok(if negative { -magnitude } else { magnitude })
+    Ok((first & 0x40 != 0, magnitude))
 }
 
 fn read_deletes(reader: &mut Reader<'_>) -> Result<Deletes> {

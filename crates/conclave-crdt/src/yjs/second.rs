@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 use super::scan::{
     CONTENT_ANY, CONTENT_BINARY, CONTENT_DELETED, CONTENT_DOC, CONTENT_EMBED, CONTENT_FORMAT,
     CONTENT_STRING, CONTENT_TYPE, HAS_ORIGIN, HAS_PARENT_SUB, HAS_RIGHT_ORIGIN, INFO_GC, INFO_SKIP,
-    TYPE_XML_ELEMENT, read_signed, skip_any,
+    TYPE_XML_ELEMENT, read_sign_and_magnitude, read_signed, skip_any,
 };
 use crate::error::{CrdtError, Result};
 use crate::limits::{MAX_SNAPSHOT_BYTES, MAX_VALUE_DEPTH};
@@ -37,7 +37,7 @@ impl<'a> Numbers<'a> {
 
     fn next(&mut self) -> Result<u64> {
         if self.left == 0 {
-            let (negative, magnitude) = signed(&mut self.reader)?;
+            let (negative, magnitude) = read_sign_and_magnitude(&mut self.reader)?;
             self.last = magnitude;
             self.left = 1;
             if negative {
@@ -369,24 +369,6 @@ impl<'a> Second<'a> {
             _ => Err(CrdtError::Malformed),
         }
     }
-}
-
-/// A signed integer whose zero has a sign: whether it is negative, and how large.
-fn signed(reader: &mut Reader<'_>) -> Result<(bool, u64)> {
-    let first = reader.byte()?;
-    let mut magnitude = u64::from(first & 0x3f);
-    let mut shift = 6;
-    let mut more = first & 0x80 != 0;
-    while more {
-        if shift > 55 {
-            return Err(CrdtError::Malformed);
-        }
-        let byte = reader.byte()?;
-        magnitude |= u64::from(byte & 0x7f) << shift;
-        shift += 7;
-        more = byte & 0x80 != 0;
-    }
-    Ok((first & 0x40 != 0, magnitude))
 }
 
 /// A plain value as JSON, as JavaScript writes it. Values that JSON does not have are in no embed and no format that Yjs writes.

@@ -295,6 +295,23 @@ impl Engine {
         self.entry_intents(group, &body);
     }
 
+    /// Nothing that is stored of a group stays, but its row in the index.
+    pub(crate) fn drop_group_rows(&mut self, id: &GroupId) {
+        self.out.writes.delete_prefix(keys::group_prefix(id));
+        self.out.writes.delete_prefix(keys::documents_prefix(id));
+        self.forget_unsent_group(id);
+    }
+
+    /// A group is listed as left, for this reason.
+    pub(crate) fn index_as_left(&mut self, id: GroupId, why: &str) {
+        let row = IndexRow {
+            active: false,
+            why: Some(why.to_owned()),
+        };
+        self.index.insert(id, row);
+        self.save_index(&id);
+    }
+
     /// Secrets and documents go. Own edits were kept apart before.
     pub(crate) fn end_group(&mut self, group: &mut Group, why: &str) {
         let id = group.id;
@@ -310,9 +327,7 @@ impl Engine {
             self.finish_intent(group, intent, result);
         }
         self.forget_documents(id);
-        self.out.writes.delete_prefix(keys::group_prefix(&id));
-        self.out.writes.delete_prefix(keys::documents_prefix(&id));
-        self.forget_unsent_group(&id);
+        self.drop_group_rows(&id);
         group.roots.0.clear();
         group.secrets = None;
         let declined = group.meta.declined;
@@ -320,14 +335,7 @@ impl Engine {
             self.index.remove(&id);
             self.delete(keys::index(&id));
         } else {
-            self.index.insert(
-                id,
-                IndexRow {
-                    active: false,
-                    why: Some(why.to_owned()),
-                },
-            );
-            self.save_index(&id);
+            self.index_as_left(id, why);
             self.event(Event::GroupLost {
                 group: id,
                 why: why.to_owned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use conclave_doc::Step;
 
 use super::*;
-use crate::group::{DocRow, Group, IndexRow};
+use crate::group::{DocRow, Group};
 use crate::roots::Roots;
 use crate::slot::Slot;
 
@@ -245,17 +245,8 @@ impl Engine {
             self.keep_apart(made);
         }
         self.strays.remove(&id);
-        self.out.writes.delete_prefix(keys::group_prefix(&id));
-        self.out.writes.delete_prefix(keys::documents_prefix(&id));
-        self.forget_unsent_group(&id);
-        self.index.insert(
-            id,
-            IndexRow {
-                active: false,
-                why: Some(why.to_owned()),
-            },
-        );
-        self.save_index(&id);
+        self.drop_group_rows(&id);
+        self.index_as_left(id, why);
         Ok(())
     }
 }
