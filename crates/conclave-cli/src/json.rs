@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use conclave_client::MAX_JSON_DEPTH;
+use conclave_client::{MAX_JSON_DEPTH, is_unwritable};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Number, Value};
 
@@ -15,6 +15,18 @@ use crate::input::position;
 /// It is no JSON, not an object, or holds something that would not read back as it is written: a key that stands twice, a number beyond what
 /// 64 bits hold, half a character, or nesting that is too deep. The failure names the place.
 pub fn read(text: &str, name: &str) -> Result<Value> {
+    walk(text, name, false)
+}
+
+/// The same for a new document, which has nothing yet that an object with the reserved key could stand for.
+///
+/// # Errors
+/// As [`read`]; such an object that cannot be written.
+pub fn read_new(text: &str, name: &str) -> Result<Value> {
+    walk(text, name, true)
+}
+
+fn walk(text: &str, name: &str, new: bool) -> Result<Value> {
     // Syntax first, so that the walk below meets valid JSON only.
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| {
         refused(
@@ -26,6 +38,7 @@ pub fn read(text: &str, name: &str) -> Result<Value> {
         text,
         at: 0,
         path: Vec::new(),
+        new,
     };
     let value = walk
         .value()
@@ -74,6 +87,7 @@ struct Walk<'a> {
     text: &'a str,
     at: usize,
     path: Vec<Step>,
+    new: bool,
 }
 
 impl Walk<'_> {
@@ -142,12 +156,21 @@ impl Walk<'_> {
 
     fn object(&mut self) -> std::result::Result<Value, Problem> {
         let mut object = Map::new();
+        let began = self.at;
         self.at += 1;
         loop {
             self.skip();
             if self.peek() != b'"' {
                 self.at += 1;
-                return Ok(Value::Object(object));
+                let value = Value::Object(object);
+                if self.new && is_unwritable(&value) {
+                    return Err(self.problem(
+                        began,
+                        "an object with \"$conclave\" stands for something that JSON cannot hold, and this one for nothing that can be written",
+                        "rename that key; what can be written is explained in the documentation of JSON documents",
+                    ));
+                }
+                return Ok(value);
             }
             let start = self.at;
             let key = self.string()?;
@@ -281,6 +304,16 @@ mod tests {
             let expected: Value = serde_json::from_str(text).unwrap();
             assert_eq!(read(text, "f").unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn what_stands_for_nothing_is_refused_in_a_new_document_only() {
+        let text = r#"{"a": [1, {"$conclave": "xml", "shown": "<p/>"}]}"#;
+        assert!(read(text, "f.json").is_ok());
+        let failure = read_new(text, "f.json").unwrap_err();
+        assert!(failure.message.ends_with("(line 1, column 11, at /a/1)"));
+        let bytes = r#"{"a": {"$conclave": "bytes", "base64": "AP8H"}}"#;
+        assert!(read_new(bytes, "f.json").is_ok());
     }
 
     #[test]

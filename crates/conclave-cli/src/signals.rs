@@ -28,3 +28,34 @@ pub async fn interrupted() {
         std::future::pending().await
     }
 }
+
+/// Resolves when the process is asked to end by anything but Ctrl-C, which from here on does nothing.
+#[cfg(unix)]
+pub fn ended() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let ignored = signal(SignalKind::interrupt());
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    );
+    async move {
+        let _ignored = ignored;
+        let (Ok(mut terminate), Ok(mut hangup)) = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// The same, where Ctrl-C is all there is.
+#[cfg(not(unix))]
+pub async fn ended() {
+    loop {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -107,7 +107,7 @@ pub use conclave_crdt::limits::MAX_JSON_DEPTH;
 pub use conclave_crdt::yjs::Yrs;
 pub use conclave_crdt::{
     Crdt, CrdtError, CrdtKind, Edited, Foreign, ForeignError, PathElement, Refusal, RootShape,
-    recognise,
+    is_unwritable, recognise,
 };
 #[doc(hidden)]
 pub use conclave_engine::plain;

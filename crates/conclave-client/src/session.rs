@@ -189,6 +189,27 @@ impl Session {
         }
     }
 
+    /// The client, once the store is open in this process: another one that has it open goes on until it ends by itself.
+    ///
+    /// # Errors
+    /// As [`Session::find`], and [`Error::Closed`] after the session's end.
+    pub async fn here(&self) -> Result<Client, Error> {
+        let mut place = self.inner.place();
+        loop {
+            match &*place {
+                Place::Here { client, .. } => return Ok(client.clone()),
+                #[cfg(unix)]
+                Place::There(there) => {
+                    if let Ok(mut events) = there.listen().await? {
+                        while let Some(Ok(_)) = events.hear().await {}
+                    }
+                }
+                Place::Closed => return Err(Error::Closed),
+            }
+            place = self.inner.leave(&place).await?;
+        }
+    }
+
     /// Performs an operation, wherever the store is open. Where the process that has it ends meanwhile, this one goes on with the operation, or
     /// finds what came of it.
     ///

@@ -419,6 +419,21 @@ async fn a_session_takes_the_store_over_when_its_owner_ends() {
     assert!(second.client().is_some() != third.client().is_some());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_another_process_has_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Session::create(config(folder.path()), setup())
+        .await
+        .unwrap();
+    let second = Session::open(config(folder.path())).await.unwrap();
+    assert!(second.client().is_none());
+    let (closed, here) = tokio::join!(first.close(), second.here());
+    closed.unwrap();
+    here.unwrap();
+    assert!(second.client().is_some());
+    second.close().await.unwrap();
+}
+
 /// Many sessions at once, each gone as soon as it is done: every one does what it was asked, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_come_and_go_at_once_all_succeed() {

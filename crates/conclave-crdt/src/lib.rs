@@ -80,5 +80,5 @@ pub use diff::text::{TextEdit, merged as merged_text, text_edits};
 pub use error::CrdtError;
 pub use factory::{create, load};
 pub use foreign::{Foreign, ForeignError, recognise};
-pub use json::merged_value as merged_json;
+pub use json::{is_unwritable, merged_value as merged_json};
 pub use types::{Applied, CrdtKind, OpRange, ReplicaId, UpdateInfo, Version};

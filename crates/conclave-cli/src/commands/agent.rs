@@ -3,7 +3,7 @@
 use conclave_client::finding::Notice;
 use conclave_client::{Client, Connection, Error, Event, Events, FindingInfo};
 
-use crate::context::Context;
+use crate::context::{Context, Spinner};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Shown, note, print_line};
 use crate::say;
@@ -40,20 +40,31 @@ async fn tell_all(context: &Context, client: &Client, mut events: Events) -> Res
     }
 }
 
+/// The store, open in this process: short commands that have it are waited for.
+async fn own_store(context: &Context) -> Result<Client> {
+    if let Some(client) = context.session().client() {
+        return Ok(client);
+    }
+    let spinner = Spinner::new("waiting for another command to end", context.global.json);
+    let here = tokio::time::timeout(context.time_left(), context.session().here()).await;
+    drop(spinner);
+    match here {
+        Ok(client) => Ok(client?),
+        Err(_) => Err(Failure::new(
+            "store.in_use",
+            Exit::Failed,
+            "another process has this store open, and goes on",
+            "if that is an agent, there is nothing to do: other commands go through it",
+        )),
+    }
+}
+
 /// Runs until it is asked to end.
 ///
 /// # Errors
 /// [`Failure`].
 pub async fn run(context: &Context) -> Result<Shown> {
-    let Some(client) = context.session().client() else {
-        let message = "another process has this store open already";
-        return Err(Failure::new(
-            "store.in_use",
-            Exit::Failed,
-            message,
-            "nothing to do: other commands go through it",
-        ));
-    };
+    let client = own_store(context).await?;
     let interrupted = crate::signals::interrupted();
     let store = context.home.store();
     if context.global.json {

@@ -100,6 +100,9 @@ pub enum Command {
         /// No editor: this file is the new whole; - is standard input
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
+        /// What that file was made from: only what differs from it is done to the document
+        #[arg(long, value_name = "FILE", requires = "from")]
+        base: Option<PathBuf>,
         /// How that file's text is encoded [default: UTF-8]
         #[arg(long, value_name = "NAME", requires = "from")]
         encoding: Option<TextEncoding>,
@@ -191,8 +194,9 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         Command::Edit {
             which,
             from: Some(file),
+            base,
             encoding,
-        } => edit::from_file(context, &which, &file, encoding).await,
+        } => edit::from_file(context, &which, &file, base.as_deref(), encoding).await,
         Command::Append {
             which,
             file,

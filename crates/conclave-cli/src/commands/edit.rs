@@ -1,6 +1,7 @@
 //! `doc edit` and `doc append`: a document in the user's own editor, or changed by what a file holds.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +16,18 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
 use crate::input::{self, TextEncoding, name_of};
 use crate::json;
-use crate::output::Shown;
+use crate::output::{Shown, note};
 
 /// Editors that are looked for where none is named, in this order.
 const EDITORS: [&str; 3] = ["sensible-editor", "nano", "vi"];
+/// How folders with a copy in them begin, within the home folder.
+const PREFIX: &str = "edit-";
+/// File in such a folder that is locked while the command lives.
+const LOCK: &str = ".lock";
+/// Names of the copy of a text, and of what it was made from.
+const TEXT: [&str; 2] = ["document.md", "before.md"];
+/// The same of JSON.
+const JSON: [&str; 2] = ["document.json", "before.json"];
 
 /// Opens a document in an editor, and does to the document what was done to the copy.
 ///
@@ -26,6 +35,9 @@ const EDITORS: [&str; 3] = ["sensible-editor", "nano", "vi"];
 /// [`Failure`].
 pub async fn in_editor(context: &Context, which: &Which) -> Result<Shown> {
     let editor = editor()?;
+    for (_, left) in left_over(context.home.folder()) {
+        note(&format!("note: {left}"), context.global.json);
+    }
     let (group, info, before) = open_to_edit(context, which).await?;
     let copy = Copy::write(context.home.folder(), &before)?;
     // The session goes on meanwhile: what others write arrives here.
@@ -48,7 +60,8 @@ pub async fn in_editor(context: &Context, which: &Which) -> Result<Shown> {
     saved(context, group, &info, changed).await
 }
 
-/// Makes a document what a file holds, by as small a change as there is.
+/// Makes a document what a file holds, by as small a change as there is; with what the file was made from, does to the document what was done
+/// to that.
 ///
 /// # Errors
 /// [`Failure`].
@@ -56,16 +69,27 @@ pub async fn from_file(
     context: &Context,
     which: &Which,
     file: &Path,
+    base: Option<&Path>,
     encoding: Option<TextEncoding>,
 ) -> Result<Shown> {
-    let text = input::text(input::read(file)?, encoding, &name_of(file))?;
+    let read = |file: &Path| {
+        let name = name_of(file);
+        input::text(input::read(file)?, encoding, &name).map(|text| (text, name))
+    };
+    let (text, name) = read(file)?;
+    let base = base.map(read).transpose()?;
     let (group, info, before) = open_to_edit(context, which).await?;
-    let after = parse(text, &before, &name_of(file))?;
-    let changed = after != before;
-    if changed {
-        let change = Change { base: None, after };
-        change.apply(context, group, &info).await?;
+    let base = base
+        .map(|(text, name)| parse(text, &before, &name))
+        .transpose()?;
+    let mut after = parse(text, &before, &name)?;
+    if let (Some(base), Content::Text(text)) = (&base, &mut after) {
+        *text = like_before(base, std::mem::take(text));
     }
+    let changed = after != before && {
+        let change = Change { base, after };
+        change.apply(context, group, &info).await?
+    };
     saved(context, group, &info, changed).await
 }
 
@@ -215,37 +239,48 @@ async fn check_writable(context: &Context, group: GroupId, info: &DocumentInfo) 
 /// The copy that is edited: readable by its owner only, in a folder of its own (editors leave files beside it), gone when dropped.
 struct Copy {
     folder: TempDir,
+    /// Locked for as long as this process lives: what is left of a process that was killed is found by that.
+    _in_use: File,
     file: PathBuf,
-    /// What was written into it.
+    /// What the file was made from, for whoever comes after this process.
+    base: PathBuf,
+    /// What was written into both.
     written: Vec<u8>,
 }
 
 impl Copy {
     fn write(home: &Path, content: &Content) -> Result<Self> {
-        let name = match content {
-            Content::Text(_) => "document.md",
-            Content::Json(_) => "document.json",
+        let [name, base] = match content {
+            Content::Text(_) => TEXT,
+            Content::Json(_) => JSON,
         };
         let mut builder = tempfile::Builder::new();
-        builder.prefix("edit-");
+        builder.prefix(PREFIX);
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
         let folder = builder
             .tempdir_in(home)
             .map_err(|error| Failure::file("write in", home, &error))?;
-        let file = folder.path().join(name);
+        let in_use =
+            in_use(folder.path()).map_err(|error| Failure::file("lock", folder.path(), &error))?;
+        let written = content.to_text().into_bytes();
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let written = content.to_text().into_bytes();
-        options
-            .open(&file)
-            .and_then(|mut to| to.write_all(&written))
-            .map_err(|error| Failure::file("write", &file, &error))?;
+        let write = |name: &str| -> Result<PathBuf> {
+            let file = folder.path().join(name);
+            options
+                .open(&file)
+                .and_then(|mut to| to.write_all(&written))
+                .map_err(|error| Failure::file("write", &file, &error))?;
+            Ok(file)
+        };
         Ok(Self {
+            file: write(name)?,
+            base: write(base)?,
             folder,
-            file,
+            _in_use: in_use,
             written,
         })
     }
@@ -263,12 +298,12 @@ impl Copy {
 
     /// Leaves the file where it is: what somebody typed must not be lost.
     fn keep(self, failure: Failure) -> Failure {
-        let file = self.file;
+        let way = way_back(&self.file, &self.base);
         // It stays in a folder that only its owner may enter.
         let _ = self.folder.keep();
         failure.hinted(format!(
-            "what you typed is kept, unencrypted, in {0}; `conclave doc edit DOC --from {0}` takes it; then remove it",
-            file.display()
+            "what you typed is kept, unencrypted, in {}; {way}",
+            self.file.display()
         ))
     }
 
@@ -279,6 +314,46 @@ impl Copy {
             _ => self.keep(failure),
         }
     }
+}
+
+/// A file that is locked until it is dropped or its process ends, however that comes.
+fn in_use(folder: &Path) -> std::io::Result<File> {
+    let lock = File::create(folder.join(LOCK))?;
+    lock.try_lock()?;
+    Ok(lock)
+}
+
+/// How to bring into its document what was typed, without undoing what others have written since.
+fn way_back(file: &Path, base: &Path) -> String {
+    let (file, base) = (file.display(), base.display());
+    format!(
+        "`conclave doc edit DOC --from {file} --base {base}` brings it into the document; then remove that folder"
+    )
+}
+
+/// What an ended command left in this home: copies, in which may be what somebody typed, unencrypted. For each its file, and what to do.
+pub fn left_over(home: &Path) -> Vec<(PathBuf, String)> {
+    let mut left = Vec::new();
+    for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) || in_use(&folder).is_err() {
+            continue;
+        }
+        for [name, base] in [TEXT, JSON] {
+            let (file, base) = (folder.join(name), folder.join(base));
+            if file.is_file() {
+                let text = format!(
+                    "{} is what `conclave doc edit` left when it was ended, unencrypted, and perhaps holds what you typed; {}.",
+                    file.display(),
+                    way_back(&file, &base)
+                );
+                left.push((file, text));
+            }
+        }
+    }
+    left.sort();
+    left
 }
 
 /// Editors end the last line; that alone is no edit.
@@ -333,7 +408,13 @@ async fn run_editor(editor: &OsString, file: &Path) -> Result<()> {
         let what = format!("{what}; nothing was changed in the document");
         Failure::new("cli.editor", Exit::Failed, what, "check VISUAL and EDITOR")
     };
-    let status = command(editor, file).status().await;
+    // Ctrl-C is the editor's, which has the terminal; being ended otherwise ends the editor too.
+    let ended = crate::signals::ended();
+    let mut command = command(editor, file);
+    let status = tokio::select! {
+        status = command.status() => status,
+        () = ended => return Err(failed("this command was ended while the editor ran".to_owned())),
+    };
     let status =
         status.map_err(|error| failed(format!("the editor could not be started: {error}")))?;
     if status.success() {
@@ -402,6 +483,19 @@ mod tests {
 
     fn failure() -> Failure {
         Failure::usage("what", "hint")
+    }
+
+    #[test]
+    fn what_an_ended_command_left_is_found_and_what_is_in_use_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(left_over(home.path()).is_empty());
+        let copy = Copy::write(home.path(), &Content::Text("words".into())).unwrap();
+        let file = copy.file.clone();
+        assert!(left_over(home.path()).is_empty());
+        copy.keep(failure());
+        let left = left_over(home.path());
+        assert_eq!((left.len(), &left[0].0), (1, &file));
+        assert!(left[0].1.contains("--base"));
     }
 
     #[test]

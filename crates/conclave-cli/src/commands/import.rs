@@ -68,7 +68,7 @@ fn read(
     Ok(match is_json {
         true => (
             CrdtKind::Automerge,
-            FirstContent::Json(json::read(&text, &name)?),
+            FirstContent::Json(json::read_new(&text, &name)?),
         ),
         false => (CrdtKind::Yjs, FirstContent::Text(text)),
     })

@@ -2,6 +2,7 @@
 
 use conclave_client::{Connection, Operation, Outcome, Status};
 
+use super::edit;
 use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns, counted};
@@ -70,11 +71,15 @@ pub async fn run(context: &Context) -> Result<Shown> {
     let text = columns(&rows);
     context.touch_all();
     context.note_stale(reached);
-    let kept: Vec<String> = rescues
+    let mut kept: Vec<String> = rescues
         .iter()
         .map(|info| format!("\n{}", sentence(info, &rescues)))
         .collect();
+    let left = edit::left_over(context.home.folder());
+    kept.extend(left.iter().map(|(_, text)| format!("\n{text}")));
+    let left: Vec<_> = left.into_iter().map(|(file, _)| file).collect();
     Ok(Shown::new(text + &kept.concat(), "status", status)
+        .with("left_by_editor", &left)
         .with("rescues", &rescues)
         .with("home", context.home.folder())
         .with("server", server)

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 pub(crate) use edit::edit;
 pub use edit::merged_value;
 pub(crate) use special::Special;
+pub use special::is_unwritable;
 
 use crate::api::PathElement;
 use crate::diff::text::TextEdit;

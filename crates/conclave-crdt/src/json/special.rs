@@ -70,6 +70,13 @@ impl Special {
     }
 }
 
+/// Whether an object uses the reserved key `$conclave` and stands for nothing that can be written (see
+/// [`JsonView`](crate::JsonView)): a document can keep it where it stands already, not take it as new.
+#[must_use]
+pub fn is_unwritable(value: &Value) -> bool {
+    matches!(Special::of(value), Some(None))
+}
+
 fn number_name(number: f64) -> &'static str {
     match number {
         _ if number.is_nan() => "NaN",
