@@ -7,7 +7,7 @@ use conclave_proto::{UnixMs, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, TimerKind};
-use crate::finding::{About, Finding, FindingKind};
+use crate::finding::{About, End, Finding, FindingKind};
 use crate::group::Group;
 
 const MINUTE_MS: u64 = 60 * 1000;
@@ -174,7 +174,7 @@ impl Engine {
             suspect: None,
         };
         if !is_off(ahead_ms) {
-            return self.settle_finding(&finding);
+            return self.ended(About::Device, End::ClockRight);
         }
         let known = match self.open_finding(&finding) {
             Some(FindingKind::OwnClock {

@@ -1,5 +1,6 @@
 //! What does not fit: found by this device, kept until somebody has seen it, told in plain words. A finding never stops the device.
 
+mod ends;
 mod kept;
 mod words;
 
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::EngineError;
 
+pub(crate) use self::ends::End;
 pub(crate) use self::kept::Findings;
 pub use self::kept::{FindingId, FindingInfo, Mark, Notice};
 pub use self::words::{Names, Words};

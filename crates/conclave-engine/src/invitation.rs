@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Event, InvitationInfo, Reply};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::finding::{FindingKind, Step, Suspect};
+use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::group::{Group, GroupWork};
 use crate::intents::Want;
 use crate::io::CommandId;
@@ -116,6 +116,7 @@ impl Engine {
         let key = keys::invitation(&group);
         self.put(key, keys::cbor(&row));
         self.invitations.insert(group, invitation);
+        self.ended(About::Group(group), End::Known);
         self.offer_invitation(group);
     }
 
@@ -267,6 +268,7 @@ impl Engine {
             );
             return;
         }
+        self.ended(About::Group(id), End::Back);
         let mut group = if self.strays.contains_key(&id) {
             self.group_of_stray(id, mls, secrets.epoch)
         } else {

@@ -12,7 +12,7 @@ use conclave_proto::{DocumentId, GroupId, Refusal, UserId};
 
 use crate::command::Event;
 use crate::engine::{Engine, TimerKind};
-use crate::finding::FindingKind;
+use crate::finding::{About, End, FindingKind};
 
 /// Most unknown groups that are told of.
 const MEMBERSHIPS: usize = 64;
@@ -251,16 +251,25 @@ impl Engine {
                 let Answer::Memberships { groups } = answer else {
                     return;
                 };
-                for group in groups.into_iter().take(MEMBERSHIPS) {
-                    let known = engine.index.contains_key(&group)
-                        || engine.invitations.contains_key(&group);
-                    if !known {
+                let named: BTreeSet<GroupId> = groups.into_iter().collect();
+                for group in engine.findings.groups_in_state(End::Known) {
+                    if engine.knows_of(&group) || !named.contains(&group) {
+                        engine.ended(About::Group(group), End::Known);
+                    }
+                }
+                for group in named.into_iter().take(MEMBERSHIPS) {
+                    if !engine.knows_of(&group) {
                         let what = FindingKind::MembershipUnknown { invited: false };
                         engine.finding(group, None, what, None);
                     }
                 }
             }),
         );
+    }
+
+    /// Whether a group is, or was, one of this device's, or an invitation to it is here.
+    fn knows_of(&self, group: &GroupId) -> bool {
+        self.index.contains_key(group) || self.invitations.contains_key(group)
     }
 
     /// The service refused the own device list for a while, which is over.

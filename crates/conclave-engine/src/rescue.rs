@@ -13,7 +13,7 @@ use crate::command::{Command, Event, Reply};
 use crate::directory::Titles;
 use crate::engine::{Engine, ReadTarget};
 use crate::error::EngineError;
-use crate::finding::{FindingKind, Suspect};
+use crate::finding::{About, End, FindingKind, Suspect};
 use crate::io::{CommandId, Row};
 use crate::keys;
 
@@ -424,7 +424,13 @@ impl Engine {
 
     /// A copy is not needed any more; what waited for room goes on.
     fn drop_rescue(&mut self, rescue: &RescueId) {
-        self.rescues.remove(rescue);
+        if let Some(gone) = self.rescues.remove(rescue) {
+            let place = (gone.group, gone.document);
+            let mut left = self.rescues.values();
+            if left.all(|info| (info.group, info.document) != place) {
+                self.ended(About::Document(place.0, place.1), End::Cleared);
+            }
+        }
         self.delete(keys::rescue_head(rescue));
         self.delete(keys::rescue_body(rescue));
         let waited = std::mem::take(&mut self.rescue_full);

@@ -3,7 +3,7 @@
 use conclave_proto::{DocumentId, GroupId, UnixMs};
 
 use crate::engine::Engine;
-use crate::finding::{About, Finding, FindingKind};
+use crate::finding::{About, End, Finding, FindingKind};
 
 /// How the service's log of a group or document stands to the own one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,18 +78,13 @@ impl Engine {
             self.link.packages_doubted = true;
             self.replace_key_packages();
         }
+        // How it stood before is over.
+        self.tell_in_step(group, document);
         self.finding(group, document, what, None);
     }
 
     /// The service shows all that this device has.
     pub(crate) fn tell_in_step(&mut self, group: GroupId, document: Option<DocumentId>) {
-        let about = about(group, document);
-        let ahead = FindingKind::Ahead {
-            missing: 0,
-            seen: UnixMs(0),
-        };
-        for what in [ahead, FindingKind::Apart] {
-            self.settle_finding(&finding(what, about));
-        }
+        self.ended(about(group, document), End::InStep);
     }
 }

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::command::{ChangeInfo, Event, Reply};
 use crate::engine::{Engine, HOT_DOCUMENTS, ReadTarget, TimerKind, doubled_ms};
 use crate::error::EngineError;
-use crate::finding::{FindingKind, Step, Suspect};
+use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::group::{DocRow, Group, GroupWork};
 use crate::io::{CommandId, DocFn, Row};
 use crate::keys;
@@ -460,6 +460,7 @@ impl Engine {
         let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
         self.delete(key);
         self.forget_unsent(&group.id, &id);
+        self.place_gone(group.id, Some(id));
         self.erase_roots(group);
     }
 
@@ -520,7 +521,22 @@ impl Engine {
         self.store_document(group, doc);
         self.update_document_row(group, doc);
         self.note_unsent(group, doc);
+        self.note_ends(group, doc);
         self.answer_synced(group, doc);
+    }
+
+    /// What is in order again is told no longer.
+    fn note_ends(&mut self, group: &Group, doc: &Doc) {
+        let about = About::Document(group.id, doc.id);
+        if doc.is_caught_up() {
+            self.ended(about, End::Opened);
+        }
+        if doc.document.unsent_count() == 0 {
+            self.ended(about, End::Sent);
+        }
+        if doc.document.set_aside_records().is_empty() {
+            self.ended(about, End::Whole);
+        }
     }
 
     fn store_document(&mut self, group: &Group, doc: &mut Doc) {

@@ -28,6 +28,7 @@ impl Engine {
                 let context = group.doc_context(&engine.device, engine.now);
                 match Document::load(&context, rows, &mut engine.rng) {
                     Ok(document) => {
+                        engine.ended(About::Document(group.id, id), End::Loaded);
                         engine
                             .documents
                             .insert(key, Slot::Hot(Box::new(Doc::new(id, document))));

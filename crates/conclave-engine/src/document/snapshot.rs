@@ -13,13 +13,13 @@ impl Engine {
     /// Writes a snapshot where a removal asks for one, or the edits since the last call for it and it is this device's turn.
     pub(super) fn pump_snapshot(&mut self, group: &mut Group, doc: &mut Doc) {
         let may_write = group.state().role_of(&self.device.id()) >= Some(Role::Editor);
-        if doc.snapshot_in_flight || !may_write {
+        if doc.snapshot_in_flight {
             return;
         }
         let rekey = group.rotator && group.rekey_due(&doc.document);
         let due = doc.document.snapshot_due(&group.state().policy) && self.is_turn(group, doc);
-        if !rekey && !due && !doc.snapshot_wanted {
-            return;
+        if !may_write || (!rekey && !due && !doc.snapshot_wanted) {
+            return self.ended(About::Document(group.id, doc.id), End::Condensed);
         }
         let context = group.doc_context(&self.device, self.now);
         let record = match doc.document.make_snapshot(&context, &mut self.rng) {
@@ -149,9 +149,12 @@ impl Engine {
                     doc.misjudged = true;
                     return;
                 }
-                if let Err(error) = judged {
-                    let what = FindingKind::failed(Step::CheckCondensed, &error);
-                    self.finding(group.id, Some(doc.id), what, None);
+                match judged {
+                    Ok(_) => self.ended(About::Document(group.id, doc.id), End::Checked),
+                    Err(error) => {
+                        let what = FindingKind::failed(Step::CheckCondensed, &error);
+                        self.finding(group.id, Some(doc.id), what, None);
+                    }
                 }
             } else {
                 self.fetch_records(group.id, doc, wanted.seq, 1);

@@ -251,6 +251,7 @@ impl Engine {
         if let Some(row) = group.documents.get_mut(&id).filter(|row| row.creating) {
             row.creating = false;
             self.save_document_row(group, &id);
+            self.ended(About::Document(group.id, id), End::Published);
             let unsent = self.unsent.get(&group.id, &id);
             self.set_unsent(&group.id, &id, unsent.created());
         }

@@ -1,12 +1,12 @@
 //! Findings as rows: each once, until somebody has dismissed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use conclave_proto::{DocumentId, GroupId, UnixMs, UserId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{About, Finding, FindingKind, Names, Step, Suspect};
+use super::{About, End, Finding, FindingKind, Names, Step, Suspect};
 use crate::command::{Event, Reply};
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -134,6 +134,8 @@ struct FindingRow {
 #[derive(Default)]
 pub(crate) struct Findings {
     rows: BTreeMap<FindingId, FindingRow>,
+    /// Those that tell of a state which has not ended.
+    states: BTreeSet<(About, End, FindingId)>,
     unreadable: bool,
 }
 
@@ -143,13 +145,47 @@ impl Findings {
         let mut this = Self::default();
         for (_, value) in rows {
             match keys::uncbor::<FindingRow>("finding", value) {
-                Ok(row) if row.version == ROW_VERSION => {
-                    this.rows.insert(row.finding.id(), row);
-                }
+                Ok(row) if row.version == ROW_VERSION => this.insert(row.finding.id(), row),
                 _ => this.unreadable = true,
             }
         }
         this
+    }
+
+    fn insert(&mut self, id: FindingId, row: FindingRow) {
+        self.remove(&id);
+        self.states.extend(row.state(id));
+        self.rows.insert(id, row);
+    }
+
+    fn remove(&mut self, id: &FindingId) -> Option<FindingRow> {
+        let row = self.rows.remove(id)?;
+        if let Some(state) = row.state(*id) {
+            self.states.remove(&state);
+        }
+        Some(row)
+    }
+
+    /// Those that tell of a state of a place which such an end is the end of.
+    pub(super) fn in_state(&self, about: About, end: End) -> Vec<FindingId> {
+        let all = FindingId([0; 8])..=FindingId([0xff; 8]);
+        let range = (about, end, *all.start())..=(about, end, *all.end());
+        self.states.range(range).map(|(.., id)| *id).collect()
+    }
+
+    /// Those that tell of certain states.
+    pub(super) fn in_states(&self, meant: impl Fn(&About, End) -> bool) -> Vec<FindingId> {
+        let states = self
+            .states
+            .iter()
+            .filter(|(about, end, _)| meant(about, *end));
+        states.map(|(.., id)| *id).collect()
+    }
+
+    /// Groups of which such a state is told.
+    pub(crate) fn groups_in_state(&self, end: End) -> Vec<GroupId> {
+        let states = self.states.iter().filter(|(_, other, _)| *other == end);
+        states.filter_map(|(about, ..)| about.group()).collect()
     }
 
     /// How many wait for somebody, and the newest of them.
@@ -170,6 +206,12 @@ impl Findings {
 }
 
 impl FindingRow {
+    /// The state that it tells of, while that has not ended.
+    fn state(&self, id: FindingId) -> Option<(About, End, FindingId)> {
+        let end = self.finding.what.end().filter(|_| !self.settled)?;
+        Some((self.finding.about, end, id))
+    }
+
     fn is_open(&self) -> bool {
         self.notice != Notice::Dismissed && !self.settled && !self.finding.what.is_note()
     }
@@ -236,7 +278,7 @@ impl Engine {
         let id = finding.id();
         let user = self.user_of(&finding);
         let now = self.now;
-        let row = match self.findings.rows.remove(&id) {
+        let row = match self.findings.remove(&id) {
             Some(mut row) => {
                 // The same again, in every detail, is nothing new to who has seen it.
                 if row.settled || row.finding.what != finding.what {
@@ -269,7 +311,7 @@ impl Engine {
 
     fn put_finding(&mut self, id: FindingId, row: FindingRow) {
         self.put(keys::finding(&id), keys::cbor(&row));
-        self.findings.rows.insert(id, row);
+        self.findings.insert(id, row);
     }
 
     /// There is no room: one goes, and is counted.
@@ -277,7 +319,7 @@ impl Engine {
         let Some(id) = self.findings.least() else {
             return;
         };
-        let Some(row) = self.findings.rows.remove(&id) else {
+        let Some(row) = self.findings.remove(&id) else {
             return;
         };
         self.delete(keys::finding(&id));
@@ -317,15 +359,12 @@ impl Engine {
     }
 
     /// What was found is in order again.
-    pub(crate) fn settle_finding(&mut self, finding: &Finding) {
-        if self.findings.rows.is_empty() {
-            return;
-        }
-        let id = finding.id();
-        let open = self.findings.rows.get(&id).filter(|row| !row.settled);
-        if let Some(mut row) = open.cloned() {
-            row.settled = true;
-            self.put_finding(id, row);
+    pub(super) fn settle(&mut self, ids: Vec<FindingId>) {
+        for id in ids {
+            if let Some(mut row) = self.findings.rows.get(&id).cloned() {
+                row.settled = true;
+                self.put_finding(id, row);
+            }
         }
     }
 

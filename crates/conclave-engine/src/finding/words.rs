@@ -498,7 +498,7 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
@@ -611,7 +611,7 @@ mod tests {
         })
     }
 
-    fn every() -> Vec<FindingKind> {
+    pub(in crate::finding) fn every() -> Vec<FindingKind> {
         let steps = STEPS.into_iter();
         let mut all: Vec<FindingKind> = steps
             .map(|step| FindingKind::Failed {

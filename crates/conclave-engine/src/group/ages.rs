@@ -143,7 +143,9 @@ impl Engine {
         let limit = u64::from(days) * DAY_MS + OVERDUE_MS;
         let oldest = group.root_times.values().min();
         let overdue = oldest.is_some_and(|since| now.since_ms(*since) > limit);
-        if overdue && !aged.is_empty() && !std::mem::replace(&mut group.overdue_told, true) {
+        if !overdue || aged.is_empty() {
+            self.ended(About::Group(group.id), End::Rekeyed);
+        } else if !std::mem::replace(&mut group.overdue_told, true) {
             let documents = aged.len() as u64;
             self.finding(
                 group.id,

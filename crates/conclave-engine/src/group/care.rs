@@ -353,6 +353,7 @@ impl Engine {
                 },
             );
             self.save_index(&group);
+            self.ended(About::Group(group), End::Known);
             self.strays.insert(group, Stray::default());
             self.pump_stray(group);
             self.reply(id, Ok(Reply::Done));

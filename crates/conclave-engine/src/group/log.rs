@@ -300,6 +300,7 @@ impl Engine {
         self.out.writes.delete_prefix(keys::group_prefix(id));
         self.out.writes.delete_prefix(keys::documents_prefix(id));
         self.forget_unsent_group(id);
+        self.place_gone(*id, None);
     }
 
     /// A group is listed as left, for this reason.

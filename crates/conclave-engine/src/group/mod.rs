@@ -29,7 +29,7 @@ use crate::command::Event;
 use crate::commands::Listing;
 use crate::engine::{Engine, ReadTarget, TimerKind, doubled_ms};
 use crate::error::EngineError;
-use crate::finding::{FindingKind, Step, Suspect};
+use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
 use crate::keys;
@@ -563,7 +563,11 @@ impl Engine {
         };
         match Group::load(id, rows) {
             Ok(mut group) => {
-                for error in std::mem::take(&mut group.damaged) {
+                let damaged = std::mem::take(&mut group.damaged);
+                if damaged.is_empty() {
+                    self.ended(About::Group(id), End::Loaded);
+                }
+                for error in damaged {
                     let what = FindingKind::failed(Step::LoadGroup, &error);
                     self.finding(id, None, what, None);
                 }
@@ -605,6 +609,7 @@ impl Engine {
             },
         );
         self.save_index(&id);
+        self.ended(About::Group(id), End::Known);
         self.enter_epoch(&mut group, secrets);
         self.groups.insert(id, Slot::Hot(Box::new(group)));
     }
@@ -640,6 +645,7 @@ impl Engine {
         if caught_up && !group.was_caught_up {
             // Documents wait for the group: edits to be sent, records to be opened.
             let id = group.id;
+            self.ended(About::Group(id), End::CaughtUp);
             self.with_group(id, Box::new(|engine, group| engine.back_in_step(group)));
         }
         group.was_caught_up = caught_up;

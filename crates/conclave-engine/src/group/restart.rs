@@ -147,6 +147,7 @@ impl Engine {
         match doc.document.founding(&context) {
             Ok(founding) => {
                 let document = copy_of(&new, &doc.id);
+                let old = About::Document(group.id, doc.id);
                 self.with_group(
                     new,
                     Box::new(move |engine, group| {
@@ -165,7 +166,12 @@ impl Engine {
                             &mut engine.rng,
                         );
                         match made {
-                            Ok((made, _)) => engine.add_document(group, made, kind, title),
+                            Ok((made, _)) => {
+                                engine.add_document(group, made, kind, title);
+                                for about in [old, About::Document(group.id, document)] {
+                                    engine.ended(about, End::Carried);
+                                }
+                            }
                             Err(error) => {
                                 let what = FindingKind::failed(Step::CarryOver, &error);
                                 engine.finding(group.id, Some(document), what, None);

@@ -154,6 +154,7 @@ impl Engine {
             // A repeated creation after a lost answer finds the group there: ids are drawn at random, so it is ours.
             Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
                 group.creation = None;
+                self.ended(About::Group(group.id), End::Founded);
                 let key = keys::group_row(&group.id, keys::group::OUTBOX, CREATION_ROW);
                 self.delete(key);
             }
@@ -206,6 +207,7 @@ impl Engine {
     /// The log is followed: what the service announces is compared with what is here, as far as heads are known.
     fn subscribed(&mut self, group: &mut Group, head: Head) {
         group.not_followed = None;
+        self.ended(About::Group(group.id), End::Followed);
         let own = group.state().head();
         let known = group.state().root_at(head.size);
         if known.is_some_and(|root| root != head.root) {

@@ -41,6 +41,7 @@ impl Engine {
             return;
         }
         self.unfreeze(group);
+        self.ended(About::Group(group.id), End::Thawed);
         self.entry_judged(group, seq, entry, judged);
     }
 

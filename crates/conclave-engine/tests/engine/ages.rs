@@ -161,6 +161,13 @@ fn roots_that_nobody_can_replace_are_told_of_and_not_erased() {
     world.restart(BEN);
     world.run();
     assert_eq!(world.text(BEN, group, document), "old..");
+    assert_eq!(world.open_findings(BEN).len(), 1);
+    world.go_online(ANA);
+    for _ in 0..5 {
+        world.advance(DAY_MS);
+    }
+    world.converged(group, &[ANA, BEN]);
+    assert_eq!(world.open_findings(BEN), []);
 }
 
 #[test]

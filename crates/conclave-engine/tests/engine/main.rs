@@ -30,4 +30,5 @@ mod store;
 mod storms;
 mod taken;
 mod thaw;
+mod told;
 mod world;

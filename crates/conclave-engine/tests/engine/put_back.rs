@@ -2,6 +2,7 @@
 
 use conclave_engine::finding::{About, Mark, Notice};
 use conclave_engine::{Command, EngineError, Event, FindingInfo, Reply};
+use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId, Role};
 
 use crate::service::Service;
@@ -209,6 +210,10 @@ fn where_both_sides_went_on_nobody_is_accused_and_nothing_is_lost() {
             let place = About::Document(group, document);
             let found = about(&mut world, at, "found.fork", place);
             assert!(found.is_some(), "{edits}: {:?}", world.findings(at));
+            // One thing is told of a place, not that it is behind as well.
+            let mut told = world.open_findings(at);
+            told.retain(|it| it.finding.about == place);
+            assert_eq!(told.len(), 1, "{edits}: {told:?}");
             out_of_step(&mut world, at, Command::Synced { group, document });
             assert_eq!(world.text(at, group, document), "hello late later");
             world.restart(at);
@@ -240,6 +245,29 @@ fn a_service_that_lost_the_whole_group_is_named_and_nothing_is_frozen() {
     world.advance(900_000);
     world.converged(group, &[ANA, BEN]);
     assert_eq!(world.text(ANA, group, document), "hello!!");
+}
+
+#[test]
+fn what_is_missing_of_a_document_that_is_deleted_is_told_no_longer() {
+    let (mut world, group, document) = trio(9);
+    let copy = world.service.clone();
+    world.edit(ANA, group, document, " late");
+    world.run();
+    put_back(&mut world, &copy);
+    let place = About::Document(group, document);
+    let reason = CloseReason::Deleted;
+    let close = Command::Close {
+        group,
+        document,
+        reason,
+    };
+    world.ask(ANA, close);
+    world.run();
+    for at in [ANA, BEN, CLEO] {
+        let found = about(&mut world, at, "service.rolled_back", place).unwrap();
+        assert!(found.settled, "{found:?}");
+        assert_eq!(world.open_findings(at), []);
+    }
 }
 
 #[test]

@@ -398,6 +398,10 @@ fn a_frozen_group_is_founded_anew_with_its_documents_and_members() {
     assert_eq!(world.info(DAN, new).unwrap().parent, Some(group));
     let state = world.service.groups[&new].state();
     assert_eq!(state.role_of(&world.devices[BEN].id), Some(Role::Admin));
+    // Whoever leaves the old one is told of it no longer.
+    assert_eq!(world.open_findings(BEN).len(), 1);
+    world.ask(BEN, Command::Leave { group });
+    assert_eq!(world.open_findings(BEN), []);
 }
 
 #[test]
@@ -491,6 +495,9 @@ fn what_nobody_can_open_is_set_aside_and_an_admin_voids_it_for_all() {
     world.advance(120_000);
     world.converged(group, &[ANA, BEN, CLEO]);
     assert_eq!(world.service.groups[&group].state().rotating_since, 0);
+    for at in [ANA, BEN, CLEO] {
+        assert_eq!(world.open_findings(at), []);
+    }
 }
 
 #[test]

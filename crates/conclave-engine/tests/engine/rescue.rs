@@ -2,7 +2,7 @@
 //! device dies meanwhile.
 
 use conclave_engine::{
-    Command, EngineError, Event, Inserted, Reply, Rescue, RescueCause, RescueInfo,
+    Command, EngineError, Event, FindingInfo, Inserted, Reply, Rescue, RescueCause, RescueInfo,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RescueId, Role};
@@ -385,6 +385,19 @@ fn where_there_is_no_room_nothing_goes_before_there_is() {
         assert_eq!(all.len(), 1, "{fate:?}: {all:?}");
         assert_eq!(all[0].cause, fate.cause());
         assert_eq!(words(&rescue(&mut world, BEN, all[0].id)), OWN, "{fate:?}");
+        let told = world.open_findings(BEN);
+        assert!(
+            told.iter().all(|it| !it.finding.what.is_state()),
+            "{fate:?}: {told:?}"
+        );
+        // Nor is it said that something is kept when nothing is.
+        world.ask(BEN, Command::DiscardRescue { rescue: all[0].id });
+        let (group, dismissed) = (None, true);
+        let Reply::Findings(told) = world.ask(BEN, Command::Findings { group, dismissed }) else {
+            panic!("no findings")
+        };
+        let over = |it: &FindingInfo| it.settled || !it.finding.what.is_state();
+        assert!(told.iter().all(over), "{fate:?}: {told:?}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! Groups that were frozen over what is judged otherwise now.
 
 use ciborium::Value;
-use conclave_engine::Command;
+use conclave_engine::finding::{About, Cause, Notice};
+use conclave_engine::{Command, Finding, FindingKind};
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::group::GroupEntry;
-use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs};
+use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs, UserId};
 use zeroize::Zeroizing;
 
 use crate::world::{World, edit};
@@ -48,6 +49,49 @@ fn freeze(world: &mut World, at: usize, group: GroupId, seq: u64, entry: &GroupE
     put(key, &flags);
     let key = [&[7], group.as_bytes(), &seq.to_be_bytes()[..]].concat();
     put(key, &evidence);
+    let finding = illegal(group);
+    let key = [&[10], finding.id().0.as_slice()].concat();
+    put(key, &Told::of(finding, world.now));
+}
+
+fn illegal(group: GroupId) -> Finding {
+    let cause = Cause {
+        code: "mls.illegal_entry".to_owned(),
+        detail: String::new(),
+    };
+    Finding {
+        what: FindingKind::IllegalEntry { cause },
+        about: About::Group(group),
+        suspect: None,
+    }
+}
+
+/// A finding as it is stored.
+#[derive(serde::Serialize)]
+struct Told {
+    version: u16,
+    finding: Finding,
+    user: Option<UserId>,
+    first: UnixMs,
+    last: UnixMs,
+    count: u64,
+    settled: bool,
+    notice: Notice,
+}
+
+impl Told {
+    fn of(finding: Finding, at: UnixMs) -> Self {
+        Self {
+            version: 1,
+            finding,
+            user: None,
+            first: at,
+            last: at,
+            count: 1,
+            settled: false,
+            notice: Notice::Seen,
+        }
+    }
 }
 
 mod erased {
@@ -88,6 +132,7 @@ fn what_was_refused_by_an_old_rule_is_taken_up_at_the_next_start() {
     // It is judged before the service is heard.
     world.run();
     assert_eq!(world.info(BEN, group).unwrap().frozen, None);
+    assert_eq!(world.open_findings(BEN), []);
     world.edit(BEN, group, document, " ben");
     world.go_online(BEN);
     world.run();
@@ -122,6 +167,7 @@ fn what_still_breaks_the_rules_stays_refused() {
     // What is kept is neither lost nor told again.
     let kept = world.ask(BEN, Command::Evidence { group });
     assert!(format!("{kept:?}").contains("mls.illegal_entry"));
+    assert_eq!(world.open_findings(BEN).len(), 1);
     assert_eq!(world.findings(BEN), [""; 0]);
 }
 
@@ -146,4 +192,5 @@ fn a_group_that_the_service_refused_is_offered_again() {
     world.invite(group, ANA, BEN, None);
     assert_eq!(world.text(BEN, group, document), "hello");
     world.converged(group, &[ANA, BEN]);
+    assert_eq!(world.open_findings(ANA), []);
 }

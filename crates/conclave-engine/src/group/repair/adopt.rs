@@ -117,6 +117,10 @@ impl Engine {
         }
         group.meta.broken = None;
         self.broken.remove(&group.id);
+        // What was refused before is part of what it came back into.
+        for end in [End::Back, End::Thawed] {
+            self.ended(About::Group(group.id), end);
+        }
         let alone = group.state().current_rows().count() == 1;
         group.meta.blind = blind && !alone;
         group.meta.unproven = group.meta.blind.then_some(secrets.epoch);

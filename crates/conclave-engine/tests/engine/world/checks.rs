@@ -1,5 +1,6 @@
 //! What must hold.
 
+use conclave_engine::FindingInfo;
 use conclave_proto::group::GroupEntry;
 
 use super::*;
@@ -28,6 +29,17 @@ impl World {
         for at in 0..self.devices.len() {
             assert_eq!(self.findings(at), [""; 0], "seed {}", self.seed);
         }
+    }
+
+    /// What a device tells that waits for somebody.
+    pub fn open_findings(&mut self, at: usize) -> Vec<FindingInfo> {
+        let (group, dismissed) = (None, false);
+        let Reply::Findings(mut found) = self.look(at, || Command::Findings { group, dismissed })
+        else {
+            panic!("no findings")
+        };
+        found.retain(|it| !it.settled && !it.finding.what.is_note());
+        found
     }
 
     fn rows_in(&self, at: usize, group: &GroupId, table: u8) -> usize {
@@ -62,6 +74,12 @@ impl World {
                 "seed {seed}: intents are left"
             );
             assert_eq!(self.rows_in(*at, &group, b'o'), 0, "seed {seed}: unsent");
+            let mut told = self.open_findings(*at);
+            // What nobody can open they agree on, too.
+            told.retain(|it| it.group == Some(group) && it.code != "document.set_aside");
+            told.retain(|it| it.finding.what.is_state());
+            let told: Vec<String> = told.into_iter().map(|it| it.happened).collect();
+            assert_eq!(told, [""; 0], "seed {seed}: device {at} still tells");
         }
         let log = &self.service.groups[&group];
         assert_eq!(seen.unwrap().0, log.state().epoch, "seed {seed}: behind");

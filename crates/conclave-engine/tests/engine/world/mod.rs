@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use conclave_engine::{
     Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Read, Reply, Setup,
 };
-use conclave_proto::frame::{ClientFrame, Request, ServiceFrame};
+use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
+use conclave_proto::refusal::{ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -113,6 +114,8 @@ pub struct World {
     pub garbles: Option<usize>,
     /// This device hears nothing for now, though its connection stands.
     pub held: Option<usize>,
+    /// The service does not allow these frames.
+    pub forbidden: &'static [&'static str],
     /// How far the service's clock is ahead of the true one, in milliseconds.
     pub service_fast_ms: i64,
     /// Kinds of what devices decided, in order.
@@ -227,6 +230,7 @@ impl World {
             cut_every: None,
             garbles: None,
             held: None,
+            forbidden: &[],
             service_fast_ms: 0,
             trace: Vec::new(),
             arrived: Vec::new(),
@@ -490,7 +494,10 @@ impl World {
             frame => frame,
         };
         let now = shifted(self.now, self.service_fast_ms);
-        let out = self.service.handle(conn, frame, now);
+        let out = match forbid(&frame).filter(|_| self.forbidden.contains(&kind(&frame))) {
+            Some(refused) => vec![(conn, refused)],
+            None => self.service.handle(conn, frame, now),
+        };
         self.post(out);
     }
 
@@ -593,6 +600,27 @@ impl World {
             }
         }
         self.now = self.now.max(end);
+    }
+}
+
+/// What a service answers that does not allow something.
+fn forbid(frame: &ClientFrame) -> Option<ServiceFrame> {
+    let why = ForbiddenWhy::Role;
+    match frame {
+        ClientFrame::Append {
+            channel,
+            first_clock,
+            ..
+        } => Some(ServiceFrame::AppendRefused {
+            channel: *channel,
+            first_clock: *first_clock,
+            refusal: Refusal::Forbidden { why },
+        }),
+        ClientFrame::Request { id, .. } => Some(ServiceFrame::Response {
+            id: *id,
+            answer: Answer::Refused(Refusal::Forbidden { why }),
+        }),
+        _ => None,
     }
 }
 

@@ -1,0 +1,239 @@
+//! What ends the states that findings tell of. Each kind says it here, and nowhere else; whoever brings an end about says so with
+//! [`Engine::ended`]. A place that goes takes all its states along: [`Engine::place_gone`].
+
+use conclave_proto::{DocumentId, GroupId};
+
+use super::{About, Finding, FindingKind, Step};
+use crate::engine::Engine;
+
+/// What ends a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// This device's clock and the service's agree again.
+    ClockRight,
+    /// The rows are read.
+    Loaded,
+    /// The service lets the group's log be followed.
+    Followed,
+    /// The group's log is here as far as the service has it.
+    CaughtUp,
+    /// The service shows all that this device has.
+    InStep,
+    /// The service has taken the group.
+    Founded,
+    /// What was refused is accepted after all.
+    Thawed,
+    /// This device is in the group, as everybody else.
+    Back,
+    /// The group is one of this device's, or one that the service does not name any more.
+    Known,
+    /// No document lies under keys that are too old.
+    Rekeyed,
+    /// The document was taken along.
+    Carried,
+    /// The document is here as far as the service has it.
+    Opened,
+    /// The service has taken the document.
+    Published,
+    /// Nothing of this device waits in the document.
+    Sent,
+    /// No short form of the document is due.
+    Condensed,
+    /// The document's short form was checked.
+    Checked,
+    /// Nothing of the document is set aside.
+    Whole,
+    /// No changes to the document are kept apart.
+    Cleared,
+    /// Only the place itself.
+    Gone,
+}
+
+impl FindingKind {
+    /// What ends the state that it tells of. None: it tells of something that happened, and only its reader is done with it.
+    pub(crate) fn end(&self) -> Option<End> {
+        Some(match self {
+            Self::Failed { step, .. } => match step {
+                Step::LoadGroup | Step::LoadDocument => End::Loaded,
+                Step::LoadMembership | Step::Return | Step::JoinOwn => End::Back,
+                Step::Follow => End::Followed,
+                Step::TakeBack => End::Gone,
+                Step::CarryOver => End::Carried,
+                Step::OpenDocument | Step::ReadDocument => End::Opened,
+                Step::PublishDocument => End::Published,
+                Step::SendEdits => End::Sent,
+                Step::Condense => End::Condensed,
+                Step::CheckCondensed => End::Checked,
+                Step::MakeDirectory
+                | Step::Title
+                | Step::ChangeGroup
+                | Step::DeviceList
+                | Step::ReadKeys => return None,
+            },
+            Self::OwnClock { .. } => End::ClockRight,
+            Self::ClockWrong { .. } => End::CaughtUp,
+            Self::Ahead { .. } | Self::Apart => End::InStep,
+            Self::CreationRefused { .. } => End::Founded,
+            Self::IllegalEntry { .. } => End::Thawed,
+            Self::Undecryptable
+            | Self::ReAdded
+            | Self::LostPlace { .. }
+            | Self::Restored
+            | Self::RejoinWanted
+            | Self::CannotReturn { .. }
+            | Self::AsksReAdd => End::Back,
+            Self::MembershipUnknown { .. } => End::Known,
+            Self::RootsOverdue { .. } => End::Rekeyed,
+            Self::NotCarriedOver => End::Carried,
+            Self::SetAside { .. } => End::Whole,
+            Self::EditsRefused { .. } | Self::EditsParked { .. } | Self::RescueFull => End::Sent,
+            Self::Rescued { .. } => End::Cleared,
+            Self::Record { .. }
+            | Self::NotInvitedAgain
+            | Self::RotationUntrue
+            | Self::WrongWrap
+            | Self::BadGroupInfo
+            | Self::BadWelcome
+            | Self::BadWrap
+            | Self::ForeignKeyPackage
+            | Self::OldGroupInfo
+            | Self::DocumentLost
+            | Self::AsideNotCarriedOver
+            | Self::OwnEditRewritten
+            | Self::Dropped { .. } => return None,
+        })
+    }
+
+    /// Whether it tells of a state, which is settled by itself when that ends. Otherwise it tells of something that happened: somebody has to
+    /// dismiss it.
+    #[must_use]
+    pub fn is_state(&self) -> bool {
+        self.end().is_some()
+    }
+}
+
+impl Engine {
+    /// Something has come about that ends states of a place: they are settled.
+    pub(crate) fn ended(&mut self, about: About, end: End) {
+        let is_over = |finding: &Finding| finding.about == about && finding.what.end() == Some(end);
+        self.found.retain(|(_, finding)| !is_over(finding));
+        self.settle(self.findings.in_state(about, end));
+    }
+
+    /// A group, or one of its documents, is not here any more: whatever state it was in is over.
+    pub(crate) fn place_gone(&mut self, group: GroupId, document: Option<DocumentId>) {
+        let is_there = |about: &About| match document {
+            Some(document) => *about == About::Document(group, document),
+            None => about.group() == Some(group),
+        };
+        // What is kept apart outlives its place.
+        let is_over = |about: &About, end: End| is_there(about) && end != End::Cleared;
+        self.found.retain(|(_, finding)| {
+            let end = finding.what.end();
+            !end.is_some_and(|end| is_over(&finding.about, end))
+        });
+        self.settle(self.findings.in_states(is_over));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use conclave_proto::{RealmId, UnixMs};
+
+    use super::*;
+    use crate::command::Setup;
+    use crate::finding::words::tests::every;
+
+    const GROUP: GroupId = GroupId([1; 16]);
+    const PLACES: [About; 5] = [
+        About::Device,
+        About::Group(GROUP),
+        About::Group(GroupId([2; 16])),
+        About::Document(GROUP, DocumentId([1; 16])),
+        About::Document(GROUP, DocumentId([2; 16])),
+    ];
+
+    fn finding(what: &FindingKind, about: About) -> Finding {
+        Finding {
+            what: what.clone(),
+            about,
+            suspect: None,
+        }
+    }
+
+    /// A device that tells the same of every place.
+    fn telling(what: &FindingKind) -> Engine {
+        let setup = Setup::NewUser {
+            name: "Ana".to_owned(),
+            realm: RealmId([3; 16]),
+        };
+        let (mut engine, _) = Engine::init(setup, [4; 32], UnixMs(1)).unwrap();
+        for about in PLACES {
+            engine.found(finding(what, about));
+        }
+        engine.keep_findings();
+        engine
+    }
+
+    fn still_told(engine: &Engine, what: &FindingKind) -> Vec<About> {
+        let told = |about: &About| engine.open_finding(&finding(what, *about)).is_some();
+        PLACES.into_iter().filter(told).collect()
+    }
+
+    #[test]
+    fn every_state_is_settled_by_its_own_end_there_and_nothing_else_is() {
+        let ends: BTreeSet<End> = every().iter().filter_map(FindingKind::end).collect();
+        for what in every() {
+            let own = what.end();
+            assert_eq!(what.is_state(), own.is_some());
+            for about in PLACES {
+                let mut engine = telling(&what);
+                for end in ends.iter().filter(|end| Some(**end) != own) {
+                    engine.ended(about, *end);
+                }
+                assert_eq!(still_told(&engine, &what), PLACES, "{what:?}");
+                let Some(own) = own else { continue };
+                engine.ended(about, own);
+                let left: Vec<About> = PLACES.into_iter().filter(|it| *it != about).collect();
+                assert_eq!(still_told(&engine, &what), left, "{what:?}");
+                // The same again is told again.
+                engine.found(finding(&what, about));
+                engine.keep_findings();
+                assert_eq!(still_told(&engine, &what), PLACES, "{what:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_takes_its_states_along() {
+        for what in every() {
+            let left = |gone: &dyn Fn(&About) -> bool| -> Vec<About> {
+                let end = what.end();
+                let stays =
+                    |about: &About| end.is_none_or(|end| end == End::Cleared) || !gone(about);
+                PLACES.into_iter().filter(stays).collect()
+            };
+            let mut engine = telling(&what);
+            let document = DocumentId([2; 16]);
+            engine.place_gone(GROUP, Some(document));
+            let gone = |about: &About| about.document() == Some(document);
+            assert_eq!(still_told(&engine, &what), left(&gone), "{what:?}");
+            engine.place_gone(GROUP, None);
+            let gone = |about: &About| about.group() == Some(GROUP);
+            assert_eq!(still_told(&engine, &what), left(&gone), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn what_ends_before_it_was_told_is_not_told() {
+        for what in every().iter().filter(|what| what.is_state()) {
+            let mut engine = telling(&FindingKind::BadWrap);
+            engine.found(finding(what, PLACES[1]));
+            engine.ended(PLACES[1], what.end().unwrap());
+            engine.keep_findings();
+            assert_eq!(still_told(&engine, what), [], "{what:?}");
+        }
+    }
+}
