@@ -214,11 +214,7 @@ impl Engine {
         self.on_group(
             id,
             group,
-            Box::new(move |engine, group| match group.check_writable() {
-                Ok(()) if group.stand.is_away() => engine.reply(id, Err(EngineError::OutOfStep)),
-                Ok(()) => engine.intend(group, want, Some(id)),
-                Err(error) => engine.reply(id, Err(error)),
-            }),
+            Box::new(move |engine, group| engine.intend_waited(group, want, id)),
         );
     }
 
@@ -229,12 +225,9 @@ impl Engine {
         }
         let member = group.state().current_rows().any(|row| row.user == user);
         if Some(user) == self.device.user() {
-            self.intend(group, Want::Leave, Some(id));
+            self.intend_waited(group, Want::Leave, id);
         } else if member {
-            match group.check_writable() {
-                Ok(()) => self.intend(group, Want::Remove { user }, Some(id)),
-                Err(error) => self.reply(id, Err(error)),
-            }
+            self.intend_waited(group, Want::Remove { user }, id);
         } else if self.uninvite(group, user) {
             self.reply(id, Ok(Reply::Done));
         } else {

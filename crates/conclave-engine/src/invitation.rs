@@ -285,7 +285,7 @@ impl Engine {
         }
         if declining {
             self.mark_declined(&mut group);
-            self.intend(&mut group, Want::Leave, None);
+            self.intend(&mut group, Want::Leave);
         }
         self.adopt_group(group, secrets);
     }

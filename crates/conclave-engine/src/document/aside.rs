@@ -65,11 +65,13 @@ impl Engine {
                 let Some((_, last, ..)) = aside.pop() else {
                     return engine.reply(id, Ok(Reply::Done));
                 };
-                for (_, record, ..) in aside {
-                    engine.intend(group, Want::Void { document, record }, None);
+                if group.check_in_step().is_ok() {
+                    for (_, record, ..) in aside {
+                        engine.intend(group, Want::Void { document, record });
+                    }
                 }
                 let record = last;
-                engine.intend(group, Want::Void { document, record }, Some(id));
+                engine.intend_waited(group, Want::Void { document, record }, id);
             }),
         );
     }

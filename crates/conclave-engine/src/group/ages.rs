@@ -116,7 +116,7 @@ impl Engine {
             Box::new(|engine, group| {
                 let (own, now) = (engine.device.id(), engine.service_now());
                 if group.meta.renew_due || group.epoch_is_old(&own, now) {
-                    engine.intend(group, crate::intents::Want::SelfUpdate, None);
+                    engine.intend(group, crate::intents::Want::SelfUpdate);
                 }
             }),
         );

@@ -38,7 +38,7 @@ impl Group {
 
     /// A device that follows the group would lose what it holds by being added again: only those that ask are.
     fn check_readd(&self, user: &UserId, device: &DeviceId) -> Result<(), EngineError> {
-        self.check_writable()?;
+        self.check_in_step()?;
         let row = self.state().roster.current_row(device);
         if row.is_none_or(|row| row.user != *user) {
             Err(EngineError::UnknownMember)
@@ -212,7 +212,7 @@ impl Engine {
         let first = group.asking.insert(device);
         let own = self.device.user();
         if Some(user) == own && self.device.lists_own(&device) {
-            self.intend(group, Want::ReAdd { user, device }, None);
+            self.intend(group, Want::ReAdd { user, device });
             // Siblings hear it too: one of them is enough.
             let delay = self.jitter(0, 5_000);
             let until = self.now.plus_ms(delay);
@@ -279,7 +279,7 @@ impl Engine {
                         if let Err(error) = group.check_readd(&user, &device) {
                             engine.reply(id, Err(error));
                         } else {
-                            engine.intend(group, Want::ReAdd { user, device }, Some(id));
+                            engine.intend_waited(group, Want::ReAdd { user, device }, id);
                         }
                     }),
                 );
@@ -311,16 +311,9 @@ impl Engine {
                     .map(|user| Self::devices_of(group, user).into_iter().collect())
                     .unwrap_or_default();
                 let own = engine.device.id();
-                let may = group.check_writable().and_then(|()| {
-                    if anyway {
-                        Ok(())
-                    } else {
-                        group.check_holders(&going, &own)
-                    }
-                });
-                match may {
-                    Ok(()) => engine.intend(group, Want::Leave, Some(id)),
-                    Err(error) => engine.reply(id, Err(error)),
+                match group.check_holders(&going, &own) {
+                    Err(error) if !anyway => engine.reply(id, Err(error)),
+                    _ => engine.intend_waited(group, Want::Leave, id),
                 }
             }),
         );

@@ -415,6 +415,16 @@ impl Group {
         }
     }
 
+    /// Whether the service's log of this group can take something from here, as far as is known.
+    pub(crate) fn check_in_step(&self) -> Result<(), EngineError> {
+        self.check_writable()?;
+        if self.stand.is_away() {
+            Err(EngineError::OutOfStep)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Whether this device may seal and commit now: it is in step, and knows that it is in the right group.
     pub(crate) fn may_act(&self) -> bool {
         self.caught_up()

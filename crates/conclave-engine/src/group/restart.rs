@@ -65,7 +65,7 @@ impl Engine {
                 self.with_group(
                     new,
                     Box::new(move |engine, group| {
-                        engine.intend(group, Want::Invite { user, role }, None);
+                        engine.intend(group, Want::Invite { user, role });
                     }),
                 );
             } else {

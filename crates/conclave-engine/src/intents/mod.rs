@@ -160,8 +160,20 @@ enum Step {
 }
 
 impl Engine {
-    /// Remembers an intent and starts on it.
-    pub(crate) fn intend(&mut self, group: &mut Group, want: Want, waiter: Option<CommandId>) {
+    /// What a command waits for. Where nothing can be asked of the group now, that is the answer, and nothing is remembered.
+    pub(crate) fn intend_waited(&mut self, group: &mut Group, want: Want, waiter: CommandId) {
+        match group.check_in_step() {
+            Ok(()) => self.remember_intent(group, want, Some(waiter)),
+            Err(error) => self.reply(waiter, Err(error)),
+        }
+    }
+
+    /// Remembers an intent, for which nobody waits, and starts on it.
+    pub(crate) fn intend(&mut self, group: &mut Group, want: Want) {
+        self.remember_intent(group, want, None);
+    }
+
+    fn remember_intent(&mut self, group: &mut Group, want: Want, waiter: Option<CommandId>) {
         let quiet = matches!(want, Want::AddOwn | Want::SelfUpdate | Want::PruneOwn)
             || (waiter.is_none() && matches!(want, Want::ReAdd { .. }));
         if quiet && group.intents.values().any(|other| other.row.want == want) {
@@ -522,10 +534,10 @@ impl Engine {
             list.list.devices.iter().map(|entry| entry.device).collect();
         let members: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();
         if listed.difference(&members).next().is_some() {
-            self.intend(group, Want::AddOwn, None);
+            self.intend(group, Want::AddOwn);
         }
         if members.difference(&listed).next().is_some() {
-            self.intend(group, Want::PruneOwn, None);
+            self.intend(group, Want::PruneOwn);
         }
     }
 }

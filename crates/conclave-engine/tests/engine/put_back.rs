@@ -146,8 +146,35 @@ fn one_commit_ago_the_group_waits_and_other_groups_go_on() {
     nobody_is_accused(&mut world);
     world.edit(ANA, group, document, " kept");
     out_of_step(&mut world, ANA, Command::Synced { group, document });
-    let role = Role::Editor;
-    out_of_step(&mut world, BEN, Command::SetRole { group, user, role });
+    let (role, device) = (Role::Editor, world.devices[CLEO].id);
+    let user_of = |at: usize| world.devices[at].user;
+    let (ana, cleo) = (user_of(ANA), user_of(CLEO));
+    for waits in [
+        Command::SetRole { group, user, role },
+        Command::Remove { group, user: cleo },
+        Command::Remove { group, user: ana },
+        Command::RemoveAnyway { group, user: cleo },
+        Command::Leave { group },
+        Command::LeaveAnyway { group },
+        Command::ReAdd {
+            group,
+            user: cleo,
+            device,
+        },
+        Command::Invite {
+            group,
+            user: cleo,
+            role: None,
+        },
+        Command::Close {
+            group,
+            document,
+            reason: CloseReason::Archived,
+        },
+    ] {
+        out_of_step(&mut world, BEN, waits);
+    }
+    assert_eq!(world.intents(BEN, &group), 0);
     world.edit(BEN, other, list, " goes on");
     world.edit(CLEO, other, list, " and on");
     world.run();
