@@ -6,7 +6,7 @@ use std::sync::Arc;
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, OperationId, PinInfo,
-    Reply, Rescue, RescueInfo, Setup, WhoAmI,
+    Reply, Rescue, RescueApplied, RescueInfo, Setup, WhoAmI,
 };
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RescueId, UserId};
 use serde::{Deserialize, Serialize};
@@ -468,8 +468,8 @@ impl Client {
         answer!(self.command(command).await, Reply::Rescue(rescue) => *rescue)
     }
 
-    /// Writes the words of a copy into a document, as an own edit: where their surroundings are still found, else at the end. The copy is
-    /// gone then.
+    /// Writes the words of a copy into a document, as an own edit: each where it belongs as far as that is sure, texts and new items of lists
+    /// else at the end. What has no place there stays in the copy, as does what no words tell; where nothing stays, the copy is gone.
     ///
     /// # Errors
     /// [`Error::Engine`]: there is no such copy or document, the document takes no edits from here, or has no place for such words.
@@ -478,13 +478,13 @@ impl Client {
         id: &RescueId,
         group: &GroupId,
         document: &DocumentId,
-    ) -> Result<(), Error> {
-        self.command_done(Command::ApplyRescue {
+    ) -> Result<RescueApplied, Error> {
+        let command = Command::ApplyRescue {
             rescue: *id,
             group: *group,
             document: *document,
-        })
-        .await
+        };
+        answer!(self.command(command).await, Reply::RescueApplied(applied) => applied)
     }
 
     /// Throws a copy away, for good.

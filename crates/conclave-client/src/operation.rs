@@ -6,7 +6,7 @@ use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
-    InvitationInfo, MemberInfo, OperationId, PinInfo, Rescue, RescueInfo, WhoAmI,
+    InvitationInfo, MemberInfo, OperationId, PinInfo, Rescue, RescueApplied, RescueInfo, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -208,7 +208,7 @@ pub enum Operation {
     Rescues,
     /// [`Client::rescue`]. Outcome: `Rescue`.
     Rescue { rescue: RescueId },
-    /// [`Client::apply_rescue`]. Outcome: `Done`.
+    /// [`Client::apply_rescue`]. Outcome: `RescueApplied`.
     ApplyRescue {
         rescue: RescueId,
         group: GroupId,
@@ -285,6 +285,8 @@ pub enum Outcome {
     Rescues(Vec<RescueInfo>),
     /// One of them, whole.
     Rescue(Box<Rescue>),
+    /// What became of one that was to be written into a document.
+    RescueApplied(RescueApplied),
     /// A new document.
     Document(DocumentId),
     /// Nothing was written: at this place of a document the new JSON has something that stands for what cannot be written.
@@ -421,7 +423,10 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
             rescue,
             group,
             document,
-        } => done(client.apply_rescue(&rescue, &group, &document).await),
+        } => {
+            let applied = client.apply_rescue(&rescue, &group, &document).await?;
+            Ok(Outcome::RescueApplied(applied))
+        }
         Operation::DiscardRescue { rescue } => done(client.discard_rescue(&rescue).await),
         Operation::RescuesTold { rescues } => done(client.rescues_told(&rescues).await),
         Operation::Shutdown => done(client.close().await),

@@ -77,6 +77,14 @@ pub trait Crdt: Send {
     /// [`CrdtError::Panicked`], [`CrdtError::Engine`].
     fn content_digest(&mut self) -> Result<[u8; 32], CrdtError>;
 
+    /// A digest over everything that shows and nothing else: all parts of the document, with formats, attributes and embedded values, not who
+    /// wrote them, when and in how many steps. Equal for two documents that read the same in every way but one: a text without formats and a
+    /// plain string are alike, as are a shared map or list and a plain one.
+    ///
+    /// # Errors
+    /// [`CrdtError::TooLarge`] if it is nested deeper than [`crate::limits::MAX_NESTING`]; [`CrdtError::Panicked`], [`CrdtError::Engine`].
+    fn visible_digest(&mut self) -> Result<[u8; 32], CrdtError>;
+
     /// Whether operations wait for dependencies that have not arrived.
     fn has_missing(&self) -> bool;
 

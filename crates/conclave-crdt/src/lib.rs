@@ -76,6 +76,7 @@ pub use api::{
     Attribution, AttributionRun, Crdt, Edited, JsonView, PathElement, Refusal, Root, RootShape,
     TextView,
 };
+pub use diff::items::{ItemMatch, item_id, match_items, naming_member};
 pub use diff::text::{TextEdit, merged as merged_text, text_edits};
 pub use error::CrdtError;
 pub use factory::{create, load};

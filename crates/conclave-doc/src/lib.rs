@@ -72,4 +72,4 @@ pub use payload::{
 pub use refound::Founding;
 pub use seal::{DocKeys, KeySource, max_payload_bytes, open, padded_len, seal, seal_with_nonce};
 pub use unsent::{StoredDocument, Unsent, stored_updates};
-pub use words::{Around, Inserted, Step, Word, write_words};
+pub use words::{Around, Inserted, Item, Mark, Step, Word, Written, write_words};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use conclave_crdt::Crdt;
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::AppendedRecord;
 use conclave_proto::policy::Role;
@@ -17,7 +18,7 @@ use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Form;
 use crate::outbox::{header_template, hint};
 use crate::seal::DocKeys;
-use crate::views::Views;
+use crate::views::{Views, tell_all};
 
 /// Wait after a refusal that names no time, in milliseconds.
 const RETRY_MS: u64 = 2_000;
@@ -305,34 +306,58 @@ impl Document {
     }
 
     /// Own edits cannot stand as they are. Takes them out, and writes what they did to the document again: as a difference, under a fresh
-    /// replica id and a fresh instance.
-    pub(crate) fn rewrite_own(&mut self, outcome: &mut DeliverOutcome) -> Result<(), DocError> {
+    /// replica id and a fresh instance. `refused` are those of them that have left the outbox.
+    pub(crate) fn rewrite_own(
+        &mut self,
+        refused: Vec<Plain>,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
+        let mut fits = true;
+        for update in &refused {
+            // Where the document had to be built again, it is not in it.
+            if self.content.crdt.apply(&[update.as_slice()]).is_err() {
+                fits = false;
+                self.rebuild()?;
+            }
+        }
+        let mut base = self.without_own()?;
         let wanted = Views::of(self.content.crdt.as_mut());
-        self.write_again(&wanted, outcome)
+        let tells_all = fits && tell_all(base.as_mut(), self.content.crdt.as_mut());
+        self.write_again(&wanted, refused, tells_all, outcome)
     }
 
-    /// Takes own edits out, and edits the document until it shows what is wanted: under a fresh replica id and a fresh instance.
+    /// The document without own edits that wait.
+    pub(crate) fn without_own(&mut self) -> Result<Box<dyn Crdt>, DocError> {
+        let (size, none) = (self.content.size(), BTreeSet::new());
+        Ok(self.content.rebuild(size, &none, &[], &mut self.fresh)?)
+    }
+
+    /// Takes own edits out, and edits the document until it shows what is wanted: under a fresh replica id and a fresh instance. Gives the
+    /// edits back where that cannot be done, or where the views do not tell everything of them.
     pub(crate) fn write_again(
         &mut self,
         wanted: &Views,
+        refused: Vec<Plain>,
+        tells_all: bool,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
-        let dropped = self.dropped_updates();
+        let mut dropped: Vec<_> = refused.into_iter().map(|update| update.0).collect();
+        dropped.extend(self.dropped_updates());
         self.outbox.drop_updates();
         self.rebuild()?;
-        let base = Views::of(self.content.crdt.as_mut());
+        let mut shown = Views::of(self.content.crdt.as_mut());
         let written = wanted.write_to(self.content.crdt.as_mut());
         let mut updates: Vec<Vec<u8>> = Vec::new();
         let taken = self.content.crdt.take_pending(&mut updates);
-        match (written, taken) {
-            (Ok(()), Ok(())) => {
-                self.queue_updates(updates)?;
-            }
-            // The difference cannot be written: the edits are given back as words.
-            _ => {
-                self.rebuild()?;
-                outcome.lost.push(self.lost_between(&base, wanted, dropped));
-            }
+        if written.is_ok() && taken.is_ok() {
+            self.queue_updates(updates)?;
+            shown = Views::of(self.content.crdt.as_mut());
+        } else {
+            self.rebuild()?;
+        }
+        if shown != *wanted || !tells_all {
+            let lost = self.lost_between(&shown, wanted, dropped, tells_all);
+            outcome.lost.push(lost);
         }
         outcome.refused_own = true;
         self.renew_instance(outcome);
@@ -350,13 +375,12 @@ impl Document {
         let none = BTreeSet::new();
         let mut scratch = former.rebuild(former.size(), &none, &[], &mut self.fresh)?;
         let base = Views::of(scratch.as_mut());
+        let tells_all = tell_all(scratch.as_mut(), former.crdt.as_mut());
         let mut updates: Vec<Vec<u8>> = Vec::new();
-        let written = wanted
-            .write_to(scratch.as_mut())
-            .and_then(|()| scratch.take_pending(&mut updates));
+        let taken = scratch.take_pending(&mut updates);
         let dropped = self.dropped_updates();
         self.outbox.drop_updates();
-        let mut stands = written.is_ok();
+        let mut stands = taken.is_ok() && Views::of(scratch.as_mut()) == wanted;
         if stands {
             self.queue_updates(updates)?;
         }
@@ -365,10 +389,10 @@ impl Document {
             self.outbox.drop_updates();
             self.rebuild()?;
         }
-        if !stands {
-            outcome
-                .lost
-                .push(self.lost_between(&base, &wanted, dropped));
+        if !stands || !tells_all {
+            let base = if stands { &wanted } else { &base };
+            let lost = self.lost_between(base, &wanted, dropped, tells_all);
+            outcome.lost.push(lost);
         }
         outcome.refused_own = true;
         self.renew_instance(outcome);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use conclave_crdt::ReplicaId;
+use conclave_crdt::{Crdt, ReplicaId, load};
 use conclave_proto::record::RecordBody;
 use conclave_proto::refusal::RecordFault;
 
@@ -17,7 +17,14 @@ use crate::payload::{Judgement, VerdictPayload};
 use crate::replica::judge_replicas;
 use crate::seal::{KeyRing, open};
 use crate::state::{Effect, LogState, News};
-use crate::views::Views;
+use crate::views::{Views, tell_all};
+
+/// Own edits that wait, before the log is read again.
+struct Pending {
+    base: Views,
+    mine: Views,
+    tells_all: bool,
+}
 
 impl Document {
     /// Judges the content of all records from `from` on again, in log order, and builds the CRDT again.
@@ -94,29 +101,37 @@ impl Document {
         let mut wanted = Views::of(self.content.crdt.as_mut());
         let none = BTreeSet::new();
         let mut former = self.content.rebuild(from, &none, &[], &mut self.fresh)?;
-        let mut run: Option<Views> = None;
+        // What the document was before a run of lost updates.
+        let mut run: Option<Box<dyn Crdt>> = None;
+        let mut tells_all = true;
+        let mut dropped = Vec::new();
         for (seq, (_, update)) in (from..).zip(before) {
             let Some(update) = update else { continue };
             if lost.contains(&seq) {
-                run.get_or_insert_with(|| Views::of(former.as_mut()));
+                dropped.push(update.0.clone());
+                if run.is_none() {
+                    let replica = self.fresh.replica(self.content.kind);
+                    let state = Plain::from(former.snapshot()?);
+                    let same = load(self.content.kind, state.as_slice(), replica)?;
+                    run = Some(same);
+                }
             } else if let Some(base) = run.take() {
-                wanted.follow(&base, former.as_mut());
+                tells_all &= wanted.follow(base, former.as_mut());
             }
             former.apply(&[update.as_slice()])?;
         }
         if let Some(base) = run {
-            wanted.follow(&base, former.as_mut());
+            tells_all &= wanted.follow(base, former.as_mut());
         }
         outcome.refused_own = true;
-        let base = Views::of(self.content.crdt.as_mut());
         match wanted.write_to(self.content.crdt.as_mut()) {
             Ok(()) => self.collect_edits()?,
             Err(_) => self.rebuild()?,
         }
-        if Views::of(self.content.crdt.as_mut()) != wanted {
-            outcome
-                .lost
-                .push(self.lost_between(&base, &wanted, Vec::new()));
+        let shown = Views::of(self.content.crdt.as_mut());
+        if shown != wanted || !tells_all {
+            let lost = self.lost_between(&shown, &wanted, dropped, tells_all);
+            outcome.lost.push(lost);
         }
         Ok(())
     }
@@ -285,36 +300,38 @@ impl Document {
     }
 
     /// What the document shows without and with own edits that wait, if there are any.
-    fn pending_views(&mut self) -> Result<Option<(Views, Views)>, DocError> {
+    fn pending_views(&mut self) -> Result<Option<Pending>, DocError> {
         if !self.outbox.has_updates() {
             return Ok(None);
         }
-        let mine = Views::of(self.content.crdt.as_mut());
-        let none = BTreeSet::new();
-        let size = self.content.size();
-        let mut base = self.content.rebuild(size, &none, &[], &mut self.fresh)?;
-        Ok(Some((Views::of(base.as_mut()), mine)))
+        let mut base = self.without_own()?;
+        let mine = self.content.crdt.as_mut();
+        Ok(Some(Pending {
+            base: Views::of(base.as_mut()),
+            mine: Views::of(mine),
+            tells_all: tell_all(base.as_mut(), mine),
+        }))
     }
 
     /// Puts own edits that wait on top of a document that has become another one. Those that do not fit any more, or build on what is gone,
     /// are written again.
     fn settle_pending(
         &mut self,
-        pending: Option<(Views, Views)>,
+        pending: Option<Pending>,
         in_the_way: bool,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
-        let Some((base, mine)) = pending.filter(|_| self.outbox.has_updates()) else {
+        let Some(pending) = pending.filter(|_| self.outbox.has_updates()) else {
             return Ok(());
         };
         let onto = Views::of(self.content.crdt.as_mut());
-        let wanted = Views::merge(&base, &mine, &onto);
+        let wanted = Views::merge(&pending.base, &pending.mine, &onto);
         let fits = !in_the_way && self.rebuild().is_ok();
         let crdt = self.content.crdt.as_mut();
         if fits && (!crdt.has_missing() || Views::of(crdt) == wanted) {
             return Ok(());
         }
-        self.write_again(&wanted, outcome)
+        self.write_again(&wanted, Vec::new(), pending.tells_all, outcome)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::context::{Blocked, Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::examine::Examiner;
+use crate::outbox::OutItem;
 use crate::payload::VerdictPayload;
 use crate::replica::{judge_replicas, squats};
 use crate::seal::{KeyRing, open};
@@ -100,7 +101,7 @@ impl Document {
                 return Ok(true);
             }
             Some((_, Halt::OwnReplica { same_device })) => {
-                self.rewrite_own(outcome)?;
+                self.rewrite_own(Vec::new(), outcome)?;
                 if same_device {
                     self.note_behind(outcome);
                 }
@@ -131,13 +132,13 @@ impl Document {
     ) -> Result<Option<(u64, Halt)>, DocError> {
         let mut keys = KeyRing::new(ctx.keys, self.id);
         let mut halted = None;
-        let mut rewrite = false;
+        let mut refused = Vec::new();
         let first_change = outcome.changes.len();
         let mut rest = candidates.into_iter();
         for candidate in rest.by_ref() {
             match self.settle_one(ctx, &candidate, &mut keys, outcome) {
                 Ok(refused_own) => {
-                    rewrite |= refused_own;
+                    refused.extend(refused_own);
                     self.incoming.settle(candidate.seq, candidate.queued_bytes);
                 }
                 Err(halt) => {
@@ -154,8 +155,9 @@ impl Document {
         }
         self.log.truncate(self.content.size());
         self.apply_settled(first_change, outcome)?;
-        if rewrite {
-            self.rewrite_own(outcome)?;
+        if !refused.is_empty() {
+            let updates = refused.into_iter().filter(|item| !item.verdict);
+            self.rewrite_own(updates.map(|item| item.plain).collect(), outcome)?;
         }
         Ok(halted)
     }
@@ -190,14 +192,14 @@ impl Document {
         Ok(())
     }
 
-    /// Gives one record its place. True where it is an own one whose content does not stand.
+    /// Gives one record its place; gives it back where it is an own one whose content does not stand.
     fn settle_one(
         &mut self,
         ctx: &DocContext<'_>,
         candidate: &Candidate,
         keys: &mut KeyRing<'_>,
         outcome: &mut DeliverOutcome,
-    ) -> Result<bool, Halt> {
+    ) -> Result<Option<OutItem>, Halt> {
         let mut effect = Effect {
             leaf: candidate.leaf,
             bytes: candidate.bytes,
@@ -209,7 +211,7 @@ impl Document {
         let Some(record) = &candidate.record else {
             effect.epoch = Some(self.state.active.epoch);
             self.place(effect, None, None, None, false);
-            return Ok(false);
+            return Ok(None);
         };
         let author = record.header.author;
         let mut content = Content::Known;
@@ -254,8 +256,9 @@ impl Document {
         let stands = !matches!(content, Content::Refused(..) | Content::Void);
         let update = self.note(ctx, candidate, record, content, &mut effect, outcome);
         let mut new_to_crdt = !own;
+        let mut popped = None;
         if own {
-            self.outbox.pop();
+            popped = self.outbox.pop();
             outcome.acknowledged += 1;
         } else if author.device == self.outbox.author.device
             && let Some(plain) = &update
@@ -266,7 +269,7 @@ impl Document {
         let applied = update.is_some() || matches!(effect.news, News::Verdict { .. } | News::Void);
         let idle = (was_read && !applied).then(|| Idle::Sealed(Box::new(record.clone())));
         self.place(effect, update, idle, Some(record), new_to_crdt);
-        Ok(own && !stands)
+        Ok(popped.filter(|_| !stands))
     }
 
     /// Writes down what the content of a record means, and tells about it. Gives the update to apply.

@@ -14,7 +14,7 @@ use crate::document::Document;
 use crate::error::DocError;
 use crate::seal::{KeyRing, KeySource};
 use crate::stored::{Sorted, malformed, read_idle, read_item, read_segment, read_update};
-use crate::views::Views;
+use crate::views::{Views, tell_all};
 use crate::words::{Word, between};
 
 /// Own edits that go out of a document. `Debug` prints no content.
@@ -26,8 +26,12 @@ pub struct Unsent {
     pub changes: usize,
     /// What they did.
     pub words: Vec<Word>,
+    /// Whether the words tell everything. Formats and XML, and what else neither text nor JSON shows, is in the updates alone.
+    pub words_tell_all: bool,
     /// The edits themselves: operations of this device only. Of a document that was never sent, its whole state.
     pub updates: Vec<Zeroizing<Vec<u8>>>,
+    /// Whether the document was never sent.
+    pub is_new: bool,
 }
 
 impl fmt::Debug for Unsent {
@@ -139,8 +143,11 @@ fn unsent(
     } else {
         content.rebuild(content.size(), &BTreeSet::new(), &[], fresh)?
     };
-    let base = Views::of(base.as_mut());
-    let mine = Views::of(content.crdt.as_mut());
+    let words = {
+        let before = Views::of(base.as_mut());
+        between(kind, &before, &Views::of(content.crdt.as_mut()))
+    };
+    let words_tell_all = tell_all(base.as_mut(), content.crdt.as_mut());
     let updates = if is_new {
         vec![Zeroizing::new(content.crdt.snapshot()?)]
     } else {
@@ -149,8 +156,10 @@ fn unsent(
     Ok(Some(Unsent {
         kind,
         changes: own.len().saturating_add(usize::from(is_new)),
-        words: between(kind, &base, &mine),
+        words,
+        words_tell_all,
         updates,
+        is_new,
     }))
 }
 
@@ -193,19 +202,23 @@ impl Document {
         own.map(|plain| plain.0.clone()).collect()
     }
 
-    /// What led from one view of this document to another and has no place in it.
+    /// What led from one view of this document to another and has no place in it; the edits did more than that where the views do not tell
+    /// everything of them.
     pub(crate) fn lost_between(
         &self,
         base: &Views,
         wanted: &Views,
         updates: Vec<Zeroizing<Vec<u8>>>,
+        words_tell_all: bool,
     ) -> Unsent {
         let kind = self.content.kind;
         Unsent {
             kind,
             changes: updates.len().max(1),
             words: between(kind, base, wanted),
+            words_tell_all,
             updates,
+            is_new: false,
         }
     }
 }

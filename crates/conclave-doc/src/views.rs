@@ -30,9 +30,10 @@ impl Views {
         Self { text, json }
     }
 
-    /// Does here what led from `base` to what `former` shows.
-    pub(crate) fn follow(&mut self, base: &Self, former: &mut dyn Crdt) {
-        *self = Self::merge(base, &Self::of(former), self);
+    /// Does here what led from `base` to `former`. Gives whether that is everything.
+    pub(crate) fn follow(&mut self, mut base: Box<dyn Crdt>, former: &mut dyn Crdt) -> bool {
+        *self = Self::merge(&Self::of(base.as_mut()), &Self::of(former), self);
+        tell_all(base.as_mut(), former)
     }
 
     /// Edits `crdt` until it shows this. What it shows already is not touched, so that others' edits survive.
@@ -51,6 +52,18 @@ impl Views {
         }
         Ok(())
     }
+}
+
+/// Whether the views tell everything that led from `base` to `mine`: whether `base`, edited until it shows the same in them, shows the same in
+/// every way, formats and XML and parts that no view shows included. Leaves `base` so.
+pub(crate) fn tell_all(base: &mut dyn Crdt, mine: &mut dyn Crdt) -> bool {
+    // What waits shows nowhere.
+    if mine.has_missing() && !base.has_missing() {
+        return false;
+    }
+    let written = Views::of(mine).write_to(base);
+    let all = |crdt: &mut dyn Crdt| crdt.visible_digest().ok();
+    written.is_ok() && all(base).is_some_and(|shown| Some(shown) == all(mine))
 }
 
 #[cfg(test)]

@@ -3,11 +3,17 @@
 
 use std::fmt;
 
-use conclave_crdt::{Crdt, CrdtError, CrdtKind, text_edits};
+use conclave_crdt::{CrdtKind, item_id, match_items, naming_member, text_edits};
+use conclave_proto::Hash;
+use conclave_proto::hash::labelled;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::views::Views;
+
+mod write;
+
+pub use write::{Written, write_words};
 
 /// Characters kept on each side of an insertion, to find its place again.
 const CONTEXT_CHARS: usize = 48;
@@ -20,8 +26,30 @@ const MAX_DEPTH: usize = 128;
 pub enum Step {
     /// A key of an object.
     Key(String),
-    /// A position in a list.
-    Index(u64),
+    /// An item of a list.
+    Item(Box<Item>),
+}
+
+/// An item of a list. It is found by what it is known by, never by its position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its position: of something new with own edits, else without them.
+    pub at: u64,
+    /// What it is known by; nothing where it is new.
+    pub known: Option<Mark>,
+    /// The item before it, of those that are not new.
+    pub before: Option<Mark>,
+    /// The item behind it, of those that are not new.
+    pub after: Option<Mark>,
+}
+
+/// What an item was known by, without own edits. It stands for others' content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The member that names it, and its value as JSON, where its list has such names.
+    pub id: Option<(String, String)>,
+    /// Hash of its content.
+    pub content: Hash,
 }
 
 /// What came in.
@@ -34,6 +62,8 @@ pub enum Inserted {
     Text(String),
     /// A value, as JSON.
     Value(String),
+    /// Nothing new: an item of a list went to another place in it.
+    Moved,
 }
 
 /// What stood around an insertion in a text.
@@ -56,6 +86,8 @@ pub struct Word {
     pub inserted: Inserted,
     /// How many characters, or values, went.
     pub deleted: u64,
+    /// What went, a value as JSON: others' content, mostly.
+    pub gone: Option<String>,
     /// What stood around it: others' content, mostly.
     pub around: Option<Around>,
 }
@@ -63,15 +95,71 @@ pub struct Word {
 impl fmt::Debug for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inserted = match &self.inserted {
-            Inserted::Nothing => 0,
+            Inserted::Nothing | Inserted::Moved => 0,
             Inserted::Text(text) | Inserted::Value(text) => text.len(),
         };
         write!(f, "Word(+{inserted} bytes, -{})", self.deleted)
     }
 }
 
+impl Word {
+    /// Forgets what others wrote.
+    pub fn keep_own(&mut self) {
+        self.around = None;
+        self.gone = None;
+        for step in &mut self.path {
+            if let Step::Item(item) = step {
+                (item.known, item.before, item.after) = (None, None, None);
+            }
+        }
+    }
+}
+
+/// What the items of a list are known by.
+struct Marks<'a> {
+    items: &'a [Value],
+    member: Option<&'static str>,
+}
+
+impl<'a> Marks<'a> {
+    fn of(items: &'a [Value]) -> Self {
+        Self {
+            items,
+            member: naming_member(items),
+        }
+    }
+
+    fn get(&self, at: usize) -> Option<Mark> {
+        let item = self.items.get(at)?;
+        let id = self
+            .member
+            .and_then(|member| Some((member.to_owned(), item_id(item, member)?)));
+        Some(Mark {
+            id,
+            content: content(item),
+        })
+    }
+
+    /// An item with its neighbours.
+    fn item(&self, at: usize) -> Item {
+        Item {
+            at: at as u64,
+            known: self.get(at),
+            before: at.checked_sub(1).and_then(|before| self.get(before)),
+            after: self.get(at.saturating_add(1)),
+        }
+    }
+}
+
+fn content(item: &Value) -> Hash {
+    let text = item.to_string();
+    labelled("conclave 1.0 list item", &[text.as_bytes()])
+}
+
 /// Where Automerge documents keep the text that their text view shows.
 const TEXT: &str = "text";
+/// Objects with this key stand for what JSON has no word for: they are one value.
+const SPECIAL: &str = "$conclave";
 
 /// What led from `base` to `mine`.
 pub(crate) fn between(kind: CrdtKind, base: &Views, mine: &Views) -> Vec<Word> {
@@ -103,11 +191,12 @@ fn texts(path: &[Step], base: &str, mine: &str, words: &mut Vec<Word>) {
         let end = edit.position.saturating_add(edit.delete);
         let begin = edit.position.saturating_sub(CONTEXT_CHARS);
         let cut = |range: std::ops::Range<usize>| -> String {
+            let range = range.start.min(chars.len())..range.end.min(chars.len());
             chars.get(range).unwrap_or_default().iter().collect()
         };
         let around = Around {
-            before: cut(begin..edit.position.min(chars.len())),
-            after: cut(end.min(chars.len())..end.saturating_add(CONTEXT_CHARS).min(chars.len())),
+            before: cut(begin..edit.position),
+            after: cut(end..end.saturating_add(CONTEXT_CHARS)),
         };
         words.push(Word {
             path: path.to_vec(),
@@ -118,6 +207,7 @@ fn texts(path: &[Step], base: &str, mine: &str, words: &mut Vec<Word>) {
                 Inserted::Text(edit.insert)
             },
             deleted: edit.delete as u64,
+            gone: (edit.delete > 0).then(|| cut(edit.position..end)),
             around: Some(around),
         });
     }
@@ -127,19 +217,21 @@ fn values(path: &mut Vec<Step>, base: &Value, mine: &Value, words: &mut Vec<Word
     if base == mine {
         return;
     }
+    let special = |value: &Value| value.get(SPECIAL).is_some();
     match (base, mine) {
+        _ if special(base) || special(mine) => words.push(whole(path, Some(mine), Some(base))),
         (Value::Object(old), Value::Object(new)) if path.len() < MAX_DEPTH => {
             for (key, value) in new {
                 path.push(Step::Key(key.clone()));
                 match old.get(key) {
                     Some(before) => values(path, before, value, words),
-                    None => words.push(whole(path, Some(value), 0)),
+                    None => words.push(whole(path, Some(value), None)),
                 }
                 path.pop();
             }
-            for key in old.keys().filter(|key| !new.contains_key(*key)) {
+            for (key, value) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
                 path.push(Step::Key(key.clone()));
-                words.push(whole(path, None, 1));
+                words.push(whole(path, None, Some(value)));
                 path.pop();
             }
         }
@@ -147,197 +239,104 @@ fn values(path: &mut Vec<Step>, base: &Value, mine: &Value, words: &mut Vec<Word
             lists(path, old, new, words);
         }
         (Value::String(old), Value::String(new)) => texts(path, old, new, words),
-        _ => words.push(whole(path, Some(mine), 1)),
+        _ => words.push(whole(path, Some(mine), Some(base))),
     }
 }
 
-/// Lists are alike at both ends; what lies between was changed in place where it is as long, else exchanged.
+/// What an item of a list was before.
+#[derive(Clone, Copy)]
+enum Origin {
+    New,
+    Stays(usize),
+    Moved(usize),
+}
+
 fn lists(path: &mut Vec<Step>, old: &[Value], new: &[Value], words: &mut Vec<Word>) {
-    let front = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let rest = old.len().min(new.len()).saturating_sub(front);
-    let back = old.iter().rev().zip(new.iter().rev()).take(rest);
-    let back = back.take_while(|(a, b)| a == b).count();
-    let gone = old
-        .get(front..old.len().saturating_sub(back))
-        .unwrap_or_default();
-    let come = new
-        .get(front..new.len().saturating_sub(back))
-        .unwrap_or_default();
-    for (index, (before, value)) in (front..).zip(gone.iter().zip(come)) {
-        path.push(Step::Index(index as u64));
-        values(path, before, value, words);
-        path.pop();
+    let marks = Marks::of(old);
+    let mut origins = vec![Origin::New; new.len()];
+    let mut gone = Vec::new();
+    let found = match_items(old, new);
+    for (from, (stays, goes)) in found.in_order.iter().zip(&found.anywhere).enumerate() {
+        let (to, origin) = match (stays, goes) {
+            (Some(to), _) => (to, Origin::Stays(from)),
+            (None, Some(to)) => (to, Origin::Moved(from)),
+            (None, None) => {
+                gone.push(from);
+                continue;
+            }
+        };
+        if let Some(place) = origins.get_mut(*to) {
+            *place = origin;
+        }
     }
-    let both = gone.len().min(come.len());
-    for (index, value) in (front.saturating_add(both)..).zip(come.iter().skip(both)) {
-        path.push(Step::Index(index as u64));
-        words.push(whole(path, Some(value), 0));
-        path.pop();
+    // The next item that stays, for each.
+    let mut next = None;
+    let mut behind: Vec<Option<usize>> = Vec::with_capacity(new.len());
+    for origin in origins.iter().rev() {
+        behind.push(next);
+        if let Origin::Stays(from) = origin {
+            next = Some(*from);
+        }
     }
-    for (index, _) in (front.saturating_add(both)..).zip(gone.iter().skip(both)) {
-        path.push(Step::Index(index as u64));
-        words.push(whole(path, None, 1));
+    behind.reverse();
+    let mut last = None;
+    for (to, ((origin, value), behind)) in origins.iter().zip(new).zip(behind).enumerate() {
+        let place = |known| Item {
+            at: to as u64,
+            known,
+            before: last.and_then(|at| marks.get(at)),
+            after: behind.and_then(|at| marks.get(at)),
+        };
+        let (from, moved) = match origin {
+            Origin::New => {
+                path.push(Step::Item(Box::new(place(None))));
+                words.push(whole(path, Some(value), None));
+                path.pop();
+                continue;
+            }
+            Origin::Stays(from) => (*from, None),
+            Origin::Moved(from) => (*from, Some(place(marks.get(*from)))),
+        };
+        if let Some(item) = moved {
+            path.push(Step::Item(Box::new(item)));
+            words.push(Word {
+                inserted: Inserted::Moved,
+                ..whole(path, None, None)
+            });
+            path.pop();
+        } else {
+            last = Some(from);
+        }
+        if let Some(was) = old.get(from).filter(|was| *was != value) {
+            path.push(Step::Item(Box::new(marks.item(from))));
+            values(path, was, value, words);
+            path.pop();
+        }
+    }
+    for from in gone {
+        path.push(Step::Item(Box::new(marks.item(from))));
+        words.push(whole(path, None, old.get(from)));
         path.pop();
     }
 }
 
-fn whole(path: &[Step], value: Option<&Value>, deleted: u64) -> Word {
+fn whole(path: &[Step], value: Option<&Value>, gone: Option<&Value>) -> Word {
     Word {
         path: path.to_vec(),
         at: 0,
         inserted: value.map_or(Inserted::Nothing, |value| {
             Inserted::Value(value.to_string())
         }),
-        deleted,
+        deleted: u64::from(gone.is_some()),
+        gone: gone.map(Value::to_string),
         around: None,
     }
-}
-
-/// Writes what was inserted into a document: into its text where its surroundings are still found, else at the end; a value at its path, where
-/// the document has room for it there. Deletions are not repeated: what is there now may be others' again.
-///
-/// # Errors
-/// [`CrdtError::InvalidArgument`] where the document has no such view, or what is at a path is of another shape; the errors of editing.
-pub fn write_words(words: &[Word], crdt: &mut dyn Crdt) -> Result<(), CrdtError> {
-    let mut json: Option<Value> = None;
-    for word in words {
-        if word.path.is_empty() {
-            if let Inserted::Text(text) = &word.inserted {
-                let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
-                let (at, text) = place(&view.text()?, text, word.around.as_ref());
-                view.splice(at, 0, &text)?;
-            }
-            continue;
-        }
-        if word.inserted == Inserted::Nothing {
-            continue;
-        }
-        if json.is_none() {
-            json = Some(crdt.json().ok_or(CrdtError::InvalidArgument)?.to_json()?);
-        }
-        if let Some(root) = &mut json {
-            put(root, &word.path, word)?;
-        }
-    }
-    match json {
-        Some(json) => crdt
-            .json()
-            .ok_or(CrdtError::InvalidArgument)?
-            .merge_json(&json),
-        None => Ok(()),
-    }
-}
-
-/// Where in `text` an insertion goes, in characters, and in what form.
-fn place(text: &str, inserted: &str, around: Option<&Around>) -> (usize, String) {
-    let chars = |bytes: usize| text.get(..bytes).map_or(0, |head| head.chars().count());
-    if let Some(around) = around {
-        // The less of it is still there, the less is looked for.
-        let lengths = [
-            CONTEXT_CHARS,
-            CONTEXT_CHARS / 2,
-            CONTEXT_CHARS / 4,
-            CONTEXT_CHARS / 8,
-        ];
-        for (with_before, with_after) in [(true, true), (true, false), (false, true)] {
-            for length in lengths {
-                let before = if with_before {
-                    last(&around.before, length)
-                } else {
-                    ""
-                };
-                let after = if with_after {
-                    first(&around.after, length)
-                } else {
-                    ""
-                };
-                if let Some(at) = once(text, &format!("{before}{after}")) {
-                    return (chars(at.saturating_add(before.len())), inserted.to_owned());
-                }
-            }
-        }
-    }
-    // On a line of its own, at the end.
-    let apart = !text.is_empty() && !text.ends_with('\n') && !inserted.starts_with('\n');
-    let line = if apart { "\n" } else { "" };
-    (text.chars().count(), format!("{line}{inserted}"))
-}
-
-/// The last so many characters.
-fn last(text: &str, chars: usize) -> &str {
-    let from = text.char_indices().rev().take(chars).last();
-    from.and_then(|(at, _)| text.get(at..)).unwrap_or_default()
-}
-
-/// The first so many characters.
-fn first(text: &str, chars: usize) -> &str {
-    match text.char_indices().nth(chars) {
-        Some((at, _)) => text.get(..at).unwrap_or_default(),
-        None => text,
-    }
-}
-
-/// Where a piece stands, if it stands there once.
-fn once(text: &str, piece: &str) -> Option<usize> {
-    if piece.is_empty() {
-        return text.is_empty().then_some(0);
-    }
-    let at = text.find(piece)?;
-    (text.rfind(piece) == Some(at)).then_some(at)
-}
-
-fn put(at: &mut Value, path: &[Step], word: &Word) -> Result<(), CrdtError> {
-    let Some((step, rest)) = path.split_first() else {
-        match (&word.inserted, &*at) {
-            (Inserted::Text(text), Value::String(present)) => {
-                let (position, text) = place(present, text, word.around.as_ref());
-                let mut chars: Vec<char> = present.chars().collect();
-                let position = position.min(chars.len());
-                chars.splice(position..position, text.chars());
-                *at = Value::String(chars.into_iter().collect());
-            }
-            (Inserted::Text(text), _) => *at = Value::String(text.clone()),
-            (Inserted::Value(json), _) => {
-                *at = serde_json::from_str(json).map_err(|_| CrdtError::InvalidArgument)?;
-            }
-            (Inserted::Nothing, _) => {}
-        }
-        return Ok(());
-    };
-    if at.is_null() {
-        *at = match step {
-            Step::Key(_) => Value::Object(Map::new()),
-            Step::Index(_) => Value::Array(Vec::new()),
-        };
-    }
-    match (step, at) {
-        (Step::Key(key), Value::Object(map)) => {
-            put(map.entry(key.clone()).or_insert(Value::Null), rest, word)
-        }
-        (Step::Index(index), Value::Array(list)) => {
-            let index = usize::try_from(*index)
-                .unwrap_or(usize::MAX)
-                .min(list.len());
-            // A value that came in as a whole is not written over another.
-            let is_new = rest.is_empty() && word.deleted == 0 && !is_text(word);
-            if index == list.len() || is_new {
-                list.insert(index, Value::Null);
-            }
-            let place = list.get_mut(index).ok_or(CrdtError::InvalidArgument)?;
-            put(place, rest, word)
-        }
-        _ => Err(CrdtError::InvalidArgument),
-    }
-}
-
-fn is_text(word: &Word) -> bool {
-    matches!(word.inserted, Inserted::Text(_))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use conclave_crdt::ReplicaId;
+    use conclave_crdt::{Crdt, ReplicaId};
     use serde_json::json;
 
     const KINDS: [CrdtKind; 2] = [CrdtKind::Yjs, CrdtKind::Automerge];
@@ -391,7 +390,7 @@ mod tests {
             let mine = views(kind, "alpha\nown\nbeta\ngamma too\n", &json!({}));
             let words = between(kind, &base, &mine);
             let mut onto = crdt(kind, "before\nalpha\nbeta\ngamma\nafter\n", &json!({}));
-            write_words(&words, onto.as_mut()).unwrap();
+            assert_eq!(write_words(&words, onto.as_mut()).unwrap().left, []);
             let text = onto.text().unwrap().text().unwrap();
             assert_eq!(
                 text, "before\nalpha\nown\nbeta\ngamma too\nafter\n",
@@ -399,7 +398,7 @@ mod tests {
             );
             // Nothing around them is left: they go to the end, apart.
             let mut other = crdt(kind, "something else", &json!({}));
-            write_words(&words, other.as_mut()).unwrap();
+            assert_eq!(write_words(&words, other.as_mut()).unwrap().left, []);
             let text = other.text().unwrap().text().unwrap();
             assert_eq!(text, "something else\nown\n too", "{kind}");
         }
@@ -420,7 +419,8 @@ mod tests {
                 "{kind}: {all}"
             );
             let mut onto = crdt(kind, "", &json!({"list": [1, 2, 3], "other": 5}));
-            write_words(&words, onto.as_mut()).unwrap();
+            // What it deleted does not stand there.
+            assert_eq!(write_words(&words, onto.as_mut()).unwrap().left.len(), 2);
             let shown = onto.json().unwrap().to_json().unwrap();
             assert_eq!(shown["list"], json!([1, {"own": true}, 2, 3]), "{kind}");
             assert_eq!(shown["map"]["mine"], json!([null]), "{kind}");
@@ -429,17 +429,180 @@ mod tests {
     }
 
     #[test]
-    fn what_has_another_shape_is_refused() {
-        let words = [Word {
-            path: vec![Step::Key("a".to_owned()), Step::Index(0)],
-            at: 0,
-            inserted: Inserted::Value("1".to_owned()),
-            deleted: 0,
-            around: None,
-        }];
-        let mut onto = crdt(CrdtKind::Yjs, "", &json!({"a": "text"}));
-        let refused = write_words(&words, onto.as_mut());
-        assert_eq!(refused, Err(CrdtError::InvalidArgument));
-        assert!(!format!("{words:?}").contains('a'));
+    fn rows_of_others_are_not_in_the_words() {
+        let row = |title: &str, done: bool| json!({"title": title, "done": done});
+        let (a, b, c) = (
+            row("ana one", false),
+            row("ana two", false),
+            row("ana three", false),
+        );
+        for kind in KINDS {
+            let base = json!({"rows": [a, b, c]});
+            let mine = json!({"rows": [row("own", false), a, b, row("ana three", true)]});
+            let words = between(kind, &views(kind, "", &base), &views(kind, "", &mine));
+            let all = inserted(&words).concat();
+            assert!(all.contains("own") && !all.contains("ana"), "{kind}: {all}");
+            // Meanwhile somebody put a row before all of them.
+            let other = row("cleo", false);
+            let mut onto = crdt(kind, "", &json!({"rows": [other, a, b, c]}));
+            assert_eq!(write_words(&words, onto.as_mut()).unwrap().left, []);
+            let shown = onto.json().unwrap().to_json().unwrap();
+            let wanted = json!([other, row("own", false), a, b, row("ana three", true)]);
+            assert_eq!(shown["rows"], wanted, "{kind}");
+        }
+    }
+
+    /// What is shown after words were written over `onto`, and how many were given back.
+    fn written(kind: CrdtKind, words: &[Word], onto: &Value) -> (Value, usize) {
+        let mut onto = crdt(kind, "", onto);
+        let left = write_words(words, onto.as_mut()).unwrap().left;
+        (onto.json().unwrap().to_json().unwrap(), left.len())
+    }
+
+    fn words(kind: CrdtKind, base: &Value, mine: &Value) -> Vec<Word> {
+        between(kind, &views(kind, "", base), &views(kind, "", mine))
+    }
+
+    #[test]
+    fn what_has_another_shape_is_left() {
+        for kind in KINDS {
+            let base = json!({"a": [1, 2], "b": {"c": "text"}, "d": 1});
+            let mine = json!({"a": [1, 3], "b": {"c": "texts"}, "d": 2});
+            let words = words(kind, &base, &mine);
+            let onto = json!({"a": "text", "b": [{"c": "text"}], "d": {"e": 1}});
+            assert_eq!(written(kind, &words, &onto), (onto, 3), "{kind}");
+            assert!(!format!("{words:?}").contains("text"));
+        }
+    }
+
+    #[test]
+    fn an_item_is_found_by_its_id_wherever_it_is() {
+        let row = |id: u64, text: &str| json!({"id": id, "text": text});
+        for kind in KINDS {
+            let base = json!({"rows": [row(1, "one"), row(2, "two"), row(3, "three")]});
+            let mine = json!({"rows": [row(1, "one"), row(3, "three!")]});
+            let words = words(kind, &base, &mine);
+            // Somebody changed the second and moved the third meanwhile.
+            let onto =
+                json!({"rows": [row(3, "three"), row(0, "nil"), row(2, "too"), row(1, "one")]});
+            let wanted =
+                json!({"rows": [row(3, "three!"), row(0, "nil"), row(2, "too"), row(1, "one")]});
+            assert_eq!(written(kind, &words, &onto), (wanted, 1), "{kind}");
+            // It is gone: nothing is written into another.
+            let onto = json!({"rows": [row(1, "one"), row(4, "three")]});
+            assert_eq!(written(kind, &words, &onto), (onto, 2), "{kind}");
+        }
+    }
+
+    #[test]
+    fn of_items_alike_the_one_between_its_neighbours_is_meant() {
+        for kind in KINDS {
+            let words = words(
+                kind,
+                &json!({"l": ["a", "x", "b", "x"]}),
+                &json!({"l": ["a", "x", "b"]}),
+            );
+            let (shown, left) = written(kind, &words, &json!({"l": ["x", "a", "x", "b", "x"]}));
+            assert_eq!(
+                (shown, left),
+                (json!({"l": ["x", "a", "x", "b"]}), 0),
+                "{kind}"
+            );
+            let onto = json!({"l": ["x", "x"]});
+            assert_eq!(written(kind, &words, &onto), (onto, 1), "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_item_that_moved_is_not_written_twice() {
+        let row = |id: &str, n: u64| json!({"id": id, "n": n});
+        for kind in KINDS {
+            let base = json!({"l": [row("a", 1), row("b", 1), row("c", 1)]});
+            let mine = json!({"l": [row("c", 1), row("a", 1), row("b", 1)]});
+            let words = words(kind, &base, &mine);
+            assert_eq!(inserted(&words).concat(), "", "{kind}");
+            let onto = json!({"l": [row("z", 1), row("a", 1), row("b", 1), row("c", 2)]});
+            let wanted = json!({"l": [row("z", 1), row("c", 2), row("a", 1), row("b", 1)]});
+            assert_eq!(written(kind, &words, &onto), (wanted, 0), "{kind}");
+        }
+    }
+
+    #[test]
+    fn deletions_are_done_where_what_went_still_stands() {
+        for kind in KINDS {
+            let base = views(
+                kind,
+                "keep this, drop that, and go on",
+                &json!({"old": "x", "n": 1}),
+            );
+            let mine = views(kind, "keep this, and go on", &json!({}));
+            let mut words = between(kind, &base, &mine);
+            let mut onto = crdt(
+                kind,
+                "Keep this, drop that, and go on!",
+                &json!({"old": "x", "n": 2}),
+            );
+            let left = write_words(&words, onto.as_mut()).unwrap().left;
+            assert_eq!(
+                onto.text().unwrap().text().unwrap(),
+                "Keep this, and go on!",
+                "{kind}"
+            );
+            let mut shown = onto.json().unwrap().to_json().unwrap();
+            shown.as_object_mut().unwrap().remove(TEXT);
+            assert_eq!(shown, json!({"n": 2}), "{kind}");
+            assert_eq!(left.len(), 1, "{kind}");
+            // It is gone from there, or not known any more.
+            let present = "keep this, drop those, and go on";
+            for _ in 0..2 {
+                let mut onto = crdt(kind, present, &json!({}));
+                assert_eq!(
+                    write_words(&words, onto.as_mut()).unwrap().left.len(),
+                    3,
+                    "{kind}"
+                );
+                assert_eq!(onto.text().unwrap().text().unwrap(), present);
+                words.iter_mut().for_each(Word::keep_own);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_of_others_is_in_own_words() {
+        let text = |words: &[Word]| serde_json::to_string(words).unwrap();
+        for kind in KINDS {
+            let base = views(
+                kind,
+                "secret one",
+                &json!({"l": ["secret two", {"id": "secret three"}], "k": "secret four"}),
+            );
+            let mine = views(
+                kind,
+                "secret own one",
+                &json!({"l": ["secret two", "own", {"id": "secret three", "n": 1}]}),
+            );
+            let mut words = between(kind, &base, &mine);
+            assert!(text(&words).contains("secret"), "{kind}");
+            words.iter_mut().for_each(Word::keep_own);
+            assert!(!text(&words).contains("secret"), "{kind}: {}", text(&words));
+            // What is wholly own has a place everywhere.
+            let (shown, left) = written(kind, &words, &json!({"l": [1]}));
+            assert_eq!((&shown["l"], left), (&json!([1, "own"]), 2), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_only_stands_for_something_is_left_and_the_rest_written() {
+        for kind in KINDS {
+            let base = json!({"l": [1]});
+            let mine = json!({"l": [1, 2], "b": {"$conclave": "bytes", "base64": "AAAA"}});
+            let mut words = words(kind, &base, &mine);
+            let mut carried = words[0].clone();
+            carried.path = vec![Step::Key("x".to_owned())];
+            let stands_for = json!({"$conclave": "xml", "shown": "<b></b>"});
+            carried.inserted = Inserted::Value(stands_for.to_string());
+            words.push(carried);
+            assert_eq!(written(kind, &words, &base), (mine, 1), "{kind}");
+        }
     }
 }

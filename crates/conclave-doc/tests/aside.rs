@@ -266,6 +266,47 @@ fn a_void_counts_as_nothing_for_all_whoever_had_opened_it() {
     }
 }
 
+/// Own edits that build on a void record are written again; what no view shows of them is given back, whether they are in the log or wait.
+#[test]
+fn what_cannot_be_written_again_after_a_void_is_given_back() {
+    for unseen in Unseen::ALL {
+        for sent in [true, false] {
+            let (mut sim, seq) = set_aside(unseen.kind());
+            if !sent {
+                sim.disconnect(0);
+            }
+            let text = sim.peers[0].text();
+            let inside = text.find("{lost}").unwrap() + 3;
+            sim.peers[0].edit(|crdt| {
+                crdt.text().unwrap().splice(inside, 0, "[inside]")?;
+                Ok(())
+            });
+            sim.peers[0].edit(|crdt| {
+                crdt.text().unwrap().splice(inside + 1, 0, "[more]")?;
+                unseen.edit(crdt, inside as u32 + 1)
+            });
+            sim.settle();
+            void(&mut sim, seq);
+            sim.service.epoch = 3;
+            let outcome = process_void(&mut sim, 0);
+            let lost = &outcome.lost;
+            assert_eq!(lost.len(), 1, "{unseen:?} {sent}: {lost:?}");
+            assert!(!lost[0].words_tell_all && !lost[0].updates.is_empty());
+            assert_eq!(lost[0].words, [], "{unseen:?} {sent}");
+            for at in 1..4 {
+                process_void(&mut sim, at);
+                sim.settle();
+            }
+            bounce_all(&mut sim);
+            texts_agree(
+                &mut sim,
+                &["[[more]inside]", "(zero)", "(one)"],
+                &["lost", "{lo"],
+            );
+        }
+    }
+}
+
 /// A member that learns of the void before it gets the record.
 #[test]
 fn a_void_that_comes_first_is_the_same() {

@@ -366,6 +366,36 @@ fn edits_under_a_taken_replica_id_are_written_again() {
     }
 }
 
+/// What no view writes (formats, XML, marks, other parts of a document) is given back where its place is taken, never dropped in silence.
+#[test]
+fn edits_under_a_taken_replica_id_that_cannot_be_written_again_are_given_back() {
+    for unseen in Unseen::ALL {
+        let mut sim = Sim::new(unseen.kind(), &TWO, "hello");
+        sim.settle();
+        sim.peers[1].insert(0, "mine ");
+        sim.peers[1].edit(|crdt| unseen.edit(crdt, 0));
+        let replica = sim.peers[1].doc.crdt().replica().clone();
+        let mut crdt = conclave_crdt::create(unseen.kind(), replica).unwrap();
+        crdt.text().unwrap().splice(0, 0, "squatted ").unwrap();
+        let mut out = Vec::new();
+        crdt.take_pending(&mut out).unwrap();
+        let record = sim.forge(0, &out[0], |_| {});
+        sim.order(vec![record], None);
+        sim.receive(1);
+        sim.receive(1);
+        let lost = sim.peers[1].lost.clone();
+        assert_eq!(lost.len(), 1, "{unseen:?}");
+        assert_eq!((lost[0].changes, lost[0].updates.len()), (2, 2));
+        assert!(!lost[0].words_tell_all, "{unseen:?}");
+        // What can be written again is, and is not given back as well.
+        assert_eq!(lost[0].words, []);
+        sim.settle();
+        sim.assert_converged();
+        let text = sim.peers[0].text();
+        assert_eq!(text.matches("mine ").count(), 1, "{text}");
+    }
+}
+
 /// An own record that is in the log already, but refused by the rules, is taken out and written again.
 #[test]
 fn an_own_record_refused_by_all_is_written_again_and_reported() {

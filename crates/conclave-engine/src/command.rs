@@ -13,7 +13,7 @@ use crate::clock::ClockOffset;
 use crate::error::EngineError;
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::{CommandId, DocFn};
-use crate::rescue::{Rescue, RescueInfo};
+use crate::rescue::{Rescue, RescueApplied, RescueInfo};
 use crate::settled::UnderWay;
 
 /// What a new store is for.
@@ -272,7 +272,7 @@ pub enum Command {
         /// Which.
         rescue: RescueId,
     },
-    /// Writes the words of one into a document, as an own edit, and ends it. Reply: `Done`.
+    /// Writes the words of one into a document, as an own edit. It ends where nothing stays in it. Reply: `RescueApplied`.
     ApplyRescue {
         /// Which.
         rescue: RescueId,
@@ -305,25 +305,53 @@ impl Command {
     /// Whether it does something that must not be done twice.
     #[must_use]
     pub fn changes(&self) -> bool {
-        !matches!(
-            self,
+        match self {
             Self::WhoAmI
-                | Self::DeviceRequest
-                | Self::Devices
-                | Self::Pins
-                | Self::SafetyNumber { .. }
-                | Self::Groups
-                | Self::Members { .. }
-                | Self::Invitations
-                | Self::Documents { .. }
-                | Self::View { .. }
-                | Self::Synced { .. }
-                | Self::Status
-                | Self::Invitable
-                | Self::Settled
-                | Self::Evidence { .. }
-                | Self::Findings { .. }
-        )
+            | Self::DeviceRequest
+            | Self::Devices
+            | Self::Pins
+            | Self::SafetyNumber { .. }
+            | Self::Groups
+            | Self::Members { .. }
+            | Self::Invitations
+            | Self::Documents { .. }
+            | Self::View { .. }
+            | Self::Synced { .. }
+            | Self::Status
+            | Self::Invitable
+            | Self::Settled
+            | Self::Evidence { .. }
+            | Self::Findings { .. }
+            | Self::Rescues
+            | Self::Rescue { .. } => false,
+            Self::ApproveDevice { .. }
+            | Self::FinishDevice { .. }
+            | Self::Pin { .. }
+            | Self::CreateGroup { .. }
+            | Self::Invite { .. }
+            | Self::Accept { .. }
+            | Self::Decline { .. }
+            | Self::Remove { .. }
+            | Self::RemoveAnyway { .. }
+            | Self::SetRole { .. }
+            | Self::Leave { .. }
+            | Self::LeaveAnyway { .. }
+            | Self::CreateDocument { .. }
+            | Self::ImportDocument { .. }
+            | Self::Rename { .. }
+            | Self::Close { .. }
+            | Self::Edit { .. }
+            | Self::ConfirmGroup { .. }
+            | Self::Rejoin { .. }
+            | Self::ReAdd { .. }
+            | Self::VoidRecords { .. }
+            | Self::Restart { .. }
+            | Self::MarkFindings { .. }
+            | Self::ApplyRescue { .. }
+            | Self::DiscardRescue { .. }
+            | Self::RescuesTold { .. } => true,
+            Self::Once { command, .. } => command.changes(),
+        }
     }
 }
 
@@ -375,6 +403,8 @@ pub enum Reply {
     Rescues(Vec<RescueInfo>),
     /// One of them, whole.
     Rescue(Box<Rescue>),
+    /// What became of one that was to be written into a document.
+    RescueApplied(RescueApplied),
 }
 
 /// This device.

@@ -52,10 +52,10 @@ pub use command::{
     AwaitedInfo, ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, EvidenceInfo, GroupInfo,
     InvitationInfo, MemberInfo, OperationId, PinInfo, Reply, Setup, Status, WhoAmI,
 };
-pub use conclave_doc::{Around, Inserted, Step, Word};
+pub use conclave_doc::{Around, Inserted, Item, Mark, Step, Word};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
-pub use rescue::{Rescue, RescueCause, RescueInfo};
+pub use rescue::{Rescue, RescueApplied, RescueCause, RescueInfo};
 pub use settled::UnderWay;

@@ -69,8 +69,11 @@ impl Operations {
 }
 
 impl Engine {
-    /// Carries out a command unless its operation was carried out before, or is under way.
+    /// Carries out a command unless its operation was carried out before, or is under way. What only reads is done again, and never kept.
     pub(crate) fn once(&mut self, id: CommandId, operation: OperationId, command: Command) {
+        if !command.changes() {
+            return self.command(id, command);
+        }
         if let Some(row) = self.operations.done.get(&operation) {
             let reply = row.reply.clone();
             return self.reply(id, Ok(reply));

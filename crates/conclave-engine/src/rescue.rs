@@ -1,19 +1,24 @@
 //! Own edits that have no place any more: their words are kept apart, in the batch that drops the edits, until the user has written them
 //! somewhere else or thrown them away. They outlive the document and the membership.
 
-use conclave_crdt::{Crdt, CrdtKind};
+use std::sync::{Arc, OnceLock};
+
+use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::{
-    Around, Inserted, KeySource, Step, StoredDocument, Unsent, Word, stored_updates, write_words,
+    Around, Inserted, Item, KeySource, Mark, Step, StoredDocument, Unsent, Word, Written,
+    stored_updates, write_words,
 };
 use conclave_proto::codec::Bytes;
-use conclave_proto::{DocumentId, GroupId, RescueId, UnixMs, UserId};
+use conclave_proto::{DocumentId, GroupId, Hash, RescueId, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Event, Reply};
 use crate::directory::Titles;
+use crate::document::Doc;
 use crate::engine::{Engine, ReadTarget};
 use crate::error::EngineError;
 use crate::finding::{About, End, FindingKind, Suspect};
+use crate::group::Group;
 use crate::io::{CommandId, Row};
 use crate::keys;
 
@@ -83,10 +88,24 @@ pub struct RescueInfo {
 pub struct Rescue {
     /// Where they come from.
     pub info: RescueInfo,
-    /// What they did to the document. After a removal without what stood around it.
+    /// What they did to the document, as far as that was not written into another one since. After a removal without what others wrote.
     pub words: Vec<Word>,
-    /// The edits themselves, in the encoding of the CRDT engine. After a removal only where nothing of them can be shown as words.
+    /// Whether the words tell everything that the edits did.
+    pub words_tell_all: bool,
+    /// The edits themselves, in the encoding of the CRDT engine. After a removal only where the words do not tell everything, or the document
+    /// was never sent.
     pub updates: Vec<Bytes>,
+}
+
+/// What became of a copy that was to be written into a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RescueApplied {
+    /// Whether the document was changed.
+    pub changed: bool,
+    /// How many of its words have no sure place there: they stay in the copy.
+    pub left: usize,
+    /// Whether the copy stays since its edits did what no words tell.
+    pub untold: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,6 +118,7 @@ struct HeadRow {
 struct BodyRow {
     version: u16,
     words: Vec<Word>,
+    words_tell_all: bool,
     updates: Vec<Bytes>,
 }
 
@@ -144,14 +164,14 @@ pub(crate) fn read_head(value: &[u8]) -> Result<RescueInfo, EngineError> {
 }
 
 /// Reads what a copy holds.
-pub(crate) fn read_body(value: &[u8]) -> Result<(Vec<Word>, Vec<Bytes>), EngineError> {
+fn read_body(value: &[u8]) -> Result<BodyRow, EngineError> {
     let what = "rescue copy";
     if value.len() as u64 > MAX_BYTES {
         return Err(EngineError::Store { what });
     }
     let row: BodyRow = keys::uncbor(what, value)?;
     if row.version == VERSION {
-        Ok((row.words, row.updates))
+        Ok(row)
     } else {
         Err(EngineError::Store { what })
     }
@@ -165,16 +185,27 @@ pub(crate) fn sample() -> (RescueId, Vec<Row>) {
         at: 3,
         inserted: Inserted::Text("own words".to_owned()),
         deleted: 2,
+        gone: Some("ow".to_owned()),
         around: Some(Around {
             before: "before".to_owned(),
             after: "after".to_owned(),
         }),
     };
+    let item = Item {
+        at: 0,
+        known: None,
+        before: None,
+        after: Some(Mark {
+            id: Some(("id".to_owned(), "1".to_owned())),
+            content: Hash([4; 32]),
+        }),
+    };
     let value = Word {
-        path: vec![Step::Key("list".to_owned()), Step::Index(0)],
+        path: vec![Step::Key("list".to_owned()), Step::Item(Box::new(item))],
         at: 0,
         inserted: Inserted::Value(r#"{"own":[1,null]}"#.to_owned()),
         deleted: 0,
+        gone: None,
         around: None,
     };
     let info = RescueInfo {
@@ -196,6 +227,7 @@ pub(crate) fn sample() -> (RescueId, Vec<Row>) {
     let body = BodyRow {
         version,
         words: vec![word, value],
+        words_tell_all: true,
         updates: vec![Bytes::from(vec![0, 0])],
     };
     let rows = vec![
@@ -223,7 +255,9 @@ fn unsent_of(
         kind: CrdtKind::from_code(kind).unwrap_or(CrdtKind::Yjs),
         changes: updates.len(),
         words: Vec::new(),
+        words_tell_all: false,
         updates,
+        is_new: false,
     })
 }
 
@@ -252,14 +286,15 @@ impl Engine {
         let parting = origin.cause.is_parting();
         let (mut words, mut updates) = (unsent.words, unsent.updates);
         if parting {
-            words.iter_mut().for_each(|word| word.around = None);
-            if !words.is_empty() {
+            words.iter_mut().for_each(Word::keep_own);
+            if unsent.words_tell_all && !unsent.is_new {
                 updates.clear();
             }
         }
         let body = keys::cbor(&BodyRow {
             version: VERSION,
             words,
+            words_tell_all: unsent.words_tell_all,
             updates: updates
                 .iter()
                 .map(|update| Bytes::from(update.to_vec()))
@@ -389,7 +424,7 @@ impl Engine {
         let (Some(info), Some((_, value))) = (info, rows.first()) else {
             return self.reply(id, Err(EngineError::UnknownRescue));
         };
-        let (words, updates) = match read_body(value) {
+        let body = match read_body(value) {
             Ok(body) => body,
             Err(error) => return self.reply(id, Err(error)),
         };
@@ -397,12 +432,13 @@ impl Engine {
             RescueUse::Show => {
                 let rescue = Rescue {
                     info,
-                    words,
-                    updates,
+                    words: body.words,
+                    words_tell_all: body.words_tell_all,
+                    updates: body.updates,
                 };
                 self.reply(id, Ok(Reply::Rescue(Box::new(rescue))));
             }
-            RescueUse::Apply(..) if words.is_empty() => {
+            RescueUse::Apply(..) if body.words.is_empty() => {
                 self.reply(id, Err(EngineError::NoWords));
             }
             RescueUse::Apply(group, document) => self.with_document(
@@ -410,16 +446,55 @@ impl Engine {
                 document,
                 Some(id),
                 Box::new(move |engine, group, doc| {
-                    let write = move |crdt: &mut dyn Crdt| write_words(&words, crdt);
-                    let result = engine.edit(group, doc, Box::new(write));
-                    if result.is_ok() {
-                        // The edit and the end of the copy are one batch: it is never applied twice.
-                        engine.drop_rescue(&rescue);
+                    // Another command may have written it while the document was opened.
+                    match engine.rescues.get(&rescue).cloned() {
+                        Some(now) if now.bytes == info.bytes => {
+                            let result = engine.write_rescue(group, doc, now, body);
+                            engine.reply(id, result.map(Reply::RescueApplied));
+                        }
+                        _ => engine.read_rescue(id, rescue, what),
                     }
-                    engine.reply(id, result.map(|()| Reply::Done));
                 }),
             ),
         }
+    }
+
+    /// Writes a copy into a document. What was written leaves the copy in the same batch: nothing is written twice.
+    fn write_rescue(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        mut info: RescueInfo,
+        mut body: BodyRow,
+    ) -> Result<RescueApplied, EngineError> {
+        let words = std::mem::take(&mut body.words);
+        let written = Arc::new(OnceLock::new());
+        let write = {
+            let written = Arc::clone(&written);
+            move |crdt: &mut dyn Crdt| {
+                let done = write_words(&words, crdt)?;
+                written.set(done).map_err(|_| CrdtError::Engine)
+            }
+        };
+        self.edit(group, doc, Box::new(write))?;
+        let written = Arc::into_inner(written).and_then(OnceLock::into_inner);
+        let Written { changed, left } = written.ok_or(EngineError::UnknownRescue)?;
+        let applied = RescueApplied {
+            changed,
+            left: left.len(),
+            untold: !body.words_tell_all,
+        };
+        if left.is_empty() && body.words_tell_all {
+            self.drop_rescue(&info.id);
+        } else {
+            body.words = left;
+            let body = keys::cbor(&body);
+            info.bytes = body.len() as u64;
+            self.put(keys::rescue_body(&info.id), body);
+            self.save_rescue(&info);
+            self.rescues.insert(info.id, info);
+        }
+        Ok(applied)
     }
 
     /// A copy is not needed any more; what waited for room goes on.

@@ -2,11 +2,11 @@
 
 use clap::Subcommand;
 use conclave_client::proto::RescueId;
-use conclave_client::{Inserted, Operation, Outcome, RescueInfo, Step, Word};
+use conclave_client::{Inserted, Operation, Outcome, RescueApplied, RescueInfo, Step, Word};
 
 use super::document::Which;
 use crate::context::{Context, answer};
-use crate::failure::Result;
+use crate::failure::{Exit, Result};
 use crate::names::{Named, find};
 use crate::output::{Shown, columns, counted};
 use crate::rescued::{group, sentence, short, title, why};
@@ -21,7 +21,10 @@ pub enum Command {
         /// Their id
         id: String,
     },
-    /// Write what you had written into a document, where its surroundings are still found, else at the end
+    /// Write what you had written into a document, each change where it belongs
+    ///
+    /// Text and new items of lists go to the end where their surroundings are not found. What else has no sure place is not written and stays
+    /// kept.
     Apply {
         /// Their id
         id: String,
@@ -97,13 +100,18 @@ async fn show(context: &Context, typed: &str) -> Result<Shown> {
     let operation = Operation::Rescue { rescue: info.id };
     let rescue = answer!(context.run(operation).await?, Outcome::Rescue(rescue) => *rescue)?;
     let mut lines = vec![sentence(&info, &all), String::new()];
+    lines.extend(rescue.words.iter().flat_map(described));
     if rescue.words.is_empty() {
         lines.push(
             "these changes cannot be shown as words; `--json` holds them as they were made"
                 .to_owned(),
         );
+    } else if !rescue.words_tell_all {
+        lines.push(
+            "there is more that cannot be shown as words, such as formats; `--json` holds the changes as they were made"
+                .to_owned(),
+        );
     }
-    lines.extend(rescue.words.iter().flat_map(described));
     Ok(Shown::new(lines.join("\n"), "rescue", rescue))
 }
 
@@ -112,7 +120,7 @@ fn described(word: &Word) -> Vec<String> {
     let mut lines = Vec::new();
     let steps = word.path.iter().map(|step| match step {
         Step::Key(key) => key.clone(),
-        Step::Index(index) => index.to_string(),
+        Step::Item(item) => item.at.to_string(),
     });
     let path = steps.collect::<Vec<_>>().join("/");
     if !path.is_empty() {
@@ -122,30 +130,35 @@ fn described(word: &Word) -> Vec<String> {
         Inserted::Text(text) | Inserted::Value(text) => {
             lines.extend(text.lines().map(|line| format!("+ {line}")));
         }
+        Inserted::Moved => lines.push("moved within its list".to_owned()),
         Inserted::Nothing => {}
     }
-    if word.deleted > 0 {
-        let noun = if word.around.is_some() || word.path.is_empty() {
-            "character"
-        } else {
-            "value"
-        };
-        let count = usize::try_from(word.deleted).unwrap_or(usize::MAX);
-        lines.push(format!("- {} deleted", counted(count, noun)));
+    match &word.gone {
+        Some(gone) => lines.extend(gone.lines().map(|line| format!("- {line}"))),
+        None if word.deleted > 0 => {
+            let noun = if word.path.is_empty() {
+                "character"
+            } else {
+                "value"
+            };
+            let count = usize::try_from(word.deleted).unwrap_or(usize::MAX);
+            lines.push(format!("- {} deleted", counted(count, noun)));
+        }
+        None => {}
     }
     lines
 }
 
 async fn apply(context: &Context, typed: &str, which: &Which) -> Result<Shown> {
-    let (info, _) = find_rescue(context, typed).await?;
+    let (info, all) = find_rescue(context, typed).await?;
     let (group, document, _) = super::document::open(context, which).await?;
-    context
-        .run(Operation::ApplyRescue {
-            rescue: info.id,
-            group,
-            document: document.document,
-        })
-        .await?;
+    let operation = Operation::ApplyRescue {
+        rescue: info.id,
+        group,
+        document: document.document,
+    };
+    let outcome = context.run(operation).await?;
+    let applied = answer!(outcome, Outcome::RescueApplied(applied) => applied)?;
     let reached = context
         .sync(group, document.document, "sending the changes")
         .await?;
@@ -153,13 +166,42 @@ async fn apply(context: &Context, typed: &str, which: &Which) -> Result<Shown> {
         .title
         .clone()
         .unwrap_or_else(|| document.document.short());
-    Ok(Shown::new(
-        format!("written into {name}"),
-        "document",
-        document.document,
-    )
-    .with("rescue", info.id)
-    .queued(reached.is_queued()))
+    let mut lines = written(&applied, &name);
+    let stays = applied.left > 0 || applied.untold;
+    if stays {
+        let id = short(&info.id, &all);
+        lines.push(format!("kept: `conclave rescue show {id}`"));
+    }
+    let shown = Shown::new(lines.join("\n"), "document", document.document)
+        .with("rescue", info.id)
+        .with("written", applied)
+        .queued(reached.is_queued());
+    Ok(if stays {
+        shown.exit(Exit::Rescued)
+    } else {
+        shown
+    })
+}
+
+/// What was written, and what was not.
+fn written(applied: &RescueApplied, name: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    match (applied.changed, applied.left) {
+        (true, _) => lines.push(format!("written into {name}")),
+        (false, 0) => lines.push(format!("{name} has all of it already")),
+        (false, _) => lines.push(format!("nothing was written into {name}")),
+    }
+    if applied.left > 0 {
+        let has = if applied.left == 1 { "has" } else { "have" };
+        lines.push(format!(
+            "{} {has} no sure place there: what was deleted or changed does not stand there any more, or not only once",
+            counted(applied.left, "change")
+        ));
+    }
+    if applied.untold {
+        lines.push("what cannot be written as words, such as formats, was not written".to_owned());
+    }
+    lines
 }
 
 async fn discard(context: &Context, typed: &str, yes: bool) -> Result<Shown> {

@@ -53,7 +53,7 @@ fn prop(at: At<'_>) -> automerge::Prop {
     }
 }
 
-fn refused(_: automerge::AutomergeError) -> CrdtError {
+pub(super) fn refused(_: automerge::AutomergeError) -> CrdtError {
     CrdtError::Engine
 }
 
@@ -66,7 +66,7 @@ fn slot(value: AmValue<'_>, id: ObjId) -> Slot<ObjId> {
     }
 }
 
-fn from_scalar(scalar: &ScalarValue) -> Slot<ObjId> {
+pub(super) fn from_scalar(scalar: &ScalarValue) -> Slot<ObjId> {
     Slot::Scalar(match scalar {
         ScalarValue::Null => Value::Null,
         ScalarValue::Boolean(value) => Value::Bool(*value),

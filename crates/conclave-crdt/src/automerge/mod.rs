@@ -7,10 +7,13 @@ mod file;
 mod json;
 mod queue;
 mod text;
+mod visible;
 
 use std::collections::BTreeSet;
 
-use automerge::{ActorId, AutoCommit, ChangeHash, LoadOptions, OnPartialLoad, TextEncoding};
+use automerge::{
+    ActorId, AutoCommit, ChangeHash, LoadOptions, ObjType, OnPartialLoad, ROOT, TextEncoding,
+};
 use sha2::{Digest, Sha256};
 
 use crate::api::{Attribution, Crdt, JsonView, TextView};
@@ -324,6 +327,11 @@ impl Crdt for Automerge {
         Ok(hash.finalize().into())
     }
 
+    fn visible_digest(&mut self) -> Result<[u8; 32]> {
+        let shown = self.engine(|doc| visible::visible(doc, &ROOT, ObjType::Map, 0))??;
+        Ok(Sha256::digest(shown.to_string()).into())
+    }
+
     fn has_missing(&self) -> bool {
         !self.queue.is_empty()
     }
@@ -394,7 +402,6 @@ impl core::fmt::Debug for Automerge {
 mod tests {
     use super::*;
     use automerge::transaction::{CommitOptions, Transactable};
-    use automerge::{ObjType, ROOT};
 
     /// The constant is what the engine writes, so documents of all versions start alike.
     #[test]

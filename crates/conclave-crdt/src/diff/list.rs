@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{Hunk, hunks, tokens, work};
 
 /// Members that name an item, compared in lower case, in order of preference.
-const NAMES: [&str; 9] = [
+pub(super) const NAMES: [&str; 9] = [
     "id", "_id", "@id", "$id", "uuid", "guid", "uid", "key", "ident",
 ];
 /// Most pairs of items between two anchors that are compared for likeness one by one.
@@ -229,12 +229,12 @@ fn pair_equal(changed: &[Hunk], old: Range<usize>, new: usize, places: &mut [Opt
 }
 
 /// Whether a member names the items: every object among them has it.
-fn names(items: &[Value], name: &str) -> bool {
+pub(super) fn names(items: &[Value], name: &str) -> bool {
     let mut objects = items.iter().filter(|item| item.is_object()).peekable();
     objects.peek().is_some() && objects.all(|item| id(item, name).is_some())
 }
 
-fn id(item: &Value, name: &str) -> Option<String> {
+pub(super) fn id(item: &Value, name: &str) -> Option<String> {
     let (_, value) = item
         .as_object()?
         .iter()

@@ -1,5 +1,6 @@
 //! Differences between two sequences, and what they mean in a third.
 
+pub(crate) mod items;
 pub(crate) mod list;
 mod pieces;
 pub(crate) mod text;

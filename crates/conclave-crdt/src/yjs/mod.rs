@@ -13,12 +13,14 @@ mod roots;
 mod scan;
 mod second;
 mod text;
+mod visible;
 mod waiting;
 mod xml;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 
+use sha2::{Digest, Sha256};
 use yrs::block::ClientID;
 use yrs::{Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut};
 
@@ -399,6 +401,11 @@ impl Crdt for Yrs {
             waiting_deletes: self.waiting.deletes(),
             texts: &texts,
         })
+    }
+
+    fn visible_digest(&mut self) -> Result<[u8; 32]> {
+        let shown = self.read(|txn| visible::visible(txn))??;
+        Ok(Sha256::digest(shown.to_string()).into())
     }
 
     fn has_missing(&self) -> bool {

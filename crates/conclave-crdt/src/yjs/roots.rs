@@ -45,7 +45,7 @@ impl Yrs {
     }
 }
 
-fn names<T: ReadTxn>(txn: &T) -> Vec<String> {
+pub(super) fn names<T: ReadTxn>(txn: &T) -> Vec<String> {
     txn.root_refs().map(|(name, _)| name.to_owned()).collect()
 }
 
@@ -64,7 +64,7 @@ pub(super) fn place<T: ReadTxn>(txn: &T, usual: &str, wanted: RootShape) -> Stri
 }
 
 /// What a root holds; nothing while it is empty.
-fn shape<T: ReadTxn>(txn: &T, name: &str) -> Option<RootShape> {
+pub(super) fn shape<T: ReadTxn>(txn: &T, name: &str) -> Option<RootShape> {
     let sequence = txn.get_array(name)?;
     if sequence.len(txn) == 0 {
         let entries = txn.get_map(name)?.len(txn);

@@ -400,6 +400,7 @@ pub struct Peer {
     pub base: Option<(u64, u64)>,
     pub changes: Vec<Change>,
     pub findings: Vec<Finding>,
+    pub lost: Vec<Unsent>,
     pub last: DeliverOutcome,
     /// Asked to be opened again.
     pub reopen: bool,
@@ -423,6 +424,7 @@ impl Peer {
             base: None,
             changes: vec![],
             findings: vec![],
+            lost: vec![],
             last: DeliverOutcome::default(),
             reopen: false,
         }
@@ -462,6 +464,7 @@ impl Peer {
     pub fn note(&mut self, outcome: DeliverOutcome) {
         self.changes.extend(outcome.changes.iter().copied());
         self.findings.extend(outcome.findings.iter().copied());
+        self.lost.extend(outcome.lost.iter().cloned());
         self.reopen |= outcome.reopen;
         self.last = outcome;
     }
@@ -854,4 +857,58 @@ impl Sim {
 
 pub fn below(rng: &mut ChaCha20Rng, bound: usize) -> usize {
     (rng.next_u64() % bound as u64) as usize
+}
+
+/// An edit of which neither text nor JSON shows anything.
+#[derive(Debug, Clone, Copy)]
+pub enum Unseen {
+    Xml,
+    Format,
+    OtherRoot,
+    Mark,
+}
+
+impl Unseen {
+    pub const ALL: [Self; 4] = [Self::Xml, Self::Format, Self::OtherRoot, Self::Mark];
+
+    pub fn kind(self) -> CrdtKind {
+        match self {
+            Self::Mark => CrdtKind::Automerge,
+            _ => CrdtKind::Yjs,
+        }
+    }
+
+    /// Formats are set on the two characters at `at`.
+    pub fn edit(self, crdt: &mut dyn Crdt, at: u32) -> Result<(), CrdtError> {
+        use automerge::marks::{ExpandMark, Mark};
+        use automerge::transaction::Transactable;
+        use automerge::{ROOT, ReadDoc};
+        use yrs::{Any, Array, Text, Transact, XmlElementPrelim, XmlFragment};
+        let any = crdt.as_any_mut();
+        if let Some(yjs) = any.downcast_ref::<conclave_crdt::yjs::Yrs>() {
+            let doc = yjs.doc();
+            let (text, list) = (
+                doc.get_or_insert_text("text"),
+                doc.get_or_insert_array("todo"),
+            );
+            let xml = doc.get_or_insert_xml_fragment("prosemirror");
+            let mut txn = doc.transact_mut();
+            match self {
+                Self::Xml => drop(xml.insert(&mut txn, 0, XmlElementPrelim::empty("mine"))),
+                Self::OtherRoot => drop(list.insert(&mut txn, 0, "mine")),
+                _ => {
+                    let bold = [("bold".into(), Any::Bool(true))].into();
+                    text.format(&mut txn, at, 2, bold);
+                }
+            }
+        }
+        if let Some(automerge) = any.downcast_mut::<conclave_crdt::automerge::Automerge>() {
+            let doc = automerge.doc_mut();
+            let (_, text) = doc.get(ROOT, "text").unwrap().unwrap();
+            let at = at as usize;
+            let mark = Mark::new("bold".to_owned(), true, at, at + 2);
+            doc.mark(&text, mark, ExpandMark::Both).unwrap();
+        }
+        Ok(())
+    }
 }

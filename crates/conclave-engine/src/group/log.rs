@@ -200,16 +200,20 @@ impl Engine {
         group.cover_due = false;
         self.cancel_timer(TimerKind::Cover(group.id));
         if outcome.removed_self {
-            let leaving = group.intents.values().any(Intent::is_leave);
-            let by = outcome.author.and_then(|device| before.get(&device));
-            let parting = PartingRow {
-                cause: if leaving {
-                    RescueCause::Left
-                } else {
-                    RescueCause::Removed
-                },
-                by: by.copied().filter(|_| !leaving),
-                why: "this device was removed".to_owned(),
+            let by = outcome
+                .author
+                .and_then(|device| before.get(&device))
+                .copied();
+            // Also by another device of the same user.
+            let ours = by.is_some() && by == self.device.user();
+            let parting = if ours || group.intents.values().any(Intent::is_leave) {
+                PartingRow::left("you left")
+            } else {
+                PartingRow {
+                    cause: RescueCause::Removed,
+                    by,
+                    why: "this device was removed".to_owned(),
+                }
             };
             self.lose_group(group, parting);
             return;

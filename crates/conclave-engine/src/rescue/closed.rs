@@ -4,7 +4,6 @@ use conclave_proto::record::CloseReason;
 
 use super::parting::holds_unsent;
 use super::*;
-use crate::group::Group;
 
 impl Engine {
     /// A closed document goes; own edits in it are kept apart.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use conclave_doc::Step;
 
 use super::*;
-use crate::group::{DocRow, Group};
+use crate::group::DocRow;
 use crate::roots::Roots;
 use crate::slot::Slot;
 

@@ -4,8 +4,6 @@ use conclave_proto::Role;
 use conclave_proto::record::CloseReason;
 
 use super::*;
-use crate::document::Doc;
-use crate::group::Group;
 
 impl Engine {
     /// Why own edits that wait can never be sent, where that is so. The log has to be here first: they may be in it.

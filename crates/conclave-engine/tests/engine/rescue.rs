@@ -1,12 +1,16 @@
 //! Own edits that lose their place are kept apart, in the batch that drops them: whatever it is that takes the place away, and wherever the
 //! device dies meanwhile.
 
+use conclave_crdt::{Crdt, CrdtKind};
 use conclave_engine::{
-    Command, EngineError, Event, FindingInfo, Inserted, Reply, Rescue, RescueCause, RescueInfo,
+    Command, EngineError, Event, FindingInfo, Inserted, OperationId, Reply, Rescue, RescueApplied,
+    RescueCause, RescueInfo,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RescueId, Role};
+use serde_json::{Value, json};
 
+use crate::short::second_device;
 use crate::world::{Crash, Saved, World, create};
 
 const ANA: usize = 0;
@@ -100,7 +104,7 @@ fn rescue(world: &mut World, at: usize, rescue: RescueId) -> Rescue {
 fn words(rescue: &Rescue) -> String {
     let inserted = rescue.words.iter().map(|word| match &word.inserted {
         Inserted::Text(text) | Inserted::Value(text) => text.as_str(),
-        Inserted::Nothing => "",
+        Inserted::Nothing | Inserted::Moved => "",
     });
     inserted.collect()
 }
@@ -187,6 +191,255 @@ fn nothing_of_the_groups_content_stays_after_a_removal() {
     }
 }
 
+/// Edits a document as a plain program does.
+fn change(
+    world: &mut World,
+    at: usize,
+    (group, document): (GroupId, DocumentId),
+    f: impl FnOnce(&mut dyn Crdt) + Send + 'static,
+) {
+    let f = Box::new(move |crdt: &mut dyn Crdt| {
+        f(crdt);
+        Ok(())
+    });
+    world.ask(at, Command::Edit { group, document, f });
+}
+
+fn put_json(crdt: &mut dyn Crdt, value: &Value) {
+    let view = crdt.json().unwrap();
+    view.merge_json(value).unwrap();
+}
+
+/// Ana's list, and what Ben makes of it without a connection: a row of his own on top, and one of hers ticked.
+fn begun_with_rows(kind: CrdtKind) -> (World, GroupId, DocumentId) {
+    let row = |title: &str, done: bool| json!({"title": title, "done": done});
+    let mut world = World::new(SEED, &["ana", "ben"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, Some(Role::Editor));
+    let rows = json!({"rows": [row("secret one", false), row("secret two", false)]});
+    let command = Command::CreateDocument {
+        group,
+        kind,
+        title: "plan".to_owned(),
+        initial: Some(Box::new(move |crdt| {
+            put_json(crdt, &rows);
+            Ok(())
+        })),
+    };
+    let Reply::Document(document) = world.ask(ANA, command) else {
+        panic!("no document")
+    };
+    world.run();
+    world.text(BEN, group, document);
+    world.go_offline(BEN);
+    let mine =
+        json!({"rows": [row("own", false), row("secret one", false), row("secret two", true)]});
+    change(&mut world, BEN, (group, document), move |crdt| {
+        put_json(crdt, &mine)
+    });
+    (world, group, document)
+}
+
+#[test]
+fn nothing_of_the_groups_rows_stays_after_a_removal() {
+    for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
+        let (mut world, group, document) = begun_with_rows(kind);
+        assert!(holds(&world, BEN, "secret"));
+        Fate::Removed.act(&mut world, group, document);
+        world.go_online(BEN);
+        world.run();
+        let all = rescues(&mut world, BEN);
+        assert_eq!(all.len(), 1, "{kind}");
+        let kept = rescue(&mut world, BEN, all[0].id);
+        assert!(words(&kept).contains("own"), "{kind}");
+        assert_eq!((kept.words_tell_all, kept.updates.len()), (true, 0));
+        assert!(!holds(&world, BEN, "secret"), "{kind}");
+    }
+}
+
+#[test]
+fn rows_are_written_where_they_belong_by_then() {
+    for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
+        let (mut world, group, document) = begun_with_rows(kind);
+        Fate::Viewer.act(&mut world, group, document);
+        world.go_online(BEN);
+        world.run();
+        let id = rescues(&mut world, BEN)[0].id;
+        let row = |title: &str, done: bool| json!({"title": title, "done": done});
+        let more = json!({"rows": [
+            row("secret zero", false), row("secret one", false), row("secret two", false)]});
+        change(&mut world, ANA, (group, document), move |crdt| {
+            put_json(crdt, &more)
+        });
+        let user = world.devices[BEN].user;
+        let role = Role::Editor;
+        world.ask(ANA, Command::SetRole { group, user, role });
+        world.run();
+        let all_written = RescueApplied {
+            changed: true,
+            left: 0,
+            untold: false,
+        };
+        assert_eq!(apply(&mut world, id, (group, document)), all_written);
+        world.run();
+        change(&mut world, ANA, (group, document), move |crdt| {
+            let shown = crdt.json().unwrap().to_json().unwrap();
+            let wanted = json!([
+                row("secret zero", false),
+                row("own", false),
+                row("secret one", false),
+                row("secret two", true)
+            ]);
+            assert_eq!(shown["rows"], wanted, "{kind}");
+        });
+        assert_eq!(rescues(&mut world, BEN), []);
+    }
+}
+
+fn apply(
+    world: &mut World,
+    rescue: RescueId,
+    (group, document): (GroupId, DocumentId),
+) -> RescueApplied {
+    let command = Command::ApplyRescue {
+        rescue,
+        group,
+        document,
+    };
+    match world.ask(BEN, command) {
+        Reply::RescueApplied(applied) => applied,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_could_not_be_written_stays_in_the_copy() {
+    let mut world = World::new(SEED, &["ana", "ben"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, Some(Role::Editor));
+    let text = "keep this, drop that, and this too";
+    let document = world.create_document(group, ANA, text);
+    let other = world.create_document(group, ANA, "something else");
+    world.text(BEN, group, document);
+    world.go_offline(BEN);
+    change(&mut world, BEN, (group, document), |crdt| {
+        crdt.text()
+            .unwrap()
+            .replace_all("keep this, and this too")
+            .unwrap();
+    });
+    Fate::Archived.act(&mut world, group, document);
+    world.go_online(BEN);
+    world.run();
+    let id = rescues(&mut world, BEN)[0].id;
+    let before = rescue(&mut world, BEN, id);
+    // Nothing of what was deleted stands there.
+    let nothing = RescueApplied {
+        changed: false,
+        left: 1,
+        untold: false,
+    };
+    assert_eq!(apply(&mut world, id, (group, other)), nothing);
+    assert_eq!(rescue(&mut world, BEN, id), before);
+    // There it does.
+    let same = world.create_document(group, ANA, "Keep this, drop that, and this too!");
+    let applied = apply(&mut world, id, (group, same));
+    assert_eq!((applied.changed, applied.left), (true, 0));
+    assert_eq!(world.text(BEN, group, same), "Keep this, and this too!");
+    assert_eq!(world.devices[BEN].rows.read(&[8]), []);
+}
+
+/// Makes a text bold, which no words tell.
+fn embolden(crdt: &mut dyn Crdt, len: u32) {
+    use yrs::{Any, Text, Transact};
+    let yjs = crdt.as_any_mut().downcast_ref::<conclave_crdt::yjs::Yrs>();
+    let doc = yjs.unwrap().doc();
+    let text = doc.get_or_insert_text("text");
+    let bold = [("bold".into(), Any::Bool(true))].into();
+    text.format(&mut doc.transact_mut(), 0, len, bold);
+}
+
+#[test]
+fn what_no_words_tell_stays_in_the_copy() {
+    for fate in [Fate::Archived, Fate::Removed] {
+        let (mut world, group, document) = begun();
+        change(&mut world, BEN, (group, document), |crdt| embolden(crdt, 3));
+        Fate::act(fate, &mut world, group, document);
+        world.go_online(BEN);
+        world.run();
+        let id = rescues(&mut world, BEN)[0].id;
+        let kept = rescue(&mut world, BEN, id);
+        assert_eq!(
+            (kept.words_tell_all, kept.updates.len()),
+            (false, 3),
+            "{fate:?}"
+        );
+        assert_eq!(words(&kept), format!("{OWN}!"), "{fate:?}");
+        assert!(fate != Fate::Removed || !holds(&world, BEN, "secret"));
+        let group = world.create_group(BEN);
+        let other = world.create_document(group, BEN, "");
+        let applied = apply(&mut world, id, (group, other));
+        let written = RescueApplied {
+            changed: true,
+            left: 0,
+            untold: true,
+        };
+        assert_eq!(applied, written, "{fate:?}");
+        let kept = rescue(&mut world, BEN, id);
+        assert_eq!((kept.words.len(), kept.updates.len()), (0, 3), "{fate:?}");
+        world.restart(BEN);
+        assert_eq!(rescue(&mut world, BEN, id), kept, "{fate:?}");
+    }
+}
+
+#[test]
+fn a_copy_that_was_only_read_is_in_no_row_of_operations() {
+    let (mut world, group, document) = begun();
+    Fate::Deleted.act(&mut world, group, document);
+    world.go_online(BEN);
+    world.run();
+    let id = rescues(&mut world, BEN)[0].id;
+    let mut number = 0;
+    let mut once = |command| {
+        number += 1;
+        Command::Once {
+            operation: OperationId([number; 16]),
+            command: Box::new(command),
+        }
+    };
+    for _ in 0..2 {
+        let Reply::Rescue(kept) = world.ask(BEN, once(Command::Rescue { rescue: id })) else {
+            panic!("no copy")
+        };
+        assert_eq!(words(&kept), format!("{OWN}!"));
+        world.ask(BEN, once(Command::Rescues));
+    }
+    world.ask(BEN, once(Command::DiscardRescue { rescue: id }));
+    assert_eq!(world.devices[BEN].rows.read(&[12]).len(), 1);
+    assert!(!holds(&world, BEN, OWN) && !holds(&world, BEN, "minutes"));
+}
+
+#[test]
+fn whoever_leaves_has_left_on_all_devices() {
+    let mut world = World::new(SEED, &["ana", "ben"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, Some(Role::Editor));
+    let document = world.create_document(group, ANA, "text");
+    let phone = second_device(&mut world, BEN);
+    world.run();
+    assert_eq!(world.text(phone, group, document), "text");
+    world.go_offline(phone);
+    world.edit(phone, group, document, OWN);
+    let left = world.command(BEN, Command::Leave { group });
+    world.run();
+    assert!(matches!(world.reply(BEN, left), Some(Ok(Reply::Done))));
+    world.go_online(phone);
+    world.run();
+    let all = rescues(&mut world, phone);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert_eq!((all[0].cause, all[0].by), (RescueCause::Left, None));
+}
+
 #[test]
 fn whoever_waits_is_told_what_became_of_the_edits() {
     for fate in [Fate::Deleted, Fate::Archived, Fate::Removed, Fate::Viewer] {
@@ -220,6 +473,8 @@ fn what_was_never_sent_is_kept_whole() {
         .find(|info| info.title.as_deref() == Some("notes"));
     let notes = rescue(&mut world, BEN, notes.unwrap().id);
     assert_eq!(words(&notes), "all of it is ben's");
+    // The document itself is his as well.
+    assert_eq!(notes.updates.len(), 1);
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn until_answered(world: &mut World, at: usize, id: CommandId) {
 }
 
 /// A further device of a user, approved and finished. Its user's other device hears of it as it does.
-fn second_device(world: &mut World, first: usize) -> usize {
+pub fn second_device(world: &mut World, first: usize) -> usize {
     let setup = Setup::NewDevice {
         name: "phone".to_owned(),
         realm: REALM,
