@@ -18,6 +18,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::home::Home;
 use crate::output::{Form, Shown, counted, note};
 use crate::say;
+use crate::told::Told;
 use crate::unlock::unlock;
 
 /// Time between two turns of the spinner.
@@ -53,6 +54,8 @@ pub struct Context {
     touched: Mutex<BTreeSet<GroupId>>,
     /// Whether it has to do with all of them.
     pub(crate) touched_all: AtomicBool,
+    /// What its result tells.
+    pub(crate) told: Mutex<Told>,
     /// Whether it was said what is still under way.
     unsettled: AtomicBool,
     began: Instant,
@@ -147,6 +150,7 @@ impl Context {
             connected: AtomicBool::default(),
             touched: Mutex::default(),
             touched_all: AtomicBool::default(),
+            told: Mutex::default(),
             unsettled: AtomicBool::default(),
             began,
             answered: AtomicBool::default(),
@@ -154,20 +158,20 @@ impl Context {
         }
     }
 
-    /// Ends the session, and says with the result why the service was not reached, where that matters.
+    /// Ends what this command does with the service, and says with the result why the service was not reached, where that matters.
     ///
     /// # Errors
-    /// The command's own, then those of [`Context::close`].
-    pub async fn finish(self, done: Result<Shown>) -> Result<Shown> {
+    /// The command's own, then those of [`Context::remember_server`].
+    pub async fn finish(&self, done: Result<Shown>) -> Result<Shown> {
         let form = self.global.form();
         let offline = self.global.offline;
         let missed = {
             let mut missed = self.missed();
             std::mem::take(&mut *missed)
         };
-        let closed = self.close().await;
+        let left = self.leave_service().await;
         let shown = done?;
-        closed?;
+        left?;
         match (missed.told, missed.why) {
             _ if offline => Ok(shown),
             (Some(why), _) => Ok(shown.not_reached(&why)),
@@ -179,16 +183,21 @@ impl Context {
         }
     }
 
-    /// Ends the session. A command that went online first sends what waits, in all groups and documents, and takes what is on its way, within
-    /// its time; what is missing then is said.
-    ///
-    /// # Errors
-    /// When the store could not be closed.
-    pub async fn close(self) -> Result<()> {
-        if self.connected.load(Ordering::Relaxed) {
+    /// A command that went online sends what waits, in all groups and documents, and takes what is on its way, within its time; what is missing
+    /// then is said.
+    async fn leave_service(&self) -> Result<()> {
+        if self.connected.swap(false, Ordering::Relaxed) {
             self.settle("sending what waits").await;
         }
-        self.remember_server()?;
+        self.remember_server()
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// As [`Context::finish`], and when the store could not be closed.
+    pub async fn close(self) -> Result<()> {
+        self.leave_service().await?;
         Ok(self.session.close().await?)
     }
 

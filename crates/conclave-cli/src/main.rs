@@ -33,6 +33,7 @@ mod output;
 mod rescued;
 mod say;
 mod signals;
+mod told;
 mod unlock;
 mod write;
 
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
             ))
         }
     };
-    match done.and_then(|shown| shown.print(form == Form::Json)) {
+    match done {
         Ok(exit) => exit.into(),
         Err(failure) => print_failure(&failure, form).into(),
     }
@@ -125,9 +126,9 @@ fn start_log() {
     }
 }
 
-async fn run(cli: Cli) -> Result<Shown> {
+async fn run(cli: Cli) -> Result<Exit> {
     let global = cli.global;
-    match cli.command {
+    let shown = match cli.command {
         Command::Init(args) => identity::init(&global, args).await,
         Command::Serve(args) => serve::run(&global, args).await,
         Command::Demo(args) => demo::run(&global, args).await,
@@ -137,34 +138,10 @@ async fn run(cli: Cli) -> Result<Shown> {
         other => {
             let context = Context::open(&global).await?;
             let done = run_with(&context, other).await;
-            let done = tell_rescued(&context, done).await;
-            // What cannot be told now is told by the next command.
-            let told = findings::tell(&context, done.is_err()).await;
-            let shown = context.finish(done).await?;
-            Ok(shown.found(&told.unwrap_or_default()))
+            return Ok(told::end(context, done).await);
         }
-    }
-}
-
-/// Own changes that lost their place are told of whatever the command was for, and its exit code says so.
-async fn tell_rescued(context: &Context, done: Result<Shown>) -> Result<Shown> {
-    let Ok(sentences) = context.tell_rescued().await else {
-        return done;
     };
-    let rescued = rescued::failure(&sentences);
-    match done {
-        _ if sentences.is_empty() => done,
-        Ok(shown) => {
-            print_failure(&rescued, context.global.form());
-            Ok(shown.exit(Exit::Rescued))
-        }
-        Err(failure) if failure.code == rescued.code => Err(rescued),
-        Err(failure) => Err(Failure {
-            message: format!("{}\n{}", rescued.message, failure.message),
-            exit: Exit::Rescued,
-            ..failure
-        }),
-    }
+    Ok(shown?.print(global.json)?.0)
 }
 
 async fn run_with(context: &Context, command: Command) -> Result<Shown> {

@@ -77,13 +77,13 @@ impl Shown {
         self.with("queued", queued)
     }
 
-    /// Adds what was found wrong, where there is something: people read it on standard error.
+    /// Adds what was found wrong, where there is something: people read it on standard error. Gives whether the object has it.
     #[must_use]
-    pub fn found(self, findings: &[FindingInfo]) -> Self {
+    pub fn found(self, findings: &[FindingInfo]) -> (Self, bool) {
         if findings.is_empty() || self.object.is_empty() || self.object.contains_key("findings") {
-            return self;
+            return (self, false);
         }
-        self.with("findings", findings)
+        (self.with("findings", findings), true)
     }
 
     /// Whether this is queued only.
@@ -110,19 +110,21 @@ impl Shown {
         self.with("not_reached", why.to_json())
     }
 
-    /// Prints, and gives the exit code.
+    /// Prints, and gives the exit code and whether anybody read it.
     ///
     /// # Errors
     /// Standard output takes nothing.
-    pub fn print(self, json: bool) -> Result<Exit> {
-        if json && !self.object.is_empty() {
-            print_line(&Value::Object(self.object).to_string())?;
+    pub fn print(self, json: bool) -> Result<(Exit, Reader)> {
+        let reader = if json && !self.object.is_empty() {
+            print_line(&Value::Object(self.object).to_string())?
         } else if self.exact && !json {
-            print_raw(&self.text)?;
+            print_raw(&self.text)?
         } else if !json && !self.text.is_empty() {
-            print_line(self.text.trim_end_matches('\n'))?;
-        }
-        Ok(self.exit)
+            print_line(self.text.trim_end_matches('\n'))?
+        } else {
+            Reader::There
+        };
+        Ok((self.exit, reader))
     }
 }
 
@@ -176,12 +178,22 @@ pub fn printed(result: io::Result<()>) -> Result<Reader> {
 
 /// Prints a failure on standard error, and gives the exit code. Where even that cannot be written nobody can be told.
 pub fn print_failure(failure: &Failure, form: Form) -> Exit {
+    said_failure(failure, form);
+    failure.exit
+}
+
+/// Prints a failure on standard error, and gives whether that could be written.
+pub fn said_failure(failure: &Failure, form: Form) -> bool {
     let text = match form {
         Form::Json => json!({"error": failure.to_json()}).to_string(),
         Form::Plain | Form::Verbose => failure.to_text("error: ", form),
     };
-    let _ = writeln!(io::stderr(), "{text}");
-    failure.exit
+    said(&text)
+}
+
+/// Writes a line on standard error, and gives whether that could be done.
+pub fn said(text: &str) -> bool {
+    writeln!(io::stderr(), "{text}").is_ok()
 }
 
 /// How results and failures are told.
@@ -198,7 +210,7 @@ pub enum Form {
 /// A note beside the result, for people only.
 pub fn note(text: &str, json: bool) {
     if !json {
-        let _ = writeln!(std::io::stderr(), "{text}");
+        said(text);
     }
 }
 

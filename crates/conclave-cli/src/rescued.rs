@@ -109,22 +109,20 @@ impl Context {
         Ok(())
     }
 
-    /// Sentences of which the user was not told yet, in groups that this command had to do with. From now on they count as told.
+    /// Sentences of which the user was not told yet, nor is by this command's result, in groups that this command had to do with.
     ///
     /// # Errors
-    /// Those of the operations.
-    pub async fn tell_rescued(&self) -> Result<Vec<String>> {
+    /// Those of the operation.
+    pub async fn untold_rescues(&self) -> Result<Option<(Vec<String>, Vec<RescueId>)>> {
         let all = self.rescues().await?;
+        let told = self.told_by_result().rescues;
         let untold: Vec<&RescueInfo> = all
             .iter()
-            .filter(|info| !info.told && self.is_touched(info.group))
+            .filter(|info| !info.told && !told.contains(&info.id) && self.is_touched(info.group))
             .collect();
         let sentences = untold.iter().map(|info| sentence(info, &all)).collect();
-        let rescues: Vec<RescueId> = untold.iter().map(|info| info.id).collect();
-        if !rescues.is_empty() {
-            self.run(Operation::RescuesTold { rescues }).await?;
-        }
-        Ok(sentences)
+        let ids = untold.iter().map(|info| info.id).collect();
+        Ok((!untold.is_empty()).then_some((sentences, ids)))
     }
 
     /// This command has to do with all groups.

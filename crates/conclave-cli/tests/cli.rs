@@ -19,6 +19,7 @@
 //! gone ana doc cat note            the same as $, with a standard output that nobody reads
 //! & watcher ben doc watch note     the command runs in the background; the session goes on when it has said something on standard error
 //! &> watcher text                  a line of its standard output comes that contains this
+//! &! watcher text                  the same for its standard error
 //! & watcher                        it is asked to end (Ctrl-C), and does with exit code 0
 //! ```
 //! Kinds of peers are "nobody", "noise", "http STATUS [WHERE]" and "tls good | expired | not-yet-valid | wrong-name".
@@ -68,7 +69,7 @@ struct Background {
     child: Child,
     stdout: Receiver<String>,
     /// Kept, so that it can go on saying things.
-    _stderr: Receiver<String>,
+    stderr: Receiver<String>,
 }
 
 /// The lines of a stream, read by a thread of its own so that waiting for one can be bounded.
@@ -385,7 +386,7 @@ impl Play {
             Background {
                 child,
                 stdout,
-                _stderr: said,
+                stderr: said,
             },
         );
         if !ready.is_ok_and(|line| !line.starts_with("error")) {
@@ -393,11 +394,15 @@ impl Play {
         }
     }
 
-    fn wait_for_line(&mut self, name: &str, text: &str) {
+    fn wait_for_line(&mut self, verb: &str, name: &str, text: &str) {
         let until = Instant::now() + PATIENCE;
-        let stdout = &self.background.get(name).unwrap().stdout;
+        let background = self.background.get(name).unwrap();
+        let stream = match verb {
+            "&>" => &background.stdout,
+            _ => &background.stderr,
+        };
         loop {
-            match stdout.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match stream.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => return,
                 Ok(_) => {}
                 Err(_) => self.fail(&format!("no such line comes: {text}")),
@@ -479,9 +484,9 @@ impl Play {
                 Some((name, command)) => self.start_in_background(name, command),
                 None => self.end_in_background(&text),
             },
-            "&>" => {
+            "&>" | "&!" => {
                 let (name, expected) = text.split_once(' ').unwrap();
-                self.wait_for_line(name, expected);
+                self.wait_for_line(verb, name, expected);
             }
             _ => match verb.strip_prefix('$').map(str::parse) {
                 Some(Ok(expected)) => self.run(expected, rest),

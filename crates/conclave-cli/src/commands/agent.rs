@@ -1,14 +1,15 @@
 //! `agent`: keeps the store open and in step, and serves other commands.
 
 use conclave_client::finding::Notice;
-use conclave_client::{Client, Connection, Error, Event, Events, FindingInfo};
+use conclave_client::{Client, Connection, Error, Event, Events, FindingInfo, RescueInfo};
 
 use crate::context::{Context, Spinner};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Shown, note, print_line};
+use crate::rescued::sentence;
 use crate::say;
 
-/// Tells what is found wrong, and how the connection is whenever that changes. Ends only with a failure.
+/// Tells what is found wrong, what lost its place, and how the connection is whenever that changes. Ends only with a failure.
 async fn tell_all(context: &Context, client: &Client, mut events: Events) -> Result<Shown> {
     // What came before anybody listened.
     let form = context.global.form();
@@ -17,6 +18,9 @@ async fn tell_all(context: &Context, client: &Client, mut events: Events) -> Res
         Connection::Trouble { cause, .. } => Some(Event::Trouble { trouble: cause }),
         _ => None,
     };
+    let mut untold = client.rescues().await?;
+    untold.retain(|info| !info.told);
+    tell_rescued(context, client, &untold).await?;
     loop {
         let next = match first.take() {
             Some(event) => Some(event),
@@ -24,6 +28,9 @@ async fn tell_all(context: &Context, client: &Client, mut events: Events) -> Res
         };
         match next {
             Some(Event::Finding(found)) => tell(context, &found)?,
+            // It may have been here when all were looked at.
+            Some(Event::Rescued { rescue }) if untold.contains(&rescue) => {}
+            Some(Event::Rescued { rescue }) => tell_rescued(context, client, &[rescue]).await?,
             Some(event) => {
                 if matches!(event, Event::Online) {
                     context.was_answered();
@@ -98,6 +105,23 @@ fn tell(context: &Context, found: &FindingInfo) -> Result<()> {
             print_line(&serde_json::json!({ "finding": finding }).to_string())?;
         }
         _ => note(&format!("finding: {}", found.text), context.global.json),
+    }
+    Ok(())
+}
+
+/// Tells of own changes that lost their place. They stay untold, as findings stay unseen.
+async fn tell_rescued(context: &Context, client: &Client, told: &[RescueInfo]) -> Result<()> {
+    let all = match told {
+        [] => return Ok(()),
+        _ => client.rescues().await?,
+    };
+    for info in told {
+        match serde_json::to_value(info) {
+            Ok(rescue) if context.global.json => {
+                print_line(&serde_json::json!({ "rescued": rescue }).to_string())?;
+            }
+            _ => note(&sentence(info, &all), context.global.json),
+        }
     }
     Ok(())
 }

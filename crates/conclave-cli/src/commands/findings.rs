@@ -10,7 +10,7 @@ use conclave_client::{FindingId, FindingInfo, Operation, Outcome};
 use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::names::{Named, find};
-use crate::output::{Shown, columns, counted, note};
+use crate::output::{Shown, columns, counted, said};
 
 /// Digits of an id that lists show.
 const ID_SHOWN: usize = 8;
@@ -80,14 +80,6 @@ async fn group_of(context: &Context, typed: Option<&str>) -> Result<Option<Group
     }
 }
 
-async fn mark(context: &Context, ids: Vec<FindingId>, mark: Mark) -> Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let operation = Operation::MarkFindings { ids, mark };
-    answer!(context.run(operation).await?, Outcome::Done => ())
-}
-
 fn short(id: FindingId) -> String {
     id.to_string().chars().take(ID_SHOWN).collect()
 }
@@ -122,7 +114,7 @@ async fn list(context: &Context, which: &Which) -> Result<Shown> {
         )
     };
     let ids = findings.iter().map(|found| found.id).collect();
-    mark(context, ids, Mark::Seen).await?;
+    context.tells(ids, Vec::new());
     Ok(Shown::new(text, "findings", findings))
 }
 
@@ -139,7 +131,7 @@ async fn one(context: &Context, typed: &str) -> Result<FindingInfo> {
 
 async fn show(context: &Context, typed: &str) -> Result<Shown> {
     let found = one(context, typed).await?;
-    mark(context, vec![found.id], Mark::Seen).await?;
+    context.tells(vec![found.id], Vec::new());
     let row = |what: &str, value: String| vec![what.to_owned(), value];
     let mut rows = vec![
         row("what", found.happened.clone()),
@@ -176,12 +168,16 @@ async fn dismiss(
         ids.insert(one(context, typed).await?.id);
     }
     let ids: Vec<FindingId> = ids.into_iter().collect();
-    mark(context, ids.clone(), Mark::Dismissed).await?;
+    if !ids.is_empty() {
+        let (ids, mark) = (ids.clone(), Mark::Dismissed);
+        let operation = Operation::MarkFindings { ids, mark };
+        answer!(context.run(operation).await?, Outcome::Done => ())?;
+    }
     let text = format!("dismissed {}", counted(ids.len(), "finding"));
     Ok(Shown::new(text, "dismissed", ids))
 }
 
-/// What nobody has seen yet of the groups that a command touched, and of the device as a whole. It is told once.
+/// What nobody has seen yet of the groups that a command touched, and of the device as a whole, nor sees in its result.
 ///
 /// # Errors
 /// [`Failure`](crate::failure::Failure).
@@ -190,9 +186,11 @@ pub async fn unseen(context: &Context) -> Result<Vec<FindingInfo>> {
     if touched.is_empty() {
         return Ok(Vec::new());
     }
+    let told = context.told_by_result().findings;
     let mut findings = kept(context, None, false).await?;
     findings.retain(|found| {
         found.notice == Notice::Unseen
+            && !told.contains(&found.id)
             && !found.settled
             && !found.finding.what.is_note()
             && found.group.is_none_or(|group| touched.contains(&group))
@@ -200,30 +198,17 @@ pub async fn unseen(context: &Context) -> Result<Vec<FindingInfo>> {
     Ok(findings)
 }
 
-/// Tells people on standard error what nobody has seen yet, and gives it for the JSON object.
-///
-/// # Errors
-/// [`Failure`](crate::failure::Failure).
-pub async fn tell(context: &Context, failed: bool) -> Result<Vec<FindingInfo>> {
-    // A failure's standard error holds one JSON object and nothing else: the next command tells.
-    if failed && context.global.json {
-        return Ok(Vec::new());
-    }
-    let findings = unseen(context).await?;
-    for found in findings.iter().rev().take(TOLD) {
-        note(
-            &format!("finding {}: {}", short(found.id), found.text),
-            context.global.json,
-        );
-    }
+/// Tells people on standard error what was found wrong. Gives whether that could be written.
+pub fn tell(findings: &[FindingInfo]) -> bool {
+    let mut lines: Vec<String> = findings
+        .iter()
+        .rev()
+        .take(TOLD)
+        .map(|found| format!("finding {}: {}", short(found.id), found.text))
+        .collect();
     if findings.len() > TOLD {
-        let text = format!(
-            "{} more: `conclave findings list`",
-            counted(findings.len() - TOLD, "finding")
-        );
-        note(&text, context.global.json);
+        let more = counted(findings.len() - TOLD, "finding");
+        lines.push(format!("{more} more: `conclave findings list`"));
     }
-    let ids = findings.iter().map(|found| found.id).collect();
-    mark(context, ids, Mark::Seen).await?;
-    Ok(findings)
+    lines.iter().all(|line| said(line))
 }

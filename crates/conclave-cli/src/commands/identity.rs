@@ -91,7 +91,9 @@ pub async fn init(global: &Global, args: Init) -> Result<Shown> {
         }
     }
     shown = shown.with("home", context.home.folder());
-    context.finish(Ok(shown)).await
+    let shown = context.finish(Ok(shown)).await?;
+    context.close().await?;
+    Ok(shown)
 }
 
 fn name(args: &Init) -> Result<String> {

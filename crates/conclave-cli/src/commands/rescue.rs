@@ -1,7 +1,6 @@
 //! `rescue`: own changes that lost their place and are kept apart on this device.
 
 use clap::Subcommand;
-use conclave_client::proto::RescueId;
 use conclave_client::{Inserted, Operation, Outcome, RescueApplied, RescueInfo, Step, Word};
 
 use super::document::Which;
@@ -70,16 +69,8 @@ async fn list(context: &Context) -> Result<Shown> {
         true => "nothing of yours lost its place".to_owned(),
         false => columns(&all.iter().map(row).collect::<Vec<_>>()),
     };
-    told(context, all.iter().map(|info| info.id).collect()).await?;
+    context.tells(Vec::new(), all.iter().map(|info| info.id).collect());
     Ok(Shown::new(text, "rescues", all))
-}
-
-/// What is shown here need not be told at the end.
-async fn told(context: &Context, rescues: Vec<RescueId>) -> Result<()> {
-    if !rescues.is_empty() {
-        context.run(Operation::RescuesTold { rescues }).await?;
-    }
-    Ok(())
 }
 
 async fn find_rescue(context: &Context, typed: &str) -> Result<(RescueInfo, Vec<RescueInfo>)> {
@@ -91,7 +82,7 @@ async fn find_rescue(context: &Context, typed: &str) -> Result<(RescueInfo, Vec<
     };
     let candidates: Vec<_> = all.iter().map(named).collect();
     let info = find("rescue", typed, &candidates, "conclave rescue list")?;
-    told(context, vec![info.id]).await?;
+    context.tells(Vec::new(), vec![info.id]);
     Ok((info, all))
 }
 

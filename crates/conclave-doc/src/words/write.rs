@@ -122,6 +122,10 @@ fn put(present: Option<Value>, words: Vec<Here<'_>>, left: &mut Vec<Word>) -> Op
     }
 }
 
+fn read_value(json: &str) -> Option<Value> {
+    serde_json::from_str(json).ok()
+}
+
 /// Words about a value as such.
 fn end(mut present: Option<Value>, words: &[&Word], left: &mut Vec<Word>) -> Option<Value> {
     let mut text = Vec::new();
@@ -136,13 +140,13 @@ fn end(mut present: Option<Value>, words: &[&Word], left: &mut Vec<Word>) -> Opt
                 continue;
             }
             Inserted::Nothing => None,
-            Inserted::Value(json) => serde_json::from_str::<Value>(json).ok(),
+            Inserted::Value(json) => read_value(json),
             Inserted::Moved => {
                 left.push((*word).clone());
                 continue;
             }
         };
-        let is_here = |gone: &str| serde_json::from_str(gone).ok() == present;
+        let is_here = |gone: &str| read_value(gone) == present;
         let still_there = present.is_some() && word.gone.as_deref().is_some_and(is_here);
         if (still_there && (value.is_some() || word.inserted == Inserted::Nothing))
             || (present.is_none() && value.is_some())
@@ -201,12 +205,12 @@ fn list_items(list: Vec<Value>, words: Vec<(&Item, Here<'_>)>, left: &mut Vec<Wo
             (Inserted::Value(json), _)
                 if rest.is_empty() && item.known.is_none() && word.deleted == 0 =>
             {
-                match serde_json::from_str(json) {
-                    Ok(value) => comes
+                match read_value(json) {
+                    Some(value) => comes
                         .entry(finder.gap(item))
                         .or_default()
                         .push(Comes::New(value)),
-                    Err(_) => left.push(word.clone()),
+                    None => left.push(word.clone()),
                 }
             }
             (Inserted::Moved, Some(at))

@@ -125,11 +125,12 @@ fn a_failure_is_not_remembered() {
 fn outcomes_are_kept_for_a_while_and_so_many() {
     let mut world = World::new(4, &["ana"]);
     let rows = |world: &World| world.devices[0].rows.read(&[12]).len();
+    let change = || Command::RescuesTold { rescues: vec![] };
     for id in 0..=255 {
-        world.command(0, once(id, Command::Pins));
+        world.command(0, once(id, change()));
     }
     let more = OperationId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
-    let command = Box::new(Command::Pins);
+    let command = Box::new(change());
     world.ask(
         0,
         Command::Once {
@@ -139,7 +140,7 @@ fn outcomes_are_kept_for_a_while_and_so_many() {
     );
     assert_eq!(rows(&world), 256);
     world.advance(2 * 3_600_000);
-    world.ask(0, once(0, Command::Pins));
+    world.ask(0, once(0, change()));
     assert_eq!(rows(&world), 1);
 }
 
