@@ -250,6 +250,7 @@ fn a_void_counts_as_nothing_for_all_whoever_had_opened_it() {
             bounce_all(&mut sim);
             let parts = ["(after)", "(zero)", "(one)", "[inside]", "[end]", "[two]"];
             texts_agree(&mut sim, &parts, &["lost", "{lo"]);
+            assert!(sim.peers.iter().all(|peer| peer.lost.is_empty()), "{kind}");
             sim.snapshot(1);
             sim.settle();
             assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
@@ -353,6 +354,38 @@ fn what_is_opened_late_counts_at_its_position() {
         sim.peers[1].keys.withheld.clear();
         let outcome = sim.with(1, |doc, ctx, _| doc.retry(ctx).unwrap());
         assert!(outcome.rebuilt && outcome.refused_own, "{kind}");
+        bounce_all(&mut sim);
+        texts_agree(&mut sim, &["(mine)", "(squat)"], &[]);
+    }
+}
+
+/// The same in a snapshot that a member goes on from: its edits are written again as what they did before, and what no view shows of them is
+/// given back.
+#[test]
+fn edits_that_do_not_fit_a_snapshot_are_written_again_or_given_back() {
+    for unseen in Unseen::ALL {
+        let mut sim = Sim::new(unseen.kind(), &FOUR, "hello");
+        sim.settle();
+        sim.peers[1].insert(0, "(mine)");
+        sim.peers[1].edit(|crdt| unseen.edit(crdt, 0));
+        sim.peers[1].store();
+        sim.disconnect(1);
+        let replica = sim.peers[1].doc.crdt().replica().clone();
+        let mut crdt = conclave_crdt::create(unseen.kind(), replica).unwrap();
+        crdt.text().unwrap().splice(0, 0, "(squat)").unwrap();
+        let mut out = Vec::new();
+        crdt.take_pending(&mut out).unwrap();
+        let record = sim.forge(AUTHOR, &out[0], |_| {});
+        sim.order(vec![record], None);
+        sim.settle_but(1);
+        sim.snapshot(0);
+        sim.settle_but(1);
+        rejoin(&mut sim, 1);
+        sim.settle();
+        let lost = sim.peers[1].lost.clone();
+        assert_eq!(lost.len(), 1, "{unseen:?}");
+        assert_eq!((lost[0].updates.len(), lost[0].words_tell_all), (2, false));
+        assert_eq!(lost[0].words, [], "{unseen:?}");
         bounce_all(&mut sim);
         texts_agree(&mut sim, &["(mine)", "(squat)"], &[]);
     }

@@ -363,6 +363,7 @@ fn edits_under_a_taken_replica_id_are_written_again() {
         let text = sim.peers[0].text();
         assert_eq!(text.matches("mine ").count(), 1, "{kind}: {text}");
         assert_eq!(text.matches("squatted ").count(), 1, "{kind}: {text}");
+        assert_eq!(sim.peers[1].lost, vec![], "{kind}");
     }
 }
 
