@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::list::{NAMES, aligned, followed, id, names};
+use super::list::{Alignment, NAMES, id, names};
 
 /// For each item of one list the item of another that it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,9 +16,10 @@ pub struct ItemMatch {
 /// Which items of two lists are the same, as [`crate::JsonView::edit`] finds them.
 #[must_use]
 pub fn match_items(old: &[Value], new: &[Value]) -> ItemMatch {
+    let found = Alignment::of(old, new);
     ItemMatch {
-        in_order: aligned(old, new),
-        anywhere: followed(old, new),
+        in_order: found.in_order,
+        anywhere: found.anywhere,
     }
 }
 

@@ -1,10 +1,13 @@
-//! Which items of two lists are the same: by identity first, then by content, then by likeness between those; never by position alone.
+//! Which items of two lists are the same: by identity first, then by content, then by what tells each from the others, then by likeness; never
+//! by position alone.
 
-use core::ops::Range;
+use core::hash::Hash;
 use std::collections::HashMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::likeness::{feature, likeness};
+use super::marks::{kin, mostly_same};
 use super::{Hunk, hunks, tokens, work};
 
 /// Members that name an item, compared in lower case, in order of preference.
@@ -16,36 +19,57 @@ const MAX_PAIRS: usize = 4_096;
 /// What two items must share at least to be one that was changed, in thousandths.
 const ALIKE: u32 = 500;
 
-/// For each item of `old` the item of `new` that it is now, in the order of both: what moved is gone here and new there.
-pub(crate) fn aligned(old: &[Value], new: &[Value]) -> Vec<Option<usize>> {
-    Aligner::new(old, new).run()
+/// For each item of one list the item of another that it is now.
+pub(crate) struct Alignment {
+    /// In the order of both: what moved is gone here and new there.
+    pub(crate) in_order: Vec<Option<usize>>,
+    /// What moved is found where it is now.
+    pub(crate) anywhere: Vec<Option<usize>>,
+    /// Which items of the other list are found.
+    taken: Vec<bool>,
 }
 
-/// The same, but what moved is found where it is now.
-pub(crate) fn followed(old: &[Value], new: &[Value]) -> Vec<Option<usize>> {
-    let aligner = Aligner::new(old, new);
-    let mut places = aligner.run();
-    let mut free: HashMap<&Identity, Option<usize>> = HashMap::new();
-    let mut taken = vec![false; new.len()];
-    for place in places.iter().flatten() {
-        if let Some(taken) = taken.get_mut(*place) {
-            *taken = true;
+impl Alignment {
+    pub(crate) fn of(old: &[Value], new: &[Value]) -> Self {
+        let mut alignment = Self {
+            in_order: vec![None; old.len()],
+            anywhere: vec![None; old.len()],
+            taken: vec![false; new.len()],
+        };
+        Aligner::new(old, new).run(&mut alignment);
+        alignment
+    }
+
+    /// Of a list that did not change.
+    pub(crate) fn unchanged(length: usize) -> Self {
+        let same: Vec<Option<usize>> = (0..length).map(Some).collect();
+        Self {
+            in_order: same.clone(),
+            anywhere: same,
+            taken: vec![true; length],
         }
     }
-    for (at, identity) in aligner.new.iter().enumerate() {
-        if taken.get(at) == Some(&false) {
-            // Of two alike neither is known to be the one.
-            free.entry(identity)
-                .and_modify(|place| *place = None)
-                .or_insert(Some(at));
+
+    fn pair(&mut self, old: usize, new: usize) {
+        if let Some(place) = self.in_order.get_mut(old) {
+            *place = Some(new);
+        }
+        self.follow(old, new);
+    }
+
+    fn follow(&mut self, old: usize, new: usize) {
+        if let (Some(place), Some(taken)) = (self.anywhere.get_mut(old), self.taken.get_mut(new)) {
+            (*place, *taken) = (Some(new), true);
         }
     }
-    for (place, identity) in places.iter_mut().zip(&aligner.old) {
-        if place.is_none() {
-            *place = free.get_mut(identity).and_then(Option::take);
-        }
+
+    fn is_gone(&self, old: usize) -> bool {
+        self.anywhere.get(old) == Some(&None)
     }
-    places
+
+    fn is_free(&self, new: usize) -> bool {
+        self.taken.get(new) == Some(&false)
+    }
 }
 
 /// What an item is known by.
@@ -89,37 +113,118 @@ impl<'a> Aligner<'a> {
         }
     }
 
-    fn run(&self) -> Vec<Option<usize>> {
-        let mut places = vec![None; self.old.len()];
+    fn run(&self, found: &mut Alignment) {
         let (old, new) = tokens(&self.old, &self.new);
         let changed = hunks(&old, &new);
-        pair_equal(&changed, 0..self.old.len(), 0, &mut places);
+        for (old, new) in equal(&changed, self.old.len()) {
+            found.pair(old, new);
+        }
+        // First of all what moved as it is: nothing else has become that.
+        self.follow_identity(found);
         for hunk in changed {
-            let nameless = |identities: &[Identity], range: Range<usize>| -> Vec<usize> {
-                let named = |at: &usize| matches!(identities.get(*at), Some(Identity::Named(_)));
-                range.filter(|at| !named(at)).collect()
-            };
-            let old = nameless(&self.old, hunk.old);
-            let new = nameless(&self.new, hunk.new);
-            if old.len() * new.len() <= MAX_PAIRS {
-                self.pair_alike(&old, &new, &mut places);
-            } else {
-                self.pair_by_features(&old, &new, &mut places);
+            let gone = |at: &usize| self.is_gone(*at, found);
+            let free = |at: &usize| self.is_free(*at, found);
+            let old: Vec<usize> = hunk.old.filter(gone).collect();
+            let new: Vec<usize> = hunk.new.filter(free).collect();
+            self.pair_kin(&old, &new, found);
+        }
+        self.follow_kin(found);
+    }
+
+    /// Whether an item without a name is not found yet.
+    fn is_gone(&self, old: usize, found: &Alignment) -> bool {
+        found.is_gone(old) && matches!(self.old.get(old), Some(Identity::Content(_)))
+    }
+
+    /// Whether an item without a name may still be one of the old ones.
+    fn is_free(&self, new: usize, found: &Alignment) -> bool {
+        found.is_free(new) && matches!(self.new.get(new), Some(Identity::Content(_)))
+    }
+
+    fn follow_identity(&self, found: &mut Alignment) {
+        let mut free: HashMap<&Identity, Option<usize>> = HashMap::new();
+        for (at, identity) in self.new.iter().enumerate() {
+            if found.is_free(at) {
+                // Of two alike neither is known to be the one.
+                free.entry(identity)
+                    .and_modify(|place| *place = None)
+                    .or_insert(Some(at));
             }
         }
-        places
+        for (at, identity) in self.old.iter().enumerate() {
+            if found.is_gone(at)
+                && let Some(place) = free.get_mut(identity).and_then(Option::take)
+            {
+                found.follow(at, place);
+            }
+        }
+    }
+
+    /// Finds what moved and was changed, if it is mostly the same.
+    fn follow_kin(&self, found: &mut Alignment) {
+        let gone = (0..self.old.len()).any(|at| self.is_gone(at, found));
+        let free = (0..self.new.len()).any(|at| self.is_free(at, found));
+        if !gone || !free {
+            return;
+        }
+        let old_items: Vec<&Value> = self.old_items.iter().collect();
+        let new_items: Vec<&Value> = self.new_items.iter().collect();
+        let kin = kin(&old_items, &new_items, |old, new| {
+            self.is_gone(old, found) && self.is_free(new, found)
+        });
+        for (old, new) in kin {
+            let both = self.both(old, new);
+            if both.is_some_and(|(old, new)| mostly_same(old, new)) {
+                found.follow(old, new);
+            }
+        }
+    }
+
+    fn both(&self, old: usize, new: usize) -> Option<(&Value, &Value)> {
+        self.old_items.get(old).zip(self.new_items.get(new))
+    }
+
+    /// Pairs in order what is known by what tells it from the others here, then what lies between such pairs.
+    fn pair_kin(&self, old: &[usize], new: &[usize], found: &mut Alignment) {
+        if old.is_empty() || new.is_empty() {
+            return;
+        }
+        let items = |items: &'a [Value], indices: &[usize]| -> Vec<&'a Value> {
+            indices.iter().filter_map(|at| items.get(*at)).collect()
+        };
+        let (old_items, new_items) = (items(self.old_items, old), items(self.new_items, new));
+        // An item without kin is equal to nothing.
+        let mut old_keys: Vec<Result<usize, usize>> = (0..old.len()).map(Err).collect();
+        let new_keys: Vec<Result<usize, usize>> = (0..new.len()).map(Ok).collect();
+        for (from, to) in kin(&old_items, &new_items, |_, _| true) {
+            if let (Some(key), Some(old), Some(new)) = (
+                old_keys.get_mut(from),
+                old_items.get(from),
+                new_items.get(to),
+            ) && (likeness(old, new) >= ALIKE || mostly_same(old, new))
+            {
+                *key = Ok(to);
+            }
+        }
+        for gap in pair_keys((old, &old_keys), (new, &new_keys), found) {
+            let (old, new) = (old.get(gap.old), new.get(gap.new));
+            let (old, new) = (old.unwrap_or(&[]), new.unwrap_or(&[]));
+            if old.len() * new.len() <= MAX_PAIRS {
+                self.pair_alike(old, new, found);
+            } else {
+                self.pair_by_features(old, new, found);
+            }
+        }
     }
 
     fn likeness(&self, old: usize, new: usize) -> u32 {
-        match (self.old_items.get(old), self.new_items.get(new)) {
-            (Some(old), Some(new)) => likeness(old, new),
-            _ => 0,
-        }
+        self.both(old, new)
+            .map_or(0, |(old, new)| likeness(old, new))
     }
 
     /// The pairing in order that shares most; what is left between two pairs is one item changed beyond likeness if there is as much on
     /// both sides.
-    fn pair_alike(&self, old: &[usize], new: &[usize], places: &mut [Option<usize>]) {
+    fn pair_alike(&self, old: &[usize], new: &[usize], found: &mut Alignment) {
         let width = new.len() + 1;
         let mut best = vec![0u32; (old.len() + 1) * width];
         let at = |i: usize, j: usize| i * width + j;
@@ -147,8 +252,10 @@ impl<'a> Aligner<'a> {
         while i < old.len() && j < new.len() {
             let score = scores.get(i * new.len() + j).copied().unwrap_or_default();
             if score > 0 && of(i, j) == of(i + 1, j + 1) + score {
-                self.pair_rest(old.get(left..i), new.get(right..j), places);
-                set(places, old.get(i), new.get(j));
+                self.pair_rest(old.get(left..i), new.get(right..j), found);
+                if let (Some(old), Some(new)) = (old.get(i), new.get(j)) {
+                    found.pair(*old, *new);
+                }
                 (i, j) = (i + 1, j + 1);
                 (left, right) = (i, j);
             } else if of(i, j) == of(i + 1, j) {
@@ -157,15 +264,10 @@ impl<'a> Aligner<'a> {
                 j += 1;
             }
         }
-        self.pair_rest(old.get(left..), new.get(right..), places);
+        self.pair_rest(old.get(left..), new.get(right..), found);
     }
 
-    fn pair_rest(
-        &self,
-        old: Option<&[usize]>,
-        new: Option<&[usize]>,
-        places: &mut [Option<usize>],
-    ) {
+    fn pair_rest(&self, old: Option<&[usize]>, new: Option<&[usize]>, found: &mut Alignment) {
         let (old, new) = (old.unwrap_or(&[]), new.unwrap_or(&[]));
         if old.len() != new.len() {
             return;
@@ -176,56 +278,57 @@ impl<'a> Aligner<'a> {
             };
             let both = plain(self.old_items.get(*old)) && plain(self.new_items.get(*new));
             if both || self.likeness(*old, *new) >= ALIKE {
-                set(places, Some(old), Some(new));
+                found.pair(*old, *new);
             }
         }
     }
 
     /// For long stretches: items are compared by what is most their own, which takes one more pass.
-    fn pair_by_features(&self, old: &[usize], new: &[usize], places: &mut [Option<usize>]) {
+    fn pair_by_features(&self, old: &[usize], new: &[usize], found: &mut Alignment) {
         let features = |items: &[Value], indices: &[usize]| -> Vec<String> {
             let of = |at: &usize| items.get(*at).map(feature).unwrap_or_default();
             indices.iter().map(of).collect()
         };
         let old_features = features(self.old_items, old);
         let new_features = features(self.new_items, new);
-        let (old_tokens, new_tokens) = tokens(&old_features, &new_features);
-        let changed = hunks(&old_tokens, &new_tokens);
-        let mut within = vec![None; old.len()];
-        pair_equal(&changed, 0..old.len(), 0, &mut within);
-        for (from, to) in old.iter().zip(within) {
-            if let Some(to) = to.and_then(|to: usize| new.get(to)) {
-                set(places, Some(from), Some(to));
-            }
-        }
-        for hunk in changed {
-            self.pair_rest(old.get(hunk.old), new.get(hunk.new), places);
+        for gap in pair_keys((old, &old_features), (new, &new_features), found) {
+            self.pair_rest(old.get(gap.old), new.get(gap.new), found);
         }
     }
 }
 
-fn set(places: &mut [Option<usize>], old: Option<&usize>, new: Option<&usize>) {
-    if let (Some(old), Some(new)) = (old, new)
-        && let Some(place) = places.get_mut(*old)
-    {
-        *place = Some(*new);
+/// Pairs the items that have equal keys, and gives what lies between.
+fn pair_keys<T: Hash + Eq>(
+    (old, old_keys): (&[usize], &[T]),
+    (new, new_keys): (&[usize], &[T]),
+    found: &mut Alignment,
+) -> Vec<Hunk> {
+    let (old_tokens, new_tokens) = tokens(old_keys, new_keys);
+    let changed = hunks(&old_tokens, &new_tokens);
+    for (from, to) in equal(&changed, old.len()) {
+        if let (Some(old), Some(new)) = (old.get(from), new.get(to)) {
+            found.pair(*old, *new);
+        }
     }
+    changed
 }
 
 /// What lies between the hunks is equal.
-fn pair_equal(changed: &[Hunk], old: Range<usize>, new: usize, places: &mut [Option<usize>]) {
-    let (mut from, mut to) = (old.start, new);
+fn equal(changed: &[Hunk], length: usize) -> Vec<(usize, usize)> {
+    let mut pairs = Vec::with_capacity(length);
+    let (mut from, mut to) = (0, 0);
     let end = Hunk {
-        old: old.end..old.end,
+        old: length..length,
         new: 0..0,
     };
     for hunk in changed.iter().chain([&end]) {
         while from < hunk.old.start {
-            set(places, Some(&from), Some(&to));
+            pairs.push((from, to));
             (from, to) = (from + 1, to + 1);
         }
         (from, to) = (hunk.old.end, hunk.new.end);
     }
+    pairs
 }
 
 /// Whether a member names the items: every object among them has it.
@@ -242,72 +345,6 @@ pub(super) fn id(item: &Value, name: &str) -> Option<String> {
     (value.is_string() || value.is_number()).then(|| value.to_string())
 }
 
-/// How much two values share, in thousandths.
-fn likeness(old: &Value, new: &Value) -> u32 {
-    match (old, new) {
-        _ if old == new => 1_000,
-        (Value::Object(old), Value::Object(new)) => object_likeness(old, new),
-        (Value::Array(old), Value::Array(new)) => {
-            let shared = old.iter().zip(new).filter(|(a, b)| a == b).count();
-            share(shared, old.len().max(new.len()))
-        }
-        (Value::String(old), Value::String(new)) => {
-            let prefix = old
-                .bytes()
-                .zip(new.bytes())
-                .take_while(|(a, b)| a == b)
-                .count();
-            let most = old.len().min(new.len()) - prefix;
-            let ends = old.bytes().rev().zip(new.bytes().rev());
-            let suffix = ends.take(most).take_while(|(a, b)| a == b).count();
-            share(prefix + suffix, old.len().max(new.len()))
-        }
-        _ => 0,
-    }
-}
-
-fn object_likeness(old: &Map<String, Value>, new: &Map<String, Value>) -> u32 {
-    let mut shared = 0;
-    for (key, value) in old {
-        shared += match new.get(key) {
-            Some(other) if other == value => 2,
-            Some(_) => 1,
-            None => 0,
-        };
-    }
-    let all = old.len() + new.keys().filter(|key| !old.contains_key(*key)).count();
-    share(shared, 2 * all)
-}
-
-fn share(part: usize, whole: usize) -> u32 {
-    u32::try_from(part * 1_000 / whole.max(1)).unwrap_or(1_000)
-}
-
-/// What of an item is most likely its own and stays: its longest string, or its keys.
-fn feature(item: &Value) -> String {
-    match item {
-        Value::Object(members) => {
-            let strings = members.values().filter_map(Value::as_str);
-            strings.max_by_key(|text| text.len()).map_or_else(
-                || {
-                    members
-                        .keys()
-                        .map(String::as_str)
-                        .collect::<Vec<_>>()
-                        .join(" ")
-                },
-                str::to_owned,
-            )
-        }
-        Value::String(text) => text
-            .split_whitespace()
-            .take(3)
-            .collect::<Vec<_>>()
-            .join(" "),
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,7 +355,7 @@ mod tests {
     }
 
     fn align(old: Value, new: Value) -> Vec<Option<usize>> {
-        aligned(&items(old), &items(new))
+        Alignment::of(&items(old), &items(new)).in_order
     }
 
     #[test]
@@ -352,11 +389,12 @@ mod tests {
     fn what_moved_is_followed() {
         let old = items(json!([{"id": 1}, {"id": 2}, {"id": 3}]));
         let new = items(json!([{"id": 3, "x": 1}, {"id": 1}, {"id": 2}]));
-        assert_eq!(followed(&old, &new), [Some(1), Some(2), Some(0)]);
-        assert_eq!(aligned(&old, &new), [Some(1), Some(2), None]);
+        let found = Alignment::of(&old, &new);
+        assert_eq!(found.anywhere, [Some(1), Some(2), Some(0)]);
+        assert_eq!(found.in_order, [Some(1), Some(2), None]);
         // Two alike stay unknown.
         let (old, new) = (items(json!([7, 1, 2])), items(json!([1, 2, 7, 7])));
-        assert_eq!(followed(&old, &new)[0], None);
+        assert_eq!(Alignment::of(&old, &new).anywhere[0], None);
     }
 
     #[test]
@@ -367,7 +405,7 @@ mod tests {
         };
         let work = |count: u64| {
             work::take();
-            let places = aligned(&list(count, 0), &list(count, 1));
+            let places = Alignment::of(&list(count, 0), &list(count, 1)).in_order;
             assert!(
                 places
                     .iter()

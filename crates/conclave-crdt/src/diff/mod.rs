@@ -1,7 +1,9 @@
 //! Differences between two sequences, and what they mean in a third.
 
 pub(crate) mod items;
+mod likeness;
 pub(crate) mod list;
+mod marks;
 mod pieces;
 pub(crate) mod text;
 

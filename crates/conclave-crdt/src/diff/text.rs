@@ -51,7 +51,7 @@ pub fn text_edits(base: &str, new: &str, current: &str) -> Vec<TextEdit> {
         if !meanwhile.at(hunk.old.start).any(done) {
             let mut carried = meanwhile.carry_out(&hunk.old, insert);
             for edit in &mut carried {
-                let theirs = |place| meanwhile.wrote_at(hunk.old.end, place);
+                let theirs = meanwhile.wrote_beside(hunk.old.end, edit);
                 keep_apart(edit, &hunk.new, (&new, &current), theirs);
             }
             carried.retain(|edit| edit.delete > 0 || !edit.insert.is_empty());
@@ -114,10 +114,17 @@ impl<'a> Meanwhile<'a> {
             .take_while(move |hunk| hunk.old.start <= place)
     }
 
-    /// Whether others put something that begins or ends at a place of the current text; it is not behind `end` of base.
-    fn wrote_at(&self, end: usize, place: usize) -> bool {
-        self.at(end)
-            .any(|hunk| !hunk.new.is_empty() && (hunk.new.start == place || hunk.new.end == place))
+    /// Whether others wrote what stands right before an edit of the current text, and what stands right behind it; it is not behind `end`
+    /// of base.
+    fn wrote_beside(&self, end: usize, edit: &TextEdit) -> (bool, bool) {
+        let wrote = |is_there: &dyn Fn(&Range<usize>) -> bool| {
+            let mut written = self.at(end).map(|hunk| &hunk.new);
+            written.any(|new| !new.is_empty() && is_there(new))
+        };
+        (
+            wrote(&|new| new.end == edit.position),
+            wrote(&|new| new.start == edit.position + edit.delete),
+        )
     }
 
     /// Replaces the stretch `old` of base by `insert`; edits come in the order of the current text.
@@ -177,13 +184,13 @@ impl<'a> Meanwhile<'a> {
 const LONGEST_GAP_CHARS: usize = 4;
 
 /// Keeps words from growing together. What stood between an inserted word and its neighbour comes back if others took it away, and what is
-/// deleted ends before what stands between two words that others left there. `range` is where the edit stands in `new`; where others wrote
-/// (`theirs`), an insertion stands beside their words as it does if it was made apart.
+/// deleted ends before what stands between two words that others left there. `range` is where the edit stands in `new`; beside words that
+/// others wrote (`theirs`: before it, behind it) an insertion stands as it does if it was made apart.
 fn keep_apart(
     edit: &mut TextEdit,
     range: &Range<usize>,
     (new, current): (&Chars<'_>, &Chars<'_>),
-    theirs: impl Fn(usize) -> bool,
+    (theirs_before, theirs_behind): (bool, bool),
 ) {
     let joined = |a: Option<char>, b: Option<char>| {
         a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric)
@@ -207,11 +214,11 @@ fn keep_apart(
         }
         return;
     }
-    if joined(edit.insert.chars().next_back(), behind) && !theirs(end) {
+    if joined(edit.insert.chars().next_back(), behind) && !theirs_behind {
         let gap = gap_chars(&mut new.forth_from(range.end));
         edit.insert += &new.cut(&(range.end..range.end + gap));
     }
-    if joined(before, edit.insert.chars().next()) && !theirs(edit.position) {
+    if joined(before, edit.insert.chars().next()) && !theirs_before {
         let gap = gap_chars(&mut new.back_from(range.start));
         let gap = new.cut(&(range.start - gap..range.start));
         edit.insert.insert_str(0, &gap);
@@ -478,10 +485,14 @@ impl Stretch {
     }
 }
 
-/// The hunk in characters: a word that only got longer or shorter keeps its other letters.
+/// The hunk in characters: a word that only got longer or shorter keeps its other letters, as words do that grew together or apart.
 fn letters(hunk: &Hunk, old: &Pieces<'_>, new: &Pieces<'_>) -> Hunk {
     let (mut in_old, mut in_new) = (old.chars(&hunk.old), new.chars(&hunk.new));
-    if let Some((prefix, suffix)) = within_word(old.cut(&hunk.old), new.cut(&hunk.new)) {
+    let (old, new) = (old.cut(&hunk.old), new.cut(&hunk.new));
+    let kept = within_word(old, new)
+        .or_else(|| grown_together(old, new))
+        .or_else(|| grown_together(new, old));
+    if let Some((prefix, suffix)) = kept {
         for range in [&mut in_old, &mut in_new] {
             range.start += prefix;
             range.end -= suffix;
@@ -491,6 +502,40 @@ fn letters(hunk: &Hunk, old: &Pieces<'_>, new: &Pieces<'_>) -> Hunk {
         old: in_old,
         new: in_new,
     }
+}
+
+/// Shortest word that is looked for in what words have grown together to.
+const SHORTEST_PART_CHARS: usize = 3;
+
+/// How many characters stay at the start and the end where what stood behind the first word, or before the last one, was taken away, and
+/// the word stands together with something else now.
+fn grown_together(parts: &[&str], whole: &[&str]) -> Option<(usize, usize)> {
+    let chars = |word: &str| word.chars().count();
+    let is_part = |word: &str, blank: &str, of: &str, at: usize| {
+        is_word(word)
+            && !is_word(blank)
+            && chars(word) >= SHORTEST_PART_CHARS
+            && of.grapheme_indices(true).any(|(start, _)| start == at)
+    };
+    let (first, last) = (whole.first()?, whole.last()?);
+    let prefix = match parts {
+        [word, blank, ..] if first.starts_with(word) => {
+            is_part(word, blank, first, word.len()).then(|| chars(word))
+        }
+        _ => None,
+    };
+    let suffix = match parts {
+        [.., blank, word] if last.ends_with(word) => {
+            is_part(word, blank, last, last.len() - word.len()).then(|| chars(word))
+        }
+        _ => None,
+    };
+    let (prefix, suffix) = match (prefix, suffix) {
+        (None, None) => return None,
+        (prefix, suffix) => (prefix.unwrap_or(0), suffix.unwrap_or(0)),
+    };
+    let overlap = whole.len() == 1 && prefix + suffix > chars(first);
+    Some((prefix, if overlap { 0 } else { suffix }))
 }
 
 /// How many characters a word keeps at its start and end, if letters were only added to it or only taken from it, and few of them.

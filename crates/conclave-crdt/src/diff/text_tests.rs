@@ -122,6 +122,39 @@ fn words_never_grow_together() {
 }
 
 #[test]
+fn what_others_left_of_a_line_end_keeps_no_words_apart_behind_it() {
+    // Others took two sentences away and left the empty line between them; a word of the first was replaced here.
+    let base = "One two. Be Bert was here.\n\nFour five. To six seven.";
+    let others = "One two. \n\nTo six seven.";
+    let both = merged(base, &base.replace("Bert", "Anna"), others);
+    let words = |text: &str| {
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(words(&both), ["One", "two.", "Anna", "To", "six", "seven."]);
+    // A third one put a sentence between.
+    let third = merged(base, &base.replace("five. ", "five. Carl too. "), &both);
+    assert!(third.ends_with(" To six seven."), "{third}");
+}
+
+#[test]
+fn words_that_grew_together_are_found_again() {
+    // Apart, an engine puts what one wrote right beside what another left.
+    let base = "One two. Old words here. Some more here. Five six seven.";
+    let grown = "One two. Anna wroteFive six seven.";
+    for (third, both) in [
+        ("more here. Bert too. Five", "Bert too. Five six seven."),
+        ("more here. Good Five", "Good Five six seven."),
+    ] {
+        let third = merged(base, &base.replace("more here. Five", third), grown);
+        assert!(third.ends_with(both), "{third}");
+    }
+    assert_eq!(changes("a cat sat", "a catsat"), [(" ", "")]);
+    assert_eq!(changes("a catsat", "a cat sat"), [("", " ")]);
+}
+
+#[test]
 fn an_idle_side_changes_nothing() {
     let texts = [
         "",

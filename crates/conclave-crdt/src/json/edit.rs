@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::special::Special;
 use super::{At, JsonTree, Slot, create, read, writable};
 use crate::api::{Edited, PathElement, Refusal};
-use crate::diff::list::{aligned, followed};
+use crate::diff::list::Alignment;
 use crate::diff::text::{TextEdit, merged, text_edits};
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_JSON_DEPTH;
@@ -239,6 +239,17 @@ enum Item<'a> {
     Changed(&'a Value, &'a Value),
 }
 
+/// Where an item of the new list comes from.
+#[derive(Clone, Copy, Default)]
+enum Origin<'a> {
+    #[default]
+    New,
+    /// It was moved here; what it was, and is now if others have it still.
+    Moved(&'a Value, Option<&'a Value>),
+    /// It is where it was, which is `behind` that place in the current list. If others removed it, it comes again if it was changed here.
+    Stays { behind: usize, again: bool },
+}
+
 /// What turned one list into another, on a third.
 #[derive(Default)]
 struct ListMerge<'a> {
@@ -247,48 +258,55 @@ struct ListMerge<'a> {
 
 impl<'a> ListMerge<'a> {
     fn of(base: &'a [Value], new: &'a [Value], current: &'a [Value]) -> Self {
-        let mine = aligned(base, new);
-        let moved = followed(base, new);
+        let mine = Alignment::of(base, new);
         let theirs = if base == current {
-            (0..base.len()).map(Some).collect()
+            Alignment::unchanged(base.len())
         } else {
-            followed(base, current)
+            Alignment::of(base, current)
         };
         let mut merge = Self::default();
-        // For each item of new: where it stands now, and what it was.
-        let mut places = vec![None; new.len()];
-        let mut origins = vec![None; new.len()];
-        let pairs = mine.iter().zip(&moved).zip(&theirs).zip(base);
-        for (((stays, goes), there), was) in pairs {
-            match (stays, there) {
-                (Some(to), Some(there)) => {
-                    if let (Some(place), Some(value)) = (places.get_mut(*to), new.get(*to)) {
-                        *place = Some(*there);
-                        if value != was {
-                            merge.touch(*there).item = Item::Changed(was, value);
-                        }
+        let mut origins = vec![Origin::New; new.len()];
+        let mut behind = 0;
+        let mine = mine.in_order.iter().zip(&mine.anywhere);
+        let others = theirs.in_order.iter().zip(&theirs.anywhere);
+        for ((was, (stays, goes)), (stayed, there)) in base.iter().zip(mine).zip(others) {
+            if let Some(place) = stayed {
+                behind = place + 1;
+            }
+            let origin = match (stays, goes, there) {
+                (Some(to), _, Some(there)) => {
+                    let changed = new.get(*to).filter(|value| *value != was);
+                    if let Some(value) = changed {
+                        merge.touch(*there).item = Item::Changed(was, value);
+                    }
+                    Origin::Stays {
+                        behind,
+                        again: false,
                     }
                 }
-                // Others removed it: it comes again only if it was changed here.
-                (Some(to), None) => {
-                    if let Some(origin) = origins.get_mut(*to) {
-                        *origin = (new.get(*to) == Some(was)).then_some((was, None));
-                    }
+                (Some(to), _, None) => {
+                    let again = new.get(*to) != Some(was);
+                    Origin::Stays { behind, again }
                 }
-                (None, Some(there)) => {
-                    let now = current.get(*there);
-                    if let Some(origin) = goes.and_then(|to| origins.get_mut(to)) {
-                        *origin = Some((was, now));
+                (None, Some(_), Some(there)) => {
+                    merge.touch(*there).item = Item::Removed;
+                    Origin::Moved(was, current.get(*there))
+                }
+                (None, None, Some(there)) => {
+                    // What others changed meanwhile stays.
+                    if current.get(*there) == Some(was) {
                         merge.touch(*there).item = Item::Removed;
-                    } else if now == Some(was) {
-                        // What others changed meanwhile stays.
-                        merge.touch(*there).item = Item::Removed;
                     }
+                    continue;
                 }
-                (None, None) => {}
+                (None, _, None) => continue,
+            };
+            let place = stays.or(*goes).and_then(|to| origins.get_mut(to));
+            if let Some(place) = place {
+                *place = origin;
             }
         }
-        merge.insert(new, &places, &origins, &theirs, current);
+        merge.insert(new, &origins, &theirs.anywhere, current);
         merge
     }
 
@@ -300,31 +318,28 @@ impl<'a> ListMerge<'a> {
     fn insert(
         &mut self,
         new: &[Value],
-        places: &[Option<usize>],
-        origins: &[Option<(&Value, Option<&Value>)>],
+        origins: &[Origin<'_>],
         theirs: &[Option<usize>],
         current: &[Value],
     ) {
         let known: BTreeSet<usize> = theirs.iter().flatten().copied().collect();
         let end = |from: usize| {
-            let rest = from..current.len();
-            rest.into_iter()
-                .find(|at| known.contains(at))
-                .unwrap_or(current.len())
+            let next = known.range(from..).next();
+            next.copied().unwrap_or(current.len())
         };
         let mut follows = 0;
         let mut run: Vec<Value> = Vec::new();
-        for ((value, place), origin) in new.iter().zip(places).zip(origins) {
-            match (place, origin) {
-                (Some(place), _) => {
-                    self.insert_run(core::mem::take(&mut run), follows, end(follows), current);
-                    follows = place + 1;
-                }
-                // Unchanged here, removed there.
-                (None, Some((_, None))) => {}
-                (None, Some((was, Some(now)))) => run.push(merged_value(was, value, now)),
-                (None, None) => run.push(value.clone()),
+        for (value, origin) in new.iter().zip(origins) {
+            let (next, item) = match *origin {
+                Origin::Stays { behind, again } => (behind, again.then(|| value.clone())),
+                Origin::Moved(was, Some(now)) => (follows, Some(merged_value(was, value, now))),
+                Origin::Moved(_, None) | Origin::New => (follows, Some(value.clone())),
+            };
+            if next != follows {
+                self.insert_run(core::mem::take(&mut run), follows, end(follows), current);
+                follows = next;
             }
+            run.extend(item);
         }
         self.insert_run(run, follows, end(follows), current);
     }
@@ -380,3 +395,7 @@ pub fn merged_value(base: &Value, new: &Value, current: &Value) -> Value {
         _ => new.clone(),
     }
 }
+
+#[cfg(test)]
+#[path = "edit_tests.rs"]
+mod tests;

@@ -14,68 +14,38 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod lists;
+mod random;
 mod texts;
 mod trees;
 
 use std::collections::BTreeSet;
 
-use common::*;
-use conclave_crdt::{CrdtKind, ReplicaId};
-use rand_chacha::ChaCha8Rng;
-use rand_core::{RngCore, SeedableRng};
+use common::{Doc, apply_all, new, pending, reload, replica, text, view};
+use conclave_crdt::{CrdtKind, Edited, ReplicaId};
+use lists::ListCase;
+use random::{Random, longest, variable};
+use serde_json::Value;
+use texts::TextCase;
 
 const CASES: u64 = 40;
 
-/// The longest of what varies in length: the whole range where many cases run, less where the test is one among others.
-fn longest(most: usize) -> usize {
-    match std::env::var("CONCLAVE_MERGE_CASES") {
-        Ok(_) => most,
-        Err(_) => most / 10,
-    }
-}
-
-fn variable(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
-}
-
-/// Runs a form of case many times; the seed of a case that fails is printed.
+/// Runs a form of case many times; the seeds of all cases that fail are told.
 fn run(form: &str, case: impl Fn(&mut Random) + std::panic::RefUnwindSafe) {
     let cases = variable("CONCLAVE_MERGE_CASES", CASES);
     let first = variable("CONCLAVE_MERGE_SEED", 1);
-    for seed in first..first + cases {
-        let outcome = std::panic::catch_unwind(|| case(&mut Random::new(seed)));
-        if let Err(panic) = outcome {
+    let fails = |seed: &u64| {
+        let outcome = std::panic::catch_unwind(|| case(&mut Random::new(*seed)));
+        if outcome.is_err() {
             eprintln!("{form}: seed {seed}");
-            std::panic::resume_unwind(panic);
         }
-    }
-    println!("{form}: {cases} cases from seed {first}");
-}
-
-struct Random(ChaCha8Rng);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(seed))
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.0.next_u64() % end.max(1) as u64) as usize
-    }
-
-    fn between(&mut self, from: usize, to: usize) -> usize {
-        from + self.below(to - from + 1)
-    }
-
-    /// As many small numbers as large ones.
-    fn size(&mut self, from: usize, to: usize) -> usize {
-        let ratio = (to as f64 / from as f64).powf(self.below(1_001) as f64 / 1_000.0);
-        ((from as f64 * ratio) as usize).clamp(from, to)
-    }
-
-    fn kind(&mut self) -> CrdtKind {
-        KINDS[self.below(2)]
-    }
+        outcome.is_err()
+    };
+    let failed: Vec<u64> = (first..first + cases).filter(fails).collect();
+    println!(
+        "{form}: {cases} cases from seed {first}, {} failed",
+        failed.len()
+    );
+    assert!(failed.is_empty(), "{form}: seeds {failed:?}");
 }
 
 /// The replica that wrote the beginning; writers are 2 and up.
@@ -83,68 +53,108 @@ fn first(kind: CrdtKind) -> ReplicaId {
     replica(kind, 1)
 }
 
-/// Every writer has what the first one wrote, edits it, and all of it is brought together: by the engine where they wrote apart, by the
-/// edit itself where each later writer's copy has become old.
+/// How many write apart, of these writers: all, none, or the first two of three.
+fn apart(random: &mut Random, writers: usize) -> usize {
+    match random.below(4) {
+        0 | 1 => 0,
+        2 => 2,
+        _ => writers,
+    }
+}
+
+/// Every writer has what the first one wrote, edits it, and all of it is brought together: of the first ones, who write `apart`, by the
+/// engine; then by the edit itself, where each later writer's copy has become old.
 fn bring_together<V>(
     kind: CrdtKind,
     beginning: &mut Doc,
-    apart: bool,
+    apart: usize,
     base: &V,
     news: &[V],
     edit: impl Fn(&mut Doc, &V, &V),
 ) -> Doc {
-    let begun = beginning.snapshot().unwrap();
+    let mut snapshot = beginning.snapshot().unwrap();
     let writer = |n: usize, snapshot: &[u8]| reload(kind, snapshot, n as u8 + 2);
-    if apart {
-        let mut docs: Vec<Doc> = (0..news.len()).map(|n| writer(n, &begun)).collect();
-        let mut written = Vec::new();
-        for (doc, new) in docs.iter_mut().zip(news) {
-            edit(doc, base, new);
-            written.push(pending(doc));
-        }
-        for (n, doc) in docs.iter_mut().enumerate() {
-            for (from, updates) in written.iter().enumerate() {
-                if from != n {
-                    apply_all(doc, updates);
-                }
+    let mut docs: Vec<Doc> = (0..apart).map(|n| writer(n, &snapshot)).collect();
+    let mut written = Vec::new();
+    for (doc, new) in docs.iter_mut().zip(news) {
+        edit(doc, base, new);
+        written.push(pending(doc));
+    }
+    for (n, doc) in docs.iter_mut().enumerate() {
+        for (from, updates) in written.iter().enumerate() {
+            if from != n {
+                apply_all(doc, updates);
             }
         }
-        let digests: BTreeSet<[u8; 32]> = docs
-            .iter_mut()
-            .map(|doc| doc.content_digest().unwrap())
-            .collect();
-        assert_eq!(digests.len(), 1, "all are equal");
-        docs.remove(0)
-    } else {
-        let mut snapshot = begun;
-        let mut last = None;
-        for (n, new) in news.iter().enumerate() {
-            let mut doc = writer(n, &snapshot);
-            edit(&mut doc, base, new);
-            snapshot = doc.snapshot().unwrap();
-            last = Some(doc);
-        }
-        last.unwrap()
     }
+    let digest = |doc: &mut Doc| doc.content_digest().unwrap();
+    let digests: BTreeSet<[u8; 32]> = docs.iter_mut().map(digest).collect();
+    assert!(digests.len() <= 1, "all are equal");
+    let mut last = docs.pop();
+    for (n, new) in news.iter().enumerate().skip(apart) {
+        if let Some(last) = &mut last {
+            snapshot = last.snapshot().unwrap();
+        }
+        let mut doc = writer(n, &snapshot);
+        edit(&mut doc, base, new);
+        last = Some(doc);
+    }
+    last.unwrap()
 }
 
-/// A bit of a long text, for a message.
-fn around(text: &str, at: usize) -> String {
-    let at = at.min(text.len());
-    format!(
-        "…{}…",
-        &text[at.saturating_sub(300)..(at + 300).min(text.len())]
-    )
+fn text_case(random: &mut Random) {
+    let kind = random.kind();
+    let writers = random.between(2, 3);
+    let apart = apart(random, writers);
+    let words = random.size(10, longest(20_000));
+    let mut case = TextCase::new(random, words);
+    let begin = case.begin();
+    let news: Vec<String> = (0..writers)
+        .map(|n| {
+            let mut new = case.write(random, n);
+            if random.below(3) == 0 {
+                new.push_str(&case.append(random, n));
+            }
+            new
+        })
+        .collect();
+    let mut doc = new(kind, 1);
+    view(&mut doc).replace_all(&begin).unwrap();
+    let mut merged = bring_together(kind, &mut doc, apart, &begin, &news, |doc, base, new| {
+        view(doc).merge(base, new).unwrap();
+    });
+    let text = text(&mut merged);
+    case.check(&text, &texts::written_by(merged.as_mut(), &[first(kind)]));
+}
+
+fn list_case(random: &mut Random) {
+    let kind = random.kind();
+    let writers = random.between(2, 3);
+    let apart = apart(random, writers);
+    let length = random.size(1, longest(5_000));
+    // Apart, an engine has no moves.
+    let mut case = ListCase::new(random, length, writers, apart == 0);
+    let begin = case.begin();
+    let news: Vec<Value> = (0..writers).map(|n| case.write(random, n)).collect();
+    let mut doc = new(kind, 1);
+    doc.json().unwrap().merge_json(&begin).unwrap();
+    let mut merged = bring_together(kind, &mut doc, apart, &begin, &news, |doc, base, new| {
+        let edited = doc.json().unwrap().edit(Some(base), new).unwrap();
+        assert_eq!(edited, Edited::Done);
+    });
+    let value = merged.json().unwrap().to_json().unwrap();
+    let written = lists::written_by(merged.as_mut(), &[first(kind)]);
+    case.check(&value, &written, apart > 0);
 }
 
 #[test]
 fn texts() {
-    run("texts", texts::text_case);
+    run("texts", text_case);
 }
 
 #[test]
 fn lists() {
-    run("lists", lists::list_case);
+    run("lists", list_case);
 }
 
 #[test]

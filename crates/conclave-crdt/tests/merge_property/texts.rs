@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
+use conclave_crdt::{Crdt, ReplicaId};
+
+use super::random::Random;
 
 const COMMON_WORDS: usize = 120;
 
@@ -43,18 +45,42 @@ fn sentences(random: &mut Random, words: usize, marked: bool) -> Vec<Sentence> {
     sentences
 }
 
-#[derive(Default)]
-struct Edits {
+/// A text, and what writers do to it.
+pub struct TextCase {
+    base: Vec<Sentence>,
+    /// Whether each sentence has a word of its own.
+    marked: bool,
+    /// All writers at about the same place, or each anywhere.
+    near: Option<usize>,
     touched: BTreeSet<usize>,
     /// Sentences behind which somebody put one.
     followed: BTreeSet<usize>,
     typed: Vec<String>,
     /// Characters typed, blanks included.
     chars: usize,
-    count: usize,
+    edits: usize,
 }
 
-impl Edits {
+impl TextCase {
+    pub fn new(random: &mut Random, words: usize) -> Self {
+        let marked = random.below(2) == 0;
+        let base = sentences(random, words, marked);
+        Self {
+            near: (random.below(2) == 0).then(|| random.below(base.len())),
+            base,
+            marked,
+            touched: BTreeSet::new(),
+            followed: BTreeSet::new(),
+            typed: Vec::new(),
+            chars: 0,
+            edits: 0,
+        }
+    }
+
+    pub fn begin(&self) -> String {
+        self.base.iter().map(|one| one.text() + one.end).collect()
+    }
+
     fn type_words(&mut self, writer: usize, count: usize) -> Vec<String> {
         let words: Vec<String> = (0..count)
             .map(|_| {
@@ -66,135 +92,154 @@ impl Edits {
         self.chars += words.iter().map(|word| word.len() + 2).sum::<usize>();
         words
     }
-}
 
-fn edited_text(random: &mut Random, writer: usize, base: &[Sentence], edits: &mut Edits) -> String {
-    let count = random.between(1, 6).min(base.len());
-    let mut chosen = BTreeSet::new();
-    while chosen.len() < count {
-        chosen.insert(random.below(base.len()));
+    /// What one writer makes of the text.
+    pub fn write(&mut self, random: &mut Random, writer: usize) -> String {
+        let (from, width) = match self.near {
+            Some(near) => (near, (self.base.len() - near).min(8)),
+            None => (0, self.base.len()),
+        };
+        let count = random.between(1, 6).min(width);
+        let mut chosen = BTreeSet::new();
+        while chosen.len() < count {
+            chosen.insert(from + random.below(width));
+        }
+        self.edits += count;
+        let mut text = String::new();
+        for at in 0..self.base.len() {
+            let mut words = self.base[at].words.clone();
+            let end = self.base[at].end;
+            let mut after = None;
+            if chosen.contains(&at) {
+                after = self.change(random, writer, at, &mut words);
+            }
+            if words.is_empty() {
+                if end != " " {
+                    text.push_str(end);
+                }
+                continue;
+            }
+            text.push_str(&words.join(" "));
+            text.push('.');
+            if let Some(after) = after {
+                text.push_str(&format!(" {after}."));
+            }
+            text.push_str(end);
+        }
+        text
     }
-    edits.count += count;
-    let mut text = String::new();
-    for (at, sentence) in base.iter().enumerate() {
-        let mut words = sentence.words.clone();
-        let mut after = None;
-        if chosen.contains(&at) {
-            let kind = random.below(6);
-            if kind < 5 {
-                edits.touched.insert(at);
-            }
-            let place = random.below(words.len());
-            match kind {
-                0 => words[place] = edits.type_words(writer, 1).remove(0),
-                1 => {
-                    let more = random.between(1, 3);
-                    words.splice(place..place, edits.type_words(writer, more));
-                }
-                2 => {
-                    let end = (place + random.between(1, 3)).min(words.len() - 1);
-                    words.drain(place.min(end)..end);
-                }
-                3 => {
-                    let length = words.len();
-                    words = edits.type_words(writer, length);
-                }
-                4 => words.clear(),
-                _ => {
-                    edits.followed.insert(at);
-                    let length = random.between(3, 9);
-                    after = Some(edits.type_words(writer, length).join(" "));
-                }
-            }
-        }
-        if words.is_empty() {
-            if sentence.end != " " {
-                text.push_str(sentence.end);
-            }
-            continue;
-        }
-        text.push_str(&words.join(" "));
-        text.push('.');
-        if let Some(after) = after {
-            text.push_str(&format!(" {after}."));
-        }
-        text.push_str(sentence.end);
-    }
-    text
-}
 
-pub fn text_case(random: &mut Random) {
-    let kind = random.kind();
-    let (apart, marked) = (random.below(2) == 0, random.below(2) == 0);
-    let writers = random.between(2, 3);
-    let words = random.size(10, longest(20_000));
-    let base = sentences(random, words, marked);
-    let mut edits = Edits::default();
-    let begin: String = base.iter().map(|one| one.text() + one.end).collect();
-    let news: Vec<String> = (0..writers)
-        .map(|n| edited_text(random, n, &base, &mut edits))
-        .collect();
-    let mut doc = new(kind, 1);
-    view(&mut doc).replace_all(&begin).unwrap();
-    let mut merged = bring_together(kind, &mut doc, apart, &begin, &news, |doc, base, new| {
-        view(doc).merge(base, new).unwrap();
-    });
-    let text = text(&mut merged);
-    for word in &edits.typed {
-        assert_eq!(
-            text.matches(word.as_str()).count(),
-            1,
-            "{word} in {}",
-            around(&text, text.find(word.as_str()).unwrap_or(0))
-        );
+    /// What one writer adds to the end.
+    pub fn append(&mut self, random: &mut Random, writer: usize) -> String {
+        self.edits += 1;
+        let length = random.between(3, 9);
+        self.type_words(writer, length).join(" ") + ". "
     }
-    // Who wrote each byte; these texts are ASCII.
-    let mut authors = Vec::with_capacity(text.len());
-    for run in merged.attribution().unwrap().runs().unwrap() {
-        authors.resize(authors.len() + run.chars, run.replica == first(kind));
-    }
-    let foreign = authors.iter().filter(|first| !**first).count();
-    assert!(
-        foreign <= edits.chars + 4 * edits.count,
-        "{foreign} of {}",
-        edits.chars
-    );
-    let mut at = 0;
-    let mut before: Option<(usize, usize)> = None;
-    for (n, sentence) in base.iter().enumerate() {
-        if edits.touched.contains(&n) {
-            continue;
+
+    /// Changes the words of a sentence, or gives one that comes behind it.
+    fn change(
+        &mut self,
+        random: &mut Random,
+        writer: usize,
+        at: usize,
+        words: &mut Vec<String>,
+    ) -> Option<String> {
+        let kind = random.below(6);
+        let place = random.below(words.len());
+        if kind == 5 {
+            self.followed.insert(at);
+            let length = random.between(3, 9);
+            return Some(self.type_words(writer, length).join(" "));
         }
-        let wanted = sentence.text();
-        let found = text[at..].find(&wanted);
-        let start = at
-            + found
-                .unwrap_or_else(|| panic!("no sentence {n} {wanted:?} in {}", around(&text, at)));
-        at = start + wanted.len();
-        assert!(
-            authors[start..at].iter().all(|first| *first),
-            "sentence {n} {wanted:?} has a new author in {}",
-            around(&text, start)
-        );
-        if let Some((previous, end)) = before
-            && previous + 1 == n
-            && !edits.followed.contains(&previous)
-        {
+        self.touched.insert(at);
+        match kind {
+            0 => words[place] = self.type_words(writer, 1).remove(0),
+            1 => {
+                let more = random.between(1, 3);
+                words.splice(place..place, self.type_words(writer, more));
+            }
+            2 => {
+                let end = (place + random.between(1, 3)).min(words.len() - 1);
+                words.drain(place.min(end)..end);
+            }
+            3 => *words = self.type_words(writer, words.len()),
+            _ => words.clear(),
+        }
+        None
+    }
+
+    /// Nothing typed stands twice or is lost, nothing untouched has moved or has a new author. `written` says of each byte whether the first
+    /// one wrote it.
+    pub fn check(&self, text: &str, written: &[bool]) {
+        for word in &self.typed {
             assert_eq!(
-                &text[end..start],
-                base[previous].end,
-                "before sentence {n} in {}",
-                around(&text, start)
+                text.matches(word.as_str()).count(),
+                1,
+                "{word} in {}",
+                around(text, text.find(word.as_str()).unwrap_or(0))
             );
         }
-        before = Some((n, at));
-    }
-    if marked {
-        for (n, sentence) in base.iter().enumerate() {
-            let times = text
-                .matches(&format!("{} ", sentence.words[sentence.words.len() / 2]))
-                .count();
-            assert!(times <= 1, "sentence {n} stands {times} times");
+        let foreign = written.iter().filter(|first| !**first).count();
+        assert!(
+            foreign <= self.chars + 4 * self.edits,
+            "{foreign} of {}",
+            self.chars
+        );
+        let mut at = 0;
+        let mut before: Option<(usize, usize)> = None;
+        for (n, sentence) in self.base.iter().enumerate() {
+            if self.touched.contains(&n) {
+                continue;
+            }
+            let wanted = sentence.text();
+            let found = text[at..].find(&wanted);
+            let start = at
+                + found.unwrap_or_else(|| {
+                    panic!("no sentence {n} {wanted:?} in {}", around(text, at))
+                });
+            at = start + wanted.len();
+            assert!(
+                written[start..at].iter().all(|first| *first),
+                "sentence {n} {wanted:?} has a new author in {}",
+                around(text, start)
+            );
+            if let Some((previous, end)) = before
+                && previous + 1 == n
+                && !self.followed.contains(&previous)
+            {
+                assert_eq!(
+                    &text[end..start],
+                    self.base[previous].end,
+                    "before sentence {n} in {}",
+                    around(text, start)
+                );
+            }
+            before = Some((n, at));
+        }
+        if self.marked {
+            for (n, sentence) in self.base.iter().enumerate() {
+                let name = format!("{} ", sentence.words[sentence.words.len() / 2]);
+                let times = text.matches(&name).count();
+                assert!(times <= 1, "sentence {n} stands {times} times");
+            }
         }
     }
+}
+
+/// Whether the first one wrote it, under one of these ids, for each byte; these texts are ASCII.
+pub fn written_by(doc: &mut dyn Crdt, first: &[ReplicaId]) -> Vec<bool> {
+    let mut written = Vec::new();
+    for run in doc.attribution().unwrap().runs().unwrap() {
+        written.resize(written.len() + run.chars, first.contains(&run.replica));
+    }
+    written
+}
+
+/// A bit of a long text, for a message.
+fn around(text: &str, at: usize) -> String {
+    let at = at.min(text.len());
+    format!(
+        "…{}…",
+        &text[at.saturating_sub(300)..(at + 300).min(text.len())]
+    )
 }
