@@ -82,7 +82,7 @@ fn is_off(by_ms: i64) -> bool {
     by_ms.unsigned_abs() > TOLERANCE_MS
 }
 
-/// A span of time in its two largest units.
+/// A span of time in its two largest units, to the nearest minute.
 pub(crate) struct Span(pub(crate) u64);
 
 impl fmt::Display for Span {
@@ -93,7 +93,7 @@ impl fmt::Display for Span {
             (HOUR_MS, "h", "h"),
             (MINUTE_MS, "min", "min"),
         ];
-        let mut rest = self.0;
+        let mut rest = self.0.saturating_add(MINUTE_MS / 2);
         let mut shown = 0;
         for (unit_ms, one, many) in units {
             let count = rest / unit_ms;
@@ -234,6 +234,18 @@ impl Engine {
         })
     }
 
+    /// Which clock stands in the way of what a group waits for.
+    pub(crate) fn clock_in_the_way(&self, group: &Group) -> ClockOffset {
+        self.clock().unwrap_or_else(|| {
+            let behind_ms = group.state().last_time.since_ms(self.own_clock());
+            ClockOffset {
+                clock: Clock::Device,
+                ahead_ms: i64::try_from(behind_ms).map_or(i64::MIN, |behind_ms| -behind_ms),
+                holds_back: true,
+            }
+        })
+    }
+
     /// Whether this device's clock is known to be wrong: then nobody else is blamed for what looks stale.
     pub(crate) fn is_clock_wrong(&self) -> bool {
         self.clock()
@@ -287,6 +299,7 @@ mod tests {
         for (ahead_ms, words) in [
             (-(3 * hour + 12 * minute), "3 h 12 min slow"),
             (6 * minute + 3, "6 min fast"),
+            (-(3 * day - 40), "3 days slow"),
             (25 * hour, "1 day 1 h fast"),
             (-(3 * day), "3 days slow"),
             (20 * year, "20 years fast"),

@@ -583,6 +583,9 @@ pub struct Status {
     /// Invitations that wait until a device of the invited user connects.
     #[serde(default)]
     pub awaited: Vec<AwaitedInfo>,
+    /// Invitations to this user that wait at the service, because no more are kept here: they come in as others are answered.
+    #[serde(default)]
+    pub more_invitations: usize,
     /// What is under way between this device and the service. Without a connection: what would be.
     #[serde(default)]
     pub under_way: UnderWay,

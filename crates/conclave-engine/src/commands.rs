@@ -58,6 +58,7 @@ impl Engine {
                     .pin(&contact, verified, self.now)
                     .map(Reply::Pinned);
                 self.device.save(&mut self.out.writes);
+                self.plan_invitations();
                 self.reply(id, result);
             }
             Command::Pins => {
@@ -525,6 +526,7 @@ impl Engine {
                     name: self.name_of(&user),
                 })
                 .collect(),
+            more_invitations: self.link.left_invitations.len(),
             under_way: self.under_way(),
         }
     }

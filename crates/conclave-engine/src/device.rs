@@ -353,20 +353,18 @@ impl Device {
         Ok(newer)
     }
 
-    /// Judges a user's device list as the service gives it: signed, fresh, and not older than the newest known here. Keeps it if it is newer.
+    /// Judges a user's device list as the service gives it: signed, and not older than the newest known here. Keeps it if it is newer. None where
+    /// it is merely old: its user was not seen for long.
     pub(crate) fn take_list(
         &mut self,
         user: &UserId,
         list: SignedDeviceList,
         now: UnixMs,
         writes: &mut WriteBatch,
-    ) -> Result<SignedDeviceList, AuthError> {
+    ) -> Result<Option<SignedDeviceList>, AuthError> {
         list.verify()?;
         if list.user() != *user {
             return Err(AuthError::WrongUser);
-        }
-        if !list.is_fresh(now) {
-            return Err(AuthError::ListFreshness);
         }
         let own = Some(*user) == self.user();
         let known = if own {
@@ -374,10 +372,15 @@ impl Device {
         } else {
             self.lists.get(user)
         };
-        if let Some(known) = known
-            && !list.supersedes(known)?
-        {
-            return Ok(list);
+        let newer = match known {
+            Some(known) => list.supersedes(known)?,
+            None => true,
+        };
+        if !list.is_fresh(now) {
+            return Ok(None);
+        }
+        if !newer {
+            return Ok(Some(list));
         }
         if own {
             self.set_list(list.clone());
@@ -388,7 +391,7 @@ impl Device {
             writes.put(key, Zeroizing::new(list.to_bytes()));
             self.lists.insert(*user, list.clone());
         }
-        Ok(list)
+        Ok(Some(list))
     }
 
     /// Signs the own list anew, unchanged, when it has reached half its life, or was signed by a clock that was ahead. Only a device with the

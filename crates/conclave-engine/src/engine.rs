@@ -80,6 +80,8 @@ pub(crate) enum TimerKind {
     Stray(GroupId),
     /// Compare the clocks again.
     Clock,
+    /// Take in invitations that were left at the service.
+    Invitations,
 }
 
 pub(crate) enum ReadTarget {
@@ -381,6 +383,7 @@ impl Engine {
                 }
                 TimerKind::Stray(group) => self.pump_stray(group),
                 TimerKind::Clock => self.compare_clocks(),
+                TimerKind::Invitations => self.fetch_invitations(),
                 TimerKind::Open(group, document) => self.open_due(group, document),
             }
         }

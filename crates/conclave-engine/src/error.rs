@@ -5,6 +5,8 @@ use conclave_identity::{AuthError, PinError, TextError, Untrusted};
 use conclave_mls::MlsError;
 use conclave_proto::{Refusal, RescueId};
 
+use crate::clock::ClockOffset;
+
 /// Why a command failed. Never quotes content, names or keys.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -123,6 +125,12 @@ pub enum EngineError {
     /// This device's clock is wrong: what others are known by looks outdated.
     #[error("this device's clock is wrong: set it, then try again")]
     ClockSkew,
+    /// What is wanted is remembered, and waits until a clock is set.
+    #[error("{offset}")]
+    WaitsForClock {
+        /// Which clock is wrong, and by how much.
+        offset: ClockOffset,
+    },
     /// An invitation is to a group that this device is in.
     #[error(
         "{inviter} invites to a group that this device is in already; the invitation waits until the group itself shows that this device was removed or added again, and nothing was changed"
@@ -169,6 +177,7 @@ impl EngineError {
             Self::UnknownRescue => "engine.unknown_rescue",
             Self::NoWords => "engine.no_words",
             Self::ClockSkew => "engine.clock_skew",
+            Self::WaitsForClock { .. } => "engine.waits_for_clock",
             Self::GroupTaken { .. } => "invitation.group_taken",
         }
     }
@@ -182,6 +191,7 @@ impl EngineError {
             | Self::OutOfStep
             | Self::LastHolder { .. }
             | Self::ClockSkew
+            | Self::WaitsForClock { .. }
             | Self::GroupTaken { .. } => true,
             Self::Refused(refusal) => refusal.is_retryable(),
             Self::Mls(error) => error.is_retryable(),

@@ -7,7 +7,7 @@ use conclave_proto::{DeviceId, GroupId, UserId, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Event, InvitationInfo, Reply};
-use crate::engine::Engine;
+use crate::engine::{Engine, TimerKind};
 use crate::error::EngineError;
 use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::group::{Group, GroupWork};
@@ -18,6 +18,10 @@ use crate::slot::Job;
 
 /// Invitations kept at most.
 const INVITATIONS: usize = 64;
+/// Most that are counted beside those.
+const LEFT: usize = 4096;
+/// After an answer this long passes until others take its place, in milliseconds: it may not be the last.
+const FETCH_AFTER_MS: u64 = 5_000;
 /// Largest invitation kept, in bytes.
 const INVITATION_BYTES: usize = 16 * 1024 * 1024;
 
@@ -106,11 +110,16 @@ impl Engine {
             self.ack_welcome(id);
             return;
         };
-        let known = self.device.pins().get(&invitation.inviter).is_some()
-            || Some(invitation.inviter) == self.device.user();
-        // Strangers' invitations cannot be accepted before they are verified; a few are kept for then.
-        let room = if known { INVITATIONS } else { INVITATIONS / 4 };
-        if !newer || row.delivery.len() > INVITATION_BYTES || self.invitations.len() >= room {
+        if !newer || row.delivery.len() > INVITATION_BYTES {
+            return;
+        }
+        let has_room = self.has_room_for_invitation(&invitation.inviter);
+        let left = &mut self.link.left_invitations;
+        left.remove(&group);
+        if !has_room {
+            if left.len() < LEFT {
+                left.insert(group, invitation.inviter);
+            }
             return;
         }
         let key = keys::invitation(&group);
@@ -118,6 +127,29 @@ impl Engine {
         self.invitations.insert(group, invitation);
         self.ended(About::Group(group), End::Known);
         self.offer_invitation(group);
+    }
+
+    /// Strangers' invitations cannot be accepted before they are verified; a few are kept for then.
+    fn has_room_for_invitation(&self, inviter: &UserId) -> bool {
+        let known =
+            self.device.pins().get(inviter).is_some() || Some(*inviter) == self.device.user();
+        let room = if known { INVITATIONS } else { INVITATIONS / 4 };
+        self.invitations.len() < room
+    }
+
+    /// Some that were left at the service may have room now: they come with the next connection, which is made in a while.
+    pub(crate) fn plan_invitations(&mut self) {
+        let mut left = self.link.left_invitations.values();
+        if left.any(|inviter| self.has_room_for_invitation(inviter)) {
+            self.wake(FETCH_AFTER_MS, TimerKind::Invitations);
+        }
+    }
+
+    pub(crate) fn fetch_invitations(&mut self) {
+        let mut left = self.link.left_invitations.values();
+        if left.any(|inviter| self.has_room_for_invitation(inviter)) {
+            self.hang_up("there is room for the invitations that wait");
+        }
     }
 
     /// Joins at once what a listed device of the own user invites to, and a group that this device wants back into; tells the user of the
@@ -241,6 +273,7 @@ impl Engine {
         let key = keys::invitation(group);
         self.delete(key);
         self.ack_welcome(delivery);
+        self.plan_invitations();
     }
 
     /// Puts a group in place that a Welcome opened.

@@ -46,6 +46,8 @@ pub(crate) struct Link {
     checking: usize,
     /// The service has not said yet which groups this device is in, and with that which invitations wait.
     pub(crate) memberships_asked: bool,
+    /// Invitations that wait at the service, because there was no room for them here, and who invites.
+    pub(crate) left_invitations: BTreeMap<GroupId, UserId>,
     /// Documents that were looked at on this connection.
     pub(crate) visited: BTreeSet<(GroupId, DocumentId)>,
 }
@@ -267,9 +269,11 @@ impl Engine {
         );
     }
 
-    /// Whether a group is, or was, one of this device's, or an invitation to it is here.
+    /// Whether a group is, or was, one of this device's, or an invitation to it waits.
     fn knows_of(&self, group: &GroupId) -> bool {
-        self.index.contains_key(group) || self.invitations.contains_key(group)
+        self.index.contains_key(group)
+            || self.invitations.contains_key(group)
+            || self.link.left_invitations.contains_key(group)
     }
 
     /// The service refused the own device list for a while, which is over.

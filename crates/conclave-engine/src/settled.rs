@@ -1,7 +1,8 @@
 //! Whether this device is in step: what is under way between it and the service, as data, and who waits for the end of it.
 //!
 //! Under way is what this device and the service can finish by themselves, now. What needs somebody else (an invitation whose user has no
-//! device that can be added, leaving) or something that may never come (a root that nobody has) is not: nobody waits for it.
+//! device that can be added, leaving), a clock that is set, or something that may never come (a root that nobody has) is not: nobody waits
+//! for it.
 
 use conclave_proto::{DocumentId, GroupId, Role};
 use serde::{Deserialize, Serialize};
@@ -108,7 +109,7 @@ impl Engine {
 
     /// Whether the group's creation, log or directory is still on its way.
     fn group_under_way(&self, group: &Group) -> bool {
-        if !group.is_followed() {
+        if !group.is_followed() || self.waits_for_clock(group) {
             return false;
         }
         if !group.caught_up() {
@@ -139,10 +140,10 @@ impl Engine {
         let mut count = group
             .intents
             .values()
-            .filter(|intent| !intent.needs_others())
+            .filter(|intent| !intent.needs_somebody())
             .count();
         // Somebody else's leave, which is this device's to commit in a moment; and that commit.
-        if !pending.is_empty()
+        if (!pending.is_empty() && !self.holds_commits(group))
             || group
                 .inflight
                 .as_ref()

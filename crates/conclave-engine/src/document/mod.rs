@@ -559,6 +559,9 @@ impl Engine {
             Err(EngineError::Forbidden)
         } else if doc.stand.is_away() || group.stand.is_away() {
             Err(EngineError::OutOfStep)
+        } else if self.waits_for_clock(group) {
+            let offset = self.clock_in_the_way(group);
+            Err(EngineError::WaitsForClock { offset })
         } else if let Some(refusal) = &doc.not_taken {
             Err(EngineError::Refused(refusal.clone()))
         } else if let Err(error) = group.check_writable() {

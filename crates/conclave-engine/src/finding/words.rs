@@ -384,7 +384,10 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
             "Verify that person, then invite them, or let another member do it.",
         ),
         FindingKind::RootsOverdue { documents } => three(
-            format!("{documents} documents of {group} are still protected by keys that are older than the group allows."),
+            match documents {
+                1 => format!("1 document of {group} is still protected by keys that are older than the group allows."),
+                _ => format!("{documents} documents of {group} are still protected by keys that are older than the group allows."),
+            },
             NOBODY,
             "Ask a member who may write to open the group while connected.",
         ),

@@ -1,6 +1,7 @@
 //! What grows old: leaves are renewed, and documents whose content lies under an old root are due for a new snapshot. Time alone erases
 //! nothing; what nobody re-keys is told. And who holds the roots of documents when members go.
 
+use conclave_proto::Role;
 use conclave_proto::policy::JoinerAccess;
 
 use super::*;
@@ -124,6 +125,11 @@ impl Engine {
 
     /// Documents under old roots are looked at: whoever can makes a snapshot under the current epoch.
     pub(crate) fn ages_due(&mut self, group: &mut Group) {
+        self.plan(LOOK_AGAIN_MS, 2 * LOOK_AGAIN_MS, TimerKind::Ages(group.id));
+        if !group.may_act() {
+            // Others may have done it meanwhile.
+            return;
+        }
         let now = self.service_now();
         let days = group.state().policy.max_root_age_days;
         let aged: Vec<DocumentId> = group
@@ -143,9 +149,14 @@ impl Engine {
         let limit = u64::from(days) * DAY_MS + OVERDUE_MS;
         let oldest = group.root_times.values().min();
         let overdue = oldest.is_some_and(|since| now.since_ms(*since) > limit);
+        // Whoever may write has just begun on it, and is not told before it looks again.
+        let may_write = group.state().role_of(&self.device.id()) >= Some(Role::Editor);
+        let seen = overdue && std::mem::replace(&mut group.overdue_seen, true);
+        let tells = (seen || !may_write) && !group.overdue_told;
         if !overdue || aged.is_empty() {
             self.ended(About::Group(group.id), End::Rekeyed);
-        } else if !std::mem::replace(&mut group.overdue_told, true) {
+        } else if tells {
+            group.overdue_told = true;
             let documents = aged.len() as u64;
             self.finding(
                 group.id,
@@ -155,6 +166,6 @@ impl Engine {
             );
         }
         group.overdue_told &= overdue;
-        self.plan(LOOK_AGAIN_MS, 2 * LOOK_AGAIN_MS, TimerKind::Ages(group.id));
+        group.overdue_seen &= overdue;
     }
 }

@@ -181,7 +181,8 @@ pub(crate) struct Group {
     damaged: Vec<EngineError>,
     /// Members' devices that ask to be added again, as heard on this connection.
     asking: BTreeSet<DeviceId>,
-    /// Whether documents under overdue roots were told of.
+    /// Whether documents under overdue roots were seen, and told of.
+    overdue_seen: bool,
     overdue_told: bool,
     /// Who came back with it, if it was that.
     pub(crate) came_back: Option<DeviceId>,
@@ -242,6 +243,7 @@ impl Group {
             missing: Missing::default(),
             damaged: Vec::new(),
             asking: BTreeSet::new(),
+            overdue_seen: false,
             overdue_told: false,
             came_back: None,
             meta: MetaRow::default(),

@@ -72,6 +72,9 @@ impl Engine {
             return self.pump_documents(group);
         }
         if !group.caught_up() {
+            if self.waits_for_clock(group) {
+                self.tell_waits_for_clock(group);
+            }
             return;
         }
         if group.is_unproven() {
@@ -112,6 +115,10 @@ impl Engine {
     /// Offers a new group to the service. When it begins is settled with the first offer, and durable before that leaves: only a service that
     /// has refused it is offered another.
     fn offer_creation(&mut self, group: &mut Group) {
+        if self.waits_for_clock(group) {
+            self.wait_for_clock();
+            return self.tell_waits_for_clock(group);
+        }
         let id = group.id;
         let now = self.service_now();
         let Some(creation) = &mut group.creation else {
@@ -119,7 +126,6 @@ impl Engine {
         };
         let founded = match creation.founded {
             Some(founded) => founded,
-            None if self.is_far_ahead(now) => return self.wait_for_clock(),
             None => {
                 if let Err(error) = group.mls.found(now) {
                     let cause = (&error).into();
@@ -147,6 +153,27 @@ impl Engine {
                 );
             }),
         );
+    }
+
+    /// Whether nothing goes on in a group before this device's clock is set: its founding would carry a time that this device does not sign, or
+    /// an entry of its log cannot be judged.
+    pub(crate) fn waits_for_clock(&self, group: &Group) -> bool {
+        let creation = group.creation.as_ref();
+        let founding = creation.is_some_and(|creation| creation.founded.is_none());
+        group.clock_told || (founding && self.is_far_ahead(self.service_now()))
+    }
+
+    /// Who waits for the group is told of the clock; what is wanted stays.
+    fn tell_waits_for_clock(&mut self, group: &mut Group) {
+        let offset = self.clock_in_the_way(group);
+        for intent in group.intents.values_mut() {
+            if let Some(waiter) = intent.take_waiter() {
+                self.reply(waiter, Err(EngineError::WaitsForClock { offset }));
+            }
+        }
+        for id in self.hot_documents(&group.id) {
+            self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
+        }
     }
 
     pub(super) fn creation_answered(&mut self, group: &mut Group, answer: Answer) {

@@ -6,7 +6,7 @@ mod steps;
 
 use std::collections::BTreeSet;
 
-use conclave_identity::{AuthError, Reference, SignedDeviceList};
+use conclave_identity::{Reference, SignedDeviceList};
 use conclave_mls::{CommitInputs, MlsError, Plan, check_key_package};
 use conclave_proto::frame::{Answer, ClaimedKeyPackage, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
@@ -84,6 +84,8 @@ pub(crate) struct Intent {
     packages: Option<Vec<ClaimedKeyPackage>>,
     /// How often there were none on this connection.
     lacks: u32,
+    /// A clock is too wrong to commit by.
+    held: bool,
     not_before: UnixMs,
 }
 
@@ -95,6 +97,7 @@ impl Intent {
             busy: false,
             packages: None,
             lacks: 0,
+            held: false,
             not_before: UnixMs(0),
         }
     }
@@ -102,15 +105,16 @@ impl Intent {
     /// The connection is gone: the next one asks anew.
     pub(crate) fn disconnected(&mut self) {
         self.busy = false;
+        self.held = false;
         if self.lacks > 0 {
             self.lacks = 0;
             self.not_before = UnixMs(0);
         }
     }
 
-    /// Whether it can only go on when somebody else does something.
-    pub(crate) fn needs_others(&self) -> bool {
-        self.lacks > 0
+    /// Whether it can only go on when somebody does something: somebody else, or whoever sets the clock.
+    pub(crate) fn needs_somebody(&self) -> bool {
+        self.lacks > 0 || self.held
     }
 
     /// The user whose devices it waits for.
@@ -157,6 +161,8 @@ enum Step {
     Wait,
     /// There is no device that could be added.
     Lack,
+    /// A clock is too wrong to commit by.
+    Held,
 }
 
 impl Engine {
@@ -244,6 +250,11 @@ impl Engine {
             let Some(intent) = group.intents.get(&id) else {
                 continue;
             };
+            if intent.held {
+                // Who asked since is told, too.
+                self.commit_later(group, Some(id));
+                continue;
+            }
             if intent.busy {
                 continue;
             }
@@ -264,6 +275,7 @@ impl Engine {
                     }
                 }
                 Step::Lack => self.lack_packages(group, id),
+                Step::Held => self.commit_later(group, Some(id)),
                 Step::Commit(plan) => self.commit(group, Some(id), &plan),
             }
         }
@@ -466,10 +478,10 @@ impl Engine {
             // Who is leaving commits nothing more.
             return;
         }
-        let service_time = self.service_now();
-        if self.is_far_ahead(service_time.max(group.state().last_time)) {
+        if self.holds_commits(group) {
             return self.commit_later(group, intent);
         }
+        let service_time = self.service_now();
         let live_roots = group.live_roots();
         let inputs = CommitInputs {
             now: self.own_clock(),
@@ -504,11 +516,21 @@ impl Engine {
         }
     }
 
-    /// A clock is too wrong to commit by. What is wanted waits until it is set.
+    /// Whether this device's clock is too wrong to commit by.
+    pub(crate) fn holds_commits(&self, group: &Group) -> bool {
+        self.is_far_ahead(self.service_now().max(group.state().last_time))
+    }
+
+    /// A clock is too wrong to commit by. What is wanted waits until it is set; who waits for it is told.
     fn commit_later(&mut self, group: &mut Group, intent: Option<u64>) {
         self.wait_for_clock();
+        let offset = self.clock_in_the_way(group);
         if let Some(intent) = intent.and_then(|id| group.intents.get_mut(&id)) {
             intent.busy = true;
+            intent.held = true;
+            if let Some(waiter) = intent.take_waiter() {
+                self.reply(waiter, Err(EngineError::WaitsForClock { offset }));
+            }
         }
     }
 

@@ -61,9 +61,16 @@ impl Engine {
         let taken = SignedDeviceList::from_bytes(bytes)
             .and_then(|list| self.device.take_list(&user, list, now, writes));
         let list = match taken {
-            Ok(list) => list,
-            Err(AuthError::ListFreshness) if self.is_clock_wrong() => {
+            Ok(Some(list)) => list,
+            Ok(None) if self.is_clock_wrong() => {
                 return self.fail_intent(group, id, EngineError::ClockSkew);
+            }
+            Ok(None) => {
+                // Its user was away for long: a device of theirs signs it anew when it connects.
+                return self.with_group(
+                    group,
+                    Box::new(move |engine, group| engine.lack_packages(group, id)),
+                );
             }
             Err(error) => {
                 let what = FindingKind::failed(Doing::DeviceList, &error);
@@ -126,7 +133,7 @@ impl Engine {
         packages: Vec<ClaimedKeyPackage>,
     ) {
         let user = list.genesis.user_id();
-        let offered = !packages.is_empty();
+        let mut foreign = false;
         let mut good = Vec::new();
         for package in packages {
             let reference = Reference {
@@ -145,13 +152,16 @@ impl Engine {
                 {
                     return self.finish_intent(group, id, Err(EngineError::ClockSkew));
                 }
+                // Its device was away for long, and makes others when it connects.
+                Err(MlsError::KeyPackageLifetime) => {}
                 _ => {
+                    foreign = true;
                     let service = Some(Suspect::Service);
                     self.finding(group.id, None, FindingKind::ForeignKeyPackage, service);
                 }
             }
         }
-        if offered && good.is_empty() {
+        if foreign && good.is_empty() {
             // Waiting would not help: the service lies.
             return self.finish_intent(group, id, Err(EngineError::NoKeyPackages));
         }

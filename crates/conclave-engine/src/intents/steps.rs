@@ -53,6 +53,10 @@ impl Engine {
             .get_mut(&id)
             .and_then(|intent| intent.packages.take());
         let Some(packages) = packages else {
+            if self.holds_commits(group) {
+                // Packages are for one use: none are asked for in vain.
+                return Step::Held;
+            }
             self.ask_for_devices(group.id, id, user, None);
             return Step::Wait;
         };
@@ -87,6 +91,9 @@ impl Engine {
         }
         let intent = group.intents.get_mut(&id);
         let Some(packages) = intent.and_then(|intent| intent.packages.take()) else {
+            if self.holds_commits(group) {
+                return Step::Held;
+            }
             self.ask_for_devices(group.id, id, user, Some(device));
             return Step::Wait;
         };

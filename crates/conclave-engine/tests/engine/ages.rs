@@ -139,6 +139,27 @@ fn old_roots_make_their_documents_due_and_go_when_these_are_rekeyed() {
 }
 
 #[test]
+fn whoever_was_away_for_long_rekeys_and_is_told_nothing() {
+    let policy = GroupPolicy {
+        max_root_age_days: 3,
+        ..GroupPolicy::default()
+    };
+    let (mut world, group, document) = pair(5, policy);
+    for at in [ANA, BEN] {
+        world.go_offline(at);
+    }
+    world.advance(10 * DAY_MS);
+    for at in [ANA, BEN] {
+        world.go_online(at);
+    }
+    world.advance(DAY_MS);
+    world.edit(BEN, group, document, " on");
+    world.run();
+    world.converged(group, &[ANA, BEN]);
+    world.no_findings();
+}
+
+#[test]
 fn roots_that_nobody_can_replace_are_told_of_and_not_erased() {
     let policy = GroupPolicy {
         max_root_age_days: 3,

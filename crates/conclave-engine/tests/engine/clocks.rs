@@ -1,6 +1,8 @@
 //! Clocks that are wrong, and groups that were made long before the service heard of them.
 
-use conclave_engine::{Clock, Command, EngineError, FindingInfo, FindingKind, Reply};
+use conclave_engine::{
+    Clock, ClockOffset, Command, EngineError, Event, FindingInfo, FindingKind, OperationId, Reply,
+};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role, UnixMs};
 
 use crate::world::{Cut, World, create};
@@ -141,6 +143,17 @@ fn a_clock_that_is_days_slow_holds_the_founding_back_and_no_edit() {
         assert!(clock.holds_back && clock.clock == Clock::Device);
         assert_eq!(world.info(ANA, group).unwrap().frozen, None);
         assert_eq!(world.text(ANA, group, document), "made offline");
+        // Nobody waits for it: it is said, and what is wanted stays.
+        let (user, role) = (world.devices[BEN].user, None);
+        for waits in [
+            Command::Synced { group, document },
+            Command::Invite { group, user, role },
+        ] {
+            let told = waits_for_clock(&mut world, waits);
+            assert!(told.holds_back && told.clock == Clock::Device, "{told:?}");
+        }
+        is_settled(&mut world);
+        assert_eq!(world.intents(ANA, &group), 1);
         // The clock is set while the device runs.
         world.set_clock(ANA, 0);
         world.advance(3 * MINUTE_MS as u64);
@@ -150,6 +163,63 @@ fn a_clock_that_is_days_slow_holds_the_founding_back_and_no_edit() {
         let settled = kept(&mut world, ANA).iter().all(|(_, settled)| *settled);
         assert!(settled);
     }
+}
+
+#[test]
+fn a_clock_that_is_days_slow_holds_changes_of_members_back_and_nobody_waits_for_them() {
+    let mut world = World::new(35, &["ana", "ben", "cleo"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, None);
+    let document = world.create_document(group, ANA, "hello");
+    world.set_clock(ANA, -3 * DAY_MS);
+    world.restart(ANA);
+    world.run();
+    let asked = ["claim", "commit"].map(|what| world.count(ANA, what));
+    let (ben, cleo) = (world.devices[BEN].user, world.devices[2].user);
+    let (role, group_is) = (Role::Admin, group);
+    for waits in [
+        Command::Invite {
+            group,
+            user: cleo,
+            role: None,
+        },
+        Command::SetRole {
+            group,
+            user: ben,
+            role,
+        },
+    ] {
+        let told = waits_for_clock(&mut world, waits);
+        assert_eq!(told.ahead_ms / HOUR_MS, -72);
+    }
+    // Asked for again, under the same id too.
+    for _ in 0..2 {
+        let command = Box::new(Command::SetRole {
+            group,
+            user: ben,
+            role,
+        });
+        let operation = OperationId([7; 16]);
+        waits_for_clock(&mut world, Command::Once { operation, command });
+    }
+    is_settled(&mut world);
+    world.edit(ANA, group, document, " goes on");
+    world.advance(10 * MINUTE_MS as u64);
+    // What others left for invitations is not used up meanwhile.
+    assert_eq!(
+        ["claim", "commit"].map(|what| world.count(ANA, what)),
+        asked
+    );
+    assert_eq!(world.text(BEN, group, document), "hello goes on");
+    world.set_clock(ANA, 0);
+    world.cut(ANA);
+    world.run();
+    world.ask(2, Command::Accept { group: group_is });
+    world.run();
+    world.converged(group, &[ANA, BEN, 2]);
+    let state = world.service.groups[&group].state();
+    assert_eq!(state.role_of(&world.devices[BEN].id), Some(role));
+    only_the_clock(&world, ANA);
 }
 
 #[test]
@@ -242,6 +312,26 @@ fn a_member_whose_clock_is_wrong_follows_and_writes() {
     }
 }
 
+/// A command is answered, in the time that nothing takes, with the clock for which it waits.
+fn waits_for_clock(world: &mut World, command: Command) -> ClockOffset {
+    let id = world.command(ANA, command);
+    world.advance(1);
+    match world.reply(ANA, id) {
+        Some(Err(EngineError::WaitsForClock { offset })) => offset,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Nothing is under way that a clock holds back.
+fn is_settled(world: &mut World) {
+    let Reply::Status(status) = world.ask(ANA, Command::Status) else {
+        panic!("no status")
+    };
+    assert!(status.under_way.is_empty(), "{:?}", status.under_way);
+    let settled = world.command(ANA, Command::Settled);
+    assert!(matches!(world.reply(ANA, settled), Some(Ok(Reply::Done))));
+}
+
 /// Ana and Ben share a group. Cleo, whom Ana is to invite, was last seen 99 days ago.
 fn with_a_stale_list(seed: u64) -> (World, GroupId) {
     let mut world = World::new(seed, &["ana", "ben", "cleo"]);
@@ -249,6 +339,8 @@ fn with_a_stale_list(seed: u64) -> (World, GroupId) {
     world.invite(group, ANA, BEN, None);
     world.go_offline(2);
     world.advance(99 * DAY_MS as u64);
+    let cleo = world.devices[2].id;
+    world.service.expire_packages(&cleo);
     let (user, role) = (world.devices[BEN].user, Role::Admin);
     world.ask(ANA, Command::SetRole { group, user, role });
     world.run();
@@ -273,16 +365,7 @@ fn a_service_that_is_behind_makes_nothing_fresh() {
     let clock = world.clock(ANA).unwrap();
     assert_eq!(clock.clock, Clock::Service);
     assert!((clock.ahead_ms + 99 * DAY_MS).abs() < HOUR_MS, "{clock:?}");
-    let refused = invite_cleo(&mut world, group);
-    assert!(
-        matches!(
-            refused,
-            Err(EngineError::Identity(
-                conclave_identity::AuthError::ListFreshness
-            ))
-        ),
-        "{refused:?}"
-    );
+    waits_for_cleo(&mut world, group);
 }
 
 #[test]
@@ -292,12 +375,67 @@ fn what_the_log_shows_counts_where_both_clocks_are_behind() {
     world.set_clock(ANA, -99 * DAY_MS);
     world.restart(ANA);
     world.run();
-    assert!(invite_cleo(&mut world, group).is_err());
+    let (user, role) = (world.devices[2].user, None);
+    let offset = waits_for_clock(&mut world, Command::Invite { group, user, role });
+    assert_eq!(offset.clock, Clock::Service);
+    world.run();
     assert!(
         !world.service.groups[&group]
             .state()
             .is_member(&world.devices[2].id)
     );
+}
+
+#[test]
+fn whoever_was_away_for_long_is_invited_when_a_device_of_theirs_is_back() {
+    let (mut world, group) = with_a_stale_list(75);
+    waits_for_cleo(&mut world, group);
+    world.no_findings();
+    let Reply::Status(status) = world.ask(ANA, Command::Status) else {
+        panic!("no status")
+    };
+    assert_eq!(status.awaited[0].name.as_deref(), Some("cleo"));
+    assert!(status.under_way.is_empty());
+    world.go_online(2);
+    world.advance(6 * MINUTE_MS as u64);
+    world.ask(2, Command::Accept { group });
+    world.run();
+    world.converged(group, &[ANA, BEN, 2]);
+    world.no_findings();
+}
+
+/// The phone founds a group while the laptop, which alone can sign the list of both, was away for long.
+#[test]
+fn an_own_device_that_was_away_for_long_is_added_when_it_is_back() {
+    let mut world = World::new(76, &["ana"]);
+    let phone = crate::short::second_device(&mut world, ANA);
+    world.run();
+    world.go_offline(ANA);
+    world.advance(99 * DAY_MS as u64);
+    let group = world.create_group(phone);
+    world.advance(HOUR_MS as u64);
+    world.no_findings();
+    assert_eq!(world.intents(phone, &group), 0);
+    let laptop = world.devices[ANA].id;
+    world.service.expire_packages(&laptop);
+    world.go_online(ANA);
+    world.run();
+    world.cut(phone);
+    world.run();
+    world.converged(group, &[ANA, phone]);
+    world.no_findings();
+}
+
+/// The invitation of Cleo waits for her, and nobody is accused.
+fn waits_for_cleo(world: &mut World, group: GroupId) {
+    let (user, role) = (world.devices[2].user, None);
+    let invited = world.command(ANA, Command::Invite { group, user, role });
+    world.run();
+    assert!(world.reply(ANA, invited).is_none());
+    let waits = |event: &Event| matches!(event, Event::InvitationWaits { group: of, user: whom } if (*of, *whom) == (group, user));
+    assert!(world.devices[ANA].events.iter().any(waits));
+    let accused = |told: &String| told.starts_with("auth.");
+    assert!(!world.findings(ANA).iter().any(accused));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Devices whose processes live for one command each: nothing is done twice, what waits is known, and it is known when everything is done.
 
 use conclave_engine::{
-    Command, CommandId, EngineError, Event, OperationId, Reply, Setup, Status, UnderWay,
+    Command, CommandId, EngineError, Event, InvitationInfo, OperationId, Reply, Setup, Status,
+    UnderWay,
 };
 use conclave_proto::GroupPolicy;
 
@@ -203,6 +204,64 @@ fn what_is_under_way_is_all_that_a_connection_brings() {
     let settled = world.command(1, Command::Settled);
     until_answered(&mut world, 1, settled);
     assert_eq!(world.info(1, group).unwrap().name.as_deref(), Some("Board"));
+}
+
+fn invitations(world: &mut World, at: usize) -> Vec<InvitationInfo> {
+    match world.ask(at, Command::Invitations) {
+        Reply::Invitations(list) => list,
+        other => panic!("no invitations: {other:?}"),
+    }
+}
+
+/// More invitations than a device keeps: of somebody it does not know yet, and of somebody it knows.
+#[test]
+fn invitations_beyond_those_that_are_kept_are_counted_and_come_in_as_others_are_answered() {
+    for (seed, known, kept, count) in [(13, false, 16, 18), (14, true, 64, 66)] {
+        let mut world = World::empty(seed);
+        for name in ["ana", "ben"] {
+            world.add(name);
+        }
+        world.pin(0, 1);
+        if known {
+            world.pin(1, 0);
+        }
+        world.run();
+        let user = world.devices[1].user;
+        let groups: Vec<_> = (0..count).map(|_| world.create_group(0)).collect();
+        // Some come while the device is connected, the others with its next connection.
+        for (number, group) in groups.iter().enumerate() {
+            if number == kept + 1 {
+                world.go_offline(1);
+            }
+            let (group, role) = (*group, None);
+            world.ask(0, Command::Invite { group, user, role });
+            world.advance(1);
+        }
+        world.go_online(1);
+        world.run();
+        assert_eq!(invitations(&mut world, 1).len(), kept);
+        let now = status(&mut world, 1);
+        assert_eq!(now.more_invitations, count - kept);
+        assert!(now.under_way.is_empty(), "{:?}", now.under_way);
+        world.no_findings();
+        if !known {
+            world.pin(1, 0);
+        }
+        for answered in 1..=count - kept {
+            let group = invitations(&mut world, 1)[0].group;
+            world.ask(1, Command::Accept { group });
+            world.run();
+            let left = count - answered;
+            let now = status(&mut world, 1);
+            assert_eq!(now.more_invitations, left.saturating_sub(64));
+            assert_eq!(
+                invitations(&mut world, 1).len() + now.more_invitations,
+                left,
+                "after {answered}"
+            );
+        }
+        world.no_findings();
+    }
 }
 
 #[test]

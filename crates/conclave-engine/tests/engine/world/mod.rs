@@ -585,6 +585,9 @@ impl World {
     /// Runs for so long by the virtual clock.
     pub fn advance(&mut self, ms: u64) {
         let end = self.now.plus_ms(ms);
+        self.devices
+            .iter_mut()
+            .for_each(|device| device.at_once = 0);
         loop {
             while self.step() {}
             let next = self.devices.iter().filter_map(Device::due).min();
