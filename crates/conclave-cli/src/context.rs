@@ -27,6 +27,9 @@ const TICK: Duration = Duration::from_millis(120);
 /// How long it counts that the service was not reached: until then nothing is tried again within one command.
 const MISSED_COUNTS: Duration = Duration::from_secs(10);
 
+/// Code of what waits until a clock is set.
+const WAITS_FOR_CLOCK: &str = "engine.waits_for_clock";
+
 /// Takes the one kind of outcome that an operation has.
 macro_rules! answer {
     ($outcome:expr, $pattern:pat => $value:expr) => {
@@ -342,7 +345,13 @@ impl Context {
                 () = tokio::time::sleep(patience) => self.miss(self.late()),
             }
         };
-        let outcome = self.session.run_unless(operation, give_up).await?;
+        let outcome = match self.session.run_unless(operation, give_up).await {
+            Err(error) if error.code() == WAITS_FOR_CLOCK => {
+                self.held_back(error);
+                return Ok(None);
+            }
+            outcome => outcome?,
+        };
         if outcome.is_some() {
             self.connected.store(true, Ordering::Relaxed);
         }
@@ -390,6 +399,10 @@ impl Context {
                 self.reached();
                 Ok(Reached::Away)
             }
+            Err(error) if error.code() == WAITS_FOR_CLOCK => {
+                self.held_back(error);
+                Ok(Reached::No)
+            }
             Err(error) => Err(self.lost(group).await?.unwrap_or_else(|| error.into())),
         }
     }
@@ -407,6 +420,12 @@ impl Context {
     /// The service has what this command asked for; what was late besides is no reason to say that it was not reached.
     pub fn has_it(&self) {
         self.reached();
+    }
+
+    /// The service was reached; a clock stands in the way, and what is wanted is queued.
+    fn held_back(&self, error: Error) {
+        self.reached();
+        self.miss(error.into());
     }
 
     fn reached(&self) -> Reached {
@@ -538,7 +557,7 @@ impl Context {
 fn not_reached(why: &Failure, before: &str, form: Form) {
     // Whoever only was late may have been reached: what is said of it says so itself.
     let reached = match why.code.as_str() {
-        "client.timed_out" => "",
+        "client.timed_out" | WAITS_FOR_CLOCK => "",
         _ => "the service was not reached: ",
     };
     let before = format!("note: {before}{reached}");

@@ -138,7 +138,7 @@ impl From<Error> for Failure {
 /// Exit code that belongs to an error's stable code.
 fn exit(code: &str) -> Exit {
     match code {
-        "client.timed_out" | "engine.out_of_step" => Exit::Offline,
+        "client.timed_out" | "engine.out_of_step" | "engine.waits_for_clock" => Exit::Offline,
         "engine.not_verified" => Exit::NotVerified,
         "engine.forbidden" | "engine.inactive" | "engine.superseded" | "engine.last_owner" => {
             Exit::Refused
@@ -154,7 +154,31 @@ fn exit(code: &str) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    use conclave_client::plain::protocol_word;
+    use conclave_client::{Clock, ClockOffset, EngineError};
+
     use super::*;
+
+    /// What the library says of these holds what a person needs, and nothing of the protocol.
+    #[test]
+    fn who_invites_and_which_clock_is_wrong_are_named() {
+        let inviter = "Ben".to_owned();
+        let taken = Failure::from(Error::from(EngineError::GroupTaken { inviter }));
+        assert!(taken.message.starts_with("Ben invites to a group"));
+        let offset = ClockOffset {
+            clock: Clock::Device,
+            ahead_ms: -3 * 24 * 3600 * 1000,
+            holds_back: true,
+        };
+        let held = Failure::from(Error::from(EngineError::WaitsForClock { offset }));
+        assert!(held.message.contains("3 days slow; set it."));
+        for failure in [taken, held] {
+            let hint = failure.hint.unwrap();
+            for text in [failure.message, hint] {
+                assert_eq!(protocol_word(&text), None, "{text}");
+            }
+        }
+    }
 
     #[test]
     fn codes_have_the_documented_exits() {
@@ -165,6 +189,7 @@ mod tests {
             ("refused.forbidden", 5),
             ("engine.forbidden", 5),
             ("engine.rescued", 6),
+            ("engine.waits_for_clock", 3),
             ("client.endpoint", 2),
             ("store.missing", 1),
             ("anything.else", 1),

@@ -134,6 +134,19 @@ impl Context {
         typed: &str,
         group: Option<&str>,
     ) -> Result<(GroupId, DocumentInfo)> {
+        let found = self.find_document_anywhere(typed, group).await;
+        match &found {
+            Ok((group, _)) => self.touch(*group),
+            Err(_) => self.touch_rescued(typed).await?,
+        }
+        found
+    }
+
+    async fn find_document_anywhere(
+        &self,
+        typed: &str,
+        group: Option<&str>,
+    ) -> Result<(GroupId, DocumentInfo)> {
         let groups = self.groups_named(group).await?;
         let found = self.look_for_document(typed, &groups).await;
         // It may be new, also in a group that is: look again with what the service knows.
@@ -153,10 +166,6 @@ impl Context {
         if absent(&found) {
             // Perhaps it is in one of these.
             self.note_ailing(&groups);
-        }
-        match &found {
-            Ok((group, _)) => self.touch(*group),
-            Err(_) => self.touch_rescued(typed).await?,
         }
         found
     }

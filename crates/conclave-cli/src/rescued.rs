@@ -131,7 +131,8 @@ impl Context {
             .store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn is_touched(&self, group: GroupId) -> bool {
+    /// Whether this command has to do with a group.
+    pub fn is_touched(&self, group: GroupId) -> bool {
         self.touched_all.load(std::sync::atomic::Ordering::Relaxed)
             || self.touched().contains(&group)
     }

@@ -20,6 +20,8 @@ pub struct Told {
     pub findings: Vec<FindingId>,
     /// Own changes that lost their place.
     pub rescues: Vec<RescueId>,
+    /// Everything was told while the command ran, perhaps to nobody.
+    pub as_it_went: bool,
 }
 
 impl Context {
@@ -28,6 +30,12 @@ impl Context {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.findings.extend(findings);
         told.rescues.extend(rescues);
+    }
+
+    /// This command tells what is found while it runs: its end adds nothing.
+    pub fn tells_as_it_goes(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.as_it_went = true;
     }
 
     /// What the result of this command tells.
@@ -99,7 +107,9 @@ fn with_rescued(failed: Option<Failure>, rescued: Failure) -> Failure {
 
 /// What cannot be noted is told again.
 async fn mark(context: &Context, told: Told) {
-    let Told { findings, rescues } = told;
+    let Told {
+        findings, rescues, ..
+    } = told;
     if !rescues.is_empty() {
         let _ = context.run(Operation::RescuesTold { rescues }).await;
     }

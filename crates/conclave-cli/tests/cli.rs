@@ -21,6 +21,7 @@
 //! &> watcher text                  a line of its standard output comes that contains this
 //! &! watcher text                  the same for its standard error
 //! & watcher                        it is asked to end (Ctrl-C), and does with exit code 0
+//! &5 watcher text                  it ends by itself with exit code 5, and says this on standard error before
 //! ```
 //! Kinds of peers are "nobody", "noise", "http STATUS [WHERE]" and "tls good | expired | not-yet-valid | wrong-name".
 //! What a command prints for people must not use a word of the protocol.
@@ -68,7 +69,6 @@ const ENVIRONMENT: [&str; 7] = [
 struct Background {
     child: Child,
     stdout: Receiver<String>,
-    /// Kept, so that it can go on saying things.
     stderr: Receiver<String>,
 }
 
@@ -394,19 +394,22 @@ impl Play {
         }
     }
 
-    fn wait_for_line(&mut self, verb: &str, name: &str, text: &str) {
+    fn wait_for_line(&self, name: &str, lines: &Receiver<String>, text: &str) {
         let until = Instant::now() + PATIENCE;
-        let background = self.background.get(name).unwrap();
-        let stream = match verb {
-            "&>" => &background.stdout,
-            _ => &background.stderr,
-        };
         loop {
-            match stream.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => return,
                 Ok(_) => {}
-                Err(_) => self.fail(&format!("no such line comes: {text}")),
+                Err(_) => self.fail(&format!("no such line comes of {name}: {text}")),
             }
+        }
+    }
+
+    fn ends_by_itself(&mut self, name: &str, code: i32, text: &str) {
+        let mut background = self.background.remove(name).unwrap();
+        self.wait_for_line(name, &background.stderr, text);
+        if background.child.wait().unwrap().code() != Some(code) {
+            self.fail(&format!("{name} does not end with {code}"));
         }
     }
 
@@ -486,10 +489,19 @@ impl Play {
             },
             "&>" | "&!" => {
                 let (name, expected) = text.split_once(' ').unwrap();
-                self.wait_for_line(verb, name, expected);
+                let background = self.background.get(name).unwrap();
+                let stream = match verb {
+                    "&>" => &background.stdout,
+                    _ => &background.stderr,
+                };
+                self.wait_for_line(name, stream, expected);
             }
-            _ => match verb.strip_prefix('$').map(str::parse) {
-                Some(Ok(expected)) => self.run(expected, rest),
+            _ => match (verb.get(..1), verb.get(1..).map(str::parse)) {
+                (Some("$"), Some(Ok(expected))) => self.run(expected, rest),
+                (Some("&"), Some(Ok(expected))) => {
+                    let (name, said) = text.split_once(' ').unwrap();
+                    self.ends_by_itself(name, expected, said);
+                }
                 _ => self.fail("not a line of a case"),
             },
         }
@@ -552,6 +564,7 @@ macro_rules! cases {
 
 cases!(
     agents,
+    clocks,
     connection,
     devices,
     documents,

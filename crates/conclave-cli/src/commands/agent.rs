@@ -71,6 +71,7 @@ async fn own_store(context: &Context) -> Result<Client> {
 /// # Errors
 /// [`Failure`].
 pub async fn run(context: &Context) -> Result<Shown> {
+    context.tells_as_it_goes();
     let client = own_store(context).await?;
     let interrupted = crate::signals::interrupted();
     let store = context.home.store();

@@ -177,23 +177,22 @@ async fn dismiss(
     Ok(Shown::new(text, "dismissed", ids))
 }
 
-/// What nobody has seen yet of the groups that a command touched, and of the device as a whole, nor sees in its result.
+/// What nobody has seen yet of the groups that a command had to do with, and of the device as a whole, nor sees in its result.
 ///
 /// # Errors
 /// [`Failure`](crate::failure::Failure).
 pub async fn unseen(context: &Context) -> Result<Vec<FindingInfo>> {
-    let touched = context.touched();
-    if touched.is_empty() {
+    let told = context.told_by_result();
+    if told.as_it_went {
         return Ok(Vec::new());
     }
-    let told = context.told_by_result().findings;
     let mut findings = kept(context, None, false).await?;
     findings.retain(|found| {
         found.notice == Notice::Unseen
-            && !told.contains(&found.id)
+            && !told.findings.contains(&found.id)
             && !found.settled
             && !found.finding.what.is_note()
-            && found.group.is_none_or(|group| touched.contains(&group))
+            && found.group.is_none_or(|group| context.is_touched(group))
     });
     Ok(findings)
 }

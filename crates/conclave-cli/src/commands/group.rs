@@ -227,7 +227,7 @@ async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) 
         .queued(done.is_none()))
 }
 
-/// Invitations: all that had been sent when the device connected.
+/// Invitations: those that had been sent when the device connected, as many as are kept.
 async fn waiting_invitations(context: &Context) -> Result<Vec<InvitationInfo>> {
     context.need_server()?;
     let reached = context.catch_up().await?;
@@ -248,11 +248,18 @@ async fn invitations(context: &Context) -> Result<Shown> {
             counted(invitation.users, "user"),
         ]
     };
-    let text = match list.is_empty() {
+    let status = answer!(context.run(Operation::Status).await?, Outcome::Status(status) => status)?;
+    let mut text = match list.is_empty() {
         true => "no invitation is waiting".to_owned(),
         false => columns(&list.iter().map(row).collect::<Vec<_>>()),
     };
-    Ok(Shown::new(text, "invitations", list))
+    let more = status.more_invitations;
+    if more > 0 {
+        text.push_str(&format!(
+            "\n{more} more at the service: they come in as these are answered; a few are kept of people who are not verified here"
+        ));
+    }
+    Ok(Shown::new(text, "invitations", list).with("more", more))
 }
 
 async fn find_invitation(context: &Context, typed: &str) -> Result<GroupId> {

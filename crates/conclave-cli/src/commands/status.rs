@@ -37,11 +37,18 @@ pub async fn run(context: &Context) -> Result<Shown> {
         Connection::Trouble { cause, .. } => format!("none: {}", say::trouble(cause).message),
         _ => "none: working offline".to_owned(),
     };
-    let invitable = match (status.online, status.key_packages) {
+    let mut invitable = match (status.online, status.key_packages) {
         (true, 1..) => "others can invite this device",
         (true, 0) => "others cannot invite this device yet",
         (false, _) => "not known while there is no connection",
-    };
+    }
+    .to_owned();
+    if status.more_invitations > 0 {
+        invitable.push_str(&format!(
+            "; {} more wait at the service than are kept here: answer some of `conclave group invitations`",
+            status.more_invitations
+        ));
+    }
     let row = |what: &str, value: String| vec![what.to_owned(), value];
     let clock = status.clock.map(|offset| row("clock", offset.to_string()));
     let rescues = context.rescues().await?;
@@ -65,7 +72,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
         row("groups", status.groups.to_string()),
         row("waiting", waiting(&status)),
         row("findings", findings(&status)),
-        row("invitations", invitable.to_owned()),
+        row("invitations", invitable),
     ];
     rows.extend(clock);
     let text = columns(&rows);

@@ -1,5 +1,7 @@
 //! `doc watch`: changes of others, as they come.
 
+use conclave_client::proto::GroupId;
+use conclave_client::proto::record::CloseReason;
 use conclave_client::{Change, DocumentInfo, Event};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
@@ -25,6 +27,9 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
         .to_text();
     let mut interrupt = std::pin::pin!(crate::signals::interrupted());
     let title = info.title.clone().unwrap_or_else(|| info.document.short());
+    if is_over(context, group, &info, &title).await? {
+        return Ok(Shown::nothing());
+    }
     note(
         &format!("watching {title}; Ctrl-C ends it"),
         context.global.json,
@@ -40,10 +45,7 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                 document,
                 changes,
             }) if (of, document) == (group, info.document) => {
-                let now = content::read(context, group, &info)
-                    .await?
-                    .content
-                    .to_text();
+                let now = text_of(context, group, &info, &title).await?;
                 let reader = print_changes(context, &info, &changes, &shown, &now)?;
                 if reader == Reader::Gone {
                     return Ok(Shown::nothing());
@@ -52,10 +54,10 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
             }
             Some(Event::HandedOver) => {
                 // Another command had the store open until now; what came meanwhile is shown without its authors.
-                let now = content::read(context, group, &info)
-                    .await?
-                    .content
-                    .to_text();
+                if is_over(context, group, &info, &title).await? {
+                    return Ok(Shown::nothing());
+                }
+                let now = text_of(context, group, &info, &title).await?;
                 if now != shown {
                     let reader = print_changes(context, &info, &[], &shown, &now)?;
                     if reader == Reader::Gone {
@@ -64,10 +66,23 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                     shown = now;
                 }
             }
-            Some(Event::Missed { events }) => note(
-                &format!("note: {events} events were missed"),
-                context.global.json,
-            ),
+            Some(Event::DocumentListed {
+                group: of,
+                document,
+            }) if (of, document) == (group, info.document) => {
+                if is_over(context, group, &info, &title).await? {
+                    return Ok(Shown::nothing());
+                }
+            }
+            Some(Event::Missed { events }) => {
+                note(
+                    &format!("note: {events} events were missed"),
+                    context.global.json,
+                );
+                if is_over(context, group, &info, &title).await? {
+                    return Ok(Shown::nothing());
+                }
+            }
             Some(Event::Stalled { error }) => note(
                 &format!("note: {}; it is tried again", error.message),
                 context.global.json,
@@ -99,6 +114,52 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
             }
         }
     }
+}
+
+/// What the document shows.
+async fn text_of(
+    context: &Context,
+    group: GroupId,
+    info: &DocumentInfo,
+    title: &str,
+) -> Result<String> {
+    match content::read(context, group, info).await {
+        Ok(reading) => Ok(reading.content.to_text()),
+        Err(failure) => {
+            // It may just have been closed.
+            is_over(context, group, info, title).await?;
+            Err(failure)
+        }
+    }
+}
+
+/// Whether nothing more comes to the document, which is said then. One that is not there any more is a failure, as for every other command.
+async fn is_over(
+    context: &Context,
+    group: GroupId,
+    watched: &DocumentInfo,
+    title: &str,
+) -> Result<bool> {
+    let listed = context.documents(group).await?;
+    let now = listed.iter().find(|info| info.document == watched.document);
+    let what = match now.and_then(|info| info.closed) {
+        None => return Ok(false),
+        Some(CloseReason::Archived) => {
+            let text = format!("{title} was archived: nobody changes it any more");
+            note(&text, context.global.json);
+            return Ok(true);
+        }
+        Some(CloseReason::Deleted) => "deleted",
+        Some(CloseReason::Lost) => "closed as lost",
+    };
+    let message = format!("{title} was {what}");
+    let hint = "`conclave doc list` shows what is there";
+    Err(Failure::new(
+        "cli.document_closed",
+        Exit::Refused,
+        message,
+        hint,
+    ))
 }
 
 fn print_changes(

@@ -21,9 +21,8 @@ pub fn sentence(code: &str) -> Option<Sentence> {
         "pin" | "untrusted" => pins(code),
         "engine" => engine(code),
         "mls" => group(code),
-        "invitation" => (code == "invitation.group_taken").then_some(Fixed(
-            "this invitation is to a group that this device is in; nothing was changed",
-        )),
+        // It names who invites.
+        "invitation" => (code == "invitation.group_taken").then_some(Own),
         "doc" | "crdt" => document(code),
         "refused" => refused(code),
         "rescue" => (code == "rescue.full").then_some(Fixed(
@@ -126,6 +125,10 @@ fn pins(code: &str) -> Option<Sentence> {
 }
 
 fn engine(code: &str) -> Option<Sentence> {
+    if code == "engine.waits_for_clock" {
+        // It says which clock, and by how much it is off.
+        return Some(Own);
+    }
     Some(Fixed(match code {
         "engine.store" => {
             "what is stored here is damaged, or written by a newer version of the program"
@@ -335,6 +338,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "engine.superseded" => "look at `conclave group members GROUP` and decide again",
         "engine.clock_skew" | "mls.clock_skew" | "mls.clock_wrong" => {
             "`conclave status` shows by how much this device's clock is off; set it"
+        }
+        "engine.waits_for_clock" => {
+            "what is wanted is kept here, and goes on by itself then; a clock that is right already needs nothing set: tell the operator of the service, or use --trust-service-clock"
         }
         "invitation.group_taken" => {
             "if you do not expect it, decline it: that changes nothing in the group"
