@@ -2,7 +2,7 @@
 //! `cargo run --release -p conclave-crdt --example replace_figures`.
 //!
 //! `all`: every word is another one. `third`: every third word is; the text is in one piece. `again`: the same in a text that such a
-//! change has left in many pieces.
+//! change has left in many pieces. Each is done as often as makes a million words, and the mean is printed.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use std::time::Duration;
@@ -10,6 +10,8 @@ use std::time::Duration;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId, create, merged_text};
 
 const WORDS: [usize; 5] = [3_000, 6_000, 12_000, 25_000, 50_000];
+/// The system counts in steps of milliseconds.
+const WORDS_IN_ALL: usize = 1_000_000;
 
 /// A text of `words` words, twenty to a line; one in `every` is another one than without `salt`.
 fn text(words: usize, salt: usize, every: usize) -> String {
@@ -45,42 +47,55 @@ fn replace(doc: &mut dyn Crdt, base: &str, new: &str) -> Result<Duration, CrdtEr
     Ok(processor_time() - start)
 }
 
+/// What becomes of a document that begins with `base`, with `new` as the next whole, and with `again` as the one after that.
+fn replaced(
+    kind: CrdtKind,
+    (base, new, again): (&str, &str, &str),
+) -> Result<(Duration, Duration), CrdtError> {
+    let mut doc = create(kind, ReplicaId::for_kind(kind, [1; 16]))?;
+    let view = doc.text().ok_or(CrdtError::InvalidArgument)?;
+    view.replace_all(base)?;
+    let once = replace(doc.as_mut(), base, new)?;
+    let view = doc.text().ok_or(CrdtError::InvalidArgument)?;
+    let base = view.text()?;
+    Ok((once, replace(doc.as_mut(), &base, again)?))
+}
+
 fn main() -> Result<(), CrdtError> {
     let only_comparing = std::env::args().any(|argument| argument == "compare");
-    println!(
-        "milliseconds (and microseconds per word): comparing alone, and with writing into a document"
-    );
+    println!("microseconds per word: comparing alone, and with writing into a document");
     for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
         for words in WORDS {
             let base = text(words, 0, 1);
+            let theirs = with_a_word(&base, "theirs");
+            let times = WORDS_IN_ALL / words;
+            let report = |name: &str, took: Duration| {
+                let each = took.as_nanos() as f64 / (1_000 * words * times) as f64;
+                print!("; {name} {each:.2}");
+            };
             print!("{kind:?} {words:>6} words");
             for (name, every) in [("all", 1), ("third", 3)] {
-                let mut doc = create(kind, ReplicaId::for_kind(kind, [1; 16]))?;
-                let view = doc.text().ok_or(CrdtError::InvalidArgument)?;
-                view.replace_all(&base)?;
-                let new = text(words, 1, every);
+                let (new, again) = (text(words, 1, every), text(words, 2, every));
                 let start = processor_time();
-                let _ = merged_text(&base, &new, &with_a_word(&base, "theirs"));
-                report(words, &format!("{name} compared"), processor_time() - start);
+                for _ in 0..times {
+                    let _ = merged_text(&base, &new, &theirs);
+                }
+                report(&format!("{name} compared"), processor_time() - start);
                 if only_comparing {
                     continue;
                 }
-                let took = replace(doc.as_mut(), &base, &new)?;
-                report(words, name, took);
+                let mut took = (Duration::ZERO, Duration::ZERO);
+                for _ in 0..times {
+                    let (once, more) = replaced(kind, (&base, &new, &again))?;
+                    took = (took.0 + once, took.1 + more);
+                }
+                report(name, took.0);
                 if every > 1 {
-                    let view = doc.text().ok_or(CrdtError::InvalidArgument)?;
-                    let base = view.text()?;
-                    let took = replace(doc.as_mut(), &base, &text(words, 2, every))?;
-                    report(words, "again", took);
+                    report("again", took.1);
                 }
             }
             println!();
         }
     }
     Ok(())
-}
-
-fn report(words: usize, name: &str, took: Duration) {
-    let each = took.as_micros() as f64 / words as f64;
-    print!("; {name} {} ({each:.1})", took.as_millis());
 }

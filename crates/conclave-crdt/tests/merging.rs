@@ -264,6 +264,23 @@ fn embeds_and_formats_survive_edits_of_the_text_around_them() {
     assert_eq!(embeds.count(), 1);
 }
 
+#[test]
+fn a_string_that_is_embedded_is_no_part_of_the_text() {
+    use conclave_crdt::yjs::Yrs;
+    use yrs::{Text, Transact};
+    for embedded in ["", "x", "several words"] {
+        let mut doc = new(CrdtKind::Yjs, 1);
+        insert(&mut doc, 0, "before and after");
+        let yrs = doc.as_any_mut().downcast_mut::<Yrs>().unwrap();
+        let place = yrs.doc().get_or_insert_text("text");
+        place.insert_embed(&mut yrs.doc().transact_mut(), 6, yrs::Any::from(embedded));
+        pending(&mut doc);
+        view(&mut doc).splice(11, 5, "now").unwrap();
+        assert_eq!(text(&mut doc), "before and now", "{embedded:?}");
+        assert_eq!(view(&mut doc).len().unwrap(), 14);
+    }
+}
+
 /// An Automerge map that another program filled: one unrelated key is added, a counter is counted by two at once.
 #[test]
 fn automerge_values_keep_their_types_and_counters_count() {

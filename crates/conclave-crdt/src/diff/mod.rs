@@ -141,7 +141,7 @@ pub(crate) mod work {
     }
 
     #[inline]
-    pub(super) fn count(steps: u64) {
+    pub(crate) fn count(steps: u64) {
         #[cfg(test)]
         STEPS.with(|counted| counted.set(counted.get() + steps));
         #[cfg(not(test))]

@@ -59,6 +59,7 @@ impl Yrs {
         update: Update,
         staged: &mut Staged,
     ) -> Result<()> {
+        self.known.arrived(scan.plain);
         let overlaps = scan.sections.iter().any(|section| {
             section
                 .blocks

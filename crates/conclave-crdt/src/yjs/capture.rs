@@ -17,6 +17,8 @@ const OBSERVER: &str = "conclave-crdt-capture";
 pub(super) struct Captured {
     /// How many transactions changed the document.
     pub(super) transactions: u64,
+    /// The same, not only since they were last taken.
+    pub(super) edits: u64,
     /// The first one's update; useful while it is the only one.
     pub(super) first: Vec<u8>,
     /// What all of them deleted.
@@ -74,5 +76,6 @@ impl Captured {
             Vec::new()
         };
         self.transactions += 1;
+        self.edits += 1;
     }
 }

@@ -9,6 +9,7 @@ mod encode;
 mod file;
 mod frontier;
 mod json;
+mod layout;
 mod roots;
 mod scan;
 mod second;
@@ -34,11 +35,12 @@ use crate::ranges::RangeSet;
 use crate::reader::{Reader, write_uint};
 use crate::types::{Applied, CrdtKind, MAX_YJS_CLIENT, OpRange, ReplicaId, UpdateInfo, Version};
 use apply::{Staged, decode};
-use capture::{Capture, FOREIGN_ORIGIN};
+use capture::{Capture, Captured, FOREIGN_ORIGIN};
 use digest::{Digested, digest};
 pub(crate) use file::read_file;
 use frontier::Frontier;
 use scan::{Deletes, Scan};
+use text::Known;
 use waiting::{Waiting, split_deletes, split_snapshot};
 
 /// Most updates decoded before they are applied, to bound memory in a long catch-up.
@@ -58,6 +60,7 @@ pub struct Yrs {
     waiting: Waiting,
     /// Own operations below this clock have been taken.
     sent: u32,
+    known: Known,
     poisoned: bool,
 }
 
@@ -79,6 +82,7 @@ impl Yrs {
             frontier: Frontier::default(),
             waiting: Waiting::default(),
             sent: 0,
+            known: Known::empty(),
             poisoned: false,
         })
     }
@@ -111,6 +115,7 @@ impl Yrs {
 
     fn load_state(&mut self, state: &Scan<'_>) -> Result<()> {
         let update = decode(state.bytes)?;
+        self.known.arrived(state.plain);
         let progress = self.frontier.advance(state, &|_| false)?;
         let (_, unknown) = split_deletes(state.deletes.clone(), &self.frontier);
         if !progress.is_complete() || !unknown.is_empty() {
@@ -314,9 +319,16 @@ impl Crdt for Yrs {
 
     fn take_pending(&mut self, out: &mut Vec<Vec<u8>>) -> Result<()> {
         self.usable()?;
-        let (transactions, foreign, clock) = self
-            .capture
-            .with(|captured| (captured.transactions, captured.foreign, captured.clock));
+        let (transactions, foreign, clock, edits) = self.capture.with(|captured| {
+            let Captured {
+                transactions,
+                foreign,
+                clock,
+                edits,
+                ..
+            } = *captured;
+            (transactions, foreign, clock, edits)
+        });
         if foreign {
             return self.poisoned_by(CrdtError::Engine);
         }
@@ -332,13 +344,16 @@ impl Crdt for Yrs {
             self.encode_own(&deletes)?
         };
         // Record own operations like everybody else's.
+        let mut plain = true;
         for update in &updates {
             let scan = Scan::exact(update)?;
+            plain &= scan.plain;
             if !self.advance(&scan)?.is_complete() {
                 return self.poisoned_by(CrdtError::Engine);
             }
         }
         self.sent = clock;
+        self.known.taken(edits, plain);
         self.capture.with(|captured| {
             captured.transactions = 0;
             captured.first.clear();
@@ -442,6 +457,7 @@ impl Crdt for Yrs {
         let old = core::mem::replace(&mut self.doc, fresh);
         let _ = contained(move || drop(old));
         self.capture = capture;
+        self.known.recount();
         self.client = client;
         self.replica = replica;
         self.sent = 0;

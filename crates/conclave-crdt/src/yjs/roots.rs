@@ -11,6 +11,7 @@ use super::Yrs;
 use super::json::{JSON_ROOT, from_any};
 use super::text::TEXT_ROOT;
 use crate::api::{Root, RootShape};
+use crate::diff::work;
 use crate::error::Result;
 
 impl Yrs {
@@ -51,7 +52,7 @@ pub(super) fn names<T: ReadTxn>(txn: &T) -> Vec<String> {
 
 /// The root that a view shows: the usual one, or the only other of its shape while the usual one is empty.
 pub(super) fn place<T: ReadTxn>(txn: &T, usual: &str, wanted: RootShape) -> String {
-    if shape(txn, usual).is_some() {
+    if is_filled(txn, usual) {
         return usual.to_owned();
     }
     let mut others = names(txn)
@@ -61,6 +62,13 @@ pub(super) fn place<T: ReadTxn>(txn: &T, usual: &str, wanted: RootShape) -> Stri
         (Some(only), None) => only,
         _ => usual.to_owned(),
     }
+}
+
+fn is_filled<T: ReadTxn>(txn: &T, name: &str) -> bool {
+    let list = txn.get_array(name);
+    let map = || txn.get_map(name);
+    list.is_some_and(|list| list.len(txn) > 0)
+        || map().is_some_and(|map| map.iter(txn).next().is_some())
 }
 
 /// What a root holds; nothing while it is empty.
@@ -75,6 +83,7 @@ pub(super) fn shape<T: ReadTxn>(txn: &T, name: &str) -> Option<RootShape> {
     {
         return Some(RootShape::Xml);
     }
+    work::count(u64::from(sequence.len(txn)));
     // The engine passes over the plain values of a list when it reads it as a text.
     let is_text = txn
         .get_text(name)?

@@ -70,6 +70,8 @@ pub(super) struct Scan<'a> {
     pub(super) deletes: Deletes,
     /// Where the delete set begins.
     pub(super) blocks_end: usize,
+    /// Whether there is nothing in it but characters of one unit each, and what was dropped.
+    pub(super) plain: bool,
 }
 
 /// What a block is.
@@ -148,8 +150,9 @@ impl<'a> Scan<'a> {
         let mut reader = Reader::new(bytes);
         let mut sections: Vec<Section> = Vec::new();
         let mut budget = MAX_BLOCKS;
+        let mut plain = true;
         for _ in 0..reader.uint(u64::from(u32::MAX))? {
-            let section = read_section(&mut reader, &mut budget)?;
+            let section = read_section(&mut reader, &mut budget, &mut plain)?;
             sections.push(section);
         }
         refuse_repeated_clients(&sections)?;
@@ -163,6 +166,7 @@ impl<'a> Scan<'a> {
                 sections,
                 deletes,
                 blocks_end,
+                plain,
             },
             length,
         ))
@@ -188,7 +192,7 @@ fn refuse_repeated_clients(sections: &[Section]) -> Result<()> {
     Ok(())
 }
 
-fn read_section(reader: &mut Reader<'_>, budget: &mut usize) -> Result<Section> {
+fn read_section(reader: &mut Reader<'_>, budget: &mut usize, plain: &mut bool) -> Result<Section> {
     let count = reader.uint(u64::from(u32::MAX))?;
     let client = reader.uint(MAX_YJS_CLIENT)?;
     let mut clock = reader.uint(MAX_CLOCK)? as u32;
@@ -200,7 +204,7 @@ fn read_section(reader: &mut Reader<'_>, budget: &mut usize) -> Result<Section> 
     for _ in 0..count {
         *budget = budget.checked_sub(1).ok_or(CrdtError::TooLarge)?;
         let start = reader.position();
-        let len = read_block(reader, Id { client, clock })?;
+        let len = read_block(reader, Id { client, clock }, plain)?;
         let end = reader.position();
         let next = u64::from(clock) + len;
         if next > MAX_CLOCK || end > u32::MAX as usize {
@@ -225,7 +229,7 @@ fn read_section(reader: &mut Reader<'_>, budget: &mut usize) -> Result<Section> 
 }
 
 /// Reads one block and returns how many clocks it takes.
-fn read_block(reader: &mut Reader<'_>, id: Id) -> Result<u64> {
+fn read_block(reader: &mut Reader<'_>, id: Id, plain: &mut bool) -> Result<u64> {
     let info = reader.byte()?;
     if info == INFO_SKIP || info == INFO_GC {
         let len = reader.uint(MAX_CLOCK)?;
@@ -246,7 +250,7 @@ fn read_block(reader: &mut Reader<'_>, id: Id) -> Result<u64> {
     if own_future(item.origin) || own_future(item.right_origin) || own_future(parent) {
         return Err(CrdtError::Malformed);
     }
-    read_content(reader, item.content)
+    read_content(reader, item.content, plain)
 }
 
 fn read_id(reader: &mut Reader<'_>) -> Result<Id> {
@@ -289,11 +293,19 @@ fn read_position<'a>(reader: &mut Reader<'a>, info: u8) -> Result<Item<'a>> {
 }
 
 /// Reads content and returns its length in clocks.
-fn read_content(reader: &mut Reader<'_>, content: u8) -> Result<u64> {
+fn read_content(reader: &mut Reader<'_>, content: u8, plain: &mut bool) -> Result<u64> {
     match content {
-        CONTENT_DELETED => reader.uint(MAX_CLOCK),
+        CONTENT_DELETED => return reader.uint(MAX_CLOCK),
+        CONTENT_STRING => {
+            let text = reader.string()?;
+            // Characters of two units begin with this byte or a higher one.
+            *plain &= text.bytes().all(|byte| byte < 0xf0);
+            return Ok(utf16_len(text));
+        }
+        _ => *plain = false,
+    }
+    match content {
         CONTENT_BINARY => reader.buffer().map(|_| 1),
-        CONTENT_STRING => Ok(utf16_len(reader.string()?)),
         CONTENT_EMBED => read_json(reader).map(|()| 1),
         CONTENT_FORMAT => {
             reader.string()?;

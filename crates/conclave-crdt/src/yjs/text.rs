@@ -1,17 +1,15 @@
 //! The text view and its attribution.
 
-use core::ops::Range;
-
+use yrs::types::Delta;
 use yrs::types::text::YChange;
-use yrs::types::{Attrs, Delta};
 use yrs::{Any, GetString, Out, ReadTxn, Snapshot, Text, TextRef, TransactionMut, WriteTxn};
 
 use super::capture::FOREIGN_ORIGIN;
+use super::layout::Layout;
 use super::{Yrs, roots};
 use crate::api::{Attribution, AttributionRun, RootShape, TextView, push_run};
 use crate::diff::text::{TextEdit, text_edits};
-use crate::error::{CrdtError, Result};
-use crate::limits::MAX_INSERT_CHARS;
+use crate::error::Result;
 use crate::types::ReplicaId;
 
 /// The root type that holds the text.
@@ -22,15 +20,119 @@ fn root(txn: &mut TransactionMut<'_>) -> TextRef {
     txn.get_or_insert_text(name)
 }
 
-impl Yrs {
-    /// Runs `f` on the root text as a local edit.
-    fn edit_text<T>(
+/// What is known of a document's text without a look at it.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Nothing but characters of one unit each had been put into the document after so many local edits.
+    plain: Option<u64>,
+    found: Option<Found>,
+}
+
+/// Where the text is and how it is laid out.
+struct Found {
+    root: String,
+    layout: Layout,
+    /// Holds after so many local edits, until anything comes from elsewhere.
+    edits: u64,
+}
+
+impl Known {
+    /// Of an empty document.
+    pub(super) fn empty() -> Self {
+        Self {
+            plain: Some(0),
+            found: None,
+        }
+    }
+
+    /// Something came from elsewhere.
+    pub(super) fn arrived(&mut self, plain: bool) {
+        self.found = None;
+        self.plain = self.plain.filter(|_| plain);
+    }
+
+    /// So many local edits were looked through.
+    pub(super) fn taken(&mut self, edits: u64, plain: bool) {
+        self.plain = self.plain.filter(|_| plain).map(|_| edits);
+    }
+
+    /// Local edits are counted anew.
+    pub(super) fn recount(&mut self) {
+        self.found = None;
+        self.plain = self.plain.map(|_| 0);
+    }
+
+    /// Finds the text after so many local edits. Looks at the whole of it only where nothing else tells.
+    fn find(&mut self, txn: &mut TransactionMut<'_>, edits: u64) -> (TextRef, Found) {
+        let kept = self.found.take().filter(|found| found.edits == edits);
+        let (root, layout) = match kept {
+            Some(found) => (found.root, Some(found.layout)),
+            None => (roots::place(txn, TEXT_ROOT, RootShape::Text), None),
+        };
+        let text = txn.get_or_insert_text(root.as_str());
+        let units = text.len(txn);
+        let layout = match layout {
+            Some(layout) if layout.units() == units => layout,
+            _ if self.plain == Some(edits) => Layout::even(units),
+            _ => Layout::of(&text, txn),
+        };
+        let found = Found {
+            root,
+            layout,
+            edits,
+        };
+        (text, found)
+    }
+
+    fn length<T: ReadTxn>(&self, txn: &T, edits: u64) -> usize {
+        if let Some(found) = self.found.as_ref().filter(|found| found.edits == edits) {
+            return found.layout.chars();
+        }
+        let text = txn.get_text(roots::place(txn, TEXT_ROOT, RootShape::Text));
+        text.map_or(0, |text| match self.plain == Some(edits) {
+            true => text.len(txn) as usize,
+            false => text.get_string(txn).chars().count(),
+        })
+    }
+
+    fn edit(
         &mut self,
-        f: impl FnOnce(&TextRef, &mut TransactionMut<'_>) -> T,
-    ) -> Result<T> {
-        self.write(None, |txn| {
-            let text = root(txn);
-            f(&text, txn)
+        txn: &mut TransactionMut<'_>,
+        edits: u64,
+        make: impl FnOnce(&TextRef, &TransactionMut<'_>) -> Vec<TextEdit>,
+    ) -> Result<()> {
+        let (text, mut found) = self.find(txn, edits);
+        let delta = found.layout.edit(&make(&text, txn))?;
+        if !delta.is_empty() {
+            apply(&text, txn, delta);
+            found.edits += 1;
+            if self.plain == Some(edits) && found.layout.is_even() {
+                self.plain = Some(found.edits);
+            }
+        }
+        // Of an empty one it is not known which root shows next.
+        self.found = (found.layout.units() > 0).then_some(found);
+        Ok(())
+    }
+}
+
+impl Yrs {
+    /// Runs `f` with what is known of the text, where so many local edits were made.
+    fn with_known<T>(&mut self, f: impl FnOnce(&mut Self, &mut Known, &dyn Fn() -> u64) -> T) -> T {
+        let mut known = core::mem::take(&mut self.known);
+        let capture = self.capture.clone();
+        let edits = || capture.with(|captured| captured.edits);
+        let outcome = f(self, &mut known, &edits);
+        self.known = known;
+        outcome
+    }
+
+    fn edit_text(
+        &mut self,
+        make: impl FnOnce(&TextRef, &TransactionMut<'_>) -> Vec<TextEdit>,
+    ) -> Result<()> {
+        self.with_known(|this, known, edits| {
+            this.write(None, |txn| known.edit(txn, edits(), make))?
         })
     }
 }
@@ -45,7 +147,7 @@ impl TextView for Yrs {
     }
 
     fn len(&mut self) -> Result<usize> {
-        TextView::text(self).map(|text| text.chars().count())
+        self.with_known(|this, known, edits| this.read(|txn| known.length(txn, edits())))
     }
 
     fn splice(&mut self, pos_chars: usize, delete_chars: usize, insert: &str) -> Result<()> {
@@ -54,169 +156,59 @@ impl TextView for Yrs {
             delete: delete_chars,
             insert: insert.to_owned(),
         };
-        self.edit_text(|text, txn| apply_edits(text, txn, core::slice::from_ref(&edit)))?
+        self.edit_text(|_, _| vec![edit])
     }
 
     fn merge(&mut self, base: &str, new: &str) -> Result<()> {
-        self.edit_text(|text, txn| {
-            let edits = text_edits(base, new, &text.get_string(txn));
-            apply_edits(text, txn, &edits)
-        })?
+        self.edit_text(|text, txn| text_edits(base, new, &text.get_string(txn)))
     }
 }
 
-/// Applies edits given last position first, in one pass: the engine walks through the text from its start to find a place.
+/// Applies edits given last position first to a text of which nothing is known.
 pub(super) fn apply_edits(
     text: &TextRef,
     txn: &mut TransactionMut<'_>,
     edits: &[TextEdit],
 ) -> Result<()> {
-    let offsets = Offsets::of(text, txn);
-    let mut changes = Changes::default();
-    for edit in edits.iter().rev() {
-        changes.add(edit, &offsets)?;
-    }
-    text.apply_delta(txn, changes.delta);
+    let delta = Layout::of(text, txn).edit(edits)?;
+    apply(text, txn, delta);
     Ok(())
 }
 
-/// Edits as the engine takes them: from the start of the text to its end.
-#[derive(Default)]
-struct Changes {
-    delta: Vec<Delta<String>>,
-    /// The engine's units passed so far.
-    at: u32,
-}
+/// So many changes lie between two cuts.
+const CHANGES_BETWEEN_CUTS: usize = 64;
 
-impl Changes {
-    fn add(&mut self, edit: &TextEdit, offsets: &Offsets) -> Result<()> {
-        let end = edit.position.checked_add(edit.delete);
-        let end = end.ok_or(CrdtError::InvalidArgument)?;
-        let (start, _) = (offsets.at(edit.position)?, offsets.at(end)?);
-        let mut gone = offsets
-            .characters(edit.position, end)
-            .into_iter()
-            .peekable();
-        self.pass(start);
-        if let Some(first) = gone.next_if(|range| range.start == start) {
-            self.delete(&first);
-        }
-        let format = offsets.format(start, edit.delete > 0);
-        let mut rest = edit.insert.as_str();
-        while !rest.is_empty() {
-            let cut = rest
-                .char_indices()
-                .nth(MAX_INSERT_CHARS)
-                .map_or(rest.len(), |(at, _)| at);
-            let (part, tail) = rest.split_at(cut);
-            let part = Delta::Inserted(part.to_owned(), format.clone());
-            self.delta.push(part);
-            rest = tail;
-        }
-        for range in gone {
-            self.delete(&range);
-        }
-        Ok(())
+/// Makes changes in one pass: the engine walks through the text from its start to find a place. Where it cuts a piece of text in two, it
+/// copies all behind the cut; so a piece with many changes is cut in halves, quarters and so on first.
+fn apply(text: &TextRef, txn: &mut TransactionMut<'_>, delta: Vec<Delta<String>>) {
+    let places = places(&delta);
+    let mut between = places.len() / 2;
+    while between >= CHANGES_BETWEEN_CUTS {
+        let mut at = 0;
+        let halves = places.iter().skip(between).step_by(2 * between);
+        let cuts: Vec<Delta<String>> = halves
+            .map(|place| Delta::Retain(place - core::mem::replace(&mut at, *place), None))
+            .collect();
+        text.apply_delta(txn, cuts);
+        between /= 2;
     }
-
-    fn pass(&mut self, to: u32) {
-        if to > self.at {
-            self.delta.push(Delta::Retain(to - self.at, None));
-            self.at = to;
-        }
-    }
-
-    fn delete(&mut self, range: &Range<u32>) {
-        self.pass(range.start);
-        self.delta.push(Delta::Deleted(range.end - range.start));
-        self.at = range.end;
-    }
+    text.apply_delta(txn, delta);
 }
 
-/// Where characters stand in the engine's own counting (UTF-16 units, and one unit for anything embedded in the text), and their formats.
-struct Offsets {
-    units: Units,
-    /// Where each run of one format ends, in units.
-    formats: Vec<(u32, Option<Box<Attrs>>)>,
-}
-
-enum Units {
-    /// One unit per character.
-    Plain(usize),
-    /// The units of each character, and the end.
-    Table(Vec<Range<u32>>),
-}
-
-impl Offsets {
-    fn of(text: &TextRef, txn: &mut TransactionMut<'_>) -> Self {
-        let chunks = text.diff(txn, YChange::identity);
-        let length = text.len(txn);
-        let chars = |insert: &Out| match insert {
-            Out::Any(Any::String(part)) => part.chars().count(),
-            _ => 0,
-        };
-        let count = chunks.iter().map(|chunk| chars(&chunk.insert)).sum();
-        let plain = count == length as usize;
-        let mut starts = Vec::new();
-        let mut formats = Vec::new();
-        let mut unit = 0u32;
-        for chunk in chunks {
-            match &chunk.insert {
-                Out::Any(Any::String(part)) if plain => unit += part.chars().count() as u32,
-                Out::Any(Any::String(part)) => {
-                    for c in part.chars() {
-                        let end = unit + c.len_utf16() as u32;
-                        starts.push(unit..end);
-                        unit = end;
-                    }
-                }
-                _ => unit += 1,
+/// Where changes begin, in units of the text before them.
+fn places(delta: &[Delta<String>]) -> Vec<u32> {
+    let (mut at, mut places) = (0, Vec::new());
+    for change in delta {
+        match change {
+            Delta::Retain(units, _) => {
+                at += units;
+                places.push(at);
             }
-            formats.push((unit, chunk.attributes));
-        }
-        let units = if plain {
-            Units::Plain(count)
-        } else {
-            starts.push(length..length);
-            Units::Table(starts)
-        };
-        Self { units, formats }
-    }
-
-    fn at(&self, chars: usize) -> Result<u32> {
-        match &self.units {
-            Units::Plain(length) if chars <= *length => Ok(chars as u32),
-            Units::Plain(_) => Err(CrdtError::InvalidArgument),
-            Units::Table(starts) => starts
-                .get(chars)
-                .map(|units| units.start)
-                .ok_or(CrdtError::InvalidArgument),
+            Delta::Deleted(units) => at += units,
+            Delta::Inserted(..) => {}
         }
     }
-
-    /// The format of what is put at `unit`: that of what it replaces, else that of what stands before it.
-    fn format(&self, unit: u32, replaces: bool) -> Option<Box<Attrs>> {
-        let of = if replaces { unit } else { unit.checked_sub(1)? };
-        let run = self.formats.partition_point(|(end, _)| *end <= of);
-        self.formats.get(run)?.1.clone()
-    }
-
-    /// The units of the characters from `start` to `end`, without what is embedded between them: nobody who edits the characters sees it.
-    fn characters(&self, start: usize, end: usize) -> Vec<Range<u32>> {
-        let whole = start as u32..end as u32;
-        let table = match &self.units {
-            Units::Plain(_) => return Vec::from_iter((start < end).then_some(whole)),
-            Units::Table(table) => table.get(start..end).unwrap_or(&[]),
-        };
-        let mut ranges: Vec<Range<u32>> = Vec::new();
-        for units in table {
-            match ranges.last_mut() {
-                Some(last) if last.end == units.start => last.end = units.end,
-                _ => ranges.push(units.clone()),
-            }
-        }
-        ranges
-    }
+    places
 }
 
 impl Attribution for Yrs {
@@ -243,3 +235,7 @@ impl Attribution for Yrs {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;
