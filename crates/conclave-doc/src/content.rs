@@ -379,3 +379,75 @@ impl Content {
         self.tail.get(usize::try_from(at).ok()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Tables;
+    use crate::state::SnapshotInfo;
+    use crate::weight::Weight;
+    use conclave_proto::{Author, DeviceId, Hash, Head, UserId};
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng;
+
+    fn update(epoch: u64) -> TailEntry {
+        TailEntry {
+            effect: Effect {
+                leaf: Hash::ZERO,
+                bytes: 1,
+                epoch: Some(epoch),
+                link: None,
+                claims: Vec::new(),
+                news: News::Update,
+            },
+            // One of nothing.
+            update: Some(Plain::from(vec![0, 0])),
+            sealed: None,
+            idle: None,
+        }
+    }
+
+    fn empty() -> Content {
+        let mut fresh = Fresh::new(&mut ChaCha8Rng::seed_from_u64(1));
+        let kind = CrdtKind::Yjs;
+        let mut crdt = conclave_crdt::create(kind, fresh.replica(kind)).unwrap();
+        let first = SnapshotInfo {
+            seq: 0,
+            id: Hash::ZERO,
+            author: Author {
+                device: DeviceId([1; 16]),
+                instance: InstanceId([1; 8]),
+            },
+            user: UserId([1; 32]),
+            epoch: 0,
+            parent: Hash::ZERO,
+            chain_proof: Hash::ZERO,
+            covered: Head::EMPTY,
+            replaces: false,
+            bytes: 1,
+            weight: Weight::default(),
+        };
+        let checkpoint = Checkpoint {
+            size: 0,
+            state: LogState::new(Tables::default(), first),
+            crdt: Plain::from(crdt.snapshot().unwrap()),
+        };
+        Content::new(kind, checkpoint, &mut fresh).unwrap()
+    }
+
+    /// Asked after every edit: as much work as there are epochs, however long the tail is.
+    #[test]
+    fn epochs_of_the_tail_are_kept_and_not_looked_for() {
+        let mut content = empty();
+        for at in 0..20_000u64 {
+            content.push(update(3 + at / 15_000), false);
+        }
+        assert!(content.tail_epochs().eq([3, 4]));
+        let mut fresh = Fresh::new(&mut ChaCha8Rng::seed_from_u64(2));
+        content.take_from(15_000, &mut fresh).unwrap();
+        assert!(content.tail_epochs().eq([3]));
+        let state = content.checkpoint.state.clone();
+        content.set_checkpoint(state, Plain::default());
+        assert_eq!(content.tail_epochs().next(), None);
+    }
+}

@@ -18,6 +18,8 @@ pub struct LogView {
 
 impl NodeSource for LogView {
     fn node(&self, level: u32, index: u64) -> Option<Hash> {
+        #[cfg(test)]
+        tests::READ.with(|read| read.set(read.get() + 1));
         let at = usize::try_from(level).ok()?;
         if let Some(offset) = self
             .first
@@ -286,6 +288,31 @@ mod tests {
                 assert_eq!(shorter.head(), log.head());
                 assert_eq!(shorter.head_at(size as u64), log.head_at(size as u64));
             }
+        }
+    }
+
+    std::thread_local! {
+        /// Nodes that were looked up.
+        pub(super) static READ: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+    }
+
+    #[test]
+    fn moving_the_base_looks_at_its_peaks_and_keeps_the_rest() {
+        for size in [1_000, 100_000u64] {
+            let mut log = LogView::new(Frontier::new());
+            (0..size).for_each(|at| log.push(leaf(at)));
+            // Most of a log that is replayed lies after its base.
+            for base in [size / 2 + 1, size - 1, size - 1] {
+                let held = |log: &LogView| log.levels.iter().map(Vec::len).sum::<usize>();
+                READ.set(0);
+                log.rebase(base);
+                assert!(READ.get() <= u64::BITS as usize, "{}", READ.get());
+                assert!(held(&log) as u64 <= 2 * (size - base) + 64);
+                assert_eq!(log.base().size, base);
+            }
+            READ.set(0);
+            log.rebase(size - 1);
+            assert_eq!(READ.get(), 0, "the base is there already");
         }
     }
 

@@ -250,7 +250,8 @@ impl Document {
         let skip = usize::try_from(self.rows.saved_to.saturating_sub(begin)).unwrap_or(usize::MAX);
         let mut segment = self.rows.open.take();
         let mut changed = false;
-        for (seq, entry) in (begin..).zip(&mut self.content.tail).skip(skip) {
+        let unsaved = self.content.tail.get_mut(skip..).unwrap_or_default();
+        for (seq, entry) in (begin.saturating_add(skip as u64)..).zip(unsaved) {
             let record = entry
                 .sealed
                 .take()
