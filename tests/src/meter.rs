@@ -19,6 +19,7 @@ pub struct Counts {
     bytes: AtomicU64,
     frames: AtomicU64,
     signs: AtomicU64,
+    sign_bytes: AtomicU64,
 }
 
 impl Counts {
@@ -38,6 +39,13 @@ impl Counts {
     #[must_use]
     pub fn signs(&self) -> u64 {
         self.signs.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were neither signs of life nor their frames.
+    #[must_use]
+    pub fn bytes_beside_signs(&self) -> u64 {
+        let signs = self.sign_bytes.load(Ordering::Relaxed);
+        self.bytes().saturating_sub(signs)
     }
 }
 
@@ -113,9 +121,11 @@ async fn copy(
             return to.shutdown().await;
         }
         counts.bytes.fetch_add(read as u64, Ordering::Relaxed);
-        let (data, signs) = frames.count(bytes);
-        counts.frames.fetch_add(data, Ordering::Relaxed);
-        counts.signs.fetch_add(signs, Ordering::Relaxed);
+        let found = frames.count(bytes);
+        counts.frames.fetch_add(found.data, Ordering::Relaxed);
+        counts.signs.fetch_add(found.signs, Ordering::Relaxed);
+        let sign_bytes = found.sign_bytes;
+        counts.sign_bytes.fetch_add(sign_bytes, Ordering::Relaxed);
         to.write_all(bytes).await?;
     }
 }
@@ -131,38 +141,52 @@ struct Frames {
     content: u64,
 }
 
+/// What heads of frames tell.
+#[derive(Debug, Default)]
+struct Told {
+    /// Data frames.
+    data: u64,
+    /// Signs of life.
+    signs: u64,
+    sign_bytes: u64,
+}
+
 /// Most bytes of content that are looked at: a sign of life is shorter.
 const SIGN_BYTES: u64 = 8;
 
 impl Frames {
-    /// Data frames and signs of life whose heads end within these bytes.
-    fn count(&mut self, bytes: &[u8]) -> (u64, u64) {
+    /// What is told by heads that end within these bytes.
+    fn count(&mut self, bytes: &[u8]) -> Told {
+        let mut told = Told::default();
         self.rest.extend_from_slice(bytes);
         if !self.begun {
             let end = self.rest.windows(4).position(|it| it == b"\r\n\r\n");
-            let Some(end) = end else { return (0, 0) };
+            let Some(end) = end else { return told };
             self.rest.drain(..end + 4);
             self.begun = true;
         }
-        let (mut data, mut signs) = (0, 0);
         loop {
             let skip = usize::try_from(self.content).unwrap_or(usize::MAX);
             let skip = skip.min(self.rest.len());
             self.rest.drain(..skip);
             self.content = self.content.saturating_sub(skip as u64);
             if self.content > 0 {
-                return (data, signs);
+                return told;
             }
             let Some(head) = Head::read(&self.rest) else {
-                return (data, signs);
+                return told;
             };
             let Some(is_sign) = head.is_sign(&self.rest) else {
-                return (data, signs);
+                return told;
             };
             self.rest.drain(..head.bytes);
             self.content = head.content;
-            signs += u64::from(is_sign);
-            data += u64::from(!is_sign && head.opcode < 8);
+            if is_sign {
+                told.signs += 1;
+                told.sign_bytes += head.bytes as u64 + head.content;
+            } else if head.opcode < 8 {
+                told.data += 1;
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Prints what edits cost: a real service and real devices in one process, with a counting relay between them.
 //!
 //! ```text
-//! cargo run --release -p conclave-tests --bin costs -- large  [--text-bytes 5000000] [--edits 10000] [--idle-s 20]
+//! cargo run --release -p conclave-tests --bin costs -- large  [--text-bytes 5000000] [--edits 10000] [--signs 2000]
 //! cargo run --release -p conclave-tests --bin costs -- sync   [--edits 20000]
 //! cargo run --release -p conclave-tests --bin costs -- typing [--edits 100000]
 //! ```
 //!
 //! Each edit is one character in the middle of the text, after the one before it, or with `--same-place 1` always at the same place.
 //!
-//! - `large`: one device edits a large text, another follows; then both are idle.
+//! - `large`: one device edits a large text, another follows; then both are idle until they sent so many signs of life.
 //! - `sync`: two devices write offline, each as many edits as said, then both go online.
 //! - `typing`: one device writes in the middle of one text, offline.
 
@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use conclave_client::transport::Timing;
 use conclave_client::{Any, Client, Config, CrdtError, Document, Group, Setup, Yrs};
 use conclave_ds::Service;
 use conclave_proto::{DocumentId, GroupPolicy, RealmId};
@@ -74,7 +75,7 @@ struct Pair {
 }
 
 impl Pair {
-    async fn new() -> Result<Self> {
+    async fn new(timing: Timing) -> Result<Self> {
         let folder = TempDir::new()?;
         let relay = Relay::bind().await?;
         let url = relay.url();
@@ -87,7 +88,7 @@ impl Pair {
                 name: name.to_owned(),
                 realm: RealmId::ZERO,
             };
-            let config = Config::new(folder.path().join(name), url.clone());
+            let config = Config::new(folder.path().join(name), url.clone()).timing(timing);
             let client = Client::create(config, setup).await?;
             online(&client).await?;
             Ok(client)
@@ -111,6 +112,17 @@ impl Pair {
 
     fn service_folder(&self) -> PathBuf {
         self.folder.path().join("service")
+    }
+
+    /// Bytes sent up and down so far, but for signs of life.
+    fn bytes(&self) -> (u64, u64) {
+        let (up, down) = (&self.traffic.up, &self.traffic.down);
+        (up.bytes_beside_signs(), down.bytes_beside_signs())
+    }
+
+    fn bytes_since(&self, before: (u64, u64)) -> (u64, u64) {
+        let now = self.bytes();
+        (now.0 - before.0, now.1 - before.1)
     }
 
     async fn stop_service(&mut self) {
@@ -234,22 +246,22 @@ async fn large(options: &Options) -> Result<()> {
         options.get("--text-bytes", 5_000_000),
         options.get("--edits", 10_000),
     );
-    let idle = Duration::from_secs(options.get("--idle-s", 20) as u64);
-    let pair = Pair::new().await?;
+    let timing = Timing {
+        ping: Duration::from_millis(50),
+        ..Timing::default()
+    };
+    let pair = Pair::new(timing).await?;
     let [ana, ben] = pair.text(bytes).await?;
     reaches(&ben, bytes).await?;
     let before = Stored::read(&pair.service_folder()).await?;
-    let (up, down) = (pair.traffic.up.bytes(), pair.traffic.down.bytes());
+    let bytes_before = pair.bytes();
     let cpu = cpu_ms()?;
     Caret::middle(bytes, options).write(&ana, edits).await?;
     ana.synced().await?;
     reaches(&ben, bytes + edits).await?;
     let cpu = cpu_ms()?.saturating_sub(cpu);
     let edits = edits.max(1) as u64;
-    let (up, down) = (
-        pair.traffic.up.bytes() - up,
-        pair.traffic.down.bytes() - down,
-    );
+    let (up, down) = pair.bytes_since(bytes_before);
     let after = Stored::read(&pair.service_folder()).await?;
     println!("a text of {bytes} bytes, {edits} edits of one character");
     println!(
@@ -271,31 +283,43 @@ async fn large(options: &Options) -> Result<()> {
         after.newest_snapshot_bytes,
         after.database_bytes
     );
-    let frames = (pair.traffic.up.frames(), pair.traffic.down.frames());
-    let at_rest = pair.traffic.up.bytes();
-    tokio::time::sleep(idle).await;
-    let later = Stored::read(&pair.service_folder()).await?;
-    println!(
-        "two idle devices, {} s: {} frames up, {} frames down, {} bytes up, {} snapshots, database grew by {} bytes",
-        idle.as_secs(),
-        pair.traffic.up.frames() - frames.0,
-        pair.traffic.down.frames() - frames.1,
-        pair.traffic.up.bytes() - at_rest,
-        later.snapshots - after.snapshots,
-        later.database_bytes.saturating_sub(after.database_bytes)
-    );
+    idle(&pair, options.get("--signs", 2_000) as u64).await?;
     pair.end().await
+}
+
+/// Prints what devices send that have nothing to do.
+async fn idle(pair: &Pair, signs: u64) -> Result<()> {
+    let (up, down) = (&pair.traffic.up, &pair.traffic.down);
+    let (bytes, frames) = (pair.bytes(), (up.frames(), down.frames()));
+    let before = Stored::read(&pair.service_folder()).await?;
+    let end = up.signs() + signs;
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    while up.signs() < end {
+        ticks.tick().await;
+    }
+    let after = Stored::read(&pair.service_folder()).await?;
+    let bytes = pair.bytes_since(bytes);
+    println!(
+        "two idle devices, {signs} signs of life: beside them {} frames and {} bytes up, {} frames and {} bytes down; {} snapshots, database grew by {} bytes",
+        up.frames() - frames.0,
+        bytes.0,
+        down.frames() - frames.1,
+        bytes.1,
+        after.snapshots - before.snapshots,
+        after.database_bytes.saturating_sub(before.database_bytes)
+    );
+    Ok(())
 }
 
 async fn sync(options: &Options) -> Result<()> {
     let edits = options.get("--edits", 20_000);
-    let mut pair = Pair::new().await?;
+    let mut pair = Pair::new(Timing::default()).await?;
     let [ana, ben] = pair.text(1_000).await?;
     reaches(&ben, 1_000).await?;
     pair.stop_service().await;
     Caret::middle(1_000, options).write(&ana, edits).await?;
     Caret::middle(1_000, options).write(&ben, edits).await?;
-    let (up, down) = (pair.traffic.up.bytes(), pair.traffic.down.bytes());
+    let bytes = pair.bytes();
     let (cpu, begun) = (cpu_ms()?, Instant::now());
     pair.start_service().await?;
     ana.synced().await?;
@@ -311,10 +335,11 @@ async fn sync(options: &Options) -> Result<()> {
         spent * 1000 / count,
         begun.elapsed().as_millis()
     );
+    let (up, down) = pair.bytes_since(bytes);
     println!(
         "on the wire per edit: {} bytes up, {} bytes down",
-        (pair.traffic.up.bytes() - up) / count,
-        (pair.traffic.down.bytes() - down) / count
+        up / count,
+        down / count
     );
     let stored = Stored::read(&pair.service_folder()).await?;
     println!("stored: {stored:?}");
@@ -323,7 +348,7 @@ async fn sync(options: &Options) -> Result<()> {
 
 async fn typing(options: &Options) -> Result<()> {
     let edits = options.get("--edits", 100_000);
-    let mut pair = Pair::new().await?;
+    let mut pair = Pair::new(Timing::default()).await?;
     let [ana, _] = pair.text(1_000).await?;
     pair.stop_service().await;
     let range = (edits / RANGES).max(1);

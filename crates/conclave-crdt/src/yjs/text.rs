@@ -175,40 +175,45 @@ pub(super) fn apply_edits(
     Ok(())
 }
 
-/// So many changes lie between two cuts.
-const CHANGES_BETWEEN_CUTS: usize = 64;
+/// More cuts than this are made before the changes, not with them.
+const MANY_CUTS: usize = 64;
 
 /// Makes changes in one pass: the engine walks through the text from its start to find a place. Where it cuts a piece of text in two, it
-/// copies all behind the cut; so a piece with many changes is cut in halves, quarters and so on first.
+/// copies all behind the cut up to the piece's end, and moves what it keeps behind the piece, which is what was inserted last. So a piece
+/// is cut in halves, quarters and so on first, then at every place, and only then changed.
 fn apply(text: &TextRef, txn: &mut TransactionMut<'_>, delta: Vec<Delta<String>>) {
     let places = places(&delta);
-    let mut between = places.len() / 2;
-    while between >= CHANGES_BETWEEN_CUTS {
-        let mut at = 0;
-        let halves = places.iter().skip(between).step_by(2 * between);
-        let cuts: Vec<Delta<String>> = halves
-            .map(|place| Delta::Retain(place - core::mem::replace(&mut at, *place), None))
-            .collect();
-        text.apply_delta(txn, cuts);
-        between /= 2;
+    if places.len() > MANY_CUTS {
+        let mut between = places.len() / 2;
+        while between >= MANY_CUTS {
+            cut(text, txn, places.iter().skip(between).step_by(2 * between));
+            between /= 2;
+        }
+        cut(text, txn, places.iter());
     }
     text.apply_delta(txn, delta);
 }
 
-/// Where changes begin, in units of the text before them.
+/// Cuts a text at places in their order.
+fn cut<'a>(text: &TextRef, txn: &mut TransactionMut<'_>, places: impl Iterator<Item = &'a u32>) {
+    let mut at = 0;
+    let cuts: Vec<Delta<String>> = places
+        .map(|place| Delta::Retain(place - core::mem::replace(&mut at, *place), None))
+        .collect();
+    text.apply_delta(txn, cuts);
+}
+
+/// Where changes begin and end, in units of the text before them.
 fn places(delta: &[Delta<String>]) -> Vec<u32> {
-    let (mut at, mut places) = (0, Vec::new());
-    for change in delta {
-        match change {
-            Delta::Retain(units, _) => {
-                at += units;
-                places.push(at);
-            }
-            Delta::Deleted(units) => at += units,
-            Delta::Inserted(..) => {}
+    let mut at = 0;
+    let ends = delta.iter().filter_map(|change| match change {
+        Delta::Retain(units, _) | Delta::Deleted(units) => {
+            at += units;
+            Some(at)
         }
-    }
-    places
+        Delta::Inserted(..) => None,
+    });
+    ends.collect()
 }
 
 impl Attribution for Yrs {

@@ -223,3 +223,40 @@ fn a_text_that_is_not_plain_is_looked_at_once() {
     assert_eq!(typed(&mut ana, 500), bytes + 500);
     assert_eq!(typed(&mut ana, 500), 500);
 }
+
+#[test]
+fn many_changes_are_the_same_with_cuts_before_them() {
+    let words = |salt: usize| -> String {
+        let salt = |at: usize| if at.is_multiple_of(3) { salt } else { 0 };
+        (0..2_000)
+            .map(|at| format!("w{}é😀 ", at + salt(at)))
+            .collect()
+    };
+    let (base, new) = (words(0), words(5_000));
+    let (mut cut, mut whole) = (document(1), document(1));
+    let units = |words: usize| -> u32 {
+        let front = base.split_inclusive(' ').take(words);
+        front.map(|word| word.encode_utf16().count() as u32).sum()
+    };
+    for yrs in [&mut cut, &mut whole] {
+        yrs.splice(0, 0, &base).unwrap();
+        Step::Format(units(10), units(900), true).run(yrs);
+        Step::Embed(units(300), "embedded".into()).run(yrs);
+        pending(yrs);
+    }
+    cut.merge(&base, &new).unwrap();
+    whole
+        .write(None, |txn| {
+            let text = txn.get_or_insert_text(TEXT_ROOT);
+            let edits = text_edits(&base, &new, &base);
+            assert!(edits.len() > 4 * MANY_CUTS);
+            let delta = Layout::of(&text, txn).edit(&edits).unwrap();
+            text.apply_delta(txn, delta);
+        })
+        .unwrap();
+    assert!(TextView::text(&mut cut).unwrap() == new);
+    assert!(pending(&mut cut) == pending(&mut whole));
+    assert!(layouts(&mut cut) == layouts(&mut whole));
+    let digests = [&mut cut, &mut whole].map(|yrs| yrs.content_digest().unwrap());
+    assert_eq!(digests[0], digests[1]);
+}
