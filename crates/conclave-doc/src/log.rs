@@ -14,6 +14,8 @@ pub struct LogView {
     /// Per level, the nodes completed since the base; `first[level]` is the index of the first.
     levels: Vec<Vec<Hash>>,
     first: Vec<u64>,
+    /// The last head below the base that a proof showed to be one of this log's.
+    shown: Option<Head>,
 }
 
 impl NodeSource for LogView {
@@ -45,6 +47,7 @@ impl LogView {
             base,
             levels: Vec::new(),
             first: Vec::new(),
+            shown: None,
         }
     }
 
@@ -130,9 +133,12 @@ impl LogView {
         self.frontier = frontier;
     }
 
-    /// Head of the first `size` records; `None` below the base or past the end.
+    /// Head of the first `size` records; `None` past the end, and below the base but for what was shown last.
     #[must_use]
     pub fn head_at(&self, size: u64) -> Option<Head> {
+        if let Some(head) = self.shown.filter(|head| head.size == size) {
+            return Some(head);
+        }
         if size < self.base.size() || size > self.size() {
             return None;
         }
@@ -195,6 +201,13 @@ impl LogView {
         to_base
             .or_else(|_| to_also())
             .map_err(|_| SeenFault::Unproven)
+    }
+
+    /// A proof has shown that `head` is a true prefix of this log: records that name it need none.
+    pub fn show(&mut self, head: Head) {
+        if head.size < self.base.size() {
+            self.shown = Some(head);
+        }
     }
 
     /// Forgets everything below `size`, which becomes the base. Does nothing outside the view. Nothing is hashed: what lies after the new base

@@ -238,7 +238,9 @@ impl Examiner<'_> {
             return Ok(());
         }
         self.log
-            .check_prefix(&header.seen, proof, &self.trial.active.covered)
+            .check_prefix(&header.seen, proof, &self.trial.active.covered)?;
+        self.log.show(header.seen);
+        Ok(())
     }
 
     /// Refuses a record for what its header says. What is filled in must be authentic before that can be said of an elided one.

@@ -164,6 +164,49 @@ fn an_update_that_races_a_snapshot_is_in_the_tail() {
     }
 }
 
+/// Many records of a late author name one head below the base of a newcomer: a proof with the first of them is enough.
+#[test]
+fn what_one_record_has_shown_serves_those_after_it() {
+    let mut sim = sim(CrdtKind::Yjs);
+    let old_head = sim.service.head_at(2);
+    sim.snapshot(1);
+    sim.settle();
+    let mut late = Vec::new();
+    for (seed, text) in [(9, "late "), (10, "later "), (11, "latest ")] {
+        let update = sim.update(CrdtKind::Yjs, seed, text);
+        let record = sim.forge(2, &update, |header| header.seen = old_head);
+        late.push(sim.order(vec![record], None));
+        sim.settle();
+    }
+    let newcomer = sim.world.add(9, Role::Editor);
+    sim.advance_epochs();
+    let author = Author {
+        device: sim.world.devices[newcomer],
+        instance: instance(150),
+    };
+    let opened = sim.service.opened(author, None);
+    let base = Some((opened.base.as_ref().unwrap().seq, opened.from));
+    let keys = Keys::default();
+    let ctx = sim.world.ctx(newcomer, sim.world.epoch(), &keys);
+    // With a proof for the first or the second of them.
+    for proven in [0, 1] {
+        let rng = &mut sim.peers[0].rng;
+        let (mut doc, _) =
+            Document::open_remote(&ctx, &opened, GROUP, DOC, author.instance, rng).unwrap();
+        let records = (opened.from..sim.service.size()).map(|seq| {
+            if late[proven] == seq || !late.contains(&seq) {
+                sim.service.whole_for(seq, base)
+            } else {
+                sim.service.elided(seq)
+            }
+        });
+        let outcome = doc.deliver(&ctx, opened.from, records.collect()).unwrap();
+        let blocked = outcome.blocked.map(|(seq, _)| seq);
+        assert_eq!(blocked, (proven > 0).then_some(late[0]));
+        assert!(outcome.findings.is_empty(), "{:?}", outcome.findings);
+    }
+}
+
 /// A late author's seen head lies below the base of a newcomer.
 #[test]
 fn a_record_that_saw_less_than_the_base_comes_with_a_proof() {

@@ -129,7 +129,7 @@ async fn read_window(channel: &Channel, window: &Window) -> Result<(Vec<Bytes>, 
             frames.push(own.frame.clone());
             continue;
         }
-        put(&mut reads, channel, row, &mut proofs, &mut batch.body).await?;
+        put(&mut reads, channel, row, &mut proofs, &mut batch).await?;
         batch.count += 1;
         if batch.is_full() {
             bytes = bytes.saturating_add(batch.body.len());
@@ -152,6 +152,8 @@ struct Batch {
     first_seq: u64,
     body: Vec<u8>,
     count: usize,
+    /// The seen size of the last record in it that came with a proof.
+    shown: Option<u64>,
 }
 
 impl Batch {
@@ -161,6 +163,7 @@ impl Batch {
             first_seq,
             body: Vec::new(),
             count: 0,
+            shown: None,
         }
     }
 
@@ -174,6 +177,7 @@ impl Batch {
         let frame = (self.count > 0).then(|| deliver(self.channel, self.first_seq, &[&self.body]));
         self.body.clear();
         self.count = 0;
+        self.shown = None;
         self.first_seq = next;
         frame
     }
@@ -185,12 +189,13 @@ async fn put(
     channel: &Channel,
     row: &LogRow,
     proofs: &mut Proofs,
-    out: &mut Vec<u8>,
+    batch: &mut Batch,
 ) -> Result<(), StoreError> {
+    let out = &mut batch.body;
     let roots_from = Base::roots_from(channel.base, row.seq, row.covered);
     let chained = row.author.zip(row.sealed.as_deref());
     if let Some((author, sealed)) = chained
-        && row.seen >= roots_from
+        && (row.seen >= roots_from || batch.shown == Some(row.seen))
     {
         let head = Elided {
             kind: row.kind,
@@ -213,6 +218,7 @@ async fn put(
             let proof = proofs
                 .get(reads, document.row, row.seen, roots_from)
                 .await?;
+            batch.shown = chained.map(|_| row.seen).or(batch.shown);
             put_whole(out, *record, proof);
         }
         Some(Kept::Leaf(_)) | None => put_leaf(out, row.leaf),

@@ -28,15 +28,13 @@ pub(crate) struct PreparedRecord {
     pub(crate) sealed: Bytes,
     /// Encoded size of the whole record.
     pub(crate) bytes: u64,
-    /// What its whole form needs, where its author had seen less than the active snapshot covers.
+    /// What its whole form needs, where its author had seen less than the active snapshot covers, and no such record before it names the same.
     pub(crate) late: Option<Box<Late>>,
 }
 
 /// A record whose author lags behind the active snapshot: receivers may not know the root that it names.
 #[derive(Debug)]
 pub(crate) struct Late {
-    /// Size that the active snapshot covered when this was made.
-    pub(crate) covered: u64,
     /// Encoded header.
     pub(crate) header: Vec<u8>,
     /// Proof from the seen head to the covered one.
@@ -49,6 +47,8 @@ pub(crate) struct PreparedFrame {
     pub(crate) epoch: u64,
     /// What the first record follows.
     pub(crate) prev: Hash,
+    /// Size that the active snapshot covered when this was made.
+    pub(crate) covered: u64,
     pub(crate) records: Vec<PreparedRecord>,
 }
 
@@ -203,6 +203,7 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
     let frame = PreparedFrame {
         epoch: arrived.epoch,
         prev,
+        covered: seen.covered,
         records,
     };
     Ok(Linked {
@@ -218,6 +219,8 @@ struct Seen<'a> {
     /// Size that the active snapshot covers.
     covered: u64,
     head: Option<Head>,
+    /// The last size below that for which a proof was made.
+    shown: Option<u64>,
     proofs: Proofs,
 }
 
@@ -228,6 +231,7 @@ impl<'a> Seen<'a> {
             document,
             covered,
             head: None,
+            shown: None,
             proofs: Proofs::default(),
         }
     }
@@ -258,7 +262,7 @@ impl<'a> Seen<'a> {
 
     async fn late(&mut self, header: &RecordHeader) -> Result<Option<Box<Late>>, OpError> {
         let size = header.seen.size;
-        if size >= self.covered {
+        if size >= self.covered || self.shown == Some(size) {
             return Ok(None);
         }
         let mut reads = self.document.env.reads.acquire().await?;
@@ -266,11 +270,8 @@ impl<'a> Seen<'a> {
             .proofs
             .get(&mut reads, self.document.row, size, self.covered)
             .await?;
+        self.shown = Some(size);
         let header = encode(header);
-        Ok(Some(Box::new(Late {
-            covered: self.covered,
-            header,
-            proof,
-        })))
+        Ok(Some(Box::new(Late { header, proof })))
     }
 }

@@ -125,16 +125,16 @@ fn add_author(live: &mut Live, author: Author, number: u64) {
 
 fn encode_item(placed: &Placed, frame: &PreparedFrame) -> Item {
     let mut body = Vec::new();
-    let mut stale_proof = false;
+    let is_late = |seen: u64| seen < placed.covered;
+    let stale_proof =
+        frame.covered != placed.covered && frame.records.iter().any(|record| is_late(record.seen));
     let mut seq = placed.first_seq;
     for record in &frame.records {
         match &record.late {
             Some(late) => {
-                stale_proof = stale_proof || late.covered != placed.covered;
                 put_whole_parts(&mut body, &late.header, &record.sealed, &late.proof);
             }
             None => {
-                stale_proof = stale_proof || record.seen < placed.covered;
                 let head = Elided {
                     kind: record.kind,
                     author: placed.author,

@@ -408,7 +408,7 @@ async fn snapshots_follow_each_other_and_cover_true_prefixes() {
 }
 
 #[tokio::test]
-async fn records_of_before_the_base_come_whole_with_a_proof() {
+async fn of_records_of_before_the_base_the_first_comes_whole_with_a_proof() {
     let service = TestService::start().await;
     let (mut alice, document, mut pen) = alone(&service).await;
     let group = alice.group_id();
@@ -444,24 +444,26 @@ async fn records_of_before_the_base_come_whole_with_a_proof() {
     let (opened, _) = alice.open(document, TWO, None).await;
     assert_eq!(opened.from, 150);
     let tail = alice.wire.delivered(opened.channel.0, 52).await;
-    let mut leaves = all[..150].to_vec();
-    for (seq, record) in &tail {
-        assert_eq!(*seq, leaves.len() as u64);
-        leaves.push(match record {
-            DeliveredRecord::Whole { record, proof } => {
-                assert_eq!(record.header.seen, early);
-                verify_consistency(&record.header.seen, &covered, proof).unwrap();
-                record.leaf()
+    let DeliveredRecord::Whole { record, proof } = &tail[0].1 else {
+        panic!("{:?}", tail[0])
+    };
+    assert_eq!(record.header.seen, early);
+    verify_consistency(&early, &covered, proof).unwrap();
+    assert_eq!(record.leaf(), all[150]);
+    for (seq, record) in &tail[1..] {
+        match record {
+            DeliveredRecord::Update(record) => {
+                assert_eq!(seq - record.seen_back.0, early.size);
+                assert_eq!(record.seen_hint, early.root.0[..8]);
             }
-            DeliveredRecord::Leaf(leaf) => *leaf,
+            DeliveredRecord::Leaf(_) => assert_eq!(*seq, 201),
             other => panic!("{other:?}"),
-        });
+        }
     }
-    assert_eq!(head_of(&leaves), opened.head);
 }
 
 #[tokio::test]
-async fn a_late_record_comes_whole_to_those_who_are_live() {
+async fn the_first_of_late_records_comes_whole_to_those_who_are_live() {
     let service = TestService::start().await;
     let mut alice = service.member().await;
     alice.create_group(GroupPolicy::default()).await;
@@ -478,17 +480,25 @@ async fn a_late_record_comes_whole_to_those_who_are_live() {
     let record = alice.snapshot(document, head_of(&all), follow(&first, covered));
     alice.wire.request(Request::PutSnapshot { record }).await;
     // Its author still names the head it had seen at first.
-    let frame = pen.updates(3);
-    alice.wire.send(&frame).await;
-    alice.wire.appended(pen.channel).await.unwrap();
-    let delivered = bob.wire.delivered(opened.channel.0, 84).await;
-    let late: Vec<_> = delivered.iter().filter(|(seq, _)| *seq > 81).collect();
-    assert_eq!(late.len(), 3);
-    for (_, record) in late {
-        let DeliveredRecord::Whole { record, proof } = record else {
-            panic!("{record:?}")
+    let early = pen.seen;
+    for _ in 0..2 {
+        let frame = pen.updates(3);
+        alice.wire.send(&frame).await;
+        alice.wire.appended(pen.channel).await.unwrap();
+    }
+    let delivered = bob.wire.delivered(opened.channel.0, 87).await;
+    for first in [81, 84] {
+        let DeliveredRecord::Whole { record, proof } = &delivered[first].1 else {
+            panic!("{:?}", delivered[first])
         };
-        verify_consistency(&record.header.seen, &covered, proof).unwrap();
+        assert_eq!(record.header.seen, early);
+        verify_consistency(&early, &covered, proof).unwrap();
+        for (seq, record) in &delivered[first + 1..first + 3] {
+            let DeliveredRecord::Update(record) = record else {
+                panic!("{record:?}")
+            };
+            assert_eq!(seq - record.seen_back.0, early.size);
+        }
     }
     // Asked for again, it brings the same proof.
     let group = bob.group_id();
@@ -544,12 +554,14 @@ async fn snapshots_amid_late_records_leave_no_root_unknown() {
     let all = leaves(&mut alice, document).await;
     let count = all.len() - 1;
     let mut covered = Head::EMPTY;
+    let mut shown = None;
     let mut proofs = 0;
     for (seq, record) in bob.wire.delivered(opened.channel.0, count).await {
         match record {
             DeliveredRecord::Update(record) => {
+                let seen = seq - record.seen_back.0;
                 assert!(
-                    seq - record.seen_back.0 >= covered.size,
+                    seen >= covered.size || shown == Some(seen),
                     "an unknown root at {seq}"
                 );
             }
@@ -559,6 +571,7 @@ async fn snapshots_amid_late_records_leave_no_root_unknown() {
                     covered = header.covered;
                 } else {
                     verify_consistency(&record.header.seen, &covered, &proof).unwrap();
+                    shown = Some(record.header.seen.size);
                     proofs += 1;
                 }
             }

@@ -346,6 +346,12 @@ impl Service {
         if !plain || header.body.chained().is_none() || seen.size < self.roots_from(seq, base) {
             return self.whole_for(seq, base);
         }
+        self.elided(seq)
+    }
+
+    pub fn elided(&self, seq: u64) -> DeliveredRecord {
+        let record = &self.log[seq as usize];
+        let seen = record.header.seen;
         let author = self
             .authors
             .iter()
