@@ -134,6 +134,35 @@ async fn a_text_that_grows_a_hundredfold_is_stored_twice_at_most() -> Result<()>
     Ok(())
 }
 
+/// Also where one device's snapshot is ordered while the other's edits, which name an older log, are on their way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_on_two_devices_goes_over_the_wire_once() -> Result<()> {
+    let edits = match std::env::var_os(FULL) {
+        Some(_) => 20_000,
+        None => 1_500,
+    };
+    let (mut world, traffic) = World::start_metered().await?;
+    let timing = Timing::default();
+    let (clients, [ana, ben]) = pair(&world, GroupPolicy::default(), timing, 1_000).await?;
+    world.stop_service().await;
+    write(&ana, 500, "x", edits).await?;
+    write(&ben, 500, "y", edits).await?;
+    let (up, down) = (traffic.up.bytes(), traffic.down.bytes());
+    world.start_service().await?;
+    for text in [&ana, &ben] {
+        synced(text).await?;
+        reaches(text, 1_000 + 2 * edits).await?;
+    }
+    let (up, down) = (traffic.up.bytes() - up, traffic.down.bytes() - down);
+    println!("2 × {edits} edits that waited: {up} bytes up, {down} down");
+    assert!(up <= 200 * 2 * edits as u64, "{up}");
+    assert!(down <= up + up / 10, "{up} up, {down} down");
+    for client in clients {
+        client.close().await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_devices_at_rest_send_signs_of_life_and_nothing_else() -> Result<()> {
     /// Signs of life from devices that pass without anything else.
