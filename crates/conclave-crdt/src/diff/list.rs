@@ -121,14 +121,35 @@ impl<'a> Aligner<'a> {
         }
         // First of all what moved as it is: nothing else has become that.
         self.follow_identity(found);
+        let mut gaps = Vec::new();
         for hunk in changed {
-            let gone = |at: &usize| self.is_gone(*at, found);
-            let free = |at: &usize| self.is_free(*at, found);
-            let old: Vec<usize> = hunk.old.filter(gone).collect();
-            let new: Vec<usize> = hunk.new.filter(free).collect();
-            self.pair_kin(&old, &new, found);
+            let (old, new) = self.left(hunk.old, hunk.new, found);
+            gaps.extend(self.pair_kin(&old, &new, found));
         }
         self.follow_kin(found);
+        for (old, new) in gaps {
+            let (old, new) = self.left(old, new, found);
+            if old.len() * new.len() <= MAX_PAIRS {
+                self.pair_alike(&old, &new, found);
+            } else {
+                self.pair_by_features(&old, &new, found);
+            }
+        }
+    }
+
+    /// Those without a name that are not found yet.
+    fn left(
+        &self,
+        old: impl IntoIterator<Item = usize>,
+        new: impl IntoIterator<Item = usize>,
+        found: &Alignment,
+    ) -> (Vec<usize>, Vec<usize>) {
+        let gone = |at: &usize| self.is_gone(*at, found);
+        let free = |at: &usize| self.is_free(*at, found);
+        (
+            old.into_iter().filter(gone).collect(),
+            new.into_iter().filter(free).collect(),
+        )
     }
 
     /// Whether an item without a name is not found yet.
@@ -173,8 +194,7 @@ impl<'a> Aligner<'a> {
             self.is_gone(old, found) && self.is_free(new, found)
         });
         for (old, new) in kin {
-            let both = self.both(old, new);
-            if both.is_some_and(|(old, new)| mostly_same(old, new)) {
+            if self.mostly_same(old, new) {
                 found.follow(old, new);
             }
         }
@@ -184,37 +204,52 @@ impl<'a> Aligner<'a> {
         self.old_items.get(old).zip(self.new_items.get(new))
     }
 
-    /// Pairs in order what is known by what tells it from the others here, then what lies between such pairs.
-    fn pair_kin(&self, old: &[usize], new: &[usize], found: &mut Alignment) {
+    /// Pairs in order what is known by what tells it from the others here, follows what of that moved, and gives what lies between the pairs.
+    fn pair_kin(
+        &self,
+        old: &[usize],
+        new: &[usize],
+        found: &mut Alignment,
+    ) -> Vec<(Vec<usize>, Vec<usize>)> {
         if old.is_empty() || new.is_empty() {
-            return;
+            return Vec::new();
         }
         let items = |items: &'a [Value], indices: &[usize]| -> Vec<&'a Value> {
             indices.iter().filter_map(|at| items.get(*at)).collect()
         };
         let (old_items, new_items) = (items(self.old_items, old), items(self.new_items, new));
+        let kin = kin(&old_items, &new_items, |_, _| true);
         // An item without kin is equal to nothing.
         let mut old_keys: Vec<Result<usize, usize>> = (0..old.len()).map(Err).collect();
         let new_keys: Vec<Result<usize, usize>> = (0..new.len()).map(Ok).collect();
-        for (from, to) in kin(&old_items, &new_items, |_, _| true) {
-            if let (Some(key), Some(old), Some(new)) = (
-                old_keys.get_mut(from),
-                old_items.get(from),
-                new_items.get(to),
-            ) && (likeness(old, new) >= ALIKE || mostly_same(old, new))
-            {
+        let mut moved = Vec::new();
+        for (from, to) in kin {
+            let (Some(key), Some(old), Some(new)) =
+                (old_keys.get_mut(from), old.get(from), new.get(to))
+            else {
+                continue;
+            };
+            let same = self.mostly_same(*old, *new);
+            if same {
+                moved.push((*old, *new));
+            }
+            if same || self.likeness(*old, *new) >= ALIKE {
                 *key = Ok(to);
             }
         }
-        for gap in pair_keys((old, &old_keys), (new, &new_keys), found) {
-            let (old, new) = (old.get(gap.old), new.get(gap.new));
-            let (old, new) = (old.unwrap_or(&[]), new.unwrap_or(&[]));
-            if old.len() * new.len() <= MAX_PAIRS {
-                self.pair_alike(old, new, found);
-            } else {
-                self.pair_by_features(old, new, found);
+        let gaps = pair_keys((old, &old_keys), (new, &new_keys), found);
+        for (old, new) in moved {
+            if found.is_gone(old) && found.is_free(new) {
+                found.follow(old, new);
             }
         }
+        let cut = |gap: Hunk| Some((old.get(gap.old)?.to_vec(), new.get(gap.new)?.to_vec()));
+        gaps.into_iter().filter_map(cut).collect()
+    }
+
+    fn mostly_same(&self, old: usize, new: usize) -> bool {
+        self.both(old, new)
+            .is_some_and(|(old, new)| mostly_same(old, new))
     }
 
     fn likeness(&self, old: usize, new: usize) -> u32 {
@@ -346,76 +381,5 @@ pub(super) fn id(item: &Value, name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn items(value: Value) -> Vec<Value> {
-        value.as_array().cloned().unwrap_or_default()
-    }
-
-    fn align(old: Value, new: Value) -> Vec<Option<usize>> {
-        Alignment::of(&items(old), &items(new)).in_order
-    }
-
-    #[test]
-    fn items_are_known_by_their_ids() {
-        let old = json!([{"id": 1, "done": 0}, {"id": 2, "done": 0}, {"id": 3, "done": 0}]);
-        let new = json!([{"id": 9, "done": 0}, {"id": 1, "done": 0}, {"id": 2, "done": 1}]);
-        assert_eq!(align(old, new), [Some(1), Some(2), None]);
-        // Two with one id: neither is known by it.
-        let old = json!([{"id": 1, "t": "a"}, {"id": 2, "t": "b"}]);
-        let new = json!([{"id": 1, "t": "a"}, {"id": 1, "t": "a"}, {"id": 2, "t": "b"}]);
-        let found = align(old, new);
-        assert_eq!((found[0].is_some(), found[1]), (true, Some(2)));
-    }
-
-    #[test]
-    fn items_without_ids_are_known_by_content_and_likeness() {
-        assert_eq!(
-            align(json!([1, 2, 3]), json!([10, 2, 3])),
-            [Some(0), Some(1), Some(2)]
-        );
-        assert_eq!(
-            align(json!(["a", "b"]), json!(["new", "a", "b"])),
-            [Some(1), Some(2)]
-        );
-        let old = json!([{"t": "write", "done": false}, {"t": "test", "done": false}]);
-        let new = json!([{"t": "zzz", "by": "ana"}, {"t": "write", "done": true}]);
-        assert_eq!(align(old, new), [Some(1), None]);
-    }
-
-    #[test]
-    fn what_moved_is_followed() {
-        let old = items(json!([{"id": 1}, {"id": 2}, {"id": 3}]));
-        let new = items(json!([{"id": 3, "x": 1}, {"id": 1}, {"id": 2}]));
-        let found = Alignment::of(&old, &new);
-        assert_eq!(found.anywhere, [Some(1), Some(2), Some(0)]);
-        assert_eq!(found.in_order, [Some(1), Some(2), None]);
-        // Two alike stay unknown.
-        let (old, new) = (items(json!([7, 1, 2])), items(json!([1, 2, 7, 7])));
-        assert_eq!(Alignment::of(&old, &new).anywhere[0], None);
-    }
-
-    #[test]
-    fn work_per_item_does_not_grow() {
-        let list = |count: u64, salt: u64| -> Vec<Value> {
-            let item = |n: u64| json!({"title": format!("item {n}"), "done": salt, "n": [n]});
-            (0..count).map(item).collect()
-        };
-        let work = |count: u64| {
-            work::take();
-            let places = Alignment::of(&list(count, 0), &list(count, 1)).in_order;
-            assert!(
-                places
-                    .iter()
-                    .enumerate()
-                    .all(|(at, place)| *place == Some(at))
-            );
-            work::take() / count
-        };
-        let (short, long) = (work(50), work(5_000));
-        assert!(long <= short + 60, "{short} became {long}");
-        assert!(work(5_000) <= work(500) * 3 / 2 + 2);
-    }
-}
+#[path = "list_tests.rs"]
+mod tests;

@@ -71,7 +71,15 @@ fn what_moved_and_was_changed_is_found() {
     let new = tasks(&[(1, HERE), (2, 0), (3, 0), (4, 0), (5, 0)]);
     let both = tasks(&[(2, 0), (3, 0), (4, 0), (5, 0), (1, HERE)]);
     assert_eq!(merged_value(&base, &new, &current), both);
+    // Also where others put something in its old place that is more like it.
+    let base = texts(&["1", "2", "3", "4", "5", "6"]);
+    let current = texts(&["1", "100000", "3 Wa", "4", "5", "2 Wa", "6"]);
+    let new = texts(&["1", "2 Wb", "3", "4", "5", "6"]);
+    let both = texts(&["1", "100000", "3 Wa", "4", "5", "2 Wa Wb", "6"]);
+    assert_eq!(merged_value(&base, &new, &current), both);
     // What was removed and something alike that was put elsewhere are two.
+    let base = tasks(&[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
+    let new = tasks(&[(1, HERE), (2, 0), (3, 0), (4, 0), (5, 0)]);
     let current = tasks(&[(2, 0), (3, 0), (4, 0), (5, 0), (100_001, 0)]);
     let both = tasks(&[(1, HERE), (2, 0), (3, 0), (4, 0), (5, 0), (100_001, 0)]);
     assert_eq!(merged_value(&base, &new, &current), both);
