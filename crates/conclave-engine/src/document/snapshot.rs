@@ -138,8 +138,12 @@ impl Engine {
 
     /// Checks snapshots of others, and plans a verdict where nobody else's is there.
     pub(super) fn pump_check(&mut self, group: &mut Group, doc: &mut Doc) {
-        if let Some(wanted) = doc.document.check_wanted(group.state()) {
-            if wanted.have {
+        let place = About::Document(group.id, doc.id);
+        match doc.document.check_wanted(group.state()) {
+            // It was done here or by another, or cannot be done any more.
+            None => self.ended(place, End::Checked),
+            Some(wanted) if !wanted.have => self.fetch_records(group.id, doc, wanted.seq, 1),
+            Some(_) => {
                 let context = group.doc_context(&self.device, self.now);
                 let judged = doc.document.check_snapshot(&context);
                 let unread = Judgement::Differs(DiffersWhy::Unreadable);
@@ -150,14 +154,14 @@ impl Engine {
                     return;
                 }
                 match judged {
-                    Ok(_) => self.ended(About::Document(group.id, doc.id), End::Checked),
+                    Ok(_) => self.ended(place, End::Checked),
+                    // The root may still come. Where it does not, others check.
+                    Err(DocError::MissingRoot { .. }) => {}
                     Err(error) => {
                         let what = FindingKind::failed(Step::CheckCondensed, &error);
                         self.finding(group.id, Some(doc.id), what, None);
                     }
                 }
-            } else {
-                self.fetch_records(group.id, doc, wanted.seq, 1);
             }
         }
         if doc.document.pending_verdict().is_some() && !doc.verdict_planned {
