@@ -1,5 +1,13 @@
-//! Makes cargo rebuild when a migration changes: they are compiled into the program.
+//! Declares the breakages of this crate (see docs/TESTING.md), and makes cargo rebuild when a migration changes: they are compiled
+//! into the program.
 
-fn main() {
-    println!("cargo:rerun-if-changed=migrations");
+fn main() -> Result<(), conclave_breakages::Refused> {
+    println!("cargo::rerun-if-changed=migrations");
+    conclave_breakages::declare(&[
+        "accept-duplicate-commit",
+        "accept-stale-epoch",
+        "ack-before-durable",
+        "member-check",
+        "skip-origin",
+    ])
 }

@@ -1,7 +1,7 @@
-//! Breakages: cargo features that take one property away each, so that a test can be seen to notice.
+//! Breakages: switches that take one property away each, so that a test can be seen to notice.
 //!
 //! The table `tests/breakages.tsv` says for each which test has to fail. The program `breakages` builds each one and runs that test;
-//! `docs/TESTING.md` shows the table to people.
+//! `docs/TESTING.md` shows the table to people. `conclave-breakages` says how a switch is thrown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,9 +12,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::{Metadata, MetadataCommand};
 
 /// First line of the table.
-pub const HEADER: &str = "feature\tcrate\tpackage\ttarget\ttest\twhat is broken";
-/// Every breakage's feature begins so.
-pub const PREFIX: &str = "break-";
+pub const HEADER: &str = "switch\tcrate\tpackage\ttarget\ttest\twhat is broken";
+/// What brings every feature that the workspace gives to packages of others, so that a library's own tests link what is built already.
+const FEATURE_BRINGERS: &[&str] = &["conclave-cli", "conclave-crdt"];
 /// Where the table begins in `docs/TESTING.md`.
 pub const BEGIN: &str =
     "<!-- breakages: written by `cargo run -p conclave-tests --bin breakages -- table` -->";
@@ -24,10 +24,10 @@ pub const END: &str = "<!-- end of breakages -->";
 /// One breakage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Breakage {
-    /// The crate that has the feature. First, so that rows sort by crate and little is built again between them.
+    /// The crate that has the switch. First, so that rows sort by crate and little is built again between them.
     pub owner: String,
-    /// The feature.
-    pub feature: String,
+    /// The switch.
+    pub switch: String,
     /// The package whose test fails.
     pub package: String,
     /// `lib`, or the name of a test target.
@@ -41,7 +41,7 @@ pub struct Breakage {
 impl Breakage {
     fn parse(line: &str) -> Result<Self> {
         let fields: Vec<&str> = line.split('\t').map(str::trim).collect();
-        let [feature, owner, package, target, test, what] = fields.as_slice() else {
+        let [switch, owner, package, target, test, what] = fields.as_slice() else {
             bail!("{} fields instead of 6: {line}", fields.len());
         };
         ensure!(
@@ -51,7 +51,7 @@ impl Breakage {
         let owned = |text: &&str| (*text).to_owned();
         Ok(Self {
             owner: owned(owner),
-            feature: owned(feature),
+            switch: owned(switch),
             package: owned(package),
             target: owned(target),
             test: owned(test),
@@ -59,21 +59,30 @@ impl Breakage {
         })
     }
 
+    /// As the variable names it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.owner, self.switch)
+    }
+
     /// What `cargo test` is given to build the broken code and the test.
     ///
-    /// A test of its own file is built with the features that the whole workspace gives to what it links, as the ordinary build does, so
-    /// that nothing but the broken crate and what rests on it is built again. `namesakes` are other packages with a test of that name.
+    /// Both are built with the features that the whole workspace gives to what they link, as the ordinary build does, so that nothing but
+    /// the broken crate and what rests on it is built again. `namesakes` are other packages with a test of that name.
     #[must_use]
     pub fn cargo_arguments(&self, namesakes: &[String]) -> Vec<String> {
-        let mut arguments = vec![
-            "--features".to_owned(),
-            format!("{}/{}", self.owner, self.feature),
-        ];
+        // Cargo tells builds apart by the profile, and not by what a build script sets: another profile for the broken crate gives it,
+        // and what rests on it, names of its own beside the good ones.
+        let profile = format!("profile.dev.package.{}.debug=false", self.owner);
+        let mut arguments = vec!["--config".to_owned(), profile];
         let mut give = |option: &str, value: &str| {
             arguments.extend([option, value].map(ToOwned::to_owned));
         };
         if self.target == "lib" {
             give("--package", &self.package);
+            for other in FEATURE_BRINGERS {
+                give("--package", other);
+            }
         } else {
             give("--test", &self.target);
             for other in namesakes {
@@ -112,7 +121,7 @@ pub fn workspace_root() -> Result<PathBuf> {
     Ok(root.to_owned())
 }
 
-/// Reads the table: sorted by crate and feature, each feature once.
+/// Reads the table: sorted by crate and switch, each switch once.
 ///
 /// # Errors
 /// When it is not.
@@ -122,10 +131,10 @@ pub fn parse(table: &str) -> Result<Vec<Breakage>> {
     let rows = lines.map(Breakage::parse).collect::<Result<Vec<_>>>()?;
     for (one, next) in rows.iter().zip(rows.iter().skip(1)) {
         ensure!(
-            (&one.owner, &one.feature) < (&next.owner, &next.feature),
+            (&one.owner, &one.switch) < (&next.owner, &next.switch),
             "{} does not belong after {}",
-            next.feature,
-            one.feature
+            next.switch,
+            one.switch
         );
     }
     Ok(rows)
@@ -153,8 +162,10 @@ pub fn render(rows: &[Breakage]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "| `{}/{}` | {} | `{}` ({place}) |",
-            row.owner, row.feature, row.what, row.test
+            "| `{}` | {} | `{}` ({place}) |",
+            row.name(),
+            row.what,
+            row.test
         );
     }
     out
@@ -170,31 +181,37 @@ pub fn with_section(document: &str, section: &str) -> Result<String> {
     Ok(format!("{before}{BEGIN}\n{section}{END}{after}"))
 }
 
-/// The features of the workspace that break something, by crate.
+/// The switches that build scripts of the workspace declare, by crate.
 ///
 /// # Errors
-/// When one is not empty or on by default.
+/// When a build script cannot be read, or a feature weakens something.
 pub fn declared(metadata: &Metadata) -> Result<BTreeSet<(String, String)>> {
     let mut found = BTreeSet::new();
     for package in &metadata.packages {
-        for (name, needs) in &package.features {
-            let breaks = name.starts_with(PREFIX);
+        for feature in package.features.keys() {
             ensure!(
-                !breaks || needs.is_empty(),
-                "{}: {name} brings others",
+                !feature.contains("break"),
+                "{}: no feature may break anything, and {feature} sounds so",
                 package.name
             );
-            ensure!(
-                breaks || !needs.iter().any(|it| it.contains(PREFIX)),
-                "{}: {name} breaks something",
-                package.name
-            );
-            if breaks {
-                found.insert((package.name.to_string(), name.clone()));
-            }
+        }
+        let script = |target: &&cargo_metadata::Target| target.is_custom_build();
+        if let Some(script) = package.targets.iter().find(script) {
+            let text = fs::read_to_string(&script.src_path)?;
+            let switches = switches(&text).with_context(|| script.src_path.to_string())?;
+            found.extend(switches.map(|switch| (package.name.to_string(), switch)));
         }
     }
     Ok(found)
+}
+
+/// The switches in the text of a build script.
+fn switches(script: &str) -> Result<impl Iterator<Item = String>> {
+    let (_, rest) = script
+        .split_once("conclave_breakages::declare(&[")
+        .context("it declares no switches")?;
+    let (list, _) = rest.split_once(']').context("the list has no end")?;
+    Ok(list.split('"').skip(1).step_by(2).map(ToOwned::to_owned))
 }
 
 /// The workspace's packages, without what they depend on.
@@ -220,17 +237,17 @@ pub fn folders(metadata: &Metadata) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// What is wrong between the table and the declared features.
+/// What is wrong between the table and the declared switches.
 #[must_use]
 pub fn mismatches(rows: &[Breakage], declared: &BTreeSet<(String, String)>) -> Vec<String> {
     let listed: BTreeSet<(String, String)> = rows
         .iter()
-        .map(|row| (row.owner.clone(), row.feature.clone()))
+        .map(|row| (row.owner.clone(), row.switch.clone()))
         .collect();
     let missing = declared.difference(&listed);
     let gone = listed.difference(declared);
     missing
-        .map(|(owner, feature)| format!("{owner}/{feature} has no row in tests/breakages.tsv"))
-        .chain(gone.map(|(owner, feature)| format!("{owner}/{feature} is in no Cargo.toml")))
+        .map(|(owner, switch)| format!("{owner}/{switch} has no row in tests/breakages.tsv"))
+        .chain(gone.map(|(owner, switch)| format!("{owner}/{switch} is in no build.rs")))
         .collect()
 }

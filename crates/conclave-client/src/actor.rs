@@ -346,7 +346,7 @@ impl Actor {
         let mut ready = std::mem::take(&mut self.unreleased);
         let batches = std::mem::take(&mut ready.batches);
         // Breakage: frames and answers do not wait for the disk.
-        if cfg!(feature = "break-send-before-durable") {
+        if cfg!(conclave_break = "send-before-durable") {
             self.announce(std::mem::take(&mut ready));
         }
         self.store.apply(&batches).await?;

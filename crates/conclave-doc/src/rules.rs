@@ -90,7 +90,7 @@ impl Examiner<'_> {
                 _ => RecordFault::Prev,
             };
             // Breakage: a record may name any predecessor.
-            if fault != RecordFault::Prev || !cfg!(feature = "break-ignore-prev") {
+            if fault != RecordFault::Prev || !cfg!(conclave_break = "ignore-prev") {
                 return self.refuse(candidate, row, fault, false);
             }
         }
@@ -216,7 +216,7 @@ impl Examiner<'_> {
         header: &RecordHeader,
     ) -> Result<(), SeenFault> {
         // Breakage: a record may claim to have seen any log.
-        if cfg!(feature = "break-ignore-seen-head") {
+        if cfg!(conclave_break = "ignore-seen-head") {
             return Ok(());
         }
         if header.seen.size > candidate.seq {

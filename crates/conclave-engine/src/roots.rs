@@ -226,7 +226,7 @@ impl Engine {
             .copied()
             .collect();
         for epoch in gone {
-            if cfg!(feature = "break-keep-roots") {
+            if cfg!(conclave_break = "keep-roots") {
                 // Breakage: roots that nothing needs are kept.
                 continue;
             }

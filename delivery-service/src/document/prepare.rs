@@ -55,7 +55,7 @@ pub(crate) struct PreparedFrame {
 /// Whether a record of `epoch` is taken while the group is at `current`.
 pub(super) fn is_current(epoch: u64, current: u64) -> bool {
     // Breakage: records of epochs that are over are taken.
-    epoch == current || (cfg!(feature = "break-accept-stale-epoch") && epoch < current)
+    epoch == current || (cfg!(conclave_break = "accept-stale-epoch") && epoch < current)
 }
 
 /// What an [`conclave_proto::frame::ClientFrame::Append`] says beside its channel.

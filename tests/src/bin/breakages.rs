@@ -1,4 +1,5 @@
-//! `check [feature…]`: builds each breakage and demands that its test fails. `table`: writes the table into `docs/TESTING.md`.
+//! `check [switch…]`: builds each breakage and demands that its test fails, and that no release build takes one. `table`: writes the table
+//! into `docs/TESTING.md`.
 
 use std::fs;
 use std::io::Read as _;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::Metadata;
+use conclave_breakages::{Refused, VARIABLE};
 use conclave_tests::breakages::{
     Breakage, committed, packages, render, with_section, workspace_root,
 };
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
         Some((verb, names)) if verb == "check" => check(names),
         Some((verb, [])) if verb == "table" => table(),
         _ => {
-            eprintln!("usage: breakages check [feature…] | breakages table");
+            eprintln!("usage: breakages check [switch…] | breakages table");
             return ExitCode::from(2);
         }
     };
@@ -45,19 +47,21 @@ fn table() -> Result<()> {
 
 fn check(names: &[String]) -> Result<()> {
     let mut rows = committed()?;
+    let is_named = |row: &Breakage, name: &String| row.switch == *name || row.name() == *name;
     for name in names {
         ensure!(
-            rows.iter().any(|row| row.feature == *name),
+            rows.iter().any(|row| is_named(row, name)),
             "{name} is not in the table"
         );
     }
-    rows.retain(|row| names.is_empty() || names.contains(&row.feature));
+    rows.retain(|row| names.is_empty() || names.iter().any(|name| is_named(row, name)));
+    refused_in_release()?;
     let metadata = packages()?;
     let begun = Instant::now();
     let mut unnoticed = Vec::new();
     println!("{:>7} {:>7}  breakage", "build s", "test s");
     for row in &rows {
-        let name = format!("{}/{}", row.owner, row.feature);
+        let name = row.name();
         match noticed(row, &metadata) {
             Ok((build, test)) => {
                 println!("{build:>7.1} {test:>7.1}  {name}: {} fails", row.test);
@@ -112,23 +116,47 @@ fn judge(ran: &Ran) -> Result<()> {
     Ok(())
 }
 
+/// A release build fails where a switch is asked for.
+fn refused_in_release() -> Result<()> {
+    let asked = "conclave-proto/one-encoding";
+    let built = cargo()?
+        .args(["build", "--release", "--locked", "--quiet"])
+        .args(["--package", "conclave-proto"])
+        .env(VARIABLE, asked)
+        .output()
+        .context("cargo does not start")?;
+    let text = String::from_utf8_lossy(&built.stderr);
+    let refused = Refused::Release(asked.to_owned()).to_string();
+    ensure!(
+        !built.status.success() && text.contains(&refused),
+        "a release build takes {asked}:\n{text}"
+    );
+    Ok(())
+}
+
+fn cargo() -> Result<Command> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(program);
+    cargo
+        .current_dir(workspace_root()?)
+        .env("CARGO_TERM_COLOR", "never");
+    Ok(cargo)
+}
+
 struct Ran {
     success: bool,
     text: String,
 }
 
-/// Runs `cargo test` in the ordinary target folder: broken crates lie there beside the good ones, under names of their own, and all that
-/// they link is there already.
+/// Runs `cargo test` in the ordinary target folder: all that the broken crate links is there already.
 fn run(row: &Breakage, metadata: &Metadata, more: &[&str], limit: Duration) -> Result<Ran> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut child = Command::new(cargo)
-        .current_dir(workspace_root()?)
+    let mut child = cargo()?
         .args(["test", "--locked", "--quiet"])
         .args(row.cargo_arguments(&row.namesakes(metadata)))
         .args(more)
         // Each is built only once.
         .env("CARGO_INCREMENTAL", "0")
-        .env("CARGO_TERM_COLOR", "never")
+        .env(VARIABLE, row.name())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -10,13 +10,22 @@ use cargo_metadata::{DependencyKind, Metadata};
 /// Which workspace packages each workspace package may import. A package that is not listed is a
 /// violation, so that the table stays complete.
 pub const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("conclave-proto", &[]),
-    ("conclave-identity", &["conclave-proto"]),
-    ("conclave-mls", &["conclave-proto", "conclave-identity"]),
-    ("conclave-crdt", &[]),
+    // For build scripts.
+    ("conclave-breakages", &[]),
+    ("conclave-proto", &["conclave-breakages"]),
+    (
+        "conclave-identity",
+        &["conclave-breakages", "conclave-proto"],
+    ),
+    (
+        "conclave-mls",
+        &["conclave-breakages", "conclave-proto", "conclave-identity"],
+    ),
+    ("conclave-crdt", &["conclave-breakages"]),
     (
         "conclave-doc",
         &[
+            "conclave-breakages",
             "conclave-proto",
             "conclave-identity",
             "conclave-mls",
@@ -26,6 +35,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "conclave-engine",
         &[
+            "conclave-breakages",
             "conclave-proto",
             "conclave-identity",
             "conclave-mls",
@@ -36,6 +46,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "conclave-client",
         &[
+            "conclave-breakages",
             "conclave-proto",
             "conclave-identity",
             "conclave-mls",
@@ -46,7 +57,12 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "conclave-ds",
-        &["conclave-proto", "conclave-identity", "conclave-mls"],
+        &[
+            "conclave-breakages",
+            "conclave-proto",
+            "conclave-identity",
+            "conclave-mls",
+        ],
     ),
     ("conclave-cli", &["conclave-client", "conclave-ds"]),
     ("conclave-examples", &["conclave-client", "conclave-ds"]),
@@ -54,6 +70,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "conclave-tests",
         &[
+            "conclave-breakages",
             "conclave-proto",
             "conclave-identity",
             "conclave-mls",

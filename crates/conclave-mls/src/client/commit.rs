@@ -140,7 +140,7 @@ impl ClientGroup {
         let resolved = self.resolve(device, plan, &inputs)?;
         let prepared =
             self.transact(|group| group.build(device, resolved, inputs.live_roots, rng))?;
-        if cfg!(feature = "break-merge-early") {
+        if cfg!(conclave_break = "merge-early") {
             // Breakage: the epoch begins here before the service has ordered the commit.
             let _ = self.process(&GroupEntry::Commit(prepared.bundle.commit.clone()));
         }

@@ -1,0 +1,11 @@
+//! Declares the breakages of this crate: see docs/TESTING.md.
+
+fn main() -> Result<(), conclave_breakages::Refused> {
+    conclave_breakages::declare(&[
+        "external-rule",
+        "merge-early",
+        "pending-leave",
+        "skip-roster",
+        "tombstone",
+    ])
+}

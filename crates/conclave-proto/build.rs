@@ -1,0 +1,10 @@
+//! Declares the breakages of this crate: see docs/TESTING.md.
+
+fn main() -> Result<(), conclave_breakages::Refused> {
+    conclave_breakages::declare(&[
+        "author-chain",
+        "consistency-proof",
+        "limit-before-decoding",
+        "one-encoding",
+    ])
+}
