@@ -140,6 +140,13 @@ fn cargo() -> Result<Command> {
     cargo
         .current_dir(workspace_root()?)
         .env("CARGO_TERM_COLOR", "never");
+    // What `cargo run` says of this program: build scripts that ask for it (ring's) would run again, and all that links them be built again.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
     Ok(cargo)
 }
 
