@@ -144,7 +144,7 @@ fn exit(code: &str) -> Exit {
             Exit::Refused
         }
         "client.group_lost" | "mls.forbidden" | "mls.not_member" | "mls.leaving" => Exit::Refused,
-        "client.endpoint" | "client.argument" => Exit::Usage,
+        "client.endpoint" | "client.argument" | "engine.invalid_policy" => Exit::Usage,
         "engine.rescued" => Exit::Rescued,
         other if other.starts_with("refused.") => Exit::Refused,
         other if other.starts_with("pin.") || other.starts_with("untrusted.") => Exit::NotVerified,

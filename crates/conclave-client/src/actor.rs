@@ -5,6 +5,7 @@
 //! become one transaction in the order in which they arose, and only when that is on disk do frames leave and does anybody hear anything.
 //! When the store fails, nothing of that is released. A store that only lacks room is tried again (see `stall`); otherwise the client stops.
 
+mod inbox;
 mod link;
 mod reach;
 mod shared;
@@ -27,9 +28,9 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::events::Event;
 use crate::store::{Store, Unlock};
-use crate::transport::{Transport, Wire};
+use crate::transport::Wire;
 use crate::trouble::Connection;
-use link::{Link, next_wire, room};
+use link::{Link, room};
 use stall::Stall;
 
 pub(crate) use shared::{Rotations, Shared};
@@ -39,6 +40,8 @@ pub(crate) use thread::start;
 const CALLS: usize = 256;
 /// Most inputs whose changes become one transaction.
 const GROUP_INPUTS: usize = 256;
+/// Time after which no further input joins a transaction: whoever waits for it is answered soon, however much there is to do.
+const GROUP_TIME: Duration = Duration::from_millis(50);
 /// Size of one transaction, in bytes, after which no further input joins it.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Time after which replaced and deleted values are gone from the store's files.
@@ -185,6 +188,7 @@ impl Actor {
         let choked = self.link.is_choked();
         let Link {
             transport,
+            inbox,
             sender,
             backlog,
             backlog_bytes,
@@ -195,7 +199,7 @@ impl Actor {
                 Link::sent(room, backlog, backlog_bytes);
                 Happened::Sent
             }
-            wire = next_wire(transport), if !choked && !stalled => Happened::Wire(wire),
+            wire = inbox.next(transport), if !choked && !stalled => Happened::Wire(wire),
             call = self.calls.recv(), if !choked => Happened::Call(call),
             () = until(timer), if !stalled => Happened::Timer,
             () = until(resume_at) => Happened::Resume,
@@ -207,8 +211,10 @@ impl Actor {
 
     /// Lets inputs that are ready join the transaction, wires and calls in turn.
     async fn gather(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
         for _ in 0..GROUP_INPUTS {
             if self.closing()
+                || began.elapsed() > GROUP_TIME
                 || !self.stall.is_over()
                 || !self.reads.is_empty()
                 || self.unreleased.bytes > GROUP_BYTES
@@ -216,7 +222,7 @@ impl Actor {
             {
                 break;
             }
-            let wire = self.link.transport.as_mut().and_then(Transport::try_next);
+            let wire = self.link.try_next();
             let call = self.calls.try_recv().ok();
             if wire.is_none() && call.is_none() {
                 break;
@@ -408,10 +414,10 @@ impl Actor {
                 Link::sent(room, backlog, backlog_bytes);
             }
             if self.link.sender.take().is_some() {
-                while !matches!(
-                    next_wire(&mut self.link.transport).await,
-                    None | Some(Wire::Down { .. })
-                ) {}
+                let Link {
+                    inbox, transport, ..
+                } = &mut self.link;
+                while !matches!(inbox.next(transport).await, None | Some(Wire::Down { .. })) {}
             }
         };
         let _ = tokio::time::timeout(FAREWELL, leave).await;

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_engine::{Command, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, MemberInfo, Reply};
+use conclave_engine::{
+    Command, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, MemberInfo, PolicyChange, Reply,
+};
 use conclave_proto::record::CloseReason;
-use conclave_proto::{DeviceId, DocumentId, GroupId, Role, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
 
 use crate::actor::Rotations;
 use crate::client::{Client, answer};
@@ -195,6 +197,28 @@ impl Group {
                 group: self.id,
                 user: *user,
                 role,
+            })
+            .await
+    }
+
+    /// The group's policy.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when this device is no member.
+    pub async fn policy(&self) -> Result<GroupPolicy, Error> {
+        let policy = answer!(self.client.command(Command::Policy { group: self.id }).await, Reply::Policy(policy) => policy)?;
+        Ok(*policy)
+    }
+
+    /// Changes the policy; what `change` does not name stays. Resolves when the change is in the group log; while offline that waits.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the role does not allow it, or there is no such policy.
+    pub async fn change_policy(&self, change: PolicyChange) -> Result<(), Error> {
+        self.client
+            .command_done(Command::ChangePolicy {
+                group: self.id,
+                change: Box::new(change),
             })
             .await
     }

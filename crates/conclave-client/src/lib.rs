@@ -114,8 +114,8 @@ pub use conclave_engine::plain;
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Word};
 pub use conclave_engine::{
     AwaitedInfo, Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding,
-    FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, Rescue, RescueApplied,
-    RescueCause, RescueInfo, Setup, UnderWay, WhoAmI, finding,
+    FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, PolicyChange, Rescue,
+    RescueApplied, RescueCause, RescueInfo, Setup, UnderWay, WhoAmI, finding,
 };
 pub use conclave_proto as proto;
 

@@ -6,7 +6,8 @@ use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
-    InvitationInfo, MemberInfo, OperationId, PinInfo, Rescue, RescueApplied, RescueInfo, WhoAmI,
+    InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange, Rescue, RescueApplied,
+    RescueInfo, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -120,6 +121,13 @@ pub enum Operation {
         group: GroupId,
         user: UserId,
         role: Role,
+    },
+    /// [`Group::policy`]. Outcome: `Policy`.
+    Policy { group: GroupId },
+    /// [`Group::change_policy`]. Outcome: `Done`.
+    ChangePolicy {
+        group: GroupId,
+        change: Box<PolicyChange>,
     },
     /// [`Group::leave`], or [`Group::leave_anyway`]. Outcome: `Done`.
     Leave { group: GroupId, anyway: bool },
@@ -273,6 +281,8 @@ pub enum Outcome {
     Groups(Vec<GroupInfo>),
     /// Members.
     Members(Vec<MemberInfo>),
+    /// A group's policy.
+    Policy(Box<GroupPolicy>),
     /// Invitations.
     Invitations(Vec<InvitationInfo>),
     /// Documents.
@@ -458,6 +468,11 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
             })
         }
         Operation::SetRole { group, user, role } => done(of(group).set_role(&user, role).await),
+        Operation::Policy { group } => {
+            let policy = of(group).policy().await?;
+            Ok(Outcome::Policy(Box::new(policy)))
+        }
+        Operation::ChangePolicy { group, change } => done(of(group).change_policy(*change).await),
         Operation::Leave {
             group,
             anyway: true,

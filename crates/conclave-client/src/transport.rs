@@ -91,6 +91,11 @@ pub struct Received {
 }
 
 impl Received {
+    /// The frame, where it is.
+    pub fn frame_mut(&mut self) -> &mut ServiceFrame {
+        &mut self.frame
+    }
+
     /// The frame. Gives the memory share back.
     #[must_use]
     pub fn into_frame(self) -> Box<ServiceFrame> {

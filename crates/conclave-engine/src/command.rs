@@ -13,6 +13,7 @@ use crate::clock::ClockOffset;
 use crate::error::EngineError;
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::{CommandId, DocFn};
+use crate::policy::PolicyChange;
 use crate::rescue::{Rescue, RescueApplied, RescueInfo};
 use crate::settled::UnderWay;
 
@@ -124,6 +125,18 @@ pub enum Command {
         user: UserId,
         /// New role.
         role: Role,
+    },
+    /// Policy of a group. Reply: `Policy`.
+    Policy {
+        /// The group.
+        group: GroupId,
+    },
+    /// Changes a group's policy. Reply: `Done` when it is in the group log.
+    ChangePolicy {
+        /// The group.
+        group: GroupId,
+        /// What becomes of it.
+        change: Box<PolicyChange>,
     },
     /// Leaves a group with all devices. Reply: `Done` when another member has committed it.
     Leave {
@@ -313,6 +326,7 @@ impl Command {
             | Self::SafetyNumber { .. }
             | Self::Groups
             | Self::Members { .. }
+            | Self::Policy { .. }
             | Self::Invitations
             | Self::Documents { .. }
             | Self::View { .. }
@@ -334,6 +348,7 @@ impl Command {
             | Self::Remove { .. }
             | Self::RemoveAnyway { .. }
             | Self::SetRole { .. }
+            | Self::ChangePolicy { .. }
             | Self::Leave { .. }
             | Self::LeaveAnyway { .. }
             | Self::CreateDocument { .. }
@@ -382,6 +397,8 @@ pub enum Reply {
     Groups(Vec<GroupInfo>),
     /// Members.
     Members(Vec<MemberInfo>),
+    /// A group's policy.
+    Policy(Box<GroupPolicy>),
     /// Invitations.
     Invitations(Vec<InvitationInfo>),
     /// A new document.

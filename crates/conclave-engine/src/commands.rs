@@ -108,6 +108,17 @@ impl Engine {
                     engine.reply(id, Ok(Reply::Members(members)));
                 }),
             ),
+            Command::Policy { group } => self.on_group(
+                id,
+                group,
+                Box::new(move |engine, group| {
+                    let policy = Box::new(group.state().policy.clone());
+                    engine.reply(id, Ok(Reply::Policy(policy)));
+                }),
+            ),
+            Command::ChangePolicy { group, change } => {
+                self.intend_for(id, group, Want::Policy(*change));
+            }
             Command::Invite { group, user, role } => {
                 if self.device.pins().get(&user).is_none() {
                     let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);

@@ -62,6 +62,9 @@ pub enum EngineError {
     /// The role does not allow it.
     #[error("your role in the group does not allow this")]
     Forbidden,
+    /// The group's policy would break the rules for policies.
+    #[error("there can be no such policy")]
+    InvalidPolicy,
     /// The group takes no writes from this device.
     #[error("the group is frozen or left: {why}")]
     Inactive {
@@ -162,6 +165,7 @@ impl EngineError {
             Self::NoKeyPackages => "engine.no_key_packages",
             Self::LastOwner => "engine.last_owner",
             Self::Forbidden => "engine.forbidden",
+            Self::InvalidPolicy => "engine.invalid_policy",
             Self::Inactive { .. } => "engine.inactive",
             Self::Returning => "engine.returning",
             Self::NotAsking => "engine.not_asking",

@@ -39,6 +39,7 @@ mod operations;
 mod packages;
 #[doc(hidden)]
 pub mod plain;
+mod policy;
 mod rescue;
 mod roots;
 mod rotation;
@@ -57,5 +58,6 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
+pub use policy::PolicyChange;
 pub use rescue::{Rescue, RescueApplied, RescueCause, RescueInfo};
 pub use settled::UnderWay;

@@ -238,26 +238,31 @@ impl GroupPolicy {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let what = "group policy";
         let policy: Self = decode(what, bytes, MAX_POLICY_BYTES)?;
-        let flags = [
-            policy.trust.pinned,
-            policy.attribution,
-            policy.service_may_remove,
-            policy.links_allowed,
-        ];
-        let sorted = policy
-            .roles
-            .windows(2)
-            .all(|pair| matches!(pair, [a, b] if a.user < b.user));
-        if policy.version == POLICY_VERSION
-            && policy.default_role < Role::Owner
-            && sorted
-            && policy.padding_bytes > 0
-            && flags.iter().all(|flag| *flag <= 1)
-        {
+        if policy.is_valid() {
             Ok(policy)
         } else {
             Err(DecodeError::Malformed { what })
         }
+    }
+
+    /// Whether it is of a known version and keeps the rules of `docs/PROTOCOL.md`, Group policy.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let flags = [
+            self.trust.pinned,
+            self.attribution,
+            self.service_may_remove,
+            self.links_allowed,
+        ];
+        let sorted = self
+            .roles
+            .windows(2)
+            .all(|pair| matches!(pair, [a, b] if a.user < b.user));
+        self.version == POLICY_VERSION
+            && self.default_role < Role::Owner
+            && sorted
+            && self.padding_bytes > 0
+            && flags.iter().all(|flag| *flag <= 1)
     }
 }
 

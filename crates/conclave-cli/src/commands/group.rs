@@ -88,6 +88,9 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Show or change the rules of a group
+    #[command(subcommand)]
+    Policy(super::policy::Command),
     /// Help for devices and groups in trouble.
     #[command(flatten)]
     Repair(super::repair::Command),
@@ -113,6 +116,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             yes,
         } => remove(context, &group, &user, anyway, yes).await,
         Command::Leave { group, anyway, yes } => leave(context, &group, anyway, yes).await,
+        Command::Policy(command) => super::policy::run(context, command).await,
         Command::Repair(command) => super::repair::run(context, command).await,
         Command::Role {
             group,
@@ -304,6 +308,8 @@ async fn decline(context: &Context, typed: &str) -> Result<Shown> {
 
 async fn members(context: &Context, group: &str) -> Result<Shown> {
     let group = context.find_group(group).await?;
+    // Also what waits here and changes who they are.
+    context.catch_up().await?;
     let reached = context.refresh(group.group).await?;
     context.note_stale(reached);
     let members = context.members(group.group).await?;

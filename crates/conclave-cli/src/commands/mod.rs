@@ -9,6 +9,7 @@ pub mod findings;
 pub mod group;
 pub mod identity;
 pub mod import;
+pub mod policy;
 pub mod repair;
 pub mod rescue;
 pub mod serve;

@@ -145,6 +145,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.no_key_packages" => "none of this user's devices can be invited now",
         "engine.last_owner" => "you are the group's only owner",
         "engine.forbidden" => "your role in the group does not allow this",
+        "engine.invalid_policy" => "a group cannot have these rules",
         "engine.inactive" => "this group takes nothing from this device: it was left, or is frozen",
         "engine.returning" => "this device lost its place in the group and is on its way back",
         "engine.not_asking" => "that device follows the group by itself and needs no help",

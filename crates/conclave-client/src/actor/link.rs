@@ -6,6 +6,7 @@ use std::future::pending;
 use conclave_proto::codec;
 use conclave_proto::frame::ClientFrame;
 
+use super::inbox::Inbox;
 use crate::transport::{Endpoint, Gone, Room, Sender, Timing, Transport, Wire};
 
 /// Encoded frames, in bytes, past which no further input is taken until the socket has taken some.
@@ -14,6 +15,7 @@ pub(super) const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 /// The connection as the actor sees it.
 pub(super) struct Link {
     pub(super) transport: Option<Transport>,
+    pub(super) inbox: Inbox,
     pub(super) origin: String,
     pub(super) token: Option<Vec<u8>>,
     pub(super) sender: Option<Sender>,
@@ -33,12 +35,18 @@ impl Link {
                 .map(|endpoint| endpoint.origin().to_owned())
                 .unwrap_or_default(),
             transport: endpoint.map(|endpoint| Transport::start(endpoint, timing)),
+            inbox: Inbox::default(),
             token,
             sender: None,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             deaf: false,
         }
+    }
+
+    /// What has arrived already, if anything.
+    pub(super) fn try_next(&mut self) -> Option<Wire> {
+        self.inbox.try_next(&mut self.transport)
     }
 
     /// Nothing more can leave on the present connection.
@@ -87,14 +95,6 @@ impl Link {
 pub(super) async fn room(sender: &Option<Sender>) -> Result<Room<'_>, Gone> {
     match sender {
         Some(sender) => sender.room().await,
-        None => pending().await,
-    }
-}
-
-/// What the transport tells next; nothing ever without one.
-pub(super) async fn next_wire(transport: &mut Option<Transport>) -> Option<Wire> {
-    match transport {
-        Some(transport) => transport.next().await,
         None => pending().await,
     }
 }

@@ -23,6 +23,7 @@ use crate::finding::{FindingKind, Step as Doing, Suspect};
 use crate::group::Group;
 use crate::io::CommandId;
 use crate::keys;
+use crate::policy::PolicyChange;
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,8 @@ pub(crate) enum Want {
     Remove { user: UserId },
     /// A user has a role.
     Role { user: UserId, role: Role },
+    /// The policy is another.
+    Policy(PolicyChange),
     /// This user is out of the group.
     Leave,
     /// A fresh path from the own leaf.
@@ -150,7 +153,7 @@ impl Intent {
 }
 
 /// What to do about an intent in the current epoch.
-enum Step {
+pub(crate) enum Step {
     /// Nothing left to do.
     Done(Reply),
     /// Not possible any more.
@@ -433,7 +436,12 @@ impl Engine {
             | Want::ReAdd { .. } => {
                 self.finish_intent(group, id, Ok(Reply::Done));
             }
-            Want::Role { .. } | Want::Leave | Want::Close { .. } | Want::Void { .. } => {}
+            // What is wanted is there, or is looked for again.
+            Want::Role { .. }
+            | Want::Policy(_)
+            | Want::Leave
+            | Want::Close { .. }
+            | Want::Void { .. } => {}
         }
     }
 

@@ -16,6 +16,7 @@ impl Engine {
             Want::ReAdd { user, device } => self.step_readd(group, id, *user, *device),
             Want::Remove { user } => Self::step_remove(group, *user),
             Want::Role { user, role } => Self::step_role(group, *user, *role),
+            Want::Policy(change) => Self::step_policy(group, change),
             Want::Leave => self.step_leave(group, id),
             Want::SelfUpdate => Step::Commit(Plan {
                 self_update: true,

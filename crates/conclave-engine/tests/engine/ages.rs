@@ -50,7 +50,7 @@ fn records(world: &World, group: GroupId) -> Vec<Record> {
 }
 
 /// How many records sealed before a join the joiner opens, and how many since.
-fn opened(world: &World, at: usize, group: GroupId) -> (usize, usize) {
+pub fn opened(world: &World, at: usize, group: GroupId) -> (usize, usize) {
     let state = world.service.groups[&group].state();
     let rows = state.roster.rows().iter();
     let own = rows.filter(|row| row.device == world.devices[at].id);

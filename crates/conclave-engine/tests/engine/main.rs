@@ -16,6 +16,7 @@ mod determinism;
 mod forge;
 mod lies;
 mod lost_replies;
+mod policy;
 mod put_back;
 mod races;
 mod repair;
