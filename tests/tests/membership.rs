@@ -7,10 +7,10 @@ use conclave_proto::record::CloseReason;
 use conclave_proto::{GroupPolicy, Role};
 use conclave_tests::{PATIENCE, World, admit, document, online, until, user_id, verify_all};
 
-fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+fn code<T: std::fmt::Debug>(result: Result<T, impl Into<Error>>) -> String {
     match result {
         Ok(_) => "ok".to_owned(),
-        Err(error) => error.code().to_owned(),
+        Err(error) => error.into().code().to_owned(),
     }
 }
 
@@ -89,7 +89,12 @@ async fn roles_decide_and_refusals_are_typed() -> Result<()> {
     role(&at_ben, &ben, Role::Viewer).await?;
     let ben_notes: Document<Yrs> = document(&at_ben, &notes.id()).await?;
     assert_eq!(
-        code(ben_notes.edit(|yrs| yrs.splice(0, 0, "no")).await),
+        code(
+            ben_notes
+                .edit(|yrs| yrs.splice(0, 0, "no"))
+                .await
+                .map_err(Error::from)
+        ),
         "engine.forbidden"
     );
     notes.edit(|yrs| yrs.splice(0, 0, "read me")).await?;
@@ -119,7 +124,12 @@ async fn roles_decide_and_refusals_are_typed() -> Result<()> {
     })
     .await?;
     assert_eq!(
-        code(cleo_notes.edit(|yrs| yrs.splice(0, 0, "late")).await),
+        code(
+            cleo_notes
+                .edit(|yrs| yrs.splice(0, 0, "late"))
+                .await
+                .map_err(Error::from)
+        ),
         "refused.document_closed"
     );
     assert_eq!(cleo_notes.read(|yrs| yrs.text()).await?, "read me");

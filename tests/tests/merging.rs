@@ -121,7 +121,7 @@ impl Play {
             Form::Text(case) => {
                 let shown = document.read(move |crdt| {
                     let text = crdt.text().ok_or(CrdtError::InvalidArgument)?.text()?;
-                    Ok((text, texts::written_by(crdt, &first)))
+                    Ok::<_, CrdtError>((text, texts::written_by(crdt, &first)))
                 });
                 let (text, written) = shown.await?;
                 case.check(&text, &written);
@@ -129,7 +129,7 @@ impl Play {
             Form::List(case) => {
                 let shown = document.read(move |crdt| {
                     let value = crdt.json().ok_or(CrdtError::InvalidArgument)?.to_json()?;
-                    Ok((value, lists::written_by(crdt, &first)))
+                    Ok::<_, CrdtError>((value, lists::written_by(crdt, &first)))
                 });
                 let (value, written) = shown.await?;
                 case.check(&value, &written, self.apart());
@@ -195,7 +195,7 @@ impl Table {
         let here = self.ana_document(id).await?;
         let first = here.read(|crdt| {
             let replicas = crdt.replicas().into_iter();
-            Ok(replicas.map(|(replica, _)| replica).collect())
+            Ok::<_, CrdtError>(replicas.map(|(replica, _)| replica).collect())
         });
         let first: Vec<ReplicaId> = first.await?;
         let edits: Vec<Edit> = writers.clone().map(|n| play.edit(random, n)).collect();

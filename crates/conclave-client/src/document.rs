@@ -58,8 +58,8 @@ adapter!(conclave_crdt::automerge::Automerge, CrdtKind::Automerge);
 /// A handle to a document.
 ///
 /// Edits and reads are closures that run on the client's thread with the document in hand: keep them short, and do not keep what they were
-/// given. What they return comes back. A closure that panics is contained: the call gives [`CrdtError::Panicked`], and the document is
-/// rebuilt from what is durable.
+/// given. What they return comes back, also an error of the application's own. A closure that panics is contained: the call gives
+/// [`CrdtError::Panicked`], and the document is rebuilt from what is durable.
 pub struct Document<K: Kind> {
     group: Group,
     id: DocumentId,
@@ -81,8 +81,25 @@ impl<K: Kind> std::fmt::Debug for Document<K> {
     }
 }
 
-/// Where a closure leaves what it returns.
-type Slot<T> = Arc<Mutex<Option<T>>>;
+/// Why an edit or a reading did not come about. In both cases the document is as it was before: what a closure did is kept whole or not at all.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EditError<E> {
+    /// What the closure gave back.
+    #[error("{0}")]
+    Closure(E),
+    /// The closure did not run, or what it did cannot stand.
+    #[error(transparent)]
+    Client(#[from] Error),
+}
+
+impl<E: Into<Error>> From<EditError<E>> for Error {
+    fn from(error: EditError<E>) -> Self {
+        match error {
+            EditError::Closure(error) => error.into(),
+            EditError::Client(error) => error,
+        }
+    }
+}
 
 /// Keeps a panic of the application's closure from ending the client.
 pub(crate) fn contained(f: DocFn) -> DocFn {
@@ -91,20 +108,51 @@ pub(crate) fn contained(f: DocFn) -> DocFn {
     })
 }
 
-/// Wraps a closure so that its result can be fetched when the answer is there.
-fn returning<T: Send + 'static>(
-    f: impl FnOnce(&mut dyn Crdt) -> Result<T, CrdtError> + Send + 'static,
-) -> (DocFn, Slot<T>) {
-    let slot: Slot<T> = Arc::new(Mutex::new(None));
+/// Where a closure leaves what it returns.
+struct Returned<T, E>(Arc<Mutex<Option<Result<T, E>>>>);
+
+impl<T, E> Returned<T, E> {
+    /// What the whole call gives, once the command that carried the closure is answered.
+    fn after(self, answer: Result<(), Error>) -> Result<T, EditError<E>> {
+        let returned = self.0.lock().ok().and_then(|mut slot| slot.take());
+        match (answer, returned) {
+            (Ok(()), Some(Ok(value))) => Ok(value),
+            (Err(_), Some(Err(error))) => Err(EditError::Closure(error)),
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), _) => Err(Error::UnexpectedAnswer.into()),
+        }
+    }
+}
+
+/// Wraps a closure so that what it returns can be fetched when the answer is there. The outer error: it does not fit the document.
+fn returning<T: Send + 'static, E: Send + 'static>(
+    f: impl FnOnce(&mut dyn Crdt) -> Result<Result<T, E>, CrdtError> + Send + 'static,
+) -> (DocFn, Returned<T, E>) {
+    let slot = Arc::new(Mutex::new(None));
     let filled = Arc::clone(&slot);
     let f: DocFn = Box::new(move |crdt: &mut dyn Crdt| {
-        let value = f(crdt)?;
+        let returned = f(crdt)?;
+        // Which error it is does not matter below: it makes the document undo what was done.
+        let outcome = match &returned {
+            Ok(_) => Ok(()),
+            Err(_) => Err(CrdtError::InvalidArgument),
+        };
         if let Ok(mut slot) = filled.lock() {
-            *slot = Some(value);
+            *slot = Some(returned);
         }
-        Ok(())
+        outcome
     });
-    (contained(f), slot)
+    (contained(f), Returned(slot))
+}
+
+/// The same for a closure that takes one engine.
+fn returning_of<K: Adapter, T: Send + 'static, E: Send + 'static>(
+    f: impl FnOnce(&mut K) -> Result<T, E> + Send + 'static,
+) -> (DocFn, Returned<T, E>) {
+    returning(|crdt| {
+        let crdt = K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?;
+        Ok(f(crdt))
+    })
 }
 
 impl<K: Kind> Document<K> {
@@ -132,20 +180,18 @@ impl<K: Kind> Document<K> {
         (self.group.id(), self.id)
     }
 
-    async fn run<T: Send + 'static>(
+    async fn run<T, E>(
         &self,
         edits: bool,
-        f: impl FnOnce(&mut dyn Crdt) -> Result<T, CrdtError> + Send + 'static,
-    ) -> Result<T, Error> {
+        (f, returned): (DocFn, Returned<T, E>),
+    ) -> Result<T, EditError<E>> {
         let (group, document) = self.ids();
-        let (f, slot) = returning(f);
         let command = match edits {
             true => Command::Edit { group, document, f },
             false => Command::View { group, document, f },
         };
-        self.group.client().command_done(command).await?;
-        let value = slot.lock().ok().and_then(|mut slot| slot.take());
-        value.ok_or(Error::UnexpectedAnswer)
+        let answer = self.group.client().command_done(command).await;
+        returned.after(answer)
     }
 
     /// The document as whatever it is, for edits through [`Crdt`]'s views.
@@ -230,30 +276,29 @@ impl<K: Adapter> Document<K> {
     /// Edits the document with the engine's own API. Resolves when the edit is durable here; it is then sealed, sent and acknowledged in the
     /// background, now or when the service is next reached.
     ///
+    /// Where the closure gives an error or panics, nothing that it did stays. Where the call is dropped before the edit has begun, it never
+    /// begins; after that it is kept, or undone, whole.
+    ///
     /// # Errors
-    /// What the closure returns; [`Error::Engine`]: the role does not allow it, the document is closed, or this device is no member.
-    pub async fn edit<T: Send + 'static>(
+    /// [`EditError::Closure`] with what the closure gave back; [`EditError::Client`] with [`Error::Engine`]: the role does not allow it, the
+    /// document is closed, the closure panicked, the edit is too large for one record, or this device is no member.
+    pub async fn edit<T: Send + 'static, E: Send + 'static>(
         &self,
-        f: impl FnOnce(&mut K) -> Result<T, CrdtError> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.run(true, |crdt| {
-            f(K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?)
-        })
-        .await
+        f: impl FnOnce(&mut K) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, EditError<E>> {
+        self.run(true, returning_of(f)).await
     }
 
     /// Reads the document as it is here now. The closure must not edit.
     ///
     /// # Errors
-    /// What the closure returns; [`Error::Engine`]: no such document, or its first snapshot has not arrived.
-    pub async fn read<T: Send + 'static>(
+    /// [`EditError::Closure`] with what the closure gave back; [`EditError::Client`] with [`Error::Engine`]: no such document, its first
+    /// snapshot has not arrived, or the closure panicked.
+    pub async fn read<T: Send + 'static, E: Send + 'static>(
         &self,
-        f: impl FnOnce(&mut K) -> Result<T, CrdtError> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.run(false, |crdt| {
-            f(K::narrow(crdt).ok_or(CrdtError::InvalidArgument)?)
-        })
-        .await
+        f: impl FnOnce(&mut K) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, EditError<E>> {
+        self.run(false, returning_of(f)).await
     }
 }
 
@@ -275,22 +320,22 @@ impl Document<Any> {
     ///
     /// # Errors
     /// As there.
-    pub async fn edit<T: Send + 'static>(
+    pub async fn edit<T: Send + 'static, E: Send + 'static>(
         &self,
-        f: impl FnOnce(&mut dyn Crdt) -> Result<T, CrdtError> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.run(true, f).await
+        f: impl FnOnce(&mut dyn Crdt) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, EditError<E>> {
+        self.run(true, returning(|crdt| Ok(f(crdt)))).await
     }
 
     /// Reads the document through [`Crdt`]'s views. The closure must not edit.
     ///
     /// # Errors
     /// As [`Document::read`] of an engine.
-    pub async fn read<T: Send + 'static>(
+    pub async fn read<T: Send + 'static, E: Send + 'static>(
         &self,
-        f: impl FnOnce(&mut dyn Crdt) -> Result<T, CrdtError> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.run(false, f).await
+        f: impl FnOnce(&mut dyn Crdt) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, EditError<E>> {
+        self.run(false, returning(|crdt| Ok(f(crdt)))).await
     }
 
     /// Does to the text, in one step, what turned the copy `base` into `text`. What changed since the copy was made survives, as it does

@@ -121,7 +121,7 @@ pub use conclave_proto as proto;
 
 pub use client::{Client, Invitation, Status};
 pub use config::Config;
-pub use document::{Adapter, Any, Document, Kind};
+pub use document::{Adapter, Any, Document, EditError, Kind};
 pub use error::{Error, RemoteError};
 pub use events::{Change, Changes, Event, Events, Missed};
 pub use group::{Group, Removal};

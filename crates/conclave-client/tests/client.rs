@@ -12,11 +12,11 @@ use std::path::Path;
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, RealmId, UserId};
 use conclave_client::store::{DATABASE_NAME, PassphraseCost, StoreError};
 use conclave_client::{
-    Any, Automerge, Client, Config, CrdtError, CrdtKind, Document, EngineError, Error, Event,
-    Group, Setup, Yrs,
+    Any, Automerge, Client, Config, Crdt, CrdtError, CrdtKind, Document, EditError, EngineError,
+    Error, Event, Group, Setup, Yrs,
 };
-use futures_util::StreamExt as _;
-use yrs::{GetString as _, Text as _, Transact as _};
+use futures_util::{FutureExt as _, StreamExt as _};
+use yrs::{GetString as _, Map as _, Text as _, Transact as _};
 
 const REALM: RealmId = RealmId([7; 16]);
 
@@ -83,7 +83,7 @@ async fn edits_and_groups_are_there_after_a_restart() {
             let text = doc.doc().get_or_insert_text("text");
             let mut transaction = doc.doc().transact_mut();
             text.insert(&mut transaction, 0, "Present: Ana");
-            Ok(text.get_string(&transaction).len())
+            Ok::<_, CrdtError>(text.get_string(&transaction).len())
         })
         .await
         .unwrap();
@@ -201,27 +201,46 @@ async fn what_is_not_there_is_refused_by_type() {
     assert_eq!(client.whoami().await.unwrap().name, "Ana");
 }
 
+/// Why the application of these tests gives an edit up.
+#[derive(Debug, PartialEq)]
+struct TooLate {
+    by_days: u32,
+}
+
+fn insert(doc: &mut dyn Crdt, words: &str) -> Result<(), CrdtError> {
+    let text = doc.text().ok_or(CrdtError::InvalidArgument)?;
+    text.splice(0, 0, words)
+}
+
+async fn notes_with(client: &Client, words: &'static str) -> Document<Any> {
+    let policy = GroupPolicy::default();
+    let group = client.create_group("Board", policy).await.unwrap();
+    let notes = group.create_document::<Yrs>("minutes").await.unwrap();
+    let notes = notes.as_any();
+    notes.edit(|doc| insert(doc, words)).await.unwrap();
+    notes
+}
+
 #[tokio::test]
-async fn a_failing_edit_changes_nothing_and_a_panicking_one_is_contained() {
+async fn what_an_edit_gives_back_comes_back_and_an_error_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let client = ana(folder.path()).await;
-    let group = client
-        .create_group("Board", GroupPolicy::default())
-        .await
-        .unwrap();
-    let notes = group
-        .create_document::<Yrs>("minutes")
-        .await
-        .unwrap()
-        .as_any();
-    let write = |words: &'static str| {
-        notes.edit(move |doc| {
-            doc.text()
-                .ok_or(CrdtError::InvalidArgument)?
-                .splice(0, 0, words)
+    let notes = notes_with(&client, "first").await;
+    let refused = notes
+        .edit(|doc| {
+            insert(doc, "half done ").unwrap();
+            Err::<(), _>(TooLate { by_days: 3 })
         })
+        .await;
+    let Err(EditError::Closure(why)) = refused else {
+        panic!("{refused:?}");
     };
-    write("first").await.unwrap();
+    assert_eq!(why, TooLate { by_days: 3 });
+    let read = notes.read(|_| Err::<(), _>(TooLate { by_days: 1 })).await;
+    assert!(matches!(
+        read,
+        Err(EditError::Closure(TooLate { by_days: 1 }))
+    ));
     let out_of_range = notes
         .edit(|doc| {
             doc.text()
@@ -229,35 +248,88 @@ async fn a_failing_edit_changes_nothing_and_a_panicking_one_is_contained() {
                 .splice(99, 0, "x")
         })
         .await;
-    assert!(
-        matches!(out_of_range, Err(Error::Engine(_))),
-        "{out_of_range:?}"
-    );
-    let panicked: Result<(), Error> = notes
+    assert!(matches!(
+        out_of_range,
+        Err(EditError::Closure(CrdtError::InvalidArgument))
+    ));
+    // A value that no record has room for: the closure succeeded, and nothing of it stays.
+    let group = client.group(&notes.group().id()).await.unwrap();
+    let large = group.document::<Yrs>(&notes.id()).await.unwrap();
+    let large = large
         .edit(|doc| {
-            doc.text()
-                .ok_or(CrdtError::InvalidArgument)?
-                .splice(0, 0, "half done ")?;
+            let map = doc.doc().get_or_insert_map("json");
+            let mut transaction = doc.doc().transact_mut();
+            map.insert(&mut transaction, "large", "x".repeat(2 * 1024 * 1024));
+            Ok::<_, TooLate>(())
+        })
+        .await;
+    assert!(
+        matches!(&large, Err(EditError::Client(error)) if error.code() == "crdt_too_large"),
+        "{large:?}"
+    );
+    assert_eq!(text(&notes).await, "first");
+    assert_eq!(notes.edit(|_| Ok::<_, TooLate>(7)).await.unwrap(), 7);
+    reopened(client, folder.path(), &notes, "first").await;
+}
+
+#[tokio::test]
+async fn an_edit_that_panics_is_contained_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = ana(folder.path()).await;
+    let notes = notes_with(&client, "first").await;
+    let panicked: Result<(), EditError<TooLate>> = notes
+        .edit(|doc| {
+            insert(doc, "half done ").unwrap();
             panic!("a mistake of the application")
         })
         .await;
-    assert!(matches!(panicked, Err(Error::Engine(_))), "{panicked:?}");
-    let panicked: Result<(), Error> = notes.read(|_| panic!("a mistake of the application")).await;
-    assert!(panicked.is_err());
+    assert!(
+        matches!(&panicked, Err(EditError::Client(Error::Engine(_)))),
+        "{panicked:?}"
+    );
+    let panicked: Result<(), EditError<TooLate>> =
+        notes.read(|_| panic!("a mistake of the application")).await;
+    assert!(matches!(panicked, Err(EditError::Client(_))));
     // The client lives, and the document is what was durable.
     assert_eq!(text(&notes).await, "first");
-    write("second ").await.unwrap();
-    assert_eq!(text(&notes).await, "second first");
+    notes.edit(|doc| insert(doc, "second ")).await.unwrap();
+    reopened(client, folder.path(), &notes, "second first").await;
+}
+
+/// The document is the same from the store alone.
+async fn reopened(client: Client, folder: &Path, notes: &Document<Any>, expected: &str) {
+    assert_eq!(text(notes).await, expected);
+    let (group, document) = (notes.group().id(), notes.id());
     client.close().await.unwrap();
-    let client = Client::open(config(folder.path())).await.unwrap();
-    let notes = client
-        .group(&group.id())
-        .await
-        .unwrap()
-        .document::<Any>(&notes.id())
-        .await
-        .unwrap();
-    assert_eq!(text(&notes).await, "second first");
+    let client = Client::open(config(folder)).await.unwrap();
+    let group = client.group(&group).await.unwrap();
+    let notes = group.document::<Any>(&document).await.unwrap();
+    assert_eq!(text(&notes).await, expected);
+}
+
+#[tokio::test]
+async fn an_edit_that_nobody_waits_for_any_more_is_made_whole_or_not_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = ana(folder.path()).await;
+    let notes = notes_with(&client, "first").await;
+    let (begun, wait) = tokio::sync::oneshot::channel();
+    let (go_on, held) = std::sync::mpsc::channel::<()>();
+    let mut under_way = Box::pin(notes.edit(move |doc| {
+        begun.send(()).unwrap();
+        held.recv().unwrap();
+        insert(doc, "begun ")
+    }));
+    tokio::select! {
+        _ = &mut under_way => panic!("it is held"),
+        begun = wait => begun.unwrap(),
+    }
+    // Asked for while the device is at work, and given up before it could begin.
+    let mut queued = Box::pin(notes.edit(|doc| insert(doc, "never ")));
+    assert!((&mut queued).now_or_never().is_none());
+    drop(queued);
+    drop(under_way);
+    go_on.send(()).unwrap();
+    reopened(client, folder.path(), &notes, "begun first").await;
 }
 
 #[tokio::test]

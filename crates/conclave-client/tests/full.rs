@@ -39,13 +39,14 @@ async fn ana(folder: &Path) -> (Client, Group, Document<Any>) {
 /// One edit of 20 kB that can be told from the others.
 async fn write(notes: &Document<Any>, number: usize) -> Result<(), Error> {
     let line = format!("<{number}>{}", "x".repeat(20_000));
-    notes
+    let edited = notes
         .edit(move |doc| {
             doc.text()
                 .ok_or(CrdtError::InvalidArgument)?
                 .splice(0, 0, &line)
         })
-        .await
+        .await;
+    Ok(edited?)
 }
 
 /// Numbers of the edits in a document, sorted.

@@ -22,7 +22,7 @@ use super::wire::{Ask, State, Told};
 use crate::until;
 
 /// Time between two edits of one device.
-const PACE: Duration = Duration::from_millis(15);
+const PACE: Duration = Duration::from_millis(60);
 /// Pauses between attempts to connect.
 const RECONNECT: Backoff = Backoff {
     least_ms: 50,
@@ -313,7 +313,7 @@ async fn write(
     line: String,
     number: u64,
 ) -> Result<(), conclave_client::Error> {
-    document
+    Ok(document
         .edit(move |crdt: &mut dyn Crdt| {
             let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
             let text = view.text()?;
@@ -324,7 +324,7 @@ async fn write(
             // All that is ever written is ASCII: bytes are characters.
             view.splice(at, 0, &line)
         })
-        .await
+        .await?)
 }
 
 /// Some place behind a line break, another one for each number.
