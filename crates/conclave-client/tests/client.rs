@@ -264,7 +264,7 @@ async fn what_an_edit_gives_back_comes_back_and_an_error_leaves_nothing() {
         })
         .await;
     assert!(
-        matches!(&large, Err(EditError::Client(error)) if error.code() == "crdt_too_large"),
+        matches!(&large, Err(EditError::Client(error)) if error.code() == "doc.crdt"),
         "{large:?}"
     );
     assert_eq!(text(&notes).await, "first");
