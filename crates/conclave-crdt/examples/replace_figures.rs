@@ -71,7 +71,7 @@ fn holding(kind: CrdtKind, base: &str, own: bool) -> Result<Box<dyn Crdt>, CrdtE
 fn main() -> Result<(), CrdtError> {
     let only_comparing = std::env::args().any(|argument| argument == "compare");
     println!("microseconds per word: comparing alone, and with writing into a document");
-    for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
+    for kind in CrdtKind::ALL {
         for words in WORDS {
             let base = text(words, 0, 1);
             let theirs = with_a_word(&base, "theirs");

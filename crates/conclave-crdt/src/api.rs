@@ -1,7 +1,8 @@
 //! The traits that documents implement.
 
 use crate::error::CrdtError;
-use crate::types::{Applied, CrdtKind, ReplicaId, UpdateInfo, Version};
+use crate::kinds::CrdtKind;
+use crate::types::{Applied, ReplicaId, UpdateInfo, Version};
 
 /// One document of some engine. Object safe, synchronous, no clock, no I/O.
 ///

@@ -1,8 +1,8 @@
 //! Documents that other programs wrote, recognised by their bytes.
 
 use crate::error::CrdtError;
+use crate::kinds::CrdtKind;
 use crate::limits::MAX_SNAPSHOT_BYTES;
-use crate::types::CrdtKind;
 
 /// A complete document of another program.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,61 +1,8 @@
-//! Kinds, ids, versions and descriptions of updates.
+//! Ids, versions and descriptions of updates.
 
 use crate::error::{CrdtError, Result};
+use crate::kinds::{CrdtKind, MAX_YJS_CLIENT};
 use crate::limits::MAX_REPLICA_ID_BYTES;
-
-/// Which engine a document belongs to. The code travels in snapshot headers; 3 is reserved for Loro and
-/// 4 for Diamond Types.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum CrdtKind {
-    /// Yjs documents (lib0 v1 encoding), on the `yrs` engine.
-    Yjs = 1,
-    /// Automerge documents.
-    Automerge = 2,
-}
-
-impl CrdtKind {
-    /// The number of this kind on the wire.
-    #[must_use]
-    pub const fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// The kind with this number, if this version knows it.
-    #[must_use]
-    pub const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            1 => Some(Self::Yjs),
-            2 => Some(Self::Automerge),
-            _ => None,
-        }
-    }
-}
-
-impl core::fmt::Display for CrdtKind {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Yjs => "yjs",
-            Self::Automerge => "automerge",
-        })
-    }
-}
-
-impl core::str::FromStr for CrdtKind {
-    type Err = CrdtError;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "yjs" => Ok(Self::Yjs),
-            "automerge" => Ok(Self::Automerge),
-            _ => Err(CrdtError::InvalidArgument),
-        }
-    }
-}
 
 /// The id under which one replica writes operations: a Yjs client id (8 bytes, big-endian, at most 53 bits)
 /// or an Automerge actor id (1 to 64 bytes). Opaque to everyone but the engine.
@@ -81,24 +28,8 @@ impl ReplicaId {
     /// A fresh id for this kind from 16 uniformly random bytes. Draw the seed anew for every id: two replicas
     /// that share an id corrupt the document.
     #[must_use]
-    pub fn for_kind(kind: CrdtKind, mut seed: [u8; 16]) -> Self {
-        match kind {
-            CrdtKind::Yjs => {
-                let [a, b, c, d, e, f, g, h, ..] = seed;
-                let mut client = u64::from_be_bytes([a, b, c, d, e, f, g, h]) & MAX_YJS_CLIENT;
-                if client == 0 {
-                    client = 1;
-                }
-                Self(client.to_be_bytes().to_vec())
-            }
-            CrdtKind::Automerge => {
-                // The zero actor wrote the first change of every document.
-                if seed == [0; 16] {
-                    seed = [0xff; 16];
-                }
-                Self(seed.to_vec())
-            }
-        }
+    pub fn for_kind(kind: CrdtKind, seed: [u8; 16]) -> Self {
+        Self(kind.fresh_id(seed))
     }
 
     /// The bytes of the id.
@@ -118,9 +49,6 @@ impl ReplicaId {
         (client <= MAX_YJS_CLIENT).then_some(client)
     }
 }
-
-/// Yjs client ids are JavaScript safe integers.
-pub(crate) const MAX_YJS_CLIENT: u64 = (1 << 53) - 1;
 
 impl TryFrom<Vec<u8>> for ReplicaId {
     type Error = CrdtError;

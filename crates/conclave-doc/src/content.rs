@@ -191,10 +191,7 @@ impl Content {
 
     /// Counter of a replica's first operation.
     pub(crate) fn first_counter(&self) -> u64 {
-        match self.kind {
-            CrdtKind::Automerge => 1,
-            _ => 0,
-        }
+        self.kind.first_counter()
     }
 
     /// Epochs of the updates since the checkpoint, and of what may still turn out to be one.

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn edits_are_carried_over_to_another_text() {
         let mut fresh = Fresh::new(&mut ChaCha20Rng::seed_from_u64(1));
-        for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
+        for kind in CrdtKind::ALL {
             let base = view(kind, "{lost} hello (after)", &mut fresh);
             let mine = view(kind, "{lost} h(zero)ello (after)", &mut fresh);
             let onto = view(kind, "(one) hello", &mut fresh);

@@ -339,8 +339,6 @@ mod tests {
     use conclave_crdt::{Crdt, ReplicaId};
     use serde_json::json;
 
-    const KINDS: [CrdtKind; 2] = [CrdtKind::Yjs, CrdtKind::Automerge];
-
     fn crdt(kind: CrdtKind, text: &str, json: &Value) -> Box<dyn Crdt> {
         let replica = ReplicaId::for_kind(kind, [7; 16]);
         let mut crdt = conclave_crdt::create(kind, replica).unwrap();
@@ -374,7 +372,7 @@ mod tests {
 
     #[test]
     fn only_what_was_written_is_in_the_words() {
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = views(kind, "one two three four", &json!({}));
             let mine = views(kind, "zero one tw0 three four five", &json!({}));
             let words = between(kind, &base, &mine);
@@ -385,7 +383,7 @@ mod tests {
 
     #[test]
     fn words_find_their_place_among_what_others_wrote_meanwhile() {
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = views(kind, "alpha\nbeta\ngamma\n", &json!({}));
             let mine = views(kind, "alpha\nown\nbeta\ngamma too\n", &json!({}));
             let words = between(kind, &base, &mine);
@@ -406,7 +404,7 @@ mod tests {
 
     #[test]
     fn values_are_named_by_their_path_and_written_there() {
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let before = json!({"list": [1, 2, 3], "map": {"theirs": "text of theirs"}, "gone": 1});
             let after = json!({
                 "list": [1, {"own": true}, 2, 3],
@@ -436,7 +434,7 @@ mod tests {
             row("ana two", false),
             row("ana three", false),
         );
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = json!({"rows": [a, b, c]});
             let mine = json!({"rows": [row("own", false), a, b, row("ana three", true)]});
             let words = between(kind, &views(kind, "", &base), &views(kind, "", &mine));
@@ -465,7 +463,7 @@ mod tests {
 
     #[test]
     fn what_has_another_shape_is_left() {
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = json!({"a": [1, 2], "b": {"c": "text"}, "d": 1});
             let mine = json!({"a": [1, 3], "b": {"c": "texts"}, "d": 2});
             let words = words(kind, &base, &mine);
@@ -478,7 +476,7 @@ mod tests {
     #[test]
     fn an_item_is_found_by_its_id_wherever_it_is() {
         let row = |id: u64, text: &str| json!({"id": id, "text": text});
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = json!({"rows": [row(1, "one"), row(2, "two"), row(3, "three")]});
             let mine = json!({"rows": [row(1, "one"), row(3, "three!")]});
             let words = words(kind, &base, &mine);
@@ -496,7 +494,7 @@ mod tests {
 
     #[test]
     fn of_items_alike_the_one_between_its_neighbours_is_meant() {
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let words = words(
                 kind,
                 &json!({"l": ["a", "x", "b", "x"]}),
@@ -516,7 +514,7 @@ mod tests {
     #[test]
     fn an_item_that_moved_is_not_written_twice() {
         let row = |id: &str, n: u64| json!({"id": id, "n": n});
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = json!({"l": [row("a", 1), row("b", 1), row("c", 1)]});
             let mine = json!({"l": [row("c", 1), row("a", 1), row("b", 1)]});
             let words = words(kind, &base, &mine);
@@ -529,7 +527,7 @@ mod tests {
 
     #[test]
     fn deletions_are_done_where_what_went_still_stands() {
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = views(
                 kind,
                 "keep this, drop that, and go on",
@@ -570,7 +568,7 @@ mod tests {
     #[test]
     fn nothing_of_others_is_in_own_words() {
         let text = |words: &[Word]| serde_json::to_string(words).unwrap();
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = views(
                 kind,
                 "secret one",
@@ -593,7 +591,7 @@ mod tests {
 
     #[test]
     fn what_only_stands_for_something_is_left_and_the_rest_written() {
-        for kind in KINDS {
+        for kind in CrdtKind::ALL {
             let base = json!({"l": [1]});
             let mine = json!({"l": [1, 2], "b": {"$conclave": "bytes", "base64": "AAAA"}});
             let mut words = words(kind, &base, &mine);

@@ -6,7 +6,8 @@ use super::Automerge;
 use super::chunk::{Chunks, MAGIC, read_update};
 use crate::api::Crdt;
 use crate::error::{CrdtError, Result};
-use crate::types::{CrdtKind, ReplicaId};
+use crate::kinds::CrdtKind;
+use crate::types::ReplicaId;
 
 /// Whether bytes claim to be Automerge's.
 pub(crate) fn is_file(bytes: &[u8]) -> bool {

@@ -19,11 +19,12 @@ use sha2::{Digest, Sha256};
 use crate::api::{Attribution, Crdt, JsonView, TextView};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
+use crate::kinds::CrdtKind;
 use crate::limits::{
     MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES,
 };
 use crate::ranges::RangeSet;
-use crate::types::{Applied, CrdtKind, OpRange, ReplicaId, UpdateInfo, Version};
+use crate::types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};
 use chunk::{Hash, Snapshot, read_update};
 pub(crate) use file::{is_file, read_file};
 use queue::{Queue, Sequence};

@@ -3,8 +3,9 @@
 use super::scan::Scan;
 use super::{Yrs, second};
 use crate::error::{CrdtError, Result};
+use crate::kinds::CrdtKind;
 use crate::limits::MAX_SNAPSHOT_BYTES;
-use crate::types::{CrdtKind, ReplicaId};
+use crate::types::ReplicaId;
 
 /// The state in a file, if it is one. An update has no mark at its front. But it has bytes that no text has: a whole document at least the zero
 /// clock at which each of its replicas begins. It has to be read to its last byte besides.

@@ -28,12 +28,13 @@ use yrs::{Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Transact, T
 use crate::api::{Attribution, Crdt, JsonView, Root, TextView};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
+use crate::kinds::{CrdtKind, MAX_YJS_CLIENT};
 use crate::limits::{
     MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES,
 };
 use crate::ranges::RangeSet;
 use crate::reader::{Reader, write_uint};
-use crate::types::{Applied, CrdtKind, MAX_YJS_CLIENT, OpRange, ReplicaId, UpdateInfo, Version};
+use crate::types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};
 use apply::{Staged, decode};
 use capture::{Capture, Captured, FOREIGN_ORIGIN};
 use digest::{Digested, digest};

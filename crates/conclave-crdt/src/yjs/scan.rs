@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 
 use crate::error::{CrdtError, Result};
+use crate::kinds::MAX_YJS_CLIENT;
 use crate::limits::{MAX_BLOCKS, MAX_VALUE_DEPTH};
 use crate::ranges::RangeSet;
 use crate::reader::Reader;
-use crate::types::MAX_YJS_CLIENT;
 
 /// Clocks are 32-bit in the engine, and it computes differences as signed numbers.
 const MAX_CLOCK: u64 = i32::MAX as u64;

@@ -7,7 +7,7 @@ use yrs::types::Attrs;
 use super::*;
 use crate::api::{Crdt, JsonView};
 use crate::diff::work;
-use crate::types::CrdtKind;
+use crate::kinds::CrdtKind;
 
 fn document(n: u8) -> Yrs {
     Yrs::create(ReplicaId::for_kind(CrdtKind::Yjs, [n; 16])).unwrap()
