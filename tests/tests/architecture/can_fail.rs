@@ -6,7 +6,10 @@ use std::fs;
 use anyhow::{Result, ensure};
 
 use crate::decoding::{Found, gaps, reading_functions};
-use crate::graph::{Graph, Package, direction_violations, naming_violations, reach_violations};
+use crate::graph::{
+    Graph, Package, development_violations, direction_violations, naming_violations,
+    reach_violations,
+};
 use crate::lexer::{Kind, lex};
 use crate::places::Reached;
 use crate::scan::{scan_folder, scan_source};
@@ -83,16 +86,38 @@ fn a_forbidden_package_is_found_at_any_distance_with_the_way_there() {
 }
 
 #[test]
+fn what_is_for_development_is_found_in_what_is_shipped() {
+    let dev_only = ["bench", "kit"];
+    let mut graph = graph_of(&[("*low", &[]), ("*bench", &["kit"]), ("*kit", &["low"])]);
+    if let Some(low) = graph.packages.get_mut("low") {
+        low.declared_anywhere.insert("kit".to_owned());
+    }
+    assert!(development_violations(&graph, &dev_only).is_empty());
+    if let Some(low) = graph.packages.get_mut("low") {
+        low.declared.insert("kit".to_owned());
+    }
+    assert_eq!(
+        development_violations(&graph, &dev_only),
+        ["low needs kit in what it ships"]
+    );
+    assert_eq!(
+        development_violations(&graph, &["gone"]),
+        ["gone is not in the workspace"]
+    );
+}
+
+#[test]
 fn naming_a_package_is_found_even_for_development() {
     let mut graph = graph_of(&[("*mls", &["openmls"]), ("*doc", &[]), ("openmls", &[])]);
-    assert!(naming_violations(&graph, "openmls", "mls", "ds").is_empty());
+    assert!(naming_violations(&graph, "openmls", "mls", "ds", &[]).is_empty());
     if let Some(doc) = graph.packages.get_mut("doc") {
         doc.declared_anywhere.insert("openmls_traits".to_owned());
     }
     assert_eq!(
-        naming_violations(&graph, "openmls", "mls", "ds"),
+        naming_violations(&graph, "openmls", "mls", "ds", &[]),
         ["doc names openmls_traits; only mls may"]
     );
+    assert!(naming_violations(&graph, "openmls", "mls", "ds", &["doc"]).is_empty());
 }
 
 /// What the scan finds, as `line:what`.

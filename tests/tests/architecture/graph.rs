@@ -81,6 +81,20 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conclave-ds",
         ],
     ),
+    // Nothing may import the benchmarks either.
+    (
+        "conclave-bench",
+        &[
+            "conclave-proto",
+            "conclave-identity",
+            "conclave-mls",
+            "conclave-crdt",
+            "conclave-doc",
+            "conclave-engine",
+            "conclave-client",
+            "conclave-ds",
+        ],
+    ),
     // The same for what a browser gets: no client, no service.
     (
         "conclave-wasm-tests",
@@ -161,6 +175,9 @@ pub const RECORD_OPENERS: &[&str] = &[
     "loro",
     "diamond-types",
 ];
+
+/// Packages that are there for development alone: never published, and reached by others for development only.
+pub const DEV_ONLY: &[&str] = &["conclave-bench"];
 
 /// The one package that may name OpenMLS.
 pub const OPENMLS_USER: &str = "conclave-mls";
@@ -299,6 +316,28 @@ pub fn direction_violations(graph: &Graph, may_import: &[(&str, &[&str])]) -> Ve
     found
 }
 
+/// Packages that list one of `dev_only` as more than a development dependency, and are not themselves of that kind.
+pub fn development_violations(graph: &Graph, dev_only: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for package in graph.workspace() {
+        let name = package.name.as_str();
+        if dev_only.contains(&name) {
+            continue;
+        }
+        for dependency in &package.declared {
+            if dev_only.contains(&dependency.as_str()) {
+                found.push(format!("{name} needs {dependency} in what it ships"));
+            }
+        }
+    }
+    for listed in dev_only {
+        if graph.member_id(listed).is_none() {
+            found.push(format!("{listed} is not in the workspace"));
+        }
+    }
+    found
+}
+
 /// Forbidden packages that any of `from` reaches, over any number of steps.
 pub fn reach_violations(graph: &Graph, from: &[&str], forbidden: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
@@ -314,10 +353,17 @@ pub fn reach_violations(graph: &Graph, from: &[&str], forbidden: &[&str]) -> Vec
 }
 
 /// Workspace packages other than `user` that list a package whose name starts with `prefix`, be
-/// it for development only; `forger` may do that.
-pub fn naming_violations(graph: &Graph, prefix: &str, user: &str, forger: &str) -> Vec<String> {
+/// it for development only; `forger` may do that, and whoever is there for development alone.
+pub fn naming_violations(
+    graph: &Graph,
+    prefix: &str,
+    user: &str,
+    forger: &str,
+    dev_only: &[&str],
+) -> Vec<String> {
     let mut found = Vec::new();
-    for package in graph.workspace().filter(|it| it.name != user) {
+    let ships = |it: &&Package| it.name != user && !dev_only.contains(&it.name.as_str());
+    for package in graph.workspace().filter(ships) {
         let named = match package.name == forger {
             true => &package.declared,
             false => &package.declared_anywhere,

@@ -18,7 +18,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::MetadataCommand;
 
-use graph::{Graph, IO_PACKAGES, MAY_IMPORT, OPENMLS_USER, RECORD_OPENERS, SANS_IO};
+use graph::{DEV_ONLY, Graph, IO_PACKAGES, MAY_IMPORT, OPENMLS_USER, RECORD_OPENERS, SANS_IO};
 
 fn workspace_root() -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -82,12 +82,36 @@ fn the_delivery_service_never_reaches_what_opens_a_record() -> Result<()> {
     ))
 }
 
-/// But for the tests of the delivery service, which have to forge what no honest client makes.
+/// But for the tests of the delivery service, which have to forge what no honest client makes, and for
+/// benchmarks, which compare with it.
 #[test]
 fn only_one_crate_names_openmls() -> Result<()> {
     let graph = workspace_graph()?;
-    let found = graph::naming_violations(&graph, "openmls", OPENMLS_USER, "conclave-ds");
+    let found = graph::naming_violations(&graph, "openmls", OPENMLS_USER, "conclave-ds", DEV_ONLY);
     ensure_none(&found)
+}
+
+#[test]
+fn what_is_there_for_development_is_in_nothing_that_is_shipped() -> Result<()> {
+    ensure_none(&graph::development_violations(
+        &workspace_graph()?,
+        DEV_ONLY,
+    ))
+}
+
+#[test]
+fn what_is_there_for_development_is_never_published() -> Result<()> {
+    let metadata = MetadataCommand::new()
+        .manifest_path(workspace_root()?.join("Cargo.toml"))
+        .no_deps()
+        .exec()?;
+    let mut packages = metadata.packages.iter();
+    let published = packages.find(|it| {
+        let never = it.publish.as_ref().is_some_and(Vec::is_empty);
+        DEV_ONLY.contains(&it.name.as_str()) && !never
+    });
+    ensure!(published.is_none(), "{published:?} may be published");
+    Ok(())
 }
 
 /// The graph that the other tests judge is the real one: known edges are in it.

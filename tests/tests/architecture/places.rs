@@ -43,7 +43,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-crdt/src/foreign.rs", "recognise", ByHand(&["crdt.foreign"])),
     ("crates/conclave-crdt/src/json/special.rs", "of", Not("base64 inside a person's own JSON")),
     ("crates/conclave-crdt/src/types.rs", "from_bytes", ByHand(&["crdt.replica_id"])),
-    ("crates/conclave-crdt/src/types.rs", "from_str", ByHand(&["crdt.kind_text"])),
+    ("crates/conclave-crdt/src/kinds.rs", "from_str", ByHand(&["crdt.kind_text"])),
     ("crates/conclave-crdt/src/types.rs", "try_from", By(&["crdt.replica_id"])),
     ("crates/conclave-crdt/src/yjs/apply.rs", "apply_group", By(&["crdt.yjs.update"])),
     ("crates/conclave-crdt/src/yjs/apply.rs", "decode", By(&["crdt.yjs.update"])),
