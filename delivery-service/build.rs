@@ -5,7 +5,6 @@ fn main() -> Result<(), conclave_breakages::Refused> {
     println!("cargo::rerun-if-changed=migrations");
     conclave_breakages::declare(&[
         "accept-duplicate-commit",
-        "accept-stale-epoch",
         "ack-before-durable",
         "member-check",
         "skip-origin",

@@ -4,8 +4,6 @@ fn main() -> Result<(), conclave_breakages::Refused> {
     conclave_breakages::declare(&[
         "cover-aside",
         "drop-outbox-row",
-        "ignore-prev",
-        "ignore-seen-head",
         "ignore-void",
         "reseal-resend",
         "reuse-instance",

@@ -1,9 +1,9 @@
 //! One record on its way through judging.
 
-use conclave_mls::{RosterRow, verify_signature};
 use conclave_proto::record::{RECORD_LABEL, Record, RecordBody};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Hash, UserId};
+use conclave_rules::{RosterRow, verify_signature};
 
 use crate::context::Blocked;
 use crate::error::{Fault, Finding, Suspect};

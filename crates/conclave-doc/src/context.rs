@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use conclave_crdt::{Crdt, CrdtError};
 use conclave_identity::DeviceKey;
-use conclave_mls::{GroupState, RosterRow};
 use conclave_proto::frame::AppendedRecord;
 use conclave_proto::{Author, DeviceId, Hash, Refusal, UnixMs, UserId};
+use conclave_rules::{GroupState, RosterRow};
 
 use crate::error::Finding;
 use crate::payload::Judgement;

@@ -7,6 +7,7 @@ use conclave_crdt::CrdtKind;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head};
+use conclave_rules::Chain;
 use tls_codec::Size;
 
 use crate::candidate::{Candidate, Source, Standing, Step, Stop, WHOLE_COUNT};
@@ -15,7 +16,6 @@ use crate::error::{Fault, Finding, Suspect};
 use crate::incoming::{Elided, Form};
 use crate::log::LogView;
 use crate::outbox::{Outbox, hint};
-use crate::payload::Chain;
 use crate::state::{LogState, SnapshotInfo};
 
 /// The document's side of an examination.
@@ -170,8 +170,7 @@ impl<'a> Examiner<'a> {
     }
 
     pub(crate) fn last_link(&self, author: &Author) -> Option<(u64, Hash)> {
-        self.chain(author)
-            .and_then(|chain| Some((chain.next.checked_sub(1)?, chain.last)))
+        self.chain(author)?.last_link()
     }
 
     pub(crate) fn head_at(&mut self, size: u64) -> Option<Head> {

@@ -66,7 +66,7 @@ pub use error::{DocError, Fault, Finding, Suspect};
 pub use log::{LogView, SeenFault};
 pub use open::Standing;
 pub use payload::{
-    Chain, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
+    DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
     VERDICT_VERSION, VerdictPayload,
 };
 pub use refound::Founding;

@@ -1,13 +1,12 @@
 //! Beginning a document, opening one from a snapshot, and finding one's place again after a reconnect.
 
 use conclave_crdt::{CrdtError, CrdtKind};
-use conclave_mls::verify_signature;
 use conclave_proto::frame::{BaseSnapshot, OpenedDocument};
 use conclave_proto::merkle::Frontier;
-use conclave_proto::policy::Role;
-use conclave_proto::record::{RECORD_LABEL, RECORD_VERSION, Record, RecordBody, SnapshotHeader};
+use conclave_proto::record::{RECORD_LABEL, Record, RecordBody, SnapshotHeader};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
+use conclave_rules::{Gate, LogId, Place, Seen, judge_author, verify_signature};
 use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
@@ -419,29 +418,32 @@ fn read_base(
     let bad = |fault| DocError::BadRecord { fault };
     let record = &base.record;
     let header = &record.header;
-    if header.group != group || header.document != document {
-        return Err(bad(RecordFault::WrongDocument));
-    }
+    let row = ctx.row(&header.author.device, header.epoch);
+    let place = Place {
+        log: LogId { group, document },
+        row,
+        chain: None,
+        active: None,
+        seen: Seen::Unproven,
+        covered: Seen::Unproven,
+        gate: Gate::After {
+            highest: 0,
+            current: ctx.state.epoch,
+        },
+    };
+    let reached = judge_author(header, &place).map_err(bad)?;
     let RecordBody::Snapshot(snapshot) = header.body else {
         return Err(bad(RecordFault::Malformed));
     };
-    if header.version != RECORD_VERSION {
-        return Err(bad(RecordFault::Malformed));
-    }
     let kind = CrdtKind::from_code(snapshot.crdt).ok_or(DocError::UnknownKind {
         code: snapshot.crdt,
     })?;
-    if header.epoch > ctx.state.epoch {
+    if !reached {
         return Err(DocError::FutureEpoch {
             epoch: header.epoch,
         });
     }
-    let row = ctx
-        .row(&header.author.device, header.epoch)
-        .ok_or(bad(RecordFault::NotMember))?;
-    if row.role < Role::Editor {
-        return Err(bad(RecordFault::Role));
-    }
+    let row = row.ok_or(bad(RecordFault::NotMember))?;
     check_base_place(base, &snapshot).map_err(bad)?;
     verify_signature(
         row,

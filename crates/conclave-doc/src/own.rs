@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use conclave_crdt::Crdt;
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::AppendedRecord;
-use conclave_proto::policy::Role;
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, Hash, Refusal, limits};
+use conclave_rules::actions::Action;
 use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
@@ -56,7 +56,9 @@ impl Document {
         if !ready || !self.outbox.may_send(chain.0, epoch) || epoch < self.epoch_high() {
             return Ok(None);
         }
-        let may_update = ctx.own_row().is_some_and(|row| row.role >= Role::Editor);
+        let may_update = ctx
+            .own_row()
+            .is_some_and(|row| Action::WriteUpdate.allowed(row.role));
         if ctx.own_row().is_none() {
             return Ok(None);
         }

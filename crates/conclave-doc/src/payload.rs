@@ -6,6 +6,7 @@ use conclave_crdt::ReplicaId;
 use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
 use conclave_proto::limits::{SNAPSHOT_BYTES, UPDATE_BYTES};
 use conclave_proto::{Author, DeviceId, Frontier, Hash};
+use conclave_rules::Chain;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
@@ -13,17 +14,6 @@ use zeroize::Zeroizing;
 pub const SNAPSHOT_VERSION: u16 = 1;
 /// Version of [`VerdictPayload`] that this library writes.
 pub const VERDICT_VERSION: u8 = 1;
-
-/// Where an author's chain stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Chain {
-    /// Clock of its next record.
-    pub next: u64,
-    /// Id of its last record.
-    pub last: Hash,
-    /// Whether a later instance of the same device has written.
-    pub closed: bool,
-}
 
 /// Who owns a replica id, and how far its operations go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,9 +39,7 @@ impl Tables {
     /// Last record of an author's chain, as [`conclave_proto::record::check_link`] wants it.
     #[must_use]
     pub fn last_link(&self, author: &Author) -> Option<(u64, Hash)> {
-        self.chains
-            .get(author)
-            .and_then(|chain| Some((chain.next.checked_sub(1)?, chain.last)))
+        self.chains.get(author).and_then(Chain::last_link)
     }
 
     /// Puts a record of `author` at the end of its chain. A first record closes the device's other instances.

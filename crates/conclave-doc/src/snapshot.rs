@@ -1,9 +1,9 @@
 //! Making snapshots, and judging those of others.
 
-use conclave_mls::GroupState;
-use conclave_proto::policy::Role;
 use conclave_proto::record::{Record, RecordBody, SnapshotHeader};
 use conclave_proto::{Hash, Head, limits};
+use conclave_rules::GroupState;
+use conclave_rules::actions::Action;
 use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
@@ -28,7 +28,7 @@ impl Document {
         self.is_created()
             && self.incoming.is_empty()
             && !self.rolled_back
-            && self.size() > self.state.active.covered.size
+            && self.size() > self.state.active.seq
     }
 
     /// A snapshot of everything in the log, under the current epoch: for `PutSnapshot`, or for `CreateDocument` while the document's first is
@@ -44,10 +44,10 @@ impl Document {
     ) -> Result<Record, DocError> {
         self.collect_edits()?;
         let role = ctx.own_row().map(|row| row.role).ok_or(DocError::Role)?;
-        if role < Role::Editor {
+        if !Action::WriteSnapshot.allowed(role) {
             return Err(DocError::Role);
         }
-        if self.is_disputed() && role < Role::Admin {
+        if self.is_disputed() && !Action::ReplaceSnapshot.allowed(role) {
             return Err(DocError::Disputed);
         }
         // Breakage: a snapshot may cover what its author cannot read.
@@ -67,7 +67,8 @@ impl Document {
         } else if self.is_disputed() {
             (active.parent, active.chain_proof)
         } else {
-            (active.id, active.successor_proof())
+            let active = active.as_active(self.kind());
+            (active.id, active.header.successor_proof(&active.id))
         };
         let crdt = self.clean_state()?;
         let payload = SnapshotPayload {

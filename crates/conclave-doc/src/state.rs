@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use conclave_crdt::ReplicaId;
+use conclave_crdt::{CrdtKind, ReplicaId};
 use conclave_proto::record::SnapshotHeader;
 use conclave_proto::{Author, Hash, Head, UserId};
+use conclave_rules::Active;
 use serde::{Deserialize, Serialize};
 
 use crate::context::RootsNeeded;
@@ -36,15 +37,18 @@ pub(crate) struct SnapshotInfo {
 }
 
 impl SnapshotInfo {
-    /// The chain proof that a successor must carry.
-    pub(crate) fn successor_proof(&self) -> Hash {
-        SnapshotHeader {
-            parent: self.parent,
-            chain_proof: self.chain_proof,
-            covered: self.covered,
-            crdt: 0,
+    /// As the rules see it, in a document of this kind.
+    pub(crate) fn as_active(&self, kind: CrdtKind) -> Active {
+        Active {
+            seq: self.seq,
+            id: self.id,
+            header: SnapshotHeader {
+                parent: self.parent,
+                chain_proof: self.chain_proof,
+                covered: self.covered,
+                crdt: kind.code(),
+            },
         }
-        .successor_proof(&self.id)
     }
 
     pub(crate) fn is_first(&self) -> bool {

@@ -1,8 +1,8 @@
 //! How much of a document is news since its active snapshot: the updates that were applied, and nothing else. Snapshots and verdicts weigh
 //! nothing, so that they never call for one another.
 
-use conclave_mls::GroupState;
 use conclave_proto::{DeviceId, GroupPolicy};
+use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
 
 use crate::document::Document;

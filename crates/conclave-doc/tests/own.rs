@@ -107,7 +107,7 @@ fn a_resend_is_byte_identical_even_after_a_restart() {
 fn plaintexts(sim: &Sim, author: Author, append: &Append) -> Vec<(u64, Vec<u8>)> {
     let mut service = sim.service.clone();
     service.epoch = append.epoch;
-    let records = service.rebuild(author, append).unwrap();
+    let records = service.rebuild(&sim.world, author, append).unwrap();
     let keys = DocKeys::derive(&root(append.epoch), &DOC);
     records
         .iter()
@@ -287,7 +287,7 @@ fn already_accepted_with_the_own_leaf_is_adopted() {
         records: sent.records[..1].to_vec(),
         ..sent.clone()
     };
-    let records = sim.service.rebuild(author, &only).unwrap();
+    let records = sim.service.rebuild(&sim.world, author, &only).unwrap();
     let (leaf, seq) = (records[0].leaf(), sim.service.size());
     sim.order(records, Some(1));
     let (keys, epoch) = (Keys::default(), sim.peers[1].epoch);
@@ -548,7 +548,7 @@ fn edits_before_the_document_is_ordered_wait() {
     doc.opened(&ctx, &service.opened(author, Some(1)), &mut rng)
         .unwrap();
     let append = doc.next_append(&ctx, &mut rng, 1000).unwrap().unwrap();
-    assert_eq!(service.rebuild(author, &append).unwrap().len(), 1);
+    assert_eq!(service.rebuild(&world, author, &append).unwrap().len(), 1);
 }
 
 #[test]
@@ -573,7 +573,7 @@ fn a_small_update_costs_at_most_160_bytes_on_the_wire() {
     };
     let up = encode(&frame).len() - plain;
     let author = sim.peers[1].author(&sim.world);
-    let records = sim.service.rebuild(author, &sent).unwrap();
+    let records = sim.service.rebuild(&sim.world, author, &sent).unwrap();
     let seq = sim.service.force(records[0].clone());
     let elided = sim.service.deliver(seq);
     assert!(matches!(elided, DeliveredRecord::Update(_)));

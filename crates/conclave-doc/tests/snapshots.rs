@@ -307,6 +307,38 @@ fn wrong_parents_and_covered_heads_are_refused() {
     }
 }
 
+/// As the service demands: so no replaced snapshot lies in the tail of the next.
+#[test]
+fn a_snapshot_covers_the_active_ones_own_position() {
+    let mut sim = sim(CrdtKind::Yjs);
+    // The active one comes to lie behind a record that it does not cover.
+    let active = forge_snapshot(&mut sim, 1, |_| {}, |_| {});
+    sim.peers[2].insert(0, "late ");
+    sim.settle();
+    let place = sim.order(vec![active], None);
+    sim.settle();
+    sim.assert_no_findings();
+    // Newer than what the active one covers, and a true prefix.
+    let covered = sim.service.head_at(place);
+    let record = forge_snapshot(&mut sim, 2, |header| header.covered = covered, |_| {});
+    let seq = sim.order(vec![record], None);
+    sim.service.drop_active();
+    sim.settle();
+    for peer in &sim.peers {
+        let found = peer.findings.iter().map(|it| (it.seq, it.fault));
+        let fault = Fault::Record(RecordFault::Covered);
+        assert_eq!(found.collect::<Vec<_>>(), [(seq, fault)]);
+        assert_eq!(peer.doc.active_snapshot().1, place);
+    }
+    let next = sim.snapshot(1);
+    sim.settle();
+    sim.assert_converged();
+    for peer in &sim.peers {
+        assert_eq!(peer.doc.active_snapshot().1, next);
+        assert_eq!(peer.findings.len(), 1);
+    }
+}
+
 #[test]
 fn only_one_of_two_racing_snapshots_is_accepted() {
     let mut sim = sim(CrdtKind::Yjs);

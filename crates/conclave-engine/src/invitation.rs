@@ -1,9 +1,10 @@
 //! Welcomes: kept until the user accepts or declines. Siblings' and own users' are accepted at once.
 
-use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets, GroupState, MlsError};
+use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets, MlsError};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Request, WelcomeDelivery};
 use conclave_proto::{DeviceId, GroupId, UserId, limits};
+use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Event, InvitationInfo, Reply};

@@ -2,9 +2,9 @@
 
 use conclave_identity::{CREDENTIAL_TYPE, DeviceCredential, DeviceKey, SCHEME_ED25519};
 use conclave_proto::DeviceId;
+use conclave_rules::LeafFacts;
 use openmls::credentials::{Credential, CredentialType, CredentialWithKey};
 
-use crate::facts::LeafFacts;
 use crate::provider::DeviceSigner;
 
 /// This device: its key and its credential.

@@ -4,9 +4,9 @@ use conclave_identity::AuthError;
 use conclave_proto::codec::DecodeError;
 use conclave_proto::refusal::{CommitFault, Refusal};
 use conclave_proto::{DeviceId, UnixMs};
+use conclave_rules::BadRoster;
 
 use crate::overlay::OverlayError;
-use crate::roster::BadRoster;
 
 /// Why something that this device does itself failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

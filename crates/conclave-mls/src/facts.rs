@@ -1,105 +1,32 @@
-//! Facts of a commit: what the shared judgement looks at, taken alike from OpenMLS at the client and at the service.
+//! Facts of a commit, taken alike from OpenMLS at the client and at the service.
 
 use conclave_proto::DeviceId;
-use conclave_proto::codec::{Bytes, decode};
+use conclave_proto::codec::decode;
 use conclave_proto::group::{COMMIT_DATA_VERSION, CommitData};
-use conclave_proto::policy::GroupPolicy;
 use conclave_proto::refusal::CommitFault;
+use conclave_rules::{
+    CommitFacts, Committer, Covered, GroupState, LeafFacts, ProposalFacts, ProposalKind,
+};
 use openmls::framing::Sender;
 use openmls::group::{PublicGroup, QueuedProposal, StagedCommit};
 use openmls::messages::proposals::{Proposal, ProposalOrRefType};
 use openmls::prelude::LeafNodeIndex;
 use openmls::treesync::LeafNode;
-use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::profile::{self, LeafLifetime};
-use crate::state::{GroupState, ProposalFacts, ProposalKind};
+use crate::profile;
 
 /// Largest authenticated data of a commit in bytes.
 const COMMIT_DATA_BYTES: usize = 1024;
 
-/// Who made a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-#[repr(u8)]
-pub enum Committer {
-    /// A member.
-    #[tls_codec(discriminant = 1)]
-    Member(DeviceId),
-    /// Somebody outside: an external commit. Its path says who.
-    #[tls_codec(discriminant = 2)]
-    External,
-}
-
-/// A leaf that a commit brings.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct LeafFacts {
-    /// MLS credential type.
-    pub credential_type: u16,
-    /// Content of the credential.
-    pub credential: Bytes,
-    /// Signature scheme of the key.
-    pub scheme: u16,
-    /// The leaf's own signature key.
-    pub key: Bytes,
-    /// 1 when the leaf has every capability that groups here need.
-    pub capable: u8,
-    /// Lifetime, for leaves from key packages.
-    pub lifetime: Option<LeafLifetime>,
-}
-
-impl LeafFacts {
-    pub(crate) fn of(leaf: &LeafNode) -> Self {
-        Self {
-            credential_type: u16::from(leaf.credential().credential_type()),
-            credential: leaf.credential().serialized_content().into(),
-            scheme: conclave_identity::SCHEME_ED25519,
-            key: leaf.signature_key().as_slice().into(),
-            capable: u8::from(profile::capabilities_complete(leaf.capabilities())),
-            lifetime: profile::leaf_lifetime(leaf),
-        }
-    }
-}
-
-/// A pending proposal that a commit covers.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, TlsSize, TlsSerialize, TlsDeserializeBytes,
-)]
-pub struct Covered {
-    /// The device that goes.
-    pub device: DeviceId,
-    /// Kind of the proposal.
-    pub kind: ProposalKind,
-}
-
-/// Everything about a commit that decides whether it is allowed.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct CommitFacts {
-    /// Epoch that it was made in.
-    pub epoch: u64,
-    /// Who made it.
-    pub committer: Committer,
-    /// New leaf of its author.
-    pub path: Option<LeafFacts>,
-    /// Leaves that it adds.
-    pub adds: Vec<LeafFacts>,
-    /// Devices that it removes by its own proposals.
-    pub removes: Vec<DeviceId>,
-    /// Pending proposals that it covers.
-    pub covered: Vec<Covered>,
-    /// New policy, where it changes the GroupContext extensions.
-    pub policy: Option<GroupPolicy>,
-    /// Its authenticated data.
-    pub data: CommitData,
-}
-
-impl CommitFacts {
-    /// The device that made the commit, where the facts say it without a credential check.
-    #[must_use]
-    pub fn author(&self) -> Option<DeviceId> {
-        match self.committer {
-            Committer::Member(device) => Some(device),
-            Committer::External => None,
-        }
+/// The facts of a leaf.
+pub(crate) fn leaf(leaf: &LeafNode) -> LeafFacts {
+    LeafFacts {
+        credential_type: u16::from(leaf.credential().credential_type()),
+        credential: leaf.credential().serialized_content().into(),
+        scheme: conclave_identity::SCHEME_ED25519,
+        key: leaf.signature_key().as_slice().into(),
+        capable: u8::from(profile::capabilities_complete(leaf.capabilities())),
+        lifetime: profile::leaf_lifetime(leaf),
     }
 }
 
@@ -119,7 +46,7 @@ pub(crate) fn extract(
     let mut facts = CommitFacts {
         epoch: tree.group_context().epoch().as_u64(),
         committer,
-        path: staged.update_path_leaf_node().map(LeafFacts::of),
+        path: staged.update_path_leaf_node().map(leaf),
         adds: Vec::new(),
         removes: Vec::new(),
         covered: Vec::new(),
@@ -142,9 +69,7 @@ fn add_proposal(
     let inline = matches!(queued.proposal_or_ref_type(), ProposalOrRefType::Proposal);
     match queued.proposal() {
         Proposal::Add(add) if inline => {
-            facts
-                .adds
-                .push(LeafFacts::of(add.key_package().leaf_node()));
+            facts.adds.push(leaf(add.key_package().leaf_node()));
         }
         Proposal::Remove(remove) if inline => {
             facts

@@ -1,17 +1,16 @@
 //! Following a group log without its secrets: what a member can still judge while it is on its way back.
 
 use conclave_proto::group::GroupEntry;
+use conclave_rules::{GroupState, ProposalVerdict, judge_commit};
 use openmls::framing::Sender;
 use openmls::group::{GroupContext, GroupId as MlsGroupId, PublicGroup};
 use openmls_traits::OpenMlsProvider;
 
 use crate::error::{Fault, MlsError, ProcessError};
-use crate::judge::judge_commit;
 use crate::lifetimes;
 use crate::message::{self, contained};
 use crate::provider::Provider;
 use crate::public::{process_public, signer_of, verify_proposal};
-use crate::state::{GroupState, ProposalVerdict};
 
 /// A group as its log shows it from a state on that this device had processed as a member. Every entry is judged as the service and all
 /// members judge it; secrets are not needed and not held.

@@ -1,11 +1,10 @@
-//! MLS for Conclave (RFC 9420 over OpenMLS): a member's group, the service's view of it, and the judgement that both share.
+//! MLS for Conclave (RFC 9420 over OpenMLS): a member's group, and the service's view of it.
 //!
 //! - [`ClientGroup`] creates, joins, commits, processes the group log and rejoins. It lives in memory; its changes are handed over as rows
 //!   to be written in one transaction, and every call that fails leaves it as it was.
 //! - [`PublicGroupState`] is the same group at the service, without a key: it judges commits, proposals and entries before they are ordered.
-//! - [`judge_commit`] is the one judgement of a commit, and [`GroupState`] the public state that it leads from and to. Both sides call it
-//!   with the same [`CommitFacts`], so the service and every honest member come to the same verdict. Who may do what is data:
-//!   [`actions::ACTIONS`].
+//! - Both take the same facts from a commit, and have it judged by `conclave-rules`; so the service and every honest member come to the same
+//!   verdict.
 //! - [`KeyStore`] holds the private halves of this device's key packages; [`check_key_package`] judges those of others.
 //! - [`EpochSecrets`] are what the rest of the system gets out of MLS: the epoch's root, its wrap key and its presence root.
 //!
@@ -34,13 +33,11 @@
     )
 )]
 
-pub mod actions;
 mod client;
 mod device;
 mod error;
 mod facts;
 mod follower;
-mod judge;
 mod keys;
 mod keystore;
 mod lifetimes;
@@ -49,8 +46,6 @@ mod overlay;
 mod profile;
 mod provider;
 mod public;
-mod roster;
-mod state;
 mod wrap;
 
 pub use client::{
@@ -59,18 +54,11 @@ pub use client::{
 };
 pub use device::DeviceContext;
 pub use error::{Fault, MlsError, ProcessError};
-pub use facts::{CommitFacts, Committer, Covered, LeafFacts};
 pub use follower::Follower;
-pub use judge::judge_commit;
 pub use keys::{EpochRoot, EpochSecrets, Secret32, expand_with_label};
 pub use keystore::{CheckedKeyPackage, Generated, KeyStore, check_key_package};
 pub use overlay::{Overlay, OverlayError, RowChange, Rows};
-pub use profile::{LeafLifetime, POLICY_EXTENSION};
+pub use profile::POLICY_EXTENSION;
 pub use provider::Provider;
 pub use public::{JudgedCommit, JudgedProposal, PublicGroupState, check_founded};
-pub use roster::{BadRoster, Roster, RosterRow, verify_signature};
-pub use state::{
-    DocumentEntry, EntryEffect, GROUP_STATE_BYTES, GROUP_STATE_VERSION, GroupState,
-    PendingProposal, ProposalFacts, ProposalKind, ProposalVerdict,
-};
 pub use wrap::open_wrap;

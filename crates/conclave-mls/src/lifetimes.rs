@@ -4,6 +4,7 @@
 use conclave_proto::UnixMs;
 use conclave_proto::codec::Bytes;
 use conclave_proto::refusal::CommitFault;
+use conclave_rules::LeafLifetime;
 use openmls::framing::{ContentType, Sender};
 use openmls::group::{
     ProcessMessageError, ProposalValidationError, StageCommitError, ValidationError,
@@ -16,7 +17,6 @@ use tls_codec::{DeserializeBytes, Serialize, TlsDeserializeBytes, TlsSize};
 
 use crate::facts;
 use crate::message::contained;
-use crate::profile::LeafLifetime;
 
 /// Number of a leaf's source that carries a lifetime (RFC 9420 §7.2).
 const KEY_PACKAGE_SOURCE: u8 = 1;

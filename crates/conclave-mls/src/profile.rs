@@ -5,6 +5,7 @@ use conclave_proto::codec::encode;
 use conclave_proto::policy::GroupPolicy;
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{UnixMs, limits};
+use conclave_rules::LeafLifetime;
 use openmls::credentials::CredentialType;
 use openmls::extensions::{
     Extension, ExtensionType, Extensions, RequiredCapabilitiesExtension, UnknownExtension,
@@ -138,45 +139,6 @@ pub(crate) fn read_policy(context: &GroupContext) -> Result<GroupPolicy, CommitF
 pub(crate) fn lifetime(now: UnixMs) -> Lifetime {
     let now_s = now.0 / 1000;
     Lifetime::init(0, now_s.saturating_add(limits::KEY_PACKAGE_VALIDITY_S))
-}
-
-/// Bounds of a leaf's lifetime in seconds since 1970.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    tls_codec::TlsSize,
-    tls_codec::TlsSerialize,
-    tls_codec::TlsDeserializeBytes,
-)]
-pub struct LeafLifetime {
-    /// First second of validity.
-    pub not_before_s: u64,
-    /// Second at which validity has ended.
-    pub not_after_s: u64,
-}
-
-impl LeafLifetime {
-    /// When its maker's clock said that the leaf was made, to the second. None where the lifetime is not of the neutral form, the only one
-    /// that there is: from the beginning of time to a hundred years after the making.
-    #[must_use]
-    pub fn made(&self) -> Option<UnixMs> {
-        let made_s = self
-            .not_after_s
-            .checked_sub(limits::KEY_PACKAGE_VALIDITY_S)?;
-        (self.not_before_s == 0).then(|| UnixMs(made_s.saturating_mul(1000)))
-    }
-
-    /// Whether a commit of this time may add the leaf. No clock is asked.
-    #[must_use]
-    pub fn suits_add_at(&self, time: UnixMs) -> bool {
-        self.made().is_some_and(|made| {
-            time.since_ms(made) <= limits::LEAF_MADE_BEFORE_MS
-                && made.since_ms(time) <= limits::LEAF_MADE_AFTER_MS
-        })
-    }
 }
 
 /// The lifetime of a leaf that came with a key package.

@@ -6,6 +6,7 @@ use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::group::{RootWrap, WRAP_LABEL, WrapStatement};
 use conclave_proto::limits;
 use conclave_proto::policy::JoinerAccess;
+use conclave_rules::GroupState;
 use rand_core::CryptoRngCore;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::{Zeroize, Zeroizing};
@@ -13,7 +14,6 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::device::DeviceContext;
 use crate::error::MlsError;
 use crate::keys::{EpochRoot, EpochSecrets};
-use crate::state::GroupState;
 
 const TAG_BYTES: usize = 16;
 const WRAPPED_ROOT_BYTES: usize = 8 + 32;

@@ -11,7 +11,7 @@ use crate::group::{CommitBundle, GroupEntry, RootWrap};
 use crate::ids::{DeviceId, DocumentId, GroupId, Hash, InstanceId, UnixMs, UserId};
 use crate::limits::WIRE_MESSAGE_BYTES;
 use crate::merkle::{Frontier, Head};
-use crate::record::{Author, Record, RecordHeader};
+use crate::record::{Author, Chained, Record, RecordBody, RecordHeader};
 use crate::refusal::Refusal;
 
 /// Label under which a device signs its login.
@@ -108,6 +108,18 @@ pub struct AppendedRecord {
     pub seen_hint: [u8; 8],
     /// What is sealed, and the signature.
     pub sealed: crate::record::Sealed,
+}
+
+impl AppendedRecord {
+    /// What its header says of it at this place in its author's chain; none for other kinds.
+    #[must_use]
+    pub fn body(&self, place: Chained) -> Option<RecordBody> {
+        match self.kind {
+            1 => Some(RecordBody::Update(place)),
+            2 => Some(RecordBody::Verdict(place)),
+            _ => None,
+        }
+    }
 }
 
 /// One position of a document's log on its way to a device.

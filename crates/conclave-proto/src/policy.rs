@@ -9,7 +9,7 @@ use crate::ids::UserId;
 /// Version of the policy encoding.
 pub const POLICY_VERSION: u16 = 1;
 /// Version of the whole protocol that this library speaks.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 pub(crate) const MAX_POLICY_BYTES: usize = 256 * 1024;
 
 /// What a user may do in a group. Order matters: a greater role may do all that a lesser one may.

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::Bytes;
 use conclave_proto::record::RecordHeader;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, Refusal};
+use conclave_rules::Seen;
 
 use self::channel::Channel;
 use self::roots::Roots;
@@ -123,17 +124,10 @@ impl Document {
         Ok(Some(rows::root_at(&mut conn, self.row, size).await?))
     }
 
-    /// Refuses unless this is a head that the log had.
-    pub(crate) async fn ensure_prefix(
-        &self,
-        head: &Head,
-        otherwise: Refusal,
-    ) -> Result<(), OpError> {
-        if self.root_at(head.size).await? == Some(head.root) {
-            Ok(())
-        } else {
-            Err(otherwise.into())
-        }
+    /// Whether the log had the head that a record's author has seen.
+    pub(crate) async fn has_seen(&self, header: &RecordHeader) -> Result<Seen, OpError> {
+        let root = self.root_at(header.seen.size).await?;
+        Ok(Seen::known(root == Some(header.seen.root)))
     }
 }
 

@@ -2,12 +2,14 @@
 //! run ahead by what is in flight.
 
 use bytes::Bytes;
-use conclave_mls::verify_signature;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::AppendedRecord;
 use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf};
-use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, limits};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Hash, Head, Refusal};
+use conclave_rules::{
+    Chain, Gate, LogId, Place, RosterRow, Seen, judge_record, max_sealed_bytes, verify_signature,
+};
 use tls_codec::Size;
 
 use super::channel::Channel;
@@ -16,6 +18,10 @@ use super::rows::Proofs;
 use super::{Document, rows};
 use crate::group::not_member;
 use crate::store::OpError;
+
+const MALFORMED: Refusal = Refusal::BadRecord {
+    fault: RecordFault::Malformed,
+};
 
 /// A checked record.
 #[derive(Debug)]
@@ -52,12 +58,6 @@ pub(crate) struct PreparedFrame {
     pub(crate) records: Vec<PreparedRecord>,
 }
 
-/// Whether a record of `epoch` is taken while the group is at `current`.
-pub(super) fn is_current(epoch: u64, current: u64) -> bool {
-    // Breakage: records of epochs that are over are taken.
-    epoch == current || (cfg!(conclave_break = "accept-stale-epoch") && epoch < current)
-}
-
 /// What an [`conclave_proto::frame::ClientFrame::Append`] says beside its channel.
 pub(crate) struct Arrived {
     pub(crate) epoch: u64,
@@ -77,18 +77,22 @@ pub(super) async fn prepare(
         .roster
         .current_row(device)
         .ok_or_else(|| not_member(&view, device))?;
-    if !is_current(arrived.epoch, view.epoch) {
+    let gate = Gate::Before {
+        current: view.epoch,
+    };
+    // Asked first: what was sealed before a commit need not follow what was sealed after.
+    if gate.admits(arrived.epoch).is_err() {
         return Err(Refusal::StaleEpoch {
             current: view.epoch,
         }
         .into());
     }
-    check_shape(&arrived.records, row.role)?;
+    check_shape(&arrived.records)?;
     let Some(prev) = follow(channel, generation, arrived.first_clock).await? else {
         return Ok(None);
     };
     let first_clock = arrived.first_clock;
-    let prepared = link(channel, arrived, prev).await?;
+    let prepared = link(channel, arrived, prev, row, gate).await?;
     let Linked {
         frame,
         core,
@@ -102,29 +106,19 @@ pub(super) async fn prepare(
     Ok(Some(frame))
 }
 
-/// Checks what needs no log: kinds, role, sizes.
-fn check_shape(records: &[AppendedRecord], role: Role) -> Result<(), Refusal> {
+/// Checks kinds and sizes.
+fn check_shape(records: &[AppendedRecord]) -> Result<(), Refusal> {
     if records.is_empty() {
         return Err(Refusal::Malformed);
     }
     for record in records {
-        match record.kind {
-            1 if role < Role::Editor => {
-                return Err(Refusal::Forbidden {
-                    why: ForbiddenWhy::Role,
-                });
-            }
-            1 | 2 => {}
-            _ => {
-                return Err(Refusal::BadRecord {
-                    fault: RecordFault::Malformed,
-                });
-            }
-        }
-        if record.sealed.ciphertext.len() > limits::UPDATE_BYTES {
-            return Err(Refusal::TooLarge {
-                max: limits::UPDATE_BYTES as u64,
-            });
+        let body = record.body(Chained {
+            clock: 0,
+            prev: Hash::ZERO,
+        });
+        let max = max_sealed_bytes(&body.ok_or(MALFORMED)?);
+        if record.sealed.ciphertext.len() > max {
+            return Err(Refusal::TooLarge { max: max as u64 });
         }
     }
     Ok(())
@@ -157,29 +151,51 @@ struct Linked {
     signature: [u8; 64],
 }
 
-/// Rebuilds the headers, checks the seen heads and computes the leaves.
-async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked, OpError> {
-    let mut seen = Seen::new(&channel.document);
+/// Rebuilds the headers, judges them and computes the leaves.
+async fn link(
+    channel: &Channel,
+    arrived: Arrived,
+    prev: Hash,
+    row: &RosterRow,
+    gate: Gate,
+) -> Result<Linked, OpError> {
+    let mut heads = SeenHeads::new(&channel.document);
     let mut records = Vec::with_capacity(arrived.records.len());
     let mut last = (Hash::ZERO, [0; 64]);
     let mut chained = Chained {
         clock: arrived.first_clock,
         prev,
     };
+    let log = LogId {
+        group: channel.document.group,
+        document: channel.document.id,
+    };
     for record in arrived.records {
+        let (head, seen) = heads.head(record.seen_size.0, record.seen_hint).await?;
         let header = RecordHeader {
             version: RECORD_VERSION,
-            group: channel.document.group,
-            document: channel.document.id,
+            group: log.group,
+            document: log.document,
             epoch: arrived.epoch,
             author: channel.author,
-            seen: seen.head(record.seen_size.0, record.seen_hint).await?,
-            body: if record.kind == 1 {
-                RecordBody::Update(chained)
-            } else {
-                RecordBody::Verdict(chained)
-            },
+            seen: head,
+            body: record.body(chained).ok_or(MALFORMED)?,
         };
+        let place = Place {
+            log,
+            row: Some(row),
+            chain: Some(Chain {
+                next: chained.clock,
+                last: chained.prev,
+                // The writer knows.
+                closed: false,
+            }),
+            active: None,
+            seen,
+            covered: Seen::Unproven,
+            gate,
+        };
+        judge_record(&header, &place).map_err(|fault| place.answer(fault))?;
         let core = record.sealed.core(&header);
         let leaf = record_leaf(&core, &record.sealed.signature);
         last = (core, record.sealed.signature);
@@ -196,14 +212,14 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
             leaf,
             sealed,
             bytes: bytes as u64,
-            late: seen.late(&header).await?,
+            late: heads.late(&header).await?,
         });
     }
     let (core, signature) = last;
     let frame = PreparedFrame {
         epoch: arrived.epoch,
         prev,
-        covered: seen.covered,
+        covered: heads.covered,
         records,
     };
     Ok(Linked {
@@ -214,7 +230,7 @@ async fn link(channel: &Channel, arrived: Arrived, prev: Hash) -> Result<Linked,
 }
 
 /// The seen heads of one frame. Most of its records name the same.
-struct Seen<'a> {
+struct SeenHeads<'a> {
     document: &'a Document,
     /// Size that the active snapshot covers.
     covered: u64,
@@ -224,7 +240,7 @@ struct Seen<'a> {
     proofs: Proofs,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> SeenHeads<'a> {
     fn new(document: &'a Document) -> Self {
         let covered = document.live().active.covered;
         Self {
@@ -236,28 +252,20 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// The head of this size, if the log had it and it begins like this.
-    async fn head(&mut self, size: u64, begins: [u8; 8]) -> Result<Head, OpError> {
-        let bad = Refusal::BadRecord {
-            fault: RecordFault::SeenHead,
-        };
+    /// The head of this size, and whether the log had it and it begins like this.
+    async fn head(&mut self, size: u64, begins: [u8; 8]) -> Result<(Head, Seen), OpError> {
         let head = match self.head {
             Some(head) if head.size == size => head,
-            _ => {
-                let root = self
-                    .document
-                    .root_at(size)
-                    .await?
-                    .ok_or_else(|| bad.clone())?;
-                Head { size, root }
-            }
+            _ => match self.document.root_at(size).await? {
+                Some(root) => Head { size, root },
+                None => {
+                    let root = Hash::ZERO;
+                    return Ok((Head { size, root }, Seen::False));
+                }
+            },
         };
         self.head = Some(head);
-        if hint(&head.root) == begins {
-            Ok(head)
-        } else {
-            Err(bad.into())
-        }
+        Ok((head, Seen::known(hint(&head.root) == begins)))
     }
 
     async fn late(&mut self, header: &RecordHeader) -> Result<Option<Box<Late>>, OpError> {

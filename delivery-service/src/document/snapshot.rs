@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_mls::{GroupState, RosterRow, verify_signature};
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
-use conclave_proto::record::{RECORD_LABEL, RECORD_VERSION, Record, RecordHeader, SnapshotHeader};
+use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{Hash, Head, RecordBody, Refusal, Role, UnixMs, limits};
+use conclave_proto::{Hash, Head, RecordBody, Refusal, UnixMs};
+use conclave_rules::{
+    Fit, Gate, GroupState, LogId, Place, RosterRow, Seen, judge_author, judge_record,
+    max_sealed_bytes, verify_signature,
+};
 use sqlx::SqliteConnection;
 
 use super::encode::{hint, put_whole};
@@ -33,55 +36,54 @@ pub(crate) fn covered(header: &RecordHeader) -> Head {
     }
 }
 
-/// Checks what needs no log: author, epoch, role, kind, size, signature.
-pub(crate) fn check(
-    state: &GroupState,
-    conn: &Conn,
-    record: &Record,
-) -> Result<SnapshotHeader, Refusal> {
-    let (row, snapshot) = check_header(state, conn, &record.header)?;
-    if record.sealed.ciphertext.len() > limits::SNAPSHOT_BYTES {
-        return Err(Refusal::TooLarge {
-            max: limits::SNAPSHOT_BYTES as u64,
-        });
-    }
-    let signature = &record.sealed.signature;
-    verify_signature(row, RECORD_LABEL, &record.core().0, signature).map_err(bad)?;
-    Ok(snapshot)
-}
-
-/// Of that, what the header tells.
-fn check_header<'a>(
+/// Where a snapshot of this connection's device comes to stand, as far as the group tells.
+pub(crate) fn place<'a>(
     state: &'a GroupState,
     conn: &Conn,
     header: &RecordHeader,
-) -> Result<(&'a RosterRow, SnapshotHeader), Refusal> {
-    let RecordBody::Snapshot(snapshot) = header.body else {
-        return Err(bad(RecordFault::Malformed));
-    };
-    if header.version != RECORD_VERSION {
-        return Err(bad(RecordFault::Malformed));
-    }
-    if header.author.device != conn.device {
+) -> Result<Place<'a>, Refusal> {
+    let device = &conn.device;
+    if header.author.device != *device {
         return Err(Refusal::Forbidden {
             why: ForbiddenWhy::NotYours,
         });
     }
-    let row = state
-        .roster
-        .current_row(&conn.device)
-        .ok_or_else(|| not_member(state, &conn.device))?;
-    if header.epoch != state.epoch {
-        return Err(Refusal::StaleEpoch {
+    let row = state.roster.current_row(device);
+    Ok(Place {
+        log: LogId {
+            group: header.group,
+            document: header.document,
+        },
+        row: Some(row.ok_or_else(|| not_member(state, device))?),
+        chain: None,
+        active: None,
+        seen: Seen::Unproven,
+        covered: Seen::Unproven,
+        gate: Gate::Before {
             current: state.epoch,
-        });
+        },
+    })
+}
+
+/// Checks what needs no log: author, epoch, role, kind, size, signature.
+pub(crate) fn check(record: &Record, at: &Place<'_>) -> Result<(), Refusal> {
+    check_header(&record.header, at)?;
+    let max = max_sealed_bytes(&record.header.body);
+    if record.sealed.ciphertext.len() > max {
+        return Err(Refusal::TooLarge { max: max as u64 });
     }
-    if row.role < Role::Editor {
-        return Err(Refusal::Forbidden {
-            why: ForbiddenWhy::Role,
-        });
+    let row = at.row.ok_or(at.answer(RecordFault::NotMember))?;
+    let signature = &record.sealed.signature;
+    verify_signature(row, RECORD_LABEL, &record.core().0, signature).map_err(bad)
+}
+
+/// Of that, what the header tells.
+fn check_header(header: &RecordHeader, at: &Place<'_>) -> Result<(), Refusal> {
+    if !matches!(header.body, RecordBody::Snapshot(_)) {
+        return Err(bad(RecordFault::Malformed));
     }
-    Ok((row, snapshot))
+    let judged = judge_author(header, at);
+    judged.map(drop).map_err(|fault| at.answer(fault))
 }
 
 /// The row of a snapshot; position and root follow when it is appended.
@@ -130,14 +132,11 @@ pub(crate) async fn put(
         return Ok(());
     }
     let view = group.view();
-    let snapshot = check(&view, conn, &record)?;
-    let may_replace = view.role_of(&conn.device) >= Some(Role::Admin);
-    document
-        .ensure_prefix(&record.header.seen, bad(RecordFault::SeenHead))
-        .await?;
-    document
-        .ensure_prefix(&snapshot.covered, bad(RecordFault::Covered))
-        .await?;
+    let at = place(&view, conn, &record.header)?;
+    check(&record, &at)?;
+    let seen = document.has_seen(&record.header).await?;
+    let row = at.row.cloned();
+    let covered = covered(&record.header).size;
     let mut body = Vec::new();
     put_whole(&mut body, record.clone(), Vec::new());
     let (document, conn) = (document.clone(), conn.clone());
@@ -153,7 +152,8 @@ pub(crate) async fn put(
                     accounts::ensure_active(conn, &device).await?;
                     let now = env.clock.now();
                     let spend = || env.snapshots.take(key, 1, now);
-                    let stored = store(conn, doc, &record, may_replace, now, spend).await?;
+                    let stored =
+                        store(conn, doc, &record, (row.as_ref(), seen), now, spend).await?;
                     retention::sweep(conn, now, crate::limits::SWEPT_WITH_SNAPSHOT).await?;
                     Ok(stored)
                 })
@@ -169,7 +169,6 @@ pub(crate) async fn put(
                     answer,
                 };
                 let frame = Bytes::from(encode(&frame));
-                let covered = snapshot.covered.size;
                 let answered = late.is_some_and(|late| {
                     let new = NewSnapshot {
                         seq,
@@ -197,14 +196,15 @@ pub(crate) async fn judge_early(
     header: &RecordHeader,
 ) -> Result<(), OpError> {
     let view = group.view();
-    check_header(&view, conn, header)?;
-    let may_replace = view.role_of(&conn.device) >= Some(Role::Admin);
+    let at = place(&view, conn, header)?;
+    check_header(header, &at)?;
+    let seen = document.has_seen(header).await?;
     let mut reads = document.env.reads.acquire().await?;
     if is_known(&mut reads, document.row, header).await? {
         return Ok(());
     }
     let table = Table::load(&mut reads, document.row).await?;
-    let judged = judge(&mut reads, document.row, &table, header, may_replace).await?;
+    let judged = judge(&mut reads, document.row, &table, header, (at.row, seen)).await?;
     if judged.has_news {
         return Ok(());
     }
@@ -267,20 +267,19 @@ struct Active {
     epoch: u64,
     /// Encoded size.
     bytes: u64,
-    crdt: u8,
     due_epoch: u64,
     /// Position of its parent, and when that was replaced.
     parent: Option<(u64, UnixMs)>,
 }
 
 impl Active {
-    fn is_parent_of(&self, snapshot: &SnapshotHeader) -> bool {
-        snapshot.parent == self.id && snapshot.chain_proof == self.header.successor_proof(&self.id)
-    }
-
-    /// Whether the snapshot names the same parent: so an admin replaces one that is disputed.
-    fn is_sibling_of(&self, snapshot: &SnapshotHeader) -> bool {
-        snapshot.parent == self.header.parent && snapshot.chain_proof == self.header.chain_proof
+    /// As the rules see it.
+    fn as_judged(&self) -> conclave_rules::Active {
+        conclave_rules::Active {
+            seq: self.seq,
+            id: self.id,
+            header: self.header,
+        }
     }
 }
 
@@ -290,7 +289,6 @@ struct ActiveColumns {
     snapshot_id: Vec<u8>,
     snapshot_header: Vec<u8>,
     sealed_bytes: Option<i64>,
-    crdt: i64,
     due_epoch: i64,
     parent_seq: Option<i64>,
     parent_ms: Option<i64>,
@@ -298,7 +296,7 @@ struct ActiveColumns {
 
 async fn active(conn: &mut SqliteConnection, doc: i64) -> Result<Active, StoreError> {
     let row: ActiveColumns = sqlx::query_as(
-        "SELECT d.snapshot_seq, d.snapshot_id, d.snapshot_header, LENGTH(r.sealed) AS sealed_bytes, d.crdt, d.due_epoch, \
+        "SELECT d.snapshot_seq, d.snapshot_id, d.snapshot_header, LENGTH(r.sealed) AS sealed_bytes, d.due_epoch, \
                 d.parent_seq, d.parent_ms \
          FROM documents d LEFT JOIN records r ON r.doc = d.id AND r.seq = d.snapshot_seq WHERE d.id = ?",
     )
@@ -324,7 +322,6 @@ async fn active(conn: &mut SqliteConnection, doc: i64) -> Result<Active, StoreEr
         header: snapshot,
         epoch: header.epoch,
         bytes: uint(sealed_bytes)?.saturating_add(row.snapshot_header.len() as u64),
-        crdt: u8::try_from(row.crdt).map_err(|_| StoreError::Corrupt { what: "CRDT kind" })?,
         due_epoch: uint(row.due_epoch)?,
         parent,
     })
@@ -339,43 +336,39 @@ struct Judged {
     has_news: bool,
 }
 
-/// Judges a snapshot by its header, against the log as `table` has it.
+/// Judges a snapshot by its header, against the log as `table` has it. `row` is its author's.
 async fn judge(
     conn: &mut SqliteConnection,
     doc: i64,
     table: &Table,
     header: &RecordHeader,
-    may_replace: bool,
+    (row, seen): (Option<&RosterRow>, Seen),
 ) -> Result<Judged, OpError> {
-    let RecordBody::Snapshot(snapshot) = header.body else {
-        return Err(bad(RecordFault::Malformed).into());
-    };
     let active = active(conn, doc).await?;
     if table.closed {
         return Err(Refusal::DocumentClosed.into());
     }
-    if table.epoch != header.epoch {
-        return Err(Refusal::StaleEpoch {
+    let covered = covered(header);
+    let is_prefix = covered.size <= table.size()
+        && rows::root_at(conn, doc, covered.size).await? == covered.root;
+    let at = Place {
+        log: LogId {
+            group: header.group,
+            document: header.document,
+        },
+        row,
+        chain: None,
+        active: Some(&active.as_judged()),
+        seen,
+        covered: Seen::known(is_prefix),
+        gate: Gate::Before {
             current: table.epoch,
-        }
-        .into());
-    }
-    if snapshot.crdt != active.crdt {
+        },
+    };
+    let fit = judge_record(header, &at).map_err(|fault| at.answer(fault))?;
+    let Fit::Snapshot { replaces, .. } = fit else {
         return Err(bad(RecordFault::Malformed).into());
-    }
-    let follows = active.is_parent_of(&snapshot);
-    let replaces = may_replace && active.is_sibling_of(&snapshot);
-    if !follows && !replaces {
-        return Err(bad(RecordFault::Parent).into());
-    }
-    let covered = snapshot.covered;
-    // Covering the active snapshot's own position too keeps replaced snapshots out of every tail.
-    if covered.size <= active.seq
-        || covered.size > table.size()
-        || rows::root_at(conn, doc, covered.size).await? != covered.root
-    {
-        return Err(bad(RecordFault::Covered).into());
-    }
+    };
     let before = rows::weight_at(conn, doc, active.header.covered.size).await?;
     let news = rows::weight_at(conn, doc, covered.size)
         .await?
@@ -383,7 +376,7 @@ async fn judge(
     let has_news = header.epoch > active.epoch || news.saturating_mul(2) >= active.bytes;
     Ok(Judged {
         active,
-        replaces: !follows,
+        replaces,
         has_news,
     })
 }
@@ -393,7 +386,7 @@ async fn store(
     conn: &mut SqliteConnection,
     doc: i64,
     record: &Record,
-    may_replace: bool,
+    author: (Option<&RosterRow>, Seen),
     now: UnixMs,
     spend: impl FnOnce() -> Result<(), Refusal>,
 ) -> Result<Stored, OpError> {
@@ -402,7 +395,7 @@ async fn store(
         return Ok(Stored::Known { seq, head });
     }
     let mut table = Table::load(conn, doc).await?;
-    let judged = judge(conn, doc, &table, &record.header, may_replace).await?;
+    let judged = judge(conn, doc, &table, &record.header, author).await?;
     if !judged.has_news {
         spend()?;
     }

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use conclave_proto::merkle::Frontier;
+use conclave_proto::record::Chained;
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{Author, Hash, Refusal};
+use conclave_rules::{Chain, Gate, check_chain};
 use sqlx::SqliteConnection;
 
 use super::insert::{NewRow, insert_nodes, insert_rows};
-use super::prepare::{PreparedFrame, PreparedRecord, is_current};
+use super::prepare::{PreparedFrame, PreparedRecord};
 use super::rows::NODE_LEVEL;
 use crate::store::codes::{decode, hash, int, uint};
 use crate::store::{OpError, StoreError};
@@ -276,12 +278,24 @@ impl Table {
         let Some(frame) = frame else {
             return Err(gap);
         };
-        if !is_current(frame.epoch, self.epoch) || frame.epoch < self.last_epoch {
+        let gate = Gate::Before {
+            current: self.epoch,
+        };
+        if gate.admits(frame.epoch).is_err() || frame.epoch < self.last_epoch {
             return Err(Refusal::StaleEpoch {
                 current: self.epoch,
             });
         }
-        if first_clock > row.next_clock || frame.prev != row.last_leaf {
+        let chain = Chain {
+            next: row.next_clock,
+            last: row.last_leaf,
+            closed: row.closed,
+        };
+        let first = Chained {
+            clock: first_clock,
+            prev: frame.prev,
+        };
+        if check_chain(Some(chain), &first).is_err() {
             return Err(gap);
         }
         if self.size().saturating_sub(self.covered) >= tail_max {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_mls::GroupState;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{Answer, Plea, ServiceFrame};
 use conclave_proto::{DeviceId, GroupId, Refusal, UnixMs, UserId};
+use conclave_rules::GroupState;
 use sqlx::SqliteConnection;
 
 use super::{Group, follow, not_member, rows};

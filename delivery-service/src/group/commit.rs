@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use conclave_mls::{GroupState, JudgedCommit, PublicGroupState};
+use conclave_mls::{JudgedCommit, PublicGroupState};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::{DeviceId, GroupId, Refusal, UnixMs, UserId};
+use conclave_rules::GroupState;
 use sqlx::SqliteConnection;
 
 use super::rows::{self, NewEntry};

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use conclave_mls::{GroupState, PublicGroupState, check_founded};
+use conclave_mls::{PublicGroupState, check_founded};
 use conclave_proto::frame::Answer;
 use conclave_proto::hash::labelled;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
 use conclave_proto::{Hash, Head, Refusal, UnixMs, UserId, limits};
+use conclave_rules::GroupState;
 use sqlx::SqliteConnection;
 
 use super::commit::insert_member;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use conclave_proto::codec::encode;
 use conclave_proto::frame::Answer;
-use conclave_proto::record::{EntryBody, Record, SnapshotHeader};
+use conclave_proto::record::{EntryBody, Record};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Head, RecordBody, Refusal};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Head, RecordBody, Refusal};
+use conclave_rules::{Fit, Place, Seen, judge_record};
 use sqlx::SqliteConnection;
 
 use super::Group;
@@ -83,24 +84,17 @@ fn check(group: &Group, conn: &Conn, entry: &Record, first: &Record) -> Result<C
             why: ForbiddenWhy::NotYours,
         });
     }
-    let header = snapshot::check(&group.view(), conn, first)?;
-    let SnapshotHeader {
-        parent,
-        chain_proof,
-        covered,
-        crdt: kind,
-    } = header;
-    if kind != crdt {
-        return Err(bad(RecordFault::Malformed));
-    }
-    if parent != Hash::ZERO || chain_proof != Hash::ZERO {
-        return Err(bad(RecordFault::Parent));
-    }
-    if covered != Head::EMPTY {
-        return Err(bad(RecordFault::Covered));
-    }
-    if first.header.seen != Head::EMPTY {
-        return Err(bad(RecordFault::SeenHead));
+    let view = group.view();
+    let at = snapshot::place(&view, conn, &first.header)?;
+    snapshot::check(first, &at)?;
+    let at = Place {
+        seen: Seen::known(first.header.seen == Head::EMPTY),
+        ..at
+    };
+    match judge_record(&first.header, &at) {
+        Ok(Fit::Snapshot { header, .. }) if header.crdt == crdt => {}
+        Ok(_) => return Err(bad(RecordFault::Malformed)),
+        Err(fault) => return Err(at.answer(fault)),
     }
     Ok(Created { document, crdt })
 }

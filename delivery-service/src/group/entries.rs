@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use conclave_mls::EntryEffect;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::record::{EntryBody, Record};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{DeviceId, GroupId, Refusal, limits};
+use conclave_rules::EntryEffect;
 use sqlx::SqliteConnection;
 
 use super::rows::{self, NewEntry};
@@ -104,7 +104,7 @@ pub(super) async fn append(
 /// A judged entry with what it leads to.
 pub(super) struct Judged {
     pub(super) new: NewEntry,
-    pub(super) next: Arc<conclave_mls::GroupState>,
+    pub(super) next: Arc<conclave_rules::GroupState>,
 }
 
 /// Judges a signed entry and advances the core by it.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_mls::GroupState;
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::{DeviceId, GroupId, Head, Refusal};
+use conclave_rules::GroupState;
 
 use super::{Group, asks, rows};
 use crate::hub::Conn;

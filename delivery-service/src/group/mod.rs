@@ -17,10 +17,11 @@ pub(crate) mod status;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use conclave_mls::{GroupState, PublicGroupState};
+use conclave_mls::PublicGroupState;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, GroupId, Refusal};
+use conclave_rules::GroupState;
 
 use self::follow::Follower;
 use crate::env::Env;

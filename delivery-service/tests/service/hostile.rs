@@ -196,7 +196,7 @@ async fn an_editor_that_thinks_itself_an_admin_is_refused() {
         .current_row(&bob.device.id)
         .unwrap()
         .clone();
-    let promoted = conclave_mls::RosterRow {
+    let promoted = conclave_rules::RosterRow {
         role: Role::Admin,
         ..row.clone()
     };

@@ -114,7 +114,7 @@ async fn an_unknown_version_is_told_what_works() {
         credential: person.devices[0].credential.to_bytes().into(),
     })
     .await;
-    assert_eq!(wire.goodbye().await, Refusal::UpgradeNeeded { minimum: 2 });
+    assert_eq!(wire.goodbye().await, Refusal::UpgradeNeeded { minimum: 3 });
 }
 
 #[tokio::test]

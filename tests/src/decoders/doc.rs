@@ -10,7 +10,7 @@ use conclave_doc::{
     Append, DocContext, DocError, Document, KeySource, SnapshotPayload, VerdictPayload,
 };
 use conclave_identity::{DeviceKey, SCHEME_ED25519};
-use conclave_mls::{EpochRoot, GroupState, Roster, RosterRow, Rows};
+use conclave_mls::{EpochRoot, Rows};
 use conclave_proto::codec::{Bytes, Tail, Varint};
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
 use conclave_proto::registry::{
@@ -22,6 +22,7 @@ use conclave_proto::{
     Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, Record,
     Role, UnixMs, UserId, limits,
 };
+use conclave_rules::{GroupState, Roster, RosterRow};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use zeroize::Zeroizing;

@@ -8,8 +8,8 @@ use conclave_identity::{
     DeviceCredential, DeviceKey, Reference, STATEMENT_VERSION, UserGenesis, UserKey, enrol_first,
 };
 use conclave_mls::{
-    ClientGroup, CommitInputs, DeviceContext, EpochSecrets, GROUP_STATE_BYTES, GroupState,
-    KeyStore, MlsError, Plan, ProcessError, PublicGroupState, RejoinOffer, Rows, check_key_package,
+    ClientGroup, CommitInputs, DeviceContext, EpochSecrets, KeyStore, MlsError, Plan, ProcessError,
+    PublicGroupState, RejoinOffer, Rows, check_key_package,
 };
 use conclave_proto::frame::{JoinState, WelcomeDelivery};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
@@ -23,6 +23,7 @@ use conclave_proto::{
     CommitId, DeviceId, DocumentId, GroupId, GroupPolicy, InstanceId, RealmId, Refusal, UnixMs,
     limits,
 };
+use conclave_rules::{GROUP_STATE_BYTES, GroupState};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use zeroize::Zeroizing;

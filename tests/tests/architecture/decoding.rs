@@ -208,6 +208,7 @@ pub fn gaps_of_the_workspace(root: &Path) -> Result<Vec<String>> {
     let folders = [
         "crates/conclave-proto/src",
         "crates/conclave-identity/src",
+        "crates/conclave-rules/src",
         "crates/conclave-mls/src",
         "crates/conclave-crdt/src",
         "crates/conclave-doc/src",

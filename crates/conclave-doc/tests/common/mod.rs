@@ -13,12 +13,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::*;
 use conclave_identity::{DeviceKey, SCHEME_ED25519};
-use conclave_mls::{EpochRoot, GroupState, Roster, RosterRow};
+use conclave_mls::EpochRoot;
 use conclave_proto::codec::{Bytes, Varint};
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
 use conclave_proto::merkle::{Frontier, Head, consistency_proof};
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::*;
+use conclave_rules::{
+    Chain, Gate, GroupState, LogId, Place, Roster, RosterRow, Seen, judge_record,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
@@ -245,34 +248,31 @@ impl Service {
         seq
     }
 
-    pub fn rebuild(&self, author: Author, append: &Append) -> Result<Vec<Record>, Refusal> {
-        if append.epoch != self.epoch {
-            return Err(Refusal::StaleEpoch {
-                current: self.epoch,
-            });
-        }
+    /// Judges a frame of own records, and gives them whole.
+    pub fn rebuild(
+        &self,
+        world: &World,
+        author: Author,
+        append: &Append,
+    ) -> Result<Vec<Record>, Refusal> {
+        let gate = Gate::Before {
+            current: self.epoch,
+        };
         let (next, mut prev) = self.chain(&author);
-        if append.first_clock < next {
+        if gate.admits(append.epoch).is_ok() && append.first_clock < next {
             let seq = self.chains[&author].2[append.first_clock as usize];
             return Err(Refusal::AlreadyAccepted {
                 leaf: self.leaves[seq as usize],
                 seq,
             });
         }
-        if append.first_clock > next {
-            return Err(Refusal::ClockGap { expected: next });
-        }
         let mut out = Vec::new();
-        for (at, appended) in append.records.iter().enumerate() {
-            assert!(appended.seen_size.0 <= self.size(), "seen too much");
+        for (at, appended) in (0..).zip(&append.records) {
+            let known = self.size().min(appended.seen_size.0);
+            let seen = self.head_at(known);
             let chained = Chained {
-                clock: next + at as u64,
+                clock: append.first_clock + at,
                 prev,
-            };
-            let body = if appended.kind == 2 {
-                RecordBody::Verdict(chained)
-            } else {
-                RecordBody::Update(chained)
             };
             let header = RecordHeader {
                 version: RECORD_VERSION,
@@ -280,9 +280,28 @@ impl Service {
                 document: DOC,
                 epoch: append.epoch,
                 author,
-                seen: self.head_at(appended.seen_size.0),
-                body,
+                seen,
+                body: appended.body(chained).unwrap(),
             };
+            let place = Place {
+                log: LogId {
+                    group: GROUP,
+                    document: DOC,
+                },
+                row: world.states[self.epoch as usize].row(&author.device, self.epoch),
+                chain: Some(Chain {
+                    next: next + at,
+                    last: prev,
+                    closed: self.is_closed(&author),
+                }),
+                active: None,
+                seen: Seen::known(
+                    known == appended.seen_size.0 && seen.root.0[..8] == appended.seen_hint,
+                ),
+                covered: Seen::Unproven,
+                gate,
+            };
+            judge_record(&header, &place).map_err(|fault| place.answer(fault))?;
             let record = Record {
                 header,
                 sealed: appended.sealed.clone(),
@@ -291,6 +310,12 @@ impl Service {
             out.push(record);
         }
         Ok(out)
+    }
+
+    /// Whether a later instance of the same device has written.
+    fn is_closed(&self, author: &Author) -> bool {
+        let later = self.authors.iter().skip_while(|known| *known != author);
+        later.skip(1).any(|known| known.device == author.device)
     }
 
     pub fn covered(&self) -> u64 {
@@ -668,7 +693,7 @@ impl Sim {
 
     pub fn arrive(&mut self, at: usize, author: Author, append: Append) {
         let count = append.records.len() as u64;
-        match self.service.rebuild(author, &append) {
+        match self.service.rebuild(&self.world, author, &append) {
             Ok(records) => {
                 let next_clock = append.first_clock + count;
                 let first_seq = self.order(records, Some(at));

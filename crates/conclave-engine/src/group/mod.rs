@@ -12,15 +12,14 @@ mod thaw;
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_doc::DocContext;
-use conclave_mls::{
-    ClientGroup, CommitOutcome, EpochRoot, EpochSecrets, GroupState, ProcessError, Processed,
-};
+use conclave_mls::{ClientGroup, CommitOutcome, EpochRoot, EpochSecrets, ProcessError, Processed};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Head, Refusal, UnixMs, UserId, limits};
+use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
 
 use self::repair::Returning;

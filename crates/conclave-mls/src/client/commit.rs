@@ -8,6 +8,9 @@ use conclave_proto::group::{COMMIT_DATA_VERSION, CommitBundle, CommitData, Group
 use conclave_proto::limits::OWN_CLOCK_SKEW_MS;
 use conclave_proto::policy::GroupPolicy;
 use conclave_proto::{CommitId, DeviceId, Hash, UnixMs};
+use conclave_rules::{
+    CommitFacts, Committer, Covered, GroupState, judge::next_state, judge_commit,
+};
 use openmls::extensions::Extensions;
 use openmls::framing::Sender;
 use openmls::group::{CommitMessageBundle, GroupContext};
@@ -18,13 +21,11 @@ use rand_core::CryptoRngCore;
 use super::{ClientGroup, PendingCommit};
 use crate::device::DeviceContext;
 use crate::error::MlsError;
-use crate::facts::{self, CommitFacts, Committer, Covered, LeafFacts};
-use crate::judge::{judge_commit, next_state};
+use crate::facts;
 use crate::keys::{EXPORT_BYTES, EpochRoot, EpochSecrets};
 use crate::keystore::{CheckedKeyPackage, check_key_package};
 use crate::message::contained;
 use crate::profile;
-use crate::state::GroupState;
 use crate::wrap;
 
 const BUILDING: MlsError = MlsError::Mls {
@@ -180,7 +181,7 @@ impl ClientGroup {
             path: path.then(|| device.leaf_facts()),
             adds: packages
                 .iter()
-                .map(|checked| LeafFacts::of(checked.package.leaf_node()))
+                .map(|checked| facts::leaf(checked.package.leaf_node()))
                 .collect(),
             removes,
             covered,

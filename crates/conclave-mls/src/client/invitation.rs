@@ -3,14 +3,12 @@
 use conclave_identity::{Identity, Occasion, Presented, Reference, authenticate};
 use conclave_proto::frame::JoinState;
 use conclave_proto::{GroupId, UnixMs};
+use conclave_rules::{GroupState, RosterRow, judge::authenticate_row};
 use openmls::group::{GroupContext, Member};
 
 use crate::device::DeviceContext;
 use crate::error::MlsError;
-use crate::judge::authenticate_row;
 use crate::profile;
-use crate::roster::RosterRow;
-use crate::state::GroupState;
 
 const fn bad(what: &'static str) -> MlsError {
     MlsError::BadInvitation { what }

@@ -3,6 +3,7 @@
 use conclave_identity::Identity;
 use conclave_proto::UnixMs;
 use conclave_proto::frame::WelcomeDelivery;
+use conclave_rules::GroupState;
 use openmls::group::{MlsGroup, StagedWelcome, WelcomeError};
 
 use super::{ClientGroup, invitation};
@@ -14,7 +15,6 @@ use crate::message;
 use crate::overlay::{self, storage::KEY_PACKAGE};
 use crate::profile;
 use crate::provider::Provider;
-use crate::state::GroupState;
 
 const JOINING: MlsError = MlsError::Mls {
     what: "joining by welcome",

@@ -14,6 +14,10 @@ use conclave_proto::record::{
     EntryBody, RECORD_LABEL, RECORD_VERSION, RecordBody, RecordHeader, Sealed,
 };
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, Record};
+use conclave_rules::{
+    CommitFacts, GROUP_STATE_BYTES, GroupState, ProposalFacts, ProposalKind, ProposalVerdict,
+    StateParts,
+};
 use openmls::group::{GroupId as MlsGroupId, MlsGroup};
 use openmls_traits::OpenMlsProvider;
 use rand_core::CryptoRngCore;
@@ -29,15 +33,11 @@ pub use rejoin::RejoinOffer;
 
 use crate::device::DeviceContext;
 use crate::error::MlsError;
-use crate::facts::CommitFacts;
 use crate::follower::Follower;
 use crate::keys::{EXPORT_BYTES, EpochRoot, EpochSecrets};
 use crate::message::contained;
 use crate::overlay::{RowChange, Rows};
 use crate::provider::Provider;
-use crate::state::{
-    GROUP_STATE_BYTES, GroupState, ProposalFacts, ProposalKind, ProposalVerdict, StateParts,
-};
 use crate::wrap;
 
 const META_ROW: &[u8] = b"own/meta";

@@ -5,20 +5,20 @@ use conclave_proto::group::GroupEntry;
 use conclave_proto::record::{EntryBody, Record};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{Author, DeviceId, Hash};
+use conclave_rules::{
+    CommitFacts, Committer, GroupState, ProposalVerdict, judge, judge_commit, verify_signature,
+};
 use openmls::framing::{ProcessedMessage, ProcessedMessageContent, PublicMessageIn};
 use openmls::group::{ProcessMessageError, StagedCommit, ValidationError};
 use openmls_traits::OpenMlsProvider;
 
 use super::ClientGroup;
 use crate::error::{Fault, MlsError, ProcessError};
-use crate::facts::{self, CommitFacts, Committer};
-use crate::judge::{self, judge_commit};
+use crate::facts;
 use crate::keys::{EXPORT_BYTES, EpochSecrets};
 use crate::lifetimes::{self, ClockFault};
 use crate::message::{self, contained};
 use crate::public::{process_public, signer_of, verify_proposal};
-use crate::roster::verify_signature;
-use crate::state::{GroupState, ProposalVerdict};
 
 /// What an ordered entry did.
 #[derive(Debug, Clone)]

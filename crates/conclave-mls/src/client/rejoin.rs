@@ -4,6 +4,7 @@ use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::frame::JoinState;
 use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::{GroupId, Hash};
+use conclave_rules::{CommitFacts, Committer, GroupState, judge::next_state, judge_commit};
 use openmls::group::{CommitMessageBundle, MlsGroup, ProposalStore, PublicGroup};
 use openmls::prelude::LeafNodeParameters;
 use openmls_traits::OpenMlsProvider;
@@ -14,15 +15,12 @@ use super::process::Processed;
 use super::{ClientGroup, CommitInputs, Prepared, REJOIN_ROW, Rejoin, invitation};
 use crate::device::DeviceContext;
 use crate::error::{Fault, MlsError, ProcessError};
-use crate::facts::{CommitFacts, Committer};
 use crate::follower::Follower;
-use crate::judge::{judge_commit, next_state};
 use crate::lifetimes::ClockFault;
 use crate::message::{self, contained};
 use crate::profile;
 use crate::provider::Provider;
 use crate::public::{genesis, process_public};
-use crate::state::GroupState;
 use crate::wrap;
 
 const BUILDING: MlsError = MlsError::Mls {

@@ -6,6 +6,7 @@ use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::limits::{COMMIT_TIME_SKEW_MS, MLS_MESSAGE_BYTES};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, Head, UnixMs};
+use conclave_rules::{CommitFacts, Committer, GroupState, judge, judge_commit};
 use openmls::framing::{ProcessedMessageContent, PublicMessageIn, Sender};
 use openmls::group::{PublicGroup, StagedCommit};
 use openmls::messages::ConfirmationTag;
@@ -13,12 +14,10 @@ use openmls_traits::OpenMlsProvider;
 
 use super::{PublicGroupState, refuse};
 use crate::error::{Fault, MlsError, ProcessError};
-use crate::facts::{self, CommitFacts, Committer};
-use crate::judge::{self, judge_commit};
+use crate::facts;
 use crate::lifetimes::{self, ClockFault};
 use crate::message::{self, ExpectedGroupInfo};
 use crate::provider::Provider;
-use crate::state::GroupState;
 
 /// A commit found good, for the position after the head it was judged at.
 #[derive(Debug)]

@@ -4,18 +4,16 @@ use conclave_identity::{Occasion, Reference};
 use conclave_proto::policy::{GroupPolicy, Role};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, GroupId, UnixMs, limits};
+use conclave_rules::{GroupState, LeafFacts, RosterRow, judge::authenticate_leaf};
 use openmls::group::{ProposalStore, PublicGroup};
 use openmls_traits::OpenMlsProvider;
 
 use super::{PublicGroupState, refuse};
-use crate::facts::LeafFacts;
-use crate::judge::authenticate_leaf;
+use crate::facts;
 use crate::lifetimes::ClockFault;
 use crate::message;
 use crate::profile;
 use crate::provider::Provider;
-use crate::roster::RosterRow;
-use crate::state::GroupState;
 
 impl PublicGroupState {
     /// Takes up a new group, which the device `sender` offers as begun at `founded`: epoch 0, one leaf, which is the sender's and an owner.
@@ -91,7 +89,7 @@ pub(crate) fn genesis(tree: &PublicGroup, founded: UnixMs) -> Result<GroupState,
         return Err(CommitFault::GroupInfo);
     };
     let leaf = tree.leaf(member.index).ok_or(CommitFault::GroupInfo)?;
-    genesis_state(group, policy, &LeafFacts::of(leaf), founded)
+    genesis_state(group, policy, &facts::leaf(leaf), founded)
 }
 
 /// As [`genesis`], from the creator's leaf. When that was made does not matter: a group may wait for its service as long as it likes.

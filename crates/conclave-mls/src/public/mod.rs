@@ -10,6 +10,7 @@ use conclave_proto::group::{GroupEntry, RootWrap};
 use conclave_proto::record::Record;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, Head};
+use conclave_rules::{EntryEffect, GROUP_STATE_BYTES, GroupState, ProposalFacts, ProposalVerdict};
 use openmls::framing::ProcessedMessageContent;
 use openmls::group::{GroupId as MlsGroupId, PublicGroup, QueuedProposal};
 use openmls_traits::OpenMlsProvider;
@@ -24,7 +25,6 @@ pub(crate) use create::genesis;
 use crate::facts;
 use crate::message;
 use crate::provider::Provider;
-use crate::state::{EntryEffect, GROUP_STATE_BYTES, GroupState, ProposalFacts, ProposalVerdict};
 
 /// Version of the checkpoint encoding.
 const CHECKPOINT_VERSION: u16 = 1;

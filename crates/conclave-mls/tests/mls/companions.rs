@@ -1,11 +1,12 @@
 //! What comes with a commit and does not belong to it, and commits changed on their way.
 
-use conclave_mls::{GroupState, MlsError, Plan, ProcessError, PublicGroupState, open_wrap};
+use conclave_mls::{MlsError, Plan, ProcessError, PublicGroupState, open_wrap};
 use conclave_proto::codec::Bytes;
 use conclave_proto::group::{CommitBundle, GroupEntry, WrapStatement};
 use conclave_proto::policy::{JoinerAccess, Role};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{Hash, Refusal};
+use conclave_rules::GroupState;
 use rand_chacha::rand_core::RngCore;
 
 use crate::forge;

@@ -1,12 +1,13 @@
 //! Tools of somebody who follows none of our rules.
 
 use conclave_identity::{DeviceCredential, DeviceKey};
-use conclave_mls::{CommitFacts, Committer, LeafFacts, ProcessError};
+use conclave_mls::ProcessError;
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::group::{
     CommitBundle, CommitData, GroupEntry, RootWrap, WRAP_LABEL, WrapStatement,
 };
 use conclave_proto::{CommitId, Hash, Refusal};
+use conclave_rules::{CommitFacts, Committer, LeafFacts};
 use openmls::group::{CommitBuilder, CommitMessageBundle, GroupContext, Initial, MlsGroup};
 use openmls::prelude::MlsMessageOut;
 use openmls_traits::OpenMlsProvider;

@@ -1,11 +1,12 @@
 //! Welcomes, and what the service hands over beside them.
 
-use conclave_mls::{GroupState, KeyStore, MlsError, Plan, Prepared, Roster, check_founded};
+use conclave_mls::{KeyStore, MlsError, Plan, Prepared, check_founded};
 use conclave_proto::frame::WelcomeDelivery;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::policy::Role;
 use conclave_proto::record::EntryBody;
 use conclave_proto::{DocumentId, Hash};
+use conclave_rules::{GroupState, Roster};
 
 use crate::forge;
 use crate::world::{GROUP, NOW, World};

@@ -1,10 +1,10 @@
 //! The shared judgement on facts that OpenMLS itself would not build.
 
 use conclave_identity::DeviceKey;
-use conclave_mls::{Committer, Covered, ProposalKind, judge_commit};
 use conclave_proto::limits;
 use conclave_proto::policy::Role;
 use conclave_proto::refusal::CommitFault;
+use conclave_rules::{Committer, Covered, ProposalKind, judge_commit};
 
 use crate::forge;
 use crate::world::World;
@@ -116,7 +116,7 @@ fn two_devices_do_not_share_a_key() {
 fn leaves_that_lack_something() {
     let world = World::with_roles(94, &[Role::Editor]);
     let state = world.service.state().clone();
-    let broken = |change: &dyn Fn(&mut conclave_mls::LeafFacts)| {
+    let broken = |change: &dyn Fn(&mut conclave_rules::LeafFacts)| {
         let mut facts = forge::facts(&world, 1);
         change(facts.path.as_mut().unwrap());
         judge_commit(&state, &facts).unwrap_err()

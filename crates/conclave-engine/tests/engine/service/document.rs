@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_mls::{GroupState, verify_signature};
 use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{
     Answer, AppendedRecord, BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument,
@@ -12,7 +11,10 @@ use conclave_proto::merkle::{consistency_proof, root_of};
 use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordBody, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{
-    Author, DeviceId, DocumentId, GroupId, Hash, Head, Record, RecordHeader, Refusal, Role,
+    Author, DeviceId, DocumentId, GroupId, Hash, Head, Record, RecordHeader, Refusal,
+};
+use conclave_rules::{
+    Active, Chain, Fit, Gate, GroupState, LogId, Place, Seen, judge_record, verify_signature,
 };
 
 use super::group::not_member;
@@ -49,31 +51,52 @@ fn snapshot_header(record: &Record) -> Option<SnapshotHeader> {
     }
 }
 
-pub(super) fn check_snapshot(
-    state: &GroupState,
+/// Where a record of `device` comes to stand, as far as the group tells.
+fn place<'a>(
+    state: &'a GroupState,
     device: DeviceId,
-    record: &Record,
-) -> Result<SnapshotHeader, Refusal> {
-    let header = snapshot_header(record).ok_or(bad(RecordFault::Malformed))?;
-    if record.header.author.device != device {
+    header: &RecordHeader,
+) -> Result<Place<'a>, Refusal> {
+    if header.author.device != device {
         let why = ForbiddenWhy::NotYours;
         return Err(Refusal::Forbidden { why });
     }
-    let row = state
-        .roster
-        .current_row(&device)
-        .ok_or_else(|| not_member(state, &device))?;
-    if record.header.epoch != state.epoch {
-        let current = state.epoch;
-        return Err(Refusal::StaleEpoch { current });
+    let row = state.roster.current_row(&device);
+    Ok(Place {
+        log: LogId {
+            group: header.group,
+            document: header.document,
+        },
+        row: Some(row.ok_or_else(|| not_member(state, &device))?),
+        chain: None,
+        active: None,
+        seen: Seen::Unproven,
+        covered: Seen::Unproven,
+        gate: Gate::Before {
+            current: state.epoch,
+        },
+    })
+}
+
+fn judge_snapshot(record: &Record, at: &Place<'_>) -> Result<(), Refusal> {
+    let fit = judge_record(&record.header, at).map_err(|fault| at.answer(fault))?;
+    if !matches!(fit, Fit::Snapshot { .. }) {
+        return Err(bad(RecordFault::Malformed));
     }
-    if row.role < Role::Editor {
-        let why = ForbiddenWhy::Role;
-        return Err(Refusal::Forbidden { why });
-    }
+    let row = at.row.ok_or(at.answer(RecordFault::NotMember))?;
     let signature = &record.sealed.signature;
-    verify_signature(row, RECORD_LABEL, &record.core().0, signature).map_err(bad)?;
-    Ok(header)
+    verify_signature(row, RECORD_LABEL, &record.core().0, signature).map_err(bad)
+}
+
+/// Judges a document's first snapshot.
+pub(super) fn judge_first(
+    state: &GroupState,
+    device: DeviceId,
+    record: &Record,
+) -> Result<(), Refusal> {
+    let at = place(state, device, &record.header)?;
+    let seen = Seen::known(record.header.seen == Head::EMPTY);
+    judge_snapshot(record, &Place { seen, ..at })
 }
 
 impl DocLog {
@@ -184,16 +207,11 @@ impl DocLog {
             .roster
             .current_row(&author.device)
             .ok_or_else(|| not_member(state, &author.device))?;
-        if epoch != state.epoch {
-            let current = state.epoch;
-            return Err(Refusal::StaleEpoch { current });
-        }
-        if row.role < Role::Editor && records.iter().any(|record| record.kind == 1) {
-            let why = ForbiddenWhy::Role;
-            return Err(Refusal::Forbidden { why });
-        }
+        let gate = Gate::Before {
+            current: state.epoch,
+        };
         let (expected, mut prev) = self.chain(&author);
-        if first_clock < expected {
+        if gate.admits(epoch).is_ok() && first_clock < expected {
             let seq = self.chains[&author][first_clock as usize];
             let leaf = self.leaves[seq as usize];
             return Err(Refusal::AlreadyAccepted { leaf, seq });
@@ -201,31 +219,41 @@ impl DocLog {
         if !self.open {
             return Err(Refusal::DocumentClosed);
         }
-        if self.closed.contains(&author) {
-            return Err(bad(RecordFault::InstanceClosed));
-        }
-        if first_clock > expected {
-            return Err(Refusal::ClockGap { expected });
-        }
+        let log = LogId {
+            group: channel.group,
+            document: channel.document,
+        };
         let mut whole = Vec::new();
-        for (clock, record) in (first_clock..).zip(records) {
-            let seen = self
-                .head_at(record.seen_size.0)
-                .filter(|head| hint(&head.root) == record.seen_hint)
-                .ok_or(bad(RecordFault::SeenHead))?;
-            let chained = Chained { clock, prev };
+        for (at, record) in (0..).zip(records) {
+            let head = self.head_at(record.seen_size.0);
+            let seen = head.filter(|head| hint(&head.root) == record.seen_hint);
+            let chained = Chained {
+                clock: first_clock + at,
+                prev,
+            };
             let header = RecordHeader {
                 version: RECORD_VERSION,
-                group: channel.group,
-                document: channel.document,
+                group: log.group,
+                document: log.document,
                 epoch,
                 author,
-                seen,
-                body: match record.kind {
-                    1 => RecordBody::Update(chained),
-                    _ => RecordBody::Verdict(chained),
-                },
+                seen: seen.unwrap_or(Head::EMPTY),
+                body: record.body(chained).ok_or(bad(RecordFault::Malformed))?,
             };
+            let place = Place {
+                log,
+                row: Some(row),
+                chain: Some(Chain {
+                    next: expected + at,
+                    last: prev,
+                    closed: self.closed.contains(&author),
+                }),
+                active: None,
+                seen: Seen::known(seen.is_some()),
+                covered: Seen::Unproven,
+                gate,
+            };
+            judge_record(&header, &place).map_err(|fault| place.answer(fault))?;
             let record = Record {
                 header,
                 sealed: record.sealed,
@@ -248,24 +276,23 @@ impl DocLog {
         device: DeviceId,
         record: &Record,
     ) -> Result<(), Refusal> {
-        let header = check_snapshot(state, device, record)?;
+        let at = place(state, device, &record.header)?;
         if !self.open {
             return Err(Refusal::DocumentClosed);
         }
         let active = &self.records[self.active];
-        let id = active.leaf();
-        let of_active = snapshot_header(active).unwrap();
-        let follows = header.parent == id && header.chain_proof == of_active.successor_proof(&id);
-        if !follows {
-            return Err(bad(RecordFault::Parent));
-        }
-        if header.covered.size <= self.active as u64 || !self.has(&header.covered) {
-            return Err(bad(RecordFault::Covered));
-        }
-        if !self.has(&record.header.seen) {
-            return Err(bad(RecordFault::SeenHead));
-        }
-        Ok(())
+        let covered = snapshot_header(record).map(|header| self.has(&header.covered));
+        let at = Place {
+            active: Some(&Active {
+                seq: self.active as u64,
+                id: active.leaf(),
+                header: snapshot_header(active).unwrap(),
+            }),
+            seen: Seen::known(self.has(&record.header.seen)),
+            covered: Seen::known(covered == Some(true)),
+            ..at
+        };
+        judge_snapshot(record, &at)
     }
 }
 

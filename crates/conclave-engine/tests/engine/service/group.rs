@@ -1,12 +1,13 @@
 //! Groups: commits, proposals, entries, Welcomes, wraps, following.
 
-use conclave_mls::{GroupState, PublicGroupState, check_founded};
+use conclave_mls::{PublicGroupState, check_founded};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, Plea, ServiceFrame, WelcomeDelivery};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::record::{EntryBody, Record, RecordBody};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{DeviceId, DocumentId, GroupId, Head, Refusal, UnixMs, UserId};
+use conclave_rules::GroupState;
 use std::collections::BTreeMap;
 
 use super::{ConnId, DocLog, Service};
@@ -309,8 +310,8 @@ impl Service {
         if let Some(answer) = log.known(&GroupEntry::Signed(entry.clone())) {
             return Ok(answer);
         }
-        super::document::check_snapshot(log.state(), device, &first)?;
-        if first.header.document != document || first.header.seen != Head::EMPTY {
+        super::document::judge_first(log.state(), device, &first)?;
+        if first.header.document != document || first.header.group != group {
             return Err(Refusal::BadRecord {
                 fault: RecordFault::WrongDocument,
             });

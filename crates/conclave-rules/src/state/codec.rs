@@ -54,13 +54,13 @@ struct Documents {
 
 /// The encoded state in its parts.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub(crate) struct StateParts {
+pub struct StateParts {
     /// What changes with every entry.
-    pub(crate) core: Bytes,
+    pub core: Bytes,
     /// What changes with members.
-    pub(crate) roster: Bytes,
+    pub roster: Bytes,
     /// What changes with documents.
-    pub(crate) documents: Bytes,
+    pub documents: Bytes,
 }
 
 impl GroupState {
@@ -88,7 +88,8 @@ impl GroupState {
     }
 
     /// Encodes what changes with every entry.
-    pub(crate) fn core_bytes(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn core_bytes(&self) -> Vec<u8> {
         encode(&Core {
             version: GROUP_STATE_VERSION,
             group: self.group,
@@ -106,13 +107,15 @@ impl GroupState {
     }
 
     /// Encodes what changes with members.
-    pub(crate) fn roster_bytes(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn roster_bytes(&self) -> Vec<u8> {
         let rows: Vec<&RosterRow> = self.roster.rows().iter().collect();
         encode(&rows)
     }
 
     /// Encodes what changes with documents.
-    pub(crate) fn documents_bytes(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn documents_bytes(&self) -> Vec<u8> {
         encode(&Documents {
             documents: self
                 .documents
@@ -133,7 +136,11 @@ impl GroupState {
         })
     }
 
-    pub(crate) fn from_parts(parts: &StateParts) -> Result<Self, DecodeError> {
+    /// As [`GroupState::from_bytes`], from the parts.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn from_parts(parts: &StateParts) -> Result<Self, DecodeError> {
         let core: Core = decode(WHAT, parts.core.as_slice(), GROUP_STATE_BYTES)?;
         let rows: Vec<RosterRow> = decode("roster", parts.roster.as_slice(), GROUP_STATE_BYTES)?;
         let listed: Documents = decode(

@@ -13,8 +13,7 @@ use conclave_proto::refusal::CommitFault;
 use conclave_proto::{DeviceId, DocumentId, Frontier, GroupId, Hash, Head, UnixMs, UserId, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-pub(crate) use codec::StateParts;
-pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION};
+pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION, StateParts};
 pub use entries::EntryEffect;
 pub use proposals::{ProposalFacts, ProposalVerdict};
 
@@ -101,7 +100,8 @@ pub struct GroupState {
 
 impl GroupState {
     /// State of a group in epoch 0, with its creator.
-    pub(crate) fn genesis(group: GroupId, policy: GroupPolicy, creator: RosterRow) -> Self {
+    #[must_use]
+    pub fn genesis(group: GroupId, policy: GroupPolicy, creator: RosterRow) -> Self {
         let frontier = Frontier::new();
         Self {
             group,
@@ -228,7 +228,7 @@ impl GroupState {
     }
 
     /// Appends the leaf of an entry that does not begin an epoch.
-    pub(crate) fn push_leaf(&mut self, leaf: Hash) {
+    pub fn push_leaf(&mut self, leaf: Hash) {
         self.frontier.push(leaf);
         self.epoch_log_roots.push(self.frontier.root());
     }

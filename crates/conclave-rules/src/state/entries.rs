@@ -65,7 +65,10 @@ impl GroupState {
 
     /// Judges an entry of the past against the roster: who signed it, and whether they might. For joiners, who are handed the entries that
     /// made the document list and not the log.
-    pub(crate) fn replay_entry(&mut self, record: &Record) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn replay_entry(&mut self, record: &Record) -> Result<(), Refusal> {
         let body = self.check_shape(record)?;
         let header = &record.header;
         if header.epoch > self.epoch {

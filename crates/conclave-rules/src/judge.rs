@@ -31,10 +31,10 @@ pub fn judge_commit(previous: &GroupState, facts: &CommitFacts) -> Result<GroupS
 }
 
 /// As [`judge_commit`], but for the roster hash: what a committer calls to learn it.
-pub(crate) fn next_state(
-    previous: &GroupState,
-    facts: &CommitFacts,
-) -> Result<GroupState, CommitFault> {
+///
+/// # Errors
+/// The first rule that the commit breaks.
+pub fn next_state(previous: &GroupState, facts: &CommitFacts) -> Result<GroupState, CommitFault> {
     check_data(previous, facts)?;
     check_covered(previous, facts)?;
     let author = author_of(previous, facts)?;
@@ -50,7 +50,8 @@ pub(crate) fn next_state(
 }
 
 /// The device that made a commit, given the state that it leads to.
-pub(crate) fn author(facts: &CommitFacts, next: &GroupState) -> Option<DeviceId> {
+#[must_use]
+pub fn author(facts: &CommitFacts, next: &GroupState) -> Option<DeviceId> {
     match facts.committer {
         Committer::Member(device) => Some(device),
         Committer::External => {
@@ -61,7 +62,8 @@ pub(crate) fn author(facts: &CommitFacts, next: &GroupState) -> Option<DeviceId>
 }
 
 /// Devices that a commit adds by Welcome.
-pub(crate) fn added(facts: &CommitFacts, next: &GroupState) -> Vec<DeviceId> {
+#[must_use]
+pub fn added(facts: &CommitFacts, next: &GroupState) -> Vec<DeviceId> {
     let keys: BTreeSet<&[u8]> = facts.adds.iter().map(|leaf| leaf.key.as_slice()).collect();
     next.current_rows()
         .filter(|row| keys.contains(row.key.as_slice()))
@@ -70,7 +72,8 @@ pub(crate) fn added(facts: &CommitFacts, next: &GroupState) -> Vec<DeviceId> {
 }
 
 /// Devices that were members and are no more.
-pub(crate) fn removed(previous: &GroupState, next: &GroupState) -> Vec<DeviceId> {
+#[must_use]
+pub fn removed(previous: &GroupState, next: &GroupState) -> Vec<DeviceId> {
     previous
         .current_rows()
         .map(|row| row.device)
@@ -439,7 +442,10 @@ fn authenticate_path(
 }
 
 /// Authenticates a roster row's credential as of when the group accepted it, against the group's anchors.
-pub(crate) fn authenticate_row(
+///
+/// # Errors
+/// [`CommitFault::Credential`].
+pub fn authenticate_row(
     state: &GroupState,
     row: &RosterRow,
     occasion: Occasion,
@@ -461,7 +467,10 @@ pub(crate) fn authenticate_row(
 }
 
 /// Authenticates a leaf that a commit or a group's creation brings.
-pub(crate) fn authenticate_leaf(
+///
+/// # Errors
+/// [`CommitFault::Capabilities`], [`CommitFault::Limit`], [`CommitFault::Credential`].
+pub fn authenticate_leaf(
     state: &GroupState,
     leaf: &LeafFacts,
     occasion: Occasion,
