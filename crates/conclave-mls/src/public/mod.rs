@@ -4,6 +4,8 @@ mod bundle;
 mod create;
 mod group_info;
 
+use std::collections::BTreeSet;
+
 use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
 use conclave_proto::frame::JoinState;
 use conclave_proto::group::{GroupEntry, RootWrap};
@@ -49,6 +51,13 @@ impl std::fmt::Debug for PublicGroupState {
             .field("epoch", &self.state.epoch)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the leaves and the roster's rows are the same set.
+fn has_members_of(tree: &PublicGroup, state: &GroupState) -> bool {
+    let rows: BTreeSet<&[u8]> = state.current_rows().map(|row| row.key.as_slice()).collect();
+    let leaves: Vec<Vec<u8>> = tree.members().map(|leaf| leaf.signature_key).collect();
+    leaves.len() == rows.len() && leaves.iter().all(|key| rows.contains(key.as_slice()))
 }
 
 /// A standalone proposal found good, for the position after the head it was judged at.
@@ -122,6 +131,7 @@ impl PublicGroupState {
             .and_then(Result::ok)
             .flatten()
             .filter(|tree| tree.group_context().epoch().as_u64() == state.epoch)
+            .filter(|tree| has_members_of(tree, &state))
             .ok_or(damaged)?;
         Ok(Self {
             provider,

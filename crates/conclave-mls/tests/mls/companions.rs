@@ -281,3 +281,21 @@ fn a_group_info_with_more_than_the_external_key() {
         Refusal::BadCommit { fault }
     );
 }
+
+/// A flipped bit can leave a tree without a leaf, which nothing that restores it may hand on.
+#[test]
+fn no_flipped_bit_gives_a_group_without_its_members() {
+    let world = World::new(45);
+    let checkpoint = world.service.checkpoint();
+    for (at, bit) in (0..checkpoint.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut bytes = checkpoint.clone();
+        bytes[at] ^= 1 << bit;
+        if let Ok(restored) = PublicGroupState::restore(&bytes) {
+            let (tree, again) = (restored.tree(), restored.checkpoint());
+            assert!(
+                !tree.is_empty() && !again.is_empty(),
+                "byte {at}, bit {bit}"
+            );
+        }
+    }
+}
