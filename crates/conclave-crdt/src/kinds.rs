@@ -19,6 +19,8 @@ pub enum CrdtKind {
     Automerge = 2,
 }
 
+type Made = Result<Box<dyn Crdt>>;
+
 /// What differs from kind to kind.
 struct Facts {
     name: &'static str,
@@ -26,8 +28,8 @@ struct Facts {
     first_counter: u64,
     /// A replica id from random bytes.
     fresh_id: fn([u8; 16]) -> Vec<u8>,
-    create: fn(ReplicaId) -> Result<Box<dyn Crdt>>,
-    load: fn(&[u8], ReplicaId) -> Result<Box<dyn Crdt>>,
+    create: fn(ReplicaId) -> Made,
+    load: fn(&[u8], ReplicaId) -> Made,
 }
 
 /// Yjs client ids are JavaScript safe integers.
@@ -46,7 +48,7 @@ fn automerge_actor(seed: [u8; 16]) -> Vec<u8> {
 }
 
 #[cfg(any(feature = "yjs", feature = "automerge"))]
-fn boxed<C: Crdt + 'static>(made: Result<C>) -> Result<Box<dyn Crdt>> {
+fn boxed<C: Crdt + 'static>(made: Result<C>) -> Made {
     made.map(|crdt| Box::new(crdt) as Box<dyn Crdt>)
 }
 
