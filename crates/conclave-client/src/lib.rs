@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use conclave_client::proto::GroupPolicy;
-//! use conclave_client::{Client, Config, Yrs};
+//! use conclave_client::{Client, Config, CrdtError, Yrs};
 //! use yrs::{Text, Transact};
 //!
 //! # async fn example(bobs_contact: &str, carols_contact: &str) -> Result<(), conclave_client::Error> {
@@ -19,7 +19,7 @@
 //!     .edit(|doc| {
 //!         let text = doc.doc().get_or_insert_text("text");
 //!         text.insert(&mut doc.doc().transact_mut(), 0, "Present: Ana, Bob"); // plain yrs code
-//!         Ok(())
+//!         Ok::<_, CrdtError>(()) // or any error of your own
 //!     })
 //!     .await?; // durable here; sealed, sent and acknowledged in the background
 //! notes.synced().await?;
