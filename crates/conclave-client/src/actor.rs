@@ -187,7 +187,6 @@ impl Actor {
         let stalled = resume_at.is_some();
         let choked = self.link.is_choked();
         let Link {
-            transport,
             inbox,
             sender,
             backlog,
@@ -199,7 +198,7 @@ impl Actor {
                 Link::sent(room, backlog, backlog_bytes);
                 Happened::Sent
             }
-            wire = inbox.next(transport), if !choked && !stalled => Happened::Wire(wire),
+            wire = inbox.next(), if !choked && !stalled => Happened::Wire(wire),
             call = self.calls.recv(), if !choked => Happened::Call(call),
             () = until(timer), if !stalled => Happened::Timer,
             () = until(resume_at) => Happened::Resume,
@@ -222,7 +221,7 @@ impl Actor {
             {
                 break;
             }
-            let wire = self.link.try_next();
+            let wire = self.link.inbox.try_next();
             let call = self.calls.try_recv().ok();
             if wire.is_none() && call.is_none() {
                 break;
@@ -250,9 +249,7 @@ impl Actor {
                 let _ = reply.send(result);
             }
             Happened::Call(Some(Call::TryNow { reply })) => {
-                if let Some(transport) = &self.link.transport {
-                    transport.connect_now();
-                }
+                self.link.inbox.connect_now();
                 let _ = reply.send(());
             }
             Happened::Call(None) => self.alone = true,
@@ -281,10 +278,8 @@ impl Actor {
         self.next_command += 1;
         self.replies.insert(id, reply);
         // A device that has just been enrolled need not sit out a pause.
-        if matches!(command, Command::FinishDevice { .. })
-            && let Some(transport) = &self.link.transport
-        {
-            transport.connect_now();
+        if matches!(command, Command::FinishDevice { .. }) {
+            self.link.inbox.connect_now();
         }
         self.transition(Input::Command {
             id: CommandId(id),
@@ -414,10 +409,7 @@ impl Actor {
                 Link::sent(room, backlog, backlog_bytes);
             }
             if self.link.sender.take().is_some() {
-                let Link {
-                    inbox, transport, ..
-                } = &mut self.link;
-                while !matches!(inbox.next(transport).await, None | Some(Wire::Down { .. })) {}
+                while !matches!(self.link.inbox.next().await, None | Some(Wire::Down { .. })) {}
             }
         };
         let _ = tokio::time::timeout(FAREWELL, leave).await;

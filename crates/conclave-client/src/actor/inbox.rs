@@ -13,29 +13,44 @@ const WAITING: usize = 256;
 /// Records of one delivery after which no other joins it.
 const JOINED_RECORDS: usize = 4096;
 
-/// What arrived, in order.
-#[derive(Default)]
+/// The connection's incoming end: what arrived, in order.
 pub(super) struct Inbox {
+    transport: Option<Transport>,
     waiting: VecDeque<Wire>,
 }
 
 impl Inbox {
-    /// Waits for what comes next; for ever without a transport. May be dropped while waiting without losing anything.
-    pub(super) async fn next(&mut self, transport: &mut Option<Transport>) -> Option<Wire> {
+    /// Without a transport nothing ever arrives.
+    pub(super) fn new(transport: Option<Transport>) -> Self {
+        Self {
+            transport,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Ends the present pause between two attempts to connect, if there is one.
+    pub(super) fn connect_now(&self) {
+        if let Some(transport) = &self.transport {
+            transport.connect_now();
+        }
+    }
+
+    /// Waits for what comes next. May be dropped while waiting without losing anything.
+    pub(super) async fn next(&mut self) -> Option<Wire> {
         if self.waiting.is_empty() {
-            let Some(transport) = transport else {
+            let Some(transport) = &mut self.transport else {
                 return pending().await;
             };
             let wire = transport.next().await?;
             self.waiting.push_back(wire);
         }
-        self.try_next(transport)
+        self.try_next()
     }
 
     /// What has arrived already, if anything.
-    pub(super) fn try_next(&mut self, transport: &mut Option<Transport>) -> Option<Wire> {
+    pub(super) fn try_next(&mut self) -> Option<Wire> {
         while self.waiting.len() < WAITING {
-            match transport.as_mut().and_then(Transport::try_next) {
+            match self.transport.as_mut().and_then(Transport::try_next) {
                 Some(wire) => self.waiting.push_back(wire),
                 None => break,
             }
@@ -130,9 +145,8 @@ mod tests {
 
     fn taken(frames: Vec<ServiceFrame>) -> Vec<ServiceFrame> {
         let wire = |frame| Wire::Frame(Received::for_tests(frame));
-        let mut inbox = Inbox {
-            waiting: frames.into_iter().map(wire).collect(),
-        };
+        let mut inbox = Inbox::new(None);
+        inbox.waiting.extend(frames.into_iter().map(wire));
         std::iter::from_fn(|| inbox.take())
             .map(|wire| match wire {
                 Wire::Frame(received) => *received.into_frame(),
@@ -183,9 +197,9 @@ mod tests {
             cause: crate::trouble::Trouble::Lost { why: String::new() },
             pause: std::time::Duration::ZERO,
         };
-        let mut inbox = Inbox {
-            waiting: [frame(deliver(1, 0, 1)), failed, frame(deliver(1, 1, 1))].into(),
-        };
+        let mut inbox = Inbox::new(None);
+        let arrived = [frame(deliver(1, 0, 1)), failed, frame(deliver(1, 1, 1))];
+        inbox.waiting.extend(arrived);
         let mut kinds = Vec::new();
         while let Some(wire) = inbox.take() {
             kinds.push(matches!(wire, Wire::Frame(_)));

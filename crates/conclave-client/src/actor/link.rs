@@ -7,14 +7,13 @@ use conclave_proto::codec;
 use conclave_proto::frame::ClientFrame;
 
 use super::inbox::Inbox;
-use crate::transport::{Endpoint, Gone, Room, Sender, Timing, Transport, Wire};
+use crate::transport::{Endpoint, Gone, Room, Sender, Timing, Transport};
 
 /// Encoded frames, in bytes, past which no further input is taken until the socket has taken some.
 pub(super) const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// The connection as the actor sees it.
 pub(super) struct Link {
-    pub(super) transport: Option<Transport>,
     pub(super) inbox: Inbox,
     pub(super) origin: String,
     pub(super) token: Option<Vec<u8>>,
@@ -34,19 +33,13 @@ impl Link {
                 .as_ref()
                 .map(|endpoint| endpoint.origin().to_owned())
                 .unwrap_or_default(),
-            transport: endpoint.map(|endpoint| Transport::start(endpoint, timing)),
-            inbox: Inbox::default(),
+            inbox: Inbox::new(endpoint.map(|endpoint| Transport::start(endpoint, timing))),
             token,
             sender: None,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             deaf: false,
         }
-    }
-
-    /// What has arrived already, if anything.
-    pub(super) fn try_next(&mut self) -> Option<Wire> {
-        self.inbox.try_next(&mut self.transport)
     }
 
     /// Nothing more can leave on the present connection.
