@@ -6,11 +6,12 @@ use conclave_proto::record::{
     ChainFault, Chained, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader, check_link,
 };
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault, Refusal};
-use conclave_proto::{DocumentId, GroupId, Hash, limits};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::actions::Action;
 use crate::roster::RosterRow;
+use crate::state::GroupState;
 
 /// The log of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +143,38 @@ pub struct Place<'a> {
     pub gate: Gate,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// Where a record that `device` hands in comes to stand before it is ordered, as far as the group tells: nothing is looked up in a log.
+    ///
+    /// # Errors
+    /// [`ForbiddenWhy::NotYours`], and [`GroupState::not_member`].
+    pub fn of_device(
+        state: &'a GroupState,
+        device: &DeviceId,
+        header: &RecordHeader,
+    ) -> Result<Self, Refusal> {
+        if header.author.device != *device {
+            return Err(Refusal::Forbidden {
+                why: ForbiddenWhy::NotYours,
+            });
+        }
+        let row = state.roster.current_row(device);
+        Ok(Self {
+            log: LogId {
+                group: header.group,
+                document: header.document,
+            },
+            row: Some(row.ok_or_else(|| state.not_member(device))?),
+            chain: None,
+            active: None,
+            seen: Seen::Unproven,
+            covered: Seen::Unproven,
+            gate: Gate::Before {
+                current: state.epoch,
+            },
+        })
+    }
+
     /// What the service answers to a record that does not fit. A clock that was used before it looks up.
     #[must_use]
     pub fn answer(&self, fault: RecordFault) -> Refusal {

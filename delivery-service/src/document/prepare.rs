@@ -16,7 +16,6 @@ use super::channel::Channel;
 use super::encode::hint;
 use super::rows::Proofs;
 use super::{Document, rows};
-use crate::group::not_member;
 use crate::store::OpError;
 
 const MALFORMED: Refusal = Refusal::BadRecord {
@@ -76,7 +75,7 @@ pub(super) async fn prepare(
     let row = view
         .roster
         .current_row(device)
-        .ok_or_else(|| not_member(&view, device))?;
+        .ok_or_else(|| view.not_member(device))?;
     let gate = Gate::Before {
         current: view.epoch,
     };

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader, SnapshotHeader};
-use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
+use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Hash, Head, RecordBody, Refusal, UnixMs};
 use conclave_rules::{
-    Fit, Gate, GroupState, LogId, Place, RosterRow, Seen, judge_author, judge_record,
-    max_sealed_bytes, verify_signature,
+    Fit, Gate, LogId, Place, RosterRow, Seen, judge_author, judge_record, max_sealed_bytes,
+    verify_signature,
 };
 use sqlx::SqliteConnection;
 
@@ -19,7 +19,7 @@ use super::insert::NewRow;
 use super::publish::{NewSnapshot, publish_snapshot};
 use super::table::Table;
 use super::{Document, retention, rows};
-use crate::group::{Group, not_member};
+use crate::group::Group;
 use crate::hub::Conn;
 use crate::store::codes::{decode, hash, int, uint};
 use crate::store::{OpError, StoreError, accounts};
@@ -34,35 +34,6 @@ pub(crate) fn covered(header: &RecordHeader) -> Head {
         RecordBody::Snapshot(snapshot) => snapshot.covered,
         _ => Head::EMPTY,
     }
-}
-
-/// Where a snapshot of this connection's device comes to stand, as far as the group tells.
-pub(crate) fn place<'a>(
-    state: &'a GroupState,
-    conn: &Conn,
-    header: &RecordHeader,
-) -> Result<Place<'a>, Refusal> {
-    let device = &conn.device;
-    if header.author.device != *device {
-        return Err(Refusal::Forbidden {
-            why: ForbiddenWhy::NotYours,
-        });
-    }
-    let row = state.roster.current_row(device);
-    Ok(Place {
-        log: LogId {
-            group: header.group,
-            document: header.document,
-        },
-        row: Some(row.ok_or_else(|| not_member(state, device))?),
-        chain: None,
-        active: None,
-        seen: Seen::Unproven,
-        covered: Seen::Unproven,
-        gate: Gate::Before {
-            current: state.epoch,
-        },
-    })
 }
 
 /// Checks what needs no log: author, epoch, role, kind, size, signature.
@@ -132,7 +103,7 @@ pub(crate) async fn put(
         return Ok(());
     }
     let view = group.view();
-    let at = place(&view, conn, &record.header)?;
+    let at = Place::of_device(&view, &conn.device, &record.header)?;
     check(&record, &at)?;
     let seen = document.has_seen(&record.header).await?;
     let row = at.row.cloned();
@@ -196,7 +167,7 @@ pub(crate) async fn judge_early(
     header: &RecordHeader,
 ) -> Result<(), OpError> {
     let view = group.view();
-    let at = place(&view, conn, header)?;
+    let at = Place::of_device(&view, &conn.device, header)?;
     check_header(header, &at)?;
     let seen = document.has_seen(header).await?;
     let mut reads = document.env.reads.acquire().await?;

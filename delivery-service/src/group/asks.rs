@@ -9,7 +9,7 @@ use conclave_proto::{DeviceId, GroupId, Refusal, UnixMs, UserId};
 use conclave_rules::GroupState;
 use sqlx::SqliteConnection;
 
-use super::{Group, follow, not_member, rows};
+use super::{Group, follow, rows};
 use crate::hub::Conn;
 use crate::limits;
 use crate::store::codes::{id, int, uint};
@@ -60,7 +60,7 @@ fn may_ask(view: &GroupState, conn: &Conn, what: Plea) -> Result<(), Refusal> {
         _ if view.role_of_user(&conn.user).is_none() => Err(Refusal::UnknownGroup),
         Plea::Wrap if is_member => Ok(()),
         Plea::ReAdd if !view.is_tombstoned(&conn.device) => Ok(()),
-        _ => Err(not_member(view, &conn.device)),
+        _ => Err(view.not_member(&conn.device)),
     }
 }
 

@@ -85,7 +85,7 @@ fn check(group: &Group, conn: &Conn, entry: &Record, first: &Record) -> Result<C
         });
     }
     let view = group.view();
-    let at = snapshot::place(&view, conn, &first.header)?;
+    let at = Place::of_device(&view, &conn.device, &first.header)?;
     snapshot::check(first, &at)?;
     let at = Place {
         seen: Seen::known(first.header.seen == Head::EMPTY),

@@ -9,7 +9,7 @@ use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, GroupId, Refusal, UserId, limits};
 use sqlx::SqliteConnection;
 
-use super::{Group, asks, not_member, rows};
+use super::{Group, asks, rows};
 use crate::env::Env;
 use crate::hub::Conn;
 use crate::limits as own_limits;
@@ -237,7 +237,7 @@ pub(crate) async fn offer_wrap(
 ) -> Result<Answer, OpError> {
     let view = group.view();
     if !view.is_member(&conn.device) {
-        return Err(not_member(&view, &conn.device).into());
+        return Err(view.not_member(&conn.device).into());
     }
     if wrap.signer != conn.device {
         return Err(Refusal::Forbidden {

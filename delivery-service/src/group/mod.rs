@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use conclave_mls::PublicGroupState;
 use conclave_proto::group::GroupEntry;
-use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, GroupId, Refusal};
 use conclave_rules::GroupState;
 
@@ -138,16 +137,6 @@ impl CoreGuard<'_> {
     fn keep(mut self) {
         *self.guard = Some(self.state);
     }
-}
-
-/// The refusal for a device that is not, or no longer, a member.
-pub(crate) fn not_member(state: &GroupState, device: &DeviceId) -> Refusal {
-    let why = if state.is_tombstoned(device) {
-        ForbiddenWhy::Tombstoned
-    } else {
-        ForbiddenWhy::NotMember
-    };
-    Refusal::Forbidden { why }
 }
 
 /// The groups in memory.

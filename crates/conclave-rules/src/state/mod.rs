@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use conclave_proto::group::RootWrap;
 use conclave_proto::policy::{GroupPolicy, JoinerAccess, Role};
 use conclave_proto::record::CloseReason;
-use conclave_proto::refusal::CommitFault;
+use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, DocumentId, Frontier, GroupId, Hash, Head, UnixMs, UserId, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
@@ -177,6 +177,17 @@ impl GroupState {
     #[must_use]
     pub fn is_tombstoned(&self, device: &DeviceId) -> bool {
         self.roster.tombstones().contains(device)
+    }
+
+    /// The refusal for a device that is not, or no longer, a member.
+    #[must_use]
+    pub fn not_member(&self, device: &DeviceId) -> Refusal {
+        let why = if self.is_tombstoned(device) {
+            ForbiddenWhy::Tombstoned
+        } else {
+            ForbiddenWhy::NotMember
+        };
+        Refusal::Forbidden { why }
     }
 
     /// Hash of the roster.

@@ -9,7 +9,7 @@ use conclave_proto::frame::{
 };
 use conclave_proto::merkle::{consistency_proof, root_of};
 use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordBody, SnapshotHeader};
-use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
+use conclave_proto::refusal::RecordFault;
 use conclave_proto::{
     Author, DeviceId, DocumentId, GroupId, Hash, Head, Record, RecordHeader, Refusal,
 };
@@ -17,7 +17,6 @@ use conclave_rules::{
     Active, Chain, Fit, Gate, GroupState, LogId, Place, Seen, judge_record, verify_signature,
 };
 
-use super::group::not_member;
 use super::{Channel, ConnId, Service};
 
 #[derive(Clone)]
@@ -51,33 +50,6 @@ fn snapshot_header(record: &Record) -> Option<SnapshotHeader> {
     }
 }
 
-/// Where a record of `device` comes to stand, as far as the group tells.
-fn place<'a>(
-    state: &'a GroupState,
-    device: DeviceId,
-    header: &RecordHeader,
-) -> Result<Place<'a>, Refusal> {
-    if header.author.device != device {
-        let why = ForbiddenWhy::NotYours;
-        return Err(Refusal::Forbidden { why });
-    }
-    let row = state.roster.current_row(&device);
-    Ok(Place {
-        log: LogId {
-            group: header.group,
-            document: header.document,
-        },
-        row: Some(row.ok_or_else(|| not_member(state, &device))?),
-        chain: None,
-        active: None,
-        seen: Seen::Unproven,
-        covered: Seen::Unproven,
-        gate: Gate::Before {
-            current: state.epoch,
-        },
-    })
-}
-
 fn judge_snapshot(record: &Record, at: &Place<'_>) -> Result<(), Refusal> {
     let fit = judge_record(&record.header, at).map_err(|fault| at.answer(fault))?;
     if !matches!(fit, Fit::Snapshot { .. }) {
@@ -94,7 +66,7 @@ pub(super) fn judge_first(
     device: DeviceId,
     record: &Record,
 ) -> Result<(), Refusal> {
-    let at = place(state, device, &record.header)?;
+    let at = Place::of_device(state, &device, &record.header)?;
     let seen = Seen::known(record.header.seen == Head::EMPTY);
     judge_snapshot(record, &Place { seen, ..at })
 }
@@ -206,7 +178,7 @@ impl DocLog {
         let row = state
             .roster
             .current_row(&author.device)
-            .ok_or_else(|| not_member(state, &author.device))?;
+            .ok_or_else(|| state.not_member(&author.device))?;
         let gate = Gate::Before {
             current: state.epoch,
         };
@@ -276,7 +248,7 @@ impl DocLog {
         device: DeviceId,
         record: &Record,
     ) -> Result<(), Refusal> {
-        let at = place(state, device, &record.header)?;
+        let at = Place::of_device(state, &device, &record.header)?;
         if !self.open {
             return Err(Refusal::DocumentClosed);
         }

@@ -5,7 +5,7 @@ use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, Plea, ServiceFrame, WelcomeDelivery};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::record::{EntryBody, Record, RecordBody};
-use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
+use conclave_proto::refusal::RecordFault;
 use conclave_proto::{DeviceId, DocumentId, GroupId, Head, Refusal, UnixMs, UserId};
 use conclave_rules::GroupState;
 use std::collections::BTreeMap;
@@ -417,14 +417,4 @@ impl Service {
             .collect();
         Ok(Answer::Wraps { wraps })
     }
-}
-
-/// The refusal for a device that is not, or no longer, a member.
-pub(super) fn not_member(state: &GroupState, device: &DeviceId) -> Refusal {
-    let why = if state.is_tombstoned(device) {
-        ForbiddenWhy::Tombstoned
-    } else {
-        ForbiddenWhy::NotMember
-    };
-    Refusal::Forbidden { why }
 }
