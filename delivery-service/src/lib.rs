@@ -27,6 +27,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 mod config;
 mod connection;
 mod document;

@@ -1,7 +1,7 @@
 //! Breakages: switches that take one property away each, so that a test can be seen to notice.
 //!
-//! The table `tests/breakages.tsv` says for each which test has to fail. The program `breakages` builds each one and runs that test;
-//! `docs/TESTING.md` shows the table to people. `conclave-breakages` says how a switch is thrown.
+//! The table `tests/breakages.tsv` says for each which test has to fail. The program `breakages` runs each of these tests with its switch
+//! thrown; `docs/TESTING.md` shows the table to people. `conclave-breakages` says how a switch is thrown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ pub const END: &str = "<!-- end of breakages -->";
 /// One breakage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Breakage {
-    /// The crate that has the switch. First, so that rows sort by crate and little is built again between them.
+    /// The crate that has the switch. Rows sort by it.
     pub owner: String,
     /// The switch.
     pub switch: String,
@@ -64,51 +64,48 @@ impl Breakage {
     pub fn name(&self) -> String {
         format!("{}/{}", self.owner, self.switch)
     }
+}
 
-    /// What `cargo test` is given to build the broken code and the test.
-    ///
-    /// Both are built with the features that the whole workspace gives to what they link, as the ordinary build does, so that nothing but
-    /// the broken crate and what rests on it is built again. `namesakes` are other packages with a test of that name.
-    #[must_use]
-    pub fn cargo_arguments(&self, namesakes: &[String]) -> Vec<String> {
-        // Cargo tells builds apart by the profile, and not by what a build script sets: another profile for the broken crate gives it,
-        // and what rests on it, names of its own beside the good ones.
-        let profile = format!("profile.dev.package.{}.debug=false", self.owner);
-        let mut arguments = vec!["--config".to_owned(), profile];
-        let mut give = |option: &str, value: &str| {
-            arguments.extend([option, value].map(ToOwned::to_owned));
-        };
-        if self.target == "lib" {
-            give("--package", &self.package);
-            for other in FEATURE_BRINGERS {
-                give("--package", other);
-            }
-        } else {
-            give("--test", &self.target);
-            for other in namesakes {
-                give("--exclude", other);
-            }
-        }
-        let whole = if self.target == "lib" {
-            "--lib"
-        } else {
-            "--workspace"
-        };
-        arguments.push(whole.to_owned());
-        arguments
-    }
-
-    /// Other packages with a test of the same name.
-    #[must_use]
-    pub fn namesakes(&self, metadata: &Metadata) -> Vec<String> {
-        let has_it = |package: &&cargo_metadata::Package| {
-            let mut targets = package.targets.iter();
-            *package.name != self.package
-                && targets.any(|target| target.is_test() && target.name == self.target)
-        };
-        let packages = metadata.packages.iter().filter(has_it);
-        packages.map(|package| package.name.to_string()).collect()
-    }
+/// What `cargo test` is given to build the tests of these rows, once for all of them, with switches that can be thrown: one list of arguments
+/// for test targets, one for libraries' own tests.
+///
+/// All are built with the features that the whole workspace gives to what they link, as the ordinary build does, so that nothing but our own
+/// crates is built again.
+#[must_use]
+pub fn build_arguments(rows: &[Breakage]) -> Vec<Vec<String>> {
+    let distinct = |pick: fn(&Breakage) -> &String, library: bool| -> BTreeSet<&String> {
+        let rows = rows.iter().filter(|row| (row.target == "lib") == library);
+        rows.map(pick).collect()
+    };
+    // Cargo tells builds apart by the profile, and not by what a build script sets: another profile for the crates with switches gives
+    // them, and what rests on them, names of their own beside the good ones.
+    let owners: BTreeSet<&String> = rows.iter().map(|row| &row.owner).collect();
+    let profiles = owners
+        .into_iter()
+        .map(|owner| format!("profile.dev.package.{owner}.debug=false"));
+    let profiles: Vec<String> = profiles
+        .flat_map(|it| ["--config".to_owned(), it])
+        .collect();
+    let list = |option: &str, values: BTreeSet<&String>, rest: &[&str]| -> Option<Vec<String>> {
+        let named = values
+            .iter()
+            .flat_map(|value| [option.to_owned(), (*value).clone()]);
+        let rest = rest.iter().map(|it| (*it).to_owned());
+        let arguments = profiles.iter().cloned().chain(named).chain(rest);
+        (!values.is_empty()).then(|| arguments.collect())
+    };
+    let bringers: Vec<&str> = FEATURE_BRINGERS
+        .iter()
+        .flat_map(|other| ["--package", other])
+        .chain(["--lib"])
+        .collect();
+    let targets = list(
+        "--test",
+        distinct(|row| &row.target, false),
+        &["--workspace"],
+    );
+    let libraries = list("--package", distinct(|row| &row.package, true), &bringers);
+    targets.into_iter().chain(libraries).collect()
 }
 
 /// The root of the workspace.

@@ -1,36 +1,31 @@
 //! Breakages: switches that take one property away each, so that a test can be seen to notice.
 //!
-//! A crate declares its switches in its build script, by [`declare`], and asks for one with `cfg!(conclave_break = "…")`. The runner of
-//! breakages names one in [`VARIABLE`]; nothing else sets one, and no build but an unoptimised debug build takes one. The table is
-//! `tests/breakages.tsv`.
+//! A crate declares its switches in its build script, by [`declare`], takes in what that writes by
+//! `include!(concat!(env!("OUT_DIR"), "/broken.rs"))`, and asks for one with `broken("…")`. In any build but the runner's that is a
+//! constant `false`. The runner builds once with [`BREAKABLE`] set, which only an unoptimised debug build takes, and names one switch in
+//! [`VARIABLE`] each time that it runs a test. The table is `tests/breakages.tsv`.
 
 use std::env;
+use std::error::Error;
 use std::fmt;
+use std::fs;
+use std::path::Path;
 
-/// The environment variable that asks for a switch: `crate/switch`.
+/// The environment variable, at build time, that asks for a build whose switches can be thrown.
+pub const BREAKABLE: &str = "CONCLAVE_BREAKABLE";
+/// The environment variable, at run time, that throws a switch of such a build: `crate/switch`.
 pub const VARIABLE: &str = "CONCLAVE_BREAK";
 
-/// Why a build is refused.
+/// Why a build is refused: something that may be used is being built.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// The variable does not have the form `crate/switch`.
-    Form(String),
-    /// The crate has no such switch.
-    Unknown(String),
-    /// Something that may be used is being built.
-    Release(String),
-}
+pub struct Refused;
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Form(asked) => write!(f, "{VARIABLE} is {asked:?} and not crate/switch"),
-            Self::Unknown(asked) => write!(f, "{VARIABLE}: there is no switch {asked}"),
-            Self::Release(asked) => write!(
-                f,
-                "{VARIABLE}: {asked} takes a property away; only an unoptimised debug build may have it"
-            ),
-        }
+        write!(
+            f,
+            "{BREAKABLE}: properties could be taken away; only an unoptimised debug build may be so"
+        )
     }
 }
 
@@ -41,7 +36,7 @@ impl fmt::Debug for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl Error for Refused {}
 
 /// What cargo tells a build script of the build.
 #[derive(Debug, Clone, Copy)]
@@ -52,63 +47,57 @@ pub struct Build<'a> {
     pub profile: &'a str,
     /// How much the code is optimised: a profile that inherits from `dev` may still be meant for use.
     pub opt_level: &'a str,
+    /// Whether switches are to be there.
+    pub breakable: bool,
 }
 
-/// The directives for cargo.
+/// The code by which a crate asks whether a switch is thrown.
 ///
 /// # Errors
-/// When the switch that was asked for is unknown or not for this build.
-pub fn directives(
-    build: Build<'_>,
-    switches: &[&str],
-    asked: Option<&str>,
-) -> Result<Vec<String>, Refused> {
-    let values: Vec<String> = switches.iter().map(|it| format!("{it:?}")).collect();
-    let mut lines = vec![
-        format!("cargo::rerun-if-env-changed={VARIABLE}"),
-        format!(
-            "cargo::rustc-check-cfg=cfg(conclave_break, values({}))",
-            values.join(", ")
-        ),
-    ];
-    let Some(asked) = asked else {
-        return Ok(lines);
-    };
-    let (owner, switch) = match asked.split_once('/') {
-        Some((owner, switch)) if !owner.is_empty() && !switch.is_empty() => (owner, switch),
-        _ => return Err(Refused::Form(asked.to_owned())),
-    };
-    if owner != build.package {
-        return Ok(lines);
-    }
-    if !switches.contains(&switch) {
-        return Err(Refused::Unknown(asked.to_owned()));
+/// When the build may be used and asks for switches.
+pub fn code(build: Build<'_>) -> Result<String, Refused> {
+    if !build.breakable {
+        return Ok(String::from(
+            "/// Whether a property is taken away, for a test to notice: never, in this build.\n\
+             #[inline(always)]\n\
+             pub(crate) const fn broken(_switch: &str) -> bool {\n    false\n}\n",
+        ));
     }
     if build.profile != "debug" || build.opt_level != "0" {
-        return Err(Refused::Release(asked.to_owned()));
+        return Err(Refused);
     }
-    lines.push(format!("cargo::rustc-cfg=conclave_break={switch:?}"));
-    lines.push(format!("cargo::warning=broken on purpose: {asked}"));
-    Ok(lines)
+    Ok(format!(
+        "/// Whether the property that `switch` stands for is taken away in this process.\n\
+         pub(crate) fn broken(switch: &str) -> bool {{\n\
+         \x20   static THROWN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();\n\
+         \x20   let thrown = THROWN.get_or_init(|| std::env::var({VARIABLE:?}).ok());\n\
+         \x20   let own = thrown.as_deref().and_then(|it| it.strip_prefix({owner:?}));\n\
+         \x20   own == Some(switch)\n\
+         }}\n",
+        owner = format!("{}/", build.package),
+    ))
 }
 
-/// What the build script of a crate with switches does.
+/// What the build script of a crate with switches does. The names are for the table and the test that compares them.
 ///
 /// # Errors
-/// When the switch that was asked for is unknown or not for this build: the build fails.
-pub fn declare(switches: &[&str]) -> Result<(), Refused> {
+/// When the build may be used and asks for switches, or cannot be written to: it fails.
+pub fn declare(_switches: &[&str]) -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-env-changed={BREAKABLE}");
     let told = |name: &str| env::var(name).unwrap_or_default();
-    let asked = env::var_os(VARIABLE).map(|it| it.to_string_lossy().into_owned());
     let (package, profile, opt_level) =
         (told("CARGO_PKG_NAME"), told("PROFILE"), told("OPT_LEVEL"));
     let build = Build {
         package: &package,
         profile: &profile,
         opt_level: &opt_level,
+        breakable: env::var_os(BREAKABLE).is_some(),
     };
-    for line in directives(build, switches, asked.as_deref())? {
-        println!("{line}");
+    let code = code(build)?;
+    if build.breakable {
+        println!("cargo::warning=built so that it can be broken on purpose");
     }
+    fs::write(Path::new(&told("OUT_DIR")).join("broken.rs"), code)?;
     Ok(())
 }
 
@@ -116,43 +105,35 @@ pub fn declare(switches: &[&str]) -> Result<(), Refused> {
 mod tests {
     use super::*;
 
-    const SWITCHES: &[&str] = &["one", "other"];
-
-    fn build<'a>(profile: &'a str, opt_level: &'a str) -> Build<'a> {
+    fn build<'a>(profile: &'a str, opt_level: &'a str, breakable: bool) -> Build<'a> {
         Build {
             package: "crate",
             profile,
             opt_level,
+            breakable,
         }
     }
 
     #[test]
-    fn a_build_that_asks_for_nothing_breaks_nothing() -> Result<(), Refused> {
-        let plain = [
-            "cargo::rerun-if-env-changed=CONCLAVE_BREAK",
-            "cargo::rustc-check-cfg=cfg(conclave_break, values(\"one\", \"other\"))",
-        ];
-        for build in [build("debug", "0"), build("release", "3")] {
-            assert_eq!(directives(build, SWITCHES, None)?, plain);
-            // Somebody else's switch.
-            assert_eq!(directives(build, SWITCHES, Some("crate-b/one"))?, plain);
+    fn a_build_that_asks_for_nothing_has_no_switch() -> Result<(), Refused> {
+        for (profile, opt_level) in [("debug", "0"), ("release", "3")] {
+            let code = code(build(profile, opt_level, false))?;
+            assert!(code.contains("const fn broken(_switch: &str) -> bool {\n    false\n}"));
+            assert!(!code.contains(VARIABLE));
         }
         Ok(())
     }
 
     #[test]
-    fn a_debug_build_gets_the_one_that_it_asks_for() -> Result<(), Refused> {
-        let lines = directives(build("debug", "0"), SWITCHES, Some("crate/other"))?;
-        let set: Vec<_> = lines
-            .iter()
-            .filter(|it| it.contains("rustc-cfg="))
-            .collect();
-        assert_eq!(set, ["cargo::rustc-cfg=conclave_break=\"other\""]);
+    fn a_breakable_debug_build_looks_for_its_own_switches() -> Result<(), Refused> {
+        let code = code(build("debug", "0", true))?;
+        assert!(code.contains("std::env::var(\"CONCLAVE_BREAK\")"));
+        assert!(code.contains("strip_prefix(\"crate/\")"));
         Ok(())
     }
 
     #[test]
-    fn what_may_be_used_is_never_built_broken() {
+    fn what_may_be_used_is_never_built_breakable() {
         // Profiles of cargo's own and others, such as `wasm`: cargo says `release` for all that inherit from it.
         for (profile, opt_level) in [
             ("release", "3"),
@@ -161,18 +142,7 @@ mod tests {
             ("debug", "s"),
             ("", ""),
         ] {
-            let refused = directives(build(profile, opt_level), SWITCHES, Some("crate/one"));
-            assert_eq!(refused, Err(Refused::Release("crate/one".to_owned())));
-        }
-    }
-
-    #[test]
-    fn a_switch_that_does_not_exist_is_refused() {
-        let refused = directives(build("debug", "0"), SWITCHES, Some("crate/two"));
-        assert_eq!(refused, Err(Refused::Unknown("crate/two".to_owned())));
-        for asked in ["", "one", "/one", "crate/"] {
-            let refused = directives(build("debug", "0"), SWITCHES, Some(asked));
-            assert_eq!(refused, Err(Refused::Form(asked.to_owned())));
+            assert_eq!(code(build(profile, opt_level, true)), Err(Refused));
         }
     }
 }

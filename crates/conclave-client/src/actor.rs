@@ -347,7 +347,7 @@ impl Actor {
         let mut ready = std::mem::take(&mut self.unreleased);
         let batches = std::mem::take(&mut ready.batches);
         // Breakage: frames and answers do not wait for the disk.
-        if cfg!(conclave_break = "send-before-durable") {
+        if crate::broken("send-before-durable") {
             self.announce(std::mem::take(&mut ready));
         }
         self.store.apply(&batches).await?;

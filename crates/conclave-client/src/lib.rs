@@ -83,6 +83,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 mod actor;
 mod client;
 mod config;

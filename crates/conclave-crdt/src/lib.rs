@@ -56,6 +56,8 @@
 #[cfg(not(any(feature = "yjs", feature = "automerge")))]
 compile_error!("conclave-crdt needs at least one engine: enable the feature `yjs` or `automerge`");
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 mod api;
 #[cfg(feature = "automerge")]
 pub mod automerge;

@@ -73,7 +73,7 @@ impl Candidate {
         };
         // Breakage: any signature will do.
         self.is_own()
-            || cfg!(conclave_break = "skip-signature")
+            || crate::broken("skip-signature")
             || verify_signature(row, RECORD_LABEL, &self.core.0, &record.sealed.signature).is_ok()
     }
 

@@ -28,6 +28,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 mod aside;
 mod candidate;
 mod content;

@@ -298,7 +298,7 @@ impl Outbox {
             (header.epoch, header.author, header.body) == (template.epoch, template.author, body)
         };
         // Breakage: what is sent again is sealed again.
-        let resend = !cfg!(conclave_break = "reseal-resend");
+        let resend = !crate::broken("reseal-resend");
         if let Some(record) = item.sealed.as_ref().filter(|it| resend && fits(it)) {
             return Some(record.clone());
         }

@@ -231,7 +231,7 @@ impl Document {
             }
             Standing::Chained { clock, seen } => {
                 // Breakage: a restored backup goes on under the instance that its former life has used.
-                let is_new = !cfg!(conclave_break = "reuse-instance");
+                let is_new = !crate::broken("reuse-instance");
                 if author == self.outbox.author && !candidate.is_own() && is_new {
                     return Err(Halt::OwnInstance);
                 }

@@ -144,7 +144,7 @@ impl Document {
         }
         for (number, item) in self.outbox.take_dirty() {
             // Breakage: edits that are not in the log yet are kept in memory only.
-            if cfg!(conclave_break = "drop-outbox-row") {
+            if crate::broken("drop-outbox-row") {
                 continue;
             }
             let value = item.map(|item| {

@@ -18,6 +18,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 mod clock;
 mod command;
 mod commands;

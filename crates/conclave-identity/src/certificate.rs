@@ -170,7 +170,7 @@ impl DeviceCredential {
         self.certificate
             .verify(&self.genesis, &self.user_signature)?;
         // Breakage: a user can claim anybody's device as their own.
-        if cfg!(conclave_break = "countersignature") {
+        if crate::broken("countersignature") {
             return Ok(());
         }
         verify(

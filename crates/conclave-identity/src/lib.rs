@@ -68,6 +68,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 mod authenticate;
 mod certificate;
 mod codec;

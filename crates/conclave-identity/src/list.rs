@@ -177,7 +177,7 @@ impl SignedDeviceList {
         }
         let (new_seq, old_seq) = (self.list.seq, old.list.seq);
         // Breakage: an older list, on which a revoked device still stands, replaces a newer one.
-        if new_seq < old_seq && !cfg!(conclave_break = "list-rollback") {
+        if new_seq < old_seq && !crate::broken("list-rollback") {
             return Err(AuthError::StaleList { newest: old_seq });
         }
         if new_seq == old_seq {

@@ -33,6 +33,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 mod client;
 mod device;
 mod error;

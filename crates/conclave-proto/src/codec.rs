@@ -58,7 +58,7 @@ impl DeserializeBytes for Varint {
             value = (value << 8) | u64::from(*byte);
         }
         // Breakage: one number has several encodings.
-        if Self::width(value) != width && !cfg!(conclave_break = "one-encoding") {
+        if Self::width(value) != width && !crate::broken("one-encoding") {
             return Err(Error::DecodingError(
                 "integer not in its shortest form".into(),
             ));
@@ -307,7 +307,7 @@ pub fn decode<T: DeserializeBytes>(
     max: usize,
 ) -> Result<T, DecodeError> {
     // Breakage: what is received may be as large as it likes.
-    if bytes.len() > max && !cfg!(conclave_break = "limit-before-decoding") {
+    if bytes.len() > max && !crate::broken("limit-before-decoding") {
         return Err(DecodeError::TooLarge { what, max });
     }
     let (value, rest) =

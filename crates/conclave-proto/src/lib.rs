@@ -22,6 +22,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 pub mod chunk;
 pub mod codec;
 pub mod frame;

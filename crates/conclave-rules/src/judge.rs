@@ -23,7 +23,7 @@ use crate::state::GroupState;
 pub fn judge_commit(previous: &GroupState, facts: &CommitFacts) -> Result<GroupState, CommitFault> {
     let next = next_state(previous, facts)?;
     // Breakage: the roster hash that a commit names may be any.
-    if next.roster_hash() == facts.data.roster || cfg!(conclave_break = "skip-roster") {
+    if next.roster_hash() == facts.data.roster || crate::broken("skip-roster") {
         Ok(next)
     } else {
         Err(CommitFault::Roster)
@@ -117,8 +117,7 @@ fn check_covered(previous: &GroupState, facts: &CommitFacts) -> Result<(), Commi
             if proposal.seq >= facts.data.seen.size {
                 return Err(CommitFault::SeenHead);
             }
-        } else if facts.committer != Committer::External && !cfg!(conclave_break = "pending-leave")
-        {
+        } else if facts.committer != Committer::External && !crate::broken("pending-leave") {
             // Breakage: above, a commit may leave out who is leaving.
             return Err(CommitFault::PendingOmitted);
         }
@@ -173,7 +172,7 @@ fn external_author(previous: &GroupState, facts: &CommitFacts) -> Result<Author,
         if row.key != leaf.key
             || row.scheme != leaf.scheme
             // Breakage: an external commit may remove anybody.
-            || (facts.removes != [identity.device] && !cfg!(conclave_break = "external-rule"))
+            || (facts.removes != [identity.device] && !crate::broken("external-rule"))
             || !Action::Resync.allowed(row.role)
         {
             return Err(CommitFault::External);
@@ -185,7 +184,7 @@ fn external_author(previous: &GroupState, facts: &CommitFacts) -> Result<Author,
         });
     }
     // Breakage: a removed device may come back by itself.
-    if previous.is_tombstoned(&identity.device) && !cfg!(conclave_break = "tombstone") {
+    if previous.is_tombstoned(&identity.device) && !crate::broken("tombstone") {
         return Err(CommitFault::Duplicate);
     }
     if !previous.is_alone(&identity.user) {

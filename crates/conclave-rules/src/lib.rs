@@ -23,6 +23,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 pub mod actions;
 mod facts;
 pub mod judge;

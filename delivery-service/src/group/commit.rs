@@ -71,7 +71,7 @@ pub(crate) async fn commit(
             let head = before.head();
             core.keep();
             // Breakage: who loses the race for an epoch is told that it won.
-            if cfg!(conclave_break = "accept-duplicate-commit")
+            if crate::broken("accept-duplicate-commit")
                 && matches!(refusal, Refusal::EpochTaken { .. })
             {
                 return Ok(Answer::Accepted {

@@ -78,7 +78,7 @@ impl Group {
     pub(crate) fn for_member(&self, device: &DeviceId) -> Result<Arc<GroupState>, Refusal> {
         let view = self.view();
         // Breakage: whoever knows a group's id is treated as its member.
-        if view.is_member(device) || cfg!(conclave_break = "member-check") {
+        if view.is_member(device) || crate::broken("member-check") {
             Ok(view)
         } else {
             Err(Refusal::UnknownGroup)

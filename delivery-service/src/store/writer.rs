@@ -199,7 +199,7 @@ async fn run(mut setup: WriterSetup, mut jobs: mpsc::Receiver<Job>, publish: mps
         let mut outcome = transact(&mut setup.connection, &mut batch).await;
         if outcome.is_ok() {
             // Breakage: answers before anything is durable.
-            if cfg!(conclave_break = "ack-before-durable") {
+            if crate::broken("ack-before-durable") {
                 let jobs = std::mem::take(&mut batch);
                 let committed = true;
                 let _ = publish.send(Batch { jobs, committed }).await;

@@ -1,24 +1,24 @@
-//! `check [switch…]`: builds each breakage and demands that its test fails, and that no release build takes one. `table`: writes the table
-//! into `docs/TESTING.md`.
+//! `check [switch…]`: builds the tests so that switches can be thrown, throws each and demands that its test fails, and that no release build
+//! can be broken. `table`: writes the table into `docs/TESTING.md`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cargo_metadata::Metadata;
-use conclave_breakages::{Refused, VARIABLE};
+use cargo_metadata::Message;
+use conclave_breakages::{BREAKABLE, Refused, VARIABLE};
 use conclave_tests::breakages::{
-    Breakage, committed, packages, render, with_section, workspace_root,
+    Breakage, build_arguments, committed, folders, packages, render, with_section, workspace_root,
 };
 
 /// A test that runs longer than this hangs.
 const TEST_LIMIT: Duration = Duration::from_secs(300);
-/// Lines of a failed build that are shown.
-const SHOWN_LINES: usize = 40;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -56,18 +56,22 @@ fn check(names: &[String]) -> Result<()> {
     }
     rows.retain(|row| names.is_empty() || names.iter().any(|name| is_named(row, name)));
     refused_in_release()?;
-    let metadata = packages()?;
     let begun = Instant::now();
+    let tests = build(&rows)?;
+    println!("built in {} s", begun.elapsed().as_secs());
+    let folders = folders(&packages()?);
     let mut unnoticed = Vec::new();
-    println!("{:>7} {:>7}  breakage", "build s", "test s");
+    println!("{:>7}  breakage", "test s");
     for row in &rows {
         let name = row.name();
-        match noticed(row, &metadata) {
-            Ok((build, test)) => {
-                println!("{build:>7.1} {test:>7.1}  {name}: {} fails", row.test);
+        let begun = Instant::now();
+        match noticed(row, &tests, &folders) {
+            Ok(()) => {
+                let seconds = begun.elapsed().as_secs_f64();
+                println!("{seconds:>7.1}  {name}: {} fails", row.test);
             }
             Err(error) => {
-                println!("{:>7} {:>7}  {name}: {error:#}", "-", "-");
+                println!("{:>7}  {name}: {error:#}", "-");
                 unnoticed.push(name);
             }
         }
@@ -84,21 +88,67 @@ fn check(names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds a breakage and sees its test fail; gives how long both took, in seconds.
-fn noticed(row: &Breakage, metadata: &Metadata) -> Result<(f64, f64)> {
-    let begun = Instant::now();
-    let built = run(row, metadata, &["--no-run"], Duration::MAX)?;
-    let build = begun.elapsed().as_secs_f64();
-    if !built.success {
-        let lines: Vec<&str> = built.text.lines().collect();
-        let from = lines.len().saturating_sub(SHOWN_LINES);
-        let shown = lines.get(from..).unwrap_or_default().join("\n");
-        bail!("it does not build:\n{shown}");
+/// Programs of tests, by package and target (`lib` for a library's own).
+type Tests = BTreeMap<(String, String), PathBuf>;
+
+/// Builds what runs the tests of these rows, with switches that can be thrown.
+fn build(rows: &[Breakage]) -> Result<Tests> {
+    let metadata = packages()?;
+    let names: BTreeMap<_, _> = metadata
+        .packages
+        .iter()
+        .map(|package| (&package.id, package.name.to_string()))
+        .collect();
+    let mut tests = Tests::new();
+    for arguments in build_arguments(rows) {
+        let built = cargo()?
+            .args(["test", "--locked", "--quiet", "--no-run"])
+            .args(["--message-format", "json-render-diagnostics"])
+            .args(arguments)
+            // Each is built only once.
+            .env("CARGO_INCREMENTAL", "0")
+            .env(BREAKABLE, "1")
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cargo does not start")?;
+        ensure!(built.status.success(), "the tests do not build");
+        for message in Message::parse_stream(built.stdout.as_slice()) {
+            let Message::CompilerArtifact(made) = message? else {
+                continue;
+            };
+            let Some((program, package)) = made.executable.zip(names.get(&made.package_id)) else {
+                continue;
+            };
+            let target = match made.target.is_test() {
+                true => made.target.name,
+                false => "lib".to_owned(),
+            };
+            if made.profile.test {
+                tests.insert((package.clone(), target), program.into_std_path_buf());
+            }
+        }
     }
-    let begun = Instant::now();
-    let tested = run(row, metadata, &[&row.test, "--", "--exact"], TEST_LIMIT)?;
-    judge(&tested)?;
-    Ok((build, begun.elapsed().as_secs_f64()))
+    Ok(tests)
+}
+
+/// Throws the switch and sees its test fail.
+fn noticed(row: &Breakage, tests: &Tests, folders: &BTreeMap<String, PathBuf>) -> Result<()> {
+    let program = tests
+        .get(&(row.package.clone(), row.target.clone()))
+        .context("its test was not built")?;
+    let folder = folders.get(&row.package).context("no such package")?;
+    let mut command = Command::new(program);
+    command
+        .args([&row.test, "--exact"])
+        .current_dir(folder)
+        .env("CARGO_MANIFEST_DIR", folder);
+    let passes = run(&mut command)?;
+    ensure!(
+        passes.success && passes.text.contains("1 passed; 0 failed"),
+        "the test fails although no switch is thrown:\n{}",
+        passes.text
+    );
+    judge(&run(command.env(VARIABLE, row.name()))?)
 }
 
 /// Exactly one test ran, and it failed.
@@ -116,20 +166,18 @@ fn judge(ran: &Ran) -> Result<()> {
     Ok(())
 }
 
-/// A release build fails where a switch is asked for.
+/// A release build fails where switches are asked for.
 fn refused_in_release() -> Result<()> {
-    let asked = "conclave-proto/one-encoding";
     let built = cargo()?
         .args(["build", "--release", "--locked", "--quiet"])
         .args(["--package", "conclave-proto"])
-        .env(VARIABLE, asked)
+        .env(BREAKABLE, "1")
         .output()
         .context("cargo does not start")?;
     let text = String::from_utf8_lossy(&built.stderr);
-    let refused = Refused::Release(asked.to_owned()).to_string();
     ensure!(
-        !built.status.success() && text.contains(&refused),
-        "a release build takes {asked}:\n{text}"
+        !built.status.success() && text.contains(&Refused.to_string()),
+        "a release build can be broken:\n{text}"
     );
     Ok(())
 }
@@ -155,20 +203,14 @@ struct Ran {
     text: String,
 }
 
-/// Runs `cargo test` in the ordinary target folder: all that the broken crate links is there already.
-fn run(row: &Breakage, metadata: &Metadata, more: &[&str], limit: Duration) -> Result<Ran> {
-    let mut child = cargo()?
-        .args(["test", "--locked", "--quiet"])
-        .args(row.cargo_arguments(&row.namesakes(metadata)))
-        .args(more)
-        // Each is built only once.
-        .env("CARGO_INCREMENTAL", "0")
-        .env(VARIABLE, row.name())
+/// Runs a test to its end, and ends it where it hangs.
+fn run(command: &mut Command) -> Result<Ran> {
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("cargo does not start")?;
+        .context("the test does not start")?;
     let mut stdout = child.stdout.take().context("no output")?;
     let mut stderr = child.stderr.take().context("no output")?;
     let (done, finished) = mpsc::channel();
@@ -182,10 +224,10 @@ fn run(row: &Breakage, metadata: &Metadata, more: &[&str], limit: Duration) -> R
         let _ = stdout.read_to_end(&mut text);
         let _ = done.send(text);
     });
-    let Ok(mut text) = finished.recv_timeout(limit.min(Duration::from_secs(3600))) else {
+    let Ok(mut text) = finished.recv_timeout(TEST_LIMIT) else {
         child.kill()?;
         child.wait()?;
-        bail!("it does not end within {} s", limit.as_secs());
+        bail!("it does not end within {} s", TEST_LIMIT.as_secs());
     };
     let status = child.wait()?;
     text.extend(errors.join().unwrap_or_default());

@@ -426,7 +426,7 @@ pub(crate) fn nonces(count: usize) -> Result<Vec<[u8; NONCE_BYTES]>, StoreError>
 
 fn row_data(row_key: &[u8]) -> Vec<u8> {
     // Breakage: a value opens in every row.
-    if cfg!(conclave_break = "store-no-key-binding") {
+    if crate::broken("store-no-key-binding") {
         return vec![FORMAT_VERSION];
     }
     let mut data = Vec::with_capacity(1 + row_key.len());

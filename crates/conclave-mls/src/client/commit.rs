@@ -141,7 +141,7 @@ impl ClientGroup {
         let resolved = self.resolve(device, plan, &inputs)?;
         let prepared =
             self.transact(|group| group.build(device, resolved, inputs.live_roots, rng))?;
-        if cfg!(conclave_break = "merge-early") {
+        if crate::broken("merge-early") {
             // Breakage: the epoch begins here before the service has ordered the commit.
             let _ = self.process(&GroupEntry::Commit(prepared.bundle.commit.clone()));
         }

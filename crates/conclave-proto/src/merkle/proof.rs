@@ -165,7 +165,7 @@ pub fn verify_consistency(old: &Head, new: &Head, proof: &[Hash]) -> Result<(), 
         return Err(MerkleError::OldRootMismatch);
     }
     // Breakage: a log that was rewritten passes for a longer one.
-    if new_root != new.root && !cfg!(conclave_break = "consistency-proof") {
+    if new_root != new.root && !crate::broken("consistency-proof") {
         return Err(MerkleError::RootMismatch);
     }
     Ok(())
