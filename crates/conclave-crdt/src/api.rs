@@ -1,8 +1,9 @@
 //! The traits that documents implement.
 
 use crate::error::CrdtError;
+use crate::inspected::Inspected;
 use crate::kinds::CrdtKind;
-use crate::types::{Applied, ReplicaId, UpdateInfo, Version};
+use crate::types::{Applied, ReplicaId, Version};
 
 /// One document of some engine. Object safe, synchronous, no clock, no I/O.
 ///
@@ -19,7 +20,7 @@ pub trait Crdt: Send {
     ///
     /// # Errors
     /// [`CrdtError::Malformed`], or [`CrdtError::TooLarge`] if a limit is exceeded.
-    fn inspect(&self, update: &[u8]) -> Result<UpdateInfo, CrdtError>;
+    fn inspect(&self, update: &[u8]) -> Result<Inspected, CrdtError>;
 
     /// The counter that the next operation of `replica` must have: one past those that this document holds
     /// without a gap, waiting ones included. For an unknown replica 0 (Yjs) or 1 (Automerge, which numbers
@@ -39,6 +40,12 @@ pub trait Crdt: Send {
     /// kept. A refusal by the engine half-way ([`CrdtError::Panicked`], rarely [`CrdtError::Malformed`]) poisons the
     /// document.
     fn apply(&mut self, updates: &[&[u8]]) -> Result<Applied, CrdtError>;
+
+    /// As [`Crdt::apply`], of updates that [`Crdt::inspect`] has read: each with what that gave for the same bytes.
+    ///
+    /// # Errors
+    /// As [`Crdt::apply`]; [`CrdtError::Malformed`] where an update comes with the reading of one of another kind or length.
+    fn apply_inspected(&mut self, updates: Vec<(&[u8], Inspected)>) -> Result<Applied, CrdtError>;
 
     /// Appends what this replica wrote since the last call, as updates of at most
     /// [`crate::limits::MAX_UPDATE_BYTES`] each, in causal order. They contain operations of this replica only

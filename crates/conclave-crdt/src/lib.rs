@@ -17,9 +17,10 @@
 //! alice.take_pending(&mut updates)?; // sealed, sent and ordered elsewhere
 //!
 //! for update in &updates {
-//!     let info = bob.inspect(update)?; // whose operations are these?
-//!     assert_eq!(info.ranges[0].start, bob.next_counter(&info.ranges[0].replica));
-//!     assert_eq!(bob.apply(&[update.as_slice()])?, Applied::Complete);
+//!     let read = bob.inspect(update)?; // whose operations are these?
+//!     let range = &read.info.ranges[0];
+//!     assert_eq!(range.start, bob.next_counter(&range.replica));
+//!     assert_eq!(bob.apply_inspected(vec![(update, read)])?, Applied::Complete);
 //! }
 //! assert_eq!(alice.content_digest()?, bob.content_digest()?);
 //! # Ok(())
@@ -65,6 +66,7 @@ mod contain;
 mod diff;
 mod error;
 mod foreign;
+mod inspected;
 mod json;
 mod kinds;
 pub mod limits;
@@ -82,6 +84,7 @@ pub use diff::items::{ItemMatch, item_id, match_items, naming_member};
 pub use diff::text::{TextEdit, merged as merged_text, text_edits};
 pub use error::CrdtError;
 pub use foreign::{Foreign, ForeignError, recognise};
+pub use inspected::Inspected;
 pub use json::{is_unwritable, merged_value as merged_json};
 pub use kinds::{CrdtKind, create, load};
 pub use types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};

@@ -25,7 +25,7 @@ fn pending_holds_own_operations_only_even_when_others_interleave() {
         let from_bob = pending(&mut bob);
         assert!(!from_bob.is_empty());
         for update in &from_bob {
-            for range in bob.inspect(update).unwrap().ranges {
+            for range in bob.inspect(update).unwrap().info.ranges {
                 assert_eq!(range.replica, replica(kind, 2), "{kind}");
             }
         }
@@ -76,7 +76,7 @@ fn inspect_and_next_counter_agree() {
         for round in 0..3 {
             insert(&mut alice, 0, "word ");
             let update = update(&mut alice);
-            let info = bob.inspect(&update).unwrap();
+            let info = bob.inspect(&update).unwrap().info;
             assert_eq!(info.ranges.len(), 1);
             assert_eq!(info.ranges[0].replica, me);
             assert_eq!(
@@ -91,8 +91,33 @@ fn inspect_and_next_counter_agree() {
         }
         view(&mut alice).splice(0, 2, "").unwrap();
         let deletion = update(&mut alice);
-        assert!(bob.inspect(&deletion).unwrap().has_deletes);
+        assert!(bob.inspect(&deletion).unwrap().info.has_deletes);
         assert_eq!(bob.next_counter(&replica(kind, 9)), first);
+    }
+}
+
+#[test]
+fn what_was_inspected_is_applied_as_what_was_not() {
+    for kind in KINDS {
+        let (mut alice, mut bob, mut carol) = (new(kind, 1), new(kind, 2), new(kind, 3));
+        insert(&mut alice, 0, "some words");
+        let one = update(&mut alice);
+        view(&mut alice).splice(2, 3, "x").unwrap();
+        let two = update(&mut alice);
+        for update in [&two, &one, &two] {
+            let read = bob.inspect(update).unwrap();
+            let applied = bob.apply_inspected(vec![(update, read)]);
+            assert_eq!(applied, carol.apply(&[update]), "{kind}");
+        }
+        assert_eq!(digest(&mut bob), digest(&mut carol), "{kind}");
+        assert_eq!(text(&mut bob), text(&mut alice), "{kind}");
+        let read = bob.inspect(&one).unwrap();
+        let mut own = new(kind, 1);
+        assert_eq!(
+            own.apply_inspected(vec![(&one, read)]),
+            Err(CrdtError::Equivocation),
+            "{kind}"
+        );
     }
 }
 
@@ -184,7 +209,7 @@ fn waiting_operations_count_for_the_next_counter() {
         insert(&mut bob, 5, "?");
         let two = update(&mut bob);
         assert_eq!(apply_all(&mut carol, &[one]), Applied::Pending);
-        let next = carol.inspect(&two).unwrap().ranges[0].start;
+        let next = carol.inspect(&two).unwrap().info.ranges[0].start;
         assert_eq!(carol.next_counter(&replica(kind, 2)), next, "{kind}");
         assert_eq!(
             apply_all(&mut carol, &[two.clone(), two, base]),
@@ -297,6 +322,7 @@ fn a_replica_id_can_be_changed_between_edits() {
             alice
                 .inspect(u)
                 .unwrap()
+                .info
                 .ranges
                 .iter()
                 .all(|r| r.replica == replica(kind, 4))

@@ -393,7 +393,7 @@ fn merged_updates_with_gaps_are_taken_apart() {
     }
     // Plain Yjs merges the first and the third: a gap between them.
     let merged = yrs::merge_updates_v1([updates[0].as_slice(), updates[2].as_slice()]).unwrap();
-    assert_eq!(bob.inspect(&merged).unwrap().ranges.len(), 2);
+    assert_eq!(bob.inspect(&merged).unwrap().info.ranges.len(), 2);
     assert_eq!(bob.apply(&[&merged]), Ok(Applied::Pending));
     assert_eq!(bob.text().unwrap().text().unwrap(), "one ");
     assert_eq!(bob.next_counter(alice.replica()), 4);

@@ -445,7 +445,9 @@ fn an_item_inside_something_that_is_no_type_poisons_the_document() {
     let mut author = new(CrdtKind::Yjs, 1);
     insert(&mut author, 0, "a");
     let base = update(&mut author);
-    let client = author.inspect(&base).unwrap().ranges[0].replica.clone();
+    let client = author.inspect(&base).unwrap().info.ranges[0]
+        .replica
+        .clone();
     let client = u64::from_be_bytes(client.as_bytes().try_into().unwrap());
     let mut update = vec![1, 1, 9, 0, 4, 0];
     let mut rest = client;

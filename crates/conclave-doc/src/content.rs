@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, Inspected, ReplicaId};
 use conclave_proto::InstanceId;
 use conclave_proto::hash::labelled;
 use conclave_proto::record::Record;
@@ -164,8 +164,8 @@ pub(crate) struct Content {
     pub aside: BTreeSet<u64>,
     /// Positions in the tail of records that are void.
     pub void: BTreeSet<u64>,
-    /// Indices into `tail` of updates that the CRDT has yet to see.
-    unapplied: Vec<usize>,
+    /// Indices into `tail` of updates that the CRDT has yet to see, as they were read.
+    unapplied: Vec<(usize, Inspected)>,
 }
 
 impl Content {
@@ -204,8 +204,8 @@ impl Content {
         self.checkpoint.size.saturating_add(self.tail.len() as u64)
     }
 
-    /// Adds a record. `apply` says whether the CRDT has yet to see its update.
-    pub(crate) fn push(&mut self, entry: TailEntry, apply: bool) {
+    /// Adds a record; with its update as it was read, where the CRDT has yet to see it.
+    pub(crate) fn push(&mut self, entry: TailEntry, unapplied: Option<Inspected>) {
         self.tail_bytes = self
             .tail_bytes
             .saturating_add(u64::from(entry.effect.bytes));
@@ -218,9 +218,9 @@ impl Content {
             News::Void => self.void.insert(self.size()),
             _ => false,
         };
-        if apply && entry.update.is_some() {
-            self.unapplied.push(self.tail.len());
-        }
+        let at = self.tail.len();
+        let unapplied = unapplied.filter(|_| entry.update.is_some());
+        self.unapplied.extend(unapplied.map(|read| (at, read)));
         self.tail.push(entry);
     }
 
@@ -232,17 +232,17 @@ impl Content {
         own: impl FnOnce() -> Vec<&'a Plain>,
         fresh: &mut Fresh,
     ) -> Result<Vec<u64>, CrdtError> {
-        let wanted = std::mem::take(&mut self.unapplied);
-        if wanted.is_empty() {
+        let unapplied = std::mem::take(&mut self.unapplied);
+        if unapplied.is_empty() {
             return Ok(Vec::new());
         }
+        let wanted: Vec<usize> = unapplied.iter().map(|(at, _)| *at).collect();
         let tail = &self.tail;
-        let updates: Vec<&[u8]> = wanted
-            .iter()
-            .filter_map(|at| tail.get(*at)?.update.as_ref())
-            .map(Plain::as_slice)
-            .collect();
-        if self.crdt.apply(&updates).is_ok() {
+        let updates = unapplied.into_iter().filter_map(|(at, read)| {
+            let update = tail.get(at)?.update.as_ref()?;
+            Some((update.as_slice(), read))
+        });
+        if self.crdt.apply_inspected(updates.collect()).is_ok() {
             return Ok(Vec::new());
         }
         self.apply_singly(wanted, &own(), fresh)
@@ -437,7 +437,7 @@ mod tests {
     fn epochs_of_the_tail_are_kept_and_not_looked_for() {
         let mut content = empty();
         for at in 0..20_000u64 {
-            content.push(update(3 + at / 15_000), false);
+            content.push(update(3 + at / 15_000), None);
         }
         assert!(content.tail_epochs().eq([3, 4]));
         let mut fresh = Fresh::new(&mut ChaCha8Rng::seed_from_u64(2));

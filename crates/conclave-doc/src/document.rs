@@ -243,9 +243,9 @@ impl Document {
                     max: limits::UPDATE_BYTES,
                 });
             }
-            let info = self.content.crdt.inspect(update.as_slice())?;
+            let ranges = self.content.crdt.inspect(update.as_slice())?.info.ranges;
             let mut replicas: Vec<ReplicaId> =
-                info.ranges.into_iter().map(|range| range.replica).collect();
+                ranges.into_iter().map(|range| range.replica).collect();
             replicas.dedup();
             items.push((update, replicas));
         }

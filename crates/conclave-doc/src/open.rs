@@ -66,7 +66,7 @@ impl Document {
         crdt.take_pending(&mut updates)?;
         let mut tables = Tables::default();
         for update in &updates {
-            for range in crdt.inspect(update)?.ranges {
+            for range in crdt.inspect(update)?.info.ranges {
                 tables.owners.insert(
                     range.replica,
                     ReplicaOwner {

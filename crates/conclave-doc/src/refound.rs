@@ -42,7 +42,8 @@ impl Document {
             ..Tables::default()
         };
         for update in self.outbox.updates() {
-            for range in self.content.crdt.inspect(update.as_slice())?.ranges {
+            let read = self.content.crdt.inspect(update.as_slice())?;
+            for range in read.info.ranges {
                 let owner = tables.owners.entry(range.replica).or_insert(ReplicaOwner {
                     device: ctx.device,
                     next: range.end,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use conclave_crdt::{Crdt, ReplicaId, load};
+use conclave_crdt::{Crdt, Inspected, ReplicaId, load};
 use conclave_proto::record::RecordBody;
 use conclave_proto::refusal::RecordFault;
 
@@ -46,23 +46,27 @@ impl Document {
         for (seq, mut entry) in (from..).zip(entries) {
             let void = seq >= settled && ctx.state.voided.contains(&(self.id, entry.effect.leaf));
             let is_chained = entry.effect.link.is_some() && entry.effect.epoch.is_some();
+            let mut update = None;
             if is_chained && (void || entry.effect.news == News::Void) {
                 entry.make_void();
-            } else if is_chained
-                && let Some(fault) = self.read_again(ctx, &state, &mut entry, &mut keys)
-                && entry.effect.news == News::Aside
-            {
-                entry.effect.news = News::None;
-                let author = entry.effect.link.map(|(author, _)| author);
-                let is_certain = fault != RecordFault::Replica || !self.has_holes(ctx);
-                outcome.findings.extend(is_certain.then_some(Finding {
-                    seq,
-                    fault: Fault::Record(fault),
-                    suspect: author.map_or(Suspect::default(), Suspect::author),
-                }));
+            } else if is_chained {
+                match self.read_again(ctx, &state, &mut entry, &mut keys) {
+                    Ok(read) => update = read,
+                    Err(fault) if entry.effect.news == News::Aside => {
+                        entry.effect.news = News::None;
+                        let author = entry.effect.link.map(|(author, _)| author);
+                        let is_certain = fault != RecordFault::Replica || !self.has_holes(ctx);
+                        outcome.findings.extend(is_certain.then_some(Finding {
+                            seq,
+                            fault: Fault::Record(fault),
+                            suspect: author.map_or(Suspect::default(), Suspect::author),
+                        }));
+                    }
+                    Err(_) => {}
+                }
             }
             state.apply(seq, &entry.effect);
-            self.content.push(entry, true);
+            self.content.push(entry, update);
         }
         self.content.apply_pushed(Vec::new, &mut self.fresh)?;
         self.state = state;
@@ -170,44 +174,51 @@ impl Document {
         Ok(lost)
     }
 
-    /// Judges the content of one record, where `state` is that before it. Gives what is wrong with it.
+    /// Judges the content of one record, where `state` is that before it. Gives its update as it was read, where it is one; fails with what is
+    /// wrong with it.
     fn read_again(
         &self,
         ctx: &DocContext<'_>,
         state: &LogState,
         entry: &mut TailEntry,
         keys: &mut KeyRing<'_>,
-    ) -> Option<RecordFault> {
+    ) -> Result<Option<Inspected>, RecordFault> {
         let effect = &mut entry.effect;
-        let ((author, _), epoch) = (effect.link?, effect.epoch?);
+        let Some(((author, _), epoch)) = effect.link.zip(effect.epoch) else {
+            return Ok(None);
+        };
         let plain = match (&entry.update, &entry.idle) {
             (Some(plain), _) | (None, Some(Idle::Open(plain))) => plain.clone(),
             (None, Some(Idle::Sealed(record))) => {
-                let plain = match open(record, keys.get(epoch)?) {
-                    Ok(plain) => Plain::from(plain),
-                    Err(fault) => return Some(fault),
+                let Some(key) = keys.get(epoch) else {
+                    return Ok(None);
                 };
+                let plain = Plain::from(open(record, key)?);
                 if matches!(record.header.body, RecordBody::Verdict(_)) {
-                    let Ok(verdict) = VerdictPayload::from_bytes(plain.as_slice()) else {
-                        return Some(RecordFault::Content);
+                    let verdict = VerdictPayload::from_bytes(plain.as_slice())
+                        .map_err(|_| RecordFault::Content)?;
+                    let Some(row) = ctx.row(&author.device, epoch) else {
+                        return Ok(None);
                     };
                     effect.news = News::Verdict {
                         snapshot: verdict.snapshot,
                         judgement: verdict.judgement,
-                        user: ctx.row(&author.device, epoch)?.user,
+                        user: row.user,
                         one_user: ctx.one_user_at(epoch),
                     };
                     entry.idle = None;
-                    return None;
+                    return Ok(None);
                 }
                 plain
             }
-            (None, None) => return None,
+            (None, None) => return Ok(None),
         };
-        let judged = match self.content.crdt.inspect(plain.as_slice()) {
-            Ok(info) => {
+        let read = self.content.crdt.inspect(plain.as_slice());
+        let judged = match &read {
+            Ok(read) => {
                 let first_counter = self.content.first_counter();
-                judge_replicas(&state.tables, first_counter, author.device, &info.ranges)
+                let ranges = &read.info.ranges;
+                judge_replicas(&state.tables, first_counter, author.device, ranges)
             }
             Err(_) => Err(RecordFault::Content),
         };
@@ -218,7 +229,7 @@ impl Document {
                 effect.claims = claims;
                 entry.update = Some(plain);
                 entry.idle = None;
-                None
+                Ok(read.ok())
             }
             Ok(None) | Err(_) => {
                 effect.claims.clear();
@@ -227,7 +238,7 @@ impl Document {
                 }
                 let idle = entry.update.take().map(Idle::Open);
                 entry.idle = idle.or_else(|| entry.idle.take());
-                judged.err()
+                judged.map(|_| None)
             }
         }
     }
@@ -283,9 +294,9 @@ impl Document {
     /// Whether own edits that wait claim operations of `replica` that a record has taken, which ends before counter `end`.
     pub(crate) fn is_in_the_way(&self, replica: &ReplicaId, end: u64, same_device: bool) -> bool {
         let overlaps = |plain: &Plain| {
-            let info = self.content.crdt.inspect(plain.as_slice());
-            info.is_ok_and(|info| {
-                let mut ranges = info.ranges.iter();
+            let read = self.content.crdt.inspect(plain.as_slice());
+            read.is_ok_and(|read| {
+                let mut ranges = read.info.ranges.iter();
                 ranges.any(|range| range.replica == *replica && range.start < end)
             })
         };

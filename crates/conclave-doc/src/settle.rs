@@ -1,6 +1,6 @@
 //! Second half of judging: opening, replica rules, applying.
 
-use conclave_crdt::ReplicaId;
+use conclave_crdt::{Inspected, ReplicaId};
 use conclave_proto::record::{Record, RecordBody};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId};
@@ -33,6 +33,7 @@ enum Content {
     Verdict(VerdictPayload),
     Update {
         update: Plain,
+        read: Inspected,
         claims: Vec<(ReplicaId, u64)>,
     },
 }
@@ -210,7 +211,7 @@ impl Document {
         };
         let Some(record) = &candidate.record else {
             effect.epoch = Some(self.state.active.epoch);
-            self.place(effect, None, None, None, false);
+            self.place(effect, None, None, None, None);
             return Ok(None);
         };
         let author = record.header.author;
@@ -255,20 +256,21 @@ impl Document {
         let own = candidate.is_own();
         let stands = !matches!(content, Content::Refused(..) | Content::Void);
         let update = self.note(ctx, candidate, record, content, &mut effect, outcome);
-        let mut new_to_crdt = !own;
+        let (update, mut unapplied) = update.unzip();
         let mut popped = None;
         if own {
+            unapplied = None;
             popped = self.outbox.pop();
             outcome.acknowledged += 1;
         } else if author.device == self.outbox.author.device
             && let Some(plain) = &update
         {
             // Another life of this device got the same edit into the log.
-            new_to_crdt = !self.outbox.take_update(plain.as_slice());
+            unapplied = unapplied.filter(|_| !self.outbox.take_update(plain.as_slice()));
         }
         let applied = update.is_some() || matches!(effect.news, News::Verdict { .. } | News::Void);
         let idle = (was_read && !applied).then(|| Idle::Sealed(Box::new(record.clone())));
-        self.place(effect, update, idle, Some(record), new_to_crdt);
+        self.place(effect, update, idle, Some(record), unapplied);
         Ok(popped.filter(|_| !stands))
     }
 
@@ -281,7 +283,7 @@ impl Document {
         content: Content,
         effect: &mut Effect,
         outcome: &mut DeliverOutcome,
-    ) -> Option<Plain> {
+    ) -> Option<(Plain, Inspected)> {
         let (seq, user, author) = (candidate.seq, candidate.user, record.header.author);
         let mut update = None;
         let kind = match content {
@@ -318,11 +320,12 @@ impl Document {
             }
             Content::Update {
                 update: plain,
+                read,
                 claims,
             } => {
                 effect.news = News::Update;
                 effect.claims = claims;
-                update = Some(plain);
+                update = Some((plain, read));
                 Some(ChangeKind::Update)
             }
             Content::Known => match candidate.standing {
@@ -351,7 +354,7 @@ impl Document {
         update: Option<Plain>,
         idle: Option<Idle>,
         record: Option<&Record>,
-        new_to_crdt: bool,
+        unapplied: Option<Inspected>,
     ) {
         self.state.apply(self.content.size(), &effect);
         let sealed = record
@@ -364,7 +367,7 @@ impl Document {
                 sealed,
                 idle,
             },
-            new_to_crdt,
+            unapplied,
         );
     }
 
@@ -408,7 +411,7 @@ impl Document {
                 Err(_) => return refused(RecordFault::Content),
             });
         }
-        let Ok(info) = self.content.crdt.inspect(plain.as_slice()) else {
+        let Ok(read) = self.content.crdt.inspect(plain.as_slice()) else {
             return refused(RecordFault::Content);
         };
         let device = record.header.author.device;
@@ -416,7 +419,7 @@ impl Document {
             &self.state.tables,
             self.content.first_counter(),
             device,
-            &info.ranges,
+            &read.info.ranges,
         ) {
             Ok(Some(claims)) => claims,
             Ok(None) => return Ok(Content::Known),
@@ -424,7 +427,7 @@ impl Document {
             Err(fault)
                 if self.has_holes(ctx)
                     && (!self.content.aside.is_empty()
-                        || !squats(&self.state.tables, device, &info.ranges)) =>
+                        || !squats(&self.state.tables, device, &read.info.ranges)) =>
             {
                 return Ok(Content::Refused(fault, Suspect::default()));
             }
@@ -435,6 +438,7 @@ impl Document {
         }
         Ok(Content::Update {
             update: plain,
+            read,
             claims,
         })
     }

@@ -421,7 +421,7 @@ fn replay(
                 sealed: None,
                 idle,
             },
-            true,
+            None,
         );
     }
     Ok(())

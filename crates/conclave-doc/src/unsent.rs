@@ -93,7 +93,7 @@ impl StoredDocument {
                     sealed: None,
                     idle,
                 };
-                content.push(entry, true);
+                content.push(entry, None);
             }
         }
         let updates: Vec<Plain> = sorted

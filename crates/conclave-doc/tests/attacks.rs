@@ -460,7 +460,7 @@ fn poison(seed: u8) -> Vec<u8> {
             let mut doc = fresh(200);
             let same_claim = doc
                 .inspect(&bad)
-                .is_ok_and(|info| info == doc.inspect(&honest).unwrap());
+                .is_ok_and(|read| read.info == doc.inspect(&honest).unwrap().info);
             if same_claim && doc.apply(&[&bad]) == Err(conclave_crdt::CrdtError::Panicked) {
                 return bad;
             }

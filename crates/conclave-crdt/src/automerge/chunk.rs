@@ -29,7 +29,7 @@ pub(super) type Hash = [u8; 32];
 
 /// A verified change and what its head says.
 #[derive(Debug, Clone)]
-pub(super) struct Parsed {
+pub(crate) struct Parsed {
     pub(super) hash: Hash,
     pub(super) actor: ReplicaId,
     pub(super) seq: u64,

@@ -19,12 +19,14 @@ use sha2::{Digest, Sha256};
 use crate::api::{Attribution, Crdt, JsonView, TextView};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
+use crate::inspected::{Inspected, Reading};
 use crate::kinds::CrdtKind;
 use crate::limits::{
     MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES,
 };
 use crate::ranges::RangeSet;
 use crate::types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};
+pub(crate) use chunk::Parsed;
 use chunk::{Hash, Snapshot, read_update};
 pub(crate) use file::{is_file, read_file};
 use queue::{Queue, Sequence};
@@ -127,6 +129,20 @@ impl Automerge {
         &mut self.doc
     }
 
+    /// Applies the changes of updates in their order; nothing where one is refused before it reaches the engine.
+    fn apply_parsed(&mut self, updates: Vec<Vec<Parsed>>) -> Result<Applied> {
+        self.collect_own()?;
+        for changes in &updates {
+            self.check_replicas(changes)?;
+        }
+        let changed = self.admit(updates.into_iter().flatten().collect())?;
+        Ok(match (!self.queue.is_empty(), changed) {
+            (true, _) => Applied::Pending,
+            (false, true) => Applied::Complete,
+            (false, false) => Applied::Duplicate,
+        })
+    }
+
     fn usable(&self) -> Result<()> {
         if self.poisoned {
             Err(CrdtError::Poisoned)
@@ -155,6 +171,14 @@ fn bootstrap_actor() -> ReplicaId {
         .unwrap_or_else(|_| ReplicaId::for_kind(CrdtKind::Automerge, [0; 16]))
 }
 
+/// The changes of an update, within the limits of one.
+fn read_sized(update: &[u8]) -> Result<Vec<Parsed>> {
+    if update.len() > MAX_UPDATE_BYTES {
+        return Err(CrdtError::TooLarge);
+    }
+    read_update(update)
+}
+
 fn read_sequence(doc: &mut AutoCommit) -> Result<Sequence> {
     let mut sequence = Sequence::new();
     for change in doc.get_changes_meta(&[]) {
@@ -175,11 +199,8 @@ impl Crdt for Automerge {
         &self.replica
     }
 
-    fn inspect(&self, update: &[u8]) -> Result<UpdateInfo> {
-        if update.len() > MAX_UPDATE_BYTES {
-            return Err(CrdtError::TooLarge);
-        }
-        let changes = read_update(update)?;
+    fn inspect(&self, update: &[u8]) -> Result<Inspected> {
+        let changes = read_sized(update)?;
         let mut by_actor: std::collections::BTreeMap<&ReplicaId, RangeSet> =
             std::collections::BTreeMap::new();
         for change in &changes {
@@ -201,9 +222,13 @@ impl Crdt for Automerge {
                 })
             })
             .collect();
-        Ok(UpdateInfo {
-            ranges,
-            has_deletes: changes.iter().any(|change| change.has_deletes),
+        let has_deletes = changes.iter().any(|change| change.has_deletes);
+        Ok(Inspected {
+            info: UpdateInfo {
+                ranges,
+                has_deletes,
+            },
+            reading: Reading::Automerge(changes),
         })
     }
 
@@ -216,22 +241,19 @@ impl Crdt for Automerge {
 
     fn apply(&mut self, updates: &[&[u8]]) -> Result<Applied> {
         self.usable()?;
-        self.collect_own()?;
-        let mut changes = Vec::new();
-        for update in updates {
-            if update.len() > MAX_UPDATE_BYTES {
-                return Err(CrdtError::TooLarge);
-            }
-            let parsed = read_update(update)?;
-            self.check_replicas(&parsed)?;
-            changes.extend(parsed);
-        }
-        let changed = self.admit(changes)?;
-        Ok(match (self.has_missing(), changed) {
-            (true, _) => Applied::Pending,
-            (false, true) => Applied::Complete,
-            (false, false) => Applied::Duplicate,
-        })
+        let updates = updates.iter().map(|update| read_sized(update));
+        self.apply_parsed(updates.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn apply_inspected(&mut self, updates: Vec<(&[u8], Inspected)>) -> Result<Applied> {
+        let updates = updates
+            .into_iter()
+            .map(|(_, inspected)| match inspected.reading {
+                Reading::Automerge(changes) => Ok(changes),
+                #[cfg(feature = "yjs")]
+                Reading::Yjs(_) => Err(CrdtError::Malformed),
+            });
+        self.apply_parsed(updates.collect::<Result<Vec<_>>>()?)
     }
 
     fn take_pending(&mut self, out: &mut Vec<Vec<u8>>) -> Result<()> {

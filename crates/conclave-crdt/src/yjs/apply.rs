@@ -14,7 +14,10 @@ use super::waiting::split_deletes;
 use super::{Yrs, compare, encode};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
-use crate::limits::MAX_REPLICAS_PER_UPDATE;
+use crate::types::Applied;
+
+/// Most updates decoded before they are applied, to bound memory in a long catch-up.
+const GROUP: usize = 1024;
 
 /// Decoded updates on their way into the engine.
 #[derive(Default)]
@@ -156,11 +159,8 @@ impl Yrs {
         compare::compare(&Scan::exact(&held)?, scan)
     }
 
-    /// Refuses new operations under the own id, and too many ids.
-    pub(super) fn check_replicas(&self, scan: &Scan<'_>) -> Result<()> {
-        if scan.sections.len() > MAX_REPLICAS_PER_UPDATE {
-            return Err(CrdtError::TooLarge);
-        }
+    /// Refuses new operations under the own id.
+    fn check_replicas(&self, scan: &Scan<'_>) -> Result<()> {
         let known = self.frontier.clock(self.client).max(self.sent);
         let own_end = scan
             .section(self.client)
@@ -173,11 +173,32 @@ impl Yrs {
         }
     }
 
-    /// Applies some updates, all of them scanned before. Whatever is staged is flushed even if one is refused.
-    pub(super) fn apply_group(&mut self, group: &[&[u8]], staged: &mut Staged) -> Result<()> {
-        for bytes in group {
-            let scan = Scan::exact(bytes)?;
-            let staging = decode(bytes).and_then(|update| self.stage(&scan, update, staged));
+    /// Applies updates in their order; nothing where the ids of one are refused.
+    pub(super) fn apply_scans(&mut self, scans: &[Scan<'_>]) -> Result<Applied> {
+        self.usable()?;
+        for scan in scans {
+            self.check_replicas(scan)?;
+        }
+        // A transaction of the application would block the engine half-way.
+        self.doc
+            .try_transact_mut_with(FOREIGN_ORIGIN)
+            .map(drop)
+            .map_err(|_| CrdtError::Engine)?;
+        let mut staged = Staged::default();
+        for group in scans.chunks(GROUP) {
+            self.apply_group(group, &mut staged)?;
+        }
+        Ok(match (!self.waiting.is_empty(), staged.changed) {
+            (true, _) => Applied::Pending,
+            (false, true) => Applied::Complete,
+            (false, false) => Applied::Duplicate,
+        })
+    }
+
+    /// Applies some updates. Whatever is staged is flushed even if one is refused.
+    fn apply_group(&mut self, group: &[Scan<'_>], staged: &mut Staged) -> Result<()> {
+        for scan in group {
+            let staging = decode(scan.bytes).and_then(|update| self.stage(scan, update, staged));
             if let Err(error) = staging {
                 if !self.poisoned {
                     self.flush(staged)?;

@@ -1,6 +1,8 @@
 //! Yjs documents, on the `yrs` engine.
 
 mod apply;
+#[cfg(test)]
+mod apply_tests;
 mod canon;
 mod capture;
 mod compare;
@@ -28,6 +30,7 @@ use yrs::{Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Transact, T
 use crate::api::{Attribution, Crdt, JsonView, Root, TextView};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
+use crate::inspected::{Inspected, Reading};
 use crate::kinds::{CrdtKind, MAX_YJS_CLIENT};
 use crate::limits::{
     MAX_REPLICAS_PER_UPDATE, MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES,
@@ -36,16 +39,14 @@ use crate::ranges::RangeSet;
 use crate::reader::{Reader, write_uint};
 use crate::types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};
 use apply::{Staged, decode};
-use capture::{Capture, Captured, FOREIGN_ORIGIN};
+use capture::{Capture, Captured};
 use digest::{Digested, digest};
 pub(crate) use file::read_file;
 use frontier::Frontier;
+pub(crate) use scan::Layout;
 use scan::{Deletes, Scan};
 use text::Known;
 use waiting::{Waiting, split_deletes, split_snapshot};
-
-/// Most updates decoded before they are applied, to bound memory in a long catch-up.
-const GROUP: usize = 1024;
 
 /// A Yjs document.
 ///
@@ -253,14 +254,8 @@ impl Crdt for Yrs {
         &self.replica
     }
 
-    fn inspect(&self, update: &[u8]) -> Result<UpdateInfo> {
-        if update.len() > MAX_UPDATE_BYTES {
-            return Err(CrdtError::TooLarge);
-        }
-        let scan = Scan::exact(update)?;
-        if scan.sections.len() > MAX_REPLICAS_PER_UPDATE {
-            return Err(CrdtError::TooLarge);
-        }
+    fn inspect(&self, update: &[u8]) -> Result<Inspected> {
+        let scan = scan_update(update)?;
         let mut ranges = Vec::new();
         for section in &scan.sections {
             let mut clocks = RangeSet::default();
@@ -275,9 +270,12 @@ impl Crdt for Yrs {
             }));
         }
         ranges.sort_by(|a, b| (&a.replica, a.start).cmp(&(&b.replica, b.start)));
-        Ok(UpdateInfo {
-            ranges,
-            has_deletes: !scan.deletes.is_empty(),
+        Ok(Inspected {
+            info: UpdateInfo {
+                ranges,
+                has_deletes: !scan.deletes.is_empty(),
+            },
+            reading: Reading::Yjs(scan.into_layout()),
         })
     }
 
@@ -296,26 +294,19 @@ impl Crdt for Yrs {
 
     fn apply(&mut self, updates: &[&[u8]]) -> Result<Applied> {
         self.usable()?;
-        for update in updates {
-            if update.len() > MAX_UPDATE_BYTES {
-                return Err(CrdtError::TooLarge);
-            }
-            self.check_replicas(&Scan::exact(update)?)?;
-        }
-        // A transaction of the application would block the engine half-way.
-        self.doc
-            .try_transact_mut_with(FOREIGN_ORIGIN)
-            .map(drop)
-            .map_err(|_| CrdtError::Engine)?;
-        let mut staged = Staged::default();
-        for group in updates.chunks(GROUP) {
-            self.apply_group(group, &mut staged)?;
-        }
-        Ok(match (self.has_missing(), staged.changed) {
-            (true, _) => Applied::Pending,
-            (false, true) => Applied::Complete,
-            (false, false) => Applied::Duplicate,
-        })
+        let scans = updates.iter().map(|update| scan_update(update));
+        self.apply_scans(&scans.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn apply_inspected(&mut self, updates: Vec<(&[u8], Inspected)>) -> Result<Applied> {
+        let scans = updates
+            .into_iter()
+            .map(|(bytes, inspected)| match inspected.reading {
+                Reading::Yjs(layout) => layout.over(bytes),
+                #[cfg(feature = "automerge")]
+                Reading::Automerge(_) => Err(CrdtError::Malformed),
+            });
+        self.apply_scans(&scans.collect::<Result<Vec<_>>>()?)
     }
 
     fn take_pending(&mut self, out: &mut Vec<Vec<u8>>) -> Result<()> {
@@ -481,6 +472,18 @@ impl Crdt for Yrs {
     fn as_any_mut(&mut self) -> &mut dyn core::any::Any {
         self
     }
+}
+
+/// Reads an update, within the limits of one.
+fn scan_update(update: &[u8]) -> Result<Scan<'_>> {
+    if update.len() > MAX_UPDATE_BYTES {
+        return Err(CrdtError::TooLarge);
+    }
+    let scan = Scan::exact(update)?;
+    if scan.sections.len() > MAX_REPLICAS_PER_UPDATE {
+        return Err(CrdtError::TooLarge);
+    }
+    Ok(scan)
 }
 
 fn read_state_vector(bytes: &[u8]) -> Result<StateVector> {

@@ -74,6 +74,38 @@ pub(super) struct Scan<'a> {
     pub(super) plain: bool,
 }
 
+/// A scan without the bytes that were scanned.
+pub(crate) struct Layout {
+    sections: Vec<Section>,
+    deletes: Deletes,
+    blocks_end: usize,
+    plain: bool,
+    length: usize,
+}
+
+impl Layout {
+    /// The scan of these bytes, which this is the layout of.
+    pub(super) fn over(self, bytes: &[u8]) -> Result<Scan<'_>> {
+        let Self {
+            sections,
+            deletes,
+            blocks_end,
+            plain,
+            length,
+        } = self;
+        if bytes.len() != length {
+            return Err(CrdtError::Malformed);
+        }
+        Ok(Scan {
+            bytes,
+            sections,
+            deletes,
+            blocks_end,
+            plain,
+        })
+    }
+}
+
 /// What a block is.
 pub(super) enum Body<'a> {
     /// A gap.
@@ -147,11 +179,15 @@ impl<'a> Scan<'a> {
 
     /// Reads the update at the front of `bytes` and says how long it is.
     pub(super) fn prefix(bytes: &'a [u8]) -> Result<(Self, usize)> {
+        #[cfg(test)]
+        SCANS.with(|scans| scans.set(scans.get() + 1));
         let mut reader = Reader::new(bytes);
-        let mut sections: Vec<Section> = Vec::new();
+        let count = reader.uint(u64::from(u32::MAX))?;
+        // Grown by what is really there, not by the declared count.
+        let mut sections: Vec<Section> = Vec::with_capacity(count.min(4) as usize);
         let mut budget = MAX_BLOCKS;
         let mut plain = true;
-        for _ in 0..reader.uint(u64::from(u32::MAX))? {
+        for _ in 0..count {
             let section = read_section(&mut reader, &mut budget, &mut plain)?;
             sections.push(section);
         }
@@ -172,12 +208,29 @@ impl<'a> Scan<'a> {
         ))
     }
 
+    /// The scan without the bytes.
+    pub(super) fn into_layout(self) -> Layout {
+        Layout {
+            sections: self.sections,
+            deletes: self.deletes,
+            blocks_end: self.blocks_end,
+            plain: self.plain,
+            length: self.bytes.len(),
+        }
+    }
+
     /// The section of a client.
     pub(super) fn section(&self, client: u64) -> Option<&Section> {
         self.sections
             .iter()
             .find(|section| section.client == client)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many updates this thread has scanned.
+    pub(super) static SCANS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
 }
 
 fn refuse_repeated_clients(sections: &[Section]) -> Result<()> {
