@@ -1,7 +1,6 @@
 //! A world for end-to-end tests: a real service on loopback, real clients with stores of their own, nothing in between replaced.
 
 pub mod breakages;
-pub mod decoders;
 pub mod meter;
 pub mod rounds;
 mod stored;

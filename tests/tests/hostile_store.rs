@@ -33,8 +33,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Result, ensure};
 use conclave_engine::{Command, Reply};
-use conclave_proto::registry::{Decoded, Decoder, Source, join_rows, split_rows};
 use conclave_proto::{DocumentId, GroupId, UnixMs};
+use conclave_testkit::decoders::{Decoded, Decoder, Source, join_rows, split_rows};
 use peak_alloc::PeakAlloc;
 use zeroize::Zeroizing;
 

@@ -88,8 +88,6 @@ include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 mod actor;
 mod client;
 mod config;
-#[doc(hidden)]
-pub mod decoders;
 mod document;
 mod error;
 mod events;
@@ -99,6 +97,8 @@ mod group;
 #[cfg(unix)]
 pub mod local;
 mod operation;
+#[doc(hidden)]
+pub mod reading;
 mod session;
 pub mod store;
 pub mod transport;

@@ -74,8 +74,6 @@ mod authenticate;
 mod certificate;
 mod codec;
 mod contact;
-#[doc(hidden)]
-pub mod decoders;
 mod enrol;
 mod error;
 mod keys;
@@ -97,10 +95,12 @@ pub use contact::Contact;
 pub use enrol::{APPROVAL_LABEL, DeviceApproval, DeviceRequest, REQUEST_LABEL, enrol_first};
 pub use error::{AuthError, NameError, PinError, TextError, Untrusted};
 pub use keys::{DeviceKey, UserKey, verify};
-pub use list::{DEVICE_LIST_VALIDITY_MS, DeviceList, DeviceRef, LIST_LABEL, SignedDeviceList};
+pub use list::{
+    DEVICE_LIST_VALIDITY_MS, DeviceList, DeviceRef, LIST_BYTES, LIST_LABEL, SignedDeviceList,
+};
 pub use pins::{PINS_MAX, Pin, PinBook};
 pub use safety::{group_code, safety_number, safety_number_from_hashes};
-pub use user::UserGenesis;
+pub use user::{GENESIS_BYTES, UserGenesis};
 
 /// MLS credential type (private use, RFC 9420 §17.5) whose content is an encoded [`DeviceCredential`].
 pub const CREDENTIAL_TYPE: u16 = 0xF0C1;

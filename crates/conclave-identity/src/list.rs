@@ -18,7 +18,7 @@ pub const LIST_LABEL: &str = "conclave 1.0 device list";
 pub const DEVICE_LIST_VALIDITY_MS: u64 = 90 * 24 * 3600 * 1000;
 
 /// Largest encoded list in bytes: [`limits::USER_DEVICES`] devices with room for larger keys.
-pub(crate) const LIST_BYTES: usize = 8 * 1024;
+pub const LIST_BYTES: usize = 8 * 1024;
 const WHAT: &str = "device list";
 
 /// One device of a user.

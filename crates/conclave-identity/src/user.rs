@@ -15,7 +15,7 @@ use crate::keys::{UserKey, check_key};
 use crate::safety::fingerprint;
 
 /// Encoded length in bytes: version, realm, key, time, salt.
-pub(crate) const GENESIS_BYTES: usize = 2 + 16 + 32 + 8 + 16;
+pub const GENESIS_BYTES: usize = 2 + 16 + 32 + 8 + 16;
 const WHAT: &str = "user genesis statement";
 
 /// The statement a user begins with. Its hash is the user's id, so nobody can bind the id to another key. It is not signed: whoever does

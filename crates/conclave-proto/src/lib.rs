@@ -35,7 +35,6 @@ pub mod merkle;
 pub mod policy;
 pub mod record;
 pub mod refusal;
-pub mod registry;
 
 pub use ids::{
     CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, RealmId, RescueId, SessionId,

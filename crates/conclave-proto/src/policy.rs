@@ -10,7 +10,8 @@ use crate::ids::UserId;
 pub const POLICY_VERSION: u16 = 1;
 /// Version of the whole protocol that this library speaks.
 pub const PROTOCOL_VERSION: u16 = 3;
-pub(crate) const MAX_POLICY_BYTES: usize = 256 * 1024;
+/// Largest encoded policy in bytes.
+pub const MAX_POLICY_BYTES: usize = 256 * 1024;
 
 /// What a user may do in a group. Order matters: a greater role may do all that a lesser one may.
 #[derive(

@@ -79,6 +79,20 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("conclave-cli", &["conclave-client", "conclave-ds"]),
     ("conclave-examples", &["conclave-client", "conclave-ds"]),
+    // What tests share looks at everything but the command; only tests may import it.
+    (
+        "conclave-testkit",
+        &[
+            "conclave-proto",
+            "conclave-identity",
+            "conclave-rules",
+            "conclave-mls",
+            "conclave-crdt",
+            "conclave-doc",
+            "conclave-engine",
+            "conclave-client",
+        ],
+    ),
     // The tests look at everything; nothing may import them.
     (
         "conclave-tests",
@@ -193,7 +207,7 @@ pub const RECORD_OPENERS: &[&str] = &[
 ];
 
 /// Packages that are there for development alone: never published, and reached by others for development only.
-pub const DEV_ONLY: &[&str] = &["conclave-bench"];
+pub const DEV_ONLY: &[&str] = &["conclave-bench", "conclave-testkit"];
 
 /// The one package that may name OpenMLS.
 pub const OPENMLS_USER: &str = "conclave-mls";

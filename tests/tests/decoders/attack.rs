@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail, ensure};
-use conclave_proto::registry::{Decoded, Decoder};
+use conclave_testkit::decoders::{Decoded, Decoder};
 use peak_alloc::PeakAlloc;
 
 /// What every decoder may take beyond its input, in bytes.

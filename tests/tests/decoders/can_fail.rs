@@ -1,7 +1,7 @@
 //! The judgement can fail: each bad habit is tried on a decoder that has it.
 
 use anyhow::{Result, ensure};
-use conclave_proto::registry::{Decoded, Decoder, Source};
+use conclave_testkit::decoders::{Decoded, Decoder, Source};
 
 use crate::attack::{Attack, quiet_panics};
 use crate::mutate::Mutator;

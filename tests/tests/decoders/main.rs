@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
-use conclave_proto::registry::Decoder;
-use conclave_tests::decoders::decoders;
+use conclave_testkit::decoders::Decoder;
+use conclave_testkit::decoders::decoders;
 use peak_alloc::PeakAlloc;
 
 use attack::{Attack, quiet_panics};

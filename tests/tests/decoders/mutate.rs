@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use conclave_proto::codec::{Varint, encode};
-use conclave_proto::registry::{Decoder, Shape, join_rows, split_rows};
+use conclave_testkit::decoders::{Decoder, Shape, join_rows, split_rows};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tls_codec::DeserializeBytes as _;

@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use conclave_engine::{Command, Input, Reply};
 use conclave_proto::codec::{Tail, Varint, decode, encode};
 use conclave_proto::frame::{Answer, ClientFrame, OpenedDocument, Request, ServiceFrame};
-use conclave_proto::{DocumentId, GroupId, Head, UnixMs, limits, registry};
+use conclave_proto::{DocumentId, GroupId, Head, UnixMs, limits};
 use peak_alloc::PeakAlloc;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -131,7 +131,7 @@ struct Storm {
 impl Storm {
     fn new(seed: u8, scene: &Scene) -> Self {
         let mut seeds: Vec<Vec<u8>> = scene.heard.iter().map(encode).collect();
-        seeds.extend(registry::service_frames());
+        seeds.extend(conclave_testkit::decoders::service_frames());
         Self {
             rng: ChaCha20Rng::from_seed([seed; 32]),
             seeds,

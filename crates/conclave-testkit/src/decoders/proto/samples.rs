@@ -1,23 +1,25 @@
 //! One good input for each shape that a decoder knows. They are shapes, not truth: no signature here verifies.
 
-use crate::chunk::split;
-use crate::codec::{Bytes, Tail, Varint, encode};
-use crate::frame::{
+use conclave_proto::chunk::split;
+use conclave_proto::codec::{Bytes, Tail, Varint, encode};
+use conclave_proto::frame::{
     Answer, AppendedRecord, BaseSnapshot, ClaimedKeyPackage, ClientFrame, DeliveredRecord,
     DocumentStatus, ElidedRecord, GroupStatus, JoinState, OpenedDocument, Plea, Request,
     ServiceFrame, WelcomeDelivery,
 };
-use crate::group::{
+use conclave_proto::group::{
     COMMIT_DATA_VERSION, Checkpoint, CommitBundle, CommitData, GroupEntry, RootWrap, WrapStatement,
 };
-use crate::merkle::{Frontier, Head, consistency_proof};
-use crate::policy::{Anchor, GroupPolicy, Role};
-use crate::record::{
+use conclave_proto::merkle::{Frontier, Head, consistency_proof};
+use conclave_proto::policy::{Anchor, GroupPolicy, Role};
+use conclave_proto::record::{
     Author, Chained, CloseReason, EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader,
     Sealed, SnapshotHeader,
 };
-use crate::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
-use crate::{CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, SessionId, UnixMs, UserId};
+use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
+use conclave_proto::{
+    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, SessionId, UnixMs, UserId,
+};
 use tls_codec::Size;
 
 const GROUP: GroupId = GroupId([1; 16]);

@@ -4,6 +4,11 @@
 
 use std::sync::OnceLock;
 
+use super::register::{
+    Decoded, Decoder,
+    Source::{Disk, Network},
+    join_rows, split_rows,
+};
 use conclave_identity::{
     DeviceCredential, DeviceKey, Reference, STATEMENT_VERSION, UserGenesis, UserKey, enrol_first,
 };
@@ -14,11 +19,6 @@ use conclave_mls::{
 use conclave_proto::frame::{JoinState, WelcomeDelivery};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::record::EntryBody;
-use conclave_proto::registry::{
-    Decoded, Decoder,
-    Source::{Disk, Network},
-    join_rows, split_rows,
-};
 use conclave_proto::{
     CommitId, DeviceId, DocumentId, GroupId, GroupPolicy, InstanceId, RealmId, Refusal, UnixMs,
     limits,

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use conclave_crdt::limits::{MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
-use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId, Version, create, load, recognise};
-use conclave_proto::registry::{
+use super::register::{
     Decoded, Decoder,
     Source::{Network, Person},
 };
+use conclave_crdt::limits::{MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
+use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId, Version, create, load, recognise};
 
 use super::code;
 

@@ -5,6 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use super::register::{
+    Decoded, Decoder,
+    Source::{Disk, Network},
+    join_rows, split_rows,
+};
 use conclave_crdt::CrdtKind;
 use conclave_doc::{
     Append, DocContext, DocError, Document, KeySource, SnapshotPayload, VerdictPayload,
@@ -13,11 +18,6 @@ use conclave_identity::{DeviceKey, SCHEME_ED25519};
 use conclave_mls::{EpochRoot, Rows};
 use conclave_proto::codec::{Bytes, Tail, Varint};
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
-use conclave_proto::registry::{
-    Decoded, Decoder,
-    Source::{Disk, Network},
-    join_rows, split_rows,
-};
 use conclave_proto::{
     Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, Record,
     Role, UnixMs, UserId, limits,

@@ -5,15 +5,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::OnceLock;
 
+use super::register::{
+    Decoded, Decoder,
+    Source::{Disk, Person},
+    join_rows, split_rows,
+};
 use conclave_crdt::CrdtKind;
 use conclave_engine::{
     Command, CommandId, Engine, EngineError, Event, Input, OperationId, Output, Read, Reply, Setup,
     forensic,
-};
-use conclave_proto::registry::{
-    Decoded, Decoder,
-    Source::{Disk, Person},
-    join_rows, split_rows,
 };
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
 use zeroize::Zeroizing;

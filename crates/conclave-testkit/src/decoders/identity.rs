@@ -1,20 +1,19 @@
-//! What reads statements and texts here: this crate's part of the [register of decoders](conclave_proto::registry).
+//! What reads statements of identity and the texts by which people exchange them.
 
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::limits::CREDENTIAL_BYTES;
-use conclave_proto::registry::{
-    Decoded, Decoder,
-    Source::{Network, Person},
-};
 use conclave_proto::{DeviceId, RealmId, UnixMs};
 use tls_codec::DeserializeBytes;
 
-use crate::list::LIST_BYTES;
-use crate::user::GENESIS_BYTES;
-use crate::{
-    CREDENTIAL_TYPE, Contact, DeviceApproval, DeviceCredential, DeviceKey, DeviceRequest, Occasion,
-    Pin, Presented, Reference, SCHEME_ED25519, SignedDeviceList, UserGenesis, UserKey,
-    authenticate, enrol_first,
+use conclave_identity::{
+    CREDENTIAL_TYPE, Contact, DeviceApproval, DeviceCredential, DeviceKey, DeviceRequest,
+    GENESIS_BYTES, LIST_BYTES, Occasion, Pin, Presented, Reference, SCHEME_ED25519,
+    SignedDeviceList, UserGenesis, UserKey, authenticate, enrol_first,
+};
+
+use super::register::{
+    Decoded, Decoder,
+    Source::{Network, Person},
 };
 
 const NOW: UnixMs = UnixMs(1_700_000_000_000);
@@ -22,9 +21,7 @@ const REALM: RealmId = RealmId([7; 16]);
 /// A text may hold four times its own length of white space; the longest is an approval.
 const TEXT_BYTES: usize = 4 * 256 * 1024;
 
-/// The decoders of this crate.
-#[must_use]
-pub fn decoders() -> Vec<Decoder> {
+pub(super) fn decoders() -> Vec<Decoder> {
     vec![
         Decoder::new("identity.genesis", Network, GENESIS_BYTES, genesis, || {
             samples(|cast| cast.genesis.to_bytes())
@@ -177,7 +174,7 @@ impl Cast {
     fn new() -> Option<Self> {
         let user = UserKey::from_bytes(&[1; 32]);
         let genesis = UserGenesis {
-            version: crate::STATEMENT_VERSION,
+            version: conclave_identity::STATEMENT_VERSION,
             realm: REALM,
             key: user.public(),
             created: NOW,
