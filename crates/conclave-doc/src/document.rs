@@ -61,10 +61,11 @@ impl std::fmt::Debug for Document {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Document({:?}, {} records, {} unsent)",
+            "Document({:?}, {:?}, {} unsent, {} in flight)",
             self.id,
-            self.size(),
-            self.outbox.len()
+            self.head(),
+            self.outbox.len(),
+            self.outbox.in_flight()
         )
     }
 }

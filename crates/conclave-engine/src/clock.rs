@@ -6,9 +6,11 @@ use std::fmt;
 use conclave_proto::{UnixMs, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, TimerKind};
+use crate::cx::Cx;
+use crate::engine::Engine;
 use crate::finding::{About, End, Finding, FindingKind};
 use crate::group::Group;
+use crate::timers::TimerKind;
 
 const MINUTE_MS: u64 = 60 * 1000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -114,7 +116,7 @@ impl fmt::Display for Span {
 }
 
 /// The clocks, as far as they are known.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Clocks {
     /// The service's clock minus ours at login, in milliseconds; none without a connection.
     offset_ms: Option<i64>,
@@ -142,15 +144,17 @@ impl Clocks {
 impl Engine {
     /// Whether the service's clock is taken for right where it is more than a day ahead of this device's: its user has compared them.
     pub fn trust_service_clock(&mut self, yes: bool) {
-        self.clocks.trusted = yes;
+        self.cx.clocks.trusted = yes;
     }
 
     /// See [`Engine::trust_service_clock`].
     #[must_use]
     pub fn trusts_service_clock(&self) -> bool {
-        self.clocks.trusted
+        self.cx.clocks.trusted
     }
+}
 
+impl Cx {
     pub(crate) fn note_clock(&mut self, service: UnixMs) {
         let offset = i128::from(service.0) - i128::from(self.now.0);
         self.clocks.offset_ms = Some(i64::try_from(offset).unwrap_or(0));

@@ -10,21 +10,26 @@ use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 
 use crate::command::{AwaitedInfo, Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status};
-use crate::document::{Beginning, Doc};
+use crate::cx::{Cx, Post};
+use crate::document::Beginning;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step};
-use crate::group::{Group, GroupWork};
+use crate::group::{DocRow, Group, Whole};
 use crate::intents::{Intent, Want};
-use crate::io::{CommandId, DocFn};
+use crate::io::CommandId;
+use crate::print::Hidden;
 use crate::settled::Until;
-use crate::slot::{Job, Slot};
+use crate::work::{DirectoryCommand, DocCommand, DocWork, GroupCommand, GroupWork};
 
 /// What a command that looks into every group answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) enum Listing {
-    /// The groups.
-    Groups,
+    /// The groups: those still to be looked into, and what the others are.
+    Groups {
+        rest: Vec<GroupId>,
+        done: Vec<GroupInfo>,
+    },
     /// The documents of one group.
     Documents(GroupId),
 }
@@ -33,112 +38,102 @@ impl Engine {
     pub(crate) fn command(&mut self, id: CommandId, command: Command) {
         match command {
             Command::WhoAmI => {
-                let reply = Reply::WhoAmI(self.device.whoami());
-                self.reply(id, Ok(reply));
+                let reply = Reply::WhoAmI(self.cx.device.whoami());
+                self.cx.reply(id, Ok(reply));
             }
             Command::DeviceRequest => {
-                let result = if self.device.credential().is_some() {
+                let device = &self.cx.device;
+                let result = if device.credential().is_some() {
                     Err(EngineError::AlreadyEnrolled)
                 } else {
-                    self.device
+                    device
                         .request()
                         .map(|request| Reply::Text(request.to_text()))
                 };
-                self.reply(id, result);
+                self.cx.reply(id, result);
             }
-            Command::ApproveDevice { request } => self.approve_device(id, &request),
-            Command::FinishDevice { approval } => self.finish_device(id, &approval),
+            Command::ApproveDevice { request } => self.cx.approve_device(id, &request),
+            Command::FinishDevice { approval } => self.cx.finish_device(id, &approval),
             Command::Devices => {
-                let reply = Reply::Devices(self.device.devices());
-                self.reply(id, Ok(reply));
+                let reply = Reply::Devices(self.cx.device.devices());
+                self.cx.reply(id, Ok(reply));
             }
             Command::Pin { contact, verified } => {
-                let result = self
-                    .device
-                    .pin(&contact, verified, self.now)
-                    .map(Reply::Pinned);
-                self.device.save(&mut self.out.writes);
+                let now = self.cx.now;
+                let result = self.cx.device.pin(&contact, verified, now);
+                self.cx.device.save(&mut self.cx.out.writes);
                 self.plan_invitations();
-                self.reply(id, result);
+                self.cx.reply(id, result.map(Reply::Pinned));
             }
             Command::Pins => {
-                let reply = Reply::Pins(self.device.pin_infos());
-                self.reply(id, Ok(reply));
+                let reply = Reply::Pins(self.cx.device.pin_infos());
+                self.cx.reply(id, Ok(reply));
             }
             Command::SafetyNumber { user } => {
-                let number = self.device.safety_number(&user);
-                self.reply(
-                    id,
-                    number.map(Reply::Text).ok_or(EngineError::UnknownMember),
-                );
+                let number = self.cx.device.safety_number(&user);
+                let number = number.ok_or(EngineError::UnknownMember);
+                self.cx.reply(id, number.map(Reply::Text));
             }
             Command::CreateGroup { name, policy } => {
                 let result = self.create_group(&name, *policy).map(Reply::Group);
-                self.reply(id, result);
+                self.cx.reply(id, result);
             }
-            Command::Groups => self.look_into_groups(id, Listing::Groups),
+            Command::Groups => self.list_groups(id),
             Command::Invitations => {
                 let reply = Reply::Invitations(self.invitation_infos());
-                self.reply(id, Ok(reply));
+                self.cx.reply(id, Ok(reply));
             }
             Command::Accept { group } => self.accept(id, group),
             Command::Decline { group } => self.decline(id, group),
-            Command::Rescues
-            | Command::Rescue { .. }
-            | Command::ApplyRescue { .. }
-            | Command::DiscardRescue { .. }
-            | Command::RescuesTold { .. } => self.rescue_command(id, command),
+            Command::Rescues => self.cx.list_rescues(id),
+            Command::Rescue { rescue } => self.cx.show_rescue(id, rescue),
+            Command::ApplyRescue {
+                rescue,
+                group,
+                document,
+            } => {
+                if self.known(id, group) {
+                    self.cx.read_rescue_for(id, rescue, group, document);
+                }
+            }
+            Command::DiscardRescue { rescue } => self.cx.discard_rescue(id, &rescue),
+            Command::RescuesTold { rescues } => self.cx.rescues_told(id, rescues),
             Command::Findings { group, dismissed } => self.list_findings(id, group, dismissed),
             Command::MarkFindings { ids, mark } => self.mark_findings(id, ids, mark),
             Command::Status => self.wait_until(id, Until::Loaded),
             Command::Invitable => self.wait_until(id, Until::Invitable),
             Command::Settled => self.wait_until(id, Until::Settled),
             Command::Once { operation, command } => self.once(id, operation, *command),
-            other => self.group_command(id, other),
+            other => self.command_in_group(id, other),
         }
     }
 
-    fn group_command(&mut self, id: CommandId, command: Command) {
+    fn command_in_group(&mut self, id: CommandId, command: Command) {
+        use GroupCommand as What;
         match command {
-            Command::Members { group } => self.on_group(
-                id,
-                group,
-                Box::new(move |engine, group| {
-                    let members = engine.members(group);
-                    engine.reply(id, Ok(Reply::Members(members)));
-                }),
-            ),
-            Command::Policy { group } => self.on_group(
-                id,
-                group,
-                Box::new(move |engine, group| {
-                    let policy = Box::new(group.state().policy.clone());
-                    engine.reply(id, Ok(Reply::Policy(policy)));
-                }),
-            ),
+            Command::Members { group } => self.on_group(id, group, What::Members),
+            Command::Policy { group } => self.on_group(id, group, What::Policy),
             Command::ChangePolicy { group, change } => {
-                self.intend_for(id, group, Want::Policy(*change));
+                self.on_group(id, group, What::Intend(Want::Policy(*change)));
             }
             Command::Invite { group, user, role } => {
-                if self.device.pins().get(&user).is_none() {
+                if self.cx.device.pins().get(&user).is_none() {
                     let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
-                    self.reply(id, Err(error));
+                    self.cx.reply(id, Err(error));
                 } else {
-                    self.intend_for(id, group, Want::Invite { user, role });
+                    self.on_group(id, group, What::Intend(Want::Invite { user, role }));
                 }
             }
-            Command::Remove { group, user } => self.on_group(
-                id,
-                group,
-                Box::new(move |engine, group| engine.remove(id, group, user, false)),
-            ),
-            Command::RemoveAnyway { group, user } => self.on_group(
-                id,
-                group,
-                Box::new(move |engine, group| engine.remove(id, group, user, true)),
-            ),
+            Command::Remove { group, user } => {
+                let anyway = false;
+                self.on_group(id, group, What::Remove { user, anyway });
+            }
+            Command::RemoveAnyway { group, user } => {
+                let anyway = true;
+                self.on_group(id, group, What::Remove { user, anyway });
+            }
             Command::SetRole { group, user, role } => {
-                self.intend_for(id, group, Want::Role { user, role });
+                self.on_group(id, group, What::Intend(Want::Role { user, role }));
             }
             Command::Leave { group } => self.leave(id, group, false),
             Command::LeaveAnyway { group } => self.leave(id, group, true),
@@ -146,9 +141,7 @@ impl Engine {
                 group,
                 document,
                 reason,
-            } => {
-                self.intend_for(id, group, Want::Close { document, reason });
-            }
+            } => self.on_group(id, group, What::Intend(Want::Close { document, reason })),
             Command::CreateDocument {
                 group,
                 kind,
@@ -156,56 +149,76 @@ impl Engine {
                 initial,
             } => {
                 let beginning = initial.map_or(Beginning::Empty, Beginning::Edit);
-                self.create_titled(id, group, kind, title, beginning);
+                self.create_document(id, group, kind, title, beginning);
             }
             Command::ImportDocument {
                 group,
                 kind,
                 title,
                 state,
-            } => self.create_titled(id, group, kind, title, Beginning::State(state)),
+            } => self.create_document(id, group, kind, title, Beginning::State(state)),
             Command::Documents { group } => self.list_documents(id, group),
             Command::Rename {
                 group,
                 document,
                 title,
-            } => self.rename(id, group, document, title),
+            } => {
+                let title = Hidden(title);
+                self.on_group(id, group, What::Rename { document, title });
+            }
             Command::Edit { group, document, f } => {
-                self.on_document(id, group, document, true, f);
+                self.on_document(id, group, document, DocCommand::Edit(f));
             }
             Command::View { group, document, f } => {
-                self.on_document(id, group, document, false, f);
+                self.on_document(id, group, document, DocCommand::View(f));
             }
-            Command::Synced { group, document } => self.wait_synced(id, group, document),
-            other => self.repair_command(id, other),
+            Command::Synced { group, document } => {
+                self.on_document(id, group, document, DocCommand::Synced);
+            }
+            Command::ConfirmGroup { group } => self.on_group(id, group, What::Confirm),
+            Command::Rejoin { group } => self.rejoin(id, group),
+            Command::ReAdd {
+                group,
+                user,
+                device,
+            } => {
+                let pinned = self.cx.device.pins().get(&user).is_some();
+                if !pinned && Some(user) != self.cx.device.user() {
+                    let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
+                    return self.cx.reply(id, Err(error));
+                }
+                self.on_group(id, group, What::ReAdd { user, device });
+            }
+            Command::VoidRecords { group, document } => {
+                self.on_document(id, group, document, DocCommand::Void);
+            }
+            Command::Restart { group } => {
+                let what = What::WithDirectory(DirectoryCommand::Restart);
+                self.with_group(group, GroupWork::Command(id, what));
+            }
+            Command::Evidence { group } => self.tell_evidence(id, group),
+            _ => {}
         }
     }
 
     /// Answers the command when the group is not one of this device's.
     pub(crate) fn known(&mut self, id: CommandId, group: GroupId) -> bool {
+        let parted = self.cx.parting.get(&group);
         let error = match self.index.get(&group) {
-            Some(_) if self.parting.get(&group).is_some_and(|parted| parted.full) => {
-                EngineError::RescueFull
-            }
+            Some(_) if parted.is_some_and(|parted| parted.full) => EngineError::RescueFull,
             Some(row) if row.active => return true,
             Some(_) => EngineError::Inactive {
                 why: "this device is no longer a member",
             },
             None => EngineError::UnknownGroup,
         };
-        self.reply(id, Err(error));
+        self.cx.reply(id, Err(error));
         false
     }
 
-    pub(crate) fn on_group(&mut self, id: CommandId, group: GroupId, work: GroupWork) {
+    pub(crate) fn on_group(&mut self, id: CommandId, group: GroupId, what: GroupCommand) {
         if self.known(id, group) {
-            self.with_group_for(
-                group,
-                Job {
-                    waiter: Some(id),
-                    work,
-                },
-            );
+            self.with_group(group, GroupWork::Command(id, what));
         }
     }
 
@@ -214,36 +227,167 @@ impl Engine {
         id: CommandId,
         group: GroupId,
         document: DocumentId,
-        edits: bool,
-        f: DocFn,
+        what: DocCommand,
     ) {
         if self.known(id, group) {
-            self.run_doc_fn(id, group, document, edits, f);
+            self.with_document(group, document, DocWork::Command(id, what));
         }
     }
 
-    pub(crate) fn intend_for(&mut self, id: CommandId, group: GroupId, want: Want) {
-        self.on_group(
-            id,
-            group,
-            Box::new(move |engine, group| engine.intend_waited(group, want, id)),
-        );
+    fn create_document(
+        &mut self,
+        id: CommandId,
+        group: GroupId,
+        kind: CrdtKind,
+        title: String,
+        beginning: Beginning,
+    ) {
+        let document = DocumentId(self.cx.random16());
+        let what = GroupCommand::Create {
+            document,
+            kind,
+            title: Hidden(title),
+            beginning,
+        };
+        self.on_group(id, group, what);
     }
 
-    fn remove(&mut self, id: CommandId, group: &mut Group, user: UserId, anyway: bool) {
-        let going: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();
-        if !anyway && let Err(error) = group.check_holders(&going, &self.device.id()) {
-            return self.reply(id, Err(error));
+    pub(crate) fn create_group(
+        &mut self,
+        name: &str,
+        policy: GroupPolicy,
+    ) -> Result<GroupId, EngineError> {
+        let id = GroupId(self.cx.random16());
+        let context = self.cx.device.context()?;
+        let (mls, created) = ClientGroup::create(&context, id, policy, self.cx.now)?;
+        let secrets = mls.epoch_secrets()?;
+        let mut group = Group::new(id, mls);
+        self.cx
+            .save_creation(&mut group, created.group_info, created.tree);
+        self.adopt_group(group, secrets);
+        self.on_whole(id, |cx, whole| {
+            if let Err(error) = cx.create_directory(whole, name) {
+                let what = FindingKind::failed(Step::MakeDirectory, &error);
+                cx.finding(id, None, what, None);
+            }
+        });
+        self.with_group(id, GroupWork::MatchDevices);
+        Ok(id)
+    }
+
+    /// Lists all groups: each that can be is brought into memory, and its directory is looked into.
+    fn list_groups(&mut self, id: CommandId) {
+        let listing = Listing::Groups {
+            rest: self.index.keys().copied().collect(),
+            done: Vec::new(),
+        };
+        self.cx.listing.insert(id, listing);
+        self.list_next_group(id);
+    }
+
+    /// One of the groups went away, or its directory cannot be read: the others are told all the same.
+    pub(crate) fn list_again(&mut self, id: CommandId, what: Listing) {
+        match what {
+            Listing::Groups { .. } => self.list_groups(id),
+            Listing::Documents(group) => {
+                self.on_group(id, group, GroupCommand::UntitledDocuments);
+            }
         }
-        let member = group.state().current_rows().any(|row| row.user == user);
-        if Some(user) == self.device.user() {
-            self.intend_waited(group, Want::Leave, id);
-        } else if member {
-            self.intend_waited(group, Want::Remove { user }, id);
-        } else if self.uninvite(group, user) {
-            self.reply(id, Ok(Reply::Done));
-        } else {
-            self.reply(id, Err(EngineError::UnknownMember));
+    }
+
+    pub(crate) fn list_next_group(&mut self, id: CommandId) {
+        while let Some(Listing::Groups { rest, done }) = self.cx.listing.get_mut(&id) {
+            let Some(group) = rest.pop() else {
+                let mut done = std::mem::take(done);
+                done.reverse();
+                self.cx.listing.remove(&id);
+                return self.cx.reply(id, Ok(Reply::Groups(done)));
+            };
+            let parted = self.cx.parting.get(&group);
+            let row = self.index.get(&group);
+            let active = row.is_some_and(|row| row.active);
+            let stray = self.strays.contains_key(&group);
+            if active && !stray && parted.is_none() {
+                let what = GroupCommand::WithDirectory(DirectoryCommand::Info);
+                return self.with_group(group, GroupWork::Command(id, what));
+            }
+            let why = parted.map(|parted| parted.why.clone());
+            let why = why.or_else(|| row.and_then(|row| row.why.clone()));
+            let lost = parted.is_none() && stray;
+            done.push(GroupInfo {
+                group,
+                name: None,
+                parent: None,
+                epoch: 0,
+                devices: 0,
+                users: 0,
+                active: false,
+                frozen: why,
+                returning: lost.then(|| "group.state_lost".to_owned()),
+                unproven: false,
+                code: String::new(),
+                rotating_since: None,
+                leaving: false,
+                nameless: false,
+                away: false,
+            });
+        }
+    }
+
+    fn list_documents(&mut self, id: CommandId, group: GroupId) {
+        if self.known(id, group) {
+            self.cx.listing.insert(id, Listing::Documents(group));
+            let what = GroupCommand::WithDirectory(DirectoryCommand::Documents);
+            self.with_group(group, GroupWork::Command(id, what));
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let (findings, newest) = self.open_findings();
+        let cx = &self.cx;
+        let groups = || self.wholes().map(|whole| &whole.group);
+        let awaited = groups().flat_map(|group| {
+            let users = group.intents.values().filter_map(Intent::awaited);
+            users.map(|user| (group.id, user))
+        });
+        let new = cx.unsent.documents();
+        Status {
+            online: cx.link.online,
+            refused: cx.link.refused.as_ref().map(ToString::to_string),
+            groups: self.index.values().filter(|row| row.active).count(),
+            intents: groups().map(|group| group.intents.len()).sum(),
+            pending: cx.unsent.edits(),
+            new_documents: new.filter(|(_, unsent)| unsent.creating).count(),
+            key_packages: cx.link.key_packages,
+            findings,
+            newest_finding: newest.map(Box::new),
+            clock: cx.clock(),
+            invitable: cx.link.is_invitable(),
+            awaited: awaited
+                .map(|(group, user)| AwaitedInfo {
+                    group,
+                    user,
+                    name: cx.name_of(&user),
+                })
+                .collect(),
+            more_invitations: cx.link.left_invitations.len(),
+            under_way: self.under_way(),
+        }
+    }
+}
+
+impl Cx {
+    /// Answers commands that can no longer be carried out.
+    pub(crate) fn reply_all(
+        &mut self,
+        waiters: impl IntoIterator<Item = CommandId>,
+        error: &EngineError,
+    ) {
+        for waiter in waiters {
+            match self.listing.remove(&waiter) {
+                Some(what) => self.post(Post::List(waiter, what)),
+                None => self.reply(waiter, Err(error.clone())),
+            }
         }
     }
 
@@ -268,75 +412,63 @@ impl Engine {
         self.reply(id, result);
     }
 
-    pub(crate) fn create_group(
-        &mut self,
-        name: &str,
-        policy: GroupPolicy,
-    ) -> Result<GroupId, EngineError> {
-        let id = GroupId(self.random16());
-        let context = self.device.context()?;
-        let (mls, created) = ClientGroup::create(&context, id, policy, self.now)?;
-        let secrets = mls.epoch_secrets()?;
-        let mut group = Group::new(id, mls);
-        self.save_creation(&mut group, created.group_info, created.tree);
-        self.adopt_group(group, secrets);
-        let name = name.to_owned();
-        self.with_group(
-            id,
-            Box::new(move |engine, group| {
-                if let Err(error) = engine.create_directory(group, &name) {
-                    let what = FindingKind::failed(Step::MakeDirectory, &error);
-                    engine.finding(group.id, None, what, None);
-                }
-                engine.match_own_devices(group);
-            }),
-        );
-        Ok(id)
+    pub(crate) fn remove(&mut self, id: CommandId, group: &mut Group, user: UserId, anyway: bool) {
+        let going: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();
+        if !anyway && let Err(error) = group.check_holders(&going, &self.device.id()) {
+            return self.reply(id, Err(error));
+        }
+        let member = group.state().current_rows().any(|row| row.user == user);
+        if Some(user) == self.device.user() {
+            self.intend_waited(group, Want::Leave, id);
+        } else if member {
+            self.intend_waited(group, Want::Remove { user }, id);
+        } else if self.uninvite(group, user) {
+            self.reply(id, Ok(Reply::Done));
+        } else {
+            self.reply(id, Err(EngineError::UnknownMember));
+        }
     }
 
-    fn create_titled(
+    pub(crate) fn create_titled(
         &mut self,
+        whole: &mut Whole,
         id: CommandId,
-        group: GroupId,
+        document: DocumentId,
         kind: CrdtKind,
         title: String,
         beginning: Beginning,
     ) {
-        let document = DocumentId(self.random16());
-        self.on_group(
-            id,
-            group,
-            Box::new(move |engine, group| {
-                let result = engine.create_document(group, document, kind, beginning);
-                if result.is_ok() {
-                    if let Some(row) = group.documents.get_mut(&document) {
-                        row.title = Some(title);
-                    }
-                    engine.save_document_row(group, &document);
-                    engine.pump_titles(group);
-                }
-                engine.reply(id, result.map(|()| Reply::Document(document)));
-            }),
-        );
+        let result = self.create_document(whole, document, kind, beginning);
+        if result.is_ok() {
+            if let Some(row) = whole.group.documents.get_mut(&document) {
+                row.title = Some(Hidden(title));
+            }
+            self.save_document_row(&whole.group, &document);
+            self.pump_titles(whole);
+        }
+        self.reply(id, result.map(|()| Reply::Document(document)));
     }
 
-    fn rename(&mut self, id: CommandId, group: GroupId, document: DocumentId, title: String) {
-        self.on_group(
-            id,
-            group,
-            Box::new(move |engine, group| {
-                let listed = group.state().documents.contains_key(&document)
-                    || group.documents.contains_key(&document);
-                if listed {
-                    engine.set_title(id, group, document, &title);
-                } else {
-                    engine.reply(id, Err(EngineError::UnknownDocument));
-                }
-            }),
-        );
+    pub(crate) fn rename(
+        &mut self,
+        whole: &mut Whole,
+        id: CommandId,
+        document: DocumentId,
+        title: String,
+    ) {
+        let group = &whole.group;
+        let listed = group.state().documents.contains_key(&document)
+            || group.documents.contains_key(&document);
+        if listed {
+            let directory = DocumentId::directory(&group.id);
+            let what = DocCommand::Title(document, title);
+            self.document_work(whole, directory, DocWork::Command(id, what));
+        } else {
+            self.reply(id, Err(EngineError::UnknownDocument));
+        }
     }
 
-    fn members(&self, group: &Group) -> Vec<MemberInfo> {
+    pub(crate) fn members(&self, group: &Group) -> Vec<MemberInfo> {
         let mut users: BTreeMap<UserId, Vec<DeviceId>> = BTreeMap::new();
         for row in group.state().current_rows() {
             users.entry(row.user).or_default().push(row.device);
@@ -363,62 +495,12 @@ impl Engine {
             .collect()
     }
 
-    /// Answers when every group that it is about is in memory and has looked into its directory.
-    pub(crate) fn look_into_groups(&mut self, id: CommandId, what: Listing) {
-        let ids: Vec<GroupId> = self.index.keys().copied().collect();
-        self.listing.insert(id, what);
-        match what {
-            Listing::Groups => self.list_next_group(id, ids, Vec::new()),
-            Listing::Documents(group) => self.list_documents(id, group),
-        }
-    }
-
-    fn list_next_group(&mut self, id: CommandId, mut rest: Vec<GroupId>, mut done: Vec<GroupInfo>) {
-        let Some(group) = rest.pop() else {
-            done.reverse();
-            self.listing.remove(&id);
-            self.reply(id, Ok(Reply::Groups(done)));
-            return;
-        };
-        match self.index.get(&group) {
-            Some(row)
-                if row.active
-                    && !self.strays.contains_key(&group)
-                    && !self.parting.contains_key(&group) =>
-            {
-                self.after_directory(
-                    group,
-                    id,
-                    Box::new(move |engine, group| {
-                        done.push(engine.group_info(group));
-                        engine.list_next_group(id, rest, done);
-                    }),
-                );
-            }
-            row => {
-                let parted = self.parting.get(&group);
-                let why = parted.map(|parted| parted.why.clone());
-                let why = why.or_else(|| row.and_then(|row| row.why.clone()));
-                let lost = parted.is_none() && self.strays.contains_key(&group);
-                done.push(GroupInfo {
-                    group,
-                    name: None,
-                    parent: None,
-                    epoch: 0,
-                    devices: 0,
-                    users: 0,
-                    active: false,
-                    frozen: why,
-                    returning: lost.then(|| "group.state_lost".to_owned()),
-                    unproven: false,
-                    code: String::new(),
-                    rotating_since: None,
-                    leaving: false,
-                    nameless: false,
-                    away: false,
-                });
-                self.list_next_group(id, rest, done);
-            }
+    /// Tells of a group in a list of all, which goes on.
+    pub(crate) fn list_group(&mut self, group: &Group, id: CommandId) {
+        let info = self.group_info(group);
+        if let Some(Listing::Groups { done, .. }) = self.listing.get_mut(&id) {
+            done.push(info);
+            self.post(Post::ListNext(id));
         }
     }
 
@@ -450,35 +532,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn list_documents(&mut self, id: CommandId, group: GroupId) {
-        if !self.known(id, group) {
-            return;
-        }
-        self.listing.insert(id, Listing::Documents(group));
-        self.after_directory(
-            group,
-            id,
-            Box::new(move |engine, group| {
-                engine.listing.remove(&id);
-                let documents = engine.document_infos(group);
-                engine.reply(id, Ok(Reply::Documents(documents)));
-            }),
-        );
-    }
-
-    /// The directory cannot be read: its group's documents are listed all the same.
-    pub(crate) fn list_untitled(&mut self, id: CommandId, group: GroupId) {
-        self.on_group(
-            id,
-            group,
-            Box::new(move |engine, group| {
-                let documents = engine.document_infos(group);
-                engine.reply(id, Ok(Reply::Documents(documents)));
-            }),
-        );
-    }
-
-    fn document_infos(&self, group: &Group) -> Vec<DocumentInfo> {
+    pub(crate) fn document_infos(&self, group: &Group) -> Vec<DocumentInfo> {
         let directory = DocumentId::directory(&group.id);
         let state = group.state();
         let mut ids: BTreeSet<DocumentId> = state.documents.keys().copied().collect();
@@ -486,59 +540,24 @@ impl Engine {
         ids.remove(&directory);
         ids.into_iter()
             .map(|id| {
-                let hot: Option<&Doc> = self.documents.get(&(group.id, id)).and_then(Slot::hot);
                 let listed = state.documents.get(&id);
                 let row = group.documents.get(&id);
                 let kind = listed
                     .map(|entry| entry.crdt)
                     .or_else(|| row.map(|row| row.crdt))
                     .and_then(CrdtKind::from_code);
+                let edits = self.unsent.get(&group.id, &id).edits;
                 DocumentInfo {
                     document: id,
                     title: row
-                        .and_then(|row| row.title.clone())
+                        .and_then(DocRow::title)
                         .or_else(|| group.directory.titles.get(&id).cloned()),
                     kind: kind.map_or_else(|| "unknown".to_owned(), |kind| kind.to_string()),
                     closed: listed.and_then(|entry| entry.closed),
-                    size: hot
-                        .map(|doc| doc.document.size())
-                        .or_else(|| row.map(|row| row.size)),
-                    pending: usize::try_from(self.unsent.get(&group.id, &id).edits)
-                        .unwrap_or(usize::MAX),
+                    size: row.map(|row| row.size),
+                    pending: usize::try_from(edits).unwrap_or(usize::MAX),
                 }
             })
             .collect()
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        let (findings, newest) = self.open_findings();
-        let groups = || self.groups.values().filter_map(|slot| slot.hot());
-        let awaited = groups().flat_map(|group| {
-            let users = group.intents.values().filter_map(Intent::awaited);
-            users.map(|user| (group.id, user))
-        });
-        let new = self.unsent.documents();
-        Status {
-            online: self.link.online,
-            refused: self.link.refused.as_ref().map(ToString::to_string),
-            groups: self.index.values().filter(|row| row.active).count(),
-            intents: groups().map(|group| group.intents.len()).sum(),
-            pending: self.unsent.edits(),
-            new_documents: new.filter(|(_, unsent)| unsent.creating).count(),
-            key_packages: self.link.key_packages,
-            findings,
-            newest_finding: newest.map(Box::new),
-            clock: self.clock(),
-            invitable: self.link.is_invitable(),
-            awaited: awaited
-                .map(|(group, user)| AwaitedInfo {
-                    group,
-                    user,
-                    name: self.name_of(&user),
-                })
-                .collect(),
-            more_invitations: self.link.left_invitations.len(),
-            under_way: self.under_way(),
-        }
     }
 }

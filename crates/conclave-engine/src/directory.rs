@@ -1,20 +1,20 @@
 //! A group's directory: an encrypted document that holds the group's name and the documents' titles. Titles are content.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, PathElement};
 use conclave_doc::Document;
 use conclave_proto::{DocumentId, GroupId};
 use serde_json::Value;
 
-use crate::command::Reply;
+use crate::cx::Cx;
 use crate::document::{Beginning, Doc};
-use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step};
-use crate::group::{Group, GroupWork};
+use crate::group::{Group, Whole};
 use crate::io::{CommandId, DocFn};
-use crate::slot::Job;
+use crate::work::{DirectoryCommand, DocCommand, DocWork, GroupWork};
 
 /// CRDT kind of directories.
 pub(crate) const KIND: CrdtKind = CrdtKind::Yjs;
@@ -31,6 +31,12 @@ pub(crate) struct Titles {
     pub(crate) titles: BTreeMap<DocumentId, String>,
     /// Whether it was looked at in this session.
     pub(crate) is_read: bool,
+}
+
+impl fmt::Debug for Titles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Titles({}, {})", self.is_read, self.titles.len())
+    }
 }
 
 impl Titles {
@@ -69,60 +75,43 @@ fn set(key: String, text: &str) -> DocFn {
     })
 }
 
-impl Engine {
+impl Cx {
     /// Creates the directory of a new group.
     pub(crate) fn create_directory(
         &mut self,
-        group: &mut Group,
+        whole: &mut Whole,
         name: &str,
     ) -> Result<(), EngineError> {
-        let id = DocumentId::directory(&group.id);
+        let id = DocumentId::directory(&whole.group.id);
         let first = Beginning::Edit(set(NAME.to_owned(), name));
-        self.create_document(group, id, KIND, first)?;
-        group.directory.name = Some(clip(name));
+        self.create_document(whole, id, KIND, first)?;
+        whole.group.directory.name = Some(clip(name));
         Ok(())
     }
 
     /// Names the group in whose place a new one was founded.
-    pub(crate) fn name_parent(&mut self, group: GroupId, parent: GroupId) {
+    pub(crate) fn name_parent(&mut self, group: &mut Group, doc: &mut Doc, parent: GroupId) {
         let f = set(PARENT.to_owned(), &parent.to_string());
-        self.with_document(
-            group,
-            DocumentId::directory(&group),
-            None,
-            Box::new(move |engine, group, doc| {
-                if let Err(error) = engine.edit(group, doc, f) {
-                    let what = FindingKind::failed(Step::Title, &error);
-                    engine.finding(group.id, Some(doc.id), what, None);
-                }
-            }),
-        );
+        if let Err(error) = self.edit(group, doc, f) {
+            let what = FindingKind::failed(Step::Title, &error);
+            self.finding(group.id, Some(doc.id), what, None);
+        }
     }
 
-    /// Gives a document a title. The command is answered when the directory holds it, durably.
-    pub(crate) fn set_title(
+    /// Gives a document a title, in the directory.
+    pub(crate) fn edit_title(
         &mut self,
-        id: CommandId,
         group: &mut Group,
+        directory: &mut Doc,
         document: DocumentId,
         title: &str,
-    ) {
-        let f = set(document.to_string(), title);
-        self.with_document_in(
-            group,
-            DocumentId::directory(&group.id),
-            Some(id),
-            Box::new(
-                move |engine: &mut Engine, group: &mut Group, doc: &mut Doc| {
-                    let result = engine.edit(group, doc, f);
-                    engine.reply(id, result.map(|()| Reply::Done));
-                },
-            ),
-        );
+    ) -> Result<(), EngineError> {
+        self.edit(group, directory, set(document.to_string(), title))
     }
 
     /// Writes titles of new documents into the directory, as soon as it is here.
-    pub(crate) fn pump_titles(&mut self, group: &mut Group) {
+    pub(crate) fn pump_titles(&mut self, whole: &mut Whole) {
+        let group = &mut whole.group;
         if group.titling {
             return;
         }
@@ -134,53 +123,46 @@ impl Engine {
             return;
         };
         group.titling = true;
-        let f = set(document.to_string(), &title);
-        self.with_document_in(
-            group,
-            DocumentId::directory(&group.id),
-            None,
-            Box::new(
-                move |engine: &mut Engine, group: &mut Group, doc: &mut Doc| {
-                    group.titling = false;
-                    if engine.edit(group, doc, f).is_ok()
-                        && let Some(row) = group.documents.get_mut(&document)
-                    {
-                        row.title = None;
-                        engine.save_document_row(group, &document);
-                        let id = group.id;
-                        engine.with_group(id, Box::new(|engine, group| engine.pump_titles(group)));
-                    }
-                },
-            ),
-        );
+        let directory = DocumentId::directory(&group.id);
+        let work = DocWork::FirstTitle(document, title);
+        self.document_work(whole, directory, work);
+    }
+
+    /// A new document gets its title; others may wait for theirs.
+    pub(crate) fn first_title(
+        &mut self,
+        group: &mut Group,
+        directory: &mut Doc,
+        document: DocumentId,
+        title: &str,
+    ) {
+        group.titling = false;
+        let edited = self.edit_title(group, directory, document, title);
+        if edited.is_ok()
+            && let Some(row) = group.documents.get_mut(&document)
+        {
+            row.title = None;
+            self.save_document_row(group, &document);
+            self.post_group(group.id, GroupWork::Titles);
+        }
     }
 
     /// Goes on when the group's directory was looked into, where it is here at all.
-    pub(crate) fn after_directory(&mut self, id: GroupId, waiter: CommandId, then: GroupWork) {
-        let work: GroupWork = Box::new(move |engine, group| {
-            let directory = DocumentId::directory(&group.id);
-            let row = group.documents.get(&directory);
-            let here = row.is_some_and(|row| row.local) && !group.unreadable.contains(&directory);
-            if here {
-                engine.with_document_in(
-                    group,
-                    directory,
-                    Some(waiter),
-                    Box::new(move |engine, group, doc| {
-                        group.directory.refresh(&mut doc.document);
-                        then(engine, group);
-                    }),
-                );
-            } else {
-                then(engine, group);
-            }
-        });
-        self.with_group_for(
-            id,
-            Job {
-                waiter: Some(waiter),
-                work,
-            },
-        );
+    pub(crate) fn with_directory(
+        &mut self,
+        whole: &mut Whole,
+        id: CommandId,
+        what: DirectoryCommand,
+    ) {
+        let group = &mut whole.group;
+        let directory = DocumentId::directory(&group.id);
+        let row = group.documents.get(&directory);
+        let here = row.is_some_and(|row| row.local) && !group.unreadable.contains(&directory);
+        if here {
+            let work = DocWork::Command(id, DocCommand::Directory(what));
+            self.document_work(whole, directory, work);
+        } else {
+            self.directory_command(group, id, what);
+        }
     }
 }

@@ -1,30 +1,26 @@
-//! The engine itself: one transition at a time.
+//! The engine itself: one transition at a time. Work is done on one group after another; what a handler posts is done after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_mls::KeyStore;
-use conclave_proto::{DocumentId, GroupId, RescueId, UnixMs, UserId};
+use conclave_proto::{DocumentId, GroupId, UnixMs};
 use rand_chacha::ChaCha20Rng;
-use rand_core::{RngCore, SeedableRng};
-use zeroize::Zeroizing;
+use rand_core::SeedableRng;
 
-use crate::clock::Clocks;
-use crate::command::{Event, Setup};
-use crate::commands::Listing;
-use crate::device::{Device, random};
-use crate::document::{Doc, DocWork};
+use crate::command::Setup;
+use crate::cx::{Cx, Post, ReadTarget};
+use crate::device::Device;
 use crate::error::EngineError;
-use crate::finding::{Finding, Findings};
-use crate::group::{Group, GroupWork, IndexRow, Stray};
+use crate::finding::Findings;
+use crate::group::{IndexRow, Stray, Whole};
 use crate::invitation::Invitation;
-use crate::io::{CommandId, Input, Output, Read, ReadId, Row};
+use crate::io::{CommandId, Input, Output, ReadId, Row};
 use crate::keys;
-use crate::link::Link;
-use crate::operations::Operations;
-use crate::rescue::{self, Gather, Parted, RescueInfo, RescueUse};
+use crate::rescue;
 use crate::settled::Until;
-use crate::slot::Slot;
-use crate::unsent::AllUnsent;
+use crate::slot::{Slot, Work};
+use crate::timers::TimerKind;
+use crate::work::{DocWork, GroupWork};
 
 /// Most documents kept in memory without need.
 pub(crate) const HOT_DOCUMENTS: usize = 256;
@@ -37,113 +33,20 @@ pub(crate) fn doubled_ms(first_ms: u64, times: u32, longest_ms: u64) -> u64 {
 /// A clock that goes back by more than this was set, in milliseconds.
 const CLOCK_SET_BACK_MS: u64 = 60_000;
 
-/// When to do what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum TimerKind {
-    /// Publish the own device list again.
-    Publish,
-    /// Publish key packages: again, or in place of old ones.
-    Packages,
-    /// Ask again about a user who is invited and has no device that can be added.
-    Lacking(GroupId),
-    /// Whoever waits for other devices of the user has waited long enough.
-    Siblings,
-    /// Look at a group's intents again.
-    Pump(GroupId),
-    /// Commit pending proposals of others.
-    Cover(GroupId),
-    /// Renew the own leaf.
-    SelfUpdate(GroupId),
-    /// Help with re-keying.
-    Rotate(GroupId),
-    /// Say again that re-keying is complete.
-    Complete(GroupId),
-    /// Write a verdict.
-    Verdict(GroupId, DocumentId),
-    /// Try a snapshot again after a refusal, if one is still due.
-    Snapshot(GroupId, DocumentId),
-    /// Make the snapshot that another device was to make, if it is still due.
-    SnapshotTurn(GroupId, DocumentId),
-    /// See again what a document lacks.
-    Fetch(GroupId, DocumentId),
-    /// Ask again to open a document.
-    Open(GroupId, DocumentId),
-    /// See whether somebody lacks roots that are here.
-    Wrap(GroupId),
-    /// Look at the GroupInfo that the service keeps.
-    CheckInfo(GroupId),
-    /// Look for documents under old roots.
-    Ages(GroupId),
-    /// Ask for roots that are still missing.
-    Roots(GroupId),
-    /// Try again to get back into a group whose MLS rows were lost.
-    Stray(GroupId),
-    /// Compare the clocks again.
-    Clock,
-    /// Take in invitations that were left at the service.
-    Invitations,
-}
-
-pub(crate) enum ReadTarget {
-    Group(GroupId),
-    Document(GroupId, DocumentId),
-    /// What is left of a group whose MLS rows cannot be read.
-    Stray(GroupId),
-    /// Kept evidence of a frozen group, to be judged again.
-    Thaw(GroupId),
-    /// Kept evidence, for whoever asks.
-    Evidence(CommandId),
-    /// Some of the rows that are read together.
-    Gather(u64),
-    /// A rescue copy, for whoever asks.
-    Rescue(CommandId, RescueId, RescueUse),
-}
-
 /// One device as a state machine. See the crate documentation.
 pub struct Engine {
-    pub(crate) device: Device,
-    pub(crate) keystore: KeyStore,
-    pub(crate) rng: ChaCha20Rng,
-    pub(crate) now: UnixMs,
-    pub(crate) out: Output,
-    pub(crate) link: Link,
-    pub(crate) clocks: Clocks,
+    pub(crate) cx: Cx,
     pub(crate) index: BTreeMap<GroupId, IndexRow>,
-    pub(crate) groups: BTreeMap<GroupId, Slot<Group, GroupWork>>,
+    pub(crate) groups: BTreeMap<GroupId, Slot<Whole, GroupWork>>,
+    /// Groups that were worked on in this transition, and are still to be settled.
+    unsettled: BTreeSet<GroupId>,
     /// Groups whose MLS rows cannot be read: this device is on its way back into them.
     pub(crate) strays: BTreeMap<GroupId, Stray>,
-    /// Groups that this device cannot follow, of those in memory.
-    pub(crate) broken: BTreeSet<GroupId>,
-    /// Groups in which this store was found older than what its device has done.
-    pub(crate) restored: BTreeSet<GroupId>,
-    pub(crate) documents: BTreeMap<(GroupId, DocumentId), Slot<Doc, DocWork>>,
-    /// Documents that the service was asked for.
-    pub(crate) opening: BTreeSet<(GroupId, DocumentId)>,
     pub(crate) invitations: BTreeMap<GroupId, Invitation>,
-    /// Own edits that were kept apart.
-    pub(crate) rescues: BTreeMap<RescueId, RescueInfo>,
-    /// What waits for room to keep edits apart, and was told of.
-    pub(crate) rescue_full: BTreeSet<(GroupId, Option<DocumentId>)>,
-    /// Groups whose membership has ended, while their rows are read once more.
-    pub(crate) parting: BTreeMap<GroupId, Parted>,
-    /// Rows that are read together.
-    pub(crate) gathers: BTreeMap<u64, Gather>,
-    /// Who waits for documents whose own edits are being kept apart.
-    pub(crate) letting_go: BTreeMap<(GroupId, DocumentId), Vec<CommandId>>,
-    /// Commands that look into groups, while these come into memory.
-    pub(crate) listing: BTreeMap<CommandId, Listing>,
-    pub(crate) operations: Operations,
-    /// What waits for the service.
-    pub(crate) unsent: AllUnsent,
     /// Commands that wait for the device to be in step.
     pub(crate) waiting: Vec<(CommandId, Until)>,
-    pub(crate) timers: BTreeSet<(UnixMs, TimerKind)>,
-    pub(crate) next_id: u64,
-    pub(crate) findings: Findings,
-    /// What was found in this transition, and how many events came before.
-    pub(crate) found: Vec<(usize, Finding)>,
-    reads: BTreeMap<ReadId, ReadTarget>,
-    next_read: u64,
+    /// Documents in memory, of all groups.
+    documents: usize,
 }
 
 impl Engine {
@@ -172,8 +75,8 @@ impl Engine {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let device = Device::create(setup, now, &mut rng)?;
         let keystore = KeyStore::load(Vec::new())?;
-        let mut engine = Self::with(device, keystore, rng, now);
-        engine.device.save(&mut engine.out.writes);
+        let mut engine = Self::with(Cx::new(device, keystore, rng, now));
+        engine.cx.device.save(&mut engine.cx.out.writes);
         let out = engine.finish();
         Ok((engine, out))
     }
@@ -196,7 +99,7 @@ impl Engine {
         let strip = |(key, value): &Row| (key.get(1..).unwrap_or_default().to_vec(), value.clone());
         let keystore = KeyStore::load(table(keys::KEY_PACKAGES).map(strip).collect())?;
         let rng = ChaCha20Rng::from_seed(seed);
-        let mut engine = Self::with(device, keystore, rng, now);
+        let mut engine = Self::with(Cx::new(device, keystore, rng, now));
         for (key, value) in table(keys::INDEX) {
             let what = "group index";
             let id = key.get(1..).and_then(GroupId::from_slice);
@@ -209,64 +112,43 @@ impl Engine {
             let id = id.ok_or(EngineError::Store { what })?;
             engine.invitations.insert(id, Invitation::load(value)?);
         }
-        engine.findings = Findings::load(table(keys::FINDING));
-        engine.findings_loaded();
+        engine.cx.findings = Findings::load(table(keys::FINDING));
+        engine.cx.findings_loaded();
         for (_, value) in table(keys::RESCUE) {
             let info = rescue::read_head(value)?;
-            engine.rescues.insert(info.id, info);
+            engine.cx.rescues.insert(info.id, info);
         }
         for (key, value) in table(keys::UNSENT) {
-            engine.unsent.load(key, value)?;
+            engine.cx.unsent.load(key, value)?;
         }
         for (key, value) in table(keys::OPERATION) {
-            engine.operations.load(key, value)?;
+            engine.cx.operations.load(key, value)?;
         }
         for id in engine.active_groups() {
-            engine.with_group(id, Box::new(|_, _| {}));
+            engine.with_group(id, GroupWork::Look);
         }
+        engine.drain();
         let out = engine.finish();
         Ok((engine, out))
     }
 
-    fn with(device: Device, keystore: KeyStore, rng: ChaCha20Rng, now: UnixMs) -> Self {
+    fn with(cx: Cx) -> Self {
         Self {
-            device,
-            keystore,
-            rng,
-            now,
-            out: Output::default(),
-            link: Link::default(),
-            clocks: Clocks::default(),
+            cx,
             index: BTreeMap::new(),
             groups: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
             strays: BTreeMap::new(),
-            broken: BTreeSet::new(),
-            restored: BTreeSet::new(),
-            documents: BTreeMap::new(),
-            opening: BTreeSet::new(),
             invitations: BTreeMap::new(),
-            rescues: BTreeMap::new(),
-            rescue_full: BTreeSet::new(),
-            parting: BTreeMap::new(),
-            gathers: BTreeMap::new(),
-            letting_go: BTreeMap::new(),
-            listing: BTreeMap::new(),
-            operations: Operations::default(),
-            unsent: AllUnsent::default(),
             waiting: Vec::new(),
-            timers: BTreeSet::new(),
-            next_id: 1,
-            findings: Findings::default(),
-            found: Vec::new(),
-            reads: BTreeMap::new(),
-            next_read: 1,
+            documents: 0,
         }
     }
 
     /// Whether this device belongs to a user: before, no service lets it in.
     #[must_use]
     pub fn is_enrolled(&self) -> bool {
-        self.device.credential().is_some()
+        self.cx.device.credential().is_some()
     }
 
     /// One transition. Never fails: what goes wrong is told as a reply or an event.
@@ -280,173 +162,175 @@ impl Engine {
             Input::Command { id, command } => self.command(id, command),
             Input::Timer => {}
         }
+        self.drain();
         self.run_timers();
+        self.drain();
         self.answer_waiting();
         self.finish()
     }
 
     /// Time goes forward. A clock that was set back by more than a little is believed, and timers move with it.
     fn tell_time(&mut self, now: UnixMs) {
-        let back_ms = self.now.since_ms(now);
+        let cx = &mut self.cx;
+        let back_ms = cx.now.since_ms(now);
         if back_ms > CLOCK_SET_BACK_MS {
-            let moved = std::mem::take(&mut self.timers).into_iter();
-            self.timers = moved
-                .map(|(at, kind)| (UnixMs(at.0.saturating_sub(back_ms)), kind))
-                .collect();
-            self.clocks.set_back(back_ms);
-            self.now = now;
-            self.judge_clock();
+            cx.timers.move_back(back_ms);
+            cx.clocks.set_back(back_ms);
+            cx.now = now;
+            cx.judge_clock();
         } else {
-            self.now = self.now.max(now);
+            cx.now = cx.now.max(now);
         }
     }
 
     fn finish(&mut self) -> Output {
-        self.evict();
+        while self.documents > HOT_DOCUMENTS && self.evict_one() {}
         self.keep_findings();
-        for change in self.keystore.take_changes() {
+        let cx = &mut self.cx;
+        for change in cx.keystore.take_changes() {
             let key = [&[keys::KEY_PACKAGES], change.key.as_slice()].concat();
             match change.value {
-                Some(value) => self.out.writes.put(key, value),
-                None => self.out.writes.delete(key),
+                Some(value) => cx.put(key, value),
+                None => cx.delete(key),
             }
         }
-        let mut out = std::mem::take(&mut self.out);
-        out.wake_at = self.timers.first().map(|(at, _)| *at);
+        let mut out = std::mem::take(&mut cx.out);
+        out.wake_at = cx.timers.next();
         out
     }
 
     fn loaded(&mut self, id: ReadId, rows: Vec<Row>) {
-        match self.reads.remove(&id) {
+        match self.cx.reads.remove(&id) {
             Some(ReadTarget::Group(group)) => self.group_loaded(group, rows),
             Some(ReadTarget::Document(group, document)) => {
-                self.document_loaded(group, document, rows);
+                self.with_group(group, GroupWork::Loaded(document, rows));
             }
-            Some(ReadTarget::Evidence(command)) => self.evidence_loaded(command, &rows),
+            Some(ReadTarget::Evidence(command)) => self.cx.evidence_loaded(command, &rows),
             Some(ReadTarget::Stray(group)) => self.stray_loaded(group, rows),
-            Some(ReadTarget::Thaw(group)) => self.evidence_again(group, rows),
+            Some(ReadTarget::Thaw(group)) => self.with_group(group, GroupWork::Thaw(rows)),
             Some(ReadTarget::Gather(number)) => self.gathered(number, rows),
             Some(ReadTarget::Rescue(command, rescue, what)) => {
-                self.rescue_loaded(command, rescue, what, &rows);
+                self.cx.rescue_loaded(command, rescue, what, &rows);
             }
             None => {}
         }
     }
 
+    /// Work may set timers for the present: only those due at the start are taken.
     fn run_timers(&mut self) {
-        // Work may set timers for the present: take only those due at the start.
-        let now = self.now;
-        let due: Vec<(UnixMs, TimerKind)> = self
-            .timers
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .copied()
-            .collect();
-        for entry in due {
-            self.timers.remove(&entry);
-            match entry.1 {
-                TimerKind::Publish => self.publish_again(),
-                TimerKind::Packages => self.packages_due(),
+        let now = self.cx.now;
+        for kind in self.cx.timers.take_due(now) {
+            match kind {
+                TimerKind::Publish => self.cx.publish_again(),
+                TimerKind::Packages => self.cx.packages_due(),
                 TimerKind::Siblings => {}
-                TimerKind::Lacking(group) | TimerKind::Pump(group) => {
-                    self.with_group(group, Box::new(|_, _| {}))
-                }
-                TimerKind::Cover(group) => {
-                    self.with_group(group, Box::new(|_, group| group.cover_due = true))
-                }
-                TimerKind::SelfUpdate(group) => self.self_update_due(group),
-                TimerKind::Rotate(group) => self.with_group(
-                    group,
-                    Box::new(|engine, group| engine.take_over_rotation(group)),
-                ),
-                TimerKind::Complete(group) => {
-                    self.with_group(group, Box::new(|_, group| group.completing = false))
-                }
-                TimerKind::Snapshot(group, document) => self.snapshot_again(group, document),
-                TimerKind::SnapshotTurn(group, document) => self.snapshot_turn(group, document),
-                TimerKind::Fetch(group, document) => self.with_group(
-                    group,
-                    Box::new(move |engine, group| engine.retry_document(group, document)),
-                ),
-                TimerKind::Verdict(group, document) => self.verdict_due(group, document),
-                TimerKind::Wrap(group) => {
-                    self.with_group(group, Box::new(|engine, group| engine.wrap_due(group)));
-                }
-                TimerKind::CheckInfo(group) => {
-                    self.with_group(group, Box::new(|engine, group| engine.check_info(group)));
-                }
-                TimerKind::Ages(group) => {
-                    self.with_group(group, Box::new(|engine, group| engine.ages_due(group)));
-                }
-                TimerKind::Roots(group) => {
-                    self.with_group(group, Box::new(|engine, group| engine.roots_due(group)));
-                }
-                TimerKind::Stray(group) => self.pump_stray(group),
-                TimerKind::Clock => self.compare_clocks(),
+                TimerKind::Clock => self.cx.compare_clocks(),
                 TimerKind::Invitations => self.fetch_invitations(),
-                TimerKind::Open(group, document) => self.open_due(group, document),
+                TimerKind::Stray(group) => self.pump_stray(group),
+                TimerKind::Group(group, what) => self.with_group(group, GroupWork::Timer(what)),
+                TimerKind::Document(group, document, what) => {
+                    self.with_document(group, document, DocWork::Timer(what));
+                }
             }
         }
     }
 
-    /// Sets a timer; an earlier one of the same kind stays.
-    pub(crate) fn wake(&mut self, after_ms: u64, kind: TimerKind) {
-        if !self.timers.iter().any(|(_, other)| *other == kind) {
-            self.timers.insert((self.now.plus_ms(after_ms), kind));
+    /// Does what was posted, then settles the groups that were worked on, until nothing is left of either.
+    pub(crate) fn drain(&mut self) {
+        loop {
+            if let Some(what) = self.cx.posts.pop_front() {
+                self.posted(what);
+            } else if let Some(group) = self.unsettled.pop_first() {
+                self.on_whole(group, |cx, whole| cx.settle_group(whole));
+            } else {
+                return;
+            }
         }
     }
 
-    /// Sets a timer between the bounds, unless one of its kind is set.
-    pub(crate) fn plan(&mut self, from_ms: u64, to_ms: u64, kind: TimerKind) {
-        if !self.timers.iter().any(|(_, other)| *other == kind) {
-            let delay = self.jitter(from_ms, to_ms);
-            self.timers.insert((self.now.plus_ms(delay), kind));
+    fn posted(&mut self, what: Post) {
+        match what {
+            Post::Group(group, work) => self.with_group(group, work),
+            Post::OfferInvitation(group) => self.offer_invitation(group),
+            Post::KeepWelcome(delivery) => self.keep_welcome(*delivery),
+            Post::RestoredEverywhere => self.restored_everywhere(),
+            Post::End(group) => self.end_group(group),
+            Post::List(command, what) => self.list_again(command, what),
+            Post::ListNext(command) => self.list_next_group(command),
+            Post::Refound(what) => self.refound(*what),
+            Post::RescueRoom => self.rescue_room(),
+            Post::MakeRoom(group) => {
+                if self.evict_one() {
+                    self.with_group(group, GroupWork::Look);
+                }
+            }
         }
     }
 
-    pub(crate) fn cancel_timer(&mut self, kind: TimerKind) {
-        self.timers.retain(|(_, other)| *other != kind);
+    /// Does something with a group in memory. What waits of its documents' number is kept in step.
+    pub(crate) fn on_whole<R>(
+        &mut self,
+        id: GroupId,
+        what: impl FnOnce(&mut Cx, &mut Whole) -> R,
+    ) -> Option<R> {
+        let whole = self.groups.get_mut(&id)?.hot_mut()?;
+        self.cx.documents_elsewhere = self.documents - whole.docs.len();
+        let result = what(&mut self.cx, whole);
+        self.documents = self.cx.documents_elsewhere + whole.docs.len();
+        Some(result)
     }
 
-    /// A delay in milliseconds drawn between the bounds.
-    pub(crate) fn jitter(&mut self, from_ms: u64, to_ms: u64) -> u64 {
-        let span = to_ms.saturating_sub(from_ms).saturating_add(1);
-        from_ms + self.rng.next_u64() % span
+    /// Puts a group into memory, in place of whatever was there.
+    pub(crate) fn insert_whole(&mut self, id: GroupId, whole: Whole) {
+        self.remove_group(&id);
+        self.documents += whole.docs.len();
+        self.groups.insert(id, Slot::Hot(Box::new(whole)));
     }
 
-    pub(crate) fn read(&mut self, prefix: Vec<u8>, target: ReadTarget) {
-        let id = ReadId(self.next_read);
-        self.next_read += 1;
-        self.reads.insert(id, target);
-        self.out.reads.push(Read { id, prefix });
+    /// Takes a group out of memory.
+    pub(crate) fn remove_group(&mut self, id: &GroupId) -> Option<Slot<Whole, GroupWork>> {
+        let slot = self.groups.remove(id)?;
+        self.documents -= slot.hot().map_or(0, |whole| whole.docs.len());
+        Some(slot)
     }
 
-    pub(crate) fn fresh_id(&mut self) -> u64 {
-        self.next_id += 1;
-        // In the order of time; who keeps them durably makes sure that none repeats after a restart within one millisecond.
-        (self.now.0 << 20) | (self.next_id & 0xf_ffff)
+    /// Works on a group: at once if it is in memory, else when its rows have come. Who waits for what can never be done is answered.
+    pub(crate) fn with_group(&mut self, id: GroupId, work: GroupWork) {
+        let refused = if !self.index.get(&id).is_some_and(|row| row.active) {
+            Some(EngineError::UnknownGroup)
+        } else if self.strays.contains_key(&id) {
+            Some(EngineError::Returning)
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            return self.cx.reply_all(work.waiter(), &error);
+        }
+        match self.groups.get_mut(&id) {
+            Some(Slot::Loading(queue)) => queue.push(work),
+            Some(Slot::Hot(_)) => {
+                self.on_whole(id, |cx, whole| cx.group_work(whole, work));
+                self.unsettled.insert(id);
+            }
+            None => {
+                self.groups.insert(id, Slot::Loading(vec![work]));
+                self.cx.read(keys::group_prefix(&id), ReadTarget::Group(id));
+            }
+        }
     }
 
-    pub(crate) fn random16(&mut self) -> [u8; 16] {
-        random(&mut self.rng)
+    /// As [`Self::with_group`], for work on a document.
+    pub(crate) fn with_document(&mut self, group: GroupId, id: DocumentId, work: DocWork) {
+        self.with_group(group, GroupWork::Document(id, work));
     }
 
-    pub(crate) fn event(&mut self, event: Event) {
-        self.out.events.push(event);
+    /// Groups in memory.
+    pub(crate) fn wholes(&self) -> impl Iterator<Item = &Whole> {
+        self.groups.values().filter_map(Slot::hot)
     }
 
-    /// What a user is called here.
-    pub(crate) fn name_of(&self, user: &UserId) -> Option<String> {
-        self.device.name_of(user)
-    }
-
-    /// Stores a row.
-    pub(crate) fn put(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) {
-        self.out.writes.put(key, value);
-    }
-
-    /// Deletes a row.
-    pub(crate) fn delete(&mut self, key: Vec<u8>) {
-        self.out.writes.delete(key);
+    /// A group, where it is in memory.
+    pub(crate) fn whole(&self, id: &GroupId) -> Option<&Whole> {
+        self.groups.get(id)?.hot()
     }
 }

@@ -8,14 +8,18 @@ use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Event, InvitationInfo, Reply};
-use crate::engine::{Engine, TimerKind};
+use crate::cx::Cx;
+use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{About, End, FindingKind, Step, Suspect};
-use crate::group::{Group, GroupWork};
+use crate::group::{Group, Whole};
 use crate::intents::Want;
 use crate::io::CommandId;
 use crate::keys;
-use crate::slot::Job;
+use crate::link::Pending;
+use crate::slot::Slot;
+use crate::timers::TimerKind;
+use crate::work::GroupWork;
 
 /// Invitations kept at most.
 const INVITATIONS: usize = 64;
@@ -27,6 +31,7 @@ const FETCH_AFTER_MS: u64 = 5_000;
 const INVITATION_BYTES: usize = 16 * 1024 * 1024;
 
 /// A Welcome that waits.
+#[derive(Debug)]
 pub(crate) struct Invitation {
     delivery: WelcomeDelivery,
     pub(crate) inviter: UserId,
@@ -77,26 +82,16 @@ impl Invitation {
 impl Engine {
     pub(crate) fn welcome(&mut self, delivery: WelcomeDelivery) {
         let group = delivery.group;
-        let parting = self.parting.contains_key(&group);
+        let parting = self.cx.parting.contains_key(&group);
         if parting || !self.index.get(&group).is_some_and(|row| row.active) {
             self.keep_welcome(delivery);
             return;
         }
-        // A member gets a Welcome again, or one for the time after a removal that has not arrived yet.
-        self.with_group(
-            group,
-            Box::new(move |engine, group| {
-                if delivery.epoch <= group.state().epoch && !group.is_broken() {
-                    engine.ack_welcome(delivery.id);
-                } else {
-                    engine.keep_welcome(delivery);
-                }
-            }),
-        );
+        self.with_group(group, GroupWork::Welcome(Box::new(delivery)));
     }
 
     /// Stores a Welcome until the user decides.
-    fn keep_welcome(&mut self, delivery: WelcomeDelivery) {
+    pub(crate) fn keep_welcome(&mut self, delivery: WelcomeDelivery) {
         let (group, id) = (delivery.group, delivery.id);
         let newer = self
             .invitations
@@ -107,15 +102,16 @@ impl Engine {
         };
         let Some(invitation) = Invitation::read(delivery) else {
             let service = Some(Suspect::Service);
-            self.finding(group, None, FindingKind::BadWelcome, service);
-            self.ack_welcome(id);
+            self.cx
+                .finding(group, None, FindingKind::BadWelcome, service);
+            self.cx.ack_welcome(id);
             return;
         };
         if !newer || row.delivery.len() > INVITATION_BYTES {
             return;
         }
         let has_room = self.has_room_for_invitation(&invitation.inviter);
-        let left = &mut self.link.left_invitations;
+        let left = &mut self.cx.link.left_invitations;
         left.remove(&group);
         if !has_room {
             if left.len() < LEFT {
@@ -124,82 +120,82 @@ impl Engine {
             return;
         }
         let key = keys::invitation(&group);
-        self.put(key, keys::cbor(&row));
+        self.cx.put(key, keys::cbor(&row));
         self.invitations.insert(group, invitation);
-        self.ended(About::Group(group), End::Known);
+        self.cx.ended(About::Group(group), End::Known);
         self.offer_invitation(group);
     }
 
     /// Strangers' invitations cannot be accepted before they are verified; a few are kept for then.
     fn has_room_for_invitation(&self, inviter: &UserId) -> bool {
         let known =
-            self.device.pins().get(inviter).is_some() || Some(*inviter) == self.device.user();
+            self.cx.device.pins().get(inviter).is_some() || Some(*inviter) == self.cx.device.user();
         let room = if known { INVITATIONS } else { INVITATIONS / 4 };
         self.invitations.len() < room
     }
 
     /// Some that were left at the service may have room now: they come with the next connection, which is made in a while.
     pub(crate) fn plan_invitations(&mut self) {
-        let mut left = self.link.left_invitations.values();
+        let mut left = self.cx.link.left_invitations.values();
         if left.any(|inviter| self.has_room_for_invitation(inviter)) {
-            self.wake(FETCH_AFTER_MS, TimerKind::Invitations);
+            self.cx.wake(FETCH_AFTER_MS, TimerKind::Invitations);
         }
     }
 
     pub(crate) fn fetch_invitations(&mut self) {
-        let mut left = self.link.left_invitations.values();
+        let mut left = self.cx.link.left_invitations.values();
         if left.any(|inviter| self.has_room_for_invitation(inviter)) {
-            self.hang_up("there is room for the invitations that wait");
+            self.cx
+                .hang_up("there is room for the invitations that wait");
         }
     }
 
     /// Joins at once what a listed device of the own user invites to, and a group that this device wants back into; tells the user of the
     /// rest.
     pub(crate) fn offer_invitation(&mut self, group: GroupId) {
-        let active = self.index.get(&group).is_some_and(|row| row.active);
-        if active && self.broken.contains(&group) {
+        let active = self.is_member_of(&group);
+        if active && self.is_broken(&group) {
             // Still a member, as far as it knows: it joins at once where the log that it has judged says that it was added again.
-            return self.with_group(
-                group,
-                Box::new(move |engine, group| engine.offer_readmission(group)),
-            );
+            return self.offer_readmission(group);
         }
         let wanted = self.strays.contains_key(&group);
         let Some(invitation) = self.invitations.get(&group).filter(|_| !active || wanted) else {
             return;
         };
         let signer = invitation.delivery.state.wrap.signer;
-        let own = Some(invitation.inviter) == self.device.user() && self.device.lists_own(&signer);
+        let own =
+            Some(invitation.inviter) == self.cx.device.user() && self.cx.device.lists_own(&signer);
         if own {
             if let Err(error) = self.join(group, false) {
                 let what = FindingKind::failed(Step::JoinOwn, &error);
-                self.finding(group, None, what, None);
+                self.cx.finding(group, None, what, None);
             }
         } else if let Some(info) = self.invitation_info(&group) {
-            self.event(Event::Invitation(info));
+            self.cx.event(Event::Invitation(info));
         }
     }
 
-    fn offer_readmission(&mut self, group: &mut Group) {
-        let Some(invitation) = self.invitations.get(&group.id) else {
+    fn offer_readmission(&mut self, id: GroupId) {
+        let (Some(invitation), Some(whole)) = (self.invitations.get(&id), self.whole(&id)) else {
             return;
         };
-        let id = group.id;
-        let readded = invitation.is_shown_by(group);
+        let readded = invitation.is_shown_by(&whole.group);
         // One that can compare nothing takes the word of somebody whom its user knows; it seals nothing before more is shown.
-        let known = self.device.pins().get(&invitation.inviter).is_some();
-        if readded || (group.asks_blindly() && known) {
+        let known = self.cx.device.pins().get(&invitation.inviter).is_some();
+        if readded || (whole.group.asks_blindly() && known) {
             if let Err(error) = self.join(id, false) {
                 let what = FindingKind::failed(Step::JoinOwn, &error);
-                self.finding(id, None, what, None);
+                self.cx.finding(id, None, what, None);
             }
         } else if let Some(info) = self.invitation_info(&id) {
-            self.event(Event::Invitation(info));
+            self.cx.event(Event::Invitation(info));
         }
     }
 
-    fn ack_welcome(&mut self, id: u64) {
-        self.request(Request::AckWelcome { id }, Box::new(|_, _| {}));
+    /// Whether this device cannot follow a group that is in memory.
+    fn is_broken(&self, group: &GroupId) -> bool {
+        self.whole(group)
+            .is_some_and(|whole| whole.group.is_broken())
     }
 
     fn invitation_info(&self, group: &GroupId) -> Option<InvitationInfo> {
@@ -207,7 +203,7 @@ impl Engine {
         Some(InvitationInfo {
             group: *group,
             inviter: invitation.inviter,
-            inviter_name: self.name_of(&invitation.inviter),
+            inviter_name: self.cx.name_of(&invitation.inviter),
             users: invitation.users,
         })
     }
@@ -220,25 +216,21 @@ impl Engine {
     }
 
     pub(crate) fn accept(&mut self, id: CommandId, group: GroupId) {
-        if !self.broken.contains(&group) {
-            let result = self.join(group, false).map(|()| Reply::Done);
-            return self.reply(id, result);
-        }
-        let work: GroupWork = Box::new(move |engine, group| {
-            let result = engine.join_again(group).map(|()| Reply::Done);
-            engine.reply(id, result);
-        });
-        let waiter = Some(id);
-        self.with_group_for(group, Job { waiter, work });
+        let result = match self.is_broken(&group) {
+            true => self.join_again(group),
+            false => self.join(group, false),
+        };
+        self.cx.reply(id, result.map(|()| Reply::Done));
     }
 
     /// Joins a group anew that this device cannot follow: where its judged log shows this very invitation, or where there is nothing left to
     /// compare with. Then it is the inviter's word that the user takes, and nothing is sealed before more is shown.
-    fn join_again(&mut self, group: &Group) -> Result<(), EngineError> {
-        let invitation = self.invitations.get(&group.id);
+    fn join_again(&mut self, group: GroupId) -> Result<(), EngineError> {
+        let invitation = self.invitations.get(&group);
         let invitation = invitation.ok_or(EngineError::NoInvitation)?;
-        if invitation.is_shown_by(group) || group.is_blind() {
-            self.join(group.id, false)
+        let may = |whole: &Whole| invitation.is_shown_by(&whole.group) || whole.group.is_blind();
+        if self.whole(&group).is_some_and(may) {
+            self.join(group, false)
         } else {
             Err(self.group_taken(invitation))
         }
@@ -255,7 +247,7 @@ impl Engine {
         } else {
             Err(EngineError::NoInvitation)
         };
-        self.reply(id, result.map(|()| Reply::Done));
+        self.cx.reply(id, result.map(|()| Reply::Done));
     }
 
     fn is_member_of(&self, group: &GroupId) -> bool {
@@ -263,7 +255,7 @@ impl Engine {
     }
 
     fn group_taken(&self, invitation: &Invitation) -> EngineError {
-        let name = self.name_of(&invitation.inviter);
+        let name = self.cx.name_of(&invitation.inviter);
         EngineError::GroupTaken {
             inviter: name.unwrap_or_else(|| invitation.inviter.to_string()),
         }
@@ -272,8 +264,8 @@ impl Engine {
     fn drop_invitation(&mut self, group: &GroupId, delivery: u64) {
         self.invitations.remove(group);
         let key = keys::invitation(group);
-        self.delete(key);
-        self.ack_welcome(delivery);
+        self.cx.delete(key);
+        self.cx.ack_welcome(delivery);
         self.plan_invitations();
     }
 
@@ -287,39 +279,40 @@ impl Engine {
         declining: bool,
     ) {
         let (wrapped, signer) = wrapped;
-        if self.broken.contains(&id) {
+        if self.is_broken(&id) {
             // Still a member, and added again: documents and edits stay.
-            self.with_group(
-                id,
-                Box::new(move |engine, group| {
-                    // What the judged log does not show was accepted by the user, on the inviter's word.
-                    let blind = !group.was_readded(mls.state());
-                    for (epoch, root) in wrapped {
-                        engine.keep_root(group, epoch, root, Some(signer));
-                    }
-                    engine.replace_mls(group, mls, secrets, blind);
-                }),
-            );
-            return;
+            self.on_whole(id, |cx, whole| {
+                let group = &mut whole.group;
+                // What the judged log does not show was accepted by the user, on the inviter's word.
+                let blind = !group.was_readded(mls.state());
+                for (epoch, root) in wrapped {
+                    cx.keep_root(group, epoch, root, Some(signer));
+                }
+                cx.replace_mls(group, mls, secrets, blind);
+            });
+            return self.with_group(id, GroupWork::Look);
         }
-        self.ended(About::Group(id), End::Back);
+        self.cx.ended(About::Group(id), End::Back);
         let mut group = if self.strays.contains_key(&id) {
             self.group_of_stray(id, mls, secrets.epoch)
         } else {
             // Whatever an earlier membership left behind does not belong to this one.
-            if let Some(slot) = self.groups.remove(&id) {
-                self.reply_all(slot.waiters(), &EngineError::UnknownGroup);
+            match self.remove_group(&id) {
+                Some(Slot::Hot(mut whole)) => self.cx.forget_documents(&mut whole),
+                Some(slot) => self
+                    .cx
+                    .reply_all(slot.waiters(), &EngineError::UnknownGroup),
+                None => {}
             }
-            self.forget_documents(id);
-            self.drop_group_rows(&id);
+            self.cx.drop_group_rows(&id);
             Group::new(id, mls)
         };
         for (epoch, root) in wrapped {
-            self.keep_root(&mut group, epoch, root, Some(signer));
+            self.cx.keep_root(&mut group, epoch, root, Some(signer));
         }
         if declining {
-            self.mark_declined(&mut group);
-            self.intend(&mut group, Want::Leave);
+            self.cx.mark_declined(&mut group);
+            self.cx.intend(&mut group, Want::Leave);
         }
         self.adopt_group(group, secrets);
     }
@@ -328,28 +321,28 @@ impl Engine {
     fn join(&mut self, id: GroupId, declining: bool) -> Result<(), EngineError> {
         let invitation = self.invitations.get(&id).ok_or(EngineError::NoInvitation)?;
         // A Welcome never takes the place of a group that this device is in and follows.
-        let comes_back = self.strays.contains_key(&id) || self.broken.contains(&id);
+        let comes_back = self.strays.contains_key(&id) || self.is_broken(&id);
         if self.is_member_of(&id) && !comes_back {
             return Err(self.group_taken(invitation));
         }
-        let own = Some(invitation.inviter) == self.device.user();
-        if !own && !declining && self.device.pins().get(&invitation.inviter).is_none() {
+        let own = Some(invitation.inviter) == self.cx.device.user();
+        if !own && !declining && self.cx.device.pins().get(&invitation.inviter).is_none() {
             return Err(EngineError::NotVerified(
                 conclave_identity::Untrusted::NotPinned,
             ));
         }
         let delivery = invitation.delivery.clone();
-        let context = self.device.context()?;
-        let packages = self.keystore.count();
+        let context = self.cx.device.context()?;
+        let packages = self.cx.keystore.count();
         let (mls, joined) =
-            match ClientGroup::join(&context, &mut self.keystore, &delivery, self.now) {
+            match ClientGroup::join(&context, &mut self.cx.keystore, &delivery, self.cx.now) {
                 Ok(joined) => joined,
                 Err(error) => {
                     if matches!(error, MlsError::NoKeyPackage) {
                         // Others like it were published too. The device is a member all the same: its user is told, and can rejoin.
-                        self.replace_key_packages();
+                        self.cx.replace_key_packages();
                         let what = FindingKind::MembershipUnknown { invited: true };
-                        self.finding(id, None, what, None);
+                        self.cx.finding(id, None, what, None);
                     }
                     if matches!(
                         error,
@@ -362,7 +355,7 @@ impl Engine {
                 }
             };
         // A one-time package is gone after its use; where none is, the last-resort package was used and has to be replaced.
-        let last_resort_used = self.keystore.count() == packages;
+        let last_resort_used = self.cx.keystore.count() == packages;
         // A wrap that does not open is no reason not to join: others can be asked for.
         let wrapped = ClientGroup::open_wrap(&joined.secrets, &delivery.state.wrap);
         self.enter(
@@ -374,18 +367,20 @@ impl Engine {
         );
         self.drop_invitation(&id, delivery.id);
         if last_resort_used {
-            self.refill(true);
+            self.cx.refill(true);
         }
-        self.with_group(
-            id,
-            Box::new(move |engine, group| {
-                if !declining {
-                    // Added without a path: the leaf is renewed soon, paced.
-                    engine.mark_renew_due(group, true);
-                    engine.match_own_devices(group);
-                }
-            }),
-        );
+        if !declining {
+            // Added without a path: the leaf is renewed soon, paced.
+            self.on_whole(id, |cx, whole| cx.mark_renew_due(&mut whole.group, true));
+            self.with_group(id, GroupWork::MatchDevices);
+        }
+        self.with_group(id, GroupWork::Look);
         Ok(())
+    }
+}
+
+impl Cx {
+    pub(crate) fn ack_welcome(&mut self, id: u64) {
+        self.request(Request::AckWelcome { id }, Pending::Quiet);
     }
 }

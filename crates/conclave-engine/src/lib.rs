@@ -23,6 +23,7 @@ include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 mod clock;
 mod command;
 mod commands;
+mod cx;
 mod device;
 mod directory;
 mod document;
@@ -42,13 +43,16 @@ mod packages;
 #[doc(hidden)]
 pub mod plain;
 mod policy;
+mod print;
 mod rescue;
 mod roots;
 mod rotation;
 mod settled;
 mod slot;
 mod stand;
+mod timers;
 mod unsent;
+mod work;
 
 pub use clock::{Clock, ClockOffset};
 pub use command::{

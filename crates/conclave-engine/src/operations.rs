@@ -7,10 +7,12 @@ use conclave_proto::UnixMs;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Event, OperationId, Reply};
+use crate::cx::Cx;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::io::{CommandId, WriteBatch};
 use crate::keys;
+use crate::print::Hidden;
 
 /// Outcomes remembered at most.
 const OUTCOMES: usize = 256;
@@ -20,11 +22,11 @@ const OUTCOME_MS: u64 = 3_600_000;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct OutcomeRow {
     at: UnixMs,
-    reply: Reply,
+    reply: Hidden<Reply>,
 }
 
 /// Operations under way, and what came of the last ones.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Operations {
     done: BTreeMap<OperationId, OutcomeRow>,
     /// In the order in which they were done.
@@ -74,18 +76,21 @@ impl Engine {
         if !command.changes() {
             return self.command(id, command);
         }
-        if let Some(row) = self.operations.done.get(&operation) {
-            let reply = row.reply.clone();
-            return self.reply(id, Ok(reply));
+        let operations = &mut self.cx.operations;
+        if let Some(row) = operations.done.get(&operation) {
+            let reply = row.reply.0.clone();
+            return self.cx.reply(id, Ok(reply));
         }
-        self.operations.of_command.insert(id, operation);
-        let waiters = self.operations.begun.entry(operation).or_default();
+        operations.of_command.insert(id, operation);
+        let waiters = operations.begun.entry(operation).or_default();
         waiters.push(id);
         if waiters.len() == 1 {
             self.command(id, command);
         }
     }
+}
 
+impl Cx {
     /// Answers a command, and everybody else who waits for the same operation.
     pub(crate) fn reply(&mut self, command: CommandId, result: Result<Reply, EngineError>) {
         match self.operations.of(command) {
@@ -99,7 +104,7 @@ impl Engine {
         if let Ok(reply) = &result {
             let row = OutcomeRow {
                 at: self.now,
-                reply: reply.clone(),
+                reply: Hidden(reply.clone()),
             };
             self.operations.keep(id, row, &mut self.out.writes);
         }

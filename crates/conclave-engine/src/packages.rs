@@ -3,7 +3,10 @@
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::{UnixMs, limits};
 
-use crate::engine::{Engine, TimerKind};
+use crate::cx::Cx;
+use crate::engine::Engine;
+use crate::link::Pending;
+use crate::timers::TimerKind;
 
 /// Age at which packages are renewed, in milliseconds: a device that connects once in this time can be invited all the time.
 const RENEW_AFTER_MS: u64 = limits::KEY_PACKAGE_SHELF_LIFE_MS / 2;
@@ -17,7 +20,7 @@ const SIBLINGS_MS: u64 = 3_000;
 /// And for how long after its enrolment it does so at all.
 const ENROLLED_LATELY_MS: u64 = 10 * 60 * 1000;
 
-impl Engine {
+impl Cx {
     /// This store does not hold the private halves of what was published last: all of it is replaced.
     pub(crate) fn replace_key_packages(&mut self) {
         self.device.set_packages_lost(true);
@@ -30,19 +33,18 @@ impl Engine {
             return;
         }
         self.link.clearing = true;
-        self.request(
-            Request::ClearKeyPackages,
-            Box::new(|engine, answer| {
-                engine.link.clearing = false;
-                if let Answer::KeyPackageCount { left } = answer {
-                    engine.device.set_packages_lost(false);
-                    engine.device.save(&mut engine.out.writes);
-                    engine.link.key_packages = left;
-                    engine.link.last_resort = false;
-                    engine.refill(true);
-                }
-            }),
-        );
+        self.request(Request::ClearKeyPackages, Pending::ClearPackages);
+    }
+
+    pub(crate) fn packages_cleared(&mut self, answer: &Answer) {
+        self.link.clearing = false;
+        if let Answer::KeyPackageCount { left } = answer {
+            self.device.set_packages_lost(false);
+            self.device.save(&mut self.out.writes);
+            self.link.key_packages = *left;
+            self.link.last_resort = false;
+            self.refill(true);
+        }
     }
 
     /// Publishes key packages up to the target; where those that are there are old, a whole new set.
@@ -83,13 +85,14 @@ impl Engine {
                 one_time: made.one_time.into_iter().map(Into::into).collect(),
                 last_resort: made.last_resort.map(Into::into),
             },
-            Box::new(move |engine, answer| {
-                engine.packages_put(old.then_some(now), last_resort, answer)
-            }),
+            Pending::Refill {
+                made: old.then_some(now),
+                last_resort,
+            },
         );
     }
 
-    fn packages_put(&mut self, made: Option<UnixMs>, last_resort: bool, answer: Answer) {
+    pub(crate) fn packages_put(&mut self, made: Option<UnixMs>, last_resort: bool, answer: Answer) {
         match answer {
             Answer::KeyPackageCount { left } => {
                 self.link.refilling = false;
@@ -143,13 +146,12 @@ impl Engine {
             self.wake(SIBLINGS_MS, TimerKind::Siblings);
         }
     }
+}
 
+impl Engine {
     /// Whether groups of the user's other devices may still come in a moment.
     pub(crate) fn awaits_siblings(&self) -> bool {
-        let waits = self
-            .timers
-            .iter()
-            .any(|(_, kind)| *kind == TimerKind::Siblings);
+        let waits = self.cx.timers.is_set(TimerKind::Siblings);
         waits && self.index.is_empty() && self.invitations.is_empty()
     }
 }

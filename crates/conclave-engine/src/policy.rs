@@ -6,7 +6,7 @@ use conclave_proto::policy::{JoinerAccess, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Reply;
-use crate::engine::Engine;
+use crate::cx::Cx;
 use crate::error::EngineError;
 use crate::group::Group;
 use crate::intents::Step;
@@ -54,7 +54,7 @@ impl PolicyChange {
     }
 }
 
-impl Engine {
+impl Cx {
     /// One step of a change in the current epoch.
     pub(crate) fn step_policy(group: &Group, change: &PolicyChange) -> Step {
         let before = &group.state().policy;

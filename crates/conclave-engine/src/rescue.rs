@@ -12,15 +12,17 @@ use conclave_proto::codec::Bytes;
 use conclave_proto::{DocumentId, GroupId, Hash, RescueId, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Command, Event, Reply};
+use crate::command::{Event, Reply};
+use crate::cx::{Cx, Post, ReadTarget};
 use crate::directory::Titles;
 use crate::document::Doc;
-use crate::engine::{Engine, ReadTarget};
+use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{About, End, FindingKind, Suspect};
-use crate::group::Group;
+use crate::group::{Group, Whole};
 use crate::io::{CommandId, Row};
 use crate::keys;
+use crate::work::{DocCommand, DocWork, GroupWork};
 
 mod closed;
 mod parting;
@@ -127,6 +129,12 @@ struct BodyRow {
 pub(crate) enum RescueUse {
     Show,
     Apply(GroupId, DocumentId),
+}
+
+/// A copy that is to be written into a document, as it was read.
+pub(crate) struct Applying {
+    info: RescueInfo,
+    body: BodyRow,
 }
 
 /// Where edits come from that are to be kept apart.
@@ -280,7 +288,7 @@ fn rows_of(group: &GroupId, document: &DocumentId, rows: &[Row]) -> Vec<Row> {
     own.collect()
 }
 
-impl Engine {
+impl Cx {
     /// Makes a copy, to be stored by [`Self::keep_apart`] in the batch that drops the edits.
     pub(crate) fn make_rescue(&mut self, origin: Origin, unsent: Unsent) -> Made {
         let parting = origin.cause.is_parting();
@@ -355,53 +363,45 @@ impl Engine {
         }
     }
 
-    /// Commands about copies.
-    pub(crate) fn rescue_command(&mut self, id: CommandId, command: Command) {
-        match command {
-            Command::Rescues => {
-                let mut all: Vec<_> = self.rescues.values().cloned().collect();
-                all.sort_by_key(|info| (info.at, info.id));
-                self.reply(id, Ok(Reply::Rescues(all)));
-            }
-            Command::Rescue { rescue } => self.read_rescue(id, rescue, RescueUse::Show),
-            Command::ApplyRescue {
-                rescue,
-                group,
-                document,
-            } => self.apply_rescue(id, rescue, group, document),
-            Command::DiscardRescue { rescue } => {
-                let result = if self.rescues.contains_key(&rescue) {
-                    self.drop_rescue(&rescue);
-                    Ok(Reply::Done)
-                } else {
-                    Err(EngineError::UnknownRescue)
-                };
-                self.reply(id, result);
-            }
-            Command::RescuesTold { rescues } => {
-                for rescue in rescues {
-                    if let Some(info) = self.rescues.get_mut(&rescue) {
-                        info.told = true;
-                        let info = info.clone();
-                        self.save_rescue(&info);
-                    }
-                }
-                self.reply(id, Ok(Reply::Done));
-            }
-            _ => {}
-        }
+    pub(crate) fn list_rescues(&mut self, id: CommandId) {
+        let mut all: Vec<_> = self.rescues.values().cloned().collect();
+        all.sort_by_key(|info| (info.at, info.id));
+        self.reply(id, Ok(Reply::Rescues(all)));
     }
 
-    fn apply_rescue(
+    pub(crate) fn show_rescue(&mut self, id: CommandId, rescue: RescueId) {
+        self.read_rescue(id, rescue, RescueUse::Show);
+    }
+
+    pub(crate) fn read_rescue_for(
         &mut self,
         id: CommandId,
         rescue: RescueId,
         group: GroupId,
         document: DocumentId,
     ) {
-        if self.known(id, group) {
-            self.read_rescue(id, rescue, RescueUse::Apply(group, document));
+        self.read_rescue(id, rescue, RescueUse::Apply(group, document));
+    }
+
+    pub(crate) fn discard_rescue(&mut self, id: CommandId, rescue: &RescueId) {
+        let result = if self.rescues.contains_key(rescue) {
+            self.drop_rescue(rescue);
+            Ok(Reply::Done)
+        } else {
+            Err(EngineError::UnknownRescue)
+        };
+        self.reply(id, result);
+    }
+
+    pub(crate) fn rescues_told(&mut self, id: CommandId, rescues: Vec<RescueId>) {
+        for rescue in rescues {
+            if let Some(info) = self.rescues.get_mut(&rescue) {
+                info.told = true;
+                let info = info.clone();
+                self.save_rescue(&info);
+            }
         }
+        self.reply(id, Ok(Reply::Done));
     }
 
     fn read_rescue(&mut self, id: CommandId, rescue: RescueId, what: RescueUse) {
@@ -441,21 +441,28 @@ impl Engine {
             RescueUse::Apply(..) if body.words.is_empty() => {
                 self.reply(id, Err(EngineError::NoWords));
             }
-            RescueUse::Apply(group, document) => self.with_document(
-                group,
-                document,
-                Some(id),
-                Box::new(move |engine, group, doc| {
-                    // Another command may have written it while the document was opened.
-                    match engine.rescues.get(&rescue).cloned() {
-                        Some(now) if now.bytes == info.bytes => {
-                            let result = engine.write_rescue(group, doc, now, body);
-                            engine.reply(id, result.map(Reply::RescueApplied));
-                        }
-                        _ => engine.read_rescue(id, rescue, what),
-                    }
-                }),
-            ),
+            RescueUse::Apply(group, document) => {
+                let what = DocCommand::ApplyRescue(Box::new(Applying { info, body }));
+                self.post_document(group, document, DocWork::Command(id, what));
+            }
+        }
+    }
+
+    /// Writes a copy into a document, unless another command has written it while the document was opened: then it is read again.
+    pub(crate) fn apply_rescue(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        id: CommandId,
+        what: Applying,
+    ) {
+        let rescue = what.info.id;
+        match self.rescues.get(&rescue).cloned() {
+            Some(now) if now.bytes == what.info.bytes => {
+                let result = self.write_rescue(group, doc, now, what.body);
+                self.reply(id, result.map(Reply::RescueApplied));
+            }
+            _ => self.read_rescue_for(id, rescue, group.id, doc.id),
         }
     }
 
@@ -508,14 +515,20 @@ impl Engine {
         }
         self.delete(keys::rescue_head(rescue));
         self.delete(keys::rescue_body(rescue));
-        let waited = std::mem::take(&mut self.rescue_full);
-        if waited.is_empty() {
-            return;
+        if !self.rescue_full.is_empty() {
+            self.post(Post::RescueRoom);
         }
+    }
+}
+
+impl Engine {
+    /// What waited for room to keep edits apart goes on.
+    pub(crate) fn rescue_room(&mut self) {
+        let waited = std::mem::take(&mut self.cx.rescue_full);
         self.go_on_parting();
         for (group, document) in waited {
             if let Some(document) = document {
-                self.with_document(group, document, None, Box::new(|_, _, _| {}));
+                self.with_document(group, document, DocWork::Look);
             }
         }
     }

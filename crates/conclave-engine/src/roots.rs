@@ -12,13 +12,16 @@ use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
 use conclave_proto::policy::JoinerAccess;
 use conclave_proto::record::CloseReason;
-use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs};
+use conclave_proto::{DeviceId, DocumentId, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use self::doubts::Doubts;
-use crate::engine::{Engine, TimerKind, doubled_ms};
-use crate::group::Group;
+use crate::cx::Cx;
+use crate::engine::doubled_ms;
+use crate::group::{Group, Whole};
 use crate::keys;
+use crate::timers::{GroupTimer, TimerKind};
+use crate::work::{DocWork, GroupWork};
 
 /// Answers after pleas, without the root, after which what it seals is set aside; if somebody gave roots and did not have it.
 const ROUNDS: u32 = 2;
@@ -34,7 +37,7 @@ const LONGEST_PLEA_MS: u64 = 5 * 60 * 1000;
 const ASIDE_PLEA_MS: u64 = 3600 * 1000;
 
 /// A document that stands still for want of a root.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Wait {
     epoch: u64,
     /// Answers that came after a plea, without the root.
@@ -46,7 +49,7 @@ struct Wait {
 }
 
 /// What is missing of a group's roots.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Missing {
     waiting: BTreeMap<DocumentId, Wait>,
     /// Documents with records set aside: their roots are still wanted.
@@ -99,7 +102,7 @@ fn pause_ms(pleas: u32) -> u64 {
 }
 
 /// A stored epoch root.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RootRow {
     pub(crate) root: EpochRoot,
     /// When its epoch began, or when it came here.
@@ -110,7 +113,7 @@ pub(crate) struct RootRow {
 }
 
 /// Roots by epoch, and which of them are not certain.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Roots(pub(crate) BTreeMap<u64, EpochRoot>, pub(crate) Doubts);
 
 impl KeySource for Roots {
@@ -133,7 +136,7 @@ impl Group {
     }
 }
 
-impl Engine {
+impl Cx {
     /// Keeps the root of a new epoch; the wrap key and presence root of the old one are gone with their row.
     pub(crate) fn enter_epoch(&mut self, group: &mut Group, secrets: EpochSecrets) {
         let key = keys::group_row(&group.id, keys::group::SECRETS, b"");
@@ -291,9 +294,9 @@ impl Engine {
     }
 
     fn plead_within(&mut self, group: &Group, delay: u64) {
-        let kind = TimerKind::Roots(group.id);
+        let kind = TimerKind::Group(group.id, GroupTimer::Roots);
         let at = self.now.plus_ms(delay);
-        if self.timers.iter().any(|(due, of)| *of == kind && *due > at) {
+        if self.timers.at(kind).is_some_and(|due| due > at) {
             self.cancel_timer(kind);
         }
         self.wake(delay, kind);
@@ -321,7 +324,7 @@ impl Engine {
 
     /// In step with the log, on a new connection or again: documents go on, and members are asked for what is missing.
     pub(crate) fn back_in_step(&mut self, group: &mut Group) {
-        self.retry_documents(group);
+        self.post_group(group.id, GroupWork::RetryDocuments);
         if group.wants_roots() {
             let delay = self.jitter(100, 1_000);
             self.plead_within(group, delay);
@@ -338,7 +341,8 @@ impl Engine {
     }
 
     /// Roots are still missing: members are asked, and in the end what nobody can open is set aside.
-    pub(crate) fn roots_due(&mut self, group: &mut Group) {
+    pub(crate) fn roots_due(&mut self, whole: &mut Whole) {
+        let group = &mut whole.group;
         let documents = &group.mls.state().documents;
         let listed = |id: &DocumentId| {
             let entry = documents.get(id);
@@ -357,15 +361,16 @@ impl Engine {
         self.seek_roots(group);
         group.missing.pleas = group.missing.pleas.saturating_add(1);
         if group.is_from_join() {
-            self.set_hopeless_aside(group);
+            self.set_hopeless_aside(whole);
         } else {
             self.ask_members(group.id, Plea::Wrap);
         }
-        self.plead_later(group);
+        self.plead_later(&whole.group);
     }
 
     /// An answer came after a plea: what of the missing roots is not in it?
-    fn wraps_answered(&mut self, group: &mut Group, wraps: &[RootWrap]) {
+    fn wraps_answered(&mut self, whole: &mut Whole, wraps: &[RootWrap]) {
+        let group = &mut whole.group;
         let own = self.device.id();
         let waits = std::mem::take(&mut group.missing.waiting);
         let counted = waits.into_iter().map(|(document, mut wait)| {
@@ -377,40 +382,38 @@ impl Engine {
             (document, wait)
         });
         group.missing.waiting = counted.collect();
-        self.set_hopeless_aside(group);
+        self.set_hopeless_aside(whole);
     }
 
-    fn set_hopeless_aside(&mut self, group: &mut Group) {
+    fn set_hopeless_aside(&mut self, whole: &mut Whole) {
+        let Whole { group, docs } = &mut *whole;
         let patience_ms = if group.is_from_join() {
             FROM_JOIN_PATIENCE_MS
         } else {
             PATIENCE_MS
         };
-        let hot = self.hot_documents(&group.id);
+        let hot = |id| docs.get(id).is_some_and(|slot| slot.hot().is_some());
         let mut hopeless = Vec::new();
         for (document, wait) in &group.missing.waiting {
             let denied = wait.rounds >= ROUNDS && wait.without;
-            if (denied || wait.waited_ms >= patience_ms) && hot.contains(document) {
+            if (denied || wait.waited_ms >= patience_ms) && hot(document) {
                 hopeless.push(*document);
             }
         }
         for document in hopeless {
-            group.missing.waiting.remove(&document);
-            self.set_aside(group, document);
+            whole.group.missing.waiting.remove(&document);
+            self.document_work(whole, document, DocWork::SetAside);
         }
     }
 
     /// A device asks the members for help.
-    pub(crate) fn asked(&mut self, group: GroupId, device: DeviceId, what: Plea) {
-        self.with_group(
-            group,
-            Box::new(move |engine, group| match what {
-                Plea::Wrap => {
-                    group.missing.heard_plea = true;
-                    engine.plan_wrap(group);
-                }
-                Plea::ReAdd => engine.readd_asked(group, device),
-            }),
-        );
+    pub(crate) fn asked(&mut self, group: &mut Group, device: DeviceId, what: Plea) {
+        match what {
+            Plea::Wrap => {
+                group.missing.heard_plea = true;
+                self.plan_wrap(group);
+            }
+            Plea::ReAdd => self.readd_asked(group, device),
+        }
     }
 }

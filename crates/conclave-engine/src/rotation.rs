@@ -2,14 +2,17 @@
 
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::record::EntryBody;
-use conclave_proto::{DeviceId, DocumentId, Role};
+use conclave_proto::{DeviceId, Role};
 
 use crate::command::Event;
-use crate::engine::{Engine, TimerKind};
+use crate::cx::Cx;
 use crate::finding::FindingKind;
-use crate::group::Group;
+use crate::group::{Group, Whole};
+use crate::link::GroupPending;
+use crate::timers::{GroupTimer, TimerKind};
+use crate::work::{DocWork, GroupWork};
 
-impl Engine {
+impl Cx {
     /// A removal is in the log. Its author re-keys at once; others take over after a while.
     pub(crate) fn rotation_begins(&mut self, group: &mut Group, own: bool) {
         group.rotator |= own;
@@ -17,13 +20,10 @@ impl Engine {
     }
 
     /// The one who removed has not finished in time: open documents are looked at again, the others when they open.
-    pub(crate) fn take_over_rotation(&mut self, group: &mut Group) {
-        if group.state().rotating_since == 0 {
-            return;
-        }
-        group.rotator = true;
-        for id in self.hot_documents(&group.id) {
-            self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
+    pub(crate) fn take_over_rotation(&mut self, whole: &mut Whole) {
+        if whole.group.state().rotating_since != 0 {
+            whole.group.rotator = true;
+            self.each_document(whole, || DocWork::Look);
         }
     }
 
@@ -70,7 +70,7 @@ impl Engine {
             let epoch = group.rekey_since();
             self.set_rekey_since(group, 0);
             group.rotator = false;
-            self.cancel_timer(TimerKind::Rotate(group.id));
+            self.cancel_timer(TimerKind::Group(group.id, GroupTimer::Rotate));
             self.event(Event::Rotation {
                 group: group.id,
                 epoch,
@@ -92,38 +92,37 @@ impl Engine {
         let body = EntryBody::RotationComplete { epoch: since };
         let entry = group.mls.sign_entry(&context, body, self.device.instance());
         group.completing = true;
-        let id = group.id;
-        self.request(
-            Request::PutEntry { entry },
-            Box::new(move |engine, answer| {
-                if let Answer::Refused(_) = answer {
-                    let delay = engine.jitter(300, 2_000);
-                    engine.wake(delay, TimerKind::Complete(id));
-                }
-            }),
-        );
+        let request = Request::PutEntry { entry };
+        self.request_for(group.id, request, GroupPending::Complete);
     }
 
-    /// Somebody says that all documents are re-keyed. What this device knows must agree.
+    pub(crate) fn completion_answered(&mut self, group: &Group, answer: &Answer) {
+        if let Answer::Refused(_) = answer {
+            let delay = self.jitter(300, 2_000);
+            self.wake(delay, TimerKind::Group(group.id, GroupTimer::Complete));
+        }
+    }
+
+    /// Somebody says that all documents are re-keyed. Believed when this device sees it: until then it goes on looking, and helps after a
+    /// while.
     pub(crate) fn rotation_completed(&mut self, group: &mut Group, epoch: u64, author: DeviceId) {
         group.completing = false;
-        let behind: Vec<DocumentId> = group
-            .state()
-            .documents
-            .iter()
-            .filter(|(_, entry)| entry.closed.is_none() && entry.created_epoch < epoch)
-            .filter(|(id, _)| {
-                let slot = self.documents.get(&(group.id, **id));
-                slot.and_then(|slot| slot.hot())
-                    .is_some_and(|doc| doc.is_caught_up() && doc.document.snapshot_epoch() < epoch)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for document in behind {
-            let what = FindingKind::RotationUntrue;
-            self.finding(group.id, Some(document), what, Some(author.into()));
-        }
-        // Believed when this device sees it: until then it goes on looking, and helps after a while.
         self.set_rekey_since(group, epoch);
+        self.post_group(group.id, GroupWork::RotationReported { epoch, author });
+    }
+
+    /// What this device knows must agree.
+    pub(crate) fn rotation_reported(&mut self, whole: &mut Whole, epoch: u64, author: DeviceId) {
+        let group = &whole.group;
+        let open = group.state().documents.iter();
+        let due = open.filter(|(_, entry)| entry.closed.is_none() && entry.created_epoch < epoch);
+        let behind = due.filter(|(id, _)| {
+            let doc = whole.docs.get(*id).and_then(|slot| slot.hot());
+            doc.is_some_and(|doc| doc.is_caught_up() && doc.document.snapshot_epoch() < epoch)
+        });
+        for (document, _) in behind {
+            let what = FindingKind::RotationUntrue;
+            self.finding(group.id, Some(*document), what, Some(author.into()));
+        }
     }
 }

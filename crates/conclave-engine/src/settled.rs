@@ -8,10 +8,11 @@ use conclave_proto::{DocumentId, GroupId, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Reply;
-use crate::engine::{Engine, TimerKind};
-use crate::group::Group;
+use crate::engine::Engine;
+use crate::group::{Group, Whole};
 use crate::io::CommandId;
 use crate::slot::Slot;
+use crate::timers::{DocTimer, TimerKind};
 
 /// What is under way between a device and its service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,14 +63,14 @@ impl Engine {
         for (id, until) in waiting {
             let reply = match until {
                 Until::Loaded if self.is_loaded() => Reply::Status(self.status()),
-                Until::Invitable if self.link.is_invitable() => Reply::Done,
-                Until::Settled if self.link.online && self.under_way().is_empty() => Reply::Done,
+                Until::Invitable if self.cx.link.is_invitable() => Reply::Done,
+                Until::Settled if self.cx.link.online && self.under_way().is_empty() => Reply::Done,
                 until => {
                     self.waiting.push((id, until));
                     continue;
                 }
             };
-            self.reply(id, Ok(reply));
+            self.cx.reply(id, Ok(reply));
         }
     }
 
@@ -81,8 +82,8 @@ impl Engine {
 
     pub(crate) fn under_way(&self) -> UnderWay {
         let mut all = UnderWay {
-            publishing: self.link.publishing_count(),
-            invitations: usize::from(self.link.memberships_asked),
+            publishing: self.cx.link.publishing_count(),
+            invitations: usize::from(self.cx.link.memberships_asked),
             ..UnderWay::default()
         };
         if self.awaits_siblings() {
@@ -93,14 +94,14 @@ impl Engine {
                 continue;
             }
             match self.groups.get(id) {
-                Some(Slot::Hot(group)) => {
-                    all.groups += usize::from(self.group_under_way(group));
-                    all.intents += self.intents_under_way(group);
+                Some(Slot::Hot(whole)) => {
+                    all.groups += usize::from(self.group_under_way(whole));
+                    all.intents += self.intents_under_way(&whole.group);
                 }
                 _ => all.groups += 1,
             }
         }
-        let documents = self.unsent.documents();
+        let documents = self.cx.unsent.documents();
         all.documents = documents
             .filter(|((group, id), _)| self.unsent_under_way(*group, *id))
             .count();
@@ -108,8 +109,9 @@ impl Engine {
     }
 
     /// Whether the group's creation, log or directory is still on its way.
-    fn group_under_way(&self, group: &Group) -> bool {
-        if !group.is_followed() || self.waits_for_clock(group) {
+    fn group_under_way(&self, whole: &Whole) -> bool {
+        let group = &whole.group;
+        if !group.is_followed() || self.cx.waits_for_clock(group) {
             return false;
         }
         if !group.caught_up() {
@@ -120,7 +122,7 @@ impl Engine {
         if listed.is_none_or(|entry| entry.closed.is_some()) {
             return false;
         }
-        match self.documents.get(&(group.id, id)) {
+        match whole.docs.get(&id) {
             Some(Slot::Hot(doc)) => !doc.is_caught_up() && !doc.is_refused(),
             _ => !group.is_out_of_reach(&id),
         }
@@ -130,7 +132,7 @@ impl Engine {
         if !group.may_act() || group.stand.is_away() {
             return 0;
         }
-        let own = self.device.id();
+        let own = self.cx.device.id();
         let pending = &group.state().pending;
         let leaving = pending.iter().any(|pending| pending.device == own);
         if leaving {
@@ -143,7 +145,7 @@ impl Engine {
             .filter(|intent| !intent.needs_somebody())
             .count();
         // Somebody else's leave, which is this device's to commit in a moment; and that commit.
-        if (!pending.is_empty() && !self.holds_commits(group))
+        if (!pending.is_empty() && !self.cx.holds_commits(group))
             || group
                 .inflight
                 .as_ref()
@@ -156,11 +158,12 @@ impl Engine {
 
     /// Whether what waits of a document can go to the service now.
     fn unsent_under_way(&self, group: GroupId, id: DocumentId) -> bool {
-        let Some(Slot::Hot(of)) = self.groups.get(&group) else {
+        let Some(whole) = self.whole(&group) else {
             return false;
         };
+        let of = &whole.group;
         let closed = of.state().documents.get(&id).and_then(|entry| entry.closed);
-        let role = of.state().role_of(&self.device.id());
+        let role = of.state().role_of(&self.cx.device.id());
         if !of.may_act()
             || of.stand.is_away()
             || closed.is_some()
@@ -169,16 +172,12 @@ impl Engine {
         {
             return false;
         }
-        match self.documents.get(&(group, id)) {
+        match whole.docs.get(&id) {
             Some(Slot::Hot(doc)) => {
-                !doc.is_parked() && (!doc.is_refused() || self.is_set(TimerKind::Open(group, id)))
+                let again = TimerKind::Document(group, id, DocTimer::Open);
+                !doc.is_parked() && (!doc.is_refused() || self.cx.timers.is_set(again))
             }
             _ => true,
         }
-    }
-
-    /// Whether a timer of this kind is set.
-    fn is_set(&self, kind: TimerKind) -> bool {
-        self.timers.iter().any(|(_, other)| *other == kind)
     }
 }

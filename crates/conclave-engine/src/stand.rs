@@ -2,7 +2,7 @@
 
 use conclave_proto::{DocumentId, GroupId, UnixMs};
 
-use crate::engine::Engine;
+use crate::cx::Cx;
 use crate::finding::{About, End, Finding, FindingKind};
 
 /// How the service's log of a group or document stands to the own one.
@@ -51,7 +51,7 @@ fn finding(what: FindingKind, about: About) -> Finding {
     }
 }
 
-impl Engine {
+impl Cx {
     /// The service's log is behind the own one, or went another way: it is told. The service may have lost the device's key packages, or give
     /// used ones, too: where this is news, they are replaced.
     pub(crate) fn tell_away(

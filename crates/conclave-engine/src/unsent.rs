@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use conclave_proto::{DocumentId, GroupId};
 use serde::{Deserialize, Serialize};
 
+use crate::cx::Cx;
 use crate::document::Doc;
-use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::group::Group;
 use crate::keys;
@@ -31,7 +31,7 @@ impl Unsent {
 }
 
 /// What waits, by document.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct AllUnsent(BTreeMap<(GroupId, DocumentId), Unsent>);
 
 impl AllUnsent {
@@ -65,7 +65,7 @@ impl AllUnsent {
     }
 }
 
-impl Engine {
+impl Cx {
     /// Keeps the row of a document in step with the document.
     pub(crate) fn note_unsent(&mut self, group: &Group, doc: &Doc) {
         let row = group.documents.get(&doc.id);

@@ -25,6 +25,7 @@ impl std::fmt::Debug for Follower {
         f.debug_struct("Follower")
             .field("group", &self.state.group)
             .field("epoch", &self.state.epoch)
+            .field("head", &self.state.head())
             .finish_non_exhaustive()
     }
 }

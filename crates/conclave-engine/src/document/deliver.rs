@@ -2,26 +2,30 @@
 
 use super::*;
 
-impl Engine {
-    pub(crate) fn on_channel(&mut self, channel: u64, work: DocWork) {
-        if let Some((group, document)) = self.link.channels.get(&channel).copied() {
-            self.with_document(group, document, None, work);
-        }
+impl Cx {
+    pub(crate) fn deliver(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        first_seq: u64,
+        records: Vec<DeliveredRecord>,
+    ) {
+        let end = first_seq.saturating_add(records.len() as u64);
+        doc.target = doc.target.max(end);
+        self.take_records(group, doc, first_seq, records);
     }
 
-    pub(crate) fn deliver(&mut self, channel: u64, first_seq: u64, records: Vec<DeliveredRecord>) {
-        self.on_channel(
-            channel,
-            Box::new(move |engine, group, doc| {
-                doc.target = doc
-                    .target
-                    .max(first_seq.saturating_add(records.len() as u64));
-                doc.note_epochs(first_seq, &records);
-                let context = group.doc_context(&engine.device, engine.now);
-                let outcome = doc.document.deliver(&context, first_seq, records);
-                engine.delivered(group, doc, outcome);
-            }),
-        );
+    fn take_records(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        first_seq: u64,
+        records: Vec<DeliveredRecord>,
+    ) {
+        doc.note_epochs(first_seq, &records);
+        let context = group.doc_context(&self.device, self.now);
+        let outcome = doc.document.deliver(&context, first_seq, records);
+        self.delivered(group, doc, outcome);
     }
 
     /// Tells what a delivery brought and asks for what it lacks.
@@ -142,34 +146,25 @@ impl Engine {
             return;
         }
         doc.fetching = true;
-        let id = doc.id;
+        let document = doc.id;
         let count = count.min(FETCH_RECORDS);
-        self.request(
-            Request::GetRecords {
-                group,
-                document: id,
-                from,
-                count,
-            },
-            Box::new(move |engine, answer| {
-                engine.with_document(
-                    group,
-                    id,
-                    None,
-                    Box::new(move |engine, group, doc| {
-                        doc.fetching = false;
-                        let before = doc.document.size();
-                        if let Answer::Records { first_seq, records } = answer {
-                            doc.note_epochs(first_seq, &records);
-                            let context = group.doc_context(&engine.device, engine.now);
-                            let outcome = doc.document.deliver(&context, first_seq, records);
-                            engine.delivered(group, doc, outcome);
-                        }
-                        engine.pace_fetching(group, doc, before);
-                    }),
-                );
-            }),
-        );
+        let request = Request::GetRecords {
+            group,
+            document,
+            from,
+            count,
+        };
+        let what = Pending::Document(group, document, DocPending::Records);
+        self.request(request, what);
+    }
+
+    pub(crate) fn records_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: Answer) {
+        doc.fetching = false;
+        let before = doc.document.size();
+        if let Answer::Records { first_seq, records } = answer {
+            self.take_records(group, doc, first_seq, records);
+        }
+        self.pace_fetching(group, doc, before);
     }
 
     /// After an answer that moved nothing the service is left alone for a while, longer each time; then the document says again what it
@@ -182,7 +177,10 @@ impl Engine {
         let delay = 250_u64 << doc.fetch_failures.min(8);
         doc.fetch_failures = doc.fetch_failures.saturating_add(1);
         doc.fetch_after = self.now.plus_ms(delay);
-        self.wake(delay, TimerKind::Fetch(group.id, doc.id));
+        self.wake(
+            delay,
+            TimerKind::Document(group.id, doc.id, DocTimer::Fetch),
+        );
     }
 
     pub(super) fn change(&self, change: &Change) -> ChangeInfo {
@@ -194,59 +192,38 @@ impl Engine {
         }
     }
 
-    pub(crate) fn acked(&mut self, channel: u64, next_clock: u64, first_seq: u64, count: u64) {
-        self.on_channel(
-            channel,
-            Box::new(move |engine, group, doc| {
-                doc.in_flight = doc.in_flight.saturating_sub(1);
-                doc.target = doc.target.max(first_seq.saturating_add(count));
-                let context = group.doc_context(&engine.device, engine.now);
-                let outcome = doc.document.acked(&context, next_clock, first_seq, count);
-                engine.delivered(group, doc, outcome);
-                let pending = doc.document.pending_count();
-                engine.event(Event::Acknowledged {
-                    group: group.id,
-                    document: doc.id,
-                    pending,
-                });
-            }),
-        );
+    pub(crate) fn acked(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        next_clock: u64,
+        first_seq: u64,
+        count: u64,
+    ) {
+        doc.in_flight = doc.in_flight.saturating_sub(1);
+        doc.target = doc.target.max(first_seq.saturating_add(count));
+        let context = group.doc_context(&self.device, self.now);
+        let outcome = doc.document.acked(&context, next_clock, first_seq, count);
+        self.delivered(group, doc, outcome);
+        let pending = doc.document.pending_count();
+        self.event(Event::Acknowledged {
+            group: group.id,
+            document: doc.id,
+            pending,
+        });
     }
 
     /// A new epoch: documents open what waited for it, own edits are sealed anew.
     pub(crate) fn epoch_changed(&mut self, group: &mut Group) {
         self.intents_epoch_changed(group);
-        self.retry_documents(group);
+        self.post_group(group.id, GroupWork::RetryDocuments);
         self.roots_epoch_changed(group);
     }
 
-    /// Looks at every document in memory again.
-    pub(crate) fn retry_documents(&mut self, group: &mut Group) {
-        for id in self.hot_documents(&group.id) {
-            self.retry_document(group, id);
-        }
-    }
-
-    /// A group's documents in memory.
-    pub(crate) fn hot_documents(&self, group: &GroupId) -> Vec<DocumentId> {
-        self.documents
-            .iter()
-            .filter(|((of, _), slot)| of == group && slot.hot().is_some())
-            .map(|((_, id), _)| *id)
-            .collect()
-    }
-
     /// Tries again what waited for an epoch or a root.
-    pub(crate) fn retry_document(&mut self, group: &mut Group, id: DocumentId) {
-        self.with_document_in(
-            group,
-            id,
-            None,
-            Box::new(|engine, group, doc| {
-                let context = group.doc_context(&engine.device, engine.now);
-                let outcome = doc.document.retry(&context);
-                engine.delivered(group, doc, outcome);
-            }),
-        );
+    pub(crate) fn retry_document(&mut self, group: &mut Group, doc: &mut Doc) {
+        let context = group.doc_context(&self.device, self.now);
+        let outcome = doc.document.retry(&context);
+        self.delivered(group, doc, outcome);
     }
 }

@@ -7,6 +7,7 @@ mod snapshot;
 mod write;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, Fault, RefusedOutcome};
@@ -17,17 +18,19 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, InstanceId, Refusal, R
 use zeroize::Zeroizing;
 
 use crate::command::{ChangeInfo, Event, Reply};
-use crate::engine::{Engine, HOT_DOCUMENTS, ReadTarget, TimerKind, doubled_ms};
+use crate::cx::{Cx, Post, ReadTarget};
+use crate::engine::{Engine, HOT_DOCUMENTS, doubled_ms};
 use crate::error::EngineError;
 use crate::finding::{About, End, FindingKind, Step, Suspect};
-use crate::group::{DocRow, Group, GroupWork};
+use crate::group::{DocRow, Group, Whole};
 use crate::io::{CommandId, DocFn, Row};
 use crate::keys;
-use crate::slot::{Job, Slot};
+use crate::link::{DocPending, GroupPending, Pending};
+use crate::print::Hidden;
+use crate::slot::{Slot, Work};
 use crate::stand::{Missing, Stand};
-
-/// Work on a document in memory.
-pub(crate) type DocWork = Box<dyn FnOnce(&mut Engine, &mut Group, &mut Doc) + Send>;
+use crate::timers::{DocTimer, TimerKind};
+use crate::work::{DocCommand, DocWork, GroupWork};
 
 /// Append frames in flight for one document.
 const FRAMES_IN_FLIGHT: usize = 16;
@@ -64,6 +67,7 @@ pub(crate) enum Beginning {
 }
 
 /// A document in memory.
+#[derive(Debug)]
 pub(crate) struct Doc {
     pub(crate) id: DocumentId,
     pub(crate) document: Document,
@@ -72,9 +76,9 @@ pub(crate) struct Doc {
     /// Size of the log when the channel was opened.
     target: u64,
     in_flight: usize,
-    snapshot_in_flight: bool,
+    pub(crate) snapshot_in_flight: bool,
     create_in_flight: bool,
-    waiters: Vec<CommandId>,
+    pub(crate) waiters: Vec<CommandId>,
     opening_refused: bool,
     create_refused: bool,
     /// The service does not take this new document. It is kept here, and offered again on the next connection.
@@ -85,7 +89,7 @@ pub(crate) struct Doc {
     send_after: UnixMs,
     /// The edits are kept: the service does not take them.
     parked: bool,
-    verdict_planned: bool,
+    pub(crate) verdict_planned: bool,
     /// The service keeps what is missing by hash only: begin at the active snapshot.
     needs_base: bool,
     snapshot_wanted: bool,
@@ -104,6 +108,16 @@ pub(crate) struct Doc {
     stand: Stand,
     /// First and last position at which records of an epoch were delivered.
     epochs: BTreeMap<u64, (u64, u64)>,
+}
+
+impl fmt::Debug for Beginning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Edit(_) => "Edit",
+            Self::State(_) => "State",
+        })
+    }
 }
 
 impl Doc {
@@ -174,9 +188,9 @@ impl Doc {
     }
 
     /// Answers who waits for it.
-    pub(crate) fn answer(&mut self, engine: &mut Engine, error: &EngineError) {
+    pub(crate) fn answer(&mut self, cx: &mut Cx, error: &EngineError) {
         let waiters = std::mem::take(&mut self.waiters);
-        engine.reply_all(waiters, error);
+        cx.reply_all(waiters, error);
     }
 
     fn is_idle(&self) -> bool {
@@ -204,6 +218,30 @@ impl Doc {
         self.parked
     }
 
+    /// The device whose edit made a snapshot due had its time.
+    pub(crate) fn take_turn(&mut self) {
+        self.turn = Turn::Here(self.document.active_snapshot().0);
+    }
+
+    /// The connection is gone.
+    pub(crate) fn disconnected(&mut self) {
+        self.channel = None;
+        self.stand = Stand::InStep;
+        self.asked = false;
+        self.in_flight = 0;
+        self.fetching = false;
+        self.parked = false;
+        self.document.disconnected();
+        self.snapshot_in_flight = false;
+        self.create_in_flight = false;
+        self.opening_refused = false;
+        self.create_refused = false;
+        self.not_taken = None;
+        self.send_after = UnixMs(0);
+        self.fetch_after = UnixMs(0);
+        self.fetch_failures = 0;
+    }
+
     /// Lifts a refusal: the next look asks the service again.
     pub(crate) fn ask_again(&mut self) {
         self.opening_refused = false;
@@ -211,192 +249,108 @@ impl Doc {
     }
 }
 
-impl Engine {
-    /// Runs work on a document: at once if it is in memory, else when it was loaded or fetched. `waiter` is answered if that is impossible.
-    pub(crate) fn with_document(
-        &mut self,
-        group: GroupId,
-        document: DocumentId,
-        waiter: Option<CommandId>,
-        work: DocWork,
-    ) {
-        let work: GroupWork = Box::new(move |engine, group| {
-            engine.with_document_in(group, document, waiter, work);
-        });
-        self.with_group_for(group, Job { waiter, work });
-    }
-
-    pub(crate) fn with_document_in(
-        &mut self,
-        group: &mut Group,
-        document: DocumentId,
-        waiter: Option<CommandId>,
-        work: DocWork,
-    ) {
-        let listed = group.state().documents.get(&document);
-        let readable =
-            listed.is_some_and(|entry| entry.closed.is_none_or(|why| why == CloseReason::Archived));
-        let creating = group
-            .documents
-            .get(&document)
-            .is_some_and(|row| row.creating);
-        if !readable && !creating {
-            self.reply_all(waiter, &EngineError::UnknownDocument);
-            return;
+impl Cx {
+    /// Works on a document: at once if it is in memory, else when it was loaded or fetched. Who waits is answered if that is impossible.
+    pub(crate) fn document_work(&mut self, whole: &mut Whole, id: DocumentId, work: DocWork) {
+        if !whole.group.has_document(&id) {
+            return self.reply_all(work.waiter(), &EngineError::UnknownDocument);
         }
-        let key = (group.id, document);
-        let job = Job { waiter, work };
-        match self.documents.get_mut(&key) {
-            Some(Slot::Loading(queue) | Slot::Busy(queue)) => queue.push(job),
-            Some(Slot::Hot(_)) => {
-                self.run_document(group, document, vec![job]);
-                return;
-            }
+        match whole.docs.get_mut(&id) {
+            Some(Slot::Loading(queue)) => queue.push(work),
+            Some(Slot::Hot(_)) => return self.run_document(whole, id, vec![work]),
             None => {
-                self.documents.insert(key, Slot::Loading(vec![job]));
-                if group.documents.get(&document).is_some_and(|row| row.local) {
-                    let prefix = keys::document_prefix(&group.id, &document);
-                    self.read(prefix, ReadTarget::Document(group.id, document));
-                    return;
+                whole.docs.insert(id, Slot::Loading(vec![work]));
+                if whole.group.is_local(&id) {
+                    let prefix = keys::document_prefix(&whole.group.id, &id);
+                    return self.read(prefix, ReadTarget::Document(whole.group.id, id));
                 }
             }
         }
-        self.fetch_document(group, document);
+        self.fetch_document(&whole.group, id);
     }
 
-    fn run_document(&mut self, group: &mut Group, id: DocumentId, mut jobs: Vec<Job<DocWork>>) {
-        let key = (group.id, id);
-        let Some(Slot::Hot(mut doc)) = self.documents.insert(key, Slot::Busy(Vec::new())) else {
+    /// The same work for every document in memory.
+    pub(crate) fn each_document(&mut self, whole: &mut Whole, work: impl Fn() -> DocWork) {
+        for id in whole.hot_documents() {
+            self.document_work(whole, id, work());
+        }
+    }
+
+    /// Works on a document in memory and settles it. After a call that failed half-way the rest waits until it is read again.
+    fn run_document(&mut self, whole: &mut Whole, id: DocumentId, work: Vec<DocWork>) {
+        let Whole { group, docs } = whole;
+        let Some(doc) = docs.get_mut(&id).and_then(Slot::hot_mut) else {
             return;
         };
-        loop {
-            for job in jobs {
-                if doc.broken {
-                    // It waits until the document is read again.
-                    match self.documents.get_mut(&key) {
-                        Some(Slot::Busy(queue)) => queue.push(job),
-                        _ => self.reply_all(job.waiter, &EngineError::UnknownDocument),
-                    }
-                    continue;
-                }
-                if !group.roots.1.is_empty() {
-                    // What comes may show that a root is false, and then only what is stored counts.
-                    self.store_document(group, &mut doc);
-                }
-                (job.work)(self, group, &mut doc);
+        let mut work = work.into_iter();
+        while !doc.broken
+            && let Some(next) = work.next()
+        {
+            if !group.roots.1.is_empty() {
+                // What comes may show that a root is false, and then only what is stored counts.
+                self.store_document(group, doc);
             }
-            self.settle_document(group, &mut doc);
-            jobs = match self.documents.get_mut(&key) {
-                Some(Slot::Busy(queue)) if !queue.is_empty() && !doc.broken => {
-                    std::mem::take(queue)
-                }
-                _ => break,
-            };
+            self.doc_work(group, doc, next);
         }
-        if doc.broken && self.documents.contains_key(&key) {
-            self.reload_document(group, *doc);
-            return;
-        }
-        // Gone meanwhile when the group was lost.
-        match self.documents.get_mut(&key) {
-            Some(slot) => *slot = Slot::Hot(doc),
-            None => self.reply_all(doc.waiters, &EngineError::UnknownDocument),
+        self.settle_document(group, doc);
+        if doc.broken {
+            self.reload_document(whole, id, work.collect());
         }
     }
 
     /// Goes back to what is stored after a call failed half-way.
-    fn reload_document(&mut self, group: &mut Group, doc: Doc) {
-        let id = doc.id;
-        let key = (group.id, id);
-        let mut queue = match self.documents.remove(&key) {
-            Some(Slot::Busy(queue) | Slot::Loading(queue)) => queue,
-            _ => Vec::new(),
+    fn reload_document(&mut self, whole: &mut Whole, id: DocumentId, mut queue: Vec<DocWork>) {
+        let Some(Slot::Hot(doc)) = whole.docs.remove(&id) else {
+            return;
         };
         if let Some(channel) = doc.channel {
             self.close_channel(channel);
         }
-        let failures = group.failures.entry(id).or_default();
+        let waiting = doc.waiters.into_iter();
+        queue.extend(waiting.map(|id| DocWork::Command(id, DocCommand::Synced)));
+        let failures = whole.group.failures.entry(id).or_default();
         *failures += u32::from(!doc.misjudged);
         if *failures > RELOADS {
-            group.unreadable.insert(id);
-            let error = EngineError::UnknownDocument;
-            self.reply_all(queue.iter().filter_map(|job| job.waiter), &error);
-            self.reply_all(doc.waiters, &error);
-            return;
+            whole.group.unreadable.insert(id);
+            let waiters: Vec<CommandId> = queue.iter().filter_map(Work::waiter).collect();
+            return self.reply_all(waiters, &EngineError::UnknownDocument);
         }
-        for waiter in doc.waiters {
-            let work: DocWork = Box::new(move |_, _, doc| doc.waiters.push(waiter));
-            queue.push(Job {
-                waiter: Some(waiter),
-                work,
-            });
-        }
-        self.documents.insert(key, Slot::Loading(queue));
-        let prefix = keys::document_prefix(&group.id, &id);
-        self.read(prefix, ReadTarget::Document(group.id, id));
+        whole.docs.insert(id, Slot::Loading(queue));
+        let prefix = keys::document_prefix(&whole.group.id, &id);
+        self.read(prefix, ReadTarget::Document(whole.group.id, id));
     }
 
     fn close_channel(&mut self, channel: u64) {
         self.link.channels.remove(&channel);
-        self.request(
-            Request::CloseDocument {
-                channel: Varint(channel),
-            },
-            Box::new(|_, _| {}),
-        );
+        let channel = Varint(channel);
+        self.request(Request::CloseDocument { channel }, Pending::Quiet);
     }
 
-    pub(crate) fn documents_offline(&mut self) {
-        self.opening.clear();
-        // A new connection asks anew.
-        self.timers
-            .retain(|(_, kind)| !matches!(kind, TimerKind::Open(..)));
-        for slot in self.documents.values_mut() {
-            if let Slot::Hot(doc) = slot {
-                doc.channel = None;
-                doc.stand = Stand::InStep;
-                doc.asked = false;
-                doc.in_flight = 0;
-                doc.fetching = false;
-                doc.parked = false;
-                doc.document.disconnected();
-                doc.snapshot_in_flight = false;
-                doc.create_in_flight = false;
-                doc.opening_refused = false;
-                doc.create_refused = false;
-                doc.not_taken = None;
-                doc.send_after = UnixMs(0);
-                doc.fetch_after = UnixMs(0);
-                doc.fetch_failures = 0;
-            }
-        }
-    }
-
-    pub(crate) fn forget_documents(&mut self, group: GroupId) {
-        self.forget_documents_later(group);
-        self.answer_parted(group, None, &EngineError::UnknownDocument);
+    pub(crate) fn forget_documents(&mut self, whole: &mut Whole) {
+        self.forget_documents_later(whole);
+        self.answer_parted(whole.group.id, None, &EngineError::UnknownDocument);
     }
 
     /// Lets go of a group's documents; who waits for them is answered by [`Self::answer_parted`].
-    pub(crate) fn forget_documents_later(&mut self, group: GroupId) {
-        let of_group = self.documents.keys().filter(|(of, _)| *of == group);
-        let gone: Vec<DocumentId> = of_group.map(|(_, id)| *id).collect();
+    pub(crate) fn forget_documents_later(&mut self, whole: &mut Whole) {
+        let gone: Vec<DocumentId> = whole.docs.keys().copied().collect();
         for id in gone {
-            self.forget_document_later(group, id);
+            self.forget_document_later(whole, id);
         }
+        let group = whole.group.id;
         self.link.channels.retain(|_, (of, _)| *of != group);
-        self.opening.retain(|(of, _)| *of != group);
+        self.link.opening.retain(|(of, _)| *of != group);
     }
 
     /// Lets go of a document and answers who waits for it.
-    pub(crate) fn forget_document(&mut self, group: GroupId, id: DocumentId) {
-        self.forget_document_later(group, id);
-        self.answer_parted(group, Some(id), &EngineError::UnknownDocument);
+    pub(crate) fn forget_document(&mut self, whole: &mut Whole, id: DocumentId) {
+        self.forget_document_later(whole, id);
+        self.answer_parted(whole.group.id, Some(id), &EngineError::UnknownDocument);
     }
 
     /// Lets go of a document; who waits for it is answered by [`Self::answer_parted`].
-    pub(crate) fn forget_document_later(&mut self, group: GroupId, id: DocumentId) {
-        let Some(slot) = self.documents.remove(&(group, id)) else {
+    pub(crate) fn forget_document_later(&mut self, whole: &mut Whole, id: DocumentId) {
+        let Some(slot) = whole.docs.remove(&id) else {
             return;
         };
         let mut waiters = slot.waiters();
@@ -407,7 +361,7 @@ impl Engine {
             waiters.extend(doc.waiters);
         }
         self.letting_go
-            .entry((group, id))
+            .entry((whole.group.id, id))
             .or_default()
             .extend(waiters);
     }
@@ -432,22 +386,23 @@ impl Engine {
     /// A document is closed, by whom where that is known.
     pub(crate) fn document_closed(
         &mut self,
-        group: &mut Group,
+        whole: &mut Whole,
         id: DocumentId,
         by: Option<DeviceId>,
     ) {
-        let entry = group.state().documents.get(&id);
+        let state = whole.group.state();
+        let entry = state.documents.get(&id);
         let kept = entry.is_some_and(|entry| entry.closed == Some(CloseReason::Archived));
         if kept {
             // Own edits in it have no place any more.
-            if let Some(Slot::Hot(_)) = self.documents.get(&(group.id, id)) {
-                self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
+            if let Some(Slot::Hot(_)) = whole.docs.get(&id) {
+                self.document_work(whole, id, DocWork::Look);
             }
-            self.erase_roots(group);
+            self.erase_roots(&mut whole.group);
         } else {
-            let mut rows = group.state().roster.rows().iter().rev();
+            let mut rows = state.roster.rows().iter().rev();
             let by = rows.find(|row| Some(row.device) == by).map(|row| row.user);
-            self.let_document_go(group, id, by);
+            self.let_document_go(whole, id, by);
         }
     }
 
@@ -462,31 +417,6 @@ impl Engine {
         self.forget_unsent(&group.id, &id);
         self.place_gone(group.id, Some(id));
         self.erase_roots(group);
-    }
-
-    /// Lets go of documents that are quiet, above the bound.
-    pub(crate) fn evict(&mut self) {
-        while self.documents.len() > HOT_DOCUMENTS && self.evict_one() {}
-    }
-
-    /// Lets go of one quiet document that was opened on this connection.
-    pub(crate) fn evict_one(&mut self) -> bool {
-        let found = self.documents.iter().find(|((group, id), slot)| {
-            *id != DocumentId::directory(group)
-                && slot.hot().is_some_and(|doc| {
-                    let looked = doc.is_caught_up() || doc.stand.is_away();
-                    doc.is_quiet() && (looked || !self.link.online)
-                })
-        });
-        let Some(key) = found.map(|(key, _)| *key) else {
-            return false;
-        };
-        if let Some(Slot::Hot(doc)) = self.documents.remove(&key)
-            && let Some(channel) = doc.channel
-        {
-            self.close_channel(channel);
-        }
-        true
     }
 
     /// After any work on a document: what can be sent is sent, what changed becomes durable.
@@ -618,16 +548,34 @@ impl Engine {
             self.tell_rotation(group, false);
         }
     }
+}
 
-    pub(crate) fn wait_synced(&mut self, id: CommandId, group: GroupId, document: DocumentId) {
-        if !self.known(id, group) {
-            return;
-        }
-        self.with_document(
-            group,
-            document,
-            Some(id),
-            Box::new(move |_, _, doc| doc.waiters.push(id)),
-        );
+impl Engine {
+    /// Lets go of one quiet document that was opened on this connection.
+    pub(crate) fn evict_one(&mut self) -> bool {
+        let online = self.cx.link.online;
+        let of = |whole: &Whole| {
+            let group = whole.group.id;
+            let quiet = |(id, slot): &(&DocumentId, &Slot<Doc, DocWork>)| {
+                **id != DocumentId::directory(&group)
+                    && slot.hot().is_some_and(|doc| {
+                        let looked = doc.is_caught_up() || doc.stand.is_away();
+                        doc.is_quiet() && (looked || !online)
+                    })
+            };
+            let found = whole.docs.iter().find(quiet);
+            found.map(|(id, _)| (group, *id))
+        };
+        let Some((group, id)) = self.wholes().find_map(of) else {
+            return false;
+        };
+        self.on_whole(group, |cx, whole| {
+            if let Some(Slot::Hot(doc)) = whole.docs.remove(&id)
+                && let Some(channel) = doc.channel
+            {
+                cx.close_channel(channel);
+            }
+        });
+        true
     }
 }

@@ -11,55 +11,46 @@ const LONGEST_OPEN_MS: u64 = 5 * 60 * 1000;
 /// Between any two tries to open documents again, in milliseconds.
 const BETWEEN_OPENS_MS: u64 = 100;
 
-impl Engine {
-    pub(crate) fn document_loaded(&mut self, group: GroupId, id: DocumentId, rows: Vec<Row>) {
-        self.with_group(
-            group,
-            Box::new(move |engine, group| {
-                let key = (group.id, id);
-                let Some(Slot::Loading(work)) = engine.documents.remove(&key) else {
-                    return;
-                };
-                let skip = 1 + GroupId::LEN + DocumentId::LEN;
-                let rows = rows
-                    .into_iter()
-                    .map(|(key, value)| (key.get(skip..).unwrap_or_default().to_vec(), value))
-                    .collect();
-                let context = group.doc_context(&engine.device, engine.now);
-                match Document::load(&context, rows, &mut engine.rng) {
-                    Ok(document) => {
-                        engine.ended(About::Document(group.id, id), End::Loaded);
-                        engine
-                            .documents
-                            .insert(key, Slot::Hot(Box::new(Doc::new(id, document))));
-                        let first: DocWork =
-                            Box::new(|engine, group, doc| engine.apply_voided(group, doc));
-                        let mut jobs: Vec<Job<DocWork>> = vec![first.into()];
-                        jobs.extend(work);
-                        engine.run_document(group, id, jobs);
-                    }
-                    Err(error) => {
-                        // The rows stay as they are: they may hold edits. Only this session does without the document.
-                        let what = FindingKind::failed(Step::LoadDocument, &error);
-                        engine.finding(group.id, Some(id), what, None);
-                        group.unreadable.insert(id);
-                        let error = EngineError::Doc(error);
-                        engine.reply_all(work.iter().filter_map(|job| job.waiter), &error);
-                    }
-                }
-            }),
-        );
+impl Cx {
+    pub(crate) fn document_loaded(&mut self, whole: &mut Whole, id: DocumentId, rows: Vec<Row>) {
+        let Some(Slot::Loading(waiting)) = whole.docs.remove(&id) else {
+            return;
+        };
+        let group = &mut whole.group;
+        let skip = 1 + GroupId::LEN + DocumentId::LEN;
+        let rows = rows
+            .into_iter()
+            .map(|(key, value)| (key.get(skip..).unwrap_or_default().to_vec(), value))
+            .collect();
+        let context = group.doc_context(&self.device, self.now);
+        match Document::load(&context, rows, &mut self.rng) {
+            Ok(document) => {
+                self.ended(About::Document(group.id, id), End::Loaded);
+                let doc = Box::new(Doc::new(id, document));
+                whole.docs.insert(id, Slot::Hot(doc));
+                let mut work = vec![DocWork::Voided];
+                work.extend(waiting);
+                self.run_document(whole, id, work);
+            }
+            Err(error) => {
+                // The rows stay as they are: they may hold edits. Only this session does without the document.
+                let what = FindingKind::failed(Step::LoadDocument, &error);
+                self.finding(group.id, Some(id), what, None);
+                group.unreadable.insert(id);
+                let waiters: Vec<CommandId> = waiting.iter().filter_map(Work::waiter).collect();
+                self.reply_all(waiters, &EngineError::Doc(error));
+            }
+        }
     }
 
     /// Asks the service for a document that is not here.
-    pub(super) fn fetch_document(&mut self, group: &mut Group, document: DocumentId) {
+    pub(super) fn fetch_document(&mut self, group: &Group, document: DocumentId) {
         let key = (group.id, document);
-        let opening = self.opening.contains(&key);
-        let absent = group.documents.get(&document).is_none_or(|row| !row.local);
-        if opening || !absent || !self.link.online || !group.readable() {
+        let opening = self.link.opening.contains(&key);
+        if opening || group.is_local(&document) || !self.link.online || !group.readable() {
             return;
         }
-        self.opening.insert(key);
+        self.link.opening.insert(key);
         let instance = self.device.instance();
         self.ask_open(group.id, document, instance, None);
     }
@@ -71,58 +62,31 @@ impl Engine {
         instance: InstanceId,
         from: Option<u64>,
     ) {
-        self.request(
-            Request::OpenDocument {
-                group,
-                document,
-                instance,
-                from,
-            },
-            Box::new(move |engine, answer| {
-                engine.with_group(
-                    group,
-                    Box::new(move |engine, group| match answer {
-                        Answer::Opened(opened) => engine.opened(group, document, opened),
-                        Answer::Refused(refusal) => engine.open_refused(group, document, &refusal),
-                        _ => {}
-                    }),
-                );
-            }),
-        );
+        let request = Request::OpenDocument {
+            group,
+            document,
+            instance,
+            from,
+        };
+        self.request_for(group, request, GroupPending::Open(document));
     }
 
-    pub(super) fn opened(&mut self, group: &mut Group, id: DocumentId, opened: OpenedDocument) {
+    pub(crate) fn open_answered(&mut self, whole: &mut Whole, id: DocumentId, answer: Answer) {
+        match answer {
+            Answer::Opened(opened) => self.opened(whole, id, opened),
+            Answer::Refused(refusal) => self.open_refused(whole, id, &refusal),
+            _ => {}
+        }
+    }
+
+    fn opened(&mut self, whole: &mut Whole, id: DocumentId, opened: OpenedDocument) {
+        let Whole { group, docs } = whole;
         let key = (group.id, id);
         let channel = opened.channel.0;
-        self.opening.remove(&key);
-        if let Some(Slot::Hot(_)) = self.documents.get(&key) {
+        self.link.opening.remove(&key);
+        if let Some(Slot::Hot(_)) = docs.get(&id) {
             self.link.channels.insert(channel, key);
-            self.run_document(
-                group,
-                id,
-                vec![Job::from(Box::new(
-                    move |engine: &mut Self, group: &mut Group, doc: &mut Doc| {
-                        doc.asked = false;
-                        doc.channel = Some(channel);
-                        if engine.compare_log(group, doc, &opened) {
-                            return;
-                        }
-                        doc.target = opened.head.size;
-                        doc.in_flight = 0;
-                        doc.parked = false;
-                        doc.needs_base = false;
-                        let context = group.doc_context(&engine.device, engine.now);
-                        let outcome = doc.document.opened(&context, &opened, &mut engine.rng);
-                        match outcome.map_err(|error| engine.judge_base(group, &opened, error)) {
-                            Err(error) if error.is_retryable() => {
-                                engine.opened_too_early(group, doc, &error);
-                            }
-                            outcome => engine.delivered(group, doc, outcome),
-                        }
-                    },
-                ) as DocWork)],
-            );
-            return;
+            return self.run_document(whole, id, vec![DocWork::Opened(Box::new(opened))]);
         }
         let context = group.doc_context(&self.device, self.now);
         let instance = self.device.instance();
@@ -135,26 +99,23 @@ impl Engine {
                     self.root_opened(group, header.epoch, header.author.device);
                     self.proven(group, header.epoch);
                 }
-                let first: DocWork = Box::new(move |engine, group, doc| {
-                    engine.delivered(group, doc, Ok(outcome));
-                });
-                let mut work: Vec<Job<DocWork>> = vec![first.into()];
-                if let Some(Slot::Loading(waiting)) = self.documents.remove(&key) {
+                let mut work = vec![DocWork::OpenedFirst(Box::new(outcome))];
+                if let Some(Slot::Loading(waiting)) = docs.remove(&id) {
                     work.extend(waiting);
                 }
                 let mut doc = Doc::new(id, document);
                 doc.channel = Some(channel);
                 doc.target = opened.head.size;
                 self.link.channels.insert(channel, key);
-                self.documents.insert(key, Slot::Hot(Box::new(doc)));
-                self.run_document(group, id, work);
+                docs.insert(id, Slot::Hot(Box::new(doc)));
+                self.run_document(whole, id, work);
             }
             Err(error) => {
                 self.close_channel(channel);
                 let error = self.judge_base(group, &opened, error);
                 if error.is_retryable() {
                     // Mostly a root that has not arrived yet: again after a while.
-                    self.opening.insert(key);
+                    self.link.opening.insert(key);
                     self.open_later(group, id);
                     if let DocError::MissingRoot { epoch } = error {
                         self.root_missing(group, id, epoch);
@@ -162,9 +123,28 @@ impl Engine {
                 } else {
                     let what = FindingKind::failed(Step::ReadDocument, &error);
                     self.finding(group.id, Some(id), what, None);
-                    self.give_up(group, id, &EngineError::Doc(error));
+                    self.give_up(whole, id, &EngineError::Doc(error));
                 }
             }
+        }
+    }
+
+    /// The service has opened a document that is here.
+    pub(crate) fn reopened(&mut self, group: &mut Group, doc: &mut Doc, opened: &OpenedDocument) {
+        doc.asked = false;
+        doc.channel = Some(opened.channel.0);
+        if self.compare_log(group, doc, opened) {
+            return;
+        }
+        doc.target = opened.head.size;
+        doc.in_flight = 0;
+        doc.parked = false;
+        doc.needs_base = false;
+        let context = group.doc_context(&self.device, self.now);
+        let outcome = doc.document.opened(&context, opened, &mut self.rng);
+        match outcome.map_err(|error| self.judge_base(group, opened, error)) {
+            Err(error) if error.is_retryable() => self.opened_too_early(group, doc, &error),
+            outcome => self.delivered(group, doc, outcome),
         }
     }
 
@@ -194,32 +174,26 @@ impl Engine {
             from,
             count: 1,
         };
-        let work = move |engine: &mut Self, group: &mut Group, doc: &mut Doc, answer| {
-            doc.asked = false;
-            group.doubted.insert(doc.id, true);
-            let Answer::Records { first_seq, records } = answer else {
-                return;
-            };
-            let context = group.doc_context(&engine.device, engine.now);
-            let outcome = doc.document.deliver(&context, first_seq, records);
-            let forked = |outcome: &DeliverOutcome| {
-                let mut faults = outcome.findings.iter().map(|it| it.fault);
-                faults.any(|fault| fault == Fault::Fork)
-            };
-            if outcome.as_ref().is_ok_and(forked) {
-                group.doubted.insert(doc.id, false);
-                engine.document_away(group, doc, Stand::Apart, 0);
-            }
+        let what = Pending::Document(group, document, DocPending::Last);
+        self.request(request, what);
+    }
+
+    pub(crate) fn last_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: Answer) {
+        doc.asked = false;
+        group.doubted.insert(doc.id, true);
+        let Answer::Records { first_seq, records } = answer else {
+            return;
         };
-        self.request(
-            request,
-            Box::new(move |engine, answer| {
-                let work: DocWork = Box::new(move |engine, group, doc| {
-                    work(engine, group, doc, answer);
-                });
-                engine.with_document(group, document, None, work);
-            }),
-        );
+        let context = group.doc_context(&self.device, self.now);
+        let outcome = doc.document.deliver(&context, first_seq, records);
+        let forked = |outcome: &DeliverOutcome| {
+            let mut faults = outcome.findings.iter().map(|it| it.fault);
+            faults.any(|fault| fault == Fault::Fork)
+        };
+        if outcome.as_ref().is_ok_and(forked) {
+            group.doubted.insert(doc.id, false);
+            self.document_away(group, doc, Stand::Apart, 0);
+        }
     }
 
     /// The service's log of a document lacks what is here, or went another way.
@@ -243,20 +217,10 @@ impl Engine {
     }
 
     /// The service does not know a document that is in the group's log.
-    fn document_unknown(&mut self, group: &mut Group, id: DocumentId) {
-        if let Some(Slot::Hot(_)) = self.documents.get(&(group.id, id)) {
-            let work: DocWork = Box::new(|engine, group, doc| {
-                doc.asked = false;
-                let missing = doc.document.size();
-                engine.document_away(group, doc, Stand::Ahead, missing);
-            });
-            return self.with_document_in(group, id, None, work);
-        }
-        if let Some(Slot::Loading(jobs)) = self.documents.get_mut(&(group.id, id)) {
-            let waiters: Vec<CommandId> = jobs.drain(..).filter_map(|job| job.waiter).collect();
-            self.reply_all(waiters, &EngineError::OutOfStep);
-        }
-        self.open_later(group, id);
+    pub(crate) fn document_unknown(&mut self, group: &mut Group, doc: &mut Doc) {
+        doc.asked = false;
+        let missing = doc.document.size();
+        self.document_away(group, doc, Stand::Ahead, missing);
     }
 
     /// The snapshot does not open. Where the root is on somebody's word only, that word goes before the snapshot's author's.
@@ -295,47 +259,52 @@ impl Engine {
 
     fn open_after(&mut self, group: GroupId, id: DocumentId, delay: u64) {
         let mut at = self.now.plus_ms(delay);
-        let opens = |(_, kind): &&(UnixMs, TimerKind)| matches!(kind, TimerKind::Open(..));
-        for (other, _) in self.timers.iter().filter(opens) {
+        for other in self.timers.opens() {
             // One of the two is 0.
-            let apart_ms = at.since_ms(*other) + other.since_ms(at);
+            let apart_ms = at.since_ms(other) + other.since_ms(at);
             if apart_ms < BETWEEN_OPENS_MS {
                 at = other.plus_ms(BETWEEN_OPENS_MS);
             }
         }
-        self.wake(at.since_ms(self.now), TimerKind::Open(group, id));
+        let open = TimerKind::Document(group, id, DocTimer::Open);
+        self.wake(at.since_ms(self.now), open);
     }
 
     /// Something has come that documents may have waited for: those that could not be opened are opened again soon.
     pub(crate) fn open_again(&mut self, group: &mut Group) {
         for (id, _) in std::mem::take(&mut group.missing.unopened) {
-            self.cancel_timer(TimerKind::Open(group.id, id));
+            self.cancel_timer(TimerKind::Document(group.id, id, DocTimer::Open));
             self.open_after(group.id, id, 0);
         }
     }
 
     /// Asks again for a document that could not be opened.
-    pub(crate) fn open_due(&mut self, group: GroupId, id: DocumentId) {
-        self.opening.remove(&(group, id));
-        let work: GroupWork = Box::new(move |engine, group| {
-            match engine.documents.get(&(group.id, id)) {
-                Some(Slot::Loading(_)) => engine.fetch_document(group, id),
-                Some(Slot::Hot(_) | Slot::Busy(_)) => {
-                    engine.with_document_in(group, id, None, Box::new(|_, _, doc| doc.ask_again()));
-                }
-                // Whoever needs it asks for it.
-                None => {}
+    pub(crate) fn open_due(&mut self, whole: &mut Whole, id: DocumentId) {
+        self.link.opening.remove(&(whole.group.id, id));
+        match whole.docs.get(&id) {
+            Some(Slot::Loading(_)) => self.fetch_document(&whole.group, id),
+            Some(Slot::Hot(_)) => {
+                self.document_work(whole, id, DocWork::Timer(DocTimer::Open));
             }
-        });
-        self.with_group(group, work);
+            // Whoever needs it asks for it.
+            None => {}
+        }
     }
 
-    pub(super) fn open_refused(&mut self, group: &mut Group, id: DocumentId, refusal: &Refusal) {
-        let here = group.documents.get(&id).is_some_and(|row| row.local);
-        if *refusal == Refusal::UnknownDocument && (here || group.stand.is_away()) {
-            return self.document_unknown(group, id);
+    fn open_refused(&mut self, whole: &mut Whole, id: DocumentId, refusal: &Refusal) {
+        let Whole { group, docs } = whole;
+        if *refusal == Refusal::UnknownDocument && (group.is_local(&id) || group.stand.is_away()) {
+            match docs.get_mut(&id) {
+                Some(Slot::Hot(_)) => return self.document_work(whole, id, DocWork::Unknown),
+                Some(Slot::Loading(queue)) => {
+                    let waiting = queue.drain(..).filter_map(|work| work.waiter());
+                    self.reply_all(waiting, &EngineError::OutOfStep);
+                }
+                None => {}
+            }
+            return self.open_later(group, id);
         }
-        if let Some(Slot::Hot(doc)) = self.documents.get_mut(&(group.id, id)) {
+        if let Some(doc) = docs.get_mut(&id).and_then(Slot::hot_mut) {
             doc.asked = false;
             doc.opening_refused = true;
         }
@@ -345,50 +314,47 @@ impl Engine {
         } else {
             let what = FindingKind::failed(Step::OpenDocument, refusal);
             self.finding(group.id, Some(id), what, None);
-            self.give_up(group, id, &EngineError::Refused(refusal.clone()));
+            self.give_up(whole, id, &EngineError::Refused(refusal.clone()));
         }
     }
 
     /// This session does without a document that is not here; who waits for it is told.
-    fn give_up(&mut self, group: &mut Group, id: DocumentId, error: &EngineError) {
-        let key = (group.id, id);
-        self.opening.remove(&key);
-        if let Some(Slot::Loading(jobs)) = self.documents.get(&key) {
-            let waiters: Vec<CommandId> = jobs.iter().filter_map(|job| job.waiter).collect();
+    fn give_up(&mut self, whole: &mut Whole, id: DocumentId, error: &EngineError) {
+        self.link.opening.remove(&(whole.group.id, id));
+        if let Some(Slot::Loading(waiting)) = whole.docs.get(&id) {
+            let waiters: Vec<CommandId> = waiting.iter().filter_map(Work::waiter).collect();
             self.reply_all(waiters, error);
-            self.documents.remove(&key);
-            group.unreadable.insert(id);
+            whole.docs.remove(&id);
+            whole.group.unreadable.insert(id);
         }
     }
 
     /// Every listed document is opened once on every connection, and stays open as far as memory allows.
-    pub(crate) fn pump_documents(&mut self, group: &mut Group) {
-        for id in self.wanted_documents(group) {
-            let key = (group.id, id);
-            let look = match self.documents.get(&key) {
+    pub(crate) fn pump_documents(&mut self, whole: &mut Whole) {
+        for id in self.wanted_documents(whole) {
+            let look = match whole.docs.get(&id) {
                 None => {
-                    let room = self.documents.len() < HOT_DOCUMENTS || self.evict_one();
-                    if !room {
-                        return;
+                    if self.documents_elsewhere + whole.docs.len() >= HOT_DOCUMENTS {
+                        return self.post(Post::MakeRoom(whole.group.id));
                     }
                     true
                 }
                 Some(Slot::Loading(_)) => {
-                    self.fetch_document(group, id);
+                    self.fetch_document(&whole.group, id);
                     false
                 }
                 Some(Slot::Hot(doc)) => doc.is_idle(),
-                Some(Slot::Busy(_)) => false,
             };
             if look {
-                self.link.visited.insert(key);
-                self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
+                self.link.visited.insert((whole.group.id, id));
+                self.document_work(whole, id, DocWork::Look);
             }
         }
     }
 
     /// Documents that are not open and should be: new here, not looked at on this connection, to be re-keyed, or on their way out.
-    fn wanted_documents(&self, group: &Group) -> Vec<DocumentId> {
+    fn wanted_documents(&self, whole: &Whole) -> Vec<DocumentId> {
+        let group = &whole.group;
         let since = group.rekey_since();
         let listed = group.state().documents.iter().filter(|(id, entry)| {
             let row = group.documents.get(id);
@@ -405,7 +371,7 @@ impl Engine {
                     let behind = group.rotator
                         && entry.created_epoch < since
                         && row.is_none_or(|row| row.rekeyed < since);
-                    let open = self.documents.contains_key(&(group.id, **id));
+                    let open = whole.docs.contains_key(*id);
                     !local || behind || open || !self.link.visited.contains(&(group.id, **id))
                 }
             }

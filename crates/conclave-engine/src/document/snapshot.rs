@@ -9,7 +9,7 @@ const OTHERS_TURN_MS: (u64, u64) = (15_000, 45_000);
 /// However long the service says to wait, in milliseconds.
 const LONGEST_WAIT_MS: u64 = 3600 * 1000;
 
-impl Engine {
+impl Cx {
     /// Writes a snapshot where a removal asks for one, or the edits since the last call for it and it is this device's turn.
     pub(super) fn pump_snapshot(&mut self, group: &mut Group, doc: &mut Doc) {
         let may_write = group.state().role_of(&self.device.id()) >= Some(Role::Editor);
@@ -35,20 +35,8 @@ impl Engine {
         };
         doc.snapshot_in_flight = true;
         doc.snapshot_wanted = false;
-        let (group_id, id) = (group.id, doc.id);
-        self.request(
-            Request::PutSnapshot { record },
-            Box::new(move |engine, answer| {
-                engine.with_document(
-                    group_id,
-                    id,
-                    None,
-                    Box::new(move |engine, group, doc| {
-                        engine.snapshot_answered(group, doc, &answer);
-                    }),
-                );
-            }),
-        );
+        let what = Pending::Document(group.id, doc.id, DocPending::Snapshot);
+        self.request(Request::PutSnapshot { record }, what);
     }
 
     /// Whether this device makes the snapshot that is due: at once where its own edit made it so, after a while where the device whose edit did
@@ -57,7 +45,7 @@ impl Engine {
         let (active, _) = doc.document.active_snapshot();
         if doc.turn != Turn::Here(active) && doc.turn != Turn::Elsewhere(active) {
             let by = doc.document.made_due_by(&group.state().policy);
-            let timer = TimerKind::SnapshotTurn(group.id, doc.id);
+            let timer = TimerKind::Document(group.id, doc.id, DocTimer::SnapshotTurn);
             self.cancel_timer(timer);
             doc.turn = if by == Some(self.device.id()) {
                 Turn::Here(active)
@@ -67,16 +55,6 @@ impl Engine {
             };
         }
         doc.turn == Turn::Here(active)
-    }
-
-    /// The device whose edit made a snapshot due had its time.
-    pub(crate) fn snapshot_turn(&mut self, group: GroupId, document: DocumentId) {
-        self.with_document(
-            group,
-            document,
-            None,
-            Box::new(|_, _, doc| doc.turn = Turn::Here(doc.document.active_snapshot().0)),
-        );
     }
 
     /// The document's content lies under an old root: it gets a new snapshot.
@@ -90,7 +68,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn snapshot_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: &Answer) {
+    pub(crate) fn snapshot_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: &Answer) {
         doc.snapshot_in_flight = false;
         match answer {
             Answer::Accepted { seq, .. } => {
@@ -124,15 +102,9 @@ impl Engine {
         let delay = self
             .jitter(most / 2, most)
             .saturating_add(least_ms.min(LONGEST_WAIT_MS));
-        self.wake(delay, TimerKind::Snapshot(group.id, doc.id));
-    }
-
-    pub(crate) fn snapshot_again(&mut self, group: GroupId, document: DocumentId) {
-        self.with_document(
-            group,
-            document,
-            None,
-            Box::new(|_, _, doc| doc.snapshot_in_flight = false),
+        self.wake(
+            delay,
+            TimerKind::Document(group.id, doc.id, DocTimer::Snapshot),
         );
     }
 
@@ -167,20 +139,10 @@ impl Engine {
         if doc.document.pending_verdict().is_some() && !doc.verdict_planned {
             doc.verdict_planned = true;
             let delay = self.jitter(200, 3_000);
-            self.wake(delay, TimerKind::Verdict(group.id, doc.id));
+            self.wake(
+                delay,
+                TimerKind::Document(group.id, doc.id, DocTimer::Verdict),
+            );
         }
-    }
-
-    pub(crate) fn verdict_due(&mut self, group: GroupId, document: DocumentId) {
-        self.with_document(
-            group,
-            document,
-            None,
-            Box::new(|_, _, doc| {
-                doc.verdict_planned = false;
-                // Another member's verdict may have come meanwhile: then there is none to write.
-                doc.document.write_verdict();
-            }),
-        );
     }
 }

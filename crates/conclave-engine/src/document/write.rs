@@ -5,22 +5,23 @@ use super::*;
 /// However long the service says to wait, in milliseconds.
 const LONGEST_WAIT_MS: u64 = 10 * 60 * 1000;
 
-impl Engine {
-    pub(crate) fn append_refused(&mut self, channel: u64, first_clock: u64, refusal: Refusal) {
-        self.on_channel(
-            channel,
-            Box::new(move |engine, group, doc| {
-                doc.in_flight = doc.in_flight.saturating_sub(1);
-                let context = group.doc_context(&engine.device, engine.now);
-                match doc.document.refused(&context, first_clock, &refusal) {
-                    Ok((what, outcome)) => {
-                        engine.after_refusal(group, doc, what, &refusal);
-                        engine.delivered(group, doc, Ok(outcome));
-                    }
-                    Err(error) => engine.delivered(group, doc, Err(error)),
-                }
-            }),
-        );
+impl Cx {
+    pub(crate) fn append_refused(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        first_clock: u64,
+        refusal: &Refusal,
+    ) {
+        doc.in_flight = doc.in_flight.saturating_sub(1);
+        let context = group.doc_context(&self.device, self.now);
+        match doc.document.refused(&context, first_clock, refusal) {
+            Ok((what, outcome)) => {
+                self.after_refusal(group, doc, what, refusal);
+                self.delivered(group, doc, Ok(outcome));
+            }
+            Err(error) => self.delivered(group, doc, Err(error)),
+        }
     }
 
     pub(super) fn after_refusal(
@@ -39,7 +40,10 @@ impl Engine {
             RefusedOutcome::RetryLater { after_ms } => {
                 let after_ms = after_ms.min(LONGEST_WAIT_MS);
                 doc.send_after = self.now.plus_ms(after_ms);
-                self.wake(after_ms, TimerKind::Open(group.id, doc.id));
+                self.wake(
+                    after_ms,
+                    TimerKind::Document(group.id, doc.id, DocTimer::Open),
+                );
             }
             RefusedOutcome::SnapshotNeeded => doc.snapshot_wanted = true,
             RefusedOutcome::FreshInstance => {
@@ -55,30 +59,6 @@ impl Engine {
                 self.finding(group.id, Some(doc.id), what, None);
             }
         }
-    }
-
-    /// An own edit, or a reading.
-    pub(crate) fn run_doc_fn(
-        &mut self,
-        id: CommandId,
-        group: GroupId,
-        document: DocumentId,
-        edits: bool,
-        f: DocFn,
-    ) {
-        self.with_document(
-            group,
-            document,
-            Some(id),
-            Box::new(move |engine, group, doc| {
-                let result = if edits {
-                    engine.edit(group, doc, f)
-                } else {
-                    f(doc.document.crdt()).map_err(EngineError::from)
-                };
-                engine.reply(id, result.map(|()| Reply::Done));
-            }),
-        );
     }
 
     pub(crate) fn edit(
@@ -143,11 +123,12 @@ impl Engine {
     /// Makes a document here; the service hears of it when it can.
     pub(crate) fn create_document(
         &mut self,
-        group: &mut Group,
+        whole: &mut Whole,
         id: DocumentId,
         kind: CrdtKind,
         beginning: Beginning,
     ) -> Result<(), EngineError> {
+        let group = &whole.group;
         group.check_writable()?;
         if group.state().role_of(&self.device.id()) < Some(Role::Editor) {
             return Err(EngineError::Forbidden);
@@ -167,32 +148,32 @@ impl Engine {
                 Document::create_from(&context, group.id, id, kind, instance, &state, rng)
             }
         }?;
-        self.add_document(group, document, kind, None);
+        self.add_document(whole, document, kind, None);
         Ok(())
     }
 
     /// Puts a document that was made here in place.
     pub(crate) fn add_document(
         &mut self,
-        group: &mut Group,
+        whole: &mut Whole,
         document: Document,
         kind: CrdtKind,
         title: Option<String>,
     ) {
         let id = document.id();
-        group.documents.insert(
+        whole.group.documents.insert(
             id,
             DocRow {
                 creating: true,
                 crdt: kind.code(),
-                title,
+                title: title.map(Hidden),
                 ..DocRow::default()
             },
         );
-        self.save_document_row(group, &id);
-        self.documents
-            .insert((group.id, id), Slot::Hot(Box::new(Doc::new(id, document))));
-        self.run_document(group, id, Vec::new());
+        self.save_document_row(&whole.group, &id);
+        let doc = Box::new(Doc::new(id, document));
+        whole.docs.insert(id, Slot::Hot(doc));
+        self.run_document(whole, id, Vec::new());
     }
 
     pub(super) fn send_document_creation(&mut self, group: &mut Group, doc: &mut Doc) {
@@ -230,20 +211,8 @@ impl Engine {
         };
         let entry = group.mls.sign_entry(&own, body, self.device.instance());
         doc.create_in_flight = true;
-        let (group_id, id) = (group.id, doc.id);
-        self.request(
-            Request::CreateDocument { entry, snapshot },
-            Box::new(move |engine, answer| {
-                engine.with_document(
-                    group_id,
-                    id,
-                    None,
-                    Box::new(move |engine, group, doc| {
-                        engine.document_creation_answered(group, doc, answer);
-                    }),
-                );
-            }),
-        );
+        let what = Pending::Document(group.id, doc.id, DocPending::Create);
+        self.request(Request::CreateDocument { entry, snapshot }, what);
     }
 
     /// The service knows the document.
@@ -257,7 +226,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn document_creation_answered(
+    pub(crate) fn document_creation_answered(
         &mut self,
         group: &mut Group,
         doc: &mut Doc,
@@ -279,7 +248,7 @@ impl Engine {
                 doc.remake_creation = !matches!(refusal, Refusal::Storage | Refusal::ShuttingDown);
                 doc.create_refused = true;
                 let delay = self.jitter(100, 1_000);
-                self.wake(delay, TimerKind::Open(group.id, doc.id));
+                self.wake(delay, TimerKind::Document(group.id, doc.id, DocTimer::Open));
             }
             Answer::Refused(refusal) => {
                 doc.create_refused = true;

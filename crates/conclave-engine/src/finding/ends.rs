@@ -1,10 +1,10 @@
 //! What ends the states that findings tell of. Each kind says it here, and nowhere else; whoever brings an end about says so with
-//! [`Engine::ended`]. A place that goes takes all its states along: [`Engine::place_gone`].
+//! [`Cx::ended`]. A place that goes takes all its states along: [`Cx::place_gone`].
 
 use conclave_proto::{DocumentId, GroupId};
 
 use super::{About, Finding, FindingKind, Step};
-use crate::engine::Engine;
+use crate::cx::Cx;
 
 /// What ends a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,7 +112,7 @@ impl FindingKind {
     }
 }
 
-impl Engine {
+impl Cx {
     /// Something has come about that ends states of a place: they are settled.
     pub(crate) fn ended(&mut self, about: About, end: End) {
         let is_over = |finding: &Finding| finding.about == about && finding.what.end() == Some(end);
@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::command::Setup;
+    use crate::engine::Engine;
     use crate::finding::words::tests::every;
 
     const GROUP: GroupId = GroupId([1; 16]);
@@ -171,14 +172,14 @@ mod tests {
         };
         let (mut engine, _) = Engine::init(setup, [4; 32], UnixMs(1)).unwrap();
         for about in PLACES {
-            engine.found(finding(what, about));
+            engine.cx.found(finding(what, about));
         }
         engine.keep_findings();
         engine
     }
 
     fn still_told(engine: &Engine, what: &FindingKind) -> Vec<About> {
-        let told = |about: &About| engine.open_finding(&finding(what, *about)).is_some();
+        let told = |about: &About| engine.cx.open_finding(&finding(what, *about)).is_some();
         PLACES.into_iter().filter(told).collect()
     }
 
@@ -191,15 +192,15 @@ mod tests {
             for about in PLACES {
                 let mut engine = telling(&what);
                 for end in ends.iter().filter(|end| Some(**end) != own) {
-                    engine.ended(about, *end);
+                    engine.cx.ended(about, *end);
                 }
                 assert_eq!(still_told(&engine, &what), PLACES, "{what:?}");
                 let Some(own) = own else { continue };
-                engine.ended(about, own);
+                engine.cx.ended(about, own);
                 let left: Vec<About> = PLACES.into_iter().filter(|it| *it != about).collect();
                 assert_eq!(still_told(&engine, &what), left, "{what:?}");
                 // The same again is told again.
-                engine.found(finding(&what, about));
+                engine.cx.found(finding(&what, about));
                 engine.keep_findings();
                 assert_eq!(still_told(&engine, &what), PLACES, "{what:?}");
             }
@@ -217,10 +218,10 @@ mod tests {
             };
             let mut engine = telling(&what);
             let document = DocumentId([2; 16]);
-            engine.place_gone(GROUP, Some(document));
+            engine.cx.place_gone(GROUP, Some(document));
             let gone = |about: &About| about.document() == Some(document);
             assert_eq!(still_told(&engine, &what), left(&gone), "{what:?}");
-            engine.place_gone(GROUP, None);
+            engine.cx.place_gone(GROUP, None);
             let gone = |about: &About| about.group() == Some(GROUP);
             assert_eq!(still_told(&engine, &what), left(&gone), "{what:?}");
         }
@@ -230,8 +231,8 @@ mod tests {
     fn what_ends_before_it_was_told_is_not_told() {
         for what in every().iter().filter(|what| what.is_state()) {
             let mut engine = telling(&FindingKind::BadWrap);
-            engine.found(finding(what, PLACES[1]));
-            engine.ended(PLACES[1], what.end().unwrap());
+            engine.cx.found(finding(what, PLACES[1]));
+            engine.cx.ended(PLACES[1], what.end().unwrap());
             engine.keep_findings();
             assert_eq!(still_told(&engine, what), [], "{what:?}");
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{About, End, Finding, FindingKind, Names, Step, Suspect};
 use crate::command::{Event, Reply};
+use crate::cx::Cx;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::io::{CommandId, Row};
@@ -131,7 +132,7 @@ struct FindingRow {
 }
 
 /// All that are kept.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Findings {
     rows: BTreeMap<FindingId, FindingRow>,
     /// Those that tell of a state which has not ended.
@@ -217,7 +218,7 @@ impl FindingRow {
     }
 }
 
-impl Engine {
+impl Cx {
     /// Something does not fit. It becomes durable and is told at the end of this transition.
     pub(crate) fn finding(
         &mut self,
@@ -255,14 +256,38 @@ impl Engine {
         }
     }
 
+    fn put_finding(&mut self, id: FindingId, row: FindingRow) {
+        self.put(keys::finding(&id), keys::cbor(&row));
+        self.findings.insert(id, row);
+    }
+
+    /// What was found is in order again.
+    pub(super) fn settle(&mut self, ids: Vec<FindingId>) {
+        for id in ids {
+            if let Some(mut row) = self.findings.rows.get(&id).cloned() {
+                row.settled = true;
+                self.put_finding(id, row);
+            }
+        }
+    }
+
+    /// The same as it was found before and is not settled.
+    pub(crate) fn open_finding(&self, finding: &Finding) -> Option<FindingKind> {
+        let row = self.findings.rows.get(&finding.id());
+        row.filter(|row| !row.settled)
+            .map(|row| row.finding.what.clone())
+    }
+}
+
+impl Engine {
     /// What was found in this transition becomes durable and gets its words.
     pub(crate) fn keep_findings(&mut self) {
-        if self.found.is_empty() {
+        if self.cx.found.is_empty() {
             return;
         }
-        let found = std::mem::take(&mut self.found);
-        let mut told = Vec::with_capacity(self.out.events.len() + found.len());
-        let mut events = std::mem::take(&mut self.out.events).into_iter();
+        let found = std::mem::take(&mut self.cx.found);
+        let mut told = Vec::with_capacity(self.cx.out.events.len() + found.len());
+        let mut events = std::mem::take(&mut self.cx.out.events).into_iter();
         let mut taken = 0;
         for (at, finding) in found {
             told.extend(events.by_ref().take(at.saturating_sub(taken)));
@@ -271,14 +296,14 @@ impl Engine {
             told.extend(info.map(|info| Event::Finding(Box::new(info))));
         }
         told.extend(events);
-        self.out.events = told;
+        self.cx.out.events = told;
     }
 
     fn keep_finding(&mut self, finding: Finding) -> Option<FindingInfo> {
         let id = finding.id();
         let user = self.user_of(&finding);
-        let now = self.now;
-        let row = match self.findings.remove(&id) {
+        let now = self.cx.now;
+        let row = match self.cx.findings.remove(&id) {
             Some(mut row) => {
                 // The same again, in every detail, is nothing new to who has seen it.
                 if row.settled || row.finding.what != finding.what {
@@ -302,27 +327,22 @@ impl Engine {
                 notice: Notice::Unseen,
             },
         };
-        self.put_finding(id, row);
-        while self.findings.rows.len() > KEPT {
+        self.cx.put_finding(id, row);
+        while self.cx.findings.rows.len() > KEPT {
             self.drop_finding();
         }
         self.finding_info(&id)
     }
 
-    fn put_finding(&mut self, id: FindingId, row: FindingRow) {
-        self.put(keys::finding(&id), keys::cbor(&row));
-        self.findings.insert(id, row);
-    }
-
     /// There is no room: one goes, and is counted.
     fn drop_finding(&mut self) {
-        let Some(id) = self.findings.least() else {
+        let Some(id) = self.cx.findings.least() else {
             return;
         };
-        let Some(row) = self.findings.remove(&id) else {
+        let Some(row) = self.cx.findings.remove(&id) else {
             return;
         };
-        self.delete(keys::finding(&id));
+        self.cx.delete(keys::finding(&id));
         if !row.is_open() && row.notice != Notice::Unseen {
             return;
         }
@@ -334,7 +354,7 @@ impl Engine {
             suspect: None,
         };
         let at = summary.id();
-        let before = self.findings.rows.get(&at);
+        let before = self.cx.findings.rows.get(&at);
         if let Some(FindingKind::Dropped { codes }) = before.map(|row| &row.finding.what) {
             summary.what = FindingKind::Dropped {
                 codes: codes.clone(),
@@ -343,36 +363,19 @@ impl Engine {
         if let FindingKind::Dropped { codes } = &mut summary.what {
             *codes.entry(row.finding.what.code().to_owned()).or_default() += 1;
         }
-        let first = before.map_or(self.now, |row| row.first);
+        let first = before.map_or(self.cx.now, |row| row.first);
         let count = before.map_or(0, |row| row.count);
         let row = FindingRow {
             version: ROW_VERSION,
             finding: summary,
             user: None,
             first,
-            last: self.now,
+            last: self.cx.now,
             count: count.saturating_add(1),
             settled: false,
             notice: Notice::Unseen,
         };
-        self.put_finding(at, row);
-    }
-
-    /// What was found is in order again.
-    pub(super) fn settle(&mut self, ids: Vec<FindingId>) {
-        for id in ids {
-            if let Some(mut row) = self.findings.rows.get(&id).cloned() {
-                row.settled = true;
-                self.put_finding(id, row);
-            }
-        }
-    }
-
-    /// The same as it was found before and is not settled.
-    pub(crate) fn open_finding(&self, finding: &Finding) -> Option<FindingKind> {
-        let row = self.findings.rows.get(&finding.id());
-        row.filter(|row| !row.settled)
-            .map(|row| row.finding.what.clone())
+        self.cx.put_finding(at, row);
     }
 
     /// The user behind a suspect, where the group's members are known here.
@@ -381,7 +384,7 @@ impl Engine {
             Suspect::User(user) => Some(user),
             Suspect::Service => None,
             Suspect::Device(device) => {
-                let group = self.groups.get(&finding.about.group()?)?.hot()?;
+                let group = &self.whole(&finding.about.group()?)?.group;
                 let rows = group.state().roster.rows().iter();
                 // Also of one that is no member any more.
                 let row = rows.rev().find(|row| row.device == device)?;
@@ -391,15 +394,15 @@ impl Engine {
     }
 
     fn finding_info(&self, id: &FindingId) -> Option<FindingInfo> {
-        let row = self.findings.rows.get(id)?;
+        let row = self.cx.findings.rows.get(id)?;
         let about = row.finding.about;
-        let group = about.group().and_then(|group| self.groups.get(&group));
-        let titles = group.and_then(|slot| slot.hot()).map(|it| &it.directory);
+        let whole = about.group().and_then(|group| self.whole(&group));
+        let titles = whole.map(|whole| &whole.group.directory);
         let title = |document| titles.and_then(|titles| titles.titles.get(&document).cloned());
         let names = Names {
             group: titles.and_then(|titles| titles.name.clone()),
             document: about.document().and_then(title),
-            suspect: row.user.and_then(|user| self.name_of(&user)),
+            suspect: row.user.and_then(|user| self.cx.name_of(&user)),
         };
         let words = row.finding.words(&names);
         Some(FindingInfo {
@@ -423,13 +426,13 @@ impl Engine {
 
     /// How many findings wait for somebody, and the newest of them.
     pub(crate) fn open_findings(&self) -> (usize, Option<FindingInfo>) {
-        let (count, newest) = self.findings.open();
+        let (count, newest) = self.cx.findings.open();
         (count, newest.and_then(|id| self.finding_info(&id)))
     }
 
     /// Findings of a group, or all; the newest last. Those that were dismissed are among them only if asked for.
     pub(crate) fn list_findings(&mut self, id: CommandId, group: Option<GroupId>, all: bool) {
-        let rows = self.findings.rows.iter().filter(|(_, row)| {
+        let rows = self.cx.findings.rows.iter().filter(|(_, row)| {
             (group.is_none() || row.finding.about.group() == group)
                 && (all || row.notice != Notice::Dismissed)
         });
@@ -437,13 +440,13 @@ impl Engine {
         found.sort_unstable();
         let infos = found.iter().filter_map(|(_, id)| self.finding_info(id));
         let reply = Reply::Findings(infos.collect());
-        self.reply(id, Ok(reply));
+        self.cx.reply(id, Ok(reply));
     }
 
     /// Notes that findings were shown, or that somebody is done with them.
     pub(crate) fn mark_findings(&mut self, command: CommandId, ids: Vec<FindingId>, mark: Mark) {
         for id in ids {
-            let Some(mut row) = self.findings.rows.get(&id).cloned() else {
+            let Some(mut row) = self.cx.findings.rows.get(&id).cloned() else {
                 continue;
             };
             let notice = match (mark, row.notice) {
@@ -453,9 +456,9 @@ impl Engine {
             };
             if notice != row.notice {
                 row.notice = notice;
-                self.put_finding(id, row);
+                self.cx.put_finding(id, row);
             }
         }
-        self.reply(command, Ok(Reply::Done));
+        self.cx.reply(command, Ok(Reply::Done));
     }
 }

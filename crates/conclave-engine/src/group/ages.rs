@@ -89,12 +89,16 @@ impl Group {
     }
 }
 
-impl Engine {
+impl Cx {
     /// Plans what age asks for.
     pub(super) fn plan_ages(&mut self, group: &Group) {
         let (own, now) = (self.device.id(), self.service_now());
         if group.epoch_is_old(&own, now) {
-            self.plan(60_000, 600_000, TimerKind::SelfUpdate(group.id));
+            self.plan(
+                60_000,
+                600_000,
+                TimerKind::Group(group.id, GroupTimer::SelfUpdate),
+            );
         }
         let days = group.state().policy.max_root_age_days;
         let former = group.state().epoch;
@@ -106,26 +110,30 @@ impl Engine {
         if let Some(oldest) = oldest.filter(|_| days != 0) {
             let due = oldest.plus_ms(u64::from(days) * DAY_MS);
             let wait = due.since_ms(now).max(60_000);
-            self.plan(wait, wait.saturating_add(60_000), TimerKind::Ages(group.id));
+            self.plan(
+                wait,
+                wait.saturating_add(60_000),
+                TimerKind::Group(group.id, GroupTimer::Ages),
+            );
         }
     }
 
     /// The own leaf is renewed, if that is still due.
-    pub(crate) fn self_update_due(&mut self, group: GroupId) {
-        self.with_group(
-            group,
-            Box::new(|engine, group| {
-                let (own, now) = (engine.device.id(), engine.service_now());
-                if group.meta.renew_due || group.epoch_is_old(&own, now) {
-                    engine.intend(group, crate::intents::Want::SelfUpdate);
-                }
-            }),
-        );
+    pub(crate) fn self_update_due(&mut self, group: &mut Group) {
+        let (own, now) = (self.device.id(), self.service_now());
+        if group.meta.renew_due || group.epoch_is_old(&own, now) {
+            self.intend(group, crate::intents::Want::SelfUpdate);
+        }
     }
 
     /// Documents under old roots are looked at: whoever can makes a snapshot under the current epoch.
-    pub(crate) fn ages_due(&mut self, group: &mut Group) {
-        self.plan(LOOK_AGAIN_MS, 2 * LOOK_AGAIN_MS, TimerKind::Ages(group.id));
+    pub(crate) fn ages_due(&mut self, whole: &mut Whole) {
+        let group = &whole.group;
+        self.plan(
+            LOOK_AGAIN_MS,
+            2 * LOOK_AGAIN_MS,
+            TimerKind::Group(group.id, GroupTimer::Ages),
+        );
         if !group.may_act() {
             // Others may have done it meanwhile.
             return;
@@ -139,13 +147,9 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in &aged {
-            self.with_document_in(
-                group,
-                *id,
-                None,
-                Box::new(|engine, group, doc| engine.snapshot_for_age(group, doc)),
-            );
+            self.document_work(whole, *id, DocWork::SnapshotForAge);
         }
+        let group = &mut whole.group;
         let limit = u64::from(days) * DAY_MS + OVERDUE_MS;
         let oldest = group.root_times.values().min();
         let overdue = oldest.is_some_and(|since| now.since_ms(*since) > limit);

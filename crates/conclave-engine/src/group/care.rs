@@ -6,11 +6,14 @@ use sha2::{Digest, Sha256};
 use conclave_mls::GroupInfoVerdict;
 
 use super::*;
-use crate::command::{Command, EvidenceInfo, Reply};
+use crate::command::{EvidenceInfo, Reply};
 use crate::intents::Want;
+use crate::work::GroupCommand;
 
 /// Members that look at the GroupInfo after a commit.
 const INFO_CHECKERS: usize = 2;
+/// Why a group was left that this device could not follow.
+const LEFT_LOST: &str = "left while this device could not follow the group";
 /// Most refused entries kept of one group.
 const EVIDENCE_ROWS: u32 = 32;
 
@@ -50,7 +53,7 @@ impl Group {
     }
 }
 
-impl Engine {
+impl Cx {
     /// Keeps an ordered entry that had to be refused.
     pub(super) fn keep_evidence(
         &mut self,
@@ -73,17 +76,6 @@ impl Engine {
         };
         let key = keys::evidence(&group.id, seq);
         self.put(key, keys::cbor(&row));
-    }
-
-    /// Answers with what was kept. Rows are read anew: evidence stays out of memory.
-    fn tell_evidence(&mut self, id: CommandId, group: GroupId) {
-        // Also of a group that this device was removed from.
-        if self.index.contains_key(&group) {
-            let prefix = keys::evidence_prefix(&group);
-            self.read(prefix, ReadTarget::Evidence(id));
-        } else {
-            self.reply(id, Err(EngineError::UnknownGroup));
-        }
     }
 
     pub(crate) fn evidence_loaded(&mut self, id: CommandId, rows: &[Row]) {
@@ -115,19 +107,11 @@ impl Engine {
             return;
         }
         self.come_back(group, FindingKind::Restored, None);
-        if !first {
-            return;
-        }
-        self.device.renew_instance(&mut self.rng);
-        self.device.save(&mut self.out.writes);
-        self.replace_key_packages();
-        for other in self.active_groups() {
-            if other != group.id {
-                self.with_group(
-                    other,
-                    Box::new(|engine, group| engine.found_restored(group)),
-                );
-            }
+        if first {
+            self.device.renew_instance(&mut self.rng);
+            self.device.save(&mut self.out.writes);
+            self.replace_key_packages();
+            self.post(Post::RestoredEverywhere);
         }
     }
 
@@ -149,8 +133,8 @@ impl Engine {
             .count();
         if before < INFO_CHECKERS {
             let delay = self.jitter(500, 5_000);
-            self.cancel_timer(TimerKind::CheckInfo(group.id));
-            self.wake(delay, TimerKind::CheckInfo(group.id));
+            self.cancel_timer(TimerKind::Group(group.id, GroupTimer::CheckInfo));
+            self.wake(delay, TimerKind::Group(group.id, GroupTimer::CheckInfo));
         }
     }
 
@@ -158,23 +142,18 @@ impl Engine {
         if !group.may_act() {
             return;
         }
-        let (id, epoch) = (group.id, group.state().epoch);
-        self.request(
-            Request::GetGroupInfo { group: id },
-            Box::new(move |engine, answer| {
-                let Answer::GroupInfo { group_info, .. } = answer else {
-                    return;
-                };
-                engine.with_group(
-                    id,
-                    Box::new(move |engine, group| {
-                        if group.state().epoch == epoch && group.may_act() {
-                            engine.judge_info(group, group_info.as_slice());
-                        }
-                    }),
-                );
-            }),
-        );
+        let epoch = group.state().epoch;
+        let request = Request::GetGroupInfo { group: group.id };
+        self.request_for(group.id, request, GroupPending::CheckInfo { epoch });
+    }
+
+    pub(crate) fn info_answered(&mut self, group: &mut Group, epoch: u64, answer: Answer) {
+        let Answer::GroupInfo { group_info, .. } = answer else {
+            return;
+        };
+        if group.state().epoch == epoch && group.may_act() {
+            self.judge_info(group, group_info.as_slice());
+        }
     }
 
     fn judge_info(&mut self, group: &mut Group, offered: &[u8]) {
@@ -195,7 +174,7 @@ impl Engine {
                     group: group.id,
                     group_info: group_info.into(),
                 },
-                Box::new(|_, _| {}),
+                Pending::Quiet,
             );
         }
     }
@@ -219,7 +198,7 @@ impl Engine {
             for intent in group.intents.values_mut().filter(|it| it.is_readd(&device)) {
                 intent.not_before(until);
             }
-            self.wake(delay, TimerKind::Pump(group.id));
+            self.wake(delay, TimerKind::Group(group.id, GroupTimer::Pump));
         } else if first {
             self.event(Event::ReAddAsked {
                 group: group.id,
@@ -250,92 +229,79 @@ impl Engine {
         }
     }
 
-    /// Commands about groups that need help.
-    pub(crate) fn repair_command(&mut self, id: CommandId, command: Command) {
-        match command {
-            Command::ConfirmGroup { group } => self.on_group(
-                id,
-                group,
-                Box::new(move |engine, group| {
-                    engine.confirm_group(group);
-                    engine.reply(id, Ok(Reply::Done));
-                }),
-            ),
-            Command::Rejoin { group } => self.rejoin(id, group),
-            Command::ReAdd {
-                group,
-                user,
-                device,
-            } => {
-                let pinned = self.device.pins().get(&user).is_some();
-                if !pinned && Some(user) != self.device.user() {
-                    let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
-                    return self.reply(id, Err(error));
-                }
-                self.on_group(
-                    id,
-                    group,
-                    Box::new(move |engine, group| {
-                        if let Err(error) = group.check_readd(&user, &device) {
-                            engine.reply(id, Err(error));
-                        } else {
-                            engine.intend_waited(group, Want::ReAdd { user, device }, id);
-                        }
-                    }),
-                );
-            }
-            Command::VoidRecords { group, document } => self.void_records(id, group, document),
-            Command::Restart { group } => self.restart_group(id, group),
-            Command::Evidence { group } => self.tell_evidence(id, group),
-            _ => {}
+    pub(crate) fn readd(
+        &mut self,
+        id: CommandId,
+        group: &mut Group,
+        user: UserId,
+        device: DeviceId,
+    ) {
+        match group.check_readd(&user, &device) {
+            Err(error) => self.reply(id, Err(error)),
+            Ok(()) => self.intend_waited(group, Want::ReAdd { user, device }, id),
         }
     }
 
     /// Leaves a group. One that this device cannot follow is let go of here; members see its leaf until one of them removes it.
-    pub(crate) fn leave(&mut self, id: CommandId, group: GroupId, anyway: bool) {
-        const WHY: &str = "left while this device could not follow the group";
-        if self.strays.contains_key(&group) {
-            return self.leave_stray(id, group, WHY);
+    pub(crate) fn leave(&mut self, id: CommandId, group: &mut Group, anyway: bool) {
+        if group.is_broken() || group.is_unproven() || group.meta.frozen.is_some() {
+            self.lose_group(group, PartingRow::left(LEFT_LOST));
+            self.reply(id, Ok(Reply::Done));
+            return;
         }
-        self.on_group(
-            id,
-            group,
-            Box::new(move |engine, group| {
-                if group.is_broken() || group.is_unproven() || group.meta.frozen.is_some() {
-                    engine.lose_group(group, PartingRow::left(WHY));
-                    engine.reply(id, Ok(Reply::Done));
-                    return;
-                }
-                let user = engine.device.user();
-                let going: BTreeSet<DeviceId> = user
-                    .map(|user| Self::devices_of(group, user).into_iter().collect())
-                    .unwrap_or_default();
-                let own = engine.device.id();
-                match group.check_holders(&going, &own) {
-                    Err(error) if !anyway => engine.reply(id, Err(error)),
-                    _ => engine.intend_waited(group, Want::Leave, id),
-                }
-            }),
-        );
+        let user = self.device.user();
+        let going: BTreeSet<DeviceId> = user
+            .map(|user| Self::devices_of(group, user).into_iter().collect())
+            .unwrap_or_default();
+        match group.check_holders(&going, &self.device.id()) {
+            Err(error) if !anyway => self.reply(id, Err(error)),
+            _ => self.intend_waited(group, Want::Leave, id),
+        }
     }
 
     /// The user wants to come back, whatever is here.
-    fn rejoin(&mut self, id: CommandId, group: GroupId) {
+    pub(crate) fn rejoin(&mut self, id: CommandId, group: &mut Group) {
+        let result = match group.meta.frozen {
+            Some(_) => Err(FROZEN),
+            None => Ok(Reply::Done),
+        };
+        self.come_back(group, FindingKind::RejoinWanted, None);
+        self.reply(id, result);
+    }
+}
+
+impl Engine {
+    /// Answers with what was kept. Rows are read anew: evidence stays out of memory.
+    pub(crate) fn tell_evidence(&mut self, id: CommandId, group: GroupId) {
+        // Also of a group that this device was removed from.
+        if self.index.contains_key(&group) {
+            let prefix = keys::evidence_prefix(&group);
+            self.cx.read(prefix, ReadTarget::Evidence(id));
+        } else {
+            self.cx.reply(id, Err(EngineError::UnknownGroup));
+        }
+    }
+
+    /// One group was found older than what this device has done: so are the others.
+    pub(crate) fn restored_everywhere(&mut self) {
+        for id in self.active_groups() {
+            self.with_group(id, GroupWork::Restored);
+        }
+    }
+
+    pub(crate) fn leave(&mut self, id: CommandId, group: GroupId, anyway: bool) {
         if self.strays.contains_key(&group) {
-            self.reply(id, Ok(Reply::Done));
+            self.leave_stray(id, group, LEFT_LOST);
+        } else {
+            self.on_group(id, group, GroupCommand::Leave { anyway });
+        }
+    }
+
+    pub(crate) fn rejoin(&mut self, id: CommandId, group: GroupId) {
+        if self.strays.contains_key(&group) {
+            self.cx.reply(id, Ok(Reply::Done));
         } else if self.index.get(&group).is_some_and(|row| row.active) {
-            self.on_group(
-                id,
-                group,
-                Box::new(move |engine, group| {
-                    let result = match group.meta.frozen {
-                        Some(_) => Err(FROZEN),
-                        None => Ok(Reply::Done),
-                    };
-                    engine.come_back(group, FindingKind::RejoinWanted, None);
-                    engine.reply(id, result);
-                }),
-            );
+            self.on_group(id, group, GroupCommand::Rejoin);
         } else {
             // Known to the service only: a store that was restored from before it joined.
             self.index.insert(
@@ -346,10 +312,10 @@ impl Engine {
                 },
             );
             self.save_index(&group);
-            self.ended(About::Group(group), End::Known);
+            self.cx.ended(About::Group(group), End::Known);
             self.strays.insert(group, Stray::default());
             self.pump_stray(group);
-            self.reply(id, Ok(Reply::Done));
+            self.cx.reply(id, Ok(Reply::Done));
         }
     }
 }

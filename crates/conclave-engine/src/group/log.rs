@@ -3,19 +3,18 @@
 use super::*;
 use crate::rescue::RescueCause;
 
-impl Engine {
-    pub(crate) fn group_entries(&mut self, id: GroupId, first_seq: u64, entries: Vec<GroupEntry>) {
-        self.with_group(
-            id,
-            Box::new(move |engine, group| {
-                for (offset, entry) in entries.into_iter().enumerate() {
-                    let seq = first_seq.saturating_add(offset as u64);
-                    if !engine.group_entry(group, seq, &entry) {
-                        break;
-                    }
-                }
-            }),
-        );
+impl Cx {
+    pub(crate) fn group_entries(
+        &mut self,
+        group: &mut Group,
+        first_seq: u64,
+        entries: Vec<GroupEntry>,
+    ) {
+        for (seq, entry) in (first_seq..).zip(entries) {
+            if !self.group_entry(group, seq, &entry) {
+                break;
+            }
+        }
     }
 
     /// Processes one ordered entry. False when the rest has to wait.
@@ -198,7 +197,7 @@ impl Engine {
         let (added, removed) = (users(&outcome.added), users(&outcome.removed));
         self.resolve_inflight(group, &outcome);
         group.cover_due = false;
-        self.cancel_timer(TimerKind::Cover(group.id));
+        self.cancel_timer(TimerKind::Group(group.id, GroupTimer::Cover));
         if outcome.removed_self {
             let by = outcome
                 .author
@@ -291,9 +290,10 @@ impl Engine {
                     group: group.id,
                     document,
                 });
-                self.document_closed(group, document, Some(author));
+                let by = Some(author);
+                self.post_group(group.id, GroupWork::Closed { document, by });
             }
-            EntryBody::RecordVoided { .. } => self.records_voided(group),
+            EntryBody::RecordVoided { .. } => self.post_group(group.id, GroupWork::Voided),
             EntryBody::RotationComplete { epoch } => self.rotation_completed(group, epoch, author),
         }
         self.entry_intents(group, &body);
@@ -307,20 +307,9 @@ impl Engine {
         self.place_gone(*id, None);
     }
 
-    /// A group is listed as left, for this reason.
-    pub(crate) fn index_as_left(&mut self, id: GroupId, why: &str) {
-        let row = IndexRow {
-            active: false,
-            why: Some(why.to_owned()),
-        };
-        self.index.insert(id, row);
-        self.save_index(&id);
-    }
-
-    /// Secrets and documents go. Own edits were kept apart before.
-    pub(crate) fn end_group(&mut self, group: &mut Group, why: &str) {
-        let id = group.id;
-        self.broken.remove(&id);
+    /// The rows of a group that this device is out of go, with whoever waits for something in it.
+    pub(super) fn wind_up(&mut self, whole: &mut Whole) {
+        let group = &mut whole.group;
         let waiting: Vec<u64> = group.intents.keys().copied().collect();
         for intent in waiting {
             let leaving = group.intents.get(&intent).is_some_and(Intent::is_leave);
@@ -331,22 +320,8 @@ impl Engine {
             };
             self.finish_intent(group, intent, result);
         }
-        self.forget_documents(id);
+        let id = group.id;
+        self.forget_documents(whole);
         self.drop_group_rows(&id);
-        group.roots.0.clear();
-        group.secrets = None;
-        let declined = group.meta.declined;
-        if declined {
-            self.index.remove(&id);
-            self.delete(keys::index(&id));
-        } else {
-            self.index_as_left(id, why);
-            self.event(Event::GroupLost {
-                group: id,
-                why: why.to_owned(),
-            });
-        }
-        group.lost = true;
-        self.offer_invitation(id);
     }
 }

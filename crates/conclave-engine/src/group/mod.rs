@@ -23,22 +23,25 @@ use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
 
 use self::repair::Returning;
+pub(crate) use self::restart::{Copied, Refound};
 pub(crate) use self::stray::Stray;
 use crate::command::Event;
-use crate::commands::Listing;
-use crate::engine::{Engine, ReadTarget, TimerKind, doubled_ms};
+use crate::cx::{Cx, Post, ReadTarget};
+use crate::document::Doc;
+use crate::engine::{Engine, doubled_ms};
 use crate::error::EngineError;
 use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
 use crate::keys;
+use crate::link::{GroupPending, Pending};
+use crate::print::Hidden;
 use crate::rescue::PartingRow;
 use crate::roots::{Missing, RootRow, Roots};
-use crate::slot::{Job, Slot};
+use crate::slot::{Slot, Work};
 use crate::stand::{Missing as Lacking, Stand};
-
-/// Work on a group in memory.
-pub(crate) type GroupWork = Box<dyn FnOnce(&mut Engine, &mut Group) + Send>;
+use crate::timers::{DocTimer, GroupTimer, TimerKind};
+use crate::work::{DocWork, GroupWork};
 
 /// What commands hear of a group whose log holds what may not be followed.
 const FROZEN: EngineError = EngineError::Inactive {
@@ -47,7 +50,7 @@ const FROZEN: EngineError = EngineError::Inactive {
 /// Row of a creation in the outbox.
 const CREATION_ROW: &[u8] = b"creation";
 /// What commands hear when the group went away under them.
-const LOST: EngineError = EngineError::Inactive {
+pub(crate) const LOST: EngineError = EngineError::Inactive {
     why: "this device is no longer a member",
 };
 
@@ -122,7 +125,7 @@ pub(crate) struct DocRow {
     #[serde(default)]
     pub(crate) changed: UnixMs,
     /// Title that the directory has not taken yet.
-    pub(crate) title: Option<String>,
+    pub(crate) title: Option<Hidden<String>>,
     /// How many own edits have no place in the log yet; none where that was not counted.
     #[serde(default)]
     pub(crate) unsent: Option<u64>,
@@ -131,8 +134,15 @@ pub(crate) struct DocRow {
     pub(crate) closed_by: Option<UserId>,
 }
 
+impl DocRow {
+    /// The title that the directory has not taken yet.
+    pub(crate) fn title(&self) -> Option<String> {
+        self.title.as_ref().map(|title| title.0.clone())
+    }
+}
+
 /// A commit on its way.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct InFlight {
     bundle: Bytes,
     pub(crate) leaf: Hash,
@@ -144,7 +154,7 @@ pub(crate) struct InFlight {
 }
 
 /// A group's creation on its way.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Creation {
     group_info: Bytes,
     tree: Bytes,
@@ -162,7 +172,31 @@ enum Subscription {
     Live(u64),
 }
 
-/// A group in memory.
+/// A group in memory: its own state, and its documents.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) group: Group,
+    /// Documents in memory, or on their way there.
+    pub(crate) docs: BTreeMap<DocumentId, Slot<Doc, DocWork>>,
+}
+
+impl Whole {
+    pub(crate) fn new(group: Group) -> Self {
+        Self {
+            group,
+            docs: BTreeMap::new(),
+        }
+    }
+
+    /// Documents in memory.
+    pub(crate) fn hot_documents(&self) -> Vec<DocumentId> {
+        let hot = self.docs.iter().filter(|(_, slot)| slot.hot().is_some());
+        hot.map(|(id, _)| *id).collect()
+    }
+}
+
+/// A group's own state.
+#[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) mls: ClientGroup,
@@ -204,7 +238,6 @@ pub(crate) struct Group {
     clock_told: bool,
     /// Documents whose rows could not be read in this session.
     pub(crate) unreadable: BTreeSet<DocumentId>,
-    lost: bool,
     /// How the service's log stands to what is here.
     pub(crate) stand: Stand,
     /// Tries since the service's log was found away.
@@ -219,6 +252,7 @@ pub(crate) struct Group {
 }
 
 /// An entry that cannot be right, while the entries behind it show whether they and what is here make up the head that was announced.
+#[derive(Debug)]
 struct Doubted {
     seq: u64,
     entry: GroupEntry,
@@ -259,7 +293,6 @@ impl Group {
             was_caught_up: false,
             clock_told: false,
             unreadable: BTreeSet::new(),
-            lost: false,
             stand: Stand::InStep,
             away_tries: 0,
             target: None,
@@ -386,9 +419,18 @@ impl Group {
         self.meta.parting.as_ref()
     }
 
-    /// Whether the membership has ended.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.lost || self.meta.parting.is_some()
+    /// Whether a document can be worked on: it is listed and not gone, or was made here.
+    pub(crate) fn has_document(&self, id: &DocumentId) -> bool {
+        let listed = self.state().documents.get(id);
+        let creating = self.documents.get(id).is_some_and(|row| row.creating);
+        creating
+            || listed
+                .is_some_and(|entry| entry.closed.is_none_or(|why| why == CloseReason::Archived))
+    }
+
+    /// Whether a document was opened here: its rows are in the store.
+    pub(crate) fn is_local(&self, id: &DocumentId) -> bool {
+        self.documents.get(id).is_some_and(|row| row.local)
     }
 
     pub(crate) fn state(&self) -> &GroupState {
@@ -499,111 +541,43 @@ impl Group {
 }
 
 impl Engine {
-    /// Runs work on a group: at once if it is in memory, else when its rows have come. Work on unknown groups is dropped.
-    pub(crate) fn with_group(&mut self, id: GroupId, work: GroupWork) {
-        self.with_group_for(id, work.into());
-    }
-
-    /// As [`Self::with_group`], for a command: it is answered if the work can never run.
-    pub(crate) fn with_group_for(&mut self, id: GroupId, job: Job<GroupWork>) {
-        if !self.index.get(&id).is_some_and(|row| row.active) {
-            self.reply_all(job.waiter, &EngineError::UnknownGroup);
-            return;
-        }
-        if self.strays.contains_key(&id) {
-            self.reply_all(job.waiter, &EngineError::Returning);
-            return;
-        }
-        match self.groups.get_mut(&id) {
-            Some(Slot::Loading(queue) | Slot::Busy(queue)) => queue.push(job),
-            Some(Slot::Hot(_)) => self.run_group(id, vec![job]),
-            None => {
-                self.groups.insert(id, Slot::Loading(vec![job]));
-                self.read(keys::group_prefix(&id), ReadTarget::Group(id));
-            }
-        }
-    }
-
-    fn run_group(&mut self, id: GroupId, mut jobs: Vec<Job<GroupWork>>) {
-        let Some(Slot::Hot(mut group)) = self.groups.insert(id, Slot::Busy(Vec::new())) else {
-            return;
-        };
-        loop {
-            for job in jobs {
-                if group.is_gone() {
-                    self.reply_all(job.waiter, &LOST);
-                } else {
-                    (job.work)(self, &mut group);
-                }
-            }
-            self.settle_group(&mut group);
-            jobs = match self.groups.get_mut(&id) {
-                Some(Slot::Busy(queue)) if !queue.is_empty() => std::mem::take(queue),
-                _ => break,
-            };
-        }
-        if group.lost {
-            // A new membership may have taken the place meanwhile.
-            if let Some(Slot::Busy(_)) = self.groups.get(&id) {
-                self.groups.remove(&id);
-            }
-        } else {
-            self.groups.insert(id, Slot::Hot(group));
-        }
-    }
-
-    /// Answers commands that can no longer be carried out.
-    pub(crate) fn reply_all(
-        &mut self,
-        waiters: impl IntoIterator<Item = CommandId>,
-        error: &EngineError,
-    ) {
-        for waiter in waiters {
-            match self.listing.remove(&waiter) {
-                // One of the groups went away, or its directory cannot be read: the others are told all the same.
-                Some(Listing::Documents(group)) => self.list_untitled(waiter, group),
-                Some(what) => self.look_into_groups(waiter, what),
-                None => self.reply(waiter, Err(error.clone())),
-            }
-        }
-    }
-
     pub(crate) fn group_loaded(&mut self, id: GroupId, rows: Vec<Row>) {
-        let Some(Slot::Loading(work)) = self.groups.remove(&id) else {
+        let Some(Slot::Loading(work)) = self.remove_group(&id) else {
             return;
         };
         match Group::load(id, rows) {
             Ok(mut group) => {
+                let cx = &mut self.cx;
                 let damaged = std::mem::take(&mut group.damaged);
                 if damaged.is_empty() {
-                    self.ended(About::Group(id), End::Loaded);
+                    cx.ended(About::Group(id), End::Loaded);
                 }
                 for error in damaged {
                     let what = FindingKind::failed(Step::LoadGroup, &error);
-                    self.finding(id, None, what, None);
-                }
-                if group.is_broken() {
-                    self.broken.insert(id);
+                    cx.finding(id, None, what, None);
                 }
                 if group.is_unproven() {
-                    self.plead_later(&group);
+                    cx.plead_later(&group);
                 }
+                let mut first = Vec::new();
                 if group.parting().is_some() {
-                    self.begin_parting(&mut group);
+                    first.push(GroupWork::Part);
                 } else {
-                    self.thaw(&mut group);
-                    self.go_on_carrying(&group);
-                    self.go_on_closing(&mut group);
+                    cx.thaw(&mut group);
+                    cx.go_on_carrying(&group);
+                    first.push(GroupWork::GoOnClosing);
                 }
-                self.groups.insert(id, Slot::Hot(Box::new(group)));
-                self.run_group(id, work);
+                self.insert_whole(id, Whole::new(group));
+                for work in first.into_iter().chain(work) {
+                    self.with_group(id, work);
+                }
             }
             Err(error) => {
                 let what = FindingKind::failed(Step::LoadMembership, &error);
-                self.finding(id, None, what, None);
+                self.cx.finding(id, None, what, None);
                 self.strays.insert(id, Stray::default());
-                let waiters = work.iter().filter_map(|job| job.waiter);
-                self.reply_all(waiters, &EngineError::Returning);
+                let waiters = work.iter().filter_map(Work::waiter);
+                self.cx.reply_all(waiters, &EngineError::Returning);
                 self.pump_stray(id);
             }
         }
@@ -620,18 +594,50 @@ impl Engine {
             },
         );
         self.save_index(&id);
-        self.ended(About::Group(id), End::Known);
-        self.enter_epoch(&mut group, secrets);
-        self.groups.insert(id, Slot::Hot(Box::new(group)));
+        self.cx.ended(About::Group(id), End::Known);
+        self.cx.enter_epoch(&mut group, secrets);
+        self.insert_whole(id, Whole::new(group));
     }
 
     pub(crate) fn save_index(&mut self, id: &GroupId) {
         if let Some(row) = self.index.get(id) {
             let value = keys::cbor(row);
-            self.put(keys::index(id), value);
+            self.cx.put(keys::index(id), value);
         }
     }
 
+    /// A group is listed as left, for this reason.
+    pub(crate) fn index_as_left(&mut self, id: GroupId, why: &str) {
+        let row = IndexRow {
+            active: false,
+            why: Some(why.to_owned()),
+        };
+        self.index.insert(id, row);
+        self.save_index(&id);
+    }
+
+    /// Secrets and documents of a group go. Own edits were kept apart before.
+    pub(crate) fn end_group(&mut self, id: GroupId) {
+        let Some(Slot::Hot(mut whole)) = self.remove_group(&id) else {
+            return;
+        };
+        let Some(parting) = whole.group.parting().cloned() else {
+            return self.insert_whole(id, *whole);
+        };
+        self.cx.wind_up(&mut whole);
+        if whole.group.meta.declined {
+            self.index.remove(&id);
+            self.cx.delete(keys::index(&id));
+        } else {
+            let why = parting.why;
+            self.index_as_left(id, &why);
+            self.cx.event(Event::GroupLost { group: id, why });
+        }
+        self.offer_invitation(id);
+    }
+}
+
+impl Cx {
     /// Remembers what makes a new group known to the service.
     pub(crate) fn save_creation(&mut self, group: &mut Group, group_info: Vec<u8>, tree: Vec<u8>) {
         let creation = Creation {
@@ -645,19 +651,16 @@ impl Engine {
     }
 
     /// After any work on a group: what changed becomes durable, what can go on goes on.
-    fn settle_group(&mut self, group: &mut Group) {
-        self.pump_group(group);
-        if group.lost {
-            return;
-        }
+    pub(crate) fn settle_group(&mut self, whole: &mut Whole) {
+        self.pump_group(whole);
+        let group = &mut whole.group;
         self.put_mls_changes(&group.id, keys::group::MLS, &mut group.mls);
         self.note_ordered(group);
         let caught_up = group.caught_up();
         if caught_up && !group.was_caught_up {
             // Documents wait for the group: edits to be sent, records to be opened.
-            let id = group.id;
-            self.ended(About::Group(id), End::CaughtUp);
-            self.with_group(id, Box::new(|engine, group| engine.back_in_step(group)));
+            self.ended(About::Group(group.id), End::CaughtUp);
+            self.post_group(group.id, GroupWork::BackInStep);
         }
         group.was_caught_up = caught_up;
         if group.rotator != group.meta.rotator {
@@ -710,7 +713,7 @@ impl Engine {
         group.meta.renew_due = false;
         group.meta.leaf_renewed = self.service_now();
         self.save_meta(group);
-        self.cancel_timer(TimerKind::SelfUpdate(group.id));
+        self.cancel_timer(TimerKind::Group(group.id, GroupTimer::SelfUpdate));
     }
 
     pub(crate) fn set_rekey_since(&mut self, group: &mut Group, epoch: u64) {

@@ -2,14 +2,14 @@
 //! documents and verified members. The new group's directory names the old group.
 
 use conclave_crdt::CrdtKind;
-use conclave_doc::Document;
+use conclave_doc::{Document, Founding};
 use conclave_proto::hash::labelled;
 use conclave_proto::{Role, policy::GroupPolicy};
 
 use super::*;
 use crate::command::Reply;
-use crate::document::Doc;
 use crate::intents::Want;
+use crate::print::Hidden;
 
 /// The copy of a document in the group that is founded anew: always the same, so that nothing is carried over twice.
 fn copy_of(new: &GroupId, document: &DocumentId) -> DocumentId {
@@ -24,107 +24,88 @@ fn copy_of(new: &GroupId, document: &DocumentId) -> DocumentId {
     id
 }
 
-impl Engine {
-    pub(super) fn restart_group(&mut self, id: CommandId, group: GroupId) {
-        self.after_directory(
-            group,
-            id,
-            Box::new(move |engine, group| {
-                if let Err(error) = engine.begin_restart(id, group) {
-                    engine.reply(id, Err(error));
-                }
-            }),
-        );
-    }
+/// What a group is founded anew with.
+#[derive(Debug)]
+pub(crate) struct Refound {
+    command: CommandId,
+    /// The group in whose place it is founded.
+    old: GroupId,
+    name: Hidden<String>,
+    policy: GroupPolicy,
+    /// Members who are invited again.
+    members: Vec<(UserId, Role)>,
+}
 
-    fn begin_restart(&mut self, id: CommandId, group: &mut Group) -> Result<(), EngineError> {
+/// A document that is carried over.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    document: DocumentId,
+    /// Where it comes from.
+    old: About,
+    founding: Founding,
+    title: Hidden<Option<String>>,
+}
+
+impl Cx {
+    pub(crate) fn begin_restart(&mut self, command: CommandId, group: &mut Group) {
         let state = group.state();
         if state.role_of(&self.device.id()) < Some(Role::Admin) {
-            return Err(EngineError::Forbidden);
+            return self.reply(command, Err(EngineError::Forbidden));
         }
-        let name = group.directory.name.clone().unwrap_or_default();
         let own = self.device.user();
         let users: BTreeSet<UserId> = state
             .current_rows()
             .map(|row| row.user)
             .filter(|user| Some(*user) != own)
             .collect();
-        let roles: BTreeMap<UserId, Role> = users
-            .iter()
-            .map(|user| (*user, state.policy.role(user)))
-            .collect();
-        let policy = GroupPolicy {
-            roles: Vec::new(),
-            ..state.policy.clone()
-        };
-        let new = self.create_group(&name, policy)?;
-        self.name_parent(new, group.id);
-        for user in users {
-            if self.device.pins().get(&user).is_some() {
-                let role = roles.get(&user).copied();
-                self.with_group(
-                    new,
-                    Box::new(move |engine, group| {
-                        engine.intend(group, Want::Invite { user, role });
-                    }),
-                );
-            } else {
-                self.finding(group.id, None, FindingKind::NotInvitedAgain, None);
-            }
-        }
-        let old = group.id;
-        self.with_group(
-            new,
-            Box::new(move |engine, group| {
-                group.meta.carry_from = Some(old);
-                engine.save_meta(group);
-            }),
-        );
-        self.carry_documents(group, new);
-        self.reply(id, Ok(Reply::Group(new)));
-        Ok(())
+        let members = users.into_iter();
+        let policy = &state.policy;
+        self.post(Post::Refound(Box::new(Refound {
+            command,
+            old: group.id,
+            name: Hidden(group.directory.name.clone().unwrap_or_default()),
+            policy: GroupPolicy {
+                roles: Vec::new(),
+                ..policy.clone()
+            },
+            members: members.map(|user| (user, policy.role(&user))).collect(),
+        })));
     }
 
     /// What a group founded anew still lacks is carried over: at once, and after a restart.
     pub(super) fn go_on_carrying(&mut self, group: &Group) {
         if let Some(old) = group.meta.carry_from {
-            let new = group.id;
-            self.with_group(
-                old,
-                Box::new(move |engine, group| engine.carry_documents(group, new)),
-            );
+            self.post_group(old, GroupWork::CarryTo(group.id));
         }
     }
 
-    fn carry_documents(&mut self, group: &mut Group, new: GroupId) {
+    pub(crate) fn carry_from(&mut self, group: &mut Group, old: GroupId) {
+        group.meta.carry_from = Some(old);
+        self.save_meta(group);
+        self.go_on_carrying(group);
+    }
+
+    pub(crate) fn carry_documents(&mut self, group: &mut Group, new: GroupId) {
         let directory = DocumentId::directory(&group.id);
         let state = group.state();
         let open = state.documents.iter();
         let open = open.filter(|(id, entry)| **id != directory && entry.closed.is_none());
         let documents: Vec<DocumentId> = open.map(|(id, _)| *id).collect();
-        let copies: BTreeSet<DocumentId> = documents.iter().map(|id| copy_of(&new, id)).collect();
-        self.with_group(
-            new,
-            Box::new(move |engine, group| engine.carried(group, &copies)),
-        );
+        let copies = documents.iter().map(|id| copy_of(&new, id)).collect();
+        self.post_group(new, GroupWork::CarryCopies(copies));
         for document in documents {
-            let here = group.documents.get(&document).is_some_and(|row| row.local);
-            if !here || group.unreadable.contains(&document) {
+            if !group.is_local(&document) || group.unreadable.contains(&document) {
                 self.finding(group.id, Some(document), FindingKind::NotCarriedOver, None);
                 continue;
             }
-            let title = group.directory.titles.get(&document).cloned();
-            self.with_document_in(
-                group,
-                document,
-                None,
-                Box::new(move |engine, group, doc| engine.carry_over(group, doc, new, title)),
-            );
+            let title = Hidden(group.directory.titles.get(&document).cloned());
+            let work = DocWork::CarryOver { new, title };
+            self.post_document(group.id, document, work);
         }
     }
 
     /// When all copies are there, nothing is left to carry.
-    fn carried(&mut self, group: &mut Group, copies: &BTreeSet<DocumentId>) {
+    pub(crate) fn carried(&mut self, group: &mut Group, copies: &[DocumentId]) {
         let there = |id: &DocumentId| group.documents.contains_key(id);
         if group.meta.carry_from.is_some() && copies.iter().all(there) {
             group.meta.carry_from = None;
@@ -132,7 +113,7 @@ impl Engine {
         }
     }
 
-    fn carry_over(
+    pub(crate) fn carry_over(
         &mut self,
         group: &mut Group,
         doc: &mut Doc,
@@ -146,44 +127,70 @@ impl Engine {
         let context = group.doc_context(&self.device, self.now);
         match doc.document.founding(&context) {
             Ok(founding) => {
-                let document = copy_of(&new, &doc.id);
-                let old = About::Document(group.id, doc.id);
-                self.with_group(
-                    new,
-                    Box::new(move |engine, group| {
-                        if group.documents.contains_key(&document) {
-                            return;
-                        }
-                        let context = group.doc_context(&engine.device, engine.now);
-                        let kind: CrdtKind = founding.kind();
-                        let instance = engine.device.instance();
-                        let made = Document::refound(
-                            &context,
-                            group.id,
-                            document,
-                            founding,
-                            instance,
-                            &mut engine.rng,
-                        );
-                        match made {
-                            Ok((made, _)) => {
-                                engine.add_document(group, made, kind, title);
-                                for about in [old, About::Document(group.id, document)] {
-                                    engine.ended(about, End::Carried);
-                                }
-                            }
-                            Err(error) => {
-                                let what = FindingKind::failed(Step::CarryOver, &error);
-                                engine.finding(group.id, Some(document), what, None);
-                            }
-                        }
-                    }),
-                );
+                let copy = Box::new(Copied {
+                    document: copy_of(&new, &doc.id),
+                    old: About::Document(group.id, doc.id),
+                    founding,
+                    title: Hidden(title),
+                });
+                self.post_group(new, GroupWork::TakeCopy(copy));
             }
             Err(error) => {
                 let what = FindingKind::failed(Step::CarryOver, &error);
                 self.finding(group.id, Some(doc.id), what, None);
             }
         }
+    }
+
+    pub(crate) fn take_copy(&mut self, whole: &mut Whole, copy: Copied) {
+        let Copied {
+            document,
+            old,
+            founding,
+            title,
+        } = copy;
+        let group = &whole.group;
+        if group.documents.contains_key(&document) {
+            return;
+        }
+        let context = group.doc_context(&self.device, self.now);
+        let kind: CrdtKind = founding.kind();
+        let instance = self.device.instance();
+        let (id, rng) = (group.id, &mut self.rng);
+        match Document::refound(&context, id, document, founding, instance, rng) {
+            Ok((made, _)) => {
+                self.add_document(whole, made, kind, title.0);
+                for about in [old, About::Document(id, document)] {
+                    self.ended(about, End::Carried);
+                }
+            }
+            Err(error) => {
+                let what = FindingKind::failed(Step::CarryOver, &error);
+                self.finding(id, Some(document), what, None);
+            }
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn refound(&mut self, what: Refound) {
+        let old = what.old;
+        let new = match self.create_group(&what.name.0, what.policy) {
+            Ok(new) => new,
+            Err(error) => return self.cx.reply(what.command, Err(error)),
+        };
+        let directory = DocumentId::directory(&new);
+        self.with_document(new, directory, DocWork::NameParent(old));
+        for (user, role) in what.members {
+            if self.cx.device.pins().get(&user).is_some() {
+                let role = Some(role);
+                self.with_group(new, GroupWork::Intend(Want::Invite { user, role }));
+            } else {
+                self.cx
+                    .finding(old, None, FindingKind::NotInvitedAgain, None);
+            }
+        }
+        self.with_group(new, GroupWork::CarryFrom(old));
+        self.cx.reply(what.command, Ok(Reply::Group(new)));
     }
 }

@@ -13,47 +13,60 @@ impl Engine {
 
     pub(crate) fn groups_online(&mut self) {
         for id in self.active_groups() {
-            self.with_group(id, Box::new(|_, _| {}));
+            self.with_group(id, GroupWork::Look);
         }
         self.strays_online();
     }
 
     pub(crate) fn groups_offline(&mut self) {
         self.strays.values_mut().for_each(Stray::disconnected);
-        for slot in self.groups.values_mut() {
-            if let Slot::Hot(group) = slot {
-                group.subscription = Subscription::None;
-                // Whether a service is away is known of the connection on which it was seen: the next one is compared anew.
-                group.stand = Stand::InStep;
-                group.target = None;
-                group.doubt = None;
-                group.away_tries = 0;
-                group.doubted.clear();
-                group.creating_sent = false;
-                group.completing = false;
-                group.retry_at = UnixMs(0);
-                group.returning.disconnected();
-                group.asking.clear();
-                group.missing.disconnected();
-                if let Some(inflight) = &mut group.inflight {
-                    inflight.sent = false;
-                }
-                for intent in group.intents.values_mut() {
-                    intent.disconnected();
-                }
-            }
+        // A new connection asks anew.
+        let opens = |kind: &TimerKind| matches!(kind, TimerKind::Document(_, _, DocTimer::Open));
+        self.cx.timers.cancel_where(opens);
+        for whole in self.groups.values_mut().filter_map(Slot::hot_mut) {
+            whole.group.disconnected();
+            let hot = whole.docs.values_mut().filter_map(Slot::hot_mut);
+            hot.for_each(Doc::disconnected);
         }
     }
+}
 
+impl Group {
+    /// The connection is gone.
+    fn disconnected(&mut self) {
+        self.subscription = Subscription::None;
+        // Whether a service is away is known of the connection on which it was seen: the next one is compared anew.
+        self.stand = Stand::InStep;
+        self.target = None;
+        self.doubt = None;
+        self.away_tries = 0;
+        self.doubted.clear();
+        self.creating_sent = false;
+        self.completing = false;
+        self.retry_at = UnixMs(0);
+        self.returning.disconnected();
+        self.asking.clear();
+        self.missing.disconnected();
+        if let Some(inflight) = &mut self.inflight {
+            inflight.sent = false;
+        }
+        for intent in self.intents.values_mut() {
+            intent.disconnected();
+        }
+    }
+}
+
+impl Cx {
     /// Sends what can be sent for a group: its creation, its subscription, a commit, entries, documents.
-    pub(super) fn pump_group(&mut self, group: &mut Group) {
-        let follows = !group.is_gone() && (group.mls.is_active() || group.is_broken());
+    pub(super) fn pump_group(&mut self, whole: &mut Whole) {
+        let group = &mut whole.group;
+        let follows = group.parting().is_none() && (group.mls.is_active() || group.is_broken());
         if !self.link.online || !follows || self.now < group.retry_at {
             return;
         }
         if group.is_founding() {
-            if !group.creating_sent && group.meta.frozen.is_none() {
-                self.offer_creation(group);
+            if !group.creating_sent && group.meta.frozen.is_none() && !self.offer_creation(group) {
+                self.tell_waits_for_clock(whole);
             }
             return;
         }
@@ -62,28 +75,29 @@ impl Engine {
             self.subscribe(group.id, group.state().head().size);
         }
         if group.meta.frozen.is_some() {
-            return self.pump_documents(group);
+            return self.pump_documents(whole);
         }
         if group.is_broken() {
             self.pump_return(group);
-            return self.pump_documents(group);
+            return self.pump_documents(whole);
         }
         if group.stand.is_away() {
-            return self.pump_documents(group);
+            return self.pump_documents(whole);
         }
         if !group.caught_up() {
             if self.waits_for_clock(group) {
-                self.tell_waits_for_clock(group);
+                self.tell_waits_for_clock(whole);
             }
             return;
         }
         if group.is_unproven() {
-            return self.pump_documents(group);
+            return self.pump_documents(whole);
         }
         self.plan_duties(group);
         self.pump_commit(group);
-        self.pump_documents(group);
-        self.pump_titles(group);
+        self.pump_documents(whole);
+        self.pump_titles(whole);
+        let group = &mut whole.group;
         self.pump_rotation(group);
         if group.inflight.is_none() {
             self.pump_intents(group);
@@ -101,35 +115,44 @@ impl Engine {
             .any(|pending| pending.device != own)
             && !group.cover_due
         {
-            self.plan(50, 1_500, TimerKind::Cover(group.id));
+            self.plan(50, 1_500, TimerKind::Group(group.id, GroupTimer::Cover));
         }
         if group.rekey_since() != 0 && !group.rotator {
-            self.plan(15_000, 45_000, TimerKind::Rotate(group.id));
+            self.plan(
+                15_000,
+                45_000,
+                TimerKind::Group(group.id, GroupTimer::Rotate),
+            );
         }
         if group.meta.renew_due {
-            self.plan(60_000, 600_000, TimerKind::SelfUpdate(group.id));
+            self.plan(
+                60_000,
+                600_000,
+                TimerKind::Group(group.id, GroupTimer::SelfUpdate),
+            );
         }
         self.plan_ages(group);
     }
 
     /// Offers a new group to the service. When it begins is settled with the first offer, and durable before that leaves: only a service that
-    /// has refused it is offered another.
-    fn offer_creation(&mut self, group: &mut Group) {
+    /// has refused it is offered another. False: it waits for a clock.
+    fn offer_creation(&mut self, group: &mut Group) -> bool {
         if self.waits_for_clock(group) {
             self.wait_for_clock();
-            return self.tell_waits_for_clock(group);
+            return false;
         }
         let id = group.id;
         let now = self.service_now();
         let Some(creation) = &mut group.creation else {
-            return;
+            return true;
         };
         let founded = match creation.founded {
             Some(founded) => founded,
             None => {
                 if let Err(error) = group.mls.found(now) {
                     let cause = (&error).into();
-                    return self.freeze(group, FindingKind::CreationRefused { cause }, None);
+                    self.freeze(group, FindingKind::CreationRefused { cause }, None);
+                    return true;
                 }
                 creation.founded = Some(now);
                 let key = keys::group_row(&id, keys::group::OUTBOX, CREATION_ROW);
@@ -140,19 +163,13 @@ impl Engine {
         };
         let (group_info, tree) = (creation.group_info.clone(), creation.tree.clone());
         group.creating_sent = true;
-        self.request(
-            Request::CreateGroup {
-                group_info,
-                tree,
-                founded,
-            },
-            Box::new(move |engine, answer| {
-                engine.with_group(
-                    id,
-                    Box::new(move |engine, group| engine.creation_answered(group, answer)),
-                );
-            }),
-        );
+        let request = Request::CreateGroup {
+            group_info,
+            tree,
+            founded,
+        };
+        self.request_for(id, request, GroupPending::Create);
+        true
     }
 
     /// Whether nothing goes on in a group before this device's clock is set: its founding would carry a time that this device does not sign, or
@@ -164,19 +181,18 @@ impl Engine {
     }
 
     /// Who waits for the group is told of the clock; what is wanted stays.
-    fn tell_waits_for_clock(&mut self, group: &mut Group) {
+    fn tell_waits_for_clock(&mut self, whole: &mut Whole) {
+        let group = &mut whole.group;
         let offset = self.clock_in_the_way(group);
         for intent in group.intents.values_mut() {
             if let Some(waiter) = intent.take_waiter() {
                 self.reply(waiter, Err(EngineError::WaitsForClock { offset }));
             }
         }
-        for id in self.hot_documents(&group.id) {
-            self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
-        }
+        self.each_document(whole, || DocWork::Look);
     }
 
-    pub(super) fn creation_answered(&mut self, group: &mut Group, answer: Answer) {
+    pub(crate) fn creation_answered(&mut self, group: &mut Group, answer: Answer) {
         match answer {
             // A repeated creation after a lost answer finds the group there: ids are drawn at random, so it is ours.
             Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
@@ -212,23 +228,20 @@ impl Engine {
     pub(super) fn later(&mut self, group: &mut Group) {
         let delay = self.jitter(1_000, 5_000);
         group.retry_at = self.now.plus_ms(delay);
-        self.wake(delay, TimerKind::Pump(group.id));
+        self.wake(delay, TimerKind::Group(group.id, GroupTimer::Pump));
     }
 
     pub(super) fn subscribe(&mut self, id: GroupId, from: u64) {
-        self.request(
-            Request::SubscribeGroup { group: id, from },
-            Box::new(move |engine, answer| {
-                engine.with_group(
-                    id,
-                    Box::new(move |engine, group| match answer {
-                        Answer::Subscribed { head, .. } => engine.subscribed(group, head),
-                        Answer::Refused(refusal) => engine.subscription_refused(group, refusal),
-                        _ => {}
-                    }),
-                );
-            }),
-        );
+        let request = Request::SubscribeGroup { group: id, from };
+        self.request_for(id, request, GroupPending::Follow);
+    }
+
+    pub(crate) fn follow_answered(&mut self, group: &mut Group, answer: Answer) {
+        match answer {
+            Answer::Subscribed { head, .. } => self.subscribed(group, head),
+            Answer::Refused(refusal) => self.subscription_refused(group, refusal),
+            _ => {}
+        }
     }
 
     /// The log is followed: what the service announces is compared with what is here, as far as heads are known.
@@ -287,10 +300,7 @@ impl Engine {
                 self.reply(waiter, Err(EngineError::OutOfStep));
             }
         }
-        for id in self.hot_documents(&group.id) {
-            self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
-        }
-        self.pump_documents(group);
+        self.post_group(group.id, GroupWork::LookAtDocuments);
     }
 
     /// Asks again later. The same reason is told once.
@@ -343,19 +353,12 @@ impl Engine {
             return;
         };
         inflight.sent = true;
-        let (id, leaf) = (group.id, inflight.leaf);
-        self.request(
-            Request::Commit(bundle),
-            Box::new(move |engine, answer| {
-                engine.with_group(
-                    id,
-                    Box::new(move |engine, group| engine.commit_answered(group, leaf, answer)),
-                );
-            }),
-        );
+        let leaf = inflight.leaf;
+        let what = GroupPending::Commit { leaf };
+        self.request_for(group.id, Request::Commit(bundle), what);
     }
 
-    pub(super) fn commit_answered(&mut self, group: &mut Group, leaf: Hash, answer: Answer) {
+    pub(crate) fn commit_answered(&mut self, group: &mut Group, leaf: Hash, answer: Answer) {
         let Answer::Refused(refusal) = answer else {
             // Accepted: the log will bring it.
             return;
@@ -382,7 +385,7 @@ impl Engine {
                 let delay = self.jitter(500, 3_000);
                 inflight.sent = false;
                 inflight.not_before = self.now.plus_ms(delay);
-                self.wake(delay, TimerKind::Pump(group.id));
+                self.wake(delay, TimerKind::Group(group.id, GroupTimer::Pump));
             }
             refusal => {
                 let intent = inflight.intent;

@@ -7,7 +7,7 @@ use super::repair::{LONGEST_PAUSE_MS, ReturnRow};
 use super::*;
 
 /// A group whose MLS rows cannot be read. Everything else about it waits in the store.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Stray {
     rows: Option<Vec<Row>>,
     reading: bool,
@@ -50,19 +50,17 @@ impl Engine {
         if stray.rows.is_none() {
             if !stray.reading {
                 stray.reading = true;
-                self.read(keys::group_prefix(&id), ReadTarget::Stray(id));
+                self.cx.read(keys::group_prefix(&id), ReadTarget::Stray(id));
             }
             return;
         }
-        let leaving = self.parting.contains_key(&id);
-        if leaving || stray.asked || !self.link.online || self.now < stray.retry_at {
+        let leaving = self.cx.parting.contains_key(&id);
+        if leaving || stray.asked || !self.cx.link.online || self.cx.now < stray.retry_at {
             return;
         }
         stray.asked = true;
-        self.request(
-            Request::GetGroupInfo { group: id },
-            Box::new(move |engine, answer| engine.stray_offered(id, answer)),
-        );
+        let request = Request::GetGroupInfo { group: id };
+        self.cx.request(request, Pending::Stray(id));
     }
 
     pub(crate) fn stray_loaded(&mut self, id: GroupId, rows: Vec<Row>) {
@@ -79,12 +77,12 @@ impl Engine {
         stray.asked = false;
         let most = doubled_ms(1_000, stray.tries, LONGEST_PAUSE_MS);
         stray.tries = stray.tries.saturating_add(1);
-        stray.retry_at = self.now.plus_ms(most);
-        self.wake(most, TimerKind::Stray(id));
+        stray.retry_at = self.cx.now.plus_ms(most);
+        self.cx.wake(most, TimerKind::Stray(id));
     }
 
-    fn stray_offered(&mut self, id: GroupId, answer: Answer) {
-        if !self.strays.contains_key(&id) || self.parting.contains_key(&id) {
+    pub(crate) fn stray_offered(&mut self, id: GroupId, answer: Answer) {
+        if !self.strays.contains_key(&id) || self.cx.parting.contains_key(&id) {
             return;
         }
         let made = match answer {
@@ -102,7 +100,7 @@ impl Engine {
                     known: None,
                 };
                 // Nothing shows yet that this is the right group: older roots are not handed to it.
-                self.prepare_external(&offer, &[])
+                self.cx.prepare_external(&offer, &[])
             }
             Answer::Refused(refusal) => Err(EngineError::Refused(refusal)),
             _ => return self.stray_later(id),
@@ -126,7 +124,8 @@ impl Engine {
                     .is_none_or(|stray| std::mem::replace(&mut stray.told, true));
                 if !told {
                     let cause = Some((&error).into());
-                    self.finding(id, None, FindingKind::CannotReturn { cause }, None);
+                    self.cx
+                        .finding(id, None, FindingKind::CannotReturn { cause }, None);
                 }
                 self.stray_later(id);
             }
@@ -143,10 +142,10 @@ impl Engine {
         group.load_tables(&mut take);
         for error in std::mem::take(&mut group.damaged) {
             let what = FindingKind::failed(Step::LoadGroup, &error);
-            self.finding(id, None, what, None);
+            self.cx.finding(id, None, what, None);
         }
         let prefix = keys::group_row(&id, keys::group::MLS, b"");
-        self.out.writes.delete_prefix(prefix);
+        self.cx.out.writes.delete_prefix(prefix);
         group.meta.broken = None;
         let alone = group.state().current_rows().count() == 1;
         group.meta.blind = !alone;
@@ -161,13 +160,12 @@ impl Engine {
         // The rows of the external commit are the scratch state's: what is read from them here is only looked at.
         let epoch = mls.state().epoch;
         let mut group = self.group_of_stray(id, public, epoch);
-        self.broken.insert(id);
         group.meta.blind = true;
         group.meta.unproven = None;
         group.meta.broken = Some("group.state_lost".to_owned());
-        self.save_meta(&group);
-        self.keep_scratch(&mut group, mls, row);
-        self.groups.insert(id, Slot::Hot(Box::new(group)));
-        self.with_group(id, Box::new(|_, _| {}));
+        self.cx.save_meta(&group);
+        self.cx.keep_scratch(&mut group, mls, row);
+        self.insert_whole(id, Whole::new(group));
+        self.with_group(id, GroupWork::Look);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl Engine {
+impl Cx {
     /// A frozen group has come into memory.
     pub(super) fn thaw(&mut self, group: &mut Group) {
         if group.meta.frozen.is_none() {
@@ -21,14 +21,10 @@ impl Engine {
         self.read(key, ReadTarget::Thaw(group.id));
     }
 
-    pub(crate) fn evidence_again(&mut self, id: GroupId, rows: Vec<Row>) {
-        let Some((seq, entry)) = rows.first().and_then(care::refused_entry) else {
-            return;
-        };
-        self.with_group(
-            id,
-            Box::new(move |engine, group| engine.judge_again(group, seq, &entry)),
-        );
+    pub(crate) fn evidence_again(&mut self, group: &mut Group, rows: &[Row]) {
+        if let Some((seq, entry)) = rows.first().and_then(care::refused_entry) {
+            self.judge_again(group, seq, &entry);
+        }
     }
 
     fn judge_again(&mut self, group: &mut Group, seq: u64, entry: &GroupEntry) {

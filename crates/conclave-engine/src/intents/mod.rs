@@ -17,13 +17,16 @@ use conclave_proto::{
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Event, OperationId, Reply};
-use crate::engine::{Engine, TimerKind, doubled_ms};
+use crate::cx::Cx;
+use crate::engine::doubled_ms;
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step as Doing, Suspect};
 use crate::group::Group;
 use crate::io::CommandId;
 use crate::keys;
+use crate::link::{GroupPending, IntentPending};
 use crate::policy::PolicyChange;
+use crate::timers::{GroupTimer, TimerKind};
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +81,7 @@ pub(crate) struct IntentRow {
 }
 
 /// An intent in memory.
+#[derive(Debug)]
 pub(crate) struct Intent {
     row: IntentRow,
     waiter: Option<CommandId>,
@@ -128,6 +132,15 @@ impl Intent {
         }
     }
 
+    /// The user of whom devices are to be added.
+    fn adds(&self, own: Option<UserId>) -> Option<UserId> {
+        match self.row.want {
+            Want::Invite { user, .. } | Want::ReAdd { user, .. } => Some(user),
+            Want::AddOwn => own,
+            _ => None,
+        }
+    }
+
     /// What was asked of the service or committed does not count any more.
     pub(crate) fn judge_again(&mut self) {
         self.busy = false;
@@ -168,7 +181,7 @@ pub(crate) enum Step {
     Held,
 }
 
-impl Engine {
+impl Cx {
     /// What a command waits for. Where nothing can be asked of the group now, that is the answer, and nothing is remembered.
     pub(crate) fn intend_waited(&mut self, group: &mut Group, want: Want, waiter: CommandId) {
         match group.check_in_step() {
@@ -264,7 +277,7 @@ impl Engine {
             if self.now < intent.not_before {
                 if intent.lacks > 0 {
                     let wait = intent.not_before.since_ms(self.now);
-                    self.wake(wait, TimerKind::Lacking(group.id));
+                    self.wake(wait, TimerKind::Group(group.id, GroupTimer::Lacking));
                 }
                 continue;
             }
@@ -318,7 +331,7 @@ impl Engine {
             let row = keys::cbor(&intent.row);
             self.put(key, row);
         }
-        self.wake(pause, TimerKind::Lacking(group.id));
+        self.wake(pause, TimerKind::Group(group.id, GroupTimer::Lacking));
         if first {
             let group = group.id;
             self.event(Event::InvitationWaits { group, user });
@@ -347,29 +360,41 @@ impl Engine {
         !waiting.is_empty()
     }
 
+    /// An answer for an intent.
+    pub(crate) fn intent_answered(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        what: IntentPending,
+        answer: Answer,
+    ) {
+        match what {
+            IntentPending::Devices { again } => self.devices_answered(group, id, again, answer),
+            IntentPending::Packages(list) => self.packages_answered(group, id, &list, answer),
+            IntentPending::Proposal | IntentPending::Entry => {
+                self.order_answered(group, id, answer);
+            }
+        }
+    }
+
     /// An answer about a proposal or entry: acceptance shows in the log.
-    fn intent_answered(&mut self, group: GroupId, id: u64, answer: Answer) {
+    fn order_answered(&mut self, group: &mut Group, id: u64, answer: Answer) {
         let Answer::Refused(refusal) = answer else {
             return;
         };
-        self.with_group(
-            group,
-            Box::new(move |engine, group| {
-                let void = matches!(
-                    refusal,
-                    Refusal::BadCommit {
-                        fault: CommitFault::LastOwner
-                    }
-                );
-                if refusal.is_retryable() {
-                    engine.retry_intent(group, id);
-                } else if void {
-                    engine.finish_intent(group, id, Err(EngineError::LastOwner));
-                } else {
-                    engine.finish_intent(group, id, Err(EngineError::Refused(refusal)));
-                }
-            }),
+        let void = matches!(
+            refusal,
+            Refusal::BadCommit {
+                fault: CommitFault::LastOwner
+            }
         );
+        if refusal.is_retryable() {
+            self.retry_intent(group, id);
+        } else if void {
+            self.finish_intent(group, id, Err(EngineError::LastOwner));
+        } else {
+            self.finish_intent(group, id, Err(EngineError::Refused(refusal)));
+        }
     }
 
     fn retry_intent(&mut self, group: &mut Group, id: u64) {
@@ -379,7 +404,7 @@ impl Engine {
             intent.busy = false;
             intent.not_before = self.now.plus_ms(delay);
             intent.row.attempts = intent.row.attempts.saturating_add(1);
-            self.wake(delay, TimerKind::Pump(group_id));
+            self.wake(delay, TimerKind::Group(group_id, GroupTimer::Pump));
         }
     }
 
@@ -539,16 +564,6 @@ impl Engine {
             if let Some(waiter) = intent.take_waiter() {
                 self.reply(waiter, Err(EngineError::WaitsForClock { offset }));
             }
-        }
-    }
-
-    /// After a change of the own device list: every group gets the new devices and loses the revoked ones.
-    pub(crate) fn add_own_devices_everywhere(&mut self) {
-        for id in self.active_groups() {
-            self.with_group(
-                id,
-                Box::new(|engine, group| engine.match_own_devices(group)),
-            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl Engine {
+impl Cx {
     /// Asks for a user's device list, then for key packages of those devices that are no members, or of the one to be added again.
     pub(super) fn ask_for_devices(
         &mut self,
@@ -11,51 +11,66 @@ impl Engine {
         user: UserId,
         again: Option<DeviceId>,
     ) {
-        self.request(
-            Request::GetDeviceList { user },
-            Box::new(move |engine, answer| match answer {
-                Answer::DeviceList { list } => {
-                    engine.device_list_for_intent(group, id, user, again, list.as_slice());
-                }
-                Answer::Refused(Refusal::UnknownUser) => {
-                    engine.with_group(
-                        group,
-                        Box::new(move |engine, group| engine.lack_packages(group, id)),
-                    );
-                }
-                Answer::Refused(refusal) => engine.packages_refused(group, id, refusal),
-                _ => {}
-            }),
-        );
+        let what = GroupPending::Intent(id, IntentPending::Devices { again });
+        self.request_for(group, Request::GetDeviceList { user }, what);
     }
 
-    /// The service gives no list or packages: for now, or at all.
-    fn packages_refused(&mut self, group: GroupId, id: u64, refusal: Refusal) {
-        if refusal.is_retryable() {
-            self.with_group(
-                group,
-                Box::new(move |engine, group| engine.retry_intent(group, id)),
-            );
-        } else {
-            self.fail_intent(group, id, EngineError::Refused(refusal));
+    pub(super) fn devices_answered(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        again: Option<DeviceId>,
+        answer: Answer,
+    ) {
+        match answer {
+            Answer::DeviceList { list } => {
+                self.device_list_for_intent(group, id, again, list.as_slice());
+            }
+            Answer::Refused(Refusal::UnknownUser) => self.lack_packages(group, id),
+            Answer::Refused(refusal) => self.packages_refused(group, id, refusal),
+            _ => {}
         }
     }
 
-    pub(super) fn fail_intent(&mut self, group: GroupId, id: u64, error: EngineError) {
-        self.with_group(
-            group,
-            Box::new(move |engine, group| engine.finish_intent(group, id, Err(error))),
-        );
+    pub(super) fn packages_answered(
+        &mut self,
+        group: &mut Group,
+        id: u64,
+        list: &SignedDeviceList,
+        answer: Answer,
+    ) {
+        match answer {
+            Answer::KeyPackages { packages } => {
+                self.packages_for_intent(group, id, list, packages);
+            }
+            Answer::Refused(refusal) => self.packages_refused(group, id, refusal),
+            _ => {}
+        }
     }
 
-    pub(super) fn device_list_for_intent(
+    /// The service gives no list or packages: for now, or at all.
+    fn packages_refused(&mut self, group: &mut Group, id: u64, refusal: Refusal) {
+        if refusal.is_retryable() {
+            self.retry_intent(group, id);
+        } else {
+            self.finish_intent(group, id, Err(EngineError::Refused(refusal)));
+        }
+    }
+
+    fn device_list_for_intent(
         &mut self,
-        group: GroupId,
+        group: &mut Group,
         id: u64,
-        user: UserId,
         again: Option<DeviceId>,
         bytes: &[u8],
     ) {
+        let Some(user) = group
+            .intents
+            .get(&id)
+            .and_then(|intent| intent.adds(self.device.user()))
+        else {
+            return;
+        };
         let now = self.latest();
         let writes = &mut self.out.writes;
         let taken = SignedDeviceList::from_bytes(bytes)
@@ -63,69 +78,38 @@ impl Engine {
         let list = match taken {
             Ok(Some(list)) => list,
             Ok(None) if self.is_clock_wrong() => {
-                return self.fail_intent(group, id, EngineError::ClockSkew);
+                return self.finish_intent(group, id, Err(EngineError::ClockSkew));
             }
-            Ok(None) => {
-                // Its user was away for long: a device of theirs signs it anew when it connects.
-                return self.with_group(
-                    group,
-                    Box::new(move |engine, group| engine.lack_packages(group, id)),
-                );
-            }
+            // Its user was away for long: a device of theirs signs it anew when it connects.
+            Ok(None) => return self.lack_packages(group, id),
             Err(error) => {
                 let what = FindingKind::failed(Doing::DeviceList, &error);
-                self.finding(group, None, what, None);
-                return self.fail_intent(group, id, EngineError::Identity(error));
+                self.finding(group.id, None, what, None);
+                return self.finish_intent(group, id, Err(EngineError::Identity(error)));
             }
         };
         let own = self.device.id();
-        self.with_group(
-            group,
-            Box::new(move |engine, group| {
-                let devices: Vec<DeviceId> = list
-                    .list
-                    .devices
-                    .iter()
-                    .map(|entry| entry.device)
-                    .filter(|device| match again {
-                        Some(again) => *device == again,
-                        None => *device != own && !group.state().is_member(device),
-                    })
-                    .collect();
-                if devices.is_empty() {
-                    engine.packages_for_intent(group, id, &list, Vec::new());
-                } else {
-                    engine.claim(group.id, id, user, devices, list);
-                }
-            }),
-        );
-    }
-
-    pub(super) fn claim(
-        &mut self,
-        group: GroupId,
-        id: u64,
-        user: UserId,
-        devices: Vec<DeviceId>,
-        list: SignedDeviceList,
-    ) {
-        self.request(
-            Request::ClaimKeyPackages { user, devices },
-            Box::new(move |engine, answer| match answer {
-                Answer::KeyPackages { packages } => engine.with_group(
-                    group,
-                    Box::new(move |engine, group| {
-                        engine.packages_for_intent(group, id, &list, packages);
-                    }),
-                ),
-                Answer::Refused(refusal) => engine.packages_refused(group, id, refusal),
-                _ => {}
-            }),
-        );
+        let devices: Vec<DeviceId> = list
+            .list
+            .devices
+            .iter()
+            .map(|entry| entry.device)
+            .filter(|device| match again {
+                Some(again) => *device == again,
+                None => *device != own && !group.state().is_member(device),
+            })
+            .collect();
+        if devices.is_empty() {
+            self.packages_for_intent(group, id, &list, Vec::new());
+        } else {
+            let what = IntentPending::Packages(Box::new(list));
+            let what = GroupPending::Intent(id, what);
+            self.request_for(group.id, Request::ClaimKeyPackages { user, devices }, what);
+        }
     }
 
     /// Keeps the packages that belong to listed devices and authenticate; the intent goes on with them.
-    pub(super) fn packages_for_intent(
+    fn packages_for_intent(
         &mut self,
         group: &mut Group,
         id: u64,

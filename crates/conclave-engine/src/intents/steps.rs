@@ -3,7 +3,7 @@
 use super::*;
 use crate::rescue::PartingRow;
 
-impl Engine {
+impl Cx {
     pub(super) fn step(&mut self, group: &mut Group, id: u64, want: &Want) -> Step {
         match want {
             Want::Invite { user, role } => self.step_invite(group, id, *user, *role),
@@ -213,16 +213,12 @@ impl Engine {
         };
         match proposal {
             Ok(message) => {
-                let group_id = group.id;
-                self.request(
-                    Request::Propose {
-                        group: group_id,
-                        message: message.into(),
-                    },
-                    Box::new(move |engine, answer| {
-                        engine.intent_answered(group_id, id, answer);
-                    }),
-                );
+                let request = Request::Propose {
+                    group: group.id,
+                    message: message.into(),
+                };
+                let what = GroupPending::Intent(id, IntentPending::Proposal);
+                self.request_for(group.id, request, what);
                 Step::Wait
             }
             Err(error) => Step::Fail(error.into()),
@@ -267,11 +263,8 @@ impl Engine {
         if let Err(refusal) = group.state().judge_entry(&entry) {
             return Step::Fail(EngineError::Refused(refusal));
         }
-        let group_id = group.id;
-        self.request(
-            Request::PutEntry { entry },
-            Box::new(move |engine, answer| engine.intent_answered(group_id, id, answer)),
-        );
+        let what = GroupPending::Intent(id, IntentPending::Entry);
+        self.request_for(group.id, Request::PutEntry { entry }, what);
         Step::Wait
     }
 }

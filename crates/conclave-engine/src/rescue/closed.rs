@@ -2,43 +2,38 @@
 
 use conclave_proto::record::CloseReason;
 
-use super::parting::holds_unsent;
+use super::parting::{GatherFor, holds_unsent};
 use super::*;
 
-impl Engine {
+impl Cx {
     /// A closed document goes; own edits in it are kept apart.
     pub(crate) fn let_document_go(
         &mut self,
-        group: &mut Group,
+        whole: &mut Whole,
         id: DocumentId,
         by: Option<UserId>,
     ) {
+        let group = &mut whole.group;
         let Some(row) = group.documents.get_mut(&id).filter(|row| holds_unsent(row)) else {
-            self.forget_document(group.id, id);
-            return self.drop_document(group, id);
+            self.forget_document(whole, id);
+            return self.drop_document(&mut whole.group, id);
         };
         if by.is_some() {
             // Still known after a restart.
             row.closed_by = by;
             self.save_document_row(group, &id);
         }
-        self.forget_document_later(group.id, id);
-        let group_id = group.id;
-        let directory = DocumentId::directory(&group_id);
+        self.forget_document_later(whole, id);
+        let group = whole.group.id;
+        let directory = DocumentId::directory(&group);
         let prefixes = vec![
-            keys::document_prefix(&group_id, &id),
-            keys::document_prefix(&group_id, &directory),
+            keys::document_prefix(&group, &id),
+            keys::document_prefix(&group, &directory),
         ];
-        let then = move |engine: &mut Self, rows: Vec<Row>| {
-            engine.with_group(
-                group_id,
-                Box::new(move |engine, group| engine.closed_read(group, id, &rows)),
-            );
-        };
-        self.gather(prefixes, Box::new(then));
+        self.gather(prefixes, GatherFor::Closed(group, id));
     }
 
-    fn closed_read(&mut self, group: &mut Group, id: DocumentId, rows: &[Row]) {
+    pub(crate) fn closed_read(&mut self, group: &mut Group, id: DocumentId, rows: &[Row]) {
         let closed = group
             .state()
             .documents
@@ -65,7 +60,7 @@ impl Engine {
                 group: group.id,
                 group_name: titles.name,
                 document: id,
-                title: row.title.or_else(|| titles.titles.get(&id).cloned()),
+                title: row.title().or_else(|| titles.titles.get(&id).cloned()),
             };
             let made = self.make_rescue(origin, unsent);
             if !self.has_room_for(std::slice::from_ref(&made)) {
@@ -81,7 +76,8 @@ impl Engine {
     }
 
     /// Documents that were closed and are still here: their own edits were not kept apart yet.
-    pub(crate) fn go_on_closing(&mut self, group: &mut Group) {
+    pub(crate) fn go_on_closing(&mut self, whole: &mut Whole) {
+        let group = &whole.group;
         let gone = |id: &DocumentId| {
             let entry = group.state().documents.get(id);
             let closed = entry.and_then(|entry| entry.closed);
@@ -89,7 +85,7 @@ impl Engine {
         };
         let left: Vec<DocumentId> = group.documents.keys().copied().filter(gone).collect();
         for id in left {
-            self.let_document_go(group, id, None);
+            self.let_document_go(whole, id, None);
         }
     }
 }

@@ -7,7 +7,6 @@ use conclave_doc::Step;
 use super::*;
 use crate::group::DocRow;
 use crate::roots::Roots;
-use crate::slot::Slot;
 
 /// Why a membership ends: durable, until it has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,31 +34,45 @@ pub(crate) struct Parted {
     pub(crate) full: bool,
 }
 
-/// Rows that are read together, and what is done with them then.
+/// Rows that are read together.
 pub(crate) struct Gather {
     missing: usize,
     rows: Vec<Row>,
-    then: Gathered,
+    what: GatherFor,
 }
 
-/// What is done with rows that were read together.
-pub(super) type Gathered = Box<dyn FnOnce(&mut Engine, Vec<Row>) + Send>;
+/// What rows are read together for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum GatherFor {
+    /// Own edits in a closed document.
+    Closed(GroupId, DocumentId),
+    /// Own edits in a group that this device is out of.
+    Parting(GroupId),
+    /// Own edits in a group whose MLS rows are lost, which somebody leaves.
+    Stray(GroupId, CommandId),
+}
+
+impl std::fmt::Debug for Gather {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gather({:?}, {} to come)", self.what, self.missing)
+    }
+}
 
 /// Whether a document holds own edits that nobody else has, as far as its index row tells.
 pub(super) fn holds_unsent(row: &DocRow) -> bool {
     row.creating || (row.local && row.unsent != Some(0))
 }
 
-impl Engine {
+impl Cx {
     /// Reads all rows below some prefixes, as they are after this transition's writes.
-    pub(super) fn gather(&mut self, prefixes: Vec<Vec<u8>>, then: Gathered) {
+    pub(super) fn gather(&mut self, prefixes: Vec<Vec<u8>>, what: GatherFor) {
         let number = self.fresh_id();
         self.gathers.insert(
             number,
             Gather {
                 missing: prefixes.len(),
                 rows: Vec::new(),
-                then,
+                what,
             },
         );
         for prefix in prefixes {
@@ -67,73 +80,43 @@ impl Engine {
         }
     }
 
-    pub(crate) fn gathered(&mut self, number: u64, rows: Vec<Row>) {
-        let Some(gather) = self.gathers.get_mut(&number) else {
-            return;
-        };
-        gather.rows.extend(rows);
-        gather.missing = gather.missing.saturating_sub(1);
-        if gather.missing == 0
-            && let Some(gather) = self.gathers.remove(&number)
-        {
-            (gather.then)(self, gather.rows);
-        }
-    }
-
-    /// This device is out: secrets and documents go, own edits are kept apart.
+    /// This device is out, which is durable at once: secrets and documents go, own edits are kept apart.
     pub(crate) fn lose_group(&mut self, group: &mut Group, parting: PartingRow) {
-        if group.is_gone() {
-            return;
-        }
-        if group.documents.values().any(holds_unsent) {
-            // What is out is durable at once; how it ends follows from it after a restart.
+        if group.parting().is_none() {
             self.set_parting(group, parting);
-            self.begin_parting(group);
-        } else {
-            self.end_group(group, &parting.why);
+            self.post_group(group.id, GroupWork::Part);
         }
     }
 
     /// Reads what has to be kept apart before the group's rows go.
-    pub(crate) fn begin_parting(&mut self, group: &mut Group) {
-        let Some(parting) = group.parting().cloned() else {
+    pub(crate) fn begin_parting(&mut self, whole: &mut Whole) {
+        let group = &whole.group;
+        let id = group.id;
+        let Some(parting) = group.parting() else {
             return;
         };
-        let id = group.id;
-        self.parting.insert(
-            id,
-            Parted {
-                why: parting.why,
-                full: false,
-            },
-        );
-        self.forget_documents_later(id);
+        if !group.documents.values().any(holds_unsent) {
+            return self.post(Post::End(id));
+        }
+        let why = parting.why.clone();
+        self.parting.insert(id, Parted { why, full: false });
+        self.forget_documents_later(whole);
         // The directory says what they are called.
         let directory = DocumentId::directory(&id);
-        let holding = group.documents.iter();
+        let holding = whole.group.documents.iter();
         let holding = holding.filter(|(of, row)| **of != directory && holds_unsent(row));
         let read = holding.map(|(of, _)| of).chain([&directory]);
         let prefixes = read.map(|of| keys::document_prefix(&id, of)).collect();
-        self.gather(
-            prefixes,
-            Box::new(move |engine, rows| engine.parting_read(id, &rows)),
-        );
+        self.gather(prefixes, GatherFor::Parting(id));
     }
 
-    fn parting_read(&mut self, id: GroupId, rows: &[Row]) {
-        let mut group = match self.groups.remove(&id) {
-            Some(Slot::Hot(group)) => group,
-            Some(other) => {
-                self.groups.insert(id, other);
-                return;
-            }
-            None => return,
+    /// Keeps apart what a group holds of own edits. False where there is no room.
+    fn parting_read(&mut self, group: &Group, rows: &[Row]) -> bool {
+        let id = group.id;
+        let Some(parting) = group.parting() else {
+            return false;
         };
-        let Some(parting) = group.parting().cloned() else {
-            self.groups.insert(id, Slot::Hot(group));
-            return;
-        };
-        let made = self.rescue_all(id, &group.documents, &group.roots, rows, &parting);
+        let made = self.rescue_all(id, &group.documents, &group.roots, rows, parting);
         if !self.has_room_for(&made) {
             // Nothing goes before there is room.
             if let Some(parted) = self.parting.get_mut(&id) {
@@ -141,8 +124,7 @@ impl Engine {
             }
             self.tell_full(id, None);
             self.answer_parted(id, None, &EngineError::RescueFull);
-            self.groups.insert(id, Slot::Hot(group));
-            return;
+            return false;
         }
         for made in made {
             let document = made.info.document;
@@ -151,7 +133,7 @@ impl Engine {
             self.answer_parted(id, Some(document), &error);
         }
         self.parting.remove(&id);
-        self.end_group(&mut group, &parting.why);
+        true
     }
 
     /// Copies of all own edits in a group's rows.
@@ -184,7 +166,7 @@ impl Engine {
                     continue;
                 }
             }
-            let title = row.title.clone();
+            let title = row.title();
             let origin = Origin {
                 cause: parting.cause,
                 by: parting.by,
@@ -197,56 +179,75 @@ impl Engine {
         }
         made
     }
+}
+
+impl Engine {
+    pub(crate) fn gathered(&mut self, number: u64, rows: Vec<Row>) {
+        let gathers = &mut self.cx.gathers;
+        let Some(gather) = gathers.get_mut(&number) else {
+            return;
+        };
+        gather.rows.extend(rows);
+        gather.missing = gather.missing.saturating_sub(1);
+        if gather.missing > 0 {
+            return;
+        }
+        let Some(Gather { rows, what, .. }) = gathers.remove(&number) else {
+            return;
+        };
+        match what {
+            GatherFor::Closed(group, document) => {
+                self.with_group(group, GroupWork::ClosedRead(document, rows));
+            }
+            GatherFor::Parting(id) => {
+                let read = self.on_whole(id, |cx, whole| cx.parting_read(&whole.group, &rows));
+                if read == Some(true) {
+                    self.end_group(id);
+                }
+            }
+            GatherFor::Stray(group, command) => {
+                let result = self.end_stray(group, &rows);
+                self.cx.reply(command, result.map(|()| Reply::Done));
+            }
+        }
+    }
 
     /// Tries again where there was no room.
     pub(super) fn go_on_parting(&mut self) {
-        let full = self.parting.iter().filter(|(_, parted)| parted.full);
+        let full = self.cx.parting.iter().filter(|(_, parted)| parted.full);
         let full: Vec<GroupId> = full.map(|(id, _)| *id).collect();
         for id in full {
-            if let Some(Slot::Hot(mut group)) = self.groups.remove(&id) {
-                self.begin_parting(&mut group);
-                self.groups.insert(id, Slot::Hot(group));
-            }
+            self.with_group(id, GroupWork::Part);
         }
         for id in self.active_groups() {
-            self.with_group(id, Box::new(|engine, group| engine.go_on_closing(group)));
+            self.with_group(id, GroupWork::GoOnClosing);
         }
     }
 
     /// Leaves a group whose MLS rows cannot be read.
-    pub(crate) fn leave_stray(&mut self, id: CommandId, group: GroupId, why: &'static str) {
-        self.parting.insert(
-            group,
-            Parted {
-                why: why.to_owned(),
-                full: false,
-            },
-        );
+    pub(crate) fn leave_stray(&mut self, id: CommandId, group: GroupId, why: &str) {
+        let why = why.to_owned();
+        self.cx.parting.insert(group, Parted { why, full: false });
         let prefixes = vec![keys::group_prefix(&group), keys::documents_prefix(&group)];
-        self.gather(
-            prefixes,
-            Box::new(move |engine, rows| {
-                let result = engine.end_stray(group, &rows, why);
-                engine.reply(id, result.map(|()| Reply::Done));
-            }),
-        );
+        self.cx.gather(prefixes, GatherFor::Stray(group, id));
     }
 
-    fn end_stray(&mut self, id: GroupId, rows: &[Row], why: &str) -> Result<(), EngineError> {
-        self.parting.remove(&id);
+    fn end_stray(&mut self, id: GroupId, rows: &[Row]) -> Result<(), EngineError> {
+        let parted = self.cx.parting.remove(&id);
+        let why = parted.map_or_else(String::new, |parted| parted.why);
         let (documents, roots) = Group::holdings(rows);
-        let parting = PartingRow::left(why);
-        let made = self.rescue_all(id, &documents, &roots, rows, &parting);
-        if !self.has_room_for(&made) {
-            self.tell_full(id, None);
+        let parting = PartingRow::left(&why);
+        let made = self.cx.rescue_all(id, &documents, &roots, rows, &parting);
+        if !self.cx.has_room_for(&made) {
+            self.cx.tell_full(id, None);
             return Err(EngineError::RescueFull);
         }
         for made in made {
-            self.keep_apart(made);
+            self.cx.keep_apart(made);
         }
         self.strays.remove(&id);
-        self.drop_group_rows(&id);
-        self.index_as_left(id, why);
+        self.cx.drop_group_rows(&id);
+        self.index_as_left(id, &why);
         Ok(())
     }
 }

@@ -4,8 +4,9 @@ use conclave_proto::Role;
 use conclave_proto::record::CloseReason;
 
 use super::*;
+use crate::group::DocRow;
 
-impl Engine {
+impl Cx {
     /// Why own edits that wait can never be sent, where that is so. The log has to be here first: they may be in it.
     fn has_no_place(&self, group: &Group, doc: &Doc) -> Option<RescueCause> {
         if doc.document.unsent_count() == 0 || !doc.is_at_rest() {
@@ -33,11 +34,7 @@ impl Engine {
         if !group.directory.is_read && local && !group.unreadable.contains(&directory) {
             // What it is called is read first.
             if id != directory {
-                let work: crate::document::DocWork = Box::new(move |engine, group, doc| {
-                    group.directory.refresh(&mut doc.document);
-                    engine.with_document_in(group, id, None, Box::new(|_, _, _| {}));
-                });
-                return self.with_document_in(group, directory, None, work);
+                return self.post_document(group.id, directory, DocWork::TitlesFor(id));
             }
             group.directory.refresh(&mut doc.document);
         }
@@ -59,7 +56,7 @@ impl Engine {
             };
             doc.answer(self, &error);
             // It is opened again under its new instance.
-            self.with_document_in(group, id, None, Box::new(|_, _, _| {}));
+            self.post_document(group.id, id, DocWork::Look);
         }
         self.delivered(group, doc, outcome);
     }
@@ -83,7 +80,7 @@ impl Engine {
 
     fn origin(&self, group: &Group, document: DocumentId, cause: RescueCause) -> Origin {
         let row = group.documents.get(&document);
-        let title = row.and_then(|row| row.title.clone());
+        let title = row.and_then(DocRow::title);
         Origin {
             cause,
             by: None,

@@ -8,8 +8,8 @@ use conclave_mls::EpochRoot;
 use conclave_proto::DeviceId;
 use conclave_proto::refusal::RecordFault;
 
+use crate::cx::Cx;
 use crate::document::Doc;
-use crate::engine::Engine;
 use crate::finding::FindingKind;
 use crate::group::Group;
 
@@ -17,13 +17,14 @@ use crate::group::Group;
 const VALUES: usize = 8;
 
 /// A value for a root, and whose wrap it came with.
+#[derive(Debug)]
 struct Given {
     root: EpochRoot,
     from: DeviceId,
 }
 
 /// What is not certain of a group's roots.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Doubts {
     /// Whose wrap a root came with that has opened nothing of anybody else yet.
     from: BTreeMap<u64, DeviceId>,
@@ -125,7 +126,7 @@ impl Group {
     }
 }
 
-impl Engine {
+impl Cx {
     /// A member wrapped what differs from a root that is certain. Told once for the epoch in which they wrapped it.
     pub(super) fn wrong_wrap(&mut self, group: &mut Group, signer: DeviceId) {
         let current = group.state().epoch;

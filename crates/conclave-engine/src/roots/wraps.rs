@@ -9,11 +9,14 @@ use conclave_proto::group::RootWrap;
 use conclave_proto::policy::JoinerAccess;
 
 use super::doubts::Verdict;
-use crate::engine::{Engine, TimerKind};
+use crate::cx::Cx;
 use crate::finding::{FindingKind, Step, Suspect};
-use crate::group::Group;
+use crate::group::{Group, Whole};
+use crate::link::{GroupPending, Pending};
+use crate::timers::{GroupTimer, TimerKind};
+use crate::work::GroupWork;
 
-impl Engine {
+impl Cx {
     /// Asks for the wraps of the current epoch: some root is missing here.
     pub(crate) fn ask_for_wraps(&mut self, group: &mut Group) {
         let epoch = group.state().epoch;
@@ -21,44 +24,34 @@ impl Engine {
             return;
         }
         group.missing.asked = Some(epoch);
-        let after_plea = group.missing.pleas > 0;
-        self.with_wraps(group, move |engine, group, wraps| {
-            if group.missing.asked == Some(epoch) {
-                group.missing.asked = None;
-            }
-            if let Some(wraps) = wraps {
-                engine.use_wraps(group, &wraps);
-                if after_plea {
-                    engine.wraps_answered(group, &wraps);
-                }
-            }
-        });
+        let pleaded = group.missing.pleas > 0;
+        let request = Request::GetWraps {
+            group: group.id,
+            epoch,
+        };
+        let what = GroupPending::MissingWraps { epoch, pleaded };
+        self.request_for(group.id, request, what);
     }
 
-    /// Gets the wraps of the current epoch. None where the service has no answer, or a new epoch has begun meanwhile: what is still missing
-    /// then is asked for again.
-    fn with_wraps(
+    /// Where the service has no answer, or a new epoch has begun meanwhile, what is still missing then is asked for again.
+    pub(crate) fn missing_wraps_answered(
         &mut self,
-        group: &Group,
-        work: impl FnOnce(&mut Self, &mut Group, Option<Vec<RootWrap>>) + Send + 'static,
+        whole: &mut Whole,
+        epoch: u64,
+        pleaded: bool,
+        answer: Answer,
     ) {
-        let (id, epoch) = (group.id, group.state().epoch);
-        self.request(
-            Request::GetWraps { group: id, epoch },
-            Box::new(move |engine, answer| {
-                let wraps = match answer {
-                    Answer::Wraps { wraps } => Some(wraps),
-                    _ => None,
-                };
-                engine.with_group(
-                    id,
-                    Box::new(move |engine, group| {
-                        let current = group.state().epoch == epoch;
-                        work(engine, group, wraps.filter(|_| current));
-                    }),
-                );
-            }),
-        );
+        let group = &mut whole.group;
+        if group.missing.asked == Some(epoch) {
+            group.missing.asked = None;
+        }
+        let Some(wraps) = group.current_wraps(epoch, answer) else {
+            return;
+        };
+        self.use_wraps(group, &wraps);
+        if pleaded {
+            self.wraps_answered(whole, &wraps);
+        }
     }
 
     fn use_wraps(&mut self, group: &mut Group, wraps: &[RootWrap]) {
@@ -75,7 +68,7 @@ impl Engine {
         }
         if news {
             self.intents_epoch_changed(group);
-            self.retry_documents(group);
+            self.post_group(group.id, GroupWork::RetryDocuments);
             self.open_again(group);
             // What nobody needs here does not come back through somebody else's wrap.
             self.erase_roots(group);
@@ -141,7 +134,7 @@ impl Engine {
     pub(crate) fn plan_wrap(&mut self, group: &Group) {
         if group.state().policy.joiner_access == JoinerAccess::LiveContent {
             let delay = self.jitter(200, 3_000);
-            self.wake(delay, TimerKind::Wrap(group.id));
+            self.wake(delay, TimerKind::Group(group.id, GroupTimer::Wrap));
         }
     }
 
@@ -151,25 +144,32 @@ impl Engine {
         if !group.may_act() || group.roots.0.len() < 2 {
             return;
         }
+        let epoch = group.state().epoch;
+        let request = Request::GetWraps {
+            group: group.id,
+            epoch,
+        };
+        self.request_for(group.id, request, GroupPending::OwnWrap { epoch });
+    }
+
+    pub(crate) fn own_wrap_answered(&mut self, group: &mut Group, epoch: u64, answer: Answer) {
         let own = self.device.id();
-        self.with_wraps(group, move |engine, group, wraps| {
-            let returned = group.came_back;
-            // Whoever asks although there is one wants a second opinion.
-            let wanted = 1 + usize::from(std::mem::take(&mut group.missing.heard_plea));
-            let (mut givers, mut given) = (BTreeSet::new(), false);
-            for wrap in wraps.unwrap_or_default() {
-                given |= wrap.signer == own;
-                if group.is_wrong_wrap(&wrap) {
-                    engine.wrong_wrap(group, wrap.signer);
-                } else if Some(wrap.signer) != returned && group.has_all(&wrap) {
-                    let row = group.state().roster.current_row(&wrap.signer);
-                    givers.extend(row.map(|row| row.user));
-                }
+        let returned = group.came_back;
+        // Whoever asks although there is one wants a second opinion.
+        let wanted = 1 + usize::from(std::mem::take(&mut group.missing.heard_plea));
+        let (mut givers, mut given) = (BTreeSet::new(), false);
+        for wrap in group.current_wraps(epoch, answer).unwrap_or_default() {
+            given |= wrap.signer == own;
+            if group.is_wrong_wrap(&wrap) {
+                self.wrong_wrap(group, wrap.signer);
+            } else if Some(wrap.signer) != returned && group.has_all(&wrap) {
+                let row = group.state().roster.current_row(&wrap.signer);
+                givers.extend(row.map(|row| row.user));
             }
-            if givers.len() < wanted && !given {
-                engine.put_own_wrap(group);
-            }
-        });
+        }
+        if givers.len() < wanted && !given {
+            self.put_own_wrap(group);
+        }
     }
 
     /// Gives joiners another wrap to choose from.
@@ -185,12 +185,20 @@ impl Engine {
             .mls
             .seal_wrap(&context, &secrets, &roots, &mut self.rng)
         {
-            self.request(Request::PutWrap { wrap }, Box::new(|_, _| {}));
+            self.request(Request::PutWrap { wrap }, Pending::Quiet);
         }
     }
 }
 
 impl Group {
+    /// Wraps that were asked for. None where the service gives none, or where another epoch has begun meanwhile.
+    fn current_wraps(&self, epoch: u64, answer: Answer) -> Option<Vec<RootWrap>> {
+        match answer {
+            Answer::Wraps { wraps } => Some(wraps).filter(|_| self.state().epoch == epoch),
+            _ => None,
+        }
+    }
+
     fn roots_of(&self, wrap: &RootWrap) -> Vec<(u64, EpochRoot)> {
         let good = self.state().judge_wrap(wrap).is_ok();
         let open = |secrets: &EpochSecrets| ClientGroup::open_wrap(secrets, wrap).ok();

@@ -9,6 +9,7 @@
 )]
 
 mod ages;
+mod answers;
 mod basics;
 mod clocks;
 mod crashes;

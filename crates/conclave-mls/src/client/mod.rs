@@ -89,6 +89,7 @@ impl std::fmt::Debug for ClientGroup {
         f.debug_struct("ClientGroup")
             .field("group", &self.state.group)
             .field("epoch", &self.state.epoch)
+            .field("head", &self.state.head())
             .field("device", &self.device)
             .field("pending", &self.pending.is_some())
             .finish_non_exhaustive()

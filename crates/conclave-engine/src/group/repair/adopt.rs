@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl Engine {
+impl Cx {
     /// An ordered entry while this device is on its way back. False when the rest has to wait.
     pub(in crate::group) fn entry_while_broken(
         &mut self,
@@ -71,8 +71,7 @@ impl Engine {
             return Some(false);
         }
         // It may be the commit to which an invitation belongs.
-        let id = group.id;
-        self.with_group(id, Box::new(move |engine, _| engine.offer_invitation(id)));
+        self.post(Post::OfferInvitation(group.id));
         Some(true)
     }
 
@@ -116,7 +115,6 @@ impl Engine {
             intent.judge_again();
         }
         group.meta.broken = None;
-        self.broken.remove(&group.id);
         // What was refused before is part of what it came back into.
         for end in [End::Back, End::Thawed] {
             self.ended(About::Group(group.id), end);
@@ -128,7 +126,7 @@ impl Engine {
         group.meta.leaf_renewed = self.service_now();
         group.asking.clear();
         self.save_meta(group);
-        self.cancel_timer(TimerKind::SelfUpdate(group.id));
+        self.cancel_timer(TimerKind::Group(group.id, GroupTimer::SelfUpdate));
         self.enter_epoch(group, secrets);
         self.tell_what_changed(group, before.state());
         if group.state().rotating_since == group.state().epoch {
@@ -167,11 +165,11 @@ impl Engine {
                 document,
             });
             if closed {
-                self.document_closed(group, document, None);
+                self.post_group(group.id, GroupWork::Closed { document, by: None });
             }
         }
         if before.voided.len() < group.state().voided.len() {
-            self.records_voided(group);
+            self.post_group(group.id, GroupWork::Voided);
         }
     }
 
@@ -187,7 +185,7 @@ impl Engine {
                 proven: true,
             });
             group.missing.forget();
-            self.retry_documents(group);
+            self.post_group(group.id, GroupWork::RetryDocuments);
         }
     }
 

@@ -23,7 +23,7 @@ const OLDER_OFFERS: u32 = 3;
 /// Rows of a return in the outbox.
 const RETURN_ROW: &[u8] = b"return";
 
-impl Engine {
+impl Cx {
     /// This device cannot follow the group any more: it comes back by an external commit. Tells who is probably to blame.
     pub(crate) fn come_back(
         &mut self,
@@ -37,7 +37,6 @@ impl Engine {
         // What is not known to be the right group is nothing to compare an offer with.
         group.meta.blind |= group.meta.unproven.is_some();
         group.meta.broken = Some(why.code().to_owned());
-        self.broken.insert(group.id);
         self.save_meta(group);
         self.finding(group.id, None, why, suspect);
         group.returning = Returning::default();
@@ -49,8 +48,8 @@ impl Engine {
     pub(super) fn return_later(&mut self, group: &mut Group, from_ms: u64, to_ms: u64) {
         let delay = self.jitter(from_ms, to_ms);
         group.retry_at = self.now.plus_ms(delay);
-        self.cancel_timer(TimerKind::Pump(group.id));
-        self.wake(delay, TimerKind::Pump(group.id));
+        self.cancel_timer(TimerKind::Group(group.id, GroupTimer::Pump));
+        self.wake(delay, TimerKind::Group(group.id, GroupTimer::Pump));
     }
 
     /// Waits longer after each try that came to nothing.
@@ -69,15 +68,8 @@ impl Engine {
         }
         let (Some(scratch), Some(row)) = (&mut returning.scratch, &returning.bundle) else {
             returning.asked = true;
-            self.request(
-                Request::GetGroupInfo { group: id },
-                Box::new(move |engine, answer| {
-                    engine.with_group(
-                        id,
-                        Box::new(move |engine, group| engine.offered(group, answer)),
-                    );
-                }),
-            );
+            let request = Request::GetGroupInfo { group: id };
+            self.request_for(id, request, GroupPending::ReturnInfo);
             return;
         };
         if scratch.sent {
@@ -89,18 +81,10 @@ impl Engine {
         };
         scratch.sent = true;
         let leaf = row.leaf;
-        self.request(
-            Request::Commit(bundle),
-            Box::new(move |engine, answer| {
-                engine.with_group(
-                    id,
-                    Box::new(move |engine, group| engine.return_answered(group, leaf, answer)),
-                );
-            }),
-        );
+        self.request_for(id, Request::Commit(bundle), GroupPending::Return { leaf });
     }
 
-    fn offered(&mut self, group: &mut Group, answer: Answer) {
+    pub(crate) fn offered(&mut self, group: &mut Group, answer: Answer) {
         group.returning.asked = false;
         if !group.is_broken() || group.returning.scratch.is_some() {
             return;
@@ -252,7 +236,7 @@ impl Engine {
         self.delete(key);
     }
 
-    fn return_answered(&mut self, group: &mut Group, leaf: Hash, answer: Answer) {
+    pub(crate) fn return_answered(&mut self, group: &mut Group, leaf: Hash, answer: Answer) {
         let Answer::Refused(refusal) = answer else {
             // Accepted: the log will bring it.
             return;
@@ -294,6 +278,6 @@ impl Engine {
     }
 
     pub(crate) fn ask_members(&mut self, group: GroupId, what: Plea) {
-        self.request(Request::Ask { group, what }, Box::new(|_, _| {}));
+        self.request(Request::Ask { group, what }, Pending::Quiet);
     }
 }

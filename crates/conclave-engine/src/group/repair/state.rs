@@ -5,6 +5,7 @@ use conclave_mls::Follower;
 use super::*;
 
 /// The log from where this device can no longer process it, judged without secrets: what an offer has to be, byte for byte.
+#[derive(Debug)]
 pub(super) struct Shadow {
     pub(super) follower: Follower,
     /// Roster and commit that began each epoch since.
@@ -34,20 +35,21 @@ impl Shadow {
 }
 
 /// An external commit on its way.
+#[derive(Debug)]
 pub(super) struct Scratch {
     pub(super) mls: ClientGroup,
     pub(super) sent: bool,
 }
 
 /// What is stored of an external commit beside its scratch state.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::group) struct ReturnRow {
     pub(super) bundle: Bytes,
     pub(super) leaf: Hash,
 }
 
 /// Where the way back stands.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(in crate::group) struct Returning {
     pub(super) asked: bool,
     pub(super) refusals: u32,

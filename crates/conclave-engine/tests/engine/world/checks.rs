@@ -6,6 +6,11 @@ use conclave_proto::group::GroupEntry;
 use super::*;
 
 impl World {
+    /// A device's state as it prints.
+    pub fn print(&self, at: usize) -> String {
+        format!("{:?}", self.devices[at].engine)
+    }
+
     pub fn findings(&self, at: usize) -> Vec<String> {
         let code = |event: &Event| match event {
             Event::Finding(found) => Some(format!("{}: {}", found.code, found.text)),

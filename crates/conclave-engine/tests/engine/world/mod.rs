@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use conclave_engine::{
     Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Read, Reply, Setup,
 };
+use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
 use conclave_proto::refusal::{ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
@@ -116,6 +117,8 @@ pub struct World {
     pub held: Option<usize>,
     /// The service does not allow these frames.
     pub forbidden: &'static [&'static str],
+    /// Every answer comes twice, and one that nobody asked for with it.
+    pub answers_twice: bool,
     /// How far the service's clock is ahead of the true one, in milliseconds.
     pub service_fast_ms: i64,
     /// Kinds of what devices decided, in order.
@@ -231,6 +234,7 @@ impl World {
             garbles: None,
             held: None,
             forbidden: &[],
+            answers_twice: false,
             service_fast_ms: 0,
             trace: Vec::new(),
             arrived: Vec::new(),
@@ -564,10 +568,41 @@ impl World {
             }
             _ => {
                 let frame = self.devices[at].down.pop_front().unwrap();
+                let again = frame.clone();
                 self.input(at, Input::Frame(Box::new(frame)));
+                if self.answers_twice {
+                    self.answer_again(at, again);
+                }
             }
         }
         true
+    }
+
+    /// An answer that was taken comes again, and one that nobody asked for: neither does anything.
+    fn answer_again(&mut self, at: usize, frame: ServiceFrame) {
+        let ServiceFrame::Response { id, answer } = frame else {
+            return;
+        };
+        let now = self.clock_of(at);
+        while self.devices[at].wake_at.is_some_and(|at| at <= now) {
+            self.input(at, Input::Timer);
+        }
+        for id in [id.0, u64::MAX >> 2] {
+            let engine = &mut self.devices[at].engine;
+            let before = (format!("{engine:?}"), engine.state_hash());
+            let answer = answer.clone();
+            let id = Varint(id);
+            let output = engine.handle(
+                now,
+                Input::Frame(Box::new(ServiceFrame::Response { id, answer })),
+            );
+            assert!(output.writes.is_empty() && output.reads.is_empty());
+            assert!(output.sends.is_empty() && output.events.is_empty());
+            assert_eq!(output.close_connection, None);
+            let engine = &self.devices[at].engine;
+            assert_eq!(format!("{engine:?}"), before.0, "seed {}", self.seed);
+            assert_eq!(engine.state_hash(), before.1);
+        }
     }
 
     /// Goes on step by step, the clock standing, until something holds.

@@ -1,0 +1,397 @@
+//! The connection to the service: login, requests and their answers, frames.
+
+mod pending;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_identity::SignedDeviceList;
+use conclave_proto::codec::{Varint, encode};
+use conclave_proto::frame::{
+    Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
+};
+use conclave_proto::policy::PROTOCOL_VERSION;
+use conclave_proto::{DocumentId, GroupId, Refusal, UserId};
+
+pub(crate) use self::pending::{DocPending, GroupPending, IntentPending, Pending};
+use crate::command::Event;
+use crate::cx::Cx;
+use crate::engine::Engine;
+use crate::finding::{About, End, FindingKind};
+use crate::print::Hidden;
+use crate::timers::TimerKind;
+use crate::work::{DocWork, GroupWork};
+
+/// Most unknown groups that are told of.
+const MEMBERSHIPS: usize = 64;
+
+/// State of the connection. All of it is forgotten when the connection goes.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    origin: String,
+    token: Option<Hidden<Vec<u8>>>,
+    up: bool,
+    pub(crate) online: bool,
+    pub(crate) refused: Option<Refusal>,
+    requests: BTreeMap<u64, Pending>,
+    next_request: u64,
+    pub(crate) channels: BTreeMap<u64, (GroupId, DocumentId)>,
+    /// Documents that are not here and that the service was asked for.
+    pub(crate) opening: BTreeSet<(GroupId, DocumentId)>,
+    pub(crate) key_packages: u32,
+    /// Whether the service has a key package for when the others have run out.
+    pub(crate) last_resort: bool,
+    /// Key packages are on their way, or go again soon.
+    pub(crate) refilling: bool,
+    /// Key packages are being taken back.
+    pub(crate) clearing: bool,
+    /// The own device list is on its way.
+    publishing: bool,
+    /// Key packages were replaced because the service may have lost or used up what it shows.
+    pub(crate) packages_doubted: bool,
+    /// Questions about the own user's newest device list.
+    checking: usize,
+    /// The service has not said yet which groups this device is in, and with that which invitations wait.
+    pub(crate) memberships_asked: bool,
+    /// Invitations that wait at the service, because there was no room for them here, and who invites.
+    pub(crate) left_invitations: BTreeMap<GroupId, UserId>,
+    /// Documents that were looked at on this connection.
+    pub(crate) visited: BTreeSet<(GroupId, DocumentId)>,
+}
+
+impl Link {
+    /// What this device publishes of itself, and has not been answered yet.
+    pub(crate) fn publishing_count(&self) -> usize {
+        let flags = [self.publishing, self.refilling, self.clearing];
+        flags.into_iter().filter(|flag| *flag).count() + self.checking
+    }
+
+    /// Whether others can add this device: its list is published, and key packages are there.
+    pub(crate) fn is_invitable(&self) -> bool {
+        let packages = self.key_packages > 0 || self.last_resort;
+        self.online && packages && !self.publishing && !self.clearing
+    }
+}
+
+impl Cx {
+    pub(crate) fn say_hello(&mut self) {
+        if !self.link.up || self.link.online {
+            return;
+        }
+        if let Some(credential) = self.device.credential() {
+            let credential = credential.to_bytes().into();
+            self.send(ClientFrame::Hello {
+                versions: vec![PROTOCOL_VERSION],
+                credential,
+            });
+        }
+    }
+
+    pub(crate) fn send(&mut self, frame: ClientFrame) {
+        if self.link.up {
+            self.out.sends.push(frame);
+        }
+    }
+
+    /// Asks the service. The answer may never come: then the connection goes and durable state asks again.
+    pub(crate) fn request(&mut self, body: Request, what: Pending) {
+        if !self.link.online {
+            return;
+        }
+        self.link.next_request += 1;
+        let id = self.link.next_request;
+        self.link.requests.insert(id, what);
+        self.send(ClientFrame::Request {
+            id: Varint(id),
+            body,
+        });
+    }
+
+    /// As [`Self::request`], for a group.
+    pub(crate) fn request_for(&mut self, group: GroupId, body: Request, what: GroupPending) {
+        self.request(body, Pending::Group(group, what));
+    }
+
+    /// Hangs up, to connect again.
+    pub(crate) fn hang_up(&mut self, why: &str) {
+        if self.link.up {
+            self.out.close_connection = Some(why.to_owned());
+        }
+    }
+
+    fn login(&mut self, nonce: [u8; 32], service_key: [u8; 32]) {
+        let statement = LoginStatement {
+            nonce,
+            origin: self.link.origin.as_bytes().into(),
+            service_key,
+            device: self.device.id(),
+        };
+        let signature = self.device.key().sign(LOGIN_LABEL, &encode(&statement));
+        self.send(ClientFrame::Login {
+            origin: statement.origin,
+            signature,
+            token: self.link.token.clone().map(|token| token.0.into()),
+        });
+    }
+
+    fn ready(&mut self, key_packages: u32, last_resort: bool) {
+        self.link.online = true;
+        self.link.refused = None;
+        self.link.key_packages = key_packages;
+        self.link.last_resort = last_resort;
+        self.event(Event::Online);
+        if self.device.refresh_list(self.latest()) {
+            self.device.save(&mut self.out.writes);
+        }
+        self.publish_list();
+        self.clear_key_packages();
+        self.refill(!last_resort);
+        self.plan_packages();
+        self.expect_siblings();
+        self.compare_memberships();
+    }
+
+    /// A store that was restored from before it joined a group does not know of it; the service does.
+    fn compare_memberships(&mut self) {
+        self.link.memberships_asked = true;
+        self.request(Request::GetMemberships, Pending::Memberships);
+    }
+
+    /// The service refused the own device list for a while, which is over.
+    pub(crate) fn publish_again(&mut self) {
+        self.link.publishing = false;
+        self.publish_list();
+    }
+
+    /// Publishes the own device list; the service keeps the newest.
+    pub(crate) fn publish_list(&mut self) {
+        // One at a time: lists that overtake each other would be refused as old.
+        if !self.link.online || self.link.publishing {
+            return;
+        }
+        let Some(list) = self.device.list() else {
+            return;
+        };
+        let (seq, list) = (list.list.seq, list.to_bytes());
+        self.link.publishing = true;
+        let list = list.into();
+        self.request(Request::PutDeviceList { list }, Pending::OwnList { seq });
+    }
+
+    fn list_published(&mut self, sent: u64, answer: &Answer) {
+        self.link.publishing = false;
+        let newest = self.device.list().map_or(0, |list| list.list.seq);
+        match answer {
+            Answer::Refused(refusal) if refusal.is_retryable() && newest == sent => {
+                self.link.publishing = true;
+                let delay = self.jitter(500, 3_000);
+                self.wake(delay, TimerKind::Publish);
+            }
+            _ if newest > sent => self.publish_list(),
+            _ => {}
+        }
+        if let Some(user) = self.device.user() {
+            self.check_devices(user);
+        }
+    }
+
+    /// Looks at a user's newest device list: the own user's new devices are added to every group.
+    pub(crate) fn check_devices(&mut self, user: UserId) {
+        if Some(user) != self.device.user() {
+            self.event(Event::DevicesChanged { user });
+            return;
+        }
+        self.link.checking += 1;
+        self.request(Request::GetDeviceList { user }, Pending::Devices);
+    }
+}
+
+impl Engine {
+    pub(crate) fn connection_up(&mut self, origin: String, token: Option<Vec<u8>>) {
+        self.connection_down();
+        self.cx.link.origin = origin;
+        self.cx.link.token = token.map(Hidden);
+        self.cx.link.up = true;
+        self.cx.say_hello();
+    }
+
+    pub(crate) fn connection_down(&mut self) {
+        let was_online = self.cx.link.online;
+        self.cx.clocks.disconnected();
+        self.cx.link = Link {
+            refused: self.cx.link.refused.take(),
+            ..Link::default()
+        };
+        if was_online {
+            self.cx.event(Event::Offline);
+        }
+        self.groups_offline();
+    }
+
+    pub(crate) fn frame(&mut self, frame: ServiceFrame) {
+        match frame {
+            ServiceFrame::Challenge {
+                version: _,
+                nonce,
+                service_key,
+                now,
+            } => {
+                self.cx.note_clock(now);
+                self.cx.login(nonce, service_key);
+            }
+            ServiceFrame::Ready {
+                now,
+                key_packages,
+                last_resort,
+            } => {
+                self.cx.note_clock(now);
+                self.cx.ready(key_packages, last_resort != 0);
+                self.groups_online();
+            }
+            ServiceFrame::Response { id, answer } => self.answered(id.0, answer),
+            ServiceFrame::GroupEntries {
+                group,
+                first_seq,
+                entries,
+            } => self.with_group(group, GroupWork::Entries { first_seq, entries }),
+            ServiceFrame::NewAuthor { channel, author } => {
+                self.on_channel(channel.0, DocWork::NewAuthor(author));
+            }
+            ServiceFrame::Deliver {
+                channel,
+                first_seq,
+                records,
+            } => {
+                let (first_seq, records) = (first_seq.0, records.0);
+                self.on_channel(channel.0, DocWork::Deliver { first_seq, records });
+            }
+            ServiceFrame::Ack {
+                channel,
+                next_clock,
+                first_seq,
+                count,
+            } => self.on_channel(
+                channel.0,
+                DocWork::Acked {
+                    next_clock: next_clock.0,
+                    first_seq: first_seq.0,
+                    count: count.0,
+                },
+            ),
+            ServiceFrame::AppendRefused {
+                channel,
+                first_clock,
+                refusal,
+            } => self.on_channel(
+                channel.0,
+                DocWork::Refused {
+                    first_clock: first_clock.0,
+                    refusal,
+                },
+            ),
+            ServiceFrame::Welcome(delivery) => self.welcome(delivery),
+            ServiceFrame::KeyPackagesLow { left } => {
+                self.cx.link.key_packages = left;
+                self.cx.refill(false);
+            }
+            ServiceFrame::Pong => {}
+            ServiceFrame::Goodbye { why, .. } => {
+                self.cx.link.refused = Some(why);
+                self.cx.out.close_connection = Some("the service said goodbye".to_owned());
+            }
+            ServiceFrame::DeviceListChanged { user } => self.cx.check_devices(user),
+            ServiceFrame::Asked {
+                group,
+                device,
+                what,
+                ..
+            } => self.with_group(group, GroupWork::Plea(device, what)),
+        }
+    }
+
+    fn on_channel(&mut self, channel: u64, work: DocWork) {
+        if let Some((group, document)) = self.cx.link.channels.get(&channel).copied() {
+            self.with_document(group, document, work);
+        }
+    }
+
+    /// An answer finds what it is for once. One that was not asked for is passed over.
+    fn answered(&mut self, id: u64, answer: Answer) {
+        let Some(what) = self.cx.link.requests.remove(&id) else {
+            // Before login the service answers refusals without a request.
+            if let Answer::Refused(refusal) = answer
+                && !self.cx.link.online
+            {
+                self.cx.link.refused = Some(refusal);
+            }
+            return;
+        };
+        match what {
+            Pending::Quiet => {}
+            Pending::Memberships => self.memberships_answered(answer),
+            Pending::OwnList { seq } => self.cx.list_published(seq, &answer),
+            Pending::ClearPackages => self.cx.packages_cleared(&answer),
+            Pending::Refill { made, last_resort } => {
+                self.cx.packages_put(made, last_resort, answer);
+            }
+            Pending::Devices => {
+                self.cx.link.checking = self.cx.link.checking.saturating_sub(1);
+                if let Answer::DeviceList { list } = answer {
+                    self.own_list_arrived(list.as_slice());
+                }
+            }
+            Pending::Stray(group) => self.stray_offered(group, answer),
+            Pending::Group(group, what) => {
+                self.with_group(group, GroupWork::Answer(what, Box::new(answer)))
+            }
+            Pending::Document(group, document, what) => {
+                self.with_document(group, document, DocWork::Answer(what, Box::new(answer)));
+            }
+        }
+    }
+
+    fn memberships_answered(&mut self, answer: Answer) {
+        self.cx.link.memberships_asked = false;
+        let Answer::Memberships { groups } = answer else {
+            return;
+        };
+        let named: BTreeSet<GroupId> = groups.into_iter().collect();
+        for group in self.cx.findings.groups_in_state(End::Known) {
+            if self.knows_of(&group) || !named.contains(&group) {
+                self.cx.ended(About::Group(group), End::Known);
+            }
+        }
+        for group in named.into_iter().take(MEMBERSHIPS) {
+            if !self.knows_of(&group) {
+                let what = FindingKind::MembershipUnknown { invited: false };
+                self.cx.finding(group, None, what, None);
+            }
+        }
+    }
+
+    /// Whether a group is, or was, one of this device's, or an invitation to it waits.
+    fn knows_of(&self, group: &GroupId) -> bool {
+        self.index.contains_key(group)
+            || self.invitations.contains_key(group)
+            || self.cx.link.left_invitations.contains_key(group)
+    }
+
+    fn own_list_arrived(&mut self, bytes: &[u8]) {
+        let Ok(list) = SignedDeviceList::from_bytes(bytes) else {
+            return;
+        };
+        if let Ok(true) = self.cx.device.adopt_list(list) {
+            self.cx.device.save(&mut self.cx.out.writes);
+            if let Some(user) = self.cx.device.user() {
+                self.cx.event(Event::DevicesChanged { user });
+            }
+        }
+        self.add_own_devices_everywhere();
+    }
+
+    /// After a change of the own device list: every group gets the new devices and loses the revoked ones.
+    fn add_own_devices_everywhere(&mut self) {
+        for id in self.active_groups() {
+            self.with_group(id, GroupWork::MatchDevices);
+        }
+    }
+}

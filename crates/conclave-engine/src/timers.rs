@@ -1,0 +1,133 @@
+//! When to do what. One timer of each kind; the earliest is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_proto::{DocumentId, GroupId, UnixMs};
+
+/// What is due when a timer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum TimerKind {
+    /// Publish the own device list again.
+    Publish,
+    /// Publish key packages: again, or in place of old ones.
+    Packages,
+    /// Whoever waits for other devices of the user has waited long enough.
+    Siblings,
+    /// Compare the clocks again.
+    Clock,
+    /// Take in invitations that were left at the service.
+    Invitations,
+    /// Try again to get back into a group whose MLS rows were lost.
+    Stray(GroupId),
+    /// Something of a group.
+    Group(GroupId, GroupTimer),
+    /// Something of a document.
+    Document(GroupId, DocumentId, DocTimer),
+}
+
+/// What is due in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum GroupTimer {
+    /// Ask again about a user who is invited and has no device that can be added.
+    Lacking,
+    /// Look at its intents again.
+    Pump,
+    /// Commit pending proposals of others.
+    Cover,
+    /// Renew the own leaf.
+    SelfUpdate,
+    /// Help with re-keying.
+    Rotate,
+    /// Say again that re-keying is complete.
+    Complete,
+    /// See whether somebody lacks roots that are here.
+    Wrap,
+    /// Look at the GroupInfo that the service keeps.
+    CheckInfo,
+    /// Look for documents under old roots.
+    Ages,
+    /// Ask for roots that are still missing.
+    Roots,
+}
+
+/// What is due in a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum DocTimer {
+    /// Write a verdict.
+    Verdict,
+    /// Try a snapshot again after a refusal, if one is still due.
+    Snapshot,
+    /// Make the snapshot that another device was to make, if it is still due.
+    SnapshotTurn,
+    /// See again what it lacks.
+    Fetch,
+    /// Ask again to open it.
+    Open,
+}
+
+/// All timers that are set.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    by_time: BTreeSet<(UnixMs, TimerKind)>,
+    by_kind: BTreeMap<TimerKind, UnixMs>,
+}
+
+impl Timers {
+    /// Sets a timer; an earlier one of the same kind stays.
+    pub(crate) fn set(&mut self, at: UnixMs, kind: TimerKind) {
+        if !self.is_set(kind) {
+            self.by_kind.insert(kind, at);
+            self.by_time.insert((at, kind));
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, kind: TimerKind) {
+        if let Some(at) = self.by_kind.remove(&kind) {
+            self.by_time.remove(&(at, kind));
+        }
+    }
+
+    pub(crate) fn cancel_where(&mut self, gone: impl Fn(&TimerKind) -> bool) {
+        self.by_kind.retain(|kind, _| !gone(kind));
+        self.by_time.retain(|(_, kind)| !gone(kind));
+    }
+
+    /// When a timer is due, where it is set.
+    pub(crate) fn at(&self, kind: TimerKind) -> Option<UnixMs> {
+        self.by_kind.get(&kind).copied()
+    }
+
+    pub(crate) fn is_set(&self, kind: TimerKind) -> bool {
+        self.by_kind.contains_key(&kind)
+    }
+
+    /// When documents are opened again.
+    pub(crate) fn opens(&self) -> impl Iterator<Item = UnixMs> {
+        let opens = |kind: &TimerKind| matches!(kind, TimerKind::Document(_, _, DocTimer::Open));
+        let open = self.by_time.iter().filter(move |(_, kind)| opens(kind));
+        open.map(|(at, _)| *at)
+    }
+
+    pub(crate) fn next(&self) -> Option<UnixMs> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// Takes those that are due.
+    pub(crate) fn take_due(&mut self, now: UnixMs) -> Vec<TimerKind> {
+        let mut due = Vec::new();
+        while let Some((at, kind)) = self.by_time.first().copied().filter(|(at, _)| *at <= now) {
+            self.by_time.remove(&(at, kind));
+            self.by_kind.remove(&kind);
+            due.push(kind);
+        }
+        due
+    }
+
+    /// The clock was set back by so much.
+    pub(crate) fn move_back(&mut self, by_ms: u64) {
+        let earlier = |at: &UnixMs| UnixMs(at.0.saturating_sub(by_ms));
+        self.by_kind.values_mut().for_each(|at| *at = earlier(at));
+        let moved = std::mem::take(&mut self.by_time).into_iter();
+        self.by_time = moved.map(|(at, kind)| (earlier(&at), kind)).collect();
+    }
+}

@@ -1,0 +1,458 @@
+//! What can be done with a group, or with a document of it: each piece of work is data, and here stands who does it.
+
+use std::fmt;
+
+use conclave_crdt::CrdtKind;
+use conclave_doc::DeliverOutcome;
+use conclave_proto::frame::{Answer, DeliveredRecord, OpenedDocument, Plea, WelcomeDelivery};
+use conclave_proto::group::GroupEntry;
+use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Refusal, UserId};
+
+use crate::command::Reply;
+use crate::cx::{Cx, Post};
+use crate::document::{Beginning, Doc};
+use crate::error::EngineError;
+use crate::group::{Copied, Group, LOST, Whole};
+use crate::intents::Want;
+use crate::io::{CommandId, DocFn, Row};
+use crate::link::{DocPending, GroupPending};
+use crate::print::Hidden;
+use crate::rescue::Applying;
+use crate::slot::Work;
+use crate::timers::{DocTimer, GroupTimer};
+
+/// Work on a group.
+#[derive(Debug)]
+pub(crate) enum GroupWork {
+    /// Nothing but what follows all work: what can go on goes on.
+    Look,
+    /// Ordered entries of its log.
+    Entries {
+        first_seq: u64,
+        entries: Vec<GroupEntry>,
+    },
+    /// What it asked of the service.
+    Answer(GroupPending, Box<Answer>),
+    Timer(GroupTimer),
+    Command(CommandId, GroupCommand),
+    /// A member's device asks for help.
+    Plea(DeviceId, Plea),
+    /// A Welcome into a group that this device is in.
+    Welcome(Box<WelcomeDelivery>),
+    /// Work on one of its documents.
+    Document(DocumentId, DocWork),
+    /// Rows of a document.
+    Loaded(DocumentId, Vec<Row>),
+    /// Kept evidence, to be judged again.
+    Thaw(Vec<Row>),
+    /// Rows of a closed document with own edits, and of the directory.
+    ClosedRead(DocumentId, Vec<Row>),
+    /// The log is here again as far as the service has it.
+    BackInStep,
+    /// This store is older than what its device has done.
+    Restored,
+    /// The membership has ended.
+    Part,
+    /// The own user's devices may have changed.
+    MatchDevices,
+    /// Something is wanted for which nobody waits.
+    Intend(Want),
+    /// Documents look again whether they can go on.
+    RetryDocuments,
+    /// Documents look again what is to be sent.
+    LookAtDocuments,
+    /// Titles of new documents are still to be written.
+    Titles,
+    /// Records were declared void.
+    Voided,
+    /// A document was closed.
+    Closed {
+        document: DocumentId,
+        by: Option<DeviceId>,
+    },
+    /// Documents that were closed are still to go.
+    GoOnClosing,
+    /// Somebody says that all documents are re-keyed.
+    RotationReported {
+        epoch: u64,
+        author: DeviceId,
+    },
+    /// It takes the place of another group, whose documents it still lacks.
+    CarryFrom(GroupId),
+    /// Its documents are carried over into the group that takes its place.
+    CarryTo(GroupId),
+    /// These documents are to be carried over into it.
+    CarryCopies(Vec<DocumentId>),
+    /// A document that was carried over into it.
+    TakeCopy(Box<Copied>),
+}
+
+/// What the application wants of a group.
+#[derive(Debug)]
+pub(crate) enum GroupCommand {
+    Members,
+    Policy,
+    Intend(Want),
+    Remove {
+        user: UserId,
+        anyway: bool,
+    },
+    Leave {
+        anyway: bool,
+    },
+    Create {
+        document: DocumentId,
+        kind: CrdtKind,
+        title: Hidden<String>,
+        beginning: Beginning,
+    },
+    Rename {
+        document: DocumentId,
+        title: Hidden<String>,
+    },
+    Confirm,
+    Rejoin,
+    ReAdd {
+        user: UserId,
+        device: DeviceId,
+    },
+    /// Once its directory was looked into.
+    WithDirectory(DirectoryCommand),
+    /// What can be told of the documents though the directory cannot be read.
+    UntitledDocuments,
+}
+
+/// What is done when the directory was looked into.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum DirectoryCommand {
+    /// Tells of the group, in a list of all.
+    Info,
+    Documents,
+    Restart,
+}
+
+/// Work on a document.
+#[derive(Debug)]
+pub(crate) enum DocWork {
+    /// Nothing but what follows all work: what can be sent is sent.
+    Look,
+    NewAuthor(Author),
+    Deliver {
+        first_seq: u64,
+        records: Vec<DeliveredRecord>,
+    },
+    Acked {
+        next_clock: u64,
+        first_seq: u64,
+        count: u64,
+    },
+    Refused {
+        first_clock: u64,
+        refusal: Refusal,
+    },
+    /// The service has opened it.
+    Opened(Box<OpenedDocument>),
+    /// What came of opening one that was not here.
+    OpenedFirst(Box<DeliverOutcome>),
+    /// The service does not know it.
+    Unknown,
+    Answer(DocPending, Box<Answer>),
+    Timer(DocTimer),
+    Command(CommandId, DocCommand),
+    /// Something came that it may have waited for.
+    Retry,
+    /// Records were declared void.
+    Voided,
+    /// Nobody gives the root that it waits for.
+    SetAside,
+    /// Its content lies under an old root.
+    SnapshotForAge,
+    /// The directory: it is looked into for the sake of a document that is to be looked at then.
+    TitlesFor(DocumentId),
+    /// The directory: a new document gets its title.
+    FirstTitle(DocumentId, Hidden<String>),
+    /// The directory: it names the group in whose place this one was founded.
+    NameParent(GroupId),
+    /// It is carried over into the group that takes its group's place.
+    CarryOver {
+        new: GroupId,
+        title: Hidden<Option<String>>,
+    },
+}
+
+/// What the application wants of a document.
+pub(crate) enum DocCommand {
+    Edit(DocFn),
+    View(DocFn),
+    Synced,
+    Void,
+    ApplyRescue(Box<Applying>),
+    /// The directory: a document gets a title.
+    Title(DocumentId, String),
+    /// The directory: it is looked into first.
+    Directory(DirectoryCommand),
+}
+
+impl fmt::Debug for DocCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Edit(_) => "Edit",
+            Self::View(_) => "View",
+            Self::Synced => "Synced",
+            Self::Void => "Void",
+            Self::ApplyRescue(_) => "ApplyRescue",
+            Self::Title(..) => "Title",
+            Self::Directory(_) => "Directory",
+        })
+    }
+}
+
+impl Work for GroupWork {
+    fn waiter(&self) -> Option<CommandId> {
+        match self {
+            Self::Command(id, _) => Some(*id),
+            Self::Document(_, work) => work.waiter(),
+            _ => None,
+        }
+    }
+}
+
+impl Work for DocWork {
+    fn waiter(&self) -> Option<CommandId> {
+        match self {
+            Self::Command(id, _) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
+impl Cx {
+    /// Works on a group in memory. It is settled afterwards, when nothing more is to be done with it.
+    pub(crate) fn group_work(&mut self, whole: &mut Whole, work: GroupWork) {
+        if whole.group.parting().is_some() && !matches!(work, GroupWork::Part) {
+            return self.reply_all(work.waiter(), &LOST);
+        }
+        let group = &mut whole.group;
+        match work {
+            GroupWork::Look => {}
+            GroupWork::Entries { first_seq, entries } => {
+                self.group_entries(group, first_seq, entries);
+            }
+            GroupWork::Answer(what, answer) => self.group_answered(whole, what, *answer),
+            GroupWork::Timer(what) => self.group_timer(whole, what),
+            GroupWork::Command(id, what) => self.group_command(whole, id, what),
+            GroupWork::Plea(device, what) => self.asked(group, device, what),
+            GroupWork::Welcome(delivery) => {
+                // A member gets a Welcome again, or one for the time after a removal that has not arrived yet.
+                if delivery.epoch <= group.state().epoch && !group.is_broken() {
+                    self.ack_welcome(delivery.id);
+                } else {
+                    self.post(Post::KeepWelcome(delivery));
+                }
+            }
+            // It asks for what may not be here.
+            GroupWork::Document(id, DocWork::Timer(DocTimer::Open)) => self.open_due(whole, id),
+            GroupWork::Document(id, work) => self.document_work(whole, id, work),
+            GroupWork::Loaded(id, rows) => self.document_loaded(whole, id, rows),
+            GroupWork::Thaw(rows) => self.evidence_again(group, &rows),
+            GroupWork::ClosedRead(id, rows) => self.closed_read(group, id, &rows),
+            GroupWork::BackInStep => self.back_in_step(group),
+            GroupWork::Restored => self.found_restored(group),
+            GroupWork::Part => self.begin_parting(whole),
+            GroupWork::MatchDevices => self.match_own_devices(group),
+            GroupWork::Intend(want) => self.intend(group, want),
+            GroupWork::RetryDocuments => self.each_document(whole, || DocWork::Retry),
+            GroupWork::LookAtDocuments => self.each_document(whole, || DocWork::Look),
+            GroupWork::Titles => self.pump_titles(whole),
+            GroupWork::Voided => self.each_document(whole, || DocWork::Voided),
+            GroupWork::Closed { document, by } => self.document_closed(whole, document, by),
+            GroupWork::GoOnClosing => self.go_on_closing(whole),
+            GroupWork::RotationReported { epoch, author } => {
+                self.rotation_reported(whole, epoch, author);
+            }
+            GroupWork::CarryFrom(old) => self.carry_from(group, old),
+            GroupWork::CarryTo(new) => self.carry_documents(group, new),
+            GroupWork::CarryCopies(copies) => self.carried(group, &copies),
+            GroupWork::TakeCopy(copy) => self.take_copy(whole, *copy),
+        }
+    }
+
+    fn group_timer(&mut self, whole: &mut Whole, what: GroupTimer) {
+        let group = &mut whole.group;
+        match what {
+            GroupTimer::Lacking | GroupTimer::Pump => {}
+            GroupTimer::Cover => group.cover_due = true,
+            GroupTimer::SelfUpdate => self.self_update_due(group),
+            GroupTimer::Rotate => self.take_over_rotation(whole),
+            GroupTimer::Complete => group.completing = false,
+            GroupTimer::Wrap => self.wrap_due(group),
+            GroupTimer::CheckInfo => self.check_info(group),
+            GroupTimer::Ages => self.ages_due(whole),
+            GroupTimer::Roots => self.roots_due(whole),
+        }
+    }
+
+    fn group_answered(&mut self, whole: &mut Whole, what: GroupPending, answer: Answer) {
+        let group = &mut whole.group;
+        match what {
+            GroupPending::Create => self.creation_answered(group, answer),
+            GroupPending::Follow => self.follow_answered(group, answer),
+            GroupPending::Commit { leaf } => self.commit_answered(group, leaf, answer),
+            GroupPending::ReturnInfo => self.offered(group, answer),
+            GroupPending::Return { leaf } => self.return_answered(group, leaf, answer),
+            GroupPending::CheckInfo { epoch } => self.info_answered(group, epoch, answer),
+            GroupPending::MissingWraps { epoch, pleaded } => {
+                self.missing_wraps_answered(whole, epoch, pleaded, answer);
+            }
+            GroupPending::OwnWrap { epoch } => self.own_wrap_answered(group, epoch, answer),
+            GroupPending::Complete => self.completion_answered(group, &answer),
+            GroupPending::Intent(id, what) => self.intent_answered(group, id, what, answer),
+            GroupPending::Open(document) => self.open_answered(whole, document, answer),
+        }
+    }
+
+    fn group_command(&mut self, whole: &mut Whole, id: CommandId, what: GroupCommand) {
+        let group = &mut whole.group;
+        match what {
+            GroupCommand::Members => {
+                let members = self.members(group);
+                self.reply(id, Ok(Reply::Members(members)));
+            }
+            GroupCommand::Policy => {
+                let policy = Box::new(group.state().policy.clone());
+                self.reply(id, Ok(Reply::Policy(policy)));
+            }
+            GroupCommand::Intend(want) => self.intend_waited(group, want, id),
+            GroupCommand::Remove { user, anyway } => self.remove(id, group, user, anyway),
+            GroupCommand::Leave { anyway } => self.leave(id, group, anyway),
+            GroupCommand::Create {
+                document,
+                kind,
+                title,
+                beginning,
+            } => self.create_titled(whole, id, document, kind, title.0, beginning),
+            GroupCommand::Rename { document, title } => {
+                self.rename(whole, id, document, title.0);
+            }
+            GroupCommand::Confirm => {
+                self.confirm_group(group);
+                self.reply(id, Ok(Reply::Done));
+            }
+            GroupCommand::Rejoin => self.rejoin(id, group),
+            GroupCommand::ReAdd { user, device } => self.readd(id, group, user, device),
+            GroupCommand::WithDirectory(what) => self.with_directory(whole, id, what),
+            GroupCommand::UntitledDocuments => {
+                let documents = self.document_infos(group);
+                self.reply(id, Ok(Reply::Documents(documents)));
+            }
+        }
+    }
+
+    /// Goes on when the directory was looked into.
+    pub(crate) fn directory_command(
+        &mut self,
+        group: &mut Group,
+        id: CommandId,
+        what: DirectoryCommand,
+    ) {
+        match what {
+            DirectoryCommand::Info => self.list_group(group, id),
+            DirectoryCommand::Documents => {
+                self.listing.remove(&id);
+                let documents = self.document_infos(group);
+                self.reply(id, Ok(Reply::Documents(documents)));
+            }
+            DirectoryCommand::Restart => self.begin_restart(id, group),
+        }
+    }
+
+    /// Works on a document in memory. It is settled afterwards.
+    pub(crate) fn doc_work(&mut self, group: &mut Group, doc: &mut Doc, work: DocWork) {
+        match work {
+            DocWork::Look => {}
+            DocWork::NewAuthor(author) => doc.document.new_author(author),
+            DocWork::Deliver { first_seq, records } => {
+                self.deliver(group, doc, first_seq, records);
+            }
+            DocWork::Acked {
+                next_clock,
+                first_seq,
+                count,
+            } => self.acked(group, doc, next_clock, first_seq, count),
+            DocWork::Refused {
+                first_clock,
+                refusal,
+            } => self.append_refused(group, doc, first_clock, &refusal),
+            DocWork::Opened(opened) => self.reopened(group, doc, &opened),
+            DocWork::OpenedFirst(outcome) => self.delivered(group, doc, Ok(*outcome)),
+            DocWork::Unknown => self.document_unknown(group, doc),
+            DocWork::Answer(what, answer) => self.document_answered(group, doc, what, *answer),
+            DocWork::Timer(what) => self.document_timer(group, doc, what),
+            DocWork::Command(id, what) => self.document_command(group, doc, id, what),
+            DocWork::Retry => self.retry_document(group, doc),
+            DocWork::Voided => self.apply_voided(group, doc),
+            DocWork::SetAside => self.set_aside(group, doc),
+            DocWork::SnapshotForAge => self.snapshot_for_age(group, doc),
+            DocWork::TitlesFor(other) => {
+                group.directory.refresh(&mut doc.document);
+                self.post_document(group.id, other, DocWork::Look);
+            }
+            DocWork::FirstTitle(document, title) => {
+                self.first_title(group, doc, document, &title.0);
+            }
+            DocWork::NameParent(parent) => self.name_parent(group, doc, parent),
+            DocWork::CarryOver { new, title } => self.carry_over(group, doc, new, title.0),
+        }
+    }
+
+    fn document_answered(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        what: DocPending,
+        answer: Answer,
+    ) {
+        match what {
+            DocPending::Last => self.last_answered(group, doc, answer),
+            DocPending::Records => self.records_answered(group, doc, answer),
+            DocPending::Create => self.document_creation_answered(group, doc, answer),
+            DocPending::Snapshot => self.snapshot_answered(group, doc, &answer),
+        }
+    }
+
+    fn document_timer(&mut self, group: &mut Group, doc: &mut Doc, what: DocTimer) {
+        match what {
+            DocTimer::Verdict => {
+                doc.verdict_planned = false;
+                // Another member's verdict may have come meanwhile: then there is none to write.
+                doc.document.write_verdict();
+            }
+            DocTimer::Snapshot => doc.snapshot_in_flight = false,
+            DocTimer::SnapshotTurn => doc.take_turn(),
+            DocTimer::Fetch => self.retry_document(group, doc),
+            DocTimer::Open => doc.ask_again(),
+        }
+    }
+
+    fn document_command(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        id: CommandId,
+        what: DocCommand,
+    ) {
+        let result = match what {
+            DocCommand::Edit(f) => self.edit(group, doc, f),
+            DocCommand::View(f) => f(doc.document.crdt()).map_err(EngineError::from),
+            DocCommand::Title(document, title) => self.edit_title(group, doc, document, &title),
+            DocCommand::Synced => return doc.waiters.push(id),
+            DocCommand::Void => return self.void_records(group, doc, id),
+            DocCommand::ApplyRescue(what) => return self.apply_rescue(group, doc, id, *what),
+            DocCommand::Directory(what) => {
+                group.directory.refresh(&mut doc.document);
+                return self.directory_command(group, id, what);
+            }
+        };
+        self.reply(id, result.map(|()| Reply::Done));
+    }
+}
