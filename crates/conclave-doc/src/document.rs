@@ -61,11 +61,10 @@ impl std::fmt::Debug for Document {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Document({:?}, {:?}, {} unsent, {} in flight)",
+            "Document({:?}, {:?}, {} unsent)",
             self.id,
             self.head(),
-            self.outbox.len(),
-            self.outbox.in_flight()
+            self.outbox.len()
         )
     }
 }
@@ -129,12 +128,6 @@ impl Document {
     #[must_use]
     pub fn pending_count(&self) -> usize {
         self.outbox.len()
-    }
-
-    /// How many own records are on their way.
-    #[must_use]
-    pub fn in_flight_count(&self) -> usize {
-        self.outbox.in_flight()
     }
 
     /// Epoch of the active snapshot.

@@ -48,6 +48,7 @@ mod replica;
 mod reread;
 mod rules;
 mod seal;
+mod session;
 mod settle;
 mod snapshot;
 mod state;
@@ -73,5 +74,6 @@ pub use payload::{
 };
 pub use refound::Founding;
 pub use seal::{DocKeys, KeySource, max_payload_bytes, open, padded_len, seal, seal_with_nonce};
+pub use session::Session;
 pub use unsent::{StoredDocument, Unsent, stored_updates};
 pub use words::{Around, Inserted, Item, Mark, Step, Word, Written, write_words};

@@ -214,7 +214,6 @@ impl Document {
         if let Some(base) = &opened.base {
             self.compare_base(ctx, base, &mut outcome)?;
         }
-        self.outbox.connect(opened.own_next_clock);
         let (next, last) = self.own_chain();
         let held = next.saturating_add(self.outbox.len() as u64);
         if opened.own_next_clock > held

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use conclave_crdt::ReplicaId;
 use conclave_identity::DeviceKey;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
-use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, Refusal, SessionId, limits};
+use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, SessionId, limits};
 use rand_core::CryptoRngCore;
 
 use crate::content::Plain;
 use crate::seal::{DocKeys, padded_len, seal};
+use crate::session::Session;
 
 /// Fresh instances drawn one after another without any record accepted, after which edits are parked.
 const FRESH_TRIES: u8 = 3;
@@ -28,7 +29,14 @@ pub(crate) struct OutItem {
     pub sealed: Option<Record>,
 }
 
-/// The queue, and what of it is on its way.
+/// What records are sealed with.
+pub(crate) struct SealWith<'a> {
+    pub keys: &'a DocKeys,
+    pub signer: &'a DeviceKey,
+    pub padding_bytes: u16,
+}
+
+/// The queue. What of it is on its way is known by the connection's [`Session`].
 pub(crate) struct Outbox {
     pub author: Author,
     items: VecDeque<OutItem>,
@@ -37,20 +45,8 @@ pub(crate) struct Outbox {
     /// Replica ids under which items write, with how many do.
     writers: BTreeMap<ReplicaId, usize>,
     next_number: u64,
-    /// The first so many items were sent on this connection and not answered.
-    sent: usize,
-    /// Frames sent and not answered: first clock, count.
-    frames: VecDeque<(u64, usize)>,
-    /// After a refusal: nothing is sent before all frames are answered.
-    draining: bool,
-    /// The service has own records up to this clock; they come with the log.
-    pub await_clock: u64,
     /// Nothing is sealed before this epoch is reached.
     pub min_epoch: u64,
-    /// Refused for good, until the document is opened again.
-    pub parked: Option<Refusal>,
-    /// Whether the document is open under this author.
-    pub connected: bool,
     fresh_tries: u8,
     /// Rows that changed.
     dirty: BTreeSet<u64>,
@@ -68,13 +64,7 @@ impl Outbox {
             update_count: 0,
             writers: BTreeMap::new(),
             next_number: 0,
-            sent: 0,
-            frames: VecDeque::new(),
-            draining: false,
-            await_clock: 0,
             min_epoch: 0,
-            parked: None,
-            connected: false,
             fresh_tries: 0,
             dirty: BTreeSet::new(),
             stored: BTreeSet::new(),
@@ -90,8 +80,10 @@ impl Outbox {
         self.items.is_empty()
     }
 
-    pub(crate) fn in_flight(&self) -> usize {
-        self.sent
+    /// How many items were sent on a connection and have no place yet: the first ones.
+    pub(crate) fn in_flight(&self, session: &Session) -> usize {
+        self.items
+            .partition_point(|item| item.number < session.next)
     }
 
     /// Updates that have no place in the log yet.
@@ -177,7 +169,6 @@ impl Outbox {
     pub(crate) fn pop(&mut self) -> Option<OutItem> {
         let item = self.items.pop_front()?;
         self.left(&item);
-        self.sent = self.sent.saturating_sub(1);
         self.fresh_tries = 0;
         Some(item)
     }
@@ -219,8 +210,6 @@ impl Outbox {
         self.author = author;
         self.author_dirty = true;
         self.unseal();
-        self.disconnect();
-        self.await_clock = 0;
         self.fresh_tries = self.fresh_tries.saturating_add(1);
     }
 
@@ -229,56 +218,39 @@ impl Outbox {
         self.fresh_tries < FRESH_TRIES
     }
 
-    /// Nothing is on its way any more.
-    pub(crate) fn disconnect(&mut self) {
-        self.sent = 0;
-        self.frames.clear();
-        self.draining = false;
-        self.connected = false;
-    }
-
-    /// The document was opened: `service_next` is the next clock that the service expects.
-    pub(crate) fn connect(&mut self, service_next: u64) {
-        self.disconnect();
-        self.connected = true;
-        self.parked = None;
-        self.await_clock = service_next;
-    }
-
-    /// Whether anything may be sent, where the author's next clock is `next` and the group is at `epoch`.
-    pub(crate) fn may_send(&self, next: u64, epoch: u64) -> bool {
-        let ready = self.connected && !self.draining && self.parked.is_none();
-        let known = next >= self.await_clock && epoch >= self.min_epoch;
-        ready
-            && known
-            && self.sent < self.items.len()
-            && self.flying_epoch().is_none_or(|flying| flying == epoch)
+    /// Whether anything may be sent on a connection, where the author's next clock is `next` and the group is at `epoch`.
+    pub(crate) fn may_send(&self, session: &Session, next: u64, epoch: u64) -> bool {
+        session.may_send(self.author, next)
+            && epoch >= self.min_epoch
+            && self.in_flight(session) < self.items.len()
+            && self
+                .flying_epoch(session)
+                .is_none_or(|flying| flying == epoch)
     }
 
     /// Whether there is a next item, and its kind is allowed.
-    pub(crate) fn next_may_go(&self, may_update: bool) -> bool {
+    pub(crate) fn next_may_go(&self, session: &Session, may_update: bool) -> bool {
         self.items
-            .get(self.sent)
+            .get(self.in_flight(session))
             .is_some_and(|item| item.verdict || may_update)
     }
 
     /// Epoch of what is on its way.
-    fn flying_epoch(&self) -> Option<u64> {
-        let last = self.sent.checked_sub(1)?;
+    fn flying_epoch(&self, session: &Session) -> Option<u64> {
+        let last = self.in_flight(session).checked_sub(1)?;
         self.sealed_at(last).map(|record| record.header.epoch)
     }
 
     /// The next item to send, sealed under the epoch of `template`. `chain` is the author's next clock and last leaf.
     pub(crate) fn seal_next(
         &mut self,
+        session: &Session,
         template: &RecordHeader,
         chain: (u64, Hash),
-        keys: &DocKeys,
-        signer: &DeviceKey,
-        padding_bytes: u16,
+        with: &SealWith<'_>,
         rng: &mut dyn CryptoRngCore,
     ) -> Option<Record> {
-        let at = self.sent;
+        let at = self.in_flight(session);
         let prev = match at.checked_sub(1) {
             None => chain.1,
             Some(before) => self.sealed_at(before)?.leaf(),
@@ -304,13 +276,13 @@ impl Outbox {
         }
         let header = RecordHeader { body, ..*template };
         // What fits only without padding goes without.
-        let fits_padded = padded_len(item.plain.len(), padding_bytes) <= limits::UPDATE_BYTES;
-        let padding_bytes = if fits_padded { padding_bytes } else { 1 };
+        let fits_padded = padded_len(item.plain.len(), with.padding_bytes) <= limits::UPDATE_BYTES;
+        let padding_bytes = if fits_padded { with.padding_bytes } else { 1 };
         let record = seal(
             &header,
             item.plain.as_slice(),
-            keys,
-            signer,
+            with.keys,
+            with.signer,
             padding_bytes,
             rng,
         );
@@ -320,47 +292,17 @@ impl Outbox {
     }
 
     /// The next item goes out with the frame that is being built.
-    pub(crate) fn mark_sent(&mut self) {
-        self.sent = self.sent.saturating_add(1).min(self.items.len());
-    }
-
-    /// A frame was built.
-    pub(crate) fn push_frame(&mut self, first_clock: u64, count: usize) {
-        self.frames.push_back((first_clock, count));
-    }
-
-    /// A frame was acknowledged. False if no such frame was sent.
-    pub(crate) fn answered(&mut self, first_clock: u64, count: u64) -> bool {
-        let fits = self
-            .frames
-            .front()
-            .is_some_and(|frame| frame.0 == first_clock && frame.1 as u64 == count);
-        if fits {
-            self.frames.pop_front();
-            self.draining &= !self.frames.is_empty();
+    pub(crate) fn mark_sent(&self, session: &mut Session) {
+        if let Some(item) = self.items.get(self.in_flight(session)) {
+            session.next = item.number.saturating_add(1);
         }
-        fits
     }
 
-    /// A frame was refused: it and all after it are to be sent again. `next` is the author's next clock. False if no such frame was sent.
-    pub(crate) fn refused(&mut self, first_clock: u64, next: u64) -> bool {
-        if self
-            .frames
-            .front()
-            .is_none_or(|frame| frame.0 != first_clock)
-        {
-            return false;
+    /// Only the first so many items were sent: the others go again.
+    pub(crate) fn keep_sent(&self, session: &mut Session, keep: usize) {
+        if let Some(item) = self.items.get(keep) {
+            session.next = session.next.min(item.number);
         }
-        self.frames.pop_front();
-        self.draining = !self.frames.is_empty();
-        let keep = usize::try_from(first_clock.saturating_sub(next)).unwrap_or(usize::MAX);
-        self.sent = self.sent.min(keep);
-        true
-    }
-
-    /// Whether answers to frames are outstanding after a refusal.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining
     }
 
     /// Rows to write and to delete since the last call.

@@ -16,8 +16,9 @@ use crate::context::{Append, DeliverOutcome, DocContext, RefusedOutcome};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Form;
-use crate::outbox::{header_template, hint};
+use crate::outbox::{SealWith, header_template, hint};
 use crate::seal::DocKeys;
+use crate::session::{Fell, Session};
 use crate::views::{Views, tell_all};
 
 /// Wait after a refusal that names no time, in milliseconds.
@@ -34,7 +35,7 @@ impl Document {
     }
 
     /// The next frame of own records, sealed under the current epoch, of at most about `max_bytes`. Call until it gives nothing; write
-    /// [`Document::take_changes`] before sending. Nothing is given while the document is not open, own records are yet to be found in the
+    /// [`Document::take_changes`] before sending. Nothing is given under another instance than the session's, while own records are yet to be found in the
     /// log, records of an older epoch are unanswered, or the role does not allow it.
     ///
     /// # Errors
@@ -42,10 +43,14 @@ impl Document {
     pub fn next_append(
         &mut self,
         ctx: &DocContext<'_>,
+        session: &mut Session,
         rng: &mut dyn CryptoRngCore,
         max_bytes: usize,
     ) -> Result<Option<Append>, DocError> {
         self.collect_edits()?;
+        if session.author != self.outbox.author {
+            return Ok(None);
+        }
         let epoch = ctx.state.epoch;
         let chain = self.own_chain();
         let ready = self.is_created()
@@ -53,7 +58,7 @@ impl Document {
             && !self.rolled_back
             && self.has_caught_up()
             && !self.aside.is_rejoining();
-        if !ready || !self.outbox.may_send(chain.0, epoch) || epoch < self.epoch_high() {
+        if !ready || !self.outbox.may_send(session, chain.0, epoch) || epoch < self.epoch_high() {
             return Ok(None);
         }
         let may_update = ctx
@@ -68,14 +73,17 @@ impl Document {
             .ok_or(DocError::MissingRoot { epoch })?;
         let keys = DocKeys::derive(&root, &self.id);
         let template = header_template(self.group, self.id, epoch, self.outbox.author, self.head());
-        let first = self.outbox.in_flight();
+        let with = SealWith {
+            keys: &keys,
+            signer: ctx.signer,
+            padding_bytes: ctx.state.policy.padding_bytes,
+        };
+        let first = self.outbox.in_flight(session);
         let (mut records, mut bytes) = (Vec::new(), 0usize);
-        while records.len() < limits::RECORDS_PER_FRAME && self.outbox.next_may_go(may_update) {
-            let padding = ctx.state.policy.padding_bytes;
-            let Some(record) = self
-                .outbox
-                .seal_next(&template, chain, &keys, ctx.signer, padding, rng)
-            else {
+        while records.len() < limits::RECORDS_PER_FRAME
+            && self.outbox.next_may_go(session, may_update)
+        {
+            let Some(record) = self.outbox.seal_next(session, &template, chain, &with, rng) else {
                 break;
             };
             let appended = AppendedRecord {
@@ -90,13 +98,13 @@ impl Document {
             }
             bytes = bytes.saturating_add(size);
             records.push(appended);
-            self.outbox.mark_sent();
+            self.outbox.mark_sent(session);
         }
         if records.is_empty() {
             return Ok(None);
         }
         let first_clock = chain.0.saturating_add(first as u64);
-        self.outbox.push_frame(first_clock, records.len());
+        session.push_frame(first_clock, records.len());
         Ok(Some(Append {
             epoch,
             first_clock,
@@ -111,16 +119,17 @@ impl Document {
     pub fn acked(
         &mut self,
         ctx: &DocContext<'_>,
+        session: &mut Session,
         next_clock: u64,
         first_seq: u64,
         count: u64,
     ) -> Result<DeliverOutcome, DocError> {
         let mut outcome = DeliverOutcome::default();
-        if !self.outbox.connected {
+        if session.author != self.outbox.author {
             return Ok(outcome);
         }
         let first_clock = next_clock.checked_sub(count);
-        if !first_clock.is_some_and(|first| self.outbox.answered(first, count)) {
+        if !first_clock.is_some_and(|first| session.answered(first, count)) {
             outcome.findings.push(Finding {
                 seq: first_seq,
                 fault: Fault::Protocol,
@@ -160,14 +169,21 @@ impl Document {
     pub fn refused(
         &mut self,
         ctx: &DocContext<'_>,
+        session: &mut Session,
         first_clock: u64,
         refusal: &Refusal,
     ) -> Result<(RefusedOutcome, DeliverOutcome), DocError> {
         let mut outcome = DeliverOutcome::default();
         let next = self.own_chain().0;
-        let was_draining = self.outbox.is_draining();
-        if !self.outbox.connected || !self.outbox.refused(first_clock, next) || was_draining {
-            // An echo of the first refusal: the frames after it fell with it.
+        let fell = match session.author == self.outbox.author {
+            true => session.refused(first_clock),
+            false => Fell::Unknown,
+        };
+        if fell != Fell::Unknown {
+            let keep = usize::try_from(first_clock.saturating_sub(next)).unwrap_or(usize::MAX);
+            self.outbox.keep_sent(session, keep);
+        }
+        if fell != Fell::First {
             return Ok((RefusedOutcome::Resend, outcome));
         }
         let what = match refusal {
@@ -176,10 +192,10 @@ impl Document {
                 RefusedOutcome::Reseal { epoch: *current }
             }
             Refusal::ClockGap { expected } => {
-                self.after_clock_gap(*expected, next, &mut outcome)?
+                self.after_clock_gap(session, *expected, next, &mut outcome)?
             }
             Refusal::AlreadyAccepted { leaf, seq } => {
-                self.after_accepted(*leaf, *seq, &mut outcome)?
+                self.after_accepted(session, *leaf, *seq, &mut outcome)?
             }
             Refusal::SnapshotRequired => RefusedOutcome::SnapshotNeeded,
             Refusal::RateLimited { retry_after_ms } => RefusedOutcome::RetryLater {
@@ -205,7 +221,7 @@ impl Document {
                 RefusedOutcome::FreshInstance
             }
             other => {
-                self.outbox.parked = Some(other.clone());
+                session.parked = Some(other.clone());
                 RefusedOutcome::Parked(other.clone())
             }
         };
@@ -215,6 +231,7 @@ impl Document {
 
     fn after_clock_gap(
         &mut self,
+        session: &mut Session,
         expected: u64,
         next: u64,
         outcome: &mut DeliverOutcome,
@@ -234,9 +251,10 @@ impl Document {
             self.found_behind(outcome)?;
             RefusedOutcome::FreshInstance
         } else if expected > next
-            && self.outbox.in_flight() < usize::try_from(expected - next).unwrap_or(usize::MAX)
+            && self.outbox.in_flight(session)
+                < usize::try_from(expected - next).unwrap_or(usize::MAX)
         {
-            self.outbox.await_clock = expected;
+            session.await_clock = expected;
             RefusedOutcome::Refetch { from: self.size() }
         } else {
             RefusedOutcome::Resend
@@ -245,18 +263,19 @@ impl Document {
 
     fn after_accepted(
         &mut self,
+        session: &mut Session,
         leaf: Hash,
         seq: u64,
         outcome: &mut DeliverOutcome,
     ) -> Result<RefusedOutcome, DocError> {
-        let at = self.outbox.in_flight();
+        let at = self.outbox.in_flight(session);
         Ok(
             if self
                 .outbox
                 .sealed_at(at)
                 .is_some_and(|record| record.leaf() == leaf)
             {
-                self.outbox.mark_sent();
+                self.outbox.mark_sent(session);
                 self.place_own(seq, outcome);
                 RefusedOutcome::Resend
             } else {
@@ -289,7 +308,7 @@ impl Document {
 
     /// Whether what another life of this device may have written is known.
     fn has_caught_up(&mut self) -> bool {
-        if self.behind && self.outbox.connected && self.incoming.target.is_none() {
+        if self.behind && self.incoming.target.is_none() {
             self.behind = false;
             self.rows.meta_dirty = true;
         }
@@ -399,12 +418,6 @@ impl Document {
         outcome.refused_own = true;
         self.renew_instance(outcome);
         Ok(())
-    }
-
-    /// The connection is gone: everything unanswered is sent again after [`Document::opened`].
-    pub fn disconnected(&mut self) {
-        self.outbox.disconnect();
-        self.incoming.forget_own();
     }
 
     /// Queues a verdict.

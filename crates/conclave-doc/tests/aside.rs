@@ -47,7 +47,7 @@ fn rejoin(sim: &mut Sim, at: usize) {
     sim.peers[at].inbox.clear();
     sim.peers[at].online = true;
     sim.peers[at].base = opened.base.as_ref().map(|base| (base.seq, opened.from));
-    sim.with(at, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+    sim.opened(at, &opened);
     let records = (opened.from..sim.service.size())
         .map(|seq| sim.service.whole_for(seq, sim.peers[at].base))
         .collect();

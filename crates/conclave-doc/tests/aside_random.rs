@@ -65,7 +65,7 @@ impl Run {
         sim.peers[at].inbox.clear();
         sim.peers[at].reopen = false;
         sim.peers[at].base = opened.base.as_ref().map(|base| (base.seq, opened.from));
-        sim.with(at, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+        sim.opened(at, &opened);
         let records = (opened.from..sim.service.size())
             .map(|seq| sim.service.whole_for(seq, sim.peers[at].base))
             .collect();

@@ -702,7 +702,7 @@ fn a_service_that_forgets_or_forks_is_noticed_on_reconnecting() {
     let good = sim.service.opened(author, Some(sim.service.size()));
     let mut shorter = good.clone();
     shorter.head = sim.service.head_at(sim.service.size() - 1);
-    let outcome = sim.with(0, |doc, ctx, rng| doc.opened(ctx, &shorter, rng).unwrap());
+    let outcome = sim.opened(0, &shorter);
     assert_eq!(outcome.findings[0].fault, Fault::Rollback);
     sim.peers[0].insert(0, "kept");
     assert!(
@@ -711,14 +711,14 @@ fn a_service_that_forgets_or_forks_is_noticed_on_reconnecting() {
     );
     let mut other = good.clone();
     other.head.root = Hash([3; 32]);
-    let outcome = sim.with(0, |doc, ctx, rng| doc.opened(ctx, &other, rng).unwrap());
+    let outcome = sim.opened(0, &other);
     assert_eq!(outcome.findings[0].fault, Fault::Fork);
     let mut longer = good.clone();
     longer.head = Head {
         size: good.head.size + 1,
         root: Hash([3; 32]),
     };
-    sim.with(0, |doc, ctx, rng| doc.opened(ctx, &longer, rng).unwrap());
+    sim.opened(0, &longer);
     let update = sim.update(CrdtKind::Yjs, 9, "next");
     let record = sim.forge(MALLORY, &update, |_| {});
     let seq = sim.service.force(record);

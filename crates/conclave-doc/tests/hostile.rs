@@ -116,7 +116,10 @@ fn absurd_numbers_do_not_panic() {
     let DeliveredRecord::Update(elided) = sim.service.deliver(sim.service.size() - 1) else {
         panic!()
     };
+    let author = sim.peers[0].author(&sim.world);
+    let opened = sim.service.opened(author, Some(0));
     let doc = &mut sim.peers[0].doc;
+    let mut session = doc.session(&opened);
     for first_seq in [u64::MAX, u64::MAX - 1, 1 << 62] {
         let outcome = doc
             .deliver(
@@ -142,7 +145,9 @@ fn absurd_numbers_do_not_panic() {
         (0, u64::MAX, 1),
         (5, 0, u64::MAX),
     ] {
-        let outcome = doc.acked(&ctx, numbers.0, numbers.1, numbers.2).unwrap();
+        let outcome = doc
+            .acked(&ctx, &mut session, numbers.0, numbers.1, numbers.2)
+            .unwrap();
         assert!(
             outcome
                 .findings
@@ -151,10 +156,11 @@ fn absurd_numbers_do_not_panic() {
         );
     }
     for clock in [0, u64::MAX] {
-        doc.refused(&ctx, clock, &Refusal::ClockGap { expected: u64::MAX })
-            .unwrap();
+        let gap = Refusal::ClockGap { expected: u64::MAX };
+        doc.refused(&ctx, &mut session, clock, &gap).unwrap();
         doc.refused(
             &ctx,
+            &mut session,
             clock,
             &Refusal::AlreadyAccepted {
                 leaf: Hash([1; 32]),
@@ -176,7 +182,7 @@ fn absurd_numbers_do_not_panic() {
         seq: u64::MAX,
         record: sim.service.log[seq as usize].clone(),
     });
-    let outcome = sim.with(0, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+    let outcome = sim.opened(0, &opened);
     assert!(
         outcome.reopen,
         "the service knows records that this store never wrote"

@@ -32,10 +32,7 @@ fn append(sim: &mut Sim, at: usize) -> Option<Append> {
     let peer = &mut sim.peers[at];
     let keys = peer.keys.clone();
     let ctx = sim.world.ctx(peer.member, peer.epoch, &keys);
-    let append = peer
-        .doc
-        .next_append(&ctx, &mut peer.rng, 64 * 1024)
-        .unwrap();
+    let append = peer.next_append(&ctx, 64 * 1024);
     peer.store();
     append
 }
@@ -198,10 +195,7 @@ fn refusals_say_what_to_do() {
         let sent = append(&mut sim, 1).unwrap();
         let (keys, member, epoch) = (Keys::default(), 1, sim.peers[1].epoch);
         let ctx = sim.world.ctx(member, epoch, &keys);
-        let (what, outcome) = sim.peers[1]
-            .doc
-            .refused(&ctx, sent.first_clock, &refusal)
-            .unwrap();
+        let (what, outcome) = sim.peers[1].refused(&ctx, sent.first_clock, &refusal);
         assert_eq!(what, expected);
         assert!(!outcome.reopen);
     }
@@ -256,10 +250,7 @@ fn a_permanent_refusal_draws_a_fresh_instance_and_gives_up_in_the_end() {
         let refusal = Refusal::BadRecord {
             fault: RecordFault::InstanceClosed,
         };
-        let (what, outcome) = sim.peers[1]
-            .doc
-            .refused(&ctx, sent.first_clock, &refusal)
-            .unwrap();
+        let (what, outcome) = sim.peers[1].refused(&ctx, sent.first_clock, &refusal);
         if round < 3 {
             assert_eq!(what, RefusedOutcome::FreshInstance);
             assert!(outcome.reopen);
@@ -293,7 +284,7 @@ fn already_accepted_with_the_own_leaf_is_adopted() {
     let (keys, epoch) = (Keys::default(), sim.peers[1].epoch);
     let ctx = sim.world.ctx(1, epoch, &keys);
     let refusal = Refusal::AlreadyAccepted { leaf, seq };
-    let (what, outcome) = sim.peers[1].doc.refused(&ctx, 0, &refusal).unwrap();
+    let (what, outcome) = sim.peers[1].refused(&ctx, 0, &refusal);
     assert_eq!((what, outcome.acknowledged), (RefusedOutcome::Resend, 1));
     let rest = append(&mut sim, 1).unwrap();
     assert_eq!(
@@ -526,7 +517,13 @@ fn edits_before_the_document_is_ordered_wait() {
     let mut edit = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, "early");
     assert!(doc.edit(&mut rng, &mut edit).unwrap());
     assert!(!doc.is_created());
-    assert_eq!(doc.next_append(&ctx, &mut rng, 1000).unwrap(), None);
+    let author = Author {
+        device: world.devices[0],
+        instance: doc.instance(),
+    };
+    let mut early = doc.session(&Service::default().opened(author, Some(0)));
+    let sent = doc.next_append(&ctx, &mut early, &mut rng, 1000);
+    assert_eq!(sent.unwrap(), None);
     // The epoch changes first: the snapshot is sealed again, without the edit.
     let again = doc.make_snapshot(&ctx, &mut rng).unwrap();
     assert_ne!(first.leaf(), again.leaf());
@@ -541,13 +538,11 @@ fn edits_before_the_document_is_ordered_wait() {
     service.force(again);
     let outcome = doc.snapshot_accepted(&ctx, 0).unwrap();
     assert_eq!((outcome.findings.len(), doc.head()), (0, service.head()));
-    let author = Author {
-        device: world.devices[0],
-        instance: doc.instance(),
-    };
-    doc.opened(&ctx, &service.opened(author, Some(1)), &mut rng)
-        .unwrap();
-    let append = doc.next_append(&ctx, &mut rng, 1000).unwrap().unwrap();
+    let opened = service.opened(author, Some(1));
+    let mut session = doc.session(&opened);
+    doc.opened(&ctx, &opened, &mut rng).unwrap();
+    let sent = doc.next_append(&ctx, &mut session, &mut rng, 1000);
+    let append = sent.unwrap().unwrap();
     assert_eq!(service.rebuild(&world, author, &append).unwrap().len(), 1);
 }
 
@@ -597,7 +592,7 @@ fn frames_stay_below_the_size_asked_for() {
     let keys = Keys::default();
     let ctx = sim.world.ctx(1, 0, &keys);
     let mut total = 0;
-    while let Some(append) = peer.doc.next_append(&ctx, &mut peer.rng, 1000).unwrap() {
+    while let Some(append) = peer.next_append(&ctx, 1000) {
         let bytes: usize = append
             .records
             .iter()

@@ -38,7 +38,7 @@ impl Audit {
         let peer = &mut sim.peers[at];
         let keys = peer.keys.clone();
         let ctx = sim.world.ctx(peer.member, peer.epoch, &keys);
-        let sent = peer.doc.next_append(&ctx, &mut peer.rng, 4096).unwrap();
+        let sent = peer.next_append(&ctx, 4096);
         peer.store();
         let Some(append) = sent else { return false };
         for (clock, record) in (append.first_clock..).zip(&append.records) {
@@ -237,8 +237,8 @@ fn refusals_that_name_another_life_are_told() {
         let peer = &mut sim.peers[1];
         let keys = peer.keys.clone();
         let ctx = sim.world.ctx(1, 0, &keys);
-        peer.doc.next_append(&ctx, &mut peer.rng, 4096).unwrap();
-        let (what, outcome) = peer.doc.refused(&ctx, 0, &refusal).unwrap();
+        peer.next_append(&ctx, 4096);
+        let (what, outcome) = peer.refused(&ctx, 0, &refusal);
         assert_eq!(what, RefusedOutcome::FreshInstance, "{refusal:?}");
         assert_eq!((outcome.restored, outcome.reopen), (is_restored, true));
         assert_ne!(peer.doc.instance(), old);
@@ -274,9 +274,7 @@ fn a_second_life_left_behind_goes_on_from_a_snapshot() {
             .service
             .opened(sim.peers[OTHER].author(&sim.world), None);
         sim.peers[OTHER].online = true;
-        sim.with(OTHER, |doc, ctx, rng| {
-            doc.opened(ctx, &opened, rng).unwrap()
-        });
+        sim.opened(OTHER, &opened);
         let leaves = (from..covered)
             .map(|seq| {
                 conclave_proto::frame::DeliveredRecord::Leaf(sim.service.leaves[seq as usize])

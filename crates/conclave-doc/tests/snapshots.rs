@@ -796,7 +796,7 @@ fn a_device_left_behind_goes_on_from_a_snapshot() {
         let author = sim.peers[2].author(&sim.world);
         let covered = sim.service.covered();
         let opened = sim.service.opened(author, Some(from));
-        sim.with(2, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+        sim.opened(2, &opened);
         let leaf = |seq: u64| DeliveredRecord::Leaf(sim.service.leaves[seq as usize]);
         let mut leaves: Vec<DeliveredRecord> = (from..covered).map(leaf).collect();
         let only = leaves[..1].to_vec();
@@ -804,7 +804,7 @@ fn a_device_left_behind_goes_on_from_a_snapshot() {
         assert_eq!(outcome.blocked, Some((from, Blocked::Base)));
         let opened = sim.service.opened(author, None);
         sim.peers[2].online = true;
-        let outcome = sim.with(2, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+        let outcome = sim.opened(2, &opened);
         assert_eq!(
             outcome.gap,
             Some((from + 1, covered)),
@@ -851,7 +851,7 @@ fn own_records_that_a_snapshot_covers_are_adopted() {
     let opened = sim.service.opened(author, None);
     let covered = sim.service.covered();
     sim.peers[2].online = true;
-    let outcome = sim.with(2, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+    let outcome = sim.opened(2, &opened);
     assert_eq!(outcome.gap, Some((from, covered)));
     let leaves = (from..covered)
         .map(|seq| DeliveredRecord::Leaf(sim.service.leaves[seq as usize]))

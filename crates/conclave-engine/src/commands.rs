@@ -442,6 +442,7 @@ impl Cx {
         if result.is_ok() {
             if let Some(row) = whole.group.documents.get_mut(&document) {
                 row.title = Some(Hidden(title));
+                whole.group.titles_due.insert(document);
             }
             self.save_document_row(&whole.group, &document);
             self.pump_titles(whole);

@@ -12,9 +12,9 @@ use crate::cx::Cx;
 use crate::document::{Beginning, Doc};
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step};
-use crate::group::{Group, Whole};
+use crate::group::{DocRow, Group, Whole};
 use crate::io::{CommandId, DocFn};
-use crate::work::{DirectoryCommand, DocCommand, DocWork, GroupWork};
+use crate::work::{DirectoryCommand, DocCommand, DocWork};
 
 /// CRDT kind of directories.
 pub(crate) const KIND: CrdtKind = CrdtKind::Yjs;
@@ -111,39 +111,28 @@ impl Cx {
 
     /// Writes titles of new documents into the directory, as soon as it is here.
     pub(crate) fn pump_titles(&mut self, whole: &mut Whole) {
-        let group = &mut whole.group;
-        if group.titling {
-            return;
+        let directory = DocumentId::directory(&whole.group.id);
+        for document in std::mem::take(&mut whole.group.titles_due) {
+            self.document_work(whole, directory, DocWork::FirstTitle(document));
         }
-        let waiting = group
-            .documents
-            .iter()
-            .find_map(|(id, row)| row.title.clone().map(|title| (*id, title)));
-        let Some((document, title)) = waiting else {
-            return;
-        };
-        group.titling = true;
-        let directory = DocumentId::directory(&group.id);
-        let work = DocWork::FirstTitle(document, title);
-        self.document_work(whole, directory, work);
     }
 
-    /// A new document gets its title; others may wait for theirs.
+    /// A new document gets its title. Where that is not possible now, it is tried again.
     pub(crate) fn first_title(
         &mut self,
         group: &mut Group,
         directory: &mut Doc,
         document: DocumentId,
-        title: &str,
     ) {
-        group.titling = false;
-        let edited = self.edit_title(group, directory, document, title);
-        if edited.is_ok()
-            && let Some(row) = group.documents.get_mut(&document)
-        {
+        let row = group.documents.get(&document);
+        let Some(title) = row.and_then(DocRow::title) else {
+            return;
+        };
+        if let Err(_later) = self.edit_title(group, directory, document, &title) {
+            group.titles_due.insert(document);
+        } else if let Some(row) = group.documents.get_mut(&document) {
             row.title = None;
             self.save_document_row(group, &document);
-            self.post_group(group.id, GroupWork::Titles);
         }
     }
 
@@ -156,8 +145,7 @@ impl Cx {
     ) {
         let group = &mut whole.group;
         let directory = DocumentId::directory(&group.id);
-        let row = group.documents.get(&directory);
-        let here = row.is_some_and(|row| row.local) && !group.unreadable.contains(&directory);
+        let here = group.is_local(&directory) && !group.unreadable.contains(&directory);
         if here {
             let work = DocWork::Command(id, DocCommand::Directory(what));
             self.document_work(whole, directory, work);

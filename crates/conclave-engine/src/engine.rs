@@ -25,11 +25,6 @@ use crate::work::{DocWork, GroupWork};
 /// Most documents kept in memory without need.
 pub(crate) const HOT_DOCUMENTS: usize = 256;
 
-/// A pause that doubles each time, in milliseconds.
-pub(crate) fn doubled_ms(first_ms: u64, times: u32, longest_ms: u64) -> u64 {
-    (first_ms << times.min(20)).min(longest_ms)
-}
-
 /// A clock that goes back by more than this was set, in milliseconds.
 const CLOCK_SET_BACK_MS: u64 = 60_000;
 

@@ -20,6 +20,7 @@
 
 include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
+mod backoff;
 mod clock;
 mod command;
 mod commands;

@@ -16,8 +16,8 @@ use conclave_proto::{DeviceId, DocumentId, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use self::doubts::Doubts;
+use crate::backoff::Backoff;
 use crate::cx::Cx;
-use crate::engine::doubled_ms;
 use crate::group::{Group, Whole};
 use crate::keys;
 use crate::timers::{GroupTimer, TimerKind};
@@ -55,9 +55,9 @@ pub(crate) struct Missing {
     /// Documents with records set aside: their roots are still wanted.
     aside: BTreeSet<DocumentId>,
     /// Documents that cannot be opened for now, and how often that was tried.
-    pub(crate) unopened: BTreeMap<DocumentId, u32>,
+    pub(crate) unopened: BTreeMap<DocumentId, Backoff>,
     /// How often members were asked since anything changed.
-    pleas: u32,
+    pleas: Backoff,
     /// The epoch whose wraps are on their way.
     asked: Option<u64>,
     /// When waiting was last counted, on this connection.
@@ -69,7 +69,7 @@ pub(crate) struct Missing {
 impl Missing {
     /// A new epoch: everybody is asked anew. How long a document has waited stays.
     pub(crate) fn forget(&mut self) {
-        self.pleas = 0;
+        self.pleas.reset();
         self.asked = None;
         for wait in self.waiting.values_mut() {
             wait.rounds = 0;
@@ -86,7 +86,7 @@ impl Missing {
 
     /// Counts the time on the connection; not time that the device slept through.
     fn count(&mut self, now: UnixMs) {
-        let planned_ms = pause_ms(self.pleas.saturating_sub(1));
+        let planned_ms = self.pleas.last_ms(PLEA_MS, LONGEST_PLEA_MS);
         if let Some(since) = self.counted.replace(now) {
             let passed_ms = now.since_ms(since).min(planned_ms.saturating_mul(2));
             for wait in self.waiting.values_mut() {
@@ -94,11 +94,6 @@ impl Missing {
             }
         }
     }
-}
-
-/// The pause before the next plea, in milliseconds.
-fn pause_ms(pleas: u32) -> u64 {
-    doubled_ms(PLEA_MS, pleas, LONGEST_PLEA_MS)
 }
 
 /// A stored epoch root.
@@ -212,7 +207,7 @@ impl Cx {
                 continue;
             }
             match group.documents.get(document) {
-                Some(row) if row.local => {
+                Some(row) if row.is_local() => {
                     needed.extend(&row.needed);
                     all_below = all_below.max(row.all_below);
                     complete = complete.min(row.complete);
@@ -269,7 +264,7 @@ impl Cx {
                 ..Wait::default()
             };
             missing.waiting.insert(document, wait);
-            missing.pleas = 0;
+            missing.pleas.reset();
             self.seek_roots(group);
             self.plead_within(group, PLEA_MS);
         }
@@ -286,7 +281,8 @@ impl Cx {
     pub(crate) fn plead_later(&mut self, group: &Group) {
         let missing = &group.missing;
         if !missing.waiting.is_empty() || group.is_unproven() {
-            self.plead_within(group, pause_ms(missing.pleas));
+            let pause_ms = missing.pleas.pause_ms(PLEA_MS, LONGEST_PLEA_MS);
+            self.plead_within(group, pause_ms);
         } else if !missing.aside.is_empty() {
             let delay = self.jitter(ASIDE_PLEA_MS, ASIDE_PLEA_MS + LONGEST_PLEA_MS);
             self.plead_within(group, delay);
@@ -359,7 +355,7 @@ impl Cx {
         }
         group.missing.count(self.now);
         self.seek_roots(group);
-        group.missing.pleas = group.missing.pleas.saturating_add(1);
+        group.missing.pleas.next_ms(PLEA_MS, LONGEST_PLEA_MS);
         if group.is_from_join() {
             self.set_hopeless_aside(whole);
         } else {

@@ -2,7 +2,8 @@
 
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::record::EntryBody;
-use conclave_proto::{DeviceId, Role};
+use conclave_proto::{DeviceId, DocumentId, Role};
+use serde::{Deserialize, Serialize};
 
 use crate::command::Event;
 use crate::cx::Cx;
@@ -12,17 +13,52 @@ use crate::link::GroupPending;
 use crate::timers::{GroupTimer, TimerKind};
 use crate::work::{DocWork, GroupWork};
 
+/// What this device does about the re-keying of its group's documents after a removal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Rotation {
+    /// Nothing, or it waits for others to do it.
+    #[default]
+    Watching,
+    /// It re-keys what is due.
+    Rekeying,
+    /// It has said that all is done, and nobody has answered.
+    Reporting,
+}
+
+impl Group {
+    /// Whether this device re-keys.
+    pub(crate) fn rekeys(&self) -> bool {
+        self.rotation != Rotation::Watching
+    }
+
+    /// It begins to, if it does not already.
+    pub(crate) fn rekey(&mut self) {
+        if self.rotation == Rotation::Watching {
+            self.rotation = Rotation::Rekeying;
+        }
+    }
+
+    /// Whether all is done is looked at again.
+    pub(crate) fn report_again(&mut self) {
+        if self.rotation == Rotation::Reporting {
+            self.rotation = Rotation::Rekeying;
+        }
+    }
+}
+
 impl Cx {
     /// A removal is in the log. Its author re-keys at once; others take over after a while.
     pub(crate) fn rotation_begins(&mut self, group: &mut Group, own: bool) {
-        group.rotator |= own;
+        if own {
+            group.rekey();
+        }
         self.tell_rotation(group, false);
     }
 
     /// The one who removed has not finished in time: open documents are looked at again, the others when they open.
     pub(crate) fn take_over_rotation(&mut self, whole: &mut Whole) {
         if whole.group.state().rotating_since != 0 {
-            whole.group.rotator = true;
+            whole.group.rekey();
             self.each_document(whole, || DocWork::Look);
         }
     }
@@ -69,7 +105,7 @@ impl Cx {
             // Others said so before; now it is true here too.
             let epoch = group.rekey_since();
             self.set_rekey_since(group, 0);
-            group.rotator = false;
+            group.rotation = Rotation::Watching;
             self.cancel_timer(TimerKind::Group(group.id, GroupTimer::Rotate));
             self.event(Event::Rotation {
                 group: group.id,
@@ -80,7 +116,7 @@ impl Cx {
             });
         }
         let since = group.state().rotating_since;
-        if since == 0 || !group.rotator || group.completing {
+        if since == 0 || group.rotation != Rotation::Rekeying {
             return;
         }
         if done < total || group.state().role_of(&self.device.id()) < Some(Role::Editor) {
@@ -91,7 +127,7 @@ impl Cx {
         };
         let body = EntryBody::RotationComplete { epoch: since };
         let entry = group.mls.sign_entry(&context, body, self.device.instance());
-        group.completing = true;
+        group.rotation = Rotation::Reporting;
         let request = Request::PutEntry { entry };
         self.request_for(group.id, request, GroupPending::Complete);
     }
@@ -106,7 +142,7 @@ impl Cx {
     /// Somebody says that all documents are re-keyed. Believed when this device sees it: until then it goes on looking, and helps after a
     /// while.
     pub(crate) fn rotation_completed(&mut self, group: &mut Group, epoch: u64, author: DeviceId) {
-        group.completing = false;
+        group.report_again();
         self.set_rekey_since(group, epoch);
         self.post_group(group.id, GroupWork::RotationReported { epoch, author });
     }
@@ -118,11 +154,15 @@ impl Cx {
         let due = open.filter(|(_, entry)| entry.closed.is_none() && entry.created_epoch < epoch);
         let behind = due.filter(|(id, _)| {
             let doc = whole.docs.get(*id).and_then(|slot| slot.hot());
-            doc.is_some_and(|doc| doc.is_caught_up() && doc.document.snapshot_epoch() < epoch)
+            doc.is_some_and(|doc| {
+                let here = self.link.is_caught_up(group.id, doc);
+                here && doc.document.snapshot_epoch() < epoch
+            })
         });
-        for (document, _) in behind {
+        let behind: Vec<DocumentId> = behind.map(|(id, _)| *id).collect();
+        for document in behind {
             let what = FindingKind::RotationUntrue;
-            self.finding(group.id, Some(*document), what, Some(author.into()));
+            self.finding(group.id, Some(document), what, Some(author.into()));
         }
     }
 }

@@ -123,7 +123,10 @@ impl Engine {
             return false;
         }
         match whole.docs.get(&id) {
-            Some(Slot::Hot(doc)) => !doc.is_caught_up() && !doc.is_refused(),
+            Some(Slot::Hot(doc)) => {
+                let link = &self.cx.link;
+                !link.is_caught_up(group.id, doc) && !link.is_refused(group.id, id)
+            }
             _ => !group.is_out_of_reach(&id),
         }
     }
@@ -173,9 +176,12 @@ impl Engine {
             return false;
         }
         match whole.docs.get(&id) {
-            Some(Slot::Hot(doc)) => {
+            Some(Slot::Hot(_)) => {
+                let link = &self.cx.link;
                 let again = TimerKind::Document(group, id, DocTimer::Open);
-                !doc.is_parked() && (!doc.is_refused() || self.cx.timers.is_set(again))
+                let open = link.open(group, id);
+                let parked = open.is_some_and(|open| open.session.is_parked());
+                !parked && (!link.is_refused(group, id) || self.cx.timers.is_set(again))
             }
             _ => true,
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cx::Cx;
 use crate::document::Doc;
 use crate::error::EngineError;
-use crate::group::Group;
+use crate::group::{DocRow, Group};
 use crate::keys;
 
 /// What of a document waits.
@@ -71,7 +71,7 @@ impl Cx {
         let row = group.documents.get(&doc.id);
         let now = Unsent {
             edits: doc.document.pending_count() as u64,
-            creating: row.is_some_and(|row| row.creating),
+            creating: row.is_some_and(DocRow::is_creating),
         };
         self.set_unsent(&group.id, &doc.id, now);
     }

@@ -61,8 +61,6 @@ pub(crate) enum GroupWork {
     RetryDocuments,
     /// Documents look again what is to be sent.
     LookAtDocuments,
-    /// Titles of new documents are still to be written.
-    Titles,
     /// Records were declared void.
     Voided,
     /// A document was closed.
@@ -154,6 +152,11 @@ pub(crate) enum DocWork {
     Opened(Box<OpenedDocument>),
     /// What came of opening one that was not here.
     OpenedFirst(Box<DeliverOutcome>),
+    /// The last record that is here, as the service has it.
+    Compare {
+        first_seq: u64,
+        records: Vec<DeliveredRecord>,
+    },
     /// The service does not know it.
     Unknown,
     Answer(DocPending, Box<Answer>),
@@ -170,7 +173,7 @@ pub(crate) enum DocWork {
     /// The directory: it is looked into for the sake of a document that is to be looked at then.
     TitlesFor(DocumentId),
     /// The directory: a new document gets its title.
-    FirstTitle(DocumentId, Hidden<String>),
+    FirstTitle(DocumentId),
     /// The directory: it names the group in whose place this one was founded.
     NameParent(GroupId),
     /// It is carried over into the group that takes its group's place.
@@ -263,7 +266,6 @@ impl Cx {
             GroupWork::Intend(want) => self.intend(group, want),
             GroupWork::RetryDocuments => self.each_document(whole, || DocWork::Retry),
             GroupWork::LookAtDocuments => self.each_document(whole, || DocWork::Look),
-            GroupWork::Titles => self.pump_titles(whole),
             GroupWork::Voided => self.each_document(whole, || DocWork::Voided),
             GroupWork::Closed { document, by } => self.document_closed(whole, document, by),
             GroupWork::GoOnClosing => self.go_on_closing(whole),
@@ -284,7 +286,7 @@ impl Cx {
             GroupTimer::Cover => group.cover_due = true,
             GroupTimer::SelfUpdate => self.self_update_due(group),
             GroupTimer::Rotate => self.take_over_rotation(whole),
-            GroupTimer::Complete => group.completing = false,
+            GroupTimer::Complete => group.report_again(),
             GroupTimer::Wrap => self.wrap_due(group),
             GroupTimer::CheckInfo => self.check_info(group),
             GroupTimer::Ages => self.ages_due(whole),
@@ -307,7 +309,12 @@ impl Cx {
             GroupPending::OwnWrap { epoch } => self.own_wrap_answered(group, epoch, answer),
             GroupPending::Complete => self.completion_answered(group, &answer),
             GroupPending::Intent(id, what) => self.intent_answered(group, id, what, answer),
-            GroupPending::Open(document) => self.open_answered(whole, document, answer),
+            GroupPending::Open { document, ask } => {
+                self.open_answered(whole, document, ask, answer);
+            }
+            GroupPending::Last { document, ask } => {
+                self.last_answered(whole, document, ask, answer);
+            }
         }
     }
 
@@ -385,6 +392,9 @@ impl Cx {
             } => self.append_refused(group, doc, first_clock, &refusal),
             DocWork::Opened(opened) => self.reopened(group, doc, &opened),
             DocWork::OpenedFirst(outcome) => self.delivered(group, doc, Ok(*outcome)),
+            DocWork::Compare { first_seq, records } => {
+                self.compare_last(group, doc, first_seq, records);
+            }
             DocWork::Unknown => self.document_unknown(group, doc),
             DocWork::Answer(what, answer) => self.document_answered(group, doc, what, *answer),
             DocWork::Timer(what) => self.document_timer(group, doc, what),
@@ -397,9 +407,7 @@ impl Cx {
                 group.directory.refresh(&mut doc.document);
                 self.post_document(group.id, other, DocWork::Look);
             }
-            DocWork::FirstTitle(document, title) => {
-                self.first_title(group, doc, document, &title.0);
-            }
+            DocWork::FirstTitle(document) => self.first_title(group, doc, document),
             DocWork::NameParent(parent) => self.name_parent(group, doc, parent),
             DocWork::CarryOver { new, title } => self.carry_over(group, doc, new, title.0),
         }
@@ -413,7 +421,6 @@ impl Cx {
         answer: Answer,
     ) {
         match what {
-            DocPending::Last => self.last_answered(group, doc, answer),
             DocPending::Records => self.records_answered(group, doc, answer),
             DocPending::Create => self.document_creation_answered(group, doc, answer),
             DocPending::Snapshot => self.snapshot_answered(group, doc, &answer),
@@ -423,14 +430,14 @@ impl Cx {
     fn document_timer(&mut self, group: &mut Group, doc: &mut Doc, what: DocTimer) {
         match what {
             DocTimer::Verdict => {
-                doc.verdict_planned = false;
                 // Another member's verdict may have come meanwhile: then there is none to write.
                 doc.document.write_verdict();
             }
-            DocTimer::Snapshot => doc.snapshot_in_flight = false,
+            DocTimer::Snapshot => self.snapshot_paused(group, doc),
             DocTimer::SnapshotTurn => doc.take_turn(),
             DocTimer::Fetch => self.retry_document(group, doc),
-            DocTimer::Open => doc.ask_again(),
+            // What follows all work asks the service.
+            DocTimer::Open => {}
         }
     }
 

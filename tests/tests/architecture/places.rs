@@ -80,6 +80,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-engine/src/group/care.rs", "refused_entry", By(&["engine.store", "proto.group_entry"])),
     ("crates/conclave-engine/src/group/mod.rs", "holdings", Not("reads by `uncbor` what `load_row` reads, and leaves out what cannot be read")),
     ("crates/conclave-engine/src/group/mod.rs", "load_row", By(&["engine.store"])),
+    ("crates/conclave-engine/src/group/mod.rs", "read", By(&["engine.store"])),
     ("crates/conclave-engine/src/group/repair/mod.rs", "pump_return", By(&["proto.commit_bundle"])),
     ("crates/conclave-engine/src/group/service.rs", "pump_commit", By(&["proto.commit_bundle"])),
     ("crates/conclave-engine/src/intents/packages.rs", "device_list_for_intent", By(&["identity.device_list"])),

@@ -1,7 +1,7 @@
 //! Two members of one MLS group, and one document that both have.
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_doc::{Append, DocContext, DocError, Document, KeySource};
+use conclave_doc::{Append, DocContext, DocError, Document, KeySource, Session};
 use conclave_identity::{AuthError, DeviceCredential, DeviceKey, UserGenesis, UserKey};
 use conclave_mls::{
     ClientGroup, CommitInputs, DeviceContext, EpochRoot, KeyStore, MlsError, Plan, ProcessError,
@@ -145,6 +145,8 @@ pub struct Pair {
     ana: Seat,
     ben: Seat,
     document: Document,
+    /// What of it is on its way.
+    session: Session,
     /// The document's first snapshot.
     base: Record,
     /// Leaves of the log.
@@ -186,8 +188,10 @@ impl Pair {
         frontier.push(base.leaf());
         // The service's word that her copy is the whole log: before it she sends nothing.
         let opened = opened(1, frontier.head(), None, Vec::new());
+        let session = document.session(&opened);
         document.opened(&context, &opened, &mut rng)?;
         Ok(Self {
+            session,
             ana,
             ben,
             document,
@@ -206,9 +210,12 @@ impl Pair {
         let mut edit = |crdt: &mut dyn Crdt| append(crdt, text);
         self.document.edit(&mut self.rng, &mut edit)?;
         let context = self.ana.context(self.now);
-        let appended = self
-            .document
-            .next_append(&context, &mut self.rng, limits::FRAME_BYTES)?;
+        let appended = self.document.next_append(
+            &context,
+            &mut self.session,
+            &mut self.rng,
+            limits::FRAME_BYTES,
+        )?;
         let appended = appended.ok_or(Failure::Missing("what was written"))?;
         Ok(encode(&self.ordered(appended)?))
     }

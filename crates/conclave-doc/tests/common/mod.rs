@@ -435,6 +435,8 @@ pub struct Peer {
     pub last: DeliverOutcome,
     /// Asked to be opened again.
     pub reopen: bool,
+    /// What is on its way on the connection.
+    pub session: Option<Session>,
 }
 
 pub fn instance(n: u8) -> InstanceId {
@@ -458,7 +460,29 @@ impl Peer {
             lost: vec![],
             last: DeliverOutcome::default(),
             reopen: false,
+            session: None,
         }
+    }
+
+    /// The next frame of own records, where the document is open.
+    pub fn next_append(&mut self, ctx: &DocContext<'_>, max_bytes: usize) -> Option<Append> {
+        let session = self.session.as_mut()?;
+        self.doc
+            .next_append(ctx, session, &mut self.rng, max_bytes)
+            .unwrap()
+    }
+
+    /// The service has refused a frame.
+    pub fn refused(
+        &mut self,
+        ctx: &DocContext<'_>,
+        first_clock: u64,
+        refusal: &Refusal,
+    ) -> (RefusedOutcome, DeliverOutcome) {
+        let session = self.session.as_mut().unwrap();
+        self.doc
+            .refused(ctx, session, first_clock, refusal)
+            .unwrap()
     }
 
     pub fn author(&self, world: &World) -> Author {
@@ -591,6 +615,7 @@ impl Sim {
         let (doc, outcome) =
             Document::open_remote(&ctx, &opened, GROUP, DOC, author.instance, &mut rng).unwrap();
         let mut peer = Peer::new(member, doc, epoch);
+        peer.session = Some(peer.doc.session(&opened));
         peer.note(outcome);
         peer.online = true;
         peer.base = opened.base.as_ref().map(|base| (base.seq, opened.from));
@@ -624,14 +649,20 @@ impl Sim {
         self.peers[at].inbox.clear();
         self.peers[at].online = true;
         self.peers[at].reopen = false;
-        self.with(at, |doc, ctx, rng| doc.opened(ctx, &opened, rng).unwrap());
+        self.opened(at, &opened);
         self.send_from(at, from);
+    }
+
+    /// The service has opened the document on a new channel.
+    pub fn opened(&mut self, at: usize, opened: &OpenedDocument) -> DeliverOutcome {
+        self.peers[at].session = Some(self.peers[at].doc.session(opened));
+        self.with(at, |doc, ctx, rng| doc.opened(ctx, opened, rng).unwrap())
     }
 
     pub fn disconnect(&mut self, at: usize) {
         self.peers[at].online = false;
         self.peers[at].inbox.clear();
-        self.peers[at].doc.disconnected();
+        self.peers[at].session = None;
     }
 
     /// A call on a peer's document; its outcome is noted.
@@ -646,6 +677,18 @@ impl Sim {
         let outcome = f(&mut peer.doc, &ctx, &mut peer.rng);
         peer.note(outcome.clone());
         outcome
+    }
+
+    /// As [`Self::with`], about what was sent on the connection. Without one nothing is heard.
+    pub fn with_session(
+        &mut self,
+        at: usize,
+        f: impl FnOnce(&mut Document, &DocContext<'_>, &mut Session) -> DeliverOutcome,
+    ) {
+        if let Some(mut session) = self.peers[at].session.take() {
+            self.with(at, |doc, ctx, _| f(doc, ctx, &mut session));
+            self.peers[at].session = Some(session);
+        }
     }
 
     /// Orders records at the service and tells everybody but `not`.
@@ -678,11 +721,7 @@ impl Sim {
         let peer = &mut self.peers[at];
         let keys = peer.keys.clone();
         let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
-        let Some(append) = peer
-            .doc
-            .next_append(&ctx, &mut peer.rng, max_bytes)
-            .unwrap()
-        else {
+        let Some(append) = peer.next_append(&ctx, max_bytes) else {
             return false;
         };
         peer.store();
@@ -728,16 +767,17 @@ impl Sim {
                 first_seq,
                 count,
             } => {
-                self.with(at, |doc, ctx, _| {
-                    doc.acked(ctx, next_clock, first_seq, count).unwrap()
+                self.with_session(at, |doc, ctx, session| {
+                    doc.acked(ctx, session, next_clock, first_seq, count)
+                        .unwrap()
                 });
             }
             Net::Refused {
                 first_clock,
                 refusal,
             } => {
-                self.with(at, |doc, ctx, _| {
-                    doc.refused(ctx, first_clock, &refusal).unwrap().1
+                self.with_session(at, |doc, ctx, session| {
+                    doc.refused(ctx, session, first_clock, &refusal).unwrap().1
                 });
             }
         }

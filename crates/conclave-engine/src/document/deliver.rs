@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Longest pause between two questions for the same records, in milliseconds.
+const LONGEST_FETCH_MS: u64 = 64_000;
+
 impl Cx {
     pub(crate) fn deliver(
         &mut self,
@@ -11,7 +14,9 @@ impl Cx {
         records: Vec<DeliveredRecord>,
     ) {
         let end = first_seq.saturating_add(records.len() as u64);
-        doc.target = doc.target.max(end);
+        if let Some(open) = self.link.open_mut(group.id, doc.id) {
+            open.target = open.target.max(end);
+        }
         self.take_records(group, doc, first_seq, records);
     }
 
@@ -40,29 +45,29 @@ impl Cx {
             Err(error) => {
                 let what = FindingKind::failed(Step::ReadDocument, &error);
                 self.finding(group.id, Some(doc.id), what, None);
-                doc.broken = true;
+                doc.reread = Some(Reread::Failed);
                 return;
             }
         };
         if self.judge_roots(group, doc, &outcome) {
-            doc.broken = true;
-            doc.misjudged = true;
+            doc.reread = Some(Reread::FalseRoot);
             return;
         }
         let unlikely = outcome
             .findings
             .iter()
             .any(|finding| finding.suspect.service);
-        if unlikely && doc.channel.is_some() && group.doubted.get(&doc.id) != Some(&true) {
+        let key = (group.id, doc.id);
+        let is_open = self.link.open(group.id, doc.id).is_some();
+        if unlikely && is_open && !self.link.compared.contains(&key) {
             // An honest service orders nothing of the kind: perhaps its log is another one. What is stored counts until that is known.
-            group.doubted.insert(doc.id, false);
-            doc.broken = true;
-            doc.misjudged = true;
+            self.link.doubted.insert(key);
+            doc.reread = Some(Reread::Unlikely);
             return;
         }
         if !outcome.lost.is_empty() && !self.keep_lost(group, doc.id, outcome.lost.clone()) {
             // What is stored still holds them.
-            doc.broken = true;
+            doc.reread = Some(Reread::NoRoom);
             return;
         }
         for finding in &outcome.findings {
@@ -81,7 +86,7 @@ impl Cx {
             self.document_away(group, doc, Stand::Apart, 0);
         } else if fault(Fault::Rollback) {
             // It is opened again, and then compared.
-            self.reopen(doc);
+            self.close_document(group.id, doc.id);
         }
         // What was read again may have changed anywhere: then nobody is named for it.
         if !outcome.changes.is_empty() || outcome.rebuilt {
@@ -121,32 +126,33 @@ impl Cx {
             let what = FindingKind::OwnEditRewritten;
             self.finding(group.id, Some(doc.id), what, None);
         }
-        match outcome.blocked {
-            Some((_, Blocked::Whole { first_seq, count })) => {
-                self.fetch_records(group.id, doc, first_seq, count);
-            }
-            Some((_, Blocked::Base)) => {
-                doc.needs_base = true;
-                self.reopen(doc);
-            }
-            _ => {}
+        if let Some((_, Blocked::Whole { first_seq, count })) = outcome.blocked {
+            self.fetch_records(group.id, doc, first_seq, count);
         }
         if let Some((from, to)) = outcome.gap {
             let count = u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX);
             self.fetch_records(group.id, doc, from, count);
         }
         if outcome.reopen {
-            self.reopen(doc);
+            self.close_document(group.id, doc.id);
+        }
+        if matches!(outcome.blocked, Some((_, Blocked::Base))) {
+            // The service keeps what is missing by hash only: it begins at the active snapshot.
+            self.close_document(group.id, doc.id);
+            self.ask_open(group.id, doc.id, doc.document.instance(), None);
         }
     }
 
     /// Asks for records whole, one request at a time; what is still missing then shows again.
     pub(super) fn fetch_records(&mut self, group: GroupId, doc: &mut Doc, from: u64, count: u32) {
-        if doc.fetching || self.now < doc.fetch_after {
+        let document = doc.id;
+        let Some(open) = self.link.open_mut(group, document) else {
+            return;
+        };
+        if open.fetch.asked || self.now < open.fetch.after {
             return;
         }
-        doc.fetching = true;
-        let document = doc.id;
+        open.fetch.asked = true;
         let count = count.min(FETCH_RECORDS);
         let request = Request::GetRecords {
             group,
@@ -159,7 +165,9 @@ impl Cx {
     }
 
     pub(crate) fn records_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: Answer) {
-        doc.fetching = false;
+        if let Some(open) = self.link.open_mut(group.id, doc.id) {
+            open.fetch.asked = false;
+        }
         let before = doc.document.size();
         if let Answer::Records { first_seq, records } = answer {
             self.take_records(group, doc, first_seq, records);
@@ -170,17 +178,17 @@ impl Cx {
     /// After an answer that moved nothing the service is left alone for a while, longer each time; then the document says again what it
     /// lacks.
     fn pace_fetching(&mut self, group: &Group, doc: &mut Doc, before: u64) {
+        let Some(open) = self.link.open_mut(group.id, doc.id) else {
+            return;
+        };
         if doc.document.size() > before {
-            doc.fetch_failures = 0;
+            open.fetch.failures.reset();
             return;
         }
-        let delay = 250_u64 << doc.fetch_failures.min(8);
-        doc.fetch_failures = doc.fetch_failures.saturating_add(1);
-        doc.fetch_after = self.now.plus_ms(delay);
-        self.wake(
-            delay,
-            TimerKind::Document(group.id, doc.id, DocTimer::Fetch),
-        );
+        let delay = open.fetch.failures.next_ms(250, LONGEST_FETCH_MS);
+        open.fetch.after = self.now.plus_ms(delay);
+        let fetch = TimerKind::Document(group.id, doc.id, DocTimer::Fetch);
+        self.wake(delay, fetch);
     }
 
     pub(super) fn change(&self, change: &Change) -> ChangeInfo {
@@ -200,10 +208,15 @@ impl Cx {
         first_seq: u64,
         count: u64,
     ) {
-        doc.in_flight = doc.in_flight.saturating_sub(1);
-        doc.target = doc.target.max(first_seq.saturating_add(count));
+        let Some(open) = self.link.open_mut(group.id, doc.id) else {
+            return;
+        };
+        open.target = open.target.max(first_seq.saturating_add(count));
         let context = group.doc_context(&self.device, self.now);
-        let outcome = doc.document.acked(&context, next_clock, first_seq, count);
+        let session = &mut open.session;
+        let outcome = doc
+            .document
+            .acked(&context, session, next_clock, first_seq, count);
         self.delivered(group, doc, outcome);
         let pending = doc.document.pending_count();
         self.event(Event::Acknowledged {

@@ -19,13 +19,13 @@ use zeroize::Zeroizing;
 
 use crate::command::{ChangeInfo, Event, Reply};
 use crate::cx::{Cx, Post, ReadTarget};
-use crate::engine::{Engine, HOT_DOCUMENTS, doubled_ms};
+use crate::engine::{Engine, HOT_DOCUMENTS};
 use crate::error::EngineError;
 use crate::finding::{About, End, FindingKind, Step, Suspect};
-use crate::group::{DocRow, Group, Whole};
+use crate::group::{DocRow, DocStage, Group, Whole};
 use crate::io::{CommandId, DocFn, Row};
 use crate::keys;
-use crate::link::{DocPending, GroupPending, Pending};
+use crate::link::{DocLink, DocPending, GroupPending, NotOpen, Open, Pending, SnapshotLink};
 use crate::print::Hidden;
 use crate::slot::{Slot, Work};
 use crate::stand::{Missing, Stand};
@@ -54,6 +54,28 @@ enum Turn {
     Here(Hash),
     /// The device whose edit called for it. This one waits a while first.
     Elsewhere(Hash),
+    /// This device, whatever the edits call for.
+    Wanted,
+}
+
+/// Why a document is read again from what is stored: what is in memory is not to be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reread {
+    /// A call failed half-way: what is in memory may be ahead of what is stored.
+    Failed,
+    /// It was judged by a root that was false.
+    FalseRoot,
+    /// The service's log may be another one.
+    Unlikely,
+    /// There is no room to keep apart what the log leaves no place for.
+    NoRoom,
+}
+
+impl Reread {
+    /// Whether it may fail again in the same way.
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::NoRoom)
+    }
 }
 
 /// What a new document begins with.
@@ -66,46 +88,15 @@ pub(crate) enum Beginning {
     State(Zeroizing<Vec<u8>>),
 }
 
-/// A document in memory.
+/// A document in memory. Where it stands towards the service is told by the connection's [`DocLink`].
 #[derive(Debug)]
 pub(crate) struct Doc {
     pub(crate) id: DocumentId,
     pub(crate) document: Document,
-    channel: Option<u64>,
-    asked: bool,
-    /// Size of the log when the channel was opened.
-    target: u64,
-    in_flight: usize,
-    pub(crate) snapshot_in_flight: bool,
-    create_in_flight: bool,
+    /// Who waits for it to be in step with the service.
     pub(crate) waiters: Vec<CommandId>,
-    opening_refused: bool,
-    create_refused: bool,
-    /// The service does not take this new document. It is kept here, and offered again on the next connection.
-    not_taken: Option<Refusal>,
-    /// Records were asked for.
-    fetching: bool,
-    /// Own edits are not sent before this time.
-    send_after: UnixMs,
-    /// The edits are kept: the service does not take them.
-    parked: bool,
-    pub(crate) verdict_planned: bool,
-    /// The service keeps what is missing by hash only: begin at the active snapshot.
-    needs_base: bool,
-    snapshot_wanted: bool,
     turn: Turn,
-    /// No records are asked for before this time.
-    fetch_after: UnixMs,
-    fetch_failures: u32,
-    snapshot_failures: u32,
-    /// The first snapshot was refused for good: the next creation brings another.
-    remake_creation: bool,
-    /// A call failed half-way: what is in memory may be ahead of what is stored.
-    broken: bool,
-    /// What is in memory was judged by a root that was false: it is read from the store again.
-    misjudged: bool,
-    /// How the service's log stands to what is here.
-    stand: Stand,
+    pub(crate) reread: Option<Reread>,
     /// First and last position at which records of an epoch were delivered.
     epochs: BTreeMap<u64, (u64, u64)>,
 }
@@ -125,30 +116,9 @@ impl Doc {
         Self {
             id,
             document,
-            channel: None,
-            asked: false,
-            target: 0,
-            in_flight: 0,
-            snapshot_in_flight: false,
-            create_in_flight: false,
             waiters: Vec::new(),
-            opening_refused: false,
-            create_refused: false,
-            not_taken: None,
-            fetching: false,
-            send_after: UnixMs(0),
-            parked: false,
-            verdict_planned: false,
-            needs_base: false,
-            snapshot_wanted: false,
             turn: Turn::Open,
-            fetch_after: UnixMs(0),
-            fetch_failures: 0,
-            snapshot_failures: 0,
-            remake_creation: false,
-            broken: false,
-            misjudged: false,
-            stand: Stand::InStep,
+            reread: None,
             epochs: BTreeMap::new(),
         }
     }
@@ -177,75 +147,15 @@ impl Doc {
         found.map(|(epoch, _)| *epoch)
     }
 
-    /// Whether everything that the service held when the channel was opened is here and applied.
-    pub(crate) fn is_caught_up(&self) -> bool {
-        self.channel.is_some() && self.document.size() >= self.target
-    }
-
-    /// Whether the log is here as far as the service has it, and nothing of this device is on its way into it.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.is_caught_up() && self.in_flight == 0 && !self.broken
-    }
-
     /// Answers who waits for it.
     pub(crate) fn answer(&mut self, cx: &mut Cx, error: &EngineError) {
         let waiters = std::mem::take(&mut self.waiters);
         cx.reply_all(waiters, error);
     }
 
-    fn is_idle(&self) -> bool {
-        let refused = self.opening_refused || self.create_refused;
-        self.channel.is_none() && !self.asked && !self.create_in_flight && !refused
-    }
-
-    /// Whether nothing is lost or delayed when it leaves memory.
-    fn is_quiet(&self) -> bool {
-        self.waiters.is_empty()
-            && !self.asked
-            && !self.fetching
-            && !self.document.has_unsent()
-            && !self.snapshot_in_flight
-            && !self.create_in_flight
-    }
-
-    /// Whether the service did not open or take it, or shows another state of it.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.opening_refused || self.create_refused || self.stand.is_away()
-    }
-
-    /// Whether the service does not take this device's edits of it.
-    pub(crate) fn is_parked(&self) -> bool {
-        self.parked
-    }
-
     /// The device whose edit made a snapshot due had its time.
     pub(crate) fn take_turn(&mut self) {
         self.turn = Turn::Here(self.document.active_snapshot().0);
-    }
-
-    /// The connection is gone.
-    pub(crate) fn disconnected(&mut self) {
-        self.channel = None;
-        self.stand = Stand::InStep;
-        self.asked = false;
-        self.in_flight = 0;
-        self.fetching = false;
-        self.parked = false;
-        self.document.disconnected();
-        self.snapshot_in_flight = false;
-        self.create_in_flight = false;
-        self.opening_refused = false;
-        self.create_refused = false;
-        self.not_taken = None;
-        self.send_after = UnixMs(0);
-        self.fetch_after = UnixMs(0);
-        self.fetch_failures = 0;
-    }
-
-    /// Lifts a refusal: the next look asks the service again.
-    pub(crate) fn ask_again(&mut self) {
-        self.opening_refused = false;
-        self.create_refused = false;
     }
 }
 
@@ -283,7 +193,7 @@ impl Cx {
             return;
         };
         let mut work = work.into_iter();
-        while !doc.broken
+        while doc.reread.is_none()
             && let Some(next) = work.next()
         {
             if !group.roots.1.is_empty() {
@@ -293,23 +203,27 @@ impl Cx {
             self.doc_work(group, doc, next);
         }
         self.settle_document(group, doc);
-        if doc.broken {
-            self.reload_document(whole, id, work.collect());
+        if let Some(why) = doc.reread {
+            self.reload_document(whole, id, why, work.collect());
         }
     }
 
     /// Goes back to what is stored after a call failed half-way.
-    fn reload_document(&mut self, whole: &mut Whole, id: DocumentId, mut queue: Vec<DocWork>) {
+    fn reload_document(
+        &mut self,
+        whole: &mut Whole,
+        id: DocumentId,
+        why: Reread,
+        mut queue: Vec<DocWork>,
+    ) {
         let Some(Slot::Hot(doc)) = whole.docs.remove(&id) else {
             return;
         };
-        if let Some(channel) = doc.channel {
-            self.close_channel(channel);
-        }
+        self.close_document(whole.group.id, id);
         let waiting = doc.waiters.into_iter();
         queue.extend(waiting.map(|id| DocWork::Command(id, DocCommand::Synced)));
         let failures = whole.group.failures.entry(id).or_default();
-        *failures += u32::from(!doc.misjudged);
+        *failures += u32::from(why.is_failure());
         if *failures > RELOADS {
             whole.group.unreadable.insert(id);
             let waiters: Vec<CommandId> = queue.iter().filter_map(Work::waiter).collect();
@@ -318,12 +232,6 @@ impl Cx {
         whole.docs.insert(id, Slot::Loading(queue));
         let prefix = keys::document_prefix(&whole.group.id, &id);
         self.read(prefix, ReadTarget::Document(whole.group.id, id));
-    }
-
-    fn close_channel(&mut self, channel: u64) {
-        self.link.channels.remove(&channel);
-        let channel = Varint(channel);
-        self.request(Request::CloseDocument { channel }, Pending::Quiet);
     }
 
     pub(crate) fn forget_documents(&mut self, whole: &mut Whole) {
@@ -337,9 +245,6 @@ impl Cx {
         for id in gone {
             self.forget_document_later(whole, id);
         }
-        let group = whole.group.id;
-        self.link.channels.retain(|_, (of, _)| *of != group);
-        self.link.opening.retain(|(of, _)| *of != group);
     }
 
     /// Lets go of a document and answers who waits for it.
@@ -353,11 +258,9 @@ impl Cx {
         let Some(slot) = whole.docs.remove(&id) else {
             return;
         };
+        self.close_document(whole.group.id, id);
         let mut waiters = slot.waiters();
         if let Slot::Hot(doc) = slot {
-            if let Some(channel) = doc.channel {
-                self.close_channel(channel);
-            }
             waiters.extend(doc.waiters);
         }
         self.letting_go
@@ -421,31 +324,13 @@ impl Cx {
 
     /// After any work on a document: what can be sent is sent, what changed becomes durable.
     fn settle_document(&mut self, group: &mut Group, doc: &mut Doc) {
-        if doc.broken {
+        if doc.reread.is_some() {
             return;
         }
-        let creating = group.documents.get(&doc.id).is_some_and(|row| row.creating);
-        let writable = group.may_act();
-        if self.link.online && creating {
-            if writable {
-                self.send_document_creation(group, doc);
-            }
-        } else if self.link.online && group.readable() {
-            if doc.channel.is_none() && !doc.asked && !doc.opening_refused {
-                doc.asked = true;
-                if group.doubted.get(&doc.id) == Some(&false) && doc.document.size() > 0 {
-                    return self.ask_last(group.id, doc);
-                }
-                let from = (!doc.needs_base).then_some(doc.document.size());
-                self.ask_open(group.id, doc.id, doc.document.instance(), from);
-            } else if doc.is_caught_up() && writable {
-                self.take_out_unsent(group, doc);
-                self.flush(group, doc);
-                self.pump_snapshot(group, doc);
-                self.pump_check(group, doc);
-            }
+        if self.link.online {
+            self.go_on(group, doc);
         }
-        if doc.broken {
+        if doc.reread.is_some() {
             return;
         }
         self.store_document(group, doc);
@@ -455,10 +340,30 @@ impl Cx {
         self.answer_synced(group, doc);
     }
 
+    /// Asks the service for a document, or sends what can be sent of it.
+    fn go_on(&mut self, group: &mut Group, doc: &mut Doc) {
+        let writable = group.may_act();
+        let link = self.link.document(group.id, doc.id);
+        if group.is_creating(&doc.id) {
+            if writable && link.is_none() {
+                self.send_document_creation(group, doc);
+            }
+        } else if group.readable() {
+            if link.is_none() {
+                self.look(group, doc);
+            } else if writable && self.link.is_caught_up(group.id, doc) {
+                self.take_out_unsent(group, doc);
+                self.flush(group, doc);
+                self.pump_snapshot(group, doc);
+                self.pump_check(group, doc);
+            }
+        }
+    }
+
     /// What is in order again is told no longer.
     fn note_ends(&mut self, group: &Group, doc: &Doc) {
         let about = About::Document(group.id, doc.id);
-        if doc.is_caught_up() {
+        if self.link.is_caught_up(group.id, doc) {
             self.ended(about, End::Opened);
         }
         if doc.document.unsent_count() == 0 {
@@ -485,18 +390,19 @@ impl Cx {
         if doc.waiters.is_empty() {
             return;
         }
-        let result = if doc.parked {
+        let link = self.link.document(group.id, doc.id);
+        let result = if matches!(link, Some(DocLink::Open(open)) if open.session.is_parked()) {
             Err(EngineError::Forbidden)
-        } else if doc.stand.is_away() || group.stand.is_away() {
+        } else if self.link.is_away(group.id, doc.id) || group.stand.is_away() {
             Err(EngineError::OutOfStep)
         } else if self.waits_for_clock(group) {
             let offset = self.clock_in_the_way(group);
             Err(EngineError::WaitsForClock { offset })
-        } else if let Some(refusal) = &doc.not_taken {
+        } else if let Some(DocLink::Refused(NotOpen::NotTaken(refusal))) = link {
             Err(EngineError::Refused(refusal.clone()))
         } else if let Err(error) = group.check_writable() {
             Err(error)
-        } else if doc.is_caught_up() && doc.document.pending_count() == 0 {
+        } else if self.link.is_caught_up(group.id, doc) && doc.document.pending_count() == 0 {
             Ok(Reply::Done)
         } else {
             return;
@@ -509,11 +415,13 @@ impl Cx {
     fn update_document_row(&mut self, group: &mut Group, doc: &Doc) {
         let needed = doc.document.roots_needed();
         let rotated = group.rekey_since();
-        let done = doc.is_caught_up() && !group.rekey_due(&doc.document);
+        let done = self.link.is_caught_up(group.id, doc) && !group.rekey_due(&doc.document);
         let now = self.now;
         let row = group.documents.entry(doc.id).or_default();
         let before = row.clone();
-        row.local = true;
+        if row.stage == DocStage::Listed {
+            row.stage = DocStage::Here;
+        }
         row.crdt = doc.document.kind().code();
         row.unsent = Some(doc.document.unsent_count() as u64);
         row.size = doc.document.size();
@@ -536,7 +444,7 @@ impl Cx {
             || changed
             || rekeyed
             || unsent_changed
-            || !before.local
+            || before.stage != row.stage
             || before.size / 64 != row.size / 64
         {
             self.save_document_row(group, &doc.id);
@@ -553,14 +461,15 @@ impl Cx {
 impl Engine {
     /// Lets go of one quiet document that was opened on this connection.
     pub(crate) fn evict_one(&mut self) -> bool {
-        let online = self.cx.link.online;
         let of = |whole: &Whole| {
             let group = whole.group.id;
             let quiet = |(id, slot): &(&DocumentId, &Slot<Doc, DocWork>)| {
                 **id != DocumentId::directory(&group)
                     && slot.hot().is_some_and(|doc| {
-                        let looked = doc.is_caught_up() || doc.stand.is_away();
-                        doc.is_quiet() && (looked || !online)
+                        let link = &self.cx.link;
+                        let looked = link.is_caught_up(group, doc) || link.is_away(group, **id);
+                        let quiet = doc.waiters.is_empty() && !doc.document.has_unsent();
+                        quiet && link.is_quiet(group, **id) && (looked || !link.online)
                     })
             };
             let found = whole.docs.iter().find(quiet);
@@ -570,11 +479,8 @@ impl Engine {
             return false;
         };
         self.on_whole(group, |cx, whole| {
-            if let Some(Slot::Hot(doc)) = whole.docs.remove(&id)
-                && let Some(channel) = doc.channel
-            {
-                cx.close_channel(channel);
-            }
+            whole.docs.remove(&id);
+            cx.close_document(group, id);
         });
         true
     }

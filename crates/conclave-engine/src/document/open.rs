@@ -45,12 +45,10 @@ impl Cx {
 
     /// Asks the service for a document that is not here.
     pub(super) fn fetch_document(&mut self, group: &Group, document: DocumentId) {
-        let key = (group.id, document);
-        let opening = self.link.opening.contains(&key);
-        if opening || group.is_local(&document) || !self.link.online || !group.readable() {
+        let known = self.link.document(group.id, document).is_some();
+        if known || group.is_local(&document) || !self.link.online || !group.readable() {
             return;
         }
-        self.link.opening.insert(key);
         let instance = self.device.instance();
         self.ask_open(group.id, document, instance, None);
     }
@@ -68,10 +66,34 @@ impl Cx {
             instance,
             from,
         };
-        self.request_for(group, request, GroupPending::Open(document));
+        let what = |document, ask| GroupPending::Open { document, ask };
+        self.ask_document(group, document, request, what);
     }
 
-    pub(crate) fn open_answered(&mut self, whole: &mut Whole, id: DocumentId, answer: Answer) {
+    /// Whether this is the answer that is waited for. Then the document is asked for no longer.
+    fn is_asked(&mut self, group: GroupId, id: DocumentId, ask: u64) -> bool {
+        let link = self.link.document(group, id);
+        let asked = matches!(link, Some(DocLink::Asking { ask: last }) if *last == ask);
+        if asked {
+            self.close_document(group, id);
+        }
+        asked
+    }
+
+    pub(crate) fn open_answered(
+        &mut self,
+        whole: &mut Whole,
+        id: DocumentId,
+        ask: u64,
+        answer: Answer,
+    ) {
+        if !self.is_asked(whole.group.id, id, ask) {
+            // It was let go of meanwhile.
+            if let Answer::Opened(opened) = answer {
+                self.close_channel(opened.channel.0);
+            }
+            return;
+        }
         match answer {
             Answer::Opened(opened) => self.opened(whole, id, opened),
             Answer::Refused(refusal) => self.open_refused(whole, id, &refusal),
@@ -81,11 +103,8 @@ impl Cx {
 
     fn opened(&mut self, whole: &mut Whole, id: DocumentId, opened: OpenedDocument) {
         let Whole { group, docs } = whole;
-        let key = (group.id, id);
         let channel = opened.channel.0;
-        self.link.opening.remove(&key);
         if let Some(Slot::Hot(_)) = docs.get(&id) {
-            self.link.channels.insert(channel, key);
             return self.run_document(whole, id, vec![DocWork::Opened(Box::new(opened))]);
         }
         let context = group.doc_context(&self.device, self.now);
@@ -103,10 +122,8 @@ impl Cx {
                 if let Some(Slot::Loading(waiting)) = docs.remove(&id) {
                     work.extend(waiting);
                 }
-                let mut doc = Doc::new(id, document);
-                doc.channel = Some(channel);
-                doc.target = opened.head.size;
-                self.link.channels.insert(channel, key);
+                let doc = Doc::new(id, document);
+                self.note_opened(group.id, &doc, &opened);
                 docs.insert(id, Slot::Hot(Box::new(doc)));
                 self.run_document(whole, id, work);
             }
@@ -115,8 +132,7 @@ impl Cx {
                 let error = self.judge_base(group, &opened, error);
                 if error.is_retryable() {
                     // Mostly a root that has not arrived yet: again after a while.
-                    self.link.opening.insert(key);
-                    self.open_later(group, id);
+                    self.open_later(group, id, NotOpen::Later);
                     if let DocError::MissingRoot { epoch } = error {
                         self.root_missing(group, id, epoch);
                     }
@@ -129,17 +145,19 @@ impl Cx {
         }
     }
 
+    fn note_opened(&mut self, group: GroupId, doc: &Doc, opened: &OpenedDocument) {
+        let session = doc.document.session(opened);
+        let open = Open::new(opened.channel.0, opened.head.size, session);
+        let link = DocLink::Open(Box::new(open));
+        self.link.set_document(group, doc.id, link);
+    }
+
     /// The service has opened a document that is here.
     pub(crate) fn reopened(&mut self, group: &mut Group, doc: &mut Doc, opened: &OpenedDocument) {
-        doc.asked = false;
-        doc.channel = Some(opened.channel.0);
+        self.note_opened(group.id, doc, opened);
         if self.compare_log(group, doc, opened) {
             return;
         }
-        doc.target = opened.head.size;
-        doc.in_flight = 0;
-        doc.parked = false;
-        doc.needs_base = false;
         let context = group.doc_context(&self.device, self.now);
         let outcome = doc.document.opened(&context, opened, &mut self.rng);
         match outcome.map_err(|error| self.judge_base(group, opened, error)) {
@@ -159,31 +177,56 @@ impl Cx {
         if stand.is_away() {
             self.document_away(group, doc, stand, missing);
         } else {
-            doc.stand = stand;
             self.tell_in_step(group.id, Some(doc.id));
         }
         stand.is_away()
     }
 
-    /// Asks for the last record that is here: the service's log has it at the same place if it goes on from what is here.
-    pub(super) fn ask_last(&mut self, group: GroupId, doc: &Doc) {
-        let (document, from) = (doc.id, doc.document.size().saturating_sub(1));
+    /// Asks the service for a document that is here. Where there is doubt, for the last record that is here first: the service's log has it at the
+    /// same place if it goes on from what is here.
+    pub(super) fn look(&mut self, group: &Group, doc: &Doc) {
+        let key = (group.id, doc.id);
+        let size = doc.document.size();
+        let doubted = self.link.doubted.contains(&key) && !self.link.compared.contains(&key);
+        if !doubted || size == 0 {
+            return self.ask_open(group.id, doc.id, doc.document.instance(), Some(size));
+        }
         let request = Request::GetRecords {
-            group,
-            document,
-            from,
+            group: group.id,
+            document: doc.id,
+            from: size - 1,
             count: 1,
         };
-        let what = Pending::Document(group, document, DocPending::Last);
-        self.request(request, what);
+        let what = |document, ask| GroupPending::Last { document, ask };
+        self.ask_document(group.id, doc.id, request, what);
     }
 
-    pub(crate) fn last_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: Answer) {
-        doc.asked = false;
-        group.doubted.insert(doc.id, true);
-        let Answer::Records { first_seq, records } = answer else {
+    pub(crate) fn last_answered(
+        &mut self,
+        whole: &mut Whole,
+        id: DocumentId,
+        ask: u64,
+        answer: Answer,
+    ) {
+        let group = whole.group.id;
+        if !self.is_asked(group, id, ask) {
             return;
+        }
+        self.link.compared.insert((group, id));
+        let work = match answer {
+            Answer::Records { first_seq, records } => DocWork::Compare { first_seq, records },
+            _ => DocWork::Look,
         };
+        self.document_work(whole, id, work);
+    }
+
+    pub(crate) fn compare_last(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        first_seq: u64,
+        records: Vec<DeliveredRecord>,
+    ) {
         let context = group.doc_context(&self.device, self.now);
         let outcome = doc.document.deliver(&context, first_seq, records);
         let forked = |outcome: &DeliverOutcome| {
@@ -191,7 +234,7 @@ impl Cx {
             faults.any(|fault| fault == Fault::Fork)
         };
         if outcome.as_ref().is_ok_and(forked) {
-            group.doubted.insert(doc.id, false);
+            self.link.compared.remove(&(group.id, doc.id));
             self.document_away(group, doc, Stand::Apart, 0);
         }
     }
@@ -204,21 +247,18 @@ impl Cx {
         stand: Stand,
         missing: u64,
     ) {
-        self.reopen(doc);
-        doc.stand = stand;
-        doc.opening_refused = true;
+        self.close_document(group.id, doc.id);
         let newest = group.documents.get(&doc.id).map(|row| row.changed);
         let missing = Missing {
             count: missing,
             newest: newest.unwrap_or(UnixMs(0)),
         };
         self.tell_away(group.id, Some(doc.id), stand, missing);
-        self.open_later(group, doc.id);
+        self.open_later(group, doc.id, NotOpen::Away);
     }
 
     /// The service does not know a document that is in the group's log.
     pub(crate) fn document_unknown(&mut self, group: &mut Group, doc: &mut Doc) {
-        doc.asked = false;
         let missing = doc.document.size();
         self.document_away(group, doc, Stand::Ahead, missing);
     }
@@ -240,19 +280,18 @@ impl Cx {
 
     /// What the service has further on cannot be opened yet. What is here stays as it is, off the connection, until the next try.
     fn opened_too_early(&mut self, group: &mut Group, doc: &mut Doc, error: &DocError) {
-        self.reopen(doc);
-        doc.opening_refused = true;
-        self.open_later(group, doc.id);
+        self.close_document(group.id, doc.id);
+        self.open_later(group, doc.id, NotOpen::Later);
         if let DocError::MissingRoot { epoch } = error {
             self.root_missing(group, doc.id, *epoch);
         }
     }
 
     /// Opens a document again after a while, longer each time. All documents together are not opened again faster than a few per second.
-    fn open_later(&mut self, group: &mut Group, id: DocumentId) {
+    fn open_later(&mut self, group: &mut Group, id: DocumentId, why: NotOpen) {
+        self.link.set_document(group.id, id, DocLink::Refused(why));
         let tries = group.missing.unopened.entry(id).or_default();
-        let most = doubled_ms(1_000, *tries, LONGEST_OPEN_MS);
-        *tries = tries.saturating_add(1);
+        let most = tries.next_ms(1_000, LONGEST_OPEN_MS);
         let delay = self.jitter(most / 2, most);
         self.open_after(group.id, id, delay);
     }
@@ -280,7 +319,11 @@ impl Cx {
 
     /// Asks again for a document that could not be opened.
     pub(crate) fn open_due(&mut self, whole: &mut Whole, id: DocumentId) {
-        self.link.opening.remove(&(whole.group.id, id));
+        let group = whole.group.id;
+        let link = self.link.document(group, id);
+        if let Some(DocLink::Refused(NotOpen::Later | NotOpen::Away)) = link {
+            self.close_document(group, id);
+        }
         match whole.docs.get(&id) {
             Some(Slot::Loading(_)) => self.fetch_document(&whole.group, id),
             Some(Slot::Hot(_)) => {
@@ -302,12 +345,10 @@ impl Cx {
                 }
                 None => {}
             }
-            return self.open_later(group, id);
+            return self.open_later(group, id, NotOpen::Later);
         }
-        if let Some(doc) = docs.get_mut(&id).and_then(Slot::hot_mut) {
-            doc.asked = false;
-            doc.opening_refused = true;
-        }
+        let link = DocLink::Refused(NotOpen::Later);
+        self.link.set_document(group.id, id, link);
         if refusal.is_retryable() {
             let delay = self.jitter(500, 3_000);
             self.open_after(group.id, id, delay);
@@ -320,8 +361,8 @@ impl Cx {
 
     /// This session does without a document that is not here; who waits for it is told.
     fn give_up(&mut self, whole: &mut Whole, id: DocumentId, error: &EngineError) {
-        self.link.opening.remove(&(whole.group.id, id));
         if let Some(Slot::Loading(waiting)) = whole.docs.get(&id) {
+            self.close_document(whole.group.id, id);
             let waiters: Vec<CommandId> = waiting.iter().filter_map(Work::waiter).collect();
             self.reply_all(waiters, error);
             whole.docs.remove(&id);
@@ -343,7 +384,7 @@ impl Cx {
                     self.fetch_document(&whole.group, id);
                     false
                 }
-                Some(Slot::Hot(doc)) => doc.is_idle(),
+                Some(Slot::Hot(_)) => self.link.document(whole.group.id, id).is_none(),
             };
             if look {
                 self.link.visited.insert((whole.group.id, id));
@@ -358,7 +399,7 @@ impl Cx {
         let since = group.rekey_since();
         let listed = group.state().documents.iter().filter(|(id, entry)| {
             let row = group.documents.get(id);
-            let local = row.is_some_and(|row| row.local);
+            let local = row.is_some_and(DocRow::is_local);
             match entry.closed {
                 // To know which roots it needs, and what of the own edits is in it.
                 Some(CloseReason::Archived) => {
@@ -368,7 +409,7 @@ impl Cx {
                 }
                 Some(_) => false,
                 None => {
-                    let behind = group.rotator
+                    let behind = group.rekeys()
                         && entry.created_epoch < since
                         && row.is_none_or(|row| row.rekeyed < since);
                     let open = whole.docs.contains_key(*id);
@@ -377,7 +418,7 @@ impl Cx {
             }
         });
         let mut wanted: Vec<DocumentId> = listed.map(|(id, _)| *id).collect();
-        let creating = group.documents.iter().filter(|(_, row)| row.creating);
+        let creating = group.documents.iter().filter(|(_, row)| row.is_creating());
         wanted.extend(creating.map(|(id, _)| *id));
         wanted.retain(|id| !group.unreadable.contains(id));
         // Names first, then what others wait for.
@@ -387,13 +428,5 @@ impl Cx {
             (*id != directory, !waits)
         });
         wanted
-    }
-
-    pub(super) fn reopen(&mut self, doc: &mut Doc) {
-        doc.in_flight = 0;
-        doc.document.disconnected();
-        if let Some(channel) = doc.channel.take() {
-            self.close_channel(channel);
-        }
     }
 }

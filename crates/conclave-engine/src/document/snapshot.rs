@@ -6,6 +6,8 @@ use super::*;
 
 /// A device whose edit did not make a snapshot due makes it after a time between these, in milliseconds.
 const OTHERS_TURN_MS: (u64, u64) = (15_000, 45_000);
+/// Longest pause between two tries to make a snapshot, in milliseconds.
+const LONGEST_PAUSE_MS: u64 = 400 << 10;
 /// However long the service says to wait, in milliseconds.
 const LONGEST_WAIT_MS: u64 = 3600 * 1000;
 
@@ -13,12 +15,13 @@ impl Cx {
     /// Writes a snapshot where a removal asks for one, or the edits since the last call for it and it is this device's turn.
     pub(super) fn pump_snapshot(&mut self, group: &mut Group, doc: &mut Doc) {
         let may_write = group.state().role_of(&self.device.id()) >= Some(Role::Editor);
-        if doc.snapshot_in_flight {
+        let open = self.link.open(group.id, doc.id);
+        if open.is_none_or(|open| open.snapshot != SnapshotLink::Idle) {
             return;
         }
-        let rekey = group.rotator && group.rekey_due(&doc.document);
+        let rekey = group.rekeys() && group.rekey_due(&doc.document);
         let due = doc.document.snapshot_due(&group.state().policy) && self.is_turn(group, doc);
-        if !may_write || (!rekey && !due && !doc.snapshot_wanted) {
+        if !may_write || (!rekey && !due && doc.turn != Turn::Wanted) {
             return self.ended(About::Document(group.id, doc.id), End::Condensed);
         }
         let context = group.doc_context(&self.device, self.now);
@@ -33,8 +36,12 @@ impl Cx {
                 return;
             }
         };
-        doc.snapshot_in_flight = true;
-        doc.snapshot_wanted = false;
+        if doc.turn == Turn::Wanted {
+            doc.turn = Turn::Open;
+        }
+        if let Some(open) = self.link.open_mut(group.id, doc.id) {
+            open.snapshot = SnapshotLink::Sent;
+        }
         let what = Pending::Document(group.id, doc.id, DocPending::Snapshot);
         self.request(Request::PutSnapshot { record }, what);
     }
@@ -43,6 +50,9 @@ impl Cx {
     /// has not made it.
     fn is_turn(&mut self, group: &Group, doc: &mut Doc) -> bool {
         let (active, _) = doc.document.active_snapshot();
+        if doc.turn == Turn::Wanted {
+            return true;
+        }
         if doc.turn != Turn::Here(active) && doc.turn != Turn::Elsewhere(active) {
             let by = doc.document.made_due_by(&group.state().policy);
             let timer = TimerKind::Document(group.id, doc.id, DocTimer::SnapshotTurn);
@@ -64,16 +74,21 @@ impl Cx {
         if aged.is_some_and(|row| group.is_aged(row, now))
             && doc.document.snapshot_epoch() < group.state().epoch
         {
-            doc.snapshot_wanted = true;
+            doc.turn = Turn::Wanted;
         }
     }
 
     pub(crate) fn snapshot_answered(&mut self, group: &mut Group, doc: &mut Doc, answer: &Answer) {
-        doc.snapshot_in_flight = false;
+        let open = self.link.open_mut(group.id, doc.id);
+        if let Some(open) = open {
+            open.snapshot = SnapshotLink::Idle;
+            if let Answer::Accepted { seq, .. } = answer {
+                open.target = open.target.max(seq.saturating_add(1));
+                open.snapshot_failures.reset();
+            }
+        }
         match answer {
             Answer::Accepted { seq, .. } => {
-                doc.target = doc.target.max(seq.saturating_add(1));
-                doc.snapshot_failures = 0;
                 let context = group.doc_context(&self.device, self.now);
                 let outcome = doc.document.snapshot_accepted(&context, *seq);
                 self.delivered(group, doc, outcome);
@@ -96,9 +111,11 @@ impl Cx {
 
     /// Where a snapshot is still due, it is made after a while, longer each time, and not before the service takes it.
     fn snapshot_later(&mut self, group: &Group, doc: &mut Doc, least_ms: u64) {
-        let most = 400_u64 << doc.snapshot_failures.min(10);
-        doc.snapshot_failures = doc.snapshot_failures.saturating_add(1);
-        doc.snapshot_in_flight = true;
+        let Some(open) = self.link.open_mut(group.id, doc.id) else {
+            return;
+        };
+        let most = open.snapshot_failures.next_ms(400, LONGEST_PAUSE_MS);
+        open.snapshot = SnapshotLink::Paused;
         let delay = self
             .jitter(most / 2, most)
             .saturating_add(least_ms.min(LONGEST_WAIT_MS));
@@ -106,6 +123,14 @@ impl Cx {
             delay,
             TimerKind::Document(group.id, doc.id, DocTimer::Snapshot),
         );
+    }
+
+    /// The pause after a refused snapshot is over.
+    pub(crate) fn snapshot_paused(&mut self, group: &Group, doc: &Doc) {
+        let open = self.link.open_mut(group.id, doc.id);
+        if let Some(open) = open.filter(|open| open.snapshot == SnapshotLink::Paused) {
+            open.snapshot = SnapshotLink::Idle;
+        }
     }
 
     /// Checks snapshots of others, and plans a verdict where nobody else's is there.
@@ -121,8 +146,7 @@ impl Cx {
                 let unread = Judgement::Differs(DiffersWhy::Unreadable);
                 let epoch = doc.document.snapshot_epoch();
                 if judged == Ok(Some(unread)) && self.root_doubted(group, epoch) {
-                    doc.broken = true;
-                    doc.misjudged = true;
+                    doc.reread = Some(Reread::FalseRoot);
                     return;
                 }
                 match judged {
@@ -136,13 +160,9 @@ impl Cx {
                 }
             }
         }
-        if doc.document.pending_verdict().is_some() && !doc.verdict_planned {
-            doc.verdict_planned = true;
-            let delay = self.jitter(200, 3_000);
-            self.wake(
-                delay,
-                TimerKind::Document(group.id, doc.id, DocTimer::Verdict),
-            );
+        if doc.document.pending_verdict().is_some() {
+            let verdict = TimerKind::Document(group.id, doc.id, DocTimer::Verdict);
+            self.plan(200, 3_000, verdict);
         }
     }
 }

@@ -13,9 +13,15 @@ impl Cx {
         first_clock: u64,
         refusal: &Refusal,
     ) {
-        doc.in_flight = doc.in_flight.saturating_sub(1);
+        let Some(open) = self.link.open_mut(group.id, doc.id) else {
+            return;
+        };
         let context = group.doc_context(&self.device, self.now);
-        match doc.document.refused(&context, first_clock, refusal) {
+        let session = &mut open.session;
+        match doc
+            .document
+            .refused(&context, session, first_clock, refusal)
+        {
             Ok((what, outcome)) => {
                 self.after_refusal(group, doc, what, refusal);
                 self.delivered(group, doc, Ok(outcome));
@@ -39,21 +45,23 @@ impl Cx {
             }
             RefusedOutcome::RetryLater { after_ms } => {
                 let after_ms = after_ms.min(LONGEST_WAIT_MS);
-                doc.send_after = self.now.plus_ms(after_ms);
+                let send_after = self.now.plus_ms(after_ms);
+                if let Some(open) = self.link.open_mut(group.id, doc.id) {
+                    open.send_after = send_after;
+                }
                 self.wake(
                     after_ms,
                     TimerKind::Document(group.id, doc.id, DocTimer::Open),
                 );
             }
-            RefusedOutcome::SnapshotNeeded => doc.snapshot_wanted = true,
+            RefusedOutcome::SnapshotNeeded => doc.turn = Turn::Wanted,
             RefusedOutcome::FreshInstance => {
                 let cause = refusal.into();
                 let what = FindingKind::EditsRefused { cause };
                 self.finding(group.id, Some(doc.id), what, None);
-                self.reopen(doc);
+                self.close_document(group.id, doc.id);
             }
             RefusedOutcome::Parked(refusal) => {
-                doc.parked = true;
                 let cause = (&refusal).into();
                 let what = FindingKind::EditsParked { cause };
                 self.finding(group.id, Some(doc.id), what, None);
@@ -89,20 +97,21 @@ impl Cx {
 
     /// Seals and sends own edits.
     pub(super) fn flush(&mut self, group: &mut Group, doc: &mut Doc) {
-        let Some(channel) = doc.channel else {
-            return;
-        };
-        if doc.parked || self.now < doc.send_after {
-            return;
-        }
-        while doc.in_flight < FRAMES_IN_FLIGHT {
+        loop {
+            let Some(open) = self.link.open_mut(group.id, doc.id) else {
+                return;
+            };
+            let full = open.session.frames() >= FRAMES_IN_FLIGHT;
+            if full || self.now < open.send_after {
+                return;
+            }
+            let channel = open.channel;
             let context = group.doc_context(&self.device, self.now);
             match doc
                 .document
-                .next_append(&context, &mut self.rng, APPEND_BYTES)
+                .next_append(&context, &mut open.session, &mut self.rng, APPEND_BYTES)
             {
                 Ok(Some(append)) => {
-                    doc.in_flight += 1;
                     self.send(ClientFrame::Append {
                         channel: Varint(channel),
                         epoch: Varint(append.epoch),
@@ -161,10 +170,13 @@ impl Cx {
         title: Option<String>,
     ) {
         let id = document.id();
+        if title.is_some() {
+            whole.group.titles_due.insert(id);
+        }
         whole.group.documents.insert(
             id,
             DocRow {
-                creating: true,
+                stage: DocStage::Creating { remake: false },
                 crdt: kind.code(),
                 title: title.map(Hidden),
                 ..DocRow::default()
@@ -177,25 +189,17 @@ impl Cx {
     }
 
     pub(super) fn send_document_creation(&mut self, group: &mut Group, doc: &mut Doc) {
-        if doc.create_in_flight || doc.create_refused {
-            return;
-        }
         let context = group.doc_context(&self.device, self.now);
+        let stage = group.documents.get(&doc.id).map(|row| row.stage);
+        let remake = stage == Some(DocStage::Creating { remake: true });
         // What was sent before may have been ordered although no answer came: the same snapshot goes again until it is refused.
-        let kept = doc
-            .document
-            .pending_snapshot()
-            .filter(|_| !doc.remake_creation)
-            .cloned();
+        let kept = doc.document.pending_snapshot().filter(|_| !remake).cloned();
         let made = match kept {
             Some(snapshot) => Ok(snapshot),
             None => doc.document.make_snapshot(&context, &mut self.rng),
         };
         let snapshot = match made {
-            Ok(snapshot) => {
-                doc.remake_creation = false;
-                snapshot
-            }
+            Ok(snapshot) => snapshot,
             Err(error) => {
                 let what = FindingKind::failed(Step::PublishDocument, &error);
                 self.finding(group.id, Some(doc.id), what, None);
@@ -210,16 +214,24 @@ impl Cx {
             crdt: doc.document.kind().code(),
         };
         let entry = group.mls.sign_entry(&own, body, self.device.instance());
-        doc.create_in_flight = true;
+        self.set_stage(group, doc.id, DocStage::Creating { remake: false });
+        self.link.set_document(group.id, doc.id, DocLink::Creating);
         let what = Pending::Document(group.id, doc.id, DocPending::Create);
         self.request(Request::CreateDocument { entry, snapshot }, what);
     }
 
+    fn set_stage(&mut self, group: &mut Group, id: DocumentId, stage: DocStage) {
+        let row = group.documents.get_mut(&id);
+        if let Some(row) = row.filter(|row| row.stage != stage) {
+            row.stage = stage;
+            self.save_document_row(group, &id);
+        }
+    }
+
     /// The service knows the document.
     pub(crate) fn document_created(&mut self, group: &mut Group, id: DocumentId) {
-        if let Some(row) = group.documents.get_mut(&id).filter(|row| row.creating) {
-            row.creating = false;
-            self.save_document_row(group, &id);
+        if group.is_creating(&id) {
+            self.set_stage(group, id, DocStage::Here);
             self.ended(About::Document(group.id, id), End::Published);
             let unsent = self.unsent.get(&group.id, &id);
             self.set_unsent(&group.id, &id, unsent.created());
@@ -232,7 +244,7 @@ impl Cx {
         doc: &mut Doc,
         answer: Answer,
     ) {
-        doc.create_in_flight = false;
+        self.close_document(group.id, doc.id);
         match answer {
             // A repeated creation after a lost answer finds the document there: ids are drawn at random, so it is ours. Its log says
             // the rest when it is opened.
@@ -245,15 +257,17 @@ impl Cx {
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
                 // After a storage failure it is not known what was ordered.
-                doc.remake_creation = !matches!(refusal, Refusal::Storage | Refusal::ShuttingDown);
-                doc.create_refused = true;
+                let remake = !matches!(refusal, Refusal::Storage | Refusal::ShuttingDown);
+                self.set_stage(group, doc.id, DocStage::Creating { remake });
+                let link = DocLink::Refused(NotOpen::Later);
+                self.link.set_document(group.id, doc.id, link);
                 let delay = self.jitter(100, 1_000);
                 self.wake(delay, TimerKind::Document(group.id, doc.id, DocTimer::Open));
             }
             Answer::Refused(refusal) => {
-                doc.create_refused = true;
-                doc.not_taken = Some(refusal.clone());
                 let what = FindingKind::failed(Step::PublishDocument, &refusal);
+                let link = DocLink::Refused(NotOpen::NotTaken(refusal));
+                self.link.set_document(group.id, doc.id, link);
                 self.finding(group.id, Some(doc.id), what, None);
             }
             _ => {}

@@ -12,6 +12,15 @@ const OVERDUE_MS: u64 = DAY_MS;
 /// Between two looks at what is due, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 3600 * 1000;
 
+/// Whether documents under overdue roots were seen, and told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Overdue {
+    #[default]
+    No,
+    Seen,
+    Told,
+}
+
 fn older_than(now: UnixMs, since: UnixMs, days: u16) -> bool {
     days != 0 && now.since_ms(since) > u64::from(days) * DAY_MS
 }
@@ -143,7 +152,7 @@ impl Cx {
         let aged: Vec<DocumentId> = group
             .documents
             .iter()
-            .filter(|(_, row)| row.local && group.is_aged(row, now))
+            .filter(|(_, row)| row.is_local() && group.is_aged(row, now))
             .map(|(id, _)| *id)
             .collect();
         for id in &aged {
@@ -155,12 +164,17 @@ impl Cx {
         let overdue = oldest.is_some_and(|since| now.since_ms(*since) > limit);
         // Whoever may write has just begun on it, and is not told before it looks again.
         let may_write = group.state().role_of(&self.device.id()) >= Some(Role::Editor);
-        let seen = overdue && std::mem::replace(&mut group.overdue_seen, true);
-        let tells = (seen || !may_write) && !group.overdue_told;
+        let before = group.overdue;
+        group.overdue = match overdue {
+            true => before.max(Overdue::Seen),
+            false => Overdue::No,
+        };
+        let looked = before >= Overdue::Seen || !may_write;
+        let tells = looked && before != Overdue::Told;
         if !overdue || aged.is_empty() {
             self.ended(About::Group(group.id), End::Rekeyed);
         } else if tells {
-            group.overdue_told = true;
+            group.overdue = Overdue::Told;
             let documents = aged.len() as u64;
             self.finding(
                 group.id,
@@ -169,7 +183,5 @@ impl Cx {
                 None,
             );
         }
-        group.overdue_told &= overdue;
-        group.overdue_seen &= overdue;
     }
 }

@@ -20,8 +20,8 @@ impl Cx {
     /// Processes one ordered entry. False when the rest has to wait.
     pub(super) fn group_entry(&mut self, group: &mut Group, seq: u64, entry: &GroupEntry) -> bool {
         let size = group.state().head().size;
-        if let Subscription::Live(known) = group.subscription {
-            group.subscription = Subscription::Live(known.max(seq.saturating_add(1)));
+        if let Subscription::Live(known) | Subscription::CaughtUp(known) = &mut group.subscription {
+            *known = (*known).max(seq.saturating_add(1));
         }
         if group.stand.is_away() {
             // Compared by heads, when the log is followed anew.
@@ -238,7 +238,7 @@ impl Cx {
             self.ask_for_wraps(group);
         }
         if outcome.own && !outcome.removed.is_empty() {
-            group.rotator = true;
+            group.rekey();
         }
         if group.state().rotating_since == group.state().epoch {
             self.rotation_begins(group, outcome.own);

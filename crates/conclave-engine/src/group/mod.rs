@@ -22,13 +22,15 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Head, Refusal, UnixMs,
 use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
 
+use self::ages::Overdue;
 use self::repair::Returning;
 pub(crate) use self::restart::{Copied, Refound};
 pub(crate) use self::stray::Stray;
+use crate::backoff::Backoff;
 use crate::command::Event;
 use crate::cx::{Cx, Post, ReadTarget};
 use crate::document::Doc;
-use crate::engine::{Engine, doubled_ms};
+use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::intents::{Intent, IntentRow};
@@ -38,6 +40,7 @@ use crate::link::{GroupPending, Pending};
 use crate::print::Hidden;
 use crate::rescue::PartingRow;
 use crate::roots::{Missing, RootRow, Roots};
+use crate::rotation::Rotation;
 use crate::slot::{Slot, Work};
 use crate::stand::{Missing as Lacking, Stand};
 use crate::timers::{DocTimer, GroupTimer, TimerKind};
@@ -66,7 +69,8 @@ pub(crate) struct IndexRow {
 /// What is durable of a group's flags.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct MetaRow {
-    rotator: bool,
+    #[serde(default)]
+    rotation: Rotation,
     frozen: Option<String>,
     declined: bool,
     /// Added without a path and not yet renewed.
@@ -99,15 +103,28 @@ struct MetaRow {
     garblers: BTreeSet<DeviceId>,
 }
 
+/// How far a document has come on this device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum DocStage {
+    /// Made here and not yet accepted by the service.
+    Creating {
+        /// The first snapshot was refused for good: the next one is another.
+        remake: bool,
+    },
+    /// The group's log lists it.
+    #[default]
+    Listed,
+    /// It was opened here, and its rows are in the store: what its row says of the roots that it needs counts.
+    Here,
+}
+
 /// What is known of a document without opening it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct DocRow {
-    /// Made here and not yet accepted by the service.
-    pub(crate) creating: bool,
+    #[serde(default)]
+    pub(crate) stage: DocStage,
     /// Code of its CRDT kind, once it was opened here.
     pub(crate) crdt: u8,
-    /// Whether the document was opened here: then the next two say which roots it needs.
-    pub(crate) local: bool,
     /// Every root of an older epoch is needed.
     pub(crate) all_below: u64,
     /// And the roots of these epochs.
@@ -134,7 +151,40 @@ pub(crate) struct DocRow {
     pub(crate) closed_by: Option<UserId>,
 }
 
+/// What said how far a document had come before there were stages.
+#[derive(Deserialize)]
+struct FlagsRow {
+    stage: Option<DocStage>,
+    #[serde(default)]
+    creating: bool,
+    #[serde(default)]
+    local: bool,
+}
+
 impl DocRow {
+    fn read(value: &[u8]) -> Result<Self, EngineError> {
+        let what = "document index";
+        let mut row: Self = keys::uncbor(what, value)?;
+        let flags: FlagsRow = keys::uncbor(what, value)?;
+        if flags.stage.is_none() {
+            row.stage = match (flags.creating, flags.local) {
+                (true, _) => DocStage::Creating { remake: false },
+                (false, true) => DocStage::Here,
+                (false, false) => DocStage::Listed,
+            };
+        }
+        Ok(row)
+    }
+
+    pub(crate) fn is_creating(&self) -> bool {
+        matches!(self.stage, DocStage::Creating { .. })
+    }
+
+    /// Whether its rows are in the store.
+    pub(crate) fn is_local(&self) -> bool {
+        self.stage != DocStage::Listed
+    }
+
     /// The title that the directory has not taken yet.
     pub(crate) fn title(&self) -> Option<String> {
         self.title.as_ref().map(|title| title.0.clone())
@@ -167,9 +217,13 @@ struct Creation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subscription {
     None,
+    /// The group's creation was sent.
+    Creating,
     Asked,
     /// Entries up to this size are known to exist.
     Live(u64),
+    /// As before, and once all of them were here.
+    CaughtUp(u64),
 }
 
 /// A group in memory: its own state, and its documents.
@@ -214,26 +268,22 @@ pub(crate) struct Group {
     damaged: Vec<EngineError>,
     /// Members' devices that ask to be added again, as heard on this connection.
     asking: BTreeSet<DeviceId>,
-    /// Whether documents under overdue roots were seen, and told of.
-    overdue_seen: bool,
-    overdue_told: bool,
+    overdue: Overdue,
     /// Who came back with it, if it was that.
     pub(crate) came_back: Option<DeviceId>,
     meta: MetaRow,
     subscription: Subscription,
     /// Why the service last refused to let the log be followed.
     not_followed: Option<Refusal>,
-    creating_sent: bool,
     /// Nothing is asked of the service before.
     retry_at: UnixMs,
-    pub(crate) rotator: bool,
+    pub(crate) rotation: Rotation,
     pub(crate) cover_due: bool,
-    pub(crate) completing: bool,
     pub(crate) directory: crate::directory::Titles,
     /// Documents that failed half-way in this session, and how often.
     pub(crate) failures: BTreeMap<DocumentId, u32>,
-    pub(crate) titling: bool,
-    was_caught_up: bool,
+    /// Documents whose title the directory does not have yet.
+    pub(crate) titles_due: BTreeSet<DocumentId>,
     /// Whether it was told that the own clock stands against an entry of the log.
     clock_told: bool,
     /// Documents whose rows could not be read in this session.
@@ -241,14 +291,11 @@ pub(crate) struct Group {
     /// How the service's log stands to what is here.
     pub(crate) stand: Stand,
     /// Tries since the service's log was found away.
-    away_tries: u32,
+    away_tries: Backoff,
     /// The head that the service announced, until what is here reaches it.
     target: Option<Head>,
     /// An entry on the way there that cannot be right: first it is seen whether the service's log goes on from what is here.
     doubt: Option<Box<Doubted>>,
-    /// Documents of which the service delivered what it should have refused: first it is seen whether its log goes on from what is here. True
-    /// where it does.
-    pub(crate) doubted: BTreeMap<DocumentId, bool>,
 }
 
 /// An entry that cannot be right, while the entries behind it show whether they and what is here make up the head that was announced.
@@ -276,28 +323,23 @@ impl Group {
             missing: Missing::default(),
             damaged: Vec::new(),
             asking: BTreeSet::new(),
-            overdue_seen: false,
-            overdue_told: false,
+            overdue: Overdue::No,
             came_back: None,
             meta: MetaRow::default(),
             subscription: Subscription::None,
             not_followed: None,
-            creating_sent: false,
             retry_at: UnixMs(0),
-            rotator: false,
+            rotation: Rotation::default(),
             cover_due: false,
-            completing: false,
             directory: crate::directory::Titles::default(),
             failures: BTreeMap::new(),
-            titling: false,
-            was_caught_up: false,
+            titles_due: BTreeSet::new(),
             clock_told: false,
             unreadable: BTreeSet::new(),
             stand: Stand::InStep,
-            away_tries: 0,
+            away_tries: Backoff::default(),
             target: None,
             doubt: None,
-            doubted: BTreeMap::new(),
         }
     }
 
@@ -352,7 +394,8 @@ impl Group {
                 }
             }
         }
-        self.rotator = self.meta.rotator;
+        self.rotation = self.meta.rotation;
+        self.report_again();
     }
 
     fn load_row(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
@@ -376,7 +419,10 @@ impl Group {
             keys::group::DOCUMENT => {
                 let what = "document index";
                 let document = DocumentId::from_slice(key).ok_or(EngineError::Store { what })?;
-                let row = keys::uncbor(what, value)?;
+                let row = DocRow::read(value)?;
+                if row.title.is_some() {
+                    self.titles_due.insert(document);
+                }
                 self.documents.insert(document, row);
             }
             keys::group::OUTBOX => match key {
@@ -395,10 +441,7 @@ impl Group {
         let mut tables = Self::tables(rows.to_vec());
         let mut documents = BTreeMap::new();
         for (key, value) in tables.remove(&keys::group::DOCUMENT).unwrap_or_default() {
-            if let (Some(id), Ok(row)) = (
-                DocumentId::from_slice(&key),
-                keys::uncbor("document index", &value),
-            ) {
+            if let (Some(id), Ok(row)) = (DocumentId::from_slice(&key), DocRow::read(&value)) {
                 documents.insert(id, row);
             }
         }
@@ -422,7 +465,7 @@ impl Group {
     /// Whether a document can be worked on: it is listed and not gone, or was made here.
     pub(crate) fn has_document(&self, id: &DocumentId) -> bool {
         let listed = self.state().documents.get(id);
-        let creating = self.documents.get(id).is_some_and(|row| row.creating);
+        let creating = self.is_creating(id);
         creating
             || listed
                 .is_some_and(|entry| entry.closed.is_none_or(|why| why == CloseReason::Archived))
@@ -430,7 +473,12 @@ impl Group {
 
     /// Whether a document was opened here: its rows are in the store.
     pub(crate) fn is_local(&self, id: &DocumentId) -> bool {
-        self.documents.get(id).is_some_and(|row| row.local)
+        self.documents.get(id).is_some_and(DocRow::is_local)
+    }
+
+    /// Whether a document was made here and the service does not know it yet.
+    pub(crate) fn is_creating(&self, id: &DocumentId) -> bool {
+        self.documents.get(id).is_some_and(DocRow::is_creating)
     }
 
     pub(crate) fn state(&self) -> &GroupState {
@@ -484,7 +532,12 @@ impl Group {
 
     /// Whether everything that the service has ordered is here.
     pub(crate) fn caught_up(&self) -> bool {
-        matches!(self.subscription, Subscription::Live(size) if self.state().head().size >= size)
+        match self.subscription {
+            Subscription::Live(size) | Subscription::CaughtUp(size) => {
+                self.state().head().size >= size
+            }
+            Subscription::None | Subscription::Creating | Subscription::Asked => false,
+        }
     }
 
     /// Whether the group's log is followed as far as it goes: not where it is frozen, or where this device has lost its place, or where the
@@ -656,17 +709,24 @@ impl Cx {
         let group = &mut whole.group;
         self.put_mls_changes(&group.id, keys::group::MLS, &mut group.mls);
         self.note_ordered(group);
+        if group.rotation != group.meta.rotation {
+            group.meta.rotation = group.rotation;
+            self.save_meta(group);
+        }
         let caught_up = group.caught_up();
-        if caught_up && !group.was_caught_up {
+        let size = match group.subscription {
+            Subscription::Live(size) | Subscription::CaughtUp(size) => size,
+            Subscription::None | Subscription::Creating | Subscription::Asked => return,
+        };
+        if caught_up && group.subscription == Subscription::Live(size) {
             // Documents wait for the group: edits to be sent, records to be opened.
             self.ended(About::Group(group.id), End::CaughtUp);
             self.post_group(group.id, GroupWork::BackInStep);
         }
-        group.was_caught_up = caught_up;
-        if group.rotator != group.meta.rotator {
-            group.meta.rotator = group.rotator;
-            self.save_meta(group);
-        }
+        group.subscription = match caught_up {
+            true => Subscription::CaughtUp(size),
+            false => Subscription::Live(size),
+        };
     }
 
     /// What changed of MLS state becomes durable in its table.

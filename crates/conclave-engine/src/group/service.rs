@@ -25,8 +25,6 @@ impl Engine {
         self.cx.timers.cancel_where(opens);
         for whole in self.groups.values_mut().filter_map(Slot::hot_mut) {
             whole.group.disconnected();
-            let hot = whole.docs.values_mut().filter_map(Slot::hot_mut);
-            hot.for_each(Doc::disconnected);
         }
     }
 }
@@ -39,10 +37,8 @@ impl Group {
         self.stand = Stand::InStep;
         self.target = None;
         self.doubt = None;
-        self.away_tries = 0;
-        self.doubted.clear();
-        self.creating_sent = false;
-        self.completing = false;
+        self.away_tries.reset();
+        self.report_again();
         self.retry_at = UnixMs(0);
         self.returning.disconnected();
         self.asking.clear();
@@ -65,7 +61,8 @@ impl Cx {
             return;
         }
         if group.is_founding() {
-            if !group.creating_sent && group.meta.frozen.is_none() && !self.offer_creation(group) {
+            let ready = group.subscription == Subscription::None && group.meta.frozen.is_none();
+            if ready && !self.offer_creation(group) {
                 self.tell_waits_for_clock(whole);
             }
             return;
@@ -117,7 +114,7 @@ impl Cx {
         {
             self.plan(50, 1_500, TimerKind::Group(group.id, GroupTimer::Cover));
         }
-        if group.rekey_since() != 0 && !group.rotator {
+        if group.rekey_since() != 0 && !group.rekeys() {
             self.plan(
                 15_000,
                 45_000,
@@ -162,7 +159,7 @@ impl Cx {
             }
         };
         let (group_info, tree) = (creation.group_info.clone(), creation.tree.clone());
-        group.creating_sent = true;
+        group.subscription = Subscription::Creating;
         let request = Request::CreateGroup {
             group_info,
             tree,
@@ -197,6 +194,7 @@ impl Cx {
             // A repeated creation after a lost answer finds the group there: ids are drawn at random, so it is ours.
             Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
                 group.creation = None;
+                group.subscription = Subscription::None;
                 self.ended(About::Group(group.id), End::Founded);
                 let key = keys::group_row(&group.id, keys::group::OUTBOX, CREATION_ROW);
                 self.delete(key);
@@ -205,7 +203,7 @@ impl Cx {
             Answer::Refused(Refusal::BadCommit {
                 fault: CommitFault::Time,
             }) => {
-                group.creating_sent = false;
+                group.subscription = Subscription::None;
                 if let Some(creation) = &mut group.creation {
                     creation.founded = None;
                 }
@@ -213,7 +211,7 @@ impl Cx {
                 self.later(group);
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
-                group.creating_sent = false;
+                group.subscription = Subscription::None;
                 self.later(group);
             }
             Answer::Refused(refusal) => {
@@ -274,7 +272,7 @@ impl Cx {
             return self.log_away(group, Stand::Apart, target.size);
         }
         group.stand = Stand::InStep;
-        group.away_tries = 0;
+        group.away_tries.reset();
         self.tell_in_step(group.id, None);
     }
 
@@ -284,8 +282,7 @@ impl Cx {
         group.target = None;
         group.doubt = None;
         group.subscription = Subscription::None;
-        let most = doubled_ms(2_000, group.away_tries, repair::LONGEST_PAUSE_MS);
-        group.away_tries = group.away_tries.saturating_add(1);
+        let most = group.away_tries.next_ms(2_000, repair::LONGEST_PAUSE_MS);
         self.return_later(group, most / 2, most);
         let own = group.state().head().size;
         let missing = Lacking {

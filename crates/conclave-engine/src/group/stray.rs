@@ -5,6 +5,7 @@ use conclave_mls::RejoinOffer;
 
 use super::repair::{LONGEST_PAUSE_MS, ReturnRow};
 use super::*;
+use crate::backoff::Backoff;
 
 /// A group whose MLS rows cannot be read. Everything else about it waits in the store.
 #[derive(Debug, Default)]
@@ -12,7 +13,7 @@ pub(crate) struct Stray {
     rows: Option<Vec<Row>>,
     reading: bool,
     asked: bool,
-    tries: u32,
+    tries: Backoff,
     told: bool,
     retry_at: UnixMs,
 }
@@ -75,8 +76,7 @@ impl Engine {
             return;
         };
         stray.asked = false;
-        let most = doubled_ms(1_000, stray.tries, LONGEST_PAUSE_MS);
-        stray.tries = stray.tries.saturating_add(1);
+        let most = stray.tries.next_ms(1_000, LONGEST_PAUSE_MS);
         stray.retry_at = self.cx.now.plus_ms(most);
         self.cx.wake(most, TimerKind::Stray(id));
     }

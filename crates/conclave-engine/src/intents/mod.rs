@@ -16,9 +16,9 @@ use conclave_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::backoff::Backoff;
 use crate::command::{Event, OperationId, Reply};
 use crate::cx::Cx;
-use crate::engine::doubled_ms;
 use crate::error::EngineError;
 use crate::finding::{FindingKind, Step as Doing, Suspect};
 use crate::group::Group;
@@ -90,7 +90,7 @@ pub(crate) struct Intent {
     /// Key packages for the next commit.
     packages: Option<Vec<ClaimedKeyPackage>>,
     /// How often there were none on this connection.
-    lacks: u32,
+    lacks: Backoff,
     /// A clock is too wrong to commit by.
     held: bool,
     not_before: UnixMs,
@@ -103,7 +103,7 @@ impl Intent {
             waiter: None,
             busy: false,
             packages: None,
-            lacks: 0,
+            lacks: Backoff::default(),
             held: false,
             not_before: UnixMs(0),
         }
@@ -113,15 +113,15 @@ impl Intent {
     pub(crate) fn disconnected(&mut self) {
         self.busy = false;
         self.held = false;
-        if self.lacks > 0 {
-            self.lacks = 0;
+        if self.lacks.tries() > 0 {
+            self.lacks.reset();
             self.not_before = UnixMs(0);
         }
     }
 
     /// Whether it can only go on when somebody does something: somebody else, or whoever sets the clock.
     pub(crate) fn needs_somebody(&self) -> bool {
-        self.lacks > 0 || self.held
+        self.lacks.tries() > 0 || self.held
     }
 
     /// The user whose devices it waits for.
@@ -275,7 +275,7 @@ impl Cx {
                 continue;
             }
             if self.now < intent.not_before {
-                if intent.lacks > 0 {
+                if intent.lacks.tries() > 0 {
                     let wait = intent.not_before.since_ms(self.now);
                     self.wake(wait, TimerKind::Group(group.id, GroupTimer::Lacking));
                 }
@@ -320,9 +320,8 @@ impl Cx {
             };
             return self.finish_intent(group, id, result);
         };
-        let pause = doubled_ms(FIRST_LOOK_MS, intent.lacks, LONGEST_LOOK_MS);
-        let first = intent.lacks == 0;
-        intent.lacks = intent.lacks.saturating_add(1);
+        let first = intent.lacks.tries() == 0;
+        let pause = intent.lacks.next_ms(FIRST_LOOK_MS, LONGEST_LOOK_MS);
         intent.judge_again();
         intent.not_before = self.now.plus_ms(pause);
         if !intent.row.lacking {

@@ -1,5 +1,6 @@
 //! The connection to the service: login, requests and their answers, frames.
 
+mod document;
 mod pending;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use conclave_proto::frame::{
 use conclave_proto::policy::PROTOCOL_VERSION;
 use conclave_proto::{DocumentId, GroupId, Refusal, UserId};
 
+pub(crate) use self::document::{DocLink, NotOpen, Open, SnapshotLink};
 pub(crate) use self::pending::{DocPending, GroupPending, IntentPending, Pending};
 use crate::command::Event;
 use crate::cx::Cx;
@@ -34,9 +36,13 @@ pub(crate) struct Link {
     pub(crate) refused: Option<Refusal>,
     requests: BTreeMap<u64, Pending>,
     next_request: u64,
-    pub(crate) channels: BTreeMap<u64, (GroupId, DocumentId)>,
-    /// Documents that are not here and that the service was asked for.
-    pub(crate) opening: BTreeSet<(GroupId, DocumentId)>,
+    channels: BTreeMap<u64, (GroupId, DocumentId)>,
+    documents: BTreeMap<(GroupId, DocumentId), DocLink>,
+    /// Documents of which the service delivered what it should have refused: first it is seen whether its log goes on from what is here.
+    pub(crate) doubted: BTreeSet<(GroupId, DocumentId)>,
+    /// Those of which it does.
+    pub(crate) compared: BTreeSet<(GroupId, DocumentId)>,
+    next_ask: u64,
     pub(crate) key_packages: u32,
     /// Whether the service has a key package for when the others have run out.
     pub(crate) last_resort: bool,
@@ -109,6 +115,35 @@ impl Cx {
     /// As [`Self::request`], for a group.
     pub(crate) fn request_for(&mut self, group: GroupId, body: Request, what: GroupPending) {
         self.request(body, Pending::Group(group, what));
+    }
+
+    /// Asks the service to open a document, or for the last record that is here before that.
+    pub(crate) fn ask_document(
+        &mut self,
+        group: GroupId,
+        id: DocumentId,
+        body: Request,
+        what: fn(DocumentId, u64) -> GroupPending,
+    ) {
+        if !self.link.online {
+            return;
+        }
+        self.link.next_ask += 1;
+        let ask = self.link.next_ask;
+        self.link.set_document(group, id, DocLink::Asking { ask });
+        self.request_for(group, body, what(id, ask));
+    }
+
+    /// A document is not asked for any more, and not open any more.
+    pub(crate) fn close_document(&mut self, group: GroupId, id: DocumentId) {
+        if let Some(channel) = self.link.forget_document(group, id) {
+            self.close_channel(channel);
+        }
+    }
+
+    pub(crate) fn close_channel(&mut self, channel: u64) {
+        let channel = Varint(channel);
+        self.request(Request::CloseDocument { channel }, Pending::Quiet);
     }
 
     /// Hangs up, to connect again.

@@ -53,7 +53,9 @@ pub(crate) enum GroupPending {
     /// Something for an intent.
     Intent(u64, IntentPending),
     /// A document is to be opened; it may not be here.
-    Open(DocumentId),
+    Open { document: DocumentId, ask: u64 },
+    /// The last record that is here of a document, before it is opened.
+    Last { document: DocumentId, ask: u64 },
 }
 
 /// What an answer for an intent is for.
@@ -72,8 +74,6 @@ pub(crate) enum IntentPending {
 /// What an answer about a document is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DocPending {
-    /// The last record that is here.
-    Last,
     /// Records.
     Records,
     /// Its creation.

@@ -60,7 +60,7 @@ impl std::fmt::Debug for Gather {
 
 /// Whether a document holds own edits that nobody else has, as far as its index row tells.
 pub(super) fn holds_unsent(row: &DocRow) -> bool {
-    row.creating || (row.local && row.unsent != Some(0))
+    row.is_creating() || (row.is_local() && row.unsent != Some(0))
 }
 
 impl Cx {
@@ -162,7 +162,7 @@ impl Cx {
                     _ => false,
                 };
                 unsent.words.retain(|word| !is_kept(word));
-                if row.creating || unsent.words.is_empty() {
+                if row.is_creating() || unsent.words.is_empty() {
                     continue;
                 }
             }

@@ -9,7 +9,7 @@ use crate::group::DocRow;
 impl Cx {
     /// Why own edits that wait can never be sent, where that is so. The log has to be here first: they may be in it.
     fn has_no_place(&self, group: &Group, doc: &Doc) -> Option<RescueCause> {
-        if doc.document.unsent_count() == 0 || !doc.is_at_rest() {
+        if doc.document.unsent_count() == 0 || !self.link.is_at_rest(group.id, doc) {
             return None;
         }
         let entry = group.state().documents.get(&doc.id);
@@ -30,7 +30,7 @@ impl Cx {
         };
         let id = doc.id;
         let directory = DocumentId::directory(&group.id);
-        let local = group.documents.get(&directory).is_some_and(|row| row.local);
+        let local = group.is_local(&directory);
         if !group.directory.is_read && local && !group.unreadable.contains(&directory) {
             // What it is called is read first.
             if id != directory {

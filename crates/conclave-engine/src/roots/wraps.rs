@@ -24,7 +24,7 @@ impl Cx {
             return;
         }
         group.missing.asked = Some(epoch);
-        let pleaded = group.missing.pleas > 0;
+        let pleaded = group.missing.pleas.tries() > 0;
         let request = Request::GetWraps {
             group: group.id,
             epoch,

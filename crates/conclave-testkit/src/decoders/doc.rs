@@ -225,19 +225,22 @@ impl Log {
         own.snapshot_accepted(&ctx, 0).unwrap();
         let mut first = answer(own.head(), &base);
         first.base = None;
+        let mut session = own.session(&first);
         own.opened(&ctx, &first, &mut rng).unwrap();
         let mut records = vec![DeliveredRecord::Leaf(base.leaf())];
         for word in ["one ", "two ", "three "] {
             write(&mut own, word);
-            let append = own.next_append(&ctx, &mut rng, 100_000).unwrap().unwrap();
+            let append = own.next_append(&ctx, &mut session, &mut rng, 100_000);
+            let append = append.unwrap().unwrap();
             let (at, count) = (own.size(), append.records.len() as u64);
             records.extend(elide(&append, at));
-            own.acked(&ctx, append.first_clock + count, at, count)
-                .unwrap();
+            let next = append.first_clock + count;
+            own.acked(&ctx, &mut session, next, at, count).unwrap();
         }
         let opened = answer(own.head(), &base);
         write(&mut own, "unsent ");
-        own.next_append(&ctx, &mut rng, 100_000).unwrap();
+        own.next_append(&ctx, &mut session, &mut rng, 100_000)
+            .unwrap();
         write(&mut own, "unsealed ");
         let mut author = take_rows(&mut own, &Vec::new());
         // A record that waits: known by its hash.
@@ -331,8 +334,9 @@ fn rows(bytes: &[u8]) -> Decoded {
     let ctx = context(&log.state, &log.keys, 0);
     let mut rng = ChaCha20Rng::from_seed([7; 32]);
     let mut document = Document::load(&ctx, rows, &mut rng).map_err(|error| error.code())?;
+    let mut session = document.session(&log.opened);
     let _ = document.opened(&ctx, &log.opened, &mut rng);
-    let _ = document.next_append(&ctx, &mut rng, 100_000);
+    let _ = document.next_append(&ctx, &mut session, &mut rng, 100_000);
     let _ = document.take_changes();
     Ok(None)
 }

@@ -54,8 +54,7 @@ impl Cx {
 
     /// Waits longer after each try that came to nothing.
     fn return_much_later(&mut self, group: &mut Group) {
-        let most = doubled_ms(1_000, group.returning.tries, LONGEST_PAUSE_MS);
-        group.returning.tries = group.returning.tries.saturating_add(1);
+        let most = group.returning.tries.next_ms(1_000, LONGEST_PAUSE_MS);
         self.return_later(group, most / 2, most);
     }
 
@@ -272,8 +271,8 @@ impl Cx {
     pub(super) fn lost_race(&mut self, group: &mut Group) {
         self.drop_scratch(group);
         let members = group.state().current_rows().count() as u64;
-        let tries = u64::from(group.returning.tries.min(8)) + 1;
-        group.returning.tries = group.returning.tries.saturating_add(1);
+        let tries = u64::from(group.returning.tries.tries().min(8)) + 1;
+        group.returning.tries.next_ms(1_000, LONGEST_PAUSE_MS);
         self.return_later(group, 50, 100 + 50 * members.min(100) * tries);
     }
 

@@ -3,6 +3,7 @@
 use conclave_mls::Follower;
 
 use super::*;
+use crate::backoff::Backoff;
 
 /// The log from where this device can no longer process it, judged without secrets: what an offer has to be, byte for byte.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub(in crate::group) struct ReturnRow {
 pub(in crate::group) struct Returning {
     pub(super) asked: bool,
     pub(super) refusals: u32,
-    pub(super) tries: u32,
+    pub(super) tries: Backoff,
     pub(super) told: Option<String>,
     /// How many offers were of an earlier state than the one known.
     pub(super) older: u32,
