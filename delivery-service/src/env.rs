@@ -1,19 +1,22 @@
 //! What groups and documents need of the service around them.
 
+use conclave_order::{Keys, Reader, Rows};
 use conclave_proto::frame::Plea;
 use conclave_proto::{DeviceId, GroupId, UserId};
-use sqlx::sqlite::SqlitePool;
+use conclave_rules::LogId;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Clock, Limits};
+use crate::error::OpError;
 use crate::hub::Hub;
 use crate::misconduct::Misconduct;
 use crate::rate::Buckets;
-use crate::store::writer::Writer;
+use crate::sqlite::Reads;
+use crate::writer::Writer;
 
 /// The way to storage, time, tasks and connections.
 pub(crate) struct Env {
-    pub(crate) reads: SqlitePool,
+    pub(crate) reads: Reads,
     pub(crate) writer: Writer,
     /// Tasks that a stopping service waits for.
     pub(crate) tasks: TaskTracker,
@@ -29,5 +32,14 @@ pub(crate) struct Env {
     /// How often a plea is told again.
     pub(crate) repeated_asks: Buckets<(GroupId, DeviceId, Plea)>,
     /// How often a user may write snapshots of a document with little new in them.
-    pub(crate) snapshots: Buckets<(UserId, i64)>,
+    pub(crate) snapshots: Buckets<(UserId, LogId)>,
+}
+
+impl Env {
+    /// Loads rows beside those that are there.
+    pub(crate) async fn load(&self, keys: &Keys, rows: &mut Rows) -> Result<(), OpError> {
+        let mut reads = self.reads.acquire().await?;
+        rows.extend(reads.load(keys).await?);
+        Ok(())
+    }
 }

@@ -1,8 +1,11 @@
-//! Why a service does not start.
+//! Why a service does not start, and why it does not do what it is asked to.
 
 use std::net::SocketAddr;
 
-use crate::store::StoreError;
+use conclave_order::{Failure, Stop};
+use conclave_proto::Refusal;
+
+use crate::sqlite::StoreError;
 
 /// Why a service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,59 @@ impl StartError {
             Self::Store(error) => error.is_retryable(),
             Self::Listen { .. } => true,
             Self::Config { .. } | Self::Random => false,
+        }
+    }
+}
+
+/// Why an operation did not take place.
+#[derive(Debug)]
+pub(crate) enum OpError {
+    /// The service says no.
+    Refused(Refusal),
+    /// The storage failed.
+    Failed(StoreError),
+}
+
+impl From<Refusal> for OpError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for OpError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Failure> for OpError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.into())
+    }
+}
+
+impl From<Stop> for OpError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Refused(refusal) => Self::Refused(refusal),
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+impl OpError {
+    /// What the client is told. Logs what it is not told.
+    pub(crate) fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Refused(refusal) => refusal,
+            Self::Failed(error) => {
+                tracing::error!(
+                    code = error.code(),
+                    error = &error as &dyn std::error::Error,
+                    "storage failed"
+                );
+                Refusal::Storage
+            }
         }
     }
 }

@@ -9,7 +9,9 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
-use conclave_proto::limits as wire;
+use conclave_order::Op;
+use conclave_order::op::upkeep::Probe;
+use conclave_proto::{Refusal, limits as wire};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -17,7 +19,6 @@ use crate::connection;
 use crate::limits;
 use crate::listener::Trusted;
 use crate::shared::Shared;
-use crate::store::open;
 
 /// How long the answer to a readiness probe holds: probing writes, and anybody may ask.
 const PROBE_HOLDS: Duration = Duration::from_secs(1);
@@ -86,17 +87,13 @@ async fn ready(State(face): State<Face>) -> (StatusCode, &'static str) {
 }
 
 async fn write_probe(shared: &Shared) -> StatusCode {
-    let now = shared.env.clock.now().0.to_be_bytes();
-    let write = shared.env.writer.call(move |conn| {
-        Box::pin(async move {
-            sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', ?)")
-                .bind(now.to_vec())
-                .execute(&mut *conn)
-                .await?;
-            Ok(open::has_room(conn).await?)
-        })
-    });
-    match timeout(PROBE_TIMEOUT, write).await {
+    let now = shared.env.clock.now();
+    let probe = async {
+        shared.env.writer.ask(Op::Probe(Probe { now })).await?;
+        let room = shared.env.reads.has_room().await;
+        room.map_err(|_| Refusal::Storage)
+    };
+    match timeout(PROBE_TIMEOUT, probe).await {
         Ok(Ok(true)) => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use conclave_proto::UnixMs;
-use sqlx::SqliteConnection;
+use conclave_order::limits::Limits;
+use conclave_order::op::identity::CreateInvitation;
+use conclave_order::rows::InvitationRow as Invitation;
+use conclave_order::{Batch, Op, run_batch};
+use conclave_proto::{Hash, UnixMs, hash};
 
 use crate::config::{Clock, Durability};
 use crate::error::StartError;
-use crate::store::invitations::{self, Invitation};
-use crate::store::{StoreError, open};
+use crate::sqlite::{Place, Store, StoreError};
 
 /// Bytes of randomness in a token.
 const TOKEN_BYTES: usize = 20;
@@ -49,9 +51,9 @@ impl Invitations {
         }
     }
 
-    async fn open(&self) -> Result<SqliteConnection, StoreError> {
+    async fn open(&self) -> Result<Store, StoreError> {
         std::fs::create_dir_all(&self.data_dir).map_err(StoreError::Directory)?;
-        open::open_writer(&open::Place {
+        Store::open(Place {
             directory: self.data_dir.clone(),
             durability: Durability::Full,
             max_bytes: None,
@@ -77,10 +79,21 @@ impl Invitations {
             expires: UnixMs(created.0.saturating_add(valid_ms)),
             uses_left: uses,
         };
-        let mut conn = self.open().await?;
-        let hash = invitations::token_hash(token.as_bytes());
-        invitations::insert(&mut conn, hash, &invitation).await?;
-        close(conn).await?;
+        let op = CreateInvitation {
+            hash: token_hash(token.as_bytes()),
+            row: invitation.clone(),
+        };
+        let mut store = self.open().await?;
+        // Nothing of it is bounded by what an operator sets.
+        let limits = Limits { tail_records: 0 };
+        let batch = Batch::new(vec![Op::CreateInvitation(op)], limits);
+        for ended in run_batch(&mut store, batch, |_, _| ()).await {
+            ended
+                .failure
+                .map_or(Ok(()), Err)
+                .map_err(StoreError::from)?;
+        }
+        store.let_go().await?;
         Ok(NewInvitation { token, invitation })
     }
 
@@ -89,9 +102,9 @@ impl Invitations {
     /// # Errors
     /// [`StoreError`] when the database cannot be used.
     pub async fn list(&self) -> Result<Vec<Invitation>, StoreError> {
-        let mut conn = self.open().await?;
-        let list = invitations::list(&mut conn).await?;
-        close(conn).await?;
+        let mut store = self.open().await?;
+        let list = store.invitations().await?;
+        store.let_go().await?;
         Ok(list)
     }
 
@@ -100,13 +113,14 @@ impl Invitations {
     /// # Errors
     /// [`StoreError`] when the database cannot be used.
     pub async fn revoke(&self, id: &str) -> Result<bool, StoreError> {
-        let mut conn = self.open().await?;
-        let revoked = invitations::revoke(&mut conn, id).await?;
-        close(conn).await?;
+        let mut store = self.open().await?;
+        let revoked = store.revoke_invitation(id).await?;
+        store.let_go().await?;
         Ok(revoked)
     }
 }
 
-async fn close(conn: SqliteConnection) -> Result<(), StoreError> {
-    Ok(sqlx::Connection::close(conn).await?)
+/// What is stored of a token.
+pub(crate) fn token_hash(token: &[u8]) -> Hash {
+    hash::labelled("conclave 1.0 invitation token", &[token])
 }

@@ -44,12 +44,14 @@ mod misconduct;
 mod rate;
 mod service;
 mod shared;
-mod store;
+pub mod sqlite;
+mod tell;
+mod writer;
 
+pub use conclave_order::rows::InvitationRow as Invitation;
 pub use config::{Admission, Clock, Config, Durability, Limits};
 pub use error::StartError;
 pub use invitation::{Invitations, NewInvitation};
 pub use rate::{Bucket, RateLimits};
 pub use service::{Service, asked_to_end};
-pub use store::StoreError;
-pub use store::invitations::Invitation;
+pub use sqlite::StoreError;

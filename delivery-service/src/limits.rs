@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+pub use conclave_order::limits::{
+    ASKS_PER_DEVICE, ASKS_PER_GROUP, ASKS_PER_GROUP_AND_USER, REPLACED_SNAPSHOT_MS,
+    ROOTS_IN_MEMORY, SWEPT_WITH_SNAPSHOT, WRAPS_PER_USER,
+};
+
 use crate::rate::Bucket;
 
 /// Jobs that may wait for the writer.
@@ -62,8 +67,6 @@ pub const ROWS_AHEAD: usize = 16;
 pub const RECORDS_PER_ANSWER: u32 = 1024;
 /// Bytes after which an answer with whole records takes no further record.
 pub const RECORDS_ANSWER_BYTES: usize = 8 * 1024 * 1024;
-/// Roots of a document's log kept in memory.
-pub const ROOTS_IN_MEMORY: usize = 1024;
 /// Groups kept in memory while nobody uses them.
 pub const IDLE_GROUPS: usize = 256;
 /// Largest key package in bytes.
@@ -72,20 +75,8 @@ pub const KEY_PACKAGE_BYTES: usize = 64 * 1024;
 pub const DEVICE_LIST_BYTES: usize = 256 * 1024;
 /// Largest origin or token in a login, in bytes.
 pub const LOGIN_FIELD_BYTES: usize = 1024;
-/// Pleas kept for one group.
-pub const ASKS_PER_GROUP: u64 = 64;
-/// Pleas kept for one user in one group: nobody can take the places of all others.
-pub const ASKS_PER_GROUP_AND_USER: u64 = 16;
-/// Pleas kept for one device, over all groups.
-pub const ASKS_PER_DEVICE: u64 = 256;
 /// How often one plea is told to those who follow the log: every ten seconds, however often its device repeats it.
 pub const ASKS_TOLD: Bucket = Bucket::new(1, 6);
-/// Wraps kept for one user and epoch, beside the committer's: nobody can take the places of all others.
-pub const WRAPS_PER_USER: u64 = 2;
-/// How long a replaced snapshot keeps its content, in milliseconds.
-pub const REPLACED_SNAPSHOT_MS: u64 = 30 * 24 * 3600 * 1000;
-/// Replaced snapshots that may lose their content with one that is accepted.
-pub const SWEPT_WITH_SNAPSHOT: u32 = 4;
 /// Replaced snapshots that may lose their content at one look.
 pub const SWEPT_AT_ONCE: u32 = 64;
 /// How often the service looks for replaced snapshots whose time is over.

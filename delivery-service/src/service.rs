@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use conclave_order::op::upkeep::Sweep;
+use conclave_order::{Event, Op, limits as order_limits};
 use ed25519_dalek::SigningKey;
-use sqlx::SqliteConnection;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, derived_origins};
-use crate::document::{Documents, retention};
+use crate::document::Documents;
 use crate::env::Env;
 use crate::error::StartError;
 use crate::group::Groups;
@@ -25,9 +26,10 @@ use crate::listener::{CappedListener, Trusted};
 use crate::misconduct::Misconduct;
 use crate::rate::Buckets;
 use crate::shared::{Rates, Shared};
-use crate::store::open::Place;
-use crate::store::writer::{self, WriterSetup};
-use crate::store::{StoreError, open};
+use crate::sqlite::StoreError;
+use crate::sqlite::open::{self, Place};
+use crate::sqlite::{Reads, Store};
+use crate::writer::{self, WriterSetup};
 
 /// A running delivery service. Dropping it stops it in the background; [`Service::shutdown`] waits for that.
 #[derive(Debug)]
@@ -53,9 +55,9 @@ impl Service {
             durability: config.durability,
             max_bytes: config.limits.database_bytes,
         };
-        let mut connection = open::open_writer(&place).await?;
-        let service_key = service_key(&mut connection).await?;
-        let reads = open::open_readers(&place).await?;
+        let mut store = Store::open(place.clone()).await?;
+        let service_key = service_key(&mut store).await?;
+        let reads = Reads::open(&place).await?;
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -75,8 +77,10 @@ impl Service {
         let in_doubt = doubted.clone();
         let writer = writer::start(
             WriterSetup {
-                connection,
-                place,
+                store,
+                limits: order_limits::Limits {
+                    tail_records: config.limits.tail_records,
+                },
                 lock,
                 doubt: Box::new(move || {
                     if let Some(shared) = in_doubt.get().and_then(Weak::upgrade) {
@@ -201,24 +205,15 @@ pub fn asked_to_end() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// The service's own key, made at its first start.
-async fn service_key(conn: &mut SqliteConnection) -> Result<[u8; 32], StartError> {
-    let stored: Option<(Vec<u8>,)> =
-        sqlx::query_as("SELECT value FROM meta WHERE name = 'service_key'")
-            .fetch_optional(&mut *conn)
-            .await
-            .map_err(StoreError::from)?;
-    let seed: [u8; 32] = match stored {
-        Some((seed,)) => seed.try_into().map_err(|_| StoreError::Corrupt {
+async fn service_key(store: &mut Store) -> Result<[u8; 32], StartError> {
+    let seed: [u8; 32] = match store.service_seed().await? {
+        Some(seed) => seed.try_into().map_err(|_| StoreError::Corrupt {
             what: "service key",
         })?,
         None => {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
-            sqlx::query("INSERT INTO meta (name, value) VALUES ('service_key', ?)")
-                .bind(seed.to_vec())
-                .execute(&mut *conn)
-                .await
-                .map_err(StoreError::from)?;
+            store.put_service_seed(&seed).await?;
             seed
         }
     };
@@ -235,12 +230,12 @@ async fn sweep_replaced(shared: Arc<Shared>) {
             _ = looks.tick() => {}
         }
         let now = shared.env.clock.now();
-        let mut swept = Ok(most as usize);
-        while swept == Ok(most as usize) && !shared.stop.is_cancelled() {
-            let sweep = shared.env.writer.call(move |conn| {
-                Box::pin(async move { Ok(retention::sweep(conn, now, most).await?) })
-            });
-            swept = sweep.await;
+        let mut swept = most as usize;
+        while swept == most as usize && !shared.stop.is_cancelled() {
+            swept = match shared.env.writer.ask(Op::Sweep(Sweep { now, most })).await {
+                Ok(Event::Swept(swept)) => swept,
+                _ => 0,
+            };
         }
     }
 }

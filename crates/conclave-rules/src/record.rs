@@ -14,7 +14,7 @@ use crate::roster::RosterRow;
 use crate::state::GroupState;
 
 /// The log of a document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId {
     /// The group.
     pub group: GroupId,

@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
+use conclave_order::op::append::Arrived;
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
 use conclave_proto::{DocumentId, GroupId, RecordHeader, Refusal};
+use conclave_rules::LogId;
 use tokio::sync::Semaphore;
 
 use super::identity;
 use crate::document::append;
 use crate::document::open::{self, Opening};
-use crate::document::prepare::Arrived;
 use crate::document::{Document, snapshot};
+use crate::error::OpError;
 use crate::group::{
     Group, asks, commit, create, documents, entries, follow, group_info, join, status,
 };
 use crate::hub::Conn;
 use crate::limits;
 use crate::shared::Shared;
-use crate::store::OpError;
 
 /// One connection's frames.
 pub(crate) struct Session {
@@ -350,9 +351,10 @@ async fn document_of(
     document: DocumentId,
 ) -> Result<(Arc<Group>, Arc<Document>), OpError> {
     let group = joined(shared, conn, group).await?;
-    let document = shared
-        .documents
-        .get(&shared.env, group.id, document)
-        .await?;
+    let log = LogId {
+        group: group.id,
+        document,
+    };
+    let document = shared.documents.get(&shared.env, log).await?;
     Ok((group, document))
 }

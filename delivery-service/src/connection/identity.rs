@@ -1,25 +1,36 @@
 //! Device lists and key packages.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use conclave_identity::{AuthError, Reference, SignedDeviceList};
 use conclave_mls::check_key_package;
-use conclave_proto::codec::encode;
-use conclave_proto::frame::{Answer, ClaimedKeyPackage, ServiceFrame};
+use conclave_order::op::identity::PutDeviceList;
+use conclave_order::op::packages::{ClaimKeyPackages, ClearKeyPackages, Package, PutKeyPackages};
+use conclave_order::{Event, Keys, Op, Rows};
+use conclave_proto::frame::{Answer, ClaimedKeyPackage};
 use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, Hash, Refusal, UnixMs, UserId, codec, limits as wire};
 
+use crate::error::OpError;
 use crate::hub::Conn;
 use crate::limits;
 use crate::shared::Shared;
-use crate::store::accounts::{self, NewList};
-use crate::store::key_packages::{self, Claimed, Package};
-use crate::store::{OpError, StoreError};
+use crate::sqlite::StoreError;
+use crate::tell::From;
 
-fn changed(user: UserId) -> Bytes {
-    Bytes::from(encode(&ServiceFrame::DeviceListChanged { user }))
+/// The user's newest device list.
+async fn newest_list(shared: &Shared, user: UserId) -> Result<Option<Vec<u8>>, OpError> {
+    let mut keys = Keys::default();
+    keys.lists.insert(user);
+    let mut rows = Rows::default();
+    shared.env.load(&keys, &mut rows).await?;
+    Ok(rows.list(&user)?.map(|row| row.bytes.clone()))
+}
+
+/// Runs an operation on devices; gives what became of it.
+async fn run(shared: &Shared, op: Op) -> Result<Event, Refusal> {
+    let from = From::Devices(shared.env.clone());
+    shared.env.writer.run(op, from).await
 }
 
 /// Takes a newer device list of the connected device's user.
@@ -42,10 +53,7 @@ pub(crate) async fn put_device_list(
         }
         .into());
     }
-    let stored = {
-        let mut reads = shared.env.reads.acquire().await?;
-        accounts::newest_list(&mut reads, &conn.user).await?
-    };
+    let stored = newest_list(shared, conn.user).await?;
     let stored = stored
         .map(|bytes| SignedDeviceList::from_bytes(&bytes))
         .transpose()
@@ -58,37 +66,15 @@ pub(crate) async fn put_device_list(
         return Ok(Answer::Done);
     }
     let expected = stored.map(|stored| stored.list.seq);
-    let new = NewList {
+    let op = PutDeviceList {
         user: conn.user,
         seq: list.list.seq,
         bytes,
         devices: list.list.devices.iter().map(|entry| entry.device).collect(),
+        expected,
+        now: shared.env.clock.now(),
     };
-    let user = conn.user;
-    let now = shared.env.clock.now();
-    let after = shared.env.clone();
-    shared
-        .env
-        .writer
-        .call_then(
-            move |conn| {
-                Box::pin(async move {
-                    let gone = accounts::put_list(conn, &new, expected, now).await?;
-                    let told = accounts::acquainted(conn, &new.user).await?;
-                    Ok((gone, told))
-                })
-            },
-            move |(gone, told)| {
-                after.hub.notify(told, &changed(user));
-                let why = Refusal::Forbidden {
-                    why: ForbiddenWhy::DeviceRevoked,
-                };
-                for device in gone {
-                    after.hub.disconnect(device, &why);
-                }
-            },
-        )
-        .await?;
+    run(shared, Op::PutDeviceList(op)).await?;
     Ok(Answer::Done)
 }
 
@@ -106,10 +92,8 @@ fn supersedes(list: &SignedDeviceList, stored: &SignedDeviceList) -> Result<bool
 
 /// A user's newest device list.
 pub(crate) async fn device_list(shared: &Shared, user: UserId) -> Result<Answer, OpError> {
-    let mut reads = shared.env.reads.acquire().await?;
-    let list = accounts::newest_list(&mut reads, &user)
-        .await?
-        .ok_or(Refusal::UnknownUser)?;
+    let list = newest_list(shared, user).await?;
+    let list = list.ok_or(Refusal::UnknownUser)?;
     Ok(Answer::DeviceList { list: list.into() })
 }
 
@@ -134,39 +118,17 @@ pub(crate) async fn put_key_packages(
     let last_resort = last_resort
         .map(|package| check(conn, package.into_vec(), true, now))
         .transpose()?;
-    let (device, user) = (conn.device, conn.user);
-    let after = shared.env.clone();
-    let (stock, _) = shared
-        .env
-        .writer
-        .call_then(
-            move |conn| {
-                Box::pin(async move {
-                    accounts::ensure_active(conn, &device).await?;
-                    let (stock, first) =
-                        key_packages::put(conn, &device, &one_time, last_resort.as_ref(), now)
-                            .await?;
-                    let siblings = if first {
-                        accounts::devices_of(conn, &user).await?
-                    } else {
-                        BTreeSet::new()
-                    };
-                    Ok((stock, siblings))
-                })
-            },
-            move |(_, siblings)| {
-                let others = siblings
-                    .iter()
-                    .copied()
-                    .filter(|other| *other != device)
-                    .collect();
-                after.hub.notify(&others, &changed(user));
-            },
-        )
-        .await?;
-    Ok(Answer::KeyPackageCount {
-        left: stock.one_time,
-    })
+    let op = PutKeyPackages {
+        device: conn.device,
+        user: conn.user,
+        one_time,
+        last_resort,
+        now,
+    };
+    match run(shared, Op::PutKeyPackages(op)).await? {
+        Event::PackagesPut { left, .. } => Ok(Answer::KeyPackageCount { left }),
+        _ => Err(Refusal::Storage.into()),
+    }
 }
 
 /// Forgets a device's packages: it has lost their private halves.
@@ -175,14 +137,9 @@ pub(crate) async fn clear_key_packages(
     conn: &Conn,
 ) -> Result<Answer, OpError> {
     let device = conn.device;
-    let cleared = shared.env.writer.call(move |conn| {
-        Box::pin(async move {
-            accounts::ensure_active(conn, &device).await?;
-            key_packages::clear(conn, &device).await?;
-            Ok(Answer::KeyPackageCount { left: 0 })
-        })
-    });
-    Ok(cleared.await?)
+    let op = Op::ClearKeyPackages(ClearKeyPackages { device });
+    run(shared, op).await?;
+    Ok(Answer::KeyPackageCount { left: 0 })
 }
 
 fn check(conn: &Conn, bytes: Vec<u8>, last_resort: bool, now: UnixMs) -> Result<Package, Refusal> {
@@ -223,36 +180,21 @@ pub(crate) async fn claim_key_packages(
     }
     let now = shared.env.clock.now();
     shared.rates.claims.take(conn.device, 1, now)?;
-    let device = conn.device;
-    let after = shared.env.clone();
-    let claimed = shared
-        .env
-        .writer
-        .call_then(
-            move |conn| {
-                Box::pin(async move {
-                    accounts::ensure_active(conn, &device).await?;
-                    key_packages::claim(conn, &user, &devices, now).await
-                })
-            },
-            move |claimed: &Vec<Claimed>| {
-                for package in claimed {
-                    if (package.left as usize) < wire::KEY_PACKAGES_LOW {
-                        let frame = ServiceFrame::KeyPackagesLow { left: package.left };
-                        let frame = Bytes::from(encode(&frame));
-                        after.hub.notify(&BTreeSet::from([package.device]), &frame);
-                    }
-                }
-            },
-        )
-        .await?;
-    let packages = claimed
-        .into_iter()
-        .map(|claimed| ClaimedKeyPackage {
-            device: claimed.device,
-            key_package: claimed.bytes.into(),
-            last_resort: u8::from(claimed.last_resort),
-        })
-        .collect();
-    Ok(Answer::KeyPackages { packages })
+    let op = ClaimKeyPackages {
+        device: conn.device,
+        user,
+        wanted: devices,
+        now,
+    };
+    let Event::Claimed(claimed) = run(shared, Op::ClaimKeyPackages(op)).await? else {
+        return Err(Refusal::Storage.into());
+    };
+    let packages = claimed.into_iter().map(|claimed| ClaimedKeyPackage {
+        device: claimed.device,
+        key_package: claimed.bytes.into(),
+        last_resort: u8::from(claimed.last_resort),
+    });
+    Ok(Answer::KeyPackages {
+        packages: packages.collect(),
+    })
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use axum::extract::ws::Message;
 use bytes::Bytes;
 use conclave_identity::{
-    AuthError, CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference, SignedDeviceList,
+    AuthError, CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference,
 };
+use conclave_order::op::identity::{Admit, Door, Newcomer, Standing};
+use conclave_order::op::packages::Stock;
+use conclave_order::{Keys, Op, Rows};
 use conclave_proto::codec::{decode, encode};
 use conclave_proto::frame::{ClientFrame, LOGIN_LABEL, LoginStatement, ServiceFrame};
 use conclave_proto::policy::PROTOCOL_VERSION;
@@ -16,10 +19,10 @@ use futures_util::SinkExt;
 
 use super::{Incoming, Sink};
 use crate::config::Admission;
+use crate::error::OpError;
+use crate::invitation::token_hash;
 use crate::limits::LOGIN_FIELD_BYTES;
 use crate::shared::Shared;
-use crate::store::accounts::{self, Door, Newcomer, Standing};
-use crate::store::{OpError, StoreError, invitations, key_packages};
 
 /// A device that has logged in.
 #[derive(Debug, Clone)]
@@ -176,63 +179,40 @@ impl LoggedIn {
 
 /// Refuses devices that are revoked or not admitted; makes account and device known where they are new.
 async fn admit(shared: &Shared, who: &LoggedIn, token: Option<Vec<u8>>) -> Result<(), OpError> {
-    let newcomer = who.newcomer();
-    let standing = check(shared, who).await?;
-    if standing == Standing::Known {
+    if check(shared, who).await? == Standing::Known {
         return Ok(());
     }
     let door = match shared.admission {
         Admission::Open => Door::Open,
-        Admission::Invitation => {
-            Door::Invitation(token.map(|token| invitations::token_hash(&token)))
-        }
+        Admission::Invitation => Door::Invitation(token.map(|token| token_hash(&token))),
     };
-    let now = shared.env.clock.now();
-    let list_checked_against = newcomer.clone();
-    shared
-        .env
-        .writer
-        .call(move |conn| {
-            Box::pin(async move {
-                check_list(conn, &list_checked_against).await?;
-                accounts::admit(conn, &newcomer, door, now).await
-            })
-        })
-        .await?;
+    let op = Admit {
+        who: who.newcomer(),
+        door,
+        now: shared.env.clock.now(),
+    };
+    shared.env.writer.ask(Op::Admit(op)).await?;
     Ok(())
 }
 
 async fn check(shared: &Shared, who: &LoggedIn) -> Result<Standing, OpError> {
     let newcomer = who.newcomer();
-    let mut reads = shared.env.reads.acquire().await?;
-    check_list(&mut reads, &newcomer).await?;
-    accounts::standing(&mut reads, &newcomer).await
-}
-
-/// The user's newest device list, where one is stored, has to name the device with this key.
-async fn check_list(conn: &mut sqlx::SqliteConnection, who: &Newcomer) -> Result<(), OpError> {
-    let Some(list) = accounts::newest_list(conn, &who.user).await? else {
-        return Ok(());
-    };
-    let list = SignedDeviceList::from_bytes(&list).map_err(|_| StoreError::Corrupt {
-        what: "device list",
-    })?;
-    if list.contains(&who.device, &who.key) {
-        Ok(())
-    } else {
-        Err(Refusal::Forbidden {
-            why: ForbiddenWhy::DeviceRevoked,
-        }
-        .into())
-    }
+    let mut keys = Keys::default();
+    newcomer.keys(&mut keys);
+    let mut rows = Rows::default();
+    shared.env.load(&keys, &mut rows).await?;
+    Ok(newcomer.standing(&rows)?)
 }
 
 /// What says that the login is done.
 pub(crate) async fn ready(shared: &Shared, who: &LoggedIn) -> Result<ServiceFrame, Refusal> {
     let now = shared.env.clock.now();
+    let mut keys = Keys::default();
+    keys.stocks.insert(who.device);
+    let mut rows = Rows::default();
     let stock = async {
-        let mut reads = shared.env.reads.acquire().await?;
-        Ok(key_packages::stock(&mut reads, &who.device, now).await?)
+        shared.env.load(&keys, &mut rows).await?;
+        Ok(Stock::of(rows.stock(&who.device)?, now))
     };
     let stock = stock.await.map_err(OpError::into_refusal)?;
     Ok(ServiceFrame::Ready {

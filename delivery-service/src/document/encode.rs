@@ -97,15 +97,6 @@ pub(crate) fn append_refused(channel: u64, first_clock: u64, refusal: Refusal) -
     }))
 }
 
-/// First eight bytes of a root.
-pub(crate) fn hint(root: &Hash) -> [u8; 8] {
-    let mut out = [0; 8];
-    for (to, from) in out.iter_mut().zip(root.0.iter()) {
-        *to = *from;
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

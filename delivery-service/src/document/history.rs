@@ -7,15 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sqlx::SqliteConnection;
+use conclave_order::rows::RecordRow;
+use conclave_order::{Bounds, Proofs, Reader, WholeRecord};
 
 use super::channel::{Base, Channel};
 use super::encode::{Elided, deliver, new_author, put_elided, put_leaf, put_whole};
-use super::rows::{self, Kept, LogRow, Proofs};
-use super::{Document, Listener, Own};
+use super::{Document, Listener, Own, prove};
+use crate::error::OpError;
 use crate::hub::Conn;
 use crate::limits;
-use crate::store::{OpError, StoreError};
+use crate::sqlite::Read;
+use crate::sqlite::StoreError;
 
 /// Starts reading for a listener, which must not be live.
 pub(crate) fn start(document: &Arc<Document>, listener: &Listener, from: u64) {
@@ -111,7 +113,12 @@ async fn deliver_window(
 async fn read_window(channel: &Channel, window: &Window) -> Result<(Vec<Bytes>, u64), StoreError> {
     let document = &channel.document;
     let mut reads = document.env.reads.acquire().await?;
-    let found = rows::log(&mut reads, document.row, window.from, window.end).await?;
+    let bounds = Bounds {
+        from: window.from,
+        end: window.end,
+        bytes: limits::BACKLOG_BYTES,
+    };
+    let found = reads.records(&document.log, bounds).await?;
     let mut frames = Vec::new();
     let mut bytes = 0usize;
     let mut batch = Batch::new(document.number, window.from);
@@ -185,20 +192,21 @@ impl Batch {
 
 /// Appends one position as this receiver needs it.
 async fn put(
-    reads: &mut SqliteConnection,
+    reads: &mut Read,
     channel: &Channel,
-    row: &LogRow,
+    row: &RecordRow,
     proofs: &mut Proofs,
     batch: &mut Batch,
 ) -> Result<(), StoreError> {
     let out = &mut batch.body;
     let roots_from = Base::roots_from(channel.base, row.seq, row.covered);
-    let chained = row.author.zip(row.sealed.as_deref());
+    let author = row.chained.map(|(author, _)| author);
+    let chained = author.zip(row.sealed.as_deref());
     if let Some((author, sealed)) = chained
         && (row.seen >= roots_from || batch.shown == Some(row.seen))
     {
         let head = Elided {
-            kind: row.kind,
+            kind: row.kind as u8,
             author,
             epoch: row.epoch,
             seen_back: row.seq.saturating_sub(row.seen),
@@ -213,15 +221,13 @@ async fn put(
         return Ok(());
     }
     let document: &Document = &channel.document;
-    match rows::whole(reads, &document.group, &document.id, document.row, row.seq).await? {
-        Some(Kept::Whole { record, .. }) => {
-            let proof = proofs
-                .get(reads, document.row, row.seen, roots_from)
-                .await?;
+    match reads.whole(&document.log, row.seq).await? {
+        Some(WholeRecord::Whole { record, .. }) => {
+            let proof = prove(reads, proofs, document.log, (row.seen, roots_from)).await?;
             batch.shown = chained.map(|_| row.seen).or(batch.shown);
             put_whole(out, *record, proof);
         }
-        Some(Kept::Leaf(_)) | None => put_leaf(out, row.leaf),
+        Some(WholeRecord::Leaf(_)) | None => put_leaf(out, row.leaf),
     }
     Ok(())
 }

@@ -7,38 +7,31 @@ pub(crate) mod append;
 pub(crate) mod channel;
 pub(crate) mod encode;
 pub(crate) mod history;
-pub(crate) mod insert;
 pub(crate) mod open;
-pub(crate) mod prepare;
 pub(crate) mod publish;
-pub(crate) mod retention;
-pub(crate) mod roots;
-pub(crate) mod rows;
 pub(crate) mod snapshot;
-pub(crate) mod table;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
+use conclave_order::{Keys, Proofs, Reader, Roots, Rows, Stop};
 use conclave_proto::record::RecordHeader;
-use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, Refusal};
-use conclave_rules::Seen;
+use conclave_proto::{Author, Hash, Head, Refusal};
+use conclave_rules::{LogId, Seen};
 
 use self::channel::Channel;
-use self::roots::Roots;
 use crate::env::Env;
+use crate::error::OpError;
 use crate::hub::Conn;
-use crate::store::OpError;
+use crate::sqlite::Read;
+use crate::sqlite::StoreError;
 
 /// A document in memory.
 pub(crate) struct Document {
     pub(crate) env: Arc<Env>,
-    /// Its row in the database.
-    pub(crate) row: i64,
-    pub(crate) group: GroupId,
-    pub(crate) id: DocumentId,
+    pub(crate) log: LogId,
     /// Number of its channel on every connection.
     pub(crate) number: u64,
     live: Mutex<Live>,
@@ -120,8 +113,14 @@ impl Document {
                 return Ok(Some(root));
             }
         }
-        let mut conn = self.env.reads.acquire().await?;
-        Ok(Some(rows::root_at(&mut conn, self.row, size).await?))
+        let key = (self.log, size);
+        let mut keys = Keys::default();
+        keys.marks.insert(key);
+        let mut rows = Rows::default();
+        self.env.load(&keys, &mut rows).await?;
+        let mark = rows.mark(&key)?;
+        let mark = mark.ok_or(StoreError::Corrupt { what: "log" })?;
+        Ok(Some(mark.root))
     }
 
     /// Whether the log had the head that a record's author has seen.
@@ -134,52 +133,47 @@ impl Document {
 /// The documents in memory. Each stays as long as anybody uses it.
 #[derive(Default)]
 pub(crate) struct Documents {
-    known: Mutex<HashMap<(GroupId, DocumentId), Weak<Document>>>,
+    known: Mutex<HashMap<LogId, Weak<Document>>>,
     /// Held while a document is read: while somebody reads, nobody else puts an older or newer copy in its place.
     loading: tokio::sync::Mutex<()>,
     numbers: AtomicU64,
 }
 
 impl Documents {
-    fn known(&self, key: &(GroupId, DocumentId)) -> Option<Arc<Document>> {
+    fn known(&self, key: &LogId) -> Option<Arc<Document>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(key).and_then(Weak::upgrade)
     }
 
     /// The document, from memory or the database.
-    pub(crate) async fn get(
-        &self,
-        env: &Arc<Env>,
-        group: GroupId,
-        id: DocumentId,
-    ) -> Result<Arc<Document>, OpError> {
-        let key = (group, id);
-        if let Some(document) = self.known(&key) {
+    pub(crate) async fn get(&self, env: &Arc<Env>, log: LogId) -> Result<Arc<Document>, OpError> {
+        if let Some(document) = self.known(&log) {
             return Ok(document);
         }
         let _loading = self.loading.lock().await;
-        if let Some(document) = self.known(&key) {
+        if let Some(document) = self.known(&log) {
             return Ok(document);
         }
-        let mut conn = env.reads.acquire().await?;
-        let stored = rows::load(&mut conn, &group, &id)
-            .await?
-            .ok_or(Refusal::UnknownDocument)?;
-        let header: RecordHeader = stored.snapshot_header;
-        let covered = snapshot::covered(&header).size;
+        let mut keys = Keys::default();
+        keys.documents.insert(log);
+        keys.actives.insert(log);
+        let mut reads = env.reads.acquire().await?;
+        let rows = reads.load(&keys).await?;
+        let authors = reads.authors(&log).await?;
+        let stored = rows.document(&log)?.ok_or(Refusal::UnknownDocument)?;
+        let active = rows.active(&log)?.ok_or(Refusal::UnknownDocument)?;
+        let head = stored.frontier.head();
         let document = Arc::new(Document {
             env: env.clone(),
-            row: stored.row,
-            group,
-            id,
+            log,
             // Numbers say nothing but the order in which documents were first used in this process.
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
             live: Mutex::new(Live {
-                roots: Roots::new(stored.head.size, stored.head.root),
-                authors: stored.authors,
+                roots: Roots::new(head.size, head.root),
+                authors,
                 active: Active {
-                    seq: stored.snapshot_seq,
-                    covered,
+                    seq: active.seq,
+                    covered: stored.covered,
                 },
                 listeners: Vec::new(),
             }),
@@ -189,7 +183,7 @@ impl Documents {
         if known.len().is_power_of_two() {
             known.retain(|_, document| document.strong_count() > 0);
         }
-        known.insert(key, Arc::downgrade(&document));
+        known.insert(log, Arc::downgrade(&document));
         Ok(document)
     }
 
@@ -199,5 +193,22 @@ impl Documents {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
+    }
+}
+
+/// A proof that the log's first `new` records begin with its first `old`, made of what is stored.
+pub(crate) async fn prove(
+    reads: &mut Read,
+    proofs: &mut Proofs,
+    log: LogId,
+    (old, new): (u64, u64),
+) -> Result<Vec<Hash>, StoreError> {
+    let mut rows = Rows::default();
+    loop {
+        match proofs.get(log, old, new, &rows) {
+            Ok(proof) => return Ok(proof),
+            Err(Stop::Lacks(keys)) => rows.extend(reads.load(&keys).await?),
+            Err(stop) => return Err(stop.into()),
+        }
     }
 }

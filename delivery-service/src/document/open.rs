@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use conclave_order::{Keys, Proofs, Reader, Rows, WholeRecord};
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, BaseSnapshot, DeliveredRecord, OpenedDocument, ServiceFrame};
 use conclave_proto::record::CloseReason;
-use conclave_proto::{Author, InstanceId, Refusal};
+use conclave_proto::{Author, Hash, InstanceId, Refusal};
 
 use super::channel::{Base, Channel};
-use super::rows::{self, Kept};
-use super::{Document, Listener, history};
+use super::{Document, Listener, history, prove};
+use crate::error::OpError;
 use crate::group::Group;
 use crate::hub::Conn;
 use crate::limits;
-use crate::store::OpError;
+use crate::sqlite::StoreError;
 
 /// What a client asks to open.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +37,15 @@ pub(crate) async fn open(
         instance: opening.instance,
     };
     let chain = {
-        let mut reads = document.env.reads.acquire().await?;
-        ensure_readable(&mut reads, document).await?;
-        rows::chain(&mut reads, document.row, &author).await?
+        let key = (document.log, author);
+        let mut keys = Keys::default();
+        keys.documents.insert(document.log);
+        keys.authors.insert(key);
+        let mut rows = Rows::default();
+        document.env.load(&keys, &mut rows).await?;
+        ensure_readable(document, &rows)?;
+        let row = rows.author(&key)?;
+        row.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf))
     };
     let (channel, mut opened) = {
         let mut live = document.live();
@@ -112,15 +119,11 @@ pub(crate) async fn open(
 }
 
 /// Archived documents stay readable; deleted ones do not.
-async fn ensure_readable(
-    reads: &mut sqlx::SqliteConnection,
-    document: &Document,
-) -> Result<(), OpError> {
-    let (closed,): (Option<i64>,) = sqlx::query_as("SELECT closed FROM documents WHERE id = ?")
-        .bind(document.row)
-        .fetch_one(reads)
-        .await?;
-    if closed == Some(i64::from(CloseReason::Deleted as u8)) {
+fn ensure_readable(document: &Document, rows: &Rows) -> Result<(), OpError> {
+    let row = rows
+        .document(&document.log)?
+        .ok_or(Refusal::UnknownDocument)?;
+    if row.closed == Some(CloseReason::Deleted) {
         return Err(Refusal::DocumentClosed.into());
     }
     Ok(())
@@ -128,12 +131,12 @@ async fn ensure_readable(
 
 async fn base(document: &Document, seq: u64) -> Result<BaseSnapshot, OpError> {
     let mut reads = document.env.reads.acquire().await?;
-    match rows::whole(&mut reads, &document.group, &document.id, document.row, seq).await? {
-        Some(Kept::Whole { record, .. }) => Ok(BaseSnapshot {
+    match reads.whole(&document.log, seq).await? {
+        Some(WholeRecord::Whole { record, .. }) => Ok(BaseSnapshot {
             seq,
             record: *record,
         }),
-        _ => Err(crate::store::StoreError::Corrupt {
+        _ => Err(StoreError::Corrupt {
             what: "active snapshot",
         }
         .into()),
@@ -151,20 +154,20 @@ pub(crate) async fn records(
         .channel(document.number)
         .and_then(|channel| channel.base);
     let mut reads = document.env.reads.acquire().await?;
-    ensure_readable(&mut reads, document).await?;
+    let mut keys = Keys::default();
+    keys.documents.insert(document.log);
+    ensure_readable(document, &reads.load(&keys).await?)?;
     let (size, active) = {
         let live = document.live();
         (live.roots.size(), live.active)
     };
     let end = size.min(from.saturating_add(u64::from(count.min(limits::RECORDS_PER_ANSWER))));
-    let mut proofs = rows::Proofs::default();
+    let mut proofs = Proofs::default();
     let mut records = Vec::new();
     let mut bytes = 0usize;
     for seq in from..end {
-        let kept =
-            rows::whole(&mut reads, &document.group, &document.id, document.row, seq).await?;
-        let record = match kept {
-            Some(Kept::Whole { record, covered }) => {
+        let record = match reads.whole(&document.log, seq).await? {
+            Some(WholeRecord::Whole { record, covered }) => {
                 bytes = bytes.saturating_add(record.sealed.ciphertext.len());
                 let seen = record.header.seen.size;
                 let mut known = Base::roots_from(base, seq, covered);
@@ -172,13 +175,13 @@ pub(crate) async fn records(
                     // Whoever asks all the same may have begun anew since.
                     known = known.max(active.covered);
                 }
-                let proof = proofs.get(&mut reads, document.row, seen, known).await?;
+                let proof = prove(&mut reads, &mut proofs, document.log, (seen, known)).await?;
                 DeliveredRecord::Whole {
                     record: *record,
                     proof,
                 }
             }
-            Some(Kept::Leaf(leaf)) => DeliveredRecord::Leaf(leaf),
+            Some(WholeRecord::Leaf(leaf)) => DeliveredRecord::Leaf(leaf),
             None => break,
         };
         records.push(record);

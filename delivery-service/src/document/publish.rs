@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_proto::{Author, Hash, Refusal, limits};
+use conclave_order::op::append::Frame;
+use conclave_order::{Event, Placed, PlacedSnapshot};
+use conclave_proto::{Author, Refusal, limits};
 
-use super::append::{AppendJob, Outcome};
+use super::append::AppendFrom;
 use super::encode::{
-    Elided, ack, append_refused, deliver, new_author, put_elided, put_whole_parts,
+    Elided, ack, append_refused, deliver, new_author, put_elided, put_whole, put_whole_parts,
 };
-use super::prepare::PreparedFrame;
-use super::table::Placed;
 use super::{Active, Document, Listener, Live, Own, history};
 
 /// Bytes after which a shared frame takes no further records.
@@ -27,20 +27,42 @@ struct Item {
     stale_proof: bool,
 }
 
-/// What became of a job, for its own connection.
-enum Event {
+/// What became of a frame, for its own connection.
+enum Told {
     Accepted(Item),
     Refused { first_clock: u64, refusal: Refusal },
 }
 
-/// Publishes jobs of one document in their order.
-pub(crate) fn publish(jobs: Vec<AppendJob>) {
-    let Some(document) = jobs.first().map(|job| job.channel.document.clone()) else {
-        return;
-    };
+/// A frame, and what became of it.
+pub(crate) type Appended = (AppendFrom, Event);
+
+/// Tells everybody what became of frames of one transaction, in their order.
+pub(crate) fn publish_all(frames: Vec<Appended>) {
+    let mut documents: Vec<(Arc<Document>, Vec<Appended>)> = Vec::new();
+    for frame in frames {
+        let document = &frame.0.channel.document;
+        match documents
+            .iter_mut()
+            .find(|(other, _)| Arc::ptr_eq(other, document))
+        {
+            Some((_, of_document)) => of_document.push(frame),
+            None => documents.push((document.clone(), vec![frame])),
+        }
+    }
+    for (document, frames) in documents {
+        publish(&document, &frames);
+    }
+}
+
+/// Publishes frames of one document in their order.
+fn publish(document: &Arc<Document>, frames: &[Appended]) {
+    let jobs: Vec<&AppendFrom> = frames.iter().map(|(from, _)| from).collect();
     let mut live = document.live();
     let known = live.authors.len();
-    let events: Vec<Event> = jobs.iter().map(|job| settle(&mut live, job)).collect();
+    let events: Vec<Told> = frames
+        .iter()
+        .map(|(from, event)| settle(&mut live, from, event))
+        .collect();
     let announcements: Vec<Bytes> = live
         .authors
         .iter()
@@ -50,8 +72,8 @@ pub(crate) fn publish(jobs: Vec<AppendJob>) {
     let accepted: Vec<&Item> = events
         .iter()
         .filter_map(|event| match event {
-            Event::Accepted(item) => Some(item),
-            Event::Refused { .. } => None,
+            Told::Accepted(item) => Some(item),
+            Told::Refused { .. } => None,
         })
         .collect();
     let shared = shared_frames(document.number, &accepted);
@@ -76,7 +98,7 @@ pub(crate) fn publish(jobs: Vec<AppendJob>) {
             listener.live = false;
             let from = accepted.first().map_or(0, |item| item.first_seq);
             hold_back(document.number, listener, &jobs, &events);
-            history::start(&document, listener, from);
+            history::start(document, listener, from);
         } else if own {
             interleave(document.number, listener, &jobs, &events);
         } else {
@@ -86,34 +108,35 @@ pub(crate) fn publish(jobs: Vec<AppendJob>) {
         }
     }
     drop(live);
-    for job in &jobs {
+    for job in jobs {
         job.channel.arrive();
     }
 }
 
-/// Advances the document by one job.
-fn settle(live: &mut Live, job: &AppendJob) -> Event {
-    reset(job);
-    match (&job.outcome, &job.frame) {
-        (Outcome::Placed(placed), Some(frame)) => {
-            add_author(live, job.channel.author, placed.author);
-            if let Some(last) = frame.records.last() {
-                job.channel.accepted(placed.next_clock, last.leaf);
-            }
+/// Advances the document by one frame.
+fn settle(live: &mut Live, from: &AppendFrom, event: &Event) -> Told {
+    let channel = &from.channel;
+    let refused = |refusal: Refusal, chain| {
+        // Before anybody is told: the answer to the telling may be here at once.
+        channel.reset(from.generation, chain);
+        Told::Refused {
+            first_clock: from.first_clock,
+            refusal,
+        }
+    };
+    match event {
+        Event::Records(placed) => {
+            add_author(live, channel.author, placed.author);
+            channel.accepted(placed.next_clock, placed.frame.last());
             for root in &placed.roots {
                 live.roots.push(*root);
             }
-            Event::Accepted(encode_item(placed, frame))
+            Told::Accepted(encode_item(placed, &placed.frame))
         }
-        (Outcome::Refused { refusal, .. }, _) => Event::Refused {
-            first_clock: job.first_clock,
-            refusal: refusal.clone(),
-        },
-        // A frame without records is never placed.
-        (Outcome::Placed(_), None) => Event::Refused {
-            first_clock: job.first_clock,
-            refusal: Refusal::Storage,
-        },
+        Event::RecordsRefused { refusal, chain } => refused(refusal.clone(), *chain),
+        Event::Refused(refusal) => refused(refusal.clone(), None),
+        // No other becomes of a frame.
+        _ => refused(Refusal::Storage, None),
     }
 }
 
@@ -123,7 +146,7 @@ fn add_author(live: &mut Live, author: Author, number: u64) {
     }
 }
 
-fn encode_item(placed: &Placed, frame: &PreparedFrame) -> Item {
+fn encode_item(placed: &Placed, frame: &Frame) -> Item {
     let mut body = Vec::new();
     let is_late = |seen: u64| seen < placed.covered;
     let stale_proof =
@@ -136,7 +159,7 @@ fn encode_item(placed: &Placed, frame: &PreparedFrame) -> Item {
             }
             None => {
                 let head = Elided {
-                    kind: record.kind,
+                    kind: record.kind as u8,
                     author: placed.author,
                     epoch: frame.epoch,
                     seen_back: seq.saturating_sub(record.seen),
@@ -184,17 +207,17 @@ fn run_frame(channel: u64, run: &[&Item]) -> Option<Bytes> {
 }
 
 /// For a listener that wrote some of the records itself: acknowledgements and refusals in their places.
-fn interleave(channel: u64, listener: &Listener, jobs: &[AppendJob], events: &[Event]) {
+fn interleave(channel: u64, listener: &Listener, jobs: &[&AppendFrom], events: &[Told]) {
     let mut others: Vec<&Item> = Vec::new();
     for (job, event) in jobs.iter().zip(events) {
         let own = Arc::ptr_eq(&job.channel, &listener.channel);
         match event {
-            Event::Accepted(item) if !own => others.push(item),
-            Event::Accepted(item) => {
+            Told::Accepted(item) if !own => others.push(item),
+            Told::Accepted(item) => {
                 flush(channel, listener, &mut others);
                 listener.conn.outbox.push(ack_of(channel, item));
             }
-            Event::Refused {
+            Told::Refused {
                 first_clock,
                 refusal,
             } if own => {
@@ -204,7 +227,7 @@ fn interleave(channel: u64, listener: &Listener, jobs: &[AppendJob], events: &[E
                     .outbox
                     .push(append_refused(channel, *first_clock, refusal.clone()));
             }
-            Event::Refused { .. } => {}
+            Told::Refused { .. } => {}
         }
     }
     flush(channel, listener, &mut others);
@@ -222,20 +245,20 @@ fn ack_of(channel: u64, item: &Item) -> Bytes {
 }
 
 /// For a listener that is still reading history: its acknowledgements wait for their positions; refusals have none.
-fn hold_back(channel: u64, listener: &mut Listener, jobs: &[AppendJob], events: &[Event]) {
+fn hold_back(channel: u64, listener: &mut Listener, jobs: &[&AppendFrom], events: &[Told]) {
     for (job, event) in jobs.iter().zip(events) {
         if !Arc::ptr_eq(&job.channel, &listener.channel) {
             continue;
         }
         match event {
-            Event::Accepted(item) => {
+            Told::Accepted(item) => {
                 let own = Own {
                     count: item.count,
                     frame: ack_of(channel, item),
                 };
                 listener.own.insert(item.first_seq, own);
             }
-            Event::Refused {
+            Told::Refused {
                 first_clock,
                 refusal,
             } => {
@@ -246,46 +269,27 @@ fn hold_back(channel: u64, listener: &mut Listener, jobs: &[AppendJob], events: 
     }
 }
 
-/// Lets the author's chain continue from what is durable. Before anybody is told: the answer to the telling may be here at once.
-fn reset(job: &AppendJob) {
-    if let Outcome::Refused { chain, .. } = &job.outcome {
-        job.channel.reset(job.generation, *chain);
-    }
-}
-
-/// Answers a job that never reached the writer.
-pub(crate) fn answer_refused(job: &AppendJob) {
-    reset(job);
-    if let Outcome::Refused { refusal, .. } = &job.outcome {
-        let frame = append_refused(job.channel.number(), job.first_clock, refusal.clone());
-        job.conn.outbox.push(frame);
-    }
-    job.channel.arrive();
-}
-
-/// An accepted snapshot, ready to be told.
-pub(crate) struct NewSnapshot {
-    pub(crate) seq: u64,
-    pub(crate) covered: u64,
-    /// Whether its author had seen less than the snapshot before it covers: then receivers need a proof.
-    pub(crate) late: bool,
-    /// Root of the log up to and including it.
-    pub(crate) root: Hash,
-    /// `DeliveredRecord::Whole`, encoded.
-    pub(crate) body: Vec<u8>,
+/// Answers a frame that never reached the writer.
+pub(crate) fn answer_refused(from: &AppendFrom, why: &Refusal) {
+    from.channel.reset(from.generation, None);
+    let frame = append_refused(from.channel.number(), from.first_clock, why.clone());
+    from.conn.outbox.push(frame);
+    from.channel.arrive();
 }
 
 /// Publishes a snapshot. The connection it came from gets `answer` in its place where it has the document open; otherwise false.
 pub(crate) fn publish_snapshot(
     document: &Arc<Document>,
-    new: &NewSnapshot,
+    new: &PlacedSnapshot,
     from_conn: u64,
     answer: &Bytes,
 ) -> bool {
-    let frame = deliver(document.number, new.seq, &[&new.body]);
+    let mut body = Vec::new();
+    put_whole(&mut body, new.record.as_ref().clone(), Vec::new());
+    let frame = deliver(document.number, new.seq, &[&body]);
     let mut answered = false;
     let mut live = document.live();
-    live.roots.push(new.root);
+    live.roots.push(new.head.root);
     live.active = Active {
         seq: new.seq,
         covered: new.covered,

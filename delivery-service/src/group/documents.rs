@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 
-use conclave_proto::codec::encode;
+use conclave_order::op::entry::Does;
+use conclave_order::op::snapshot;
 use conclave_proto::frame::Answer;
 use conclave_proto::record::{EntryBody, Record};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{DeviceId, DocumentId, GroupId, Head, RecordBody, Refusal};
+use conclave_proto::{Head, RecordBody, Refusal};
 use conclave_rules::{Fit, Place, Seen, judge_record};
-use sqlx::SqliteConnection;
 
-use super::Group;
-use super::entries::{self, Judged};
-use crate::document::snapshot;
-use crate::document::table::Table;
+use super::{Group, Moves, entries, order, stored};
+use crate::error::OpError;
 use crate::hub::Conn;
-use crate::store::codes::int;
-use crate::store::{OpError, StoreError};
 
 /// Creates a document.
 pub(crate) async fn create(
@@ -26,52 +22,27 @@ pub(crate) async fn create(
     first: Record,
 ) -> Result<Answer, OpError> {
     let mut core = group.core().await?;
-    if let Some(answer) = entries::known(group, &entry.leaf()).await? {
+    if let Some(answer) = stored::known(group, &entry.leaf()).await? {
         core.keep();
         return Ok(answer);
     }
     // Judged as a snapshot first: refusing it changes nothing.
-    let checked = check(group, conn, &entry, &first).and_then(|created| {
-        let judged = entries::judge(group, &mut core, conn, entry)?;
-        Ok((created, judged))
+    let judged = check(group, conn, &entry, &first).and_then(|crdt| {
+        let first = Box::new(first);
+        let does = Does::CreateDocument { first, crdt };
+        entries::judge(&mut core, conn, entry, does)
     });
-    let (created, Judged { new, next }) = match checked {
-        Ok(checked) => checked,
+    match judged {
+        Ok(new) => order(group, core, new, Moves::default()).await,
         Err(refusal) => {
             core.keep();
-            return Err(refusal.into());
+            Err(refusal.into())
         }
-    };
-    let answer = Answer::Accepted {
-        seq: new.size,
-        head: new.head,
-    };
-    let (published, entry, device) = (group.clone(), new.entry.clone(), conn.device);
-    group
-        .env
-        .writer
-        .call_then(
-            move |conn| {
-                Box::pin(async move {
-                    entries::append(conn, &new, &device).await?;
-                    store(conn, &new.group, &device, &created, &first).await?;
-                    Ok(())
-                })
-            },
-            move |()| published.publish(next, &entry, &[]),
-        )
-        .await?;
-    core.keep();
-    Ok(answer)
+    }
 }
 
-/// What the entry creates.
-struct Created {
-    document: DocumentId,
-    crdt: u8,
-}
-
-fn check(group: &Group, conn: &Conn, entry: &Record, first: &Record) -> Result<Created, Refusal> {
+/// Judges what the entry creates. Gives the code of its CRDT kind.
+fn check(group: &Group, conn: &Conn, entry: &Record, first: &Record) -> Result<u8, Refusal> {
     let RecordBody::Entry(EntryBody::DocumentCreated { document, crdt }) = entry.header.body else {
         return Err(Refusal::Malformed);
     };
@@ -96,34 +67,5 @@ fn check(group: &Group, conn: &Conn, entry: &Record, first: &Record) -> Result<C
         Ok(_) => return Err(bad(RecordFault::Malformed)),
         Err(fault) => return Err(at.answer(fault)),
     }
-    Ok(Created { document, crdt })
-}
-
-async fn store(
-    conn: &mut SqliteConnection,
-    group: &GroupId,
-    creator: &DeviceId,
-    created: &Created,
-    first: &Record,
-) -> Result<(), OpError> {
-    let header = &first.header;
-    let (row,): (i64,) = sqlx::query_as(
-        "INSERT INTO documents (group_id, document, crdt, creator, size, frontier, last_epoch, last_epoch_seq, \
-             author_count, covered, snapshot_seq, snapshot_id, snapshot_header, snapshot_epoch_seq) \
-         VALUES (?, ?, ?, ?, 0, ?, ?, 0, 0, 0, 0, ?, ?, 0) RETURNING id",
-    )
-    .bind(group.as_bytes())
-    .bind(created.document.as_bytes())
-    .bind(i64::from(created.crdt))
-    .bind(creator.as_bytes())
-    .bind(encode(&conclave_proto::Frontier::new()))
-    .bind(int(header.epoch))
-    .bind(first.leaf().as_bytes())
-    .bind(encode(header))
-    .fetch_one(&mut *conn)
-    .await
-    .map_err(StoreError::from)?;
-    let mut table = Table::empty(row, header.epoch);
-    table.push(snapshot::row(first));
-    table.write(conn).await
+    Ok(crdt)
 }

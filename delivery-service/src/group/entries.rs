@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
+use conclave_order::op::entry::{Does, NewEntry};
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::record::{EntryBody, Record};
 use conclave_proto::refusal::CommitFault;
-use conclave_proto::{DeviceId, GroupId, Refusal, limits};
-use conclave_rules::EntryEffect;
-use sqlx::SqliteConnection;
+use conclave_proto::{Refusal, limits};
 
-use super::rows::{self, NewEntry};
-use super::{CoreGuard, Group};
+use super::{CoreGuard, Group, Moves, order, stored};
+use crate::error::OpError;
 use crate::hub::Conn;
-use crate::store::codes::int;
-use crate::store::{OpError, StoreError, accounts};
 
 /// Orders a standalone proposal.
 pub(crate) async fn propose(
@@ -30,7 +27,7 @@ pub(crate) async fn propose(
     }
     let mut core = group.core().await?;
     let leaf = GroupEntry::Proposal(message.into()).leaf();
-    if let Some(answer) = known(group, &leaf).await? {
+    if let Some(answer) = stored::known(group, &leaf).await? {
         core.keep();
         return Ok(answer);
     }
@@ -41,93 +38,46 @@ pub(crate) async fn propose(
             return Err(refusal.into());
         }
     };
-    let before = core.state.state().head();
-    let epoch = core.state.state().epoch;
+    let expected = position(&core);
     let entry = judged.entry.clone();
     core.state.apply_proposal(judged)?;
-    let next = Arc::new(core.state.state().clone());
-    let checkpoint = core.state.checkpoint();
     let new = NewEntry {
         group: group.id,
-        epoch,
-        size: before.size,
+        device: conn.device,
+        expected,
         entry,
-        head: next.head(),
+        head: core.state.state().head(),
+        does: Does::Propose {
+            checkpoint: core.state.checkpoint().into(),
+        },
     };
-    let answer = Answer::Accepted {
-        seq: new.size,
-        head: new.head,
-    };
-    let (published, entry, device) = (group.clone(), new.entry.clone(), conn.device);
-    group
-        .env
-        .writer
-        .call_then(
-            move |conn| {
-                Box::pin(async move {
-                    append(conn, &new, &device).await?;
-                    rows::put_checkpoint(conn, &new.group, &checkpoint).await?;
-                    Ok(())
-                })
-            },
-            move |()| published.publish(next, &entry, &[]),
-        )
-        .await?;
-    core.keep();
-    Ok(answer)
+    order(group, core, new, Moves::default()).await
 }
 
-/// The answer that an entry got when it was first accepted.
-pub(super) async fn known(
-    group: &Group,
-    leaf: &conclave_proto::Hash,
-) -> Result<Option<Answer>, StoreError> {
-    let mut reads = group.env.reads.acquire().await?;
-    let place = rows::position_of(&mut reads, &group.id, leaf).await?;
-    Ok(place.map(|(seq, head)| Answer::Accepted { seq, head }))
-}
-
-/// Appends an entry of a member, if the group is still where it was judged.
-pub(super) async fn append(
-    conn: &mut SqliteConnection,
-    new: &NewEntry,
-    device: &DeviceId,
-) -> Result<(), OpError> {
-    accounts::ensure_active(conn, device).await?;
-    if new.append(conn, new.epoch).await? {
-        return Ok(());
-    }
-    let current = rows::epoch(conn, &new.group).await?;
-    Err(Refusal::StaleEpoch { current }.into())
-}
-
-/// A judged entry with what it leads to.
-pub(super) struct Judged {
-    pub(super) new: NewEntry,
-    pub(super) next: Arc<conclave_rules::GroupState>,
+/// Epoch and size that the core stands at.
+fn position(core: &CoreGuard<'_>) -> (u64, u64) {
+    let state = core.state.state();
+    (state.epoch, state.frontier.size())
 }
 
 /// Judges a signed entry and advances the core by it.
 pub(super) fn judge(
-    group: &Group,
     core: &mut CoreGuard<'_>,
     conn: &Conn,
     entry: Record,
-) -> Result<Judged, Refusal> {
-    let effect: EntryEffect = core.state.judge_entry(&entry, conn.device)?;
-    let epoch = core.state.state().epoch;
-    let size = core.state.state().head().size;
+    does: Does,
+) -> Result<NewEntry, Refusal> {
+    let effect = core.state.judge_entry(&entry, conn.device)?;
+    let expected = position(core);
     core.state.apply_entry(&effect);
-    let next = Arc::new(core.state.state().clone());
-    let entry = GroupEntry::Signed(entry);
-    let new = NewEntry {
-        group: group.id,
-        epoch,
-        size,
-        entry,
-        head: next.head(),
-    };
-    Ok(Judged { new, next })
+    Ok(NewEntry {
+        group: core.state.state().group,
+        device: conn.device,
+        expected,
+        entry: GroupEntry::Signed(entry),
+        head: core.state.state().head(),
+        does,
+    })
 }
 
 /// Orders a signed entry that closes, voids or completes. Creating a document needs its first snapshot too.
@@ -139,71 +89,15 @@ pub(crate) async fn put(group: &Arc<Group>, conn: &Conn, entry: Record) -> Resul
         return Err(Refusal::Malformed.into());
     }
     let mut core = group.core().await?;
-    if let Some(answer) = known(group, &entry.leaf()).await? {
+    if let Some(answer) = stored::known(group, &entry.leaf()).await? {
         core.keep();
         return Ok(answer);
     }
-    let judged = match judge(group, &mut core, conn, entry) {
-        Ok(judged) => judged,
+    match judge(&mut core, conn, entry, Does::Put) {
+        Ok(new) => order(group, core, new, Moves::default()).await,
         Err(refusal) => {
             core.keep();
-            return Err(refusal.into());
+            Err(refusal.into())
         }
-    };
-    let Judged { new, next } = judged;
-    let answer = Answer::Accepted {
-        seq: new.size,
-        head: new.head,
-    };
-    let (published, entry, device) = (group.clone(), new.entry.clone(), conn.device);
-    group
-        .env
-        .writer
-        .call_then(
-            move |conn| {
-                Box::pin(async move {
-                    append(conn, &new, &device).await?;
-                    take_effect(conn, &new.group, &body).await
-                })
-            },
-            move |()| published.publish(next, &entry, &[]),
-        )
-        .await?;
-    core.keep();
-    Ok(answer)
-}
-
-/// What an entry does to the documents.
-async fn take_effect(
-    conn: &mut SqliteConnection,
-    group: &GroupId,
-    body: &EntryBody,
-) -> Result<(), OpError> {
-    match body {
-        EntryBody::DocumentClosed { document, reason } => {
-            sqlx::query(
-                "UPDATE documents SET closed = ?, due_epoch = 0 WHERE group_id = ? AND document = ?",
-            )
-            .bind(i64::from(*reason as u8))
-            .bind(group.as_bytes())
-            .bind(document.as_bytes())
-            .execute(&mut *conn)
-            .await?;
-            Ok(())
-        }
-        EntryBody::RotationComplete { epoch } => {
-            let (due,): (i64,) = sqlx::query_as(
-                "SELECT count(*) FROM documents WHERE group_id = ? AND due_epoch > 0 AND due_epoch <= ? AND closed IS NULL",
-            )
-            .bind(group.as_bytes())
-            .bind(int(*epoch))
-            .fetch_one(&mut *conn)
-            .await?;
-            if due > 0 {
-                return Err(Refusal::SnapshotRequired.into());
-            }
-            Ok(())
-        }
-        EntryBody::DocumentCreated { .. } | EntryBody::RecordVoided { .. } => Ok(()),
     }
 }

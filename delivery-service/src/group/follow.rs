@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use conclave_order::{Keys, Rows};
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::{DeviceId, GroupId, Head, Refusal};
 use conclave_rules::GroupState;
 
-use super::{Group, asks, rows};
+use super::{Group, asks, stored};
+use crate::error::OpError;
 use crate::hub::Conn;
 use crate::limits;
-use crate::store::{OpError, StoreError};
+use crate::sqlite::StoreError;
 
 /// A connection that follows the log.
 pub(crate) struct Follower {
@@ -129,10 +131,13 @@ async fn reach(group: &Group, view: &GroupState, device: &DeviceId) -> Result<Re
         .filter_map(|row| row.last_epoch)
         .max()
         .ok_or(Refusal::UnknownGroup)?;
-    let mut reads = group.env.reads.acquire().await?;
-    let (_, head) = rows::commit_of_epoch(&mut reads, &group.id, last)
-        .await?
-        .ok_or_else(|| super::corrupt("group log"))?;
+    let key = (group.id, last);
+    let mut keys = Keys::default();
+    keys.commits.insert(key);
+    let mut rows = Rows::default();
+    group.env.load(&keys, &mut rows).await?;
+    let end = rows.commit(&key)?;
+    let head = end.ok_or(StoreError::Corrupt { what: "group log" })?.head;
     Ok(Reach {
         head,
         epoch: last.saturating_add(1),
@@ -185,7 +190,7 @@ fn window(group: &Group, conn: &Conn, cursor: u64, turn: u64) -> Option<u64> {
 
 async fn read(group: &Group, from: u64, end: u64) -> Result<(Bytes, u64), StoreError> {
     let mut reads = group.env.reads.acquire().await?;
-    let entries = rows::entries(&mut reads, &group.id, from, end).await?;
+    let entries = stored::entries(&mut reads, &group.id, from, end).await?;
     if entries.is_empty() {
         return Err(StoreError::Corrupt { what: "group log" });
     }

@@ -1,14 +1,14 @@
 //! The GroupInfo of the current epoch: with it a device comes back by an external commit.
 
+use conclave_order::op::group::PutGroupInfo;
+use conclave_order::{Keys, Op, Reader};
 use conclave_proto::frame::Answer;
 use conclave_proto::group::{RootWrap, WrapStatement};
 use conclave_proto::{DeviceId, GroupId, Hash, Refusal, UserId};
-use sqlx::SqliteConnection;
 
-use super::{Group, rows};
+use super::{Group, stored};
+use crate::error::OpError;
 use crate::hub::Conn;
-use crate::store::codes::{decode, int};
-use crate::store::{OpError, StoreError, accounts};
 
 /// Whether a device may see the GroupInfo: members, and the devices of a user who is alone in the group, for recovery.
 fn may_rejoin(group: &Group, device: &DeviceId, user: &UserId) -> bool {
@@ -23,17 +23,14 @@ pub(crate) async fn get(group: &Group, conn: &Conn) -> Result<Answer, OpError> {
     }
     // The core is what is stored while nobody else has it.
     let core = group.core().await?;
+    let mut keys = Keys::default();
+    keys.checkpoints.insert(group.id);
     let mut reads = group.env.reads.acquire().await?;
-    let (wrap,): (Option<Vec<u8>>,) = sqlx::query_as("SELECT wrap FROM groups WHERE id = ?")
-        .bind(group.id.as_bytes())
-        .fetch_one(&mut *reads)
-        .await?;
-    let wrap = match wrap {
-        Some(wrap) => decode("wrap", &wrap)?,
-        None => no_wrap(group.id),
-    };
+    let rows = reads.load(&keys).await?;
+    let row = rows.checkpoint(&group.id)?.ok_or(Refusal::UnknownGroup)?;
+    let wrap = row.wrap.clone().unwrap_or_else(|| no_wrap(group.id));
     let end = core.state.state().head().size;
-    let entries = rows::document_entries(&mut reads, &group.id, end).await?;
+    let entries = stored::document_entries(&mut reads, &group.id, end).await?;
     let answer = Answer::GroupInfo {
         epoch: core.state.state().epoch,
         group_info: core.state.group_info().into(),
@@ -60,15 +57,6 @@ fn no_wrap(group: GroupId) -> RootWrap {
     }
 }
 
-/// A GroupInfo to store, for the position of the log that it was judged at.
-struct NewGroupInfo {
-    group: GroupId,
-    epoch: u64,
-    size: u64,
-    group_info: Vec<u8>,
-    checkpoint: Vec<u8>,
-}
-
 /// Takes a member's GroupInfo in place of the stored one.
 pub(crate) async fn replace(
     group: &Group,
@@ -86,45 +74,14 @@ pub(crate) async fn replace(
         return Err(refusal.into());
     }
     let state = core.state.state();
-    let new = NewGroupInfo {
+    let op = PutGroupInfo {
         group: group.id,
-        epoch: state.epoch,
-        size: state.head().size,
-        group_info: group_info.to_vec(),
-        checkpoint: core.state.checkpoint(),
+        device: conn.device,
+        expected: (state.epoch, state.head().size),
+        group_info: group_info.to_vec().into(),
+        checkpoint: core.state.checkpoint().into(),
     };
-    let device = conn.device;
-    let answer = group
-        .env
-        .writer
-        .call(move |conn| {
-            Box::pin(async move {
-                accounts::ensure_active(conn, &device).await?;
-                store(conn, &new).await?;
-                Ok(Answer::Done)
-            })
-        })
-        .await?;
+    group.env.writer.ask(Op::PutGroupInfo(op)).await?;
     core.keep();
-    Ok(answer)
-}
-
-async fn store(conn: &mut SqliteConnection, new: &NewGroupInfo) -> Result<(), OpError> {
-    let stored = sqlx::query(
-        "UPDATE groups SET group_info = ?, checkpoint = ?, checkpoint_sum = ? WHERE id = ? AND epoch = ? AND size = ?",
-    )
-    .bind(&new.group_info)
-    .bind(&new.checkpoint)
-    .bind(rows::checkpoint_sum(&new.checkpoint))
-    .bind(new.group.as_bytes())
-    .bind(int(new.epoch))
-    .bind(int(new.size))
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::from)?;
-    if stored.rows_affected() == 1 {
-        return Ok(());
-    }
-    let current = rows::epoch(conn, &new.group).await?;
-    Err(Refusal::StaleEpoch { current }.into())
+    Ok(Answer::Done)
 }

@@ -11,22 +11,26 @@ pub(crate) mod entries;
 pub(crate) mod follow;
 pub(crate) mod group_info;
 pub(crate) mod join;
-pub(crate) mod rows;
 pub(crate) mod status;
+mod stored;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use conclave_mls::PublicGroupState;
+use conclave_order::op::entry::NewEntry;
+use conclave_order::{Event, Op};
+use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::{DeviceId, GroupId, Refusal};
 use conclave_rules::GroupState;
 
 use self::follow::Follower;
 use crate::env::Env;
+use crate::error::OpError;
 use crate::hub::Conn;
 use crate::limits;
-use crate::store::{OpError, StoreError};
+use crate::tell::From;
 
 /// A group in memory.
 pub(crate) struct Group {
@@ -90,12 +94,7 @@ impl Group {
         let mut guard = self.core.lock().await;
         let state = match guard.take() {
             Some(state) => state,
-            None => {
-                let mut conn = self.env.reads.acquire().await?;
-                rows::restore(&mut conn, &self.id)
-                    .await?
-                    .ok_or(Refusal::UnknownGroup)?
-            }
+            None => stored::restore(&self.env, self.id).await?,
         };
         Ok(CoreGuard { guard, state })
     }
@@ -123,6 +122,64 @@ impl Group {
         self.live()
             .followers
             .retain(|follower| follower.conn.id != conn.id);
+    }
+}
+
+/// Where an entry of the log came from, and what follows from it.
+pub(crate) struct GroupFrom {
+    group: Arc<Group>,
+    next: Arc<GroupState>,
+    entry: GroupEntry,
+    added: Vec<DeviceId>,
+    removed: Vec<DeviceId>,
+}
+
+impl GroupFrom {
+    /// Shows the new state and the entry, once both are durable.
+    pub(crate) fn tell(&self, event: &Event) {
+        if !matches!(event, Event::Ordered { .. }) {
+            return;
+        }
+        self.group
+            .publish(self.next.clone(), &self.entry, &self.removed);
+        join::announce(&self.group, self.next.epoch, &self.added);
+    }
+}
+
+/// Who comes and goes with an entry.
+#[derive(Default)]
+struct Moves {
+    added: Vec<DeviceId>,
+    removed: Vec<DeviceId>,
+}
+
+/// Orders an entry that the core was advanced by. Only where it is durable, and was not before, is the core what is stored.
+async fn order(
+    group: &Arc<Group>,
+    core: CoreGuard<'_>,
+    new: NewEntry,
+    moves: Moves,
+) -> Result<Answer, OpError> {
+    let from = GroupFrom {
+        group: group.clone(),
+        next: Arc::new(core.state.state().clone()),
+        entry: new.entry.clone(),
+        added: moves.added,
+        removed: moves.removed,
+    };
+    let op = Op::Enter(Box::new(new));
+    match group
+        .env
+        .writer
+        .run(op, From::Group(Box::new(from)))
+        .await?
+    {
+        Event::Ordered { seq, head } => {
+            core.keep();
+            Ok(Answer::Accepted { seq, head })
+        }
+        Event::Known { seq, head } => Ok(Answer::Accepted { seq, head }),
+        _ => Err(Refusal::Storage.into()),
     }
 }
 
@@ -163,12 +220,7 @@ impl Groups {
         if let Some(group) = found {
             return Ok(group);
         }
-        let core = {
-            let mut conn = env.reads.acquire().await?;
-            rows::restore(&mut conn, &id)
-                .await?
-                .ok_or(Refusal::UnknownGroup)?
-        };
+        let core = stored::restore(env, id).await?;
         let group = Arc::new(Group::new(env.clone(), id, core));
         let mut known = self.known();
         if known.len() >= limits::IDLE_GROUPS {
@@ -188,9 +240,4 @@ impl Groups {
     pub(crate) fn clear(&self) {
         self.known().clear();
     }
-}
-
-/// A stored structure is not what was stored.
-pub(crate) fn corrupt(what: &'static str) -> OpError {
-    StoreError::Corrupt { what }.into()
 }

@@ -206,6 +206,7 @@ pub fn gaps_of_the_workspace(root: &Path) -> Result<Vec<String>> {
         "crates/conclave-identity/src",
         "crates/conclave-rules/src",
         "crates/conclave-mls/src",
+        "crates/conclave-order/src",
         "crates/conclave-crdt/src",
         "crates/conclave-doc/src",
         "crates/conclave-engine/src",

@@ -30,6 +30,15 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conclave-rules",
         ],
     ),
+    (
+        "conclave-order",
+        &[
+            "conclave-proto",
+            "conclave-identity",
+            "conclave-rules",
+            "conclave-mls",
+        ],
+    ),
     ("conclave-crdt", &["conclave-breakages"]),
     (
         "conclave-doc",
@@ -75,6 +84,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conclave-identity",
             "conclave-rules",
             "conclave-mls",
+            "conclave-order",
         ],
     ),
     ("conclave-cli", &["conclave-client", "conclave-ds"]),
@@ -91,6 +101,8 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conclave-doc",
             "conclave-engine",
             "conclave-client",
+            "conclave-order",
+            "conclave-ds",
         ],
     ),
     // The tests look at everything; nothing may import them.
@@ -145,6 +157,7 @@ pub const SANS_IO: &[&str] = &[
     "conclave-identity",
     "conclave-rules",
     "conclave-mls",
+    "conclave-order",
     "conclave-crdt",
     "conclave-doc",
     "conclave-engine",

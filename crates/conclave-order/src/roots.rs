@@ -9,7 +9,7 @@ use crate::limits;
 
 /// Roots of the newest sizes, up to a bound; older ones are read from the database.
 #[derive(Debug)]
-pub(crate) struct Roots {
+pub struct Roots {
     /// Size of the log.
     size: u64,
     /// Roots of the sizes up to and including `size`, the newest last.
@@ -18,24 +18,28 @@ pub(crate) struct Roots {
 
 impl Roots {
     /// Knows only the root of the current size.
-    pub(crate) fn new(size: u64, root: Hash) -> Self {
+    #[must_use]
+    pub fn new(size: u64, root: Hash) -> Self {
         Self {
             size,
             recent: VecDeque::from([root]),
         }
     }
 
-    pub(crate) fn size(&self) -> u64 {
+    /// Records in the log.
+    #[must_use]
+    pub fn size(&self) -> u64 {
         self.size
     }
 
     /// The root over everything.
-    pub(crate) fn newest(&self) -> Hash {
+    #[must_use]
+    pub fn newest(&self) -> Hash {
         self.recent.back().copied().unwrap_or_else(empty_root)
     }
 
     /// One record more.
-    pub(crate) fn push(&mut self, root: Hash) {
+    pub fn push(&mut self, root: Hash) {
         self.size = self.size.saturating_add(1);
         self.recent.push_back(root);
         if self.recent.len() > limits::ROOTS_IN_MEMORY {
@@ -44,7 +48,8 @@ impl Roots {
     }
 
     /// The root of the first `size` records, if it is in memory.
-    pub(crate) fn get(&self, size: u64) -> Option<Hash> {
+    #[must_use]
+    pub fn get(&self, size: u64) -> Option<Hash> {
         if size == 0 {
             return Some(empty_root());
         }

@@ -11,10 +11,10 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
-use super::codes::uint;
-use super::{StoreError, is_damage};
+use super::error::{StoreError, is_damage};
 use crate::config::Durability;
 use crate::limits;
+use crate::sqlite::codes::uint;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -58,18 +58,18 @@ fn create_private(directory: &Path) -> std::io::Result<()> {
 
 /// Which database, and how it is written.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub struct Place {
     /// The data directory.
-    pub(crate) directory: PathBuf,
+    pub directory: PathBuf,
     /// What "acknowledged" means.
-    pub(crate) durability: Durability,
+    pub durability: Durability,
     /// Largest database in bytes.
-    pub(crate) max_bytes: Option<u64>,
+    pub max_bytes: Option<u64>,
 }
 
 /// Options of every connection.
 fn options(place: &Place) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
+    let options = SqliteConnectOptions::new()
         .filename(place.directory.join(DATABASE_FILE))
         .create_if_missing(true)
         .foreign_keys(true)
@@ -83,7 +83,14 @@ fn options(place: &Place) -> SqliteConnectOptions {
         .pragma("secure_delete", "ON")
         .pragma("wal_autocheckpoint", "4000")
         .statement_cache_capacity(STATEMENTS)
-        .disable_statement_logging()
+        .disable_statement_logging();
+    match place.max_bytes {
+        Some(max) => {
+            let pages = max / u64::from(limits::PAGE_BYTES);
+            options.pragma("max_page_count", pages.to_string())
+        }
+        None => options,
+    }
 }
 
 /// Opens the one connection that writes, and brings the schema up to date.
@@ -102,12 +109,7 @@ pub(crate) async fn open_writer(place: &Place) -> Result<SqliteConnection, Store
 
 /// Opens the writing connection of a database whose schema is known to fit.
 pub(crate) async fn connect_writer(place: &Place) -> Result<SqliteConnection, StoreError> {
-    let mut options = options(place);
-    if let Some(max) = place.max_bytes {
-        let pages = max / u64::from(limits::PAGE_BYTES);
-        options = options.pragma("max_page_count", pages.to_string());
-    }
-    Ok(SqliteConnection::connect_with(&options).await?)
+    Ok(SqliteConnection::connect_with(&options(place)).await?)
 }
 
 /// Whether a limited database can still take something of size.

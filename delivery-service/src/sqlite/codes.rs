@@ -2,7 +2,7 @@
 
 use conclave_proto::Hash;
 
-use super::StoreError;
+use crate::sqlite::StoreError;
 
 /// A number as SQLite stores it. Saturates: a number that large equals nothing stored.
 pub(crate) fn int(value: u64) -> i64 {

@@ -1,16 +1,6 @@
-//! Storage: one SQLite database, one writer, a pool of readers.
-//!
-//! Every change goes through [`writer::Writer`], which commits many operations in one durable transaction and answers afterwards.
-//! Readers see committed state only.
+//! What can go wrong with the database.
 
-pub(crate) mod accounts;
-pub(crate) mod codes;
-pub(crate) mod invitations;
-pub(crate) mod key_packages;
-pub(crate) mod open;
-pub(crate) mod writer;
-
-use conclave_proto::Refusal;
+use conclave_order::{Failure, Stop};
 
 /// Why storage failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +29,9 @@ pub enum StoreError {
     /// The database refused.
     #[error("the database failed")]
     Database(#[source] sqlx::Error),
+    /// A transaction did not take place.
+    #[error(transparent)]
+    Transaction(Failure),
     /// The schema could not be brought up to date.
     #[error("the database schema could not be brought up to date")]
     Migration(#[source] sqlx::migrate::MigrateError),
@@ -53,7 +46,7 @@ impl StoreError {
             Self::NewerSchema { .. } => "store.newer_schema",
             Self::Corrupt { .. } => "store.corrupt",
             Self::Directory(_) => "store.directory",
-            Self::Database(_) => "store.database",
+            Self::Database(_) | Self::Transaction(_) => "store.database",
             Self::Migration(_) => "store.migration",
         }
     }
@@ -61,7 +54,7 @@ impl StoreError {
     /// Whether the same call can succeed later without anybody's help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::InUse | Self::Database(_))
+        matches!(self, Self::InUse | Self::Database(_) | Self::Transaction(_))
     }
 }
 
@@ -106,46 +99,21 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Why an operation did not take place.
-#[derive(Debug)]
-pub(crate) enum OpError {
-    /// The service says no.
-    Refused(Refusal),
-    /// The storage failed.
-    Failed(StoreError),
-}
-
-impl From<Refusal> for OpError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Corrupt { what } => Self::Corrupt { what },
+            other => Self::Transaction(other),
+        }
     }
 }
 
-impl From<StoreError> for OpError {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<sqlx::Error> for OpError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl OpError {
-    /// What the client is told. Logs what it is not told.
-    pub(crate) fn into_refusal(self) -> Refusal {
-        match self {
-            Self::Refused(refusal) => refusal,
-            Self::Failed(error) => {
-                tracing::error!(
-                    code = error.code(),
-                    error = &error as &dyn std::error::Error,
-                    "storage failed"
-                );
-                Refusal::Storage
-            }
+/// Only where every row that can lack was loaded: then one still lacking is damage.
+impl From<Stop> for StoreError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Damaged { what } => Self::Corrupt { what },
+            _ => Self::Corrupt { what: "row" },
         }
     }
 }

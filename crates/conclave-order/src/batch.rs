@@ -1,0 +1,159 @@
+//! Operations that share a transaction.
+
+use conclave_proto::Refusal;
+
+use crate::change::Change;
+use crate::event::Event;
+use crate::keys::{Keys, Rows, Stop};
+use crate::limits::Limits;
+use crate::op::Op;
+
+/// What an operation comes to.
+#[derive(Debug)]
+pub struct Decided {
+    /// What it changes; all of it or nothing.
+    pub changes: Vec<Change>,
+    /// What is told then.
+    pub event: Event,
+}
+
+impl Decided {
+    /// Nothing changes.
+    #[must_use]
+    pub fn event(event: Event) -> Self {
+        Self {
+            changes: Vec::new(),
+            event,
+        }
+    }
+}
+
+/// What the driver of a batch does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write the changes so far, and load these rows.
+    Need(Box<Keys>),
+    /// Write the changes, and commit.
+    Done,
+}
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It is durable.
+    Committed,
+    /// Nothing of it took place.
+    Undone,
+    /// It is not known what became of it.
+    Unknown,
+}
+
+/// Operations that share a transaction, in their order.
+#[derive(Debug)]
+pub struct Batch {
+    ops: Vec<Op>,
+    limits: Limits,
+    rows: Rows,
+    changes: Vec<Change>,
+    events: Vec<Event>,
+    /// What was found that cannot have been stored.
+    damaged: Vec<&'static str>,
+}
+
+impl Batch {
+    /// A batch of these operations.
+    #[must_use]
+    pub fn new(ops: Vec<Op>, limits: Limits) -> Self {
+        Self {
+            events: Vec::with_capacity(ops.len()),
+            ops,
+            limits,
+            rows: Rows::default(),
+            changes: Vec::new(),
+            damaged: Vec::new(),
+        }
+    }
+
+    /// How many operations it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Rows that its operations will surely compare.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        let mut keys = Keys::default();
+        for op in &self.ops {
+            op.keys(&mut keys);
+        }
+        keys
+    }
+
+    /// Goes on with rows that were loaded after the changes so far were written.
+    pub fn apply(&mut self, rows: Rows) -> Step {
+        self.rows.extend(rows);
+        while let Some(op) = self.ops.get(self.events.len()) {
+            let event = match op.decide(&self.rows, &self.limits) {
+                Ok(decided) => {
+                    for change in &decided.changes {
+                        self.rows.follow(change);
+                    }
+                    self.changes.extend(decided.changes);
+                    decided.event
+                }
+                Err(Stop::Lacks(keys)) => return Step::Need(keys),
+                Err(Stop::Refused(refusal)) => op.refused(refusal),
+                Err(Stop::Damaged { what }) => {
+                    self.damaged.push(what);
+                    op.refused(Refusal::Storage)
+                }
+            };
+            self.events.push(event);
+        }
+        Step::Done
+    }
+
+    /// The changes that are not written yet, in their order.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Begins anew: nothing of the transaction before took place.
+    pub fn restart(&mut self) {
+        self.rows = Rows::default();
+        self.changes.clear();
+        self.events.clear();
+        self.damaged.clear();
+    }
+
+    /// One batch for each operation.
+    #[must_use]
+    pub fn split(self) -> Vec<Self> {
+        let limits = self.limits;
+        let ops = self.ops.into_iter();
+        ops.map(|op| Self::new(vec![op], limits)).collect()
+    }
+
+    /// What stored rows were found to be damaged.
+    #[must_use]
+    pub fn damaged(&self) -> &[&'static str] {
+        &self.damaged
+    }
+
+    /// What became of each operation, in their order.
+    #[must_use]
+    pub fn finish(self, end: End) -> Vec<Event> {
+        if end == End::Committed && self.events.len() == self.ops.len() {
+            return self.events;
+        }
+        let ops = self.ops.iter();
+        ops.map(|op| op.refused(Refusal::Storage)).collect()
+    }
+}

@@ -1,0 +1,175 @@
+//! What is loaded, by name: [`Keys`] say what, [`Rows`] are what was there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_proto::merkle::NodeId;
+use conclave_proto::refusal::ForbiddenWhy;
+use conclave_proto::{Author, DeviceId, GroupId, Hash, Refusal, UnixMs, UserId};
+use conclave_rules::LogId;
+
+use crate::rows::{
+    AccountRow, ActiveRow, AuthorRow, CheckpointRow, DeviceRow, DocumentRow, GroupRow,
+    InvitationRow, JoinRow, ListRow, Mark, PackageRow, PleaRow, Position, ReplacedRow, StockRow,
+    WelcomeRow,
+};
+
+/// Why something goes no further.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stop {
+    /// The service says no.
+    Refused(Refusal),
+    /// Rows are missing that decide it: load them, and ask again.
+    Lacks(Box<Keys>),
+    /// A stored row cannot be what was stored.
+    Damaged {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Stop {
+    fn lacks(want: impl FnOnce(&mut Keys)) -> Self {
+        let mut keys = Keys::default();
+        want(&mut keys);
+        Self::Lacks(Box::new(keys))
+    }
+}
+
+/// The tables, each with its key and its row: what may be asked for, what was found, and how one is looked up.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $field:ident, $get:ident: $key:ty => $row:ty;)*) => {
+        /// Names of rows to load. Sorted, so that a backend that locks them locks them in one order.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Keys {
+            $($(#[$doc])* pub $field: BTreeSet<$key>,)*
+        }
+
+        /// Rows as they were loaded. What was asked for and is not there is in it as none.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Rows {
+            $($(#[$doc])* pub $field: BTreeMap<$key, Option<$row>>,)*
+        }
+
+        impl Keys {
+            /// Whether nothing is asked for.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                $(self.$field.is_empty())&&*
+            }
+
+            /// Asks for these too.
+            pub fn extend(&mut self, other: Self) {
+                $(self.$field.extend(other.$field);)*
+            }
+        }
+
+        impl Rows {
+            /// Takes newer rows.
+            pub fn extend(&mut self, newer: Self) {
+                $(self.$field.extend(newer.$field);)*
+            }
+
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`Stop::Lacks`] where it was not loaded.
+                pub fn $get(&self, key: &$key) -> Result<Option<&$row>, Stop> {
+                    match self.$field.get(key) {
+                        Some(row) => Ok(row.as_ref()),
+                        None => Err(Stop::lacks(|keys| {
+                            keys.$field.insert(key.clone());
+                        })),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+tables! {
+    /// Accounts.
+    accounts, account: UserId => AccountRow;
+    /// Devices, with what their accounts say.
+    devices, device: DeviceId => DeviceRow;
+    /// Devices of a user.
+    siblings, siblings_of: UserId => BTreeSet<DeviceId>;
+    /// Devices of a user and of all who share a group with it.
+    acquainted, acquainted_with: UserId => BTreeSet<DeviceId>;
+    /// Newest device lists.
+    lists, list: UserId => ListRow;
+    /// Invitations, by the hash of their tokens.
+    invitations, invitation: Hash => InvitationRow;
+    /// What can be handed out of a device's key packages.
+    stocks, stock: DeviceId => StockRow;
+    /// Key packages, by their references.
+    packages, package: Hash => PackageRow;
+    /// Where groups stand.
+    groups, group: GroupId => GroupRow;
+    /// Public states of groups.
+    checkpoints, checkpoint: GroupId => CheckpointRow;
+    /// Who made a group's newest commit.
+    committers, committer_of: GroupId => DeviceId;
+    /// Entries of a group's log, by their leaves.
+    entries, entry: (GroupId, Hash) => Position;
+    /// The commit that ended an epoch.
+    commits, commit: (GroupId, u64) => Position;
+    /// Root wraps of an epoch, by their signers.
+    wraps, wraps_of: (GroupId, u64) => BTreeMap<DeviceId, conclave_proto::group::RootWrap>;
+    /// What joiners of an epoch need.
+    joins, join: (GroupId, u64) => JoinRow;
+    /// Welcomes, by their numbers.
+    welcomes, welcome: u64 => WelcomeRow;
+    /// Welcomes that wait for a device, the oldest first.
+    waiting, waiting_for: DeviceId => Vec<WelcomeRow>;
+    /// Groups of which a device is a member with no Welcome left to answer.
+    memberships, memberships_of: DeviceId => Vec<GroupId>;
+    /// Pleas in a group, the oldest first.
+    group_pleas, pleas_in: GroupId => Vec<PleaRow>;
+    /// Pleas of a device, over all groups.
+    device_pleas, pleas_of: DeviceId => Vec<PleaRow>;
+    /// The least epoch for which an open document of a group is due for a snapshot.
+    due, least_due: GroupId => u64;
+    /// Where documents' logs stand.
+    documents, document: LogId => DocumentRow;
+    /// Active snapshots.
+    actives, active: LogId => ActiveRow;
+    /// Authors of documents.
+    authors, author: (LogId, Author) => AuthorRow;
+    /// Records of an author (by number) at a clock.
+    clocks, at_clock: (LogId, u64, u64) => (u64, Hash);
+    /// What the log says at a size above 0.
+    marks, mark: (LogId, u64) => Mark;
+    /// Snapshots, by their ids.
+    snapshots, snapshot: (LogId, Hash) => Position;
+    /// Snapshots, by their encoded headers.
+    headers, with_header: (LogId, Vec<u8>) => u64;
+    /// Inner nodes of a document's tree.
+    nodes, node: (LogId, NodeId) => Hash;
+    /// Replaced snapshots whose time was over at some time, so many of them, the longest replaced first.
+    overdue, overdue_at: (UnixMs, u32) => Vec<ReplacedRow>;
+}
+
+impl Rows {
+    /// Refuses unless the device is known, not revoked and its account not shut.
+    pub(crate) fn ensure_active(&self, device: &DeviceId) -> Result<(), Stop> {
+        match self.device(device)? {
+            Some(row) if !row.revoked && !row.disabled => Ok(()),
+            _ => Err(revoked().into()),
+        }
+    }
+}
+
+/// The refusal for a device that has lost its standing.
+#[must_use]
+pub fn revoked() -> Refusal {
+    Refusal::Forbidden {
+        why: ForbiddenWhy::DeviceRevoked,
+    }
+}

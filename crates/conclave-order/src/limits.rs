@@ -1,0 +1,28 @@
+//! Limits of ordering itself; those of the protocol are in [`conclave_proto::limits`]. Units are in the names.
+
+/// Roots of a document's log kept in memory.
+pub const ROOTS_IN_MEMORY: usize = 1024;
+/// How long a replaced snapshot keeps its content, in milliseconds.
+pub const REPLACED_SNAPSHOT_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Replaced snapshots that may lose their content with one that is accepted.
+pub const SWEPT_WITH_SNAPSHOT: u32 = 4;
+/// How often a transaction that met a conflict is tried in all.
+pub const CONFLICT_TRIES: u32 = 5;
+/// Pause that is asked for where an operation met somebody else's, in milliseconds.
+pub const RETRY_MS: u64 = 1_000;
+
+/// Pleas kept for one group.
+pub const ASKS_PER_GROUP: u64 = 64;
+/// Pleas kept for one user in one group: nobody can take the places of all others.
+pub const ASKS_PER_GROUP_AND_USER: u64 = 16;
+/// Pleas kept for one device, over all groups.
+pub const ASKS_PER_DEVICE: u64 = 256;
+/// Wraps kept for one user and epoch, beside the committer's: nobody can take the places of all others.
+pub const WRAPS_PER_USER: u64 = 2;
+
+/// What an operator may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Records that a document takes after the head that its active snapshot covers.
+    pub tail_records: u64,
+}

@@ -1,0 +1,202 @@
+//! Reading rows by their keys.
+
+use std::collections::BTreeSet;
+
+use conclave_proto::merkle::{NodeId, root_of};
+use conclave_proto::{DeviceId, GroupId, Hash, UserId};
+use conclave_rules::LogId;
+
+use crate::keys::{Keys, Rows};
+use crate::memory::Stored;
+use crate::rows::{
+    CheckpointRow, DeviceRow, LeftPackage, Mark, PleaRow, Position, RecordKind, StockRow,
+    WelcomeRow,
+};
+
+impl Stored {
+    pub(super) fn load(&self, keys: &Keys) -> Rows {
+        let mut rows = Rows::default();
+        macro_rules! each {
+            ($($field:ident: $find:expr;)*) => {
+                $(
+                    let find = $find;
+                    for key in &keys.$field {
+                        rows.$field.insert(key.clone(), find(key));
+                    }
+                )*
+            };
+        }
+        let tables = &self.tables;
+        each! {
+            accounts: |key: &UserId| tables.accounts.get(key).copied();
+            devices: |key: &DeviceId| self.device(key);
+            siblings: |key: &UserId| Some(self.siblings(key));
+            acquainted: |key: &UserId| Some(self.acquainted(key));
+            lists: |key: &UserId| tables.lists.get(key).cloned();
+            invitations: |key: &Hash| tables.invitations.get(key).cloned();
+            stocks: |key: &DeviceId| Some(self.stock(key));
+            packages: |key: &Hash| tables.packages.get(key).cloned();
+            groups: |key: &GroupId| tables.groups.get(key).map(|group| group.row);
+            checkpoints: |key: &GroupId| tables.groups.get(key).map(|group| CheckpointRow {
+                checkpoint: group.checkpoint.clone(),
+                wrap: group.wrap.clone(),
+            });
+            committers: |key: &GroupId| {
+                let wrap = tables.groups.get(key).and_then(|group| group.wrap.as_ref());
+                wrap.map(|wrap| wrap.signer)
+            };
+            entries: |key: &(GroupId, Hash)| self.entry(&key.0, |entry| entry.leaf == key.1);
+            commits: |key: &(GroupId, u64)| self.entry(&key.0, |entry| entry.epoch == Some(key.1));
+            wraps: |key: &(GroupId, u64)| Some(tables.wraps.get(key).cloned().unwrap_or_default());
+            joins: |key: &(GroupId, u64)| tables.joins.get(key).cloned();
+            welcomes: |key: &u64| tables.welcomes.get(key).copied();
+            waiting: |key: &DeviceId| Some(self.waiting(key));
+            memberships: |key: &DeviceId| Some(self.memberships(key));
+            group_pleas: |key: &GroupId| Some(self.pleas(|row| row.group == *key));
+            device_pleas: |key: &DeviceId| Some(self.pleas(|row| row.device == *key));
+            due: |key: &GroupId| self.due(key);
+            documents: |key: &LogId| tables.documents.get(key).map(|it| it.row.clone());
+            actives: |key: &LogId| tables.documents.get(key).map(|it| it.active.clone());
+            authors: |key: &(LogId, _)| tables.authors.get(key).copied();
+            clocks: |key: &(LogId, u64, u64)| self.clock(key);
+            marks: |key: &(LogId, u64)| self.mark(key);
+            snapshots: |key: &(LogId, Hash)| self.snapshot(key);
+            headers: |key: &(LogId, Vec<u8>)| self.header(key);
+            nodes: |key: &(LogId, NodeId)| self.node(key);
+            overdue: |key: &(_, u32)| Some(
+                tables
+                    .replaced
+                    .iter()
+                    .filter(|row| row.since <= key.0)
+                    .take(key.1 as usize)
+                    .copied()
+                    .collect(),
+            );
+        }
+        rows
+    }
+
+    fn device(&self, device: &DeviceId) -> Option<DeviceRow> {
+        let row = self.tables.devices.get(device)?;
+        let account = self.tables.accounts.get(&row.user);
+        Some(DeviceRow {
+            disabled: account.is_none_or(|account| account.disabled),
+            ..row.clone()
+        })
+    }
+
+    fn siblings(&self, user: &UserId) -> BTreeSet<DeviceId> {
+        let devices = self.tables.devices.iter();
+        let own = devices.filter(|(_, row)| row.user == *user);
+        own.map(|(device, _)| *device).collect()
+    }
+
+    fn acquainted(&self, user: &UserId) -> BTreeSet<DeviceId> {
+        let members = &self.tables.members;
+        let own = members.iter().filter(|(_, of)| *of == user);
+        let groups: BTreeSet<GroupId> = own.map(|((group, _), _)| *group).collect();
+        let others = members.keys().filter(|(group, _)| groups.contains(group));
+        let mut all = self.siblings(user);
+        all.extend(others.map(|(_, device)| *device));
+        all
+    }
+
+    fn stock(&self, device: &DeviceId) -> StockRow {
+        let mut stock = StockRow::default();
+        for (hash, row) in &self.tables.packages {
+            if row.device != *device {
+                continue;
+            }
+            stock.known = true;
+            if row.bytes.is_some() {
+                stock.left.push(LeftPackage {
+                    last_resort: row.last_resort,
+                    created: row.created,
+                    hash: *hash,
+                });
+            }
+        }
+        stock.left.sort();
+        stock
+    }
+
+    fn entry(
+        &self,
+        group: &GroupId,
+        is: impl Fn(&crate::rows::EntryRow) -> bool,
+    ) -> Option<Position> {
+        let entries = self.logs.entries.get(group)?;
+        let seq = entries.iter().position(is)?;
+        let root = entries.get(seq)?.root;
+        Some(Position::of(seq as u64, root))
+    }
+
+    fn waiting(&self, device: &DeviceId) -> Vec<WelcomeRow> {
+        let welcomes = self.tables.welcomes.values();
+        welcomes
+            .filter(|row| row.device == *device)
+            .copied()
+            .collect()
+    }
+
+    fn memberships(&self, device: &DeviceId) -> Vec<GroupId> {
+        let waiting = self.waiting(device);
+        let members = self.tables.members.keys();
+        let own = members.filter(|(_, of)| of == device);
+        let answered =
+            own.filter(|(group, _)| waiting.iter().all(|welcome| welcome.group != *group));
+        answered.map(|(group, _)| *group).collect()
+    }
+
+    pub(super) fn pleas(&self, wanted: impl Fn(&PleaRow) -> bool) -> Vec<PleaRow> {
+        let pleas = self.tables.pleas.values();
+        let mut found: Vec<PleaRow> = pleas.filter(|row| wanted(row)).copied().collect();
+        found.sort_by_key(|row| (row.at, row.group, row.device, row.what as u8));
+        found
+    }
+
+    fn due(&self, group: &GroupId) -> Option<u64> {
+        let documents = self.tables.documents.iter();
+        let open = documents.filter(|(log, it)| log.group == *group && it.row.closed.is_none());
+        let due = open.map(|(_, it)| it.active.due_epoch);
+        due.filter(|epoch| *epoch > 0).min()
+    }
+
+    fn clock(&self, (log, author, clock): &(LogId, u64, u64)) -> Option<(u64, Hash)> {
+        let records = self.logs.records.get(log)?;
+        let chained = Some((*author, *clock));
+        let found = records.iter().find(|record| record.chained == chained)?;
+        Some((found.seq, found.leaf))
+    }
+
+    fn mark(&self, (log, size): &(LogId, u64)) -> Option<Mark> {
+        let record = self.logs.record(log, size.checked_sub(1)?)?;
+        Some(Mark {
+            root: record.root,
+            weight: record.weight,
+            epoch: record.epoch,
+        })
+    }
+
+    fn snapshot(&self, (log, id): &(LogId, Hash)) -> Option<Position> {
+        let mut records = self.logs.records.get(log)?.iter();
+        let found =
+            records.find(|record| record.kind == RecordKind::Snapshot && record.leaf == *id)?;
+        Some(Position::of(found.seq, found.root))
+    }
+
+    fn header(&self, (log, header): &(LogId, Vec<u8>)) -> Option<u64> {
+        let mut records = self.logs.records.get(log)?.iter();
+        let found = records.find(|record| record.header.as_deref() == Some(header.as_slice()))?;
+        Some(found.seq)
+    }
+
+    fn node(&self, (log, node): &(LogId, NodeId)) -> Option<Hash> {
+        let records = self.logs.records.get(log)?;
+        let width = 1usize.checked_shl(node.level)?;
+        let from = usize::try_from(node.index).ok()?.checked_mul(width)?;
+        let below = records.get(from..from.checked_add(width)?)?;
+        let leaves: Vec<Hash> = below.iter().map(|record| record.leaf).collect();
+        Some(root_of(&leaves))
+    }
+}

@@ -1,0 +1,474 @@
+//! Updates and verdicts.
+//!
+//! A frame is judged against the group's state and the log as far as they are durable; its author's chain may run ahead by what is in flight.
+//! Inside the transaction epoch, clock and predecessor are compared again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use conclave_proto::codec::encode;
+use conclave_proto::frame::AppendedRecord;
+use conclave_proto::merkle::empty_root;
+use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Author, Hash, Head, Refusal};
+use conclave_rules::{
+    Chain, Gate, GroupState, LogId, Place, RosterRow, Seen, check_chain, judge_record,
+    max_sealed_bytes, verify_signature,
+};
+use tls_codec::Size;
+
+use crate::batch::Decided;
+use crate::change::Change;
+use crate::event::{Event, Placed};
+use crate::keys::{Keys, Rows, Stop};
+use crate::limits::Limits;
+use crate::log::{Appending, NewRecord};
+use crate::proofs::Proofs;
+use crate::rows::{AuthorRow, DocumentRow, RecordKind};
+
+const MALFORMED: Refusal = Refusal::BadRecord {
+    fault: RecordFault::Malformed,
+};
+
+/// A frame of records as it comes.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Epoch of its records.
+    pub epoch: u64,
+    /// Clock of the first.
+    pub first_clock: u64,
+    /// The records.
+    pub records: Vec<AppendedRecord>,
+}
+
+/// Against what a frame is judged.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The group's state.
+    pub group: &'a GroupState,
+    /// The document.
+    pub log: LogId,
+    /// Whose records they are.
+    pub author: Author,
+    /// The author's next clock and last leaf, with what is in flight.
+    pub chain: (u64, Hash),
+    /// Size of the log.
+    pub size: u64,
+    /// Size that the active snapshot covers.
+    pub covered: u64,
+    /// The roots of the log that are in memory, by its size.
+    pub roots: &'a dyn Fn(u64) -> Option<Hash>,
+    /// What was loaded beside.
+    pub rows: &'a Rows,
+}
+
+/// A checked record.
+#[derive(Debug)]
+pub struct FrameRecord {
+    /// Its kind.
+    pub kind: RecordKind,
+    /// Size of the prefix that its author had seen.
+    pub seen: u64,
+    /// First bytes of that prefix's root.
+    pub hint: [u8; 8],
+    /// Its leaf.
+    pub leaf: Hash,
+    /// Encoded sealed part.
+    pub sealed: Bytes,
+    /// Encoded size of the whole record.
+    pub bytes: u64,
+    /// What its whole form needs, where its author had seen less than the active snapshot covers, and no such record before it names the same.
+    pub late: Option<Box<Late>>,
+}
+
+/// A record whose author lags behind the active snapshot: receivers may not know the root that it names.
+#[derive(Debug)]
+pub struct Late {
+    /// Encoded header.
+    pub header: Vec<u8>,
+    /// Proof from the seen head to the covered one.
+    pub proof: Vec<Hash>,
+}
+
+/// A checked frame.
+#[derive(Debug)]
+pub struct Frame {
+    /// Its epoch.
+    pub epoch: u64,
+    /// What its first record follows.
+    pub prev: Hash,
+    /// Size that the active snapshot covered when it was judged.
+    pub covered: u64,
+    /// Its records.
+    pub records: Vec<FrameRecord>,
+}
+
+impl Frame {
+    /// Leaf of its last record.
+    #[must_use]
+    pub fn last(&self) -> Hash {
+        self.records.last().map_or(self.prev, |record| record.leaf)
+    }
+}
+
+/// What a frame brings into the transaction.
+#[derive(Debug, Clone)]
+pub enum Offer {
+    /// It may follow.
+    Frame(Arc<Frame>),
+    /// It does not follow what is in flight: the rows say what is wrong.
+    Gap,
+    /// It is refused already, and only waits for its turn.
+    Refused(Refusal),
+}
+
+/// A frame of records.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The document.
+    pub log: LogId,
+    /// Whose records they are.
+    pub author: Author,
+    /// Clock of the first.
+    pub first_clock: u64,
+    /// What there is of it.
+    pub offer: Offer,
+}
+
+/// Judges a frame: membership, epoch, shape, chain, heads that were seen, and the last record's signature, which covers the others.
+///
+/// # Errors
+/// [`Stop::Refused`], or [`Stop::Lacks`] where roots or nodes have to be loaded.
+pub fn judge(arrived: &Arrived, view: &View<'_>) -> Result<Offer, Stop> {
+    let device = &view.author.device;
+    let row = view.group.roster.current_row(device);
+    let row = row.ok_or_else(|| view.group.not_member(device))?;
+    let current = view.group.epoch;
+    // Asked first: what was sealed before a commit need not follow what was sealed after.
+    if (Gate::Before { current }).admits(arrived.epoch).is_err() {
+        return Err(Refusal::StaleEpoch { current }.into());
+    }
+    check_shape(&arrived.records)?;
+    if arrived.first_clock != view.chain.0 {
+        return Ok(Offer::Gap);
+    }
+    Ok(Offer::Frame(Arc::new(link(arrived, view, row)?)))
+}
+
+/// Checks kinds and sizes.
+fn check_shape(records: &[AppendedRecord]) -> Result<(), Refusal> {
+    if records.is_empty() {
+        return Err(Refusal::Malformed);
+    }
+    for record in records {
+        let body = record.body(Chained {
+            clock: 0,
+            prev: Hash::ZERO,
+        });
+        let max = max_sealed_bytes(&body.ok_or(MALFORMED)?);
+        if record.sealed.ciphertext.len() > max {
+            return Err(Refusal::TooLarge { max: max as u64 });
+        }
+    }
+    Ok(())
+}
+
+/// Rebuilds the headers, judges them, computes the leaves, and checks the last signature.
+fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<Frame, Stop> {
+    let mut heads = SeenHeads::new(view);
+    let mut records = Vec::with_capacity(arrived.records.len());
+    let prev = view.chain.1;
+    let mut chained = Chained {
+        clock: arrived.first_clock,
+        prev,
+    };
+    let mut signed = None;
+    for record in &arrived.records {
+        let (head, seen) = heads.head(record.seen_size.0, record.seen_hint)?;
+        let header = RecordHeader {
+            version: RECORD_VERSION,
+            group: view.log.group,
+            document: view.log.document,
+            epoch: arrived.epoch,
+            author: view.author,
+            seen: head,
+            body: record.body(chained).ok_or(MALFORMED)?,
+        };
+        let place = Place {
+            log: view.log,
+            row: Some(row),
+            chain: Some(Chain {
+                next: chained.clock,
+                last: chained.prev,
+                // The transaction knows.
+                closed: false,
+            }),
+            active: None,
+            seen,
+            covered: Seen::Unproven,
+            gate: Gate::Before {
+                current: view.group.epoch,
+            },
+        };
+        judge_record(&header, &place).map_err(|fault| place.answer(fault))?;
+        let core = record.sealed.core(&header);
+        let leaf = record_leaf(&core, &record.sealed.signature);
+        signed = Some((core, &record.sealed.signature));
+        chained = Chained {
+            clock: chained.clock.saturating_add(1),
+            prev: leaf,
+        };
+        let sealed = Bytes::from(encode(&record.sealed));
+        let bytes = header.tls_serialized_len().saturating_add(sealed.len());
+        records.push(FrameRecord {
+            kind: RecordKind::of(record.kind).ok_or(MALFORMED)?,
+            seen: header.seen.size,
+            hint: record.seen_hint,
+            leaf,
+            sealed,
+            bytes: bytes as u64,
+            late: heads.late(&header)?,
+        });
+    }
+    if let Some((core, signature)) = signed {
+        verify_signature(row, RECORD_LABEL, &core.0, signature)
+            .map_err(|fault| Refusal::BadRecord { fault })?;
+    }
+    Ok(Frame {
+        epoch: arrived.epoch,
+        prev,
+        covered: view.covered,
+        records,
+    })
+}
+
+/// The seen heads of one frame. Most of its records name the same.
+struct SeenHeads<'a> {
+    view: &'a View<'a>,
+    head: Option<Head>,
+    /// The last size below what is covered for which a proof was made.
+    shown: Option<u64>,
+    proofs: Proofs,
+}
+
+impl<'a> SeenHeads<'a> {
+    fn new(view: &'a View<'a>) -> Self {
+        Self {
+            view,
+            head: None,
+            shown: None,
+            proofs: Proofs::default(),
+        }
+    }
+
+    /// The head of this size, and whether the log had it and it begins like this.
+    fn head(&mut self, size: u64, begins: [u8; 8]) -> Result<(Head, Seen), Stop> {
+        let head = match self.head {
+            Some(head) if head.size == size => head,
+            _ => match root_at(self.view.log, size, self.view)? {
+                Some(root) => Head { size, root },
+                None => {
+                    let root = Hash::ZERO;
+                    return Ok((Head { size, root }, Seen::False));
+                }
+            },
+        };
+        self.head = Some(head);
+        Ok((head, Seen::known(hint(&head.root) == begins)))
+    }
+
+    fn late(&mut self, header: &RecordHeader) -> Result<Option<Box<Late>>, Stop> {
+        let (size, covered) = (header.seen.size, self.view.covered);
+        if size >= covered || self.shown == Some(size) {
+            return Ok(None);
+        }
+        let (log, rows) = (self.view.log, self.view.rows);
+        let proof = self.proofs.get(log, size, covered, rows)?;
+        self.shown = Some(size);
+        let header = encode(header);
+        Ok(Some(Box::new(Late { header, proof })))
+    }
+}
+
+/// The root of the first `size` records; none when there are fewer.
+fn root_at(log: LogId, size: u64, view: &View<'_>) -> Result<Option<Hash>, Stop> {
+    if size > view.size {
+        return Ok(None);
+    }
+    if size == 0 {
+        return Ok(Some(empty_root()));
+    }
+    if let Some(root) = (view.roots)(size) {
+        return Ok(Some(root));
+    }
+    let mark = view.rows.mark(&(log, size))?;
+    let mark = mark.ok_or(Stop::Damaged { what: "log" })?;
+    Ok(Some(mark.root))
+}
+
+/// First eight bytes of a root.
+#[must_use]
+pub fn hint(root: &Hash) -> [u8; 8] {
+    root.0.first_chunk().copied().unwrap_or_default()
+}
+
+impl Append {
+    /// Size in memory, for a bound on what is taken at once.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.offer {
+            Offer::Frame(frame) => {
+                let records = frame.records.iter();
+                records.map(|record| record.sealed.len()).sum()
+            }
+            Offer::Gap | Offer::Refused(_) => 0,
+        }
+    }
+
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        keys.authors.insert((self.log, self.author));
+        if !matches!(self.offer, Offer::Refused(_)) {
+            keys.devices.insert(self.author.device);
+            keys.groups.insert(self.log.group);
+            keys.documents.insert(self.log);
+        }
+    }
+
+    pub(crate) fn decide(&self, rows: &Rows, limits: &Limits) -> Result<Decided, Stop> {
+        let author = rows.author(&(self.log, self.author))?;
+        let chain = author.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf));
+        let refused = |refusal| {
+            Ok(Decided::event(Event::RecordsRefused {
+                refusal,
+                chain: Some(chain),
+            }))
+        };
+        let frame = match &self.offer {
+            Offer::Refused(refusal) => return refused(refusal.clone()),
+            Offer::Frame(frame) => Some(frame),
+            Offer::Gap => None,
+        };
+        if let Some(author) = author
+            && self.first_clock < author.next_clock
+        {
+            let at = (self.log, author.no, self.first_clock);
+            let (seq, leaf) = *rows
+                .at_clock(&at)?
+                .ok_or(Stop::Damaged { what: "author" })?;
+            return refused(Refusal::AlreadyAccepted { leaf, seq });
+        }
+        match self.follows(author, frame, rows, limits) {
+            Ok((frame, document)) => Ok(self.place(author, frame, document)),
+            Err(Stop::Refused(refusal)) => refused(refusal),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Whether the frame may stand at the end of the log.
+    fn follows<'a>(
+        &self,
+        author: Option<&AuthorRow>,
+        frame: Option<&'a Arc<Frame>>,
+        rows: &'a Rows,
+        limits: &Limits,
+    ) -> Result<(&'a Arc<Frame>, &'a DocumentRow), Stop> {
+        rows.ensure_active(&self.author.device)?;
+        let document = rows.document(&self.log)?.ok_or(Refusal::UnknownDocument)?;
+        if document.closed.is_some() {
+            return Err(Refusal::DocumentClosed.into());
+        }
+        if author.is_some_and(|author| author.closed) {
+            let fault = RecordFault::InstanceClosed;
+            return Err(Refusal::BadRecord { fault }.into());
+        }
+        let gap = Refusal::ClockGap {
+            expected: author.map_or(0, |author| author.next_clock),
+        };
+        let frame = frame.ok_or(gap.clone())?;
+        let group = rows.group(&self.log.group)?.ok_or(Refusal::UnknownGroup)?;
+        let current = group.epoch;
+        let gate = Gate::Before { current };
+        if gate.admits(frame.epoch).is_err() || frame.epoch < document.last_epoch {
+            return Err(Refusal::StaleEpoch { current }.into());
+        }
+        let chain = author.map(|author| Chain {
+            next: author.next_clock,
+            last: author.last_leaf,
+            closed: author.closed,
+        });
+        let first = Chained {
+            clock: self.first_clock,
+            prev: frame.prev,
+        };
+        if check_chain(chain, &first).is_err() {
+            return Err(gap.into());
+        }
+        let tail = document.frontier.size().saturating_sub(document.covered);
+        if tail >= limits.tail_records {
+            return Err(Refusal::SnapshotRequired.into());
+        }
+        Ok((frame, document))
+    }
+
+    fn place(
+        &self,
+        author: Option<&AuthorRow>,
+        frame: &Arc<Frame>,
+        document: &DocumentRow,
+    ) -> Decided {
+        let mut end = Appending::to(self.log, document.clone());
+        let first_seq = document.frontier.size();
+        let no = author.map_or(document.author_count, |author| author.no);
+        if author.is_none() {
+            end.row.author_count = no.saturating_add(1);
+        }
+        let mut clock = self.first_clock;
+        let mut roots = Vec::with_capacity(frame.records.len());
+        for record in &frame.records {
+            roots.push(end.push(NewRecord {
+                kind: record.kind,
+                chained: Some((no, clock)),
+                epoch: frame.epoch,
+                seen: record.seen,
+                hint: record.hint,
+                leaf: record.leaf,
+                header: None,
+                sealed: record.sealed.clone(),
+                bytes: record.bytes,
+            }));
+            clock = clock.saturating_add(1);
+        }
+        let row = AuthorRow {
+            no,
+            next_clock: clock,
+            last_leaf: frame.last(),
+            closed: false,
+        };
+        let mut changes = vec![end.change(), self.author_row(row)];
+        if author.is_none() {
+            changes.push(Change::CloseAuthors {
+                log: self.log,
+                device: self.author.device,
+                before: no,
+            });
+        }
+        let event = Event::Records(Placed {
+            first_seq,
+            author: no,
+            roots,
+            next_clock: clock,
+            covered: document.covered,
+            frame: frame.clone(),
+        });
+        Decided { changes, event }
+    }
+
+    fn author_row(&self, row: AuthorRow) -> Change {
+        Change::Author {
+            log: self.log,
+            author: self.author,
+            row,
+        }
+    }
+}

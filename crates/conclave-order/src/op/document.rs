@@ -1,0 +1,45 @@
+//! New documents: the entry that lists one and its first snapshot stand or fall together.
+
+use conclave_proto::record::Record;
+use conclave_proto::{DeviceId, Frontier};
+
+use super::snapshot::{log_of, new_record};
+use crate::change::Change;
+use crate::log::Appending;
+use crate::rows::{ActiveRow, DocumentRow};
+
+/// A document with its first snapshot.
+#[must_use]
+pub fn begin(first: &Record, crdt: u8, creator: DeviceId) -> Vec<Change> {
+    let header = &first.header;
+    let log = log_of(header);
+    let row = DocumentRow {
+        frontier: Frontier::new(),
+        last_epoch: header.epoch,
+        last_epoch_seq: 0,
+        author_count: 0,
+        weight: 0,
+        covered: 0,
+        closed: None,
+    };
+    let new = new_record(first, first.leaf());
+    let active = ActiveRow {
+        seq: 0,
+        id: new.leaf,
+        header: *header,
+        bytes: (new.sealed.len() + new.header.as_ref().map_or(0, bytes::Bytes::len)) as u64,
+        epoch_seq: 0,
+        due_epoch: 0,
+        parent: None,
+    };
+    let mut end = Appending::to(log, row.clone());
+    end.push(new);
+    let document = Change::Document {
+        log,
+        crdt,
+        creator,
+        row,
+        active,
+    };
+    vec![document, end.change()]
+}

@@ -1,0 +1,228 @@
+//! Entries of a group's log: commits, standalone proposals, signed entries.
+
+use bytes::Bytes;
+use conclave_proto::codec::encode;
+use conclave_proto::frame::Plea;
+use conclave_proto::group::{GroupEntry, RootWrap};
+use conclave_proto::record::{EntryBody, Record};
+use conclave_proto::{DeviceId, GroupId, Head, RecordBody, Refusal, UserId};
+use conclave_rules::LogId;
+
+use super::document;
+use crate::batch::Decided;
+use crate::change::Change;
+use crate::event::Event;
+use crate::keys::{Keys, Rows, Stop};
+use crate::rows::{EntryKind, EntryRow, JoinRow, Position};
+
+/// An entry, judged for the next position of the log.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// The group.
+    pub group: GroupId,
+    /// Who sends it.
+    pub device: DeviceId,
+    /// Epoch and size that it was judged at.
+    pub expected: (u64, u64),
+    /// The entry.
+    pub entry: GroupEntry,
+    /// The head after it.
+    pub head: Head,
+    /// What it does beside.
+    pub does: Does,
+}
+
+/// What an entry does beside lying in the log.
+#[derive(Debug, Clone)]
+pub enum Does {
+    /// A commit begins an epoch.
+    Commit(Box<Begins>),
+    /// A standalone proposal waits to be covered.
+    Propose {
+        /// The public state with it.
+        checkpoint: Bytes,
+    },
+    /// A signed entry does what it says.
+    Put,
+    /// A signed entry lists a document that begins with this snapshot.
+    CreateDocument {
+        /// The snapshot.
+        first: Box<Record>,
+        /// Code of the document's CRDT kind.
+        crdt: u8,
+    },
+}
+
+/// What begins with a commit.
+#[derive(Debug, Clone)]
+pub struct Begins {
+    /// The epoch.
+    pub epoch: u64,
+    /// The public state.
+    pub checkpoint: Bytes,
+    /// The GroupInfo.
+    pub group_info: Bytes,
+    /// The root wrap.
+    pub wrap: RootWrap,
+    /// Devices added by Welcome.
+    pub added: Vec<DeviceId>,
+    /// Devices that are members no more.
+    pub removed: Vec<DeviceId>,
+    /// Roster rows that begin: who is new, or has changed.
+    pub begun: Vec<(DeviceId, UserId)>,
+    /// Users who have a member.
+    pub users: std::collections::BTreeSet<UserId>,
+    /// Whether all documents are due for a new snapshot.
+    pub due: bool,
+    /// What joiners are handed.
+    pub join: Option<JoinRow>,
+}
+
+impl NewEntry {
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        keys.devices.insert(self.device);
+        keys.groups.insert(self.group);
+        keys.entries.insert((self.group, self.entry.leaf()));
+        if matches!(self.does, Does::Commit(_)) {
+            keys.group_pleas.insert(self.group);
+        }
+    }
+
+    pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
+        rows.ensure_active(&self.device)?;
+        let leaf = self.entry.leaf();
+        if let Some(Position { seq, head }) = rows.entry(&(self.group, leaf))?.copied() {
+            return Ok(Decided::event(Event::Known { seq, head }));
+        }
+        let row = rows.group(&self.group)?.ok_or(Refusal::UnknownGroup)?;
+        if (row.epoch, row.size) != self.expected {
+            let current = row.epoch;
+            return Err(match self.does {
+                Does::Commit(_) => Refusal::EpochTaken { current },
+                _ => Refusal::StaleEpoch { current },
+            }
+            .into());
+        }
+        let epoch = match &self.does {
+            Does::Commit(begins) => begins.epoch,
+            _ => row.epoch,
+        };
+        let mut changes = vec![Change::Entry {
+            group: self.group,
+            expected: self.expected,
+            epoch,
+            entry: self.row(),
+        }];
+        match &self.does {
+            Does::Commit(begins) => self.begin(begins, rows, &mut changes)?,
+            Does::Propose { checkpoint } => changes.push(Change::Checkpoint {
+                group: self.group,
+                checkpoint: checkpoint.clone(),
+                group_info: None,
+                wrap: None,
+            }),
+            Does::Put => changes.extend(self.effect(rows)?),
+            Does::CreateDocument { first, crdt } => {
+                changes.extend(document::begin(first, *crdt, self.device));
+            }
+        }
+        let event = Event::Ordered {
+            seq: self.expected.1,
+            head: self.head,
+        };
+        Ok(Decided { changes, event })
+    }
+
+    fn row(&self) -> EntryRow {
+        let kind = match &self.entry {
+            GroupEntry::Commit(_) => EntryKind::Commit,
+            GroupEntry::Proposal(_) => EntryKind::Proposal,
+            GroupEntry::Signed(_) => EntryKind::Signed,
+        };
+        EntryRow {
+            kind,
+            epoch: (kind == EntryKind::Commit).then_some(self.expected.0),
+            leaf: self.entry.leaf(),
+            root: self.head.root,
+            bytes: encode(&self.entry).into(),
+        }
+    }
+
+    /// What a signed entry does to the documents.
+    fn effect(&self, rows: &Rows) -> Result<Option<Change>, Stop> {
+        let GroupEntry::Signed(record) = &self.entry else {
+            return Err(Refusal::Malformed.into());
+        };
+        match record.header.body {
+            RecordBody::Entry(EntryBody::DocumentClosed { document, reason }) => {
+                let group = self.group;
+                let log = LogId { group, document };
+                Ok(Some(Change::Closed { log, reason }))
+            }
+            RecordBody::Entry(EntryBody::RotationComplete { epoch }) => {
+                let due = rows.least_due(&self.group)?;
+                if due.is_some_and(|due| *due <= epoch) {
+                    return Err(Refusal::SnapshotRequired.into());
+                }
+                Ok(None)
+            }
+            RecordBody::Entry(EntryBody::RecordVoided { .. }) => Ok(None),
+            _ => Err(Refusal::Malformed.into()),
+        }
+    }
+
+    fn begin(&self, begins: &Begins, rows: &Rows, changes: &mut Vec<Change>) -> Result<(), Stop> {
+        let group = self.group;
+        changes.push(Change::Checkpoint {
+            group,
+            checkpoint: begins.checkpoint.clone(),
+            group_info: Some(begins.group_info.clone()),
+            wrap: Some(begins.wrap.clone()),
+        });
+        let removed = begins.removed.iter().copied();
+        changes.extend(removed.map(|device| Change::MemberGone { group, device }));
+        let begun = begins.begun.iter().copied();
+        changes.extend(begun.map(|(device, user)| Change::Member {
+            group,
+            device,
+            user,
+        }));
+        changes.extend(begins.join.clone().map(|row| Change::Join {
+            group,
+            epoch: begins.epoch,
+            row,
+            devices: begins.added.clone(),
+        }));
+        changes.push(Change::Wrap {
+            wrap: begins.wrap.clone(),
+        });
+        changes.push(Change::ForgetEpochs {
+            group,
+            current: begins.epoch,
+        });
+        let pleas = rows.pleas_in(&group)?.into_iter().flatten();
+        let over = pleas.filter(|plea| {
+            plea.what == Plea::Wrap
+                || !begins.users.contains(&plea.user)
+                || self.settles(begins, &plea.device)
+        });
+        changes.extend(over.map(|plea| Change::PleaGone {
+            group,
+            device: plea.device,
+            what: plea.what,
+        }));
+        changes.extend(begins.due.then_some(Change::MarkDue {
+            group,
+            epoch: begins.epoch,
+        }));
+        Ok(())
+    }
+
+    /// Whether a device needs nobody's help after this commit: who made it could, and who came or went has its answer.
+    fn settles(&self, begins: &Begins, device: &DeviceId) -> bool {
+        self.device == *device
+            || begins.begun.iter().any(|(begun, _)| begun == device)
+            || begins.added.contains(device)
+            || begins.removed.contains(device)
+    }
+}

@@ -1,0 +1,238 @@
+//! Accounts, devices, device lists, invitations.
+
+use std::collections::BTreeSet;
+
+use conclave_identity::SignedDeviceList;
+use conclave_proto::refusal::ForbiddenWhy;
+use conclave_proto::{DeviceId, Hash, Refusal, UnixMs, UserId};
+
+use crate::batch::Decided;
+use crate::change::Change;
+use crate::event::Event;
+use crate::keys::{Keys, Rows, Stop, revoked};
+use crate::rows::InvitationRow;
+
+/// A device that logs in, already authenticated.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    /// Its user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// Its key.
+    pub key: Vec<u8>,
+}
+
+/// What is known of a device that logs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Known, with this key and user.
+    Known,
+    /// Its user has an account; the device is new.
+    NewDevice,
+    /// The user has no account.
+    NewUser,
+}
+
+impl Newcomer {
+    /// Asks for what [`Newcomer::standing`] compares.
+    pub fn keys(&self, keys: &mut Keys) {
+        keys.lists.insert(self.user);
+        keys.devices.insert(self.device);
+        keys.accounts.insert(self.user);
+    }
+
+    /// Judges a device that logs in by what is stored: its user's newest list, where there is one, has to name it with its key.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn standing(&self, rows: &Rows) -> Result<Standing, Stop> {
+        if let Some(list) = rows.list(&self.user)? {
+            let list = SignedDeviceList::from_bytes(&list.bytes);
+            let list = list.map_err(|_| Stop::Damaged {
+                what: "device list",
+            })?;
+            if !list.contains(&self.device, &self.key) {
+                return Err(revoked().into());
+            }
+        }
+        let account = rows.account(&self.user)?;
+        if account.is_some_and(|account| account.disabled) {
+            return Err(revoked().into());
+        }
+        match (rows.device(&self.device)?, account) {
+            (Some(row), _) if row.user != self.user || row.key != self.key => {
+                Err(Refusal::Unauthenticated.into())
+            }
+            (Some(row), _) if row.revoked => Err(revoked().into()),
+            (Some(_), _) => Ok(Standing::Known),
+            (None, Some(_)) => Ok(Standing::NewDevice),
+            (None, None) => Ok(Standing::NewUser),
+        }
+    }
+}
+
+/// What a new account needs.
+#[derive(Debug, Clone, Copy)]
+pub enum Door {
+    /// Nothing.
+    Open,
+    /// The hash of a valid invitation token.
+    Invitation(Option<Hash>),
+}
+
+/// Account and device are made known where they are missing.
+#[derive(Debug, Clone)]
+pub struct Admit {
+    /// Who.
+    pub who: Newcomer,
+    /// What a new account needs.
+    pub door: Door,
+    /// The time.
+    pub now: UnixMs,
+}
+
+impl Admit {
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        self.who.keys(keys);
+        if let Door::Invitation(Some(token)) = self.door {
+            keys.invitations.insert(token);
+        }
+    }
+
+    pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
+        let who = &self.who;
+        let standing = who.standing(rows)?;
+        let mut changes = Vec::new();
+        if standing == Standing::NewUser {
+            if let Door::Invitation(token) = self.door {
+                changes.push(self.redeem(token, rows)?);
+            }
+            changes.push(Change::Account {
+                user: who.user,
+                created: self.now,
+            });
+        }
+        if standing != Standing::Known {
+            changes.push(Change::Device {
+                device: who.device,
+                user: who.user,
+                key: who.key.clone(),
+                created: self.now,
+            });
+        }
+        let event = Event::Done;
+        Ok(Decided { changes, event })
+    }
+
+    fn redeem(&self, token: Option<Hash>, rows: &Rows) -> Result<Change, Stop> {
+        let why = ForbiddenWhy::NotAdmitted;
+        let hash = token.ok_or(Refusal::Forbidden { why })?;
+        match rows.invitation(&hash)? {
+            Some(row) if row.uses_left > 0 && row.expires > self.now => Ok(Change::Redeemed {
+                hash,
+                expected: row.uses_left,
+            }),
+            _ => Err(Refusal::Forbidden { why }.into()),
+        }
+    }
+}
+
+/// A new invitation.
+#[derive(Debug, Clone)]
+pub struct CreateInvitation {
+    /// Hash of its token.
+    pub hash: Hash,
+    /// What is stored of it.
+    pub row: InvitationRow,
+}
+
+impl CreateInvitation {
+    pub(crate) fn decide(&self) -> Decided {
+        Decided {
+            changes: vec![Change::Invitation {
+                hash: self.hash,
+                row: self.row.clone(),
+            }],
+            event: Event::Done,
+        }
+    }
+}
+
+/// A newer device list of a user, verified as far as it can be alone and against the one before.
+#[derive(Debug, Clone)]
+pub struct PutDeviceList {
+    /// Whose.
+    pub user: UserId,
+    /// Its number.
+    pub seq: u64,
+    /// The list, encoded.
+    pub bytes: Vec<u8>,
+    /// The devices on it.
+    pub devices: BTreeSet<DeviceId>,
+    /// Number of the one that it was compared with.
+    pub expected: Option<u64>,
+    /// The time.
+    pub now: UnixMs,
+}
+
+impl PutDeviceList {
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        keys.lists.insert(self.user);
+        keys.siblings.insert(self.user);
+        keys.acquainted.insert(self.user);
+    }
+
+    pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
+        let newest = rows.list(&self.user)?.map(|row| row.seq);
+        if newest != self.expected {
+            let newest = newest.unwrap_or_default();
+            return Err(Refusal::StaleDeviceList { newest }.into());
+        }
+        let told = rows.acquainted_with(&self.user)?;
+        let told = told.cloned().unwrap_or_default();
+        let mut changes = vec![Change::List {
+            user: self.user,
+            expected: self.expected,
+            seq: self.seq,
+            bytes: self.bytes.clone(),
+            stored: self.now,
+        }];
+        let mut gone = Vec::new();
+        for device in rows.siblings_of(&self.user)?.into_iter().flatten() {
+            let Some(row) = rows.device(device)? else {
+                continue;
+            };
+            let revoked = !self.devices.contains(device);
+            if revoked == row.revoked {
+                continue;
+            }
+            changes.push(Change::Revoked {
+                device: *device,
+                revoked,
+            });
+            if revoked {
+                gone.push(*device);
+                changes.extend(lost(*device, rows)?);
+            }
+        }
+        let event = Event::ListChanged {
+            user: self.user,
+            told,
+            gone,
+        };
+        Ok(Decided { changes, event })
+    }
+}
+
+/// A device that is revoked loses its key packages and its pleas for help.
+fn lost(device: DeviceId, rows: &Rows) -> Result<Vec<Change>, Stop> {
+    let pleas = rows.pleas_of(&device)?.into_iter().flatten();
+    let gone = pleas.map(|plea| Change::PleaGone {
+        group: plea.group,
+        device,
+        what: plea.what,
+    });
+    let cleared = Change::ClearPackages { device };
+    Ok(std::iter::once(cleared).chain(gone).collect())
+}

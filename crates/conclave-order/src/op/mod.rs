@@ -1,0 +1,111 @@
+//! Operations, each with those it is of one kind with. Those who ask have been authenticated.
+
+pub mod append;
+pub mod document;
+pub mod entry;
+pub mod group;
+pub mod help;
+pub mod identity;
+pub mod packages;
+pub mod snapshot;
+pub mod upkeep;
+
+use conclave_proto::Refusal;
+
+use crate::batch::Decided;
+use crate::event::Event;
+use crate::keys::{Keys, Rows, Stop};
+use crate::limits::Limits;
+
+/// An operation, judged as far as it can be outside a transaction.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// A device is admitted.
+    Admit(identity::Admit),
+    /// A new invitation.
+    CreateInvitation(identity::CreateInvitation),
+    /// A newer device list.
+    PutDeviceList(identity::PutDeviceList),
+    /// Key packages of a device.
+    PutKeyPackages(packages::PutKeyPackages),
+    /// A device's packages go.
+    ClearKeyPackages(packages::ClearKeyPackages),
+    /// Packages of a user's devices are handed out.
+    ClaimKeyPackages(packages::ClaimKeyPackages),
+    /// A new group.
+    CreateGroup(Box<group::CreateGroup>),
+    /// A commit, a standalone proposal, a signed entry, a new document.
+    Enter(Box<entry::NewEntry>),
+    /// Another GroupInfo.
+    PutGroupInfo(group::PutGroupInfo),
+    /// A root wrap.
+    PutWrap(help::PutWrap),
+    /// A plea.
+    Ask(help::Ask),
+    /// A Welcome was taken.
+    AckWelcome(help::AckWelcome),
+    /// Updates and verdicts for a document.
+    Append(append::Append),
+    /// A snapshot of a document.
+    PutSnapshot(Box<snapshot::PutSnapshot>),
+    /// Replaced snapshots whose time is over lose their content.
+    Sweep(upkeep::Sweep),
+    /// Whether a write becomes durable.
+    Probe(upkeep::Probe),
+}
+
+impl Op {
+    /// Rows that it will surely compare.
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        match self {
+            Self::Admit(op) => op.keys(keys),
+            Self::PutDeviceList(op) => op.keys(keys),
+            Self::PutKeyPackages(op) => op.keys(keys),
+            Self::ClearKeyPackages(op) => op.keys(keys),
+            Self::ClaimKeyPackages(op) => op.keys(keys),
+            Self::CreateGroup(op) => op.keys(keys),
+            Self::Enter(op) => op.keys(keys),
+            Self::PutGroupInfo(op) => op.keys(keys),
+            Self::PutWrap(op) => op.keys(keys),
+            Self::Ask(op) => op.keys(keys),
+            Self::AckWelcome(op) => op.keys(keys),
+            Self::Append(op) => op.keys(keys),
+            Self::PutSnapshot(op) => op.keys(keys),
+            Self::Sweep(op) => op.keys(keys),
+            Self::CreateInvitation(_) | Self::Probe(_) => {}
+        }
+    }
+
+    /// What it changes, and what is told then.
+    pub(crate) fn decide(&self, rows: &Rows, limits: &Limits) -> Result<Decided, Stop> {
+        match self {
+            Self::Admit(op) => op.decide(rows),
+            Self::CreateInvitation(op) => Ok(op.decide()),
+            Self::PutDeviceList(op) => op.decide(rows),
+            Self::PutKeyPackages(op) => op.decide(rows),
+            Self::ClearKeyPackages(op) => op.decide(rows),
+            Self::ClaimKeyPackages(op) => op.decide(rows),
+            Self::CreateGroup(op) => op.decide(rows),
+            Self::Enter(op) => op.decide(rows),
+            Self::PutGroupInfo(op) => op.decide(rows),
+            Self::PutWrap(op) => op.decide(rows),
+            Self::Ask(op) => op.decide(rows),
+            Self::AckWelcome(op) => op.decide(rows),
+            Self::Append(op) => op.decide(rows, limits),
+            Self::PutSnapshot(op) => op.decide(rows),
+            Self::Sweep(op) => op.decide(rows),
+            Self::Probe(op) => Ok(op.decide()),
+        }
+    }
+
+    /// What is told when it is refused.
+    pub(crate) fn refused(&self, refusal: Refusal) -> Event {
+        match self {
+            Self::Append(_) => Event::RecordsRefused {
+                refusal,
+                chain: None,
+            },
+            _ => Event::Refused(refusal),
+        }
+    }
+}

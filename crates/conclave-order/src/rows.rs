@@ -1,0 +1,333 @@
+//! What storage holds, as plain rows. A backend reads and writes them; the rules compare them.
+
+use bytes::Bytes;
+use conclave_proto::frame::Plea;
+use conclave_proto::group::RootWrap;
+use conclave_proto::record::{CloseReason, RecordHeader, SnapshotHeader};
+use conclave_proto::{DeviceId, Frontier, GroupId, Hash, Head, RecordBody, UnixMs, UserId};
+use conclave_rules::LogId;
+
+/// A user's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountRow {
+    /// Whether the operator has shut it.
+    pub disabled: bool,
+}
+
+/// A device: it belongs to the user and the key under which it first logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRow {
+    /// Its user.
+    pub user: UserId,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Whether its user's device list names it no more.
+    pub revoked: bool,
+    /// Whether its user's account is shut.
+    pub disabled: bool,
+}
+
+/// A user's newest device list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListRow {
+    /// Its number.
+    pub seq: u64,
+    /// `SignedDeviceList`, encoded.
+    pub bytes: Vec<u8>,
+}
+
+/// An invitation, found by the hash of its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvitationRow {
+    /// Short name, for revoking it.
+    pub id: String,
+    /// When it was made.
+    pub created: UnixMs,
+    /// When it ends.
+    pub expires: UnixMs,
+    /// Accounts it still admits.
+    pub uses_left: u64,
+}
+
+/// What is there of a device's key packages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StockRow {
+    /// Whether there ever was one that is remembered.
+    pub known: bool,
+    /// Those that can be handed out: one-time ones first, the oldest first.
+    pub left: Vec<LeftPackage>,
+}
+
+/// A key package that can be handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftPackage {
+    /// Whether it is handed out again and again, when nothing else is left.
+    pub last_resort: bool,
+    /// When it was made.
+    pub created: UnixMs,
+    /// Its reference.
+    pub hash: Hash,
+}
+
+/// A key package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageRow {
+    /// The device it belongs to.
+    pub device: DeviceId,
+    /// Whether it is handed out again and again.
+    pub last_resort: bool,
+    /// When it was made.
+    pub created: UnixMs,
+    /// The package; none when it was handed out.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// Where a group stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupRow {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Entries in its log.
+    pub size: u64,
+    /// Hash of what it was founded with.
+    pub genesis: Hash,
+    /// Who founded it.
+    pub creator: DeviceId,
+}
+
+/// A group's public state as stored: signed entries after the checkpoint are applied to it when it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointRow {
+    /// `PublicGroupState`, encoded.
+    pub checkpoint: Bytes,
+    /// The root wrap that came with the newest commit.
+    pub wrap: Option<RootWrap>,
+}
+
+/// A position of a log, and the head after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The position.
+    pub seq: u64,
+    /// The head after it.
+    pub head: Head,
+}
+
+impl Position {
+    /// The position whose log has this root up to and including it.
+    #[must_use]
+    pub fn of(seq: u64, root: Hash) -> Self {
+        let size = seq.saturating_add(1);
+        Self {
+            seq,
+            head: Head { size, root },
+        }
+    }
+}
+
+/// Kind of an entry of a group's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A commit.
+    Commit = 1,
+    /// A standalone proposal.
+    Proposal = 2,
+    /// A signed entry.
+    Signed = 3,
+}
+
+/// An entry of a group's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryRow {
+    /// Its kind.
+    pub kind: EntryKind,
+    /// The epoch that a commit ends.
+    pub epoch: Option<u64>,
+    /// Its leaf.
+    pub leaf: Hash,
+    /// Root of the log up to and including it.
+    pub root: Hash,
+    /// `GroupEntry`, encoded.
+    pub bytes: Bytes,
+}
+
+/// What all who join in one epoch need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRow {
+    /// Size of the log with the commit that began the epoch.
+    pub size: u64,
+    /// Right edge of the log.
+    pub frontier: Frontier,
+    /// `GroupState`, encoded.
+    pub state: Bytes,
+    /// The ratchet tree.
+    pub tree: Bytes,
+    /// The wrap that came with the commit.
+    pub wrap: RootWrap,
+    /// The Welcome.
+    pub welcome: Bytes,
+}
+
+/// A Welcome that a device has not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WelcomeRow {
+    /// Its number.
+    pub id: u64,
+    /// The device.
+    pub device: DeviceId,
+    /// The group.
+    pub group: GroupId,
+    /// The epoch that it leads into.
+    pub epoch: u64,
+}
+
+/// A plea for help that nobody has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PleaRow {
+    /// The group.
+    pub group: GroupId,
+    /// Who makes it.
+    pub device: DeviceId,
+    /// Its user.
+    pub user: UserId,
+    /// What for.
+    pub what: Plea,
+    /// Since when.
+    pub at: UnixMs,
+}
+
+/// Where a document's log stands: what every append needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentRow {
+    /// Right edge of the log.
+    pub frontier: Frontier,
+    /// Epoch of the newest record.
+    pub last_epoch: u64,
+    /// First position of that epoch.
+    pub last_epoch_seq: u64,
+    /// Authors so far.
+    pub author_count: u64,
+    /// Encoded bytes of all updates.
+    pub weight: u64,
+    /// Size that the active snapshot covers.
+    pub covered: u64,
+    /// Why it was closed, if it was.
+    pub closed: Option<CloseReason>,
+}
+
+/// A document's active snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveRow {
+    /// Its position.
+    pub seq: u64,
+    /// Its id.
+    pub id: Hash,
+    /// Its header: a snapshot's.
+    pub header: RecordHeader,
+    /// Encoded size.
+    pub bytes: u64,
+    /// First position of the epoch that was current when it came.
+    pub epoch_seq: u64,
+    /// Epoch under which a new one has to come, 0 for none.
+    pub due_epoch: u64,
+    /// Position of its parent, and when that was replaced; none where it is the document's first.
+    pub parent: Option<(u64, UnixMs)>,
+}
+
+impl ActiveRow {
+    /// What its header says as a snapshot's.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<SnapshotHeader> {
+        match self.header.body {
+            RecordBody::Snapshot(snapshot) => Some(snapshot),
+            _ => None,
+        }
+    }
+}
+
+/// An author of a document, numbered by the first record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthorRow {
+    /// Its number.
+    pub no: u64,
+    /// Clock of its next record.
+    pub next_clock: u64,
+    /// Leaf of its last record.
+    pub last_leaf: Hash,
+    /// Whether a later instance of the same device has written.
+    pub closed: bool,
+}
+
+/// A record's kind as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// An update.
+    Update = 1,
+    /// A verdict.
+    Verdict = 2,
+    /// A snapshot.
+    Snapshot = 3,
+}
+
+impl RecordKind {
+    /// The kind with this number.
+    #[must_use]
+    pub fn of(number: u8) -> Option<Self> {
+        [Self::Update, Self::Verdict, Self::Snapshot]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
+    }
+}
+
+/// A record of a document's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRow {
+    /// Its position.
+    pub seq: u64,
+    /// Its kind.
+    pub kind: RecordKind,
+    /// Number of its author and its clock; none for a snapshot.
+    pub chained: Option<(u64, u64)>,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Size of the prefix that its author had seen.
+    pub seen: u64,
+    /// First bytes of that prefix's root.
+    pub hint: [u8; 8],
+    /// Size that the snapshot active before it covers.
+    pub covered: u64,
+    /// Its leaf.
+    pub leaf: Hash,
+    /// Root of the log up to and including it.
+    pub root: Hash,
+    /// A snapshot's header, encoded; the others' follow from the columns.
+    pub header: Option<Bytes>,
+    /// What is sealed, encoded; none once it was let go.
+    pub sealed: Option<Bytes>,
+    /// Encoded bytes of all updates up to and including it.
+    pub weight: u64,
+}
+
+/// What a record says of the log up to and including it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The root.
+    pub root: Hash,
+    /// Encoded bytes of all updates.
+    pub weight: u64,
+    /// The record's epoch.
+    pub epoch: u64,
+}
+
+/// A snapshot that is neither the active one of its document nor that one's parent, and not its first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReplacedRow {
+    /// Since when.
+    pub since: UnixMs,
+    /// The log.
+    pub log: LogId,
+    /// Its position.
+    pub seq: u64,
+}

@@ -1,0 +1,97 @@
+//! Backends that the storage suite runs on.
+
+use anyhow::Result;
+use conclave_ds::Durability;
+use conclave_ds::sqlite::{Place, Read, Reads, Store};
+use conclave_order::memory::Memory;
+use conclave_order::{Backend, Reader};
+use tempfile::TempDir;
+
+/// A database of its own, with as many drivers and readers as are wanted.
+pub trait Database: Sized {
+    /// What writes.
+    type Store: Backend;
+    /// What reads.
+    type Reader: Reader;
+
+    /// An empty one.
+    ///
+    /// # Errors
+    /// When there can be none.
+    fn create() -> impl Future<Output = Result<Self>>;
+
+    /// Another driver.
+    ///
+    /// # Errors
+    /// When there can be none.
+    fn store(&self) -> impl Future<Output = Result<Self::Store>>;
+
+    /// Another reader.
+    ///
+    /// # Errors
+    /// When there can be none.
+    fn reader(&self) -> impl Future<Output = Result<Self::Reader>>;
+}
+
+/// In memory.
+pub struct InMemory(Memory);
+
+impl Database for InMemory {
+    type Store = Memory;
+    type Reader = Memory;
+
+    async fn create() -> Result<Self> {
+        Ok(Self(Memory::new()))
+    }
+
+    async fn store(&self) -> Result<Memory> {
+        Ok(self.0.clone())
+    }
+
+    async fn reader(&self) -> Result<Memory> {
+        Ok(self.0.clone())
+    }
+}
+
+/// SQLite, in a folder that goes with it.
+pub struct InSqlite {
+    folder: TempDir,
+    reads: Reads,
+}
+
+impl InSqlite {
+    /// Where it lies.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    fn place(folder: &TempDir) -> Place {
+        Place {
+            directory: folder.path().to_owned(),
+            // Nobody pulls the plug here.
+            durability: Durability::Normal,
+            max_bytes: None,
+        }
+    }
+}
+
+impl Database for InSqlite {
+    type Store = Store;
+    type Reader = Read;
+
+    async fn create() -> Result<Self> {
+        let folder = TempDir::new()?;
+        Store::open(Self::place(&folder)).await?.close().await;
+        let reads = Reads::open(&Self::place(&folder)).await?;
+        Ok(Self { folder, reads })
+    }
+
+    async fn store(&self) -> Result<Store> {
+        Ok(Store::open(Self::place(&self.folder)).await?)
+    }
+
+    async fn reader(&self) -> Result<Read> {
+        Ok(self.reads.acquire().await?)
+    }
+}

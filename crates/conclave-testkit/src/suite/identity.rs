@@ -1,0 +1,187 @@
+//! Devices, lists, key packages, invitations.
+
+use anyhow::{Result, ensure};
+use conclave_order::op::identity::{CreateInvitation, Door, PutDeviceList};
+use conclave_order::op::packages::{
+    ClaimKeyPackages, Claimed, ClearKeyPackages, Package, PutKeyPackages,
+};
+use conclave_order::rows::InvitationRow;
+use conclave_order::{Event, Op};
+use conclave_proto::limits::KEY_PACKAGE_SHELF_LIFE_MS;
+use conclave_proto::refusal::ForbiddenWhy;
+use conclave_proto::{Refusal, UnixMs};
+
+use crate::database::Database;
+use crate::ids::{author, device, log, some_hash, user, user_of};
+use crate::world::{START, World, admit, admit_through, refusal};
+
+fn package(n: u64, age: u64) -> Package {
+    Package {
+        hash: some_hash(n),
+        created: UnixMs(START.0 - age),
+        bytes: n.to_be_bytes().to_vec(),
+    }
+}
+
+/// Packages of a device.
+#[must_use]
+pub fn put(of: u8, one_time: Vec<Package>, last_resort: Option<Package>, now: UnixMs) -> Op {
+    Op::PutKeyPackages(PutKeyPackages {
+        device: device(of),
+        user: user_of(of),
+        one_time,
+        last_resort,
+        now,
+    })
+}
+
+/// A package of each device of a user.
+#[must_use]
+pub fn claim(by: u8, of: u8, now: UnixMs) -> Op {
+    Op::ClaimKeyPackages(ClaimKeyPackages {
+        device: device(by),
+        user: user(of),
+        wanted: Vec::new(),
+        now,
+    })
+}
+
+fn claimed(event: &Event) -> Result<&[Claimed]> {
+    match event {
+        Event::Claimed(claimed) => Ok(claimed),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+/// Eight takers of five packages get five different ones, the oldest first, in one batch and in several.
+///
+/// # Errors
+/// When it is not so.
+pub async fn a_package_is_given_once<D: Database>() -> Result<()> {
+    for at_once in [8, 1] {
+        let mut world = World::<D>::furnished().await?;
+        let packages: Vec<Package> = (0..5).map(|n| package(n, n)).collect();
+        world
+            .accepted(vec![put(10, packages.clone(), None, START)])
+            .await?;
+        let mut given = Vec::new();
+        for _ in 0..8 / at_once {
+            for event in world.run(vec![claim(20, 1, START); at_once]).await? {
+                given.extend(claimed(&event)?.iter().map(|it| it.bytes.clone()));
+            }
+        }
+        let oldest_first = packages.iter().rev().map(|it| it.bytes.clone());
+        ensure!(given == oldest_first.collect::<Vec<_>>(), "{given:?}");
+        // Handed out once, never stored again.
+        let again = world.one(put(10, packages, None, START)).await?;
+        ensure!(matches!(again, Event::PackagesPut { left: 0, .. }));
+    }
+    Ok(())
+}
+
+/// The last-resort package is given when nothing else is left that is fresh, again and again.
+///
+/// # Errors
+/// When it is not so.
+pub async fn the_last_resort_comes_last<D: Database>() -> Result<()> {
+    let mut world = World::<D>::furnished().await?;
+    let (fresh, last) = (package(1, 0), package(2, 5));
+    let stored = world
+        .one(put(10, vec![fresh], Some(last.clone()), START))
+        .await?;
+    ensure!(matches!(stored, Event::PackagesPut { left: 1, .. }));
+    let events = world.run(vec![claim(20, 1, START); 3]).await?;
+    let mut given = Vec::new();
+    for event in &events {
+        given.extend(claimed(event)?.iter().map(|it| (it.last_resort, it.left)));
+    }
+    ensure!(given == [(false, 0), (true, 0), (true, 0)], "{given:?}");
+    let later = UnixMs(START.0 + KEY_PACKAGE_SHELF_LIFE_MS);
+    let event = world.one(claim(20, 1, later)).await?;
+    ensure!(claimed(&event)?.is_empty());
+    let device = device(10);
+    world
+        .accepted(vec![Op::ClearKeyPackages(ClearKeyPackages { device })])
+        .await?;
+    let event = world.one(claim(20, 1, START)).await?;
+    ensure!(claimed(&event)?.is_empty());
+    world
+        .accepted(vec![put(10, vec![], Some(last), START)])
+        .await?;
+    let unknown = world.refused(claim(20, 7, START)).await?;
+    ensure!(unknown == Refusal::UnknownUser);
+    Ok(())
+}
+
+/// An invitation admits as many accounts as it says, until its time is over.
+///
+/// # Errors
+/// When it is not so.
+pub async fn an_invitation_is_used_up<D: Database>() -> Result<()> {
+    let mut world = World::<D>::new().await?;
+    let hash = some_hash(1);
+    let row = InvitationRow {
+        id: "one".into(),
+        created: START,
+        expires: UnixMs(START.0 + 10),
+        uses_left: 2,
+    };
+    world
+        .accepted(vec![Op::CreateInvitation(CreateInvitation { hash, row })])
+        .await?;
+    let through = |n, now| admit_through(n, Door::Invitation(Some(hash)), UnixMs(now));
+    let refused = |event: &Event| {
+        let why = ForbiddenWhy::NotAdmitted;
+        refusal(event) == Some(Refusal::Forbidden { why })
+    };
+    let late = world.one(through(10, START.0 + 10)).await?;
+    ensure!(refused(&late));
+    let events = world
+        .run([10, 11, 20, 30].map(|n| through(n, START.0)).to_vec())
+        .await?;
+    // A second device of an account needs none.
+    let outcomes: Vec<bool> = events.iter().map(refused).collect();
+    ensure!(outcomes == [false, false, false, true], "{events:?}");
+    let none = world
+        .one(admit_through(40, Door::Invitation(None), START))
+        .await?;
+    ensure!(refused(&none));
+    Ok(())
+}
+
+/// Whoever is off the list writes nothing more, in the same batch too, and its packages are not handed out.
+///
+/// # Errors
+/// When it is not so.
+pub async fn a_revoked_device_loses_what_it_had<D: Database>() -> Result<()> {
+    let log = log(1, 1);
+    let mut world = World::<D>::furnished().await?;
+    world.accepted(vec![admit(21)]).await?;
+    world
+        .accepted(vec![put(20, vec![package(1, 0)], None, START)])
+        .await?;
+    let list = |seq, expected| {
+        Op::PutDeviceList(PutDeviceList {
+            user: user(2),
+            seq,
+            bytes: vec![1],
+            devices: [device(21)].into(),
+            expected,
+            now: START,
+        })
+    };
+    let append = world.updates(log, author(20, 1), 1).await?;
+    let events = world.run(vec![list(1, None), append]).await?;
+    let Some(Event::ListChanged { gone, .. }) = events.first() else {
+        anyhow::bail!("{events:?}");
+    };
+    ensure!(*gone == [device(20)]);
+    let refused = events.get(1).and_then(refusal);
+    ensure!(refused == Some(conclave_order::revoked()), "{events:?}");
+    let event = world.one(claim(10, 2, START)).await?;
+    ensure!(claimed(&event)?.is_empty());
+    let stale = world.refused(list(2, None)).await?;
+    ensure!(stale == Refusal::StaleDeviceList { newest: 1 });
+    world.accepted(vec![list(2, Some(1))]).await?;
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What every backend has to pass.
+//!
+//! `storage_suite!(name, Database)` makes one test of each check, on one backend. Each check is an ordinary function over a
+//! [`crate::database::Database`], with a database of its own.
+
+pub mod dump;
+pub mod failures;
+pub mod groups;
+pub mod identity;
+pub mod logs;
+pub mod random;
+
+/// One test of each check, on one backend.
+#[macro_export]
+macro_rules! storage_suite {
+    ($name:ident, $database:ty) => {
+        mod $name {
+            use super::*;
+            use $crate::suite::{failures, groups, identity, logs, random};
+
+            $crate::storage_suite!(@each $database;
+                random::batches_come_to_the_same,
+                logs::clocks_gaps_and_wrong_predecessors_are_refused,
+                logs::a_new_instance_closes_older_ones,
+                logs::refused_operations_leave_no_row,
+                logs::stretches_are_bounded_and_without_gaps,
+                logs::records_are_read_as_they_were_written,
+                logs::snapshots_follow_each_other_and_lose_their_content,
+                groups::two_commits_for_an_epoch,
+                groups::append_and_commit_never_cross,
+                groups::entry_and_first_snapshot_come_together,
+                groups::rotation_is_not_complete_while_one_is_due,
+                groups::a_welcome_comes_with_its_commit,
+                groups::epochs_are_kept_while_a_welcome_needs_them,
+                groups::wraps_are_limited,
+                groups::pleas_are_limited,
+                identity::a_package_is_given_once,
+                identity::the_last_resort_comes_last,
+                identity::an_invitation_is_used_up,
+                identity::a_revoked_device_loses_what_it_had,
+                failures::after_a_failure_it_is_as_before_or_as_after,
+                failures::a_crash_after_the_commit_is_answered_again,
+                failures::two_drivers_share_a_database,
+                failures::an_abandoned_transaction_was_not,
+            );
+        }
+    };
+    (@each $database:ty; $($module:ident::$check:ident,)*) => {
+        $(
+            #[tokio::test]
+            async fn $check() -> anyhow::Result<()> {
+                $module::$check::<$database>().await
+            }
+        )*
+    };
+}

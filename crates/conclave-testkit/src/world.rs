@@ -1,0 +1,500 @@
+//! A database, and operations on it that nobody had to sign: what is judged outside transactions is taken as judged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use conclave_order::limits::Limits;
+use conclave_order::op::append::{Append, Frame, FrameRecord, Offer};
+use conclave_order::op::entry::{Begins, Does, NewEntry};
+use conclave_order::op::group::CreateGroup;
+use conclave_order::op::identity::{Admit, Door, Newcomer};
+use conclave_order::op::snapshot::{PutSnapshot, Written};
+use conclave_order::rows::{ActiveRow, DocumentRow, GroupRow, JoinRow, RecordKind};
+use conclave_order::{Batch, Event, Keys, Op, Reader, Rows, run_batch};
+use conclave_proto::codec::encode;
+use conclave_proto::group::{GroupEntry, RootWrap, WrapStatement};
+use conclave_proto::merkle::empty_root;
+use conclave_proto::policy::Role;
+use conclave_proto::record::{
+    Chained, EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader, Sealed, SnapshotHeader,
+};
+use conclave_proto::{
+    Author, DeviceId, DocumentId, Frontier, GroupId, Hash, Head, InstanceId, Refusal, UnixMs,
+    UserId,
+};
+use conclave_rules::{LogId, RosterRow, Seen};
+
+use crate::database::Database;
+use crate::ids::{device, some_hash, user_of};
+
+/// Records that a document takes after what its snapshot covers.
+pub const LIMITS: Limits = Limits { tail_records: 40 };
+/// When everything begins.
+pub const START: UnixMs = UnixMs(1_700_000_000_000);
+/// Code of the documents' CRDT kind.
+const CRDT: u8 = 1;
+
+/// A database with one driver.
+pub struct World<D: Database> {
+    /// The database.
+    pub database: D,
+    /// Its driver.
+    pub store: D::Store,
+}
+
+impl<D: Database> World<D> {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// When there can be none.
+    pub async fn new() -> Result<Self> {
+        let database = D::create().await?;
+        let store = database.store().await?;
+        Ok(Self { database, store })
+    }
+
+    /// One with three devices of three users, a group of the first, and a document in it.
+    ///
+    /// # Errors
+    /// When it is not accepted.
+    pub async fn furnished() -> Result<Self> {
+        let mut world = Self::new().await?;
+        let log = crate::ids::log(1, 1);
+        let ops = vec![admit(10), admit(20), admit(30), found(log.group, 10)];
+        world.accepted(ops).await?;
+        world.begin(log, 10).await?;
+        Ok(world)
+    }
+
+    /// Runs operations in one transaction, which has to take place.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn run(&mut self, ops: Vec<Op>) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        for ended in run_batch(&mut self.store, Batch::new(ops, LIMITS), |_, _| ()).await {
+            let end = ended.end();
+            if let Some(failure) = ended.failure {
+                return Err(failure.into());
+            }
+            ensure!(ended.batch.damaged().is_empty(), "damaged");
+            events.extend(ended.batch.finish(end));
+        }
+        Ok(events)
+    }
+
+    /// Runs one operation.
+    ///
+    /// # Errors
+    /// When the transaction does not take place.
+    pub async fn one(&mut self, op: Op) -> Result<Event> {
+        let event = self.run(vec![op]).await?.pop();
+        event.context("no event")
+    }
+
+    /// Runs operations of which none may be refused.
+    ///
+    /// # Errors
+    /// When one is.
+    pub async fn accepted(&mut self, ops: Vec<Op>) -> Result<Vec<Event>> {
+        let events = self.run(ops).await?;
+        for event in &events {
+            ensure!(refusal(event).is_none(), "{event:?}");
+        }
+        Ok(events)
+    }
+
+    /// Runs an operation that has to be refused.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn refused(&mut self, op: Op) -> Result<Refusal> {
+        let event = self.one(op).await?;
+        refusal(&event).with_context(|| format!("{event:?}"))
+    }
+
+    /// Loads rows that are durable.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn load(&self, want: impl FnOnce(&mut Keys)) -> Result<Rows> {
+        let mut keys = Keys::default();
+        want(&mut keys);
+        Ok(self.database.reader().await?.load(&keys).await?)
+    }
+
+    /// Where a group stands.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn group(&self, group: GroupId) -> Result<GroupRow> {
+        let mut rows = self.load(|keys| _ = keys.groups.insert(group)).await?;
+        rows.groups.remove(&group).flatten().context("no group")
+    }
+
+    /// Where a document stands.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn document(&self, log: LogId) -> Result<(DocumentRow, ActiveRow)> {
+        let mut rows = self
+            .load(|keys| {
+                keys.documents.insert(log);
+                keys.actives.insert(log);
+            })
+            .await?;
+        let row = rows.documents.remove(&log).flatten();
+        let active = rows.actives.remove(&log).flatten();
+        row.zip(active).context("no document")
+    }
+
+    /// Begins a document.
+    ///
+    /// # Errors
+    /// When it is not accepted.
+    pub async fn begin(&mut self, log: LogId, by: u8) -> Result<()> {
+        let at = self.group(log.group).await?;
+        self.accepted(vec![create_document(log, by, at)]).await?;
+        Ok(())
+    }
+
+    /// An author's next clock and last leaf.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn chain(&self, log: LogId, author: Author) -> Result<(u64, Hash)> {
+        let key = (log, author);
+        let rows = self.load(|keys| _ = keys.authors.insert(key)).await?;
+        let row = rows.authors.get(&key).copied().flatten();
+        Ok(row.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf)))
+    }
+
+    /// Updates that may follow, so many.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn updates(&self, log: LogId, author: Author, count: u64) -> Result<Op> {
+        let epoch = self.group(log.group).await?.epoch;
+        let chain = self.chain(log, author).await?;
+        Ok(updates(log, author, epoch, chain, count))
+    }
+
+    /// A snapshot that may follow and covers everything.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn snapshot(&self, log: LogId, by: u8, now: UnixMs) -> Result<Op> {
+        let (row, active) = self.document(log).await?;
+        let epoch = self.group(log.group).await?.epoch;
+        let covered = row.frontier.head();
+        Ok(snapshot(log, by, epoch, &active, covered, now))
+    }
+}
+
+/// Why an operation was refused.
+#[must_use]
+pub fn refusal(event: &Event) -> Option<Refusal> {
+    match event {
+        Event::Refused(refusal) | Event::RecordsRefused { refusal, .. } => Some(refusal.clone()),
+        _ => None,
+    }
+}
+
+/// A device logs in.
+#[must_use]
+pub fn admit(n: u8) -> Op {
+    admit_through(n, Door::Open, START)
+}
+
+/// A device logs in through a door.
+#[must_use]
+pub fn admit_through(n: u8, door: Door, now: UnixMs) -> Op {
+    let who = Newcomer {
+        user: user_of(n),
+        device: device(n),
+        key: vec![n; 32],
+    };
+    Op::Admit(Admit { who, door, now })
+}
+
+/// A device founds a group.
+#[must_use]
+pub fn found(group: GroupId, by: u8) -> Op {
+    Op::CreateGroup(Box::new(CreateGroup {
+        group,
+        device: device(by),
+        user: user_of(by),
+        genesis: some_hash(u64::from(by)),
+        root: Frontier::new().root(),
+        checkpoint: Bytes::from_static(b"checkpoint"),
+        group_info: Bytes::from_static(b"info"),
+        founded: START,
+        now: START,
+    }))
+}
+
+fn sealed(tag: u8, bytes: usize) -> Sealed {
+    Sealed {
+        nonce: [tag; 24],
+        ciphertext: vec![tag; bytes].into(),
+        tag: [tag; 16],
+        commitment: [tag; 32],
+        signature: [tag; 64],
+    }
+}
+
+fn signed_entry(group: GroupId, by: u8, epoch: u64, body: EntryBody, nonce: u64) -> Record {
+    let header = RecordHeader {
+        version: RECORD_VERSION,
+        group,
+        document: DocumentId::ZERO,
+        epoch,
+        author: Author {
+            device: device(by),
+            instance: InstanceId(nonce.to_be_bytes()),
+        },
+        seen: Head::EMPTY,
+        body: RecordBody::Entry(body),
+    };
+    Record {
+        header,
+        sealed: sealed(0, 0),
+    }
+}
+
+fn enter(at: GroupRow, group: GroupId, by: u8, entry: GroupEntry, does: Does) -> Op {
+    let size = at.size.saturating_add(1);
+    Op::Enter(Box::new(NewEntry {
+        group,
+        device: device(by),
+        expected: (at.epoch, at.size),
+        entry,
+        head: Head {
+            size,
+            root: some_hash(size),
+        },
+        does,
+    }))
+}
+
+/// A new document.
+#[must_use]
+pub fn create_document(log: LogId, by: u8, at: GroupRow) -> Op {
+    let body = EntryBody::DocumentCreated {
+        document: log.document,
+        crdt: CRDT,
+    };
+    let entry = signed_entry(log.group, by, at.epoch, body, 0);
+    let header = SnapshotHeader {
+        parent: Hash::ZERO,
+        chain_proof: Hash::ZERO,
+        covered: Head::EMPTY,
+        crdt: CRDT,
+    };
+    let first = snapshot_record(log, by, at.epoch, header, Head::EMPTY);
+    let does = Does::CreateDocument {
+        first: Box::new(first),
+        crdt: CRDT,
+    };
+    enter(at, log.group, by, GroupEntry::Signed(entry), does)
+}
+
+/// A signed entry; `nonce` tells equal ones apart.
+#[must_use]
+pub fn put_entry(group: GroupId, by: u8, at: GroupRow, body: EntryBody, nonce: u64) -> Op {
+    let entry = signed_entry(group, by, at.epoch, body, nonce);
+    enter(at, group, by, GroupEntry::Signed(entry), Does::Put)
+}
+
+/// A standalone proposal.
+#[must_use]
+pub fn propose(group: GroupId, by: u8, at: GroupRow, nonce: u64) -> Op {
+    let entry = GroupEntry::Proposal(nonce.to_be_bytes().to_vec().into());
+    let checkpoint = Bytes::from(nonce.to_be_bytes().to_vec());
+    enter(at, group, by, entry, Does::Propose { checkpoint })
+}
+
+/// Who comes and goes with a commit.
+#[derive(Debug, Clone, Default)]
+pub struct Moves {
+    /// Devices that are added.
+    pub added: Vec<u8>,
+    /// Devices that are removed.
+    pub removed: Vec<u8>,
+    /// Users that have a member afterwards.
+    pub users: BTreeSet<UserId>,
+}
+
+/// A commit; `nonce` tells equal ones apart.
+#[must_use]
+pub fn commit(group: GroupId, by: u8, at: GroupRow, moves: &Moves, nonce: u64) -> Op {
+    let epoch = at.epoch.saturating_add(1);
+    let devices = |of: &[u8]| of.iter().map(|n| device(*n)).collect::<Vec<DeviceId>>();
+    let state = Bytes::from(nonce.to_be_bytes().to_vec());
+    let wrap = wrap(group, epoch, by);
+    let join = (!moves.added.is_empty()).then(|| JoinRow {
+        size: at.size.saturating_add(1),
+        frontier: Frontier::new(),
+        state: state.clone(),
+        tree: state.clone(),
+        wrap: wrap.clone(),
+        welcome: state.clone(),
+    });
+    let begun = moves.added.iter().map(|n| (device(*n), user_of(*n)));
+    let begins = Begins {
+        epoch,
+        checkpoint: state.clone(),
+        group_info: state,
+        wrap,
+        added: devices(&moves.added),
+        removed: devices(&moves.removed),
+        begun: begun.collect(),
+        users: moves.users.clone(),
+        due: !moves.removed.is_empty(),
+        join,
+    };
+    let entry = GroupEntry::Commit(nonce.to_be_bytes().to_vec().into());
+    enter(at, group, by, entry, Does::Commit(Box::new(begins)))
+}
+
+/// A root wrap.
+#[must_use]
+pub fn wrap(group: GroupId, epoch: u64, by: u8) -> RootWrap {
+    RootWrap {
+        statement: WrapStatement {
+            group,
+            epoch,
+            commit: Hash::ZERO,
+            roster: Hash::ZERO,
+            nonce: [by; 24],
+            ciphertext: vec![by].into(),
+        },
+        signer: device(by),
+        signature: [by; 64],
+    }
+}
+
+/// Updates in a row from a place in their author's chain.
+#[must_use]
+pub fn updates(
+    log: LogId,
+    author: Author,
+    epoch: u64,
+    (first_clock, prev): (u64, Hash),
+    count: u64,
+) -> Op {
+    let mut last = prev;
+    let clocks = first_clock..first_clock.saturating_add(count);
+    let records = clocks.map(|clock| {
+        let record = update(log, author, epoch, clock, last);
+        last = record.leaf();
+        let sealed = Bytes::from(encode(&record.sealed));
+        FrameRecord {
+            kind: RecordKind::Update,
+            seen: 0,
+            hint: empty_root().0.first_chunk().copied().unwrap_or_default(),
+            leaf: last,
+            bytes: sealed.len() as u64,
+            sealed,
+            late: None,
+        }
+    });
+    let frame = Frame {
+        epoch,
+        prev,
+        covered: 0,
+        records: records.collect(),
+    };
+    Op::Append(Append {
+        log,
+        author,
+        first_clock,
+        offer: Offer::Frame(Arc::new(frame)),
+    })
+}
+
+/// An update as its author wrote it.
+#[must_use]
+pub fn update(log: LogId, author: Author, epoch: u64, clock: u64, prev: Hash) -> Record {
+    let header = RecordHeader {
+        version: RECORD_VERSION,
+        group: log.group,
+        document: log.document,
+        epoch,
+        author,
+        seen: Head::EMPTY,
+        body: RecordBody::Update(Chained { clock, prev }),
+    };
+    let tag = clock.to_be_bytes().last().copied().unwrap_or_default();
+    Record {
+        header,
+        sealed: sealed(tag, 20),
+    }
+}
+
+fn snapshot_record(log: LogId, by: u8, epoch: u64, header: SnapshotHeader, seen: Head) -> Record {
+    Record {
+        header: RecordHeader {
+            version: RECORD_VERSION,
+            group: log.group,
+            document: log.document,
+            epoch,
+            author: Author {
+                device: device(by),
+                instance: InstanceId([0; 8]),
+            },
+            seen,
+            body: RecordBody::Snapshot(header),
+        },
+        sealed: sealed(by, 60),
+    }
+}
+
+/// A snapshot that follows another one.
+#[must_use]
+pub fn snapshot(
+    log: LogId,
+    by: u8,
+    epoch: u64,
+    before: &ActiveRow,
+    covered: Head,
+    now: UnixMs,
+) -> Op {
+    let parent = before.snapshot().unwrap_or(SnapshotHeader {
+        parent: Hash::ZERO,
+        chain_proof: Hash::ZERO,
+        covered: Head::EMPTY,
+        crdt: CRDT,
+    });
+    let header = SnapshotHeader {
+        parent: before.id,
+        chain_proof: parent.successor_proof(&before.id),
+        covered,
+        crdt: CRDT,
+    };
+    let row = RosterRow {
+        device: device(by),
+        user: user_of(by),
+        credential_type: 1,
+        credential: Vec::new().into(),
+        key: vec![by; 32].into(),
+        scheme: conclave_identity::SCHEME_ED25519,
+        role: Role::Owner,
+        first_epoch: 0,
+        last_epoch: None,
+        time: START,
+    };
+    let record = snapshot_record(log, by, epoch, header, covered);
+    Op::PutSnapshot(Box::new(PutSnapshot {
+        device: device(by),
+        written: Written {
+            row,
+            seen: Seen::True,
+        },
+        record: Arc::new(record),
+        paid: true,
+        now,
+    }))
+}

@@ -1,0 +1,60 @@
+//! The storage suite on every backend, and what only those with files have to do.
+
+use anyhow::{Context as _, Result, ensure};
+use conclave_ds::Durability;
+use conclave_ds::StoreError;
+use conclave_ds::sqlite::{Place, Store};
+use conclave_testkit::database::{Database as _, InMemory, InSqlite};
+use conclave_testkit::storage_suite;
+use sqlx::{Connection as _, SqliteConnection};
+
+storage_suite!(memory, InMemory);
+storage_suite!(sqlite, InSqlite);
+
+fn place(database: &InSqlite) -> Place {
+    Place {
+        directory: database.folder().to_owned(),
+        durability: Durability::Normal,
+        max_bytes: None,
+    }
+}
+
+/// What a newer program wrote is left alone.
+#[tokio::test]
+async fn a_newer_schema_is_refused() -> Result<()> {
+    let database = InSqlite::create().await?;
+    let file = database.folder().join("service.sqlite");
+    let url = format!("sqlite://{}", file.display());
+    let mut conn = SqliteConnection::connect(&url).await?;
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', 1, x'00', 0)",
+    )
+    .execute(&mut conn)
+    .await?;
+    conn.close().await?;
+    let opened = Store::open(place(&database)).await;
+    let refused = matches!(opened, Err(StoreError::NewerSchema { found: 9999 }));
+    ensure!(refused, "{opened:?}");
+    Ok(())
+}
+
+/// A file that is not a database is not taken for one.
+#[tokio::test]
+async fn a_flipped_byte_in_the_header_is_refused() -> Result<()> {
+    let database = InSqlite::create().await?;
+    let file = database.folder().join("service.sqlite");
+    let mut bytes = std::fs::read(&file)?;
+    *bytes.get_mut(3).context("an empty file")? ^= 0x55;
+    let folder = tempfile::TempDir::new()?;
+    std::fs::write(folder.path().join("service.sqlite"), bytes)?;
+    let place = Place {
+        directory: folder.path().to_owned(),
+        ..place(&database)
+    };
+    let opened = Store::open(place).await;
+    ensure!(
+        matches!(opened, Err(StoreError::Corrupt { .. })),
+        "{opened:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! SQLite: the one place that knows it. One connection writes; a pool of others reads what is durable.
+
+mod codes;
+mod error;
+mod hot;
+mod invitations;
+mod load;
+mod logs;
+pub(crate) mod open;
+mod read;
+mod sums;
+mod write;
+mod write_groups;
+mod write_logs;
+
+use std::collections::HashMap;
+
+use conclave_order::{Backend, Change, Failure, Keys, Rows, Transaction};
+use conclave_rules::LogId;
+use sqlx::{Connection, SqliteConnection};
+
+pub use self::error::StoreError;
+use self::error::is_full;
+pub use self::open::Place;
+pub use self::read::{Read, Reads};
+
+/// The connection that writes.
+pub struct Store {
+    connection: SqliteConnection,
+    place: Place,
+    /// Whether a transaction is open: one that is dropped is rolled back before the next begins.
+    is_open: bool,
+}
+
+impl Store {
+    /// Opens the database, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open(place: Place) -> Result<Self, StoreError> {
+        Ok(Self {
+            connection: open::open_writer(&place).await?,
+            place,
+            is_open: false,
+        })
+    }
+
+    pub(crate) async fn service_seed(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        let stored: Option<(Vec<u8>,)> =
+            sqlx::query_as("SELECT value FROM meta WHERE name = 'service_key'")
+                .fetch_optional(&mut self.connection)
+                .await?;
+        Ok(stored.map(|(seed,)| seed))
+    }
+
+    pub(crate) async fn put_service_seed(&mut self, seed: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO meta (name, value) VALUES ('service_key', ?)")
+            .bind(seed)
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
+    }
+
+    async fn roll_back(&mut self) -> bool {
+        let rolled = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+        self.is_open = self.is_open && rolled.is_err();
+        rolled.is_ok()
+    }
+
+    /// SQLite may have rolled back by itself; a fresh connection is certain to be outside any transaction.
+    async fn reopen(&mut self) -> bool {
+        match open::connect_writer(&self.place).await {
+            Ok(fresh) => {
+                let old = std::mem::replace(&mut self.connection, fresh);
+                let _ = old.close().await;
+                self.is_open = false;
+                true
+            }
+            Err(error) => {
+                tracing::error!(
+                    code = error.code(),
+                    "the database could not be opened again"
+                );
+                false
+            }
+        }
+    }
+
+    /// Where the write-ahead log cannot grow, the database may have room for what it holds; the log then begins anew.
+    async fn make_room(&mut self) {
+        self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)", "there is no room")
+            .await;
+    }
+
+    async fn checkpoint(&mut self, pragma: &'static str, otherwise: &'static str) {
+        let folded = sqlx::query(pragma).execute(&mut self.connection).await;
+        if let Err(error) = folded {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the write-ahead log stays: {otherwise}");
+        }
+    }
+
+    /// Lets go of the database, which others may use.
+    pub(crate) async fn let_go(self) -> Result<(), StoreError> {
+        Ok(self.connection.close().await?)
+    }
+
+    /// Folds the write-ahead log into the database and lets go of it.
+    pub async fn close(mut self) {
+        self.checkpoint(
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            "the next start folds it in",
+        )
+        .await;
+        if let Err(error) = self.connection.close().await {
+            let error = StoreError::from(error);
+            tracing::warn!(code = error.code(), "closing the database failed");
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("is_open", &self.is_open)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A transaction.
+pub struct Tx<'a> {
+    store: &'a mut Store,
+    /// Rows of the documents that it has met.
+    numbers: HashMap<LogId, i64>,
+}
+
+impl Backend for Store {
+    type Tx<'a> = Tx<'a>;
+
+    async fn begin(&mut self) -> Result<Tx<'_>, Failure> {
+        if self.is_open && !self.roll_back().await {
+            self.reopen().await;
+        }
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut self.connection)
+            .await
+            .map_err(|error| Failure::NotBegun(error.into()))?;
+        self.is_open = true;
+        Ok(Tx {
+            store: self,
+            numbers: HashMap::new(),
+        })
+    }
+
+    async fn recover(&mut self, after: &Failure) -> bool {
+        let usable = match after {
+            Failure::NotBegun(_) => self.connection.ping().await.is_ok(),
+            _ => self.roll_back().await,
+        } || self.reopen().await;
+        if usable && matches!(after, Failure::Full(_)) {
+            self.make_room().await;
+        }
+        usable
+    }
+}
+
+impl Transaction for Tx<'_> {
+    async fn load(&mut self, keys: &Keys) -> Result<Rows, Failure> {
+        let (conn, numbers) = (&mut self.store.connection, &mut self.numbers);
+        Ok(load::load(conn, keys, numbers).await?)
+    }
+
+    async fn write(&mut self, changes: Vec<Change>) -> Result<(), Failure> {
+        let (conn, numbers) = (&mut self.store.connection, &mut self.numbers);
+        write::write(conn, changes, numbers).await
+    }
+
+    async fn commit(self) -> Result<(), Failure> {
+        let committed = sqlx::query("COMMIT").execute(&mut self.store.connection);
+        let committed = committed.await;
+        // Breakage: it is answered before anybody knows whether it is durable.
+        if committed.is_err() && crate::broken("ack-before-durable") {
+            return Ok(());
+        }
+        committed.map_err(|error| match is_full(&error) {
+            true => Failure::Full(error.into()),
+            false => Failure::Unknown(error.into()),
+        })?;
+        self.store.is_open = false;
+        Ok(())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { what } => Self::Corrupt { what },
+            StoreError::Database(error) if is_full(&error) => Self::Full(error.into()),
+            StoreError::Transaction(failure) => failure,
+            other => Self::Undone(other.into()),
+        }
+    }
+}
+
+/// As [`Failure::Undone`], or what the error tells more.
+fn failed(error: sqlx::Error) -> Failure {
+    StoreError::from(error).into()
+}

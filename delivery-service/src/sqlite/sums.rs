@@ -1,0 +1,29 @@
+//! Checksums that lie beside rows, so that what a failing disk changed is found when it is read.
+
+use super::codes::sum;
+use conclave_order::rows::RecordRow;
+
+/// Checksum of a group's checkpoint.
+pub(super) fn checkpoint_sum(checkpoint: &[u8]) -> Vec<u8> {
+    sum("conclave 1.0 checkpoint sum", &[checkpoint])
+}
+
+/// Checksum of what is delivered of a chained record without putting its header together again. The leaf of a snapshot covers what is read
+/// of it.
+pub(super) fn record_sum(row: &RecordRow) -> Option<Vec<u8>> {
+    let (author, _) = row.chained?;
+    let sealed = row.sealed.as_deref()?;
+    Some(sum(
+        "conclave 1.0 record sum",
+        &[
+            &row.seq.to_be_bytes(),
+            &[row.kind as u8],
+            &author.to_be_bytes(),
+            &row.epoch.to_be_bytes(),
+            &row.seen.to_be_bytes(),
+            &row.hint,
+            row.leaf.as_bytes(),
+            sealed,
+        ],
+    ))
+}

@@ -1,0 +1,186 @@
+//! The one writer: group commit.
+//!
+//! Operations wait in a bounded queue. The writer takes what waits, up to a bound, runs it in one transaction ([`run_batch`]), and only when
+//! that is durable is anybody told. Telling happens in the order of the commits, on a task of its own, while the next transaction is
+//! already under way.
+
+use std::sync::Arc;
+
+use conclave_order::limits::Limits;
+use conclave_order::op::append::Append;
+use conclave_order::{Batch, Ended, Event, Failure, Op, run_batch};
+use conclave_proto::Refusal;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::document::append::AppendFrom;
+use crate::document::snapshot::SnapshotFrom;
+use crate::limits;
+use crate::sqlite::Store;
+use crate::sqlite::open::DirectoryLock;
+use crate::tell::{From, Origin, tell};
+
+/// An operation, and where it came from.
+struct Job {
+    op: Op,
+    origin: Origin,
+}
+
+impl Job {
+    /// Bytes, as far as they count.
+    fn weight(&self) -> usize {
+        match &self.op {
+            Op::Append(op) => op.bytes(),
+            _ => 0,
+        }
+    }
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Queues records; what becomes of them is told where they came from. Gives that back when the service is stopping.
+    pub(crate) async fn append(&self, op: Append, from: AppendFrom) -> Result<(), AppendFrom> {
+        let origin = Origin {
+            from: From::Channel(from),
+            reply: None,
+        };
+        let op = Op::Append(op);
+        match self.queue.send(Job { op, origin }).await {
+            Err(mpsc::error::SendError(Job {
+                origin:
+                    Origin {
+                        from: From::Channel(from),
+                        ..
+                    },
+                ..
+            })) => Err(from),
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues a snapshot; what becomes of it is told where it came from. Waits for that.
+    pub(crate) async fn snapshot(&self, op: Op, from: SnapshotFrom) -> Result<(), Refusal> {
+        self.run(op, From::Snapshot(from)).await.map(drop)
+    }
+
+    /// Runs an operation that concerns nobody but who asks.
+    pub(crate) async fn ask(&self, op: Op) -> Result<Event, Refusal> {
+        self.run(op, From::Asker).await
+    }
+
+    /// Runs an operation; gives what became of it once that is durable, and was told.
+    pub(crate) async fn run(&self, op: Op, from: From) -> Result<Event, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let origin = Origin {
+            from,
+            reply: Some(reply),
+        };
+        let sent = self.queue.send(Job { op, origin }).await;
+        sent.map_err(|_| Refusal::ShuttingDown)?;
+        match answer.await {
+            Ok(Event::Refused(refusal)) => Err(refusal),
+            Ok(event) => Ok(event),
+            Err(_) => Err(Refusal::ShuttingDown),
+        }
+    }
+}
+
+/// What the writer's task needs.
+pub(crate) struct WriterSetup {
+    /// Where rows are written.
+    pub(crate) store: Store,
+    /// What the operator has set.
+    pub(crate) limits: Limits,
+    /// Held until the last write.
+    pub(crate) lock: Arc<DirectoryLock>,
+    /// Called when it is not known what became of a transaction: whatever is cached may be wrong.
+    pub(crate) doubt: Box<dyn Fn() + Send + Sync>,
+    /// Ends the writer: what is queued is still written, then the write-ahead log is folded in.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Starts the writer.
+pub(crate) fn start(setup: WriterSetup, tasks: &TaskTracker) -> Writer {
+    let (queue, jobs) = mpsc::channel(limits::WRITER_QUEUE_JOBS);
+    let (publish, told) = mpsc::channel(limits::PUBLISH_QUEUE_BATCHES);
+    tasks.spawn(run(setup, jobs, publish));
+    tasks.spawn(publisher(told));
+    Writer { queue }
+}
+
+/// What became of operations of one transaction.
+type Told = Vec<(Event, Origin)>;
+
+async fn publisher(mut told: mpsc::Receiver<Told>) {
+    while let Some(events) = told.recv().await {
+        tell(events);
+    }
+}
+
+async fn run(mut setup: WriterSetup, mut jobs: mpsc::Receiver<Job>, publish: mpsc::Sender<Told>) {
+    let stop = setup.stop.clone();
+    loop {
+        let first = tokio::select! {
+            biased;
+            job = jobs.recv() => job,
+            () = stop.cancelled(), if !jobs.is_closed() => {
+                jobs.close();
+                continue;
+            }
+        };
+        let Some(first) = first else { break };
+        let told = transact(&mut setup, gather(first, &mut jobs)).await;
+        if publish.send(told).await.is_err() {
+            break;
+        }
+    }
+    drop(publish);
+    setup.store.close().await;
+    drop(setup.lock);
+}
+
+/// Takes what waits behind `first`, up to the bounds.
+fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+    let mut bytes = first.weight();
+    let mut batch = vec![first];
+    while batch.len() < limits::WRITER_BATCH_JOBS && bytes < limits::WRITER_BATCH_BYTES {
+        let Ok(job) = jobs.try_recv() else { break };
+        bytes = bytes.saturating_add(job.weight());
+        batch.push(job);
+    }
+    batch
+}
+
+/// Runs operations in one transaction.
+async fn transact(setup: &mut WriterSetup, jobs: Vec<Job>) -> Told {
+    let jobs = jobs.into_iter().map(|job| (job.op, job.origin));
+    let (ops, origins): (Vec<Op>, Vec<Origin>) = jobs.unzip();
+    let batch = Batch::new(ops, setup.limits);
+    let doubt = &setup.doubt;
+    let recovered = |failure: &Failure, usable: bool| report(failure, usable, doubt);
+    let ended = run_batch(&mut setup.store, batch, recovered).await;
+    let events = ended.into_iter().flat_map(|ended| {
+        let end = ended.end();
+        let Ended { batch, .. } = ended;
+        for what in batch.damaged() {
+            tracing::error!(code = "store.corrupt", what, "a stored row is damaged");
+        }
+        batch.finish(end)
+    });
+    events.zip(origins).collect()
+}
+
+/// Only where it is not known what became of a transaction has everybody to come back.
+fn report(failure: &Failure, usable: bool, doubt: &(dyn Fn() + Send + Sync)) {
+    let error = failure as &dyn std::error::Error;
+    tracing::error!(code = "store.transaction", error, "a transaction failed");
+    if !usable || matches!(failure, Failure::Unknown(_)) {
+        doubt();
+    }
+}
