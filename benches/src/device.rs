@@ -1,6 +1,5 @@
 //! A device of rows in memory at a real service. What its engine takes is counted apart from everything around it.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -9,12 +8,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use conclave_client::transport::{Endpoint, Sender, Timing, Transport, Wire};
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_ds::{Clock, Config, Service};
-use conclave_engine::{
-    Command, CommandId, DocFn, Engine, Event, Input, Output, Reply, Setup, WriteBatch,
-};
+use conclave_engine::shell::Shell;
+use conclave_engine::{Command, DocFn, Engine, Event, Input, Reply, Setup};
 use conclave_proto::codec::encode;
-use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
-use zeroize::Zeroizing;
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId};
+use conclave_testkit::rows::MemoryRows;
 
 use crate::measure::thread_time;
 
@@ -42,13 +40,11 @@ pub fn origin(service: &Service) -> String {
 
 /// One device.
 pub struct Device {
-    engine: Engine,
-    rows: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
+    shell: Shell,
+    rows: MemoryRows,
     transport: Transport,
     sender: Option<Sender>,
     origin: String,
-    wake_at: Option<UnixMs>,
-    commands: u64,
     clock: Clock,
     /// Processor time that the engine has used.
     pub spent: Duration,
@@ -73,18 +69,15 @@ impl Device {
             ..Timing::default()
         };
         let mut device = Self {
-            engine,
-            rows: BTreeMap::new(),
+            shell: Shell::new(engine, output),
+            rows: MemoryRows::default(),
             transport: Transport::start(Endpoint::parse(origin)?, timing),
             sender: None,
             origin: origin.to_owned(),
-            wake_at: None,
-            commands: 0,
             clock,
             spent: Duration::ZERO,
         };
-        let (mut inputs, mut events) = (VecDeque::new(), Vec::new());
-        device.perform(output, &mut inputs, &mut events).await?;
+        device.perform().await?;
         device
             .until(|event| matches!(event, Event::Online).then_some(()))
             .await?;
@@ -93,61 +86,37 @@ impl Device {
 
     /// Gives the engine what happened, and does what it wants.
     async fn input(&mut self, input: Input) -> Result<Vec<Event>> {
-        let (mut inputs, mut events) = (VecDeque::from([input]), Vec::new());
-        while let Some(input) = inputs.pop_front() {
+        let (now, began) = (self.clock.now(), thread_time());
+        self.shell.handle(now, input);
+        self.spent += thread_time().saturating_sub(began);
+        self.perform().await
+    }
+
+    async fn perform(&mut self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        loop {
+            let released = self.shell.release(&mut self.rows).await?;
+            if let Some(why) = released.hang_up {
+                bail!("the device hangs up: {why}");
+            }
+            if let Some(sender) = &self.sender {
+                for frame in &released.sends {
+                    sender.room().await?.send(encode(frame));
+                }
+            }
+            events.extend(released.events);
             let (now, began) = (self.clock.now(), thread_time());
-            let output = self.engine.handle(now, input);
+            let loaded = self.shell.load(now, &mut self.rows).await?;
             self.spent += thread_time().saturating_sub(began);
-            self.perform(output, &mut inputs, &mut events).await?;
-        }
-        Ok(events)
-    }
-
-    async fn perform(
-        &mut self,
-        output: Output,
-        inputs: &mut VecDeque<Input>,
-        events: &mut Vec<Event>,
-    ) -> Result<()> {
-        if let Some(why) = output.close_connection {
-            bail!("the device hangs up: {why}");
-        }
-        self.write(output.writes);
-        for read in output.reads {
-            let (id, rows) = (read.id, self.rows_below(&read.prefix));
-            inputs.push_back(Input::Loaded { id, rows });
-        }
-        if let Some(sender) = &self.sender {
-            for frame in &output.sends {
-                sender.room().await?.send(encode(frame));
+            if !loaded {
+                return Ok(events);
             }
         }
-        events.extend(output.events);
-        self.wake_at = output.wake_at;
-        Ok(())
-    }
-
-    fn write(&mut self, batch: WriteBatch) {
-        for prefix in batch.delete_prefixes {
-            for (key, _) in self.rows_below(&prefix) {
-                self.rows.remove(&key);
-            }
-        }
-        for key in batch.deletes {
-            self.rows.remove(&key);
-        }
-        self.rows.extend(batch.puts);
-    }
-
-    fn rows_below(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Zeroizing<Vec<u8>>)> {
-        let rows = self.rows.range(prefix.to_vec()..);
-        let below = rows.take_while(|(key, _)| key.starts_with(prefix));
-        below.map(|(key, row)| (key.clone(), row.clone())).collect()
     }
 
     /// Waits for what happens next.
     async fn next(&mut self) -> Result<Vec<Event>> {
-        let timer = self.wake_at.map_or(IDLE, |at| {
+        let timer = self.shell.wake_at().map_or(IDLE, |at| {
             Duration::from_millis(at.since_ms(self.clock.now()).max(1))
         });
         let wire = tokio::select! {
@@ -178,13 +147,14 @@ impl Device {
     }
 
     async fn ask(&mut self, command: Command) -> Result<Reply> {
-        self.commands += 1;
-        let id = CommandId(self.commands);
+        let (now, began) = (self.clock.now(), thread_time());
+        let id = self.shell.command(now, command);
+        self.spent += thread_time().saturating_sub(began);
         let mut reply = |event: &Event| match event {
             Event::Reply { command, result } if *command == id => Some(result.clone()),
             _ => None,
         };
-        let events = self.input(Input::Command { id, command }).await?;
+        let events = self.perform().await?;
         let found = match events.iter().find_map(&mut reply) {
             Some(found) => found,
             None => self.until(reply).await?,

@@ -3,7 +3,6 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     conclave_breakages::declare(&[
         "send-before-durable",
-        "store-full-keeps-memory",
         "store-no-key-binding",
         "store-no-row-sum",
     ])

@@ -1,5 +1,10 @@
 //! Declares the breakages of this crate: see docs/TESTING.md.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    conclave_breakages::declare(&["keep-roots", "seal-unproven", "skip-resync"])
+    conclave_breakages::declare(&[
+        "keep-roots",
+        "seal-unproven",
+        "skip-resync",
+        "store-full-keeps-memory",
+    ])
 }

@@ -57,7 +57,7 @@ struct Scene {
 }
 
 fn joined(rows: &Rows) -> Vec<u8> {
-    let rows = rows.iter();
+    let rows = rows.0.iter();
     join_rows(rows.map(|(key, value)| (key.as_slice(), value.as_slice())))
 }
 
@@ -109,10 +109,10 @@ fn scene() -> &'static Scene {
 
 fn start(bytes: &[u8]) -> Decoded {
     let rows = split_rows(bytes).ok_or("input.no_rows")?;
-    let rows: Rows = rows
+    let rows = rows
         .into_iter()
-        .map(|(key, value)| (key, Zeroizing::new(value)))
-        .collect();
+        .map(|(key, value)| (key, Zeroizing::new(value)));
+    let rows = Rows(rows.collect());
     let Scene {
         now,
         group,

@@ -14,14 +14,14 @@ mod stall;
 mod tests;
 mod thread;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use conclave_engine::{Command, CommandId, Engine, Input, Output, Read, Reply, WriteBatch};
+use conclave_engine::shell::{Released, Shell};
+use conclave_engine::{Command, CommandId, Input, Reply};
 use conclave_proto::UnixMs;
-use conclave_proto::frame::ClientFrame;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -77,16 +77,6 @@ fn now() -> UnixMs {
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What the engine wants and what has not been made durable yet.
-#[derive(Default)]
-struct Unreleased {
-    batches: Vec<WriteBatch>,
-    bytes: usize,
-    sends: Vec<ClientFrame>,
-    events: Vec<conclave_engine::Event>,
-    hang_up: Option<String>,
-}
-
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -106,16 +96,12 @@ enum Happened {
 }
 
 struct Actor {
-    engine: Engine,
+    shell: Shell,
     store: Store,
     link: Link,
     calls: mpsc::Receiver<Call>,
     shared: Arc<Shared>,
-    replies: HashMap<u64, oneshot::Sender<Result<Reply, Error>>>,
-    next_command: u64,
-    reads: VecDeque<Read>,
-    unreleased: Unreleased,
-    wake_at: Option<UnixMs>,
+    replies: HashMap<CommandId, oneshot::Sender<Result<Reply, Error>>>,
     scrub_at: Option<Instant>,
     stall: Stall,
     /// Every handle is gone.
@@ -124,30 +110,23 @@ struct Actor {
 
 impl Actor {
     fn new(
-        engine: Engine,
+        shell: Shell,
         store: Store,
         link: Link,
         calls: mpsc::Receiver<Call>,
         shared: Arc<Shared>,
-        output: Output,
     ) -> Self {
-        let mut actor = Self {
-            engine,
+        Self {
+            shell,
             store,
             link,
             calls,
             shared,
             replies: HashMap::new(),
-            next_command: 1,
-            reads: VecDeque::new(),
-            unreleased: Unreleased::default(),
-            wake_at: None,
             scrub_at: None,
             stall: Stall::default(),
             alone: false,
-        };
-        actor.keep(output);
-        actor
+        }
     }
 
     /// Runs until it is closed or the store fails.
@@ -155,11 +134,8 @@ impl Actor {
         self.release_or_stall().await?;
         while !self.closing() {
             // Rows are read right after what was written before: nothing comes in between.
-            if self.stall.is_over()
-                && let Some(read) = self.reads.pop_front()
-            {
-                let rows = self.store.read(&read.prefix).await?;
-                self.transition(Input::Loaded { id: read.id, rows });
+            if self.stall.is_over() && self.shell.wants_rows() {
+                self.shell.load(now(), &mut self.store).await?;
             } else {
                 let happened = self.wait().await;
                 self.take(happened).await?;
@@ -178,7 +154,7 @@ impl Actor {
     }
 
     async fn wait(&mut self) -> Happened {
-        let timer = self.wake_at.map(|at| {
+        let timer = self.shell.wake_at().map(|at| {
             let wait = Duration::from_millis(at.since_ms(now()));
             Instant::now() + wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)
         });
@@ -215,8 +191,8 @@ impl Actor {
             if self.closing()
                 || began.elapsed() > GROUP_TIME
                 || !self.stall.is_over()
-                || !self.reads.is_empty()
-                || self.unreleased.bytes > GROUP_BYTES
+                || self.shell.wants_rows()
+                || self.shell.unreleased_bytes() > GROUP_BYTES
                 || self.link.is_choked()
             {
                 break;
@@ -253,12 +229,7 @@ impl Actor {
                 let _ = reply.send(());
             }
             Happened::Call(None) => self.alone = true,
-            Happened::Timer => {
-                if self.wake_at.is_some_and(|at| at <= now()) {
-                    self.wake_at = None;
-                    self.transition(Input::Timer);
-                }
-            }
+            Happened::Timer => self.shell.wake(now()),
             Happened::Scrub => {
                 self.scrub_at = None;
                 self.store.scrub_if_room().await?;
@@ -274,17 +245,12 @@ impl Actor {
         }
         // Somebody wants something: perhaps there is room again.
         self.stall.try_again();
-        let id = self.next_command;
-        self.next_command += 1;
-        self.replies.insert(id, reply);
         // A device that has just been enrolled need not sit out a pause.
         if matches!(command, Command::FinishDevice { .. }) {
             self.link.inbox.connect_now();
         }
-        self.transition(Input::Command {
-            id: CommandId(id),
-            command,
-        });
+        let id = self.shell.command(now(), command);
+        self.replies.insert(id, reply);
     }
 
     fn wire(&mut self, wire: Wire) {
@@ -318,44 +284,30 @@ impl Actor {
     fn connection_changed(&mut self) {
         self.link.forget();
         self.link.deaf = false;
-        self.unreleased.sends.clear();
-        self.unreleased.hang_up = None;
     }
 
     fn transition(&mut self, input: Input) {
-        let output = self.engine.handle(now(), input);
-        self.keep(output);
-    }
-
-    fn keep(&mut self, output: Output) {
-        let unreleased = &mut self.unreleased;
-        if !output.writes.is_empty() {
-            unreleased.bytes = unreleased.bytes.saturating_add(output.writes.bytes());
-            unreleased.batches.push(output.writes);
-        }
-        unreleased.sends.extend(output.sends);
-        unreleased.events.extend(output.events);
-        if output.close_connection.is_some() {
-            unreleased.hang_up = output.close_connection;
-        }
-        self.reads.extend(output.reads);
-        self.wake_at = output.wake_at;
+        self.shell.handle(now(), input);
     }
 
     /// Durable, then send, then tell.
     async fn release(&mut self) -> Result<(), Error> {
-        let mut ready = std::mem::take(&mut self.unreleased);
-        let batches = std::mem::take(&mut ready.batches);
         // Breakage: frames and answers do not wait for the disk.
         if crate::broken("send-before-durable") {
-            self.announce(std::mem::take(&mut ready));
+            let wants = self.shell.unreleased();
+            let (sends, events) = (wants.sends.clone(), wants.events.clone());
+            self.announce(Released {
+                sends,
+                events,
+                ..Released::default()
+            });
         }
-        self.store.apply(&batches).await?;
-        if batches.iter().any(|batch| !batch.is_empty()) {
+        let released = self.shell.release(&mut self.store).await?;
+        if released.stored {
             self.stall.forget();
         }
         self.plan_scrub();
-        self.announce(ready);
+        self.announce(released);
         Ok(())
     }
 
@@ -365,7 +317,7 @@ impl Actor {
         }
     }
 
-    fn announce(&mut self, ready: Unreleased) {
+    fn announce(&mut self, ready: Released) {
         self.look_at_enrolment();
         for frame in &ready.sends {
             self.link.queue(frame);
@@ -378,7 +330,7 @@ impl Actor {
         for event in ready.events {
             match event {
                 conclave_engine::Event::Reply { command, result } => {
-                    if let Some(reply) = self.replies.remove(&command.0) {
+                    if let Some(reply) = self.replies.remove(&command) {
                         // Whoever asked may have stopped waiting.
                         let _ = reply.send(result.map_err(Error::from));
                     }

@@ -23,6 +23,7 @@ mod tests;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use conclave_engine::shell::Rows;
 use conclave_engine::{Row, WriteBatch};
 use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
@@ -352,6 +353,18 @@ impl Store {
         self.scrub_if_room().await?;
         self.connection.close().await?;
         Ok(())
+    }
+}
+
+impl Rows for Store {
+    type Error = StoreError;
+
+    async fn write(&mut self, batches: &[WriteBatch]) -> Result<(), StoreError> {
+        self.apply(batches).await
+    }
+
+    async fn read(&mut self, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        Self::read(self, prefix).await
     }
 }
 

@@ -49,6 +49,7 @@ mod rescue;
 mod roots;
 mod rotation;
 mod settled;
+pub mod shell;
 mod slot;
 mod stand;
 mod timers;

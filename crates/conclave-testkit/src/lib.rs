@@ -1,10 +1,12 @@
 //! What tests of several crates share. For development only: it is never published, and only test targets may use it.
 //!
-//! [`suite`] is what every storage backend of `conclave-order` has to pass; [`decoders`] is the register of all that reads bytes.
+//! [`suite`] is what every storage backend of `conclave-order` has to pass; [`decoders`] is the register of all that reads bytes;
+//! [`rows`] are a device's rows in memory.
 
 pub mod database;
 pub mod decoders;
 pub mod faulty;
 pub mod ids;
+pub mod rows;
 pub mod suite;
 pub mod world;

@@ -133,6 +133,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conclave-engine",
             "conclave-client",
             "conclave-ds",
+            "conclave-testkit",
         ],
     ),
     // The same for what a browser gets: no client, no service.

@@ -362,7 +362,12 @@ fn weather(seed: u8, scene: &Scene) -> (Net, Storm) {
     }
     net.devices[0].disconnect(net.now);
     let grown = MEMORY.current_usage().saturating_sub(before);
-    let stored: usize = net.devices[0].rows.values().map(|value| value.len()).sum();
+    let stored: usize = net.devices[0]
+        .rows
+        .0
+        .values()
+        .map(|value| value.len())
+        .sum();
     assert!(
         grown < STORM_MEMORY_BYTES && stored < STORM_MEMORY_BYTES,
         "storm {seed}: {grown} bytes in memory, {stored} in the store"

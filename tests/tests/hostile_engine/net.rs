@@ -1,16 +1,17 @@
 //! Devices as engines over rows in memory, and the small honest service of the engine's own tests. One thing after the other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use conclave_crdt::{Crdt, CrdtKind};
+use conclave_engine::shell::Shell;
 use conclave_engine::{
     Command, CommandId, Engine, EngineError, Event, Input, Output, Reply, Setup,
 };
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{ClientFrame, Request, ServiceFrame};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
-use zeroize::Zeroizing;
+use conclave_testkit::rows::at_once;
 
 use crate::service::{ConnId, ORIGIN, Service};
 
@@ -21,19 +22,18 @@ const SETTLE_MS: u64 = 30_000;
 /// A device that gives more outputs than this at one time does not come to rest.
 const OUTPUTS_AT_ONCE: usize = 5_000;
 
-pub type Rows = BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>;
+pub use conclave_testkit::rows::MemoryRows as Rows;
+
 pub type Answer = Result<Reply, EngineError>;
 
 /// One device.
 pub struct Device {
-    engine: Engine,
+    shell: Shell,
     pub rows: Rows,
     pub events: Vec<Event>,
     pub up: VecDeque<ClientFrame>,
     /// The connection, if there is one.
     pub conn: Option<ConnId>,
-    wake_at: Option<UnixMs>,
-    commands: u64,
     /// Whether the last input changed what is stored.
     pub moved: bool,
 }
@@ -46,9 +46,7 @@ impl Device {
             realm: RealmId([5; 16]),
         };
         let (engine, output) = Engine::init(setup, [seed; 32], now).unwrap();
-        let mut device = Self::with(engine, Rows::new());
-        device.perform(now, output);
-        device
+        Self::with(engine, output, Rows::default(), now)
     }
 
     /// A device from its rows.
@@ -59,78 +57,53 @@ impl Device {
     /// A device from rows that may be damaged.
     pub fn try_open(rows: Rows, seed: u8, now: UnixMs) -> Result<Self, EngineError> {
         let needed = Engine::startup_prefixes();
-        let first = rows
-            .iter()
-            .filter(|(key, _)| needed.iter().any(|prefix| key.starts_with(prefix)))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        let (engine, output) = Engine::open(first, [seed; 32], now)?;
-        let mut device = Self::with(engine, rows);
-        device.perform(now, output);
-        Ok(device)
+        let first = needed.iter().flat_map(|prefix| rows.read(prefix));
+        let (engine, output) = Engine::open(first.collect(), [seed; 32], now)?;
+        Ok(Self::with(engine, output, rows, now))
     }
 
-    fn with(engine: Engine, rows: Rows) -> Self {
-        Self {
-            engine,
+    fn with(engine: Engine, output: Output, rows: Rows, now: UnixMs) -> Self {
+        let mut device = Self {
+            shell: Shell::new(engine, output),
             rows,
             events: Vec::new(),
             up: VecDeque::new(),
             conn: None,
-            wake_at: None,
-            commands: 0,
             moved: false,
-        }
+        };
+        device.perform(now);
+        device
     }
 
     /// Hands over an input and does what comes of it: writes, reads, events. Frames wait in `up`.
     pub fn input(&mut self, now: UnixMs, input: Input) {
-        let output = self.engine.handle(now, input);
-        self.moved = !output.writes.is_empty();
-        self.perform(now, output);
+        self.shell.handle(now, input);
+        self.moved = !self.shell.unreleased().batches.is_empty();
+        self.perform(now);
     }
 
-    fn perform(&mut self, now: UnixMs, output: Output) {
-        let mut outputs = VecDeque::from([output]);
-        let mut count = 0;
-        while let Some(output) = outputs.pop_front() {
-            count += 1;
-            assert!(count < OUTPUTS_AT_ONCE, "the engine does not come to rest");
-            let writes = output.writes;
-            for prefix in &writes.delete_prefixes {
-                self.rows.retain(|key, _| !key.starts_with(prefix));
-            }
-            for key in &writes.deletes {
-                self.rows.remove(key);
-            }
-            self.rows.extend(writes.puts);
-            self.events.extend(output.events);
-            self.wake_at = output.wake_at;
+    fn perform(&mut self, now: UnixMs) {
+        for _ in 0..OUTPUTS_AT_ONCE {
+            let released = at_once(self.shell.release(&mut self.rows));
+            self.events.extend(released.events);
             if self.conn.is_some() {
-                self.up.extend(output.sends);
+                self.up.extend(released.sends);
             }
-            for read in output.reads {
-                let found = self
-                    .rows
-                    .range(read.prefix.clone()..)
-                    .take_while(|(key, _)| key.starts_with(&read.prefix))
-                    .map(|(key, value)| (key.clone(), value.clone()))
-                    .collect();
-                let id = read.id;
-                outputs.push_back(self.engine.handle(now, Input::Loaded { id, rows: found }));
-            }
-            if output.close_connection.is_some() && self.conn.take().is_some() {
+            if released.hang_up.is_some() && self.conn.take().is_some() {
                 self.up.clear();
-                outputs.push_back(self.engine.handle(now, Input::ConnectionDown));
+                self.shell.handle(now, Input::ConnectionDown);
+            } else if !at_once(self.shell.load(now, &mut self.rows)) {
+                return;
             }
         }
+        panic!("the engine does not come to rest");
     }
 
     /// Asks without waiting.
     pub fn command(&mut self, now: UnixMs, command: Command) -> CommandId {
-        self.commands += 1;
-        let id = CommandId(self.commands);
-        self.input(now, Input::Command { id, command });
+        let id = self.shell.command(now, command);
+        self.moved = !self.shell.unreleased().batches.is_empty();
+        self.perform(now);
         id
     }
 
@@ -172,7 +145,7 @@ impl Device {
 
     /// The time that the device wants to be woken at.
     pub fn wakes(&self) -> Option<UnixMs> {
-        self.wake_at
+        self.shell.wake_at()
     }
 }
 

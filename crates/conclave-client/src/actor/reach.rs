@@ -9,7 +9,7 @@ use crate::trouble::{Connection, Trouble};
 impl Actor {
     /// There is a connection. Whether the service lets this device in shows later; one that is not enrolled does not ask.
     pub(super) fn was_reached(&mut self) {
-        if !self.engine.is_enrolled() {
+        if !self.shell.engine().is_enrolled() {
             self.trouble(Trouble::NotEnrolled, None);
         }
     }
@@ -18,7 +18,7 @@ impl Actor {
     pub(super) fn look_at_enrolment(&self) {
         self.shared.connection.send_if_modified(|connection| {
             let over = matches!(connection.trouble(), Some(Trouble::NotEnrolled))
-                && self.engine.is_enrolled();
+                && self.shell.engine().is_enrolled();
             if over {
                 *connection = Connection::Connecting;
             }
@@ -33,7 +33,7 @@ impl Actor {
             Some(Trouble::NotEnrolled)
         );
         // A service hangs up on who does not log in: that is not what is the matter.
-        if held && cause.is_passing() && !self.engine.is_enrolled() {
+        if held && cause.is_passing() && !self.shell.engine().is_enrolled() {
             return;
         }
         self.trouble(cause, Some(pause));

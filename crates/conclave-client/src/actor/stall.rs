@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Actor, Unreleased, thread};
+use super::{Actor, thread};
 use crate::error::Error;
 use crate::events::Event;
 use crate::trouble::Connection;
@@ -68,19 +68,12 @@ impl Actor {
 
     async fn stall(&mut self, error: Error) -> Result<(), Error> {
         tracing::warn!(code = error.code(), "the store has no room");
-        self.unreleased = Unreleased::default();
-        self.reads.clear();
-        self.wake_at = None;
         let was_connected = self.link.sender.is_some();
         self.link.forget();
         self.link.deaf = true;
-        // Breakage: the engine goes on with what it could not store.
-        if !crate::broken("store-full-keeps-memory") {
-            let (mut engine, output) = thread::load(&mut self.store).await?;
-            engine.trust_service_clock(self.engine.trusts_service_clock());
-            self.engine = engine;
-            self.keep(output);
-        }
+        let (mut engine, output) = thread::load(&mut self.store).await?;
+        engine.trust_service_clock(self.shell.engine().trusts_service_clock());
+        self.shell.begin_again(engine, output);
         for (_, reply) in self.replies.drain() {
             let _ = reply.send(Err(error.clone()));
         }

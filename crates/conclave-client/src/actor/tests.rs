@@ -1,5 +1,5 @@
-use conclave_engine::{CommandId, Event as Told, Setup};
-use conclave_proto::frame::ServiceFrame;
+use conclave_engine::{CommandId, Engine, Event as Told, Output, Setup, WriteBatch};
+use conclave_proto::frame::{ClientFrame, ServiceFrame};
 use conclave_proto::{RealmId, Refusal, codec};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -26,14 +26,8 @@ async fn actor(folder: &TempDir) -> (Actor, mpsc::Sender<Call>) {
         .unwrap();
     let link = Link::new(None, Timing::default(), None);
     let (calls, waiting) = mpsc::channel(CALLS);
-    let actor = Actor::new(
-        engine,
-        store,
-        link,
-        waiting,
-        Arc::new(Shared::new()),
-        Output::default(),
-    );
+    let shell = Shell::new(engine, Output::default());
+    let actor = Actor::new(shell, store, link, waiting, Arc::new(Shared::new()));
     (actor, calls)
 }
 
@@ -45,9 +39,22 @@ fn down() -> Wire {
 }
 
 fn write(actor: &mut Actor) {
-    let mut batch = WriteBatch::default();
-    batch.put(b"test".to_vec(), Zeroizing::new(b"value".to_vec()));
-    actor.unreleased.batches.push(batch);
+    let mut writes = WriteBatch::default();
+    writes.put(b"test".to_vec(), Zeroizing::new(b"value".to_vec()));
+    actor.shell.keep(Output {
+        writes,
+        ..Output::default()
+    });
+}
+
+/// As if a transition had wanted this sent and told.
+fn want(actor: &mut Actor, sends: Vec<ClientFrame>, events: Vec<Told>) {
+    actor.shell.keep(Output {
+        sends,
+        events,
+        wake_at: actor.shell.wake_at(),
+        ..Output::default()
+    });
 }
 
 /// The promise: what is not durable is neither sent nor told, and everybody who waits hears why.
@@ -59,14 +66,17 @@ async fn when_the_store_fails_nothing_is_sent_or_told() {
     let (sender, mut sent) = Sender::for_tests();
     actor.link.sender = Some(sender);
     let (reply, answer) = oneshot::channel();
-    actor.replies.insert(1, reply);
+    actor.replies.insert(CommandId(1), reply);
     write(&mut actor);
-    actor.unreleased.sends.push(ClientFrame::Ping);
-    actor.unreleased.events.push(Told::Online);
-    actor.unreleased.events.push(Told::Reply {
+    let answered = Told::Reply {
         command: CommandId(1),
         result: Ok(Reply::Done),
-    });
+    };
+    want(
+        &mut actor,
+        vec![ClientFrame::Ping],
+        vec![Told::Online, answered],
+    );
     actor.store.refuse_writes().await;
 
     let error = actor.run().await.unwrap_err();
@@ -91,8 +101,7 @@ async fn what_is_durable_is_sent_then_told() {
     let (sender, mut sent) = Sender::for_tests();
     actor.link.sender = Some(sender);
     write(&mut actor);
-    actor.unreleased.sends.push(ClientFrame::Ping);
-    actor.unreleased.events.push(Told::Online);
+    want(&mut actor, vec![ClientFrame::Ping], vec![Told::Online]);
     actor.shared.close.cancel();
     // Nobody takes the connection down here: the farewell must not wait for it for ever.
     actor.run().await.unwrap();
@@ -110,15 +119,15 @@ async fn frames_do_not_cross_over_to_the_next_connection() {
     let (second, _second_sent) = Sender::for_tests();
     actor.wire(Wire::Up(first));
     assert!(matches!(
-        actor.unreleased.sends.as_slice(),
+        actor.shell.unreleased().sends.as_slice(),
         [ClientFrame::Hello { .. }]
     ));
-    actor.unreleased.sends.push(ClientFrame::Ping);
+    want(&mut actor, vec![ClientFrame::Ping], Vec::new());
     actor.link.queue(&ClientFrame::Ping);
     actor.wire(down());
     actor.wire(Wire::Up(second));
     assert!(matches!(
-        actor.unreleased.sends.as_slice(),
+        actor.shell.unreleased().sends.as_slice(),
         [ClientFrame::Hello { .. }]
     ));
     actor.release().await.unwrap();
@@ -148,7 +157,7 @@ async fn a_connection_that_was_given_up_is_not_listened_to() {
     actor.wire(Wire::Frame(crate::transport::Received::for_tests(
         challenge,
     )));
-    assert!(actor.unreleased.sends.is_empty());
+    assert!(actor.shell.unreleased().sends.is_empty());
     actor.wire(down());
     assert!(!actor.link.deaf);
 }
@@ -174,12 +183,12 @@ async fn too_long_a_backlog_stops_further_input() {
         .await
         .unwrap();
     actor.gather().await.unwrap();
-    assert!(actor.replies.is_empty() && actor.unreleased.events.is_empty());
+    assert!(actor.replies.is_empty() && actor.shell.unreleased().events.is_empty());
     // The only thing that can happen is that the socket takes some.
     assert!(matches!(actor.wait().await, Happened::Sent));
     assert!(!actor.link.is_choked() && sent.try_recv().is_ok());
     actor.gather().await.unwrap();
-    assert_eq!(actor.unreleased.events.len(), 1);
+    assert_eq!(actor.shell.unreleased().events.len(), 1);
 }
 
 #[tokio::test]
@@ -189,7 +198,7 @@ async fn a_command_that_nobody_waits_for_is_not_begun() {
     let (reply, answer) = oneshot::channel();
     drop(answer);
     actor.command(Command::Status, reply);
-    assert!(actor.unreleased.events.is_empty() && actor.replies.is_empty());
+    assert!(actor.shell.unreleased().events.is_empty() && actor.replies.is_empty());
 }
 
 /// One turn of the loop after another, until the answer is there.
@@ -203,9 +212,8 @@ async fn ask(actor: &mut Actor, command: Command) -> Result<Reply, Error> {
             Err(oneshot::error::TryRecvError::Closed) => panic!("nobody answers"),
             Err(oneshot::error::TryRecvError::Empty) => {}
         }
-        let read = actor.reads.pop_front().expect("nothing to wait for");
-        let rows = actor.store.read(&read.prefix).await.unwrap();
-        actor.transition(Input::Loaded { id: read.id, rows });
+        let loaded = actor.shell.load(now(), &mut actor.store).await;
+        assert!(loaded.unwrap(), "nothing to wait for");
     }
 }
 
@@ -234,8 +242,7 @@ async fn without_room_everything_that_is_not_durable_is_undone() {
     actor.link.sender = Some(sender);
     actor.store.limit_bytes(Some(1)).await.unwrap();
     for failures in 1..=3 {
-        actor.unreleased.sends.push(ClientFrame::Ping);
-        actor.unreleased.events.push(Told::Online);
+        want(&mut actor, vec![ClientFrame::Ping], vec![Told::Online]);
         let error = ask(&mut actor, new_group()).await.unwrap_err();
         assert!(
             matches!(&error, Error::Store(error) if matches!(**error, StoreError::Full)),

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use conclave_engine::shell::Shell;
 use conclave_engine::{Engine, Output, Setup};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
@@ -168,7 +169,8 @@ async fn open(
         shared.connection.send_replace(Connection::Connecting);
     }
     let link = Link::new(endpoint, config.timing, config.token);
-    Ok(Actor::new(engine, store, link, calls, shared, output))
+    let shell = Shell::new(engine, output);
+    Ok(Actor::new(shell, store, link, calls, shared))
 }
 
 /// Makes the engine from what is durable.

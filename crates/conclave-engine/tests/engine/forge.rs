@@ -8,7 +8,7 @@ use conclave_proto::{DeviceId, GroupId};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-use crate::store::Rows;
+use conclave_testkit::rows::MemoryRows;
 
 #[derive(serde::Deserialize)]
 struct Secret {
@@ -16,14 +16,14 @@ struct Secret {
 }
 
 /// The device key in a store.
-pub fn device_key(rows: &Rows) -> DeviceKey {
+pub fn device_key(rows: &MemoryRows) -> DeviceKey {
     let row = &rows.0[[&[1], b"keys".as_slice()].concat().as_slice()];
     let secret: Secret = ciborium::from_reader(row.as_slice()).unwrap();
     DeviceKey::from_bytes(&secret.device_key)
 }
 
 /// The key of the current epoch's membership tags, as OpenMLS keeps it.
-fn membership_key(rows: &Rows, group: &GroupId) -> Vec<u8> {
+fn membership_key(rows: &MemoryRows, group: &GroupId) -> Vec<u8> {
     let prefix = [&[4], group.as_bytes(), b"m".as_slice()].concat();
     let rows = rows.read(&prefix);
     let values = rows
@@ -122,7 +122,7 @@ fn path_secrets(commit: &[u8], end: usize) -> Vec<usize> {
 
 /// The author garbles every path secret of its own commit, and signs all of it. The service cannot see it; nobody can follow.
 pub fn garble(
-    rows: &Rows,
+    rows: &MemoryRows,
     author: DeviceId,
     previous_info: &[u8],
     good: &CommitBundle,

@@ -28,7 +28,6 @@ mod rotation;
 mod service;
 mod short;
 mod snapshots;
-mod store;
 mod storms;
 mod taken;
 mod thaw;

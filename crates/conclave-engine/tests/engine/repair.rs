@@ -3,8 +3,8 @@
 use conclave_engine::{Command, EngineError, Event, Reply};
 use conclave_proto::{DocumentId, GroupId, Role};
 
-use crate::store::Rows;
 use crate::world::{World, edit};
+use conclave_testkit::rows::MemoryRows;
 
 const ANA: usize = 0;
 const BEN: usize = 1;
@@ -268,7 +268,7 @@ fn a_bad_group_info_is_found_by_another_member_and_replaced() {
 }
 
 /// Ben's store is copied back after he went on.
-fn restore(world: &mut World, backup: &Rows) {
+fn restore(world: &mut World, backup: &MemoryRows) {
     world.devices[BEN].rows = backup.clone();
     world.restart(BEN);
 }

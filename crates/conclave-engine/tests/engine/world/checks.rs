@@ -8,7 +8,7 @@ use super::*;
 impl World {
     /// A device's state as it prints.
     pub fn print(&self, at: usize) -> String {
-        format!("{:?}", self.devices[at].engine)
+        format!("{:?}", self.devices[at].shell.engine())
     }
 
     pub fn findings(&self, at: usize) -> Vec<String> {

@@ -5,8 +5,9 @@ mod commands;
 
 use std::collections::VecDeque;
 
+use conclave_engine::shell::Shell;
 use conclave_engine::{
-    Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Read, Reply, Setup,
+    Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Reply, Setup,
 };
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
@@ -16,7 +17,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::service::{ConnId, ORIGIN, Service};
-use crate::store::Rows;
+use conclave_testkit::rows::{MemoryRows, at_once};
 
 pub use commands::{create, edit};
 
@@ -49,17 +50,15 @@ pub struct Cut {
 
 pub struct Device {
     pub name: String,
-    pub rows: Rows,
+    pub rows: MemoryRows,
     pub user: UserId,
     pub id: DeviceId,
-    engine: Engine,
+    shell: Shell,
     conn: Option<ConnId>,
     /// Whether it connects again by itself.
     pub online: bool,
     up: VecDeque<ClientFrame>,
     down: VecDeque<ServiceFrame>,
-    reads: VecDeque<Read>,
-    wake_at: Option<UnixMs>,
     /// How far its clock is ahead of the true one, in milliseconds.
     fast_ms: i64,
     pub events: Vec<Event>,
@@ -72,19 +71,17 @@ pub struct Device {
 
 impl Device {
     /// A device whose engine has just begun.
-    fn new(name: &str, rows: Rows, engine: Engine) -> Self {
+    fn new(name: &str, rows: MemoryRows, shell: Shell) -> Self {
         Self {
             name: name.to_owned(),
             rows,
             user: UserId::ZERO,
             id: DeviceId::ZERO,
-            engine,
+            shell,
             conn: None,
             online: true,
             up: VecDeque::new(),
             down: VecDeque::new(),
-            reads: VecDeque::new(),
-            wake_at: None,
             fast_ms: 0,
             events: Vec::new(),
             outputs: 0,
@@ -96,7 +93,7 @@ impl Device {
 
     /// When its next timer is due, by the true clock.
     fn due(&self) -> Option<UnixMs> {
-        let at = self.wake_at?;
+        let at = self.shell.wake_at()?;
         Some(UnixMs(at.0.saturating_add_signed(-self.fast_ms)))
     }
 }
@@ -135,7 +132,7 @@ pub struct World {
 #[derive(Clone)]
 pub struct Saved {
     now: UnixMs,
-    devices: Vec<(String, Rows, UserId, DeviceId, bool)>,
+    devices: Vec<(String, MemoryRows, UserId, DeviceId, bool)>,
     service: Service,
     lives: u64,
 }
@@ -274,7 +271,10 @@ impl World {
 
     /// Its user has compared the clocks and trusts the service's.
     pub fn trust_service_clock(&mut self, at: usize) {
-        self.devices[at].engine.trust_service_clock(true);
+        self.devices[at]
+            .shell
+            .engine_mut()
+            .trust_service_clock(true);
     }
 
     /// What a device's clock shows.
@@ -287,9 +287,10 @@ impl World {
         let now = shifted(self.now, fast_ms);
         let (engine, output) = Engine::init(setup, seed, now).unwrap();
         let at = self.devices.len();
-        let device = Device::new(name, Rows::default(), engine);
+        let shell = Shell::new(engine, output);
+        let device = Device::new(name, MemoryRows::default(), shell);
         self.devices.push(Device { fast_ms, ..device });
-        self.perform(at, output);
+        self.perform(at);
         self.learn_name(at);
         at
     }
@@ -343,43 +344,41 @@ impl World {
             let seed = world.life();
             let (engine, output) = open(rows, seed, world.now);
             let at = world.devices.len();
-            let device = Device::new(name, rows.clone(), engine);
+            let device = Device::new(name, rows.clone(), Shell::new(engine, output));
             world.devices.push(Device {
                 user: *user,
                 id: *id,
                 online: *online,
                 ..device
             });
-            world.perform(at, output);
+            world.perform(at);
         }
         world
     }
 
-    fn note(&mut self, at: usize, output: &Output) {
-        let mut rows: Vec<String> = output
-            .writes
-            .puts
-            .iter()
-            .map(|(key, _)| format!("+{}", row_name(key)))
-            .chain(
-                output
-                    .writes
-                    .deletes
-                    .iter()
-                    .map(|key| format!("-{}", row_name(key))),
-            )
+    fn note(&mut self, at: usize) {
+        let shell = &self.devices[at].shell;
+        let wants = shell.unreleased();
+        let batches = wants.batches.iter();
+        let mut rows: Vec<String> = batches
+            .flat_map(|batch| {
+                let puts = batch.puts.iter().map(|(key, _)| ('+', key));
+                puts.chain(batch.deletes.iter().map(|key| ('-', key)))
+            })
+            .map(|(sign, key)| format!("{sign}{}", row_name(key)))
             .collect();
         rows.sort();
         rows.dedup();
-        let sends: Vec<&str> = output.sends.iter().map(kind).collect();
-        let events: Vec<String> = output.events.iter().map(event_kind).collect();
-        let line = format!("{at} {rows:?} {sends:?} {events:?} {:?}", output.wake_at);
+        let sends: Vec<&str> = wants.sends.iter().map(kind).collect();
+        let events: Vec<String> = wants.events.iter().map(event_kind).collect();
+        let wake_at = shell.wake_at();
+        let line = format!("{at} {rows:?} {sends:?} {events:?} {wake_at:?}");
         self.trace.push(line);
     }
 
-    /// Does what an output asks, or dies on the way.
-    fn perform(&mut self, at: usize, output: Output) {
-        self.note(at, &output);
+    /// Does what a transition wants, or dies on the way.
+    fn perform(&mut self, at: usize) {
+        self.note(at);
         let number = self.devices[at].outputs;
         let device = &mut self.devices[at];
         device.outputs += 1;
@@ -397,19 +396,18 @@ impl World {
         if dies.is_some_and(|crash| !crash.written) {
             return self.die(at);
         }
-        let stored = output.writes.puts.iter().map(|(key, _)| key.clone());
+        let batches = device.shell.unreleased().batches.iter();
+        let stored = batches.flat_map(|batch| batch.puts.iter().map(|(key, _)| key.clone()));
         device.stored.extend(stored);
-        device.rows.apply(output.writes);
+        let released = at_once(device.shell.release(&mut device.rows));
         if dies.is_some() {
             return self.die(at);
         }
-        device.reads.extend(output.reads);
-        device.wake_at = output.wake_at;
-        device.events.extend(output.events);
+        device.events.extend(released.events);
         if device.conn.is_some() {
-            device.up.extend(output.sends);
+            device.up.extend(released.sends);
         }
-        if output.close_connection.is_some() {
+        if released.hang_up.is_some() {
             self.cut(at);
         }
     }
@@ -426,10 +424,9 @@ impl World {
         let seed = self.life();
         let (engine, output) = open(&self.devices[at].rows, seed, self.clock_of(at));
         let device = &mut self.devices[at];
-        device.engine = engine;
-        device.reads.clear();
+        device.shell.begin_again(engine, output);
         device.restarts += 1;
-        self.perform(at, output);
+        self.perform(at);
     }
 
     /// Cuts a connection: the service gets some of what was sent, the device nothing more.
@@ -516,8 +513,8 @@ impl World {
 
     fn input(&mut self, at: usize, input: Input) {
         let now = self.clock_of(at);
-        let output = self.devices[at].engine.handle(now, input);
-        self.perform(at, output);
+        self.devices[at].shell.handle(now, input);
+        self.perform(at);
     }
 
     /// One thing that can happen now happens. False: nothing can.
@@ -527,7 +524,7 @@ impl World {
             if device.conn.is_none() && device.online {
                 can.push((at, 0));
             }
-            if !device.reads.is_empty() {
+            if device.shell.wants_rows() {
                 can.push((at, 1));
             }
             if !device.up.is_empty() {
@@ -551,9 +548,10 @@ impl World {
         match what {
             0 => self.connect(at),
             1 => {
-                let read = self.devices[at].reads.pop_front().unwrap();
-                let rows = self.devices[at].rows.read(&read.prefix);
-                self.input(at, Input::Loaded { id: read.id, rows });
+                let now = self.clock_of(at);
+                let device = &mut self.devices[at];
+                at_once(device.shell.load(now, &mut device.rows));
+                self.perform(at);
             }
             2 => {
                 let frame = self.devices[at].up.pop_front().unwrap();
@@ -584,11 +582,11 @@ impl World {
             return;
         };
         let now = self.clock_of(at);
-        while self.devices[at].wake_at.is_some_and(|at| at <= now) {
+        while self.devices[at].shell.wake_at().is_some_and(|at| at <= now) {
             self.input(at, Input::Timer);
         }
         for id in [id.0, u64::MAX >> 2] {
-            let engine = &mut self.devices[at].engine;
+            let engine = self.devices[at].shell.engine_mut();
             let before = (format!("{engine:?}"), engine.state_hash());
             let answer = answer.clone();
             let id = Varint(id);
@@ -599,7 +597,7 @@ impl World {
             assert!(output.writes.is_empty() && output.reads.is_empty());
             assert!(output.sends.is_empty() && output.events.is_empty());
             assert_eq!(output.close_connection, None);
-            let engine = &self.devices[at].engine;
+            let engine = self.devices[at].shell.engine();
             assert_eq!(format!("{engine:?}"), before.0, "seed {}", self.seed);
             assert_eq!(engine.state_hash(), before.1);
         }
@@ -666,7 +664,7 @@ fn shifted(time: UnixMs, by_ms: i64) -> UnixMs {
     UnixMs(time.0.saturating_add_signed(by_ms))
 }
 
-fn open(rows: &Rows, seed: [u8; 32], now: UnixMs) -> (Engine, Output) {
+fn open(rows: &MemoryRows, seed: [u8; 32], now: UnixMs) -> (Engine, Output) {
     let prefixes = Engine::startup_prefixes();
     let needed = prefixes.iter().flat_map(|prefix| rows.read(prefix));
     Engine::open(needed.collect(), seed, now).unwrap()

@@ -1,0 +1,208 @@
+//! What carries out what an engine wants, in the one order that loses nothing: **durable, then send, then tell**.
+//!
+//! Every shell has the same duty, whatever its disk and its network are: the client, a browser, a world of tests. A [`Shell`] collects what
+//! transitions want, however many of them; [`Shell::release`] makes it durable through [`Rows`] and only then gives out what may be sent and
+//! told. The clock is an argument, and the only waiting is for the rows.
+
+use std::collections::VecDeque;
+
+use conclave_proto::UnixMs;
+use conclave_proto::frame::ClientFrame;
+
+use crate::command::{Command, Event};
+use crate::engine::Engine;
+use crate::io::{CommandId, Input, Output, Read, Row, WriteBatch};
+
+/// Where a device's rows are kept.
+pub trait Rows {
+    /// Why it failed.
+    type Error;
+
+    /// Makes batches durable, in their order, all or none.
+    fn write(&mut self, batches: &[WriteBatch]) -> impl Future<Output = Result<(), Self::Error>>;
+
+    /// All rows whose key begins with `prefix`, sorted by key.
+    fn read(&mut self, prefix: &[u8]) -> impl Future<Output = Result<Vec<Row>, Self::Error>>;
+}
+
+/// What transitions want and what is not durable yet.
+#[derive(Default)]
+pub struct Unreleased {
+    /// To be made durable, in this order.
+    pub batches: Vec<WriteBatch>,
+    /// Frames for the present connection.
+    pub sends: Vec<ClientFrame>,
+    /// Answers to commands, and news.
+    pub events: Vec<Event>,
+    /// Why the connection is to be given up.
+    pub hang_up: Option<String>,
+}
+
+/// What may leave: all that it rests on is durable. To be done in the order of the fields.
+#[derive(Default)]
+#[must_use]
+pub struct Released {
+    /// To be sent on the present connection; without one they are of no use.
+    pub sends: Vec<ClientFrame>,
+    /// Give the connection up, for this reason. What still arrives on it is not for the engine, but its end is.
+    pub hang_up: Option<String>,
+    /// To be told.
+    pub events: Vec<Event>,
+    /// Whether rows changed.
+    pub stored: bool,
+}
+
+/// An engine, with what it wants.
+pub struct Shell {
+    engine: Engine,
+    unreleased: Unreleased,
+    /// Size of what is not durable yet.
+    bytes: usize,
+    reads: VecDeque<Read>,
+    wake_at: Option<UnixMs>,
+    commands: u64,
+}
+
+impl Shell {
+    /// An engine that has just begun, with what it wants first.
+    #[must_use]
+    pub fn new(engine: Engine, first: Output) -> Self {
+        let mut shell = Self {
+            engine,
+            unreleased: Unreleased::default(),
+            bytes: 0,
+            reads: VecDeque::new(),
+            wake_at: None,
+            commands: 0,
+        };
+        shell.keep(first);
+        shell
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The engine, to set what its user decided.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Another engine, from what is durable. What the former one wanted is gone, as in a crash. Commands keep their numbers.
+    pub fn begin_again(&mut self, engine: Engine, first: Output) {
+        let mut fresh = Self::new(engine, first);
+        fresh.commands = self.commands;
+        // Breakage: the engine goes on with what it could not store.
+        if crate::broken("store-full-keeps-memory") {
+            std::mem::swap(&mut fresh.engine, &mut self.engine);
+        }
+        *self = fresh;
+    }
+
+    /// One transition.
+    pub fn handle(&mut self, now: UnixMs, input: Input) {
+        if matches!(input, Input::ConnectionUp { .. } | Input::ConnectionDown) {
+            // What was meant for the last connection must not reach the next one.
+            self.unreleased.sends.clear();
+            self.unreleased.hang_up = None;
+        }
+        let output = self.engine.handle(now, input);
+        self.keep(output);
+    }
+
+    /// Gives the engine a command, under a number of its own that its reply will name.
+    pub fn command(&mut self, now: UnixMs, command: Command) -> CommandId {
+        self.commands = self.commands.saturating_add(1);
+        let id = CommandId(self.commands);
+        self.handle(now, Input::Command { id, command });
+        id
+    }
+
+    /// Wakes the engine, if it is time.
+    pub fn wake(&mut self, now: UnixMs) {
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            self.handle(now, Input::Timer);
+        }
+    }
+
+    /// When the engine wants to be woken.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<UnixMs> {
+        self.wake_at
+    }
+
+    /// Whether the engine waits for rows.
+    #[must_use]
+    pub fn wants_rows(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
+    /// What is not durable yet.
+    #[must_use]
+    pub fn unreleased(&self) -> &Unreleased {
+        &self.unreleased
+    }
+
+    /// Size of what is not durable yet, in bytes.
+    #[must_use]
+    pub fn unreleased_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Reads the rows that the engine has waited for longest and hands them over; false where it waits for none. Everything that was
+    /// written before must be durable: release first.
+    ///
+    /// # Errors
+    /// When they cannot be read; the engine goes on waiting.
+    pub async fn load<R: Rows>(&mut self, now: UnixMs, rows: &mut R) -> Result<bool, R::Error> {
+        let Some(read) = self.reads.front() else {
+            return Ok(false);
+        };
+        let found = rows.read(&read.prefix).await?;
+        if let Some(Read { id, .. }) = self.reads.pop_front() {
+            self.handle(now, Input::Loaded { id, rows: found });
+        }
+        Ok(true)
+    }
+
+    /// Makes durable what transitions wanted since the last time, then gives what may be sent and told.
+    ///
+    /// # Errors
+    /// When it cannot be made durable. The engine is then ahead of its rows and nothing can take that back: nothing of it may leave, and
+    /// the engine must [begin again](Shell::begin_again).
+    pub async fn release<R: Rows>(&mut self, rows: &mut R) -> Result<Released, R::Error> {
+        rows.write(&self.unreleased.batches).await?;
+        self.bytes = 0;
+        let Unreleased {
+            batches,
+            sends,
+            events,
+            hang_up,
+        } = std::mem::take(&mut self.unreleased);
+        Ok(Released {
+            sends,
+            hang_up,
+            events,
+            stored: !batches.is_empty(),
+        })
+    }
+
+    /// What an output wants joins what is not durable yet.
+    pub fn keep(&mut self, output: Output) {
+        let unreleased = &mut self.unreleased;
+        if !output.writes.is_empty() {
+            self.bytes = self.bytes.saturating_add(output.writes.bytes());
+            unreleased.batches.push(output.writes);
+        }
+        unreleased.sends.extend(output.sends);
+        unreleased.events.extend(output.events);
+        if output.close_connection.is_some() {
+            unreleased.hang_up = output.close_connection;
+        }
+        self.reads.extend(output.reads);
+        self.wake_at = output.wake_at;
+    }
+}
