@@ -87,7 +87,7 @@ impl Invitations {
         // Nothing of it is bounded by what an operator sets.
         let limits = Limits { tail_records: 0 };
         let batch = Batch::new(vec![Op::CreateInvitation(op)], limits);
-        for ended in run_batch(&mut store, batch, |_, _| ()).await {
+        for ended in run_batch(&mut store, batch, &()).await {
             ended
                 .failure
                 .map_or(Ok(()), Err)

@@ -1,16 +1,17 @@
 //! The one writer: group commit.
 //!
-//! Operations wait in a bounded queue. The writer takes what waits, up to a bound, runs it in one transaction ([`run_batch`]), and only when
-//! that is durable is anybody told. Telling happens in the order of the commits, on a task of its own, while the next transaction is
-//! already under way.
+//! Operations wait in a bounded queue. What waits is taken, up to a bound, into one batch, whose signatures are checked while the one before
+//! is made durable; it is run in one transaction ([`run_batch`]), and only when that is durable is anybody told. Telling happens in the
+//! order of the commits, on a task of its own, while the next transaction is already under way.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use conclave_order::limits::Limits;
 use conclave_order::op::append::Append;
-use conclave_order::{Batch, Ended, Event, Failure, Op, run_batch};
+use conclave_order::{Batch, Ended, Event, Failure, Op, Watch, run_batch};
 use conclave_proto::Refusal;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -108,10 +109,65 @@ pub(crate) struct WriterSetup {
 /// Starts the writer.
 pub(crate) fn start(setup: WriterSetup, tasks: &TaskTracker) -> Writer {
     let (queue, jobs) = mpsc::channel(limits::WRITER_QUEUE_JOBS);
+    let (checked, batches) = mpsc::channel(1);
     let (publish, told) = mpsc::channel(limits::PUBLISH_QUEUE_BATCHES);
-    tasks.spawn(run(setup, jobs, publish));
+    let turn = Arc::new(Turn::default());
+    tasks.spawn(gatherer(
+        jobs,
+        checked,
+        (setup.limits, setup.stop.clone()),
+        turn.clone(),
+    ));
+    tasks.spawn(run(setup, batches, publish, turn));
     tasks.spawn(publisher(told));
     Writer { queue }
+}
+
+/// When the next batch is gathered: as late as it can be, so that as much as can be shares a transaction, and early enough that its
+/// signatures are checked while the one before is made durable.
+#[derive(Default)]
+struct Turn {
+    next: Notify,
+}
+
+impl Turn {
+    fn pass(&self) {
+        self.next.notify_one();
+    }
+}
+
+/// A batch, and where its operations came from.
+type Checked = (Batch, Vec<Origin>);
+
+/// Gathers what waits into batches.
+async fn gatherer(
+    mut jobs: mpsc::Receiver<Job>,
+    checked: mpsc::Sender<Checked>,
+    (limits, stop): (Limits, CancellationToken),
+    turn: Arc<Turn>,
+) {
+    turn.pass();
+    loop {
+        turn.next.notified().await;
+        let first = loop {
+            tokio::select! {
+                biased;
+                job = jobs.recv() => break job,
+                () = stop.cancelled(), if !jobs.is_closed() => jobs.close(),
+            }
+        };
+        let Some(first) = first else { break };
+        let gathered = gather(first, &mut jobs).into_iter();
+        let (ops, origins): (Vec<Op>, Vec<Origin>) =
+            gathered.map(|job| (job.op, job.origin)).unzip();
+        if checked
+            .send((Batch::new(ops, limits), origins))
+            .await
+            .is_err()
+        {
+            break;
+        }
+    }
 }
 
 /// What became of operations of one transaction.
@@ -123,19 +179,21 @@ async fn publisher(mut told: mpsc::Receiver<Told>) {
     }
 }
 
-async fn run(mut setup: WriterSetup, mut jobs: mpsc::Receiver<Job>, publish: mpsc::Sender<Told>) {
-    let stop = setup.stop.clone();
-    loop {
-        let first = tokio::select! {
-            biased;
-            job = jobs.recv() => job,
-            () = stop.cancelled(), if !jobs.is_closed() => {
-                jobs.close();
-                continue;
-            }
+async fn run(
+    mut setup: WriterSetup,
+    mut batches: mpsc::Receiver<Checked>,
+    publish: mpsc::Sender<Told>,
+    turn: Arc<Turn>,
+) {
+    while let Some((batch, origins)) = batches.recv().await {
+        let watch = Watcher {
+            doubt: &setup.doubt,
+            turn: &turn,
+            has_passed: AtomicBool::new(false),
         };
-        let Some(first) = first else { break };
-        let told = transact(&mut setup, gather(first, &mut jobs)).await;
+        let ended = run_batch(&mut setup.store, batch, &watch).await;
+        watch.pass();
+        let told = ended.into_iter().flat_map(finish).zip(origins).collect();
         if publish.send(told).await.is_err() {
             break;
         }
@@ -157,30 +215,42 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
     batch
 }
 
-/// Runs operations in one transaction.
-async fn transact(setup: &mut WriterSetup, jobs: Vec<Job>) -> Told {
-    let jobs = jobs.into_iter().map(|job| (job.op, job.origin));
-    let (ops, origins): (Vec<Op>, Vec<Origin>) = jobs.unzip();
-    let batch = Batch::new(ops, setup.limits);
-    let doubt = &setup.doubt;
-    let recovered = |failure: &Failure, usable: bool| report(failure, usable, doubt);
-    let ended = run_batch(&mut setup.store, batch, recovered).await;
-    let events = ended.into_iter().flat_map(|ended| {
-        let end = ended.end();
-        let Ended { batch, .. } = ended;
-        for what in batch.damaged() {
-            tracing::error!(code = "store.corrupt", what, "a stored row is damaged");
-        }
-        batch.finish(end)
-    });
-    events.zip(origins).collect()
+/// What became of the operations of a batch.
+fn finish(ended: Ended) -> Vec<Event> {
+    let end = ended.end();
+    for what in ended.batch.damaged() {
+        tracing::error!(code = "store.corrupt", what, "a stored row is damaged");
+    }
+    ended.batch.finish(end)
 }
 
-/// Only where it is not known what became of a transaction has everybody to come back.
-fn report(failure: &Failure, usable: bool, doubt: &(dyn Fn() + Send + Sync)) {
-    let error = failure as &dyn std::error::Error;
-    tracing::error!(code = "store.transaction", error, "a transaction failed");
-    if !usable || matches!(failure, Failure::Unknown(_)) {
-        doubt();
+/// Watches a batch for the writer.
+struct Watcher<'a> {
+    doubt: &'a (dyn Fn() + Send + Sync),
+    turn: &'a Turn,
+    has_passed: AtomicBool,
+}
+
+impl Watcher<'_> {
+    /// Lets the next batch be gathered, once.
+    fn pass(&self) {
+        if !self.has_passed.swap(true, Ordering::AcqRel) {
+            self.turn.pass();
+        }
+    }
+}
+
+impl Watch for Watcher<'_> {
+    fn committing(&self) {
+        self.pass();
+    }
+
+    /// Only where it is not known what became of a transaction has everybody to come back.
+    fn failed(&self, failure: &Failure, is_usable: bool) {
+        let error = failure as &dyn std::error::Error;
+        tracing::error!(code = "store.transaction", error, "a transaction failed");
+        if !is_usable || matches!(failure, Failure::Unknown(_)) {
+            (self.doubt)();
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
 use crate::limits::Limits;
 use crate::op::Op;
+use crate::runs;
 
 /// What an operation comes to.
 #[derive(Debug)]
@@ -58,12 +59,19 @@ pub struct Batch {
     events: Vec<Event>,
     /// What was found that cannot have been stored.
     damaged: Vec<&'static str>,
+    /// Signatures that were checked.
+    checks: usize,
 }
 
 impl Batch {
-    /// A batch of these operations.
+    /// A batch of these operations. Signatures are checked here, which takes a while.
     #[must_use]
-    pub fn new(ops: Vec<Op>, limits: Limits) -> Self {
+    pub fn new(mut ops: Vec<Op>, limits: Limits) -> Self {
+        let checks = runs::check(&mut ops);
+        Self::checked(ops, limits, checks)
+    }
+
+    fn checked(ops: Vec<Op>, limits: Limits, checks: usize) -> Self {
         Self {
             events: Vec::with_capacity(ops.len()),
             ops,
@@ -71,7 +79,14 @@ impl Batch {
             rows: Rows::default(),
             changes: Vec::new(),
             damaged: Vec::new(),
+            checks,
         }
+    }
+
+    /// How many signatures were checked for it.
+    #[must_use]
+    pub fn checks(&self) -> usize {
+        self.checks
     }
 
     /// How many operations it has.
@@ -125,6 +140,14 @@ impl Batch {
         std::mem::take(&mut self.changes)
     }
 
+    /// Whether every frame of records that came to stand is vouched for by a signature that came to stand. Where not, the runs are cut, and the
+    /// batch has to begin anew: nothing of it may be committed.
+    pub fn is_covered(&mut self) -> bool {
+        let uncovered = runs::uncovered(&self.ops, &self.events);
+        self.checks += runs::cut(&mut self.ops, &uncovered);
+        uncovered.is_empty()
+    }
+
     /// Begins anew: nothing of the transaction before took place.
     pub fn restart(&mut self) {
         self.rows = Rows::default();
@@ -137,8 +160,12 @@ impl Batch {
     #[must_use]
     pub fn split(self) -> Vec<Self> {
         let limits = self.limits;
-        let ops = self.ops.into_iter();
-        ops.map(|op| Self::new(vec![op], limits)).collect()
+        let mut ops = self.ops;
+        // Each stands by itself from here on.
+        let alone: Vec<Vec<usize>> = (0..ops.len()).map(|at| vec![at]).collect();
+        runs::cut(&mut ops, &alone);
+        let ops = ops.into_iter();
+        ops.map(|op| Self::checked(vec![op], limits, 0)).collect()
     }
 
     /// What stored rows were found to be damaged.

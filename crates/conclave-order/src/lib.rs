@@ -39,6 +39,7 @@ pub mod op;
 mod proofs;
 mod roots;
 pub mod rows;
+pub mod runs;
 mod store;
 
 pub use batch::{Batch, Decided, End, Step};
@@ -50,5 +51,5 @@ pub use op::Op;
 pub use proofs::{Proofs, proof};
 pub use roots::Roots;
 pub use store::{
-    Backend, Bounds, Cause, Ended, Failure, Reader, Transaction, WholeRecord, run_batch,
+    Backend, Bounds, Cause, Ended, Failure, Reader, Transaction, Watch, WholeRecord, run_batch,
 };

@@ -6,6 +6,11 @@ pub const ROOTS_IN_MEMORY: usize = 1024;
 pub const REPLACED_SNAPSHOT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Replaced snapshots that may lose their content with one that is accepted.
 pub const SWEPT_WITH_SNAPSHOT: u32 = 4;
+/// Records of a document within which a frame has a signature that covers it. Members who find a wrong one ask for this many more at once, and
+/// must not find the service guilty.
+pub const RUN_RECORDS: usize = 128;
+/// Bytes of them, for the same reason.
+pub const RUN_BYTES: usize = 4 * 1024 * 1024;
 /// How often a transaction that met a conflict is tried in all.
 pub const CONFLICT_TRIES: u32 = 5;
 /// Pause that is asked for where an operation met somebody else's, in milliseconds.

@@ -178,16 +178,26 @@ impl Ended {
     }
 }
 
+/// Who watches a batch on its way.
+pub trait Watch: Sync {
+    /// It is about to be made durable, which takes a while.
+    fn committing(&self) {}
+
+    /// It failed; whether the backend is usable again.
+    fn failed(&self, failure: &Failure, is_usable: bool) {
+        let _ = (failure, is_usable);
+    }
+}
+
+/// Nobody.
+impl Watch for () {}
+
 /// Runs a batch in one transaction. Where one of its operations may be what storage stumbles over, each gets a transaction of its own.
 ///
-/// Gives the batches in the order of their operations. `recovered` is told after each failure whether the backend is usable again.
-pub async fn run_batch<B: Backend>(
-    store: &mut B,
-    batch: Batch,
-    recovered: impl Fn(&Failure, bool) + Send,
-) -> Vec<Ended> {
+/// Gives the batches in the order of their operations.
+pub async fn run_batch<B: Backend>(store: &mut B, batch: Batch, watch: &impl Watch) -> Vec<Ended> {
     let mut batch = batch;
-    let failed = attempt(store, &mut batch, &recovered).await.err();
+    let failed = attempt(store, &mut batch, watch).await.err();
     let others = batch.len() > 1;
     if !(others && failed.as_ref().is_some_and(Failure::may_be_of_one)) {
         return vec![Ended {
@@ -197,7 +207,7 @@ pub async fn run_batch<B: Backend>(
     }
     let mut ended = Vec::new();
     for mut batch in batch.split() {
-        let failure = attempt(store, &mut batch, &recovered).await.err();
+        let failure = attempt(store, &mut batch, watch).await.err();
         ended.push(Ended { batch, failure });
     }
     ended
@@ -206,25 +216,35 @@ pub async fn run_batch<B: Backend>(
 async fn attempt<B: Backend>(
     store: &mut B,
     batch: &mut Batch,
-    recovered: &(impl Fn(&Failure, bool) + Send),
+    watch: &impl Watch,
 ) -> Result<(), Failure> {
     let mut tries = 1;
     loop {
-        let Err(failure) = transact(store, batch).await else {
-            return Ok(());
-        };
-        let usable = store.recover(&failure).await;
-        recovered(&failure, usable);
-        let again = matches!(failure, Failure::Conflict) && tries < CONFLICT_TRIES && usable;
-        if !again {
-            return Err(failure);
+        match transact(store, batch, watch).await {
+            Ok(true) => return Ok(()),
+            // What leaned on frames that cannot stand is cut off.
+            Ok(false) if tries < CONFLICT_TRIES => {}
+            Ok(false) => return Err(Failure::Conflict),
+            Err(failure) => {
+                let usable = store.recover(&failure).await;
+                watch.failed(&failure, usable);
+                let again = matches!(failure, Failure::Conflict) && tries < CONFLICT_TRIES;
+                if !again || !usable {
+                    return Err(failure);
+                }
+            }
         }
         tries += 1;
         batch.restart();
     }
 }
 
-async fn transact<B: Backend>(store: &mut B, batch: &mut Batch) -> Result<(), Failure> {
+/// False: some of it would not be covered by any signature, and nothing took place.
+async fn transact<B: Backend>(
+    store: &mut B,
+    batch: &mut Batch,
+    watch: &impl Watch,
+) -> Result<bool, Failure> {
     let mut tx = store.begin().await?;
     let mut wanted = Box::new(batch.keys());
     loop {
@@ -237,6 +257,11 @@ async fn transact<B: Backend>(store: &mut B, batch: &mut Batch) -> Result<(), Fa
         }
         tx.write(batch.take_changes()).await?;
     }
+    if !batch.is_covered() {
+        return Ok(false);
+    }
     tx.write(batch.take_changes()).await?;
-    tx.commit().await
+    watch.committing();
+    tx.commit().await?;
+    Ok(true)
 }

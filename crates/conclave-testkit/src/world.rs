@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use conclave_order::limits::Limits;
-use conclave_order::op::append::{Append, Frame, FrameRecord, Offer};
+use conclave_order::op::append::{Append, Cover, Frame, FrameRecord, Offer};
 use conclave_order::op::entry::{Begins, Does, NewEntry};
 use conclave_order::op::group::CreateGroup;
 use conclave_order::op::identity::{Admit, Door, Newcomer};
@@ -74,7 +74,7 @@ impl<D: Database> World<D> {
     /// When it does not.
     pub async fn run(&mut self, ops: Vec<Op>) -> Result<Vec<Event>> {
         let mut events = Vec::new();
-        for ended in run_batch(&mut self.store, Batch::new(ops, LIMITS), |_, _| ()).await {
+        for ended in run_batch(&mut self.store, Batch::new(ops, LIMITS), &()).await {
             let end = ended.end();
             if let Some(failure) = ended.failure {
                 return Err(failure.into());
@@ -390,16 +390,7 @@ pub fn updates(
     let records = clocks.map(|clock| {
         let record = update(log, author, epoch, clock, last);
         last = record.leaf();
-        let sealed = Bytes::from(encode(&record.sealed));
-        FrameRecord {
-            kind: RecordKind::Update,
-            seen: 0,
-            hint: empty_root().0.first_chunk().copied().unwrap_or_default(),
-            leaf: last,
-            bytes: sealed.len() as u64,
-            sealed,
-            late: None,
-        }
+        frame_record(&record)
     });
     let frame = Frame {
         epoch,
@@ -411,7 +402,7 @@ pub fn updates(
         log,
         author,
         first_clock,
-        offer: Offer::Frame(Arc::new(frame)),
+        offer: Offer::Frame(Arc::new(frame), Cover::Own),
     })
 }
 
@@ -474,18 +465,7 @@ pub fn snapshot(
         covered,
         crdt: CRDT,
     };
-    let row = RosterRow {
-        device: device(by),
-        user: user_of(by),
-        credential_type: 1,
-        credential: Vec::new().into(),
-        key: vec![by; 32].into(),
-        scheme: conclave_identity::SCHEME_ED25519,
-        role: Role::Owner,
-        first_epoch: 0,
-        last_epoch: None,
-        time: START,
-    };
+    let row = roster_row(by);
     let record = snapshot_record(log, by, epoch, header, covered);
     Op::PutSnapshot(Box::new(PutSnapshot {
         device: device(by),
@@ -497,4 +477,36 @@ pub fn snapshot(
         paid: true,
         now,
     }))
+}
+
+/// An update as it comes in a frame.
+#[must_use]
+pub fn frame_record(record: &Record) -> FrameRecord {
+    let sealed = Bytes::from(encode(&record.sealed));
+    FrameRecord {
+        kind: RecordKind::Update,
+        seen: 0,
+        hint: empty_root().0.first_chunk().copied().unwrap_or_default(),
+        leaf: record.leaf(),
+        bytes: sealed.len() as u64,
+        sealed,
+        late: None,
+    }
+}
+
+/// A device's row in a group that began with it.
+#[must_use]
+pub fn roster_row(of: u8) -> RosterRow {
+    RosterRow {
+        device: device(of),
+        user: user_of(of),
+        credential_type: 1,
+        credential: Vec::new().into(),
+        key: vec![of; 32].into(),
+        scheme: conclave_identity::SCHEME_ED25519,
+        role: Role::Owner,
+        first_epoch: 0,
+        last_epoch: None,
+        time: START,
+    }
 }

@@ -104,6 +104,7 @@ async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Resul
                 covered,
                 roots: &|size| document.live().roots.get(size),
                 rows: &rows,
+                singly: channel.is_single() || channel.in_flight() == 0,
             },
         );
         match judged {
@@ -112,7 +113,7 @@ async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Resul
             Err(stop) => return Err(stop.into()),
         }
     };
-    if let Offer::Frame(frame) = &offer {
+    if let Offer::Frame(frame, _) = &offer {
         channel.advance(generation, next_clock(arrived, frame), frame.last());
     }
     Ok(offer)

@@ -1,6 +1,6 @@
 //! One document open on one connection.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use conclave_proto::{Author, Hash};
@@ -17,6 +17,8 @@ pub(crate) struct Channel {
     pub(crate) base: Option<Base>,
     ahead: Mutex<Ahead>,
     in_flight: AtomicUsize,
+    /// Whether a wrong signature has come here: then each is checked by itself, where its frame is judged.
+    single: AtomicBool,
 }
 
 /// A snapshot that a receiver began with.
@@ -66,6 +68,7 @@ impl Channel {
                 chain: Some(chain),
             }),
             in_flight: AtomicUsize::new(0),
+            single: AtomicBool::new(false),
         }
     }
 
@@ -115,6 +118,16 @@ impl Channel {
         if ahead.chain.is_some_and(|(next, _)| next < next_clock) {
             ahead.chain = Some((next_clock, last));
         }
+    }
+
+    /// Whether signatures are checked one by one.
+    pub(crate) fn is_single(&self) -> bool {
+        self.single.load(Ordering::Acquire)
+    }
+
+    /// A wrong signature has come. True: the first.
+    pub(crate) fn make_single(&self) -> bool {
+        !self.single.swap(true, Ordering::AcqRel)
     }
 
     /// Frames given to the writer and not yet answered.

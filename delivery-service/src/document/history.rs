@@ -74,6 +74,7 @@ fn window(channel: &Arc<Channel>, cursor: u64) -> Option<Window> {
         listener.conn.outbox.push(frame);
     }
     listener.announced = authors;
+    listener.tell_refused(cursor);
     if cursor >= size {
         listener.live = true;
         return None;

@@ -11,7 +11,7 @@ pub(crate) mod open;
 pub(crate) mod publish;
 pub(crate) mod snapshot;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -62,6 +62,19 @@ pub(crate) struct Listener {
     pub(crate) announced: usize,
     /// Positions of its own records that were accepted while it was reading history, with what to send instead of them.
     pub(crate) own: BTreeMap<u64, Own>,
+    /// Refusals that came meanwhile, each with the position of the own record before it: they are told after that.
+    pub(crate) refused: VecDeque<(u64, Bytes)>,
+}
+
+impl Listener {
+    /// Tells of refusals behind own records before `cursor`, which were told.
+    pub(crate) fn tell_refused(&mut self, cursor: u64) {
+        while self.refused.front().is_some_and(|(seq, _)| *seq < cursor) {
+            if let Some((_, frame)) = self.refused.pop_front() {
+                self.conn.outbox.push(frame);
+            }
+        }
+    }
 }
 
 /// What a connection gets in place of its own records.

@@ -1,5 +1,6 @@
 //! Opening a document, and reading whole records of it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -81,7 +82,8 @@ pub(crate) async fn open(
             channel: channel.clone(),
             live: false,
             announced,
-            own: std::collections::BTreeMap::new(),
+            own: BTreeMap::new(),
+            refused: VecDeque::new(),
         });
         (channel, opened)
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use conclave_order::op::append::Frame;
 use conclave_order::{Event, Placed, PlacedSnapshot};
+use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, Refusal, limits};
 
 use super::append::AppendFrom;
@@ -119,6 +120,15 @@ fn settle(live: &mut Live, from: &AppendFrom, event: &Event) -> Told {
     let refused = |refusal: Refusal, chain| {
         // Before anybody is told: the answer to the telling may be here at once.
         channel.reset(from.generation, chain);
+        let cheats = refusal
+            == Refusal::BadRecord {
+                fault: RecordFault::Signature,
+            };
+        if cheats && channel.make_single() {
+            let env = &channel.document.env;
+            let now = env.clock.now();
+            env.misconduct.refused(&from.conn.device, &refusal, now);
+        }
         Told::Refused {
             first_clock: from.first_clock,
             refusal,
@@ -244,7 +254,8 @@ fn ack_of(channel: u64, item: &Item) -> Bytes {
     ack(channel, item.next_clock, item.first_seq, item.count)
 }
 
-/// For a listener that is still reading history: its acknowledgements wait for their positions; refusals have none.
+/// For a listener that is still reading history: its acknowledgements wait for their positions, and refusals for the acknowledgements before
+/// them.
 fn hold_back(channel: u64, listener: &mut Listener, jobs: &[&AppendFrom], events: &[Told]) {
     for (job, event) in jobs.iter().zip(events) {
         if !Arc::ptr_eq(&job.channel, &listener.channel) {
@@ -263,7 +274,10 @@ fn hold_back(channel: u64, listener: &mut Listener, jobs: &[&AppendFrom], events
                 refusal,
             } => {
                 let frame = append_refused(channel, *first_clock, refusal.clone());
-                listener.conn.outbox.push(frame);
+                match listener.own.last_key_value() {
+                    Some((seq, _)) => listener.refused.push_back((*seq, frame)),
+                    None => listener.conn.outbox.push(frame),
+                }
             }
         }
     }

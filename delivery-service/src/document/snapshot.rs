@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use conclave_order::op::snapshot;
 use conclave_order::op::snapshot::{PutSnapshot, Written, check, check_header, judge};
 use conclave_order::{Event, Keys, Op, Rows, Stop};
 use conclave_proto::Head;
@@ -60,6 +61,7 @@ pub(crate) async fn put(
     let id = (document.log, record.leaf());
     let mut keys = Keys::default();
     keys.snapshots.insert(id);
+    snapshot::keys(&record.header, &mut keys);
     let mut rows = Rows::default();
     env.load(&keys, &mut rows).await?;
     if let Some(at) = rows.snapshot(&id)? {
@@ -79,7 +81,7 @@ pub(crate) async fn put(
     let at = Place::of_device(&view, &conn.device, &record.header)?;
     check(&record, &at)?;
     let written = written(document, &record.header, &at).await?;
-    let has_news = has_news(document, &record.header, &written).await?;
+    let has_news = has_news(document, &record.header, &written, rows).await?;
     let now = env.clock.now();
     if !has_news {
         env.snapshots.take((conn.user, document.log), 1, now)?;
@@ -115,9 +117,10 @@ pub(crate) async fn judge_early(
     let key = (document.log, encode(header));
     let mut keys = Keys::default();
     keys.headers.insert(key.clone());
+    snapshot::keys(header, &mut keys);
     let mut rows = Rows::default();
     document.env.load(&keys, &mut rows).await?;
-    if rows.with_header(&key)?.is_some() || has_news(document, header, &written).await? {
+    if rows.with_header(&key)?.is_some() || has_news(document, header, &written, rows).await? {
         return Ok(());
     }
     let now = document.env.clock.now();
@@ -143,8 +146,8 @@ async fn has_news(
     document: &Document,
     header: &RecordHeader,
     written: &Written,
+    mut rows: Rows,
 ) -> Result<bool, OpError> {
-    let mut rows = Rows::default();
     loop {
         match judge(header, written, &rows) {
             Ok(fits) => return Ok(fits.has_news),

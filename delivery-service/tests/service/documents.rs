@@ -172,10 +172,9 @@ async fn a_refused_frame_takes_those_in_flight_with_it() {
     let start = pen.mark();
     let honest = pen.key.to_bytes();
     pen.key = conclave_identity::DeviceKey::from_bytes(&random());
-    let forged = pen.updates(1);
+    // Those after it as well: a good signature of one would cover it.
+    let [forged, after, last] = [1; 3].map(|count| pen.updates(count));
     pen.key = conclave_identity::DeviceKey::from_bytes(&honest);
-    let after = pen.updates(1);
-    let last = pen.updates(1);
     for frame in [&good, &forged, &after, &last] {
         alice.wire.send(frame).await;
     }
@@ -211,6 +210,40 @@ async fn one_signature_covers_a_frame_and_any_changed_record_breaks_it() {
             Err(bad(RecordFault::Signature))
         );
     }
+}
+
+#[tokio::test]
+async fn a_wrong_signature_among_frames_on_their_way_stops_what_follows_it_and_no_more() {
+    let service = TestService::start().await;
+    let (mut alice, _, mut pen) = alone(&service).await;
+    // The first round is checked together, the second one by one.
+    for round in 0..2 {
+        let mut frames = vec![pen.updates(1), pen.updates(2)];
+        let good = pen.mark();
+        let mut record = pen.record(1);
+        record.sealed.tag[0] ^= 1;
+        frames.push(pen.frame(good.0, vec![record]));
+        frames.push(pen.updates(1));
+        for frame in &frames {
+            alice.wire.send(frame).await;
+        }
+        let mut answers = Vec::new();
+        for _ in &frames {
+            answers.push(alice.wire.appended(pen.channel).await);
+        }
+        assert!(answers[0].is_ok() && answers[1].is_ok(), "{answers:?}");
+        assert_eq!(answers[2], Err(bad(RecordFault::Signature)));
+        let follows = answers[3].clone().unwrap_err();
+        let gap = Refusal::ClockGap { expected: good.0 };
+        assert!(
+            follows == bad(RecordFault::Signature) || follows == gap,
+            "{follows:?} in round {round}"
+        );
+        pen.restore(good);
+    }
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    alice.wire.appended(pen.channel).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Updates and verdicts.
 //!
 //! A frame is judged against the group's state and the log as far as they are durable; its author's chain may run ahead by what is in flight.
-//! Inside the transaction epoch, clock and predecessor are compared again.
+//! Signatures are checked when a batch is made ([`crate::runs`]): records name the one before, so the last of many covers all. Inside the
+//! transaction epoch, clock and predecessor are compared again.
 
 use std::sync::Arc;
 
@@ -61,6 +62,9 @@ pub struct View<'a> {
     pub roots: &'a dyn Fn(u64) -> Option<Hash>,
     /// What was loaded beside.
     pub rows: &'a Rows,
+    /// Whether its signature is checked here, and not with others: a frame with none before it on its way costs a check of its own anyway, and
+    /// whoever has been found cheating pays for each.
+    pub singly: bool,
 }
 
 /// A checked record.
@@ -112,11 +116,43 @@ impl Frame {
     }
 }
 
+/// The signature of a frame's last record, and what it has to be of.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// Its author's row in its epoch.
+    pub row: Arc<RosterRow>,
+    /// What it covers.
+    pub core: Hash,
+    /// The signature.
+    pub signature: [u8; 64],
+}
+
+impl Signed {
+    /// Checks it.
+    ///
+    /// # Errors
+    /// [`RecordFault::Signature`].
+    pub fn check(&self) -> Result<(), RecordFault> {
+        verify_signature(&self.row, RECORD_LABEL, &self.core.0, &self.signature)
+    }
+}
+
+/// What vouches for a frame.
+#[derive(Debug, Clone)]
+pub enum Cover {
+    /// Nothing yet.
+    Nothing(Signed),
+    /// A later frame of its author, if that comes to stand.
+    Later(Signed),
+    /// Its own signature, which was checked.
+    Own,
+}
+
 /// What a frame brings into the transaction.
 #[derive(Debug, Clone)]
 pub enum Offer {
     /// It may follow.
-    Frame(Arc<Frame>),
+    Frame(Arc<Frame>, Cover),
     /// It does not follow what is in flight: the rows say what is wrong.
     Gap,
     /// It is refused already, and only waits for its turn.
@@ -136,7 +172,7 @@ pub struct Append {
     pub offer: Offer,
 }
 
-/// Judges a frame: membership, epoch, shape, chain, heads that were seen, and the last record's signature, which covers the others.
+/// Judges a frame: membership, epoch, shape, chain, heads that were seen.
 ///
 /// # Errors
 /// [`Stop::Refused`], or [`Stop::Lacks`] where roots or nodes have to be loaded.
@@ -153,7 +189,16 @@ pub fn judge(arrived: &Arrived, view: &View<'_>) -> Result<Offer, Stop> {
     if arrived.first_clock != view.chain.0 {
         return Ok(Offer::Gap);
     }
-    Ok(Offer::Frame(Arc::new(link(arrived, view, row)?)))
+    let (frame, signed) = link(arrived, view, row)?;
+    let cover = if view.singly {
+        signed
+            .check()
+            .map_err(|fault| Refusal::BadRecord { fault })?;
+        Cover::Own
+    } else {
+        Cover::Nothing(signed)
+    };
+    Ok(Offer::Frame(Arc::new(frame), cover))
 }
 
 /// Checks kinds and sizes.
@@ -174,8 +219,8 @@ fn check_shape(records: &[AppendedRecord]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Rebuilds the headers, judges them, computes the leaves, and checks the last signature.
-fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<Frame, Stop> {
+/// Rebuilds the headers, judges them, and computes the leaves. Gives the last signature too.
+fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<(Frame, Signed), Stop> {
     let mut heads = SeenHeads::new(view);
     let mut records = Vec::with_capacity(arrived.records.len());
     let prev = view.chain.1;
@@ -231,16 +276,19 @@ fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<Frame, St
             late: heads.late(&header)?,
         });
     }
-    if let Some((core, signature)) = signed {
-        verify_signature(row, RECORD_LABEL, &core.0, signature)
-            .map_err(|fault| Refusal::BadRecord { fault })?;
-    }
-    Ok(Frame {
+    let (core, signature) = signed.ok_or(Refusal::Malformed)?;
+    let signed = Signed {
+        row: Arc::new(row.clone()),
+        core,
+        signature: *signature,
+    };
+    let frame = Frame {
         epoch: arrived.epoch,
         prev,
         covered: view.covered,
         records,
-    })
+    };
+    Ok((frame, signed))
 }
 
 /// The seen heads of one frame. Most of its records name the same.
@@ -318,7 +366,7 @@ impl Append {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.offer {
-            Offer::Frame(frame) => {
+            Offer::Frame(frame, _) => {
                 let records = frame.records.iter();
                 records.map(|record| record.sealed.len()).sum()
             }
@@ -344,10 +392,10 @@ impl Append {
                 chain: Some(chain),
             }))
         };
-        let frame = match &self.offer {
+        let (frame, is_covered) = match &self.offer {
             Offer::Refused(refusal) => return refused(refusal.clone()),
-            Offer::Frame(frame) => Some(frame),
-            Offer::Gap => None,
+            Offer::Frame(frame, cover) => (Some(frame), !matches!(cover, Cover::Nothing(_))),
+            Offer::Gap => (None, false),
         };
         if let Some(author) = author
             && self.first_clock < author.next_clock
@@ -359,7 +407,11 @@ impl Append {
             return refused(Refusal::AlreadyAccepted { leaf, seq });
         }
         match self.follows(author, frame, rows, limits) {
-            Ok((frame, document)) => Ok(self.place(author, frame, document)),
+            Ok((frame, document)) if is_covered => Ok(self.place(author, frame, document)),
+            // Nobody vouches for it: what it was to follow was refused, and is there all the same.
+            Ok(_) => refused(Refusal::BadRecord {
+                fault: RecordFault::Signature,
+            }),
             Err(Stop::Refused(refusal)) => refused(refusal),
             Err(stop) => Err(stop),
         }

@@ -107,6 +107,18 @@ pub struct Fits<'a> {
     pub has_news: bool,
 }
 
+/// Asks for what [`judge`] will surely compare.
+pub fn keys(header: &RecordHeader, keys: &mut Keys) {
+    let log = log_of(header);
+    keys.groups.insert(log.group);
+    keys.documents.insert(log);
+    keys.actives.insert(log);
+    let size = covered(header).size;
+    if size > 0 {
+        keys.marks.insert((log, size));
+    }
+}
+
 /// Judges a snapshot by its header, against rows: outside a transaction to save what would be refused anyway, and inside to decide.
 ///
 /// # Errors
@@ -197,11 +209,10 @@ impl PutSnapshot {
     }
 
     pub(crate) fn keys(&self, keys: &mut Keys) {
-        let log = log_of(&self.record.header);
+        let header = &self.record.header;
         keys.devices.insert(self.device);
-        keys.groups.insert(log.group);
-        keys.documents.insert(log);
-        keys.actives.insert(log);
+        keys.snapshots.insert((log_of(header), self.record.leaf()));
+        self::keys(header, keys);
         self.sweep().keys(keys);
     }
 

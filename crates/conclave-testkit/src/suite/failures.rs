@@ -63,7 +63,7 @@ async fn check_fault<D: Database>(fault: Fault, before: &Dump, after: &Dump) -> 
     };
     let batch = Batch::new(ops.clone(), LIMITS);
     let mut told = Vec::new();
-    for ended in run_batch(&mut faulty, batch, |_, _| ()).await {
+    for ended in run_batch(&mut faulty, batch, &()).await {
         let end = ended.end();
         told.extend(ended.batch.finish(end));
     }
@@ -138,7 +138,7 @@ pub async fn two_drivers_share_a_database<D: Database>() -> Result<()> {
         let theirs = one.updates(log, author(20, 1), 1).await?;
         for op in [&mine, &theirs] {
             let batch = Batch::new(vec![op.clone()], LIMITS);
-            let ended = run_batch(&mut other, batch, |_, _| ()).await;
+            let ended = run_batch(&mut other, batch, &()).await;
             ensure!(ended.iter().all(|ended| ended.failure.is_none()));
         }
         // Whoever comes second is told so.

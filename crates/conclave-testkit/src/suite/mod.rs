@@ -9,6 +9,7 @@ pub mod groups;
 pub mod identity;
 pub mod logs;
 pub mod random;
+pub mod runs;
 
 /// One test of each check, on one backend.
 #[macro_export]
@@ -16,10 +17,13 @@ macro_rules! storage_suite {
     ($name:ident, $database:ty) => {
         mod $name {
             use super::*;
-            use $crate::suite::{failures, groups, identity, logs, random};
+            use $crate::suite::{failures, groups, identity, logs, random, runs};
 
             $crate::storage_suite!(@each $database;
                 random::batches_come_to_the_same,
+                runs::no_run_ends_uncovered,
+                runs::cheat_pays_single_checks,
+                runs::covers_are_near,
                 logs::clocks_gaps_and_wrong_predecessors_are_refused,
                 logs::a_new_instance_closes_older_ones,
                 logs::refused_operations_leave_no_row,
