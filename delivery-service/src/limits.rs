@@ -67,6 +67,8 @@ pub const ROWS_AHEAD: usize = 16;
 pub const RECORDS_PER_ANSWER: u32 = 1024;
 /// Bytes after which an answer with whole records takes no further record.
 pub const RECORDS_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// How often something is judged anew because somebody else has changed the group.
+pub const VIEW_REFRESHES: u32 = 2;
 /// Groups kept in memory while nobody uses them.
 pub const IDLE_GROUPS: usize = 256;
 /// Largest key package in bytes.

@@ -10,8 +10,8 @@ use conclave_rules::LogId;
 
 use crate::keys::Rows;
 use crate::rows::{
-    ActiveRow, AuthorRow, DocumentRow, EntryRow, InvitationRow, JoinRow, PackageRow, PleaRow,
-    RecordRow, ReplacedRow,
+    ActiveRow, AuthorRow, DocumentRow, EntryRow, GroupAt, InvitationRow, JoinRow, PackageRow,
+    PleaRow, RecordRow, ReplacedRow,
 };
 
 /// One change. What says `expected` is compared with what is stored in the moment of writing: where it is not so, somebody else was faster
@@ -120,14 +120,25 @@ pub enum Change {
     Entry {
         /// The group.
         group: GroupId,
-        /// Epoch and size before.
-        expected: (u64, u64),
+        /// Where the group stood before.
+        expected: GroupAt,
         /// Epoch after.
         epoch: u64,
         /// The entry. Its position is the size before.
         entry: EntryRow,
     },
-    /// A group's public state, for the position that it stands at.
+    /// Another GroupInfo, with the public state that has it.
+    GroupInfo {
+        /// The group.
+        group: GroupId,
+        /// Where it stood before.
+        expected: GroupAt,
+        /// The state.
+        checkpoint: Bytes,
+        /// The GroupInfo.
+        group_info: Bytes,
+    },
+    /// A group's public state, with the entry that led to it.
     Checkpoint {
         /// The group.
         group: GroupId,
@@ -322,10 +333,20 @@ impl Rows {
             } => {
                 if let Some(Some(row)) = self.groups.get_mut(group) {
                     row.epoch = *epoch;
-                    row.size = expected.1.saturating_add(1);
+                    row.size = expected.size.saturating_add(1);
+                    row.version = expected.version.saturating_add(1);
                 }
+                self.checkpoints.remove(group);
                 self.entries.remove(&(*group, entry.leaf));
-                self.commits.remove(&(*group, expected.0));
+                self.commits.remove(&(*group, expected.epoch));
+            }
+            Change::GroupInfo {
+                group, expected, ..
+            } => {
+                if let Some(Some(row)) = self.groups.get_mut(group) {
+                    row.version = expected.version.saturating_add(1);
+                }
+                self.checkpoints.remove(group);
             }
             Change::Checkpoint { group, .. } => {
                 self.checkpoints.remove(group);

@@ -89,10 +89,35 @@ pub struct GroupRow {
     pub epoch: u64,
     /// Entries in its log.
     pub size: u64,
+    /// Raised with everything that changes the group.
+    pub version: u64,
     /// Hash of what it was founded with.
     pub genesis: Hash,
     /// Who founded it.
     pub creator: DeviceId,
+}
+
+/// Where something was judged: what the group has to be at still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupAt {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Entries in its log.
+    pub size: u64,
+    /// Its version: epoch and size do not tell of another GroupInfo.
+    pub version: u64,
+}
+
+impl GroupRow {
+    /// Where it stands.
+    #[must_use]
+    pub fn at(&self) -> GroupAt {
+        GroupAt {
+            epoch: self.epoch,
+            size: self.size,
+            version: self.version,
+        }
+    }
 }
 
 /// A group's public state as stored: signed entries after the checkpoint are applied to it when it is read.
@@ -100,6 +125,8 @@ pub struct GroupRow {
 pub struct CheckpointRow {
     /// `PublicGroupState`, encoded.
     pub checkpoint: Bytes,
+    /// Version of the group.
+    pub version: u64,
     /// The root wrap that came with the newest commit.
     pub wrap: Option<RootWrap>,
 }

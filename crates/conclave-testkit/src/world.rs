@@ -269,7 +269,7 @@ fn enter(at: GroupRow, group: GroupId, by: u8, entry: GroupEntry, does: Does) ->
     Op::Enter(Box::new(NewEntry {
         group,
         device: device(by),
-        expected: (at.epoch, at.size),
+        expected: at.at(),
         entry,
         head: Head {
             size,

@@ -11,6 +11,7 @@ use super::encode::append_refused;
 use super::publish;
 use crate::error::OpError;
 use crate::hub::Conn;
+use crate::limits;
 use crate::sqlite::StoreError;
 
 /// Where a frame came from.
@@ -82,7 +83,8 @@ async fn submit(from: AppendFrom, offer: Offer) {
 /// Judges a frame against what is durable, and lets its author's chain run ahead by it.
 async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Result<Offer, OpError> {
     let document = &channel.document;
-    let group = channel.group.view();
+    let mut group = channel.group.view();
+    let mut refreshes = 0;
     let chain = match channel.chain().1 {
         Some(chain) => chain,
         None => stored_chain(channel, generation).await?,
@@ -110,6 +112,13 @@ async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Resul
         match judged {
             Ok(offer) => break offer,
             Err(Stop::Lacks(keys)) => document.env.load(&keys, &mut rows).await?,
+            // Nobody is refused by what is not so any more.
+            Err(Stop::Refused(_))
+                if refreshes < limits::VIEW_REFRESHES && channel.group.refresh().await? =>
+            {
+                refreshes += 1;
+                group = channel.group.view();
+            }
             Err(stop) => return Err(stop.into()),
         }
     };

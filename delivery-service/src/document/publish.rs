@@ -13,6 +13,7 @@ use super::encode::{
     Elided, ack, append_refused, deliver, new_author, put_elided, put_whole, put_whole_parts,
 };
 use super::{Active, Document, Listener, Live, Own, history};
+use crate::error::OpError;
 
 /// Bytes after which a shared frame takes no further records.
 const SHARED_FRAME_BYTES: usize = 128 * 1024;
@@ -120,6 +121,13 @@ fn settle(live: &mut Live, from: &AppendFrom, event: &Event) -> Told {
     let refused = |refusal: Refusal, chain| {
         // Before anybody is told: the answer to the telling may be here at once.
         channel.reset(from.generation, chain);
+        if let Refusal::StaleEpoch { current } = refusal
+            && current > channel.group.view().epoch
+        {
+            let group = channel.group.clone();
+            let refreshed = async move { group.refresh().await.map_err(OpError::into_refusal) };
+            channel.document.env.tasks.spawn(refreshed);
+        }
         let cheats = refusal
             == Refusal::BadRecord {
                 fault: RecordFault::Signature,

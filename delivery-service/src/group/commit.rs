@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use conclave_mls::{JudgedCommit, PublicGroupState};
-use conclave_order::op::entry::{Begins, Does, NewEntry};
-use conclave_order::rows::JoinRow;
+use conclave_mls::JudgedCommit;
+use conclave_order::op::entry::NewEntry;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::{CommitBundle, GroupEntry};
-use conclave_proto::{DeviceId, Refusal, UnixMs};
+use conclave_proto::{Refusal, UnixMs};
 use conclave_rules::GroupState;
 
 use super::{Group, Moves, order, stored};
@@ -55,7 +54,8 @@ pub(crate) async fn commit(
         added: judged.added.clone(),
         removed: judged.removed.clone(),
     };
-    let new = apply(&mut core.state, &before, judged, conn.device)?;
+    let version = core.version;
+    let new = NewEntry::of_commit(&mut core.state, version, judged, conn.device)?;
     order(group, core, new, moves).await
 }
 
@@ -80,49 +80,4 @@ fn pace(
     } else {
         Ok(())
     }
-}
-
-/// Advances the core and gathers what is to be stored.
-fn apply(
-    core: &mut PublicGroupState,
-    before: &GroupState,
-    judged: JudgedCommit,
-    device: DeviceId,
-) -> Result<NewEntry, Refusal> {
-    let (entry, head) = (judged.entry.clone(), judged.next.head());
-    let (added, removed) = (judged.added.clone(), judged.removed.clone());
-    let (wrap, welcome) = (judged.wrap.clone(), judged.welcome.clone());
-    core.apply(judged)?;
-    let next = core.state();
-    let join = welcome.map(|welcome| JoinRow {
-        size: head.size,
-        frontier: next.frontier.clone(),
-        state: next.to_bytes().into(),
-        tree: core.tree().into(),
-        wrap: wrap.clone(),
-        welcome: welcome.into(),
-    });
-    let begun = next
-        .current_rows()
-        .filter(|row| row.first_epoch == next.epoch);
-    let begins = Begins {
-        epoch: next.epoch,
-        checkpoint: core.checkpoint().into(),
-        group_info: core.group_info().to_vec().into(),
-        wrap,
-        added,
-        removed,
-        begun: begun.map(|row| (row.device, row.user)).collect(),
-        users: next.current_rows().map(|row| row.user).collect(),
-        due: next.rotating_since == next.epoch,
-        join,
-    };
-    Ok(NewEntry {
-        group: before.group,
-        device,
-        expected: (before.epoch, before.head().size),
-        entry,
-        head,
-        does: Does::Commit(Box::new(begins)),
-    })
 }

@@ -38,26 +38,9 @@ pub(crate) async fn propose(
             return Err(refusal.into());
         }
     };
-    let expected = position(&core);
-    let entry = judged.entry.clone();
-    core.state.apply_proposal(judged)?;
-    let new = NewEntry {
-        group: group.id,
-        device: conn.device,
-        expected,
-        entry,
-        head: core.state.state().head(),
-        does: Does::Propose {
-            checkpoint: core.state.checkpoint().into(),
-        },
-    };
+    let version = core.version;
+    let new = NewEntry::of_proposal(&mut core.state, version, judged, conn.device)?;
     order(group, core, new, Moves::default()).await
-}
-
-/// Epoch and size that the core stands at.
-fn position(core: &CoreGuard<'_>) -> (u64, u64) {
-    let state = core.state.state();
-    (state.epoch, state.frontier.size())
 }
 
 /// Judges a signed entry and advances the core by it.
@@ -67,17 +50,8 @@ pub(super) fn judge(
     entry: Record,
     does: Does,
 ) -> Result<NewEntry, Refusal> {
-    let effect = core.state.judge_entry(&entry, conn.device)?;
-    let expected = position(core);
-    core.state.apply_entry(&effect);
-    Ok(NewEntry {
-        group: core.state.state().group,
-        device: conn.device,
-        expected,
-        entry: GroupEntry::Signed(entry),
-        head: core.state.state().head(),
-        does,
-    })
+    let version = core.version;
+    NewEntry::of_signed(&mut core.state, version, entry, does, conn.device)
 }
 
 /// Orders a signed entry that closes, voids or completes. Creating a document needs its first snapshot too.

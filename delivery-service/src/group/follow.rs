@@ -10,7 +10,7 @@ use conclave_proto::group::GroupEntry;
 use conclave_proto::{DeviceId, GroupId, Head, Refusal};
 use conclave_rules::GroupState;
 
-use super::{Group, asks, stored};
+use super::{Group, Live, asks, stored};
 use crate::error::OpError;
 use crate::hub::Conn;
 use crate::limits;
@@ -206,12 +206,60 @@ fn frame(group: GroupId, first_seq: u64, entries: Vec<GroupEntry>) -> Bytes {
     }))
 }
 
-/// Pushes a durable entry to all who follow. Those it removes get it as their last.
-pub(crate) fn publish(group: &Group, entry: &GroupEntry, removed: &[DeviceId]) {
+/// The log has grown by what others ordered: whoever follows reads it from where the telling stopped, those who are gone up to the commit that
+/// removed them.
+pub(crate) async fn catch_up(
+    group: &Arc<Group>,
+    view: &GroupState,
+    gone: &[DeviceId],
+) -> Result<(), OpError> {
+    let mut ends = Vec::new();
+    for device in gone {
+        ends.push((*device, reach(group, view, device).await?.until));
+    }
     let mut live = group.live();
-    let seq = live.size;
-    live.size = seq.saturating_add(1);
-    let size = live.size;
+    for follower in &mut live.followers {
+        let end = ends
+            .iter()
+            .find(|(device, _)| *device == follower.conn.device);
+        if let Some((_, until)) = end {
+            follower.until = *until;
+        }
+    }
+    read_on(group, &mut live, view.frontier.size());
+    Ok(())
+}
+
+/// Lets all who are live read from where the telling stopped, up to `size`.
+fn read_on(group: &Arc<Group>, live: &mut Live, size: u64) {
+    let from = live.size;
+    live.size = from.max(size);
+    for follower in &mut live.followers {
+        if std::mem::take(&mut follower.live) {
+            let task = run(group.clone(), follower.conn.clone(), from, follower.turn);
+            group.env.tasks.spawn(task);
+        }
+    }
+}
+
+/// Pushes a durable entry to all who follow. Those it removes get it as their last.
+pub(crate) fn publish(group: &Arc<Group>, seq: u64, entry: &GroupEntry, removed: &[DeviceId]) {
+    let mut live = group.live();
+    // It was read from storage already, or what is before it is still to be read.
+    if seq < live.size {
+        return;
+    }
+    let size = seq.saturating_add(1);
+    if seq > live.size {
+        for follower in &mut live.followers {
+            if removed.contains(&follower.conn.device) {
+                follower.until = Some(size);
+            }
+        }
+        read_on(group, &mut live, size);
+        return;
+    }
+    live.size = size;
     let frame = frame(group.id, seq, vec![entry.clone()]);
     live.followers.retain_mut(|follower| {
         let goes = removed.contains(&follower.conn.device);

@@ -1,6 +1,7 @@
 //! The GroupInfo of the current epoch: with it a device comes back by an external commit.
 
 use conclave_order::op::group::PutGroupInfo;
+use conclave_order::rows::GroupAt;
 use conclave_order::{Keys, Op, Reader};
 use conclave_proto::frame::Answer;
 use conclave_proto::group::{RootWrap, WrapStatement};
@@ -77,11 +78,17 @@ pub(crate) async fn replace(
     let op = PutGroupInfo {
         group: group.id,
         device: conn.device,
-        expected: (state.epoch, state.head().size),
+        expected: GroupAt {
+            epoch: state.epoch,
+            size: state.frontier.size(),
+            version: core.version,
+        },
         group_info: group_info.to_vec().into(),
         checkpoint: core.state.checkpoint().into(),
     };
     group.env.writer.ask(Op::PutGroupInfo(op)).await?;
+    core.version = core.version.saturating_add(1);
+    group.show(group.view(), core.version);
     core.keep();
     Ok(Answer::Done)
 }

@@ -28,6 +28,17 @@ pub(crate) fn announce(group: &Arc<Group>, epoch: u64, added: &[DeviceId]) {
     }
 }
 
+/// Hands all Welcomes that wait to those of these devices that are connected.
+pub(crate) fn announce_all(group: &Group, added: &[DeviceId]) {
+    for device in added {
+        for conn in group.env.hub.of_device(device) {
+            let env = group.env.clone();
+            let task = async move { deliver_all(&env, &conn).await };
+            group.env.tasks.spawn(task);
+        }
+    }
+}
+
 /// Hands a connection every Welcome that its device has not acknowledged.
 pub(crate) async fn deliver_all(env: &Env, conn: &Conn) {
     deliver_logged(env, conn, None).await;

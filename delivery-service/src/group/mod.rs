@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use conclave_mls::PublicGroupState;
 use conclave_order::op::entry::NewEntry;
-use conclave_order::{Event, Op};
+use conclave_order::{Event, Keys, Op, Rows};
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::{DeviceId, GroupId, Refusal};
@@ -36,10 +36,24 @@ use crate::tell::From;
 pub(crate) struct Group {
     pub(crate) env: Arc<Env>,
     pub(crate) id: GroupId,
-    view: RwLock<Arc<GroupState>>,
+    view: RwLock<View>,
     /// None: to be read from the database.
-    core: tokio::sync::Mutex<Option<PublicGroupState>>,
+    core: tokio::sync::Mutex<Option<Core>>,
     live: Mutex<Live>,
+}
+
+/// What is shown of a group.
+struct View {
+    state: Arc<GroupState>,
+    /// The stored version that it is of.
+    version: u64,
+}
+
+/// What judges a group's entries.
+struct Core {
+    state: PublicGroupState,
+    /// The stored version that it is of.
+    version: u64,
 }
 
 /// What has been published of the log, and to whom.
@@ -51,8 +65,9 @@ pub(crate) struct Live {
 }
 
 impl Group {
-    fn new(env: Arc<Env>, id: GroupId, core: PublicGroupState) -> Self {
-        let state = core.state().clone();
+    fn new(env: Arc<Env>, id: GroupId, core: Core) -> Self {
+        let state = core.state.state().clone();
+        let version = core.version;
         Self {
             env,
             id,
@@ -61,17 +76,69 @@ impl Group {
                 followers: Vec::new(),
                 asked: 0,
             }),
-            view: RwLock::new(Arc::new(state)),
+            view: RwLock::new(View {
+                state: Arc::new(state),
+                version,
+            }),
             core: tokio::sync::Mutex::new(Some(core)),
         }
     }
 
     /// The public state as far as it is durable and published.
     pub(crate) fn view(&self) -> Arc<GroupState> {
-        self.view
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.state.clone()
+    }
+
+    fn version(&self) -> u64 {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.version
+    }
+
+    fn show(&self, state: Arc<GroupState>, version: u64) {
+        let view = View { state, version };
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    async fn is_current(&self) -> Result<bool, OpError> {
+        let mut keys = Keys::default();
+        keys.groups.insert(self.id);
+        let mut rows = Rows::default();
+        self.env.load(&keys, &mut rows).await?;
+        let row = rows.group(&self.id)?.ok_or(Refusal::UnknownGroup)?;
+        Ok(row.version == self.version())
+    }
+
+    /// Brings the view up to what is stored, where somebody else has changed that, and tells those who follow. True: it was behind.
+    pub(crate) async fn refresh(self: &Arc<Self>) -> Result<bool, OpError> {
+        if self.is_current().await? {
+            return Ok(false);
+        }
+        // What is on its way from here is shown before it lets go of the core.
+        let mut core = self.core.lock().await;
+        if self.is_current().await? {
+            return Ok(false);
+        }
+        let fresh = stored::restore(&self.env, self.id).await?;
+        let before = self.view();
+        let after = Arc::new(fresh.state.state().clone());
+        self.show(after.clone(), fresh.version);
+        *core = Some(fresh);
+        drop(core);
+        let came = after
+            .current_rows()
+            .filter(|row| !before.is_member(&row.device));
+        let came: Vec<DeviceId> = came.map(|row| row.device).collect();
+        let gone = before
+            .current_rows()
+            .filter(|row| !after.is_member(&row.device));
+        let gone: Vec<DeviceId> = gone.map(|row| row.device).collect();
+        follow::catch_up(self, &after, &gone).await?;
+        for device in &gone {
+            self.close_channels(device);
+        }
+        join::announce_all(self, &came);
+        Ok(true)
     }
 
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
@@ -92,17 +159,29 @@ impl Group {
     /// The core, for one change. It is gone afterwards unless it is given back.
     async fn core(&self) -> Result<CoreGuard<'_>, OpError> {
         let mut guard = self.core.lock().await;
-        let state = match guard.take() {
-            Some(state) => state,
+        let Core { state, version } = match guard.take() {
+            Some(core) => core,
             None => stored::restore(&self.env, self.id).await?,
         };
-        Ok(CoreGuard { guard, state })
+        Ok(CoreGuard {
+            guard,
+            state,
+            version,
+        })
     }
 
     /// Shows a new state and an entry of the log, after both are durable.
-    fn publish(&self, next: Arc<GroupState>, entry: &GroupEntry, removed: &[DeviceId]) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = next;
-        follow::publish(self, entry, removed);
+    fn publish(
+        self: &Arc<Self>,
+        (next, version): (Arc<GroupState>, u64),
+        (seq, entry): (u64, &GroupEntry),
+        removed: &[DeviceId],
+    ) {
+        // Who reads it from storage may have been faster.
+        if self.version() < version {
+            self.show(next, version);
+        }
+        follow::publish(self, seq, entry, removed);
         for device in removed {
             self.close_channels(device);
         }
@@ -129,6 +208,7 @@ impl Group {
 pub(crate) struct GroupFrom {
     group: Arc<Group>,
     next: Arc<GroupState>,
+    version: u64,
     entry: GroupEntry,
     added: Vec<DeviceId>,
     removed: Vec<DeviceId>,
@@ -137,11 +217,11 @@ pub(crate) struct GroupFrom {
 impl GroupFrom {
     /// Shows the new state and the entry, once both are durable.
     pub(crate) fn tell(&self, event: &Event) {
-        if !matches!(event, Event::Ordered { .. }) {
+        let Event::Ordered { seq, .. } = event else {
             return;
-        }
-        self.group
-            .publish(self.next.clone(), &self.entry, &self.removed);
+        };
+        let next = (self.next.clone(), self.version);
+        self.group.publish(next, (*seq, &self.entry), &self.removed);
         join::announce(&self.group, self.next.epoch, &self.added);
     }
 }
@@ -156,13 +236,15 @@ struct Moves {
 /// Orders an entry that the core was advanced by. Only where it is durable, and was not before, is the core what is stored.
 async fn order(
     group: &Arc<Group>,
-    core: CoreGuard<'_>,
+    mut core: CoreGuard<'_>,
     new: NewEntry,
     moves: Moves,
 ) -> Result<Answer, OpError> {
+    core.version = new.expected.version.saturating_add(1);
     let from = GroupFrom {
         group: group.clone(),
         next: Arc::new(core.state.state().clone()),
+        version: core.version,
         entry: new.entry.clone(),
         added: moves.added,
         removed: moves.removed,
@@ -185,14 +267,18 @@ async fn order(
 
 /// The core while something changes it.
 struct CoreGuard<'a> {
-    guard: tokio::sync::MutexGuard<'a, Option<PublicGroupState>>,
+    guard: tokio::sync::MutexGuard<'a, Option<Core>>,
     state: PublicGroupState,
+    version: u64,
 }
 
 impl CoreGuard<'_> {
     /// Keeps the core: it is what is stored.
     fn keep(mut self) {
-        *self.guard = Some(self.state);
+        *self.guard = Some(Core {
+            state: self.state,
+            version: self.version,
+        });
     }
 }
 
@@ -213,6 +299,8 @@ impl Groups {
     pub(crate) async fn get(&self, env: &Arc<Env>, id: GroupId) -> Result<Arc<Group>, OpError> {
         let found = self.known().get(&id).cloned();
         if let Some(group) = found {
+            // Another process may have changed it.
+            group.refresh().await?;
             return Ok(group);
         }
         let _loading = self.loading.lock().await;

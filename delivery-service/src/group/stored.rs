@@ -8,7 +8,7 @@ use conclave_proto::group::GroupEntry;
 use conclave_proto::record::{EntryBody, Record, RecordBody};
 use conclave_proto::{GroupId, Hash, Refusal, codec};
 
-use super::Group;
+use super::{Core, Group};
 use crate::env::Env;
 use crate::error::OpError;
 use crate::limits;
@@ -17,18 +17,19 @@ use crate::sqlite::{Read, StoreError};
 const DAMAGED: StoreError = StoreError::Corrupt { what: "group" };
 
 /// Reads a group's public state: its checkpoint, and the signed entries after it.
-pub(super) async fn restore(env: &Env, group: GroupId) -> Result<PublicGroupState, OpError> {
+pub(super) async fn restore(env: &Env, group: GroupId) -> Result<Core, OpError> {
     let mut keys = Keys::default();
     keys.checkpoints.insert(group);
     let mut reads = env.reads.acquire().await?;
     let rows = reads.load(&keys).await?;
     let row = rows.checkpoint(&group)?.ok_or(Refusal::UnknownGroup)?;
+    let version = row.version;
     let mut state = PublicGroupState::restore(&row.checkpoint).map_err(|_| DAMAGED)?;
     let mut next = state.state().frontier.size();
     loop {
         let entries = entries(&mut reads, &group, next, u64::MAX).await?;
         if entries.is_empty() {
-            return Ok(state);
+            return Ok(Core { state, version });
         }
         for entry in entries {
             let GroupEntry::Signed(record) = entry else {

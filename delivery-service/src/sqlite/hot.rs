@@ -68,7 +68,7 @@ pub(super) async fn devices(
     Ok(())
 }
 
-type GroupColumns = (Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
+type GroupColumns = (Vec<u8>, i64, i64, i64, Vec<u8>, Vec<u8>);
 
 pub(super) async fn groups(
     conn: &mut SqliteConnection,
@@ -79,7 +79,7 @@ pub(super) async fn groups(
     let wanted: Vec<&GroupId> = wanted.iter().collect();
     for run in runs(&wanted) {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT id, epoch, size, genesis, creator FROM groups WHERE id IN (",
+            "SELECT id, epoch, size, version, genesis, creator FROM groups WHERE id IN (",
         );
         let mut list = query.separated(", ");
         for group in run {
@@ -87,10 +87,11 @@ pub(super) async fn groups(
         }
         query.push(")");
         let found: Vec<GroupColumns> = query.build_query_as().fetch_all(&mut *conn).await?;
-        for (group, epoch, size, genesis, creator) in found {
+        for (group, epoch, size, version, genesis, creator) in found {
             let row = GroupRow {
                 epoch: uint(epoch)?,
                 size: uint(size)?,
+                version: uint(version)?,
                 genesis: hash(&genesis)?,
                 creator: id(&creator, DeviceId::from_slice)?,
             };

@@ -190,16 +190,17 @@ async fn package(conn: &mut SqliteConnection, reference: &Hash) -> Found<Option<
 }
 
 async fn checkpoint(conn: &mut SqliteConnection, group: &GroupId) -> Found<Option<CheckpointRow>> {
-    type Columns = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
+    type Columns = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, i64);
     let row: Option<Columns> =
-        sqlx::query_as("SELECT checkpoint, checkpoint_sum, wrap FROM groups WHERE id = ?")
+        sqlx::query_as("SELECT checkpoint, checkpoint_sum, wrap, version FROM groups WHERE id = ?")
             .bind(group.as_bytes())
             .fetch_optional(&mut *conn)
             .await?;
-    row.map(|(checkpoint, sum, wrap)| {
+    row.map(|(checkpoint, sum, wrap, version)| {
         check_sum("group", sum.as_deref(), || checkpoint_sum(&checkpoint))?;
         Ok(CheckpointRow {
             checkpoint: checkpoint.into(),
+            version: uint(version)?,
             wrap: wrap.map(|wrap| decode("wrap", &wrap)).transpose()?,
         })
     })

@@ -57,9 +57,10 @@ pub(super) async fn write_group(
     change: Change,
 ) -> Result<(), Failure> {
     match change {
-        Change::Group { .. } | Change::Entry { .. } | Change::Checkpoint { .. } => {
-            write_state(conn, change).await
-        }
+        Change::Group { .. }
+        | Change::Entry { .. }
+        | Change::GroupInfo { .. }
+        | Change::Checkpoint { .. } => write_state(conn, change).await,
         Change::Member {
             group,
             device,
@@ -126,16 +127,18 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
             epoch,
             entry,
         } => {
-            let (epoch_before, seq) = expected;
+            let seq = expected.size;
             let moved = sqlx::query(
-                "UPDATE groups SET epoch = ?, size = ?, root = ? WHERE id = ? AND epoch = ? AND size = ?",
+                "UPDATE groups SET epoch = ?, size = ?, root = ?, version = version + 1 \
+                 WHERE id = ? AND epoch = ? AND size = ? AND version = ?",
             )
             .bind(int(epoch))
             .bind(int(seq.saturating_add(1)))
             .bind(entry.root.as_bytes().to_vec())
             .bind(group.as_bytes().to_vec())
-            .bind(int(epoch_before))
+            .bind(int(expected.epoch))
             .bind(int(seq))
+            .bind(int(expected.version))
             .execute(&mut *conn)
             .await
             .map_err(failed)?;
@@ -153,6 +156,28 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
             .execute(conn)
             .await
             .map_err(failed)?;
+        }
+        Change::GroupInfo {
+            group,
+            expected,
+            checkpoint,
+            group_info,
+        } => {
+            let moved = sqlx::query(
+                "UPDATE groups SET group_info = ?, checkpoint = ?, checkpoint_sum = ?, version = version + 1 \
+                 WHERE id = ? AND epoch = ? AND size = ? AND version = ?",
+            )
+            .bind(group_info.to_vec())
+            .bind(checkpoint.to_vec())
+            .bind(checkpoint_sum(&checkpoint))
+            .bind(group.as_bytes().to_vec())
+            .bind(int(expected.epoch))
+            .bind(int(expected.size))
+            .bind(int(expected.version))
+            .execute(conn)
+            .await
+            .map_err(failed)?;
+            expect(moved.rows_affected(), 1)?;
         }
         Change::Checkpoint {
             group,

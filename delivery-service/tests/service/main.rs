@@ -23,6 +23,7 @@ mod key_packages;
 mod limits;
 mod login;
 mod misconduct;
+mod nodes;
 mod noise;
 mod process;
 mod rotation;

@@ -39,6 +39,7 @@ impl Stored {
             groups: |key: &GroupId| tables.groups.get(key).map(|group| group.row);
             checkpoints: |key: &GroupId| tables.groups.get(key).map(|group| CheckpointRow {
                 checkpoint: group.checkpoint.clone(),
+                version: group.row.version,
                 wrap: group.wrap.clone(),
             });
             committers: |key: &GroupId| {

@@ -101,10 +101,11 @@ impl Stored {
                 entry,
             } => {
                 let row = tables.groups.get_mut(&group).map(|group| &mut group.row);
-                let row = row.filter(|row| (row.epoch, row.size) == expected);
+                let row = row.filter(|row| row.at() == expected);
                 let row = row.ok_or(Failure::Conflict)?;
                 row.epoch = epoch;
                 row.size = row.size.saturating_add(1);
+                row.version = row.version.saturating_add(1);
                 self.logs.push_entry(group, entry);
             }
             Change::Document {
@@ -179,6 +180,7 @@ impl Stored {
                 let row = GroupRow {
                     epoch: 0,
                     size: 0,
+                    version: 0,
                     genesis,
                     creator,
                 };
@@ -189,6 +191,18 @@ impl Stored {
                 };
                 expect(tables.groups.insert(group, new).is_none())?;
                 tables.members.insert((group, creator), user);
+            }
+            Change::GroupInfo {
+                group,
+                expected,
+                checkpoint,
+                ..
+            } => {
+                let group = tables.groups.get_mut(&group);
+                let group = group.filter(|group| group.row.at() == expected);
+                let group = group.ok_or(Failure::Conflict)?;
+                group.row.version = group.row.version.saturating_add(1);
+                group.checkpoint = checkpoint;
             }
             Change::Checkpoint {
                 group,

@@ -1,6 +1,7 @@
 //! Entries of a group's log: commits, standalone proposals, signed entries.
 
 use bytes::Bytes;
+use conclave_mls::{JudgedCommit, JudgedProposal, PublicGroupState};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::Plea;
 use conclave_proto::group::{GroupEntry, RootWrap};
@@ -13,7 +14,7 @@ use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
-use crate::rows::{EntryKind, EntryRow, JoinRow, Position};
+use crate::rows::{EntryKind, EntryRow, GroupAt, JoinRow, Position};
 
 /// An entry, judged for the next position of the log.
 #[derive(Debug, Clone)]
@@ -22,8 +23,8 @@ pub struct NewEntry {
     pub group: GroupId,
     /// Who sends it.
     pub device: DeviceId,
-    /// Epoch and size that it was judged at.
-    pub expected: (u64, u64),
+    /// Where it was judged.
+    pub expected: GroupAt,
     /// The entry.
     pub entry: GroupEntry,
     /// The head after it.
@@ -78,7 +79,114 @@ pub struct Begins {
     pub join: Option<JoinRow>,
 }
 
+/// Where a group stands whose stored version is this.
+fn at(core: &PublicGroupState, version: u64) -> GroupAt {
+    let state = core.state();
+    GroupAt {
+        epoch: state.epoch,
+        size: state.frontier.size(),
+        version,
+    }
+}
+
 impl NewEntry {
+    /// A commit that was judged; the group's state goes on to the epoch that it begins.
+    ///
+    /// # Errors
+    /// [`Refusal::Storage`]: it was judged somewhere else.
+    pub fn of_commit(
+        core: &mut PublicGroupState,
+        version: u64,
+        judged: JudgedCommit,
+        device: DeviceId,
+    ) -> Result<Self, Refusal> {
+        let expected = at(core, version);
+        let (entry, head) = (judged.entry.clone(), judged.next.head());
+        let (added, removed) = (judged.added.clone(), judged.removed.clone());
+        let (wrap, welcome) = (judged.wrap.clone(), judged.welcome.clone());
+        core.apply(judged)?;
+        let next = core.state();
+        let join = welcome.map(|welcome| JoinRow {
+            size: head.size,
+            frontier: next.frontier.clone(),
+            state: next.to_bytes().into(),
+            tree: core.tree().into(),
+            wrap: wrap.clone(),
+            welcome: welcome.into(),
+        });
+        let begun = next
+            .current_rows()
+            .filter(|row| row.first_epoch == next.epoch);
+        let begins = Begins {
+            epoch: next.epoch,
+            checkpoint: core.checkpoint().into(),
+            group_info: core.group_info().to_vec().into(),
+            wrap,
+            added,
+            removed,
+            begun: begun.map(|row| (row.device, row.user)).collect(),
+            users: next.current_rows().map(|row| row.user).collect(),
+            due: next.rotating_since == next.epoch,
+            join,
+        };
+        Ok(Self {
+            group: next.group,
+            device,
+            expected,
+            entry,
+            head,
+            does: Does::Commit(Box::new(begins)),
+        })
+    }
+
+    /// A standalone proposal that was judged; the group's state has it then.
+    ///
+    /// # Errors
+    /// [`Refusal::Storage`]: it was judged somewhere else.
+    pub fn of_proposal(
+        core: &mut PublicGroupState,
+        version: u64,
+        judged: JudgedProposal,
+        device: DeviceId,
+    ) -> Result<Self, Refusal> {
+        let expected = at(core, version);
+        let entry = judged.entry.clone();
+        core.apply_proposal(judged)?;
+        let checkpoint = core.checkpoint().into();
+        Ok(Self {
+            group: core.state().group,
+            device,
+            expected,
+            entry,
+            head: core.state().head(),
+            does: Does::Propose { checkpoint },
+        })
+    }
+
+    /// Judges a signed entry; the group's state has it then.
+    ///
+    /// # Errors
+    /// The answer to the device.
+    pub fn of_signed(
+        core: &mut PublicGroupState,
+        version: u64,
+        record: Record,
+        does: Does,
+        device: DeviceId,
+    ) -> Result<Self, Refusal> {
+        let effect = core.judge_entry(&record, device)?;
+        let expected = at(core, version);
+        core.apply_entry(&effect);
+        Ok(Self {
+            group: core.state().group,
+            device,
+            expected,
+            entry: GroupEntry::Signed(record),
+            head: core.state().head(),
+            does,
+        })
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
         keys.groups.insert(self.group);
@@ -95,7 +203,7 @@ impl NewEntry {
             return Ok(Decided::event(Event::Known { seq, head }));
         }
         let row = rows.group(&self.group)?.ok_or(Refusal::UnknownGroup)?;
-        if (row.epoch, row.size) != self.expected {
+        if row.at() != self.expected {
             let current = row.epoch;
             return Err(match self.does {
                 Does::Commit(_) => Refusal::EpochTaken { current },
@@ -127,7 +235,7 @@ impl NewEntry {
             }
         }
         let event = Event::Ordered {
-            seq: self.expected.1,
+            seq: self.expected.size,
             head: self.head,
         };
         Ok(Decided { changes, event })
@@ -141,7 +249,7 @@ impl NewEntry {
         };
         EntryRow {
             kind,
-            epoch: (kind == EntryKind::Commit).then_some(self.expected.0),
+            epoch: (kind == EntryKind::Commit).then_some(self.expected.epoch),
             leaf: self.entry.leaf(),
             root: self.head.root,
             bytes: encode(&self.entry).into(),

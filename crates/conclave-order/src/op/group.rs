@@ -8,6 +8,7 @@ use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
+use crate::rows::GroupAt;
 
 /// A new group. The same offer again is accepted again, however long ago it was founded.
 #[derive(Debug, Clone)]
@@ -70,8 +71,8 @@ pub struct PutGroupInfo {
     pub group: GroupId,
     /// Who sends it.
     pub device: DeviceId,
-    /// Epoch and size that it was judged at.
-    pub expected: (u64, u64),
+    /// Where it was judged.
+    pub expected: GroupAt,
     /// The GroupInfo.
     pub group_info: Bytes,
     /// The public state with it.
@@ -87,15 +88,15 @@ impl PutGroupInfo {
     pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
         rows.ensure_active(&self.device)?;
         let row = rows.group(&self.group)?.ok_or(Refusal::UnknownGroup)?;
-        if (row.epoch, row.size) != self.expected {
+        if row.at() != self.expected {
             return Err(Refusal::StaleEpoch { current: row.epoch }.into());
         }
         Ok(Decided {
-            changes: vec![Change::Checkpoint {
+            changes: vec![Change::GroupInfo {
                 group: self.group,
+                expected: self.expected,
                 checkpoint: self.checkpoint.clone(),
-                group_info: Some(self.group_info.clone()),
-                wrap: None,
+                group_info: self.group_info.clone(),
             }],
             event: Event::Done,
         })

@@ -116,6 +116,7 @@ pub async fn rotation_is_not_complete_while_one_is_due<D: Database>() -> Result<
     let after = conclave_order::rows::GroupRow {
         epoch: 1,
         size: now.size + 1,
+        version: now.version + 1,
         ..now
     };
     let body = EntryBody::RotationComplete { epoch: 1 };
