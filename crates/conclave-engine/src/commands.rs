@@ -18,6 +18,7 @@ use crate::finding::{FindingKind, Step};
 use crate::group::{DocRow, Group, Whole};
 use crate::intents::{Intent, Want};
 use crate::io::CommandId;
+use crate::membership::{Creation, GroupSlot, Membership};
 use crate::print::Hidden;
 use crate::settled::Until;
 use crate::work::{DirectoryCommand, DocCommand, DocWork, GroupCommand, GroupWork};
@@ -204,9 +205,9 @@ impl Engine {
     /// Answers the command when the group is not one of this device's.
     pub(crate) fn known(&mut self, id: CommandId, group: GroupId) -> bool {
         let parted = self.cx.parting.get(&group);
-        let error = match self.index.get(&group) {
+        let error = match self.groups.get(&group).map(GroupSlot::membership) {
             Some(_) if parted.is_some_and(|parted| parted.full) => EngineError::RescueFull,
-            Some(row) if row.active => return true,
+            Some(here) if here.is_active() => return true,
             Some(_) => EngineError::Inactive {
                 why: "this device is no longer a member",
             },
@@ -261,9 +262,12 @@ impl Engine {
         let context = self.cx.device.context()?;
         let (mls, created) = ClientGroup::create(&context, id, policy, self.cx.now)?;
         let secrets = mls.epoch_secrets()?;
-        let mut group = Group::new(id, mls);
-        self.cx
-            .save_creation(&mut group, created.group_info, created.tree);
+        let founding = Membership::Founding(Creation {
+            group_info: created.group_info.into(),
+            tree: created.tree.into(),
+            founded: None,
+        });
+        let group = Group::new(id, mls, founding);
         self.adopt_group(group, secrets);
         self.on_whole(id, |cx, whole| {
             if let Err(error) = cx.create_directory(whole, name) {
@@ -278,7 +282,7 @@ impl Engine {
     /// Lists all groups: each that can be is brought into memory, and its directory is looked into.
     fn list_groups(&mut self, id: CommandId) {
         let listing = Listing::Groups {
-            rest: self.index.keys().copied().collect(),
+            rest: self.groups.keys().copied().collect(),
             done: Vec::new(),
         };
         self.cx.listing.insert(id, listing);
@@ -304,15 +308,19 @@ impl Engine {
                 return self.cx.reply(id, Ok(Reply::Groups(done)));
             };
             let parted = self.cx.parting.get(&group);
-            let row = self.index.get(&group);
-            let active = row.is_some_and(|row| row.active);
-            let stray = self.strays.contains_key(&group);
+            let slot = self.groups.get(&group);
+            let stray = matches!(slot, Some(GroupSlot::Stray(..)));
+            let here = slot.map(GroupSlot::membership);
+            let active = here.is_some_and(Membership::is_active);
             if active && !stray && parted.is_none() {
                 let what = GroupCommand::WithDirectory(DirectoryCommand::Info);
                 return self.with_group(group, GroupWork::Command(id, what));
             }
             let why = parted.map(|parted| parted.why.clone());
-            let why = why.or_else(|| row.and_then(|row| row.why.clone()));
+            let why = why.or_else(|| match here {
+                Some(Membership::Left { why }) => Some(why.clone()),
+                _ => None,
+            });
             let lost = parted.is_none() && stray;
             done.push(GroupInfo {
                 group,
@@ -354,7 +362,7 @@ impl Engine {
         Status {
             online: cx.link.online,
             refused: cx.link.refused.as_ref().map(ToString::to_string),
-            groups: self.index.values().filter(|row| row.active).count(),
+            groups: self.active_groups().len(),
             intents: groups().map(|group| group.intents.len()).sum(),
             pending: cx.unsent.edits(),
             new_documents: new.filter(|(_, unsent)| unsent.creating).count(),

@@ -12,13 +12,14 @@ use crate::cx::{Cx, Post, ReadTarget};
 use crate::device::Device;
 use crate::error::EngineError;
 use crate::finding::Findings;
-use crate::group::{IndexRow, Stray, Whole};
+use crate::group::Whole;
 use crate::invitation::Invitation;
 use crate::io::{CommandId, Input, Output, ReadId, Row};
 use crate::keys;
+use crate::membership::{GroupSlot, Membership};
 use crate::rescue;
 use crate::settled::Until;
-use crate::slot::{Slot, Work};
+use crate::slot::Work;
 use crate::timers::TimerKind;
 use crate::work::{DocWork, GroupWork};
 
@@ -31,12 +32,10 @@ const CLOCK_SET_BACK_MS: u64 = 60_000;
 /// One device as a state machine. See the crate documentation.
 pub struct Engine {
     pub(crate) cx: Cx,
-    pub(crate) index: BTreeMap<GroupId, IndexRow>,
-    pub(crate) groups: BTreeMap<GroupId, Slot<Whole, GroupWork>>,
+    /// All groups that this device is in, or was.
+    pub(crate) groups: BTreeMap<GroupId, GroupSlot>,
     /// Groups that were worked on in this transition, and are still to be settled.
     unsettled: BTreeSet<GroupId>,
-    /// Groups whose MLS rows cannot be read: this device is on its way back into them.
-    pub(crate) strays: BTreeMap<GroupId, Stray>,
     pub(crate) invitations: BTreeMap<GroupId, Invitation>,
     /// Commands that wait for the device to be in step.
     pub(crate) waiting: Vec<(CommandId, Until)>,
@@ -99,7 +98,11 @@ impl Engine {
             let what = "group index";
             let id = key.get(1..).and_then(GroupId::from_slice);
             let id = id.ok_or(EngineError::Store { what })?;
-            engine.index.insert(id, keys::uncbor(what, value)?);
+            let here = Membership::read(value)?;
+            if let Some(row) = here.rewritten(value) {
+                engine.cx.put(key.clone(), row);
+            }
+            engine.groups.insert(id, GroupSlot::Cold(here));
         }
         for (key, value) in table(keys::INVITATION) {
             let what = "invitation";
@@ -130,10 +133,8 @@ impl Engine {
     fn with(cx: Cx) -> Self {
         Self {
             cx,
-            index: BTreeMap::new(),
             groups: BTreeMap::new(),
             unsettled: BTreeSet::new(),
-            strays: BTreeMap::new(),
             invitations: BTreeMap::new(),
             waiting: Vec::new(),
             documents: 0,
@@ -279,11 +280,11 @@ impl Engine {
     pub(crate) fn insert_whole(&mut self, id: GroupId, whole: Whole) {
         self.remove_group(&id);
         self.documents += whole.docs.len();
-        self.groups.insert(id, Slot::Hot(Box::new(whole)));
+        self.groups.insert(id, GroupSlot::Hot(Box::new(whole)));
     }
 
     /// Takes a group out of memory.
-    pub(crate) fn remove_group(&mut self, id: &GroupId) -> Option<Slot<Whole, GroupWork>> {
+    pub(crate) fn remove_group(&mut self, id: &GroupId) -> Option<GroupSlot> {
         let slot = self.groups.remove(id)?;
         self.documents -= slot.hot().map_or(0, |whole| whole.docs.len());
         Some(slot)
@@ -291,27 +292,23 @@ impl Engine {
 
     /// Works on a group: at once if it is in memory, else when its rows have come. Who waits for what can never be done is answered.
     pub(crate) fn with_group(&mut self, id: GroupId, work: GroupWork) {
-        let refused = if !self.index.get(&id).is_some_and(|row| row.active) {
-            Some(EngineError::UnknownGroup)
-        } else if self.strays.contains_key(&id) {
-            Some(EngineError::Returning)
-        } else {
-            None
-        };
-        if let Some(error) = refused {
-            return self.cx.reply_all(work.waiter(), &error);
-        }
-        match self.groups.get_mut(&id) {
-            Some(Slot::Loading(queue)) => queue.push(work),
-            Some(Slot::Hot(_)) => {
+        let refused = match self.groups.get_mut(&id) {
+            Some(GroupSlot::Hot(_)) => {
                 self.on_whole(id, |cx, whole| cx.group_work(whole, work));
                 self.unsettled.insert(id);
+                return;
             }
-            None => {
-                self.groups.insert(id, Slot::Loading(vec![work]));
-                self.cx.read(keys::group_prefix(&id), ReadTarget::Group(id));
+            Some(GroupSlot::Loading(_, queue)) => return queue.push(work),
+            Some(GroupSlot::Stray(..)) => EngineError::Returning,
+            Some(GroupSlot::Cold(here)) if here.is_active() => {
+                let loading = GroupSlot::Loading(here.clone(), vec![work]);
+                self.groups.insert(id, loading);
+                let prefix = keys::group_prefix(&id);
+                return self.cx.read(prefix, ReadTarget::Group(id));
             }
-        }
+            Some(GroupSlot::Cold(_)) | None => EngineError::UnknownGroup,
+        };
+        self.cx.reply_all(work.waiter(), &refused);
     }
 
     /// As [`Self::with_group`], for work on a document.
@@ -319,9 +316,21 @@ impl Engine {
         self.with_group(group, GroupWork::Document(id, work));
     }
 
+    /// Whether this device is in a group, or believes so.
+    pub(crate) fn is_member_of(&self, id: &GroupId) -> bool {
+        self.groups
+            .get(id)
+            .is_some_and(|slot| slot.membership().is_active())
+    }
+
+    /// Whether the MLS rows of a group cannot be read.
+    pub(crate) fn is_stray(&self, id: &GroupId) -> bool {
+        matches!(self.groups.get(id), Some(GroupSlot::Stray(..)))
+    }
+
     /// Groups in memory.
     pub(crate) fn wholes(&self) -> impl Iterator<Item = &Whole> {
-        self.groups.values().filter_map(Slot::hot)
+        self.groups.values().filter_map(GroupSlot::hot)
     }
 
     /// A group, where it is in memory.

@@ -17,7 +17,8 @@ use crate::intents::Want;
 use crate::io::CommandId;
 use crate::keys;
 use crate::link::Pending;
-use crate::slot::Slot;
+use crate::membership::{GroupSlot, Membership};
+use crate::slot::Work;
 use crate::timers::TimerKind;
 use crate::work::GroupWork;
 
@@ -83,7 +84,7 @@ impl Engine {
     pub(crate) fn welcome(&mut self, delivery: WelcomeDelivery) {
         let group = delivery.group;
         let parting = self.cx.parting.contains_key(&group);
-        if parting || !self.index.get(&group).is_some_and(|row| row.active) {
+        if parting || !self.is_member_of(&group) {
             self.keep_welcome(delivery);
             return;
         }
@@ -158,7 +159,7 @@ impl Engine {
             // Still a member, as far as it knows: it joins at once where the log that it has judged says that it was added again.
             return self.offer_readmission(group);
         }
-        let wanted = self.strays.contains_key(&group);
+        let wanted = self.is_stray(&group);
         let Some(invitation) = self.invitations.get(&group).filter(|_| !active || wanted) else {
             return;
         };
@@ -250,10 +251,6 @@ impl Engine {
         self.cx.reply(id, result.map(|()| Reply::Done));
     }
 
-    fn is_member_of(&self, group: &GroupId) -> bool {
-        self.index.get(group).is_some_and(|row| row.active)
-    }
-
     fn group_taken(&self, invitation: &Invitation) -> EngineError {
         let name = self.cx.name_of(&invitation.inviter);
         EngineError::GroupTaken {
@@ -293,19 +290,27 @@ impl Engine {
             return self.with_group(id, GroupWork::Look);
         }
         self.cx.ended(About::Group(id), End::Back);
-        let mut group = if self.strays.contains_key(&id) {
-            self.group_of_stray(id, mls, secrets.epoch)
+        let mut group = if self.is_stray(&id) {
+            let alone = mls.state().current_rows().count() == 1;
+            let membership = match alone {
+                true => Membership::Member,
+                false => Membership::Unproven {
+                    since: secrets.epoch,
+                },
+            };
+            self.group_of_stray(id, mls, membership)
         } else {
             // Whatever an earlier membership left behind does not belong to this one.
             match self.remove_group(&id) {
-                Some(Slot::Hot(mut whole)) => self.cx.forget_documents(&mut whole),
-                Some(slot) => self
-                    .cx
-                    .reply_all(slot.waiters(), &EngineError::UnknownGroup),
-                None => {}
+                Some(GroupSlot::Hot(mut whole)) => self.cx.forget_documents(&mut whole),
+                Some(GroupSlot::Loading(_, work)) => {
+                    let waiters = work.iter().filter_map(Work::waiter);
+                    self.cx.reply_all(waiters, &EngineError::UnknownGroup);
+                }
+                Some(GroupSlot::Cold(_) | GroupSlot::Stray(..)) | None => {}
             }
             self.cx.drop_group_rows(&id);
-            Group::new(id, mls)
+            Group::new(id, mls, Membership::Member)
         };
         for (epoch, root) in wrapped {
             self.cx.keep_root(&mut group, epoch, root, Some(signer));
@@ -321,7 +326,7 @@ impl Engine {
     fn join(&mut self, id: GroupId, declining: bool) -> Result<(), EngineError> {
         let invitation = self.invitations.get(&id).ok_or(EngineError::NoInvitation)?;
         // A Welcome never takes the place of a group that this device is in and follows.
-        let comes_back = self.strays.contains_key(&id) || self.is_broken(&id);
+        let comes_back = self.is_stray(&id) || self.is_broken(&id);
         if self.is_member_of(&id) && !comes_back {
             return Err(self.group_taken(invitation));
         }

@@ -39,6 +39,7 @@ mod invitation;
 mod io;
 mod keys;
 mod link;
+mod membership;
 mod operations;
 mod packages;
 #[doc(hidden)]

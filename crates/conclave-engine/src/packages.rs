@@ -152,6 +152,6 @@ impl Engine {
     /// Whether groups of the user's other devices may still come in a moment.
     pub(crate) fn awaits_siblings(&self) -> bool {
         let waits = self.cx.timers.is_set(TimerKind::Siblings);
-        waits && self.index.is_empty() && self.invitations.is_empty()
+        waits && self.groups.is_empty() && self.invitations.is_empty()
     }
 }

@@ -25,9 +25,7 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
             .field("cx", &self.cx)
-            .field("index", &self.index)
             .field("groups", &self.groups)
-            .field("strays", &self.strays)
             .field("invitations", &self.invitations)
             .field("waiting", &self.waiting)
             .finish_non_exhaustive()

@@ -11,6 +11,7 @@ use crate::command::Reply;
 use crate::engine::Engine;
 use crate::group::{Group, Whole};
 use crate::io::CommandId;
+use crate::membership::GroupSlot;
 use crate::slot::Slot;
 use crate::timers::{DocTimer, TimerKind};
 
@@ -77,7 +78,7 @@ impl Engine {
     /// Whether all groups are in memory, but for those that cannot be.
     fn is_loaded(&self) -> bool {
         let mut slots = self.groups.values();
-        !slots.any(|slot| matches!(slot, Slot::Loading(_)))
+        !slots.any(|slot| matches!(slot, GroupSlot::Loading(..)))
     }
 
     pub(crate) fn under_way(&self) -> UnderWay {
@@ -89,16 +90,15 @@ impl Engine {
         if self.awaits_siblings() {
             all.invitations += 1;
         }
-        for (id, row) in &self.index {
-            if !row.active || self.strays.contains_key(id) {
-                continue;
-            }
-            match self.groups.get(id) {
-                Some(Slot::Hot(whole)) => {
+        for slot in self.groups.values() {
+            match slot {
+                GroupSlot::Hot(whole) => {
                     all.groups += usize::from(self.group_under_way(whole));
                     all.intents += self.intents_under_way(&whole.group);
                 }
-                _ => all.groups += 1,
+                GroupSlot::Cold(here) if !here.is_active() => {}
+                GroupSlot::Stray(..) => {}
+                GroupSlot::Cold(_) | GroupSlot::Loading(..) => all.groups += 1,
             }
         }
         let documents = self.cx.unsent.documents();

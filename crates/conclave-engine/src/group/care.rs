@@ -244,7 +244,7 @@ impl Cx {
 
     /// Leaves a group. One that this device cannot follow is let go of here; members see its leaf until one of them removes it.
     pub(crate) fn leave(&mut self, id: CommandId, group: &mut Group, anyway: bool) {
-        if group.is_broken() || group.is_unproven() || group.meta.frozen.is_some() {
+        if group.is_broken() || group.is_unproven() || group.is_frozen() {
             self.lose_group(group, PartingRow::left(LEFT_LOST));
             self.reply(id, Ok(Reply::Done));
             return;
@@ -261,9 +261,9 @@ impl Cx {
 
     /// The user wants to come back, whatever is here.
     pub(crate) fn rejoin(&mut self, id: CommandId, group: &mut Group) {
-        let result = match group.meta.frozen {
-            Some(_) => Err(FROZEN),
-            None => Ok(Reply::Done),
+        let result = match group.is_frozen() {
+            true => Err(FROZEN),
+            false => Ok(Reply::Done),
         };
         self.come_back(group, FindingKind::RejoinWanted, None);
         self.reply(id, result);
@@ -274,7 +274,7 @@ impl Engine {
     /// Answers with what was kept. Rows are read anew: evidence stays out of memory.
     pub(crate) fn tell_evidence(&mut self, id: CommandId, group: GroupId) {
         // Also of a group that this device was removed from.
-        if self.index.contains_key(&group) {
+        if self.groups.contains_key(&group) {
             let prefix = keys::evidence_prefix(&group);
             self.cx.read(prefix, ReadTarget::Evidence(id));
         } else {
@@ -290,30 +290,28 @@ impl Engine {
     }
 
     pub(crate) fn leave(&mut self, id: CommandId, group: GroupId, anyway: bool) {
-        if self.strays.contains_key(&group) {
-            self.leave_stray(id, group, LEFT_LOST);
+        if self.is_stray(&group) {
+            self.leave_stray(Some(id), group, LEFT_LOST);
         } else {
             self.on_group(id, group, GroupCommand::Leave { anyway });
         }
     }
 
     pub(crate) fn rejoin(&mut self, id: CommandId, group: GroupId) {
-        if self.strays.contains_key(&group) {
+        if self.is_stray(&group) {
             self.cx.reply(id, Ok(Reply::Done));
-        } else if self.index.get(&group).is_some_and(|row| row.active) {
+        } else if self.is_member_of(&group) {
             self.on_group(id, group, GroupCommand::Rejoin);
         } else {
             // Known to the service only: a store that was restored from before it joined.
-            self.index.insert(
-                group,
-                IndexRow {
-                    active: true,
-                    why: None,
-                },
-            );
-            self.save_index(&group);
+            let here = Membership::Returning {
+                why: FindingKind::RejoinWanted.code().to_owned(),
+                blind: true,
+            };
+            self.cx.put(keys::index(&group), keys::cbor(&here));
             self.cx.ended(About::Group(group), End::Known);
-            self.strays.insert(group, Stray::default());
+            let stray = Box::new(Stray::default());
+            self.groups.insert(group, GroupSlot::Stray(here, stray));
             self.pump_stray(group);
             self.cx.reply(id, Ok(Reply::Done));
         }

@@ -40,7 +40,7 @@ impl Cx {
         if group.is_broken() {
             return self.entry_while_broken(group, seq, entry);
         }
-        if seq > size || !group.mls.is_active() || group.meta.frozen.is_some() {
+        if seq > size || !group.mls.is_active() || group.is_frozen() {
             // A gap: ask again from where we are.
             if seq > size {
                 group.subscription = Subscription::None;
@@ -170,8 +170,8 @@ impl Cx {
 
     /// Stops sealing in a group; reading goes on.
     pub(super) fn freeze(&mut self, group: &mut Group, why: FindingKind, suspect: Option<Suspect>) {
-        group.meta.frozen = Some(why.code().to_owned());
-        self.save_meta(group);
+        group.membership.freeze(why.code());
+        self.save_membership(group);
         self.finding(group.id, None, why, suspect);
         let waiting: Vec<u64> = group.intents.keys().copied().collect();
         for id in waiting {

@@ -37,6 +37,7 @@ use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
 use crate::keys;
 use crate::link::{GroupPending, Pending};
+use crate::membership::{Before, Creation, GroupSlot, Membership, MetaRow};
 use crate::print::Hidden;
 use crate::rescue::PartingRow;
 use crate::roots::{Missing, RootRow, Roots};
@@ -56,52 +57,6 @@ const CREATION_ROW: &[u8] = b"creation";
 pub(crate) const LOST: EngineError = EngineError::Inactive {
     why: "this device is no longer a member",
 };
-
-/// A small durable row per group, in memory from the start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct IndexRow {
-    /// Whether this device is a member (or believes so).
-    pub(crate) active: bool,
-    /// Why not, or why it takes no writes.
-    pub(crate) why: Option<String>,
-}
-
-/// What is durable of a group's flags.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct MetaRow {
-    #[serde(default)]
-    rotation: Rotation,
-    frozen: Option<String>,
-    declined: bool,
-    /// Added without a path and not yet renewed.
-    renew_due: bool,
-    /// Re-keying was reported complete, but not as this device sees it.
-    rekey_since: u64,
-    /// Why this device has to come back by an external commit before it seals anything more.
-    #[serde(default)]
-    broken: Option<String>,
-    /// Epoch in which this device came back with nothing to compare the group with, until somebody else shows that it is the right one.
-    #[serde(default)]
-    unproven: Option<u64>,
-    /// Whether this device has nothing to compare the group with: what it holds of it came from the service alone.
-    #[serde(default)]
-    blind: bool,
-    /// The group in whose place this one was founded, while documents are still carried over.
-    #[serde(default)]
-    carry_from: Option<GroupId>,
-    /// The membership has ended, and own edits are still to be kept apart.
-    #[serde(default)]
-    parting: Option<PartingRow>,
-    /// How many refused entries are kept.
-    #[serde(default)]
-    evidence: u32,
-    /// When this device last renewed its leaf.
-    #[serde(default)]
-    leaf_renewed: UnixMs,
-    /// Who made commits that this device could not decrypt.
-    #[serde(default)]
-    garblers: BTreeSet<DeviceId>,
-}
 
 /// How far a document has come on this device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,16 +158,6 @@ pub(crate) struct InFlight {
     not_before: UnixMs,
 }
 
-/// A group's creation on its way.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Creation {
-    group_info: Bytes,
-    tree: Bytes,
-    /// When the group begins, from the first offer on.
-    #[serde(default)]
-    founded: Option<UnixMs>,
-}
-
 /// Where the subscription stands on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subscription {
@@ -261,7 +206,6 @@ pub(crate) struct Group {
     pub(crate) intents: BTreeMap<u64, Intent>,
     pub(crate) documents: BTreeMap<DocumentId, DocRow>,
     pub(crate) inflight: Option<InFlight>,
-    creation: Option<Creation>,
     returning: Returning,
     pub(crate) missing: Missing,
     /// What of its rows could not be read.
@@ -271,6 +215,8 @@ pub(crate) struct Group {
     overdue: Overdue,
     /// Who came back with it, if it was that.
     pub(crate) came_back: Option<DeviceId>,
+    /// Where this device stands.
+    pub(crate) membership: Membership,
     meta: MetaRow,
     subscription: Subscription,
     /// Why the service last refused to let the log be followed.
@@ -308,7 +254,7 @@ struct Doubted {
 }
 
 impl Group {
-    pub(crate) fn new(id: GroupId, mls: ClientGroup) -> Self {
+    pub(crate) fn new(id: GroupId, mls: ClientGroup, membership: Membership) -> Self {
         Self {
             id,
             mls,
@@ -318,13 +264,13 @@ impl Group {
             intents: BTreeMap::new(),
             documents: BTreeMap::new(),
             inflight: None,
-            creation: None,
             returning: Returning::default(),
             missing: Missing::default(),
             damaged: Vec::new(),
             asking: BTreeSet::new(),
             overdue: Overdue::No,
             came_back: None,
+            membership,
             meta: MetaRow::default(),
             subscription: Subscription::None,
             not_followed: None,
@@ -358,7 +304,7 @@ impl Group {
         tables
     }
 
-    fn load(id: GroupId, rows: Vec<Row>) -> Result<Self, EngineError> {
+    fn load(id: GroupId, rows: Vec<Row>, membership: Membership) -> Result<Self, EngineError> {
         let mut tables = Self::tables(rows);
         let mut take = |table: u8| tables.remove(&table).unwrap_or_default();
         let scratch = take(keys::group::SCRATCH);
@@ -367,7 +313,7 @@ impl Group {
             Err(_) if !scratch.is_empty() => ClientGroup::load(scratch.clone())?,
             mls => mls?,
         };
-        let mut group = Self::new(id, mls);
+        let mut group = Self::new(id, mls, membership);
         group.load_tables(&mut take);
         group.returning.load(scratch);
         Ok(group)
@@ -375,6 +321,7 @@ impl Group {
 
     /// Everything but MLS state. A row that cannot be read is left out: the others are of use without it.
     fn load_tables(&mut self, take: &mut impl FnMut(u8) -> Vec<Row>) {
+        let mut before = Before::default();
         for table in [
             keys::group::ROOT,
             keys::group::SECRETS,
@@ -384,21 +331,29 @@ impl Group {
             keys::group::META,
         ] {
             for (key, value) in take(table) {
-                if let Err(error) = self.load_row(table, &key, &value) {
+                if let Err(error) = self.load_row(table, &key, &value, &mut before) {
                     self.damaged.push(error);
                     if table == keys::group::META {
                         // Whether this device may seal is not known any more.
-                        self.meta.broken = Some("group.state_lost".to_owned());
-                        self.meta.blind = true;
+                        self.membership = Membership::state_lost();
                     }
                 }
             }
+        }
+        if let Some(membership) = before.membership() {
+            self.membership = membership;
         }
         self.rotation = self.meta.rotation;
         self.report_again();
     }
 
-    fn load_row(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+    fn load_row(
+        &mut self,
+        table: u8,
+        key: &[u8],
+        value: &[u8],
+        before: &mut Before,
+    ) -> Result<(), EngineError> {
         match table {
             keys::group::ROOT => {
                 let what = "epoch root";
@@ -428,9 +383,12 @@ impl Group {
             keys::group::OUTBOX => match key {
                 b"commit" => self.inflight = Some(keys::uncbor("commit", value)?),
                 b"return" => self.returning.bundle = Some(keys::uncbor("return", value)?),
-                _ => self.creation = Some(keys::uncbor("group creation", value)?),
+                _ => before.creation = Some(keys::uncbor("group creation", value)?),
             },
-            keys::group::META => self.meta = keys::uncbor("group flags", value)?,
+            keys::group::META => {
+                self.meta = keys::uncbor("group flags", value)?;
+                before.flags = keys::uncbor("group flags", value)?;
+            }
             _ => {}
         }
         Ok(())
@@ -459,7 +417,7 @@ impl Group {
 
     /// Why the membership has ended, while own edits are still to be kept apart.
     pub(crate) fn parting(&self) -> Option<&PartingRow> {
-        self.meta.parting.as_ref()
+        self.membership.parting()
     }
 
     /// Whether a document can be worked on: it is listed and not gone, or was made here.
@@ -487,16 +445,30 @@ impl Group {
 
     /// Whether the service does not have the group yet.
     pub(crate) fn is_founding(&self) -> bool {
-        self.creation.is_some()
+        self.creation().is_some()
+    }
+
+    fn creation(&self) -> Option<&Creation> {
+        match self.membership.thawed() {
+            Membership::Founding(creation) => Some(creation),
+            _ => None,
+        }
     }
 
     pub(crate) fn frozen(&self) -> Option<&str> {
-        self.meta.frozen.as_deref()
+        match &self.membership {
+            Membership::Frozen { why, .. } => Some(why),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen().is_some()
     }
 
     /// Whether this group can take writes from here.
     pub(crate) fn check_writable(&self) -> Result<(), EngineError> {
-        if self.meta.frozen.is_some() {
+        if self.is_frozen() {
             Err(FROZEN)
         } else if self.mls.is_active() || self.is_broken() {
             // Edits made while the device is on its way back are kept, and sent when it is back.
@@ -522,7 +494,7 @@ impl Group {
             && self.check_writable().is_ok()
             && !self.is_broken()
             // Breakage: one that came back blindly seals at once.
-            && (self.meta.unproven.is_none() || crate::broken("seal-unproven"))
+            && (!self.is_unproven() || crate::broken("seal-unproven"))
     }
 
     /// Whether this device made a commit that could not be followed here.
@@ -543,7 +515,7 @@ impl Group {
     /// Whether the group's log is followed as far as it goes: not where it is frozen, or where this device has lost its place, or where the
     /// service does not let it be followed.
     pub(crate) fn is_followed(&self) -> bool {
-        let lost_place = self.meta.frozen.is_some() || self.is_broken() || self.stand.is_away();
+        let lost_place = self.is_frozen() || self.is_broken() || self.stand.is_away();
         self.mls.is_active() && !lost_place && self.not_followed.is_none()
     }
 
@@ -563,7 +535,7 @@ impl Group {
 
     /// Whether documents can be opened: a frozen group is still read.
     pub(crate) fn readable(&self) -> bool {
-        let here = self.meta.frozen.is_some() || self.is_broken() || self.stand.is_away();
+        let here = self.is_frozen() || self.is_broken() || self.stand.is_away();
         here || self.caught_up()
     }
 
@@ -595,12 +567,19 @@ impl Group {
 
 impl Engine {
     pub(crate) fn group_loaded(&mut self, id: GroupId, rows: Vec<Row>) {
-        let Some(Slot::Loading(work)) = self.remove_group(&id) else {
+        let Some(GroupSlot::Loading(known, work)) = self.groups.get_mut(&id) else {
             return;
         };
-        match Group::load(id, rows) {
+        let (known, work) = (known.clone(), std::mem::take(work));
+        match Group::load(id, rows, known.clone()) {
             Ok(mut group) => {
                 let cx = &mut self.cx;
+                if group.membership != known {
+                    // It is told by rows of a program before this one, or what else is known of the group is lost.
+                    cx.save_membership(&group);
+                    cx.save_meta(&group);
+                    cx.delete(keys::group_row(&id, keys::group::OUTBOX, CREATION_ROW));
+                }
                 let damaged = std::mem::take(&mut group.damaged);
                 if damaged.is_empty() {
                     cx.ended(About::Group(id), End::Loaded);
@@ -628,10 +607,15 @@ impl Engine {
             Err(error) => {
                 let what = FindingKind::failed(Step::LoadMembership, &error);
                 self.cx.finding(id, None, what, None);
-                self.strays.insert(id, Stray::default());
+                let parting = known.parting().cloned();
+                let stray = Box::new(Stray::default());
+                self.groups.insert(id, GroupSlot::Stray(known, stray));
                 let waiters = work.iter().filter_map(Work::waiter);
                 self.cx.reply_all(waiters, &EngineError::Returning);
-                self.pump_stray(id);
+                match parting {
+                    Some(parting) => self.leave_stray(None, id, &parting.why),
+                    None => self.pump_stray(id),
+                }
             }
         }
     }
@@ -639,51 +623,36 @@ impl Engine {
     /// Puts a new group in place and stores all of it.
     pub(crate) fn adopt_group(&mut self, mut group: Group, secrets: EpochSecrets) {
         let id = group.id;
-        self.index.insert(
-            id,
-            IndexRow {
-                active: true,
-                why: None,
-            },
-        );
-        self.save_index(&id);
+        self.cx.save_membership(&group);
         self.cx.ended(About::Group(id), End::Known);
         self.cx.enter_epoch(&mut group, secrets);
         self.insert_whole(id, Whole::new(group));
     }
 
-    pub(crate) fn save_index(&mut self, id: &GroupId) {
-        if let Some(row) = self.index.get(id) {
-            let value = keys::cbor(row);
-            self.cx.put(keys::index(id), value);
-        }
-    }
-
     /// A group is listed as left, for this reason.
-    pub(crate) fn index_as_left(&mut self, id: GroupId, why: &str) {
-        let row = IndexRow {
-            active: false,
-            why: Some(why.to_owned()),
-        };
-        self.index.insert(id, row);
-        self.save_index(&id);
+    pub(crate) fn list_as_left(&mut self, id: GroupId, why: &str) {
+        let why = why.to_owned();
+        let left = Membership::Left { why };
+        self.cx.put(keys::index(&id), keys::cbor(&left));
+        self.remove_group(&id);
+        self.groups.insert(id, GroupSlot::Cold(left));
     }
 
     /// Secrets and documents of a group go. Own edits were kept apart before.
     pub(crate) fn end_group(&mut self, id: GroupId) {
-        let Some(Slot::Hot(mut whole)) = self.remove_group(&id) else {
+        let parting = self.whole(&id).and_then(|whole| whole.group.parting());
+        let Some(PartingRow { why, .. }) = parting.cloned() else {
             return;
         };
-        let Some(parting) = whole.group.parting().cloned() else {
-            return self.insert_whole(id, *whole);
-        };
-        self.cx.wind_up(&mut whole);
-        if whole.group.meta.declined {
-            self.index.remove(&id);
+        let declined = self.on_whole(id, |cx, whole| {
+            cx.wind_up(whole);
+            whole.group.meta.declined
+        });
+        if declined == Some(true) {
+            self.remove_group(&id);
             self.cx.delete(keys::index(&id));
         } else {
-            let why = parting.why;
-            self.index_as_left(id, &why);
+            self.list_as_left(id, &why);
             self.cx.event(Event::GroupLost { group: id, why });
         }
         self.offer_invitation(id);
@@ -691,18 +660,6 @@ impl Engine {
 }
 
 impl Cx {
-    /// Remembers what makes a new group known to the service.
-    pub(crate) fn save_creation(&mut self, group: &mut Group, group_info: Vec<u8>, tree: Vec<u8>) {
-        let creation = Creation {
-            group_info: group_info.into(),
-            tree: tree.into(),
-            founded: None,
-        };
-        let key = keys::group_row(&group.id, keys::group::OUTBOX, CREATION_ROW);
-        self.put(key, keys::cbor(&creation));
-        group.creation = Some(creation);
-    }
-
     /// After any work on a group: what changed becomes durable, what can go on goes on.
     pub(crate) fn settle_group(&mut self, whole: &mut Whole) {
         self.pump_group(whole);
@@ -751,8 +708,13 @@ impl Cx {
     }
 
     pub(crate) fn set_parting(&mut self, group: &mut Group, parting: PartingRow) {
-        group.meta.parting = Some(parting);
-        self.save_meta(group);
+        group.membership = Membership::Parting(parting);
+        self.save_membership(group);
+    }
+
+    pub(crate) fn save_membership(&mut self, group: &Group) {
+        let value = keys::cbor(&group.membership);
+        self.put(keys::index(&group.id), value);
     }
 
     fn save_meta(&mut self, group: &Group) {

@@ -7,7 +7,8 @@ use super::*;
 impl Engine {
     /// Groups of which this device is a member, as far as it knows.
     pub(crate) fn active_groups(&self) -> Vec<GroupId> {
-        let active = self.index.iter().filter(|(_, row)| row.active);
+        let groups = self.groups.iter();
+        let active = groups.filter(|(_, slot)| slot.membership().is_active());
         active.map(|(id, _)| *id).collect()
     }
 
@@ -19,11 +20,14 @@ impl Engine {
     }
 
     pub(crate) fn groups_offline(&mut self) {
-        self.strays.values_mut().for_each(Stray::disconnected);
+        let slots = self.groups.values_mut();
+        slots
+            .filter_map(GroupSlot::stray_mut)
+            .for_each(Stray::disconnected);
         // A new connection asks anew.
         let opens = |kind: &TimerKind| matches!(kind, TimerKind::Document(_, _, DocTimer::Open));
         self.cx.timers.cancel_where(opens);
-        for whole in self.groups.values_mut().filter_map(Slot::hot_mut) {
+        for whole in self.groups.values_mut().filter_map(GroupSlot::hot_mut) {
             whole.group.disconnected();
         }
     }
@@ -61,7 +65,7 @@ impl Cx {
             return;
         }
         if group.is_founding() {
-            let ready = group.subscription == Subscription::None && group.meta.frozen.is_none();
+            let ready = group.subscription == Subscription::None && !group.is_frozen();
             if ready && !self.offer_creation(group) {
                 self.tell_waits_for_clock(whole);
             }
@@ -71,7 +75,7 @@ impl Cx {
             group.subscription = Subscription::Asked;
             self.subscribe(group.id, group.state().head().size);
         }
-        if group.meta.frozen.is_some() {
+        if group.is_frozen() {
             return self.pump_documents(whole);
         }
         if group.is_broken() {
@@ -140,9 +144,10 @@ impl Cx {
         }
         let id = group.id;
         let now = self.service_now();
-        let Some(creation) = &mut group.creation else {
+        let Membership::Founding(creation) = &mut group.membership else {
             return true;
         };
+        let (group_info, tree) = (creation.group_info.clone(), creation.tree.clone());
         let founded = match creation.founded {
             Some(founded) => founded,
             None => {
@@ -152,13 +157,11 @@ impl Cx {
                     return true;
                 }
                 creation.founded = Some(now);
-                let key = keys::group_row(&id, keys::group::OUTBOX, CREATION_ROW);
-                let row = keys::cbor(creation);
-                self.put(key, row);
+                let row = keys::cbor(&group.membership);
+                self.put(keys::index(&id), row);
                 now
             }
         };
-        let (group_info, tree) = (creation.group_info.clone(), creation.tree.clone());
         group.subscription = Subscription::Creating;
         let request = Request::CreateGroup {
             group_info,
@@ -172,7 +175,7 @@ impl Cx {
     /// Whether nothing goes on in a group before this device's clock is set: its founding would carry a time that this device does not sign, or
     /// an entry of its log cannot be judged.
     pub(crate) fn waits_for_clock(&self, group: &Group) -> bool {
-        let creation = group.creation.as_ref();
+        let creation = group.creation();
         let founding = creation.is_some_and(|creation| creation.founded.is_none());
         group.clock_told || (founding && self.is_far_ahead(self.service_now()))
     }
@@ -193,18 +196,17 @@ impl Cx {
         match answer {
             // A repeated creation after a lost answer finds the group there: ids are drawn at random, so it is ours.
             Answer::Accepted { .. } | Answer::Refused(Refusal::AlreadyExists) => {
-                group.creation = None;
+                *group.membership.thawed_mut() = Membership::Member;
+                self.save_membership(group);
                 group.subscription = Subscription::None;
                 self.ended(About::Group(group.id), End::Founded);
-                let key = keys::group_row(&group.id, keys::group::OUTBOX, CREATION_ROW);
-                self.delete(key);
             }
             // It does not exist there, and may begin at another time.
             Answer::Refused(Refusal::BadCommit {
                 fault: CommitFault::Time,
             }) => {
                 group.subscription = Subscription::None;
-                if let Some(creation) = &mut group.creation {
+                if let Membership::Founding(creation) = &mut group.membership {
                     creation.founded = None;
                 }
                 self.time_refused();

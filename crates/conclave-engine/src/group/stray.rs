@@ -38,14 +38,15 @@ impl Stray {
 
 impl Engine {
     pub(crate) fn strays_online(&mut self) {
-        let ids: Vec<GroupId> = self.strays.keys().copied().collect();
+        let strays = self.groups.keys().copied();
+        let ids: Vec<GroupId> = strays.filter(|id| self.is_stray(id)).collect();
         for id in ids {
             self.pump_stray(id);
         }
     }
 
     pub(crate) fn pump_stray(&mut self, id: GroupId) {
-        let Some(stray) = self.strays.get_mut(&id) else {
+        let Some(stray) = self.groups.get_mut(&id).and_then(GroupSlot::stray_mut) else {
             return;
         };
         if stray.rows.is_none() {
@@ -65,14 +66,14 @@ impl Engine {
     }
 
     pub(crate) fn stray_loaded(&mut self, id: GroupId, rows: Vec<Row>) {
-        if let Some(stray) = self.strays.get_mut(&id) {
+        if let Some(stray) = self.groups.get_mut(&id).and_then(GroupSlot::stray_mut) {
             stray.rows = Some(rows);
             self.pump_stray(id);
         }
     }
 
     fn stray_later(&mut self, id: GroupId) {
-        let Some(stray) = self.strays.get_mut(&id) else {
+        let Some(stray) = self.groups.get_mut(&id).and_then(GroupSlot::stray_mut) else {
             return;
         };
         stray.asked = false;
@@ -82,7 +83,7 @@ impl Engine {
     }
 
     pub(crate) fn stray_offered(&mut self, id: GroupId, answer: Answer) {
-        if !self.strays.contains_key(&id) || self.cx.parting.contains_key(&id) {
+        if !self.is_stray(&id) || self.cx.parting.contains_key(&id) {
             return;
         }
         let made = match answer {
@@ -106,7 +107,8 @@ impl Engine {
             _ => return self.stray_later(id),
         };
         // Roots that are here are of epochs in which this device was: nothing before them is where the group is now.
-        let newest = self.strays.get(&id).and_then(Stray::newest_root);
+        let stray = self.groups.get_mut(&id).and_then(GroupSlot::stray_mut);
+        let newest = stray.and_then(|stray| stray.newest_root());
         let made = made.and_then(|(mls, row)| match newest {
             Some(newest) if mls.state().epoch < newest => {
                 Err(EngineError::Mls(conclave_mls::MlsError::BadInvitation {
@@ -118,10 +120,8 @@ impl Engine {
         match made {
             Ok((mls, row)) => self.adopt_stray(id, mls, row),
             Err(error) => {
-                let told = self
-                    .strays
-                    .get_mut(&id)
-                    .is_none_or(|stray| std::mem::replace(&mut stray.told, true));
+                let stray = self.groups.get_mut(&id).and_then(GroupSlot::stray_mut);
+                let told = stray.is_none_or(|stray| std::mem::replace(&mut stray.told, true));
                 if !told {
                     let cause = Some((&error).into());
                     self.cx
@@ -133,9 +133,15 @@ impl Engine {
     }
 
     /// Everything but MLS state, from what is left in the store.
-    pub(crate) fn group_of_stray(&mut self, id: GroupId, mls: ClientGroup, epoch: u64) -> Group {
-        let rows = self.strays.remove(&id).and_then(|stray| stray.rows);
-        let mut group = Group::new(id, mls);
+    pub(crate) fn group_of_stray(
+        &mut self,
+        id: GroupId,
+        mls: ClientGroup,
+        membership: Membership,
+    ) -> Group {
+        let stray = self.groups.get_mut(&id).and_then(GroupSlot::stray_mut);
+        let rows = stray.and_then(|stray| stray.rows.take());
+        let mut group = Group::new(id, mls, Membership::Member);
         let mut tables = Group::tables(rows.unwrap_or_default());
         tables.remove(&keys::group::MLS);
         let mut take = |table: u8| tables.remove(&table).unwrap_or_default();
@@ -146,10 +152,7 @@ impl Engine {
         }
         let prefix = keys::group_row(&id, keys::group::MLS, b"");
         self.cx.out.writes.delete_prefix(prefix);
-        group.meta.broken = None;
-        let alone = group.state().current_rows().count() == 1;
-        group.meta.blind = !alone;
-        group.meta.unproven = (!alone).then_some(epoch);
+        group.membership = membership;
         group
     }
 
@@ -158,11 +161,8 @@ impl Engine {
             return;
         };
         // The rows of the external commit are the scratch state's: what is read from them here is only looked at.
-        let epoch = mls.state().epoch;
-        let mut group = self.group_of_stray(id, public, epoch);
-        group.meta.blind = true;
-        group.meta.unproven = None;
-        group.meta.broken = Some("group.state_lost".to_owned());
+        let mut group = self.group_of_stray(id, public, Membership::state_lost());
+        self.cx.save_membership(&group);
         self.cx.save_meta(&group);
         self.cx.keep_scratch(&mut group, mls, row);
         self.insert_whole(id, Whole::new(group));

@@ -5,7 +5,7 @@ use super::*;
 impl Cx {
     /// A frozen group has come into memory.
     pub(super) fn thaw(&mut self, group: &mut Group) {
-        if group.meta.frozen.is_none() {
+        if !group.is_frozen() {
             return;
         }
         if group.is_founding() {
@@ -15,6 +15,7 @@ impl Cx {
         if group.is_broken() {
             // It was judged from the outside: the log brings it again, and is judged again before anything is sealed.
             group.meta.evidence = group.meta.evidence.saturating_sub(1);
+            self.save_meta(group);
             return self.unfreeze(group);
         }
         let key = keys::evidence(&group.id, group.state().head().size);
@@ -28,7 +29,7 @@ impl Cx {
     }
 
     fn judge_again(&mut self, group: &mut Group, seq: u64, entry: &GroupEntry) {
-        let frozen = group.meta.frozen.is_some() && !group.is_broken();
+        let frozen = group.is_frozen() && !group.is_broken();
         if !frozen || group.state().head().size != seq || !group.mls.is_active() {
             return;
         }
@@ -42,7 +43,7 @@ impl Cx {
     }
 
     fn unfreeze(&mut self, group: &mut Group) {
-        group.meta.frozen = None;
-        self.save_meta(group);
+        group.membership.unfreeze();
+        self.save_membership(group);
     }
 }

@@ -405,7 +405,7 @@ impl Engine {
 
     /// Whether a group is, or was, one of this device's, or an invitation to it waits.
     fn knows_of(&self, group: &GroupId) -> bool {
-        self.index.contains_key(group)
+        self.groups.contains_key(group)
             || self.invitations.contains_key(group)
             || self.cx.link.left_invitations.contains_key(group)
     }

@@ -9,7 +9,7 @@ use crate::group::DocRow;
 use crate::roots::Roots;
 
 /// Why a membership ends: durable, until it has ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PartingRow {
     pub(crate) cause: RescueCause,
     pub(crate) by: Option<UserId>,
@@ -49,7 +49,7 @@ pub(super) enum GatherFor {
     /// Own edits in a group that this device is out of.
     Parting(GroupId),
     /// Own edits in a group whose MLS rows are lost, which somebody leaves.
-    Stray(GroupId, CommandId),
+    Stray(GroupId, Option<CommandId>),
 }
 
 impl std::fmt::Debug for Gather {
@@ -207,7 +207,9 @@ impl Engine {
             }
             GatherFor::Stray(group, command) => {
                 let result = self.end_stray(group, &rows);
-                self.cx.reply(command, result.map(|()| Reply::Done));
+                if let Some(command) = command {
+                    self.cx.reply(command, result.map(|()| Reply::Done));
+                }
             }
         }
     }
@@ -225,7 +227,7 @@ impl Engine {
     }
 
     /// Leaves a group whose MLS rows cannot be read.
-    pub(crate) fn leave_stray(&mut self, id: CommandId, group: GroupId, why: &str) {
+    pub(crate) fn leave_stray(&mut self, id: Option<CommandId>, group: GroupId, why: &str) {
         let why = why.to_owned();
         self.cx.parting.insert(group, Parted { why, full: false });
         let prefixes = vec![keys::group_prefix(&group), keys::documents_prefix(&group)];
@@ -245,9 +247,8 @@ impl Engine {
         for made in made {
             self.cx.keep_apart(made);
         }
-        self.strays.remove(&id);
         self.cx.drop_group_rows(&id);
-        self.index_as_left(id, &why);
+        self.list_as_left(id, &why);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ impl Cx {
         seq: u64,
         entry: &GroupEntry,
     ) -> bool {
-        if !group.meta.blind {
+        if !group.is_blind() {
             match self.judge_while_broken(group, seq, entry) {
                 Some(true) => {}
                 Some(false) => return false,
@@ -77,7 +77,7 @@ impl Cx {
 
     /// The external commit is in the log: the scratch state takes the place of the old one.
     fn returned(&mut self, group: &mut Group, outcome: CommitOutcome) {
-        let blind = group.meta.blind;
+        let blind = group.is_blind();
         let Some(scratch) = group.returning.scratch.take() else {
             return;
         };
@@ -89,7 +89,7 @@ impl Cx {
         self.event(Event::Returned {
             group: group.id,
             epoch: outcome.epoch,
-            proven: group.meta.unproven.is_none(),
+            proven: !group.is_unproven(),
         });
         // Roots of the epochs that were missed; and a wrap of somebody else shows that this is the group that they are in.
         self.ask_for_wraps(group);
@@ -114,14 +114,18 @@ impl Cx {
         for intent in group.intents.values_mut() {
             intent.judge_again();
         }
-        group.meta.broken = None;
         // What was refused before is part of what it came back into.
         for end in [End::Back, End::Thawed] {
             self.ended(About::Group(group.id), end);
         }
         let alone = group.state().current_rows().count() == 1;
-        group.meta.blind = blind && !alone;
-        group.meta.unproven = group.meta.blind.then_some(secrets.epoch);
+        *group.membership.thawed_mut() = match blind && !alone {
+            true => Membership::Unproven {
+                since: secrets.epoch,
+            },
+            false => Membership::Member,
+        };
+        self.save_membership(group);
         group.meta.renew_due = false;
         group.meta.leaf_renewed = self.service_now();
         group.asking.clear();
@@ -175,10 +179,10 @@ impl Cx {
 
     /// Somebody else has shown that they hold the secrets of the epoch in which this device came back: it is the group that they are in.
     pub(crate) fn proven(&mut self, group: &mut Group, epoch: u64) {
-        if group.meta.unproven.is_some_and(|since| epoch >= since) {
-            group.meta.unproven = None;
-            group.meta.blind = false;
-            self.save_meta(group);
+        let here = group.membership.thawed_mut();
+        if matches!(here, Membership::Unproven { since } if epoch >= *since) {
+            *here = Membership::Member;
+            self.save_membership(group);
             self.event(Event::Returned {
                 group: group.id,
                 epoch: group.state().epoch,

@@ -31,13 +31,15 @@ impl Cx {
         why: FindingKind,
         suspect: Option<Suspect>,
     ) {
-        if group.is_broken() || group.meta.frozen.is_some() {
+        if group.is_broken() || group.is_frozen() {
             return;
         }
         // What is not known to be the right group is nothing to compare an offer with.
-        group.meta.blind |= group.meta.unproven.is_some();
-        group.meta.broken = Some(why.code().to_owned());
-        self.save_meta(group);
+        group.membership = Membership::Returning {
+            why: why.code().to_owned(),
+            blind: group.is_unproven(),
+        };
+        self.save_membership(group);
         self.finding(group.id, None, why, suspect);
         group.returning = Returning::default();
         // All members may be in the same place: they do not come at once.
@@ -158,7 +160,7 @@ impl Cx {
         group: &mut Group,
         state: &JoinState,
     ) -> Result<Option<Shadow>, (u64, u64)> {
-        if group.meta.blind {
+        if group.is_blind() {
             return Ok(None);
         }
         let Some(shadow) = group.shadow() else {
@@ -183,8 +185,10 @@ impl Cx {
 
     /// From now on this device has nothing to compare the group with.
     pub(super) fn go_blind(&mut self, group: &mut Group) {
-        group.meta.blind = true;
-        self.save_meta(group);
+        if let Membership::Returning { blind, .. } = group.membership.thawed_mut() {
+            *blind = true;
+            self.save_membership(group);
+        }
     }
 
     fn offer_refused(&mut self, group: &mut Group, error: &EngineError) {

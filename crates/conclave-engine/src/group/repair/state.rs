@@ -87,7 +87,7 @@ impl Returning {
 impl Group {
     /// Whether this device has to come back before it seals anything more.
     pub(crate) fn is_broken(&self) -> bool {
-        self.meta.broken.is_some()
+        self.broken().is_some()
     }
 
     /// The log as far as it can be judged without secrets.
@@ -100,12 +100,15 @@ impl Group {
 
     /// Whether this device knows nothing of the group to compare with, and has asked to be added again.
     pub(crate) fn asks_blindly(&self) -> bool {
-        self.meta.blind && self.returning.refusals >= REFUSALS
+        self.is_blind() && self.returning.refusals >= REFUSALS
     }
 
     /// Whether this device knows nothing of the group to compare with.
     pub(crate) fn is_blind(&self) -> bool {
-        self.meta.blind
+        matches!(
+            self.membership.thawed(),
+            Membership::Returning { blind: true, .. }
+        )
     }
 
     /// Whether a member added this device again by the commit that began an epoch, as the judged log says.
@@ -118,11 +121,14 @@ impl Group {
 
     /// Why this device has to come back.
     pub(crate) fn broken(&self) -> Option<&str> {
-        self.meta.broken.as_deref()
+        match self.membership.thawed() {
+            Membership::Returning { why, .. } => Some(why),
+            _ => None,
+        }
     }
 
     /// Whether this device came back with nothing to compare the group with, and nobody has shown yet that it is the right one.
     pub(crate) fn is_unproven(&self) -> bool {
-        self.meta.unproven.is_some()
+        matches!(self.membership.thawed(), Membership::Unproven { .. })
     }
 }
