@@ -111,12 +111,12 @@ async fn batches_apply_in_order_and_fields_in_order() {
     // Prefixes go before rows are stored, within a batch; a later batch sees what an earlier one left.
     let mut clear = WriteBatch::default();
     clear.delete_prefixes.push(b"a/".to_vec());
-    clear.deletes.push(b"b".to_vec());
+    clear.deletes.insert(b"b".to_vec());
     clear
         .puts
-        .push((b"a/9".to_vec(), Zeroizing::new(b"new".to_vec())));
+        .insert(b"a/9".to_vec(), Zeroizing::new(b"new".to_vec()));
     let mut last = batch(&[("b", "again")]);
-    last.deletes.push(b"a/9".to_vec());
+    last.deletes.insert(b"a/9".to_vec());
     store.apply(&[clear.clone(), last]).await.unwrap();
     assert_eq!(texts(&mut store, "").await, pairs(&[("b", "again")]));
     store
@@ -132,20 +132,18 @@ async fn large_batches_and_values_survive_a_restart() {
     created(folder.path(), &[]).await;
     let mut many = WriteBatch::default();
     for at in 0..1000u32 {
-        many.puts.push((
+        many.put(
             at.to_be_bytes().to_vec(),
             Zeroizing::new(vec![at as u8; 10]),
-        ));
+        );
     }
-    many.puts
-        .push((b"large".to_vec(), Zeroizing::new(vec![7; 9_000_000])));
+    many.put(b"large".to_vec(), Zeroizing::new(vec![7; 9_000_000]));
     let mut store = opened(folder.path()).await.unwrap();
     store.apply(std::slice::from_ref(&many)).await.unwrap();
     // No close: the log alone must do.
     drop(store);
     let mut store = opened(folder.path()).await.unwrap();
-    let mut expected = many.puts;
-    expected.sort_by(|one, other| one.0.cmp(&other.0));
+    let expected: Vec<_> = many.puts.into_iter().collect();
     assert!(store.read(&[]).await.unwrap() == expected);
 }
 

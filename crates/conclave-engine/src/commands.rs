@@ -452,7 +452,7 @@ impl Cx {
                 row.title = Some(Hidden(title));
                 whole.group.titles_due.insert(document);
             }
-            self.save_document_row(&whole.group, &document);
+            self.save_document_row(&mut whole.group, &document);
             self.pump_titles(whole);
         }
         self.reply(id, result.map(|()| Reply::Document(document)));

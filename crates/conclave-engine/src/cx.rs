@@ -24,6 +24,9 @@ use crate::timers::{TimerKind, Timers};
 use crate::unsent::AllUnsent;
 use crate::work::{DocWork, GroupWork};
 
+/// Documents that are re-keyed in one transition. Between two steps others come in: acknowledgements of edits wait for few.
+pub(crate) const REKEYS: usize = 4;
+
 /// What rows were asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ReadTarget {
@@ -96,10 +99,14 @@ pub(crate) struct Cx {
     pub(crate) listing: BTreeMap<CommandId, Listing>,
     /// Groups in which this store was found older than what its device has done.
     pub(crate) restored: BTreeSet<GroupId>,
+    /// How many documents may still be re-keyed in this transition.
+    pub(crate) rekeys_left: usize,
     /// Documents in memory of other groups than the one at work.
     pub(crate) documents_elsewhere: usize,
     pub(crate) reads: BTreeMap<ReadId, ReadTarget>,
     pub(crate) posts: VecDeque<Post>,
+    /// How often a group was settled or a document worked on: for whoever counts work.
+    pub(crate) worked: u64,
     next_id: u64,
     next_read: u64,
 }
@@ -126,9 +133,11 @@ impl Cx {
             letting_go: BTreeMap::new(),
             listing: BTreeMap::new(),
             restored: BTreeSet::new(),
+            rekeys_left: REKEYS,
             documents_elsewhere: 0,
             reads: BTreeMap::new(),
             posts: VecDeque::new(),
+            worked: 0,
             next_id: 1,
             next_read: 1,
         }

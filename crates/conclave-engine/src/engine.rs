@@ -8,7 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use crate::command::Setup;
-use crate::cx::{Cx, Post, ReadTarget};
+use crate::cx::{Cx, Post, REKEYS, ReadTarget};
 use crate::device::Device;
 use crate::error::EngineError;
 use crate::finding::Findings;
@@ -150,6 +150,7 @@ impl Engine {
     /// One transition. Never fails: what goes wrong is told as a reply or an event.
     pub fn handle(&mut self, now: UnixMs, input: Input) -> Output {
         self.tell_time(now);
+        self.cx.rekeys_left = REKEYS;
         match input {
             Input::ConnectionUp { origin, token } => self.connection_up(origin, token),
             Input::ConnectionDown => self.connection_down(),
@@ -222,6 +223,7 @@ impl Engine {
                 TimerKind::Siblings => {}
                 TimerKind::Clock => self.cx.compare_clocks(),
                 TimerKind::Invitations => self.fetch_invitations(),
+                TimerKind::NextOpen => self.open_next(),
                 TimerKind::Stray(group) => self.pump_stray(group),
                 TimerKind::Group(group, what) => self.with_group(group, GroupWork::Timer(what)),
                 TimerKind::Document(group, document, what) => {
@@ -276,8 +278,19 @@ impl Engine {
         Some(result)
     }
 
+    /// Documents in memory, of all groups.
+    pub(crate) fn documents_here(&self) -> usize {
+        self.documents
+    }
+
+    /// Whether no group is still to be settled.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
     /// Puts a group into memory, in place of whatever was there.
-    pub(crate) fn insert_whole(&mut self, id: GroupId, whole: Whole) {
+    pub(crate) fn insert_whole(&mut self, id: GroupId, mut whole: Whole) {
+        whole.group.note_documents();
         self.remove_group(&id);
         self.documents += whole.docs.len();
         self.groups.insert(id, GroupSlot::Hot(Box::new(whole)));

@@ -1,5 +1,7 @@
 //! Input and output of the engine: plain data.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use conclave_crdt::{Crdt, CrdtError};
 use conclave_proto::UnixMs;
 use conclave_proto::frame::{ClientFrame, ServiceFrame};
@@ -36,9 +38,9 @@ pub struct WriteBatch {
     /// Rows whose keys begin with these go away.
     pub delete_prefixes: Vec<Vec<u8>>,
     /// These rows go away.
-    pub deletes: Vec<Vec<u8>>,
+    pub deletes: BTreeSet<Vec<u8>>,
     /// These rows are stored, replacing what was there.
-    pub puts: Vec<Row>,
+    pub puts: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
 }
 
 impl WriteBatch {
@@ -59,20 +61,24 @@ impl WriteBatch {
 
     /// Stores a row.
     pub fn put(&mut self, key: Vec<u8>, value: Zeroizing<Vec<u8>>) {
-        self.deletes.retain(|other| *other != key);
-        self.puts.retain(|(other, _)| *other != key);
-        self.puts.push((key, value));
+        self.deletes.remove(&key);
+        self.puts.insert(key, value);
     }
 
     /// Deletes a row.
     pub fn delete(&mut self, key: Vec<u8>) {
-        self.puts.retain(|(other, _)| *other != key);
-        self.deletes.push(key);
+        self.puts.remove(&key);
+        self.deletes.insert(key);
     }
 
     /// Deletes all rows below a prefix.
     pub fn delete_prefix(&mut self, prefix: Vec<u8>) {
-        self.puts.retain(|(key, _)| !key.starts_with(&prefix));
+        let below = self.puts.range(prefix.clone()..);
+        let below = below.take_while(|(key, _)| key.starts_with(&prefix));
+        let gone: Vec<Vec<u8>> = below.map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.puts.remove(&key);
+        }
         self.delete_prefixes.push(prefix);
     }
 }

@@ -35,6 +35,7 @@ pub mod finding;
 pub mod forensic;
 mod group;
 mod intents;
+mod invariants;
 mod invitation;
 mod io;
 mod keys;

@@ -197,31 +197,9 @@ impl Cx {
             return;
         }
         let current = group.state().epoch;
-        let mut needed = BTreeSet::from([current]);
-        let mut all_below = 0;
-        let mut complete = current;
-        for (document, entry) in &group.state().documents {
-            // One with a row still has own edits to be kept apart.
-            let closed = entry.closed.is_some_and(|why| why != CloseReason::Archived);
-            if closed && !group.documents.contains_key(document) {
-                continue;
-            }
-            match group.documents.get(document) {
-                Some(row) if row.is_local() => {
-                    needed.extend(&row.needed);
-                    all_below = all_below.max(row.all_below);
-                    complete = complete.min(row.complete);
-                }
-                _ => return,
-            }
-        }
-        let gone: Vec<u64> = group
-            .roots
-            .0
-            .keys()
-            // Records of an epoch may still be on their way where a log is not known to have left it.
-            .filter(|epoch| **epoch < complete && **epoch >= all_below && !needed.contains(epoch))
-            .copied()
+        let held = group.roots.0.keys().copied();
+        let gone: Vec<u64> = held
+            .filter(|epoch| *epoch < current && group.kept.is_needless(*epoch))
             .collect();
         for epoch in gone {
             if crate::broken("keep-roots") {

@@ -35,6 +35,8 @@ impl Group {
     pub(crate) fn rekey(&mut self) {
         if self.rotation == Rotation::Watching {
             self.rotation = Rotation::Rekeying;
+            self.note_rekeying();
+            self.look_at_due();
         }
     }
 
@@ -63,30 +65,25 @@ impl Cx {
         }
     }
 
-    /// Documents re-keyed as far as this device knows, and all.
-    fn rotation_progress(group: &Group) -> (usize, usize) {
-        let since = group.rekey_since();
-        let open = || {
-            group
-                .state()
-                .documents
-                .iter()
-                .filter(|(_, entry)| entry.closed.is_none())
-        };
-        let done = open()
-            .filter(|(id, entry)| {
-                entry.created_epoch >= since
-                    || group
-                        .documents
-                        .get(id)
-                        .is_some_and(|row| row.rekeyed >= since)
-            })
-            .count();
-        (done, open().count())
+    /// One step of re-keying goes on with a few documents.
+    pub(crate) fn rekey_next(&mut self, whole: &mut Whole) {
+        while self.rekeys_left > 0
+            && let Some(id) = whole.group.rekey_later.pop_first()
+        {
+            let before = self.rekeys_left;
+            self.document_work(whole, id, DocWork::Look);
+            // One that is not ready costs as much as a look.
+            self.rekeys_left = self.rekeys_left.min(before.saturating_sub(1));
+        }
+        if !whole.group.rekey_later.is_empty() {
+            let id = whole.group.id;
+            self.wake(1, TimerKind::Group(id, GroupTimer::Rekey));
+        }
     }
 
-    pub(crate) fn tell_rotation(&mut self, group: &Group, complete: bool) {
-        let (done, total) = Self::rotation_progress(group);
+    pub(crate) fn tell_rotation(&mut self, group: &mut Group, complete: bool) {
+        group.note_rekeying();
+        let (done, total) = group.kept.progress();
         let epoch = group.rekey_since();
         self.event(Event::Rotation {
             group: group.id,
@@ -99,7 +96,8 @@ impl Cx {
 
     /// When every document is re-keyed, says so in the group log.
     pub(crate) fn pump_rotation(&mut self, group: &mut Group) {
-        let (done, total) = Self::rotation_progress(group);
+        group.note_rekeying();
+        let (done, total) = group.kept.progress();
         let reported = group.state().rotating_since == 0;
         if reported && group.rekey_since() != 0 && done == total {
             // Others said so before; now it is true here too.
@@ -150,14 +148,15 @@ impl Cx {
     /// What this device knows must agree.
     pub(crate) fn rotation_reported(&mut self, whole: &mut Whole, epoch: u64, author: DeviceId) {
         let group = &whole.group;
-        let open = group.state().documents.iter();
-        let due = open.filter(|(_, entry)| entry.closed.is_none() && entry.created_epoch < epoch);
-        let behind = due.filter(|(id, _)| {
-            let doc = whole.docs.get(*id).and_then(|slot| slot.hot());
-            doc.is_some_and(|doc| {
+        let listed = &group.state().documents;
+        let behind = whole.docs.iter().filter(|(id, slot)| {
+            let entry = listed.get(*id);
+            let due = entry.is_some_and(|it| it.closed.is_none() && it.created_epoch < epoch);
+            let doc = slot.hot().filter(|doc| {
                 let here = self.link.is_caught_up(group.id, doc);
                 here && doc.document.snapshot_epoch() < epoch
-            })
+            });
+            due && doc.is_some()
         });
         let behind: Vec<DocumentId> = behind.map(|(id, _)| *id).collect();
         for document in behind {

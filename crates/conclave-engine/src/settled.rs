@@ -181,7 +181,10 @@ impl Engine {
                 let again = TimerKind::Document(group, id, DocTimer::Open);
                 let open = link.open(group, id);
                 let parked = open.is_some_and(|open| open.session.is_parked());
-                !parked && (!link.is_refused(group, id) || self.cx.timers.is_set(again))
+                !parked
+                    && (!link.is_refused(group, id)
+                        || self.cx.timers.is_set(again)
+                        || link.to_open.contains(&(group, id)))
             }
             _ => true,
         }

@@ -17,6 +17,8 @@ pub(crate) enum TimerKind {
     Clock,
     /// Take in invitations that were left at the service.
     Invitations,
+    /// Open the next of the documents that are to be opened again.
+    NextOpen,
     /// Try again to get back into a group whose MLS rows were lost.
     Stray(GroupId),
     /// Something of a group.
@@ -38,6 +40,8 @@ pub(crate) enum GroupTimer {
     SelfUpdate,
     /// Help with re-keying.
     Rotate,
+    /// Go on with re-keying.
+    Rekey,
     /// Say again that re-keying is complete.
     Complete,
     /// See whether somebody lacks roots that are here.
@@ -101,13 +105,6 @@ impl Timers {
         self.by_kind.contains_key(&kind)
     }
 
-    /// When documents are opened again.
-    pub(crate) fn opens(&self) -> impl Iterator<Item = UnixMs> {
-        let opens = |kind: &TimerKind| matches!(kind, TimerKind::Document(_, _, DocTimer::Open));
-        let open = self.by_time.iter().filter(move |(_, kind)| opens(kind));
-        open.map(|(at, _)| *at)
-    }
-
     pub(crate) fn next(&self) -> Option<UnixMs> {
         self.by_time.first().map(|(at, _)| *at)
     }
@@ -121,6 +118,12 @@ impl Timers {
             due.push(kind);
         }
         due
+    }
+
+    /// Whether both orders hold the same timers.
+    pub(crate) fn agree(&self) -> bool {
+        let by_kind = self.by_kind.iter().map(|(kind, at)| (*at, *kind));
+        by_kind.collect::<BTreeSet<_>>() == self.by_time
     }
 
     /// The clock was set back by so much.

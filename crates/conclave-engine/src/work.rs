@@ -41,6 +41,8 @@ pub(crate) enum GroupWork {
     Welcome(Box<WelcomeDelivery>),
     /// Work on one of its documents.
     Document(DocumentId, DocWork),
+    /// A document that could not be opened is asked for again.
+    OpenAgain(DocumentId),
     /// Rows of a document.
     Loaded(DocumentId, Vec<Row>),
     /// Kept evidence, to be judged again.
@@ -254,7 +256,10 @@ impl Cx {
                 }
             }
             // It asks for what may not be here.
-            GroupWork::Document(id, DocWork::Timer(DocTimer::Open)) => self.open_due(whole, id),
+            GroupWork::Document(id, DocWork::Timer(DocTimer::Open)) => {
+                self.open_in_turn(whole.group.id, id);
+            }
+            GroupWork::OpenAgain(id) => self.open_due(whole, id),
             GroupWork::Document(id, work) => self.document_work(whole, id, work),
             GroupWork::Loaded(id, rows) => self.document_loaded(whole, id, rows),
             GroupWork::Thaw(rows) => self.evidence_again(group, &rows),
@@ -283,6 +288,7 @@ impl Cx {
         let group = &mut whole.group;
         match what {
             GroupTimer::Lacking | GroupTimer::Pump => {}
+            GroupTimer::Rekey => self.rekey_next(whole),
             GroupTimer::Cover => group.cover_due = true,
             GroupTimer::SelfUpdate => self.self_update_due(group),
             GroupTimer::Rotate => self.take_over_rotation(whole),
@@ -375,6 +381,7 @@ impl Cx {
 
     /// Works on a document in memory. It is settled afterwards.
     pub(crate) fn doc_work(&mut self, group: &mut Group, doc: &mut Doc, work: DocWork) {
+        self.worked += 1;
         match work {
             DocWork::Look => {}
             DocWork::NewAuthor(author) => doc.document.new_author(author),

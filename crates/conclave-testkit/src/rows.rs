@@ -22,7 +22,9 @@ impl MemoryRows {
         for key in &batch.deletes {
             self.0.remove(key);
         }
-        self.0.extend(batch.puts.iter().cloned());
+        let puts = batch.puts.iter();
+        self.0
+            .extend(puts.map(|(key, value)| (key.clone(), value.clone())));
     }
 
     /// Rows below a prefix, sorted by key.

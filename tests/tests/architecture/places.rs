@@ -73,7 +73,6 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-engine/src/device.rs", "finish_text", By(&["identity.approval_text"])),
     ("crates/conclave-engine/src/device.rs", "load", By(&["engine.store"])),
     ("crates/conclave-engine/src/device.rs", "pin", By(&["identity.contact_text"])),
-    ("crates/conclave-engine/src/engine.rs", "open", By(&["engine.store"])),
     ("crates/conclave-engine/src/finding/kept.rs", "load", By(&["engine.store"])),
     ("crates/conclave-engine/src/forensic.rs", "openable", Not("for tests, over rows that the engine has loaded before")),
     ("crates/conclave-engine/src/group/care.rs", "evidence_loaded", By(&["engine.store"])),

@@ -1,7 +1,5 @@
 //! Writing rows, and keeping the sum over them.
 
-use std::collections::BTreeMap;
-
 use conclave_engine::WriteBatch;
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
@@ -75,14 +73,10 @@ pub(super) async fn write(
         ));
         take_out(connection, sum, delete.bind(row.clone())).await?;
     }
-    // A row that is stored twice has its last value.
-    let last: BTreeMap<&[u8], &[u8]> = batch
-        .puts
-        .iter()
-        .map(|(row, value)| (row.as_slice(), value.as_slice()))
-        .collect();
-    let nonces = secret::nonces(last.len())?;
-    let mut left = last.into_iter().zip(&nonces).peekable();
+    let puts = batch.puts.iter();
+    let puts = puts.map(|(row, value)| (row.as_slice(), value.as_slice()));
+    let nonces = secret::nonces(puts.len())?;
+    let mut left = puts.zip(&nonces).peekable();
     while left.peek().is_some() {
         let mut rows = Vec::with_capacity(ROWS_PER_STATEMENT);
         for ((row, value), nonce) in left.by_ref().take(ROWS_PER_STATEMENT) {

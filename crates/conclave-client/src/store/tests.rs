@@ -4,10 +4,10 @@ use super::*;
 fn many(count: u32, value: u8) -> WriteBatch {
     let mut batch = WriteBatch::default();
     for at in 0..count {
-        batch.puts.push((
+        batch.put(
             at.to_be_bytes().to_vec(),
             zeroize::Zeroizing::new(vec![value; 1000]),
-        ));
+        );
     }
     batch
 }

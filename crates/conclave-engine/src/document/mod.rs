@@ -29,7 +29,7 @@ use crate::link::{DocLink, DocPending, GroupPending, NotOpen, Open, Pending, Sna
 use crate::print::Hidden;
 use crate::slot::{Slot, Work};
 use crate::stand::{Missing, Stand};
-use crate::timers::{DocTimer, TimerKind};
+use crate::timers::{DocTimer, GroupTimer, TimerKind};
 use crate::work::{DocCommand, DocWork, GroupWork};
 
 /// Append frames in flight for one document.
@@ -225,7 +225,7 @@ impl Cx {
         let failures = whole.group.failures.entry(id).or_default();
         *failures += u32::from(why.is_failure());
         if *failures > RELOADS {
-            whole.group.unreadable.insert(id);
+            whole.group.set_unreadable(id);
             let waiters: Vec<CommandId> = queue.iter().filter_map(Work::waiter).collect();
             return self.reply_all(waiters, &EngineError::UnknownDocument);
         }
@@ -315,6 +315,7 @@ impl Cx {
             .writes
             .delete_prefix(keys::document_prefix(&group.id, &id));
         group.documents.remove(&id);
+        group.note_document(&id);
         let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
         self.delete(key);
         self.forget_unsent(&group.id, &id);

@@ -4,7 +4,6 @@ use conclave_doc::Standing;
 use conclave_proto::refusal::RecordFault;
 
 use super::*;
-use crate::unsent::Unsent;
 
 /// Longest pause between two tries to open a document, in milliseconds.
 const LONGEST_OPEN_MS: u64 = 5 * 60 * 1000;
@@ -36,7 +35,7 @@ impl Cx {
                 // The rows stay as they are: they may hold edits. Only this session does without the document.
                 let what = FindingKind::failed(Step::LoadDocument, &error);
                 self.finding(group.id, Some(id), what, None);
-                group.unreadable.insert(id);
+                group.set_unreadable(id);
                 let waiters: Vec<CommandId> = waiting.iter().filter_map(Work::waiter).collect();
                 self.reply_all(waiters, &EngineError::Doc(error));
             }
@@ -297,16 +296,14 @@ impl Cx {
     }
 
     fn open_after(&mut self, group: GroupId, id: DocumentId, delay: u64) {
-        let mut at = self.now.plus_ms(delay);
-        for other in self.timers.opens() {
-            // One of the two is 0.
-            let apart_ms = at.since_ms(other) + other.since_ms(at);
-            if apart_ms < BETWEEN_OPENS_MS {
-                at = other.plus_ms(BETWEEN_OPENS_MS);
-            }
-        }
-        let open = TimerKind::Document(group, id, DocTimer::Open);
-        self.wake(at.since_ms(self.now), open);
+        self.wake(delay, TimerKind::Document(group, id, DocTimer::Open));
+    }
+
+    /// A document is to be opened again, when those before it were.
+    pub(crate) fn open_in_turn(&mut self, group: GroupId, id: DocumentId) {
+        self.link.to_open.push_back((group, id));
+        let next = self.link.opened_again.plus_ms(BETWEEN_OPENS_MS);
+        self.wake(next.since_ms(self.now), TimerKind::NextOpen);
     }
 
     /// Something has come that documents may have waited for: those that could not be opened are opened again soon.
@@ -366,67 +363,36 @@ impl Cx {
             let waiters: Vec<CommandId> = waiting.iter().filter_map(Work::waiter).collect();
             self.reply_all(waiters, error);
             whole.docs.remove(&id);
-            whole.group.unreadable.insert(id);
+            whole.group.set_unreadable(id);
         }
     }
 
     /// Every listed document is opened once on every connection, and stays open as far as memory allows.
     pub(crate) fn pump_documents(&mut self, whole: &mut Whole) {
-        for id in self.wanted_documents(whole) {
-            let look = match whole.docs.get(&id) {
-                None => {
-                    if self.documents_elsewhere + whole.docs.len() >= HOT_DOCUMENTS {
-                        return self.post(Post::MakeRoom(whole.group.id));
-                    }
-                    true
-                }
-                Some(Slot::Loading(_)) => {
-                    self.fetch_document(&whole.group, id);
-                    false
-                }
-                Some(Slot::Hot(_)) => self.link.document(whole.group.id, id).is_none(),
-            };
-            if look {
-                self.link.visited.insert((whole.group.id, id));
-                self.document_work(whole, id, DocWork::Look);
+        while let Some(id) = whole.group.kept.next_wanted() {
+            let slot = whole.docs.get(&id);
+            if slot.is_none() && self.documents_elsewhere + whole.docs.len() >= HOT_DOCUMENTS {
+                return self.post(Post::MakeRoom(whole.group.id));
+            }
+            whole.group.look_at(id);
+            match whole.docs.get(&id) {
+                Some(Slot::Loading(_)) => self.fetch_document(&whole.group, id),
+                _ => self.document_work(whole, id, DocWork::Look),
             }
         }
     }
+}
 
-    /// Documents that are not open and should be: new here, not looked at on this connection, to be re-keyed, or on their way out.
-    fn wanted_documents(&self, whole: &Whole) -> Vec<DocumentId> {
-        let group = &whole.group;
-        let since = group.rekey_since();
-        let listed = group.state().documents.iter().filter(|(id, entry)| {
-            let row = group.documents.get(id);
-            let local = row.is_some_and(DocRow::is_local);
-            match entry.closed {
-                // To know which roots it needs, and what of the own edits is in it.
-                Some(CloseReason::Archived) => {
-                    let unsent = row.is_some_and(|row| row.unsent != Some(0));
-                    let visited = self.link.visited.contains(&(group.id, **id));
-                    !local || (unsent && !visited)
-                }
-                Some(_) => false,
-                None => {
-                    let behind = group.rekeys()
-                        && entry.created_epoch < since
-                        && row.is_none_or(|row| row.rekeyed < since);
-                    let open = whole.docs.contains_key(*id);
-                    !local || behind || open || !self.link.visited.contains(&(group.id, **id))
-                }
-            }
-        });
-        let mut wanted: Vec<DocumentId> = listed.map(|(id, _)| *id).collect();
-        let creating = group.documents.iter().filter(|(_, row)| row.is_creating());
-        wanted.extend(creating.map(|(id, _)| *id));
-        wanted.retain(|id| !group.unreadable.contains(id));
-        // Names first, then what others wait for.
-        let directory = DocumentId::directory(&group.id);
-        wanted.sort_by_key(|id| {
-            let waits = self.unsent.get(&group.id, id) != Unsent::default();
-            (*id != directory, !waits)
-        });
-        wanted
+impl Engine {
+    /// Opens the next document that is to be opened again.
+    pub(crate) fn open_next(&mut self) {
+        let Some((group, id)) = self.cx.link.to_open.pop_front() else {
+            return;
+        };
+        self.cx.link.opened_again = self.cx.now;
+        if !self.cx.link.to_open.is_empty() {
+            self.cx.wake(BETWEEN_OPENS_MS, TimerKind::NextOpen);
+        }
+        self.with_group(group, GroupWork::OpenAgain(id));
     }
 }

@@ -24,6 +24,11 @@ impl Cx {
         if !may_write || (!rekey && !due && doc.turn != Turn::Wanted) {
             return self.ended(About::Document(group.id, doc.id), End::Condensed);
         }
+        if rekey && self.rekeys_left == 0 {
+            group.rekey_later.insert(doc.id);
+            return self.wake(1, TimerKind::Group(group.id, GroupTimer::Rekey));
+        }
+        self.rekeys_left -= usize::from(rekey);
         let context = group.doc_context(&self.device, self.now);
         let record = match doc.document.make_snapshot(&context, &mut self.rng) {
             Ok(record) => record,

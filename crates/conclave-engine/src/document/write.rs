@@ -182,7 +182,7 @@ impl Cx {
                 ..DocRow::default()
             },
         );
-        self.save_document_row(&whole.group, &id);
+        self.save_document_row(&mut whole.group, &id);
         let doc = Box::new(Doc::new(id, document));
         whole.docs.insert(id, Slot::Hot(doc));
         self.run_document(whole, id, Vec::new());

@@ -44,6 +44,12 @@ impl Group {
         epoch < self.state().epoch && since.is_some_and(|since| older_than(now, *since, days))
     }
 
+    /// Whether any document's content lies under an old root.
+    fn has_aged(&self, now: UnixMs) -> bool {
+        let mut held = self.root_times.keys();
+        held.any(|epoch| self.kept.is_needed(*epoch) && self.root_is_old(*epoch, now))
+    }
+
     /// Whether a document's content lies under an old root.
     pub(crate) fn is_aged(&self, row: &DocRow, now: UnixMs) -> bool {
         let mut held = self.root_times.keys();
@@ -149,9 +155,8 @@ impl Cx {
         }
         let now = self.service_now();
         let days = group.state().policy.max_root_age_days;
-        let aged: Vec<DocumentId> = group
-            .documents
-            .iter()
+        let documents = group.documents.iter().filter(|_| group.has_aged(now));
+        let aged: Vec<DocumentId> = documents
             .filter(|(_, row)| row.is_local() && group.is_aged(row, now))
             .map(|(id, _)| *id)
             .collect();

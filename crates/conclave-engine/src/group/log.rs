@@ -275,6 +275,7 @@ impl Cx {
     pub(super) fn entry_processed(&mut self, group: &mut Group, body: EntryBody, author: DeviceId) {
         match body {
             EntryBody::DocumentCreated { document, .. } => {
+                group.note_document(&document);
                 self.document_created(group, document);
                 self.event(Event::DocumentListed {
                     group: group.id,
@@ -282,6 +283,7 @@ impl Cx {
                 });
             }
             EntryBody::DocumentClosed { document, reason } => {
+                group.note_document(&document);
                 if reason == CloseReason::Lost {
                     let by = Some(Suspect::Device(author));
                     self.finding(group.id, Some(document), FindingKind::DocumentLost, by);

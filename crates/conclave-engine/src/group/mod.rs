@@ -2,6 +2,7 @@
 
 mod ages;
 mod care;
+mod kept;
 mod log;
 mod repair;
 mod restart;
@@ -23,6 +24,7 @@ use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
 
 use self::ages::Overdue;
+pub(crate) use self::kept::Kept;
 use self::repair::Returning;
 pub(crate) use self::restart::{Copied, Refound};
 pub(crate) use self::stray::Stray;
@@ -224,6 +226,8 @@ pub(crate) struct Group {
     /// Nothing is asked of the service before.
     retry_at: UnixMs,
     pub(crate) rotation: Rotation,
+    /// Documents whose turn to be re-keyed comes with the next step.
+    pub(crate) rekey_later: BTreeSet<DocumentId>,
     pub(crate) cover_due: bool,
     pub(crate) directory: crate::directory::Titles,
     /// Documents that failed half-way in this session, and how often.
@@ -234,6 +238,9 @@ pub(crate) struct Group {
     clock_told: bool,
     /// Documents whose rows could not be read in this session.
     pub(crate) unreadable: BTreeSet<DocumentId>,
+    /// Documents that were looked at on this connection.
+    looked_at: BTreeSet<DocumentId>,
+    pub(crate) kept: Kept,
     /// How the service's log stands to what is here.
     pub(crate) stand: Stand,
     /// Tries since the service's log was found away.
@@ -276,12 +283,15 @@ impl Group {
             not_followed: None,
             retry_at: UnixMs(0),
             rotation: Rotation::default(),
+            rekey_later: BTreeSet::new(),
             cover_due: false,
             directory: crate::directory::Titles::default(),
             failures: BTreeMap::new(),
             titles_due: BTreeSet::new(),
             clock_told: false,
             unreadable: BTreeSet::new(),
+            looked_at: BTreeSet::new(),
+            kept: Kept::default(),
             stand: Stand::InStep,
             away_tries: Backoff::default(),
             target: None,
@@ -512,6 +522,35 @@ impl Group {
         }
     }
 
+    /// What is durable of it, as it prints.
+    pub(crate) fn durable(&self) -> String {
+        let intents: Vec<&u64> = self.intents.keys().collect();
+        let rows = self.documents.iter().map(|(id, row)| {
+            // Its size is stored now and then only.
+            (
+                id,
+                row.stage,
+                &row.needed,
+                row.all_below,
+                row.rekeyed,
+                row.unsent,
+            )
+        });
+        let rows: Vec<_> = rows.collect();
+        format!(
+            "{:?} {:?} {:?} {:?} {:?} {intents:?} {rows:?}",
+            self.id, self.membership, self.meta, self.mls, self.root_times
+        )
+    }
+
+    /// Whether the service was asked for the group's log.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        !matches!(
+            self.subscription,
+            Subscription::None | Subscription::Creating
+        )
+    }
+
     /// Whether the group's log is followed as far as it goes: not where it is frozen, or where this device has lost its place, or where the
     /// service does not let it be followed.
     pub(crate) fn is_followed(&self) -> bool {
@@ -662,6 +701,8 @@ impl Engine {
 impl Cx {
     /// After any work on a group: what changed becomes durable, what can go on goes on.
     pub(crate) fn settle_group(&mut self, whole: &mut Whole) {
+        self.worked += 1;
+        whole.group.note_rekeying();
         self.pump_group(whole);
         let group = &mut whole.group;
         self.put_mls_changes(&group.id, keys::group::MLS, &mut group.mls);
@@ -741,6 +782,7 @@ impl Cx {
     pub(crate) fn set_rekey_since(&mut self, group: &mut Group, epoch: u64) {
         if group.meta.rekey_since != epoch {
             group.meta.rekey_since = epoch;
+            group.note_rekeying();
             self.save_meta(group);
         }
     }
@@ -750,7 +792,8 @@ impl Cx {
         self.save_meta(group);
     }
 
-    pub(crate) fn save_document_row(&mut self, group: &Group, document: &DocumentId) {
+    pub(crate) fn save_document_row(&mut self, group: &mut Group, document: &DocumentId) {
+        group.note_document(document);
         if let Some(row) = group.documents.get(document) {
             let key = keys::group_row(&group.id, keys::group::DOCUMENT, document.as_bytes());
             self.put(key, keys::cbor(row));

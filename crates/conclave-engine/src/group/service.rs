@@ -47,6 +47,8 @@ impl Group {
         self.returning.disconnected();
         self.asking.clear();
         self.missing.disconnected();
+        self.looked_at.clear();
+        self.note_documents();
         if let Some(inflight) = &mut self.inflight {
             inflight.sent = false;
         }

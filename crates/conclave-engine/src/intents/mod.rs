@@ -152,6 +152,10 @@ impl Intent {
         self.waiter.take()
     }
 
+    pub(crate) fn waiter(&self) -> Option<CommandId> {
+        self.waiter
+    }
+
     pub(crate) fn is_readd(&self, device: &DeviceId) -> bool {
         matches!(&self.row.want, Want::ReAdd { device: wanted, .. } if wanted == device)
     }

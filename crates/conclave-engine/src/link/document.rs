@@ -85,6 +85,14 @@ impl Link {
         self.documents.get(&(group, id))
     }
 
+    pub(crate) fn documents(&self) -> impl Iterator<Item = (&(GroupId, DocumentId), &DocLink)> {
+        self.documents.iter()
+    }
+
+    pub(crate) fn channels(&self) -> impl Iterator<Item = (u64, (GroupId, DocumentId))> {
+        self.channels.iter().map(|(channel, key)| (*channel, *key))
+    }
+
     pub(crate) fn set_document(&mut self, group: GroupId, id: DocumentId, link: DocLink) {
         if let DocLink::Open(open) = &link {
             self.channels.insert(open.channel, (group, id));

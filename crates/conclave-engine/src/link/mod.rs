@@ -3,7 +3,7 @@
 mod document;
 mod pending;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_identity::SignedDeviceList;
 use conclave_proto::codec::{Varint, encode};
@@ -11,7 +11,7 @@ use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
 };
 use conclave_proto::policy::PROTOCOL_VERSION;
-use conclave_proto::{DocumentId, GroupId, Refusal, UserId};
+use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs, UserId};
 
 pub(crate) use self::document::{DocLink, NotOpen, Open, SnapshotLink};
 pub(crate) use self::pending::{DocPending, GroupPending, IntentPending, Pending};
@@ -43,6 +43,10 @@ pub(crate) struct Link {
     /// Those of which it does.
     pub(crate) compared: BTreeSet<(GroupId, DocumentId)>,
     next_ask: u64,
+    /// Documents whose turn to be opened again has come, in their order.
+    pub(crate) to_open: VecDeque<(GroupId, DocumentId)>,
+    /// When the last of them was.
+    pub(crate) opened_again: UnixMs,
     pub(crate) key_packages: u32,
     /// Whether the service has a key package for when the others have run out.
     pub(crate) last_resort: bool,
@@ -60,8 +64,6 @@ pub(crate) struct Link {
     pub(crate) memberships_asked: bool,
     /// Invitations that wait at the service, because there was no room for them here, and who invites.
     pub(crate) left_invitations: BTreeMap<GroupId, UserId>,
-    /// Documents that were looked at on this connection.
-    pub(crate) visited: BTreeSet<(GroupId, DocumentId)>,
 }
 
 impl Link {
@@ -69,6 +71,11 @@ impl Link {
     pub(crate) fn publishing_count(&self) -> usize {
         let flags = [self.publishing, self.refilling, self.clearing];
         flags.into_iter().filter(|flag| *flag).count() + self.checking
+    }
+
+    /// What is asked of the service.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Pending> {
+        self.requests.values()
     }
 
     /// Whether others can add this device: its list is published, and key packages are there.

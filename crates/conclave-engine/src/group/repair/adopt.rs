@@ -107,6 +107,7 @@ impl Cx {
         self.drop_scratch(group);
         self.put_mls(&group.id, keys::group::MLS, &mut mls);
         let before = std::mem::replace(&mut group.mls, mls);
+        group.note_documents();
         group.returning = Returning::default();
         group.inflight = None;
         let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");

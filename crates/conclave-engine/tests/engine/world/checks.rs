@@ -11,6 +11,17 @@ impl World {
         format!("{:?}", self.devices[at].shell.engine())
     }
 
+    /// What is durable of a device's groups, as it prints, once all are in memory.
+    pub fn durable(&mut self, at: usize) -> String {
+        self.look(at, || Command::Status);
+        self.devices[at].shell.engine().durable()
+    }
+
+    /// What a device has done so far.
+    pub fn work_done(&self, at: usize) -> (u64, u64) {
+        self.devices[at].shell.engine().work_done()
+    }
+
     pub fn findings(&self, at: usize) -> Vec<String> {
         let code = |event: &Event| match event {
             Event::Finding(found) => Some(format!("{}: {}", found.code, found.text)),

@@ -3,7 +3,7 @@
 mod checks;
 mod commands;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use conclave_engine::shell::Shell;
 use conclave_engine::{
@@ -64,6 +64,7 @@ pub struct Device {
     pub events: Vec<Event>,
     pub outputs: usize,
     pub restarts: usize,
+    answered: BTreeSet<CommandId>,
     /// Keys of rows stored since somebody looked.
     pub stored: Vec<Vec<u8>>,
     at_once: usize,
@@ -86,6 +87,7 @@ impl Device {
             events: Vec::new(),
             outputs: 0,
             restarts: 0,
+            answered: BTreeSet::new(),
             stored: Vec::new(),
             at_once: 0,
         }
@@ -116,6 +118,10 @@ pub struct World {
     pub forbidden: &'static [&'static str],
     /// Every answer comes twice, and one that nobody asked for with it.
     pub answers_twice: bool,
+    /// Most snapshots in one output of a device.
+    pub most_snapshots: usize,
+    /// What must hold of a device is not looked at: it costs a walk.
+    pub unchecked: bool,
     /// How far the service's clock is ahead of the true one, in milliseconds.
     pub service_fast_ms: i64,
     /// Kinds of what devices decided, in order.
@@ -232,6 +238,8 @@ impl World {
             held: None,
             forbidden: &[],
             answers_twice: false,
+            unchecked: false,
+            most_snapshots: 0,
             service_fast_ms: 0,
             trace: Vec::new(),
             arrived: Vec::new(),
@@ -362,7 +370,7 @@ impl World {
         let batches = wants.batches.iter();
         let mut rows: Vec<String> = batches
             .flat_map(|batch| {
-                let puts = batch.puts.iter().map(|(key, _)| ('+', key));
+                let puts = batch.puts.keys().map(|key| ('+', key));
                 puts.chain(batch.deletes.iter().map(|key| ('-', key)))
             })
             .map(|(sign, key)| format!("{sign}{}", row_name(key)))
@@ -379,12 +387,14 @@ impl World {
     /// Does what a transition wants, or dies on the way.
     fn perform(&mut self, at: usize) {
         self.note(at);
+        let sends = &self.devices[at].shell.unreleased().sends;
+        self.most_snapshots = self.most_snapshots.max(crate::counting::snapshots(sends));
         let number = self.devices[at].outputs;
         let device = &mut self.devices[at];
         device.outputs += 1;
         device.at_once += 1;
         assert!(
-            device.at_once < OUTPUTS_AT_ONCE,
+            self.unchecked || device.at_once < OUTPUTS_AT_ONCE,
             "seed {}: {} does not come to rest: {:#?}",
             self.seed,
             device.name,
@@ -397,11 +407,17 @@ impl World {
             return self.die(at);
         }
         let batches = device.shell.unreleased().batches.iter();
-        let stored = batches.flat_map(|batch| batch.puts.iter().map(|(key, _)| key.clone()));
+        let stored = batches.flat_map(|batch| batch.puts.keys().cloned());
         device.stored.extend(stored);
         let released = at_once(device.shell.release(&mut device.rows));
         if dies.is_some() {
             return self.die(at);
+        }
+        for event in &released.events {
+            if let Event::Reply { command, .. } = event {
+                let first = device.answered.insert(*command);
+                assert!(first, "seed {}: {command:?} is answered twice", self.seed);
+            }
         }
         device.events.extend(released.events);
         if device.conn.is_some() {
@@ -514,6 +530,10 @@ impl World {
     fn input(&mut self, at: usize, input: Input) {
         let now = self.clock_of(at);
         self.devices[at].shell.handle(now, input);
+        if !self.unchecked {
+            let violated = self.devices[at].shell.engine().violated();
+            assert_eq!(violated, None, "seed {}", self.seed);
+        }
         self.perform(at);
     }
 
