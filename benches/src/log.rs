@@ -12,7 +12,7 @@ use conclave_proto::{Author, DocumentId, Hash, InstanceId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
-use crate::group::{GROUP, Group, Member, NOW};
+use crate::group::{GROUP, Group, Member};
 
 const DOCUMENT: DocumentId = DocumentId([8; 16]);
 const WRITES: InstanceId = InstanceId([1; 8]);
@@ -47,11 +47,10 @@ impl Seat {
 
     fn context(&self) -> DocContext<'_> {
         DocContext {
-            state: self.group.state(),
+            authority: self.group.state(),
             keys: self,
             device: self.member.device,
             signer: &self.member.key,
-            now: NOW,
         }
     }
 }

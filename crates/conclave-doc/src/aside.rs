@@ -149,10 +149,7 @@ impl Document {
 
     /// Position of the first record that was voided since the last call, where that changes something.
     fn new_voids(&mut self, ctx: &DocContext<'_>) -> Option<u64> {
-        let all = || {
-            let ours = ctx.state.voided.iter().filter(|(id, _)| *id == self.id);
-            ours.map(|(_, leaf)| *leaf)
-        };
+        let all = || ctx.authority.voided(&self.id);
         let count = all().count();
         // Breakage: what was opened before it was voided stays.
         if count <= self.aside.stored.voids || crate::broken("ignore-void") {
@@ -179,7 +176,7 @@ impl Document {
         }
         if let Some(seq) = tainted {
             let before = self.aside.stored.tainted.map_or(u64::MAX, |it| it.0);
-            self.aside.stored.tainted = Some((seq.min(before), ctx.state.epoch));
+            self.aside.stored.tainted = Some((seq.min(before), ctx.authority.epoch()));
         }
         first
     }

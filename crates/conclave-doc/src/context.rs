@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use conclave_crdt::{Crdt, CrdtError};
 use conclave_identity::DeviceKey;
 use conclave_proto::frame::AppendedRecord;
-use conclave_proto::{Author, DeviceId, Hash, Refusal, UnixMs, UserId};
-use conclave_rules::{GroupState, RosterRow};
+use conclave_proto::{Author, DeviceId, Hash, Refusal, UserId};
+use conclave_rules::{Authority, RosterRow};
 
 use crate::error::Finding;
 use crate::payload::Judgement;
@@ -19,16 +19,14 @@ pub type EditFn<'a> = &'a mut dyn FnMut(&mut dyn Crdt) -> Result<(), CrdtError>;
 /// What a document needs to know of its group and its device. Nothing of it is kept.
 #[derive(Clone, Copy)]
 pub struct DocContext<'a> {
-    /// Public state of the group, as far as its log has been processed.
-    pub state: &'a GroupState,
+    /// Who holds the document's keys: its group, as far as the group's log has been processed.
+    pub authority: &'a dyn Authority,
     /// Roots of epochs.
     pub keys: &'a dyn KeySource,
     /// This device.
     pub device: DeviceId,
     /// Its key.
     pub signer: &'a DeviceKey,
-    /// The time now.
-    pub now: UnixMs,
 }
 
 impl std::fmt::Debug for DocContext<'_> {
@@ -36,37 +34,24 @@ impl std::fmt::Debug for DocContext<'_> {
         write!(
             f,
             "DocContext(epoch {}, {:?})",
-            self.state.epoch, self.device
+            self.authority.epoch(),
+            self.device
         )
     }
 }
 
 impl<'a> DocContext<'a> {
     pub(crate) fn row(&self, device: &DeviceId, epoch: u64) -> Option<&'a RosterRow> {
-        self.state.row(device, epoch)
+        self.authority.row(device, epoch)
     }
 
-    /// Whether all members are devices of one user.
+    /// Whether nobody but one user's devices can check what is written now.
     pub(crate) fn one_user(&self) -> bool {
-        let mut rows = self.state.current_rows();
-        let first = rows.next().map(|row| row.user);
-        rows.all(|row| Some(row.user) == first)
-    }
-
-    /// Whether all members of that epoch were devices of one user.
-    pub(crate) fn one_user_at(&self, epoch: u64) -> bool {
-        let mut rows = self
-            .state
-            .roster
-            .rows()
-            .iter()
-            .filter(|row| row.covers(epoch));
-        let first = rows.next().map(|row| row.user);
-        rows.all(|row| Some(row.user) == first)
+        self.authority.is_of_one_user(self.authority.epoch())
     }
 
     pub(crate) fn own_row(&self) -> Option<&'a RosterRow> {
-        self.row(&self.device, self.state.epoch)
+        self.row(&self.device, self.authority.epoch())
     }
 }
 

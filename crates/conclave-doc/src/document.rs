@@ -4,7 +4,6 @@ use conclave_crdt::{Crdt, CrdtKind, ReplicaId};
 use conclave_proto::frame::DeliveredRecord;
 use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, limits};
-use rand_core::CryptoRngCore;
 
 use crate::aside::Aside;
 use crate::content::{Content, Fresh, Plain};
@@ -197,11 +196,7 @@ impl Document {
     ///
     /// # Errors
     /// [`DocError::Crdt`] when `edit` or the engine refuses, [`DocError::TooLarge`] when an update does not fit into a record.
-    pub fn edit(
-        &mut self,
-        _rng: &mut dyn CryptoRngCore,
-        edit: EditFn<'_>,
-    ) -> Result<bool, DocError> {
+    pub fn edit(&mut self, edit: EditFn<'_>) -> Result<bool, DocError> {
         self.collect_edits()?;
         let edited = edit(self.content.crdt.as_mut());
         let mut updates = Vec::new();

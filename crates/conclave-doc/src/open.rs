@@ -194,7 +194,7 @@ impl Document {
         self.fresh.stir(rng);
         self.incoming.forget_own();
         self.incoming.set_authors(opened.authors.clone());
-        self.incoming.target = Some((opened.head, ctx.state.epoch));
+        self.incoming.target = Some((opened.head, ctx.authority.epoch()));
         self.incoming.bridge = None;
         self.rolled_back = opened.head.size < self.size();
         if self.rolled_back {
@@ -427,7 +427,7 @@ fn read_base(
         covered: Seen::Unproven,
         gate: Gate::After {
             highest: 0,
-            current: ctx.state.epoch,
+            current: ctx.authority.epoch(),
         },
     };
     let reached = judge_author(header, &place).map_err(bad)?;

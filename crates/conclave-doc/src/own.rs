@@ -51,7 +51,7 @@ impl Document {
         if session.author != self.outbox.author {
             return Ok(None);
         }
-        let epoch = ctx.state.epoch;
+        let epoch = ctx.authority.epoch();
         let chain = self.own_chain();
         let ready = self.is_created()
             && self.incoming.bridge.is_none()
@@ -76,7 +76,7 @@ impl Document {
         let with = SealWith {
             keys: &keys,
             signer: ctx.signer,
-            padding_bytes: ctx.state.policy.padding_bytes,
+            padding_bytes: ctx.authority.padding_bytes(),
         };
         let first = self.outbox.in_flight(session);
         let (mut records, mut bytes) = (Vec::new(), 0usize);

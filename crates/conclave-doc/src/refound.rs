@@ -95,7 +95,7 @@ impl Document {
             id: Hash::ZERO,
             author,
             user: row.user,
-            epoch: ctx.state.epoch,
+            epoch: ctx.authority.epoch(),
             parent: Hash::ZERO,
             chain_proof: Hash::ZERO,
             covered: Head::EMPTY,

@@ -44,7 +44,7 @@ impl Document {
             .map(|entry| (entry.effect.clone(), entry.update.clone()))
             .collect();
         for (seq, mut entry) in (from..).zip(entries) {
-            let void = seq >= settled && ctx.state.voided.contains(&(self.id, entry.effect.leaf));
+            let void = seq >= settled && ctx.authority.is_void(&self.id, &entry.effect.leaf);
             let is_chained = entry.effect.link.is_some() && entry.effect.epoch.is_some();
             let mut update = None;
             if is_chained && (void || entry.effect.news == News::Void) {
@@ -204,7 +204,7 @@ impl Document {
                         snapshot: verdict.snapshot,
                         judgement: verdict.judgement,
                         user: row.user,
-                        one_user: ctx.one_user_at(epoch),
+                        one_user: ctx.authority.is_of_one_user(epoch),
                     };
                     entry.idle = None;
                     return Ok(None);
@@ -306,8 +306,7 @@ impl Document {
 
     /// Whether records are set aside or void. After them, counters can be out of order through no fault of their author.
     pub(crate) fn has_holes(&self, ctx: &DocContext<'_>) -> bool {
-        let mut voided = ctx.state.voided.iter();
-        !self.content.aside.is_empty() || voided.any(|(document, _)| *document == self.id)
+        !self.content.aside.is_empty() || ctx.authority.voided(&self.id).next().is_some()
     }
 
     /// What the document shows without and with own edits that wait, if there are any.

@@ -62,7 +62,7 @@ impl Examiner<'_> {
             covered: self.check_covered(&header),
             gate: Gate::After {
                 highest: self.trial.epoch_high,
-                current: self.ctx.state.epoch,
+                current: self.ctx.authority.epoch(),
             },
         };
         match judge_record(&header, &place) {

@@ -309,7 +309,7 @@ impl Document {
                 judgement,
                 ..
             }) => {
-                let one_user = ctx.one_user_at(record.header.epoch);
+                let one_user = ctx.authority.is_of_one_user(record.header.epoch);
                 effect.news = News::Verdict {
                     snapshot,
                     judgement,
@@ -385,7 +385,7 @@ impl Document {
                 Suspect::author(record.header.author),
             ))
         };
-        if ctx.state.voided.contains(&(self.id, candidate.leaf)) {
+        if ctx.authority.is_void(&self.id, &candidate.leaf) {
             return Ok(Content::Void);
         }
         let plain = if candidate.is_own() {

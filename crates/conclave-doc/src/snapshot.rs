@@ -2,7 +2,7 @@
 
 use conclave_proto::record::{Record, RecordBody, SnapshotHeader};
 use conclave_proto::{Hash, Head, limits};
-use conclave_rules::GroupState;
+use conclave_rules::Authority;
 use conclave_rules::actions::Action;
 use rand_core::CryptoRngCore;
 use tls_codec::Size;
@@ -58,7 +58,7 @@ impl Document {
         if self.aside.is_tainted() {
             return Err(DocError::NotNow);
         }
-        if self.is_created() && (!self.covers_more() || ctx.state.epoch < self.epoch_high()) {
+        if self.is_created() && (!self.covers_more() || ctx.authority.epoch() < self.epoch_high()) {
             return Err(DocError::NotNow);
         }
         let active = &self.state.active;
@@ -103,14 +103,14 @@ impl Document {
         payload: &SnapshotPayload,
         rng: &mut dyn CryptoRngCore,
     ) -> Result<Record, DocError> {
-        let epoch = ctx.state.epoch;
+        let epoch = ctx.authority.epoch();
         let root = ctx
             .keys
             .root(epoch)
             .ok_or(DocError::MissingRoot { epoch })?;
         let keys = DocKeys::derive(&root, &self.id);
         let bytes = payload.to_bytes();
-        let padding = ctx.state.policy.padding_bytes;
+        let padding = ctx.authority.padding_bytes();
         if padded_len(bytes.len(), padding) > limits::SNAPSHOT_BYTES {
             return Err(DocError::TooLarge {
                 max: limits::SNAPSHOT_BYTES,
@@ -192,16 +192,11 @@ impl Document {
 
     /// The active snapshot, where this device should check it: it can, it has not, and nobody else has found it right.
     #[must_use]
-    pub fn check_wanted(&self, group: &GroupState) -> Option<CheckWanted> {
+    pub fn check_wanted(&self, authority: &dyn Authority) -> Option<CheckWanted> {
         let active = &self.state.active;
-        let mut users: Vec<_> = group.current_rows().map(|row| row.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        let own_user = group
-            .current_rows()
-            .find(|row| row.device == self.outbox.author.device)?
-            .user;
-        let judges = own_user != active.user || users.len() == 1;
+        let epoch = authority.epoch();
+        let own = authority.row(&self.outbox.author.device, epoch)?;
+        let judges = own.user != active.user || authority.is_of_one_user(epoch);
         let fresh = self.checks.done.is_none_or(|(id, ..)| id != active.id);
         let able = self.size() > active.seq
             && self.checks.rests_on.is_none()
@@ -229,7 +224,7 @@ impl Document {
     /// [`DocError::MissingRoot`], and [`DocError::Crdt`] when the own state cannot be built.
     pub fn check_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<Option<Judgement>, DocError> {
         if !self
-            .check_wanted(ctx.state)
+            .check_wanted(ctx.authority)
             .is_some_and(|wanted| wanted.have)
         {
             return Ok(None);
@@ -345,7 +340,7 @@ impl Document {
             return false;
         }
         let bound = CHECKPOINT_BYTES.max(content.checkpoint.crdt.len() as u64);
-        let patience = if self.check_wanted(ctx.state).is_some() {
+        let patience = if self.check_wanted(ctx.authority).is_some() {
             CHECK_PATIENCE
         } else {
             1

@@ -2,7 +2,7 @@
 //! nothing, so that they never call for one another.
 
 use conclave_proto::{DeviceId, GroupPolicy};
-use conclave_rules::GroupState;
+use conclave_rules::Authority;
 use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
@@ -85,8 +85,8 @@ impl Document {
     /// Whether the document awaits a snapshot of the epoch that a removal began, or a later one, that covers all older records. However little
     /// is new in it.
     #[must_use]
-    pub fn rekey_due(&self, group: &GroupState) -> bool {
-        let since = group.rotating_since;
+    pub fn rekey_due(&self, authority: &dyn Authority) -> bool {
+        let since = authority.rekey_since();
         let covered = self.state.active.covered.size;
         since > 0
             && (self.state.active.epoch < since

@@ -481,12 +481,11 @@ fn a_gap_is_reported_and_what_came_after_it_is_kept() {
 #[test]
 fn edits_are_all_or_nothing() {
     let mut sim = two();
-    let mut rng = sim.peers[1].rng.clone();
     let mut fails = |crdt: &mut dyn Crdt| {
         crdt.text().unwrap().splice(0, 0, "half ")?;
         Err(CrdtError::InvalidArgument)
     };
-    let error = sim.peers[1].doc.edit(&mut rng, &mut fails).unwrap_err();
+    let error = sim.peers[1].doc.edit(&mut fails).unwrap_err();
     assert_eq!(error, DocError::Crdt(CrdtError::InvalidArgument));
     assert_eq!(
         (
@@ -496,7 +495,7 @@ fn edits_are_all_or_nothing() {
         ("hello", 0)
     );
     let mut nothing = |_: &mut dyn Crdt| Ok(());
-    assert!(!sim.peers[1].doc.edit(&mut rng, &mut nothing).unwrap());
+    assert!(!sim.peers[1].doc.edit(&mut nothing).unwrap());
     // A large paste is cut into several records.
     let large = "z".repeat(3 << 20);
     sim.peers[1].insert(0, &large);
@@ -515,7 +514,7 @@ fn edits_before_the_document_is_ordered_wait() {
     let (mut doc, first) =
         Document::create(&ctx, GROUP, DOC, CrdtKind::Yjs, instance(1), None, &mut rng).unwrap();
     let mut edit = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, "early");
-    assert!(doc.edit(&mut rng, &mut edit).unwrap());
+    assert!(doc.edit(&mut edit).unwrap());
     assert!(!doc.is_created());
     let author = Author {
         device: world.devices[0],

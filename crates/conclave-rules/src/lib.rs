@@ -26,12 +26,14 @@
 include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 pub mod actions;
+mod authority;
 mod facts;
 pub mod judge;
 mod record;
 mod roster;
 mod state;
 
+pub use authority::Authority;
 pub use facts::{CommitFacts, Committer, Covered, LeafFacts, LeafLifetime};
 pub use judge::judge_commit;
 pub use record::{

@@ -10,8 +10,8 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::actions::Action;
+use crate::authority::Authority;
 use crate::roster::RosterRow;
-use crate::state::GroupState;
 
 /// The log of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,9 +146,9 @@ impl<'a> Place<'a> {
     /// Where a record that `device` hands in comes to stand before it is ordered, as far as the group tells: nothing is looked up in a log.
     ///
     /// # Errors
-    /// [`ForbiddenWhy::NotYours`], and [`GroupState::not_member`].
+    /// [`ForbiddenWhy::NotYours`], and [`Authority::refusal`].
     pub fn of_device(
-        state: &'a GroupState,
+        authority: &'a dyn Authority,
         device: &DeviceId,
         header: &RecordHeader,
     ) -> Result<Self, Refusal> {
@@ -157,20 +157,19 @@ impl<'a> Place<'a> {
                 why: ForbiddenWhy::NotYours,
             });
         }
-        let row = state.roster.current_row(device);
+        let current = authority.epoch();
+        let row = authority.row(device, current);
         Ok(Self {
             log: LogId {
                 group: header.group,
                 document: header.document,
             },
-            row: Some(row.ok_or_else(|| state.not_member(device))?),
+            row: Some(row.ok_or_else(|| authority.refusal(device))?),
             chain: None,
             active: None,
             seen: Seen::Unproven,
             covered: Seen::Unproven,
-            gate: Gate::Before {
-                current: state.epoch,
-            },
+            gate: Gate::Before { current },
         })
     }
 

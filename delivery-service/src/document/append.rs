@@ -98,7 +98,7 @@ async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Resul
         let judged = judge(
             arrived,
             &View {
-                group: &group,
+                authority: &*group,
                 log: document.log,
                 author: channel.author,
                 chain,

@@ -78,7 +78,7 @@ pub(crate) async fn put(
         return Ok(());
     }
     let view = group.view();
-    let at = Place::of_device(&view, &conn.device, &record.header)?;
+    let at = Place::of_device(&*view, &conn.device, &record.header)?;
     check(&record, &at)?;
     let written = written(document, &record.header, &at).await?;
     let has_news = has_news(document, &record.header, &written, rows).await?;
@@ -110,7 +110,7 @@ pub(crate) async fn judge_early(
     header: &RecordHeader,
 ) -> Result<(), OpError> {
     let view = group.view();
-    let at = Place::of_device(&view, &conn.device, header)?;
+    let at = Place::of_device(&*view, &conn.device, header)?;
     check_header(header, &at)?;
     let written = written(document, header, &at).await?;
     // With this very header it is there already: then it is answered once it has come whole.

@@ -56,7 +56,7 @@ fn check(group: &Group, conn: &Conn, entry: &Record, first: &Record) -> Result<u
         });
     }
     let view = group.view();
-    let at = Place::of_device(&view, &conn.device, &first.header)?;
+    let at = Place::of_device(&*view, &conn.device, &first.header)?;
     snapshot::check(first, &at)?;
     let at = Place {
         seen: Seen::known(first.header.seen == Head::EMPTY),

@@ -128,13 +128,12 @@ impl Seat {
         })
     }
 
-    fn context(&self, now: UnixMs) -> DocContext<'_> {
+    fn context(&self) -> DocContext<'_> {
         DocContext {
-            state: self.group.state(),
+            authority: self.group.state(),
             keys: &self.roots,
             device: self.member.device,
             signer: &self.member.key,
-            now,
         }
     }
 }
@@ -152,7 +151,6 @@ pub struct Pair {
     /// Leaves of the log.
     frontier: Frontier,
     rng: ChaCha20Rng,
-    now: UnixMs,
 }
 
 impl std::fmt::Debug for Pair {
@@ -170,7 +168,7 @@ impl Pair {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let (ana, ben) = group_of_two(&mut rng, now)?;
         let mut initial = |crdt: &mut dyn Crdt| append(crdt, text);
-        let context = ana.context(now);
+        let context = ana.context();
         let (mut document, base) = Document::create(
             &context,
             GROUP,
@@ -198,7 +196,6 @@ impl Pair {
             base,
             frontier,
             rng,
-            now,
         })
     }
 
@@ -208,8 +205,8 @@ impl Pair {
     /// [`Failure`].
     pub fn seal(&mut self, text: &str) -> Result<Vec<u8>, Failure> {
         let mut edit = |crdt: &mut dyn Crdt| append(crdt, text);
-        self.document.edit(&mut self.rng, &mut edit)?;
-        let context = self.ana.context(self.now);
+        self.document.edit(&mut edit)?;
+        let context = self.ana.context();
         let appended = self.document.next_append(
             &context,
             &mut self.session,
@@ -253,7 +250,7 @@ impl Pair {
     /// [`Failure::Refused`] when he does not take the record, with what he found.
     pub fn open(&mut self, record: &[u8]) -> Result<String, Failure> {
         let record: Record = decode("record", record, limits::FRAME_BYTES)?;
-        let context = self.ben.context(self.now);
+        let context = self.ben.context();
         let mut frontier = self.frontier.clone();
         frontier.push(record.leaf());
         let base = BaseSnapshot {

@@ -162,11 +162,10 @@ impl World {
 
     pub fn ctx<'a>(&'a self, member: usize, epoch: u64, keys: &'a Keys) -> DocContext<'a> {
         DocContext {
-            state: &self.states[epoch as usize],
+            authority: &self.states[epoch as usize],
             keys,
             device: self.devices[member],
             signer: &self.keys[member],
-            now: UnixMs(1),
         }
     }
 }
@@ -529,7 +528,7 @@ impl Peer {
     }
 
     pub fn edit(&mut self, mut f: impl FnMut(&mut dyn Crdt) -> Result<(), CrdtError>) {
-        assert!(self.doc.edit(&mut self.rng, &mut f).unwrap());
+        assert!(self.doc.edit(&mut f).unwrap());
     }
 
     /// Inserts at a place that fits.

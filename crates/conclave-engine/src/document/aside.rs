@@ -6,7 +6,7 @@ use crate::intents::Want;
 impl Cx {
     /// No member has supplied the root: the document goes on without what it seals.
     pub(crate) fn set_aside(&mut self, group: &mut Group, doc: &mut Doc) {
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let before = doc.document.set_aside_records().len();
         let outcome = doc.document.set_aside(&context);
         let aside = doc.document.set_aside_records();
@@ -24,7 +24,7 @@ impl Cx {
     pub(crate) fn apply_voided(&mut self, group: &mut Group, doc: &mut Doc) {
         let concerned = group.state().voided.iter().any(|(id, _)| *id == doc.id);
         if concerned {
-            let context = group.doc_context(&self.device, self.now);
+            let context = group.doc_context(&self.device);
             let outcome = doc.document.voided(&context);
             self.delivered(group, doc, outcome);
         }

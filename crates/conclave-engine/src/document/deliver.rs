@@ -28,7 +28,7 @@ impl Cx {
         records: Vec<DeliveredRecord>,
     ) {
         doc.note_epochs(first_seq, &records);
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let outcome = doc.document.deliver(&context, first_seq, records);
         self.delivered(group, doc, outcome);
     }
@@ -212,7 +212,7 @@ impl Cx {
             return;
         };
         open.target = open.target.max(first_seq.saturating_add(count));
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let session = &mut open.session;
         let outcome = doc
             .document
@@ -235,7 +235,7 @@ impl Cx {
 
     /// Tries again what waited for an epoch or a root.
     pub(crate) fn retry_document(&mut self, group: &mut Group, doc: &mut Doc) {
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let outcome = doc.document.retry(&context);
         self.delivered(group, doc, outcome);
     }

@@ -21,7 +21,7 @@ impl Cx {
             .into_iter()
             .map(|(key, value)| (key.get(skip..).unwrap_or_default().to_vec(), value))
             .collect();
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         match Document::load(&context, rows, &mut self.rng) {
             Ok(document) => {
                 self.ended(About::Document(group.id, id), End::Loaded);
@@ -106,7 +106,7 @@ impl Cx {
         if let Some(Slot::Hot(_)) = docs.get(&id) {
             return self.run_document(whole, id, vec![DocWork::Opened(Box::new(opened))]);
         }
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let instance = self.device.instance();
         let made = Document::open_remote(&context, &opened, group.id, id, instance, &mut self.rng);
         match made {
@@ -157,7 +157,7 @@ impl Cx {
         if self.compare_log(group, doc, opened) {
             return;
         }
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let outcome = doc.document.opened(&context, opened, &mut self.rng);
         match outcome.map_err(|error| self.judge_base(group, opened, error)) {
             Err(error) if error.is_retryable() => self.opened_too_early(group, doc, &error),
@@ -226,7 +226,7 @@ impl Cx {
         first_seq: u64,
         records: Vec<DeliveredRecord>,
     ) {
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let outcome = doc.document.deliver(&context, first_seq, records);
         let forked = |outcome: &DeliverOutcome| {
             let mut faults = outcome.findings.iter().map(|it| it.fault);

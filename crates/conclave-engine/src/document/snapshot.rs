@@ -29,7 +29,7 @@ impl Cx {
             return self.wake(1, TimerKind::Group(group.id, GroupTimer::Rekey));
         }
         self.rekeys_left -= usize::from(rekey);
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let record = match doc.document.make_snapshot(&context, &mut self.rng) {
             Ok(record) => record,
             // Something waits or is held: the next delivery tries again.
@@ -94,7 +94,7 @@ impl Cx {
         }
         match answer {
             Answer::Accepted { seq, .. } => {
-                let context = group.doc_context(&self.device, self.now);
+                let context = group.doc_context(&self.device);
                 let outcome = doc.document.snapshot_accepted(&context, *seq);
                 self.delivered(group, doc, outcome);
             }
@@ -146,7 +146,7 @@ impl Cx {
             None => self.ended(place, End::Checked),
             Some(wanted) if !wanted.have => self.fetch_records(group.id, doc, wanted.seq, 1),
             Some(_) => {
-                let context = group.doc_context(&self.device, self.now);
+                let context = group.doc_context(&self.device);
                 let judged = doc.document.check_snapshot(&context);
                 let unread = Judgement::Differs(DiffersWhy::Unreadable);
                 let epoch = doc.document.snapshot_epoch();

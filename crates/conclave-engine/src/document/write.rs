@@ -16,7 +16,7 @@ impl Cx {
         let Some(open) = self.link.open_mut(group.id, doc.id) else {
             return;
         };
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let session = &mut open.session;
         match doc
             .document
@@ -88,7 +88,7 @@ impl Cx {
             Some(f) => f(crdt),
             None => Err(CrdtError::Engine),
         };
-        doc.document.edit(&mut self.rng, &mut run)?;
+        doc.document.edit(&mut run)?;
         if doc.id == DocumentId::directory(&group.id) {
             group.directory.refresh(&mut doc.document);
         }
@@ -106,7 +106,7 @@ impl Cx {
                 return;
             }
             let channel = open.channel;
-            let context = group.doc_context(&self.device, self.now);
+            let context = group.doc_context(&self.device);
             match doc
                 .document
                 .next_append(&context, &mut open.session, &mut self.rng, APPEND_BYTES)
@@ -143,7 +143,7 @@ impl Cx {
             return Err(EngineError::Forbidden);
         }
         let instance = self.device.instance();
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let rng = &mut self.rng;
         // The snapshot is made again when it is sent, under the then current epoch.
         let (document, _) = match beginning {
@@ -189,7 +189,7 @@ impl Cx {
     }
 
     pub(super) fn send_document_creation(&mut self, group: &mut Group, doc: &mut Doc) {
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let stage = group.documents.get(&doc.id).map(|row| row.stage);
         let remake = stage == Some(DocStage::Creating { remake: true });
         // What was sent before may have been ordered although no answer came: the same snapshot goes again until it is refused.
@@ -251,7 +251,7 @@ impl Cx {
             Answer::Refused(Refusal::AlreadyExists) => self.document_created(group, doc.id),
             Answer::Accepted { .. } => {
                 self.document_created(group, doc.id);
-                let context = group.doc_context(&self.device, self.now);
+                let context = group.doc_context(&self.device);
                 let outcome = doc.document.snapshot_accepted(&context, 0);
                 self.delivered(group, doc, outcome);
             }

@@ -589,17 +589,12 @@ impl Group {
     }
 
     /// What the group's documents need to know.
-    pub(crate) fn doc_context<'a>(
-        &'a self,
-        device: &'a crate::device::Device,
-        now: UnixMs,
-    ) -> DocContext<'a> {
+    pub(crate) fn doc_context<'a>(&'a self, device: &'a crate::device::Device) -> DocContext<'a> {
         DocContext {
-            state: self.mls.state(),
+            authority: self.mls.state(),
             keys: &self.roots,
             device: device.id(),
             signer: device.key(),
-            now,
         }
     }
 }

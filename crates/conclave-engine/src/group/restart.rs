@@ -124,7 +124,7 @@ impl Cx {
             let what = FindingKind::AsideNotCarriedOver;
             self.finding(group.id, Some(doc.id), what, None);
         }
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         match doc.document.founding(&context) {
             Ok(founding) => {
                 let copy = Box::new(Copied {
@@ -153,7 +153,7 @@ impl Cx {
         if group.documents.contains_key(&document) {
             return;
         }
-        let context = group.doc_context(&self.device, self.now);
+        let context = group.doc_context(&self.device);
         let kind: CrdtKind = founding.kind();
         let instance = self.device.instance();
         let (id, rng) = (group.id, &mut self.rng);

@@ -14,7 +14,7 @@ use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, Hash, Head, Refusal};
 use conclave_rules::{
-    Chain, Gate, GroupState, LogId, Place, RosterRow, Seen, check_chain, judge_record,
+    Authority, Chain, Gate, LogId, Place, RosterRow, Seen, check_chain, judge_record,
     max_sealed_bytes, verify_signature,
 };
 use tls_codec::Size;
@@ -46,8 +46,8 @@ pub struct Arrived {
 /// Against what a frame is judged.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// The group's state.
-    pub group: &'a GroupState,
+    /// Who holds the document's keys.
+    pub authority: &'a dyn Authority,
     /// The document.
     pub log: LogId,
     /// Whose records they are.
@@ -178,9 +178,9 @@ pub struct Append {
 /// [`Stop::Refused`], or [`Stop::Lacks`] where roots or nodes have to be loaded.
 pub fn judge(arrived: &Arrived, view: &View<'_>) -> Result<Offer, Stop> {
     let device = &view.author.device;
-    let row = view.group.roster.current_row(device);
-    let row = row.ok_or_else(|| view.group.not_member(device))?;
-    let current = view.group.epoch;
+    let current = view.authority.epoch();
+    let row = view.authority.row(device, current);
+    let row = row.ok_or_else(|| view.authority.refusal(device))?;
     // Asked first: what was sealed before a commit need not follow what was sealed after.
     if (Gate::Before { current }).admits(arrived.epoch).is_err() {
         return Err(Refusal::StaleEpoch { current }.into());
@@ -253,7 +253,7 @@ fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<(Frame, S
             seen,
             covered: Seen::Unproven,
             gate: Gate::Before {
-                current: view.group.epoch,
+                current: view.authority.epoch(),
             },
         };
         judge_record(&header, &place).map_err(|fault| place.answer(fault))?;

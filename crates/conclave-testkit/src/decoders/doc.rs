@@ -110,11 +110,10 @@ fn context<'a>(state: &'a GroupState, keys: &'a [DeviceKey; 2], at: usize) -> Do
         (second, other)
     };
     DocContext {
-        state,
+        authority: state,
         keys: &Keys,
         device,
         signer,
-        now: NOW,
     }
 }
 
@@ -168,11 +167,8 @@ fn answer(head: Head, base: &Record) -> OpenedDocument {
 
 /// Types one word.
 fn write(document: &mut Document, word: &str) {
-    let mut rng = ChaCha20Rng::from_seed([4; 32]);
     document
-        .edit(&mut rng, &mut |crdt| {
-            crdt.text().unwrap().splice(0, 0, word)
-        })
+        .edit(&mut |crdt| crdt.text().unwrap().splice(0, 0, word))
         .unwrap();
 }
 

@@ -1,0 +1,71 @@
+//! Who holds the keys of a document.
+
+use conclave_proto::{DeviceId, DocumentId, Hash, Refusal};
+
+use crate::roster::RosterRow;
+use crate::state::GroupState;
+
+/// Whoever holds the keys of documents, as far as documents need to know: who may write when, who else reads, what counts as nothing. A group
+/// is one; what documents promise rests on nothing else that a group has.
+pub trait Authority {
+    /// The epoch whose keys seal now.
+    fn epoch(&self) -> u64;
+
+    /// Epoch from which on documents are re-keyed; 0 when none has to be.
+    fn rekey_since(&self) -> u64;
+
+    /// The row under which a device writes in an epoch.
+    fn row(&self, device: &DeviceId, epoch: u64) -> Option<&RosterRow>;
+
+    /// The refusal for a device that may not write now.
+    fn refusal(&self, device: &DeviceId) -> Refusal;
+
+    /// Whether all who held the keys of an epoch are devices of one user: then nobody else can check.
+    fn is_of_one_user(&self, epoch: u64) -> bool;
+
+    /// Leaves of a document's records that count as nothing, in the order in which that was decided.
+    fn voided(&self, document: &DocumentId) -> Box<dyn Iterator<Item = Hash> + '_>;
+
+    /// Plaintexts are padded to a multiple of this, in bytes.
+    fn padding_bytes(&self) -> u16;
+
+    /// Whether a record of a document counts as nothing.
+    fn is_void(&self, document: &DocumentId, leaf: &Hash) -> bool {
+        self.voided(document).any(|void| void == *leaf)
+    }
+}
+
+impl Authority for GroupState {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn rekey_since(&self) -> u64 {
+        self.rotating_since
+    }
+
+    fn row(&self, device: &DeviceId, epoch: u64) -> Option<&RosterRow> {
+        self.roster.row(device, epoch)
+    }
+
+    fn refusal(&self, device: &DeviceId) -> Refusal {
+        self.not_member(device)
+    }
+
+    fn is_of_one_user(&self, epoch: u64) -> bool {
+        let rows = self.roster.rows().iter();
+        let mut users = rows.filter(|row| row.covers(epoch)).map(|row| row.user);
+        let first = users.next();
+        users.all(|user| Some(user) == first)
+    }
+
+    fn voided(&self, document: &DocumentId) -> Box<dyn Iterator<Item = Hash> + '_> {
+        let document = *document;
+        let of_it = self.voided.iter().filter(move |(id, _)| *id == document);
+        Box::new(of_it.map(|(_, leaf)| *leaf))
+    }
+
+    fn padding_bytes(&self) -> u16 {
+        self.policy.padding_bytes
+    }
+}
