@@ -63,6 +63,14 @@ macro_rules! tables {
                 $(self.$field.is_empty())&&*
             }
 
+            /// Of how many tables something is asked for.
+            #[must_use]
+            pub fn tables(&self) -> usize {
+                let mut tables = 0;
+                $(tables += usize::from(!self.$field.is_empty());)*
+                tables
+            }
+
             /// Asks for these too.
             pub fn extend(&mut self, other: Self) {
                 $(self.$field.extend(other.$field);)*

@@ -38,6 +38,12 @@ impl Roots {
         self.recent.back().copied().unwrap_or_else(empty_root)
     }
 
+    /// There are records that nobody has told of: the log goes on at this size, whose root comes with the next record.
+    pub fn skip_to(&mut self, size: u64) {
+        self.size = size;
+        self.recent.clear();
+    }
+
     /// One record more.
     pub fn push(&mut self, root: Hash) {
         self.size = self.size.saturating_add(1);
@@ -62,6 +68,16 @@ impl Roots {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_skipped_is_not_known() {
+        let root = |n: u8| Hash([n; 32]);
+        let mut roots = Roots::new(3, root(3));
+        roots.skip_to(7);
+        roots.push(root(8));
+        assert_eq!((roots.size(), roots.newest()), (8, root(8)));
+        assert_eq!([3, 6, 7].map(|size| roots.get(size)), [None; 3]);
+    }
 
     #[test]
     fn the_newest_are_kept() {

@@ -254,6 +254,8 @@ pub struct ActiveRow {
     pub header: RecordHeader,
     /// Encoded size.
     pub bytes: u64,
+    /// Encoded bytes of the updates that it covers.
+    pub covered_weight: u64,
     /// First position of the epoch that was current when it came.
     pub epoch_seq: u64,
     /// Epoch under which a new one has to come, 0 for none.

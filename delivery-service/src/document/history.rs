@@ -12,7 +12,7 @@ use conclave_order::{Bounds, Proofs, Reader, WholeRecord};
 
 use super::channel::{Base, Channel};
 use super::encode::{Elided, deliver, new_author, put_elided, put_leaf, put_whole};
-use super::{Document, Listener, Own, prove};
+use super::{Document, Listener, Live, Own, prove};
 use crate::error::OpError;
 use crate::hub::Conn;
 use crate::limits;
@@ -30,21 +30,34 @@ pub(crate) fn start(document: &Arc<Document>, listener: &Listener, from: u64) {
 /// Reads until the listener is live, gone, or reading fails.
 pub(crate) async fn run(conn: Arc<Conn>, channel: Arc<Channel>, from: u64) {
     let mut cursor = from;
-    loop {
-        let Some(window) = window(&channel, cursor) else {
-            return;
-        };
-        match deliver_window(&conn, &channel, &window).await {
-            Ok(Some(next)) => cursor = next,
-            Ok(None) => return,
-            Err(error) => {
-                // The client comes back and resumes by head.
-                let refusal = OpError::from(error).into_refusal();
-                conn.outbox.close(refusal, limits::SLOW_CONSUMER_RETRY_MS);
-                return;
+    let read = async {
+        loop {
+            channel.document.catch_up().await?;
+            match window(&channel, cursor) {
+                Next::Read(window) => match deliver_window(&conn, &channel, &window).await? {
+                    Some(next) => cursor = next,
+                    None => return Ok(()),
+                },
+                Next::CatchUp => {}
+                Next::Done => return Ok(()),
             }
         }
+    };
+    if let Err(error) = read.await {
+        // The client comes back and resumes by head.
+        let refusal = OpError::into_refusal(error);
+        conn.outbox.close(refusal, limits::SLOW_CONSUMER_RETRY_MS);
     }
+}
+
+/// What there is to do for a listener.
+enum Next {
+    /// A stretch to read.
+    Read(Window),
+    /// Others have written: first to learn who.
+    CatchUp,
+    /// Nothing: it is live now, or gone.
+    Done,
 }
 
 /// A stretch of published history.
@@ -54,10 +67,23 @@ struct Window {
     own: BTreeMap<u64, Own>,
 }
 
-/// The next stretch to read. None when there is nothing left, in which case the listener is live now, or when it is gone.
-fn window(channel: &Arc<Channel>, cursor: u64) -> Option<Window> {
+/// The next stretch to read. Where there is nothing left, the listener is live from here on.
+fn window(channel: &Arc<Channel>, cursor: u64) -> Next {
     let document = &channel.document;
     let mut live = document.live();
+    if live.is_behind {
+        return Next::CatchUp;
+    }
+    read_on(document, &mut live, channel, cursor).map_or(Next::Done, Next::Read)
+}
+
+/// None when nothing is left, or the listener is gone.
+fn read_on(
+    document: &Document,
+    live: &mut Live,
+    channel: &Arc<Channel>,
+    cursor: u64,
+) -> Option<Window> {
     let size = live.roots.size();
     let announcements: Vec<Bytes> = {
         let known = live.listener(channel)?.announced;

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
+use conclave_order::op::snapshot as judged;
 use conclave_order::{Keys, Proofs, Reader, Roots, Rows, Stop};
 use conclave_proto::record::RecordHeader;
 use conclave_proto::{Author, Hash, Head, Refusal};
@@ -43,6 +44,8 @@ pub(crate) struct Live {
     pub(crate) authors: Vec<Author>,
     pub(crate) active: Active,
     pub(crate) listeners: Vec<Listener>,
+    /// Whether others have written what is not known here: its authors, its active snapshot.
+    pub(crate) is_behind: bool,
 }
 
 /// The active snapshot.
@@ -92,6 +95,20 @@ impl Live {
         }
     }
 
+    /// The log goes on at `seq`, with these roots. True: others have written before it, and whoever listens has to read on from where the
+    /// telling stopped.
+    pub(crate) fn advance(&mut self, seq: u64, roots: &[Hash]) -> bool {
+        let skips = seq > self.roots.size();
+        if skips {
+            self.roots.skip_to(seq);
+            self.is_behind = true;
+        }
+        for root in roots {
+            self.roots.push(*root);
+        }
+        skips
+    }
+
     /// Ends delivery to a channel.
     pub(crate) fn leave(&mut self, channel: &Arc<Channel>) {
         self.listeners
@@ -113,6 +130,31 @@ impl Document {
     /// Ends delivery to a channel.
     pub(crate) fn leave(&self, channel: &Arc<Channel>) {
         self.live().leave(channel);
+    }
+
+    /// Learns of authors and of the active snapshot, where others have written.
+    pub(crate) async fn catch_up(&self) -> Result<(), OpError> {
+        if !self.live().is_behind {
+            return Ok(());
+        }
+        let mut keys = Keys::default();
+        keys.actives.insert(self.log);
+        let mut reads = self.env.reads.acquire().await?;
+        let rows = reads.load(&keys).await?;
+        let authors = reads.authors(&self.log).await?;
+        let active = rows.active(&self.log)?.ok_or(Refusal::UnknownDocument)?;
+        let mut live = self.live();
+        live.is_behind = false;
+        if authors.len() > live.authors.len() {
+            live.authors = authors;
+        }
+        if active.seq > live.active.seq {
+            live.active = Active {
+                seq: active.seq,
+                covered: judged::covered(&active.header).size,
+            };
+        }
+        Ok(())
     }
 
     /// The root of the first `size` records, from memory or the database. None when there are fewer.
@@ -189,6 +231,7 @@ impl Documents {
                     covered: stored.covered,
                 },
                 listeners: Vec::new(),
+                is_behind: false,
             }),
         });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

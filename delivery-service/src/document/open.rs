@@ -48,6 +48,7 @@ pub(crate) async fn open(
         let row = rows.author(&key)?;
         row.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf))
     };
+    document.catch_up().await?;
     let (channel, mut opened) = {
         let mut live = document.live();
         let head = live.head();

@@ -61,10 +61,12 @@ fn publish(document: &Arc<Document>, frames: &[Appended]) {
     let jobs: Vec<&AppendFrom> = frames.iter().map(|(from, _)| from).collect();
     let mut live = document.live();
     let known = live.authors.len();
+    let published = live.roots.size();
     let events: Vec<Told> = frames
         .iter()
         .map(|(from, event)| settle(&mut live, from, event))
         .collect();
+    let skips = live.is_behind;
     let announcements: Vec<Bytes> = live
         .authors
         .iter()
@@ -89,6 +91,13 @@ fn publish(document: &Arc<Document>, frames: &[Appended]) {
             if own {
                 hold_back(document.number, listener, &jobs, &events);
             }
+            continue;
+        }
+        if skips {
+            // Others have written in between.
+            listener.live = false;
+            hold_back(document.number, listener, &jobs, &events);
+            history::start(document, listener, published);
             continue;
         }
         for frame in &announcements {
@@ -144,11 +153,9 @@ fn settle(live: &mut Live, from: &AppendFrom, event: &Event) -> Told {
     };
     match event {
         Event::Records(placed) => {
+            live.advance(placed.first_seq, &placed.roots);
             add_author(live, channel.author, placed.author);
             channel.accepted(placed.next_clock, placed.frame.last());
-            for root in &placed.roots {
-                live.roots.push(*root);
-            }
             Told::Accepted(encode_item(placed, &placed.frame))
         }
         Event::RecordsRefused { refusal, chain } => refused(refusal.clone(), *chain),
@@ -159,7 +166,9 @@ fn settle(live: &mut Live, from: &AppendFrom, event: &Event) -> Told {
 }
 
 fn add_author(live: &mut Live, author: Author, number: u64) {
-    if number == live.authors.len() as u64 {
+    let known = live.authors.len() as u64;
+    live.is_behind |= number > known;
+    if number == known {
         live.authors.push(author);
     }
 }
@@ -311,7 +320,8 @@ pub(crate) fn publish_snapshot(
     let frame = deliver(document.number, new.seq, &[&body]);
     let mut answered = false;
     let mut live = document.live();
-    live.roots.push(new.head.root);
+    let published = live.roots.size();
+    let skips = live.advance(new.seq, &[new.head.root]) || live.is_behind;
     live.active = Active {
         seq: new.seq,
         covered: new.covered,
@@ -319,7 +329,7 @@ pub(crate) fn publish_snapshot(
     for listener in &mut live.listeners {
         let own = listener.conn.id == from_conn;
         answered = answered || own;
-        if own && listener.live {
+        if own && listener.live && !skips {
             listener.conn.outbox.push(answer.clone());
         } else if own {
             listener.own.insert(
@@ -329,11 +339,14 @@ pub(crate) fn publish_snapshot(
                     frame: answer.clone(),
                 },
             );
-        } else if listener.live && new.late {
+        } else if listener.live && new.late && !skips {
             listener.live = false;
             history::start(document, listener, new.seq);
-        } else if listener.live {
+        } else if listener.live && !skips {
             listener.conn.outbox.push(frame.clone());
+        }
+        if skips && std::mem::take(&mut listener.live) {
+            history::start(document, listener, published);
         }
     }
     answered

@@ -64,6 +64,7 @@ pub(super) struct ActiveColumns {
     snapshot_header: Vec<u8>,
     snapshot_epoch_seq: i64,
     sealed_bytes: Option<i64>,
+    covered_weight: Option<i64>,
     due_epoch: i64,
     parent_seq: Option<i64>,
     parent_ms: Option<i64>,
@@ -89,6 +90,7 @@ impl ActiveColumns {
             id: hash(&self.snapshot_id)?,
             header,
             bytes: uint(sealed_bytes)?.saturating_add(self.snapshot_header.len() as u64),
+            covered_weight: uint(self.covered_weight.unwrap_or(0))?,
             epoch_seq: uint(self.snapshot_epoch_seq)?,
             due_epoch: uint(self.due_epoch)?,
             parent,
@@ -99,6 +101,7 @@ impl ActiveColumns {
 pub(super) async fn active(conn: &mut SqliteConnection, log: &LogId) -> Found<Option<ActiveRow>> {
     let row: Option<ActiveColumns> = sqlx::query_as(
         "SELECT d.snapshot_seq, d.snapshot_id, d.snapshot_header, d.snapshot_epoch_seq, LENGTH(r.sealed) AS sealed_bytes, \
+                (SELECT weight FROM records WHERE doc = d.id AND seq = d.covered - 1) AS covered_weight, \
                 d.due_epoch, d.parent_seq, d.parent_ms \
          FROM documents d LEFT JOIN records r ON r.doc = d.id AND r.seq = d.snapshot_seq \
          WHERE d.group_id = ? AND d.document = ?",

@@ -86,6 +86,10 @@ impl std::ops::DerefMut for Read {
 
 impl Reader for Read {
     async fn load(&mut self, keys: &Keys) -> Result<Rows, Failure> {
+        // What is read with few statements of one table needs no common moment.
+        if keys.tables() <= 1 {
+            return Ok(load::load(&mut self.conn, keys, &mut HashMap::new()).await?);
+        }
         let mut tx = self.conn.begin().await.map_err(failed)?;
         let rows = load::load(&mut tx, keys, &mut HashMap::new()).await?;
         tx.commit().await.map_err(failed)?;
@@ -201,7 +205,8 @@ impl Reader for Read {
         let rows: Vec<OpenColumns> = sqlx::query_as(
             "SELECT d.document, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.weight, d.covered, \
                     d.snapshot_seq, d.snapshot_id, d.snapshot_header, d.snapshot_epoch_seq, \
-                    LENGTH(r.sealed) AS sealed_bytes, d.due_epoch, d.parent_seq, d.parent_ms \
+                    LENGTH(r.sealed) AS sealed_bytes, \
+                    (SELECT weight FROM records WHERE doc = d.id AND seq = d.covered - 1) AS covered_weight, d.due_epoch, d.parent_seq, d.parent_ms \
              FROM documents d LEFT JOIN records r ON r.doc = d.id AND r.seq = d.snapshot_seq \
              WHERE d.group_id = ? AND d.closed IS NULL ORDER BY d.id",
         )

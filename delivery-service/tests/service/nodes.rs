@@ -4,12 +4,14 @@ use conclave_ds::Durability;
 use conclave_ds::sqlite::{Place, Reads, Store};
 use conclave_mls::{Plan, PublicGroupState};
 use conclave_order::limits::Limits;
+use conclave_order::op::append::{Append, Arrived, View, judge};
 use conclave_order::op::entry::NewEntry;
-use conclave_order::{Batch, Bounds, Event, Keys, Op, Reader, run_batch};
+use conclave_order::{Batch, Bounds, Event, Keys, Op, Reader, Rows, Stop, run_batch};
 use conclave_proto::codec::decode;
-use conclave_proto::frame::Request;
+use conclave_proto::frame::{ClientFrame, DeliveredRecord, Request};
 use conclave_proto::group::{CommitBundle, GroupEntry};
-use conclave_proto::{DeviceId, GroupPolicy, Hash, InstanceId, Refusal};
+use conclave_proto::{Author, DeviceId, GroupId, GroupPolicy, Hash, InstanceId, Refusal};
+use conclave_rules::LogId;
 
 use crate::harness::{TestService, now};
 
@@ -21,15 +23,30 @@ const RENEWAL: Plan = Plan {
     self_update: true,
 };
 
-/// Orders a commit at another node.
-async fn commit_elsewhere(service: &TestService, bundle: &CommitBundle, device: DeviceId) {
-    let place = Place {
+fn place(service: &TestService) -> Place {
+    Place {
         directory: service.dir.path().to_owned(),
         durability: Durability::Full,
         max_bytes: None,
-    };
-    let group = bundle.group;
-    let mut reads = Reads::open(&place).await.unwrap().acquire().await.unwrap();
+    }
+}
+
+/// Runs an operation at another node.
+async fn run_elsewhere(service: &TestService, op: Op) -> Event {
+    let batch = Batch::new(vec![op], Limits { tail_records: 1000 });
+    let mut store = Store::open(place(service)).await.unwrap();
+    let mut events = Vec::new();
+    for ended in run_batch(&mut store, batch, &()).await {
+        let end = ended.end();
+        events.extend(ended.batch.finish(end));
+    }
+    events.pop().unwrap()
+}
+
+/// A group's state as another node reads it, with its version.
+async fn read_elsewhere(service: &TestService, group: GroupId) -> (PublicGroupState, u64) {
+    let reads = Reads::open(&place(service)).await.unwrap();
+    let mut reads = reads.acquire().await.unwrap();
     let mut keys = Keys::default();
     keys.checkpoints.insert(group);
     let rows = reads.load(&keys).await.unwrap();
@@ -50,16 +67,69 @@ async fn commit_elsewhere(service: &TestService, bundle: &CommitBundle, device: 
             .unwrap();
         core.apply_entry(&effect);
     }
+    (core, row.version)
+}
+
+/// Orders a commit at another node.
+async fn commit_elsewhere(service: &TestService, bundle: &CommitBundle, device: DeviceId) {
+    let (mut core, version) = read_elsewhere(service, bundle.group).await;
     let judged = core.judge_bundle(bundle, device, now()).unwrap();
-    let new = NewEntry::of_commit(&mut core, row.version, judged, device).unwrap();
-    let ops = vec![Op::Enter(Box::new(new))];
-    let batch = Batch::new(ops, Limits { tail_records: 1000 });
-    let mut store = Store::open(place).await.unwrap();
-    for ended in run_batch(&mut store, batch, &()).await {
-        let end = ended.end();
-        let events = ended.batch.finish(end);
-        assert!(matches!(events[..], [Event::Ordered { .. }]), "{events:?}");
-    }
+    let new = NewEntry::of_commit(&mut core, version, judged, device).unwrap();
+    let event = run_elsewhere(service, Op::Enter(Box::new(new))).await;
+    assert!(matches!(event, Event::Ordered { .. }), "{event:?}");
+}
+
+/// Takes the first frame of an author at another node, where the log has so many records.
+async fn append_elsewhere(
+    service: &TestService,
+    log: LogId,
+    author: Author,
+    size: u64,
+    frame: ClientFrame,
+) {
+    let ClientFrame::Append { epoch, records, .. } = frame else {
+        panic!("{frame:?}")
+    };
+    let (core, _) = read_elsewhere(service, log.group).await;
+    let arrived = Arrived {
+        epoch: epoch.0,
+        first_clock: 0,
+        records: records.0,
+    };
+    let mut rows = Rows::default();
+    let offer = loop {
+        let judged = judge(
+            &arrived,
+            &View {
+                authority: core.state(),
+                log,
+                author,
+                chain: (0, Hash::ZERO),
+                size,
+                covered: 0,
+                roots: &|_| None,
+                rows: &rows,
+                singly: true,
+            },
+        );
+        match judged {
+            Ok(offer) => break offer,
+            Err(Stop::Lacks(keys)) => {
+                let reads = Reads::open(&place(service)).await.unwrap();
+                let mut reads = reads.acquire().await.unwrap();
+                rows.extend(reads.load(&keys).await.unwrap());
+            }
+            Err(stop) => panic!("{stop:?}"),
+        }
+    };
+    let op = Op::Append(Append {
+        log,
+        author,
+        first_clock: 0,
+        offer,
+    });
+    let event = run_elsewhere(service, op).await;
+    assert!(matches!(event, Event::Records(_)), "{event:?}");
 }
 
 #[tokio::test]
@@ -108,4 +178,47 @@ async fn stale_view_neither_accepts_nor_refuses() {
     let frame = alices.updates(1);
     alice.wire.send(&frame).await;
     alice.wire.appended(alices.channel).await.unwrap();
+}
+
+#[tokio::test]
+async fn records_that_another_node_took_are_told_before_those_that_follow_them() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    let group = alice.create_group(GroupPolicy::default()).await;
+    let (document, _) = alice.create_document().await;
+    let mut bob = service.member().await;
+    alice.invite(&mut bob).await;
+    let mut carol = service.member().await;
+    alice.invite(&mut carol).await;
+    bob.catch_up(2).await;
+    let (_, mut pen) = alice.open(document, ONE, Some(1)).await;
+    let (opened, _) = bob.open(document, ONE, Some(1)).await;
+    let (_, mut carols) = carol.open(document, ONE, Some(1)).await;
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((1, 1)));
+
+    let author = Author {
+        device: carol.device.id,
+        instance: ONE,
+    };
+    let log = LogId { group, document };
+    append_elsewhere(&service, log, author, 2, carols.updates(3)).await;
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((2, 5)));
+    // Carol's are the second author's, and come in their places.
+    let told = bob.wire.delivered(opened.channel.0, 5).await;
+    let authors = told.iter().map(|(seq, record)| match record {
+        DeliveredRecord::Update(record) => (*seq, record.author.0),
+        other => panic!("{other:?}"),
+    });
+    let expected = [(1, 0), (2, 1), (3, 1), (4, 1), (5, 0)];
+    assert_eq!(authors.collect::<Vec<_>>(), expected);
+    // And all goes on.
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((3, 6)));
+    let (opened, _) = alice.open(document, ONE, Some(7)).await;
+    assert_eq!((opened.head.size, opened.authors.len()), (7, 2));
 }

@@ -28,6 +28,7 @@ pub fn begin(first: &Record, crdt: u8, creator: DeviceId) -> Vec<Change> {
         id: new.leaf,
         header: *header,
         bytes: (new.sealed.len() + new.header.as_ref().map_or(0, bytes::Bytes::len)) as u64,
+        covered_weight: 0,
         epoch_seq: 0,
         due_epoch: 0,
         parent: None,

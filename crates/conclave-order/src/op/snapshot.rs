@@ -105,6 +105,8 @@ pub struct Fits<'a> {
     replaces: bool,
     /// Whether it is under a newer epoch than the active one, or covers updates of at least half that one's size.
     pub has_news: bool,
+    /// Encoded bytes of the updates that it covers.
+    covered_weight: u64,
 }
 
 /// Asks for what [`judge`] will surely compare.
@@ -161,14 +163,15 @@ pub fn judge<'a>(
     let Fit::Snapshot { replaces, .. } = fit else {
         return Err(bad(RecordFault::Malformed).into());
     };
-    let weight = mark(rows, log, before.covered.size)?.weight;
-    let news = mark(rows, log, covered.size)?.weight.saturating_sub(weight);
+    let covered_weight = mark(rows, log, covered.size)?.weight;
+    let news = covered_weight.saturating_sub(active.covered_weight);
     let has_news = header.epoch > active.header.epoch || news.saturating_mul(2) >= active.bytes;
     Ok(Fits {
         document,
         active,
         replaces,
         has_news,
+        covered_weight,
     })
 }
 
@@ -250,6 +253,7 @@ impl PutSnapshot {
             id,
             header: *header,
             bytes: bytes as u64,
+            covered_weight: fits.covered_weight,
             epoch_seq: end.row.last_epoch_seq,
             due_epoch,
             parent,
