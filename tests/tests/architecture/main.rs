@@ -193,3 +193,21 @@ fn every_package_takes_the_workspaces_lints() -> Result<()> {
     }
     Ok(())
 }
+
+/// Whoever looks for the place of a change is not sent where nothing is.
+#[test]
+fn the_table_of_places_names_files_that_are_there() -> Result<()> {
+    let root = workspace_root()?;
+    let page = fs::read_to_string(root.join("docs/ARCHITECTURE.md"))?;
+    let (_, rest) = page
+        .split_once("## Where do I change")
+        .context("the page has no table of places")?;
+    let table = rest.split("\n## ").next().unwrap_or_default();
+    let named = table.split('`').skip(1).step_by(2);
+    let paths: Vec<&str> = named.filter(|it| it.contains('/')).collect();
+    ensure!(paths.len() >= 40, "only {} places", paths.len());
+    let gone = paths.iter().filter(|path| !root.join(path).exists());
+    let gone: Vec<_> = gone.collect();
+    ensure!(gone.is_empty(), "{gone:?}");
+    Ok(())
+}
