@@ -99,6 +99,8 @@ pub(crate) struct Cx {
     pub(crate) listing: BTreeMap<CommandId, Listing>,
     /// Groups in which this store was found older than what its device has done.
     pub(crate) restored: BTreeSet<GroupId>,
+    /// Documents in memory, those that were not worked on for longest first.
+    pub(crate) by_age: BTreeMap<u64, (GroupId, DocumentId)>,
     /// How many documents may still be re-keyed in this transition.
     pub(crate) rekeys_left: usize,
     /// Documents in memory of other groups than the one at work.
@@ -133,6 +135,7 @@ impl Cx {
             letting_go: BTreeMap::new(),
             listing: BTreeMap::new(),
             restored: BTreeSet::new(),
+            by_age: BTreeMap::new(),
             rekeys_left: REKEYS,
             documents_elsewhere: 0,
             reads: BTreeMap::new(),

@@ -42,6 +42,7 @@ const ALL: &[(&str, Invariant)] = &[
     ),
     ("timers are the same by time and by kind", timers_agree),
     ("documents in memory are counted", documents_counted),
+    ("each document in memory has its age", ages_fit),
     ("titles that are due are in rows", titles_in_rows),
     ("a command waits in one place", waits_in_one_place),
     (
@@ -197,6 +198,16 @@ fn documents_counted(engine: &Engine) -> Result<(), String> {
     let sum: usize = engine.wholes().map(|whole| whole.docs.len()).sum();
     require(engine.documents_here() == sum, || {
         format!("{} {sum}", engine.documents_here())
+    })
+}
+
+fn ages_fit(engine: &Engine) -> Result<(), String> {
+    let hot = engine.hot_documents();
+    let ages: std::collections::BTreeMap<_, _> = hot
+        .map(|(whole, doc)| (doc.age, (whole.group.id, doc.id)))
+        .collect();
+    require(ages == engine.cx.by_age, || {
+        format!("{ages:?} {:?}", engine.cx.by_age)
     })
 }
 

@@ -61,6 +61,7 @@ impl Cx {
     pub(crate) fn take_over_rotation(&mut self, whole: &mut Whole) {
         if whole.group.state().rotating_since != 0 {
             whole.group.rekey();
+            whole.group.look_at_due();
             self.each_document(whole, || DocWork::Look);
         }
     }

@@ -381,7 +381,6 @@ impl Cx {
 
     /// Works on a document in memory. It is settled afterwards.
     pub(crate) fn doc_work(&mut self, group: &mut Group, doc: &mut Doc, work: DocWork) {
-        self.worked += 1;
         match work {
             DocWork::Look => {}
             DocWork::NewAuthor(author) => doc.document.new_author(author),

@@ -97,6 +97,8 @@ pub(crate) struct Doc {
     pub(crate) waiters: Vec<CommandId>,
     turn: Turn,
     pub(crate) reread: Option<Reread>,
+    /// When it was worked on last, among the others.
+    pub(crate) age: u64,
     /// First and last position at which records of an epoch were delivered.
     epochs: BTreeMap<u64, (u64, u64)>,
 }
@@ -119,6 +121,7 @@ impl Doc {
             waiters: Vec::new(),
             turn: Turn::Open,
             reread: None,
+            age: 0,
             epochs: BTreeMap::new(),
         }
     }
@@ -192,6 +195,10 @@ impl Cx {
         let Some(doc) = docs.get_mut(&id).and_then(Slot::hot_mut) else {
             return;
         };
+        self.worked += 1;
+        self.by_age.remove(&doc.age);
+        doc.age = self.worked;
+        self.by_age.insert(doc.age, (group.id, id));
         let mut work = work.into_iter();
         while doc.reread.is_none()
             && let Some(next) = work.next()
@@ -219,6 +226,7 @@ impl Cx {
         let Some(Slot::Hot(doc)) = whole.docs.remove(&id) else {
             return;
         };
+        self.by_age.remove(&doc.age);
         self.close_document(whole.group.id, id);
         let waiting = doc.waiters.into_iter();
         queue.extend(waiting.map(|id| DocWork::Command(id, DocCommand::Synced)));
@@ -261,6 +269,7 @@ impl Cx {
         self.close_document(whole.group.id, id);
         let mut waiters = slot.waiters();
         if let Slot::Hot(doc) = slot {
+            self.by_age.remove(&doc.age);
             waiters.extend(doc.waiters);
         }
         self.letting_go
@@ -460,25 +469,26 @@ impl Cx {
 }
 
 impl Engine {
-    /// Lets go of one quiet document that was opened on this connection.
+    /// Lets go of one quiet document that was opened on this connection: of the one that was not worked on for longest.
     pub(crate) fn evict_one(&mut self) -> bool {
-        let of = |whole: &Whole| {
-            let group = whole.group.id;
-            let quiet = |(id, slot): &(&DocumentId, &Slot<Doc, DocWork>)| {
-                **id != DocumentId::directory(&group)
-                    && slot.hot().is_some_and(|doc| {
-                        let link = &self.cx.link;
-                        let looked = link.is_caught_up(group, doc) || link.is_away(group, **id);
-                        let quiet = doc.waiters.is_empty() && !doc.document.has_unsent();
-                        quiet && link.is_quiet(group, **id) && (looked || !link.online)
-                    })
+        let is_quiet = |(group, id): &(GroupId, DocumentId)| {
+            let slot = self.whole(group).and_then(|whole| whole.docs.get(id));
+            let Some(doc) = slot.and_then(Slot::hot) else {
+                return false;
             };
-            let found = whole.docs.iter().find(quiet);
-            found.map(|(id, _)| (group, *id))
+            let link = &self.cx.link;
+            let looked = link.is_caught_up(*group, doc) || link.is_away(*group, *id);
+            *id != DocumentId::directory(group)
+                && doc.waiters.is_empty()
+                && !doc.document.has_unsent()
+                && link.is_quiet(*group, *id)
+                && (looked || !link.online)
         };
-        let Some((group, id)) = self.wholes().find_map(of) else {
+        let found = self.cx.by_age.iter().find(|(_, key)| is_quiet(key));
+        let Some((age, (group, id))) = found.map(|(age, key)| (*age, *key)) else {
             return false;
         };
+        self.cx.by_age.remove(&age);
         self.on_whole(group, |cx, whole| {
             whole.docs.remove(&id);
             cx.close_document(group, id);

@@ -120,12 +120,13 @@ impl Cx {
         {
             self.plan(50, 1_500, TimerKind::Group(group.id, GroupTimer::Cover));
         }
+        let rotate = TimerKind::Group(group.id, GroupTimer::Rotate);
+        let (done, total) = group.kept.progress();
         if group.rekey_since() != 0 && !group.rekeys() {
-            self.plan(
-                15_000,
-                45_000,
-                TimerKind::Group(group.id, GroupTimer::Rotate),
-            );
+            self.plan(15_000, 45_000, rotate);
+        } else if group.rekeys() && done < total {
+            // What could not be re-keyed so far is looked at again.
+            self.plan(60_000, 120_000, rotate);
         }
         if group.meta.renew_due {
             self.plan(

@@ -8,6 +8,7 @@ use openmls_traits::OpenMlsProvider;
 use tls_codec::Serialize;
 
 use super::ClientGroup;
+use super::stored::Changed;
 use crate::device::DeviceContext;
 use crate::error::MlsError;
 use crate::profile;
@@ -73,7 +74,7 @@ impl ClientGroup {
             return Err(CommitFault::Time.into());
         }
         self.state = genesis(self.mls.public_group(), founded)?;
-        self.save_state(true);
+        self.save_state(Changed::All);
         Ok(())
     }
 }

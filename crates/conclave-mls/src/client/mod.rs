@@ -7,6 +7,7 @@ mod invitation;
 mod join;
 mod process;
 mod rejoin;
+mod stored;
 
 use conclave_proto::codec::{decode, encode};
 use conclave_proto::group::RootWrap;
@@ -16,7 +17,6 @@ use conclave_proto::record::{
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, Record};
 use conclave_rules::{
     CommitFacts, GROUP_STATE_BYTES, GroupState, ProposalFacts, ProposalKind, ProposalVerdict,
-    StateParts,
 };
 use openmls::group::{GroupId as MlsGroupId, MlsGroup};
 use openmls_traits::OpenMlsProvider;
@@ -31,6 +31,7 @@ pub use join::Joined;
 pub use process::{CommitOutcome, Processed};
 pub use rejoin::RejoinOffer;
 
+use self::stored::Changed;
 use crate::device::DeviceContext;
 use crate::error::MlsError;
 use crate::follower::Follower;
@@ -41,9 +42,6 @@ use crate::provider::Provider;
 use crate::wrap;
 
 const META_ROW: &[u8] = b"own/meta";
-const STATE_ROW: &[u8] = b"own/state";
-const ROSTER_ROW: &[u8] = b"own/roster";
-const DOCUMENTS_ROW: &[u8] = b"own/documents";
 const PENDING_ROW: &[u8] = b"own/pending";
 const REJOIN_ROW: &[u8] = b"own/rejoin";
 const META_VERSION: u16 = 1;
@@ -109,12 +107,7 @@ impl ClientGroup {
         let overlay = provider.overlay();
         let row = |key: &[u8]| overlay.get_row(key).ok_or(MlsError::Damaged);
         let meta: Meta = decode("group row", &row(META_ROW)?, 256)?;
-        let parts = StateParts {
-            core: row(STATE_ROW)?.as_slice().into(),
-            roster: row(ROSTER_ROW)?.as_slice().into(),
-            documents: row(DOCUMENTS_ROW)?.as_slice().into(),
-        };
-        let state = GroupState::from_parts(&parts)?;
+        let state = stored::read(overlay)?;
         let pending = match overlay.get_row(PENDING_ROW) {
             Some(bytes) => Some(decode("pending commit", &bytes, 256)?),
             None => None,
@@ -171,21 +164,8 @@ impl ClientGroup {
             pending: None,
             rejoin,
         };
-        group.save_state(true);
+        group.save_state(Changed::All);
         group
-    }
-
-    /// Writes the public state; the roster only when it changed, which it does with commits alone.
-    fn save_state(&self, with_roster: bool) {
-        let overlay = self.provider.overlay();
-        overlay.put_row(STATE_ROW, Some(Zeroizing::new(self.state.core_bytes())));
-        overlay.put_row(
-            DOCUMENTS_ROW,
-            Some(Zeroizing::new(self.state.documents_bytes())),
-        );
-        if with_roster {
-            overlay.put_row(ROSTER_ROW, Some(Zeroizing::new(self.state.roster_bytes())));
-        }
     }
 
     fn set_pending(&mut self, pending: Option<PendingCommit>) {

@@ -13,6 +13,7 @@ use openmls::group::{ProcessMessageError, StagedCommit, ValidationError};
 use openmls_traits::OpenMlsProvider;
 
 use super::ClientGroup;
+use super::stored::Changed;
 use crate::error::{Fault, MlsError, ProcessError};
 use crate::facts;
 use crate::keys::{EXPORT_BYTES, EpochSecrets};
@@ -104,7 +105,7 @@ impl ClientGroup {
                 signer: self.record_signer(record),
             })?;
         self.state.apply_entry(&effect);
-        self.save_state(false);
+        self.save_state(Changed::by(&effect.body));
         Ok(Processed::Entry(effect.body, effect.author))
     }
 
@@ -144,7 +145,7 @@ impl ClientGroup {
                     .map_err(MlsError::from)?;
             }
             group.state.apply_proposal(&facts, verdict, leaf);
-            group.save_state(false);
+            group.save_state(Changed::Nothing);
             Ok(Processed::Proposal {
                 device: facts.device,
                 void: verdict == ProposalVerdict::Void,
@@ -280,7 +281,7 @@ impl ClientGroup {
         };
         self.state = next;
         self.set_pending(None);
-        self.save_state(true);
+        self.save_state(Changed::Epoch);
         outcome
     }
 

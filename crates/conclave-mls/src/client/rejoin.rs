@@ -12,6 +12,7 @@ use rand_core::CryptoRngCore;
 
 use super::commit::encode_group_info;
 use super::process::Processed;
+use super::stored::Changed;
 use super::{ClientGroup, CommitInputs, Prepared, REJOIN_ROW, Rejoin, invitation};
 use crate::device::DeviceContext;
 use crate::error::{Fault, MlsError, ProcessError};
@@ -95,7 +96,7 @@ impl ClientGroup {
     /// A standalone proposal while this device is outside: those inside judge it, and an external commit need not cover it.
     pub(super) fn pass_proposal(&mut self, leaf: Hash) -> Processed {
         self.state.push_leaf(leaf);
-        self.save_state(false);
+        self.save_state(Changed::Nothing);
         Processed::Passed
     }
 

@@ -8,6 +8,7 @@ mod secret_buffer;
 pub(crate) mod storage;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -175,9 +176,20 @@ impl Overlay {
     /// Rows whose key begins with `prefix`, changes included.
     #[must_use]
     pub fn rows_under(&self, prefix: &[u8]) -> Rows {
-        let mut rows = self.rows();
-        rows.retain(|(key, _)| key.starts_with(prefix));
-        rows
+        let inner = self.lock();
+        let from = || Bound::Included(prefix.to_vec());
+        let below = |key: &[u8]| key.starts_with(prefix);
+        let base = inner.base.range((from(), Bound::Unbounded));
+        let base = base.take_while(|(key, _)| below(key));
+        let mut all: BTreeMap<_, _> = base.map(|(key, row)| (key.clone(), row.clone())).collect();
+        let changes = inner.changes.range((from(), Bound::Unbounded));
+        for (key, value) in changes.take_while(|(key, _)| below(key)) {
+            match value {
+                Some(value) => all.insert(key.clone(), value.clone()),
+                None => all.remove(key),
+            };
+        }
+        all.into_iter().collect()
     }
 
     /// The row with exactly this key.

@@ -195,3 +195,77 @@ fn a_rotation_is_complete_once() {
     world.assert_agreed();
     assert_eq!(world.service.state().rotating_since, 0);
 }
+
+fn numbered(number: u64) -> DocumentId {
+    let mut id = DocumentId([6; 16]);
+    id.0[..8].copy_from_slice(&number.to_be_bytes());
+    id
+}
+
+/// Rows and bytes that a member writes for one entry more.
+fn written(world: &mut World, body: EntryBody) -> (usize, usize) {
+    let record = world.sign(0, body);
+    world.put(0, record.clone()).unwrap();
+    world.sync(1).unwrap();
+    let group = world.peers[0].group_mut();
+    group.process(&GroupEntry::Signed(record)).unwrap();
+    let changes = group.take_changes();
+    let bytes = changes.iter().filter_map(|change| change.value.as_ref());
+    let written = (changes.len(), bytes.map(|value| value.len()).sum());
+    world.peers[0].rows.apply(changes);
+    written
+}
+
+#[test]
+fn an_entry_writes_what_it_changes_however_many_documents_and_entries_there_are() {
+    let mut world = World::with_roles(58, &[Role::Editor]);
+    let mut first = None;
+    for number in 0..120 {
+        let written = written(&mut world, created(numbered(number)));
+        // The log's head grows with the logarithm of its size.
+        let (rows, bytes) = *first.get_or_insert(written);
+        assert!(
+            written.0 <= rows && written.1 <= bytes + 8 * 32,
+            "{written:?}"
+        );
+    }
+    world.assert_agreed();
+    let before = world.peers[0].group().state().clone();
+    world.peers[0].restart();
+    assert_eq!(*world.peers[0].group().state(), before);
+    // A new epoch begins with one root.
+    world.commit(0, &Plan::default());
+    world.sync_all();
+    for peer in 0..2 {
+        let before = world.peers[peer].group().state().clone();
+        world.peers[peer].restart();
+        assert_eq!(*world.peers[peer].group().state(), before);
+    }
+    world.assert_agreed();
+}
+
+/// A program before this one kept all documents in one row.
+#[test]
+fn rows_of_before_are_read_and_written_anew() {
+    let mut world = World::with_roles(59, &[Role::Editor]);
+    for number in 0..3 {
+        written(&mut world, created(numbered(number)));
+    }
+    let state = world.peers[0].group().state().clone();
+    let mut rows = world.peers[0].group().rows();
+    let split = [&b"own/document/"[..], b"own/root/", b"own/voided"];
+    rows.retain(|(key, _)| !split.iter().any(|prefix| key.starts_with(prefix)));
+    for (key, value) in &mut rows {
+        if key == b"own/state" {
+            *value = state.core_bytes().into();
+        }
+    }
+    rows.push((b"own/documents".to_vec(), state.documents_bytes().into()));
+    let mut group = conclave_mls::ClientGroup::load(rows).unwrap();
+    assert_eq!(*group.state(), state);
+    let changed = group.take_changes();
+    let gone = |key: &[u8]| changed.iter().any(|it| it.key == key && it.value.is_none());
+    assert!(gone(b"own/documents"));
+    let again = conclave_mls::ClientGroup::load(group.rows()).unwrap();
+    assert_eq!(*again.state(), state);
+}

@@ -63,6 +63,21 @@ pub struct StateParts {
     pub documents: Bytes,
 }
 
+/// The encoded state in rows: what an entry changes is written, and nothing else.
+#[derive(Debug)]
+pub struct StateRows<'a> {
+    /// [`GroupState::core_row`].
+    pub core: &'a [u8],
+    /// Roots of the log since the epoch began, in their order.
+    pub roots: Vec<Hash>,
+    /// [`GroupState::roster_bytes`].
+    pub roster: &'a [u8],
+    /// [`GroupState::document_row`] of each document.
+    pub documents: Vec<(DocumentId, &'a [u8])>,
+    /// [`GroupState::voided_row`].
+    pub voided: &'a [u8],
+}
+
 impl GroupState {
     /// Encodes the state; equal states have equal bytes.
     #[must_use]
@@ -90,7 +105,11 @@ impl GroupState {
     /// Encodes what changes with every entry.
     #[must_use]
     pub fn core_bytes(&self) -> Vec<u8> {
-        encode(&Core {
+        encode(&self.core(self.epoch_log_roots.clone()))
+    }
+
+    fn core(&self, epoch_log_roots: Vec<Hash>) -> Core {
+        Core {
             version: GROUP_STATE_VERSION,
             group: self.group,
             epoch: self.epoch,
@@ -101,9 +120,36 @@ impl GroupState {
             rotating_since: self.rotating_since,
             frontier: self.frontier.clone(),
             epoch_start: self.epoch_start,
-            epoch_log_roots: self.epoch_log_roots.clone(),
+            epoch_log_roots,
             begun_by: self.begun_by,
-        })
+        }
+    }
+
+    /// Encodes what changes with every entry, but for the log's roots since the epoch began: an entry adds one, for a row of its own.
+    #[must_use]
+    pub fn core_row(&self) -> Vec<u8> {
+        encode(&self.core(Vec::new()))
+    }
+
+    /// Encodes one document, for a row of its own.
+    #[must_use]
+    pub fn document_row(&self, document: &DocumentId) -> Option<Vec<u8>> {
+        self.documents.get(document).map(encode)
+    }
+
+    /// Encodes the records that were declared void.
+    #[must_use]
+    pub fn voided_row(&self) -> Vec<u8> {
+        encode(&self.voided_rows())
+    }
+
+    fn voided_rows(&self) -> Vec<VoidedRow> {
+        let voided = self.voided.iter();
+        let row = |(document, record): &(DocumentId, Hash)| VoidedRow {
+            document: *document,
+            record: *record,
+        };
+        voided.map(row).collect()
     }
 
     /// Encodes what changes with members.
@@ -125,14 +171,7 @@ impl GroupState {
                     entry: *entry,
                 })
                 .collect(),
-            voided: self
-                .voided
-                .iter()
-                .map(|(document, record)| VoidedRow {
-                    document: *document,
-                    record: *record,
-                })
-                .collect(),
+            voided: self.voided_rows(),
         })
     }
 
@@ -148,6 +187,30 @@ impl GroupState {
             parts.documents.as_slice(),
             GROUP_STATE_BYTES,
         )?;
+        Self::assemble(core, rows, listed)
+    }
+
+    /// As [`GroupState::from_bytes`], from rows.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn from_rows(stored: &StateRows<'_>) -> Result<Self, DecodeError> {
+        let mut core: Core = decode(WHAT, stored.core, GROUP_STATE_BYTES)?;
+        core.epoch_log_roots.clone_from(&stored.roots);
+        let rows: Vec<RosterRow> = decode("roster", stored.roster, GROUP_STATE_BYTES)?;
+        let documents = stored.documents.iter().map(|(document, row)| {
+            let entry = decode("document", row, GROUP_STATE_BYTES)?;
+            let document = *document;
+            Ok(DocumentRow { document, entry })
+        });
+        let listed = Documents {
+            documents: documents.collect::<Result<_, DecodeError>>()?,
+            voided: decode("voided records", stored.voided, GROUP_STATE_BYTES)?,
+        };
+        Self::assemble(core, rows, listed)
+    }
+
+    fn assemble(core: Core, rows: Vec<RosterRow>, listed: Documents) -> Result<Self, DecodeError> {
         if core.version != GROUP_STATE_VERSION {
             return Err(MALFORMED);
         }

@@ -13,7 +13,7 @@ use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, DocumentId, Frontier, GroupId, Hash, Head, UnixMs, UserId, limits};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION, StateParts};
+pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION, StateParts, StateRows};
 pub use entries::EntryEffect;
 pub use proposals::{ProposalFacts, ProposalVerdict};
 

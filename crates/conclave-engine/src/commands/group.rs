@@ -1,0 +1,190 @@
+//! Commands about one group, when it is in memory.
+
+use super::*;
+
+impl Cx {
+    /// Answers commands that can no longer be carried out.
+    pub(crate) fn reply_all(
+        &mut self,
+        waiters: impl IntoIterator<Item = CommandId>,
+        error: &EngineError,
+    ) {
+        for waiter in waiters {
+            match self.listing.remove(&waiter) {
+                Some(what) => self.post(Post::List(waiter, what)),
+                None => self.reply(waiter, Err(error.clone())),
+            }
+        }
+    }
+
+    pub(super) fn approve_device(&mut self, id: CommandId, request: &str) {
+        let result = self.device.approve_text(request, self.latest());
+        if result.is_ok() {
+            self.device.save(&mut self.out.writes);
+            self.publish_list();
+        }
+        self.reply(id, result.map(Reply::Text));
+    }
+
+    pub(super) fn finish_device(&mut self, id: CommandId, approval: &str) {
+        let result = self
+            .device
+            .finish_text(approval, self.now)
+            .map(|()| Reply::Done);
+        if result.is_ok() {
+            self.device.save(&mut self.out.writes);
+            self.say_hello();
+        }
+        self.reply(id, result);
+    }
+
+    pub(crate) fn remove(&mut self, id: CommandId, group: &mut Group, user: UserId, anyway: bool) {
+        let going: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();
+        if !anyway && let Err(error) = group.check_holders(&going, &self.device.id()) {
+            return self.reply(id, Err(error));
+        }
+        let member = group.state().current_rows().any(|row| row.user == user);
+        if Some(user) == self.device.user() {
+            self.intend_waited(group, Want::Leave, id);
+        } else if member {
+            self.intend_waited(group, Want::Remove { user }, id);
+        } else if self.uninvite(group, user) {
+            self.reply(id, Ok(Reply::Done));
+        } else {
+            self.reply(id, Err(EngineError::UnknownMember));
+        }
+    }
+
+    pub(crate) fn create_titled(
+        &mut self,
+        whole: &mut Whole,
+        id: CommandId,
+        document: DocumentId,
+        kind: CrdtKind,
+        title: String,
+        beginning: Beginning,
+    ) {
+        let result = self.create_document(whole, document, kind, beginning);
+        if result.is_ok() {
+            if let Some(row) = whole.group.documents.get_mut(&document) {
+                row.title = Some(Hidden(title));
+                whole.group.titles_due.insert(document);
+            }
+            self.save_document_row(&mut whole.group, &document);
+            self.pump_titles(whole);
+        }
+        self.reply(id, result.map(|()| Reply::Document(document)));
+    }
+
+    pub(crate) fn rename(
+        &mut self,
+        whole: &mut Whole,
+        id: CommandId,
+        document: DocumentId,
+        title: String,
+    ) {
+        let group = &whole.group;
+        let listed = group.state().documents.contains_key(&document)
+            || group.documents.contains_key(&document);
+        if listed {
+            let directory = DocumentId::directory(&group.id);
+            let what = DocCommand::Title(document, title);
+            self.document_work(whole, directory, DocWork::Command(id, what));
+        } else {
+            self.reply(id, Err(EngineError::UnknownDocument));
+        }
+    }
+
+    pub(crate) fn members(&self, group: &Group) -> Vec<MemberInfo> {
+        let mut users: BTreeMap<UserId, Vec<DeviceId>> = BTreeMap::new();
+        for row in group.state().current_rows() {
+            users.entry(row.user).or_default().push(row.device);
+        }
+        let policy = &group.state().policy;
+        users
+            .into_iter()
+            .map(|(user, devices)| {
+                let this = Some(user) == self.device.user();
+                MemberInfo {
+                    user,
+                    name: self.name_of(&user),
+                    role: policy.role(&user),
+                    devices,
+                    verified: this
+                        || self
+                            .device
+                            .pins()
+                            .get(&user)
+                            .is_some_and(|pin| pin.verified),
+                    this,
+                }
+            })
+            .collect()
+    }
+
+    /// Tells of a group in a list of all, which goes on.
+    pub(crate) fn list_group(&mut self, group: &Group, id: CommandId) {
+        let info = self.group_info(group);
+        if let Some(Listing::Groups { done, .. }) = self.listing.get_mut(&id) {
+            done.push(info);
+            self.post(Post::ListNext(id));
+        }
+    }
+
+    fn group_info(&self, group: &Group) -> GroupInfo {
+        let state = group.state();
+        let own = self.device.id();
+        let directory = DocumentId::directory(&group.id);
+        let listed = state.documents.get(&directory);
+        let known = listed
+            .is_some_and(|entry| entry.closed.is_none_or(|why| why == CloseReason::Archived))
+            || group.documents.contains_key(&directory);
+        let users: BTreeSet<UserId> = state.current_rows().map(|row| row.user).collect();
+        GroupInfo {
+            group: group.id,
+            name: group.directory.name.clone(),
+            parent: group.directory.parent,
+            epoch: state.epoch,
+            devices: state.current_rows().count(),
+            users: users.len(),
+            active: true,
+            frozen: group.frozen().map(ToOwned::to_owned),
+            returning: group.broken().map(ToOwned::to_owned),
+            unproven: group.is_unproven(),
+            code: group_code(&group.mls.epoch_authenticator()),
+            rotating_since: (state.rotating_since != 0).then_some(state.rotating_since),
+            leaving: state.pending.iter().any(|pending| pending.device == own),
+            away: group.stand.is_away(),
+            nameless: group.unreadable.contains(&directory) || !known && group.caught_up(),
+        }
+    }
+
+    pub(crate) fn document_infos(&self, group: &Group) -> Vec<DocumentInfo> {
+        let directory = DocumentId::directory(&group.id);
+        let state = group.state();
+        let mut ids: BTreeSet<DocumentId> = state.documents.keys().copied().collect();
+        ids.extend(group.documents.keys());
+        ids.remove(&directory);
+        ids.into_iter()
+            .map(|id| {
+                let listed = state.documents.get(&id);
+                let row = group.documents.get(&id);
+                let kind = listed
+                    .map(|entry| entry.crdt)
+                    .or_else(|| row.map(|row| row.crdt))
+                    .and_then(CrdtKind::from_code);
+                let edits = self.unsent.get(&group.id, &id).edits;
+                DocumentInfo {
+                    document: id,
+                    title: row
+                        .and_then(DocRow::title)
+                        .or_else(|| group.directory.titles.get(&id).cloned()),
+                    kind: kind.map_or_else(|| "unknown".to_owned(), |kind| kind.to_string()),
+                    closed: listed.and_then(|entry| entry.closed),
+                    size: row.map(|row| row.size),
+                    pending: usize::try_from(edits).unwrap_or(usize::MAX),
+                }
+            })
+            .collect()
+    }
+}
