@@ -7,6 +7,7 @@ pub mod database;
 pub mod decoders;
 pub mod faulty;
 pub mod ids;
+pub mod records;
 pub mod rows;
 pub mod suite;
 pub mod world;

@@ -1,41 +1,33 @@
 //! A database, and operations on it that nobody had to sign: what is judged outside transactions is taken as judged.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use conclave_order::limits::Limits;
-use conclave_order::op::append::{Append, Cover, Frame, FrameRecord, Offer};
 use conclave_order::op::entry::{Begins, Does, NewEntry};
 use conclave_order::op::group::CreateGroup;
 use conclave_order::op::identity::{Admit, Door, Newcomer};
-use conclave_order::op::snapshot::{PutSnapshot, Written};
-use conclave_order::rows::{ActiveRow, DocumentRow, GroupRow, JoinRow, RecordKind};
+use conclave_order::rows::{ActiveRow, DocumentRow, GroupRow, JoinRow};
 use conclave_order::{Batch, Event, Keys, Op, Reader, Rows, run_batch};
-use conclave_proto::codec::encode;
 use conclave_proto::group::{GroupEntry, RootWrap, WrapStatement};
-use conclave_proto::merkle::empty_root;
-use conclave_proto::policy::Role;
 use conclave_proto::record::{
-    Chained, EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader, Sealed, SnapshotHeader,
+    EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader, SnapshotHeader,
 };
 use conclave_proto::{
     Author, DeviceId, DocumentId, Frontier, GroupId, Hash, Head, InstanceId, Refusal, UnixMs,
     UserId,
 };
-use conclave_rules::{LogId, RosterRow, Seen};
+use conclave_rules::LogId;
 
 use crate::database::Database;
 use crate::ids::{device, some_hash, user_of};
+use crate::records::{CRDT, sealed, snapshot, snapshot_record, updates};
 
 /// Records that a document takes after what its snapshot covers.
 pub const LIMITS: Limits = Limits { tail_records: 40 };
 /// When everything begins.
 pub const START: UnixMs = UnixMs(1_700_000_000_000);
-/// Code of the documents' CRDT kind.
-const CRDT: u8 = 1;
-
 /// A database with one driver.
 pub struct World<D: Database> {
     /// The database.
@@ -235,16 +227,6 @@ pub fn found(group: GroupId, by: u8) -> Op {
     }))
 }
 
-fn sealed(tag: u8, bytes: usize) -> Sealed {
-    Sealed {
-        nonce: [tag; 24],
-        ciphertext: vec![tag; bytes].into(),
-        tag: [tag; 16],
-        commitment: [tag; 32],
-        signature: [tag; 64],
-    }
-}
-
 fn signed_entry(group: GroupId, by: u8, epoch: u64, body: EntryBody, nonce: u64) -> Record {
     let header = RecordHeader {
         version: RECORD_VERSION,
@@ -373,140 +355,5 @@ pub fn wrap(group: GroupId, epoch: u64, by: u8) -> RootWrap {
         },
         signer: device(by),
         signature: [by; 64],
-    }
-}
-
-/// Updates in a row from a place in their author's chain.
-#[must_use]
-pub fn updates(
-    log: LogId,
-    author: Author,
-    epoch: u64,
-    (first_clock, prev): (u64, Hash),
-    count: u64,
-) -> Op {
-    let mut last = prev;
-    let clocks = first_clock..first_clock.saturating_add(count);
-    let records = clocks.map(|clock| {
-        let record = update(log, author, epoch, clock, last);
-        last = record.leaf();
-        frame_record(&record)
-    });
-    let frame = Frame {
-        epoch,
-        prev,
-        covered: 0,
-        records: records.collect(),
-    };
-    Op::Append(Append {
-        log,
-        author,
-        first_clock,
-        offer: Offer::Frame(Arc::new(frame), Cover::Own),
-    })
-}
-
-/// An update as its author wrote it.
-#[must_use]
-pub fn update(log: LogId, author: Author, epoch: u64, clock: u64, prev: Hash) -> Record {
-    let header = RecordHeader {
-        version: RECORD_VERSION,
-        group: log.group,
-        document: log.document,
-        epoch,
-        author,
-        seen: Head::EMPTY,
-        body: RecordBody::Update(Chained { clock, prev }),
-    };
-    let tag = clock.to_be_bytes().last().copied().unwrap_or_default();
-    Record {
-        header,
-        sealed: sealed(tag, 20),
-    }
-}
-
-fn snapshot_record(log: LogId, by: u8, epoch: u64, header: SnapshotHeader, seen: Head) -> Record {
-    Record {
-        header: RecordHeader {
-            version: RECORD_VERSION,
-            group: log.group,
-            document: log.document,
-            epoch,
-            author: Author {
-                device: device(by),
-                instance: InstanceId([0; 8]),
-            },
-            seen,
-            body: RecordBody::Snapshot(header),
-        },
-        sealed: sealed(by, 60),
-    }
-}
-
-/// A snapshot that follows another one.
-#[must_use]
-pub fn snapshot(
-    log: LogId,
-    by: u8,
-    epoch: u64,
-    before: &ActiveRow,
-    covered: Head,
-    now: UnixMs,
-) -> Op {
-    let parent = before.snapshot().unwrap_or(SnapshotHeader {
-        parent: Hash::ZERO,
-        chain_proof: Hash::ZERO,
-        covered: Head::EMPTY,
-        crdt: CRDT,
-    });
-    let header = SnapshotHeader {
-        parent: before.id,
-        chain_proof: parent.successor_proof(&before.id),
-        covered,
-        crdt: CRDT,
-    };
-    let row = roster_row(by);
-    let record = snapshot_record(log, by, epoch, header, covered);
-    Op::PutSnapshot(Box::new(PutSnapshot {
-        device: device(by),
-        written: Written {
-            row,
-            seen: Seen::True,
-        },
-        record: Arc::new(record),
-        paid: true,
-        now,
-    }))
-}
-
-/// An update as it comes in a frame.
-#[must_use]
-pub fn frame_record(record: &Record) -> FrameRecord {
-    let sealed = Bytes::from(encode(&record.sealed));
-    FrameRecord {
-        kind: RecordKind::Update,
-        seen: 0,
-        hint: empty_root().0.first_chunk().copied().unwrap_or_default(),
-        leaf: record.leaf(),
-        bytes: sealed.len() as u64,
-        sealed,
-        late: None,
-    }
-}
-
-/// A device's row in a group that began with it.
-#[must_use]
-pub fn roster_row(of: u8) -> RosterRow {
-    RosterRow {
-        device: device(of),
-        user: user_of(of),
-        credential_type: 1,
-        credential: Vec::new().into(),
-        key: vec![of; 32].into(),
-        scheme: conclave_identity::SCHEME_ED25519,
-        role: Role::Owner,
-        first_epoch: 0,
-        last_epoch: None,
-        time: START,
     }
 }

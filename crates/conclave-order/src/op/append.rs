@@ -9,10 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::AppendedRecord;
-use conclave_proto::merkle::empty_root;
 use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, Hash, Head, Refusal};
+use conclave_proto::{Author, Hash, Refusal};
 use conclave_rules::{
     Authority, Chain, Gate, LogId, Place, RosterRow, Seen, check_chain, judge_record,
     max_sealed_bytes, verify_signature,
@@ -25,7 +24,7 @@ use crate::event::{Event, Placed};
 use crate::keys::{Keys, Rows, Stop};
 use crate::limits::Limits;
 use crate::log::{Appending, NewRecord};
-use crate::proofs::Proofs;
+use crate::op::seen::SeenHeads;
 use crate::rows::{AuthorRow, DocumentRow, RecordKind};
 
 const MALFORMED: Refusal = Refusal::BadRecord {
@@ -289,76 +288,6 @@ fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<(Frame, S
         records,
     };
     Ok((frame, signed))
-}
-
-/// The seen heads of one frame. Most of its records name the same.
-struct SeenHeads<'a> {
-    view: &'a View<'a>,
-    head: Option<Head>,
-    /// The last size below what is covered for which a proof was made.
-    shown: Option<u64>,
-    proofs: Proofs,
-}
-
-impl<'a> SeenHeads<'a> {
-    fn new(view: &'a View<'a>) -> Self {
-        Self {
-            view,
-            head: None,
-            shown: None,
-            proofs: Proofs::default(),
-        }
-    }
-
-    /// The head of this size, and whether the log had it and it begins like this.
-    fn head(&mut self, size: u64, begins: [u8; 8]) -> Result<(Head, Seen), Stop> {
-        let head = match self.head {
-            Some(head) if head.size == size => head,
-            _ => match root_at(self.view.log, size, self.view)? {
-                Some(root) => Head { size, root },
-                None => {
-                    let root = Hash::ZERO;
-                    return Ok((Head { size, root }, Seen::False));
-                }
-            },
-        };
-        self.head = Some(head);
-        Ok((head, Seen::known(hint(&head.root) == begins)))
-    }
-
-    fn late(&mut self, header: &RecordHeader) -> Result<Option<Box<Late>>, Stop> {
-        let (size, covered) = (header.seen.size, self.view.covered);
-        if size >= covered || self.shown == Some(size) {
-            return Ok(None);
-        }
-        let (log, rows) = (self.view.log, self.view.rows);
-        let proof = self.proofs.get(log, size, covered, rows)?;
-        self.shown = Some(size);
-        let header = encode(header);
-        Ok(Some(Box::new(Late { header, proof })))
-    }
-}
-
-/// The root of the first `size` records; none when there are fewer.
-fn root_at(log: LogId, size: u64, view: &View<'_>) -> Result<Option<Hash>, Stop> {
-    if size > view.size {
-        return Ok(None);
-    }
-    if size == 0 {
-        return Ok(Some(empty_root()));
-    }
-    if let Some(root) = (view.roots)(size) {
-        return Ok(Some(root));
-    }
-    let mark = view.rows.mark(&(log, size))?;
-    let mark = mark.ok_or(Stop::Damaged { what: "log" })?;
-    Ok(Some(mark.root))
-}
-
-/// First eight bytes of a root.
-#[must_use]
-pub fn hint(root: &Hash) -> [u8; 8] {
-    root.0.first_chunk().copied().unwrap_or_default()
 }
 
 impl Append {

@@ -7,6 +7,7 @@ pub mod group;
 pub mod help;
 pub mod identity;
 pub mod packages;
+pub mod seen;
 pub mod snapshot;
 pub mod upkeep;
 

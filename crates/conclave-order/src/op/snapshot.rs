@@ -13,7 +13,7 @@ use conclave_rules::{
     verify_signature,
 };
 
-use super::append::hint;
+use super::seen::hint;
 use super::upkeep::Sweep;
 use crate::batch::Decided;
 use crate::change::Change;

@@ -92,7 +92,7 @@ pub async fn entry_and_first_snapshot_come_together<D: Database>() -> Result<()>
     let at = world.group(group(1)).await?;
     let pen = author(10, 1);
     let first = (0, conclave_proto::Hash::ZERO);
-    let append = crate::world::updates(log(1, 4), pen, 0, first, 1);
+    let append = crate::records::updates(log(1, 4), pen, 0, first, 1);
     let both = vec![create_document(log(1, 4), 10, at), append];
     world.accepted(both).await?;
     Ok(())

@@ -9,7 +9,8 @@ use conclave_proto::{Head, Refusal, UnixMs};
 use super::dump::{Known, dump};
 use crate::database::Database;
 use crate::ids::{author, log, some_hash};
-use crate::world::{LIMITS, START, World, snapshot, update, updates};
+use crate::records::{snapshot, update, updates};
+use crate::world::{LIMITS, START, World};
 
 /// A used clock is told where it lies, a gap what is expected; a record that names another predecessor is refused.
 ///

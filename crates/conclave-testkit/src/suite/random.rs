@@ -16,9 +16,9 @@ use super::dump::{Known, dump};
 use super::identity::{claim, put};
 use crate::database::{Database, InMemory};
 use crate::ids::{author, device, group, log, some_hash, user, user_of};
+use crate::records::{snapshot, updates};
 use crate::world::{
-    LIMITS, Moves, START, World, admit, commit, create_document, propose, put_entry, snapshot,
-    updates, wrap,
+    LIMITS, Moves, START, World, admit, commit, create_document, propose, put_entry, wrap,
 };
 
 /// Worlds, and batches in each.

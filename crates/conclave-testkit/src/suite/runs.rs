@@ -14,7 +14,8 @@ use rand_chacha::rand_core::SeedableRng as _;
 
 use crate::database::Database;
 use crate::ids::{author, log};
-use crate::world::{LIMITS, World, frame_record, roster_row, update};
+use crate::records::{frame_record, roster_row, update};
+use crate::world::{LIMITS, World};
 
 /// An author who signs, well or not.
 struct Pen {
