@@ -86,6 +86,8 @@ pub struct Roster {
     tombstones: BTreeSet<DeviceId>,
     /// Positions of each device's rows. Follows from `rows`.
     by_device: BTreeMap<DeviceId, Vec<usize>>,
+    /// Positions of the rows with a signature key. Follows from `rows`.
+    by_key: BTreeMap<Vec<u8>, Vec<usize>>,
 }
 
 impl Roster {
@@ -95,7 +97,15 @@ impl Roster {
             hash: Hash::ZERO,
             tombstones: BTreeSet::new(),
             by_device: BTreeMap::new(),
+            by_key: BTreeMap::new(),
         }
+    }
+
+    /// Notes where a row lies.
+    fn index(&mut self, device: DeviceId, key: &Bytes, at: usize) {
+        self.by_device.entry(device).or_default().push(at);
+        let of_key = self.by_key.entry(key.as_slice().to_vec());
+        of_key.or_default().push(at);
     }
 
     /// The roster of epoch 0.
@@ -126,13 +136,13 @@ impl Roster {
             return Err(BadRoster);
         }
         let mut roster = Self {
-            rows,
             hash,
             ..Self::empty()
         };
-        for (at, row) in roster.rows.iter().enumerate() {
-            roster.by_device.entry(row.device).or_default().push(at);
+        for (at, row) in rows.iter().enumerate() {
+            roster.index(row.device, &row.key, at);
         }
+        roster.rows = rows;
         for (device, positions) in &roster.by_device {
             let mut free_from = 0;
             let mut current = false;
@@ -178,6 +188,14 @@ impl Roster {
     pub fn current_row(&self, device: &DeviceId) -> Option<&RosterRow> {
         let at = *self.by_device.get(device)?.last()?;
         self.rows.get(at).filter(|row| row.last_epoch.is_none())
+    }
+
+    /// The row without an end that has this signature key.
+    #[must_use]
+    pub fn current_by_key(&self, key: &[u8]) -> Option<&RosterRow> {
+        let positions = self.by_key.get(key)?.iter();
+        let mut rows = positions.filter_map(|at| self.rows.get(*at));
+        rows.find(|row| row.last_epoch.is_none())
     }
 
     /// The device's row in `epoch`.
@@ -241,10 +259,7 @@ impl Roster {
             row.last_epoch = None;
             changed.push(row.clone());
             next.tombstones.remove(&device);
-            next.by_device
-                .entry(device)
-                .or_default()
-                .push(next.rows.len());
+            next.index(device, &row.key, next.rows.len());
             next.rows.push(row);
         }
         next.hash = chain(&self.hash, changed);
@@ -345,6 +360,38 @@ mod tests {
         assert_eq!(role(5), Some(Role::Viewer));
         assert!(roster.tombstones().is_empty());
         assert_eq!(roster.rows().len(), 4);
+    }
+
+    #[test]
+    fn a_signature_key_leads_to_the_row_that_has_it_now() {
+        let none = BTreeSet::new();
+        let (a, b) = (row(1, Role::Owner), row(2, Role::Editor));
+        let renewed = RosterRow {
+            key: Bytes::from(vec![9; 32]),
+            ..b.clone()
+        };
+        let device = |roster: &Roster, key: u8| {
+            let again = Roster::from_rows(roster.rows().to_vec(), roster.hash(), 9).unwrap();
+            assert_eq!(
+                again.current_by_key(&[key; 32]),
+                roster.current_by_key(&[key; 32])
+            );
+            roster.current_by_key(&[key; 32]).map(|row| row.device)
+        };
+        let roster = Roster::genesis(vec![a.clone()]).next(1, set(&[a.clone(), b.clone()]), &none);
+        assert_eq!(
+            (device(&roster, 1), device(&roster, 2)),
+            (Some(a.device), Some(b.device))
+        );
+        let roster = roster.next(2, set(&[a.clone(), renewed.clone()]), &none);
+        assert_eq!(
+            (device(&roster, 2), device(&roster, 9)),
+            (None, Some(b.device))
+        );
+        let roster = roster.next(3, set(std::slice::from_ref(&a)), &none);
+        assert_eq!(device(&roster, 9), None);
+        let roster = roster.next(4, set(&[a, renewed]), &none);
+        assert_eq!(device(&roster, 9), Some(b.device));
     }
 
     #[test]

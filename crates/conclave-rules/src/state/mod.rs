@@ -199,7 +199,7 @@ impl GroupState {
     /// The member with this signature key.
     #[must_use]
     pub fn row_by_key(&self, key: &[u8]) -> Option<&RosterRow> {
-        self.current_rows().find(|row| row.key.as_slice() == key)
+        self.roster.current_by_key(key)
     }
 
     /// Whether every member's device belongs to this user.
