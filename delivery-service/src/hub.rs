@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use conclave_order::Asker;
 use conclave_proto::{DeviceId, GroupId, Refusal, UserId};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,14 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
+    /// Who asks here.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker {
+            device: self.device,
+            user: self.user,
+        }
+    }
+
     /// The document open as `channel`.
     pub(crate) fn channel(&self, channel: u64) -> Option<Arc<Channel>> {
         lock(&self.channels).get(&channel).cloned()

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub use conclave_order::limits::{
-    ASKS_PER_DEVICE, ASKS_PER_GROUP, ASKS_PER_GROUP_AND_USER, REPLACED_SNAPSHOT_MS,
-    ROOTS_IN_MEMORY, SWEPT_WITH_SNAPSHOT, WRAPS_PER_USER,
+    ASKS_PER_DEVICE, ASKS_PER_GROUP, ASKS_PER_GROUP_AND_USER, DEVICE_LIST_BYTES, KEY_PACKAGE_BYTES,
+    REPLACED_SNAPSHOT_MS, ROOTS_IN_MEMORY, SWEPT_WITH_SNAPSHOT, WRAPS_PER_USER,
 };
 
 use crate::rate::Bucket;
@@ -71,10 +71,6 @@ pub const RECORDS_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 pub const VIEW_REFRESHES: u32 = 2;
 /// Groups kept in memory while nobody uses them.
 pub const IDLE_GROUPS: usize = 256;
-/// Largest key package in bytes.
-pub const KEY_PACKAGE_BYTES: usize = 64 * 1024;
-/// Largest device list in bytes.
-pub const DEVICE_LIST_BYTES: usize = 256 * 1024;
 /// Largest origin or token in a login, in bytes.
 pub const LOGIN_FIELD_BYTES: usize = 1024;
 /// How often one plea is told to those who follow the log: every ten seconds, however often its device repeats it.

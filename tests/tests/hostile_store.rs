@@ -24,9 +24,6 @@ mod mutate;
 #[path = "hostile_engine/net.rs"]
 #[allow(dead_code, reason = "the storms use all of it")]
 mod net;
-#[path = "../../crates/conclave-engine/tests/engine/service/mod.rs"]
-#[allow(dead_code, reason = "the engine's own tests use all of it")]
-mod service;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -35,13 +32,13 @@ use anyhow::{Result, ensure};
 use conclave_engine::{Command, Reply};
 use conclave_proto::{DocumentId, GroupId, UnixMs};
 use conclave_testkit::decoders::{Decoded, Decoder, Source, join_rows, split_rows};
+use conclave_testkit::service::ConnId;
 use peak_alloc::PeakAlloc;
 use zeroize::Zeroizing;
 
 use attack::{Attack, quiet_panics};
 use mutate::Mutator;
 use net::{Device, Net, Rows, edit};
-use service::ConnId;
 
 /// Counts what the whole process allocates: this file has one test.
 #[global_allocator]

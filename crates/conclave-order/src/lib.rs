@@ -2,12 +2,14 @@
 //!
 //! An operation is judged outside any transaction ([`op`]): signatures, MLS, roles, all that takes long or needs a group's state. What comes
 //! of it is applied in a transaction by comparing rows ([`Batch`]): many operations in one, each seeing what those before it changed.
-//! Storage loads named rows and writes named changes ([`Backend`]); what is to be told afterwards is data ([`Event`]).
+//! Storage loads named rows and writes named changes ([`Backend`]); what is to be told afterwards is data ([`Event`]). What is only read goes
+//! beside it ([`query`]), and both as frames ([`frames`]).
 //!
 //! | to add | go to |
 //! |---|---|
 //! | a refusal | the operation's file in `op/`: before the transaction in `judge`, inside it in `decide` |
 //! | an operation | a file in `op/`, a line in [`op::Op`] |
+//! | something that can be asked for | `query/` |
 //! | a row | `rows.rs`, a line in `keys.rs`, a change in `change.rs`, then each backend |
 //! | a backend | [`Backend`], [`Transaction`], [`Reader`]; the suite in `conclave-testkit` runs on it |
 //!
@@ -31,12 +33,14 @@
 mod batch;
 mod change;
 mod event;
+pub mod frames;
 mod keys;
 pub mod limits;
 mod log;
 pub mod memory;
 pub mod op;
 mod proofs;
+pub mod query;
 mod roots;
 pub mod rows;
 pub mod runs;
@@ -47,7 +51,7 @@ pub use change::Change;
 pub use event::{Event, Placed, PlacedSnapshot};
 pub use keys::{Keys, Rows, Stop, revoked};
 pub use log::NODE_LEVEL;
-pub use op::Op;
+pub use op::{Asker, Op};
 pub use proofs::{Proofs, proof};
 pub use roots::Roots;
 pub use store::{

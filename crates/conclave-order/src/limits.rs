@@ -16,6 +16,11 @@ pub const CONFLICT_TRIES: u32 = 5;
 /// Pause that is asked for where an operation met somebody else's, in milliseconds.
 pub const RETRY_MS: u64 = 1_000;
 
+/// Largest key package in bytes.
+pub const KEY_PACKAGE_BYTES: usize = 64 * 1024;
+/// Largest device list in bytes.
+pub const DEVICE_LIST_BYTES: usize = 256 * 1024;
+
 /// Pleas kept for one group.
 pub const ASKS_PER_GROUP: u64 = 64;
 /// Pleas kept for one user in one group: nobody can take the places of all others.

@@ -1,7 +1,7 @@
 //! What tests of several crates share. For development only: it is never published, and only test targets may use it.
 //!
 //! [`suite`] is what every storage backend of `conclave-order` has to pass; [`decoders`] is the register of all that reads bytes;
-//! [`rows`] are a device's rows in memory.
+//! [`rows`] are a device's rows in memory, [`service`] is a service for worlds.
 
 pub mod database;
 pub mod decoders;
@@ -9,5 +9,6 @@ pub mod faulty;
 pub mod ids;
 pub mod records;
 pub mod rows;
+pub mod service;
 pub mod suite;
 pub mod world;

@@ -58,10 +58,20 @@ impl Rows for MemoryRows {
 /// # Panics
 /// Where it does wait.
 #[allow(clippy::panic)]
-pub fn at_once<T>(future: impl Future<Output = Result<T, Infallible>>) -> T {
+pub fn ready<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(value)) => value,
-        Poll::Ready(Err(never)) => match never {},
+        Poll::Ready(value) => value,
         Poll::Pending => panic!("rows in memory never wait"),
+    }
+}
+
+/// As [`ready`], of one that cannot fail.
+///
+/// # Panics
+/// As [`ready`].
+pub fn at_once<T>(future: impl Future<Output = Result<T, Infallible>>) -> T {
+    match ready(future) {
+        Ok(value) => value,
+        Err(never) => match never {},
     }
 }

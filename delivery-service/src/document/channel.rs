@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use conclave_order::query::document::Base;
 use conclave_proto::{Author, Hash};
 
 use super::Document;
@@ -19,26 +20,6 @@ pub(crate) struct Channel {
     in_flight: AtomicUsize,
     /// Whether a wrong signature has come here: then each is checked by itself, where its frame is judged.
     single: AtomicBool,
-}
-
-/// A snapshot that a receiver began with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Base {
-    /// Its position.
-    pub(crate) seq: u64,
-    /// The size that it covers.
-    pub(crate) covered: u64,
-}
-
-impl Base {
-    /// The size down to which a receiver, at this position, surely knows the log's roots. It is where the snapshot begins that it
-    /// regards as active there: the newest before the position (`covered`), or the base, which lies ahead of the first positions.
-    pub(crate) fn roots_from(base: Option<Self>, seq: u64, covered: u64) -> u64 {
-        match base {
-            Some(base) if seq < base.seq => base.covered,
-            _ => covered,
-        }
-    }
 }
 
 /// How far the chain of this author has been checked: ahead of what is durable, by the frames in flight.

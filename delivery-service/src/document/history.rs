@@ -7,16 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_order::rows::RecordRow;
-use conclave_order::{Bounds, Proofs, Reader, WholeRecord};
+use conclave_order::query::document::Gathered;
+use conclave_order::{Bounds, Proofs, Reader};
 
-use super::channel::{Base, Channel};
-use super::encode::{Elided, deliver, new_author, put_elided, put_leaf, put_whole};
-use super::{Document, Listener, Live, Own, prove};
+use super::channel::Channel;
+use super::encode::new_author;
+use super::{Document, Listener, Live, Own};
 use crate::error::OpError;
 use crate::hub::Conn;
 use crate::limits;
-use crate::sqlite::Read;
 use crate::sqlite::StoreError;
 
 /// Starts reading for a listener, which must not be live.
@@ -148,7 +147,7 @@ async fn read_window(channel: &Channel, window: &Window) -> Result<(Vec<Bytes>, 
     let found = reads.records(&document.log, bounds).await?;
     let mut frames = Vec::new();
     let mut bytes = 0usize;
-    let mut batch = Batch::new(document.number, window.from);
+    let mut batch = Gathered::new(document.number, window.from);
     let mut next = window.from;
     let mut proofs = Proofs::default();
     for row in &found {
@@ -163,10 +162,12 @@ async fn read_window(channel: &Channel, window: &Window) -> Result<(Vec<Bytes>, 
             frames.push(own.frame.clone());
             continue;
         }
-        put(&mut reads, channel, row, &mut proofs, &mut batch).await?;
-        batch.count += 1;
-        if batch.is_full() {
-            bytes = bytes.saturating_add(batch.body.len());
+        let to = (document.log, channel.base);
+        batch.put(&mut reads, to, row, &mut proofs).await?;
+        let is_full = batch.bytes() >= limits::BACKLOG_FRAME_BYTES
+            || batch.count() >= conclave_proto::limits::RECORDS_PER_FRAME;
+        if is_full {
+            bytes = bytes.saturating_add(batch.bytes());
             frames.extend(batch.take(next));
         }
         if bytes >= limits::BACKLOG_BYTES {
@@ -178,83 +179,4 @@ async fn read_window(channel: &Channel, window: &Window) -> Result<(Vec<Bytes>, 
         return Err(StoreError::Corrupt { what: "log" });
     }
     Ok((frames, next))
-}
-
-/// Records gathered for one frame.
-struct Batch {
-    channel: u64,
-    first_seq: u64,
-    body: Vec<u8>,
-    count: usize,
-    /// The seen size of the last record in it that came with a proof.
-    shown: Option<u64>,
-}
-
-impl Batch {
-    fn new(channel: u64, first_seq: u64) -> Self {
-        Self {
-            channel,
-            first_seq,
-            body: Vec::new(),
-            count: 0,
-            shown: None,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.body.len() >= limits::BACKLOG_FRAME_BYTES
-            || self.count >= conclave_proto::limits::RECORDS_PER_FRAME
-    }
-
-    /// The frame so far; the next one begins at `next`.
-    fn take(&mut self, next: u64) -> Option<Bytes> {
-        let frame = (self.count > 0).then(|| deliver(self.channel, self.first_seq, &[&self.body]));
-        self.body.clear();
-        self.count = 0;
-        self.shown = None;
-        self.first_seq = next;
-        frame
-    }
-}
-
-/// Appends one position as this receiver needs it.
-async fn put(
-    reads: &mut Read,
-    channel: &Channel,
-    row: &RecordRow,
-    proofs: &mut Proofs,
-    batch: &mut Batch,
-) -> Result<(), StoreError> {
-    let out = &mut batch.body;
-    let roots_from = Base::roots_from(channel.base, row.seq, row.covered);
-    let author = row.chained.map(|(author, _)| author);
-    let chained = author.zip(row.sealed.as_deref());
-    if let Some((author, sealed)) = chained
-        && (row.seen >= roots_from || batch.shown == Some(row.seen))
-    {
-        let head = Elided {
-            kind: row.kind as u8,
-            author,
-            epoch: row.epoch,
-            seen_back: row.seq.saturating_sub(row.seen),
-            hint: row.hint,
-        };
-        put_elided(out, head, sealed);
-        return Ok(());
-    }
-    // The base was sent ahead.
-    if channel.base.is_some_and(|base| row.seq == base.seq) {
-        put_leaf(out, row.leaf);
-        return Ok(());
-    }
-    let document: &Document = &channel.document;
-    match reads.whole(&document.log, row.seq).await? {
-        Some(WholeRecord::Whole { record, .. }) => {
-            let proof = prove(reads, proofs, document.log, (row.seen, roots_from)).await?;
-            batch.shown = chained.map(|_| row.seen).or(batch.shown);
-            put_whole(out, *record, proof);
-        }
-        Some(WholeRecord::Leaf(_)) | None => put_leaf(out, row.leaf),
-    }
-    Ok(())
 }

@@ -5,11 +5,12 @@
 
 pub(crate) mod append;
 pub(crate) mod channel;
-pub(crate) mod encode;
 pub(crate) mod history;
 pub(crate) mod open;
 pub(crate) mod publish;
 pub(crate) mod snapshot;
+
+pub(crate) use conclave_order::frames as encode;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use conclave_order::op::snapshot as judged;
-use conclave_order::{Keys, Proofs, Reader, Roots, Rows, Stop};
+use conclave_order::{Keys, Reader, Roots, Rows};
 use conclave_proto::record::RecordHeader;
 use conclave_proto::{Author, Hash, Head, Refusal};
 use conclave_rules::{LogId, Seen};
@@ -26,7 +27,6 @@ use self::channel::Channel;
 use crate::env::Env;
 use crate::error::OpError;
 use crate::hub::Conn;
-use crate::sqlite::Read;
 use crate::sqlite::StoreError;
 
 /// A document in memory.
@@ -249,22 +249,5 @@ impl Documents {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
-    }
-}
-
-/// A proof that the log's first `new` records begin with its first `old`, made of what is stored.
-pub(crate) async fn prove(
-    reads: &mut Read,
-    proofs: &mut Proofs,
-    log: LogId,
-    (old, new): (u64, u64),
-) -> Result<Vec<Hash>, StoreError> {
-    let mut rows = Rows::default();
-    loop {
-        match proofs.get(log, old, new, &rows) {
-            Ok(proof) => return Ok(proof),
-            Err(Stop::Lacks(keys)) => rows.extend(reads.load(&keys).await?),
-            Err(stop) => return Err(stop.into()),
-        }
     }
 }

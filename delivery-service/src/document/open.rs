@@ -4,19 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_order::{Keys, Proofs, Reader, Rows, WholeRecord};
+use conclave_order::query::document::{Base, Stretch, base, ensure_readable, whole_records};
+use conclave_order::{Keys, Reader, Rows};
 use conclave_proto::codec::{Varint, encode};
-use conclave_proto::frame::{Answer, BaseSnapshot, DeliveredRecord, OpenedDocument, ServiceFrame};
-use conclave_proto::record::CloseReason;
+use conclave_proto::frame::{Answer, BaseSnapshot, OpenedDocument, ServiceFrame};
 use conclave_proto::{Author, Hash, InstanceId, Refusal};
 
-use super::channel::{Base, Channel};
-use super::{Document, Listener, history, prove};
+use super::channel::Channel;
+use super::{Document, Listener, history};
 use crate::error::OpError;
 use crate::group::Group;
 use crate::hub::Conn;
 use crate::limits;
-use crate::sqlite::StoreError;
 
 /// What a client asks to open.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +43,7 @@ pub(crate) async fn open(
         keys.authors.insert(key);
         let mut rows = Rows::default();
         document.env.load(&keys, &mut rows).await?;
-        ensure_readable(document, &rows)?;
+        ensure_readable(rows.document(&document.log)?)?;
         let row = rows.author(&key)?;
         row.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf))
     };
@@ -97,7 +96,7 @@ pub(crate) async fn open(
         still = Err(Refusal::NoChannel.into());
     }
     if let (Ok(()), Some(Base { seq, .. })) = (&still, channel.base) {
-        still = base(document, seq)
+        still = read_base(document, seq)
             .await
             .map(|base| opened.base = Some(base));
     }
@@ -121,29 +120,9 @@ pub(crate) async fn open(
     Ok(())
 }
 
-/// Archived documents stay readable; deleted ones do not.
-fn ensure_readable(document: &Document, rows: &Rows) -> Result<(), OpError> {
-    let row = rows
-        .document(&document.log)?
-        .ok_or(Refusal::UnknownDocument)?;
-    if row.closed == Some(CloseReason::Deleted) {
-        return Err(Refusal::DocumentClosed.into());
-    }
-    Ok(())
-}
-
-async fn base(document: &Document, seq: u64) -> Result<BaseSnapshot, OpError> {
+async fn read_base(document: &Document, seq: u64) -> Result<BaseSnapshot, OpError> {
     let mut reads = document.env.reads.acquire().await?;
-    match reads.whole(&document.log, seq).await? {
-        Some(WholeRecord::Whole { record, .. }) => Ok(BaseSnapshot {
-            seq,
-            record: *record,
-        }),
-        _ => Err(StoreError::Corrupt {
-            what: "active snapshot",
-        }
-        .into()),
-    }
+    Ok(base(&mut reads, &document.log, seq).await?)
 }
 
 /// Whole records from `from` on, with proofs to what the connection's channel, if it has one, surely knows.
@@ -159,41 +138,18 @@ pub(crate) async fn records(
     let mut reads = document.env.reads.acquire().await?;
     let mut keys = Keys::default();
     keys.documents.insert(document.log);
-    ensure_readable(document, &reads.load(&keys).await?)?;
+    ensure_readable(reads.load(&keys).await?.document(&document.log)?)?;
     let (size, active) = {
         let live = document.live();
         (live.roots.size(), live.active)
     };
-    let end = size.min(from.saturating_add(u64::from(count.min(limits::RECORDS_PER_ANSWER))));
-    let mut proofs = Proofs::default();
-    let mut records = Vec::new();
-    let mut bytes = 0usize;
-    for seq in from..end {
-        let record = match reads.whole(&document.log, seq).await? {
-            Some(WholeRecord::Whole { record, covered }) => {
-                bytes = bytes.saturating_add(record.sealed.ciphertext.len());
-                let seen = record.header.seen.size;
-                let mut known = Base::roots_from(base, seq, covered);
-                if seen >= known {
-                    // Whoever asks all the same may have begun anew since.
-                    known = known.max(active.covered);
-                }
-                let proof = prove(&mut reads, &mut proofs, document.log, (seen, known)).await?;
-                DeliveredRecord::Whole {
-                    record: *record,
-                    proof,
-                }
-            }
-            Some(WholeRecord::Leaf(leaf)) => DeliveredRecord::Leaf(leaf),
-            None => break,
-        };
-        records.push(record);
-        if bytes >= limits::RECORDS_ANSWER_BYTES {
-            break;
-        }
-    }
-    Ok(Answer::Records {
-        first_seq: from,
-        records,
-    })
+    let stretch = Stretch {
+        log: document.log,
+        base,
+        from,
+        end: size.min(from.saturating_add(u64::from(count.min(limits::RECORDS_PER_ANSWER)))),
+        covered: active.covered,
+        bytes: limits::RECORDS_ANSWER_BYTES,
+    };
+    Ok(whole_records(&mut reads, stretch).await?)
 }

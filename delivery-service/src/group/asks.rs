@@ -6,10 +6,9 @@ use bytes::Bytes;
 use conclave_order::op::help::Ask;
 use conclave_order::rows::PleaRow;
 use conclave_order::{Event, Op, Reader};
+use conclave_proto::DeviceId;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{Answer, Plea, ServiceFrame};
-use conclave_proto::{DeviceId, Refusal};
-use conclave_rules::GroupState;
 
 use super::{Group, follow};
 use crate::error::OpError;
@@ -47,37 +46,15 @@ fn frame(plea: &PleaRow) -> Bytes {
     }))
 }
 
-/// Members ask for a wrap. To be added anew may ask who belongs to a member's user and was not removed. For others the group does not
-/// exist.
-fn may_ask(view: &GroupState, conn: &Conn, what: Plea) -> Result<(), Refusal> {
-    let is_member = view.is_member(&conn.device);
-    match what {
-        _ if view.role_of_user(&conn.user).is_none() => Err(Refusal::UnknownGroup),
-        Plea::Wrap if is_member => Ok(()),
-        Plea::ReAdd if !view.is_tombstoned(&conn.device) => Ok(()),
-        _ => Err(view.not_member(&conn.device)),
-    }
-}
-
 /// Notes a plea and tells the members who follow the log.
 pub(crate) async fn ask(group: &Arc<Group>, conn: &Conn, what: Plea) -> Result<Answer, OpError> {
-    let view = group.view();
-    may_ask(&view, conn, what)?;
-    let plea = PleaRow {
-        group: group.id,
-        device: conn.device,
-        user: conn.user,
-        what,
-        at: group.env.clock.now(),
-    };
+    let now = group.env.clock.now();
+    let op = Ask::judge(&group.view(), conn.asker(), what, now)?;
     let from = PleaFrom {
         group: group.clone(),
-        plea,
+        plea: op.plea,
     };
-    let op = Op::Ask(Ask {
-        plea,
-        epoch: view.epoch,
-    });
+    let op = Op::Ask(op);
     group.env.writer.run(op, From::Plea(Box::new(from))).await?;
     Ok(Answer::Done)
 }

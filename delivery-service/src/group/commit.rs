@@ -9,7 +9,7 @@ use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::{Refusal, UnixMs};
 use conclave_rules::GroupState;
 
-use super::{Group, Moves, order, stored};
+use super::{Group, order, stored};
 use crate::error::OpError;
 use crate::hub::Conn;
 
@@ -50,13 +50,9 @@ pub(crate) async fn commit(
             return Err(refusal.into());
         }
     };
-    let moves = Moves {
-        added: judged.added.clone(),
-        removed: judged.removed.clone(),
-    };
     let version = core.version;
     let new = NewEntry::of_commit(&mut core.state, version, judged, conn.device)?;
-    order(group, core, new, moves).await
+    order(group, core, new).await
 }
 
 /// Renewals of leaves that change nothing else, and returns, are paced: each costs every member a commit to process. Returns have buckets of

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use conclave_order::op::entry::Does;
-use conclave_order::op::snapshot;
+use conclave_order::op::entry::NewEntry;
 use conclave_proto::frame::Answer;
-use conclave_proto::record::{EntryBody, Record};
-use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{Head, RecordBody, Refusal};
-use conclave_rules::{Fit, Place, Seen, judge_record};
+use conclave_proto::record::Record;
 
-use super::{Group, Moves, entries, order, stored};
+use super::{Group, order, stored};
 use crate::error::OpError;
 use crate::hub::Conn;
 
@@ -26,46 +22,12 @@ pub(crate) async fn create(
         core.keep();
         return Ok(answer);
     }
-    // Judged as a snapshot first: refusing it changes nothing.
-    let judged = check(group, conn, &entry, &first).and_then(|crdt| {
-        let first = Box::new(first);
-        let does = Does::CreateDocument { first, crdt };
-        entries::judge(&mut core, conn, entry, does)
-    });
-    match judged {
-        Ok(new) => order(group, core, new, Moves::default()).await,
+    let version = core.version;
+    match NewEntry::document(&mut core.state, version, entry, first, conn.device) {
+        Ok(new) => order(group, core, new).await,
         Err(refusal) => {
             core.keep();
             Err(refusal.into())
         }
     }
-}
-
-/// Judges what the entry creates. Gives the code of its CRDT kind.
-fn check(group: &Group, conn: &Conn, entry: &Record, first: &Record) -> Result<u8, Refusal> {
-    let RecordBody::Entry(EntryBody::DocumentCreated { document, crdt }) = entry.header.body else {
-        return Err(Refusal::Malformed);
-    };
-    let bad = |fault| Refusal::BadRecord { fault };
-    if first.header.document != document || first.header.group != group.id {
-        return Err(bad(RecordFault::WrongDocument));
-    }
-    if first.header.author != entry.header.author {
-        return Err(Refusal::Forbidden {
-            why: ForbiddenWhy::NotYours,
-        });
-    }
-    let view = group.view();
-    let at = Place::of_device(&*view, &conn.device, &first.header)?;
-    snapshot::check(first, &at)?;
-    let at = Place {
-        seen: Seen::known(first.header.seen == Head::EMPTY),
-        ..at
-    };
-    match judge_record(&first.header, &at) {
-        Ok(Fit::Snapshot { header, .. }) if header.crdt == crdt => {}
-        Ok(_) => return Err(bad(RecordFault::Malformed)),
-        Err(fault) => return Err(at.answer(fault)),
-    }
-    Ok(crdt)
 }

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use conclave_order::op::entry::{Does, NewEntry};
+use conclave_order::op::enter::check_kind;
+use conclave_order::op::entry::NewEntry;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
-use conclave_proto::record::{EntryBody, Record};
-use conclave_proto::refusal::CommitFault;
-use conclave_proto::{Refusal, limits};
+use conclave_proto::record::Record;
 
-use super::{CoreGuard, Group, Moves, order, stored};
+use super::{Group, order, stored};
 use crate::error::OpError;
 use crate::hub::Conn;
 
@@ -19,56 +18,33 @@ pub(crate) async fn propose(
     conn: &Conn,
     message: &[u8],
 ) -> Result<Answer, OpError> {
-    if message.len() > limits::MLS_MESSAGE_BYTES {
-        return Err(Refusal::BadCommit {
-            fault: CommitFault::Limit,
-        }
-        .into());
-    }
     let mut core = group.core().await?;
     let leaf = GroupEntry::Proposal(message.into()).leaf();
     if let Some(answer) = stored::known(group, &leaf).await? {
         core.keep();
         return Ok(answer);
     }
-    let judged = match core.state.judge_proposal(message, conn.device) {
-        Ok(judged) => judged,
+    let version = core.version;
+    match NewEntry::proposal(&mut core.state, version, message, conn.device) {
+        Ok(new) => order(group, core, new).await,
         Err(refusal) => {
             core.keep();
-            return Err(refusal.into());
+            Err(refusal.into())
         }
-    };
-    let version = core.version;
-    let new = NewEntry::of_proposal(&mut core.state, version, judged, conn.device)?;
-    order(group, core, new, Moves::default()).await
-}
-
-/// Judges a signed entry and advances the core by it.
-pub(super) fn judge(
-    core: &mut CoreGuard<'_>,
-    conn: &Conn,
-    entry: Record,
-    does: Does,
-) -> Result<NewEntry, Refusal> {
-    let version = core.version;
-    NewEntry::of_signed(&mut core.state, version, entry, does, conn.device)
+    }
 }
 
 /// Orders a signed entry that closes, voids or completes. Creating a document needs its first snapshot too.
 pub(crate) async fn put(group: &Arc<Group>, conn: &Conn, entry: Record) -> Result<Answer, OpError> {
-    let conclave_proto::RecordBody::Entry(body) = entry.header.body else {
-        return Err(Refusal::Malformed.into());
-    };
-    if matches!(body, EntryBody::DocumentCreated { .. }) {
-        return Err(Refusal::Malformed.into());
-    }
+    check_kind(&entry)?;
     let mut core = group.core().await?;
     if let Some(answer) = stored::known(group, &entry.leaf()).await? {
         core.keep();
         return Ok(answer);
     }
-    match judge(&mut core, conn, entry, Does::Put) {
-        Ok(new) => order(group, core, new, Moves::default()).await,
+    let version = core.version;
+    match NewEntry::signed(&mut core.state, version, entry, conn.device) {
+        Ok(new) => order(group, core, new).await,
         Err(refusal) => {
             core.keep();
             Err(refusal.into())

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_order::{Keys, Rows};
+use conclave_order::query::group::Reach;
+use conclave_order::{Bounds, query};
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::group::GroupEntry;
-use conclave_proto::{DeviceId, GroupId, Head, Refusal};
+use conclave_proto::{DeviceId, GroupId};
 use conclave_rules::GroupState;
 
-use super::{Group, Live, asks, stored};
+use super::{Group, Live, asks};
 use crate::error::OpError;
 use crate::hub::Conn;
 use crate::limits;
@@ -27,13 +28,6 @@ pub(crate) struct Follower {
     until: Option<u64>,
     /// Tells following anew from what it replaces.
     turn: u64,
-}
-
-/// How far a device may follow.
-struct Reach {
-    head: Head,
-    epoch: u64,
-    until: Option<u64>,
 }
 
 /// Follows the log on a connection from `from` on; what the connection followed of it before ends.
@@ -114,35 +108,9 @@ pub(crate) fn tell(group: &Group, but: &DeviceId, frame: &Bytes) {
     }
 }
 
-/// Members follow everything; who was removed, up to the commit that did it; others nothing.
 async fn reach(group: &Group, view: &GroupState, device: &DeviceId) -> Result<Reach, OpError> {
-    if view.is_member(device) {
-        return Ok(Reach {
-            head: view.head(),
-            epoch: view.epoch,
-            until: None,
-        });
-    }
-    let last = view
-        .roster
-        .rows()
-        .iter()
-        .filter(|row| row.device == *device)
-        .filter_map(|row| row.last_epoch)
-        .max()
-        .ok_or(Refusal::UnknownGroup)?;
-    let key = (group.id, last);
-    let mut keys = Keys::default();
-    keys.commits.insert(key);
-    let mut rows = Rows::default();
-    group.env.load(&keys, &mut rows).await?;
-    let end = rows.commit(&key)?;
-    let head = end.ok_or(StoreError::Corrupt { what: "group log" })?.head;
-    Ok(Reach {
-        head,
-        epoch: last.saturating_add(1),
-        until: Some(head.size),
-    })
+    let mut reads = group.env.reads.acquire().await?;
+    Ok(query::group::reach(&mut reads, view, device).await??)
 }
 
 async fn run(group: Arc<Group>, conn: Arc<Conn>, from: u64, turn: u64) {
@@ -190,7 +158,12 @@ fn window(group: &Group, conn: &Conn, cursor: u64, turn: u64) -> Option<u64> {
 
 async fn read(group: &Group, from: u64, end: u64) -> Result<(Bytes, u64), StoreError> {
     let mut reads = group.env.reads.acquire().await?;
-    let entries = stored::entries(&mut reads, &group.id, from, end).await?;
+    let bounds = Bounds {
+        from,
+        end,
+        bytes: limits::BACKLOG_BYTES,
+    };
+    let entries = query::group::entries(&mut reads, &group.id, bounds).await?;
     if entries.is_empty() {
         return Err(StoreError::Corrupt { what: "group log" });
     }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use conclave_order::op::help::{AckWelcome, PutWrap};
-use conclave_order::rows::WelcomeRow;
-use conclave_order::{Keys, Op, Reader, Rows};
-use conclave_proto::frame::{Answer, JoinState, ServiceFrame, WelcomeDelivery};
+use conclave_order::query::group::{waiting, welcome};
+use conclave_order::{Op, query};
+use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::group::RootWrap;
-use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, GroupId, Refusal};
 
-use super::{Group, stored};
+use super::Group;
 use crate::env::Env;
 use crate::error::OpError;
 use crate::hub::Conn;
@@ -52,15 +51,14 @@ async fn deliver_logged(env: &Env, conn: &Conn, only: Option<(GroupId, u64)>) {
 }
 
 async fn deliver(env: &Env, conn: &Conn, only: Option<(GroupId, u64)>) -> Result<(), OpError> {
-    let mut keys = Keys::default();
-    keys.waiting.insert(conn.device);
-    let mut rows = Rows::default();
-    env.load(&keys, &mut rows).await?;
-    for row in rows.waiting_for(&conn.device)?.into_iter().flatten() {
+    let waiting = waiting(&mut env.reads.acquire().await?, conn.device).await?;
+    for row in waiting {
         if only.is_some_and(|only| only != (row.group, row.epoch)) {
             continue;
         }
-        let Some(delivery) = welcome(env, row).await? else {
+        // The connection to the database is let go before anything is sent.
+        let delivery = welcome(&mut env.reads.acquire().await?, &row).await?;
+        let Some(delivery) = delivery else {
             continue;
         };
         if !conn
@@ -72,31 +70,6 @@ async fn deliver(env: &Env, conn: &Conn, only: Option<(GroupId, u64)>) -> Result
         }
     }
     Ok(())
-}
-
-async fn welcome(env: &Env, row: &WelcomeRow) -> Result<Option<WelcomeDelivery>, OpError> {
-    let key = (row.group, row.epoch);
-    let mut keys = Keys::default();
-    keys.joins.insert(key);
-    let mut reads = env.reads.acquire().await?;
-    let mut rows = reads.load(&keys).await?;
-    let Some(join) = rows.joins.remove(&key).flatten() else {
-        return Ok(None);
-    };
-    let entries = stored::document_entries(&mut reads, &row.group, join.size).await?;
-    Ok(Some(WelcomeDelivery {
-        id: row.id,
-        group: row.group,
-        epoch: row.epoch,
-        welcome: join.welcome.to_vec().into(),
-        tree: join.tree.to_vec().into(),
-        state: JoinState {
-            group_state: join.state.to_vec().into(),
-            frontier: join.frontier,
-            entries,
-            wrap: join.wrap,
-        },
-    }))
 }
 
 /// Forgets a Welcome, and what only it needed. One that is not this device's, or gone already, changes nothing.
@@ -117,52 +90,20 @@ pub(crate) async fn offer_wrap(
     conn: &Conn,
     wrap: RootWrap,
 ) -> Result<Answer, OpError> {
-    let view = group.view();
-    if !view.is_member(&conn.device) {
-        return Err(view.not_member(&conn.device).into());
-    }
-    if wrap.signer != conn.device {
-        return Err(Refusal::Forbidden {
-            why: ForbiddenWhy::NotYours,
-        }
-        .into());
-    }
-    if wrap.statement.epoch != view.epoch {
-        return Err(Refusal::StaleEpoch {
-            current: view.epoch,
-        }
-        .into());
-    }
-    view.judge_wrap(&wrap)
-        .map_err(|fault| Refusal::BadCommit { fault })?;
-    let own = view.current_rows().filter(|row| row.user == conn.user);
-    let siblings = own.map(|row| row.device).collect();
-    let op = PutWrap { wrap, siblings };
+    let op = PutWrap::judge(&group.view(), conn.asker(), wrap)?;
     group.env.writer.ask(Op::PutWrap(op)).await?;
     Ok(Answer::Done)
 }
 
 /// The wraps of an epoch.
 pub(crate) async fn wraps(group: &Group, epoch: u64) -> Result<Answer, OpError> {
-    let key = (group.id, epoch);
-    let mut keys = Keys::default();
-    keys.wraps.insert(key);
-    let mut rows = Rows::default();
-    group.env.load(&keys, &mut rows).await?;
-    let wraps = rows.wraps.remove(&key).flatten().unwrap_or_default();
-    Ok(Answer::Wraps {
-        wraps: wraps.into_values().collect(),
-    })
+    let mut reads = group.env.reads.acquire().await?;
+    let wraps = query::group::wraps(&mut reads, group.id, epoch).await?;
+    Ok(Answer::Wraps { wraps })
 }
 
 /// The groups of which a device is a member with no Welcome left to answer.
 pub(crate) async fn memberships(env: &Env, device: DeviceId) -> Result<Answer, OpError> {
-    let mut keys = Keys::default();
-    keys.memberships.insert(device);
-    let mut rows = Rows::default();
-    env.load(&keys, &mut rows).await?;
-    let groups = rows.memberships.remove(&device).flatten();
-    Ok(Answer::Memberships {
-        groups: groups.unwrap_or_default(),
-    })
+    let mut reads = env.reads.acquire().await?;
+    Ok(query::group::memberships(&mut reads, device).await?)
 }

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use conclave_mls::PublicGroupState;
 use conclave_order::op::entry::NewEntry;
+use conclave_order::query::group::Core;
 use conclave_order::{Event, Keys, Op, Rows};
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
@@ -45,13 +46,6 @@ pub(crate) struct Group {
 /// What is shown of a group.
 struct View {
     state: Arc<GroupState>,
-    /// The stored version that it is of.
-    version: u64,
-}
-
-/// What judges a group's entries.
-struct Core {
-    state: PublicGroupState,
     /// The stored version that it is of.
     version: u64,
 }
@@ -226,28 +220,21 @@ impl GroupFrom {
     }
 }
 
-/// Who comes and goes with an entry.
-#[derive(Default)]
-struct Moves {
-    added: Vec<DeviceId>,
-    removed: Vec<DeviceId>,
-}
-
 /// Orders an entry that the core was advanced by. Only where it is durable, and was not before, is the core what is stored.
 async fn order(
     group: &Arc<Group>,
     mut core: CoreGuard<'_>,
     new: NewEntry,
-    moves: Moves,
 ) -> Result<Answer, OpError> {
     core.version = new.expected.version.saturating_add(1);
+    let (added, removed) = new.moves();
     let from = GroupFrom {
         group: group.clone(),
         next: Arc::new(core.state.state().clone()),
         version: core.version,
         entry: new.entry.clone(),
-        added: moves.added,
-        removed: moves.removed,
+        added: added.to_vec(),
+        removed: removed.to_vec(),
     };
     let op = Op::Enter(Box::new(new));
     match group

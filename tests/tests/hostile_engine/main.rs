@@ -11,9 +11,6 @@
 )]
 
 mod net;
-#[allow(dead_code, reason = "the engine's own tests use all of it")]
-#[path = "../../../crates/conclave-engine/tests/engine/service/mod.rs"]
-mod service;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,12 +19,12 @@ use conclave_engine::{Command, Input, Reply};
 use conclave_proto::codec::{Tail, Varint, decode, encode};
 use conclave_proto::frame::{Answer, ClientFrame, OpenedDocument, Request, ServiceFrame};
 use conclave_proto::{DocumentId, GroupId, Head, UnixMs, limits};
+use conclave_testkit::service::{ConnId, Service};
 use peak_alloc::PeakAlloc;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use net::{Net, Rows, edit};
-use service::{ConnId, Service};
 
 /// Counts what the whole process allocates: this file has one test.
 #[global_allocator]

@@ -1,4 +1,4 @@
-//! Devices as engines over rows in memory, and the small honest service of the engine's own tests. One thing after the other.
+//! Devices as engines over rows in memory, and a service in memory between them. One thing after the other.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,8 +12,7 @@ use conclave_proto::codec::Varint;
 use conclave_proto::frame::{ClientFrame, Request, ServiceFrame};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
 use conclave_testkit::rows::at_once;
-
-use crate::service::{ConnId, ORIGIN, Service};
+use conclave_testkit::service::{ConnId, ORIGIN, Service};
 
 /// In the past of any machine that runs this: OpenMLS compares leaf lifetimes with the true clock.
 const START: UnixMs = UnixMs(1_700_000_000_000);

@@ -1,7 +1,6 @@
 //! What joiners may read, roots that grow old, documents that go with those who alone can open them.
 
 use conclave_engine::{Command, EngineError, Event, Reply, forensic};
-use conclave_proto::group::RootWrap;
 use conclave_proto::policy::JoinerAccess;
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, Record, Role};
@@ -36,22 +35,19 @@ fn from_join() -> GroupPolicy {
 /// Which records a copy of a device's rows opens with every wrap that the service ever held.
 fn openable(world: &World, at: usize, group: GroupId, records: &[Record]) -> Vec<bool> {
     let rows = world.devices[at].rows.read(&forensic::group_prefix(&group));
-    let wraps: Vec<RootWrap> = world.service.groups[&group]
-        .wraps
-        .values()
-        .cloned()
-        .collect();
+    let wraps = world.service.wraps(&group);
     forensic::openable(&rows, &group, records, &wraps).unwrap()
 }
 
 fn records(world: &World, group: GroupId) -> Vec<Record> {
-    let documents = world.service.groups[&group].documents.values();
-    documents.flat_map(|log| log.records.clone()).collect()
+    let documents = world.service.documents(&group).into_iter();
+    let logs = documents.map(|(document, _)| world.service.records(&group, &document));
+    logs.flatten().collect()
 }
 
 /// How many records sealed before a join the joiner opens, and how many since.
 pub fn opened(world: &World, at: usize, group: GroupId) -> (usize, usize) {
-    let state = world.service.groups[&group].state();
+    let state = world.state(group);
     let rows = state.roster.rows().iter();
     let own = rows.filter(|row| row.device == world.devices[at].id);
     let joined = own.map(|row| row.first_epoch).min().unwrap();
@@ -83,7 +79,7 @@ fn under_from_join_a_joiner_opens_nothing_that_was_sealed_before() {
         let (before, since) = opened(&world, CLEO, group);
         assert_eq!(before > 0, reads_older, "{before}");
         assert!(since > 0);
-        assert_eq!(world.service.groups[&group].state().rotating_since, 0);
+        assert_eq!(world.state(group).rotating_since, 0);
         world.no_findings();
     }
 }
@@ -115,7 +111,7 @@ fn old_roots_make_their_documents_due_and_go_when_these_are_rekeyed() {
         ..GroupPolicy::default()
     };
     let (mut world, group, document) = pair(3, policy);
-    let first = world.service.groups[&group].state().epoch;
+    let first = world.state(group).epoch;
     let sealed = records(&world, group);
     assert!(
         openable(&world, BEN, group, &sealed)
@@ -125,7 +121,7 @@ fn old_roots_make_their_documents_due_and_go_when_these_are_rekeyed() {
     for _ in 0..8 {
         world.advance(DAY_MS);
     }
-    assert!(world.service.groups[&group].state().epoch > first);
+    assert!(world.state(group).epoch > first);
     assert_eq!(world.text(BEN, group, document), "old..");
     for at in [ANA, BEN] {
         let rows = world.devices[at].rows.read(&forensic::group_prefix(&group));
@@ -223,7 +219,7 @@ fn members_who_alone_hold_the_keys_of_a_document_do_not_go_unnoticed() {
     world.service.lies.refuse_snapshots = false;
     world.advance(120_000);
     // Nobody can open it any more: it is closed as lost, told, and not counted as re-keyed.
-    assert_ne!(world.service.groups[&group].state().rotating_since, 0);
+    assert_ne!(world.state(group).rotating_since, 0);
     let directory = DocumentId::directory(&group);
     for document in [document, directory] {
         let reason = CloseReason::Lost;
@@ -240,7 +236,7 @@ fn members_who_alone_hold_the_keys_of_a_document_do_not_go_unnoticed() {
     let lost =
         |event: &&Event| matches!(event, Event::Finding(found) if found.code == "document.lost");
     assert_eq!(world.devices[CLEO].events.iter().filter(lost).count(), 2);
-    assert_eq!(world.service.groups[&group].state().rotating_since, 0);
+    assert_eq!(world.state(group).rotating_since, 0);
     let counted = world.devices[CLEO]
         .events
         .iter()

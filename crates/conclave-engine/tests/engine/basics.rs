@@ -48,11 +48,7 @@ fn an_invitation_can_be_declined_and_leaves_no_member_and_no_trace() {
     world.run();
     world.converged(group, &[0]);
     assert!(world.info(1, group).is_none());
-    assert!(
-        !world.service.groups[&group]
-            .state()
-            .is_member(&world.devices[1].id)
-    );
+    assert!(!world.state(group).is_member(&world.devices[1].id));
 }
 
 #[test]
@@ -105,7 +101,7 @@ fn a_welcome_that_is_shown_again_changes_nothing() {
     let role = None;
     world.ask(0, Command::Invite { group, user, role });
     world.run();
-    let delivery = world.service.groups[&group].welcomes[0].delivery.clone();
+    let delivery = world.service.welcomes(&group)[0].clone();
     let again = || conclave_proto::frame::ServiceFrame::Welcome(delivery.clone());
     world.push(1, again());
     world.run();

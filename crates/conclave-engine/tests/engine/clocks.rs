@@ -68,7 +68,7 @@ fn made_offline(world: &mut World) -> (GroupId, DocumentId) {
 /// The service has the group with all that was made; Ben joins, and both go on.
 fn is_whole(world: &mut World, group: GroupId, document: DocumentId) {
     let seed = world.seed;
-    let begun = world.service.groups[&group].state().last_time;
+    let begun = world.state(group).last_time;
     assert!(
         world.now.since_ms(begun) < 10 * 60_000 && begun <= world.now,
         "seed {seed}: {begun:?}"
@@ -138,7 +138,7 @@ fn a_clock_that_is_days_slow_holds_the_founding_back_and_no_edit() {
         let (group, document) = made_offline(&mut world);
         world.go_online(ANA);
         world.advance(10 * MINUTE_MS as u64);
-        assert!(!world.service.groups.contains_key(&group));
+        assert!(!world.service.state(&group).is_some());
         let clock = world.clock(ANA).unwrap();
         assert!(clock.holds_back && clock.clock == Clock::Device);
         assert_eq!(world.info(ANA, group).unwrap().frozen, None);
@@ -217,7 +217,7 @@ fn a_clock_that_is_days_slow_holds_changes_of_members_back_and_nobody_waits_for_
     world.ask(2, Command::Accept { group: group_is });
     world.run();
     world.converged(group, &[ANA, BEN, 2]);
-    let state = world.service.groups[&group].state();
+    let state = world.state(group);
     assert_eq!(state.role_of(&world.devices[BEN].id), Some(role));
     only_the_clock(&world, ANA);
 }
@@ -241,14 +241,14 @@ fn an_offer_whose_answer_was_lost_is_the_same_days_later() {
     let after = "create_group";
     world.cuts.push(Cut { device: ANA, after });
     world.go_online(ANA);
-    world.until(|world| world.service.groups.contains_key(&group));
+    world.until(|world| world.service.state(&group).is_some());
     world.go_offline(ANA);
-    let begun = world.service.groups[&group].state().last_time;
+    let begun = world.state(group).last_time;
     world.advance(3 * DAY_MS as u64);
     world.restart(ANA);
     world.go_online(ANA);
     world.run();
-    assert_eq!(world.service.groups[&group].state().last_time, begun);
+    assert_eq!(world.state(group).last_time, begun);
     world.invite(group, ANA, BEN, None);
     assert_eq!(world.text(BEN, group, document), "made offline");
     world.converged(group, &[ANA, BEN]);
@@ -340,7 +340,7 @@ fn with_a_stale_list(seed: u64) -> (World, GroupId) {
     world.go_offline(2);
     world.advance(99 * DAY_MS as u64);
     let cleo = world.devices[2].id;
-    world.service.expire_packages(&cleo);
+    world.service.expire_packages(cleo);
     let (user, role) = (world.devices[BEN].user, Role::Admin);
     world.ask(ANA, Command::SetRole { group, user, role });
     world.run();
@@ -379,11 +379,7 @@ fn what_the_log_shows_counts_where_both_clocks_are_behind() {
     let offset = waits_for_clock(&mut world, Command::Invite { group, user, role });
     assert_eq!(offset.clock, Clock::Service);
     world.run();
-    assert!(
-        !world.service.groups[&group]
-            .state()
-            .is_member(&world.devices[2].id)
-    );
+    assert!(!world.state(group).is_member(&world.devices[2].id));
 }
 
 #[test]
@@ -417,7 +413,7 @@ fn an_own_device_that_was_away_for_long_is_added_when_it_is_back() {
     world.no_findings();
     assert_eq!(world.intents(phone, &group), 0);
     let laptop = world.devices[ANA].id;
-    world.service.expire_packages(&laptop);
+    world.service.expire_packages(laptop);
     world.go_online(ANA);
     world.run();
     world.cut(phone);
@@ -489,10 +485,10 @@ fn a_list_signed_by_a_fast_clock_is_signed_anew_when_it_is_set() {
     world.add_fast("ana", 20 * YEAR_MS);
     world.run();
     let user = world.devices[ANA].user;
-    assert!(world.service.list(&user).list.issued > world.now.plus_ms(YEAR_MS as u64));
+    assert!(world.service.list(user).unwrap().list.issued > world.now.plus_ms(YEAR_MS as u64));
     world.set_clock(ANA, 0);
     world.restart(ANA);
     world.run();
-    let issued = world.service.list(&user).list.issued;
+    let issued = world.service.list(user).unwrap().list.issued;
     assert!(issued <= world.now && issued > UnixMs(world.now.0 - HOUR_MS as u64));
 }

@@ -97,13 +97,13 @@ fn board(world: &World) -> Option<GroupId> {
 }
 
 fn minutes(world: &World, group: GroupId) -> Option<DocumentId> {
-    let documents = &world.service.groups[&group].state().documents;
+    let documents = world.state(group).documents;
     let mut ids = documents.keys().copied();
     ids.find(|id| *id != DocumentId::directory(&group))
 }
 
 fn is_member(world: &World, group: GroupId, at: usize) -> bool {
-    let state = world.service.groups[&group].state();
+    let state = world.state(group);
     state.is_member(&world.devices[at].id)
 }
 
@@ -150,7 +150,7 @@ fn write_offline(world: &mut World, at: usize, group: GroupId, document: Documen
 }
 
 fn role_of(world: &World, group: GroupId, at: usize) -> Option<Role> {
-    let state = world.service.groups[&group].state();
+    let state = world.state(group);
     state.role_of(&world.devices[at].id)
 }
 
@@ -167,7 +167,7 @@ fn play(world: &mut World, phase: Phase) {
         let made = |world: &mut World| board(world).is_some();
         insist(world, ANA, make, made, phase);
         let group = board(world).unwrap();
-        assert!(world.service.groups.contains_key(&group));
+        assert!(world.service.state(&group).is_some());
         assert_eq!(world.devices[ANA].rows.read(&[3]).len(), 1);
         return world.converged(group, &[ANA]);
     }
@@ -314,7 +314,7 @@ fn play(world: &mut World, phase: Phase) {
             let reached = |world: &mut World| !is_member(world, group, CLEO);
             insist(world, ANA, make, reached, phase);
             world.advance(90_000);
-            let state = world.service.groups[&group].state();
+            let state = world.state(group);
             assert_eq!(state.rotating_since, 0, "seed {}", world.seed);
             assert!(!world.info(CLEO, group).is_some_and(|info| info.active));
             let document = minutes(world, group).unwrap();

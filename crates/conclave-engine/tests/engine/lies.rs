@@ -58,7 +58,7 @@ fn the_report_of_a_shorter_log_is_not_repeated_without_end() {
 fn a_garbled_commit_in_the_log_freezes_the_group_and_keeps_the_edits() {
     let (mut world, group, document) = pair(3);
     // An old commit again, one byte changed where its authenticated data lie.
-    let entries = &world.service.groups[&group].entries;
+    let entries = world.service.entries(&group);
     let commit = entries.iter().find_map(|entry| match entry {
         GroupEntry::Commit(bytes) => Some(bytes.as_slice().to_vec()),
         _ => None,
@@ -68,7 +68,7 @@ fn a_garbled_commit_in_the_log_freezes_the_group_and_keeps_the_edits() {
     bytes[at] ^= 1;
     let out = world
         .service
-        .force_entry(group, GroupEntry::Commit(bytes.into()));
+        .make_up(group, GroupEntry::Commit(bytes.into()));
     world.post(out);
     world.run();
     for at in [0, 1] {
@@ -124,6 +124,6 @@ fn foreign_key_packages_are_reported_and_nobody_is_added() {
     assert!(has_finding(&world, 0, "service.foreign_key_package"));
     world.run();
     world.converged(group, &[0, 1]);
-    let state = world.service.groups[&group].state();
+    let state = world.state(group);
     assert_eq!(state.current_rows().count(), 2);
 }

@@ -24,13 +24,13 @@ fn pair(seed: u64) -> (World, GroupId, DocumentId) {
 }
 
 fn commits(world: &World, group: GroupId) -> usize {
-    let entries = &world.service.groups[&group].entries;
+    let entries = world.service.entries(&group);
     let commit = |entry: &&GroupEntry| matches!(entry, GroupEntry::Commit(_));
     entries.iter().filter(commit).count()
 }
 
 fn signed(world: &World, group: GroupId, wanted: impl Fn(&EntryBody) -> bool) -> usize {
-    let entries = &world.service.groups[&group].entries;
+    let entries = world.service.entries(&group);
     let matching = |entry: &&GroupEntry| match entry {
         GroupEntry::Signed(record) => {
             matches!(&record.header.body, RecordBody::Entry(body) if wanted(body))
@@ -76,7 +76,7 @@ fn of_a_proposal() {
     assert!(matches!(leave, Reply::Done));
     assert!(world.cuts.is_empty());
     world.run();
-    let entries = &world.service.groups[&group].entries;
+    let entries = world.service.entries(&group);
     let proposal = |entry: &&GroupEntry| matches!(entry, GroupEntry::Proposal(_));
     assert_eq!(entries.iter().filter(proposal).count(), 1);
     world.converged(group, &[0]);
@@ -92,7 +92,7 @@ fn of_an_append() {
     world.converged(group, &[0, 1]);
     let text = world.text(1, group, document);
     assert_eq!(text.matches("<once>").count(), 1, "{text}");
-    assert_eq!(world.service.groups[&group].documents[&document].size(), 2);
+    assert_eq!(world.service.records(&group, &document).len(), 2);
     world.no_findings();
 }
 
@@ -131,10 +131,10 @@ fn of_a_snapshot() {
     world.run();
     assert!(world.cuts.len() < 2);
     world.converged(group, &[0, 1]);
-    let log = &world.service.groups[&group].documents[&document];
+    let records = world.service.records(&group, &document);
     let snapshot =
         |record: &&conclave_proto::Record| matches!(record.header.body, RecordBody::Snapshot(_));
-    assert_eq!(log.records.iter().filter(snapshot).count(), 2);
+    assert_eq!(records.iter().filter(snapshot).count(), 2);
     world.no_findings();
 }
 
@@ -162,7 +162,7 @@ fn of_a_welcomes_receipt() {
     cut(&mut world, 2, "ack_welcome");
     world.invite(group, 0, 2, None);
     assert!(world.cuts.is_empty());
-    assert!(world.service.groups[&group].welcomes.is_empty());
+    assert!(world.service.welcomes(&group).is_empty());
     world.converged(group, &[0, 1, 2]);
     world.no_findings();
 }

@@ -26,7 +26,6 @@ mod rescue;
 mod restarts;
 mod roots;
 mod rotation;
-mod service;
 mod short;
 mod snapshots;
 mod storms;

@@ -5,7 +5,8 @@ use conclave_engine::{Command, EngineError, Event, FindingInfo, Reply};
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId, Role};
 
-use crate::service::Service;
+use conclave_testkit::service::Service;
+
 use crate::world::World;
 
 const ANA: usize = 0;
@@ -28,7 +29,7 @@ fn put_back(world: &mut World, copy: &Service) {
         world.cut(at);
     }
     world.service = copy.clone();
-    world.service.conns.clear();
+    world.service.disconnect_all();
     world.run();
 }
 
@@ -183,8 +184,7 @@ fn one_commit_ago_the_group_waits_and_other_groups_go_on() {
     assert_eq!(found, None);
     // The right copy, with what the other group did since.
     let mut right = newest;
-    let since = world.service.groups.remove(&other).unwrap();
-    right.groups.insert(other, since);
+    right.take_group(&other, &world.service);
     put_back(&mut world, &right);
     world.advance(600_000);
     world.converged(group, &[ANA, BEN, CLEO]);

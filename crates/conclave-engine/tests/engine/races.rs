@@ -106,7 +106,7 @@ fn many_intents_of_many_devices_under_cut_connections_are_all_done() {
         world.cut_every = None;
         world.run();
         world.converged(group, &[0, 1, 2, 3]);
-        let state = world.service.groups[&group].state();
+        let state = world.state(group);
         for guest in [2, 3] {
             let id = &world.devices[guest].id;
             assert_eq!(state.role_of(id), Some(Role::Editor), "seed {seed}");

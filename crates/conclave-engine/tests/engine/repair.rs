@@ -53,7 +53,7 @@ fn lose_mls_rows(world: &mut World, at: usize, group: &GroupId) {
 }
 
 fn is_member(world: &World, group: GroupId, at: usize) -> bool {
-    let state = world.service.groups[&group].state();
+    let state = world.state(group);
     state.is_member(&world.devices[at].id)
 }
 
@@ -87,7 +87,7 @@ fn after_a_commit_that_nobody_can_decrypt_the_others_come_back_within_a_minute()
         world.ask(ANA, Command::Remove { group, user });
         world.run();
         world.converged(group, &[ANA, BEN, CLEO]);
-        assert_eq!(world.service.groups[&group].state().rotating_since, 0);
+        assert_eq!(world.state(group).rotating_since, 0);
     }
 }
 
@@ -167,9 +167,7 @@ fn one_that_came_back_blindly_seals_nothing_until_somebody_shows_that_it_is_the_
             world.go_offline(at);
         }
         world.go_offline(BEN);
-        let sealed = world.service.groups[&group].documents[&document]
-            .records
-            .len();
+        let sealed = world.service.records(&group, &document).len();
         world.edit(BEN, group, document, " unsent");
         lose_mls_rows(&mut world, BEN, &group);
         world.go_online(BEN);
@@ -178,9 +176,7 @@ fn one_that_came_back_blindly_seals_nothing_until_somebody_shows_that_it_is_the_
         let info = world.info(BEN, group).unwrap();
         assert!(info.unproven && info.returning.is_none(), "{info:?}");
         world.advance(120_000);
-        let still = world.service.groups[&group].documents[&document]
-            .records
-            .len();
+        let still = world.service.records(&group, &document).len();
         assert_eq!(still, sealed);
         if confirmed_by_hand {
             world.ask(BEN, Command::ConfirmGroup { group });
@@ -232,11 +228,11 @@ fn an_older_group_info_is_refused_and_the_service_is_named() {
     world.go_offline(CLEO);
     world.go_offline(ANA);
     world.service.lies.group_info = Some(old);
-    let epoch = world.service.groups[&group].state().epoch;
+    let epoch = world.state(group).epoch;
     world.advance(60_000);
     assert!(has_finding(&world, BEN, "service.old_group_info"));
     assert_eq!(world.count(BEN, "commit"), 0);
-    assert_eq!(world.service.groups[&group].state().epoch, epoch);
+    assert_eq!(world.state(group).epoch, epoch);
     // Edits wait, and go out when the service offers the truth.
     world.edit(BEN, group, document, " kept");
     world.service.lies.group_info = None;
@@ -307,9 +303,9 @@ fn a_restored_backup_is_noticed_and_loses_no_edit() {
             assert_eq!(text.matches(part).count(), 1, "seed {seed}: {text}");
         }
         // No place in an author's chain was used twice.
-        for log in world.service.groups[&group].documents.values() {
+        for (document, _) in world.service.documents(&group) {
             let mut places = std::collections::BTreeSet::new();
-            for record in &log.records {
+            for record in world.service.records(&group, &document) {
                 if let Some(chained) = record.header.body.chained() {
                     let author = record.header.author;
                     assert!(places.insert((author.device, author.instance, chained.clock)));
@@ -343,7 +339,7 @@ fn two_owners_who_leave_at_once_leave_an_owner() {
             .collect();
         assert_eq!(stayed.len(), 1, "seed {seed}: {replies:?}");
         world.converged(group, &[stayed[0], CLEO, DAN]);
-        let state = world.service.groups[&group].state();
+        let state = world.state(group);
         let owner = world.devices[stayed[0]].id;
         assert_eq!(state.role_of(&owner), Some(Role::Owner));
     }
@@ -356,14 +352,14 @@ fn a_frozen_group_is_founded_anew_with_its_documents_and_members() {
     world.run();
     world.go_offline(ANA);
     world.edit(ANA, group, document, " unsent");
-    let entries = &world.service.groups[&group].entries;
+    let entries = world.service.entries(&group);
     let commit = entries.iter().find_map(|entry| match entry {
         conclave_proto::group::GroupEntry::Commit(bytes) => Some(bytes.clone()),
         _ => None,
     });
     // A commit again: it is not of this epoch.
     let again = conclave_proto::group::GroupEntry::Commit(commit.unwrap());
-    let out = world.service.force_entry(group, again);
+    let out = world.service.make_up(group, again);
     world.post(out);
     world.go_online(ANA);
     world.run();
@@ -396,7 +392,7 @@ fn a_frozen_group_is_founded_anew_with_its_documents_and_members() {
     world.converged(new, &[ANA, BEN, CLEO, DAN]);
     assert_eq!(world.text(ANA, new, copy), "hello text unsent on");
     assert_eq!(world.info(DAN, new).unwrap().parent, Some(group));
-    let state = world.service.groups[&new].state();
+    let state = world.state(new);
     assert_eq!(state.role_of(&world.devices[BEN].id), Some(Role::Admin));
     // Whoever leaves the old one is told of it no longer.
     assert_eq!(world.open_findings(BEN).len(), 1);
@@ -434,7 +430,7 @@ fn one_that_cannot_come_back_by_itself_asks_and_is_added_again() {
     world.advance(60_000);
     world.converged(group, &[ANA, BEN, CLEO, DAN]);
     assert_eq!(world.text(ANA, group, document), "hello unsent");
-    assert!(world.service.groups[&group].asks.is_empty());
+    assert!(world.service.pleas(&group).is_empty());
 }
 
 #[test]
@@ -457,9 +453,10 @@ fn what_nobody_can_open_is_set_aside_and_an_admin_voids_it_for_all() {
     let keys = conclave_doc::DocKeys::derive(&root, &document);
     let out = world
         .service
-        .force_update(group, document, author, |header| {
+        .order_update(group, document, author, |header| {
             conclave_doc::seal_with_nonce(&header, b"unknown", &keys, &key, 1, [3; 24])
-        });
+        })
+        .unwrap();
     world.post(out);
     world.go_offline(DAN);
     world.advance(60_000);
@@ -483,18 +480,16 @@ fn what_nobody_can_open_is_set_aside_and_an_admin_voids_it_for_all() {
         "hello ana ben cleo".len()
     );
     let refused = world.call(CLEO, Command::VoidRecords { group, document });
-    let admin = world.service.groups[&group]
-        .state()
-        .role_of(&world.devices[CLEO].id);
+    let admin = world.state(group).role_of(&world.devices[CLEO].id);
     assert_eq!(refused.unwrap().is_ok(), admin >= Some(Role::Admin));
     world.ask(ANA, Command::VoidRecords { group, document });
     world.run();
-    assert_eq!(world.service.groups[&group].state().voided.len(), 1);
+    assert_eq!(world.state(group).voided.len(), 1);
     let user = world.devices[DAN].user;
     world.ask(ANA, Command::Remove { group, user });
     world.advance(120_000);
     world.converged(group, &[ANA, BEN, CLEO]);
-    assert_eq!(world.service.groups[&group].state().rotating_since, 0);
+    assert_eq!(world.state(group).rotating_since, 0);
     for at in [ANA, BEN, CLEO] {
         assert_eq!(world.open_findings(at), []);
     }
@@ -554,9 +549,9 @@ fn a_lost_race_does_not_make_a_blind_return_a_known_one() {
     world.advance(60_000);
     let info = world.info(BEN, group).unwrap();
     assert!(info.returning.is_none() && info.unproven, "{info:?}");
-    let wraps = &world.service.groups[&group].wraps;
+    let wraps = world.service.wraps(&group);
     let own = wraps
-        .values()
+        .iter()
         .filter(|wrap| wrap.signer == world.devices[BEN].id);
     // Nothing was handed to a group of which nothing is known.
     assert!(own.clone().count() > 0);
@@ -575,7 +570,7 @@ fn an_illegal_entry_while_on_the_way_back_freezes_and_nothing_is_joined() {
     mislead(&mut world, group);
     world.until(|world| has_finding(world, BEN, "mls.undecryptable"));
     let rubbish = conclave_proto::group::GroupEntry::Commit(vec![7; 80].into());
-    let out = world.service.force_entry(group, rubbish);
+    let out = world.service.make_up(group, rubbish);
     world.post(out);
     world.advance(30_000);
     let info = world.info(BEN, group).unwrap();
@@ -641,7 +636,7 @@ fn an_old_leaf_is_renewed_once_and_not_for_ever() {
     let group = world.create_group_with(ANA, policy);
     world.invite(group, ANA, BEN, None);
     world.advance(3_600_000);
-    let begun = world.service.groups[&group].state().epoch;
+    let begun = world.state(group).epoch;
     let day = 24 * 3600 * 1000;
     for days in 1..=8 {
         world.advance(day);
@@ -649,9 +644,9 @@ fn an_old_leaf_is_renewed_once_and_not_for_ever() {
         world.cut(ANA);
         world.cut(BEN);
         world.advance(3_600_000);
-        let commits = world.service.groups[&group].state().epoch - begun;
+        let commits = world.state(group).epoch - begun;
         assert!(commits <= days + 1, "{commits} commits in {days} days");
     }
-    assert!(world.service.groups[&group].state().epoch > begun + 4);
+    assert!(world.state(group).epoch > begun + 4);
     world.converged(group, &[ANA, BEN]);
 }

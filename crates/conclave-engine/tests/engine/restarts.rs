@@ -47,7 +47,7 @@ fn every_durable_intent_survives_restarts() {
     world.go_online(0);
     world.run();
     assert_eq!(world.intents(0, &group), 0);
-    let state = world.service.groups[&group].state();
+    let state = world.state(group);
     assert!(state.is_member(&world.devices[3].id));
     assert!(!state.is_member(&world.devices[2].id));
     assert_eq!(state.role_of(&world.devices[1].id), Some(Role::Admin));

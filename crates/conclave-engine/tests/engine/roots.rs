@@ -33,14 +33,14 @@ fn group_of(world: &mut World, members: &[usize], policy: GroupPolicy) -> GroupI
 /// A new epoch, whose root is kept as long as a record under it is needed.
 fn commit(world: &mut World, by: usize, group: GroupId) -> u64 {
     let user = world.devices[BEN].user;
-    let state = world.service.groups[&group].state();
+    let state = world.state(group);
     let role = match state.role_of_user(&user) {
         Some(Role::Admin) => Role::Editor,
         _ => Role::Admin,
     };
     world.ask(by, Command::SetRole { group, user, role });
     world.run();
-    world.service.groups[&group].state().epoch
+    world.state(group).epoch
 }
 
 fn prefix(table: u8, group: &GroupId, rest: &[u8]) -> Vec<u8> {
@@ -92,7 +92,7 @@ fn alone_without_a_root(seed: u64) -> (World, GroupId, DocumentId) {
     }
     drop_rows(&mut world, BEN, &root_row(&group, epoch));
     world.restart(BEN);
-    world.service.groups.get_mut(&group).unwrap().wraps.clear();
+    world.service.hide_wraps(&group);
     (world, group, document)
 }
 
@@ -162,7 +162,7 @@ fn a_document_that_cannot_be_opened_is_tried_less_and_less_often() {
     commit(&mut world, ANA, group);
     world.go_offline(ANA);
     world.go_offline(BEN);
-    let current = world.service.groups[&group].state().epoch;
+    let current = world.state(group).epoch;
     for rows in [prefix(5, &group, b""), prefix(4, &group, b"d")] {
         drop_rows(&mut world, BEN, &rows);
     }
@@ -170,7 +170,7 @@ fn a_document_that_cannot_be_opened_is_tried_less_and_less_often() {
         world.devices[BEN].rows.0.remove(&root_row(&group, epoch));
     }
     world.restart(BEN);
-    world.service.groups.get_mut(&group).unwrap().wraps.clear();
+    world.service.hide_wraps(&group);
     world.go_online(BEN);
     world.advance(100);
     let before = world.count(BEN, "open");
@@ -222,9 +222,10 @@ fn seal_unreadable(world: &mut World, group: GroupId, document: DocumentId) {
     let keys = conclave_doc::DocKeys::derive(&root, &document);
     let out = world
         .service
-        .force_update(group, document, author, |header| {
+        .order_update(group, document, author, |header| {
             conclave_doc::seal_with_nonce(&header, b"unknown", &keys, &key, 1, [3; 24])
-        });
+        })
+        .unwrap();
     world.post(out);
 }
 
@@ -278,7 +279,7 @@ fn a_false_root_is_found_replaced_and_its_giver_is_named() {
     for (seed, of_base, restarts) in [(7, false, false), (8, true, false), (9, false, true)] {
         let mut world = World::new(seed, &["ana", "ben", "cleo", "dan"]);
         let group = group_of(&mut world, &[BEN, DAN], GroupPolicy::default());
-        let base = world.service.groups[&group].state().epoch;
+        let base = world.state(group).epoch;
         let document = world.create_document(group, BEN, "hello");
         world.run();
         let epoch = commit(&mut world, ANA, group);
@@ -360,7 +361,7 @@ fn a_false_root_given_to_one_who_asked_is_answered_by_the_true_one() {
     let (mut world, group, document) = alone_without_a_root(10);
     // Cleo is the liar here: all her roots are false.
     let rows = world.devices[CLEO].rows.read(&prefix(4, &group, b"r"));
-    let current = world.service.groups[&group].state().epoch;
+    let current = world.state(group).epoch;
     for (key, _) in rows {
         let epoch = u64::from_be_bytes(key[key.len() - 8..].try_into().unwrap());
         if epoch < current {
@@ -394,7 +395,7 @@ fn root_in(world: &World, at: usize, group: &GroupId, epoch: u64) -> Value {
 fn a_wrap_never_takes_the_place_of_a_root_that_is_here() {
     let mut world = World::new(9, &["ana", "ben", "cleo", "dan"]);
     let group = group_of(&mut world, &[BEN, CLEO, DAN], GroupPolicy::default());
-    let epoch = world.service.groups[&group].state().epoch;
+    let epoch = world.state(group).epoch;
     let document = world.create_document(group, ANA, "hello");
     world.run();
     commit(&mut world, ANA, group);

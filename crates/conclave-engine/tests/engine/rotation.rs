@@ -25,9 +25,7 @@ fn remove(world: &mut World, group: GroupId, by: usize, who: usize) {
 }
 
 fn records(world: &World, group: GroupId, document: DocumentId) -> Vec<Record> {
-    world.service.groups[&group].documents[&document]
-        .records
-        .clone()
+    world.service.records(&group, &document)
 }
 
 /// Which records a copy of a device's rows still opens.
@@ -48,7 +46,7 @@ fn openable_with(
 }
 
 fn rotating(world: &World, group: GroupId) -> u64 {
-    world.service.groups[&group].state().rotating_since
+    world.state(group).rotating_since
 }
 
 #[test]
@@ -103,8 +101,7 @@ fn a_copy_of_a_removed_device_opens_nothing_new() {
     world.edit(0, group, document, " after");
     world.run();
     let all = records(&world, group, document);
-    let wraps = &world.service.groups[&group].wraps;
-    let wraps: Vec<RootWrap> = wraps.values().cloned().collect();
+    let wraps = world.service.wraps(&group);
     let opened = openable_with(&world, 2, group, &all, &wraps);
     assert!(opened[..old.len()].iter().any(|opens| *opens));
     assert!(opened[old.len()..].iter().all(|opens| !*opens));

@@ -107,7 +107,7 @@ fn a_wish_asked_for_again_is_one_wish() {
     // It is known when everything is over, and after one more restart.
     world.restart(0);
     world.ask(0, invite());
-    assert_eq!(world.service.groups[&group].state().epoch, 1);
+    assert_eq!(world.state(group).epoch, 1);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_device_can_be_invited_when_it_says_that_it_is_online() {
     let group = world.create_group(0);
     world.go_offline(1);
     let id = world.devices[1].id;
-    world.service.expire_packages(&id);
+    world.service.expire_packages(id);
     world.restart(1);
     let online = world.command(1, Command::Invitable);
     world.go_online(1);
@@ -279,7 +279,7 @@ fn a_device_can_be_invited_when_it_says_that_it_is_online() {
     let user = world.devices[1].user;
     let role = None;
     world.ask(0, Command::Invite { group, user, role });
-    assert!(world.service.groups[&group].state().is_member(&id));
+    assert!(world.state(group).is_member(&id));
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn an_invitation_waits_for_a_device_that_can_be_added_and_goes_on_by_itself() {
     let group = world.create_group(0);
     world.go_offline(1);
     let (user, id) = (world.devices[1].user, world.devices[1].id);
-    world.service.expire_packages(&id);
+    world.service.expire_packages(id);
     let role = None;
     let invite = world.command(0, Command::Invite { group, user, role });
     world.run();
@@ -314,7 +314,7 @@ fn an_invitation_waits_for_a_device_that_can_be_added_and_goes_on_by_itself() {
     world.run();
     world.go_online(1);
     world.advance(6 * 60_000);
-    assert!(world.service.groups[&group].state().is_member(&id));
+    assert!(world.state(group).is_member(&id));
     assert!(status(&mut world, 0).awaited.is_empty());
 }
 
@@ -324,7 +324,7 @@ fn an_invitation_that_waits_can_be_taken_back() {
     let group = world.create_group(0);
     world.go_offline(1);
     let (user, id) = (world.devices[1].user, world.devices[1].id);
-    world.service.expire_packages(&id);
+    world.service.expire_packages(id);
     let role = None;
     world.command(0, Command::Invite { group, user, role });
     world.run();
@@ -332,7 +332,7 @@ fn an_invitation_that_waits_can_be_taken_back() {
     assert_eq!(world.intents(0, &group), 0);
     world.go_online(1);
     world.advance(6 * 60_000);
-    assert!(!world.service.groups[&group].state().is_member(&id));
+    assert!(!world.state(group).is_member(&id));
 }
 
 #[test]

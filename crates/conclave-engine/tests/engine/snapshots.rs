@@ -17,7 +17,7 @@ fn pair(seed: u64, policy: GroupPolicy, bytes: usize) -> (World, GroupId, Docume
 
 /// Devices of the snapshots that the service has of a document, in log order.
 fn makers(world: &World, group: GroupId, document: DocumentId) -> Vec<usize> {
-    let records = &world.service.groups[&group].documents[&document].records;
+    let records = world.service.records(&group, &document);
     let snapshots = records
         .iter()
         .filter(|record| matches!(record.header.body, RecordBody::Snapshot(_)));

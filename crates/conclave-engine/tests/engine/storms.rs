@@ -89,11 +89,7 @@ fn calm(
     (0..4).for_each(|at| world.go_online(at));
     world.advance(120_000);
     let seed = world.seed;
-    assert_eq!(
-        world.service.groups[&group].state().rotating_since,
-        0,
-        "seed {seed}"
-    );
+    assert_eq!(world.state(group).rotating_since, 0, "seed {seed}");
     let dan = world.info(DAN, group).is_some_and(|info| info.active);
     let members: &[usize] = if dan {
         &[ANA, BEN, CLEO, DAN]

@@ -33,7 +33,7 @@ fn forge_welcome(world: &mut World, group: GroupId) {
         credential: &credential,
     };
     let (now, cleo) = (world.now, world.devices[CLEO].id);
-    let package = world.service.package_of(world.devices[ANA].id);
+    let package = world.service.package_of(world.devices[ANA].id).unwrap();
     let mut rng = ChaCha20Rng::seed_from_u64(9);
     let (mut own, made) =
         ClientGroup::create(&context, group, GroupPolicy::default(), now).unwrap();
@@ -169,7 +169,7 @@ fn a_true_welcome_waits_until_the_log_shows_the_removal() {
     world.run();
     world.go_online(ANA);
     // Whatever comes first, the Welcome or the log.
-    world.until(|world| !world.service.groups[&group].welcomes.is_empty());
+    world.until(|world| !world.service.welcomes(&group).is_empty());
     let _ = world.call(ANA, Command::Accept { group });
     world.run();
     if world.info(ANA, group).is_none_or(|info| !info.active) {

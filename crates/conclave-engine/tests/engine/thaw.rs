@@ -115,7 +115,7 @@ fn behind(seed: u64) -> (World, GroupId, DocumentId, usize) {
     world.invite(group, ANA, BEN, None);
     let document = world.create_document(group, ANA, "hello");
     world.run();
-    let size = world.service.groups[&group].entries.len();
+    let size = world.service.entries(&group).len();
     world.go_offline(BEN);
     world.invite(group, ANA, CLEO, None);
     world.edit(CLEO, group, document, " cleo");
@@ -126,7 +126,7 @@ fn behind(seed: u64) -> (World, GroupId, DocumentId, usize) {
 #[test]
 fn what_was_refused_by_an_old_rule_is_taken_up_at_the_next_start() {
     let (mut world, group, document, size) = behind(1);
-    let entry = world.service.groups[&group].entries[size].clone();
+    let entry = world.service.entries(&group)[size].clone();
     freeze(&mut world, BEN, group, size as u64, &entry);
     world.restart(BEN);
     // It is judged before the service is heard.
@@ -150,7 +150,7 @@ fn what_was_refused_by_an_old_rule_is_taken_up_at_the_next_start() {
 fn what_still_breaks_the_rules_stays_refused() {
     let (mut world, group, document, size) = behind(2);
     // A commit of an epoch that is over.
-    let log = &world.service.groups[&group].entries;
+    let log = world.service.entries(&group);
     let mut commits = log
         .iter()
         .filter(|entry| matches!(entry, GroupEntry::Commit(_)));

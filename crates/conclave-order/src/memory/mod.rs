@@ -1,5 +1,6 @@
 //! A store in memory: for tests and simulations, and the plainest way to read what the others have to do.
 
+mod copy;
 mod load;
 mod read;
 mod tables;
@@ -12,7 +13,7 @@ use crate::change::Change;
 use crate::keys::{Keys, Rows};
 use crate::store::{Backend, Failure, Transaction};
 
-/// What is stored. Clones share it.
+/// What is stored. Clones share it; [`Memory::copy`] is apart.
 ///
 /// Nothing in it waits: a transaction that is begun while another one is open meets a conflict.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +34,12 @@ impl Memory {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    fn of(stored: Stored) -> Self {
+        Self {
+            stored: Arc::new(Mutex::new(stored)),
+        }
     }
 
     fn stored(&self) -> MutexGuard<'_, Stored> {

@@ -87,6 +87,14 @@ impl Logs {
         self.records.get(log)?.get(usize::try_from(seq).ok()?)
     }
 
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            entries: self.entries.clone(),
+            records: self.records.clone(),
+            undo: Vec::new(),
+        }
+    }
+
     pub(super) fn keep(&mut self) {
         self.undo.clear();
     }

@@ -187,6 +187,15 @@ impl NewEntry {
         })
     }
 
+    /// Devices that it adds, and devices that it removes.
+    #[must_use]
+    pub fn moves(&self) -> (&[DeviceId], &[DeviceId]) {
+        match &self.does {
+            Does::Commit(begins) => (&begins.added, &begins.removed),
+            _ => (&[], &[]),
+        }
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
         keys.groups.insert(self.group);

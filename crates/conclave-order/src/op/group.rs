@@ -1,13 +1,16 @@
 //! New groups, and the GroupInfo by which devices come back.
 
 use bytes::Bytes;
-use conclave_mls::check_founded;
-use conclave_proto::{DeviceId, GroupId, Hash, Refusal, UnixMs, UserId};
+use conclave_mls::{PublicGroupState, check_founded};
+use conclave_proto::hash::labelled;
+use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
+use conclave_proto::{DeviceId, GroupId, Hash, Refusal, UnixMs, UserId, limits};
 
 use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
+use crate::op::Asker;
 use crate::rows::GroupAt;
 
 /// A new group. The same offer again is accepted again, however long ago it was founded.
@@ -34,6 +37,42 @@ pub struct CreateGroup {
 }
 
 impl CreateGroup {
+    /// Judges an offer: a GroupInfo and a ratchet tree.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn judge(
+        by: Asker,
+        (group_info, tree): (&[u8], &[u8]),
+        founded: UnixMs,
+        now: UnixMs,
+    ) -> Result<Self, Refusal> {
+        if group_info.len().max(tree.len()) > limits::MLS_MESSAGE_BYTES {
+            let fault = CommitFault::Limit;
+            return Err(Refusal::BadCommit { fault });
+        }
+        let (core, state) = PublicGroupState::create(group_info, tree, by.device, founded)?;
+        let creator = state.roster.current_row(&by.device).map(|row| row.user);
+        let Some(user) = creator.filter(|user| *user == by.user) else {
+            let why = ForbiddenWhy::NotYours;
+            return Err(Refusal::Forbidden { why });
+        };
+        Ok(Self {
+            group: state.group,
+            device: by.device,
+            user,
+            genesis: labelled(
+                "conclave 1.0 group genesis",
+                &[group_info, tree, &founded.0.to_be_bytes()],
+            ),
+            root: state.head().root,
+            checkpoint: core.checkpoint().into(),
+            group_info: group_info.to_vec().into(),
+            founded: state.last_time,
+            now,
+        })
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
         keys.groups.insert(self.group);
@@ -80,6 +119,34 @@ pub struct PutGroupInfo {
 }
 
 impl PutGroupInfo {
+    /// Judges one, and puts it into the public state. None: it is there already.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn judge(
+        core: &mut PublicGroupState,
+        version: u64,
+        device: DeviceId,
+        group_info: &[u8],
+    ) -> Result<Option<Self>, Refusal> {
+        if core.group_info() == group_info {
+            return Ok(None);
+        }
+        core.replace_group_info(device, group_info)?;
+        let state = core.state();
+        Ok(Some(Self {
+            group: state.group,
+            device,
+            expected: GroupAt {
+                epoch: state.epoch,
+                size: state.frontier.size(),
+                version,
+            },
+            group_info: group_info.to_vec().into(),
+            checkpoint: core.checkpoint().into(),
+        }))
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
         keys.groups.insert(self.group);

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
-use conclave_proto::{DeviceId, Refusal, limits};
+use conclave_proto::refusal::ForbiddenWhy;
+use conclave_proto::{DeviceId, Refusal, UnixMs, limits};
+use conclave_rules::GroupState;
 
 use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
 use crate::limits as own;
+use crate::op::Asker;
 use crate::rows::PleaRow;
 
 /// A member's root wrap for the current epoch.
@@ -23,6 +26,29 @@ pub struct PutWrap {
 }
 
 impl PutWrap {
+    /// Judges a wrap for the current epoch.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn judge(view: &GroupState, by: Asker, wrap: RootWrap) -> Result<Self, Refusal> {
+        if !view.is_member(&by.device) {
+            return Err(view.not_member(&by.device));
+        }
+        if wrap.signer != by.device {
+            let why = ForbiddenWhy::NotYours;
+            return Err(Refusal::Forbidden { why });
+        }
+        if wrap.statement.epoch != view.epoch {
+            let current = view.epoch;
+            return Err(Refusal::StaleEpoch { current });
+        }
+        view.judge_wrap(&wrap)
+            .map_err(|fault| Refusal::BadCommit { fault })?;
+        let own = view.current_rows().filter(|row| row.user == by.user);
+        let siblings = own.map(|row| row.device).collect();
+        Ok(Self { wrap, siblings })
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         let statement = &self.wrap.statement;
         keys.devices.insert(self.wrap.signer);
@@ -91,6 +117,31 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// Judges a plea. Members ask for a wrap. To be added anew may ask who belongs to a member's user and was not removed. For others the
+    /// group does not exist.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn judge(view: &GroupState, by: Asker, what: Plea, now: UnixMs) -> Result<Self, Refusal> {
+        let is_member = view.is_member(&by.device);
+        match what {
+            _ if view.role_of_user(&by.user).is_none() => return Err(Refusal::UnknownGroup),
+            Plea::Wrap if is_member => {}
+            Plea::ReAdd if !view.is_tombstoned(&by.device) => {}
+            _ => return Err(view.not_member(&by.device)),
+        }
+        Ok(Self {
+            plea: PleaRow {
+                group: view.group,
+                device: by.device,
+                user: by.user,
+                what,
+                at: now,
+            },
+            epoch: view.epoch,
+        })
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.plea.device);
         keys.groups.insert(self.plea.group);

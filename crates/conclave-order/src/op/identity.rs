@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use conclave_identity::SignedDeviceList;
+use conclave_identity::{AuthError, SignedDeviceList};
 use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, Hash, Refusal, UnixMs, UserId};
 
@@ -10,7 +10,9 @@ use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop, revoked};
-use crate::rows::InvitationRow;
+use crate::limits::DEVICE_LIST_BYTES;
+use crate::op::Asker;
+use crate::rows::{InvitationRow, ListRow};
 
 /// A device that logs in, already authenticated.
 #[derive(Debug, Clone)]
@@ -177,6 +179,45 @@ pub struct PutDeviceList {
 }
 
 impl PutDeviceList {
+    /// Judges a list by itself and by the stored one. None: it is that very one.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn judge(
+        by: Asker,
+        bytes: Vec<u8>,
+        stored: Option<&ListRow>,
+        now: UnixMs,
+    ) -> Result<Option<Self>, Stop> {
+        if bytes.len() > DEVICE_LIST_BYTES {
+            let max = DEVICE_LIST_BYTES as u64;
+            return Err(Refusal::TooLarge { max }.into());
+        }
+        let list = SignedDeviceList::from_bytes(&bytes).map_err(|_| Refusal::BadIdentity)?;
+        list.verify().map_err(|_| Refusal::BadIdentity)?;
+        if list.user() != by.user {
+            let why = ForbiddenWhy::NotYours;
+            return Err(Refusal::Forbidden { why }.into());
+        }
+        let stored = stored.map(|row| SignedDeviceList::from_bytes(&row.bytes));
+        let stored = stored.transpose().map_err(|_| Stop::Damaged {
+            what: "device list",
+        })?;
+        if let Some(stored) = &stored
+            && !supersedes(&list, stored)?
+        {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            user: by.user,
+            seq: list.list.seq,
+            bytes,
+            devices: list.list.devices.iter().map(|entry| entry.device).collect(),
+            expected: stored.map(|stored| stored.list.seq),
+            now,
+        }))
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.lists.insert(self.user);
         keys.siblings.insert(self.user);
@@ -223,6 +264,18 @@ impl PutDeviceList {
         };
         Ok(Decided { changes, event })
     }
+}
+
+/// Whether a list replaces the stored one; false when it is the very same.
+fn supersedes(list: &SignedDeviceList, stored: &SignedDeviceList) -> Result<bool, Refusal> {
+    list.supersedes(stored).map_err(|error| match error {
+        AuthError::StaleList { .. } | AuthError::Equivocation { .. } | AuthError::BrokenChain => {
+            Refusal::StaleDeviceList {
+                newest: stored.list.seq,
+            }
+        }
+        _ => Refusal::BadIdentity,
+    })
 }
 
 /// A device that is revoked loses its key packages and its pleas for help.

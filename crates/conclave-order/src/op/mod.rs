@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod document;
+pub mod enter;
 pub mod entry;
 pub mod group;
 pub mod help;
@@ -11,12 +12,21 @@ pub mod seen;
 pub mod snapshot;
 pub mod upkeep;
 
-use conclave_proto::Refusal;
+use conclave_proto::{DeviceId, Refusal, UserId};
 
 use crate::batch::Decided;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
 use crate::limits::Limits;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// The device, authenticated.
+    pub device: DeviceId,
+    /// Its user.
+    pub user: UserId,
+}
 
 /// An operation, judged as far as it can be outside a transaction.
 #[derive(Debug, Clone)]

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use conclave_proto::{DeviceId, Hash, Refusal, UnixMs, UserId, limits};
+use conclave_identity::Reference;
+use conclave_mls::check_key_package;
+use conclave_proto::frame::ClaimedKeyPackage;
+use conclave_proto::{DeviceId, Hash, Refusal, UnixMs, UserId, codec, limits};
 
 use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
+use crate::limits::KEY_PACKAGE_BYTES;
+use crate::op::Asker;
 use crate::rows::{LeftPackage, PackageRow, StockRow};
 
 /// A key package that was checked.
@@ -19,6 +24,37 @@ pub struct Package {
     pub created: UnixMs,
     /// The package.
     pub bytes: Vec<u8>,
+}
+
+impl Package {
+    fn judge(
+        by: Asker,
+        bytes: codec::Bytes,
+        last_resort: bool,
+        now: UnixMs,
+    ) -> Result<Self, Refusal> {
+        let bytes = bytes.into_vec();
+        if bytes.len() > KEY_PACKAGE_BYTES {
+            let max = KEY_PACKAGE_BYTES as u64;
+            return Err(Refusal::TooLarge { max });
+        }
+        let reference = Reference {
+            user: Some(by.user),
+            device: Some(by.device),
+            ..Reference::default()
+        };
+        let checked =
+            check_key_package(&bytes, &reference, now).map_err(|_| Refusal::BadIdentity)?;
+        if checked.last_resort != last_resort {
+            return Err(Refusal::BadIdentity);
+        }
+        let hash = Hash::from_slice(&checked.reference).ok_or(Refusal::BadIdentity)?;
+        Ok(Self {
+            hash,
+            created: checked.made,
+            bytes,
+        })
+    }
 }
 
 /// What can be handed out of a device's packages.
@@ -75,6 +111,32 @@ pub struct PutKeyPackages {
 }
 
 impl PutKeyPackages {
+    /// Judges key packages of a device.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn judge(
+        by: Asker,
+        one_time: Vec<codec::Bytes>,
+        last_resort: Option<codec::Bytes>,
+        now: UnixMs,
+    ) -> Result<Self, Refusal> {
+        if one_time.len() > limits::KEY_PACKAGES_MAX {
+            let max = limits::KEY_PACKAGES_MAX as u64;
+            return Err(Refusal::TooLarge { max });
+        }
+        let one_time = one_time.into_iter();
+        let one_time = one_time.map(|package| Package::judge(by, package, false, now));
+        let last_resort = last_resort.map(|package| Package::judge(by, package, true, now));
+        Ok(Self {
+            device: by.device,
+            user: by.user,
+            one_time: one_time.collect::<Result<_, _>>()?,
+            last_resort: last_resort.transpose()?,
+            now,
+        })
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
         keys.stocks.insert(self.device);
@@ -209,7 +271,39 @@ pub struct Claimed {
     pub left: u32,
 }
 
+impl From<Claimed> for ClaimedKeyPackage {
+    fn from(claimed: Claimed) -> Self {
+        Self {
+            device: claimed.device,
+            key_package: claimed.bytes.into(),
+            last_resort: u8::from(claimed.last_resort),
+        }
+    }
+}
+
 impl ClaimKeyPackages {
+    /// Judges who may be asked for.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLarge`].
+    pub fn judge(
+        device: DeviceId,
+        user: UserId,
+        wanted: Vec<DeviceId>,
+        now: UnixMs,
+    ) -> Result<Self, Refusal> {
+        if wanted.len() > limits::USER_DEVICES {
+            let max = limits::USER_DEVICES as u64;
+            return Err(Refusal::TooLarge { max });
+        }
+        Ok(Self {
+            device,
+            user,
+            wanted,
+            now,
+        })
+    }
+
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
         keys.accounts.insert(self.user);

@@ -97,16 +97,12 @@ impl World {
             let told: Vec<String> = told.into_iter().map(|it| it.happened).collect();
             assert_eq!(told, [""; 0], "seed {seed}: device {at} still tells");
         }
-        let log = &self.service.groups[&group];
-        assert_eq!(seen.unwrap().0, log.state().epoch, "seed {seed}: behind");
-        let open = |id: &DocumentId| log.documents[id].open && *id != DocumentId::directory(&group);
-        let documents: Vec<DocumentId> = log
-            .documents
-            .keys()
-            .copied()
-            .filter(|id| open(id))
-            .collect();
-        for document in documents {
+        let epoch = self.state(group).epoch;
+        assert_eq!(seen.unwrap().0, epoch, "seed {seed}: behind");
+        for (document, open) in self.service.documents(&group) {
+            if !open || document == DocumentId::directory(&group) {
+                continue;
+            }
             let mut first: Option<String> = None;
             for at in members {
                 let text = self.text(*at, group, document);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use conclave_crdt::CrdtKind;
 use conclave_engine::ClockOffset;
+use conclave_rules::GroupState;
 
 use super::*;
 
@@ -116,6 +117,11 @@ impl World {
             panic!("no status")
         };
         status.clock
+    }
+
+    /// A group's public state at the service.
+    pub fn state(&self, group: GroupId) -> GroupState {
+        self.service.state(&group).expect("a group")
     }
 
     pub fn info(&mut self, at: usize, group: GroupId) -> Option<GroupInfo> {

@@ -16,8 +16,8 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use crate::service::{ConnId, ORIGIN, Service};
 use conclave_testkit::rows::{MemoryRows, at_once};
+use conclave_testkit::service::{ConnId, ORIGIN, Outgoing, Service};
 
 pub use commands::{create, edit};
 
@@ -332,7 +332,7 @@ impl World {
             )
         };
         let mut service = self.service.clone();
-        service.conns.clear();
+        service.disconnect_all();
         Saved {
             now: self.now,
             devices: self.devices.iter().map(device).collect(),
@@ -503,8 +503,8 @@ impl World {
             } if self.garbles == Some(at) => {
                 self.garbles = None;
                 let device = &self.devices[at];
-                let previous = self.service.groups[&good.group].core.group_info();
-                let garbled = crate::forge::garble(&device.rows, device.id, previous, &good);
+                let previous = self.service.group_info_of(&good.group).unwrap();
+                let garbled = crate::forge::garble(&device.rows, device.id, &previous, &good);
                 let body = Request::Commit(garbled);
                 ClientFrame::Request { id, body }
             }
@@ -518,7 +518,7 @@ impl World {
         self.post(out);
     }
 
-    pub fn post(&mut self, out: crate::service::Outgoing) {
+    pub fn post(&mut self, out: Outgoing) {
         for (conn, frame) in out {
             let to = self.devices.iter_mut();
             if let Some(device) = to.into_iter().find(|device| device.conn == Some(conn)) {

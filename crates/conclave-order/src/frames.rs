@@ -11,13 +11,17 @@ const ELIDED_HEAD_BYTES: usize = 1 + 8 + 8 + 8 + 8;
 
 /// What the elided form of a record says beside what is sealed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Elided {
+pub struct Elided {
     /// 1 update, 2 verdict.
-    pub(crate) kind: u8,
-    pub(crate) author: u64,
-    pub(crate) epoch: u64,
-    pub(crate) seen_back: u64,
-    pub(crate) hint: [u8; 8],
+    pub kind: u8,
+    /// Number of the author.
+    pub author: u64,
+    /// Its epoch.
+    pub epoch: u64,
+    /// How far before it the prefix ends that its author had seen.
+    pub seen_back: u64,
+    /// First bytes of that prefix's root.
+    pub hint: [u8; 8],
 }
 
 /// Appends an integer. Encoding into memory fails only above 2⁶², which no number here reaches.
@@ -26,7 +30,7 @@ fn put_varint(out: &mut Vec<u8>, value: u64) {
 }
 
 /// Appends `DeliveredRecord::Update` or `Verdict`.
-pub(crate) fn put_elided(out: &mut Vec<u8>, head: Elided, sealed: &[u8]) {
+pub fn put_elided(out: &mut Vec<u8>, head: Elided, sealed: &[u8]) {
     out.reserve(ELIDED_HEAD_BYTES.saturating_add(sealed.len()));
     out.push(head.kind);
     put_varint(out, head.author);
@@ -37,12 +41,12 @@ pub(crate) fn put_elided(out: &mut Vec<u8>, head: Elided, sealed: &[u8]) {
 }
 
 /// Appends `DeliveredRecord::Whole`.
-pub(crate) fn put_whole(out: &mut Vec<u8>, record: Record, proof: Vec<Hash>) {
+pub fn put_whole(out: &mut Vec<u8>, record: Record, proof: Vec<Hash>) {
     out.extend_from_slice(&encode(&DeliveredRecord::Whole { record, proof }));
 }
 
 /// As [`put_whole`], from parts that are encoded already.
-pub(crate) fn put_whole_parts(out: &mut Vec<u8>, header: &[u8], sealed: &[u8], proof: &Vec<Hash>) {
+pub fn put_whole_parts(out: &mut Vec<u8>, header: &[u8], sealed: &[u8], proof: &Vec<Hash>) {
     const WHOLE: u8 = 3;
     out.push(WHOLE);
     out.extend_from_slice(header);
@@ -51,12 +55,13 @@ pub(crate) fn put_whole_parts(out: &mut Vec<u8>, header: &[u8], sealed: &[u8], p
 }
 
 /// Appends `DeliveredRecord::Leaf`.
-pub(crate) fn put_leaf(out: &mut Vec<u8>, leaf: Hash) {
+pub fn put_leaf(out: &mut Vec<u8>, leaf: Hash) {
     out.extend_from_slice(&encode(&DeliveredRecord::Leaf(leaf)));
 }
 
 /// `ServiceFrame::Deliver` of records encoded already.
-pub(crate) fn deliver(channel: u64, first_seq: u64, records: &[&[u8]]) -> Bytes {
+#[must_use]
+pub fn deliver(channel: u64, first_seq: u64, records: &[&[u8]]) -> Bytes {
     let empty = ServiceFrame::Deliver {
         channel: Varint(channel),
         first_seq: Varint(first_seq),
@@ -71,7 +76,8 @@ pub(crate) fn deliver(channel: u64, first_seq: u64, records: &[&[u8]]) -> Bytes 
 }
 
 /// `ServiceFrame::NewAuthor`.
-pub(crate) fn new_author(channel: u64, author: Author) -> Bytes {
+#[must_use]
+pub fn new_author(channel: u64, author: Author) -> Bytes {
     Bytes::from(encode(&ServiceFrame::NewAuthor {
         channel: Varint(channel),
         author,
@@ -79,7 +85,8 @@ pub(crate) fn new_author(channel: u64, author: Author) -> Bytes {
 }
 
 /// `ServiceFrame::Ack`.
-pub(crate) fn ack(channel: u64, next_clock: u64, first_seq: u64, count: u64) -> Bytes {
+#[must_use]
+pub fn ack(channel: u64, next_clock: u64, first_seq: u64, count: u64) -> Bytes {
     Bytes::from(encode(&ServiceFrame::Ack {
         channel: Varint(channel),
         next_clock: Varint(next_clock),
@@ -89,7 +96,8 @@ pub(crate) fn ack(channel: u64, next_clock: u64, first_seq: u64, count: u64) -> 
 }
 
 /// `ServiceFrame::AppendRefused`.
-pub(crate) fn append_refused(channel: u64, first_clock: u64, refusal: Refusal) -> Bytes {
+#[must_use]
+pub fn append_refused(channel: u64, first_clock: u64, refusal: Refusal) -> Bytes {
     Bytes::from(encode(&ServiceFrame::AppendRefused {
         channel: Varint(channel),
         first_clock: Varint(first_clock),

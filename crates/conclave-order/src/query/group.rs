@@ -1,0 +1,309 @@
+//! What is stored of groups.
+
+use conclave_mls::PublicGroupState;
+use conclave_proto::codec;
+use conclave_proto::frame::{Answer, DocumentStatus, GroupStatus, JoinState, WelcomeDelivery};
+use conclave_proto::group::{GroupEntry, RootWrap, WrapStatement};
+use conclave_proto::record::{EntryBody, Record, RecordBody};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Head, Refusal};
+use conclave_rules::GroupState;
+
+use super::{damaged, load};
+use crate::op::Asker;
+use crate::rows::{ActiveRow, DocumentRow, EntryRow, Position, WelcomeRow};
+use crate::store::{Bounds, Failure, Reader};
+
+const DAMAGED: Failure = Failure::Corrupt { what: "group" };
+
+/// What judges a group's entries.
+#[derive(Debug)]
+pub struct Core {
+    /// The group's public state.
+    pub state: PublicGroupState,
+    /// The stored version that it is of.
+    pub version: u64,
+}
+
+/// Reads a group's public state: its checkpoint, and the signed entries after it, so many bytes of them at once. None: there is no such
+/// group.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn restore<R: Reader>(
+    reads: &mut R,
+    group: GroupId,
+    bytes: usize,
+) -> Result<Option<Core>, Failure> {
+    let rows = load(reads, |keys| _ = keys.checkpoints.insert(group)).await?;
+    let Some(row) = rows.checkpoint(&group).map_err(damaged)? else {
+        return Ok(None);
+    };
+    let version = row.version;
+    let mut state = PublicGroupState::restore(&row.checkpoint).map_err(|_| DAMAGED)?;
+    let mut bounds = Bounds {
+        from: state.state().frontier.size(),
+        end: u64::MAX,
+        bytes,
+    };
+    loop {
+        let entries = entries(reads, &group, bounds).await?;
+        if entries.is_empty() {
+            return Ok(Some(Core { state, version }));
+        }
+        for entry in entries {
+            let GroupEntry::Signed(record) = entry else {
+                return Err(DAMAGED);
+            };
+            let device = record.header.author.device;
+            let effect = state.judge_entry(&record, device).map_err(|_| DAMAGED)?;
+            state.apply_entry(&effect);
+            bounds.from = bounds.from.saturating_add(1);
+        }
+    }
+}
+
+fn entry(row: &EntryRow) -> Result<GroupEntry, Failure> {
+    codec::decode("log entry", &row.bytes, usize::MAX)
+        .map_err(|_| Failure::Corrupt { what: "log entry" })
+}
+
+/// Reads the log.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn entries<R: Reader>(
+    reads: &mut R,
+    group: &GroupId,
+    bounds: Bounds,
+) -> Result<Vec<GroupEntry>, Failure> {
+    let rows = reads.entries(group, bounds).await?;
+    rows.iter().map(entry).collect()
+}
+
+/// The signed entries before `end` that created, closed and voided, in the order of the log.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn document_entries<R: Reader>(
+    reads: &mut R,
+    group: &GroupId,
+    end: u64,
+) -> Result<Vec<Record>, Failure> {
+    let mut records = Vec::new();
+    for row in reads.signed_entries(group, end).await? {
+        let GroupEntry::Signed(record) = entry(&row)? else {
+            return Err(Failure::Corrupt { what: "log entry" });
+        };
+        let done = matches!(
+            record.header.body,
+            RecordBody::Entry(EntryBody::RotationComplete { .. })
+        );
+        if !done {
+            records.push(record);
+        }
+    }
+    Ok(records)
+}
+
+/// The answer that an entry got when it was first accepted.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn known<R: Reader>(
+    reads: &mut R,
+    group: GroupId,
+    leaf: Hash,
+) -> Result<Option<Answer>, Failure> {
+    let key = (group, leaf);
+    let rows = load(reads, |keys| _ = keys.entries.insert(key)).await?;
+    let place = rows.entry(&key).map_err(damaged)?;
+    Ok(place.map(|Position { seq, head }| Answer::Accepted {
+        seq: *seq,
+        head: *head,
+    }))
+}
+
+/// How far a device may follow a group's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The head that it is told.
+    pub head: Head,
+    /// The epoch that it is told.
+    pub epoch: u64,
+    /// Size after which it gets nothing more: it was removed by the entry before.
+    pub until: Option<u64>,
+}
+
+/// Members follow everything; who was removed, up to the commit that did it; others nothing.
+///
+/// # Errors
+/// [`Refusal::UnknownGroup`], and [`Failure`].
+pub async fn reach<R: Reader>(
+    reads: &mut R,
+    view: &GroupState,
+    device: &DeviceId,
+) -> Result<Result<Reach, Refusal>, Failure> {
+    if view.is_member(device) {
+        return Ok(Ok(Reach {
+            head: view.head(),
+            epoch: view.epoch,
+            until: None,
+        }));
+    }
+    let rows = view.roster.rows().iter();
+    let own = rows.filter(|row| row.device == *device);
+    let Some(last) = own.filter_map(|row| row.last_epoch).max() else {
+        return Ok(Err(Refusal::UnknownGroup));
+    };
+    let key = (view.group, last);
+    let rows = load(reads, |keys| _ = keys.commits.insert(key)).await?;
+    let end = rows.commit(&key).map_err(damaged)?;
+    let head = end.ok_or(Failure::Corrupt { what: "group log" })?.head;
+    Ok(Ok(Reach {
+        head,
+        epoch: last.saturating_add(1),
+        until: Some(head.size),
+    }))
+}
+
+/// A Welcome as it is handed over. None where what its joiners need is gone.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn welcome<R: Reader>(
+    reads: &mut R,
+    row: &WelcomeRow,
+) -> Result<Option<WelcomeDelivery>, Failure> {
+    let key = (row.group, row.epoch);
+    let mut rows = load(reads, |keys| _ = keys.joins.insert(key)).await?;
+    let Some(join) = rows.joins.remove(&key).flatten() else {
+        return Ok(None);
+    };
+    let entries = document_entries(reads, &row.group, join.size).await?;
+    Ok(Some(WelcomeDelivery {
+        id: row.id,
+        group: row.group,
+        epoch: row.epoch,
+        welcome: join.welcome.to_vec().into(),
+        tree: join.tree.to_vec().into(),
+        state: JoinState {
+            group_state: join.state.to_vec().into(),
+            frontier: join.frontier,
+            entries,
+            wrap: join.wrap,
+        },
+    }))
+}
+
+/// The Welcomes that wait for a device, the oldest first.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn waiting<R: Reader>(
+    reads: &mut R,
+    device: DeviceId,
+) -> Result<Vec<WelcomeRow>, Failure> {
+    let mut rows = load(reads, |keys| _ = keys.waiting.insert(device)).await?;
+    let waiting = rows.waiting.remove(&device).flatten();
+    Ok(waiting.unwrap_or_default())
+}
+
+/// The wraps of an epoch.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn wraps<R: Reader>(
+    reads: &mut R,
+    group: GroupId,
+    epoch: u64,
+) -> Result<Vec<RootWrap>, Failure> {
+    let key = (group, epoch);
+    let mut rows = load(reads, |keys| _ = keys.wraps.insert(key)).await?;
+    let wraps = rows.wraps.remove(&key).flatten().unwrap_or_default();
+    Ok(wraps.into_values().collect())
+}
+
+/// The groups of which a device is a member with no Welcome left to answer.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn memberships<R: Reader>(reads: &mut R, device: DeviceId) -> Result<Answer, Failure> {
+    let mut rows = load(reads, |keys| _ = keys.memberships.insert(device)).await?;
+    let groups = rows.memberships.remove(&device).flatten();
+    Ok(Answer::Memberships {
+        groups: groups.unwrap_or_default(),
+    })
+}
+
+/// Whether a device may see the GroupInfo: members, and the devices of a user who is alone in the group, for recovery.
+#[must_use]
+pub fn may_rejoin(view: &GroupState, by: Asker) -> bool {
+    view.is_member(&by.device) || (view.is_alone(&by.user) && !view.is_tombstoned(&by.device))
+}
+
+/// GroupInfo, tree and public state of the current epoch. None: there is no such group.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn group_info<R: Reader>(
+    reads: &mut R,
+    core: &PublicGroupState,
+) -> Result<Option<Answer>, Failure> {
+    let (group, epoch) = (core.state().group, core.state().epoch);
+    let rows = load(reads, |keys| _ = keys.checkpoints.insert(group)).await?;
+    let Some(row) = rows.checkpoint(&group).map_err(damaged)? else {
+        return Ok(None);
+    };
+    let wrap = row.wrap.clone().unwrap_or_else(|| no_wrap(group));
+    let end = core.state().head().size;
+    let entries = document_entries(reads, &group, end).await?;
+    Ok(Some(Answer::GroupInfo {
+        epoch,
+        group_info: core.group_info().into(),
+        tree: core.tree().into(),
+        state: core.join_state(wrap, entries),
+    }))
+}
+
+/// Stands for the wrap in a group that has had no commit: nobody signed it.
+fn no_wrap(group: GroupId) -> RootWrap {
+    RootWrap {
+        statement: WrapStatement {
+            group,
+            epoch: 0,
+            commit: Hash::ZERO,
+            roster: Hash::ZERO,
+            nonce: [0; 24],
+            ciphertext: codec::Bytes::default(),
+        },
+        signer: DeviceId::ZERO,
+        signature: [0; 64],
+    }
+}
+
+/// How far a group's open documents are re-keyed.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn status<R: Reader>(reads: &mut R, view: &GroupState) -> Result<Answer, Failure> {
+    let open = reads.open_documents(&view.group).await?;
+    let documents = open
+        .into_iter()
+        .map(|(log, row, active)| status_of(log.document, &row, active));
+    Ok(Answer::Status(GroupStatus {
+        epoch: view.epoch,
+        rotating_since: view.rotating_since,
+        documents: documents.collect(),
+    }))
+}
+
+fn status_of(document: DocumentId, row: &DocumentRow, active: ActiveRow) -> DocumentStatus {
+    DocumentStatus {
+        document,
+        due: u8::from(active.due_epoch > 0),
+        head: row.frontier.head(),
+        first_seq_of_snapshot_epoch: active.epoch_seq,
+        snapshot: active.header,
+        snapshot_id: active.id,
+    }
+}

@@ -1,0 +1,272 @@
+//! Groups: what enters their logs, who follows, and what members need of each other.
+
+use conclave_order::op::enter::check_kind;
+use conclave_order::op::entry::NewEntry;
+use conclave_order::op::group::{CreateGroup, PutGroupInfo};
+use conclave_order::op::help::{AckWelcome, Ask, PutWrap};
+use conclave_order::query::group::{Core, group_info, may_rejoin};
+use conclave_order::rows::PleaRow;
+use conclave_order::{Asker, Bounds, Event, Op, Reader as _, query};
+use conclave_proto::codec::Varint;
+use conclave_proto::frame::{Answer, Plea, Request, ServiceFrame};
+use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::{DeviceId, GroupId, Head, Refusal};
+
+use super::ConnId;
+use super::desk::Desk;
+use crate::rows::ready;
+
+impl Desk {
+    pub(super) fn ask_of_group(&mut self, by: Asker, request: Request) -> Result<Answer, Refusal> {
+        let mut reads = self.store.clone();
+        let read = match request {
+            Request::CreateGroup {
+                group_info,
+                tree,
+                founded,
+            } => {
+                let offer = (group_info.as_slice(), tree.as_slice());
+                let op = CreateGroup::judge(by, offer, founded, self.now)?;
+                self.run(Op::CreateGroup(Box::new(op)))?;
+                let (seq, head) = (0, Head::EMPTY);
+                return Ok(Answer::Accepted { seq, head });
+            }
+            Request::Commit(bundle) => return self.commit(by, bundle),
+            Request::Propose { group, message } => {
+                let leaf = GroupEntry::Proposal(message.clone()).leaf();
+                let core = self.joined(group, by)?;
+                return self.enter(core, leaf, |core| {
+                    let Core { state, version } = core;
+                    NewEntry::proposal(state, *version, message.as_slice(), by.device)
+                });
+            }
+            Request::PutEntry { entry } => {
+                check_kind(&entry)?;
+                let core = self.joined(entry.header.group, by)?;
+                let leaf = entry.leaf();
+                return self.enter(core, leaf, |core| {
+                    let Core { state, version } = core;
+                    NewEntry::signed(state, *version, entry, by.device)
+                });
+            }
+            Request::CreateDocument { entry, snapshot } => {
+                let core = self.joined(entry.header.group, by)?;
+                let leaf = entry.leaf();
+                return self.enter(core, leaf, |core| {
+                    let Core { state, version } = core;
+                    NewEntry::document(state, *version, entry, snapshot, by.device)
+                });
+            }
+            Request::PutWrap { wrap } => {
+                let core = self.joined(wrap.statement.group, by)?;
+                let op = PutWrap::judge(core.state.state(), by, wrap)?;
+                self.keep(core);
+                self.run(Op::PutWrap(op))?;
+                return Ok(Answer::Done);
+            }
+            Request::AckWelcome { id } => {
+                let device = by.device;
+                self.run(Op::AckWelcome(AckWelcome { device, id }))?;
+                return Ok(Answer::Done);
+            }
+            Request::GetGroupInfo { group } => return self.group_info(by, group),
+            Request::PutGroupInfo { group, group_info } => {
+                let mut core = self.joined(group, by)?;
+                let Core { state, version } = &mut core;
+                let info = group_info.as_slice();
+                if let Some(op) = PutGroupInfo::judge(state, *version, by.device, info)? {
+                    self.run(Op::PutGroupInfo(op))?;
+                    *version = version.saturating_add(1);
+                }
+                self.keep(core);
+                return Ok(Answer::Done);
+            }
+            Request::Ask { group, what } => return self.ask(by, group, what),
+            Request::GetWraps { group, epoch } => {
+                let core = self.joined(group, by)?;
+                self.keep(core);
+                let wraps = ready(query::group::wraps(&mut reads, group, epoch));
+                wraps.map(|wraps| Answer::Wraps { wraps })
+            }
+            Request::GetMemberships => ready(query::group::memberships(&mut reads, by.device)),
+            Request::GetStatus { group } => {
+                let core = self.joined(group, by)?;
+                let status = ready(query::group::status(&mut reads, core.state.state()));
+                self.keep(core);
+                status
+            }
+            _ => return Err(Refusal::Malformed),
+        };
+        read.map_err(|_| Refusal::Storage)
+    }
+
+    fn commit(&mut self, by: Asker, bundle: CommitBundle) -> Result<Answer, Refusal> {
+        let core = self.core(bundle.group)?;
+        let state = core.state.state();
+        let mut rows = state.roster.rows().iter();
+        let was_there = rows.any(|row| row.device == by.device);
+        if !was_there && !state.is_alone(&by.user) {
+            return Err(Refusal::UnknownGroup);
+        }
+        let leaf = GroupEntry::Commit(bundle.commit.clone()).leaf();
+        let now = self.now;
+        self.enter(core, leaf, |core| {
+            let Core { state, version } = core;
+            let judged = state.judge_bundle(&bundle, by.device, now)?;
+            NewEntry::of_commit(state, *version, judged, by.device)
+        })
+    }
+
+    /// Orders what is judged to be the next entry of a group's log, and shows it to all who follow.
+    fn enter(
+        &mut self,
+        mut core: Core,
+        leaf: conclave_proto::Hash,
+        judge: impl FnOnce(&mut Core) -> Result<NewEntry, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let group = core.state.state().group;
+        let known = ready(query::group::known(&mut self.store.clone(), group, leaf));
+        if let Some(answer) = known.map_err(|_| Refusal::Storage)? {
+            self.keep(core);
+            return Ok(answer);
+        }
+        let new = judge(&mut core)?;
+        let entry = new.entry.clone();
+        let (added, removed) = new.moves();
+        let (added, removed) = (added.to_vec(), removed.to_vec());
+        let epoch = core.state.state().epoch;
+        let (seq, head) = match self.run(Op::Enter(Box::new(new)))? {
+            Event::Ordered { seq, head } => (seq, head),
+            Event::Known { seq, head } => return Ok(Answer::Accepted { seq, head }),
+            _ => return Err(Refusal::Storage),
+        };
+        core.version = core.version.saturating_add(1);
+        self.keep(core);
+        self.publish_entry(group, seq, &entry, &removed);
+        for device in added {
+            for conn in self.conns_of(&device) {
+                self.hand_welcomes(conn, device, Some((group, epoch)))?;
+            }
+        }
+        Ok(Answer::Accepted { seq, head })
+    }
+
+    /// Shows an entry to all who follow. Those it removes get it as their last.
+    pub(super) fn publish_entry(
+        &mut self,
+        group: GroupId,
+        first_seq: u64,
+        entry: &GroupEntry,
+        removed: &[DeviceId],
+    ) {
+        for (conn, device) in self.followers(&group) {
+            let frame = ServiceFrame::GroupEntries {
+                group,
+                first_seq,
+                entries: vec![entry.clone()],
+            };
+            self.push(conn, frame);
+            if let Some(conn) = self.conns.get_mut(&conn)
+                && removed.contains(&device)
+            {
+                conn.follows.remove(&group);
+                conn.channels
+                    .retain(|_, channel| channel.log.group != group);
+            }
+        }
+    }
+
+    fn followers(&self, group: &GroupId) -> Vec<(ConnId, DeviceId)> {
+        let follow = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.follows.contains(group));
+        follow
+            .filter_map(|(id, conn)| Some((*id, conn.who?.device)))
+            .collect()
+    }
+
+    pub(super) fn follow(
+        &mut self,
+        conn: ConnId,
+        by: Asker,
+        id: Varint,
+        group: GroupId,
+        from: u64,
+    ) -> Result<(), Refusal> {
+        let core = self.core(group)?;
+        let mut reads = self.store.clone();
+        let reach = ready(query::group::reach(
+            &mut reads,
+            core.state.state(),
+            &by.device,
+        ));
+        self.keep(core);
+        let reach = reach.map_err(|_| Refusal::Storage)??;
+        let answer = Answer::Subscribed {
+            head: reach.head,
+            epoch: reach.epoch,
+            now: self.now,
+        };
+        self.push(conn, ServiceFrame::Response { id, answer });
+        let bounds = Bounds {
+            from,
+            end: reach.head.size,
+            bytes: usize::MAX,
+        };
+        let entries = ready(query::group::entries(&mut reads, &group, bounds));
+        let entries = entries.map_err(|_| Refusal::Storage)?;
+        if reach.until.is_none() {
+            if let Some(conn) = self.conns.get_mut(&conn) {
+                conn.follows.insert(group);
+            }
+            let pleas = ready(reads.pleas(&group)).map_err(|_| Refusal::Storage)?;
+            for plea in pleas.iter().filter(|plea| plea.device != by.device) {
+                self.push(conn, asked(plea));
+            }
+        }
+        if !entries.is_empty() {
+            let frame = ServiceFrame::GroupEntries {
+                group,
+                first_seq: from,
+                entries,
+            };
+            self.push(conn, frame);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, by: Asker, group: GroupId, what: Plea) -> Result<Answer, Refusal> {
+        let core = self.core(group)?;
+        let op = Ask::judge(core.state.state(), by, what, self.now)?;
+        self.keep(core);
+        self.run(Op::Ask(op))?;
+        for (conn, device) in self.followers(&group) {
+            if device != by.device {
+                self.push(conn, asked(&op.plea));
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    /// GroupInfo, tree and public state of the current epoch.
+    pub(super) fn group_info(&mut self, by: Asker, group: GroupId) -> Result<Answer, Refusal> {
+        let core = self.core(group)?;
+        if !may_rejoin(core.state.state(), by) {
+            return Err(Refusal::UnknownGroup);
+        }
+        let answer = ready(group_info(&mut self.store.clone(), &core.state));
+        self.keep(core);
+        let answer = answer.map_err(|_| Refusal::Storage)?;
+        answer.ok_or(Refusal::UnknownGroup)
+    }
+}
+
+fn asked(plea: &PleaRow) -> ServiceFrame {
+    ServiceFrame::Asked {
+        group: plea.group,
+        device: plea.device,
+        user: plea.user,
+        what: plea.what,
+    }
+}
