@@ -138,7 +138,7 @@ fn a_clock_that_is_days_slow_holds_the_founding_back_and_no_edit() {
         let (group, document) = made_offline(&mut world);
         world.go_online(ANA);
         world.advance(10 * MINUTE_MS as u64);
-        assert!(!world.service.state(&group).is_some());
+        assert!(world.service.state(&group).is_none());
         let clock = world.clock(ANA).unwrap();
         assert!(clock.holds_back && clock.clock == Clock::Device);
         assert_eq!(world.info(ANA, group).unwrap().frozen, None);
