@@ -161,7 +161,7 @@ impl Cx {
         self.post_group(group, GroupWork::Document(document, work));
     }
 
-    /// Sets a timer; an earlier one of the same kind stays.
+    /// Sets a timer; one of the same kind that is set already stays.
     pub(crate) fn wake(&mut self, after_ms: u64, kind: TimerKind) {
         self.timers.set(self.now.plus_ms(after_ms), kind);
     }

@@ -13,7 +13,7 @@ use crate::finding::FindingId;
 pub(crate) const DEVICE: u8 = 1;
 /// Private halves of own key packages.
 pub(crate) const KEY_PACKAGES: u8 = 2;
-/// One small row per group.
+/// One row per group: where this device stands in it.
 pub(crate) const INDEX: u8 = 3;
 /// Rows of a group.
 pub(crate) const GROUP: u8 = 4;
@@ -52,7 +52,7 @@ pub(crate) mod group {
     pub(crate) const SECRETS: u8 = b's';
     /// Intents.
     pub(crate) const INTENT: u8 = b'i';
-    /// What waits for the service: the group's creation, a commit.
+    /// What waits for the service: a commit, a return.
     pub(crate) const OUTBOX: u8 = b'o';
     /// What is known of each document.
     pub(crate) const DOCUMENT: u8 = b'd';

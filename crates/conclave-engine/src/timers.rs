@@ -77,7 +77,7 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// Sets a timer; an earlier one of the same kind stays.
+    /// Sets a timer; one of the same kind that is set already stays.
     pub(crate) fn set(&mut self, at: UnixMs, kind: TimerKind) {
         if !self.is_set(kind) {
             self.by_kind.insert(kind, at);

@@ -95,6 +95,11 @@ impl Batch {
         self.ops.len()
     }
 
+    /// How many of them are decided.
+    pub(crate) fn decided(&self) -> usize {
+        self.events.len()
+    }
+
     /// Whether it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

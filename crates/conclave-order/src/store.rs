@@ -249,10 +249,14 @@ async fn transact<B: Backend>(
     let mut wanted = Box::new(batch.keys());
     loop {
         let rows = tx.load(&wanted).await?;
+        let decided = batch.decided();
         match batch.apply(rows) {
             Step::Done => break,
-            // A backend that does not say even that a row is not there would be asked for ever.
-            Step::Need(keys) if keys == wanted => return Err(Failure::Corrupt { what: "row" }),
+            // A backend that does not say even that a row is not there would be asked for ever. One operation after the other may need the
+            // same row, which the one before it has changed.
+            Step::Need(keys) if keys == wanted && batch.decided() == decided => {
+                return Err(Failure::Corrupt { what: "row" });
+            }
             Step::Need(keys) => wanted = keys,
         }
         tx.write(batch.take_changes()).await?;

@@ -66,7 +66,9 @@ impl<D: Database> World<D> {
     /// When it does not.
     pub async fn run(&mut self, ops: Vec<Op>) -> Result<Vec<Event>> {
         let mut events = Vec::new();
-        for ended in run_batch(&mut self.store, Batch::new(ops, LIMITS), &()).await {
+        let all = run_batch(&mut self.store, Batch::new(ops, LIMITS), &()).await;
+        ensure!(all.len() == 1, "{} transactions", all.len());
+        for ended in all {
             let end = ended.end();
             if let Some(failure) = ended.failure {
                 return Err(failure.into());

@@ -31,7 +31,7 @@ use crate::shared::Shared;
 
 /// WebSocket close code for a normal end (RFC 6455 §7.4.1).
 const CLOSE_NORMAL: u16 = 1000;
-/// First byte of the largest message: a frame of that size is split.
+/// Largest message in bytes: a larger frame is split.
 const MESSAGE_BYTES: usize = wire::WIRE_MESSAGE_BYTES;
 
 type Sink = SplitSink<WebSocket, Message>;

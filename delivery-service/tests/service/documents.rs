@@ -583,6 +583,9 @@ async fn snapshots_amid_late_records_leave_no_root_unknown() {
             alice.wire.answer(id).await,
             Answer::Accepted { .. }
         ));
+        // However the others fell: this one comes after the snapshot, and had seen less than that covers.
+        alice.wire.send(&pen.updates(1)).await;
+        alice.wire.appended(pen.channel).await.unwrap();
     }
     let all = leaves(&mut alice, document).await;
     let count = all.len() - 1;
