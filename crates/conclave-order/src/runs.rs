@@ -2,7 +2,7 @@
 //!
 //! Records name the one before, so the last signature of a run covers all of it, once it stands in the log: whoever reads the log has it, and
 //! has the others through it. A frame may therefore stand without a check of its own only where a later one of its author stands too
-//! ([`uncovered`]), and near: a member that finds the own signature wrong asks for what follows, and finds the cover in the answer.
+//! (`uncovered`), and near: a member that finds the own signature wrong asks for what follows, and finds the cover in the answer.
 
 use std::collections::BTreeMap;
 
