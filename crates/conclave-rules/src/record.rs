@@ -34,6 +34,14 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// The refusal for a record that does not follow; none where its author has written nothing.
+    #[must_use]
+    pub fn gap(chain: Option<Self>) -> Refusal {
+        Refusal::ClockGap {
+            expected: chain.map_or(0, |chain| chain.next),
+        }
+    }
+
     /// Clock and id of its last record.
     #[must_use]
     pub fn last_link(&self) -> Option<(u64, Hash)> {
@@ -183,9 +191,7 @@ impl<'a> Place<'a> {
             },
             RecordFault::NotMember => forbidden(ForbiddenWhy::NotMember),
             RecordFault::Role => forbidden(ForbiddenWhy::Role),
-            RecordFault::Gap | RecordFault::Prev => Refusal::ClockGap {
-                expected: self.chain.map_or(0, |chain| chain.next),
-            },
+            RecordFault::Gap | RecordFault::Prev => Chain::gap(self.chain),
             fault => Refusal::BadRecord { fault },
         }
     }

@@ -363,27 +363,24 @@ impl Append {
             let fault = RecordFault::InstanceClosed;
             return Err(Refusal::BadRecord { fault }.into());
         }
-        let gap = Refusal::ClockGap {
-            expected: author.map_or(0, |author| author.next_clock),
-        };
-        let frame = frame.ok_or(gap.clone())?;
+        let chain = author.map(|author| Chain {
+            next: author.next_clock,
+            last: author.last_leaf,
+            closed: author.closed,
+        });
+        let frame = frame.ok_or_else(|| Chain::gap(chain))?;
         let group = rows.group(&self.log.group)?.ok_or(Refusal::UnknownGroup)?;
         let current = group.epoch;
         let gate = Gate::Before { current };
         if gate.admits(frame.epoch).is_err() || frame.epoch < document.last_epoch {
             return Err(Refusal::StaleEpoch { current }.into());
         }
-        let chain = author.map(|author| Chain {
-            next: author.next_clock,
-            last: author.last_leaf,
-            closed: author.closed,
-        });
         let first = Chained {
             clock: self.first_clock,
             prev: frame.prev,
         };
         if check_chain(chain, &first).is_err() {
-            return Err(gap.into());
+            return Err(Chain::gap(chain).into());
         }
         let tail = document.frontier.size().saturating_sub(document.covered);
         if tail >= limits.tail_records {
