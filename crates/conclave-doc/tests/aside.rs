@@ -40,22 +40,6 @@ fn bounce_all(sim: &mut Sim) {
     sim.settle();
 }
 
-/// `OpenDocument` without a position: the answer brings the active snapshot.
-fn rejoin(sim: &mut Sim, at: usize) {
-    let author = sim.peers[at].author(&sim.world);
-    let opened = sim.service.opened(author, None);
-    sim.peers[at].inbox.clear();
-    sim.peers[at].online = true;
-    sim.peers[at].base = opened.base.as_ref().map(|base| (base.seq, opened.from));
-    sim.opened(at, &opened);
-    let records = (opened.from..sim.service.size())
-        .map(|seq| sim.service.whole_for(seq, sim.peers[at].base))
-        .collect();
-    sim.peers[at]
-        .inbox
-        .push_back(Net::Deliver(opened.from, records));
-}
-
 /// Member 3 writes "{lost}" under epoch 1, whose root members 1 and 2 never get, and "(after)" under epoch 2. Gives the position.
 fn lost(kind: CrdtKind) -> (Sim, u64) {
     let mut sim = Sim::new(kind, &FOUR, "hello");
@@ -132,7 +116,7 @@ fn judge(sim: &mut Sim, at: usize) -> Option<Judgement> {
 
 /// The group's next epoch begins with the record void. Members learn of it one by one.
 fn void(sim: &mut Sim, seq: u64) {
-    let leaf = sim.service.leaves[seq as usize];
+    let leaf = sim.service.leaf(seq);
     sim.world.rekey();
     sim.world
         .states
@@ -157,7 +141,7 @@ fn what_is_set_aside_holds_up_nothing_but_snapshots() {
     for kind in KINDS {
         let (mut sim, seq) = set_aside(kind);
         let author = sim.peers[AUTHOR].author(&sim.world);
-        let leaf = sim.service.leaves[seq as usize];
+        let leaf = sim.service.leaf(seq);
         for at in BLIND {
             assert_eq!(sim.peers[at].doc.head(), sim.service.head());
             assert_eq!(
@@ -239,7 +223,7 @@ fn a_void_counts_as_nothing_for_all_whoever_had_opened_it() {
             sim.disconnect(2);
             sim.peers[2].insert(0, "[two]");
             void(&mut sim, seq);
-            sim.service.epoch = 3;
+            sim.reach(3);
             for at in order {
                 let outcome = process_void(&mut sim, at);
                 assert!(outcome.rebuilt, "{kind} {at}");
@@ -288,7 +272,7 @@ fn what_cannot_be_written_again_after_a_void_is_given_back() {
             });
             sim.settle();
             void(&mut sim, seq);
-            sim.service.epoch = 3;
+            sim.reach(3);
             let outcome = process_void(&mut sim, 0);
             let lost = &outcome.lost;
             assert_eq!(lost.len(), 1, "{unseen:?} {sent}: {lost:?}");
@@ -313,7 +297,7 @@ fn what_cannot_be_written_again_after_a_void_is_given_back() {
 fn a_void_that_comes_first_is_the_same() {
     let (mut sim, seq) = lost(CrdtKind::Yjs);
     void(&mut sim, seq);
-    sim.service.epoch = 3;
+    sim.reach(3);
     for at in 0..4 {
         process_void(&mut sim, at);
         sim.settle();
@@ -380,7 +364,7 @@ fn edits_that_do_not_fit_a_snapshot_are_written_again_or_given_back() {
         sim.settle_but(1);
         sim.snapshot(0);
         sim.settle_but(1);
-        rejoin(&mut sim, 1);
+        sim.rejoin(1);
         sim.settle();
         let lost = sim.peers[1].lost.clone();
         assert_eq!(lost.len(), 1, "{unseen:?}");
@@ -449,7 +433,7 @@ fn what_a_matched_snapshot_covers_stays() {
             if !void_first {
                 void(&mut sim, seq);
             }
-            sim.service.epoch = 3;
+            sim.reach(3);
             for at in 0..4 {
                 sim.peers[at].epoch = 3;
                 bounce(&mut sim, at);
@@ -458,7 +442,7 @@ fn what_a_matched_snapshot_covers_stays() {
                 if BLIND.contains(&at) {
                     assert!(matches!(outcome.blocked, Some((_, Blocked::Base))), "{at}");
                     bounce(&mut sim, at);
-                    rejoin(&mut sim, at);
+                    sim.rejoin(at);
                     assert!(!sim.peers[at].last.restored);
                     sim.peers[at].store();
                     while sim.receive(at) {}
@@ -491,7 +475,7 @@ fn a_void_in_a_checkpoint_is_taken_out_by_way_of_the_active_snapshot() {
     let beside = sim.peers[0].text().find("ello").unwrap();
     sim.peers[0].insert(beside, "[zero]");
     void(&mut sim, seq);
-    sim.service.epoch = 3;
+    sim.reach(3);
     for at in [1, 2, 3, 0] {
         sim.peers[at].epoch = 3;
         let outcome = sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());
@@ -506,7 +490,7 @@ fn a_void_in_a_checkpoint_is_taken_out_by_way_of_the_active_snapshot() {
             !sim.send(at, 9999),
             "nothing is sent before the log is read again"
         );
-        rejoin(&mut sim, at);
+        sim.rejoin(at);
         bounce(&mut sim, at);
         sim.settle();
     }
@@ -532,15 +516,15 @@ fn a_service_that_shows_another_log_after_a_void_is_found_out() {
     }
     sim.settle();
     void(&mut sim, seq);
-    sim.service.epoch = 3;
+    sim.reach(3);
     sim.peers[0].epoch = 3;
     sim.with(0, |doc, ctx, _| doc.voided(ctx).unwrap());
     // The same log up to the record, and another one from there on.
-    let mut other = Service::default();
-    for record in &sim.service.log[..=seq as usize] {
-        other.force(record.clone());
+    let mut other = DocumentService::new(&sim.world.states[0]);
+    for at in 0..=seq {
+        other.force(sim.service.record(at));
     }
-    other.epoch = sim.service.epoch;
+    other.reach(&sim.world.states[3]);
     let size = sim.service.size();
     sim.service = other;
     while sim.service.size() <= size {
@@ -550,7 +534,7 @@ fn a_service_that_shows_another_log_after_a_void_is_found_out() {
     }
     bounce(&mut sim, 0);
     sim.peers[0].findings.clear();
-    rejoin(&mut sim, 0);
+    sim.rejoin(0);
     bounce(&mut sim, 0);
     sim.receive(0);
     assert!(
@@ -584,7 +568,7 @@ fn an_unmatched_snapshot_of_what_is_void_is_replaced() {
             sim.peers[late].insert(beside, "[late]");
         }
         void(&mut sim, seq);
-        sim.service.epoch = sim.world.epoch();
+        sim.reach(sim.world.epoch());
         for at in 0..5 {
             process_void(&mut sim, at);
         }
@@ -604,7 +588,7 @@ fn an_unmatched_snapshot_of_what_is_void_is_replaced() {
         while sim.receive(late) {}
         let blocked = sim.peers[late].last.blocked;
         assert!(matches!(blocked, Some((_, Blocked::Base))), "{blocked:?}");
-        rejoin(&mut sim, late);
+        sim.rejoin(late);
         bounce_all(&mut sim);
         let late_edits = (kind == CrdtKind::Yjs).then_some("[late]");
         let parts: Vec<&str> = ["(zero)", "(one)", "(after)"]

@@ -47,7 +47,7 @@ impl Run {
                 }
                 let peer = &self.sim.peers[at];
                 if peer.online && matches!(peer.last.blocked, Some((_, Blocked::Base))) {
-                    self.rejoin(at);
+                    self.sim.rejoin(at);
                     moved = true;
                 }
             }
@@ -56,22 +56,6 @@ impl Run {
             }
         }
         panic!("does not settle");
-    }
-
-    fn rejoin(&mut self, at: usize) {
-        let sim = &mut self.sim;
-        let author = sim.peers[at].author(&sim.world);
-        let opened = sim.service.opened(author, None);
-        sim.peers[at].inbox.clear();
-        sim.peers[at].reopen = false;
-        sim.peers[at].base = opened.base.as_ref().map(|base| (base.seq, opened.from));
-        sim.opened(at, &opened);
-        let records = (opened.from..sim.service.size())
-            .map(|seq| sim.service.whole_for(seq, sim.peers[at].base))
-            .collect();
-        sim.peers[at]
-            .inbox
-            .push_back(Net::Deliver(opened.from, records));
     }
 
     fn bounce(&mut self, at: usize) {
@@ -141,7 +125,7 @@ impl Run {
             last.voided.push((DOC, leaf));
         }
         // Members learn of it one after another.
-        self.sim.service.epoch = self.sim.world.epoch();
+        self.sim.reach(self.sim.world.epoch());
         for at in 0..4 {
             self.sim.peers[at].epoch = self.sim.world.epoch();
             self.sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());

@@ -116,16 +116,14 @@ fn other_versions_and_kinds_are_refused() {
 fn a_replayed_record_is_refused() {
     let sim = sim();
     let seq = sim.service.size() - 1;
-    let record = sim.service.log[seq as usize].clone();
+    let record = sim.service.record(seq);
     let author = record.header.author;
     refused_chainless(sim, record, RecordFault::Replayed, Some(author));
 }
 
-/// As `refused`, for records that would confuse the test service's own chain table.
+/// As `refused`, for records that are no link of a chain: the service knows that, and sends them whole.
 fn refused_chainless(mut sim: Sim, record: Record, fault: RecordFault, author: Option<Author>) {
-    let chains = sim.service.chains.clone();
     let seq = sim.order(vec![record], None);
-    sim.service.chains = chains;
     let expected = Finding {
         seq,
         fault: Fault::Record(fault),
@@ -134,7 +132,6 @@ fn refused_chainless(mut sim: Sim, record: Record, fault: RecordFault, author: O
             service: true,
         },
     };
-    // The service knows that the record is no link of the chain, and sends it whole.
     for at in 0..sim.peers.len() {
         sim.peers[at].inbox.clear();
         sim.fetch(at, seq, seq + 1);

@@ -101,7 +101,7 @@ fn random_run(kind: CrdtKind, seed: u64, steps: usize) {
             18 if online => try_snapshot(&mut sim, at),
             19 if below(&mut rng, 3) == 0 => {
                 sim.world.rekey();
-                sim.service.epoch = sim.world.epoch();
+                sim.reach(sim.world.epoch());
             }
             20 | 21 => {
                 let keys = sim.peers[at].keys.clone();
@@ -118,7 +118,7 @@ fn random_run(kind: CrdtKind, seed: u64, steps: usize) {
             }
             22 if sim.peers.len() < 5 && below(&mut rng, 4) == 0 => {
                 let member = sim.world.add(10 + step as u8, Role::Editor);
-                sim.service.epoch = sim.world.epoch();
+                sim.reach(sim.world.epoch());
                 let roots = sim.peers[0].keys.withheld.clone();
                 let newcomer = sim.join(member);
                 sim.peers[newcomer].keys.withheld = roots;
@@ -174,10 +174,7 @@ fn loadable(sim: &Sim, at: usize) {
 
 /// A snapshot, where the peer is in step and the service would take it.
 fn try_snapshot(sim: &mut Sim, at: usize) {
-    let current = sim
-        .service
-        .active
-        .is_some_and(|seq| sim.peers[at].doc.active_snapshot().1 == seq);
+    let current = sim.peers[at].doc.active_snapshot().1 == sim.service.active();
     if current && sim.peers[at].epoch == sim.world.epoch() && sim.peers[at].doc.can_snapshot() {
         sim.snapshot(at);
     }

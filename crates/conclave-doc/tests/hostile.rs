@@ -67,8 +67,8 @@ fn damaged_deliveries_never_panic_and_are_never_applied() {
             };
             // Not what would be refused at sight for its header: that is a fork, and tested elsewhere.
             if let DeliveredRecord::Whole { record, .. } = &record {
-                let good = &sim.service.log[seq as usize].header;
-                if record.header != *good {
+                let good = sim.service.record(seq).header;
+                if record.header != good {
                     continue;
                 }
             }
@@ -177,10 +177,10 @@ fn absurd_numbers_do_not_panic() {
         size: u64::MAX,
         root: Hash([1; 32]),
     };
-    let seq = sim.service.active.unwrap();
+    let seq = sim.service.active();
     opened.base = Some(BaseSnapshot {
         seq: u64::MAX,
-        record: sim.service.log[seq as usize].clone(),
+        record: sim.service.record(seq),
     });
     let outcome = sim.opened(0, &opened);
     assert!(

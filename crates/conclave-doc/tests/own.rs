@@ -14,7 +14,10 @@ use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::*;
 use conclave_proto::codec::Tail;
 use conclave_proto::codec::{Varint, encode};
-use conclave_proto::frame::{AppendedRecord, ClientFrame, DeliveredRecord, ServiceFrame};
+use conclave_proto::frame::{
+    AppendedRecord, ClientFrame, DeliveredRecord, OpenedDocument, ServiceFrame,
+};
+use conclave_proto::merkle::Head;
 use conclave_proto::record::RecordBody;
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::*;
@@ -103,8 +106,8 @@ fn a_resend_is_byte_identical_even_after_a_restart() {
 /// The key of each record of an append, opened: clock and plaintext.
 fn plaintexts(sim: &Sim, author: Author, append: &Append) -> Vec<(u64, Vec<u8>)> {
     let mut service = sim.service.clone();
-    service.epoch = append.epoch;
-    let records = service.rebuild(&sim.world, author, append).unwrap();
+    service.reach(&sim.world.states[append.epoch as usize]);
+    let records = service.append(author, append).unwrap();
     let keys = DocKeys::derive(&root(append.epoch), &DOC);
     records
         .iter()
@@ -128,7 +131,7 @@ fn a_new_epoch_seals_the_same_plaintexts_under_the_same_clocks() {
     let frozen = plaintexts(&sim, author, &old);
     // The epoch changes while the frame is on its way.
     sim.world.rekey();
-    sim.service.epoch = 1;
+    sim.reach(1);
     sim.peers[1].epoch = 1;
     assert_eq!(
         append(&mut sim, 1),
@@ -278,9 +281,10 @@ fn already_accepted_with_the_own_leaf_is_adopted() {
         records: sent.records[..1].to_vec(),
         ..sent.clone()
     };
-    let records = sim.service.rebuild(&sim.world, author, &only).unwrap();
-    let (leaf, seq) = (records[0].leaf(), sim.service.size());
-    sim.order(records, Some(1));
+    let seq = sim.service.size();
+    let records = sim.service.append(author, &only).unwrap();
+    let leaf = records[0].leaf();
+    sim.publish(seq, 0, Some(1));
     let (keys, epoch) = (Keys::default(), sim.peers[1].epoch);
     let ctx = sim.world.ctx(1, epoch, &keys);
     let refusal = Refusal::AlreadyAccepted { leaf, seq };
@@ -421,7 +425,7 @@ fn an_own_record_refused_by_all_is_written_again_and_reported() {
 fn records_of_a_future_epoch_wait_and_survive_a_restart() {
     let mut sim = two();
     sim.world.rekey();
-    sim.service.epoch = 1;
+    sim.reach(1);
     sim.peers[1].epoch = 1;
     sim.with(1, |doc, ctx, _| doc.retry(ctx).unwrap());
     sim.peers[1].insert(0, "new ");
@@ -520,7 +524,15 @@ fn edits_before_the_document_is_ordered_wait() {
         device: world.devices[0],
         instance: doc.instance(),
     };
-    let mut early = doc.session(&Service::default().opened(author, Some(0)));
+    let mut early = doc.session(&OpenedDocument {
+        channel: Varint(1),
+        head: Head::EMPTY,
+        from: 0,
+        base: None,
+        authors: vec![],
+        own_next_clock: 0,
+        own_last: Hash::ZERO,
+    });
     let sent = doc.next_append(&ctx, &mut early, &mut rng, 1000);
     assert_eq!(sent.unwrap(), None);
     // The epoch changes first: the snapshot is sealed again, without the edit.
@@ -533,7 +545,7 @@ fn edits_before_the_document_is_ordered_wait() {
         .collect();
     let mut doc = Document::load(&ctx, rows, &mut rng).unwrap();
     assert_eq!(doc.pending_snapshot(), Some(&again));
-    let mut service = Service::default();
+    let mut service = DocumentService::new(&world.states[0]);
     service.force(again);
     let outcome = doc.snapshot_accepted(&ctx, 0).unwrap();
     assert_eq!((outcome.findings.len(), doc.head()), (0, service.head()));
@@ -542,7 +554,7 @@ fn edits_before_the_document_is_ordered_wait() {
     doc.opened(&ctx, &opened, &mut rng).unwrap();
     let sent = doc.next_append(&ctx, &mut session, &mut rng, 1000);
     let append = sent.unwrap().unwrap();
-    assert_eq!(service.rebuild(&world, author, &append).unwrap().len(), 1);
+    assert_eq!(service.append(author, &append).unwrap().len(), 1);
 }
 
 #[test]
@@ -567,8 +579,8 @@ fn a_small_update_costs_at_most_160_bytes_on_the_wire() {
     };
     let up = encode(&frame).len() - plain;
     let author = sim.peers[1].author(&sim.world);
-    let records = sim.service.rebuild(&sim.world, author, &sent).unwrap();
-    let seq = sim.service.force(records[0].clone());
+    let seq = sim.service.size();
+    sim.service.append(author, &sent).unwrap();
     let elided = sim.service.deliver(seq);
     assert!(matches!(elided, DeliveredRecord::Update(_)));
     let frame = ServiceFrame::Deliver {

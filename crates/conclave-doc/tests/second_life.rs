@@ -276,9 +276,7 @@ fn a_second_life_left_behind_goes_on_from_a_snapshot() {
         sim.peers[OTHER].online = true;
         sim.opened(OTHER, &opened);
         let leaves = (from..covered)
-            .map(|seq| {
-                conclave_proto::frame::DeliveredRecord::Leaf(sim.service.leaves[seq as usize])
-            })
+            .map(|seq| conclave_proto::frame::DeliveredRecord::Leaf(sim.service.leaf(seq)))
             .collect();
         let outcome = sim.with(OTHER, |doc, ctx, _| doc.deliver(ctx, from, leaves).unwrap());
         assert!(outcome.restored, "{kind}");

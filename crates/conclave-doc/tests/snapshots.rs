@@ -185,7 +185,7 @@ fn what_one_record_has_shown_serves_those_after_it() {
         instance: instance(150),
     };
     let opened = sim.service.opened(author, None);
-    let base = Some((opened.base.as_ref().unwrap().seq, opened.from));
+    let base = base_of(&opened);
     let keys = Keys::default();
     let ctx = sim.world.ctx(newcomer, sim.world.epoch(), &keys);
     // With a proof for the first or the second of them.
@@ -244,10 +244,7 @@ fn a_record_that_saw_less_than_the_base_comes_with_a_proof() {
     )
     .unwrap();
     let mut records: Vec<_> = (opened.from..=seq)
-        .map(|seq| {
-            sim.service
-                .whole_for(seq, Some((opened.base.as_ref().unwrap().seq, opened.from)))
-        })
+        .map(|seq| sim.service.whole_for(seq, base_of(&opened)))
         .collect();
     *records.last_mut().unwrap() = DeliveredRecord::Whole {
         record,
@@ -284,7 +281,6 @@ fn wrong_parents_and_covered_heads_are_refused() {
         let record = forge_snapshot(&mut sim, 2, change, |_| {});
         let author = record.header.author;
         let seq = sim.order(vec![record], None);
-        sim.service.drop_active();
         sim.settle();
         let suspect = Suspect {
             author: Some(author),
@@ -322,7 +318,6 @@ fn a_snapshot_covers_the_active_ones_own_position() {
     let covered = sim.service.head_at(place);
     let record = forge_snapshot(&mut sim, 2, |header| header.covered = covered, |_| {});
     let seq = sim.order(vec![record], None);
-    sim.service.drop_active();
     sim.settle();
     for peer in &sim.peers {
         let found = peer.findings.iter().map(|it| (it.seq, it.fault));
@@ -579,7 +574,7 @@ fn roots_of_epochs_that_may_hold_unseen_records_are_kept() {
     for _ in 0..3 {
         sim.world.rekey();
     }
-    sim.service.epoch = 1;
+    sim.reach(1);
     sim.peers[1].epoch = 1;
     sim.peers[1].insert(0, "under epoch 1 ");
     sim.settle_but(0);
@@ -797,7 +792,7 @@ fn a_device_left_behind_goes_on_from_a_snapshot() {
         let covered = sim.service.covered();
         let opened = sim.service.opened(author, Some(from));
         sim.opened(2, &opened);
-        let leaf = |seq: u64| DeliveredRecord::Leaf(sim.service.leaves[seq as usize]);
+        let leaf = |seq: u64| DeliveredRecord::Leaf(sim.service.leaf(seq));
         let mut leaves: Vec<DeliveredRecord> = (from..covered).map(leaf).collect();
         let only = leaves[..1].to_vec();
         let outcome = sim.with(2, |doc, ctx, _| doc.deliver(ctx, from, only).unwrap());
@@ -854,7 +849,7 @@ fn own_records_that_a_snapshot_covers_are_adopted() {
     let outcome = sim.opened(2, &opened);
     assert_eq!(outcome.gap, Some((from, covered)));
     let leaves = (from..covered)
-        .map(|seq| DeliveredRecord::Leaf(sim.service.leaves[seq as usize]))
+        .map(|seq| DeliveredRecord::Leaf(sim.service.leaf(seq)))
         .collect();
     let outcome = sim.with(2, |doc, ctx, _| doc.deliver(ctx, from, leaves).unwrap());
     assert_eq!(
@@ -928,7 +923,7 @@ fn bad_bases_are_refused() {
         Err(DocError::FutureEpoch { epoch: 9 })
     );
     let mut update = good.clone();
-    update.base.as_mut().unwrap().record = sim.service.log[1].clone();
+    update.base.as_mut().unwrap().record = sim.service.record(1);
     assert_eq!(
         open_with(&update, DOC),
         Err(DocError::BadRecord {

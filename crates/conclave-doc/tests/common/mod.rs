@@ -1,4 +1,4 @@
-//! A small honest service for one document, members around it, and the tools of an attacker.
+//! Members of one document around its service, and the tools of an attacker.
 
 #![allow(
     dead_code,
@@ -8,23 +8,26 @@
     clippy::indexing_slicing
 )]
 
+mod service;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::*;
 use conclave_identity::{DeviceKey, SCHEME_ED25519};
 use conclave_mls::EpochRoot;
-use conclave_proto::codec::{Bytes, Varint};
-use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
-use conclave_proto::merkle::{Frontier, Head, consistency_proof};
+use conclave_order::query::document::Base;
+use conclave_proto::codec::Bytes;
+use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
+use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::*;
-use conclave_rules::{
-    Chain, Gate, GroupState, LogId, Place, Roster, RosterRow, Seen, judge_record,
-};
+use conclave_rules::{GroupState, Roster, RosterRow};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
+
+pub use service::{DocumentService, base_of};
 
 pub const GROUP: GroupId = GroupId([7; 16]);
 pub const DOC: DocumentId = DocumentId([8; 16]);
@@ -186,235 +189,6 @@ pub enum Net {
     },
 }
 
-/// An honest service, with a door for dishonest tests: `force`.
-#[derive(Default, Clone)]
-pub struct Service {
-    pub log: Vec<Record>,
-    pub leaves: Vec<Hash>,
-    pub frontier: Frontier,
-    /// Head after each record.
-    pub heads: Vec<Head>,
-    pub chains: BTreeMap<Author, (u64, Hash, Vec<u64>)>,
-    pub authors: Vec<Author>,
-    pub active: Option<u64>,
-    /// Position and covered size of each snapshot that became active.
-    pub actives: Vec<(u64, u64)>,
-    pub epoch: u64,
-}
-
-impl Service {
-    pub fn head_at(&self, size: u64) -> Head {
-        size.checked_sub(1)
-            .map_or(Head::EMPTY, |at| self.heads[at as usize])
-    }
-
-    pub fn head(&self) -> Head {
-        self.head_at(self.leaves.len() as u64)
-    }
-
-    pub fn size(&self) -> u64 {
-        self.leaves.len() as u64
-    }
-
-    pub fn chain(&self, author: &Author) -> (u64, Hash) {
-        self.chains
-            .get(author)
-            .map_or((0, Hash::ZERO), |chain| (chain.0, chain.1))
-    }
-
-    /// Puts any record at the end of the log.
-    pub fn force(&mut self, record: Record) -> u64 {
-        let seq = self.size();
-        let leaf = record.leaf();
-        let author = record.header.author;
-        if !self.authors.contains(&author) {
-            self.authors.push(author);
-        }
-        if let Some(chained) = record.header.body.chained() {
-            let chain = self.chains.entry(author).or_insert((0, Hash::ZERO, vec![]));
-            chain.0 = chained.clock + 1;
-            chain.1 = leaf;
-            chain.2.push(seq);
-        }
-        if let RecordBody::Snapshot(header) = record.header.body {
-            self.active = Some(seq);
-            self.actives.push((seq, header.covered.size));
-        }
-        self.leaves.push(leaf);
-        self.frontier.push(leaf);
-        self.heads.push(self.frontier.head());
-        self.log.push(record);
-        seq
-    }
-
-    /// Judges a frame of own records, and gives them whole.
-    pub fn rebuild(
-        &self,
-        world: &World,
-        author: Author,
-        append: &Append,
-    ) -> Result<Vec<Record>, Refusal> {
-        let gate = Gate::Before {
-            current: self.epoch,
-        };
-        let (next, mut prev) = self.chain(&author);
-        if gate.admits(append.epoch).is_ok() && append.first_clock < next {
-            let seq = self.chains[&author].2[append.first_clock as usize];
-            return Err(Refusal::AlreadyAccepted {
-                leaf: self.leaves[seq as usize],
-                seq,
-            });
-        }
-        let mut out = Vec::new();
-        for (at, appended) in (0..).zip(&append.records) {
-            let known = self.size().min(appended.seen_size.0);
-            let seen = self.head_at(known);
-            let chained = Chained {
-                clock: append.first_clock + at,
-                prev,
-            };
-            let header = RecordHeader {
-                version: RECORD_VERSION,
-                group: GROUP,
-                document: DOC,
-                epoch: append.epoch,
-                author,
-                seen,
-                body: appended.body(chained).unwrap(),
-            };
-            let place = Place {
-                log: LogId {
-                    group: GROUP,
-                    document: DOC,
-                },
-                row: world.states[self.epoch as usize].row(&author.device, self.epoch),
-                chain: Some(Chain {
-                    next: next + at,
-                    last: prev,
-                    closed: self.is_closed(&author),
-                }),
-                active: None,
-                seen: Seen::known(
-                    known == appended.seen_size.0 && seen.root.0[..8] == appended.seen_hint,
-                ),
-                covered: Seen::Unproven,
-                gate,
-            };
-            judge_record(&header, &place).map_err(|fault| place.answer(fault))?;
-            let record = Record {
-                header,
-                sealed: appended.sealed.clone(),
-            };
-            prev = record.leaf();
-            out.push(record);
-        }
-        Ok(out)
-    }
-
-    /// Whether a later instance of the same device has written.
-    fn is_closed(&self, author: &Author) -> bool {
-        let later = self.authors.iter().skip_while(|known| *known != author);
-        later.skip(1).any(|known| known.device == author.device)
-    }
-
-    pub fn covered(&self) -> u64 {
-        match self.active.map(|seq| self.log[seq as usize].header.body) {
-            Some(RecordBody::Snapshot(header)) => header.covered.size,
-            _ => 0,
-        }
-    }
-
-    /// The newest snapshot was no valid one.
-    pub fn drop_active(&mut self) {
-        self.actives.pop();
-        self.active = self.actives.last().map(|active| active.0);
-    }
-
-    /// The size from which on a reader surely has roots at this position: its base's, or the then active snapshot's.
-    pub fn roots_from(&self, seq: u64, base: Option<(u64, u64)>) -> u64 {
-        let active = self
-            .actives
-            .iter()
-            .rev()
-            .find(|active| active.0 < seq)
-            .map_or(0, |active| active.1);
-        base.filter(|base| seq < base.0)
-            .map_or(active, |base| base.1)
-    }
-
-    pub fn whole(&self, seq: u64) -> DeliveredRecord {
-        self.whole_for(seq, None)
-    }
-
-    pub fn whole_for(&self, seq: u64, base: Option<(u64, u64)>) -> DeliveredRecord {
-        let record = self.log[seq as usize].clone();
-        let (seen, roots_from) = (record.header.seen.size, self.roots_from(seq, base));
-        let proof = if seen < roots_from {
-            consistency_proof(&self.leaves[..roots_from as usize], seen).unwrap()
-        } else {
-            vec![]
-        };
-        DeliveredRecord::Whole { record, proof }
-    }
-
-    pub fn deliver(&self, seq: u64) -> DeliveredRecord {
-        self.deliver_for(seq, None)
-    }
-
-    pub fn deliver_for(&self, seq: u64, base: Option<(u64, u64)>) -> DeliveredRecord {
-        let record = &self.log[seq as usize];
-        let seen = record.header.seen;
-        let header = &record.header;
-        // Left-out fields must be those that the receiver fills in.
-        let plain = (header.version, header.group, header.document) == (RECORD_VERSION, GROUP, DOC);
-        if !plain || header.body.chained().is_none() || seen.size < self.roots_from(seq, base) {
-            return self.whole_for(seq, base);
-        }
-        self.elided(seq)
-    }
-
-    pub fn elided(&self, seq: u64) -> DeliveredRecord {
-        let record = &self.log[seq as usize];
-        let seen = record.header.seen;
-        let author = self
-            .authors
-            .iter()
-            .position(|author| *author == record.header.author)
-            .unwrap();
-        let elided = ElidedRecord {
-            author: Varint(author as u64),
-            epoch: Varint(record.header.epoch),
-            seen_back: Varint(seq - seen.size),
-            seen_hint: seen.root.0[..8].try_into().unwrap(),
-            sealed: record.sealed.clone(),
-        };
-        match record.header.body {
-            RecordBody::Verdict(_) => DeliveredRecord::Verdict(elided),
-            _ => DeliveredRecord::Update(elided),
-        }
-    }
-
-    pub fn opened(&self, author: Author, from: Option<u64>) -> OpenedDocument {
-        let (own_next_clock, own_last) = self.chain(&author);
-        let base = from.is_none().then(|| {
-            let seq = self.active.unwrap();
-            BaseSnapshot {
-                seq,
-                record: self.log[seq as usize].clone(),
-            }
-        });
-        OpenedDocument {
-            channel: Varint(1),
-            head: self.head(),
-            from: from.unwrap_or_else(|| self.covered()),
-            base,
-            authors: self.authors.clone(),
-            own_next_clock,
-            own_last,
-        }
-    }
-}
-
 /// One device.
 pub struct Peer {
     pub member: usize,
@@ -426,8 +200,8 @@ pub struct Peer {
     /// Rows as written.
     pub rows: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
     pub online: bool,
-    /// Position and covered size of the snapshot from which it opened the document.
-    pub base: Option<(u64, u64)>,
+    /// The snapshot from which it opened the document on this connection.
+    pub base: Option<Base>,
     pub changes: Vec<Change>,
     pub findings: Vec<Finding>,
     pub lost: Vec<Unsent>,
@@ -548,7 +322,7 @@ impl Peer {
 /// World, service and peers.
 pub struct Sim {
     pub world: World,
-    pub service: Service,
+    pub service: DocumentService,
     pub peers: Vec<Peer>,
     pub next_instance: u8,
 }
@@ -578,7 +352,7 @@ impl Sim {
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let ctx = world.ctx(0, 0, &keys);
         let (mut doc, snapshot) = create(&ctx, &mut rng);
-        let mut service = Service::default();
+        let mut service = DocumentService::new(&world.states[0]);
         service.force(snapshot);
         let outcome = doc.snapshot_accepted(&ctx, 0).unwrap();
         assert_eq!(outcome.findings, vec![]);
@@ -617,7 +391,7 @@ impl Sim {
         peer.session = Some(peer.doc.session(&opened));
         peer.note(outcome);
         peer.online = true;
-        peer.base = opened.base.as_ref().map(|base| (base.seq, opened.from));
+        peer.base = base_of(&opened);
         self.peers.push(peer);
         let at = self.peers.len() - 1;
         self.send_from(at, opened.from);
@@ -625,31 +399,35 @@ impl Sim {
     }
 
     fn send_from(&mut self, at: usize, from: u64) {
-        let records: Vec<DeliveredRecord> = (from..self.service.size())
-            .map(|seq| {
-                if Some(seq) == self.service.active && self.peers[at].doc.active_snapshot().1 == seq
-                {
-                    DeliveredRecord::Leaf(self.service.leaves[seq as usize])
-                } else {
-                    self.service.deliver_for(seq, self.peers[at].base)
-                }
-            })
-            .collect();
-        if !records.is_empty() {
-            self.peers[at].inbox.push_back(Net::Deliver(from, records));
-        }
+        let peer = &mut self.peers[at];
+        let frames = self.service.delivered(from, self.service.size(), peer.base);
+        let frames = frames.into_iter();
+        peer.inbox
+            .extend(frames.map(|(first, records)| Net::Deliver(first, records)));
     }
 
     /// Opens the document again, in step.
     pub fn connect(&mut self, at: usize) {
         let from = self.peers[at].doc.size();
         let author = self.peers[at].author(&self.world);
-        let opened = self.service.opened(author, Some(from));
-        self.peers[at].inbox.clear();
-        self.peers[at].online = true;
-        self.peers[at].reopen = false;
+        self.open(at, author, Some(from));
+    }
+
+    /// Opens the document without a position: the answer brings the active snapshot.
+    pub fn rejoin(&mut self, at: usize) {
+        let author = self.peers[at].author(&self.world);
+        self.open(at, author, None);
+    }
+
+    fn open(&mut self, at: usize, author: Author, from: Option<u64>) {
+        let opened = self.service.opened(author, from);
+        let peer = &mut self.peers[at];
+        peer.inbox.clear();
+        peer.online = true;
+        peer.reopen = false;
+        peer.base = base_of(&opened);
         self.opened(at, &opened);
-        self.send_from(at, from);
+        self.send_from(at, opened.from);
     }
 
     /// The service has opened the document on a new channel.
@@ -690,29 +468,29 @@ impl Sim {
         }
     }
 
-    /// Orders records at the service and tells everybody but `not`.
+    /// Puts records into the log, whatever the service would say, and tells everybody but `not`.
     pub fn order(&mut self, records: Vec<Record>, not: Option<usize>) -> u64 {
-        let first = self.service.size();
+        let (first, authors) = (self.service.size(), self.service.authors().len());
         for record in records {
-            let known = self.service.authors.contains(&record.header.author);
-            let author = record.header.author;
             self.service.force(record);
-            if !known {
-                self.peers
-                    .iter_mut()
-                    .filter(|peer| peer.online)
-                    .for_each(|peer| peer.inbox.push_back(Net::Author(author)));
-            }
         }
-        let records: Vec<DeliveredRecord> = (first..self.service.size())
-            .map(|seq| self.service.deliver(seq))
-            .collect();
-        for (at, peer) in self.peers.iter_mut().enumerate() {
-            if peer.online && Some(at) != not {
-                peer.inbox.push_back(Net::Deliver(first, records.clone()));
-            }
-        }
+        self.publish(first, authors, not);
         first
+    }
+
+    /// Tells everybody but `not` of what is in the log since there were so many records and authors.
+    pub fn publish(&mut self, first: u64, authors: usize, not: Option<usize>) {
+        let fresh = self.service.authors().split_off(authors);
+        for at in 0..self.peers.len() {
+            let peer = &mut self.peers[at];
+            if !peer.online {
+                continue;
+            }
+            peer.inbox.extend(fresh.iter().copied().map(Net::Author));
+            if Some(at) != not {
+                self.send_from(at, first);
+            }
+        }
     }
 
     /// Takes one frame of own records from a peer to the service. False if there was none.
@@ -730,25 +508,23 @@ impl Sim {
     }
 
     pub fn arrive(&mut self, at: usize, author: Author, append: Append) {
-        let count = append.records.len() as u64;
-        match self.service.rebuild(&self.world, author, &append) {
+        let (first_seq, authors) = (self.service.size(), self.service.authors().len());
+        let answer = match self.service.append(author, &append) {
             Ok(records) => {
-                let next_clock = append.first_clock + count;
-                let first_seq = self.order(records, Some(at));
-                self.peers[at].inbox.push_back(Net::Ack {
-                    next_clock,
+                self.publish(first_seq, authors, Some(at));
+                let count = records.len() as u64;
+                Net::Ack {
+                    next_clock: append.first_clock + count,
                     first_seq,
                     count,
-                });
+                }
             }
-            Err(refusal) => {
-                let first_clock = append.first_clock;
-                self.peers[at].inbox.push_back(Net::Refused {
-                    first_clock,
-                    refusal,
-                });
-            }
-        }
+            Err(refusal) => Net::Refused {
+                first_clock: append.first_clock,
+                refusal,
+            },
+        };
+        self.peers[at].inbox.push_back(answer);
     }
 
     /// Handles one frame at a peer. False if there was none.
@@ -794,15 +570,18 @@ impl Sim {
 
     /// `GetRecords` and its answer.
     pub fn fetch(&mut self, at: usize, from: u64, to: u64) {
-        let records = (from..to.min(self.service.size()))
-            .map(|seq| self.service.whole_for(seq, self.peers[at].base))
-            .collect();
+        let records = self.service.fetched(from, to, self.peers[at].base);
         self.with(at, |doc, ctx, _| doc.deliver(ctx, from, records).unwrap());
+    }
+
+    /// The service is told of the commits up to an epoch.
+    pub fn reach(&mut self, epoch: u64) {
+        self.service.reach(&self.world.states[epoch as usize]);
     }
 
     /// Everybody processes all commits.
     pub fn advance_epochs(&mut self) {
-        self.service.epoch = self.world.epoch();
+        self.reach(self.world.epoch());
         for at in 0..self.peers.len() {
             self.peers[at].epoch = self.world.epoch();
             self.with(at, |doc, ctx, _| doc.retry(ctx).unwrap());

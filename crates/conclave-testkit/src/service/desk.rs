@@ -2,24 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_order::limits::Limits;
 use conclave_order::memory::Memory;
 use conclave_order::op::identity::Newcomer;
 use conclave_order::query::document::Base;
 use conclave_order::query::group::Core;
-use conclave_order::{Asker, Batch, Event, Keys, Op, Rows, query, run_batch};
+use conclave_order::{Asker, Event, Keys, Op, Rows, query};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
-use conclave_proto::{Author, DeviceId, GroupId, Refusal, UnixMs, limits};
+use conclave_proto::{Author, DeviceId, GroupId, Refusal, UnixMs};
 use conclave_rules::LogId;
 
+use super::log::{self, Log};
 use super::{ConnId, Outgoing};
 use crate::rows::ready;
-
-/// What an operator would set.
-const LIMITS: Limits = Limits {
-    tail_records: limits::TAIL_RECORDS_HARD,
-};
 
 /// A document open on a connection.
 #[derive(Clone, Copy)]
@@ -108,22 +103,17 @@ impl Desk {
 
     /// Runs an operation.
     pub(super) fn run(&mut self, op: Op) -> Result<Event, Refusal> {
-        let batch = Batch::new(vec![op], LIMITS);
-        let mut event = Err(Refusal::Storage);
-        for ended in ready(run_batch(&mut self.store, batch, &())) {
-            let end = ended.end();
-            event = match ended.batch.finish(end).pop() {
-                Some(Event::Refused(refusal)) => Err(refusal),
-                Some(event) => Ok(event),
-                None => Err(Refusal::Storage),
-            };
-        }
-        event
+        log::run(&mut self.store, op)
     }
 
     /// Loads rows.
     pub(super) fn load(&self, want: impl FnOnce(&mut Keys) + Send) -> Result<Rows, Refusal> {
-        ready(query::load(&mut self.store.clone(), want)).map_err(|_| Refusal::Storage)
+        log::load(&self.store, want)
+    }
+
+    /// A document's log.
+    pub(super) fn log(&self, id: LogId) -> Log {
+        Log::of(&self.store, id)
     }
 
     /// A group's public state as it is stored. It is given back with [`Desk::keep`] unless something was refused on the way.

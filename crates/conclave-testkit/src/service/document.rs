@@ -1,62 +1,30 @@
-//! Documents: opening, appending, snapshots, and what listeners get of them.
+//! Documents: who opens them, who hears of what comes to them.
 
-use std::sync::Arc;
-
-use conclave_order::op::append::{self, Append, Arrived, View};
-use conclave_order::op::snapshot::{PutSnapshot, Written, check};
-use conclave_order::query::document::{
-    Base, Gathered, Stretch, base, ensure_readable, whole_records,
-};
-use conclave_order::rows::{ActiveRow, DocumentRow};
-use conclave_order::{Asker, Bounds, Event, Failure, Op, Proofs, Reader as _, Rows, Stop};
-use conclave_proto::codec::{Varint, decode};
-use conclave_proto::frame::{Answer, OpenedDocument, ServiceFrame};
-use conclave_proto::merkle::empty_root;
-use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, Hash, InstanceId, Record, Refusal, limits};
-use conclave_rules::{LogId, Place, Seen};
+use conclave_order::op::append::Arrived;
+use conclave_order::query::document::ensure_readable;
+use conclave_order::{Asker, Event};
+use conclave_proto::codec::Varint;
+use conclave_proto::frame::{Answer, ServiceFrame};
+use conclave_proto::{Author, InstanceId, Record, Refusal};
+use conclave_rules::LogId;
 
 use super::ConnId;
 use super::desk::{Channel, Desk};
-use crate::rows::ready;
-
-/// What somebody is told who is stopped.
-pub(super) fn refusal(stop: Stop) -> Refusal {
-    match stop {
-        Stop::Refused(refusal) => refusal,
-        _ => Refusal::Storage,
-    }
-}
-
-fn failed(_: Failure) -> Refusal {
-    Refusal::Storage
-}
+use super::log::Log;
 
 impl Desk {
-    /// Where a document of a member's group stands.
-    fn document(&mut self, by: Asker, log: LogId) -> Result<(DocumentRow, ActiveRow), Refusal> {
-        let core = self.joined(log.group, by)?;
+    /// The log of a document of a member's group.
+    fn document(&mut self, by: Asker, id: LogId) -> Result<Log, Refusal> {
+        let core = self.joined(id.group, by)?;
         self.keep(core);
-        self.stands(log)
+        Ok(self.log(id))
     }
 
-    /// Where a document stands.
-    pub(super) fn stands(&self, log: LogId) -> Result<(DocumentRow, ActiveRow), Refusal> {
-        let mut rows = self.load(|keys| {
-            keys.documents.insert(log);
-            keys.actives.insert(log);
-        })?;
-        let row = rows.documents.remove(&log).flatten();
-        let active = rows.actives.remove(&log).flatten();
-        row.zip(active).ok_or(Refusal::UnknownDocument)
-    }
-
-    /// An author's next clock and last leaf; none where it has written nothing.
-    fn chain(&self, log: LogId, author: Author) -> Result<Option<(u64, Hash)>, Refusal> {
-        let key = (log, author);
-        let rows = self.load(|keys| _ = keys.authors.insert(key))?;
-        let row = rows.authors.get(&key).copied().flatten();
-        Ok(row.map(|row| (row.next_clock, row.last_leaf)))
+    /// As [`Desk::document`], of one whose content may be read.
+    fn readable(&mut self, by: Asker, id: LogId) -> Result<Log, Refusal> {
+        let log = self.document(by, id)?;
+        ensure_readable(Some(&log.stands()?.0))?;
+        Ok(log)
     }
 
     /// Number of a document's channel on every connection.
@@ -77,43 +45,21 @@ impl Desk {
         (log, instance): (LogId, InstanceId),
         from: Option<u64>,
     ) -> Result<(), Refusal> {
-        let (row, active) = self.document(by, log)?;
-        ensure_readable(Some(&row))?;
+        let document = self.readable(by, log)?;
         let author = Author {
             device: by.device,
             instance,
         };
-        let (own_next_clock, own_last) = self.chain(log, author)?.unwrap_or((0, Hash::ZERO));
-        let began = from.is_none().then_some(Base {
-            seq: active.seq,
-            covered: row.covered,
-        });
-        let mut reads = self.store.clone();
-        let base = began.map(|began| ready(base(&mut reads, &log, began.seq)));
-        let head = row.frontier.head();
         let number = self.number(log);
-        let opened = OpenedDocument {
-            channel: Varint(number),
-            head,
-            // Whoever has more than the service is told how much the service has: nothing precedes what comes next.
-            from: from.unwrap_or(row.covered).min(head.size),
-            base: base.transpose().map_err(failed)?,
-            authors: ready(reads.authors(&log)).map_err(failed)?,
-            own_next_clock,
-            own_last,
-        };
-        let channel = Channel {
-            log,
-            author,
-            base: began,
-        };
+        let (opened, base) = document.opened(number, author, from)?;
+        let channel = Channel { log, author, base };
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.channels.insert(number, channel);
         }
-        let from = opened.from;
+        let stretch = (opened.from, opened.head.size);
         let answer = Answer::Opened(opened);
         self.push(conn, ServiceFrame::Response { id, answer });
-        self.deliver(conn, (number, channel), from, head.size)
+        self.deliver(conn, (number, channel), stretch)
     }
 
     /// Sends a stretch of a log.
@@ -121,29 +67,10 @@ impl Desk {
         &mut self,
         conn: ConnId,
         (number, channel): (u64, Channel),
-        from: u64,
-        end: u64,
+        stretch: (u64, u64),
     ) -> Result<(), Refusal> {
-        let bounds = Bounds {
-            from,
-            end,
-            bytes: usize::MAX,
-        };
-        let mut reads = self.store.clone();
-        let rows = ready(reads.records(&channel.log, bounds)).map_err(failed)?;
-        let mut gathered = Gathered::new(number, from);
-        let mut proofs = Proofs::default();
-        let to = (channel.log, channel.base);
-        let mut frames = Vec::new();
-        for row in rows {
-            ready(gathered.put(&mut reads, to, &row, &mut proofs)).map_err(failed)?;
-            if gathered.count() >= limits::RECORDS_PER_FRAME {
-                frames.extend(gathered.take(row.seq.saturating_add(1)));
-            }
-        }
-        frames.extend(gathered.take(end));
-        for frame in frames {
-            let frame = decode("frame", &frame, usize::MAX).map_err(|_| Refusal::Storage)?;
+        let log = self.log(channel.log);
+        for frame in log.delivered(number, channel.base, stretch)? {
             self.push(conn, frame);
         }
         Ok(())
@@ -153,7 +80,7 @@ impl Desk {
     fn publish(
         &mut self,
         log: LogId,
-        (from, end): (u64, u64),
+        stretch: (u64, u64),
         own: Option<(ConnId, Option<ServiceFrame>)>,
         author: Option<Author>,
     ) -> Result<(), Refusal> {
@@ -171,7 +98,7 @@ impl Desk {
             match &own {
                 Some((own, Some(frame))) if *own == conn => self.push(conn, frame.clone()),
                 Some((own, None)) if *own == conn => {}
-                _ => self.deliver(conn, (number, channel), from, end)?,
+                _ => self.deliver(conn, (number, channel), stretch)?,
             }
         }
         Ok(())
@@ -202,19 +129,12 @@ impl Desk {
         arrived: &Arrived,
         from: Option<ConnId>,
     ) -> Result<(), Refusal> {
-        let chain = self.chain(log, author)?;
-        let offer = self.judge(log, author, chain, arrived)?;
-        let op = Append {
-            log,
-            author,
-            first_clock: arrived.first_clock,
-            offer,
-        };
-        let placed = match self.run(Op::Append(op))? {
-            Event::Records(placed) => placed,
-            Event::RecordsRefused { refusal, .. } => return Err(refusal),
-            _ => return Err(Refusal::Storage),
-        };
+        let mut document = self.log(log);
+        let fresh = document.author(author)?.is_none().then_some(author);
+        let core = self.core(log.group)?;
+        let placed = document.append(core.state.state(), author, arrived);
+        self.keep(core);
+        let placed = placed?;
         let count = placed.roots.len() as u64;
         let ack = ServiceFrame::Ack {
             channel: Varint(self.number(log)),
@@ -222,43 +142,8 @@ impl Desk {
             first_seq: Varint(placed.first_seq),
             count: Varint(count),
         };
-        let fresh = chain.is_none().then_some(author);
         let stretch = (placed.first_seq, placed.first_seq.saturating_add(count));
         self.publish(log, stretch, from.map(|from| (from, Some(ack))), fresh)
-    }
-
-    fn judge(
-        &mut self,
-        log: LogId,
-        author: Author,
-        chain: Option<(u64, Hash)>,
-        arrived: &Arrived,
-    ) -> Result<append::Offer, Refusal> {
-        let (row, _) = self.stands(log)?;
-        let core = self.core(log.group)?;
-        let mut rows = Rows::default();
-        let judged = loop {
-            let view = View {
-                authority: core.state.state(),
-                log,
-                author,
-                chain: chain.unwrap_or((0, Hash::ZERO)),
-                size: row.frontier.size(),
-                covered: row.covered,
-                roots: &|_| None,
-                rows: &rows,
-                singly: true,
-            };
-            match append::judge(arrived, &view) {
-                Err(Stop::Lacks(keys)) => {
-                    let newer = ready(self.store.clone().load(&keys)).map_err(failed)?;
-                    rows.extend(newer);
-                }
-                judged => break judged,
-            }
-        };
-        self.keep(core);
-        judged.map_err(refusal)
     }
 
     pub(super) fn put_snapshot(
@@ -267,37 +152,14 @@ impl Desk {
         by: Asker,
         record: Record,
     ) -> Result<Answer, Refusal> {
-        let header = record.header;
-        let log = LogId {
-            group: header.group,
-            document: header.document,
-        };
-        let (row, _) = self.document(by, log)?;
-        let id = (log, record.leaf());
-        let rows = self.load(|keys| _ = keys.snapshots.insert(id))?;
-        if let Some(at) = rows.snapshots.get(&id).copied().flatten() {
-            let (seq, head) = (at.seq, at.head);
-            return Ok(Answer::Accepted { seq, head });
-        }
-        let core = self.core(log.group)?;
-        let at = Place::of_device(core.state.state(), &by.device, &header)?;
-        check(&record, &at)?;
-        let writer = at.row.cloned();
-        let writer = writer.ok_or(at.answer(RecordFault::NotMember))?;
+        let (group, document) = (record.header.group, record.header.document);
+        let log = LogId { group, document };
+        let mut document = self.document(by, log)?;
+        document.stands()?;
+        let core = self.core(group)?;
+        let put = document.put_snapshot(core.state.state(), by.device, record, self.now);
         self.keep(core);
-        let root = self.root_at(log, &row, header.seen.size)?;
-        let op = PutSnapshot {
-            device: by.device,
-            written: Written {
-                row: writer,
-                seen: Seen::known(root == Some(header.seen.root)),
-            },
-            record: Arc::new(record),
-            // Nobody is paced here.
-            paid: true,
-            now: self.now,
-        };
-        match self.run(Op::PutSnapshot(Box::new(op)))? {
+        match put? {
             Event::Known { seq, head } => Ok(Answer::Accepted { seq, head }),
             Event::Snapshot(placed) => {
                 let (seq, head) = (placed.seq, placed.head);
@@ -309,29 +171,6 @@ impl Desk {
         }
     }
 
-    /// The root of the first `size` records. None when there are fewer.
-    pub(super) fn root_at(
-        &self,
-        log: LogId,
-        row: &DocumentRow,
-        size: u64,
-    ) -> Result<Option<Hash>, Refusal> {
-        if size > row.frontier.size() {
-            return Ok(None);
-        }
-        if size == 0 {
-            return Ok(Some(empty_root()));
-        }
-        let key = (log, size);
-        let rows = self.load(|keys| _ = keys.marks.insert(key))?;
-        Ok(rows
-            .marks
-            .get(&key)
-            .copied()
-            .flatten()
-            .map(|mark| mark.root))
-    }
-
     pub(super) fn records(
         &mut self,
         conn: ConnId,
@@ -340,22 +179,11 @@ impl Desk {
         from: u64,
         count: u32,
     ) -> Result<Answer, Refusal> {
-        let (row, _) = self.document(by, log)?;
-        ensure_readable(Some(&row))?;
+        let document = self.readable(by, log)?;
         let number = self.number(log);
         let open = self.conns.get(&conn);
-        let channel = open.and_then(|conn| conn.channels.get(&number).copied());
-        let stretch = Stretch {
-            log,
-            base: channel.and_then(|channel| channel.base),
-            from,
-            end: row
-                .frontier
-                .size()
-                .min(from.saturating_add(u64::from(count))),
-            covered: row.covered,
-            bytes: usize::MAX,
-        };
-        ready(whole_records(&mut self.store.clone(), stretch)).map_err(failed)
+        let channel = open.and_then(|conn| conn.channels.get(&number));
+        let base = channel.and_then(|channel| channel.base);
+        document.whole(base, (from, from.saturating_add(u64::from(count))))
     }
 }

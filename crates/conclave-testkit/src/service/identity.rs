@@ -124,7 +124,7 @@ impl Desk {
                 let rows = self.load(|keys| _ = keys.lists.insert(by.user))?;
                 let stored = rows.lists.get(&by.user).and_then(Option::as_ref);
                 let judged = PutDeviceList::judge(by, list.into_vec(), stored, self.now);
-                match judged.map_err(super::document::refusal)? {
+                match judged.map_err(super::log::refusal)? {
                     Some(op) => Op::PutDeviceList(op),
                     None => return Ok(Answer::Done),
                 }

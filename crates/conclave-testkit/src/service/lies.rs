@@ -91,7 +91,7 @@ impl Service {
         let core = self.desk.core(group)?;
         let epoch = core.state.state().epoch;
         self.desk.keep(core);
-        let seen = self.desk.stands(log)?.0.frontier.head();
+        let seen = self.desk.log(log).stands()?.0.frontier.head();
         let record = make(RecordHeader {
             version: RECORD_VERSION,
             group,
@@ -335,7 +335,8 @@ impl Service {
     }
 
     fn shorten_document(&self, log: LogId, frame: &mut ServiceFrame) {
-        let Ok((row, _)) = self.desk.stands(log) else {
+        let document = self.desk.log(log);
+        let Ok((row, _)) = document.stands() else {
             return;
         };
         let size = row.frontier.size().saturating_sub(self.lies.forget).max(1);
@@ -344,7 +345,7 @@ impl Service {
                 answer: Answer::Opened(opened),
                 ..
             } => {
-                let root = self.desk.root_at(log, &row, size).ok().flatten();
+                let root = document.root_at(size).ok().flatten();
                 let root = root.unwrap_or(Hash::ZERO);
                 opened.head = Head { size, root };
                 opened.from = opened.from.min(size);

@@ -2,7 +2,7 @@
 //!
 //! It orders nothing by itself. What it keeps lies in a [`Memory`] of `conclave-order`; every request is judged and applied there, and what is
 //! only read is read there, as at the real service. Of its own are connections: who logged in, who follows what, and who is told of what
-//! became of an operation (`desk.rs`). How it lies is around that ([`Lies`]); what tests look at is in `look.rs`.
+//! became of an operation (`desk.rs`). A document's log ([`log`]) serves worlds without groups too. How it lies is around that ([`Lies`]); what tests look at is in `look.rs`.
 //!
 //! A clone is a copy of its data: a world that is saved, or a service that is put back.
 //!
@@ -13,6 +13,7 @@ mod document;
 mod group;
 mod identity;
 mod lies;
+pub mod log;
 mod look;
 
 use conclave_proto::frame::{ClientFrame, ServiceFrame};
