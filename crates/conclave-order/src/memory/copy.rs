@@ -4,7 +4,6 @@ use conclave_proto::GroupId;
 
 use crate::memory::tables::{Logs, Tables};
 use crate::memory::{Memory, Stored};
-use crate::rows::WelcomeRow;
 
 impl Memory {
     /// An independent copy. No transaction is open.
@@ -12,7 +11,7 @@ impl Memory {
     pub fn copy(&self) -> Self {
         let stored = self.stored();
         let copy = Stored {
-            tables: stored.tables.clone(),
+            tables: stored.tables.copy(),
             logs: stored.logs.copy(),
             before: None,
         };
@@ -28,37 +27,36 @@ impl Memory {
     }
 }
 
-/// Moves what holds from one table to another, in place of what holds there.
-macro_rules! take {
-    ($to:expr, $from:expr, |$key:ident, $row:ident| $holds:expr) => {
-        $to.retain(|$key, $row| !$holds);
-        $to.extend($from.extract_if(.., |$key, $row| $holds));
-    };
-}
-
 impl Tables {
     fn take_group(&mut self, group: &GroupId, from: &mut Self) {
-        take!(self.groups, from.groups, |key, _row| key == group);
-        take!(self.members, from.members, |key, _row| key.0 == *group);
-        take!(self.wraps, from.wraps, |key, _row| key.0 == *group);
-        take!(self.joins, from.joins, |key, _row| key.0 == *group);
-        let of_group = |row: &WelcomeRow| row.group == *group;
-        take!(self.welcomes, from.welcomes, |_key, row| of_group(row));
-        self.last_welcome = self.last_welcome.max(from.last_welcome);
-        take!(self.pleas, from.pleas, |key, _row| key.0 == *group);
-        take!(self.documents, from.documents, |key, _row| key.group
-            == *group);
-        take!(self.authors, from.authors, |key, _row| key.0.group
-            == *group);
-        self.replaced.retain(|row| row.log.group != *group);
-        self.replaced
-            .extend(from.replaced.iter().filter(|row| row.log.group == *group));
+        macro_rules! take {
+            ($($table:ident: |$key:ident, $row:ident| $of:expr;)*) => {
+                $(self.$table.take(&mut from.$table, |$key, $row| $of == *group);)*
+            };
+        }
+        take! {
+            groups: |key, _row| *key;
+            members: |key, _row| key.0;
+            wraps: |key, _row| key.0;
+            joins: |key, _row| key.0;
+            welcomes: |_key, row| row.group;
+            pleas: |key, _row| key.0;
+            documents: |key, _row| key.group;
+            authors: |key, _row| key.0.group;
+            replaced: |key, _row| key.log.group;
+        }
+        let last = from.numbers.last_welcome;
+        self.numbers.last_welcome = self.numbers.last_welcome.max(last);
     }
 }
 
 impl Logs {
     fn take_group(&mut self, group: &GroupId, from: &mut Self) {
-        take!(self.entries, from.entries, |key, _row| key == group);
-        take!(self.records, from.records, |key, _row| key.group == *group);
+        self.entries.retain(|key, _| key != group);
+        self.entries.extend(from.entries.remove_entry(group));
+        let records = &mut from.records;
+        self.records.retain(|key, _| key.group != *group);
+        self.records
+            .extend(records.extract_if(.., |key, _| key.group == *group));
     }
 }

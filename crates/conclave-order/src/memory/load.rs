@@ -67,7 +67,7 @@ impl Stored {
             overdue: |key: &(_, u32)| Some(
                 tables
                     .replaced
-                    .iter()
+                    .keys()
                     .filter(|row| row.since <= key.0)
                     .take(key.1 as usize)
                     .copied()
@@ -104,7 +104,7 @@ impl Stored {
 
     fn stock(&self, device: &DeviceId) -> StockRow {
         let mut stock = StockRow::default();
-        for (hash, row) in &self.tables.packages {
+        for (hash, row) in self.tables.packages.iter() {
             if row.device != *device {
                 continue;
             }

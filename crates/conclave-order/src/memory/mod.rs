@@ -3,12 +3,13 @@
 mod copy;
 mod load;
 mod read;
+mod table;
 mod tables;
 mod write;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use self::tables::{Logs, Tables};
+use self::tables::{Logs, Numbers, Tables};
 use crate::change::Change;
 use crate::keys::{Keys, Rows};
 use crate::store::{Backend, Failure, Transaction};
@@ -25,8 +26,8 @@ pub struct Memory {
 struct Stored {
     tables: Tables,
     logs: Logs,
-    /// The tables as they were when the open transaction began.
-    before: Option<Tables>,
+    /// The numbers as they were when the open transaction began.
+    before: Option<Numbers>,
 }
 
 impl Memory {
@@ -57,7 +58,8 @@ impl Drop for MemoryTransaction<'_> {
     fn drop(&mut self) {
         let mut stored = self.memory.stored();
         if let Some(before) = stored.before.take() {
-            stored.tables = before;
+            stored.tables.numbers = before;
+            stored.tables.undo();
             stored.logs.undo();
         }
     }
@@ -71,7 +73,7 @@ impl Backend for Memory {
         if stored.before.is_some() {
             return Err(Failure::Conflict);
         }
-        stored.before = Some(stored.tables.clone());
+        stored.before = Some(stored.tables.numbers);
         drop(stored);
         Ok(MemoryTransaction { memory: self })
     }
@@ -94,6 +96,7 @@ impl Transaction for MemoryTransaction<'_> {
     async fn commit(self) -> Result<(), Failure> {
         let mut stored = self.memory.stored();
         stored.before = None;
+        stored.tables.keep();
         stored.logs.keep();
         Ok(())
     }

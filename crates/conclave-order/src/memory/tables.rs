@@ -1,35 +1,67 @@
 //! What lies in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use conclave_proto::group::RootWrap;
 use conclave_proto::{Author, DeviceId, GroupId, Hash, UnixMs, UserId};
 use conclave_rules::LogId;
 
+use crate::memory::table::Table;
 use crate::rows::{
     AccountRow, ActiveRow, AuthorRow, DeviceRow, DocumentRow, EntryRow, GroupRow, InvitationRow,
     JoinRow, ListRow, PackageRow, PleaRow, RecordRow, ReplacedRow, WelcomeRow,
 };
 
-/// Rows that change: small enough to be copied for each transaction.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tables {
-    pub(super) accounts: BTreeMap<UserId, AccountRow>,
-    pub(super) devices: BTreeMap<DeviceId, DeviceRow>,
-    pub(super) lists: BTreeMap<UserId, ListRow>,
-    pub(super) invitations: BTreeMap<Hash, InvitationRow>,
-    pub(super) packages: BTreeMap<Hash, PackageRow>,
-    pub(super) groups: BTreeMap<GroupId, Group>,
-    pub(super) members: BTreeMap<(GroupId, DeviceId), UserId>,
-    pub(super) wraps: BTreeMap<(GroupId, u64), BTreeMap<DeviceId, RootWrap>>,
-    pub(super) joins: BTreeMap<(GroupId, u64), JoinRow>,
-    pub(super) welcomes: BTreeMap<u64, WelcomeRow>,
+/// The tables of rows that change, and what is done to all of them alike.
+macro_rules! tables {
+    ($($field:ident: $key:ty => $row:ty,)*) => {
+        #[derive(Debug, Default)]
+        pub(super) struct Tables {
+            $(pub(super) $field: Table<$key, $row>,)*
+            pub(super) numbers: Numbers,
+        }
+
+        impl Tables {
+            pub(super) fn keep(&mut self) {
+                $(self.$field.keep();)*
+            }
+
+            pub(super) fn undo(&mut self) {
+                $(self.$field.undo();)*
+            }
+
+            pub(super) fn copy(&self) -> Self {
+                Self {
+                    $($field: self.$field.copy(),)*
+                    numbers: self.numbers,
+                }
+            }
+        }
+    };
+}
+
+tables! {
+    accounts: UserId => AccountRow,
+    devices: DeviceId => DeviceRow,
+    lists: UserId => ListRow,
+    invitations: Hash => InvitationRow,
+    packages: Hash => PackageRow,
+    groups: GroupId => Group,
+    members: (GroupId, DeviceId) => UserId,
+    wraps: (GroupId, u64) => BTreeMap<DeviceId, RootWrap>,
+    joins: (GroupId, u64) => JoinRow,
+    welcomes: u64 => WelcomeRow,
+    pleas: (GroupId, DeviceId, u8) => PleaRow,
+    documents: LogId => Document,
+    authors: (LogId, Author) => AuthorRow,
+    replaced: ReplacedRow => (),
+}
+
+/// What is there once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Numbers {
     pub(super) last_welcome: u64,
-    pub(super) pleas: BTreeMap<(GroupId, DeviceId, u8), PleaRow>,
-    pub(super) documents: BTreeMap<LogId, Document>,
-    pub(super) authors: BTreeMap<(LogId, Author), AuthorRow>,
-    pub(super) replaced: BTreeSet<ReplacedRow>,
     pub(super) probe: UnixMs,
 }
 

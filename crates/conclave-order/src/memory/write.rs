@@ -1,9 +1,14 @@
 //! Writing changes.
 
+use std::ops::RangeInclusive;
+
+use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId};
+use conclave_rules::LogId;
+
 use crate::change::Change;
 use crate::memory::Stored;
 use crate::memory::tables::{Document, Group};
-use crate::rows::{AccountRow, DeviceRow, GroupRow, ListRow, WelcomeRow};
+use crate::rows::{AccountRow, AuthorRow, DeviceRow, GroupRow, ListRow, PackageRow, WelcomeRow};
 use crate::store::Failure;
 
 fn expect(holds: bool) -> Result<(), Failure> {
@@ -14,13 +19,25 @@ fn expect(holds: bool) -> Result<(), Failure> {
     }
 }
 
+/// The keys of a group's documents.
+fn documents_of(group: GroupId) -> RangeInclusive<LogId> {
+    let log = |document| LogId { group, document };
+    log(DocumentId::ZERO)..=log(DocumentId([0xff; 16]))
+}
+
+/// The keys of a device's instances.
+fn instances_of(log: LogId, device: DeviceId) -> RangeInclusive<(LogId, Author)> {
+    let author = |instance| (log, Author { device, instance });
+    author(InstanceId([0; 8]))..=author(InstanceId([0xff; 8]))
+}
+
 impl Stored {
     pub(super) fn write(&mut self, change: Change) -> Result<(), Failure> {
         let tables = &mut self.tables;
         match change {
             Change::Account { user, .. } => {
                 let row = AccountRow { disabled: false };
-                expect(tables.accounts.insert(user, row).is_none())?;
+                expect(!tables.accounts.insert(user, row))?;
             }
             Change::Device {
                 device, user, key, ..
@@ -31,7 +48,7 @@ impl Stored {
                     revoked: false,
                     disabled: false,
                 };
-                expect(tables.devices.insert(device, row).is_none())?;
+                expect(!tables.devices.insert(device, row))?;
             }
             Change::Revoked { device, revoked } => {
                 if let Some(row) = tables.devices.get_mut(&device) {
@@ -45,11 +62,11 @@ impl Stored {
                 bytes,
                 ..
             } => {
-                let before = tables.lists.insert(user, ListRow { seq, bytes });
-                expect(before.map(|row| row.seq) == expected)?;
+                expect(tables.lists.get(&user).map(|row| row.seq) == expected)?;
+                tables.lists.insert(user, ListRow { seq, bytes });
             }
             Change::Invitation { hash, row } => {
-                expect(tables.invitations.insert(hash, row).is_none())?;
+                expect(!tables.invitations.insert(hash, row))?;
             }
             Change::Redeemed { hash, expected } => {
                 let row = tables.invitations.get_mut(&hash);
@@ -57,7 +74,7 @@ impl Stored {
                 row.ok_or(Failure::Conflict)?.uses_left = expected.saturating_sub(1);
             }
             Change::Package { hash, row } => {
-                expect(tables.packages.insert(hash, row).is_none())?;
+                expect(!tables.packages.insert(hash, row))?;
             }
             Change::TakePackage { hash, .. } => {
                 let row = tables.packages.get_mut(&hash);
@@ -65,27 +82,26 @@ impl Stored {
                 expect(taken.is_some())?;
             }
             Change::DropLastResort { device } => {
-                let packages = &mut tables.packages;
-                packages.retain(|_, row| row.device != device || !row.last_resort);
+                let is = |_: &_, row: &PackageRow| row.device == device && row.last_resort;
+                tables.packages.remove_where(is);
             }
             Change::ClearPackages { device } => {
+                let is_own = |_: &_, row: &PackageRow| row.device == device;
                 let packages = &mut tables.packages;
-                packages.retain(|_, row| row.device != device || !row.last_resort);
-                for row in packages.values_mut().filter(|row| row.device == device) {
-                    row.bytes = None;
-                }
+                packages.remove_where(|hash, row| is_own(hash, row) && row.last_resort);
+                packages.change_where(.., is_own, |row| row.bytes = None);
             }
             Change::ForgetPackages { before } => {
-                tables.packages.retain(|_, row| row.created >= before);
+                tables.packages.remove_where(|_, row| row.created < before);
             }
             Change::Replaced(row) => {
-                tables.replaced.insert(row);
+                tables.replaced.insert(row, ());
             }
             Change::LetGo(row) => {
                 tables.replaced.remove(&row);
                 self.logs.let_go(row.log, row.seq);
             }
-            Change::Probe { now } => tables.probe = now,
+            Change::Probe { now } => tables.numbers.probe = now,
             other => return self.write_to_logs(other),
         }
         Ok(())
@@ -113,7 +129,7 @@ impl Stored {
             } => {
                 let no = tables.documents.len();
                 let document = Document { no, row, active };
-                expect(tables.documents.insert(log, document).is_none())?;
+                expect(!tables.documents.insert(log, document))?;
             }
             Change::Closed { log, reason } => {
                 if let Some(document) = tables.documents.get_mut(&log) {
@@ -141,11 +157,10 @@ impl Stored {
                 device,
                 before,
             } => {
-                for ((of, author), row) in &mut tables.authors {
-                    if *of == log && author.device == device && row.no < before {
-                        row.closed = true;
-                    }
-                }
+                let is_older = |_: &_, row: &AuthorRow| row.no < before;
+                let close = |row: &mut AuthorRow| row.closed = true;
+                let instances = instances_of(log, device);
+                tables.authors.change_where(instances, is_older, close);
             }
             Change::Active { log, row } => {
                 if let Some(document) = tables.documents.get_mut(&log) {
@@ -154,12 +169,10 @@ impl Stored {
                 }
             }
             Change::MarkDue { group, epoch } => {
-                let documents = tables.documents.iter_mut();
-                for (_, document) in documents.filter(|(log, _)| log.group == group) {
-                    if document.row.closed.is_none() {
-                        document.active.due_epoch = epoch;
-                    }
-                }
+                let is_open = |_: &_, document: &Document| document.row.closed.is_none();
+                let mark = |document: &mut Document| document.active.due_epoch = epoch;
+                let documents = documents_of(group);
+                tables.documents.change_where(documents, is_open, mark);
             }
             other => return self.write_to_groups(other),
         }
@@ -189,7 +202,7 @@ impl Stored {
                     checkpoint,
                     wrap: None,
                 };
-                expect(tables.groups.insert(group, new).is_none())?;
+                expect(!tables.groups.insert(group, new))?;
                 tables.members.insert((group, creator), user);
             }
             Change::GroupInfo {
@@ -224,8 +237,8 @@ impl Stored {
             }
             Change::MemberGone { group, device } => {
                 tables.members.remove(&(group, device));
-                let welcomes = &mut tables.welcomes;
-                welcomes.retain(|_, row| (row.group, row.device) != (group, device));
+                let is_its = |row: &WelcomeRow| (row.group, row.device) == (group, device);
+                tables.welcomes.remove_where(|_, row| is_its(row));
             }
             Change::Join {
                 group,
@@ -233,11 +246,12 @@ impl Stored {
                 row,
                 devices,
             } => {
-                expect(tables.joins.insert((group, epoch), row).is_none())?;
+                expect(!tables.joins.insert((group, epoch), row))?;
                 for device in devices {
-                    tables.last_welcome = tables.last_welcome.saturating_add(1);
+                    let last = &mut tables.numbers.last_welcome;
+                    *last = last.saturating_add(1);
                     let row = WelcomeRow {
-                        id: tables.last_welcome,
+                        id: *last,
                         device,
                         group,
                         epoch,
@@ -251,8 +265,9 @@ impl Stored {
             Change::Wrap { wrap } => {
                 let statement = &wrap.statement;
                 let key = (statement.group, statement.epoch);
-                let of_epoch = tables.wraps.entry(key).or_default();
+                let mut of_epoch = tables.wraps.get(&key).cloned().unwrap_or_default();
                 of_epoch.insert(wrap.signer, wrap);
+                tables.wraps.insert(key, of_epoch);
             }
             Change::ForgetEpochs { group, current } => {
                 let wanted: Vec<(_, u64)> = tables
@@ -260,15 +275,17 @@ impl Stored {
                     .values()
                     .map(|row| (row.group, row.epoch))
                     .collect();
-                let needed = |key: &(_, u64)| key.0 != group || wanted.contains(key);
-                tables
-                    .wraps
-                    .retain(|key, _| key.1 >= current || needed(key));
-                tables.joins.retain(|key, _| key.1 > current || needed(key));
+                let gone = |key: &(_, u64)| key.0 == group && !wanted.contains(key);
+                let wraps = &mut tables.wraps;
+                wraps.remove_where(|key, _| key.1 < current && gone(key));
+                let joins = &mut tables.joins;
+                joins.remove_where(|key, _| key.1 <= current && gone(key));
             }
             Change::Plea(row) => {
                 let key = (row.group, row.device, row.what as u8);
-                tables.pleas.entry(key).or_insert(row);
+                if !tables.pleas.contains_key(&key) {
+                    tables.pleas.insert(key, row);
+                }
             }
             Change::PleaGone {
                 group,
