@@ -160,7 +160,7 @@ tables! {
     headers, with_header: (LogId, Vec<u8>) => u64;
     /// Inner nodes of a document's tree.
     nodes, node: (LogId, NodeId) => Hash;
-    /// Replaced snapshots whose time was over at some time, so many of them, the longest replaced first.
+    /// Replaced snapshots whose time was over at some time, so many of them: the longest replaced first, of equals those of the lesser log.
     overdue, overdue_at: (UnixMs, u32) => Vec<ReplacedRow>;
 }
 

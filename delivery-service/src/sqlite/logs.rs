@@ -228,7 +228,7 @@ pub(super) async fn overdue(
 ) -> Found<Option<Vec<ReplacedRow>>> {
     let rows: Vec<(i64, Vec<u8>, Vec<u8>, i64)> = sqlx::query_as(
         "SELECT p.replaced_ms, d.group_id, d.document, p.seq FROM replaced_snapshots p JOIN documents d ON d.id = p.doc \
-         WHERE p.replaced_ms <= ? ORDER BY p.replaced_ms LIMIT ?",
+         WHERE p.replaced_ms <= ? ORDER BY p.replaced_ms, d.group_id, d.document, p.seq LIMIT ?",
     )
     .bind(int(before.0))
     .bind(most)

@@ -229,3 +229,27 @@ pub async fn snapshots_follow_each_other_and_lose_their_content<D: Database>() -
     ensure!(kept == [true, false, false, true, true], "{kept:?}");
     Ok(())
 }
+
+/// Of snapshots that were replaced at one time those of the lesser log go first, whichever document was begun first.
+///
+/// # Errors
+/// When it is not so.
+pub async fn what_was_replaced_at_one_time_goes_in_one_order<D: Database>() -> Result<()> {
+    let (lesser, greater) = (log(1, 2), log(1, 3));
+    let mut world = World::<D>::furnished().await?;
+    for log in [greater, lesser] {
+        world.begin(log, 10).await?;
+        for _ in 0..3 {
+            let more = world.updates(log, author(10, 1), 3).await?;
+            world.accepted(vec![more]).await?;
+            let snapshot = world.snapshot(log, 10, START).await?;
+            world.accepted(vec![snapshot]).await?;
+        }
+    }
+    let first = (START, 1);
+    let rows = world.load(|keys| _ = keys.overdue.insert(first)).await?;
+    let found = rows.overdue.get(&first).cloned().flatten();
+    let found: Vec<_> = found.into_iter().flatten().map(|row| row.log).collect();
+    ensure!(found == [lesser], "{found:?}");
+    Ok(())
+}

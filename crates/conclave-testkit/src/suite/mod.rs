@@ -30,6 +30,7 @@ macro_rules! storage_suite {
                 logs::stretches_are_bounded_and_without_gaps,
                 logs::records_are_read_as_they_were_written,
                 logs::snapshots_follow_each_other_and_lose_their_content,
+                logs::what_was_replaced_at_one_time_goes_in_one_order,
                 groups::two_commits_for_an_epoch,
                 groups::append_and_commit_never_cross,
                 groups::entry_and_first_snapshot_come_together,
