@@ -11,24 +11,16 @@
     clippy::indexing_slicing
 )]
 
-#[path = "../../crates/conclave-crdt/tests/merge_property/lists.rs"]
-mod lists;
-#[path = "../../crates/conclave-crdt/tests/merge_property/random.rs"]
-mod random;
-#[path = "../../crates/conclave-crdt/tests/merge_property/texts.rs"]
-mod texts;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use conclave_client::{Any, Client, Config, Document, FirstContent, Operation, Outcome, View, run};
 use conclave_crdt::{CrdtError, ReplicaId, merged_json, merged_text};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy};
+use conclave_testkit::merges::lists::{self, ListCase};
+use conclave_testkit::merges::texts::{self, TextCase};
+use conclave_testkit::merges::{Random, longest, variable};
 use conclave_tests::{PATIENCE, World, admit, document, until, verify_all};
 use futures_util::future::try_join_all;
 use serde_json::Value;
-
-use lists::ListCase;
-use random::{Random, longest, variable};
-use texts::TextCase;
 
 const CASES: u64 = 10;
 /// Documents in one group.

@@ -35,10 +35,6 @@
     clippy::indexing_slicing
 )]
 
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "../../conclave-client/tests/peers/mod.rs"]
-mod peers;
-
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -49,7 +45,7 @@ use std::time::{Duration, Instant};
 use conclave_client::plain::protocol_word;
 use conclave_client::proto::UnixMs;
 use conclave_ds::{Admission, Clock, Config, Service};
-use peers::{Certificate, Peer};
+use conclave_testkit::peers::{self, Certificate, Peer};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

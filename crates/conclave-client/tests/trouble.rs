@@ -7,9 +7,6 @@
     clippy::indexing_slicing
 )]
 
-#[allow(dead_code, reason = "shared with other tests")]
-mod peers;
-
 use std::time::Duration;
 
 use conclave_client::proto::codec::encode;
@@ -19,8 +16,8 @@ use conclave_client::proto::{RealmId, Refusal, UnixMs};
 use conclave_client::store::PassphraseCost;
 use conclave_client::transport::{Backoff, Timing};
 use conclave_client::{Client, Config, Connection, Event, Operation, Outcome, Setup, Trouble, run};
+use conclave_testkit::peers::{Certificate, Peer, nobody};
 use futures_util::SinkExt as _;
-use peers::{Certificate, Peer, nobody};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_tungstenite::accept_async;

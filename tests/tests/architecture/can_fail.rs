@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 
 use crate::decoding::{Found, gaps, reading_functions};
+use crate::elsewhere::borrowed;
 use crate::graph::{
-    Graph, Package, development_violations, direction_violations, naming_violations,
-    reach_violations,
+    Graph,
+    Imports::{Only, Through},
+    Package, development_violations, direction_violations, naming_violations, reach_violations,
 };
 use crate::lexer::{Kind, lex};
 use crate::places::Reached;
@@ -37,7 +40,7 @@ fn graph_of(edges: &[(&str, &[&str])]) -> Graph {
 
 #[test]
 fn an_import_the_wrong_way_is_found() {
-    let table: &[(&str, &[&str])] = &[("low", &[]), ("high", &["low"])];
+    let table = &[("low", Only(&[])), ("high", Through(&["low"]))];
     let good = graph_of(&[("*low", &["serde"]), ("*high", &["low"]), ("serde", &[])]);
     assert_eq!(direction_violations(&good, table), Vec::<String>::new());
 
@@ -56,6 +59,25 @@ fn an_import_the_wrong_way_is_found() {
         direction_violations(&gone, table),
         ["high is in the table but not in the workspace"]
     );
+}
+
+#[test]
+fn whoever_may_import_only_what_is_listed_does_not_reach_past_it() {
+    let past = graph_of(&[("*low", &[]), ("*middle", &["low"]), ("*high", &["low"])]);
+    let low = ("low", Only(&[]));
+    let middle = ("middle", Through(&["low"]));
+    let through = [low, middle, ("high", Through(&["middle"]))];
+    assert_eq!(direction_violations(&past, &through), Vec::<String>::new());
+    for table in [
+        [low, middle, ("high", Only(&["middle"]))],
+        // Nothing is had through what stands further down.
+        [("high", Through(&["middle"])), low, middle],
+    ] {
+        assert_eq!(
+            direction_violations(&past, &table),
+            ["high must not import low"]
+        );
+    }
 }
 
 #[test]
@@ -354,4 +376,21 @@ fn a_gap_in_the_register_is_found() {
     let by_hand = [table[0], ("x.rs", "h", Reached::ByHand(&["a.b"]))];
     expect(&one, &by_hand, &registered, "x.rs: h reads nothing");
     assert!(gaps(&one, &found(&[("x.rs", "h")]), &by_hand, &registered).is_empty());
+}
+
+#[test]
+fn a_file_of_another_package_is_found() {
+    let found = |path: &str| {
+        let source = format!("mod a;\n#[path = \"{path}\"]\nmod b;\n");
+        borrowed(Path::new("/w/a"), Path::new("/w/a/tests/it.rs"), &source)
+    };
+    for own in ["other.rs", "../examples/bot.rs", "deep/../b.rs"] {
+        assert_eq!(found(own), Vec::<String>::new());
+    }
+    for foreign in ["../../b/tests/b.rs", "/w/b.rs", "../../ab/c.rs"] {
+        assert_eq!(
+            found(foreign),
+            [format!("/w/a/tests/it.rs takes in {foreign}")]
+        );
+    }
 }

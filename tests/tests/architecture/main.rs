@@ -6,6 +6,7 @@
 
 mod can_fail;
 mod decoding;
+mod elsewhere;
 mod graph;
 mod lexer;
 mod places;
@@ -172,6 +173,21 @@ fn crates_without_io_share_one_clippy_file_that_repeats_the_roots() -> Result<()
         ensure!(*first == text, "{name}/clippy.toml differs from the others");
     }
     Ok(())
+}
+
+/// What tests of several packages share is in the testkit.
+#[test]
+fn no_test_takes_in_a_file_of_another_package() -> Result<()> {
+    let metadata = MetadataCommand::new()
+        .manifest_path(workspace_root()?.join("Cargo.toml"))
+        .no_deps()
+        .exec()?;
+    let mut found = Vec::new();
+    for package in &metadata.packages {
+        let folder = package.manifest_path.parent().context("no folder")?;
+        found.extend(elsewhere::borrowed_by_tests(folder.as_std_path())?);
+    }
+    ensure_none(&found)
 }
 
 /// The lints that deny panics hold only where a package asks for them.

@@ -13,19 +13,16 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod lists;
-mod random;
-mod texts;
 mod trees;
 
 use std::collections::BTreeSet;
 
 use common::{Doc, apply_all, new, pending, reload, replica, text, view};
 use conclave_crdt::{CrdtKind, Edited, ReplicaId};
-use lists::ListCase;
-use random::{Random, longest, variable};
+use conclave_testkit::merges::lists::{self, ListCase};
+use conclave_testkit::merges::texts::{self, TextCase};
+use conclave_testkit::merges::{Random, longest, variable};
 use serde_json::Value;
-use texts::TextCase;
 
 const CASES: u64 = 40;
 

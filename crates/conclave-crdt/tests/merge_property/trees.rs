@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use conclave_crdt::Edited;
 use serde_json::{Value, json};
 
-use super::random::Random;
 use super::*;
 
 fn tree(

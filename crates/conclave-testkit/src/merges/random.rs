@@ -4,11 +4,17 @@ use conclave_crdt::CrdtKind;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+/// A number that the environment says.
+///
+/// # Panics
+/// Where it says something else.
+#[must_use]
 pub fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
 /// The longest of what varies in length: the whole range where many cases run, less where the test is one among others.
+#[must_use]
 pub fn longest(most: usize) -> usize {
     match std::env::var("CONCLAVE_MERGE_CASES") {
         Ok(_) => most,
@@ -16,17 +22,22 @@ pub fn longest(most: usize) -> usize {
     }
 }
 
+/// The source.
 pub struct Random(ChaCha8Rng);
 
 impl Random {
+    /// One that gives the same for the same seed.
+    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
+    /// Less than `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.0.next_u64() % end.max(1) as u64) as usize
     }
 
+    /// These and all between.
     pub fn between(&mut self, from: usize, to: usize) -> usize {
         from + self.below(to - from + 1)
     }
@@ -37,6 +48,7 @@ impl Random {
         ((from as f64 * ratio) as usize).clamp(from, to)
     }
 
+    /// Either kind.
     pub fn kind(&mut self) -> CrdtKind {
         [CrdtKind::Yjs, CrdtKind::Automerge][self.below(2)]
     }

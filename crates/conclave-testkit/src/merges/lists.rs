@@ -88,6 +88,8 @@ impl ListCase {
         }
     }
 
+    /// The value that all begin with.
+    #[must_use]
     pub fn begin(&self) -> Value {
         json!({ "list": self.base, "note": "kept" })
     }
@@ -152,6 +154,9 @@ impl ListCase {
 
     /// Nothing stands twice or is lost, nothing has moved that nobody moved, nothing untouched is another one. `written` says of each item
     /// whether the first one made it.
+    ///
+    /// # Panics
+    /// Where it is otherwise.
     pub fn check(&self, value: &Value, written: &[bool], apart: bool) {
         assert_eq!(value["note"], "kept");
         let list = value["list"].as_array().unwrap();
@@ -215,6 +220,9 @@ fn sign(writer: usize) -> &'static str {
 }
 
 /// Whether the first one made it, under one of these ids, for each item. Plain values do not say in Yjs: of these it is believed.
+///
+/// # Panics
+/// Where the document is no such list.
 pub fn written_by(doc: &mut dyn Crdt, first: &[ReplicaId]) -> Vec<bool> {
     let authors = match doc.kind() {
         CrdtKind::Automerge => automerge_authors(doc),

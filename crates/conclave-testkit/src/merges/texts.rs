@@ -62,6 +62,7 @@ pub struct TextCase {
 }
 
 impl TextCase {
+    /// A text of about so many words.
     pub fn new(random: &mut Random, words: usize) -> Self {
         let marked = random.below(2) == 0;
         let base = sentences(random, words, marked);
@@ -77,6 +78,8 @@ impl TextCase {
         }
     }
 
+    /// The text that all begin with.
+    #[must_use]
     pub fn begin(&self) -> String {
         self.base.iter().map(|one| one.text() + one.end).collect()
     }
@@ -170,6 +173,9 @@ impl TextCase {
 
     /// Nothing typed stands twice or is lost, nothing untouched has moved or has a new author. `written` says of each byte whether the first
     /// one wrote it.
+    ///
+    /// # Panics
+    /// Where it is otherwise.
     pub fn check(&self, text: &str, written: &[bool]) {
         for word in &self.typed {
             assert_eq!(
@@ -227,6 +233,9 @@ impl TextCase {
 }
 
 /// Whether the first one wrote it, under one of these ids, for each byte; these texts are ASCII.
+///
+/// # Panics
+/// Where the document does not say.
 pub fn written_by(doc: &mut dyn Crdt, first: &[ReplicaId]) -> Vec<bool> {
     let mut written = Vec::new();
     for run in doc.attribution().unwrap().runs().unwrap() {

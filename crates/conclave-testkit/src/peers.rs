@@ -1,5 +1,11 @@
 //! Small peers on real sockets, each wrong in its own way: what a mistyped address, a proxy or a bad certificate looks like from outside.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "peers of tests"
+)]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -16,8 +22,11 @@ const HANG: Duration = Duration::from_secs(60);
 /// A certificate that is wrong, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
+    /// Right.
     Good,
+    /// Its time is over.
     Expired,
+    /// Its time has not come.
     NotYetValid,
     /// For another name.
     WrongName,
@@ -25,6 +34,7 @@ pub enum Certificate {
 
 /// A listening peer. Dropping it ends it.
 pub struct Peer {
+    /// Where it listens.
     pub address: SocketAddr,
     /// The authority that signed its certificate, as PEM.
     pub root: Option<String>,
@@ -66,15 +76,22 @@ impl Peer {
     }
 
     /// How many connections it has taken.
+    #[must_use]
     pub fn seen(&self) -> usize {
         self.seen.load(Ordering::SeqCst)
     }
 
+    /// Its address as one for this scheme.
+    #[must_use]
     pub fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}", self.address)
     }
 
     /// A web server that answers every request with a status, and a place where it is redirected to.
+    ///
+    /// # Panics
+    /// Where it cannot listen.
+    #[must_use]
     pub fn http(status: u16, location: Option<&str>) -> Self {
         let location = location.map(|to| format!("Location: {to}\r\n"));
         let answer = format!(
@@ -95,6 +112,10 @@ impl Peer {
     }
 
     /// Something that is no web server at all.
+    ///
+    /// # Panics
+    /// Where it cannot listen.
+    #[must_use]
     pub fn noise() -> Self {
         Self::start(None, |mut stream| {
             let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
@@ -103,6 +124,10 @@ impl Peer {
     }
 
     /// Takes connections and says nothing.
+    ///
+    /// # Panics
+    /// Where it cannot listen.
+    #[must_use]
     pub fn silent() -> Self {
         Self::start(None, |mut stream| {
             let _ = stream.read_to_end(&mut Vec::new());
@@ -110,6 +135,10 @@ impl Peer {
     }
 
     /// A port that speaks TLS under a certificate, and a web server that is down behind it.
+    ///
+    /// # Panics
+    /// Where it cannot listen.
+    #[must_use]
     pub fn tls(certificate: Certificate) -> Self {
         let (config, root) = tls_config(certificate);
         Self::start(Some(root), move |mut stream| {
@@ -125,6 +154,10 @@ impl Peer {
 }
 
 /// An address at which nothing listens: it was free a moment ago.
+///
+/// # Panics
+/// Where none is free.
+#[must_use]
 pub fn nobody() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap()
