@@ -10,13 +10,7 @@ use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, GroupId, GroupPolicy, Refusal, UnixMs};
 
 use crate::harness::{Member, Person, TestService, now, rng};
-
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
+use crate::scenes::RENEWAL;
 
 fn removing(devices: &[DeviceId]) -> Plan {
     Plan {
@@ -59,19 +53,10 @@ async fn service_with_clock() -> (TestService, Arc<AtomicU64>) {
     (service, time)
 }
 
-/// Alice, who owns the group, and Bob.
-async fn pair(service: &TestService) -> (Member, Member) {
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
-    (alice, bob)
-}
-
 #[tokio::test]
 async fn a_plea_is_told_at_once_and_with_every_subscription() {
     let (mut service, _) = service_with_clock().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let mut second = service.login(&alice.device).await;
     let group = bob.group_id();
     let plea = vec![(bob.device.id, Plea::Wrap)];
@@ -94,7 +79,7 @@ async fn a_plea_is_told_at_once_and_with_every_subscription() {
 #[tokio::test]
 async fn a_plea_that_is_repeated_is_told_again_after_a_pause() {
     let (service, time) = service_with_clock().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = bob.group_id();
     let wrap = (bob.device.id, Plea::Wrap);
     let readd = (bob.device.id, Plea::ReAdd);
@@ -123,7 +108,7 @@ async fn a_plea_that_is_repeated_is_told_again_after_a_pause() {
 #[tokio::test]
 async fn one_user_cannot_take_every_place_for_wraps() {
     let service = TestService::start().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let mut crowd = Person::new();
     crowd.add_device();
     crowd.add_device();
@@ -178,7 +163,7 @@ async fn one_user_cannot_take_every_place_for_wraps() {
 #[tokio::test]
 async fn a_plea_for_a_wrap_ends_with_another_members_wrap() {
     let service = TestService::start().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = bob.group_id();
     ask(&mut bob, group, Plea::Wrap).await;
     put_wrap(&mut bob).await;
@@ -191,7 +176,7 @@ async fn a_plea_for_a_wrap_ends_with_another_members_wrap() {
 #[tokio::test]
 async fn a_plea_for_a_wrap_ends_with_the_epoch() {
     let service = TestService::start().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = bob.group_id();
     ask(&mut bob, group, Plea::Wrap).await;
     alice.commit(&RENEWAL).await;
@@ -233,7 +218,7 @@ async fn a_new_device_of_a_member_asks_until_it_is_added() {
 #[tokio::test]
 async fn a_member_that_cannot_come_back_asks_until_it_commits_or_goes() {
     let service = TestService::start().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = bob.group_id();
     assert_eq!(ask(&mut bob, group, Plea::ReAdd).await, Answer::Done);
     assert_eq!(alice.pleas().await, [(bob.device.id, Plea::ReAdd)]);
@@ -319,7 +304,7 @@ async fn a_revoked_device_asks_nothing_any_more() {
 #[tokio::test]
 async fn one_user_cannot_take_every_place() {
     let service = TestService::start().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = alice.group_id();
     let mut crowd = Person::new();
     let mut first = service.member_of(&crowd, 0).await;

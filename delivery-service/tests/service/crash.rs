@@ -3,22 +3,19 @@
 use std::process::Command;
 
 use conclave_mls::Plan;
+use conclave_proto::GroupPolicy;
 use conclave_proto::frame::{Answer, Request};
-use conclave_proto::{GroupPolicy, InstanceId};
 use tempfile::TempDir;
 
 use crate::harness::{Person, TestService};
 use crate::process::Process;
-
-const ONE: InstanceId = InstanceId([1; 8]);
+use crate::scenes::ONE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_dropped_in_the_middle_keeps_everything_acknowledged() {
     let mut service = TestService::start().await;
-    let mut alice = service.member().await;
-    let group = alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
+    let group = alice.group_id();
     let (document, _) = alice.create_document().await;
     let mut acknowledged = 0;
     for round in 0..3 {

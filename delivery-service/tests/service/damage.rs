@@ -7,14 +7,14 @@ use conclave_mls::Plan;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{Answer, DeliveredRecord, Request, ServiceFrame};
 use conclave_proto::group::GroupEntry;
-use conclave_proto::{DocumentId, GroupId, GroupPolicy, Hash, InstanceId, Refusal};
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, Hash, Refusal};
 use tempfile::TempDir;
 
 use crate::harness::{Member, Person, TestService};
 use crate::process::Process;
+use crate::scenes::ONE;
 use crate::storage::sabotage;
 
-const ONE: InstanceId = InstanceId([1; 8]);
 const PAGE_BYTES: usize = 4096;
 
 /// A directory with a group and a document, and what is in it.

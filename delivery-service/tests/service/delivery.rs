@@ -8,17 +8,7 @@ use conclave_proto::{Author, DocumentId, GroupPolicy, InstanceId, Refusal};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Member, Pen, TestService, Wire};
-
-const ONE: InstanceId = InstanceId([1; 8]);
-
-async fn pair(service: &TestService) -> (Member, Member, DocumentId) {
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
-    (alice, bob, document)
-}
+use crate::scenes::ONE;
 
 /// Reads a channel to a size and rebuilds who wrote which clock where: own positions from acknowledgements, others' from deliveries.
 struct Reader {
@@ -93,7 +83,7 @@ impl Reader {
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_reach_others_and_come_back_only_as_acknowledgements() {
     let service = TestService::start().await;
-    let (mut alice, mut bob, document) = pair(&service).await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     let (opened, _) = bob.open(document, ONE, Some(1)).await;
     let frame = pen.updates(4);
@@ -142,9 +132,7 @@ async fn many_writers_and_late_readers_all_see_one_order_without_a_gap() {
     const EACH: usize = 3;
     let size = 1 + WRITERS * FRAMES * EACH as u64;
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
+    let (mut alice, (document, _)) = service.alone().await;
     let mut members = Vec::new();
     for _ in 0..2 * WRITERS {
         let mut member = service.member().await;
@@ -180,7 +168,7 @@ async fn acknowledgements_wait_for_their_place_in_the_history() {
     const OLD: usize = 6000;
     const NEW: usize = 200;
     let service = TestService::start().await;
-    let (mut alice, bob, document) = pair(&service).await;
+    let (mut alice, bob, (document, _)) = service.pair_with_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     for _ in 0..OLD / 500 {
         let frame = pen.updates(500);
@@ -200,7 +188,7 @@ async fn acknowledgements_wait_for_their_place_in_the_history() {
 #[tokio::test]
 async fn opening_again_replaces_the_channel() {
     let service = TestService::start().await;
-    let (mut alice, mut bob, document) = pair(&service).await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     bob.open(document, ONE, Some(1)).await;
     let (opened, _) = bob.open(document, ONE, Some(1)).await;
@@ -225,7 +213,7 @@ async fn opening_again_replaces_the_channel() {
 #[tokio::test]
 async fn a_removed_member_gets_no_record_any_more() {
     let service = TestService::start().await;
-    let (mut alice, mut bob, document) = pair(&service).await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
     let (opened, mut late) = bob.open(document, ONE, Some(1)).await;
     alice
         .commit(&Plan {
@@ -254,7 +242,7 @@ async fn a_removed_member_gets_no_record_any_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_is_cut_off_and_slows_nobody() {
     let service = TestService::with(|config| config.limits.outbox_bytes = 64 * 1024).await;
-    let (mut alice, mut bob, document) = pair(&service).await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     let mut carol = service.member().await;
     alice.invite(&mut carol).await;

@@ -8,8 +8,8 @@ use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{DocumentId, GroupPolicy, Hash, Head, InstanceId, RecordBody, Refusal, Role};
 
 use crate::harness::{Member, Pen, TestService, random};
+use crate::scenes::ONE;
 
-const ONE: InstanceId = InstanceId([1; 8]);
 const TWO: InstanceId = InstanceId([2; 8]);
 
 fn bad(fault: RecordFault) -> Refusal {
@@ -17,9 +17,7 @@ fn bad(fault: RecordFault) -> Refusal {
 }
 
 async fn alone(service: &TestService) -> (Member, DocumentId, Pen) {
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
+    let (mut alice, (document, _)) = service.alone().await;
     let (_, pen) = alice.open(document, ONE, None).await;
     (alice, document, pen)
 }
@@ -498,11 +496,7 @@ async fn of_records_of_before_the_base_the_first_comes_whole_with_a_proof() {
 #[tokio::test]
 async fn the_first_of_late_records_comes_whole_to_those_who_are_live() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, first) = alice.create_document().await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob, (document, first)) = service.pair_with_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     let (opened, _) = bob.open(document, ONE, Some(1)).await;
     let frame = pen.updates(80);
@@ -553,11 +547,7 @@ async fn snapshots_amid_late_records_leave_no_root_unknown() {
     const ROUNDS: usize = 8;
     const FRAMES: usize = 150;
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, mut active) = alice.create_document().await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob, (document, mut active)) = service.pair_with_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     let (opened, _) = bob.open(document, ONE, Some(1)).await;
     let mut snapshots = vec![active.clone()];
@@ -620,11 +610,7 @@ async fn snapshots_amid_late_records_leave_no_root_unknown() {
 #[tokio::test]
 async fn only_an_admin_replaces_the_active_snapshot_by_a_sibling() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, first) = alice.create_document().await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob, (document, first)) = service.pair_with_document().await;
     let known = head_of(&leaves(&mut alice, document).await);
     let disputed = bob.snapshot(document, known, follow(&first, known));
     let put = Request::PutSnapshot { record: disputed };

@@ -9,14 +9,7 @@ use conclave_proto::{CommitId, GroupPolicy, InstanceId, Refusal, Role};
 
 use crate::forge::{self, Offer, context, external, offer, parts, with_length};
 use crate::harness::{Member, Person, TestService, now, random, rng};
-
-const ONE: InstanceId = InstanceId([1; 8]);
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
+use crate::scenes::{ONE, RENEWAL};
 
 fn fault(fault: CommitFault) -> Answer {
     Answer::Refused(Refusal::BadCommit { fault })

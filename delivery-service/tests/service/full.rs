@@ -1,23 +1,16 @@
 //! A full disk: what was acknowledged stays, what cannot be stored is refused with a reason, and all goes on when there is room again.
 
-use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, DeliveredRecord, Request};
 use conclave_proto::{GroupPolicy, InstanceId, Refusal};
 use tempfile::TempDir;
 
 use crate::harness::{Member, Pen, Person, TestService};
 use crate::process::Process;
+use crate::scenes::{ONE, RENEWAL};
 use crate::storage::sabotage;
 
-const ONE: InstanceId = InstanceId([1; 8]);
 /// Bytes of one update here.
 const UPDATE_BYTES: usize = 100_000;
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
 
 /// Appends large updates until one is refused; gives how many were acknowledged. Nothing but a lack of storage is a reason.
 async fn fill(member: &mut Member, pen: &mut Pen) -> u64 {
@@ -76,10 +69,7 @@ async fn past_the_limit_writing_is_refused_and_reading_goes_on() {
     // Room that comes back later.
     sabotage(&service, "CREATE TABLE ballast (x BLOB)").await;
     sabotage(&service, "INSERT INTO ballast VALUES (zeroblob(2000000))").await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
     let (document, _) = alice.create_document().await;
     bob.process_next().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;

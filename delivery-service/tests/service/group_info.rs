@@ -4,16 +4,10 @@ use conclave_ds::{Bucket, RateLimits};
 use conclave_mls::{DeviceContext, Plan};
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::refusal::CommitFault;
-use conclave_proto::{GroupId, GroupPolicy, Refusal};
+use conclave_proto::{GroupId, Refusal};
 
 use crate::harness::{Member, TestService};
-
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
+use crate::scenes::RENEWAL;
 
 fn exported(member: &Member) -> Vec<u8> {
     let (key, credential) = Member::context(&member.device);
@@ -39,18 +33,10 @@ async fn stored(member: &mut Member) -> Vec<u8> {
     }
 }
 
-async fn pair(service: &TestService) -> (Member, Member) {
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
-    (alice, bob)
-}
-
 #[tokio::test]
 async fn a_members_group_info_replaces_the_stored_one() {
     let mut service = TestService::start().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = bob.group_id();
     let before = stored(&mut alice).await;
     let own = exported(&bob);
@@ -74,7 +60,7 @@ async fn a_members_group_info_replaces_the_stored_one() {
 #[tokio::test]
 async fn a_group_info_of_another_epoch_or_signer_is_refused() {
     let service = TestService::start().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = bob.group_id();
     let good = exported(&bob);
     let fault = Refusal::BadCommit {
@@ -100,7 +86,7 @@ async fn a_group_info_of_another_epoch_or_signer_is_refused() {
     assert_eq!(bob.wire.refused(put(group, &good)).await, fault);
     assert_eq!(stored(&mut alice).await, kept);
     // Of another group that is in the same epoch.
-    let (mut carol, _dave) = pair(&service).await;
+    let (mut carol, _dave) = service.pair().await;
     carol.commit(&RENEWAL).await;
     assert_eq!(
         alice.wire.refused(put(group, &exported(&carol))).await,
@@ -111,7 +97,7 @@ async fn a_group_info_of_another_epoch_or_signer_is_refused() {
 #[tokio::test]
 async fn outsiders_and_the_removed_replace_nothing() {
     let service = TestService::start().await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = bob.group_id();
     let info = exported(&bob);
     let mut stranger = service.member().await;
@@ -140,7 +126,7 @@ async fn replacing_is_rate_limited_by_device() {
         });
     })
     .await;
-    let (mut alice, mut bob) = pair(&service).await;
+    let (mut alice, mut bob) = service.pair().await;
     let group = bob.group_id();
     let own = exported(&bob);
     assert_eq!(bob.wire.request(put(group, &own)).await, Answer::Done);

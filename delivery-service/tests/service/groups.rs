@@ -8,13 +8,7 @@ use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
 use conclave_proto::{GroupId, GroupPolicy, Refusal, UnixMs};
 
 use crate::harness::{Member, Person, TestService, now, random};
-
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
+use crate::scenes::RENEWAL;
 
 fn removing(member: &Member) -> Plan {
     Plan {
@@ -26,10 +20,7 @@ fn removing(member: &Member) -> Plan {
 #[tokio::test]
 async fn a_group_grows_and_all_follow_its_log() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
     let mut carol = service.member().await;
     alice.invite(&mut carol).await;
     bob.catch_up(2).await;
@@ -261,9 +252,8 @@ async fn a_welcome_is_repeated_until_it_is_acknowledged() {
 #[tokio::test]
 async fn a_late_joiner_learns_the_documents_and_finds_its_wrap() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let id = alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
+    let (mut alice, (document, _)) = service.alone().await;
+    let id = alice.group_id();
     let (closed, _) = alice.create_document().await;
     let close = EntryBody::DocumentClosed {
         document: closed,
@@ -298,10 +288,8 @@ async fn a_late_joiner_learns_the_documents_and_finds_its_wrap() {
 #[tokio::test]
 async fn who_is_removed_gets_that_commit_and_nothing_after() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let id = alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
+    let id = alice.group_id();
     alice.commit(&removing(&bob)).await;
     bob.catch_up(2).await;
     assert!(!bob.group().is_active());
@@ -342,10 +330,8 @@ async fn who_is_removed_gets_that_commit_and_nothing_after() {
 #[tokio::test]
 async fn leaving_has_to_be_covered_by_the_next_commit() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let id = alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
+    let id = alice.group_id();
     // Made before the proposal was known: it omits the pending leaf.
     let omitting = alice.prepare(&RENEWAL);
     let (key, credential) = Member::context(&bob.device);
@@ -429,10 +415,8 @@ async fn a_second_device_of_a_user_joins_and_each_follows_alone() {
 #[tokio::test]
 async fn members_wrap_for_the_current_epoch_only() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let id = alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
+    let id = alice.group_id();
     let (key, credential) = Member::context(&bob.device);
     let context = conclave_mls::DeviceContext {
         key: &key,
@@ -545,10 +529,8 @@ async fn following_from_the_start_brings_every_entry_once() {
 #[tokio::test]
 async fn a_device_that_lost_its_state_comes_back_by_an_external_commit() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let id = alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
+    let id = alice.group_id();
     alice.create_document().await;
     bob.reconnect(&service).await;
     let offer = bob.wire.request(Request::GetGroupInfo { group: id }).await;

@@ -6,19 +6,10 @@ use conclave_proto::frame::{Answer, Request};
 use conclave_proto::policy::RoleEntry;
 use conclave_proto::record::{EntryBody, RECORD_LABEL};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault};
-use conclave_proto::{
-    CommitId, DocumentId, GroupId, GroupPolicy, InstanceId, Refusal, Role, UnixMs,
-};
+use conclave_proto::{CommitId, DocumentId, GroupId, GroupPolicy, Refusal, Role, UnixMs};
 
 use crate::harness::{Member, TestService, now, random, rng};
-
-const ONE: InstanceId = InstanceId([1; 8]);
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
+use crate::scenes::{ONE, RENEWAL};
 
 fn fault(fault: CommitFault) -> Answer {
     Answer::Refused(Refusal::BadCommit { fault })
@@ -77,10 +68,7 @@ async fn commits_that_were_tampered_with_are_refused_and_the_group_goes_on() {
 #[tokio::test]
 async fn a_member_cannot_send_another_members_commit() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
     let prepared = alice.prepare(&RENEWAL);
     let not_yours = Refusal::Forbidden {
         why: ForbiddenWhy::NotYours,
@@ -400,9 +388,8 @@ async fn entries_that_were_tampered_with_are_refused() {
 #[tokio::test]
 async fn outsiders_find_no_group() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let group = alice.create_group(GroupPolicy::default()).await;
-    let (document, entry) = alice.create_document().await;
+    let (alice, (document, entry)) = service.alone().await;
+    let group = alice.group_id();
     let mut mallory = service.member().await;
     let open = Request::OpenDocument {
         group,

@@ -3,19 +3,13 @@
 use conclave_ds::{Bucket, RateLimits};
 use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request};
-use conclave_proto::{GroupPolicy, InstanceId, Refusal};
+use conclave_proto::{GroupPolicy, Refusal};
 
 use crate::external::rejoin;
 use crate::forge::offer;
 use crate::harness::{Member, Person, TestService};
+use crate::scenes::{ONE, RENEWAL};
 
-const ONE: InstanceId = InstanceId([1; 8]);
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
 /// Refills so slowly that nothing comes back during a test.
 const SLOWLY: u64 = 1;
 
@@ -50,9 +44,7 @@ async fn requests_are_limited_by_device() {
 #[tokio::test]
 async fn records_are_limited_and_the_chain_survives_it() {
     let service = service(|limits| limits.records = Bucket::new(5, SLOWLY)).await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
+    let (mut alice, (document, _)) = service.alone().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     let frames = [pen.updates(4), pen.updates(4), pen.updates(1)];
     for frame in &frames {

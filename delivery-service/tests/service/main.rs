@@ -27,5 +27,6 @@ mod nodes;
 mod noise;
 mod process;
 mod rotation;
+mod scenes;
 mod snapshots;
 mod storage;

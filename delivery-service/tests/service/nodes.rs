@@ -10,18 +10,11 @@ use conclave_order::{Batch, Bounds, Event, Keys, Op, Reader, Rows, Stop, run_bat
 use conclave_proto::codec::decode;
 use conclave_proto::frame::{ClientFrame, DeliveredRecord, Request};
 use conclave_proto::group::{CommitBundle, GroupEntry};
-use conclave_proto::{Author, DeviceId, GroupId, GroupPolicy, Hash, InstanceId, Refusal};
+use conclave_proto::{Author, DeviceId, GroupId, Hash, Refusal};
 use conclave_rules::LogId;
 
 use crate::harness::{TestService, now};
-
-const ONE: InstanceId = InstanceId([1; 8]);
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
+use crate::scenes::{ONE, RENEWAL};
 
 fn place(service: &TestService) -> Place {
     Place {
@@ -135,11 +128,8 @@ async fn append_elsewhere(
 #[tokio::test]
 async fn stale_view_neither_accepts_nor_refuses() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let group = alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
+    let group = alice.group_id();
     let (_, mut alices) = alice.open(document, ONE, None).await;
     let (_, mut bobs) = bob.open(document, ONE, None).await;
 
@@ -183,11 +173,8 @@ async fn stale_view_neither_accepts_nor_refuses() {
 #[tokio::test]
 async fn records_that_another_node_took_are_told_before_those_that_follow_them() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let group = alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
+    let group = alice.group_id();
     let mut carol = service.member().await;
     alice.invite(&mut carol).await;
     bob.catch_up(2).await;

@@ -3,9 +3,7 @@
 
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{ClientFrame, Plea, Request, ServiceFrame};
-use conclave_proto::{
-    DeviceId, DocumentId, GroupId, GroupPolicy, InstanceId, Refusal, UserId, limits,
-};
+use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Refusal, UserId, limits};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tempfile::TempDir;
@@ -15,8 +13,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Member, Pen, Person, Wire};
 use crate::process::Process;
+use crate::scenes::ONE;
 
-const ONE: InstanceId = InstanceId([1; 8]);
 /// Markers of a chunk that is not, or is, the last of its frame.
 const MORE: u8 = 0xfe;
 const LAST: u8 = 0xff;

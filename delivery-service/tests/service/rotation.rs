@@ -4,11 +4,10 @@ use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, DeliveredRecord, GroupStatus, Request};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{EntryBody, SnapshotHeader};
-use conclave_proto::{DocumentId, GroupPolicy, Head, InstanceId, Record, RecordBody, Refusal};
+use conclave_proto::{DocumentId, Head, Record, RecordBody, Refusal};
 
 use crate::harness::{Member, TestService};
-
-const ONE: InstanceId = InstanceId([1; 8]);
+use crate::scenes::ONE;
 
 async fn status(member: &mut Member) -> GroupStatus {
     let group = member.group_id();
@@ -57,10 +56,7 @@ fn successor(parent: &Record, covered: Head) -> SnapshotHeader {
 #[tokio::test]
 async fn a_removal_makes_every_document_due_until_a_new_snapshot_covers_the_old_epochs() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, bob) = service.pair().await;
     let (first, first_snapshot) = alice.create_document().await;
     let (second, second_snapshot) = alice.create_document().await;
     let (_, mut pen) = alice.open(first, ONE, None).await;
@@ -148,11 +144,7 @@ async fn a_removal_makes_every_document_due_until_a_new_snapshot_covers_the_old_
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_in_flight_when_the_epoch_ends_are_refused_by_the_new_one() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
     let (_, mut pen) = bob.open(document, ONE, None).await;
     let mut frames = Vec::new();
     for _ in 0..200 {
@@ -206,9 +198,7 @@ async fn frames_in_flight_when_the_epoch_ends_are_refused_by_the_new_one() {
 #[tokio::test]
 async fn snapshots_of_the_old_epoch_are_refused() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, first) = alice.create_document().await;
+    let (mut alice, (document, first)) = service.alone().await;
     let known = heads(&mut alice, document).await;
     let record = alice.snapshot(document, known[1], successor(&first, known[1]));
     alice

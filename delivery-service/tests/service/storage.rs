@@ -1,20 +1,12 @@
 //! When storage fails nothing is acknowledged, and the service goes on when it works again.
 
-use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request, ServiceFrame};
-use conclave_proto::{GroupPolicy, InstanceId, Refusal};
+use conclave_proto::{GroupPolicy, Refusal};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
 use crate::harness::TestService;
-
-const ONE: InstanceId = InstanceId([1; 8]);
-const RENEWAL: Plan = Plan {
-    add: Vec::new(),
-    remove: Vec::new(),
-    policy: None,
-    self_update: true,
-};
+use crate::scenes::{ONE, RENEWAL};
 
 /// Another process's way into the database.
 pub async fn sabotage(service: &TestService, statement: &'static str) {
@@ -28,9 +20,8 @@ pub async fn sabotage(service: &TestService, statement: &'static str) {
 #[tokio::test]
 async fn a_failing_statement_undoes_its_own_operation_only() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let group = alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
+    let (mut alice, (document, _)) = service.alone().await;
+    let group = alice.group_id();
     let (_, mut pen) = alice.open(document, ONE, None).await;
     let frame = pen.updates(2);
     alice.wire.send(&frame).await;
@@ -102,10 +93,7 @@ async fn a_commit_that_cannot_be_stored_can_be_sent_again() {
 #[tokio::test]
 async fn a_transaction_that_was_rolled_back_is_refused_and_nobody_is_disturbed() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let mut bob = service.member().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob) = service.pair().await;
     let (document, _) = alice.create_document().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     // SQLite rolls the whole transaction back, as it does when the disk is full.
@@ -137,9 +125,7 @@ async fn a_transaction_that_was_rolled_back_is_refused_and_nobody_is_disturbed()
 #[tokio::test]
 async fn after_a_transaction_of_unknown_end_everybody_comes_back_and_resumes() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    alice.create_group(GroupPolicy::default()).await;
-    let (document, _) = alice.create_document().await;
+    let (mut alice, (document, _)) = service.alone().await;
     let (_, mut pen) = alice.open(document, ONE, None).await;
     let frame = pen.updates(2);
     alice.wire.send(&frame).await;

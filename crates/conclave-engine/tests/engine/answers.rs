@@ -1,7 +1,6 @@
 //! Answers of the service find what they are for once.
 
-use conclave_engine::Command;
-
+use crate::determinism::play;
 use crate::world::World;
 
 #[test]
@@ -9,17 +8,7 @@ fn answers_find_their_pending_once() {
     for seed in 0..4 {
         let mut world = World::new(seed, &["ana", "ben", "cleo"]);
         world.answers_twice = true;
-        let group = world.create_group(0);
-        world.invite(group, 0, 1, None);
-        world.invite(group, 0, 2, None);
-        let document = world.create_document(group, 0, "hello");
-        for at in 0..3 {
-            world.edit(at, group, document, ".");
-        }
-        world.restart(1);
-        let user = world.devices[2].user;
-        world.ask(0, Command::Remove { group, user });
-        world.run();
+        let group = play(&mut world);
         world.cut(0);
         world.run();
         world.converged(group, &[0, 1]);

@@ -1,12 +1,12 @@
 //! The same seed and the same inputs give the same decisions.
 
 use conclave_engine::Command;
+use conclave_proto::GroupId;
 
 use crate::world::World;
 
-fn session(seed: u64) -> Vec<String> {
-    let mut world = World::new(seed, &["ana", "ben", "cleo"]);
-    world.cut_every = Some(60);
+/// Three come together and edit, one begins anew, and another one is removed.
+pub fn play(world: &mut World) -> GroupId {
     let group = world.create_group(0);
     world.invite(group, 0, 1, None);
     world.invite(group, 0, 2, None);
@@ -18,6 +18,13 @@ fn session(seed: u64) -> Vec<String> {
     let user = world.devices[2].user;
     world.ask(0, Command::Remove { group, user });
     world.run();
+    group
+}
+
+fn session(seed: u64) -> Vec<String> {
+    let mut world = World::new(seed, &["ana", "ben", "cleo"]);
+    world.cut_every = Some(60);
+    let group = play(&mut world);
     world.cut_every = None;
     world.run();
     world.converged(group, &[0, 1]);
