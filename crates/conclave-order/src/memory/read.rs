@@ -89,12 +89,12 @@ impl Reader for Memory {
 }
 
 fn within<T: Clone>(rows: Option<&Vec<T>>, bounds: Bounds, size: impl Fn(&T) -> usize) -> Vec<T> {
-    let at = |seq| usize::try_from(seq).unwrap_or(usize::MAX);
-    let rows = rows.into_iter().flatten();
-    let count = at(bounds.end.saturating_sub(bounds.from));
+    let rows = rows.map(Vec::as_slice).unwrap_or_default();
+    let at = |seq| usize::try_from(seq).unwrap_or(usize::MAX).min(rows.len());
+    let stretch = rows.get(at(bounds.from)..at(bounds.end));
     let mut found = Vec::new();
     let mut bytes = 0usize;
-    for row in rows.skip(at(bounds.from)).take(count) {
+    for row in stretch.unwrap_or_default() {
         bytes = bytes.saturating_add(size(row));
         found.push(row.clone());
         if bytes >= bounds.bytes {
