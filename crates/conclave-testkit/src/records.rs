@@ -52,6 +52,7 @@ pub fn updates(
         epoch,
         prev,
         covered: 0,
+        named: Head::EMPTY,
         records: records.collect(),
     };
     Op::Append(Append {

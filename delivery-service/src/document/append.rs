@@ -102,6 +102,7 @@ async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Resul
                 log: document.log,
                 author: channel.author,
                 chain,
+                named: channel.named(),
                 size,
                 covered,
                 roots: &|size| document.live().roots.get(size),
@@ -124,6 +125,7 @@ async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Resul
     };
     if let Offer::Frame(frame, _) = &offer {
         channel.advance(generation, next_clock(arrived, frame), frame.last());
+        channel.names(frame.named);
     }
     Ok(offer)
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use conclave_order::query::document::Base;
-use conclave_proto::{Author, Hash};
+use conclave_proto::{Author, Hash, Head};
 
 use super::Document;
 use crate::group::Group;
@@ -29,6 +29,8 @@ struct Ahead {
     generation: u64,
     /// Next clock and last leaf; none when they have to be read again.
     chain: Option<(u64, Hash)>,
+    /// The head that the last record named as seen. A log's heads do not change.
+    named: Option<Head>,
 }
 
 impl Channel {
@@ -47,6 +49,7 @@ impl Channel {
             ahead: Mutex::new(Ahead {
                 generation: 0,
                 chain: Some(chain),
+                named: None,
             }),
             in_flight: AtomicUsize::new(0),
             single: AtomicBool::new(false),
@@ -74,6 +77,16 @@ impl Channel {
         if ahead.generation == generation {
             ahead.chain = Some((next_clock, last));
         }
+    }
+
+    /// The head that the last record named as seen.
+    pub(crate) fn named(&self) -> Option<Head> {
+        self.ahead().named
+    }
+
+    /// Notes that a record named a head that is one.
+    pub(crate) fn names(&self, head: Head) {
+        self.ahead().named = Some(head);
     }
 
     /// Sets what was read again, unless somebody else has.

@@ -98,6 +98,7 @@ async fn append_elsewhere(
                 log,
                 author,
                 chain: (0, Hash::ZERO),
+                named: None,
                 size,
                 covered: 0,
                 roots: &|_| None,

@@ -11,7 +11,7 @@ use conclave_proto::codec::encode;
 use conclave_proto::frame::AppendedRecord;
 use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader, record_leaf};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, Hash, Refusal};
+use conclave_proto::{Author, Hash, Head, Refusal};
 use conclave_rules::{
     Authority, Chain, Gate, LogId, Place, RosterRow, Seen, check_chain, judge_record,
     max_sealed_bytes, verify_signature,
@@ -53,6 +53,8 @@ pub struct View<'a> {
     pub author: Author,
     /// The author's next clock and last leaf, with what is in flight.
     pub chain: (u64, Hash),
+    /// The head that the author's record before named as seen. What was written offline names the same one again and again, however old it is.
+    pub named: Option<Head>,
     /// Size of the log.
     pub size: u64,
     /// Size that the active snapshot covers.
@@ -103,6 +105,8 @@ pub struct Frame {
     pub prev: Hash,
     /// Size that the active snapshot covered when it was judged.
     pub covered: u64,
+    /// The head that its last record names as seen.
+    pub named: Head,
     /// Its records.
     pub records: Vec<FrameRecord>,
 }
@@ -285,6 +289,7 @@ fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<(Frame, S
         epoch: arrived.epoch,
         prev,
         covered: view.covered,
+        named: heads.named(),
         records,
     };
     Ok((frame, signed))

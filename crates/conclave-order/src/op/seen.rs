@@ -23,7 +23,7 @@ impl<'a> SeenHeads<'a> {
     pub(crate) fn new(view: &'a View<'a>) -> Self {
         Self {
             view,
-            head: None,
+            head: view.named,
             shown: None,
             proofs: Proofs::default(),
         }
@@ -43,6 +43,11 @@ impl<'a> SeenHeads<'a> {
         };
         self.head = Some(head);
         Ok((head, Seen::known(hint(&head.root) == begins)))
+    }
+
+    /// The last one that was asked for, and is one.
+    pub(crate) fn named(&self) -> Head {
+        self.head.unwrap_or(Head::EMPTY)
     }
 
     pub(crate) fn late(&mut self, header: &RecordHeader) -> Result<Option<Box<Late>>, Stop> {
@@ -78,4 +83,85 @@ fn root_at(log: LogId, size: u64, view: &View<'_>) -> Result<Option<Hash>, Stop>
 #[must_use]
 pub fn hint(root: &Hash) -> [u8; 8] {
     root.0.first_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId, Refusal};
+    use conclave_rules::{Authority, RosterRow};
+
+    use crate::keys::Rows;
+    use crate::rows::Mark;
+
+    struct Nobody;
+
+    impl Authority for Nobody {
+        fn epoch(&self) -> u64 {
+            0
+        }
+        fn rekey_since(&self) -> u64 {
+            0
+        }
+        fn row(&self, _: &DeviceId, _: u64) -> Option<&RosterRow> {
+            None
+        }
+        fn refusal(&self, _: &DeviceId) -> Refusal {
+            Refusal::UnknownGroup
+        }
+        fn is_of_one_user(&self, _: u64) -> bool {
+            false
+        }
+        fn voided(&self, _: &DocumentId) -> Box<dyn Iterator<Item = Hash> + '_> {
+            Box::new(std::iter::empty())
+        }
+        fn padding_bytes(&self) -> u16 {
+            0
+        }
+    }
+
+    #[test]
+    fn an_old_head_is_looked_up_once_however_often_it_is_named() {
+        let log = LogId {
+            group: GroupId([1; 16]),
+            document: DocumentId([2; 16]),
+        };
+        let author = Author {
+            device: DeviceId([3; 16]),
+            instance: InstanceId([4; 8]),
+        };
+        let (size, root) = (3, Hash([5; 32]));
+        let named = |before: Option<Head>, rows: &Rows| {
+            let view = View {
+                authority: &Nobody,
+                log,
+                author,
+                chain: (0, Hash::ZERO),
+                named: before,
+                size: 5_000,
+                covered: 0,
+                roots: &|_| None,
+                rows,
+                singly: true,
+            };
+            let mut heads = SeenHeads::new(&view);
+            heads
+                .head(size, hint(&root))
+                .map(|(head, _)| (head, heads.named()))
+        };
+        let Err(Stop::Lacks(keys)) = named(None, &Rows::default()) else {
+            panic!("it was not looked up");
+        };
+        assert_eq!(keys.marks, [(log, size)].into());
+        let mut rows = Rows::default();
+        let mark = Mark {
+            root,
+            weight: 0,
+            epoch: 0,
+        };
+        rows.marks.insert((log, size), Some(mark));
+        let head = Head { size, root };
+        assert_eq!(named(None, &rows), Ok((head, head)));
+        assert_eq!(named(Some(head), &Rows::default()), Ok((head, head)));
+    }
 }

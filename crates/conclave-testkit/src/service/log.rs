@@ -240,6 +240,7 @@ impl Log {
                 log: self.id,
                 author,
                 chain: chain.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf)),
+                named: None,
                 size: row.frontier.size(),
                 covered: row.covered,
                 roots: &|_| None,

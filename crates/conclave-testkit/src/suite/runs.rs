@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use conclave_identity::DeviceKey;
 use conclave_order::op::append::{Append, Cover, Frame, Offer, Signed};
 use conclave_order::{Batch, Event, Op, run_batch};
-use conclave_proto::Hash;
 use conclave_proto::record::{RECORD_LABEL, record_leaf};
+use conclave_proto::{Hash, Head};
 use conclave_rules::RosterRow;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -56,6 +56,7 @@ impl Pen {
             epoch: 0,
             prev: self.last,
             covered: 0,
+            named: Head::EMPTY,
             records: vec![frame_record(&record)],
         };
         let first_clock = self.clock;
