@@ -9,7 +9,7 @@ use conclave_client::transport::{Endpoint, Sender, Timing, Transport, Wire};
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_ds::{Clock, Config, Service};
 use conclave_engine::shell::Shell;
-use conclave_engine::{Command, DocFn, Engine, Event, Input, Reply, Setup};
+use conclave_engine::{Command, DocFn, Engine, Event, Input, Reply, Setup, Told};
 use conclave_proto::codec::encode;
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId};
 use conclave_testkit::rows::MemoryRows;
@@ -79,21 +79,21 @@ impl Device {
         };
         device.perform().await?;
         device
-            .until(|event| matches!(event, Event::Online).then_some(()))
+            .until(|told| matches!(told, Told::Event(Event::Online)).then_some(()))
             .await?;
         Ok(device)
     }
 
     /// Gives the engine what happened, and does what it wants.
-    async fn input(&mut self, input: Input) -> Result<Vec<Event>> {
+    async fn input(&mut self, input: Input) -> Result<Vec<Told>> {
         let (now, began) = (self.clock.now(), thread_time());
         self.shell.handle(now, input);
         self.spent += thread_time().saturating_sub(began);
         self.perform().await
     }
 
-    async fn perform(&mut self) -> Result<Vec<Event>> {
-        let mut events = Vec::new();
+    async fn perform(&mut self) -> Result<Vec<Told>> {
+        let mut told = Vec::new();
         loop {
             let released = self.shell.release(&mut self.rows).await?;
             if let Some(why) = released.hang_up {
@@ -104,18 +104,18 @@ impl Device {
                     sender.room().await?.send(encode(frame));
                 }
             }
-            events.extend(released.events);
+            told.extend(released.told);
             let (now, began) = (self.clock.now(), thread_time());
             let loaded = self.shell.load(now, &mut self.rows).await?;
             self.spent += thread_time().saturating_sub(began);
             if !loaded {
-                return Ok(events);
+                return Ok(told);
             }
         }
     }
 
     /// Waits for what happens next.
-    async fn next(&mut self) -> Result<Vec<Event>> {
+    async fn next(&mut self) -> Result<Vec<Told>> {
         let timer = self.shell.wake_at().map_or(IDLE, |at| {
             Duration::from_millis(at.since_ms(self.clock.now()).max(1))
         });
@@ -138,7 +138,7 @@ impl Device {
         }
     }
 
-    async fn until<T>(&mut self, mut found: impl FnMut(&Event) -> Option<T>) -> Result<T> {
+    async fn until<T>(&mut self, mut found: impl FnMut(&Told) -> Option<T>) -> Result<T> {
         loop {
             if let Some(found) = self.next().await?.iter().find_map(&mut found) {
                 return Ok(found);
@@ -150,8 +150,8 @@ impl Device {
         let (now, began) = (self.clock.now(), thread_time());
         let id = self.shell.command(now, command);
         self.spent += thread_time().saturating_sub(began);
-        let mut reply = |event: &Event| match event {
-            Event::Reply { command, result } if *command == id => Some(result.clone()),
+        let mut reply = |told: &Told| match told {
+            Told::Reply { command, result } if *command == id => Some(result.clone()),
             _ => None,
         };
         let events = self.perform().await?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use conclave_client::{Client, Event};
+use conclave_client::{Client, DeviceEvent, Event};
 use conclave_crdt::yjs::Yrs;
 use conclave_proto::{GroupId, GroupPolicy};
 use conclave_tests::texts::{append, shows, synced, text};
@@ -99,7 +99,11 @@ async fn a_store_that_was_copied_back_loses_no_edit_of_either_life() -> Result<(
     let noticed = async {
         loop {
             match events.next().await {
-                Some(Event::Finding(found)) if found.code == "device.restored" => return Ok(()),
+                Some(Event::Device(DeviceEvent::Finding(found)))
+                    if found.code == "device.restored" =>
+                {
+                    return Ok(());
+                }
                 Some(_) => {}
                 None => anyhow::bail!("the client stopped"),
             }

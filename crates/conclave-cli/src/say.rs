@@ -7,7 +7,7 @@ mod errors;
 #[cfg(test)]
 mod tests;
 
-use conclave_client::Event;
+use conclave_client::{DeviceEvent, Event};
 
 use crate::output::Form;
 
@@ -17,7 +17,7 @@ pub use errors::{Sentence, hint, sentence};
 /// What to say when the connection changes, to whoever stays and watches.
 pub fn connection_change(event: &Event, form: Form) -> Option<String> {
     match event {
-        Event::Online => Some("connected".to_owned()),
+        Event::Device(DeviceEvent::Online) => Some("connected".to_owned()),
         Event::Trouble { trouble: why } => {
             Some(trouble(why).to_text("not connected, and trying again: ", form))
         }

@@ -20,13 +20,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conclave_engine::shell::{Released, Shell};
-use conclave_engine::{Command, CommandId, Input, Reply};
+use conclave_engine::{Command, CommandId, Input, Reply, Told};
 use conclave_proto::UnixMs;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::events::Event;
+use crate::events::DeviceEvent;
 use crate::store::{Store, Unlock};
 use crate::transport::Wire;
 use crate::trouble::Connection;
@@ -295,10 +295,10 @@ impl Actor {
         // Breakage: frames and answers do not wait for the disk.
         if crate::broken("send-before-durable") {
             let wants = self.shell.unreleased();
-            let (sends, events) = (wants.sends.clone(), wants.events.clone());
+            let (sends, told) = (wants.sends.clone(), wants.told.clone());
             self.announce(Released {
                 sends,
-                events,
+                told,
                 ..Released::default()
             });
         }
@@ -327,21 +327,19 @@ impl Actor {
             self.link.forget();
             self.link.deaf = true;
         }
-        for event in ready.events {
-            match event {
-                conclave_engine::Event::Reply { command, result } => {
+        for told in ready.told {
+            match told {
+                Told::Reply { command, result } => {
                     if let Some(reply) = self.replies.remove(&command) {
                         // Whoever asked may have stopped waiting.
                         let _ = reply.send(result.map_err(Error::from));
                     }
                 }
-                event => {
-                    if matches!(event, conclave_engine::Event::Online) {
+                Told::Event(event) => {
+                    if matches!(event, DeviceEvent::Online) {
                         self.shared.connection.send_replace(Connection::Connected);
                     }
-                    if let Some(event) = Event::from_engine(event) {
-                        self.shared.tell(event);
-                    }
+                    self.shared.tell(event.into());
                 }
             }
         }

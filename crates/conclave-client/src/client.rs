@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::actor::{self, Call, Shared};
 use crate::config::Config;
 use crate::error::Error;
-use crate::events::{Event, Events};
+use crate::events::{DeviceEvent, Event, Events};
 use crate::group::Group;
 use crate::store::Unlock;
 use crate::trouble::{Connection, Trouble};
@@ -279,7 +279,7 @@ impl Client {
         }
         while let Some(event) = events.next().await {
             let online = match event {
-                Event::Online => true,
+                Event::Device(DeviceEvent::Online) => true,
                 Event::Missed { .. } => self.status().await?.online,
                 _ => false,
             };

@@ -3,8 +3,9 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use conclave_engine::{ChangeInfo, FindingInfo, InvitationInfo, RescueInfo};
-use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
+use conclave_engine::ChangeInfo;
+pub use conclave_engine::Event as DeviceEvent;
+use conclave_proto::{DocumentId, GroupId};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -19,119 +20,10 @@ use crate::trouble::Trouble;
 #[serde(rename_all = "snake_case", tag = "event")]
 #[non_exhaustive]
 pub enum Event {
-    /// The service is reached and knows this device.
-    Online,
-    /// The service is out of reach.
-    Offline,
     /// The service cannot be reached, or does not let this device in, for another reason than before. It is tried again.
     Trouble {
         /// Why.
         trouble: Trouble,
-    },
-    /// Somebody invites this device.
-    Invitation {
-        /// To what, and who.
-        invitation: InvitationInfo,
-    },
-    /// An invitation of this device's user waits until a device of the invited user connects; it goes on by itself.
-    InvitationWaits {
-        /// The group.
-        group: GroupId,
-        /// Who is invited.
-        user: UserId,
-    },
-    /// A group's members changed.
-    MembersChanged {
-        /// The group.
-        group: GroupId,
-        /// New epoch.
-        epoch: u64,
-        /// Users of whom a device was added.
-        added: Vec<UserId>,
-        /// Users of whom a device was removed.
-        removed: Vec<UserId>,
-    },
-    /// The group log says that this device leaves; another member completes it.
-    Leaving {
-        /// The group.
-        group: GroupId,
-    },
-    /// This device is no longer a member.
-    GroupLost {
-        /// The group.
-        group: GroupId,
-        /// Why.
-        why: String,
-    },
-    /// A document was created or closed.
-    DocumentListed {
-        /// The group.
-        group: GroupId,
-        /// The document.
-        document: DocumentId,
-    },
-    /// Verified changes of others arrived.
-    DocumentChanged {
-        /// The group.
-        group: GroupId,
-        /// The document.
-        document: DocumentId,
-        /// Who changed it.
-        changes: Vec<ChangeInfo>,
-    },
-    /// The service holds more of this device's edits.
-    Acknowledged {
-        /// The group.
-        group: GroupId,
-        /// The document.
-        document: DocumentId,
-        /// Local edits still unacknowledged.
-        pending: usize,
-    },
-    /// Something does not fit: what, who is probably at fault, what to do. It is kept until somebody is done with it: see
-    /// [`Client::findings`](crate::Client::findings).
-    Finding(Box<FindingInfo>),
-    /// Own edits lost their place; what they did is kept apart: see [`Client::rescue`](crate::Client::rescue).
-    Rescued {
-        /// What, and why.
-        rescue: RescueInfo,
-    },
-    /// Re-keying after a removal.
-    Rotation {
-        /// The group.
-        group: GroupId,
-        /// Epoch that the removal began.
-        epoch: u64,
-        /// Documents re-keyed.
-        done: usize,
-        /// Documents in all.
-        total: usize,
-        /// Whether it is complete and in the group log.
-        complete: bool,
-    },
-    /// The devices of a user changed.
-    DevicesChanged {
-        /// The user.
-        user: UserId,
-    },
-    /// This device came back into a group whose log it could not follow.
-    Returned {
-        /// The group.
-        group: GroupId,
-        /// Epoch here.
-        epoch: u64,
-        /// Whether it is known to be the group that the others are in. If not, nothing is sealed until another member shows it, or
-        /// [`Group::confirm`](crate::Group::confirm).
-        proven: bool,
-    },
-    /// A member's device cannot come back by itself: see [`Group::readd`](crate::Group::readd).
-    ReAddAsked {
-        /// The group.
-        group: GroupId,
-        /// The device.
-        device: DeviceId,
-        /// Its user, by the roster.
-        user: UserId,
     },
     /// The store has no room. What was not durable yet is undone, calls that waited have this error, and the connection is closed; both
     /// come back by themselves when there is room.
@@ -151,106 +43,25 @@ pub enum Event {
         /// Why; none when it was closed.
         error: Option<RemoteError>,
     },
+    /// Something happened to the device, in its groups or in its documents.
+    #[serde(untagged)]
+    Device(DeviceEvent),
 }
 
 impl Event {
-    /// Translates an event of the engine. Replies are none: they go to who asked.
-    pub(crate) fn from_engine(event: conclave_engine::Event) -> Option<Self> {
-        use conclave_engine::Event as Told;
-        Some(match event {
-            Told::Online => Self::Online,
-            Told::Offline => Self::Offline,
-            Told::Invitation(invitation) => Self::Invitation { invitation },
-            Told::InvitationWaits { group, user } => Self::InvitationWaits { group, user },
-            Told::MembersChanged {
-                group,
-                epoch,
-                added,
-                removed,
-            } => Self::MembersChanged {
-                group,
-                epoch,
-                added,
-                removed,
-            },
-            Told::Leaving { group } => Self::Leaving { group },
-            Told::GroupLost { group, why } => Self::GroupLost { group, why },
-            Told::DocumentListed { group, document } => Self::DocumentListed { group, document },
-            Told::DocumentChanged {
-                group,
-                document,
-                changes,
-            } => Self::DocumentChanged {
-                group,
-                document,
-                changes,
-            },
-            Told::Acknowledged {
-                group,
-                document,
-                pending,
-            } => Self::Acknowledged {
-                group,
-                document,
-                pending,
-            },
-            Told::Finding(finding) => Self::Finding(finding),
-            Told::Rescued(rescue) => Self::Rescued { rescue },
-            Told::Rotation {
-                group,
-                epoch,
-                done,
-                total,
-                complete,
-            } => Self::Rotation {
-                group,
-                epoch,
-                done,
-                total,
-                complete,
-            },
-            Told::DevicesChanged { user } => Self::DevicesChanged { user },
-            Told::Returned {
-                group,
-                epoch,
-                proven,
-            } => Self::Returned {
-                group,
-                epoch,
-                proven,
-            },
-            Told::ReAddAsked {
-                group,
-                device,
-                user,
-            } => Self::ReAddAsked {
-                group,
-                device,
-                user,
-            },
-            _ => return None,
-        })
-    }
-
     /// The group that this is about.
     #[must_use]
     pub fn group(&self) -> Option<GroupId> {
         match self {
-            Self::Invitation { invitation } => Some(invitation.group),
-            Self::Finding(finding) => finding.group,
-            Self::Rescued { rescue } => Some(rescue.group),
-            Self::InvitationWaits { group, .. }
-            | Self::Leaving { group }
-            | Self::MembersChanged { group, .. }
-            | Self::GroupLost { group, .. }
-            | Self::DocumentListed { group, .. }
-            | Self::DocumentChanged { group, .. }
-            | Self::Acknowledged { group, .. }
-            | Self::Returned { group, .. }
-            | Self::ReAddAsked { group, .. }
-            | Self::Rotation { group, .. } => Some(*group),
+            Self::Device(event) => event.group(),
             _ => None,
         }
+    }
+}
+
+impl From<DeviceEvent> for Event {
+    fn from(event: DeviceEvent) -> Self {
+        Self::Device(event)
     }
 }
 
@@ -345,11 +156,11 @@ impl Stream for Changes {
             match ready!(Pin::new(&mut self.events).poll_next(context)) {
                 None => return Poll::Ready(None),
                 Some(Event::Missed { .. }) => return Poll::Ready(Some(Err(Missed))),
-                Some(Event::DocumentChanged {
+                Some(Event::Device(DeviceEvent::DocumentChanged {
                     group,
                     document,
                     changes,
-                }) if group == self.group && document == self.document => {
+                })) if group == self.group && document == self.document => {
                     self.waiting = changes.into();
                 }
                 Some(_) => {}
@@ -361,6 +172,8 @@ impl Stream for Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use conclave_engine::{FindingInfo, InvitationInfo};
+    use conclave_proto::{DeviceId, UserId};
 
     fn finding(group: GroupId, device: DeviceId) -> FindingInfo {
         use conclave_engine::finding::{About, Finding, FindingKind, Names, Notice};
@@ -393,7 +206,7 @@ mod tests {
     #[test]
     fn a_finding_has_its_code_and_its_text_on_top() {
         let found = finding(GroupId([1; 16]), DeviceId([4; 16]));
-        let event = Event::Finding(Box::new(found));
+        let event = Event::from(DeviceEvent::Finding(Box::new(found)));
         let json = serde_json::to_value(&event).unwrap();
         assert_eq!(json["event"], "finding");
         assert_eq!(json["code"], "document.set_aside");
@@ -415,9 +228,9 @@ mod tests {
             UserId([3; 32]),
             DeviceId([4; 16]),
         );
-        let events = [
-            Event::Online,
-            Event::Invitation {
+        let of_device = [
+            DeviceEvent::Online,
+            DeviceEvent::Invitation {
                 invitation: InvitationInfo {
                     group,
                     inviter: user,
@@ -425,13 +238,13 @@ mod tests {
                     users: 2,
                 },
             },
-            Event::MembersChanged {
+            DeviceEvent::MembersChanged {
                 group,
                 epoch: 3,
                 added: vec![user],
                 removed: vec![],
             },
-            Event::DocumentChanged {
+            DeviceEvent::DocumentChanged {
                 group,
                 document,
                 changes: vec![ChangeInfo {
@@ -441,14 +254,16 @@ mod tests {
                     seq: 9,
                 }],
             },
-            Event::Finding(Box::new(finding(group, device))),
-            Event::Rotation {
+            DeviceEvent::Finding(Box::new(finding(group, device))),
+            DeviceEvent::Rotation {
                 group,
                 epoch: 3,
                 done: 1,
                 total: 2,
                 complete: false,
             },
+        ];
+        let of_client = [
             Event::Missed { events: u64::MAX },
             Event::Stopped {
                 error: Some(RemoteError {
@@ -458,7 +273,7 @@ mod tests {
                 }),
             },
         ];
-        for event in events {
+        for event in of_device.map(Event::from).into_iter().chain(of_client) {
             let json = serde_json::to_value(&event).unwrap();
             let again: Event = serde_json::from_value(json.clone()).unwrap();
             assert_eq!(serde_json::to_value(&again).unwrap(), json);
@@ -479,19 +294,25 @@ mod tests {
             DocumentId::ZERO,
         );
         for _ in 0..5 {
-            sender.send(Event::Online).unwrap();
+            sender.send(DeviceEvent::Online.into()).unwrap();
         }
         assert!(matches!(
             events.next().await,
             Some(Event::Missed { events: 3 })
         ));
-        assert!(matches!(events.next().await, Some(Event::Online)));
+        assert!(matches!(
+            events.next().await,
+            Some(Event::Device(DeviceEvent::Online))
+        ));
         assert_eq!(
             changes.next().await.map(|change| change.is_err()),
             Some(true)
         );
         drop(sender);
-        assert!(matches!(events.next().await, Some(Event::Online)));
+        assert!(matches!(
+            events.next().await,
+            Some(Event::Device(DeviceEvent::Online))
+        ));
         assert!(matches!(
             events.next().await,
             Some(Event::Stopped { error: None })

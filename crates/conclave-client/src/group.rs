@@ -100,7 +100,7 @@ impl Group {
     }
 
     /// Removes all devices of a user and waits until every document of the group is re-keyed. From the moment in which the removal is in the
-    /// group log, the service takes nothing that the removed devices could open. [`Event::Rotation`](crate::Event::Rotation) tells how far it
+    /// group log, the service takes nothing that the removed devices could open. [`DeviceEvent::Rotation`](crate::DeviceEvent::Rotation) tells how far it
     /// is. Dropping the call, or closing the client, stops neither the removal nor the re-keying.
     ///
     /// # Errors
@@ -244,7 +244,7 @@ impl Group {
     }
 
     /// Makes this device come back into the group by an external commit, whatever it holds of it.
-    /// [`Event::Returned`](crate::Event::Returned) tells when it is back.
+    /// [`DeviceEvent::Returned`](crate::DeviceEvent::Returned) tells when it is back.
     ///
     /// # Errors
     /// [`Error::Engine`].
@@ -264,7 +264,7 @@ impl Group {
             .await
     }
 
-    /// Adds a member's device again, its old leaf removed: it asked for it ([`Event::ReAddAsked`](crate::Event::ReAddAsked)).
+    /// Adds a member's device again, its old leaf removed: it asked for it ([`DeviceEvent::ReAddAsked`](crate::DeviceEvent::ReAddAsked)).
     ///
     /// # Errors
     /// [`Error::Engine`]: the user is not verified, has no key packages, or the role does not allow it.

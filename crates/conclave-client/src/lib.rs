@@ -125,7 +125,7 @@ pub use client::{Client, Invitation, Status};
 pub use config::Config;
 pub use document::{Adapter, Any, Document, EditError, Kind};
 pub use error::{Error, RemoteError};
-pub use events::{Change, Changes, Event, Events, Missed};
+pub use events::{Change, Changes, DeviceEvent, Event, Events, Missed};
 pub use group::{Group, Removal};
 pub use operation::{FirstContent, Operation, Outcome, Part, View, run};
 pub use session::{Opening, Session, SessionEvents};

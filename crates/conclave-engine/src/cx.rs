@@ -11,9 +11,9 @@ use rand_core::RngCore;
 use zeroize::Zeroizing;
 
 use crate::clock::Clocks;
-use crate::command::Event;
 use crate::commands::Listing;
 use crate::device::{Device, random};
+use crate::event::{Event, Told};
 use crate::finding::{Finding, Findings};
 use crate::group::Refound;
 use crate::io::{CommandId, Output, Read, ReadId};
@@ -202,7 +202,7 @@ impl Cx {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
-        self.out.events.push(event);
+        self.out.told.push(Told::Event(event));
     }
 
     /// What a user is called here.

@@ -7,10 +7,11 @@ use conclave_proto::{DeviceId, GroupId, UserId, limits};
 use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Event, InvitationInfo, Reply};
+use crate::command::{InvitationInfo, Reply};
 use crate::cx::Cx;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::event::Event;
 use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::group::{Group, Whole};
 use crate::intents::Want;
@@ -172,7 +173,7 @@ impl Engine {
                 self.cx.finding(group, None, what, None);
             }
         } else if let Some(info) = self.invitation_info(&group) {
-            self.cx.event(Event::Invitation(info));
+            self.cx.event(Event::Invitation { invitation: info });
         }
     }
 
@@ -189,7 +190,7 @@ impl Engine {
                 self.cx.finding(id, None, what, None);
             }
         } else if let Some(info) = self.invitation_info(&id) {
-            self.cx.event(Event::Invitation(info));
+            self.cx.event(Event::Invitation { invitation: info });
         }
     }
 

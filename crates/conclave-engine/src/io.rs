@@ -7,7 +7,8 @@ use conclave_proto::UnixMs;
 use conclave_proto::frame::{ClientFrame, ServiceFrame};
 use zeroize::Zeroizing;
 
-use crate::command::{Command, Event};
+use crate::command::Command;
+use crate::event::Told;
 
 /// A stored row: key, value.
 pub type Row = (Vec<u8>, Zeroizing<Vec<u8>>);
@@ -137,7 +138,7 @@ pub struct Output {
     /// To be sent after that.
     pub sends: Vec<ClientFrame>,
     /// To be told to the application after that.
-    pub events: Vec<Event>,
+    pub told: Vec<Told>,
     /// When to come back with [`Input::Timer`], if nothing else happens before.
     pub wake_at: Option<UnixMs>,
     /// Close the connection and reconnect later, for this reason.

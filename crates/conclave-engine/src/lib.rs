@@ -30,6 +30,7 @@ mod directory;
 mod document;
 mod engine;
 mod error;
+mod event;
 pub mod finding;
 #[doc(hidden)]
 pub mod forensic;
@@ -60,12 +61,13 @@ mod work;
 
 pub use clock::{Clock, ClockOffset};
 pub use command::{
-    AwaitedInfo, ChangeInfo, Command, DeviceInfo, DocumentInfo, Event, EvidenceInfo, GroupInfo,
-    InvitationInfo, MemberInfo, OperationId, PinInfo, Reply, Setup, Status, WhoAmI,
+    AwaitedInfo, Command, DeviceInfo, DocumentInfo, EvidenceInfo, GroupInfo, InvitationInfo,
+    MemberInfo, OperationId, PinInfo, Reply, Setup, Status, WhoAmI,
 };
 pub use conclave_doc::{Around, Inserted, Item, Mark, Step, Word};
 pub use engine::Engine;
 pub use error::EngineError;
+pub use event::{ChangeInfo, Event, Told};
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
 pub use policy::PolicyChange;

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use conclave_proto::UnixMs;
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Command, Event, OperationId, Reply};
+use crate::command::{Command, OperationId, Reply};
 use crate::cx::Cx;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::event::Told;
 use crate::io::{CommandId, WriteBatch};
 use crate::keys;
 use crate::print::Hidden;
@@ -95,7 +96,7 @@ impl Cx {
     pub(crate) fn reply(&mut self, command: CommandId, result: Result<Reply, EngineError>) {
         match self.operations.of(command) {
             Some(operation) => self.conclude(operation, result),
-            None => self.out.events.push(Event::Reply { command, result }),
+            None => self.out.told.push(Told::Reply { command, result }),
         }
     }
 
@@ -111,7 +112,7 @@ impl Cx {
         for command in self.operations.begun.remove(&id).unwrap_or_default() {
             self.operations.of_command.remove(&command);
             let result = result.clone();
-            self.out.events.push(Event::Reply { command, result });
+            self.out.told.push(Told::Reply { command, result });
         }
     }
 }

@@ -12,12 +12,13 @@ use conclave_proto::codec::Bytes;
 use conclave_proto::{DocumentId, GroupId, Hash, RescueId, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Event, Reply};
+use crate::command::Reply;
 use crate::cx::{Cx, Post, ReadTarget};
 use crate::directory::Titles;
 use crate::document::Doc;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::event::Event;
 use crate::finding::{About, End, FindingKind, Suspect};
 use crate::group::{Group, Whole};
 use crate::io::{CommandId, Row};
@@ -343,7 +344,9 @@ impl Cx {
         let suspect = info.by.map(Suspect::User);
         let what = FindingKind::Rescued { changes };
         self.finding(info.group, Some(info.document), what, suspect);
-        self.event(Event::Rescued(info.clone()));
+        self.event(Event::Rescued {
+            rescue: info.clone(),
+        });
         self.rescues.insert(id, info);
         id
     }

@@ -5,8 +5,8 @@ use conclave_proto::record::EntryBody;
 use conclave_proto::{DeviceId, DocumentId, Role};
 use serde::{Deserialize, Serialize};
 
-use crate::command::Event;
 use crate::cx::Cx;
+use crate::event::Event;
 use crate::finding::FindingKind;
 use crate::group::{Group, Whole};
 use crate::link::GroupPending;

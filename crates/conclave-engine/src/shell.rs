@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use conclave_proto::UnixMs;
 use conclave_proto::frame::ClientFrame;
 
-use crate::command::{Command, Event};
+use crate::command::Command;
 use crate::engine::Engine;
+use crate::event::Told;
 use crate::io::{CommandId, Input, Output, Read, Row, WriteBatch};
 
 /// Where a device's rows are kept.
@@ -33,7 +34,7 @@ pub struct Unreleased {
     /// Frames for the present connection.
     pub sends: Vec<ClientFrame>,
     /// Answers to commands, and news.
-    pub events: Vec<Event>,
+    pub told: Vec<Told>,
     /// Why the connection is to be given up.
     pub hang_up: Option<String>,
 }
@@ -47,7 +48,7 @@ pub struct Released {
     /// Give the connection up, for this reason. What still arrives on it is not for the engine, but its end is.
     pub hang_up: Option<String>,
     /// To be told.
-    pub events: Vec<Event>,
+    pub told: Vec<Told>,
     /// Whether rows changed.
     pub stored: bool,
 }
@@ -179,13 +180,13 @@ impl Shell {
         let Unreleased {
             batches,
             sends,
-            events,
+            told,
             hang_up,
         } = std::mem::take(&mut self.unreleased);
         Ok(Released {
             sends,
             hang_up,
-            events,
+            told,
             stored: !batches.is_empty(),
         })
     }
@@ -198,7 +199,7 @@ impl Shell {
             unreleased.batches.push(output.writes);
         }
         unreleased.sends.extend(output.sends);
-        unreleased.events.extend(output.events);
+        unreleased.told.extend(output.told);
         if output.close_connection.is_some() {
             unreleased.hang_up = output.close_connection;
         }

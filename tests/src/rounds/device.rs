@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use conclave_client::transport::{Backoff, Timing};
-use conclave_client::{Any, Client, Config, Document, Event, Group, Inserted, Setup};
+use conclave_client::{Any, Client, Config, DeviceEvent, Document, Event, Group, Inserted, Setup};
 use conclave_crdt::automerge::Automerge;
 use conclave_crdt::yjs::Yrs;
 use conclave_crdt::{Crdt, CrdtError};
@@ -124,14 +124,14 @@ async fn count_findings(client: Client, counts: Arc<Counts>) {
     while let Some(event) = events.next().await {
         let json = serde_json::to_value(&event).unwrap_or_default();
         let code = match &event {
-            Event::Finding { .. } => json
+            Event::Device(DeviceEvent::Finding(_)) => json
                 .get("code")
                 .and_then(serde_json::Value::as_str)
                 .unwrap_or("finding")
                 .to_owned(),
-            Event::Returned { .. } => "returned".to_owned(),
+            Event::Device(DeviceEvent::Returned { .. }) => "returned".to_owned(),
             Event::Stalled { .. } => "stalled".to_owned(),
-            Event::GroupLost { .. } => "group lost".to_owned(),
+            Event::Device(DeviceEvent::GroupLost { .. }) => "group lost".to_owned(),
             _ => continue,
         };
         let mut findings = counts

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use conclave_crdt::{Crdt, CrdtKind};
 use conclave_engine::shell::Shell;
 use conclave_engine::{
-    Command, CommandId, Engine, EngineError, Event, Input, Output, Reply, Setup,
+    Command, CommandId, Engine, EngineError, Event, Input, Output, Reply, Setup, Told,
 };
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{ClientFrame, Request, ServiceFrame};
@@ -29,7 +29,7 @@ pub type Answer = Result<Reply, EngineError>;
 pub struct Device {
     shell: Shell,
     pub rows: Rows,
-    pub events: Vec<Event>,
+    pub told: Vec<Told>,
     pub up: VecDeque<ClientFrame>,
     /// The connection, if there is one.
     pub conn: Option<ConnId>,
@@ -65,7 +65,7 @@ impl Device {
         let mut device = Self {
             shell: Shell::new(engine, output),
             rows,
-            events: Vec::new(),
+            told: Vec::new(),
             up: VecDeque::new(),
             conn: None,
             moved: false,
@@ -84,7 +84,7 @@ impl Device {
     fn perform(&mut self, now: UnixMs) {
         for _ in 0..OUTPUTS_AT_ONCE {
             let released = at_once(self.shell.release(&mut self.rows));
-            self.events.extend(released.events);
+            self.told.extend(released.told);
             if self.conn.is_some() {
                 self.up.extend(released.sends);
             }
@@ -108,19 +108,19 @@ impl Device {
 
     /// The reply to a command, if it has come.
     pub fn reply(&self, id: CommandId) -> Option<Answer> {
-        self.events.iter().find_map(|event| match event {
-            Event::Reply { command, result } if *command == id => Some(result.clone()),
+        self.told.iter().find_map(|told| match told {
+            Told::Reply { command, result } if *command == id => Some(result.clone()),
             _ => None,
         })
     }
 
     /// Codes of what the device found wrong.
     pub fn findings(&self) -> Vec<String> {
-        let code = |event: &Event| match event {
-            Event::Finding(found) => Some(found.code.clone()),
+        let code = |told: &Told| match told {
+            Told::Event(Event::Finding(found)) => Some(found.code.clone()),
             _ => None,
         };
-        self.events.iter().filter_map(code).collect()
+        self.told.iter().filter_map(code).collect()
     }
 
     pub fn connect(&mut self, now: UnixMs, conn: ConnId) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_engine::{Command, CommandId, Engine, Event, Input, Output, Reply, Row, Setup};
+use conclave_engine::{Command, CommandId, Engine, Event, Input, Output, Reply, Row, Setup, Told};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
 use zeroize::Zeroizing;
 
@@ -137,21 +137,21 @@ impl Desk {
         let id = CommandId(self.next_command);
         self.next_command += 1;
         let output = self.engine.handle(self.now, Input::Command { id, command });
-        for event in self.carry_out(output) {
-            match event {
-                Event::Reply { command, result } if command == id => {
+        for told in self.carry_out(output) {
+            match told {
+                Told::Reply { command, result } if command == id => {
                     return result.map_err(|error| Failure::Engine(error.to_string()));
                 }
-                Event::Finding(found) => return Err(Failure::Engine(found.text)),
-                _ => {}
+                Told::Event(Event::Finding(found)) => return Err(Failure::Engine(found.text)),
+                Told::Reply { .. } | Told::Event(_) => {}
             }
         }
         Err(Failure::Missing("reply"))
     }
 
     /// Does what an output asks for, until nothing is left to read.
-    fn carry_out(&mut self, first: Output) -> Vec<Event> {
-        let mut events = Vec::new();
+    fn carry_out(&mut self, first: Output) -> Vec<Told> {
+        let mut told = Vec::new();
         let mut outputs = vec![first];
         while let Some(output) = outputs.pop() {
             for prefix in &output.writes.delete_prefixes {
@@ -161,14 +161,14 @@ impl Desk {
                 self.rows.remove(key);
             }
             self.rows.extend(output.writes.puts);
-            events.extend(output.events);
+            told.extend(output.told);
             for read in output.reads {
                 let rows = self.below(&read.prefix);
                 let input = Input::Loaded { id: read.id, rows };
                 outputs.push(self.engine.handle(self.now, input));
             }
         }
-        events
+        told
     }
 
     fn below(&self, prefix: &[u8]) -> Vec<Row> {

@@ -1,7 +1,9 @@
 //! `agent`: keeps the store open and in step, and serves other commands.
 
 use conclave_client::finding::Notice;
-use conclave_client::{Client, Connection, Error, Event, Events, FindingInfo, RescueInfo};
+use conclave_client::{
+    Client, Connection, DeviceEvent, Error, Event, Events, FindingInfo, RescueInfo,
+};
 
 use crate::context::{Context, Spinner};
 use crate::failure::{Exit, Failure, Result};
@@ -14,7 +16,7 @@ async fn tell_all(context: &Context, client: &Client, mut events: Events) -> Res
     // What came before anybody listened.
     let form = context.global.form();
     let mut first = match client.connection() {
-        Connection::Connected => Some(Event::Online),
+        Connection::Connected => Some(DeviceEvent::Online.into()),
         Connection::Trouble { cause, .. } => Some(Event::Trouble { trouble: cause }),
         _ => None,
     };
@@ -27,12 +29,14 @@ async fn tell_all(context: &Context, client: &Client, mut events: Events) -> Res
             None => events.next().await,
         };
         match next {
-            Some(Event::Finding(found)) => tell(context, &found)?,
+            Some(Event::Device(DeviceEvent::Finding(found))) => tell(context, &found)?,
             // It may have been here when all were looked at.
-            Some(Event::Rescued { rescue }) if untold.contains(&rescue) => {}
-            Some(Event::Rescued { rescue }) => tell_rescued(context, client, &[rescue]).await?,
+            Some(Event::Device(DeviceEvent::Rescued { rescue })) if untold.contains(&rescue) => {}
+            Some(Event::Device(DeviceEvent::Rescued { rescue })) => {
+                tell_rescued(context, client, &[rescue]).await?
+            }
             Some(event) => {
-                if matches!(event, Event::Online) {
+                if matches!(event, Event::Device(DeviceEvent::Online)) {
                     context.was_answered();
                     // Now: whoever takes the store over needs it, also when this process is killed.
                     context.remember_server()?;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role, UserId};
-use conclave_client::{Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome};
+use conclave_client::{
+    DeviceEvent, Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome,
+};
 
 use crate::context::{Context, Spinner, answer};
 use crate::failure::{Failure, Result};
@@ -197,7 +199,7 @@ async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) 
     let waits = async {
         loop {
             match events.next().await {
-                Some(Event::InvitationWaits { group: of, user })
+                Some(Event::Device(DeviceEvent::InvitationWaits { group: of, user }))
                     if (of, user) == (group.group, id) =>
                 {
                     return;
@@ -426,12 +428,12 @@ async fn show_rotation(context: &Context, group: GroupId, progress: &Spinner) ->
     };
     loop {
         match events.next().await {
-            Some(Event::Rotation {
+            Some(Event::Device(DeviceEvent::Rotation {
                 group: of,
                 done,
                 total,
                 ..
-            }) if of == group => {
+            })) if of == group => {
                 progress.say(format!("documents under new keys: {done} of {total}"));
             }
             // The operation itself tells why.

@@ -2,7 +2,7 @@
 
 use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
-use conclave_client::{Change, DocumentInfo, Event};
+use conclave_client::{Change, DeviceEvent, DocumentInfo, Event};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
@@ -40,11 +40,11 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
             () = &mut interrupt => return Ok(Shown::nothing()),
         };
         match event {
-            Some(Event::DocumentChanged {
+            Some(Event::Device(DeviceEvent::DocumentChanged {
                 group: of,
                 document,
                 changes,
-            }) if (of, document) == (group, info.document) => {
+            })) if (of, document) == (group, info.document) => {
                 let now = text_of(context, group, &info, &title).await?;
                 let reader = print_changes(context, &info, &changes, &shown, &now)?;
                 if reader == Reader::Gone {
@@ -66,10 +66,10 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                     shown = now;
                 }
             }
-            Some(Event::DocumentListed {
+            Some(Event::Device(DeviceEvent::DocumentListed {
                 group: of,
                 document,
-            }) if (of, document) == (group, info.document) => {
+            })) if (of, document) == (group, info.document) => {
                 if is_over(context, group, &info, &title).await? {
                     return Ok(Shown::nothing());
                 }
@@ -87,12 +87,12 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                 &format!("note: {}; it is tried again", error.message),
                 context.global.json,
             ),
-            Some(Event::Finding(found))
+            Some(Event::Device(DeviceEvent::Finding(found)))
                 if found.group == Some(group) && found.document == Some(info.document) =>
             {
                 note(&found.text, context.global.json);
             }
-            Some(Event::GroupLost { group: of, why }) if of == group => {
+            Some(Event::Device(DeviceEvent::GroupLost { group: of, why })) if of == group => {
                 let message = format!("this device is no longer a member: {why}");
                 return Err(Failure::new(
                     "client.group_lost",

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::Error;
-use crate::events::Event;
+use crate::events::{DeviceEvent, Event};
 use crate::trouble::Connection;
 
 /// Events that a slow reader may fall behind.
@@ -87,20 +87,20 @@ impl Shared {
     /// Tells everybody who listens.
     pub(super) fn tell(&self, event: Event) {
         match &event {
-            Event::Rotation {
+            Event::Device(DeviceEvent::Rotation {
                 group,
                 epoch,
                 total,
                 complete: true,
                 ..
-            } => {
+            }) => {
                 self.rotations.send_modify(|all| {
                     let entry = all.entry(*group).or_default();
                     entry.complete_epoch = entry.complete_epoch.max(*epoch);
                     entry.documents = *total;
                 });
             }
-            Event::GroupLost { group, .. } => {
+            Event::Device(DeviceEvent::GroupLost { group, .. }) => {
                 self.rotations
                     .send_modify(|all| all.entry(*group).or_default().losses += 1);
             }

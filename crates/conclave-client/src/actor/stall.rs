@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Actor, thread};
 use crate::error::Error;
-use crate::events::Event;
+use crate::events::{DeviceEvent, Event};
 use crate::trouble::Connection;
 
 /// First pause; each that follows without success is twice as long.
@@ -83,7 +83,7 @@ impl Actor {
         });
         if was_connected {
             self.shared.connection.send_replace(Connection::Connecting);
-            self.shared.tell(Event::Offline);
+            self.shared.tell(DeviceEvent::Offline.into());
         }
         Ok(())
     }

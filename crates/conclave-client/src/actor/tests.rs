@@ -1,4 +1,4 @@
-use conclave_engine::{CommandId, Engine, Event as Told, Output, Setup, WriteBatch};
+use conclave_engine::{CommandId, Engine, Output, Setup, Told, WriteBatch};
 use conclave_proto::frame::{ClientFrame, ServiceFrame};
 use conclave_proto::{RealmId, Refusal, codec};
 use tempfile::TempDir;
@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::link::BACKLOG_BYTES;
 use super::*;
+use crate::events::Event;
 use crate::store::{PassphraseCost, StoreError};
 use crate::transport::{Sender, Timing};
 use crate::trouble::Trouble;
@@ -48,10 +49,10 @@ fn write(actor: &mut Actor) {
 }
 
 /// As if a transition had wanted this sent and told.
-fn want(actor: &mut Actor, sends: Vec<ClientFrame>, events: Vec<Told>) {
+fn want(actor: &mut Actor, sends: Vec<ClientFrame>, told: Vec<Told>) {
     actor.shell.keep(Output {
         sends,
-        events,
+        told,
         wake_at: actor.shell.wake_at(),
         ..Output::default()
     });
@@ -75,7 +76,7 @@ async fn when_the_store_fails_nothing_is_sent_or_told() {
     want(
         &mut actor,
         vec![ClientFrame::Ping],
-        vec![Told::Online, answered],
+        vec![Told::Event(DeviceEvent::Online), answered],
     );
     actor.store.refuse_writes().await;
 
@@ -101,12 +102,19 @@ async fn what_is_durable_is_sent_then_told() {
     let (sender, mut sent) = Sender::for_tests();
     actor.link.sender = Some(sender);
     write(&mut actor);
-    want(&mut actor, vec![ClientFrame::Ping], vec![Told::Online]);
+    want(
+        &mut actor,
+        vec![ClientFrame::Ping],
+        vec![Told::Event(DeviceEvent::Online)],
+    );
     actor.shared.close.cancel();
     // Nobody takes the connection down here: the farewell must not wait for it for ever.
     actor.run().await.unwrap();
     assert_eq!(sent.recv().await, Some(codec::encode(&ClientFrame::Ping)));
-    assert!(matches!(events.try_recv(), Ok(Event::Online)));
+    assert!(matches!(
+        events.try_recv(),
+        Ok(Event::Device(DeviceEvent::Online))
+    ));
     assert_eq!(actor.store.read(b"test").await.unwrap().len(), 1);
 }
 
@@ -183,12 +191,12 @@ async fn too_long_a_backlog_stops_further_input() {
         .await
         .unwrap();
     actor.gather().await.unwrap();
-    assert!(actor.replies.is_empty() && actor.shell.unreleased().events.is_empty());
+    assert!(actor.replies.is_empty() && actor.shell.unreleased().told.is_empty());
     // The only thing that can happen is that the socket takes some.
     assert!(matches!(actor.wait().await, Happened::Sent));
     assert!(!actor.link.is_choked() && sent.try_recv().is_ok());
     actor.gather().await.unwrap();
-    assert_eq!(actor.shell.unreleased().events.len(), 1);
+    assert_eq!(actor.shell.unreleased().told.len(), 1);
 }
 
 #[tokio::test]
@@ -198,7 +206,7 @@ async fn a_command_that_nobody_waits_for_is_not_begun() {
     let (reply, answer) = oneshot::channel();
     drop(answer);
     actor.command(Command::Status, reply);
-    assert!(actor.shell.unreleased().events.is_empty() && actor.replies.is_empty());
+    assert!(actor.shell.unreleased().told.is_empty() && actor.replies.is_empty());
 }
 
 /// One turn of the loop after another, until the answer is there.
@@ -242,7 +250,11 @@ async fn without_room_everything_that_is_not_durable_is_undone() {
     actor.link.sender = Some(sender);
     actor.store.limit_bytes(Some(1)).await.unwrap();
     for failures in 1..=3 {
-        want(&mut actor, vec![ClientFrame::Ping], vec![Told::Online]);
+        want(
+            &mut actor,
+            vec![ClientFrame::Ping],
+            vec![Told::Event(DeviceEvent::Online)],
+        );
         let error = ask(&mut actor, new_group()).await.unwrap_err();
         assert!(
             matches!(&error, Error::Store(error) if matches!(**error, StoreError::Full)),
@@ -252,7 +264,10 @@ async fn without_room_everything_that_is_not_durable_is_undone() {
         assert!(actor.link.sender.is_none() && actor.link.deaf);
         assert!(matches!(events.try_recv(), Ok(Event::Stalled { .. })));
         if failures == 1 {
-            assert!(matches!(events.try_recv(), Ok(Event::Offline)));
+            assert!(matches!(
+                events.try_recv(),
+                Ok(Event::Device(DeviceEvent::Offline))
+            ));
         }
         assert!(events.try_recv().is_err());
         // Nothing is done by itself for a while, and each time for longer.

@@ -17,10 +17,11 @@ use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs};
 use zeroize::Zeroizing;
 
-use crate::command::{ChangeInfo, Event, Reply};
+use crate::command::Reply;
 use crate::cx::{Cx, Post, ReadTarget};
 use crate::engine::{Engine, HOT_DOCUMENTS};
 use crate::error::EngineError;
+use crate::event::{ChangeInfo, Event};
 use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::group::{DocRow, DocStage, Group, Whole};
 use crate::io::{CommandId, DocFn, Row};

@@ -7,10 +7,11 @@ use conclave_proto::{DocumentId, GroupId, UnixMs, UserId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{About, End, Finding, FindingKind, Names, Step, Suspect};
-use crate::command::{Event, Reply};
+use crate::command::Reply;
 use crate::cx::Cx;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::event::{Event, Told};
 use crate::io::{CommandId, Row};
 use crate::keys;
 
@@ -241,7 +242,7 @@ impl Cx {
 
     /// Its words are made when the transition is over and groups are at rest; its place among the events is here.
     pub(crate) fn found(&mut self, finding: Finding) {
-        self.found.push((self.out.events.len(), finding));
+        self.found.push((self.out.told.len(), finding));
     }
 
     /// Rows that could not be read when the store was opened are told of as well.
@@ -286,17 +287,17 @@ impl Engine {
             return;
         }
         let found = std::mem::take(&mut self.cx.found);
-        let mut told = Vec::with_capacity(self.cx.out.events.len() + found.len());
-        let mut events = std::mem::take(&mut self.cx.out.events).into_iter();
+        let mut told = Vec::with_capacity(self.cx.out.told.len() + found.len());
+        let mut events = std::mem::take(&mut self.cx.out.told).into_iter();
         let mut taken = 0;
         for (at, finding) in found {
             told.extend(events.by_ref().take(at.saturating_sub(taken)));
             taken = at;
             let info = self.keep_finding(finding);
-            told.extend(info.map(|info| Event::Finding(Box::new(info))));
+            told.extend(info.map(|info| Told::Event(Event::Finding(Box::new(info)))));
         }
         told.extend(events);
-        self.cx.out.events = told;
+        self.cx.out.told = told;
     }
 
     fn keep_finding(&mut self, finding: Finding) -> Option<FindingInfo> {

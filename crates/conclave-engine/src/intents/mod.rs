@@ -17,9 +17,10 @@ use conclave_proto::{
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
-use crate::command::{Event, OperationId, Reply};
+use crate::command::{OperationId, Reply};
 use crate::cx::Cx;
 use crate::error::EngineError;
+use crate::event::Event;
 use crate::finding::{FindingKind, Step as Doing, Suspect};
 use crate::group::Group;
 use crate::io::CommandId;

@@ -15,9 +15,9 @@ use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs, UserId};
 
 pub(crate) use self::document::{DocLink, NotOpen, Open, SnapshotLink};
 pub(crate) use self::pending::{DocPending, GroupPending, IntentPending, Pending};
-use crate::command::Event;
 use crate::cx::Cx;
 use crate::engine::Engine;
+use crate::event::Event;
 use crate::finding::{About, End, FindingKind};
 use crate::print::Hidden;
 use crate::timers::TimerKind;

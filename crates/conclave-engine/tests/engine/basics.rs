@@ -105,7 +105,7 @@ fn a_welcome_that_is_shown_again_changes_nothing() {
     let again = || conclave_proto::frame::ServiceFrame::Welcome(delivery.clone());
     world.push(1, again());
     world.run();
-    let shown = |event: &&Event| matches!(event, Event::Invitation(_));
+    let shown = |event: &&Event| matches!(event, Event::Invitation { .. });
     assert_eq!(world.devices[1].events.iter().filter(shown).count(), 1);
     world.ask(1, Command::Accept { group });
     world.push(1, again());

@@ -149,7 +149,7 @@ fn own_edits_outlive_whatever_takes_their_place_away() {
         );
         let told = world.devices[BEN].events.iter();
         let told = told
-            .filter(|event| matches!(event, Event::Rescued(_)))
+            .filter(|event| matches!(event, Event::Rescued { .. }))
             .count();
         assert_eq!(told, 1, "{fate:?}");
         let findings = world.findings(BEN);

@@ -142,6 +142,6 @@ fn a_waiting_invitation_survives_a_restart() {
     world.ask(1, Command::Accept { group });
     world.run();
     world.converged(group, &[0, 1]);
-    let shown = |event: &&Event| matches!(event, Event::Invitation(_));
+    let shown = |event: &&Event| matches!(event, Event::Invitation { .. });
     assert!(world.devices[1].events.iter().filter(shown).count() <= 2);
 }

@@ -12,7 +12,7 @@ use super::register::{
 };
 use conclave_crdt::CrdtKind;
 use conclave_engine::{
-    Command, CommandId, Engine, EngineError, Event, Input, OperationId, Output, Read, Reply, Setup,
+    Command, CommandId, Engine, EngineError, Input, OperationId, Output, Read, Reply, Setup, Told,
     forensic,
 };
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
@@ -52,7 +52,7 @@ fn stored() -> &'static Stored {
 struct Device {
     engine: Engine,
     rows: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
-    events: Vec<Event>,
+    told: Vec<Told>,
 }
 
 impl Device {
@@ -71,13 +71,13 @@ impl Device {
         let mut device = Self {
             engine,
             rows,
-            events: Vec::new(),
+            told: Vec::new(),
         };
         device.perform(output);
         Ok(device)
     }
 
-    /// Makes writes, answers reads, keeps events.
+    /// Makes writes, answers reads, keeps what is told.
     fn perform(&mut self, output: Output) {
         let mut reads: VecDeque<Read> = VecDeque::new();
         let mut next = Some(output);
@@ -89,7 +89,7 @@ impl Device {
                     !writes.delete_prefixes.iter().any(gone) && !writes.deletes.contains(key)
                 });
                 self.rows.extend(writes.puts);
-                self.events.extend(output.events);
+                self.told.extend(output.told);
                 reads.extend(output.reads);
             }
             let Some(read) = reads.pop_front() else {
@@ -113,8 +113,8 @@ impl Device {
         let id = CommandId(id);
         let output = self.engine.handle(NOW, Input::Command { id, command });
         self.perform(output);
-        self.events.iter().find_map(|event| match event {
-            Event::Reply { command, result } if *command == id => Some(result.clone()),
+        self.told.iter().find_map(|told| match told {
+            Told::Reply { command, result } if *command == id => Some(result.clone()),
             _ => None,
         })
     }
@@ -130,7 +130,7 @@ impl Stored {
         let mut device = Device {
             engine,
             rows: BTreeMap::new(),
-            events: Vec::new(),
+            told: Vec::new(),
         };
         device.perform(output);
         let create = Command::CreateGroup {

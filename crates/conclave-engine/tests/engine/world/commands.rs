@@ -17,13 +17,7 @@ impl World {
     }
 
     pub fn reply(&self, at: usize, id: CommandId) -> Option<Result2> {
-        self.devices[at]
-            .events
-            .iter()
-            .find_map(|event| match event {
-                Event::Reply { command, result } if *command == id => Some(result.clone()),
-                _ => None,
-            })
+        self.devices[at].replies.get(&id).cloned()
     }
 
     /// Runs a command to its reply. None: the device started again before.

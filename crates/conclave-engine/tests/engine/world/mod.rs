@@ -3,11 +3,11 @@
 mod checks;
 mod commands;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_engine::shell::Shell;
 use conclave_engine::{
-    Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Reply, Setup,
+    Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Reply, Setup, Told,
 };
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
@@ -62,6 +62,7 @@ pub struct Device {
     /// How far its clock is ahead of the true one, in milliseconds.
     fast_ms: i64,
     pub events: Vec<Event>,
+    pub replies: BTreeMap<CommandId, Result2>,
     pub outputs: usize,
     pub restarts: usize,
     answered: BTreeSet<CommandId>,
@@ -85,6 +86,7 @@ impl Device {
             down: VecDeque::new(),
             fast_ms: 0,
             events: Vec::new(),
+            replies: BTreeMap::new(),
             outputs: 0,
             restarts: 0,
             answered: BTreeSet::new(),
@@ -177,19 +179,24 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
     }
 }
 
-fn event_kind(event: &Event) -> String {
+fn told_kind(told: &Told) -> String {
+    let event = match told {
+        Told::Reply { result, .. } => {
+            return match result {
+                Ok(_) => "reply".to_owned(),
+                Err(error) => format!("error {}", error.code()),
+            };
+        }
+        Told::Event(event) => event,
+    };
     match event {
-        Event::Reply { result, .. } => match result {
-            Ok(_) => "reply".to_owned(),
-            Err(error) => format!("error {}", error.code()),
-        },
         Event::Finding(found) => format!("finding {}", found.code),
         Event::Rotation { done, total, .. } => format!("rotation {done}/{total}"),
         Event::MembersChanged { epoch, .. } => format!("members {epoch}"),
         Event::DocumentChanged { .. } => "changed".to_owned(),
         Event::Acknowledged { pending, .. } => format!("acknowledged {pending}"),
         Event::DocumentListed { .. } => "listed".to_owned(),
-        Event::Invitation(_) => "invitation".to_owned(),
+        Event::Invitation { .. } => "invitation".to_owned(),
         Event::GroupLost { .. } => "lost".to_owned(),
         Event::Online => "online".to_owned(),
         Event::Offline => "offline".to_owned(),
@@ -378,9 +385,9 @@ impl World {
         rows.sort();
         rows.dedup();
         let sends: Vec<&str> = wants.sends.iter().map(kind).collect();
-        let events: Vec<String> = wants.events.iter().map(event_kind).collect();
+        let told: Vec<String> = wants.told.iter().map(told_kind).collect();
         let wake_at = shell.wake_at();
-        let line = format!("{at} {rows:?} {sends:?} {events:?} {wake_at:?}");
+        let line = format!("{at} {rows:?} {sends:?} {told:?} {wake_at:?}");
         self.trace.push(line);
     }
 
@@ -413,13 +420,16 @@ impl World {
         if dies.is_some() {
             return self.die(at);
         }
-        for event in &released.events {
-            if let Event::Reply { command, .. } = event {
-                let first = device.answered.insert(*command);
-                assert!(first, "seed {}: {command:?} is answered twice", self.seed);
+        for told in released.told {
+            match told {
+                Told::Reply { command, result } => {
+                    let before = device.replies.insert(command, result);
+                    let first = before.is_none() && device.answered.insert(command);
+                    assert!(first, "seed {}: {command:?} is answered twice", self.seed);
+                }
+                Told::Event(event) => device.events.push(event),
             }
         }
-        device.events.extend(released.events);
         if device.conn.is_some() {
             device.up.extend(released.sends);
         }
@@ -615,7 +625,7 @@ impl World {
                 Input::Frame(Box::new(ServiceFrame::Response { id, answer })),
             );
             assert!(output.writes.is_empty() && output.reads.is_empty());
-            assert!(output.sends.is_empty() && output.events.is_empty());
+            assert!(output.sends.is_empty() && output.told.is_empty());
             assert_eq!(output.close_connection, None);
             let engine = self.devices[at].shell.engine();
             assert_eq!(format!("{engine:?}"), before.0, "seed {}", self.seed);

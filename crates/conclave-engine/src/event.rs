@@ -1,0 +1,175 @@
+//! What a device tells its application.
+
+use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{InvitationInfo, Reply};
+use crate::error::EngineError;
+use crate::finding::FindingInfo;
+use crate::io::CommandId;
+use crate::rescue::RescueInfo;
+
+/// What a device tells: in this order, once what it rests on is durable.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// The answer to a command.
+    Reply {
+        /// Which.
+        command: CommandId,
+        /// The answer.
+        result: Result<Reply, EngineError>,
+    },
+    /// Something that happened.
+    Event(Event),
+}
+
+/// A change that somebody made to a document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeInfo {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// What the user is called here.
+    pub name: Option<String>,
+    /// Position in the log.
+    pub seq: u64,
+}
+
+/// Something that happened to a device, in its groups or in its documents.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+#[non_exhaustive]
+pub enum Event {
+    /// The service is reached and knows this device.
+    Online,
+    /// The service is out of reach.
+    Offline,
+    /// Somebody invites this device.
+    Invitation {
+        /// To what, and who.
+        invitation: InvitationInfo,
+    },
+    /// An invitation of this device's user waits until a device of the invited user connects; it goes on by itself.
+    InvitationWaits {
+        /// The group.
+        group: GroupId,
+        /// Who is invited.
+        user: UserId,
+    },
+    /// A group's members changed.
+    MembersChanged {
+        /// The group.
+        group: GroupId,
+        /// New epoch.
+        epoch: u64,
+        /// Users of whom a device was added.
+        added: Vec<UserId>,
+        /// Users of whom a device was removed.
+        removed: Vec<UserId>,
+    },
+    /// The group log says that this device leaves; another member completes it.
+    Leaving {
+        /// The group.
+        group: GroupId,
+    },
+    /// This device is no longer a member.
+    GroupLost {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        why: String,
+    },
+    /// A document was created or closed.
+    DocumentListed {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
+    /// Verified changes of others arrived.
+    DocumentChanged {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Who changed it.
+        changes: Vec<ChangeInfo>,
+    },
+    /// The service holds more of this device's edits.
+    Acknowledged {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Local edits still unacknowledged.
+        pending: usize,
+    },
+    /// Something does not fit. It is durable until somebody is done with it.
+    Finding(Box<FindingInfo>),
+    /// Own edits lost their place; what they did is kept apart ([`Command::Rescue`](crate::Command::Rescue)).
+    Rescued {
+        /// What, and why.
+        rescue: RescueInfo,
+    },
+    /// Re-keying after a removal.
+    Rotation {
+        /// The group.
+        group: GroupId,
+        /// Epoch that the removal began.
+        epoch: u64,
+        /// Documents re-keyed.
+        done: usize,
+        /// Documents in all.
+        total: usize,
+        /// Whether it is complete and in the group log.
+        complete: bool,
+    },
+    /// The devices of this user changed.
+    DevicesChanged {
+        /// The user.
+        user: UserId,
+    },
+    /// This device came back into a group whose log it could not follow.
+    Returned {
+        /// The group.
+        group: GroupId,
+        /// Epoch here.
+        epoch: u64,
+        /// Whether it is known to be the group that the others are in. If not, nothing is sealed until another member shows it, or the user
+        /// confirms the group's code ([`Command::ConfirmGroup`](crate::Command::ConfirmGroup)).
+        proven: bool,
+    },
+    /// A member's device cannot come back by itself and asks to be added again ([`Command::ReAdd`](crate::Command::ReAdd)).
+    ReAddAsked {
+        /// The group.
+        group: GroupId,
+        /// The device.
+        device: DeviceId,
+        /// Its user, as the service says.
+        user: UserId,
+    },
+}
+
+impl Event {
+    /// The group that this is about.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Online | Self::Offline | Self::DevicesChanged { .. } => None,
+            Self::Invitation { invitation } => Some(invitation.group),
+            Self::Finding(finding) => finding.group,
+            Self::Rescued { rescue } => Some(rescue.group),
+            Self::InvitationWaits { group, .. }
+            | Self::Leaving { group }
+            | Self::MembersChanged { group, .. }
+            | Self::GroupLost { group, .. }
+            | Self::DocumentListed { group, .. }
+            | Self::DocumentChanged { group, .. }
+            | Self::Acknowledged { group, .. }
+            | Self::Returned { group, .. }
+            | Self::ReAddAsked { group, .. }
+            | Self::Rotation { group, .. } => Some(*group),
+        }
+    }
+}
