@@ -1,26 +1,75 @@
 //! One engine over a store of rows, as an application runs it that has no connection yet.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_engine::{Command, CommandId, Engine, Event, Input, Output, Reply, Row, Setup, Told};
+use conclave_engine::shell::{Rows, Shell};
+use conclave_engine::{Command, Engine, Event, Reply, Row, Setup, Told, WriteBatch};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UnixMs};
 use zeroize::Zeroizing;
 
 use crate::pair::{Failure, append, read};
 
+/// Rows in memory. A page keeps them in IndexedDB.
+#[derive(Default)]
+struct Stored(BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>);
+
+impl Stored {
+    fn below(&self, prefix: &[u8]) -> Vec<Row> {
+        self.0
+            .range(prefix.to_vec()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+}
+
+impl Rows for Stored {
+    type Error = Infallible;
+
+    async fn write(&mut self, batches: &[WriteBatch]) -> Result<(), Infallible> {
+        for batch in batches {
+            for prefix in &batch.delete_prefixes {
+                self.0.retain(|key, _| !key.starts_with(prefix));
+            }
+            for key in &batch.deletes {
+                self.0.remove(key);
+            }
+            let puts = batch.puts.iter();
+            self.0
+                .extend(puts.map(|(key, value)| (key.clone(), value.clone())));
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, prefix: &[u8]) -> Result<Vec<Row>, Infallible> {
+        Ok(self.below(prefix))
+    }
+}
+
+/// What comes of a future over rows in memory, which never waits.
+fn at_once<T>(future: impl Future<Output = Result<T, Infallible>>) -> Result<T, Failure> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(value)) => Ok(value),
+        Poll::Ready(Err(never)) => match never {},
+        Poll::Pending => Err(Failure::Missing("rows")),
+    }
+}
+
 /// An engine and its rows.
 pub struct Desk {
-    engine: Engine,
-    rows: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
-    next_command: u64,
+    shell: Shell,
+    rows: Stored,
     now: UnixMs,
 }
 
 impl std::fmt::Debug for Desk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Desk({} rows)", self.rows.len())
+        write!(f, "Desk({} rows)", self.rows.0.len())
     }
 }
 
@@ -37,12 +86,11 @@ impl Desk {
         let (engine, output) =
             Engine::init(setup, seed, now).map_err(|error| Failure::Engine(error.to_string()))?;
         let mut desk = Self {
-            engine,
-            rows: BTreeMap::new(),
-            next_command: 1,
+            shell: Shell::new(engine, output),
+            rows: Stored::default(),
             now,
         };
-        desk.carry_out(output);
+        desk.carry_out()?;
         Ok(desk)
     }
 
@@ -52,12 +100,11 @@ impl Desk {
     /// [`Failure::Engine`] when the rows do not make an engine.
     pub fn reopen(&mut self, seed: [u8; 32]) -> Result<(), Failure> {
         let prefixes = Engine::startup_prefixes();
-        let rows = prefixes.iter().flat_map(|prefix| self.below(prefix));
+        let rows = prefixes.iter().flat_map(|prefix| self.rows.below(prefix));
         let (engine, output) = Engine::open(rows.collect(), seed, self.now)
             .map_err(|error| Failure::Engine(error.to_string()))?;
-        self.engine = engine;
-        self.carry_out(output);
-        Ok(())
+        self.shell.begin_again(engine, output);
+        self.carry_out().map(drop)
     }
 
     /// Creates a group.
@@ -134,10 +181,8 @@ impl Desk {
 
     /// Gives a command; the rows that it needs are at hand, so the reply comes at once.
     fn ask(&mut self, command: Command) -> Result<Reply, Failure> {
-        let id = CommandId(self.next_command);
-        self.next_command += 1;
-        let output = self.engine.handle(self.now, Input::Command { id, command });
-        for told in self.carry_out(output) {
+        let id = self.shell.command(self.now, command);
+        for told in self.carry_out()? {
             match told {
                 Told::Reply { command, result } if command == id => {
                     return result.map_err(|error| Failure::Engine(error.to_string()));
@@ -149,34 +194,15 @@ impl Desk {
         Err(Failure::Missing("reply"))
     }
 
-    /// Does what an output asks for, until nothing is left to read.
-    fn carry_out(&mut self, first: Output) -> Vec<Told> {
+    /// Does what the engine wants, until it waits for nothing.
+    fn carry_out(&mut self) -> Result<Vec<Told>, Failure> {
         let mut told = Vec::new();
-        let mut outputs = vec![first];
-        while let Some(output) = outputs.pop() {
-            for prefix in &output.writes.delete_prefixes {
-                self.rows.retain(|key, _| !key.starts_with(prefix));
-            }
-            for key in &output.writes.deletes {
-                self.rows.remove(key);
-            }
-            self.rows.extend(output.writes.puts);
-            told.extend(output.told);
-            for read in output.reads {
-                let rows = self.below(&read.prefix);
-                let input = Input::Loaded { id: read.id, rows };
-                outputs.push(self.engine.handle(self.now, input));
+        loop {
+            told.extend(at_once(self.shell.release(&mut self.rows))?.told);
+            if !at_once(self.shell.load(self.now, &mut self.rows))? {
+                return Ok(told);
             }
         }
-        told
-    }
-
-    fn below(&self, prefix: &[u8]) -> Vec<Row> {
-        self.rows
-            .range(prefix.to_vec()..)
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
     }
 }
 
