@@ -49,11 +49,26 @@ struct Begun {
     last: Hash,
 }
 
-/// How much of a document comes in a batch, up to somewhere.
+/// How much of a document comes, up to somewhere.
 #[derive(Clone, Copy, Default)]
-struct Extent {
-    records: usize,
-    bytes: usize,
+pub(crate) struct Extent {
+    pub(crate) records: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Extent {
+    /// What came after an earlier one.
+    pub(crate) fn after(self, earlier: Self) -> Self {
+        Self {
+            records: self.records - earlier.records,
+            bytes: self.bytes - earlier.bytes,
+        }
+    }
+
+    /// Whether a signature at its end covers what is at its beginning.
+    pub(crate) fn is_within_reach(self) -> bool {
+        self.records <= RUN_RECORDS && self.bytes <= RUN_BYTES
+    }
 }
 
 /// Frames of one author and epoch that nobody vouches for yet, in their order; each follows the one before, and all lie within reach
@@ -82,8 +97,7 @@ fn runs(ops: &[Op]) -> Vec<Vec<usize>> {
         };
         if let Some(earlier) = begun.get(&key)
             && earlier.last == frame.prev
-            && extent.records - earlier.before.records <= RUN_RECORDS
-            && extent.bytes - earlier.before.bytes <= RUN_BYTES
+            && extent.after(earlier.before).is_within_reach()
         {
             (run.at, run.before) = (earlier.at, earlier.before);
         }

@@ -1,5 +1,6 @@
 //! Members and devices that lie.
 
+use conclave_identity::DeviceKey;
 use conclave_mls::{ClientGroup, CommitInputs, DeviceContext, Plan};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{Answer, Request};
@@ -8,7 +9,7 @@ use conclave_proto::record::{EntryBody, RECORD_LABEL};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault};
 use conclave_proto::{CommitId, DocumentId, GroupId, GroupPolicy, Refusal, Role, UnixMs};
 
-use crate::harness::{Member, TestService, now, random, rng};
+use crate::harness::{Member, Pen, TestService, now, random, rng};
 use crate::scenes::{ONE, RENEWAL};
 
 fn fault(fault: CommitFault) -> Answer {
@@ -340,6 +341,44 @@ async fn records_for_another_document_or_in_another_name_are_refused() {
     let (_, entry, snapshot) = alice.new_document();
     let create = Request::CreateDocument { entry, snapshot };
     assert_eq!(bob.wire.refused(create).await, not_yours);
+}
+
+/// Whoever finds a wrong signature asks for the next 256 records, and names the service where none of them covers.
+#[tokio::test]
+async fn what_covers_a_record_is_near_it_within_a_frame_too() {
+    let service = TestService::start().await;
+    let (mut alice, (document, _)) = service.alone().await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let mut other = DeviceKey::generate(&mut rng());
+    let start = pen.mark();
+    let mut frame = |pen: &mut Pen, count: usize, signed: &[usize]| {
+        let (first_clock, _) = pen.mark();
+        let mut records = Vec::new();
+        for at in 1..=count {
+            if signed.contains(&at) {
+                records.push(pen.record(1));
+                continue;
+            }
+            std::mem::swap(&mut pen.key, &mut other);
+            records.push(pen.record(1));
+            std::mem::swap(&mut pen.key, &mut other);
+        }
+        pen.frame(first_clock, records)
+    };
+    let fault = RecordFault::Signature;
+    for (count, signed) in [
+        (129, vec![129]),
+        (1024, vec![128, 256, 384, 640, 768, 896, 1024]),
+    ] {
+        alice.wire.send(&frame(&mut pen, count, &signed)).await;
+        let answer = alice.wire.appended(pen.channel).await;
+        assert_eq!(answer, Err(Refusal::BadRecord { fault }), "{signed:?}");
+        pen.restore(start);
+    }
+    for (count, signed) in [(128, vec![128]), (1024, (1..=8).map(|n| n * 128).collect())] {
+        alice.wire.send(&frame(&mut pen, count, &signed)).await;
+        alice.wire.appended(pen.channel).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use crate::limits::Limits;
 use crate::log::{Appending, NewRecord};
 use crate::op::seen::SeenHeads;
 use crate::rows::{AuthorRow, DocumentRow, RecordKind};
+use crate::runs::Extent;
 
 const MALFORMED: Refusal = Refusal::BadRecord {
     fault: RecordFault::Malformed,
@@ -231,8 +232,22 @@ fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<(Frame, S
         clock: arrived.first_clock,
         prev,
     };
-    let mut signed = None;
+    let mut signed: Option<(Hash, &[u8; 64])> = None;
+    let mut open = Extent::default();
     for record in &arrived.records {
+        let next = Extent {
+            records: open.records + 1,
+            bytes: open.bytes + record.sealed.ciphertext.len(),
+        };
+        // What covers a record has to be near it, within a frame too.
+        open = match signed {
+            Some((core, signature)) if !next.is_within_reach() => {
+                verify_signature(row, RECORD_LABEL, &core.0, signature)
+                    .map_err(|fault| Refusal::BadRecord { fault })?;
+                next.after(open)
+            }
+            _ => next,
+        };
         let (head, seen) = heads.head(record.seen_size.0, record.seen_hint)?;
         let header = RecordHeader {
             version: RECORD_VERSION,
