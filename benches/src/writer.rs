@@ -15,7 +15,8 @@ use conclave_proto::record::{
     Chained, EntryBody, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader,
 };
 use conclave_proto::{
-    Author, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, RealmId, limits,
+    Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, RealmId,
+    limits,
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use rand_chacha::ChaCha20Rng;
@@ -38,6 +39,8 @@ pub struct Writer {
     /// What the next record says, but for what it holds.
     header: RecordHeader,
     chain: Chained,
+    /// The document's log: nobody else writes there.
+    log: Frontier,
     channel: Varint,
     rng: ChaCha20Rng,
 }
@@ -78,7 +81,7 @@ impl Writer {
             document,
             crdt: CRDT,
         };
-        let mut header = RecordHeader {
+        let header = RecordHeader {
             version: RECORD_VERSION,
             group: id,
             document,
@@ -97,10 +100,12 @@ impl Writer {
         };
         let entry = group.sign_entry(&context, body, INSTANCE);
         let snapshot = seal(&header, &CONTENT, &keys, &key, 1, &mut rng);
+        let mut log = Frontier::default();
+        log.push(snapshot.leaf());
         wire.accepted(Request::CreateDocument { entry, snapshot })
             .await?;
         let opened = wire.open(id, document).await?;
-        header.seen = opened.head;
+        ensure!(opened.head == log.head(), "another log");
         Ok(Self {
             wire,
             key,
@@ -110,14 +115,16 @@ impl Writer {
                 clock: opened.own_next_clock,
                 prev: opened.own_last,
             },
+            log,
             channel: opened.channel,
             rng,
         })
     }
 
-    /// The next frames, of one update each, as they go over the wire.
+    /// The next frames, of one update each, as they go over the wire. They name what was acknowledged before the first of them.
     #[must_use]
     pub fn frames(&mut self, count: usize) -> Vec<Vec<u8>> {
+        self.header.seen = self.log.head();
         (0..count).map(|_| encode(&self.frame())).collect()
     }
 
@@ -136,6 +143,7 @@ impl Writer {
             clock: self.chain.clock + 1,
             prev: record.leaf(),
         };
+        self.log.push(record.leaf());
         let seen = self.header.seen;
         let seen_hint = seen.root.0.first_chunk().copied().unwrap_or_default();
         ClientFrame::Append {
