@@ -1,11 +1,12 @@
 //! Making, following and judging a commit, beside bare OpenMLS doing so over the same store. The commit renews its author's leaf.
 
 use anyhow::{Context as _, Result, bail};
-use conclave_bench::group::{GROUP, Group, NOW, commit};
+use conclave_bench::group::{GROUP, Group};
 use conclave_bench::measure::{Bench, sure};
 use conclave_identity::DeviceKey;
 use conclave_mls::{ClientGroup, Plan, Prepared, Provider, PublicGroupState, RowChange, Rows};
 use conclave_proto::group::GroupEntry;
+use conclave_testkit::members::NOW;
 use criterion::BatchSize;
 use openmls::group::{GroupId, MlsGroup, ProposalStore, PublicGroup};
 use openmls::prelude::{
@@ -125,7 +126,7 @@ fn making(bench: &mut Bench, members: usize, group: &Group) {
             bencher.iter_batched(
                 || sure(ClientGroup::load(group.owner_rows.clone())),
                 |mut mls| {
-                    let prepared = sure(commit(&mut mls, &group.owner, &Plan::default()));
+                    let prepared = sure(group.owner.commit(&mut mls, &Plan::default()));
                     let changes = mls.take_changes();
                     (mls, prepared, changes)
                 },
@@ -169,7 +170,10 @@ fn following(bench: &mut Bench, members: usize, group: &Group, renewal: &Prepare
 /// The service judges, applies, and makes what it stores.
 fn judging(bench: &mut Bench, members: usize, group: &Group, renewal: &Prepared) {
     let commit = renewal.bundle.commit.as_slice();
-    let restore = || sure(PublicGroupState::restore(&group.checkpoint));
+    let restore = || {
+        let (rows, roots) = (group.service_rows.clone(), group.roots.clone());
+        sure(PublicGroupState::load(rows, roots))
+    };
     let rows = sure(bare_service(&restore()));
     let id = GroupId::from_slice(GROUP.as_bytes());
     bench.pair(
@@ -197,7 +201,7 @@ fn judging(bench: &mut Bench, members: usize, group: &Group, renewal: &Prepared)
                     let device = group.owner.device;
                     let judged = sure(service.judge_bundle(&renewal.bundle, device, NOW));
                     sure(service.apply(judged));
-                    let stored = service.checkpoint();
+                    let stored = service.take_changes();
                     (service, stored)
                 },
                 BatchSize::PerIteration,

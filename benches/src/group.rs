@@ -1,59 +1,15 @@
 //! A group of some size, as its owner, one of its members and the service have it.
 
 use anyhow::{Context as _, Result};
-use conclave_identity::{DeviceCredential, DeviceKey, UserGenesis, UserKey};
-use conclave_mls::{
-    ClientGroup, CommitInputs, DeviceContext, KeyStore, Plan, Prepared, PublicGroupState, Rows,
-};
+use conclave_mls::{ClientGroup, KeyStore, Plan, Prepared, PublicGroupState, Rows};
 use conclave_proto::frame::WelcomeDelivery;
-use conclave_proto::{CommitId, DeviceId, GroupId, GroupPolicy, RealmId, UnixMs};
+use conclave_proto::{GroupId, GroupPolicy, Hash};
+use conclave_testkit::members::{Member, NOW, strangers};
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+use rand_chacha::rand_core::SeedableRng as _;
 
 /// The group.
 pub const GROUP: GroupId = GroupId([7; 16]);
-/// When everything happens.
-pub const NOW: UnixMs = UnixMs(1_760_000_000_000);
-
-/// A device of a user of its own.
-pub struct Member {
-    /// Its id.
-    pub device: DeviceId,
-    /// Its key.
-    pub key: DeviceKey,
-    credential: DeviceCredential,
-}
-
-impl Member {
-    fn new(rng: &mut ChaCha20Rng) -> Result<Self> {
-        let mut device = DeviceId::ZERO;
-        rng.fill_bytes(&mut device.0);
-        let user = UserKey::generate(rng);
-        let genesis = UserGenesis::new(RealmId([1; 16]), &user, NOW, rng);
-        let key = DeviceKey::generate(rng);
-        let (certificate, signature) = user.certify(&genesis, device, &key.public(), 1, NOW);
-        let credential = DeviceCredential::accept(genesis, certificate, signature, &key)?;
-        Ok(Self {
-            device,
-            key,
-            credential,
-        })
-    }
-
-    /// What a group is handed of it.
-    #[must_use]
-    pub fn context(&self) -> DeviceContext<'_> {
-        DeviceContext {
-            key: &self.key,
-            credential: &self.credential,
-        }
-    }
-
-    fn key_package(&self, keys: &mut KeyStore) -> Result<Vec<u8>> {
-        let mut made = keys.generate(&self.context(), 1, false, NOW)?;
-        made.one_time.pop().context("no key package")
-    }
-}
 
 /// A group whose members but the first came in with one commit.
 pub struct Group {
@@ -65,8 +21,10 @@ pub struct Group {
     pub member: Member,
     /// That member's rows.
     pub member_rows: Rows,
-    /// The service's state.
-    pub checkpoint: Vec<u8>,
+    /// The service's rows.
+    pub service_rows: Rows,
+    /// Roots of its log since the epoch began.
+    pub roots: Vec<Hash>,
 }
 
 impl Group {
@@ -84,15 +42,12 @@ impl Group {
 
         let mut keys = KeyStore::load(Vec::new())?;
         let mut add = vec![member.key_package(&mut keys)?];
-        for _ in 2..members {
-            let mut keys = KeyStore::load(Vec::new())?;
-            add.push(Member::new(&mut rng)?.key_package(&mut keys)?);
-        }
+        add.extend(strangers(members.saturating_sub(2), &mut rng)?);
         let plan = Plan {
             add,
             ..Plan::default()
         };
-        let prepared = commit(&mut group, &owner, &plan)?;
+        let prepared = owner.commit(&mut group, &plan)?;
         let judged = service.judge_bundle(&prepared.bundle, owner.device, NOW)?;
         let (entry, welcome) = (judged.entry.clone(), judged.welcome.clone());
         service.apply(judged)?;
@@ -112,7 +67,8 @@ impl Group {
             owner,
             member_rows: joined.rows(),
             member,
-            checkpoint: service.checkpoint(),
+            service_rows: service.rows(),
+            roots: service.state().epoch_log_roots.iter().copied().collect(),
         })
     }
 
@@ -122,21 +78,6 @@ impl Group {
     /// When it cannot be made.
     pub fn renewal(&self) -> Result<Prepared> {
         let mut group = ClientGroup::load(self.owner_rows.clone())?;
-        commit(&mut group, &self.owner, &Plan::default())
+        self.owner.commit(&mut group, &Plan::default())
     }
-}
-
-/// Makes a commit, which then waits.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn commit(group: &mut ClientGroup, device: &Member, plan: &Plan) -> Result<Prepared> {
-    let inputs = CommitInputs {
-        now: NOW,
-        service_time: NOW,
-        id: CommitId([3; 16]),
-        live_roots: &[],
-    };
-    let mut rng = ChaCha20Rng::seed_from_u64(group.epoch());
-    Ok(group.commit(&device.context(), plan, inputs, &mut rng)?)
 }

@@ -9,10 +9,11 @@ use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedD
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::{Author, DocumentId, Hash, InstanceId};
+use conclave_testkit::members::Member;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
-use crate::group::{GROUP, Group, Member};
+use crate::group::{GROUP, Group};
 
 const DOCUMENT: DocumentId = DocumentId([8; 16]);
 const WRITES: InstanceId = InstanceId([1; 8]);

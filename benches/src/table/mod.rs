@@ -30,10 +30,10 @@ pub struct Subject {
 }
 
 /// The programs.
-const PROGRAMS: [&str; 5] = ["load", "edit", "seal", "append", "commit"];
+const PROGRAMS: [&str; 6] = ["load", "edit", "seal", "append", "documents", "commit"];
 
 /// All tables, in order.
-pub const SUBJECTS: [Subject; 6] = [
+pub const SUBJECTS: [Subject; 7] = [
     Subject {
         name: "load",
         title: "Cold load of a document",
@@ -69,6 +69,14 @@ pub const SUBJECTS: [Subject; 6] = [
                 is acknowledged when it is durable (`synchronous=FULL`). Processor time is the service's alone; time by the clock has the writers \
                 on the same processors. Baseline: the rows of these records into bare SQLite, handed in the same way, with the same group commit.",
         per: "update",
+    },
+    Subject {
+        name: "list",
+        title: "Making documents at the service",
+        about: "Documents made one after the other in one group, each judged and ordered in a transaction of its own, on SQLite \
+                (`synchronous=NORMAL`); processor time, without what their author does. Baseline: the first ones of the same group. Where the \
+                cost of a document does not depend on how many there are, the ratio is 1.",
+        per: "document",
     },
     Subject {
         name: "commit",

@@ -48,6 +48,7 @@ mod overlay;
 mod profile;
 mod provider;
 mod public;
+mod stored;
 mod wrap;
 
 pub use client::{

@@ -1,6 +1,5 @@
 //! What an operation changes, as data.
 
-use bytes::Bytes;
 use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
 use conclave_proto::merkle::NodeId;
@@ -11,7 +10,7 @@ use conclave_rules::LogId;
 use crate::keys::Rows;
 use crate::rows::{
     ActiveRow, AuthorRow, DocumentRow, EntryRow, GroupAt, InvitationRow, JoinRow, PackageRow,
-    PleaRow, RecordRow, ReplacedRow,
+    PartChange, PleaRow, RecordRow, ReplacedRow,
 };
 
 /// One change. What says `expected` is compared with what is stored in the moment of writing: where it is not so, somebody else was faster
@@ -112,9 +111,7 @@ pub enum Change {
         /// The root of its empty log.
         root: Hash,
         /// Its public state.
-        checkpoint: Bytes,
-        /// Its GroupInfo.
-        group_info: Bytes,
+        parts: Vec<PartChange>,
     },
     /// An entry at the end of a group's log.
     Entry {
@@ -127,25 +124,21 @@ pub enum Change {
         /// The entry. Its position is the size before.
         entry: EntryRow,
     },
-    /// Another GroupInfo, with the public state that has it.
+    /// Another GroupInfo in the public state.
     GroupInfo {
         /// The group.
         group: GroupId,
         /// Where it stood before.
         expected: GroupAt,
-        /// The state.
-        checkpoint: Bytes,
-        /// The GroupInfo.
-        group_info: Bytes,
+        /// What of the state is another.
+        parts: Vec<PartChange>,
     },
-    /// A group's public state, with the entry that led to it.
-    Checkpoint {
+    /// What an entry changes of its group's public state.
+    Parts {
         /// The group.
         group: GroupId,
-        /// The state.
-        checkpoint: Bytes,
-        /// The GroupInfo, where it is another.
-        group_info: Option<Bytes>,
+        /// What changes.
+        parts: Vec<PartChange>,
         /// The wrap that came with the commit, where there was one.
         wrap: Option<RootWrap>,
     },
@@ -336,7 +329,7 @@ impl Rows {
                     row.size = expected.size.saturating_add(1);
                     row.version = expected.version.saturating_add(1);
                 }
-                self.checkpoints.remove(group);
+                self.parts.remove(group);
                 self.entries.remove(&(*group, entry.leaf));
                 self.commits.remove(&(*group, expected.epoch));
             }
@@ -346,10 +339,10 @@ impl Rows {
                 if let Some(Some(row)) = self.groups.get_mut(group) {
                     row.version = expected.version.saturating_add(1);
                 }
-                self.checkpoints.remove(group);
+                self.parts.remove(group);
             }
-            Change::Checkpoint { group, .. } => {
-                self.checkpoints.remove(group);
+            Change::Parts { group, .. } => {
+                self.parts.remove(group);
                 self.committers.remove(group);
             }
             Change::Member { .. } | Change::MemberGone { .. } | Change::Join { .. } => {
@@ -412,7 +405,7 @@ impl Rows {
 
     fn forget_group(&mut self, group: &GroupId) {
         self.groups.remove(group);
-        self.checkpoints.remove(group);
+        self.parts.remove(group);
     }
 
     /// Nothing of this costs anything while only frames of records come.

@@ -8,9 +8,8 @@ use conclave_proto::{Author, DeviceId, GroupId, Hash, Refusal, UnixMs, UserId};
 use conclave_rules::LogId;
 
 use crate::rows::{
-    AccountRow, ActiveRow, AuthorRow, CheckpointRow, DeviceRow, DocumentRow, GroupRow,
-    InvitationRow, JoinRow, ListRow, Mark, PackageRow, PleaRow, Position, ReplacedRow, StockRow,
-    WelcomeRow,
+    AccountRow, ActiveRow, AuthorRow, DeviceRow, DocumentRow, GroupRow, InvitationRow, JoinRow,
+    ListRow, Mark, PackageRow, PartsRow, PleaRow, Position, ReplacedRow, StockRow, WelcomeRow,
 };
 
 /// Why something goes no further.
@@ -121,7 +120,7 @@ tables! {
     /// Where groups stand.
     groups, group: GroupId => GroupRow;
     /// Public states of groups.
-    checkpoints, checkpoint: GroupId => CheckpointRow;
+    parts, parts_of: GroupId => PartsRow;
     /// Who made a group's newest commit.
     committers, committer_of: GroupId => DeviceId;
     /// Entries of a group's log, by their leaves.

@@ -1,5 +1,7 @@
 //! What storage holds, as plain rows. A backend reads and writes them; the rules compare them.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
@@ -120,11 +122,20 @@ impl GroupRow {
     }
 }
 
-/// A group's public state as stored: signed entries after the checkpoint are applied to it when it is read.
+/// A row of a group's public state, as `PublicGroupState` makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckpointRow {
-    /// `PublicGroupState`, encoded.
-    pub checkpoint: Bytes,
+pub struct PartChange {
+    /// Which.
+    pub part: Bytes,
+    /// What it holds then; none where it goes.
+    pub value: Option<Bytes>,
+}
+
+/// A group's public state as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartsRow {
+    /// The rows of its `PublicGroupState`. The roots since the epoch began are the log's.
+    pub parts: BTreeMap<Bytes, Bytes>,
     /// Version of the group.
     pub version: u64,
     /// The root wrap that came with the newest commit.

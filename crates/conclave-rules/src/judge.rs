@@ -13,7 +13,7 @@ use conclave_proto::{DeviceId, Hash, UnixMs, UserId, limits};
 use crate::actions::{Action, policy_actions};
 use crate::facts::{CommitFacts, Committer, Covered, LeafFacts};
 use crate::roster::RosterRow;
-use crate::state::GroupState;
+use crate::state::{EpochState, GroupState};
 
 /// Judges a commit in the epoch of `previous`. On success the state of the epoch that it begins, without the commit's log leaf: append it
 /// with [`GroupState::begin_epoch`].
@@ -382,21 +382,17 @@ impl Plan {
             .filter(|device| self.after.contains_key(device))
             .copied()
             .collect();
-        GroupState {
+        let of_epoch = EpochState {
             group: previous.group,
             epoch,
             policy: policy.clone(),
             roster: previous.roster.next(epoch, self.after, &reopened),
             last_time: facts.data.time,
-            pending: Vec::new(),
-            documents: previous.documents.clone(),
-            voided: previous.voided.clone(),
-            rotating_since: if due { epoch } else { previous.rotating_since },
-            frontier: previous.frontier.clone(),
             epoch_start: previous.epoch_start,
-            epoch_log_roots: previous.epoch_log_roots.clone(),
             begun_by: Hash::ZERO,
-        }
+        };
+        let since = if due { epoch } else { previous.rotating_since };
+        previous.after(of_epoch, since)
     }
 }
 

@@ -42,6 +42,6 @@ pub use record::{
 };
 pub use roster::{BadRoster, Roster, RosterRow, verify_signature};
 pub use state::{
-    DocumentEntry, EntryEffect, GROUP_STATE_BYTES, GROUP_STATE_VERSION, GroupState,
+    DocumentEntry, EntryEffect, EpochState, GROUP_STATE_BYTES, GROUP_STATE_VERSION, GroupState,
     PendingProposal, ProposalFacts, ProposalKind, ProposalVerdict, StateParts, StateRows,
 };

@@ -8,7 +8,7 @@ use conclave_order::limits::Limits;
 use conclave_order::op::entry::{Begins, Does, NewEntry};
 use conclave_order::op::group::CreateGroup;
 use conclave_order::op::identity::{Admit, Door, Newcomer};
-use conclave_order::rows::{ActiveRow, DocumentRow, GroupRow, JoinRow};
+use conclave_order::rows::{ActiveRow, DocumentRow, GroupRow, JoinRow, PartChange};
 use conclave_order::{Batch, Event, Keys, Op, Reader, Rows, run_batch};
 use conclave_proto::group::{GroupEntry, RootWrap, WrapStatement};
 use conclave_proto::record::{
@@ -222,8 +222,7 @@ pub fn found(group: GroupId, by: u8) -> Op {
         user: user_of(by),
         genesis: some_hash(u64::from(by)),
         root: Frontier::new().root(),
-        checkpoint: Bytes::from_static(b"checkpoint"),
-        group_info: Bytes::from_static(b"info"),
+        parts: vec![part("epoch", 0), part("log", 0)],
         founded: START,
         now: START,
     }))
@@ -248,8 +247,31 @@ fn signed_entry(group: GroupId, by: u8, epoch: u64, body: EntryBody, nonce: u64)
     }
 }
 
+/// A row of a public state; nobody reads it.
+fn part(name: &str, value: u64) -> PartChange {
+    PartChange {
+        part: Bytes::copy_from_slice(name.as_bytes()),
+        value: Some(Bytes::copy_from_slice(&value.to_be_bytes())),
+    }
+}
+
 fn enter(at: GroupRow, group: GroupId, by: u8, entry: GroupEntry, does: Does) -> Op {
     let size = at.size.saturating_add(1);
+    let mut parts = vec![part("log", size)];
+    match &does {
+        Does::Commit(begins) => parts.extend([
+            part("epoch", begins.epoch),
+            PartChange {
+                part: Bytes::from_static(b"waiting"),
+                value: None,
+            },
+        ]),
+        Does::Propose => parts.push(part("waiting", size)),
+        Does::Put => {}
+        Does::CreateDocument { first, .. } => {
+            parts.push(part(&format!("{:?}", first.header.document), size));
+        }
+    }
     Op::Enter(Box::new(NewEntry {
         group,
         device: device(by),
@@ -259,6 +281,7 @@ fn enter(at: GroupRow, group: GroupId, by: u8, entry: GroupEntry, does: Does) ->
             size,
             root: some_hash(size),
         },
+        parts,
         does,
     }))
 }
@@ -296,8 +319,7 @@ pub fn put_entry(group: GroupId, by: u8, at: GroupRow, body: EntryBody, nonce: u
 #[must_use]
 pub fn propose(group: GroupId, by: u8, at: GroupRow, nonce: u64) -> Op {
     let entry = GroupEntry::Proposal(nonce.to_be_bytes().to_vec().into());
-    let checkpoint = Bytes::from(nonce.to_be_bytes().to_vec());
-    enter(at, group, by, entry, Does::Propose { checkpoint })
+    enter(at, group, by, entry, Does::Propose)
 }
 
 /// Who comes and goes with a commit.
@@ -329,8 +351,6 @@ pub fn commit(group: GroupId, by: u8, at: GroupRow, moves: &Moves, nonce: u64) -
     let begun = moves.added.iter().map(|n| (device(*n), user_of(*n)));
     let begins = Begins {
         epoch,
-        checkpoint: state.clone(),
-        group_info: state,
         wrap,
         added: devices(&moves.added),
         removed: devices(&moves.removed),

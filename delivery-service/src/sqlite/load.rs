@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use conclave_order::rows::{
-    AccountRow, CheckpointRow, InvitationRow, JoinRow, LeftPackage, ListRow, PackageRow, PleaRow,
-    StockRow, WelcomeRow,
+    AccountRow, InvitationRow, JoinRow, LeftPackage, ListRow, PackageRow, PleaRow, StockRow,
+    WelcomeRow,
 };
 use conclave_order::{Keys, Rows};
 use conclave_proto::frame::Plea;
@@ -13,9 +13,8 @@ use conclave_proto::{DeviceId, GroupId, Hash, UnixMs, UserId};
 use conclave_rules::LogId;
 use sqlx::SqliteConnection;
 
-use super::codes::{check_sum, decode, hash, id, int, uint};
-use super::sums::checkpoint_sum;
-use super::{hot, logs};
+use super::codes::{decode, hash, id, int, uint};
+use super::{hot, logs, parts};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -47,7 +46,7 @@ pub(super) async fn load(
         invitations: invitation;
         stocks: stock;
         packages: package;
-        checkpoints: checkpoint;
+        parts: parts::load;
         committers: committer;
         entries: logs::entry;
         commits: logs::commit;
@@ -184,24 +183,6 @@ async fn package(conn: &mut SqliteConnection, reference: &Hash) -> Found<Option<
             last_resort: last_resort != 0,
             created: UnixMs(uint(created)?),
             bytes,
-        })
-    })
-    .transpose()
-}
-
-async fn checkpoint(conn: &mut SqliteConnection, group: &GroupId) -> Found<Option<CheckpointRow>> {
-    type Columns = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, i64);
-    let row: Option<Columns> =
-        sqlx::query_as("SELECT checkpoint, checkpoint_sum, wrap, version FROM groups WHERE id = ?")
-            .bind(group.as_bytes())
-            .fetch_optional(&mut *conn)
-            .await?;
-    row.map(|(checkpoint, sum, wrap, version)| {
-        check_sum("group", sum.as_deref(), || checkpoint_sum(&checkpoint))?;
-        Ok(CheckpointRow {
-            checkpoint: checkpoint.into(),
-            version: uint(version)?,
-            wrap: wrap.map(|wrap| decode("wrap", &wrap)).transpose()?,
         })
     })
     .transpose()

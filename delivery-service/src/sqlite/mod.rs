@@ -1,5 +1,6 @@
 //! SQLite: the one place that knows it. One connection writes; a pool of others reads what is durable.
 
+mod carried;
 mod codes;
 mod error;
 mod hot;
@@ -7,6 +8,7 @@ mod invitations;
 mod load;
 mod logs;
 pub(crate) mod open;
+mod parts;
 mod read;
 mod sums;
 mod write;

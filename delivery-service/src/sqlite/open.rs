@@ -11,6 +11,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
+use super::carried::carry_over;
 use super::error::{StoreError, is_damage};
 use crate::config::Durability;
 use crate::limits;
@@ -104,6 +105,7 @@ pub(crate) async fn open_writer(place: &Place) -> Result<SqliteConnection, Store
             MigrateError::Execute(error) if is_damage(&error) => error.into(),
             other => StoreError::Migration(other),
         })?;
+    carry_over(&mut connection).await?;
     Ok(connection)
 }
 

@@ -2,8 +2,14 @@
 
 use super::codes::sum;
 use conclave_order::rows::RecordRow;
+use conclave_proto::GroupId;
 
-/// Checksum of a group's checkpoint.
+/// Checksum of a part of a group's public state, with where it belongs.
+pub(super) fn part_sum(group: &GroupId, part: &[u8], value: &[u8]) -> Vec<u8> {
+    sum("conclave 1.0 part sum", &[group.as_bytes(), part, value])
+}
+
+/// Checksum of a group's checkpoint, in databases of before.
 pub(super) fn checkpoint_sum(checkpoint: &[u8]) -> Vec<u8> {
     sum("conclave 1.0 checkpoint sum", &[checkpoint])
 }

@@ -7,9 +7,8 @@ use conclave_proto::{DeviceId, GroupId};
 use sqlx::SqliteConnection;
 
 use super::codes::int;
-use super::failed;
-use super::sums::checkpoint_sum;
 use super::write::expect;
+use super::{failed, parts};
 
 pub(super) async fn write_packages(
     conn: &mut SqliteConnection,
@@ -60,7 +59,7 @@ pub(super) async fn write_group(
         Change::Group { .. }
         | Change::Entry { .. }
         | Change::GroupInfo { .. }
-        | Change::Checkpoint { .. } => write_state(conn, change).await,
+        | Change::Parts { .. } => write_state(conn, change).await,
         Change::Member {
             group,
             device,
@@ -96,18 +95,13 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
             creator,
             user,
             root,
-            checkpoint,
-            group_info,
+            parts,
         } => {
             sqlx::query(
-                "INSERT INTO groups (id, epoch, size, root, group_info, checkpoint, checkpoint_sum, genesis, creator) \
-                 VALUES (?, 0, 0, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO groups (id, epoch, size, root, genesis, creator) VALUES (?, 0, 0, ?, ?, ?)",
             )
             .bind(group.as_bytes().to_vec())
             .bind(root.as_bytes().to_vec())
-            .bind(group_info.to_vec())
-            .bind(checkpoint.to_vec())
-            .bind(checkpoint_sum(&checkpoint))
             .bind(genesis.as_bytes().to_vec())
             .bind(creator.as_bytes().to_vec())
             .execute(&mut *conn)
@@ -117,9 +111,10 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
                 .bind(group.as_bytes().to_vec())
                 .bind(creator.as_bytes().to_vec())
                 .bind(user.as_bytes().to_vec())
-                .execute(conn)
+                .execute(&mut *conn)
                 .await
                 .map_err(failed)?;
+            parts::write(conn, &group, parts).await?;
         }
         Change::Entry {
             group,
@@ -160,43 +155,31 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
         Change::GroupInfo {
             group,
             expected,
-            checkpoint,
-            group_info,
+            parts,
         } => {
             let moved = sqlx::query(
-                "UPDATE groups SET group_info = ?, checkpoint = ?, checkpoint_sum = ?, version = version + 1 \
-                 WHERE id = ? AND epoch = ? AND size = ? AND version = ?",
+                "UPDATE groups SET version = version + 1 WHERE id = ? AND epoch = ? AND size = ? AND version = ?",
             )
-            .bind(group_info.to_vec())
-            .bind(checkpoint.to_vec())
-            .bind(checkpoint_sum(&checkpoint))
             .bind(group.as_bytes().to_vec())
             .bind(int(expected.epoch))
             .bind(int(expected.size))
             .bind(int(expected.version))
-            .execute(conn)
+            .execute(&mut *conn)
             .await
             .map_err(failed)?;
             expect(moved.rows_affected(), 1)?;
+            parts::write(conn, &group, parts).await?;
         }
-        Change::Checkpoint {
-            group,
-            checkpoint,
-            group_info,
-            wrap,
-        } => {
-            sqlx::query(
-                "UPDATE groups SET checkpoint = ?, checkpoint_sum = ?, group_info = ifnull(?, group_info), \
-                     wrap = ifnull(?, wrap) WHERE id = ?",
-            )
-            .bind(checkpoint.to_vec())
-            .bind(checkpoint_sum(&checkpoint))
-            .bind(group_info.map(|info| info.to_vec()))
-            .bind(wrap.map(|wrap| encode(&wrap)))
-            .bind(group.as_bytes().to_vec())
-            .execute(conn)
-            .await
-            .map_err(failed)?;
+        Change::Parts { group, parts, wrap } => {
+            if let Some(wrap) = wrap {
+                sqlx::query("UPDATE groups SET wrap = ? WHERE id = ?")
+                    .bind(encode(&wrap))
+                    .bind(group.as_bytes().to_vec())
+                    .execute(&mut *conn)
+                    .await
+                    .map_err(failed)?;
+            }
+            parts::write(conn, &group, parts).await?;
         }
         // Not a state's.
         _ => {}

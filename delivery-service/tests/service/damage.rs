@@ -270,7 +270,9 @@ async fn a_changed_record_is_said_to_be_damaged() {
 async fn a_changed_group_is_said_to_be_damaged() {
     let kept = kept().await;
     for statement in [
-        "UPDATE groups SET checkpoint = CAST(substr(checkpoint, 1, 99) || x'77' || substr(checkpoint, 101) AS BLOB)",
+        "UPDATE group_parts SET value = CAST(substr(value, 1, 9) || x'77' || substr(value, 11) AS BLOB) WHERE part = CAST('own/epoch' AS BLOB)",
+        "UPDATE group_parts SET part = CAST(part || x'77' AS BLOB) WHERE substr(part, 1, 13) = CAST('own/document/' AS BLOB)",
+        "DELETE FROM group_parts WHERE substr(part, 1, 13) = CAST('own/document/' AS BLOB)",
         "UPDATE group_log SET entry = (SELECT entry FROM group_log WHERE seq = 0) WHERE seq = 1",
     ] {
         let dir = copy(kept.dir.path(), |_| ());

@@ -268,7 +268,7 @@ async fn a_late_joiner_learns_the_documents_and_finds_its_wrap() {
     let mut bob = service.member().await;
     alice.invite(&mut bob).await;
     let state = bob.group().state();
-    assert_eq!(state.documents.len(), 2);
+    assert_eq!(state.documents.size(), 2);
     assert!(state.documents[&document].closed.is_none());
     assert_eq!(state.documents[&closed].closed, Some(CloseReason::Archived));
     let wraps = bob

@@ -6,10 +6,10 @@ use conclave_mls::{Plan, PublicGroupState};
 use conclave_order::limits::Limits;
 use conclave_order::op::append::{Append, Arrived, View, judge};
 use conclave_order::op::entry::NewEntry;
-use conclave_order::{Batch, Bounds, Event, Keys, Op, Reader, Rows, Stop, run_batch};
-use conclave_proto::codec::decode;
+use conclave_order::query::group::Core;
+use conclave_order::{Batch, Event, Op, Reader, Rows, Stop, query, run_batch};
 use conclave_proto::frame::{ClientFrame, DeliveredRecord, Request};
-use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::group::CommitBundle;
 use conclave_proto::{Author, DeviceId, GroupId, Hash, Refusal};
 use conclave_rules::LogId;
 
@@ -40,27 +40,9 @@ async fn run_elsewhere(service: &TestService, op: Op) -> Event {
 async fn read_elsewhere(service: &TestService, group: GroupId) -> (PublicGroupState, u64) {
     let reads = Reads::open(&place(service)).await.unwrap();
     let mut reads = reads.acquire().await.unwrap();
-    let mut keys = Keys::default();
-    keys.checkpoints.insert(group);
-    let rows = reads.load(&keys).await.unwrap();
-    let row = rows.checkpoint(&group).unwrap().unwrap();
-    let mut core = PublicGroupState::restore(&row.checkpoint).unwrap();
-    let since = Bounds {
-        from: core.state().head().size,
-        end: u64::MAX,
-        bytes: usize::MAX,
-    };
-    for row in reads.entries(&group, since).await.unwrap() {
-        let entry = decode("entry", &row.bytes, usize::MAX).unwrap();
-        let GroupEntry::Signed(record) = entry else {
-            panic!("{entry:?}")
-        };
-        let effect = core
-            .judge_entry(&record, record.header.author.device)
-            .unwrap();
-        core.apply_entry(&effect);
-    }
-    (core, row.version)
+    let core = query::group::restore(&mut reads, group, usize::MAX).await;
+    let Core { state, version } = core.unwrap().unwrap();
+    (state, version)
 }
 
 /// Orders a commit at another node.

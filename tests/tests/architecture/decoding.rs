@@ -29,7 +29,7 @@ const ENTRY_POINTS: &[&str] = &[
 
 /// The same, of these crates and types only: others have harmless functions of the same name.
 const QUALIFIED: &[(&str, &str)] = &[
-    ("PublicGroupState", "restore"),
+    ("PublicGroupState", "load"),
     ("serde_json", "from_slice"),
     ("serde_json", "from_str"),
     ("serde_json", "from_value"),

@@ -11,6 +11,7 @@
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::*;
@@ -22,7 +23,7 @@ use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::*;
-use conclave_rules::{GroupState, Roster, RosterRow};
+use conclave_rules::{EpochState, GroupState, Roster, RosterRow};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
@@ -100,20 +101,23 @@ impl World {
         let epoch = self.states.len() as u64;
         self.rows.sort_by_key(|row| (row.first_epoch, row.device));
         let roster = Roster::from_rows(self.rows.clone(), Hash::ZERO, epoch).unwrap();
-        self.states.push(GroupState {
+        let of_epoch = EpochState {
             group: GROUP,
             epoch,
             policy: self.policy.clone(),
             roster,
             last_time: UnixMs(0),
-            pending: vec![],
-            documents: BTreeMap::new(),
-            voided: vec![],
+            epoch_start: 0,
+            begun_by: Hash::ZERO,
+        };
+        self.states.push(GroupState {
+            of_epoch: Arc::new(of_epoch),
+            pending: Default::default(),
+            documents: Default::default(),
+            voided: Default::default(),
             rotating_since,
             frontier: Frontier::new(),
-            epoch_start: 0,
-            epoch_log_roots: vec![],
-            begun_by: Hash::ZERO,
+            epoch_log_roots: Default::default(),
         });
     }
 

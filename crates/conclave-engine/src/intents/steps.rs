@@ -247,7 +247,8 @@ impl Cx {
         document: DocumentId,
         record: Hash,
     ) -> Step {
-        if group.state().voided.contains(&(document, record)) {
+        let mut voided = group.state().voided.iter();
+        if voided.any(|void| *void == (document, record)) {
             return Step::Done(Reply::Done);
         }
         self.put_entry(group, id, EntryBody::RecordVoided { document, record })

@@ -8,12 +8,12 @@ use openmls_traits::OpenMlsProvider;
 use tls_codec::Serialize;
 
 use super::ClientGroup;
-use super::stored::Changed;
 use crate::device::DeviceContext;
 use crate::error::MlsError;
 use crate::profile;
 use crate::provider::Provider;
 use crate::public::genesis;
+use crate::stored::Changed;
 
 /// What the service needs to take up a new group.
 #[derive(Debug, Clone)]

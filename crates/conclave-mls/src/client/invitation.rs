@@ -34,8 +34,8 @@ pub(super) fn read_state(group: GroupId, offered: &JoinState) -> Result<GroupSta
 
 fn check_documents(state: &GroupState, offered: &JoinState) -> Result<(), MlsError> {
     let mut replayed = state.clone();
-    replayed.documents.clear();
-    replayed.voided.clear();
+    replayed.documents = Default::default();
+    replayed.voided = Default::default();
     for entry in &offered.entries {
         replayed
             .replay_entry(entry)

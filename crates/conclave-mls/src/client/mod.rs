@@ -31,7 +31,6 @@ pub use join::Joined;
 pub use process::{CommitOutcome, Processed};
 pub use rejoin::RejoinOffer;
 
-use self::stored::Changed;
 use crate::device::DeviceContext;
 use crate::error::MlsError;
 use crate::follower::Follower;
@@ -39,6 +38,7 @@ use crate::keys::{EXPORT_BYTES, EpochRoot, EpochSecrets};
 use crate::message::contained;
 use crate::overlay::{RowChange, Rows};
 use crate::provider::Provider;
+use crate::stored::Changed;
 use crate::wrap;
 
 const META_ROW: &[u8] = b"own/meta";

@@ -13,13 +13,13 @@ use openmls::group::{ProcessMessageError, StagedCommit, ValidationError};
 use openmls_traits::OpenMlsProvider;
 
 use super::ClientGroup;
-use super::stored::Changed;
 use crate::error::{Fault, MlsError, ProcessError};
 use crate::facts;
 use crate::keys::{EXPORT_BYTES, EpochSecrets};
 use crate::lifetimes::{self, ClockFault};
 use crate::message::{self, contained};
 use crate::public::{process_public, signer_of, verify_proposal};
+use crate::stored::Changed;
 
 /// What an ordered entry did.
 #[derive(Debug, Clone)]

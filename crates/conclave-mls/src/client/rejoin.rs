@@ -12,7 +12,6 @@ use rand_core::CryptoRngCore;
 
 use super::commit::encode_group_info;
 use super::process::Processed;
-use super::stored::Changed;
 use super::{ClientGroup, CommitInputs, Prepared, REJOIN_ROW, Rejoin, invitation};
 use crate::device::DeviceContext;
 use crate::error::{Fault, MlsError, ProcessError};
@@ -22,6 +21,7 @@ use crate::message::{self, contained};
 use crate::profile;
 use crate::provider::Provider;
 use crate::public::{genesis, process_public};
+use crate::stored::Changed;
 use crate::wrap;
 
 const BUILDING: MlsError = MlsError::Mls {

@@ -4,6 +4,7 @@
 //! drains it as one batch of row changes, or forgets them. Values that did not change are not reported. Values are CBOR (RFC 8949) and
 //! are zeroized when they are dropped; keys name the kind of value and whose it is, and hold no secret.
 
+mod pieces;
 mod secret_buffer;
 pub(crate) mod storage;
 
@@ -77,6 +78,17 @@ impl Inner {
         if let Some(journal) = &mut self.journal {
             journal.push((key, before));
         }
+    }
+
+    fn keys_under(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let from = || (Bound::Included(prefix.to_vec()), Bound::Unbounded);
+        let base = self.base.range::<Vec<u8>, _>(from());
+        let base = base.map(|(key, _)| key);
+        let changed = self.changes.range::<Vec<u8>, _>(from());
+        let changed = changed.map(|(key, _)| key);
+        let below = |key: &&Vec<u8>| key.starts_with(prefix);
+        let all = base.take_while(below).chain(changed.take_while(below));
+        all.filter(|key| self.get(key).is_some()).cloned().collect()
     }
 }
 
@@ -220,6 +232,64 @@ impl Overlay {
         Ok(())
     }
 
+    /// As `put`, in pieces: only those that are others than before change.
+    fn put_in_pieces<K: Serialize + ?Sized, V: Serialize + ?Sized>(
+        &self,
+        label: &str,
+        key: &K,
+        value: &V,
+    ) -> Result<(), OverlayError> {
+        let prefix = row_key(label, key)?;
+        let value = encode(value)?;
+        let pieces = pieces::cut(&value);
+        let rows: BTreeMap<Vec<u8>, &[u8]> = pieces
+            .iter()
+            .map(|piece| (piece.key(&prefix), piece.bytes))
+            .collect();
+        let mut inner = self.lock();
+        for gone in inner.keys_under(&prefix) {
+            if !rows.contains_key(&gone) {
+                inner.set(gone, None);
+            }
+        }
+        for (key, bytes) in rows {
+            if inner
+                .get(&key)
+                .is_none_or(|known| known.as_slice() != bytes)
+            {
+                inner.set(key, Some(Zeroizing::new(bytes.to_vec())));
+            }
+        }
+        Ok(())
+    }
+
+    /// What [`Overlay::put_in_pieces`] has put, or was put whole.
+    fn get_from_pieces<K: Serialize + ?Sized, V: DeserializeOwned>(
+        &self,
+        label: &str,
+        key: &K,
+    ) -> Result<Option<V>, OverlayError> {
+        let rows = self.rows_under(&row_key(label, key)?);
+        let bytes: Vec<u8> = rows
+            .iter()
+            .flat_map(|(_, row)| row.iter().copied())
+            .collect();
+        (!rows.is_empty()).then(|| decode(&bytes)).transpose()
+    }
+
+    fn delete_pieces<K: Serialize + ?Sized>(
+        &self,
+        label: &str,
+        key: &K,
+    ) -> Result<(), OverlayError> {
+        let prefix = row_key(label, key)?;
+        let mut inner = self.lock();
+        for key in inner.keys_under(&prefix) {
+            inner.set(key, None);
+        }
+        Ok(())
+    }
+
     fn get<K: Serialize + ?Sized, V: DeserializeOwned>(
         &self,
         label: &str,
@@ -296,6 +366,40 @@ mod tests {
         assert!(overlay.get_row(b"b").is_none());
         overlay.rollback();
         assert_eq!(overlay.get_row(b"a").unwrap().as_slice(), b"1");
+    }
+
+    #[test]
+    fn of_a_value_in_pieces_only_what_changed_is_reported() {
+        #[derive(serde::Serialize, serde::Deserialize, Clone, PartialEq, Debug)]
+        struct Node {
+            name: Option<String>,
+        }
+        type Tree = (u64, Vec<Node>, String, Vec<Node>);
+        let node = |n: usize| Node {
+            name: (n % 3 > 0).then(|| "n".repeat(n)),
+        };
+        let mut tree: Tree = (7, (0..50).map(node).collect(), "end".into(), vec![]);
+        let overlay = Overlay::default();
+        let read = |overlay: &Overlay| overlay.get_from_pieces::<_, Tree>("tree", &1u8).unwrap();
+        overlay.put("tree", &1u8, &tree).unwrap();
+        assert_eq!(read(&overlay).as_ref(), Some(&tree));
+        overlay.put_in_pieces("tree", &1u8, &tree).unwrap();
+        assert_eq!(read(&overlay).as_ref(), Some(&tree));
+        assert_eq!(overlay.drain().len(), 52);
+        tree.1[20] = node(1);
+        overlay.put_in_pieces("tree", &1u8, &tree).unwrap();
+        assert_eq!(overlay.drain().len(), 1);
+        tree.1.push(node(2));
+        overlay.put_in_pieces("tree", &1u8, &tree).unwrap();
+        // Its length lies before it.
+        assert_eq!(overlay.drain().len(), 2);
+        tree.1.truncate(40);
+        overlay.put_in_pieces("tree", &1u8, &tree).unwrap();
+        assert_eq!(overlay.drain().len(), 12);
+        assert_eq!(read(&overlay), Some(tree));
+        overlay.delete_pieces("tree", &1u8).unwrap();
+        assert_eq!(read(&overlay), None);
+        assert_eq!(overlay.rows(), Rows::new());
     }
 
     #[test]

@@ -59,7 +59,25 @@ impl StorageProvider<V> for Overlay {
         mls_group_join_config,
         delete_group_config
     );
-    group_value!(TREE, TreeSync, write_tree, tree, delete_tree);
+    fn write_tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(
+        &self,
+        group: &G,
+        tree: &T,
+    ) -> Done {
+        self.put_in_pieces(TREE, group, tree)
+    }
+
+    fn tree<G: traits::GroupId<V>, T: traits::TreeSync<V>>(
+        &self,
+        group: &G,
+    ) -> Result<Option<T>, OverlayError> {
+        self.get_from_pieces(TREE, group)
+    }
+
+    fn delete_tree<G: traits::GroupId<V>>(&self, group: &G) -> Done {
+        self.delete_pieces(TREE, group)
+    }
+
     group_value!(
         TRANSCRIPT,
         InterimTranscriptHash,

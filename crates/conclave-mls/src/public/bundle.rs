@@ -18,6 +18,7 @@ use crate::facts;
 use crate::lifetimes::{self, ClockFault};
 use crate::message::{self, ExpectedGroupInfo};
 use crate::provider::Provider;
+use crate::stored::Changed;
 
 /// A commit found good, for the position after the head it was judged at.
 #[derive(Debug)]
@@ -114,7 +115,8 @@ impl PublicGroupState {
             .merge_commit(self.provider.storage(), judged.staged)
             .map_err(|_| Refusal::Storage)?;
         self.state = judged.next;
-        self.group_info = judged.group_info;
+        self.save(Changed::Epoch);
+        self.set_group_info(judged.group_info);
         Ok(())
     }
 

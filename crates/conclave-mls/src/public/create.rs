@@ -54,12 +54,7 @@ impl PublicGroupState {
                 why: ForbiddenWhy::NotYours,
             });
         }
-        let group = Self {
-            provider,
-            tree,
-            state: state.clone(),
-            group_info: group_info.to_vec(),
-        };
+        let group = Self::start(provider, tree, state.clone(), group_info.to_vec());
         Ok((group, state))
     }
 }

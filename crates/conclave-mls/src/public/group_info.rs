@@ -44,7 +44,7 @@ impl PublicGroupState {
     /// As [`PublicGroupState::judge_group_info`].
     pub fn replace_group_info(&mut self, device: DeviceId, bytes: &[u8]) -> Result<(), Refusal> {
         self.judge_group_info(device, bytes)?;
-        self.group_info = bytes.to_vec();
+        self.set_group_info(bytes.to_vec());
         Ok(())
     }
 }

@@ -3,21 +3,20 @@
 mod bundle;
 mod create;
 mod group_info;
+mod parts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
 use conclave_proto::frame::JoinState;
 use conclave_proto::group::{GroupEntry, RootWrap};
 use conclave_proto::record::Record;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, Head};
-use conclave_rules::{EntryEffect, GROUP_STATE_BYTES, GroupState, ProposalFacts, ProposalVerdict};
+use conclave_rules::{EntryEffect, GroupState, ProposalFacts, ProposalVerdict};
 use openmls::framing::ProcessedMessageContent;
-use openmls::group::{GroupId as MlsGroupId, PublicGroup, QueuedProposal};
+use openmls::group::{PublicGroup, QueuedProposal};
 use openmls_traits::OpenMlsProvider;
-use tls_codec::{Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
-use zeroize::Zeroizing;
+use tls_codec::Serialize;
 
 pub use bundle::JudgedCommit;
 pub(crate) use bundle::{process_public, signer_of};
@@ -27,21 +26,19 @@ pub(crate) use create::genesis;
 use crate::facts;
 use crate::message;
 use crate::provider::Provider;
-
-/// Version of the checkpoint encoding.
-const CHECKPOINT_VERSION: u16 = 1;
-/// Largest checkpoint in bytes.
-const CHECKPOINT_BYTES: usize = 3 * GROUP_STATE_BYTES;
+use crate::stored::Changed;
 
 /// A group as the service knows it.
 ///
-/// `judge_*` change nothing; `apply_*` take what was judged. In between, the service makes it durable. All calls for one group are made
-/// one after another.
+/// `judge_*` change nothing; `apply_*` take what was judged. What that changed of its rows is handed over by
+/// [`PublicGroupState::take_changes`], to be made durable before anybody is told. All calls for one group are made one after another.
 pub struct PublicGroupState {
     provider: Provider,
     tree: PublicGroup,
     state: GroupState,
     group_info: Vec<u8>,
+    /// Own rows that have changed since they were taken.
+    changed: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl std::fmt::Debug for PublicGroupState {
@@ -74,73 +71,7 @@ pub struct JudgedProposal {
     queued: QueuedProposal,
 }
 
-#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct StoredRow {
-    key: Bytes,
-    value: Bytes,
-}
-
-#[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct Checkpoint {
-    version: u16,
-    state: Bytes,
-    group_info: Bytes,
-    rows: Vec<StoredRow>,
-}
-
 impl PublicGroupState {
-    /// Everything, for the store.
-    #[must_use]
-    pub fn checkpoint(&self) -> Vec<u8> {
-        let rows = self.provider.overlay().rows();
-        encode(&Checkpoint {
-            version: CHECKPOINT_VERSION,
-            state: self.state.to_bytes().into(),
-            group_info: self.group_info.as_slice().into(),
-            rows: rows
-                .into_iter()
-                .map(|(key, value)| StoredRow {
-                    key: key.into(),
-                    value: value.as_slice().into(),
-                })
-                .collect(),
-        })
-    }
-
-    /// Reads a checkpoint. No clock is asked: a group whose members' key packages have long expired loads like any other.
-    ///
-    /// # Errors
-    /// [`DecodeError`] when it is damaged.
-    pub fn restore(bytes: &[u8]) -> Result<Self, DecodeError> {
-        const WHAT: &str = "group checkpoint";
-        let damaged = DecodeError::Malformed { what: WHAT };
-        let stored: Checkpoint = decode(WHAT, bytes, CHECKPOINT_BYTES)?;
-        if stored.version != CHECKPOINT_VERSION {
-            return Err(damaged);
-        }
-        let state = GroupState::from_bytes(stored.state.as_slice())?;
-        let rows = stored
-            .rows
-            .into_iter()
-            .map(|row| (row.key.into_vec(), Zeroizing::new(row.value.into_vec())))
-            .collect();
-        let provider = Provider::new(rows);
-        let id = MlsGroupId::from_slice(state.group.as_bytes());
-        let tree = message::contained(|| PublicGroup::load(provider.storage(), &id))
-            .ok()
-            .and_then(Result::ok)
-            .flatten()
-            .filter(|tree| tree.group_context().epoch().as_u64() == state.epoch)
-            .filter(|tree| has_members_of(tree, &state))
-            .ok_or(damaged)?;
-        Ok(Self {
-            provider,
-            tree,
-            state,
-            group_info: stored.group_info.into_vec(),
-        })
-    }
-
     /// The public state.
     #[must_use]
     pub fn state(&self) -> &GroupState {
@@ -195,6 +126,7 @@ impl PublicGroupState {
     /// Appends a judged entry.
     pub fn apply_entry(&mut self, effect: &EntryEffect) {
         self.state.apply_entry(effect);
+        self.save(Changed::by(&effect.body));
     }
 
     /// Judges a standalone proposal (`MLSMessage`) from the device `connected`.
@@ -241,6 +173,7 @@ impl PublicGroupState {
             .add_proposal(self.provider.storage(), judged.queued)
             .map_err(|_| Refusal::Storage)?;
         self.state = judged.next;
+        self.save(Changed::Nothing);
         Ok(())
     }
 }

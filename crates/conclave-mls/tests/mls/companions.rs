@@ -229,7 +229,7 @@ fn a_wrap_opens_only_with_the_secrets_of_its_epoch_and_unchanged() {
 }
 
 #[test]
-fn changed_states_and_checkpoints_are_errors_not_panics() {
+fn changed_states_and_rows_are_errors_not_panics() {
     let mut world = World::with_roles(44, &[Role::Editor]);
     world.leave(1).unwrap();
     let state = world.service.state().to_bytes();
@@ -237,7 +237,11 @@ fn changed_states_and_checkpoints_are_errors_not_panics() {
         &GroupState::from_bytes(&state).unwrap(),
         world.service.state()
     );
-    let checkpoint = world.service.checkpoint();
+    let (rows, roots) = (world.service_rows(), world.roots());
+    let load = |rows| PublicGroupState::load(rows, roots.clone());
+    // What a GroupInfo says is not read.
+    let group_info = rows.iter().position(|(key, _)| key == b"own/group-info");
+    let group_info = group_info.unwrap();
     for _ in 0..400 {
         let mut bytes = state.clone();
         let at = world.rng.next_u32() as usize % bytes.len();
@@ -245,10 +249,17 @@ fn changed_states_and_checkpoints_are_errors_not_panics() {
         if let Ok(changed) = GroupState::from_bytes(&bytes) {
             assert_ne!(&changed, world.service.state());
         }
-        let mut bytes = checkpoint.clone();
-        let at = world.rng.next_u32() as usize % bytes.len();
-        bytes.truncate(at);
-        assert!(PublicGroupState::restore(&bytes).is_err());
+        let mut fewer = rows.clone();
+        let at = world.rng.next_u32() as usize % rows.len();
+        if at == group_info {
+            continue;
+        }
+        let (key, mut value) = fewer.remove(at);
+        assert!(load(fewer.clone()).is_err());
+        let length = world.rng.next_u32() as usize % value.len();
+        value.truncate(length);
+        fewer.push((key, value));
+        assert!(load(fewer).is_err());
     }
 }
 
@@ -285,17 +296,19 @@ fn a_group_info_with_more_than_the_external_key() {
 /// A flipped bit can leave a tree without a leaf, which nothing that restores it may hand on.
 #[test]
 fn no_flipped_bit_gives_a_group_without_its_members() {
-    let world = World::new(45);
-    let checkpoint = world.service.checkpoint();
-    for (at, bit) in (0..checkpoint.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
-        let mut bytes = checkpoint.clone();
-        bytes[at] ^= 1 << bit;
-        if let Ok(restored) = PublicGroupState::restore(&bytes) {
-            let (tree, again) = (restored.tree(), restored.checkpoint());
-            assert!(
-                !tree.is_empty() && !again.is_empty(),
-                "byte {at}, bit {bit}"
-            );
+    let mut world = World::new(45);
+    world.restart_service();
+    let (rows, roots) = (world.service_rows(), world.roots());
+    for at in 0..rows.len() {
+        for (byte, bit) in (0..rows[at].1.len()).flat_map(|byte| (0..8).map(move |bit| (byte, bit)))
+        {
+            let mut rows = rows.clone();
+            rows[at].1[byte] ^= 1 << bit;
+            if let Ok(restored) = PublicGroupState::load(rows, roots.clone()) {
+                let (tree, again) = (restored.tree(), restored.rows());
+                let what = format!("row {at}, byte {byte}, bit {bit}");
+                assert!(!tree.is_empty() && !again.is_empty(), "{what}");
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Welcomes, and what the service hands over beside them.
 
+use std::sync::Arc;
+
 use conclave_mls::{KeyStore, MlsError, Plan, Prepared, check_founded};
 use conclave_proto::frame::WelcomeDelivery;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::policy::Role;
 use conclave_proto::record::EntryBody;
 use conclave_proto::{DocumentId, Hash};
-use conclave_rules::{GroupState, Roster};
+use conclave_rules::{EpochState, GroupState, Roster};
 
 use crate::forge;
 use crate::world::{GROUP, NOW, World};
@@ -30,6 +32,10 @@ fn invited(seed: u64) -> (World, usize, WelcomeDelivery) {
     world.submit(0, &prepared.bundle).unwrap();
     let (_, delivery) = world.welcomes.pop().unwrap();
     (world, c, delivery)
+}
+
+fn of_epoch(state: &mut GroupState) -> &mut EpochState {
+    Arc::make_mut(&mut state.of_epoch)
 }
 
 #[test]
@@ -57,27 +63,33 @@ fn every_lie_beside_a_welcome_is_noticed_and_burns_no_key_package() {
     lie(&mut world, &|_, d| {
         d.state.entries[0].sealed.signature[1] ^= 1
     });
-    lie(&mut world, &|_, d| with_state(d, &|s| s.documents.clear()));
     lie(&mut world, &|_, d| {
-        with_state(d, &|s| s.policy.attribution = 0)
+        with_state(d, &|s| s.documents = Default::default())
     });
     lie(&mut world, &|_, d| {
-        with_state(d, &|s| s.policy.default_role = Role::Viewer)
+        with_state(d, &|s| of_epoch(s).policy.attribution = 0)
     });
     lie(&mut world, &|_, d| {
-        with_state(d, &|s| s.begun_by = Hash::ZERO)
+        with_state(d, &|s| of_epoch(s).policy.default_role = Role::Viewer)
+    });
+    lie(&mut world, &|_, d| {
+        with_state(d, &|s| of_epoch(s).begun_by = Hash::ZERO)
     });
     lie(&mut world, &|_, d| {
         with_state(d, &|s| s.begin_epoch(Hash::ZERO))
     });
-    lie(&mut world, &|_, d| with_state(d, &|s| s.epoch += 1));
-    lie(&mut world, &|_, d| with_state(d, &|s| s.last_time.0 += 1));
+    lie(&mut world, &|_, d| {
+        with_state(d, &|s| of_epoch(s).epoch += 1)
+    });
+    lie(&mut world, &|_, d| {
+        with_state(d, &|s| of_epoch(s).last_time.0 += 1)
+    });
     // A roster with another past: one row began earlier, or never was.
     lie(&mut world, &|_, d| {
         with_state(d, &|s| {
             let mut rows = s.roster.rows().to_vec();
             rows[0].time.0 -= 1;
-            s.roster = Roster::from_rows(rows, s.roster.hash(), s.epoch).unwrap();
+            of_epoch(s).roster = Roster::from_rows(rows, s.roster.hash(), s.epoch).unwrap();
         });
     });
     lie(&mut world, &|_, d| d.state.wrap.signature[0] ^= 1);

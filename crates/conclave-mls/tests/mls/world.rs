@@ -1,4 +1,4 @@
-//! Devices, their stores, and a service: everything in one thread, every step through the rows and the checkpoint.
+//! Devices, their stores, and a service: everything in one thread, every step through the rows.
 
 use std::collections::BTreeMap;
 
@@ -146,6 +146,8 @@ pub struct World {
     pub users: Vec<User>,
     pub peers: Vec<Peer>,
     pub service: PublicGroupState,
+    /// What the service has stored.
+    pub service_rows: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
     pub log: Vec<GroupEntry>,
     pub documents: Vec<Record>,
     pub welcomes: Vec<(DeviceId, WelcomeDelivery)>,
@@ -181,6 +183,7 @@ impl World {
             users: vec![user],
             peers: vec![peer],
             service,
+            service_rows: BTreeMap::new(),
             log: Vec::new(),
             documents: Vec::new(),
             welcomes: Vec::new(),
@@ -286,7 +289,7 @@ impl World {
             .map(|_| ())
     }
 
-    /// Sends a bundle; if it is good the service orders it and writes its checkpoint.
+    /// Sends a bundle; if it is good the service orders it and writes what changed.
     pub fn submit(&mut self, peer: usize, bundle: &CommitBundle) -> Result<(), Refusal> {
         let judged = self
             .service
@@ -332,7 +335,31 @@ impl World {
     }
 
     pub fn restart_service(&mut self) {
-        self.service = PublicGroupState::restore(&self.service.checkpoint()).unwrap();
+        for change in self.service.take_changes() {
+            match change.value {
+                Some(value) => self.service_rows.insert(change.key, value),
+                None => self.service_rows.remove(&change.key),
+            };
+        }
+        let again = PublicGroupState::load(self.service_rows(), self.roots()).unwrap();
+        assert_eq!(again.state(), self.service.state());
+        assert_eq!(again.group_info(), self.service.group_info());
+        self.service = again;
+    }
+
+    /// What the service has stored.
+    pub fn service_rows(&self) -> Rows {
+        self.service_rows.clone().into_iter().collect()
+    }
+
+    /// Roots of the service's log since the epoch began.
+    pub fn roots(&self) -> Vec<Hash> {
+        self.service
+            .state()
+            .epoch_log_roots
+            .iter()
+            .copied()
+            .collect()
     }
 
     /// Sends a standalone proposal.

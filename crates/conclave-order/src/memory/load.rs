@@ -9,8 +9,7 @@ use conclave_rules::LogId;
 use crate::keys::{Keys, Rows};
 use crate::memory::Stored;
 use crate::rows::{
-    CheckpointRow, DeviceRow, LeftPackage, Mark, PleaRow, Position, RecordKind, StockRow,
-    WelcomeRow,
+    DeviceRow, LeftPackage, Mark, PartsRow, PleaRow, Position, RecordKind, StockRow, WelcomeRow,
 };
 
 impl Stored {
@@ -37,8 +36,8 @@ impl Stored {
             stocks: |key: &DeviceId| Some(self.stock(key));
             packages: |key: &Hash| tables.packages.get(key).cloned();
             groups: |key: &GroupId| tables.groups.get(key).map(|group| group.row);
-            checkpoints: |key: &GroupId| tables.groups.get(key).map(|group| CheckpointRow {
-                checkpoint: group.checkpoint.clone(),
+            parts: |key: &GroupId| tables.groups.get(key).map(|group| PartsRow {
+                parts: tables.parts_of(key),
                 version: group.row.version,
                 wrap: group.wrap.clone(),
             });

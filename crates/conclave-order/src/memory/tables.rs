@@ -10,7 +10,7 @@ use conclave_rules::LogId;
 use crate::memory::table::Table;
 use crate::rows::{
     AccountRow, ActiveRow, AuthorRow, DeviceRow, DocumentRow, EntryRow, GroupRow, InvitationRow,
-    JoinRow, ListRow, PackageRow, PleaRow, RecordRow, ReplacedRow, WelcomeRow,
+    JoinRow, ListRow, PackageRow, PartChange, PleaRow, RecordRow, ReplacedRow, WelcomeRow,
 };
 
 /// The tables of rows that change, and what is done to all of them alike.
@@ -48,6 +48,7 @@ tables! {
     invitations: Hash => InvitationRow,
     packages: Hash => PackageRow,
     groups: GroupId => Group,
+    parts: (GroupId, Bytes) => Bytes,
     members: (GroupId, DeviceId) => UserId,
     wraps: (GroupId, u64) => BTreeMap<DeviceId, RootWrap>,
     joins: (GroupId, u64) => JoinRow,
@@ -68,8 +69,26 @@ pub(super) struct Numbers {
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     pub(super) row: GroupRow,
-    pub(super) checkpoint: Bytes,
     pub(super) wrap: Option<RootWrap>,
+}
+
+impl Tables {
+    pub(super) fn put_parts(&mut self, group: GroupId, parts: Vec<PartChange>) {
+        for PartChange { part, value } in parts {
+            match value {
+                Some(value) => _ = self.parts.insert((group, part), value),
+                None => self.parts.remove(&(group, part)),
+            }
+        }
+    }
+
+    pub(super) fn parts_of(&self, group: &GroupId) -> BTreeMap<Bytes, Bytes> {
+        let from = self.parts.range((*group, Bytes::new())..);
+        let found = from.take_while(|((of, _), _)| of == group);
+        found
+            .map(|((_, part), value)| (part.clone(), value.clone()))
+            .collect()
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -187,7 +187,7 @@ impl Stored {
                 genesis,
                 creator,
                 user,
-                checkpoint,
+                parts,
                 ..
             } => {
                 let row = GroupRow {
@@ -197,36 +197,29 @@ impl Stored {
                     genesis,
                     creator,
                 };
-                let new = Group {
-                    row,
-                    checkpoint,
-                    wrap: None,
-                };
+                let new = Group { row, wrap: None };
                 expect(!tables.groups.insert(group, new))?;
+                tables.put_parts(group, parts);
                 tables.members.insert((group, creator), user);
             }
             Change::GroupInfo {
                 group,
                 expected,
-                checkpoint,
-                ..
+                parts,
             } => {
-                let group = tables.groups.get_mut(&group);
-                let group = group.filter(|group| group.row.at() == expected);
-                let group = group.ok_or(Failure::Conflict)?;
-                group.row.version = group.row.version.saturating_add(1);
-                group.checkpoint = checkpoint;
+                let row = tables.groups.get_mut(&group).map(|group| &mut group.row);
+                let row = row.filter(|row| row.at() == expected);
+                let row = row.ok_or(Failure::Conflict)?;
+                row.version = row.version.saturating_add(1);
+                tables.put_parts(group, parts);
             }
-            Change::Checkpoint {
-                group,
-                checkpoint,
-                wrap,
-                ..
-            } => {
-                if let Some(group) = tables.groups.get_mut(&group) {
-                    group.checkpoint = checkpoint;
-                    group.wrap = wrap.or(group.wrap.take());
+            Change::Parts { group, parts, wrap } => {
+                if let Some(wrap) = wrap
+                    && let Some(group) = tables.groups.get_mut(&group)
+                {
+                    group.wrap = Some(wrap);
                 }
+                tables.put_parts(group, parts);
             }
             Change::Member {
                 group,

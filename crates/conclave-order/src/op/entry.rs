@@ -1,7 +1,6 @@
 //! Entries of a group's log: commits, standalone proposals, signed entries.
 
-use bytes::Bytes;
-use conclave_mls::{JudgedCommit, JudgedProposal, PublicGroupState};
+use conclave_mls::{JudgedCommit, JudgedProposal, PublicGroupState, RowChange};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::Plea;
 use conclave_proto::group::{GroupEntry, RootWrap};
@@ -14,7 +13,7 @@ use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
-use crate::rows::{EntryKind, EntryRow, GroupAt, JoinRow, Position};
+use crate::rows::{EntryKind, EntryRow, GroupAt, JoinRow, PartChange, Position};
 
 /// An entry, judged for the next position of the log.
 #[derive(Debug, Clone)]
@@ -29,6 +28,8 @@ pub struct NewEntry {
     pub entry: GroupEntry,
     /// The head after it.
     pub head: Head,
+    /// What it changes of the group's public state.
+    pub parts: Vec<PartChange>,
     /// What it does beside.
     pub does: Does,
 }
@@ -39,10 +40,7 @@ pub enum Does {
     /// A commit begins an epoch.
     Commit(Box<Begins>),
     /// A standalone proposal waits to be covered.
-    Propose {
-        /// The public state with it.
-        checkpoint: Bytes,
-    },
+    Propose,
     /// A signed entry does what it says.
     Put,
     /// A signed entry lists a document that begins with this snapshot.
@@ -59,10 +57,6 @@ pub enum Does {
 pub struct Begins {
     /// The epoch.
     pub epoch: u64,
-    /// The public state.
-    pub checkpoint: Bytes,
-    /// The GroupInfo.
-    pub group_info: Bytes,
     /// The root wrap.
     pub wrap: RootWrap,
     /// Devices added by Welcome.
@@ -77,6 +71,19 @@ pub struct Begins {
     pub due: bool,
     /// What joiners are handed.
     pub join: Option<JoinRow>,
+}
+
+impl PartChange {
+    /// What of a public state has changed since it was asked before.
+    #[must_use]
+    pub fn taken(core: &mut PublicGroupState) -> Vec<Self> {
+        let changes = core.take_changes().into_iter();
+        let change = |change: RowChange| Self {
+            part: change.key.into(),
+            value: change.value.map(|value| value.to_vec().into()),
+        };
+        changes.map(change).collect()
+    }
 }
 
 /// Where a group stands whose stored version is this.
@@ -119,8 +126,6 @@ impl NewEntry {
             .filter(|row| row.first_epoch == next.epoch);
         let begins = Begins {
             epoch: next.epoch,
-            checkpoint: core.checkpoint().into(),
-            group_info: core.group_info().to_vec().into(),
             wrap,
             added,
             removed,
@@ -129,12 +134,14 @@ impl NewEntry {
             due: next.rotating_since == next.epoch,
             join,
         };
+        let group = next.group;
         Ok(Self {
-            group: next.group,
+            group,
             device,
             expected,
             entry,
             head,
+            parts: PartChange::taken(core),
             does: Does::Commit(Box::new(begins)),
         })
     }
@@ -152,14 +159,14 @@ impl NewEntry {
         let expected = at(core, version);
         let entry = judged.entry.clone();
         core.apply_proposal(judged)?;
-        let checkpoint = core.checkpoint().into();
         Ok(Self {
             group: core.state().group,
             device,
             expected,
             entry,
             head: core.state().head(),
-            does: Does::Propose { checkpoint },
+            parts: PartChange::taken(core),
+            does: Does::Propose,
         })
     }
 
@@ -183,6 +190,7 @@ impl NewEntry {
             expected,
             entry: GroupEntry::Signed(record),
             head: core.state().head(),
+            parts: PartChange::taken(core),
             does,
         })
     }
@@ -224,20 +232,25 @@ impl NewEntry {
             Does::Commit(begins) => begins.epoch,
             _ => row.epoch,
         };
-        let mut changes = vec![Change::Entry {
+        let wrap = match &self.does {
+            Does::Commit(begins) => Some(begins.wrap.clone()),
+            _ => None,
+        };
+        let entry = Change::Entry {
             group: self.group,
             expected: self.expected,
             epoch,
             entry: self.row(),
-        }];
+        };
+        let parts = Change::Parts {
+            group: self.group,
+            parts: self.parts.clone(),
+            wrap,
+        };
+        let mut changes = vec![entry, parts];
         match &self.does {
             Does::Commit(begins) => self.begin(begins, rows, &mut changes)?,
-            Does::Propose { checkpoint } => changes.push(Change::Checkpoint {
-                group: self.group,
-                checkpoint: checkpoint.clone(),
-                group_info: None,
-                wrap: None,
-            }),
+            Does::Propose => {}
             Does::Put => changes.extend(self.effect(rows)?),
             Does::CreateDocument { first, crdt } => {
                 changes.extend(document::begin(first, *crdt, self.device));
@@ -290,12 +303,6 @@ impl NewEntry {
 
     fn begin(&self, begins: &Begins, rows: &Rows, changes: &mut Vec<Change>) -> Result<(), Stop> {
         let group = self.group;
-        changes.push(Change::Checkpoint {
-            group,
-            checkpoint: begins.checkpoint.clone(),
-            group_info: Some(begins.group_info.clone()),
-            wrap: Some(begins.wrap.clone()),
-        });
         let removed = begins.removed.iter().copied();
         changes.extend(removed.map(|device| Change::MemberGone { group, device }));
         let begun = begins.begun.iter().copied();

@@ -1,6 +1,5 @@
 //! New groups, and the GroupInfo by which devices come back.
 
-use bytes::Bytes;
 use conclave_mls::{PublicGroupState, check_founded};
 use conclave_proto::hash::labelled;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
@@ -11,7 +10,7 @@ use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
 use crate::op::Asker;
-use crate::rows::GroupAt;
+use crate::rows::{GroupAt, PartChange};
 
 /// A new group. The same offer again is accepted again, however long ago it was founded.
 #[derive(Debug, Clone)]
@@ -27,9 +26,7 @@ pub struct CreateGroup {
     /// Root of its empty log.
     pub root: Hash,
     /// Its public state.
-    pub checkpoint: Bytes,
-    /// Its GroupInfo.
-    pub group_info: Bytes,
+    pub parts: Vec<PartChange>,
     /// When it was founded, as its founder says.
     pub founded: UnixMs,
     /// The time.
@@ -51,7 +48,7 @@ impl CreateGroup {
             let fault = CommitFault::Limit;
             return Err(Refusal::BadCommit { fault });
         }
-        let (core, state) = PublicGroupState::create(group_info, tree, by.device, founded)?;
+        let (mut core, state) = PublicGroupState::create(group_info, tree, by.device, founded)?;
         let creator = state.roster.current_row(&by.device).map(|row| row.user);
         let Some(user) = creator.filter(|user| *user == by.user) else {
             let why = ForbiddenWhy::NotYours;
@@ -66,8 +63,7 @@ impl CreateGroup {
                 &[group_info, tree, &founded.0.to_be_bytes()],
             ),
             root: state.head().root,
-            checkpoint: core.checkpoint().into(),
-            group_info: group_info.to_vec().into(),
+            parts: PartChange::taken(&mut core),
             founded: state.last_time,
             now,
         })
@@ -95,8 +91,7 @@ impl CreateGroup {
                 creator: self.device,
                 user: self.user,
                 root: self.root,
-                checkpoint: self.checkpoint.clone(),
-                group_info: self.group_info.clone(),
+                parts: self.parts.clone(),
             }],
             event: Event::Done,
         })
@@ -112,10 +107,8 @@ pub struct PutGroupInfo {
     pub device: DeviceId,
     /// Where it was judged.
     pub expected: GroupAt,
-    /// The GroupInfo.
-    pub group_info: Bytes,
-    /// The public state with it.
-    pub checkpoint: Bytes,
+    /// What it changes of the public state.
+    pub parts: Vec<PartChange>,
 }
 
 impl PutGroupInfo {
@@ -134,16 +127,16 @@ impl PutGroupInfo {
         }
         core.replace_group_info(device, group_info)?;
         let state = core.state();
+        let expected = GroupAt {
+            epoch: state.epoch,
+            size: state.frontier.size(),
+            version,
+        };
         Ok(Some(Self {
             group: state.group,
             device,
-            expected: GroupAt {
-                epoch: state.epoch,
-                size: state.frontier.size(),
-                version,
-            },
-            group_info: group_info.to_vec().into(),
-            checkpoint: core.checkpoint().into(),
+            expected,
+            parts: PartChange::taken(core),
         }))
     }
 
@@ -162,8 +155,7 @@ impl PutGroupInfo {
             changes: vec![Change::GroupInfo {
                 group: self.group,
                 expected: self.expected,
-                checkpoint: self.checkpoint.clone(),
-                group_info: self.group_info.clone(),
+                parts: self.parts.clone(),
             }],
             event: Event::Done,
         })

@@ -10,7 +10,7 @@ use conclave_rules::GroupState;
 
 use super::{damaged, load};
 use crate::op::Asker;
-use crate::rows::{ActiveRow, DocumentRow, EntryRow, Position, WelcomeRow};
+use crate::rows::{ActiveRow, DocumentRow, EntryRow, GroupRow, Position, WelcomeRow};
 use crate::store::{Bounds, Failure, Reader};
 
 const DAMAGED: Failure = Failure::Corrupt { what: "group" };
@@ -24,8 +24,7 @@ pub struct Core {
     pub version: u64,
 }
 
-/// Reads a group's public state: its checkpoint, and the signed entries after it, so many bytes of them at once. None: there is no such
-/// group.
+/// Reads a group's public state. None: there is no such group. So many bytes of the log are read at once.
 ///
 /// # Errors
 /// [`Failure`].
@@ -34,32 +33,56 @@ pub async fn restore<R: Reader>(
     group: GroupId,
     bytes: usize,
 ) -> Result<Option<Core>, Failure> {
-    let rows = load(reads, |keys| _ = keys.checkpoints.insert(group)).await?;
-    let Some(row) = rows.checkpoint(&group).map_err(damaged)? else {
+    let mut rows = load(reads, |keys| {
+        keys.groups.insert(group);
+        keys.parts.insert(group);
+    })
+    .await?;
+    let at = rows.group(&group).map_err(damaged)?.copied();
+    let Some((at, row)) = at.zip(rows.parts.remove(&group).flatten()) else {
         return Ok(None);
     };
+    let roots = roots(reads, &group, &at, bytes).await?;
+    let parts = row.parts.into_iter();
+    let parts = parts.map(|(part, value)| (part.to_vec(), value.to_vec().into()));
+    let state = PublicGroupState::load(parts.collect(), roots).map_err(|_| DAMAGED)?;
+    if (state.state().epoch, state.state().head().size) != (at.epoch, at.size) {
+        return Err(DAMAGED);
+    }
     let version = row.version;
-    let mut state = PublicGroupState::restore(&row.checkpoint).map_err(|_| DAMAGED)?;
+    Ok(Some(Core { state, version }))
+}
+
+/// Roots of a group's log from the size on at which its epoch began.
+async fn roots<R: Reader>(
+    reads: &mut R,
+    group: &GroupId,
+    at: &GroupRow,
+    bytes: usize,
+) -> Result<Vec<Hash>, Failure> {
+    let begun = match at.epoch.checked_sub(1) {
+        Some(ended) => {
+            let key = (*group, ended);
+            let rows = load(reads, |keys| _ = keys.commits.insert(key)).await?;
+            rows.commit(&key).map_err(damaged)?.ok_or(DAMAGED)?.head
+        }
+        None => Head::EMPTY,
+    };
+    let mut roots = vec![begun.root];
     let mut bounds = Bounds {
-        from: state.state().frontier.size(),
-        end: u64::MAX,
+        from: begun.size,
+        end: at.size,
         bytes,
     };
-    loop {
-        let entries = entries(reads, &group, bounds).await?;
+    while bounds.from < bounds.end {
+        let entries = reads.entries(group, bounds).await?;
         if entries.is_empty() {
-            return Ok(Some(Core { state, version }));
+            return Err(DAMAGED);
         }
-        for entry in entries {
-            let GroupEntry::Signed(record) = entry else {
-                return Err(DAMAGED);
-            };
-            let device = record.header.author.device;
-            let effect = state.judge_entry(&record, device).map_err(|_| DAMAGED)?;
-            state.apply_entry(&effect);
-            bounds.from = bounds.from.saturating_add(1);
-        }
+        bounds.from = bounds.from.saturating_add(entries.len() as u64);
+        roots.extend(entries.iter().map(|entry| entry.root));
     }
+    Ok(roots)
 }
 
 fn entry(row: &EntryRow) -> Result<GroupEntry, Failure> {
@@ -250,8 +273,8 @@ pub async fn group_info<R: Reader>(
     core: &PublicGroupState,
 ) -> Result<Option<Answer>, Failure> {
     let (group, epoch) = (core.state().group, core.state().epoch);
-    let rows = load(reads, |keys| _ = keys.checkpoints.insert(group)).await?;
-    let Some(row) = rows.checkpoint(&group).map_err(damaged)? else {
+    let rows = load(reads, |keys| _ = keys.parts.insert(group)).await?;
+    let Some(row) = rows.parts_of(&group).map_err(damaged)? else {
         return Ok(None);
     };
     let wrap = row.wrap.clone().unwrap_or_else(|| no_wrap(group));

@@ -1,13 +1,14 @@
-//! Encoding of the public state: TLS structures, in three parts so that a change rewrites only what changed.
+//! Encoding of the public state as a whole, for those who join: TLS structures in three parts.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
 use conclave_proto::policy::GroupPolicy;
 use conclave_proto::{DocumentId, Frontier, GroupId, Hash, UnixMs, limits};
+use rpds::RedBlackTreeMapSync;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use super::{DocumentEntry, GroupState, PendingProposal};
+use super::{DocumentEntry, EpochState, GroupState, PendingProposal};
 use crate::roster::{Roster, RosterRow};
 
 /// Version of the state encoding.
@@ -16,40 +17,49 @@ pub const GROUP_STATE_VERSION: u16 = 1;
 pub const GROUP_STATE_BYTES: usize = 64 * 1024 * 1024;
 
 const WHAT: &str = "group state";
-const MALFORMED: DecodeError = DecodeError::Malformed { what: WHAT };
+pub(super) const MALFORMED: DecodeError = DecodeError::Malformed { what: WHAT };
 
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct Core {
-    version: u16,
-    group: GroupId,
-    epoch: u64,
-    policy: Bytes,
-    roster_hash: Hash,
-    last_time: UnixMs,
-    pending: Vec<PendingProposal>,
-    rotating_since: u64,
-    frontier: Frontier,
-    epoch_start: u64,
-    epoch_log_roots: Vec<Hash>,
-    begun_by: Hash,
+pub(super) struct Core {
+    pub(super) version: u16,
+    pub(super) group: GroupId,
+    pub(super) epoch: u64,
+    pub(super) policy: Bytes,
+    pub(super) roster_hash: Hash,
+    pub(super) last_time: UnixMs,
+    pub(super) pending: Vec<PendingProposal>,
+    pub(super) rotating_since: u64,
+    pub(super) frontier: Frontier,
+    pub(super) epoch_start: u64,
+    pub(super) epoch_log_roots: Vec<Hash>,
+    pub(super) begun_by: Hash,
 }
 
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct DocumentRow {
-    document: DocumentId,
-    entry: DocumentEntry,
+pub(super) struct DocumentRow {
+    pub(super) document: DocumentId,
+    pub(super) entry: DocumentEntry,
 }
 
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct VoidedRow {
-    document: DocumentId,
-    record: Hash,
+pub(super) struct VoidedRow {
+    pub(super) document: DocumentId,
+    pub(super) record: Hash,
+}
+
+impl VoidedRow {
+    pub(super) fn of((document, record): &(DocumentId, Hash)) -> Self {
+        Self {
+            document: *document,
+            record: *record,
+        }
+    }
 }
 
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct Documents {
-    documents: Vec<DocumentRow>,
-    voided: Vec<VoidedRow>,
+pub(super) struct Documents {
+    pub(super) documents: Vec<DocumentRow>,
+    pub(super) voided: Vec<VoidedRow>,
 }
 
 /// The encoded state in its parts.
@@ -61,21 +71,6 @@ pub struct StateParts {
     pub roster: Bytes,
     /// What changes with documents.
     pub documents: Bytes,
-}
-
-/// The encoded state in rows: what an entry changes is written, and nothing else.
-#[derive(Debug)]
-pub struct StateRows<'a> {
-    /// [`GroupState::core_row`].
-    pub core: &'a [u8],
-    /// Roots of the log since the epoch began, in their order.
-    pub roots: Vec<Hash>,
-    /// [`GroupState::roster_bytes`].
-    pub roster: &'a [u8],
-    /// [`GroupState::document_row`] of each document.
-    pub documents: Vec<(DocumentId, &'a [u8])>,
-    /// [`GroupState::voided_row`].
-    pub voided: &'a [u8],
 }
 
 impl GroupState {
@@ -105,51 +100,20 @@ impl GroupState {
     /// Encodes what changes with every entry.
     #[must_use]
     pub fn core_bytes(&self) -> Vec<u8> {
-        encode(&self.core(self.epoch_log_roots.clone()))
-    }
-
-    fn core(&self, epoch_log_roots: Vec<Hash>) -> Core {
-        Core {
+        encode(&Core {
             version: GROUP_STATE_VERSION,
             group: self.group,
             epoch: self.epoch,
             policy: encode(&self.policy).into(),
             roster_hash: self.roster.hash(),
             last_time: self.last_time,
-            pending: self.pending.clone(),
+            pending: self.pending.iter().copied().collect(),
             rotating_since: self.rotating_since,
             frontier: self.frontier.clone(),
             epoch_start: self.epoch_start,
-            epoch_log_roots,
+            epoch_log_roots: self.epoch_log_roots.iter().copied().collect(),
             begun_by: self.begun_by,
-        }
-    }
-
-    /// Encodes what changes with every entry, but for the log's roots since the epoch began: an entry adds one, for a row of its own.
-    #[must_use]
-    pub fn core_row(&self) -> Vec<u8> {
-        encode(&self.core(Vec::new()))
-    }
-
-    /// Encodes one document, for a row of its own.
-    #[must_use]
-    pub fn document_row(&self, document: &DocumentId) -> Option<Vec<u8>> {
-        self.documents.get(document).map(encode)
-    }
-
-    /// Encodes the records that were declared void.
-    #[must_use]
-    pub fn voided_row(&self) -> Vec<u8> {
-        encode(&self.voided_rows())
-    }
-
-    fn voided_rows(&self) -> Vec<VoidedRow> {
-        let voided = self.voided.iter();
-        let row = |(document, record): &(DocumentId, Hash)| VoidedRow {
-            document: *document,
-            record: *record,
-        };
-        voided.map(row).collect()
+        })
     }
 
     /// Encodes what changes with members.
@@ -171,7 +135,7 @@ impl GroupState {
                     entry: *entry,
                 })
                 .collect(),
-            voided: self.voided_rows(),
+            voided: self.voided.iter().map(VoidedRow::of).collect(),
         })
     }
 
@@ -190,59 +154,41 @@ impl GroupState {
         Self::assemble(core, rows, listed)
     }
 
-    /// As [`GroupState::from_bytes`], from rows.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn from_rows(stored: &StateRows<'_>) -> Result<Self, DecodeError> {
-        let mut core: Core = decode(WHAT, stored.core, GROUP_STATE_BYTES)?;
-        core.epoch_log_roots.clone_from(&stored.roots);
-        let rows: Vec<RosterRow> = decode("roster", stored.roster, GROUP_STATE_BYTES)?;
-        let documents = stored.documents.iter().map(|(document, row)| {
-            let entry = decode("document", row, GROUP_STATE_BYTES)?;
-            let document = *document;
-            Ok(DocumentRow { document, entry })
-        });
-        let listed = Documents {
-            documents: documents.collect::<Result<_, DecodeError>>()?,
-            voided: decode("voided records", stored.voided, GROUP_STATE_BYTES)?,
-        };
-        Self::assemble(core, rows, listed)
-    }
-
-    fn assemble(core: Core, rows: Vec<RosterRow>, listed: Documents) -> Result<Self, DecodeError> {
+    pub(super) fn assemble(
+        core: Core,
+        rows: Vec<RosterRow>,
+        listed: Documents,
+    ) -> Result<Self, DecodeError> {
         if core.version != GROUP_STATE_VERSION {
             return Err(MALFORMED);
         }
         let roster =
             Roster::from_rows(rows, core.roster_hash, core.epoch).map_err(|_| MALFORMED)?;
         let count = listed.documents.len();
-        let documents: BTreeMap<_, _> = listed
-            .documents
-            .into_iter()
-            .map(|row| (row.document, row.entry))
-            .collect();
-        let state = Self {
+        let of_epoch = EpochState {
             group: core.group,
             epoch: core.epoch,
             policy: GroupPolicy::from_bytes(core.policy.as_slice())?,
             roster,
             last_time: core.last_time,
-            pending: core.pending,
-            voided: listed
-                .voided
-                .into_iter()
-                .map(|row| (row.document, row.record))
-                .collect(),
+            epoch_start: core.epoch_start,
+            begun_by: core.begun_by,
+        };
+        let documents = listed.documents.into_iter();
+        let documents: RedBlackTreeMapSync<_, _> =
+            documents.map(|row| (row.document, row.entry)).collect();
+        let voided = listed.voided.into_iter();
+        let state = Self {
+            of_epoch: Arc::new(of_epoch),
+            pending: core.pending.into_iter().collect(),
+            voided: voided.map(|row| (row.document, row.record)).collect(),
             rotating_since: core.rotating_since,
             frontier: core.frontier,
-            epoch_start: core.epoch_start,
-            epoch_log_roots: core.epoch_log_roots,
-            begun_by: core.begun_by,
+            epoch_log_roots: core.epoch_log_roots.into_iter().collect(),
             documents,
         };
         // Equal states have equal bytes only if a list has one order.
-        if state.documents.len() != count || !state.is_consistent() {
+        if state.documents.size() != count || !state.is_consistent() {
             return Err(MALFORMED);
         }
         Ok(state)
@@ -266,7 +212,7 @@ impl GroupState {
             && begun
             && self.current_rows().all(|row| row.time <= self.last_time)
             && self.rotating_since <= self.epoch
-            && self.documents.len() <= limits::GROUP_DOCUMENTS
+            && self.documents.size() <= limits::GROUP_DOCUMENTS
             && self
                 .current_rows()
                 .all(|row| row.role == self.policy.role(&row.user))

@@ -108,7 +108,7 @@ impl GroupState {
                 if self.documents.contains_key(document) {
                     return Err(Refusal::AlreadyExists);
                 }
-                if self.documents.len() >= limits::GROUP_DOCUMENTS {
+                if self.documents.size() >= limits::GROUP_DOCUMENTS {
                     return Err(Refusal::TooLarge {
                         max: limits::GROUP_DOCUMENTS as u64,
                     });
@@ -129,7 +129,7 @@ impl GroupState {
                 if self.listed(document)?.closed == Some(CloseReason::Deleted) {
                     return Err(Refusal::DocumentClosed);
                 }
-                if self.voided.contains(&(*document, *record)) {
+                if self.voided.iter().any(|void| *void == (*document, *record)) {
                     return Err(Refusal::AlreadyExists);
                 }
                 Ok(())
@@ -160,14 +160,16 @@ impl GroupState {
                     created_epoch: epoch,
                     closed: None,
                 };
-                self.documents.insert(*document, entry);
+                self.documents.insert_mut(*document, entry);
             }
             EntryBody::DocumentClosed { document, reason } => {
                 if let Some(entry) = self.documents.get_mut(document) {
                     entry.closed = Some(*reason);
                 }
             }
-            EntryBody::RecordVoided { document, record } => self.voided.push((*document, *record)),
+            EntryBody::RecordVoided { document, record } => {
+                self.voided.push_back_mut((*document, *record));
+            }
             EntryBody::RotationComplete { .. } => self.rotating_since = 0,
         }
     }

@@ -3,19 +3,23 @@
 mod codec;
 mod entries;
 mod proposals;
+mod rows;
 
-use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use conclave_proto::group::RootWrap;
 use conclave_proto::policy::{GroupPolicy, JoinerAccess, Role};
 use conclave_proto::record::CloseReason;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, DocumentId, Frontier, GroupId, Hash, Head, UnixMs, UserId, limits};
+use rpds::{RedBlackTreeMapSync, VectorSync};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION, StateParts, StateRows};
+pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION, StateParts};
 pub use entries::EntryEffect;
 pub use proposals::{ProposalFacts, ProposalVerdict};
+pub use rows::StateRows;
 
 use crate::roster::{Roster, RosterRow, verify_signature};
 
@@ -65,11 +69,9 @@ pub struct DocumentEntry {
     pub closed: Option<CloseReason>,
 }
 
-/// Public state of a group.
-///
-/// Change it only through `apply_*`, after the matching `judge_*` said yes.
+/// What holds from one commit to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupState {
+pub struct EpochState {
     /// The group.
     pub group: GroupId,
     /// Current MLS epoch.
@@ -80,22 +82,41 @@ pub struct GroupState {
     pub roster: Roster,
     /// Time of the newest commit.
     pub last_time: UnixMs,
+    /// Size of the log right after the commit that began this epoch.
+    pub epoch_start: u64,
+    /// Leaf of the commit that began this epoch; zero in epoch 0.
+    pub begun_by: Hash,
+}
+
+/// Public state of a group, in parts that its copies share: a copy costs the same whatever the group holds, and an entry makes anew only what
+/// it changes.
+///
+/// Change it only through `apply_*`, after the matching `judge_*` said yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupState {
+    /// What holds from one commit to the next.
+    pub of_epoch: Arc<EpochState>,
     /// Proposals that the next commit has to cover, in log order.
-    pub pending: Vec<PendingProposal>,
+    pub pending: VectorSync<PendingProposal>,
     /// All documents ever created.
-    pub documents: BTreeMap<DocumentId, DocumentEntry>,
+    pub documents: RedBlackTreeMapSync<DocumentId, DocumentEntry>,
     /// Records declared void, in log order.
-    pub voided: Vec<(DocumentId, Hash)>,
+    pub voided: VectorSync<(DocumentId, Hash)>,
     /// Epoch that began with the newest removal whose rotation is not reported complete; 0 when none.
     pub rotating_since: u64,
     /// Right edge of the group log.
     pub frontier: Frontier,
-    /// Size of the log right after the commit that began this epoch.
-    pub epoch_start: u64,
     /// Roots of the log for the sizes `epoch_start ..= frontier.size()`.
-    pub epoch_log_roots: Vec<Hash>,
-    /// Leaf of the commit that began this epoch; zero in epoch 0.
-    pub begun_by: Hash,
+    pub epoch_log_roots: VectorSync<Hash>,
+}
+
+/// What holds for the epoch is read as if it lay in the state itself.
+impl Deref for GroupState {
+    type Target = EpochState;
+
+    fn deref(&self) -> &EpochState {
+        &self.of_epoch
+    }
 }
 
 impl GroupState {
@@ -103,20 +124,33 @@ impl GroupState {
     #[must_use]
     pub fn genesis(group: GroupId, policy: GroupPolicy, creator: RosterRow) -> Self {
         let frontier = Frontier::new();
-        Self {
+        let of_epoch = EpochState {
             group,
             epoch: 0,
             policy,
             last_time: creator.time,
             roster: Roster::genesis(vec![creator]),
-            pending: Vec::new(),
-            documents: BTreeMap::new(),
-            voided: Vec::new(),
-            rotating_since: 0,
             epoch_start: 0,
-            epoch_log_roots: vec![frontier.root()],
-            frontier,
             begun_by: Hash::ZERO,
+        };
+        Self {
+            of_epoch: Arc::new(of_epoch),
+            pending: VectorSync::new_sync(),
+            documents: RedBlackTreeMapSync::new_sync(),
+            voided: VectorSync::new_sync(),
+            rotating_since: 0,
+            epoch_log_roots: VectorSync::new_sync().push_back(frontier.root()),
+            frontier,
+        }
+    }
+
+    /// The state that a commit leads to, without its log leaf.
+    pub(crate) fn after(&self, of_epoch: EpochState, rotating_since: u64) -> Self {
+        Self {
+            of_epoch: Arc::new(of_epoch),
+            pending: VectorSync::new_sync(),
+            rotating_since,
+            ..self.clone()
         }
     }
 
@@ -241,14 +275,15 @@ impl GroupState {
     /// Appends the leaf of an entry that does not begin an epoch.
     pub fn push_leaf(&mut self, leaf: Hash) {
         self.frontier.push(leaf);
-        self.epoch_log_roots.push(self.frontier.root());
+        self.epoch_log_roots.push_back_mut(self.frontier.root());
     }
 
     /// Appends the leaf of the commit whose judgement gave this state ([`crate::judge_commit`]): the epoch begins here.
     pub fn begin_epoch(&mut self, leaf: Hash) {
         self.frontier.push(leaf);
-        self.epoch_start = self.frontier.size();
-        self.epoch_log_roots = vec![self.frontier.root()];
-        self.begun_by = leaf;
+        self.epoch_log_roots = VectorSync::new_sync().push_back(self.frontier.root());
+        let of_epoch = Arc::make_mut(&mut self.of_epoch);
+        of_epoch.epoch_start = self.frontier.size();
+        of_epoch.begun_by = leaf;
     }
 }

@@ -77,7 +77,7 @@ impl GroupState {
     /// Appends a judged proposal to the log.
     pub fn apply_proposal(&mut self, facts: &ProposalFacts, verdict: ProposalVerdict, leaf: Hash) {
         if verdict == ProposalVerdict::Pending {
-            self.pending.push(PendingProposal {
+            self.pending.push_back_mut(PendingProposal {
                 seq: self.frontier.size(),
                 leaf,
                 kind: facts.kind,

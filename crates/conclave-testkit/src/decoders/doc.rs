@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::register::{
     Decoded, Decoder,
@@ -22,7 +22,7 @@ use conclave_proto::{
     Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, Record,
     Role, UnixMs, UserId, limits,
 };
-use conclave_rules::{GroupState, Roster, RosterRow};
+use conclave_rules::{EpochState, GroupState, Roster, RosterRow};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use zeroize::Zeroizing;
@@ -130,20 +130,23 @@ fn group_state(keys: &[DeviceKey; 2]) -> GroupState {
         last_epoch: None,
         time: NOW,
     });
-    GroupState {
+    let of_epoch = EpochState {
         group: GROUP,
         epoch: 0,
         policy: GroupPolicy::default(),
         roster: Roster::from_rows(rows.collect(), Hash::ZERO, 0).unwrap(),
         last_time: NOW,
-        pending: Vec::new(),
-        documents: BTreeMap::new(),
-        voided: Vec::new(),
+        epoch_start: 0,
+        begun_by: Hash::ZERO,
+    };
+    GroupState {
+        of_epoch: Arc::new(of_epoch),
+        pending: Default::default(),
+        documents: Default::default(),
+        voided: Default::default(),
         rotating_since: 0,
         frontier: Frontier::new(),
-        epoch_start: 0,
-        epoch_log_roots: Vec::new(),
-        begun_by: Hash::ZERO,
+        epoch_log_roots: Default::default(),
     }
 }
 

@@ -98,8 +98,20 @@ pub(super) fn decoders() -> Vec<Decoder> {
             Disk,
             3 * GROUP_STATE_BYTES,
             checkpoint,
-            || vec![pair().first.checkpoint(), pair().second.checkpoint()],
+            || {
+                let pair = pair();
+                [&pair.first, &pair.second]
+                    .map(crate::checkpoint::of)
+                    .to_vec()
+            },
         ),
+        Decoder::new("mls.public_rows", Disk, usize::MAX, public_rows, || {
+            let pair = pair();
+            [&pair.first, &pair.second]
+                .map(|it| joined(&it.rows()))
+                .to_vec()
+        })
+        .of_rows(),
         Decoder::new("mls.group_rows", Disk, usize::MAX, group_rows, || {
             vec![
                 joined(&pair().member),
@@ -399,9 +411,28 @@ fn wrap(bytes: &[u8]) -> Decoded {
 }
 
 fn checkpoint(bytes: &[u8]) -> Decoded {
-    let restored = PublicGroupState::restore(bytes).map_err(|error| error.code())?;
-    let _ = (restored.tree(), restored.checkpoint());
+    let restored = PublicGroupState::from_checkpoint(bytes).map_err(|error| error.code())?;
+    let _ = (restored.tree(), restored.rows());
     Ok(None)
+}
+
+fn public_rows(bytes: &[u8]) -> Decoded {
+    let pair = pair();
+    let rows = rows(bytes)?;
+    // Either is as long as the other.
+    for state in [&pair.first, &pair.second] {
+        let roots = state.state().epoch_log_roots.iter().copied().collect();
+        let read = PublicGroupState::load(rows.clone(), roots);
+        if let Ok(restored) = &read {
+            let _ = (restored.tree(), restored.rows());
+            return Ok(None);
+        }
+    }
+    let roots = pair.second.state().epoch_log_roots.iter().copied();
+    code(
+        PublicGroupState::load(rows, roots.collect()),
+        MlsError::code,
+    )
 }
 
 fn group_rows(bytes: &[u8]) -> Decoded {

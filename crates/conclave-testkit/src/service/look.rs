@@ -98,10 +98,12 @@ impl Service {
     /// A group's documents, with whether they are open.
     #[must_use]
     pub fn documents(&self, group: &GroupId) -> Vec<(DocumentId, bool)> {
-        let documents = self.state(group).map(|state| state.documents);
-        let documents = documents.into_iter().flatten();
+        let Some(state) = self.state(group) else {
+            return Vec::new();
+        };
+        let documents = state.documents.iter();
         documents
-            .map(|(id, entry)| (id, entry.closed.is_none()))
+            .map(|(id, entry)| (*id, entry.closed.is_none()))
             .collect()
     }
 

@@ -45,7 +45,7 @@ pub async fn dump<D: Database>(database: &D, known: &Known) -> Result<Dump> {
     let mut keys = known.keys.clone();
     for group in &known.groups {
         keys.groups.insert(*group);
-        keys.checkpoints.insert(*group);
+        keys.parts.insert(*group);
         keys.committers.insert(*group);
         keys.due.insert(*group);
         keys.group_pleas.insert(*group);

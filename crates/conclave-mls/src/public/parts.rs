@@ -1,0 +1,153 @@
+//! The service's rows of a group: OpenMLS's, the public state's, and the GroupInfo.
+
+use std::collections::BTreeMap;
+
+use conclave_proto::Hash;
+use conclave_proto::codec::{Bytes, decode};
+use conclave_rules::{GROUP_STATE_BYTES, GroupState};
+use openmls::group::{GroupId as MlsGroupId, PublicGroup};
+use openmls_traits::OpenMlsProvider;
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+use zeroize::Zeroizing;
+
+use super::{PublicGroupState, has_members_of};
+use crate::error::MlsError;
+use crate::message;
+use crate::overlay::{RowChange, Rows};
+use crate::provider::Provider;
+use crate::stored::{self, Changed, OWN_ROWS};
+
+const GROUP_INFO_ROW: &[u8] = b"own/group-info";
+/// Version of the checkpoints of before.
+const CHECKPOINT_VERSION: u16 = 1;
+/// Largest checkpoint in bytes.
+const CHECKPOINT_BYTES: usize = 3 * GROUP_STATE_BYTES;
+
+#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct StoredRow {
+    key: Bytes,
+    value: Bytes,
+}
+
+/// Everything in one value, as databases before those with rows have it.
+#[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct Checkpoint {
+    version: u16,
+    state: Bytes,
+    group_info: Bytes,
+    rows: Vec<StoredRow>,
+}
+
+impl PublicGroupState {
+    /// A group that no rows are stored of: all of them are changes.
+    pub(super) fn start(
+        provider: Provider,
+        tree: PublicGroup,
+        state: GroupState,
+        group_info: Vec<u8>,
+    ) -> Self {
+        let mut group = Self {
+            provider,
+            tree,
+            state,
+            group_info: Vec::new(),
+            changed: BTreeMap::new(),
+        };
+        group.save(Changed::All);
+        group.set_group_info(group_info);
+        group
+    }
+
+    pub(super) fn save(&mut self, changed: Changed) {
+        let rows = &mut self.changed;
+        stored::write(&self.state, changed, &mut |key, value| {
+            rows.insert(key, value);
+        });
+    }
+
+    pub(super) fn set_group_info(&mut self, group_info: Vec<u8>) {
+        self.changed
+            .insert(GROUP_INFO_ROW.to_vec(), group_info.clone());
+        self.group_info = group_info;
+    }
+
+    /// The changes since the last call, to be written in one transaction.
+    pub fn take_changes(&mut self) -> Vec<RowChange> {
+        let own = std::mem::take(&mut self.changed).into_iter();
+        let own = own.map(|(key, value)| RowChange {
+            key,
+            value: Some(Zeroizing::new(value)),
+        });
+        own.chain(self.provider.overlay().drain()).collect()
+    }
+
+    /// Every row.
+    #[must_use]
+    pub fn rows(&self) -> Rows {
+        let mut rows = self.provider.overlay().rows();
+        stored::write(&self.state, Changed::All, &mut |key, value| {
+            rows.push((key, Zeroizing::new(value)));
+        });
+        let group_info = Zeroizing::new(self.group_info.clone());
+        rows.push((GROUP_INFO_ROW.to_vec(), group_info));
+        rows
+    }
+
+    /// Reads a group from its rows, and from the roots of its log from the size on at which its epoch began. No clock is asked: a group whose
+    /// members' key packages have long expired loads like any other.
+    ///
+    /// # Errors
+    /// [`MlsError::Damaged`] and others, when rows are missing or contradict each other.
+    pub fn load(rows: Rows, roots: Vec<Hash>) -> Result<Self, MlsError> {
+        let (own, mls) = rows
+            .into_iter()
+            .partition::<Rows, _>(|(key, _)| key.starts_with(OWN_ROWS));
+        let group_info = own.iter().find(|(key, _)| key == GROUP_INFO_ROW);
+        let group_info = group_info.ok_or(MlsError::Damaged)?.1.to_vec();
+        let state = stored::read(&own, roots)?;
+        let provider = Provider::new(mls);
+        Ok(Self {
+            tree: tree(&provider, &state)?,
+            provider,
+            state,
+            group_info,
+            changed: BTreeMap::new(),
+        })
+    }
+
+    /// Reads a group from what databases before those with rows have of it. All its rows are changes.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn from_checkpoint(bytes: &[u8]) -> Result<Self, MlsError> {
+        let stored: Checkpoint = decode("group checkpoint", bytes, CHECKPOINT_BYTES)?;
+        if stored.version != CHECKPOINT_VERSION {
+            return Err(MlsError::Damaged);
+        }
+        let state = GroupState::from_bytes(stored.state.as_slice())?;
+        let provider = Provider::default();
+        for row in stored.rows {
+            let value = Zeroizing::new(row.value.into_vec());
+            provider.overlay().put_row(row.key.as_slice(), Some(value));
+        }
+        let tree = tree(&provider, &state)?;
+        let group_info = stored.group_info.into_vec();
+        Ok(Self::start(provider, tree, state, group_info))
+    }
+}
+
+/// The tree, which has to be that of the state's epoch and members.
+fn tree(provider: &Provider, state: &GroupState) -> Result<PublicGroup, MlsError> {
+    let id = MlsGroupId::from_slice(state.group.as_bytes());
+    message::contained(|| PublicGroup::load(provider.storage(), &id))
+        .ok()
+        .and_then(Result::ok)
+        .flatten()
+        .filter(|tree| tree.group_context().epoch().as_u64() == state.epoch)
+        .filter(|tree| has_members_of(tree, state))
+        .filter(|tree| {
+            let queued = tree.queued_proposals(provider.storage());
+            queued.is_ok_and(|queued| queued.len() == state.pending.len())
+        })
+        .ok_or(MlsError::Damaged)
+}
