@@ -123,7 +123,7 @@ fn void(sim: &mut Sim, seq: u64) {
         .last_mut()
         .unwrap()
         .voided
-        .push((DOC, leaf));
+        .push_back_mut((DOC, leaf));
 }
 
 /// A member gets there.

@@ -81,8 +81,7 @@ impl DocumentService {
             user: founder.user,
             genesis: Hash::ZERO,
             root: Frontier::new().root(),
-            checkpoint: Bytes::new(),
-            group_info: Bytes::new(),
+            parts: Vec::new(),
             founded: START,
             now: START,
         })));
