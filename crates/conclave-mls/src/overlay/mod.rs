@@ -376,7 +376,7 @@ mod tests {
         }
         type Tree = (u64, Vec<Node>, String, Vec<Node>);
         let node = |n: usize| Node {
-            name: (n % 3 > 0).then(|| "n".repeat(n)),
+            name: (!n.is_multiple_of(3)).then(|| "n".repeat(n)),
         };
         let mut tree: Tree = (7, (0..50).map(node).collect(), "end".into(), vec![]);
         let overlay = Overlay::default();
