@@ -83,8 +83,16 @@ impl DeviceKey {
 /// # Errors
 /// [`AuthError::BadKey`] when `key` is no Ed25519 public key, [`AuthError::Signature`] when the signature does not verify.
 pub fn verify(key: &[u8], label: &str, content: &[u8], sig: &[u8; 64]) -> Result<(), AuthError> {
-    public_key(key)?
-        .verify_strict(&sign_content(label, content), &Signature::from_bytes(sig))
+    verify_with(&public_key(key)?, label, content, sig)
+}
+
+pub(crate) fn verify_with(
+    key: &VerifyingKey,
+    label: &str,
+    content: &[u8],
+    sig: &[u8; 64],
+) -> Result<(), AuthError> {
+    key.verify_strict(&sign_content(label, content), &Signature::from_bytes(sig))
         .map_err(|_| AuthError::Signature)
 }
 
@@ -96,7 +104,7 @@ pub(crate) fn check_key(scheme: u16, key: &[u8]) -> Result<(), AuthError> {
     public_key(key).map(|_| ())
 }
 
-fn public_key(key: &[u8]) -> Result<VerifyingKey, AuthError> {
+pub(crate) fn public_key(key: &[u8]) -> Result<VerifyingKey, AuthError> {
     let bytes: &[u8; 32] = key.try_into().map_err(|_| AuthError::BadKey)?;
     let key = VerifyingKey::from_bytes(bytes).map_err(|_| AuthError::BadKey)?;
     if key.is_weak() {

@@ -80,6 +80,7 @@ mod keys;
 mod list;
 mod pins;
 mod safety;
+mod signature_key;
 mod text;
 mod user;
 
@@ -100,6 +101,7 @@ pub use list::{
 };
 pub use pins::{PINS_MAX, Pin, PinBook};
 pub use safety::{group_code, safety_number, safety_number_from_hashes};
+pub use signature_key::SignatureKey;
 pub use user::{GENESIS_BYTES, UserGenesis};
 
 /// MLS credential type (private use, RFC 9420 §17.5) whose content is an encoded [`DeviceCredential`].

@@ -403,7 +403,7 @@ fn row_of(leaf: &LeafFacts, device: DeviceId, user: UserId, time: UnixMs) -> Ros
         user,
         credential_type: leaf.credential_type,
         credential: leaf.credential.clone(),
-        key: leaf.key.clone(),
+        key: leaf.key.clone().into(),
         scheme: leaf.scheme,
         role: Role::Viewer,
         first_epoch: 0,

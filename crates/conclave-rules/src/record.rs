@@ -355,7 +355,7 @@ mod tests {
             user: UserId([4; 32]),
             credential_type: 1,
             credential: Bytes::default(),
-            key: Bytes::default(),
+            key: Bytes::default().into(),
             scheme: 1,
             role,
             first_epoch: 0,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_identity::SignatureKey;
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::hash::labelled;
 use conclave_proto::policy::Role;
@@ -28,7 +29,7 @@ pub struct RosterRow {
     /// Content of its credential.
     pub credential: Bytes,
     /// Its signature key.
-    pub key: Bytes,
+    pub key: SignatureKey,
     /// Signature scheme of the key.
     pub scheme: u16,
     /// Its user's role under the policy in force.
@@ -46,6 +47,15 @@ impl RosterRow {
     #[must_use]
     pub fn covers(&self, epoch: u64) -> bool {
         self.first_epoch <= epoch && self.last_epoch.is_none_or(|last| epoch <= last)
+    }
+
+    /// With what the device signs.
+    #[must_use]
+    pub fn signer(&self) -> Signer {
+        Signer {
+            scheme: self.scheme,
+            key: self.key.clone(),
+        }
     }
 
     /// Whether device, user, credential, key and role are those of `other`.
@@ -70,11 +80,33 @@ pub fn verify_signature(
     content: &[u8],
     signature: &[u8; 64],
 ) -> Result<(), RecordFault> {
-    if row.scheme != conclave_identity::SCHEME_ED25519 {
-        return Err(RecordFault::Signature);
+    row.signer().verify(label, content, signature)
+}
+
+/// With what a roster row's device signs.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    scheme: u16,
+    key: SignatureKey,
+}
+
+impl Signer {
+    /// As [`verify_signature`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify(
+        &self,
+        label: &str,
+        content: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), RecordFault> {
+        if self.scheme != conclave_identity::SCHEME_ED25519 {
+            return Err(RecordFault::Signature);
+        }
+        let checked = self.key.verify(label, content, signature);
+        checked.map_err(|_| RecordFault::Signature)
     }
-    conclave_identity::verify(row.key.as_slice(), label, content, signature)
-        .map_err(|_| RecordFault::Signature)
 }
 
 /// All rows since genesis, the hash that chains them, and the devices that were removed.
@@ -102,7 +134,7 @@ impl Roster {
     }
 
     /// Notes where a row lies.
-    fn index(&mut self, device: DeviceId, key: &Bytes, at: usize) {
+    fn index(&mut self, device: DeviceId, key: &SignatureKey, at: usize) {
         self.by_device.entry(device).or_default().push(at);
         let of_key = self.by_key.entry(key.as_slice().to_vec());
         of_key.or_default().push(at);
@@ -319,7 +351,7 @@ mod tests {
             user: UserId([device; 32]),
             credential_type: 1,
             credential: Bytes::from(vec![device]),
-            key: Bytes::from(vec![device; 32]),
+            key: vec![device; 32].into(),
             scheme: conclave_identity::SCHEME_ED25519,
             role,
             first_epoch: 0,
@@ -367,7 +399,7 @@ mod tests {
         let none = BTreeSet::new();
         let (a, b) = (row(1, Role::Owner), row(2, Role::Editor));
         let renewed = RosterRow {
-            key: Bytes::from(vec![9; 32]),
+            key: vec![9; 32].into(),
             ..b.clone()
         };
         let device = |roster: &Roster, key: u8| {

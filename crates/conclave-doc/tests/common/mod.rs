@@ -85,7 +85,7 @@ impl World {
             user: UserId([user; 32]),
             credential_type: 0xf0c1,
             credential: Bytes::default(),
-            key: Bytes::from(key.public().to_vec()),
+            key: key.public().to_vec().into(),
             scheme: SCHEME_ED25519,
             role,
             first_epoch: epoch,

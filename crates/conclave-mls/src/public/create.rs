@@ -103,7 +103,7 @@ fn genesis_state(
         user,
         credential_type: leaf.credential_type,
         credential: leaf.credential.clone(),
-        key: leaf.key.clone(),
+        key: leaf.key.clone().into(),
         scheme: leaf.scheme,
         role,
         first_epoch: 0,

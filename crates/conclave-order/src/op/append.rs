@@ -13,7 +13,7 @@ use conclave_proto::record::{Chained, RECORD_LABEL, RECORD_VERSION, RecordHeader
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, Hash, Head, Refusal};
 use conclave_rules::{
-    Authority, Chain, Gate, LogId, Place, RosterRow, Seen, check_chain, judge_record,
+    Authority, Chain, Gate, LogId, Place, RosterRow, Seen, Signer, check_chain, judge_record,
     max_sealed_bytes, verify_signature,
 };
 use tls_codec::Size;
@@ -123,8 +123,8 @@ impl Frame {
 /// The signature of a frame's last record, and what it has to be of.
 #[derive(Debug, Clone)]
 pub struct Signed {
-    /// Its author's row in its epoch.
-    pub row: Arc<RosterRow>,
+    /// Its author, in its epoch.
+    pub by: Signer,
     /// What it covers.
     pub core: Hash,
     /// The signature.
@@ -137,7 +137,7 @@ impl Signed {
     /// # Errors
     /// [`RecordFault::Signature`].
     pub fn check(&self) -> Result<(), RecordFault> {
-        verify_signature(&self.row, RECORD_LABEL, &self.core.0, &self.signature)
+        self.by.verify(RECORD_LABEL, &self.core.0, &self.signature)
     }
 }
 
@@ -296,7 +296,7 @@ fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<(Frame, S
     }
     let (core, signature) = signed.ok_or(Refusal::Malformed)?;
     let signed = Signed {
-        row: Arc::new(row.clone()),
+        by: row.signer(),
         core,
         signature: *signature,
     };

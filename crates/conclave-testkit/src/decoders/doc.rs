@@ -123,7 +123,7 @@ fn group_state(keys: &[DeviceKey; 2]) -> GroupState {
         user: UserId([device.0[0]; 32]),
         credential_type: conclave_identity::CREDENTIAL_TYPE,
         credential: Bytes::default(),
-        key: Bytes::from(key.public().to_vec()),
+        key: key.public().to_vec().into(),
         scheme: SCHEME_ED25519,
         role: Role::Editor,
         first_epoch: 0,

@@ -8,7 +8,7 @@ use conclave_order::op::append::{Append, Cover, Frame, Offer, Signed};
 use conclave_order::{Batch, Event, Op, run_batch};
 use conclave_proto::record::{RECORD_LABEL, record_leaf};
 use conclave_proto::{Hash, Head};
-use conclave_rules::RosterRow;
+use conclave_rules::{RosterRow, Signer};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
@@ -21,7 +21,7 @@ use crate::world::{LIMITS, World};
 struct Pen {
     of: u8,
     key: DeviceKey,
-    row: Arc<RosterRow>,
+    signer: Signer,
     clock: u64,
     last: Hash,
 }
@@ -37,7 +37,7 @@ impl Pen {
         Self {
             of,
             key,
-            row: Arc::new(row),
+            signer: row.signer(),
             clock: 0,
             last: Hash::ZERO,
         }
@@ -63,7 +63,7 @@ impl Pen {
         self.clock += 1;
         self.last = record_leaf(&core, &signature);
         let signed = Signed {
-            row: self.row.clone(),
+            by: self.signer.clone(),
             core,
             signature,
         };
