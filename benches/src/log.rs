@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use conclave_crdt::{CrdtKind, ReplicaId};
-use conclave_doc::{DocContext, DocKeys, Document, KeySource, seal};
+use conclave_doc::{DocContext, DocKeys, Document, KeySource, Sealer, seal};
 use conclave_mls::{ClientGroup, EpochRoot};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
@@ -51,7 +51,6 @@ impl Seat {
             authority: self.group.state(),
             keys: self,
             device: self.member.device,
-            signer: &self.member.key,
         }
     }
 }
@@ -78,7 +77,11 @@ impl DocumentLog {
         let reader = Seat::new(group.member, ClientGroup::load(group.member_rows)?)?;
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let context = writer.context();
-        let (_, base) = Document::create(&context, GROUP, DOCUMENT, kind, WRITES, None, &mut rng)?;
+        let sealer = Sealer {
+            key: &writer.member.key,
+            rng: &mut rng,
+        };
+        let (_, base) = Document::create(&context, GROUP, DOCUMENT, kind, WRITES, None, sealer)?;
         let (beginning, updates) = typed(kind, characters, &mut rng)?;
 
         let mut pen = Pen::new(&writer, &base);

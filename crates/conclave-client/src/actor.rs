@@ -7,6 +7,7 @@
 
 mod inbox;
 mod link;
+mod pool;
 mod reach;
 mod shared;
 mod stall;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conclave_engine::shell::{Released, Shell};
-use conclave_engine::{Command, CommandId, Input, Reply, Told};
+use conclave_engine::{Command, CommandId, Done, Input, Reply, Told, WorkId};
 use conclave_proto::UnixMs;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -31,6 +32,7 @@ use crate::store::{Store, Unlock};
 use crate::transport::Wire;
 use crate::trouble::Connection;
 use link::{Link, room};
+use pool::{Came, Pool, time_for};
 use stall::Stall;
 
 pub(crate) use shared::{Rotations, Shared};
@@ -89,6 +91,7 @@ enum Happened {
     Wire(Option<Wire>),
     Call(Option<Call>),
     Timer,
+    Lent(Came<WorkId, Box<Done>>),
     Scrub,
     Sent,
     Resume,
@@ -104,6 +107,8 @@ struct Actor {
     replies: HashMap<CommandId, oneshot::Sender<Result<Reply, Error>>>,
     scrub_at: Option<Instant>,
     stall: Stall,
+    /// Where long work on documents is done.
+    pool: Pool<WorkId, Box<Done>>,
     /// Every handle is gone.
     alone: bool,
 }
@@ -125,6 +130,7 @@ impl Actor {
             replies: HashMap::new(),
             scrub_at: None,
             stall: Stall::default(),
+            pool: Pool::new(),
             alone: false,
         }
     }
@@ -141,12 +147,22 @@ impl Actor {
                 self.take(happened).await?;
             }
             self.gather().await?;
+            self.lend();
             if self.stall.is_over() {
                 self.release_or_stall().await?;
             }
         }
         self.farewell().await;
         Ok(())
+    }
+
+    /// Gives the engine's long work to threads that have time for it.
+    fn lend(&mut self) {
+        while let Some(work) = self.shell.take_work() {
+            let time = time_for(&work.job);
+            self.pool
+                .take(work.id, time, move || Box::new(work.job.run()));
+        }
     }
 
     fn closing(&self) -> bool {
@@ -176,6 +192,7 @@ impl Actor {
             }
             wire = inbox.next(), if !choked && !stalled => Happened::Wire(wire),
             call = self.calls.recv(), if !choked => Happened::Call(call),
+            came = self.pool.next(), if !stalled => Happened::Lent(came),
             () = until(timer), if !stalled => Happened::Timer,
             () = until(resume_at) => Happened::Resume,
             // Also when the socket takes nothing and no call is heard.
@@ -230,6 +247,11 @@ impl Actor {
             }
             Happened::Call(None) => self.alone = true,
             Happened::Timer => self.shell.wake(now()),
+            Happened::Lent(Came::Done(id, done)) => self.transition(Input::Worked { id, done }),
+            Happened::Lent(Came::Stuck(id)) => {
+                tracing::warn!("work on a document does not come back");
+                self.transition(Input::Stuck { id });
+            }
             Happened::Scrub => {
                 self.scrub_at = None;
                 self.store.scrub_if_room().await?;

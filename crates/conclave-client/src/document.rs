@@ -57,8 +57,8 @@ adapter!(conclave_crdt::automerge::Automerge, CrdtKind::Automerge);
 
 /// A handle to a document.
 ///
-/// Edits and reads are closures that run on the client's thread with the document in hand: keep them short, and do not keep what they were
-/// given. What they return comes back, also an error of the application's own. A closure that panics is contained: the call gives
+/// Edits and reads are closures that run with the document in hand, on the client's thread or, where the document is large, on one beside it: keep
+/// them short, and do not keep what they were given. What they return comes back, also an error of the application's own. A closure that panics is contained: the call gives
 /// [`CrdtError::Panicked`], and the document is rebuilt from what is durable.
 pub struct Document<K: Kind> {
     group: Group,

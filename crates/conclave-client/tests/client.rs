@@ -473,3 +473,94 @@ fn debug_of_a_configuration_prints_no_secret() {
         "{text}"
     );
 }
+
+/// A document of more than 4 MiB, and a small one.
+async fn large_and_small(client: &Client) -> (Document<Any>, Document<Any>) {
+    let group = client
+        .create_group("Board", GroupPolicy::default())
+        .await
+        .unwrap();
+    let large = group.create_document::<Yrs>("large").await.unwrap();
+    let small = group.create_document::<Yrs>("small").await.unwrap();
+    let (large, small) = (large.as_any(), small.as_any());
+    append(&large, "x".repeat(LARGE)).await.unwrap();
+    (large, small)
+}
+
+const LARGE: usize = 5 << 20;
+
+async fn append(document: &Document<Any>, more: String) -> Result<(), EditError<CrdtError>> {
+    let edit = move |doc: &mut dyn Crdt| {
+        let text = doc.text().ok_or(CrdtError::InvalidArgument)?;
+        let end = text.len()?;
+        text.splice(end, 0, &more)
+    };
+    document.edit(edit).await
+}
+
+async fn length(document: &Document<Any>) -> usize {
+    text(document).await.len()
+}
+
+#[tokio::test]
+async fn a_long_closure_on_a_large_document_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = ana(folder.path()).await;
+    let (large, small) = large_and_small(&client).await;
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let (begins, begun) = tokio::sync::oneshot::channel::<()>();
+    let reader = large.clone();
+    let reading = tokio::spawn(async move {
+        let read = move |doc: &mut dyn Crdt| {
+            let _ = begins.send(());
+            let _ = ended.recv();
+            doc.text().ok_or(CrdtError::InvalidArgument)?.len()
+        };
+        reader.read(read).await
+    });
+    begun.await.unwrap();
+    // It stands in the middle of the closure. Other documents go on, and what is asked of this one waits its turn.
+    append(&small, "meanwhile".to_owned()).await.unwrap();
+    assert_eq!(text(&small).await, "meanwhile");
+    let mut after = Box::pin(append(&large, "y".to_owned()));
+    assert!(after.as_mut().now_or_never().is_none());
+    append(&small, "!".to_owned()).await.unwrap();
+    end.send(()).unwrap();
+    assert_eq!(reading.await.unwrap().unwrap(), LARGE);
+    after.await.unwrap();
+    assert_eq!(length(&large).await, LARGE + 1);
+    client.close().await.unwrap();
+    let client = Client::open(config(folder.path())).await.unwrap();
+    let group = client.groups().await.unwrap().remove(0).group;
+    let group = client.group(&group).await.unwrap();
+    let large = group.document::<Any>(&large.id()).await.unwrap();
+    assert_eq!(length(&large).await, LARGE + 1);
+    client.close().await.unwrap();
+}
+
+/// What a closure may rely on is the same on a large document.
+#[tokio::test]
+async fn closures_on_a_large_document_are_whole_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = ana(folder.path()).await;
+    let (large, _) = large_and_small(&client).await;
+    let fails = |doc: &mut dyn Crdt| {
+        doc.text().unwrap().splice(0, 0, "gone").unwrap();
+        Err::<(), _>(CrdtError::InvalidArgument)
+    };
+    let error = large.edit(fails).await.unwrap_err();
+    assert!(matches!(
+        error,
+        EditError::Closure(CrdtError::InvalidArgument)
+    ));
+    let panics = |doc: &mut dyn Crdt| -> Result<(), CrdtError> {
+        doc.text().unwrap().splice(0, 0, "gone").unwrap();
+        panic!("a fault of the application")
+    };
+    let error = large.edit(panics).await.unwrap_err();
+    assert!(matches!(error, EditError::Client(_)), "{error:?}");
+    assert_eq!(length(&large).await, LARGE);
+    append(&large, "stays".to_owned()).await.unwrap();
+    assert_eq!(length(&large).await, LARGE + 5);
+    client.close().await.unwrap();
+}

@@ -7,6 +7,7 @@ use conclave_identity::DeviceKey;
 use conclave_proto::frame::AppendedRecord;
 use conclave_proto::{Author, DeviceId, Hash, Refusal, UserId};
 use conclave_rules::{Authority, RosterRow};
+use rand_core::CryptoRngCore;
 
 use crate::error::Finding;
 use crate::payload::Judgement;
@@ -25,8 +26,20 @@ pub struct DocContext<'a> {
     pub keys: &'a dyn KeySource,
     /// This device.
     pub device: DeviceId,
-    /// Its key.
-    pub signer: &'a DeviceKey,
+}
+
+/// What a device seals with. Only calls that seal are given it.
+pub struct Sealer<'a> {
+    /// The device's key.
+    pub key: &'a DeviceKey,
+    /// Nonces are drawn from it.
+    pub rng: &'a mut dyn CryptoRngCore,
+}
+
+impl std::fmt::Debug for Sealer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sealer(..)")
+    }
 }
 
 impl std::fmt::Debug for DocContext<'_> {
@@ -52,6 +65,26 @@ impl<'a> DocContext<'a> {
 
     pub(crate) fn own_row(&self) -> Option<&'a RosterRow> {
         self.row(&self.device, self.authority.epoch())
+    }
+}
+
+/// How much there is to do, as far as it can be told without doing it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Records.
+    pub records: usize,
+    /// Encoded bytes.
+    pub bytes: usize,
+}
+
+impl Cost {
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            records: self.records.saturating_add(other.records),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 }
 

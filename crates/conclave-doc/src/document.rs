@@ -7,7 +7,7 @@ use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, limits
 
 use crate::aside::Aside;
 use crate::content::{Content, Fresh, Plain};
-use crate::context::{DeliverOutcome, DocContext, EditFn, RootsNeeded};
+use crate::context::{Cost, DeliverOutcome, DocContext, EditFn, RootsNeeded};
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Incoming;
 use crate::log::LogView;
@@ -176,6 +176,20 @@ impl Document {
         }
     }
 
+    /// Whether own records that wait stand in an unbroken chain: for tests, after each step.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn outbox_is_contiguous(&self) -> bool {
+        self.outbox.is_contiguous(self.own_chain().0)
+    }
+
+    /// Whether this log goes on from a head, as far as own leaves reach: for tests, after each step.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn goes_on_from(&self, head: &Head) -> bool {
+        head.size <= self.size() && !self.contradicts(head)
+    }
+
     /// The document's CRDT, for reading.
     pub fn crdt(&mut self) -> &mut dyn Crdt {
         self.content.crdt.as_mut()
@@ -295,9 +309,43 @@ impl Document {
     /// # Errors
     /// As [`Document::deliver`].
     pub fn retry(&mut self, ctx: &DocContext<'_>) -> Result<DeliverOutcome, DocError> {
-        let mut outcome = DeliverOutcome::default();
+        self.go_on(ctx, DeliverOutcome::default())
+    }
+
+    /// The long rest of a call that was only begun; `begun` is what that gave.
+    ///
+    /// # Errors
+    /// As [`Document::deliver`].
+    pub fn go_on(
+        &mut self,
+        ctx: &DocContext<'_>,
+        begun: DeliverOutcome,
+    ) -> Result<DeliverOutcome, DocError> {
+        let mut outcome = begun;
         self.advance(ctx, &mut outcome)?;
         Ok(outcome)
+    }
+
+    /// What waits to be judged and applied, at most, and what comes with it.
+    #[must_use]
+    pub fn cost_of_waiting(&self) -> Cost {
+        let (records, bytes) = self.incoming.waiting();
+        let mut cost = Cost { records, bytes };
+        if self.is_checkpoint_near(bytes) || !self.content.aside.is_empty() {
+            cost = cost.and(self.cost_of_content());
+        }
+        cost
+    }
+
+    /// What the whole content takes, for calls that go through all of it.
+    #[must_use]
+    pub fn cost_of_content(&self) -> Cost {
+        let tail = usize::try_from(self.content.tail_bytes).unwrap_or(usize::MAX);
+        let stored = self.content.checkpoint.crdt.len().saturating_add(tail);
+        Cost {
+            records: self.content.tail.len().saturating_add(self.outbox.len()),
+            bytes: stored.saturating_add(self.outbox.bytes()),
+        }
     }
 
     /// A record for a position that was judged already: the same again, or the service shows two logs.

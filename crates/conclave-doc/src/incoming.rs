@@ -261,6 +261,11 @@ impl Incoming {
         self.queue.is_empty() && self.bridge.is_none()
     }
 
+    /// How many records wait, and their encoded bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.queue.len(), self.bytes)
+    }
+
     /// The positions missing before the queue goes on, for a log of `size` records.
     pub(crate) fn gap(&self, size: u64) -> Option<(u64, u64)> {
         if let Some(bridge) = &self.bridge {

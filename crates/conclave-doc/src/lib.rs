@@ -61,8 +61,8 @@ mod words;
 
 pub use conclave_mls::{RowChange, Rows};
 pub use context::{
-    Append, Blocked, Change, ChangeKind, CheckWanted, DeliverOutcome, DocContext, EditFn,
-    PendingVerdict, RefusedOutcome, RootsNeeded,
+    Append, Blocked, Change, ChangeKind, CheckWanted, Cost, DeliverOutcome, DocContext, EditFn,
+    PendingVerdict, RefusedOutcome, RootsNeeded, Sealer,
 };
 pub use document::Document;
 pub use error::{DocError, Fault, Finding, Suspect};
@@ -75,5 +75,6 @@ pub use payload::{
 pub use refound::Founding;
 pub use seal::{DocKeys, KeySource, max_payload_bytes, open, padded_len, seal, seal_with_nonce};
 pub use session::Session;
+pub use snapshot::PreparedSnapshot;
 pub use unsent::{StoredDocument, Unsent, stored_updates};
 pub use words::{Around, Inserted, Item, Mark, Step, Word, Written, write_words};

@@ -12,7 +12,7 @@ use tls_codec::Size;
 
 use crate::aside::Aside;
 use crate::content::{Content, Fresh, Plain};
-use crate::context::{Blocked, DeliverOutcome, DocContext, EditFn};
+use crate::context::{Blocked, DeliverOutcome, DocContext, EditFn, Sealer};
 use crate::document::{Checks, Document};
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::{Bridge, Incoming};
@@ -54,9 +54,9 @@ impl Document {
         kind: CrdtKind,
         instance: InstanceId,
         initial: Option<EditFn<'_>>,
-        rng: &mut dyn CryptoRngCore,
+        sealer: Sealer<'_>,
     ) -> Result<(Self, Record), DocError> {
-        let mut fresh = Fresh::new(rng);
+        let mut fresh = Fresh::new(sealer.rng);
         ctx.own_row().ok_or(DocError::Role)?;
         let mut crdt = conclave_crdt::create(kind, fresh.replica(kind))?;
         if let Some(initial) = initial {
@@ -81,7 +81,7 @@ impl Document {
             crdt: Plain::from(crdt.snapshot()?),
             tables,
         };
-        Self::found(ctx, group, document, founding, instance, fresh, rng)
+        Self::found(ctx, group, document, founding, instance, fresh, sealer)
     }
 
     /// A new document that begins with the complete state of another: every operation stays under the id that wrote it. This device brings
@@ -96,9 +96,9 @@ impl Document {
         kind: CrdtKind,
         instance: InstanceId,
         state: &[u8],
-        rng: &mut dyn CryptoRngCore,
+        sealer: Sealer<'_>,
     ) -> Result<(Self, Record), DocError> {
-        let mut fresh = Fresh::new(rng);
+        let mut fresh = Fresh::new(sealer.rng);
         ctx.own_row().ok_or(DocError::Role)?;
         let mut crdt = conclave_crdt::load(kind, state, fresh.replica(kind))?;
         if crdt.has_missing() {
@@ -117,7 +117,7 @@ impl Document {
             crdt: Plain::from(crdt.snapshot()?),
             tables,
         };
-        Self::found(ctx, group, document, founding, instance, fresh, rng)
+        Self::found(ctx, group, document, founding, instance, fresh, sealer)
     }
 
     /// Opens a document from the snapshot in the service's answer. The records from the snapshot's covered head on follow as `Deliver` frames.

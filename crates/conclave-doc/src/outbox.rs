@@ -42,6 +42,8 @@ pub(crate) struct Outbox {
     items: VecDeque<OutItem>,
     /// How many of them are updates.
     update_count: usize,
+    /// Size of all, in bytes.
+    bytes: usize,
     /// Replica ids under which items write, with how many do.
     writers: BTreeMap<ReplicaId, usize>,
     next_number: u64,
@@ -62,6 +64,7 @@ impl Outbox {
             author,
             items: VecDeque::new(),
             update_count: 0,
+            bytes: 0,
             writers: BTreeMap::new(),
             next_number: 0,
             min_epoch: 0,
@@ -74,6 +77,11 @@ impl Outbox {
 
     pub(crate) fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// Size of what waits, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -114,6 +122,7 @@ impl Outbox {
         self.next_number = number.saturating_add(1);
         self.dirty.insert(number);
         self.update_count += usize::from(!verdict);
+        self.bytes = self.bytes.saturating_add(plain.len());
         self.count(&replicas);
         self.items.push_back(OutItem {
             number,
@@ -135,6 +144,7 @@ impl Outbox {
     fn left(&mut self, item: &OutItem) {
         self.dirty.insert(item.number);
         self.update_count -= usize::from(!item.verdict);
+        self.bytes = self.bytes.saturating_sub(item.plain.len());
         for replica in &item.replicas {
             if let Some(count) = self.writers.get_mut(replica) {
                 *count = count.saturating_sub(1);
@@ -305,6 +315,25 @@ impl Outbox {
         }
     }
 
+    /// Whether items stand in the order of their numbers, and each that is sealed under the present author at its place in the author's chain,
+    /// which goes on with clock `next`.
+    pub(crate) fn is_contiguous(&self, next: u64) -> bool {
+        let ordered = self.items.iter().zip(self.items.iter().skip(1));
+        let clocks = (next..).zip(&self.items).all(|(clock, item)| {
+            let header = item.sealed.as_ref().map(|record| record.header);
+            header.is_none_or(|header| match header.body {
+                RecordBody::Update(chained) | RecordBody::Verdict(chained) => {
+                    header.author != self.author || chained.clock == clock
+                }
+                _ => false,
+            })
+        });
+        clocks
+            && ordered
+                .into_iter()
+                .all(|(one, other)| one.number < other.number)
+    }
+
     /// Rows to write and to delete since the last call.
     pub(crate) fn take_dirty(&mut self) -> Vec<(u64, Option<OutItem>)> {
         let mut out = Vec::new();
@@ -327,6 +356,7 @@ impl Outbox {
         self.next_number = self.next_number.max(item.number.saturating_add(1));
         self.stored.insert(item.number);
         self.update_count += usize::from(!item.verdict);
+        self.bytes = self.bytes.saturating_add(item.plain.len());
         self.count(&item.replicas);
         self.items.push_back(item);
     }

@@ -8,11 +8,10 @@ use conclave_proto::frame::AppendedRecord;
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, Hash, Refusal, limits};
 use conclave_rules::actions::Action;
-use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
 use crate::content::{Content, Plain};
-use crate::context::{Append, DeliverOutcome, DocContext, RefusedOutcome};
+use crate::context::{Append, DeliverOutcome, DocContext, RefusedOutcome, Sealer};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Form;
@@ -44,7 +43,7 @@ impl Document {
         &mut self,
         ctx: &DocContext<'_>,
         session: &mut Session,
-        rng: &mut dyn CryptoRngCore,
+        sealer: Sealer<'_>,
         max_bytes: usize,
     ) -> Result<Option<Append>, DocError> {
         self.collect_edits()?;
@@ -73,9 +72,10 @@ impl Document {
             .ok_or(DocError::MissingRoot { epoch })?;
         let keys = DocKeys::derive(&root, &self.id);
         let template = header_template(self.group, self.id, epoch, self.outbox.author, self.head());
+        let Sealer { key, rng } = sealer;
         let with = SealWith {
             keys: &keys,
-            signer: ctx.signer,
+            signer: key,
             padding_bytes: ctx.authority.padding_bytes(),
         };
         let first = self.outbox.in_flight(session);
@@ -124,9 +124,21 @@ impl Document {
         first_seq: u64,
         count: u64,
     ) -> Result<DeliverOutcome, DocError> {
+        let begun = self.note_acked(session, next_clock, first_seq, count);
+        self.go_on(ctx, begun)
+    }
+
+    /// As [`Document::acked`], up to where it gets long: [`Document::go_on`] does the rest.
+    pub fn note_acked(
+        &mut self,
+        session: &mut Session,
+        next_clock: u64,
+        first_seq: u64,
+        count: u64,
+    ) -> DeliverOutcome {
         let mut outcome = DeliverOutcome::default();
         if session.author != self.outbox.author {
-            return Ok(outcome);
+            return outcome;
         }
         let first_clock = next_clock.checked_sub(count);
         if !first_clock.is_some_and(|first| session.answered(first, count)) {
@@ -135,7 +147,7 @@ impl Document {
                 fault: Fault::Protocol,
                 suspect: Suspect::SERVICE,
             });
-            return Ok(outcome);
+            return outcome;
         }
         let chain_next = self.own_chain().0;
         for at in 0..count {
@@ -144,8 +156,7 @@ impl Document {
                 self.place_own(first_seq.saturating_add(at), &mut outcome);
             }
         }
-        self.advance(ctx, &mut outcome)?;
-        Ok(outcome)
+        outcome
     }
 
     /// The next own record without a place is at `seq`.
@@ -169,6 +180,20 @@ impl Document {
     pub fn refused(
         &mut self,
         ctx: &DocContext<'_>,
+        session: &mut Session,
+        first_clock: u64,
+        refusal: &Refusal,
+    ) -> Result<(RefusedOutcome, DeliverOutcome), DocError> {
+        let (what, begun) = self.note_refused(session, first_clock, refusal)?;
+        Ok((what, self.go_on(ctx, begun)?))
+    }
+
+    /// As [`Document::refused`], up to where it gets long: [`Document::go_on`] does the rest.
+    ///
+    /// # Errors
+    /// As [`Document::deliver`].
+    pub fn note_refused(
+        &mut self,
         session: &mut Session,
         first_clock: u64,
         refusal: &Refusal,
@@ -225,7 +250,6 @@ impl Document {
                 RefusedOutcome::Parked(other.clone())
             }
         };
-        self.advance(ctx, &mut outcome)?;
         Ok((what, outcome))
     }
 

@@ -4,10 +4,9 @@ use conclave_crdt::CrdtKind;
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
-use rand_core::CryptoRngCore;
 
 use crate::content::{Checkpoint, Content, Fresh, Plain};
-use crate::context::DocContext;
+use crate::context::{DocContext, Sealer};
 use crate::document::Document;
 use crate::error::DocError;
 use crate::payload::{ReplicaOwner, Tables};
@@ -69,10 +68,10 @@ impl Document {
         document: DocumentId,
         founding: Founding,
         instance: InstanceId,
-        rng: &mut dyn CryptoRngCore,
+        sealer: Sealer<'_>,
     ) -> Result<(Self, Record), DocError> {
-        let fresh = Fresh::new(rng);
-        Self::found(ctx, group, document, founding, instance, fresh, rng)
+        let fresh = Fresh::new(sealer.rng);
+        Self::found(ctx, group, document, founding, instance, fresh, sealer)
     }
 
     /// A document begins with this content, and with its first snapshot.
@@ -83,7 +82,7 @@ impl Document {
         founding: Founding,
         instance: InstanceId,
         mut fresh: Fresh,
-        rng: &mut dyn CryptoRngCore,
+        sealer: Sealer<'_>,
     ) -> Result<(Self, Record), DocError> {
         let row = ctx.own_row().ok_or(DocError::Role)?;
         let author = Author {
@@ -120,7 +119,7 @@ impl Document {
             author,
             fresh,
         );
-        let snapshot = this.make_snapshot(ctx, rng)?;
+        let snapshot = this.make_snapshot(ctx, sealer)?;
         Ok((this, snapshot))
     }
 }

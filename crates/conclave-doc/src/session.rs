@@ -37,6 +37,25 @@ pub(crate) enum Fell {
 }
 
 impl Session {
+    /// As [`Document::session`], for a document that writes as `author`.
+    #[must_use]
+    pub fn new(author: Author, opened: &OpenedDocument) -> Self {
+        Self {
+            author,
+            next: 0,
+            frames: VecDeque::new(),
+            draining: false,
+            await_clock: opened.own_next_clock,
+            parked: None,
+        }
+    }
+
+    /// Under whom the document is open.
+    #[must_use]
+    pub fn author(&self) -> Author {
+        self.author
+    }
+
     /// How many frames are sent and not answered.
     #[must_use]
     pub fn frames(&self) -> usize {
@@ -93,13 +112,6 @@ impl Document {
     /// What is on its way on the connection on which the service has opened this document: nothing yet.
     #[must_use]
     pub fn session(&self, opened: &OpenedDocument) -> Session {
-        Session {
-            author: self.outbox.author,
-            next: 0,
-            frames: VecDeque::new(),
-            draining: false,
-            await_clock: opened.own_next_clock,
-            parked: None,
-        }
+        Session::new(self.outbox.author, opened)
     }
 }

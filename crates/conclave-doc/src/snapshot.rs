@@ -4,11 +4,10 @@ use conclave_proto::record::{Record, RecordBody, SnapshotHeader};
 use conclave_proto::{Hash, Head, limits};
 use conclave_rules::Authority;
 use conclave_rules::actions::Action;
-use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
 use crate::content::{Checkpoint, Plain};
-use crate::context::{CheckWanted, DeliverOutcome, DocContext, PendingVerdict};
+use crate::context::{CheckWanted, DeliverOutcome, DocContext, PendingVerdict, Sealer};
 use crate::document::Document;
 use crate::error::DocError;
 use crate::incoming::Form;
@@ -22,6 +21,13 @@ use crate::state::LogState;
 const CHECKPOINT_BYTES: u64 = 512 * 1024;
 /// A checkpoint may wait until so many times its bound for a snapshot to be checked against the records before it.
 const CHECK_PATIENCE: u64 = 4;
+
+/// A snapshot that lacks nothing but its seal.
+#[derive(Debug)]
+pub struct PreparedSnapshot {
+    header: SnapshotHeader,
+    payload: Plain,
+}
 
 impl Document {
     pub(crate) fn covers_more(&self) -> bool {
@@ -40,25 +46,25 @@ impl Document {
     pub fn make_snapshot(
         &mut self,
         ctx: &DocContext<'_>,
-        rng: &mut dyn CryptoRngCore,
+        sealer: Sealer<'_>,
     ) -> Result<Record, DocError> {
+        let prepared = self.prepare_snapshot(ctx)?;
+        self.seal_snapshot(ctx, prepared, sealer)
+    }
+
+    /// Everything of a snapshot but its seal: what takes time in proportion to the document, and no key of this device.
+    ///
+    /// # Errors
+    /// As [`Document::make_snapshot`].
+    pub fn prepare_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<PreparedSnapshot, DocError> {
         self.collect_edits()?;
-        let role = ctx.own_row().map(|row| row.role).ok_or(DocError::Role)?;
-        if !Action::WriteSnapshot.allowed(role) {
-            return Err(DocError::Role);
-        }
-        if self.is_disputed() && !Action::ReplaceSnapshot.allowed(role) {
-            return Err(DocError::Disputed);
-        }
+        self.may_snapshot(ctx)?;
         // Breakage: a snapshot may cover what its author cannot read.
         let aside = self.content.aside.first();
         if let Some(seq) = aside.filter(|_| !crate::broken("cover-aside")) {
             return Err(DocError::SetAside { seq: *seq });
         }
         if self.aside.is_tainted() {
-            return Err(DocError::NotNow);
-        }
-        if self.is_created() && (!self.covers_more() || ctx.authority.epoch() < self.epoch_high()) {
             return Err(DocError::NotNow);
         }
         let active = &self.state.active;
@@ -82,7 +88,42 @@ impl Document {
             covered: self.head(),
             crdt: self.kind().code(),
         };
-        let record = self.seal_snapshot(ctx, header, &payload, rng)?;
+        Ok(PreparedSnapshot {
+            header,
+            payload: Plain::from(payload.to_bytes()),
+        })
+    }
+
+    /// Whether this device may write a snapshot now, and there is something to cover.
+    fn may_snapshot(&self, ctx: &DocContext<'_>) -> Result<(), DocError> {
+        let role = ctx.own_row().map(|row| row.role).ok_or(DocError::Role)?;
+        if !Action::WriteSnapshot.allowed(role) {
+            return Err(DocError::Role);
+        }
+        if self.is_disputed() && !Action::ReplaceSnapshot.allowed(role) {
+            return Err(DocError::Disputed);
+        }
+        if self.is_created() && (!self.covers_more() || ctx.authority.epoch() < self.epoch_high()) {
+            return Err(DocError::NotNow);
+        }
+        Ok(())
+    }
+
+    /// Seals what was prepared, under the epoch that the group is in by now.
+    ///
+    /// # Errors
+    /// As [`Document::make_snapshot`]; [`DocError::NotNow`] too where the document has changed since.
+    pub fn seal_snapshot(
+        &mut self,
+        ctx: &DocContext<'_>,
+        prepared: PreparedSnapshot,
+        sealer: Sealer<'_>,
+    ) -> Result<Record, DocError> {
+        self.may_snapshot(ctx)?;
+        if prepared.header.covered != self.head() {
+            return Err(DocError::NotNow);
+        }
+        let record = self.seal_prepared(ctx, &prepared, sealer)?;
         if !self.is_created() {
             self.state.active.id = record.leaf();
             self.state.active.epoch = record.header.epoch;
@@ -96,12 +137,11 @@ impl Document {
         Ok(record)
     }
 
-    pub(crate) fn seal_snapshot(
+    fn seal_prepared(
         &self,
         ctx: &DocContext<'_>,
-        header: SnapshotHeader,
-        payload: &SnapshotPayload,
-        rng: &mut dyn CryptoRngCore,
+        prepared: &PreparedSnapshot,
+        sealer: Sealer<'_>,
     ) -> Result<Record, DocError> {
         let epoch = ctx.authority.epoch();
         let root = ctx
@@ -109,7 +149,7 @@ impl Document {
             .root(epoch)
             .ok_or(DocError::MissingRoot { epoch })?;
         let keys = DocKeys::derive(&root, &self.id);
-        let bytes = payload.to_bytes();
+        let bytes = prepared.payload.as_slice();
         let padding = ctx.authority.padding_bytes();
         if padded_len(bytes.len(), padding) > limits::SNAPSHOT_BYTES {
             return Err(DocError::TooLarge {
@@ -118,10 +158,11 @@ impl Document {
         }
         let template = header_template(self.group, self.id, epoch, self.outbox.author, self.head());
         let header = conclave_proto::RecordHeader {
-            body: RecordBody::Snapshot(header),
+            body: RecordBody::Snapshot(prepared.header),
             ..template
         };
-        Ok(seal(&header, &bytes, &keys, ctx.signer, padding, rng))
+        let Sealer { key, rng } = sealer;
+        Ok(seal(&header, bytes, &keys, key, padding, rng))
     }
 
     /// State of the CRDT after everything in the log, without own edits that have no place there.
@@ -332,6 +373,12 @@ impl Document {
             self.rows.checkpoint_dirty = true;
         }
         Ok(())
+    }
+
+    /// Whether a checkpoint may be written once so many more bytes of records are here.
+    pub(crate) fn is_checkpoint_near(&self, more_bytes: usize) -> bool {
+        let bound = CHECKPOINT_BYTES.max(self.content.checkpoint.crdt.len() as u64);
+        self.content.tail_bytes.saturating_add(more_bytes as u64) >= bound
     }
 
     fn checkpoint_due(&self, ctx: &DocContext<'_>) -> bool {

@@ -163,7 +163,10 @@ fn what_is_set_aside_holds_up_nothing_but_snapshots() {
             }));
             let keys = peer.keys.clone();
             let ctx = sim.world.ctx(at, 2, &keys);
-            let refused = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap_err();
+            let refused = peer
+                .doc
+                .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+                .unwrap_err();
             assert_eq!(refused, DocError::SetAside { seq });
             assert!(refused.is_retryable());
         }

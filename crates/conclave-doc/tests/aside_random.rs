@@ -155,7 +155,10 @@ impl Run {
         let peer = &mut self.sim.peers[at];
         let keys = peer.keys.clone();
         let ctx = self.sim.world.ctx(at, peer.epoch, &keys);
-        let Ok(record) = peer.doc.make_snapshot(&ctx, &mut peer.rng) else {
+        let Ok(record) = peer
+            .doc
+            .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+        else {
             return false;
         };
         let seq = self.sim.order(vec![record], Some(at));

@@ -513,10 +513,19 @@ fn edits_before_the_document_is_ordered_wait() {
     let world = World::new(&TWO);
     let keys = Keys::default();
     let ctx = world.ctx(0, 0, &keys);
+    let key = device_key(0);
     let mut rng =
         <rand_chacha::ChaCha20Rng as rand_chacha::rand_core::SeedableRng>::seed_from_u64(3);
-    let (mut doc, first) =
-        Document::create(&ctx, GROUP, DOC, CrdtKind::Yjs, instance(1), None, &mut rng).unwrap();
+    let (mut doc, first) = Document::create(
+        &ctx,
+        GROUP,
+        DOC,
+        CrdtKind::Yjs,
+        instance(1),
+        None,
+        sealer(&key, &mut rng),
+    )
+    .unwrap();
     let mut edit = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, "early");
     assert!(doc.edit(&mut edit).unwrap());
     assert!(!doc.is_created());
@@ -533,10 +542,10 @@ fn edits_before_the_document_is_ordered_wait() {
         own_next_clock: 0,
         own_last: Hash::ZERO,
     });
-    let sent = doc.next_append(&ctx, &mut early, &mut rng, 1000);
+    let sent = doc.next_append(&ctx, &mut early, sealer(&key, &mut rng), 1000);
     assert_eq!(sent.unwrap(), None);
     // The epoch changes first: the snapshot is sealed again, without the edit.
-    let again = doc.make_snapshot(&ctx, &mut rng).unwrap();
+    let again = doc.make_snapshot(&ctx, sealer(&key, &mut rng)).unwrap();
     assert_ne!(first.leaf(), again.leaf());
     let rows: Rows = doc
         .take_changes()
@@ -552,7 +561,7 @@ fn edits_before_the_document_is_ordered_wait() {
     let opened = service.opened(author, Some(1));
     let mut session = doc.session(&opened);
     doc.opened(&ctx, &opened, &mut rng).unwrap();
-    let sent = doc.next_append(&ctx, &mut session, &mut rng, 1000);
+    let sent = doc.next_append(&ctx, &mut session, sealer(&key, &mut rng), 1000);
     let append = sent.unwrap().unwrap();
     assert_eq!(service.append(author, &append).unwrap().len(), 1);
 }

@@ -58,7 +58,10 @@ fn forge_snapshot(
     let epoch = sim.world.epoch();
     let ctx = sim.world.ctx(member, epoch, &keys);
     let peer = &mut sim.peers[member];
-    let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+    let record = peer
+        .doc
+        .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+        .unwrap();
     peer.doc.snapshot_refused();
     let doc_keys = DocKeys::derive(&root(epoch), &DOC);
     let mut content = SnapshotPayload::from_bytes(&open(&record, &doc_keys).unwrap()).unwrap();
@@ -141,7 +144,10 @@ fn an_update_that_races_a_snapshot_is_in_the_tail() {
         let keys = Keys::default();
         let ctx = sim.world.ctx(1, 0, &keys);
         let peer = &mut sim.peers[1];
-        let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+        let record = peer
+            .doc
+            .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+            .unwrap();
         sim.peers[2].insert(0, "race ");
         sim.send(2, 10_000);
         let seq = sim.order(vec![record], Some(1));
@@ -359,7 +365,9 @@ fn a_viewer_makes_no_snapshot() {
     let ctx = sim.world.ctx(3, 0, &keys);
     let peer = &mut sim.peers[3];
     assert_eq!(
-        peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap_err(),
+        peer.doc
+            .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+            .unwrap_err(),
         DocError::Role
     );
     let mut record = forge_snapshot(&mut sim, 2, |_| {}, |_| {});
@@ -452,7 +460,9 @@ fn a_snapshot_that_differs_is_disputed_and_replaced() {
         let ctx = sim.world.ctx(1, 0, &keys);
         let peer = &mut sim.peers[1];
         assert_eq!(
-            peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap_err(),
+            peer.doc
+                .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+                .unwrap_err(),
             DocError::Disputed
         );
         // The owner's own log decides.
@@ -699,7 +709,10 @@ fn as_much_is_written_as_the_last_snapshot_holds() {
         .world
         .ctx(sim.peers[1].member, sim.peers[1].epoch, &keys);
     let peer = &mut sim.peers[1];
-    let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+    let record = peer
+        .doc
+        .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+        .unwrap();
     sim.peers[2].insert(0, &"x".repeat(70_000));
     sim.peers[2].insert(0, &"w".repeat(70_000));
     sim.settle();
@@ -714,7 +727,10 @@ fn as_much_is_written_as_the_last_snapshot_holds() {
         .world
         .ctx(sim.peers[1].member, sim.peers[1].epoch, &keys);
     let peer = &mut sim.peers[1];
-    let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+    let record = peer
+        .doc
+        .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+        .unwrap();
     for _ in 0..2 {
         sim.peers[2].insert(0, &"v".repeat(400_000));
     }

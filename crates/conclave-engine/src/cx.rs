@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clocks;
 use crate::commands::Listing;
 use crate::device::{Device, random};
+use crate::document::{Lending, WorkId};
 use crate::event::{Event, Told};
 use crate::finding::{Finding, Findings};
 use crate::group::Refound;
@@ -106,6 +107,10 @@ pub(crate) struct Cx {
     /// Documents in memory of other groups than the one at work.
     pub(crate) documents_elsewhere: usize,
     pub(crate) reads: BTreeMap<ReadId, ReadTarget>,
+    /// What work is lent.
+    pub(crate) lending: Lending,
+    /// Work that was lent and is not back.
+    pub(crate) lent: BTreeMap<WorkId, (GroupId, DocumentId)>,
     pub(crate) posts: VecDeque<Post>,
     /// How often a group was settled or a document worked on: for whoever counts work.
     pub(crate) worked: u64,
@@ -139,6 +144,8 @@ impl Cx {
             rekeys_left: REKEYS,
             documents_elsewhere: 0,
             reads: BTreeMap::new(),
+            lending: Lending::default(),
+            lent: BTreeMap::new(),
             posts: VecDeque::new(),
             worked: 0,
             next_id: 1,

@@ -31,6 +31,8 @@ pub(crate) struct Titles {
     pub(crate) titles: BTreeMap<DocumentId, String>,
     /// Whether it was looked at in this session.
     pub(crate) is_read: bool,
+    /// Whether this session has to do without it.
+    pub(crate) unreadable: bool,
 }
 
 impl fmt::Debug for Titles {
@@ -47,6 +49,7 @@ impl Titles {
 
     pub(crate) fn read(&mut self, crdt: &mut dyn Crdt) {
         self.is_read = true;
+        self.unreadable = false;
         let Some(Ok(Value::Object(map))) = crdt.json().map(|json| json.to_json()) else {
             return;
         };
@@ -145,7 +148,7 @@ impl Cx {
     ) {
         let group = &mut whole.group;
         let directory = DocumentId::directory(&group.id);
-        let here = group.is_local(&directory) && !group.unreadable.contains(&directory);
+        let here = group.is_local(&directory) && !group.directory.unreadable;
         if here {
             let work = DocWork::Command(id, DocCommand::Directory(what));
             self.document_work(whole, directory, work);

@@ -19,7 +19,7 @@ use crate::keys;
 use crate::membership::{GroupSlot, Membership};
 use crate::rescue;
 use crate::settled::Until;
-use crate::slot::Work;
+use crate::slot::Awaited;
 use crate::timers::TimerKind;
 use crate::work::{DocWork, GroupWork};
 
@@ -158,6 +158,8 @@ impl Engine {
             Input::Loaded { id, rows } => self.loaded(id, rows),
             Input::Command { id, command } => self.command(id, command),
             Input::Timer => {}
+            Input::Worked { id, done } => self.worked(id, *done),
+            Input::Stuck { id } => self.stuck(id),
         }
         self.drain();
         self.run_timers();
@@ -272,15 +274,20 @@ impl Engine {
         what: impl FnOnce(&mut Cx, &mut Whole) -> R,
     ) -> Option<R> {
         let whole = self.groups.get_mut(&id)?.hot_mut()?;
-        self.cx.documents_elsewhere = self.documents - whole.docs.len();
+        self.cx.documents_elsewhere = self.documents - whole.docs.in_memory();
         let result = what(&mut self.cx, whole);
-        self.documents = self.cx.documents_elsewhere + whole.docs.len();
+        self.documents = self.cx.documents_elsewhere + whole.docs.in_memory();
         Some(result)
     }
 
     /// Documents in memory, of all groups.
     pub(crate) fn documents_here(&self) -> usize {
         self.documents
+    }
+
+    /// A group was worked on: it is settled before the transition ends.
+    pub(crate) fn settle_later(&mut self, group: GroupId) {
+        self.unsettled.insert(group);
     }
 
     /// Whether no group is still to be settled.
@@ -292,14 +299,14 @@ impl Engine {
     pub(crate) fn insert_whole(&mut self, id: GroupId, mut whole: Whole) {
         whole.group.note_documents();
         self.remove_group(&id);
-        self.documents += whole.docs.len();
+        self.documents += whole.docs.in_memory();
         self.groups.insert(id, GroupSlot::Hot(Box::new(whole)));
     }
 
     /// Takes a group out of memory.
     pub(crate) fn remove_group(&mut self, id: &GroupId) -> Option<GroupSlot> {
         let slot = self.groups.remove(id)?;
-        self.documents -= slot.hot().map_or(0, |whole| whole.docs.len());
+        self.documents -= slot.hot().map_or(0, |whole| whole.docs.in_memory());
         Some(slot)
     }
 

@@ -110,6 +110,11 @@ pub enum EngineError {
         "the service shows an older or another state than this device has seen there; nothing is sent there until it has caught up (`conclave findings list`)"
     )]
     OutOfStep,
+    /// Something about the document took too long: this session does without it.
+    #[error(
+        "the document took too long, and this device stopped waiting for it; close the program and open it again to try anew"
+    )]
+    Held,
     /// Own edits have no place any more; what they did is kept apart.
     #[error("edits of this device have no place any more; they are kept apart as {}", .id.short())]
     Rescued {
@@ -176,6 +181,7 @@ impl EngineError {
             Self::Crdt(error) => error.code(),
             Self::Doc(error) => error.code(),
             Self::OutOfStep => "engine.out_of_step",
+            Self::Held => "document.held",
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",
             Self::UnknownRescue => "engine.unknown_rescue",

@@ -269,6 +269,8 @@ pub enum FindingKind {
         /// Its position in the document's log.
         seq: u64,
     },
+    /// Something about it took too long.
+    Held,
     /// Own edits were written again.
     OwnEditRewritten,
     /// Own edits were refused and go again under another instance.
@@ -348,6 +350,7 @@ impl FindingKind {
             Self::DocumentLost => "document.lost",
             Self::NotCarriedOver => "document.not_carried_over",
             Self::AsideNotCarriedOver | Self::SetAside { .. } => "document.set_aside",
+            Self::Held => "document.held",
             Self::OwnEditRewritten => "document.own_edit_rewritten",
             Self::Rescued { .. } => "document.rescued",
             Self::RescueFull => "rescue.full",

@@ -1,10 +1,15 @@
 //! What holds of a device after every transition. Tests ask for it after each step; see also the checks of whole worlds in
-//! `tests/engine/world`: each command is answered once, logs only extend, stored rows lead back to the same state.
+//! `tests/engine/world`: each command is answered once, logs only extend and epochs never fall, over restarts too, only members in step seal, a
+//! commit is durable before it leaves, stored rows lead back to the same state.
+
+mod steps;
 
 use std::collections::BTreeSet;
 
 use conclave_proto::{DocumentId, GroupId};
 
+#[doc(hidden)]
+pub use self::steps::LogMark;
 use crate::cx::ReadTarget;
 use crate::document::Doc;
 use crate::engine::Engine;
@@ -12,8 +17,9 @@ use crate::group::{Kept, Whole};
 use crate::io::CommandId;
 use crate::link::{DocLink, DocPending, GroupPending, Pending};
 use crate::membership::{GroupSlot, Membership};
-use crate::slot::{Slot, Work};
+use crate::slot::{Awaited, DocSlot};
 use crate::unsent::Unsent;
+use crate::work::DocWork;
 
 type Invariant = fn(&Engine) -> Result<(), String>;
 
@@ -35,7 +41,10 @@ const ALL: &[(&str, Invariant)] = &[
         "channels lead to open documents, and each of these has one",
         channels_match_open,
     ),
-    ("an open document is in memory", open_is_hot),
+    (
+        "an open document is in memory, or comes back to it",
+        open_is_here,
+    ),
     (
         "what is kept of all documents is what a walk over them gives",
         kept_is_scan,
@@ -64,6 +73,15 @@ const ALL: &[(&str, Invariant)] = &[
     (
         "a group in memory is one that this device is in",
         hot_is_active,
+    ),
+    ("a commit is asked for once", one_commit),
+    (
+        "own records that wait stand in an unbroken chain",
+        outbox_is_contiguous,
+    ),
+    (
+        "one job has a document, and each that is away is known",
+        one_job_each,
     ),
 ];
 
@@ -97,7 +115,7 @@ impl Engine {
 
     fn hot_documents(&self) -> impl Iterator<Item = (&Whole, &Doc)> {
         self.wholes().flat_map(|whole| {
-            let hot = whole.docs.values().filter_map(Slot::hot);
+            let hot = whole.docs.iter().filter_map(|(_, slot)| slot.hot());
             hot.map(move |doc| (whole, doc))
         })
     }
@@ -143,8 +161,15 @@ fn asked_matches_pending(engine: &Engine) -> Result<(), String> {
             }
             _ => false,
         };
+        // An answer that came while a job has the document waits for it.
+        let waits = |work: &DocWork| matches!(work, DocWork::Answer(DocPending::Create, _));
+        let slot = engine.whole(group).and_then(|whole| whole.docs.get(id));
+        let came = match slot {
+            Some(DocSlot::Away(away)) => away.queue.iter().any(waits),
+            _ => false,
+        };
         let asks = matches!(state, DocLink::Asking { .. } | DocLink::Creating);
-        require(!asks || link.pending().any(fits), || {
+        require(!asks || came || link.pending().any(fits), || {
             format!("{id:?} {state:?}")
         })?;
     }
@@ -164,11 +189,11 @@ fn channels_match_open(engine: &Engine) -> Result<(), String> {
     require(open == channels, || format!("{open:?} {channels:?}"))
 }
 
-fn open_is_hot(engine: &Engine) -> Result<(), String> {
+fn open_is_here(engine: &Engine) -> Result<(), String> {
     for ((group, id), state) in engine.cx.link.documents() {
         let whole = engine.whole(group);
         let slot = whole.and_then(|whole| whole.docs.get(id));
-        let hot = slot.is_some_and(|slot| slot.hot().is_some());
+        let hot = matches!(slot, Some(DocSlot::Hot(_) | DocSlot::Away(_)));
         let needs = matches!(state, DocLink::Open(_) | DocLink::Creating);
         require(!needs || hot, || format!("{id:?} {state:?}"))?;
     }
@@ -195,7 +220,7 @@ fn timers_agree(engine: &Engine) -> Result<(), String> {
 }
 
 fn documents_counted(engine: &Engine) -> Result<(), String> {
-    let sum: usize = engine.wholes().map(|whole| whole.docs.len()).sum();
+    let sum: usize = engine.wholes().map(|whole| whole.docs.in_memory()).sum();
     require(engine.documents_here() == sum, || {
         format!("{} {sum}", engine.documents_here())
     })
@@ -225,11 +250,10 @@ fn waits_in_one_place(engine: &Engine) -> Result<(), String> {
     let mut waiting: Vec<CommandId> = engine.waiting.iter().map(|(id, _)| *id).collect();
     for slot in engine.groups.values() {
         match slot {
-            GroupSlot::Loading(_, work) => waiting.extend(work.iter().filter_map(Work::waiter)),
+            GroupSlot::Loading(_, work) => waiting.extend(work.iter().filter_map(Awaited::waiter)),
             GroupSlot::Hot(whole) => {
-                for slot in whole.docs.values() {
+                for (_, slot) in whole.docs.iter() {
                     waiting.extend(slot.waiters());
-                    waiting.extend(slot.hot().into_iter().flat_map(|doc| &doc.waiters));
                 }
                 let intents = whole.group.intents.values();
                 waiting.extend(intents.filter_map(crate::intents::Intent::waiter));
@@ -273,8 +297,8 @@ fn loading_is_read(engine: &Engine) -> Result<(), String> {
         let read = reads().any(|read| matches!(read, ReadTarget::Group(of) if of == id));
         require(!loads || read, || format!("{id:?}"))?;
         let Some(whole) = slot.hot() else { continue };
-        for (document, slot) in &whole.docs {
-            let loads = matches!(slot, Slot::Loading(_)) && whole.group.is_local(document);
+        for (document, slot) in whole.docs.iter() {
+            let loads = matches!(slot, DocSlot::Loading(_)) && whole.group.is_local(document);
             let read = reads().any(
                 |read| matches!(read, ReadTarget::Document(of, it) if (of, it) == (id, document)),
             );
@@ -300,4 +324,48 @@ fn hot_is_active(engine: &Engine) -> Result<(), String> {
         require(here.is_active(), || format!("{here:?}"))?;
     }
     Ok(())
+}
+
+fn one_commit(engine: &Engine) -> Result<(), String> {
+    for whole in engine.wholes() {
+        let group = &whole.group;
+        let Some(kept) = group.inflight.as_ref().filter(|commit| commit.is_sent()) else {
+            continue;
+        };
+        // The answer to one that is in the log already, or lost its race, may still come.
+        let asked = engine.cx.link.pending().filter(|pending| {
+            let what = GroupPending::Commit { leaf: kept.leaf };
+            **pending == Pending::Group(group.id, what)
+        });
+        let count = asked.count();
+        require(count <= 1, || format!("{:?} {count}", kept.leaf))?;
+    }
+    Ok(())
+}
+
+fn outbox_is_contiguous(engine: &Engine) -> Result<(), String> {
+    for (_, doc) in engine.hot_documents() {
+        require(doc.document.outbox_is_contiguous(), || {
+            format!("{:?}", doc.document)
+        })?;
+    }
+    Ok(())
+}
+
+fn one_job_each(engine: &Engine) -> Result<(), String> {
+    let mut away = BTreeSet::new();
+    for whole in engine.wholes() {
+        let group = &whole.group;
+        let mut here = BTreeSet::new();
+        for (id, slot) in whole.docs.iter() {
+            if let DocSlot::Away(it) = slot {
+                here.insert(*id);
+                away.insert((it.work, (group.id, *id)));
+            }
+        }
+        require(here == group.lent, || format!("{here:?} {:?}", group.lent))?;
+    }
+    let lent = engine.cx.lent.iter().map(|(work, at)| (*work, *at));
+    let lent: BTreeSet<_> = lent.collect();
+    require(away == lent, || format!("{away:?} {lent:?}"))
 }

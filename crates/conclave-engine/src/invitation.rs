@@ -19,7 +19,7 @@ use crate::io::CommandId;
 use crate::keys;
 use crate::link::Pending;
 use crate::membership::{GroupSlot, Membership};
-use crate::slot::Work;
+use crate::slot::Awaited;
 use crate::timers::TimerKind;
 use crate::work::GroupWork;
 
@@ -305,7 +305,7 @@ impl Engine {
             match self.remove_group(&id) {
                 Some(GroupSlot::Hot(mut whole)) => self.cx.forget_documents(&mut whole),
                 Some(GroupSlot::Loading(_, work)) => {
-                    let waiters = work.iter().filter_map(Work::waiter);
+                    let waiters = work.iter().filter_map(Awaited::waiter);
                     self.cx.reply_all(waiters, &EngineError::UnknownGroup);
                 }
                 Some(GroupSlot::Cold(_) | GroupSlot::Stray(..)) | None => {}

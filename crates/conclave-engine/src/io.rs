@@ -8,12 +8,14 @@ use conclave_proto::frame::{ClientFrame, ServiceFrame};
 use zeroize::Zeroizing;
 
 use crate::command::Command;
+use crate::document::{Done, Work, WorkId};
 use crate::event::Told;
 
 /// A stored row: key, value.
 pub type Row = (Vec<u8>, Zeroizing<Vec<u8>>);
 
-/// Plain access to a document's CRDT, for reading or editing. Runs inside [`Engine::handle`](crate::Engine::handle).
+/// Plain access to a document's CRDT, for reading or editing. Runs inside [`Engine::handle`](crate::Engine::handle), or in a
+/// [`Job`](crate::Job) where the document is large and the engine lends.
 pub type DocFn = Box<dyn FnOnce(&mut dyn Crdt) -> Result<(), CrdtError> + Send>;
 
 /// Names a read until its rows come back.
@@ -126,6 +128,18 @@ pub enum Input {
     },
     /// `wake_at` has come.
     Timer,
+    /// What was lent is done.
+    Worked {
+        /// Which work.
+        id: WorkId,
+        /// What came of it.
+        done: Box<Done>,
+    },
+    /// What was lent takes so long that nobody waits for it any longer. If it comes back after all, it is dropped.
+    Stuck {
+        /// Which work.
+        id: WorkId,
+    },
 }
 
 /// What the shell has to do after one transition, in the order of the fields.
@@ -133,6 +147,9 @@ pub enum Input {
 pub struct Output {
     /// Rows to read and hand back.
     pub reads: Vec<Read>,
+    /// Long work on documents, to be done and handed back as [`Input::Worked`], in any order, on any thread. None unless
+    /// [`Engine::set_lending`](crate::Engine::set_lending) asks for it. A document that never comes back stays away.
+    pub work: Vec<Work>,
     /// To be made durable first, as one transaction.
     pub writes: WriteBatch,
     /// To be sent after that.

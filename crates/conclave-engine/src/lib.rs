@@ -64,11 +64,14 @@ pub use command::{
     AwaitedInfo, Command, DeviceInfo, DocumentInfo, EvidenceInfo, GroupInfo, InvitationInfo,
     MemberInfo, OperationId, PinInfo, Reply, Setup, Status, WhoAmI,
 };
-pub use conclave_doc::{Around, Inserted, Item, Mark, Step, Word};
+pub use conclave_doc::{Around, Cost, Inserted, Item, Mark, Step, Word};
+pub use document::{Done, Job, Lending, Work, WorkId};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use event::{ChangeInfo, Event, Told};
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
+#[doc(hidden)]
+pub use invariants::LogMark;
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
 pub use policy::PolicyChange;
 pub use rescue::{Rescue, RescueApplied, RescueCause, RescueInfo};

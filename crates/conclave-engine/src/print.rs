@@ -53,6 +53,7 @@ impl fmt::Debug for Cx {
             .field("listing", &self.listing)
             .field("restored", &self.restored)
             .field("reads", &self.reads)
+            .field("lent", &self.lent)
             .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::group::{Group, Whole};
 use crate::io::CommandId;
 use crate::membership::GroupSlot;
-use crate::slot::Slot;
+use crate::slot::DocSlot;
 use crate::timers::{DocTimer, TimerKind};
 
 /// What is under way between a device and its service.
@@ -123,11 +123,11 @@ impl Engine {
             return false;
         }
         match whole.docs.get(&id) {
-            Some(Slot::Hot(doc)) => {
+            Some(DocSlot::Hot(doc)) => {
                 let link = &self.cx.link;
                 !link.is_caught_up(group.id, doc) && !link.is_refused(group.id, id)
             }
-            _ => !group.is_out_of_reach(&id),
+            _ => !whole.is_out_of_reach(&id),
         }
     }
 
@@ -171,12 +171,12 @@ impl Engine {
             || of.stand.is_away()
             || closed.is_some()
             || role < Some(Role::Editor)
-            || of.is_out_of_reach(&id)
+            || whole.is_out_of_reach(&id)
         {
             return false;
         }
         match whole.docs.get(&id) {
-            Some(Slot::Hot(_)) => {
+            Some(DocSlot::Hot(_)) => {
                 let link = &self.cx.link;
                 let again = TimerKind::Document(group, id, DocTimer::Open);
                 let open = link.open(group, id);

@@ -10,6 +10,7 @@ use conclave_proto::UnixMs;
 use conclave_proto::frame::ClientFrame;
 
 use crate::command::Command;
+use crate::document::Work;
 use crate::engine::Engine;
 use crate::event::Told;
 use crate::io::{CommandId, Input, Output, Read, Row, WriteBatch};
@@ -60,6 +61,7 @@ pub struct Shell {
     /// Size of what is not durable yet.
     bytes: usize,
     reads: VecDeque<Read>,
+    work: VecDeque<Work>,
     wake_at: Option<UnixMs>,
     commands: u64,
 }
@@ -73,6 +75,7 @@ impl Shell {
             unreleased: Unreleased::default(),
             bytes: 0,
             reads: VecDeque::new(),
+            work: VecDeque::new(),
             wake_at: None,
             commands: 0,
         };
@@ -141,6 +144,11 @@ impl Shell {
         !self.reads.is_empty()
     }
 
+    /// Long work that the engine lends, what it has lent for longest first. What came of it is handed back as [`Input::Worked`].
+    pub fn take_work(&mut self) -> Option<Work> {
+        self.work.pop_front()
+    }
+
     /// What is not durable yet.
     #[must_use]
     pub fn unreleased(&self) -> &Unreleased {
@@ -204,6 +212,7 @@ impl Shell {
             unreleased.hang_up = output.close_connection;
         }
         self.reads.extend(output.reads);
+        self.work.extend(output.work);
         self.wake_at = output.wake_at;
     }
 }

@@ -1,43 +1,178 @@
-//! Things that are loaded when needed: work waits until they are.
+//! A group's documents: how far each is in memory. Work on one that is not waits.
 
+use std::collections::BTreeMap;
+
+use conclave_proto::{DocumentId, InstanceId};
+
+use crate::document::{Doc, Notes, WorkId};
+use crate::error::EngineError;
 use crate::io::CommandId;
+use crate::work::DocWork;
 
 /// A piece of work. The command behind it, if there is one, is answered with an error if the work can never run.
-pub(crate) trait Work {
+pub(crate) trait Awaited {
     /// The command that waits for it.
     fn waiter(&self) -> Option<CommandId>;
 }
 
-/// A group or document.
+/// Work that waits for a document, in its order.
+pub(crate) type Queue = Vec<DocWork>;
+
+/// How far a document is in memory.
 #[derive(Debug)]
-pub(crate) enum Slot<T, W> {
-    /// Its rows were asked for; work waits.
-    Loading(Vec<W>),
+pub(crate) enum DocSlot {
+    /// Its rows were asked for, or the service was.
+    Loading(Queue),
     /// In memory.
-    Hot(Box<T>),
+    Hot(Box<Doc>),
+    /// A job has it.
+    Away(Box<Away>),
+    /// This session does without it, for this reason.
+    Unreadable(EngineError),
 }
 
-impl<T, W: Work> Slot<T, W> {
-    /// Commands that wait for it to come into memory.
+/// What stays here of a document that a job has.
+#[derive(Debug)]
+pub(crate) struct Away {
+    /// Which work.
+    pub(crate) work: WorkId,
+    /// The command whose closure it runs, if it runs one.
+    pub(crate) closure: Option<CommandId>,
+    pub(crate) notes: Notes,
+    pub(crate) queue: Queue,
+    /// Under which instance it writes, as far as is known here.
+    pub(crate) instance: InstanceId,
+    /// How many roots had turned out false when it went.
+    pub(crate) false_roots: u64,
+    /// Whether it was open on the connection when it went.
+    pub(crate) was_open: bool,
+}
+
+impl DocSlot {
+    /// Commands that wait for it.
     pub(crate) fn waiters(&self) -> Vec<CommandId> {
+        let of = |queue: &Queue| queue.iter().filter_map(Awaited::waiter).collect::<Vec<_>>();
         match self {
-            Self::Loading(queue) => queue.iter().filter_map(Work::waiter).collect(),
-            Self::Hot(_) => Vec::new(),
+            Self::Loading(queue) => of(queue),
+            Self::Hot(doc) => doc.notes.waiters.clone(),
+            Self::Away(away) => {
+                let mut waiters = of(&away.queue);
+                waiters.extend(away.closure.iter().chain(&away.notes.waiters));
+                waiters
+            }
+            Self::Unreadable(_) => Vec::new(),
         }
     }
 
-    /// The thing itself, when it is in memory.
-    pub(crate) fn hot(&self) -> Option<&T> {
+    /// The document itself, when it is in memory.
+    pub(crate) fn hot(&self) -> Option<&Doc> {
         match self {
-            Self::Hot(thing) => Some(thing),
-            Self::Loading(_) => None,
+            Self::Hot(doc) => Some(doc),
+            _ => None,
         }
     }
 
-    pub(crate) fn hot_mut(&mut self) -> Option<&mut T> {
-        match self {
-            Self::Hot(thing) => Some(thing),
-            Self::Loading(_) => None,
+    fn takes_memory(&self) -> bool {
+        !matches!(self, Self::Unreadable(_))
+    }
+}
+
+/// A group's documents that are in memory, on their way there, away, or given up in this session.
+#[derive(Debug, Default)]
+pub(crate) struct Docs {
+    slots: BTreeMap<DocumentId, DocSlot>,
+    /// How many of them take memory.
+    in_memory: usize,
+}
+
+impl Docs {
+    /// How many take memory, or will.
+    pub(crate) fn in_memory(&self) -> usize {
+        self.in_memory
+    }
+
+    pub(crate) fn get(&self, id: &DocumentId) -> Option<&DocSlot> {
+        self.slots.get(id)
+    }
+
+    pub(crate) fn hot_mut(&mut self, id: &DocumentId) -> Option<&mut Doc> {
+        match self.slots.get_mut(id) {
+            Some(DocSlot::Hot(doc)) => Some(doc),
+            _ => None,
+        }
+    }
+
+    /// What waits for a document that is loading or away.
+    pub(crate) fn queue_mut(&mut self, id: &DocumentId) -> Option<&mut Queue> {
+        match self.slots.get_mut(id) {
+            Some(DocSlot::Loading(queue)) => Some(queue),
+            Some(DocSlot::Away(away)) => Some(&mut away.queue),
+            _ => None,
+        }
+    }
+
+    /// What waits for a document while it loads; it is not loading any more.
+    pub(crate) fn take_loading(&mut self, id: &DocumentId) -> Option<Queue> {
+        if !matches!(self.slots.get(id), Some(DocSlot::Loading(_))) {
+            return None;
+        }
+        match self.remove(id) {
+            Some(DocSlot::Loading(queue)) => Some(queue),
+            _ => None,
+        }
+    }
+
+    /// What stayed here of a document that this work has; it is away no more.
+    pub(crate) fn take_away(&mut self, id: &DocumentId, work: WorkId) -> Option<Away> {
+        if !matches!(self.slots.get(id), Some(DocSlot::Away(away)) if away.work == work) {
+            return None;
+        }
+        match self.remove(id) {
+            Some(DocSlot::Away(away)) => Some(*away),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, id: DocumentId, slot: DocSlot) {
+        self.in_memory += usize::from(slot.takes_memory());
+        if self
+            .slots
+            .insert(id, slot)
+            .is_some_and(|it| it.takes_memory())
+        {
+            self.in_memory -= 1;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: &DocumentId) -> Option<DocSlot> {
+        let slot = self.slots.remove(id)?;
+        self.in_memory -= usize::from(slot.takes_memory());
+        Some(slot)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&DocumentId, &DocSlot)> {
+        self.slots.iter()
+    }
+
+    /// Documents in memory, and those that come back to it.
+    pub(crate) fn at_work(&self) -> Vec<DocumentId> {
+        let at_work = |slot: &DocSlot| matches!(slot, DocSlot::Hot(_) | DocSlot::Away(_));
+        let slots = self.slots.iter().filter(|(_, slot)| at_work(slot));
+        slots.map(|(id, _)| *id).collect()
+    }
+
+    pub(crate) fn is_unreadable(&self, id: &DocumentId) -> bool {
+        matches!(self.slots.get(id), Some(DocSlot::Unreadable(_)))
+    }
+
+    /// The connection is gone: what came on it and waits is of no use.
+    pub(crate) fn disconnected(&mut self) {
+        for slot in self.slots.values_mut() {
+            match slot {
+                DocSlot::Loading(queue) => queue.retain(|work| !work.is_of_connection()),
+                DocSlot::Away(away) => away.queue.retain(|work| !work.is_of_connection()),
+                DocSlot::Hot(_) | DocSlot::Unreadable(_) => {}
+            }
         }
     }
 }

@@ -1,24 +1,22 @@
 //! What can be done with a group, or with a document of it: each piece of work is data, and here stands who does it.
 
-use std::fmt;
+mod document;
 
 use conclave_crdt::CrdtKind;
-use conclave_doc::DeliverOutcome;
-use conclave_proto::frame::{Answer, DeliveredRecord, OpenedDocument, Plea, WelcomeDelivery};
+use conclave_proto::frame::{Answer, Plea, WelcomeDelivery};
 use conclave_proto::group::GroupEntry;
-use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Refusal, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 
+pub(crate) use self::document::{DocCommand, DocFrame, DocWork};
 use crate::command::Reply;
 use crate::cx::{Cx, Post};
-use crate::document::{Beginning, Doc};
-use crate::error::EngineError;
+use crate::document::Beginning;
 use crate::group::{Copied, Group, LOST, Whole};
 use crate::intents::Want;
-use crate::io::{CommandId, DocFn, Row};
-use crate::link::{DocPending, GroupPending};
+use crate::io::{CommandId, Row};
+use crate::link::GroupPending;
 use crate::print::Hidden;
-use crate::rescue::Applying;
-use crate::slot::Work;
+use crate::slot::Awaited;
 use crate::timers::{DocTimer, GroupTimer};
 
 /// Work on a group.
@@ -131,101 +129,11 @@ pub(crate) enum DirectoryCommand {
     Restart,
 }
 
-/// Work on a document.
-#[derive(Debug)]
-pub(crate) enum DocWork {
-    /// Nothing but what follows all work: what can be sent is sent.
-    Look,
-    NewAuthor(Author),
-    Deliver {
-        first_seq: u64,
-        records: Vec<DeliveredRecord>,
-    },
-    Acked {
-        next_clock: u64,
-        first_seq: u64,
-        count: u64,
-    },
-    Refused {
-        first_clock: u64,
-        refusal: Refusal,
-    },
-    /// The service has opened it.
-    Opened(Box<OpenedDocument>),
-    /// What came of opening one that was not here.
-    OpenedFirst(Box<DeliverOutcome>),
-    /// The last record that is here, as the service has it.
-    Compare {
-        first_seq: u64,
-        records: Vec<DeliveredRecord>,
-    },
-    /// The service does not know it.
-    Unknown,
-    Answer(DocPending, Box<Answer>),
-    Timer(DocTimer),
-    Command(CommandId, DocCommand),
-    /// Something came that it may have waited for.
-    Retry,
-    /// Records were declared void.
-    Voided,
-    /// Nobody gives the root that it waits for.
-    SetAside,
-    /// Its content lies under an old root.
-    SnapshotForAge,
-    /// The directory: it is looked into for the sake of a document that is to be looked at then.
-    TitlesFor(DocumentId),
-    /// The directory: a new document gets its title.
-    FirstTitle(DocumentId),
-    /// The directory: it names the group in whose place this one was founded.
-    NameParent(GroupId),
-    /// It is carried over into the group that takes its group's place.
-    CarryOver {
-        new: GroupId,
-        title: Hidden<Option<String>>,
-    },
-}
-
-/// What the application wants of a document.
-pub(crate) enum DocCommand {
-    Edit(DocFn),
-    View(DocFn),
-    Synced,
-    Void,
-    ApplyRescue(Box<Applying>),
-    /// The directory: a document gets a title.
-    Title(DocumentId, String),
-    /// The directory: it is looked into first.
-    Directory(DirectoryCommand),
-}
-
-impl fmt::Debug for DocCommand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Edit(_) => "Edit",
-            Self::View(_) => "View",
-            Self::Synced => "Synced",
-            Self::Void => "Void",
-            Self::ApplyRescue(_) => "ApplyRescue",
-            Self::Title(..) => "Title",
-            Self::Directory(_) => "Directory",
-        })
-    }
-}
-
-impl Work for GroupWork {
+impl Awaited for GroupWork {
     fn waiter(&self) -> Option<CommandId> {
         match self {
             Self::Command(id, _) => Some(*id),
             Self::Document(_, work) => work.waiter(),
-            _ => None,
-        }
-    }
-}
-
-impl Work for DocWork {
-    fn waiter(&self) -> Option<CommandId> {
-        match self {
-            Self::Command(id, _) => Some(*id),
             _ => None,
         }
     }
@@ -278,7 +186,7 @@ impl Cx {
                 self.rotation_reported(whole, epoch, author);
             }
             GroupWork::CarryFrom(old) => self.carry_from(group, old),
-            GroupWork::CarryTo(new) => self.carry_documents(group, new),
+            GroupWork::CarryTo(new) => self.carry_documents(whole, new),
             GroupWork::CarryCopies(copies) => self.carried(group, &copies),
             GroupWork::TakeCopy(copy) => self.take_copy(whole, *copy),
         }
@@ -377,95 +285,5 @@ impl Cx {
             }
             DirectoryCommand::Restart => self.begin_restart(id, group),
         }
-    }
-
-    /// Works on a document in memory. It is settled afterwards.
-    pub(crate) fn doc_work(&mut self, group: &mut Group, doc: &mut Doc, work: DocWork) {
-        match work {
-            DocWork::Look => {}
-            DocWork::NewAuthor(author) => doc.document.new_author(author),
-            DocWork::Deliver { first_seq, records } => {
-                self.deliver(group, doc, first_seq, records);
-            }
-            DocWork::Acked {
-                next_clock,
-                first_seq,
-                count,
-            } => self.acked(group, doc, next_clock, first_seq, count),
-            DocWork::Refused {
-                first_clock,
-                refusal,
-            } => self.append_refused(group, doc, first_clock, &refusal),
-            DocWork::Opened(opened) => self.reopened(group, doc, &opened),
-            DocWork::OpenedFirst(outcome) => self.delivered(group, doc, Ok(*outcome)),
-            DocWork::Compare { first_seq, records } => {
-                self.compare_last(group, doc, first_seq, records);
-            }
-            DocWork::Unknown => self.document_unknown(group, doc),
-            DocWork::Answer(what, answer) => self.document_answered(group, doc, what, *answer),
-            DocWork::Timer(what) => self.document_timer(group, doc, what),
-            DocWork::Command(id, what) => self.document_command(group, doc, id, what),
-            DocWork::Retry => self.retry_document(group, doc),
-            DocWork::Voided => self.apply_voided(group, doc),
-            DocWork::SetAside => self.set_aside(group, doc),
-            DocWork::SnapshotForAge => self.snapshot_for_age(group, doc),
-            DocWork::TitlesFor(other) => {
-                group.directory.refresh(&mut doc.document);
-                self.post_document(group.id, other, DocWork::Look);
-            }
-            DocWork::FirstTitle(document) => self.first_title(group, doc, document),
-            DocWork::NameParent(parent) => self.name_parent(group, doc, parent),
-            DocWork::CarryOver { new, title } => self.carry_over(group, doc, new, title.0),
-        }
-    }
-
-    fn document_answered(
-        &mut self,
-        group: &mut Group,
-        doc: &mut Doc,
-        what: DocPending,
-        answer: Answer,
-    ) {
-        match what {
-            DocPending::Records => self.records_answered(group, doc, answer),
-            DocPending::Create => self.document_creation_answered(group, doc, answer),
-            DocPending::Snapshot => self.snapshot_answered(group, doc, &answer),
-        }
-    }
-
-    fn document_timer(&mut self, group: &mut Group, doc: &mut Doc, what: DocTimer) {
-        match what {
-            DocTimer::Verdict => {
-                // Another member's verdict may have come meanwhile: then there is none to write.
-                doc.document.write_verdict();
-            }
-            DocTimer::Snapshot => self.snapshot_paused(group, doc),
-            DocTimer::SnapshotTurn => doc.take_turn(),
-            DocTimer::Fetch => self.retry_document(group, doc),
-            // What follows all work asks the service.
-            DocTimer::Open => {}
-        }
-    }
-
-    fn document_command(
-        &mut self,
-        group: &mut Group,
-        doc: &mut Doc,
-        id: CommandId,
-        what: DocCommand,
-    ) {
-        let result = match what {
-            DocCommand::Edit(f) => self.edit(group, doc, f),
-            DocCommand::View(f) => f(doc.document.crdt()).map_err(EngineError::from),
-            DocCommand::Title(document, title) => self.edit_title(group, doc, document, &title),
-            DocCommand::Synced => return doc.waiters.push(id),
-            DocCommand::Void => return self.void_records(group, doc, id),
-            DocCommand::ApplyRescue(what) => return self.apply_rescue(group, doc, id, *what),
-            DocCommand::Directory(what) => {
-                group.directory.refresh(&mut doc.document);
-                return self.directory_command(group, id, what);
-            }
-        };
-        self.reply(id, result.map(|()| Reply::Done));
     }
 }

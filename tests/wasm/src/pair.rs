@@ -1,7 +1,7 @@
 //! Two members of one MLS group, and one document that both have.
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_doc::{Append, DocContext, DocError, Document, KeySource, Session};
+use conclave_doc::{Append, DocContext, DocError, Document, KeySource, Sealer, Session};
 use conclave_identity::{AuthError, DeviceCredential, DeviceKey, UserGenesis, UserKey};
 use conclave_mls::{
     ClientGroup, CommitInputs, DeviceContext, EpochRoot, KeyStore, MlsError, Plan, ProcessError,
@@ -133,7 +133,6 @@ impl Seat {
             authority: self.group.state(),
             keys: &self.roots,
             device: self.member.device,
-            signer: &self.member.key,
         }
     }
 }
@@ -176,7 +175,10 @@ impl Pair {
             kind,
             ANA,
             Some(&mut initial),
-            &mut rng,
+            Sealer {
+                key: &ana.member.key,
+                rng: &mut rng,
+            },
         )?;
         let outcome = document.snapshot_accepted(&context, 0)?;
         if document.size() != 1 || !outcome.findings.is_empty() {
@@ -210,7 +212,10 @@ impl Pair {
         let appended = self.document.next_append(
             &context,
             &mut self.session,
-            &mut self.rng,
+            Sealer {
+                key: &self.ana.member.key,
+                rng: &mut self.rng,
+            },
             limits::FRAME_BYTES,
         )?;
         let appended = appended.ok_or(Failure::Missing("what was written"))?;

@@ -153,6 +153,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.out_of_step" => {
             "the service shows an older or another state than this device has; nothing is sent there"
         }
+        "document.held" => "the document took too long, and is not waited for any longer",
         "engine.rescued" => "changes of yours have no place any more; they are kept on this device",
         "engine.unknown_rescue" => {
             "nothing is kept under this id; it may have been applied or discarded"
@@ -331,6 +332,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "engine.out_of_step" => {
             "`conclave findings list` says more; ask the operator of the service"
+        }
+        "document.held" => {
+            "close the program that has the store open (`doc watch`, for example), then try again; `conclave findings list` says more"
         }
         "engine.rescued" | "rescue.full" | "engine.unknown_rescue" => {
             "`conclave rescue list` shows what is kept; `rescue apply` writes it into a document, `rescue discard` throws it away"

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use conclave_engine::Lending;
 use tokio::time::Instant;
 
 use super::{Actor, thread};
@@ -73,7 +74,9 @@ impl Actor {
         self.link.deaf = true;
         let (mut engine, output) = thread::load(&mut self.store).await?;
         engine.trust_service_clock(self.shell.engine().trusts_service_clock());
+        engine.set_lending(Lending::Long);
         self.shell.begin_again(engine, output);
+        self.pool.forget_waiting();
         for (_, reply) in self.replies.drain() {
             let _ = reply.send(Err(error.clone()));
         }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use conclave_engine::shell::Shell;
-use conclave_engine::{Engine, Output, Setup};
+use conclave_engine::{Engine, Lending, Output, Setup};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 
@@ -165,6 +165,7 @@ async fn open(
         }
     };
     engine.trust_service_clock(config.trust_service_clock);
+    engine.set_lending(Lending::Long);
     if endpoint.is_some() {
         shared.connection.send_replace(Connection::Connecting);
     }

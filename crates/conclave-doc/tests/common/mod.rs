@@ -78,7 +78,7 @@ impl World {
 
     fn enrol(&mut self, user: u8, role: Role, epoch: u64) -> usize {
         let at = self.keys.len();
-        let key = DeviceKey::from_bytes(&[at as u8 + 1; 32]);
+        let key = device_key(at);
         let device = DeviceId([at as u8 + 1; 16]);
         self.rows.push(RosterRow {
             device,
@@ -172,7 +172,6 @@ impl World {
             authority: &self.states[epoch as usize],
             keys,
             device: self.devices[member],
-            signer: &self.keys[member],
         }
     }
 }
@@ -196,6 +195,7 @@ pub enum Net {
 /// One device.
 pub struct Peer {
     pub member: usize,
+    pub key: DeviceKey,
     pub doc: Document,
     pub epoch: u64,
     pub keys: Keys,
@@ -220,10 +220,20 @@ pub fn instance(n: u8) -> InstanceId {
     InstanceId([n; 8])
 }
 
+/// A member's key.
+pub fn device_key(member: usize) -> DeviceKey {
+    DeviceKey::from_bytes(&[member as u8 + 1; 32])
+}
+
+pub fn sealer<'a>(key: &'a DeviceKey, rng: &'a mut ChaCha20Rng) -> Sealer<'a> {
+    Sealer { key, rng }
+}
+
 impl Peer {
     pub fn new(member: usize, doc: Document, epoch: u64) -> Self {
         Self {
             member,
+            key: device_key(member),
             doc,
             epoch,
             keys: Keys::default(),
@@ -245,7 +255,7 @@ impl Peer {
     pub fn next_append(&mut self, ctx: &DocContext<'_>, max_bytes: usize) -> Option<Append> {
         let session = self.session.as_mut()?;
         self.doc
-            .next_append(ctx, session, &mut self.rng, max_bytes)
+            .next_append(ctx, session, sealer(&self.key, &mut self.rng), max_bytes)
             .unwrap()
     }
 
@@ -336,14 +346,18 @@ impl Sim {
     pub fn new(kind: CrdtKind, members: &[(u8, Role)], text: &str) -> Self {
         Self::begun(members, |ctx, rng| {
             let mut initial = |crdt: &mut dyn Crdt| crdt.text().unwrap().splice(0, 0, text);
-            Document::create(ctx, GROUP, DOC, kind, instance(1), Some(&mut initial), rng).unwrap()
+            let key = device_key(0);
+            let with = sealer(&key, rng);
+            Document::create(ctx, GROUP, DOC, kind, instance(1), Some(&mut initial), with).unwrap()
         })
     }
 
     /// Member 0 brings a document of another program in; the others open it.
     pub fn imported(kind: CrdtKind, members: &[(u8, Role)], state: &[u8]) -> Self {
         Self::begun(members, |ctx, rng| {
-            Document::create_from(ctx, GROUP, DOC, kind, instance(1), state, rng).unwrap()
+            let key = device_key(0);
+            let with = sealer(&key, rng);
+            Document::create_from(ctx, GROUP, DOC, kind, instance(1), state, with).unwrap()
         })
     }
 
@@ -624,7 +638,10 @@ impl Sim {
         let peer = &mut self.peers[at];
         let keys = peer.keys.clone();
         let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
-        let record = peer.doc.make_snapshot(&ctx, &mut peer.rng).unwrap();
+        let record = peer
+            .doc
+            .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+            .unwrap();
         let seq = self.order(vec![record], Some(at));
         self.with(at, |doc, ctx, _| doc.snapshot_accepted(ctx, seq).unwrap());
         seq

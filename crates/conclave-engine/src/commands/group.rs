@@ -155,7 +155,7 @@ impl Cx {
             rotating_since: (state.rotating_since != 0).then_some(state.rotating_since),
             leaving: state.pending.iter().any(|pending| pending.device == own),
             away: group.stand.is_away(),
-            nameless: group.unreadable.contains(&directory) || !known && group.caught_up(),
+            nameless: group.directory.unreadable || !known && group.caught_up(),
         }
     }
 

@@ -4,11 +4,14 @@ use super::*;
 use crate::intents::Want;
 
 impl Cx {
-    /// No member has supplied the root: the document goes on without what it seals.
-    pub(crate) fn set_aside(&mut self, group: &mut Group, doc: &mut Doc) {
-        let context = group.doc_context(&self.device);
-        let before = doc.document.set_aside_records().len();
-        let outcome = doc.document.set_aside(&context);
+    /// No member has supplied the root: the document has gone on without what it seals.
+    pub(super) fn set_aside_done(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        before: usize,
+        outcome: Result<DeliverOutcome, DocError>,
+    ) {
         let aside = doc.document.set_aside_records();
         for (seq, _, _, author) in aside.iter().skip(before) {
             // Others may only not be there who could open it.
@@ -18,16 +21,6 @@ impl Cx {
             self.finding(group.id, Some(doc.id), what, author);
         }
         self.delivered(group, doc, outcome);
-    }
-
-    /// Admins declared records void: a document counts them as nothing, now where it is in memory, else when it is opened.
-    pub(crate) fn apply_voided(&mut self, group: &mut Group, doc: &mut Doc) {
-        let concerned = group.state().voided.iter().any(|(id, _)| *id == doc.id);
-        if concerned {
-            let context = group.doc_context(&self.device);
-            let outcome = doc.document.voided(&context);
-            self.delivered(group, doc, outcome);
-        }
     }
 
     /// Declares void what is set aside in a document.
@@ -47,5 +40,19 @@ impl Cx {
         }
         let record = last;
         self.intend_waited(group, Want::Void { document, record }, id);
+    }
+}
+
+impl Doc {
+    /// Nobody gives the root that it waits for.
+    pub(crate) fn set_aside(&mut self) {
+        self.errand = Some(Errand::SetAside);
+    }
+
+    /// Admins declared records void: a document counts them as nothing, now where it is in memory, else when it is opened.
+    pub(crate) fn voided(&mut self, group: &Group) {
+        if group.state().voided.iter().any(|(id, _)| *id == self.id) {
+            self.errand = Some(Errand::Voided);
+        }
     }
 }

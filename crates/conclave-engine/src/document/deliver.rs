@@ -17,20 +17,69 @@ impl Cx {
         if let Some(open) = self.link.open_mut(group.id, doc.id) {
             open.target = open.target.max(end);
         }
-        self.take_records(group, doc, first_seq, records);
+        doc.take_records(first_seq, records, Then::Nothing);
     }
 
-    fn take_records(
+    /// What follows from an errand that is done.
+    pub(super) fn finish_errand(&mut self, group: &mut Group, doc: &mut Doc, finished: Finished) {
+        match finished {
+            Finished::Delivered(outcome, then) => self.taken_in(group, doc, outcome, then),
+            Finished::Checked(judged) => self.checked(group, doc, judged),
+            Finished::Prepared(prepared, Purpose::Turn) => {
+                self.put_snapshot(group, doc, prepared);
+            }
+            Finished::Prepared(prepared, Purpose::Creation) => {
+                self.put_creation(group, doc, prepared);
+            }
+            Finished::Edited(id, result) => {
+                let result = self.edited(group, doc, result);
+                self.reply(id, result.map(|()| Reply::Done));
+            }
+            Finished::Viewed(id, result) => {
+                self.reply(id, result.map(|()| Reply::Done).map_err(plain));
+            }
+        }
+    }
+
+    fn taken_in(
         &mut self,
         group: &mut Group,
         doc: &mut Doc,
-        first_seq: u64,
-        records: Vec<DeliveredRecord>,
+        outcome: Result<DeliverOutcome, DocError>,
+        then: Then,
     ) {
-        doc.note_epochs(first_seq, &records);
-        let context = group.doc_context(&self.device);
-        let outcome = doc.document.deliver(&context, first_seq, records);
-        self.delivered(group, doc, outcome);
+        match then {
+            Then::Nothing => self.delivered(group, doc, outcome),
+            Then::Fetched { before } => {
+                self.delivered(group, doc, outcome);
+                self.pace_fetching(group, doc, before);
+            }
+            Then::Acked => {
+                self.delivered(group, doc, outcome);
+                let pending = doc.document.pending_count();
+                self.event(Event::Acknowledged {
+                    group: group.id,
+                    document: doc.id,
+                    pending,
+                });
+            }
+            Then::Refused(what, refusal) => {
+                if outcome.is_ok() {
+                    self.after_refusal(group, doc, what, &refusal);
+                }
+                self.delivered(group, doc, outcome);
+            }
+            Then::Opened { channel, base } => {
+                match outcome.map_err(|error| self.judge_base(group, base, error)) {
+                    Err(error) if error.is_retryable() => {
+                        self.opened_too_early(group, doc, channel, &error);
+                    }
+                    outcome => self.delivered(group, doc, outcome),
+                }
+            }
+            Then::SetAside { before } => self.set_aside_done(group, doc, before, outcome),
+            Then::Compared => self.compared(group, doc, outcome),
+        }
     }
 
     /// Tells what a delivery brought and asks for what it lacks.
@@ -169,10 +218,12 @@ impl Cx {
             open.fetch.asked = false;
         }
         let before = doc.document.size();
-        if let Answer::Records { first_seq, records } = answer {
-            self.take_records(group, doc, first_seq, records);
+        match answer {
+            Answer::Records { first_seq, records } => {
+                doc.take_records(first_seq, records, Then::Fetched { before });
+            }
+            _ => self.pace_fetching(group, doc, before),
         }
-        self.pace_fetching(group, doc, before);
     }
 
     /// After an answer that moved nothing the service is left alone for a while, longer each time; then the document says again what it
@@ -202,7 +253,7 @@ impl Cx {
 
     pub(crate) fn acked(
         &mut self,
-        group: &mut Group,
+        group: &Group,
         doc: &mut Doc,
         next_clock: u64,
         first_seq: u64,
@@ -212,18 +263,11 @@ impl Cx {
             return;
         };
         open.target = open.target.max(first_seq.saturating_add(count));
-        let context = group.doc_context(&self.device);
         let session = &mut open.session;
-        let outcome = doc
+        let begun = doc
             .document
-            .acked(&context, session, next_clock, first_seq, count);
-        self.delivered(group, doc, outcome);
-        let pending = doc.document.pending_count();
-        self.event(Event::Acknowledged {
-            group: group.id,
-            document: doc.id,
-            pending,
-        });
+            .note_acked(session, next_clock, first_seq, count);
+        doc.errand = Some(Errand::GoOn(Box::new(begun), Then::Acked));
     }
 
     /// A new epoch: documents open what waited for it, own edits are sealed anew.
@@ -232,11 +276,34 @@ impl Cx {
         self.post_group(group.id, GroupWork::RetryDocuments);
         self.roots_epoch_changed(group);
     }
+}
 
-    /// Tries again what waited for an epoch or a root.
-    pub(crate) fn retry_document(&mut self, group: &mut Group, doc: &mut Doc) {
-        let context = group.doc_context(&self.device);
-        let outcome = doc.document.retry(&context);
-        self.delivered(group, doc, outcome);
+impl Doc {
+    /// Records are to be taken in.
+    pub(crate) fn take_records(
+        &mut self,
+        first_seq: u64,
+        records: Vec<DeliveredRecord>,
+        then: Then,
+    ) {
+        self.notes.note_epochs(first_seq, &records);
+        self.errand = Some(Errand::Deliver {
+            first_seq,
+            records,
+            then,
+        });
+    }
+
+    /// What waited for an epoch or a root is to be tried again.
+    pub(crate) fn retry(&mut self) {
+        self.errand = Some(Errand::GoOn(Box::default(), Then::Nothing));
+    }
+}
+
+/// What goes wrong with an application's closure is an error of the CRDT.
+fn plain(error: DocError) -> EngineError {
+    match error {
+        DocError::Crdt(error) => EngineError::Crdt(error),
+        error => EngineError::Doc(error),
     }
 }

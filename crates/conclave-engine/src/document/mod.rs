@@ -2,6 +2,9 @@
 
 mod aside;
 mod deliver;
+mod doc;
+mod errand;
+mod lend;
 mod open;
 mod snapshot;
 mod write;
@@ -10,12 +13,24 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
-use conclave_doc::{Blocked, Change, DeliverOutcome, DocError, Document, Fault, RefusedOutcome};
+use conclave_doc::{
+    Blocked, Change, Cost, DeliverOutcome, DocError, Document, Fault, RefusedOutcome, Sealer,
+};
 use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
-use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs};
+use conclave_proto::{
+    Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs,
+};
+use rand_core::RngCore;
 use zeroize::Zeroizing;
+
+use self::doc::Turn;
+pub(crate) use self::doc::{Doc, Notes, Reread};
+use self::errand::{Base, Finished, Making, Purpose};
+pub use self::errand::{Done, Job};
+pub(crate) use self::errand::{Errand, Then};
+pub use self::lend::{Lending, Work, WorkId};
 
 use crate::command::Reply;
 use crate::cx::{Cx, Post, ReadTarget};
@@ -28,7 +43,7 @@ use crate::io::{CommandId, DocFn, Row};
 use crate::keys;
 use crate::link::{DocLink, DocPending, GroupPending, NotOpen, Open, Pending, SnapshotLink};
 use crate::print::Hidden;
-use crate::slot::{Slot, Work};
+use crate::slot::{Awaited, DocSlot};
 use crate::stand::{Missing, Stand};
 use crate::timers::{DocTimer, GroupTimer, TimerKind};
 use crate::work::{DocCommand, DocWork, GroupWork};
@@ -39,45 +54,10 @@ const FRAMES_IN_FLIGHT: usize = 16;
 const APPEND_BYTES: usize = 128 * 1024;
 /// Records asked for at once.
 const FETCH_RECORDS: u32 = 256;
-/// Most epochs of which it is remembered where a document's records lie.
-const EPOCHS: usize = 256;
 /// How exactly it is kept when a document's newest record came, in milliseconds.
 const MINUTE_MS: u64 = 60_000;
 /// How often a document is read again after a failed call, in one session.
 const RELOADS: u32 = 3;
-
-/// Who makes the snapshot that the edits since the active one, which is named here, call for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// None was called for yet.
-    Open,
-    /// This device.
-    Here(Hash),
-    /// The device whose edit called for it. This one waits a while first.
-    Elsewhere(Hash),
-    /// This device, whatever the edits call for.
-    Wanted,
-}
-
-/// Why a document is read again from what is stored: what is in memory is not to be relied on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reread {
-    /// A call failed half-way: what is in memory may be ahead of what is stored.
-    Failed,
-    /// It was judged by a root that was false.
-    FalseRoot,
-    /// The service's log may be another one.
-    Unlikely,
-    /// There is no room to keep apart what the log leaves no place for.
-    NoRoom,
-}
-
-impl Reread {
-    /// Whether it may fail again in the same way.
-    fn is_failure(self) -> bool {
-        matches!(self, Self::Failed | Self::NoRoom)
-    }
-}
 
 /// What a new document begins with.
 pub(crate) enum Beginning {
@@ -87,21 +67,6 @@ pub(crate) enum Beginning {
     Edit(DocFn),
     /// The complete state of a document of another program.
     State(Zeroizing<Vec<u8>>),
-}
-
-/// A document in memory. Where it stands towards the service is told by the connection's [`DocLink`].
-#[derive(Debug)]
-pub(crate) struct Doc {
-    pub(crate) id: DocumentId,
-    pub(crate) document: Document,
-    /// Who waits for it to be in step with the service.
-    pub(crate) waiters: Vec<CommandId>,
-    turn: Turn,
-    pub(crate) reread: Option<Reread>,
-    /// When it was worked on last, among the others.
-    pub(crate) age: u64,
-    /// First and last position at which records of an epoch were delivered.
-    epochs: BTreeMap<u64, (u64, u64)>,
 }
 
 impl fmt::Debug for Beginning {
@@ -114,105 +79,43 @@ impl fmt::Debug for Beginning {
     }
 }
 
-impl Doc {
-    pub(crate) fn new(id: DocumentId, document: Document) -> Self {
-        Self {
-            id,
-            document,
-            waiters: Vec::new(),
-            turn: Turn::Open,
-            reread: None,
-            age: 0,
-            epochs: BTreeMap::new(),
-        }
-    }
-
-    /// Remembers where the records of an epoch lie. Epochs never fall along a log.
-    fn note_epochs(&mut self, first_seq: u64, records: &[DeliveredRecord]) {
-        for (seq, record) in (first_seq..).zip(records) {
-            let epoch = match record {
-                DeliveredRecord::Update(it) | DeliveredRecord::Verdict(it) => it.epoch.0,
-                DeliveredRecord::Whole { record, .. } => record.header.epoch,
-                DeliveredRecord::Leaf(_) => continue,
-            };
-            let place = self.epochs.entry(epoch).or_insert((seq, seq));
-            *place = (place.0.min(seq), place.1.max(seq));
-        }
-        // A log of which this is not true is not worth more.
-        while self.epochs.len() > EPOCHS {
-            self.epochs.pop_first();
-        }
-    }
-
-    /// Epoch of the record at a position, where it was delivered to this session.
-    pub(crate) fn epoch_of(&self, seq: u64) -> Option<u64> {
-        let mut places = self.epochs.iter();
-        let found = places.find(|(_, (first, last))| (*first..=*last).contains(&seq));
-        found.map(|(epoch, _)| *epoch)
-    }
-
-    /// Answers who waits for it.
-    pub(crate) fn answer(&mut self, cx: &mut Cx, error: &EngineError) {
-        let waiters = std::mem::take(&mut self.waiters);
-        cx.reply_all(waiters, error);
-    }
-
-    /// The device whose edit made a snapshot due had its time.
-    pub(crate) fn take_turn(&mut self) {
-        self.turn = Turn::Here(self.document.active_snapshot().0);
-    }
-}
-
 impl Cx {
     /// Works on a document: at once if it is in memory, else when it was loaded or fetched. Who waits is answered if that is impossible.
     pub(crate) fn document_work(&mut self, whole: &mut Whole, id: DocumentId, work: DocWork) {
         if !whole.group.has_document(&id) {
             return self.reply_all(work.waiter(), &EngineError::UnknownDocument);
         }
-        match whole.docs.get_mut(&id) {
-            Some(Slot::Loading(queue)) => queue.push(work),
-            Some(Slot::Hot(_)) => return self.run_document(whole, id, vec![work]),
-            None => {
-                whole.docs.insert(id, Slot::Loading(vec![work]));
-                if whole.group.is_local(&id) {
-                    let prefix = keys::document_prefix(&whole.group.id, &id);
-                    return self.read(prefix, ReadTarget::Document(whole.group.id, id));
-                }
+        match whole.docs.get(&id) {
+            Some(DocSlot::Hot(_)) => self.run_document(whole, id, None, vec![work]),
+            Some(DocSlot::Away(_)) => self.queue_work(whole, id, work),
+            Some(DocSlot::Loading(_)) => {
+                self.queue_work(whole, id, work);
+                self.fetch_document(&whole.group, id);
+            }
+            Some(DocSlot::Unreadable(EngineError::Held)) => {
+                self.reply_all(work.waiter(), &EngineError::Held);
+            }
+            Some(DocSlot::Unreadable(_)) | None => {
+                whole.docs.insert(id, DocSlot::Loading(vec![work]));
+                self.load_or_fetch(&whole.group, id);
             }
         }
-        self.fetch_document(&whole.group, id);
     }
 
-    /// The same work for every document in memory.
+    /// Asks for a document that is to come into memory: its rows, or where it was never opened here the service.
+    fn load_or_fetch(&mut self, group: &Group, id: DocumentId) {
+        if group.is_local(&id) {
+            let prefix = keys::document_prefix(&group.id, &id);
+            self.read(prefix, ReadTarget::Document(group.id, id));
+        } else {
+            self.fetch_document(group, id);
+        }
+    }
+
+    /// The same work for every document in memory, and for those that come back to it.
     pub(crate) fn each_document(&mut self, whole: &mut Whole, work: impl Fn() -> DocWork) {
-        for id in whole.hot_documents() {
+        for id in whole.docs.at_work() {
             self.document_work(whole, id, work());
-        }
-    }
-
-    /// Works on a document in memory and settles it. After a call that failed half-way the rest waits until it is read again.
-    fn run_document(&mut self, whole: &mut Whole, id: DocumentId, work: Vec<DocWork>) {
-        let Whole { group, docs } = whole;
-        let Some(doc) = docs.get_mut(&id).and_then(Slot::hot_mut) else {
-            return;
-        };
-        self.worked += 1;
-        self.by_age.remove(&doc.age);
-        doc.age = self.worked;
-        self.by_age.insert(doc.age, (group.id, id));
-        let mut work = work.into_iter();
-        while doc.reread.is_none()
-            && let Some(next) = work.next()
-        {
-            if !group.roots.1.is_empty() {
-                // What comes may show that a root is false, and then only what is stored counts.
-                self.store_document(group, doc);
-            }
-            self.doc_work(group, doc, next);
-        }
-        self.settle_document(group, doc);
-        if let Some(why) = doc.reread {
-            self.reload_document(whole, id, why, work.collect());
         }
     }
 
@@ -224,21 +127,21 @@ impl Cx {
         why: Reread,
         mut queue: Vec<DocWork>,
     ) {
-        let Some(Slot::Hot(doc)) = whole.docs.remove(&id) else {
+        let Some(DocSlot::Hot(doc)) = whole.docs.remove(&id) else {
             return;
         };
         self.by_age.remove(&doc.age);
         self.close_document(whole.group.id, id);
-        let waiting = doc.waiters.into_iter();
+        let waiting = doc.notes.waiters.into_iter();
         queue.extend(waiting.map(|id| DocWork::Command(id, DocCommand::Synced)));
         let failures = whole.group.failures.entry(id).or_default();
         *failures += u32::from(why.is_failure());
         if *failures > RELOADS {
-            whole.group.set_unreadable(id);
-            let waiters: Vec<CommandId> = queue.iter().filter_map(Work::waiter).collect();
+            whole.set_unreadable(id, EngineError::UnknownDocument);
+            let waiters: Vec<CommandId> = queue.iter().filter_map(Awaited::waiter).collect();
             return self.reply_all(waiters, &EngineError::UnknownDocument);
         }
-        whole.docs.insert(id, Slot::Loading(queue));
+        whole.docs.insert(id, DocSlot::Loading(queue));
         let prefix = keys::document_prefix(&whole.group.id, &id);
         self.read(prefix, ReadTarget::Document(whole.group.id, id));
     }
@@ -250,7 +153,7 @@ impl Cx {
 
     /// Lets go of a group's documents; who waits for them is answered by [`Self::answer_parted`].
     pub(crate) fn forget_documents_later(&mut self, whole: &mut Whole) {
-        let gone: Vec<DocumentId> = whole.docs.keys().copied().collect();
+        let gone: Vec<DocumentId> = whole.docs.iter().map(|(id, _)| *id).collect();
         for id in gone {
             self.forget_document_later(whole, id);
         }
@@ -268,10 +171,15 @@ impl Cx {
             return;
         };
         self.close_document(whole.group.id, id);
-        let mut waiters = slot.waiters();
-        if let Slot::Hot(doc) = slot {
-            self.by_age.remove(&doc.age);
-            waiters.extend(doc.waiters);
+        let waiters = slot.waiters();
+        match slot {
+            DocSlot::Hot(doc) => drop(self.by_age.remove(&doc.age)),
+            DocSlot::Away(away) => {
+                // It comes back late.
+                self.lent.remove(&away.work);
+                whole.group.lent.remove(&id);
+            }
+            DocSlot::Loading(_) | DocSlot::Unreadable(_) => {}
         }
         self.letting_go
             .entry((whole.group.id, id))
@@ -308,7 +216,7 @@ impl Cx {
         let kept = entry.is_some_and(|entry| entry.closed == Some(CloseReason::Archived));
         if kept {
             // Own edits in it have no place any more.
-            if let Some(Slot::Hot(_)) = whole.docs.get(&id) {
+            if let Some(DocSlot::Hot(_) | DocSlot::Away(_)) = whole.docs.get(&id) {
                 self.document_work(whole, id, DocWork::Look);
             }
             self.erase_roots(&mut whole.group);
@@ -341,14 +249,23 @@ impl Cx {
         if self.link.online {
             self.go_on(group, doc);
         }
-        if doc.reread.is_some() {
-            return;
+        self.end_settling(group, doc);
+    }
+
+    /// The last of settling. Where an errand is to be run before, it comes after that.
+    fn end_settling(&mut self, group: &mut Group, doc: &mut Doc) {
+        if doc.reread.is_none() && doc.errand.is_none() {
+            self.keep_document(group, doc);
+            self.note_ends(group, doc);
+            self.answer_synced(group, doc);
         }
+    }
+
+    /// What is new about a document becomes durable.
+    fn keep_document(&mut self, group: &mut Group, doc: &mut Doc) {
         self.store_document(group, doc);
         self.update_document_row(group, doc);
         self.note_unsent(group, doc);
-        self.note_ends(group, doc);
-        self.answer_synced(group, doc);
     }
 
     /// Asks the service for a document, or sends what can be sent of it.
@@ -398,7 +315,7 @@ impl Cx {
 
     /// Answers who waits for the document to be in step with the service.
     fn answer_synced(&mut self, group: &Group, doc: &mut Doc) {
-        if doc.waiters.is_empty() {
+        if doc.notes.waiters.is_empty() {
             return;
         }
         let link = self.link.document(group.id, doc.id);
@@ -418,7 +335,7 @@ impl Cx {
         } else {
             return;
         };
-        for waiter in std::mem::take(&mut doc.waiters) {
+        for waiter in std::mem::take(&mut doc.notes.waiters) {
             self.reply(waiter, result.clone());
         }
     }
@@ -474,13 +391,13 @@ impl Engine {
     pub(crate) fn evict_one(&mut self) -> bool {
         let is_quiet = |(group, id): &(GroupId, DocumentId)| {
             let slot = self.whole(group).and_then(|whole| whole.docs.get(id));
-            let Some(doc) = slot.and_then(Slot::hot) else {
+            let Some(doc) = slot.and_then(DocSlot::hot) else {
                 return false;
             };
             let link = &self.cx.link;
             let looked = link.is_caught_up(*group, doc) || link.is_away(*group, *id);
             *id != DocumentId::directory(group)
-                && doc.waiters.is_empty()
+                && doc.notes.waiters.is_empty()
                 && !doc.document.has_unsent()
                 && link.is_quiet(*group, *id)
                 && (looked || !link.online)

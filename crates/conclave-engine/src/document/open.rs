@@ -1,6 +1,6 @@
 //! Opening documents: from the store, from the service, on every new connection.
 
-use conclave_doc::Standing;
+use conclave_doc::{Session, Standing};
 use conclave_proto::refusal::RecordFault;
 
 use super::*;
@@ -12,32 +12,44 @@ const BETWEEN_OPENS_MS: u64 = 100;
 
 impl Cx {
     pub(crate) fn document_loaded(&mut self, whole: &mut Whole, id: DocumentId, rows: Vec<Row>) {
-        let Some(Slot::Loading(waiting)) = whole.docs.remove(&id) else {
+        let Some(queue) = whole.docs.take_loading(&id) else {
             return;
         };
-        let group = &mut whole.group;
         let skip = 1 + GroupId::LEN + DocumentId::LEN;
         let rows = rows
             .into_iter()
             .map(|(key, value)| (key.get(skip..).unwrap_or_default().to_vec(), value))
             .collect();
-        let context = group.doc_context(&self.device);
-        match Document::load(&context, rows, &mut self.rng) {
+        let seed = self.seed();
+        self.make_document(whole, id, Making::Load { rows, seed }, queue);
+    }
+
+    /// A document was read from its rows.
+    pub(super) fn loaded(
+        &mut self,
+        whole: &mut Whole,
+        id: DocumentId,
+        result: Result<Box<Document>, DocError>,
+        queue: Vec<DocWork>,
+    ) {
+        let group = whole.group.id;
+        match result {
             Ok(document) => {
-                self.ended(About::Document(group.id, id), End::Loaded);
+                self.ended(About::Document(group, id), End::Loaded);
                 let doc = Box::new(Doc::new(id, document));
-                whole.docs.insert(id, Slot::Hot(doc));
+                whole.docs.insert(id, DocSlot::Hot(doc));
                 let mut work = vec![DocWork::Voided];
-                work.extend(waiting);
-                self.run_document(whole, id, work);
+                work.extend(queue);
+                self.run_document(whole, id, None, work);
             }
             Err(error) => {
                 // The rows stay as they are: they may hold edits. Only this session does without the document.
                 let what = FindingKind::failed(Step::LoadDocument, &error);
-                self.finding(group.id, Some(id), what, None);
-                group.set_unreadable(id);
-                let waiters: Vec<CommandId> = waiting.iter().filter_map(Work::waiter).collect();
-                self.reply_all(waiters, &EngineError::Doc(error));
+                self.finding(group, Some(id), what, None);
+                let error = EngineError::Doc(error);
+                let waiters: Vec<CommandId> = queue.iter().filter_map(Awaited::waiter).collect();
+                self.reply_all(waiters, &error);
+                whole.set_unreadable(id, error);
             }
         }
     }
@@ -101,67 +113,114 @@ impl Cx {
     }
 
     fn opened(&mut self, whole: &mut Whole, id: DocumentId, opened: OpenedDocument) {
-        let Whole { group, docs } = whole;
-        let channel = opened.channel.0;
-        if let Some(Slot::Hot(_)) = docs.get(&id) {
-            return self.run_document(whole, id, vec![DocWork::Opened(Box::new(opened))]);
+        let own = self.device.instance();
+        let (instance, is_here) = match whole.docs.get(&id) {
+            Some(DocSlot::Hot(doc)) => (doc.document.instance(), true),
+            Some(DocSlot::Away(away)) => (away.instance, true),
+            _ => (own, false),
+        };
+        // From now on records may come.
+        self.note_opened(whole.group.id, id, instance, &opened);
+        let opened = Box::new(opened);
+        if is_here {
+            return self.document_work(whole, id, DocWork::Opened(opened));
         }
-        let context = group.doc_context(&self.device);
-        let instance = self.device.instance();
-        let made = Document::open_remote(&context, &opened, group.id, id, instance, &mut self.rng);
-        match made {
+        let queue = whole.docs.take_loading(&id).unwrap_or_default();
+        let making = Making::Open {
+            opened,
+            group: whole.group.id,
+            id,
+            instance,
+            seed: self.seed(),
+        };
+        self.make_document(whole, id, making, queue);
+    }
+
+    /// A document was opened from the service's answer, or was not.
+    pub(super) fn opened_first(
+        &mut self,
+        whole: &mut Whole,
+        id: DocumentId,
+        result: Result<(Box<Document>, Box<DeliverOutcome>), DocError>,
+        (channel, base): (u64, Option<Base>),
+        queue: Vec<DocWork>,
+    ) {
+        let group = &mut whole.group;
+        match result {
             Ok((document, outcome)) => {
-                let base = opened.base.as_ref().map(|base| base.record.header);
+                self.ended(About::Document(group.id, id), End::Loaded);
                 let own = self.device.id();
-                if let Some(header) = base.filter(|header| header.author.device != own) {
-                    self.root_opened(group, header.epoch, header.author.device);
-                    self.proven(group, header.epoch);
-                }
-                let mut work = vec![DocWork::OpenedFirst(Box::new(outcome))];
-                if let Some(Slot::Loading(waiting)) = docs.remove(&id) {
-                    work.extend(waiting);
+                if let Some(base) = base.filter(|base| base.author.device != own) {
+                    self.root_opened(group, base.epoch, base.author.device);
+                    self.proven(group, base.epoch);
                 }
                 let doc = Doc::new(id, document);
-                self.note_opened(group.id, &doc, &opened);
-                docs.insert(id, Slot::Hot(Box::new(doc)));
-                self.run_document(whole, id, work);
+                whole.docs.insert(id, DocSlot::Hot(Box::new(doc)));
+                let finished = Finished::Delivered(Ok(*outcome), Then::Nothing);
+                self.run_document(whole, id, Some(finished), queue);
             }
             Err(error) => {
-                self.close_channel(channel);
-                let error = self.judge_base(group, &opened, error);
-                if error.is_retryable() {
+                let is_open = self.is_open_on(group.id, id, channel);
+                self.close_document(group.id, id);
+                let error = self.judge_base(group, base, error);
+                let retries = error.is_retryable() || !is_open;
+                let mut queue = queue;
+                queue.retain(|work| !work.is_of_channel());
+                whole.docs.insert(id, DocSlot::Loading(queue));
+                if retries {
                     // Mostly a root that has not arrived yet: again after a while.
+                    let group = &mut whole.group;
                     self.open_later(group, id, NotOpen::Later);
                     if let DocError::MissingRoot { epoch } = error {
                         self.root_missing(group, id, epoch);
                     }
                 } else {
                     let what = FindingKind::failed(Step::ReadDocument, &error);
-                    self.finding(group.id, Some(id), what, None);
+                    self.finding(whole.group.id, Some(id), what, None);
                     self.give_up(whole, id, &EngineError::Doc(error));
                 }
             }
         }
     }
 
-    fn note_opened(&mut self, group: GroupId, doc: &Doc, opened: &OpenedDocument) {
-        let session = doc.document.session(opened);
+    fn note_opened(
+        &mut self,
+        group: GroupId,
+        id: DocumentId,
+        instance: InstanceId,
+        opened: &OpenedDocument,
+    ) {
+        let device = self.device.id();
+        let session = Session::new(Author { device, instance }, opened);
         let open = Open::new(opened.channel.0, opened.head.size, session);
         let link = DocLink::Open(Box::new(open));
-        self.link.set_document(group, doc.id, link);
+        self.link.set_document(group, id, link);
+    }
+
+    /// Whether a document is open on this channel.
+    pub(crate) fn is_open_on(&self, group: GroupId, id: DocumentId, channel: u64) -> bool {
+        let open = self.link.open(group, id);
+        open.is_some_and(|open| open.channel == channel)
     }
 
     /// The service has opened a document that is here.
-    pub(crate) fn reopened(&mut self, group: &mut Group, doc: &mut Doc, opened: &OpenedDocument) {
-        self.note_opened(group.id, doc, opened);
-        if self.compare_log(group, doc, opened) {
+    pub(crate) fn reopened(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        opened: Box<OpenedDocument>,
+    ) {
+        let open = self.link.open(group.id, doc.id);
+        let Some(open) = open.filter(|open| open.channel == opened.channel.0) else {
+            // It was closed meanwhile.
             return;
+        };
+        if open.session.author().instance != doc.document.instance() {
+            // It writes as another one by now, and is opened anew.
+            return self.close_document(group.id, doc.id);
         }
-        let context = group.doc_context(&self.device);
-        let outcome = doc.document.opened(&context, opened, &mut self.rng);
-        match outcome.map_err(|error| self.judge_base(group, opened, error)) {
-            Err(error) if error.is_retryable() => self.opened_too_early(group, doc, &error),
-            outcome => self.delivered(group, doc, outcome),
+        if !self.compare_log(group, doc, &opened) {
+            doc.errand = Some(Errand::Opened(opened, self.seed()));
         }
     }
 
@@ -219,15 +278,13 @@ impl Cx {
         self.document_work(whole, id, work);
     }
 
-    pub(crate) fn compare_last(
+    /// Whether the last record that is here stands in the service's log too.
+    pub(super) fn compared(
         &mut self,
         group: &mut Group,
         doc: &mut Doc,
-        first_seq: u64,
-        records: Vec<DeliveredRecord>,
+        outcome: Result<DeliverOutcome, DocError>,
     ) {
-        let context = group.doc_context(&self.device);
-        let outcome = doc.document.deliver(&context, first_seq, records);
         let forked = |outcome: &DeliverOutcome| {
             let mut faults = outcome.findings.iter().map(|it| it.fault);
             faults.any(|fault| fault == Fault::Fork)
@@ -263,14 +320,14 @@ impl Cx {
     }
 
     /// The snapshot does not open. Where the root is on somebody's word only, that word goes before the snapshot's author's.
-    fn judge_base(
+    pub(super) fn judge_base(
         &mut self,
         group: &mut Group,
-        opened: &OpenedDocument,
+        base: Option<Base>,
         error: DocError,
     ) -> DocError {
         let fault = RecordFault::Commitment;
-        let base = opened.base.as_ref().map(|base| base.record.header.epoch);
+        let base = base.map(|base| base.epoch);
         match base.filter(|_| error == DocError::BadRecord { fault }) {
             Some(epoch) if self.root_doubted(group, epoch) => DocError::MissingRoot { epoch },
             _ => error,
@@ -278,7 +335,17 @@ impl Cx {
     }
 
     /// What the service has further on cannot be opened yet. What is here stays as it is, off the connection, until the next try.
-    fn opened_too_early(&mut self, group: &mut Group, doc: &mut Doc, error: &DocError) {
+    pub(super) fn opened_too_early(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        channel: u64,
+        error: &DocError,
+    ) {
+        if !self.is_open_on(group.id, doc.id, channel) {
+            // It was closed meanwhile, and is asked for again.
+            return;
+        }
         self.close_document(group.id, doc.id);
         self.open_later(group, doc.id, NotOpen::Later);
         if let DocError::MissingRoot { epoch } = error {
@@ -288,6 +355,10 @@ impl Cx {
 
     /// Opens a document again after a while, longer each time. All documents together are not opened again faster than a few per second.
     fn open_later(&mut self, group: &mut Group, id: DocumentId, why: NotOpen) {
+        if !self.link.online {
+            // A new connection asks anew.
+            return;
+        }
         self.link.set_document(group.id, id, DocLink::Refused(why));
         let tries = group.missing.unopened.entry(id).or_default();
         let most = tries.next_ms(1_000, LONGEST_OPEN_MS);
@@ -322,25 +393,24 @@ impl Cx {
             self.close_document(group, id);
         }
         match whole.docs.get(&id) {
-            Some(Slot::Loading(_)) => self.fetch_document(&whole.group, id),
-            Some(Slot::Hot(_)) => {
+            Some(DocSlot::Loading(_)) => self.fetch_document(&whole.group, id),
+            Some(DocSlot::Hot(_) | DocSlot::Away(_)) => {
                 self.document_work(whole, id, DocWork::Timer(DocTimer::Open));
             }
             // Whoever needs it asks for it.
-            None => {}
+            Some(DocSlot::Unreadable(_)) | None => {}
         }
     }
 
     fn open_refused(&mut self, whole: &mut Whole, id: DocumentId, refusal: &Refusal) {
-        let Whole { group, docs } = whole;
+        let group = &mut whole.group;
         if *refusal == Refusal::UnknownDocument && (group.is_local(&id) || group.stand.is_away()) {
-            match docs.get_mut(&id) {
-                Some(Slot::Hot(_)) => return self.document_work(whole, id, DocWork::Unknown),
-                Some(Slot::Loading(queue)) => {
-                    let waiting = queue.drain(..).filter_map(|work| work.waiter());
-                    self.reply_all(waiting, &EngineError::OutOfStep);
-                }
-                None => {}
+            if let Some(DocSlot::Hot(_) | DocSlot::Away(_)) = whole.docs.get(&id) {
+                return self.document_work(whole, id, DocWork::Unknown);
+            }
+            if let Some(queue) = whole.docs.queue_mut(&id) {
+                let waiting = queue.drain(..).filter_map(|work| work.waiter());
+                self.reply_all(waiting, &EngineError::OutOfStep);
             }
             return self.open_later(group, id, NotOpen::Later);
         }
@@ -358,12 +428,11 @@ impl Cx {
 
     /// This session does without a document that is not here; who waits for it is told.
     fn give_up(&mut self, whole: &mut Whole, id: DocumentId, error: &EngineError) {
-        if let Some(Slot::Loading(waiting)) = whole.docs.get(&id) {
+        if let Some(waiting) = whole.docs.take_loading(&id) {
             self.close_document(whole.group.id, id);
-            let waiters: Vec<CommandId> = waiting.iter().filter_map(Work::waiter).collect();
+            let waiters: Vec<CommandId> = waiting.iter().filter_map(Awaited::waiter).collect();
             self.reply_all(waiters, error);
-            whole.docs.remove(&id);
-            whole.group.set_unreadable(id);
+            whole.set_unreadable(id, error.clone());
         }
     }
 
@@ -371,12 +440,14 @@ impl Cx {
     pub(crate) fn pump_documents(&mut self, whole: &mut Whole) {
         while let Some(id) = whole.group.kept.next_wanted() {
             let slot = whole.docs.get(&id);
-            if slot.is_none() && self.documents_elsewhere + whole.docs.len() >= HOT_DOCUMENTS {
+            let here = self.documents_elsewhere + whole.docs.in_memory();
+            if slot.is_none() && here >= HOT_DOCUMENTS {
                 return self.post(Post::MakeRoom(whole.group.id));
             }
             whole.group.look_at(id);
             match whole.docs.get(&id) {
-                Some(Slot::Loading(_)) => self.fetch_document(&whole.group, id),
+                Some(DocSlot::Loading(_)) => self.fetch_document(&whole.group, id),
+                Some(DocSlot::Unreadable(_)) => {}
                 _ => self.document_work(whole, id, DocWork::Look),
             }
         }

@@ -1,6 +1,6 @@
 //! Snapshots when due, and verdicts on those of others.
 
-use conclave_doc::{DiffersWhy, Judgement};
+use conclave_doc::{DiffersWhy, Judgement, PreparedSnapshot};
 
 use super::*;
 
@@ -21,7 +21,7 @@ impl Cx {
         }
         let rekey = group.rekeys() && group.rekey_due(&doc.document);
         let due = doc.document.snapshot_due(&group.state().policy) && self.is_turn(group, doc);
-        if !may_write || (!rekey && !due && doc.turn != Turn::Wanted) {
+        if !may_write || (!rekey && !due && doc.notes.turn != Turn::Wanted) {
             return self.ended(About::Document(group.id, doc.id), End::Condensed);
         }
         if rekey && self.rekeys_left == 0 {
@@ -29,8 +29,41 @@ impl Cx {
             return self.wake(1, TimerKind::Group(group.id, GroupTimer::Rekey));
         }
         self.rekeys_left -= usize::from(rekey);
+        doc.errand = Some(Errand::Snapshot(Purpose::Turn));
+    }
+
+    /// Seals and sends a snapshot that was prepared, if it still can be.
+    pub(super) fn put_snapshot(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        prepared: Result<PreparedSnapshot, DocError>,
+    ) {
+        self.send_snapshot(group, doc, prepared);
+        if self.link.is_caught_up(group.id, doc) && group.may_act() {
+            self.pump_check(group, doc);
+        }
+        self.end_settling(group, doc);
+    }
+
+    fn send_snapshot(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        prepared: Result<PreparedSnapshot, DocError>,
+    ) {
+        let open = self.link.open(group.id, doc.id);
+        let idle = open.is_some_and(|open| open.snapshot == SnapshotLink::Idle);
+        if !idle || !group.may_act() {
+            return;
+        }
         let context = group.doc_context(&self.device);
-        let record = match doc.document.make_snapshot(&context, &mut self.rng) {
+        let sealer = Sealer {
+            key: self.device.key(),
+            rng: &mut self.rng,
+        };
+        let sealed = prepared.and_then(|it| doc.document.seal_snapshot(&context, it, sealer));
+        let record = match sealed {
             Ok(record) => record,
             // Something waits or is held: the next delivery tries again.
             Err(DocError::NotNow | DocError::Disputed | DocError::SetAside { .. }) => return,
@@ -41,8 +74,8 @@ impl Cx {
                 return;
             }
         };
-        if doc.turn == Turn::Wanted {
-            doc.turn = Turn::Open;
+        if doc.notes.turn == Turn::Wanted {
+            doc.notes.turn = Turn::Open;
         }
         if let Some(open) = self.link.open_mut(group.id, doc.id) {
             open.snapshot = SnapshotLink::Sent;
@@ -55,21 +88,21 @@ impl Cx {
     /// has not made it.
     fn is_turn(&mut self, group: &Group, doc: &mut Doc) -> bool {
         let (active, _) = doc.document.active_snapshot();
-        if doc.turn == Turn::Wanted {
+        if doc.notes.turn == Turn::Wanted {
             return true;
         }
-        if doc.turn != Turn::Here(active) && doc.turn != Turn::Elsewhere(active) {
+        if doc.notes.turn != Turn::Here(active) && doc.notes.turn != Turn::Elsewhere(active) {
             let by = doc.document.made_due_by(&group.state().policy);
             let timer = TimerKind::Document(group.id, doc.id, DocTimer::SnapshotTurn);
             self.cancel_timer(timer);
-            doc.turn = if by == Some(self.device.id()) {
+            doc.notes.turn = if by == Some(self.device.id()) {
                 Turn::Here(active)
             } else {
                 self.plan(OTHERS_TURN_MS.0, OTHERS_TURN_MS.1, timer);
                 Turn::Elsewhere(active)
             };
         }
-        doc.turn == Turn::Here(active)
+        doc.notes.turn == Turn::Here(active)
     }
 
     /// The document's content lies under an old root: it gets a new snapshot.
@@ -79,7 +112,7 @@ impl Cx {
         if aged.is_some_and(|row| group.is_aged(row, now))
             && doc.document.snapshot_epoch() < group.state().epoch
         {
-            doc.turn = Turn::Wanted;
+            doc.notes.turn = Turn::Wanted;
         }
     }
 
@@ -94,9 +127,7 @@ impl Cx {
         }
         match answer {
             Answer::Accepted { seq, .. } => {
-                let context = group.doc_context(&self.device);
-                let outcome = doc.document.snapshot_accepted(&context, *seq);
-                self.delivered(group, doc, outcome);
+                doc.errand = Some(Errand::SnapshotPlaced(*seq));
             }
             Answer::Refused(refusal) => {
                 doc.document.snapshot_refused();
@@ -140,31 +171,50 @@ impl Cx {
 
     /// Checks snapshots of others, and plans a verdict where nobody else's is there.
     pub(super) fn pump_check(&mut self, group: &mut Group, doc: &mut Doc) {
+        if doc.errand.is_some() {
+            // A snapshot is made first.
+            return;
+        }
         let place = About::Document(group.id, doc.id);
         match doc.document.check_wanted(group.state()) {
             // It was done here or by another, or cannot be done any more.
             None => self.ended(place, End::Checked),
             Some(wanted) if !wanted.have => self.fetch_records(group.id, doc, wanted.seq, 1),
             Some(_) => {
-                let context = group.doc_context(&self.device);
-                let judged = doc.document.check_snapshot(&context);
-                let unread = Judgement::Differs(DiffersWhy::Unreadable);
-                let epoch = doc.document.snapshot_epoch();
-                if judged == Ok(Some(unread)) && self.root_doubted(group, epoch) {
-                    doc.reread = Some(Reread::FalseRoot);
-                    return;
-                }
-                match judged {
-                    Ok(_) => self.ended(place, End::Checked),
-                    // The root may still come. Where it does not, others check.
-                    Err(DocError::MissingRoot { .. }) => {}
-                    Err(error) => {
-                        let what = FindingKind::failed(Step::CheckCondensed, &error);
-                        self.finding(group.id, Some(doc.id), what, None);
-                    }
-                }
+                doc.errand = Some(Errand::Check);
+                return;
             }
         }
+        self.plan_verdict(group, doc);
+    }
+
+    /// A snapshot of somebody else was compared with what is here.
+    pub(super) fn checked(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        judged: Result<Option<Judgement>, DocError>,
+    ) {
+        let unread = Judgement::Differs(DiffersWhy::Unreadable);
+        let epoch = doc.document.snapshot_epoch();
+        if judged == Ok(Some(unread)) && self.root_doubted(group, epoch) {
+            doc.reread = Some(Reread::FalseRoot);
+            return;
+        }
+        match judged {
+            Ok(_) => self.ended(About::Document(group.id, doc.id), End::Checked),
+            // The root may still come. Where it does not, others check.
+            Err(DocError::MissingRoot { .. }) => {}
+            Err(error) => {
+                let what = FindingKind::failed(Step::CheckCondensed, &error);
+                self.finding(group.id, Some(doc.id), what, None);
+            }
+        }
+        self.plan_verdict(group, doc);
+        self.end_settling(group, doc);
+    }
+
+    fn plan_verdict(&mut self, group: &Group, doc: &Doc) {
         if doc.document.pending_verdict().is_some() {
             let verdict = TimerKind::Document(group.id, doc.id, DocTimer::Verdict);
             self.plan(200, 3_000, verdict);

@@ -1,5 +1,8 @@
 //! Own edits: made, sealed, sent, refused; and new documents.
 
+use conclave_doc::PreparedSnapshot;
+use conclave_proto::Record;
+
 use super::*;
 
 /// However long the service says to wait, in milliseconds.
@@ -11,20 +14,16 @@ impl Cx {
         group: &mut Group,
         doc: &mut Doc,
         first_clock: u64,
-        refusal: &Refusal,
+        refusal: Refusal,
     ) {
         let Some(open) = self.link.open_mut(group.id, doc.id) else {
             return;
         };
-        let context = group.doc_context(&self.device);
         let session = &mut open.session;
-        match doc
-            .document
-            .refused(&context, session, first_clock, refusal)
-        {
-            Ok((what, outcome)) => {
-                self.after_refusal(group, doc, what, refusal);
-                self.delivered(group, doc, Ok(outcome));
+        match doc.document.note_refused(session, first_clock, &refusal) {
+            Ok((what, begun)) => {
+                let then = Then::Refused(what, refusal);
+                doc.errand = Some(Errand::GoOn(Box::new(begun), then));
             }
             Err(error) => self.delivered(group, doc, Err(error)),
         }
@@ -54,7 +53,7 @@ impl Cx {
                     TimerKind::Document(group.id, doc.id, DocTimer::Open),
                 );
             }
-            RefusedOutcome::SnapshotNeeded => doc.turn = Turn::Wanted,
+            RefusedOutcome::SnapshotNeeded => doc.notes.turn = Turn::Wanted,
             RefusedOutcome::FreshInstance => {
                 let cause = refusal.into();
                 let what = FindingKind::EditsRefused { cause };
@@ -69,13 +68,9 @@ impl Cx {
         }
     }
 
-    pub(crate) fn edit(
-        &mut self,
-        group: &mut Group,
-        doc: &mut Doc,
-        f: DocFn,
-    ) -> Result<(), EngineError> {
-        let listed = group.state().documents.get(&doc.id);
+    /// Whether own edits have a place in a document now, as far as is known.
+    pub(crate) fn check_edit(&self, group: &Group, id: &DocumentId) -> Result<(), EngineError> {
+        let listed = group.state().documents.get(id);
         if listed.is_some_and(|entry| entry.closed.is_some()) {
             return Err(EngineError::Refused(Refusal::DocumentClosed));
         }
@@ -83,12 +78,34 @@ impl Cx {
         if group.state().role_of(&self.device.id()) < Some(Role::Editor) {
             return Err(EngineError::Forbidden);
         }
+        Ok(())
+    }
+
+    /// A short edit of this program's own.
+    pub(crate) fn edit(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        f: DocFn,
+    ) -> Result<(), EngineError> {
+        self.check_edit(group, &doc.id)?;
         let mut f = Some(f);
         let mut run = |crdt: &mut dyn Crdt| match f.take() {
             Some(f) => f(crdt),
             None => Err(CrdtError::Engine),
         };
-        doc.document.edit(&mut run)?;
+        let result = doc.document.edit(&mut run).map(|_| ());
+        self.edited(group, doc, result)
+    }
+
+    /// A document was edited, or was not.
+    pub(super) fn edited(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        result: Result<(), DocError>,
+    ) -> Result<(), EngineError> {
+        result?;
         if doc.id == DocumentId::directory(&group.id) {
             group.directory.refresh(&mut doc.document);
         }
@@ -107,9 +124,13 @@ impl Cx {
             }
             let channel = open.channel;
             let context = group.doc_context(&self.device);
+            let sealer = Sealer {
+                key: self.device.key(),
+                rng: &mut self.rng,
+            };
             match doc
                 .document
-                .next_append(&context, &mut open.session, &mut self.rng, APPEND_BYTES)
+                .next_append(&context, &mut open.session, sealer, APPEND_BYTES)
             {
                 Ok(Some(append)) => {
                     self.send(ClientFrame::Append {
@@ -144,17 +165,22 @@ impl Cx {
         }
         let instance = self.device.instance();
         let context = group.doc_context(&self.device);
-        let rng = &mut self.rng;
+        let with = Sealer {
+            key: self.device.key(),
+            rng: &mut self.rng,
+        };
         // The snapshot is made again when it is sent, under the then current epoch.
         let (document, _) = match beginning {
-            Beginning::Empty => Document::create(&context, group.id, id, kind, instance, None, rng),
+            Beginning::Empty => {
+                Document::create(&context, group.id, id, kind, instance, None, with)
+            }
             Beginning::Edit(edit) => {
                 let mut edit = Some(edit);
                 let mut run = |crdt: &mut dyn Crdt| edit.take().map_or(Ok(()), |f| f(crdt));
-                Document::create(&context, group.id, id, kind, instance, Some(&mut run), rng)
+                Document::create(&context, group.id, id, kind, instance, Some(&mut run), with)
             }
             Beginning::State(state) => {
-                Document::create_from(&context, group.id, id, kind, instance, &state, rng)
+                Document::create_from(&context, group.id, id, kind, instance, &state, with)
             }
         }?;
         self.add_document(whole, document, kind, None);
@@ -183,29 +209,56 @@ impl Cx {
             },
         );
         self.save_document_row(&mut whole.group, &id);
-        let doc = Box::new(Doc::new(id, document));
-        whole.docs.insert(id, Slot::Hot(doc));
-        self.run_document(whole, id, Vec::new());
+        let doc = Box::new(Doc::new(id, Box::new(document)));
+        whole.docs.insert(id, DocSlot::Hot(doc));
+        self.run_document(whole, id, None, Vec::new());
     }
 
     pub(super) fn send_document_creation(&mut self, group: &mut Group, doc: &mut Doc) {
-        let context = group.doc_context(&self.device);
         let stage = group.documents.get(&doc.id).map(|row| row.stage);
         let remake = stage == Some(DocStage::Creating { remake: true });
         // What was sent before may have been ordered although no answer came: the same snapshot goes again until it is refused.
-        let kept = doc.document.pending_snapshot().filter(|_| !remake).cloned();
-        let made = match kept {
-            Some(snapshot) => Ok(snapshot),
-            None => doc.document.make_snapshot(&context, &mut self.rng),
+        match doc.document.pending_snapshot().filter(|_| !remake).cloned() {
+            Some(snapshot) => self.offer_document(group, doc, snapshot),
+            None => doc.errand = Some(Errand::Snapshot(Purpose::Creation)),
+        }
+    }
+
+    /// Seals and sends the first snapshot of a document, if it still can be.
+    pub(super) fn put_creation(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        prepared: Result<PreparedSnapshot, DocError>,
+    ) {
+        let asked = self.link.document(group.id, doc.id).is_some();
+        if self.link.online && !asked && group.may_act() && group.is_creating(&doc.id) {
+            self.make_first(group, doc, prepared);
+        }
+        self.end_settling(group, doc);
+    }
+
+    fn make_first(
+        &mut self,
+        group: &mut Group,
+        doc: &mut Doc,
+        prepared: Result<PreparedSnapshot, DocError>,
+    ) {
+        let context = group.doc_context(&self.device);
+        let sealer = Sealer {
+            key: self.device.key(),
+            rng: &mut self.rng,
         };
-        let snapshot = match made {
-            Ok(snapshot) => snapshot,
+        match prepared.and_then(|it| doc.document.seal_snapshot(&context, it, sealer)) {
+            Ok(snapshot) => self.offer_document(group, doc, snapshot),
             Err(error) => {
                 let what = FindingKind::failed(Step::PublishDocument, &error);
                 self.finding(group.id, Some(doc.id), what, None);
-                return;
             }
-        };
+        }
+    }
+
+    fn offer_document(&mut self, group: &mut Group, doc: &mut Doc, snapshot: Record) {
         let Ok(own) = self.device.context() else {
             return;
         };
@@ -251,9 +304,7 @@ impl Cx {
             Answer::Refused(Refusal::AlreadyExists) => self.document_created(group, doc.id),
             Answer::Accepted { .. } => {
                 self.document_created(group, doc.id);
-                let context = group.doc_context(&self.device);
-                let outcome = doc.document.snapshot_accepted(&context, 0);
-                self.delivered(group, doc, outcome);
+                doc.errand = Some(Errand::SnapshotPlaced(0));
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
                 // After a storage failure it is not known what was ordered.

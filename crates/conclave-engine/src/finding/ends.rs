@@ -86,6 +86,7 @@ impl FindingKind {
             Self::RootsOverdue { .. } => End::Rekeyed,
             Self::NotCarriedOver => End::Carried,
             Self::SetAside { .. } => End::Whole,
+            Self::Held => End::Loaded,
             Self::EditsRefused { .. } | Self::EditsParked { .. } | Self::RescueFull => End::Sent,
             Self::Rescued { .. } => End::Cleared,
             Self::Record { .. }

@@ -304,6 +304,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::NotCarriedOver
         | FindingKind::AsideNotCarriedOver
         | FindingKind::SetAside { .. }
+        | FindingKind::Held
         | FindingKind::OwnEditRewritten
         | FindingKind::EditsRefused { .. }
         | FindingKind::EditsParked { .. }
@@ -459,6 +460,13 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
             probably(who),
             NOTHING,
         ),
+        FindingKind::Held => three(
+            format!(
+                "{place} took so long to read or to bring up to date that this device stopped waiting. It cannot be used for now; nothing of it is lost."
+            ),
+            UNKNOWN,
+            "Close this program and open it again: the document is then tried anew. If that happens again, export it on another device, and tell the group's admins.",
+        ),
         FindingKind::SetAside { .. } => three(
             format!(
                 "A change in {place} can be opened by nobody who is here. The document goes on without it."
@@ -602,7 +610,8 @@ pub(super) mod tests {
             K::DocumentLost => K::NotCarriedOver,
             K::NotCarriedOver => K::AsideNotCarriedOver,
             K::AsideNotCarriedOver => K::SetAside { seq: 2 },
-            K::SetAside { .. } => K::OwnEditRewritten,
+            K::SetAside { .. } => K::Held,
+            K::Held => K::OwnEditRewritten,
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },
             K::EditsRefused { .. } => K::EditsParked { cause: cause() },
             K::EditsParked { .. } => K::Rescued { changes: 2 },

@@ -199,7 +199,7 @@ impl Group {
             Some(_) => creating,
             None => true,
         };
-        let looked_at = self.looked_at.contains(id) || self.unreadable.contains(id);
+        let looked_at = self.looked_at.contains(id);
         let rank = match id {
             id if *id == DocumentId::directory(&self.id) => Rank::Directory,
             _ if unsent => Rank::Unsent,
@@ -244,12 +244,6 @@ impl Group {
     /// A document is being looked at on this connection.
     pub(crate) fn look_at(&mut self, id: DocumentId) {
         self.looked_at.insert(id);
-        self.note_document(&id);
-    }
-
-    /// This session does without a document.
-    pub(crate) fn set_unreadable(&mut self, id: DocumentId) {
-        self.unreadable.insert(id);
         self.note_document(&id);
     }
 

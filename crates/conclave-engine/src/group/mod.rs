@@ -33,7 +33,6 @@ pub(crate) use self::rows::{DocRow, DocStage};
 pub(crate) use self::stray::Stray;
 use crate::backoff::Backoff;
 use crate::cx::{Cx, Post, ReadTarget};
-use crate::document::Doc;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::event::Event;
@@ -47,7 +46,7 @@ use crate::print::Hidden;
 use crate::rescue::PartingRow;
 use crate::roots::{Missing, RootRow, Roots};
 use crate::rotation::Rotation;
-use crate::slot::{Slot, Work};
+use crate::slot::{Awaited, DocSlot, Docs};
 use crate::stand::{Missing as Lacking, Stand};
 use crate::timers::{DocTimer, GroupTimer, TimerKind};
 use crate::work::{DocWork, GroupWork};
@@ -75,6 +74,12 @@ pub(crate) struct InFlight {
     not_before: UnixMs,
 }
 
+impl InFlight {
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent
+    }
+}
+
 /// Where the subscription stands on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subscription {
@@ -92,22 +97,29 @@ enum Subscription {
 #[derive(Debug)]
 pub(crate) struct Whole {
     pub(crate) group: Group,
-    /// Documents in memory, or on their way there.
-    pub(crate) docs: BTreeMap<DocumentId, Slot<Doc, DocWork>>,
+    pub(crate) docs: Docs,
 }
 
 impl Whole {
     pub(crate) fn new(group: Group) -> Self {
         Self {
             group,
-            docs: BTreeMap::new(),
+            docs: Docs::default(),
         }
     }
 
-    /// Documents in memory.
-    pub(crate) fn hot_documents(&self) -> Vec<DocumentId> {
-        let hot = self.docs.iter().filter(|(_, slot)| slot.hot().is_some());
-        hot.map(|(id, _)| *id).collect()
+    /// This session does without a document.
+    pub(crate) fn set_unreadable(&mut self, id: DocumentId, why: EngineError) {
+        self.docs.insert(id, DocSlot::Unreadable(why));
+        if id == DocumentId::directory(&self.group.id) {
+            self.group.directory.unreadable = true;
+        }
+        self.group.look_at(id);
+    }
+
+    /// Whether a document waits for something that may never come, or cannot be read.
+    pub(crate) fn is_out_of_reach(&self, id: &DocumentId) -> bool {
+        self.docs.is_unreadable(id) || self.group.missing.unopened.contains_key(id)
     }
 }
 
@@ -151,8 +163,8 @@ pub(crate) struct Group {
     pub(crate) titles_due: BTreeSet<DocumentId>,
     /// Whether it was told that the own clock stands against an entry of the log.
     clock_told: bool,
-    /// Documents whose rows could not be read in this session.
-    pub(crate) unreadable: BTreeSet<DocumentId>,
+    /// Documents that a job has: until they are back, no root is erased.
+    pub(crate) lent: BTreeSet<DocumentId>,
     /// Documents that were looked at on this connection.
     looked_at: BTreeSet<DocumentId>,
     pub(crate) kept: Kept,
@@ -204,7 +216,7 @@ impl Group {
             failures: BTreeMap::new(),
             titles_due: BTreeSet::new(),
             clock_told: false,
-            unreadable: BTreeSet::new(),
+            lent: BTreeSet::new(),
             looked_at: BTreeSet::new(),
             kept: Kept::default(),
             stand: Stand::InStep,
@@ -326,11 +338,6 @@ impl Group {
         self.mls.is_active() && !lost_place && self.not_followed.is_none()
     }
 
-    /// Whether a document waits for something that may never come, or cannot be read.
-    pub(crate) fn is_out_of_reach(&self, document: &DocumentId) -> bool {
-        self.unreadable.contains(document) || self.missing.unopened.contains_key(document)
-    }
-
     /// All roots that are here, but for those about which members differ and nothing has shown yet who is right.
     pub(crate) fn live_roots(&self) -> Vec<(u64, EpochRoot)> {
         let roots = self.roots.0.iter();
@@ -362,7 +369,6 @@ impl Group {
             authority: self.mls.state(),
             keys: &self.roots,
             device: device.id(),
-            signer: device.key(),
         }
     }
 }

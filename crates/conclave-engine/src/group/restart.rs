@@ -2,12 +2,13 @@
 //! documents and verified members. The new group's directory names the old group.
 
 use conclave_crdt::CrdtKind;
-use conclave_doc::{Document, Founding};
+use conclave_doc::{Document, Founding, Sealer};
 use conclave_proto::hash::labelled;
 use conclave_proto::{Role, policy::GroupPolicy};
 
 use super::*;
 use crate::command::Reply;
+use crate::document::Doc;
 use crate::intents::Want;
 use crate::print::Hidden;
 
@@ -85,7 +86,8 @@ impl Cx {
         self.go_on_carrying(group);
     }
 
-    pub(crate) fn carry_documents(&mut self, group: &mut Group, new: GroupId) {
+    pub(crate) fn carry_documents(&mut self, whole: &mut Whole, new: GroupId) {
+        let Whole { group, docs } = whole;
         let directory = DocumentId::directory(&group.id);
         let state = group.state();
         let open = state.documents.iter();
@@ -94,7 +96,7 @@ impl Cx {
         let copies = documents.iter().map(|id| copy_of(&new, id)).collect();
         self.post_group(new, GroupWork::CarryCopies(copies));
         for document in documents {
-            if !group.is_local(&document) || group.unreadable.contains(&document) {
+            if !group.is_local(&document) || docs.is_unreadable(&document) {
                 self.finding(group.id, Some(document), FindingKind::NotCarriedOver, None);
                 continue;
             }
@@ -156,8 +158,12 @@ impl Cx {
         let context = group.doc_context(&self.device);
         let kind: CrdtKind = founding.kind();
         let instance = self.device.instance();
-        let (id, rng) = (group.id, &mut self.rng);
-        match Document::refound(&context, id, document, founding, instance, rng) {
+        let id = group.id;
+        let sealer = Sealer {
+            key: self.device.key(),
+            rng: &mut self.rng,
+        };
+        match Document::refound(&context, id, document, founding, instance, sealer) {
             Ok((made, _)) => {
                 self.add_document(whole, made, kind, title.0);
                 for about in [old, About::Document(id, document)] {

@@ -29,6 +29,7 @@ impl Engine {
         self.cx.timers.cancel_where(opens);
         for whole in self.groups.values_mut().filter_map(GroupSlot::hot_mut) {
             whole.group.disconnected();
+            whole.docs.disconnected();
         }
     }
 }

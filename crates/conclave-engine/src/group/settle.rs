@@ -47,7 +47,7 @@ impl Engine {
                 let parting = known.parting().cloned();
                 let stray = Box::new(Stray::default());
                 self.groups.insert(id, GroupSlot::Stray(known, stray));
-                let waiters = work.iter().filter_map(Work::waiter);
+                let waiters = work.iter().filter_map(Awaited::waiter);
                 self.cx.reply_all(waiters, &EngineError::Returning);
                 match parting {
                     Some(parting) => self.leave_stray(None, id, &parting.why),

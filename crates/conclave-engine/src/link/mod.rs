@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::finding::{About, End, FindingKind};
 use crate::print::Hidden;
 use crate::timers::TimerKind;
-use crate::work::{DocWork, GroupWork};
+use crate::work::{DocFrame, DocWork, GroupWork};
 
 /// Most unknown groups that are told of.
 const MEMBERSHIPS: usize = 64;
@@ -296,7 +296,7 @@ impl Engine {
                 entries,
             } => self.with_group(group, GroupWork::Entries { first_seq, entries }),
             ServiceFrame::NewAuthor { channel, author } => {
-                self.on_channel(channel.0, DocWork::NewAuthor(author));
+                self.on_channel(channel.0, DocFrame::NewAuthor(author));
             }
             ServiceFrame::Deliver {
                 channel,
@@ -304,7 +304,7 @@ impl Engine {
                 records,
             } => {
                 let (first_seq, records) = (first_seq.0, records.0);
-                self.on_channel(channel.0, DocWork::Deliver { first_seq, records });
+                self.on_channel(channel.0, DocFrame::Deliver { first_seq, records });
             }
             ServiceFrame::Ack {
                 channel,
@@ -313,7 +313,7 @@ impl Engine {
                 count,
             } => self.on_channel(
                 channel.0,
-                DocWork::Acked {
+                DocFrame::Acked {
                     next_clock: next_clock.0,
                     first_seq: first_seq.0,
                     count: count.0,
@@ -325,7 +325,7 @@ impl Engine {
                 refusal,
             } => self.on_channel(
                 channel.0,
-                DocWork::Refused {
+                DocFrame::Refused {
                     first_clock: first_clock.0,
                     refusal,
                 },
@@ -350,9 +350,9 @@ impl Engine {
         }
     }
 
-    fn on_channel(&mut self, channel: u64, work: DocWork) {
+    fn on_channel(&mut self, channel: u64, frame: DocFrame) {
         if let Some((group, document)) = self.cx.link.channels.get(&channel).copied() {
-            self.with_document(group, document, work);
+            self.with_document(group, document, DocWork::Frame { channel, frame });
         }
     }
 

@@ -31,7 +31,7 @@ impl Cx {
         let id = doc.id;
         let directory = DocumentId::directory(&group.id);
         let local = group.is_local(&directory);
-        if !group.directory.is_read && local && !group.unreadable.contains(&directory) {
+        if !group.directory.is_read && local && !group.directory.unreadable {
             // What it is called is read first.
             if id != directory {
                 return self.post_document(group.id, directory, DocWork::TitlesFor(id));

@@ -34,6 +34,8 @@ pub(crate) struct Doubts {
     refused: BTreeMap<u64, Vec<Given>>,
     /// Whose wraps were told of, by the wraps' epoch.
     told: BTreeSet<(u64, DeviceId)>,
+    /// How many roots turned out false: what was judged by them counts for nothing.
+    false_ones: u64,
 }
 
 fn remember(values: &mut Vec<Given>, root: EpochRoot, from: DeviceId) {
@@ -50,6 +52,16 @@ impl Doubts {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.from.is_empty()
+    }
+
+    /// A root that was here was false.
+    pub(super) fn note_false(&mut self) {
+        self.false_ones += 1;
+    }
+
+    /// How many roots turned out false.
+    pub(crate) fn false_ones(&self) -> u64 {
+        self.false_ones
     }
 
     /// Whose word a root is on.
@@ -164,6 +176,7 @@ impl Cx {
         };
         let root = self.drop_root(group, epoch);
         let doubts = &mut group.roots.1;
+        doubts.note_false();
         if let Some(root) = root {
             remember(doubts.refused.entry(epoch).or_default(), root, from);
         }

@@ -12,7 +12,7 @@ use super::register::{
 };
 use conclave_crdt::CrdtKind;
 use conclave_doc::{
-    Append, DocContext, DocError, Document, KeySource, SnapshotPayload, VerdictPayload,
+    Append, DocContext, DocError, Document, KeySource, Sealer, SnapshotPayload, VerdictPayload,
 };
 use conclave_identity::{DeviceKey, SCHEME_ED25519};
 use conclave_mls::{EpochRoot, Rows};
@@ -93,7 +93,9 @@ struct Log {
     reader: Rows,
 }
 
-const DEVICES: [DeviceId; 2] = [DeviceId([1; 16]), DeviceId([2; 16])];
+const OWN: DeviceId = DeviceId([1; 16]);
+const OTHER: DeviceId = DeviceId([2; 16]);
+const DEVICES: [DeviceId; 2] = [OWN, OTHER];
 const INSTANCES: [InstanceId; 2] = [InstanceId([1; 8]), InstanceId([2; 8])];
 
 fn log() -> &'static Log {
@@ -101,20 +103,17 @@ fn log() -> &'static Log {
     once(&LOG, Log::new)
 }
 
-fn context<'a>(state: &'a GroupState, keys: &'a [DeviceKey; 2], at: usize) -> DocContext<'a> {
-    let [first, second] = keys;
-    let [own, other] = DEVICES;
-    let (signer, device) = if at == 0 {
-        (first, own)
-    } else {
-        (second, other)
-    };
+fn context(state: &GroupState, device: DeviceId) -> DocContext<'_> {
     DocContext {
         authority: state,
         keys: &Keys,
         device,
-        signer,
     }
+}
+
+fn sealer<'a>(keys: &'a [DeviceKey; 2], rng: &'a mut ChaCha20Rng) -> Sealer<'a> {
+    let [key, _] = keys;
+    Sealer { key, rng }
 }
 
 fn group_state(keys: &[DeviceKey; 2]) -> GroupState {
@@ -209,7 +208,7 @@ impl Log {
             DeviceKey::from_bytes(&[2; 32]),
         ];
         let state = group_state(&keys);
-        let ctx = context(&state, &keys, 0);
+        let ctx = context(&state, OWN);
         let mut rng = ChaCha20Rng::from_seed([3; 32]);
         let (mut own, base) = Document::create(
             &ctx,
@@ -218,7 +217,7 @@ impl Log {
             CrdtKind::Yjs,
             INSTANCES[0],
             Some(&mut |crdt| crdt.text().unwrap().splice(0, 0, "minutes")),
-            &mut rng,
+            sealer(&keys, &mut rng),
         )
         .unwrap();
         own.snapshot_accepted(&ctx, 0).unwrap();
@@ -229,7 +228,7 @@ impl Log {
         let mut records = vec![DeliveredRecord::Leaf(base.leaf())];
         for word in ["one ", "two ", "three "] {
             write(&mut own, word);
-            let append = own.next_append(&ctx, &mut session, &mut rng, 100_000);
+            let append = own.next_append(&ctx, &mut session, sealer(&keys, &mut rng), 100_000);
             let append = append.unwrap().unwrap();
             let (at, count) = (own.size(), append.records.len() as u64);
             records.extend(elide(&append, at));
@@ -238,7 +237,7 @@ impl Log {
         }
         let opened = answer(own.head(), &base);
         write(&mut own, "unsent ");
-        own.next_append(&ctx, &mut session, &mut rng, 100_000)
+        own.next_append(&ctx, &mut session, sealer(&keys, &mut rng), 100_000)
             .unwrap();
         write(&mut own, "unsealed ");
         let mut author = take_rows(&mut own, &Vec::new());
@@ -247,7 +246,7 @@ impl Log {
         waiting.extend_from_slice(&40u64.to_be_bytes());
         author.push((waiting, Zeroizing::new([&[3u8][..], &[5; 32]].concat())));
 
-        let ctx = context(&state, &keys, 1);
+        let ctx = context(&state, OTHER);
         let (mut other, _) =
             Document::open_remote(&ctx, &opened, GROUP, DOCUMENT, INSTANCES[1], &mut rng).unwrap();
         let empty = take_rows(&mut other, &Vec::new());
@@ -293,7 +292,7 @@ fn verdict(bytes: &[u8]) -> Decoded {
 fn opened(bytes: &[u8]) -> Decoded {
     let opened: OpenedDocument = read(bytes, limits::FRAME_BYTES)?;
     let log = log();
-    let ctx = context(&log.state, &log.keys, 1);
+    let ctx = context(&log.state, OTHER);
     let mut rng = ChaCha20Rng::from_seed([5; 32]);
     // Again on a connection, and for the first time.
     if let Ok(mut known) = Document::load(&ctx, log.reader.clone(), &mut rng) {
@@ -308,7 +307,7 @@ fn opened(bytes: &[u8]) -> Decoded {
 fn delivered(bytes: &[u8]) -> Decoded {
     let records: Tail<DeliveredRecord> = read(bytes, limits::FRAME_BYTES)?;
     let log = log();
-    let ctx = context(&log.state, &log.keys, 1);
+    let ctx = context(&log.state, OTHER);
     let mut rng = ChaCha20Rng::from_seed([6; 32]);
     let (mut document, _) =
         Document::open_remote(&ctx, &log.opened, GROUP, DOCUMENT, INSTANCES[1], &mut rng)
@@ -330,12 +329,12 @@ fn rows(bytes: &[u8]) -> Decoded {
         .map(|(key, value)| (key, Zeroizing::new(value)))
         .collect();
     let log = log();
-    let ctx = context(&log.state, &log.keys, 0);
+    let ctx = context(&log.state, OWN);
     let mut rng = ChaCha20Rng::from_seed([7; 32]);
     let mut document = Document::load(&ctx, rows, &mut rng).map_err(|error| error.code())?;
     let mut session = document.session(&log.opened);
     let _ = document.opened(&ctx, &log.opened, &mut rng);
-    let _ = document.next_append(&ctx, &mut session, &mut rng, 100_000);
+    let _ = document.next_append(&ctx, &mut session, sealer(&log.keys, &mut rng), 100_000);
     let _ = document.take_changes();
     Ok(None)
 }

@@ -2,12 +2,15 @@
 
 mod checks;
 mod commands;
+mod lending;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_engine::shell::Shell;
 use conclave_engine::{
     Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Reply, Setup, Told,
+    Work,
 };
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
@@ -20,6 +23,8 @@ use conclave_testkit::rows::{MemoryRows, at_once};
 use conclave_testkit::service::{ConnId, ORIGIN, Outgoing, Service};
 
 pub use commands::{create, edit};
+pub use lending::Lends;
+use steps::Marks;
 
 pub const REALM: RealmId = RealmId([5; 16]);
 /// In the past of any machine that runs this: OpenMLS compares leaf lifetimes with the true clock.
@@ -69,6 +74,13 @@ pub struct Device {
     /// Keys of rows stored since somebody looked.
     pub stored: Vec<Vec<u8>>,
     at_once: usize,
+    /// What it lends of its work on documents.
+    pub lends: Lends,
+    /// Work that it has lent and that nobody has done yet.
+    pub work: Vec<Work>,
+    /// Its rows as it left them: a test may have changed them since.
+    left: MemoryRows,
+    marks: Marks,
 }
 
 impl Device {
@@ -76,7 +88,6 @@ impl Device {
     fn new(name: &str, rows: MemoryRows, shell: Shell) -> Self {
         Self {
             name: name.to_owned(),
-            rows,
             user: UserId::ZERO,
             id: DeviceId::ZERO,
             shell,
@@ -92,6 +103,11 @@ impl Device {
             answered: BTreeSet::new(),
             stored: Vec::new(),
             at_once: 0,
+            lends: Lends::wanted(),
+            work: Vec::new(),
+            left: rows.clone(),
+            rows,
+            marks: Marks::new(),
         }
     }
 
@@ -130,7 +146,10 @@ pub struct World {
     pub trace: Vec<String>,
     /// Frames from devices that reached the service.
     pub arrived: Vec<(usize, &'static str)>,
+    /// What is lent of this document waits.
+    pub slow: Option<DocumentId>,
     rng: ChaCha20Rng,
+    lots: ChaCha20Rng,
     next_conn: u64,
     next_command: u64,
     lives: u64,
@@ -250,7 +269,9 @@ impl World {
             service_fast_ms: 0,
             trace: Vec::new(),
             arrived: Vec::new(),
+            slow: None,
             rng: ChaCha20Rng::seed_from_u64(seed),
+            lots: ChaCha20Rng::seed_from_u64(seed ^ 0x1e17),
             next_conn: 0,
             next_command: 0,
             lives: 0,
@@ -416,10 +437,20 @@ impl World {
         let batches = device.shell.unreleased().batches.iter();
         let stored = batches.flat_map(|batch| batch.puts.keys().cloned());
         device.stored.extend(stored);
+        while let Some(work) = device.shell.take_work() {
+            device.work.push(work);
+        }
+        for batch in &device.shell.unreleased().batches {
+            device.left.apply(batch);
+        }
         let released = at_once(device.shell.release(&mut device.rows));
         if dies.is_some() {
             return self.die(at);
         }
+        if !self.unchecked {
+            self.check_durable(at, &released.sends);
+        }
+        let device = &mut self.devices[at];
         for told in released.told {
             match told {
                 Told::Reply { command, result } => {
@@ -447,10 +478,12 @@ impl World {
     /// A new life of a device from its rows. What was sent may still arrive, in part.
     pub fn restart(&mut self, at: usize) {
         self.hang_up(at);
+        self.forget_changed(at);
         let seed = self.life();
         let (engine, output) = open(&self.devices[at].rows, seed, self.clock_of(at));
         let device = &mut self.devices[at];
         device.shell.begin_again(engine, output);
+        device.work.clear();
         device.restarts += 1;
         self.perform(at);
     }
@@ -537,10 +570,13 @@ impl World {
         }
     }
 
-    fn input(&mut self, at: usize, input: Input) {
+    pub fn input(&mut self, at: usize, input: Input) {
         let now = self.clock_of(at);
+        self.set_lending(at);
+        let before = self.before(at);
         self.devices[at].shell.handle(now, input);
         if !self.unchecked {
+            self.check_step(at, &before);
             let violated = self.devices[at].shell.engine().violated();
             assert_eq!(violated, None, "seed {}", self.seed);
         }
@@ -563,6 +599,9 @@ impl World {
             if !device.down.is_empty() && self.held != Some(at) {
                 can.push((at, 3));
             }
+            if device.work.iter().any(|work| self.is_done(work)) {
+                can.push((at, 4));
+            }
         }
         if can.is_empty() {
             return false;
@@ -579,10 +618,12 @@ impl World {
             0 => self.connect(at),
             1 => {
                 let now = self.clock_of(at);
+                self.set_lending(at);
                 let device = &mut self.devices[at];
                 at_once(device.shell.load(now, &mut device.rows));
                 self.perform(at);
             }
+            4 => self.work(at),
             2 => {
                 let frame = self.devices[at].up.pop_front().unwrap();
                 let conn = self.devices[at].conn.unwrap();

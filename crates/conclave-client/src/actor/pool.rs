@@ -1,0 +1,245 @@
+//! Where long work is done: on threads of its own, so that whatever does not need it goes on. Work that does not come back in time is given up:
+//! a thread cannot be stopped, so another takes its place, and what it brings after all is dropped.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{Builder, available_parallelism};
+use std::time::Duration;
+
+use conclave_engine::Job;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::until;
+
+/// Most threads at work at once.
+const MOST_THREADS: usize = 4;
+/// Most threads that are replaced because what they do does not come back.
+const MOST_REPLACED: usize = 4;
+/// Time that any work is given. Far beyond what honest content takes, on slow machines too: a deadline says nothing about the content.
+const LEAST_TIME: Duration = Duration::from_secs(20);
+/// What is added to that for each MiB.
+const TIME_PER_MIB: Duration = Duration::from_secs(1);
+/// And for each record.
+const TIME_PER_RECORD: Duration = Duration::from_millis(1);
+
+/// How long a job is waited for. An application's closure takes the time that it takes.
+pub(super) fn time_for(job: &Job) -> Option<Duration> {
+    let count = |of: usize| u32::try_from(of).unwrap_or(u32::MAX);
+    let (records, mib) = (count(job.cost().records), count(job.cost().bytes >> 20));
+    let more = TIME_PER_RECORD.saturating_mul(records);
+    let time = LEAST_TIME.saturating_add(TIME_PER_MIB.saturating_mul(mib));
+    (!job.is_closure()).then(|| time.saturating_add(more))
+}
+
+/// What became of work.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Came<K, T> {
+    Done(K, T),
+    /// It is not waited for any longer.
+    Stuck(K),
+}
+
+type Run<T> = Box<dyn FnOnce() -> T + Send>;
+
+/// Work that has no thread yet.
+struct Waiting<K, T> {
+    id: K,
+    time: Option<Duration>,
+    run: Run<T>,
+}
+
+/// The threads, and what they do. Work is named by a `K` that is given once.
+pub(super) struct Pool<K, T> {
+    threads: usize,
+    waiting: VecDeque<Waiting<K, T>>,
+    /// What is done now, and until when it is waited for.
+    running: BTreeMap<K, Option<Instant>>,
+    /// What was given up while its thread goes on.
+    lost: BTreeSet<K>,
+    /// Nothing comes of work whose thread ended without a result.
+    sender: mpsc::UnboundedSender<(K, Option<T>)>,
+    results: mpsc::UnboundedReceiver<(K, Option<T>)>,
+}
+
+impl<K: Copy + Ord + Send + 'static, T: Send + 'static> Pool<K, T> {
+    pub(super) fn new() -> Self {
+        let cores = available_parallelism().map_or(1, usize::from);
+        Self::of(cores.min(MOST_THREADS))
+    }
+
+    fn of(threads: usize) -> Self {
+        let (sender, results) = mpsc::unbounded_channel();
+        Self {
+            threads,
+            waiting: VecDeque::new(),
+            running: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            sender,
+            results,
+        }
+    }
+
+    /// Takes work, which is waited for no longer than this once it has begun.
+    pub(super) fn take(
+        &mut self,
+        id: K,
+        time: Option<Duration>,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) {
+        let run = Box::new(run);
+        self.waiting.push_back(Waiting { id, time, run });
+        self.begin();
+    }
+
+    /// Nobody wants what has not begun any more.
+    pub(super) fn forget_waiting(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Waits for work to come back, or to be given up. Loses nothing where it is dropped.
+    pub(super) async fn next(&mut self) -> Came<K, T> {
+        loop {
+            while let Ok((id, result)) = self.results.try_recv() {
+                if let Some(came) = self.arrived(id, result) {
+                    return came;
+                }
+            }
+            if self.room() == 0
+                && self.running.is_empty()
+                && let Some(never) = self.waiting.pop_front()
+            {
+                // All threads are lost, and none is replaced any more.
+                return Came::Stuck(never.id);
+            }
+            let times = self.running.iter();
+            let first = times.filter_map(|(id, at)| Some(((*at)?, *id))).min();
+            tokio::select! {
+                Some((id, result)) = self.results.recv() => {
+                    if let Some(came) = self.arrived(id, result) {
+                        return came;
+                    }
+                }
+                () = until(first.map(|(at, _)| at)) => if let Some((_, id)) = first {
+                    self.running.remove(&id);
+                    self.lost.insert(id);
+                    self.begin();
+                    return Came::Stuck(id);
+                }
+            }
+        }
+    }
+
+    /// A thread has ended. None where nobody waits for what it did any more.
+    fn arrived(&mut self, id: K, result: Option<T>) -> Option<Came<K, T>> {
+        let awaited = self.running.remove(&id).is_some();
+        self.lost.remove(&id);
+        self.begin();
+        awaited.then(|| result.map_or(Came::Stuck(id), |result| Came::Done(id, result)))
+    }
+
+    /// How many threads may still begin something.
+    fn room(&self) -> usize {
+        let unreplaced = self.lost.len().saturating_sub(MOST_REPLACED);
+        self.threads
+            .saturating_sub(self.running.len().saturating_add(unreplaced))
+    }
+
+    fn begin(&mut self) {
+        while self.room() > 0
+            && let Some(Waiting { id, time, run }) = self.waiting.pop_front()
+        {
+            self.running
+                .insert(id, time.map(|time| Instant::now() + time));
+            let sender = self.sender.clone();
+            let work = move || {
+                // A fault of ours costs one document, not the device.
+                let result = catch_unwind(AssertUnwindSafe(run)).ok();
+                let _ = sender.send((id, result));
+            };
+            let thread = Builder::new().name("conclave-work".to_owned());
+            if thread.spawn(work).is_err() {
+                let _ = self.sender.send((id, None));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Over as soon as it begins.
+    const NONE: Option<Duration> = Some(Duration::ZERO);
+
+    /// Work that ends when it is told to.
+    fn held(pool: &mut Pool<u32, u32>, id: u32, time: Option<Duration>) -> Sender<()> {
+        let (end, ended): (Sender<()>, Receiver<()>) = channel();
+        pool.take(id, time, move || {
+            let _ = ended.recv();
+            id
+        });
+        end
+    }
+
+    #[tokio::test]
+    async fn no_more_runs_at_once_than_there_are_threads() {
+        let mut pool = Pool::of(2);
+        let ends: Vec<_> = (0..5).map(|id| held(&mut pool, id, None)).collect();
+        assert_eq!((pool.running.len(), pool.waiting.len()), (2, 3));
+        for (id, end) in (0..).zip(ends) {
+            end.send(()).unwrap();
+            assert_eq!(pool.next().await, Came::Done(id, id));
+            assert!(pool.running.len() <= 2);
+        }
+        assert!(pool.running.is_empty() && pool.waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_stuck_is_given_up_and_its_late_result_dropped() {
+        let mut pool = Pool::of(1);
+        let end = held(&mut pool, 1, NONE);
+        let next = held(&mut pool, 2, None);
+        assert_eq!(pool.next().await, Came::Stuck(1));
+        // Another thread has taken its place.
+        assert!(pool.running.contains_key(&2) && pool.lost.contains(&1));
+        end.send(()).unwrap();
+        next.send(()).unwrap();
+        assert_eq!(pool.next().await, Came::Done(2, 2));
+        assert_eq!(pool.running.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn so_many_threads_are_replaced_and_no_more() {
+        let mut pool = Pool::of(2);
+        let most = 2 + MOST_REPLACED as u32;
+        let ends: Vec<_> = (0..most).map(|id| held(&mut pool, id, NONE)).collect();
+        for _ in 0..most {
+            assert!(matches!(pool.next().await, Came::Stuck(_)));
+        }
+        assert_eq!((pool.room(), pool.lost.len()), (0, most as usize));
+        // What comes then is not kept waiting for ever.
+        let end = held(&mut pool, 90, None);
+        assert_eq!(pool.next().await, Came::Stuck(90));
+        drop(end);
+        // One that comes back after all makes room again.
+        ends[0].send(()).unwrap();
+        let back = pool.results.recv().await.unwrap();
+        pool.sender.send(back).unwrap();
+        let end = held(&mut pool, 91, None);
+        end.send(()).unwrap();
+        assert_eq!(pool.next().await, Came::Done(91, 91));
+        drop(ends);
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_given_up() {
+        let mut pool: Pool<u32, u32> = Pool::of(1);
+        pool.take(1, None, || panic!("a fault"));
+        pool.take(2, None, || 7);
+        assert_eq!(pool.next().await, Came::Stuck(1));
+        assert_eq!(pool.next().await, Came::Done(2, 7));
+    }
+}

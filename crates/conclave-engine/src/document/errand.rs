@@ -1,0 +1,381 @@
+//! Long work on a document, as data: what is done is the same whether it is done here at once or lent to the shell.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use conclave_doc::{
+    Cost, DeliverOutcome, DocContext, DocError, Document, Judgement, KeySource, PreparedSnapshot,
+    RefusedOutcome,
+};
+use conclave_mls::EpochRoot;
+use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
+use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId, Refusal};
+use conclave_rules::GroupState;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use tls_codec::Size;
+use zeroize::Zeroizing;
+
+use super::{CommandId, DocFn, Row};
+
+/// Content beyond which the application's closures count as long, in bytes.
+const LONG_CONTENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Randomness for one errand.
+pub(crate) type Seed = Zeroizing<[u8; 32]>;
+
+/// Something to be done with a document at length.
+pub(crate) enum Errand {
+    /// Records are taken in.
+    Deliver {
+        first_seq: u64,
+        records: Vec<DeliveredRecord>,
+        then: Then,
+    },
+    /// What waits is tried again, after what a call began.
+    GoOn(Box<DeliverOutcome>, Then),
+    /// Records were declared void.
+    Voided,
+    /// The service has opened it.
+    Opened(Box<OpenedDocument>, Seed),
+    /// Its snapshot has this place in the log.
+    SnapshotPlaced(u64),
+    /// Nobody gives the root that it waits for.
+    SetAside,
+    /// A snapshot of somebody else is compared with what is here.
+    Check,
+    /// A snapshot is made, up to its seal.
+    Snapshot(Purpose),
+    /// The application edits or reads it.
+    Edit(CommandId, DocFn),
+    View(CommandId, DocFn),
+}
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Errand(..)")
+    }
+}
+
+/// What follows when records were taken in.
+#[derive(Debug)]
+pub(crate) enum Then {
+    Nothing,
+    /// They were asked for when the log had this size.
+    Fetched {
+        before: u64,
+    },
+    /// Own ones were acknowledged.
+    Acked,
+    /// Own ones were refused.
+    Refused(RefusedOutcome, Refusal),
+    /// The service has opened it, from this base.
+    Opened {
+        channel: u64,
+        base: Option<Base>,
+    },
+    /// So many records were set aside before.
+    SetAside {
+        before: usize,
+    },
+    /// They show whether the service's log is the own one.
+    Compared,
+}
+
+/// Who sealed the snapshot from which a document is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Base {
+    pub(crate) epoch: u64,
+    pub(crate) author: Author,
+}
+
+impl Base {
+    pub(crate) fn of(opened: &OpenedDocument) -> Option<Self> {
+        let header = opened.base.as_ref().map(|base| base.record.header)?;
+        Some(Self {
+            epoch: header.epoch,
+            author: header.author,
+        })
+    }
+}
+
+/// What a snapshot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The document is to be made known to the service.
+    Creation,
+    /// One is due.
+    Turn,
+}
+
+/// What came of an errand.
+pub(crate) enum Finished {
+    Delivered(Result<DeliverOutcome, DocError>, Then),
+    Checked(Result<Option<Judgement>, DocError>),
+    Prepared(Result<PreparedSnapshot, DocError>, Purpose),
+    Edited(CommandId, Result<(), DocError>),
+    Viewed(CommandId, Result<(), DocError>),
+}
+
+impl Finished {
+    /// Whether it belongs to what follows all work on a document.
+    pub(crate) fn is_of_settling(&self) -> bool {
+        matches!(self, Self::Checked(_) | Self::Prepared(..))
+    }
+
+    /// Whether records were opened and judged for it.
+    pub(crate) fn is_judged(&self) -> bool {
+        matches!(self, Self::Delivered(..) | Self::Checked(_))
+    }
+
+    /// Whether it speaks against the service.
+    pub(crate) fn accuses_service(&self) -> bool {
+        match self {
+            Self::Delivered(Ok(outcome), _) => outcome.findings.iter().any(|it| it.suspect.service),
+            _ => false,
+        }
+    }
+}
+
+fn size_of(records: &[DeliveredRecord]) -> Cost {
+    Cost {
+        records: records.len(),
+        bytes: records.iter().map(Size::tls_serialized_len).sum(),
+    }
+}
+
+impl Errand {
+    /// How much there is to do, at most.
+    pub(crate) fn cost(&self, document: &Document) -> Cost {
+        let waiting = document.cost_of_waiting();
+        let content = document.cost_of_content();
+        match self {
+            Self::Deliver { records, .. } => waiting.and(size_of(records)),
+            Self::GoOn(..) | Self::SnapshotPlaced(_) => waiting,
+            Self::Voided | Self::SetAside => waiting.and(content),
+            Self::Opened(opened, _) => waiting.and(base_cost(opened)),
+            Self::Check | Self::Snapshot(_) => content,
+            Self::Edit(..) | Self::View(..) => match content.bytes > LONG_CONTENT_BYTES {
+                true => content,
+                false => Cost::default(),
+            },
+        }
+    }
+
+    /// Does it.
+    pub(crate) fn run(self, document: &mut Document, context: &DocContext<'_>) -> Finished {
+        match self {
+            Self::Deliver {
+                first_seq,
+                records,
+                then,
+            } => Finished::Delivered(document.deliver(context, first_seq, records), then),
+            Self::GoOn(begun, then) => Finished::Delivered(document.go_on(context, *begun), then),
+            Self::Voided => Finished::Delivered(document.voided(context), Then::Nothing),
+            Self::Opened(opened, seed) => {
+                let mut rng = ChaCha20Rng::from_seed(*seed);
+                let then = Then::Opened {
+                    channel: opened.channel.0,
+                    base: Base::of(&opened),
+                };
+                Finished::Delivered(document.opened(context, &opened, &mut rng), then)
+            }
+            Self::SnapshotPlaced(seq) => {
+                Finished::Delivered(document.snapshot_accepted(context, seq), Then::Nothing)
+            }
+            Self::SetAside => {
+                let before = document.set_aside_records().len();
+                Finished::Delivered(document.set_aside(context), Then::SetAside { before })
+            }
+            Self::Check => Finished::Checked(document.check_snapshot(context)),
+            Self::Snapshot(purpose) => {
+                Finished::Prepared(document.prepare_snapshot(context), purpose)
+            }
+            Self::Edit(id, f) => {
+                let mut f = Some(f);
+                let mut run = |crdt: &mut dyn conclave_crdt::Crdt| match f.take() {
+                    Some(f) => f(crdt),
+                    None => Err(conclave_crdt::CrdtError::Engine),
+                };
+                Finished::Edited(id, document.edit(&mut run).map(|_| ()))
+            }
+            Self::View(id, f) => Finished::Viewed(id, f(document.crdt()).map_err(DocError::from)),
+        }
+    }
+}
+
+fn base_cost(opened: &OpenedDocument) -> Cost {
+    let base = opened.base.as_ref();
+    Cost {
+        records: 0,
+        bytes: base.map_or(0, |base| base.record.tls_serialized_len()),
+    }
+}
+
+/// A document is brought into memory.
+pub(crate) enum Making {
+    /// From its rows.
+    Load { rows: Vec<Row>, seed: Seed },
+    /// From the service's answer.
+    Open {
+        opened: Box<OpenedDocument>,
+        group: GroupId,
+        id: DocumentId,
+        instance: InstanceId,
+        seed: Seed,
+    },
+}
+
+/// What came of it.
+pub(crate) enum Made {
+    Loaded(Result<Box<Document>, DocError>),
+    Opened {
+        result: Result<(Box<Document>, Box<DeliverOutcome>), DocError>,
+        channel: u64,
+        base: Option<Base>,
+    },
+}
+
+impl Making {
+    pub(crate) fn cost(&self) -> Cost {
+        match self {
+            Self::Load { rows, .. } => Cost {
+                records: 0,
+                bytes: rows.iter().map(|(_, value)| value.len()).sum(),
+            },
+            Self::Open { opened, .. } => base_cost(opened),
+        }
+    }
+
+    pub(crate) fn run(self, context: &DocContext<'_>) -> Made {
+        match self {
+            Self::Load { rows, seed } => {
+                let mut rng = ChaCha20Rng::from_seed(*seed);
+                Made::Loaded(Document::load(context, rows, &mut rng).map(Box::new))
+            }
+            Self::Open {
+                opened,
+                group,
+                id,
+                instance,
+                seed,
+            } => {
+                let mut rng = ChaCha20Rng::from_seed(*seed);
+                let made = Document::open_remote(context, &opened, group, id, instance, &mut rng);
+                Made::Opened {
+                    result: made.map(|(document, outcome)| (Box::new(document), Box::new(outcome))),
+                    channel: opened.channel.0,
+                    base: Base::of(&opened),
+                }
+            }
+        }
+    }
+}
+
+/// Copies of roots. They are wiped with it.
+struct HeldRoots(BTreeMap<u64, EpochRoot>);
+
+impl KeySource for HeldRoots {
+    fn root(&self, epoch: u64) -> Option<EpochRoot> {
+        self.0.get(&epoch).cloned()
+    }
+}
+
+/// What a job knows of the document's group and device: as they stood when it was lent. Copies of the group's state share its parts. No key that
+/// signs is among it.
+pub(crate) struct Held {
+    authority: GroupState,
+    roots: HeldRoots,
+    device: DeviceId,
+}
+
+impl Held {
+    pub(crate) fn new(
+        authority: GroupState,
+        roots: BTreeMap<u64, EpochRoot>,
+        device: DeviceId,
+    ) -> Self {
+        Self {
+            authority,
+            roots: HeldRoots(roots),
+            device,
+        }
+    }
+
+    fn context(&self) -> DocContext<'_> {
+        DocContext {
+            authority: &self.authority,
+            keys: &self.roots,
+            device: self.device,
+        }
+    }
+}
+
+pub(crate) enum What {
+    Make(Making),
+    Do(Box<Document>, Errand),
+}
+
+/// Long work on one document, with all that it needs. Pure: it may run anywhere, on any thread, and what it gives goes back to the engine.
+pub struct Job {
+    pub(crate) held: Held,
+    pub(crate) what: What,
+    pub(crate) cost: Cost,
+}
+
+impl Job {
+    /// Does it.
+    #[must_use]
+    pub fn run(self) -> Done {
+        let context = self.held.context();
+        Done(match self.what {
+            What::Make(making) => Ended::Made(Box::new(making.run(&context))),
+            What::Do(mut document, errand) => {
+                let finished = errand.run(&mut document, &context);
+                Ended::Done(document, Box::new(finished))
+            }
+        })
+    }
+
+    /// How much there is to do, as far as it can be told without doing it.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Whether it runs code of the application, which takes the time that it takes.
+    #[must_use]
+    pub fn is_closure(&self) -> bool {
+        self.what.closure().is_some()
+    }
+}
+
+impl What {
+    /// The command whose closure it runs, if it runs one.
+    pub(crate) fn closure(&self) -> Option<CommandId> {
+        match self {
+            Self::Do(_, Errand::Edit(id, _) | Errand::View(id, _)) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Job({:?})", self.cost)
+    }
+}
+
+pub(crate) enum Ended {
+    Made(Box<Made>),
+    Done(Box<Document>, Box<Finished>),
+}
+
+/// What came of a [`Job`]: for [`Input::Worked`](crate::Input::Worked).
+pub struct Done(pub(crate) Ended);
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Done(..)")
+    }
+}

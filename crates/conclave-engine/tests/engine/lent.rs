@@ -1,0 +1,295 @@
+//! Long work on documents is lent: whatever does not need the document goes on, what comes for it waits, and in the end all is as if nothing had been
+//! lent.
+
+use conclave_engine::{Command, Input, Work};
+use conclave_proto::record::CloseReason;
+use conclave_proto::{DocumentId, GroupId, Role};
+
+use crate::world::{Lends, World, edit};
+
+const ANA: usize = 0;
+const BEN: usize = 1;
+const CLEO: usize = 2;
+
+/// Two members with two documents; Ben lends everything, and what he lends of the first is not done.
+fn with_a_slow_document(seed: u64) -> (World, GroupId, DocumentId, DocumentId) {
+    let mut world = World::new(seed, &["ana", "ben", "cleo"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, None);
+    let slow = world.create_document(group, ANA, "slow");
+    let other = world.create_document(group, ANA, "other");
+    world.run();
+    let devices = world.devices.iter_mut();
+    devices.for_each(|device| device.lends = Lends::Nothing);
+    world.devices[BEN].lends = Lends::Everything;
+    world.slow = Some(slow);
+    (world, group, slow, other)
+}
+
+/// Somebody else's edit, which Ben's job has.
+fn make_it_away(world: &mut World, group: GroupId, slow: DocumentId) {
+    world.edit(ANA, group, slow, ".");
+    world.run();
+    assert!(is_away(world, slow));
+}
+
+fn is_away(world: &World, document: DocumentId) -> bool {
+    let mut work = world.devices[BEN].work.iter();
+    work.any(|work| work.document == document)
+}
+
+#[test]
+fn others_go_on() {
+    let (mut world, group, slow, other) = with_a_slow_document(31);
+    make_it_away(&mut world, group, slow);
+    let waits = world.command(BEN, edit(group, slow, "from ben"));
+
+    // Other documents, both ways; and the group's log.
+    world.edit(ANA, group, other, " of ana");
+    world.run();
+    world.edit(BEN, group, other, " of ben");
+    let document = other;
+    world.ask(BEN, Command::Synced { group, document });
+    assert_eq!(world.text(ANA, group, other), "other of ana of ben");
+    assert_eq!(world.text(BEN, group, other), "other of ana of ben");
+    world.invite(group, ANA, CLEO, Some(Role::Editor));
+    let epoch = world.state(group).epoch;
+    assert_eq!(world.info(BEN, group).unwrap().epoch, epoch);
+    // More than one edit and an epoch have come for it by now.
+    world.edit(ANA, group, slow, ",");
+    world.edit(CLEO, group, slow, ";");
+    world.run();
+    assert!(is_away(&world, slow));
+    assert!(world.reply(BEN, waits).is_none());
+
+    world.slow = None;
+    world.run();
+    assert!(matches!(world.reply(BEN, waits), Some(Ok(_))));
+    let document = slow;
+    world.ask(BEN, Command::Synced { group, document });
+    world.converged(group, &[ANA, BEN, CLEO]);
+    world.no_findings();
+}
+
+#[test]
+fn no_root_is_erased_while_a_document_is_away() {
+    let (mut world, group, slow, _) = with_a_slow_document(32);
+    world.invite(group, ANA, CLEO, None);
+    world.run();
+    make_it_away(&mut world, group, slow);
+    let before = world.roots(BEN, &group);
+    let user = world.devices[CLEO].user;
+    world.ask(ANA, Command::Remove { group, user });
+    world.advance(200_000);
+    assert!(world.roots(BEN, &group) > before);
+    world.slow = None;
+    world.advance(200_000);
+    assert_eq!(world.roots(BEN, &group), world.roots(ANA, &group));
+    world.converged(group, &[ANA, BEN]);
+}
+
+#[test]
+fn late_results_are_dropped() {
+    let (mut world, group, slow, _) = with_a_slow_document(33);
+    make_it_away(&mut world, group, slow);
+    let document = slow;
+    let waits = world.command(BEN, Command::Synced { group, document });
+    let rows = world.rows_of(BEN, &group, &slow);
+    let Work { id, job, .. } = world.devices[BEN].work.remove(0);
+
+    world.input(BEN, Input::Stuck { id });
+    let held = |world: &World, command| {
+        let error = world.reply(BEN, command).unwrap().unwrap_err();
+        assert_eq!(error.code(), "document.held");
+    };
+    held(&world, waits);
+    world.found_only(BEN, &["document.held"]);
+    assert_eq!(world.rows_of(BEN, &group, &slow), rows);
+    // Nothing of it is tried again in this session, and whoever asks is told.
+    let asks = world.command(BEN, edit(group, slow, "lost"));
+    held(&world, asks);
+    world.edit(ANA, group, slow, "!");
+    world.run();
+    assert!(!is_away(&world, slow));
+
+    let (before, outputs) = (world.print(BEN), world.devices[BEN].events.len());
+    let done = Box::new(job.run());
+    world.input(BEN, Input::Worked { id, done });
+    assert_eq!(world.print(BEN), before);
+    assert_eq!(world.devices[BEN].events.len(), outputs);
+    assert_eq!(world.rows_of(BEN, &group, &slow), rows);
+
+    // A deadline is no verdict: the next session reads it as if nothing had been.
+    world.slow = None;
+    world.restart(BEN);
+    world.run();
+    assert_eq!(world.text(BEN, group, slow), "slow.!");
+    assert_eq!(world.open_findings(BEN).len(), 0);
+    world.converged(group, &[ANA, BEN]);
+}
+
+#[test]
+fn what_another_life_had_lent_is_dropped() {
+    let (mut world, group, slow, _) = with_a_slow_document(34);
+    make_it_away(&mut world, group, slow);
+    let Work { id, job, .. } = world.devices[BEN].work.remove(0);
+    world.restart(BEN);
+    world.run();
+    assert!(is_away(&world, slow));
+    let before = world.print(BEN);
+    let done = Box::new(job.run());
+    world.input(BEN, Input::Worked { id, done });
+    world.input(BEN, Input::Stuck { id });
+    assert_eq!(world.print(BEN), before);
+    world.slow = None;
+    world.run();
+    world.converged(group, &[ANA, BEN]);
+    world.no_findings();
+}
+
+/// What a connection brought for a document that is away says nothing on the next.
+#[test]
+fn a_connection_that_breaks_meanwhile_costs_nothing() {
+    let (mut world, group, slow, _) = with_a_slow_document(35);
+    make_it_away(&mut world, group, slow);
+    for number in 0..3 {
+        world.edit(ANA, group, slow, &number.to_string());
+        world.run();
+        world.cut(BEN);
+        world.run();
+    }
+    assert!(is_away(&world, slow));
+    world.command(BEN, edit(group, slow, "b"));
+    world.slow = None;
+    world.run();
+    world.converged(group, &[ANA, BEN]);
+    let text = world.text(ANA, group, slow);
+    assert!(text.starts_with("slow.") && text.len() == 9, "{text}");
+    world.no_findings();
+}
+
+#[test]
+fn a_document_that_is_deleted_while_it_is_away_is_gone() {
+    let (mut world, group, slow, _) = with_a_slow_document(36);
+    make_it_away(&mut world, group, slow);
+    let waits = world.command(BEN, edit(group, slow, "too late"));
+    let document = slow;
+    let reason = CloseReason::Deleted;
+    world.ask(
+        ANA,
+        Command::Close {
+            group,
+            document,
+            reason,
+        },
+    );
+    world.run();
+    assert!(matches!(world.reply(BEN, waits), Some(Err(_))));
+    world.slow = None;
+    world.run();
+    assert_eq!(world.rows_of(BEN, &group, &slow).len(), 0);
+    world.converged(group, &[ANA, BEN]);
+}
+
+/// A closure may be away itself.
+#[test]
+fn whoever_waits_for_a_closure_is_answered_whatever_becomes_of_its_document() {
+    let (mut world, group, slow, _) = with_a_slow_document(37);
+    let stuck = world.command(BEN, edit(group, slow, "from ben"));
+    world.run();
+    assert!(is_away(&world, slow) && world.reply(BEN, stuck).is_none());
+    let rows = world.rows_of(BEN, &group, &slow);
+    let Work { id, job, .. } = world.devices[BEN].work.remove(0);
+    assert!(job.is_closure());
+    world.input(BEN, Input::Stuck { id });
+    let error = world.reply(BEN, stuck).unwrap().unwrap_err();
+    assert_eq!(error.code(), "document.held");
+    let done = Box::new(job.run());
+    world.input(BEN, Input::Worked { id, done });
+    assert_eq!(world.rows_of(BEN, &group, &slow), rows);
+
+    world.restart(BEN);
+    world.slow = None;
+    world.run();
+    assert_eq!(world.text(BEN, group, slow), "slow");
+    world.slow = Some(slow);
+    let deleted = world.command(BEN, edit(group, slow, "too late"));
+    world.run();
+    assert!(is_away(&world, slow) && world.reply(BEN, deleted).is_none());
+    let (document, reason) = (slow, CloseReason::Deleted);
+    let close = Command::Close {
+        group,
+        document,
+        reason,
+    };
+    world.ask(ANA, close);
+    world.run();
+    assert!(matches!(world.reply(BEN, deleted), Some(Err(_))));
+    world.slow = None;
+    world.run();
+    assert_eq!(world.rows_of(BEN, &group, &slow).len(), 0);
+}
+
+/// What is left of a session, but for what is drawn at random, and for how many epochs it took: on that members agree, but in another order of
+/// things it is another number.
+fn session(seed: u64, lends: Lends) -> Vec<String> {
+    let mut world = World::empty(seed);
+    for name in ["ana", "ben", "cleo", "dan"] {
+        let at = world.add(name);
+        world.devices[at].lends = lends;
+    }
+    for one in 0..4 {
+        for other in 0..4 {
+            if one != other {
+                world.pin(one, other);
+            }
+        }
+    }
+    world.run();
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, Some(Role::Admin));
+    world.invite(group, ANA, CLEO, None);
+    let minutes = world.create_document(group, ANA, "minutes ");
+    let plans = world.create_document(group, CLEO, "plans ");
+    for round in 0..6 {
+        for at in [ANA, BEN, CLEO] {
+            world.edit(at, group, minutes, &format!("{at}{round} "));
+            world.edit(at, group, plans, &format!("{round}{at} "));
+        }
+        match round {
+            1 => world.restart(BEN),
+            2 => world.cut(CLEO),
+            3 => world.go_offline(CLEO),
+            _ => {}
+        }
+    }
+    world.invite(group, BEN, 3, None);
+    world.go_online(CLEO);
+    world.run();
+    let user = world.devices[3].user;
+    world.ask(ANA, Command::Remove { group, user });
+    world.advance(300_000);
+    world.converged(group, &[ANA, BEN, CLEO]);
+    let mut left = Vec::new();
+    for at in [ANA, BEN, CLEO] {
+        for document in [minutes, plans] {
+            let text = world.text(at, group, document);
+            let mut words: Vec<&str> = text.split(' ').collect();
+            words.sort_unstable();
+            left.push(words.join(" "));
+        }
+        let info = world.info(at, group).unwrap();
+        left.push(format!("{} {}", info.users, info.devices));
+        left.push(format!("{:?}", world.findings(at)));
+    }
+    left
+}
+
+#[test]
+fn worlds_end_equal_however_much_is_lent() {
+    for seed in 40..44 {
+        let all_here = session(seed, Lends::Nothing);
+        assert_eq!(session(seed, Lends::Everything), all_here, "seed {seed}");
+        assert_eq!(session(seed, Lends::AtRandom), all_here, "seed {seed}");
+    }
+}

@@ -1,0 +1,61 @@
+//! What devices lend, and who does it: here, in an order that follows from the world's seed.
+
+use conclave_engine::{Lending, Row, Work};
+
+use super::*;
+
+/// What a device lends of their work on documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lends {
+    Nothing,
+    Everything,
+    /// Now this, now that.
+    AtRandom,
+}
+
+impl Lends {
+    /// As the environment wants it: every world of these tests can be run so.
+    #[allow(clippy::disallowed_methods, reason = "which way all tests are run")]
+    pub fn wanted() -> Self {
+        match std::env::var("CONCLAVE_LENDS").as_deref() {
+            Ok("everything") => Self::Everything,
+            Ok("random") => Self::AtRandom,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl World {
+    /// What a device lends in its next transition.
+    pub(super) fn set_lending(&mut self, at: usize) {
+        let lending = match self.devices[at].lends {
+            Lends::Nothing => Lending::Nothing,
+            Lends::Everything => Lending::Everything,
+            Lends::AtRandom if self.lots.next_u32().is_multiple_of(2) => Lending::Everything,
+            Lends::AtRandom => Lending::Nothing,
+        };
+        self.devices[at].shell.engine_mut().set_lending(lending);
+    }
+
+    /// Whether somebody does this work.
+    pub(super) fn is_done(&self, work: &Work) -> bool {
+        self.slow != Some(work.document)
+    }
+
+    /// One job that a device has lent is done and handed back.
+    pub(super) fn work(&mut self, at: usize) {
+        let work = self.devices[at].work.iter().enumerate();
+        let done = work.filter(|(_, work)| self.is_done(work));
+        let can: Vec<usize> = done.map(|(which, _)| which).collect();
+        let which = can[(self.lots.next_u64() % can.len() as u64) as usize];
+        let Work { id, job, .. } = self.devices[at].work.remove(which);
+        let done = Box::new(job.run());
+        self.input(at, Input::Worked { id, done });
+    }
+
+    /// Rows of a document, by their keys.
+    pub fn rows_of(&self, at: usize, group: &GroupId, document: &DocumentId) -> Vec<Row> {
+        let prefix = [&[5], group.as_bytes(), document.as_bytes()].concat();
+        self.devices[at].rows.read(&prefix)
+    }
+}
