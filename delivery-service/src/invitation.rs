@@ -1,6 +1,7 @@
 //! Making, listing and revoking invitations, beside a running service or without one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use conclave_order::limits::Limits;
 use conclave_order::op::identity::CreateInvitation;
@@ -10,6 +11,7 @@ use conclave_proto::{Hash, UnixMs, hash};
 
 use crate::config::{Clock, Durability};
 use crate::error::StartError;
+use crate::sqlite::open::{DirectoryLock, lock};
 use crate::sqlite::{Place, Store, StoreError};
 
 /// Bytes of randomness in a token.
@@ -51,14 +53,18 @@ impl Invitations {
         }
     }
 
-    async fn open(&self) -> Result<Store, StoreError> {
-        std::fs::create_dir_all(&self.data_dir).map_err(StoreError::Directory)?;
-        Store::open(Place {
+    /// A service that runs keeps its schema: only where none does, it is brought up to date.
+    async fn open(&self) -> Result<(Store, Option<Arc<DirectoryLock>>), StoreError> {
+        let place = Place {
             directory: self.data_dir.clone(),
             durability: Durability::Full,
             max_bytes: None,
-        })
-        .await
+        };
+        match lock(&self.data_dir) {
+            Ok(lock) => Ok((Store::open(place).await?, Some(lock))),
+            Err(StoreError::InUse) => Ok((Store::open_beside(place).await?, None)),
+            Err(other) => Err(other),
+        }
     }
 
     /// Makes an invitation that admits `uses` accounts within `valid_ms` milliseconds.
@@ -83,7 +89,7 @@ impl Invitations {
             hash: token_hash(token.as_bytes()),
             row: invitation.clone(),
         };
-        let mut store = self.open().await?;
+        let (mut store, _lock) = self.open().await?;
         // Nothing of it is bounded by what an operator sets.
         let limits = Limits { tail_records: 0 };
         let batch = Batch::new(vec![Op::CreateInvitation(op)], limits);
@@ -102,7 +108,7 @@ impl Invitations {
     /// # Errors
     /// [`StoreError`] when the database cannot be used.
     pub async fn list(&self) -> Result<Vec<Invitation>, StoreError> {
-        let mut store = self.open().await?;
+        let (mut store, _lock) = self.open().await?;
         let list = store.invitations().await?;
         store.let_go().await?;
         Ok(list)
@@ -113,7 +119,7 @@ impl Invitations {
     /// # Errors
     /// [`StoreError`] when the database cannot be used.
     pub async fn revoke(&self, id: &str) -> Result<bool, StoreError> {
-        let mut store = self.open().await?;
+        let (mut store, _lock) = self.open().await?;
         let revoked = store.revoke_invitation(id).await?;
         store.let_go().await?;
         Ok(revoked)

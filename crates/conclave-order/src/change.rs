@@ -343,7 +343,7 @@ impl Rows {
             }
             Change::Parts { group, .. } => {
                 self.parts.remove(group);
-                self.committers.remove(group);
+                self.commit_wraps.remove(group);
             }
             Change::Member { .. } | Change::MemberGone { .. } | Change::Join { .. } => {
                 self.acquainted.clear();

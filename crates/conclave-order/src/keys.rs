@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_proto::group::RootWrap;
 use conclave_proto::merkle::NodeId;
 use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{Author, DeviceId, GroupId, Hash, Refusal, UnixMs, UserId};
@@ -60,6 +61,12 @@ macro_rules! tables {
             #[must_use]
             pub fn is_empty(&self) -> bool {
                 $(self.$field.is_empty())&&*
+            }
+
+            /// Without those of which `rows` know.
+            pub(crate) fn not_in(mut self, rows: &Rows) -> Self {
+                $(self.$field.retain(|key| !rows.$field.contains_key(key));)*
+                self
             }
 
             /// Of how many tables something is asked for.
@@ -121,14 +128,14 @@ tables! {
     groups, group: GroupId => GroupRow;
     /// Public states of groups.
     parts, parts_of: GroupId => PartsRow;
-    /// Who made a group's newest commit.
-    committers, committer_of: GroupId => DeviceId;
+    /// The wrap that came with a group's newest commit.
+    commit_wraps, commit_wrap_of: GroupId => RootWrap;
     /// Entries of a group's log, by their leaves.
     entries, entry: (GroupId, Hash) => Position;
     /// The commit that ended an epoch.
     commits, commit: (GroupId, u64) => Position;
     /// Root wraps of an epoch, by their signers.
-    wraps, wraps_of: (GroupId, u64) => BTreeMap<DeviceId, conclave_proto::group::RootWrap>;
+    wraps, wraps_of: (GroupId, u64) => BTreeMap<DeviceId, RootWrap>;
     /// What joiners of an epoch need.
     joins, join: (GroupId, u64) => JoinRow;
     /// Welcomes, by their numbers.
@@ -164,6 +171,17 @@ tables! {
 }
 
 impl Rows {
+    /// Asks for all of these that were not loaded at once: one after the other, each would cost a round.
+    pub(crate) fn need(&self, want: impl FnOnce(&mut Keys)) -> Result<(), Stop> {
+        let mut keys = Keys::default();
+        want(&mut keys);
+        let lacking = keys.not_in(self);
+        match lacking.is_empty() {
+            true => Ok(()),
+            false => Err(Stop::Lacks(Box::new(lacking))),
+        }
+    }
+
     /// Refuses unless the device is known, not revoked and its account not shut.
     pub(crate) fn ensure_active(&self, device: &DeviceId) -> Result<(), Stop> {
         match self.device(device)? {

@@ -16,6 +16,9 @@ pub const CONFLICT_TRIES: u32 = 5;
 /// Pause that is asked for where an operation met somebody else's, in milliseconds.
 pub const RETRY_MS: u64 = 1_000;
 
+/// Devices of one account, whether its device list names them or not.
+pub const DEVICES_PER_ACCOUNT: usize = 1024;
+
 /// Largest key package in bytes.
 pub const KEY_PACKAGE_BYTES: usize = 64 * 1024;
 /// Largest device list in bytes.

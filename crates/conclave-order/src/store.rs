@@ -54,6 +54,12 @@ impl Failure {
         }
     }
 
+    /// A backend does not know a change: nothing is acknowledged that it did not write.
+    #[must_use]
+    pub fn unwritten() -> Self {
+        Self::Undone("a change that nothing writes".into())
+    }
+
     /// Whether one operation may be to blame, so that others can go without it.
     fn may_be_of_one(&self) -> bool {
         matches!(self, Self::Undone(_) | Self::Corrupt { .. })

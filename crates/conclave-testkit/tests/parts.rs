@@ -114,6 +114,8 @@ async fn a_commit_writes_what_it_changes() -> Result<()> {
 async fn age(group: &Founded<InSqlite>, checkpoint: &[u8]) -> Result<()> {
     let mut conn = connect(&group.database).await?;
     for statement in [
+        "DROP INDEX key_packages_by_device",
+        "DROP INDEX authors_open",
         "DROP TABLE group_parts",
         "DROP TABLE group_checkpoints",
         "ALTER TABLE groups ADD COLUMN group_info BLOB NOT NULL DEFAULT x''",

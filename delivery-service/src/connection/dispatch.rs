@@ -87,6 +87,8 @@ impl Session {
     pub(crate) async fn takes_snapshot(&self, id: Varint, header: &RecordHeader) -> bool {
         let (shared, conn) = (&self.shared, &self.conn);
         let judged = async {
+            // Before anything is looked up for it.
+            shared.rates.request(conn.device, 0)?;
             let (group, document) =
                 document_of(shared, conn, header.group, header.document).await?;
             snapshot::judge_early(&group, &document, conn, header).await
@@ -94,10 +96,7 @@ impl Session {
         let Err(error) = judged.await else {
             return true;
         };
-        let refusal = match shared.rates.request(conn.device, 0) {
-            Ok(()) => error.into_refusal(),
-            Err(refusal) => refusal,
-        };
+        let refusal = error.into_refusal();
         let answer = Answer::Refused(refusal);
         conn.outbox
             .send_frame(&ServiceFrame::Response { id, answer })

@@ -17,6 +17,14 @@ pub enum StoreError {
         /// Number of the unknown schema.
         found: i64,
     },
+    /// A service of an older version of the program runs on the database.
+    #[error(
+        "a service of an older version runs on the data directory (schema {found}); start it again with this version first"
+    )]
+    OlderSchema {
+        /// Number of its schema.
+        found: i64,
+    },
     /// The database holds something that this program never writes.
     #[error("the database is damaged: a stored {what} is not valid")]
     Corrupt {
@@ -44,6 +52,7 @@ impl StoreError {
         match self {
             Self::InUse => "store.in_use",
             Self::NewerSchema { .. } => "store.newer_schema",
+            Self::OlderSchema { .. } => "store.older_schema",
             Self::Corrupt { .. } => "store.corrupt",
             Self::Directory(_) => "store.directory",
             Self::Database(_) | Self::Transaction(_) => "store.database",

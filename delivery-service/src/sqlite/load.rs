@@ -47,7 +47,7 @@ pub(super) async fn load(
         stocks: stock;
         packages: package;
         parts: parts::load;
-        committers: committer;
+        commit_wraps: commit_wrap;
         entries: logs::entry;
         commits: logs::commit;
         wraps: wraps;
@@ -142,12 +142,13 @@ async fn invitation(conn: &mut SqliteConnection, token: &Hash) -> Found<Option<I
     .transpose()
 }
 
+pub(super) const KNOWN_PACKAGES: &str = "SELECT 1 FROM key_packages WHERE device = ? LIMIT 1";
+
 async fn stock(conn: &mut SqliteConnection, device: &DeviceId) -> Found<Option<StockRow>> {
-    let known: Option<(i64,)> =
-        sqlx::query_as("SELECT 1 FROM key_packages WHERE device = ? LIMIT 1")
-            .bind(device.as_bytes())
-            .fetch_optional(&mut *conn)
-            .await?;
+    let known: Option<(i64,)> = sqlx::query_as(KNOWN_PACKAGES)
+        .bind(device.as_bytes())
+        .fetch_optional(&mut *conn)
+        .await?;
     let rows: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as(
         "SELECT last_resort, created_ms, hash FROM key_packages WHERE device = ? AND package IS NOT NULL \
          ORDER BY last_resort, created_ms, hash",
@@ -188,14 +189,13 @@ async fn package(conn: &mut SqliteConnection, reference: &Hash) -> Found<Option<
     .transpose()
 }
 
-async fn committer(conn: &mut SqliteConnection, group: &GroupId) -> Found<Option<DeviceId>> {
+async fn commit_wrap(conn: &mut SqliteConnection, group: &GroupId) -> Found<Option<RootWrap>> {
     let row: Option<(Option<Vec<u8>>,)> = sqlx::query_as("SELECT wrap FROM groups WHERE id = ?")
         .bind(group.as_bytes())
         .fetch_optional(&mut *conn)
         .await?;
     let wrap = row.and_then(|(wrap,)| wrap);
-    let wrap = wrap.map(|wrap| decode::<RootWrap>("wrap", &wrap));
-    Ok(wrap.transpose()?.map(|wrap| wrap.signer))
+    wrap.map(|wrap| decode("wrap", &wrap)).transpose()
 }
 
 async fn wraps(

@@ -170,19 +170,22 @@ pub(super) async fn snapshot(
     row.map(position).transpose()
 }
 
+/// Among the snapshots only, not the whole log.
+pub(super) const WITH_HEADER: &str = of_document!(
+    "SELECT seq FROM records INDEXED BY records_snapshots WHERE doc = ",
+    " AND kind = 3 AND header = ?"
+);
+
 pub(super) async fn with_header(
     conn: &mut SqliteConnection,
     (log, header): &(LogId, Vec<u8>),
 ) -> Found<Option<u64>> {
-    let row: Option<(i64,)> = sqlx::query_as(of_document!(
-        "SELECT seq FROM records WHERE doc = ",
-        " AND kind = 3 AND header = ?"
-    ))
-    .bind(log.group.as_bytes())
-    .bind(log.document.as_bytes())
-    .bind(header)
-    .fetch_optional(&mut *conn)
-    .await?;
+    let row: Option<(i64,)> = sqlx::query_as(WITH_HEADER)
+        .bind(log.group.as_bytes())
+        .bind(log.document.as_bytes())
+        .bind(header)
+        .fetch_optional(&mut *conn)
+        .await?;
     row.map(|(seq,)| uint(seq)).transpose()
 }
 

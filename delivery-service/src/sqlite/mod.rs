@@ -47,6 +47,15 @@ impl Store {
         })
     }
 
+    /// Opens the database of a service that runs. Its schema stays as it is.
+    pub(crate) async fn open_beside(place: Place) -> Result<Self, StoreError> {
+        Ok(Self {
+            connection: open::open_beside(&place).await?,
+            place,
+            is_open: false,
+        })
+    }
+
     pub(crate) async fn service_seed(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         let stored: Option<(Vec<u8>,)> =
             sqlx::query_as("SELECT value FROM meta WHERE name = 'service_key'")
@@ -207,4 +216,41 @@ impl From<StoreError> for Failure {
 /// As [`Failure::Undone`], or what the error tells more.
 fn failed(error: sqlx::Error) -> Failure {
     StoreError::from(error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Durability;
+
+    /// What others wait for does not go through a table, or through all of a document.
+    #[tokio::test]
+    async fn statements_that_could_read_much_go_by_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place {
+            directory: folder.path().to_owned(),
+            durability: Durability::Normal,
+            max_bytes: None,
+        };
+        let mut store = Store::open(place).await.unwrap();
+        for (statement, index) in [
+            (write_logs::CLOSE_AUTHORS, "authors_open"),
+            (logs::WITH_HEADER, "records_snapshots"),
+            (load::KNOWN_PACKAGES, "key_packages_by_device"),
+            (write_groups::DROP_LAST_RESORT, "key_packages_by_device"),
+            (write_groups::CLEAR_PACKAGES, "key_packages_by_device"),
+        ] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain)
+                .fetch_all(&mut store.connection)
+                .await
+                .unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|(_, _, _, step)| step).collect();
+            assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
+            assert!(
+                !plan.iter().any(|step| step.starts_with("SCAN")),
+                "{plan:?}"
+            );
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Opening a data directory: lock, migrations, connections.
 
+use std::cmp::Ordering;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,6 +108,20 @@ pub(crate) async fn open_writer(place: &Place) -> Result<SqliteConnection, Store
         })?;
     carry_over(&mut connection).await?;
     Ok(connection)
+}
+
+/// Opens a connection that writes beside the service that runs, which has to have this program's schema.
+pub(crate) async fn open_beside(place: &Place) -> Result<SqliteConnection, StoreError> {
+    let mut connection = connect_writer(place).await?;
+    let (found,): (i64,) = sqlx::query_as("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(&mut connection)
+        .await?;
+    let own = MIGRATIONS.iter().map(|migration| migration.version).max();
+    match own.map(|own| found.cmp(&own)) {
+        Some(Ordering::Less) => Err(StoreError::OlderSchema { found }),
+        Some(Ordering::Greater) => Err(StoreError::NewerSchema { found }),
+        Some(Ordering::Equal) | None => Ok(connection),
+    }
 }
 
 /// Opens the writing connection of a database whose schema is known to fit.

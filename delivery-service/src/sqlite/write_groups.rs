@@ -10,11 +10,14 @@ use super::codes::int;
 use super::write::expect;
 use super::{failed, parts};
 
+pub(super) const DROP_LAST_RESORT: &str =
+    "DELETE FROM key_packages WHERE device = ? AND last_resort = 1";
+pub(super) const CLEAR_PACKAGES: &str = "UPDATE key_packages SET package = NULL WHERE device = ?";
+
 pub(super) async fn write_packages(
     conn: &mut SqliteConnection,
     change: Change,
 ) -> Result<(), Failure> {
-    const DROP_LAST_RESORT: &str = "DELETE FROM key_packages WHERE device = ? AND last_resort = 1";
     let query = match change {
         Change::Package { hash, row } => sqlx::query(
             "INSERT INTO key_packages (hash, device, last_resort, created_ms, package) VALUES (?, ?, ?, ?, ?)",
@@ -38,14 +41,13 @@ pub(super) async fn write_packages(
         Change::ClearPackages { device } => {
             let dropped = sqlx::query(DROP_LAST_RESORT).bind(device.as_bytes().to_vec());
             dropped.execute(&mut *conn).await.map_err(failed)?;
-            sqlx::query("UPDATE key_packages SET package = NULL WHERE device = ?")
+            sqlx::query(CLEAR_PACKAGES)
                 .bind(device.as_bytes().to_vec())
         }
         Change::ForgetPackages { before } => {
             sqlx::query("DELETE FROM key_packages WHERE created_ms < ?").bind(int(before.0))
         }
-        // Not a key package's.
-        _ => return Ok(()),
+        _ => return Err(Failure::unwritten()),
     };
     query.execute(conn).await.map_err(failed)?;
     Ok(())
@@ -181,8 +183,7 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
             }
             parts::write(conn, &group, parts).await?;
         }
-        // Not a state's.
-        _ => {}
+        _ => return Err(Failure::unwritten()),
     }
     Ok(())
 }
@@ -299,8 +300,7 @@ async fn write_rest(conn: &mut SqliteConnection, change: Change) -> Result<(), F
                 .bind(int(epoch))
                 .bind(group.as_bytes().to_vec())
         }
-        // The other tables'.
-        _ => return Ok(()),
+        _ => return Err(Failure::unwritten()),
     };
     query.execute(conn).await.map_err(failed)?;
     Ok(())

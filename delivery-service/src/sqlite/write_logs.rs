@@ -17,6 +17,9 @@ use super::sums::record_sum;
 use super::write::{expect, known};
 use crate::sqlite::StoreError;
 
+/// Those that are open, by their index: a document may have had many.
+pub(super) const CLOSE_AUTHORS: &str = "UPDATE authors INDEXED BY authors_open SET closed = 1 WHERE doc = ? AND device = ? AND closed = 0 AND no < ?";
+
 /// The row of a document.
 pub(super) async fn number(
     conn: &mut SqliteConnection,
@@ -110,7 +113,7 @@ impl Appends {
         put_authors(conn, &authors).await.map_err(failed)?;
         // After the authors: those of the same batch are among who is closed.
         for (doc, device, before) in closed {
-            sqlx::query("UPDATE authors SET closed = 1 WHERE doc = ? AND device = ? AND no < ?")
+            sqlx::query(CLOSE_AUTHORS)
                 .bind(doc)
                 .bind(device.as_bytes())
                 .bind(int(before))
@@ -308,8 +311,7 @@ pub(super) async fn write_document(
             .bind(doc)
             .bind(int(row.seq))
         }
-        // The other tables'.
-        _ => return Ok(()),
+        _ => return Err(Failure::unwritten()),
     };
     query.execute(conn).await.map_err(failed)?;
     Ok(())

@@ -7,6 +7,7 @@ use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
 };
 use conclave_proto::refusal::ForbiddenWhy;
+use sqlx::{Connection as _, SqliteConnection};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Person, TestService};
@@ -219,6 +220,32 @@ async fn siblings_hear_of_a_new_list_and_of_a_new_device() {
     phone.publish_key_packages(1, false).await;
     laptop.wire.ping().await;
     assert!(!laptop.wire.kept().any(|frame| notice(frame).is_some()));
+}
+
+/// Nobody brings a database up to date under a service that runs.
+#[tokio::test]
+async fn invitations_leave_the_schema_of_a_running_service_alone() {
+    let service = TestService::start().await;
+    let invitations = Invitations::of(service.dir.path());
+    assert!(invitations.list().await.unwrap().is_empty());
+    // As an older version would have left it.
+    let file = service.dir.path().join("service.sqlite");
+    let mut database = SqliteConnection::connect(&format!("sqlite:{}", file.display()))
+        .await
+        .unwrap();
+    let newest =
+        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
+    sqlx::query(newest).execute(&mut database).await.unwrap();
+    let refused = invitations.create(1, 60_000).await.unwrap_err();
+    assert_eq!(refused.code(), "store.older_schema", "{refused}");
+    let (found,): (i64,) = sqlx::query_as("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    assert!(
+        refused.to_string().contains(&format!("schema {found}")),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -41,10 +41,7 @@ impl Stored {
                 version: group.row.version,
                 wrap: group.wrap.clone(),
             });
-            committers: |key: &GroupId| {
-                let wrap = tables.groups.get(key).and_then(|group| group.wrap.as_ref());
-                wrap.map(|wrap| wrap.signer)
-            };
+            commit_wraps: |key: &GroupId| tables.groups.get(key).and_then(|group| group.wrap.clone());
             entries: |key: &(GroupId, Hash)| self.entry(&key.0, |entry| entry.leaf == key.1);
             commits: |key: &(GroupId, u64)| self.entry(&key.0, |entry| entry.epoch == Some(key.1));
             wraps: |key: &(GroupId, u64)| Some(tables.wraps.get(key).cloned().unwrap_or_default());

@@ -287,8 +287,7 @@ impl Stored {
             } => {
                 tables.pleas.remove(&(group, device, what as u8));
             }
-            // The other tables'.
-            _ => {}
+            _ => return Err(Failure::unwritten()),
         }
         Ok(())
     }

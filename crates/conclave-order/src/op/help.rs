@@ -53,7 +53,7 @@ impl PutWrap {
         let statement = &self.wrap.statement;
         keys.devices.insert(self.wrap.signer);
         keys.groups.insert(statement.group);
-        keys.committers.insert(statement.group);
+        keys.commit_wraps.insert(statement.group);
         keys.wraps.insert((statement.group, statement.epoch));
         keys.group_pleas.insert(statement.group);
     }
@@ -86,7 +86,8 @@ impl PutWrap {
     /// committer's came first, and does not count.
     fn check_room(&self, rows: &Rows) -> Result<(), Stop> {
         let (statement, signer) = (&self.wrap.statement, &self.wrap.signer);
-        let committer = rows.committer_of(&statement.group)?;
+        let newest = rows.commit_wrap_of(&statement.group)?;
+        let committer = newest.map(|wrap| &wrap.signer);
         let there = rows.wraps_of(&(statement.group, statement.epoch))?;
         let others = || {
             let signers = there.into_iter().flat_map(|wraps| wraps.keys());

@@ -10,7 +10,7 @@ use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop, revoked};
-use crate::limits::DEVICE_LIST_BYTES;
+use crate::limits::{DEVICE_LIST_BYTES, DEVICES_PER_ACCOUNT};
 use crate::op::Asker;
 use crate::rows::{InvitationRow, ListRow};
 
@@ -114,6 +114,13 @@ impl Admit {
                 user: who.user,
                 created: self.now,
             });
+        }
+        if standing == Standing::NewDevice {
+            let known = rows.siblings_of(&who.user)?.map_or(0, BTreeSet::len);
+            if known >= DEVICES_PER_ACCOUNT {
+                let max = DEVICES_PER_ACCOUNT as u64;
+                return Err(Refusal::TooLarge { max }.into());
+            }
         }
         if standing != Standing::Known {
             changes.push(Change::Device {
@@ -240,14 +247,15 @@ impl PutDeviceList {
             stored: self.now,
         }];
         let mut gone = Vec::new();
-        for device in rows.siblings_of(&self.user)?.into_iter().flatten() {
-            let Some(row) = rows.device(device)? else {
-                continue;
-            };
+        let siblings = rows.siblings_of(&self.user)?.into_iter().flatten();
+        rows.need(|keys| keys.devices.extend(siblings.clone()))?;
+        let changed = siblings.filter(|device| {
+            let row = rows.devices.get(device).and_then(Option::as_ref);
+            row.is_some_and(|row| row.revoked == self.devices.contains(device))
+        });
+        rows.need(|keys| keys.device_pleas.extend(changed.clone()))?;
+        for device in changed {
             let revoked = !self.devices.contains(device);
-            if revoked == row.revoked {
-                continue;
-            }
             changes.push(Change::Revoked {
                 device: *device,
                 revoked,

@@ -315,15 +315,31 @@ impl ClaimKeyPackages {
         rows.account(&self.user)?.ok_or(Refusal::UnknownUser)?;
         let mut changes = Vec::new();
         let mut claimed = Vec::new();
-        for device in rows.siblings_of(&self.user)?.into_iter().flatten() {
-            let wanted = self.wanted.is_empty() || self.wanted.contains(device);
-            let stands = rows.device(device)?.is_some_and(|row| !row.revoked);
-            if wanted && stands {
-                claimed.extend(self.claim_one(device, rows, &mut changes)?);
-            }
+        let siblings = rows.siblings_of(&self.user)?.into_iter().flatten();
+        let wanted =
+            siblings.filter(|device| self.wanted.is_empty() || self.wanted.contains(device));
+        rows.need(|keys| keys.devices.extend(wanted.clone()))?;
+        let standing = wanted.filter(|device| {
+            let row = rows.devices.get(device).and_then(Option::as_ref);
+            row.is_some_and(|row| !row.revoked)
+        });
+        rows.need(|keys| keys.stocks.extend(standing.clone()))?;
+        let best = |device| rows.stock(device).ok()?.and_then(|row| self.best(row));
+        let hashes = standing.clone().filter_map(best).map(|best| best.hash);
+        rows.need(|keys| keys.packages.extend(hashes))?;
+        for device in standing {
+            claimed.extend(self.claim_one(device, rows, &mut changes)?);
         }
         let event = Event::Claimed(claimed);
         Ok(Decided { changes, event })
+    }
+
+    /// The one that is handed out next.
+    fn best<'a>(&self, stock: &'a StockRow) -> Option<&'a LeftPackage> {
+        let fresh = stock.left.iter();
+        fresh
+            .filter(|package| package.created >= oldest(self.now))
+            .min()
     }
 
     fn claim_one(
@@ -333,9 +349,7 @@ impl ClaimKeyPackages {
         changes: &mut Vec<Change>,
     ) -> Result<Option<Claimed>, Stop> {
         let stock = rows.stock(device)?;
-        let fresh = stock.into_iter().flat_map(|row| &row.left);
-        let fresh = fresh.filter(|package| package.created >= oldest(self.now));
-        let Some(best) = fresh.min() else {
+        let Some(best) = stock.and_then(|row| self.best(row)) else {
             return Ok(None);
         };
         let row = rows.package(&best.hash)?;

@@ -273,11 +273,16 @@ pub async fn group_info<R: Reader>(
     core: &PublicGroupState,
 ) -> Result<Option<Answer>, Failure> {
     let (group, epoch) = (core.state().group, core.state().epoch);
-    let rows = load(reads, |keys| _ = keys.parts.insert(group)).await?;
-    let Some(row) = rows.parts_of(&group).map_err(damaged)? else {
-        return Ok(None);
+    let wanted = |keys: &mut crate::Keys| {
+        keys.groups.insert(group);
+        keys.commit_wraps.insert(group);
     };
-    let wrap = row.wrap.clone().unwrap_or_else(|| no_wrap(group));
+    let rows = load(reads, wanted).await?;
+    if rows.group(&group).map_err(damaged)?.is_none() {
+        return Ok(None);
+    }
+    let wrap = rows.commit_wrap_of(&group).map_err(damaged)?;
+    let wrap = wrap.cloned().unwrap_or_else(|| no_wrap(group));
     let end = core.state().head().size;
     let entries = document_entries(reads, &group, end).await?;
     Ok(Some(Answer::GroupInfo {

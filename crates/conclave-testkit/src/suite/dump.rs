@@ -46,7 +46,7 @@ pub async fn dump<D: Database>(database: &D, known: &Known) -> Result<Dump> {
     for group in &known.groups {
         keys.groups.insert(*group);
         keys.parts.insert(*group);
-        keys.committers.insert(*group);
+        keys.commit_wraps.insert(*group);
         keys.due.insert(*group);
         keys.group_pleas.insert(*group);
         for epoch in 0..8 {

@@ -1,19 +1,20 @@
 //! Devices, lists, key packages, invitations.
 
 use anyhow::{Result, ensure};
-use conclave_order::op::identity::{CreateInvitation, Door, PutDeviceList};
+use conclave_order::limits;
+use conclave_order::op::identity::{Admit, CreateInvitation, Door, Newcomer, PutDeviceList};
 use conclave_order::op::packages::{
     ClaimKeyPackages, Claimed, ClearKeyPackages, Package, PutKeyPackages,
 };
 use conclave_order::rows::InvitationRow;
-use conclave_order::{Event, Op};
+use conclave_order::{Backend as _, Batch, Event, Op, Step, Transaction as _};
 use conclave_proto::limits::KEY_PACKAGE_SHELF_LIFE_MS;
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{Refusal, UnixMs};
+use conclave_proto::{DeviceId, Refusal, UnixMs};
 
 use crate::database::Database;
 use crate::ids::{author, device, log, some_hash, user, user_of};
-use crate::world::{START, World, admit, admit_through, refusal};
+use crate::world::{LIMITS, START, World, admit, admit_through, refusal};
 
 fn package(n: u64, age: u64) -> Package {
     Package {
@@ -111,6 +112,72 @@ pub async fn the_last_resort_comes_last<D: Database>() -> Result<()> {
     let unknown = world.refused(claim(20, 7, START)).await?;
     ensure!(unknown == Refusal::UnknownUser);
     Ok(())
+}
+
+/// An account takes so many devices, and what concerns all of them is loaded at once: neither keeps others waiting for long.
+///
+/// # Errors
+/// When it is not so.
+pub async fn many_devices_of_an_account_keep_nobody_waiting<D: Database>() -> Result<()> {
+    let mut world = World::<D>::new().await?;
+    let most = limits::DEVICES_PER_ACCOUNT as u64;
+    let device = |n: u64| DeviceId(u128::from(n).to_be_bytes());
+    let login = |n: u64| {
+        let who = Newcomer {
+            user: user(1),
+            device: device(n),
+            key: n.to_be_bytes().to_vec(),
+        };
+        Op::Admit(Admit {
+            who,
+            door: Door::Open,
+            now: START,
+        })
+    };
+    world.accepted((0..most).map(login).collect()).await?;
+    let full = Refusal::TooLarge { max: most };
+    ensure!(world.refused(login(most)).await? == full);
+    // Those that are known come in as before.
+    world.accepted(vec![login(most - 1)]).await?;
+    let packages = (0..most).map(|n| {
+        Op::PutKeyPackages(PutKeyPackages {
+            device: device(n),
+            user: user(1),
+            one_time: vec![package(n, 0)],
+            last_resort: None,
+            now: START,
+        })
+    });
+    world.accepted(packages.collect()).await?;
+    world.accepted(vec![admit(20)]).await?;
+    let revoking = Op::PutDeviceList(PutDeviceList {
+        user: user(1),
+        seq: 1,
+        bytes: vec![1],
+        devices: [device(0)].into(),
+        expected: None,
+        now: START,
+    });
+    for op in [claim(20, 1, START), revoking] {
+        let loads = loads(&mut world, op.clone()).await?;
+        ensure!(loads <= 5, "{loads} loads");
+        world.accepted(vec![op]).await?;
+    }
+    Ok(())
+}
+
+/// How often an operation loads before it is decided.
+async fn loads<D: Database>(world: &mut World<D>, op: Op) -> Result<usize> {
+    let mut batch = Batch::new(vec![op], LIMITS);
+    let mut tx = world.store.begin().await?;
+    let mut keys = Box::new(batch.keys());
+    for loads in 1.. {
+        match batch.apply(tx.load(&keys).await?) {
+            Step::Need(more) => keys = more,
+            Step::Done => return Ok(loads),
+        }
+    }
+    anyhow::bail!("it goes on for ever")
 }
 
 /// An invitation admits as many accounts as it says, until its time is over.

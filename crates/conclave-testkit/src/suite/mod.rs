@@ -40,6 +40,7 @@ macro_rules! storage_suite {
                 groups::wraps_are_limited,
                 groups::pleas_are_limited,
                 identity::a_package_is_given_once,
+                identity::many_devices_of_an_account_keep_nobody_waiting,
                 identity::the_last_resort_comes_last,
                 identity::an_invitation_is_used_up,
                 identity::a_revoked_device_loses_what_it_had,
