@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_mls::KeyStore;
 use conclave_proto::frame::WelcomeDelivery;
-use conclave_proto::{DocumentId, GroupId, RescueId, UnixMs, UserId};
+use conclave_proto::{DocumentId, GroupId, Refusal, RescueId, UnixMs, UserId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 use zeroize::Zeroizing;
@@ -27,6 +27,17 @@ use crate::work::{DocWork, GroupWork};
 
 /// Documents that are re-keyed in one transition. Between two steps others come in: acknowledgements of edits wait for few.
 pub(crate) const REKEYS: usize = 4;
+
+/// However long the service says to wait, in milliseconds.
+const LONGEST_WAIT_MS: u64 = 3600 * 1000;
+
+/// How long the service takes no more of what it refused, in milliseconds, as far as it says so.
+pub(crate) fn wait_ms(refusal: &Refusal) -> u64 {
+    match refusal {
+        Refusal::RateLimited { retry_after_ms } => (*retry_after_ms).min(LONGEST_WAIT_MS),
+        _ => 0,
+    }
+}
 
 /// What rows were asked for.
 #[derive(Debug, Clone, Copy)]
@@ -173,6 +184,11 @@ impl Cx {
         self.timers.set(self.now.plus_ms(after_ms), kind);
     }
 
+    /// As [`Self::wake`], for what it is too early for.
+    pub(crate) fn wake_at(&mut self, at: UnixMs, kind: TimerKind) {
+        self.timers.set(at, kind);
+    }
+
     /// Sets a timer between the bounds, unless one of its kind is set.
     pub(crate) fn plan(&mut self, from_ms: u64, to_ms: u64, kind: TimerKind) {
         if !self.timers.is_set(kind) {
@@ -189,6 +205,11 @@ impl Cx {
     pub(crate) fn jitter(&mut self, from_ms: u64, to_ms: u64) -> u64 {
         let span = to_ms.saturating_sub(from_ms).saturating_add(1);
         from_ms + self.rng.next_u64() % span
+    }
+
+    /// A delay in milliseconds after a refusal: drawn between the bounds, and not shorter than the service says.
+    pub(crate) fn jitter_after(&mut self, refusal: &Refusal, from_ms: u64, to_ms: u64) -> u64 {
+        self.jitter(from_ms, to_ms).max(wait_ms(refusal))
     }
 
     pub(crate) fn read(&mut self, prefix: Vec<u8>, target: ReadTarget) {

@@ -168,17 +168,29 @@ impl Engine {
         self.finish()
     }
 
-    /// Time goes forward. A clock that was set back by more than a little is believed, and timers move with it.
+    /// Time goes forward. A clock that was set back by more than a little is believed, and what waits moves with it.
     fn tell_time(&mut self, now: UnixMs) {
-        let cx = &mut self.cx;
-        let back_ms = cx.now.since_ms(now);
+        let back_ms = self.cx.now.since_ms(now);
         if back_ms > CLOCK_SET_BACK_MS {
-            cx.timers.move_back(back_ms);
-            cx.clocks.set_back(back_ms);
-            cx.now = now;
-            cx.judge_clock();
+            self.move_back(back_ms);
+            self.cx.now = now;
+            self.cx.judge_clock();
         } else {
-            cx.now = cx.now.max(now);
+            self.cx.now = self.cx.now.max(now);
+        }
+    }
+
+    /// What waits for a time waits for the same one by the clock as it was set.
+    fn move_back(&mut self, by_ms: u64) {
+        self.cx.timers.move_back(by_ms);
+        self.cx.clocks.set_back(by_ms);
+        self.cx.link.move_back(by_ms);
+        for slot in self.groups.values_mut() {
+            match slot {
+                GroupSlot::Hot(whole) => whole.group.move_back(by_ms),
+                GroupSlot::Stray(_, stray) => stray.move_back(by_ms),
+                GroupSlot::Cold(_) | GroupSlot::Loading(..) => {}
+            }
         }
     }
 

@@ -47,9 +47,9 @@ pub enum EngineError {
     /// No such member.
     #[error("no such member in the group")]
     UnknownMember,
-    /// The user is a member already.
-    #[error("the user is a member already")]
-    AlreadyMember,
+    /// The service does not have the group yet.
+    #[error("the service does not have this group yet; it gets it when this device is connected")]
+    NotFounded,
     /// No invitation to that group is waiting.
     #[error("no invitation to that group is waiting")]
     NoInvitation,
@@ -165,7 +165,7 @@ impl EngineError {
             Self::UnknownGroup => "engine.unknown_group",
             Self::UnknownDocument => "engine.unknown_document",
             Self::UnknownMember => "engine.unknown_member",
-            Self::AlreadyMember => "engine.already_member",
+            Self::NotFounded => "engine.not_founded",
             Self::NoInvitation => "engine.no_invitation",
             Self::NoKeyPackages => "engine.no_key_packages",
             Self::LastOwner => "engine.last_owner",
@@ -197,6 +197,7 @@ impl EngineError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoKeyPackages
+            | Self::NotFounded
             | Self::Returning
             | Self::OutOfStep
             | Self::LastHolder { .. }

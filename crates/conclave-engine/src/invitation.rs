@@ -194,10 +194,10 @@ impl Engine {
         }
     }
 
-    /// Whether this device cannot follow a group that is in memory.
+    /// Whether this device cannot follow a group that is in memory, and may join it anew. An invitation into a frozen one waits.
     fn is_broken(&self, group: &GroupId) -> bool {
         self.whole(group)
-            .is_some_and(|whole| whole.group.is_broken())
+            .is_some_and(|whole| whole.group.is_broken() && !whole.group.is_frozen())
     }
 
     fn invitation_info(&self, group: &GroupId) -> Option<InvitationInfo> {

@@ -1,11 +1,11 @@
 //! Own key packages: published, renewed by age, replaced when their private halves are lost.
 
 use conclave_proto::frame::{Answer, Request};
-use conclave_proto::{UnixMs, limits};
+use conclave_proto::{Refusal, UnixMs, limits};
 
 use crate::cx::Cx;
 use crate::engine::Engine;
-use crate::link::Pending;
+use crate::link::{Pending, Publishing};
 use crate::timers::TimerKind;
 
 /// Age at which packages are renewed, in milliseconds: a device that connects once in this time can be invited all the time.
@@ -15,6 +15,8 @@ const FORGET_AFTER_MS: u64 = 4 * limits::KEY_PACKAGE_SHELF_LIFE_MS;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Private halves kept at most, whatever the service says it lost.
 const KEPT: usize = 2 * limits::KEY_PACKAGES_MAX;
+/// Pause before packages are put there again that the service did not take, in milliseconds.
+const AFTER_REFUSAL_MS: u64 = 60 * 60 * 1000;
 /// How long a device that was just enrolled waits on a connection for the user's other devices to add it to their groups, in milliseconds.
 const SIBLINGS_MS: u64 = 3_000;
 /// And for how long after its enrolment it does so at all.
@@ -29,27 +31,51 @@ impl Cx {
     }
 
     pub(crate) fn clear_key_packages(&mut self) {
-        if !self.device.packages_lost() || !self.link.online {
+        let idle = self.link.clearing == Publishing::Idle;
+        if !self.device.packages_lost() || !self.link.online || !idle {
             return;
         }
-        self.link.clearing = true;
+        self.link.clearing = Publishing::Sent;
         self.request(Request::ClearKeyPackages, Pending::ClearPackages);
     }
 
     pub(crate) fn packages_cleared(&mut self, answer: &Answer) {
-        self.link.clearing = false;
-        if let Answer::KeyPackageCount { left } = answer {
-            self.device.set_packages_lost(false);
-            self.device.save(&mut self.out.writes);
-            self.link.key_packages = *left;
-            self.link.last_resort = false;
-            self.refill(true);
+        self.link.clearing = Publishing::Idle;
+        match answer {
+            Answer::KeyPackageCount { left } => {
+                self.device.set_packages_lost(false);
+                self.device.save(&mut self.out.writes);
+                self.link.key_packages = *left;
+                self.link.last_resort = false;
+                if self.link.refilling == Publishing::Planned {
+                    self.link.refilling = Publishing::Idle;
+                }
+                self.refill(true);
+            }
+            Answer::Refused(refusal) if refusal.is_retryable() => {
+                self.link.clearing = Publishing::Planned;
+                self.packages_later(refusal);
+            }
+            // The next connection asks again.
+            _ => {
+                self.refill(!self.link.last_resort);
+                self.plan_packages(0);
+            }
         }
     }
 
-    /// Publishes key packages up to the target; where those that are there are old, a whole new set.
+    /// Tries again what the service refused for now.
+    fn packages_later(&mut self, refusal: &Refusal) {
+        let delay = self.jitter_after(refusal, 1_000, 3_000);
+        self.cancel_timer(TimerKind::Packages);
+        self.wake(delay, TimerKind::Packages);
+    }
+
+    /// Publishes key packages up to the target; where those that are there are old, a whole new set. While others are taken back, none: they
+    /// follow.
     pub(crate) fn refill(&mut self, last_resort: bool) {
-        if !self.link.online || self.link.refilling {
+        let idle = [self.link.refilling, self.link.clearing] == [Publishing::Idle; 2];
+        if !self.link.online || !idle {
             return;
         }
         // The service takes none that is made in its future.
@@ -79,7 +105,7 @@ impl Cx {
             self.keystore.rollback();
             return;
         };
-        self.link.refilling = true;
+        self.link.refilling = Publishing::Sent;
         self.request(
             Request::PutKeyPackages {
                 one_time: made.one_time.into_iter().map(Into::into).collect(),
@@ -93,23 +119,22 @@ impl Cx {
     }
 
     pub(crate) fn packages_put(&mut self, made: Option<UnixMs>, last_resort: bool, answer: Answer) {
+        self.link.refilling = Publishing::Idle;
         match answer {
             Answer::KeyPackageCount { left } => {
-                self.link.refilling = false;
                 self.link.key_packages = left;
                 self.link.last_resort |= last_resort;
                 if let Some(made) = made {
                     self.device.set_packages_made(made);
                     self.device.save(&mut self.out.writes);
-                    self.plan_packages();
                 }
+                self.plan_packages(0);
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
-                let delay = self.jitter(1_000, 3_000);
-                self.cancel_timer(TimerKind::Packages);
-                self.wake(delay, TimerKind::Packages);
+                self.link.refilling = Publishing::Planned;
+                self.packages_later(&refusal);
             }
-            _ => self.link.refilling = false,
+            _ => self.plan_packages(AFTER_REFUSAL_MS),
         }
     }
 
@@ -124,17 +149,24 @@ impl Cx {
         }
     }
 
-    /// A device that stays connected renews its packages too.
-    pub(crate) fn plan_packages(&mut self) {
-        let age_ms = self.service_now().since_ms(self.device.packages_made());
-        if !self.link.refilling {
-            self.cancel_timer(TimerKind::Packages);
-            self.wake(RENEW_AFTER_MS.saturating_sub(age_ms), TimerKind::Packages);
+    /// A device that stays connected renews its packages too. Where something of them is on its way, this is planned after the answer.
+    pub(crate) fn plan_packages(&mut self, least_ms: u64) {
+        if [self.link.refilling, self.link.clearing] != [Publishing::Idle; 2] {
+            return;
         }
+        let age_ms = self.service_now().since_ms(self.device.packages_made());
+        let left_ms = RENEW_AFTER_MS.saturating_sub(age_ms);
+        self.cancel_timer(TimerKind::Packages);
+        self.wake(left_ms.max(least_ms), TimerKind::Packages);
     }
 
     pub(crate) fn packages_due(&mut self) {
-        self.link.refilling = false;
+        for planned in [&mut self.link.clearing, &mut self.link.refilling] {
+            if *planned == Publishing::Planned {
+                *planned = Publishing::Idle;
+            }
+        }
+        self.clear_key_packages();
         self.refill(!self.link.last_resort);
     }
 

@@ -69,6 +69,27 @@ pub(crate) enum DocTimer {
     Open,
 }
 
+impl TimerKind {
+    /// Whether it is of the connection on which it was set. The next one asks and publishes anew.
+    pub(crate) fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Publish | Self::Packages | Self::Clock | Self::Invitations | Self::NextOpen => {
+                true
+            }
+            Self::Document(_, _, what) => match what {
+                DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open => true,
+                DocTimer::Verdict | DocTimer::SnapshotTurn => false,
+            },
+            Self::Siblings | Self::Stray(_) | Self::Group(..) => false,
+        }
+    }
+}
+
+/// The same time by a clock that was set back by so much.
+pub(crate) fn earlier(at: UnixMs, by_ms: u64) -> UnixMs {
+    UnixMs(at.0.saturating_sub(by_ms))
+}
+
 /// All timers that are set.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
@@ -128,9 +149,9 @@ impl Timers {
 
     /// The clock was set back by so much.
     pub(crate) fn move_back(&mut self, by_ms: u64) {
-        let earlier = |at: &UnixMs| UnixMs(at.0.saturating_sub(by_ms));
-        self.by_kind.values_mut().for_each(|at| *at = earlier(at));
+        let times = self.by_kind.values_mut();
+        times.for_each(|at| *at = earlier(*at, by_ms));
         let moved = std::mem::take(&mut self.by_time).into_iter();
-        self.by_time = moved.map(|(at, kind)| (earlier(&at), kind)).collect();
+        self.by_time = moved.map(|(at, kind)| (earlier(at, by_ms), kind)).collect();
     }
 }

@@ -140,7 +140,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.unknown_group" => "no such group is on this device",
         "engine.unknown_document" => "no such document is in the group",
         "engine.unknown_member" => "no such member is in the group",
-        "engine.already_member" => "the user is a member already",
+        "engine.not_founded" => "the service does not have this group yet",
         "engine.no_invitation" => "no invitation to that group is waiting here",
         "engine.no_key_packages" => "none of this user's devices can be invited now",
         "engine.last_owner" => "you are the group's only owner",
@@ -314,7 +314,6 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "list documents with `conclave doc list`"
         }
         "engine.unknown_member" => "list members with `conclave group members GROUP`",
-        "engine.already_member" => "list members with `conclave group members GROUP`",
         "engine.no_invitation" => {
             "list invitations with `conclave group invitations`; ask the inviter whether it was sent"
         }
@@ -381,7 +380,8 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "engine.last_holder" => {
             "wait until others have taken over their keys, which `conclave agent` shows; or insist with --anyway"
         }
-        "engine.returning"
+        "engine.not_founded"
+        | "engine.returning"
         | "mls.re_added"
         | "mls.rejoin_lost"
         | "mls.undecryptable"

@@ -198,8 +198,12 @@ impl Cx {
         let Some(open) = self.link.open_mut(group, document) else {
             return;
         };
-        if open.fetch.asked || self.now < open.fetch.after {
+        if open.fetch.asked {
             return;
+        }
+        if self.now < open.fetch.after {
+            let at = open.fetch.after;
+            return self.wake_at(at, TimerKind::Document(group, document, DocTimer::Fetch));
         }
         open.fetch.asked = true;
         let count = count.min(FETCH_RECORDS);

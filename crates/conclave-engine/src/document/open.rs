@@ -417,7 +417,7 @@ impl Cx {
         let link = DocLink::Refused(NotOpen::Later);
         self.link.set_document(group.id, id, link);
         if refusal.is_retryable() {
-            let delay = self.jitter(500, 3_000);
+            let delay = self.jitter_after(refusal, 500, 3_000);
             self.open_after(group.id, id, delay);
         } else {
             let what = FindingKind::failed(Step::OpenDocument, refusal);

@@ -3,13 +3,12 @@
 use conclave_doc::{DiffersWhy, Judgement, PreparedSnapshot};
 
 use super::*;
+use crate::cx::wait_ms;
 
 /// A device whose edit did not make a snapshot due makes it after a time between these, in milliseconds.
 const OTHERS_TURN_MS: (u64, u64) = (15_000, 45_000);
 /// Longest pause between two tries to make a snapshot, in milliseconds.
 const LONGEST_PAUSE_MS: u64 = 400 << 10;
-/// However long the service says to wait, in milliseconds.
-const LONGEST_WAIT_MS: u64 = 3600 * 1000;
 
 impl Cx {
     /// Writes a snapshot where a removal asks for one, or the edits since the last call for it and it is this device's turn.
@@ -131,11 +130,7 @@ impl Cx {
             }
             Answer::Refused(refusal) => {
                 doc.document.snapshot_refused();
-                let least_ms = match refusal {
-                    Refusal::RateLimited { retry_after_ms } => *retry_after_ms,
-                    _ => 0,
-                };
-                self.snapshot_later(group, doc, least_ms);
+                self.snapshot_later(group, doc, wait_ms(refusal));
                 if !refusal.is_retryable() && !matches!(refusal, Refusal::BadRecord { .. }) {
                     let what = FindingKind::failed(Step::Condense, refusal);
                     self.finding(group.id, Some(doc.id), what, None);
@@ -152,9 +147,7 @@ impl Cx {
         };
         let most = open.snapshot_failures.next_ms(400, LONGEST_PAUSE_MS);
         open.snapshot = SnapshotLink::Paused;
-        let delay = self
-            .jitter(most / 2, most)
-            .saturating_add(least_ms.min(LONGEST_WAIT_MS));
+        let delay = self.jitter(most / 2, most).saturating_add(least_ms);
         self.wake(
             delay,
             TimerKind::Document(group.id, doc.id, DocTimer::Snapshot),

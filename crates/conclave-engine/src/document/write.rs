@@ -43,13 +43,12 @@ impl Cx {
                 self.fetch_records(group.id, doc, from, FETCH_RECORDS);
             }
             RefusedOutcome::RetryLater { after_ms } => {
-                let after_ms = after_ms.min(LONGEST_WAIT_MS);
-                let send_after = self.now.plus_ms(after_ms);
+                let send_after = self.now.plus_ms(after_ms.min(LONGEST_WAIT_MS));
                 if let Some(open) = self.link.open_mut(group.id, doc.id) {
                     open.send_after = send_after;
                 }
-                self.wake(
-                    after_ms,
+                self.wake_at(
+                    send_after,
                     TimerKind::Document(group.id, doc.id, DocTimer::Open),
                 );
             }
@@ -118,9 +117,12 @@ impl Cx {
             let Some(open) = self.link.open_mut(group.id, doc.id) else {
                 return;
             };
-            let full = open.session.frames() >= FRAMES_IN_FLIGHT;
-            if full || self.now < open.send_after {
+            if open.session.frames() >= FRAMES_IN_FLIGHT {
                 return;
+            }
+            if self.now < open.send_after {
+                let at = open.send_after;
+                return self.wake_at(at, TimerKind::Document(group.id, doc.id, DocTimer::Open));
             }
             let channel = open.channel;
             let context = group.doc_context(&self.device);
@@ -266,7 +268,9 @@ impl Cx {
             document: doc.id,
             crdt: doc.document.kind().code(),
         };
-        let entry = group.mls.sign_entry(&own, body, self.device.instance());
+        // The instance under which the document was made, also where the device has another by now.
+        let instance = snapshot.header.author.instance;
+        let entry = group.mls.sign_entry(&own, body, instance);
         self.set_stage(group, doc.id, DocStage::Creating { remake: false });
         self.link.set_document(group.id, doc.id, DocLink::Creating);
         let what = Pending::Document(group.id, doc.id, DocPending::Create);
@@ -312,7 +316,7 @@ impl Cx {
                 self.set_stage(group, doc.id, DocStage::Creating { remake });
                 let link = DocLink::Refused(NotOpen::Later);
                 self.link.set_document(group.id, doc.id, link);
-                let delay = self.jitter(100, 1_000);
+                let delay = self.jitter_after(&refusal, 100, 1_000);
                 self.wake(delay, TimerKind::Document(group.id, doc.id, DocTimer::Open));
             }
             Answer::Refused(refusal) => {

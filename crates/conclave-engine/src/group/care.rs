@@ -98,6 +98,10 @@ impl Cx {
     /// This store is older than what its device has done: it was copied back. Under the same keys nothing must be written twice: a new
     /// instance is drawn, key packages are replaced, and every group is entered anew before anything is sealed.
     pub(crate) fn found_restored(&mut self, group: &mut Group) {
+        if group.is_founding() {
+            // Nothing was written in it yet. Where the service has it all the same, its log will show what this device has done.
+            return;
+        }
         let first = self.restored.is_empty();
         if !self.restored.insert(group.id) {
             return;
@@ -261,9 +265,12 @@ impl Cx {
 
     /// The user wants to come back, whatever is here.
     pub(crate) fn rejoin(&mut self, id: CommandId, group: &mut Group) {
-        let result = match group.is_frozen() {
-            true => Err(FROZEN),
-            false => Ok(Reply::Done),
+        let result = if group.is_founding() {
+            Err(EngineError::NotFounded)
+        } else if group.is_frozen() {
+            Err(FROZEN)
+        } else {
+            Ok(Reply::Done)
         };
         self.come_back(group, FindingKind::RejoinWanted, None);
         self.reply(id, result);

@@ -37,10 +37,14 @@ impl Cx {
         if seq < size {
             return true;
         }
+        if group.is_frozen() {
+            // What follows is judged at the next start, if what was refused is taken then.
+            return false;
+        }
         if group.is_broken() {
             return self.entry_while_broken(group, seq, entry);
         }
-        if seq > size || !group.mls.is_active() || group.is_frozen() {
+        if seq > size || !group.mls.is_active() {
             // A gap: ask again from where we are.
             if seq > size {
                 group.subscription = Subscription::None;
@@ -114,7 +118,7 @@ impl Cx {
         if group.is_broken() {
             self.entry_while_broken(group, doubt.seq, &doubt.entry);
         }
-        if !last && group.subscription != Subscription::None {
+        if !last && !group.is_frozen() {
             // What followed is asked for anew.
             group.subscription = Subscription::None;
         }
@@ -136,7 +140,7 @@ impl Cx {
                 self.finding(group.id, None, what, None);
             }
             group.subscription = Subscription::None;
-            self.later(group);
+            self.later(group, 0);
             return;
         }
         match error {

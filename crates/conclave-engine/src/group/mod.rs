@@ -48,7 +48,7 @@ use crate::roots::{Missing, RootRow, Roots};
 use crate::rotation::Rotation;
 use crate::slot::{Awaited, DocSlot, Docs};
 use crate::stand::{Missing as Lacking, Stand};
-use crate::timers::{DocTimer, GroupTimer, TimerKind};
+use crate::timers::{GroupTimer, TimerKind};
 use crate::work::{DocWork, GroupWork};
 
 /// What commands hear of a group whose log holds what may not be followed.

@@ -3,6 +3,8 @@
 use conclave_proto::refusal::CommitFault;
 
 use super::*;
+use crate::cx::wait_ms;
+use crate::timers::earlier;
 
 impl Engine {
     /// Groups of which this device is a member, as far as it knows.
@@ -24,9 +26,7 @@ impl Engine {
         slots
             .filter_map(GroupSlot::stray_mut)
             .for_each(Stray::disconnected);
-        // A new connection asks anew.
-        let opens = |kind: &TimerKind| matches!(kind, TimerKind::Document(_, _, DocTimer::Open));
-        self.cx.timers.cancel_where(opens);
+        self.cx.timers.cancel_where(TimerKind::is_of_connection);
         for whole in self.groups.values_mut().filter_map(GroupSlot::hot_mut) {
             whole.group.disconnected();
             whole.docs.disconnected();
@@ -57,6 +57,17 @@ impl Group {
             intent.disconnected();
         }
     }
+
+    /// The clock was set back by so much.
+    pub(crate) fn move_back(&mut self, by_ms: u64) {
+        self.retry_at = earlier(self.retry_at, by_ms);
+        if let Some(inflight) = &mut self.inflight {
+            inflight.not_before = earlier(inflight.not_before, by_ms);
+        }
+        for intent in self.intents.values_mut() {
+            intent.move_back(by_ms);
+        }
+    }
 }
 
 impl Cx {
@@ -64,8 +75,12 @@ impl Cx {
     pub(super) fn pump_group(&mut self, whole: &mut Whole) {
         let group = &mut whole.group;
         let follows = group.parting().is_none() && (group.mls.is_active() || group.is_broken());
-        if !self.link.online || !follows || self.now < group.retry_at {
+        if !self.link.online || !follows {
             return;
+        }
+        if self.now < group.retry_at {
+            let pump = TimerKind::Group(group.id, GroupTimer::Pump);
+            return self.wake_at(group.retry_at, pump);
         }
         if group.is_founding() {
             let ready = group.subscription == Subscription::None && !group.is_frozen();
@@ -214,11 +229,11 @@ impl Cx {
                     creation.founded = None;
                 }
                 self.time_refused();
-                self.later(group);
+                self.later(group, 0);
             }
             Answer::Refused(refusal) if refusal.is_retryable() => {
                 group.subscription = Subscription::None;
-                self.later(group);
+                self.later(group, wait_ms(&refusal));
             }
             Answer::Refused(refusal) => {
                 let cause = (&refusal).into();
@@ -228,9 +243,9 @@ impl Cx {
         }
     }
 
-    /// Leaves the service alone about this group for a while.
-    pub(super) fn later(&mut self, group: &mut Group) {
-        let delay = self.jitter(1_000, 5_000);
+    /// Leaves the service alone about this group for a while, and for as long as it says.
+    pub(super) fn later(&mut self, group: &mut Group, least_ms: u64) {
+        let delay = self.jitter(1_000, 5_000).max(least_ms);
         group.retry_at = self.now.plus_ms(delay);
         self.wake(delay, TimerKind::Group(group.id, GroupTimer::Pump));
     }
@@ -313,7 +328,7 @@ impl Cx {
             return self.log_away(group, Stand::Ahead, 0);
         }
         group.subscription = Subscription::None;
-        self.later(group);
+        self.later(group, wait_ms(&refusal));
         if group.not_followed.as_ref() == Some(&refusal) {
             return;
         }
@@ -348,8 +363,12 @@ impl Cx {
         let Some(inflight) = &mut group.inflight else {
             return;
         };
-        if inflight.sent || self.now < inflight.not_before {
+        if inflight.sent {
             return;
+        }
+        if self.now < inflight.not_before {
+            let at = inflight.not_before;
+            return self.wake_at(at, TimerKind::Group(group.id, GroupTimer::Pump));
         }
         let max = limits::FRAME_BYTES;
         let Ok(bundle) = decode::<CommitBundle>("commit", inflight.bundle.as_slice(), max) else {
@@ -385,7 +404,7 @@ impl Cx {
                 }
             }
             R::RateLimited { .. } | R::Storage | R::ShuttingDown => {
-                let delay = self.jitter(500, 3_000);
+                let delay = self.jitter_after(&refusal, 500, 3_000);
                 inflight.sent = false;
                 inflight.not_before = self.now.plus_ms(delay);
                 self.wake(delay, TimerKind::Group(group.id, GroupTimer::Pump));

@@ -6,6 +6,8 @@ use conclave_mls::RejoinOffer;
 use super::repair::{LONGEST_PAUSE_MS, ReturnRow};
 use super::*;
 use crate::backoff::Backoff;
+use crate::cx::wait_ms;
+use crate::timers::earlier;
 
 /// A group whose MLS rows cannot be read. Everything else about it waits in the store.
 #[derive(Debug, Default)]
@@ -34,6 +36,11 @@ impl Stray {
         self.asked = false;
         self.retry_at = UnixMs(0);
     }
+
+    /// The clock was set back by so much.
+    pub(crate) fn move_back(&mut self, by_ms: u64) {
+        self.retry_at = earlier(self.retry_at, by_ms);
+    }
 }
 
 impl Engine {
@@ -57,8 +64,11 @@ impl Engine {
             return;
         }
         let leaving = self.cx.parting.contains_key(&id);
-        if leaving || stray.asked || !self.cx.link.online || self.cx.now < stray.retry_at {
+        if leaving || stray.asked || !self.cx.link.online {
             return;
+        }
+        if self.cx.now < stray.retry_at {
+            return self.cx.wake_at(stray.retry_at, TimerKind::Stray(id));
         }
         stray.asked = true;
         let request = Request::GetGroupInfo { group: id };
@@ -72,12 +82,12 @@ impl Engine {
         }
     }
 
-    fn stray_later(&mut self, id: GroupId) {
+    fn stray_later(&mut self, id: GroupId, least_ms: u64) {
         let Some(stray) = self.groups.get_mut(&id).and_then(GroupSlot::stray_mut) else {
             return;
         };
         stray.asked = false;
-        let most = stray.tries.next_ms(1_000, LONGEST_PAUSE_MS);
+        let most = stray.tries.next_ms(1_000, LONGEST_PAUSE_MS).max(least_ms);
         stray.retry_at = self.cx.now.plus_ms(most);
         self.cx.wake(most, TimerKind::Stray(id));
     }
@@ -104,7 +114,7 @@ impl Engine {
                 self.cx.prepare_external(&offer, &[])
             }
             Answer::Refused(refusal) => Err(EngineError::Refused(refusal)),
-            _ => return self.stray_later(id),
+            _ => return self.stray_later(id, 0),
         };
         // Roots that are here are of epochs in which this device was: nothing before them is where the group is now.
         let stray = self.groups.get_mut(&id).and_then(GroupSlot::stray_mut);
@@ -127,7 +137,11 @@ impl Engine {
                     self.cx
                         .finding(id, None, FindingKind::CannotReturn { cause }, None);
                 }
-                self.stray_later(id);
+                let least_ms = match &error {
+                    EngineError::Refused(refusal) => wait_ms(refusal),
+                    _ => 0,
+                };
+                self.stray_later(id, least_ms);
             }
         }
     }

@@ -27,7 +27,7 @@ use crate::io::CommandId;
 use crate::keys;
 use crate::link::{GroupPending, IntentPending};
 use crate::policy::PolicyChange;
-use crate::timers::{GroupTimer, TimerKind};
+use crate::timers::{GroupTimer, TimerKind, earlier};
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +165,11 @@ impl Intent {
         self.not_before = self.not_before.max(time);
     }
 
+    /// The clock was set back by so much.
+    pub(crate) fn move_back(&mut self, by_ms: u64) {
+        self.not_before = earlier(self.not_before, by_ms);
+    }
+
     pub(crate) fn is_leave(&self) -> bool {
         self.row.want == Want::Leave
     }
@@ -263,6 +268,12 @@ impl Cx {
 
     /// Works on intents, oldest first, until one needs a commit or an answer.
     pub(crate) fn pump_intents(&mut self, group: &mut Group) {
+        let own = self.device.id();
+        let mut pending = group.state().pending.iter();
+        if pending.any(|pending| pending.device == own) {
+            // Who is leaving commits nothing more, and takes nobody's key packages for it.
+            return;
+        }
         let ids: Vec<u64> = group.intents.keys().copied().collect();
         for id in ids {
             if group.inflight.is_some() {
@@ -280,10 +291,11 @@ impl Cx {
                 continue;
             }
             if self.now < intent.not_before {
-                if intent.lacks.tries() > 0 {
-                    let wait = intent.not_before.since_ms(self.now);
-                    self.wake(wait, TimerKind::Group(group.id, GroupTimer::Lacking));
-                }
+                let timer = match intent.lacks.tries() {
+                    0 => GroupTimer::Pump,
+                    _ => GroupTimer::Lacking,
+                };
+                self.wake_at(intent.not_before, TimerKind::Group(group.id, timer));
                 continue;
             }
             let want = intent.row.want.clone();
@@ -300,12 +312,7 @@ impl Cx {
                 Step::Commit(plan) => self.commit(group, Some(id), &plan),
             }
         }
-        let own = self.device.id();
-        let others_pending = group
-            .state()
-            .pending
-            .iter()
-            .any(|pending| pending.device != own);
+        let others_pending = !group.state().pending.is_empty();
         if group.inflight.is_none() && group.cover_due && others_pending {
             group.cover_due = false;
             self.commit(group, None, &Plan::default());
@@ -393,7 +400,7 @@ impl Cx {
             }
         );
         if refusal.is_retryable() {
-            self.retry_intent(group, id);
+            self.retry_intent(group, id, &refusal);
         } else if void {
             self.finish_intent(group, id, Err(EngineError::LastOwner));
         } else {
@@ -401,8 +408,8 @@ impl Cx {
         }
     }
 
-    fn retry_intent(&mut self, group: &mut Group, id: u64) {
-        let delay = self.jitter(100, 1_000);
+    fn retry_intent(&mut self, group: &mut Group, id: u64, refusal: &Refusal) {
+        let delay = self.jitter_after(refusal, 100, 1_000);
         let group_id = group.id;
         if let Some(intent) = group.intents.get_mut(&id) {
             intent.busy = false;
@@ -498,23 +505,13 @@ impl Cx {
             }
         );
         if (refusal.is_retryable() || late) && attempts < ATTEMPTS {
-            self.retry_intent(group, id);
+            self.retry_intent(group, id, &refusal);
         } else {
             self.finish_intent(group, id, Err(EngineError::Refused(refusal)));
         }
     }
 
     fn commit(&mut self, group: &mut Group, intent: Option<u64>, plan: &Plan) {
-        let own = self.device.id();
-        if group
-            .state()
-            .pending
-            .iter()
-            .any(|pending| pending.device == own)
-        {
-            // Who is leaving commits nothing more.
-            return;
-        }
         if self.holds_commits(group) {
             return self.commit_later(group, intent);
         }

@@ -51,7 +51,7 @@ impl Cx {
     /// The service gives no list or packages: for now, or at all.
     fn packages_refused(&mut self, group: &mut Group, id: u64, refusal: Refusal) {
         if refusal.is_retryable() {
-            self.retry_intent(group, id);
+            self.retry_intent(group, id, &refusal);
         } else {
             self.finish_intent(group, id, Err(EngineError::Refused(refusal)));
         }

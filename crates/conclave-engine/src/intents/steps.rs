@@ -198,15 +198,6 @@ impl Cx {
             self.lose_group(group, PartingRow::left("the last member left"));
             return Step::Wait;
         }
-        if group
-            .state()
-            .pending
-            .iter()
-            .any(|pending| pending.device == own)
-        {
-            // Another member commits it; a new epoch asks again.
-            return Step::Wait;
-        }
         let proposal = match self.device.context() {
             Ok(context) => group.mls.propose_self_remove(&context),
             Err(error) => return Step::Fail(error),

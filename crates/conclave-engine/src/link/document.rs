@@ -6,6 +6,7 @@ use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs};
 use super::Link;
 use crate::backoff::Backoff;
 use crate::document::Doc;
+use crate::timers::earlier;
 
 /// Where a document stands. None: the next look at it asks the service.
 #[derive(Debug)]
@@ -81,6 +82,17 @@ impl Open {
 }
 
 impl Link {
+    /// The clock was set back by so much.
+    pub(crate) fn move_back(&mut self, by_ms: u64) {
+        self.opened_again = earlier(self.opened_again, by_ms);
+        for link in self.documents.values_mut() {
+            if let DocLink::Open(open) = link {
+                open.send_after = earlier(open.send_after, by_ms);
+                open.fetch.after = earlier(open.fetch.after, by_ms);
+            }
+        }
+    }
+
     pub(crate) fn document(&self, group: GroupId, id: DocumentId) -> Option<&DocLink> {
         self.documents.get(&(group, id))
     }

@@ -26,6 +26,17 @@ use crate::work::{DocFrame, DocWork, GroupWork};
 /// Most unknown groups that are told of.
 const MEMBERSHIPS: usize = 64;
 
+/// Where something stands that this device publishes of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Publishing {
+    #[default]
+    Idle,
+    /// It was sent, and is not answered yet.
+    Sent,
+    /// The service did not take it: it goes again when its timer comes.
+    Planned,
+}
+
 /// State of the connection. All of it is forgotten when the connection goes.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
@@ -50,12 +61,12 @@ pub(crate) struct Link {
     pub(crate) key_packages: u32,
     /// Whether the service has a key package for when the others have run out.
     pub(crate) last_resort: bool,
-    /// Key packages are on their way, or go again soon.
-    pub(crate) refilling: bool,
-    /// Key packages are being taken back.
-    pub(crate) clearing: bool,
-    /// The own device list is on its way.
-    publishing: bool,
+    /// Key packages are put there.
+    pub(crate) refilling: Publishing,
+    /// Key packages are taken back.
+    pub(crate) clearing: Publishing,
+    /// The own device list is published.
+    publishing: Publishing,
     /// Key packages were replaced because the service may have lost or used up what it shows.
     pub(crate) packages_doubted: bool,
     /// Questions about the own user's newest device list.
@@ -69,8 +80,9 @@ pub(crate) struct Link {
 impl Link {
     /// What this device publishes of itself, and has not been answered yet.
     pub(crate) fn publishing_count(&self) -> usize {
-        let flags = [self.publishing, self.refilling, self.clearing];
-        flags.into_iter().filter(|flag| *flag).count() + self.checking
+        let all = [self.publishing, self.refilling, self.clearing];
+        let going = all.into_iter().filter(|it| *it != Publishing::Idle);
+        going.count() + self.checking
     }
 
     /// What is asked of the service.
@@ -81,7 +93,8 @@ impl Link {
     /// Whether others can add this device: its list is published, and key packages are there.
     pub(crate) fn is_invitable(&self) -> bool {
         let packages = self.key_packages > 0 || self.last_resort;
-        self.online && packages && !self.publishing && !self.clearing
+        let idle = [self.publishing, self.clearing] == [Publishing::Idle; 2];
+        self.online && packages && idle
     }
 }
 
@@ -187,7 +200,7 @@ impl Cx {
         self.publish_list();
         self.clear_key_packages();
         self.refill(!last_resort);
-        self.plan_packages();
+        self.plan_packages(0);
         self.expect_siblings();
         self.compare_memberships();
     }
@@ -200,32 +213,34 @@ impl Cx {
 
     /// The service refused the own device list for a while, which is over.
     pub(crate) fn publish_again(&mut self) {
-        self.link.publishing = false;
-        self.publish_list();
+        if self.link.publishing == Publishing::Planned {
+            self.link.publishing = Publishing::Idle;
+            self.publish_list();
+        }
     }
 
     /// Publishes the own device list; the service keeps the newest.
     pub(crate) fn publish_list(&mut self) {
         // One at a time: lists that overtake each other would be refused as old.
-        if !self.link.online || self.link.publishing {
+        if !self.link.online || self.link.publishing != Publishing::Idle {
             return;
         }
         let Some(list) = self.device.list() else {
             return;
         };
         let (seq, list) = (list.list.seq, list.to_bytes());
-        self.link.publishing = true;
+        self.link.publishing = Publishing::Sent;
         let list = list.into();
         self.request(Request::PutDeviceList { list }, Pending::OwnList { seq });
     }
 
     fn list_published(&mut self, sent: u64, answer: &Answer) {
-        self.link.publishing = false;
+        self.link.publishing = Publishing::Idle;
         let newest = self.device.list().map_or(0, |list| list.list.seq);
         match answer {
             Answer::Refused(refusal) if refusal.is_retryable() && newest == sent => {
-                self.link.publishing = true;
-                let delay = self.jitter(500, 3_000);
+                self.link.publishing = Publishing::Planned;
+                let delay = self.jitter_after(refusal, 500, 3_000);
                 self.wake(delay, TimerKind::Publish);
             }
             _ if newest > sent => self.publish_list(),

@@ -13,6 +13,7 @@ use conclave_proto::frame::{JoinState, Plea};
 pub(super) use self::state::{ReturnRow, Returning};
 use self::state::{Scratch, Shadow};
 use super::*;
+use crate::cx::wait_ms;
 
 /// Longest pause between two tries, in milliseconds.
 pub(super) const LONGEST_PAUSE_MS: u64 = 5 * 60 * 1000;
@@ -31,7 +32,8 @@ impl Cx {
         why: FindingKind,
         suspect: Option<Suspect>,
     ) {
-        if group.is_broken() || group.is_frozen() {
+        // What the service does not have yet is nothing to come back into.
+        if group.is_broken() || group.is_frozen() || group.is_founding() {
             return;
         }
         // What is not known to be the right group is nothing to compare an offer with.
@@ -98,7 +100,8 @@ impl Cx {
                 ..
             } => self.prepare_return(group, group_info.as_slice(), tree.as_slice(), &state),
             Answer::Refused(refusal) if refusal.is_retryable() => {
-                self.return_later(group, 500, 3_000);
+                let least_ms = wait_ms(&refusal);
+                self.return_later(group, least_ms + 500, least_ms + 3_000);
             }
             Answer::Refused(_) => {
                 let what = FindingKind::CannotReturn { cause: None };
@@ -255,7 +258,8 @@ impl Cx {
                 if let Some(scratch) = &mut group.returning.scratch {
                     scratch.sent = false;
                 }
-                self.return_later(group, 500, 3_000);
+                let least_ms = wait_ms(&refusal);
+                self.return_later(group, least_ms + 500, least_ms + 3_000);
             }
             refusal => {
                 self.drop_scratch(group);

@@ -145,4 +145,14 @@ impl World {
     pub fn push(&mut self, at: usize, frame: ServiceFrame) {
         self.devices[at].down.push_back(frame);
     }
+    /// Welcomes that wait for a device come behind everything else that does.
+    pub fn delay_welcomes(&mut self, at: usize) {
+        let is_welcome = |frame: &ServiceFrame| matches!(frame, ServiceFrame::Welcome(_));
+        let down = self.devices[at].down.make_contiguous();
+        down.sort_by_key(is_welcome);
+    }
+    /// Whether a device has heard all that was sent to it.
+    pub fn is_heard(&self, at: usize) -> bool {
+        self.devices[at].down.is_empty()
+    }
 }

@@ -134,6 +134,8 @@ pub struct World {
     pub held: Option<usize>,
     /// The service does not allow these frames.
     pub forbidden: &'static [&'static str],
+    /// The service refuses one such frame of this device, each once.
+    pub refuses: Vec<(usize, &'static str, Refusal)>,
     /// Every answer comes twice, and one that nobody asked for with it.
     pub answers_twice: bool,
     /// Most snapshots in one output of a device.
@@ -263,6 +265,7 @@ impl World {
             garbles: None,
             held: None,
             forbidden: &[],
+            refuses: Vec::new(),
             answers_twice: false,
             unchecked: false,
             most_snapshots: 0,
@@ -554,11 +557,23 @@ impl World {
             frame => frame,
         };
         let now = shifted(self.now, self.service_fast_ms);
-        let out = match forbid(&frame).filter(|_| self.forbidden.contains(&kind(&frame))) {
+        let refusal = self.refusal(at, kind(&frame));
+        let out = match refusal.and_then(|refusal| refused(&frame, refusal)) {
             Some(refused) => vec![(conn, refused)],
             None => self.service.handle(conn, frame, now),
         };
         self.post(out);
+    }
+
+    /// Why the service does not take such a frame of a device now.
+    fn refusal(&mut self, at: usize, what: &'static str) -> Option<Refusal> {
+        let why = ForbiddenWhy::Role;
+        if self.forbidden.contains(&what) {
+            return Some(Refusal::Forbidden { why });
+        }
+        let mut refuses = self.refuses.iter();
+        let which = refuses.position(|(who, name, _)| (*who, *name) == (at, what))?;
+        Some(self.refuses.remove(which).2)
     }
 
     pub fn post(&mut self, out: Outgoing) {
@@ -710,9 +725,8 @@ impl World {
     }
 }
 
-/// What a service answers that does not allow something.
-fn forbid(frame: &ClientFrame) -> Option<ServiceFrame> {
-    let why = ForbiddenWhy::Role;
+/// What a service answers that refuses something.
+fn refused(frame: &ClientFrame, refusal: Refusal) -> Option<ServiceFrame> {
     match frame {
         ClientFrame::Append {
             channel,
@@ -721,11 +735,11 @@ fn forbid(frame: &ClientFrame) -> Option<ServiceFrame> {
         } => Some(ServiceFrame::AppendRefused {
             channel: *channel,
             first_clock: *first_clock,
-            refusal: Refusal::Forbidden { why },
+            refusal,
         }),
         ClientFrame::Request { id, .. } => Some(ServiceFrame::Response {
             id: *id,
-            answer: Answer::Refused(Refusal::Forbidden { why }),
+            answer: Answer::Refused(refusal),
         }),
         _ => None,
     }
