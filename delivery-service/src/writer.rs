@@ -28,16 +28,6 @@ struct Job {
     origin: Origin,
 }
 
-impl Job {
-    /// Bytes, as far as they count.
-    fn weight(&self) -> usize {
-        match &self.op {
-            Op::Append(op) => op.bytes(),
-            _ => 0,
-        }
-    }
-}
-
 /// The way to the writer.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -205,11 +195,11 @@ async fn run(
 
 /// Takes what waits behind `first`, up to the bounds.
 fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
-    let mut bytes = first.weight();
+    let mut bytes = first.op.bytes();
     let mut batch = vec![first];
     while batch.len() < limits::WRITER_BATCH_JOBS && bytes < limits::WRITER_BATCH_BYTES {
         let Ok(job) = jobs.try_recv() else { break };
-        bytes = bytes.saturating_add(job.weight());
+        bytes = bytes.saturating_add(job.op.bytes());
         batch.push(job);
     }
     batch

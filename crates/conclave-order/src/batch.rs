@@ -61,6 +61,8 @@ pub struct Batch {
     damaged: Vec<&'static str>,
     /// Signatures that were checked.
     checks: usize,
+    /// Whether runs were cut.
+    was_cut: bool,
 }
 
 impl Batch {
@@ -80,6 +82,7 @@ impl Batch {
             changes: Vec::new(),
             damaged: Vec::new(),
             checks,
+            was_cut: false,
         }
     }
 
@@ -147,10 +150,21 @@ impl Batch {
 
     /// Whether every frame of records that came to stand is vouched for by a signature that came to stand. Where not, the runs are cut, and the
     /// batch has to begin anew: nothing of it may be committed.
+    ///
+    /// What is cut leaves room for others, whose runs may then have to be cut: the second time every frame answers for itself, so that there is
+    /// no third.
     pub fn is_covered(&mut self) -> bool {
         let uncovered = runs::uncovered(&self.ops, &self.events);
-        self.checks += runs::cut(&mut self.ops, &uncovered);
-        uncovered.is_empty()
+        if uncovered.is_empty() {
+            return true;
+        }
+        let cut = if std::mem::replace(&mut self.was_cut, true) {
+            runs::leaning(&self.ops)
+        } else {
+            uncovered
+        };
+        self.checks += runs::cut(&mut self.ops, &cut);
+        false
     }
 
     /// Begins anew: nothing of the transaction before took place.
@@ -167,8 +181,8 @@ impl Batch {
         let limits = self.limits;
         let mut ops = self.ops;
         // Each stands by itself from here on.
-        let alone: Vec<Vec<usize>> = (0..ops.len()).map(|at| vec![at]).collect();
-        runs::cut(&mut ops, &alone);
+        let leaning = runs::leaning(&ops);
+        runs::cut(&mut ops, &leaning);
         let ops = ops.into_iter();
         ops.map(|op| Self::checked(vec![op], limits, 0)).collect()
     }

@@ -8,7 +8,7 @@
 //! | to add | go to |
 //! |---|---|
 //! | a refusal | the operation's file in `op/`: before the transaction in `judge`, inside it in `decide` |
-//! | an operation | a file in `op/`, a line in [`op::Op`] |
+//! | an operation | a file in `op/`, a line in [`op::Op`], what it weighs in `op/weight.rs` |
 //! | something that can be asked for | `query/` |
 //! | a row | `rows.rs`, a line in `keys.rs`, a change in `change.rs`, then each backend |
 //! | a backend | [`Backend`], [`Transaction`], [`Reader`]; the suite in `conclave-testkit` runs on it |

@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::limits::{RUN_BYTES, RUN_RECORDS};
 use crate::op::Op;
 use crate::op::append::{Append, Cover, Offer};
+use crate::op::snapshot::log_of;
 
 /// Checks the signatures of a batch: the last one of each run, or where that is wrong, each from the front.
 /// Gives how many were checked.
@@ -57,6 +58,11 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
+    fn add(&mut self, records: usize, bytes: usize) {
+        self.records += records;
+        self.bytes += bytes;
+    }
+
     /// What came after an earlier one.
     pub(crate) fn after(self, earlier: Self) -> Self {
         Self {
@@ -78,14 +84,21 @@ fn runs(ops: &[Op]) -> Vec<Vec<usize>> {
     let mut begun: BTreeMap<(LogId, Author, u64), Begun> = BTreeMap::new();
     let mut documents: BTreeMap<LogId, Extent> = BTreeMap::new();
     for (at, op) in ops.iter().enumerate() {
-        let Op::Append(append) = op else { continue };
+        let append = match op {
+            Op::Append(append) => append,
+            Op::PutSnapshot(put) => {
+                let log = log_of(&put.record.header);
+                documents.entry(log).or_default().add(1, op.bytes());
+                continue;
+            }
+            _ => continue,
+        };
         let Offer::Frame(frame, cover) = &append.offer else {
             continue;
         };
         let extent = documents.entry(append.log).or_default();
         let before = *extent;
-        extent.records += frame.records.len();
-        extent.bytes += append.bytes();
+        extent.add(frame.records.len(), op.bytes());
         if !matches!(cover, Cover::Nothing(_)) {
             continue;
         }
@@ -155,6 +168,17 @@ pub(crate) fn uncovered(ops: &[Op], events: &[Event]) -> Vec<Vec<usize>> {
         }
     }
     open.into_values().filter(|run| !run.is_empty()).collect()
+}
+
+/// Frames that lean on a later one, each by itself.
+pub(crate) fn leaning(ops: &[Op]) -> Vec<Vec<usize>> {
+    let leans = |op: &Op| {
+        let Op::Append(append) = op else { return false };
+        matches!(append.offer, Offer::Frame(_, Cover::Later(_)))
+    };
+    let ops = ops.iter().enumerate();
+    let leaning = ops.filter(|(_, op)| leans(op));
+    leaning.map(|(at, _)| vec![at]).collect()
 }
 
 /// Cuts runs after their last frame whose own signature is right: the frames behind it are refused. Gives how many were checked.

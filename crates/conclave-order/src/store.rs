@@ -62,7 +62,7 @@ impl Failure {
 
     /// Whether one operation may be to blame, so that others can go without it.
     fn may_be_of_one(&self) -> bool {
-        matches!(self, Self::Undone(_) | Self::Corrupt { .. })
+        matches!(self, Self::Undone(_) | Self::Full(_) | Self::Corrupt { .. })
     }
 }
 
@@ -198,7 +198,8 @@ pub trait Watch: Sync {
 /// Nobody.
 impl Watch for () {}
 
-/// Runs a batch in one transaction. Where one of its operations may be what storage stumbles over, each gets a transaction of its own.
+/// Runs a batch in one transaction. Where one of its operations may be what storage stumbles over, or has no room for, each gets a transaction
+/// of its own.
 ///
 /// Gives the batches in the order of their operations.
 pub async fn run_batch<B: Backend>(store: &mut B, batch: Batch, watch: &impl Watch) -> Vec<Ended> {
@@ -224,23 +225,22 @@ async fn attempt<B: Backend>(
     batch: &mut Batch,
     watch: &impl Watch,
 ) -> Result<(), Failure> {
-    let mut tries = 1;
+    let mut conflicts = 0;
     loop {
         match transact(store, batch, watch).await {
             Ok(true) => return Ok(()),
-            // What leaned on frames that cannot stand is cut off.
-            Ok(false) if tries < CONFLICT_TRIES => {}
-            Ok(false) => return Err(Failure::Conflict),
+            // What leaned on frames that cannot stand is cut off: twice at most.
+            Ok(false) => {}
             Err(failure) => {
+                conflicts += 1;
                 let usable = store.recover(&failure).await;
                 watch.failed(&failure, usable);
-                let again = matches!(failure, Failure::Conflict) && tries < CONFLICT_TRIES;
+                let again = matches!(failure, Failure::Conflict) && conflicts < CONFLICT_TRIES;
                 if !again || !usable {
                     return Err(failure);
                 }
             }
         }
-        tries += 1;
         batch.restart();
     }
 }

@@ -193,6 +193,7 @@ pub fn judge(arrived: &Arrived, view: &View<'_>) -> Result<Offer, Stop> {
     if arrived.first_clock != view.chain.0 {
         return Ok(Offer::Gap);
     }
+    SeenHeads::load(view, &arrived.records)?;
     let (frame, signed) = link(arrived, view, row)?;
     let cover = if view.singly {
         signed
@@ -311,18 +312,6 @@ fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<(Frame, S
 }
 
 impl Append {
-    /// Size in memory, for a bound on what is taken at once.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        match &self.offer {
-            Offer::Frame(frame, _) => {
-                let records = frame.records.iter();
-                records.map(|record| record.sealed.len()).sum()
-            }
-            Offer::Gap | Offer::Refused(_) => 0,
-        }
-    }
-
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.authors.insert((self.log, self.author));
         if !matches!(self.offer, Offer::Refused(_)) {

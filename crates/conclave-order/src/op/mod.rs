@@ -11,6 +11,7 @@ pub mod packages;
 pub mod seen;
 pub mod snapshot;
 pub mod upkeep;
+mod weight;
 
 use conclave_proto::{DeviceId, Refusal, UserId};
 

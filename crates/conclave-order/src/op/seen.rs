@@ -1,14 +1,17 @@
 //! The heads that records name as seen: whether the log had them, and what shows it to receivers who do not know them.
 
+use std::collections::BTreeSet;
+
 use conclave_proto::codec::encode;
+use conclave_proto::frame::AppendedRecord;
 use conclave_proto::merkle::empty_root;
 use conclave_proto::record::RecordHeader;
 use conclave_proto::{Hash, Head};
 use conclave_rules::{LogId, Seen};
 
 use super::append::{Late, View};
-use crate::keys::Stop;
-use crate::proofs::Proofs;
+use crate::keys::{Keys, Stop};
+use crate::proofs::{Proofs, proof};
 
 /// The seen heads of one frame. Most of its records name the same.
 pub(crate) struct SeenHeads<'a> {
@@ -29,9 +32,39 @@ impl<'a> SeenHeads<'a> {
         }
     }
 
+    /// Asks at once for all that the heads need which a frame names: for their roots, and then for what shows those that are right.
+    pub(crate) fn load(view: &View<'_>, records: &[AppendedRecord]) -> Result<(), Stop> {
+        let mut heads = SeenHeads::new(view);
+        let mut lacking = Keys::default();
+        let mut late = BTreeSet::new();
+        for record in records {
+            let size = record.seen_size.0;
+            match heads.head(size, record.seen_hint) {
+                Ok((_, Seen::True)) => late.insert(size),
+                Err(Stop::Lacks(keys)) => {
+                    lacking.extend(*keys);
+                    continue;
+                }
+                // The frame goes no further than here.
+                _ => break,
+            };
+        }
+        if lacking.is_empty() {
+            for size in late.range(..view.covered) {
+                if let Err(Stop::Lacks(keys)) = proof(view.log, *size, view.covered, view.rows) {
+                    lacking.extend(*keys);
+                }
+            }
+        }
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        Err(Stop::Lacks(Box::new(lacking)))
+    }
+
     /// The head of this size, and whether the log had it and it begins like this.
     pub(crate) fn head(&mut self, size: u64, begins: [u8; 8]) -> Result<(Head, Seen), Stop> {
-        let head = match self.head {
+        let head = match self.head.take() {
             Some(head) if head.size == size => head,
             _ => match root_at(self.view.log, size, self.view)? {
                 Some(root) => Head { size, root },

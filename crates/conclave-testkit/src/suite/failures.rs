@@ -93,6 +93,29 @@ async fn check_fault<D: Database>(fault: Fault, before: &Dump, after: &Dump) -> 
     Ok(())
 }
 
+/// What finds no room keeps nobody else out who does.
+///
+/// # Errors
+/// When it is not so.
+pub async fn what_finds_room_is_stored<D: Database>() -> Result<()> {
+    let world = World::<D>::furnished().await?;
+    let ops = some_ops(&world).await?;
+    let mut cramped = Faulty {
+        inner: world.database.store().await?,
+        // All together, and the first by itself.
+        faults: vec![Fault::Full; 2],
+    };
+    let mut told = Vec::new();
+    for ended in run_batch(&mut cramped, Batch::new(ops, LIMITS), &()).await {
+        let end = ended.end();
+        told.extend(ended.batch.finish(end));
+    }
+    let told: Vec<_> = told.iter().map(refusal).collect();
+    let storage = Some(conclave_proto::Refusal::Storage);
+    ensure!(told == [storage, None, None], "{told:?}");
+    Ok(())
+}
+
 /// What was committed and never told is told when it is sent again.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 pub mod dump;
 pub mod failures;
 pub mod groups;
+pub mod heads;
 pub mod identity;
 pub mod logs;
 pub mod random;
@@ -17,13 +18,15 @@ macro_rules! storage_suite {
     ($name:ident, $database:ty) => {
         mod $name {
             use super::*;
-            use $crate::suite::{failures, groups, identity, logs, random, runs};
+            use $crate::suite::{failures, groups, heads, identity, logs, random, runs};
 
             $crate::storage_suite!(@each $database;
                 random::batches_come_to_the_same,
                 runs::no_run_ends_uncovered,
+                runs::no_cut_leaves_room_for_another,
                 runs::cheat_pays_single_checks,
                 runs::covers_are_near,
+                heads::a_frame_loads_at_once_what_its_heads_need,
                 logs::clocks_gaps_and_wrong_predecessors_are_refused,
                 logs::a_new_instance_closes_older_ones,
                 logs::refused_operations_leave_no_row,
@@ -45,6 +48,7 @@ macro_rules! storage_suite {
                 identity::an_invitation_is_used_up,
                 identity::a_revoked_device_loses_what_it_had,
                 failures::after_a_failure_it_is_as_before_or_as_after,
+                failures::what_finds_room_is_stored,
                 failures::a_crash_after_the_commit_is_answered_again,
                 failures::two_drivers_share_a_database,
                 failures::an_abandoned_transaction_was_not,

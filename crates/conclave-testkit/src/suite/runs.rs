@@ -15,7 +15,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use crate::database::Database;
 use crate::ids::{author, log};
 use crate::records::{frame_record, roster_row, update};
-use crate::world::{LIMITS, World};
+use crate::world::{LIMITS, START, World, admit, refusal};
 
 /// An author who signs, well or not.
 struct Pen {
@@ -110,6 +110,32 @@ pub async fn no_run_ends_uncovered<D: Database>() -> Result<()> {
     Ok(())
 }
 
+/// What is cut leaves room in the log for what others lean on, which may have to be cut too: however many there are, it ends, and whoever is
+/// honest is not concerned.
+///
+/// # Errors
+/// When it is not so.
+pub async fn no_cut_leaves_room_for_another<D: Database>() -> Result<()> {
+    let mut world = World::<D>::furnished().await?;
+    let devices = [40, 50, 60, 70, 80, 90, 100];
+    world.accepted(devices.map(admit).into()).await?;
+    world.begin(log(1, 2), 10).await?;
+    leave_room(&mut world, 1).await?;
+    let elsewhere = world.updates(log(1, 2), author(20, 1), 1).await?;
+    let mut ops = Vec::new();
+    for mut cheat in devices.map(Pen::new) {
+        ops.extend([cheat.frame(false), cheat.frame(true)]);
+    }
+    ops.extend([elsewhere, Pen::new(20).frame(true)]);
+    let events = world.run(ops).await?;
+    let placed = events.iter().map(|event| refusal(event).is_none());
+    let placed: Vec<bool> = placed.collect();
+    let (honest, cheats) = (placed.iter().rev().take(2), 2 * devices.len());
+    ensure!(honest.eq(&[true, true]), "{events:?}");
+    ensure!(!placed.iter().take(cheats).any(|is| *is), "{events:?}");
+    Ok(())
+}
+
 /// As many checks as authors, however many frames; an author that cheats pays for its own.
 ///
 /// # Errors
@@ -159,7 +185,7 @@ pub async fn cheat_pays_single_checks<D: Database>() -> Result<()> {
 /// # Errors
 /// When it is not so.
 pub async fn covers_are_near<D: Database>() -> Result<()> {
-    use conclave_order::limits::RUN_RECORDS;
+    use conclave_order::limits::{RUN_BYTES, RUN_RECORDS};
     let world = World::<D>::furnished().await?;
     let mut pen = Pen::new(10);
     let others = world.updates(log(1, 1), author(30, 1), 50).await?;
@@ -171,5 +197,16 @@ pub async fn covers_are_near<D: Database>() -> Result<()> {
     ensure!(RUN_RECORDS == 128);
     let checks = Batch::new(ops, LIMITS).checks();
     ensure!(checks == 2, "{checks}");
+    // A snapshot may lie between too.
+    for (bytes, wanted) in [(60, 1), (RUN_BYTES, 2)] {
+        let mut pen = Pen::new(10);
+        let mut snapshot = world.snapshot(log(1, 1), 20, START).await?;
+        if let Op::PutSnapshot(put) = &mut snapshot {
+            Arc::make_mut(&mut put.record).sealed.ciphertext = vec![0; bytes].into();
+        }
+        let ops = vec![pen.frame(true), snapshot, pen.frame(true)];
+        let checks = Batch::new(ops, LIMITS).checks();
+        ensure!(checks == wanted, "{checks} with {bytes} bytes between");
+    }
     Ok(())
 }

@@ -1,0 +1,86 @@
+//! What operations bring, in bytes: few large ones fill a transaction, as many small ones do.
+
+use conclave_proto::Record;
+use conclave_proto::group::{GroupEntry, RootWrap};
+
+use super::Op;
+use super::append::{Append, Offer};
+use super::entry::{Does, NewEntry};
+use super::packages::PutKeyPackages;
+use crate::rows::{JoinRow, PartChange};
+
+impl Op {
+    /// Bytes that it brings, beside what all have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::PutDeviceList(op) => op.bytes.len(),
+            Self::PutKeyPackages(op) => op.bytes(),
+            Self::CreateGroup(op) => of_parts(&op.parts),
+            Self::Enter(op) => op.bytes(),
+            Self::PutGroupInfo(op) => of_parts(&op.parts),
+            Self::PutWrap(op) => of_wrap(&op.wrap),
+            Self::Append(op) => op.bytes(),
+            Self::PutSnapshot(op) => of_record(&op.record),
+            Self::Admit(_)
+            | Self::CreateInvitation(_)
+            | Self::ClearKeyPackages(_)
+            | Self::ClaimKeyPackages(_)
+            | Self::Ask(_)
+            | Self::AckWelcome(_)
+            | Self::Sweep(_)
+            | Self::Probe(_) => 0,
+        }
+    }
+}
+
+impl Append {
+    fn bytes(&self) -> usize {
+        match &self.offer {
+            Offer::Frame(frame, _) => {
+                let records = frame.records.iter();
+                records.map(|record| record.sealed.len()).sum()
+            }
+            Offer::Gap | Offer::Refused(_) => 0,
+        }
+    }
+}
+
+impl PutKeyPackages {
+    fn bytes(&self) -> usize {
+        let packages = self.one_time.iter().chain(&self.last_resort);
+        packages.map(|package| package.bytes.len()).sum()
+    }
+}
+
+impl NewEntry {
+    fn bytes(&self) -> usize {
+        let entry = match &self.entry {
+            GroupEntry::Commit(bytes) | GroupEntry::Proposal(bytes) => bytes.len(),
+            GroupEntry::Signed(record) => of_record(record),
+        };
+        let beside = match &self.does {
+            Does::Commit(begins) => of_wrap(&begins.wrap) + begins.join.as_ref().map_or(0, of_join),
+            Does::CreateDocument { first, .. } => of_record(first),
+            Does::Propose | Does::Put => 0,
+        };
+        entry + of_parts(&self.parts) + beside
+    }
+}
+
+fn of_record(record: &Record) -> usize {
+    record.sealed.ciphertext.len()
+}
+
+fn of_wrap(wrap: &RootWrap) -> usize {
+    wrap.statement.ciphertext.len()
+}
+
+fn of_join(join: &JoinRow) -> usize {
+    join.state.len() + join.tree.len() + of_wrap(&join.wrap) + join.welcome.len()
+}
+
+fn of_parts(parts: &[PartChange]) -> usize {
+    let of = |it: &PartChange| it.part.len() + it.value.as_ref().map_or(0, bytes::Bytes::len);
+    parts.iter().map(of).sum()
+}
