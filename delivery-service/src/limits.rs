@@ -34,7 +34,7 @@ pub const OUTBOX_FRAMES: usize = 4096;
 pub const OUTBOX_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that may wait for one connection before history and answers wait in their turn.
 pub const OUTBOX_BACKLOG_BYTES: usize = 512 * 1024;
-/// How long one write to a socket may take.
+/// How long a socket may take over one message.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the last frames may take once a connection is being closed.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +55,9 @@ pub const CONCURRENT_REQUESTS: usize = 32;
 /// [`conclave_proto::limits::WIRE_MESSAGE_BYTES`].
 pub const UNFINISHED_CHUNKS: usize = 4096;
 
+/// Bytes of an accepted frame past which listeners read it from storage, in pieces: pushed as a whole it would fill their queues, and those
+/// that are as large as may be would not fit into one frame with what delivery adds.
+pub const LIVE_FRAME_BYTES: usize = OUTBOX_BYTES;
 /// Bytes of history in one frame.
 pub const BACKLOG_FRAME_BYTES: usize = 128 * 1024;
 /// Rows of history read at once.
@@ -69,7 +72,7 @@ pub const RECORDS_PER_ANSWER: u32 = 1024;
 pub const RECORDS_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// How often something is judged anew because somebody else has changed the group.
 pub const VIEW_REFRESHES: u32 = 2;
-/// Groups kept in memory while nobody uses them.
+/// Groups in memory past which those go that nobody uses or follows.
 pub const IDLE_GROUPS: usize = 256;
 /// Largest origin or token in a login, in bytes.
 pub const LOGIN_FIELD_BYTES: usize = 1024;

@@ -7,11 +7,12 @@ pub(crate) mod dispatch;
 pub(crate) mod identity;
 pub(crate) mod login;
 pub(crate) mod outbox;
+mod send;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use conclave_proto::chunk::Assembler;
 use conclave_proto::codec::{Varint, decode, encode};
@@ -20,17 +21,15 @@ use conclave_proto::{RecordHeader, Refusal, limits as wire};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::timeout;
 
-use self::outbox::{Outbox, Step};
+use self::outbox::Outbox;
 use crate::group::join;
 use crate::hub::Conn;
 use crate::limits;
 use crate::listener::Trusted;
 use crate::shared::Shared;
 
-/// WebSocket close code for a normal end (RFC 6455 §7.4.1).
-const CLOSE_NORMAL: u16 = 1000;
 /// Largest message in bytes: a larger frame is split.
 const MESSAGE_BYTES: usize = wire::WIRE_MESSAGE_BYTES;
 
@@ -69,7 +68,7 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
     let ping = Duration::from_millis(shared.env.limits.ping_ms);
     let sender = shared
         .connections
-        .spawn(send_loop(sink, conn.clone(), ping));
+        .spawn(send::send_loop(sink, conn.clone(), ping));
     match login::confirm(&shared, &who).await {
         Ok(()) => {
             let (env, to) = (shared.env.clone(), conn.clone());
@@ -291,83 +290,4 @@ fn end(shared: &Shared, conn: &Conn, why: Refusal) {
     let env = &shared.env;
     env.misconduct.refused(&conn.device, &why, env.clock.now());
     conn.outbox.close(why, 0);
-}
-
-/// Sends until the connection is to be closed or cannot be written to.
-async fn send_loop(mut sink: Sink, conn: Arc<Conn>, ping: Duration) {
-    let mut pings = interval_at(Instant::now() + ping, ping);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let step = tokio::select! {
-            step = conn.outbox.next() => Some(step),
-            _ = pings.tick() => None,
-        };
-        let closing = conn.outbox.closing().clone();
-        let write = async {
-            match step {
-                None => sink.send(Message::Ping(Bytes::new())).await.is_ok(),
-                Some(step) => write_all(&mut sink, &conn, step).await,
-            }
-        };
-        let deadline = async {
-            tokio::select! {
-                () = tokio::time::sleep(limits::WRITE_TIMEOUT) => {}
-                () = async {
-                    closing.cancelled().await;
-                    tokio::time::sleep(limits::CLOSE_TIMEOUT).await;
-                } => {}
-            }
-        };
-        let go_on = tokio::select! {
-            written = write => written,
-            () = deadline => false,
-        };
-        if !go_on {
-            break;
-        }
-    }
-    // The receiving side ends too.
-    conn.outbox.close(Refusal::ShuttingDown, 0);
-}
-
-/// Writes a step and whatever else waits, then flushes once. False when that was the last.
-async fn write_all(sink: &mut Sink, conn: &Conn, first: Step) -> bool {
-    let mut next = Some(first);
-    while let Some(step) = next {
-        match step {
-            Step::Send(frame) => {
-                if !feed(sink, frame).await {
-                    return false;
-                }
-            }
-            Step::Close(frame) => {
-                let _ = feed(sink, frame).await;
-                let close = CloseFrame {
-                    code: CLOSE_NORMAL,
-                    reason: "".into(),
-                };
-                let _ = sink.send(Message::Close(Some(close))).await;
-                return false;
-            }
-        }
-        next = conn.outbox.try_next();
-    }
-    sink.flush().await.is_ok()
-}
-
-/// Hands a frame to the socket, in chunks where it is large.
-async fn feed(sink: &mut Sink, frame: Bytes) -> bool {
-    if frame.len() <= MESSAGE_BYTES {
-        return sink.feed(Message::Binary(frame)).await.is_ok();
-    }
-    for chunk in conclave_proto::chunk::split(frame.into()) {
-        if sink
-            .feed(Message::Binary(Bytes::from(chunk)))
-            .await
-            .is_err()
-        {
-            return false;
-        }
-    }
-    true
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use conclave_order::op::append::Frame;
 use conclave_order::{Event, Placed, PlacedSnapshot};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, Refusal, limits};
+use conclave_proto::{Author, Refusal, limits as wire};
 
 use super::append::AppendFrom;
 use super::encode::{
@@ -14,6 +14,7 @@ use super::encode::{
 };
 use super::{Active, Document, Listener, Live, Own, history};
 use crate::error::OpError;
+use crate::limits;
 
 /// Bytes after which a shared frame takes no further records.
 const SHARED_FRAME_BYTES: usize = 128 * 1024;
@@ -27,6 +28,13 @@ struct Item {
     body: Vec<u8>,
     /// Whether a record's proof leads to another snapshot than the one that is active now.
     stale_proof: bool,
+}
+
+impl Item {
+    /// Whether listeners read it from storage: history builds the proofs that are needed now, and frames that are not too large.
+    fn is_for_storage(&self) -> bool {
+        self.stale_proof || self.body.len() > limits::LIVE_FRAME_BYTES
+    }
 }
 
 /// What became of a frame, for its own connection.
@@ -81,7 +89,7 @@ fn publish(document: &Arc<Document>, frames: &[Appended]) {
         })
         .collect();
     let shared = shared_frames(document.number, &accepted);
-    let stale_proof = accepted.iter().any(|item| item.stale_proof);
+    let from_storage = accepted.iter().any(|item| item.is_for_storage());
     let authors = live.authors.len();
     for listener in &mut live.listeners {
         let own = jobs
@@ -104,8 +112,7 @@ fn publish(document: &Arc<Document>, frames: &[Appended]) {
             listener.conn.outbox.push(frame.clone());
         }
         listener.announced = authors;
-        if stale_proof {
-            // A snapshot came in between. History builds the proofs that are needed now.
+        if from_storage {
             listener.live = false;
             let from = accepted.first().map_or(0, |item| item.first_seq);
             hold_back(document.number, listener, &jobs, &events);
@@ -212,7 +219,7 @@ fn shared_frames(channel: u64, items: &[&Item]) -> Vec<Bytes> {
     let mut run: Vec<&Item> = Vec::new();
     let (mut count, mut bytes) = (0, 0);
     for item in items {
-        let full = count + item.count > limits::RECORDS_PER_FRAME as u64
+        let full = count + item.count > wire::RECORDS_PER_FRAME as u64
             || bytes + item.body.len() > SHARED_FRAME_BYTES;
         if full && !run.is_empty() {
             frames.extend(run_frame(channel, &run));

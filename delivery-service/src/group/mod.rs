@@ -299,8 +299,11 @@ impl Groups {
         let group = Arc::new(Group::new(env.clone(), id, core));
         let mut known = self.known();
         if known.len() >= limits::IDLE_GROUPS {
-            // Only this map holds an idle group, and while its lock is held nobody can ask for one.
-            known.retain(|_, group| Arc::strong_count(group) > 1);
+            // Only this map holds an idle group, and while its lock is held nobody can ask for one. Who follows it holds only its id.
+            let is_idle = |group: &Arc<Group>| {
+                Arc::strong_count(group) == 1 && group.live().followers.is_empty()
+            };
+            known.retain(|_, group| !is_idle(group));
         }
         known.insert(id, group.clone());
         Ok(group)

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use conclave_mls::Plan;
 use conclave_proto::frame::{DeliveredRecord, ServiceFrame};
-use conclave_proto::{Author, DocumentId, GroupPolicy, InstanceId, Refusal};
+use conclave_proto::{Author, DocumentId, GroupPolicy, InstanceId, Refusal, limits};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Member, Pen, TestService, Wire};
-use crate::scenes::ONE;
+use crate::scenes::{ONE, RENEWAL};
 
 /// Reads a channel to a size and rebuilds who wrote which clock where: own positions from acknowledgements, others' from deliveries.
 struct Reader {
@@ -318,4 +318,47 @@ async fn rubbish_after_login_ends_only_that_connection() {
     let mut raw = tokio::net::TcpStream::connect(address).await.unwrap();
     raw.write_all(&[0; 4096]).await.unwrap();
     alice.wire.ping().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fills_a_queue_by_itself_comes_in_pieces() {
+    const LARGE: usize = 5;
+    let service = TestService::start().await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let (opened, _) = bob.open(document, ONE, Some(1)).await;
+    let channel = opened.channel.0;
+    for seq in 1..4 {
+        let frame = pen.updates(1);
+        alice.wire.send(&frame).await;
+        alice.wire.appended(pen.channel).await.unwrap();
+        assert_eq!(bob.wire.delivered(channel, 1).await[0].0, seq);
+    }
+    let first_clock = pen.next_clock;
+    let records = (0..LARGE).map(|_| pen.record_of(1, limits::UPDATE_BYTES));
+    let records = records.collect();
+    let frame = pen.frame(first_clock, records);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((8, 4)));
+    for seq in 4..9 {
+        let piece = bob.wire.delivered(channel, 1).await;
+        assert_eq!((piece.len(), piece[0].0), (1, seq));
+    }
+    // And all goes on.
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    assert_eq!(alice.wire.appended(pen.channel).await, Ok((9, 9)));
+    assert_eq!(bob.wire.delivered(channel, 1).await[0].0, 9);
+}
+
+#[tokio::test]
+async fn whoever_follows_a_log_hears_of_it_however_many_groups_others_use() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    alice.create_group(GroupPolicy::default()).await;
+    let mut bob = service.member().await;
+    for _ in 0..conclave_ds::limits::IDLE_GROUPS {
+        bob.create_group(GroupPolicy::default()).await;
+    }
+    alice.commit(&RENEWAL).await;
 }
