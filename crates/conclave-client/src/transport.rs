@@ -117,7 +117,6 @@ impl Received {
 #[derive(Debug)]
 pub struct Sender {
     frames: mpsc::Sender<Vec<u8>>,
-    hang_up: CancellationToken,
 }
 
 /// The connection that this frame was for is gone.
@@ -137,18 +136,7 @@ impl Sender {
     #[cfg(test)]
     pub(crate) fn for_tests() -> (Self, mpsc::Receiver<Vec<u8>>) {
         let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
-        (
-            Self {
-                frames,
-                hang_up: CancellationToken::new(),
-            },
-            queued,
-        )
-    }
-
-    /// Closes the connection without writing what is queued.
-    pub fn hang_up(&self) {
-        self.hang_up.cancel();
+        (Self { frames }, queued)
     }
 }
 
@@ -269,16 +257,11 @@ async fn one_connection(endpoint: &Endpoint, timing: &Timing, tell: &mpsc::Sende
     };
     tracing::debug!(origin = endpoint.origin(), "connected");
     let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
-    let hang_up = CancellationToken::new();
-    let sender = Sender {
-        frames,
-        hang_up: hang_up.clone(),
-    };
-    if tell.send(Wire::Up(sender)).await.is_err() {
+    if tell.send(Wire::Up(Sender { frames })).await.is_err() {
         let why = "nobody listens".to_owned();
         return Ended::before_it_was_up(Trouble::Lost { why });
     }
-    connection::serve(socket, timing, tell, queued, &hang_up).await
+    connection::serve(socket, timing, tell, queued).await
 }
 
 /// Randomness for jitter only; without any the pause is the longest one.

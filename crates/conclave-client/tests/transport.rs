@@ -366,11 +366,11 @@ async fn a_goodbye_is_honoured() {
 }
 
 #[tokio::test]
-async fn hanging_up_here_is_told_like_any_other_loss() {
+async fn closing_a_connection_here_is_told_like_any_other_loss() {
     let (listener, endpoint) = listener().await;
     let mut transport = Transport::start(endpoint, quick());
     let _peer = accept(&listener).await;
-    up(&mut transport).await.hang_up();
+    drop(up(&mut transport).await);
     down(&mut transport).await;
     let mut peer = accept(&listener).await;
     // Dropping the sender writes what is queued, then closes.

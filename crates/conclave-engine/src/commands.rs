@@ -39,35 +39,20 @@ pub(crate) enum Listing {
 
 impl Engine {
     pub(crate) fn command(&mut self, id: CommandId, command: Command) {
+        use GroupCommand as What;
         match command {
             Command::WhoAmI => {
                 let reply = Reply::WhoAmI(self.cx.device.whoami());
                 self.cx.reply(id, Ok(reply));
             }
-            Command::DeviceRequest => {
-                let device = &self.cx.device;
-                let result = if device.credential().is_some() {
-                    Err(EngineError::AlreadyEnrolled)
-                } else {
-                    device
-                        .request()
-                        .map(|request| Reply::Text(request.to_text()))
-                };
-                self.cx.reply(id, result);
-            }
+            Command::DeviceRequest => self.cx.request_device(id),
             Command::ApproveDevice { request } => self.cx.approve_device(id, &request),
             Command::FinishDevice { approval } => self.cx.finish_device(id, &approval),
             Command::Devices => {
                 let reply = Reply::Devices(self.cx.device.devices());
                 self.cx.reply(id, Ok(reply));
             }
-            Command::Pin { contact, verified } => {
-                let now = self.cx.now;
-                let result = self.cx.device.pin(&contact, verified, now);
-                self.cx.device.save(&mut self.cx.out.writes);
-                self.plan_invitations();
-                self.cx.reply(id, result.map(Reply::Pinned));
-            }
+            Command::Pin { contact, verified } => self.pin(id, &contact, verified),
             Command::Pins => {
                 let reply = Reply::Pins(self.cx.device.pin_infos());
                 self.cx.reply(id, Ok(reply));
@@ -107,25 +92,14 @@ impl Engine {
             Command::Invitable => self.wait_until(id, Until::Invitable),
             Command::Settled => self.wait_until(id, Until::Settled),
             Command::Once { operation, command } => self.once(id, operation, *command),
-            other => self.command_in_group(id, other),
-        }
-    }
-
-    fn command_in_group(&mut self, id: CommandId, command: Command) {
-        use GroupCommand as What;
-        match command {
             Command::Members { group } => self.on_group(id, group, What::Members),
             Command::Policy { group } => self.on_group(id, group, What::Policy),
             Command::ChangePolicy { group, change } => {
                 self.on_group(id, group, What::Intend(Want::Policy(*change)));
             }
             Command::Invite { group, user, role } => {
-                if self.cx.device.pins().get(&user).is_none() {
-                    let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
-                    self.cx.reply(id, Err(error));
-                } else {
-                    self.on_group(id, group, What::Intend(Want::Invite { user, role }));
-                }
+                let what = What::Intend(Want::Invite { user, role });
+                self.on_verified(id, group, user, what);
             }
             Command::Remove { group, user } => {
                 let anyway = false;
@@ -184,14 +158,14 @@ impl Engine {
                 group,
                 user,
                 device,
-            } => {
-                let pinned = self.cx.device.pins().get(&user).is_some();
-                if !pinned && Some(user) != self.cx.device.user() {
-                    let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
-                    return self.cx.reply(id, Err(error));
-                }
+            } if Some(user) == self.cx.device.user() => {
                 self.on_group(id, group, What::ReAdd { user, device });
             }
+            Command::ReAdd {
+                group,
+                user,
+                device,
+            } => self.on_verified(id, group, user, What::ReAdd { user, device }),
             Command::VoidRecords { group, document } => {
                 self.on_document(id, group, document, DocCommand::Void);
             }
@@ -200,7 +174,6 @@ impl Engine {
                 self.with_group(group, GroupWork::Command(id, what));
             }
             Command::Evidence { group } => self.tell_evidence(id, group),
-            _ => {}
         }
     }
 
@@ -223,6 +196,23 @@ impl Engine {
         if self.known(id, group) {
             self.with_group(group, GroupWork::Command(id, what));
         }
+    }
+
+    /// As [`Self::on_group`], for what is done for a user who has to be verified here.
+    fn on_verified(&mut self, id: CommandId, group: GroupId, user: UserId, what: GroupCommand) {
+        if self.cx.device.pins().get(&user).is_some() {
+            return self.on_group(id, group, what);
+        }
+        let error = EngineError::NotVerified(conclave_identity::Untrusted::NotPinned);
+        self.cx.reply(id, Err(error));
+    }
+
+    fn pin(&mut self, id: CommandId, contact: &str, verified: bool) {
+        let now = self.cx.now;
+        let result = self.cx.device.pin(contact, verified, now);
+        self.cx.device.save(&mut self.cx.out.writes);
+        self.plan_invitations();
+        self.cx.reply(id, result.map(Reply::Pinned));
     }
 
     fn on_document(

@@ -132,8 +132,8 @@ impl Cx {
     }
 
     pub(crate) fn completion_answered(&mut self, group: &Group, answer: &Answer) {
-        if let Answer::Refused(_) = answer {
-            let delay = self.jitter(300, 2_000);
+        if let Answer::Refused(refusal) = answer {
+            let delay = self.jitter_after(refusal, 300, 2_000);
             self.wake(delay, TimerKind::Group(group.id, GroupTimer::Complete));
         }
     }

@@ -15,7 +15,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
-use tokio_util::sync::CancellationToken;
 
 use super::diagnose::{self, describe};
 use super::{Endpoint, Received, Timing, Wire};
@@ -93,7 +92,6 @@ pub(super) async fn serve(
     timing: &Timing,
     tell: &mpsc::Sender<Wire>,
     queued: mpsc::Receiver<Vec<u8>>,
-    hang_up: &CancellationToken,
 ) -> Ended {
     let (sink, stream) = socket.split();
     let ready = Notify::new();
@@ -106,7 +104,6 @@ pub(super) async fn serve(
     let why = tokio::select! {
         why = reader.run() => why,
         why = writer.run(queued) => why,
-        () = hang_up.cancelled() => "closed here".to_owned(),
     };
     writer.close().await;
     Ended {

@@ -17,6 +17,14 @@ impl Cx {
         }
     }
 
+    pub(super) fn request_device(&mut self, id: CommandId) {
+        let result = match self.device.credential() {
+            Some(_) => Err(EngineError::AlreadyEnrolled),
+            None => self.device.request(),
+        };
+        self.reply(id, result.map(|request| Reply::Text(request.to_text())));
+    }
+
     pub(super) fn approve_device(&mut self, id: CommandId, request: &str) {
         let result = self.device.approve_text(request, self.latest());
         if result.is_ok() {
