@@ -21,6 +21,8 @@ pub(crate) const KIND: CrdtKind = CrdtKind::Yjs;
 const NAME: &str = "name";
 const PARENT: &str = "parent";
 const MAX_TITLE_CHARS: usize = 300;
+/// One of so many titles may have changed unread.
+const UNREAD_SHARE: usize = 64;
 
 /// What the directory said when it was last looked at.
 #[derive(Default)]
@@ -29,8 +31,10 @@ pub(crate) struct Titles {
     /// The group in whose place this one was founded.
     pub(crate) parent: Option<GroupId>,
     pub(crate) titles: BTreeMap<DocumentId, String>,
-    /// Whether it was looked at in this session.
+    /// Whether it was looked at in this session, and has not changed since.
     pub(crate) is_read: bool,
+    /// How often it has changed since.
+    unread: usize,
     /// Whether this session has to do without it.
     pub(crate) unreadable: bool,
 }
@@ -47,7 +51,23 @@ impl Titles {
         self.read(document.crdt());
     }
 
+    /// The directory document changed. Reading it costs what all titles cost: where there are many, it waits until somebody needs it, or
+    /// until much has changed.
+    pub(crate) fn changed(&mut self, document: &mut Document) {
+        if self.has_changed() {
+            self.refresh(document);
+        }
+    }
+
+    /// Whether it is time to read it.
+    fn has_changed(&mut self) -> bool {
+        self.is_read = false;
+        self.unread = self.unread.saturating_add(1);
+        self.unread >= self.titles.len() / UNREAD_SHARE
+    }
+
     pub(crate) fn read(&mut self, crdt: &mut dyn Crdt) {
+        self.unread = 0;
         self.is_read = true;
         self.unreadable = false;
         let Some(Ok(Value::Object(map))) = crdt.json().map(|json| json.to_json()) else {
@@ -109,7 +129,9 @@ impl Cx {
         document: DocumentId,
         title: &str,
     ) -> Result<(), EngineError> {
-        self.edit(group, directory, set(document.to_string(), title))
+        self.edit(group, directory, set(document.to_string(), title))?;
+        group.directory.titles.insert(document, clip(title));
+        Ok(())
     }
 
     /// Writes titles of new documents into the directory, as soon as it is here.
@@ -154,6 +176,30 @@ impl Cx {
             self.document_work(whole, directory, work);
         } else {
             self.directory_command(group, id, what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_change_of_the_directory_costs_does_not_grow_with_it() {
+        for count in [10_u128, 1_000, 10_000] {
+            let title = |n: u128| (DocumentId(n.to_be_bytes()), n.to_string());
+            let mut titles = Titles {
+                titles: (0..count).map(title).collect(),
+                ..Titles::default()
+            };
+            let mut read = 0;
+            for _ in 0..1_000 {
+                if titles.has_changed() {
+                    read += titles.titles.len();
+                    titles.unread = 0;
+                }
+            }
+            assert!(read <= 100 * 1_000, "{read} of {count}");
         }
     }
 }

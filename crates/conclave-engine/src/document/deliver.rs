@@ -145,7 +145,7 @@ impl Cx {
                 .map(|change| self.change(change))
                 .collect();
             if doc.id == DocumentId::directory(&group.id) {
-                group.directory.refresh(&mut doc.document);
+                group.directory.changed(&mut doc.document);
             }
             self.event(Event::DocumentChanged {
                 group: group.id,

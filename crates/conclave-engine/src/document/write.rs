@@ -106,7 +106,7 @@ impl Cx {
     ) -> Result<(), EngineError> {
         result?;
         if doc.id == DocumentId::directory(&group.id) {
-            group.directory.refresh(&mut doc.document);
+            group.directory.changed(&mut doc.document);
         }
         Ok(())
     }

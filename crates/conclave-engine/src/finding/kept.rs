@@ -302,6 +302,11 @@ impl Engine {
 
     fn keep_finding(&mut self, finding: Finding) -> Option<FindingInfo> {
         let id = finding.id();
+        let group = finding.about.group();
+        if let Some(whole) = group.and_then(|id| self.groups.get_mut(&id)?.hot_mut()) {
+            // It is told by its title.
+            whole.read_titles();
+        }
         let user = self.user_of(&finding);
         let now = self.cx.now;
         let row = match self.cx.findings.remove(&id) {

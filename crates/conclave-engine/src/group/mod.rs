@@ -108,6 +108,16 @@ impl Whole {
         }
     }
 
+    /// Reads what changed in the directory, where it is at hand.
+    pub(crate) fn read_titles(&mut self) {
+        let directory = DocumentId::directory(&self.group.id);
+        if !self.group.directory.is_read
+            && let Some(doc) = self.docs.hot_mut(&directory)
+        {
+            self.group.directory.refresh(&mut doc.document);
+        }
+    }
+
     /// This session does without a document.
     pub(crate) fn set_unreadable(&mut self, id: DocumentId, why: EngineError) {
         self.docs.insert(id, DocSlot::Unreadable(why));

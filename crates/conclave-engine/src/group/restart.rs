@@ -87,6 +87,7 @@ impl Cx {
     }
 
     pub(crate) fn carry_documents(&mut self, whole: &mut Whole, new: GroupId) {
+        whole.read_titles();
         let Whole { group, docs } = whole;
         let directory = DocumentId::directory(&group.id);
         let state = group.state();
