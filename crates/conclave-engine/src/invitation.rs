@@ -301,7 +301,12 @@ impl Engine {
             };
             self.group_of_stray(id, mls, membership)
         } else {
-            // Whatever an earlier membership left behind does not belong to this one.
+            // Whatever an earlier membership left behind does not belong to this one. What it wrote is at the service still, where it would look
+            // like another life's.
+            if self.groups.contains_key(&id) {
+                self.cx.device.renew_instance(&mut self.cx.rng);
+                self.cx.device.save(&mut self.cx.out.writes);
+            }
             match self.remove_group(&id) {
                 Some(GroupSlot::Hot(mut whole)) => self.cx.forget_documents(&mut whole),
                 Some(GroupSlot::Loading(_, work)) => {

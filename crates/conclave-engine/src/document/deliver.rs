@@ -185,7 +185,9 @@ impl Cx {
         if outcome.reopen {
             self.close_document(group.id, doc.id);
         }
-        if matches!(outcome.blocked, Some((_, Blocked::Base))) {
+        let asked = self.link.document(group.id, doc.id);
+        let asked = matches!(asked, Some(DocLink::Asking { .. }));
+        if matches!(outcome.blocked, Some((_, Blocked::Base))) && !asked {
             // The service keeps what is missing by hash only: it begins at the active snapshot.
             self.close_document(group.id, doc.id);
             self.ask_open(group.id, doc.id, doc.document.instance(), None);

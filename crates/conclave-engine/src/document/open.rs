@@ -99,8 +99,12 @@ impl Cx {
         answer: Answer,
     ) {
         if !self.is_asked(whole.group.id, id, ask) {
-            // It was let go of meanwhile.
-            if let Answer::Opened(opened) = answer {
+            // It was let go of meanwhile. Where it was asked for again, the channel is that one's too: a document has the same each time.
+            let link = self.link.document(whole.group.id, id);
+            let wanted = matches!(link, Some(DocLink::Asking { .. } | DocLink::Open(_)));
+            if let Answer::Opened(opened) = answer
+                && !wanted
+            {
                 self.close_channel(opened.channel.0);
             }
             return;

@@ -5,7 +5,7 @@ use conclave_proto::{DocumentId, GroupId, Head};
 use crate::document::WorkId;
 use crate::engine::Engine;
 use crate::keys;
-use crate::membership::Membership;
+use crate::membership::{GroupSlot, Membership};
 use crate::slot::DocSlot;
 
 /// How far a log is here.
@@ -83,6 +83,14 @@ impl Engine {
         };
         let holds = extends && epoch >= before.epoch;
         (!holds).then(|| format!("{before:?}, now epoch {epoch}"))
+    }
+
+    /// Whether this device was in a group and is no more: what it had of it is gone.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn has_left(&self, group: &GroupId) -> bool {
+        let slot = self.groups.get(group);
+        matches!(slot, Some(GroupSlot::Cold(Membership::Left { .. })))
     }
 
     /// Whether this device may seal and commit in a group now: it is a member, in step, and what it does has a place.

@@ -145,3 +145,35 @@ fn a_waiting_invitation_survives_a_restart() {
     let shown = |event: &&Event| matches!(event, Event::Invitation { .. });
     assert!(world.devices[1].events.iter().filter(shown).count() <= 2);
 }
+
+/// What it wrote in its former life in the group is at the service still, and no sign of another copy of its store.
+#[test]
+fn whoever_is_invited_again_is_not_taken_for_a_copy() {
+    let mut world = World::new(4, &["ana", "ben"]);
+    let group = world.create_group(0);
+    world.invite(group, 0, 1, Some(Role::Editor));
+    let open = world.create_document(group, 0, "open");
+    let archived = world.create_document(group, 0, "archived");
+    for document in [open, archived] {
+        world.edit(1, group, document, ", by ben");
+    }
+    world.run();
+    let reason = CloseReason::Archived;
+    let close = Command::Close {
+        group,
+        document: archived,
+        reason,
+    };
+    world.ask(0, close);
+    let user = world.devices[1].user;
+    world.ask(0, Command::Remove { group, user });
+    world.run();
+    world.invite(group, 0, 1, Some(Role::Editor));
+    world.advance(60_000);
+    assert_eq!(world.text(1, group, archived), "archived, by ben");
+    world.edit(1, group, open, " again");
+    world.run();
+    world.converged(group, &[0, 1]);
+    assert_eq!(world.text(0, group, open), "open, by ben again");
+    assert_eq!(world.findings(1), Vec::<String>::new());
+}

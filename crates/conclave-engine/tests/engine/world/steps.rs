@@ -95,12 +95,17 @@ impl World {
             }
         }
         let engine = device.shell.engine();
-        for mark in device.marks.values() {
+        // What it had of a group that it has left is gone.
+        let kept = |mark: &&LogMark| !engine.has_left(&mark.group);
+        for mark in device.marks.values().filter(kept) {
             let against = engine.contradicted(mark);
             assert_eq!(against, None, "seed {}: {}", self.seed, device.name);
         }
         let marks = engine.marks();
         let device = &mut self.devices[at];
+        let engine = device.shell.engine();
+        let kept = |(group, _): &(GroupId, _), _: &mut _| !engine.has_left(group);
+        device.marks.retain(kept);
         for mark in marks {
             device.marks.insert((mark.group, mark.document), mark);
         }
