@@ -102,7 +102,7 @@ pub enum Command {
         /// The group.
         group: GroupId,
     },
-    /// Removes all devices of a user. Reply: `Removed` when it is in the group log; [`Event::Rotation`] tells the rest.
+    /// Removes all devices of a user. Reply: `Removed` when it is in the group log; [`Event::Rotation`](crate::Event::Rotation) tells the rest.
     Remove {
         /// The group.
         group: GroupId,
@@ -229,7 +229,7 @@ pub enum Command {
         /// The group.
         group: GroupId,
     },
-    /// Makes this device come back into a group by an external commit, whatever it holds of it. Reply: `Done`; [`Event::Returned`] tells
+    /// Makes this device come back into a group by an external commit, whatever it holds of it. Reply: `Done`; [`Event::Returned`](crate::Event::Returned) tells
     /// the rest.
     Rejoin {
         /// The group.
