@@ -62,10 +62,10 @@ impl Session {
         self.frames.len()
     }
 
-    /// Whether the service does not take this device's edits: they are kept, and offered again when the document is opened again.
+    /// Why the service does not take this device's edits, if it does not: they are kept, and offered again when the document is opened again.
     #[must_use]
-    pub fn is_parked(&self) -> bool {
-        self.parked.is_some()
+    pub fn parked(&self) -> Option<&Refusal> {
+        self.parked.as_ref()
     }
 
     /// Whether anything may be sent by this author, whose next clock is `clock`.

@@ -180,7 +180,7 @@ impl Engine {
                 let link = &self.cx.link;
                 let again = TimerKind::Document(group, id, DocTimer::Open);
                 let open = link.open(group, id);
-                let parked = open.is_some_and(|open| open.session.is_parked());
+                let parked = open.is_some_and(|open| open.session.parked().is_some());
                 !parked
                     && (!link.is_refused(group, id)
                         || self.cx.timers.is_set(again)

@@ -319,8 +319,15 @@ impl Cx {
             return;
         }
         let link = self.link.document(group.id, doc.id);
-        let result = if matches!(link, Some(DocLink::Open(open)) if open.session.is_parked()) {
-            Err(EngineError::Forbidden)
+        let parked = match link {
+            Some(DocLink::Open(open)) => open.session.parked(),
+            _ => None,
+        };
+        let result = if let Some(why) = parked {
+            Err(match why {
+                Refusal::Forbidden { .. } => EngineError::Forbidden,
+                other => EngineError::Refused(other.clone()),
+            })
         } else if self.link.is_away(group.id, doc.id) || group.stand.is_away() {
             Err(EngineError::OutOfStep)
         } else if self.waits_for_clock(group) {

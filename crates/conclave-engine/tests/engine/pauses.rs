@@ -1,6 +1,7 @@
 //! What waits for its time is not forgotten, not hurried, and not done in another connection's time.
 
-use conclave_engine::{Command, CommandId};
+use conclave_engine::{Command, CommandId, EngineError};
+use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{GroupId, Refusal, Role};
 
 use crate::world::{World, create};
@@ -169,4 +170,30 @@ fn what_waits_goes_on_when_a_clock_is_set_back() {
     world.run();
     assert_eq!(world.count(ANA, "subscribe"), subscribed + 2);
     world.converged(group, &[ANA, BEN]);
+}
+
+/// "Your role does not allow this" is true only where the role does not.
+#[test]
+fn whoever_waits_for_edits_that_are_not_taken_hears_why() {
+    for (refusal, answer) in [
+        (
+            Refusal::TooLarge { max: 9 },
+            EngineError::Refused(Refusal::TooLarge { max: 9 }),
+        ),
+        (
+            Refusal::Forbidden {
+                why: ForbiddenWhy::Role,
+            },
+            EngineError::Forbidden,
+        ),
+    ] {
+        let (mut world, group) = pair(3);
+        let document = world.create_document(group, BEN, "text");
+        world.refuses.push((BEN, "append", refusal));
+        world.edit(BEN, group, document, "!");
+        let synced = world.command(BEN, Command::Synced { group, document });
+        world.run();
+        let reply = world.reply(BEN, synced).and_then(Result::err);
+        assert_eq!(format!("{reply:?}"), format!("{:?}", Some(answer)));
+    }
 }
