@@ -74,6 +74,18 @@ impl WriteBatch {
         self.deletes.insert(key);
     }
 
+    /// Does all of it to rows in memory: first what goes, then what is stored.
+    pub fn apply_to(&self, rows: &mut BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>) {
+        for prefix in &self.delete_prefixes {
+            rows.retain(|key, _| !key.starts_with(prefix));
+        }
+        for key in &self.deletes {
+            rows.remove(key);
+        }
+        let puts = self.puts.iter();
+        rows.extend(puts.map(|(key, value)| (key.clone(), value.clone())));
+    }
+
     /// Deletes all rows below a prefix.
     pub fn delete_prefix(&mut self, prefix: Vec<u8>) {
         let below = self.puts.range(prefix.clone()..);

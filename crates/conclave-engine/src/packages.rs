@@ -64,6 +64,11 @@ impl Cx {
         }
     }
 
+    /// Whether packages are put there or taken back: whatever comes next waits for the answer.
+    fn packages_going(&self) -> bool {
+        [self.link.refilling, self.link.clearing] != [Publishing::Idle; 2]
+    }
+
     /// Tries again what the service refused for now.
     fn packages_later(&mut self, refusal: &Refusal) {
         let delay = self.jitter_after(refusal, 1_000, 3_000);
@@ -74,8 +79,7 @@ impl Cx {
     /// Publishes key packages up to the target; where those that are there are old, a whole new set. While others are taken back, none: they
     /// follow.
     pub(crate) fn refill(&mut self, last_resort: bool) {
-        let idle = [self.link.refilling, self.link.clearing] == [Publishing::Idle; 2];
-        if !self.link.online || !idle {
+        if !self.link.online || self.packages_going() {
             return;
         }
         // The service takes none that is made in its future.
@@ -151,7 +155,7 @@ impl Cx {
 
     /// A device that stays connected renews its packages too. Where something of them is on its way, this is planned after the answer.
     pub(crate) fn plan_packages(&mut self, least_ms: u64) {
-        if [self.link.refilling, self.link.clearing] != [Publishing::Idle; 2] {
+        if self.packages_going() {
             return;
         }
         let age_ms = self.service_now().since_ms(self.device.packages_made());

@@ -66,7 +66,13 @@ impl InSqlite {
         self.folder.path()
     }
 
-    fn place(folder: &TempDir) -> Place {
+    /// What a service would open.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Self::place_of(&self.folder)
+    }
+
+    fn place_of(folder: &TempDir) -> Place {
         Place {
             directory: folder.path().to_owned(),
             // Nobody pulls the plug here.
@@ -82,13 +88,13 @@ impl Database for InSqlite {
 
     async fn create() -> Result<Self> {
         let folder = TempDir::new()?;
-        Store::open(Self::place(&folder)).await?.close().await;
-        let reads = Reads::open(&Self::place(&folder)).await?;
+        Store::open(Self::place_of(&folder)).await?.close().await;
+        let reads = Reads::open(&Self::place_of(&folder)).await?;
         Ok(Self { folder, reads })
     }
 
     async fn store(&self) -> Result<Store> {
-        Ok(Store::open(Self::place(&self.folder)).await?)
+        Ok(Store::open(self.place()).await?)
     }
 
     async fn reader(&self) -> Result<Read> {

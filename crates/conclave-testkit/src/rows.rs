@@ -16,15 +16,7 @@ pub struct MemoryRows(pub BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>);
 impl MemoryRows {
     /// Applies a batch, all of it.
     pub fn apply(&mut self, batch: &WriteBatch) {
-        for prefix in &batch.delete_prefixes {
-            self.0.retain(|key, _| !key.starts_with(prefix));
-        }
-        for key in &batch.deletes {
-            self.0.remove(key);
-        }
-        let puts = batch.puts.iter();
-        self.0
-            .extend(puts.map(|(key, value)| (key.clone(), value.clone())));
+        batch.apply_to(&mut self.0);
     }
 
     /// Rows below a prefix, sorted by key.

@@ -1,9 +1,8 @@
 //! What a group's entries cost: what they touch, whatever else there is in the group.
 
 use anyhow::{Context as _, Result, ensure};
-use conclave_ds::Durability;
-use conclave_ds::sqlite::{Place, Store};
-use conclave_mls::Plan;
+use conclave_ds::sqlite::Store;
+use conclave_mls::{Plan, PublicGroupState};
 use conclave_testkit::checkpoint;
 use conclave_testkit::database::{Database, InMemory, InSqlite};
 use conclave_testkit::founded::{Founded, GROUP, Written};
@@ -13,6 +12,18 @@ async fn connect(database: &InSqlite) -> Result<SqliteConnection> {
     let file = database.folder().join("service.sqlite");
     let url = format!("sqlite://{}", file.display());
     Ok(SqliteConnection::connect(&url).await?)
+}
+
+/// A group's public state: what is read is what was judged.
+async fn as_read<D: Database>(group: &Founded<D>) -> Result<PublicGroupState> {
+    let (judged, read) = group.both().await?;
+    ensure!(judged.state() == read.state(), "another state");
+    ensure!(judged.tree() == read.tree(), "another tree");
+    ensure!(
+        judged.group_info() == read.group_info(),
+        "another GroupInfo"
+    );
+    Ok(read)
 }
 
 /// Makes documents up to so many, and gives what the last one wrote.
@@ -86,13 +97,7 @@ async fn a_commit_writes_what_it_changes() -> Result<()> {
         // The first after members came finds most of the tree empty, and fills what is above its author.
         group.commit(&Plan::default()).await?;
         let commit = group.commit(&Plan::default()).await?;
-        let (judged, read) = group.both().await?;
-        ensure!(judged.state() == read.state(), "another state");
-        ensure!(judged.tree() == read.tree(), "another tree");
-        ensure!(
-            judged.group_info() == read.group_info(),
-            "another GroupInfo"
-        );
+        let judged = as_read(&group).await?;
         written.push((
             commit,
             judged
@@ -134,14 +139,6 @@ async fn age(group: &Founded<InSqlite>, checkpoint: &[u8]) -> Result<()> {
     Ok(conn.close().await?)
 }
 
-fn place(database: &InSqlite) -> Place {
-    Place {
-        directory: database.folder().to_owned(),
-        durability: Durability::Normal,
-        max_bytes: None,
-    }
-}
-
 #[tokio::test]
 async fn groups_of_older_databases_are_carried_over() -> Result<()> {
     let mut group = Founded::<InSqlite>::of(5).await?;
@@ -151,14 +148,8 @@ async fn groups_of_older_databases_are_carried_over() -> Result<()> {
     // Signed entries after it were applied when it was read.
     fill(&mut group, 6).await?;
     age(&group, &old).await?;
-    Store::open(place(&group.database)).await?.close().await;
-    let (judged, read) = group.both().await?;
-    ensure!(judged.state() == read.state(), "another state");
-    ensure!(judged.tree() == read.tree(), "another tree");
-    ensure!(
-        judged.group_info() == read.group_info(),
-        "another GroupInfo"
-    );
+    Store::open(group.database.place()).await?.close().await;
+    as_read(&group).await?;
     group.restart().await?;
     fill(&mut group, 7).await?;
     group.commit(&Plan::default()).await?;
@@ -176,7 +167,7 @@ async fn a_damaged_group_of_an_older_database_is_not_served() -> Result<()> {
     let middle = old.len() / 2;
     old.truncate(middle);
     age(&group, &old).await?;
-    Store::open(place(&group.database)).await?.close().await;
+    Store::open(group.database.place()).await?.close().await;
     ensure!(group.both().await.is_err(), "it was read");
     let mut conn = connect(&group.database).await?;
     let (kept,): (i64,) =

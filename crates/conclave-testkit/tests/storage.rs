@@ -1,7 +1,6 @@
 //! The storage suite on every backend, and what only those with files have to do.
 
 use anyhow::{Context as _, Result, ensure};
-use conclave_ds::Durability;
 use conclave_ds::StoreError;
 use conclave_ds::sqlite::{Place, Store};
 use conclave_testkit::database::{Database as _, InMemory, InSqlite};
@@ -10,14 +9,6 @@ use sqlx::{Connection as _, SqliteConnection};
 
 storage_suite!(memory, InMemory);
 storage_suite!(sqlite, InSqlite);
-
-fn place(database: &InSqlite) -> Place {
-    Place {
-        directory: database.folder().to_owned(),
-        durability: Durability::Normal,
-        max_bytes: None,
-    }
-}
 
 /// What a newer program wrote is left alone.
 #[tokio::test]
@@ -32,7 +23,7 @@ async fn a_newer_schema_is_refused() -> Result<()> {
     .execute(&mut conn)
     .await?;
     conn.close().await?;
-    let opened = Store::open(place(&database)).await;
+    let opened = Store::open(database.place()).await;
     let refused = matches!(opened, Err(StoreError::NewerSchema { found: 9999 }));
     ensure!(refused, "{opened:?}");
     Ok(())
@@ -49,7 +40,7 @@ async fn a_flipped_byte_in_the_header_is_refused() -> Result<()> {
     std::fs::write(folder.path().join("service.sqlite"), bytes)?;
     let place = Place {
         directory: folder.path().to_owned(),
-        ..place(&database)
+        ..database.place()
     };
     let opened = Store::open(place).await;
     ensure!(

@@ -33,15 +33,7 @@ impl Rows for Stored {
 
     async fn write(&mut self, batches: &[WriteBatch]) -> Result<(), Infallible> {
         for batch in batches {
-            for prefix in &batch.delete_prefixes {
-                self.0.retain(|key, _| !key.starts_with(prefix));
-            }
-            for key in &batch.deletes {
-                self.0.remove(key);
-            }
-            let puts = batch.puts.iter();
-            self.0
-                .extend(puts.map(|(key, value)| (key.clone(), value.clone())));
+            batch.apply_to(&mut self.0);
         }
         Ok(())
     }

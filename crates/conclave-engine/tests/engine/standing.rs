@@ -94,18 +94,24 @@ fn a_restored_store_goes_on_founding_what_it_was_founding() {
     world.converged(group, &[ANA, BEN, CLEO]);
 }
 
+/// Ben's group is frozen, and nothing that comes makes him ask for its log. Gives how often he has asked.
+fn stays_frozen(world: &mut World, group: GroupId) -> usize {
+    assert!(world.info(BEN, group).unwrap().frozen.is_some());
+    let asked = world.count(BEN, "subscribe");
+    for _ in 0..3 {
+        show_rubbish(world, group);
+        world.run();
+    }
+    assert_eq!(world.count(BEN, "subscribe"), asked);
+    asked
+}
+
 #[test]
 fn a_frozen_group_asks_for_its_log_once_on_a_connection() {
     let (mut world, group) = trio(3);
     show_rubbish(&mut world, group);
     world.run();
-    assert!(world.info(BEN, group).unwrap().frozen.is_some());
-    let asked = world.count(BEN, "subscribe");
-    for _ in 0..3 {
-        show_rubbish(&mut world, group);
-        world.run();
-    }
-    assert_eq!(world.count(BEN, "subscribe"), asked);
+    let asked = stays_frozen(&mut world, group);
     world.cut(BEN);
     world.run();
     assert_eq!(world.count(BEN, "subscribe"), asked + 1);
@@ -120,13 +126,7 @@ fn a_group_frozen_on_the_way_back_judges_nothing_more() {
     world.until(|world| !world.findings(BEN).is_empty());
     show_rubbish(&mut world, group);
     world.run();
-    assert!(world.info(BEN, group).unwrap().frozen.is_some());
-    let asked = world.count(BEN, "subscribe");
-    for _ in 0..3 {
-        show_rubbish(&mut world, group);
-        world.run();
-    }
-    assert_eq!(world.count(BEN, "subscribe"), asked);
+    stays_frozen(&mut world, group);
     assert_eq!(evidence(&mut world, group), 2);
     world.found_only(BEN, &["mls.undecryptable", "mls.illegal_entry"]);
 }

@@ -83,12 +83,7 @@ impl Device {
         let mut next = Some(output);
         for _ in 0..READS {
             if let Some(output) = next.take() {
-                let writes = output.writes;
-                self.rows.retain(|key, _| {
-                    let gone = |prefix: &Vec<u8>| key.starts_with(prefix);
-                    !writes.delete_prefixes.iter().any(gone) && !writes.deletes.contains(key)
-                });
-                self.rows.extend(writes.puts);
+                output.writes.apply_to(&mut self.rows);
                 self.told.extend(output.told);
                 reads.extend(output.reads);
             }

@@ -94,19 +94,15 @@ impl World {
                 assert!(kept, "seed {}: a commit that is not kept", self.seed);
             }
         }
+        let device = &mut self.devices[at];
         let engine = device.shell.engine();
         // What it had of a group that it has left is gone.
-        let kept = |mark: &&LogMark| !engine.has_left(&mark.group);
-        for mark in device.marks.values().filter(kept) {
+        device.marks.retain(|(group, _), _| !engine.has_left(group));
+        for mark in device.marks.values() {
             let against = engine.contradicted(mark);
             assert_eq!(against, None, "seed {}: {}", self.seed, device.name);
         }
-        let marks = engine.marks();
-        let device = &mut self.devices[at];
-        let engine = device.shell.engine();
-        let kept = |(group, _): &(GroupId, _), _: &mut _| !engine.has_left(group);
-        device.marks.retain(kept);
-        for mark in marks {
+        for mark in engine.marks() {
             device.marks.insert((mark.group, mark.document), mark);
         }
     }
