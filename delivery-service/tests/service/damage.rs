@@ -239,7 +239,7 @@ async fn a_flipped_byte_in_any_page_is_never_delivered() {
 #[tokio::test]
 async fn a_changed_record_is_said_to_be_damaged() {
     for statement in [
-        "UPDATE records SET sealed = CAST(substr(sealed, 1, 60) || x'00' || substr(sealed, 62) AS BLOB) WHERE seq = 5",
+        "UPDATE records SET sealed = CAST(substr(sealed, 1, 60) || CASE substr(sealed, 61, 1) WHEN x'77' THEN x'88' ELSE x'77' END || substr(sealed, 62) AS BLOB) WHERE seq = 5",
         "UPDATE records SET seen = 0 WHERE seq = 5",
         "UPDATE records SET author = 7 WHERE seq = 5",
         "UPDATE records SET epoch = 0 WHERE seq = 5",
@@ -270,7 +270,7 @@ async fn a_changed_record_is_said_to_be_damaged() {
 async fn a_changed_group_is_said_to_be_damaged() {
     let kept = kept().await;
     for statement in [
-        "UPDATE group_parts SET value = CAST(substr(value, 1, 9) || x'77' || substr(value, 11) AS BLOB) WHERE part = CAST('own/epoch' AS BLOB)",
+        "UPDATE group_parts SET value = CAST(substr(value, 1, 9) || CASE substr(value, 10, 1) WHEN x'77' THEN x'88' ELSE x'77' END || substr(value, 11) AS BLOB) WHERE part = CAST('own/epoch' AS BLOB)",
         "UPDATE group_parts SET part = CAST(part || x'77' AS BLOB) WHERE substr(part, 1, 13) = CAST('own/document/' AS BLOB)",
         "DELETE FROM group_parts WHERE substr(part, 1, 13) = CAST('own/document/' AS BLOB)",
         "UPDATE group_log SET entry = (SELECT entry FROM group_log WHERE seq = 0) WHERE seq = 1",
