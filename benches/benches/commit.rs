@@ -172,7 +172,10 @@ fn judging(bench: &mut Bench, members: usize, group: &Group, renewal: &Prepared)
     let commit = renewal.bundle.commit.as_slice();
     let restore = || {
         let (rows, roots) = (group.service_rows.clone(), group.roots.clone());
-        sure(PublicGroupState::load(rows, roots))
+        let service = sure(PublicGroupState::load(rows, roots));
+        // A service keeps its groups: keys are read and credentials were checked before this commit came.
+        sure(service.judge_bundle(&renewal.bundle, group.owner.device, NOW));
+        service
     };
     let rows = sure(bare_service(&restore()));
     let id = GroupId::from_slice(GROUP.as_bytes());

@@ -7,16 +7,16 @@ use conclave_proto::{DeviceId, Hash, RealmId, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::CREDENTIAL_TYPE;
-use crate::certificate::DeviceCredential;
 use crate::error::AuthError;
+use crate::received::ReceivedCredential;
 
 /// A credential and the key that it is presented with, both from the same MLS leaf (or login).
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Presented<'a> {
     /// MLS credential type.
     pub credential_type: u16,
     /// Content of the credential.
-    pub credential: &'a [u8],
+    pub credential: ReceivedCredential,
     /// Signature scheme of `signature_key` (RFC 8446 §4.2.3).
     pub scheme: u16,
     /// The leaf's own signature key.
@@ -27,7 +27,7 @@ impl fmt::Debug for Presented<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Presented")
             .field("credential_type", &self.credential_type)
-            .field("credential_bytes", &self.credential.len())
+            .field("credential_bytes", &self.credential.as_slice().len())
             .field("scheme", &self.scheme)
             .finish_non_exhaustive()
     }
@@ -160,8 +160,7 @@ pub fn authenticate(
         | Occasion::CommitPath
         | Occasion::Login => {}
     }
-    let credential = DeviceCredential::from_bytes(presented.credential)?;
-    credential.verify()?;
+    let credential = presented.credential.verified()?;
     let certificate = &credential.certificate;
     if certificate.scheme != presented.scheme {
         return Err(AuthError::SchemeMismatch);

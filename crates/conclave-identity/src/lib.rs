@@ -44,7 +44,7 @@
 //! let (credential, key) = (credential.to_bytes(), phone.public());
 //! let presented = Presented {
 //!     credential_type: CREDENTIAL_TYPE,
-//!     credential: &credential,
+//!     credential: credential.into(),
 //!     scheme: SCHEME_ED25519,
 //!     signature_key: &key,
 //! };
@@ -79,6 +79,7 @@ mod error;
 mod keys;
 mod list;
 mod pins;
+mod received;
 mod safety;
 mod signature_key;
 mod text;
@@ -100,6 +101,7 @@ pub use list::{
     DEVICE_LIST_VALIDITY_MS, DeviceList, DeviceRef, LIST_BYTES, LIST_LABEL, SignedDeviceList,
 };
 pub use pins::{PINS_MAX, Pin, PinBook};
+pub use received::ReceivedCredential;
 pub use safety::{group_code, safety_number, safety_number_from_hashes};
 pub use signature_key::SignatureKey;
 pub use user::{GENESIS_BYTES, UserGenesis};

@@ -223,7 +223,7 @@ pub fn check_key_package(
     }
     let presented = Presented {
         credential_type: u16::from(leaf.credential().credential_type()),
-        credential: leaf.credential().serialized_content(),
+        credential: leaf.credential().serialized_content().into(),
         scheme: SCHEME_ED25519,
         signature_key: leaf.signature_key().as_slice(),
     };

@@ -1,5 +1,6 @@
 //! Facts of a commit: what the judgement looks at. They are taken alike from MLS at the client and at the service.
 
+use conclave_identity::ReceivedCredential;
 use conclave_proto::codec::Bytes;
 use conclave_proto::group::CommitData;
 use conclave_proto::policy::GroupPolicy;
@@ -26,7 +27,7 @@ pub struct LeafFacts {
     /// MLS credential type.
     pub credential_type: u16,
     /// Content of the credential.
-    pub credential: Bytes,
+    pub credential: ReceivedCredential,
     /// Signature scheme of the key.
     pub scheme: u16,
     /// The leaf's own signature key.

@@ -426,9 +426,14 @@ fn authenticate_path(
         device: Some(row.device),
         ..Reference::default()
     };
+    let mut leaf = leaf.clone();
+    if leaf.credential == row.credential {
+        // Nothing new is claimed: its signatures were checked with the row's.
+        leaf.credential = row.credential.clone();
+    }
     authenticate_leaf(
         previous,
-        leaf,
+        &leaf,
         Occasion::CommitPath,
         &reference,
         facts.data.time,
@@ -453,7 +458,7 @@ pub fn authenticate_row(
     };
     let presented = Presented {
         credential_type: row.credential_type,
-        credential: row.credential.as_slice(),
+        credential: row.credential.clone(),
         scheme: row.scheme,
         signature_key: row.key.as_slice(),
     };
@@ -476,12 +481,12 @@ pub fn authenticate_leaf(
     if leaf.capable != 1 {
         return Err(CommitFault::Capabilities);
     }
-    if leaf.credential.len() > limits::CREDENTIAL_BYTES {
+    if leaf.credential.as_slice().len() > limits::CREDENTIAL_BYTES {
         return Err(CommitFault::Limit);
     }
     let presented = Presented {
         credential_type: leaf.credential_type,
-        credential: leaf.credential.as_slice(),
+        credential: leaf.credential.clone(),
         scheme: leaf.scheme,
         signature_key: leaf.key.as_slice(),
     };

@@ -354,7 +354,7 @@ mod tests {
             device: DeviceId([3; 16]),
             user: UserId([4; 32]),
             credential_type: 1,
-            credential: Bytes::default(),
+            credential: Vec::new().into(),
             key: Bytes::default().into(),
             scheme: 1,
             role,

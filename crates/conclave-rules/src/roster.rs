@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_identity::SignatureKey;
-use conclave_proto::codec::{Bytes, encode};
+use conclave_identity::{ReceivedCredential, SignatureKey};
+use conclave_proto::codec::encode;
 use conclave_proto::hash::labelled;
 use conclave_proto::policy::Role;
 use conclave_proto::refusal::RecordFault;
@@ -27,7 +27,7 @@ pub struct RosterRow {
     /// MLS credential type of `credential`.
     pub credential_type: u16,
     /// Content of its credential.
-    pub credential: Bytes,
+    pub credential: ReceivedCredential,
     /// Its signature key.
     pub key: SignatureKey,
     /// Signature scheme of the key.
@@ -350,7 +350,7 @@ mod tests {
             device: DeviceId([device; 16]),
             user: UserId([device; 32]),
             credential_type: 1,
-            credential: Bytes::from(vec![device]),
+            credential: vec![device].into(),
             key: vec![device; 32].into(),
             scheme: conclave_identity::SCHEME_ED25519,
             role,

@@ -143,7 +143,7 @@ fn identify(shared: &Shared, credential: &[u8]) -> Result<LoggedIn, Refusal> {
     let key = parsed.certificate.device_key.as_slice();
     let presented = Presented {
         credential_type: CREDENTIAL_TYPE,
-        credential,
+        credential: credential.into(),
         scheme: parsed.certificate.scheme,
         signature_key: key,
     };

@@ -18,7 +18,6 @@ use conclave_doc::*;
 use conclave_identity::{DeviceKey, SCHEME_ED25519};
 use conclave_mls::EpochRoot;
 use conclave_order::query::document::Base;
-use conclave_proto::codec::Bytes;
 use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
@@ -84,7 +83,7 @@ impl World {
             device,
             user: UserId([user; 32]),
             credential_type: 0xf0c1,
-            credential: Bytes::default(),
+            credential: Vec::new().into(),
             key: key.public().to_vec().into(),
             scheme: SCHEME_ED25519,
             role,

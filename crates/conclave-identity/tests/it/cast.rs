@@ -95,10 +95,10 @@ pub fn present_at(credential: &[u8], key: &[u8], now: UnixMs) -> Result<Identity
 }
 
 /// A device credential and its key, as they stand in a leaf.
-pub fn shown<'a>(credential: &'a [u8], key: &'a [u8]) -> Presented<'a> {
+pub fn shown<'a>(credential: &[u8], key: &'a [u8]) -> Presented<'a> {
     Presented {
         credential_type: CREDENTIAL_TYPE,
-        credential,
+        credential: credential.into(),
         scheme: SCHEME_ED25519,
         signature_key: key,
     }

@@ -563,3 +563,35 @@ fn errors_and_debug_show_no_input() {
     assert!(!error.is_retryable());
     assert_ne!(UserId::ZERO, anna.genesis.user_id());
 }
+
+#[test]
+fn what_was_checked_once_is_still_refused_when_presented_otherwise() {
+    let anna = anna();
+    let key = anna.device_key.public();
+    let held = shown(&anna.credential.to_bytes(), &key);
+    let at = |presented: &Presented<'_>, now| {
+        authenticate(presented, Occasion::Tree, &Reference::default(), now, None)
+    };
+    assert!(at(&held, NOW).is_ok());
+    let after = anna.credential.certificate.not_after;
+    assert_eq!(at(&held, after), Err(AuthError::Expired));
+    let stranger = boris().device_key.public();
+    let presented = Presented {
+        signature_key: &stranger,
+        ..held.clone()
+    };
+    assert_eq!(at(&presented, NOW), Err(AuthError::KeyMismatch));
+    let elsewhere = Reference {
+        device: Some(DeviceId([0xee; 16])),
+        ..Reference::default()
+    };
+    let result = authenticate(&held, Occasion::Tree, &elsewhere, NOW, None);
+    assert_eq!(result, Err(AuthError::WrongDevice));
+    // One that was found false stays false.
+    let mut forged = anna.credential.clone();
+    forged.user_signature[0] ^= 1;
+    let held = shown(&forged.to_bytes(), &key);
+    for _ in 0..2 {
+        assert_eq!(at(&held, NOW), Err(AuthError::UserSignature));
+    }
+}

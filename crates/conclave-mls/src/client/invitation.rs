@@ -116,7 +116,7 @@ pub(super) fn check_inviter(
     }
     let presented = Presented {
         credential_type: inviter.credential_type,
-        credential: inviter.credential.as_slice(),
+        credential: inviter.credential.clone(),
         scheme: inviter.scheme,
         signature_key: inviter.key.as_slice(),
     };

@@ -16,7 +16,7 @@ use conclave_doc::{
 };
 use conclave_identity::{DeviceKey, SCHEME_ED25519};
 use conclave_mls::{EpochRoot, Rows};
-use conclave_proto::codec::{Bytes, Tail, Varint};
+use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
 use conclave_proto::{
     Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, Record,
@@ -121,7 +121,7 @@ fn group_state(keys: &[DeviceKey; 2]) -> GroupState {
         device,
         user: UserId([device.0[0]; 32]),
         credential_type: conclave_identity::CREDENTIAL_TYPE,
-        credential: Bytes::default(),
+        credential: Vec::new().into(),
         key: key.public().to_vec().into(),
         scheme: SCHEME_ED25519,
         role: Role::Editor,

@@ -104,7 +104,7 @@ fn presented(bytes: &[u8]) -> Decoded {
         Bytes::tls_deserialize_bytes(bytes).map_err(|_| "presented.no_signature_key")?;
     let presented = Presented {
         credential_type: CREDENTIAL_TYPE,
-        credential: content,
+        credential: content.into(),
         scheme: SCHEME_ED25519,
         signature_key: key.as_slice(),
     };

@@ -71,7 +71,7 @@ impl Desk {
         let key = parsed.certificate.device_key.as_slice();
         let presented = Presented {
             credential_type: CREDENTIAL_TYPE,
-            credential,
+            credential: credential.into(),
             scheme: parsed.certificate.scheme,
             signature_key: key,
         };
