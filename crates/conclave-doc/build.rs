@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "cover-aside",
         "drop-outbox-row",
         "ignore-void",
+        "leaf-before-content",
         "reseal-resend",
         "reuse-instance",
         "skip-commitment",

@@ -168,6 +168,13 @@ impl Outbox {
             .unwrap_or_default()
     }
 
+    /// Whether the first item is of this kind, and says this.
+    pub(crate) fn front_says(&self, verdict: bool, plain: &[u8]) -> bool {
+        self.items
+            .front()
+            .is_some_and(|item| item.verdict == verdict && item.plain.as_slice() == plain)
+    }
+
     /// Whether an update waits here with these bytes.
     pub(crate) fn holds_update(&self, update: &[u8]) -> bool {
         self.items
@@ -207,7 +214,8 @@ impl Outbox {
         updates.iter().for_each(|item| self.left(item));
     }
 
-    fn unseal(&mut self) {
+    /// What waits is sealed again.
+    pub(crate) fn unseal(&mut self) {
         for item in &mut self.items {
             if item.sealed.take().is_some() {
                 self.dirty.insert(item.number);

@@ -220,7 +220,8 @@ impl Document {
                 self.after_clock_gap(session, *expected, next, &mut outcome)?
             }
             Refusal::AlreadyAccepted { leaf, seq } => {
-                self.after_accepted(session, *leaf, *seq, &mut outcome)?
+                let at = (first_clock, *seq);
+                self.after_accepted(session, *leaf, at, next, &mut outcome)?
             }
             Refusal::SnapshotRequired => RefusedOutcome::SnapshotNeeded,
             Refusal::RateLimited { retry_after_ms } => RefusedOutcome::RetryLater {
@@ -285,28 +286,35 @@ impl Document {
         })
     }
 
+    /// The service has a record of this author at the clock of the one that it refused. Under another seal it may still be the same edit: an
+    /// earlier connection's frame that arrived late. So it is looked at before another life is believed.
     fn after_accepted(
         &mut self,
         session: &mut Session,
         leaf: Hash,
-        seq: u64,
+        (clock, seq): (u64, u64),
+        next: u64,
         outcome: &mut DeliverOutcome,
     ) -> Result<RefusedOutcome, DocError> {
         let at = self.outbox.in_flight(session);
-        Ok(
-            if self
-                .outbox
-                .sealed_at(at)
-                .is_some_and(|record| record.leaf() == leaf)
-            {
-                self.outbox.mark_sent(session);
-                self.place_own(seq, outcome);
-                RefusedOutcome::Resend
-            } else {
-                self.found_behind(outcome)?;
-                RefusedOutcome::FreshInstance
-            },
-        )
+        let as_sealed = self.outbox.sealed_at(at);
+        // Breakage: another seal is taken for another content.
+        let looks = !crate::broken("leaf-before-content");
+        Ok(if clock < next && looks {
+            // It has come with the log meanwhile, and was judged.
+            RefusedOutcome::Resend
+        } else if as_sealed.is_some_and(|record| record.leaf() == leaf) {
+            self.outbox.mark_sent(session);
+            self.place_own(seq, outcome);
+            RefusedOutcome::Resend
+        } else if seq >= self.size() && looks {
+            session.await_clock = clock.saturating_add(1);
+            RefusedOutcome::Refetch { from: self.size() }
+        } else {
+            // What stands there was judged, and is no record of this author that is known here.
+            self.found_behind(outcome)?;
+            RefusedOutcome::FreshInstance
+        })
     }
 
     /// Another life of this device has written what this store does not know: this is a restored backup, or a copy. Goes on under a fresh

@@ -215,6 +215,7 @@ impl Document {
             return Ok(None);
         };
         let author = record.header.author;
+        let mut own = candidate.is_own();
         let mut content = Content::Known;
         let mut was_read = false;
         match candidate.standing {
@@ -233,8 +234,11 @@ impl Document {
             Standing::Chained { clock, seen } => {
                 // Breakage: a restored backup goes on under the instance that its former life has used.
                 let is_new = !crate::broken("reuse-instance");
-                if author == self.outbox.author && !candidate.is_own() && is_new {
-                    return Err(Halt::OwnInstance);
+                if author == self.outbox.author && !own && is_new {
+                    if !self.says_what_waits(record, keys)? {
+                        return Err(Halt::OwnInstance);
+                    }
+                    own = true;
                 }
                 effect.epoch = Some(record.header.epoch);
                 effect.link = Some((author, clock));
@@ -248,20 +252,23 @@ impl Document {
                     ),
                     None => {
                         was_read = true;
-                        self.read_content(ctx, candidate, record, keys)?
+                        self.read_content(ctx, candidate, record, own, keys)?
                     }
                 };
             }
         }
-        let own = candidate.is_own();
         let stands = !matches!(content, Content::Refused(..) | Content::Void);
-        let update = self.note(ctx, candidate, record, content, &mut effect, outcome);
+        let update = self.note(ctx, candidate, record, own, content, &mut effect, outcome);
         let (update, mut unapplied) = update.unzip();
         let mut popped = None;
         if own {
             unapplied = None;
             popped = self.outbox.pop();
             outcome.acknowledged += 1;
+            if !candidate.is_own() {
+                // What follows it names the leaf of another seal.
+                self.outbox.unseal();
+            }
         } else if author.device == self.outbox.author.device
             && let Some(plain) = &update
         {
@@ -274,12 +281,38 @@ impl Document {
         Ok(popped.filter(|_| !stands))
     }
 
+    /// Whether a record under an own clock, in another form than was sealed here, says what the first item says that waits for this clock: a
+    /// frame of an earlier connection that arrived late, and not another life.
+    fn says_what_waits(&self, record: &Record, keys: &mut KeyRing<'_>) -> Result<bool, Halt> {
+        // Breakage: another seal is taken for another content.
+        if crate::broken("leaf-before-content") || self.outbox.is_empty() {
+            return Ok(false);
+        }
+        let (epoch, author) = (record.header.epoch, record.header.author);
+        let Some(key) = keys.get(epoch) else {
+            return match self.aside.given_up.contains(&epoch) {
+                true => Ok(false),
+                false => Err(Halt::Root { epoch, author }),
+            };
+        };
+        let verdict = matches!(record.header.body, RecordBody::Verdict(_));
+        Ok(open(record, key).is_ok_and(|plain| {
+            let plain = Plain::from(plain);
+            self.outbox.front_says(verdict, plain.as_slice())
+        }))
+    }
+
     /// Writes down what the content of a record means, and tells about it. Gives the update to apply.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one record, and what became of it"
+    )]
     fn note(
         &self,
         ctx: &DocContext<'_>,
         candidate: &Candidate,
         record: &Record,
+        own: bool,
         content: Content,
         effect: &mut Effect,
         outcome: &mut DeliverOutcome,
@@ -336,7 +369,7 @@ impl Document {
                 _ => None,
             },
         };
-        let change = kind.filter(|_| !candidate.is_own()).map(|kind| Change {
+        let change = kind.filter(|_| !own).map(|kind| Change {
             author,
             user,
             seq,
@@ -377,6 +410,7 @@ impl Document {
         ctx: &DocContext<'_>,
         candidate: &Candidate,
         record: &Record,
+        own: bool,
         keys: &mut KeyRing<'_>,
     ) -> Result<Content, Halt> {
         let refused = |fault| {
@@ -388,7 +422,7 @@ impl Document {
         if ctx.authority.is_void(&self.id, &candidate.leaf) {
             return Ok(Content::Void);
         }
-        let plain = if candidate.is_own() {
+        let plain = if own {
             self.outbox.front_plain()
         } else {
             let epoch = record.header.epoch;
@@ -433,7 +467,7 @@ impl Document {
             }
             Err(fault) => return refused(fault),
         };
-        if !candidate.is_own() {
+        if !own {
             self.make_way(device, &plain, &claims)?;
         }
         Ok(Content::Update {

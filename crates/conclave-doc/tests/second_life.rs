@@ -207,9 +207,10 @@ fn refusals_that_name_another_life_are_told() {
     let cases = [
         (Refusal::ClockGap { expected: 40 }, true),
         (
+            // A place that was judged already, and is another's.
             Refusal::AlreadyAccepted {
                 leaf: Hash([3; 32]),
-                seq: 1,
+                seq: 0,
             },
             true,
         ),
@@ -322,5 +323,125 @@ fn a_store_found_behind_reads_the_log_before_it_sends() {
         let parts = ["(shared)", "(one0)", "(one1)", "(one2)", "(two)"];
         assert_each_once(&mut sim, &parts);
         assert_eq!(sim.peers[0].findings, vec![], "{kind}");
+    }
+}
+
+/// A frame of a life that was killed reaches the service only after its successor has opened the document, and the successor has sealed the
+/// same edit again, for the next epoch. Gives the frame as it was first sealed, at its place in the log.
+fn late_frame(sim: &mut Sim, text: &str) -> (u64, Append) {
+    sim.settle();
+    sim.peers[FIRST].insert(0, text);
+    let author = sim.peers[FIRST].author(&sim.world);
+    let peer = &mut sim.peers[FIRST];
+    let keys = peer.keys.clone();
+    let ctx = sim.world.ctx(FIRST, 0, &keys);
+    let late = peer.next_append(&ctx, 4096).unwrap();
+    peer.store();
+    sim.restart(FIRST);
+    sim.connect(FIRST);
+    let seq = sim.service.size();
+    let authors = sim.service.authors().len();
+    sim.service.append(author, &late).unwrap();
+    sim.publish(seq, authors, None);
+    sim.world.rekey();
+    sim.reach(1);
+    sim.peers[FIRST].epoch = 1;
+    (seq, late)
+}
+
+/// What is compared is what an edit says, not how it was sealed: a device's own late frame is no sign of another life.
+#[test]
+fn the_same_edit_under_another_seal_is_adopted() {
+    for kind in KINDS {
+        let mut sim = Sim::new(kind, &TWO, "hello");
+        let (seq, late) = late_frame(&mut sim, "(late)");
+        let author = sim.peers[FIRST].author(&sim.world);
+        let peer = &mut sim.peers[FIRST];
+        let keys = peer.keys.clone();
+        let ctx = sim.world.ctx(FIRST, 1, &keys);
+        let again = peer.next_append(&ctx, 4096).unwrap();
+        peer.store();
+        assert_ne!(again.records, late.records);
+        // The log first, then what the service says to the second form.
+        while sim.receive(FIRST) {}
+        assert_eq!(sim.peers[FIRST].author(&sim.world), author, "{kind}");
+        assert_eq!(sim.peers[FIRST].doc.pending_count(), 0);
+        let refusal = Refusal::AlreadyAccepted {
+            leaf: sim.service.leaf(seq),
+            seq,
+        };
+        assert_eq!(sim.service.append(author, &again), Err(refusal.clone()));
+        let ctx = sim.world.ctx(FIRST, 1, &keys);
+        let (what, outcome) = sim.peers[FIRST].refused(&ctx, again.first_clock, &refusal);
+        assert_eq!((what, outcome.restored), (RefusedOutcome::Resend, false));
+        sim.peers[FIRST].insert(0, "(next)");
+        sim.advance_epochs();
+        sim.settle();
+        sim.restart(FIRST);
+        sim.connect(FIRST);
+        sim.settle();
+        assert_eq!(sim.peers[FIRST].author(&sim.world), author, "{kind}");
+        assert_each_once(&mut sim, &["(late)", "(next)"]);
+        sim.assert_no_findings();
+    }
+}
+
+/// The service tells of the first form before the log does: it is fetched and compared before anything is believed.
+#[test]
+fn an_edit_accepted_under_another_seal_is_fetched_first() {
+    for kind in KINDS {
+        let mut sim = Sim::new(kind, &TWO, "hello");
+        let (seq, _) = late_frame(&mut sim, "(late)");
+        let author = sim.peers[FIRST].author(&sim.world);
+        sim.peers[FIRST].insert(0, "(next)");
+        let peer = &mut sim.peers[FIRST];
+        let keys = peer.keys.clone();
+        let ctx = sim.world.ctx(FIRST, 1, &keys);
+        let again = peer.next_append(&ctx, 4096).unwrap();
+        peer.store();
+        let refusal = Refusal::AlreadyAccepted {
+            leaf: sim.service.leaf(seq),
+            seq,
+        };
+        let (what, outcome) = peer.refused(&ctx, again.first_clock, &refusal);
+        assert_eq!(what, RefusedOutcome::Refetch { from: seq });
+        assert!(!outcome.restored && !outcome.reopen, "{kind}");
+        assert!(!sim.send(FIRST, 4096), "nothing goes before it is known");
+        sim.fetch(FIRST, seq, seq + 1);
+        assert!(!sim.peers[FIRST].last.restored, "{kind}");
+        assert_eq!(sim.peers[FIRST].doc.pending_count(), 1);
+        sim.advance_epochs();
+        sim.settle();
+        assert_eq!(sim.peers[FIRST].author(&sim.world), author, "{kind}");
+        assert_each_once(&mut sim, &["(late)", "(next)"]);
+        sim.assert_no_findings();
+    }
+}
+
+/// Other content at an own clock is another life, whoever ordered it; also where only the second of two edits is another.
+#[test]
+fn another_edit_at_an_own_clock_is_another_life() {
+    for kind in KINDS {
+        for shared in [false, true] {
+            let mut sim = Sim::new(kind, &TWO, "hello");
+            sim.settle();
+            if shared {
+                sim.peers[FIRST].insert(0, "(shared)");
+            }
+            sim.peers[FIRST].store();
+            let rows = sim.peers[FIRST].rows.clone();
+            second_life(&mut sim, &rows, 7);
+            sim.peers[OTHER].insert(0, "(other)");
+            sim.peers[FIRST].insert(0, "(mine)");
+            sim.connect(FIRST);
+            sim.connect(OTHER);
+            let old = sim.peers[FIRST].author(&sim.world);
+            assert!(sim.send(OTHER, 4096));
+            while sim.receive(FIRST) {}
+            assert_ne!(sim.peers[FIRST].author(&sim.world), old, "{kind}");
+            sim.settle();
+            assert_each_once(&mut sim, &["(other)", "(mine)"]);
+            sim.assert_no_findings();
+        }
     }
 }

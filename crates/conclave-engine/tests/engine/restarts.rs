@@ -177,3 +177,41 @@ fn whoever_is_invited_again_is_not_taken_for_a_copy() {
     assert_eq!(world.text(0, group, open), "open, by ben again");
     assert_eq!(world.findings(1), Vec::<String>::new());
 }
+
+/// A killed agent's last append reaches the service when its successor is there already, which has sealed the edit again: for the epoch that
+/// has begun meanwhile. That is no other copy of its store.
+#[test]
+fn a_killed_lifes_append_that_comes_late_is_no_copy() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, &["ana", "ben", "cleo"]);
+        let group = world.create_group(0);
+        world.invite(group, 0, 1, None);
+        let document = world.create_document(group, 0, "hello");
+        world.edit(1, group, document, "<before>");
+        world.run();
+        let packages = world.count(1, "put_packages");
+        world.command(1, edit(group, document, "<late>"));
+        world.until(|world| world.is_sending(1, "append"));
+        let opened = world.count(1, "open");
+        let late = world.restart_late(1);
+        // The directory and the document.
+        world.until(|world| world.count(1, "open") == opened + 2);
+        world.held = Some(1);
+        world.arrive(1, late);
+        let (user, role) = (world.devices[2].user, None);
+        world.ask(0, Command::Invite { group, user, role });
+        world.advance(0);
+        world.entries_first(1);
+        world.held = None;
+        world.run();
+        world.ask(2, Command::Accept { group });
+        world.edit(1, group, document, "<after>");
+        world.run();
+        world.converged(group, &[0, 1, 2]);
+        let text = world.text(0, group, document);
+        assert_eq!(text, "hello<before><late><after>", "seed {seed}");
+        assert_eq!(world.count(1, "commit"), 0, "seed {seed}");
+        assert_eq!(world.count(1, "put_packages"), packages, "seed {seed}");
+        world.no_findings();
+    }
+}

@@ -491,6 +491,37 @@ impl World {
         self.perform(at);
     }
 
+    /// A new life of a device, while what the one before has sent is still on its way: it arrives when [`Self::arrive`] is called.
+    pub fn restart_late(&mut self, at: usize) -> (ConnId, Vec<ClientFrame>) {
+        let device = &mut self.devices[at];
+        let conn = device.conn.take().unwrap();
+        let late = device.up.drain(..).collect();
+        device.down.clear();
+        self.restart(at);
+        (conn, late)
+    }
+
+    /// The service takes what a former life has sent.
+    pub fn arrive(&mut self, at: usize, (conn, late): (ConnId, Vec<ClientFrame>)) {
+        for frame in late {
+            self.serve(at, conn, frame);
+        }
+    }
+
+    /// Whether a frame of this kind is on its way from a device.
+    pub fn is_sending(&self, at: usize, what: &str) -> bool {
+        self.devices[at].up.iter().any(|frame| kind(frame) == what)
+    }
+
+    /// Of what is on its way to a device, the groups' entries overtake the rest: a service's logs are told of independently.
+    pub fn entries_first(&mut self, at: usize) {
+        let is_entry = |frame: &ServiceFrame| matches!(frame, ServiceFrame::GroupEntries { .. });
+        let down = std::mem::take(&mut self.devices[at].down);
+        let (mut down, rest): (VecDeque<_>, VecDeque<_>) = down.into_iter().partition(is_entry);
+        down.extend(rest);
+        self.devices[at].down = down;
+    }
+
     /// Cuts a connection: the service gets some of what was sent, the device nothing more.
     fn hang_up(&mut self, at: usize) {
         let Some(conn) = self.devices[at].conn.take() else {
