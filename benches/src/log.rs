@@ -9,7 +9,9 @@ use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedD
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::{Author, DocumentId, Hash, InstanceId};
+use conclave_rules::LogId;
 use conclave_testkit::members::Member;
+use conclave_testkit::service::Signing;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
@@ -87,9 +89,13 @@ impl DocumentLog {
         let mut pen = Pen::new(&writer, &base);
         let mut records = vec![DeliveredRecord::Leaf(base.leaf())];
         records.extend(updates.iter().map(|update| pen.delivered(update, &mut rng)));
+        let log = LogId {
+            group: GROUP,
+            document: DOCUMENT,
+        };
         let opened = OpenedDocument {
             channel: Varint(1),
-            head: pen.frontier.head(),
+            signed: Signing::default().sign(&log, pen.frontier.head()),
             from: 0,
             base: Some(BaseSnapshot {
                 seq: 0,
@@ -98,6 +104,7 @@ impl DocumentLog {
             authors: vec![pen.author],
             own_next_clock: 0,
             own_last: Hash::ZERO,
+            losses: Vec::new(),
         };
         Ok(Self {
             reader,
@@ -131,7 +138,7 @@ impl DocumentLog {
             ensure!(outcome.findings.is_empty(), "{:?}", outcome.findings);
             first = next;
         }
-        ensure!(document.head() == self.opened.head, "records are missing");
+        ensure!(document.head() == self.opened.head(), "records are missing");
         Ok(document)
     }
 }

@@ -105,7 +105,7 @@ impl Writer {
         wire.accepted(Request::CreateDocument { entry, snapshot })
             .await?;
         let opened = wire.open(id, document).await?;
-        ensure!(opened.head == log.head(), "another log");
+        ensure!(opened.head() == log.head(), "another log");
         Ok(Self {
             wire,
             key,

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Clock, Limits};
 use crate::error::OpError;
+use crate::heads::Heads;
 use crate::hub::Hub;
 use crate::misconduct::Misconduct;
 use crate::rate::Buckets;
@@ -23,6 +24,8 @@ pub(crate) struct Env {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) hub: Hub,
+    /// What signs heads, and the service's generation.
+    pub(crate) heads: Heads,
     /// How often a group may renew leaves.
     pub(crate) self_updates: Buckets<GroupId>,
     /// How often a device may come back into a group.

@@ -35,6 +35,7 @@ mod document;
 mod env;
 mod error;
 mod group;
+mod heads;
 mod http;
 mod hub;
 mod invitation;

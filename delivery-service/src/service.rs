@@ -4,21 +4,25 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use conclave_identity::{HeadKey, NewGeneration, ServiceKey};
 use conclave_order::op::upkeep::Sweep;
 use conclave_order::{Event, Op, limits as order_limits};
-use ed25519_dalek::SigningKey;
+use conclave_proto::UnixMs;
+use conclave_proto::service::Cause;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use crate::config::{Config, derived_origins};
 use crate::document::Documents;
 use crate::env::Env;
 use crate::error::StartError;
 use crate::group::Groups;
+use crate::heads::{Heads, Standing};
 use crate::http;
 use crate::hub::Hub;
 use crate::limits;
@@ -26,7 +30,6 @@ use crate::listener::{CappedListener, Trusted};
 use crate::misconduct::Misconduct;
 use crate::rate::Buckets;
 use crate::shared::{Rates, Shared};
-use crate::sqlite::StoreError;
 use crate::sqlite::open::{self, Place};
 use crate::sqlite::{Reads, Store};
 use crate::writer::{self, WriterSetup};
@@ -56,7 +59,7 @@ impl Service {
             max_bytes: config.limits.database_bytes,
         };
         let mut store = Store::open(place.clone()).await?;
-        let service_key = service_key(&mut store).await?;
+        let standing = standing(&mut store, config.clock.now()).await?;
         let reads = Reads::open(&place).await?;
         let listener =
             TcpListener::bind(config.listen)
@@ -101,7 +104,8 @@ impl Service {
             hub: Hub::default(),
             self_updates: Buckets::new(rates.map(|rates| rates.self_updates)),
             returns: Buckets::new(rates.map(|rates| rates.returns)),
-            misconduct: Misconduct::new(service_key),
+            misconduct: Misconduct::new(standing.service.public()),
+            heads: Heads::new(standing, config.clock.clone()),
             repeated_asks: Buckets::new(Some(limits::ASKS_TOLD)),
             snapshots: Buckets::new(Some(limits::SNAPSHOTS_WITHOUT_NEWS)),
         });
@@ -115,7 +119,6 @@ impl Service {
                 config.origins.clone()
             },
             admission: config.admission,
-            service_key,
             rates: Rates::new(rates, config.clock.clone()),
             chunks: Arc::new(Semaphore::new(limits::UNFINISHED_CHUNKS)),
             connections: TaskTracker::new(),
@@ -204,20 +207,44 @@ pub fn asked_to_end() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The service's own key, made at its first start.
-async fn service_key(store: &mut Store) -> Result<[u8; 32], StartError> {
-    let seed: [u8; 32] = match store.service_seed().await? {
-        Some(seed) => seed.try_into().map_err(|_| StoreError::Corrupt {
-            what: "service key",
-        })?,
+/// The service's own key and its generation, made at the first start.
+async fn standing(store: &mut Store, now: UnixMs) -> Result<Standing, StartError> {
+    let service = match store.service_seed().await? {
+        Some(seed) => ServiceKey::from_bytes(&seed),
         None => {
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+            let seed = fresh_seed()?;
             store.put_service_seed(&seed).await?;
-            seed
+            ServiceKey::from_bytes(&seed)
         }
     };
-    Ok(SigningKey::from_bytes(&seed).verifying_key().to_bytes())
+    if let Some((generation, seed)) = store.generation().await? {
+        let heads = HeadKey::from_bytes(&seed);
+        return Ok(Standing {
+            service,
+            generation,
+            heads,
+        });
+    }
+    let seed = fresh_seed()?;
+    let heads = HeadKey::from_bytes(&seed);
+    let new = NewGeneration {
+        cause: Cause::Founded,
+        begun: now,
+        head_key: heads.public(),
+    };
+    let generation = service.begin(None, new);
+    store.put_generation(&generation, &seed).await?;
+    Ok(Standing {
+        service,
+        generation,
+        heads,
+    })
+}
+
+fn fresh_seed() -> Result<Zeroizing<[u8; 32]>, StartError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut()).map_err(|_| StartError::Random)?;
+    Ok(seed)
 }
 
 /// Lets go of replaced snapshots whose time is over: at the start, and now and then, also where nobody writes.

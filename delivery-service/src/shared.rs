@@ -20,7 +20,6 @@ pub(crate) struct Shared {
     pub(crate) documents: Documents,
     pub(crate) origins: Vec<String>,
     pub(crate) admission: Admission,
-    pub(crate) service_key: [u8; 32],
     pub(crate) rates: Rates,
     /// Chunks of unfinished frames that all connections may hold together.
     pub(crate) chunks: Arc<Semaphore>,

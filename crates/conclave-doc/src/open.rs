@@ -194,12 +194,12 @@ impl Document {
         self.fresh.stir(rng);
         self.incoming.forget_own();
         self.incoming.set_authors(opened.authors.clone());
-        self.incoming.target = Some((opened.head, ctx.authority.epoch()));
+        self.incoming.target = Some((opened.head(), ctx.authority.epoch()));
         self.incoming.bridge = None;
-        self.rolled_back = opened.head.size < self.size();
+        self.rolled_back = opened.head().size < self.size();
         if self.rolled_back {
-            let seq = opened.head.size;
-            let fault = if self.contradicts(&opened.head) {
+            let seq = opened.head().size;
+            let fault = if self.contradicts(&opened.head()) {
                 Fault::Fork
             } else {
                 Fault::Rollback
@@ -239,8 +239,8 @@ impl Document {
     /// that go on from the own one.
     #[must_use]
     pub fn standing(&self, opened: &OpenedDocument) -> Standing {
-        let (size, head) = (self.size(), &opened.head);
-        if self.contradicts(head) {
+        let (size, head) = (self.size(), opened.head());
+        if self.contradicts(&head) {
             Standing::Apart
         } else if head.size < size {
             Standing::Ahead {

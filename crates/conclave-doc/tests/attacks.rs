@@ -698,7 +698,7 @@ fn a_service_that_forgets_or_forks_is_noticed_on_reconnecting() {
     let author = sim.peers[0].author(&sim.world);
     let good = sim.service.opened(author, Some(sim.service.size()));
     let mut shorter = good.clone();
-    shorter.head = sim.service.head_at(sim.service.size() - 1);
+    shorter.signed.head = sim.service.head_at(sim.service.size() - 1);
     let outcome = sim.opened(0, &shorter);
     assert_eq!(outcome.findings[0].fault, Fault::Rollback);
     sim.peers[0].insert(0, "kept");
@@ -707,12 +707,12 @@ fn a_service_that_forgets_or_forks_is_noticed_on_reconnecting() {
         "nothing is sent to a service that has lost records"
     );
     let mut other = good.clone();
-    other.head.root = Hash([3; 32]);
+    other.signed.head.root = Hash([3; 32]);
     let outcome = sim.opened(0, &other);
     assert_eq!(outcome.findings[0].fault, Fault::Fork);
     let mut longer = good.clone();
-    longer.head = Head {
-        size: good.head.size + 1,
+    longer.signed.head = Head {
+        size: good.signed.head.size + 1,
         root: Hash([3; 32]),
     };
     sim.opened(0, &longer);

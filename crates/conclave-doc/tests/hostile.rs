@@ -173,7 +173,7 @@ fn absurd_numbers_do_not_panic() {
     let author = sim.peers[0].author(&sim.world);
     let mut opened = sim.service.opened(author, Some(size));
     opened.own_next_clock = u64::MAX;
-    opened.head = Head {
+    opened.signed.head = Head {
         size: u64::MAX,
         root: Hash([1; 32]),
     };

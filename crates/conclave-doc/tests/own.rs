@@ -20,6 +20,7 @@ use conclave_proto::frame::{
 use conclave_proto::merkle::Head;
 use conclave_proto::record::RecordBody;
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
+use conclave_proto::service::SignedHead;
 use conclave_proto::*;
 
 const TWO: [(u8, Role); 2] = [(1, Role::Owner), (2, Role::Editor)];
@@ -535,12 +536,17 @@ fn edits_before_the_document_is_ordered_wait() {
     };
     let mut early = doc.session(&OpenedDocument {
         channel: Varint(1),
-        head: Head::EMPTY,
+        signed: SignedHead {
+            head: Head::EMPTY,
+            seconds: 0,
+            signature: [0; 64],
+        },
         from: 0,
         base: None,
         authors: vec![],
         own_next_clock: 0,
         own_last: Hash::ZERO,
+        losses: Vec::new(),
     });
     let sent = doc.next_append(&ctx, &mut early, sealer(&key, &mut rng), 1000);
     assert_eq!(sent.unwrap(), None);

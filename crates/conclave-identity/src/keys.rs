@@ -54,6 +54,8 @@ macro_rules! secret_key {
     };
 }
 
+pub(crate) use secret_key;
+
 secret_key!(UserKey);
 secret_key!(DeviceKey);
 
@@ -84,6 +86,13 @@ impl DeviceKey {
 /// [`AuthError::BadKey`] when `key` is no Ed25519 public key, [`AuthError::Signature`] when the signature does not verify.
 pub fn verify(key: &[u8], label: &str, content: &[u8], sig: &[u8; 64]) -> Result<(), AuthError> {
     verify_with(&public_key(key)?, label, content, sig)
+}
+
+/// Checks an Ed25519 signature over these very bytes, strictly.
+pub(crate) fn verify_raw(key: &[u8], message: &[u8], sig: &[u8; 64]) -> Result<(), AuthError> {
+    public_key(key)?
+        .verify_strict(message, &Signature::from_bytes(sig))
+        .map_err(|_| AuthError::Signature)
 }
 
 pub(crate) fn verify_with(

@@ -81,6 +81,7 @@ mod list;
 mod pins;
 mod received;
 mod safety;
+mod service;
 mod signature_key;
 mod text;
 mod user;
@@ -103,6 +104,9 @@ pub use list::{
 pub use pins::{PINS_MAX, Pin, PinBook};
 pub use received::ReceivedCredential;
 pub use safety::{group_code, safety_number, safety_number_from_hashes};
+pub use service::{
+    HeadKey, NewGeneration, ServiceKey, verify_generation, verify_head, verify_loss,
+};
 pub use signature_key::SignatureKey;
 pub use user::{GENESIS_BYTES, UserGenesis};
 

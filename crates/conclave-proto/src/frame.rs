@@ -13,6 +13,7 @@ use crate::limits::WIRE_MESSAGE_BYTES;
 use crate::merkle::{Frontier, Head};
 use crate::record::{Author, Chained, Record, RecordBody, RecordHeader};
 use crate::refusal::Refusal;
+use crate::service::{Generation, LogName, Loss, SignedHead};
 
 /// Label under which a device signs its login.
 pub const LOGIN_LABEL: &str = "conclave 1.0 service login";
@@ -326,6 +327,17 @@ pub enum Request {
     /// Forgets every key package of this device: the private halves are gone. Answer: `KeyPackageCount`.
     #[tls_codec(discriminant = 23)]
     ClearKeyPackages,
+    /// Shows the service a head that it once signed and now does not lead to. Answer: `Done`, whether or not anything follows from it;
+    /// a service that learns from it that it was put back begins a new generation and closes all connections.
+    #[tls_codec(discriminant = 24)]
+    Report {
+        /// The generation in which the head was signed.
+        generation: Generation,
+        /// The log.
+        log: LogName,
+        /// The head.
+        signed: SignedHead,
+    },
 }
 
 /// What a device asks the members of a group for.
@@ -400,6 +412,11 @@ pub enum Answer {
         epoch: u64,
         /// The service's clock.
         now: UnixMs,
+        /// The head, signed. None for a device that was removed: its head is that of its removal, and only the newest is signed.
+        signed: Option<SignedHead>,
+        /// Losses of the log that were declared, oldest first.
+        #[tls_codec(with = "crate::codec::list")]
+        losses: Vec<Loss>,
     },
     /// A document is open.
     #[tls_codec(discriminant = 8)]
@@ -458,8 +475,8 @@ pub struct ClaimedKeyPackage {
 pub struct OpenedDocument {
     /// Number of the document on this connection.
     pub channel: Varint,
-    /// Head of the document's log now; records up to it follow.
-    pub head: Head,
+    /// Head of the document's log now, signed; records up to it follow.
+    pub signed: SignedHead,
     /// Position of the first record that follows.
     pub from: u64,
     /// Where the client asked to begin at the active snapshot: that snapshot.
@@ -470,6 +487,17 @@ pub struct OpenedDocument {
     pub own_next_clock: u64,
     /// See `own_next_clock`.
     pub own_last: Hash,
+    /// Losses of the log that were declared, oldest first.
+    #[tls_codec(with = "crate::codec::list")]
+    pub losses: Vec<Loss>,
+}
+
+impl OpenedDocument {
+    /// Head of the document's log now.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.signed.head
+    }
 }
 
 /// The active snapshot, sent ahead of the tail.
@@ -555,6 +583,8 @@ pub enum ServiceFrame {
         service_key: [u8; 32],
         /// The service's clock.
         now: UnixMs,
+        /// The service's present generation.
+        generation: Generation,
     },
     /// The device is logged in.
     #[tls_codec(discriminant = 2)]
@@ -663,5 +693,14 @@ pub enum ServiceFrame {
         user: UserId,
         /// What it needs.
         what: Plea,
+    },
+    /// Newest signed head of a log that this connection follows or has open: at most one a second for each, the first of them before what
+    /// it covers is acknowledged.
+    #[tls_codec(discriminant = 15)]
+    Head {
+        /// The log.
+        log: LogName,
+        /// The head.
+        signed: SignedHead,
     },
 }

@@ -35,6 +35,7 @@ pub mod merkle;
 pub mod policy;
 pub mod record;
 pub mod refusal;
+pub mod service;
 
 pub use ids::{
     CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, RealmId, RescueId, SessionId,

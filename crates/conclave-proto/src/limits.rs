@@ -58,3 +58,7 @@ pub const HANDSHAKE_MS: u64 = 10_000;
 pub const PING_MS: u64 = 20_000;
 /// A connection without any frame for this long is closed, in milliseconds.
 pub const IDLE_MS: u64 = 60_000;
+/// Most declared losses of one log that are told, in items: the newest.
+pub const LOSSES_PER_LOG: usize = 16;
+/// Least time between two signed heads of one log, in milliseconds.
+pub const HEAD_PERIOD_MS: u64 = 1000;

@@ -251,6 +251,15 @@ pub enum Refusal {
     #[error("authentication failed")]
     #[tls_codec(discriminant = 24)]
     Unauthenticated,
+    /// The service lost a part of the log and is waiting for it to come back.
+    #[error("the service has {have} entries of at least {want}; it is collecting what it lost")]
+    #[tls_codec(discriminant = 25)]
+    Recovering {
+        /// Size of the log now.
+        have: u64,
+        /// Size that it is known to have had.
+        want: u64,
+    },
 }
 
 impl Refusal {
@@ -282,6 +291,7 @@ impl Refusal {
             Self::Storage => "refused.storage",
             Self::ShuttingDown => "refused.shutting_down",
             Self::Unauthenticated => "refused.unauthenticated",
+            Self::Recovering { .. } => "refused.recovering",
         }
     }
 
@@ -300,6 +310,7 @@ impl Refusal {
                 | Self::NoChannel
                 | Self::Storage
                 | Self::ShuttingDown
+                | Self::Recovering { .. }
         )
     }
 }

@@ -6,6 +6,7 @@ use conclave_proto::record::{
     ChainFault, Chained, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader, check_link,
 };
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault, Refusal};
+use conclave_proto::service::LogName;
 use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, limits};
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +14,46 @@ use crate::actions::Action;
 use crate::authority::Authority;
 use crate::roster::RosterRow;
 
-/// The log of a document.
+/// The log of a document, or a group's own: that of document zero, which no document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId {
     /// The group.
     pub group: GroupId,
     /// The document.
     pub document: DocumentId,
+}
+
+impl LogId {
+    /// A group's own log.
+    #[must_use]
+    pub fn of_group(group: GroupId) -> Self {
+        let document = DocumentId::ZERO;
+        Self { group, document }
+    }
+
+    /// Whether it is a group's own.
+    #[must_use]
+    pub fn is_group(&self) -> bool {
+        self.document == DocumentId::ZERO
+    }
+
+    /// Its name in what services sign.
+    #[must_use]
+    pub fn name(&self) -> LogName {
+        LogName {
+            group: self.group,
+            document: (!self.is_group()).then_some(self.document),
+        }
+    }
+}
+
+impl From<LogName> for LogId {
+    fn from(name: LogName) -> Self {
+        Self {
+            group: name.group,
+            document: name.document.unwrap_or(DocumentId::ZERO),
+        }
+    }
 }
 
 /// Where an author's chain stands.

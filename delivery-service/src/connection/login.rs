@@ -92,8 +92,9 @@ async fn shake_hands(
     let challenge = ServiceFrame::Challenge {
         version: PROTOCOL_VERSION,
         nonce,
-        service_key: shared.service_key,
+        service_key: shared.env.heads.service_key(),
         now: shared.env.clock.now(),
+        generation: shared.env.heads.standing().generation,
     };
     let message = Message::Binary(Bytes::from(encode(&challenge)));
     sink.send(message).await.map_err(|_| Refusal::Malformed)?;
@@ -126,7 +127,7 @@ async fn shake_hands(
     let statement = LoginStatement {
         nonce,
         origin,
-        service_key: shared.service_key,
+        service_key: shared.env.heads.service_key(),
         device: who.device,
     };
     conclave_identity::verify(&who.key, LOGIN_LABEL, &encode(&statement), &signature)

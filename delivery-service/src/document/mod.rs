@@ -20,6 +20,7 @@ use bytes::Bytes;
 use conclave_order::op::snapshot as judged;
 use conclave_order::{Keys, Reader, Roots, Rows};
 use conclave_proto::record::RecordHeader;
+use conclave_proto::service::SignedHead;
 use conclave_proto::{Author, Hash, Head, Refusal};
 use conclave_rules::{LogId, Seen};
 
@@ -46,6 +47,8 @@ pub(crate) struct Live {
     pub(crate) listeners: Vec<Listener>,
     /// Whether others have written what is not known here: its authors, its active snapshot.
     pub(crate) is_behind: bool,
+    /// The newest head of it that was signed since it is in memory.
+    pub(crate) signed: Option<SignedHead>,
 }
 
 /// The active snapshot.
@@ -125,6 +128,12 @@ impl Live {
 impl Document {
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs its head, under its lock.
+    pub(crate) fn sign(&self, live: &mut Live) -> SignedHead {
+        let head = live.head();
+        self.env.heads.sign(&self.log, head, &mut live.signed)
     }
 
     /// Ends delivery to a channel.
@@ -232,6 +241,7 @@ impl Documents {
                 },
                 listeners: Vec::new(),
                 is_behind: false,
+                signed: None,
             }),
         });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -50,7 +50,7 @@ pub(crate) async fn open(
     document.catch_up().await?;
     let (channel, mut opened) = {
         let mut live = document.live();
-        let head = live.head();
+        let signed = document.sign(&mut live);
         let active = live.active;
         let base = opening.from.is_none().then_some(Base {
             seq: active.seq,
@@ -68,13 +68,14 @@ pub(crate) async fn open(
         }
         let opened = OpenedDocument {
             channel: Varint(document.number),
-            head,
+            signed,
             // Whoever has more than the service is told how much the service has: nothing precedes what comes next.
-            from: opening.from.unwrap_or(active.covered).min(head.size),
+            from: opening.from.unwrap_or(active.covered).min(signed.head.size),
             base: None,
             authors: live.authors.clone(),
             own_next_clock: chain.0,
             own_last: chain.1,
+            losses: Vec::new(),
         };
         let announced = live.authors.len();
         live.listeners.push(Listener {

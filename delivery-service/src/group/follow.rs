@@ -9,7 +9,7 @@ use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::{DeviceId, GroupId};
-use conclave_rules::GroupState;
+use conclave_rules::{GroupState, LogId};
 
 use super::{Group, Live, asks};
 use crate::error::OpError;
@@ -38,12 +38,21 @@ pub(crate) async fn follow(
     request: Varint,
 ) -> Result<(), OpError> {
     let turn = request.0;
-    let reach = loop {
-        let reach = reach(group, &group.view(), &conn.device).await?;
+    let (reach, signed) = loop {
+        let mut reach = reach(group, &group.view(), &conn.device).await?;
         let mut live = group.live();
         // A new view is shown before its commit is published, which needs this lock: whoever is a member here is told of its removal.
-        if reach.until.is_none() && !group.view().is_member(&conn.device) {
+        let view = group.view();
+        if reach.until.is_none() && !view.is_member(&conn.device) {
             continue;
+        }
+        // Only the newest head is signed.
+        let newest = &mut live.signed;
+        let log = LogId::of_group(group.id);
+        let signed = (reach.until.is_none())
+            .then(|| (group.env.heads).sign(&log, view.frontier.head(), newest));
+        if let Some(signed) = signed {
+            (reach.head, reach.epoch) = (signed.head, view.epoch);
         }
         live.followers
             .retain(|follower| follower.conn.id != conn.id);
@@ -54,7 +63,7 @@ pub(crate) async fn follow(
             until: reach.until,
             turn,
         });
-        break reach;
+        break (reach, signed);
     };
     conn.follow(group.id);
     if conn.outbox.closing().is_cancelled() {
@@ -64,6 +73,8 @@ pub(crate) async fn follow(
         head: reach.head,
         epoch: reach.epoch,
         now: group.env.clock.now(),
+        signed,
+        losses: Vec::new(),
     };
     let frame = ServiceFrame::Response {
         id: request,

@@ -23,6 +23,7 @@ use conclave_order::query::group::Core;
 use conclave_order::{Event, Keys, Op, Rows};
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
+use conclave_proto::service::SignedHead;
 use conclave_proto::{DeviceId, GroupId, Refusal};
 use conclave_rules::GroupState;
 
@@ -56,6 +57,8 @@ pub(crate) struct Live {
     pub(crate) followers: Vec<Follower>,
     /// How many pleas have been told since the group is in memory.
     pub(crate) asked: u64,
+    /// The newest head of the log that was signed since the group is in memory.
+    pub(crate) signed: Option<SignedHead>,
 }
 
 impl Group {
@@ -69,6 +72,7 @@ impl Group {
                 size: state.frontier.size(),
                 followers: Vec::new(),
                 asked: 0,
+                signed: None,
             }),
             view: RwLock::new(View {
                 state: Arc::new(state),

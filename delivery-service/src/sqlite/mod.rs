@@ -18,13 +18,19 @@ mod write_logs;
 use std::collections::HashMap;
 
 use conclave_order::{Backend, Change, Failure, Keys, Rows, Transaction};
+use conclave_proto::codec::{decode, encode};
+use conclave_proto::service::Generation;
 use conclave_rules::LogId;
 use sqlx::{Connection, SqliteConnection};
+use zeroize::Zeroizing;
 
 pub use self::error::StoreError;
 use self::error::is_full;
 pub use self::open::Place;
 pub use self::read::{Read, Reads};
+
+/// More than an encoded generation.
+const GENERATION_BYTES: usize = 1024;
 
 /// The connection that writes.
 pub struct Store {
@@ -56,17 +62,58 @@ impl Store {
         })
     }
 
-    pub(crate) async fn service_seed(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
-        let stored: Option<(Vec<u8>,)> =
-            sqlx::query_as("SELECT value FROM meta WHERE name = 'service_key'")
-                .fetch_optional(&mut self.connection)
-                .await?;
-        Ok(stored.map(|(seed,)| seed))
+    /// Seed of the service's own key.
+    pub(crate) async fn service_seed(&mut self) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {
+        let stored = self.meta("service_key").await?;
+        stored.map(|stored| seed(stored, "service key")).transpose()
     }
 
-    pub(crate) async fn put_service_seed(&mut self, seed: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO meta (name, value) VALUES ('service_key', ?)")
-            .bind(seed)
+    pub(crate) async fn put_service_seed(&mut self, seed: &[u8; 32]) -> Result<(), StoreError> {
+        self.put_meta("service_key", seed).await
+    }
+
+    /// The present generation, and the seed of its head key.
+    pub(crate) async fn generation(
+        &mut self,
+    ) -> Result<Option<(Generation, Zeroizing<[u8; 32]>)>, StoreError> {
+        let Some(generation) = self.meta("generation").await? else {
+            return Ok(None);
+        };
+        let corrupt = StoreError::Corrupt { what: "generation" };
+        let generation = decode("generation", &generation, GENERATION_BYTES);
+        let seed_of = self.meta("head_key").await?;
+        let (Ok(generation), Some(stored)) = (generation, seed_of) else {
+            return Err(corrupt);
+        };
+        Ok(Some((generation, seed(stored, "head key")?)))
+    }
+
+    pub(crate) async fn put_generation(
+        &mut self,
+        generation: &Generation,
+        seed: &[u8; 32],
+    ) -> Result<(), StoreError> {
+        // One statement: both or none.
+        sqlx::query("INSERT INTO meta (name, value) VALUES ('generation', ?), ('head_key', ?)")
+            .bind(encode(generation))
+            .bind(seed.as_slice())
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
+    }
+
+    async fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let stored: Option<(Vec<u8>,)> = sqlx::query_as("SELECT value FROM meta WHERE name = ?")
+            .bind(name)
+            .fetch_optional(&mut self.connection)
+            .await?;
+        Ok(stored.map(|(value,)| value))
+    }
+
+    async fn put_meta(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO meta (name, value) VALUES (?, ?)")
+            .bind(name)
+            .bind(value)
             .execute(&mut self.connection)
             .await?;
         Ok(())
@@ -136,6 +183,13 @@ impl std::fmt::Debug for Store {
             .field("is_open", &self.is_open)
             .finish_non_exhaustive()
     }
+}
+
+fn seed(stored: Vec<u8>, what: &'static str) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+    let stored = Zeroizing::new(stored);
+    let seed = stored.as_slice().try_into();
+    seed.map(Zeroizing::new)
+        .map_err(|_| StoreError::Corrupt { what })
 }
 
 /// A transaction.

@@ -38,7 +38,7 @@ async fn a_service_dropped_in_the_middle_keeps_everything_acknowledged() {
             opened.own_next_clock >= acknowledged + 20,
             "in round {round}"
         );
-        assert_eq!(opened.head.size, 1 + opened.own_next_clock);
+        assert_eq!(opened.head().size, 1 + opened.own_next_clock);
         acknowledged = opened.own_next_clock;
         alice
             .commit(&Plan {
@@ -94,7 +94,7 @@ async fn killed_at_once_nothing_acknowledged_is_lost() {
             "{} < {acknowledged}",
             opened.own_next_clock
         );
-        assert_eq!(opened.head.size, 1 + opened.own_next_clock);
+        assert_eq!(opened.head().size, 1 + opened.own_next_clock);
         pen = next;
     }
 }

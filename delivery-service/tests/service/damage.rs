@@ -125,7 +125,7 @@ async fn elided(member: &mut Member, kept: &Kept) -> Option<Vec<Vec<u8>>> {
         from: Some(0),
     };
     let size = match ask(member, request).await? {
-        Answer::Opened(opened) => opened.head.size,
+        Answer::Opened(opened) => opened.head().size,
         _ => return None,
     };
     let mut found = Vec::new();

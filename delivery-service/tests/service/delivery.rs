@@ -272,7 +272,7 @@ async fn a_slow_reader_is_cut_off_and_slows_nobody() {
     bob.wire.ended().await;
     bob.reconnect(&service).await;
     let (opened, _) = bob.open(document, ONE, Some(1)).await;
-    assert_eq!(opened.head.size, FRAMES + 1);
+    assert_eq!(opened.head().size, FRAMES + 1);
     let mut reader = Reader::new(
         &opened,
         Author {

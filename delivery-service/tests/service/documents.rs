@@ -304,7 +304,7 @@ async fn viewers_write_verdicts_and_nothing_else() {
     bob.wire.send(&frame).await;
     assert_eq!(bob.wire.appended(pen.channel).await, Ok((1, 1)));
     // Nor snapshots, documents or entries.
-    let record = bob.snapshot(document, opened.head, follow(&first, opened.head));
+    let record = bob.snapshot(document, opened.head(), follow(&first, opened.head()));
     assert_eq!(
         bob.wire.refused(Request::PutSnapshot { record }).await,
         role
@@ -432,7 +432,7 @@ async fn snapshots_follow_each_other_and_cover_true_prefixes() {
     // Who opens now begins there.
     alice.reconnect(&service).await;
     let (opened, _) = alice.open(document, TWO, None).await;
-    assert_eq!((opened.from, opened.head.size), (4, 5));
+    assert_eq!((opened.from, opened.head().size), (4, 5));
     assert_eq!(opened.base.unwrap().record, record);
     let rest = alice.wire.delivered(opened.channel.0, 1).await;
     assert_eq!(rest, vec![(4, DeliveredRecord::Leaf(record.leaf()))]);
@@ -846,7 +846,7 @@ async fn whoever_opens_past_the_end_is_told_how_much_there_is() {
     let Answer::Opened(opened) = alice.wire.request(open).await else {
         panic!("not opened")
     };
-    assert_eq!((opened.head.size, opened.from), (1, 1));
+    assert_eq!((opened.head().size, opened.from), (1, 1));
     let frame = alice
         .wire
         .kept()

@@ -849,7 +849,7 @@ impl Member {
             },
             key: self.device.key(),
             epoch: self.group().epoch(),
-            seen: opened.head,
+            seen: opened.head(),
             next_clock: opened.own_next_clock,
             last: opened.own_last,
         };

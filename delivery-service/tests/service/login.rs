@@ -115,7 +115,7 @@ async fn an_unknown_version_is_told_what_works() {
         credential: person.devices[0].credential.to_bytes().into(),
     })
     .await;
-    assert_eq!(wire.goodbye().await, Refusal::UpgradeNeeded { minimum: 3 });
+    assert_eq!(wire.goodbye().await, Refusal::UpgradeNeeded { minimum: 4 });
 }
 
 #[tokio::test]

@@ -190,5 +190,5 @@ async fn records_that_another_node_took_are_told_before_those_that_follow_them()
     alice.wire.send(&frame).await;
     assert_eq!(alice.wire.appended(pen.channel).await, Ok((3, 6)));
     let (opened, _) = alice.open(document, ONE, Some(7)).await;
-    assert_eq!((opened.head.size, opened.authors.len()), (7, 2));
+    assert_eq!((opened.head().size, opened.authors.len()), (7, 2));
 }

@@ -157,7 +157,7 @@ async fn after_a_transaction_of_unknown_end_everybody_comes_back_and_resumes() {
     alice.reconnect(&service).await;
     alice.follow(1).await;
     let (opened, mut pen) = alice.open(document, ONE, Some(3)).await;
-    assert_eq!((opened.own_next_clock, opened.head.size), (2, 3));
+    assert_eq!((opened.own_next_clock, opened.head().size), (2, 3));
     let frame = pen.updates(1);
     alice.wire.send(&frame).await;
     assert_eq!(alice.wire.appended(pen.channel).await, Ok((3, 3)));

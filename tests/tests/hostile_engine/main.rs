@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use conclave_engine::{Command, Input, Reply};
 use conclave_proto::codec::{Tail, Varint, decode, encode};
 use conclave_proto::frame::{Answer, ClientFrame, OpenedDocument, Request, ServiceFrame};
+use conclave_proto::service::SignedHead;
 use conclave_proto::{DocumentId, GroupId, Head, UnixMs, limits};
 use conclave_testkit::service::{ConnId, Service};
 use peak_alloc::PeakAlloc;
@@ -249,19 +250,30 @@ impl Storm {
         let number = self.number();
         match answer {
             Answer::Accepted { head, .. } => Answer::Accepted { seq: number, head },
-            Answer::Subscribed { head, epoch, .. } => Answer::Subscribed {
+            Answer::Subscribed {
+                head,
+                epoch,
+                signed,
+                losses,
+                ..
+            } => Answer::Subscribed {
                 head: Head {
                     size: number,
                     root: head.root,
                 },
                 epoch,
                 now: UnixMs(self.rng.next_u64()),
+                signed,
+                losses,
             },
             Answer::Opened(opened) => Answer::Opened(OpenedDocument {
                 channel: Varint(self.rng.next_u64() % 4),
-                head: Head {
-                    size: number,
-                    root: opened.head.root,
+                signed: SignedHead {
+                    head: Head {
+                        size: number,
+                        root: opened.head().root,
+                    },
+                    ..opened.signed
                 },
                 from: self.number(),
                 own_next_clock: self.number(),

@@ -11,6 +11,7 @@ use conclave_proto::codec::{DecodeError, Varint, decode, encode};
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, OpenedDocument, WelcomeDelivery};
 use conclave_proto::merkle::{Frontier, Head};
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
+use conclave_proto::service::SignedHead;
 use conclave_proto::{
     Author, CommitId, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, InstanceId, RealmId,
     Refusal, UnixMs, UserId, limits,
@@ -309,12 +310,17 @@ fn opened(
 ) -> OpenedDocument {
     OpenedDocument {
         channel: Varint(1),
-        head,
+        signed: SignedHead {
+            head,
+            seconds: 0,
+            signature: [0; 64],
+        },
         from,
         base,
         authors,
         own_next_clock: 0,
         own_last: Hash::ZERO,
+        losses: Vec::new(),
     }
 }
 

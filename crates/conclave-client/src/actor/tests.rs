@@ -161,6 +161,7 @@ async fn a_connection_that_was_given_up_is_not_listened_to() {
         nonce: [0; 32],
         service_key: [0; 32],
         now: now(),
+        generation: conclave_testkit::service::Signing::default().generation(),
     };
     actor.wire(Wire::Frame(crate::transport::Received::for_tests(
         challenge,

@@ -21,6 +21,7 @@ use conclave_proto::record::{RECORD_VERSION, Record, RecordBody};
 use conclave_proto::*;
 use conclave_rules::{GroupState, LogId};
 use conclave_testkit::rows::ready;
+use conclave_testkit::service::Signing;
 use conclave_testkit::service::log::{self, Log};
 use conclave_testkit::world::START;
 
@@ -341,6 +342,9 @@ impl DocumentService {
     }
 
     pub fn opened(&self, author: Author, from: Option<u64>) -> OpenedDocument {
-        self.log().opened(CHANNEL, author, from).unwrap().0
+        self.log()
+            .opened(CHANNEL, author, from, &Signing::default())
+            .unwrap()
+            .0
     }
 }

@@ -196,7 +196,7 @@ impl Cx {
     ) {
         let device = self.device.id();
         let session = Session::new(Author { device, instance }, opened);
-        let open = Open::new(opened.channel.0, opened.head.size, session);
+        let open = Open::new(opened.channel.0, opened.head().size, session);
         let link = DocLink::Open(Box::new(open));
         self.link.set_document(group, id, link);
     }

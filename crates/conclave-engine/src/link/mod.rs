@@ -291,6 +291,7 @@ impl Engine {
                 nonce,
                 service_key,
                 now,
+                generation: _,
             } => {
                 self.cx.note_clock(now);
                 self.cx.login(nonce, service_key);
@@ -350,7 +351,8 @@ impl Engine {
                 self.cx.link.key_packages = left;
                 self.cx.refill(false);
             }
-            ServiceFrame::Pong => {}
+            // What is signed of a log is not judged yet; its entries are.
+            ServiceFrame::Pong | ServiceFrame::Head { .. } => {}
             ServiceFrame::Goodbye { why, .. } => {
                 self.cx.link.refused = Some(why);
                 self.cx.out.close_connection = Some("the service said goodbye".to_owned());

@@ -28,6 +28,7 @@ use rand_chacha::rand_core::SeedableRng;
 use zeroize::Zeroizing;
 
 use super::{code, once, read, sample};
+use conclave_proto::service::SignedHead;
 
 const GROUP: GroupId = GroupId([7; 16]);
 const DOCUMENT: DocumentId = DocumentId([8; 16]);
@@ -152,7 +153,11 @@ fn group_state(keys: &[DeviceKey; 2]) -> GroupState {
 fn answer(head: Head, base: &Record) -> OpenedDocument {
     OpenedDocument {
         channel: Varint(1),
-        head,
+        signed: SignedHead {
+            head,
+            seconds: 0,
+            signature: [0; 64],
+        },
         from: 0,
         base: Some(BaseSnapshot {
             seq: 0,
@@ -164,6 +169,7 @@ fn answer(head: Head, base: &Record) -> OpenedDocument {
         }],
         own_next_clock: 0,
         own_last: Hash::ZERO,
+        losses: Vec::new(),
     }
 }
 

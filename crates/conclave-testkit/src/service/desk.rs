@@ -13,7 +13,7 @@ use conclave_proto::{Author, DeviceId, GroupId, Refusal, UnixMs};
 use conclave_rules::LogId;
 
 use super::log::{self, Log};
-use super::{ConnId, Outgoing};
+use super::{ConnId, Outgoing, Signing};
 use crate::rows::ready;
 
 /// A document open on a connection.
@@ -37,6 +37,7 @@ pub(super) struct Conn {
 #[derive(Default)]
 pub(super) struct Desk {
     pub(super) now: UnixMs,
+    pub(super) signing: Signing,
     /// All that is kept.
     pub(super) store: Memory,
     pub(super) conns: BTreeMap<ConnId, Conn>,
@@ -51,6 +52,7 @@ impl Clone for Desk {
     fn clone(&self) -> Self {
         Self {
             now: self.now,
+            signing: self.signing.clone(),
             store: self.store.copy(),
             conns: self.conns.clone(),
             numbers: self.numbers.clone(),

@@ -51,12 +51,12 @@ impl Desk {
             instance,
         };
         let number = self.number(log);
-        let (opened, base) = document.opened(number, author, from)?;
+        let (opened, base) = document.opened(number, author, from, &self.signing)?;
         let channel = Channel { log, author, base };
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.channels.insert(number, channel);
         }
-        let stretch = (opened.from, opened.head.size);
+        let stretch = (opened.from, opened.head().size);
         let answer = Answer::Opened(opened);
         self.push(conn, ServiceFrame::Response { id, answer });
         self.deliver(conn, (number, channel), stretch)

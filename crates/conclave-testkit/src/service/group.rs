@@ -11,6 +11,7 @@ use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, Plea, Request, ServiceFrame};
 use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::{DeviceId, GroupId, Head, Refusal};
+use conclave_rules::LogId;
 
 use super::ConnId;
 use super::desk::Desk;
@@ -203,10 +204,14 @@ impl Desk {
         ));
         self.keep(core);
         let reach = reach.map_err(|_| Refusal::Storage)??;
+        let log = LogId::of_group(group);
+        let is_whole = reach.until.is_none();
         let answer = Answer::Subscribed {
             head: reach.head,
             epoch: reach.epoch,
             now: self.now,
+            signed: is_whole.then(|| self.signing.sign(&log, reach.head)),
+            losses: Vec::new(),
         };
         self.push(conn, ServiceFrame::Response { id, answer });
         let bounds = Bounds {

@@ -18,7 +18,6 @@ use super::desk::Desk;
 use super::{ConnId, ORIGIN};
 use crate::rows::ready;
 
-const KEY: [u8; 32] = [9; 32];
 const NONCE: [u8; 32] = [3; 32];
 
 impl Desk {
@@ -34,8 +33,9 @@ impl Desk {
                 let challenge = ServiceFrame::Challenge {
                     version: PROTOCOL_VERSION,
                     nonce: NONCE,
-                    service_key: KEY,
+                    service_key: self.signing.service_key(),
                     now: self.now,
+                    generation: self.signing.generation(),
                 };
                 self.push(conn, challenge);
                 Ok(())
@@ -53,7 +53,7 @@ impl Desk {
                 let statement = LoginStatement {
                     nonce: NONCE,
                     origin,
-                    service_key: KEY,
+                    service_key: self.signing.service_key(),
                     device: who.device,
                 };
                 let signed = encode(&statement);

@@ -300,13 +300,17 @@ impl Service {
         let made_up = self.lies.made_up.contains_key(group);
         match frame {
             ServiceFrame::Response {
-                answer: Answer::Subscribed { head, .. },
+                answer: Answer::Subscribed { head, signed, .. },
                 ..
             } => {
                 if forget > 0 {
                     *head = self.group_head_at(group, head.size.saturating_sub(forget));
                 } else if made_up {
                     *head = self.shown_head(group);
+                }
+                if signed.is_some() {
+                    let log = LogId::of_group(*group);
+                    *signed = Some(self.desk.signing.sign(&log, *head));
                 }
             }
             ServiceFrame::GroupEntries {
@@ -347,7 +351,7 @@ impl Service {
             } => {
                 let root = document.root_at(size).ok().flatten();
                 let root = root.unwrap_or(Hash::ZERO);
-                opened.head = Head { size, root };
+                opened.signed = self.desk.signing.sign(&log, Head { size, root });
                 opened.from = opened.from.min(size);
             }
             ServiceFrame::Deliver {

@@ -19,6 +19,7 @@ use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId, Hash, Record, Refusal, UnixMs, limits};
 use conclave_rules::{Authority, LogId, Place, Seen};
 
+use super::Signing;
 use crate::rows::ready;
 
 /// What an operator would set.
@@ -126,6 +127,7 @@ impl Log {
         channel: u64,
         author: Author,
         from: Option<u64>,
+        signing: &Signing,
     ) -> Result<(OpenedDocument, Option<Base>), Refusal> {
         let (row, active) = self.stands()?;
         let own = self.author(author)?;
@@ -140,13 +142,14 @@ impl Log {
         let head = row.frontier.head();
         let opened = OpenedDocument {
             channel: Varint(channel),
-            head,
+            signed: signing.sign(&self.id, head),
             // Whoever has more than the service is told how much the service has: nothing precedes what comes next.
             from: from.unwrap_or(row.covered).min(head.size),
             base: base.transpose().map_err(failed)?,
             authors: ready(reads.authors(&self.id)).map_err(failed)?,
             own_next_clock,
             own_last,
+            losses: Vec::new(),
         };
         Ok((opened, began))
     }

@@ -15,6 +15,7 @@ mod identity;
 mod lies;
 pub mod log;
 mod look;
+mod signing;
 
 use conclave_proto::frame::{ClientFrame, ServiceFrame};
 use conclave_proto::group::RootWrap;
@@ -22,6 +23,7 @@ use conclave_proto::{GroupId, UnixMs};
 
 use self::desk::Desk;
 pub use self::lies::Lies;
+pub use self::signing::Signing;
 
 /// The origin that it is reached at.
 pub const ORIGIN: &str = "wss://service.test";
@@ -62,6 +64,7 @@ impl Service {
     /// Takes a frame; gives what it makes the service send, in order.
     pub fn handle(&mut self, conn: ConnId, frame: ClientFrame, now: UnixMs) -> Outgoing {
         self.desk.now = now;
+        self.desk.signing.at(now);
         let out = match self.instead(conn, &frame) {
             Some(lie) => lie,
             None => {

@@ -17,6 +17,7 @@ use conclave_proto::record::{
     Sealed, SnapshotHeader,
 };
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
+use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
 use conclave_proto::{
     CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, SessionId, UnixMs, UserId,
 };
@@ -38,6 +39,40 @@ fn frontier(size: u8) -> Frontier {
         frontier.push(Hash([at; 32]));
     }
     frontier
+}
+
+fn generation() -> Generation {
+    Generation {
+        number: NOW.0,
+        previous: Hash([40; 32]),
+        cause: Cause::PutBack,
+        begun: NOW,
+        head_key: [41; 32],
+        signature: [42; 64],
+    }
+}
+
+fn signed_head() -> SignedHead {
+    SignedHead {
+        head: head(),
+        seconds: NOW.0 / 1000,
+        signature: [43; 64],
+    }
+}
+
+fn log_name(document: Option<DocumentId>) -> LogName {
+    let group = GROUP;
+    LogName { group, document }
+}
+
+fn loss(document: Option<DocumentId>) -> Loss {
+    Loss {
+        generation: NOW.0,
+        log: log_name(document),
+        kept: frontier(2).head(),
+        lost: head(),
+        signature: [44; 64],
+    }
 }
 
 fn head() -> Head {
@@ -264,6 +299,11 @@ fn requests() -> Vec<Request> {
             group,
             what: Plea::ReAdd,
         },
+        Request::Report {
+            generation: generation(),
+            log: log_name(None),
+            signed: signed_head(),
+        },
         Request::GetMemberships,
     ]
 }
@@ -278,6 +318,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Forbidden {
             why: ForbiddenWhy::Role,
         },
+        Refusal::Recovering { have: 3, want: 9 },
         Refusal::BadCommit {
             fault: CommitFault::Roster,
         },
@@ -290,7 +331,7 @@ fn refusals() -> Vec<Refusal> {
 fn answers() -> Vec<Answer> {
     let opened = OpenedDocument {
         channel: Varint(2),
-        head: head(),
+        signed: signed_head(),
         from: 1,
         base: Some(BaseSnapshot {
             seq: 0,
@@ -299,6 +340,7 @@ fn answers() -> Vec<Answer> {
         authors: vec![AUTHOR],
         own_next_clock: 3,
         own_last: Hash([26; 32]),
+        losses: vec![loss(Some(DOCUMENT))],
     };
     let status = DocumentStatus {
         document: DOCUMENT,
@@ -327,6 +369,8 @@ fn answers() -> Vec<Answer> {
             head: head(),
             epoch: 4,
             now: NOW,
+            signed: Some(signed_head()),
+            losses: vec![loss(None)],
         },
         Answer::Opened(opened),
         Answer::Records {
@@ -395,6 +439,7 @@ pub fn service_frames() -> Vec<Vec<u8>> {
             nonce: [29; 32],
             service_key: [30; 32],
             now: NOW,
+            generation: generation(),
         },
         ServiceFrame::Ready {
             now: NOW,
@@ -439,6 +484,14 @@ pub fn service_frames() -> Vec<Vec<u8>> {
             device: DEVICE,
             user: USER,
             what: Plea::Wrap,
+        },
+        ServiceFrame::Head {
+            log: log_name(Some(DOCUMENT)),
+            signed: signed_head(),
+        },
+        ServiceFrame::Head {
+            log: log_name(None),
+            signed: signed_head(),
         },
     ];
     let id = Varint(77);
