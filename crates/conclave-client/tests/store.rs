@@ -287,7 +287,7 @@ async fn a_schema_of_a_later_program_is_refused_and_left_alone() {
             error,
             StoreError::UnknownSchema {
                 found: 99,
-                known: 2
+                known: 3
             }
         ),
         "{error:?}"
@@ -304,27 +304,33 @@ async fn a_schema_of_a_later_program_is_refused_and_left_alone() {
     ));
 }
 
-/// What a program of the first schema wrote is not read as if it were of the present one.
+/// What programs of former schemas wrote is not read as if it were of the present one.
 #[tokio::test]
-async fn a_store_of_the_first_schema_is_refused_and_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    created(folder.path(), &[("a", "one")]).await;
-    execute(folder.path(), "PRAGMA user_version = 1").await;
-    let before = std::fs::read(database(folder.path())).unwrap();
-    let errors = [
-        opened(folder.path()).await.unwrap_err(),
-        Store::create(folder.path(), &passphrase("right"), &batch(&[]))
-            .await
-            .unwrap_err(),
-    ];
-    for error in errors {
-        assert!(
-            matches!(error, StoreError::OldSchema { found: 1, known: 2 }),
-            "{error:?}"
-        );
-        assert_eq!(error.code(), "store.old_schema");
+async fn stores_of_former_schemas_are_refused_and_left_alone() {
+    for (former, pragma) in [
+        (1, "PRAGMA user_version = 1"),
+        (2, "PRAGMA user_version = 2"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        created(folder.path(), &[("a", "one")]).await;
+        execute(folder.path(), pragma).await;
+        let before = std::fs::read(database(folder.path())).unwrap();
+        let errors = [
+            opened(folder.path()).await.unwrap_err(),
+            Store::create(folder.path(), &passphrase("right"), &batch(&[]))
+                .await
+                .unwrap_err(),
+        ];
+        for error in errors {
+            let is_old = matches!(
+                error,
+                StoreError::OldSchema { found, known: 3 } if found == former
+            );
+            assert!(is_old, "{error:?}");
+            assert_eq!(error.code(), "store.old_schema");
+        }
+        assert_eq!(std::fs::read(database(folder.path())).unwrap(), before);
     }
-    assert_eq!(std::fs::read(database(folder.path())).unwrap(), before);
 }
 
 /// Each byte in turn: either the rows come back as they were, or a typed error says that something is wrong. Never other rows, never fewer.

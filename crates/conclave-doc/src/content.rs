@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Inspected, ReplicaId};
 use conclave_proto::InstanceId;
+use conclave_proto::codec::encode;
 use conclave_proto::hash::labelled;
-use conclave_proto::record::Record;
+use conclave_proto::record::{Record, RecordBody};
 use rand_core::CryptoRngCore;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
@@ -127,9 +128,27 @@ pub(crate) struct TailEntry {
     /// The update, where it was applied.
     pub update: Option<Plain>,
     /// The record as received, until it is in the store.
-    pub sealed: Option<Vec<u8>>,
+    pub sealed: Option<Received>,
     /// A chained record that was not applied, but might be if what lies before it in the log turned out to mean something else.
     pub idle: Option<Idle>,
+}
+
+/// A record as received, encoded.
+#[derive(Debug, Clone)]
+pub(crate) enum Received {
+    Chained(Vec<u8>),
+    /// It has a row of its own.
+    Snapshot(Vec<u8>),
+}
+
+impl Received {
+    pub(crate) fn of(record: &Record) -> Self {
+        let bytes = encode(record);
+        match record.header.body {
+            RecordBody::Snapshot(_) => Self::Snapshot(bytes),
+            _ => Self::Chained(bytes),
+        }
+    }
 }
 
 /// A record that was not applied.

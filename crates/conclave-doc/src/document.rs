@@ -1,6 +1,7 @@
 //! The document: its parts, and what can be read off it.
 
 use conclave_crdt::{Crdt, CrdtKind, ReplicaId};
+use conclave_proto::codec::encode;
 use conclave_proto::frame::DeliveredRecord;
 use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, limits};
@@ -358,6 +359,9 @@ impl Document {
             DeliveredRecord::Whole { record, .. } => {
                 let leaf = record.leaf();
                 if leaf == known && leaf == self.state.active.id {
+                    if !self.rows.has_snapshot(seq) {
+                        self.keep_snapshot(seq, encode(&record));
+                    }
                     self.checks.sealed = Some(record);
                 }
                 Some(leaf)

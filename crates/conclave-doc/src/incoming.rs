@@ -81,6 +81,10 @@ pub(crate) struct Bridge {
     pub frontier: Frontier,
     pub info: SnapshotInfo,
     pub payload: SnapshotPayload,
+    /// The snapshot as received.
+    pub sealed: Vec<u8>,
+    /// What led from where it begins to its frontier.
+    pub leaves: Vec<Hash>,
 }
 
 impl Bridge {
@@ -95,11 +99,13 @@ impl Bridge {
         if seq != self.frontier.size() || seq >= self.info.covered.size {
             return;
         }
-        match form {
-            Form::Leaf(leaf) => self.frontier.push(*leaf),
-            Form::Whole { record, .. } => self.frontier.push(record.leaf()),
-            Form::Elided(_) | Form::Own | Form::Unknown => {}
-        }
+        let leaf = match form {
+            Form::Leaf(leaf) => *leaf,
+            Form::Whole { record, .. } => record.leaf(),
+            Form::Elided(_) | Form::Own | Form::Unknown => return,
+        };
+        self.frontier.push(leaf);
+        self.leaves.push(leaf);
     }
 }
 

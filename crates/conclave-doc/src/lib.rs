@@ -38,6 +38,7 @@ mod document;
 mod error;
 mod examine;
 mod incoming;
+mod kept;
 mod log;
 mod open;
 mod outbox;
@@ -66,6 +67,7 @@ pub use context::{
 };
 pub use document::Document;
 pub use error::{DocError, Fault, Finding, Suspect};
+pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments};
 pub use log::{LogView, SeenFault};
 pub use open::Standing;
 pub use payload::{

@@ -210,15 +210,16 @@ impl LogView {
         }
     }
 
-    /// Forgets everything below `size`, which becomes the base. Does nothing outside the view. Nothing is hashed: what lies after the new base
-    /// is kept as it is.
-    pub fn rebase(&mut self, size: u64) {
+    /// Forgets everything below `size`, which becomes the base, and hands out the leaves that go. Does nothing outside the view. Nothing is
+    /// hashed: what lies after the new base is kept as it is.
+    pub fn rebase(&mut self, size: u64) -> Vec<Hash> {
         if size == self.base.size() {
-            return;
+            return Vec::new();
         }
         let Some(base) = self.frontier_at(size) else {
-            return;
+            return Vec::new();
         };
+        let gone = self.leaves(self.base.size(), size).collect();
         for ((level, row), first) in (0u32..).zip(&mut self.levels).zip(&mut self.first) {
             // The first node at this level that ends after the base.
             let begin = size.checked_shr(level).unwrap_or_default();
@@ -227,6 +228,7 @@ impl LogView {
             *first = begin.max(*first);
         }
         self.base = base;
+        gone
     }
 }
 
@@ -275,7 +277,8 @@ mod tests {
             assert_eq!(found.len(), 1 + usize::from(base_size < 20));
             for base in base_size..=leaves.len() {
                 let mut moved = log.clone();
-                moved.rebase(base as u64);
+                let gone = moved.rebase(base as u64);
+                assert_eq!(gone, leaves[base_size..base]);
                 assert_eq!((moved.head(), moved.base().size), (log.head(), base as u64));
                 for size in 0..=leaves.len() as u64 + 1 {
                     let expected = log.head_at(size).filter(|_| size >= base as u64);

@@ -1,6 +1,7 @@
 //! Beginning a document, opening one from a snapshot, and finding one's place again after a reconnect.
 
 use conclave_crdt::{CrdtError, CrdtKind};
+use conclave_proto::codec::encode;
 use conclave_proto::frame::{BaseSnapshot, OpenedDocument};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{RECORD_LABEL, Record, RecordBody, SnapshotHeader};
@@ -145,6 +146,7 @@ impl Document {
             instance,
         };
         let mut this = Self::assemble(group, document, frontier, state, content, author, fresh);
+        this.keep_snapshot(base.seq, encode(&base.record));
         this.checks.rests_on = (!info.is_first()).then_some(info.id);
         let outcome = this.opened(ctx, opened, rng)?;
         Ok((this, outcome))
@@ -159,6 +161,7 @@ impl Document {
         author: Author,
         fresh: Fresh,
     ) -> Self {
+        let rows = RowTracker::new(base.size(), content.checkpoint.size);
         Self {
             group,
             id,
@@ -169,7 +172,7 @@ impl Document {
             outbox: Outbox::new(author),
             checks: Checks::default(),
             snapshot: None,
-            rows: RowTracker::new(),
+            rows,
             fresh,
             reported: None,
             caught_up_epoch: 0,
@@ -327,6 +330,8 @@ impl Document {
             frontier,
             info,
             payload,
+            sealed: encode(&base.record),
+            leaves: Vec::new(),
         });
         Ok(())
     }
@@ -361,14 +366,18 @@ impl Document {
         state.disputed = self.state.disputed;
         let (_, checkpoint) = Self::first_checkpoint(bridge.payload, state.clone());
         let mut content = Content::new(self.kind(), checkpoint, &mut self.fresh)?;
+        self.end_era();
+        let left = self.log.leaves(0, bridge.info.covered.size);
+        self.rows.below.leaves.extend(left.chain(bridge.leaves));
         std::mem::swap(&mut self.content, &mut content);
         self.log = LogView::new(frontier);
+        self.begin_era();
+        self.keep_snapshot(bridge.info.seq, bridge.sealed);
         self.state = state;
         self.checks = Checks {
             rests_on: Some(bridge.info.id),
             ..Checks::default()
         };
-        self.rows.checkpoint_dirty = true;
         self.rows.meta_dirty = true;
         if self.rebuild().is_err() {
             // Own edits do not fit what the snapshot holds: write them again as what they did to the former state.

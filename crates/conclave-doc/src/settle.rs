@@ -6,7 +6,7 @@ use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId};
 
 use crate::candidate::{Candidate, Standing};
-use crate::content::{Idle, Plain, TailEntry};
+use crate::content::{Idle, Plain, Received, TailEntry};
 use crate::context::{Blocked, Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
@@ -390,9 +390,7 @@ impl Document {
         unapplied: Option<Inspected>,
     ) {
         self.state.apply(self.content.size(), &effect);
-        let sealed = record
-            .filter(|_| update.is_some() || idle.is_some())
-            .map(conclave_proto::codec::encode);
+        let sealed = record.map(Received::of);
         self.content.push(
             TailEntry {
                 effect,

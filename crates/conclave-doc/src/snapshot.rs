@@ -356,6 +356,7 @@ impl Document {
             self.checks.rests_on = None;
             self.rows.meta_dirty = true;
         }
+        self.note_sure(ctx.device);
         let active = self.state.active.id;
         if self.state.active_is_matched()
             || self
@@ -368,9 +369,11 @@ impl Document {
         }
         if self.checkpoint_due(ctx) {
             let crdt = self.clean_state()?;
-            self.log.rebase(self.state.active.covered.size);
+            self.end_era();
+            let gone = self.log.rebase(self.state.active.covered.size);
+            self.rows.below.leaves.extend(gone);
             self.content.set_checkpoint(self.state.clone(), crdt);
-            self.rows.checkpoint_dirty = true;
+            self.begin_era();
         }
         Ok(())
     }

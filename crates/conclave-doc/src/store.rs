@@ -3,15 +3,19 @@
 //! | key | value |
 //! |---|---|
 //! | `c` | checkpoint: where the view of the log begins, tables, CRDT state after some position |
-//! | `l` ‖ position | leaves from there on, between the beginning of the view and the checkpoint |
+//! | `l` ‖ position | leaves from there on, up to the checkpoint |
 //! | `m` | instance, what was found of snapshots |
-//! | `s` ‖ position | records from there on, as received, with what judging them gave |
+//! | `i` | what is kept of the log |
+//! | `k` ‖ checkpoint ‖ position | records from there on, as received, with what judging them gave |
 //! | `e` ‖ position | what judging that record gave since |
 //! | `o` ‖ number | an own record without a place in the log |
 //! | `w` ‖ position | a record that waits |
 //! | `p` | own snapshot on its way |
+//! | `v` ‖ position | a snapshot, as received |
+//! | `f` ‖ position | leaves from there on that lie before the view |
 //!
-//! Every batch of changes leads from one loadable state to the next.
+//! `k`, `v` and `f` hold ciphertext and hashes only. Opening a document reads the first of them below the size of the log at its checkpoint, and
+//! no other. Every batch of changes leads from one loadable state to the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,11 +29,12 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::aside::Aside;
-use crate::content::{Checkpoint, Content, Fresh, TailEntry};
+use crate::content::{Checkpoint, Content, Fresh, Received, TailEntry};
 use crate::context::DocContext;
 use crate::document::{Checks, Document};
 use crate::error::DocError;
 use crate::incoming::Incoming;
+use crate::kept::{Below, Era, Keeping, Present, row_end, segment_key};
 use crate::log::LogView;
 use crate::outbox::Outbox;
 use crate::payload::Judgement;
@@ -45,21 +50,31 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 /// A segment smaller than this is written again with what comes next, in bytes.
 const SEGMENT_GROWS_BYTES: usize = 4 * 1024;
 
-/// Most leaves in one row.
-const LEAVES_PER_ROW: u64 = 2048;
-
 /// What of the document is not in the store yet.
 #[derive(Debug)]
 pub(crate) struct RowTracker {
     pub checkpoint_dirty: bool,
     pub meta_dirty: bool,
     pub snapshot_dirty: bool,
+    pub kept_dirty: bool,
     /// Position up to which records are in the store.
     saved_to: u64,
     /// First and last position (exclusive) of rows of leaves in the store.
     leaf_rows: Vec<(u64, u64)>,
-    /// First positions of segments in the store, from the checkpoint on.
-    segments: Vec<u64>,
+    /// Leaves before the view of the log that are in the first of these rows.
+    pub below: Below,
+    /// What is to be written before anything else.
+    pub pending: Vec<RowChange>,
+    /// The segments from the checkpoint on.
+    pub present: Present,
+    /// Former eras, in the order in which they ended.
+    pub eras: Vec<Era>,
+    /// Those that have ended since the last batch.
+    pub closing: Vec<Era>,
+    /// What former eras take in the store, in bytes.
+    pub counted: u64,
+    /// What the newest snapshot covers that this device made or found to match.
+    pub sure: u64,
     /// The last segment, while it may grow.
     open: Option<(u64, Zeroizing<Vec<u8>>)>,
     /// Positions whose records are in the store, but mean something else than it says there.
@@ -69,18 +84,60 @@ pub(crate) struct RowTracker {
 }
 
 impl RowTracker {
-    pub(crate) fn new() -> Self {
+    /// Nothing is in the store. The view of the log begins at `base`, its checkpoint is at `from`.
+    pub(crate) fn new(base: u64, from: u64) -> Self {
         Self {
             checkpoint_dirty: true,
             meta_dirty: true,
             snapshot_dirty: false,
-            saved_to: 0,
+            kept_dirty: true,
+            saved_to: from,
             leaf_rows: Vec::new(),
-            segments: Vec::new(),
+            below: Below {
+                first: base,
+                leaves: Vec::new(),
+            },
+            pending: Vec::new(),
+            present: Present {
+                from,
+                ..Present::default()
+            },
+            eras: Vec::new(),
+            closing: Vec::new(),
+            counted: 0,
+            sure: 0,
             open: None,
             changed: BTreeSet::new(),
             corrected: BTreeSet::new(),
         }
+    }
+
+    pub(crate) fn saved_to(&self) -> u64 {
+        self.saved_to
+    }
+
+    /// Whether the snapshot at a position has its row, or will have it.
+    pub(crate) fn has_snapshot(&self, seq: u64) -> bool {
+        let former = self.eras.iter().chain(&self.closing);
+        let mut all = former
+            .flat_map(Era::snapshots)
+            .chain(&self.present.snapshots);
+        all.any(|(of, _)| *of == seq)
+    }
+
+    /// What stored records mean now is in the checkpoint.
+    pub(crate) fn drop_corrections(&mut self, out: &mut Vec<RowChange>) {
+        let corrected = std::mem::take(&mut self.corrected).into_iter();
+        out.extend(corrected.map(|seq| delete(key(b'e', seq))));
+        self.changed.clear();
+    }
+
+    /// An era begins, with the checkpoint that is here now.
+    pub(crate) fn begin(&mut self, from: u64) {
+        self.present.from = from;
+        self.open = None;
+        self.saved_to = from;
+        self.checkpoint_dirty = true;
     }
 }
 
@@ -99,26 +156,33 @@ fn cbor<T: Serialize>(value: &T) -> Zeroizing<Vec<u8>> {
     out
 }
 
-fn put(key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> RowChange {
+pub(crate) fn put(key: Vec<u8>, value: Zeroizing<Vec<u8>>) -> RowChange {
     RowChange {
         key,
         value: Some(value),
     }
 }
 
-fn delete(key: Vec<u8>) -> RowChange {
+pub(crate) fn delete(key: Vec<u8>) -> RowChange {
     RowChange { key, value: None }
 }
 
 impl Document {
-    /// What has changed since the last call, as rows to write and delete in one transaction. Keys are relative to the document.
-    pub fn take_changes(&mut self) -> Vec<RowChange> {
-        let mut out = Vec::new();
+    /// What has changed since the last call, as rows to write and delete in one transaction, in this order. Keys are relative to the document;
+    /// [`is_kept`](crate::is_kept) tells which are read only where the log is to be returned.
+    pub fn take_changes(&mut self, keeping: &Keeping) -> Vec<RowChange> {
+        let mut out = std::mem::take(&mut self.rows.pending);
         if std::mem::take(&mut self.rows.checkpoint_dirty) {
             self.put_checkpoint(&mut out);
+            let covered = self.state.active.covered.size;
+            self.rows.prune(covered, keeping, &mut out);
+            self.rows.kept_dirty = true;
         }
         self.put_corrections(&mut out);
         self.put_records(&mut out);
+        if std::mem::take(&mut self.rows.kept_dirty) {
+            out.push(put(vec![b'i'], cbor(&self.rows.kept_row())));
+        }
         if std::mem::take(&mut self.rows.meta_dirty) | std::mem::take(&mut self.outbox.author_dirty)
         {
             let meta = MetaRow {
@@ -183,53 +247,41 @@ impl Document {
             crdt: checkpoint.crdt.clone(),
         };
         out.push(put(vec![b'c'], cbor(&row)));
-        out.extend(
-            self.rows
-                .segments
-                .drain(..)
-                .map(|first| delete(key(b's', first))),
-        );
-        out.extend(
-            std::mem::take(&mut self.rows.corrected)
-                .into_iter()
-                .map(|seq| delete(key(b'e', seq))),
-        );
-        self.rows.changed.clear();
-        self.rows.open = None;
         let size = checkpoint.size;
-        self.rows.saved_to = size;
         self.put_leaves(size, out);
     }
 
-    /// Writes the leaves between the beginning of the view and the checkpoint that are in no row yet. Only the last row grows.
+    /// Writes the leaves up to the checkpoint that are in no row yet. Those before the view go where opening the document does not read them,
+    /// a row at a time.
     fn put_leaves(&mut self, to: u64, out: &mut Vec<RowChange>) {
-        let base = self.log.base().size;
-        let rows = &mut self.rows.leaf_rows;
-        rows.retain(|(first, end)| {
-            let stays = *end > base && *end <= to;
-            if !stays {
-                out.push(delete(key(b'l', *first)));
-            }
-            stays
-        });
-        // What lies before the view is not known any more, so a row that begins there is left as it is.
-        let grows = rows
-            .pop_if(|(first, end)| *first >= base && end.saturating_sub(*first) < LEAVES_PER_ROW);
-        let mut from = match (grows, rows.last()) {
-            (Some((first, _)), _) => first,
-            (None, Some((_, end))) => base.max(*end),
-            (None, None) => base,
-        };
+        self.rows.below.put_full(out);
+        let below = &self.rows.below;
+        let mut from = below.first;
+        let mut wanted = Vec::new();
         while from < to {
-            let end = to.min(from.saturating_add(LEAVES_PER_ROW));
-            let mut leaves = Zeroizing::new(Vec::new());
-            for leaf in self.log.leaves(from, end) {
-                leaves.extend_from_slice(leaf.as_bytes());
-            }
-            out.push(put(key(b'l', from), leaves));
-            rows.push((from, end));
+            let end = to.min(row_end(from));
+            wanted.push((from, end));
             from = end;
         }
+        let before = std::mem::replace(&mut self.rows.leaf_rows, wanted);
+        let below = &self.rows.below;
+        for (first, end) in &self.rows.leaf_rows {
+            if before.contains(&(*first, *end)) {
+                continue;
+            }
+            let mut leaves = Zeroizing::new(Vec::new());
+            let skip = usize::try_from(first.saturating_sub(below.first)).unwrap_or(usize::MAX);
+            let below = below.leaves.iter().skip(skip).copied();
+            let after = self.log.leaves((*first).max(self.log.base().size), *end);
+            for leaf in below.chain(after) {
+                leaves.extend_from_slice(leaf.as_bytes());
+            }
+            out.push(put(key(b'l', *first), leaves));
+        }
+        let firsts = before.into_iter().map(|(first, _)| first);
+        let stays = |first: &u64| self.rows.leaf_rows.iter().any(|(it, _)| it == first);
+        let gone = firsts.filter(|first| !stays(first));
+        out.extend(gone.map(|first| delete(key(b'l', first))));
     }
 
     /// Writes what stored records mean now, where that has changed.
@@ -245,29 +297,34 @@ impl Document {
     }
 
     /// Writes records that are not in the store yet, as segments.
-    fn put_records(&mut self, out: &mut Vec<RowChange>) {
+    pub(crate) fn put_records(&mut self, out: &mut Vec<RowChange>) {
         let begin = self.content.checkpoint.size;
         let skip = usize::try_from(self.rows.saved_to.saturating_sub(begin)).unwrap_or(usize::MAX);
         let mut segment = self.rows.open.take();
         let mut changed = false;
         let unsaved = self.content.tail.get_mut(skip..).unwrap_or_default();
         for (seq, entry) in (begin.saturating_add(skip as u64)..).zip(unsaved) {
-            let record = entry
-                .sealed
-                .take()
-                .filter(|_| entry.update.is_some() || entry.idle.is_some())
-                .map(Bytes::from);
+            let record = match entry.sealed.take() {
+                Some(Received::Chained(bytes)) => Some(Bytes::from(bytes)),
+                Some(Received::Snapshot(bytes)) => {
+                    self.rows.keep_snapshot(seq, bytes, out);
+                    None
+                }
+                None => None,
+            };
             let bytes = cbor(&SegmentEntry {
                 effect: entry.effect.clone(),
                 record,
+                read: entry.update.is_some() || entry.idle.is_some(),
             });
             if let Some((first, full)) =
                 segment.take_if(|(_, rows)| rows.len() + bytes.len() > SEGMENT_BYTES)
             {
-                out.push(put(key(b's', first), full));
+                self.rows.present.wrote(first, full.len());
+                out.push(put(segment_key(begin, first), full));
             }
             let (_, rows) = segment.get_or_insert_with(|| {
-                self.rows.segments.push(seq);
+                self.rows.present.segments.push((seq, 0));
                 (seq, Zeroizing::new(ROW_VERSION.to_be_bytes().to_vec()))
             });
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -279,7 +336,8 @@ impl Document {
         if let Some((first, rows)) = &segment
             && changed
         {
-            out.push(put(key(b's', *first), rows.clone()));
+            self.rows.present.wrote(*first, rows.len());
+            out.push(put(segment_key(begin, *first), rows.clone()));
         }
         self.rows.open = segment.filter(|(_, rows)| rows.len() < SEGMENT_GROWS_BYTES);
     }
@@ -301,7 +359,7 @@ impl Document {
         let kind = CrdtKind::from_code(checkpoint_row.kind).ok_or(DocError::UnknownKind {
             code: checkpoint_row.kind,
         })?;
-        let (mut log, leaf_rows) =
+        let (mut log, leaf_rows, below) =
             restore_log(checkpoint_row.base, checkpoint_row.size, sorted.leaves)?;
         let mut state = checkpoint_row.state;
         let checkpoint = Checkpoint {
@@ -309,10 +367,13 @@ impl Document {
             state: state.clone(),
             crdt: checkpoint_row.crdt,
         };
-        let mut tracker = RowTracker::new();
+        let mut tracker = RowTracker::new(0, log.size());
         tracker.checkpoint_dirty = false;
         tracker.meta_dirty = false;
+        tracker.kept_dirty = false;
         tracker.leaf_rows = leaf_rows;
+        tracker.below = below;
+        tracker.restore(sorted.kept);
         let mut content = Content::new(kind, checkpoint, &mut fresh)?;
         let mut keys = KeyRing::new(ctx.keys, id);
         let mut corrections = sorted.corrections;
@@ -320,7 +381,7 @@ impl Document {
             if first != content.size() {
                 return Err(malformed("segment"));
             }
-            tracker.segments.push(first);
+            tracker.present.segments.push((first, bytes.len() as u64));
             let mut entries = read_segment(&bytes)?;
             for (seq, entry) in (first..).zip(&mut entries) {
                 if let Some(effect) = corrections.remove(&seq) {
@@ -377,27 +438,35 @@ impl Document {
     }
 }
 
-/// The view of the log up to the checkpoint, from its rows. Also gives which rows there are.
+/// The view of the log up to the checkpoint, from its rows. Also gives which rows there are, and what of them lies before the view.
+#[allow(clippy::type_complexity)] // used once
 fn restore_log(
     base: Frontier,
     size: u64,
     rows: BTreeMap<u64, Vec<Hash>>,
-) -> Result<(LogView, Vec<(u64, u64)>), DocError> {
+) -> Result<(LogView, Vec<(u64, u64)>, Below), DocError> {
+    let begin = base.size();
     let mut log = LogView::new(base);
     let mut places = Vec::new();
+    let mut below = Below {
+        first: rows.keys().next().map_or(begin, |first| begin.min(*first)),
+        leaves: Vec::new(),
+    };
     for (first, leaves) in rows {
         let end = first.saturating_add(leaves.len() as u64);
         places.push((first, end));
         for (seq, leaf) in (first..).zip(leaves) {
-            if seq == log.size() {
+            if seq < begin && seq == below.end() {
+                below.leaves.push(leaf);
+            } else if seq == log.size() {
                 log.push(leaf);
             }
         }
     }
-    if log.size() != size {
+    if log.size() != size || below.end() != begin {
         return Err(malformed("leaves"));
     }
-    Ok((log, places))
+    Ok((log, places, below))
 }
 
 /// Gives the records of a segment their places again, as they were judged when they came.

@@ -16,12 +16,13 @@ use crate::aside::StoredAside;
 use crate::content::{Idle, Plain};
 use crate::error::DocError;
 use crate::incoming::Form;
+use crate::kept::{KeptRow, is_kept, read_leaves};
 use crate::outbox::OutItem;
 use crate::payload::Judgement;
 use crate::seal::{KeyRing, open};
 use crate::state::{Effect, LogState, News};
 
-pub(crate) const ROW_VERSION: u16 = 2;
+pub(crate) const ROW_VERSION: u16 = 3;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CheckpointRow {
@@ -53,7 +54,10 @@ pub(crate) struct MetaRow {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SegmentEntry {
     pub effect: Effect,
+    /// The record as received, but for a snapshot, which has a row of its own, and for what came by its leaf only.
     pub record: Option<Bytes>,
+    /// Whether what is in it was read, and counts or may come to count.
+    pub read: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +81,7 @@ pub(crate) fn malformed(what: &'static str) -> DocError {
 pub(crate) struct Sorted {
     pub checkpoint: CheckpointRow,
     pub meta: MetaRow,
+    pub kept: KeptRow,
     pub snapshot: Option<Record>,
     pub leaves: BTreeMap<u64, Vec<Hash>>,
     pub segments: BTreeMap<u64, Zeroizing<Vec<u8>>>,
@@ -88,9 +93,10 @@ pub(crate) struct Sorted {
 impl Sorted {
     pub(crate) fn read(mut rows: Rows) -> Result<Self, DocError> {
         rows.sort_by(|a, b| a.0.cmp(&b.0));
-        let (mut checkpoint, mut meta, mut snapshot) = (None, None, None);
+        let (mut checkpoint, mut meta, mut snapshot, mut kept) = (None, None, None, None);
         let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
         let (mut corrections, mut leaves) = (BTreeMap::new(), BTreeMap::new());
+        let mut segments_of = Vec::new();
         for (key, value) in rows {
             let Some((prefix, rest)) = key.split_first() else {
                 return Err(malformed("row"));
@@ -105,9 +111,10 @@ impl Sorted {
                 (b'l', Ok(first)) => {
                     leaves.insert(first, read_leaves(&value)?);
                 }
-                (b's', Ok(first)) => {
-                    segments.insert(first, value);
-                }
+                (b'i', _) => kept = Some(uncbor::<KeptRow>("kept records", &value)?),
+                (b'k', _) => segments_of.push((rest.to_vec(), value)),
+                // Of no use for opening it.
+                _ if is_kept(&key) => {}
                 (b'e', Ok(seq)) => {
                     corrections.insert(seq, uncbor("record", &value)?);
                 }
@@ -121,12 +128,26 @@ impl Sorted {
         }
         let checkpoint = checkpoint.ok_or(malformed("checkpoint"))?;
         let meta = meta.ok_or(malformed("document"))?;
-        if checkpoint.version != ROW_VERSION || meta.version != ROW_VERSION {
+        let kept = kept.ok_or(malformed("kept records"))?;
+        let versions = [checkpoint.version, meta.version, kept.version];
+        if versions != [ROW_VERSION; 3] {
             return Err(malformed("document"));
+        }
+        if kept.from != checkpoint.size {
+            return Err(malformed("kept records"));
+        }
+        // Those of former eras may be among them.
+        let present = kept.from.to_be_bytes();
+        for (rest, value) in segments_of {
+            if let Some(first) = rest.strip_prefix(present.as_slice()) {
+                let first = first.try_into().map_err(|_| malformed("segment"))?;
+                segments.insert(u64::from_be_bytes(first), value);
+            }
         }
         Ok(Self {
             checkpoint,
             meta,
+            kept,
             snapshot,
             leaves,
             segments,
@@ -159,15 +180,6 @@ pub(crate) fn read_item(number: u64, value: &[u8]) -> Result<OutItem, DocError> 
     })
 }
 
-fn read_leaves(bytes: &[u8]) -> Result<Vec<Hash>, DocError> {
-    let (leaves, rest) = bytes.as_chunks::<32>();
-    if rest.is_empty() {
-        Ok(leaves.iter().copied().map(Hash).collect())
-    } else {
-        Err(malformed("leaves"))
-    }
-}
-
 pub(crate) fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {
     let what = "segment";
     let (version, mut rest) = bytes.split_first_chunk::<2>().ok_or(malformed(what))?;
@@ -188,7 +200,7 @@ pub(crate) fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> 
 /// A stored record that was not applied.
 pub(crate) fn read_idle(entry: &SegmentEntry) -> Result<Option<Idle>, DocError> {
     let is_idle = matches!(entry.effect.news, News::None | News::Aside);
-    let Some(bytes) = entry.record.as_ref().filter(|_| is_idle) else {
+    let Some(bytes) = entry.record.as_ref().filter(|_| is_idle && entry.read) else {
         return Ok(None);
     };
     let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;

@@ -554,7 +554,7 @@ fn edits_before_the_document_is_ordered_wait() {
     let again = doc.make_snapshot(&ctx, sealer(&key, &mut rng)).unwrap();
     assert_ne!(first.leaf(), again.leaf());
     let rows: Rows = doc
-        .take_changes()
+        .take_changes(&Keeping::default())
         .into_iter()
         .filter_map(|row| Some((row.key, row.value?)))
         .collect();
@@ -634,7 +634,7 @@ fn frames_stay_below_the_size_asked_for() {
 fn nothing_of_the_content_shows_in_debug() {
     let mut sim = two();
     sim.peers[1].insert(0, "secret");
-    let changes = sim.peers[1].doc.take_changes();
+    let changes = sim.peers[1].doc.take_changes(&Keeping::default());
     let text = format!("{:?} {changes:?}", sim.peers[1].doc);
     assert!(
         !text.contains("secret") && !text.contains("115, 101, 99"),

@@ -749,14 +749,14 @@ fn checkpoints_write_as_much_late_as_early() {
     const QUARTER: usize = 4_000;
     let mut sim = Sim::new(CrdtKind::Yjs, &ROLES[..2], "");
     let mut quarters = Vec::new();
-    sim.peers[1].doc.take_changes();
+    sim.peers[1].doc.take_changes(&Keeping::default());
     for quarter in 0..4 {
         let mut written = 0;
         for at in 0..QUARTER {
             sim.peers[0].insert(quarter * QUARTER + at, "x");
             if at % 250 == 249 {
                 sim.settle();
-                let changes = sim.peers[1].doc.take_changes();
+                let changes = sim.peers[1].doc.take_changes(&Keeping::default());
                 let kinds = changes
                     .iter()
                     .filter(|change| matches!(change.key[0], b'c' | b'l'));
@@ -989,7 +989,7 @@ fn checkpoints_bound_what_is_stored() {
     }
     sim.assert_converged();
     for at in 0..2 {
-        let segments = sim.peers[at].rows.iter().filter(|(key, _)| key[0] == b's');
+        let segments = sim.peers[at].rows.iter().filter(|(key, _)| key[0] == b'k');
         let sizes: Vec<usize> = segments.map(|(_, value)| value.len()).collect();
         assert!(
             sizes.iter().all(|size| *size <= 64 * 1024 + 1024),

@@ -16,11 +16,12 @@ use crate::device::{Device, random};
 use crate::document::{Lending, WorkId};
 use crate::event::{Event, Told};
 use crate::finding::{Finding, Findings};
+use crate::gather::Gather;
 use crate::group::Refound;
 use crate::io::{CommandId, Output, Read, ReadId};
 use crate::link::Link;
 use crate::operations::Operations;
-use crate::rescue::{Gather, Parted, RescueInfo, RescueUse};
+use crate::rescue::{Parted, RescueInfo, RescueUse};
 use crate::timers::{TimerKind, Timers};
 use crate::unsent::AllUnsent;
 use crate::work::{DocWork, GroupWork};
@@ -43,7 +44,6 @@ pub(crate) fn wait_ms(refusal: &Refusal) -> u64 {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ReadTarget {
     Group(GroupId),
-    Document(GroupId, DocumentId),
     /// What is left of a group whose MLS rows cannot be read.
     Stray(GroupId),
     /// Kept evidence of a frozen group, to be judged again.
@@ -97,6 +97,8 @@ pub(crate) struct Cx {
     pub(crate) operations: Operations,
     /// What waits for the service.
     pub(crate) unsent: AllUnsent,
+    /// What is kept of documents' logs to be returned, in bytes.
+    pub(crate) kept_bytes: u64,
     /// Own edits that were kept apart.
     pub(crate) rescues: BTreeMap<RescueId, RescueInfo>,
     /// What waits for room to keep edits apart, and was told of.
@@ -144,6 +146,7 @@ impl Cx {
             found: Vec::new(),
             operations: Operations::default(),
             unsent: AllUnsent::default(),
+            kept_bytes: 0,
             rescues: BTreeMap::new(),
             rescue_full: BTreeSet::new(),
             parting: BTreeMap::new(),

@@ -15,6 +15,7 @@ use crate::finding::Findings;
 use crate::group::Whole;
 use crate::invitation::Invitation;
 use crate::io::{CommandId, Input, Output, ReadId, Row};
+use crate::kept;
 use crate::keys;
 use crate::membership::{GroupSlot, Membership};
 use crate::rescue;
@@ -112,6 +113,7 @@ impl Engine {
         }
         engine.cx.findings = Findings::load(table(keys::FINDING));
         engine.cx.findings_loaded();
+        engine.cx.kept_bytes = kept::read_total(&rows)?;
         for (_, value) in table(keys::RESCUE) {
             let info = rescue::read_head(value)?;
             engine.cx.rescues.insert(info.id, info);
@@ -213,9 +215,6 @@ impl Engine {
     fn loaded(&mut self, id: ReadId, rows: Vec<Row>) {
         match self.cx.reads.remove(&id) {
             Some(ReadTarget::Group(group)) => self.group_loaded(group, rows),
-            Some(ReadTarget::Document(group, document)) => {
-                self.with_group(group, GroupWork::Loaded(document, rows));
-            }
             Some(ReadTarget::Evidence(command)) => self.cx.evidence_loaded(command, &rows),
             Some(ReadTarget::Stray(group)) => self.stray_loaded(group, rows),
             Some(ReadTarget::Thaw(group)) => self.with_group(group, GroupWork::Thaw(rows)),

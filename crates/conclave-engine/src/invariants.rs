@@ -13,6 +13,7 @@ pub use self::steps::LogMark;
 use crate::cx::ReadTarget;
 use crate::document::Doc;
 use crate::engine::Engine;
+use crate::gather::GatherFor;
 use crate::group::{Kept, Whole};
 use crate::io::CommandId;
 use crate::link::{DocLink, DocPending, GroupPending, Pending};
@@ -57,6 +58,10 @@ const ALL: &[(&str, Invariant)] = &[
     (
         "what waits for the service of a document is its row",
         unsent_is_row,
+    ),
+    (
+        "what is kept of a document is counted in its row",
+        kept_is_counted,
     ),
     (
         "whose membership is ending is parting, or lost its rows",
@@ -279,6 +284,19 @@ fn unsent_is_row(engine: &Engine) -> Result<(), String> {
     Ok(())
 }
 
+fn kept_is_counted(engine: &Engine) -> Result<(), String> {
+    for (whole, doc) in engine.hot_documents() {
+        let row = whole.group.documents.get(&doc.id);
+        let listed = row.map_or(0, |row| row.kept);
+        let here = doc.document.kept_bytes();
+        require(listed == here, || format!("{:?} {listed} {here}", doc.id))?;
+    }
+    let wholes = engine.wholes().map(|whole| &whole.group.documents);
+    let sum: u64 = wholes.flatten().map(|(_, row)| row.kept).sum();
+    let all = engine.cx.kept_bytes;
+    require(sum <= all, || format!("{sum} of {all}"))
+}
+
 fn parting_matches(engine: &Engine) -> Result<(), String> {
     for id in engine.cx.parting.keys() {
         let slot = engine.groups.get(id);
@@ -299,9 +317,8 @@ fn loading_is_read(engine: &Engine) -> Result<(), String> {
         let Some(whole) = slot.hot() else { continue };
         for (document, slot) in whole.docs.iter() {
             let loads = matches!(slot, DocSlot::Loading(_)) && whole.group.is_local(document);
-            let read = reads().any(
-                |read| matches!(read, ReadTarget::Document(of, it) if (of, it) == (id, document)),
-            );
+            let wanted = GatherFor::Document(*id, *document);
+            let read = engine.cx.gathers.values().any(|it| it.is_for(wanted));
             require(!loads || read, || format!("{document:?}"))?;
         }
     }

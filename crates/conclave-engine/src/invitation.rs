@@ -1,5 +1,7 @@
 //! Welcomes: kept until the user accepts or declines. Siblings' and own users' are accepted at once.
 
+use std::collections::BTreeMap;
+
 use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets, MlsError};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Request, WelcomeDelivery};
@@ -307,15 +309,19 @@ impl Engine {
                 self.cx.device.renew_instance(&mut self.cx.rng);
                 self.cx.device.save(&mut self.cx.out.writes);
             }
+            let mut documents = BTreeMap::new();
             match self.remove_group(&id) {
-                Some(GroupSlot::Hot(mut whole)) => self.cx.forget_documents(&mut whole),
+                Some(GroupSlot::Hot(mut whole)) => {
+                    self.cx.forget_documents(&mut whole);
+                    documents = whole.group.documents;
+                }
                 Some(GroupSlot::Loading(_, work)) => {
                     let waiters = work.iter().filter_map(Awaited::waiter);
                     self.cx.reply_all(waiters, &EngineError::UnknownGroup);
                 }
                 Some(GroupSlot::Cold(_) | GroupSlot::Stray(..)) | None => {}
             }
-            self.cx.drop_group_rows(&id);
+            self.cx.drop_group_rows(&id, &documents);
             Group::new(id, mls, Membership::Member)
         };
         for (epoch, root) in wrapped {

@@ -35,6 +35,8 @@ pub(crate) mod rescue {
     pub(crate) const BODY: u8 = b'w';
 }
 
+/// What is kept of logs, so that one that the service lost can be returned: of documents, and below the id of none of the group itself.
+pub(crate) const KEPT: u8 = 9;
 /// What was found, until somebody is done with it.
 pub(crate) const FINDING: u8 = 10;
 /// What waits for the service, by document.
@@ -84,6 +86,35 @@ pub(crate) fn documents_prefix(group: &GroupId) -> Vec<u8> {
 
 pub(crate) fn document_prefix(group: &GroupId, document: &DocumentId) -> Vec<u8> {
     [&[DOCUMENT], group.as_bytes(), document.as_bytes()].concat()
+}
+
+/// A row of a document, by its key.
+pub(crate) struct OfDocument<'a> {
+    pub(crate) group: GroupId,
+    pub(crate) document: DocumentId,
+    /// Its key within the document.
+    pub(crate) row: &'a [u8],
+}
+
+/// What a key of a document's row says.
+pub(crate) fn of_document(key: &[u8]) -> Option<OfDocument<'_>> {
+    let (table, rest) = key.split_first()?;
+    let (group, rest) = rest.split_at_checked(GroupId::LEN)?;
+    let (document, row) = rest.split_at_checked(DocumentId::LEN)?;
+    let found = OfDocument {
+        group: GroupId::from_slice(group)?,
+        document: DocumentId::from_slice(document)?,
+        row,
+    };
+    matches!(*table, DOCUMENT | KEPT).then_some(found)
+}
+
+pub(crate) fn kept_of_group(group: &GroupId) -> Vec<u8> {
+    [&[KEPT], group.as_bytes()].concat()
+}
+
+pub(crate) fn kept_prefix(group: &GroupId, document: &DocumentId) -> Vec<u8> {
+    [&[KEPT], group.as_bytes(), document.as_bytes()].concat()
 }
 
 pub(crate) fn evidence_prefix(group: &GroupId) -> Vec<u8> {

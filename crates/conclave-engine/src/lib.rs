@@ -34,11 +34,13 @@ mod event;
 pub mod finding;
 #[doc(hidden)]
 pub mod forensic;
+mod gather;
 mod group;
 mod intents;
 mod invariants;
 mod invitation;
 mod io;
+pub mod kept;
 mod keys;
 mod link;
 mod membership;

@@ -29,7 +29,7 @@ mod closed;
 mod parting;
 mod stay;
 
-pub(crate) use parting::{Gather, Parted, PartingRow};
+pub(crate) use parting::{Parted, PartingRow};
 
 const VERSION: u16 = 1;
 /// Most that is kept apart in one home, in bytes.
@@ -281,10 +281,10 @@ fn titles_of(rows: Vec<Row>, keys: &dyn KeySource, rng: &mut rand_chacha::ChaCha
 
 /// Rows of one document out of many, without their prefix.
 fn rows_of(group: &GroupId, document: &DocumentId, rows: &[Row]) -> Vec<Row> {
-    let prefix = keys::document_prefix(group, document);
     let own = rows.iter().filter_map(|(key, value)| {
-        let rest = key.strip_prefix(prefix.as_slice())?;
-        Some((rest.to_vec(), value.clone()))
+        let of = keys::of_document(key)?;
+        let same = (of.group, of.document) == (*group, *document);
+        same.then(|| (of.row.to_vec(), value.clone()))
     });
     own.collect()
 }

@@ -202,6 +202,8 @@ pub struct Peer {
     pub inbox: VecDeque<Net>,
     /// Rows as written.
     pub rows: BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>,
+    /// How much of the log it keeps.
+    pub keeping: Keeping,
     pub online: bool,
     /// The snapshot from which it opened the document on this connection.
     pub base: Option<Base>,
@@ -239,6 +241,7 @@ impl Peer {
             rng: ChaCha20Rng::seed_from_u64(1000 + member as u64),
             inbox: VecDeque::new(),
             rows: BTreeMap::new(),
+            keeping: Keeping::default(),
             online: false,
             base: None,
             changes: vec![],
@@ -279,7 +282,7 @@ impl Peer {
     }
 
     pub fn store(&mut self) {
-        for change in self.doc.take_changes() {
+        for change in self.doc.take_changes(&self.keeping) {
             match change.value {
                 Some(value) => self.rows.insert(change.key, value),
                 None => self.rows.remove(&change.key),
@@ -300,6 +303,22 @@ impl Peer {
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
+    }
+
+    /// Rows that opening the document reads.
+    pub fn opening_rows(&self) -> Rows {
+        let told = |(key, value): (&Vec<u8>, &Zeroizing<Vec<u8>>)| present_segments(key, value);
+        let present = self.rows.iter().find_map(told).unwrap();
+        let mut rows = self.saved_rows();
+        rows.retain(|(key, _)| !is_kept(key) || key.starts_with(&present));
+        rows
+    }
+
+    /// What it keeps of the log, as far as that is listed and there.
+    pub fn kept(&self) -> KeptLog {
+        let (log, bytes) = KeptLog::check(&self.saved_rows()).unwrap();
+        assert_eq!(bytes, self.doc.kept_bytes());
+        log
     }
 
     pub fn note(&mut self, outcome: DeliverOutcome) {
@@ -651,7 +670,7 @@ impl Sim {
         let peer = &mut self.peers[at];
         let keys = peer.keys.clone();
         let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
-        peer.doc = Document::load(&ctx, peer.saved_rows(), &mut peer.rng).unwrap();
+        peer.doc = Document::load(&ctx, peer.opening_rows(), &mut peer.rng).unwrap();
         peer.online = false;
         peer.inbox.clear();
     }

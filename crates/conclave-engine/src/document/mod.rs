@@ -14,7 +14,8 @@ use std::fmt;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::{
-    Blocked, Change, Cost, DeliverOutcome, DocError, Document, Fault, RefusedOutcome, Sealer,
+    Blocked, Change, Cost, DeliverOutcome, DocError, Document, Fault, Keeping, RefusedOutcome,
+    Sealer, is_kept,
 };
 use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
@@ -33,7 +34,7 @@ pub(crate) use self::errand::{Errand, Then};
 pub use self::lend::{Lending, Work, WorkId};
 
 use crate::command::Reply;
-use crate::cx::{Cx, Post, ReadTarget};
+use crate::cx::{Cx, Post};
 use crate::engine::{Engine, HOT_DOCUMENTS};
 use crate::error::EngineError;
 use crate::event::{ChangeInfo, Event};
@@ -105,8 +106,7 @@ impl Cx {
     /// Asks for a document that is to come into memory: its rows, or where it was never opened here the service.
     fn load_or_fetch(&mut self, group: &Group, id: DocumentId) {
         if group.is_local(&id) {
-            let prefix = keys::document_prefix(&group.id, &id);
-            self.read(prefix, ReadTarget::Document(group.id, id));
+            self.read_document(group.id, id);
         } else {
             self.fetch_document(group, id);
         }
@@ -142,8 +142,7 @@ impl Cx {
             return self.reply_all(waiters, &EngineError::UnknownDocument);
         }
         whole.docs.insert(id, DocSlot::Loading(queue));
-        let prefix = keys::document_prefix(&whole.group.id, &id);
-        self.read(prefix, ReadTarget::Document(whole.group.id, id));
+        self.read_document(whole.group.id, id);
     }
 
     pub(crate) fn forget_documents(&mut self, whole: &mut Whole) {
@@ -229,9 +228,10 @@ impl Cx {
 
     /// Nothing of a closed document stays.
     pub(crate) fn drop_document(&mut self, group: &mut Group, id: DocumentId) {
-        self.out
-            .writes
-            .delete_prefix(keys::document_prefix(&group.id, &id));
+        let writes = &mut self.out.writes;
+        writes.delete_prefix(keys::document_prefix(&group.id, &id));
+        writes.delete_prefix(keys::kept_prefix(&group.id, &id));
+        self.note_kept(group, id, 0);
         group.documents.remove(&id);
         group.note_document(&id);
         let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
@@ -302,14 +302,32 @@ impl Cx {
         }
     }
 
-    fn store_document(&mut self, group: &Group, doc: &mut Doc) {
-        for change in doc.document.take_changes() {
-            let mut key = keys::document_prefix(&group.id, &doc.id);
+    fn store_document(&mut self, group: &mut Group, doc: &mut Doc) {
+        let keeping = Keeping {
+            now: self.now,
+            store_bytes: self.kept_bytes,
+        };
+        for change in doc.document.take_changes(&keeping) {
+            let mut key = match is_kept(&change.key) {
+                true => keys::kept_prefix(&group.id, &doc.id),
+                false => keys::document_prefix(&group.id, &doc.id),
+            };
             key.extend_from_slice(&change.key);
             match change.value {
                 Some(value) => self.put(key, value),
                 None => self.delete(key),
             }
+        }
+        self.note_kept(group, doc.id, doc.document.kept_bytes());
+    }
+
+    /// Follows how much is kept of a document's log, and of all.
+    fn note_kept(&mut self, group: &mut Group, id: DocumentId, bytes: u64) {
+        let row = group.documents.entry(id).or_default();
+        let before = std::mem::replace(&mut row.kept, bytes);
+        if before != bytes {
+            self.save_document_row(group, &id);
+            self.kept_changed(before, bytes);
         }
     }
 

@@ -159,6 +159,9 @@ impl Cx {
                     self.proven(group, base.epoch);
                 }
                 let doc = Doc::new(id, document);
+                // What may be left of a former life of the document is no part of its log as it begins here.
+                let left = keys::kept_prefix(&group.id, &id);
+                self.out.writes.delete_prefix(left);
                 whole.docs.insert(id, DocSlot::Hot(Box::new(doc)));
                 let finished = Finished::Delivered(Ok(*outcome), Then::Nothing);
                 self.run_document(whole, id, Some(finished), queue);

@@ -306,9 +306,17 @@ impl Cx {
     }
 
     /// Nothing that is stored of a group stays, but its row in the index.
-    pub(crate) fn drop_group_rows(&mut self, id: &GroupId) {
-        self.out.writes.delete_prefix(keys::group_prefix(id));
-        self.out.writes.delete_prefix(keys::documents_prefix(id));
+    pub(crate) fn drop_group_rows(
+        &mut self,
+        id: &GroupId,
+        documents: &BTreeMap<DocumentId, DocRow>,
+    ) {
+        let writes = &mut self.out.writes;
+        writes.delete_prefix(keys::group_prefix(id));
+        writes.delete_prefix(keys::documents_prefix(id));
+        writes.delete_prefix(keys::kept_of_group(id));
+        let kept = documents.values().map(|row| row.kept).sum();
+        self.kept_changed(kept, 0);
         self.forget_unsent_group(id);
         self.place_gone(*id, None);
     }
@@ -328,6 +336,6 @@ impl Cx {
         }
         let id = group.id;
         self.forget_documents(whole);
-        self.drop_group_rows(&id);
+        self.drop_group_rows(&id, &whole.group.documents);
     }
 }

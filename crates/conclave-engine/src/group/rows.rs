@@ -45,6 +45,9 @@ pub(crate) struct DocRow {
     /// How many own edits have no place in the log yet; none where that was not counted.
     #[serde(default)]
     pub(crate) unsent: Option<u64>,
+    /// What is kept of its log to be returned, in bytes.
+    #[serde(default)]
+    pub(crate) kept: u64,
     /// Who closed it, while own edits in it are still to be kept apart.
     #[serde(default)]
     pub(crate) closed_by: Option<UserId>,

@@ -2,8 +2,9 @@
 
 use conclave_proto::record::CloseReason;
 
-use super::parting::{GatherFor, holds_unsent};
+use super::parting::holds_unsent;
 use super::*;
+use crate::gather::GatherFor;
 
 impl Cx {
     /// A closed document goes; own edits in it are kept apart.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conclave_doc::Step;
 
 use super::*;
+use crate::gather::GatherFor;
 use crate::group::DocRow;
 use crate::roots::Roots;
 
@@ -34,52 +35,12 @@ pub(crate) struct Parted {
     pub(crate) full: bool,
 }
 
-/// Rows that are read together.
-pub(crate) struct Gather {
-    missing: usize,
-    rows: Vec<Row>,
-    what: GatherFor,
-}
-
-/// What rows are read together for.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum GatherFor {
-    /// Own edits in a closed document.
-    Closed(GroupId, DocumentId),
-    /// Own edits in a group that this device is out of.
-    Parting(GroupId),
-    /// Own edits in a group whose MLS rows are lost, which somebody leaves.
-    Stray(GroupId, Option<CommandId>),
-}
-
-impl std::fmt::Debug for Gather {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Gather({:?}, {} to come)", self.what, self.missing)
-    }
-}
-
 /// Whether a document holds own edits that nobody else has, as far as its index row tells.
 pub(super) fn holds_unsent(row: &DocRow) -> bool {
     row.is_creating() || (row.is_local() && row.unsent != Some(0))
 }
 
 impl Cx {
-    /// Reads all rows below some prefixes, as they are after this transition's writes.
-    pub(super) fn gather(&mut self, prefixes: Vec<Vec<u8>>, what: GatherFor) {
-        let number = self.fresh_id();
-        self.gathers.insert(
-            number,
-            Gather {
-                missing: prefixes.len(),
-                rows: Vec::new(),
-                what,
-            },
-        );
-        for prefix in prefixes {
-            self.read(prefix, ReadTarget::Gather(number));
-        }
-    }
-
     /// This device is out, which is durable at once: secrets and documents go, own edits are kept apart.
     pub(crate) fn lose_group(&mut self, group: &mut Group, parting: PartingRow) {
         if group.parting().is_none() {
@@ -111,7 +72,7 @@ impl Cx {
     }
 
     /// Keeps apart what a group holds of own edits. False where there is no room.
-    fn parting_read(&mut self, group: &Group, rows: &[Row]) -> bool {
+    pub(crate) fn parting_read(&mut self, group: &Group, rows: &[Row]) -> bool {
         let id = group.id;
         let Some(parting) = group.parting() else {
             return false;
@@ -182,38 +143,6 @@ impl Cx {
 }
 
 impl Engine {
-    pub(crate) fn gathered(&mut self, number: u64, rows: Vec<Row>) {
-        let gathers = &mut self.cx.gathers;
-        let Some(gather) = gathers.get_mut(&number) else {
-            return;
-        };
-        gather.rows.extend(rows);
-        gather.missing = gather.missing.saturating_sub(1);
-        if gather.missing > 0 {
-            return;
-        }
-        let Some(Gather { rows, what, .. }) = gathers.remove(&number) else {
-            return;
-        };
-        match what {
-            GatherFor::Closed(group, document) => {
-                self.with_group(group, GroupWork::ClosedRead(document, rows));
-            }
-            GatherFor::Parting(id) => {
-                let read = self.on_whole(id, |cx, whole| cx.parting_read(&whole.group, &rows));
-                if read == Some(true) {
-                    self.end_group(id);
-                }
-            }
-            GatherFor::Stray(group, command) => {
-                let result = self.end_stray(group, &rows);
-                if let Some(command) = command {
-                    self.cx.reply(command, result.map(|()| Reply::Done));
-                }
-            }
-        }
-    }
-
     /// Tries again where there was no room.
     pub(super) fn go_on_parting(&mut self) {
         let full = self.cx.parting.iter().filter(|(_, parted)| parted.full);
@@ -234,7 +163,7 @@ impl Engine {
         self.cx.gather(prefixes, GatherFor::Stray(group, id));
     }
 
-    fn end_stray(&mut self, id: GroupId, rows: &[Row]) -> Result<(), EngineError> {
+    pub(crate) fn end_stray(&mut self, id: GroupId, rows: &[Row]) -> Result<(), EngineError> {
         let parted = self.cx.parting.remove(&id);
         let why = parted.map_or_else(String::new, |parted| parted.why);
         let (documents, roots) = Group::holdings(rows);
@@ -247,7 +176,7 @@ impl Engine {
         for made in made {
             self.cx.keep_apart(made);
         }
-        self.cx.drop_group_rows(&id);
+        self.cx.drop_group_rows(&id, &documents);
         self.list_as_left(id, &why);
         Ok(())
     }

@@ -166,3 +166,37 @@ pub fn snapshots(sends: &[ClientFrame]) -> usize {
     };
     sends.iter().filter(is_snapshot).count()
 }
+
+/// What an edit writes, here and where it is taken in: rows and bytes of 200 edits. What is kept of the log costs no row beside those that
+/// hold the records in any case.
+#[test]
+fn what_an_edit_writes_is_counted() {
+    let mut world = World::new(7, &["ana", "ben"]);
+    let group = world.create_group(0);
+    world.invite(group, 0, 1, None);
+    let document = world.create_document(group, 0, "text");
+    world.advance(700_000);
+    let mut found = Vec::new();
+    for at in 0..2 {
+        world.edit(at, group, document, ".");
+        world.run();
+    }
+    for device in &mut world.devices {
+        device.stored.clear();
+        device.stored_bytes = 0;
+    }
+    for _ in 0..200 {
+        world.edit(0, group, document, "0123456789");
+        world.run();
+    }
+    for device in &world.devices {
+        found.push((device.stored.len(), device.stored_bytes));
+    }
+    // What 200 edits wrote before anything was kept for longer than opening a document needs it.
+    for ((rows, bytes), (rows_before, bytes_before)) in
+        found.into_iter().zip([(1_000, 657_760), (243, 501_928)])
+    {
+        assert!(rows <= rows_before, "{rows}");
+        assert!(bytes <= bytes_before + bytes_before / 50, "{bytes}");
+    }
+}

@@ -85,7 +85,11 @@ fn alone_without_a_root(seed: u64) -> (World, GroupId, DocumentId) {
         world.go_offline(at);
     }
     // His documents are those from before.
-    for rows in [prefix(5, &group, b""), prefix(4, &group, b"d")] {
+    for rows in [
+        prefix(5, &group, b""),
+        prefix(9, &group, document.as_bytes()),
+        prefix(4, &group, b"d"),
+    ] {
         drop_rows(&mut world, BEN, &rows);
         let before = backup.read(&rows);
         world.devices[BEN].rows.0.extend(before);

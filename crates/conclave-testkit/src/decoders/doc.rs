@@ -12,7 +12,8 @@ use super::register::{
 };
 use conclave_crdt::CrdtKind;
 use conclave_doc::{
-    Append, DocContext, DocError, Document, KeySource, Sealer, SnapshotPayload, VerdictPayload,
+    Append, DocContext, DocError, Document, Keeping, KeptLog, KeySource, Sealer, SnapshotPayload,
+    VerdictPayload,
 };
 use conclave_identity::{DeviceKey, SCHEME_ED25519};
 use conclave_mls::{EpochRoot, Rows};
@@ -68,6 +69,10 @@ pub(super) fn decoders() -> Vec<Decoder> {
             || sample(&Tail(log().records.clone())),
         ),
         Decoder::new("doc.rows", Disk, usize::MAX, rows, || {
+            vec![joined(&log().author), joined(&log().reader)]
+        })
+        .of_rows(),
+        Decoder::new("doc.kept", Disk, usize::MAX, kept, || {
             vec![joined(&log().author), joined(&log().reader)]
         })
         .of_rows(),
@@ -182,7 +187,7 @@ fn write(document: &mut Document, word: &str) {
 
 fn take_rows(document: &mut Document, onto: &Rows) -> Rows {
     let mut rows: BTreeMap<_, _> = onto.iter().cloned().collect();
-    for change in document.take_changes() {
+    for change in document.take_changes(&Keeping::default()) {
         match change.value {
             Some(value) => rows.insert(change.key, value),
             None => rows.remove(&change.key),
@@ -321,11 +326,26 @@ fn delivered(bytes: &[u8]) -> Decoded {
     let outcome = document
         .deliver(&ctx, 0, records.0)
         .map_err(|error| error.code())?;
-    let _ = document.take_changes();
+    let _ = document.take_changes(&Keeping::default());
     match outcome.findings.first() {
         Some(_) => Err("doc.finding"),
         None => Ok(None),
     }
+}
+
+fn kept(bytes: &[u8]) -> Decoded {
+    let rows = split_rows(bytes).ok_or("input.no_rows")?;
+    let rows: Rows = rows
+        .into_iter()
+        .map(|(key, value)| (key, Zeroizing::new(value)))
+        .collect();
+    for (key, value) in &rows {
+        let _ = conclave_doc::present_segments(key, value);
+    }
+    let log = KeptLog::read(&rows).map_err(|error| error.code())?;
+    let _ = KeptLog::check(&rows);
+    let _ = log.since(log.first());
+    Ok(None)
 }
 
 fn rows(bytes: &[u8]) -> Decoded {
@@ -341,6 +361,6 @@ fn rows(bytes: &[u8]) -> Decoded {
     let mut session = document.session(&log.opened);
     let _ = document.opened(&ctx, &log.opened, &mut rng);
     let _ = document.next_append(&ctx, &mut session, sealer(&log.keys, &mut rng), 100_000);
-    let _ = document.take_changes();
+    let _ = document.take_changes(&Keeping::default());
     Ok(None)
 }

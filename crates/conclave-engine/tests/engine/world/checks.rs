@@ -71,6 +71,12 @@ impl World {
         self.rows_in(at, group, b'r')
     }
 
+    /// What is listed as kept of a device's logs is there, and nothing else.
+    pub fn check_kept(&self, at: usize) {
+        let against = conclave_engine::kept::violated(&self.devices[at].rows.read(&[]));
+        assert_eq!(against, None, "seed {}: device {at}", self.seed);
+    }
+
     /// Members agree on the group, hold equal documents, and nothing is left to do.
     pub fn converged(&mut self, group: GroupId, members: &[usize]) {
         let seed = self.seed;
@@ -81,6 +87,7 @@ impl World {
                 info.active && info.frozen.is_none(),
                 "seed {seed}: {info:?}"
             );
+            self.check_kept(*at);
             let code = (info.epoch, info.code.clone());
             let first = seen.get_or_insert(code.clone());
             assert_eq!(*first, code, "seed {seed}: forked");

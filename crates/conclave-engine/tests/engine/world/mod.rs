@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use conclave_engine::shell::Shell;
 use conclave_engine::{
     Command, CommandId, Engine, EngineError, Event, GroupInfo, Input, Output, Reply, Setup, Told,
-    Work,
+    Work, WriteBatch,
 };
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
@@ -73,6 +73,8 @@ pub struct Device {
     answered: BTreeSet<CommandId>,
     /// Keys of rows stored since somebody looked.
     pub stored: Vec<Vec<u8>>,
+    /// Size of them, in bytes.
+    pub stored_bytes: usize,
     at_once: usize,
     /// What it lends of its work on documents.
     pub lends: Lends,
@@ -102,6 +104,7 @@ impl Device {
             restarts: 0,
             answered: BTreeSet::new(),
             stored: Vec::new(),
+            stored_bytes: 0,
             at_once: 0,
             lends: Lends::wanted(),
             work: Vec::new(),
@@ -440,6 +443,8 @@ impl World {
         let batches = device.shell.unreleased().batches.iter();
         let stored = batches.flat_map(|batch| batch.puts.keys().cloned());
         device.stored.extend(stored);
+        let batches = device.shell.unreleased().batches.iter();
+        device.stored_bytes += batches.map(WriteBatch::bytes).sum::<usize>();
         while let Some(work) = device.shell.take_work() {
             device.work.push(work);
         }
@@ -475,6 +480,7 @@ impl World {
     fn die(&mut self, at: usize) {
         self.crash = None;
         self.crashed = true;
+        self.check_kept(at);
         self.restart(at);
     }
 
