@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::commands::{device, document, findings, group, identity, rescue, serve};
+use crate::commands::{device, document, findings, group, identity, rescue, serve, server};
 use crate::demo;
 use crate::output::Form;
 
@@ -136,6 +136,9 @@ pub enum Command {
     /// Manage this user's devices
     #[command(subcommand)]
     Device(device::Command),
+    /// Say which service is the right one, where another answers
+    #[command(subcommand)]
+    Server(server::Command),
     /// Manage groups and their members
     #[command(subcommand)]
     Group(group::Command),

@@ -43,7 +43,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command, Global};
-use commands::{agent, device, document, findings, group, identity, rescue, serve, status};
+use commands::{agent, device, document, findings, group, identity, rescue, serve, server, status};
 use context::Context;
 use failure::{Exit, Failure, Result};
 use output::{Form, Shown, print_failure, print_raw, printed};
@@ -150,6 +150,7 @@ async fn run_with(context: &Context, command: Command) -> Result<Shown> {
         Command::Verify(args) => identity::verify(context, args).await,
         Command::Contacts => identity::contacts(context).await,
         Command::Device(command) => device::run(context, command).await,
+        Command::Server(command) => server::run(context, command).await,
         Command::Group(command) => group::run(context, command).await,
         Command::Doc(command) => document::run(context, command).await,
         Command::Findings(command) => findings::run(context, command).await,

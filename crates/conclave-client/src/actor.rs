@@ -296,6 +296,7 @@ impl Actor {
                 tracing::debug!(origin = self.link.origin, %cause, "connection lost");
                 self.connection_changed();
                 self.transition(Input::ConnectionDown);
+                let cause = self.other_service().unwrap_or(cause);
                 self.was_not_reached(cause, pause);
             }
             Wire::Failed { cause, pause } => self.was_not_reached(cause, pause),

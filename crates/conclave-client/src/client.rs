@@ -174,6 +174,16 @@ impl Client {
         answer!(self.command(Command::WhoAmI).await, Reply::WhoAmI(who) => who)
     }
 
+    /// Another service has answered than the one that this device knows ([`Trouble::OtherService`](crate::Trouble::OtherService)), and its
+    /// key, which begins with these digits, is right: from now on it is the one that is known.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when no service with such a key has answered, or fewer than four digits are given.
+    pub async fn accept_service(&self, key: &str) -> Result<(), Error> {
+        let key = key.to_owned();
+        self.command_done(Command::AcceptService { key }).await
+    }
+
     /// State of the device: connection, waiting work.
     ///
     /// # Errors

@@ -133,6 +133,8 @@ pub enum Operation {
     Leave { group: GroupId, anyway: bool },
     /// [`Group::rejoin`]. Outcome: `Done`.
     Rejoin { group: GroupId },
+    /// [`Client::accept_service`]. Outcome: `Done`.
+    AcceptService { key: String },
     /// [`Group::confirm`]. Outcome: `Done`.
     ConfirmGroup { group: GroupId },
     /// [`Group::readd`]. Outcome: `Done`.
@@ -437,6 +439,7 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
             let applied = client.apply_rescue(&rescue, &group, &document).await?;
             Ok(Outcome::RescueApplied(applied))
         }
+        Operation::AcceptService { key } => done(client.accept_service(&key).await),
         Operation::DiscardRescue { rescue } => done(client.discard_rescue(&rescue).await),
         Operation::RescuesTold { rescues } => done(client.rescues_told(&rescues).await),
         Operation::Shutdown => done(client.close().await),

@@ -135,6 +135,14 @@ pub enum Trouble {
         /// Why.
         denial: Denial,
     },
+    /// Another service answers than the one that this device knows. Nothing was sent to it.
+    #[error("another service answers here (key {key}, before {before})")]
+    OtherService {
+        /// Its key, in hexadecimal digits.
+        key: String,
+        /// Key of the one that this device knows.
+        before: String,
+    },
     /// The service cannot serve this device just now.
     #[error("the service is busy or stopping ({code})")]
     Busy {
@@ -257,6 +265,7 @@ impl Trouble {
                 Denial::Credential => "connection.credential",
                 Denial::Misunderstood => "connection.misunderstood",
             },
+            Self::OtherService { .. } => "connection.other_service",
             Self::Busy { .. } => "connection.busy",
             Self::NotEnrolled => "connection.not_enrolled",
         }

@@ -106,6 +106,12 @@ impl Document {
         self.log.size()
     }
 
+    /// Root of the first `size` records; none past the end, and below what is known of the log.
+    #[must_use]
+    pub fn root_at(&self, size: u64) -> Option<Hash> {
+        self.log.head_at(size).map(|head| head.root)
+    }
+
     /// Whether the document's first snapshot is in the log.
     #[must_use]
     pub fn is_created(&self) -> bool {

@@ -231,6 +231,8 @@ impl Document {
             | Refusal::ShuttingDown
             | Refusal::NoChannel
             | Refusal::ProposalPending
+            // It collects what it lost: own edits wait here meanwhile.
+            | Refusal::Recovering { .. }
             | Refusal::EpochTaken { .. } => RefusedOutcome::RetryLater { after_ms: RETRY_MS },
             // Closed by another life of this device.
             Refusal::BadRecord {

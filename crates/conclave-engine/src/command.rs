@@ -224,6 +224,12 @@ pub enum Command {
     /// Waits until nothing is under way ([`UnderWay`]): what was ready to be sent is at the service, and what it had for this device is here.
     /// Reply: `Done`.
     Settled,
+    /// The user says that another service, which answered in place of the one that this device knows, is the right one from now on.
+    /// Reply: `Done`; the connection begins anew.
+    AcceptService {
+        /// The first hexadecimal digits of its key, at least four.
+        key: String,
+    },
     /// The user has compared the group's code with another member: a device that came back with nothing to compare may seal. Reply: `Done`.
     ConfirmGroup {
         /// The group.
@@ -355,6 +361,7 @@ impl Command {
             | Self::Rename { .. }
             | Self::Close { .. }
             | Self::Edit { .. }
+            | Self::AcceptService { .. }
             | Self::ConfirmGroup { .. }
             | Self::Rejoin { .. }
             | Self::ReAdd { .. }

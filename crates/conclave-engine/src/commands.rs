@@ -152,6 +152,10 @@ impl Engine {
             Command::Synced { group, document } => {
                 self.on_document(id, group, document, DocCommand::Synced);
             }
+            Command::AcceptService { key } => {
+                let result = self.cx.accept_service(&key).map(|()| Reply::Done);
+                self.cx.reply(id, result);
+            }
             Command::ConfirmGroup { group } => self.on_group(id, group, What::Confirm),
             Command::Rejoin { group } => self.rejoin(id, group),
             Command::ReAdd {

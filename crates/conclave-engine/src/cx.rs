@@ -22,6 +22,7 @@ use crate::io::{CommandId, Output, Read, ReadId};
 use crate::link::Link;
 use crate::operations::Operations;
 use crate::rescue::{Parted, RescueInfo, RescueUse};
+use crate::service::Known;
 use crate::timers::{TimerKind, Timers};
 use crate::unsent::AllUnsent;
 use crate::work::{DocWork, GroupWork};
@@ -89,6 +90,8 @@ pub(crate) struct Cx {
     pub(crate) now: UnixMs,
     pub(crate) out: Output,
     pub(crate) link: Link,
+    /// Which service this device knows.
+    pub(crate) service: Known,
     pub(crate) clocks: Clocks,
     pub(crate) timers: Timers,
     pub(crate) findings: Findings,
@@ -140,6 +143,7 @@ impl Cx {
             now,
             out: Output::default(),
             link: Link::default(),
+            service: Known::default(),
             clocks: Clocks::default(),
             timers: Timers::default(),
             findings: Findings::default(),

@@ -19,6 +19,7 @@ use crate::kept;
 use crate::keys;
 use crate::membership::{GroupSlot, Membership};
 use crate::rescue;
+use crate::service::Known;
 use crate::settled::Until;
 use crate::slot::Awaited;
 use crate::timers::TimerKind;
@@ -95,6 +96,7 @@ impl Engine {
         let keystore = KeyStore::load(table(keys::KEY_PACKAGES).map(strip).collect())?;
         let rng = ChaCha20Rng::from_seed(seed);
         let mut engine = Self::with(Cx::new(device, keystore, rng, now));
+        engine.cx.service = Known::load(&rows)?;
         for (key, value) in table(keys::INDEX) {
             let what = "group index";
             let id = key.get(1..).and_then(GroupId::from_slice);
@@ -147,6 +149,13 @@ impl Engine {
     #[must_use]
     pub fn is_enrolled(&self) -> bool {
         self.cx.device.credential().is_some()
+    }
+
+    /// Keys of another service that answers, and of the one that this device knows: nothing is sent to the other.
+    #[must_use]
+    pub fn other_service(&self) -> Option<([u8; 32], [u8; 32])> {
+        let pinned = self.cx.service.pinned()?;
+        Some((*pinned.stranger()?, *pinned.key()))
     }
 
     /// One transition. Never fails: what goes wrong is told as a reply or an event.

@@ -110,6 +110,9 @@ pub enum EngineError {
         "the service shows an older or another state than this device has seen there; nothing is sent there until it has caught up (`conclave findings list`)"
     )]
     OutOfStep,
+    /// No other service has answered whose key begins so.
+    #[error("no other service has answered here whose key begins so; compare at least four digits")]
+    NoOtherService,
     /// Something about the document took too long: this session does without it.
     #[error(
         "the document took too long, and this device stopped waiting for it; close the program and open it again to try anew"
@@ -181,6 +184,7 @@ impl EngineError {
             Self::Crdt(error) => error.code(),
             Self::Doc(error) => error.code(),
             Self::OutOfStep => "engine.out_of_step",
+            Self::NoOtherService => "engine.no_other_service",
             Self::Held => "document.held",
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",

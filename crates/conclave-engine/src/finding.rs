@@ -250,6 +250,28 @@ pub enum FindingKind {
     },
     /// The service's log went on without what it showed before.
     Apart,
+    /// The service was put back, and this device returns what it lost.
+    Returning {
+        /// Entries or records that it lacks.
+        missing: u64,
+    },
+    /// The service was put back, and collects what it lost.
+    Collecting,
+    /// The service has signed two histories.
+    Contradicted,
+    /// Another service answers.
+    Replaced {
+        /// Its key.
+        key: [u8; 32],
+        /// Key of the one that this device knows.
+        before: [u8; 32],
+    },
+    /// The service was put back twice within thirty days.
+    PutBackOften,
+    /// The service names itself by a statement that it did not sign, or that contradicts another.
+    BadGeneration,
+    /// The service shows a head under a wrong signature.
+    BadHead,
     /// An invitation that cannot be read.
     BadWelcome,
     /// A wrap that no member signed.
@@ -343,6 +365,13 @@ impl FindingKind {
             Self::BadGroupInfo => "group.bad_group_info",
             Self::Ahead { .. } => "service.rolled_back",
             Self::Apart => "found.fork",
+            Self::Returning { .. } => "service.put_back",
+            Self::Collecting => "service.collecting",
+            Self::Contradicted => "service.contradicted",
+            Self::Replaced { .. } => "service.replaced",
+            Self::PutBackOften => "service.put_back_often",
+            Self::BadGeneration => "service.bad_generation",
+            Self::BadHead => "service.bad_head",
             Self::BadWelcome => "service.bad_welcome",
             Self::BadWrap => "service.bad_wrap",
             Self::ForeignKeyPackage => "service.foreign_key_package",

@@ -58,6 +58,8 @@ pub(crate) mod group {
     pub(crate) const OUTBOX: u8 = b'o';
     /// What is known of each document.
     pub(crate) const DOCUMENT: u8 = b'd';
+    /// Largest signed heads.
+    pub(crate) const HEAD: u8 = b'h';
     /// Flags.
     pub(crate) const META: u8 = b'f';
     /// MLS state of a return on its way: it takes the place of the other when the service has ordered it.

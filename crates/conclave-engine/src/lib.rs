@@ -53,6 +53,7 @@ mod print;
 mod rescue;
 mod roots;
 mod rotation;
+mod service;
 mod settled;
 pub mod shell;
 mod slot;

@@ -1,9 +1,11 @@
 //! How the service's logs stand to what this device has of them. What is behind or away is told; nothing is sent to a log that is away.
 
-use conclave_proto::{DocumentId, GroupId, UnixMs};
+use conclave_proto::service::SignedHead;
+use conclave_proto::{DocumentId, GroupId, Hash, UnixMs};
 
 use crate::cx::Cx;
-use crate::finding::{About, End, Finding, FindingKind};
+use crate::finding::{About, End, Finding, FindingKind, Suspect};
+use crate::group::Group;
 
 /// How the service's log of a group or document stands to the own one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,16 +15,20 @@ pub(crate) enum Stand {
     InStep,
     /// The service has more: it is being fetched.
     Behind,
-    /// The service's log is shorter, and the same as far as own leaves reach.
+    /// The service's log is shorter, and the same as far as own leaves reach. The service says nothing of having been put back.
     Ahead,
+    /// As before, and the service was put back since: what it lacks is returned to it.
+    Returning,
     /// Both went on, each in another way.
     Apart,
+    /// The service has signed two histories.
+    Contradicted,
 }
 
 impl Stand {
     /// Whether nothing may be sent to the log.
     pub(crate) fn is_away(self) -> bool {
-        matches!(self, Self::Ahead | Self::Apart)
+        !matches!(self, Self::InStep | Self::Behind)
     }
 }
 
@@ -43,15 +49,57 @@ fn about(group: GroupId, document: Option<DocumentId>) -> About {
 }
 
 fn finding(what: FindingKind, about: About) -> Finding {
-    // Put back or dishonest: from here nobody can tell, so nobody is accused.
+    // Put back or dishonest: from here nobody can tell, so nobody is accused, but of two signatures that go not together.
+    let suspect = (what == FindingKind::Contradicted).then_some(Suspect::Service);
     Finding {
         what,
         about,
-        suspect: None,
+        suspect,
     }
 }
 
 impl Cx {
+    /// The service's log has only `have` of what is here. It is shown what it had signed, where that is more.
+    pub(crate) fn shorter(
+        &mut self,
+        group: &Group,
+        document: Option<DocumentId>,
+        have: u64,
+    ) -> Stand {
+        self.report(group, document, have);
+        let signed_in = group.heads.get(&document).map(|shown| shown.generation);
+        if self.is_put_back_since(signed_in) {
+            Stand::Returning
+        } else {
+            Stand::Ahead
+        }
+    }
+
+    /// The service shows another head than the own log has at that place. Where it has signed both in one generation, it has contradicted itself.
+    pub(crate) fn forked(
+        &mut self,
+        group: &mut Group,
+        document: Option<DocumentId>,
+        signed: Option<&SignedHead>,
+        own: impl Fn(u64) -> Option<Hash>,
+    ) -> Stand {
+        let number = self.link.generation;
+        let shown = group.heads.get(&document);
+        let proven = shown.is_some_and(|shown| {
+            let head = shown.head();
+            shown.generation == number && own(head.size) == Some(head.root)
+        });
+        let covered =
+            |signed: &SignedHead| shown.is_some_and(|shown| signed.head.size <= shown.head().size);
+        match signed.filter(|signed| proven && covered(signed)) {
+            Some(signed) => {
+                self.contradicted(group, document, signed);
+                Stand::Contradicted
+            }
+            None => Stand::Apart,
+        }
+    }
+
     /// The service's log is behind the own one, or went another way: it is told. The service may have lost the device's key packages, or give
     /// used ones, too: where this is news, they are replaced.
     pub(crate) fn tell_away(
@@ -66,7 +114,11 @@ impl Cx {
                 missing: missing.count,
                 seen: missing.newest,
             },
+            Stand::Returning => FindingKind::Returning {
+                missing: missing.count,
+            },
             Stand::Apart => FindingKind::Apart,
+            Stand::Contradicted => FindingKind::Contradicted,
             Stand::InStep | Stand::Behind => return,
         };
         let found = finding(what.clone(), about(group, document));
@@ -80,7 +132,7 @@ impl Cx {
         }
         // How it stood before is over.
         self.tell_in_step(group, document);
-        self.finding(group, document, what, None);
+        self.found(found);
     }
 
     /// The service shows all that this device has.

@@ -5,6 +5,7 @@ mod document;
 use conclave_crdt::CrdtKind;
 use conclave_proto::frame::{Answer, Plea, WelcomeDelivery};
 use conclave_proto::group::GroupEntry;
+use conclave_proto::service::SignedHead;
 use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 
 pub(crate) use self::document::{DocCommand, DocFrame, DocWork};
@@ -33,6 +34,8 @@ pub(crate) enum GroupWork {
     Answer(GroupPending, Box<Answer>),
     Timer(GroupTimer),
     Command(CommandId, GroupCommand),
+    /// A signed head of its log, or of a document's.
+    Head(Option<DocumentId>, Box<SignedHead>),
     /// A member's device asks for help.
     Plea(DeviceId, Plea),
     /// A Welcome into a group that this device is in.
@@ -153,6 +156,7 @@ impl Cx {
             }
             GroupWork::Answer(what, answer) => self.group_answered(whole, what, *answer),
             GroupWork::Timer(what) => self.group_timer(whole, what),
+            GroupWork::Head(document, signed) => self.head_frame(group, document, &signed),
             GroupWork::Command(id, what) => self.group_command(whole, id, what),
             GroupWork::Plea(device, what) => self.asked(group, device, what),
             GroupWork::Welcome(delivery) => {

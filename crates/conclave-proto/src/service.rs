@@ -119,7 +119,7 @@ impl Loss {
 }
 
 /// The signature is the last field of both, of 64 bytes.
-fn without_signature(signed: &(impl Serialize + tls_codec::Size)) -> Vec<u8> {
+fn without_signature(signed: &impl Serialize) -> Vec<u8> {
     let mut bytes = encode(signed);
     bytes.truncate(bytes.len().saturating_sub(64));
     bytes

@@ -95,6 +95,8 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-engine/src/operations.rs", "load", By(&["engine.store"])),
     ("crates/conclave-engine/src/rescue.rs", "read_body", By(&["engine.store"])),
     ("crates/conclave-engine/src/rescue.rs", "read_head", By(&["engine.store"])),
+    ("crates/conclave-engine/src/service.rs", "load", By(&["engine.store"])),
+    ("crates/conclave-engine/src/service.rs", "read", By(&["engine.store"])),
     ("crates/conclave-engine/src/unsent.rs", "load", By(&["engine.store"])),
     ("crates/conclave-identity/src/certificate.rs", "from_bytes", By(&["identity.credential"])),
     ("crates/conclave-identity/src/codec.rs", "decode_canonical", By(&["identity.genesis", "identity.device_list", "identity.credential"])),

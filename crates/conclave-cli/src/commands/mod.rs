@@ -13,5 +13,6 @@ pub mod policy;
 pub mod repair;
 pub mod rescue;
 pub mod serve;
+pub mod server;
 pub mod status;
 pub mod watch;

@@ -46,6 +46,14 @@ fn words(trouble: &Trouble) -> (String, &'static str) {
             "the connection was lost",
             "check this device's network, and try again",
         ),
+        Trouble::OtherService { key, before } => (
+            format!(
+                "another service answers here (key {}…, before {}…). Nothing was sent",
+                beginning(key),
+                beginning(before)
+            ),
+            "if it was set up anew, compare the key with its operator, then `conclave server accept KEY`; otherwise check --server",
+        ),
         Trouble::Busy { .. } => fixed("the service is busy or stopping", "try again in a moment"),
         Trouble::NotEnrolled => fixed(
             "this device is not approved yet, and no service knows it before",
@@ -57,6 +65,11 @@ fn words(trouble: &Trouble) -> (String, &'static str) {
         }
         _ => fixed("it is not known why", "--verbose says more"),
     }
+}
+
+/// The first digits of a key, for people to compare.
+fn beginning(key: &str) -> String {
+    key.chars().take(8).collect()
 }
 
 fn certificate(host: &str, fault: CertificateFault) -> (String, &'static str) {
@@ -164,7 +177,7 @@ fn denied(denial: Denial) -> (&'static str, &'static str) {
 pub fn trouble(trouble: &Trouble) -> Failure {
     let (message, hint) = words(trouble);
     let exit = match trouble {
-        Trouble::Denied { .. } => Exit::Refused,
+        Trouble::Denied { .. } | Trouble::OtherService { .. } => Exit::Refused,
         _ => Exit::Offline,
     };
     Failure::new(trouble.code(), exit, message, hint).detailed(trouble.to_string())

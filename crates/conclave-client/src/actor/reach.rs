@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use conclave_proto::Hash;
+
 use super::{Actor, now};
 use crate::events::Event;
 use crate::trouble::{Connection, Trouble};
@@ -24,6 +26,16 @@ impl Actor {
             }
             over
         });
+    }
+
+    /// Another service has answered than the one that this device knows: why its device has hung up.
+    pub(super) fn other_service(&self) -> Option<Trouble> {
+        let (key, before) = self.shell.engine().other_service()?;
+        let digits = |key| Hash(key).to_string();
+        Some(Trouble::OtherService {
+            key: digits(key),
+            before: digits(before),
+        })
     }
 
     /// There is none, or none any more.

@@ -4,6 +4,7 @@ use conclave_doc::{Session, Standing};
 use conclave_proto::refusal::RecordFault;
 
 use super::*;
+use crate::service::Shown;
 
 /// Longest pause between two tries to open a document, in milliseconds.
 const LONGEST_OPEN_MS: u64 = 5 * 60 * 1000;
@@ -123,6 +124,9 @@ impl Cx {
             Some(DocSlot::Away(away)) => (away.instance, true),
             _ => (own, false),
         };
+        if !is_here {
+            self.head_shown(&mut whole.group, Some(id), &opened.signed);
+        }
         // From now on records may come.
         self.note_opened(whole.group.id, id, instance, &opened);
         let opened = Box::new(opened);
@@ -233,11 +237,18 @@ impl Cx {
 
     /// Compares the service's log with the own one. True where nothing may be sent: what is here stays, off the connection.
     fn compare_log(&mut self, group: &mut Group, doc: &mut Doc, opened: &OpenedDocument) -> bool {
+        let log = Some(doc.id);
+        let shown = self.head_shown(group, log, &opened.signed);
+        let signed = (shown != Shown::Unsigned).then_some(&opened.signed);
         let (stand, missing) = match doc.document.standing(opened) {
+            _ if shown == Shown::Contradicts => (Stand::Contradicted, 0),
             Standing::InStep => (Stand::InStep, 0),
             Standing::Behind => (Stand::Behind, 0),
-            Standing::Ahead { missing } => (Stand::Ahead, missing),
-            Standing::Apart => (Stand::Apart, 0),
+            Standing::Ahead { missing } => (self.shorter(group, log, opened.head().size), missing),
+            Standing::Apart => {
+                let own = |size| doc.document.root_at(size);
+                (self.forked(group, log, signed, own), 0)
+            }
         };
         if stand.is_away() {
             self.document_away(group, doc, stand, missing);
@@ -323,7 +334,8 @@ impl Cx {
     /// The service does not know a document that is in the group's log.
     pub(crate) fn document_unknown(&mut self, group: &mut Group, doc: &mut Doc) {
         let missing = doc.document.size();
-        self.document_away(group, doc, Stand::Ahead, missing);
+        let stand = self.shorter(group, Some(doc.id), 0);
+        self.document_away(group, doc, stand, missing);
     }
 
     /// The snapshot does not open. Where the root is on somebody's word only, that word goes before the snapshot's author's.

@@ -43,6 +43,9 @@ impl Cx {
                 self.fetch_records(group.id, doc, from, FETCH_RECORDS);
             }
             RefusedOutcome::RetryLater { after_ms } => {
+                if matches!(refusal, Refusal::Recovering { .. }) {
+                    self.finding(group.id, Some(doc.id), FindingKind::Collecting, None);
+                }
                 let send_after = self.now.plus_ms(after_ms.min(LONGEST_WAIT_MS));
                 if let Some(open) = self.link.open_mut(group.id, doc.id) {
                     open.send_after = send_after;

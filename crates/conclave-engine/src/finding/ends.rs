@@ -45,6 +45,8 @@ pub(crate) enum End {
     Whole,
     /// No changes to the document are kept apart.
     Cleared,
+    /// The service is the one that this device knows.
+    KnownService,
     /// Only the place itself.
     Gone,
 }
@@ -72,7 +74,8 @@ impl FindingKind {
             },
             Self::OwnClock { .. } => End::ClockRight,
             Self::ClockWrong { .. } => End::CaughtUp,
-            Self::Ahead { .. } | Self::Apart => End::InStep,
+            Self::Ahead { .. } | Self::Apart | Self::Returning { .. } => End::InStep,
+            Self::Replaced { .. } => End::KnownService,
             Self::CreationRefused { .. } => End::Founded,
             Self::IllegalEntry { .. } => End::Thawed,
             Self::Undecryptable
@@ -87,13 +90,20 @@ impl FindingKind {
             Self::NotCarriedOver => End::Carried,
             Self::SetAside { .. } => End::Whole,
             Self::Held => End::Loaded,
-            Self::EditsRefused { .. } | Self::EditsParked { .. } | Self::RescueFull => End::Sent,
+            Self::EditsRefused { .. }
+            | Self::EditsParked { .. }
+            | Self::RescueFull
+            | Self::Collecting => End::Sent,
             Self::Rescued { .. } => End::Cleared,
             Self::Record { .. }
             | Self::NotInvitedAgain
             | Self::RotationUntrue
             | Self::WrongWrap
             | Self::BadGroupInfo
+            | Self::Contradicted
+            | Self::PutBackOften
+            | Self::BadGeneration
+            | Self::BadHead
             | Self::BadWelcome
             | Self::BadWrap
             | Self::ForeignKeyPackage

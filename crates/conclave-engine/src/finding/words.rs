@@ -114,17 +114,75 @@ fn ahead(missing: u64, seen: UnixMs, place: &str) -> Three {
         0 => "before".to_owned(),
         _ => format!("on {}", date(seen)),
     };
-    let changes = match missing {
-        1 => "1 change is".to_owned(),
-        missing => format!("{missing} changes are"),
-    };
+    let are = if missing == 1 { "is" } else { "are" };
+    let changes = changes(missing);
     three(
         format!(
-            "The service shows an older state of {place} than {when}: {changes} missing there, none here."
+            "The service shows an older state of {place} than {when}: {changes} {are} missing there, none here."
         ),
         UNKNOWN,
-        "If its operator put back a backup, tell the operator; otherwise do not trust it. What you write is kept here, and sent when the service has caught up.",
+        "If its operator put back a backup, ask for `conclave-ds recover`; otherwise do not trust it. What you write is kept here, and sent when the service has caught up.",
     )
+}
+
+fn changes(count: u64) -> String {
+    match count {
+        1 => "1 change".to_owned(),
+        count => format!("{count} changes"),
+    }
+}
+
+/// What a service that was put back, or lies about its history, is told of.
+fn of_history(kind: &FindingKind, place: &str) -> Three {
+    match kind {
+        FindingKind::Returning { missing } => three(
+            format!(
+                "The service was put back. This device is returning {} to {place}.",
+                changes(*missing)
+            ),
+            "Nobody, if the operator put back a backup.",
+            "Go on editing: what you write is kept here, and sent afterwards.",
+        ),
+        FindingKind::Collecting => three(
+            format!("The service is collecting what it lost in {place}."),
+            "Nobody, if the operator put back a backup.",
+            "Your edits are kept here and sent afterwards. Bring other devices online that may have what is missing.",
+        ),
+        FindingKind::Contradicted => three(
+            format!("The service showed two histories of {place}."),
+            "It, or somebody with its key, is dishonest.",
+            "The evidence is kept, and nothing is sent there. Talk to the other members by another way, and to the operator.",
+        ),
+        FindingKind::Replaced { key, before } => {
+            let (key, before) = (digits(key), digits(before));
+            three(
+                format!("Another service answers here (key {key}…, before {before}…). Nothing was sent."),
+                UNKNOWN,
+                &format!("If it was set up anew, compare the key with its operator, then `conclave server accept {key}`. Otherwise check the address."),
+            )
+        }
+        FindingKind::PutBackOften => three(
+            "The service was put back twice within thirty days.".to_owned(),
+            "Probably the operator of the service.",
+            "Ask the operator why. A service that does so to drop what members wrote cannot hide it, but each time holds up their work.",
+        ),
+        FindingKind::BadGeneration => three(
+            "The service names itself by a statement that it did not sign, or that contradicts an earlier one. Nothing was sent.".to_owned(),
+            "Probably the service, or whoever answers in its place.",
+            "Tell the operator of the service.",
+        ),
+        _ => three(
+            format!("The service shows a state of {place} under a wrong signature."),
+            "Probably the service.",
+            "Nothing follows from it. Tell the operator of the service.",
+        ),
+    }
+}
+
+/// The first digits of a key, for people to compare.
+fn digits(key: &[u8; 32]) -> String {
+    let [a, b, c, d, ..] = key;
+    format!("{a:02x}{b:02x}{c:02x}{d:02x}")
 }
 
 fn own_clock(ahead_ms: i64, holds_back: bool) -> Three {
@@ -295,6 +353,13 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
             UNKNOWN,
             "Ask the operator of the service whether a backup was put back. What is here stays here; what you write is kept, and not sent there for now.",
         ),
+        FindingKind::Returning { .. }
+        | FindingKind::Collecting
+        | FindingKind::Contradicted
+        | FindingKind::Replaced { .. }
+        | FindingKind::PutBackOften
+        | FindingKind::BadGeneration
+        | FindingKind::BadHead => of_history(kind, place),
         FindingKind::BadWelcome
         | FindingKind::BadWrap
         | FindingKind::ForeignKeyPackage
@@ -602,7 +667,17 @@ pub(super) mod tests {
                 seen: conclave_proto::UnixMs(1_795_874_520_000),
             },
             K::Ahead { .. } => K::Apart,
-            K::Apart => K::BadWelcome,
+            K::Apart => K::Returning { missing: 41 },
+            K::Returning { .. } => K::Collecting,
+            K::Collecting => K::Contradicted,
+            K::Contradicted => K::Replaced {
+                key: [0x3f; 32],
+                before: [0x91; 32],
+            },
+            K::Replaced { .. } => K::PutBackOften,
+            K::PutBackOften => K::BadGeneration,
+            K::BadGeneration => K::BadHead,
+            K::BadHead => K::BadWelcome,
             K::BadWelcome => K::BadWrap,
             K::BadWrap => K::ForeignKeyPackage,
             K::ForeignKeyPackage => K::OldGroupInfo,

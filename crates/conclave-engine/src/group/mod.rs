@@ -46,6 +46,7 @@ use crate::print::Hidden;
 use crate::rescue::PartingRow;
 use crate::roots::{Missing, RootRow, Roots};
 use crate::rotation::Rotation;
+use crate::service::ShownHead;
 use crate::slot::{Awaited, DocSlot, Docs};
 use crate::stand::{Missing as Lacking, Stand};
 use crate::timers::{GroupTimer, TimerKind};
@@ -178,6 +179,8 @@ pub(crate) struct Group {
     /// Documents that were looked at on this connection.
     looked_at: BTreeSet<DocumentId>,
     pub(crate) kept: Kept,
+    /// Largest head of its log, and of each document's, that the service has signed.
+    pub(crate) heads: BTreeMap<Option<DocumentId>, ShownHead>,
     /// How the service's log stands to what is here.
     pub(crate) stand: Stand,
     /// Tries since the service's log was found away.
@@ -229,6 +232,7 @@ impl Group {
             lent: BTreeSet::new(),
             looked_at: BTreeSet::new(),
             kept: Kept::default(),
+            heads: BTreeMap::new(),
             stand: Stand::InStep,
             away_tries: Backoff::default(),
             target: None,

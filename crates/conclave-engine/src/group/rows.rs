@@ -137,6 +137,7 @@ impl Group {
             keys::group::INTENT,
             keys::group::DOCUMENT,
             keys::group::OUTBOX,
+            keys::group::HEAD,
             keys::group::META,
         ] {
             for (key, value) in take(table) {
@@ -194,6 +195,11 @@ impl Group {
                 b"return" => self.returning.bundle = Some(keys::uncbor("return", value)?),
                 _ => before.creation = Some(keys::uncbor("group creation", value)?),
             },
+            keys::group::HEAD => {
+                let what = "signed head";
+                let log = crate::service::log_of(key).ok_or(EngineError::Store { what })?;
+                self.heads.insert(log, ShownHead::read(value)?);
+            }
             keys::group::META => {
                 self.meta = keys::uncbor("group flags", value)?;
                 before.flags = keys::uncbor("group flags", value)?;

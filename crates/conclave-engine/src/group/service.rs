@@ -1,9 +1,11 @@
 //! What a group asks of the service: its creation, its log, its commits.
 
 use conclave_proto::refusal::CommitFault;
+use conclave_proto::service::SignedHead;
 
 use super::*;
 use crate::cx::wait_ms;
+use crate::service::Shown;
 use crate::timers::earlier;
 
 impl Engine {
@@ -257,22 +259,44 @@ impl Cx {
 
     pub(crate) fn follow_answered(&mut self, group: &mut Group, answer: Answer) {
         match answer {
-            Answer::Subscribed { head, .. } => self.subscribed(group, head),
+            Answer::Subscribed { head, signed, .. } => self.subscribed(group, head, signed),
             Answer::Refused(refusal) => self.subscription_refused(group, refusal),
             _ => {}
         }
     }
 
+    /// The service shows a signed head of the group's log, or of a document's.
+    pub(crate) fn head_frame(
+        &mut self,
+        group: &mut Group,
+        document: Option<DocumentId>,
+        signed: &SignedHead,
+    ) {
+        if document.is_none_or(|id| group.has_document(&id)) {
+            // What it says of entries that are here is compared when these are: a log that is followed only grows.
+            self.head_shown(group, document, signed);
+        }
+    }
+
     /// The log is followed: what the service announces is compared with what is here, as far as heads are known.
-    fn subscribed(&mut self, group: &mut Group, head: Head) {
+    fn subscribed(&mut self, group: &mut Group, head: Head, signed: Option<SignedHead>) {
         group.not_followed = None;
         self.ended(About::Group(group.id), End::Followed);
+        // Only whoever was removed gets another head than the signed one: none.
+        let signed = signed.filter(|signed| signed.head == head);
+        let shown = signed.map(|signed| self.head_shown(group, None, &signed));
+        let signed = signed.filter(|_| shown != Some(Shown::Unsigned));
         let own = group.state().head();
         let known = group.state().root_at(head.size);
-        if known.is_some_and(|root| root != head.root) {
-            self.log_away(group, Stand::Apart, head.size);
+        if shown == Some(Shown::Contradicts) {
+            self.log_away(group, Stand::Contradicted, head.size);
+        } else if known.is_some_and(|root| root != head.root) {
+            let state = group.mls.state().clone();
+            let stand = self.forked(group, None, signed.as_ref(), |size| state.root_at(size));
+            self.log_away(group, stand, head.size);
         } else if head.size < own.size {
-            self.log_away(group, Stand::Ahead, head.size);
+            let stand = self.shorter(group, None, head.size);
+            self.log_away(group, stand, head.size);
         } else {
             group.subscription = Subscription::Live(head.size);
             group.target = Some(head);
@@ -325,7 +349,8 @@ impl Cx {
     fn subscription_refused(&mut self, group: &mut Group, refusal: Refusal) {
         if refusal == Refusal::UnknownGroup {
             // This device is a member, as far as the log says that it has: the service lacks the group, or what made this device a member.
-            return self.log_away(group, Stand::Ahead, 0);
+            let stand = self.shorter(group, None, 0);
+            return self.log_away(group, stand, 0);
         }
         group.subscription = Subscription::None;
         self.later(group, wait_ms(&refusal));
@@ -403,7 +428,7 @@ impl Cx {
                     self.intent_refused(group, intent, refusal);
                 }
             }
-            R::RateLimited { .. } | R::Storage | R::ShuttingDown => {
+            R::RateLimited { .. } | R::Storage | R::ShuttingDown | R::Recovering { .. } => {
                 let delay = self.jitter_after(&refusal, 500, 3_000);
                 inflight.sent = false;
                 inflight.not_before = self.now.plus_ms(delay);

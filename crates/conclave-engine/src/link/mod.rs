@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::event::Event;
 use crate::finding::{About, End, FindingKind};
 use crate::print::Hidden;
+use crate::service::Meeting;
 use crate::timers::TimerKind;
 use crate::work::{DocFrame, DocWork, GroupWork};
 
@@ -67,6 +68,10 @@ pub(crate) struct Link {
     pub(crate) clearing: Publishing,
     /// The own device list is published.
     publishing: Publishing,
+    /// Number of the generation in which the service is.
+    pub(crate) generation: u64,
+    /// Logs of which the service was shown a head of its own that it does not lead to.
+    pub(crate) reported: BTreeSet<(GroupId, Option<DocumentId>)>,
     /// Key packages were replaced because the service may have lost or used up what it shows.
     pub(crate) packages_doubted: bool,
     /// Questions about the own user's newest device list.
@@ -291,10 +296,12 @@ impl Engine {
                 nonce,
                 service_key,
                 now,
-                generation: _,
+                generation,
             } => {
                 self.cx.note_clock(now);
-                self.cx.login(nonce, service_key);
+                if self.cx.meet(service_key, generation) == Meeting::LogIn {
+                    self.cx.login(nonce, service_key);
+                }
             }
             ServiceFrame::Ready {
                 now,
@@ -351,8 +358,11 @@ impl Engine {
                 self.cx.link.key_packages = left;
                 self.cx.refill(false);
             }
-            // What is signed of a log is not judged yet; its entries are.
-            ServiceFrame::Pong | ServiceFrame::Head { .. } => {}
+            ServiceFrame::Pong => {}
+            ServiceFrame::Head { log, signed } => {
+                let work = GroupWork::Head(log.document, Box::new(signed));
+                self.with_group(log.group, work);
+            }
             ServiceFrame::Goodbye { why, .. } => {
                 self.cx.link.refused = Some(why);
                 self.cx.out.close_connection = Some("the service said goodbye".to_owned());

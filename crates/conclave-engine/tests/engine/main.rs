@@ -16,6 +16,7 @@ mod counting;
 mod crashes;
 mod determinism;
 mod forge;
+mod heads;
 mod kept;
 mod lent;
 mod lies;

@@ -13,10 +13,11 @@ use conclave_proto::frame::{
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::record::{Chained, RECORD_VERSION, RecordBody, RecordHeader};
 use conclave_proto::refusal::CommitFault;
+use conclave_proto::service::SignedHead;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, Record, Refusal, UserId};
 use conclave_rules::LogId;
 
-use super::{ConnId, Outgoing, Service};
+use super::{ConnId, Outgoing, Service, Signing};
 use crate::rows::ready;
 
 /// How the service lies.
@@ -38,6 +39,12 @@ pub struct Lies {
     pub refuse_creations: bool,
     /// Answers this to whoever asks for a GroupInfo, until a member puts another one there.
     pub group_info: Option<Answer>,
+    /// Shows heads under wrong signatures.
+    pub wrong_heads: bool,
+    /// Shows signed heads of logs only to who asks for these.
+    pub no_head_frames: bool,
+    /// Takes no notice of being shown what it signed.
+    pub deaf_to_reports: bool,
     /// Entries that it shows at the end of logs where there are none.
     made_up: BTreeMap<GroupId, Vec<GroupEntry>>,
     /// Wraps that it has and does not show.
@@ -59,6 +66,18 @@ fn refused(frame: &ServiceFrame) -> Option<&Refusal> {
     }
 }
 
+fn signed(frame: &mut ServiceFrame) -> Option<&mut SignedHead> {
+    match frame {
+        ServiceFrame::Head { signed, .. } => Some(signed),
+        ServiceFrame::Response { answer, .. } => match answer {
+            Answer::Subscribed { signed, .. } => signed.as_mut(),
+            Answer::Opened(opened) => Some(&mut opened.signed),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 impl Service {
     /// Shows an entry at the end of a group's log that was never ordered.
     pub fn make_up(&mut self, group: GroupId, entry: GroupEntry) -> Outgoing {
@@ -68,6 +87,11 @@ impl Service {
         let seq = self.size_of(&group).saturating_add(before);
         self.desk.publish_entry(group, seq, &entry, &[]);
         std::mem::take(&mut self.desk.out)
+    }
+
+    /// Goes on under other keys, as another service would, or names itself otherwise.
+    pub fn sign_as(&mut self, signing: Signing) {
+        self.desk.signing = signing;
     }
 
     /// Shows no wrap of this group that is there now.
@@ -145,6 +169,7 @@ impl Service {
                 let fault = CommitFault::External;
                 Answer::Refused(Refusal::BadCommit { fault })
             }
+            Request::Report { .. } if self.lies.deaf_to_reports => Answer::Done,
             _ => return None,
         };
         let id = *id;
@@ -194,6 +219,13 @@ impl Service {
         frame: &ClientFrame,
         mut out: Outgoing,
     ) -> Outgoing {
+        if self.lies.no_head_frames {
+            out.retain(|(_, frame)| !matches!(frame, ServiceFrame::Head { .. }));
+        }
+        if self.lies.wrong_heads {
+            let heads = out.iter_mut().filter_map(|(_, frame)| signed(frame));
+            heads.for_each(|head| head.signature[0] ^= 1);
+        }
         let ClientFrame::Request { id, body } = frame else {
             return out;
         };

@@ -34,6 +34,24 @@ impl Signing {
         }
     }
 
+    /// Names itself by this generation, whoever signed it.
+    #[must_use]
+    pub fn under(self, generation: Generation) -> Self {
+        Self { generation, ..self }
+    }
+
+    /// Another generation of the same number, as no honest service makes one.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        let new = NewGeneration {
+            cause: Cause::Restored,
+            begun: self.generation.begun,
+            head_key: self.heads.public(),
+        };
+        let generation = self.key.begin(None, new);
+        self.clone().under(generation)
+    }
+
     /// The service's public key.
     #[must_use]
     pub fn service_key(&self) -> [u8; 32] {

@@ -31,6 +31,8 @@ pub const REALM: RealmId = RealmId([5; 16]);
 const START: UnixMs = UnixMs(1_700_000_000_000);
 /// What happens by itself within this time has happened when a test goes on.
 const SETTLE_MS: u64 = 12_000;
+/// How long a device that hung up leaves the service alone.
+const HUNG_UP_MS: u64 = 1_000;
 /// Most outputs of one device at one time.
 const OUTPUTS_AT_ONCE: usize = 600;
 
@@ -62,6 +64,8 @@ pub struct Device {
     conn: Option<ConnId>,
     /// Whether it connects again by itself.
     pub online: bool,
+    /// It hung up, and waits so long before it connects again.
+    pauses_until: UnixMs,
     up: VecDeque<ClientFrame>,
     down: VecDeque<ServiceFrame>,
     /// How far its clock is ahead of the true one, in milliseconds.
@@ -95,6 +99,7 @@ impl Device {
             shell,
             conn: None,
             online: true,
+            pauses_until: UnixMs(0),
             up: VecDeque::new(),
             down: VecDeque::new(),
             fast_ms: 0,
@@ -116,8 +121,11 @@ impl Device {
 
     /// When its next timer is due, by the true clock.
     fn due(&self) -> Option<UnixMs> {
-        let at = self.shell.wake_at()?;
-        Some(UnixMs(at.0.saturating_add_signed(-self.fast_ms)))
+        let timer = self.shell.wake_at();
+        let timer = timer.map(|at| UnixMs(at.0.saturating_add_signed(-self.fast_ms)));
+        let connects = self.conn.is_none() && self.online && self.pauses_until > UnixMs(0);
+        let connects = connects.then_some(self.pauses_until);
+        timer.into_iter().chain(connects).min()
     }
 }
 
@@ -198,6 +206,7 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
             Request::PutWrap { .. } => "put_wrap",
             Request::Ask { .. } => "ask",
             Request::ClearKeyPackages => "clear_packages",
+            Request::Report { .. } => "report",
             _ => "other",
         },
     }
@@ -473,6 +482,7 @@ impl World {
             device.up.extend(released.sends);
         }
         if released.hang_up.is_some() {
+            self.devices[at].pauses_until = self.now.plus_ms(HUNG_UP_MS);
             self.cut(at);
         }
     }
@@ -562,6 +572,7 @@ impl World {
     }
 
     fn connect(&mut self, at: usize) {
+        self.devices[at].pauses_until = UnixMs(0);
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
         self.service.connect(conn);
@@ -639,7 +650,7 @@ impl World {
     fn step(&mut self) -> bool {
         let mut can: Vec<(usize, u8)> = Vec::new();
         for (at, device) in self.devices.iter().enumerate() {
-            if device.conn.is_none() && device.online {
+            if device.conn.is_none() && device.online && device.pauses_until <= self.now {
                 can.push((at, 0));
             }
             if device.shell.wants_rows() {
