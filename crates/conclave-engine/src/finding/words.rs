@@ -137,11 +137,12 @@ fn of_history(kind: &FindingKind, place: &str) -> Three {
     match kind {
         FindingKind::Returning { missing } => three(
             format!(
-                "The service was put back. This device is returning {} to {place}.",
-                changes(*missing)
+                "The service was put back, and says so. It lacks {} to {place} that {} here.",
+                changes(*missing),
+                if *missing == 1 { "is" } else { "are" }
             ),
             "Nobody, if the operator put back a backup.",
-            "Go on editing: what you write is kept here, and sent afterwards.",
+            "Nothing is lost here: that is kept, and what you write is kept beside it. Ask the operator whether a newer backup can be put back.",
         ),
         FindingKind::Collecting => three(
             format!("The service is collecting what it lost in {place}."),

@@ -184,9 +184,9 @@ fn a_generation_that_the_service_did_not_sign_is_not_logged_in_to() {
 fn a_head_under_a_wrong_signature_accuses_the_service_and_proves_nothing() {
     let (mut world, group, document) = pair(6);
     let copy = world.service.clone();
+    world.service.lies.wrong_heads = true;
     world.edit(ANA, group, document, " late");
     world.run();
-    world.service.lies.wrong_heads = true;
     reconnect(&mut world);
     let found = world.open_findings(ANA);
     let bad = found
