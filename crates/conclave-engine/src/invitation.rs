@@ -382,6 +382,7 @@ impl Engine {
             (wrapped.unwrap_or_default(), delivery.state.wrap.signer),
             declining,
         );
+        self.cx.keep_listing(&id, &delivery.state.entries);
         self.drop_invitation(&id, delivery.id);
         if last_resort_used {
             self.cx.refill(true);

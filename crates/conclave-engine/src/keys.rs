@@ -62,8 +62,20 @@ pub(crate) mod group {
     pub(crate) const HEAD: u8 = b'h';
     /// Flags.
     pub(crate) const META: u8 = b'f';
+    /// What is kept of the log.
+    pub(crate) const PAST: u8 = b'k';
     /// MLS state of a return on its way: it takes the place of the other when the service has ordered it.
     pub(crate) const SCRATCH: u8 = b'x';
+}
+
+/// Sub-tables of what is kept of a group's log.
+pub(crate) mod kept {
+    /// Entries, by their positions.
+    pub(crate) const ENTRY: u8 = b'l';
+    /// Those that list documents, in the order of the log.
+    pub(crate) const LISTING: u8 = b'n';
+    /// Own commits with their Welcomes, by the epochs that they began.
+    pub(crate) const BUNDLE: u8 = b'b';
 }
 
 pub(crate) fn device(name: &str) -> Vec<u8> {
@@ -117,6 +129,19 @@ pub(crate) fn kept_of_group(group: &GroupId) -> Vec<u8> {
 
 pub(crate) fn kept_prefix(group: &GroupId, document: &DocumentId) -> Vec<u8> {
     [&[KEPT], group.as_bytes(), document.as_bytes()].concat()
+}
+
+/// What is kept of a group's own log, in one sub-table.
+pub(crate) fn kept_entries(group: &GroupId, table: u8) -> Vec<u8> {
+    let mut key = kept_prefix(group, &DocumentId::ZERO);
+    key.push(table);
+    key
+}
+
+pub(crate) fn kept_entry(group: &GroupId, table: u8, number: u64) -> Vec<u8> {
+    let mut key = kept_entries(group, table);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
 }
 
 pub(crate) fn evidence_prefix(group: &GroupId) -> Vec<u8> {

@@ -63,6 +63,10 @@ impl Cx {
         entry: &GroupEntry,
         judged: Result<Processed, ProcessError>,
     ) -> bool {
+        if judged.is_ok() {
+            let epoch = group.state().epoch;
+            self.keep_entry(group, seq, entry, epoch);
+        }
         match judged {
             Ok(Processed::Commit(outcome)) => self.commit_processed(group, *outcome),
             Ok(Processed::Entry(body, author)) => self.entry_processed(group, body, author.device),
@@ -266,10 +270,14 @@ impl Cx {
         };
         let key = keys::group_row(&group.id, keys::group::OUTBOX, b"commit");
         self.delete(key);
+        let ordered = outcome.own && outcome.leaf == inflight.leaf;
+        if ordered {
+            self.keep_bundle(group, outcome.epoch, &inflight.bundle);
+        }
         let Some(id) = inflight.intent else {
             return;
         };
-        if outcome.own && outcome.leaf == inflight.leaf {
+        if ordered {
             self.intent_committed(group, id, outcome.epoch);
         } else if let Some(intent) = group.intents.get_mut(&id) {
             intent.busy = false;

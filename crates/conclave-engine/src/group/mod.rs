@@ -4,6 +4,7 @@ mod ages;
 mod care;
 mod kept;
 mod log;
+mod past;
 mod repair;
 mod restart;
 mod rows;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use self::ages::Overdue;
 pub(crate) use self::kept::Kept;
+pub(crate) use self::past::{EntryRow, Past};
 use self::repair::Returning;
 pub(crate) use self::restart::{Copied, Refound};
 pub(crate) use self::rows::{DocRow, DocStage};
@@ -181,6 +183,8 @@ pub(crate) struct Group {
     pub(crate) kept: Kept,
     /// Largest head of its log, and of each document's, that the service has signed.
     pub(crate) heads: BTreeMap<Option<DocumentId>, ShownHead>,
+    /// What is kept of its log.
+    pub(crate) past: Past,
     /// How the service's log stands to what is here.
     pub(crate) stand: Stand,
     /// Tries since the service's log was found away.
@@ -233,6 +237,7 @@ impl Group {
             looked_at: BTreeSet::new(),
             kept: Kept::default(),
             heads: BTreeMap::new(),
+            past: Past::default(),
             stand: Stand::InStep,
             away_tries: Backoff::default(),
             target: None,

@@ -138,6 +138,7 @@ impl Group {
             keys::group::DOCUMENT,
             keys::group::OUTBOX,
             keys::group::HEAD,
+            keys::group::PAST,
             keys::group::META,
         ] {
             for (key, value) in take(table) {
@@ -200,6 +201,7 @@ impl Group {
                 let log = crate::service::log_of(key).ok_or(EngineError::Store { what })?;
                 self.heads.insert(log, ShownHead::read(value)?);
             }
+            keys::group::PAST => self.past = Past::read(value)?,
             keys::group::META => {
                 self.meta = keys::uncbor("group flags", value)?;
                 before.flags = keys::uncbor("group flags", value)?;

@@ -104,6 +104,7 @@ impl Cx {
         self.pump_group(whole);
         let group = &mut whole.group;
         self.put_mls_changes(&group.id, keys::group::MLS, &mut group.mls);
+        self.settle_past(group);
         self.note_ordered(group);
         if group.rotation != group.meta.rotation {
             group.meta.rotation = group.rotation;

@@ -111,7 +111,11 @@ impl Engine {
                     known: None,
                 };
                 // Nothing shows yet that this is the right group: older roots are not handed to it.
-                self.cx.prepare_external(&offer, &[])
+                let made = self.cx.prepare_external(&offer, &[]);
+                if made.is_ok() {
+                    self.cx.keep_listing(&id, &state.entries);
+                }
+                made
             }
             Answer::Refused(refusal) => Err(EngineError::Refused(refusal)),
             _ => return self.stray_later(id, 0),

@@ -186,6 +186,12 @@ fn store(bytes: &[u8]) -> Decoded {
         document,
     };
     let _ = device.ask(8, apply);
+    let rows = device.rows.iter();
+    let rows: Vec<_> = rows
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let _ = conclave_engine::kept::group_log(&rows, &group);
+    let _ = conclave_engine::kept::document_log(&rows, &group, &document);
     match edited {
         Some(Ok(_)) => Ok(None),
         Some(Err(error)) => Err(error.code()),

@@ -12,11 +12,15 @@ impl Cx {
     ) -> bool {
         if !group.is_blind() {
             match self.judge_while_broken(group, seq, entry) {
-                Some(true) => {}
+                Some(true) => {
+                    let epoch = group.shadow().map_or(0, |shadow| shadow.epoch());
+                    self.keep_entry(group, seq, entry, epoch);
+                }
                 Some(false) => return false,
                 None => return true,
             }
         }
+        let blind = group.is_blind();
         let Some(scratch) = &mut group.returning.scratch else {
             return true;
         };
@@ -24,9 +28,18 @@ impl Cx {
             return true;
         }
         match scratch.mls.process(entry) {
-            Ok(Processed::Commit(outcome)) => self.returned(group, *outcome),
+            Ok(Processed::Commit(outcome)) => {
+                if blind {
+                    self.keep_entry(group, seq, entry, outcome.epoch);
+                }
+                self.returned(group, *outcome);
+            }
             Ok(_) => {
                 self.put_mls_changes(&group.id, keys::group::SCRATCH, &mut scratch.mls);
+                let epoch = scratch.mls.state().epoch;
+                if blind {
+                    self.keep_entry(group, seq, entry, epoch);
+                }
             }
             Err(_) => self.lost_race(group),
         }

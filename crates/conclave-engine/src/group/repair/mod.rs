@@ -145,6 +145,10 @@ impl Cx {
         };
         let prepared = self.prepare_external(&offer, &live_roots);
         group.returning.shadow = known;
+        if group.returning.shadow.is_none() && prepared.is_ok() {
+            // It knows no more of the group than what it is offered.
+            self.keep_listing(&group.id, &state.entries);
+        }
         let (mls, row) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {

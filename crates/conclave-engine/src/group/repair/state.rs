@@ -26,6 +26,10 @@ impl Shadow {
         self.follower.state().head().size
     }
 
+    pub(super) fn epoch(&self) -> u64 {
+        self.follower.state().epoch
+    }
+
     pub(super) fn push(&mut self, entry: &GroupEntry) -> Result<(), ProcessError> {
         self.follower.follow(entry)?;
         let state = self.follower.state();
