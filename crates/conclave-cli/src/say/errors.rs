@@ -257,6 +257,9 @@ fn refused(code: &str) -> Option<Sentence> {
         "refused.already_exists" => "this is at the service already",
         "refused.malformed" => "the service did not understand this",
         "refused.bad_identity" => "the service does not accept this proof of who somebody is",
+        "refused.recovering" => {
+            "the service was put back, and collects what it lost before it takes anything new there"
+        }
         "refused.storage" => "the service could not store this; nothing was taken",
         "refused.shutting_down" => "the service is stopping",
         "refused.unauthenticated" => "the service does not accept this device's proof of who it is",
@@ -363,6 +366,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         | "doc.not_now"
         | "crdt_panicked"
         | "crdt_poisoned" => "wait a moment and try again",
+        "refused.recovering" => {
+            "bring other devices online that may have what is missing; what you write is kept here and sent afterwards"
+        }
         "refused.storage" => "try again later, and tell the operator of the service",
         "refused.too_large" | "doc.too_large" | "crdt_too_large" => "split it into several steps",
         "refused.unknown_user" => {
