@@ -32,6 +32,18 @@ pub enum StartError {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
+    /// No service has ever run on the data directory.
+    #[error("no service has run on this data directory yet: there is nothing to recover")]
+    NeverRan,
+    /// The file is no database that can be put back.
+    #[error("the file is not a sound copy of a database; nothing was changed")]
+    Unsound,
+    /// The name of a file is no text.
+    #[error("the name of the file is not text")]
+    NoText,
+    /// Somebody else declared something in the same moment.
+    #[error("the service declared something itself in the same moment; look again")]
+    Meanwhile,
 }
 
 impl StartError {
@@ -43,6 +55,10 @@ impl StartError {
             Self::Store(error) => error.code(),
             Self::Listen { .. } => "start.listen",
             Self::Random => "start.random",
+            Self::NeverRan => "recover.never_ran",
+            Self::Unsound => "recover.unsound",
+            Self::NoText => "recover.name",
+            Self::Meanwhile => "recover.meanwhile",
         }
     }
 
@@ -51,8 +67,10 @@ impl StartError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            Self::Listen { .. } => true,
-            Self::Config { .. } | Self::Random => false,
+            Self::Listen { .. } | Self::Meanwhile => true,
+            Self::Config { .. } | Self::Random | Self::NeverRan | Self::Unsound | Self::NoText => {
+                false
+            }
         }
     }
 }

@@ -9,10 +9,10 @@ use conclave_order::rows::InvitationRow as Invitation;
 use conclave_order::{Batch, Op, run_batch};
 use conclave_proto::{Hash, UnixMs, hash};
 
-use crate::config::{Clock, Durability};
+use crate::config::Clock;
 use crate::error::StartError;
-use crate::sqlite::open::{DirectoryLock, lock};
-use crate::sqlite::{Place, Store, StoreError};
+use crate::sqlite::open::DirectoryLock;
+use crate::sqlite::{Store, StoreError};
 
 /// Bytes of randomness in a token.
 const TOKEN_BYTES: usize = 20;
@@ -55,16 +55,7 @@ impl Invitations {
 
     /// A service that runs keeps its schema: only where none does, it is brought up to date.
     async fn open(&self) -> Result<(Store, Option<Arc<DirectoryLock>>), StoreError> {
-        let place = Place {
-            directory: self.data_dir.clone(),
-            durability: Durability::Full,
-            max_bytes: None,
-        };
-        match lock(&self.data_dir) {
-            Ok(lock) => Ok((Store::open(place).await?, Some(lock))),
-            Err(StoreError::InUse) => Ok((Store::open_beside(place).await?, None)),
-            Err(other) => Err(other),
-        }
+        Store::open_for_command(&self.data_dir).await
     }
 
     /// Makes an invitation that admits `uses` accounts within `valid_ms` milliseconds.

@@ -86,3 +86,15 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 pub const SNAPSHOTS_WITHOUT_NEWS: Bucket = Bucket::per_hour(4, 4);
 /// Lines about refused logins and invalid statements, for the whole service: nobody fills a disk with them.
 pub(crate) const MISCONDUCT_LINES: Bucket = Bucket::new(200, 60);
+/// How far ahead times of signed heads are reserved, in seconds.
+pub(crate) const HEAD_TIME_S: u64 = 120;
+/// How often they are reserved.
+pub(crate) const HEAD_TIME_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the service looks whether its operator has declared something, and which holds are over.
+pub(crate) const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
+/// Holds that end at one look.
+pub(crate) const HOLDS_ENDED_AT_ONCE: u32 = 64;
+/// How long all logs are held after a crash that may have cost something, in milliseconds.
+pub(crate) const CRASH_HOLD_MS: u64 = 60 * 1000;
+/// How often a report is judged anew because another generation began meanwhile.
+pub(crate) const REPORT_ATTEMPTS: u32 = 3;

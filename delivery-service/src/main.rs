@@ -1,13 +1,14 @@
-//! The binary `conclave-ds`: serves, makes invitations, prints shell completions.
+//! The binary `conclave-ds`: serves, makes invitations, copies and recovers, prints shell completions.
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use conclave_ds::{Admission, Config, Durability, Invitations, Service};
+use conclave_ds::{Admission, Config, Declared, Durability, Invitations, Recovery, Service};
+use conclave_proto::GroupId;
 use tracing_subscriber::EnvFilter;
 
 /// Milliseconds in an hour.
@@ -29,6 +30,39 @@ enum Command {
     Invitation {
         #[command(subcommand)]
         command: InvitationCommand,
+    },
+    /// Declare that the service was put back, so that members bring back what it lost; or give up what does not come. Works beside a running
+    /// service.
+    Recover {
+        #[command(flatten)]
+        data: Data,
+        /// How long all documents take nothing new while members bring back what they have, for example 90s, 10m, 24h. Where documents are
+        /// waiting already, they wait so much longer from now on.
+        #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_ms, conflicts_with = "accept_loss")]
+        hold: u64,
+        /// Give up what did not come back: documents go on from what there is. What members still have of it, they write in again themselves.
+        #[arg(long)]
+        accept_loss: bool,
+        /// Of this group only.
+        #[arg(long, value_name = "ID", requires = "accept_loss")]
+        group: Option<GroupId>,
+    },
+    /// Put a copy in the place of the database, and declare it. The service must not run.
+    Restore {
+        #[command(flatten)]
+        data: Data,
+        /// The copy.
+        file: PathBuf,
+        /// As of `recover`.
+        #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_ms)]
+        hold: u64,
+    },
+    /// Copy the database into a new file, also beside a running service. The file holds the service's key.
+    Backup {
+        #[command(flatten)]
+        data: Data,
+        /// The file.
+        file: PathBuf,
     },
     /// Print a completion script for a shell.
     Completions {
@@ -151,6 +185,16 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => serve(options).await,
         Command::Invitation { command } => invitation(command).await,
+        Command::Recover {
+            data,
+            hold,
+            accept_loss,
+            group,
+        } => recover(Recovery::of(data.data), (hold, accept_loss), group).await,
+        Command::Restore { data, file, hold } => {
+            restore(Recovery::of(data.data), &file, hold).await
+        }
+        Command::Backup { data, file } => Ok(Recovery::of(data.data).backup(&file).await?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "conclave-ds", &mut script);
@@ -159,6 +203,58 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 .context("cannot write the script")
         }
     }
+}
+
+async fn recover(
+    recovery: Recovery,
+    (hold, accept_loss): (u64, bool),
+    group: Option<GroupId>,
+) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    if accept_loss {
+        let losses = recovery.accept_loss(group).await?;
+        for loss in &losses {
+            let document = loss.log.document;
+            let document = document.map_or_else(|| "-".to_owned(), |id| id.to_string());
+            let (kept, lost) = (loss.kept.size, loss.lost.size);
+            writeln!(out, "{}\t{document}\t{kept}\t{lost}", loss.log.group)?;
+        }
+        anyhow::ensure!(
+            !losses.is_empty(),
+            "nothing is waiting to be brought back, so there is nothing to give up"
+        );
+        return Ok(());
+    }
+    match recovery.declare(hold).await? {
+        Declared::Begun(generation) => writeln!(out, "generation {}", generation.number)?,
+        Declared::Prolonged => writeln!(out, "prolonged")?,
+    }
+    Ok(())
+}
+
+async fn restore(recovery: Recovery, file: &Path, hold: u64) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    let restored = recovery.restore(file, hold).await?;
+    writeln!(out, "generation {}", restored.generation.number)?;
+    if let Some(before) = restored.before {
+        writeln!(out, "before {}", before.display())?;
+    }
+    Ok(())
+}
+
+/// Milliseconds of a time in seconds, minutes or hours.
+fn time_ms(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text} is not a time like 90s, 10m or 24h");
+    let split = text.len().saturating_sub(1);
+    let (number, unit) = text.split_at_checked(split).ok_or_else(wrong)?;
+    let unit_ms = match unit {
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => HOUR_MS,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(u64::from(number) * unit_ms)
 }
 
 async fn serve(options: Serve) -> anyhow::Result<()> {

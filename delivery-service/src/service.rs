@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use conclave_identity::{HeadKey, NewGeneration, ServiceKey};
+use conclave_identity::{HeadKey, ServiceKey};
+use conclave_order::op::recovery::Declare;
 use conclave_order::op::upkeep::Sweep;
 use conclave_order::{Event, Op, limits as order_limits};
 use conclave_proto::UnixMs;
@@ -15,9 +16,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use zeroize::Zeroizing;
 
-use crate::config::{Config, derived_origins};
+use crate::config::{Config, Durability, derived_origins};
 use crate::document::Documents;
 use crate::env::Env;
 use crate::error::StartError;
@@ -29,6 +29,8 @@ use crate::limits;
 use crate::listener::{CappedListener, Trusted};
 use crate::misconduct::Misconduct;
 use crate::rate::Buckets;
+use crate::recover::once;
+use crate::recovery::{self, fresh_seed, next};
 use crate::shared::{Rates, Shared};
 use crate::sqlite::open::{self, Place};
 use crate::sqlite::{Reads, Store};
@@ -59,8 +61,10 @@ impl Service {
             max_bytes: config.limits.database_bytes,
         };
         let mut store = Store::open(place.clone()).await?;
-        let standing = standing(&mut store, config.clock.now()).await?;
+        let standing = standing(&mut store, config.durability, config.clock.now()).await?;
+        let since = store.head_time().await?;
         let reads = Reads::open(&place).await?;
+        let losses = reads.losses().await?;
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -105,7 +109,7 @@ impl Service {
             self_updates: Buckets::new(rates.map(|rates| rates.self_updates)),
             returns: Buckets::new(rates.map(|rates| rates.returns)),
             misconduct: Misconduct::new(standing.service.public()),
-            heads: Heads::new(standing, config.clock.clone()),
+            heads: Heads::new(standing, config.clock.clone(), since, losses),
             repeated_asks: Buckets::new(Some(limits::ASKS_TOLD)),
             snapshots: Buckets::new(Some(limits::SNAPSHOTS_WITHOUT_NEWS)),
         });
@@ -128,6 +132,13 @@ impl Service {
         let _ = doubted.set(Arc::downgrade(&shared));
 
         shared.env.tasks.spawn(sweep_replaced(shared.clone()));
+        // Before the first head is signed.
+        if let Err(error) = recovery::reserve_time(&shared).await {
+            error.into_refusal();
+        }
+        shared.env.tasks.spawn(recovery::run(shared.clone()));
+        let told = shared.clone();
+        (shared.env.tasks).spawn(async move { told.env.heads.run(&told.stop).await });
         let handshake = Duration::from_millis(config.limits.handshake_ms);
         let listener = CappedListener::new(listener, config.limits.connections, handshake);
         let (done, stopped) = watch::channel(false);
@@ -208,7 +219,11 @@ pub fn asked_to_end() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// The service's own key and its generation, made at the first start.
-async fn standing(store: &mut Store, now: UnixMs) -> Result<Standing, StartError> {
+async fn standing(
+    store: &mut Store,
+    durability: Durability,
+    now: UnixMs,
+) -> Result<Standing, StartError> {
     let service = match store.service_seed().await? {
         Some(seed) => ServiceKey::from_bytes(&seed),
         None => {
@@ -217,34 +232,32 @@ async fn standing(store: &mut Store, now: UnixMs) -> Result<Standing, StartError
             ServiceKey::from_bytes(&seed)
         }
     };
-    if let Some((generation, seed)) = store.generation().await? {
-        let heads = HeadKey::from_bytes(&seed);
-        return Ok(Standing {
-            service,
-            generation,
-            heads,
-        });
-    }
-    let seed = fresh_seed()?;
-    let heads = HeadKey::from_bytes(&seed);
-    let new = NewGeneration {
-        cause: Cause::Founded,
-        begun: now,
-        head_key: heads.public(),
+    let stored = store.generation().await?;
+    // What was acknowledged last may be lost: who knows of it is asked, before anybody is told another history.
+    let crashed = store.note_running(true).await? && durability == Durability::Normal;
+    let (present, cause, hold) = match stored {
+        None => (None, Cause::Founded, None),
+        Some((generation, _)) if crashed => {
+            let ends = now.0.saturating_add(limits::CRASH_HOLD_MS);
+            (Some(generation), Cause::Restored, Some(UnixMs(ends)))
+        }
+        Some((generation, seed)) => {
+            return Ok(Standing {
+                service,
+                generation,
+                heads: HeadKey::from_bytes(&seed),
+            });
+        }
     };
-    let generation = service.begin(None, new);
-    store.put_generation(&generation, &seed).await?;
+    let next = next(&service, present.as_ref(), None, (cause, now))?;
+    let heads = HeadKey::from_bytes(next.seed.bytes());
+    let generation = next.generation;
+    once(store, Op::Declare(Box::new(Declare { next, hold }))).await?;
     Ok(Standing {
         service,
         generation,
         heads,
     })
-}
-
-fn fresh_seed() -> Result<Zeroizing<[u8; 32]>, StartError> {
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(seed.as_mut()).map_err(|_| StartError::Random)?;
-    Ok(seed)
 }
 
 /// Lets go of replaced snapshots whose time is over: at the start, and now and then, also where nobody writes.

@@ -38,6 +38,15 @@ impl Shared {
             .hub
             .disconnect_all(&Refusal::Storage, crate::limits::SLOW_CONSUMER_RETRY_MS);
     }
+
+    /// What was told before is to be compared anew: forgets what is in memory, and lets everybody come back.
+    pub(crate) fn begin_anew(&self) {
+        self.groups.clear();
+        self.documents.clear();
+        self.env
+            .hub
+            .disconnect_all(&Refusal::ShuttingDown, crate::limits::SHUTDOWN_RETRY_MS);
+    }
 }
 
 /// How often a device may do what.

@@ -189,6 +189,12 @@ async fn run(
         }
     }
     drop(publish);
+    if let Err(error) = setup.store.note_running(false).await {
+        tracing::warn!(
+            code = error.code(),
+            "the next start takes this end for a crash"
+        );
+    }
     setup.store.close().await;
     drop(setup.lock);
 }

@@ -4,14 +4,40 @@ use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
 use conclave_proto::merkle::NodeId;
 use conclave_proto::record::CloseReason;
+use conclave_proto::service::{Generation, Loss};
 use conclave_proto::{Author, DeviceId, GroupId, Hash, UnixMs, UserId};
 use conclave_rules::LogId;
+use zeroize::Zeroizing;
 
 use crate::keys::Rows;
 use crate::rows::{
     ActiveRow, AuthorRow, DocumentRow, EntryRow, GroupAt, InvitationRow, JoinRow, PackageRow,
-    PartChange, PleaRow, RecordRow, ReplacedRow,
+    PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
 };
+
+/// Thirty-two bytes that nothing prints.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<[u8; 32]>);
+
+impl Secret {
+    /// Keeps it.
+    #[must_use]
+    pub fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for storage.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
 
 /// One change. What says `expected` is compared with what is stored in the moment of writing: where it is not so, somebody else was faster
 /// ([`crate::Failure::Conflict`]).
@@ -121,6 +147,8 @@ pub enum Change {
         expected: GroupAt,
         /// Epoch after.
         epoch: u64,
+        /// Number of the service's generation.
+        generation: u64,
         /// The entry. Its position is the size before.
         entry: EntryRow,
     },
@@ -268,6 +296,36 @@ pub enum Change {
     Replaced(ReplacedRow),
     /// Its content goes; its place in the log stays.
     LetGo(ReplacedRow),
+    /// A generation begins.
+    Generation {
+        /// Number of the one before.
+        expected: Option<u64>,
+        /// The generation.
+        generation: Generation,
+        /// Seed of its head key.
+        seed: Secret,
+    },
+    /// All logs are held until then, or not any more.
+    Hold {
+        /// Until when.
+        ends: Option<UnixMs>,
+    },
+    /// No package that is stored is handed out any more; references of one-time ones stay.
+    PackagesVoid,
+    /// A log is being returned.
+    Recovery(RecoveryRow),
+    /// A log is not being returned any more.
+    RecoveryGone {
+        /// The log.
+        log: LogId,
+    },
+    /// A loss is declared.
+    Loss(Loss),
+    /// No head's time lies past this.
+    HeadTime {
+        /// Seconds since 1970.
+        until: u64,
+    },
     /// A sign of life.
     Probe {
         /// When.
@@ -309,7 +367,8 @@ impl Rows {
             }
             Change::DropLastResort { .. }
             | Change::ClearPackages { .. }
-            | Change::ForgetPackages { .. } => {
+            | Change::ForgetPackages { .. }
+            | Change::PackagesVoid => {
                 self.packages.clear();
                 self.stocks.clear();
             }
@@ -322,9 +381,11 @@ impl Rows {
                 group,
                 expected,
                 epoch,
+                generation,
                 entry,
             } => {
                 if let Some(Some(row)) = self.groups.get_mut(group) {
+                    row.grown_in = *generation;
                     row.epoch = *epoch;
                     row.size = expected.size.saturating_add(1);
                     row.version = expected.version.saturating_add(1);
@@ -332,6 +393,8 @@ impl Rows {
                 self.parts.remove(group);
                 self.entries.remove(&(*group, entry.leaf));
                 self.commits.remove(&(*group, expected.epoch));
+                self.group_roots
+                    .remove(&(*group, expected.size.saturating_add(1)));
             }
             Change::GroupInfo {
                 group, expected, ..
@@ -399,7 +462,16 @@ impl Rows {
                 }
             }
             Change::Replaced(_) | Change::LetGo(_) => self.overdue.clear(),
-            Change::Probe { .. } => {}
+            Change::Generation { .. }
+            | Change::Hold { .. }
+            | Change::Recovery(_)
+            | Change::RecoveryGone { .. } => {
+                self.services.clear();
+                self.recoveries.clear();
+                self.ended.clear();
+            }
+            Change::Loss(loss) => _ = self.losses.remove(&loss.log.into()),
+            Change::HeadTime { .. } | Change::Probe { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use conclave_proto::service::Generation;
 use conclave_proto::{DeviceId, Hash, Head, Record, Refusal, UserId};
 
 use crate::op::append::Frame;
@@ -63,6 +64,13 @@ pub enum Event {
         /// Whether it was not known.
         is_new: bool,
     },
+    /// A generation has begun: whatever anybody knew before is to be compared anew.
+    Declared {
+        /// The generation.
+        generation: Generation,
+    },
+    /// A log's loss was declared: it goes on from what there is.
+    LossAccepted,
     /// So many replaced snapshots lost their content.
     Swept(usize),
     /// Done; nothing more to say.

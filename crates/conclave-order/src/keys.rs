@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use conclave_proto::group::RootWrap;
 use conclave_proto::merkle::NodeId;
 use conclave_proto::refusal::ForbiddenWhy;
+use conclave_proto::service::Loss;
 use conclave_proto::{Author, DeviceId, GroupId, Hash, Refusal, UnixMs, UserId};
 use conclave_rules::LogId;
 
 use crate::rows::{
     AccountRow, ActiveRow, AuthorRow, DeviceRow, DocumentRow, GroupRow, InvitationRow, JoinRow,
-    ListRow, Mark, PackageRow, PartsRow, PleaRow, Position, ReplacedRow, StockRow, WelcomeRow,
+    ListRow, Mark, PackageRow, PartsRow, PleaRow, Position, RecoveryRow, ReplacedRow, ServiceRow,
+    StockRow, WelcomeRow,
 };
 
 /// Why something goes no further.
@@ -168,6 +170,16 @@ tables! {
     nodes, node: (LogId, NodeId) => Hash;
     /// Replaced snapshots whose time was over at some time, so many of them: the longest replaced first, of equals those of the lesser log.
     overdue, overdue_at: (UnixMs, u32) => Vec<ReplacedRow>;
+    /// The generation that the service is in. None before it was founded.
+    services, service: () => ServiceRow;
+    /// Logs that are being returned.
+    recoveries, recovery_of: LogId => RecoveryRow;
+    /// Logs that are held no longer than to some time, so many of them: the first ones first.
+    ended, ended_at: (UnixMs, u32) => Vec<RecoveryRow>;
+    /// Declared losses of a log that are told, the oldest first.
+    losses, losses_of: LogId => Vec<Loss>;
+    /// Root of a group's log at a size above 0.
+    group_roots, group_root: (GroupId, u64) => Hash;
 }
 
 impl Rows {

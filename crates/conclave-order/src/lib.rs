@@ -47,7 +47,7 @@ pub mod runs;
 mod store;
 
 pub use batch::{Batch, Decided, End, Step};
-pub use change::Change;
+pub use change::{Change, Secret};
 pub use event::{Event, Placed, PlacedSnapshot};
 pub use keys::{Keys, Rows, Stop, revoked};
 pub use log::NODE_LEVEL;

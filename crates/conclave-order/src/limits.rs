@@ -39,3 +39,5 @@ pub struct Limits {
     /// Records that a document takes after the head that its active snapshot covers.
     pub tail_records: u64,
 }
+/// How long a log is held that lost something, unless it comes back sooner, in milliseconds (a day).
+pub const HOLD_MS: u64 = 24 * 3600 * 1000;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
 use conclave_proto::record::{CloseReason, RecordHeader, SnapshotHeader};
+use conclave_proto::service::Generation;
 use conclave_proto::{DeviceId, Frontier, GroupId, Hash, Head, RecordBody, UnixMs, UserId};
 use conclave_rules::LogId;
 
@@ -97,6 +98,8 @@ pub struct GroupRow {
     pub genesis: Hash,
     /// Who founded it.
     pub creator: DeviceId,
+    /// Number of the service's generation in which its log last grew.
+    pub grown_in: u64,
 }
 
 /// Where something was judged: what the group has to be at still.
@@ -252,6 +255,32 @@ pub struct DocumentRow {
     pub covered: u64,
     /// Why it was closed, if it was.
     pub closed: Option<CloseReason>,
+    /// Number of the service's generation in which it last grew.
+    pub grown_in: u64,
+}
+
+/// What the service is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceRow {
+    /// Its generation.
+    pub generation: Generation,
+    /// Until when all logs are held. It is over when it is taken away, not when its time comes.
+    pub hold: Option<UnixMs>,
+    /// Whether any log is being returned.
+    pub recovers: bool,
+}
+
+/// A log that is being returned. It may be unknown here: that is what was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveryRow {
+    /// When it is given up.
+    pub ends: UnixMs,
+    /// The log.
+    pub log: LogId,
+    /// The largest head that it is known to have had.
+    pub want: Head,
+    /// When it began.
+    pub began: UnixMs,
 }
 
 /// A document's active snapshot.

@@ -126,6 +126,10 @@ async fn age(group: &Founded<InSqlite>, checkpoint: &[u8]) -> Result<()> {
         "ALTER TABLE groups ADD COLUMN group_info BLOB NOT NULL DEFAULT x''",
         "ALTER TABLE groups ADD COLUMN checkpoint BLOB NOT NULL DEFAULT x''",
         "ALTER TABLE groups ADD COLUMN checkpoint_sum BLOB",
+        "ALTER TABLE groups DROP COLUMN grown_in",
+        "ALTER TABLE documents DROP COLUMN grown_in",
+        "DROP TABLE recovery",
+        "DROP TABLE losses",
         "DELETE FROM _sqlx_migrations WHERE version >= 6",
     ] {
         sqlx::query(statement).execute(&mut conn).await?;

@@ -19,6 +19,7 @@ use crate::group::{
 };
 use crate::hub::Conn;
 use crate::limits;
+use crate::recovery;
 use crate::shared::Shared;
 
 /// One connection's frames.
@@ -211,6 +212,13 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
                 .map(Some)
         }
         Request::CloseDocument { .. } => Err(Refusal::Malformed.into()),
+        Request::Report {
+            generation,
+            log,
+            signed,
+        } => recovery::report(shared, conn, (generation, log), signed)
+            .await
+            .map(Some),
         Request::OpenDocument { .. } | Request::PutSnapshot { .. } | Request::GetRecords { .. } => {
             run_in_document(shared, conn, id, body).await
         }

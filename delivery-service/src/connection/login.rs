@@ -30,6 +30,8 @@ pub(crate) struct LoggedIn {
     pub(crate) device: DeviceId,
     pub(crate) user: UserId,
     key: Vec<u8>,
+    /// Number of the generation that it was told of.
+    generation: u64,
 }
 
 /// Reads frames until there is one; before login nothing else is looked at.
@@ -85,16 +87,18 @@ async fn shake_hands(
             minimum: PROTOCOL_VERSION,
         });
     }
-    let who = identify(shared, credential.as_slice())?;
+    let mut who = identify(shared, credential.as_slice())?;
     *claimed = Some(who.clone());
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| Refusal::Storage)?;
+    let generation = shared.env.heads.standing().generation;
+    who.generation = generation.number;
     let challenge = ServiceFrame::Challenge {
         version: PROTOCOL_VERSION,
         nonce,
         service_key: shared.env.heads.service_key(),
         now: shared.env.clock.now(),
-        generation: shared.env.heads.standing().generation,
+        generation,
     };
     let message = Message::Binary(Bytes::from(encode(&challenge)));
     sink.send(message).await.map_err(|_| Refusal::Malformed)?;
@@ -165,6 +169,7 @@ fn identify(shared: &Shared, credential: &[u8]) -> Result<LoggedIn, Refusal> {
         device: identity.device,
         user: identity.user,
         key: key.to_vec(),
+        generation: 0,
     })
 }
 
@@ -226,6 +231,10 @@ pub(crate) async fn ready(shared: &Shared, who: &LoggedIn) -> Result<ServiceFram
 /// Judges the device once more, now that its connection is known: it may have been revoked, or the service told to stop, just before.
 pub(crate) async fn confirm(shared: &Shared, who: &LoggedIn) -> Result<(), Refusal> {
     if shared.stop.is_cancelled() {
+        return Err(Refusal::ShuttingDown);
+    }
+    // Another has begun since: what is signed from here on, it could not check.
+    if shared.env.heads.standing().generation.number != who.generation {
         return Err(Refusal::ShuttingDown);
     }
     check(shared, who)

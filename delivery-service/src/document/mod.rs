@@ -27,6 +27,7 @@ use conclave_rules::{LogId, Seen};
 use self::channel::Channel;
 use crate::env::Env;
 use crate::error::OpError;
+use crate::heads::{self, Newest, Pace, Telling};
 use crate::hub::Conn;
 use crate::sqlite::StoreError;
 
@@ -48,7 +49,9 @@ pub(crate) struct Live {
     /// Whether others have written what is not known here: its authors, its active snapshot.
     pub(crate) is_behind: bool,
     /// The newest head of it that was signed since it is in memory.
-    pub(crate) signed: Option<SignedHead>,
+    pub(crate) signed: Option<Newest>,
+    /// Where it is in telling its head.
+    pub(crate) pace: Pace,
 }
 
 /// The active snapshot.
@@ -136,6 +139,22 @@ impl Document {
         self.env.heads.sign(&self.log, head, &mut live.signed)
     }
 
+    /// It has grown: tells its head, or lets that wait for its turn. Before anybody is told what made it grow.
+    pub(crate) fn grown(self: &Arc<Self>, live: &mut Live) {
+        let log = Arc::downgrade(self) as Weak<dyn Telling>;
+        if !live.listeners.is_empty() && self.env.heads.grown(&mut live.pace, log) {
+            self.tell_head(live);
+        }
+    }
+
+    fn tell_head(&self, live: &mut Live) {
+        let signed = self.sign(live);
+        let frame = heads::frame(&self.log, signed);
+        for listener in &live.listeners {
+            listener.conn.outbox.push(frame.clone());
+        }
+    }
+
     /// Ends delivery to a channel.
     pub(crate) fn leave(&self, channel: &Arc<Channel>) {
         self.live().leave(channel);
@@ -194,6 +213,18 @@ impl Document {
     }
 }
 
+impl Telling for Document {
+    fn turn(self: Arc<Self>) -> bool {
+        let mut live = self.live();
+        let log = Arc::downgrade(&self) as Weak<dyn Telling>;
+        let tells = self.env.heads.turn(&mut live.pace, log) && !live.listeners.is_empty();
+        if tells {
+            self.tell_head(&mut live);
+        }
+        tells
+    }
+}
+
 /// The documents in memory. Each stays as long as anybody uses it.
 #[derive(Default)]
 pub(crate) struct Documents {
@@ -242,6 +273,7 @@ impl Documents {
                 listeners: Vec::new(),
                 is_behind: false,
                 signed: None,
+                pace: Pace::default(),
             }),
         });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -36,16 +36,18 @@ pub(crate) async fn open(
         device: conn.device,
         instance: opening.instance,
     };
-    let chain = {
+    let (chain, losses) = {
         let key = (document.log, author);
         let mut keys = Keys::default();
         keys.documents.insert(document.log);
         keys.authors.insert(key);
+        keys.losses.insert(document.log);
         let mut rows = Rows::default();
         document.env.load(&keys, &mut rows).await?;
         ensure_readable(rows.document(&document.log)?)?;
         let row = rows.author(&key)?;
-        row.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf))
+        let chain = row.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf));
+        (chain, rows.losses_of(&document.log)?.cloned())
     };
     document.catch_up().await?;
     let (channel, mut opened) = {
@@ -75,7 +77,7 @@ pub(crate) async fn open(
             authors: live.authors.clone(),
             own_next_clock: chain.0,
             own_last: chain.1,
-            losses: Vec::new(),
+            losses: losses.unwrap_or_default(),
         };
         let announced = live.authors.len();
         live.listeners.push(Listener {

@@ -91,6 +91,9 @@ fn publish(document: &Arc<Document>, frames: &[Appended]) {
     let shared = shared_frames(document.number, &accepted);
     let from_storage = accepted.iter().any(|item| item.is_for_storage());
     let authors = live.authors.len();
+    if !accepted.is_empty() {
+        document.grown(&mut live);
+    }
     for listener in &mut live.listeners {
         let own = jobs
             .iter()
@@ -333,6 +336,7 @@ pub(crate) fn publish_snapshot(
         seq: new.seq,
         covered: new.covered,
     };
+    document.grown(&mut live);
     for listener in &mut live.listeners {
         let own = listener.conn.id == from_conn;
         answered = answered || own;

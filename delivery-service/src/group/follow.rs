@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use conclave_order::query::group::Reach;
-use conclave_order::{Bounds, query};
+use conclave_order::{Bounds, Keys, Rows, query};
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{Answer, ServiceFrame};
 use conclave_proto::group::GroupEntry;
+use conclave_proto::service::Loss;
 use conclave_proto::{DeviceId, GroupId};
 use conclave_rules::{GroupState, LogId};
 
@@ -30,6 +31,13 @@ pub(crate) struct Follower {
     turn: u64,
 }
 
+impl Follower {
+    /// Whether it was a member when the log was last told of.
+    pub(crate) fn is_member(&self) -> bool {
+        self.until.is_none()
+    }
+}
+
 /// Follows the log on a connection from `from` on; what the connection followed of it before ends.
 pub(crate) async fn follow(
     group: &Arc<Group>,
@@ -38,6 +46,7 @@ pub(crate) async fn follow(
     request: Varint,
 ) -> Result<(), OpError> {
     let turn = request.0;
+    let losses = losses(group).await?;
     let (reach, signed) = loop {
         let mut reach = reach(group, &group.view(), &conn.device).await?;
         let mut live = group.live();
@@ -47,10 +56,7 @@ pub(crate) async fn follow(
             continue;
         }
         // Only the newest head is signed.
-        let newest = &mut live.signed;
-        let log = LogId::of_group(group.id);
-        let signed = (reach.until.is_none())
-            .then(|| (group.env.heads).sign(&log, view.frontier.head(), newest));
+        let signed = reach.until.is_none().then(|| group.sign(&mut live));
         if let Some(signed) = signed {
             (reach.head, reach.epoch) = (signed.head, view.epoch);
         }
@@ -74,7 +80,7 @@ pub(crate) async fn follow(
         epoch: reach.epoch,
         now: group.env.clock.now(),
         signed,
-        losses: Vec::new(),
+        losses,
     };
     let frame = ServiceFrame::Response {
         id: request,
@@ -95,6 +101,15 @@ pub(crate) async fn follow(
         group.env.tasks.spawn(task);
     }
     Ok(())
+}
+
+async fn losses(group: &Group) -> Result<Vec<Loss>, OpError> {
+    let log = LogId::of_group(group.id);
+    let mut keys = Keys::default();
+    keys.losses.insert(log);
+    let mut rows = Rows::default();
+    group.env.load(&keys, &mut rows).await?;
+    Ok(rows.losses_of(&log)?.cloned().unwrap_or_default())
 }
 
 /// From here on the connection is told of pleas as they come. Gives how many there have been.
@@ -211,6 +226,7 @@ pub(crate) async fn catch_up(
         }
     }
     read_on(group, &mut live, view.frontier.size());
+    group.grown(&mut live);
     Ok(())
 }
 
@@ -226,9 +242,19 @@ fn read_on(group: &Arc<Group>, live: &mut Live, size: u64) {
     }
 }
 
-/// Pushes a durable entry to all who follow. Those it removes get it as their last.
+/// Pushes a durable entry to all who follow, and the head. Those it removes get it as their last.
 pub(crate) fn publish(group: &Arc<Group>, seq: u64, entry: &GroupEntry, removed: &[DeviceId]) {
     let mut live = group.live();
+    publish_entry(group, &mut live, (seq, entry), removed);
+    group.grown(&mut live);
+}
+
+fn publish_entry(
+    group: &Arc<Group>,
+    live: &mut Live,
+    (seq, entry): (u64, &GroupEntry),
+    removed: &[DeviceId],
+) {
     // It was read from storage already, or what is before it is still to be read.
     if seq < live.size {
         return;
@@ -240,7 +266,7 @@ pub(crate) fn publish(group: &Arc<Group>, seq: u64, entry: &GroupEntry, removed:
                 follower.until = Some(size);
             }
         }
-        read_on(group, &mut live, size);
+        read_on(group, live, size);
         return;
     }
     live.size = size;

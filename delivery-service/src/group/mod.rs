@@ -15,7 +15,7 @@ pub(crate) mod status;
 mod stored;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use conclave_mls::PublicGroupState;
 use conclave_order::op::entry::NewEntry;
@@ -25,11 +25,12 @@ use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::service::SignedHead;
 use conclave_proto::{DeviceId, GroupId, Refusal};
-use conclave_rules::GroupState;
+use conclave_rules::{GroupState, LogId};
 
 use self::follow::Follower;
 use crate::env::Env;
 use crate::error::OpError;
+use crate::heads::{self, Newest, Pace, Telling};
 use crate::hub::Conn;
 use crate::limits;
 use crate::tell::From;
@@ -58,7 +59,9 @@ pub(crate) struct Live {
     /// How many pleas have been told since the group is in memory.
     pub(crate) asked: u64,
     /// The newest head of the log that was signed since the group is in memory.
-    pub(crate) signed: Option<SignedHead>,
+    pub(crate) signed: Option<Newest>,
+    /// Where it is in telling its head.
+    pub(crate) pace: Pace,
 }
 
 impl Group {
@@ -73,6 +76,7 @@ impl Group {
                 followers: Vec::new(),
                 asked: 0,
                 signed: None,
+                pace: Pace::default(),
             }),
             view: RwLock::new(View {
                 state: Arc::new(state),
@@ -143,6 +147,33 @@ impl Group {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Signs the head of its log, under its lock.
+    pub(crate) fn sign(&self, live: &mut Live) -> SignedHead {
+        let (log, head) = (LogId::of_group(self.id), self.view().frontier.head());
+        self.env.heads.sign(&log, head, &mut live.signed)
+    }
+
+    /// Its log has grown: tells its head, or lets that wait for its turn.
+    pub(crate) fn grown(self: &Arc<Self>, live: &mut Live) {
+        let log = Arc::downgrade(self) as Weak<dyn Telling>;
+        if !live.followers.is_empty() && self.env.heads.grown(&mut live.pace, log) {
+            self.tell_head(live);
+        }
+    }
+
+    /// Only members are told: for who was removed, the log ends with that.
+    fn tell_head(&self, live: &mut Live) {
+        let signed = self.sign(live);
+        let frame = heads::frame(&LogId::of_group(self.id), signed);
+        for follower in live
+            .followers
+            .iter()
+            .filter(|follower| follower.is_member())
+        {
+            follower.conn.outbox.push(frame.clone());
+        }
+    }
+
     /// The state, if the device is a member; otherwise the group does not exist for it.
     pub(crate) fn for_member(&self, device: &DeviceId) -> Result<Arc<GroupState>, Refusal> {
         let view = self.view();
@@ -199,6 +230,18 @@ impl Group {
         self.live()
             .followers
             .retain(|follower| follower.conn.id != conn.id);
+    }
+}
+
+impl Telling for Group {
+    fn turn(self: Arc<Self>) -> bool {
+        let mut live = self.live();
+        let log = Arc::downgrade(&self) as Weak<dyn Telling>;
+        let tells = self.env.heads.turn(&mut live.pace, log) && !live.followers.is_empty();
+        if tells {
+            self.tell_head(&mut live);
+        }
+        tells
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) async fn devices(
     Ok(())
 }
 
-type GroupColumns = (Vec<u8>, i64, i64, i64, Vec<u8>, Vec<u8>);
+type GroupColumns = (Vec<u8>, i64, i64, i64, Vec<u8>, Vec<u8>, i64);
 
 pub(super) async fn groups(
     conn: &mut SqliteConnection,
@@ -79,7 +79,7 @@ pub(super) async fn groups(
     let wanted: Vec<&GroupId> = wanted.iter().collect();
     for run in runs(&wanted) {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT id, epoch, size, version, genesis, creator FROM groups WHERE id IN (",
+            "SELECT id, epoch, size, version, genesis, creator, grown_in FROM groups WHERE id IN (",
         );
         let mut list = query.separated(", ");
         for group in run {
@@ -87,13 +87,14 @@ pub(super) async fn groups(
         }
         query.push(")");
         let found: Vec<GroupColumns> = query.build_query_as().fetch_all(&mut *conn).await?;
-        for (group, epoch, size, version, genesis, creator) in found {
+        for (group, epoch, size, version, genesis, creator, grown_in) in found {
             let row = GroupRow {
                 epoch: uint(epoch)?,
                 size: uint(size)?,
                 version: uint(version)?,
                 genesis: hash(&genesis)?,
                 creator: id(&creator, DeviceId::from_slice)?,
+                grown_in: uint(grown_in)?,
             };
             let group = id(&group, GroupId::from_slice)?;
             rows.groups.insert(group, Some(row));
@@ -114,6 +115,7 @@ struct DocumentColumns {
     weight: i64,
     covered: i64,
     closed: Option<i64>,
+    grown_in: i64,
 }
 
 pub(super) fn close_reason(number: i64) -> Result<CloseReason, StoreError> {
@@ -139,6 +141,7 @@ impl DocumentColumns {
             weight: uint(self.weight)?,
             covered: uint(self.covered)?,
             closed: self.closed.map(close_reason).transpose()?,
+            grown_in: uint(self.grown_in)?,
         })
     }
 }
@@ -160,7 +163,7 @@ pub(super) async fn documents(
         });
         query.push(
             ") SELECT d.group_id, d.document, d.id, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.weight, \
-                d.covered, d.closed \
+                d.covered, d.closed, d.grown_in \
              FROM wanted w CROSS JOIN documents d ON d.group_id = w.group_id AND d.document = w.document",
         );
         let found: Vec<DocumentColumns> = query.build_query_as().fetch_all(&mut *conn).await?;

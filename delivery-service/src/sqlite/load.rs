@@ -14,7 +14,7 @@ use conclave_rules::LogId;
 use sqlx::SqliteConnection;
 
 use super::codes::{decode, hash, id, int, uint};
-use super::{hot, logs, parts};
+use super::{hot, logs, parts, recovery};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -65,6 +65,11 @@ pub(super) async fn load(
         headers: logs::with_header;
         nodes: logs::node;
         overdue: logs::overdue;
+        services: recovery::service;
+        recoveries: recovery::recovery;
+        ended: recovery::ended;
+        losses: recovery::losses;
+        group_roots: recovery::group_root;
     }
     Ok(rows)
 }

@@ -10,27 +10,28 @@ mod logs;
 pub(crate) mod open;
 mod parts;
 mod read;
+mod recovery;
 mod sums;
 mod write;
 mod write_groups;
 mod write_logs;
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use conclave_order::{Backend, Change, Failure, Keys, Rows, Transaction};
-use conclave_proto::codec::{decode, encode};
 use conclave_proto::service::Generation;
 use conclave_rules::LogId;
 use sqlx::{Connection, SqliteConnection};
 use zeroize::Zeroizing;
 
 pub use self::error::StoreError;
+use crate::config::Durability;
+
 use self::error::is_full;
 pub use self::open::Place;
 pub use self::read::{Read, Reads};
-
-/// More than an encoded generation.
-const GENERATION_BYTES: usize = 1024;
 
 /// The connection that writes.
 pub struct Store {
@@ -76,38 +77,63 @@ impl Store {
     pub(crate) async fn generation(
         &mut self,
     ) -> Result<Option<(Generation, Zeroizing<[u8; 32]>)>, StoreError> {
-        let Some(generation) = self.meta("generation").await? else {
-            return Ok(None);
-        };
-        let corrupt = StoreError::Corrupt { what: "generation" };
-        let generation = decode("generation", &generation, GENERATION_BYTES);
-        let seed_of = self.meta("head_key").await?;
-        let (Ok(generation), Some(stored)) = (generation, seed_of) else {
-            return Err(corrupt);
-        };
-        Ok(Some((generation, seed(stored, "head key")?)))
+        recovery::generation(&mut self.connection).await
     }
 
-    pub(crate) async fn put_generation(
-        &mut self,
-        generation: &Generation,
-        seed: &[u8; 32],
-    ) -> Result<(), StoreError> {
-        // One statement: both or none.
-        sqlx::query("INSERT INTO meta (name, value) VALUES ('generation', ?), ('head_key', ?)")
-            .bind(encode(generation))
-            .bind(seed.as_slice())
+    /// Seconds past which no signed head was dated.
+    pub(crate) async fn head_time(&mut self) -> Result<u64, StoreError> {
+        let stored = self.meta("heads").await?;
+        stored.map_or(Ok(0), |stored| Ok(recovery::time(&stored)?.0))
+    }
+
+    /// Notes that a service runs, or that it has come to its end. True: there was such a note.
+    pub(crate) async fn note_running(&mut self, runs: bool) -> Result<bool, StoreError> {
+        let ran = self.meta("running").await?.is_some();
+        if runs && !ran {
+            self.put_meta("running", &[]).await?;
+        } else if ran && !runs {
+            sqlx::query("DELETE FROM meta WHERE name = 'running'")
+                .execute(&mut self.connection)
+                .await?;
+        }
+        Ok(ran)
+    }
+
+    /// Opens the database of a data directory for a command: beside a service that runs, whose schema stays as it is, or instead of one.
+    pub(crate) async fn open_for_command(
+        directory: &Path,
+    ) -> Result<(Self, Option<Arc<open::DirectoryLock>>), StoreError> {
+        let place = Place {
+            directory: directory.to_owned(),
+            durability: Durability::Full,
+            max_bytes: None,
+        };
+        match open::lock(directory) {
+            Ok(lock) => Ok((Self::open(place).await?, Some(lock))),
+            Err(StoreError::InUse) => Ok((Self::open_beside(place).await?, None)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Copies the database as it is now into an empty file.
+    pub(crate) async fn copy_into(&mut self, file: &str) -> Result<(), StoreError> {
+        sqlx::query("VACUUM INTO ?")
+            .bind(file)
             .execute(&mut self.connection)
             .await?;
         Ok(())
     }
 
-    async fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let stored: Option<(Vec<u8>,)> = sqlx::query_as("SELECT value FROM meta WHERE name = ?")
-            .bind(name)
-            .fetch_optional(&mut self.connection)
+    /// Reads all of the database, and says whether it is sound.
+    pub(crate) async fn is_sound(&mut self) -> Result<bool, StoreError> {
+        let (found,): (String,) = sqlx::query_as("PRAGMA quick_check(1)")
+            .fetch_one(&mut self.connection)
             .await?;
-        Ok(stored.map(|(value,)| value))
+        Ok(found == "ok")
+    }
+
+    async fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        recovery::meta(&mut self.connection, name).await
     }
 
     async fn put_meta(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
@@ -275,7 +301,6 @@ fn failed(error: sqlx::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Durability;
 
     /// What others wait for does not go through a table, or through all of a document.
     #[tokio::test]

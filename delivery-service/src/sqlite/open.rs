@@ -21,7 +21,7 @@ use crate::sqlite::codes::uint;
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// File that holds the database, in the data directory.
-const DATABASE_FILE: &str = "service.sqlite";
+pub(crate) const DATABASE_FILE: &str = "service.sqlite";
 /// File whose lock says that a service runs on the data directory.
 const LOCK_FILE: &str = "lock";
 /// The service holds few distinct statements; rows come in a few batch sizes.
@@ -50,7 +50,7 @@ pub(crate) fn lock(directory: &Path) -> Result<Arc<DirectoryLock>, StoreError> {
 }
 
 /// Creates the directory for its owner only.
-fn create_private(directory: &Path) -> std::io::Result<()> {
+pub(crate) fn create_private(directory: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -9,6 +9,7 @@ use conclave_order::{Bounds, Failure, Keys, Reader, Rows, WholeRecord};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::merkle::empty_root;
 use conclave_proto::record::{Chained, RECORD_VERSION, RecordHeader, Sealed};
+use conclave_proto::service::Generation;
 use conclave_proto::{
     Author, DeviceId, DocumentId, GroupId, Hash, Head, InstanceId, Record, RecordBody,
 };
@@ -17,12 +18,13 @@ use futures_util::StreamExt;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Connection, Sqlite, SqliteConnection};
+use zeroize::Zeroizing;
 
 use super::codes::{check_sum, decode, hash, id, int, uint};
 use super::load::{PleaColumns, plea_row};
 use super::logs::{ActiveColumns, of_document};
 use super::sums::record_sum;
-use super::{failed, load, open};
+use super::{failed, load, open, recovery};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -50,6 +52,23 @@ impl Reads {
     pub async fn acquire(&self) -> Result<Read, StoreError> {
         let conn = self.pool.acquire().await?;
         Ok(Read { conn })
+    }
+
+    /// The present generation, and the seed of its head key.
+    pub(crate) async fn generation(
+        &self,
+    ) -> Result<Option<(Generation, Zeroizing<[u8; 32]>)>, StoreError> {
+        let mut conn = self.pool.acquire().await?;
+        recovery::generation(&mut conn).await
+    }
+
+    /// How many losses were declared.
+    pub(crate) async fn losses(&self) -> Result<u64, StoreError> {
+        let mut conn = self.pool.acquire().await?;
+        let (losses,): (i64,) = sqlx::query_as("SELECT count(*) FROM losses")
+            .fetch_one(&mut *conn)
+            .await?;
+        uint(losses)
     }
 
     /// Whether a limited database can still take something of size.
@@ -203,7 +222,7 @@ impl Reader for Read {
         group: &GroupId,
     ) -> Result<Vec<(LogId, DocumentRow, ActiveRow)>, Failure> {
         let rows: Vec<OpenColumns> = sqlx::query_as(
-            "SELECT d.document, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.weight, d.covered, \
+            "SELECT d.document, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.weight, d.covered, d.grown_in, \
                     d.snapshot_seq, d.snapshot_id, d.snapshot_header, d.snapshot_epoch_seq, \
                     LENGTH(r.sealed) AS sealed_bytes, \
                     (SELECT weight FROM records WHERE doc = d.id AND seq = d.covered - 1) AS covered_weight, d.due_epoch, d.parent_seq, d.parent_ms \
@@ -388,6 +407,7 @@ struct OpenColumns {
     author_count: i64,
     weight: i64,
     covered: i64,
+    grown_in: i64,
     #[sqlx(flatten)]
     active: ActiveColumns,
 }
@@ -403,6 +423,7 @@ impl OpenColumns {
             weight: uint(self.weight)?,
             covered: uint(self.covered)?,
             closed: None,
+            grown_in: uint(self.grown_in)?,
         };
         Ok((LogId { group, document }, row, self.active.row()?))
     }

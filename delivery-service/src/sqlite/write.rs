@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 use super::codes::int;
 use super::write_groups::write_group;
 use super::write_logs::{Appends, number};
-use super::{failed, write_groups};
+use super::{failed, recovery, write_groups};
 use crate::sqlite::StoreError;
 
 /// What a statement touched has to be what was expected.
@@ -60,6 +60,13 @@ async fn write_one(
         | Change::ClearPackages { .. }
         | Change::ForgetPackages { .. }
         | Change::Probe { .. } => write_identity(conn, change).await,
+        Change::Generation { .. }
+        | Change::Hold { .. }
+        | Change::HeadTime { .. }
+        | Change::PackagesVoid
+        | Change::Recovery(_)
+        | Change::RecoveryGone { .. }
+        | Change::Loss(_) => recovery::write(conn, change).await,
         other => write_group(conn, other).await,
     }
 }

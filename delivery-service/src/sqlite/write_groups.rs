@@ -122,16 +122,18 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
             group,
             expected,
             epoch,
+            generation,
             entry,
         } => {
             let seq = expected.size;
             let moved = sqlx::query(
-                "UPDATE groups SET epoch = ?, size = ?, root = ?, version = version + 1 \
+                "UPDATE groups SET epoch = ?, size = ?, root = ?, grown_in = ?, version = version + 1 \
                  WHERE id = ? AND epoch = ? AND size = ? AND version = ?",
             )
             .bind(int(epoch))
             .bind(int(seq.saturating_add(1)))
             .bind(entry.root.as_bytes().to_vec())
+            .bind(int(generation))
             .bind(group.as_bytes().to_vec())
             .bind(int(expected.epoch))
             .bind(int(seq))

@@ -209,7 +209,7 @@ async fn move_documents(
 ) -> Result<(), Failure> {
     for run in runs(documents) {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "WITH new (id, expected, size, frontier, last_epoch, last_epoch_seq, author_count, weight) AS (",
+            "WITH new (id, expected, size, frontier, last_epoch, last_epoch_seq, author_count, weight, grown_in) AS (",
         );
         query.push_values(run, |mut values, (doc, moved)| {
             let row = &moved.row;
@@ -221,11 +221,13 @@ async fn move_documents(
                 .push_bind(int(row.last_epoch))
                 .push_bind(int(row.last_epoch_seq))
                 .push_bind(int(row.author_count))
-                .push_bind(int(row.weight));
+                .push_bind(int(row.weight))
+                .push_bind(int(row.grown_in));
         });
         query.push(
             ") UPDATE documents SET size = new.size, frontier = new.frontier, last_epoch = new.last_epoch, \
-                 last_epoch_seq = new.last_epoch_seq, author_count = new.author_count, weight = new.weight \
+                 last_epoch_seq = new.last_epoch_seq, author_count = new.author_count, weight = new.weight, \
+                 grown_in = new.grown_in \
                FROM new WHERE documents.id = new.id AND documents.size = new.expected",
         );
         let done = query.build().execute(&mut *conn).await.map_err(failed)?;

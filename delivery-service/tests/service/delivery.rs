@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use conclave_mls::Plan;
-use conclave_proto::frame::{DeliveredRecord, ServiceFrame};
+use conclave_proto::frame::{Answer, DeliveredRecord, ServiceFrame};
+use conclave_proto::service::LogName;
 use conclave_proto::{Author, DocumentId, GroupPolicy, InstanceId, Refusal, limits};
 use tokio::io::AsyncWriteExt;
 
@@ -361,4 +362,46 @@ async fn whoever_follows_a_log_hears_of_it_however_many_groups_others_use() {
         bob.create_group(GroupPolicy::default()).await;
     }
     alice.commit(&RENEWAL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_signed_head_comes_before_the_acknowledgement_and_again_after_a_second() {
+    let service = TestService::start().await;
+    let (mut alice, mut bob, (document, _)) = service.pair_with_document().await;
+    let log = LogName {
+        group: alice.group_id(),
+        document: Some(document),
+    };
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    bob.open(document, ONE, Some(1)).await;
+    for size in 2..6 {
+        alice.wire.send(&pen.updates(1)).await;
+        alice.wire.appended(pen.channel).await.unwrap();
+        // What is past the first of a second waits for its turn, but not for ever.
+        if size == 2 {
+            assert_eq!(alice.wire.newest_head(log).unwrap().size, 2);
+        }
+    }
+    for member in [&mut alice, &mut bob] {
+        member.wire.head_of_size(log, 5).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_signed_head_of_a_groups_log_follows_its_commits() {
+    let service = TestService::start().await;
+    let (mut alice, ..) = service.pair_with_document().await;
+    let log = LogName {
+        group: alice.group_id(),
+        document: None,
+    };
+    let before = alice.wire.newest_head(log).unwrap();
+    let prepared = alice.prepare(&RENEWAL);
+    let answer = alice.send_commit(prepared.bundle).await;
+    let Answer::Accepted { head, .. } = answer else {
+        panic!("not accepted: {answer:?}");
+    };
+    alice.wire.head_of_size(log, head.size).await;
+    assert_eq!(alice.wire.newest_head(log), Some(head));
+    assert!(before.size < head.size);
 }

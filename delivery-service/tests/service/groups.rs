@@ -5,6 +5,7 @@ use conclave_proto::frame::{Answer, Request, ServiceFrame};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
+use conclave_proto::service::LogName;
 use conclave_proto::{GroupId, GroupPolicy, Refusal, UnixMs};
 
 use crate::harness::{Member, Person, TestService, now, random};
@@ -300,9 +301,16 @@ async fn who_is_removed_gets_that_commit_and_nothing_after() {
             .kept()
             .any(|frame| matches!(frame, ServiceFrame::GroupEntries { .. }))
     );
+    let log = LogName {
+        group: id,
+        document: None,
+    };
+    assert!(bob.wire.newest_head(log).unwrap().size < 2);
     // Having been away makes no difference.
     bob.reconnect(&service).await;
     let head = bob.follow(0).await;
+    // Its head is not the newest: nothing vouches for it.
+    assert_eq!(bob.wire.newest_head(log), None);
     assert_eq!(head.size, 2, "the log ends for it with its removal");
     let (first, entries) = bob.next_entries().await;
     assert_eq!((first, entries.len()), (0, 2));

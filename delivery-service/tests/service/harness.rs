@@ -19,6 +19,7 @@ use conclave_proto::record::{
     Chained, EntryBody, RECORD_LABEL, RECORD_VERSION, RecordHeader, Sealed, SnapshotHeader,
     record_leaf,
 };
+use conclave_proto::service::{Generation, LogName, SignedHead};
 use conclave_proto::{
     Author, CommitId, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, RealmId,
     Record, RecordBody, Refusal, UnixMs, UserId, limits,
@@ -88,6 +89,16 @@ impl TestService {
         config.rate_limits = None;
         (self.configure)(&mut config);
         config
+    }
+
+    /// Starts it again after [`Self::stop`].
+    pub async fn restart_stopped(&mut self) {
+        self.boot().await;
+    }
+
+    /// With another configuration from the next start on.
+    pub fn configure(&mut self, configure: impl Fn(&mut Config) + Send + 'static) {
+        self.configure = Box::new(configure);
     }
 
     async fn boot(&mut self) {
@@ -288,6 +299,10 @@ pub struct Wire {
     assembler: Assembler,
     inbox: VecDeque<ServiceFrame>,
     next_id: u64,
+    /// The service's key and generation, from the challenge.
+    pub service: Option<([u8; 32], Generation)>,
+    /// Heads that were told, in their order.
+    pub heads: Vec<(LogName, SignedHead)>,
 }
 
 impl Wire {
@@ -298,6 +313,8 @@ impl Wire {
             assembler: Assembler::new(limits::FRAME_BYTES),
             inbox: VecDeque::new(),
             next_id: 0,
+            service: None,
+            heads: Vec::new(),
         }
     }
 
@@ -330,8 +347,25 @@ impl Wire {
         let _ = self.socket.send(message).await;
     }
 
-    /// The next frame; none when the connection is over.
+    /// The next frame that is no signed head; none when the connection is over.
     pub async fn receive(&mut self) -> Option<ServiceFrame> {
+        loop {
+            match self.receive_any().await {
+                Some(ServiceFrame::Head { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Waits until a signed head of this size has come.
+    pub async fn head_of_size(&mut self, log: LogName, size: u64) {
+        while self.newest_head(log).is_none_or(|head| head.size < size) {
+            assert!(self.receive_any().await.is_some());
+        }
+    }
+
+    /// The next frame; none when the connection is over.
+    async fn receive_any(&mut self) -> Option<ServiceFrame> {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.socket.next())
                 .await
@@ -340,6 +374,9 @@ impl Wire {
                 Ok(Message::Binary(bytes)) => {
                     if let Some(frame) = self.assembler.take(bytes.into()).unwrap() {
                         let frame = decode("frame", &frame, limits::FRAME_BYTES).unwrap();
+                        if let ServiceFrame::Head { log, signed } = frame {
+                            self.note_head(log, signed);
+                        }
                         return Some(frame);
                     }
                 }
@@ -347,6 +384,26 @@ impl Wire {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// Checks a signed head, also against those before it.
+    pub fn note_head(&mut self, log: LogName, signed: SignedHead) {
+        let (key, generation) = self.service.as_ref().unwrap();
+        conclave_identity::verify_head(key, generation, &log, &signed).unwrap();
+        let mut before = self.heads.iter().rev();
+        if let Some((_, before)) = before.find(|(of, _)| *of == log) {
+            assert!(before.seconds <= signed.seconds);
+            assert!(before.head.size <= signed.head.size);
+        }
+        self.heads.push((log, signed));
+    }
+
+    /// The newest signed head of a log.
+    pub fn newest_head(&self, log: LogName) -> Option<Head> {
+        let mut heads = self.heads.iter().rev();
+        heads
+            .find(|(of, _)| *of == log)
+            .map(|(_, signed)| signed.head)
     }
 
     /// The first frame, kept or new, for which `pick` gives something. The others are kept.
@@ -436,8 +493,15 @@ impl Wire {
         .await;
         match self.receive().await.expect("closed without a word") {
             ServiceFrame::Challenge {
-                nonce, service_key, ..
-            } => Ok((nonce, service_key)),
+                nonce,
+                service_key,
+                generation,
+                ..
+            } => {
+                conclave_identity::verify_generation(&service_key, &generation).unwrap();
+                self.service = Some((service_key, generation));
+                Ok((nonce, service_key))
+            }
             ServiceFrame::Goodbye { why, .. } => Err(why),
             other => panic!("unexpected {other:?}"),
         }
@@ -592,7 +656,14 @@ impl Member {
             .request(Request::SubscribeGroup { group, from })
             .await
         {
-            Answer::Subscribed { head, .. } => head,
+            Answer::Subscribed { head, signed, .. } => {
+                if let Some(signed) = signed {
+                    assert_eq!(signed.head, head);
+                    let document = None;
+                    self.wire.note_head(LogName { group, document }, signed);
+                }
+                head
+            }
             other => panic!("not subscribed: {other:?}"),
         }
     }
@@ -839,6 +910,11 @@ impl Member {
             Answer::Opened(opened) => opened,
             other => panic!("not opened: {other:?}"),
         };
+        let log = LogName {
+            group,
+            document: Some(document),
+        };
+        self.wire.note_head(log, opened.signed);
         let pen = Pen {
             channel: opened.channel.0,
             group,

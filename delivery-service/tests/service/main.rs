@@ -26,6 +26,7 @@ mod misconduct;
 mod nodes;
 mod noise;
 mod process;
+mod recovery;
 mod rotation;
 mod scenes;
 mod snapshots;

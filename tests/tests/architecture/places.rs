@@ -157,8 +157,6 @@ pub const PLACES: &[Place] = &[
     ("delivery-service/src/connection/login.rs", "frame", By(&["proto.client_frame.login"])),
     ("delivery-service/src/connection/login.rs", "identify", By(&["identity.credential"])),
     ("delivery-service/src/connection/mod.rs", "receive_loop", By(&["proto.client_frame"])),
-    ("delivery-service/src/sqlite/mod.rs", "generation", Not("of its own database")),
-    ("delivery-service/src/service.rs", "standing", Not("seeds of fixed length, of its own database")),
     ("delivery-service/src/sqlite/carried.rs", "derive", By(&["mls.checkpoint", "proto.group_entry"])),
     ("delivery-service/src/sqlite/codes.rs", "decode", By(&["proto.frontier", "proto.record_header", "proto.sealed", "proto.group_entry"])),
     ("delivery-service/src/sqlite/hot.rs", "row", By(&["proto.frontier"])),

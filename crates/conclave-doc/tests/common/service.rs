@@ -115,6 +115,7 @@ impl DocumentService {
                 group: GROUP,
                 expected: at.at(),
                 epoch: group.epoch,
+                generation: 0,
                 entry,
             }]);
         }
@@ -209,7 +210,7 @@ impl DocumentService {
         let (seq, device) = (self.size(), record.header.author.device);
         if let RecordBody::Snapshot(snapshot) = record.header.body {
             if seq == 0 {
-                self.write(begin(&record, snapshot.crdt, device));
+                self.write(begin(&record, snapshot.crdt, device, 0));
                 return seq;
             }
             let record = record.clone();

@@ -45,6 +45,8 @@ impl Tables {
             documents: |key, _row| key.group;
             authors: |key, _row| key.0.group;
             replaced: |key, _row| key.log.group;
+            recovery: |key, _row| key.group;
+            losses: |key, _row| key.0.group;
         }
         let last = from.numbers.last_welcome;
         self.numbers.last_welcome = self.numbers.last_welcome.max(last);

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use conclave_proto::merkle::{NodeId, root_of};
-use conclave_proto::{DeviceId, GroupId, Hash, UserId};
+use conclave_proto::service::Loss;
+use conclave_proto::{DeviceId, GroupId, Hash, UnixMs, UserId, limits};
 use conclave_rules::LogId;
 
 use crate::keys::{Keys, Rows};
 use crate::memory::Stored;
 use crate::rows::{
-    DeviceRow, LeftPackage, Mark, PartsRow, PleaRow, Position, RecordKind, StockRow, WelcomeRow,
+    DeviceRow, LeftPackage, Mark, PartsRow, PleaRow, Position, RecordKind, RecoveryRow, ServiceRow,
+    StockRow, WelcomeRow,
 };
 
 impl Stored {
@@ -60,6 +62,11 @@ impl Stored {
             snapshots: |key: &(LogId, Hash)| self.snapshot(key);
             headers: |key: &(LogId, Vec<u8>)| self.header(key);
             nodes: |key: &(LogId, NodeId)| self.node(key);
+            services: |(): &()| self.service();
+            recoveries: |key: &LogId| tables.recovery.get(key).copied();
+            ended: |key: &(UnixMs, u32)| Some(self.ended(*key));
+            losses: |key: &LogId| Some(self.losses(key));
+            group_roots: |key: &(GroupId, u64)| self.group_root(key);
             overdue: |key: &(_, u32)| Some(
                 tables
                     .replaced
@@ -71,6 +78,38 @@ impl Stored {
             );
         }
         rows
+    }
+
+    fn service(&self) -> Option<ServiceRow> {
+        let numbers = &self.tables.numbers;
+        let recovers = self.tables.recovery.values().next().is_some();
+        numbers.generation.map(|generation| ServiceRow {
+            generation,
+            hold: numbers.hold,
+            recovers,
+        })
+    }
+
+    fn ended(&self, (at, most): (UnixMs, u32)) -> Vec<RecoveryRow> {
+        let rows = self.tables.recovery.values();
+        let mut ended: Vec<_> = rows.filter(|row| row.ends <= at).copied().collect();
+        ended.sort_by_key(|row| (row.ends, row.log));
+        ended.truncate(most as usize);
+        ended
+    }
+
+    fn losses(&self, log: &LogId) -> Vec<Loss> {
+        let losses = self.tables.losses.range((*log, 0)..);
+        let of_log = losses.take_while(|((of, _), _)| of == log);
+        let all: Vec<_> = of_log.map(|(_, loss)| *loss).collect();
+        let from = all.len().saturating_sub(limits::LOSSES_PER_LOG);
+        all.into_iter().skip(from).collect()
+    }
+
+    fn group_root(&self, (group, size): &(GroupId, u64)) -> Option<Hash> {
+        let at = usize::try_from(size.checked_sub(1)?).ok()?;
+        let entry = self.logs.entries.get(group)?.get(at)?;
+        Some(entry.root)
     }
 
     fn device(&self, device: &DeviceId) -> Option<DeviceRow> {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use conclave_proto::group::RootWrap;
+use conclave_proto::service::{Generation, Loss};
 use conclave_proto::{Author, DeviceId, GroupId, Hash, UnixMs, UserId};
 use conclave_rules::LogId;
 
 use crate::memory::table::Table;
 use crate::rows::{
     AccountRow, ActiveRow, AuthorRow, DeviceRow, DocumentRow, EntryRow, GroupRow, InvitationRow,
-    JoinRow, ListRow, PackageRow, PartChange, PleaRow, RecordRow, ReplacedRow, WelcomeRow,
+    JoinRow, ListRow, PackageRow, PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
+    WelcomeRow,
 };
 
 /// The tables of rows that change, and what is done to all of them alike.
@@ -57,6 +59,8 @@ tables! {
     documents: LogId => Document,
     authors: (LogId, Author) => AuthorRow,
     replaced: ReplacedRow => (),
+    recovery: LogId => RecoveryRow,
+    losses: (LogId, u64) => Loss,
 }
 
 /// What is there once.
@@ -64,6 +68,9 @@ tables! {
 pub(super) struct Numbers {
     pub(super) last_welcome: u64,
     pub(super) probe: UnixMs,
+    pub(super) generation: Option<Generation>,
+    pub(super) hold: Option<UnixMs>,
+    pub(super) head_time: u64,
 }
 
 #[derive(Debug, Clone)]

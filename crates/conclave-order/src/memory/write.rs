@@ -114,12 +114,14 @@ impl Stored {
                 group,
                 expected,
                 epoch,
+                generation,
                 entry,
             } => {
                 let row = tables.groups.get_mut(&group).map(|group| &mut group.row);
                 let row = row.filter(|row| row.at() == expected);
                 let row = row.ok_or(Failure::Conflict)?;
                 row.epoch = epoch;
+                row.grown_in = generation;
                 row.size = row.size.saturating_add(1);
                 row.version = row.version.saturating_add(1);
                 self.logs.push_entry(group, entry);
@@ -196,6 +198,7 @@ impl Stored {
                     version: 0,
                     genesis,
                     creator,
+                    grown_in: 0,
                 };
                 let new = Group { row, wrap: None };
                 expect(!tables.groups.insert(group, new))?;
@@ -286,6 +289,43 @@ impl Stored {
                 what,
             } => {
                 tables.pleas.remove(&(group, device, what as u8));
+            }
+            other => return self.write_recovery(other),
+        }
+        Ok(())
+    }
+
+    fn write_recovery(&mut self, change: Change) -> Result<(), Failure> {
+        let tables = &mut self.tables;
+        match change {
+            Change::Generation {
+                expected,
+                generation,
+                ..
+            } => {
+                let present = tables.numbers.generation.map(|it| it.number);
+                expect(present == expected)?;
+                tables.numbers.generation = Some(generation);
+            }
+            Change::Hold { ends } => tables.numbers.hold = ends,
+            Change::HeadTime { until } => tables.numbers.head_time = until,
+            Change::PackagesVoid => {
+                tables.packages.remove_where(|_, row| row.last_resort);
+                let left: Vec<_> = tables.packages.iter().map(|(hash, _)| *hash).collect();
+                for hash in left {
+                    if let Some(row) = tables.packages.get_mut(&hash) {
+                        row.bytes = None;
+                    }
+                }
+            }
+            Change::Recovery(row) => {
+                tables.recovery.insert(row.log, row);
+            }
+            Change::RecoveryGone { log } => tables.recovery.remove(&log),
+            Change::Loss(loss) => {
+                tables
+                    .losses
+                    .insert((loss.log.into(), loss.generation), loss);
             }
             _ => return Err(Failure::unwritten()),
         }

@@ -316,6 +316,7 @@ impl Append {
         keys.authors.insert((self.log, self.author));
         if !matches!(self.offer, Offer::Refused(_)) {
             keys.devices.insert(self.author.device);
+            keys.services.insert(());
             keys.groups.insert(self.log.group);
             keys.documents.insert(self.log);
         }
@@ -345,7 +346,9 @@ impl Append {
             return refused(Refusal::AlreadyAccepted { leaf, seq });
         }
         match self.follows(author, frame, rows, limits) {
-            Ok((frame, document)) if is_covered => Ok(self.place(author, frame, document)),
+            Ok((frame, document, generation)) if is_covered => {
+                Ok(self.place(author, frame, document, generation))
+            }
             // Nobody vouches for it: what it was to follow was refused, and is there all the same.
             Ok(_) => refused(Refusal::BadRecord {
                 fault: RecordFault::Signature,
@@ -355,19 +358,20 @@ impl Append {
         }
     }
 
-    /// Whether the frame may stand at the end of the log.
+    /// Whether the frame may stand at the end of the log, and in which generation of the service.
     fn follows<'a>(
         &self,
         author: Option<&AuthorRow>,
         frame: Option<&'a Arc<Frame>>,
         rows: &'a Rows,
         limits: &Limits,
-    ) -> Result<(&'a Arc<Frame>, &'a DocumentRow), Stop> {
+    ) -> Result<(&'a Arc<Frame>, &'a DocumentRow, u64), Stop> {
         rows.ensure_active(&self.author.device)?;
         let document = rows.document(&self.log)?.ok_or(Refusal::UnknownDocument)?;
         if document.closed.is_some() {
             return Err(Refusal::DocumentClosed.into());
         }
+        let generation = rows.ensure_growing(&self.log)?;
         if author.is_some_and(|author| author.closed) {
             let fault = RecordFault::InstanceClosed;
             return Err(Refusal::BadRecord { fault }.into());
@@ -395,7 +399,7 @@ impl Append {
         if tail >= limits.tail_records {
             return Err(Refusal::SnapshotRequired.into());
         }
-        Ok((frame, document))
+        Ok((frame, document, generation))
     }
 
     fn place(
@@ -403,8 +407,10 @@ impl Append {
         author: Option<&AuthorRow>,
         frame: &Arc<Frame>,
         document: &DocumentRow,
+        generation: u64,
     ) -> Decided {
         let mut end = Appending::to(self.log, document.clone());
+        end.row.grown_in = generation;
         let first_seq = document.frontier.size();
         let no = author.map_or(document.author_count, |author| author.no);
         if author.is_none() {

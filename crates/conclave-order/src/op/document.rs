@@ -8,9 +8,9 @@ use crate::change::Change;
 use crate::log::Appending;
 use crate::rows::{ActiveRow, DocumentRow};
 
-/// A document with its first snapshot.
+/// A document with its first snapshot, in this generation of the service.
 #[must_use]
-pub fn begin(first: &Record, crdt: u8, creator: DeviceId) -> Vec<Change> {
+pub fn begin(first: &Record, crdt: u8, creator: DeviceId, generation: u64) -> Vec<Change> {
     let header = &first.header;
     let log = log_of(header);
     let row = DocumentRow {
@@ -21,6 +21,7 @@ pub fn begin(first: &Record, crdt: u8, creator: DeviceId) -> Vec<Change> {
         weight: 0,
         covered: 0,
         closed: None,
+        grown_in: generation,
     };
     let new = new_record(first, first.leaf());
     let active = ActiveRow {

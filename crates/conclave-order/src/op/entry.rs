@@ -206,6 +206,7 @@ impl NewEntry {
 
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
+        keys.services.insert(());
         keys.groups.insert(self.group);
         keys.entries.insert((self.group, self.entry.leaf()));
         if matches!(self.does, Does::Commit(_)) {
@@ -220,6 +221,7 @@ impl NewEntry {
             return Ok(Decided::event(Event::Known { seq, head }));
         }
         let row = rows.group(&self.group)?.ok_or(Refusal::UnknownGroup)?;
+        let generation = rows.ensure_growing(&LogId::of_group(self.group))?;
         if row.at() != self.expected {
             let current = row.epoch;
             return Err(match self.does {
@@ -240,6 +242,7 @@ impl NewEntry {
             group: self.group,
             expected: self.expected,
             epoch,
+            generation,
             entry: self.row(),
         };
         let parts = Change::Parts {
@@ -253,7 +256,7 @@ impl NewEntry {
             Does::Propose => {}
             Does::Put => changes.extend(self.effect(rows)?),
             Does::CreateDocument { first, crdt } => {
-                changes.extend(document::begin(first, *crdt, self.device));
+                changes.extend(document::begin(first, *crdt, self.device, generation));
             }
         }
         let event = Event::Ordered {

@@ -5,6 +5,8 @@ use conclave_proto::hash::labelled;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
 use conclave_proto::{DeviceId, GroupId, Hash, Refusal, UnixMs, UserId, limits};
 
+use conclave_rules::LogId;
+
 use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
@@ -71,6 +73,7 @@ impl CreateGroup {
 
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
+        keys.services.insert(());
         keys.groups.insert(self.group);
     }
 
@@ -83,6 +86,8 @@ impl CreateGroup {
                 Err(Refusal::AlreadyExists.into())
             };
         }
+        // A group of this id may be among what is being returned.
+        rows.ensure_growing(&LogId::of_group(self.group))?;
         check_founded(self.founded, self.now)?;
         Ok(Decided {
             changes: vec![Change::Group {

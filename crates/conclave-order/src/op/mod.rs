@@ -8,6 +8,7 @@ pub mod group;
 pub mod help;
 pub mod identity;
 pub mod packages;
+pub mod recovery;
 pub mod seen;
 pub mod snapshot;
 pub mod upkeep;
@@ -62,6 +63,18 @@ pub enum Op {
     PutSnapshot(Box<snapshot::PutSnapshot>),
     /// Replaced snapshots whose time is over lose their content.
     Sweep(upkeep::Sweep),
+    /// A head that the service signed and does not lead to.
+    Report(Box<recovery::Report>),
+    /// A generation begins.
+    Declare(Box<recovery::Declare>),
+    /// What is held is held longer.
+    Prolong(recovery::Prolong),
+    /// The hold over all logs is over.
+    EndHold(recovery::EndHold),
+    /// What a log did not get back is given up.
+    AcceptLoss(Box<recovery::AcceptLoss>),
+    /// Times of heads, for a while.
+    ReserveTime(recovery::ReserveTime),
     /// Whether a write becomes durable.
     Probe(upkeep::Probe),
 }
@@ -84,7 +97,12 @@ impl Op {
             Self::Append(op) => op.keys(keys),
             Self::PutSnapshot(op) => op.keys(keys),
             Self::Sweep(op) => op.keys(keys),
-            Self::CreateInvitation(_) | Self::Probe(_) => {}
+            Self::Report(op) => op.keys(keys),
+            Self::Declare(op) => op.keys(keys),
+            Self::Prolong(op) => op.keys(keys),
+            Self::EndHold(op) => op.keys(keys),
+            Self::AcceptLoss(op) => op.keys(keys),
+            Self::CreateInvitation(_) | Self::ReserveTime(_) | Self::Probe(_) => {}
         }
     }
 
@@ -106,6 +124,12 @@ impl Op {
             Self::Append(op) => op.decide(rows, limits),
             Self::PutSnapshot(op) => op.decide(rows),
             Self::Sweep(op) => op.decide(rows),
+            Self::Report(op) => op.decide(rows),
+            Self::Declare(op) => op.decide(rows),
+            Self::Prolong(op) => op.decide(rows),
+            Self::EndHold(op) => op.decide(rows),
+            Self::AcceptLoss(op) => op.decide(rows),
+            Self::ReserveTime(op) => Ok(op.decide()),
             Self::Probe(op) => Ok(op.decide()),
         }
     }

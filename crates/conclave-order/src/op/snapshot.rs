@@ -107,11 +107,14 @@ pub struct Fits<'a> {
     pub has_news: bool,
     /// Encoded bytes of the updates that it covers.
     covered_weight: u64,
+    /// Number of the service's generation.
+    generation: u64,
 }
 
 /// Asks for what [`judge`] will surely compare.
 pub fn keys(header: &RecordHeader, keys: &mut Keys) {
     let log = log_of(header);
+    keys.services.insert(());
     keys.groups.insert(log.group);
     keys.documents.insert(log);
     keys.actives.insert(log);
@@ -137,6 +140,7 @@ pub fn judge<'a>(
     if document.closed.is_some() {
         return Err(Refusal::DocumentClosed.into());
     }
+    let generation = rows.ensure_growing(&log)?;
     let before = active.snapshot().ok_or(Stop::Damaged {
         what: "snapshot header",
     })?;
@@ -172,6 +176,7 @@ pub fn judge<'a>(
         replaces,
         has_news,
         covered_weight,
+        generation,
     })
 }
 
@@ -244,6 +249,7 @@ impl PutSnapshot {
         };
         let (parent, replaced) = self.lineage(&fits);
         let mut end = Appending::to(log, fits.document.clone());
+        end.row.grown_in = fits.generation;
         let seq = fits.document.frontier.size();
         let new = new_record(&self.record, id);
         let bytes = new.sealed.len() + new.header.as_ref().map_or(0, Bytes::len);

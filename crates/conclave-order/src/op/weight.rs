@@ -29,6 +29,12 @@ impl Op {
             | Self::Ask(_)
             | Self::AckWelcome(_)
             | Self::Sweep(_)
+            | Self::Report(_)
+            | Self::Declare(_)
+            | Self::Prolong(_)
+            | Self::EndHold(_)
+            | Self::AcceptLoss(_)
+            | Self::ReserveTime(_)
             | Self::Probe(_) => 0,
         }
     }

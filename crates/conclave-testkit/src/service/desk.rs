@@ -12,6 +12,7 @@ use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
 use conclave_proto::{Author, DeviceId, GroupId, Refusal, UnixMs};
 use conclave_rules::LogId;
 
+use super::heads::Told;
 use super::log::{self, Log};
 use super::{ConnId, Outgoing, Signing};
 use crate::rows::ready;
@@ -34,7 +35,6 @@ pub(super) struct Conn {
 }
 
 /// The honest service.
-#[derive(Default)]
 pub(super) struct Desk {
     pub(super) now: UnixMs,
     pub(super) signing: Signing,
@@ -45,7 +45,26 @@ pub(super) struct Desk {
     pub(super) numbers: Vec<LogId>,
     /// Public states as they are stored, where they are still at hand.
     cores: BTreeMap<GroupId, Core>,
+    /// Logs whose heads were told within a second.
+    pub(super) told: BTreeMap<LogId, Told>,
     pub(super) out: Outgoing,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        let mut desk = Self {
+            now: UnixMs::default(),
+            signing: Signing::default(),
+            store: Memory::new(),
+            conns: BTreeMap::new(),
+            numbers: Vec::new(),
+            cores: BTreeMap::new(),
+            told: BTreeMap::new(),
+            out: Vec::new(),
+        };
+        desk.found();
+        desk
+    }
 }
 
 impl Clone for Desk {
@@ -57,6 +76,7 @@ impl Clone for Desk {
             conns: self.conns.clone(),
             numbers: self.numbers.clone(),
             cores: BTreeMap::new(),
+            told: self.told.clone(),
             out: self.out.clone(),
         }
     }
@@ -156,6 +176,7 @@ impl Desk {
 
     /// Takes a frame; gives what it makes the service send, in order.
     pub(super) fn handle(&mut self, conn: ConnId, frame: ClientFrame) -> Outgoing {
+        self.end_holds();
         let who = self.conns.get(&conn).and_then(|conn| conn.who);
         let done = match (frame, who) {
             _ if !self.conns.contains_key(&conn) => Ok(()),
@@ -199,6 +220,7 @@ impl Desk {
         if let Err(why) = done {
             self.hang_up(conn, why);
         }
+        self.tell_heads();
         std::mem::take(&mut self.out)
     }
 
@@ -231,6 +253,11 @@ impl Desk {
                 closed.ok_or(Refusal::NoChannel)?;
                 Ok(Some(Answer::Done))
             }
+            Request::Report {
+                generation,
+                log,
+                signed,
+            } => self.report(by, (generation, log), signed).map(Some),
             Request::PutSnapshot { record } => self.put_snapshot(conn, by, record).map(Some),
             Request::GetRecords {
                 group,

@@ -51,7 +51,8 @@ impl Desk {
             instance,
         };
         let number = self.number(log);
-        let (opened, base) = document.opened(number, author, from, &self.signing)?;
+        let (mut opened, base) = document.opened(number, author, from, &self.signing)?;
+        opened.losses = self.losses(log)?;
         let channel = Channel { log, author, base };
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.channels.insert(number, channel);
@@ -84,6 +85,8 @@ impl Desk {
         own: Option<(ConnId, Option<ServiceFrame>)>,
         author: Option<Author>,
     ) -> Result<(), Refusal> {
+        // Before anything of it is acknowledged.
+        self.grown(log);
         let number = self.number(log);
         let mut listeners = Vec::new();
         for (id, conn) in &self.conns {

@@ -144,6 +144,7 @@ impl Desk {
         core.version = core.version.saturating_add(1);
         self.keep(core);
         self.publish_entry(group, seq, &entry, &removed);
+        self.grown(LogId::of_group(group));
         for device in added {
             for conn in self.conns_of(&device) {
                 self.hand_welcomes(conn, device, Some((group, epoch)))?;
@@ -211,7 +212,7 @@ impl Desk {
             epoch: reach.epoch,
             now: self.now,
             signed: is_whole.then(|| self.signing.sign(&log, reach.head)),
-            losses: Vec::new(),
+            losses: self.losses(log)?,
         };
         self.push(conn, ServiceFrame::Response { id, answer });
         let bounds = Bounds {

@@ -11,10 +11,12 @@
 mod desk;
 mod document;
 mod group;
+mod heads;
 mod identity;
 mod lies;
 pub mod log;
 mod look;
+mod recovery;
 mod signing;
 
 use conclave_proto::frame::{ClientFrame, ServiceFrame};

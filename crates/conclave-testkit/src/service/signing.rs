@@ -1,6 +1,9 @@
-//! What the service signs: the generation that it is in, and heads of its logs.
+//! What the service signs: its generations, heads of its logs, losses.
 
 use conclave_identity::{HeadKey, NewGeneration, ServiceKey};
+use conclave_order::Secret;
+use conclave_order::op::recovery::Next;
+use conclave_proto::hash::labelled;
 use conclave_proto::service::{Cause, Generation, SignedHead};
 use conclave_proto::{Head, UnixMs};
 use conclave_rules::LogId;
@@ -20,14 +23,9 @@ impl Signing {
     #[must_use]
     pub fn founded(seed: u8) -> Self {
         let key = ServiceKey::from_bytes(&[seed; 32]);
-        let heads = HeadKey::from_bytes(&[seed.wrapping_add(1); 32]);
-        let new = NewGeneration {
-            cause: Cause::Founded,
-            begun: UnixMs(0),
-            head_key: heads.public(),
-        };
+        let (next, heads) = begin(&key, None, None, (Cause::Founded, UnixMs(0)));
         Self {
-            generation: key.begin(None, new),
+            generation: next.generation,
             key,
             heads,
             seconds: 0,
@@ -50,6 +48,34 @@ impl Signing {
         };
         let generation = self.key.begin(None, new);
         self.clone().under(generation)
+    }
+
+    /// What founds it in a store.
+    #[must_use]
+    pub fn founding(&self) -> Next {
+        Next {
+            expected: None,
+            generation: self.generation,
+            seed: Secret::new(self.heads.to_bytes()),
+        }
+    }
+
+    /// A generation to follow this one, and another that is known of.
+    #[must_use]
+    pub fn next(&self, known: Option<&Generation>, cause: Cause, now: UnixMs) -> Next {
+        begin(&self.key, Some(&self.generation), known, (cause, now)).0
+    }
+
+    /// Goes over to another generation.
+    pub fn begin(&mut self, next: &Next) {
+        self.generation = next.generation;
+        self.heads = HeadKey::from_bytes(next.seed.bytes());
+    }
+
+    /// The service's key.
+    #[must_use]
+    pub fn key(&self) -> &ServiceKey {
+        &self.key
     }
 
     /// The service's public key.
@@ -83,4 +109,29 @@ impl Default for Signing {
     fn default() -> Self {
         Self::founded(9)
     }
+}
+
+/// A generation after the newest of these. Its key follows from what it follows: the same worlds are the same.
+fn begin(
+    key: &ServiceKey,
+    present: Option<&Generation>,
+    known: Option<&Generation>,
+    (cause, begun): (Cause, UnixMs),
+) -> (Next, HeadKey) {
+    let all = present.into_iter().chain(known);
+    let newest = all.max_by_key(|generation| generation.number);
+    let number = newest.map_or(0, |generation| generation.number);
+    let seed = labelled("test head key", &[&key.public(), &number.to_be_bytes()]);
+    let heads = HeadKey::from_bytes(&seed.0);
+    let new = NewGeneration {
+        cause,
+        begun,
+        head_key: heads.public(),
+    };
+    let next = Next {
+        expected: present.map(|generation| generation.number),
+        generation: key.begin(newest, new),
+        seed: Secret::new(heads.to_bytes()),
+    };
+    (next, heads)
 }

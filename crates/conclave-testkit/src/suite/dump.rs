@@ -49,12 +49,17 @@ pub async fn dump<D: Database>(database: &D, known: &Known) -> Result<Dump> {
         keys.commit_wraps.insert(*group);
         keys.due.insert(*group);
         keys.group_pleas.insert(*group);
+        keys.losses.insert(LogId::of_group(*group));
+        keys.group_roots.extend((0..8).map(|size| (*group, size)));
         for epoch in 0..8 {
             keys.commits.insert((*group, epoch));
             keys.wraps.insert((*group, epoch));
             keys.joins.insert((*group, epoch));
         }
     }
+    keys.services.insert(());
+    keys.ended.insert((UnixMs(u64::MAX >> 1), 1000));
+    keys.losses.extend(&known.logs);
     keys.documents.extend(&known.logs);
     keys.actives.extend(&known.logs);
     keys.welcomes.extend(1..20);

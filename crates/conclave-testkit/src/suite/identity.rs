@@ -16,7 +16,9 @@ use crate::database::Database;
 use crate::ids::{author, device, log, some_hash, user, user_of};
 use crate::world::{LIMITS, START, World, admit, admit_through, refusal};
 
-fn package(n: u64, age: u64) -> Package {
+/// A package, made so long before everything begins.
+#[must_use]
+pub fn package(n: u64, age: u64) -> Package {
     Package {
         hash: some_hash(n),
         created: UnixMs(START.0 - age),

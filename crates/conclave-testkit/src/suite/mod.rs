@@ -10,6 +10,7 @@ pub mod heads;
 pub mod identity;
 pub mod logs;
 pub mod random;
+pub mod recovery;
 pub mod runs;
 
 /// One test of each check, on one backend.
@@ -18,7 +19,9 @@ macro_rules! storage_suite {
     ($name:ident, $database:ty) => {
         mod $name {
             use super::*;
-            use $crate::suite::{failures, groups, heads, identity, logs, random, runs};
+            use $crate::suite::{
+                failures, groups, heads, identity, logs, random, recovery, runs,
+            };
 
             $crate::storage_suite!(@each $database;
                 random::batches_come_to_the_same,
@@ -47,6 +50,15 @@ macro_rules! storage_suite {
                 identity::the_last_resort_comes_last,
                 identity::an_invitation_is_used_up,
                 identity::a_revoked_device_loses_what_it_had,
+                recovery::a_generation_follows_the_one_it_was_made_for,
+                recovery::old_and_true_reports_change_nothing,
+                recovery::a_report_ahead_declares_once,
+                recovery::a_head_of_a_generation_that_was_lost_declares,
+                recovery::a_held_log_takes_nothing_and_says_how_much_it_wants,
+                recovery::a_log_that_grew_since_is_not_held,
+                recovery::a_loss_is_of_what_was_kept,
+                recovery::a_hold_over_all_ends_when_its_time_is_over,
+                recovery::packages_from_before_are_not_handed_out,
                 failures::after_a_failure_it_is_as_before_or_as_after,
                 failures::what_finds_room_is_stored,
                 failures::a_crash_after_the_commit_is_answered_again,

@@ -1,0 +1,362 @@
+//! What a service does that was put back: it says so, waits for what it lost, and gives up what does not come.
+
+use conclave_identity::{ServiceKey, verify_generation, verify_head};
+use conclave_proto::merkle::Head;
+use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
+use conclave_proto::{DeviceId, Hash, Refusal, UnixMs};
+use conclave_rules::LogId;
+
+use crate::batch::Decided;
+use crate::change::{Change, Secret};
+use crate::event::Event;
+use crate::keys::{Keys, Rows, Stop};
+use crate::limits::HOLD_MS;
+use crate::rows::RecoveryRow;
+
+/// A generation, ready to begin.
+#[derive(Debug, Clone)]
+pub struct Next {
+    /// The generation that it was made to follow, by its number: none where there is none.
+    pub expected: Option<u64>,
+    /// The generation.
+    pub generation: Generation,
+    /// Seed of its head key.
+    pub seed: Secret,
+}
+
+impl Next {
+    /// What makes it the present one. Whoever knows of another by now has to make another.
+    fn begin(&self, rows: &Rows) -> Result<Vec<Change>, Stop> {
+        let present = rows.service(&())?.map(|row| row.generation.number);
+        if present != self.expected {
+            return Err(Refusal::Storage.into());
+        }
+        let mut changes = vec![Change::Generation {
+            expected: self.expected,
+            generation: self.generation,
+            seed: self.seed.clone(),
+        }];
+        // Packages that were handed out before are there again.
+        if self.generation.cause != Cause::Founded {
+            changes.push(Change::PackagesVoid);
+        }
+        Ok(changes)
+    }
+}
+
+/// A head that the service signed itself, and that a device says its log does not lead to.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Who shows it.
+    pub device: DeviceId,
+    /// The log.
+    pub log: LogId,
+    /// The head.
+    pub head: Head,
+    /// Number of the generation in which it was signed.
+    pub number: u64,
+    /// The generation that begins if it is true.
+    pub next: Next,
+    /// The time.
+    pub now: UnixMs,
+}
+
+impl Report {
+    /// Checks that it is of the service's own making.
+    ///
+    /// # Errors
+    /// [`Refusal`] where it is not, or says nothing.
+    pub fn judge(
+        service_key: &[u8; 32],
+        generation: &Generation,
+        log: &LogName,
+        signed: &SignedHead,
+    ) -> Result<(), Refusal> {
+        verify_generation(service_key, generation).map_err(|_| Refusal::BadIdentity)?;
+        verify_head(service_key, generation, log, signed).map_err(|_| Refusal::BadIdentity)?;
+        match signed.head.size {
+            0 => Err(Refusal::Malformed),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        keys.devices.insert(self.device);
+        keys.services.insert(());
+        keys.losses.insert(self.log);
+        keys.recoveries.insert(self.log);
+        if self.log.is_group() {
+            keys.groups.insert(self.log.group);
+        } else {
+            keys.documents.insert(self.log);
+        }
+    }
+
+    pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
+        rows.ensure_active(&self.device)?;
+        let (log, head) = (&self.log, &self.head);
+        let done = Ok(Decided::event(Event::Done));
+        let present = rows.service(&())?.map_or(0, |row| row.generation.number);
+        let mut losses = rows.losses_of(log)?.into_iter().flatten();
+        if losses.any(|loss| loss.lost.size >= head.size && loss.generation >= self.number) {
+            return done;
+        }
+        let leads = root_at(rows, log, head.size)? == Some(head.root);
+        let row = RecoveryRow {
+            log: *log,
+            want: *head,
+            began: self.now,
+            ends: UnixMs(self.now.0.saturating_add(HOLD_MS)),
+        };
+        // A later generation than the present one was lost, whatever became of this log.
+        if self.number > present || (self.number == present && !leads) {
+            let mut changes = self.next.begin(rows)?;
+            if !leads {
+                changes.push(Change::Recovery(row));
+            }
+            let generation = self.next.generation;
+            let event = Event::Declared { generation };
+            return Ok(Decided { changes, event });
+        }
+        if leads {
+            return done;
+        }
+        let row = match rows.recovery_of(log)? {
+            Some(known) if known.want.size >= head.size => return done,
+            Some(known) => RecoveryRow {
+                want: *head,
+                ..*known
+            },
+            // It went another way since: what is missing is carried, not returned.
+            None if grown_in(rows, log)? >= present => return done,
+            None if has_loss_since(rows, log, present)? => return done,
+            None => row,
+        };
+        Ok(Decided {
+            changes: vec![Change::Recovery(row)],
+            event: Event::Done,
+        })
+    }
+}
+
+fn has_loss_since(rows: &Rows, log: &LogId, generation: u64) -> Result<bool, Stop> {
+    let mut losses = rows.losses_of(log)?.into_iter().flatten();
+    Ok(losses.any(|loss| loss.generation >= generation))
+}
+
+/// The root that a log had at a size above 0, if it has come so far.
+fn root_at(rows: &Rows, log: &LogId, size: u64) -> Result<Option<Hash>, Stop> {
+    if size > size_of(rows, log)? {
+        return Ok(None);
+    }
+    if log.is_group() {
+        return Ok(rows.group_root(&(log.group, size))?.copied());
+    }
+    Ok(rows.mark(&(*log, size))?.map(|mark| mark.root))
+}
+
+/// Size of a log; 0 where there is none.
+pub(crate) fn size_of(rows: &Rows, log: &LogId) -> Result<u64, Stop> {
+    if log.is_group() {
+        return Ok(rows.group(&log.group)?.map_or(0, |row| row.size));
+    }
+    let row = rows.document(log)?;
+    Ok(row.map_or(0, |row| row.frontier.size()))
+}
+
+/// The head of a log.
+fn head_of(rows: &Rows, log: &LogId) -> Result<Head, Stop> {
+    let size = size_of(rows, log)?;
+    if size == 0 {
+        return Ok(Head::EMPTY);
+    }
+    let root = root_at(rows, log, size)?.ok_or(Stop::Damaged { what: "log" })?;
+    Ok(Head { size, root })
+}
+
+fn grown_in(rows: &Rows, log: &LogId) -> Result<u64, Stop> {
+    if log.is_group() {
+        return Ok(rows.group(&log.group)?.map_or(0, |row| row.grown_in));
+    }
+    Ok(rows.document(log)?.map_or(0, |row| row.grown_in))
+}
+
+impl Rows {
+    /// Refuses where the service waits for what it lost of this log: it does not go another way meanwhile. Gives the number of the present
+    /// generation.
+    ///
+    /// What a group's log is missing may end the epoch of what its documents would get: they wait with it.
+    pub(crate) fn ensure_growing(&self, log: &LogId) -> Result<u64, Stop> {
+        let Some(service) = self.service(&())? else {
+            return Ok(0);
+        };
+        let number = service.generation.number;
+        let mut held = service.hold.is_some();
+        let mut want = 0;
+        if service.recovers {
+            for log_or_group in [*log, LogId::of_group(log.group)] {
+                let row = self.recovery_of(&log_or_group)?;
+                held |= row.is_some();
+                if log_or_group == *log {
+                    want = row.map_or(0, |row| row.want.size);
+                }
+            }
+        }
+        if !held {
+            return Ok(number);
+        }
+        let have = size_of(self, log)?;
+        let want = have.max(want);
+        Err(Refusal::Recovering { have, want }.into())
+    }
+}
+
+/// A generation begins: the operator said so, or the service itself.
+#[derive(Debug, Clone)]
+pub struct Declare {
+    /// The generation.
+    pub next: Next,
+    /// Until when all logs are held.
+    pub hold: Option<UnixMs>,
+}
+
+impl Declare {
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        keys.services.insert(());
+    }
+
+    pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
+        let mut changes = self.next.begin(rows)?;
+        let ends = self.hold;
+        let before = rows.service(&())?.and_then(|row| row.hold);
+        changes.extend((ends > before).then_some(Change::Hold { ends }));
+        let generation = self.next.generation;
+        let event = Event::Declared { generation };
+        Ok(Decided { changes, event })
+    }
+}
+
+/// What is held is held longer.
+#[derive(Debug, Clone, Copy)]
+pub struct Prolong {
+    /// Until when.
+    pub ends: UnixMs,
+}
+
+impl Prolong {
+    pub(crate) fn keys(self, keys: &mut Keys) {
+        keys.services.insert(());
+        keys.ended.insert(ALL);
+    }
+
+    pub(crate) fn decide(self, rows: &Rows) -> Result<Decided, Stop> {
+        let mut changes = Vec::new();
+        let hold = rows.service(&())?.and_then(|row| row.hold);
+        if hold.is_some_and(|hold| hold < self.ends) {
+            let ends = Some(self.ends);
+            changes.push(Change::Hold { ends });
+        }
+        let held = rows.ended_at(&ALL)?.into_iter().flatten();
+        let sooner = held.filter(|row| row.ends < self.ends);
+        changes.extend(sooner.map(|row| {
+            let ends = self.ends;
+            Change::Recovery(RecoveryRow { ends, ..*row })
+        }));
+        let event = Event::Done;
+        Ok(Decided { changes, event })
+    }
+}
+
+/// Every log that is held: more than a service has.
+const ALL: (UnixMs, u32) = (UnixMs(i64::MAX as u64), u32::MAX);
+
+/// The hold over all logs is over.
+#[derive(Debug, Clone, Copy)]
+pub struct EndHold {
+    /// The time.
+    pub now: UnixMs,
+}
+
+impl EndHold {
+    pub(crate) fn keys(self, keys: &mut Keys) {
+        keys.services.insert(());
+    }
+
+    pub(crate) fn decide(self, rows: &Rows) -> Result<Decided, Stop> {
+        let hold = rows.service(&())?.and_then(|row| row.hold);
+        let is_over = hold.is_some_and(|hold| hold <= self.now);
+        let changes = is_over.then_some(Change::Hold { ends: None });
+        Ok(Decided {
+            changes: changes.into_iter().collect(),
+            event: Event::Done,
+        })
+    }
+}
+
+/// What a log did not get back is given up.
+#[derive(Debug, Clone)]
+pub struct AcceptLoss {
+    /// The loss, as it was signed.
+    pub loss: Loss,
+}
+
+impl AcceptLoss {
+    /// Gives up what a log did not get back, as things stand.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn judge(service: &ServiceKey, rows: &Rows, row: &RecoveryRow) -> Result<Self, Stop> {
+        let generation = rows.service(&())?.map_or(0, |row| row.generation.number);
+        let kept = head_of(rows, &row.log)?;
+        let loss = service.declare_loss(generation, row.log.name(), kept, row.want);
+        Ok(Self { loss })
+    }
+
+    fn log(&self) -> LogId {
+        self.loss.log.into()
+    }
+
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        keys.recoveries.insert(self.log());
+        keys.services.insert(());
+    }
+
+    pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
+        let log = self.log();
+        let Some(row) = rows.recovery_of(&log)? else {
+            return Ok(Decided::event(Event::Done));
+        };
+        let present = rows.service(&())?.map_or(0, |row| row.generation.number);
+        let Loss {
+            generation,
+            kept,
+            lost,
+            ..
+        } = self.loss;
+        // It was signed for what was so then.
+        if head_of(rows, &log)? != kept || row.want != lost || generation != present {
+            return Err(Refusal::Storage.into());
+        }
+        Ok(Decided {
+            changes: vec![Change::RecoveryGone { log }, Change::Loss(self.loss)],
+            event: Event::LossAccepted,
+        })
+    }
+}
+
+/// No head's time will lie past this before it is raised again: after a restart none lies before it.
+#[derive(Debug, Clone, Copy)]
+pub struct ReserveTime {
+    /// Seconds since 1970.
+    pub until: u64,
+}
+
+impl ReserveTime {
+    pub(crate) fn decide(self) -> Decided {
+        let until = self.until;
+        Decided {
+            changes: vec![Change::HeadTime { until }],
+            event: Event::Done,
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What an operator does before and after a loss: copy, put back, declare, give up. But for putting back, beside a running service or without
+//! one.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use conclave_identity::ServiceKey;
+use conclave_order::limits::Limits;
+use conclave_order::op::recovery::{AcceptLoss, Declare, Prolong};
+use conclave_order::rows::RecoveryRow;
+use conclave_order::{Backend, Batch, Event, Keys, Op, Rows, Stop, Transaction, run_batch};
+use conclave_proto::service::{Cause, Generation, Loss};
+use conclave_proto::{GroupId, Refusal, UnixMs};
+
+use crate::config::{Clock, Durability};
+use crate::error::StartError;
+use crate::recovery::next;
+use crate::sqlite::open::{self, DATABASE_FILE, DirectoryLock};
+use crate::sqlite::{Place, Store, StoreError};
+
+/// Folder beside the database in which a copy is made ready.
+const RESTORING: &str = "restoring";
+
+/// What became of a declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declared {
+    /// A generation has begun.
+    Begun(Generation),
+    /// One had begun already, and what is held is held longer.
+    Prolonged,
+}
+
+/// Recovery of a data directory.
+#[derive(Debug, Clone)]
+pub struct Recovery {
+    data_dir: PathBuf,
+    clock: Clock,
+}
+
+impl Recovery {
+    /// Recovery of this data directory.
+    #[must_use]
+    pub fn of(data_dir: impl AsRef<Path>) -> Self {
+        Self {
+            data_dir: data_dir.as_ref().to_owned(),
+            clock: Clock::default(),
+        }
+    }
+
+    async fn open(&self) -> Result<(Store, Option<Arc<DirectoryLock>>), StartError> {
+        Ok(Store::open_for_command(&self.data_dir).await?)
+    }
+
+    fn hold(&self, hold_ms: u64) -> UnixMs {
+        UnixMs(self.clock.now().0.saturating_add(hold_ms))
+    }
+
+    /// Declares that the service was put back, and holds all logs for so long; where logs are held already, holds them longer.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn declare(&self, hold_ms: u64) -> Result<Declared, StartError> {
+        let (mut store, _lock) = self.open().await?;
+        let ends = self.hold(hold_ms);
+        let mut keys = Keys::default();
+        keys.services.insert(());
+        let rows = load(&mut store, &keys).await?;
+        let service = rows.services.get(&()).copied().flatten();
+        let declared = if service.is_some_and(|row| row.hold.is_some() || row.recovers) {
+            once(&mut store, Op::Prolong(Prolong { ends })).await?;
+            Declared::Prolonged
+        } else {
+            Declared::Begun(self.begin(&mut store, None, ends).await?)
+        };
+        store.let_go().await?;
+        Ok(declared)
+    }
+
+    async fn begin(
+        &self,
+        store: &mut Store,
+        known: Option<&Generation>,
+        ends: UnixMs,
+    ) -> Result<Generation, StartError> {
+        let seed = store.service_seed().await?;
+        let seed = seed.ok_or(StartError::NeverRan)?;
+        let service = ServiceKey::from_bytes(&seed);
+        let present = store.generation().await?.map(|(generation, _)| generation);
+        let cause = (Cause::Restored, self.clock.now());
+        let next = next(&service, present.as_ref(), known, cause)?;
+        let generation = next.generation;
+        let hold = Some(ends);
+        let op = Op::Declare(Box::new(Declare { next, hold }));
+        once(store, op).await?;
+        Ok(generation)
+    }
+
+    /// Gives up what logs did not get back: of one group, or of all.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn accept_loss(&self, group: Option<GroupId>) -> Result<Vec<Loss>, StartError> {
+        let (mut store, _lock) = self.open().await?;
+        let seed = store.service_seed().await?;
+        let service = ServiceKey::from_bytes(&*seed.ok_or(StartError::NeverRan)?);
+        let all = (UnixMs(i64::MAX.unsigned_abs()), u32::MAX);
+        let mut keys = Keys::default();
+        keys.services.insert(());
+        keys.ended.insert(all);
+        let mut rows = load(&mut store, &keys).await?;
+        let held: Vec<RecoveryRow> = rows.ended.get(&all).cloned().flatten().unwrap_or_default();
+        let mut losses = Vec::new();
+        for row in held {
+            if group.is_some_and(|group| group != row.log.group) {
+                continue;
+            }
+            let op = loop {
+                match AcceptLoss::judge(&service, &rows, &row) {
+                    Ok(op) => break op,
+                    Err(Stop::Lacks(keys)) => rows.extend(load(&mut store, &keys).await?),
+                    Err(stop) => return Err(StoreError::from(stop).into()),
+                }
+            };
+            let loss = op.loss;
+            let op = Op::AcceptLoss(Box::new(op));
+            if let Event::LossAccepted = once(&mut store, op).await? {
+                losses.push(loss);
+            }
+        }
+        store.let_go().await?;
+        Ok(losses)
+    }
+
+    /// Copies the database, also beside a running service, into a file that is not there yet. It holds the service's key: only its owner may
+    /// read it.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn backup(&self, file: &Path) -> Result<(), StartError> {
+        let (mut store, _lock) = self.open().await?;
+        let copy = new_private(file).map_err(StoreError::Directory)?;
+        let name = file.to_str().ok_or(StartError::NoText)?;
+        let copied = store.copy_into(name).await;
+        if copied.is_err() {
+            // What is left of it is no copy. The error that counts is the one before.
+            let _ = std::fs::remove_file(file);
+        }
+        copied?;
+        copy.sync_all().map_err(StoreError::Directory)?;
+        store.let_go().await?;
+        Ok(())
+    }
+
+    /// Puts a copy in the place of the database, and declares it before anybody can log in: whenever this is interrupted, what stands there is
+    /// what was there before, or the copy with its declaration. What was there before is kept beside it. No service may run.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn restore(&self, file: &Path, hold_ms: u64) -> Result<Restored, StartError> {
+        let _lock = open::lock(&self.data_dir)?;
+        let folder = self.data_dir.join(RESTORING);
+        let io = StoreError::Directory;
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(io)?;
+        }
+        open::create_private(&folder).map_err(io)?;
+        let copy = folder.join(DATABASE_FILE);
+        std::fs::copy(file, &copy).map_err(io)?;
+        // What was there before may know of a later generation; it need not be readable.
+        let database = self.data_dir.join(DATABASE_FILE);
+        let mut known = None;
+        if database.exists() {
+            match self.newest_known().await {
+                Ok(newest) => known = newest,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "what was there before cannot be read");
+                }
+            }
+        }
+        let mut store = Store::open(place(&folder)).await?;
+        if !store.is_sound().await? {
+            return Err(StartError::Unsound);
+        }
+        let ends = self.hold(hold_ms);
+        let generation = self.begin(&mut store, known.as_ref(), ends).await?;
+        store.note_running(false).await?;
+        // Folds the write-ahead log in: the file stands for itself.
+        store.close().await;
+        File::open(&copy)
+            .and_then(|file| file.sync_all())
+            .map_err(io)?;
+        let before = self.put_in_place(&copy).map_err(io)?;
+        std::fs::remove_dir_all(&folder).map_err(io)?;
+        Ok(Restored { generation, before })
+    }
+
+    async fn newest_known(&self) -> Result<Option<Generation>, StoreError> {
+        let mut store = Store::open(place(&self.data_dir)).await?;
+        let generation = store.generation().await;
+        store.close().await;
+        Ok(generation?.map(|(generation, _)| generation))
+    }
+
+    /// Keeps what is there under another name, and puts the copy in its place in one step.
+    fn put_in_place(&self, copy: &Path) -> std::io::Result<Option<PathBuf>> {
+        let database = self.data_dir.join(DATABASE_FILE);
+        let name = format!("{DATABASE_FILE}.before-{}", self.clock.now().0);
+        let before = self.data_dir.join(&name);
+        let there = database.exists();
+        if there {
+            std::fs::hard_link(&database, &before)?;
+            // A log that was not folded in belongs to the old file.
+            for end in ["-wal", "-shm"] {
+                let log = self.data_dir.join(format!("{DATABASE_FILE}{end}"));
+                if log.exists() {
+                    std::fs::rename(log, self.data_dir.join(format!("{name}{end}")))?;
+                }
+            }
+        }
+        std::fs::rename(copy, &database)?;
+        File::open(&self.data_dir)?.sync_all()?;
+        Ok(there.then_some(before))
+    }
+}
+
+/// A database that was put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The generation that begins with it.
+    pub generation: Generation,
+    /// Where the database is that it replaced, if there was one.
+    pub before: Option<PathBuf>,
+}
+
+fn place(directory: &Path) -> Place {
+    Place {
+        directory: directory.to_owned(),
+        durability: Durability::Full,
+        max_bytes: None,
+    }
+}
+
+fn new_private(file: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file)
+}
+
+async fn load(store: &mut Store, keys: &Keys) -> Result<Rows, StoreError> {
+    let mut transaction = store.begin().await?;
+    Ok(transaction.load(keys).await?)
+}
+
+/// Runs an operation; nobody else is asked.
+pub(crate) async fn once(store: &mut Store, op: Op) -> Result<Event, StartError> {
+    // Nothing of it is bounded by what an operator sets.
+    let limits = Limits { tail_records: 0 };
+    let mut events = Vec::new();
+    for ended in run_batch(store, Batch::new(vec![op], limits), &()).await {
+        let end = ended.end();
+        ended
+            .failure
+            .map_or(Ok(()), Err)
+            .map_err(StoreError::from)?;
+        events.extend(ended.batch.finish(end));
+    }
+    match events.pop() {
+        Some(Event::Refused(Refusal::Storage)) | None => Err(StartError::Meanwhile),
+        Some(Event::Refused(other)) => Err(StoreError::from(Stop::Refused(other)).into()),
+        Some(event) => Ok(event),
+    }
+}

@@ -1,0 +1,357 @@
+//! A service that was put back: it finds out from a head of its own, or its operator says so.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use conclave_ds::{Clock, Declared, Recovery};
+use conclave_proto::frame::{Answer, Request};
+use conclave_proto::service::{Cause, Generation, LogName, SignedHead};
+use conclave_proto::{DocumentId, Head, Refusal, UnixMs};
+use tempfile::TempDir;
+
+use crate::harness::{Member, Pen, Person, TestService, now};
+use crate::process::Process;
+use crate::scenes::ONE;
+
+const DATABASE: &str = "service.sqlite";
+const HOUR_MS: u64 = 3600 * 1000;
+
+fn generation(member: &Member) -> Generation {
+    member.wire.service.unwrap().1
+}
+
+/// The newest signed head that a member has, as a report of it.
+fn report(member: &Member, log: LogName) -> Request {
+    let mut heads = member.wire.heads.iter().rev();
+    let (_, signed) = heads.find(|(of, _)| *of == log).unwrap();
+    Request::Report {
+        generation: generation(member),
+        log,
+        signed: *signed,
+    }
+}
+
+async fn write(member: &mut Member, pen: &mut Pen, count: usize) -> Result<(u64, u64), Refusal> {
+    member.wire.send(&pen.updates(count)).await;
+    member.wire.appended(pen.channel).await
+}
+
+fn recovering(have: u64, want: u64) -> Refusal {
+    Refusal::Recovering { have, want }
+}
+
+/// A service that was put back to when its document had two records, of which a member has a signed head at five.
+struct PutBack {
+    service: TestService,
+    alice: Member,
+    document: DocumentId,
+    log: LogName,
+    report: Request,
+}
+
+impl PutBack {
+    async fn new() -> Self {
+        let mut service = TestService::start().await;
+        let (mut alice, _, (document, _)) = service.pair_with_document().await;
+        let log = LogName {
+            group: alice.group_id(),
+            document: Some(document),
+        };
+        let (_, mut pen) = alice.open(document, ONE, None).await;
+        write(&mut alice, &mut pen, 1).await.unwrap();
+        let file = service.dir.path().join(DATABASE);
+        let copy = service.dir.path().join("copy");
+        service.stop().await;
+        std::fs::copy(&file, &copy).unwrap();
+        service.restart_stopped().await;
+        alice.reconnect(&service).await;
+        let (_, mut pen) = alice.open(document, ONE, Some(2)).await;
+        write(&mut alice, &mut pen, 3).await.unwrap();
+        alice.wire.head_of_size(log, 5).await;
+        let report = report(&alice, log);
+        service.stop().await;
+        std::fs::copy(&copy, &file).unwrap();
+        service.restart_stopped().await;
+        alice.reconnect(&service).await;
+        Self {
+            service,
+            alice,
+            document,
+            log,
+            report,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_put_back_declares_itself_at_the_first_report() {
+    let PutBack {
+        service,
+        mut alice,
+        document,
+        report,
+        ..
+    } = PutBack::new().await;
+    let before = generation(&alice);
+    alice.wire.ask(report.clone()).await;
+    assert_eq!(alice.wire.goodbye().await, Refusal::ShuttingDown);
+    alice.reconnect(&service).await;
+    let after = generation(&alice);
+    assert_eq!(after.cause, Cause::PutBack);
+    assert_eq!(after.previous, before.hash());
+    assert!(after.number > before.number);
+    // It holds the log, says what it wants, and does not begin anew for the same head.
+    alice.follow(0).await;
+    let (opened, mut pen) = alice.open(document, ONE, Some(2)).await;
+    assert_eq!(opened.head().size, 2);
+    let refused = write(&mut alice, &mut pen, 1).await;
+    assert_eq!(refused, Err(recovering(2, 5)));
+    assert_eq!(alice.wire.request(report).await, Answer::Done);
+    assert_eq!(generation(&alice), after);
+    // Given up, it goes on, and tells everybody what is gone.
+    let recovery = Recovery::of(service.dir.path());
+    let losses = recovery.accept_loss(Some(alice.group_id())).await.unwrap();
+    assert_eq!((losses[0].kept.size, losses[0].lost.size), (2, 5));
+    assert!(recovery.accept_loss(None).await.unwrap().is_empty());
+    assert_eq!(alice.wire.goodbye().await, Refusal::ShuttingDown);
+    alice.reconnect(&service).await;
+    let (opened, mut pen) = alice.open(document, ONE, Some(2)).await;
+    assert_eq!(opened.losses, losses);
+    let (key, _) = alice.wire.service.unwrap();
+    conclave_identity::verify_loss(&key, &losses[0]).unwrap();
+    write(&mut alice, &mut pen, 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_did_not_sign_makes_it_do_nothing() {
+    let PutBack {
+        service: _service,
+        mut alice,
+        log,
+        report,
+        ..
+    } = PutBack::new().await;
+    let Request::Report {
+        generation, signed, ..
+    } = report
+    else {
+        unreachable!()
+    };
+    let before = generation;
+    let larger = SignedHead {
+        head: Head {
+            size: 9,
+            ..signed.head
+        },
+        ..signed
+    };
+    let later = Generation {
+        number: generation.number + 1,
+        ..generation
+    };
+    let of_group = LogName {
+        document: None,
+        ..log
+    };
+    for (generation, log, signed) in [
+        (generation, log, larger),
+        (later, log, signed),
+        (generation, of_group, signed),
+    ] {
+        let forged = Request::Report {
+            generation,
+            log,
+            signed,
+        };
+        assert_eq!(alice.wire.refused(forged).await, Refusal::BadIdentity);
+    }
+    // What it signed and leads to says nothing.
+    let (opened, _) = {
+        let document = log.document.unwrap();
+        alice.open(document, ONE, Some(2)).await
+    };
+    let now = Request::Report {
+        generation: before,
+        log,
+        signed: opened.signed,
+    };
+    assert_eq!(alice.wire.request(now).await, Answer::Done);
+    alice.wire.ping().await;
+    assert_eq!(self::generation(&alice), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_declares_before_the_first_login() {
+    let mut service = TestService::start().await;
+    let (mut alice, _, (document, _)) = service.pair_with_document().await;
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    write(&mut alice, &mut pen, 1).await.unwrap();
+    let recovery = Recovery::of(service.dir.path());
+    let copy = service.dir.path().join("copy");
+    recovery.backup(&copy).await.unwrap();
+    // A copy is not written over.
+    assert!(recovery.backup(&copy).await.is_err());
+    write(&mut alice, &mut pen, 2).await.unwrap();
+    let before = generation(&alice);
+    // A service that runs is not restored.
+    let error = recovery.restore(&copy, HOUR_MS).await.unwrap_err();
+    assert_eq!(error.code(), "store.in_use");
+    service.stop().await;
+    let junk = service.dir.path().join("junk");
+    std::fs::write(&junk, b"no database").unwrap();
+    recovery.restore(&junk, HOUR_MS).await.unwrap_err();
+    let mut newest = before;
+    for _ in 0..2 {
+        let restored = recovery.restore(&copy, HOUR_MS).await.unwrap();
+        let Generation { number, cause, .. } = restored.generation;
+        assert!(number > newest.number && cause == Cause::Restored);
+        assert_eq!(restored.generation.previous, newest.hash());
+        assert!(restored.before.unwrap().exists());
+        newest = restored.generation;
+    }
+    service.restart_stopped().await;
+    alice.reconnect(&service).await;
+    assert_eq!(generation(&alice), newest);
+    alice.follow(0).await;
+    let (opened, mut pen) = alice.open(document, ONE, Some(2)).await;
+    assert_eq!(opened.head().size, 2);
+    let refused = write(&mut alice, &mut pen, 1).await;
+    assert_eq!(refused, Err(recovering(2, 2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_beside_a_running_service_sends_everybody_to_compare() {
+    let service = TestService::start().await;
+    let (mut alice, _, (document, _)) = service.pair_with_document().await;
+    let before = generation(&alice);
+    let recovery = Recovery::of(service.dir.path());
+    let Declared::Begun(begun) = recovery.declare(HOUR_MS).await.unwrap() else {
+        panic!("nothing has begun");
+    };
+    assert_eq!(alice.wire.goodbye().await, Refusal::ShuttingDown);
+    alice.reconnect(&service).await;
+    assert_eq!(generation(&alice), begun);
+    assert!(begun.number > before.number);
+    let prolonged = recovery.declare(2 * HOUR_MS).await.unwrap();
+    assert_eq!(prolonged, Declared::Prolonged);
+    let (_, mut pen) = alice.open(document, ONE, Some(1)).await;
+    let refused = write(&mut alice, &mut pen, 1).await;
+    assert_eq!(refused, Err(recovering(1, 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_end_by_themselves_and_say_what_is_lost() {
+    let PutBack {
+        mut service,
+        mut alice,
+        document,
+        report,
+        ..
+    } = PutBack::new().await;
+    alice.wire.ask(report).await;
+    alice.wire.ended().await;
+    let ahead = Arc::new(AtomicU64::new(0));
+    let clock = ahead.clone();
+    service.configure(move |config| {
+        let clock = clock.clone();
+        config.clock = Clock::new(move || UnixMs(now().0 + clock.load(Ordering::Relaxed)));
+    });
+    service.restart().await;
+    alice.reconnect(&service).await;
+    let (_, mut pen) = alice.open(document, ONE, Some(2)).await;
+    let refused = write(&mut alice, &mut pen, 1).await;
+    assert_eq!(refused, Err(recovering(2, 5)));
+    ahead.store(24 * HOUR_MS, Ordering::Relaxed);
+    assert_eq!(alice.wire.goodbye().await, Refusal::ShuttingDown);
+    alice.reconnect(&service).await;
+    let (opened, mut pen) = alice.open(document, ONE, Some(2)).await;
+    assert_eq!(opened.losses[0].lost.size, 5);
+    write(&mut alice, &mut pen, 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_head_is_dated_earlier_after_a_restart_with_a_clock_set_back() {
+    let mut service = TestService::start().await;
+    let (mut alice, _, (document, _)) = service.pair_with_document().await;
+    let (before, _) = alice.open(document, ONE, None).await;
+    service.configure(|config| {
+        config.clock = Clock::new(|| UnixMs(now().0 - 24 * HOUR_MS));
+    });
+    service.restart().await;
+    alice.reconnect(&service).await;
+    let (after, _) = alice.open(document, ONE, Some(1)).await;
+    assert!(after.signed.seconds >= before.signed.seconds);
+}
+
+fn run(data: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_conclave-ds"))
+        .args(args)
+        .arg("--data")
+        .arg(data)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_copy_put_back_hold_and_give_up() {
+    let dir = TempDir::new().unwrap();
+    // Where no service ever ran there is nothing to recover.
+    let never = run(dir.path(), &["recover"]);
+    assert!(String::from_utf8_lossy(&never.stderr).contains("nothing to recover"));
+    let process = Process::start(&dir);
+    let person = Person::new();
+    process.login(&person).await;
+    let copy: PathBuf = dir.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    assert_eq!(said(&run(dir.path(), &["backup", copy])), "");
+    assert!(!run(dir.path(), &["restore", copy]).status.success());
+    process.signal("-TERM");
+    let mut process = process;
+    process.child.wait().unwrap();
+    let restored = said(&run(dir.path(), &["restore", copy, "--hold", "90s"]));
+    assert!(restored.starts_with("generation ") && restored.contains("\nbefore "));
+    assert_eq!(
+        said(&run(dir.path(), &["recover", "--hold", "2h"])),
+        "prolonged\n"
+    );
+    let nothing = run(dir.path(), &["recover", "--accept-loss"]);
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("nothing to give up"));
+    assert!(
+        !run(dir.path(), &["recover", "--hold", "soon"])
+            .status
+            .success()
+    );
+    let process = Process::start(&dir);
+    let wire = process.login(&person).await;
+    let (_, generation) = wire.service.unwrap();
+    assert_eq!(
+        restored.lines().next(),
+        Some(format!("generation {}", generation.number).as_str())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_that_may_have_cost_something_is_declared() {
+    let person = Person::new();
+    for (durability, declares) in [("normal", true), ("full", false)] {
+        let dir = TempDir::new().unwrap();
+        let mut before = None;
+        for (signal, begun) in [("-KILL", false), ("-TERM", declares), ("-TERM", false)] {
+            let args = ["--durability", durability];
+            let mut process = Process::run(dir.path(), None, &args).unwrap();
+            let (_, generation) = process.login(&person).await.service.unwrap();
+            if let Some(before) = before.replace(generation) {
+                assert_eq!(generation != before, begun, "{durability} {signal}");
+            }
+            process.signal(signal);
+            process.child.wait().unwrap();
+        }
+    }
+}
