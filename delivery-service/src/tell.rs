@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::document::append::AppendFrom;
 use crate::document::publish::{Appended, publish_all};
 use crate::document::snapshot::SnapshotFrom;
+use crate::document::{Document, returned};
 use crate::env::Env;
 use crate::group::GroupFrom;
 use crate::group::asks::PleaFrom;
@@ -22,6 +23,8 @@ pub(crate) enum From {
     Channel(AppendFrom),
     /// A snapshot: its connection, and all who listen.
     Snapshot(SnapshotFrom),
+    /// Records that came back: all who listen.
+    Returned(Arc<Document>),
     /// An entry of a group's log: all who follow.
     Group(Box<GroupFrom>),
     /// A plea: all who follow.
@@ -52,6 +55,7 @@ pub(crate) fn tell(events: impl IntoIterator<Item = (Event, Origin)>) {
         publish_all(std::mem::take(&mut frames));
         match origin.from {
             From::Snapshot(from) => from.tell(&event),
+            From::Returned(document) => returned::tell(&document, &event),
             From::Group(from) => from.tell(&event),
             From::Plea(from) => from.tell(&event),
             From::Devices(env) => tell_devices(&env, &event),

@@ -69,6 +69,13 @@ pub enum Event {
         /// The generation.
         generation: Generation,
     },
+    /// What a document's log lost came back: it is not held any more.
+    Returned {
+        /// Position of the first record that came back.
+        seq: u64,
+        /// The head after the last.
+        head: Head,
+    },
     /// A log's loss was declared: it goes on from what there is.
     LossAccepted,
     /// So many replaced snapshots lost their content.

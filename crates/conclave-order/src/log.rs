@@ -28,7 +28,7 @@ pub(crate) struct NewRecord {
 
 /// A document's log with what is appended to it.
 pub(crate) struct Appending {
-    log: LogId,
+    pub(crate) log: LogId,
     expected: u64,
     pub(crate) row: DocumentRow,
     records: Vec<RecordRow>,

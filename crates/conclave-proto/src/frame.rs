@@ -338,6 +338,48 @@ pub enum Request {
         /// The head.
         signed: SignedHead,
     },
+    /// Brings back what the service lost of a document's log: everything up to the head that it wants. Answer: `Accepted` with the
+    /// position of the first record that came back; or `Recovering`, where the log stands elsewhere or something is still missing.
+    #[tls_codec(discriminant = 26)]
+    ReturnDocument {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Where the log begins of which this is: none where it is known. Another is not taken yet.
+        base: Option<Frontier>,
+        /// Position of the first item.
+        from: u64,
+        /// The items.
+        #[tls_codec(with = "crate::codec::list")]
+        items: Vec<Returned>,
+    },
+}
+
+/// One position of a log that is brought back.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Returned {
+    /// The record.
+    #[tls_codec(discriminant = 1)]
+    Record(Record),
+    /// Only its leaf: whoever brings it has no more. Not taken yet.
+    #[tls_codec(discriminant = 2)]
+    Leaf(Hash),
+}
+
+impl Returned {
+    /// The records, where all are there.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] where one is only a leaf.
+    pub fn records(items: Vec<Self>) -> Result<Vec<Record>, Refusal> {
+        let records = items.into_iter().map(|item| match item {
+            Self::Record(record) => Ok(record),
+            Self::Leaf(_) => Err(Refusal::Malformed),
+        });
+        records.collect()
+    }
 }
 
 /// What a device asks the members of a group for.

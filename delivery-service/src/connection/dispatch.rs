@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_order::op::append::Arrived;
 use conclave_proto::codec::Varint;
-use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
+use conclave_proto::frame::{Answer, ClientFrame, Request, Returned, ServiceFrame};
 use conclave_proto::{DocumentId, GroupId, RecordHeader, Refusal};
 use conclave_rules::LogId;
 use tokio::sync::Semaphore;
@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::identity;
 use crate::document::append;
 use crate::document::open::{self, Opening};
-use crate::document::{Document, snapshot};
+use crate::document::{Document, returned, snapshot};
 use crate::error::OpError;
 use crate::group::{
     Group, asks, commit, create, documents, entries, follow, group_info, join, status,
@@ -219,9 +219,10 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
         } => recovery::report(shared, conn, (generation, log), signed)
             .await
             .map(Some),
-        Request::OpenDocument { .. } | Request::PutSnapshot { .. } | Request::GetRecords { .. } => {
-            run_in_document(shared, conn, id, body).await
-        }
+        Request::OpenDocument { .. }
+        | Request::PutSnapshot { .. }
+        | Request::GetRecords { .. }
+        | Request::ReturnDocument { .. } => run_in_document(shared, conn, id, body).await,
         other => run_in_group(shared, conn, id, other).await,
     }
 }
@@ -307,6 +308,21 @@ async fn run_in_document(
             let opening = Opening { instance, from };
             open::open(conn, &group, &document, opening, id).await?;
             Ok(None)
+        }
+        Request::ReturnDocument {
+            group,
+            document,
+            base,
+            from,
+            items,
+        } => {
+            if base.is_some() {
+                return Err(Refusal::Malformed.into());
+            }
+            let (group, document) = document_of(shared, conn, group, document).await?;
+            returned::give_back(&group, &document, conn, from, Returned::records(items)?)
+                .await
+                .map(Some)
         }
         Request::PutSnapshot { record } => {
             let header = &record.header;

@@ -8,6 +8,7 @@ pub(crate) mod channel;
 pub(crate) mod history;
 pub(crate) mod open;
 pub(crate) mod publish;
+pub(crate) mod returned;
 pub(crate) mod snapshot;
 
 pub(crate) use conclave_order::frames as encode;

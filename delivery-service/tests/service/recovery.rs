@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use conclave_ds::{Clock, Declared, Recovery};
-use conclave_proto::frame::{Answer, Request};
+use conclave_proto::frame::{Answer, DeliveredRecord, Request, Returned, ServiceFrame};
+use conclave_proto::refusal::RecordFault;
 use conclave_proto::service::{Cause, Generation, LogName, SignedHead};
-use conclave_proto::{DocumentId, Head, Refusal, UnixMs};
+use conclave_proto::{DocumentId, Head, Record, Refusal, UnixMs};
 use tempfile::TempDir;
 
 use crate::harness::{Member, Pen, Person, TestService, now};
@@ -42,6 +43,24 @@ fn recovering(have: u64, want: u64) -> Refusal {
     Refusal::Recovering { have, want }
 }
 
+/// Whole records from a position on.
+async fn records(member: &mut Member, document: DocumentId, from: u64) -> Vec<Record> {
+    let request = Request::GetRecords {
+        group: member.group_id(),
+        document,
+        from,
+        count: 100,
+    };
+    let Answer::Records { records, .. } = member.wire.request(request).await else {
+        panic!("no records");
+    };
+    let whole = records.into_iter().map(|record| match record {
+        DeliveredRecord::Whole { record, .. } => record,
+        other => panic!("not whole: {other:?}"),
+    });
+    whole.collect()
+}
+
 /// A service that was put back to when its document had two records, of which a member has a signed head at five.
 struct PutBack {
     service: TestService,
@@ -49,6 +68,8 @@ struct PutBack {
     document: DocumentId,
     log: LogName,
     report: Request,
+    /// What was lost, as a member has it.
+    lost: Vec<Record>,
 }
 
 impl PutBack {
@@ -71,6 +92,7 @@ impl PutBack {
         write(&mut alice, &mut pen, 3).await.unwrap();
         alice.wire.head_of_size(log, 5).await;
         let report = report(&alice, log);
+        let lost = records(&mut alice, document, 2).await;
         service.stop().await;
         std::fs::copy(&copy, &file).unwrap();
         service.restart_stopped().await;
@@ -81,6 +103,7 @@ impl PutBack {
             document,
             log,
             report,
+            lost,
         }
     }
 }
@@ -137,7 +160,7 @@ async fn what_the_service_did_not_sign_makes_it_do_nothing() {
         generation, signed, ..
     } = report
     else {
-        unreachable!()
+        panic!("no report")
     };
     let before = generation;
     let larger = SignedHead {
@@ -283,6 +306,103 @@ async fn no_head_is_dated_earlier_after_a_restart_with_a_clock_set_back() {
     alice.reconnect(&service).await;
     let (after, _) = alice.open(document, ONE, Some(1)).await;
     assert!(after.signed.seconds >= before.signed.seconds);
+}
+
+impl PutBack {
+    /// It has found out, and everybody is back.
+    async fn held(&mut self) {
+        self.alice.wire.ask(self.report.clone()).await;
+        self.alice.wire.ended().await;
+        self.alice.reconnect(&self.service).await;
+    }
+
+    fn returning(&self, from: u64, records: &[Record]) -> Request {
+        Request::ReturnDocument {
+            group: self.log.group,
+            document: self.document,
+            base: None,
+            from,
+            items: records.iter().cloned().map(Returned::Record).collect(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_comes_back_and_ends_the_hold() {
+    let mut scene = PutBack::new().await;
+    scene.held().await;
+    let document = scene.document;
+    let (opened, mut pen) = scene.alice.open(document, ONE, Some(2)).await;
+    assert_eq!(opened.head().size, 2);
+    let returning = scene.returning(2, &scene.lost);
+    let answer = scene.alice.wire.request(returning.clone()).await;
+    let Answer::Accepted { seq: 2, head } = answer else {
+        panic!("not accepted: {answer:?}");
+    };
+    assert_eq!(head.size, 5);
+    // Who listens gets what came back as anything else, and its head.
+    let delivered = scene.alice.wire.until(|frame| match frame {
+        ServiceFrame::Deliver {
+            first_seq, records, ..
+        } => Some((first_seq.0, records.0.len())),
+        _ => None,
+    });
+    assert_eq!(delivered.await, (2, 3));
+    scene.alice.wire.head_of_size(scene.log, 5).await;
+    // It is what it was, and goes on.
+    assert_eq!(records(&mut scene.alice, document, 2).await, scene.lost);
+    (pen.next_clock, pen.last) = (4, scene.lost[2].leaf());
+    pen.seen = head;
+    assert_eq!(write(&mut scene.alice, &mut pen, 1).await, Ok((5, 5)));
+    // Once more does nothing.
+    let again = scene.alice.wire.refused(returning).await;
+    assert_eq!(again, recovering(6, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_reordered_altered_or_cut_stores_nothing() {
+    let mut scene = PutBack::new().await;
+    scene.held().await;
+    let lost = scene.lost.clone();
+    let fault = |fault| Refusal::BadRecord { fault };
+    let mut altered = lost.clone();
+    altered[1].sealed.signature[0] ^= 1;
+    let mut unsigned = lost.clone();
+    unsigned[2].sealed.signature[0] ^= 1;
+    let mut foreign = lost.clone();
+    foreign[2].header.author.device = conclave_proto::DeviceId([9; 16]);
+    let swapped = [lost[1].clone(), lost[0].clone(), lost[2].clone()];
+    for (from, records, refusal) in [
+        (2, &lost[..2], recovering(2, 5)),
+        (2, &[], recovering(2, 5)),
+        (1, &lost[..], recovering(2, 5)),
+        (3, &lost[1..], recovering(2, 5)),
+        (2, &swapped[..], fault(RecordFault::Gap)),
+        (2, &altered[..], fault(RecordFault::Prev)),
+        (2, &unsigned[..], fault(RecordFault::Signature)),
+        (2, &foreign[..], fault(RecordFault::NotMember)),
+    ] {
+        let returning = scene.returning(from, records);
+        assert_eq!(scene.alice.wire.refused(returning).await, refusal);
+    }
+    let leaf = Request::ReturnDocument {
+        group: scene.log.group,
+        document: scene.document,
+        base: None,
+        from: 2,
+        items: vec![Returned::Leaf(lost[0].leaf())],
+    };
+    assert_eq!(scene.alice.wire.refused(leaf).await, Refusal::Malformed);
+    let mut stranger = scene.service.member().await;
+    let returning = scene.returning(2, &lost);
+    assert_eq!(
+        stranger.wire.refused(returning.clone()).await,
+        Refusal::UnknownGroup
+    );
+    let (opened, _) = scene.alice.open(scene.document, ONE, Some(2)).await;
+    assert_eq!(opened.head().size, 2);
+    let answer = scene.alice.wire.request(returning).await;
+    assert!(matches!(answer, Answer::Accepted { seq: 2, .. }));
 }
 
 fn run(data: &Path, args: &[&str]) -> Output {

@@ -311,7 +311,7 @@ impl Stored {
             Change::HeadTime { until } => tables.numbers.head_time = until,
             Change::PackagesVoid => {
                 tables.packages.remove_where(|_, row| row.last_resort);
-                let left: Vec<_> = tables.packages.iter().map(|(hash, _)| *hash).collect();
+                let left: Vec<_> = tables.packages.keys().copied().collect();
                 for hash in left {
                     if let Some(row) = tables.packages.get_mut(&hash) {
                         row.bytes = None;

@@ -9,6 +9,7 @@ pub mod help;
 pub mod identity;
 pub mod packages;
 pub mod recovery;
+pub mod returned;
 pub mod seen;
 pub mod snapshot;
 pub mod upkeep;
@@ -65,6 +66,8 @@ pub enum Op {
     Sweep(upkeep::Sweep),
     /// A head that the service signed and does not lead to.
     Report(Box<recovery::Report>),
+    /// Records that were lost come back.
+    ReturnDocument(Box<returned::ReturnDocument>),
     /// A generation begins.
     Declare(Box<recovery::Declare>),
     /// What is held is held longer.
@@ -98,6 +101,7 @@ impl Op {
             Self::PutSnapshot(op) => op.keys(keys),
             Self::Sweep(op) => op.keys(keys),
             Self::Report(op) => op.keys(keys),
+            Self::ReturnDocument(op) => op.keys(keys),
             Self::Declare(op) => op.keys(keys),
             Self::Prolong(op) => op.keys(keys),
             Self::EndHold(op) => op.keys(keys),
@@ -125,6 +129,7 @@ impl Op {
             Self::PutSnapshot(op) => op.decide(rows),
             Self::Sweep(op) => op.decide(rows),
             Self::Report(op) => op.decide(rows),
+            Self::ReturnDocument(op) => op.decide(rows),
             Self::Declare(op) => op.decide(rows),
             Self::Prolong(op) => op.decide(rows),
             Self::EndHold(op) => op.decide(rows),

@@ -247,7 +247,7 @@ impl PutSnapshot {
             due if due > 0 && header.epoch >= due && covers_older(rows, &fits, header, due)? => 0,
             due => due,
         };
-        let (parent, replaced) = self.lineage(&fits);
+        let (parent, replaced) = lineage(log, fits.active, fits.replaces, self.now);
         let mut end = Appending::to(log, fits.document.clone());
         end.row.grown_in = fits.generation;
         let seq = fits.document.frontier.size();
@@ -278,17 +278,21 @@ impl PutSnapshot {
         });
         Ok(Decided { changes, event })
     }
+}
 
-    /// The new active snapshot's parent, and what is replaced.
-    fn lineage(&self, fits: &Fits<'_>) -> (Option<(u64, UnixMs)>, Option<ReplacedRow>) {
-        let log = log_of(&self.record.header);
-        let replaced = |(seq, since)| ReplacedRow { since, log, seq };
-        let active = (fits.active.seq, self.now);
-        if fits.replaces {
-            (fits.active.parent, Some(replaced(active)))
-        } else {
-            (Some(active), fits.active.parent.map(replaced))
-        }
+/// The new active snapshot's parent, and what is replaced.
+pub(crate) fn lineage(
+    log: LogId,
+    active: &ActiveRow,
+    replaces: bool,
+    now: UnixMs,
+) -> (Option<(u64, UnixMs)>, Option<ReplacedRow>) {
+    let replaced = |(seq, since)| ReplacedRow { since, log, seq };
+    let before = (active.seq, now);
+    if replaces {
+        (active.parent, Some(replaced(before)))
+    } else {
+        (Some(before), active.parent.map(replaced))
     }
 }
 

@@ -22,6 +22,7 @@ impl Op {
             Self::PutWrap(op) => of_wrap(&op.wrap),
             Self::Append(op) => op.bytes(),
             Self::PutSnapshot(op) => of_record(&op.record),
+            Self::ReturnDocument(op) => op.bytes(),
             Self::Admit(_)
             | Self::CreateInvitation(_)
             | Self::ClearKeyPackages(_)

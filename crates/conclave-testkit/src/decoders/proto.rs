@@ -13,6 +13,7 @@ use conclave_proto::group::{CommitBundle, CommitData, GroupEntry, RootWrap};
 use conclave_proto::merkle::{self, Frontier, Head};
 use conclave_proto::policy::{GroupPolicy, Role};
 use conclave_proto::record::{Record, RecordHeader, Sealed};
+use conclave_proto::service::{Generation, Loss};
 use conclave_proto::{DeviceId, Hash, limits};
 use tls_codec::{DeserializeBytes, Serialize, Size};
 
@@ -116,6 +117,14 @@ pub(super) fn decoders() -> Vec<Decoder> {
             stored::<Sealed>,
             samples::sealed,
         ),
+        entry(
+            "proto.generation",
+            Disk,
+            STORED,
+            stored::<Generation>,
+            samples::generations,
+        ),
+        entry("proto.loss", Disk, STORED, stored::<Loss>, samples::losses),
         entry(
             "proto.delivered_record",
             Network,

@@ -258,6 +258,16 @@ impl Desk {
                 log,
                 signed,
             } => self.report(by, (generation, log), signed).map(Some),
+            Request::ReturnDocument {
+                group,
+                document,
+                base,
+                from,
+                items,
+            } => {
+                let log = LogId { group, document };
+                self.give_back(by, (log, base), from, items).map(Some)
+            }
             Request::PutSnapshot { record } => self.put_snapshot(conn, by, record).map(Some),
             Request::GetRecords {
                 group,

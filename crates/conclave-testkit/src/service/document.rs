@@ -78,12 +78,12 @@ impl Desk {
     }
 
     /// Shows records to all who have the document open; where they came from, something else or nothing in their place.
-    fn publish(
+    pub(super) fn publish(
         &mut self,
         log: LogId,
         stretch: (u64, u64),
         own: Option<(ConnId, Option<ServiceFrame>)>,
-        author: Option<Author>,
+        fresh: &[Author],
     ) -> Result<(), Refusal> {
         // Before anything of it is acknowledged.
         self.grown(log);
@@ -94,8 +94,8 @@ impl Desk {
             listeners.extend(channel.map(|channel| (*id, channel)));
         }
         for (conn, channel) in listeners {
-            if let Some(author) = author {
-                let channel = Varint(number);
+            for author in fresh {
+                let (channel, author) = (Varint(number), *author);
                 self.push(conn, ServiceFrame::NewAuthor { channel, author });
             }
             match &own {
@@ -146,7 +146,8 @@ impl Desk {
             count: Varint(count),
         };
         let stretch = (placed.first_seq, placed.first_seq.saturating_add(count));
-        self.publish(log, stretch, from.map(|from| (from, Some(ack))), fresh)
+        let own = from.map(|from| (from, Some(ack)));
+        self.publish(log, stretch, own, fresh.as_slice())
     }
 
     pub(super) fn put_snapshot(
@@ -167,7 +168,7 @@ impl Desk {
             Event::Snapshot(placed) => {
                 let (seq, head) = (placed.seq, placed.head);
                 // The answer follows at once, in this record's place.
-                self.publish(log, (seq, head.size), Some((conn, None)), None)?;
+                self.publish(log, (seq, head.size), Some((conn, None)), &[])?;
                 Ok(Answer::Accepted { seq, head })
             }
             _ => Err(Refusal::Storage),

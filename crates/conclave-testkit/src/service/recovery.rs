@@ -1,11 +1,12 @@
 //! A service that was put back: reports, the hold, declared losses.
 
 use conclave_order::op::recovery::{AcceptLoss, Declare, EndHold, Next, Report};
+use conclave_order::op::returned::{Offer, ReturnDocument};
 use conclave_order::rows::RecoveryRow;
 use conclave_order::{Asker, Event, Op, Rows, Stop};
-use conclave_proto::frame::Answer;
+use conclave_proto::frame::{Answer, Returned};
 use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
-use conclave_proto::{Refusal, UnixMs};
+use conclave_proto::{Frontier, Refusal, UnixMs};
 use conclave_rules::LogId;
 
 use super::desk::Desk;
@@ -67,6 +68,42 @@ impl Desk {
             self.begin_anew();
         }
         Ok(Answer::Done)
+    }
+
+    pub(super) fn give_back(
+        &mut self,
+        by: Asker,
+        (log, base): (LogId, Option<Frontier>),
+        from: u64,
+        items: Vec<Returned>,
+    ) -> Result<Answer, Refusal> {
+        if base.is_some() {
+            return Err(Refusal::Malformed);
+        }
+        let records = Returned::records(items)?;
+        let core = self.joined(log.group, by)?;
+        let offer = Offer {
+            device: by.device,
+            log,
+            from,
+            records: &records,
+        };
+        let mut rows = Rows::default();
+        let op = loop {
+            match ReturnDocument::judge(offer, core.state.state(), self.now, &rows) {
+                Ok(op) => break Ok(op),
+                Err(Stop::Lacks(keys)) => rows.extend(self.load(|wanted| wanted.extend(*keys))?),
+                Err(stop) => break Err(super::log::refusal(stop)),
+            }
+        };
+        self.keep(core);
+        let op = op?;
+        let fresh = op.fresh().to_vec();
+        let Event::Returned { seq, head } = self.run(Op::ReturnDocument(Box::new(op)))? else {
+            return Err(Refusal::Storage);
+        };
+        self.publish(log, (seq, head.size), None, &fresh)?;
+        Ok(Answer::Accepted { seq, head })
     }
 
     fn declare(&mut self, next: Next, hold: Option<UnixMs>) {

@@ -4,7 +4,7 @@ use conclave_proto::chunk::split;
 use conclave_proto::codec::{Bytes, Tail, Varint, encode};
 use conclave_proto::frame::{
     Answer, AppendedRecord, BaseSnapshot, ClaimedKeyPackage, ClientFrame, DeliveredRecord,
-    DocumentStatus, ElidedRecord, GroupStatus, JoinState, OpenedDocument, Plea, Request,
+    DocumentStatus, ElidedRecord, GroupStatus, JoinState, OpenedDocument, Plea, Request, Returned,
     ServiceFrame, WelcomeDelivery,
 };
 use conclave_proto::group::{
@@ -298,6 +298,13 @@ fn requests() -> Vec<Request> {
         Request::Ask {
             group,
             what: Plea::ReAdd,
+        },
+        Request::ReturnDocument {
+            group,
+            document,
+            base: Some(frontier(3)),
+            from: 3,
+            items: vec![Returned::Record(snapshot()), Returned::Leaf(Hash([45; 32]))],
         },
         Request::Report {
             generation: generation(),
@@ -644,4 +651,14 @@ pub(super) fn id_texts() -> Vec<Vec<u8>> {
 pub(super) fn role_texts() -> Vec<Vec<u8>> {
     let roles = [Role::Viewer, Role::Editor, Role::Admin, Role::Owner];
     roles.map(|role| role.to_string().into_bytes()).to_vec()
+}
+
+/// Generations.
+pub(super) fn generations() -> Vec<Vec<u8>> {
+    vec![encode(&generation())]
+}
+
+/// Losses of a group's log and of a document's.
+pub(super) fn losses() -> Vec<Vec<u8>> {
+    vec![encode(&loss(None)), encode(&loss(Some(DOCUMENT)))]
 }

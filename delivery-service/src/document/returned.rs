@@ -1,0 +1,71 @@
+//! Records that were lost and come back.
+
+use std::sync::Arc;
+
+use conclave_order::op::returned::{Offer, ReturnDocument};
+use conclave_order::{Event, Op, Rows, Stop};
+use conclave_proto::frame::Answer;
+use conclave_proto::{Head, Record, Refusal};
+
+use super::{Document, history};
+use crate::error::OpError;
+use crate::group::Group;
+use crate::hub::Conn;
+use crate::tell::From;
+
+/// Takes what a device brings back of a document's log.
+pub(crate) async fn give_back(
+    group: &Group,
+    document: &Arc<Document>,
+    conn: &Conn,
+    from: u64,
+    records: Vec<Record>,
+) -> Result<Answer, OpError> {
+    let env = &document.env;
+    let view = group.view();
+    let offer = Offer {
+        device: conn.device,
+        log: document.log,
+        from,
+        records: &records,
+    };
+    let now = env.clock.now();
+    let mut rows = Rows::default();
+    let op = loop {
+        match ReturnDocument::judge(offer, &*view, now, &rows) {
+            Ok(op) => break op,
+            Err(Stop::Lacks(keys)) => env.load(&keys, &mut rows).await?,
+            Err(stop) => return Err(stop.into()),
+        }
+    };
+    let op = Op::ReturnDocument(Box::new(op));
+    match env.writer.run(op, From::Returned(document.clone())).await? {
+        Event::Returned { seq, head } => Ok(Answer::Accepted { seq, head }),
+        _ => Err(Refusal::Storage.into()),
+    }
+}
+
+/// The log has grown by what came back, once that is durable: whoever listens reads on from where the telling stopped.
+pub(crate) fn tell(document: &Arc<Document>, event: &Event) {
+    let Event::Returned {
+        head: Head { size, root },
+        ..
+    } = event
+    else {
+        return;
+    };
+    let mut live = document.live();
+    let published = live.roots.size();
+    live.advance(size.saturating_sub(1), &[*root]);
+    // Its authors and its active snapshot may be others.
+    live.is_behind = true;
+    document.grown(&mut live);
+    for listener in &mut live.listeners {
+        // Its author's chain may be among what came back.
+        let (generation, _) = listener.channel.chain();
+        listener.channel.reset(generation, None);
+        if std::mem::take(&mut listener.live) {
+            history::start(document, listener, published);
+        }
+    }
+}
