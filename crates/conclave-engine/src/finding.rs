@@ -255,6 +255,11 @@ pub enum FindingKind {
         /// Entries or records that it lacks.
         missing: u64,
     },
+    /// The service does not take what it lost.
+    NotReturned {
+        /// Why.
+        cause: Cause,
+    },
     /// The service was put back, and collects what it lost.
     Collecting,
     /// The service has signed two histories.
@@ -366,6 +371,7 @@ impl FindingKind {
             Self::Ahead { .. } => "service.rolled_back",
             Self::Apart => "found.fork",
             Self::Returning { .. } => "service.put_back",
+            Self::NotReturned { .. } => "service.not_returned",
             Self::Collecting => "service.collecting",
             Self::Contradicted => "service.contradicted",
             Self::Replaced { .. } => "service.replaced",
@@ -396,6 +402,7 @@ impl FindingKind {
             | Self::CreationRefused { cause }
             | Self::LostPlace { cause }
             | Self::ClockWrong { cause }
+            | Self::NotReturned { cause }
             | Self::CannotReturn { cause: Some(cause) }
             | Self::EditsRefused { cause }
             | Self::EditsParked { cause } => Some(&cause.detail),

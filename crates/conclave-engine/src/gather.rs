@@ -32,6 +32,8 @@ enum Stage {
 pub(crate) enum GatherFor {
     /// A document that comes into memory.
     Document(GroupId, DocumentId),
+    /// What a put-back service lacks of a document.
+    GiveBack(GroupId, DocumentId),
     /// Own edits in a closed document.
     Closed(GroupId, DocumentId),
     /// Own edits in a group that this device is out of.
@@ -116,6 +118,7 @@ impl Engine {
             GatherFor::Document(group, document) => {
                 self.with_group(group, GroupWork::Loaded(document, rows));
             }
+            GatherFor::GiveBack(group, document) => self.cx.give_back_read(group, document, &rows),
             GatherFor::Closed(group, document) => {
                 self.with_group(group, GroupWork::ClosedRead(document, rows));
             }

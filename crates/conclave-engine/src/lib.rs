@@ -35,6 +35,7 @@ pub mod finding;
 #[doc(hidden)]
 pub mod forensic;
 mod gather;
+mod give_back;
 mod group;
 mod intents;
 mod invariants;

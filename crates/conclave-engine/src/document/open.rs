@@ -252,6 +252,10 @@ impl Cx {
         };
         if stand.is_away() {
             self.document_away(group, doc, stand, missing);
+            // The group's log comes first: it says who may have written what is missing.
+            if stand == Stand::Returning && !group.stand.is_away() {
+                self.give_back(group.id, doc.id, opened.head().size);
+            }
         } else {
             self.tell_in_step(group.id, Some(doc.id));
         }

@@ -74,7 +74,10 @@ impl FindingKind {
             },
             Self::OwnClock { .. } => End::ClockRight,
             Self::ClockWrong { .. } => End::CaughtUp,
-            Self::Ahead { .. } | Self::Apart | Self::Returning { .. } => End::InStep,
+            Self::Ahead { .. }
+            | Self::Apart
+            | Self::Returning { .. }
+            | Self::NotReturned { .. } => End::InStep,
             Self::Replaced { .. } => End::KnownService,
             Self::CreationRefused { .. } => End::Founded,
             Self::IllegalEntry { .. } => End::Thawed,

@@ -142,7 +142,12 @@ fn of_history(kind: &FindingKind, place: &str) -> Three {
                 if *missing == 1 { "is" } else { "are" }
             ),
             "Nobody, if the operator put back a backup.",
-            "Nothing is lost here: that is kept, and what you write is kept beside it. Ask the operator whether a newer backup can be put back.",
+            "Nothing is lost here. What the service had signed is returned to it where this device kept it; go on editing: what you write is kept here, and sent when the service has what it lost.",
+        ),
+        FindingKind::NotReturned { .. } => three(
+            format!("The service does not take back what it lost of {place}."),
+            UNKNOWN,
+            "Nothing is lost here. Bring other devices online that may have all of it, and tell the operator of the service.",
         ),
         FindingKind::Collecting => three(
             format!("The service is collecting what it lost in {place}."),
@@ -355,6 +360,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
             "Ask the operator of the service whether a backup was put back. What is here stays here; what you write is kept, and not sent there for now.",
         ),
         FindingKind::Returning { .. }
+        | FindingKind::NotReturned { .. }
         | FindingKind::Collecting
         | FindingKind::Contradicted
         | FindingKind::Replaced { .. }
@@ -669,7 +675,8 @@ pub(super) mod tests {
             },
             K::Ahead { .. } => K::Apart,
             K::Apart => K::Returning { missing: 41 },
-            K::Returning { .. } => K::Collecting,
+            K::Returning { .. } => K::NotReturned { cause: cause() },
+            K::NotReturned { .. } => K::Collecting,
             K::Collecting => K::Contradicted,
             K::Contradicted => K::Replaced {
                 key: [0x3f; 32],

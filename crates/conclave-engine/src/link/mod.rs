@@ -19,6 +19,7 @@ use crate::cx::Cx;
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::finding::{About, End, FindingKind};
+use crate::give_back::ToGiveBack;
 use crate::print::Hidden;
 use crate::service::Meeting;
 use crate::timers::TimerKind;
@@ -72,6 +73,10 @@ pub(crate) struct Link {
     pub(crate) generation: u64,
     /// Logs of which the service was shown a head of its own that it does not lead to.
     pub(crate) reported: BTreeSet<(GroupId, Option<DocumentId>)>,
+    /// Logs that a put-back service lacks something of, in their order.
+    pub(crate) to_give_back: VecDeque<ToGiveBack>,
+    /// The one whose turn it is.
+    pub(crate) giving_back: Option<ToGiveBack>,
     /// Key packages were replaced because the service may have lost or used up what it shows.
     pub(crate) packages_doubted: bool,
     /// Questions about the own user's newest device list.

@@ -54,6 +54,8 @@ pub(crate) enum GroupPending {
     Intent(u64, IntentPending),
     /// A document is to be opened; it may not be here.
     Open { document: DocumentId, ask: u64 },
+    /// What a put-back service lacks of a document was offered to it.
+    GiveBack { document: DocumentId },
     /// The last record that is here of a document, before it is opened.
     Last { document: DocumentId, ask: u64 },
 }

@@ -16,6 +16,7 @@ mod counting;
 mod crashes;
 mod determinism;
 mod forge;
+mod give_back;
 mod heads;
 mod kept;
 mod lent;

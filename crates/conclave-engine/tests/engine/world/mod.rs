@@ -207,6 +207,7 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
             Request::Ask { .. } => "ask",
             Request::ClearKeyPackages => "clear_packages",
             Request::Report { .. } => "report",
+            Request::ReturnDocument { .. } => "return_document",
             _ => "other",
         },
     }
