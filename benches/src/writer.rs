@@ -15,8 +15,8 @@ use conclave_proto::record::{
     Chained, EntryBody, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader,
 };
 use conclave_proto::{
-    Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, RealmId,
-    limits,
+    Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId,
+    LifeToken, RealmId, limits,
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use rand_chacha::ChaCha20Rng;
@@ -258,11 +258,17 @@ impl Wire {
             origin: origin.as_bytes().into(),
             service_key,
             device,
+            life: 0,
+            life_token: LifeToken::default(),
+            take_over: 0,
         };
         self.send(&ClientFrame::Login {
             origin: origin.as_bytes().into(),
             signature: key.sign(LOGIN_LABEL, &encode(&statement)),
             token: None,
+            life: 0,
+            life_token: LifeToken::default(),
+            take_over: 0,
         })
         .await?;
         let ready = matches!(self.receive().await?, ServiceFrame::Ready { .. });

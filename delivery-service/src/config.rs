@@ -71,8 +71,6 @@ impl std::fmt::Debug for Clock {
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
-    /// Connections of one device; the oldest goes when there are more.
-    pub connections_per_device: usize,
     /// Time that a connection has to log in, in milliseconds.
     pub handshake_ms: u64,
     /// A connection without any message for this long is closed, in milliseconds.
@@ -92,7 +90,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
-            connections_per_device: 8,
             handshake_ms: conclave_proto::limits::HANDSHAKE_MS,
             idle_ms: conclave_proto::limits::IDLE_MS,
             ping_ms: conclave_proto::limits::PING_MS,
@@ -156,7 +153,6 @@ impl Config {
         }
         let limits = [
             ("connections", self.limits.connections),
-            ("connections per device", self.limits.connections_per_device),
             ("outbox bytes", self.limits.outbox_bytes),
         ];
         for (name, value) in limits {

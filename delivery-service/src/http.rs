@@ -89,7 +89,7 @@ async fn ready(State(face): State<Face>) -> (StatusCode, &'static str) {
 async fn write_probe(shared: &Shared) -> StatusCode {
     let now = shared.env.clock.now();
     let probe = async {
-        shared.env.writer.ask(Op::Probe(Probe { now })).await?;
+        shared.env.writer.own(Op::Probe(Probe { now })).await?;
         let room = shared.env.reads.has_room().await;
         room.map_err(|_| Refusal::Storage)
     };

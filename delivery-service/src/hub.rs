@@ -20,6 +20,8 @@ pub(crate) struct Conn {
     pub(crate) device: DeviceId,
     /// Its user.
     pub(crate) user: UserId,
+    /// Number of the session that began with its login.
+    session: u64,
     /// Frames on their way to it.
     pub(crate) outbox: Outbox,
     /// Set when every Welcome that waited at login was handed over, or could not be.
@@ -34,6 +36,7 @@ impl Conn {
         Asker {
             device: self.device,
             user: self.user,
+            session: self.session,
         }
     }
 
@@ -110,33 +113,20 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Registers a connection. A device with too many loses its oldest.
-    pub(crate) fn register(
-        &self,
-        device: DeviceId,
-        user: UserId,
-        outbox: Outbox,
-        per_device: usize,
-    ) -> Arc<Conn> {
+    /// Registers a connection.
+    pub(crate) fn register(&self, who: Asker, outbox: Outbox) -> Arc<Conn> {
         let conn = Arc::new(Conn {
             id: self.next.fetch_add(1, Ordering::Relaxed),
-            device,
-            user,
+            device: who.device,
+            user: who.user,
+            session: who.session,
             outbox,
             welcomed: CancellationToken::new(),
             channels: Mutex::default(),
             followed: Mutex::default(),
         });
         let mut devices = lock(&self.devices);
-        let of_device = devices.entry(device).or_default();
-        of_device.push(conn.clone());
-        if of_device.len() > per_device {
-            let oldest = of_device.remove(0);
-            let retry_after_ms = crate::limits::SLOW_CONSUMER_RETRY_MS;
-            oldest
-                .outbox
-                .close(Refusal::RateLimited { retry_after_ms }, retry_after_ms);
-        }
+        devices.entry(who.device).or_default().push(conn.clone());
         conn
     }
 

@@ -40,6 +40,8 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause that a slow consumer is asked to make, in milliseconds.
 pub const SLOW_CONSUMER_RETRY_MS: u64 = 1_000;
+/// Pause that an older copy of a device's store is asked to make, in milliseconds: only a person changes what it is.
+pub const OTHER_LIFE_RETRY_MS: u64 = 300_000;
 /// Pause that clients are asked to make when the service stops, in milliseconds; each adds its own jitter.
 pub const SHUTDOWN_RETRY_MS: u64 = 500;
 /// How long a stop may take before the rest is cut off.

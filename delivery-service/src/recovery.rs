@@ -74,7 +74,11 @@ pub(crate) async fn report(
             next: next.map_err(|_| Refusal::Storage)?,
             now,
         };
-        match env.writer.ask(Op::Report(Box::new(op))).await {
+        match env
+            .writer
+            .ask(conn.asker().asks(Op::Report(Box::new(op))))
+            .await
+        {
             Ok(Event::Declared { generation }) => {
                 let number = generation.number;
                 tracing::error!(
@@ -123,7 +127,7 @@ pub(crate) async fn look(shared: &Shared) -> Result<(), OpError> {
     env.load(&keys, &mut rows).await?;
     let hold = rows.service(&())?.and_then(|row| row.hold);
     if hold.is_some_and(|hold| hold <= now) {
-        env.writer.ask(Op::EndHold(EndHold { now })).await?;
+        env.writer.own(Op::EndHold(EndHold { now })).await?;
         tracing::info!("the hold over all logs has ended");
     }
     let over: Vec<RecoveryRow> = rows.ended_at(&ended)?.cloned().unwrap_or_default();
@@ -149,7 +153,7 @@ async fn accept_loss(shared: &Shared, rows: &mut Rows, row: &RecoveryRow) -> Res
             Err(stop) => return Err(stop.into()),
         }
     };
-    match env.writer.ask(Op::AcceptLoss(Box::new(op))).await {
+    match env.writer.own(Op::AcceptLoss(Box::new(op))).await {
         // Or something came back meanwhile: the next look decides.
         Ok(_) | Err(Refusal::Storage) => Ok(()),
         Err(other) => Err(other.into()),
@@ -161,7 +165,7 @@ pub(crate) async fn reserve_time(shared: &Shared) -> Result<(), OpError> {
     let env = &shared.env;
     let until = env.heads.to_reserve();
     let op = Op::ReserveTime(ReserveTime { until });
-    env.writer.ask(op).await?;
+    env.writer.own(op).await?;
     env.heads.reserved(until);
     Ok(())
 }

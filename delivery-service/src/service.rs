@@ -272,7 +272,7 @@ async fn sweep_replaced(shared: Arc<Shared>) {
         let now = shared.env.clock.now();
         let mut swept = most as usize;
         while swept == most as usize && !shared.stop.is_cancelled() {
-            swept = match shared.env.writer.ask(Op::Sweep(Sweep { now, most })).await {
+            swept = match shared.env.writer.own(Op::Sweep(Sweep { now, most })).await {
                 Ok(Event::Swept(swept)) => swept,
                 _ => 0,
             };

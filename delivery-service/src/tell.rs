@@ -79,6 +79,11 @@ fn tell_devices(env: &Env, event: &Event) {
                 env.hub.disconnect(device, &why);
             }
         }
+        Event::LoggedIn { device, at, .. } => {
+            // Before the newer connection is answered. What the older ones have sent is durable by now, or is refused.
+            env.hub
+                .disconnect(device, &Refusal::OtherLife { since: *at });
+        }
         Event::PackagesPut { user, siblings, .. } => env.hub.notify(siblings, &changed(*user)),
         Event::Claimed(claimed) => {
             for package in claimed {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use conclave_order::limits::Limits;
 use conclave_order::op::append::Append;
-use conclave_order::{Batch, Ended, Event, Failure, Op, Watch, run_batch};
+use conclave_order::{Asked, Batch, Ended, Event, Failure, Op, Watch, run_batch};
 use conclave_proto::Refusal;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use crate::tell::{From, Origin, tell};
 
 /// An operation, and where it came from.
 struct Job {
-    op: Op,
+    asked: Asked,
     origin: Origin,
 }
 
@@ -37,12 +37,13 @@ pub(crate) struct Writer {
 impl Writer {
     /// Queues records; what becomes of them is told where they came from. Gives that back when the service is stopping.
     pub(crate) async fn append(&self, op: Append, from: AppendFrom) -> Result<(), AppendFrom> {
+        let by = from.conn.asker();
         let origin = Origin {
             from: From::Channel(from),
             reply: None,
         };
-        let op = Op::Append(op);
-        match self.queue.send(Job { op, origin }).await {
+        let asked = by.asks(Op::Append(op));
+        match self.queue.send(Job { asked, origin }).await {
             Err(mpsc::error::SendError(Job {
                 origin:
                     Origin {
@@ -57,22 +58,28 @@ impl Writer {
 
     /// Queues a snapshot; what becomes of it is told where it came from. Waits for that.
     pub(crate) async fn snapshot(&self, op: Op, from: SnapshotFrom) -> Result<(), Refusal> {
-        self.run(op, From::Snapshot(from)).await.map(drop)
+        let asked = from.conn.asker().asks(op);
+        self.run(asked, From::Snapshot(from)).await.map(drop)
     }
 
     /// Runs an operation that concerns nobody but who asks.
-    pub(crate) async fn ask(&self, op: Op) -> Result<Event, Refusal> {
-        self.run(op, From::Asker).await
+    pub(crate) async fn ask(&self, asked: Asked) -> Result<Event, Refusal> {
+        self.run(asked, From::Asker).await
+    }
+
+    /// Runs an operation of the service's own.
+    pub(crate) async fn own(&self, op: Op) -> Result<Event, Refusal> {
+        self.ask(Asked::from(op)).await
     }
 
     /// Runs an operation; gives what became of it once that is durable, and was told.
-    pub(crate) async fn run(&self, op: Op, from: From) -> Result<Event, Refusal> {
+    pub(crate) async fn run(&self, asked: Asked, from: From) -> Result<Event, Refusal> {
         let (reply, answer) = oneshot::channel();
         let origin = Origin {
             from,
             reply: Some(reply),
         };
-        let sent = self.queue.send(Job { op, origin }).await;
+        let sent = self.queue.send(Job { asked, origin }).await;
         sent.map_err(|_| Refusal::ShuttingDown)?;
         match answer.await {
             Ok(Event::Refused(refusal)) => Err(refusal),
@@ -148,10 +155,10 @@ async fn gatherer(
         };
         let Some(first) = first else { break };
         let gathered = gather(first, &mut jobs).into_iter();
-        let (ops, origins): (Vec<Op>, Vec<Origin>) =
-            gathered.map(|job| (job.op, job.origin)).unzip();
+        let (asked, origins): (Vec<Asked>, Vec<Origin>) =
+            gathered.map(|job| (job.asked, job.origin)).unzip();
         if checked
-            .send((Batch::new(ops, limits), origins))
+            .send((Batch::new(asked, limits), origins))
             .await
             .is_err()
         {
@@ -201,11 +208,11 @@ async fn run(
 
 /// Takes what waits behind `first`, up to the bounds.
 fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
-    let mut bytes = first.op.bytes();
+    let mut bytes = first.asked.op.bytes();
     let mut batch = vec![first];
     while batch.len() < limits::WRITER_BATCH_JOBS && bytes < limits::WRITER_BATCH_BYTES {
         let Ok(job) = jobs.try_recv() else { break };
-        bytes = bytes.saturating_add(job.op.bytes());
+        bytes = bytes.saturating_add(job.asked.op.bytes());
         batch.push(job);
     }
     batch

@@ -35,6 +35,7 @@ Exit codes:
   4  not verified: compare safety numbers first
   5  refused: by the service, by the group's rules, or because this device is no member
   6  unsent changes of yours lost their place and are kept apart: see `conclave rescue list`
+  7  this home is an older copy of a device that is used elsewhere: nothing is sent from here
 
 CONCLAVE_LOG=debug logs to standard error. CONCLAVE_PASSPHRASE holds the passphrase of the store.";
 

@@ -403,6 +403,11 @@ impl Context {
                 self.held_back(error);
                 Ok(Reached::No)
             }
+            // The cause is known with the connection.
+            Err(error) if error.code() == "engine.other_life" => {
+                self.until_missed().await?;
+                Ok(Reached::No)
+            }
             Err(error) => Err(self.lost(group).await?.unwrap_or_else(|| error.into())),
         }
     }
@@ -468,7 +473,7 @@ impl Context {
         let _spinner = Spinner::new("connecting", self.global.json);
         let outcome = self.run(Operation::Reach { limit_ms }).await?;
         let connection = answer!(outcome, Outcome::Connection(connection) => connection)?;
-        Ok(self.note_connection(&connection))
+        self.note_connection(&connection).await
     }
 
     /// A service answered under the address that was given.
@@ -476,20 +481,36 @@ impl Context {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    fn note_connection(&self, connection: &Connection) -> Reached {
+    /// Notes how the connection is, as an operation has found it.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn note_connection(&self, connection: &Connection) -> Result<Reached> {
         let why = match connection {
-            Connection::Connected => return self.reached(),
+            Connection::Connected => return Ok(self.reached()),
             Connection::Trouble { cause, .. } => {
                 if cause.is_of_the_service() {
                     self.was_answered();
                 }
-                say::trouble(cause)
+                self.say_trouble(cause).await?
             }
             Connection::Unused => no_server(),
             _ => self.late(),
         };
         self.miss(why);
-        Reached::No
+        Ok(Reached::No)
+    }
+
+    /// What is the matter, in words: with what this device is called, where that matters.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn say_trouble(&self, cause: &Trouble) -> Result<Failure> {
+        if !cause.is_other_life() {
+            return Ok(say::trouble(cause, None));
+        }
+        let who = answer!(self.run(Operation::WhoAmI).await?, Outcome::WhoAmI(who) => who)?;
+        Ok(say::trouble(cause, Some(&who.name)))
     }
 
     /// Waits until it is clear that waiting for the service is of no use.
@@ -497,7 +518,7 @@ impl Context {
         if self.connect().await? == Reached::Yes {
             let outcome = self.run(Operation::Trouble).await?;
             let connection = answer!(outcome, Outcome::Connection(connection) => connection)?;
-            self.note_connection(&connection);
+            self.note_connection(&connection).await?;
         }
         Ok(())
     }

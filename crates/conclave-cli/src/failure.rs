@@ -25,6 +25,8 @@ pub enum Exit {
     Refused = 5,
     /// Own changes lost their place and are kept apart.
     Rescued = 6,
+    /// This home is an older copy of a device that is used elsewhere.
+    OtherLife = 7,
 }
 
 impl From<Exit> for std::process::ExitCode {
@@ -146,6 +148,7 @@ fn exit(code: &str) -> Exit {
         "client.group_lost" | "mls.forbidden" | "mls.not_member" | "mls.leaving" => Exit::Refused,
         "client.endpoint" | "client.argument" | "engine.invalid_policy" => Exit::Usage,
         "engine.rescued" => Exit::Rescued,
+        "engine.other_life" | "refused.other_life" => Exit::OtherLife,
         other if other.starts_with("refused.") => Exit::Refused,
         other if other.starts_with("pin.") || other.starts_with("untrusted.") => Exit::NotVerified,
         _ => Exit::Failed,
@@ -189,6 +192,7 @@ mod tests {
             ("refused.forbidden", 5),
             ("engine.forbidden", 5),
             ("engine.rescued", 6),
+            ("engine.other_life", 7),
             ("engine.waits_for_clock", 3),
             ("client.endpoint", 2),
             ("store.missing", 1),

@@ -103,7 +103,7 @@ impl Shown {
     pub fn not_reached(mut self, why: &Failure) -> Self {
         if matches!(self.exit, Exit::Done | Exit::Offline) {
             self.exit = match why.exit {
-                Exit::Refused => Exit::Refused,
+                exit @ (Exit::Refused | Exit::OtherLife) => exit,
                 _ => Exit::Offline,
             };
         }

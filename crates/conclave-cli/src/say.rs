@@ -19,7 +19,7 @@ pub fn connection_change(event: &Event, form: Form) -> Option<String> {
     match event {
         Event::Device(DeviceEvent::Online) => Some("connected".to_owned()),
         Event::Trouble { trouble: why } => {
-            Some(trouble(why).to_text("not connected, and trying again: ", form))
+            Some(trouble(why, None).to_text("not connected, and trying again: ", form))
         }
         _ => None,
     }

@@ -14,6 +14,7 @@
 //! service stop | start             the service is stopped, or comes back
 //! service save | restore NAME      its data folder is copied, or put back from that copy; it runs again afterwards
 //! service start SETTING            the same as another operator's: "invitation", "origin URL", "clock DAYS" (ahead)
+//! copy ana laptop                  the home of the device "ana" is copied: "laptop" is the same device
 //! peer KIND                        something listens that is no service: {peer} is where, {root} who signed its certificate; see below
 //! full ana doc cat note            the same as $1, with standard output on a full disk
 //! gone ana doc cat note            the same as $, with a standard output that nobody reads
@@ -225,6 +226,13 @@ impl Play {
             }
         }
         self.start_service("");
+    }
+
+    /// A home with its key, at a second place.
+    fn copy_home(&self, from: &str, to: &str) {
+        let place = |name: &str| self.folder.path().join(name);
+        std::fs::copy(place(&format!("{from}.key")), place(&format!("{to}.key"))).unwrap();
+        copy_folder(&place(from), &place(to));
     }
 
     fn fail(&self, why: &str) -> ! {
@@ -476,6 +484,10 @@ impl Play {
                 Some(("restore", name)) => self.copy_service(name, true),
                 _ => self.fail("not a line of a case"),
             },
+            "copy" => {
+                let (from, to) = text.split_once(' ').unwrap();
+                self.copy_home(from, to);
+            }
             "peer" => self.start_peer(&text),
             "gone" => self.run_unread(rest),
             "full" => self.run_on_full_disk(rest),
@@ -502,6 +514,23 @@ impl Play {
             },
         }
         self.repeat = None;
+    }
+}
+
+/// Copies the files of a folder.
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (kind, to) = {
+            let entry = entry.as_ref().unwrap();
+            (entry.file_type().unwrap(), to.join(entry.file_name()))
+        };
+        let from = entry.unwrap().path();
+        if kind.is_dir() {
+            copy_folder(&from, &to);
+        } else if kind.is_file() {
+            std::fs::copy(from, to).unwrap();
+        }
     }
 }
 
@@ -562,6 +591,7 @@ cases!(
     agents,
     clocks,
     connection,
+    copies,
     devices,
     documents,
     editing,
@@ -581,3 +611,57 @@ cases!(
     short,
     watching
 );
+
+/// Two copies of one home, each used for a while and then the other, with and without agents: the first goes on as if it were alone, the other is
+/// told each time, and nothing of either is lost.
+#[test]
+fn copies_in_turn() {
+    const ROUNDS: usize = 20;
+    for agents in [false, true] {
+        let mut play = Play::new(Path::new("copies_in_turn"));
+        let begun = "\
+            @ note.txt shared\\n
+            $ ana init --name Ana --json
+            $ ana group create Board
+            $ ana doc import Board {files}/note.txt
+            copy ana copy";
+        begun.lines().for_each(|line| play.step(line.trim()));
+        for round in 1..=ROUNDS {
+            play.line = round;
+            let (device, code) = match round % 2 {
+                1 => ("ana", 0),
+                _ => ("copy", 7),
+            };
+            if agents {
+                play.step(&format!("& agent {device} agent"));
+            }
+            play.step(&format!("+ EDITOR=sed -i 1i{device}{round}"));
+            play.step(&format!("${code} {device} --timeout 60 doc edit note.txt"));
+            if code == 7 {
+                play.step("! this home is an older copy of “Ana”, used elsewhere since");
+                play.step(&format!("${code} {device} --timeout 60 status"));
+                play.step(&format!("> {} edit", round / 2));
+            }
+            if agents {
+                play.step("& agent");
+            }
+        }
+        for (device, code) in [("ana", 0), ("copy", 7)] {
+            play.step(&format!("${code} {device} doc cat note.txt"));
+            let text = play.stdout();
+            for round in 1..=ROUNDS {
+                let is_own = (round % 2 == 1) == (device == "ana");
+                let count = text
+                    .lines()
+                    .filter(|line| *line == format!("{device}{round}"))
+                    .count();
+                assert_eq!(count, usize::from(is_own), "{round} of {device}: {text}");
+            }
+        }
+        // Nobody had to come back into the group: it is in the epoch in which it began.
+        play.step("$ ana group list --json");
+        play.step("> \"epoch\":0");
+        play.step("$ ana findings list");
+        play.step("> nothing was found wrong");
+    }
+}

@@ -233,6 +233,36 @@ impl Client {
         }
     }
 
+    /// Makes this copy of the home the one that goes on, and any other stop. That is remembered before anything else, and done when the service is
+    /// reached: this waits until it has let this copy in, or it is known why it is not reached.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn take_over(&self) -> Result<Connection, Error> {
+        let taken = self.command_done(Command::TakeOver);
+        tokio::pin!(taken);
+        loop {
+            let connection = tokio::select! {
+                // First, so that what is asked for is known before it is tried.
+                biased;
+                taken = &mut taken => return taken.map(|()| self.connection()),
+                connection = self.reach() => connection?,
+            };
+            match connection.trouble() {
+                // Of a login that was sent before.
+                Some(trouble) if trouble.is_other_life() => {}
+                None if connection == Connection::Connected => {
+                    return taken.await.map(|()| self.connection());
+                }
+                _ => {
+                    // Calls are taken in order: what is asked for is in the store when this is answered.
+                    self.status().await?;
+                    return Ok(connection);
+                }
+            }
+        }
+    }
+
     /// Waits until there is trouble that does not pass by itself, and says which.
     ///
     /// # Errors

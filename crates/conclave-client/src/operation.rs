@@ -64,6 +64,8 @@ pub enum Operation {
     WaitOnline { limit_ms: Option<u64> },
     /// [`Client::reach`], or how far that is when the limit passes. Outcome: `Connection`.
     Reach { limit_ms: Option<u64> },
+    /// [`Client::take_over`], or how far that is when the limit passes. Outcome: `Connection`.
+    TakeOver { limit_ms: Option<u64> },
     /// [`Client::trouble`]. Outcome: `Connection`.
     Trouble,
     /// [`Client::settled`]. Outcome: `Done`.
@@ -349,6 +351,7 @@ impl Operation {
         if let Self::WaitOnline { limit_ms }
         | Self::Settled { limit_ms }
         | Self::Reach { limit_ms }
+        | Self::TakeOver { limit_ms }
         | Self::Synced { limit_ms, .. } = &mut self
             && let Some(limit) = limit_ms
         {
@@ -389,7 +392,14 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
         Operation::Status => client.status().await.map(Outcome::Status),
         Operation::WaitOnline { limit_ms } => within(limit_ms, client.connected()).await,
         Operation::Settled { limit_ms } => within(limit_ms, client.settled()).await,
-        Operation::Reach { limit_ms } => reach(client, limit_ms).await.map(Outcome::Connection),
+        Operation::Reach { limit_ms } => {
+            let reached = so_far(client, limit_ms, client.reach()).await;
+            reached.map(Outcome::Connection)
+        }
+        Operation::TakeOver { limit_ms } => {
+            let taken = so_far(client, limit_ms, client.take_over()).await;
+            taken.map(Outcome::Connection)
+        }
         Operation::Trouble => {
             client.trouble().await?;
             Ok(Outcome::Connection(client.connection()))
@@ -651,11 +661,16 @@ fn place(path: &[PathElement]) -> String {
     steps.collect::<Vec<_>>().join("/")
 }
 
-async fn reach(client: &Client, limit_ms: Option<u64>) -> Result<Connection, Error> {
+/// How the connection is when this is done, or the limit passes.
+async fn so_far(
+    client: &Client,
+    limit_ms: Option<u64>,
+    wait: impl Future<Output = Result<Connection, Error>>,
+) -> Result<Connection, Error> {
     let Some(limit) = limit_ms else {
-        return client.reach().await;
+        return wait.await;
     };
-    match tokio::time::timeout(Duration::from_millis(limit), client.reach()).await {
+    match tokio::time::timeout(Duration::from_millis(limit), wait).await {
         Ok(reached) => reached,
         Err(_) => Ok(client.connection()),
     }

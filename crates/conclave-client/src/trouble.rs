@@ -201,6 +201,11 @@ pub enum Denial {
     Credential,
     /// What was sent made no sense to the service.
     Misunderstood,
+    /// Another copy of this device's home is in use.
+    OtherLife {
+        /// When that one logged in last.
+        since: UnixMs,
+    },
 }
 
 impl Trouble {
@@ -216,6 +221,7 @@ impl Trouble {
             },
             Refusal::UpgradeNeeded { minimum } => Denial::UpgradeNeeded { minimum: *minimum },
             Refusal::Unauthenticated => Denial::Credential,
+            Refusal::OtherLife { since } => Denial::OtherLife { since: *since },
             Refusal::Malformed | Refusal::TooLarge { .. } => Denial::Misunderstood,
             other => {
                 return Self::Busy {
@@ -264,11 +270,23 @@ impl Trouble {
                 Denial::UpgradeNeeded { .. } => "connection.upgrade_needed",
                 Denial::Credential => "connection.credential",
                 Denial::Misunderstood => "connection.misunderstood",
+                Denial::OtherLife { .. } => "connection.other_life",
             },
             Self::OtherService { .. } => "connection.other_service",
             Self::Busy { .. } => "connection.busy",
             Self::NotEnrolled => "connection.not_enrolled",
         }
+    }
+
+    /// Whether it says that another copy of this home is in use.
+    #[must_use]
+    pub fn is_other_life(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied {
+                denial: Denial::OtherLife { .. }
+            }
+        )
     }
 
     /// Whether it passes by itself, in seconds rather than minutes: whoever waits should wait on.
@@ -312,6 +330,10 @@ mod tests {
             ),
             (Refusal::Unauthenticated, "connection.credential"),
             (Refusal::Malformed, "connection.misunderstood"),
+            (
+                Refusal::OtherLife { since: UnixMs(1) },
+                "connection.other_life",
+            ),
             (Refusal::ShuttingDown, "connection.busy"),
             (Refusal::Storage, "connection.busy"),
             (

@@ -16,7 +16,7 @@ use conclave_client::transport::{Backoff, Endpoint, Sender, Timing, Transport, W
 use conclave_proto::chunk::{Assembler, split};
 use conclave_proto::codec::{Bytes, Varint, decode, encode};
 use conclave_proto::frame::{Answer, ClientFrame, ServiceFrame};
-use conclave_proto::{Refusal, UnixMs, limits};
+use conclave_proto::{LifeToken, Refusal, UnixMs, limits};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -138,6 +138,8 @@ fn ready() -> ServiceFrame {
         now: UnixMs(1),
         key_packages: 0,
         last_resort: 0,
+        life: 1,
+        next: LifeToken::default(),
     }
 }
 

@@ -300,16 +300,14 @@ impl Document {
     ) -> Result<RefusedOutcome, DocError> {
         let at = self.outbox.in_flight(session);
         let as_sealed = self.outbox.sealed_at(at);
-        // Breakage: another seal is taken for another content.
-        let looks = !crate::broken("leaf-before-content");
-        Ok(if clock < next && looks {
+        Ok(if clock < next {
             // It has come with the log meanwhile, and was judged.
             RefusedOutcome::Resend
         } else if as_sealed.is_some_and(|record| record.leaf() == leaf) {
             self.outbox.mark_sent(session);
             self.place_own(seq, outcome);
             RefusedOutcome::Resend
-        } else if seq >= self.size() && looks {
+        } else if seq >= self.size() {
             session.await_clock = clock.saturating_add(1);
             RefusedOutcome::Refetch { from: self.size() }
         } else {

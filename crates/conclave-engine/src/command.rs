@@ -219,6 +219,8 @@ pub enum Command {
     },
     /// State of this device. Reply: `Status`.
     Status,
+    /// This copy of the device's store is to go on, and any other to stop. Reply: `Done` when the service has let it in.
+    TakeOver,
     /// Waits until others can add this device to groups. Reply: `Done`.
     Invitable,
     /// Waits until nothing is under way ([`UnderWay`]): what was ready to be sent is at the service, and what it had for this device is here.
@@ -343,7 +345,8 @@ impl Command {
             | Self::Findings { .. }
             | Self::Rescues
             | Self::Rescue { .. } => false,
-            Self::ApproveDevice { .. }
+            Self::TakeOver
+            | Self::ApproveDevice { .. }
             | Self::FinishDevice { .. }
             | Self::Pin { .. }
             | Self::CreateGroup { .. }
@@ -580,6 +583,9 @@ pub struct Status {
     pub online: bool,
     /// Why the service refuses this device, if so.
     pub refused: Option<String>,
+    /// When another copy of this device's store logged in last, where that one is in use and this one is kept out.
+    #[serde(default)]
+    pub other_life: Option<UnixMs>,
     /// Groups.
     pub groups: usize,
     /// Intents that wait.

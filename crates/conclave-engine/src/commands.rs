@@ -89,6 +89,7 @@ impl Engine {
             Command::Findings { group, dismissed } => self.list_findings(id, group, dismissed),
             Command::MarkFindings { ids, mark } => self.mark_findings(id, ids, mark),
             Command::Status => self.wait_until(id, Until::Loaded),
+            Command::TakeOver => self.take_over(id),
             Command::Invitable => self.wait_until(id, Until::Invitable),
             Command::Settled => self.wait_until(id, Until::Settled),
             Command::Once { operation, command } => self.once(id, operation, *command),
@@ -358,6 +359,7 @@ impl Engine {
         Status {
             online: cx.link.online,
             refused: cx.link.refused.as_ref().map(ToString::to_string),
+            other_life: cx.device.life().elsewhere(),
             groups: self.active_groups().len(),
             intents: groups().map(|group| group.intents.len()).sum(),
             pending: cx.unsent.edits(),

@@ -18,6 +18,7 @@ use crate::command::{DeviceInfo, PinInfo, Setup, WhoAmI};
 use crate::error::EngineError;
 use crate::io::{Row, WriteBatch};
 use crate::keys;
+use crate::life::Life;
 
 const ROW_VERSION: u16 = 1;
 /// Rows of others' device lists.
@@ -64,6 +65,7 @@ pub(crate) struct Device {
     pins: PinBook,
     /// Newest device lists of others.
     lists: BTreeMap<UserId, SignedDeviceList>,
+    life: Life,
 }
 
 impl Device {
@@ -101,6 +103,7 @@ impl Device {
             list: None,
             pins: PinBook::default(),
             lists: BTreeMap::new(),
+            life: Life::default(),
         };
         if new_user {
             this.become_user(now, rng)?;
@@ -169,6 +172,7 @@ impl Device {
         }
         Ok(Self {
             lists,
+            life: Life::load(rows)?,
             key: DeviceKey::from_bytes(&secret.device_key),
             user_key: secret.user_key.as_ref().map(UserKey::from_bytes),
             profile,
@@ -188,6 +192,14 @@ impl Device {
         writes.put(keys::device("profile"), keys::cbor(&self.profile));
         writes.put(keys::device("keys"), keys::cbor(&secret));
         writes.put(keys::device("pins"), keys::cbor(&self.pins));
+    }
+
+    pub(crate) fn life(&self) -> &Life {
+        &self.life
+    }
+
+    pub(crate) fn life_mut(&mut self) -> &mut Life {
+        &mut self.life
     }
 
     pub(crate) fn id(&self) -> DeviceId {

@@ -3,9 +3,10 @@
 use conclave_crdt::CrdtError;
 use conclave_identity::{AuthError, PinError, TextError, Untrusted};
 use conclave_mls::MlsError;
-use conclave_proto::{Refusal, RescueId};
+use conclave_proto::{Refusal, RescueId, UnixMs};
 
 use crate::clock::ClockOffset;
+use crate::finding::date;
 
 /// Why a command failed. Never quotes content, names or keys.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -113,6 +114,12 @@ pub enum EngineError {
     /// No other service has answered whose key begins so.
     #[error("no other service has answered here whose key begins so; compare at least four digits")]
     NoOtherService,
+    /// Another copy of this device's store is in use: this one is kept out.
+    #[error("this home is an older copy of this device, used elsewhere since {}", date(*.since))]
+    OtherLife {
+        /// When the other logged in last.
+        since: UnixMs,
+    },
     /// Something about the document took too long: this session does without it.
     #[error(
         "the document took too long, and this device stopped waiting for it; close the program and open it again to try anew"
@@ -185,6 +192,7 @@ impl EngineError {
             Self::Doc(error) => error.code(),
             Self::OutOfStep => "engine.out_of_step",
             Self::NoOtherService => "engine.no_other_service",
+            Self::OtherLife { .. } => "engine.other_life",
             Self::Held => "document.held",
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",

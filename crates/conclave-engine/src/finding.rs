@@ -212,6 +212,11 @@ pub enum FindingKind {
         /// Whether new groups and changes of members wait for it.
         holds_back: bool,
     },
+    /// Another copy of this device's store is in use.
+    OtherLife {
+        /// When that one logged in last.
+        since: UnixMs,
+    },
     /// The store is older than what its device has done.
     Restored,
     /// The user asked this device to come back.
@@ -358,6 +363,7 @@ impl FindingKind {
             Self::Undecryptable => "mls.undecryptable",
             Self::ReAdded => "mls.re_added",
             Self::OwnClock { .. } => "clock.device",
+            Self::OtherLife { .. } => "device.other_life",
             Self::Restored => "device.restored",
             Self::RejoinWanted => "group.rejoin_wanted",
             Self::CannotReturn { .. } => "group.cannot_return",

@@ -43,6 +43,7 @@ mod invitation;
 mod io;
 pub mod kept;
 mod keys;
+mod life;
 mod link;
 mod membership;
 mod operations;

@@ -67,6 +67,7 @@ impl fmt::Debug for Device {
             .field("list", &self.list())
             .field("packages_lost", &self.packages_lost())
             .field("packages_made", &self.packages_made())
+            .field("life", self.life())
             .finish_non_exhaustive()
     }
 }

@@ -11,6 +11,7 @@ use crate::command::Reply;
 use crate::engine::Engine;
 use crate::group::{Group, Whole};
 use crate::io::CommandId;
+use crate::life::Copy;
 use crate::membership::GroupSlot;
 use crate::slot::DocSlot;
 use crate::timers::{DocTimer, TimerKind};
@@ -47,6 +48,8 @@ pub(crate) enum Until {
     Invitable,
     /// Nothing is under way.
     Settled,
+    /// This copy of the store has taken over.
+    TakenOver,
 }
 
 impl Engine {
@@ -61,10 +64,22 @@ impl Engine {
             return;
         }
         let waiting = std::mem::take(&mut self.waiting);
+        let barred = self.cx.barred();
         for (id, until) in waiting {
+            if until != Until::Loaded
+                && let Some(barred) = &barred
+            {
+                self.cx.reply(id, Err(barred.clone()));
+                continue;
+            }
             let reply = match until {
                 Until::Loaded if self.is_loaded() => Reply::Status(self.status()),
                 Until::Invitable if self.cx.link.is_invitable() => Reply::Done,
+                Until::TakenOver
+                    if self.cx.link.online && self.cx.device.life().copy == Copy::Only =>
+                {
+                    Reply::Done
+                }
                 Until::Settled if self.cx.link.online && self.under_way().is_empty() => Reply::Done,
                 until => {
                     self.waiting.push((id, until));

@@ -6,7 +6,7 @@ use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
 use crate::limits::Limits;
-use crate::op::Op;
+use crate::op::{Asked, Op, Session};
 use crate::runs;
 
 /// What an operation comes to.
@@ -53,6 +53,8 @@ pub enum End {
 #[derive(Debug)]
 pub struct Batch {
     ops: Vec<Op>,
+    /// The sessions that they came over, in the same order.
+    sessions: Vec<Option<Session>>,
     limits: Limits,
     rows: Rows,
     changes: Vec<Change>,
@@ -68,15 +70,24 @@ pub struct Batch {
 impl Batch {
     /// A batch of these operations. Signatures are checked here, which takes a while.
     #[must_use]
-    pub fn new(mut ops: Vec<Op>, limits: Limits) -> Self {
+    pub fn new(asked: Vec<impl Into<Asked>>, limits: Limits) -> Self {
+        let asked = asked.into_iter().map(Into::into);
+        let (mut ops, sessions): (Vec<Op>, Vec<_>) =
+            asked.map(|Asked { session, op }| (op, session)).unzip();
         let checks = runs::check(&mut ops);
-        Self::checked(ops, limits, checks)
+        Self::checked(ops, sessions, limits, checks)
     }
 
-    fn checked(ops: Vec<Op>, limits: Limits, checks: usize) -> Self {
+    fn checked(
+        ops: Vec<Op>,
+        sessions: Vec<Option<Session>>,
+        limits: Limits,
+        checks: usize,
+    ) -> Self {
         Self {
             events: Vec::with_capacity(ops.len()),
             ops,
+            sessions,
             limits,
             rows: Rows::default(),
             changes: Vec::new(),
@@ -116,6 +127,8 @@ impl Batch {
         for op in &self.ops {
             op.keys(&mut keys);
         }
+        let sessions = self.sessions.iter().flatten();
+        keys.devices.extend(sessions.map(|session| session.device));
         keys
     }
 
@@ -123,7 +136,9 @@ impl Batch {
     pub fn apply(&mut self, rows: Rows) -> Step {
         self.rows.extend(rows);
         while let Some(op) = self.ops.get(self.events.len()) {
-            let event = match op.decide(&self.rows, &self.limits) {
+            let session = self.sessions.get(self.events.len()).copied().flatten();
+            let newest = session.map_or(Ok(()), |session| self.rows.ensure_newest(&session));
+            let event = match newest.and_then(|()| op.decide(&self.rows, &self.limits)) {
                 Ok(decided) => {
                     for change in &decided.changes {
                         self.rows.follow(change);
@@ -183,8 +198,10 @@ impl Batch {
         // Each stands by itself from here on.
         let leaning = runs::leaning(&ops);
         runs::cut(&mut ops, &leaning);
-        let ops = ops.into_iter();
-        ops.map(|op| Self::checked(vec![op], limits, 0)).collect()
+        let asked = ops.into_iter().zip(self.sessions);
+        asked
+            .map(|(op, session)| Self::checked(vec![op], vec![session], limits, 0))
+            .collect()
     }
 
     /// What stored rows were found to be damaged.

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::keys::Rows;
 use crate::rows::{
-    ActiveRow, AuthorRow, DocumentRow, EntryRow, GroupAt, InvitationRow, JoinRow, PackageRow,
-    PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
+    ActiveRow, AuthorRow, DocumentRow, EntryRow, GroupAt, InvitationRow, JoinRow, LoginRow,
+    PackageRow, PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
 };
 
 /// Thirty-two bytes that nothing prints.
@@ -60,6 +60,15 @@ pub enum Change {
         key: Vec<u8>,
         /// When.
         created: UnixMs,
+    },
+    /// A device has logged in, or its next life has begun.
+    Login {
+        /// The device.
+        device: DeviceId,
+        /// Its session before.
+        expected: u64,
+        /// What is stored of it.
+        row: LoginRow,
     },
     /// A device loses or regains its standing.
     Revoked {
@@ -345,6 +354,11 @@ impl Rows {
                 self.devices.remove(device);
                 self.siblings.remove(user);
                 self.acquainted.remove(user);
+            }
+            Change::Login { device, row, .. } => {
+                if let Some(Some(device)) = self.devices.get_mut(device) {
+                    device.login = *row;
+                }
             }
             Change::Revoked { device, revoked } => {
                 if let Some(Some(row)) = self.devices.get_mut(device) {

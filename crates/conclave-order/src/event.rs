@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use conclave_proto::service::Generation;
-use conclave_proto::{DeviceId, Hash, Head, Record, Refusal, UserId};
+use conclave_proto::{DeviceId, Hash, Head, LifeToken, Record, Refusal, UnixMs, UserId};
 
 use crate::op::append::Frame;
 use crate::op::packages::Claimed;
@@ -38,6 +38,19 @@ pub enum Event {
         seq: u64,
         /// The head after it.
         head: Head,
+    },
+    /// A device has logged in: its older sessions are over.
+    LoggedIn {
+        /// The device.
+        device: DeviceId,
+        /// When.
+        at: UnixMs,
+        /// The session.
+        session: u64,
+        /// Number of the life that begins when it is confirmed.
+        life: u64,
+        /// Its token.
+        next: LifeToken,
     },
     /// A user's device list has changed.
     ListChanged {

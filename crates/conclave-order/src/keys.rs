@@ -9,6 +9,7 @@ use conclave_proto::service::Loss;
 use conclave_proto::{Author, DeviceId, GroupId, Hash, Refusal, UnixMs, UserId};
 use conclave_rules::LogId;
 
+use crate::op::Session;
 use crate::rows::{
     AccountRow, ActiveRow, AuthorRow, DeviceRow, DocumentRow, GroupRow, InvitationRow, JoinRow,
     ListRow, Mark, PackageRow, PartsRow, PleaRow, Position, RecoveryRow, ReplacedRow, ServiceRow,
@@ -194,6 +195,26 @@ impl Rows {
         }
     }
 
+    /// Refuses what comes over another session than the device's newest: another process has logged in since, or another copy of its store.
+    pub(crate) fn ensure_newest(&self, session: &Session) -> Result<(), Stop> {
+        let row = self.device(&session.device)?.ok_or_else(revoked)?;
+        // Breakage: what an older connection has sent is still written.
+        if row.login.session == session.number || crate::broken("session-fence") {
+            return Ok(());
+        }
+        let since = row.login.at;
+        Err(Refusal::OtherLife { since }.into())
+    }
+
+    /// Refuses a session that is not its device's newest, and a device that is not known, revoked, or whose account is shut.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn ensure_current(&self, session: &Session) -> Result<(), Stop> {
+        self.ensure_active(&session.device)?;
+        self.ensure_newest(session)
+    }
+
     /// Refuses unless the device is known, not revoked and its account not shut.
     pub(crate) fn ensure_active(&self, device: &DeviceId) -> Result<(), Stop> {
         match self.device(device)? {
@@ -208,5 +229,36 @@ impl Rows {
 pub fn revoked() -> Refusal {
     Refusal::Forbidden {
         why: ForbiddenWhy::DeviceRevoked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::LoginRow;
+
+    #[test]
+    fn only_the_newest_session_of_a_device_is_heard() {
+        let (device, at) = (DeviceId([1; 16]), UnixMs(7));
+        let login = LoginRow {
+            session: 2,
+            at,
+            ..LoginRow::default()
+        };
+        let row = DeviceRow {
+            user: UserId([2; 32]),
+            key: vec![3; 32],
+            revoked: false,
+            disabled: false,
+            login,
+        };
+        let mut rows = Rows::default();
+        rows.devices.insert(device, Some(row));
+        let heard = |number| rows.ensure_newest(&Session { device, number });
+        assert_eq!(heard(2), Ok(()));
+        for other in [0, 1, 3] {
+            let since = at;
+            assert_eq!(heard(other), Err(Refusal::OtherLife { since }.into()));
+        }
     }
 }

@@ -30,6 +30,8 @@
     )
 )]
 
+include!(concat!(env!("OUT_DIR"), "/broken.rs"));
+
 mod batch;
 mod change;
 mod event;
@@ -51,7 +53,7 @@ pub use change::{Change, Secret};
 pub use event::{Event, Placed, PlacedSnapshot};
 pub use keys::{Keys, Rows, Stop, revoked};
 pub use log::NODE_LEVEL;
-pub use op::{Asker, Op};
+pub use op::{Asked, Asker, Op, Session};
 pub use proofs::{Proofs, proof};
 pub use roots::Roots;
 pub use store::{

@@ -7,7 +7,9 @@ use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
 use conclave_proto::record::{CloseReason, RecordHeader, SnapshotHeader};
 use conclave_proto::service::Generation;
-use conclave_proto::{DeviceId, Frontier, GroupId, Hash, Head, RecordBody, UnixMs, UserId};
+use conclave_proto::{
+    DeviceId, Frontier, GroupId, Hash, Head, LifeToken, RecordBody, UnixMs, UserId,
+};
 use conclave_rules::LogId;
 
 /// A user's account.
@@ -28,6 +30,24 @@ pub struct DeviceRow {
     pub revoked: bool,
     /// Whether its user's account is shut.
     pub disabled: bool,
+    /// Its newest login, and the life that it goes on with.
+    pub login: LoginRow,
+}
+
+/// How a device logged in last. A life is what one store of a device goes on as: with each login that is confirmed the next begins, so that an
+/// older copy of the store has an older token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoginRow {
+    /// Number of the newest session, raised with every login: what comes over an older one is not written.
+    pub session: u64,
+    /// When that was.
+    pub at: UnixMs,
+    /// Number of the present life.
+    pub life: u64,
+    /// Token of the present life; none before the first login.
+    pub token: Option<LifeToken>,
+    /// Token of the next life, which the device was told and has not confirmed.
+    pub next: Option<LifeToken>,
 }
 
 /// A user's newest device list.

@@ -8,7 +8,7 @@ use tls_codec::{DeserializeBytes, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::codec::{Bytes, Tail, Varint};
 use crate::group::{CommitBundle, GroupEntry, RootWrap};
-use crate::ids::{DeviceId, DocumentId, GroupId, Hash, InstanceId, UnixMs, UserId};
+use crate::ids::{DeviceId, DocumentId, GroupId, Hash, InstanceId, LifeToken, UnixMs, UserId};
 use crate::limits::WIRE_MESSAGE_BYTES;
 use crate::merkle::{Frontier, Head};
 use crate::record::{Author, Chained, Record, RecordBody, RecordHeader};
@@ -39,6 +39,12 @@ pub enum ClientFrame {
         signature: [u8; 64],
         /// Invitation token, where the service admits by invitation.
         token: Option<Bytes>,
+        /// Number of the device's life, as it was told it last ([`ServiceFrame::Ready`]); 0 before.
+        life: u64,
+        /// Token of that life; zero before.
+        life_token: LifeToken,
+        /// 1 where this copy of the device's store is to go on, whatever life the service knows; otherwise 0.
+        take_over: u8,
     },
     /// A request; answered by [`ServiceFrame::Response`] with the same id.
     #[tls_codec(discriminant = 3)]
@@ -95,6 +101,12 @@ pub struct LoginStatement {
     pub service_key: [u8; 32],
     /// The device.
     pub device: DeviceId,
+    /// As in [`ClientFrame::Login`].
+    pub life: u64,
+    /// As in [`ClientFrame::Login`].
+    pub life_token: LifeToken,
+    /// As in [`ClientFrame::Login`].
+    pub take_over: u8,
 }
 
 /// A record on its way to the service: what the service knows already is left out. The full header is rebuilt from the channel (group,
@@ -354,6 +366,9 @@ pub enum Request {
         #[tls_codec(with = "crate::codec::list")]
         items: Vec<Returned>,
     },
+    /// The life that [`ServiceFrame::Ready`] named is stored durably. Answer: `Done`.
+    #[tls_codec(discriminant = 28)]
+    ConfirmLife,
 }
 
 /// One position of a log that is brought back.
@@ -637,6 +652,10 @@ pub enum ServiceFrame {
         key_packages: u32,
         /// 1 when a last-resort key package is stored.
         last_resort: u8,
+        /// Number of the device's next life, which begins when it is confirmed.
+        life: u64,
+        /// Its token.
+        next: LifeToken,
     },
     /// Answer to a request.
     #[tls_codec(discriminant = 3)]

@@ -139,6 +139,28 @@ byte_id!(
     /// One life of a device's store. Clocks count within it (see `docs/PROTOCOL.md`, Clocks).
     InstanceId, 8
 );
+/// Names one life of a device's store to the service: who holds the newest goes on, an older copy of the store does not. Not printed.
+#[derive(
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
+)]
+pub struct LifeToken(pub [u8; 16]);
+
+impl fmt::Debug for LifeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LifeToken(..)")
+    }
+}
+
 byte_id!(
     /// A realm: statements signed for one are worthless in another.
     RealmId, 16

@@ -38,8 +38,8 @@ pub mod refusal;
 pub mod service;
 
 pub use ids::{
-    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, RealmId, RescueId, SessionId,
-    UnixMs, UserId,
+    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, LifeToken, RealmId, RescueId,
+    SessionId, UnixMs, UserId,
 };
 pub use merkle::{Frontier, Head};
 pub use policy::{GroupPolicy, Role};

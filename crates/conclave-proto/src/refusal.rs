@@ -2,7 +2,7 @@
 
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::ids::Hash;
+use crate::ids::{Hash, UnixMs};
 
 /// Why a device may not do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -260,6 +260,13 @@ pub enum Refusal {
         /// Size that it is known to have had.
         want: u64,
     },
+    /// Another copy of this device's store is in use.
+    #[error("another copy of this device's home is in use")]
+    #[tls_codec(discriminant = 26)]
+    OtherLife {
+        /// When that one logged in last.
+        since: UnixMs,
+    },
 }
 
 impl Refusal {
@@ -292,6 +299,7 @@ impl Refusal {
             Self::ShuttingDown => "refused.shutting_down",
             Self::Unauthenticated => "refused.unauthenticated",
             Self::Recovering { .. } => "refused.recovering",
+            Self::OtherLife { .. } => "refused.other_life",
         }
     }
 

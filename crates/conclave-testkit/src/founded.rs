@@ -5,7 +5,7 @@ use conclave_doc::{DocKeys, seal};
 use conclave_mls::{ClientGroup, Plan, PublicGroupState, RowChange};
 use conclave_order::op::entry::NewEntry;
 use conclave_order::op::group::CreateGroup;
-use conclave_order::op::identity::{Admit, Door, Newcomer};
+use conclave_order::op::identity::{Claim, Door, Newcomer};
 use conclave_order::query::group::{Core, restore};
 use conclave_order::{Asker, Backend, Batch, Change, Event, Failure, Keys, Op, Rows, Transaction};
 use conclave_order::{rows::RecordRow, run_batch};
@@ -18,7 +18,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use crate::database::Database;
 use crate::members::{Member, NOW, strangers};
 use crate::records::CRDT;
-use crate::world::LIMITS;
+use crate::world::{LIMITS, log_in};
 
 /// The group.
 pub const GROUP: GroupId = GroupId([7; 16]);
@@ -69,15 +69,12 @@ impl<D: Database> Founded<D> {
         let by = Asker {
             device: owner.device,
             user: owner.user,
+            session: 1,
         };
         let offer = (created.group_info.as_slice(), created.tree.as_slice());
         let new = CreateGroup::judge(by, offer, NOW, NOW)?;
         for op in [
-            Op::Admit(Admit {
-                who,
-                door: Door::Open,
-                now: NOW,
-            }),
+            log_in(who, Door::Open, Claim::default(), NOW),
             Op::CreateGroup(Box::new(new)),
         ] {
             run(&mut store, op).await?;

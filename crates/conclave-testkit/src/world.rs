@@ -7,16 +7,16 @@ use bytes::Bytes;
 use conclave_order::limits::Limits;
 use conclave_order::op::entry::{Begins, Does, NewEntry};
 use conclave_order::op::group::CreateGroup;
-use conclave_order::op::identity::{Admit, Door, Newcomer};
+use conclave_order::op::identity::{Claim, Door, LogIn, Newcomer};
 use conclave_order::rows::{ActiveRow, DocumentRow, GroupRow, JoinRow, PartChange};
-use conclave_order::{Batch, Event, Keys, Op, Reader, Rows, run_batch};
+use conclave_order::{Asked, Batch, Event, Keys, Op, Reader, Rows, run_batch};
 use conclave_proto::group::{GroupEntry, RootWrap, WrapStatement};
 use conclave_proto::record::{
     EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader, SnapshotHeader,
 };
 use conclave_proto::{
-    Author, DeviceId, DocumentId, Frontier, GroupId, Hash, Head, InstanceId, Refusal, UnixMs,
-    UserId,
+    Author, DeviceId, DocumentId, Frontier, GroupId, Hash, Head, InstanceId, LifeToken, Refusal,
+    UnixMs, UserId,
 };
 use conclave_rules::LogId;
 
@@ -64,7 +64,7 @@ impl<D: Database> World<D> {
     ///
     /// # Errors
     /// When it does not.
-    pub async fn run(&mut self, ops: Vec<Op>) -> Result<Vec<Event>> {
+    pub async fn run(&mut self, ops: Vec<impl Into<Asked>>) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         let all = run_batch(&mut self.store, Batch::new(ops, LIMITS), &()).await;
         ensure!(all.len() == 1, "{} transactions", all.len());
@@ -83,7 +83,7 @@ impl<D: Database> World<D> {
     ///
     /// # Errors
     /// When the transaction does not take place.
-    pub async fn one(&mut self, op: Op) -> Result<Event> {
+    pub async fn one(&mut self, op: impl Into<Asked>) -> Result<Event> {
         let event = self.run(vec![op]).await?.pop();
         event.context("no event")
     }
@@ -92,7 +92,7 @@ impl<D: Database> World<D> {
     ///
     /// # Errors
     /// When one is.
-    pub async fn accepted(&mut self, ops: Vec<Op>) -> Result<Vec<Event>> {
+    pub async fn accepted(&mut self, ops: Vec<impl Into<Asked>>) -> Result<Vec<Event>> {
         let events = self.run(ops).await?;
         for event in &events {
             ensure!(refusal(event).is_none(), "{event:?}");
@@ -104,7 +104,7 @@ impl<D: Database> World<D> {
     ///
     /// # Errors
     /// When it is not.
-    pub async fn refused(&mut self, op: Op) -> Result<Refusal> {
+    pub async fn refused(&mut self, op: impl Into<Asked>) -> Result<Refusal> {
         let event = self.one(op).await?;
         refusal(&event).with_context(|| format!("{event:?}"))
     }
@@ -210,7 +210,22 @@ pub fn admit_through(n: u8, door: Door, now: UnixMs) -> Op {
         device: device(n),
         key: vec![n; 32],
     };
-    Op::Admit(Admit { who, door, now })
+    log_in(who, door, Claim::default(), now)
+}
+
+/// A device logs in. The token for its next life says which device it is, and when.
+#[must_use]
+pub fn log_in(who: Newcomer, door: Door, claim: Claim, now: UnixMs) -> Op {
+    let mut fresh = LifeToken::default();
+    fresh.0[..8].copy_from_slice(&who.device.0[..8]);
+    fresh.0[8..].copy_from_slice(&now.0.to_be_bytes());
+    Op::LogIn(Box::new(LogIn {
+        who,
+        door,
+        claim,
+        fresh,
+        now,
+    }))
 }
 
 /// A device founds a group.

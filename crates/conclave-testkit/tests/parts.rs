@@ -119,6 +119,11 @@ async fn a_commit_writes_what_it_changes() -> Result<()> {
 async fn age(group: &Founded<InSqlite>, checkpoint: &[u8]) -> Result<()> {
     let mut conn = connect(&group.database).await?;
     for statement in [
+        "ALTER TABLE devices DROP COLUMN session",
+        "ALTER TABLE devices DROP COLUMN session_ms",
+        "ALTER TABLE devices DROP COLUMN life",
+        "ALTER TABLE devices DROP COLUMN token",
+        "ALTER TABLE devices DROP COLUMN next",
         "DROP INDEX key_packages_by_device",
         "DROP INDEX authors_open",
         "DROP TABLE group_parts",

@@ -190,9 +190,8 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
                 .map(Some)
         }
         Request::ClearKeyPackages => identity::clear_key_packages(shared, conn).await.map(Some),
-        Request::AckWelcome { id } => {
-            Ok(Some(join::acknowledge(&shared.env, conn.device, id).await?))
-        }
+        Request::ConfirmLife => identity::confirm_life(shared, conn).await.map(Some),
+        Request::AckWelcome { id } => Ok(Some(join::acknowledge(&shared.env, conn, id).await?)),
         Request::GetMemberships => {
             // Whoever hears the answer has heard of every invitation that waited.
             tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use conclave_order::op::identity::PutDeviceList;
+use conclave_order::op::identity::{ConfirmLife, PutDeviceList};
 use conclave_order::op::packages::{ClaimKeyPackages, ClearKeyPackages, PutKeyPackages};
 use conclave_order::rows::ListRow;
 use conclave_order::{Event, Keys, Op, Rows};
@@ -24,9 +24,9 @@ async fn newest_list(shared: &Shared, user: UserId) -> Result<Option<ListRow>, O
 }
 
 /// Runs an operation on devices; gives what became of it.
-async fn run(shared: &Shared, op: Op) -> Result<Event, Refusal> {
+async fn run(shared: &Shared, conn: &Conn, op: Op) -> Result<Event, Refusal> {
     let from = From::Devices(shared.env.clone());
-    shared.env.writer.run(op, from).await
+    shared.env.writer.run(conn.asker().asks(op), from).await
 }
 
 /// Takes a newer device list of the connected device's user.
@@ -38,7 +38,7 @@ pub(crate) async fn put_device_list(
     let stored = newest_list(shared, conn.user).await?;
     let now = shared.env.clock.now();
     if let Some(op) = PutDeviceList::judge(conn.asker(), bytes, stored.as_ref(), now)? {
-        run(shared, Op::PutDeviceList(op)).await?;
+        run(shared, conn, Op::PutDeviceList(op)).await?;
     }
     Ok(Answer::Done)
 }
@@ -59,7 +59,7 @@ pub(crate) async fn put_key_packages(
 ) -> Result<Answer, OpError> {
     let now = shared.env.clock.now();
     let op = PutKeyPackages::judge(conn.asker(), one_time, last_resort, now)?;
-    match run(shared, Op::PutKeyPackages(op)).await? {
+    match run(shared, conn, Op::PutKeyPackages(op)).await? {
         Event::PackagesPut { left, .. } => Ok(Answer::KeyPackageCount { left }),
         _ => Err(Refusal::Storage.into()),
     }
@@ -72,8 +72,15 @@ pub(crate) async fn clear_key_packages(
 ) -> Result<Answer, OpError> {
     let device = conn.device;
     let op = Op::ClearKeyPackages(ClearKeyPackages { device });
-    run(shared, op).await?;
+    run(shared, conn, op).await?;
     Ok(Answer::KeyPackageCount { left: 0 })
+}
+
+/// The connected device has stored its next life.
+pub(crate) async fn confirm_life(shared: &Arc<Shared>, conn: &Conn) -> Result<Answer, OpError> {
+    let device = conn.device;
+    run(shared, conn, Op::ConfirmLife(ConfirmLife { device })).await?;
+    Ok(Answer::Done)
 }
 
 /// Hands out one key package of each device of a user.
@@ -86,7 +93,7 @@ pub(crate) async fn claim_key_packages(
     let now = shared.env.clock.now();
     let op = ClaimKeyPackages::judge(conn.device, user, devices, now)?;
     shared.rates.claims.take(conn.device, 1, now)?;
-    let Event::Claimed(claimed) = run(shared, Op::ClaimKeyPackages(op)).await? else {
+    let Event::Claimed(claimed) = run(shared, conn, Op::ClaimKeyPackages(op)).await? else {
         return Err(Refusal::Storage.into());
     };
     Ok(Answer::KeyPackages {

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use conclave_identity::{
     AuthError, CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference,
 };
-use conclave_order::op::identity::{Admit, Door, Newcomer, Standing};
+use conclave_order::op::identity::{Claim, Door, LogIn, Newcomer};
 use conclave_order::op::packages::Stock;
-use conclave_order::{Keys, Op, Rows};
+use conclave_order::{Asked, Asker, Event, Keys, Op, Rows};
 use conclave_proto::codec::{decode, encode};
 use conclave_proto::frame::{ClientFrame, LOGIN_LABEL, LoginStatement, ServiceFrame};
 use conclave_proto::policy::PROTOCOL_VERSION;
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DeviceId, Refusal, UserId, limits};
+use conclave_proto::{DeviceId, LifeToken, Refusal, UserId, limits};
 use futures_util::SinkExt;
 
 use super::{Incoming, Sink};
@@ -23,15 +23,23 @@ use crate::error::OpError;
 use crate::invitation::token_hash;
 use crate::limits::LOGIN_FIELD_BYTES;
 use crate::shared::Shared;
+use crate::tell::From;
 
 /// A device that has logged in.
 #[derive(Debug, Clone)]
 pub(crate) struct LoggedIn {
-    pub(crate) device: DeviceId,
-    pub(crate) user: UserId,
-    key: Vec<u8>,
+    by: Asker,
     /// Number of the generation that it was told of.
     generation: u64,
+    /// Number and token of the life that begins when it is confirmed.
+    next: (u64, LifeToken),
+}
+
+impl LoggedIn {
+    /// Who asks on the connection.
+    pub(crate) fn asker(&self) -> Asker {
+        self.by
+    }
 }
 
 /// Reads frames until there is one; before login nothing else is looked at.
@@ -57,15 +65,15 @@ pub(crate) async fn login(
     let mut claimed = None;
     let done = shake_hands(shared, incoming, sink, &mut claimed).await;
     if let Err(why) = &done {
-        refused(shared, claimed.as_ref(), why);
+        let claimed = claimed.as_ref().map(|who| (&who.device, &who.user));
+        refused(shared, claimed, why);
     }
     done
 }
 
 /// Names to the operator who was refused, as far as it is known.
-pub(crate) fn refused(shared: &Shared, claimed: Option<&LoggedIn>, why: &Refusal) {
+pub(crate) fn refused(shared: &Shared, claimed: Option<(&DeviceId, &UserId)>, why: &Refusal) {
     let env = &shared.env;
-    let claimed = claimed.map(|who| (&who.device, &who.user));
     env.misconduct.login(claimed, why, env.clock.now());
 }
 
@@ -73,7 +81,7 @@ async fn shake_hands(
     shared: &Arc<Shared>,
     incoming: &mut Incoming,
     sink: &mut Sink,
-    claimed: &mut Option<LoggedIn>,
+    claimed: &mut Option<Newcomer>,
 ) -> Result<LoggedIn, Refusal> {
     let ClientFrame::Hello {
         versions,
@@ -87,12 +95,11 @@ async fn shake_hands(
             minimum: PROTOCOL_VERSION,
         });
     }
-    let mut who = identify(shared, credential.as_slice())?;
+    let who = identify(shared, credential.as_slice())?;
     *claimed = Some(who.clone());
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| Refusal::Storage)?;
     let generation = shared.env.heads.standing().generation;
-    who.generation = generation.number;
     let challenge = ServiceFrame::Challenge {
         version: PROTOCOL_VERSION,
         nonce,
@@ -107,6 +114,9 @@ async fn shake_hands(
         origin,
         signature,
         token,
+        life,
+        life_token,
+        take_over,
     } = frame(incoming).await?
     else {
         return Err(Refusal::Malformed);
@@ -133,17 +143,25 @@ async fn shake_hands(
         origin,
         service_key: shared.env.heads.service_key(),
         device: who.device,
+        life,
+        life_token,
+        take_over,
     };
     conclave_identity::verify(&who.key, LOGIN_LABEL, &encode(&statement), &signature)
         .map_err(|_| Refusal::Unauthenticated)?;
-    admit(shared, &who, token)
-        .await
-        .map_err(OpError::into_refusal)?;
-    Ok(who)
+    if take_over > 1 {
+        return Err(Refusal::Malformed);
+    }
+    let claim = Claim {
+        life,
+        token: life_token,
+        take_over: take_over == 1,
+    };
+    log_in(shared, who, claim, (token, generation.number)).await
 }
 
 /// Who the credential says this is; the signature to come shows whether it is true.
-fn identify(shared: &Shared, credential: &[u8]) -> Result<LoggedIn, Refusal> {
+fn identify(shared: &Shared, credential: &[u8]) -> Result<Newcomer, Refusal> {
     let parsed = DeviceCredential::from_bytes(credential).map_err(|_| Refusal::Unauthenticated)?;
     let key = parsed.certificate.device_key.as_slice();
     let presented = Presented {
@@ -165,70 +183,80 @@ fn identify(shared: &Shared, credential: &[u8]) -> Result<LoggedIn, Refusal> {
         },
         _ => Refusal::Unauthenticated,
     })?;
-    Ok(LoggedIn {
-        device: identity.device,
+    Ok(Newcomer {
         user: identity.user,
+        device: identity.device,
         key: key.to_vec(),
-        generation: 0,
     })
 }
 
-impl LoggedIn {
-    fn newcomer(&self) -> Newcomer {
-        Newcomer {
-            user: self.user,
-            device: self.device,
-            key: self.key.clone(),
-        }
-    }
-}
-
-/// Refuses devices that are revoked or not admitted; makes account and device known where they are new.
-async fn admit(shared: &Shared, who: &LoggedIn, token: Option<Vec<u8>>) -> Result<(), OpError> {
-    if check(shared, who).await? == Standing::Known {
-        return Ok(());
-    }
+/// Refuses devices that are revoked or not admitted, and copies of a store that is used elsewhere; makes account and device known where they are
+/// new. Its older connections are closed then.
+async fn log_in(
+    shared: &Shared,
+    who: Newcomer,
+    claim: Claim,
+    (token, generation): (Option<Vec<u8>>, u64),
+) -> Result<LoggedIn, Refusal> {
     let door = match shared.admission {
         Admission::Open => Door::Open,
         Admission::Invitation => Door::Invitation(token.map(|token| token_hash(&token))),
     };
-    let op = Admit {
-        who: who.newcomer(),
+    let mut fresh = LifeToken::default();
+    getrandom::fill(&mut fresh.0).map_err(|_| Refusal::Storage)?;
+    let (device, user) = (who.device, who.user);
+    let op = LogIn {
+        who,
         door,
+        claim,
+        fresh,
         now: shared.env.clock.now(),
     };
-    shared.env.writer.ask(Op::Admit(op)).await?;
-    Ok(())
-}
-
-async fn check(shared: &Shared, who: &LoggedIn) -> Result<Standing, OpError> {
-    let newcomer = who.newcomer();
-    let mut keys = Keys::default();
-    newcomer.keys(&mut keys);
-    let mut rows = Rows::default();
-    shared.env.load(&keys, &mut rows).await?;
-    Ok(newcomer.standing(&rows)?)
+    let asked = Asked::from(Op::LogIn(Box::new(op)));
+    let from = From::Devices(shared.env.clone());
+    match shared.env.writer.run(asked, from).await? {
+        Event::LoggedIn {
+            session,
+            life,
+            next,
+            ..
+        } => Ok(LoggedIn {
+            by: Asker {
+                device,
+                user,
+                session,
+            },
+            generation,
+            next: (life, next),
+        }),
+        _ => Err(Refusal::Storage),
+    }
 }
 
 /// What says that the login is done.
 pub(crate) async fn ready(shared: &Shared, who: &LoggedIn) -> Result<ServiceFrame, Refusal> {
     let now = shared.env.clock.now();
+    let device = who.by.device;
     let mut keys = Keys::default();
-    keys.stocks.insert(who.device);
+    keys.stocks.insert(device);
     let mut rows = Rows::default();
     let stock = async {
         shared.env.load(&keys, &mut rows).await?;
-        Ok(Stock::of(rows.stock(&who.device)?, now))
+        Ok(Stock::of(rows.stock(&device)?, now))
     };
     let stock = stock.await.map_err(OpError::into_refusal)?;
+    let (life, next) = who.next;
     Ok(ServiceFrame::Ready {
         now,
         key_packages: stock.one_time,
         last_resort: u8::from(stock.last_resort),
+        life,
+        next,
     })
 }
 
-/// Judges the device once more, now that its connection is known: it may have been revoked, or the service told to stop, just before.
+/// Judges the device once more, now that its connection is known: it may have been revoked, have logged in again, or the service been told to
+/// stop, just before.
 pub(crate) async fn confirm(shared: &Shared, who: &LoggedIn) -> Result<(), Refusal> {
     if shared.stop.is_cancelled() {
         return Err(Refusal::ShuttingDown);
@@ -237,8 +265,13 @@ pub(crate) async fn confirm(shared: &Shared, who: &LoggedIn) -> Result<(), Refus
     if shared.env.heads.standing().generation.number != who.generation {
         return Err(Refusal::ShuttingDown);
     }
-    check(shared, who)
-        .await
-        .map(|_| ())
-        .map_err(OpError::into_refusal)
+    let session = who.by.session();
+    let mut keys = Keys::default();
+    keys.devices.insert(session.device);
+    let mut rows = Rows::default();
+    let newest = async {
+        shared.env.load(&keys, &mut rows).await?;
+        Ok(rows.ensure_current(&session)?)
+    };
+    newest.await.map_err(OpError::into_refusal)
 }

@@ -58,13 +58,12 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
         // Before anything that its being known can bring.
         Ok(ready) => outbox.push_frame(&ready),
         Err(refusal) => {
-            login::refused(&shared, Some(&who), &refusal);
+            let by = who.asker();
+            login::refused(&shared, Some((&by.device, &by.user)), &refusal);
             return refuse(sink, refusal).await;
         }
     }
-    let per_device = shared.env.limits.connections_per_device;
-    let hub = &shared.env.hub;
-    let conn = hub.register(who.device, who.user, outbox, per_device);
+    let conn = shared.env.hub.register(who.asker(), outbox);
     let ping = Duration::from_millis(shared.env.limits.ping_ms);
     let sender = shared
         .connections
@@ -80,7 +79,8 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
             receive_loop(&shared, &conn, incoming).await;
         }
         Err(refusal) => {
-            login::refused(&shared, Some(&who), &refusal);
+            let by = who.asker();
+            login::refused(&shared, Some((&by.device, &by.user)), &refusal);
             conn.outbox.close(refusal, 0);
         }
     }
@@ -93,9 +93,13 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
 
 /// Says why a login failed.
 async fn refuse(mut sink: Sink, why: Refusal) {
+    let retry_after_ms = match why {
+        Refusal::OtherLife { .. } => limits::OTHER_LIFE_RETRY_MS,
+        _ => 0,
+    };
     let frame = encode(&ServiceFrame::Goodbye {
         why,
-        retry_after_ms: 0,
+        retry_after_ms,
     });
     let last = async {
         let _ = sink.send(Message::Binary(Bytes::from(frame))).await;

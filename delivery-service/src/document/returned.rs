@@ -38,8 +38,9 @@ pub(crate) async fn give_back(
             Err(stop) => return Err(stop.into()),
         }
     };
-    let op = Op::ReturnDocument(Box::new(op));
-    match env.writer.run(op, From::Returned(document.clone())).await? {
+    let asked = conn.asker().asks(Op::ReturnDocument(Box::new(op)));
+    let from = From::Returned(document.clone());
+    match env.writer.run(asked, from).await? {
         Event::Returned { seq, head } => Ok(Answer::Accepted { seq, head }),
         _ => Err(Refusal::Storage.into()),
     }

@@ -21,7 +21,7 @@ use crate::hub::Conn;
 /// Where a snapshot came from.
 pub(crate) struct SnapshotFrom {
     document: Arc<Document>,
-    conn: Arc<Conn>,
+    pub(crate) conn: Arc<Conn>,
     request: Varint,
 }
 

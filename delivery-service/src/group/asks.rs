@@ -54,8 +54,9 @@ pub(crate) async fn ask(group: &Arc<Group>, conn: &Conn, what: Plea) -> Result<A
         group: group.clone(),
         plea: op.plea,
     };
-    let op = Op::Ask(op);
-    group.env.writer.run(op, From::Plea(Box::new(from))).await?;
+    let asked = conn.asker().asks(Op::Ask(op));
+    let from = From::Plea(Box::new(from));
+    group.env.writer.run(asked, from).await?;
     Ok(Answer::Done)
 }
 

@@ -52,7 +52,7 @@ pub(crate) async fn commit(
     };
     let version = core.version;
     let new = NewEntry::of_commit(&mut core.state, version, judged, conn.device)?;
-    order(group, core, new).await
+    order(group, conn.asker(), core, new).await
 }
 
 /// Renewals of leaves that change nothing else, and returns, are paced: each costs every member a commit to process. Returns have buckets of

@@ -20,7 +20,8 @@ pub(crate) async fn create(
     founded: UnixMs,
 ) -> Result<Answer, OpError> {
     let op = CreateGroup::judge(conn.asker(), (group_info, tree), founded, env.clock.now())?;
-    env.writer.ask(Op::CreateGroup(Box::new(op))).await?;
+    let asked = conn.asker().asks(Op::CreateGroup(Box::new(op)));
+    env.writer.ask(asked).await?;
     Ok(Answer::Accepted {
         seq: 0,
         head: Head::EMPTY,

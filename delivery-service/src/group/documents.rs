@@ -24,7 +24,7 @@ pub(crate) async fn create(
     }
     let version = core.version;
     match NewEntry::document(&mut core.state, version, entry, first, conn.device) {
-        Ok(new) => order(group, core, new).await,
+        Ok(new) => order(group, conn.asker(), core, new).await,
         Err(refusal) => {
             core.keep();
             Err(refusal.into())

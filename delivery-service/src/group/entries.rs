@@ -26,7 +26,7 @@ pub(crate) async fn propose(
     }
     let version = core.version;
     match NewEntry::proposal(&mut core.state, version, message, conn.device) {
-        Ok(new) => order(group, core, new).await,
+        Ok(new) => order(group, conn.asker(), core, new).await,
         Err(refusal) => {
             core.keep();
             Err(refusal.into())
@@ -44,7 +44,7 @@ pub(crate) async fn put(group: &Arc<Group>, conn: &Conn, entry: Record) -> Resul
     }
     let version = core.version;
     match NewEntry::signed(&mut core.state, version, entry, conn.device) {
-        Ok(new) => order(group, core, new).await,
+        Ok(new) => order(group, conn.asker(), core, new).await,
         Err(refusal) => {
             core.keep();
             Err(refusal.into())

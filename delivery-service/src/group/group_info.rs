@@ -34,7 +34,8 @@ pub(crate) async fn replace(
     let version = core.version;
     match PutGroupInfo::judge(&mut core.state, version, conn.device, group_info) {
         Ok(Some(op)) => {
-            group.env.writer.ask(Op::PutGroupInfo(op)).await?;
+            let asked = conn.asker().asks(Op::PutGroupInfo(op));
+            group.env.writer.ask(asked).await?;
             core.version = version.saturating_add(1);
             group.show(group.view(), core.version);
         }

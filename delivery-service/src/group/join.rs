@@ -73,14 +73,10 @@ async fn deliver(env: &Env, conn: &Conn, only: Option<(GroupId, u64)>) -> Result
 }
 
 /// Forgets a Welcome, and what only it needed. One that is not this device's, or gone already, changes nothing.
-pub(crate) async fn acknowledge(
-    env: &Env,
-    device: DeviceId,
-    number: u64,
-) -> Result<Answer, Refusal> {
-    let id = number;
-    let op = AckWelcome { device, id };
-    env.writer.ask(Op::AckWelcome(op)).await?;
+pub(crate) async fn acknowledge(env: &Env, conn: &Conn, number: u64) -> Result<Answer, Refusal> {
+    let (device, id) = (conn.device, number);
+    let op = Op::AckWelcome(AckWelcome { device, id });
+    env.writer.ask(conn.asker().asks(op)).await?;
     Ok(Answer::Done)
 }
 
@@ -91,7 +87,8 @@ pub(crate) async fn offer_wrap(
     wrap: RootWrap,
 ) -> Result<Answer, OpError> {
     let op = PutWrap::judge(&group.view(), conn.asker(), wrap)?;
-    group.env.writer.ask(Op::PutWrap(op)).await?;
+    let asked = conn.asker().asks(Op::PutWrap(op));
+    group.env.writer.ask(asked).await?;
     Ok(Answer::Done)
 }
 

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use conclave_mls::PublicGroupState;
 use conclave_order::op::entry::NewEntry;
 use conclave_order::query::group::Core;
-use conclave_order::{Event, Keys, Op, Rows};
+use conclave_order::{Asker, Event, Keys, Op, Rows};
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::service::SignedHead;
@@ -270,6 +270,7 @@ impl GroupFrom {
 /// Orders an entry that the core was advanced by. Only where it is durable, and was not before, is the core what is stored.
 async fn order(
     group: &Arc<Group>,
+    by: Asker,
     mut core: CoreGuard<'_>,
     new: NewEntry,
 ) -> Result<Answer, OpError> {
@@ -283,13 +284,9 @@ async fn order(
         added: added.to_vec(),
         removed: removed.to_vec(),
     };
-    let op = Op::Enter(Box::new(new));
-    match group
-        .env
-        .writer
-        .run(op, From::Group(Box::new(from)))
-        .await?
-    {
+    let asked = by.asks(Op::Enter(Box::new(new)));
+    let from = From::Group(Box::new(from));
+    match group.env.writer.run(asked, from).await? {
         Event::Ordered { seq, head } => {
             core.keep();
             Ok(Answer::Accepted { seq, head })

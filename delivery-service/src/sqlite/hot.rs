@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use conclave_order::Rows;
-use conclave_order::rows::{AuthorRow, DeviceRow, DocumentRow, GroupRow};
+use conclave_order::rows::{AuthorRow, DeviceRow, DocumentRow, GroupRow, LoginRow};
 use conclave_proto::record::CloseReason;
-use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, UserId};
+use conclave_proto::{
+    Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, LifeToken, UnixMs, UserId,
+};
 use conclave_rules::LogId;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
@@ -34,7 +36,22 @@ pub(super) fn log_id(group: &[u8], document: &[u8]) -> Result<LogId, StoreError>
     })
 }
 
-type DeviceColumns = (Vec<u8>, Vec<u8>, Vec<u8>, i64, i64);
+type DeviceColumns = (
+    Vec<u8>,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+);
+
+fn life_token(bytes: &[u8]) -> Result<LifeToken, StoreError> {
+    id(bytes, |bytes| bytes.try_into().ok().map(LifeToken))
+}
 
 pub(super) async fn devices(
     conn: &mut SqliteConnection,
@@ -45,8 +62,8 @@ pub(super) async fn devices(
     let wanted: Vec<&DeviceId> = wanted.iter().collect();
     for run in runs(&wanted) {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT d.device, d.user, d.key, d.revoked, u.disabled FROM devices d JOIN accounts u USING (user) \
-             WHERE d.device IN (",
+            "SELECT d.device, d.user, d.key, d.revoked, u.disabled, d.session, d.session_ms, d.life, d.token, d.next \
+             FROM devices d JOIN accounts u USING (user) WHERE d.device IN (",
         );
         let mut list = query.separated(", ");
         for device in run {
@@ -54,12 +71,19 @@ pub(super) async fn devices(
         }
         query.push(")");
         let found: Vec<DeviceColumns> = query.build_query_as().fetch_all(&mut *conn).await?;
-        for (device, user, key, revoked, disabled) in found {
+        for (device, user, key, revoked, disabled, session, at, life, token, next) in found {
             let row = DeviceRow {
                 user: id(&user, UserId::from_slice)?,
                 key,
                 revoked: revoked != 0,
                 disabled: disabled != 0,
+                login: LoginRow {
+                    session: uint(session)?,
+                    at: UnixMs(uint(at)?),
+                    life: uint(life)?,
+                    token: token.map(|bytes| life_token(&bytes)).transpose()?,
+                    next: next.map(|bytes| life_token(&bytes)).transpose()?,
+                },
             };
             let device = id(&device, DeviceId::from_slice)?;
             rows.devices.insert(device, Some(row));

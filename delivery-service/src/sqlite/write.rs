@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use conclave_order::{Change, Failure};
+use conclave_proto::LifeToken;
 use conclave_rules::LogId;
 use sqlx::SqliteConnection;
 
@@ -50,6 +51,7 @@ async fn write_one(
         | Change::LetGo(_) => super::write_logs::write_document(conn, change, numbers).await,
         Change::Account { .. }
         | Change::Device { .. }
+        | Change::Login { .. }
         | Change::Revoked { .. }
         | Change::List { .. }
         | Change::Invitation { .. }
@@ -89,6 +91,26 @@ async fn write_identity(conn: &mut SqliteConnection, change: Change) -> Result<(
                 .bind(user.as_bytes().to_vec())
                 .bind(key)
                 .bind(int(created.0))
+        }
+        Change::Login {
+            device,
+            expected,
+            row,
+        } => {
+            let bytes = |token: LifeToken| token.0.to_vec();
+            let query = sqlx::query(
+                "UPDATE devices SET session = ?, session_ms = ?, life = ?, token = ?, next = ? \
+                 WHERE device = ? AND session = ?",
+            )
+            .bind(int(row.session))
+            .bind(int(row.at.0))
+            .bind(int(row.life))
+            .bind(row.token.map(bytes))
+            .bind(row.next.map(bytes))
+            .bind(device.as_bytes().to_vec())
+            .bind(int(expected));
+            let done = query.execute(conn).await.map_err(failed)?;
+            return expect(done.rows_affected(), 1);
         }
         Change::Revoked { device, revoked } => {
             sqlx::query("UPDATE devices SET revoked = ? WHERE device = ?")

@@ -8,7 +8,7 @@ use conclave_proto::service::LogName;
 use conclave_proto::{Author, DocumentId, GroupPolicy, InstanceId, Refusal, limits};
 use tokio::io::AsyncWriteExt;
 
-use crate::harness::{Member, Pen, TestService, Wire};
+use crate::harness::{Member, Pen, Person, TestService, Wire};
 use crate::scenes::{ONE, RENEWAL};
 
 /// Reads a channel to a size and rebuilds who wrote which clock where: own positions from acknowledgements, others' from deliveries.
@@ -299,7 +299,7 @@ async fn rubbish_after_login_ends_only_that_connection() {
         vec![1; 256 * 1024 + 1],
     ] {
         let interrupted = rubbish.first() == Some(&0xfe);
-        let mut wire = service.login(&alice.device).await;
+        let mut wire = service.login(&Person::new().devices[0]).await;
         wire.send_raw(tokio_tungstenite::tungstenite::Message::Binary(
             rubbish.into(),
         ))

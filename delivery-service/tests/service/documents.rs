@@ -646,16 +646,17 @@ async fn a_later_instance_closes_the_earlier_ones() {
     let frame = old.updates(1);
     alice.wire.send(&frame).await;
     alice.wire.appended(old.channel).await.unwrap();
-    let mut second = service.login(&alice.device).await;
-    std::mem::swap(&mut alice.wire, &mut second);
     let (_, mut new) = alice.open(document, TWO, None).await;
     let frame = new.updates(1);
     alice.wire.send(&frame).await;
     alice.wire.appended(new.channel).await.unwrap();
+    alice.reconnect(&service).await;
+    let (opened, _) = alice.open(document, ONE, None).await;
+    old.channel = opened.channel.0;
     let frame = old.updates(1);
-    second.send(&frame).await;
+    alice.wire.send(&frame).await;
     assert_eq!(
-        second.appended(old.channel).await,
+        alice.wire.appended(old.channel).await,
         Err(bad(RecordFault::InstanceClosed))
     );
 }

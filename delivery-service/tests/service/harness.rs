@@ -21,8 +21,8 @@ use conclave_proto::record::{
 };
 use conclave_proto::service::{Generation, LogName, SignedHead};
 use conclave_proto::{
-    Author, CommitId, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, RealmId,
-    Record, RecordBody, Refusal, UnixMs, UserId, limits,
+    Author, CommitId, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId,
+    LifeToken, RealmId, Record, RecordBody, Refusal, UnixMs, UserId, limits,
 };
 use futures_util::{SinkExt, StreamExt};
 use rand_chacha::ChaCha20Rng;
@@ -519,6 +519,9 @@ impl Wire {
             origin: origin.as_bytes().into(),
             service_key,
             device: device.id,
+            life: 0,
+            life_token: LifeToken::default(),
+            take_over: 0,
         };
         let signature = device.key().sign(LOGIN_LABEL, &encode(&statement));
         self.finish_login(origin, signature, token).await
@@ -534,6 +537,9 @@ impl Wire {
             origin: origin.as_bytes().into(),
             signature,
             token: token.map(|token| token.as_bytes().into()),
+            life: 0,
+            life_token: LifeToken::default(),
+            take_over: 0,
         })
         .await;
         match self.receive().await.expect("closed without a word") {

@@ -61,6 +61,9 @@ async fn a_signature_for_another_nonce_is_refused() {
         origin: service.origin().as_bytes().into(),
         service_key,
         device: device.id,
+        life: 0,
+        life_token: conclave_proto::LifeToken::default(),
+        take_over: 0,
     };
     let signature = device.key().sign(LOGIN_LABEL, &encode(&statement));
     let mut second = service.wire().await;
@@ -407,16 +410,17 @@ async fn who_says_nothing_is_cut_off() {
     let _ = tokio::io::AsyncReadExt::read_to_end(&mut half, &mut rest).await;
 }
 
+/// One connection for each device: the older is closed before the newer is answered.
 #[tokio::test]
-async fn a_device_has_a_bounded_number_of_connections() {
-    let service = TestService::with(|config| config.limits.connections_per_device = 2).await;
+async fn a_newer_connection_of_a_device_ends_the_older() {
+    let service = TestService::start().await;
     let person = Person::new();
     let mut first = service.login(&person.devices[0]).await;
+    let mut other = service.login(&Person::new().devices[0]).await;
     let mut second = service.login(&person.devices[0]).await;
-    let mut third = service.login(&person.devices[0]).await;
-    assert!(matches!(first.goodbye().await, Refusal::RateLimited { .. }));
+    assert!(matches!(first.goodbye().await, Refusal::OtherLife { .. }));
     second.ping().await;
-    third.ping().await;
+    other.ping().await;
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-engine/src/invitation.rs", "read", By(&["mls.group_state"])),
     ("crates/conclave-engine/src/keys.rs", "uncbor", By(&["engine.store"])),
     ("crates/conclave-engine/src/kept.rs", "group_log", By(&["engine.store", "proto.group_entry", "proto.commit_bundle"])),
+    ("crates/conclave-engine/src/life.rs", "load", By(&["engine.store"])),
     ("crates/conclave-engine/src/link/mod.rs", "own_list_arrived", By(&["identity.device_list"])),
     ("crates/conclave-engine/src/membership.rs", "read", By(&["engine.store"])),
     ("crates/conclave-engine/src/operations.rs", "load", By(&["engine.store"])),

@@ -1,12 +1,17 @@
 //! `device`: enrolling further devices of one user, and what unlocks this one.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use conclave_client::{DeviceInfo, Operation, Outcome};
 
-use crate::context::{Context, answer};
+use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Shown, columns};
+use crate::output::{Shown, columns, counted};
 use crate::unlock::{NewSecret, new_secret};
+
+/// How often it is looked whether everything was sent.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -27,6 +32,8 @@ pub enum Command {
     },
     /// List your devices
     List,
+    /// Go on with this copy of a home that is used in two places, and stop the other
+    TakeOver,
     /// Change what unlocks this device's store: another passphrase, a key file, or the keyring of this system
     Passphrase(NewSecret),
 }
@@ -48,6 +55,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         Command::Approve { request } => approve(context, &request).await,
         Command::Finish { approval } => finish(context, &approval).await,
         Command::List => list(context).await,
+        Command::TakeOver => take_over(context).await,
         Command::Passphrase(new) => passphrase(context, &new).await,
     }
 }
@@ -90,6 +98,40 @@ async fn list(context: &Context) -> Result<Shown> {
     };
     let text = columns(&devices.iter().map(row).collect::<Vec<_>>());
     Ok(Shown::new(text, "devices", devices))
+}
+
+async fn take_over(context: &Context) -> Result<Shown> {
+    let limit_ms = u64::try_from(context.time_left().as_millis()).ok();
+    let outcome = context.run(Operation::TakeOver { limit_ms }).await?;
+    let connection = answer!(outcome, Outcome::Connection(connection) => connection)?;
+    let reached = context.note_connection(&connection).await?;
+    if reached == Reached::Yes {
+        context.catch_up().await?;
+        // It has to come back into groups in which the other copy has written, before it sends anything there.
+        let status = loop {
+            let status = context.run(Operation::Status).await?;
+            let status = answer!(status, Outcome::Status(status) => status)?;
+            if status.pending == 0 || context.time_left().is_zero() {
+                break status;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
+        let mut text =
+            "this copy goes on; any other is told so, and keeps what was not sent from there"
+                .to_owned();
+        if status.pending > 0 {
+            let edits = counted(status.pending, "edit");
+            text.push_str(&format!(
+                "\n{edits} made here: sent by the next command or agent that connects"
+            ));
+        }
+        let shown = Shown::new(text, "taken_over", true);
+        return Ok(shown.with("pending", status.pending));
+    }
+    context.note_stale_and(reached, "");
+    let text =
+        "remembered: this copy goes on, and any other stops, as soon as the service is reached";
+    Ok(Shown::new(text, "taken_over", false).exit(Exit::Offline))
 }
 
 async fn passphrase(context: &Context, new: &NewSecret) -> Result<Shown> {

@@ -1,5 +1,6 @@
 //! `status`: the state of this device.
 
+use conclave_client::finding::date;
 use conclave_client::{Connection, Operation, Outcome, Status};
 
 use super::edit;
@@ -7,7 +8,6 @@ use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns, counted};
 use crate::rescued::sentence;
-use crate::say;
 
 /// How many findings wait, and the newest.
 fn findings(status: &conclave_client::Status) -> String {
@@ -34,7 +34,9 @@ pub async fn run(context: &Context) -> Result<Shown> {
     let connection = match &status.connection {
         Connection::Connected => "connected".to_owned(),
         Connection::Connecting => "not connected yet".to_owned(),
-        Connection::Trouble { cause, .. } => format!("none: {}", say::trouble(cause).message),
+        Connection::Trouble { cause, .. } => {
+            format!("none: {}", context.say_trouble(cause).await?.message)
+        }
         _ => "none: working offline".to_owned(),
     };
     let mut invitable = match (status.online, status.key_packages) {
@@ -75,6 +77,10 @@ pub async fn run(context: &Context) -> Result<Shown> {
         row("invitations", invitable),
     ];
     rows.extend(clock);
+    rows.extend(status.other_life.map(|since| {
+        let text = format!("an older copy; used elsewhere since {}", date(since));
+        row("device", text)
+    }));
     let text = columns(&rows);
     context.touch_all();
     context.note_stale(reached);

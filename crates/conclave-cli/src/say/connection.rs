@@ -1,11 +1,15 @@
 //! What is the matter with the connection, in plain words.
 
+use conclave_client::finding::date;
 use conclave_client::{CertificateFault, Denial, Trouble};
 
 use crate::failure::{Exit, Failure};
 
-/// What happened, and what to do.
-fn words(trouble: &Trouble) -> (String, &'static str) {
+/// What a copy of a home can do that is not the one that goes on.
+pub const OTHER_LIFE_HINT: &str = "`conclave device become-new` makes it a device of its own; `conclave device take-over` goes on here and stops the other";
+
+/// What happened, and what to do. `device` is what this device is called.
+fn words(trouble: &Trouble, device: Option<&str>) -> (String, &'static str) {
     let fixed = |text: &str, hint| (text.to_owned(), hint);
     match trouble {
         Trouble::UnknownHost { host, .. } => (
@@ -58,6 +62,16 @@ fn words(trouble: &Trouble) -> (String, &'static str) {
         Trouble::NotEnrolled => fixed(
             "this device is not approved yet, and no service knows it before",
             "run `conclave device request` here, approve its text on another of your devices, then `conclave device finish TEXT`",
+        ),
+        Trouble::Denied {
+            denial: Denial::OtherLife { since },
+        } => (
+            format!(
+                "this home is an older copy of {}, used elsewhere since {}",
+                device.map_or_else(|| "this device".to_owned(), |name| format!("“{name}”")),
+                date(*since)
+            ),
+            OTHER_LIFE_HINT,
         ),
         Trouble::Denied { denial } => {
             let (text, hint) = denied(*denial);
@@ -174,9 +188,10 @@ fn denied(denial: Denial) -> (&'static str, &'static str) {
 }
 
 /// Trouble as a failure, with the exit code that says whether the service was not reached or refused.
-pub fn trouble(trouble: &Trouble) -> Failure {
-    let (message, hint) = words(trouble);
+pub fn trouble(trouble: &Trouble, device: Option<&str>) -> Failure {
+    let (message, hint) = words(trouble, device);
     let exit = match trouble {
+        trouble if trouble.is_other_life() => Exit::OtherLife,
         Trouble::Denied { .. } | Trouble::OtherService { .. } => Exit::Refused,
         _ => Exit::Offline,
     };

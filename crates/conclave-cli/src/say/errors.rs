@@ -156,6 +156,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.out_of_step" => {
             "the service shows an older or another state than this device has; nothing is sent there"
         }
+        "engine.other_life" => "this home is an older copy of this device, which is used elsewhere",
         "document.held" => "the document took too long, and is not waited for any longer",
         "engine.rescued" => "changes of yours have no place any more; they are kept on this device",
         "engine.unknown_rescue" => {
@@ -263,6 +264,9 @@ fn refused(code: &str) -> Option<Sentence> {
         "refused.storage" => "the service could not store this; nothing was taken",
         "refused.shutting_down" => "the service is stopping",
         "refused.unauthenticated" => "the service does not accept this device's proof of who it is",
+        "refused.other_life" => {
+            "this home is an older copy of this device, which is used elsewhere"
+        }
         _ => return None,
     }))
 }
@@ -338,6 +342,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "engine.out_of_step" => {
             "`conclave findings list` says more; ask the operator of the service"
         }
+        "engine.other_life" | "refused.other_life" => super::connection::OTHER_LIFE_HINT,
         "document.held" => {
             "close the program that has the store open (`doc watch`, for example), then try again; `conclave findings list` says more"
         }

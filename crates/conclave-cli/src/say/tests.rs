@@ -291,6 +291,9 @@ fn troubles() -> Vec<Trouble> {
         Denial::UpgradeNeeded { minimum: 2 },
         Denial::Credential,
         Denial::Misunderstood,
+        Denial::OtherLife {
+            since: conclave_client::proto::UnixMs(1_795_874_520_000),
+        },
     ];
     all.extend(denials.map(|denial| Trouble::Denied { denial }));
     all.extend(
@@ -311,7 +314,7 @@ fn every_trouble_has_words_a_next_step_and_a_documented_code() {
     let documented = documented();
     let mut told = std::collections::BTreeSet::new();
     for cause in troubles() {
-        let failure = trouble(&cause);
+        let failure = trouble(&cause, None);
         let text = failure.to_text("", Form::Plain);
         assert_eq!(of_the_protocol(&text), None, "{text}");
         assert!(

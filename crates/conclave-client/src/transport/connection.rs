@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 use conclave_proto::chunk::{self, Assembler};
 use conclave_proto::codec;
 use conclave_proto::frame::{ClientFrame, ServiceFrame};
-use conclave_proto::limits;
+use conclave_proto::{Refusal, limits};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -193,7 +193,13 @@ impl<'a> Reader<'a> {
                 why,
                 retry_after_ms,
             } => {
-                self.goodbye = Some(Trouble::from_refusal(why));
+                self.goodbye = Some(match why {
+                    // Another copy of this home has logged in, or this very one over another connection: the next login shows which.
+                    Refusal::OtherLife { .. } if self.was_good => Trouble::Lost {
+                        why: "this device has logged in elsewhere".to_owned(),
+                    },
+                    why => Trouble::from_refusal(why),
+                });
                 self.retry_after_ms = Some(*retry_after_ms);
             }
             _ => {}

@@ -7,7 +7,7 @@ use conclave_order::memory::Memory;
 use conclave_order::op::append::Arrived;
 use conclave_order::op::document::begin;
 use conclave_order::op::group::CreateGroup;
-use conclave_order::op::identity::{Admit, Door, Newcomer};
+use conclave_order::op::identity::{Claim, Door, Newcomer};
 use conclave_order::op::seen::hint;
 use conclave_order::query::document::{Base, Gathered};
 use conclave_order::rows::{AuthorRow, DocumentRow, EntryKind, EntryRow, RecordKind, RecordRow};
@@ -23,7 +23,7 @@ use conclave_rules::{GroupState, LogId};
 use conclave_testkit::rows::ready;
 use conclave_testkit::service::Signing;
 use conclave_testkit::service::log::{self, Log};
-use conclave_testkit::world::START;
+use conclave_testkit::world::{START, log_in};
 
 use super::{DOC, GROUP};
 
@@ -98,7 +98,7 @@ impl DocumentService {
                 key: row.key.as_slice().to_vec(),
             };
             let (door, now) = (Door::Open, START);
-            self.run(Op::Admit(Admit { who, door, now }));
+            self.run(log_in(who, door, Claim::default(), now));
         }
         let rows = log::load(&self.store, |keys| _ = keys.groups.insert(GROUP)).unwrap();
         if let Some(at) = rows.groups[&GROUP]

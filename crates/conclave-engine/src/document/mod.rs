@@ -341,7 +341,9 @@ impl Cx {
             Some(DocLink::Open(open)) => open.session.parked(),
             _ => None,
         };
-        let result = if let Some(why) = parked {
+        let result = if let Some(barred) = self.barred() {
+            Err(barred)
+        } else if let Some(why) = parked {
             Err(match why {
                 Refusal::Forbidden { .. } => EngineError::Forbidden,
                 other => EngineError::Refused(other.clone()),

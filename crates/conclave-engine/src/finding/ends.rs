@@ -9,6 +9,8 @@ use crate::cx::Cx;
 /// What ends a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum End {
+    /// The service lets this copy of the device in.
+    Alone,
     /// This device's clock and the service's agree again.
     ClockRight,
     /// The rows are read.
@@ -72,6 +74,7 @@ impl FindingKind {
                 | Step::DeviceList
                 | Step::ReadKeys => return None,
             },
+            Self::OtherLife { .. } => End::Alone,
             Self::OwnClock { .. } => End::ClockRight,
             Self::ClockWrong { .. } => End::CaughtUp,
             Self::Ahead { .. }

@@ -426,6 +426,11 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
             "This device's clock.",
             "Set the clock of this device. Everything goes on by itself then.",
         ),
+        FindingKind::OtherLife { since } => three(
+            format!("This home is an older copy of this device, used elsewhere since {}.", date(*since)),
+            "Whoever copied the home, or put a copy back.",
+            "What is here can be read and edited, and stays here. `conclave device become-new` makes it a device of its own; `conclave device take-over` goes on here and stops the other.",
+        ),
         FindingKind::Restored => three(
             "What is stored here is older than what this device has done since: a copy was put back. Its groups are entered anew, then edits are sent.".to_owned(),
             "Whoever put the copy back, or a second copy of this device in use.",
@@ -659,7 +664,10 @@ pub(super) mod tests {
                 ahead_ms: -3_000_000,
                 holds_back: true,
             },
-            K::OwnClock { .. } => K::Restored,
+            K::OwnClock { .. } => K::OtherLife {
+                since: conclave_proto::UnixMs(1_795_874_520_000),
+            },
+            K::OtherLife { .. } => K::Restored,
             K::Restored => K::RejoinWanted,
             K::RejoinWanted => K::CannotReturn { cause: None },
             K::CannotReturn { .. } => K::AsksReAdd,

@@ -161,6 +161,8 @@ impl Cx {
                 self.return_later(group, 10_000, 20_000);
             }
             ProcessError::Undecryptable { author } if *author == Some(self.device.id()) => {
+                // Also where it came back before: then another life has committed since.
+                self.restored.remove(&group.id);
                 self.found_restored(group);
             }
             ProcessError::Undecryptable { author } => {

@@ -11,7 +11,7 @@ use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
 };
 use conclave_proto::policy::PROTOCOL_VERSION;
-use conclave_proto::{DocumentId, GroupId, Refusal, UnixMs, UserId};
+use conclave_proto::{DocumentId, GroupId, LifeToken, Refusal, UnixMs, UserId};
 
 pub(crate) use self::document::{DocLink, NotOpen, Open, SnapshotLink};
 pub(crate) use self::pending::{DocPending, GroupPending, IntentPending, Pending};
@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::event::Event;
 use crate::finding::{About, End, FindingKind};
 use crate::give_back::ToGiveBack;
+use crate::life::Copy;
 use crate::print::Hidden;
 use crate::service::Meeting;
 use crate::timers::TimerKind;
@@ -184,26 +185,34 @@ impl Cx {
     }
 
     fn login(&mut self, nonce: [u8; 32], service_key: [u8; 32]) {
+        let life = *self.device.life();
         let statement = LoginStatement {
             nonce,
             origin: self.link.origin.as_bytes().into(),
             service_key,
             device: self.device.id(),
+            life: life.number,
+            life_token: life.token,
+            take_over: u8::from(life.copy == Copy::TakesOver),
         };
         let signature = self.device.key().sign(LOGIN_LABEL, &encode(&statement));
         self.send(ClientFrame::Login {
             origin: statement.origin,
             signature,
             token: self.link.token.clone().map(|token| token.0.into()),
+            life: statement.life,
+            life_token: statement.life_token,
+            take_over: statement.take_over,
         });
     }
 
-    fn ready(&mut self, key_packages: u32, last_resort: bool) {
+    fn ready(&mut self, key_packages: u32, last_resort: bool, life: (u64, LifeToken)) {
         self.link.online = true;
         self.link.refused = None;
         self.link.key_packages = key_packages;
         self.link.last_resort = last_resort;
         self.event(Event::Online);
+        self.let_in(life.0, life.1);
         if self.device.refresh_list(self.latest()) {
             self.device.save(&mut self.out.writes);
         }
@@ -312,9 +321,11 @@ impl Engine {
                 now,
                 key_packages,
                 last_resort,
+                life,
+                next,
             } => {
                 self.cx.note_clock(now);
-                self.cx.ready(key_packages, last_resort != 0);
+                self.cx.ready(key_packages, last_resort != 0, (life, next));
                 self.groups_online();
             }
             ServiceFrame::Response { id, answer } => self.answered(id.0, answer),
@@ -369,7 +380,11 @@ impl Engine {
                 self.with_group(log.group, work);
             }
             ServiceFrame::Goodbye { why, .. } => {
-                self.cx.link.refused = Some(why);
+                match why {
+                    // Another copy of this store has logged in, or this very one over another connection: the next login shows which.
+                    Refusal::OtherLife { .. } if self.cx.link.online => {}
+                    why => self.cx.kept_out(why),
+                }
                 self.cx.out.close_connection = Some("the service said goodbye".to_owned());
             }
             ServiceFrame::DeviceListChanged { user } => self.cx.check_devices(user),

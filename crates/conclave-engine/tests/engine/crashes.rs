@@ -48,7 +48,7 @@ fn expected(phase: Phase) -> &'static [&'static str] {
     match phase {
         Phase::Resync => &["mls.damaged"],
         Phase::Garbled => &["mls.undecryptable", "device.restored"],
-        Phase::Restored => &["device.restored"],
+        Phase::Restored => &["device.other_life", "device.restored"],
         _ => &[],
     }
 }
@@ -301,6 +301,15 @@ fn play(world: &mut World, phase: Phase) {
             world.restart(CLEO);
             write_offline(world, CLEO, group, document, "<after>");
             world.go_online(CLEO);
+            world.run();
+            // What it is taken for, before its user says that it is to go on.
+            for _ in 0..2 {
+                if !world.status(CLEO).online {
+                    world.go_online(CLEO);
+                    world.command(CLEO, Command::TakeOver);
+                    world.run();
+                }
+            }
             world.advance(120_000);
             world.converged(group, &[ANA, BEN, CLEO]);
             let text = world.text(ANA, group, document);

@@ -12,6 +12,7 @@ mod ages;
 mod answers;
 mod basics;
 mod clocks;
+mod copies;
 mod counting;
 mod crashes;
 mod determinism;

@@ -263,10 +263,11 @@ fn a_bad_group_info_is_found_by_another_member_and_replaced() {
     assert!(world.info(BEN, group).unwrap().returning.is_none());
 }
 
-/// Ben's store is copied back after he went on.
+/// Ben's store is copied back after he went on, and is what he goes on with.
 fn restore(world: &mut World, backup: &MemoryRows) {
     world.devices[BEN].rows = backup.clone();
     world.restart(BEN);
+    world.command(BEN, Command::TakeOver);
 }
 
 #[test]
@@ -296,7 +297,8 @@ fn a_restored_backup_is_noticed_and_loses_no_edit() {
         world.go_online(BEN);
         world.advance(60_000);
         assert!(has_finding(&world, BEN, "device.restored"));
-        assert_eq!(world.count(BEN, "clear_packages"), 1);
+        // When it took over, and when it met what the former life has done.
+        assert_eq!(world.count(BEN, "clear_packages"), 2);
         world.converged(group, &[ANA, BEN, CLEO, DAN]);
         let text = world.text(ANA, group, document);
         for part in ["hello", " one", " unsent", " two", " three", " four"] {

@@ -78,6 +78,7 @@ fn a_restored_store_goes_on_founding_what_it_was_founding() {
     world.go_offline(BEN);
     world.devices[BEN].rows = backup;
     world.restart(BEN);
+    world.command(BEN, Command::TakeOver);
     let other = world.create_group(BEN);
     let document = world.create_document(other, BEN, "hello");
     world.service.lies.lose_creations = true;

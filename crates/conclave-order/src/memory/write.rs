@@ -8,7 +8,9 @@ use conclave_rules::LogId;
 use crate::change::Change;
 use crate::memory::Stored;
 use crate::memory::tables::{Document, Group};
-use crate::rows::{AccountRow, AuthorRow, DeviceRow, GroupRow, ListRow, PackageRow, WelcomeRow};
+use crate::rows::{
+    AccountRow, AuthorRow, DeviceRow, GroupRow, ListRow, LoginRow, PackageRow, WelcomeRow,
+};
 use crate::store::Failure;
 
 fn expect(holds: bool) -> Result<(), Failure> {
@@ -47,8 +49,18 @@ impl Stored {
                     key,
                     revoked: false,
                     disabled: false,
+                    login: LoginRow::default(),
                 };
                 expect(!tables.devices.insert(device, row))?;
+            }
+            Change::Login {
+                device,
+                expected,
+                row,
+            } => {
+                let known = tables.devices.get_mut(&device);
+                let known = known.filter(|known| known.login.session == expected);
+                known.ok_or(Failure::Conflict)?.login = row;
             }
             Change::Revoked { device, revoked } => {
                 if let Some(row) = tables.devices.get_mut(&device) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use conclave_identity::{AuthError, SignedDeviceList};
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DeviceId, Hash, Refusal, UnixMs, UserId};
+use conclave_proto::{DeviceId, Hash, LifeToken, Refusal, UnixMs, UserId};
 
 use crate::batch::Decided;
 use crate::change::Change;
@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop, revoked};
 use crate::limits::{DEVICE_LIST_BYTES, DEVICES_PER_ACCOUNT};
 use crate::op::Asker;
-use crate::rows::{InvitationRow, ListRow};
+use crate::rows::{InvitationRow, ListRow, LoginRow};
 
 /// A device that logs in, already authenticated.
 #[derive(Debug, Clone)]
@@ -83,18 +83,60 @@ pub enum Door {
     Invitation(Option<Hash>),
 }
 
-/// Account and device are made known where they are missing.
+/// What a device says of its life when it logs in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Claim {
+    /// The life's number.
+    pub life: u64,
+    /// Its token.
+    pub token: LifeToken,
+    /// Whether this copy of its store is to go on, whatever is known here.
+    pub take_over: bool,
+}
+
+impl Claim {
+    /// What a login with this claim makes of the one before; `fresh` is for the next life.
+    fn follow(&self, last: &LoginRow, fresh: LifeToken, now: UnixMs) -> Result<LoginRow, Refusal> {
+        let is_present = last.token == Some(self.token);
+        // It was told its next life and has stored it, and the confirmation was lost.
+        let is_next = last.next == Some(self.token);
+        // It was told of later lives than are known here: it is the service that was put back.
+        let is_later = self.life > last.life;
+        let goes_on = last.token.is_none() || is_present || is_next || is_later || self.take_over;
+        if !goes_on {
+            return Err(Refusal::OtherLife { since: last.at });
+        }
+        let begun = last.life.saturating_add(u64::from(is_next));
+        // A token that was told and not confirmed is told again: a confirmation may still be on its way.
+        let told = last.next.filter(|_| is_present && !self.take_over);
+        Ok(LoginRow {
+            session: last.session.saturating_add(1),
+            at: now,
+            life: begun
+                .max(self.life)
+                .saturating_add(u64::from(self.take_over)),
+            token: Some(self.token),
+            next: Some(told.unwrap_or(fresh)),
+        })
+    }
+}
+
+/// A device logs in. Account and device are made known where they are missing; its older sessions are over.
 #[derive(Debug, Clone)]
-pub struct Admit {
+pub struct LogIn {
     /// Who.
     pub who: Newcomer,
     /// What a new account needs.
     pub door: Door,
+    /// What it says of its life.
+    pub claim: Claim,
+    /// A token for its next life, drawn at random.
+    pub fresh: LifeToken,
     /// The time.
     pub now: UnixMs,
 }
 
-impl Admit {
+impl LogIn {
     pub(crate) fn keys(&self, keys: &mut Keys) {
         self.who.keys(keys);
         if let Door::Invitation(Some(token)) = self.door {
@@ -130,7 +172,21 @@ impl Admit {
                 created: self.now,
             });
         }
-        let event = Event::Done;
+        let known = rows.device(&who.device)?;
+        let last = known.map_or_else(LoginRow::default, |row| row.login);
+        let row = self.claim.follow(&last, self.fresh, self.now)?;
+        changes.push(Change::Login {
+            device: who.device,
+            expected: last.session,
+            row,
+        });
+        let event = Event::LoggedIn {
+            device: who.device,
+            at: row.at,
+            session: row.session,
+            life: row.life.saturating_add(1),
+            next: row.next.unwrap_or(self.fresh),
+        };
         Ok(Decided { changes, event })
     }
 
@@ -144,6 +200,39 @@ impl Admit {
             }),
             _ => Err(Refusal::Forbidden { why }.into()),
         }
+    }
+}
+
+/// A device has stored its next life, which begins. Once more changes nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfirmLife {
+    /// The device.
+    pub device: DeviceId,
+}
+
+impl ConfirmLife {
+    pub(crate) fn keys(self, keys: &mut Keys) {
+        keys.devices.insert(self.device);
+    }
+
+    pub(crate) fn decide(self, rows: &Rows) -> Result<Decided, Stop> {
+        rows.ensure_active(&self.device)?;
+        let known = rows.device(&self.device)?;
+        let last = known.map_or_else(LoginRow::default, |row| row.login);
+        let confirmed = last.next.map(|next| Change::Login {
+            device: self.device,
+            expected: last.session,
+            row: LoginRow {
+                life: last.life.saturating_add(1),
+                token: Some(next),
+                next: None,
+                ..last
+            },
+        });
+        Ok(Decided {
+            changes: confirmed.into_iter().collect(),
+            event: Event::Done,
+        })
     }
 }
 

@@ -29,13 +29,63 @@ pub struct Asker {
     pub device: DeviceId,
     /// Its user.
     pub user: UserId,
+    /// Number of the session that it asks in.
+    pub session: u64,
+}
+
+impl Asker {
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session {
+            device: self.device,
+            number: self.session,
+        }
+    }
+
+    /// Asks for an operation.
+    #[must_use]
+    pub fn asks(&self, op: Op) -> Asked {
+        Asked {
+            session: Some(self.session()),
+            op,
+        }
+    }
+}
+
+/// From one login of a device to its next: a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// The device.
+    pub device: DeviceId,
+    /// Its number.
+    pub number: u64,
+}
+
+/// An operation, and the session that it came over, if it did. Of an older session than the device's newest nothing is decided: what a dead
+/// process has sent is stored before its successor has logged in, or never.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The session.
+    pub session: Option<Session>,
+    /// The operation.
+    pub op: Op,
+}
+
+impl From<Op> for Asked {
+    /// Asked by nobody: by the service itself.
+    fn from(op: Op) -> Self {
+        Self { session: None, op }
+    }
 }
 
 /// An operation, judged as far as it can be outside a transaction.
 #[derive(Debug, Clone)]
 pub enum Op {
-    /// A device is admitted.
-    Admit(identity::Admit),
+    /// A device logs in.
+    LogIn(Box<identity::LogIn>),
+    /// A device's next life begins.
+    ConfirmLife(identity::ConfirmLife),
     /// A new invitation.
     CreateInvitation(identity::CreateInvitation),
     /// A newer device list.
@@ -86,7 +136,8 @@ impl Op {
     /// Rows that it will surely compare.
     pub(crate) fn keys(&self, keys: &mut Keys) {
         match self {
-            Self::Admit(op) => op.keys(keys),
+            Self::LogIn(op) => op.keys(keys),
+            Self::ConfirmLife(op) => op.keys(keys),
             Self::PutDeviceList(op) => op.keys(keys),
             Self::PutKeyPackages(op) => op.keys(keys),
             Self::ClearKeyPackages(op) => op.keys(keys),
@@ -113,7 +164,8 @@ impl Op {
     /// What it changes, and what is told then.
     pub(crate) fn decide(&self, rows: &Rows, limits: &Limits) -> Result<Decided, Stop> {
         match self {
-            Self::Admit(op) => op.decide(rows),
+            Self::LogIn(op) => op.decide(rows),
+            Self::ConfirmLife(op) => op.decide(rows),
             Self::CreateInvitation(op) => Ok(op.decide()),
             Self::PutDeviceList(op) => op.decide(rows),
             Self::PutKeyPackages(op) => op.decide(rows),

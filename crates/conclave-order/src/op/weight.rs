@@ -23,7 +23,8 @@ impl Op {
             Self::Append(op) => op.bytes(),
             Self::PutSnapshot(op) => of_record(&op.record),
             Self::ReturnDocument(op) => op.bytes(),
-            Self::Admit(_)
+            Self::LogIn(_)
+            | Self::ConfirmLife(_)
             | Self::CreateInvitation(_)
             | Self::ClearKeyPackages(_)
             | Self::ClaimKeyPackages(_)

@@ -6,7 +6,7 @@ use conclave_order::memory::Memory;
 use conclave_order::op::identity::Newcomer;
 use conclave_order::query::document::Base;
 use conclave_order::query::group::Core;
-use conclave_order::{Asker, Event, Keys, Op, Rows, query};
+use conclave_order::{Asked, Asker, Event, Keys, Op, Rows, Session, query};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
 use conclave_proto::{Author, DeviceId, GroupId, Refusal, UnixMs};
@@ -47,6 +47,10 @@ pub(super) struct Desk {
     cores: BTreeMap<GroupId, Core>,
     /// Logs whose heads were told within a second.
     pub(super) told: BTreeMap<LogId, Told>,
+    /// The session of whoever asks now.
+    session: Option<Session>,
+    /// It takes what comes over older sessions too.
+    pub(super) is_unfenced: bool,
     pub(super) out: Outgoing,
 }
 
@@ -59,6 +63,8 @@ impl Default for Desk {
             conns: BTreeMap::new(),
             numbers: Vec::new(),
             cores: BTreeMap::new(),
+            session: None,
+            is_unfenced: false,
             told: BTreeMap::new(),
             out: Vec::new(),
         };
@@ -77,6 +83,8 @@ impl Clone for Desk {
             numbers: self.numbers.clone(),
             cores: BTreeMap::new(),
             told: self.told.clone(),
+            session: None,
+            is_unfenced: self.is_unfenced,
             out: self.out.clone(),
         }
     }
@@ -108,7 +116,12 @@ impl Desk {
 
     /// Says why, and hangs up.
     pub(super) fn hang_up(&mut self, conn: ConnId, why: Refusal) {
-        let retry_after_ms = 0;
+        let is_in = self.conns.get(&conn).is_some_and(|conn| conn.who.is_some());
+        let retry_after_ms = match why {
+            // Only a person changes what it is.
+            Refusal::OtherLife { .. } if !is_in => 300_000,
+            _ => 0,
+        };
         let goodbye = ServiceFrame::Goodbye {
             why,
             retry_after_ms,
@@ -123,9 +136,10 @@ impl Desk {
         found.map(|(id, _)| *id).collect()
     }
 
-    /// Runs an operation.
+    /// Runs an operation for whoever asks now.
     pub(super) fn run(&mut self, op: Op) -> Result<Event, Refusal> {
-        log::run(&mut self.store, op)
+        let session = self.session;
+        log::run(&mut self.store, Asked { session, op })
     }
 
     /// Loads rows.
@@ -135,7 +149,7 @@ impl Desk {
 
     /// A document's log.
     pub(super) fn log(&self, id: LogId) -> Log {
-        Log::of(&self.store, id)
+        Log::of(&self.store, id).over(self.session)
     }
 
     /// A group's public state as it is stored. It is given back with [`Desk::keep`] unless something was refused on the way.
@@ -178,6 +192,8 @@ impl Desk {
     pub(super) fn handle(&mut self, conn: ConnId, frame: ClientFrame) -> Outgoing {
         self.end_holds();
         let who = self.conns.get(&conn).and_then(|conn| conn.who);
+        let fenced = who.filter(|_| !self.is_unfenced);
+        self.session = fenced.map(|who| who.session());
         let done = match (frame, who) {
             _ if !self.conns.contains_key(&conn) => Ok(()),
             (frame, None) => self.log_in(conn, frame),
@@ -221,6 +237,7 @@ impl Desk {
             self.hang_up(conn, why);
         }
         self.tell_heads();
+        self.session = None;
         std::mem::take(&mut self.out)
     }
 
@@ -282,7 +299,8 @@ impl Desk {
             | Request::GetDeviceList { .. }
             | Request::PutKeyPackages { .. }
             | Request::ClaimKeyPackages { .. }
-            | Request::ClearKeyPackages => self.ask_of_devices(by, body).map(Some),
+            | Request::ClearKeyPackages
+            | Request::ConfirmLife => self.ask_of_devices(by, body).map(Some),
             other => self.ask_of_group(by, other).map(Some),
         }
     }

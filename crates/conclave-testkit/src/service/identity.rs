@@ -1,7 +1,7 @@
 //! Logging in, device lists, key packages.
 
 use conclave_identity::{CREDENTIAL_TYPE, DeviceCredential, Occasion, Presented, Reference};
-use conclave_order::op::identity::{Admit, Door, Newcomer, PutDeviceList};
+use conclave_order::op::identity::{Claim, ConfirmLife, Door, Newcomer, PutDeviceList};
 use conclave_order::op::packages::{
     ClaimKeyPackages, Claimed, ClearKeyPackages, PutKeyPackages, Stock,
 };
@@ -17,6 +17,7 @@ use conclave_proto::{DeviceId, Refusal, UserId, limits};
 use super::desk::Desk;
 use super::{ConnId, ORIGIN};
 use crate::rows::ready;
+use crate::world::log_in;
 
 const NONCE: [u8; 32] = [3; 32];
 
@@ -42,7 +43,12 @@ impl Desk {
             }
             (
                 ClientFrame::Login {
-                    origin, signature, ..
+                    origin,
+                    signature,
+                    life,
+                    life_token,
+                    take_over,
+                    ..
                 },
                 Some(who),
             ) => {
@@ -55,11 +61,19 @@ impl Desk {
                     origin,
                     service_key: self.signing.service_key(),
                     device: who.device,
+                    life,
+                    life_token,
+                    take_over,
                 };
                 let signed = encode(&statement);
                 conclave_identity::verify(&who.key, LOGIN_LABEL, &signed, &signature)
                     .map_err(|_| Refusal::Unauthenticated)?;
-                self.admit(conn, who)
+                let claim = Claim {
+                    life,
+                    token: life_token,
+                    take_over: take_over == 1,
+                };
+                self.admit(conn, who, claim)
             }
             _ => Err(Refusal::Malformed),
         }
@@ -91,15 +105,29 @@ impl Desk {
         })
     }
 
-    fn admit(&mut self, conn: ConnId, who: Newcomer) -> Result<(), Refusal> {
+    fn admit(&mut self, conn: ConnId, who: Newcomer, claim: Claim) -> Result<(), Refusal> {
         let (device, user) = (who.device, who.user);
-        self.run(Op::Admit(Admit {
-            who,
-            door: Door::Open,
-            now: self.now,
-        }))?;
+        let Event::LoggedIn {
+            at,
+            session,
+            life,
+            next,
+            ..
+        } = self.run(log_in(who, Door::Open, claim, self.now))?
+        else {
+            return Err(Refusal::Storage);
+        };
+        if !self.is_unfenced {
+            for older in self.conns_of(&device) {
+                self.hang_up(older, Refusal::OtherLife { since: at });
+            }
+        }
         if let Some(conn) = self.conns.get_mut(&conn) {
-            conn.who = Some(Asker { device, user });
+            conn.who = Some(Asker {
+                device,
+                user,
+                session,
+            });
         }
         let rows = self.load(|keys| _ = keys.stocks.insert(device))?;
         let stock = rows.stocks.get(&device).and_then(Option::as_ref);
@@ -108,6 +136,8 @@ impl Desk {
             now: self.now,
             key_packages: stock.one_time,
             last_resort: u8::from(stock.last_resort),
+            life,
+            next,
         };
         self.push(conn, ready);
         self.hand_welcomes(conn, device, None)
@@ -145,6 +175,11 @@ impl Desk {
                 let device = by.device;
                 self.run(Op::ClearKeyPackages(ClearKeyPackages { device }))?;
                 return Ok(Answer::KeyPackageCount { left: 0 });
+            }
+            Request::ConfirmLife => {
+                let device = by.device;
+                self.run(Op::ConfirmLife(ConfirmLife { device }))?;
+                return Ok(Answer::Done);
             }
             _ => return Err(Refusal::Malformed),
         };

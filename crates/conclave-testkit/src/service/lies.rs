@@ -37,6 +37,8 @@ pub struct Lies {
     pub lose_creations: bool,
     /// Takes no new group.
     pub refuse_creations: bool,
+    /// Lets a device be there more than once, and takes what its former connections bring: one of them is hidden from the other.
+    pub unfenced: bool,
     /// Answers this to whoever asks for a GroupInfo, until a member puts another one there.
     pub group_info: Option<Answer>,
     /// Shows heads under wrong signatures.

@@ -9,8 +9,8 @@ use conclave_order::op::snapshot::{PutSnapshot, Written, check};
 use conclave_order::query::document::{Base, Gathered, Stretch, base, whole_records};
 use conclave_order::rows::{ActiveRow, AuthorRow, DocumentRow};
 use conclave_order::{
-    Batch, Bounds, Event, Failure, Keys, Op, Placed, Proofs, Reader as _, Rows, Stop, query,
-    run_batch,
+    Asked, Batch, Bounds, Event, Failure, Keys, Op, Placed, Proofs, Reader as _, Rows, Session,
+    Stop, query, run_batch,
 };
 use conclave_proto::codec::{Varint, decode};
 use conclave_proto::frame::{Answer, OpenedDocument, ServiceFrame};
@@ -43,8 +43,8 @@ fn failed(_: Failure) -> Refusal {
 ///
 /// # Errors
 /// Why it is refused.
-pub fn run(store: &mut Memory, op: Op) -> Result<Event, Refusal> {
-    let batch = Batch::new(vec![op], LIMITS);
+pub fn run(store: &mut Memory, asked: impl Into<Asked>) -> Result<Event, Refusal> {
+    let batch = Batch::new(vec![asked], LIMITS);
     let mut event = Err(Refusal::Storage);
     for ended in ready(run_batch(store, batch, &())) {
         let end = ended.end();
@@ -69,6 +69,7 @@ pub fn load(store: &Memory, want: impl FnOnce(&mut Keys) + Send) -> Result<Rows,
 #[derive(Clone)]
 pub struct Log {
     store: Memory,
+    session: Option<Session>,
     id: LogId,
 }
 
@@ -76,8 +77,19 @@ impl Log {
     /// The log with this id, in this store.
     #[must_use]
     pub fn of(store: &Memory, id: LogId) -> Self {
-        let store = store.clone();
-        Self { store, id }
+        let (store, session) = (store.clone(), None);
+        Self { store, session, id }
+    }
+
+    /// As it is written over this session.
+    #[must_use]
+    pub fn over(self, session: Option<Session>) -> Self {
+        Self { session, ..self }
+    }
+
+    fn run(&mut self, op: Op) -> Result<Event, Refusal> {
+        let session = self.session;
+        run(&mut self.store, Asked { session, op })
     }
 
     /// Where the document stands.
@@ -222,7 +234,7 @@ impl Log {
             first_clock: arrived.first_clock,
             offer: self.judge(authority, author, arrived)?,
         };
-        match run(&mut self.store, Op::Append(op))? {
+        match self.run(Op::Append(op))? {
             Event::Records(placed) => Ok(placed),
             _ => Err(Refusal::Storage),
         }
@@ -291,6 +303,6 @@ impl Log {
             paid: true,
             now,
         };
-        run(&mut self.store, Op::PutSnapshot(Box::new(op)))
+        self.run(Op::PutSnapshot(Box::new(op)))
     }
 }

@@ -43,7 +43,13 @@ impl Service {
         user: UserId,
         group: GroupId,
     ) -> Result<Answer, Refusal> {
-        self.desk.group_info(Asker { device, user }, group)
+        let session = 0;
+        let by = Asker {
+            device,
+            user,
+            session,
+        };
+        self.desk.group_info(by, group)
     }
 
     /// A group's log.

@@ -67,6 +67,7 @@ impl Service {
     pub fn handle(&mut self, conn: ConnId, frame: ClientFrame, now: UnixMs) -> Outgoing {
         self.desk.now = now;
         self.desk.signing.at(now);
+        self.desk.is_unfenced = self.lies.unfenced;
         let out = match self.instead(conn, &frame) {
             Some(lie) => lie,
             None => {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use conclave_order::limits;
-use conclave_order::op::identity::{Admit, CreateInvitation, Door, Newcomer, PutDeviceList};
+use conclave_order::op::identity::{Claim, CreateInvitation, Door, Newcomer, PutDeviceList};
 use conclave_order::op::packages::{
     ClaimKeyPackages, Claimed, ClearKeyPackages, Package, PutKeyPackages,
 };
@@ -14,7 +14,7 @@ use conclave_proto::{DeviceId, Refusal, UnixMs};
 
 use crate::database::Database;
 use crate::ids::{author, device, log, some_hash, user, user_of};
-use crate::world::{LIMITS, START, World, admit, admit_through, refusal};
+use crate::world::{LIMITS, START, World, admit, admit_through, log_in, refusal};
 
 /// A package, made so long before everything begins.
 #[must_use]
@@ -130,11 +130,7 @@ pub async fn many_devices_of_an_account_keep_nobody_waiting<D: Database>() -> Re
             device: device(n),
             key: n.to_be_bytes().to_vec(),
         };
-        Op::Admit(Admit {
-            who,
-            door: Door::Open,
-            now: START,
-        })
+        log_in(who, Door::Open, Claim::default(), START)
     };
     world.accepted((0..most).map(login).collect()).await?;
     let full = Refusal::TooLarge { max: most };

@@ -8,6 +8,7 @@ pub mod failures;
 pub mod groups;
 pub mod heads;
 pub mod identity;
+pub mod lives;
 pub mod logs;
 pub mod random;
 pub mod recovery;
@@ -20,7 +21,7 @@ macro_rules! storage_suite {
         mod $name {
             use super::*;
             use $crate::suite::{
-                failures, groups, heads, identity, logs, random, recovery, runs,
+                failures, groups, heads, identity, lives, logs, random, recovery, runs,
             };
 
             $crate::storage_suite!(@each $database;
@@ -59,6 +60,13 @@ macro_rules! storage_suite {
                 recovery::a_loss_is_of_what_was_kept,
                 recovery::a_hold_over_all_ends_when_its_time_is_over,
                 recovery::packages_from_before_are_not_handed_out,
+                lives::a_write_of_an_older_session_is_refused,
+                lives::an_append_is_there_before_the_next_login_or_never,
+                lives::a_lost_confirmation_bars_nobody,
+                lives::a_login_that_comes_late_bars_nobody,
+                lives::an_older_copy_is_told_since_when,
+                lives::take_over_stops_the_other,
+                lives::a_service_that_was_put_back_lets_its_devices_in,
                 failures::after_a_failure_it_is_as_before_or_as_after,
                 failures::what_finds_room_is_stored,
                 failures::a_crash_after_the_commit_is_answered_again,

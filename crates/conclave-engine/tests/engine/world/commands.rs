@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use conclave_crdt::CrdtKind;
-use conclave_engine::ClockOffset;
+use conclave_engine::{ClockOffset, Status};
 use conclave_rules::GroupState;
 
 use super::*;
@@ -114,6 +114,13 @@ impl World {
     }
 
     /// A group's public state at the service.
+    pub fn status(&mut self, at: usize) -> Status {
+        match self.look(at, || Command::Status) {
+            Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub fn state(&self, group: GroupId) -> GroupState {
         self.service.state(&group).expect("a group")
     }

@@ -208,6 +208,7 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
             Request::ClearKeyPackages => "clear_packages",
             Request::Report { .. } => "report",
             Request::ReturnDocument { .. } => "return_document",
+            Request::ConfirmLife => "confirm_life",
             _ => "other",
         },
     }
@@ -508,6 +509,31 @@ impl World {
         self.perform(at);
     }
 
+    /// A copy of a device's store at another place, not connected.
+    pub fn copy(&mut self, at: usize) -> usize {
+        let (rows, seed) = (self.devices[at].rows.clone(), self.life());
+        let (engine, output) = open(&rows, seed, self.clock_of(at));
+        let of = &self.devices[at];
+        let (user, id, fast_ms) = (of.user, of.id, of.fast_ms);
+        let device = Device::new("copy", rows, Shell::new(engine, output));
+        let copy = self.devices.len();
+        self.devices.push(Device {
+            user,
+            id,
+            fast_ms,
+            online: false,
+            ..device
+        });
+        self.perform(copy);
+        copy
+    }
+
+    /// Connects, if only to be told that it is kept out.
+    pub fn knock(&mut self, at: usize) {
+        self.go_online(at);
+        self.run();
+    }
+
     /// A new life of a device, while what the one before has sent is still on its way: it arrives when [`Self::arrive`] is called.
     pub fn restart_late(&mut self, at: usize) -> (ConnId, Vec<ClientFrame>) {
         let device = &mut self.devices[at];
@@ -702,6 +728,14 @@ impl World {
             _ => {
                 let frame = self.devices[at].down.pop_front().unwrap();
                 let again = frame.clone();
+                if let ServiceFrame::Goodbye {
+                    retry_after_ms: 1..,
+                    ..
+                } = frame
+                {
+                    // It does not knock again while a test lasts.
+                    self.devices[at].online = false;
+                }
                 self.input(at, Input::Frame(Box::new(frame)));
                 if self.answers_twice {
                     self.answer_again(at, again);

@@ -19,7 +19,7 @@ use conclave_proto::record::{
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
 use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
 use conclave_proto::{
-    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, SessionId, UnixMs, UserId,
+    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, LifeToken, SessionId, UnixMs, UserId,
 };
 use tls_codec::Size;
 
@@ -312,6 +312,8 @@ fn requests() -> Vec<Request> {
             signed: signed_head(),
         },
         Request::GetMemberships,
+        Request::ClearKeyPackages,
+        Request::ConfirmLife,
     ]
 }
 
@@ -332,6 +334,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::BadRecord {
             fault: RecordFault::SeenHead,
         },
+        Refusal::OtherLife { since: NOW },
     ]
 }
 
@@ -418,6 +421,9 @@ pub fn client_frames() -> Vec<Vec<u8>> {
             origin: Bytes::from(b"wss://ds.example".as_slice()),
             signature: [28; 64],
             token: Some(bytes(16)),
+            life: 7,
+            life_token: LifeToken([31; 16]),
+            take_over: 1,
         },
         ClientFrame::Append {
             channel: Varint(1),
@@ -452,6 +458,8 @@ pub fn service_frames() -> Vec<Vec<u8>> {
             now: NOW,
             key_packages: 20,
             last_resort: 1,
+            life: 8,
+            next: LifeToken([32; 16]),
         },
         ServiceFrame::GroupEntries {
             group: GROUP,
