@@ -8,5 +8,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "ack-before-durable",
         "member-check",
         "skip-origin",
+        "unsigned-report",
     ])
 }

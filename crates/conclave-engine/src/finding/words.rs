@@ -429,7 +429,7 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
         FindingKind::OtherLife { since } => three(
             format!("This home is an older copy of this device, used elsewhere since {}.", date(*since)),
             "Whoever copied the home, or put a copy back.",
-            "What is here can be read and edited, and stays here. `conclave device become-new` makes it a device of its own; `conclave device take-over` goes on here and stops the other.",
+            "What is here can be read and edited, and stays here. `conclave device take-over` goes on here and stops the other.",
         ),
         FindingKind::Restored => three(
             "What is stored here is older than what this device has done since: a copy was put back. Its groups are entered anew, then edits are sent.".to_owned(),
