@@ -12,7 +12,7 @@ use crate::gather::GatherFor;
 use crate::group::Group;
 use crate::io::Row;
 use crate::kept;
-use crate::link::GroupPending;
+use crate::link::Pending;
 use crate::timers::{DocTimer, TimerKind};
 
 /// Most records in one offer: as many as a list on the wire has.
@@ -25,15 +25,23 @@ pub(crate) struct ToGiveBack {
     document: DocumentId,
     /// How much of it the service has.
     have: u64,
+    /// How much of it the service had signed: more it does not take.
+    want: u64,
 }
 
 impl Cx {
     /// The service was put back, and lacks what is here of a document: it is offered to it, when those before it were.
-    pub(crate) fn give_back(&mut self, group: GroupId, document: DocumentId, have: u64) {
+    pub(crate) fn give_back(&mut self, group: &Group, document: DocumentId, have: u64) {
+        let signed = self.largest_shown(group, Some(document));
+        let Some(want) = signed.map(|shown| shown.head().size) else {
+            return;
+        };
+        let group = group.id;
         let next = ToGiveBack {
             group,
             document,
             have,
+            want,
         };
         let is_same = |it: &ToGiveBack| (it.group, it.document) == (group, document);
         let waiting = self.link.to_give_back.iter().chain(&self.link.giving_back);
@@ -75,20 +83,23 @@ impl Cx {
             from: turn.have,
             items,
         };
-        self.request_for(group, request, GroupPending::GiveBack { document });
+        self.request(request, Pending::GiveBack(group, document));
     }
 
     /// The service has taken what was offered to it, or not. Where it goes on from what is here shows when the document is opened again.
     pub(crate) fn give_back_answered(
         &mut self,
-        group: &Group,
+        group: GroupId,
         document: DocumentId,
         answer: &Answer,
     ) {
-        self.link.giving_back = None;
+        let is_it = |it: &mut ToGiveBack| (it.group, it.document) == (group, document);
+        if self.link.giving_back.take_if(is_it).is_none() {
+            return;
+        }
         match answer {
             Answer::Accepted { .. } => {
-                let open = TimerKind::Document(group.id, document, DocTimer::Open);
+                let open = TimerKind::Document(group, document, DocTimer::Open);
                 self.cancel_timer(open);
                 self.wake(0, open);
             }
@@ -98,7 +109,7 @@ impl Cx {
                 let what = FindingKind::NotReturned {
                     cause: refusal.into(),
                 };
-                self.finding(group.id, Some(document), what, None);
+                self.finding(group, Some(document), what, None);
             }
             _ => {}
         }
@@ -109,7 +120,8 @@ impl Cx {
 /// All that is here of a log from where the service's ends. None where it does not reach so far back, is not whole, or is too much.
 fn offer(rows: &[Row], turn: &ToGiveBack) -> Option<Vec<Returned>> {
     let log = kept::document_log(rows, &turn.group, &turn.document).ok()?;
-    let kept = log.since(turn.have)?;
+    let count = usize::try_from(turn.want.checked_sub(turn.have)?).ok()?;
+    let kept = log.since(turn.have)?.get(..count)?;
     if kept.is_empty() || kept.len() > OFFER_RECORDS {
         return None;
     }

@@ -144,6 +144,8 @@ impl Pinned {
 pub(crate) struct ShownHead {
     /// Number of the generation in which it was signed.
     pub(crate) generation: u64,
+    /// The service's key: heads of another service say nothing of this one.
+    key: [u8; 32],
     pub(crate) signed: SignedHead,
     /// Another head that it signed in the same generation, which no log has together with this one: evidence.
     pub(crate) against: Option<SignedHead>,
@@ -152,6 +154,7 @@ pub(crate) struct ShownHead {
 #[derive(Serialize, Deserialize)]
 struct HeadRow {
     version: u16,
+    key: [u8; 32],
     generation: u64,
     signed: Bytes,
     #[serde(default)]
@@ -170,6 +173,7 @@ impl ShownHead {
             decode(what, bytes.as_slice(), SIGNED_HEAD_BYTES).map_err(|_| damaged())
         };
         Ok(Self {
+            key: row.key,
             generation: row.generation,
             signed: head(&row.signed)?,
             against: row.against.as_ref().map(head).transpose()?,
@@ -179,6 +183,7 @@ impl ShownHead {
     fn row(&self) -> Zeroizing<Vec<u8>> {
         keys::cbor(&HeadRow {
             version: ROW_VERSION,
+            key: self.key,
             generation: self.generation,
             signed: encode(&self.signed).into(),
             against: self.against.as_ref().map(|against| encode(against).into()),
@@ -243,7 +248,7 @@ impl Cx {
                     stranger: None,
                 });
                 self.save_service();
-                self.link.generation = generation.number;
+                self.link.named = Some(generation);
                 return Meeting::LogIn;
             }
             Known::Pinned(pinned) => pinned,
@@ -276,7 +281,7 @@ impl Cx {
                 self.found_about_device(FindingKind::PutBackOften);
             }
         }
-        self.link.generation = generation.number;
+        self.link.named = Some(generation);
         self.known_service_answers();
         Meeting::LogIn
     }
@@ -341,8 +346,8 @@ impl Cx {
         document: Option<DocumentId>,
         signed: &SignedHead,
     ) -> Shown {
-        let number = self.link.generation;
-        let known = group.heads.get(&document).copied();
+        let number = self.link.generation();
+        let known = self.largest_shown(group, document);
         if known.is_some_and(|known| known.is_contradicted_in(number)) {
             return Shown::Contradicts;
         }
@@ -354,9 +359,9 @@ impl Cx {
             document,
         };
         let pinned = self.service.pinned();
-        let verified = pinned.is_some_and(|pinned| {
-            let generation = pinned.of(number);
-            generation.is_some_and(|it| verify_head(&pinned.key, it, &log, signed).is_ok())
+        let named = self.link.named.as_ref();
+        let verified = pinned.zip(named).is_some_and(|(pinned, generation)| {
+            verify_head(&pinned.key, generation, &log, signed).is_ok()
         });
         if !verified {
             self.found(Finding {
@@ -382,6 +387,17 @@ impl Cx {
         Shown::Signed
     }
 
+    /// The largest head of a log that this service has signed, of those that it showed here.
+    pub(crate) fn largest_shown(
+        &self,
+        group: &Group,
+        document: Option<DocumentId>,
+    ) -> Option<ShownHead> {
+        let shown = group.heads.get(&document).copied()?;
+        let key = self.service.pinned()?.key;
+        (shown.key == key).then_some(shown)
+    }
+
     fn keep_head(
         &mut self,
         group: &mut Group,
@@ -389,11 +405,15 @@ impl Cx {
         generation: u64,
         signed: SignedHead,
     ) {
+        let Some(key) = self.service.pinned().map(|pinned| pinned.key) else {
+            return;
+        };
         if signed.head.size == 0 {
             return;
         }
         let shown = ShownHead {
             generation,
+            key,
             signed,
             against: None,
         };
@@ -420,7 +440,7 @@ impl Cx {
     pub(crate) fn is_put_back_since(&self, signed_in: Option<u64>) -> bool {
         let pinned = self.service.pinned();
         let generations = pinned.map_or(&[][..], |pinned| &pinned.generations);
-        let now = self.link.generation;
+        let now = self.link.generation();
         let first = generations.first().map_or(now, |first| first.number);
         signed_in.unwrap_or(first) < now
     }
@@ -432,7 +452,7 @@ impl Cx {
         document: Option<DocumentId>,
         have: u64,
     ) -> bool {
-        let shown = group.heads.get(&document);
+        let shown = self.largest_shown(group, document);
         let Some(shown) = shown.filter(|shown| shown.signed.head.size > have) else {
             return false;
         };
@@ -454,7 +474,7 @@ impl Cx {
             log,
             signed: shown.signed,
         };
-        self.request(request, Pending::Quiet);
+        self.request(request, Pending::Report(group.id, document));
         true
     }
 }

@@ -67,7 +67,9 @@ impl Cx {
         have: u64,
     ) -> Stand {
         self.report(group, document, have);
-        let signed_in = group.heads.get(&document).map(|shown| shown.generation);
+        let signed_in = self
+            .largest_shown(group, document)
+            .map(|shown| shown.generation);
         if self.is_put_back_since(signed_in) {
             Stand::Returning
         } else {
@@ -83,8 +85,10 @@ impl Cx {
         signed: Option<&SignedHead>,
         own: impl Fn(u64) -> Option<Hash>,
     ) -> Stand {
-        let number = self.link.generation;
-        let shown = group.heads.get(&document);
+        let number = self.link.generation();
+        // Whether it was put back and went on, or lies: what it had signed is shown to it.
+        self.report(group, document, 0);
+        let shown = self.largest_shown(group, document);
         let proven = shown.is_some_and(|shown| {
             let head = shown.head();
             shown.generation == number && own(head.size) == Some(head.root)

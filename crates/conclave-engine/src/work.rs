@@ -230,9 +230,6 @@ impl Cx {
             GroupPending::Open { document, ask } => {
                 self.open_answered(whole, document, ask, answer);
             }
-            GroupPending::GiveBack { document } => {
-                self.give_back_answered(group, document, &answer);
-            }
             GroupPending::Last { document, ask } => {
                 self.last_answered(whole, document, ask, answer);
             }

@@ -126,6 +126,7 @@ impl Cx {
         };
         if !is_here {
             self.head_shown(&mut whole.group, Some(id), &opened.signed);
+            self.report(&whole.group, Some(id), opened.head().size);
         }
         // From now on records may come.
         self.note_opened(whole.group.id, id, instance, &opened);
@@ -240,6 +241,7 @@ impl Cx {
         let log = Some(doc.id);
         let shown = self.head_shown(group, log, &opened.signed);
         let signed = (shown != Shown::Unsigned).then_some(&opened.signed);
+        self.report(group, log, opened.head().size);
         let (stand, missing) = match doc.document.standing(opened) {
             _ if shown == Shown::Contradicts => (Stand::Contradicted, 0),
             Standing::InStep => (Stand::InStep, 0),
@@ -254,7 +256,7 @@ impl Cx {
             self.document_away(group, doc, stand, missing);
             // The group's log comes first: it says who may have written what is missing.
             if stand == Stand::Returning && !group.stand.is_away() {
-                self.give_back(group.id, doc.id, opened.head().size);
+                self.give_back(group, doc.id, opened.head().size);
             }
         } else {
             self.tell_in_step(group.id, Some(doc.id));

@@ -286,6 +286,7 @@ impl Cx {
         let signed = signed.filter(|signed| signed.head == head);
         let shown = signed.map(|signed| self.head_shown(group, None, &signed));
         let signed = signed.filter(|_| shown != Some(Shown::Unsigned));
+        self.report(group, None, head.size);
         let own = group.state().head();
         let known = group.state().root_at(head.size);
         if shown == Some(Shown::Contradicts) {

@@ -11,6 +11,7 @@ use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
 };
 use conclave_proto::policy::PROTOCOL_VERSION;
+use conclave_proto::service::Generation;
 use conclave_proto::{DocumentId, GroupId, LifeToken, Refusal, UnixMs, UserId};
 
 pub(crate) use self::document::{DocLink, NotOpen, Open, SnapshotLink};
@@ -70,8 +71,8 @@ pub(crate) struct Link {
     pub(crate) clearing: Publishing,
     /// The own device list is published.
     publishing: Publishing,
-    /// Number of the generation in which the service is.
-    pub(crate) generation: u64,
+    /// The generation in which the service is, as it named itself.
+    pub(crate) named: Option<Generation>,
     /// Logs of which the service was shown a head of its own that it does not lead to.
     pub(crate) reported: BTreeSet<(GroupId, Option<DocumentId>)>,
     /// Logs that a put-back service lacks something of, in their order.
@@ -89,6 +90,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Number of the generation in which the service is.
+    pub(crate) fn generation(&self) -> u64 {
+        self.named.map_or(0, |generation| generation.number)
+    }
+
     /// What this device publishes of itself, and has not been answered yet.
     pub(crate) fn publishing_count(&self) -> usize {
         let all = [self.publishing, self.refilling, self.clearing];
@@ -427,6 +433,16 @@ impl Engine {
                 if let Answer::DeviceList { list } = answer {
                     self.own_list_arrived(list.as_slice());
                 }
+            }
+            Pending::Report(group, document) => {
+                let again = matches!(&answer, Answer::Refused(refusal) if refusal.is_retryable());
+                if again {
+                    // It is shown again when the log is looked at again.
+                    self.cx.link.reported.remove(&(group, document));
+                }
+            }
+            Pending::GiveBack(group, document) => {
+                self.cx.give_back_answered(group, document, &answer);
             }
             Pending::Stray(group) => self.stray_offered(group, answer),
             Pending::Group(group, what) => {

@@ -21,6 +21,10 @@ pub(crate) enum Pending {
     },
     /// The own user's newest device list.
     Devices,
+    /// The service was shown what it had signed of a log.
+    Report(GroupId, Option<DocumentId>),
+    /// What a put-back service lacks of a document was offered to it.
+    GiveBack(GroupId, DocumentId),
     /// A way back into a group whose rows are lost.
     Stray(GroupId),
     /// Something of a group.
@@ -54,8 +58,6 @@ pub(crate) enum GroupPending {
     Intent(u64, IntentPending),
     /// A document is to be opened; it may not be here.
     Open { document: DocumentId, ask: u64 },
-    /// What a put-back service lacks of a document was offered to it.
-    GiveBack { document: DocumentId },
     /// The last record that is here of a document, before it is opened.
     Last { document: DocumentId, ask: u64 },
 }
