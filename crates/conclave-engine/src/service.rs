@@ -154,7 +154,7 @@ pub(crate) struct ShownHead {
 #[derive(Serialize, Deserialize)]
 struct HeadRow {
     version: u16,
-    key: [u8; 32],
+    key: Bytes,
     generation: u64,
     signed: Bytes,
     #[serde(default)]
@@ -173,7 +173,7 @@ impl ShownHead {
             decode(what, bytes.as_slice(), SIGNED_HEAD_BYTES).map_err(|_| damaged())
         };
         Ok(Self {
-            key: row.key,
+            key: row.key.as_slice().try_into().map_err(|_| damaged())?,
             generation: row.generation,
             signed: head(&row.signed)?,
             against: row.against.as_ref().map(head).transpose()?,
@@ -183,7 +183,7 @@ impl ShownHead {
     fn row(&self) -> Zeroizing<Vec<u8>> {
         keys::cbor(&HeadRow {
             version: ROW_VERSION,
-            key: self.key,
+            key: self.key.as_slice().into(),
             generation: self.generation,
             signed: encode(&self.signed).into(),
             against: self.against.as_ref().map(|against| encode(against).into()),

@@ -199,7 +199,7 @@ fn what_an_edit_writes_is_counted() {
         found.into_iter().zip([(1_000, 657_760), (243, 501_928)])
     {
         assert!(rows <= rows_before + heads, "{rows}");
-        let heads_bytes = 200 * heads;
+        let heads_bytes = 240 * heads;
         assert!(
             bytes <= bytes_before + bytes_before / 50 + heads_bytes,
             "{bytes}"
