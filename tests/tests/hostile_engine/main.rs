@@ -440,6 +440,8 @@ fn a_device_weathers_a_service_that_sends_anything() {
         let rows = net.devices[0].rows.clone();
         let now = net.now;
         let mut net = Net::again(now, scene.service.clone(), &[&scene.ana, &rows], 20 + seed);
+        // What the storm showed may be signed by the service's key: shown it, the service begins anew and sends everybody off once.
+        net.reconnects = 20;
         net.connect(0);
         net.connect(1);
         net.settle();

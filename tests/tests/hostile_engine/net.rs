@@ -157,6 +157,8 @@ pub struct Net {
     pub tapped: usize,
     pub asked: Vec<(Varint, Request)>,
     pub heard: Vec<ServiceFrame>,
+    /// Devices that are cut off connect again, as often as this within one settling.
+    pub reconnects: usize,
     conns: u64,
 }
 
@@ -172,6 +174,7 @@ impl Net {
             tapped: usize::MAX,
             asked: Vec::new(),
             heard: Vec::new(),
+            reconnects: 0,
             conns: 0,
         };
         for at in 0..names.len() {
@@ -200,6 +203,7 @@ impl Net {
             tapped: usize::MAX,
             asked: Vec::new(),
             heard: Vec::new(),
+            reconnects: 0,
             conns: 1_000 * (u64::from(seed) + 1),
         }
     }
@@ -221,8 +225,15 @@ impl Net {
     /// Runs until nothing happens any more within a while.
     pub fn settle(&mut self) {
         let end = self.now.plus_ms(SETTLE_MS);
+        let mut again = self.reconnects;
         loop {
             while self.exchange() {}
+            let off = self.devices.iter().position(|device| device.conn.is_none());
+            if let Some(at) = off.filter(|_| again > 0) {
+                again -= 1;
+                self.connect(at);
+                continue;
+            }
             let wakes = self.devices.iter().filter_map(Device::wakes).min();
             let Some(next) = wakes.filter(|next| *next <= end) else {
                 break;
