@@ -19,7 +19,7 @@ impl Cx {
 
     /// Processes one ordered entry. False when the rest has to wait.
     pub(super) fn group_entry(&mut self, group: &mut Group, seq: u64, entry: &GroupEntry) -> bool {
-        let size = group.state().head().size;
+        let size = group.state().size();
         if let Subscription::Live(known) | Subscription::CaughtUp(known) = &mut group.subscription {
             *known = (*known).max(seq.saturating_add(1));
         }

@@ -335,9 +335,7 @@ impl Group {
     /// Whether everything that the service has ordered is here.
     pub(crate) fn caught_up(&self) -> bool {
         match self.subscription {
-            Subscription::Live(size) | Subscription::CaughtUp(size) => {
-                self.state().head().size >= size
-            }
+            Subscription::Live(size) | Subscription::CaughtUp(size) => self.state().size() >= size,
             Subscription::None | Subscription::Creating | Subscription::Asked => false,
         }
     }

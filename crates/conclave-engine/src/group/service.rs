@@ -93,7 +93,7 @@ impl Cx {
         }
         if group.subscription == Subscription::None {
             group.subscription = Subscription::Asked;
-            self.subscribe(group.id, group.state().head().size);
+            self.subscribe(group.id, group.state().size());
         }
         if group.is_frozen() {
             return self.pump_documents(whole);
@@ -330,7 +330,7 @@ impl Cx {
         group.subscription = Subscription::None;
         let most = group.away_tries.next_ms(2_000, repair::LONGEST_PAUSE_MS);
         self.return_later(group, most / 2, most);
-        let own = group.state().head().size;
+        let own = group.state().size();
         let missing = Lacking {
             count: own.saturating_sub(size),
             newest: group.state().last_time,

@@ -18,7 +18,7 @@ impl Cx {
             self.save_meta(group);
             return self.unfreeze(group);
         }
-        let key = keys::evidence(&group.id, group.state().head().size);
+        let key = keys::evidence(&group.id, group.state().size());
         self.read(key, ReadTarget::Thaw(group.id));
     }
 
@@ -30,7 +30,7 @@ impl Cx {
 
     fn judge_again(&mut self, group: &mut Group, seq: u64, entry: &GroupEntry) {
         let frozen = group.is_frozen() && !group.is_broken();
-        if !frozen || group.state().head().size != seq || !group.mls.is_active() {
+        if !frozen || group.state().size() != seq || !group.mls.is_active() {
             return;
         }
         let judged = group.mls.process(entry);

@@ -70,7 +70,7 @@ impl Engine {
         let whole = self.whole(&before.group)?;
         let state = whole.group.state();
         let (extends, epoch) = match &before.document {
-            None => (state.head().size >= before.head.size, state.epoch),
+            None => (state.size() >= before.head.size, state.epoch),
             Some(id) => {
                 let document = &whole.docs.get(id)?.hot()?.document;
                 if state.voided.iter().any(|(of, _)| of == id) {

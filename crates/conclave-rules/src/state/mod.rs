@@ -154,6 +154,12 @@ impl GroupState {
         }
     }
 
+    /// How many entries the group log has. Hashes nothing, as [`GroupState::head`] does for the root.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
     /// Head of the group log.
     #[must_use]
     pub fn head(&self) -> Head {

@@ -24,7 +24,7 @@ impl Cx {
         let Some(scratch) = &mut group.returning.scratch else {
             return true;
         };
-        if seq != scratch.mls.state().head().size {
+        if seq != scratch.mls.state().size() {
             return true;
         }
         match scratch.mls.process(entry) {

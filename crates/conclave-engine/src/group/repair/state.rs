@@ -23,7 +23,7 @@ impl Shadow {
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.follower.state().head().size
+        self.follower.state().size()
     }
 
     pub(super) fn epoch(&self) -> u64 {
