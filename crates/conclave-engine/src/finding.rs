@@ -42,6 +42,15 @@ pub enum About {
 }
 
 impl About {
+    /// A group, or a document of it.
+    #[must_use]
+    pub fn of(group: GroupId, document: Option<DocumentId>) -> Self {
+        match document {
+            Some(document) => Self::Document(group, document),
+            None => Self::Group(group),
+        }
+    }
+
     /// The group, where it is about one.
     #[must_use]
     pub fn group(&self) -> Option<GroupId> {

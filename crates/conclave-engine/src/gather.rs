@@ -58,12 +58,17 @@ impl Cx {
     /// Reads all rows below some prefixes, as they are after this transition's writes, and the present records of documents among them.
     pub(crate) fn gather(&mut self, prefixes: Vec<Vec<u8>>, what: GatherFor) {
         let number = self.fresh_id();
+        let stage = match what {
+            // All that is kept of the log is asked for, those records among it.
+            GatherFor::GiveBack(..) => Stage::Records,
+            _ => Stage::Asked,
+        };
         self.gathers.insert(
             number,
             Gather {
                 missing: prefixes.len(),
                 rows: Vec::new(),
-                stage: Stage::Asked,
+                stage,
                 what,
             },
         );

@@ -211,17 +211,6 @@ pub(crate) enum Shown {
     Contradicts,
 }
 
-fn about(log: &LogName) -> About {
-    match log.document {
-        Some(document) => About::Document(log.group, document),
-        None => About::Group(log.group),
-    }
-}
-
-fn hex(key: &[u8; 32]) -> String {
-    Hash(*key).to_string()
-}
-
 /// Key of the row of a log's newest signed head.
 fn head_row(group: &GroupId, document: Option<DocumentId>) -> Vec<u8> {
     let document = document.unwrap_or(DocumentId::ZERO);
@@ -324,7 +313,7 @@ impl Cx {
             return Err(EngineError::NoOtherService);
         };
         let stranger = pinned.stranger.ok_or(EngineError::NoOtherService)?;
-        let hex = hex(&stranger);
+        let hex = Hash(stranger).to_string();
         if digits.len() < 4 || !hex.starts_with(&digits.to_ascii_lowercase()) {
             return Err(EngineError::NoOtherService);
         }
@@ -366,7 +355,7 @@ impl Cx {
         if !verified {
             self.found(Finding {
                 what: FindingKind::BadHead,
-                about: about(&log),
+                about: About::of(log.group, log.document),
                 suspect: Some(Suspect::Service),
             });
             return Shown::Unsigned;
@@ -445,25 +434,19 @@ impl Cx {
         signed_in.unwrap_or(first) < now
     }
 
-    /// The service's log lacks what it had signed: it is shown its own signature, once on a connection. False where nothing proves it.
-    pub(crate) fn report(
-        &mut self,
-        group: &Group,
-        document: Option<DocumentId>,
-        have: u64,
-    ) -> bool {
+    /// The service's log lacks what it had signed: it is shown its own signature, once on a connection.
+    pub(crate) fn report(&mut self, group: &Group, document: Option<DocumentId>, have: u64) {
         let shown = self.largest_shown(group, document);
-        let Some(shown) = shown.filter(|shown| shown.signed.head.size > have) else {
-            return false;
+        let Some(shown) = shown.filter(|shown| shown.head().size > have) else {
+            return;
         };
-        let Some(pinned) = self.service.pinned() else {
-            return false;
-        };
-        let Some(generation) = pinned.of(shown.generation).copied() else {
-            return false;
+        let pinned = self.service.pinned();
+        let Some(generation) = pinned.and_then(|pinned| pinned.of(shown.generation).copied())
+        else {
+            return;
         };
         if !self.link.reported.insert((group.id, document)) {
-            return true;
+            return;
         }
         let log = LogName {
             group: group.id,
@@ -475,6 +458,5 @@ impl Cx {
             signed: shown.signed,
         };
         self.request(request, Pending::Report(group.id, document));
-        true
     }
 }

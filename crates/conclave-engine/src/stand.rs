@@ -41,13 +41,6 @@ pub(crate) struct Missing {
     pub(crate) newest: UnixMs,
 }
 
-fn about(group: GroupId, document: Option<DocumentId>) -> About {
-    match document {
-        Some(document) => About::Document(group, document),
-        None => About::Group(group),
-    }
-}
-
 fn finding(what: FindingKind, about: About) -> Finding {
     // Put back or dishonest: from here nobody can tell, so nobody is accused, but of two signatures that go not together.
     let suspect = (what == FindingKind::Contradicted).then_some(Suspect::Service);
@@ -125,7 +118,7 @@ impl Cx {
             Stand::Contradicted => FindingKind::Contradicted,
             Stand::InStep | Stand::Behind => return,
         };
-        let found = finding(what.clone(), about(group, document));
+        let found = finding(what.clone(), About::of(group, document));
         let before = self.open_finding(&found);
         if before.as_ref() == Some(&what) {
             return;
@@ -141,6 +134,6 @@ impl Cx {
 
     /// The service shows all that this device has.
     pub(crate) fn tell_in_step(&mut self, group: GroupId, document: Option<DocumentId>) {
-        self.ended(about(group, document), End::InStep);
+        self.ended(About::of(group, document), End::InStep);
     }
 }

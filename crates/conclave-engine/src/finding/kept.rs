@@ -228,16 +228,11 @@ impl Cx {
         what: FindingKind,
         suspect: Option<Suspect>,
     ) {
-        let about = match document {
-            Some(document) => About::Document(group, document),
-            None => About::Group(group),
-        };
-        let finding = Finding {
+        self.found(Finding {
             what,
-            about,
+            about: About::of(group, document),
             suspect,
-        };
-        self.found(finding);
+        });
     }
 
     /// Its words are made when the transition is over and groups are at rest; its place among the events is here.

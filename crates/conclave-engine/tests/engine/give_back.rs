@@ -2,7 +2,6 @@
 
 use conclave_engine::Command;
 use conclave_proto::{DocumentId, GroupId};
-use conclave_testkit::service::Service;
 
 use crate::world::World;
 
@@ -19,16 +18,6 @@ fn trio(seed: u64) -> (World, GroupId, DocumentId) {
     // The group's own log is at rest: it is not what is lost here.
     world.advance(900_000);
     (world, group, document)
-}
-
-/// The service goes on from a copy of its data, and does not know it.
-fn put_back(world: &mut World, copy: &Service) {
-    for at in 0..world.devices.len() {
-        world.cut(at);
-    }
-    world.service = copy.clone();
-    world.service.disconnect_all();
-    world.run();
 }
 
 fn told(world: &mut World, at: usize, code: &str) -> bool {
@@ -56,7 +45,7 @@ fn one_edit_ago_it_comes_back_by_itself() {
     let copy = world.service.clone();
     world.edit(ANA, group, document, " late");
     world.run();
-    put_back(&mut world, &copy);
+    world.put_back(copy.clone());
     world.advance(900_000);
     // Whoever sees it before somebody has given it back is told.
     assert!(
@@ -82,7 +71,7 @@ fn a_day_of_edits_of_several_members_comes_back_in_their_order() {
         world.run();
         text.push_str(&word);
     }
-    put_back(&mut world, &copy);
+    world.put_back(copy.clone());
     world.advance(900_000);
     world.converged(group, &[ANA, BEN, CLEO]);
     assert_eq!(world.text(CLEO, group, document), text);
@@ -99,7 +88,7 @@ fn edits_of_who_had_missed_it_wait_until_somebody_has_brought_it_back() {
     world.run();
     // Ana's word that it was put back is the only one; then she is gone before she has returned anything.
     world.forbidden = &["return_document"];
-    put_back(&mut world, &copy);
+    world.put_back(copy.clone());
     world.go_offline(ANA);
     world.go_offline(BEN);
     world.go_online(CLEO);
@@ -126,7 +115,7 @@ fn a_copy_that_is_put_back_twice_gets_it_back_twice() {
         world.run();
     }
     for _ in 0..2 {
-        put_back(&mut world, &copy);
+        world.put_back(copy.clone());
         world.advance(900_000);
         world.converged(group, &[ANA, BEN, CLEO]);
     }

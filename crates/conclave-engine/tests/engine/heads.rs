@@ -3,7 +3,7 @@
 use conclave_engine::finding::{About, Suspect};
 use conclave_engine::{Command, EngineError};
 use conclave_proto::{DocumentId, GroupId, Hash};
-use conclave_testkit::service::{Service, Signing};
+use conclave_testkit::service::Signing;
 
 use crate::world::World;
 
@@ -28,15 +28,6 @@ fn reconnect(world: &mut World) {
     world.run();
 }
 
-fn put_back(world: &mut World, copy: &Service) {
-    for at in 0..world.devices.len() {
-        world.cut(at);
-    }
-    world.service = copy.clone();
-    world.service.disconnect_all();
-    world.run();
-}
-
 #[test]
 fn a_service_that_has_less_than_it_signed_is_shown_its_own_signature_once_on_a_connection() {
     let (mut world, group, document) = pair(1);
@@ -47,7 +38,7 @@ fn a_service_that_has_less_than_it_signed_is_shown_its_own_signature_once_on_a_c
     // The heads that were shown are durable.
     world.restart(ANA);
     assert_eq!(world.count(ANA, "report"), 0);
-    put_back(&mut world, &copy);
+    world.put_back(copy.clone());
     world.advance(60_000);
     let reports = world.count(ANA, "report");
     assert!(reports > 0);
@@ -66,7 +57,7 @@ fn what_no_signature_proves_is_not_reported() {
     world.service.lies.no_head_frames = true;
     world.edit(ANA, group, document, " late");
     world.run();
-    put_back(&mut world, &copy);
+    world.put_back(copy.clone());
     world.advance(60_000);
     for at in [ANA, BEN] {
         assert_eq!(world.count(at, "report"), 0);
@@ -194,7 +185,7 @@ fn a_head_under_a_wrong_signature_accuses_the_service_and_proves_nothing() {
         .find(|it| it.code == "service.bad_head")
         .unwrap();
     assert_eq!(bad.finding.suspect, Some(Suspect::Service));
-    put_back(&mut world, &copy);
+    world.put_back(copy.clone());
     world.advance(60_000);
     assert_eq!(world.count(ANA, "report"), 0);
 }

@@ -587,6 +587,16 @@ impl World {
         self.input(at, Input::ConnectionDown);
     }
 
+    /// The service goes on from a copy of its data; everybody connects anew.
+    pub fn put_back(&mut self, copy: Service) {
+        for at in 0..self.devices.len() {
+            self.cut(at);
+        }
+        self.service = copy;
+        self.service.disconnect_all();
+        self.run();
+    }
+
     pub fn go_offline(&mut self, at: usize) {
         self.devices[at].online = false;
         if self.devices[at].conn.is_some() {
