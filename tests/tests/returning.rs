@@ -86,6 +86,8 @@ async fn a_store_that_was_copied_back_loses_no_edit_of_either_life() -> Result<(
     let mut events = ben.events();
     let ben_minutes = open(&ben).await?;
     append(&ben_minutes, "four. ").await?;
+    // An older life is not believed by itself: a person says that it goes on here.
+    ben.take_over().await?;
     let parts = ["one. ", "unsent. ", "two. ", "three. ", "four. "];
     shows(&minutes, &parts).await?;
     shows(&ben_minutes, &parts).await?;
