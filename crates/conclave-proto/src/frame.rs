@@ -350,6 +350,26 @@ pub enum Request {
         /// The head.
         signed: SignedHead,
     },
+    /// Brings back what the service lost of a group's log: entries up to the head that it wants. Answer: `Accepted` with the position of the
+    /// first that came back; or `Recovering`, where the log stands elsewhere or something is still missing.
+    #[tls_codec(discriminant = 25)]
+    ReturnGroup {
+        /// The group.
+        group: GroupId,
+        /// Position of the first entry.
+        from: u64,
+        /// The entries.
+        #[tls_codec(with = "crate::codec::list")]
+        entries: Vec<GroupEntry>,
+        /// Where a commit is among them: GroupInfo (`MLSMessage`) of the epoch that the last begins, with `external_pub` and without the
+        /// ratchet tree, signed by whoever brings them.
+        group_info: Option<Bytes>,
+        /// Where a commit is among them: the root wrap of that epoch.
+        wrap: Option<RootWrap>,
+        /// Own commits among them, as they were first sent: what they hand to joiners.
+        #[tls_codec(with = "crate::codec::list")]
+        bundles: Vec<CommitBundle>,
+    },
     /// Brings back what the service lost of a document's log: everything up to the head that it wants. Answer: `Accepted` with the
     /// position of the first record that came back; or `Recovering`, where the log stands elsewhere or something is still missing.
     #[tls_codec(discriminant = 26)]

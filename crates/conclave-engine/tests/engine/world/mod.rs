@@ -207,6 +207,7 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
             Request::Ask { .. } => "ask",
             Request::ClearKeyPackages => "clear_packages",
             Request::Report { .. } => "report",
+            Request::ReturnGroup { .. } => "return_group",
             Request::ReturnDocument { .. } => "return_document",
             Request::ConfirmLife => "confirm_life",
             _ => "other",

@@ -299,6 +299,17 @@ fn requests() -> Vec<Request> {
             group,
             what: Plea::ReAdd,
         },
+        Request::ReturnGroup {
+            group,
+            from: 3,
+            entries: vec![
+                GroupEntry::Proposal(bytes(9)),
+                GroupEntry::Commit(bytes(10)),
+            ],
+            group_info: Some(bytes(11)),
+            wrap: Some(wrap()),
+            bundles: vec![bundle(Some(bytes(12)))],
+        },
         Request::ReturnDocument {
             group,
             document,
