@@ -82,9 +82,9 @@ pub enum Event {
         /// The generation.
         generation: Generation,
     },
-    /// What a document's log lost came back: it is not held any more.
+    /// What a log lost came back: it is not held any more.
     Returned {
-        /// Position of the first record that came back.
+        /// Position of the first of what came back.
         seq: u64,
         /// The head after the last.
         head: Head,

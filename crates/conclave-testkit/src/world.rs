@@ -282,7 +282,7 @@ fn enter(at: GroupRow, group: GroupId, by: u8, entry: GroupEntry, does: Does) ->
             },
         ]),
         Does::Propose => parts.push(part("waiting", size)),
-        Does::Put => {}
+        Does::Put | Does::PutAgain => {}
         Does::CreateDocument { first, .. } => {
             parts.push(part(&format!("{:?}", first.header.document), size));
         }
@@ -366,7 +366,7 @@ pub fn commit(group: GroupId, by: u8, at: GroupRow, moves: &Moves, nonce: u64) -
     let begun = moves.added.iter().map(|n| (device(*n), user_of(*n)));
     let begins = Begins {
         epoch,
-        wrap,
+        wrap: Some(wrap),
         added: devices(&moves.added),
         removed: devices(&moves.removed),
         begun: begun.collect(),

@@ -32,7 +32,7 @@ pub(crate) async fn give_back(
     let now = env.clock.now();
     let mut rows = Rows::default();
     let op = loop {
-        match ReturnDocument::judge(offer, &*view, now, &rows) {
+        match ReturnDocument::judge(offer, &view, now, &rows) {
             Ok(op) => break op,
             Err(Stop::Lacks(keys)) => env.load(&keys, &mut rows).await?,
             Err(stop) => return Err(stop.into()),

@@ -364,7 +364,9 @@ async fn an_offer_reordered_altered_or_cut_stores_nothing() {
     let mut scene = PutBack::new().await;
     scene.held().await;
     let lost = scene.lost.clone();
-    let fault = |fault| Refusal::BadRecord { fault };
+    let elsewhere = Refusal::BadRecord {
+        fault: RecordFault::SeenHead,
+    };
     let mut altered = lost.clone();
     altered[1].sealed.signature[0] ^= 1;
     let mut unsigned = lost.clone();
@@ -377,10 +379,10 @@ async fn an_offer_reordered_altered_or_cut_stores_nothing() {
         (2, &[], recovering(2, 5)),
         (1, &lost[..], recovering(2, 5)),
         (3, &lost[1..], recovering(2, 5)),
-        (2, &swapped[..], fault(RecordFault::Gap)),
-        (2, &altered[..], fault(RecordFault::Prev)),
-        (2, &unsigned[..], fault(RecordFault::Signature)),
-        (2, &foreign[..], fault(RecordFault::NotMember)),
+        (2, &swapped[..], elsewhere.clone()),
+        (2, &altered[..], elsewhere.clone()),
+        (2, &unsigned[..], elsewhere.clone()),
+        (2, &foreign[..], elsewhere.clone()),
     ] {
         let returning = scene.returning(from, records);
         assert_eq!(scene.alice.wire.refused(returning).await, refusal);

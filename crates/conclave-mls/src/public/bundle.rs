@@ -63,16 +63,7 @@ impl PublicGroupState {
         connected: DeviceId,
         now: UnixMs,
     ) -> Result<JudgedCommit, Refusal> {
-        if bundle.group != self.state.group {
-            return Err(Refusal::UnknownGroup);
-        }
-        let largest = bundle
-            .group_info
-            .len()
-            .max(bundle.welcome.as_ref().map_or(0, |welcome| welcome.len()));
-        if largest > MLS_MESSAGE_BYTES {
-            return Err(refuse(CommitFault::Limit));
-        }
+        self.check_size(bundle)?;
         self.check_connected(connected)?;
         let commit = self.process(bundle.commit.as_slice())?;
         let facts = &commit.facts;
@@ -120,6 +111,18 @@ impl PublicGroupState {
         Ok(())
     }
 
+    /// Checks what a bundle is of, and how much comes with the commit.
+    pub(super) fn check_size(&self, bundle: &CommitBundle) -> Result<(), Refusal> {
+        if bundle.group != self.state.group {
+            return Err(Refusal::UnknownGroup);
+        }
+        let welcome = bundle.welcome.as_ref().map_or(0, |welcome| welcome.len());
+        if bundle.group_info.len().max(welcome) > MLS_MESSAGE_BYTES {
+            return Err(refuse(CommitFault::Limit));
+        }
+        Ok(())
+    }
+
     /// Who is no member can only come back by an external commit, and not where it was removed.
     fn check_connected(&self, connected: DeviceId) -> Result<(), Refusal> {
         if self.state.is_tombstoned(&connected) {
@@ -149,7 +152,7 @@ impl PublicGroupState {
         )
     }
 
-    fn check_companions(
+    pub(super) fn check_companions(
         &self,
         bundle: &CommitBundle,
         commit: &ProcessedCommit,

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod create;
+mod follow;
 mod group_info;
 mod parts;
 
@@ -22,6 +23,8 @@ pub use bundle::JudgedCommit;
 pub(crate) use bundle::{process_public, signer_of};
 pub use create::check_founded;
 pub(crate) use create::genesis;
+pub(crate) use follow::judge_followed;
+pub use follow::{Beside, Retaken};
 
 use crate::facts;
 use crate::message;

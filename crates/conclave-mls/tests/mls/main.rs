@@ -20,4 +20,5 @@ mod packages;
 mod property;
 mod races;
 mod rejoin;
+mod returned;
 mod world;

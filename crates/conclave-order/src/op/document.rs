@@ -11,6 +11,22 @@ use crate::rows::{ActiveRow, DocumentRow};
 /// A document with its first snapshot, in this generation of the service.
 #[must_use]
 pub fn begin(first: &Record, crdt: u8, creator: DeviceId, generation: u64) -> Vec<Change> {
+    let Begun { document, end, .. } = begun(first, crdt, creator, generation);
+    vec![document, end.change()]
+}
+
+/// A document that has its first snapshot.
+pub(crate) struct Begun {
+    /// The document, with nothing in its log.
+    pub(crate) document: Change,
+    /// Its log, with that.
+    pub(crate) end: Appending,
+    /// The snapshot.
+    pub(crate) active: ActiveRow,
+}
+
+/// As [`begin`], where more may follow.
+pub(crate) fn begun(first: &Record, crdt: u8, creator: DeviceId, generation: u64) -> Begun {
     let header = &first.header;
     let log = log_of(header);
     let row = DocumentRow {
@@ -41,7 +57,11 @@ pub fn begin(first: &Record, crdt: u8, creator: DeviceId, generation: u64) -> Ve
         crdt,
         creator,
         row,
-        active,
+        active: active.clone(),
     };
-    vec![document, end.change()]
+    Begun {
+        document,
+        end,
+        active,
+    }
 }

@@ -1,10 +1,11 @@
 //! Entries of a group's log: commits, standalone proposals, signed entries.
 
-use conclave_mls::{JudgedCommit, JudgedProposal, PublicGroupState, RowChange};
+use conclave_mls::{Beside, JudgedCommit, JudgedProposal, PublicGroupState, Retaken, RowChange};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::Plea;
-use conclave_proto::group::{GroupEntry, RootWrap};
+use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::record::{EntryBody, Record};
+use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, GroupId, Head, RecordBody, Refusal, UserId};
 use conclave_rules::LogId;
 
@@ -20,7 +21,7 @@ use crate::rows::{EntryKind, EntryRow, GroupAt, JoinRow, PartChange, Position};
 pub struct NewEntry {
     /// The group.
     pub group: GroupId,
-    /// Who sends it.
+    /// Who made it: it sends it too, unless it came back.
     pub device: DeviceId,
     /// Where it was judged.
     pub expected: GroupAt,
@@ -50,6 +51,8 @@ pub enum Does {
         /// Code of the document's CRDT kind.
         crdt: u8,
     },
+    /// A signed entry that came back does what it says. A document that it lists comes back with its own log.
+    PutAgain,
 }
 
 /// What begins with a commit.
@@ -57,8 +60,8 @@ pub enum Does {
 pub struct Begins {
     /// The epoch.
     pub epoch: u64,
-    /// The root wrap.
-    pub wrap: RootWrap,
+    /// The root wrap: none where the commit came back and it did not.
+    pub wrap: Option<RootWrap>,
     /// Devices added by Welcome.
     pub added: Vec<DeviceId>,
     /// Devices that are members no more.
@@ -71,6 +74,43 @@ pub struct Begins {
     pub due: bool,
     /// What joiners are handed.
     pub join: Option<JoinRow>,
+}
+
+impl Begins {
+    /// What began with the commit that a group's state has just taken in.
+    fn of(
+        core: &PublicGroupState,
+        added: Vec<DeviceId>,
+        removed: Vec<DeviceId>,
+        beside: Option<Beside>,
+    ) -> Self {
+        let next = core.state();
+        let (wrap, welcome) = match beside {
+            Some(Beside { welcome, wrap }) => (Some(wrap), welcome),
+            None => (None, None),
+        };
+        let join = welcome.zip(wrap.clone()).map(|(welcome, wrap)| JoinRow {
+            size: next.size(),
+            frontier: next.frontier.clone(),
+            state: next.to_bytes().into(),
+            tree: core.tree().into(),
+            wrap,
+            welcome: welcome.into(),
+        });
+        let begun = next
+            .current_rows()
+            .filter(|row| row.first_epoch == next.epoch);
+        Self {
+            epoch: next.epoch,
+            wrap,
+            added,
+            removed,
+            begun: begun.map(|row| (row.device, row.user)).collect(),
+            users: next.current_rows().map(|row| row.user).collect(),
+            due: next.rotating_since == next.epoch,
+            join,
+        }
+    }
 }
 
 impl PartChange {
@@ -110,31 +150,13 @@ impl NewEntry {
         let expected = at(core, version);
         let (entry, head) = (judged.entry.clone(), judged.next.head());
         let (added, removed) = (judged.added.clone(), judged.removed.clone());
-        let (wrap, welcome) = (judged.wrap.clone(), judged.welcome.clone());
-        core.apply(judged)?;
-        let next = core.state();
-        let join = welcome.map(|welcome| JoinRow {
-            size: head.size,
-            frontier: next.frontier.clone(),
-            state: next.to_bytes().into(),
-            tree: core.tree().into(),
-            wrap: wrap.clone(),
-            welcome: welcome.into(),
-        });
-        let begun = next
-            .current_rows()
-            .filter(|row| row.first_epoch == next.epoch);
-        let begins = Begins {
-            epoch: next.epoch,
-            wrap,
-            added,
-            removed,
-            begun: begun.map(|row| (row.device, row.user)).collect(),
-            users: next.current_rows().map(|row| row.user).collect(),
-            due: next.rotating_since == next.epoch,
-            join,
+        let beside = Beside {
+            welcome: judged.welcome.clone(),
+            wrap: judged.wrap.clone(),
         };
-        let group = next.group;
+        core.apply(judged)?;
+        let begins = Begins::of(core, added, removed, Some(beside));
+        let group = core.state().group;
         Ok(Self {
             group,
             device,
@@ -195,6 +217,50 @@ impl NewEntry {
         })
     }
 
+    /// Takes in an entry that came back from a device: judged as members judge what was ordered. Of own commits their bundles come back too.
+    ///
+    /// What it changes of the group's state is not taken: that is the last one's to say.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(crate) fn returned(
+        core: &mut PublicGroupState,
+        version: u64,
+        entry: &GroupEntry,
+        bundle: Option<&CommitBundle>,
+        from: DeviceId,
+    ) -> Result<Self, Refusal> {
+        let expected = at(core, version);
+        let Retaken {
+            author,
+            added,
+            removed,
+            beside,
+            ..
+        } = core.take_returned(entry, bundle)?;
+        // A Welcome is signed by nobody: others could spoil it.
+        if beside.is_some() && author != from {
+            let why = ForbiddenWhy::NotYours;
+            return Err(Refusal::Forbidden { why });
+        }
+        let does = match entry {
+            GroupEntry::Commit(_) => {
+                Does::Commit(Box::new(Begins::of(core, added, removed, beside)))
+            }
+            GroupEntry::Proposal(_) => Does::Propose,
+            GroupEntry::Signed(_) => Does::PutAgain,
+        };
+        Ok(Self {
+            group: core.state().group,
+            device: author,
+            expected,
+            entry: entry.clone(),
+            head: core.state().head(),
+            parts: Vec::new(),
+            does,
+        })
+    }
+
     /// Devices that it adds, and devices that it removes.
     #[must_use]
     pub fn moves(&self) -> (&[DeviceId], &[DeviceId]) {
@@ -230,27 +296,34 @@ impl NewEntry {
             }
             .into());
         }
-        let epoch = match &self.does {
-            Does::Commit(begins) => begins.epoch,
-            _ => row.epoch,
+        let changes = self.changes(rows, generation)?;
+        let event = Event::Ordered {
+            seq: self.expected.size,
+            head: self.head,
         };
-        let wrap = match &self.does {
-            Does::Commit(begins) => Some(begins.wrap.clone()),
-            _ => None,
+        Ok(Decided { changes, event })
+    }
+
+    /// What it changes where it was judged, whoever brought it. Says in which of the service's generations its log then last grew.
+    pub(crate) fn changes(&self, rows: &Rows, generation: u64) -> Result<Vec<Change>, Stop> {
+        let (epoch, wrap) = match &self.does {
+            Does::Commit(begins) => (begins.epoch, begins.wrap.clone()),
+            _ => (self.expected.epoch, None),
         };
-        let entry = Change::Entry {
+        let mut changes = vec![Change::Entry {
             group: self.group,
             expected: self.expected,
             epoch,
             generation,
             entry: self.row(),
-        };
-        let parts = Change::Parts {
-            group: self.group,
-            parts: self.parts.clone(),
-            wrap,
-        };
-        let mut changes = vec![entry, parts];
+        }];
+        if !self.parts.is_empty() || wrap.is_some() {
+            changes.push(Change::Parts {
+                group: self.group,
+                parts: self.parts.clone(),
+                wrap,
+            });
+        }
         match &self.does {
             Does::Commit(begins) => self.begin(begins, rows, &mut changes)?,
             Does::Propose => {}
@@ -258,12 +331,9 @@ impl NewEntry {
             Does::CreateDocument { first, crdt } => {
                 changes.extend(document::begin(first, *crdt, self.device, generation));
             }
+            Does::PutAgain => changes.extend(self.closes()),
         }
-        let event = Event::Ordered {
-            seq: self.expected.size,
-            head: self.head,
-        };
-        Ok(Decided { changes, event })
+        Ok(changes)
     }
 
     fn row(&self) -> EntryRow {
@@ -287,11 +357,7 @@ impl NewEntry {
             return Err(Refusal::Malformed.into());
         };
         match record.header.body {
-            RecordBody::Entry(EntryBody::DocumentClosed { document, reason }) => {
-                let group = self.group;
-                let log = LogId { group, document };
-                Ok(Some(Change::Closed { log, reason }))
-            }
+            RecordBody::Entry(EntryBody::DocumentClosed { .. }) => Ok(self.closes()),
             RecordBody::Entry(EntryBody::RotationComplete { epoch }) => {
                 let due = rows.least_due(&self.group)?;
                 if due.is_some_and(|due| *due <= epoch) {
@@ -302,6 +368,20 @@ impl NewEntry {
             RecordBody::Entry(EntryBody::RecordVoided { .. }) => Ok(None),
             _ => Err(Refusal::Malformed.into()),
         }
+    }
+
+    /// The document that it closes, if it does.
+    fn closes(&self) -> Option<Change> {
+        let GroupEntry::Signed(record) = &self.entry else {
+            return None;
+        };
+        let RecordBody::Entry(EntryBody::DocumentClosed { document, reason }) = record.header.body
+        else {
+            return None;
+        };
+        let group = self.group;
+        let log = LogId { group, document };
+        Some(Change::Closed { log, reason })
     }
 
     fn begin(&self, begins: &Begins, rows: &Rows, changes: &mut Vec<Change>) -> Result<(), Stop> {
@@ -320,9 +400,7 @@ impl NewEntry {
             row,
             devices: begins.added.clone(),
         }));
-        changes.push(Change::Wrap {
-            wrap: begins.wrap.clone(),
-        });
+        changes.extend(begins.wrap.clone().map(|wrap| Change::Wrap { wrap }));
         changes.push(Change::ForgetEpochs {
             group,
             current: begins.epoch,

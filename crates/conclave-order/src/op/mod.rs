@@ -10,6 +10,7 @@ pub mod identity;
 pub mod packages;
 pub mod recovery;
 pub mod returned;
+pub mod returned_group;
 pub mod seen;
 pub mod snapshot;
 pub mod upkeep;
@@ -116,6 +117,8 @@ pub enum Op {
     Sweep(upkeep::Sweep),
     /// A head that the service signed and does not lead to.
     Report(Box<recovery::Report>),
+    /// Entries of a group's log that were lost come back.
+    ReturnGroup(Box<returned_group::ReturnGroup>),
     /// Records that were lost come back.
     ReturnDocument(Box<returned::ReturnDocument>),
     /// A generation begins.
@@ -152,6 +155,7 @@ impl Op {
             Self::PutSnapshot(op) => op.keys(keys),
             Self::Sweep(op) => op.keys(keys),
             Self::Report(op) => op.keys(keys),
+            Self::ReturnGroup(op) => op.keys(keys),
             Self::ReturnDocument(op) => op.keys(keys),
             Self::Declare(op) => op.keys(keys),
             Self::Prolong(op) => op.keys(keys),
@@ -181,6 +185,7 @@ impl Op {
             Self::PutSnapshot(op) => op.decide(rows),
             Self::Sweep(op) => op.decide(rows),
             Self::Report(op) => op.decide(rows),
+            Self::ReturnGroup(op) => op.decide(rows),
             Self::ReturnDocument(op) => op.decide(rows),
             Self::Declare(op) => op.decide(rows),
             Self::Prolong(op) => op.decide(rows),

@@ -2,17 +2,19 @@
 //!
 //! An offer is taken whole or not at all: its records have to lead from where the log stands to a head that the service itself had signed. So
 //! nobody chooses what comes back, who brings it does not matter, and what was judged once is judged alike again: by the roster of its own epoch, as at
-//! every member. Only the connected device, the present epoch and the clock say nothing of it.
+//! every member. Only the connected device, the present epoch and the clock say nothing of it. That they lead there is compared first: what the
+//! service never ordered costs it nothing but hashes.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use conclave_proto::codec::encode;
-use conclave_proto::record::{Record, RecordHeader};
+use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, DeviceId, Hash, Head, Refusal, UnixMs};
+use conclave_proto::{Author, DeviceId, Frontier, Hash, Head, RecordBody, Refusal, UnixMs};
 use conclave_rules::{
-    Active, Authority, Chain, Fit, Gate, LogId, Place, Seen, judge_record, max_sealed_bytes,
+    Active, Authority, Chain, Fit, Gate, GroupState, LogId, Place, Seen, judge_record,
+    max_sealed_bytes, verify_signature,
 };
 use tls_codec::Size;
 
@@ -22,9 +24,10 @@ use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
 use crate::log::{Appending, NewRecord};
 use crate::op::append::Signed;
+use crate::op::document::{self, Begun};
 use crate::op::seen::hint;
 use crate::op::snapshot::{covered, lineage, new_record};
-use crate::rows::{ActiveRow, AuthorRow, GroupAt, Mark, RecordKind};
+use crate::rows::{ActiveRow, AuthorRow, DocumentRow, GroupAt, Mark, RecordKind};
 
 /// Records for the end of a document's log.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +71,7 @@ impl ReturnDocument {
     /// is wanted.
     pub fn judge(
         offer: Offer<'_>,
-        authority: &dyn Authority,
+        view: &GroupState,
         now: UnixMs,
         rows: &Rows,
     ) -> Result<Self, Stop> {
@@ -82,49 +85,33 @@ impl ReturnDocument {
             keys.authors
                 .extend(of_offer.map(|record| (log, record.header.author)));
         })?;
-        if authority.row(&offer.device, authority.epoch()).is_none() {
-            return Err(authority.refusal(&offer.device).into());
+        if !view.is_member(&offer.device) {
+            return Err(view.not_member(&offer.device).into());
         }
         let group = rows.group(&log.group)?.ok_or(Refusal::UnknownGroup)?;
-        let document = rows.document(&log)?.ok_or(Refusal::UnknownDocument)?;
-        let active = rows.active(&log)?.ok_or(Refusal::UnknownDocument)?;
-        let have = document.frontier.head();
-        let want = rows.recovery_of(&log)?.map_or(have, |row| row.want);
-        let recovering = Refusal::Recovering {
-            have: have.size,
-            want: want.size,
-        };
-        let missing = usize::try_from(want.size.saturating_sub(have.size)).unwrap_or(usize::MAX);
-        let Some(records) = offer.records.get(..missing).filter(|it| !it.is_empty()) else {
-            return Err(recovering.into());
-        };
-        if offer.from != have.size {
-            return Err(recovering.into());
+        let known = rows.document(&log)?.zip(rows.active(&log)?);
+        // What the group's log does not list has to be listed there first.
+        if known.is_none() && !view.documents.contains_key(&log.document) {
+            return Err(Refusal::UnknownDocument.into());
         }
-        let mut returning = Returning {
-            rows,
-            authority,
-            now,
-            end: Appending::to(log, document.clone()),
-            base: have.size,
-            marks: Vec::with_capacity(records.len()),
-            active: active.clone(),
-            authors: BTreeMap::new(),
-            closed: BTreeMap::new(),
-            fresh: Vec::new(),
-            signed: BTreeMap::new(),
-            replaced: Vec::new(),
+        let empty = Frontier::new();
+        let end = known.map_or(&empty, |(document, _)| &document.frontier);
+        let (records, want) = wanted(&offer, end, rows)?;
+        need_marks(log, end.size(), records, rows)?;
+        let have = end.head();
+        let base = match known {
+            Some((document, active)) => Base::Known(document, active),
+            None => Base::Lost(view),
         };
+        let (mut returning, records) = Returning::begin(log, base, records, (rows, view), now)?;
         for record in records {
             returning.take(record)?;
         }
         for signed in returning.signed.values() {
             signed.check().map_err(bad)?;
         }
-        if returning.end.row.frontier.head() != want {
-            return Err(bad(RecordFault::SeenHead).into());
-        }
-        let bytes = records.iter().map(|it| it.sealed.ciphertext.len()).sum();
+        let records = offer.records.iter();
+        let bytes = records.map(|it| it.sealed.ciphertext.len()).sum();
         let fresh = returning.fresh.clone();
         Ok(Self {
             device: offer.device,
@@ -132,7 +119,7 @@ impl ReturnDocument {
             group: group.at(),
             have,
             want,
-            changes: returning.changes(active),
+            changes: returning.changes(),
             fresh,
             bytes,
         })
@@ -160,8 +147,8 @@ impl ReturnDocument {
         rows.ensure_active(&self.device)?;
         let log = self.log;
         let group = rows.group(&log.group)?.ok_or(Refusal::UnknownGroup)?;
-        let document = rows.document(&log)?.ok_or(Refusal::UnknownDocument)?;
-        let have = document.frontier.head();
+        let document = rows.document(&log)?;
+        let have = document.map_or(Head::EMPTY, |row| row.frontier.head());
         let want = rows.recovery_of(&log)?.map_or(have, |row| row.want);
         // It was judged where this stood.
         if (group.at(), have, want) != (self.group, self.have, self.want) {
@@ -177,17 +164,105 @@ impl ReturnDocument {
     }
 }
 
+/// The records of an offer that are wanted, and what they lead to.
+fn wanted<'a>(
+    offer: &Offer<'a>,
+    end: &Frontier,
+    rows: &Rows,
+) -> Result<(&'a [Record], Head), Stop> {
+    let have = end.size();
+    let want = rows.recovery_of(&offer.log)?.map(|row| row.want);
+    let size = want.map_or(have, |want| want.size);
+    let missing = usize::try_from(size.saturating_sub(have)).unwrap_or(usize::MAX);
+    let reaching = offer.records.get(..missing).filter(|it| !it.is_empty());
+    let found = reaching.zip(want).filter(|_| offer.from == have);
+    let Some((records, want)) = found else {
+        let want = size;
+        return Err(Refusal::Recovering { have, want }.into());
+    };
+    let mut end = end.clone();
+    for record in records {
+        end.push(record.leaf());
+    }
+    if end.head() != want {
+        return Err(bad(RecordFault::SeenHead).into());
+    }
+    Ok((records, want))
+}
+
+/// Asks at once for all that the log has to say at sizes that the records name: one after the other, each would cost a round, in which all
+/// before it are judged anew.
+fn need_marks(log: LogId, base: u64, records: &[Record], rows: &Rows) -> Result<(), Stop> {
+    rows.need(|keys| {
+        for header in records.iter().map(|record| &record.header) {
+            let covered = covered(header).size;
+            let mut named = vec![header.seen.size, covered];
+            if matches!(header.body, RecordBody::Snapshot(_)) {
+                named.push(covered.saturating_add(1));
+            }
+            let stored = named.into_iter().filter(|size| (1..=base).contains(size));
+            keys.marks.extend(stored.map(|size| (log, size)));
+        }
+    })
+}
+
+/// What a document is that something is returned to.
+enum Base<'a> {
+    /// It is there.
+    Known(&'a DocumentRow, &'a ActiveRow),
+    /// The group lists it; nothing of it is there.
+    Lost(&'a GroupState),
+}
+
+/// Judges the first record of a document that the group's log lists, and of which nothing is stored: the snapshot that it was made with.
+fn first_again(log: LogId, first: &Record, view: &GroupState) -> Result<Begun, Refusal> {
+    let listed = view.documents.get(&log.document);
+    let listed = listed.ok_or(Refusal::UnknownDocument)?;
+    let header = &first.header;
+    let row = view.row(&header.author.device, header.epoch);
+    let place = Place {
+        log,
+        row,
+        chain: None,
+        active: None,
+        seen: Seen::known(header.seen == Head::EMPTY),
+        covered: Seen::known(covered(header) == Head::EMPTY),
+        gate: Gate::After {
+            highest: listed.created_epoch,
+            current: view.epoch,
+        },
+    };
+    match judge_record(header, &place).map_err(bad)? {
+        Fit::Snapshot { header, .. } if header.crdt == listed.crdt => {}
+        _ => return Err(bad(RecordFault::Malformed)),
+    }
+    if first.sealed.ciphertext.len() > max_sealed_bytes(&header.body) {
+        return Err(bad(RecordFault::Malformed));
+    }
+    let row = row.ok_or_else(|| bad(RecordFault::NotMember))?;
+    let signature = &first.sealed.signature;
+    verify_signature(row, RECORD_LABEL, &first.core().0, signature).map_err(bad)?;
+    // Who lists a document writes its first snapshot. It has not grown in this generation: it is as it was.
+    Ok(document::begun(first, listed.crdt, header.author.device, 0))
+}
+
 /// A log with what is being returned to it.
 struct Returning<'a> {
     rows: &'a Rows,
     authority: &'a dyn Authority,
     now: UnixMs,
+    /// The document, where that is new here.
+    document: Option<Change>,
+    /// Then, that it is closed.
+    closes: Option<Change>,
     end: Appending,
     /// Records that are stored.
     base: u64,
     /// What the log says after each of the others.
     marks: Vec<Mark>,
     active: ActiveRow,
+    /// Position of the snapshot that is stored as the active one.
+    active_before: Option<u64>,
     authors: BTreeMap<Author, AuthorRow>,
     /// Instances of a device with numbers below this write no more.
     closed: BTreeMap<DeviceId, u64>,
@@ -197,7 +272,65 @@ struct Returning<'a> {
     replaced: Vec<Change>,
 }
 
-impl Returning<'_> {
+impl<'a> Returning<'a> {
+    /// Begins where the log stands; with its first record, where nothing of it is there. Gives the others.
+    fn begin<'r>(
+        log: LogId,
+        base: Base<'_>,
+        records: &'r [Record],
+        (rows, authority): (&'a Rows, &'a dyn Authority),
+        now: UnixMs,
+    ) -> Result<(Self, &'r [Record]), Stop> {
+        let mut closes = None;
+        let (document, end, active, rest) = match base {
+            Base::Known(row, active) => {
+                let end = Appending::to(log, row.clone());
+                (None, end, active.clone(), records)
+            }
+            Base::Lost(view) => {
+                let (first, rest) = records
+                    .split_first()
+                    .ok_or_else(|| bad(RecordFault::Malformed))?;
+                let Begun {
+                    document,
+                    end,
+                    mut active,
+                } = first_again(log, first, view)?;
+                let closed = view.documents.get(&log.document).and_then(|it| it.closed);
+                let rotating = view.rotating_since;
+                // As its group's log has left it.
+                match closed {
+                    Some(reason) => closes = Some(Change::Closed { log, reason }),
+                    None if rotating > first.header.epoch => active.due_epoch = rotating,
+                    None => {}
+                }
+                (Some(document), end, active, rest)
+            }
+        };
+        let is_new = document.is_some();
+        let mut returning = Self {
+            rows,
+            authority,
+            now,
+            base: if is_new { 0 } else { end.row.frontier.size() },
+            document,
+            closes,
+            end,
+            marks: Vec::with_capacity(records.len()),
+            active_before: Some(active.seq).filter(|_| !is_new),
+            active,
+            authors: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            fresh: Vec::new(),
+            signed: BTreeMap::new(),
+            replaced: Vec::new(),
+        };
+        if is_new {
+            returning.marked();
+        }
+        Ok((returning, rest))
+    }
+
     fn log(&self) -> LogId {
         self.end.log
     }
@@ -288,13 +421,18 @@ impl Returning<'_> {
             // Of an epoch that the group's log has not come to: that has to be returned first.
             Fit::Waits | Fit::Unproven => return Err(bad(RecordFault::EpochDecreased).into()),
         }
+        self.marked();
+        Ok(())
+    }
+
+    /// Notes what the log says up to here.
+    fn marked(&mut self) {
         let row = &self.end.row;
         self.marks.push(Mark {
             root: row.frontier.root(),
             weight: row.weight,
-            epoch: header.epoch,
+            epoch: row.last_epoch,
         });
-        Ok(())
     }
 
     fn chained(&mut self, record: &Record, clock: u64, known: Option<AuthorRow>) {
@@ -365,9 +503,10 @@ impl Returning<'_> {
         Ok(self.mark(next)?.is_none_or(|mark| mark.epoch >= due))
     }
 
-    fn changes(self, before: &ActiveRow) -> Vec<Change> {
+    fn changes(self) -> Vec<Change> {
         let log = self.log();
-        let mut changes = vec![self.end.change()];
+        let mut changes: Vec<Change> = self.document.into_iter().collect();
+        changes.push(self.end.change());
         for (author, row) in self.authors {
             let before = self.closed.get(&author.device).copied().unwrap_or(0);
             let closed = row.closed || row.no < before;
@@ -381,11 +520,12 @@ impl Returning<'_> {
                 before,
             });
         }
-        if self.active.seq != before.seq {
+        if Some(self.active.seq) != self.active_before {
             let row = self.active;
             changes.push(Change::Active { log, row });
         }
         changes.extend(self.replaced);
+        changes.extend(self.closes);
         changes
     }
 }

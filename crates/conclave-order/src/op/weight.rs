@@ -7,6 +7,7 @@ use super::Op;
 use super::append::{Append, Offer};
 use super::entry::{Does, NewEntry};
 use super::packages::PutKeyPackages;
+use super::returned_group::ReturnGroup;
 use crate::rows::{JoinRow, PartChange};
 
 impl Op {
@@ -22,6 +23,7 @@ impl Op {
             Self::PutWrap(op) => of_wrap(&op.wrap),
             Self::Append(op) => op.bytes(),
             Self::PutSnapshot(op) => of_record(&op.record),
+            Self::ReturnGroup(op) => op.bytes(),
             Self::ReturnDocument(op) => op.bytes(),
             Self::LogIn(_)
             | Self::ConfirmLife(_)
@@ -61,6 +63,13 @@ impl PutKeyPackages {
     }
 }
 
+impl ReturnGroup {
+    fn bytes(&self) -> usize {
+        let entries = self.entries.iter().map(NewEntry::bytes);
+        entries.sum::<usize>() + of_parts(&self.parts) + self.wrap.as_ref().map_or(0, of_wrap)
+    }
+}
+
 impl NewEntry {
     fn bytes(&self) -> usize {
         let entry = match &self.entry {
@@ -68,9 +77,11 @@ impl NewEntry {
             GroupEntry::Signed(record) => of_record(record),
         };
         let beside = match &self.does {
-            Does::Commit(begins) => of_wrap(&begins.wrap) + begins.join.as_ref().map_or(0, of_join),
+            Does::Commit(begins) => {
+                begins.wrap.as_ref().map_or(0, of_wrap) + begins.join.as_ref().map_or(0, of_join)
+            }
             Does::CreateDocument { first, .. } => of_record(first),
-            Does::Propose | Does::Put => 0,
+            Does::Propose | Does::Put | Does::PutAgain => 0,
         };
         entry + of_parts(&self.parts) + beside
     }

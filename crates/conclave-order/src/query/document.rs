@@ -10,7 +10,7 @@ use super::damaged;
 use crate::frames::{Elided, deliver, put_elided, put_leaf, put_whole};
 use crate::keys::{Rows, Stop};
 use crate::proofs::Proofs;
-use crate::rows::{DocumentRow, RecordRow};
+use crate::rows::{DocumentRow, RecordRow, RecoveryRow};
 use crate::store::{Failure, Reader, WholeRecord};
 
 /// A snapshot that a receiver began with.
@@ -31,6 +31,18 @@ impl Base {
             Some(base) if seq < base.seq => base.covered,
             _ => covered,
         }
+    }
+}
+
+/// The refusal for a document of which nothing is stored, with its recovery row: it may be on its way back.
+#[must_use]
+pub fn unknown(recovery: Option<&RecoveryRow>) -> Refusal {
+    match recovery {
+        Some(row) => Refusal::Recovering {
+            have: 0,
+            want: row.want.size,
+        },
+        None => Refusal::UnknownDocument,
     }
 }
 

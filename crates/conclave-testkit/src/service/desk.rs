@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_order::memory::Memory;
 use conclave_order::op::identity::Newcomer;
+use conclave_order::op::returned_group::Offer as GroupOffer;
 use conclave_order::query::document::Base;
 use conclave_order::query::group::Core;
 use conclave_order::{Asked, Asker, Event, Keys, Op, Rows, Session, query};
-use conclave_proto::codec::Varint;
+use conclave_proto::codec::{Bytes, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
 use conclave_proto::{Author, DeviceId, GroupId, Refusal, UnixMs};
 use conclave_rules::LogId;
@@ -275,6 +276,26 @@ impl Desk {
                 log,
                 signed,
             } => self.report(by, (generation, log), signed).map(Some),
+            Request::ReturnGroup {
+                group,
+                from,
+                entries,
+                group_info,
+                wrap,
+                bundles,
+            } => {
+                let group_info = group_info.as_ref().map(Bytes::as_slice);
+                let offer = GroupOffer {
+                    device: by.device,
+                    group,
+                    from,
+                    entries: &entries,
+                    group_info,
+                    wrap: wrap.as_ref(),
+                    bundles: &bundles,
+                };
+                self.give_back_group(offer).map(Some)
+            }
             Request::ReturnDocument {
                 group,
                 document,

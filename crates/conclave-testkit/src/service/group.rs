@@ -145,12 +145,23 @@ impl Desk {
         self.keep(core);
         self.publish_entry(group, seq, &entry, &removed);
         self.grown(LogId::of_group(group));
+        self.announce(group, epoch, &added)?;
+        Ok(Answer::Accepted { seq, head })
+    }
+
+    /// Hands their Welcomes to the devices that an epoch has added.
+    pub(super) fn announce(
+        &mut self,
+        group: GroupId,
+        epoch: u64,
+        added: &[DeviceId],
+    ) -> Result<(), Refusal> {
         for device in added {
-            for conn in self.conns_of(&device) {
-                self.hand_welcomes(conn, device, Some((group, epoch)))?;
+            for conn in self.conns_of(device) {
+                self.hand_welcomes(conn, *device, Some((group, epoch)))?;
             }
         }
-        Ok(Answer::Accepted { seq, head })
+        Ok(())
     }
 
     /// Shows an entry to all who follow. Those it removes get it as their last.

@@ -6,7 +6,7 @@ use conclave_order::limits::Limits;
 use conclave_order::memory::Memory;
 use conclave_order::op::append::{self, Append, Arrived, Offer, View};
 use conclave_order::op::snapshot::{PutSnapshot, Written, check};
-use conclave_order::query::document::{Base, Gathered, Stretch, base, whole_records};
+use conclave_order::query::document::{Base, Gathered, Stretch, base, unknown, whole_records};
 use conclave_order::rows::{ActiveRow, AuthorRow, DocumentRow};
 use conclave_order::{
     Asked, Batch, Bounds, Event, Failure, Keys, Op, Placed, Proofs, Reader as _, Rows, Session,
@@ -100,10 +100,12 @@ impl Log {
         let mut rows = load(&self.store, |keys| {
             keys.documents.insert(self.id);
             keys.actives.insert(self.id);
+            keys.recoveries.insert(self.id);
         })?;
         let row = rows.documents.remove(&self.id).flatten();
         let active = rows.actives.remove(&self.id).flatten();
-        row.zip(active).ok_or(Refusal::UnknownDocument)
+        let recovery = rows.recoveries.remove(&self.id).flatten();
+        row.zip(active).ok_or_else(|| unknown(recovery.as_ref()))
     }
 
     /// An author's row; none where it has written nothing.

@@ -1,7 +1,9 @@
 //! A service that was put back: reports, the hold, declared losses.
 
+use conclave_order::op::entry::Does;
 use conclave_order::op::recovery::{AcceptLoss, Declare, EndHold, Next, Report};
 use conclave_order::op::returned::{Offer, ReturnDocument};
+use conclave_order::op::returned_group::{Offer as GroupOffer, ReturnGroup};
 use conclave_order::rows::RecoveryRow;
 use conclave_order::{Asker, Event, Op, Rows, Stop};
 use conclave_proto::frame::{Answer, Returned};
@@ -103,6 +105,31 @@ impl Desk {
             return Err(Refusal::Storage);
         };
         self.publish(log, (seq, head.size), None, &fresh)?;
+        Ok(Answer::Accepted { seq, head })
+    }
+
+    pub(super) fn give_back_group(&mut self, offer: GroupOffer<'_>) -> Result<Answer, Refusal> {
+        let group = offer.group;
+        let log = LogId::of_group(group);
+        let rows = self.load(|keys| _ = keys.recoveries.insert(log))?;
+        // What is not taken has gone into it.
+        let mut core = self.restore(group)?;
+        let judged = ReturnGroup::judge(offer, &mut core, &rows);
+        let op = judged.map_err(super::log::refusal)?;
+        let entries = op.entries().to_vec();
+        let Event::Returned { seq, head } = self.run(Op::ReturnGroup(Box::new(op)))? else {
+            return Err(Refusal::Storage);
+        };
+        for (seq, new) in (seq..).zip(&entries) {
+            let (_, removed) = new.moves();
+            self.publish_entry(group, seq, &new.entry, removed);
+        }
+        self.grown(log);
+        for new in &entries {
+            if let Does::Commit(begins) = &new.does {
+                self.announce(group, begins.epoch, &begins.added)?;
+            }
+        }
         Ok(Answer::Accepted { seq, head })
     }
 

@@ -19,6 +19,17 @@ pub struct Dump {
     open: Vec<Vec<LogId>>,
 }
 
+impl Dump {
+    /// As it is, but for the generation in which a document last grew: what came back has not grown in any that is known.
+    #[must_use]
+    pub fn ungrown(mut self) -> Self {
+        for row in self.rows.documents.values_mut().flatten() {
+            row.grown_in = 0;
+        }
+        self
+    }
+}
+
 const ALL: Bounds = Bounds {
     from: 0,
     end: u64::MAX,

@@ -10,8 +10,10 @@ pub mod heads;
 pub mod identity;
 pub mod lives;
 pub mod logs;
+mod lost;
 pub mod random;
 pub mod recovery;
+pub mod returned;
 pub mod runs;
 
 /// One test of each check, on one backend.
@@ -21,7 +23,7 @@ macro_rules! storage_suite {
         mod $name {
             use super::*;
             use $crate::suite::{
-                failures, groups, heads, identity, lives, logs, random, recovery, runs,
+                failures, groups, heads, identity, lives, logs, random, recovery, returned, runs,
             };
 
             $crate::storage_suite!(@each $database;
@@ -60,6 +62,15 @@ macro_rules! storage_suite {
                 recovery::a_loss_is_of_what_was_kept,
                 recovery::a_hold_over_all_ends_when_its_time_is_over,
                 recovery::packages_from_before_are_not_handed_out,
+                returned::a_removal_that_was_lost_comes_back_and_stands,
+                returned::entries_reordered_altered_or_cut_store_nothing,
+                returned::commits_on_both_sides_the_second_is_refused,
+                returned::a_commit_without_its_group_info_or_wrap_is_refused,
+                returned::who_the_offer_removes_may_not_bring_it,
+                returned::who_the_offer_adds_may_bring_it,
+                returned::a_welcome_comes_back_from_the_committers_bundle,
+                returned::a_document_comes_back_with_its_first_snapshot,
+                returned::what_leads_to_the_head_is_judged_all_the_same,
                 lives::a_write_of_an_older_session_is_refused,
                 lives::an_append_is_there_before_the_next_login_or_never,
                 lives::a_lost_confirmation_bars_nobody,

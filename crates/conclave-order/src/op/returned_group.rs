@@ -1,0 +1,214 @@
+//! Entries of a group's log that a service had and lost, brought back by somebody who has them.
+//!
+//! As with documents, an offer is taken whole or not at all: its entries have to lead from where the log stands to a head that the service itself
+//! had signed, and each is judged as every member judges it. The public tree follows from that; what does not is the GroupInfo and the root wrap
+//! of the epoch that the last commit begins, which whoever brings the entries makes anew, and the Welcomes, which their committers have.
+
+use std::collections::BTreeMap;
+
+use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
+use conclave_proto::refusal::{CommitFault, RecordFault};
+use conclave_proto::{DeviceId, GroupId, Hash, Head, Refusal, limits};
+use conclave_rules::{GroupState, LogId};
+
+use crate::batch::Decided;
+use crate::change::Change;
+use crate::event::Event;
+use crate::keys::{Keys, Rows, Stop};
+use crate::op::entry::{Does, NewEntry};
+use crate::query::group::Core;
+use crate::rows::{GroupAt, PartChange};
+
+/// Entries for the end of a group's log.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// Who brings them.
+    pub device: DeviceId,
+    /// The group.
+    pub group: GroupId,
+    /// Position of the first.
+    pub from: u64,
+    /// The entries.
+    pub entries: &'a [GroupEntry],
+    /// GroupInfo of the epoch after them.
+    pub group_info: Option<&'a [u8]>,
+    /// Root wrap of that epoch.
+    pub wrap: Option<&'a RootWrap>,
+    /// Own commits among them, as they were first sent.
+    pub bundles: &'a [CommitBundle],
+}
+
+/// Entries, judged, ready for their places.
+#[derive(Debug, Clone)]
+pub struct ReturnGroup {
+    device: DeviceId,
+    group: GroupId,
+    /// Where the group stood when they were judged.
+    expected: GroupAt,
+    /// What they lead to.
+    want: Head,
+    pub(crate) entries: Vec<NewEntry>,
+    /// What they change of the group's public state, all together.
+    pub(crate) parts: Vec<PartChange>,
+    /// Root wrap of the epoch that the last commit begins, if there is one.
+    pub(crate) wrap: Option<RootWrap>,
+}
+
+fn bad(fault: CommitFault) -> Refusal {
+    Refusal::BadCommit { fault }
+}
+
+impl ReturnGroup {
+    /// Judges an offer against a group's state as it is stored, and takes it into that. Where it is refused, the state is good for nothing more.
+    ///
+    /// # Errors
+    /// [`Stop`]. [`Refusal::Recovering`] where the log stands elsewhere, or the offer does not reach what is wanted; with nothing missing where nothing
+    /// is wanted.
+    pub fn judge(offer: Offer<'_>, core: &mut Core, rows: &Rows) -> Result<Self, Stop> {
+        let state = core.state.state();
+        let expected = GroupAt {
+            epoch: state.epoch,
+            size: state.size(),
+            version: core.version,
+        };
+        let (entries, want) = wanted(&offer, state, rows)?;
+        let max = limits::BUNDLES_PER_OFFER;
+        if offer.bundles.len() > max {
+            let max = max as u64;
+            return Err(Refusal::TooLarge { max }.into());
+        }
+        let own = offer.bundles.iter();
+        let own = own.map(|own| (GroupEntry::Commit(own.commit.clone()).leaf(), own));
+        let bundles: BTreeMap<Hash, &CommitBundle> = own.collect();
+        let mut taken = Vec::with_capacity(entries.len());
+        for (entry, version) in entries.iter().zip(core.version..) {
+            let bundle = bundles.get(&entry.leaf()).copied();
+            let state = &mut core.state;
+            let new = NewEntry::returned(state, version, entry, bundle, offer.device)?;
+            taken.push(new);
+        }
+        // Who was removed by them brings nothing, and who came in by them may: nobody else may be there who could.
+        let state = core.state.state();
+        if !state.is_member(&offer.device) {
+            return Err(state.not_member(&offer.device).into());
+        }
+        let wrap = epoch_of_last(&offer, core, &taken)?;
+        Ok(Self {
+            device: offer.device,
+            group: offer.group,
+            expected,
+            want,
+            parts: PartChange::taken(&mut core.state),
+            entries: taken,
+            wrap,
+        })
+    }
+
+    /// The entries, with what each does.
+    #[must_use]
+    pub fn entries(&self) -> &[NewEntry] {
+        &self.entries
+    }
+
+    pub(crate) fn keys(&self, keys: &mut Keys) {
+        keys.devices.insert(self.device);
+        keys.groups.insert(self.group);
+        keys.recoveries.insert(LogId::of_group(self.group));
+        keys.group_pleas.insert(self.group);
+    }
+
+    pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
+        rows.ensure_active(&self.device)?;
+        let group = self.group;
+        let log = LogId::of_group(group);
+        let row = rows.group(&group)?.ok_or(Refusal::UnknownGroup)?;
+        let want = rows.recovery_of(&log)?.map(|row| row.want);
+        // It was judged where this stood.
+        if (row.at(), want) != (self.expected, Some(self.want)) {
+            let have = row.size;
+            let want = want.map_or(have, |want| want.size);
+            return Err(Refusal::Recovering { have, want }.into());
+        }
+        let mut changes = Vec::new();
+        for entry in &self.entries {
+            // What comes back goes no other way than it went.
+            changes.extend(entry.changes(rows, row.grown_in)?);
+        }
+        changes.push(Change::Parts {
+            group,
+            parts: self.parts.clone(),
+            wrap: self.wrap.clone(),
+        });
+        changes.extend(self.wrap.clone().map(|wrap| Change::Wrap { wrap }));
+        changes.push(Change::RecoveryGone { log });
+        let event = Event::Returned {
+            seq: self.expected.size,
+            head: self.want,
+        };
+        Ok(Decided { changes, event })
+    }
+}
+
+/// The entries of an offer that are wanted, and what they lead to. That they do is compared before anything of them is judged: only what the
+/// service had ordered itself costs more than hashes.
+fn wanted<'a>(
+    offer: &Offer<'a>,
+    state: &GroupState,
+    rows: &Rows,
+) -> Result<(&'a [GroupEntry], Head), Stop> {
+    let have = state.size();
+    let Some(row) = rows.recovery_of(&LogId::of_group(offer.group))? else {
+        // For who is no member there is no such group, unless what was lost made it one.
+        let (have, want) = (have, have);
+        return Err(match state.is_member(&offer.device) {
+            true => Refusal::Recovering { have, want },
+            false => Refusal::UnknownGroup,
+        }
+        .into());
+    };
+    let want = row.want;
+    let missing = usize::try_from(want.size.saturating_sub(have)).unwrap_or(usize::MAX);
+    let reaching = offer.entries.get(..missing).filter(|it| !it.is_empty());
+    let Some(entries) = reaching.filter(|_| offer.from == have) else {
+        let want = want.size;
+        return Err(Refusal::Recovering { have, want }.into());
+    };
+    let mut frontier = state.frontier.clone();
+    for entry in entries {
+        frontier.push(entry.leaf());
+    }
+    if frontier.head() != want {
+        let fault = RecordFault::SeenHead;
+        return Err(Refusal::BadRecord { fault }.into());
+    }
+    Ok((entries, want))
+}
+
+/// What belongs to the epoch that the last commit begins: its GroupInfo is in the state then, its root wrap is given. Where that commit came
+/// back with its bundle, they may be those.
+fn epoch_of_last(
+    offer: &Offer<'_>,
+    core: &mut Core,
+    taken: &[NewEntry],
+) -> Result<Option<RootWrap>, Refusal> {
+    let mut commits = taken.iter().rev().filter_map(|entry| match &entry.does {
+        Does::Commit(begins) => Some(begins),
+        _ => None,
+    });
+    let Some(last) = commits.next() else {
+        return Ok(None);
+    };
+    match offer.group_info {
+        Some(group_info) => core.state.replace_group_info(offer.device, group_info)?,
+        // It came in the same bundle.
+        None if last.wrap.is_some() => {}
+        None => return Err(bad(CommitFault::GroupInfo)),
+    }
+    match offer.wrap.or(last.wrap.as_ref()) {
+        Some(wrap) => {
+            core.state.state().judge_wrap(wrap).map_err(bad)?;
+            Ok(Some(wrap.clone()))
+        }
+        None => Err(bad(CommitFault::Wrap)),
+    }
+}

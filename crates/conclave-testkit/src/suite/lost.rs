@@ -1,0 +1,554 @@
+//! A group with real keys before two services: one that has everything, and one that was put back to a copy.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use conclave_doc::{DocKeys, seal};
+use conclave_mls::{ClientGroup, EpochSecrets, KeyStore, Plan, PublicGroupState};
+use conclave_order::op::entry::NewEntry;
+use conclave_order::op::group::CreateGroup;
+use conclave_order::op::identity::{Claim, Door, Newcomer};
+use conclave_order::op::recovery::{Declare, Report};
+use conclave_order::op::returned::{self, ReturnDocument};
+use conclave_order::op::returned_group::{Offer, ReturnGroup};
+use conclave_order::op::snapshot::{PutSnapshot, Written};
+use conclave_order::query::group::{Core, restore, waiting, welcome};
+use conclave_order::{Asker, Batch, Event, Keys, Op, Reader as _, Rows, Stop, run_batch};
+use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
+use conclave_proto::record::{EntryBody, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader};
+use conclave_proto::service::Cause;
+use conclave_proto::{
+    Author, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, Record, Refusal,
+};
+use conclave_rules::{LogId, Seen};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+use super::dump::{Dump, Known, dump};
+use crate::database::Database;
+use crate::members::{Member, NOW};
+use crate::records::CRDT;
+use crate::service::Signing;
+use crate::world::{LIMITS, log_in, refusal};
+
+/// The group.
+pub(super) const GROUP: GroupId = GroupId([7; 16]);
+/// Its own log.
+pub(super) const LOG: LogId = LogId {
+    group: GROUP,
+    document: DocumentId::ZERO,
+};
+const INSTANCE: InstanceId = InstanceId([1; 8]);
+
+/// One service's database.
+pub(super) struct Side<D: Database> {
+    database: D,
+    store: D::Store,
+}
+
+impl<D: Database> Side<D> {
+    async fn new() -> Result<Self> {
+        let database = D::create().await?;
+        let store = database.store().await?;
+        Ok(Self { database, store })
+    }
+
+    /// Runs an operation.
+    pub(super) async fn run(&mut self, op: Op) -> Result<Event> {
+        let all = run_batch(&mut self.store, Batch::new(vec![op], LIMITS), &()).await;
+        let ended = all.into_iter().next().context("no transaction")?;
+        let end = ended.end();
+        if let Some(failure) = ended.failure {
+            return Err(failure.into());
+        }
+        ensure!(ended.batch.damaged().is_empty(), "damaged");
+        ended.batch.finish(end).pop().context("no event")
+    }
+
+    /// Runs one that has to be accepted.
+    pub(super) async fn accepts(&mut self, op: Op) -> Result<Event> {
+        let event = self.run(op).await?;
+        ensure!(refusal(&event).is_none(), "{event:?}");
+        Ok(event)
+    }
+
+    pub(super) async fn load(&self, want: impl FnOnce(&mut Keys)) -> Result<Rows> {
+        let mut keys = Keys::default();
+        want(&mut keys);
+        Ok(self.database.reader().await?.load(&keys).await?)
+    }
+
+    /// The group's state as it is stored.
+    pub(super) async fn core(&self) -> Result<Core> {
+        let mut reads = self.database.reader().await?;
+        // Little of the log at once.
+        let core = restore(&mut reads, GROUP, 4096).await?;
+        core.context("no group")
+    }
+}
+
+/// What somebody offers of the group's log.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) device: DeviceId,
+    pub(super) from: u64,
+    pub(super) entries: Vec<GroupEntry>,
+    pub(super) group_info: Option<Vec<u8>>,
+    pub(super) wrap: Option<RootWrap>,
+    pub(super) bundles: Vec<CommitBundle>,
+}
+
+/// A member, as far as it has come.
+pub(super) struct Seat {
+    pub(super) member: Member,
+    pub(super) keys: KeyStore,
+    pub(super) group: Option<ClientGroup>,
+}
+
+impl Seat {
+    fn new(rng: &mut ChaCha20Rng) -> Result<Self> {
+        Ok(Self {
+            member: Member::new(rng)?,
+            keys: KeyStore::load(Vec::new())?,
+            group: None,
+        })
+    }
+
+    fn newcomer(&self) -> Newcomer {
+        Newcomer {
+            user: self.member.user,
+            device: self.member.device,
+            key: self.member.key.public().to_vec(),
+        }
+    }
+
+    pub(super) fn group(&self) -> Result<&ClientGroup> {
+        self.group.as_ref().context("no member")
+    }
+
+    fn secrets(&self) -> Result<EpochSecrets> {
+        Ok(self.group()?.epoch_secrets()?)
+    }
+}
+
+/// The group: its owner, Ben, Carol, and Dora outside.
+pub(super) struct Club<D: Database> {
+    pub(super) full: Side<D>,
+    pub(super) lost: Side<D>,
+    /// Nothing reaches the copy any more.
+    pub(super) is_copied: bool,
+    pub(super) seats: Vec<Seat>,
+    core: PublicGroupState,
+    version: u64,
+    signing: Signing,
+    pub(super) log: Vec<GroupEntry>,
+    bundles: Vec<CommitBundle>,
+    pub(super) logs: Vec<LogId>,
+    rng: ChaCha20Rng,
+}
+
+pub(super) const ANA: usize = 0;
+pub(super) const BEN: usize = 1;
+pub(super) const CAROL: usize = 2;
+pub(super) const DORA: usize = 3;
+
+impl<D: Database> Club<D> {
+    pub(super) async fn new() -> Result<Self> {
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let mut seats = Vec::new();
+        for _ in 0..4 {
+            seats.push(Seat::new(&mut rng)?);
+        }
+        let owner = seats.first_mut().context("nobody")?;
+        let context = owner.member.context();
+        let (group, created) = ClientGroup::create(&context, GROUP, GroupPolicy::default(), NOW)?;
+        let by = Asker {
+            device: owner.member.device,
+            user: owner.member.user,
+            session: 1,
+        };
+        owner.group = Some(group);
+        let offer = (created.group_info.as_slice(), created.tree.as_slice());
+        let new = Box::new(CreateGroup::judge(by, offer, NOW, NOW)?);
+        let signing = Signing::default();
+        let (mut full, mut lost) = (Side::new().await?, Side::new().await?);
+        for side in [&mut full, &mut lost] {
+            let (next, hold) = (signing.founding(), None);
+            side.accepts(Op::Declare(Box::new(Declare { next, hold })))
+                .await?;
+            for seat in &seats {
+                let log_in = log_in(seat.newcomer(), Door::Open, Claim::default(), NOW);
+                side.accepts(log_in).await?;
+            }
+            side.accepts(Op::CreateGroup(new.clone())).await?;
+        }
+        let Core { state, version } = full.core().await?;
+        let mut club = Self {
+            full,
+            lost,
+            is_copied: false,
+            seats,
+            core: state,
+            version,
+            signing,
+            log: Vec::new(),
+            bundles: Vec::new(),
+            logs: Vec::new(),
+            rng,
+        };
+        club.add(&[BEN, CAROL]).await?;
+        Ok(club)
+    }
+
+    pub(super) fn device(&self, seat: usize) -> Result<DeviceId> {
+        Ok(self.seat(seat)?.member.device)
+    }
+
+    pub(super) fn seat(&self, seat: usize) -> Result<&Seat> {
+        self.seats.get(seat).context("nobody")
+    }
+
+    /// The owner adds devices, which join.
+    pub(super) async fn add(&mut self, seats: &[usize]) -> Result<()> {
+        self.invite(seats).await?;
+        for seat in seats {
+            let side = &self.full;
+            join(side, self.seats.get_mut(*seat).context("nobody")?).await?;
+        }
+        Ok(())
+    }
+
+    /// The owner adds devices, which do not hear of it.
+    pub(super) async fn invite(&mut self, seats: &[usize]) -> Result<()> {
+        let mut plan = Plan::default();
+        for seat in seats {
+            let seat = self.seats.get_mut(*seat).context("nobody")?;
+            plan.add.push(seat.member.key_package(&mut seat.keys)?);
+        }
+        self.commit(ANA, &plan).await
+    }
+
+    pub(super) async fn remove(&mut self, by: usize, seat: usize) -> Result<()> {
+        let plan = Plan {
+            remove: vec![self.device(seat)?],
+            ..Plan::default()
+        };
+        self.commit(by, &plan).await
+    }
+
+    pub(super) async fn commit(&mut self, by: usize, plan: &Plan) -> Result<()> {
+        let seat = self.seats.get_mut(by).context("nobody")?;
+        let device = seat.member.device;
+        let group = seat.group.as_mut().context("no member")?;
+        let prepared = seat.member.commit(group, plan)?;
+        let judged = self.core.judge_bundle(&prepared.bundle, device, NOW)?;
+        let new = NewEntry::of_commit(&mut self.core, self.version, judged, device)?;
+        self.bundles.push(prepared.bundle);
+        self.enter(new).await
+    }
+
+    /// Another commit for the epoch is ordered where the service was put back.
+    pub(super) async fn commit_elsewhere(&mut self, by: usize) -> Result<()> {
+        let seat = self.seats.get_mut(by).context("nobody")?;
+        let device = seat.member.device;
+        let group = seat.group.as_mut().context("no member")?;
+        let plan = Plan {
+            self_update: true,
+            ..Plan::default()
+        };
+        let prepared = seat.member.commit(group, &plan)?;
+        group.discard_pending()?;
+        let Core { mut state, version } = self.lost.core().await?;
+        let judged = state.judge_bundle(&prepared.bundle, device, NOW)?;
+        let new = NewEntry::of_commit(&mut state, version, judged, device)?;
+        self.lost.accepts(Op::Enter(Box::new(new))).await?;
+        Ok(())
+    }
+
+    pub(super) async fn leave(&mut self, by: usize) -> Result<()> {
+        let seat = self.seats.get_mut(by).context("nobody")?;
+        let device = seat.member.device;
+        let group = seat.group.as_mut().context("no member")?;
+        let message = group.propose_self_remove(&seat.member.context())?;
+        let new = NewEntry::proposal(&mut self.core, self.version, &message, device)?;
+        self.enter(new).await
+    }
+
+    pub(super) async fn put(&mut self, by: usize, body: EntryBody) -> Result<()> {
+        let seat = self.seat(by)?;
+        let context = seat.member.context();
+        let entry = seat.group()?.sign_entry(&context, body, INSTANCE);
+        let device = seat.member.device;
+        let new = NewEntry::signed(&mut self.core, self.version, entry, device)?;
+        self.enter(new).await
+    }
+
+    /// A document with its first snapshot.
+    pub(super) async fn create(&mut self, by: usize, document: DocumentId) -> Result<Record> {
+        let crdt = CRDT;
+        let body = EntryBody::DocumentCreated { document, crdt };
+        let seat = self.seat(by)?;
+        let context = seat.member.context();
+        let entry = seat.group()?.sign_entry(&context, body, INSTANCE);
+        let device = seat.member.device;
+        let header = SnapshotHeader {
+            parent: Hash::ZERO,
+            chain_proof: Hash::ZERO,
+            covered: Head::EMPTY,
+            crdt,
+        };
+        let first = self.snapshot(by, document, header, Head::EMPTY)?;
+        let (core, version) = (&mut self.core, self.version);
+        let new = NewEntry::document(core, version, entry, first.clone(), device)?;
+        let group = GROUP;
+        self.logs.push(LogId { group, document });
+        self.enter(new).await?;
+        Ok(first)
+    }
+
+    fn snapshot(
+        &mut self,
+        by: usize,
+        document: DocumentId,
+        header: SnapshotHeader,
+        seen: Head,
+    ) -> Result<Record> {
+        let seat = self.seats.get(by).context("nobody")?;
+        let group = seat.group()?;
+        let header = RecordHeader {
+            version: RECORD_VERSION,
+            group: GROUP,
+            document,
+            epoch: group.epoch(),
+            author: Author {
+                device: seat.member.device,
+                instance: INSTANCE,
+            },
+            seen,
+            body: RecordBody::Snapshot(header),
+        };
+        let keys = DocKeys::derive(&seat.secrets()?.root, &document);
+        let rng = &mut self.rng;
+        Ok(seal(&header, b"content", &keys, &seat.member.key, 1, rng))
+    }
+
+    /// Another snapshot, which covers everything.
+    pub(super) async fn snap(&mut self, by: usize, before: &Record) -> Result<Record> {
+        let document = before.header.document;
+        let group = GROUP;
+        let log = LogId { group, document };
+        let RecordBody::Snapshot(parent) = before.header.body else {
+            bail!("no snapshot");
+        };
+        let rows = self.full.load(|keys| _ = keys.documents.insert(log));
+        let row = rows.await?.documents.remove(&log).flatten();
+        let head = row.context("no document")?.frontier.head();
+        let id = before.leaf();
+        let header = SnapshotHeader {
+            parent: id,
+            chain_proof: parent.successor_proof(&id),
+            covered: head,
+            crdt: CRDT,
+        };
+        let record = self.snapshot(by, document, header, head)?;
+        let device = self.device(by)?;
+        let row = self.core.state().row(&device, record.header.epoch).cloned();
+        let op = PutSnapshot {
+            device,
+            written: Written {
+                row: row.context("no row")?,
+                seen: Seen::True,
+            },
+            record: Arc::new(record.clone()),
+            paid: true,
+            now: NOW,
+        };
+        let op = Op::PutSnapshot(Box::new(op));
+        if !self.is_copied {
+            self.lost.accepts(op.clone()).await?;
+        }
+        self.full.accepts(op).await?;
+        Ok(record)
+    }
+
+    async fn enter(&mut self, new: NewEntry) -> Result<()> {
+        let entry = new.entry.clone();
+        let op = Op::Enter(Box::new(new));
+        if !self.is_copied {
+            self.lost.accepts(op.clone()).await?;
+        }
+        self.full.accepts(op).await?;
+        self.version += 1;
+        for seat in &mut self.seats {
+            if let Some(group) = &mut seat.group
+                && group.is_active()
+            {
+                group.process(&entry)?;
+                group.take_changes();
+            }
+        }
+        self.log.push(entry);
+        Ok(())
+    }
+
+    /// Somebody shows the copy a head of a log: it says that it was put back, and holds it. The other one begins a generation too.
+    pub(super) async fn report(&mut self, log: LogId, head: Head) -> Result<()> {
+        let old = self.signing.generation().number;
+        let next = self.signing.next(None, Cause::PutBack, NOW);
+        let report = Report {
+            device: self.device(ANA)?,
+            log,
+            head,
+            number: old,
+            next: next.clone(),
+            now: NOW,
+        };
+        let event = self.lost.accepts(Op::Report(Box::new(report))).await?;
+        if matches!(event, Event::Declared { .. }) {
+            let (after, hold) = (next.clone(), None);
+            let declare = Declare { next: after, hold };
+            self.full.accepts(Op::Declare(Box::new(declare))).await?;
+            self.signing.begin(&next);
+        }
+        Ok(())
+    }
+
+    /// The head that the whole log has.
+    pub(super) fn head(&self) -> Head {
+        self.core.state().head()
+    }
+
+    /// What somebody has to offer who has everything, with a GroupInfo and a root wrap made anew.
+    pub(super) async fn offer(&mut self, seat: usize) -> Result<Given> {
+        let from = self.lost.core().await?.state.state().size();
+        let entries = self.log.iter().skip(usize::try_from(from)?);
+        let entries = entries.cloned().collect();
+        let seat = self.seats.get(seat).context("nobody")?;
+        let device = seat.member.device;
+        let group = seat.group()?;
+        let (mut group_info, mut wrap) = (None, None);
+        if group.is_active() {
+            let (context, secrets) = (seat.member.context(), seat.secrets()?);
+            group_info = Some(group.export_group_info(&context)?);
+            wrap = Some(group.seal_wrap(&context, &secrets, &[], &mut self.rng)?);
+        }
+        Ok(Given {
+            device,
+            from,
+            entries,
+            group_info,
+            wrap,
+            bundles: Vec::new(),
+        })
+    }
+
+    /// As its owner has it, who keeps the commits as they were first sent.
+    pub(super) async fn offer_of_owner(&mut self) -> Result<Given> {
+        let bundles = self.bundles.clone();
+        let offer = self.offer(ANA).await?;
+        Ok(Given {
+            group_info: None,
+            wrap: None,
+            bundles,
+            ..offer
+        })
+    }
+
+    /// Offers entries to the copy.
+    pub(super) async fn give(&mut self, given: &Given) -> Result<Result<Head, Refusal>> {
+        let rows = self.lost.load(|keys| _ = keys.recoveries.insert(LOG));
+        let rows = rows.await?;
+        let mut core = self.lost.core().await?;
+        let offer = Offer {
+            device: given.device,
+            group: GROUP,
+            from: given.from,
+            entries: &given.entries,
+            group_info: given.group_info.as_deref(),
+            wrap: given.wrap.as_ref(),
+            bundles: &given.bundles,
+        };
+        let op = match ReturnGroup::judge(offer, &mut core, &rows) {
+            Ok(op) => Op::ReturnGroup(Box::new(op)),
+            Err(stop) => return refused(stop),
+        };
+        self.end(op).await
+    }
+
+    /// Offers a document's records to the copy.
+    pub(super) async fn give_records(
+        &mut self,
+        seat: usize,
+        from: u64,
+        records: &[Record],
+    ) -> Result<Result<Head, Refusal>> {
+        let first = records.first().context("no record")?;
+        let (group, document) = (GROUP, first.header.document);
+        let offer = returned::Offer {
+            device: self.device(seat)?,
+            log: LogId { group, document },
+            from,
+            records,
+        };
+        let core = self.lost.core().await?;
+        let mut rows = Rows::default();
+        let op = loop {
+            match ReturnDocument::judge(offer, core.state.state(), NOW, &rows) {
+                Ok(op) => break Op::ReturnDocument(Box::new(op)),
+                Err(Stop::Lacks(keys)) => {
+                    rows.extend(self.lost.load(|wanted| wanted.extend(*keys)).await?);
+                }
+                Err(stop) => return refused(stop),
+            }
+        };
+        self.end(op).await
+    }
+
+    async fn end(&mut self, op: Op) -> Result<Result<Head, Refusal>> {
+        match self.lost.run(op).await? {
+            Event::Returned { head, .. } => Ok(Ok(head)),
+            Event::Refused(refusal) => Ok(Err(refusal)),
+            event => bail!("{event:?}"),
+        }
+    }
+
+    /// All that the two have.
+    pub(super) async fn both(&self) -> Result<(Dump, Dump)> {
+        let mut known = Known {
+            groups: vec![GROUP],
+            logs: self.logs.clone(),
+            ..Known::default()
+        };
+        for seat in &self.seats {
+            known.keys.memberships.insert(seat.member.device);
+            known.keys.waiting.insert(seat.member.device);
+        }
+        let full = dump(&self.full.database, &known).await?;
+        Ok((full, dump(&self.lost.database, &known).await?))
+    }
+
+    /// All that the copy has.
+    pub(super) async fn copy(&self) -> Result<Dump> {
+        Ok(self.both().await?.1)
+    }
+}
+
+fn refused<T>(stop: Stop) -> Result<Result<T, Refusal>> {
+    match stop {
+        Stop::Refused(refusal) => Ok(Err(refusal)),
+        stop => bail!("{stop:?}"),
+    }
+}
+
+/// Takes the Welcome that waits for somebody.
+pub(super) async fn join<D: Database>(side: &Side<D>, seat: &mut Seat) -> Result<()> {
+    let device = seat.member.device;
+    let mut reads = side.database.reader().await?;
+    let row = waiting(&mut reads, device).await?.pop();
+    let row = row.context("no welcome waits")?;
+    let delivery = welcome(&mut reads, &row).await?.context("no welcome")?;
+    let context = seat.member.context();
+    let (group, _) = ClientGroup::join(&context, &mut seat.keys, &delivery, NOW)?;
+    seat.group = Some(group);
+    Ok(())
+}
