@@ -1,5 +1,5 @@
 //! Declares the breakages of this crate: see docs/TESTING.md.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    conclave_breakages::declare(&["session-fence"])
+    conclave_breakages::declare(&["returned-by-whom", "returned-root", "session-fence"])
 }

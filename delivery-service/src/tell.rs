@@ -16,6 +16,7 @@ use crate::document::{Document, returned};
 use crate::env::Env;
 use crate::group::GroupFrom;
 use crate::group::asks::PleaFrom;
+use crate::group::returned::ReturnedFrom;
 
 /// Where an operation came from, and who is told of it there.
 pub(crate) enum From {
@@ -25,6 +26,8 @@ pub(crate) enum From {
     Snapshot(SnapshotFrom),
     /// Records that came back: all who listen.
     Returned(Arc<Document>),
+    /// Entries that came back: all who follow.
+    ReturnedGroup(Box<ReturnedFrom>),
     /// An entry of a group's log: all who follow.
     Group(Box<GroupFrom>),
     /// A plea: all who follow.
@@ -56,6 +59,7 @@ pub(crate) fn tell(events: impl IntoIterator<Item = (Event, Origin)>) {
         match origin.from {
             From::Snapshot(from) => from.tell(&event),
             From::Returned(document) => returned::tell(&document, &event),
+            From::ReturnedGroup(from) => from.tell(&event),
             From::Group(from) => from.tell(&event),
             From::Plea(from) => from.tell(&event),
             From::Devices(env) => tell_devices(&env, &event),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use conclave_order::op::append::Arrived;
-use conclave_proto::codec::Varint;
+use conclave_order::op::returned_group::Offer as GroupOffer;
+use conclave_proto::codec::{Bytes, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, Request, Returned, ServiceFrame};
 use conclave_proto::{DocumentId, GroupId, RecordHeader, Refusal};
 use conclave_rules::LogId;
@@ -15,7 +16,8 @@ use crate::document::open::{self, Opening};
 use crate::document::{Document, returned, snapshot};
 use crate::error::OpError;
 use crate::group::{
-    Group, asks, commit, create, documents, entries, follow, group_info, join, status,
+    Group, asks, commit, create, documents, entries, follow, group_info, join,
+    returned as group_returned, status,
 };
 use crate::hub::Conn;
 use crate::limits;
@@ -253,6 +255,29 @@ async fn run_in_group(
                 .await
                 .map(Some)
         }
+        Request::ReturnGroup {
+            group,
+            from,
+            entries,
+            group_info,
+            wrap,
+            bundles,
+        } => {
+            // What comes back may be what makes it a member.
+            let group = shared.groups.get(&shared.env, group).await?;
+            let offer = GroupOffer {
+                device: conn.device,
+                group: group.id,
+                from,
+                entries: &entries,
+                group_info: group_info.as_ref().map(Bytes::as_slice),
+                wrap: wrap.as_ref(),
+                bundles: &bundles,
+            };
+            group_returned::give_back(&group, conn, offer)
+                .await
+                .map(Some)
+        }
         Request::SubscribeGroup { group, from } => {
             let group = shared.groups.get(&shared.env, group).await?;
             follow::follow(&group, conn, from, id).await?;
@@ -318,8 +343,14 @@ async fn run_in_document(
             if base.is_some() {
                 return Err(Refusal::Malformed.into());
             }
-            let (group, document) = document_of(shared, conn, group, document).await?;
-            returned::give_back(&group, &document, conn, from, Returned::records(items)?)
+            let group = joined(shared, conn, group).await?;
+            let log = LogId {
+                group: group.id,
+                document,
+            };
+            let document = shared.documents.find(&shared.env, log).await?;
+            let records = Returned::records(items)?;
+            returned::give_back(&group, (log, document), conn, from, records)
                 .await
                 .map(Some)
         }

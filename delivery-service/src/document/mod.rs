@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use conclave_order::op::snapshot as judged;
-use conclave_order::{Keys, Reader, Roots, Rows};
+use conclave_order::{Keys, Reader, Roots, Rows, query};
 use conclave_proto::record::RecordHeader;
 use conclave_proto::service::SignedHead;
 use conclave_proto::{Author, Hash, Head, Refusal};
@@ -243,12 +243,28 @@ impl Documents {
 
     /// The document, from memory or the database.
     pub(crate) async fn get(&self, env: &Arc<Env>, log: LogId) -> Result<Arc<Document>, OpError> {
-        if let Some(document) = self.known(&log) {
+        if let Some(document) = self.find(env, log).await? {
             return Ok(document);
+        }
+        let mut keys = Keys::default();
+        keys.recoveries.insert(log);
+        let mut rows = Rows::default();
+        env.load(&keys, &mut rows).await?;
+        Err(query::document::unknown(rows.recovery_of(&log)?).into())
+    }
+
+    /// As [`Documents::get`]. None where nothing of it is stored.
+    pub(crate) async fn find(
+        &self,
+        env: &Arc<Env>,
+        log: LogId,
+    ) -> Result<Option<Arc<Document>>, OpError> {
+        if let Some(document) = self.known(&log) {
+            return Ok(Some(document));
         }
         let _loading = self.loading.lock().await;
         if let Some(document) = self.known(&log) {
-            return Ok(document);
+            return Ok(Some(document));
         }
         let mut keys = Keys::default();
         keys.documents.insert(log);
@@ -256,8 +272,9 @@ impl Documents {
         let mut reads = env.reads.acquire().await?;
         let rows = reads.load(&keys).await?;
         let authors = reads.authors(&log).await?;
-        let stored = rows.document(&log)?.ok_or(Refusal::UnknownDocument)?;
-        let active = rows.active(&log)?.ok_or(Refusal::UnknownDocument)?;
+        let Some((stored, active)) = rows.document(&log)?.zip(rows.active(&log)?) else {
+            return Ok(None);
+        };
         let head = stored.frontier.head();
         let document = Arc::new(Document {
             env: env.clone(),
@@ -283,7 +300,7 @@ impl Documents {
             known.retain(|_, document| document.strong_count() > 0);
         }
         known.insert(log, Arc::downgrade(&document));
-        Ok(document)
+        Ok(Some(document))
     }
 
     /// Forgets everything: it is not known what is durable.

@@ -6,6 +6,7 @@ use conclave_order::op::returned::{Offer, ReturnDocument};
 use conclave_order::{Event, Op, Rows, Stop};
 use conclave_proto::frame::Answer;
 use conclave_proto::{Head, Record, Refusal};
+use conclave_rules::LogId;
 
 use super::{Document, history};
 use crate::error::OpError;
@@ -13,19 +14,19 @@ use crate::group::Group;
 use crate::hub::Conn;
 use crate::tell::From;
 
-/// Takes what a device brings back of a document's log.
+/// Takes what a device brings back of a document's log. Of one of which nothing is stored nobody is told: nobody has it open.
 pub(crate) async fn give_back(
     group: &Group,
-    document: &Arc<Document>,
+    (log, document): (LogId, Option<Arc<Document>>),
     conn: &Conn,
     from: u64,
     records: Vec<Record>,
 ) -> Result<Answer, OpError> {
-    let env = &document.env;
+    let env = &group.env;
     let view = group.view();
     let offer = Offer {
         device: conn.device,
-        log: document.log,
+        log,
         from,
         records: &records,
     };
@@ -39,7 +40,7 @@ pub(crate) async fn give_back(
         }
     };
     let asked = conn.asker().asks(Op::ReturnDocument(Box::new(op)));
-    let from = From::Returned(document.clone());
+    let from = document.map_or(From::Asker, From::Returned);
     match env.writer.run(asked, from).await? {
         Event::Returned { seq, head } => Ok(Answer::Accepted { seq, head }),
         _ => Err(Refusal::Storage.into()),

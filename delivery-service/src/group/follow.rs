@@ -214,20 +214,24 @@ pub(crate) async fn catch_up(
 ) -> Result<(), OpError> {
     let mut ends = Vec::new();
     for device in gone {
-        ends.push((*device, reach(group, view, device).await?.until));
+        let until = reach(group, view, device).await?.until;
+        ends.extend(until.map(|until| (*device, until)));
     }
+    read_up_to(group, view.frontier.size(), &ends);
+    Ok(())
+}
+
+/// The log is this long: whoever follows reads on from where the telling stopped, those who are gone up to where their log ends.
+pub(crate) fn read_up_to(group: &Arc<Group>, size: u64, ends: &[(DeviceId, u64)]) {
     let mut live = group.live();
     for follower in &mut live.followers {
-        let end = ends
-            .iter()
-            .find(|(device, _)| *device == follower.conn.device);
-        if let Some((_, until)) = end {
-            follower.until = *until;
+        let mut ends = ends.iter();
+        if let Some((_, until)) = ends.find(|(device, _)| *device == follower.conn.device) {
+            follower.until = Some(*until);
         }
     }
-    read_on(group, &mut live, view.frontier.size());
+    read_on(group, &mut live, size);
     group.grown(&mut live);
-    Ok(())
 }
 
 /// Lets all who are live read from where the telling stopped, up to `size`.

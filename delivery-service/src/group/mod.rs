@@ -11,6 +11,7 @@ pub(crate) mod entries;
 pub(crate) mod follow;
 pub(crate) mod group_info;
 pub(crate) mod join;
+pub(crate) mod returned;
 pub(crate) mod status;
 mod stored;
 

@@ -27,6 +27,7 @@ mod nodes;
 mod noise;
 mod process;
 mod recovery;
+mod returned;
 mod rotation;
 mod scenes;
 mod snapshots;

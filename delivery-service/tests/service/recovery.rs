@@ -16,7 +16,7 @@ use crate::harness::{Member, Pen, Person, TestService, now};
 use crate::process::Process;
 use crate::scenes::ONE;
 
-const DATABASE: &str = "service.sqlite";
+pub const DATABASE: &str = "service.sqlite";
 const HOUR_MS: u64 = 3600 * 1000;
 
 fn generation(member: &Member) -> Generation {
@@ -24,7 +24,7 @@ fn generation(member: &Member) -> Generation {
 }
 
 /// The newest signed head that a member has, as a report of it.
-fn report(member: &Member, log: LogName) -> Request {
+pub fn report(member: &Member, log: LogName) -> Request {
     let mut heads = member.wire.heads.iter().rev();
     let (_, signed) = heads.find(|(of, _)| *of == log).unwrap();
     Request::Report {
@@ -34,17 +34,21 @@ fn report(member: &Member, log: LogName) -> Request {
     }
 }
 
-async fn write(member: &mut Member, pen: &mut Pen, count: usize) -> Result<(u64, u64), Refusal> {
+pub async fn write(
+    member: &mut Member,
+    pen: &mut Pen,
+    count: usize,
+) -> Result<(u64, u64), Refusal> {
     member.wire.send(&pen.updates(count)).await;
     member.wire.appended(pen.channel).await
 }
 
-fn recovering(have: u64, want: u64) -> Refusal {
+pub fn recovering(have: u64, want: u64) -> Refusal {
     Refusal::Recovering { have, want }
 }
 
 /// Whole records from a position on.
-async fn records(member: &mut Member, document: DocumentId, from: u64) -> Vec<Record> {
+pub async fn records(member: &mut Member, document: DocumentId, from: u64) -> Vec<Record> {
     let request = Request::GetRecords {
         group: member.group_id(),
         document,

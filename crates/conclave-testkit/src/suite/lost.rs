@@ -275,12 +275,21 @@ impl<D: Database> Club<D> {
     }
 
     pub(super) async fn put(&mut self, by: usize, body: EntryBody) -> Result<()> {
+        self.put_all(by, vec![body]).await
+    }
+
+    /// Entries that are signed at one head: each may be first.
+    pub(super) async fn put_all(&mut self, by: usize, bodies: Vec<EntryBody>) -> Result<()> {
         let seat = self.seat(by)?;
-        let context = seat.member.context();
-        let entry = seat.group()?.sign_entry(&context, body, INSTANCE);
+        let (context, group) = (seat.member.context(), seat.group()?);
+        let sign = |body| group.sign_entry(&context, body, INSTANCE);
+        let entries: Vec<Record> = bodies.into_iter().map(sign).collect();
         let device = seat.member.device;
-        let new = NewEntry::signed(&mut self.core, self.version, entry, device)?;
-        self.enter(new).await
+        for entry in entries {
+            let new = NewEntry::signed(&mut self.core, self.version, entry, device)?;
+            self.enter(new).await?;
+        }
+        Ok(())
     }
 
     /// A document with its first snapshot.

@@ -89,8 +89,7 @@ pub async fn entries_reordered_altered_or_cut_store_nothing<D: Database>() -> Re
     let mut club = Club::<D>::new().await?;
     club.create(ANA, ONE).await?;
     club.is_copied = true;
-    club.put(ANA, void(1)).await?;
-    club.put(ANA, void(2)).await?;
+    club.put_all(ANA, vec![void(1), void(2)]).await?;
     let head = club.head();
     club.put(ANA, void(3)).await?;
     club.report(LOG, head).await?;
