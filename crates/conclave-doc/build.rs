@@ -2,6 +2,8 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     conclave_breakages::declare(&[
+        "carried-owner",
+        "carried-signature",
         "cover-aside",
         "drop-outbox-row",
         "ignore-void",

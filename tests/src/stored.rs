@@ -140,15 +140,12 @@ async fn of_document(
                     epoch: number(&row, "epoch")?,
                     author,
                     seen: Head { size: seen, root },
-                    body: if kind == 1 {
-                        RecordBody::Update(chained)
-                    } else {
-                        RecordBody::Verdict(chained)
-                    },
+                    body: RecordBody::of_chained(u8::try_from(kind)?, chained)
+                        .context("a chained record's kind")?,
                 }
             }
         };
-        if let (Some(author), true) = (author, kind < 3) {
+        if let (Some(author), true) = (author, kind != 3) {
             last.insert(author, leaf);
         }
         roots.push(id(&row, "root", Hash::from_slice)?);

@@ -172,7 +172,7 @@ impl Stream for Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use conclave_engine::{FindingInfo, InvitationInfo};
+    use conclave_engine::{Carrier, FindingInfo, InvitationInfo};
     use conclave_proto::{DeviceId, UserId};
 
     fn finding(group: GroupId, device: DeviceId) -> FindingInfo {
@@ -251,6 +251,11 @@ mod tests {
                     user,
                     device,
                     name: None,
+                    carried_by: Some(Carrier {
+                        user,
+                        device,
+                        name: Some("Ben".into()),
+                    }),
                     seq: 9,
                 }],
             },

@@ -115,9 +115,9 @@ pub use conclave_crdt::{
 pub use conclave_engine::plain;
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Word};
 pub use conclave_engine::{
-    AwaitedInfo, Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo, Finding,
-    FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, PolicyChange, Rescue,
-    RescueApplied, RescueCause, RescueInfo, Setup, UnderWay, WhoAmI, finding,
+    AwaitedInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo,
+    Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, PolicyChange,
+    Rescue, RescueApplied, RescueCause, RescueInfo, Setup, UnderWay, WhoAmI, finding,
 };
 pub use conclave_proto as proto;
 

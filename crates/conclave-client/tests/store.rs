@@ -287,7 +287,7 @@ async fn a_schema_of_a_later_program_is_refused_and_left_alone() {
             error,
             StoreError::UnknownSchema {
                 found: 99,
-                known: 3
+                known: 4
             }
         ),
         "{error:?}"
@@ -310,6 +310,7 @@ async fn stores_of_former_schemas_are_refused_and_left_alone() {
     for (former, pragma) in [
         (1, "PRAGMA user_version = 1"),
         (2, "PRAGMA user_version = 2"),
+        (3, "PRAGMA user_version = 3"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         created(folder.path(), &[("a", "one")]).await;
@@ -324,7 +325,7 @@ async fn stores_of_former_schemas_are_refused_and_left_alone() {
         for error in errors {
             let is_old = matches!(
                 error,
-                StoreError::OldSchema { found, known: 3 } if found == former
+                StoreError::OldSchema { found, known: 4 } if found == former
             );
             assert!(is_old, "{error:?}");
             assert_eq!(error.code(), "store.old_schema");

@@ -165,13 +165,16 @@ impl Document {
         let mut tainted: Option<u64> = None;
         let positions = self.log.positions_of(&new);
         for leaf in new {
-            match positions.get(&leaf).copied() {
-                Some(seq) if seq < settled => {}
-                Some(seq) if seq >= self.content.checkpoint.size => {
-                    first = first.into_iter().chain([seq]).min();
+            let carriers = self.state.carriers_of(&leaf).map(Some);
+            for found in carriers.chain([positions.get(&leaf).copied()]) {
+                match found {
+                    Some(seq) if seq < settled => {}
+                    Some(seq) if seq >= self.content.checkpoint.size => {
+                        first = first.into_iter().chain([seq]).min();
+                    }
+                    None if !is_blind => {}
+                    found => tainted = tainted.into_iter().chain([found.unwrap_or(0)]).min(),
                 }
-                None if !is_blind => {}
-                found => tainted = tainted.into_iter().chain([found.unwrap_or(0)]).min(),
             }
         }
         if let Some(seq) = tainted {

@@ -1,6 +1,6 @@
 //! One record on its way through judging.
 
-use conclave_proto::record::{RECORD_LABEL, Record, RecordBody};
+use conclave_proto::record::{RECORD_LABEL, Record};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Hash, UserId};
 use conclave_rules::{RosterRow, verify_signature};
@@ -93,7 +93,7 @@ impl Candidate {
                 epoch: record.header.epoch,
                 seen_size,
                 seen_hint,
-                verdict: u8::from(matches!(record.header.body, RecordBody::Verdict(_))),
+                kind: record.header.body.kind_code(),
                 sealed: record.sealed,
             }),
             _ => Form::Leaf(self.leaf),

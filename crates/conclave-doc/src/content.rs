@@ -414,6 +414,7 @@ mod tests {
                 epoch: Some(epoch),
                 link: None,
                 claims: Vec::new(),
+                carried: None,
                 news: News::Update,
             },
             // One of nothing.

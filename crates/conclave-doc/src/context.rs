@@ -104,14 +104,24 @@ pub enum ChangeKind {
 pub struct Change {
     /// Who wrote it: their signature.
     pub author: Author,
-    /// Their user, by the roster of the record's epoch.
+    /// Their user, by the roster of the epoch in which they wrote it.
     pub user: UserId,
+    /// Who brought it, and their user, where that was somebody else: an update that the log had lost.
+    pub carried_by: Option<(Author, UserId)>,
     /// Position in the log.
     pub seq: u64,
     /// Epoch of the record.
     pub epoch: u64,
     /// What it is.
     pub kind: ChangeKind,
+}
+
+impl Change {
+    /// Who sealed the record: its author, or the carrier.
+    #[must_use]
+    pub fn sealed_by(&self) -> Author {
+        self.carried_by.map_or(self.author, |(author, _)| author)
+    }
 }
 
 /// Why application stops at a position. Everything from there on waits.

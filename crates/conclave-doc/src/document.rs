@@ -12,7 +12,7 @@ use crate::context::{Cost, DeliverOutcome, DocContext, EditFn, RootsNeeded};
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Incoming;
 use crate::log::LogView;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Own};
 use crate::payload::Judgement;
 use crate::seal::padded_len;
 use crate::state::LogState;
@@ -261,7 +261,7 @@ impl Document {
         }
         let any = !items.is_empty();
         for (update, replicas) in items {
-            self.outbox.push(false, update, replicas);
+            self.outbox.push(Own::Update, update, replicas);
         }
         Ok(any)
     }
@@ -373,7 +373,9 @@ impl Document {
                 Some(leaf)
             }
             // Without its place in the author's chain an elided record has no leaf; it was judged when it came first.
-            DeliveredRecord::Update(_) | DeliveredRecord::Verdict(_) => None,
+            DeliveredRecord::Update(_)
+            | DeliveredRecord::Verdict(_)
+            | DeliveredRecord::Carried(_) => None,
         };
         if leaf.is_some_and(|leaf| leaf != known) {
             outcome.findings.push(Finding {

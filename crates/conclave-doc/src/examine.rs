@@ -270,7 +270,13 @@ impl<'a> Examiner<'a> {
             None => (0, Hash::ZERO),
             Some((clock, leaf)) => (clock.saturating_add(1), leaf),
         };
-        let chained = Chained { clock, prev };
+        let Some(body) = RecordBody::of_chained(elided.kind, Chained { clock, prev }) else {
+            let why = Blocked::Whole {
+                first_seq: seq,
+                count: 1,
+            };
+            return Step::Stop(Form::Elided(elided), why, None);
+        };
         let header = RecordHeader {
             version: RECORD_VERSION,
             group: self.group,
@@ -278,11 +284,7 @@ impl<'a> Examiner<'a> {
             epoch: elided.epoch,
             author: elided.author,
             seen,
-            body: if elided.verdict == 1 {
-                RecordBody::Verdict(chained)
-            } else {
-                RecordBody::Update(chained)
-            },
+            body,
         };
         let source = Source::Elided {
             seen_size: elided.seen_size,

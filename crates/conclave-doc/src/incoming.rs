@@ -23,8 +23,8 @@ pub(crate) struct Elided {
     pub epoch: u64,
     pub seen_size: u64,
     pub seen_hint: [u8; 8],
-    /// 1 for a verdict, 0 for an update.
-    pub verdict: u8,
+    /// Code of its kind, as records have it.
+    pub kind: u8,
     pub sealed: Sealed,
 }
 
@@ -141,12 +141,13 @@ impl Incoming {
         match record {
             DeliveredRecord::Whole { record, proof } => Form::Whole { record, proof },
             DeliveredRecord::Leaf(leaf) => Form::Leaf(leaf),
-            DeliveredRecord::Update(elided) => self.resolve_elided(seq, elided, 0),
-            DeliveredRecord::Verdict(elided) => self.resolve_elided(seq, elided, 1),
+            DeliveredRecord::Update(elided) => self.resolve_elided(seq, elided, 1),
+            DeliveredRecord::Verdict(elided) => self.resolve_elided(seq, elided, 2),
+            DeliveredRecord::Carried(elided) => self.resolve_elided(seq, elided, 7),
         }
     }
 
-    fn resolve_elided(&self, seq: u64, elided: ElidedRecord, verdict: u8) -> Form {
+    fn resolve_elided(&self, seq: u64, elided: ElidedRecord, kind: u8) -> Form {
         let number = usize::try_from(elided.author.0).unwrap_or(usize::MAX);
         let (Some(author), Some(seen_size)) = (
             self.authors.get(number),
@@ -159,7 +160,7 @@ impl Incoming {
             epoch: elided.epoch.0,
             seen_size,
             seen_hint: elided.seen_hint,
-            verdict,
+            kind,
             sealed: elided.sealed,
         })
     }

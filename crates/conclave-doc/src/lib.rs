@@ -32,6 +32,7 @@ include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 mod aside;
 mod candidate;
+mod carried;
 mod content;
 mod context;
 mod document;
@@ -71,11 +72,13 @@ pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments};
 pub use log::{LogView, SeenFault};
 pub use open::Standing;
 pub use payload::{
-    DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
+    CarriedPayload, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
     VERDICT_VERSION, VerdictPayload,
 };
 pub use refound::Founding;
-pub use seal::{DocKeys, KeySource, max_payload_bytes, open, padded_len, seal, seal_with_nonce};
+pub use seal::{
+    DocKeys, KeySource, RecordKeys, open, open_with, padded_len, seal, seal_with_nonce,
+};
 pub use session::Session;
 pub use snapshot::PreparedSnapshot;
 pub use unsent::{StoredDocument, Unsent, stored_updates};

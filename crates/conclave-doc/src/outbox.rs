@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use conclave_crdt::ReplicaId;
 use conclave_identity::DeviceKey;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
-use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, SessionId, limits};
+use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, SessionId};
+use conclave_rules::max_sealed_bytes;
 use rand_core::CryptoRngCore;
 
 use crate::content::Plain;
@@ -15,12 +16,43 @@ use crate::session::Session;
 /// Fresh instances drawn one after another without any record accepted, after which edits are parked.
 const FRESH_TRIES: u8 = 3;
 
+/// What an own record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Own {
+    /// An edit.
+    Update,
+    /// A judgement of a snapshot.
+    Verdict,
+    /// An update that the log has lost, of this device or another.
+    Carried,
+}
+
+impl Own {
+    /// What a record is that is not a snapshot.
+    pub(crate) fn of(body: &RecordBody) -> Option<Self> {
+        match body {
+            RecordBody::Update(_) => Some(Self::Update),
+            RecordBody::Verdict(_) => Some(Self::Verdict),
+            RecordBody::Carried(_) => Some(Self::Carried),
+            _ => None,
+        }
+    }
+
+    fn body(self, chained: Chained) -> RecordBody {
+        match self {
+            Self::Update => RecordBody::Update(chained),
+            Self::Verdict => RecordBody::Verdict(chained),
+            Self::Carried => RecordBody::Carried(chained),
+        }
+    }
+}
+
 /// One own record. Its clock is its place: the first has the author's next clock.
 #[derive(Debug, Clone)]
 pub(crate) struct OutItem {
     /// Key of its row.
     pub number: u64,
-    pub verdict: bool,
+    pub what: Own,
     /// Frozen: a clock never gets another plaintext.
     pub plain: Plain,
     /// Replica ids that it writes under.
@@ -98,7 +130,7 @@ impl Outbox {
     pub(crate) fn updates(&self) -> Vec<&Plain> {
         self.items
             .iter()
-            .filter(|item| !item.verdict)
+            .filter(|item| item.what == Own::Update)
             .map(|item| &item.plain)
             .collect()
     }
@@ -117,16 +149,16 @@ impl Outbox {
         self.writers.contains_key(replica)
     }
 
-    pub(crate) fn push(&mut self, verdict: bool, plain: Plain, replicas: Vec<ReplicaId>) {
+    pub(crate) fn push(&mut self, what: Own, plain: Plain, replicas: Vec<ReplicaId>) {
         let number = self.next_number;
         self.next_number = number.saturating_add(1);
         self.dirty.insert(number);
-        self.update_count += usize::from(!verdict);
+        self.update_count += usize::from(what == Own::Update);
         self.bytes = self.bytes.saturating_add(plain.len());
         self.count(&replicas);
         self.items.push_back(OutItem {
             number,
-            verdict,
+            what,
             plain,
             replicas,
             sealed: None,
@@ -143,7 +175,7 @@ impl Outbox {
     /// Notes that an item has left.
     fn left(&mut self, item: &OutItem) {
         self.dirty.insert(item.number);
-        self.update_count -= usize::from(!item.verdict);
+        self.update_count -= usize::from(item.what == Own::Update);
         self.bytes = self.bytes.saturating_sub(item.plain.len());
         for replica in &item.replicas {
             if let Some(count) = self.writers.get_mut(replica) {
@@ -169,17 +201,17 @@ impl Outbox {
     }
 
     /// Whether the first item is of this kind, and says this.
-    pub(crate) fn front_says(&self, verdict: bool, plain: &[u8]) -> bool {
+    pub(crate) fn front_says(&self, what: Own, plain: &[u8]) -> bool {
         self.items
             .front()
-            .is_some_and(|item| item.verdict == verdict && item.plain.as_slice() == plain)
+            .is_some_and(|item| item.what == what && item.plain.as_slice() == plain)
     }
 
     /// Whether an update waits here with these bytes.
     pub(crate) fn holds_update(&self, update: &[u8]) -> bool {
         self.items
             .iter()
-            .any(|item| !item.verdict && item.plain.as_slice() == update)
+            .any(|item| item.what == Own::Update && item.plain.as_slice() == update)
     }
 
     /// The first item has its place in the log.
@@ -195,7 +227,7 @@ impl Outbox {
         let found = self
             .items
             .iter()
-            .position(|item| !item.verdict && item.plain.as_slice() == update);
+            .position(|item| item.what == Own::Update && item.plain.as_slice() == update);
         let Some(item) = found.and_then(|at| self.items.remove(at)) else {
             return false;
         };
@@ -206,10 +238,10 @@ impl Outbox {
 
     /// Drops all updates: they are written again in another form.
     pub(crate) fn drop_updates(&mut self) {
-        let (verdicts, updates) = std::mem::take(&mut self.items)
+        let (others, updates) = std::mem::take(&mut self.items)
             .into_iter()
-            .partition(|item| item.verdict);
-        self.items = verdicts;
+            .partition(|item| item.what != Own::Update);
+        self.items = others;
         let updates: VecDeque<OutItem> = updates;
         updates.iter().for_each(|item| self.left(item));
     }
@@ -250,7 +282,7 @@ impl Outbox {
     pub(crate) fn next_may_go(&self, session: &Session, may_update: bool) -> bool {
         self.items
             .get(self.in_flight(session))
-            .is_some_and(|item| item.verdict || may_update)
+            .is_some_and(|item| item.what == Own::Verdict || may_update)
     }
 
     /// Epoch of what is on its way.
@@ -278,11 +310,7 @@ impl Outbox {
             prev,
         };
         let item = self.items.get_mut(at)?;
-        let body = if item.verdict {
-            RecordBody::Verdict(chained)
-        } else {
-            RecordBody::Update(chained)
-        };
+        let body = item.what.body(chained);
         let fits = |record: &Record| {
             let header = &record.header;
             (header.epoch, header.author, header.body) == (template.epoch, template.author, body)
@@ -294,7 +322,8 @@ impl Outbox {
         }
         let header = RecordHeader { body, ..*template };
         // What fits only without padding goes without.
-        let fits_padded = padded_len(item.plain.len(), with.padding_bytes) <= limits::UPDATE_BYTES;
+        let padded = padded_len(item.plain.len(), with.padding_bytes);
+        let fits_padded = padded <= max_sealed_bytes(&body);
         let padding_bytes = if fits_padded { with.padding_bytes } else { 1 };
         let record = seal(
             &header,
@@ -329,11 +358,11 @@ impl Outbox {
         let ordered = self.items.iter().zip(self.items.iter().skip(1));
         let clocks = (next..).zip(&self.items).all(|(clock, item)| {
             let header = item.sealed.as_ref().map(|record| record.header);
-            header.is_none_or(|header| match header.body {
-                RecordBody::Update(chained) | RecordBody::Verdict(chained) => {
-                    header.author != self.author || chained.clock == clock
-                }
-                _ => false,
+            header.is_none_or(|header| {
+                let chained = header.body.chained();
+                let fits =
+                    |chained: Chained| header.author != self.author || chained.clock == clock;
+                chained.is_some_and(fits)
             })
         });
         clocks
@@ -363,7 +392,7 @@ impl Outbox {
     pub(crate) fn restore(&mut self, item: OutItem) {
         self.next_number = self.next_number.max(item.number.saturating_add(1));
         self.stored.insert(item.number);
-        self.update_count += usize::from(!item.verdict);
+        self.update_count += usize::from(item.what == Own::Update);
         self.bytes = self.bytes.saturating_add(item.plain.len());
         self.count(&item.replicas);
         self.items.push_back(item);

@@ -15,7 +15,7 @@ use crate::context::{Append, DeliverOutcome, DocContext, RefusedOutcome, Sealer}
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Form;
-use crate::outbox::{SealWith, header_template, hint};
+use crate::outbox::{Own, SealWith, header_template, hint};
 use crate::seal::DocKeys;
 use crate::session::{Fell, Session};
 use crate::views::{Views, tell_all};
@@ -454,6 +454,7 @@ impl Document {
 
     /// Queues a verdict.
     pub(crate) fn queue_verdict(&mut self, payload: Vec<u8>) {
-        self.outbox.push(true, Plain::from(payload), Vec::new());
+        self.outbox
+            .push(Own::Verdict, Plain::from(payload), Vec::new());
     }
 }

@@ -1,14 +1,17 @@
-//! What is sealed in snapshots and verdicts. An update seals the bytes of its CRDT and nothing else.
+//! What is sealed in snapshots, verdicts and carried records. An update seals the bytes of its CRDT and nothing else.
 
 use std::collections::BTreeMap;
 
 use conclave_crdt::ReplicaId;
 use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
-use conclave_proto::limits::{SNAPSHOT_BYTES, UPDATE_BYTES};
+use conclave_proto::limits::{CARRIED_BYTES, SNAPSHOT_BYTES, UPDATE_BYTES};
+use conclave_proto::record::Record;
 use conclave_proto::{Author, DeviceId, Frontier, Hash};
 use conclave_rules::Chain;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::seal::RecordKeys;
 
 /// Version of [`SnapshotPayload`] that this library writes.
 pub const SNAPSHOT_VERSION: u16 = 1;
@@ -300,6 +303,55 @@ impl VerdictPayload {
         } else {
             Err(DecodeError::Malformed { what })
         }
+    }
+}
+
+#[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct WireCarried {
+    record: Record,
+    content_key: [u8; 32],
+    commitment_key: [u8; 32],
+}
+
+/// What a carried record seals: one update, as its author signed it, and the keys that open it and no other.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CarriedPayload {
+    /// The update.
+    pub record: Record,
+    /// Its keys.
+    pub keys: RecordKeys,
+}
+
+impl std::fmt::Debug for CarriedPayload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CarriedPayload({:?})", self.record.header.author)
+    }
+}
+
+impl CarriedPayload {
+    /// Encodes: `Record record; opaque content_key[32]; opaque commitment_key[32]`.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(encode(&self.record));
+        bytes.reserve_exact(64);
+        bytes.extend_from_slice(self.keys.content());
+        bytes.extend_from_slice(self.keys.commitment());
+        bytes
+    }
+
+    /// Decodes.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for anything else than one payload.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut wire: WireCarried = decode("carried record", bytes, CARRIED_BYTES)?;
+        let keys = RecordKeys::from_bytes(wire.content_key, wire.commitment_key);
+        wire.content_key.zeroize();
+        wire.commitment_key.zeroize();
+        Ok(Self {
+            record: wire.record,
+            keys,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use conclave_crdt::{Crdt, Inspected, ReplicaId, load};
 use conclave_proto::record::RecordBody;
 use conclave_proto::refusal::RecordFault;
 
+use crate::carried::{BAD, Carried, judge_carried};
 use crate::content::{Idle, Plain, TailEntry};
 use crate::context::{Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
@@ -50,7 +51,7 @@ impl Document {
             if is_chained && (void || entry.effect.news == News::Void) {
                 entry.make_void();
             } else if is_chained {
-                match self.read_again(ctx, &state, &mut entry, &mut keys) {
+                match self.read_again(ctx, &state, &mut entry, &mut keys, seq >= settled) {
                     Ok(read) => update = read,
                     Err(fault) if entry.effect.news == News::Aside => {
                         entry.effect.news = News::None;
@@ -155,7 +156,9 @@ impl Document {
             let Some(entry) = self.content.entry(seq) else {
                 break;
             };
-            let own = old.link.is_some_and(|(author, _)| author.device == device);
+            // What was only carried stays with who holds it.
+            let written = old.link.filter(|_| old.carried.is_none());
+            let own = written.is_some_and(|(author, _)| author.device == device);
             let stood = own && old.news == News::Update;
             let Some(update) = &entry.update else {
                 if stood && entry.effect.news == News::None {
@@ -182,8 +185,10 @@ impl Document {
         state: &LogState,
         entry: &mut TailEntry,
         keys: &mut KeyRing<'_>,
+        voids_count: bool,
     ) -> Result<Option<Inspected>, RecordFault> {
         let effect = &mut entry.effect;
+        let mut carried = effect.carried;
         let Some(((author, _), epoch)) = effect.link.zip(effect.epoch) else {
             return Ok(None);
         };
@@ -209,16 +214,27 @@ impl Document {
                     entry.idle = None;
                     return Ok(None);
                 }
-                plain
+                if matches!(record.header.body, RecordBody::Carried(_)) {
+                    let (outer, plain) = (&record.header, plain.as_slice());
+                    let judged = judge_carried(ctx, &state.tables, outer, plain, voids_count)?;
+                    carried = Some(judged.0);
+                    judged.1
+                } else {
+                    plain
+                }
             }
             (None, None) => return Ok(None),
         };
         let read = self.content.crdt.inspect(plain.as_slice());
+        let is_void = |by: &Carried| voids_count && ctx.authority.is_void(&self.id, &by.leaf);
         let judged = match &read {
+            _ if carried.as_ref().is_some_and(is_void) => Err(BAD),
             Ok(read) => {
                 let first_counter = self.content.first_counter();
                 let ranges = &read.info.ranges;
-                judge_replicas(&state.tables, first_counter, author.device, ranges)
+                let device = carried.map_or(author.device, |by| by.author.device);
+                judge_replicas(&state.tables, first_counter, device, ranges)
+                    .map_err(|fault| carried.map_or(fault, |_| BAD))
             }
             Err(_) => Err(RecordFault::Content),
         };
@@ -227,6 +243,7 @@ impl Document {
             Ok(Some(claims)) => {
                 effect.news = News::Update;
                 effect.claims = claims;
+                effect.carried = carried;
                 entry.update = Some(plain);
                 entry.idle = None;
                 Ok(read.ok())
@@ -272,9 +289,13 @@ impl Document {
             let Some(row) = ctx.row(&author.device, epoch) else {
                 continue;
             };
+            let written = effect.carried.and_then(|it| it.written_by(ctx));
+            let carried_by = written.map(|_| (author, row.user));
+            let (author, user) = written.unwrap_or((author, row.user));
             outcome.changes.push(Change {
                 author,
-                user: row.user,
+                user,
+                carried_by,
                 seq,
                 epoch,
                 kind,

@@ -3,18 +3,24 @@
 //! AEAD: XChaCha20-Poly1305 with a random nonce; the associated data is the exact encoded header. The commitment binds the
 //! key: `HMAC-SHA-256(commitment key, header<V> ‖ nonce ‖ tag)`, checked before anything is decrypted, so that one ciphertext
 //! cannot mean two things under two keys.
+//!
+//! Both keys that are used are a record's own, derived from those of its document and epoch by its nonce ([`RecordKeys`]): they can be shown
+//! without showing anything of other records.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use chacha20::cipher::consts::U10;
+use chacha20::hchacha;
 use chacha20poly1305::aead::AeadInPlace;
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce};
 use conclave_identity::DeviceKey;
-use conclave_mls::EpochRoot;
+use conclave_mls::{EpochRoot, expand_with_label};
+use conclave_proto::DocumentId;
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader, Sealed};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{DocumentId, limits};
+use conclave_rules::max_sealed_bytes;
 use hmac::{Hmac, Mac};
 use rand_core::CryptoRngCore;
 use sha2::Sha256;
@@ -88,6 +94,68 @@ impl DocKeys {
         }
     }
 
+    /// The keys of the record with this nonce.
+    #[must_use]
+    pub fn of_record(&self, nonce: &[u8; 24]) -> RecordKeys {
+        let (salt, _) = split_nonce(nonce);
+        let content = hchacha::<U10>(Key::from_slice(self.content.as_slice()), salt.into());
+        let commitment = expand_with_label(&self.commitment, "record", nonce);
+        RecordKeys {
+            content: Zeroizing::new(content.into()),
+            commitment: Zeroizing::new(*commitment.as_bytes()),
+        }
+    }
+}
+
+/// A nonce's first 16 bytes, which lead to the key of the record, and the nonce under that key.
+fn split_nonce(nonce: &[u8; 24]) -> (&[u8; 16], Nonce) {
+    let (salt, rest) = nonce.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+    let mut inner = Nonce::default();
+    for (to, from) in inner.iter_mut().skip(4).zip(rest) {
+        *to = *from;
+    }
+    (salt, inner)
+}
+
+/// The two keys of one record: they open it, and no other. Zeroized on drop; `Debug` prints none of them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RecordKeys {
+    content: Zeroizing<[u8; 32]>,
+    commitment: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for RecordKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RecordKeys(..)")
+    }
+}
+
+impl RecordKeys {
+    /// Takes the keys as they are.
+    #[must_use]
+    pub fn from_bytes(content: [u8; 32], commitment: [u8; 32]) -> Self {
+        Self {
+            content: Zeroizing::new(content),
+            commitment: Zeroizing::new(commitment),
+        }
+    }
+
+    /// The key of the AEAD.
+    #[must_use]
+    pub fn content(&self) -> &[u8; 32] {
+        &self.content
+    }
+
+    /// The key of the commitment.
+    #[must_use]
+    pub fn commitment(&self) -> &[u8; 32] {
+        &self.commitment
+    }
+
+    fn cipher(&self) -> ChaCha20Poly1305 {
+        ChaCha20Poly1305::new(Key::from_slice(self.content.as_slice()))
+    }
+
     /// The commitment to this key of a record with `encoded_header`.
     fn commit(&self, encoded_header: &[u8], nonce: &[u8; 24], tag: &[u8; 16]) -> Hmac<Sha256> {
         // HMAC takes keys of any length, so this cannot fail; a fresh MAC under the empty key would verify nothing.
@@ -111,15 +179,6 @@ pub fn padded_len(payload_len: usize, padding_bytes: u16) -> usize {
         .saturating_add(1)
         .div_ceil(block)
         .saturating_mul(block)
-}
-
-/// Largest sealed payload of a record with this header, in bytes, padding included.
-#[must_use]
-pub fn max_payload_bytes(header: &RecordHeader) -> usize {
-    match header.body.kind_code() {
-        3 => limits::SNAPSHOT_BYTES,
-        _ => limits::UPDATE_BYTES,
-    }
 }
 
 /// Seals and signs a record: payload ‖ 0x80 ‖ zeros to a multiple of `padding_bytes`.
@@ -153,10 +212,11 @@ pub fn seal_with_nonce(
     buffer.push(PAD_MARK);
     buffer.resize(length, 0);
     let encoded_header = encode(header);
-    let cipher = XChaCha20Poly1305::new(chacha20poly1305::Key::from_slice(keys.content.as_slice()));
+    let keys = keys.of_record(&nonce);
     // Fails only past 2³⁸ bytes, which the limits exclude; the record would then carry a zero tag and open nowhere.
-    let tag: [u8; 16] = cipher
-        .encrypt_in_place_detached(XNonce::from_slice(&nonce), &encoded_header, &mut buffer)
+    let tag: [u8; 16] = keys
+        .cipher()
+        .encrypt_in_place_detached(&split_nonce(&nonce).1, &encoded_header, &mut buffer)
         .map_or([0; 16], Into::into);
     let commitment = keys
         .commit(&encoded_header, &nonce, &tag)
@@ -184,8 +244,16 @@ pub fn seal_with_nonce(
 /// [`RecordFault::Malformed`] past the size limit of its kind or without padding mark, [`RecordFault::Commitment`],
 /// [`RecordFault::Open`].
 pub fn open(record: &Record, keys: &DocKeys) -> Result<Zeroizing<Vec<u8>>, RecordFault> {
+    open_with(record, &keys.of_record(&record.sealed.nonce))
+}
+
+/// As [`open`], with the record's own keys.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(record: &Record, keys: &RecordKeys) -> Result<Zeroizing<Vec<u8>>, RecordFault> {
     let sealed = &record.sealed;
-    if sealed.ciphertext.len() > max_payload_bytes(&record.header) {
+    if sealed.ciphertext.len() > max_sealed_bytes(&record.header.body) {
         return Err(RecordFault::Malformed);
     }
     let encoded_header = encode(&record.header);
@@ -195,9 +263,9 @@ pub fn open(record: &Record, keys: &DocKeys) -> Result<Zeroizing<Vec<u8>>, Recor
         .or_else(|wrong| crate::broken("skip-commitment").then_some(()).ok_or(wrong))
         .map_err(|_| RecordFault::Commitment)?;
     let mut buffer = Zeroizing::new(sealed.ciphertext.as_slice().to_vec());
-    XChaCha20Poly1305::new(chacha20poly1305::Key::from_slice(keys.content.as_slice()))
+    keys.cipher()
         .decrypt_in_place_detached(
-            XNonce::from_slice(&sealed.nonce),
+            &split_nonce(&sealed.nonce).1,
             &encoded_header,
             buffer.as_mut_slice(),
             chacha20poly1305::Tag::from_slice(&sealed.tag),

@@ -6,12 +6,13 @@ use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId};
 
 use crate::candidate::{Candidate, Standing};
+use crate::carried::{BAD, Carried, judge_carried};
 use crate::content::{Idle, Plain, Received, TailEntry};
 use crate::context::{Blocked, Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::examine::Examiner;
-use crate::outbox::OutItem;
+use crate::outbox::{OutItem, Own};
 use crate::payload::VerdictPayload;
 use crate::replica::{judge_replicas, squats};
 use crate::seal::{KeyRing, open};
@@ -35,6 +36,7 @@ enum Content {
         update: Plain,
         read: Inspected,
         claims: Vec<(ReplicaId, u64)>,
+        carried: Option<Carried>,
     },
 }
 
@@ -156,8 +158,10 @@ impl Document {
         }
         self.log.truncate(self.content.size());
         self.apply_settled(first_change, outcome)?;
+        // What was carried stays with whoever holds it.
+        refused.retain(|item| item.what != Own::Carried);
         if !refused.is_empty() {
-            let updates = refused.into_iter().filter(|item| !item.verdict);
+            let updates = refused.into_iter().filter(|item| item.what == Own::Update);
             self.rewrite_own(updates.map(|item| item.plain).collect(), outcome)?;
         }
         Ok(halted)
@@ -180,8 +184,10 @@ impl Document {
                 .unwrap_or_default()
                 .iter()
                 .find(|it| it.seq == seq);
-            let suspect =
-                author.map_or(Suspect::default(), |change| Suspect::author(change.author));
+            let suspect = author.map_or(Suspect::default(), |change| {
+                let carrier = change.carried_by.map(|(author, _)| author);
+                Suspect::author(carrier.unwrap_or(change.author))
+            });
             outcome.changes.retain(|change| change.seq != seq);
             let fault = Fault::Record(RecordFault::Content);
             outcome.findings.push(Finding {
@@ -207,6 +213,7 @@ impl Document {
             epoch: None,
             link: None,
             claims: Vec::new(),
+            carried: None,
             news: News::None,
         };
         let Some(record) = &candidate.record else {
@@ -262,17 +269,18 @@ impl Document {
         let (update, mut unapplied) = update.unzip();
         let mut popped = None;
         if own {
-            unapplied = None;
+            // What was carried is shown here already as well, unless somebody else's came first: once more does nothing.
+            unapplied = unapplied.filter(|_| effect.carried.is_some());
             popped = self.outbox.pop();
             outcome.acknowledged += 1;
             if !candidate.is_own() {
                 // What follows it names the leaf of another seal.
                 self.outbox.unseal();
             }
-        } else if author.device == self.outbox.author.device
+        } else if effect.owner() == Some(self.outbox.author.device)
             && let Some(plain) = &update
         {
-            // Another life of this device got the same edit into the log.
+            // Another life of this device got the same edit into the log, or somebody carried it.
             unapplied = unapplied.filter(|_| !self.outbox.take_update(plain.as_slice()));
         }
         let applied = update.is_some() || matches!(effect.news, News::Verdict { .. } | News::Void);
@@ -295,10 +303,12 @@ impl Document {
                 false => Err(Halt::Root { epoch, author }),
             };
         };
-        let verdict = matches!(record.header.body, RecordBody::Verdict(_));
+        let Some(what) = Own::of(&record.header.body) else {
+            return Ok(false);
+        };
         Ok(open(record, key).is_ok_and(|plain| {
             let plain = Plain::from(plain);
-            self.outbox.front_says(verdict, plain.as_slice())
+            self.outbox.front_says(what, plain.as_slice())
         }))
     }
 
@@ -319,6 +329,7 @@ impl Document {
     ) -> Option<(Plain, Inspected)> {
         let (seq, user, author) = (candidate.seq, candidate.user, record.header.author);
         let mut update = None;
+        let mut by = (author, user, None);
         let kind = match content {
             Content::Refused(fault, suspect) => {
                 let somebodys = suspect != Suspect::default();
@@ -355,9 +366,14 @@ impl Document {
                 update: plain,
                 read,
                 claims,
+                carried,
             } => {
                 effect.news = News::Update;
                 effect.claims = claims;
+                effect.carried = carried;
+                if let Some((inner, inner_user)) = carried.and_then(|it| it.written_by(ctx)) {
+                    by = (inner, inner_user, Some((author, user)));
+                }
                 update = Some((plain, read));
                 Some(ChangeKind::Update)
             }
@@ -369,9 +385,11 @@ impl Document {
                 _ => None,
             },
         };
+        let (author, user, carried_by) = by;
         let change = kind.filter(|_| !own).map(|kind| Change {
             author,
             user,
+            carried_by,
             seq,
             epoch: record.header.epoch,
             kind,
@@ -443,10 +461,22 @@ impl Document {
                 Err(_) => return refused(RecordFault::Content),
             });
         }
+        let (mut plain, mut carried) = (plain, None);
+        let mut device = record.header.author.device;
+        if matches!(record.header.body, RecordBody::Carried(_)) {
+            let tables = &self.state.tables;
+            match judge_carried(ctx, tables, &record.header, plain.as_slice(), true) {
+                Ok((by, update)) => (plain, carried) = (update, Some(by)),
+                Err(fault) => return refused(fault),
+            }
+        }
+        // Breakage: what is carried is judged as the carrier's own.
+        if let Some(by) = carried.filter(|_| !crate::broken("carried-owner")) {
+            device = by.author.device;
+        }
         let Ok(read) = self.content.crdt.inspect(plain.as_slice()) else {
             return refused(RecordFault::Content);
         };
-        let device = record.header.author.device;
         let claims = match judge_replicas(
             &self.state.tables,
             self.content.first_counter(),
@@ -461,9 +491,10 @@ impl Document {
                     && (!self.content.aside.is_empty()
                         || !squats(&self.state.tables, device, &read.info.ranges)) =>
             {
+                let fault = carried.map_or(fault, |_| BAD);
                 return Ok(Content::Refused(fault, Suspect::default()));
             }
-            Err(fault) => return refused(fault),
+            Err(fault) => return refused(carried.map_or(fault, |_| BAD)),
         };
         if !own {
             self.make_way(device, &plain, &claims)?;
@@ -472,6 +503,7 @@ impl Document {
             update: plain,
             read,
             claims,
+            carried,
         })
     }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use conclave_crdt::{CrdtKind, ReplicaId};
 use conclave_proto::record::SnapshotHeader;
-use conclave_proto::{Author, Hash, Head, UserId};
+use conclave_proto::{Author, DeviceId, Hash, Head, UserId};
 use conclave_rules::Active;
 use serde::{Deserialize, Serialize};
 
+use crate::carried::Carried;
 use crate::context::RootsNeeded;
 use crate::payload::{Judgement, ReplicaOwner, Tables};
 use crate::weight::Weight;
@@ -89,7 +90,20 @@ pub(crate) struct Effect {
     pub link: Option<(Author, u64)>,
     /// Replica ids that it writes under, with the next counter of each.
     pub claims: Vec<(ReplicaId, u64)>,
+    /// Whose update this is, where its author only carried it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
     pub news: News,
+}
+
+impl Effect {
+    /// The device whose operations these are.
+    pub(crate) fn owner(&self) -> Option<DeviceId> {
+        let carried = self.carried.map(|carried| carried.author.device);
+        // Breakage: what is carried counts as the carrier's.
+        let carried = carried.filter(|_| !crate::broken("carried-owner"));
+        carried.or(self.link.map(|(author, _)| author.device))
+    }
 }
 
 /// State of the log's fold.
@@ -105,6 +119,8 @@ pub(crate) struct LogState {
     pub disputed: Option<Hash>,
     /// (first position, epoch) where a higher epoch begins.
     epochs: Vec<(u64, u64)>,
+    /// Carried records that count and that no matched snapshot covers: their positions, and the ids that their authors gave them.
+    carried: Vec<(u64, Hash)>,
     /// What the records so far weigh.
     pub weight: Weight,
     /// (size, weight) after every so many bytes since the active snapshot's covered head.
@@ -127,6 +143,7 @@ impl LogState {
             recent,
             disputed: None,
             epochs: Vec::new(),
+            carried: Vec::new(),
             weight: active.weight,
             steps: Vec::new(),
         }
@@ -135,9 +152,10 @@ impl LogState {
     pub(crate) fn apply(&mut self, seq: u64, effect: &Effect) {
         if let Some((author, clock)) = effect.link {
             self.tables.advance(author, clock, effect.leaf);
+            let device = effect.owner().unwrap_or(author.device);
             for (replica, next) in &effect.claims {
                 let owner = ReplicaOwner {
-                    device: author.device,
+                    device,
                     next: *next,
                 };
                 self.tables.owners.insert(replica.clone(), owner);
@@ -149,6 +167,8 @@ impl LogState {
                 self.epochs.push((seq, epoch));
             }
         }
+        let carried = effect.carried.map(|carried| (seq, carried.leaf));
+        self.carried.extend(carried);
         self.weigh(seq, effect);
         match &effect.news {
             News::None | News::Aside | News::Void | News::Update => {}
@@ -216,7 +236,14 @@ impl LogState {
             let keep_from = self.matched.map_or(0, |info| info.covered.size);
             let first_kept = self.epochs.partition_point(|(seq, _)| *seq <= keep_from);
             self.epochs.drain(..first_kept.saturating_sub(1));
+            self.carried.retain(|(seq, _)| *seq >= keep_from);
         }
+    }
+
+    /// Positions of carried records that hold the record with this id.
+    pub(crate) fn carriers_of(&self, leaf: &Hash) -> impl Iterator<Item = u64> {
+        let all = self.carried.iter().filter(move |(_, of)| of == leaf);
+        all.map(|(seq, _)| *seq)
     }
 
     /// Whether a later instance of the author's device has written.
@@ -264,7 +291,7 @@ impl LogState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use conclave_proto::{DeviceId, InstanceId};
+    use conclave_proto::InstanceId;
 
     fn author(device: u8) -> Author {
         Author {
@@ -299,6 +326,7 @@ mod tests {
             epoch: Some(epoch),
             link: None,
             claims: vec![],
+            carried: None,
             news,
         }
     }

@@ -214,7 +214,7 @@ impl Document {
             let value = item.map(|item| {
                 cbor(&OutRow {
                     version: ROW_VERSION,
-                    verdict: item.verdict,
+                    what: item.what,
                     plain: item.plain,
                     replicas: item.replicas,
                     sealed: item.sealed.map(|record| Bytes::from(encode(&record))),

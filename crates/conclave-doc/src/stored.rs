@@ -6,7 +6,7 @@ use conclave_crdt::ReplicaId;
 use conclave_mls::Rows;
 use conclave_proto::codec::{Bytes, DecodeError, decode};
 use conclave_proto::merkle::Frontier;
-use conclave_proto::record::Record;
+use conclave_proto::record::{Record, RecordBody};
 use conclave_proto::{Author, DocumentId, GroupId, Hash, limits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,12 @@ use crate::content::{Idle, Plain};
 use crate::error::DocError;
 use crate::incoming::Form;
 use crate::kept::{KeptRow, is_kept, read_leaves};
-use crate::outbox::OutItem;
-use crate::payload::Judgement;
-use crate::seal::{KeyRing, open};
+use crate::outbox::{OutItem, Own};
+use crate::payload::{CarriedPayload, Judgement};
+use crate::seal::{KeyRing, open, open_with};
 use crate::state::{Effect, LogState, News};
 
-pub(crate) const ROW_VERSION: u16 = 3;
+pub(crate) const ROW_VERSION: u16 = 4;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CheckpointRow {
@@ -63,7 +63,7 @@ pub(crate) struct SegmentEntry {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct OutRow {
     pub version: u16,
-    pub verdict: bool,
+    pub what: Own,
     pub plain: Plain,
     pub replicas: Vec<ReplicaId>,
     pub sealed: Option<Bytes>,
@@ -173,7 +173,7 @@ pub(crate) fn read_item(number: u64, value: &[u8]) -> Result<OutItem, DocError> 
     };
     Ok(OutItem {
         number,
-        verdict: row.verdict,
+        what: row.what,
         plain: row.plain,
         replicas: row.replicas,
         sealed,
@@ -222,6 +222,10 @@ pub(crate) fn read_update(
     let record: Record = decode("record", bytes.as_slice(), 2 * limits::UPDATE_BYTES)?;
     let epoch = record.header.epoch;
     let key = keys.get(epoch).ok_or(DocError::MissingRoot { epoch })?;
-    let plain = open(&record, key).map_err(|_| malformed("record"))?;
+    let mut plain = open(&record, key).map_err(|_| malformed("record"))?;
+    if matches!(record.header.body, RecordBody::Carried(_)) {
+        let CarriedPayload { record, keys } = CarriedPayload::from_bytes(&plain)?;
+        plain = open_with(&record, &keys).map_err(|_| malformed("record"))?;
+    }
     Ok(Some(Plain::from(plain)))
 }

@@ -12,6 +12,7 @@ use crate::content::{Checkpoint, Content, Fresh, Plain, TailEntry};
 use crate::context::DeliverOutcome;
 use crate::document::Document;
 use crate::error::DocError;
+use crate::outbox::Own;
 use crate::seal::{KeyRing, KeySource};
 use crate::stored::{Sorted, malformed, read_idle, read_item, read_segment, read_update};
 use crate::views::{Views, tell_all};
@@ -99,7 +100,7 @@ impl StoredDocument {
         let updates: Vec<Plain> = sorted
             .outbox
             .into_iter()
-            .filter(|item| !item.verdict)
+            .filter(|item| item.what == Own::Update)
             .map(|item| item.plain)
             .collect();
         let own: Vec<&Plain> = updates.iter().collect();
@@ -121,7 +122,7 @@ pub fn stored_updates(rows: &Rows) -> Vec<Zeroizing<Vec<u8>>> {
     };
     rows.iter()
         .filter_map(item)
-        .filter(|item| !item.verdict)
+        .filter(|item| item.what == Own::Update)
         .map(|item| item.plain.0)
         .collect()
 }

@@ -107,12 +107,14 @@ fn cases() -> Vec<(&'static str, Record, Vec<u8>)> {
         crdt: 1,
     };
     let snapshot_bytes = payload.to_bytes().to_vec();
+    let update = sealed(RecordBody::Update(chained), b"an update", 1, 1);
+    let lost = CarriedPayload {
+        keys: keys().of_record(&update.sealed.nonce),
+        record: update.clone(),
+    };
+    let lost = lost.to_bytes().to_vec();
     vec![
-        (
-            "update",
-            sealed(RecordBody::Update(chained), b"an update", 1, 1),
-            b"an update".to_vec(),
-        ),
+        ("update", update, b"an update".to_vec()),
         (
             "verdict",
             sealed(RecordBody::Verdict(chained), &verdict, 64, 2),
@@ -122,6 +124,11 @@ fn cases() -> Vec<(&'static str, Record, Vec<u8>)> {
             "snapshot",
             sealed(RecordBody::Snapshot(snapshot), &snapshot_bytes, 256, 3),
             snapshot_bytes,
+        ),
+        (
+            "carried",
+            sealed(RecordBody::Carried(chained), &lost, 1, 4),
+            lost,
         ),
     ]
 }

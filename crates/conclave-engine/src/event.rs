@@ -32,8 +32,21 @@ pub struct ChangeInfo {
     pub device: DeviceId,
     /// What the user is called here.
     pub name: Option<String>,
+    /// Who brought it, where the log had lost it.
+    pub carried_by: Option<Carrier>,
     /// Position in the log.
     pub seq: u64,
+}
+
+/// Who brought back what the log of a document had lost. That it belongs there is on their word; what it says is its author's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carrier {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// What the user is called here.
+    pub name: Option<String>,
 }
 
 /// Something that happened to a device, in its groups or in its documents.

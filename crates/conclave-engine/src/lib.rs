@@ -73,7 +73,7 @@ pub use conclave_doc::{Around, Cost, Inserted, Item, Mark, Step, Word};
 pub use document::{Done, Job, Lending, Work, WorkId};
 pub use engine::Engine;
 pub use error::EngineError;
-pub use event::{ChangeInfo, Event, Told};
+pub use event::{Carrier, ChangeInfo, Event, Told};
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 #[doc(hidden)]
 pub use invariants::LogMark;

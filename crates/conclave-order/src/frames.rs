@@ -6,14 +6,16 @@ use conclave_proto::frame::{DeliveredRecord, ServiceFrame};
 use conclave_proto::{Author, Hash, Record, Refusal};
 use tls_codec::Serialize as _;
 
+use crate::rows::RecordKind;
+
 /// Bytes of a chained record's elided form beside what is sealed: at most this many.
 const ELIDED_HEAD_BYTES: usize = 1 + 8 + 8 + 8 + 8;
 
 /// What the elided form of a record says beside what is sealed.
 #[derive(Debug, Clone, Copy)]
 pub struct Elided {
-    /// 1 update, 2 verdict.
-    pub kind: u8,
+    /// Its kind, which is none that is delivered whole.
+    pub kind: RecordKind,
     /// Number of the author.
     pub author: u64,
     /// Its epoch.
@@ -29,10 +31,15 @@ fn put_varint(out: &mut Vec<u8>, value: u64) {
     let _ = Varint(value).tls_serialize(out);
 }
 
-/// Appends `DeliveredRecord::Update` or `Verdict`.
+/// Appends `DeliveredRecord::Update`, `Verdict` or `Carried`, whose codes are not those of the records.
 pub fn put_elided(out: &mut Vec<u8>, head: Elided, sealed: &[u8]) {
     out.reserve(ELIDED_HEAD_BYTES.saturating_add(sealed.len()));
-    out.push(head.kind);
+    out.push(match head.kind {
+        RecordKind::Update => 1,
+        RecordKind::Verdict => 2,
+        RecordKind::Snapshot => 3,
+        RecordKind::Carried => 6,
+    });
     put_varint(out, head.author);
     put_varint(out, head.epoch);
     put_varint(out, head.seen_back);
@@ -123,13 +130,15 @@ mod tests {
         };
         let mut out = Vec::new();
         let head = Elided {
-            kind: 2,
+            kind: RecordKind::Update,
             author: 300,
             epoch: 70_000,
             seen_back: 5,
             hint: [6; 8],
         };
-        put_elided(&mut out, head, &encode(&sealed));
+        for kind in [RecordKind::Update, RecordKind::Verdict, RecordKind::Carried] {
+            put_elided(&mut out, Elided { kind, ..head }, &encode(&sealed));
+        }
         put_leaf(&mut out, Hash([7; 32]));
         let frame = deliver(9, 10, &[&out]);
         let decoded: ServiceFrame = decode("frame", &frame, 10_000).unwrap();
@@ -146,7 +155,9 @@ mod tests {
                 channel: Varint(9),
                 first_seq: Varint(10),
                 records: Tail(vec![
-                    DeliveredRecord::Verdict(elided),
+                    DeliveredRecord::Update(elided.clone()),
+                    DeliveredRecord::Verdict(elided.clone()),
+                    DeliveredRecord::Carried(elided),
                     DeliveredRecord::Leaf(Hash([7; 32]))
                 ]),
             }

@@ -50,7 +50,7 @@ impl Appending {
     pub(crate) fn push(&mut self, new: NewRecord) -> Hash {
         let row = &mut self.row;
         let seq = row.frontier.size();
-        if new.kind == RecordKind::Update {
+        if new.kind.weighs() {
             row.weight = row.weight.saturating_add(new.bytes);
         }
         if new.epoch > row.last_epoch {

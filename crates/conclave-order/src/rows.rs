@@ -358,15 +358,23 @@ pub enum RecordKind {
     Verdict = 2,
     /// A snapshot.
     Snapshot = 3,
+    /// A carried record.
+    Carried = 7,
 }
 
 impl RecordKind {
     /// The kind with this number.
     #[must_use]
     pub fn of(number: u8) -> Option<Self> {
-        [Self::Update, Self::Verdict, Self::Snapshot]
+        [Self::Update, Self::Verdict, Self::Snapshot, Self::Carried]
             .into_iter()
             .find(|kind| *kind as u8 == number)
+    }
+
+    /// Whether its bytes count as news after a snapshot.
+    #[must_use]
+    pub fn weighs(self) -> bool {
+        matches!(self, Self::Update | Self::Carried)
     }
 }
 

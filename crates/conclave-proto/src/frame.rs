@@ -113,7 +113,7 @@ pub struct LoginStatement {
 /// document, author), the frame (epoch, clock) and the service's log (`prev`, seen root) before the signature is checked.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct AppendedRecord {
-    /// 1 update, 2 verdict.
+    /// 1 update, 2 verdict, 7 carried.
     pub kind: u8,
     /// Size of the prefix that the author had seen.
     pub seen_size: Varint,
@@ -127,11 +127,7 @@ impl AppendedRecord {
     /// What its header says of it at this place in its author's chain; none for other kinds.
     #[must_use]
     pub fn body(&self, place: Chained) -> Option<RecordBody> {
-        match self.kind {
-            1 => Some(RecordBody::Update(place)),
-            2 => Some(RecordBody::Verdict(place)),
-            _ => None,
-        }
+        RecordBody::of_chained(self.kind, place)
     }
 }
 
@@ -156,6 +152,9 @@ pub enum DeliveredRecord {
     /// Only the Merkle leaf: the base snapshot itself, or a record that the log keeps only by hash.
     #[tls_codec(discriminant = 4)]
     Leaf(Hash),
+    /// A carried record, likewise.
+    #[tls_codec(discriminant = 6)]
+    Carried(ElidedRecord),
 }
 
 /// A chained record without the header fields that a receiver in step can fill in.

@@ -14,6 +14,8 @@ pub const ITEMS_PER_LIST: usize = 4096;
 pub const BUNDLES_PER_OFFER: usize = 64;
 /// Largest sealed payload of an update or verdict, in bytes.
 pub const UPDATE_BYTES: usize = 1024 * 1024;
+/// Largest sealed payload of a carried record, in bytes: a whole update, its header and its keys.
+pub const CARRIED_BYTES: usize = UPDATE_BYTES + 8 * 1024;
 /// Largest sealed payload of a snapshot, in bytes.
 pub const SNAPSHOT_BYTES: usize = 80 * 1024 * 1024;
 /// Largest MLS message (commit, proposal, Welcome, GroupInfo), in bytes.

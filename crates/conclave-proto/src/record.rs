@@ -39,12 +39,12 @@ pub struct Author {
     pub instance: InstanceId,
 }
 
-/// Place of a record in its author's chain: updates and verdicts only.
+/// Place of a record in its author's chain: updates, verdicts and carried records only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Chained {
     /// Counts from 0 within (document, device, instance), without gaps.
     pub clock: u64,
-    /// Id of the author's previous update or verdict; zero at clock 0.
+    /// Id of the author's previous record in the chain; zero at clock 0.
     pub prev: Hash,
 }
 
@@ -151,6 +151,9 @@ pub enum RecordBody {
     /// An entry of the group log; its document id is zero and nothing is sealed.
     #[tls_codec(discriminant = 5)]
     Entry(EntryBody),
+    /// An update that a log has lost, whole as its author signed it, with the keys that open it: on the word of who carries it.
+    #[tls_codec(discriminant = 7)]
+    Carried(Chained),
 }
 
 impl RecordBody {
@@ -163,6 +166,7 @@ impl RecordBody {
             Self::Snapshot(_) => 3,
             Self::Presence { .. } => 4,
             Self::Entry(_) => 5,
+            Self::Carried(_) => 7,
         }
     }
 
@@ -170,7 +174,20 @@ impl RecordBody {
     #[must_use]
     pub fn chained(&self) -> Option<Chained> {
         match self {
-            Self::Update(chained) | Self::Verdict(chained) => Some(*chained),
+            Self::Update(chained) | Self::Verdict(chained) | Self::Carried(chained) => {
+                Some(*chained)
+            }
+            _ => None,
+        }
+    }
+
+    /// The chained kind of this code, at this place in its author's chain; none of other codes.
+    #[must_use]
+    pub fn of_chained(code: u8, place: Chained) -> Option<Self> {
+        match code {
+            1 => Some(Self::Update(place)),
+            2 => Some(Self::Verdict(place)),
+            7 => Some(Self::Carried(place)),
             _ => None,
         }
     }

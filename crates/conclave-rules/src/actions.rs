@@ -117,7 +117,7 @@ impl Action {
     #[must_use]
     pub fn of_record(body: &RecordBody) -> Self {
         match body {
-            RecordBody::Update(_) => Self::WriteUpdate,
+            RecordBody::Update(_) | RecordBody::Carried(_) => Self::WriteUpdate,
             RecordBody::Verdict(_) => Self::WriteVerdict,
             RecordBody::Snapshot(_) => Self::WriteSnapshot,
             RecordBody::Presence { .. } => Self::ShowPresence,

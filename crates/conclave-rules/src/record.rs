@@ -261,7 +261,9 @@ pub fn judge_record(header: &RecordHeader, at: &Place<'_>) -> Result<Fit, Record
         return Ok(Fit::Waits);
     }
     let fit = match header.body {
-        RecordBody::Update(chained) | RecordBody::Verdict(chained) => {
+        RecordBody::Update(chained)
+        | RecordBody::Verdict(chained)
+        | RecordBody::Carried(chained) => {
             check_chain(at.chain, &chained)?;
             Fit::Chained {
                 clock: chained.clock,
@@ -293,7 +295,7 @@ pub fn judge_author(header: &RecordHeader, at: &Place<'_>) -> Result<bool, Recor
         return Err(RecordFault::WrongDocument);
     }
     let kind_fits = match header.body {
-        RecordBody::Update(_) | RecordBody::Verdict(_) => true,
+        RecordBody::Update(_) | RecordBody::Verdict(_) | RecordBody::Carried(_) => true,
         RecordBody::Snapshot(snapshot) => at
             .active
             .is_none_or(|active| active.header.crdt == snapshot.crdt),
@@ -359,11 +361,12 @@ fn check_lineage(snapshot: &SnapshotHeader, at: &Place<'_>) -> Result<bool, Reco
     Ok(!follows)
 }
 
-/// Most bytes that may be sealed in a record; only the service asks ([`Gate`]).
+/// Most bytes that may be sealed in a record, padding included.
 #[must_use]
 pub fn max_sealed_bytes(body: &RecordBody) -> usize {
     match body {
         RecordBody::Snapshot(_) => limits::SNAPSHOT_BYTES,
+        RecordBody::Carried(_) => limits::CARRIED_BYTES,
         _ => limits::UPDATE_BYTES,
     }
 }
@@ -479,8 +482,13 @@ mod tests {
     #[test]
     fn what_fits_is_taken_on_both_sides() {
         both(Some(&row(Role::Editor)), |at| {
-            let update = header(RecordBody::Update(link(3, 6)));
-            assert_eq!(judge_record(&update, &at), Ok(Fit::Chained { clock: 3 }));
+            for body in [
+                RecordBody::Update(link(3, 6)),
+                RecordBody::Carried(link(3, 6)),
+            ] {
+                let fit = judge_record(&header(body), &at);
+                assert_eq!(fit, Ok(Fit::Chained { clock: 3 }));
+            }
             let fit = judge_record(&header(RecordBody::Snapshot(next())), &at);
             let (header, replaces) = (next(), false);
             assert_eq!(fit, Ok(Fit::Snapshot { header, replaces }));
@@ -546,7 +554,11 @@ mod tests {
             let judge = |body| judge_record(&header(body), &at);
             let fit = judge(RecordBody::Verdict(link(3, 6)));
             assert_eq!(fit, Ok(Fit::Chained { clock: 3 }));
-            for body in [RecordBody::Update(link(3, 6)), RecordBody::Snapshot(next())] {
+            for body in [
+                RecordBody::Update(link(3, 6)),
+                RecordBody::Carried(link(3, 6)),
+                RecordBody::Snapshot(next()),
+            ] {
                 assert_eq!(judge(body), Err(RecordFault::Role));
             }
         });

@@ -46,14 +46,25 @@ pub fn updates(
     let records = clocks.map(|clock| {
         let record = update(log, author, epoch, clock, last);
         last = record.leaf();
-        frame_record(&record)
+        record
     });
+    let records: Vec<Record> = records.collect();
+    append((log, author, epoch), (first_clock, prev), &records)
+}
+
+/// Records of one author in a frame, from a place in their chain.
+#[must_use]
+pub fn append(
+    (log, author, epoch): (LogId, Author, u64),
+    (first_clock, prev): (u64, Hash),
+    records: &[Record],
+) -> Op {
     let frame = Frame {
         epoch,
         prev,
         covered: 0,
         named: Head::EMPTY,
-        records: records.collect(),
+        records: records.iter().map(frame_record).collect(),
     };
     Op::Append(Append {
         log,
@@ -66,6 +77,14 @@ pub fn updates(
 /// An update as its author wrote it.
 #[must_use]
 pub fn update(log: LogId, author: Author, epoch: u64, clock: u64, prev: Hash) -> Record {
+    let body = RecordBody::Update(Chained { clock, prev });
+    chained(log, author, epoch, body)
+}
+
+/// A record in its author's chain.
+#[must_use]
+pub fn chained(log: LogId, author: Author, epoch: u64, body: RecordBody) -> Record {
+    let clock = body.chained().map_or(0, |chained| chained.clock);
     let header = RecordHeader {
         version: RECORD_VERSION,
         group: log.group,
@@ -73,7 +92,7 @@ pub fn update(log: LogId, author: Author, epoch: u64, clock: u64, prev: Hash) ->
         epoch,
         author,
         seen: Head::EMPTY,
-        body: RecordBody::Update(Chained { clock, prev }),
+        body,
     };
     let tag = clock.to_be_bytes().last().copied().unwrap_or_default();
     Record {
@@ -142,12 +161,12 @@ pub fn snapshot(
     }))
 }
 
-/// An update as it comes in a frame.
+/// A record as it comes in a frame.
 #[must_use]
 pub fn frame_record(record: &Record) -> FrameRecord {
     let sealed = Bytes::from(encode(&record.sealed));
     FrameRecord {
-        kind: RecordKind::Update,
+        kind: RecordKind::of(record.header.body.kind_code()).unwrap_or(RecordKind::Update),
         seen: 0,
         hint: empty_root().0.first_chunk().copied().unwrap_or_default(),
         leaf: record.leaf(),

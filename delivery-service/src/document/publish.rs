@@ -196,7 +196,7 @@ fn encode_item(placed: &Placed, frame: &Frame) -> Item {
             }
             None => {
                 let head = Elided {
-                    kind: record.kind as u8,
+                    kind: record.kind,
                     author: placed.author,
                     epoch: frame.epoch,
                     seen_back: seq.saturating_sub(record.seen),

@@ -389,11 +389,10 @@ impl WholeColumns {
                 size: uint(self.seen)?,
                 root: seen_root.map_or_else(|| Ok(empty_root()), hash)?,
             },
-            body: match self.kind {
-                1 => RecordBody::Update(chained),
-                2 => RecordBody::Verdict(chained),
-                _ => return Err(corrupt()),
-            },
+            body: u8::try_from(self.kind)
+                .ok()
+                .and_then(|kind| RecordBody::of_chained(kind, chained))
+                .ok_or_else(corrupt)?,
         })
     }
 }

@@ -5,7 +5,9 @@ use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, Request, Servi
 use conclave_proto::merkle::{Frontier, verify_consistency};
 use conclave_proto::record::{CloseReason, EntryBody, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
-use conclave_proto::{DocumentId, GroupPolicy, Hash, Head, InstanceId, RecordBody, Refusal, Role};
+use conclave_proto::{
+    DocumentId, GroupPolicy, Hash, Head, InstanceId, RecordBody, Refusal, Role, limits,
+};
 
 use crate::harness::{Member, Pen, TestService, random};
 use crate::scenes::ONE;
@@ -788,20 +790,22 @@ async fn a_channel_is_needed_and_closing_ends_it() {
 async fn sizes_are_bounded() {
     let service = TestService::start().await;
     let (mut alice, _, mut pen) = alone(&service).await;
-    let max = conclave_proto::limits::UPDATE_BYTES;
-    let start = pen.mark();
-    let record = pen.record_of(1, max + 1);
-    let frame = pen.frame(start.0, vec![record]);
-    alice.wire.send(&frame).await;
-    assert_eq!(
-        alice.wire.appended(pen.channel).await,
-        Err(Refusal::TooLarge { max: max as u64 })
-    );
-    pen.restore(start);
-    let record = pen.record_of(1, max);
-    let frame = pen.frame(start.0, vec![record]);
-    alice.wire.send(&frame).await;
-    alice.wire.appended(pen.channel).await.unwrap();
+    let (of_updates, of_carried) = (limits::UPDATE_BYTES, limits::CARRIED_BYTES);
+    for (kind, max) in [(1, of_updates), (2, of_updates), (7, of_carried)] {
+        let start = pen.mark();
+        let record = pen.record_of(kind, max + 1);
+        let frame = pen.frame(start.0, vec![record]);
+        alice.wire.send(&frame).await;
+        assert_eq!(
+            alice.wire.appended(pen.channel).await,
+            Err(Refusal::TooLarge { max: max as u64 })
+        );
+        pen.restore(start);
+        let record = pen.record_of(kind, max);
+        let frame = pen.frame(start.0, vec![record]);
+        alice.wire.send(&frame).await;
+        alice.wire.appended(pen.channel).await.unwrap();
+    }
     let frame = pen.frame(pen.next_clock, vec![]);
     alice.wire.send(&frame).await;
     assert_eq!(
@@ -810,7 +814,7 @@ async fn sizes_are_bounded() {
     );
     let mut odd = pen.record(1);
     odd.kind = 3;
-    let frame = pen.frame(1, vec![odd]);
+    let frame = pen.frame(pen.next_clock - 1, vec![odd]);
     alice.wire.send(&frame).await;
     assert_eq!(
         alice.wire.appended(pen.channel).await,

@@ -986,11 +986,7 @@ impl Pen {
             epoch: self.epoch,
             author: self.author,
             seen: self.seen,
-            body: if kind == 1 {
-                RecordBody::Update(chained)
-            } else {
-                RecordBody::Verdict(chained)
-            },
+            body: RecordBody::of_chained(kind, chained).unwrap(),
         };
         let record = sign(&self.key, header, bytes);
         self.last = record_leaf(&record.core(), &record.sealed.signature);

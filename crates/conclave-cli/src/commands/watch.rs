@@ -1,7 +1,7 @@
 //! `doc watch`: changes of others, as they come.
 
-use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
+use conclave_client::proto::{DeviceId, GroupId, UserId};
 use conclave_client::{Change, DeviceEvent, DocumentInfo, Event};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
@@ -182,12 +182,20 @@ fn print_changes(
     print_line(&by.chain(lines).collect::<Vec<_>>().join("\n"))
 }
 
+fn device_of(name: &Option<String>, user: &UserId, device: &DeviceId) -> String {
+    let name = name.clone().unwrap_or_else(|| user.short());
+    format!("{name} (device {})", device.short())
+}
+
 /// Runs of changes by one device: who, and how many.
 fn by_author(changes: &[Change]) -> Vec<(String, usize)> {
     let mut runs: Vec<(String, usize)> = Vec::new();
     for change in changes {
-        let name = change.name.clone().unwrap_or_else(|| change.user.short());
-        let who = format!("{name} (device {})", change.device.short());
+        let mut who = device_of(&change.name, &change.user, &change.device);
+        if let Some(by) = &change.carried_by {
+            let carrier = device_of(&by.name, &by.user, &by.device);
+            who = format!("{who}, carried by {carrier}");
+        }
         match runs.last_mut() {
             Some((last, count)) if *last == who => *count += 1,
             _ => runs.push((who, 1)),
@@ -213,15 +221,30 @@ fn difference(before: &str, now: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use conclave_client::proto::{DeviceId, UserId};
+    use conclave_client::Carrier;
 
     fn change(user: u8, device: u8, seq: u64, name: Option<&str>) -> Change {
         Change {
             user: UserId([user; 32]),
             device: DeviceId([device; 16]),
             name: name.map(str::to_owned),
+            carried_by: None,
             seq,
         }
+    }
+
+    #[test]
+    fn who_carried_a_change_is_said() {
+        let mut carried = change(1, 1, 5, Some("Ana"));
+        carried.carried_by = Some(Carrier {
+            user: UserId([2; 32]),
+            device: DeviceId([2; 16]),
+            name: Some("Ben".into()),
+        });
+        let runs = by_author(&[carried, change(1, 1, 6, Some("Ana"))]);
+        let ana = "Ana (device 01010101)".to_owned();
+        let by_ben = format!("{ana}, carried by Ben (device 02020202)");
+        assert_eq!(runs, [(by_ben, 1), (ana, 1)]);
     }
 
     #[test]

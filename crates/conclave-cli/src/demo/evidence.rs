@@ -244,11 +244,9 @@ impl Log {
             clock: number(row, "clock")?,
             prev,
         };
-        let body = match kind {
-            1 => RecordBody::Update(chained),
-            2 => RecordBody::Verdict(chained),
-            _ => return Err(EvidenceError::Malformed("kind")),
-        };
+        let body = u8::try_from(kind).ok();
+        let body = body.and_then(|kind| RecordBody::of_chained(kind, chained));
+        let body = body.ok_or(EvidenceError::Malformed("kind"))?;
         Ok(RecordHeader {
             version: RECORD_VERSION,
             group: self.group,

@@ -268,6 +268,7 @@ impl DocumentService {
             kind: match header.body {
                 RecordBody::Snapshot(_) => RecordKind::Snapshot,
                 RecordBody::Verdict(_) => RecordKind::Verdict,
+                RecordBody::Carried(_) => RecordKind::Carried,
                 _ => RecordKind::Update,
             },
             chained: link.map(|link| (chain.no, link.clock)),

@@ -163,7 +163,7 @@ impl Cx {
         let own = self.device.id();
         // A snapshot in the log was not opened here; what was opened was sealed by somebody who holds the secrets of its epoch.
         let opened = outcome.changes.iter().filter(|change| {
-            change.author.device != own && change.kind != conclave_doc::ChangeKind::Snapshot
+            change.sealed_by().device != own && change.kind != conclave_doc::ChangeKind::Snapshot
         });
         if let Some(epoch) = opened.map(|change| change.epoch).max() {
             self.proven(group, epoch);
@@ -253,6 +253,11 @@ impl Cx {
             user: change.user,
             device: change.author.device,
             name: self.name_of(&change.user),
+            carried_by: change.carried_by.map(|(author, user)| Carrier {
+                user,
+                device: author.device,
+                name: self.name_of(&user),
+            }),
             seq: change.seq,
         }
     }

@@ -76,7 +76,9 @@ impl Notes {
     pub(super) fn note_epochs(&mut self, first_seq: u64, records: &[DeliveredRecord]) {
         for (seq, record) in (first_seq..).zip(records) {
             let epoch = match record {
-                DeliveredRecord::Update(it) | DeliveredRecord::Verdict(it) => it.epoch.0,
+                DeliveredRecord::Update(it)
+                | DeliveredRecord::Verdict(it)
+                | DeliveredRecord::Carried(it) => it.epoch.0,
                 DeliveredRecord::Whole { record, .. } => record.header.epoch,
                 DeliveredRecord::Leaf(_) => continue,
             };

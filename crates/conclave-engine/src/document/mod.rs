@@ -37,7 +37,7 @@ use crate::command::Reply;
 use crate::cx::{Cx, Post};
 use crate::engine::{Engine, HOT_DOCUMENTS};
 use crate::error::EngineError;
-use crate::event::{ChangeInfo, Event};
+use crate::event::{Carrier, ChangeInfo, Event};
 use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::group::{DocRow, DocStage, Group, Whole};
 use crate::io::{CommandId, DocFn, Row};

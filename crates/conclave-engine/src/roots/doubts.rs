@@ -200,7 +200,7 @@ impl Cx {
         }
         for change in &outcome.changes {
             if change.kind != ChangeKind::Snapshot {
-                self.root_opened(group, change.epoch, change.author.device);
+                self.root_opened(group, change.epoch, change.sealed_by().device);
             }
         }
         let mut gone = false;

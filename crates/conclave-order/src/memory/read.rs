@@ -156,11 +156,7 @@ impl Stored {
                 size: row.seen,
                 root: seen.ok_or(DAMAGED)?,
             },
-            body: match row.kind {
-                RecordKind::Update => RecordBody::Update(chained),
-                RecordKind::Verdict => RecordBody::Verdict(chained),
-                RecordKind::Snapshot => return Err(DAMAGED),
-            },
+            body: RecordBody::of_chained(row.kind as u8, chained).ok_or(DAMAGED)?,
         })
     }
 }

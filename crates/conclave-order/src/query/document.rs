@@ -164,7 +164,7 @@ impl Gathered {
             && (row.seen >= roots_from || self.shown == Some(row.seen))
         {
             let head = Elided {
-                kind: row.kind as u8,
+                kind: row.kind,
                 author,
                 epoch: row.epoch,
                 seen_back: row.seq.saturating_sub(row.seen),

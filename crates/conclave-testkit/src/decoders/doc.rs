@@ -10,15 +10,16 @@ use super::register::{
     Source::{Disk, Network},
     join_rows, split_rows,
 };
-use conclave_crdt::CrdtKind;
+use conclave_crdt::{CrdtKind, ReplicaId};
 use conclave_doc::{
-    Append, DocContext, DocError, Document, Keeping, KeptLog, KeySource, Sealer, SnapshotPayload,
-    VerdictPayload,
+    Append, CarriedPayload, DocContext, DocError, DocKeys, Document, Keeping, KeptLog, KeySource,
+    Sealer, SnapshotPayload, VerdictPayload, seal_with_nonce,
 };
 use conclave_identity::{DeviceKey, SCHEME_ED25519};
 use conclave_mls::{EpochRoot, Rows};
-use conclave_proto::codec::{Tail, Varint};
+use conclave_proto::codec::{Tail, Varint, encode};
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, ElidedRecord, OpenedDocument};
+use conclave_proto::record::{Chained, RECORD_VERSION, RecordBody, RecordHeader};
 use conclave_proto::{
     Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, Record,
     Role, UnixMs, UserId, limits,
@@ -58,6 +59,13 @@ pub(super) fn decoders() -> Vec<Decoder> {
                 .to_vec()
             },
         ),
+        Decoder::new(
+            "doc.carried",
+            Network,
+            limits::CARRIED_BYTES,
+            carried,
+            || vec![log().carried.clone()],
+        ),
         Decoder::new("doc.opened", Network, limits::FRAME_BYTES, opened, || {
             sample(&log().opened)
         }),
@@ -66,10 +74,17 @@ pub(super) fn decoders() -> Vec<Decoder> {
             Network,
             limits::FRAME_BYTES,
             delivered,
-            || sample(&Tail(log().records.clone())),
+            || {
+                let with = [log().records.clone(), vec![log().whole.clone()]].concat();
+                vec![encode(&Tail(log().records.clone())), encode(&Tail(with))]
+            },
         ),
         Decoder::new("doc.rows", Disk, usize::MAX, rows, || {
-            vec![joined(&log().author), joined(&log().reader)]
+            vec![
+                joined(&log().author),
+                joined(&log().reader),
+                joined(&log().later),
+            ]
         })
         .of_rows(),
         Decoder::new("doc.kept", Disk, usize::MAX, kept, || {
@@ -95,8 +110,13 @@ struct Log {
     opened: OpenedDocument,
     records: Vec<DeliveredRecord>,
     payload: Vec<u8>,
+    carried: Vec<u8>,
+    /// A record that carries another, at the end of the log.
+    whole: DeliveredRecord,
     author: Rows,
     reader: Rows,
+    /// The second device's, after that.
+    later: Rows,
 }
 
 const OWN: DeviceId = DeviceId([1; 16]);
@@ -267,16 +287,64 @@ impl Log {
         let root = Keys.root(0).unwrap();
         let content = conclave_doc::DocKeys::derive(&root, &DOCUMENT);
         let payload = conclave_doc::open(&base, &content).unwrap().to_vec();
+        let (carried, record) = carry(&content, &keys, own.head());
+        let whole = DeliveredRecord::Whole {
+            record,
+            proof: Vec::new(),
+        };
+        let size = other.size();
+        other.deliver(&ctx, size, vec![whole.clone()]).unwrap();
+        assert_eq!(other.size(), size + 1);
+        let later = take_rows(&mut other, &reader);
         Self {
             opened,
             records,
             payload,
+            carried,
+            whole,
             author,
             reader,
+            later,
             state,
             keys,
         }
     }
+}
+
+/// An update that no log has, and a record of the same device, in another life, that carries it.
+fn carry(keys: &DocKeys, signers: &[DeviceKey; 2], seen: Head) -> (Vec<u8>, Record) {
+    let [signer, _] = signers;
+    let replica = ReplicaId::for_kind(CrdtKind::Yjs, [9; 16]);
+    let mut crdt = conclave_crdt::create(CrdtKind::Yjs, replica).unwrap();
+    crdt.text().unwrap().splice(0, 0, "lost ").unwrap();
+    let mut updates = Vec::new();
+    crdt.take_pending(&mut updates).unwrap();
+    let header = |instance, body| RecordHeader {
+        version: RECORD_VERSION,
+        group: GROUP,
+        document: DOCUMENT,
+        epoch: 0,
+        author: Author {
+            device: OWN,
+            instance,
+        },
+        seen,
+        body,
+    };
+    let place = |clock, prev| Chained { clock, prev };
+    let body = RecordBody::Update(place(9, Hash([9; 32])));
+    let update = updates.first().unwrap();
+    let lost = header(INSTANCES[0], body);
+    let record = seal_with_nonce(&lost, update, keys, signer, 1, [9; 24]);
+    let payload = CarriedPayload {
+        keys: keys.of_record(&record.sealed.nonce),
+        record,
+    };
+    let bytes = payload.to_bytes().to_vec();
+    let body = RecordBody::Carried(place(0, Hash::ZERO));
+    let carrier = header(InstanceId([9; 8]), body);
+    let record = seal_with_nonce(&carrier, &bytes, keys, signer, 1, [10; 24]);
+    (bytes, record)
 }
 
 fn joined(rows: &Rows) -> Vec<u8> {
@@ -296,6 +364,13 @@ fn snapshot_payload(bytes: &[u8]) -> Decoded {
 fn verdict(bytes: &[u8]) -> Decoded {
     match VerdictPayload::from_bytes(bytes) {
         Ok(payload) => Ok(Some(payload.to_bytes())),
+        Err(error) => Err(error.code()),
+    }
+}
+
+fn carried(bytes: &[u8]) -> Decoded {
+    match CarriedPayload::from_bytes(bytes) {
+        Ok(payload) => Ok(Some(payload.to_bytes().to_vec())),
         Err(error) => Err(error.code()),
     }
 }

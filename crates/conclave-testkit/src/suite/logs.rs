@@ -1,15 +1,20 @@
 //! Documents' logs.
 
-use anyhow::{Result, ensure};
-use conclave_order::{Bounds, Event, Reader, WholeRecord, proof};
+use anyhow::{Context, Result, ensure};
+use conclave_order::query::document::Gathered;
+use conclave_order::rows::RecordKind;
+use conclave_order::{Bounds, Event, Proofs, Reader, WholeRecord, proof};
+use conclave_proto::codec::decode;
+use conclave_proto::frame::{DeliveredRecord, ServiceFrame};
 use conclave_proto::merkle::verify_consistency;
+use conclave_proto::record::{Chained, RecordBody};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Head, Refusal, UnixMs};
 
 use super::dump::{Known, dump};
 use crate::database::Database;
 use crate::ids::{author, log, some_hash};
-use crate::records::{snapshot, update, updates};
+use crate::records::{append, chained, snapshot, update, updates};
 use crate::world::{LIMITS, START, World};
 
 /// A used clock is told where it lies, a gap what is expected; a record that names another predecessor is refused.
@@ -192,6 +197,64 @@ pub async fn records_are_read_as_they_were_written<D: Database>() -> Result<()> 
             }
         }
     }
+    Ok(())
+}
+
+/// A carried record has its place in its carrier's chain, is read as it was written, and weighs what an update of its size weighs.
+///
+/// # Errors
+/// When it is not so.
+pub async fn a_carried_record_is_one_in_its_carriers_chain<D: Database>() -> Result<()> {
+    let (log, pen) = (log(1, 1), author(10, 1));
+    let mut weights = Vec::new();
+    for carries in [false, true] {
+        let mut world = World::<D>::furnished().await?;
+        let (clock, prev) = world.chain(log, pen).await?;
+        let place = Chained { clock, prev };
+        let body = match carries {
+            true => RecordBody::Carried(place),
+            false => RecordBody::Update(place),
+        };
+        let before = world.document(log).await?.0;
+        let record = chained(log, pen, 0, body);
+        let frame = append((log, pen, 0), (clock, prev), std::slice::from_ref(&record));
+        world.accepted(vec![frame]).await?;
+        let after = world.document(log).await?.0;
+        weights.push(after.weight.saturating_sub(before.weight));
+        ensure!(world.chain(log, pen).await? == (clock + 1, record.leaf()));
+        let seq = before.frontier.size();
+        let mut reads = world.database.reader().await?;
+        let whole = reads.whole(&log, seq).await?;
+        let found = matches!(&whole, Some(WholeRecord::Whole { record: it, .. }) if **it == record);
+        ensure!(found, "{whole:?}");
+        let bounds = Bounds {
+            from: seq,
+            end: seq + 1,
+            bytes: usize::MAX,
+        };
+        let rows = reads.records(&log, bounds).await?;
+        let [row] = rows.as_slice() else {
+            anyhow::bail!("{rows:?}");
+        };
+        ensure!((row.kind == RecordKind::Carried) == carries, "{row:?}");
+        let mut proofs = Proofs::default();
+        let mut gathered = Gathered::new(1, row.seq);
+        gathered
+            .put(&mut reads, (log, None), row, &mut proofs)
+            .await?;
+        let frame = gathered.take(seq + 1).context("a frame")?;
+        let frame: ServiceFrame = decode("frame", &frame, 100_000)?;
+        let ServiceFrame::Deliver { records, .. } = frame else {
+            anyhow::bail!("{frame:?}");
+        };
+        let told = match records.0.as_slice() {
+            [DeliveredRecord::Update(it)] if !carries => it,
+            [DeliveredRecord::Carried(it)] if carries => it,
+            other => anyhow::bail!("{other:?}"),
+        };
+        ensure!(told.sealed == record.sealed);
+    }
+    ensure!(weights.first() == weights.last(), "{weights:?}");
     Ok(())
 }
 

@@ -38,6 +38,7 @@ macro_rules! storage_suite {
                 logs::refused_operations_leave_no_row,
                 logs::stretches_are_bounded_and_without_gaps,
                 logs::records_are_read_as_they_were_written,
+                logs::a_carried_record_is_one_in_its_carriers_chain,
                 logs::snapshots_follow_each_other_and_lose_their_content,
                 logs::what_was_replaced_at_one_time_goes_in_one_order,
                 groups::two_commits_for_an_epoch,

@@ -115,6 +115,7 @@ fn bodies() -> Vec<RecordBody> {
         RecordBody::Presence {
             session: SessionId([10; 16]),
         },
+        RecordBody::Carried(chained),
     ];
     all.extend(entries.map(RecordBody::Entry));
     all
@@ -213,7 +214,7 @@ fn welcome() -> WelcomeDelivery {
 
 fn appended_tail() -> Tail<AppendedRecord> {
     Tail(
-        [1, 2]
+        [1, 2, 7]
             .map(|kind| AppendedRecord {
                 kind,
                 seen_size: Varint(70),
@@ -234,7 +235,8 @@ fn delivered_list() -> Vec<DeliveredRecord> {
     };
     vec![
         DeliveredRecord::Update(elided.clone()),
-        DeliveredRecord::Verdict(elided),
+        DeliveredRecord::Verdict(elided.clone()),
+        DeliveredRecord::Carried(elided),
         DeliveredRecord::Whole {
             record: snapshot(),
             proof: vec![Hash([22; 32]), Hash([23; 32])],

@@ -1,0 +1,83 @@
+//! Carried records: updates that a log has lost, as their authors signed them, in records of whoever still held them.
+//!
+//! A carried record is always legal, and all members judge it alike without knowing what was lost: it stands for the update in it, on the word
+//! of its carrier that this belongs here, and on nobody's word but its author's as to what it says. Its keys come along, so it opens
+//! without the root of the epoch in which it was written.
+
+use conclave_proto::record::{RECORD_LABEL, RECORD_VERSION, RecordBody, RecordHeader};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Author, Hash, UserId};
+use conclave_rules::actions::Action;
+use conclave_rules::verify_signature;
+use serde::{Deserialize, Serialize};
+
+use crate::content::Plain;
+use crate::context::DocContext;
+use crate::payload::{CarriedPayload, Tables};
+use crate::seal::open_with;
+
+/// Whose update a carried record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Carried {
+    /// Id of the record that its author wrote.
+    pub leaf: Hash,
+    /// Its author.
+    pub author: Author,
+    /// Its epoch.
+    pub epoch: u64,
+}
+
+impl Carried {
+    /// Who wrote it, and their user, by the roster of the epoch in which they did.
+    pub(crate) fn written_by(&self, ctx: &DocContext<'_>) -> Option<(Author, UserId)> {
+        let row = ctx.row(&self.author.device, self.epoch)?;
+        Some((self.author, row.user))
+    }
+}
+
+/// What is wrong with what a carried record holds, whatever it is.
+pub(crate) const BAD: RecordFault = RecordFault::Content;
+
+/// Judges what is in a carried record, but for its operations (`docs/PROTOCOL.md`, Order of checks). `tables` are those before it. Gives the
+/// update in it.
+pub(crate) fn judge_carried(
+    ctx: &DocContext<'_>,
+    tables: &Tables,
+    outer: &RecordHeader,
+    payload: &[u8],
+    voids_count: bool,
+) -> Result<(Carried, Plain), RecordFault> {
+    let CarriedPayload { record, keys } = CarriedPayload::from_bytes(payload).map_err(|_| BAD)?;
+    let header = &record.header;
+    let is_update = matches!(header.body, RecordBody::Update(_));
+    let of_this_log = (header.group, header.document) == (outer.group, outer.document);
+    if header.version != RECORD_VERSION || !is_update || !of_this_log {
+        return Err(BAD);
+    }
+    let core = record.core();
+    let by = Carried {
+        leaf: record.leaf(),
+        author: header.author,
+        epoch: header.epoch,
+    };
+    if voids_count && ctx.authority.is_void(&header.document, &by.leaf) {
+        return Err(BAD);
+    }
+    let is_closed = tables
+        .chains
+        .get(&by.author)
+        .is_some_and(|chain| chain.closed);
+    if is_closed && outer.author.device != by.author.device {
+        return Err(BAD);
+    }
+    let row = ctx.row(&by.author.device, by.epoch).ok_or(BAD)?;
+    if by.epoch > outer.epoch || !Action::WriteUpdate.allowed(row.role) {
+        return Err(BAD);
+    }
+    // Breakage: whatever a carrier brings is taken for its author's.
+    if !crate::broken("carried-signature") {
+        verify_signature(row, RECORD_LABEL, &core.0, &record.sealed.signature).map_err(|_| BAD)?;
+    }
+    let plain = open_with(&record, &keys).map_err(|_| BAD)?;
+    Ok((by, Plain::from(plain)))
+}
