@@ -361,9 +361,9 @@ pub enum Request {
         #[tls_codec(with = "crate::codec::list")]
         entries: Vec<GroupEntry>,
         /// Where a commit is among them: GroupInfo (`MLSMessage`) of the epoch that the last begins, with `external_pub` and without the
-        /// ratchet tree, signed by whoever brings them.
+        /// ratchet tree, signed by whoever brings them. None where that commit's bundle is given: then it is the bundle's.
         group_info: Option<Bytes>,
-        /// Where a commit is among them: the root wrap of that epoch.
+        /// Where a commit is among them: the root wrap of that epoch, or none as above.
         wrap: Option<RootWrap>,
         /// Own commits among them, as they were first sent: what they hand to joiners.
         #[tls_codec(with = "crate::codec::list")]

@@ -72,6 +72,7 @@ macro_rules! storage_suite {
                 returned::a_welcome_comes_back_from_the_committers_bundle,
                 returned::a_document_comes_back_with_its_first_snapshot,
                 returned::what_leads_to_the_head_is_judged_all_the_same,
+                returned::a_document_begins_again_only_with_its_own_snapshot,
                 lives::a_write_of_an_older_session_is_refused,
                 lives::an_append_is_there_before_the_next_login_or_never,
                 lives::a_lost_confirmation_bars_nobody,

@@ -6,7 +6,7 @@ use conclave_order::query::document::{ensure_readable, unknown};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault};
-use conclave_proto::{DocumentId, Refusal};
+use conclave_proto::{DocumentId, Frontier, RecordBody, Refusal};
 use conclave_rules::LogId;
 
 use super::lost::{ANA, BEN, CAROL, Club, DORA, GROUP, Given, LOG, join};
@@ -359,7 +359,7 @@ pub async fn a_document_comes_back_with_its_first_snapshot<D: Database>() -> Res
     let log = |document| LogId { group, document };
     let records = [vec![first, second], vec![closed]];
     for of in &records {
-        let mut end = conclave_proto::Frontier::new();
+        let mut end = Frontier::new();
         of.iter().for_each(|record| end.push(record.leaf()));
         let document = of.first().context("none")?.header.document;
         club.report(log(document), end.head()).await?;
@@ -429,7 +429,7 @@ pub async fn what_leads_to_the_head_is_judged_all_the_same<D: Database>() -> Res
     if let Some(byte) = second.sealed.signature.first_mut() {
         *byte ^= 1;
     }
-    let mut end = conclave_proto::Frontier::new();
+    let mut end = Frontier::new();
     for record in [&first, &second] {
         end.push(record.leaf());
     }
@@ -447,5 +447,52 @@ pub async fn what_leads_to_the_head_is_judged_all_the_same<D: Database>() -> Res
         "{answer:?}"
     );
     ensure!(club.copy().await? == before);
+    Ok(())
+}
+
+/// The first snapshot of a document of which nothing is there: signed by who made it, of the kind that the group lists.
+///
+/// # Errors
+/// When it is not so.
+pub async fn a_document_begins_again_only_with_its_own_snapshot<D: Database>() -> Result<()> {
+    let mut club = Club::<D>::new().await?;
+    club.is_copied = true;
+    let first = club.create(ANA, ONE).await?;
+    let second = club.snap(ANA, &first).await?;
+    club.report(LOG, club.head()).await?;
+    let given = club.offer(ANA).await?;
+    club.give(&given).await??;
+    let mut unsigned = first.clone();
+    if let Some(byte) = unsigned.sealed.signature.first_mut() {
+        *byte ^= 1;
+    }
+    let mut other = first.clone();
+    if let RecordBody::Snapshot(header) = &mut other.header.body {
+        header.crdt += 1;
+    }
+    let mut foreign = first.clone();
+    foreign.header.author.device = club.device(DORA)?;
+    let log = LogId {
+        group: GROUP,
+        document: ONE,
+    };
+    let cases = [
+        (unsigned, RecordFault::Signature),
+        (other, RecordFault::Malformed),
+        (second, RecordFault::Parent),
+        (foreign, RecordFault::NotMember),
+    ];
+    // Each is part of a longer log that the service had signed, so that it is what is wanted.
+    for (size, (record, fault)) in (1..).zip(cases) {
+        let records = vec![record; size];
+        let mut end = Frontier::new();
+        records.iter().for_each(|record| end.push(record.leaf()));
+        club.report(log, end.head()).await?;
+        let before = club.copy().await?;
+        let answer = club.give_records(ANA, 0, &records).await?;
+        let bad = Refusal::BadRecord { fault };
+        ensure!(refused(&answer)? == bad, "{answer:?}");
+        ensure!(club.copy().await? == before);
+    }
     Ok(())
 }
