@@ -57,6 +57,9 @@ pub fn why(info: &RescueInfo) -> String {
         }
         RescueCause::Removed => format!("you were removed from {group}{by}"),
         RescueCause::Left => format!("you left {group}"),
+        RescueCause::OtherCopy => {
+            format!("this home became a device of its own; its other copy is the member of {group}")
+        }
         RescueCause::RoleLost => format!("your role in {group} allows no changes any more"),
         _ => format!("some of your changes do not fit into {title} any more"),
     }

@@ -359,6 +359,15 @@ impl Client {
         answer!(self.command(Command::SafetyNumber { user: *user }).await, Reply::Text(text) => text)
     }
 
+    /// Makes this older copy of a home a device of its own. What was never sent is kept apart, groups are left here (the other copy stays in
+    /// them), and what comes is the text with which the new device asks to be approved, as of [`Client::device_request`].
+    ///
+    /// # Errors
+    /// [`Error::Engine`] where no other copy is known to be in use, or where there is no room to keep apart what was never sent.
+    pub async fn become_new(&self) -> Result<String, Error> {
+        answer!(self.command(Command::BecomeNew).await, Reply::Text(text) => text)
+    }
+
     /// Text of a new device, for a device that can approve it.
     ///
     /// # Errors

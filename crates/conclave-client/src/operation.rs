@@ -66,6 +66,8 @@ pub enum Operation {
     Reach { limit_ms: Option<u64> },
     /// [`Client::take_over`], or how far that is when the limit passes. Outcome: `Connection`.
     TakeOver { limit_ms: Option<u64> },
+    /// [`Client::become_new`]. Outcome: `Text`.
+    BecomeNew,
     /// [`Client::trouble`]. Outcome: `Connection`.
     Trouble,
     /// [`Client::settled`]. Outcome: `Done`.
@@ -400,6 +402,7 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
             let taken = so_far(client, limit_ms, client.take_over()).await;
             taken.map(Outcome::Connection)
         }
+        Operation::BecomeNew => client.become_new().await.map(Outcome::Text),
         Operation::Trouble => {
             client.trouble().await?;
             Ok(Outcome::Connection(client.connection()))

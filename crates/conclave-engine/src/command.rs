@@ -221,6 +221,9 @@ pub enum Command {
     Status,
     /// This copy of the device's store is to go on, and any other to stop. Reply: `Done` when the service has let it in.
     TakeOver,
+    /// Makes this older copy of a store a device of its own, which has to be approved as any new device. Groups are left here, not at the
+    /// service, where the other copy stays; edits that were never sent are kept apart. Reply: [`Reply::Text`], the request to be approved.
+    BecomeNew,
     /// Waits until others can add this device to groups. Reply: `Done`.
     Invitable,
     /// Waits until nothing is under way ([`UnderWay`]): what was ready to be sent is at the service, and what it had for this device is here.
@@ -346,6 +349,7 @@ impl Command {
             | Self::Rescues
             | Self::Rescue { .. } => false,
             Self::TakeOver
+            | Self::BecomeNew
             | Self::ApproveDevice { .. }
             | Self::FinishDevice { .. }
             | Self::Pin { .. }

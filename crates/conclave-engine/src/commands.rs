@@ -90,6 +90,7 @@ impl Engine {
             Command::MarkFindings { ids, mark } => self.mark_findings(id, ids, mark),
             Command::Status => self.wait_until(id, Until::Loaded),
             Command::TakeOver => self.take_over(id),
+            Command::BecomeNew => self.become_new(id),
             Command::Invitable => self.wait_until(id, Until::Invitable),
             Command::Settled => self.wait_until(id, Until::Settled),
             Command::Once { operation, command } => self.once(id, operation, *command),

@@ -235,6 +235,21 @@ impl Device {
         self.profile.instance = fresh_instance(rng);
     }
 
+    /// Goes on as another device of the same user, which has to be approved. Contacts stay, and what is known of others' devices.
+    pub(crate) fn become_new(&mut self, rng: &mut dyn CryptoRngCore) {
+        self.key = DeviceKey::generate(rng);
+        rng.fill_bytes(&mut self.profile.device.0);
+        self.profile.instance = fresh_instance(rng);
+        let profile = &mut self.profile;
+        (profile.genesis, profile.credential, profile.list) = (None, None, None);
+        (profile.packages_lost, profile.packages_made) = (false, UnixMs(0));
+        profile.enrolled = UnixMs(0);
+        (self.genesis, self.credential, self.list) = (None, None, None);
+        // It is the other copy's now, which approves this device.
+        self.user_key = None;
+        self.life = Life::default();
+    }
+
     pub(crate) fn user(&self) -> Option<UserId> {
         self.genesis.as_ref().map(UserGenesis::user_id)
     }

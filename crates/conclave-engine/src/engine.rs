@@ -129,6 +129,7 @@ impl Engine {
         for id in engine.active_groups() {
             engine.with_group(id, GroupWork::Look);
         }
+        engine.go_on_becoming(true);
         engine.drain();
         let out = engine.finish();
         Ok((engine, out))
@@ -175,6 +176,7 @@ impl Engine {
         self.drain();
         self.run_timers();
         self.drain();
+        self.go_on_becoming(false);
         self.answer_waiting();
         self.finish()
     }

@@ -120,6 +120,12 @@ pub enum EngineError {
         /// When the other logged in last.
         since: UnixMs,
     },
+    /// Nothing says that another copy of this device's store is in use.
+    #[error("no other copy of this home is in use, as far as is known here")]
+    OnlyCopy,
+    /// This copy of a store is on its way to become a device of its own.
+    #[error("this home is becoming another device, and that was not finished")]
+    BecomesNew,
     /// Something about the document took too long: this session does without it.
     #[error(
         "the document took too long, and this device stopped waiting for it; close the program and open it again to try anew"
@@ -193,6 +199,8 @@ impl EngineError {
             Self::OutOfStep => "engine.out_of_step",
             Self::NoOtherService => "engine.no_other_service",
             Self::OtherLife { .. } => "engine.other_life",
+            Self::OnlyCopy => "engine.only_copy",
+            Self::BecomesNew => "engine.becomes_new",
             Self::Held => "document.held",
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",

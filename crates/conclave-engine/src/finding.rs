@@ -264,6 +264,8 @@ pub enum FindingKind {
     },
     /// The service's log went on without what it showed before.
     Apart,
+    /// After the service was put back, a group's log went another way than here.
+    Parted,
     /// The service was put back, and this device returns what it lost.
     Returning {
         /// Entries or records that it lacks.
@@ -385,6 +387,7 @@ impl FindingKind {
             Self::BadGroupInfo => "group.bad_group_info",
             Self::Ahead { .. } => "service.rolled_back",
             Self::Apart => "found.fork",
+            Self::Parted => "group.parted",
             Self::Returning { .. } => "service.put_back",
             Self::NotReturned { .. } => "service.not_returned",
             Self::Collecting => "service.collecting",

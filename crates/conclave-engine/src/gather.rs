@@ -32,8 +32,8 @@ enum Stage {
 pub(crate) enum GatherFor {
     /// A document that comes into memory.
     Document(GroupId, DocumentId),
-    /// What a put-back service lacks of a document.
-    GiveBack(GroupId, DocumentId),
+    /// What a put-back service lacks of a log: a document's, or the group's own.
+    GiveBack(GroupId, Option<DocumentId>),
     /// Own edits in a closed document.
     Closed(GroupId, DocumentId),
     /// Own edits in a group that this device is out of.
@@ -123,7 +123,10 @@ impl Engine {
             GatherFor::Document(group, document) => {
                 self.with_group(group, GroupWork::Loaded(document, rows));
             }
-            GatherFor::GiveBack(group, document) => self.cx.give_back_read(group, document, &rows),
+            GatherFor::GiveBack(group, Some(document)) => {
+                self.cx.give_back_read(group, document, &rows);
+            }
+            GatherFor::GiveBack(group, None) => self.with_group(group, GroupWork::GiveBack(rows)),
             GatherFor::Closed(group, document) => {
                 self.with_group(group, GroupWork::ClosedRead(document, rows));
             }

@@ -1,51 +1,59 @@
-//! Returning what a put-back service lost of documents' logs: read from what is kept, one log after another, and offered as it was. The service
-//! takes what leads to a head that it had signed, so nobody chooses what comes back, and who brings it does not matter.
+//! Returning what a put-back service lost: read from what is kept, one log after another, and offered as it was. The service takes what leads to a
+//! head that it had signed, and goes on from there, so nobody chooses what comes back, and who brings it does not matter. A group's log comes
+//! before its documents': it says who may have written what they lack.
+
+use std::collections::BTreeSet;
 
 use conclave_doc::KeptItem;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{Answer, Request, Returned};
-use conclave_proto::{DocumentId, GroupId, limits};
+use conclave_proto::group::GroupEntry;
+use conclave_proto::{DocumentId, GroupId, Refusal, limits};
 
 use crate::cx::Cx;
 use crate::finding::FindingKind;
 use crate::gather::GatherFor;
 use crate::group::Group;
 use crate::io::Row;
-use crate::kept;
+use crate::kept::{self, GroupLog};
 use crate::link::Pending;
 use crate::timers::{DocTimer, TimerKind};
+use crate::work::GroupWork;
 
-/// Most records in one offer: as many as a list on the wire has.
-const OFFER_RECORDS: usize = 4096;
+/// Most bytes in one offer.
+const OFFER_BYTES: usize = limits::FRAME_BYTES / 2;
 
 /// A log that is to be returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ToGiveBack {
     group: GroupId,
-    document: DocumentId,
-    /// How much of it the service has.
-    have: u64,
-    /// How much of it the service had signed: more it does not take.
-    want: u64,
+    /// The document; none for the group's own log.
+    document: Option<DocumentId>,
+    /// How much of it the service has. None: it does not say, since it knows nothing of this device there.
+    have: Option<u64>,
+}
+
+impl ToGiveBack {
+    fn is_of(&self, group: &GroupId, document: Option<&DocumentId>) -> bool {
+        (&self.group, self.document.as_ref()) == (group, document)
+    }
 }
 
 impl Cx {
-    /// The service was put back, and lacks what is here of a document: it is offered to it, when those before it were.
-    pub(crate) fn give_back(&mut self, group: &Group, document: DocumentId, have: u64) {
-        let signed = self.largest_shown(group, Some(document));
-        let Some(want) = signed.map(|shown| shown.head().size) else {
-            return;
-        };
-        let group = group.id;
+    /// The service was put back, and lacks what is here of a log: it is offered to it, when those before it were.
+    pub(crate) fn give_back(
+        &mut self,
+        group: GroupId,
+        document: Option<DocumentId>,
+        have: Option<u64>,
+    ) {
         let next = ToGiveBack {
             group,
             document,
             have,
-            want,
         };
-        let is_same = |it: &ToGiveBack| (it.group, it.document) == (group, document);
-        let waiting = self.link.to_give_back.iter().chain(&self.link.giving_back);
-        if !waiting.into_iter().any(is_same) {
+        let mut waiting = self.link.to_give_back.iter().chain(&self.link.giving_back);
+        if !waiting.any(|it| it.is_of(&group, document.as_ref())) {
             self.link.to_give_back.push_back(next);
         }
         self.give_back_next();
@@ -59,49 +67,116 @@ impl Cx {
             return;
         };
         self.link.giving_back = Some(next);
-        let prefixes = kept::document_prefixes(&next.group, &next.document);
-        let what = GatherFor::GiveBack(next.group, next.document);
-        self.gather(prefixes.to_vec(), what);
+        let prefixes = match &next.document {
+            Some(document) => kept::document_prefixes(&next.group, document).to_vec(),
+            None => vec![kept::group_prefix(&next.group)],
+        };
+        self.gather(prefixes, GatherFor::GiveBack(next.group, next.document));
     }
 
-    /// What is kept of a log that is to be returned was read.
+    /// It is not this device that can return a log: others may, and it is told that something is missing.
+    fn gives_nothing(&mut self) {
+        self.link.giving_back = None;
+        self.give_back_next();
+    }
+
+    /// What is kept of a document's log that is to be returned was read.
     pub(crate) fn give_back_read(&mut self, group: GroupId, document: DocumentId, rows: &[Row]) {
         let turn = self.link.giving_back;
-        let Some(turn) = turn.filter(|it| (it.group, it.document) == (group, document)) else {
+        let Some(turn) = turn.filter(|it| it.is_of(&group, Some(&document))) else {
             // The connection is another one by now.
             return;
         };
-        let Some(items) = offer(rows, &turn) else {
-            // What is kept does not reach so far back, or is too much for one offer: others may have it, and it is told that it is missing.
-            self.link.giving_back = None;
-            return self.give_back_next();
+        let from = turn.have.unwrap_or(0);
+        let Some(items) = records(rows, (&group, &document), from) else {
+            return self.gives_nothing();
         };
         let request = Request::ReturnDocument {
             group,
             document,
             base: None,
-            from: turn.have,
+            from,
             items,
         };
-        self.request(request, Pending::GiveBack(group, document));
+        self.request(request, Pending::GiveBack(group, Some(document)));
     }
 
-    /// The service has taken what was offered to it, or not. Where it goes on from what is here shows when the document is opened again.
+    /// What is kept of a group's own log that is to be returned was read.
+    pub(crate) fn give_back_group_read(&mut self, group: &mut Group, rows: &[Row]) {
+        let turn = self.link.giving_back;
+        let Some(turn) = turn.filter(|it| it.is_of(&group.id, None)) else {
+            return;
+        };
+        match self.return_group(group, rows, turn.have) {
+            Some(request) => self.request(request, Pending::GiveBack(group.id, None)),
+            None => self.gives_nothing(),
+        }
+    }
+
+    /// An offer of all that is here of a group's log. None where it does not reach so far back, is too much, or where this device does not know
+    /// that it is in the right group: it would vouch for the last epoch.
+    fn return_group(
+        &mut self,
+        group: &mut Group,
+        rows: &[Row],
+        have: Option<u64>,
+    ) -> Option<Request> {
+        let in_place = group.check_writable().is_ok() && !group.is_broken();
+        if !in_place || group.is_unproven() || group.is_founding() {
+            return None;
+        }
+        let log = kept::group_log(rows, &group.id).ok()?;
+        let from = have.unwrap_or(log.first);
+        let entries = entries(&log, from)?;
+        let commits: BTreeSet<&[u8]> = entries.iter().filter_map(commit).collect();
+        let (mut group_info, mut wrap) = (None, None);
+        if !commits.is_empty() {
+            let context = self.device.context().ok()?;
+            let secrets = group.secrets.clone()?;
+            let roots = group.live_roots();
+            let info = group.mls.export_group_info(&context).ok()?;
+            group_info = Some(info.into());
+            let rng = &mut self.rng;
+            let sealed = group.mls.seal_wrap(&context, &secrets, &roots, rng);
+            wrap = Some(sealed.ok()?);
+        }
+        let bundles = log.bundles.into_values();
+        let bundles = bundles
+            .filter(|bundle| commits.contains(bundle.commit.as_slice()))
+            .collect();
+        Some(Request::ReturnGroup {
+            group: group.id,
+            from,
+            entries,
+            group_info,
+            wrap,
+            bundles,
+        })
+    }
+
+    /// The service has taken what was offered to it, or not. Where it goes on from what is here shows when the log is compared anew.
     pub(crate) fn give_back_answered(
         &mut self,
         group: GroupId,
-        document: DocumentId,
+        document: Option<DocumentId>,
         answer: &Answer,
     ) {
-        let is_it = |it: &mut ToGiveBack| (it.group, it.document) == (group, document);
-        if self.link.giving_back.take_if(is_it).is_none() {
+        let is_it = |it: &mut ToGiveBack| it.is_of(&group, document.as_ref());
+        let Some(turn) = self.link.giving_back.take_if(is_it) else {
             return;
-        }
+        };
         match answer {
-            Answer::Accepted { .. } => {
-                let open = TimerKind::Document(group, document, DocTimer::Open);
-                self.cancel_timer(open);
-                self.wake(0, open);
+            Answer::Accepted { .. } => match document {
+                Some(document) => {
+                    let open = TimerKind::Document(group, document, DocTimer::Open);
+                    self.cancel_timer(open);
+                    self.wake(0, open);
+                }
+                None => self.post_group(group, GroupWork::CompareAgain),
+            },
+            // It says now how much it has.
+            Answer::Refused(Refusal::Recovering { have, .. }) if turn.have.is_none() => {
+                self.give_back(group, document, Some(*have));
             }
             // Somebody else has returned it, or more is wanted: the next look compares anew.
             Answer::Refused(refusal) if refusal.is_retryable() => {}
@@ -109,7 +184,7 @@ impl Cx {
                 let what = FindingKind::NotReturned {
                     cause: refusal.into(),
                 };
-                self.finding(group, Some(document), what, None);
+                self.finding(group, document, what, None);
             }
             _ => {}
         }
@@ -117,12 +192,29 @@ impl Cx {
     }
 }
 
-/// All that is here of a log from where the service's ends. None where it does not reach so far back, is not whole, or is too much.
-fn offer(rows: &[Row], turn: &ToGiveBack) -> Option<Vec<Returned>> {
-    let log = kept::document_log(rows, &turn.group, &turn.document).ok()?;
-    let count = usize::try_from(turn.want.checked_sub(turn.have)?).ok()?;
-    let kept = log.since(turn.have)?.get(..count)?;
-    if kept.is_empty() || kept.len() > OFFER_RECORDS {
+fn commit(entry: &GroupEntry) -> Option<&[u8]> {
+    match entry {
+        GroupEntry::Commit(message) => Some(message.as_slice()),
+        GroupEntry::Proposal(_) | GroupEntry::Signed(_) => None,
+    }
+}
+
+/// Entries from a position on. None where they are not here, or are too much.
+fn entries(log: &GroupLog, from: u64) -> Option<Vec<GroupEntry>> {
+    let kept = log.since(from)?;
+    if kept.is_empty() || kept.len() > limits::ITEMS_PER_LIST {
+        return None;
+    }
+    let bytes: usize = kept.iter().map(|it| encode(&it.entry).len()).sum();
+    let all = || kept.iter().map(|it| it.entry.clone()).collect();
+    (bytes <= OFFER_BYTES).then(all)
+}
+
+/// All records that are here of a document's log from a position on. None where it does not reach so far back, is not whole, or is too much.
+fn records(rows: &[Row], of: (&GroupId, &DocumentId), from: u64) -> Option<Vec<Returned>> {
+    let log = kept::document_log(rows, of.0, of.1).ok()?;
+    let kept = log.since(from)?;
+    if kept.is_empty() || kept.len() > limits::ITEMS_PER_LIST {
         return None;
     }
     let mut bytes = 0;
@@ -134,5 +226,5 @@ fn offer(rows: &[Row], turn: &ToGiveBack) -> Option<Vec<Returned>> {
         bytes += encode(record.as_ref()).len();
         items.push(Returned::Record(record.as_ref().clone()));
     }
-    (bytes <= limits::FRAME_BYTES / 2).then_some(items)
+    (bytes <= OFFER_BYTES).then_some(items)
 }

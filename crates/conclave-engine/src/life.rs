@@ -15,9 +15,12 @@ use crate::io::{CommandId, Row, WriteBatch};
 use crate::keys;
 use crate::link::Pending;
 use crate::settled::Until;
+use crate::work::GroupWork;
 
 const ROW: &str = "life";
 const ROW_VERSION: u16 = 1;
+/// Why groups are left by a copy that becomes another device.
+pub(crate) const BECAME_NEW: &str = "this home became another device";
 
 /// What this copy of the store is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub(crate) enum Copy {
     },
     /// The one that a person wants to go on.
     TakesOver,
+    /// An older one that a person wants to be a device of its own: it is on its way out of all groups.
+    BecomesNew,
 }
 
 /// The life of this store. Its token is not printed.
@@ -62,7 +67,7 @@ impl Life {
     pub(crate) fn elsewhere(&self) -> Option<UnixMs> {
         match self.copy {
             Copy::Older { since } => Some(since),
-            Copy::Only | Copy::TakesOver => None,
+            Copy::Only | Copy::TakesOver | Copy::BecomesNew => None,
         }
     }
 
@@ -136,11 +141,73 @@ impl Engine {
         if self.cx.device.credential().is_none() {
             return self.cx.reply(id, Err(EngineError::NotEnrolled));
         }
+        if self.cx.device.life().copy == Copy::BecomesNew {
+            return self.cx.reply(id, Err(EngineError::BecomesNew));
+        }
         let life = self.cx.device.life_mut();
         life.copy = Copy::TakesOver;
         life.save(&mut self.cx.out.writes);
         self.cx.link.refused = None;
         self.cx.hang_up("this copy takes over");
         self.wait_until(id, Until::TakenOver);
+    }
+
+    /// This older copy of the store is to be a device of its own. Answered when it is, with its request to be approved.
+    ///
+    /// It goes out of all groups first, and keeps apart what was never sent: that may be in the other copy too, and at the service by now.
+    pub(crate) fn become_new(&mut self, id: CommandId) {
+        let life = self.cx.device.life_mut();
+        match life.copy {
+            Copy::Older { .. } => {
+                life.copy = Copy::BecomesNew;
+                life.save(&mut self.cx.out.writes);
+                self.cx.hang_up("this copy becomes another device");
+                self.leave_everything();
+            }
+            Copy::BecomesNew => {}
+            Copy::Only | Copy::TakesOver => return self.cx.reply(id, Err(EngineError::OnlyCopy)),
+        }
+        self.wait_until(id, Until::BecameNew);
+    }
+
+    /// Every group is left as it is at the service, from where this copy stands.
+    fn leave_everything(&mut self) {
+        for group in self.active_groups() {
+            if self.is_stray(&group) {
+                self.leave_stray(None, group, BECAME_NEW);
+            } else {
+                self.with_group(group, GroupWork::LeaveToCopy);
+            }
+        }
+    }
+
+    /// Goes on becoming another device, where that was begun: at the start, and whenever a group was left.
+    pub(crate) fn go_on_becoming(&mut self, starts: bool) {
+        if self.cx.device.life().copy != Copy::BecomesNew {
+            return;
+        }
+        if starts {
+            self.leave_everything();
+        }
+        if self.active_groups().is_empty() {
+            self.begin_as_new();
+        }
+    }
+
+    /// Nothing of the other copy's is here any more: what this one does from now on, it does as somebody else.
+    fn begin_as_new(&mut self) {
+        for group in std::mem::take(&mut self.invitations).into_keys() {
+            self.cx.delete(keys::invitation(&group));
+        }
+        let cx = &mut self.cx;
+        // The private halves belong to the other copy.
+        cx.keystore.forget_made_before(UnixMs(u64::MAX));
+        cx.device.become_new(&mut cx.rng);
+        cx.device.life_mut().save(&mut cx.out.writes);
+        cx.device.save(&mut cx.out.writes);
+        cx.restored.clear();
+        cx.link.refused = None;
+        cx.ended(About::Device, End::Alone);
+        cx.hang_up("this store is another device now");
     }
 }

@@ -51,6 +51,8 @@ pub enum RescueCause {
     Left,
     /// The user's role allows no edits any more.
     RoleLost,
+    /// The home became a device of its own; its other copy, and the service, may have the edits too.
+    OtherCopy,
     /// The edits did not stand, and could not be written again.
     Refused,
 }

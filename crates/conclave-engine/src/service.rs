@@ -1,10 +1,10 @@
 //! The service that this device knows: its key, its generations, and the largest heads that it has signed (design: a service only appends,
 //! and its own signature on a head proves that it had that much).
 
-use conclave_identity::{verify_generation, verify_head};
+use conclave_identity::{verify_generation, verify_head, verify_loss};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::Request;
-use conclave_proto::service::{Cause, Generation, LogName, SignedHead};
+use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
 use conclave_proto::{DocumentId, GroupId, Hash, Head, UnixMs};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -432,6 +432,17 @@ impl Cx {
         let now = self.link.generation();
         let first = generations.first().map_or(now, |first| first.number);
         signed_in.unwrap_or(first) < now
+    }
+
+    /// Whether the service has said, and signed, that it gives up what is here of a log: it takes none of it back.
+    pub(crate) fn given_up(&self, log: &LogName, own: u64, losses: &[Loss]) -> bool {
+        let Some(key) = self.service.pinned().map(|pinned| pinned.key) else {
+            return false;
+        };
+        let mut of_log = losses
+            .iter()
+            .filter(|loss| loss.log == *log && loss.kept.size < own);
+        of_log.any(|loss| verify_loss(&key, loss).is_ok())
     }
 
     /// The service's log lacks what it had signed: it is shown its own signature, once on a connection.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Reply;
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::group::{Group, Whole};
 use crate::io::CommandId;
 use crate::life::Copy;
@@ -50,6 +51,8 @@ pub(crate) enum Until {
     Settled,
     /// This copy of the store has taken over.
     TakenOver,
+    /// This copy of the store is another device.
+    BecameNew,
 }
 
 impl Engine {
@@ -66,7 +69,7 @@ impl Engine {
         let waiting = std::mem::take(&mut self.waiting);
         let barred = self.cx.barred();
         for (id, until) in waiting {
-            if until != Until::Loaded
+            if !matches!(until, Until::Loaded | Until::BecameNew)
                 && let Some(barred) = &barred
             {
                 self.cx.reply(id, Err(barred.clone()));
@@ -79,6 +82,17 @@ impl Engine {
                     if self.cx.link.online && self.cx.device.life().copy == Copy::Only =>
                 {
                     Reply::Done
+                }
+                Until::BecameNew if self.cx.device.credential().is_none() => {
+                    let request = self.cx.device.request();
+                    let text = request.map(|request| Reply::Text(request.to_text()));
+                    self.cx.reply(id, text);
+                    continue;
+                }
+                // Nothing more goes before there is room.
+                Until::BecameNew if self.cx.lacks_room() => {
+                    self.cx.reply(id, Err(EngineError::RescueFull));
+                    continue;
                 }
                 Until::Settled if self.cx.link.online && self.under_way().is_empty() => Reply::Done,
                 until => {

@@ -21,6 +21,8 @@ pub(crate) enum Stand {
     Returning,
     /// Both went on, each in another way.
     Apart,
+    /// As before, and the service was put back since, or has given up what is here: a group's log, which nobody can merge.
+    Parted,
     /// The service has signed two histories.
     Contradicted,
 }
@@ -93,7 +95,15 @@ impl Cx {
                 self.contradicted(group, document, signed);
                 Stand::Contradicted
             }
-            None => Stand::Apart,
+            None => self.apart(group, document),
+        }
+    }
+
+    /// Both logs went on, each in another way, and nothing proves that the service lies.
+    pub(crate) fn apart(&self, group: &Group, document: Option<DocumentId>) -> Stand {
+        match document {
+            None if self.is_put_back_since(group.past.grown_in()) => Stand::Parted,
+            _ => Stand::Apart,
         }
     }
 
@@ -115,6 +125,7 @@ impl Cx {
                 missing: missing.count,
             },
             Stand::Apart => FindingKind::Apart,
+            Stand::Parted => FindingKind::Parted,
             Stand::Contradicted => FindingKind::Contradicted,
             Stand::InStep | Stand::Behind => return,
         };

@@ -15,8 +15,10 @@ use crate::document::Beginning;
 use crate::group::{Copied, Group, LOST, Whole};
 use crate::intents::Want;
 use crate::io::{CommandId, Row};
+use crate::life::BECAME_NEW;
 use crate::link::GroupPending;
 use crate::print::Hidden;
+use crate::rescue::{PartingRow, RescueCause};
 use crate::slot::Awaited;
 use crate::timers::{DocTimer, GroupTimer};
 
@@ -50,12 +52,18 @@ pub(crate) enum GroupWork {
     Thaw(Vec<Row>),
     /// Rows of a closed document with own edits, and of the directory.
     ClosedRead(DocumentId, Vec<Row>),
+    /// Rows of what is kept of its log, of which a put-back service lacks something.
+    GiveBack(Vec<Row>),
+    /// Its log is compared with the service's anew, now.
+    CompareAgain,
     /// The log is here again as far as the service has it.
     BackInStep,
     /// This store is older than what its device has done.
     Restored,
     /// The membership has ended.
     Part,
+    /// Another copy of this store is the member; this one becomes another device.
+    LeaveToCopy,
     /// The own user's devices may have changed.
     MatchDevices,
     /// Something is wanted for which nobody waits.
@@ -176,9 +184,19 @@ impl Cx {
             GroupWork::Loaded(id, rows) => self.document_loaded(whole, id, rows),
             GroupWork::Thaw(rows) => self.evidence_again(group, &rows),
             GroupWork::ClosedRead(id, rows) => self.closed_read(group, id, &rows),
+            GroupWork::GiveBack(rows) => self.give_back_group_read(group, &rows),
+            GroupWork::CompareAgain => self.compare_again(group),
             GroupWork::BackInStep => self.back_in_step(group),
             GroupWork::Restored => self.found_restored(group),
             GroupWork::Part => self.begin_parting(whole),
+            GroupWork::LeaveToCopy => {
+                let parting = PartingRow {
+                    cause: RescueCause::OtherCopy,
+                    by: None,
+                    why: BECAME_NEW.to_owned(),
+                };
+                self.lose_group(group, parting);
+            }
             GroupWork::MatchDevices => self.match_own_devices(group),
             GroupWork::Intend(want) => self.intend(group, want),
             GroupWork::RetryDocuments => self.each_document(whole, || DocWork::Retry),

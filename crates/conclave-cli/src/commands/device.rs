@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use conclave_client::{DeviceInfo, Operation, Outcome};
+use conclave_client::{DeviceInfo, Operation, Outcome, RescueCause};
 
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
@@ -34,6 +34,8 @@ pub enum Command {
     List,
     /// Go on with this copy of a home that is used in two places, and stop the other
     TakeOver,
+    /// Make this copy of a home that is used in two places a device of its own
+    BecomeNew,
     /// Change what unlocks this device's store: another passphrase, a key file, or the keyring of this system
     Passphrase(NewSecret),
 }
@@ -47,17 +49,43 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
         Command::Request => {
             let request =
                 answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
-            let text = format!(
-                "On a device that is enrolled already:\n  conclave device approve {request}"
-            );
-            Ok(Shown::new(text, "request", request))
+            Ok(Shown::new(to_approve(&request), "request", request))
         }
         Command::Approve { request } => approve(context, &request).await,
         Command::Finish { approval } => finish(context, &approval).await,
         Command::List => list(context).await,
         Command::TakeOver => take_over(context).await,
+        Command::BecomeNew => become_new(context).await,
         Command::Passphrase(new) => passphrase(context, &new).await,
     }
+}
+
+/// What is to be done with a request.
+fn to_approve(request: &str) -> String {
+    format!("On a device that is enrolled already:\n  conclave device approve {request}")
+}
+
+async fn become_new(context: &Context) -> Result<Shown> {
+    let outcome = context.run(Operation::BecomeNew).await?;
+    let request = answer!(outcome, Outcome::Text(text) => text)?;
+    let rescues = answer!(context.run(Operation::Rescues).await?, Outcome::Rescues(all) => all)?;
+    let copied = rescues
+        .iter()
+        .filter(|it| it.cause == RescueCause::OtherCopy);
+    let kept = copied.count();
+    let mut text =
+        "this home is a device of its own now, and out of all groups until it is approved and added again"
+            .to_owned();
+    if kept > 0 {
+        text.push_str(&format!(
+            "\nwhat was not sent from here is kept ({}), as the other copy may have sent it: `conclave rescue list`",
+            counted(kept, "document")
+        ));
+    }
+    text.push('\n');
+    text.push_str(&to_approve(&request));
+    let shown = Shown::new(text, "request", request);
+    Ok(shown.with("rescues", kept))
 }
 
 async fn approve(context: &Context, request: &str) -> Result<Shown> {

@@ -6,7 +6,7 @@ use conclave_client::{CertificateFault, Denial, Trouble};
 use crate::failure::{Exit, Failure};
 
 /// What a copy of a home can do that is not the one that goes on.
-pub const OTHER_LIFE_HINT: &str = "`conclave device take-over` goes on here and stops the other; what is written here waits until then";
+pub const OTHER_LIFE_HINT: &str = "`conclave device become-new` makes it a device of its own; `conclave device take-over` goes on here and stops the other, and what is written here waits until then";
 
 /// What happened, and what to do. `device` is what this device is called.
 fn words(trouble: &Trouble, device: Option<&str>) -> (String, &'static str) {

@@ -157,6 +157,8 @@ fn engine(code: &str) -> Option<Sentence> {
             "the service shows an older or another state than this device has; nothing is sent there"
         }
         "engine.other_life" => "this home is an older copy of this device, which is used elsewhere",
+        "engine.only_copy" => "no other copy of this home is in use, as far as is known here",
+        "engine.becomes_new" => "this home is becoming a device of its own, and is not done yet",
         "document.held" => "the document took too long, and is not waited for any longer",
         "engine.rescued" => "changes of yours have no place any more; they are kept on this device",
         "engine.unknown_rescue" => {
@@ -342,6 +344,10 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "engine.out_of_step" => {
             "`conclave findings list` says more; ask the operator of the service"
         }
+        "engine.only_copy" => {
+            "another device of yours has a home of its own: `conclave --home DIR init --device`"
+        }
+        "engine.becomes_new" => "`conclave device become-new` goes on",
         "engine.other_life" | "refused.other_life" => super::connection::OTHER_LIFE_HINT,
         "document.held" => {
             "close the program that has the store open (`doc watch`, for example), then try again; `conclave findings list` says more"

@@ -256,7 +256,7 @@ impl Cx {
             self.document_away(group, doc, stand, missing);
             // The group's log comes first: it says who may have written what is missing.
             if stand == Stand::Returning && !group.stand.is_away() {
-                self.give_back(group, doc.id, opened.head().size);
+                self.give_back(group.id, log, Some(opened.head().size));
             }
         } else {
             self.tell_in_step(group.id, Some(doc.id));
@@ -342,6 +342,9 @@ impl Cx {
         let missing = doc.document.size();
         let stand = self.shorter(group, Some(doc.id), 0);
         self.document_away(group, doc, stand, missing);
+        if stand == Stand::Returning && !group.stand.is_away() {
+            self.give_back(group.id, Some(doc.id), Some(0));
+        }
     }
 
     /// The snapshot does not open. Where the root is on somebody's word only, that word goes before the snapshot's author's.
@@ -429,7 +432,11 @@ impl Cx {
 
     fn open_refused(&mut self, whole: &mut Whole, id: DocumentId, refusal: &Refusal) {
         let group = &mut whole.group;
-        if *refusal == Refusal::UnknownDocument && (group.is_local(&id) || group.stand.is_away()) {
+        let lost = matches!(
+            refusal,
+            Refusal::UnknownDocument | Refusal::Recovering { .. }
+        );
+        if lost && (group.is_local(&id) || group.stand.is_away()) {
             if let Some(DocSlot::Hot(_) | DocSlot::Away(_)) = whole.docs.get(&id) {
                 return self.document_work(whole, id, DocWork::Unknown);
             }

@@ -79,6 +79,7 @@ impl FindingKind {
             Self::ClockWrong { .. } => End::CaughtUp,
             Self::Ahead { .. }
             | Self::Apart
+            | Self::Parted
             | Self::Returning { .. }
             | Self::NotReturned { .. } => End::InStep,
             Self::Replaced { .. } => End::KnownService,

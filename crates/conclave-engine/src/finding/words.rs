@@ -144,6 +144,11 @@ fn of_history(kind: &FindingKind, place: &str) -> Three {
             "Nobody, if the operator put back a backup.",
             "Nothing is lost here. What the service had signed is returned to it where this device kept it; go on editing: what you write is kept here, and sent when the service has what it lost.",
         ),
+        FindingKind::Parted => three(
+            format!("After the service was put back, the membership of {place} went another way than here."),
+            "Nobody, if the operator put back a backup.",
+            "Nothing is lost here, and nothing is sent. An admin can run `conclave group restart`; everything here goes along.",
+        ),
         FindingKind::NotReturned { .. } => three(
             format!("The service does not take back what it lost of {place}."),
             UNKNOWN,
@@ -360,6 +365,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
             "Ask the operator of the service whether a backup was put back. What is here stays here; what you write is kept, and not sent there for now.",
         ),
         FindingKind::Returning { .. }
+        | FindingKind::Parted
         | FindingKind::NotReturned { .. }
         | FindingKind::Collecting
         | FindingKind::Contradicted
@@ -429,7 +435,7 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
         FindingKind::OtherLife { since } => three(
             format!("This home is an older copy of this device, used elsewhere since {}.", date(*since)),
             "Whoever copied the home, or put a copy back.",
-            "What is here can be read and edited, and stays here. `conclave device take-over` goes on here and stops the other.",
+            "What is here can be read and edited, and stays here. `conclave device become-new` makes it a device of its own; `conclave device take-over` goes on here and stops the other.",
         ),
         FindingKind::Restored => three(
             "What is stored here is older than what this device has done since: a copy was put back. Its groups are entered anew, then edits are sent.".to_owned(),
@@ -682,7 +688,8 @@ pub(super) mod tests {
                 seen: conclave_proto::UnixMs(1_795_874_520_000),
             },
             K::Ahead { .. } => K::Apart,
-            K::Apart => K::Returning { missing: 41 },
+            K::Apart => K::Parted,
+            K::Parted => K::Returning { missing: 41 },
             K::Returning { .. } => K::NotReturned { cause: cause() },
             K::NotReturned { .. } => K::Collecting,
             K::Collecting => K::Contradicted,

@@ -114,7 +114,8 @@ impl Cx {
         };
         group.target = None;
         if doubt.frontier.root() != target.root {
-            return self.log_away(group, Stand::Apart, target.size);
+            let stand = self.apart(group, None);
+            return self.log_away(group, stand, target.size);
         }
         group.stand = Stand::InStep;
         let last = doubt.seq.saturating_add(1) == target.size;

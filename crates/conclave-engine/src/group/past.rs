@@ -8,7 +8,7 @@ use conclave_proto::record::{EntryBody, RecordBody};
 
 use super::*;
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// How long entries and own commits are kept, in milliseconds.
 const KEPT_MS: u64 = 14 * 24 * 3600 * 1000;
@@ -29,6 +29,8 @@ pub(crate) struct Past {
     runs: VecDeque<Run>,
     /// Own commits, by the epoch that each began, with when that was.
     bundles: VecDeque<(u64, UnixMs)>,
+    /// Generation of the service in which the last entry came; zero where none is kept.
+    generation: u64,
     /// Whether this differs from its row.
     #[serde(skip)]
     dirty: bool,
@@ -84,6 +86,11 @@ impl Past {
     pub(crate) fn entries(&self) -> Option<(u64, u64)> {
         let (first, last) = (self.runs.front()?, self.runs.back()?);
         Some((first.first, last.end()))
+    }
+
+    /// Generation of the service in which the last entry came.
+    pub(crate) fn grown_in(&self) -> Option<u64> {
+        Some(self.generation).filter(|number| *number > 0)
     }
 
     /// Epochs that own commits began.
@@ -177,6 +184,7 @@ impl Cx {
                 self.out.writes.delete_prefix(prefix);
             }
             past.push(seq, at, epoch, bytes);
+            past.generation = self.link.generation();
             past.dirty = true;
         }
         self.put(keys::kept_entry(&id, keys::kept::ENTRY, seq), value);

@@ -1,7 +1,7 @@
 //! What a group asks of the service: its creation, its log, its commits.
 
 use conclave_proto::refusal::CommitFault;
-use conclave_proto::service::SignedHead;
+use conclave_proto::service::{LogName, Loss, SignedHead};
 
 use super::*;
 use crate::cx::wait_ms;
@@ -259,7 +259,12 @@ impl Cx {
 
     pub(crate) fn follow_answered(&mut self, group: &mut Group, answer: Answer) {
         match answer {
-            Answer::Subscribed { head, signed, .. } => self.subscribed(group, head, signed),
+            Answer::Subscribed {
+                head,
+                signed,
+                losses,
+                ..
+            } => self.subscribed(group, head, signed, &losses),
             Answer::Refused(refusal) => self.subscription_refused(group, refusal),
             _ => {}
         }
@@ -279,7 +284,13 @@ impl Cx {
     }
 
     /// The log is followed: what the service announces is compared with what is here, as far as heads are known.
-    fn subscribed(&mut self, group: &mut Group, head: Head, signed: Option<SignedHead>) {
+    fn subscribed(
+        &mut self,
+        group: &mut Group,
+        head: Head,
+        signed: Option<SignedHead>,
+        losses: &[Loss],
+    ) {
         group.not_followed = None;
         self.ended(About::Group(group.id), End::Followed);
         // Only whoever was removed gets another head than the signed one: none.
@@ -296,8 +307,16 @@ impl Cx {
             let stand = self.forked(group, None, signed.as_ref(), |size| state.root_at(size));
             self.log_away(group, stand, head.size);
         } else if head.size < own.size {
-            let stand = self.shorter(group, None, head.size);
+            let log = LogName {
+                group: group.id,
+                document: None,
+            };
+            let stand = match self.given_up(&log, own.size, losses) {
+                true => Stand::Parted,
+                false => self.shorter(group, None, head.size),
+            };
             self.log_away(group, stand, head.size);
+            self.return_log(group, Some(head.size));
         } else {
             group.subscription = Subscription::Live(head.size);
             group.target = Some(head);
@@ -315,7 +334,8 @@ impl Cx {
         group.target = None;
         let root = group.state().root_at(target.size);
         if root.is_some_and(|root| root != target.root) {
-            return self.log_away(group, Stand::Apart, target.size);
+            let stand = self.apart(group, None);
+            return self.log_away(group, stand, target.size);
         }
         group.stand = Stand::InStep;
         group.away_tries.reset();
@@ -346,12 +366,29 @@ impl Cx {
         self.post_group(group.id, GroupWork::LookAtDocuments);
     }
 
+    /// What the service lost of the log is brought back to it, where it was put back.
+    fn return_log(&mut self, group: &Group, have: Option<u64>) {
+        if group.stand == Stand::Returning {
+            self.give_back(group.id, None, have);
+        }
+    }
+
+    /// The log of a group that was away is asked for again, now.
+    pub(crate) fn compare_again(&mut self, group: &mut Group) {
+        if group.stand.is_away() {
+            group.away_tries.reset();
+            group.retry_at = self.now;
+        }
+    }
+
     /// Asks again later. The same reason is told once.
     fn subscription_refused(&mut self, group: &mut Group, refusal: Refusal) {
         if refusal == Refusal::UnknownGroup {
             // This device is a member, as far as the log says that it has: the service lacks the group, or what made this device a member.
             let stand = self.shorter(group, None, 0);
-            return self.log_away(group, stand, 0);
+            self.log_away(group, stand, 0);
+            // It does not say which: if it has the group, it says how much of it when it is offered the rest.
+            return self.return_log(group, None);
         }
         group.subscription = Subscription::None;
         self.later(group, wait_ms(&refusal));

@@ -117,7 +117,8 @@ impl Link {
 
 impl Cx {
     pub(crate) fn say_hello(&mut self) {
-        if !self.link.up || self.link.online {
+        let leaves = self.device.life().copy == Copy::BecomesNew;
+        if !self.link.up || self.link.online || leaves {
             return;
         }
         if let Some(credential) = self.device.credential() {

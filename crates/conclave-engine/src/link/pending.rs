@@ -23,8 +23,8 @@ pub(crate) enum Pending {
     Devices,
     /// The service was shown what it had signed of a log.
     Report(GroupId, Option<DocumentId>),
-    /// What a put-back service lacks of a document was offered to it.
-    GiveBack(GroupId, DocumentId),
+    /// What a put-back service lacks of a log was offered to it.
+    GiveBack(GroupId, Option<DocumentId>),
     /// A way back into a group whose rows are lost.
     Stray(GroupId),
     /// Something of a group.

@@ -49,6 +49,11 @@ impl Cx {
         }
     }
 
+    /// Whether own edits wait in groups that this device is out of, since there is no room to keep them apart.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.parting.values().any(|parted| parted.full)
+    }
+
     /// Reads what has to be kept apart before the group's rows go.
     pub(crate) fn begin_parting(&mut self, whole: &mut Whole) {
         let group = &whole.group;

@@ -207,3 +207,113 @@ fn a_service_that_was_put_back_lets_the_device_in() {
     assert_eq!(world.text(ANA, group, document), "hello<ben><after>");
     world.found_only(BEN, &[]);
 }
+
+/// An older copy becomes a device of its own: approved by the other, added again, and what it had not sent is kept apart, once.
+#[test]
+fn a_copy_becomes_a_device_of_its_own() {
+    let (mut world, group, document) = pair(7);
+    let copy = world.copy(BEN);
+    world.go_offline(BEN);
+    world.edit(BEN, group, document, "<unsent>");
+    // Nobody becomes another device who is not known to be a copy.
+    let refused = world.call(BEN, Command::BecomeNew).unwrap();
+    assert!(matches!(refused, Err(EngineError::OnlyCopy)), "{refused:?}");
+    world.knock(copy);
+    world.knock(BEN);
+    let epoch = world.state(group).epoch;
+    let before = world.devices[BEN].id;
+    let Reply::Text(request) = world.ask(BEN, Command::BecomeNew) else {
+        panic!("no request")
+    };
+    let out = Command::TakeOver;
+    let refused = world.call(BEN, out).unwrap();
+    assert!(
+        matches!(refused, Err(EngineError::NotEnrolled)),
+        "{refused:?}"
+    );
+    let status = world.status(BEN);
+    assert!(!status.online && status.other_life.is_none());
+    world.restart(BEN);
+    world.run();
+    world.found_only(BEN, &["device.other_life", "document.rescued"]);
+    assert_eq!(world.open_findings(BEN), []);
+    let Reply::Rescues(kept) = world.ask(BEN, Command::Rescues) else {
+        panic!("no rescues")
+    };
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].document, document);
+    // The other notices nothing before it is asked.
+    world.edit(copy, group, document, "<on>");
+    world.run();
+    assert_eq!(world.state(group).epoch, epoch);
+    let Reply::Text(approval) = world.ask(copy, Command::ApproveDevice { request }) else {
+        panic!("not approved")
+    };
+    world.run();
+    world.ask(BEN, Command::FinishDevice { approval });
+    world.learn_name(BEN);
+    assert_ne!(world.devices[BEN].id, before);
+    world.knock(BEN);
+    world.advance(120_000);
+    world.converged(group, &[ANA, BEN, copy]);
+    assert_eq!(world.text(BEN, group, document), "hello<ben><on>");
+    let apply = Command::ApplyRescue {
+        rescue: kept[0].id,
+        group,
+        document,
+    };
+    world.ask(BEN, apply);
+    world.run();
+    assert_eq!(
+        world.text(ANA, group, document).matches("<unsent>").count(),
+        1
+    );
+    world.converged(group, &[ANA, BEN, copy]);
+}
+
+/// Wherever it stops, it goes on: what was not sent is kept apart once, and nothing of the old device is left.
+#[test]
+fn whoever_dies_while_it_becomes_a_device_of_its_own_goes_on() {
+    let (mut world, group, document) = pair(8);
+    let other = world.create_group(BEN);
+    world.create_document(other, BEN, "list");
+    let copy = world.copy(BEN);
+    world.go_offline(BEN);
+    world.edit(BEN, group, document, "<unsent>");
+    world.knock(copy);
+    world.knock(BEN);
+    let saved = world.save();
+    let mut crashes = 0;
+    for output in 0.. {
+        let mut crashed = false;
+        for written in [false, true] {
+            let crash = Crash {
+                device: BEN,
+                output,
+                written,
+            };
+            let mut world = World::load(300 + output as u64, &saved, Some(crash));
+            world.command(BEN, Command::BecomeNew);
+            world.run();
+            crashed |= world.crashed;
+            crashes += usize::from(world.crashed);
+            if world.status(BEN).other_life.is_some() {
+                world.ask(BEN, Command::BecomeNew);
+            }
+            world.run();
+            let Reply::Rescues(kept) = world.ask(BEN, Command::Rescues) else {
+                panic!("no rescues")
+            };
+            assert_eq!(kept.len(), 1, "{crash:?}");
+            let Reply::WhoAmI(who) = world.ask(BEN, Command::WhoAmI) else {
+                panic!("nobody")
+            };
+            assert!(!who.enrolled && !who.holds_user_key, "{crash:?}");
+            assert_ne!(who.device, world.devices[copy].id);
+        }
+        if !crashed {
+            break;
+        }
+    }
+    assert!(crashes > 4, "{crashes}");
+}

@@ -18,6 +18,7 @@ mod crashes;
 mod determinism;
 mod forge;
 mod give_back;
+mod give_back_group;
 mod heads;
 mod kept;
 mod lent;

@@ -1,0 +1,303 @@
+//! What a service lost of a group's own log when it was put back comes back: commits, entries, and what they say of documents.
+
+use conclave_engine::finding::About;
+use conclave_engine::{Command, Reply};
+use conclave_proto::{DocumentId, GroupId, Role};
+
+use crate::world::{Crash, World};
+
+const ANA: usize = 0;
+const BEN: usize = 1;
+const CLEO: usize = 2;
+
+fn trio(seed: u64) -> (World, GroupId, DocumentId) {
+    let mut world = World::new(seed, &["ana", "ben", "cleo"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, Some(Role::Admin));
+    world.invite(group, ANA, CLEO, None);
+    let document = world.create_document(group, ANA, "hello");
+    world.run();
+    (world, group, document)
+}
+
+fn set_role(world: &mut World, at: usize, group: GroupId, of: usize, role: Role) {
+    let user = world.devices[of].user;
+    world.ask(at, Command::SetRole { group, user, role });
+    world.run();
+}
+
+fn told(world: &mut World, at: usize, code: &str, about: About) -> bool {
+    let command = Command::Findings {
+        group: None,
+        dismissed: true,
+    };
+    let Reply::Findings(found) = world.ask(at, command) else {
+        panic!("no findings")
+    };
+    let mut found = found.into_iter();
+    found.any(|it| it.code == code && it.finding.about == about)
+}
+
+fn all_settled(world: &mut World, members: &[usize]) {
+    for at in members {
+        assert_eq!(world.open_findings(*at), [], "{at}");
+    }
+}
+
+#[test]
+fn one_commit_ago_it_comes_back_by_itself() {
+    let (mut world, group, document) = trio(1);
+    let copy = world.service.clone();
+    set_role(&mut world, ANA, group, CLEO, Role::Viewer);
+    let before = world.state(group).head();
+    world.put_back(copy);
+    world.advance(900_000);
+    assert_eq!(world.state(group).head(), before);
+    world.edit(BEN, group, document, " on");
+    world.run();
+    world.converged(group, &[ANA, BEN, CLEO]);
+    assert_eq!(world.text(CLEO, group, document), "hello on");
+    let told = [ANA, BEN, CLEO]
+        .into_iter()
+        .any(|at| told(&mut world, at, "service.put_back", About::Group(group)));
+    assert!(told);
+    all_settled(&mut world, &[ANA, BEN, CLEO]);
+}
+
+/// Commits of several members, edits between them, under several epochs.
+#[test]
+fn a_day_of_commits_and_edits_comes_back_in_its_order() {
+    let (mut world, group, document) = trio(2);
+    let copy = world.service.clone();
+    let mut text = "hello".to_owned();
+    for number in 0..12 {
+        let at = number % 2;
+        set_role(
+            &mut world,
+            at,
+            group,
+            CLEO,
+            [Role::Viewer, Role::Editor][at],
+        );
+        let word = format!(" {number}");
+        world.edit(at, group, document, &word);
+        world.run();
+        text.push_str(&word);
+    }
+    let before = world.state(group).head();
+    for _ in 0..2 {
+        world.put_back(copy.clone());
+        world.advance(900_000);
+        assert_eq!(world.state(group).head(), before);
+        world.converged(group, &[ANA, BEN, CLEO]);
+        assert_eq!(world.text(CLEO, group, document), text);
+    }
+    all_settled(&mut world, &[ANA, BEN, CLEO]);
+}
+
+/// Cleo's removal is lost with the service's state, and she writes before anybody has brought it back: the removal stands, and so does what the
+/// service had ordered of her.
+#[test]
+fn a_removal_that_was_lost_comes_back_and_what_was_written_in_the_gap_stays() {
+    let (mut world, group, document) = trio(3);
+    world.go_offline(CLEO);
+    let copy = world.service.clone();
+    let user = world.devices[CLEO].user;
+    world.ask(ANA, Command::Remove { group, user });
+    world.run();
+    for at in [ANA, BEN] {
+        world.go_offline(at);
+    }
+    world.put_back(copy);
+    world.go_online(CLEO);
+    world.run();
+    world.edit(CLEO, group, document, " gap");
+    world.run();
+    for at in [ANA, BEN] {
+        world.go_online(at);
+    }
+    world.advance(900_000);
+    world.converged(group, &[ANA, BEN]);
+    assert_eq!(world.text(ANA, group, document), "hello gap");
+    let cleo = world.devices[CLEO].id;
+    assert!(world.state(group).roster.current_row(&cleo).is_none());
+    assert!(world.info(CLEO, group).is_none_or(|info| !info.active));
+    world.edit(BEN, group, document, " on");
+    world.run();
+    world.converged(group, &[ANA, BEN]);
+    assert_eq!(world.text(ANA, group, document), "hello gap on");
+    all_settled(&mut world, &[ANA, BEN]);
+}
+
+/// Whoever was let in by a commit that is lost is no member there, and has it: she brings it herself.
+#[test]
+fn who_joined_after_the_copy_was_made_is_a_member_still() {
+    let mut world = World::new(4, &["ana", "ben", "cleo"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, None);
+    let document = world.create_document(group, ANA, "hello");
+    world.run();
+    let copy = world.service.clone();
+    world.invite(group, ANA, CLEO, None);
+    world.run();
+    world.edit(CLEO, group, document, " cleo");
+    world.run();
+    world.go_offline(ANA);
+    world.go_offline(BEN);
+    world.put_back(copy);
+    world.advance(900_000);
+    world.go_online(ANA);
+    world.go_online(BEN);
+    world.advance(900_000);
+    world.converged(group, &[ANA, BEN, CLEO]);
+    assert_eq!(world.text(BEN, group, document), "hello cleo");
+    all_settled(&mut world, &[ANA, BEN, CLEO]);
+}
+
+#[test]
+fn a_welcome_that_was_lost_is_handed_out_all_the_same() {
+    let mut world = World::new(5, &["ana", "ben", "cleo"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, None);
+    let document = world.create_document(group, ANA, "hello");
+    world.run();
+    let copy = world.service.clone();
+    world.go_offline(CLEO);
+    world.invite(group, ANA, CLEO, None);
+    world.run();
+    world.put_back(copy);
+    world.advance(900_000);
+    world.go_online(CLEO);
+    world.advance(900_000);
+    world.converged(group, &[ANA, BEN, CLEO]);
+    assert_eq!(world.text(CLEO, group, document), "hello");
+}
+
+#[test]
+fn a_document_that_was_made_after_the_copy_comes_back() {
+    let (mut world, group, document) = trio(6);
+    let copy = world.service.clone();
+    let other = world.create_document(group, BEN, "new");
+    world.run();
+    world.edit(ANA, group, other, " and more");
+    world.run();
+    world.put_back(copy);
+    world.advance(900_000);
+    world.edit(CLEO, group, other, ", on");
+    world.edit(CLEO, group, document, ", on");
+    world.run();
+    world.converged(group, &[ANA, BEN, CLEO]);
+    assert_eq!(world.text(ANA, group, other), "new and more, on");
+    assert_eq!(world.text(ANA, group, document), "hello, on");
+    all_settled(&mut world, &[ANA, BEN, CLEO]);
+}
+
+/// Cleo's commit takes the place of one that was lost: the others' log leads elsewhere, and they are told what to do.
+#[test]
+fn commits_on_both_sides_part_and_a_restart_carries_everything() {
+    let (mut world, group, document) = trio(7);
+    set_role(&mut world, ANA, group, CLEO, Role::Admin);
+    world.go_offline(CLEO);
+    let copy = world.service.clone();
+    set_role(&mut world, ANA, group, BEN, Role::Editor);
+    world.edit(BEN, group, document, " ben");
+    world.run();
+    for at in [ANA, BEN] {
+        world.go_offline(at);
+    }
+    world.put_back(copy);
+    world.go_online(CLEO);
+    set_role(&mut world, CLEO, group, BEN, Role::Viewer);
+    world.edit(CLEO, group, document, " cleo");
+    world.run();
+    for at in [ANA, BEN] {
+        world.go_online(at);
+    }
+    world.advance(900_000);
+    for at in [ANA, BEN] {
+        assert!(
+            told(&mut world, at, "group.parted", About::Group(group)),
+            "{at}: {:?}",
+            world.findings(at)
+        );
+        assert_eq!(world.text(at, group, document), "hello ben");
+    }
+    let Reply::Group(new) = world.ask(ANA, Command::Restart { group }) else {
+        panic!("not founded anew")
+    };
+    world.advance(900_000);
+    let Reply::Documents(list) = world.ask(ANA, Command::Documents { group: new }) else {
+        panic!("no documents")
+    };
+    assert_eq!(list.len(), 1);
+    assert_eq!(world.text(ANA, new, list[0].document), "hello ben");
+}
+
+/// The operator gives up what was lost: nobody waits for it any longer, and whoever has it is told.
+#[test]
+fn what_is_given_up_parts_from_who_has_it() {
+    let (mut world, group, document) = trio(8);
+    world.go_offline(CLEO);
+    let copy = world.service.clone();
+    set_role(&mut world, ANA, group, CLEO, Role::Viewer);
+    world.forbidden = &["return_group"];
+    world.put_back(copy);
+    world.run();
+    let out = world.service.accept_losses();
+    world.post(out);
+    world.forbidden = &[];
+    world.go_online(CLEO);
+    world.advance(900_000);
+    for at in [ANA, BEN] {
+        assert!(
+            told(&mut world, at, "group.parted", About::Group(group)),
+            "{at}: {:?}",
+            world.findings(at)
+        );
+        assert_eq!(world.text(at, group, document), "hello");
+    }
+    // Who has none of it goes on.
+    world.edit(CLEO, group, document, " cleo");
+    world.run();
+    assert_eq!(world.intents(CLEO, &group), 0);
+    all_settled(&mut world, &[CLEO]);
+}
+
+#[test]
+fn whoever_dies_at_any_output_of_returning_loses_nothing() {
+    let (mut world, group, document) = trio(9);
+    let copy = world.service.clone();
+    set_role(&mut world, ANA, group, CLEO, Role::Viewer);
+    world.edit(BEN, group, document, " late");
+    world.run();
+    for at in [BEN, CLEO] {
+        world.go_offline(at);
+    }
+    world.put_back(copy);
+    let saved = world.save();
+    let mut crashes = 0;
+    for output in 0.. {
+        let mut crashed = false;
+        for written in [false, true] {
+            let crash = Crash {
+                device: ANA,
+                output,
+                written,
+            };
+            let mut world = World::load(200 + output as u64, &saved, Some(crash));
+            world.advance(900_000);
+            crashed |= world.crashed;
+            for at in [BEN, CLEO] {
+                world.go_online(at);
+            }
+            world.advance(900_000);
+            world.converged(group, &[ANA, BEN, CLEO]);
+            assert_eq!(world.text(CLEO, group, document), "hello late", "{crash:?}");
+            crashes += usize::from(world.crashed);
+        }
+        if !crashed {
+            break;
+        }
+    }
+    assert!(crashes > 10, "{crashes}");
+}
