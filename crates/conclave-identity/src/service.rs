@@ -46,7 +46,10 @@ impl ServiceKey {
             begun,
             head_key,
         } = new;
-        let least = after.map_or(1, |newest| newest.number.saturating_add(1));
+        let [high, low, ..] = head_key;
+        // Where clocks are behind the newest, somebody may begin another one after the same: not of the same number.
+        let apart = 1 + u64::from(u16::from_be_bytes([high, low]));
+        let least = after.map_or(1, |newest| newest.number.saturating_add(apart));
         let mut generation = Generation {
             number: least.max(begun.0),
             previous: after.map_or(Hash::ZERO, Generation::hash),
@@ -251,7 +254,11 @@ mod tests {
             head_key: heads.public(),
         };
         let second = service.begin(Some(&first), new);
-        assert_eq!(second.number, first.number + 1);
+        assert!(second.number > first.number);
+        // Not even two that were begun after the same one at the same time are of one number.
+        let head_key = HeadKey::from_bytes(&[3; 32]).public();
+        let other = service.begin(Some(&first), NewGeneration { head_key, ..new });
+        assert_ne!(second.number, other.number);
         assert_eq!(second.previous, first.hash());
         assert_eq!(verify_generation(&service.public(), &second), Ok(()));
     }

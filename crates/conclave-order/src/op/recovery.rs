@@ -98,10 +98,13 @@ impl Report {
         let done = Ok(Decided::event(Event::Done));
         let present = rows.service(&())?.map_or(0, |row| row.generation.number);
         let mut losses = rows.losses_of(log)?.into_iter().flatten();
-        if losses.any(|loss| loss.lost.size >= head.size && loss.generation >= self.number) {
+        // It was given up. What was signed in the generation that gave it up, the log has come to since.
+        if losses.any(|loss| loss.lost.size >= head.size && loss.generation > self.number) {
             return done;
         }
         let leads = root_at(rows, log, head.size)? == Some(head.root);
+        // A log as long as that went another way: nothing leads there any more. What is missing is carried, not returned.
+        let returns = !leads && size_of(rows, log)? < head.size;
         let row = RecoveryRow {
             log: *log,
             want: *head,
@@ -111,14 +114,14 @@ impl Report {
         // A later generation than the present one was lost, whatever became of this log.
         if self.number > present || (self.number == present && !leads) {
             let mut changes = self.next.begin(rows)?;
-            if !leads {
+            if returns {
                 changes.push(Change::Recovery(row));
             }
             let generation = self.next.generation;
             let event = Event::Declared { generation };
             return Ok(Decided { changes, event });
         }
-        if leads {
+        if !returns {
             return done;
         }
         let row = match rows.recovery_of(log)? {
@@ -127,9 +130,9 @@ impl Report {
                 want: *head,
                 ..*known
             },
-            // It went another way since: what is missing is carried, not returned.
-            None if grown_in(rows, log)? >= present => return done,
-            None if has_loss_since(rows, log, present)? => return done,
+            // It went another way since.
+            None if grown_in(rows, log)? > self.number => return done,
+            None if has_loss_since(rows, log, self.number)? => return done,
             None => row,
         };
         Ok(Decided {
@@ -141,7 +144,7 @@ impl Report {
 
 fn has_loss_since(rows: &Rows, log: &LogId, generation: u64) -> Result<bool, Stop> {
     let mut losses = rows.losses_of(log)?.into_iter().flatten();
-    Ok(losses.any(|loss| loss.generation >= generation))
+    Ok(losses.any(|loss| loss.generation > generation))
 }
 
 /// The root that a log had at a size above 0, if it has come so far.

@@ -61,6 +61,7 @@ macro_rules! storage_suite {
                 recovery::a_held_log_takes_nothing_and_says_how_much_it_wants,
                 recovery::a_log_that_grew_since_is_not_held,
                 recovery::a_loss_is_of_what_was_kept,
+                recovery::a_log_that_went_another_way_waits_for_nothing,
                 recovery::a_hold_over_all_ends_when_its_time_is_over,
                 recovery::packages_from_before_are_not_handed_out,
                 returned::a_removal_that_was_lost_comes_back_and_stands,

@@ -176,7 +176,7 @@ fn members() -> Moves {
 pub async fn a_report_ahead_declares_once<D: Database>() -> Result<()> {
     let log = log(1, 1);
     for of in [log, LogId::of_group(log.group), crate::ids::log(7, 1)] {
-        for size in [2, 9] {
+        for size in [7, 9] {
             let (mut world, mut signing) = founded::<D>().await?;
             let old = signing.clone();
             put_back(&mut world, &mut signing, of, size).await?;
@@ -329,15 +329,62 @@ pub async fn a_loss_is_of_what_was_kept<D: Database>() -> Result<()> {
     ensure!(held(&world).await?.is_empty());
     let rows = world.load(|keys| _ = keys.losses.insert(log)).await?;
     ensure!(rows.losses.get(&log) == Some(&Some(vec![loss])));
-    for number in [old.generation().number, signing.generation().number] {
-        let root = some_hash(9);
-        let next = signing.next(None, Cause::PutBack, START);
-        let report = reporting(number, log, Head { size: 9, root }, next);
-        ensure!(matches!(world.one(report).await?, Event::Done));
-    }
+    let head = |size| Head {
+        size,
+        root: some_hash(size),
+    };
+    let number = old.generation().number;
+    let next = signing.next(None, Cause::PutBack, START);
+    let report = reporting(number, log, head(9), next);
+    ensure!(matches!(world.one(report).await?, Event::Done));
     ensure!(held(&world).await?.is_empty());
     let updates = world.updates(log, author(10, 1), 1).await?;
     world.accepted(vec![updates]).await?;
+    // A head of the generation that gave it up: so far the log had come again, when it was put back once more.
+    let gave_up = signing.generation().number;
+    let next = signing.next(None, Cause::PutBack, START);
+    let report = reporting(gave_up, log, head(9), next);
+    ensure!(matches!(world.one(report).await?, Event::Declared { .. }));
+    ensure!(held(&world).await?.len() == 1);
+    Ok(())
+}
+
+/// A log that is as long as a head says, and leads elsewhere, never comes to it: nothing is held for it.
+///
+/// # Errors
+/// When it is not so.
+pub async fn a_log_that_went_another_way_waits_for_nothing<D: Database>() -> Result<()> {
+    let log = log(1, 1);
+    let head = |size| Head {
+        size,
+        root: some_hash(size),
+    };
+    for size in [2, 4] {
+        let (mut world, signing) = founded::<D>().await?;
+        let number = signing.generation().number;
+        let next = signing.next(None, Cause::PutBack, START);
+        let event = world.one(reporting(number, log, head(size), next)).await?;
+        ensure!(matches!(event, Event::Declared { .. }), "{event:?}");
+        ensure!(held(&world).await?.is_empty());
+    }
+    // One that has grown in a generation after the head's: also where the present one is later still.
+    let (mut world, mut signing) = founded::<D>().await?;
+    let number = signing.generation().number;
+    for round in 0..2 {
+        let next = signing.next(None, Cause::Restored, START);
+        signing.begin(&next);
+        let hold = None;
+        let declare = Declare { next, hold };
+        world.accepted(vec![Op::Declare(Box::new(declare))]).await?;
+        if round == 0 {
+            let updates = world.updates(log, author(10, 1), 1).await?;
+            world.accepted(vec![updates]).await?;
+        }
+    }
+    let next = signing.next(None, Cause::PutBack, START);
+    let event = world.one(reporting(number, log, head(9), next)).await?;
+    ensure!(matches!(event, Event::Done), "{event:?}");
+    ensure!(held(&world).await?.is_empty());
     Ok(())
 }
 
