@@ -1,6 +1,7 @@
 //! Why a service does not start, and why it does not do what it is asked to.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use conclave_order::{Failure, Stop};
 use conclave_proto::Refusal;
@@ -38,6 +39,19 @@ pub enum StartError {
     /// The file is no database that can be put back.
     #[error("the file is not a sound copy of a database; nothing was changed")]
     Unsound,
+    /// A file cannot be copied.
+    #[error("{} cannot be copied", .file.display())]
+    Copy {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A test ended it.
+    #[doc(hidden)]
+    #[error("killed")]
+    Killed,
     /// The name of a file is no text.
     #[error("the name of the file is not text")]
     NoText,
@@ -57,6 +71,8 @@ impl StartError {
             Self::Random => "start.random",
             Self::NeverRan => "recover.never_ran",
             Self::Unsound => "recover.unsound",
+            Self::Copy { .. } => "recover.copy",
+            Self::Killed => "recover.killed",
             Self::NoText => "recover.name",
             Self::Meanwhile => "recover.meanwhile",
         }
@@ -68,9 +84,13 @@ impl StartError {
         match self {
             Self::Store(error) => error.is_retryable(),
             Self::Listen { .. } | Self::Meanwhile => true,
-            Self::Config { .. } | Self::Random | Self::NeverRan | Self::Unsound | Self::NoText => {
-                false
-            }
+            Self::Config { .. }
+            | Self::Random
+            | Self::NeverRan
+            | Self::Unsound
+            | Self::Copy { .. }
+            | Self::Killed
+            | Self::NoText => false,
         }
     }
 }

@@ -239,6 +239,17 @@ async fn restore(recovery: Recovery, file: &Path, hold: u64) -> anyhow::Result<(
     if let Some(before) = restored.before {
         writeln!(out, "before {}", before.display())?;
     }
+    if let Some(error) = restored.unread {
+        let mut out = std::io::stderr();
+        writeln!(
+            out,
+            "warning: what was there before cannot be read: {error}"
+        )?;
+        writeln!(
+            out,
+            "Devices that know of a later generation than this one make the service begin another by themselves."
+        )?;
+    }
     Ok(())
 }
 

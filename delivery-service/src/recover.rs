@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use conclave_identity::ServiceKey;
 use conclave_order::limits::Limits;
@@ -36,6 +37,8 @@ pub enum Declared {
 pub struct Recovery {
     data_dir: PathBuf,
     clock: Clock,
+    /// After so many outputs it stops, as if it were killed there: for tests.
+    outputs: Arc<AtomicUsize>,
 }
 
 impl Recovery {
@@ -45,7 +48,24 @@ impl Recovery {
         Self {
             data_dir: data_dir.as_ref().to_owned(),
             clock: Clock::default(),
+            outputs: Arc::new(AtomicUsize::new(usize::MAX)),
         }
+    }
+
+    /// Stops after so many outputs, as if it were killed there: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn killed_after(self, outputs: usize) -> Self {
+        self.outputs.store(outputs, Ordering::Relaxed);
+        self
+    }
+
+    /// Something has been done that the disk shows.
+    fn output(&self) -> Result<(), StartError> {
+        let left = self.outputs.load(Ordering::Relaxed);
+        let left = left.checked_sub(1).ok_or(StartError::Killed)?;
+        self.outputs.store(left, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn open(&self) -> Result<(Store, Option<Arc<DirectoryLock>>), StartError> {
@@ -163,37 +183,48 @@ impl Recovery {
         let io = StoreError::Directory;
         if folder.exists() {
             std::fs::remove_dir_all(&folder).map_err(io)?;
+            self.output()?;
         }
         open::create_private(&folder).map_err(io)?;
+        self.output()?;
         let copy = folder.join(DATABASE_FILE);
-        std::fs::copy(file, &copy).map_err(io)?;
+        std::fs::copy(file, &copy).map_err(|source| StartError::Copy {
+            file: file.to_owned(),
+            source,
+        })?;
+        self.output()?;
         // What was there before may know of a later generation; it need not be readable.
         let database = self.data_dir.join(DATABASE_FILE);
-        let mut known = None;
+        let (mut known, mut unread) = (None, None);
         if database.exists() {
             match self.newest_known().await {
                 Ok(newest) => known = newest,
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "what was there before cannot be read");
-                }
+                Err(error) => unread = Some(error),
             }
         }
         let mut store = Store::open(place(&folder)).await?;
+        self.output()?;
         if !store.is_sound().await? {
             return Err(StartError::Unsound);
         }
         let ends = self.hold(hold_ms);
         let generation = self.begin(&mut store, known.as_ref(), ends).await?;
+        self.output()?;
         store.note_running(false).await?;
+        self.output()?;
         // Folds the write-ahead log in: the file stands for itself.
         store.close().await;
         File::open(&copy)
             .and_then(|file| file.sync_all())
             .map_err(io)?;
-        let before = self.put_in_place(&copy).map_err(io)?;
+        self.output()?;
+        let before = self.put_in_place(&copy)?;
         std::fs::remove_dir_all(&folder).map_err(io)?;
-        Ok(Restored { generation, before })
+        Ok(Restored {
+            generation,
+            before,
+            unread,
+        })
     }
 
     async fn newest_known(&self) -> Result<Option<Generation>, StoreError> {
@@ -204,34 +235,43 @@ impl Recovery {
     }
 
     /// Keeps what is there under another name, and puts the copy in its place in one step.
-    fn put_in_place(&self, copy: &Path) -> std::io::Result<Option<PathBuf>> {
+    fn put_in_place(&self, copy: &Path) -> Result<Option<PathBuf>, StartError> {
+        let io = StoreError::Directory;
         let database = self.data_dir.join(DATABASE_FILE);
         let name = format!("{DATABASE_FILE}.before-{}", self.clock.now().0);
         let before = self.data_dir.join(&name);
         let there = database.exists();
         if there {
-            std::fs::hard_link(&database, &before)?;
+            std::fs::hard_link(&database, &before).map_err(io)?;
+            self.output()?;
             // A log that was not folded in belongs to the old file.
             for end in ["-wal", "-shm"] {
                 let log = self.data_dir.join(format!("{DATABASE_FILE}{end}"));
                 if log.exists() {
-                    std::fs::rename(log, self.data_dir.join(format!("{name}{end}")))?;
+                    let to = self.data_dir.join(format!("{name}{end}"));
+                    std::fs::rename(log, to).map_err(io)?;
+                    self.output()?;
                 }
             }
         }
-        std::fs::rename(copy, &database)?;
-        File::open(&self.data_dir)?.sync_all()?;
+        std::fs::rename(copy, &database).map_err(io)?;
+        self.output()?;
+        let folder = File::open(&self.data_dir);
+        folder.and_then(|folder| folder.sync_all()).map_err(io)?;
+        self.output()?;
         Ok(there.then_some(before))
     }
 }
 
 /// A database that was put back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Restored {
     /// The generation that begins with it.
     pub generation: Generation,
     /// Where the database is that it replaced, if there was one.
     pub before: Option<PathBuf>,
+    /// Why that one could not be read, where it could not: it may have declared a later generation.
+    pub unread: Option<StoreError>,
 }
 
 fn place(directory: &Path) -> Place {

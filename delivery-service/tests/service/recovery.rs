@@ -248,6 +248,50 @@ async fn restore_declares_before_the_first_login() {
     assert_eq!(refused, Err(recovering(2, 2)));
 }
 
+/// Wherever the command dies: what was there is there, or the copy with its declaration; and it can be run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_killed_at_any_output_changes_nothing_or_is_done() {
+    let (mut outputs, mut changed) = (0, 0);
+    loop {
+        let mut service = TestService::start().await;
+        let (mut alice, _, (document, _)) = service.pair_with_document().await;
+        let (_, mut pen) = alice.open(document, ONE, None).await;
+        let recovery = Recovery::of(service.dir.path());
+        let copy = service.dir.path().join("copy");
+        recovery.backup(&copy).await.unwrap();
+        write(&mut alice, &mut pen, 2).await.unwrap();
+        let before = generation(&alice);
+        service.stop().await;
+        // A folder of one that was killed before.
+        std::fs::create_dir(service.dir.path().join("restoring")).unwrap();
+        let killed = recovery.clone().killed_after(outputs);
+        let is_done = match killed.restore(&copy, HOUR_MS).await {
+            Err(error) => {
+                assert_eq!(error.code(), "recover.killed");
+                false
+            }
+            Ok(_) => true,
+        };
+        service.restart_stopped().await;
+        alice.reconnect(&service).await;
+        alice.follow(0).await;
+        let (opened, _) = alice.open(document, ONE, Some(1)).await;
+        let after = generation(&alice);
+        let is_copy = after != before;
+        assert_eq!(opened.head().size, if is_copy { 1 } else { 3 }, "{outputs}");
+        changed += usize::from(is_copy);
+        service.stop().await;
+        let again = Recovery::of(service.dir.path());
+        let restored = again.restore(&copy, HOUR_MS).await.unwrap();
+        assert!(restored.generation.number > after.number && restored.unread.is_none());
+        if is_done {
+            break;
+        }
+        outputs += 1;
+    }
+    assert!(outputs > 8 && changed > 1, "{outputs} {changed}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declaration_beside_a_running_service_sends_everybody_to_compare() {
     let service = TestService::start().await;
