@@ -63,5 +63,7 @@ pub use keystore::{CheckedKeyPackage, Generated, KeyStore, check_key_package};
 pub use overlay::{Overlay, OverlayError, RowChange, Rows};
 pub use profile::POLICY_EXTENSION;
 pub use provider::Provider;
-pub use public::{Beside, JudgedCommit, JudgedProposal, PublicGroupState, Retaken, check_founded};
+pub use public::{
+    Adoption, Beside, JudgedCommit, JudgedProposal, PublicGroupState, Retaken, check_founded,
+};
 pub use wrap::open_wrap;

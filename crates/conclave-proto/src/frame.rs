@@ -385,6 +385,21 @@ pub enum Request {
         #[tls_codec(with = "crate::codec::list")]
         items: Vec<Returned>,
     },
+    /// Brings a group that the service does not have, as a member has it: its log goes on from there. Answer: `Done`; `AlreadyExists` where the
+    /// service has a group of this id.
+    #[tls_codec(discriminant = 27)]
+    AdoptGroup {
+        /// The group.
+        group: GroupId,
+        /// GroupInfo (`MLSMessage`) of the present epoch, with `external_pub` and without the ratchet tree, signed by whoever brings it.
+        group_info: Bytes,
+        /// Ratchet tree of that epoch.
+        tree: Bytes,
+        /// The public state, with a root wrap of that epoch.
+        state: JoinState,
+        /// The standalone proposals that are pending (`MLSMessage`), in the order of the log.
+        pending: Vec<Bytes>,
+    },
     /// The life that [`ServiceFrame::Ready`] named is stored durably. Answer: `Done`.
     #[tls_codec(discriminant = 28)]
     ConfirmLife,

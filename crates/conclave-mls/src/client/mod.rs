@@ -30,6 +30,7 @@ pub use group_info::GroupInfoVerdict;
 pub use join::Joined;
 pub use process::{CommitOutcome, Processed};
 pub use rejoin::RejoinOffer;
+pub(crate) use rejoin::offered_group;
 
 use crate::device::DeviceContext;
 use crate::error::MlsError;

@@ -58,8 +58,7 @@ impl ClientGroup {
         inputs: CommitInputs<'_>,
         rng: &mut dyn CryptoRngCore,
     ) -> Result<(Self, Prepared), MlsError> {
-        let state = invitation::read_state(offer.group, offer.state)?;
-        let tree = public_group(offer, &state)?;
+        let (_, tree, state) = offered_group(offer)?;
         check_known(&state, &tree, offer.known)?;
         let (facts, planned) = plan(device, &state, &inputs)?;
         let (provider, mls, made) = build(device, offer, &facts)?;
@@ -136,8 +135,11 @@ fn check_known(
     }
 }
 
-/// The group before the commit, as the service has it: verified, and found to be the one that `state` describes.
-fn public_group(offer: &RejoinOffer<'_>, state: &GroupState) -> Result<PublicGroup, MlsError> {
+/// A group as somebody offers it: verified, and found to be the one that the public state describes, which is consistent in itself.
+pub(crate) fn offered_group(
+    offer: &RejoinOffer<'_>,
+) -> Result<(Provider, PublicGroup, GroupState), MlsError> {
+    let state = invitation::read_state(offer.group, offer.state)?;
     let info = message::group_info(offer.group_info)?;
     message::check_extensions(&info)?;
     let tree = message::ratchet_tree(offer.tree)?;
@@ -156,11 +158,11 @@ fn public_group(offer: &RejoinOffer<'_>, state: &GroupState) -> Result<PublicGro
         error if error.is_of_clock() => MlsError::ClockWrong,
         _ => MlsError::BadInvitation { what: "GroupInfo" },
     })?;
-    invitation::check_tree(state, group.group_context(), group.members())?;
+    invitation::check_tree(&state, group.group_context(), group.members())?;
     if state.epoch == 0 && genesis(&group, state.last_time)?.roster != state.roster {
         return Err(MlsError::BadInvitation { what: "genesis" });
     }
-    Ok(group)
+    Ok((provider, group, state))
 }
 
 fn plan(

@@ -1,5 +1,6 @@
 //! The service's side: a group's public state, which judges before it orders and holds no key.
 
+mod adopt;
 mod bundle;
 mod create;
 mod follow;
@@ -19,6 +20,7 @@ use openmls::group::{PublicGroup, QueuedProposal};
 use openmls_traits::OpenMlsProvider;
 use tls_codec::Serialize;
 
+pub use adopt::Adoption;
 pub use bundle::JudgedCommit;
 pub(crate) use bundle::{process_public, signer_of};
 pub use create::check_founded;

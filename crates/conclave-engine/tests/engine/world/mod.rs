@@ -208,6 +208,7 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
             Request::ClearKeyPackages => "clear_packages",
             Request::Report { .. } => "report",
             Request::ReturnGroup { .. } => "return_group",
+            Request::AdoptGroup { .. } => "adopt_group",
             Request::ReturnDocument { .. } => "return_document",
             Request::ConfirmLife => "confirm_life",
             _ => "other",

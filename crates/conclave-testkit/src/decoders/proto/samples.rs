@@ -312,6 +312,13 @@ fn requests() -> Vec<Request> {
             wrap: Some(wrap()),
             bundles: vec![bundle(Some(bytes(12)))],
         },
+        Request::AdoptGroup {
+            group,
+            group_info: bytes(13),
+            tree: bytes(14),
+            state: join_state(),
+            pending: vec![bytes(15)],
+        },
         Request::ReturnDocument {
             group,
             document,
