@@ -52,6 +52,8 @@ pub(crate) enum GroupTimer {
     Ages,
     /// Ask for roots that are still missing.
     Roots,
+    /// Bring back what the service lost of the log, of which it has so much.
+    GiveBack(Option<u64>),
 }
 
 /// What is due in a document.
@@ -80,7 +82,8 @@ impl TimerKind {
                 DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open => true,
                 DocTimer::Verdict | DocTimer::SnapshotTurn => false,
             },
-            Self::Siblings | Self::Stray(_) | Self::Group(..) => false,
+            Self::Group(_, what) => matches!(what, GroupTimer::GiveBack(_)),
+            Self::Siblings | Self::Stray(_) => false,
         }
     }
 }

@@ -227,6 +227,7 @@ impl Cx {
             GroupTimer::CheckInfo => self.check_info(group),
             GroupTimer::Ages => self.ages_due(whole),
             GroupTimer::Roots => self.roots_due(whole),
+            GroupTimer::GiveBack(have) => self.give_back_due(group, have),
         }
     }
 

@@ -432,11 +432,14 @@ impl Cx {
 
     fn open_refused(&mut self, whole: &mut Whole, id: DocumentId, refusal: &Refusal) {
         let group = &mut whole.group;
-        let lost = matches!(
-            refusal,
-            Refusal::UnknownDocument | Refusal::Recovering { .. }
-        );
-        if lost && (group.is_local(&id) || group.stand.is_away()) {
+        let away = group.stand.is_away();
+        let lost = match refusal {
+            Refusal::UnknownDocument | Refusal::Recovering { .. } => away || group.is_local(&id),
+            // It lacks what made this device a member.
+            Refusal::UnknownGroup => away,
+            _ => false,
+        };
+        if lost {
             if let Some(DocSlot::Hot(_) | DocSlot::Away(_)) = whole.docs.get(&id) {
                 return self.document_work(whole, id, DocWork::Unknown);
             }

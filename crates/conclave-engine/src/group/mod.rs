@@ -332,6 +332,15 @@ impl Group {
         self.meta.garblers.contains(device)
     }
 
+    /// Whether a device became a member after an epoch, that was none before.
+    fn lets_in_since(&self, epoch: u64) -> bool {
+        let rows = self.state().roster.rows().iter();
+        let before = rows.filter(|row| row.first_epoch <= epoch);
+        let before: BTreeSet<DeviceId> = before.map(|row| row.device).collect();
+        let mut now = self.state().current_rows();
+        now.any(|row| row.first_epoch > epoch && !before.contains(&row.device))
+    }
+
     /// Whether everything that the service has ordered is here.
     pub(crate) fn caught_up(&self) -> bool {
         match self.subscription {

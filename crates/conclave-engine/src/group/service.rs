@@ -366,8 +366,20 @@ impl Cx {
         self.post_group(group.id, GroupWork::LookAtDocuments);
     }
 
-    /// What the service lost of the log is brought back to it, where it was put back.
+    /// What the service lost of the log is brought back to it, where it was put back. Where somebody was let in by that, whoever did it comes
+    /// first: nobody else has what they are handed.
     fn return_log(&mut self, group: &Group, have: Option<u64>) {
+        let lost = group.state().size().saturating_sub(have.unwrap_or(0));
+        let since = group.state().epoch.saturating_sub(lost);
+        let others = group.lets_in_since(since) && !group.past.bundles().any(|it| it > since);
+        let delay = if others { self.jitter(2_000, 4_000) } else { 0 };
+        self.wake(
+            delay,
+            TimerKind::Group(group.id, GroupTimer::GiveBack(have)),
+        );
+    }
+
+    pub(crate) fn give_back_due(&mut self, group: &Group, have: Option<u64>) {
         if group.stand == Stand::Returning {
             self.give_back(group.id, None, have);
         }
