@@ -1,7 +1,7 @@
 //! What a service that was put back lost of a group's log, and who brings it back.
 
 use conclave_mls::Plan;
-use conclave_proto::frame::{Answer, Request, Returned};
+use conclave_proto::frame::{Answer, Request, Returned, ServiceFrame};
 use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::record::EntryBody;
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
@@ -190,7 +190,7 @@ async fn a_removal_comes_back_with_the_documents_it_made_due() {
     scene.commit(&plan).await;
     scene.put_back().await;
 
-    let (have, want) = (scene.have, scene.want());
+    let (have, want, name) = (scene.have, scene.want(), scene.name());
     for member in [&mut bob, &mut carol] {
         member.reconnect(&scene.service).await;
         assert_eq!(subscribed(member, have).await, have);
@@ -276,6 +276,12 @@ async fn a_removal_comes_back_with_the_documents_it_made_due() {
     scene.commit(&RENEWAL).await;
     let (first, _) = bob.next_entries().await;
     assert_eq!(first, want);
+    // Who is gone hears nothing of that.
+    carol.wire.ping().await;
+    let told = |frame: &ServiceFrame| matches!(frame, ServiceFrame::GroupEntries { .. });
+    assert!(!carol.wire.kept().any(told));
+    let newest = carol.wire.newest_head(name);
+    assert!(newest.is_none_or(|head| head.size == have));
 }
 
 #[tokio::test(flavor = "multi_thread")]
