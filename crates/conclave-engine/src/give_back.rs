@@ -214,7 +214,7 @@ fn entries(log: &GroupLog, from: u64) -> Option<Vec<GroupEntry>> {
 fn records(rows: &[Row], of: (&GroupId, &DocumentId), from: u64) -> Option<Vec<Returned>> {
     let log = kept::document_log(rows, of.0, of.1).ok()?;
     let kept = log.since(from)?;
-    if kept.is_empty() || kept.len() > limits::ITEMS_PER_LIST {
+    if kept.is_empty() || kept.len() > limits::ITEMS_PER_OFFER {
         return None;
     }
     let mut bytes = 0;

@@ -62,10 +62,7 @@ impl Cx {
         have: u64,
     ) -> Stand {
         self.report(group, document, have);
-        let signed_in = self
-            .largest_shown(group, document)
-            .map(|shown| shown.generation);
-        if self.is_put_back_since(signed_in) {
+        if self.is_put_back_since(group.grown_in(document)) {
             Stand::Returning
         } else {
             Stand::Ahead
@@ -102,7 +99,7 @@ impl Cx {
     /// Both logs went on, each in another way, and nothing proves that the service lies.
     pub(crate) fn apart(&self, group: &Group, document: Option<DocumentId>) -> Stand {
         match document {
-            None if self.is_put_back_since(group.past.grown_in()) => Stand::Parted,
+            None if self.is_put_back_since(group.grown_in(document)) => Stand::Parted,
             _ => Stand::Apart,
         }
     }
@@ -141,6 +138,24 @@ impl Cx {
         // How it stood before is over.
         self.tell_in_step(group, document);
         self.found(found);
+    }
+
+    /// The service shows all that this device has of a log: from here on that is what it has in this generation.
+    pub(crate) fn note_in_step(&mut self, group: &mut Group, document: Option<DocumentId>) {
+        let now = self.link.generation();
+        if group.grown_in(document) == Some(now) {
+            return;
+        }
+        match document {
+            None => group.past.note_generation(now),
+            Some(id) => {
+                let Some(row) = group.documents.get_mut(&id) else {
+                    return;
+                };
+                row.grown_in = now;
+                self.save_document_row(group, &id);
+            }
+        }
     }
 
     /// The service shows all that this device has.

@@ -113,7 +113,7 @@ pub(crate) mod list {
 
     use tls_codec::{DeserializeBytes, Error, Serialize, Size};
 
-    use super::Varint;
+    use super::decode_items;
     use crate::limits::ITEMS_PER_LIST;
 
     pub(crate) fn tls_serialized_len<T: Size>(items: &Vec<T>) -> usize {
@@ -130,24 +130,43 @@ pub(crate) mod list {
     pub(crate) fn tls_deserialize_bytes<T: DeserializeBytes>(
         bytes: &[u8],
     ) -> Result<(Vec<T>, &[u8]), Error> {
-        let (length, rest) = Varint::tls_deserialize_bytes(bytes)?;
-        let length = usize::try_from(length.0).map_err(|_| Error::EndOfStream)?;
-        let (mut within, rest) = rest.split_at_checked(length).ok_or(Error::EndOfStream)?;
-        let mut items = Vec::new();
-        while !within.is_empty() {
-            if items.len() >= ITEMS_PER_LIST {
-                return Err(Error::DecodingError("too many items in a list".into()));
-            }
-            let before = within.len();
-            let (item, after) = T::tls_deserialize_bytes(within)?;
-            if after.len() == before {
-                return Err(Error::DecodingError("empty list item".into()));
-            }
-            items.push(item);
-            within = after;
-        }
-        Ok((items, rest))
+        decode_items(bytes, ITEMS_PER_LIST)
     }
+}
+
+/// As [`list`], of what is brought back of a document's log: as many items as [`limits::ITEMS_PER_OFFER`](crate::limits::ITEMS_PER_OFFER).
+pub(crate) mod offer {
+    use tls_codec::{DeserializeBytes, Error};
+
+    use super::decode_items;
+    pub(crate) use super::list::{tls_serialize, tls_serialized_len};
+    use crate::limits::ITEMS_PER_OFFER;
+
+    pub(crate) fn tls_deserialize_bytes<T: DeserializeBytes>(
+        bytes: &[u8],
+    ) -> Result<(Vec<T>, &[u8]), Error> {
+        decode_items(bytes, ITEMS_PER_OFFER)
+    }
+}
+
+fn decode_items<T: DeserializeBytes>(bytes: &[u8], most: usize) -> Result<(Vec<T>, &[u8]), Error> {
+    let (length, rest) = Varint::tls_deserialize_bytes(bytes)?;
+    let length = usize::try_from(length.0).map_err(|_| Error::EndOfStream)?;
+    let (mut within, rest) = rest.split_at_checked(length).ok_or(Error::EndOfStream)?;
+    let mut items = Vec::new();
+    while !within.is_empty() {
+        if items.len() >= most {
+            return Err(Error::DecodingError("too many items in a list".into()));
+        }
+        let before = within.len();
+        let (item, after) = T::tls_deserialize_bytes(within)?;
+        if after.len() == before {
+            return Err(Error::DecodingError("empty list item".into()));
+        }
+        items.push(item);
+        within = after;
+    }
+    Ok((items, rest))
 }
 
 /// A byte string with its variable-length prefix (RFC 9420 §2.1.2).

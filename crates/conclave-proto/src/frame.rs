@@ -382,7 +382,7 @@ pub enum Request {
         /// Position of the first item.
         from: u64,
         /// The items.
-        #[tls_codec(with = "crate::codec::list")]
+        #[tls_codec(with = "crate::codec::offer")]
         items: Vec<Returned>,
     },
     /// Brings a group that the service does not have, as a member has it: its log goes on from there. Answer: `Done`; `AlreadyExists` where the

@@ -10,6 +10,8 @@ pub const UNAUTHENTICATED_FRAME_BYTES: usize = 16 * 1024;
 pub const RECORDS_PER_FRAME: usize = 1024;
 /// Most items of a list in a frame whose items take more memory than bytes on the wire.
 pub const ITEMS_PER_LIST: usize = 4096;
+/// Most records that are brought back of a document's log at once.
+pub const ITEMS_PER_OFFER: usize = 32_768;
 /// Most bundles of own commits beside entries of a group's log that come back: for each, what joiners need is stored.
 pub const BUNDLES_PER_OFFER: usize = 64;
 /// Largest sealed payload of an update or verdict, in bytes.

@@ -8,7 +8,7 @@ use conclave_order::op::returned_group::{Offer, ReturnGroup};
 use conclave_order::{Event, Keys, Op, Rows};
 use conclave_proto::frame::Answer;
 use conclave_proto::{DeviceId, Refusal};
-use conclave_rules::{GroupState, LogId};
+use conclave_rules::GroupState;
 
 use super::{Group, follow, join, stored};
 use crate::error::OpError;
@@ -23,7 +23,7 @@ pub(crate) async fn give_back(
 ) -> Result<Answer, OpError> {
     let env = &group.env;
     let mut keys = Keys::default();
-    keys.recoveries.insert(LogId::of_group(group.id));
+    offer.needs(&mut keys);
     let mut rows = Rows::default();
     env.load(&keys, &mut rows).await?;
     // Before the group is read for it.

@@ -392,8 +392,9 @@ impl Cx {
         let rekeyed = before.rekeyed != row.rekeyed;
         if row.size > before.size {
             row.changed = UnixMs(now.0 - now.0 % MINUTE_MS);
+            row.grown_in = self.link.generation();
         }
-        let changed = before.changed != row.changed;
+        let changed = before.changed != row.changed || before.grown_in != row.grown_in;
         let unsent_changed = before.unsent != row.unsent;
         if roots_changed
             || changed

@@ -259,6 +259,7 @@ impl Cx {
                 self.give_back(group.id, log, Some(opened.head().size));
             }
         } else {
+            self.note_in_step(group, log);
             self.tell_in_step(group.id, Some(doc.id));
         }
         stand.is_away()

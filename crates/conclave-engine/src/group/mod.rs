@@ -332,6 +332,15 @@ impl Group {
         self.meta.garblers.contains(device)
     }
 
+    /// The service's generation in which what is here of a log came last. None: that is not known.
+    pub(crate) fn grown_in(&self, document: Option<DocumentId>) -> Option<u64> {
+        match document {
+            None => self.past.grown_in(),
+            Some(id) => self.documents.get(&id).map(|row| row.grown_in),
+        }
+        .filter(|number| *number > 0)
+    }
+
     /// Whether a device became a member after an epoch, that was none before.
     fn lets_in_since(&self, epoch: u64) -> bool {
         let rows = self.state().roster.rows().iter();

@@ -93,6 +93,12 @@ impl Past {
         Some(self.generation).filter(|number| *number > 0)
     }
 
+    /// All of it is at the service in this generation.
+    pub(crate) fn note_generation(&mut self, generation: u64) {
+        self.generation = generation;
+        self.dirty = true;
+    }
+
     /// Epochs that own commits began.
     pub(crate) fn bundles(&self) -> impl Iterator<Item = u64> {
         self.bundles.iter().map(|(epoch, _)| *epoch)

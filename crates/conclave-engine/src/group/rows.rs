@@ -40,6 +40,9 @@ pub(crate) struct DocRow {
     /// When its newest record came here, to the minute.
     #[serde(default)]
     pub(crate) changed: UnixMs,
+    /// Generation of the service in which that came; zero where none has come.
+    #[serde(default)]
+    pub(crate) grown_in: u64,
     /// Title that the directory has not taken yet.
     pub(crate) title: Option<Hidden<String>>,
     /// How many own edits have no place in the log yet; none where that was not counted.

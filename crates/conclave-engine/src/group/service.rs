@@ -338,6 +338,7 @@ impl Cx {
             return self.log_away(group, stand, target.size);
         }
         group.stand = Stand::InStep;
+        self.note_in_step(group, None);
         group.away_tries.reset();
         self.tell_in_step(group.id, None);
     }

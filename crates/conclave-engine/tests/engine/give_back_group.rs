@@ -53,11 +53,11 @@ fn role(world: &World, group: GroupId, of: usize) -> Option<Role> {
     world.state(group).role_of(&world.devices[of].id)
 }
 
-/// The operator puts a copy back, and says so.
-fn restore(world: &mut World, copy: Service) {
+/// The operator puts a copy back, and says so before anybody comes.
+fn restore(world: &mut World, mut copy: Service) {
+    copy.disconnect_all();
+    copy.recover(0, world.now);
     world.put_back(copy);
-    let out = world.service.recover(0, world.now);
-    world.post(out);
 }
 
 #[test]
@@ -319,4 +319,27 @@ fn whoever_dies_at_any_output_of_returning_loses_nothing() {
         }
     }
     assert!(crashes > 10, "{crashes}");
+}
+
+/// Nothing proves that the service had it, and its operator says that it was put back: it is taken all the same, before the logs go another way.
+#[test]
+fn what_the_service_never_signed_comes_back_too() {
+    let (mut world, group, document) = trio(10);
+    world.service.lies.no_head_frames = true;
+    let copy = world.service.clone();
+    let other = world.create_document(group, BEN, "new");
+    world.run();
+    set_role(&mut world, ANA, group, CLEO, Role::Viewer);
+    world.edit(BEN, group, document, " late");
+    world.run();
+    restore(&mut world, copy);
+    world.advance(900_000);
+    world.edit(BEN, group, document, ", on");
+    world.edit(BEN, group, other, ", on");
+    world.run();
+    world.converged(group, &[ANA, BEN, CLEO]);
+    assert_eq!(role(&world, group, CLEO), Some(Role::Viewer));
+    assert_eq!(world.text(CLEO, group, document), "hello late, on");
+    assert_eq!(world.text(CLEO, group, other), "new, on");
+    all_settled(&mut world, &[ANA, BEN, CLEO]);
 }

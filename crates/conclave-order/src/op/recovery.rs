@@ -214,6 +214,58 @@ impl Rows {
     }
 }
 
+/// What a log may get back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// What it is known to have lost.
+    pub(crate) head: Option<Head>,
+    /// Whether what it had beyond that is taken too. No signature proves that it was there: it is, while the log has not gone another way since the
+    /// service was put back, and nobody can be about to show a later head.
+    pub(crate) past: bool,
+}
+
+impl Wanted {
+    /// How many of what is offered are wanted at least, where the log has so many. None: it is not from here, or not enough.
+    pub(crate) fn least(&self, have: u64, from: u64, offered: usize) -> Result<usize, Refusal> {
+        let want = self.head.map_or(have, |head| head.size);
+        let least = usize::try_from(want.saturating_sub(have)).unwrap_or(usize::MAX);
+        let nothing = offered == 0 || (least == 0 && !self.past);
+        if from != have || nothing || offered < least {
+            return Err(Refusal::Recovering { have, want });
+        }
+        Ok(least)
+    }
+}
+
+impl Rows {
+    /// What of a log may come back.
+    pub(crate) fn wanted_of(&self, log: &LogId) -> Result<Wanted, Stop> {
+        let head = self.recovery_of(log)?.map(|row| row.want);
+        let waits_for_group =
+            !log.is_group() && self.recovery_of(&LogId::of_group(log.group))?.is_some();
+        let past = match self.service(&())? {
+            Some(row) => {
+                let put_back = row.generation.cause != Cause::Founded;
+                let stands = grown_in(self, log)? < row.generation.number;
+                put_back && stands && row.hold.is_none() && !waits_for_group
+            }
+            None => false,
+        };
+        Ok(Wanted { head, past })
+    }
+}
+
+/// Asks for what [`Rows::wanted_of`] has to know.
+pub(crate) fn wanted_keys(log: &LogId, keys: &mut Keys) {
+    keys.services.insert(());
+    keys.recoveries.insert(*log);
+    keys.recoveries.insert(LogId::of_group(log.group));
+    keys.groups.insert(log.group);
+    if !log.is_group() {
+        keys.documents.insert(*log);
+    }
+}
+
 /// A generation begins: the operator said so, or the service itself.
 #[derive(Debug, Clone)]
 pub struct Declare {

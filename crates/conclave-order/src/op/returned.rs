@@ -12,6 +12,7 @@ use conclave_proto::codec::encode;
 use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId, Frontier, Hash, Head, RecordBody, Refusal, UnixMs};
+use conclave_rules::actions::Action;
 use conclave_rules::{
     Active, Authority, Chain, Fit, Gate, GroupState, LogId, Place, Seen, judge_record,
     max_sealed_bytes, verify_signature,
@@ -25,6 +26,7 @@ use crate::keys::{Keys, Rows, Stop};
 use crate::log::{Appending, NewRecord};
 use crate::op::append::Signed;
 use crate::op::document::{self, Begun};
+use crate::op::recovery::{Wanted, wanted_keys};
 use crate::op::seen::hint;
 use crate::op::snapshot::{covered, lineage, new_record};
 use crate::rows::{ActiveRow, AuthorRow, DocumentRow, GroupAt, Mark, RecordKind};
@@ -51,8 +53,10 @@ pub struct ReturnDocument {
     group: GroupAt,
     /// Where the log stood.
     have: Head,
+    /// What was wanted.
+    wanted: Wanted,
     /// What they lead to.
-    want: Head,
+    reached: Head,
     changes: Vec<Change>,
     /// Authors who wrote nothing that was there, in the order of their numbers.
     fresh: Vec<Author>,
@@ -77,10 +81,8 @@ impl ReturnDocument {
     ) -> Result<Self, Stop> {
         let log = offer.log;
         rows.need(|keys| {
-            keys.groups.insert(log.group);
-            keys.documents.insert(log);
+            wanted_keys(&log, keys);
             keys.actives.insert(log);
-            keys.recoveries.insert(log);
             let of_offer = offer.records.iter();
             keys.authors
                 .extend(of_offer.map(|record| (log, record.header.author)));
@@ -96,7 +98,7 @@ impl ReturnDocument {
         }
         let empty = Frontier::new();
         let end = known.map_or(&empty, |(document, _)| &document.frontier);
-        let (records, want) = wanted(&offer, end, rows)?;
+        let (records, wanted) = wanted(&offer, end, view, rows)?;
         need_marks(log, end.size(), records, rows)?;
         let have = end.head();
         let base = match known {
@@ -110,6 +112,7 @@ impl ReturnDocument {
         for signed in returning.signed.values() {
             signed.check().map_err(bad)?;
         }
+        let reached = returning.end.row.frontier.head();
         let records = offer.records.iter();
         let bytes = records.map(|it| it.sealed.ciphertext.len()).sum();
         let fresh = returning.fresh.clone();
@@ -118,7 +121,8 @@ impl ReturnDocument {
             log,
             group: group.at(),
             have,
-            want,
+            wanted,
+            reached,
             changes: returning.changes(),
             fresh,
             bytes,
@@ -138,9 +142,7 @@ impl ReturnDocument {
 
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
-        keys.groups.insert(self.log.group);
-        keys.documents.insert(self.log);
-        keys.recoveries.insert(self.log);
+        wanted_keys(&self.log, keys);
     }
 
     pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
@@ -149,45 +151,53 @@ impl ReturnDocument {
         let group = rows.group(&log.group)?.ok_or(Refusal::UnknownGroup)?;
         let document = rows.document(&log)?;
         let have = document.map_or(Head::EMPTY, |row| row.frontier.head());
-        let want = rows.recovery_of(&log)?.map_or(have, |row| row.want);
+        let wanted = rows.wanted_of(&log)?;
         // It was judged where this stood.
-        if (group.at(), have, want) != (self.group, self.have, self.want) {
-            let (have, want) = (have.size, want.size);
+        if (group.at(), have, wanted) != (self.group, self.have, self.wanted) {
+            let want = wanted.head.unwrap_or(have).size;
+            let have = have.size;
             return Err(Refusal::Recovering { have, want }.into());
         }
         let mut changes = self.changes.clone();
-        changes.push(Change::RecoveryGone { log });
+        changes.extend(wanted.head.map(|_| Change::RecoveryGone { log }));
         let seq = self.have.size;
-        let head = self.want;
+        let head = self.reached;
         let event = Event::Returned { seq, head };
         Ok(Decided { changes, event })
     }
 }
 
-/// The records of an offer that are wanted, and what they lead to.
+/// The records of an offer that are taken, and what was wanted. Beyond what the service had signed only what may be written now.
 fn wanted<'a>(
     offer: &Offer<'a>,
     end: &Frontier,
+    view: &GroupState,
     rows: &Rows,
-) -> Result<(&'a [Record], Head), Stop> {
-    let have = end.size();
-    let want = rows.recovery_of(&offer.log)?.map(|row| row.want);
-    let size = want.map_or(have, |want| want.size);
-    let missing = usize::try_from(size.saturating_sub(have)).unwrap_or(usize::MAX);
-    let reaching = offer.records.get(..missing).filter(|it| !it.is_empty());
-    let found = reaching.zip(want).filter(|_| offer.from == have);
-    let Some((records, want)) = found else {
-        let want = size;
-        return Err(Refusal::Recovering { have, want }.into());
-    };
+) -> Result<(&'a [Record], Wanted), Stop> {
+    let wanted = rows.wanted_of(&offer.log)?;
+    let least = wanted.least(end.size(), offer.from, offer.records.len())?;
     let mut end = end.clone();
-    for record in records {
+    for record in offer.records.iter().take(least) {
         end.push(record.leaf());
     }
-    if end.head() != want {
+    if wanted.head.is_some_and(|want| end.head() != want) {
         return Err(bad(RecordFault::SeenHead).into());
     }
-    Ok((records, want))
+    let beyond = offer.records.iter().skip(least);
+    let beyond = beyond.take_while(|record| wanted.past && may_write(view, record));
+    let taken = least.saturating_add(beyond.count());
+    let records = offer.records.get(..taken).unwrap_or_default();
+    if records.is_empty() {
+        let (have, want) = (end.size(), end.size());
+        return Err(Refusal::Recovering { have, want }.into());
+    }
+    Ok((records, wanted))
+}
+
+/// Whether a record's author is a member who may write it now.
+fn may_write(view: &GroupState, record: &Record) -> bool {
+    let row = view.roster.current_row(&record.header.author.device);
+    row.is_some_and(|row| Action::of_record(&record.header.body).allowed(row.role))
 }
 
 /// Asks at once for all that the log has to say at sizes that the records name: one after the other, each would cost a round, in which all

@@ -16,6 +16,7 @@ use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
 use crate::op::entry::{Does, NewEntry};
+use crate::op::recovery::{Wanted, wanted_keys};
 use crate::query::group::Core;
 use crate::rows::{GroupAt, PartChange};
 
@@ -39,6 +40,11 @@ pub struct Offer<'a> {
 }
 
 impl Offer<'_> {
+    /// Asks for what has to be known to judge it.
+    pub fn needs(&self, keys: &mut Keys) {
+        wanted_keys(&LogId::of_group(self.group), keys);
+    }
+
     /// Whether it leads from where the group stands to what is wanted: what it costs nothing to say before anything is judged.
     ///
     /// # Errors
@@ -55,8 +61,10 @@ pub struct ReturnGroup {
     group: GroupId,
     /// Where the group stood when they were judged.
     expected: GroupAt,
+    /// What was wanted.
+    wanted: Wanted,
     /// What they lead to.
-    want: Head,
+    reached: Head,
     pub(crate) entries: Vec<NewEntry>,
     /// What they change of the group's public state, all together.
     pub(crate) parts: Vec<PartChange>,
@@ -81,7 +89,7 @@ impl ReturnGroup {
             size: state.size(),
             version: core.version,
         };
-        let (entries, want) = wanted(&offer, state, rows)?;
+        let (entries, wanted) = wanted(&offer, state, rows)?;
         let max = limits::BUNDLES_PER_OFFER;
         if offer.bundles.len() > max {
             let max = max as u64;
@@ -103,12 +111,14 @@ impl ReturnGroup {
         if !state.is_member(&offer.device) && !crate::broken("returned-by-whom") {
             return Err(state.not_member(&offer.device).into());
         }
-        let wrap = epoch_of_last(&offer, core, &taken)?;
+        let is_whole = entries.len() == offer.entries.len();
+        let wrap = epoch_of_last(&offer, core, &taken, is_whole)?;
         Ok(Self {
             device: offer.device,
             group: offer.group,
             expected,
-            want,
+            wanted,
+            reached: core.state.state().head(),
             parts: PartChange::taken(&mut core.state),
             entries: taken,
             wrap,
@@ -124,7 +134,7 @@ impl ReturnGroup {
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.devices.insert(self.device);
         keys.groups.insert(self.group);
-        keys.recoveries.insert(LogId::of_group(self.group));
+        wanted_keys(&LogId::of_group(self.group), keys);
         keys.group_pleas.insert(self.group);
     }
 
@@ -133,11 +143,11 @@ impl ReturnGroup {
         let group = self.group;
         let log = LogId::of_group(group);
         let row = rows.group(&group)?.ok_or(Refusal::UnknownGroup)?;
-        let want = rows.recovery_of(&log)?.map(|row| row.want);
+        let wanted = rows.wanted_of(&log)?;
         // It was judged where this stood.
-        if (row.at(), want) != (self.expected, Some(self.want)) {
+        if (row.at(), wanted) != (self.expected, self.wanted) {
             let have = row.size;
-            let want = want.map_or(have, |want| want.size);
+            let want = wanted.head.map_or(have, |want| want.size);
             return Err(Refusal::Recovering { have, want }.into());
         }
         let mut changes = Vec::new();
@@ -151,57 +161,54 @@ impl ReturnGroup {
             wrap: self.wrap.clone(),
         });
         changes.extend(self.wrap.clone().map(|wrap| Change::Wrap { wrap }));
-        changes.push(Change::RecoveryGone { log });
+        changes.extend(wanted.head.map(|_| Change::RecoveryGone { log }));
         let event = Event::Returned {
             seq: self.expected.size,
-            head: self.want,
+            head: self.reached,
         };
         Ok(Decided { changes, event })
     }
 }
 
-/// The entries of an offer that are wanted, and what they lead to. That they do is compared before anything of them is judged: only what the
-/// service had ordered itself costs more than hashes.
+/// The entries of an offer that are taken, and what was wanted. That they lead there is compared before anything of them is judged: what the
+/// service had not ordered itself costs hashes, as long as it knows better.
 fn wanted<'a>(
     offer: &Offer<'a>,
     state: &GroupState,
     rows: &Rows,
-) -> Result<(&'a [GroupEntry], Head), Stop> {
-    let have = state.size();
-    let Some(row) = rows.recovery_of(&LogId::of_group(offer.group))? else {
+) -> Result<(&'a [GroupEntry], Wanted), Stop> {
+    let log = LogId::of_group(offer.group);
+    rows.need(|keys| wanted_keys(&log, keys))?;
+    let wanted = rows.wanted_of(&log)?;
+    if wanted.head.is_none() && !state.is_member(&offer.device) {
         // For who is no member there is no such group, unless what was lost made it one.
-        let (have, want) = (have, have);
-        return Err(match state.is_member(&offer.device) {
-            true => Refusal::Recovering { have, want },
-            false => Refusal::UnknownGroup,
-        }
-        .into());
-    };
-    let want = row.want;
-    let missing = usize::try_from(want.size.saturating_sub(have)).unwrap_or(usize::MAX);
-    let reaching = offer.entries.get(..missing).filter(|it| !it.is_empty());
-    let Some(entries) = reaching.filter(|_| offer.from == have) else {
-        let want = want.size;
-        return Err(Refusal::Recovering { have, want }.into());
-    };
+        return Err(Refusal::UnknownGroup.into());
+    }
+    let least = wanted.least(state.size(), offer.from, offer.entries.len())?;
     let mut frontier = state.frontier.clone();
-    for entry in entries {
+    for entry in offer.entries.iter().take(least) {
         frontier.push(entry.leaf());
     }
     // Breakage: whatever comes back is taken for what was lost.
-    if frontier.head() != want && !crate::broken("returned-root") {
+    if wanted.head.is_some_and(|want| frontier.head() != want) && !crate::broken("returned-root") {
         let fault = RecordFault::SeenHead;
         return Err(Refusal::BadRecord { fault }.into());
     }
-    Ok((entries, want))
+    let taken = if wanted.past {
+        offer.entries.len()
+    } else {
+        least
+    };
+    Ok((offer.entries.get(..taken).unwrap_or_default(), wanted))
 }
 
 /// What belongs to the epoch that the last commit begins: its GroupInfo is in the state then, its root wrap is given. Where that commit came
-/// back with its bundle, they may be those.
+/// back with its bundle, they may be those. Where only a part of the offer is taken they are of another epoch: members put others there.
 fn epoch_of_last(
     offer: &Offer<'_>,
     core: &mut Core,
     taken: &[NewEntry],
+    is_whole: bool,
 ) -> Result<Option<RootWrap>, Refusal> {
     let mut commits = taken.iter().rev().filter_map(|entry| match &entry.does {
         Does::Commit(begins) => Some(begins),
@@ -210,6 +217,9 @@ fn epoch_of_last(
     let Some(last) = commits.next() else {
         return Ok(None);
     };
+    if !is_whole {
+        return Ok(last.wrap.clone());
+    }
     match offer.group_info {
         Some(group_info) => core.state.replace_group_info(offer.device, group_info)?,
         // It came in the same bundle.

@@ -111,7 +111,7 @@ impl Desk {
     pub(super) fn give_back_group(&mut self, offer: GroupOffer<'_>) -> Result<Answer, Refusal> {
         let group = offer.group;
         let log = LogId::of_group(group);
-        let rows = self.load(|keys| _ = keys.recoveries.insert(log))?;
+        let rows = self.load(|keys| offer.needs(keys))?;
         // What is not taken has gone into it.
         let mut core = self.restore(group)?;
         let judged = ReturnGroup::judge(offer, &mut core, &rows);

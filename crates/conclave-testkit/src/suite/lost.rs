@@ -8,7 +8,7 @@ use conclave_mls::{ClientGroup, EpochSecrets, KeyStore, Plan, PublicGroupState};
 use conclave_order::op::entry::NewEntry;
 use conclave_order::op::group::CreateGroup;
 use conclave_order::op::identity::{Claim, Door, Newcomer};
-use conclave_order::op::recovery::{Declare, Report};
+use conclave_order::op::recovery::{Declare, EndHold, Report};
 use conclave_order::op::returned::{self, ReturnDocument};
 use conclave_order::op::returned_group::{Offer, ReturnGroup};
 use conclave_order::op::snapshot::{PutSnapshot, Written};
@@ -422,6 +422,20 @@ impl<D: Database> Club<D> {
         Ok(())
     }
 
+    /// All logs of the copy are held until then, or no longer.
+    pub(super) async fn hold(&mut self, ends: Option<conclave_proto::UnixMs>) -> Result<()> {
+        let op = match ends {
+            Some(_) => {
+                let next = self.signing.next(None, Cause::Restored, NOW);
+                self.signing.begin(&next);
+                Op::Declare(Box::new(Declare { next, hold: ends }))
+            }
+            None => Op::EndHold(EndHold { now: NOW }),
+        };
+        self.lost.accepts(op).await?;
+        Ok(())
+    }
+
     /// The head that the whole log has.
     pub(super) fn head(&self) -> Head {
         self.core.state().head()
@@ -465,9 +479,6 @@ impl<D: Database> Club<D> {
 
     /// Offers entries to the copy.
     pub(super) async fn give(&mut self, given: &Given) -> Result<Result<Head, Refusal>> {
-        let rows = self.lost.load(|keys| _ = keys.recoveries.insert(LOG));
-        let rows = rows.await?;
-        let mut core = self.lost.core().await?;
         let offer = Offer {
             device: given.device,
             group: GROUP,
@@ -477,6 +488,9 @@ impl<D: Database> Club<D> {
             wrap: given.wrap.as_ref(),
             bundles: &given.bundles,
         };
+        let rows = self.lost.load(|keys| offer.needs(keys));
+        let rows = rows.await?;
+        let mut core = self.lost.core().await?;
         let op = match ReturnGroup::judge(offer, &mut core, &rows) {
             Ok(op) => Op::ReturnGroup(Box::new(op)),
             Err(stop) => return refused(stop),

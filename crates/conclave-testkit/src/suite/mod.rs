@@ -66,6 +66,7 @@ macro_rules! storage_suite {
                 recovery::packages_from_before_are_not_handed_out,
                 returned::a_removal_that_was_lost_comes_back_and_stands,
                 returned::entries_reordered_altered_or_cut_store_nothing,
+                returned::what_no_signature_proves_comes_back_while_the_log_stands,
                 returned::commits_on_both_sides_the_second_is_refused,
                 returned::a_commit_without_its_group_info_or_wrap_is_refused,
                 returned::who_the_offer_removes_may_not_bring_it,
