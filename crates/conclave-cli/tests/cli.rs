@@ -14,6 +14,8 @@
 //! service stop | start             the service is stopped, or comes back
 //! service save | restore NAME      its data folder is copied, or put back from that copy; it runs again afterwards
 //! service start SETTING            the same as another operator's: "invitation", "origin URL", "clock DAYS" (ahead)
+//! service move                     it runs at another address from here on
+//! service recover                  its operator says that it was put back, and holds nothing
 //! copy ana laptop                  the home of the device "ana" is copied: "laptop" is the same device
 //! peer KIND                        something listens that is no service: {peer} is where, {root} who signed its certificate; see below
 //! full ana doc cat note            the same as $1, with standard output on a full disk
@@ -45,7 +47,7 @@ use std::time::{Duration, Instant};
 
 use conclave_client::plain::protocol_word;
 use conclave_client::proto::UnixMs;
-use conclave_ds::{Admission, Clock, Config, Service};
+use conclave_ds::{Admission, Clock, Config, Recovery, Service};
 use conclave_testkit::peers::{self, Certificate, Peer};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -446,11 +448,13 @@ impl Play {
             "<" => self.remember(rest),
             ">" if !self.stdout().contains(&text) && self.repeat.is_some() => {
                 let (again, until) = self.repeat.clone().unwrap();
-                if Instant::now() > until {
-                    self.fail(&format!("waited in vain for: {text}"));
+                while !self.stdout().contains(&text) {
+                    if Instant::now() > until {
+                        self.fail(&format!("waited in vain for: {text}"));
+                    }
+                    self.run(0, &again);
                 }
-                self.run(0, &again);
-                return self.step(line);
+                return;
             }
             ">" if !self.stdout().contains(&text) => {
                 self.fail(&format!("standard output does not contain: {text}"))
@@ -476,6 +480,15 @@ impl Play {
                 }
             }
             "service" if rest == "stop" => self.stop_service(),
+            "service" if rest == "move" => {
+                self.stop_service();
+                self.listen = ([127, 0, 0, 1], 0).into();
+                self.start_service("");
+            }
+            "service" if rest == "recover" => {
+                let recovery = Recovery::of(self.folder.path().join("service"));
+                self.runtime.block_on(recovery.declare(0)).unwrap();
+            }
             "service" if verb_of(rest) == "start" => {
                 self.start_service(text.strip_prefix("start").unwrap_or_default().trim());
             }
@@ -604,6 +617,7 @@ cases!(
     output,
     passphrases,
     put_back,
+    put_back_four,
     put_back_removal,
     repair,
     rescue,
