@@ -3,7 +3,7 @@
 //! ```text
 //! $ ana init --name Ana --json     a command of the device "ana", which has its own home and key file; expects exit code 0
 //! $5 ben doc edit note             the same, expecting exit code 5
-//! ~ ana group list                 the same as $, again and again until the next line holds (for what devices do by themselves)
+//! ~ ana group list                 the same as $, again and again until that and the next line hold (for what devices do by themselves)
 //! + EDITOR=sed -i s/a/b/           a variable for the next command
 //! < contact ana_contact            field "contact" of the JSON on standard output is remembered as {ana_contact}
 //! > text                           standard output contains this
@@ -288,15 +288,33 @@ impl Play {
         command
     }
 
+    /// Runs a command again until it ends with 0.
+    fn run_until_done(&mut self, rest: &str, until: Instant) {
+        let environment = self.environment.clone();
+        loop {
+            self.environment.clone_from(&environment);
+            let code = self.run_to_any_end(rest);
+            if code == Some(0) {
+                return;
+            }
+            if Instant::now() > until {
+                self.fail("waited in vain for it to end with 0");
+            }
+        }
+    }
+
     fn run(&mut self, expected: i32, rest: &str) {
+        if self.run_to_any_end(rest) != Some(expected) {
+            self.fail(&format!("the exit code is not {expected}"));
+        }
+    }
+
+    fn run_to_any_end(&mut self, rest: &str) -> Option<i32> {
         let mut words = words(&self.fill(rest));
         let device = words.remove(0);
         let output = self.command(&device, &words).output().unwrap();
         self.environment.clear();
         self.last = Some(output.clone());
-        if output.status.code() != Some(expected) {
-            self.fail(&format!("the exit code is not {expected}"));
-        }
         self.check_words(&words, &output);
         if words.iter().any(|word| word == "--json") {
             let is_object = |bytes: &[u8]| {
@@ -307,6 +325,7 @@ impl Play {
                 self.fail("not exactly one JSON object");
             }
         }
+        output.status.code()
     }
 
     /// People are not told words of the protocol, unless they asked for them.
@@ -437,8 +456,9 @@ impl Play {
         match verb {
             "$" => self.run(0, rest),
             "~" => {
-                self.run(0, rest);
-                self.repeat = Some((rest.to_owned(), Instant::now() + PATIENCE));
+                let until = Instant::now() + PATIENCE;
+                self.run_until_done(rest, until);
+                self.repeat = Some((rest.to_owned(), until));
                 return;
             }
             "+" => {
@@ -452,7 +472,7 @@ impl Play {
                     if Instant::now() > until {
                         self.fail(&format!("waited in vain for: {text}"));
                     }
-                    self.run(0, &again);
+                    self.run_until_done(&again, until);
                 }
                 return;
             }
