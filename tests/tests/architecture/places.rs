@@ -144,6 +144,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-order/src/query/group.rs", "restore", By(&["mls.public_rows"])),
     ("crates/conclave-proto/src/chunk.rs", "take", ByHand(&["proto.chunks"])),
     ("crates/conclave-proto/src/codec.rs", "decode", By(&["proto.client_frame", "proto.service_frame", "proto.record"])),
+    ("crates/conclave-proto/src/codec.rs", "decode_items", By(&["proto.client_frame", "proto.service_frame"])),
     ("crates/conclave-proto/src/codec.rs", "tls_deserialize_bytes", By(&["proto.varint", "proto.appended_records", "proto.delivered_record", "proto.service_frame"])),
     ("crates/conclave-proto/src/frame.rs", "begun_snapshot", By(&["proto.begun_snapshot"])),
     ("crates/conclave-proto/src/ids.rs", "from_str", By(&["proto.id_text"])),
