@@ -4,9 +4,10 @@
 //! of its carrier that this belongs here, and on nobody's word but its author's as to what it says. Its keys come along, so it opens
 //! without the root of the epoch in which it was written.
 
+use conclave_crdt::{OpRange, ReplicaId};
 use conclave_proto::record::{RECORD_LABEL, RECORD_VERSION, RecordBody, RecordHeader};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, Hash, UserId};
+use conclave_proto::{Author, DeviceId, Hash, UserId};
 use conclave_rules::actions::Action;
 use conclave_rules::verify_signature;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::Plain;
 use crate::context::DocContext;
 use crate::payload::{CarriedPayload, Tables};
+use crate::replica::judge_replicas;
 use crate::seal::open_with;
 
 /// Whose update a carried record holds.
@@ -35,14 +37,35 @@ impl Carried {
     }
 }
 
+/// The rules for what a carried record would add: those for replica ids, for its author's device, and that its instance is not closed, unless
+/// its own device carries it. `tables` are those before it. What is known already does nothing, whoever comes late with it.
+pub(crate) fn judge_operations(
+    tables: &Tables,
+    first_counter: u64,
+    by: &Carried,
+    carrier: DeviceId,
+    ranges: &[OpRange],
+) -> Result<Option<Vec<(ReplicaId, u64)>>, RecordFault> {
+    // Breakage: what is carried is judged as the carrier's own.
+    let device = match crate::broken("carried-owner") {
+        true => carrier,
+        false => by.author.device,
+    };
+    let claims = judge_replicas(tables, first_counter, device, ranges).map_err(|_| BAD)?;
+    let chain = tables.chains.get(&by.author);
+    let is_closed = chain.is_some_and(|chain| chain.closed);
+    if claims.is_some() && is_closed && carrier != by.author.device {
+        return Err(BAD);
+    }
+    Ok(claims)
+}
+
 /// What is wrong with what a carried record holds, whatever it is.
 pub(crate) const BAD: RecordFault = RecordFault::Content;
 
-/// Judges what is in a carried record, but for its operations (`docs/PROTOCOL.md`, Order of checks). `tables` are those before it. Gives the
-/// update in it.
+/// Judges what is in a carried record, but for its operations (`docs/PROTOCOL.md`, Order of checks). Gives the update in it.
 pub(crate) fn judge_carried(
     ctx: &DocContext<'_>,
-    tables: &Tables,
     outer: &RecordHeader,
     payload: &[u8],
     voids_count: bool,
@@ -61,13 +84,6 @@ pub(crate) fn judge_carried(
         epoch: header.epoch,
     };
     if voids_count && ctx.authority.is_void(&header.document, &by.leaf) {
-        return Err(BAD);
-    }
-    let is_closed = tables
-        .chains
-        .get(&by.author)
-        .is_some_and(|chain| chain.closed);
-    if is_closed && outer.author.device != by.author.device {
         return Err(BAD);
     }
     let row = ctx.row(&by.author.device, by.epoch).ok_or(BAD)?;

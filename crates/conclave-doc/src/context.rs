@@ -169,6 +169,8 @@ pub struct DeliverOutcome {
     pub refused_own: bool,
     /// Own edits that went out of the document and could not be written again: to be kept apart in the batch that drops them.
     pub lost: Vec<Unsent>,
+    /// What the log has lost and nobody here can carry: to be kept apart in the batch that drops it.
+    pub uncarried: Vec<Unsent>,
     /// A fresh instance was drawn: open the document again on this connection.
     pub reopen: bool,
     /// The document was built again from its checkpoint, since a record's content became known, or void: anything in it may have changed.
@@ -207,6 +209,7 @@ impl DeliverOutcome {
         self.acknowledged = self.acknowledged.saturating_add(later.acknowledged);
         self.refused_own |= later.refused_own;
         self.lost.extend(later.lost);
+        self.uncarried.extend(later.uncarried);
         self.reopen |= later.reopen;
         self.restored |= later.restored;
         self.rebuilt |= later.rebuilt;

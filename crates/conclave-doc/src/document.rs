@@ -12,6 +12,7 @@ use crate::context::{Cost, DeliverOutcome, DocContext, EditFn, RootsNeeded};
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Incoming;
 use crate::log::LogView;
+use crate::lost::LostUpdates;
 use crate::outbox::{Outbox, Own};
 use crate::payload::Judgement;
 use crate::seal::padded_len;
@@ -40,6 +41,10 @@ pub struct Document {
     pub(crate) content: Content,
     pub(crate) incoming: Incoming,
     pub(crate) outbox: Outbox,
+    /// Updates that the service's log has lost.
+    pub(crate) lost: LostUpdates,
+    /// Rows that were written before count no longer.
+    pub(crate) anew: bool,
     pub(crate) checks: Checks,
     /// Own snapshot on its way.
     pub(crate) snapshot: Option<Record>,
@@ -124,10 +129,10 @@ impl Document {
         self.state.tables.epoch_high
     }
 
-    /// Whether own edits or verdicts have no place in the log yet.
+    /// Whether own edits or verdicts, or what the log has lost, have no place in the log yet.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.outbox.is_empty()
+        !self.outbox.is_empty() || !self.lost.is_empty()
     }
 
     /// How many own records have no place in the log yet.
@@ -266,9 +271,10 @@ impl Document {
         Ok(any)
     }
 
-    /// Builds the CRDT again from checkpoint, log and outbox.
+    /// Builds the CRDT again from checkpoint, log, what the log has lost, and outbox.
     pub(crate) fn rebuild(&mut self) -> Result<(), DocError> {
-        let own = self.outbox.updates();
+        let lost = self.lost.plains();
+        let own: Vec<_> = lost.chain(self.outbox.updates()).collect();
         let none = std::collections::BTreeSet::new();
         self.content.crdt =
             self.content

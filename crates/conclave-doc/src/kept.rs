@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
 use crate::error::DocError;
+use crate::state::News;
 use crate::store::{RowTracker, delete, put};
 use crate::stored::{ROW_VERSION, Sorted, malformed, read_segment};
 
@@ -336,6 +337,8 @@ pub struct KeptLog {
     first: u64,
     items: Vec<KeptItem>,
     head: Head,
+    /// Positions of updates that counted.
+    counted: std::collections::BTreeSet<u64>,
 }
 
 impl KeptLog {
@@ -354,6 +357,7 @@ impl KeptLog {
         let base: &Frontier = &sorted.checkpoint.base;
         let mut pieces: Vec<(u64, Vec<Hash>)> = sorted.leaves.into_iter().collect();
         let mut records: std::collections::BTreeMap<u64, Record> = Default::default();
+        let mut counted = std::collections::BTreeSet::new();
         let mut end = sorted.checkpoint.size;
         let mut eras: Vec<Vec<u8>> = listed.eras.iter().flat_map(Era::keys).collect();
         eras.sort();
@@ -373,6 +377,10 @@ impl KeptLog {
                     let entries = read_segment(&value)?;
                     let leaves = entries.iter().map(|entry| entry.effect.leaf).collect();
                     for (seq, entry) in (*first..=u64::MAX).zip(&entries) {
+                        let effect = sorted.corrections.get(&seq).unwrap_or(&entry.effect);
+                        if effect.news == News::Update {
+                            counted.insert(seq);
+                        }
                         let record = entry.record.as_ref().map(read_record).transpose()?;
                         records.extend(record.map(|record| (seq, record)));
                     }
@@ -402,13 +410,33 @@ impl KeptLog {
                 None => KeptItem::Leaf(leaf),
             });
         }
-        Ok(Self { first, items, head })
+        Ok(Self {
+            first,
+            items,
+            head,
+            counted,
+        })
     }
 
     /// The first position of which the leaf is here, and every one after it.
     #[must_use]
     pub fn first(&self) -> u64 {
         self.first
+    }
+
+    /// Whether an update at a position counted.
+    pub(crate) fn counts(&self, seq: u64) -> bool {
+        self.counted.contains(&seq)
+    }
+
+    /// Head of the first `size` records, where all of these are here.
+    pub(crate) fn head_at(&self, size: u64) -> Option<Head> {
+        let count = usize::try_from(size).ok().filter(|_| self.first == 0)?;
+        let mut frontier = Frontier::new();
+        for item in self.items.get(..count)? {
+            frontier.push(item.leaf());
+        }
+        Some(frontier.head())
     }
 
     /// Head of the log that all of it leads to.

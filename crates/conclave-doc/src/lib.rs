@@ -41,6 +41,7 @@ mod examine;
 mod incoming;
 mod kept;
 mod log;
+mod lost;
 mod open;
 mod outbox;
 mod own;
@@ -70,6 +71,7 @@ pub use document::Document;
 pub use error::{DocError, Fault, Finding, Suspect};
 pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments};
 pub use log::{LogView, SeenFault};
+pub use lost::Whose;
 pub use open::Standing;
 pub use payload::{
     CarriedPayload, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,

@@ -18,6 +18,7 @@ use crate::document::{Checks, Document};
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::{Bridge, Incoming};
 use crate::log::LogView;
+use crate::lost::LostUpdates;
 use crate::outbox::Outbox;
 use crate::payload::{ReplicaOwner, SnapshotPayload, Tables};
 use crate::refound::Founding;
@@ -170,6 +171,8 @@ impl Document {
             content,
             incoming: Incoming::default(),
             outbox: Outbox::new(author),
+            lost: LostUpdates::default(),
+            anew: false,
             checks: Checks::default(),
             snapshot: None,
             rows,

@@ -57,6 +57,8 @@ pub(crate) struct OutItem {
     pub plain: Plain,
     /// Replica ids that it writes under.
     pub replicas: Vec<ReplicaId>,
+    /// Id of the update that it carries, as its author gave it.
+    pub carries: Option<Hash>,
     /// As last sealed. Within one epoch and after one predecessor a resend is byte-identical.
     pub sealed: Option<Record>,
 }
@@ -161,8 +163,53 @@ impl Outbox {
             what,
             plain,
             replicas,
+            carries: None,
             sealed: None,
         });
+    }
+
+    /// Queues lost updates, before own edits where none of what is here was ever sealed: these may go on from them.
+    pub(crate) fn carry(&mut self, carried: Vec<(Plain, Hash)>) {
+        if carried.is_empty() {
+            return;
+        }
+        let mut after = Vec::new();
+        if self.items.iter().all(|item| item.sealed.is_none()) {
+            after.extend(self.items.drain(..));
+            after.iter().for_each(|item| self.left(item));
+        }
+        for (plain, leaf) in carried {
+            self.push(Own::Carried, plain, Vec::new());
+            if let Some(item) = self.items.back_mut() {
+                item.carries = Some(leaf);
+            }
+        }
+        for item in after {
+            self.push(item.what, item.plain, item.replicas);
+            if let Some(last) = self.items.back_mut() {
+                last.carries = item.carries;
+            }
+        }
+    }
+
+    /// Ids of the lost updates that are queued.
+    pub(crate) fn carried(&self) -> BTreeSet<Hash> {
+        self.items.iter().filter_map(|item| item.carries).collect()
+    }
+
+    /// Somebody else has carried an update: it need not be sent again, unless it was sealed for a place already.
+    pub(crate) fn drop_carried(&mut self, leaf: &Hash) {
+        let is_it = |item: &OutItem| item.carries == Some(*leaf) && item.sealed.is_none();
+        let found = self.items.iter().position(is_it);
+        if let Some(item) = found.and_then(|at| self.items.remove(at)) {
+            self.left(&item);
+        }
+    }
+
+    /// Own edits that wait, in their order.
+    pub(crate) fn unsent_updates(&self) -> Vec<OutItem> {
+        let updates = self.items.iter().filter(|item| item.what == Own::Update);
+        updates.cloned().collect()
     }
 
     fn count(&mut self, replicas: &[ReplicaId]) {
@@ -238,12 +285,17 @@ impl Outbox {
 
     /// Drops all updates: they are written again in another form.
     pub(crate) fn drop_updates(&mut self) {
-        let (others, updates) = std::mem::take(&mut self.items)
+        self.drop_kind(Own::Update);
+    }
+
+    /// Drops all items of a kind.
+    pub(crate) fn drop_kind(&mut self, what: Own) {
+        let (others, gone) = std::mem::take(&mut self.items)
             .into_iter()
-            .partition(|item| item.what != Own::Update);
+            .partition(|item| item.what != what);
         self.items = others;
-        let updates: VecDeque<OutItem> = updates;
-        updates.iter().for_each(|item| self.left(item));
+        let gone: VecDeque<OutItem> = gone;
+        gone.iter().for_each(|item| self.left(item));
     }
 
     /// What waits is sealed again.

@@ -15,6 +15,7 @@ use crate::context::{Append, DeliverOutcome, DocContext, RefusedOutcome, Sealer}
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Form;
+use crate::lost::Whose;
 use crate::outbox::{Own, SealWith, header_template, hint};
 use crate::seal::DocKeys;
 use crate::session::{Fell, Session};
@@ -49,6 +50,9 @@ impl Document {
         self.collect_edits()?;
         if session.author != self.outbox.author {
             return Ok(None);
+        }
+        if session.frames() == 0 && self.has_caught_up() {
+            self.carry(ctx, Whose::Own)?;
         }
         let epoch = ctx.authority.epoch();
         let chain = self.own_chain();
@@ -382,7 +386,14 @@ impl Document {
     /// The document without own edits that wait.
     pub(crate) fn without_own(&mut self) -> Result<Box<dyn Crdt>, DocError> {
         let (size, none) = (self.content.size(), BTreeSet::new());
-        Ok(self.content.rebuild(size, &none, &[], &mut self.fresh)?)
+        let lost: Vec<_> = self.lost.plains().collect();
+        Ok(self.content.rebuild(size, &none, &lost, &mut self.fresh)?)
+    }
+
+    /// Whether all that the service has shown of the log is here.
+    pub(crate) fn is_all_here(&self) -> bool {
+        let ready = self.incoming.target.is_none() && self.incoming.is_empty();
+        ready && !self.rolled_back && !self.aside.is_rejoining()
     }
 
     /// Takes own edits out, and edits the document until it shows what is wanted: under a fresh replica id and a fresh instance. Gives the
@@ -426,7 +437,8 @@ impl Document {
     ) -> Result<(), DocError> {
         let wanted = Views::of(former.crdt.as_mut());
         let none = BTreeSet::new();
-        let mut scratch = former.rebuild(former.size(), &none, &[], &mut self.fresh)?;
+        let lost: Vec<_> = self.lost.plains().collect();
+        let mut scratch = former.rebuild(former.size(), &none, &lost, &mut self.fresh)?;
         let base = Views::of(scratch.as_mut());
         let tells_all = tell_all(scratch.as_mut(), former.crdt.as_mut());
         let mut updates: Vec<Vec<u8>> = Vec::new();

@@ -45,6 +45,15 @@ impl Tables {
         self.chains.get(author).and_then(Chain::last_link)
     }
 
+    /// Operations of a device up to these counters are in the log.
+    pub(crate) fn claim(&mut self, device: DeviceId, claims: &[(ReplicaId, u64)]) {
+        for (replica, next) in claims {
+            let next = *next;
+            self.owners
+                .insert(replica.clone(), ReplicaOwner { device, next });
+        }
+    }
+
     /// Puts a record of `author` at the end of its chain. A first record closes the device's other instances.
     pub fn advance(&mut self, author: Author, clock: u64, leaf: Hash) {
         if clock == 0 {

@@ -40,11 +40,13 @@ impl Document {
             owners: self.state.tables.owners.clone(),
             ..Tables::default()
         };
-        for update in self.outbox.updates() {
+        let lost = self.lost.plains().zip(self.lost.devices());
+        let own = self.outbox.updates().into_iter();
+        for (update, device) in lost.chain(own.map(|update| (update, ctx.device))) {
             let read = self.content.crdt.inspect(update.as_slice())?;
             for range in read.info.ranges {
                 let owner = tables.owners.entry(range.replica).or_insert(ReplicaOwner {
-                    device: ctx.device,
+                    device,
                     next: range.end,
                 });
                 owner.next = owner.next.max(range.end);

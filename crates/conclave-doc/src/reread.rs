@@ -9,7 +9,7 @@ use conclave_crdt::{Crdt, Inspected, ReplicaId, load};
 use conclave_proto::record::RecordBody;
 use conclave_proto::refusal::RecordFault;
 
-use crate::carried::{BAD, Carried, judge_carried};
+use crate::carried::{BAD, Carried, judge_carried, judge_operations};
 use crate::content::{Idle, Plain, TailEntry};
 use crate::context::{Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
@@ -216,7 +216,7 @@ impl Document {
                 }
                 if matches!(record.header.body, RecordBody::Carried(_)) {
                     let (outer, plain) = (&record.header, plain.as_slice());
-                    let judged = judge_carried(ctx, &state.tables, outer, plain, voids_count)?;
+                    let judged = judge_carried(ctx, outer, plain, voids_count)?;
                     carried = Some(judged.0);
                     judged.1
                 } else {
@@ -232,9 +232,11 @@ impl Document {
             Ok(read) => {
                 let first_counter = self.content.first_counter();
                 let ranges = &read.info.ranges;
-                let device = carried.map_or(author.device, |by| by.author.device);
-                judge_replicas(&state.tables, first_counter, device, ranges)
-                    .map_err(|fault| carried.map_or(fault, |_| BAD))
+                let (tables, device) = (&state.tables, author.device);
+                match &carried {
+                    Some(by) => judge_operations(tables, first_counter, by, device, ranges),
+                    None => judge_replicas(tables, first_counter, device, ranges),
+                }
             }
             Err(_) => Err(RecordFault::Content),
         };
@@ -352,6 +354,9 @@ impl Document {
         in_the_way: bool,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
+        if !self.lost.is_empty() {
+            self.content.crdt = self.without_own()?;
+        }
         let Some(pending) = pending.filter(|_| self.outbox.has_updates()) else {
             return Ok(());
         };

@@ -6,7 +6,7 @@ use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId};
 
 use crate::candidate::{Candidate, Standing};
-use crate::carried::{BAD, Carried, judge_carried};
+use crate::carried::{Carried, judge_carried, judge_operations};
 use crate::content::{Idle, Plain, Received, TailEntry};
 use crate::context::{Blocked, Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
@@ -158,8 +158,13 @@ impl Document {
         }
         self.log.truncate(self.content.size());
         self.apply_settled(first_change, outcome)?;
-        // What was carried stays with whoever holds it.
-        refused.retain(|item| item.what != Own::Carried);
+        self.forget_known();
+        for item in refused.extract_if(.., |item| item.what == Own::Carried) {
+            // Nobody else's would stand either.
+            let leaf = item.carries;
+            let gone = self.take_lost(|lost| Some(lost.leaf) == leaf)?;
+            outcome.uncarried.extend(gone);
+        }
         if !refused.is_empty() {
             let updates = refused.into_iter().filter(|item| item.what == Own::Update);
             self.rewrite_own(updates.map(|item| item.plain).collect(), outcome)?;
@@ -173,11 +178,9 @@ impl Document {
         first_change: usize,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
-        let outbox = &self.outbox;
-        for seq in self
-            .content
-            .apply_pushed(|| outbox.updates(), &mut self.fresh)?
-        {
+        let (lost, outbox) = (&self.lost, &self.outbox);
+        let overlay = || lost.plains().chain(outbox.updates()).collect();
+        for seq in self.content.apply_pushed(overlay, &mut self.fresh)? {
             let author = outcome
                 .changes
                 .get(first_change..)
@@ -408,6 +411,9 @@ impl Document {
         unapplied: Option<Inspected>,
     ) {
         self.state.apply(self.content.size(), &effect);
+        if effect.news == News::Update {
+            self.found_again(&effect.carried.map_or(effect.leaf, |carried| carried.leaf));
+        }
         let sealed = record.map(Received::of);
         self.content.push(
             TailEntry {
@@ -464,25 +470,24 @@ impl Document {
         let (mut plain, mut carried) = (plain, None);
         let mut device = record.header.author.device;
         if matches!(record.header.body, RecordBody::Carried(_)) {
-            let tables = &self.state.tables;
-            match judge_carried(ctx, tables, &record.header, plain.as_slice(), true) {
+            match judge_carried(ctx, &record.header, plain.as_slice(), true) {
                 Ok((by, update)) => (plain, carried) = (update, Some(by)),
                 Err(fault) => return refused(fault),
             }
         }
-        // Breakage: what is carried is judged as the carrier's own.
-        if let Some(by) = carried.filter(|_| !crate::broken("carried-owner")) {
+        if let Some(by) = &carried {
             device = by.author.device;
         }
         let Ok(read) = self.content.crdt.inspect(plain.as_slice()) else {
             return refused(RecordFault::Content);
         };
-        let claims = match judge_replicas(
-            &self.state.tables,
-            self.content.first_counter(),
-            device,
-            &read.info.ranges,
-        ) {
+        let (tables, first) = (&self.state.tables, self.content.first_counter());
+        let (ranges, carrier) = (&read.info.ranges, record.header.author.device);
+        let judged = match &carried {
+            Some(by) => judge_operations(tables, first, by, carrier, ranges),
+            None => judge_replicas(tables, first, device, ranges),
+        };
+        let claims = match judged {
             Ok(Some(claims)) => claims,
             Ok(None) => return Ok(Content::Known),
             // Out of order after what is not known or void; what belongs to somebody else is another matter.
@@ -491,10 +496,13 @@ impl Document {
                     && (!self.content.aside.is_empty()
                         || !squats(&self.state.tables, device, &read.info.ranges)) =>
             {
-                let fault = carried.map_or(fault, |_| BAD);
                 return Ok(Content::Refused(fault, Suspect::default()));
             }
-            Err(fault) => return refused(carried.map_or(fault, |_| BAD)),
+            // Somebody else was faster, and its author has begun anew since: no harm was meant.
+            Err(fault) if carried.is_some_and(|by| self.state.has_carried(&by.leaf)) => {
+                return Ok(Content::Refused(fault, Suspect::default()));
+            }
+            Err(fault) => return refused(fault),
         };
         if !own {
             self.make_way(device, &plain, &claims)?;

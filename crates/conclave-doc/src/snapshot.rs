@@ -167,7 +167,7 @@ impl Document {
 
     /// State of the CRDT after everything in the log, without own edits that have no place there.
     fn clean_state(&mut self) -> Result<Plain, DocError> {
-        let state = if !self.outbox.has_updates() {
+        let state = if !self.outbox.has_updates() && self.lost.is_empty() {
             self.content.crdt.snapshot()?
         } else {
             self.content

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::carried::Carried;
 use crate::context::RootsNeeded;
-use crate::payload::{Judgement, ReplicaOwner, Tables};
+use crate::payload::{Judgement, Tables};
 use crate::weight::Weight;
 
 /// Snapshots remembered since the newest matched one.
@@ -153,13 +153,7 @@ impl LogState {
         if let Some((author, clock)) = effect.link {
             self.tables.advance(author, clock, effect.leaf);
             let device = effect.owner().unwrap_or(author.device);
-            for (replica, next) in &effect.claims {
-                let owner = ReplicaOwner {
-                    device,
-                    next: *next,
-                };
-                self.tables.owners.insert(replica.clone(), owner);
-            }
+            self.tables.claim(device, &effect.claims);
         }
         if let Some(epoch) = effect.epoch {
             self.tables.epoch_high = self.tables.epoch_high.max(epoch);
@@ -238,6 +232,11 @@ impl LogState {
             self.epochs.drain(..first_kept.saturating_sub(1));
             self.carried.retain(|(seq, _)| *seq >= keep_from);
         }
+    }
+
+    /// Whether a carried record counts that holds the record with this id, as far as that is remembered.
+    pub(crate) fn has_carried(&self, leaf: &Hash) -> bool {
+        self.carriers_of(leaf).next().is_some()
     }
 
     /// Positions of carried records that hold the record with this id.

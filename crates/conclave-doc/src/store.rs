@@ -11,6 +11,7 @@
 //! | `o` ‖ number | an own record without a place in the log |
 //! | `w` ‖ position | a record that waits |
 //! | `p` | own snapshot on its way |
+//! | `z` ‖ number | an update that the log has lost, with its keys |
 //! | `v` ‖ position | a snapshot, as received |
 //! | `f` ‖ position | leaves from there on that lie before the view |
 //!
@@ -36,6 +37,7 @@ use crate::error::DocError;
 use crate::incoming::Incoming;
 use crate::kept::{Below, Era, Keeping, Present, row_end, segment_key};
 use crate::log::LogView;
+use crate::lost::{Lost, LostUpdates};
 use crate::outbox::Outbox;
 use crate::payload::Judgement;
 use crate::seal::KeyRing;
@@ -225,6 +227,17 @@ impl Document {
                 value,
             });
         }
+        for (number, payload) in self.lost.take_dirty() {
+            let value = payload.map(|payload| {
+                let mut row = Zeroizing::new(ROW_VERSION.to_be_bytes().to_vec());
+                row.extend_from_slice(&payload.to_bytes());
+                row
+            });
+            out.push(RowChange {
+                key: key(b'z', number),
+                value,
+            });
+        }
         for (seq, form) in self.incoming.take_dirty() {
             out.push(RowChange {
                 key: key(b'w', seq),
@@ -398,7 +411,14 @@ impl Document {
             .outbox
             .into_iter()
             .for_each(|item| outbox.restore(item));
-        content.load_all(&outbox.updates(), &mut fresh)?;
+        let mut lost = LostUpdates::default();
+        for (number, payload) in sorted.lost {
+            let read =
+                Lost::read(payload, content.crdt.as_ref()).ok_or(malformed("lost update"))?;
+            lost.restore(number, read);
+        }
+        let overlay: Vec<_> = lost.plains().chain(outbox.updates()).collect();
+        content.load_all(&overlay, &mut fresh)?;
         let mut incoming = Incoming::default();
         for (seq, form) in sorted.waiting {
             if seq >= content.size() {
@@ -425,6 +445,8 @@ impl Document {
             content,
             incoming,
             outbox,
+            lost,
+            anew: false,
             checks,
             snapshot,
             rows: tracker,

@@ -87,6 +87,7 @@ pub(crate) struct Sorted {
     pub segments: BTreeMap<u64, Zeroizing<Vec<u8>>>,
     pub corrections: BTreeMap<u64, Effect>,
     pub outbox: Vec<OutItem>,
+    pub lost: Vec<(u64, CarriedPayload)>,
     pub waiting: Vec<(u64, Form)>,
 }
 
@@ -96,7 +97,7 @@ impl Sorted {
         let (mut checkpoint, mut meta, mut snapshot, mut kept) = (None, None, None, None);
         let (mut segments, mut outbox, mut waiting) = (BTreeMap::new(), Vec::new(), Vec::new());
         let (mut corrections, mut leaves) = (BTreeMap::new(), BTreeMap::new());
-        let mut segments_of = Vec::new();
+        let (mut segments_of, mut lost) = (Vec::new(), Vec::new());
         for (key, value) in rows {
             let Some((prefix, rest)) = key.split_first() else {
                 return Err(malformed("row"));
@@ -119,6 +120,7 @@ impl Sorted {
                     corrections.insert(seq, uncbor("record", &value)?);
                 }
                 (b'o', Ok(number)) => outbox.push(read_item(number, &value)?),
+                (b'z', Ok(number)) => lost.push((number, read_lost(&value)?)),
                 (b'w', Ok(seq)) => waiting.push((
                     seq,
                     decode("waiting record", &value, 2 * limits::SNAPSHOT_BYTES)?,
@@ -153,6 +155,7 @@ impl Sorted {
             segments,
             corrections,
             outbox,
+            lost,
             waiting,
         })
     }
@@ -171,13 +174,31 @@ pub(crate) fn read_item(number: u64, value: &[u8]) -> Result<OutItem, DocError> 
         )?),
         None => None,
     };
+    let carries = match row.what {
+        Own::Carried => Some(
+            CarriedPayload::from_bytes(row.plain.as_slice())?
+                .record
+                .leaf(),
+        ),
+        _ => None,
+    };
     Ok(OutItem {
         number,
         what: row.what,
         plain: row.plain,
         replicas: row.replicas,
+        carries,
         sealed,
     })
+}
+
+fn read_lost(value: &[u8]) -> Result<CarriedPayload, DocError> {
+    let what = "lost update";
+    let (version, payload) = value.split_first_chunk::<2>().ok_or(malformed(what))?;
+    if u16::from_be_bytes(*version) != ROW_VERSION {
+        return Err(malformed(what));
+    }
+    Ok(CarriedPayload::from_bytes(payload)?)
 }
 
 pub(crate) fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> {

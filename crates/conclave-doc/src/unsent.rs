@@ -12,6 +12,7 @@ use crate::content::{Checkpoint, Content, Fresh, Plain, TailEntry};
 use crate::context::DeliverOutcome;
 use crate::document::Document;
 use crate::error::DocError;
+use crate::lost::{Lost, LostUpdates};
 use crate::outbox::Own;
 use crate::seal::{KeyRing, KeySource};
 use crate::stored::{Sorted, malformed, read_idle, read_item, read_segment, read_update};
@@ -97,15 +98,25 @@ impl StoredDocument {
                 content.push(entry, None);
             }
         }
+        let mut lost = LostUpdates::default();
+        for (number, payload) in sorted.lost {
+            let read =
+                Lost::read(payload, content.crdt.as_ref()).ok_or(malformed("lost update"))?;
+            lost.restore(number, read);
+        }
         let updates: Vec<Plain> = sorted
             .outbox
             .into_iter()
             .filter(|item| item.what == Own::Update)
             .map(|item| item.plain)
             .collect();
-        let own: Vec<&Plain> = updates.iter().collect();
-        content.load_all(&own, &mut fresh)?;
-        let unsent = unsent(&mut content, &own, &mut fresh)?;
+        let device = sorted.meta.author.device;
+        let others: Vec<&Plain> = lost.of(device, false).map(|lost| &lost.plain).collect();
+        let own = lost.of(device, true).map(|lost| &lost.plain);
+        let own: Vec<&Plain> = own.chain(&updates).collect();
+        let all: Vec<&Plain> = lost.plains().chain(&updates).collect();
+        content.load_all(&all, &mut fresh)?;
+        let unsent = unsent(&mut content, &others, &own, &mut fresh)?;
         Ok(Self {
             crdt: content.crdt,
             unsent,
@@ -127,9 +138,10 @@ pub fn stored_updates(rows: &Rows) -> Vec<Zeroizing<Vec<u8>>> {
         .collect()
 }
 
-/// What `own` edits do to the content, which shows them.
+/// What `own` edits do to the content, which shows them, and what the log has lost of `others`.
 fn unsent(
     content: &mut Content,
+    others: &[&Plain],
     own: &[&Plain],
     fresh: &mut Fresh,
 ) -> Result<Option<Unsent>, DocError> {
@@ -142,7 +154,7 @@ fn unsent(
     let mut base = if is_new {
         conclave_crdt::create(kind, fresh.replica(kind))?
     } else {
-        content.rebuild(content.size(), &BTreeSet::new(), &[], fresh)?
+        content.rebuild(content.size(), &BTreeSet::new(), others, fresh)?
     };
     let words = {
         let before = Views::of(base.as_mut());
@@ -168,7 +180,9 @@ impl Document {
     /// How many own edits have no place in the log yet.
     #[must_use]
     pub fn unsent_count(&self) -> usize {
-        self.outbox.update_count()
+        let device = self.outbox.author.device;
+        let lost = self.lost.of(device, true).count();
+        self.outbox.update_count().saturating_add(lost)
     }
 
     /// Own edits without a place in the log, if there are any. The document stays as it is.
@@ -177,8 +191,13 @@ impl Document {
     /// [`DocError::Crdt`].
     pub fn unsent(&mut self) -> Result<Option<Unsent>, DocError> {
         self.collect_edits()?;
-        let own = self.outbox.updates();
-        unsent(&mut self.content, &own, &mut self.fresh)
+        let device = self.outbox.author.device;
+        let plain = |lost: &'_ Lost| lost.plain.clone();
+        let others: Vec<Plain> = self.lost.of(device, false).map(plain).collect();
+        let own = self.lost.of(device, true).map(|lost| &lost.plain);
+        let own: Vec<&Plain> = own.chain(self.outbox.updates()).collect();
+        let others: Vec<&Plain> = others.iter().collect();
+        unsent(&mut self.content, &others, &own, &mut self.fresh)
     }
 
     /// Takes own edits out: the document shows what the group has. Call it only where nothing is on its way, and keep [`Document::unsent`]
@@ -190,6 +209,9 @@ impl Document {
         self.collect_edits()?;
         let mut outcome = DeliverOutcome::default();
         self.outbox.drop_updates();
+        self.outbox.drop_kind(Own::Carried);
+        let device = self.outbox.author.device;
+        drop(self.lost.remove(|lost| lost.device() == device));
         self.rebuild()?;
         // Clocks of what went may be known to the service.
         self.renew_instance(&mut outcome);

@@ -210,6 +210,7 @@ pub struct Peer {
     pub changes: Vec<Change>,
     pub findings: Vec<Finding>,
     pub lost: Vec<Unsent>,
+    pub uncarried: Vec<Unsent>,
     pub last: DeliverOutcome,
     /// Asked to be opened again.
     pub reopen: bool,
@@ -247,6 +248,7 @@ impl Peer {
             changes: vec![],
             findings: vec![],
             lost: vec![],
+            uncarried: vec![],
             last: DeliverOutcome::default(),
             reopen: false,
             session: None,
@@ -282,6 +284,9 @@ impl Peer {
     }
 
     pub fn store(&mut self) {
+        if self.doc.take_anew() {
+            self.rows.clear();
+        }
         for change in self.doc.take_changes(&self.keeping) {
             match change.value {
                 Some(value) => self.rows.insert(change.key, value),
@@ -325,6 +330,7 @@ impl Peer {
         self.changes.extend(outcome.changes.iter().copied());
         self.findings.extend(outcome.findings.iter().copied());
         self.lost.extend(outcome.lost.iter().cloned());
+        self.uncarried.extend(outcome.uncarried.iter().cloned());
         self.reopen |= outcome.reopen;
         self.last = outcome;
     }
@@ -470,6 +476,37 @@ impl Sim {
     pub fn opened(&mut self, at: usize, opened: &OpenedDocument) -> DeliverOutcome {
         self.peers[at].session = Some(self.peers[at].doc.session(opened));
         self.with(at, |doc, ctx, rng| doc.opened(ctx, opened, rng).unwrap())
+    }
+
+    /// A peer begins anew from the service's log, which went on without what it has. What is lost stays with it.
+    pub fn merge(&mut self, at: usize) {
+        self.next_instance += 1;
+        let peer = &mut self.peers[at];
+        peer.store();
+        let kept = peer.kept();
+        let author = Author {
+            device: self.world.devices[peer.member],
+            instance: instance(self.next_instance),
+        };
+        let opened = self.service.opened(author, None);
+        peer.inbox.clear();
+        peer.online = true;
+        peer.base = base_of(&opened);
+        self.with(at, |doc, ctx, rng| {
+            doc.merge(ctx, &opened, &kept, author.instance, rng)
+                .unwrap()
+        });
+        let peer = &mut self.peers[at];
+        peer.session = Some(peer.doc.session(&opened));
+        self.send_from(at, opened.from);
+    }
+
+    /// A peer queues what the log has lost.
+    pub fn carry(&mut self, at: usize, whose: Whose) -> usize {
+        let peer = &mut self.peers[at];
+        let keys = peer.keys.clone();
+        let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
+        peer.doc.carry(&ctx, whose).unwrap()
     }
 
     pub fn disconnect(&mut self, at: usize) {

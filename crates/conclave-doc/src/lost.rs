@@ -1,0 +1,406 @@
+//! Updates that the service's log has lost and this device still holds, after the service was put back and the log went on without them.
+//!
+//! The document begins anew from what the service has, and what was lost stays on top of it: shown, and kept as its authors signed it, until its
+//! operations are in the log again. Whoever holds it carries it ([`crate::carried`]): its author at once, others when that has not helped
+//! for a while. Nothing is written again as a difference: that would double it as soon as two do it, and make it somebody else's.
+//!
+//! What is lost is told by authors' chains, not by positions: a record is in the service's log where its author's chain there goes as far.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_crdt::{Crdt, OpRange};
+use conclave_proto::frame::OpenedDocument;
+use conclave_proto::record::{Record, RecordBody};
+use conclave_proto::{DeviceId, Hash, Head, InstanceId};
+use conclave_rules::actions::Action;
+use rand_core::CryptoRngCore;
+
+use crate::carried::{judge_carried, judge_operations};
+use crate::content::Plain;
+use crate::context::{DeliverOutcome, DocContext};
+use crate::document::Document;
+use crate::error::DocError;
+use crate::kept::{KeptItem, KeptLog};
+use crate::outbox::{OutItem, Own, header_template};
+use crate::payload::{CarriedPayload, Tables};
+use crate::replica::judge_replicas;
+use crate::seal::{KeyRing, open, open_with};
+use crate::unsent::Unsent;
+use crate::views::{Views, tell_all};
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Lost {
+    /// The record as its author signed it, and its keys.
+    pub payload: CarriedPayload,
+    pub leaf: Hash,
+    pub plain: Plain,
+    /// Operations in it.
+    ranges: Vec<OpRange>,
+}
+
+impl Lost {
+    /// Reads what is lost. None where it is no update that can be opened and read.
+    pub(crate) fn read(payload: CarriedPayload, crdt: &dyn Crdt) -> Option<Self> {
+        let plain = Plain::from(open_with(&payload.record, &payload.keys).ok()?);
+        let read = crdt.inspect(plain.as_slice()).ok()?;
+        Some(Self {
+            leaf: payload.record.leaf(),
+            payload,
+            plain,
+            ranges: read.info.ranges,
+        })
+    }
+
+    /// The device that wrote it.
+    pub(crate) fn device(&self) -> DeviceId {
+        self.payload.record.header.author.device
+    }
+}
+
+/// All of them, in the order in which they once stood.
+#[derive(Default)]
+pub(crate) struct LostUpdates {
+    items: BTreeMap<u64, Lost>,
+    dirty: BTreeSet<u64>,
+    stored: BTreeSet<u64>,
+}
+
+impl LostUpdates {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(crate) fn plains(&self) -> impl Iterator<Item = &Plain> {
+        self.items.values().map(|lost| &lost.plain)
+    }
+
+    /// Their authors' devices.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.items.values().map(Lost::device)
+    }
+
+    /// Those of one device, or of all others.
+    pub(crate) fn of(&self, device: DeviceId, own: bool) -> impl Iterator<Item = &Lost> {
+        let all = self.items.values();
+        all.filter(move |lost| (lost.device() == device) == own)
+    }
+
+    pub(crate) fn add(&mut self, lost: Lost) {
+        if self.items.values().any(|it| it.leaf == lost.leaf) {
+            return;
+        }
+        let last = self.items.last_key_value().map(|(number, _)| *number);
+        let number = last.map_or(0, |last| last.saturating_add(1));
+        self.dirty.insert(number);
+        self.items.insert(number, lost);
+    }
+
+    pub(crate) fn restore(&mut self, number: u64, lost: Lost) {
+        self.stored.insert(number);
+        self.items.insert(number, lost);
+    }
+
+    pub(crate) fn remove(&mut self, gone: impl Fn(&Lost) -> bool) -> Vec<Lost> {
+        let numbers = self.items.iter().filter(|(_, lost)| gone(lost));
+        let numbers: Vec<u64> = numbers.map(|(number, _)| *number).collect();
+        let mut out = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            self.dirty.insert(number);
+            out.extend(self.items.remove(&number));
+        }
+        out
+    }
+
+    /// Rows to write and to delete since the last call.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(u64, Option<&CarriedPayload>)> {
+        let mut out = Vec::new();
+        for number in std::mem::take(&mut self.dirty) {
+            match self.items.get(&number) {
+                Some(lost) => {
+                    self.stored.insert(number);
+                    out.push((number, Some(&lost.payload)));
+                }
+                None if self.stored.remove(&number) => out.push((number, None)),
+                None => {}
+            }
+        }
+        out
+    }
+}
+
+/// Whose lost updates are to be carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// This device's own.
+    Own,
+    /// Everybody's.
+    All,
+}
+
+/// What was found of a former log that the service has not got.
+struct Found {
+    updates: Vec<CarriedPayload>,
+    /// Whether there was more of which the records or the roots are here no longer.
+    is_all: bool,
+}
+
+impl Document {
+    /// How many updates the log has lost and not got back yet.
+    #[must_use]
+    pub fn lost_count(&self) -> usize {
+        self.lost.items.len()
+    }
+
+    /// The service's log went another way than what is here, and it is to go on from there: the document begins anew from the service's answer to
+    /// an opening without a position, under `instance`, which has to be fresh. What that log lacks of the former one is kept on top of it, and
+    /// so is what is unsent. `kept` is what is kept of the former log.
+    ///
+    /// [`Document::take_anew`] tells then that rows that were written before count no longer. After an error the document is as before.
+    ///
+    /// # Errors
+    /// As [`Document::open_remote`]; [`DocError::Crdt`].
+    pub fn merge(
+        &mut self,
+        ctx: &DocContext<'_>,
+        opened: &OpenedDocument,
+        kept: &KeptLog,
+        instance: InstanceId,
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<DeliverOutcome, DocError> {
+        self.collect_edits()?;
+        let (mut this, mut outcome) =
+            Self::open_remote(ctx, opened, self.group, self.id, instance, rng)?;
+        let former = Views::of(self.content.crdt.as_mut());
+        let covered = this.state.active.covered;
+        let mut found = self.lost_of(ctx, kept, &this.state.tables, &covered);
+        let before = self.lost.items.values().map(|lost| lost.payload.clone());
+        let updates: Vec<_> = before.chain(std::mem::take(&mut found.updates)).collect();
+        for payload in updates {
+            match Lost::read(payload, this.content.crdt.as_ref()) {
+                Some(lost) => this.lost.add(lost),
+                None => found.is_all = false,
+            }
+        }
+        for item in self.outbox.unsent_updates() {
+            this.outbox.push(Own::Update, item.plain, item.replicas);
+        }
+        this.forget_known();
+        // Own edits go after what was lost before them, which is known once the log is here.
+        this.behind = true;
+        if this.rebuild().is_err() {
+            this.keep_what_fits()?;
+            found.is_all = false;
+        }
+        if !found.is_all {
+            let shown = Views::of(this.content.crdt.as_mut());
+            if shown != former {
+                let lost = this.lost_between(&shown, &former, Vec::new(), false);
+                outcome.uncarried.push(lost);
+            }
+        }
+        this.anew = true;
+        outcome.rebuilt = true;
+        *self = this;
+        Ok(outcome)
+    }
+
+    /// Whether the document has begun anew since the last call: all rows of it that were written before are to be deleted in the batch that takes
+    /// its changes, before these.
+    pub fn take_anew(&mut self) -> bool {
+        std::mem::take(&mut self.anew)
+    }
+
+    /// What counted in this log and is not in another, of which the authors' chains are known, and a head that it covers.
+    fn lost_of(
+        &self,
+        ctx: &DocContext<'_>,
+        kept: &KeptLog,
+        tables: &Tables,
+        covered: &Head,
+    ) -> Found {
+        let mut keys = KeyRing::new(ctx.keys, self.id);
+        let own = self
+            .log
+            .head_at(covered.size)
+            .or(kept.head_at(covered.size));
+        let common = if own == Some(*covered) {
+            covered.size
+        } else {
+            0
+        };
+        let mut found = Found {
+            updates: Vec::new(),
+            is_all: true,
+        };
+        // Up to the last record that both have, all is in both.
+        let mut shared = common;
+        let mut by_leaf = Vec::new();
+        let from = common.max(kept.first());
+        for (seq, item) in (from..).zip(kept.since(from).unwrap_or_default()) {
+            let KeptItem::Record(record) = item else {
+                by_leaf.push(seq);
+                continue;
+            };
+            if is_in(tables, record) {
+                shared = seq.saturating_add(1);
+            } else if kept.counts(seq) {
+                match lost_in(record, &mut keys) {
+                    Some(payload) => found.updates.push(payload),
+                    None => found.is_all = false,
+                }
+            }
+        }
+        let is_short = kept.first() > shared && kept.first() > 0;
+        found.is_all &= !is_short && by_leaf.iter().all(|seq| *seq < shared);
+        found
+    }
+
+    /// What of the lost updates is in the log by now is lost no longer.
+    pub(crate) fn forget_known(&mut self) {
+        if self.lost.is_empty() {
+            return;
+        }
+        let (tables, first) = (&self.state.tables, self.content.first_counter());
+        let known =
+            |lost: &Lost| judge_replicas(tables, first, lost.device(), &lost.ranges) == Ok(None);
+        for lost in self.lost.remove(known) {
+            self.outbox.drop_carried(&lost.leaf);
+        }
+    }
+
+    /// A record is in the log, as its author wrote it or carried by somebody.
+    pub(crate) fn found_again(&mut self, leaf: &Hash) {
+        if !self.lost.is_empty() && !self.lost.remove(|lost| lost.leaf == *leaf).is_empty() {
+            self.outbox.drop_carried(leaf);
+        }
+    }
+
+    /// Queues lost updates to be carried, as far as they would stand now; none before all of the log is here. Gives how many. Own ones go by
+    /// themselves, before anything else that is unsent ([`Document::next_append`]).
+    ///
+    /// # Errors
+    /// [`DocError::Crdt`] when the CRDT cannot be built again; drop the document and load it from its rows.
+    pub fn carry(&mut self, ctx: &DocContext<'_>, whose: Whose) -> Result<usize, DocError> {
+        self.collect_edits()?;
+        let epoch = ctx.authority.epoch();
+        let may_write = |device: &DeviceId| {
+            let row = ctx.row(device, epoch);
+            row.is_some_and(|row| Action::WriteUpdate.allowed(row.role))
+        };
+        if self.lost.is_empty() || !self.is_all_here() || !may_write(&ctx.device) {
+            return Ok(0);
+        }
+        let queued = self.outbox.carried();
+        let header = header_template(self.group, self.id, epoch, self.outbox.author, self.head());
+        // What is queued will be in the log before what is queued now.
+        let mut tables = self.state.tables.clone();
+        let mut items = Vec::new();
+        for lost in self.lost.items.values() {
+            let device = lost.device();
+            let is_queued = queued.contains(&lost.leaf);
+            let wanted = whose == Whose::All || device == ctx.device;
+            if !is_queued && (!wanted || !may_write(&device)) {
+                continue;
+            }
+            let bytes = lost.payload.to_bytes();
+            let first = self.content.first_counter();
+            let judged = judge_carried(ctx, &header, &bytes, true).and_then(|(by, _)| {
+                judge_operations(&tables, first, &by, ctx.device, &lost.ranges)
+            });
+            let Ok(Some(claims)) = judged else {
+                continue;
+            };
+            tables.claim(device, &claims);
+            if !is_queued {
+                items.push((Plain::from(bytes), lost.leaf));
+            }
+        }
+        let count = items.len();
+        self.outbox.carry(items);
+        Ok(count)
+    }
+
+    /// Takes out what is lost and not queued to be carried: nobody here can, so a person decides. Keep it in the same batch of writes.
+    ///
+    /// # Errors
+    /// As [`Document::carry`].
+    pub fn take_uncarried(&mut self) -> Result<Option<Unsent>, DocError> {
+        let queued = self.outbox.carried();
+        self.take_lost(|lost| !queued.contains(&lost.leaf))
+    }
+
+    /// Takes out some of the lost updates. Gives what they did to the document.
+    pub(crate) fn take_lost(
+        &mut self,
+        gone: impl Fn(&Lost) -> bool,
+    ) -> Result<Option<Unsent>, DocError> {
+        self.collect_edits()?;
+        let gone = self.lost.remove(gone);
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        let wanted = Views::of(self.content.crdt.as_mut());
+        let (size, none) = (self.content.size(), BTreeSet::new());
+        let left: Vec<_> = self.lost.plains().chain(self.outbox.updates()).collect();
+        let mut base = self.content.rebuild(size, &none, &left, &mut self.fresh)?;
+        let tells_all = tell_all(base.as_mut(), self.content.crdt.as_mut());
+        self.rebuild()?;
+        let shown = Views::of(self.content.crdt.as_mut());
+        let updates = gone.into_iter().map(|lost| lost.plain.0);
+        Ok(Some(self.lost_between(
+            &shown,
+            &wanted,
+            updates.collect(),
+            tells_all,
+        )))
+    }
+
+    /// Those of the lost updates and of the unsent ones that the engine takes on top of the log.
+    fn keep_what_fits(&mut self) -> Result<(), DocError> {
+        let (size, none) = (self.content.size(), BTreeSet::new());
+        let rebuilt = |this: &mut Self| this.content.rebuild(size, &none, &[], &mut this.fresh);
+        self.content.crdt = rebuilt(self)?;
+        let lost = std::mem::take(&mut self.lost);
+        for item in lost.items.into_values() {
+            if self.content.crdt.apply(&[item.plain.as_slice()]).is_ok() {
+                self.lost.add(item);
+            }
+        }
+        let updates: Vec<OutItem> = self.outbox.unsent_updates();
+        self.outbox.drop_updates();
+        for item in updates {
+            if self.content.crdt.apply(&[item.plain.as_slice()]).is_ok() {
+                self.outbox.push(Own::Update, item.plain, item.replicas);
+            }
+        }
+        // A refusal may have left something half-way.
+        Ok(self.rebuild()?)
+    }
+}
+
+/// Whether a record is in the log of these chains.
+fn is_in(tables: &Tables, record: &Record) -> bool {
+    let header = &record.header;
+    let chain = tables.chains.get(&header.author);
+    let chained = header.body.chained();
+    chained.zip(chain).is_some_and(|(chained, chain)| {
+        chained.clock < chain.next
+            && (chained.clock.saturating_add(1) < chain.next || record.leaf() == chain.last)
+    })
+}
+
+/// The update in a record of a former log, and its keys.
+fn lost_in(record: &Record, keys: &mut KeyRing<'_>) -> Option<CarriedPayload> {
+    let of_epoch = keys.get(record.header.epoch)?;
+    match record.header.body {
+        RecordBody::Carried(_) => {
+            let payload = open(record, of_epoch).ok()?;
+            CarriedPayload::from_bytes(&payload).ok()
+        }
+        _ => Some(CarriedPayload {
+            record: record.clone(),
+            keys: of_epoch.of_record(&record.sealed.nonce),
+        }),
+    }
+}
