@@ -60,6 +60,9 @@ pub fn why(info: &RescueInfo) -> String {
         RescueCause::OtherCopy => {
             format!("this home became a device of its own; its other copy is the member of {group}")
         }
+        RescueCause::NotCarried => format!(
+            "the service has lost changes to {title}, and nobody here can bring them back as they were signed"
+        ),
         RescueCause::RoleLost => format!("your role in {group} allows no changes any more"),
         _ => format!("some of your changes do not fit into {title} any more"),
     }

@@ -278,6 +278,16 @@ pub enum FindingKind {
     },
     /// The service was put back, and collects what it lost.
     Collecting,
+    /// After the service was put back, a document's log went on without what is here: it is being carried.
+    Merging {
+        /// How many updates the log lacks.
+        missing: u64,
+    },
+    /// The service has declared that it gives up what it lost of a document.
+    LossDeclared {
+        /// How many records of those that are here.
+        lost: u64,
+    },
     /// The service has signed two histories.
     Contradicted,
     /// Another service answers.
@@ -391,6 +401,8 @@ impl FindingKind {
             Self::Returning { .. } => "service.put_back",
             Self::NotReturned { .. } => "service.not_returned",
             Self::Collecting => "service.collecting",
+            Self::Merging { .. } => "document.merging",
+            Self::LossDeclared { .. } => "service.loss_declared",
             Self::Contradicted => "service.contradicted",
             Self::Replaced { .. } => "service.replaced",
             Self::PutBackOften => "service.put_back_often",

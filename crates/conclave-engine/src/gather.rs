@@ -34,6 +34,8 @@ pub(crate) enum GatherFor {
     Document(GroupId, DocumentId),
     /// What a put-back service lacks of a log: a document's, or the group's own.
     GiveBack(GroupId, Option<DocumentId>),
+    /// A document that is to begin anew from the service's log.
+    Merge(GroupId, DocumentId),
     /// Own edits in a closed document.
     Closed(GroupId, DocumentId),
     /// Own edits in a group that this device is out of.
@@ -60,7 +62,7 @@ impl Cx {
         let number = self.fresh_id();
         let stage = match what {
             // All that is kept of the log is asked for, those records among it.
-            GatherFor::GiveBack(..) => Stage::Records,
+            GatherFor::GiveBack(..) | GatherFor::Merge(..) => Stage::Records,
             _ => Stage::Asked,
         };
         self.gathers.insert(
@@ -127,6 +129,9 @@ impl Engine {
                 self.cx.give_back_read(group, document, &rows);
             }
             GatherFor::GiveBack(group, None) => self.with_group(group, GroupWork::GiveBack(rows)),
+            GatherFor::Merge(group, document) => {
+                self.with_group(group, GroupWork::Merge(document, rows));
+            }
             GatherFor::Closed(group, document) => {
                 self.with_group(group, GroupWork::ClosedRead(document, rows));
             }

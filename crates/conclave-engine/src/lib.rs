@@ -46,6 +46,7 @@ mod keys;
 mod life;
 mod link;
 mod membership;
+mod merge;
 mod operations;
 mod packages;
 #[doc(hidden)]

@@ -55,6 +55,9 @@ pub enum RescueCause {
     OtherCopy,
     /// The edits did not stand, and could not be written again.
     Refused,
+    /// The document's log has lost them, and nobody here can carry them: who wrote them may not write there any more, or they are no longer
+    /// here as they were signed.
+    NotCarried,
 }
 
 /// Edits that were kept apart.

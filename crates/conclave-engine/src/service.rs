@@ -335,6 +335,27 @@ impl Cx {
         document: Option<DocumentId>,
         signed: &SignedHead,
     ) -> Shown {
+        self.judge_head(group, document, signed, true)
+    }
+
+    /// As [`Self::head_shown`], of a log that goes another way than the own one: what the service had signed of that stays, since it proves that
+    /// there was such a log.
+    pub(crate) fn other_head_shown(
+        &mut self,
+        group: &mut Group,
+        document: Option<DocumentId>,
+        signed: &SignedHead,
+    ) -> Shown {
+        self.judge_head(group, document, signed, false)
+    }
+
+    fn judge_head(
+        &mut self,
+        group: &mut Group,
+        document: Option<DocumentId>,
+        signed: &SignedHead,
+        keeps: bool,
+    ) -> Shown {
         let number = self.link.generation();
         let known = self.largest_shown(group, document);
         if known.is_some_and(|known| known.is_contradicted_in(number)) {
@@ -370,7 +391,7 @@ impl Cx {
             return Shown::Contradicts;
         }
         // A smaller one of a newer generation says where the service was put back to; the larger one still proves what it had.
-        if (new.size, number) > (old.size, known.generation) {
+        if keeps && (new.size, number) > (old.size, known.generation) {
             self.keep_head(group, document, number, *signed);
         }
         Shown::Signed
@@ -408,6 +429,16 @@ impl Cx {
         };
         self.put(head_row(&group.id, document), shown.row());
         group.heads.insert(document, shown);
+    }
+
+    /// What is here of a document goes on from this head of the service's, whatever that had signed before.
+    pub(crate) fn follow_head(
+        &mut self,
+        group: &mut Group,
+        document: DocumentId,
+        signed: SignedHead,
+    ) {
+        self.keep_head(group, Some(document), self.link.generation(), signed);
     }
 
     /// The service has signed two heads in one generation that no log has together: both are kept.

@@ -23,6 +23,8 @@ pub(crate) enum Stand {
     Apart,
     /// As before, and the service was put back since, or has given up what is here: a group's log, which nobody can merge.
     Parted,
+    /// As before, a document's log: it begins anew from there, and what is lost is carried.
+    Merging,
     /// The service has signed two histories.
     Contradicted,
 }
@@ -100,6 +102,7 @@ impl Cx {
     pub(crate) fn apart(&self, group: &Group, document: Option<DocumentId>) -> Stand {
         match document {
             None if self.is_put_back_since(group.grown_in(document)) => Stand::Parted,
+            Some(_) if self.is_put_back_since(group.grown_in(document)) => Stand::Merging,
             _ => Stand::Apart,
         }
     }
@@ -124,7 +127,8 @@ impl Cx {
             Stand::Apart => FindingKind::Apart,
             Stand::Parted => FindingKind::Parted,
             Stand::Contradicted => FindingKind::Contradicted,
-            Stand::InStep | Stand::Behind => return,
+            // Told when it begins.
+            Stand::InStep | Stand::Behind | Stand::Merging => return,
         };
         let found = finding(what.clone(), About::of(group, document));
         let before = self.open_finding(&found);

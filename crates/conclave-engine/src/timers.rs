@@ -69,6 +69,8 @@ pub(crate) enum DocTimer {
     Fetch,
     /// Ask again to open it.
     Open,
+    /// Carry what its log has lost of others.
+    Carry,
 }
 
 impl TimerKind {
@@ -79,7 +81,7 @@ impl TimerKind {
                 true
             }
             Self::Document(_, _, what) => match what {
-                DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open => true,
+                DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open | DocTimer::Carry => true,
                 DocTimer::Verdict | DocTimer::SnapshotTurn => false,
             },
             Self::Group(_, what) => matches!(what, GroupTimer::GiveBack(_)),

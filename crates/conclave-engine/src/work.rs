@@ -50,6 +50,8 @@ pub(crate) enum GroupWork {
     Loaded(DocumentId, Vec<Row>),
     /// Kept evidence, to be judged again.
     Thaw(Vec<Row>),
+    /// Rows of a document that is to begin anew, and what is kept of its log.
+    Merge(DocumentId, Vec<Row>),
     /// Rows of a closed document with own edits, and of the directory.
     ClosedRead(DocumentId, Vec<Row>),
     /// Rows of what is kept of its log, of which a put-back service lacks something.
@@ -182,6 +184,7 @@ impl Cx {
             GroupWork::OpenAgain(id) => self.open_due(whole, id),
             GroupWork::Document(id, work) => self.document_work(whole, id, work),
             GroupWork::Loaded(id, rows) => self.document_loaded(whole, id, rows),
+            GroupWork::Merge(id, rows) => self.merge_read(whole, id, &rows),
             GroupWork::Thaw(rows) => self.evidence_again(group, &rows),
             GroupWork::ClosedRead(id, rows) => self.closed_read(group, id, &rows),
             GroupWork::GiveBack(rows) => self.give_back_group_read(group, &rows),

@@ -77,6 +77,11 @@ impl Cx {
                     outcome => self.delivered(group, doc, outcome),
                 }
             }
+            Then::Merged {
+                channel,
+                base,
+                signed,
+            } => self.has_begun_anew(group, doc, outcome, (channel, base, *signed)),
             Then::SetAside { before } => self.set_aside_done(group, doc, before, outcome),
             Then::Compared => self.compared(group, doc, outcome),
         }
@@ -114,10 +119,16 @@ impl Cx {
             doc.reread = Some(Reread::Unlikely);
             return;
         }
-        if !outcome.lost.is_empty() && !self.keep_lost(group, doc.id, outcome.lost.clone()) {
-            // What is stored still holds them.
-            doc.reread = Some(Reread::NoRoom);
-            return;
+        let parts = [
+            (RescueCause::Refused, &outcome.lost),
+            (RescueCause::NotCarried, &outcome.uncarried),
+        ];
+        for (cause, lost) in parts {
+            if !lost.is_empty() && !self.keep_lost(group, doc.id, cause, lost.clone()) {
+                // What is stored still holds them.
+                doc.reread = Some(Reread::NoRoom);
+                return;
+            }
         }
         for finding in &outcome.findings {
             // Told once the service's log was compared with what is here.
@@ -132,7 +143,8 @@ impl Cx {
         }
         let fault = |fault| outcome.findings.iter().any(|it| it.fault == fault);
         if fault(Fault::Fork) {
-            self.document_away(group, doc, Stand::Apart, 0);
+            let stand = self.apart(group, Some(doc.id));
+            self.document_away(group, doc, stand, 0);
         } else if fault(Fault::Rollback) {
             // It is opened again, and then compared.
             self.close_document(group.id, doc.id);

@@ -57,6 +57,8 @@ pub(crate) struct Notes {
     /// Who waits for it to be in step with the service.
     pub(crate) waiters: Vec<CommandId>,
     pub(super) turn: Turn,
+    /// Size of its log when it was last looked whether that had grown.
+    pub(super) size: u64,
     /// First and last position at which records of an epoch were delivered.
     epochs: BTreeMap<u64, (u64, u64)>,
 }
@@ -66,6 +68,7 @@ impl Default for Notes {
         Self {
             waiters: Vec::new(),
             turn: Turn::Open,
+            size: 0,
             epochs: BTreeMap::new(),
         }
     }

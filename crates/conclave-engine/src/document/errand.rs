@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use conclave_doc::{
-    Cost, DeliverOutcome, DocContext, DocError, Document, Judgement, KeySource, PreparedSnapshot,
-    RefusedOutcome,
+    Cost, DeliverOutcome, DocContext, DocError, Document, Judgement, KeptLog, KeySource,
+    PreparedSnapshot, RefusedOutcome,
 };
 use conclave_mls::EpochRoot;
 use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
+use conclave_proto::service::SignedHead;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId, Refusal};
 use conclave_rules::GroupState;
 use rand_chacha::ChaCha20Rng;
@@ -38,6 +39,13 @@ pub(crate) enum Errand {
     Voided,
     /// The service has opened it.
     Opened(Box<OpenedDocument>, Seed),
+    /// The service has opened it, and it begins anew from there.
+    Merge {
+        opened: Box<OpenedDocument>,
+        kept: Box<KeptLog>,
+        instance: InstanceId,
+        seed: Seed,
+    },
     /// Its snapshot has this place in the log.
     SnapshotPlaced(u64),
     /// Nobody gives the root that it waits for.
@@ -73,6 +81,12 @@ pub(crate) enum Then {
     Opened {
         channel: u64,
         base: Option<Base>,
+    },
+    /// It has begun anew from this base, where the service has signed this head.
+    Merged {
+        channel: u64,
+        base: Option<Base>,
+        signed: Box<SignedHead>,
     },
     /// So many records were set aside before.
     SetAside {
@@ -154,6 +168,7 @@ impl Errand {
             Self::GoOn(..) | Self::SnapshotPlaced(_) => waiting,
             Self::Voided | Self::SetAside => waiting.and(content),
             Self::Opened(opened, _) => waiting.and(base_cost(opened)),
+            Self::Merge { opened, .. } => waiting.and(content).and(base_cost(opened)),
             Self::Check | Self::Snapshot(_) => content,
             Self::Edit(..) | Self::View(..) => match content.bytes > LONG_CONTENT_BYTES {
                 true => content,
@@ -179,6 +194,21 @@ impl Errand {
                     base: Base::of(&opened),
                 };
                 Finished::Delivered(document.opened(context, &opened, &mut rng), then)
+            }
+            Self::Merge {
+                opened,
+                kept,
+                instance,
+                seed,
+            } => {
+                let mut rng = ChaCha20Rng::from_seed(*seed);
+                let then = Then::Merged {
+                    channel: opened.channel.0,
+                    base: Base::of(&opened),
+                    signed: Box::new(opened.signed),
+                };
+                let merged = document.merge(context, &opened, &kept, instance, &mut rng);
+                Finished::Delivered(merged, then)
             }
             Self::SnapshotPlaced(seq) => {
                 Finished::Delivered(document.snapshot_accepted(context, seq), Then::Nothing)

@@ -28,9 +28,9 @@ use zeroize::Zeroizing;
 
 use self::doc::Turn;
 pub(crate) use self::doc::{Doc, Notes, Reread};
-use self::errand::{Base, Finished, Making, Purpose};
+pub(crate) use self::errand::{Base, Errand, Then};
 pub use self::errand::{Done, Job};
-pub(crate) use self::errand::{Errand, Then};
+use self::errand::{Finished, Making, Purpose};
 pub use self::lend::{Lending, Work, WorkId};
 
 use crate::command::Reply;
@@ -44,6 +44,7 @@ use crate::io::{CommandId, DocFn, Row};
 use crate::keys;
 use crate::link::{DocLink, DocPending, GroupPending, NotOpen, Open, Pending, SnapshotLink};
 use crate::print::Hidden;
+use crate::rescue::RescueCause;
 use crate::slot::{Awaited, DocSlot};
 use crate::stand::{Missing, Stand};
 use crate::timers::{DocTimer, GroupTimer, TimerKind};
@@ -170,6 +171,7 @@ impl Cx {
             return;
         };
         self.close_document(whole.group.id, id);
+        self.merge_refused(whole.group.id, id);
         let waiters = slot.waiters();
         match slot {
             DocSlot::Hot(doc) => drop(self.by_age.remove(&doc.age)),
@@ -281,6 +283,7 @@ impl Cx {
                 self.look(group, doc);
             } else if writable && self.link.is_caught_up(group.id, doc) {
                 self.take_out_unsent(group, doc);
+                self.carry_on(group, doc);
                 self.flush(group, doc);
                 self.pump_snapshot(group, doc);
                 self.pump_check(group, doc);
@@ -307,6 +310,16 @@ impl Cx {
             now: self.now,
             store_bytes: self.kept_bytes,
         };
+        if doc.document.take_anew() {
+            let writes = &mut self.out.writes;
+            writes.delete_prefix(keys::document_prefix(&group.id, &doc.id));
+            writes.delete_prefix(keys::kept_prefix(&group.id, &doc.id));
+            // Of which epochs its log needs roots is told by the new one alone.
+            let row = group.documents.entry(doc.id).or_default();
+            row.complete = 0;
+            row.grown_in = self.link.generation();
+            self.save_document_row(group, &doc.id);
+        }
         for change in doc.document.take_changes(&keeping) {
             let mut key = match is_kept(&change.key) {
                 true => keys::kept_prefix(&group.id, &doc.id),
@@ -367,13 +380,19 @@ impl Cx {
         }
     }
 
-    fn update_document_row(&mut self, group: &mut Group, doc: &Doc) {
+    fn update_document_row(&mut self, group: &mut Group, doc: &mut Doc) {
         let needed = doc.document.roots_needed();
         let rotated = group.rekey_since();
         let done = self.link.is_caught_up(group.id, doc) && !group.rekey_due(&doc.document);
         let now = self.now;
+        let size = doc.document.size();
+        let grown = std::mem::replace(&mut doc.notes.size, size) != size;
+        let generation = self.link.generation();
         let row = group.documents.entry(doc.id).or_default();
         let before = row.clone();
+        if grown && generation > 0 {
+            row.grown_in = generation;
+        }
         if row.stage == DocStage::Listed {
             row.stage = DocStage::Here;
         }
@@ -392,7 +411,6 @@ impl Cx {
         let rekeyed = before.rekeyed != row.rekeyed;
         if row.size > before.size {
             row.changed = UnixMs(now.0 - now.0 % MINUTE_MS);
-            row.grown_in = self.link.generation();
         }
         let changed = before.changed != row.changed || before.grown_in != row.grown_in;
         let unsent_changed = before.unsent != row.unsent;

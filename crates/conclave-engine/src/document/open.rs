@@ -37,7 +37,8 @@ impl Cx {
         match result {
             Ok(document) => {
                 self.ended(About::Document(group, id), End::Loaded);
-                let doc = Box::new(Doc::new(id, document));
+                let mut doc = Box::new(Doc::new(id, document));
+                doc.notes.size = doc.document.size();
                 whole.docs.insert(id, DocSlot::Hot(doc));
                 let mut work = vec![DocWork::Voided];
                 work.extend(queue);
@@ -65,7 +66,7 @@ impl Cx {
         self.ask_open(group.id, document, instance, None);
     }
 
-    pub(super) fn ask_open(
+    pub(crate) fn ask_open(
         &mut self,
         group: GroupId,
         document: DocumentId,
@@ -100,6 +101,7 @@ impl Cx {
         answer: Answer,
     ) {
         if !self.is_asked(whole.group.id, id, ask) {
+            self.merge_refused(whole.group.id, id);
             // It was let go of meanwhile. Where it was asked for again, the channel is that one's too: a document has the same each time.
             let link = self.link.document(whole.group.id, id);
             let wanted = matches!(link, Some(DocLink::Asking { .. } | DocLink::Open(_)));
@@ -111,13 +113,16 @@ impl Cx {
             return;
         }
         match answer {
-            Answer::Opened(opened) => self.opened(whole, id, opened),
-            Answer::Refused(refusal) => self.open_refused(whole, id, &refusal),
+            Answer::Opened(opened) => self.opened(whole, id, ask, opened),
+            Answer::Refused(refusal) => {
+                self.merge_refused(whole.group.id, id);
+                self.open_refused(whole, id, &refusal);
+            }
             _ => {}
         }
     }
 
-    fn opened(&mut self, whole: &mut Whole, id: DocumentId, opened: OpenedDocument) {
+    fn opened(&mut self, whole: &mut Whole, id: DocumentId, ask: u64, opened: OpenedDocument) {
         let own = self.device.instance();
         let (instance, is_here) = match whole.docs.get(&id) {
             Some(DocSlot::Hot(doc)) => (doc.document.instance(), true),
@@ -128,6 +133,8 @@ impl Cx {
             self.head_shown(&mut whole.group, Some(id), &opened.signed);
             self.report(&whole.group, Some(id), opened.head().size);
         }
+        let anew = self.merging_opened(whole.group.id, id, (ask, opened.channel.0));
+        let instance = anew.unwrap_or(instance);
         // From now on records may come.
         self.note_opened(whole.group.id, id, instance, &opened);
         let opened = Box::new(opened);
@@ -222,6 +229,9 @@ impl Cx {
         doc: &mut Doc,
         opened: Box<OpenedDocument>,
     ) {
+        if self.begin_anew(group, doc, &opened) {
+            return;
+        }
         let open = self.link.open(group.id, doc.id);
         let Some(open) = open.filter(|open| open.channel == opened.channel.0) else {
             // It was closed meanwhile.
@@ -239,17 +249,28 @@ impl Cx {
     /// Compares the service's log with the own one. True where nothing may be sent: what is here stays, off the connection.
     fn compare_log(&mut self, group: &mut Group, doc: &mut Doc, opened: &OpenedDocument) -> bool {
         let log = Some(doc.id);
-        let shown = self.head_shown(group, log, &opened.signed);
+        let standing = doc.document.standing(opened);
+        let shown = match standing {
+            Standing::Apart => self.other_head_shown(group, log, &opened.signed),
+            _ => self.head_shown(group, log, &opened.signed),
+        };
         let signed = (shown != Shown::Unsigned).then_some(&opened.signed);
         self.report(group, log, opened.head().size);
-        let (stand, missing) = match doc.document.standing(opened) {
+        let (stand, missing) = match standing {
             _ if shown == Shown::Contradicts => (Stand::Contradicted, 0),
             Standing::InStep => (Stand::InStep, 0),
             Standing::Behind => (Stand::Behind, 0),
+            Standing::Ahead { missing } if self.lost_for_good(group, doc, &opened.losses) => {
+                (Stand::Merging, missing)
+            }
             Standing::Ahead { missing } => (self.shorter(group, log, opened.head().size), missing),
             Standing::Apart => {
                 let own = |size| doc.document.root_at(size);
-                (self.forked(group, log, signed, own), 0)
+                let stand = self.forked(group, log, signed, own);
+                if stand == Stand::Merging {
+                    self.lost_for_good(group, doc, &opened.losses);
+                }
+                (stand, 0)
             }
         };
         if stand.is_away() {
@@ -259,7 +280,10 @@ impl Cx {
                 self.give_back(group.id, log, Some(opened.head().size));
             }
         } else {
-            self.note_in_step(group, log);
+            if stand == Stand::InStep {
+                // Of one that has more, that is known when it is here.
+                self.note_in_step(group, log);
+            }
             self.tell_in_step(group.id, Some(doc.id));
         }
         stand.is_away()
@@ -316,7 +340,8 @@ impl Cx {
         };
         if outcome.as_ref().is_ok_and(forked) {
             self.link.compared.remove(&(group.id, doc.id));
-            self.document_away(group, doc, Stand::Apart, 0);
+            let stand = self.apart(group, Some(doc.id));
+            self.document_away(group, doc, stand, 0);
         }
     }
 
@@ -328,6 +353,16 @@ impl Cx {
         stand: Stand,
         missing: u64,
     ) {
+        if stand == Stand::Merging {
+            // The group's log comes first: it says who may have written what.
+            return match group.stand.is_away() {
+                true => {
+                    self.close_document(group.id, doc.id);
+                    self.open_later(group, doc.id, NotOpen::Later);
+                }
+                false => self.merge(group.id, doc.id),
+            };
+        }
         self.close_document(group.id, doc.id);
         let newest = group.documents.get(&doc.id).map(|row| row.changed);
         let missing = Missing {
@@ -349,7 +384,7 @@ impl Cx {
     }
 
     /// The snapshot does not open. Where the root is on somebody's word only, that word goes before the snapshot's author's.
-    pub(super) fn judge_base(
+    pub(crate) fn judge_base(
         &mut self,
         group: &mut Group,
         base: Option<Base>,
@@ -364,7 +399,7 @@ impl Cx {
     }
 
     /// What the service has further on cannot be opened yet. What is here stays as it is, off the connection, until the next try.
-    pub(super) fn opened_too_early(
+    pub(crate) fn opened_too_early(
         &mut self,
         group: &mut Group,
         doc: &mut Doc,
@@ -383,7 +418,7 @@ impl Cx {
     }
 
     /// Opens a document again after a while, longer each time. All documents together are not opened again faster than a few per second.
-    fn open_later(&mut self, group: &mut Group, id: DocumentId, why: NotOpen) {
+    pub(crate) fn open_later(&mut self, group: &mut Group, id: DocumentId, why: NotOpen) {
         if !self.link.online {
             // A new connection asks anew.
             return;

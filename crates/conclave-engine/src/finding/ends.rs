@@ -33,6 +33,8 @@ pub(crate) enum End {
     Rekeyed,
     /// The document was taken along.
     Carried,
+    /// Nothing is left of what the document's log has lost.
+    Merged,
     /// The document is here as far as the service has it.
     Opened,
     /// The service has taken the document.
@@ -82,6 +84,7 @@ impl FindingKind {
             | Self::Parted
             | Self::Returning { .. }
             | Self::NotReturned { .. } => End::InStep,
+            Self::Merging { .. } => End::Merged,
             Self::Replaced { .. } => End::KnownService,
             Self::CreationRefused { .. } => End::Founded,
             Self::IllegalEntry { .. } => End::Thawed,
@@ -108,6 +111,7 @@ impl FindingKind {
             | Self::WrongWrap
             | Self::BadGroupInfo
             | Self::Contradicted
+            | Self::LossDeclared { .. }
             | Self::PutBackOften
             | Self::BadGeneration
             | Self::BadHead

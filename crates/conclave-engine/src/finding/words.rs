@@ -159,6 +159,23 @@ fn of_history(kind: &FindingKind, place: &str) -> Three {
             "Nobody, if the operator put back a backup.",
             "Your edits are kept here and sent afterwards. Bring other devices online that may have what is missing.",
         ),
+        FindingKind::Merging { missing } => three(
+            format!(
+                "After the service was put back, {place} went on without {}.",
+                changes(*missing)
+            ),
+            "Nobody, if the operator put back a backup.",
+            "They are here and are being written in again, as those who made them signed them. Go on editing.",
+        ),
+        FindingKind::LossDeclared { lost } => three(
+            format!(
+                "The service gives up what it lost of {place}: {} that {} here.",
+                changes(*lost),
+                if *lost == 1 { "is" } else { "are" }
+            ),
+            "The operator of the service, who did not wait any longer, or nobody.",
+            "What is here is written in again.",
+        ),
         FindingKind::Contradicted => three(
             format!("The service showed two histories of {place}."),
             "It, or somebody with its key, is dishonest.",
@@ -368,6 +385,8 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::Parted
         | FindingKind::NotReturned { .. }
         | FindingKind::Collecting
+        | FindingKind::Merging { .. }
+        | FindingKind::LossDeclared { .. }
         | FindingKind::Contradicted
         | FindingKind::Replaced { .. }
         | FindingKind::PutBackOften
@@ -692,7 +711,9 @@ pub(super) mod tests {
             K::Parted => K::Returning { missing: 41 },
             K::Returning { .. } => K::NotReturned { cause: cause() },
             K::NotReturned { .. } => K::Collecting,
-            K::Collecting => K::Contradicted,
+            K::Collecting => K::Merging { missing: 41 },
+            K::Merging { .. } => K::LossDeclared { lost: 2 },
+            K::LossDeclared { .. } => K::Contradicted,
             K::Contradicted => K::Replaced {
                 key: [0x3f; 32],
                 before: [0x91; 32],

@@ -277,7 +277,10 @@ impl Cx {
         document: Option<DocumentId>,
         signed: &SignedHead,
     ) {
-        if document.is_none_or(|id| group.has_document(&id)) {
+        // Of a document that is not open, since its log went another way, it says nothing of what is here.
+        let is_followed =
+            |id: DocumentId| group.has_document(&id) && self.link.open(group.id, id).is_some();
+        if document.is_none_or(is_followed) {
             // What it says of entries that are here is compared when these are: a log that is followed only grows.
             self.head_shown(group, document, signed);
         }

@@ -20,6 +20,8 @@ pub struct LogMark {
     pub head: Head,
     /// The epoch that was reached in it.
     pub epoch: u64,
+    /// Number of the service's generation in which it last grew; zero for a group's own.
+    pub generation: u64,
 }
 
 impl Engine {
@@ -50,6 +52,7 @@ impl Engine {
                 document: None,
                 head: whole.group.state().head(),
                 epoch: whole.group.state().epoch,
+                generation: 0,
             });
         }
         for (whole, doc) in self.hot_documents() {
@@ -58,6 +61,7 @@ impl Engine {
                 document: Some(doc.id),
                 head: doc.document.head(),
                 epoch: doc.document.epoch_high(),
+                generation: whole.group.grown_in(Some(doc.id)).unwrap_or(0),
             });
         }
         marks
@@ -75,6 +79,10 @@ impl Engine {
                 let document = &whole.docs.get(id)?.hot()?.document;
                 if state.voided.iter().any(|(of, _)| of == id) {
                     // Records that an admin has declared void count as nothing, and what rests on them is read again.
+                    return None;
+                }
+                if whole.group.grown_in(Some(*id)).unwrap_or(0) > before.generation {
+                    // The service was put back since: it may have begun anew from there.
                     return None;
                 }
                 let extends = document.goes_on_from(&before.head);

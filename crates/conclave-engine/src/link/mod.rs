@@ -22,6 +22,7 @@ use crate::event::Event;
 use crate::finding::{About, End, FindingKind};
 use crate::give_back::ToGiveBack;
 use crate::life::Copy;
+use crate::merge::Merging;
 use crate::print::Hidden;
 use crate::service::Meeting;
 use crate::timers::TimerKind;
@@ -79,6 +80,10 @@ pub(crate) struct Link {
     pub(crate) to_give_back: VecDeque<ToGiveBack>,
     /// The one whose turn it is.
     pub(crate) giving_back: Option<ToGiveBack>,
+    /// Documents that are to begin anew from the service's log, in their order.
+    pub(crate) to_merge: VecDeque<(GroupId, DocumentId)>,
+    /// The one whose turn it is.
+    pub(crate) merging: Option<Merging>,
     /// Key packages were replaced because the service may have lost or used up what it shows.
     pub(crate) packages_doubted: bool,
     /// Questions about the own user's newest device list.

@@ -62,10 +62,16 @@ impl Cx {
     }
 
     /// Edits that did not stand and could not be written again. False where there is no room for them.
-    pub(crate) fn keep_lost(&mut self, group: &Group, id: DocumentId, lost: Vec<Unsent>) -> bool {
+    pub(crate) fn keep_lost(
+        &mut self,
+        group: &Group,
+        id: DocumentId,
+        cause: RescueCause,
+        lost: Vec<Unsent>,
+    ) -> bool {
         let mut made = Vec::new();
         for unsent in lost {
-            let origin = self.origin(group, id, RescueCause::Refused);
+            let origin = self.origin(group, id, cause);
             made.push(self.make_rescue(origin, unsent));
         }
         if !self.has_room_for(&made) {

@@ -204,6 +204,7 @@ impl Cx {
             }
             DocTimer::Snapshot => self.snapshot_paused(group, doc),
             DocTimer::SnapshotTurn => doc.take_turn(),
+            DocTimer::Carry => self.carry_others(group, doc),
             DocTimer::Fetch => doc.retry(),
             // What follows all work asks the service.
             DocTimer::Open => {}

@@ -24,6 +24,7 @@ mod kept;
 mod lent;
 mod lies;
 mod lost_replies;
+mod merge;
 mod packages;
 mod pauses;
 mod policy;

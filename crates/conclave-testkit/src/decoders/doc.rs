@@ -84,6 +84,7 @@ pub(super) fn decoders() -> Vec<Decoder> {
                 joined(&log().author),
                 joined(&log().reader),
                 joined(&log().later),
+                joined(&log().merged),
             ]
         })
         .of_rows(),
@@ -117,6 +118,8 @@ struct Log {
     reader: Rows,
     /// The second device's, after that.
     later: Rows,
+    /// The first device's, when the service has nothing but the beginning: some is lost, and queued to be carried.
+    merged: Rows,
 }
 
 const OWN: DeviceId = DeviceId([1; 16]);
@@ -277,17 +280,20 @@ impl Log {
         waiting.extend_from_slice(&40u64.to_be_bytes());
         author.push((waiting, Zeroizing::new([&[3u8][..], &[5; 32]].concat())));
 
+        let head = own.head();
+        let merged = merge(&mut own, &ctx, &author, &base, &keys);
+
         let ctx = context(&state, OTHER);
         let (mut other, _) =
             Document::open_remote(&ctx, &opened, GROUP, DOCUMENT, INSTANCES[1], &mut rng).unwrap();
         let empty = take_rows(&mut other, &Vec::new());
         other.deliver(&ctx, 0, records.clone()).unwrap();
-        assert_eq!(other.head(), own.head());
+        assert_eq!(other.head(), head);
         let reader = take_rows(&mut other, &empty);
         let root = Keys.root(0).unwrap();
         let content = conclave_doc::DocKeys::derive(&root, &DOCUMENT);
         let payload = conclave_doc::open(&base, &content).unwrap().to_vec();
-        let (carried, record) = carry(&content, &keys, own.head());
+        let (carried, record) = carry(&content, &keys, head);
         let whole = DeliveredRecord::Whole {
             record,
             proof: Vec::new(),
@@ -305,10 +311,36 @@ impl Log {
             author,
             reader,
             later,
+            merged,
             state,
             keys,
         }
     }
+}
+
+/// The service's log has nothing but its first snapshot.
+fn merge(
+    own: &mut Document,
+    ctx: &DocContext<'_>,
+    rows: &Rows,
+    base: &Record,
+    keys: &[DeviceKey; 2],
+) -> Rows {
+    let mut rng = ChaCha20Rng::from_seed([8; 32]);
+    let mut frontier = Frontier::new();
+    frontier.push(base.leaf());
+    let opened = answer(frontier.head(), base);
+    let kept = KeptLog::read(rows).unwrap();
+    own.merge(ctx, &opened, &kept, InstanceId([8; 8]), &mut rng)
+        .unwrap();
+    assert!(own.take_anew());
+    let begun = vec![DeliveredRecord::Leaf(base.leaf())];
+    own.deliver(ctx, 0, begun).unwrap();
+    let mut session = own.session(&opened);
+    let append = own.next_append(ctx, &mut session, sealer(keys, &mut rng), 100_000);
+    assert!(append.unwrap().is_some());
+    assert_eq!(own.lost_count(), 3);
+    take_rows(own, &Vec::new())
 }
 
 /// An update that no log has, and a record of the same device, in another life, that carries it.
