@@ -209,6 +209,8 @@ pub enum FindingKind {
         /// Why.
         cause: Cause,
     },
+    /// The service took the group up from a member who was further on than this device: it does not have what is between.
+    LogBeginsLater,
     /// This device's clock is wrong.
     ClockWrong {
         /// What could not be judged.
@@ -383,6 +385,7 @@ impl FindingKind {
             Self::CreationRefused { .. } => "group.creation_refused",
             Self::Undecryptable => "mls.undecryptable",
             Self::ReAdded => "mls.re_added",
+            Self::LogBeginsLater => "group.begins_later",
             Self::OwnClock { .. } => "clock.device",
             Self::OtherLife { .. } => "device.other_life",
             Self::Restored => "device.restored",

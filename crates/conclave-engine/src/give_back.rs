@@ -2,13 +2,13 @@
 //! head that it had signed, and goes on from there, so nobody chooses what comes back, and who brings it does not matter. A group's log comes
 //! before its documents': it says who may have written what they lack.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_doc::KeptItem;
-use conclave_proto::codec::encode;
-use conclave_proto::frame::{Answer, Request, Returned};
-use conclave_proto::group::GroupEntry;
-use conclave_proto::{DocumentId, GroupId, Refusal, limits};
+use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::frame::{Answer, JoinState, Request, Returned};
+use conclave_proto::group::{GroupEntry, RootWrap};
+use conclave_proto::{DocumentId, GroupId, Hash, Refusal, limits};
 
 use crate::cx::Cx;
 use crate::finding::FindingKind;
@@ -29,8 +29,18 @@ pub(crate) struct ToGiveBack {
     group: GroupId,
     /// The document; none for the group's own log.
     document: Option<DocumentId>,
-    /// How much of it the service has. None: it does not say, since it knows nothing of this device there.
-    have: Option<u64>,
+    there: There,
+}
+
+/// How much of a log the service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum There {
+    /// It does not say, since it knows nothing of this device there.
+    Unknown,
+    /// So many entries or records.
+    Size(u64),
+    /// It has no such group.
+    Nothing,
 }
 
 impl ToGiveBack {
@@ -41,16 +51,11 @@ impl ToGiveBack {
 
 impl Cx {
     /// The service was put back, and lacks what is here of a log: it is offered to it, when those before it were.
-    pub(crate) fn give_back(
-        &mut self,
-        group: GroupId,
-        document: Option<DocumentId>,
-        have: Option<u64>,
-    ) {
+    pub(crate) fn give_back(&mut self, group: GroupId, document: Option<DocumentId>, there: There) {
         let next = ToGiveBack {
             group,
             document,
-            have,
+            there,
         };
         let mut waiting = self.link.to_give_back.iter().chain(&self.link.giving_back);
         if !waiting.any(|it| it.is_of(&group, document.as_ref())) {
@@ -87,7 +92,9 @@ impl Cx {
             // The connection is another one by now.
             return;
         };
-        let from = turn.have.unwrap_or(0);
+        let There::Size(from) = turn.there else {
+            return self.gives_nothing();
+        };
         let Some(items) = records(rows, (&group, &document), from) else {
             return self.gives_nothing();
         };
@@ -107,38 +114,29 @@ impl Cx {
         let Some(turn) = turn.filter(|it| it.is_of(&group.id, None)) else {
             return;
         };
-        match self.return_group(group, rows, turn.have) {
+        // It would vouch for the present epoch.
+        let in_place = group.check_writable().is_ok() && !group.is_broken();
+        let request = match turn.there {
+            _ if !in_place || group.is_unproven() || group.is_founding() => None,
+            There::Unknown => Some(asks_how_much(group.id)),
+            There::Size(from) => self.return_group(group, rows, from),
+            There::Nothing => self.adopt_group(group, rows),
+        };
+        match request {
             Some(request) => self.request(request, Pending::GiveBack(group.id, None)),
             None => self.gives_nothing(),
         }
     }
 
-    /// An offer of all that is here of a group's log. None where it does not reach so far back, is too much, or where this device does not know
-    /// that it is in the right group: it would vouch for the last epoch.
-    fn return_group(
-        &mut self,
-        group: &mut Group,
-        rows: &[Row],
-        have: Option<u64>,
-    ) -> Option<Request> {
-        let in_place = group.check_writable().is_ok() && !group.is_broken();
-        if !in_place || group.is_unproven() || group.is_founding() {
-            return None;
-        }
+    /// An offer of all that is here of a group's log. None where it does not reach so far back, or is too much.
+    fn return_group(&mut self, group: &mut Group, rows: &[Row], from: u64) -> Option<Request> {
         let log = kept::group_log(rows, &group.id).ok()?;
-        let from = have.unwrap_or(log.first);
         let entries = entries(&log, from)?;
         let commits: BTreeSet<&[u8]> = entries.iter().filter_map(commit).collect();
         let (mut group_info, mut wrap) = (None, None);
         if !commits.is_empty() {
-            let context = self.device.context().ok()?;
-            let secrets = group.secrets.clone()?;
-            let roots = group.live_roots();
-            let info = group.mls.export_group_info(&context).ok()?;
-            group_info = Some(info.into());
-            let rng = &mut self.rng;
-            let sealed = group.mls.seal_wrap(&context, &secrets, &roots, rng);
-            wrap = Some(sealed.ok()?);
+            let (made, sealed) = self.of_present_epoch(group)?;
+            (group_info, wrap) = (Some(made), Some(sealed));
         }
         let bundles = log.bundles.into_values();
         let bundles = bundles
@@ -154,6 +152,45 @@ impl Cx {
         })
     }
 
+    /// A group as it is here, for a service that has nothing of it. None where what lists its documents is not all here.
+    fn adopt_group(&mut self, group: &mut Group, rows: &[Row]) -> Option<Request> {
+        let log = kept::group_log(rows, &group.id).ok()?;
+        let (group_info, wrap) = self.of_present_epoch(group)?;
+        let state = group.state();
+        let kept = log.entries.into_iter().map(|it| it.entry);
+        let proposals: BTreeMap<Hash, Bytes> = kept
+            .filter_map(|entry| match &entry {
+                GroupEntry::Proposal(message) => Some((entry.leaf(), message.clone())),
+                GroupEntry::Commit(_) | GroupEntry::Signed(_) => None,
+            })
+            .collect();
+        let pending = state.pending.iter();
+        let pending = pending.map(|it| proposals.get(&it.leaf).cloned());
+        Some(Request::AdoptGroup {
+            group: group.id,
+            group_info,
+            tree: group.mls.export_tree().into(),
+            state: JoinState {
+                group_state: state.to_bytes().into(),
+                frontier: state.frontier.clone(),
+                entries: log.listing,
+                wrap,
+            },
+            pending: pending.collect::<Option<_>>()?,
+        })
+    }
+
+    /// GroupInfo and root wrap of the epoch that a group is in.
+    fn of_present_epoch(&mut self, group: &mut Group) -> Option<(Bytes, RootWrap)> {
+        let context = self.device.context().ok()?;
+        let secrets = group.secrets.clone()?;
+        let roots = group.live_roots();
+        let info = group.mls.export_group_info(&context).ok()?;
+        let rng = &mut self.rng;
+        let wrap = group.mls.seal_wrap(&context, &secrets, &roots, rng).ok()?;
+        Some((info.into(), wrap))
+    }
+
     /// The service has taken what was offered to it, or not. Where it goes on from what is here shows when the log is compared anew.
     pub(crate) fn give_back_answered(
         &mut self,
@@ -166,7 +203,7 @@ impl Cx {
             return;
         };
         match answer {
-            Answer::Accepted { .. } => match document {
+            Answer::Accepted { .. } | Answer::Done => match document {
                 Some(document) => {
                     let open = TimerKind::Document(group, document, DocTimer::Open);
                     self.cancel_timer(open);
@@ -175,8 +212,16 @@ impl Cx {
                 None => self.post_group(group, GroupWork::CompareAgain),
             },
             // It says now how much it has.
-            Answer::Refused(Refusal::Recovering { have, .. }) if turn.have.is_none() => {
-                self.give_back(group, document, Some(*have));
+            Answer::Refused(Refusal::Recovering { have, .. }) if turn.there == There::Unknown => {
+                self.give_back(group, document, There::Size(*have));
+            }
+            // It has nothing of the group.
+            Answer::Refused(Refusal::UnknownGroup) if turn.there == There::Unknown => {
+                self.give_back(group, document, There::Nothing);
+            }
+            // Somebody else was first: what that one brought is compared.
+            Answer::Refused(Refusal::AlreadyExists) => {
+                self.post_group(group, GroupWork::CompareAgain);
             }
             // Somebody else has returned it, or more is wanted: the next look compares anew.
             Answer::Refused(refusal) if refusal.is_retryable() => {}
@@ -189,6 +234,18 @@ impl Cx {
             _ => {}
         }
         self.give_back_next();
+    }
+}
+
+/// Offers nothing, to be told how much there is.
+fn asks_how_much(group: GroupId) -> Request {
+    Request::ReturnGroup {
+        group,
+        from: 0,
+        entries: Vec::new(),
+        group_info: None,
+        wrap: None,
+        bundles: Vec::new(),
     }
 }
 

@@ -39,6 +39,7 @@ use crate::engine::{Engine, HOT_DOCUMENTS};
 use crate::error::EngineError;
 use crate::event::{Carrier, ChangeInfo, Event};
 use crate::finding::{About, End, FindingKind, Step, Suspect};
+use crate::give_back::There;
 use crate::group::{DocRow, DocStage, Group, Whole};
 use crate::io::{CommandId, DocFn, Row};
 use crate::keys;

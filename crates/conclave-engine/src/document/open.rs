@@ -277,7 +277,8 @@ impl Cx {
             self.document_away(group, doc, stand, missing);
             // The group's log comes first: it says who may have written what is missing.
             if stand == Stand::Returning && !group.stand.is_away() {
-                self.give_back(group.id, log, Some(opened.head().size));
+                let there = There::Size(opened.head().size);
+                self.give_back(group.id, log, there);
             }
         } else {
             if stand == Stand::InStep {
@@ -379,7 +380,7 @@ impl Cx {
         let stand = self.shorter(group, Some(doc.id), 0);
         self.document_away(group, doc, stand, missing);
         if stand == Stand::Returning && !group.stand.is_away() {
-            self.give_back(group.id, Some(doc.id), Some(0));
+            self.give_back(group.id, Some(doc.id), There::Size(0));
         }
     }
 

@@ -91,6 +91,7 @@ impl FindingKind {
             Self::Undecryptable
             | Self::ReAdded
             | Self::LostPlace { .. }
+            | Self::LogBeginsLater
             | Self::Restored
             | Self::RejoinWanted
             | Self::CannotReturn { .. }

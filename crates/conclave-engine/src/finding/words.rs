@@ -441,6 +441,11 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
             NOBODY,
             NOTHING,
         ),
+        FindingKind::LogBeginsLater => three(
+            format!("The service had lost {group}, and took it up again from a member who was further on than this device, which comes back into it. Until then edits are kept here."),
+            "Nobody, if the operator set the service up anew.",
+            "Stay connected. Then compare the group's code with another member.",
+        ),
         FindingKind::LostPlace { .. } => three(
             format!("This device lost its place in {group}, and comes back by itself. Until then edits are kept here."),
             NOBODY,
@@ -683,7 +688,8 @@ pub(super) mod tests {
             K::IllegalEntry { .. } => K::CreationRefused { cause: cause() },
             K::CreationRefused { .. } => K::Undecryptable,
             K::Undecryptable => K::ReAdded,
-            K::ReAdded => K::LostPlace { cause: cause() },
+            K::ReAdded => K::LogBeginsLater,
+            K::LogBeginsLater => K::LostPlace { cause: cause() },
             K::LostPlace { .. } => K::ClockWrong { cause: cause() },
             K::ClockWrong { .. } => K::OwnClock {
                 ahead_ms: -3_000_000,

@@ -45,14 +45,24 @@ impl Cx {
             return self.entry_while_broken(group, seq, entry);
         }
         if seq > size || !group.mls.is_active() {
-            // A gap: ask again from where we are.
             if seq > size {
-                group.subscription = Subscription::None;
+                self.gap_before(group, seq);
             }
             return false;
         }
         let judged = group.mls.process(entry);
         self.entry_judged(group, seq, entry, judged)
+    }
+
+    /// Entries are missing before one that came: they are asked for again. Where they are missing again, the service does not have them: the group
+    /// was taken up there from a member who was further on than this device.
+    fn gap_before(&mut self, group: &mut Group, seq: u64) {
+        let again = group.gap.replace(seq) == Some(seq);
+        if again && self.is_put_back_since(group.grown_in(None)) {
+            self.come_back(group, FindingKind::LogBeginsLater, None);
+            return self.go_blind(group);
+        }
+        group.subscription = Subscription::None;
     }
 
     /// Goes on with what an entry was found to be. False when the rest has to wait.

@@ -189,6 +189,8 @@ pub(crate) struct Group {
     pub(crate) stand: Stand,
     /// Tries since the service's log was found away.
     away_tries: Backoff,
+    /// Position of an entry that came without those before it.
+    gap: Option<u64>,
     /// The head that the service announced, until what is here reaches it.
     target: Option<Head>,
     /// An entry on the way there that cannot be right: first it is seen whether the service's log goes on from what is here.
@@ -240,6 +242,7 @@ impl Group {
             past: Past::default(),
             stand: Stand::InStep,
             away_tries: Backoff::default(),
+            gap: None,
             target: None,
             doubt: None,
         }

@@ -5,6 +5,7 @@ use conclave_proto::service::{LogName, Loss, SignedHead};
 
 use super::*;
 use crate::cx::wait_ms;
+use crate::give_back::There;
 use crate::service::Shown;
 use crate::timers::earlier;
 
@@ -45,6 +46,7 @@ impl Group {
         self.target = None;
         self.doubt = None;
         self.away_tries.reset();
+        self.gap = None;
         self.report_again();
         self.retry_at = UnixMs(0);
         self.returning.disconnected();
@@ -385,7 +387,8 @@ impl Cx {
 
     pub(crate) fn give_back_due(&mut self, group: &Group, have: Option<u64>) {
         if group.stand == Stand::Returning {
-            self.give_back(group.id, None, have);
+            let there = have.map_or(There::Unknown, There::Size);
+            self.give_back(group.id, None, there);
         }
     }
 

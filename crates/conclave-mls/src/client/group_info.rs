@@ -2,6 +2,7 @@
 
 use conclave_proto::DeviceId;
 use openmls_traits::OpenMlsProvider;
+use tls_codec::Serialize;
 
 use super::ClientGroup;
 use crate::device::DeviceContext;
@@ -25,6 +26,14 @@ pub enum GroupInfoVerdict {
 }
 
 impl ClientGroup {
+    /// The ratchet tree of the present epoch.
+    #[must_use]
+    pub fn export_tree(&self) -> Vec<u8> {
+        // It was read or built here, so it is within every bound of the encoding.
+        let tree = self.mls.export_ratchet_tree();
+        tree.tls_serialize_detached().unwrap_or_default()
+    }
+
     /// A GroupInfo of the current epoch (`MLSMessage`), signed by this device, with `external_pub` and without the ratchet tree.
     ///
     /// # Errors
