@@ -1,6 +1,6 @@
 //! Findings in the words of people who use the program and know nothing of its inside.
 
-use conclave_proto::UnixMs;
+use conclave_proto::{DocumentId, UnixMs};
 
 use super::{About, Finding, FindingKind, Step, Suspect, date};
 use crate::clock::Span;
@@ -59,6 +59,9 @@ pub(super) fn words(finding: &Finding, names: &Names) -> Words {
     let place = match finding.about {
         About::Device => "this device".to_owned(),
         About::Group(_) => group.clone(),
+        About::Document(of, id) if id == DocumentId::directory(&of) => {
+            format!("the names in {group}")
+        }
         About::Document(..) => named(names.document.as_ref(), "a document"),
     };
     let who = suspect(finding.suspect, names.suspect.as_ref());
@@ -619,7 +622,7 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
 pub(super) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
+    use conclave_proto::{DeviceId, GroupId, UserId};
 
     use super::*;
     use crate::finding::Cause;
@@ -886,5 +889,21 @@ pub(super) mod tests {
         assert_eq!(date(UnixMs(0)), "1 Jan 1970 00:00 UTC");
         assert_eq!(date(UnixMs(951_782_400_000)), "29 Feb 2000 00:00 UTC");
         assert_eq!(date(UnixMs(1_795_874_520_000)), "28 Nov 2026 14:02 UTC");
+    }
+
+    #[test]
+    fn the_document_of_names_is_called_by_what_it_is() {
+        let group = GroupId([1; 16]);
+        let finding = Finding {
+            what: FindingKind::Returning { missing: 1 },
+            about: About::Document(group, DocumentId::directory(&group)),
+            suspect: None,
+        };
+        let names = Names {
+            group: Some("Board".to_owned()),
+            ..Names::default()
+        };
+        let happened = words(&finding, &names).happened;
+        assert!(happened.contains("the names in “Board”"), "{happened}");
     }
 }
