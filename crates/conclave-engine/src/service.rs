@@ -456,13 +456,17 @@ impl Cx {
         self.put(head_row(&group.id, document), row);
     }
 
-    /// Whether the service was put back since a head was signed in this generation, or, where none was shown, since this device knows it.
-    pub(crate) fn is_put_back_since(&self, signed_in: Option<u64>) -> bool {
+    /// Whether the service was put back, or is another one, since a log grew in this generation; where that is not known, since this device knows
+    /// the service.
+    pub(crate) fn is_put_back_since(&self, grown_in: Option<u64>) -> bool {
         let pinned = self.service.pinned();
         let generations = pinned.map_or(&[][..], |pinned| &pinned.generations);
         let now = self.link.generation();
         let first = generations.first().map_or(now, |first| first.number);
-        signed_in.unwrap_or(first) < now
+        let number = grown_in.unwrap_or(first);
+        // Of a later one that this service has shown, it knows nothing any more: that is to be reported.
+        let known = |number| generations.iter().any(|it| it.number == number);
+        number < now || (number > now && !known(number))
     }
 
     /// Whether the service has said, and signed, that it gives up what is here of a log: it takes none of it back.
