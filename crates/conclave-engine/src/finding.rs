@@ -266,6 +266,8 @@ pub enum FindingKind {
     },
     /// The service's log went on without what it showed before.
     Apart,
+    /// After the service was put back, a document's log went on under keys that are not here.
+    CannotMerge,
     /// After the service was put back, a group's log went another way than here.
     Parted,
     /// The service was put back, and this device returns what it lost.
@@ -401,6 +403,7 @@ impl FindingKind {
             Self::Ahead { .. } => "service.rolled_back",
             Self::Apart => "found.fork",
             Self::Parted => "group.parted",
+            Self::CannotMerge => "document.cannot_merge",
             Self::Returning { .. } => "service.put_back",
             Self::NotReturned { .. } => "service.not_returned",
             Self::Collecting => "service.collecting",

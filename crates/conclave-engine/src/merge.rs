@@ -206,6 +206,10 @@ impl Cx {
                 self.delivered(group, doc, Ok(outcome));
             }
             Err(error) if error.is_retryable() => {
+                if let DocError::MissingRoot { .. } = error {
+                    // Somebody may have it still. Until then what is here is all that can be read.
+                    self.finding(group.id, Some(doc.id), FindingKind::CannotMerge, None);
+                }
                 self.opened_too_early(group, doc, channel, &error);
             }
             Err(error) => {

@@ -82,6 +82,7 @@ impl FindingKind {
             Self::Ahead { .. }
             | Self::Apart
             | Self::Parted
+            | Self::CannotMerge
             | Self::Returning { .. }
             | Self::NotReturned { .. } => End::InStep,
             Self::Merging { .. } => End::Merged,

@@ -147,6 +147,11 @@ fn of_history(kind: &FindingKind, place: &str) -> Three {
             "Nobody, if the operator put back a backup.",
             "Nothing is lost here. What the service had signed is returned to it where this device kept it; go on editing: what you write is kept here, and sent when the service has what it lost.",
         ),
+        FindingKind::CannotMerge => three(
+            format!("After the service was put back, {place} went on there in a way that this device has no keys for."),
+            "Nobody, if the operator put back a backup.",
+            "Nothing is lost here, and nothing is sent. Bring other devices online that may have the keys. If none has, an admin can run `conclave group restart`; everything here goes along.",
+        ),
         FindingKind::Parted => three(
             format!("After the service was put back, the membership of {place} went another way than here."),
             "Nobody, if the operator put back a backup.",
@@ -386,6 +391,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         ),
         FindingKind::Returning { .. }
         | FindingKind::Parted
+        | FindingKind::CannotMerge
         | FindingKind::NotReturned { .. }
         | FindingKind::Collecting
         | FindingKind::Merging { .. }
@@ -717,7 +723,8 @@ pub(super) mod tests {
             },
             K::Ahead { .. } => K::Apart,
             K::Apart => K::Parted,
-            K::Parted => K::Returning { missing: 41 },
+            K::Parted => K::CannotMerge,
+            K::CannotMerge => K::Returning { missing: 41 },
             K::Returning { .. } => K::NotReturned { cause: cause() },
             K::NotReturned { .. } => K::Collecting,
             K::Collecting => K::Merging { missing: 41 },

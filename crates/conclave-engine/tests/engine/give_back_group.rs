@@ -142,6 +142,22 @@ fn a_removal_that_was_lost_comes_back_and_what_was_written_in_the_gap_stays() {
             About::Group(group)
         ));
     }
+    // What she wrote is ordered, under keys that went with her: nobody reads it, and that is told, with the way on.
+    assert!(told(
+        &mut world,
+        ANA,
+        "document.cannot_merge",
+        About::Document(group, document)
+    ));
+    world.edit(BEN, group, document, " on");
+    let Reply::Group(new) = world.ask(BEN, Command::Restart { group }) else {
+        panic!("not founded anew")
+    };
+    world.advance(900_000);
+    let Reply::Documents(list) = world.ask(BEN, Command::Documents { group: new }) else {
+        panic!("no documents")
+    };
+    assert_eq!(world.text(BEN, new, list[0].document), "hello on");
 }
 
 /// Whoever was let in by a commit that is lost is no member there, and has it: she brings it herself.
