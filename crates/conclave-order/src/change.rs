@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::keys::Rows;
 use crate::rows::{
-    ActiveRow, AuthorRow, DocumentRow, EntryRow, GroupAt, InvitationRow, JoinRow, LoginRow,
-    PackageRow, PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
+    ActiveRow, AuthorRow, BaseRow, DocumentRow, EntryRow, GroupAt, InvitationRow, JoinRow,
+    LoginRow, PackageRow, PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
 };
 
 /// Thirty-two bytes that nothing prints.
@@ -147,6 +147,19 @@ pub enum Change {
         root: Hash,
         /// Its public state.
         parts: Vec<PartChange>,
+    },
+    /// A group that a member brought: its log goes on from there.
+    Adopted {
+        /// The group.
+        group: GroupId,
+        /// Hash of what was offered.
+        genesis: Hash,
+        /// Who brought it.
+        creator: DeviceId,
+        /// Its epoch.
+        epoch: u64,
+        /// Where its log begins here.
+        base: BaseRow,
     },
     /// An entry at the end of a group's log.
     Entry {
@@ -390,6 +403,11 @@ impl Rows {
                 self.forget_group(group);
                 self.acquainted.clear();
                 self.memberships.clear();
+            }
+            Change::Adopted { group, .. } => {
+                self.forget_group(group);
+                self.bases.remove(group);
+                self.group_roots.retain(|(of, _), _| of != group);
             }
             Change::Entry {
                 group,

@@ -11,9 +11,9 @@ use conclave_rules::LogId;
 
 use crate::op::Session;
 use crate::rows::{
-    AccountRow, ActiveRow, AuthorRow, DeviceRow, DocumentRow, GroupRow, InvitationRow, JoinRow,
-    ListRow, Mark, PackageRow, PartsRow, PleaRow, Position, RecoveryRow, ReplacedRow, ServiceRow,
-    StockRow, WelcomeRow,
+    AccountRow, ActiveRow, AuthorRow, BaseRow, DeviceRow, DocumentRow, GroupRow, InvitationRow,
+    JoinRow, ListRow, Mark, PackageRow, PartsRow, PleaRow, Position, RecoveryRow, ReplacedRow,
+    ServiceRow, StockRow, WelcomeRow,
 };
 
 /// Why something goes no further.
@@ -129,6 +129,8 @@ tables! {
     packages, package: Hash => PackageRow;
     /// Where groups stand.
     groups, group: GroupId => GroupRow;
+    /// Where logs of groups begin that members brought.
+    bases, base_of: GroupId => BaseRow;
     /// Public states of groups.
     parts, parts_of: GroupId => PartsRow;
     /// The wrap that came with a group's newest commit.
@@ -179,7 +181,7 @@ tables! {
     ended, ended_at: (UnixMs, u32) => Vec<RecoveryRow>;
     /// Declared losses of a log that are told, the oldest first.
     losses, losses_of: LogId => Vec<Loss>;
-    /// Root of a group's log at a size above 0.
+    /// Root of a group's log at a size above 0, as far as it is here.
     group_roots, group_root: (GroupId, u64) => Hash;
 }
 

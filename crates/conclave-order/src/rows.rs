@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
-use conclave_proto::record::{CloseReason, RecordHeader, SnapshotHeader};
+use conclave_proto::record::{CloseReason, Record, RecordHeader, SnapshotHeader};
 use conclave_proto::service::Generation;
 use conclave_proto::{
     DeviceId, Frontier, GroupId, Hash, Head, LifeToken, RecordBody, UnixMs, UserId,
@@ -120,6 +120,28 @@ pub struct GroupRow {
     pub creator: DeviceId,
     /// Number of the service's generation in which its log last grew.
     pub grown_in: u64,
+    /// Size that its log had where a member brought it: what is before that is not here. None where the group was founded here.
+    pub base: Option<u64>,
+}
+
+/// Where the log of a group begins that a member brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseRow {
+    /// Right edge of the log.
+    pub frontier: Frontier,
+    /// Its roots since the epoch began, up to this.
+    pub roots: Vec<Hash>,
+    /// Signed entries before it that created, closed and voided documents, in the order of the log.
+    pub entries: Vec<Record>,
+}
+
+impl BaseRow {
+    /// The root that the log had at a size, if that is known.
+    #[must_use]
+    pub fn root_at(&self, size: u64) -> Option<Hash> {
+        let back = usize::try_from(self.frontier.size().checked_sub(size)?).ok()?;
+        self.roots.iter().rev().nth(back).copied()
+    }
 }
 
 /// Where something was judged: what the group has to be at still.

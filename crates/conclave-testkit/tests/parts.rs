@@ -119,6 +119,8 @@ async fn a_commit_writes_what_it_changes() -> Result<()> {
 async fn age(group: &Founded<InSqlite>, checkpoint: &[u8]) -> Result<()> {
     let mut conn = connect(&group.database).await?;
     for statement in [
+        "DROP TABLE bases",
+        "ALTER TABLE groups DROP COLUMN base",
         "ALTER TABLE devices DROP COLUMN session",
         "ALTER TABLE devices DROP COLUMN session_ms",
         "ALTER TABLE devices DROP COLUMN life",

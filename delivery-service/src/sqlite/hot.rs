@@ -92,7 +92,7 @@ pub(super) async fn devices(
     Ok(())
 }
 
-type GroupColumns = (Vec<u8>, i64, i64, i64, Vec<u8>, Vec<u8>, i64);
+type GroupColumns = (Vec<u8>, i64, i64, i64, Vec<u8>, Vec<u8>, i64, Option<i64>);
 
 pub(super) async fn groups(
     conn: &mut SqliteConnection,
@@ -103,7 +103,7 @@ pub(super) async fn groups(
     let wanted: Vec<&GroupId> = wanted.iter().collect();
     for run in runs(&wanted) {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT id, epoch, size, version, genesis, creator, grown_in FROM groups WHERE id IN (",
+            "SELECT id, epoch, size, version, genesis, creator, grown_in, base FROM groups WHERE id IN (",
         );
         let mut list = query.separated(", ");
         for group in run {
@@ -111,7 +111,7 @@ pub(super) async fn groups(
         }
         query.push(")");
         let found: Vec<GroupColumns> = query.build_query_as().fetch_all(&mut *conn).await?;
-        for (group, epoch, size, version, genesis, creator, grown_in) in found {
+        for (group, epoch, size, version, genesis, creator, grown_in, base) in found {
             let row = GroupRow {
                 epoch: uint(epoch)?,
                 size: uint(size)?,
@@ -119,6 +119,7 @@ pub(super) async fn groups(
                 genesis: hash(&genesis)?,
                 creator: id(&creator, DeviceId::from_slice)?,
                 grown_in: uint(grown_in)?,
+                base: base.map(uint).transpose()?,
             };
             let group = id(&group, GroupId::from_slice)?;
             rows.groups.insert(group, Some(row));

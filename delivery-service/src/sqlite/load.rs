@@ -14,7 +14,7 @@ use conclave_rules::LogId;
 use sqlx::SqliteConnection;
 
 use super::codes::{decode, hash, id, int, uint};
-use super::{hot, logs, parts, recovery};
+use super::{bases, hot, logs, parts, recovery};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -46,6 +46,7 @@ pub(super) async fn load(
         invitations: invitation;
         stocks: stock;
         packages: package;
+        bases: bases::load;
         parts: parts::load;
         commit_wraps: commit_wrap;
         entries: logs::entry;

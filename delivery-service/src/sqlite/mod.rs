@@ -1,5 +1,6 @@
 //! SQLite: the one place that knows it. One connection writes; a pool of others reads what is durable.
 
+mod bases;
 mod carried;
 mod codes;
 mod error;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::codes::{decode, hash, int, uint};
 use super::hot::log_id;
 use super::write::expect;
-use super::{failed, seed};
+use super::{bases, failed, seed};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -151,7 +151,12 @@ pub(super) async fn group_root(
             .bind(int(seq))
             .fetch_optional(&mut *conn)
             .await?;
-    row.map(|(root,)| hash(&root)).transpose()
+    if let Some((root,)) = row {
+        return Ok(Some(hash(&root)?));
+    }
+    // Most groups have all of their log here.
+    let base = bases::load(conn, group).await?;
+    Ok(base.and_then(|base| base.root_at(*size)))
 }
 
 const PUT_META: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)";

@@ -9,6 +9,12 @@ pub(super) fn part_sum(group: &GroupId, part: &[u8], value: &[u8]) -> Vec<u8> {
     sum("conclave 1.0 part sum", &[group.as_bytes(), part, value])
 }
 
+/// Checksum of where a group's log begins, with where it belongs.
+pub(super) fn base_sum(group: &GroupId, [frontier, roots, entries]: [&[u8]; 3]) -> Vec<u8> {
+    let parts = [group.as_bytes(), frontier, roots, entries];
+    sum("conclave 1.0 base sum", &parts)
+}
+
 /// Checksum of a group's checkpoint, in databases of before.
 pub(super) fn checkpoint_sum(checkpoint: &[u8]) -> Vec<u8> {
     sum("conclave 1.0 checkpoint sum", &[checkpoint])

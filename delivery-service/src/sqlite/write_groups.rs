@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 
 use super::codes::int;
 use super::write::expect;
-use super::{failed, parts};
+use super::{bases, failed, parts};
 
 pub(super) const DROP_LAST_RESORT: &str =
     "DELETE FROM key_packages WHERE device = ? AND last_resort = 1";
@@ -59,6 +59,7 @@ pub(super) async fn write_group(
 ) -> Result<(), Failure> {
     match change {
         Change::Group { .. }
+        | Change::Adopted { .. }
         | Change::Entry { .. }
         | Change::GroupInfo { .. }
         | Change::Parts { .. } => write_state(conn, change).await,
@@ -117,6 +118,29 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
                 .await
                 .map_err(failed)?;
             parts::write(conn, &group, parts).await?;
+        }
+        Change::Adopted {
+            group,
+            genesis,
+            creator,
+            epoch,
+            base,
+        } => {
+            let size = int(base.frontier.size());
+            sqlx::query(
+                "INSERT INTO groups (id, epoch, size, root, genesis, creator, base) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(group.as_bytes().to_vec())
+            .bind(int(epoch))
+            .bind(size)
+            .bind(base.frontier.root().as_bytes().to_vec())
+            .bind(genesis.as_bytes().to_vec())
+            .bind(creator.as_bytes().to_vec())
+            .bind(size)
+            .execute(&mut *conn)
+            .await
+            .map_err(failed)?;
+            bases::write(conn, &group, &base).await?;
         }
         Change::Entry {
             group,

@@ -36,6 +36,7 @@ impl Tables {
         }
         take! {
             groups: |key, _row| *key;
+            bases: |key, _row| *key;
             parts: |key, _row| key.0;
             members: |key, _row| key.0;
             wraps: |key, _row| key.0;

@@ -38,6 +38,7 @@ impl Stored {
             stocks: |key: &DeviceId| Some(self.stock(key));
             packages: |key: &Hash| tables.packages.get(key).cloned();
             groups: |key: &GroupId| tables.groups.get(key).map(|group| group.row);
+            bases: |key: &GroupId| tables.bases.get(key).cloned();
             parts: |key: &GroupId| tables.groups.get(key).map(|group| PartsRow {
                 parts: tables.parts_of(key),
                 version: group.row.version,
@@ -107,9 +108,20 @@ impl Stored {
     }
 
     fn group_root(&self, (group, size): &(GroupId, u64)) -> Option<Hash> {
-        let at = usize::try_from(size.checked_sub(1)?).ok()?;
+        let seq = size.checked_sub(1)?;
+        let base = self.tables.bases.get(group);
+        if let Some(root) = base.and_then(|base| base.root_at(*size)) {
+            return Some(root);
+        }
+        let at = usize::try_from(seq.checked_sub(self.first_entry(group))?).ok()?;
         let entry = self.logs.entries.get(group)?.get(at)?;
         Some(entry.root)
+    }
+
+    /// Position of the first entry of a group's log that is here.
+    pub(super) fn first_entry(&self, group: &GroupId) -> u64 {
+        let base = self.tables.bases.get(group);
+        base.map_or(0, |base| base.frontier.size())
     }
 
     fn device(&self, device: &DeviceId) -> Option<DeviceRow> {
@@ -162,9 +174,10 @@ impl Stored {
         is: impl Fn(&crate::rows::EntryRow) -> bool,
     ) -> Option<Position> {
         let entries = self.logs.entries.get(group)?;
-        let seq = entries.iter().position(is)?;
-        let root = entries.get(seq)?.root;
-        Some(Position::of(seq as u64, root))
+        let at = entries.iter().position(is)?;
+        let root = entries.get(at)?.root;
+        let seq = self.first_entry(group).saturating_add(at as u64);
+        Some(Position::of(seq, root))
     }
 
     fn waiting(&self, device: &DeviceId) -> Vec<WelcomeRow> {

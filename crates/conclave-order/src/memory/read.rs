@@ -21,6 +21,12 @@ impl Reader for Memory {
     async fn entries(&mut self, group: &GroupId, bounds: Bounds) -> Result<Vec<EntryRow>, Failure> {
         let stored = self.stored();
         let entries = stored.logs.entries.get(group);
+        let first = stored.first_entry(group);
+        let bounds = Bounds {
+            from: bounds.from.saturating_sub(first),
+            end: bounds.end.saturating_sub(first),
+            ..bounds
+        };
         Ok(within(entries, bounds, |entry| entry.bytes.len()))
     }
 
@@ -31,6 +37,7 @@ impl Reader for Memory {
     ) -> Result<Vec<EntryRow>, Failure> {
         let stored = self.stored();
         let entries = stored.logs.entries.get(group).into_iter().flatten();
+        let end = end.saturating_sub(stored.first_entry(group));
         let before = entries.take(usize::try_from(end).unwrap_or(usize::MAX));
         let signed = before.filter(|entry| entry.kind == EntryKind::Signed);
         Ok(signed.cloned().collect())

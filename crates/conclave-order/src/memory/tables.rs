@@ -10,9 +10,9 @@ use conclave_rules::LogId;
 
 use crate::memory::table::Table;
 use crate::rows::{
-    AccountRow, ActiveRow, AuthorRow, DeviceRow, DocumentRow, EntryRow, GroupRow, InvitationRow,
-    JoinRow, ListRow, PackageRow, PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
-    WelcomeRow,
+    AccountRow, ActiveRow, AuthorRow, BaseRow, DeviceRow, DocumentRow, EntryRow, GroupRow,
+    InvitationRow, JoinRow, ListRow, PackageRow, PartChange, PleaRow, RecordRow, RecoveryRow,
+    ReplacedRow, WelcomeRow,
 };
 
 /// The tables of rows that change, and what is done to all of them alike.
@@ -50,6 +50,7 @@ tables! {
     invitations: Hash => InvitationRow,
     packages: Hash => PackageRow,
     groups: GroupId => Group,
+    bases: GroupId => BaseRow,
     parts: (GroupId, Bytes) => Bytes,
     members: (GroupId, DeviceId) => UserId,
     wraps: (GroupId, u64) => BTreeMap<DeviceId, RootWrap>,

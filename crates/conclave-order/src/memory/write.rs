@@ -211,11 +211,33 @@ impl Stored {
                     genesis,
                     creator,
                     grown_in: 0,
+                    base: None,
                 };
                 let new = Group { row, wrap: None };
                 expect(!tables.groups.insert(group, new))?;
                 tables.put_parts(group, parts);
                 tables.members.insert((group, creator), user);
+            }
+            Change::Adopted {
+                group,
+                genesis,
+                creator,
+                epoch,
+                base,
+            } => {
+                let size = base.frontier.size();
+                let row = GroupRow {
+                    epoch,
+                    size,
+                    version: 0,
+                    genesis,
+                    creator,
+                    grown_in: 0,
+                    base: Some(size),
+                };
+                let new = Group { row, wrap: None };
+                expect(!tables.groups.insert(group, new))?;
+                tables.bases.insert(group, base);
             }
             Change::GroupInfo {
                 group,

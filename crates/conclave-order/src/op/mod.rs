@@ -1,5 +1,6 @@
 //! Operations, each with those it is of one kind with. Those who ask have been authenticated.
 
+pub mod adopt;
 pub mod append;
 pub mod document;
 pub mod enter;
@@ -99,6 +100,8 @@ pub enum Op {
     ClaimKeyPackages(packages::ClaimKeyPackages),
     /// A new group.
     CreateGroup(Box<group::CreateGroup>),
+    /// A group that a member brings.
+    AdoptGroup(Box<adopt::AdoptGroup>),
     /// A commit, a standalone proposal, a signed entry, a new document.
     Enter(Box<entry::NewEntry>),
     /// Another GroupInfo.
@@ -146,6 +149,7 @@ impl Op {
             Self::ClearKeyPackages(op) => op.keys(keys),
             Self::ClaimKeyPackages(op) => op.keys(keys),
             Self::CreateGroup(op) => op.keys(keys),
+            Self::AdoptGroup(op) => op.keys(keys),
             Self::Enter(op) => op.keys(keys),
             Self::PutGroupInfo(op) => op.keys(keys),
             Self::PutWrap(op) => op.keys(keys),
@@ -176,6 +180,7 @@ impl Op {
             Self::ClearKeyPackages(op) => op.decide(rows),
             Self::ClaimKeyPackages(op) => op.decide(rows),
             Self::CreateGroup(op) => op.decide(rows),
+            Self::AdoptGroup(op) => op.decide(rows),
             Self::Enter(op) => op.decide(rows),
             Self::PutGroupInfo(op) => op.decide(rows),
             Self::PutWrap(op) => op.decide(rows),

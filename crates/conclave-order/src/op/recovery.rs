@@ -102,7 +102,9 @@ impl Report {
         if losses.any(|loss| loss.lost.size >= head.size && loss.generation > self.number) {
             return done;
         }
-        let leads = root_at(rows, log, head.size)? == Some(head.root);
+        // Below what a member brought nothing is known of the log, and nothing that is missing can come to lie there.
+        let leads =
+            head.size < base_of(rows, log)? || root_at(rows, log, head.size)? == Some(head.root);
         // A log as long as that went another way: nothing leads there any more. What is missing is carried, not returned.
         let returns = !leads && size_of(rows, log)? < head.size;
         let row = RecoveryRow {
@@ -140,6 +142,15 @@ impl Report {
             event: Event::Done,
         })
     }
+}
+
+/// Size below which a log is not here; 0 where all of it is.
+fn base_of(rows: &Rows, log: &LogId) -> Result<u64, Stop> {
+    if !log.is_group() {
+        return Ok(0);
+    }
+    let row = rows.group(&log.group)?;
+    Ok(row.and_then(|row| row.base).unwrap_or(0))
 }
 
 fn has_loss_since(rows: &Rows, log: &LogId, generation: u64) -> Result<bool, Stop> {
@@ -185,6 +196,17 @@ fn grown_in(rows: &Rows, log: &LogId) -> Result<u64, Stop> {
 }
 
 impl Rows {
+    /// Refuses while all logs are held. Gives what the log is known to have lost, if it is.
+    pub(crate) fn ensure_no_hold(&self, log: &LogId) -> Result<Option<Head>, Stop> {
+        let want = self.recovery_of(log)?.map(|row| row.want);
+        if self.service(&())?.is_none_or(|row| row.hold.is_none()) {
+            return Ok(want);
+        }
+        let have = size_of(self, log)?;
+        let want = want.map_or(have, |want| want.size.max(have));
+        Err(Refusal::Recovering { have, want }.into())
+    }
+
     /// Refuses where the service waits for what it lost of this log: it does not go another way meanwhile. Gives the number of the present
     /// generation.
     ///
@@ -245,7 +267,11 @@ impl Rows {
             !log.is_group() && self.recovery_of(&LogId::of_group(log.group))?.is_some();
         let past = match self.service(&())? {
             Some(row) => {
-                let put_back = row.generation.cause != Cause::Founded;
+                // A service that members bring a group to has lost it, whatever it says of itself.
+                let is_brought = self
+                    .group(&log.group)?
+                    .is_some_and(|row| row.base.is_some());
+                let put_back = is_brought || row.generation.cause != Cause::Founded;
                 let stands = grown_in(self, log)? < row.generation.number;
                 put_back && stands && row.hold.is_none() && !waits_for_group
             }

@@ -4,6 +4,7 @@ use conclave_proto::Record;
 use conclave_proto::group::{GroupEntry, RootWrap};
 
 use super::Op;
+use super::adopt::AdoptGroup;
 use super::append::{Append, Offer};
 use super::entry::{Does, NewEntry};
 use super::packages::PutKeyPackages;
@@ -18,6 +19,7 @@ impl Op {
             Self::PutDeviceList(op) => op.bytes.len(),
             Self::PutKeyPackages(op) => op.bytes(),
             Self::CreateGroup(op) => of_parts(&op.parts),
+            Self::AdoptGroup(op) => op.bytes(),
             Self::Enter(op) => op.bytes(),
             Self::PutGroupInfo(op) => of_parts(&op.parts),
             Self::PutWrap(op) => of_wrap(&op.wrap),
@@ -60,6 +62,13 @@ impl PutKeyPackages {
     fn bytes(&self) -> usize {
         let packages = self.one_time.iter().chain(&self.last_resort);
         packages.map(|package| package.bytes.len()).sum()
+    }
+}
+
+impl AdoptGroup {
+    fn bytes(&self) -> usize {
+        let entries = self.base.entries.iter().map(of_record);
+        entries.sum::<usize>() + of_parts(&self.parts) + self.wrap.as_ref().map_or(0, of_wrap)
     }
 }
 

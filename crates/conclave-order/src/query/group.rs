@@ -10,7 +10,7 @@ use conclave_rules::GroupState;
 
 use super::{damaged, load};
 use crate::op::Asker;
-use crate::rows::{ActiveRow, DocumentRow, EntryRow, GroupRow, Position, WelcomeRow};
+use crate::rows::{ActiveRow, BaseRow, DocumentRow, EntryRow, GroupRow, Position, WelcomeRow};
 use crate::store::{Bounds, Failure, Reader};
 
 const DAMAGED: Failure = Failure::Corrupt { what: "group" };
@@ -64,13 +64,22 @@ async fn roots<R: Reader>(
         Some(ended) => {
             let key = (*group, ended);
             let rows = load(reads, |keys| _ = keys.commits.insert(key)).await?;
-            rows.commit(&key).map_err(damaged)?.ok_or(DAMAGED)?.head
+            rows.commit(&key)
+                .map_err(damaged)?
+                .map(|commit| commit.head)
         }
-        None => Head::EMPTY,
+        None => at.base.is_none().then_some(Head::EMPTY),
     };
-    let mut roots = vec![begun.root];
+    let (from, mut roots) = match begun {
+        Some(begun) => (begun.size, vec![begun.root]),
+        // The epoch had begun when a member brought the group.
+        None => {
+            let base = base(reads, group).await?.ok_or(DAMAGED)?;
+            (base.frontier.size(), base.roots)
+        }
+    };
     let mut bounds = Bounds {
-        from: begun.size,
+        from,
         end: at.size,
         bytes,
     };
@@ -83,6 +92,12 @@ async fn roots<R: Reader>(
         roots.extend(entries.iter().map(|entry| entry.root));
     }
     Ok(roots)
+}
+
+/// Where a group's log begins, if a member brought the group.
+async fn base<R: Reader>(reads: &mut R, group: &GroupId) -> Result<Option<BaseRow>, Failure> {
+    let mut rows = load(reads, |keys| _ = keys.bases.insert(*group)).await?;
+    Ok(rows.bases.remove(group).flatten())
 }
 
 fn entry(row: &EntryRow) -> Result<GroupEntry, Failure> {
@@ -112,19 +127,18 @@ pub async fn document_entries<R: Reader>(
     group: &GroupId,
     end: u64,
 ) -> Result<Vec<Record>, Failure> {
-    let mut records = Vec::new();
+    let base = base(reads, group).await?;
+    let mut records = base.map_or_else(Vec::new, |base| base.entries);
     for row in reads.signed_entries(group, end).await? {
         let GroupEntry::Signed(record) = entry(&row)? else {
             return Err(Failure::Corrupt { what: "log entry" });
         };
-        let done = matches!(
-            record.header.body,
-            RecordBody::Entry(EntryBody::RotationComplete { .. })
-        );
-        if !done {
-            records.push(record);
-        }
+        records.push(record);
     }
+    records.retain(|record| {
+        let body = &record.header.body;
+        !matches!(body, RecordBody::Entry(EntryBody::RotationComplete { .. }))
+    });
     Ok(records)
 }
 
@@ -157,10 +171,20 @@ pub struct Reach {
     pub until: Option<u64>,
 }
 
+/// The first position of a group's log that is here, and not before `from`.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn first<R: Reader>(reads: &mut R, group: GroupId, from: u64) -> Result<u64, Failure> {
+    let rows = load(reads, |keys| _ = keys.groups.insert(group)).await?;
+    let row = rows.group(&group).map_err(damaged)?;
+    Ok(from.max(row.and_then(|row| row.base).unwrap_or(0)))
+}
+
 /// Members follow everything; who was removed, up to the commit that did it; others nothing.
 ///
 /// # Errors
-/// [`Refusal::UnknownGroup`], and [`Failure`].
+/// [`Refusal::UnknownGroup`], [`Refusal::Forbidden`] where what removed it is not here, and [`Failure`].
 pub async fn reach<R: Reader>(
     reads: &mut R,
     view: &GroupState,
@@ -178,10 +202,21 @@ pub async fn reach<R: Reader>(
     let Some(last) = own.filter_map(|row| row.last_epoch).max() else {
         return Ok(Err(Refusal::UnknownGroup));
     };
-    let key = (view.group, last);
-    let rows = load(reads, |keys| _ = keys.commits.insert(key)).await?;
-    let end = rows.commit(&key).map_err(damaged)?;
-    let head = end.ok_or(Failure::Corrupt { what: "group log" })?.head;
+    let (group, key) = (view.group, (view.group, last));
+    let wanted = |keys: &mut crate::Keys| {
+        keys.commits.insert(key);
+        keys.groups.insert(group);
+    };
+    let rows = load(reads, wanted).await?;
+    let row = rows.group(&group).map_err(damaged)?;
+    let head = match rows.commit(&key).map_err(damaged)? {
+        Some(end) => end.head,
+        // It was removed before a member brought the group: what did it is not here.
+        None if row.is_some_and(|row| row.base.is_some()) => {
+            return Ok(Err(view.not_member(device)));
+        }
+        None => return Err(Failure::Corrupt { what: "group log" }),
+    };
     Ok(Ok(Reach {
         head,
         epoch: last.saturating_add(1),

@@ -1,5 +1,7 @@
 //! Groups: what enters their logs, who follows, and what members need of each other.
 
+use conclave_mls::Adoption;
+use conclave_order::op::adopt::AdoptGroup;
 use conclave_order::op::enter::check_kind;
 use conclave_order::op::entry::NewEntry;
 use conclave_order::op::group::{CreateGroup, PutGroupInfo};
@@ -31,6 +33,23 @@ impl Desk {
                 self.run(Op::CreateGroup(Box::new(op)))?;
                 let (seq, head) = (0, Head::EMPTY);
                 return Ok(Answer::Accepted { seq, head });
+            }
+            Request::AdoptGroup {
+                group,
+                group_info,
+                tree,
+                state,
+                pending,
+            } => {
+                let offer = Adoption {
+                    group,
+                    sender: by.device,
+                    group_info: group_info.as_slice(),
+                    tree: tree.as_slice(),
+                    state: &state,
+                    pending: &pending,
+                };
+                return self.adopt(by, &offer);
             }
             Request::Commit(bundle) => return self.commit(by, bundle),
             Request::Propose { group, message } => {
@@ -99,6 +118,15 @@ impl Desk {
             _ => return Err(Refusal::Malformed),
         };
         read.map_err(|_| Refusal::Storage)
+    }
+
+    fn adopt(&mut self, by: Asker, offer: &Adoption<'_>) -> Result<Answer, Refusal> {
+        let rows = self.load(|keys| AdoptGroup::needs(offer, keys))?;
+        if !AdoptGroup::is_known(offer, &rows).map_err(super::log::refusal)? {
+            let op = AdoptGroup::judge(by, offer, self.now)?;
+            self.run(Op::AdoptGroup(Box::new(op)))?;
+        }
+        Ok(Answer::Done)
     }
 
     fn commit(&mut self, by: Asker, bundle: CommitBundle) -> Result<Answer, Refusal> {
@@ -226,6 +254,8 @@ impl Desk {
             losses: self.losses(log)?,
         };
         self.push(conn, ServiceFrame::Response { id, answer });
+        let first = ready(query::group::first(&mut reads, group, from));
+        let from = first.map_err(|_| Refusal::Storage)?;
         let bounds = Bounds {
             from,
             end: reach.head.size,

@@ -56,6 +56,7 @@ pub async fn dump<D: Database>(database: &D, known: &Known) -> Result<Dump> {
     let mut keys = known.keys.clone();
     for group in &known.groups {
         keys.groups.insert(*group);
+        keys.bases.insert(*group);
         keys.parts.insert(*group);
         keys.commit_wraps.insert(*group);
         keys.due.insert(*group);

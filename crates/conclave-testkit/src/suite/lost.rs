@@ -4,21 +4,26 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use conclave_doc::{DocKeys, seal};
-use conclave_mls::{ClientGroup, EpochSecrets, KeyStore, Plan, PublicGroupState};
+use conclave_mls::{Adoption, ClientGroup, EpochSecrets, KeyStore, Plan, PublicGroupState};
+use conclave_order::op::adopt::AdoptGroup;
 use conclave_order::op::entry::NewEntry;
 use conclave_order::op::group::CreateGroup;
+use conclave_order::op::help::AckWelcome;
 use conclave_order::op::identity::{Claim, Door, Newcomer};
 use conclave_order::op::recovery::{Declare, EndHold, Report};
 use conclave_order::op::returned::{self, ReturnDocument};
 use conclave_order::op::returned_group::{Offer, ReturnGroup};
 use conclave_order::op::snapshot::{PutSnapshot, Written};
-use conclave_order::query::group::{Core, restore, waiting, welcome};
+use conclave_order::query::group::{Core, document_entries, restore, waiting, welcome};
 use conclave_order::{Asker, Batch, Event, Keys, Op, Reader as _, Rows, Stop, run_batch};
+use conclave_proto::codec::Bytes;
+use conclave_proto::frame::JoinState;
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::record::{EntryBody, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader};
 use conclave_proto::service::Cause;
 use conclave_proto::{
     Author, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, Record, Refusal,
+    UnixMs, UserId,
 };
 use conclave_rules::{LogId, Seen};
 use rand_chacha::ChaCha20Rng;
@@ -51,6 +56,29 @@ impl<D: Database> Side<D> {
         let database = D::create().await?;
         let store = database.store().await?;
         Ok(Self { database, store })
+    }
+
+    /// A service whom all know.
+    async fn founded(signing: &Signing, seats: &[Seat]) -> Result<Self> {
+        let mut side = Self::new().await?;
+        let (next, hold) = (signing.founding(), None);
+        side.accepts(Op::Declare(Box::new(Declare { next, hold })))
+            .await?;
+        for seat in seats {
+            let log_in = log_in(seat.newcomer(), Door::Open, Claim::default(), NOW);
+            side.accepts(log_in).await?;
+        }
+        Ok(side)
+    }
+
+    /// Somebody else writes from here on.
+    pub(super) async fn restart(&mut self) -> Result<()> {
+        self.store = self.database.store().await?;
+        Ok(())
+    }
+
+    pub(super) async fn reader(&self) -> Result<D::Reader> {
+        self.database.reader().await
     }
 
     /// Runs an operation.
@@ -96,6 +124,19 @@ pub(super) struct Given {
     pub(super) group_info: Option<Vec<u8>>,
     pub(super) wrap: Option<RootWrap>,
     pub(super) bundles: Vec<CommitBundle>,
+}
+
+/// The group as somebody brings it.
+#[derive(Debug, Clone)]
+pub(super) struct Brought {
+    pub(super) sender: DeviceId,
+    pub(super) user: UserId,
+    pub(super) group_info: Vec<u8>,
+    pub(super) tree: Vec<u8>,
+    pub(super) state: JoinState,
+    pub(super) pending: Vec<Bytes>,
+    /// The service's time.
+    pub(super) now: UnixMs,
 }
 
 /// A member, as far as it has come.
@@ -154,6 +195,13 @@ pub(super) const DORA: usize = 3;
 
 impl<D: Database> Club<D> {
     pub(super) async fn new() -> Result<Self> {
+        let mut club = Self::of_owner().await?;
+        club.add(&[BEN, CAROL]).await?;
+        Ok(club)
+    }
+
+    /// The owner's alone, with no commit yet.
+    pub(super) async fn of_owner() -> Result<Self> {
         let mut rng = ChaCha20Rng::seed_from_u64(7);
         let mut seats = Vec::new();
         for _ in 0..4 {
@@ -171,19 +219,13 @@ impl<D: Database> Club<D> {
         let offer = (created.group_info.as_slice(), created.tree.as_slice());
         let new = Box::new(CreateGroup::judge(by, offer, NOW, NOW)?);
         let signing = Signing::default();
-        let (mut full, mut lost) = (Side::new().await?, Side::new().await?);
+        let mut full = Side::founded(&signing, &seats).await?;
+        let mut lost = Side::founded(&signing, &seats).await?;
         for side in [&mut full, &mut lost] {
-            let (next, hold) = (signing.founding(), None);
-            side.accepts(Op::Declare(Box::new(Declare { next, hold })))
-                .await?;
-            for seat in &seats {
-                let log_in = log_in(seat.newcomer(), Door::Open, Claim::default(), NOW);
-                side.accepts(log_in).await?;
-            }
             side.accepts(Op::CreateGroup(new.clone())).await?;
         }
         let Core { state, version } = full.core().await?;
-        let mut club = Self {
+        Ok(Self {
             full,
             lost,
             is_copied: false,
@@ -195,9 +237,21 @@ impl<D: Database> Club<D> {
             bundles: Vec::new(),
             logs: Vec::new(),
             rng,
-        };
-        club.add(&[BEN, CAROL]).await?;
-        Ok(club)
+        })
+    }
+
+    /// The copy is a service that was set up anew: it has nothing of the group, and of Welcomes that were taken neither has.
+    pub(super) async fn wipe(&mut self) -> Result<()> {
+        for seat in &self.seats {
+            let device = seat.member.device;
+            for row in waiting(&mut self.full.reader().await?, device).await? {
+                let ack = AckWelcome { device, id: row.id };
+                self.full.accepts(Op::AckWelcome(ack)).await?;
+            }
+        }
+        self.lost = Side::founded(&self.signing, &self.seats).await?;
+        self.is_copied = true;
+        Ok(())
     }
 
     pub(super) fn device(&self, seat: usize) -> Result<DeviceId> {
@@ -241,10 +295,13 @@ impl<D: Database> Club<D> {
         let device = seat.member.device;
         let group = seat.group.as_mut().context("no member")?;
         let prepared = seat.member.commit(group, plan)?;
-        let judged = self.core.judge_bundle(&prepared.bundle, device, NOW)?;
-        let new = NewEntry::of_commit(&mut self.core, self.version, judged, device)?;
-        self.bundles.push(prepared.bundle);
-        self.enter(new).await
+        let bundle = prepared.bundle;
+        self.bundles.push(bundle.clone());
+        self.enter(|core, version| {
+            let judged = core.judge_bundle(&bundle, device, NOW)?;
+            NewEntry::of_commit(core, version, judged, device)
+        })
+        .await
     }
 
     /// Another commit for the epoch is ordered where the service was put back.
@@ -270,8 +327,8 @@ impl<D: Database> Club<D> {
         let device = seat.member.device;
         let group = seat.group.as_mut().context("no member")?;
         let message = group.propose_self_remove(&seat.member.context())?;
-        let new = NewEntry::proposal(&mut self.core, self.version, &message, device)?;
-        self.enter(new).await
+        self.enter(|core, version| NewEntry::proposal(core, version, &message, device))
+            .await
     }
 
     pub(super) async fn put(&mut self, by: usize, body: EntryBody) -> Result<()> {
@@ -286,8 +343,9 @@ impl<D: Database> Club<D> {
         let entries: Vec<Record> = bodies.into_iter().map(sign).collect();
         let device = seat.member.device;
         for entry in entries {
-            let new = NewEntry::signed(&mut self.core, self.version, entry, device)?;
-            self.enter(new).await?;
+            let judge =
+                |core: &mut _, version| NewEntry::signed(core, version, entry.clone(), device);
+            self.enter(judge).await?;
         }
         Ok(())
     }
@@ -307,11 +365,14 @@ impl<D: Database> Club<D> {
             crdt,
         };
         let first = self.snapshot(by, document, header, Head::EMPTY)?;
-        let (core, version) = (&mut self.core, self.version);
-        let new = NewEntry::document(core, version, entry, first.clone(), device)?;
         let group = GROUP;
         self.logs.push(LogId { group, document });
-        self.enter(new).await?;
+        let both = (entry, first.clone());
+        self.enter(|core, version| {
+            let (entry, first) = both.clone();
+            NewEntry::document(core, version, entry, first, device)
+        })
+        .await?;
         Ok(first)
     }
 
@@ -380,13 +441,19 @@ impl<D: Database> Club<D> {
         Ok(record)
     }
 
-    async fn enter(&mut self, new: NewEntry) -> Result<()> {
-        let entry = new.entry.clone();
-        let op = Op::Enter(Box::new(new));
+    /// Each side judges for itself, by what it has stored.
+    async fn enter(
+        &mut self,
+        judge: impl Fn(&mut PublicGroupState, u64) -> Result<NewEntry, Refusal>,
+    ) -> Result<()> {
         if !self.is_copied {
-            self.lost.accepts(op.clone()).await?;
+            let Core { mut state, version } = self.lost.core().await?;
+            let new = judge(&mut state, version)?;
+            self.lost.accepts(Op::Enter(Box::new(new))).await?;
         }
-        self.full.accepts(op).await?;
+        let new = judge(&mut self.core, self.version)?;
+        let entry = new.entry.clone();
+        self.full.accepts(Op::Enter(Box::new(new))).await?;
         self.version += 1;
         for seat in &mut self.seats {
             if let Some(group) = &mut seat.group
@@ -423,7 +490,7 @@ impl<D: Database> Club<D> {
     }
 
     /// All logs of the copy are held until then, or no longer.
-    pub(super) async fn hold(&mut self, ends: Option<conclave_proto::UnixMs>) -> Result<()> {
+    pub(super) async fn hold(&mut self, ends: Option<UnixMs>) -> Result<()> {
         let op = match ends {
             Some(_) => {
                 let next = self.signing.next(None, Cause::Restored, NOW);
@@ -434,6 +501,18 @@ impl<D: Database> Club<D> {
         };
         self.lost.accepts(op).await?;
         Ok(())
+    }
+
+    /// What of the group's log the copy waits for.
+    pub(super) async fn waits_for(&self) -> Result<Option<Head>> {
+        let rows = self.lost.load(|keys| _ = keys.recoveries.insert(LOG));
+        let row = rows.await?.recoveries.remove(&LOG).flatten();
+        Ok(row.map(|row| row.want))
+    }
+
+    /// The group's state where everything is.
+    pub(super) fn core(&self) -> &PublicGroupState {
+        &self.core
     }
 
     /// The head that the whole log has.
@@ -475,6 +554,69 @@ impl<D: Database> Club<D> {
             bundles,
             ..offer
         })
+    }
+
+    /// The group as somebody has it who has everything, with a GroupInfo and a root wrap made anew.
+    pub(super) async fn brought(&mut self, by: usize) -> Result<Brought> {
+        let state = self.core.state();
+        let begun = usize::try_from(state.epoch_start)?;
+        let since = self.log.iter().skip(begun);
+        let pending = since.filter_map(|entry| match entry {
+            GroupEntry::Proposal(message) => Some(message.clone()),
+            _ => None,
+        });
+        let pending = pending.collect();
+        let mut reads = self.full.reader().await?;
+        let entries = document_entries(&mut reads, &GROUP, state.size()).await?;
+        let seat = self.seats.get(by).context("nobody")?;
+        let (group, context, secrets) = (seat.group()?, seat.member.context(), seat.secrets()?);
+        let wrap = match group.epoch() {
+            0 => crate::world::wrap(GROUP, 0, 1),
+            _ => group.seal_wrap(&context, &secrets, &[], &mut self.rng)?,
+        };
+        Ok(Brought {
+            sender: seat.member.device,
+            user: seat.member.user,
+            group_info: group.export_group_info(&context)?,
+            tree: self.core.tree(),
+            state: self.core.join_state(wrap, entries),
+            pending,
+            now: NOW,
+        })
+    }
+
+    /// Brings the group to the copy.
+    pub(super) async fn adopt(&mut self, it: &Brought) -> Result<Result<(), Refusal>> {
+        let offer = Adoption {
+            group: GROUP,
+            sender: it.sender,
+            group_info: &it.group_info,
+            tree: &it.tree,
+            state: &it.state,
+            pending: &it.pending,
+        };
+        let by = Asker {
+            device: it.sender,
+            user: it.user,
+            session: 1,
+        };
+        let rows = self.lost.load(|keys| AdoptGroup::needs(&offer, keys));
+        let known = AdoptGroup::is_known(&offer, &rows.await?);
+        let op = match AdoptGroup::judge(by, &offer, it.now) {
+            Ok(op) => Op::AdoptGroup(Box::new(op)),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let answer = match self.lost.run(op).await? {
+            Event::Done => Ok(()),
+            Event::Refused(refusal) => Err(refusal),
+            event => bail!("{event:?}"),
+        };
+        // It says beforehand what it says then.
+        match known {
+            Ok(is_known) => ensure!(!is_known || answer.is_ok(), "{answer:?}"),
+            Err(stop) => ensure!(refused::<()>(stop)? == answer),
+        }
+        Ok(answer)
     }
 
     /// Offers entries to the copy.

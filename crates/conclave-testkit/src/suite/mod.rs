@@ -3,6 +3,7 @@
 //! `storage_suite!(name, Database)` makes one test of each check, on one backend. Each check is an ordinary function over a
 //! [`crate::database::Database`], with a database of its own.
 
+pub mod adopted;
 pub mod dump;
 pub mod failures;
 pub mod groups;
@@ -23,7 +24,7 @@ macro_rules! storage_suite {
         mod $name {
             use super::*;
             use $crate::suite::{
-                failures, groups, heads, identity, lives, logs, random, recovery, returned, runs,
+                adopted, failures, groups, heads, identity, lives, logs, random, recovery, returned, runs,
             };
 
             $crate::storage_suite!(@each $database;
@@ -75,6 +76,12 @@ macro_rules! storage_suite {
                 returned::a_document_comes_back_with_its_first_snapshot,
                 returned::what_leads_to_the_head_is_judged_all_the_same,
                 returned::a_document_begins_again_only_with_its_own_snapshot,
+                adopted::a_service_that_has_nothing_takes_a_group_from_a_member,
+                adopted::a_group_that_has_had_no_commit_is_taken_too,
+                adopted::not_from_a_stranger_and_not_twice,
+                adopted::an_adopted_group_takes_what_members_have_beyond_it,
+                adopted::what_is_known_to_be_lost_is_waited_for,
+                adopted::who_is_behind_the_base_sees_a_gap,
                 lives::a_write_of_an_older_session_is_refused,
                 lives::an_append_is_there_before_the_next_login_or_never,
                 lives::a_lost_confirmation_bars_nobody,
