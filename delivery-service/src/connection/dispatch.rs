@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use conclave_mls::Adoption;
 use conclave_order::op::append::Arrived;
 use conclave_order::op::returned_group::Offer as GroupOffer;
 use conclave_proto::codec::{Bytes, Varint};
@@ -16,7 +17,7 @@ use crate::document::open::{self, Opening};
 use crate::document::{Document, returned, snapshot};
 use crate::error::OpError;
 use crate::group::{
-    Group, asks, commit, create, documents, entries, follow, group_info, join,
+    Group, adopt, asks, commit, create, documents, entries, follow, group_info, join,
     returned as group_returned, status,
 };
 use crate::hub::Conn;
@@ -211,6 +212,23 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
             create::create(&shared.env, conn, info, tree, founded)
                 .await
                 .map(Some)
+        }
+        Request::AdoptGroup {
+            group,
+            group_info,
+            tree,
+            state,
+            pending,
+        } => {
+            let offer = Adoption {
+                group,
+                sender: conn.device,
+                group_info: group_info.as_slice(),
+                tree: tree.as_slice(),
+                state: &state,
+                pending: &pending,
+            };
+            adopt::adopt(&shared.env, conn, &offer).await.map(Some)
         }
         Request::CloseDocument { .. } => Err(Refusal::Malformed.into()),
         Request::Report {

@@ -47,6 +47,7 @@ pub(crate) async fn follow(
 ) -> Result<(), OpError> {
     let turn = request.0;
     let losses = losses(group).await?;
+    let from = first(group, from).await?;
     let (reach, signed) = loop {
         let mut reach = reach(group, &group.view(), &conn.device).await?;
         let mut live = group.live();
@@ -101,6 +102,12 @@ pub(crate) async fn follow(
         group.env.tasks.spawn(task);
     }
     Ok(())
+}
+
+/// Where there is something to follow from `from` on: not before the log begins here.
+async fn first(group: &Group, from: u64) -> Result<u64, OpError> {
+    let mut reads = group.env.reads.acquire().await?;
+    Ok(query::group::first(&mut reads, group.id, from).await?)
 }
 
 async fn losses(group: &Group) -> Result<Vec<Loss>, OpError> {

@@ -3,6 +3,7 @@
 //! What changes a group goes one after another through its core: judged there, made durable by the writer, which compares epoch and size in
 //! its transaction, and only then shown to others through the view. When anything fails on the way the core is dropped and read again.
 
+pub(crate) mod adopt;
 pub(crate) mod asks;
 pub(crate) mod commit;
 pub(crate) mod create;

@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod adopted;
 mod asks;
 mod crash;
 mod damage;
