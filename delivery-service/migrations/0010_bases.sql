@@ -10,3 +10,6 @@ CREATE TABLE bases (
     entries  BLOB NOT NULL, -- signed entries before it that created, closed and voided documents
     sum      BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Of which generation the wanted head is.
+ALTER TABLE recovery ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;

@@ -213,14 +213,14 @@ async fn recover(
     let mut out = std::io::stdout();
     if accept_loss {
         let losses = recovery.accept_loss(group).await?;
-        for loss in &losses {
+        for loss in losses.iter().flatten() {
             let document = loss.log.document;
             let document = document.map_or_else(|| "-".to_owned(), |id| id.to_string());
             let (kept, lost) = (loss.kept.size, loss.lost.size);
             writeln!(out, "{}\t{document}\t{kept}\t{lost}", loss.log.group)?;
         }
         anyhow::ensure!(
-            !losses.is_empty(),
+            losses.is_some(),
             "nothing is waiting to be brought back, so there is nothing to give up"
         );
         return Ok(());

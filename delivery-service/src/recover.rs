@@ -116,11 +116,15 @@ impl Recovery {
         Ok(generation)
     }
 
-    /// Gives up what logs did not get back: of one group, or of all.
+    /// Gives up what logs did not get back: of one group, or of all. None: nothing was held. Logs that were held though nothing was known to be
+    /// missing, as those of groups that members brought, go on, and no loss is declared of them.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn accept_loss(&self, group: Option<GroupId>) -> Result<Vec<Loss>, StartError> {
+    pub async fn accept_loss(
+        &self,
+        group: Option<GroupId>,
+    ) -> Result<Option<Vec<Loss>>, StartError> {
         let (mut store, _lock) = self.open().await?;
         let seed = store.service_seed().await?;
         let service = ServiceKey::from_bytes(&*seed.ok_or(StartError::NeverRan)?);
@@ -130,11 +134,12 @@ impl Recovery {
         keys.ended.insert(all);
         let mut rows = load(&mut store, &keys).await?;
         let held: Vec<RecoveryRow> = rows.ended.get(&all).cloned().flatten().unwrap_or_default();
-        let mut losses = Vec::new();
+        let mut losses = None;
         for row in held {
             if group.is_some_and(|group| group != row.log.group) {
                 continue;
             }
+            let losses = losses.get_or_insert_with(Vec::new);
             let op = loop {
                 match AcceptLoss::judge(&service, &rows, &row) {
                     Ok(op) => break op,

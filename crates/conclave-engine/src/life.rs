@@ -81,6 +81,10 @@ impl Cx {
     /// The service lets this store in: it is the one that goes on. Its next life is stored before it is confirmed.
     pub(crate) fn let_in(&mut self, number: u64, next: LifeToken) {
         let life = self.device.life_mut();
+        if life.copy == Copy::BecomesNew {
+            // Of a login from before that.
+            return;
+        }
         let took_over = life.copy == Copy::TakesOver;
         let was = std::mem::take(&mut life.copy);
         // Lives only go up. What says otherwise was said before, or by a service that lies: it would bar this device from an honest one.
@@ -109,8 +113,8 @@ impl Cx {
         if let Refusal::OtherLife { since } = why {
             let copy = Copy::Older { since };
             let life = self.device.life_mut();
-            if life.copy == Copy::TakesOver {
-                // This answers a login from before it was to take over: the next one does.
+            if matches!(life.copy, Copy::TakesOver | Copy::BecomesNew) {
+                // This answers a login from before it was to: the next one does, or there is none.
                 return;
             }
             if life.copy != copy {

@@ -273,7 +273,8 @@ impl Cx {
             document: Some(doc.id),
         };
         let size = doc.document.size();
-        if !self.given_up(&log, size, losses) {
+        let grown_in = group.grown_in(Some(doc.id));
+        if !self.given_up(&log, (size, grown_in), losses) {
             return false;
         }
         let of_log = losses.iter().filter(|loss| loss.log == log);

@@ -470,13 +470,20 @@ impl Cx {
     }
 
     /// Whether the service has said, and signed, that it gives up what is here of a log: it takes none of it back.
-    pub(crate) fn given_up(&self, log: &LogName, own: u64, losses: &[Loss]) -> bool {
+    /// What had come here in the generation that gave something up, or later, is not what it gave up.
+    pub(crate) fn given_up(
+        &self,
+        log: &LogName,
+        (own, grown_in): (u64, Option<u64>),
+        losses: &[Loss],
+    ) -> bool {
         let Some(key) = self.service.pinned().map(|pinned| pinned.key) else {
             return false;
         };
         let mut of_log = losses
             .iter()
-            .filter(|loss| loss.log == *log && loss.kept.size < own);
+            .filter(|loss| loss.log == *log && loss.kept.size < own)
+            .filter(|loss| loss.generation > grown_in.unwrap_or(0));
         of_log.any(|loss| verify_loss(&key, loss).is_ok())
     }
 

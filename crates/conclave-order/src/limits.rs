@@ -41,3 +41,5 @@ pub struct Limits {
 }
 /// How long a log is held that lost something, unless it comes back sooner, in milliseconds (a day).
 pub const HOLD_MS: u64 = 24 * 3600 * 1000;
+/// How long a group that a member brought takes nothing new, in milliseconds: whoever is further on brings that first.
+pub const ADOPTED_HOLD_MS: u64 = 10 * 60 * 1000;

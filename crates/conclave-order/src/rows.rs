@@ -319,8 +319,10 @@ pub struct RecoveryRow {
     pub ends: UnixMs,
     /// The log.
     pub log: LogId,
-    /// The largest head that it is known to have had.
+    /// The largest head that it is known to have had, of the newest generation of which one is known.
     pub want: Head,
+    /// Number of that generation: a head of an older one may be of what was given up since.
+    pub of: u64,
     /// When it began.
     pub began: UnixMs,
 }

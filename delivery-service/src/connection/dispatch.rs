@@ -291,6 +291,7 @@ async fn run_in_group(
                 group_info: group_info.as_ref().map(Bytes::as_slice),
                 wrap: wrap.as_ref(),
                 bundles: &bundles,
+                now: shared.env.clock.now(),
             };
             group_returned::give_back(&group, conn, offer)
                 .await

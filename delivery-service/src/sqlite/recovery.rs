@@ -75,6 +75,7 @@ struct RecoveryColumns {
     document: Vec<u8>,
     want_size: i64,
     want_root: Vec<u8>,
+    generation: i64,
     began_ms: i64,
     ends_ms: i64,
 }
@@ -87,6 +88,7 @@ impl RecoveryColumns {
                 size: uint(self.want_size)?,
                 root: hash(&self.want_root)?,
             },
+            of: uint(self.generation)?,
             began: UnixMs(uint(self.began_ms)?),
             ends: UnixMs(uint(self.ends_ms)?),
         })
@@ -194,13 +196,14 @@ pub(super) async fn write(conn: &mut SqliteConnection, change: Change) -> Result
             sqlx::query("UPDATE key_packages SET package = NULL WHERE package IS NOT NULL")
         }
         Change::Recovery(row) => sqlx::query(
-            "INSERT OR REPLACE INTO recovery (group_id, document, want_size, want_root, began_ms, ends_ms) \
-             VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO recovery (group_id, document, want_size, want_root, generation, began_ms, ends_ms) \
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(row.log.group.as_bytes().to_vec())
         .bind(row.log.document.as_bytes().to_vec())
         .bind(int(row.want.size))
         .bind(row.want.root.as_bytes().to_vec())
+        .bind(int(row.of))
         .bind(int(row.began.0))
         .bind(int(row.ends.0)),
         Change::RecoveryGone { log } => {

@@ -1,5 +1,6 @@
 //! A service that was set up anew takes its groups from their members.
 
+use conclave_ds::Recovery;
 use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request, Returned};
 use conclave_proto::record::EntryBody;
@@ -91,7 +92,15 @@ async fn a_group_goes_on_at_a_service_that_was_set_up_anew() {
     assert_eq!(bob.follow(1).await, head);
     let record = Hash([1; 32]);
     let entry = alice.entry(EntryBody::RecordVoided { document, record });
-    let answer = alice.wire.request(Request::PutEntry { entry }).await;
+    let put = Request::PutEntry { entry };
+    // Whoever is further on has ten minutes to bring that first, unless the operator knows better.
+    let (have, want) = (base, base);
+    let refused = alice.wire.refused(put.clone()).await;
+    assert_eq!(refused, Refusal::Recovering { have, want });
+    let recovery = Recovery::of(new.dir.path());
+    assert_eq!(recovery.accept_loss(None).await.unwrap(), Some(vec![]));
+    assert_eq!(recovery.accept_loss(None).await.unwrap(), None);
+    let answer = alice.wire.request(put).await;
     assert!(matches!(answer, Answer::Accepted { seq, .. } if seq == base));
     alice.process_next().await;
     bob.process_next().await;

@@ -140,8 +140,9 @@ async fn a_folder_put_back_declares_itself_at_the_first_report() {
     // Given up, it goes on, and tells everybody what is gone.
     let recovery = Recovery::of(service.dir.path());
     let losses = recovery.accept_loss(Some(alice.group_id())).await.unwrap();
+    let losses = losses.unwrap();
     assert_eq!((losses[0].kept.size, losses[0].lost.size), (2, 5));
-    assert!(recovery.accept_loss(None).await.unwrap().is_empty());
+    assert!(recovery.accept_loss(None).await.unwrap().is_none());
     assert_eq!(alice.wire.goodbye().await, Refusal::ShuttingDown);
     alice.reconnect(&service).await;
     let (opened, mut pen) = alice.open(document, ONE, Some(2)).await;

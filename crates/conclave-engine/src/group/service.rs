@@ -316,7 +316,7 @@ impl Cx {
                 group: group.id,
                 document: None,
             };
-            let stand = match self.given_up(&log, own.size, losses) {
+            let stand = match self.given_up(&log, (own.size, group.grown_in(None)), losses) {
                 true => Stand::Parted,
                 false => self.shorter(group, None, head.size),
             };

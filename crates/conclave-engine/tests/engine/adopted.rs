@@ -18,7 +18,12 @@ fn four(seed: u64) -> (World, GroupId, DocumentId) {
         world.invite(group, ANA, other, Some(Role::Editor));
     }
     let document = world.create_document(group, ANA, "hello");
-    for (at, word) in [(ANA, " ana"), (BEN, " ben"), (CLEO, " cleo"), (DORA, " dora")] {
+    for (at, word) in [
+        (ANA, " ana"),
+        (BEN, " ben"),
+        (CLEO, " cleo"),
+        (DORA, " dora"),
+    ] {
         world.edit(at, group, document, word);
         world.run();
     }
@@ -28,7 +33,7 @@ fn four(seed: u64) -> (World, GroupId, DocumentId) {
 /// Its operator has lost everything, also its key, and sets it up anew.
 fn wipe(world: &mut World) -> String {
     let mut service = Service::default();
-    let other = Signing::founded(77);
+    let other = Signing::founded_at(77, world.now);
     let key = Hash(other.service_key()).to_string();
     service.sign_as(other);
     world.put_back(service);
@@ -104,8 +109,6 @@ fn what_others_have_beyond_what_was_brought_follows() {
         world.go_offline(at);
     }
     world.go_online(DORA);
-    world.forbidden = &["subscribe_group"];
-    world.forbidden = &[];
     let key = wipe(&mut world);
     accept(&mut world, DORA, &key);
     world.advance(300_000);

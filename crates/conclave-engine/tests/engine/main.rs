@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod adopted;
 mod ages;
 mod answers;
 mod basics;

@@ -15,8 +15,9 @@ use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
+use crate::limits::ADOPTED_HOLD_MS;
 use crate::op::Asker;
-use crate::rows::{BaseRow, GroupRow, PartChange};
+use crate::rows::{BaseRow, GroupRow, PartChange, RecoveryRow};
 
 /// A group as a member brought it, judged. The same offer again is accepted again.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct AdoptGroup {
     members: Vec<(DeviceId, UserId)>,
     /// Root wrap of its epoch: epoch 0 has none.
     pub(crate) wrap: Option<RootWrap>,
+    /// The time.
+    now: UnixMs,
 }
 
 /// Hash of what is offered.
@@ -108,6 +111,7 @@ impl AdoptGroup {
             members: members.map(|row| (row.device, row.user)).collect(),
             wrap: (state.epoch > 0).then(|| offer.state.wrap.clone()),
             parts: PartChange::taken(&mut core),
+            now,
         })
     }
 
@@ -154,9 +158,16 @@ impl AdoptGroup {
             user,
         }));
         changes.extend(self.wrap.clone().map(|wrap| Change::Wrap { wrap }));
-        // What is wanted beyond it still has to come.
-        let has_come = want.is_some_and(|want| want.size <= size);
-        changes.extend(has_come.then_some(Change::RecoveryGone { log }));
+        // What is wanted beyond it still has to come. Otherwise whoever is further on may bring that first.
+        if want.is_none_or(|want| want.size <= size) {
+            changes.push(Change::Recovery(RecoveryRow {
+                log,
+                want: self.base.frontier.head(),
+                of: 0,
+                began: self.now,
+                ends: UnixMs(self.now.0.saturating_add(ADOPTED_HOLD_MS)),
+            }));
+        }
         Ok(Decided { changes, event })
     }
 }

@@ -110,6 +110,7 @@ impl Report {
         let row = RecoveryRow {
             log: *log,
             want: *head,
+            of: self.number,
             began: self.now,
             ends: UnixMs(self.now.0.saturating_add(HOLD_MS)),
         };
@@ -127,9 +128,10 @@ impl Report {
             return done;
         }
         let row = match rows.recovery_of(log)? {
-            Some(known) if known.want.size >= head.size => return done,
+            Some(known) if (known.of, known.want.size) >= (self.number, head.size) => return done,
             Some(known) => RecoveryRow {
                 want: *head,
+                of: self.number,
                 ..*known
             },
             // It went another way since.
@@ -247,6 +249,24 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// What becomes of the hold of a log that stood here, when more has come back. Where nothing was known to be missing, it goes on as long as it was
+    /// to: whoever has still more may come.
+    pub(crate) fn after(
+        &self,
+        row: Option<&RecoveryRow>,
+        have: u64,
+        reached: Head,
+    ) -> Option<Change> {
+        let row = row?;
+        Some(match row.want.size > have {
+            true => Change::RecoveryGone { log: row.log },
+            false => Change::Recovery(RecoveryRow {
+                want: reached,
+                ..*row
+            }),
+        })
+    }
+
     /// How many of what is offered are wanted at least, where the log has so many. None: it is not from here, or not enough.
     pub(crate) fn least(&self, have: u64, from: u64, offered: usize) -> Result<usize, Refusal> {
         let want = self.head.map_or(have, |head| head.size);
@@ -263,8 +283,9 @@ impl Rows {
     /// What of a log may come back.
     pub(crate) fn wanted_of(&self, log: &LogId) -> Result<Wanted, Stop> {
         let head = self.recovery_of(log)?.map(|row| row.want);
-        let waits_for_group =
-            !log.is_group() && self.recovery_of(&LogId::of_group(log.group))?.is_some();
+        let of_group = self.recovery_of(&LogId::of_group(log.group))?;
+        let has = self.group(&log.group)?.map_or(0, |row| row.size);
+        let waits_for_group = !log.is_group() && of_group.is_some_and(|row| row.want.size > has);
         let past = match self.service(&())? {
             Some(row) => {
                 // A service that members bring a group to has lost it, whatever it says of itself.
@@ -273,7 +294,9 @@ impl Rows {
                     .is_some_and(|row| row.base.is_some());
                 let put_back = is_brought || row.generation.cause != Cause::Founded;
                 let stands = grown_in(self, log)? < row.generation.number;
-                put_back && stands && row.hold.is_none() && !waits_for_group
+                // What was given up is carried, if at all.
+                let given_up = has_loss_since(self, log, row.generation.number.saturating_sub(1))?;
+                put_back && stands && row.hold.is_none() && !waits_for_group && !given_up
             }
             None => false,
         };
@@ -281,9 +304,22 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// In which generation a log has last grown, that takes what nobody had signed: in the present one, since others may have something else in its place.
+    /// But a group that a member brought goes on from there as long as somebody has more.
+    pub(crate) fn grows_past(&self, log: &LogId, grown_in: u64) -> Result<u64, Stop> {
+        let brought = self
+            .group(&log.group)?
+            .is_some_and(|row| row.base.is_some());
+        let number = self.service(&())?.map_or(0, |row| row.generation.number);
+        Ok(if brought { grown_in } else { number })
+    }
+}
+
 /// Asks for what [`Rows::wanted_of`] has to know.
 pub(crate) fn wanted_keys(log: &LogId, keys: &mut Keys) {
     keys.services.insert(());
+    keys.losses.insert(*log);
     keys.recoveries.insert(*log);
     keys.recoveries.insert(LogId::of_group(log.group));
     keys.groups.insert(log.group);
@@ -417,6 +453,13 @@ impl AcceptLoss {
         // It was signed for what was so then.
         if head_of(rows, &log)? != kept || row.want != lost || generation != present {
             return Err(Refusal::Storage.into());
+        }
+        // Nothing was known to be missing: who was further on had time to say so.
+        if kept.size >= lost.size {
+            return Ok(Decided {
+                changes: vec![Change::RecoveryGone { log }],
+                event: Event::Done,
+            });
         }
         Ok(Decided {
             changes: vec![Change::RecoveryGone { log }, Change::Loss(self.loss)],

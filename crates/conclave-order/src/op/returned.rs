@@ -113,6 +113,10 @@ impl ReturnDocument {
             signed.check().map_err(bad)?;
         }
         let reached = returning.end.row.frontier.head();
+        if reached.size > wanted.head.map_or(0, |want| want.size) {
+            let row = &mut returning.end.row;
+            row.grown_in = rows.grows_past(&log, row.grown_in)?;
+        }
         let records = offer.records.iter();
         let bytes = records.map(|it| it.sealed.ciphertext.len()).sum();
         let fresh = returning.fresh.clone();
@@ -159,7 +163,8 @@ impl ReturnDocument {
             return Err(Refusal::Recovering { have, want }.into());
         }
         let mut changes = self.changes.clone();
-        changes.extend(wanted.head.map(|_| Change::RecoveryGone { log }));
+        let hold = rows.recovery_of(&log)?;
+        changes.extend(wanted.after(hold, self.have.size, self.reached));
         let seq = self.have.size;
         let head = self.reached;
         let event = Event::Returned { seq, head };
@@ -184,7 +189,10 @@ fn wanted<'a>(
         return Err(bad(RecordFault::SeenHead).into());
     }
     let beyond = offer.records.iter().skip(least);
-    let beyond = beyond.take_while(|record| wanted.past && may_write(view, record));
+    let entry = view.documents.get(&offer.log.document);
+    let closed = end.size() > 0 && entry.is_none_or(|entry| entry.closed.is_some());
+    let past = wanted.past && !closed;
+    let beyond = beyond.take_while(|record| past && may_write(view, record));
     let taken = least.saturating_add(beyond.count());
     let records = offer.records.get(..taken).unwrap_or_default();
     if records.is_empty() {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::refusal::{CommitFault, RecordFault};
-use conclave_proto::{DeviceId, GroupId, Hash, Head, Refusal, limits};
+use conclave_proto::{DeviceId, GroupId, Hash, Head, Refusal, UnixMs, limits};
 use conclave_rules::{GroupState, LogId};
 
 use crate::batch::Decided;
@@ -37,6 +37,8 @@ pub struct Offer<'a> {
     pub wrap: Option<&'a RootWrap>,
     /// Own commits among them, as they were first sent.
     pub bundles: &'a [CommitBundle],
+    /// The time.
+    pub now: UnixMs,
 }
 
 impl Offer<'_> {
@@ -90,6 +92,7 @@ impl ReturnGroup {
             version: core.version,
         };
         let (entries, wanted) = wanted(&offer, state, rows)?;
+        let proven = wanted.head.map_or(0, |want| want.size);
         let max = limits::BUNDLES_PER_OFFER;
         if offer.bundles.len() > max {
             let max = max as u64;
@@ -103,6 +106,12 @@ impl ReturnGroup {
             let bundle = bundles.get(&entry.leaf()).copied();
             let state = &mut core.state;
             let new = NewEntry::returned(state, version, entry, bundle, offer.device)?;
+            // What the service had signed it had compared with its clock. The rest may not say that it is of a time to come: no commit could follow it.
+            let state = core.state.state();
+            let ahead_ms = state.last_time.since_ms(offer.now);
+            if state.size() > proven && ahead_ms > limits::COMMIT_TIME_SKEW_MS {
+                return Err(bad(CommitFault::Time).into());
+            }
             taken.push(new);
         }
         // Who was removed by them brings nothing, and who came in by them may: nobody else may be there who could.
@@ -151,9 +160,14 @@ impl ReturnGroup {
             return Err(Refusal::Recovering { have, want }.into());
         }
         let mut changes = Vec::new();
+        let proven = wanted.head.map_or(0, |want| want.size);
         for entry in &self.entries {
-            // What comes back goes no other way than it went.
-            changes.extend(entry.changes(rows, row.grown_in)?);
+            let generation = match entry.head.size > proven {
+                true => rows.grows_past(&log, row.grown_in)?,
+                // What comes back goes no other way than it went.
+                false => row.grown_in,
+            };
+            changes.extend(entry.changes(rows, generation)?);
         }
         changes.push(Change::Parts {
             group,
@@ -161,7 +175,8 @@ impl ReturnGroup {
             wrap: self.wrap.clone(),
         });
         changes.extend(self.wrap.clone().map(|wrap| Change::Wrap { wrap }));
-        changes.extend(wanted.head.map(|_| Change::RecoveryGone { log }));
+        let hold = rows.recovery_of(&log)?;
+        changes.extend(wanted.after(hold, row.size, self.reached));
         let event = Event::Returned {
             seq: self.expected.size,
             head: self.reached,

@@ -293,6 +293,7 @@ impl Desk {
                     group_info,
                     wrap: wrap.as_ref(),
                     bundles: &bundles,
+                    now: self.now,
                 };
                 self.give_back_group(offer).map(Some)
             }

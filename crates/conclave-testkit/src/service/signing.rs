@@ -22,8 +22,14 @@ impl Signing {
     /// A service that has just been founded, with keys that follow from `seed`.
     #[must_use]
     pub fn founded(seed: u8) -> Self {
+        Self::founded_at(seed, UnixMs(0))
+    }
+
+    /// As [`Signing::founded`], at this time.
+    #[must_use]
+    pub fn founded_at(seed: u8, begun: UnixMs) -> Self {
         let key = ServiceKey::from_bytes(&[seed; 32]);
-        let (next, heads) = begin(&key, None, None, (Cause::Founded, UnixMs(0)));
+        let (next, heads) = begin(&key, None, None, (Cause::Founded, begun));
         Self {
             generation: next.generation,
             key,

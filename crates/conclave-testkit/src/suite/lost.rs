@@ -10,7 +10,7 @@ use conclave_order::op::entry::NewEntry;
 use conclave_order::op::group::CreateGroup;
 use conclave_order::op::help::AckWelcome;
 use conclave_order::op::identity::{Claim, Door, Newcomer};
-use conclave_order::op::recovery::{Declare, EndHold, Report};
+use conclave_order::op::recovery::{AcceptLoss, Declare, EndHold, Report};
 use conclave_order::op::returned::{self, ReturnDocument};
 use conclave_order::op::returned_group::{Offer, ReturnGroup};
 use conclave_order::op::snapshot::{PutSnapshot, Written};
@@ -619,6 +619,27 @@ impl<D: Database> Club<D> {
         Ok(answer)
     }
 
+    /// Ends the copy's holds of logs of which nothing is known to be missing. Gives how many there were.
+    pub(super) async fn end_holds(&mut self) -> Result<usize> {
+        let all = (conclave_proto::UnixMs(i64::MAX.unsigned_abs()), 64);
+        let mut rows = self.lost.load(|keys| _ = keys.ended.insert(all)).await?;
+        let held = rows.ended.get(&all).cloned().flatten().unwrap_or_default();
+        for row in &held {
+            let op = loop {
+                match AcceptLoss::judge(self.signing.key(), &rows, row) {
+                    Ok(op) => break op,
+                    Err(Stop::Lacks(keys)) => {
+                        rows.extend(self.lost.load(|wanted| wanted.extend(*keys)).await?);
+                    }
+                    Err(stop) => bail!("{stop:?}"),
+                }
+            };
+            let event = self.lost.accepts(Op::AcceptLoss(Box::new(op))).await?;
+            ensure!(matches!(event, Event::Done), "{event:?}");
+        }
+        Ok(held.len())
+    }
+
     /// Offers entries to the copy.
     pub(super) async fn give(&mut self, given: &Given) -> Result<Result<Head, Refusal>> {
         let offer = Offer {
@@ -629,6 +650,7 @@ impl<D: Database> Club<D> {
             group_info: given.group_info.as_deref(),
             wrap: given.wrap.as_ref(),
             bundles: &given.bundles,
+            now: NOW,
         };
         let rows = self.lost.load(|keys| offer.needs(keys));
         let rows = rows.await?;
