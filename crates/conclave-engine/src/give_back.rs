@@ -219,10 +219,8 @@ impl Cx {
             Answer::Refused(Refusal::UnknownGroup) if turn.there == There::Unknown => {
                 self.give_back(group, document, There::Nothing);
             }
-            // Somebody else was first: what that one brought is compared.
-            Answer::Refused(Refusal::AlreadyExists) => {
-                self.post_group(group, GroupWork::CompareAgain);
-            }
+            // Somebody else was first, or this device is no member of what is there: the next look compares.
+            Answer::Refused(Refusal::AlreadyExists) => {}
             // Somebody else has returned it, or more is wanted: the next look compares anew.
             Answer::Refused(refusal) if refusal.is_retryable() => {}
             Answer::Refused(refusal) => {

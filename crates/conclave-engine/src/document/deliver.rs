@@ -202,7 +202,12 @@ impl Cx {
         if matches!(outcome.blocked, Some((_, Blocked::Base))) && !asked {
             // The service keeps what is missing by hash only: it begins at the active snapshot.
             self.close_document(group.id, doc.id);
-            self.ask_open(group.id, doc.id, doc.document.instance(), None);
+            // A service that says so again and again is asked less and less often.
+            if self.link.from_base.insert((group.id, doc.id)) {
+                self.ask_open(group.id, doc.id, doc.document.instance(), None);
+            } else {
+                self.open_later(group, doc.id, NotOpen::Later);
+            }
         }
     }
 

@@ -356,7 +356,13 @@ impl Cx {
     ) {
         if stand == Stand::Merging {
             // The group's log comes first: it says who may have written what.
-            return match group.stand.is_away() {
+            // Where a new beginning leads to the same again, the next one waits for the next look.
+            let key = (group.id, doc.id);
+            let at_once = self.link.begun_anew.insert(key);
+            if !at_once {
+                self.link.begun_anew.remove(&key);
+            }
+            return match group.stand.is_away() || !at_once {
                 true => {
                     self.close_document(group.id, doc.id);
                     self.open_later(group, doc.id, NotOpen::Later);

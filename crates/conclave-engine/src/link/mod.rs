@@ -80,6 +80,10 @@ pub(crate) struct Link {
     pub(crate) to_give_back: VecDeque<ToGiveBack>,
     /// The one whose turn it is.
     pub(crate) giving_back: Option<ToGiveBack>,
+    /// Documents that were asked for from their active snapshot on, since the service has what is before by hash only.
+    pub(crate) from_base: BTreeSet<(GroupId, DocumentId)>,
+    /// Documents that began anew since they were last looked at later.
+    pub(crate) begun_anew: BTreeSet<(GroupId, DocumentId)>,
     /// Documents that are to begin anew from the service's log, in their order.
     pub(crate) to_merge: VecDeque<(GroupId, DocumentId)>,
     /// The one whose turn it is.
