@@ -37,6 +37,15 @@ impl Carried {
     }
 }
 
+/// Whose operations those of a carried record are: its author's device's, whoever carries them.
+pub(crate) fn owner(by: &Carried, carrier: DeviceId) -> DeviceId {
+    // Breakage: what is carried counts as the carrier's own.
+    match crate::broken("carried-owner") {
+        true => carrier,
+        false => by.author.device,
+    }
+}
+
 /// The rules for what a carried record would add: those for replica ids, for its author's device, and that its instance is not closed, unless
 /// its own device carries it. `tables` are those before it. What is known already does nothing, whoever comes late with it.
 pub(crate) fn judge_operations(
@@ -46,12 +55,8 @@ pub(crate) fn judge_operations(
     carrier: DeviceId,
     ranges: &[OpRange],
 ) -> Result<Option<Vec<(ReplicaId, u64)>>, RecordFault> {
-    // Breakage: what is carried is judged as the carrier's own.
-    let device = match crate::broken("carried-owner") {
-        true => carrier,
-        false => by.author.device,
-    };
-    let claims = judge_replicas(tables, first_counter, device, ranges).map_err(|_| BAD)?;
+    let claims =
+        judge_replicas(tables, first_counter, owner(by, carrier), ranges).map_err(|_| BAD)?;
     let chain = tables.chains.get(&by.author);
     let is_closed = chain.is_some_and(|chain| chain.closed);
     if claims.is_some() && is_closed && carrier != by.author.device {

@@ -8,7 +8,7 @@ use conclave_proto::{Author, DeviceId, Hash, Head, UserId};
 use conclave_rules::Active;
 use serde::{Deserialize, Serialize};
 
-use crate::carried::Carried;
+use crate::carried::{Carried, owner};
 use crate::context::RootsNeeded;
 use crate::payload::{Judgement, Tables};
 use crate::weight::Weight;
@@ -99,10 +99,9 @@ pub(crate) struct Effect {
 impl Effect {
     /// The device whose operations these are.
     pub(crate) fn owner(&self) -> Option<DeviceId> {
-        let carried = self.carried.map(|carried| carried.author.device);
-        // Breakage: what is carried counts as the carrier's.
-        let carried = carried.filter(|_| !crate::broken("carried-owner"));
-        carried.or(self.link.map(|(author, _)| author.device))
+        let (author, _) = self.link?;
+        let carried = self.carried.as_ref();
+        Some(carried.map_or(author.device, |by| owner(by, author.device)))
     }
 }
 
