@@ -62,6 +62,7 @@ impl Lost {
 #[derive(Default)]
 pub(crate) struct LostUpdates {
     items: BTreeMap<u64, Lost>,
+    by_leaf: BTreeMap<Hash, u64>,
     dirty: BTreeSet<u64>,
     stored: BTreeSet<u64>,
 }
@@ -87,29 +88,37 @@ impl LostUpdates {
     }
 
     pub(crate) fn add(&mut self, lost: Lost) {
-        if self.items.values().any(|it| it.leaf == lost.leaf) {
+        if self.by_leaf.contains_key(&lost.leaf) {
             return;
         }
         let last = self.items.last_key_value().map(|(number, _)| *number);
         let number = last.map_or(0, |last| last.saturating_add(1));
         self.dirty.insert(number);
-        self.items.insert(number, lost);
+        self.insert(number, lost);
     }
 
     pub(crate) fn restore(&mut self, number: u64, lost: Lost) {
         self.stored.insert(number);
+        self.insert(number, lost);
+    }
+
+    fn insert(&mut self, number: u64, lost: Lost) {
+        self.by_leaf.insert(lost.leaf, number);
         self.items.insert(number, lost);
     }
 
+    /// Takes out the one of this record.
+    fn remove_record(&mut self, leaf: &Hash) -> Option<Lost> {
+        let number = self.by_leaf.remove(leaf)?;
+        self.dirty.insert(number);
+        self.items.remove(&number)
+    }
+
     pub(crate) fn remove(&mut self, gone: impl Fn(&Lost) -> bool) -> Vec<Lost> {
-        let numbers = self.items.iter().filter(|(_, lost)| gone(lost));
-        let numbers: Vec<u64> = numbers.map(|(number, _)| *number).collect();
-        let mut out = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            self.dirty.insert(number);
-            out.extend(self.items.remove(&number));
-        }
-        out
+        let found = self.items.values().filter(|lost| gone(lost));
+        let leaves: Vec<Hash> = found.map(|lost| lost.leaf).collect();
+        let found = leaves.iter();
+        found.filter_map(|leaf| self.remove_record(leaf)).collect()
     }
 
     /// Rows to write and to delete since the last call.
@@ -271,7 +280,7 @@ impl Document {
 
     /// A record is in the log, as its author wrote it or carried by somebody.
     pub(crate) fn found_again(&mut self, leaf: &Hash) {
-        if !self.lost.is_empty() && !self.lost.remove(|lost| lost.leaf == *leaf).is_empty() {
+        if self.lost.remove_record(leaf).is_some() {
             self.outbox.drop_carried(leaf);
         }
     }
@@ -292,6 +301,15 @@ impl Document {
             return Ok(0);
         }
         let queued = self.outbox.carried();
+        let wanted = |lost: &Lost| {
+            let device = lost.device();
+            (whose == Whose::All || device == ctx.device) && may_write(&device)
+        };
+        let new = |lost: &Lost| !queued.contains(&lost.leaf) && wanted(lost);
+        if !self.lost.items.values().any(new) {
+            // Nothing to be judged again with every frame.
+            return Ok(0);
+        }
         let header = header_template(self.group, self.id, epoch, self.outbox.author, self.head());
         // What is queued will be in the log before what is queued now.
         let mut tables = self.state.tables.clone();
@@ -299,8 +317,7 @@ impl Document {
         for lost in self.lost.items.values() {
             let device = lost.device();
             let is_queued = queued.contains(&lost.leaf);
-            let wanted = whose == Whose::All || device == ctx.device;
-            if !is_queued && (!wanted || !may_write(&device)) {
+            if !is_queued && !wanted(lost) {
                 continue;
             }
             let bytes = lost.payload.to_bytes();

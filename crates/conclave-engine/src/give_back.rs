@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_doc::KeptItem;
-use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::codec::Bytes;
 use conclave_proto::frame::{Answer, JoinState, Request, Returned};
 use conclave_proto::group::{GroupEntry, RootWrap};
 use conclave_proto::{DocumentId, GroupId, Hash, Refusal, limits};
+use tls_codec::Size as _;
 
 use crate::cx::Cx;
 use crate::finding::FindingKind;
@@ -109,7 +110,7 @@ impl Cx {
     }
 
     /// What is kept of a group's own log that is to be returned was read.
-    pub(crate) fn give_back_group_read(&mut self, group: &mut Group, rows: &[Row]) {
+    pub(crate) fn give_back_group_read(&mut self, group: &Group, rows: &[Row]) {
         let turn = self.link.giving_back;
         let Some(turn) = turn.filter(|it| it.is_of(&group.id, None)) else {
             return;
@@ -129,7 +130,7 @@ impl Cx {
     }
 
     /// An offer of all that is here of a group's log. None where it does not reach so far back, or is too much.
-    fn return_group(&mut self, group: &mut Group, rows: &[Row], from: u64) -> Option<Request> {
+    fn return_group(&mut self, group: &Group, rows: &[Row], from: u64) -> Option<Request> {
         let log = kept::group_log(rows, &group.id).ok()?;
         let entries = entries(&log, from)?;
         let commits: BTreeSet<&[u8]> = entries.iter().filter_map(commit).collect();
@@ -153,7 +154,7 @@ impl Cx {
     }
 
     /// A group as it is here, for a service that has nothing of it. None where what lists its documents is not all here.
-    fn adopt_group(&mut self, group: &mut Group, rows: &[Row]) -> Option<Request> {
+    fn adopt_group(&mut self, group: &Group, rows: &[Row]) -> Option<Request> {
         let log = kept::group_log(rows, &group.id).ok()?;
         let (group_info, wrap) = self.of_present_epoch(group)?;
         let state = group.state();
@@ -181,14 +182,10 @@ impl Cx {
     }
 
     /// GroupInfo and root wrap of the epoch that a group is in.
-    fn of_present_epoch(&mut self, group: &mut Group) -> Option<(Bytes, RootWrap)> {
+    fn of_present_epoch(&mut self, group: &Group) -> Option<(Bytes, RootWrap)> {
         let context = self.device.context().ok()?;
-        let secrets = group.secrets.clone()?;
-        let roots = group.live_roots();
         let info = group.mls.export_group_info(&context).ok()?;
-        let rng = &mut self.rng;
-        let wrap = group.mls.seal_wrap(&context, &secrets, &roots, rng).ok()?;
-        Some((info.into(), wrap))
+        Some((info.into(), self.own_wrap(group)?))
     }
 
     /// The service has taken what was offered to it, or not. Where it goes on from what is here shows when the log is compared anew.
@@ -219,10 +216,9 @@ impl Cx {
             Answer::Refused(Refusal::UnknownGroup) if turn.there == There::Unknown => {
                 self.give_back(group, document, There::Nothing);
             }
-            // Somebody else was first, or this device is no member of what is there: the next look compares.
-            Answer::Refused(Refusal::AlreadyExists) => {}
-            // Somebody else has returned it, or more is wanted: the next look compares anew.
-            Answer::Refused(refusal) if refusal.is_retryable() => {}
+            // Somebody else was first, or more is wanted: the next look compares anew.
+            Answer::Refused(refusal)
+                if refusal.is_retryable() || *refusal == Refusal::AlreadyExists => {}
             Answer::Refused(refusal) => {
                 let what = FindingKind::NotReturned {
                     cause: refusal.into(),
@@ -260,7 +256,7 @@ fn entries(log: &GroupLog, from: u64) -> Option<Vec<GroupEntry>> {
     if kept.is_empty() || kept.len() > limits::ITEMS_PER_LIST {
         return None;
     }
-    let bytes: usize = kept.iter().map(|it| encode(&it.entry).len()).sum();
+    let bytes: usize = kept.iter().map(|it| it.entry.tls_serialized_len()).sum();
     let all = || kept.iter().map(|it| it.entry.clone()).collect();
     (bytes <= OFFER_BYTES).then(all)
 }
@@ -278,7 +274,7 @@ fn records(rows: &[Row], of: (&GroupId, &DocumentId), from: u64) -> Option<Vec<R
         let KeptItem::Record(record) = item else {
             return None;
         };
-        bytes += encode(record.as_ref()).len();
+        bytes += record.tls_serialized_len();
         items.push(Returned::Record(record.as_ref().clone()));
     }
     (bytes <= OFFER_BYTES).then_some(items)

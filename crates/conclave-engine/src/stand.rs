@@ -101,9 +101,9 @@ impl Cx {
     /// Both logs went on, each in another way, and nothing proves that the service lies.
     pub(crate) fn apart(&self, group: &Group, document: Option<DocumentId>) -> Stand {
         match document {
-            None if self.is_put_back_since(group.grown_in(document)) => Stand::Parted,
-            Some(_) if self.is_put_back_since(group.grown_in(document)) => Stand::Merging,
-            _ => Stand::Apart,
+            _ if !self.is_put_back_since(group.grown_in(document)) => Stand::Apart,
+            None => Stand::Parted,
+            Some(_) => Stand::Merging,
         }
     }
 

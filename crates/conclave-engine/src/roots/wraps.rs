@@ -174,19 +174,22 @@ impl Cx {
 
     /// Gives joiners another wrap to choose from.
     fn put_own_wrap(&mut self, group: &mut Group) {
-        let Some(secrets) = group.secrets.clone().filter(|_| group.may_act()) else {
-            return;
-        };
-        let roots = group.live_roots();
-        let Ok(context) = self.device.context() else {
-            return;
-        };
-        if let Ok(wrap) = group
-            .mls
-            .seal_wrap(&context, &secrets, &roots, &mut self.rng)
+        if group.may_act()
+            && let Some(wrap) = self.own_wrap(group)
         {
             self.request(Request::PutWrap { wrap }, Pending::Quiet);
         }
+    }
+
+    /// All live roots that are here, sealed for joiners of the present epoch.
+    pub(crate) fn own_wrap(&mut self, group: &Group) -> Option<RootWrap> {
+        let context = self.device.context().ok()?;
+        let secrets = group.secrets.as_ref()?;
+        let roots = group.live_roots();
+        let sealed = group
+            .mls
+            .seal_wrap(&context, secrets, &roots, &mut self.rng);
+        sealed.ok()
     }
 }
 

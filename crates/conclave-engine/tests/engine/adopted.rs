@@ -47,6 +47,24 @@ fn accept(world: &mut World, at: usize, key: &str) {
     world.advance(60_000);
 }
 
+/// Was away, meets the new service, and accepts it.
+fn come(world: &mut World, at: usize, key: &str) {
+    world.go_online(at);
+    world.advance(10_000);
+    accept(world, at, key);
+}
+
+/// Ben becomes an admin, and Ana writes.
+fn goes_on_without_dora(world: &mut World, group: GroupId, document: DocumentId) {
+    world.go_offline(DORA);
+    let user = world.devices[BEN].user;
+    let role = Role::Admin;
+    world.ask(ANA, Command::SetRole { group, user, role });
+    world.run();
+    world.edit(ANA, group, document, " late");
+    world.run();
+}
+
 /// All go on: they write, somebody is removed, and a document is made.
 fn goes_on(world: &mut World, group: GroupId, document: DocumentId, text: &str) {
     world.edit(CLEO, group, document, " on");
@@ -85,9 +103,7 @@ fn whoever_comes_first_brings_the_group() {
     world.advance(300_000);
     assert_eq!(world.text(DORA, group, document), "hello ana ben cleo dora");
     for at in [ANA, BEN, CLEO] {
-        world.go_online(at);
-        world.advance(10_000);
-        accept(&mut world, at, &key);
+        come(&mut world, at, &key);
     }
     world.advance(900_000);
     world.converged(group, &[ANA, BEN, CLEO, DORA]);
@@ -98,13 +114,7 @@ fn whoever_comes_first_brings_the_group() {
 #[test]
 fn what_others_have_beyond_what_was_brought_follows() {
     let (mut world, group, document) = four(3);
-    world.go_offline(DORA);
-    let user = world.devices[BEN].user;
-    let role = Role::Admin;
-    world.ask(ANA, Command::SetRole { group, user, role });
-    world.run();
-    world.edit(ANA, group, document, " late");
-    world.run();
+    goes_on_without_dora(&mut world, group, document);
     for at in [ANA, BEN, CLEO] {
         world.go_offline(at);
     }
@@ -113,9 +123,7 @@ fn what_others_have_beyond_what_was_brought_follows() {
     accept(&mut world, DORA, &key);
     world.advance(300_000);
     for at in [ANA, BEN, CLEO] {
-        world.go_online(at);
-        world.advance(10_000);
-        accept(&mut world, at, &key);
+        come(&mut world, at, &key);
     }
     world.advance(900_000);
     world.converged(group, &[ANA, BEN, CLEO, DORA]);
@@ -143,21 +151,13 @@ fn a_group_that_was_founded_after_the_copy_comes_back() {
 #[test]
 fn whoever_is_behind_what_was_brought_comes_back() {
     let (mut world, group, document) = four(5);
-    world.go_offline(DORA);
-    let user = world.devices[BEN].user;
-    let role = Role::Admin;
-    world.ask(ANA, Command::SetRole { group, user, role });
-    world.run();
-    world.edit(ANA, group, document, " late");
-    world.run();
+    goes_on_without_dora(&mut world, group, document);
     let key = wipe(&mut world);
     for at in [ANA, BEN, CLEO] {
         accept(&mut world, at, &key);
     }
     world.advance(300_000);
-    world.go_online(DORA);
-    world.advance(10_000);
-    accept(&mut world, DORA, &key);
+    come(&mut world, DORA, &key);
     world.advance(900_000);
     world.converged(group, &[ANA, BEN, CLEO, DORA]);
     goes_on(&mut world, group, document, "hello ana ben cleo dora late");

@@ -6,7 +6,7 @@ use conclave_proto::{DocumentId, GroupId, Role};
 
 use conclave_testkit::service::Service;
 
-use crate::world::{Crash, World};
+use crate::world::World;
 
 const ANA: usize = 0;
 const BEN: usize = 1;
@@ -310,30 +310,20 @@ fn whoever_dies_at_any_output_of_returning_loses_nothing() {
     }
     world.put_back(copy);
     let saved = world.save();
-    let mut crashes = 0;
-    for output in 0.. {
-        let mut crashed = false;
-        for written in [false, true] {
-            let crash = Crash {
-                device: ANA,
-                output,
-                written,
-            };
-            let mut world = World::load(200 + output as u64, &saved, Some(crash));
-            world.advance(900_000);
-            crashed |= world.crashed;
+    let crashes = World::at_any_output(
+        &saved,
+        ANA,
+        |output| 200 + output as u64,
+        |world| world.advance(900_000),
+        |world, crash| {
             for at in [BEN, CLEO] {
                 world.go_online(at);
             }
             world.advance(900_000);
             world.converged(group, &[ANA, BEN, CLEO]);
             assert_eq!(world.text(CLEO, group, document), "hello late", "{crash:?}");
-            crashes += usize::from(world.crashed);
-        }
-        if !crashed {
-            break;
-        }
-    }
+        },
+    );
     assert!(crashes > 10, "{crashes}");
 }
 

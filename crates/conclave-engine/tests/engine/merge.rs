@@ -4,7 +4,7 @@ use conclave_engine::finding::About;
 use conclave_engine::{Command, Event, FindingInfo, RescueCause, RescueInfo};
 use conclave_proto::{DocumentId, GroupId, Role};
 
-use crate::world::{Crash, World};
+use crate::world::World;
 
 const ANA: usize = 0;
 const BEN: usize = 1;
@@ -287,29 +287,21 @@ fn whoever_dies_at_any_output_of_merging_loses_nothing() {
     let (mut world, group, document) = went_on(12);
     world.edit(BEN, group, document, " later");
     let saved = world.save();
-    let mut crashes = 0;
-    for output in 0.. {
-        let mut crashed = false;
-        for written in [false, true] {
-            let crash = Crash {
-                device: BEN,
-                output,
-                written,
-            };
-            let mut world = World::load(12, &saved, Some(crash));
+    let crashes = World::at_any_output(
+        &saved,
+        BEN,
+        |_| 12,
+        |world| {
             world.go_online(BEN);
             world.advance(CARRIED_MS);
-            crashed |= world.crashed;
-            crashes += usize::from(world.crashed);
+        },
+        |world, _| {
             world.go_online(ANA);
             world.advance(CARRIED_MS);
-            all_is_well(&mut world, group, document, &WORDS);
-            all_is_well(&mut world, group, document, &[" later"]);
-        }
-        if !crashed {
-            break;
-        }
-    }
+            all_is_well(world, group, document, &WORDS);
+            all_is_well(world, group, document, &[" later"]);
+        },
+    );
     assert!(crashes > 20, "{crashes}");
 }
 

@@ -3,7 +3,7 @@
 use conclave_identity::{ServiceKey, verify_generation, verify_head};
 use conclave_proto::merkle::Head;
 use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
-use conclave_proto::{DeviceId, Hash, Refusal, UnixMs};
+use conclave_proto::{DeviceId, GroupId, Hash, Refusal, UnixMs};
 use conclave_rules::LogId;
 
 use crate::batch::Decided;
@@ -248,25 +248,21 @@ pub(crate) struct Wanted {
     pub(crate) past: bool,
 }
 
-impl Wanted {
+impl RecoveryRow {
     /// What becomes of the hold of a log that stood here, when more has come back. Where nothing was known to be missing, it goes on as long as it was
     /// to: whoever has still more may come.
-    pub(crate) fn after(
-        &self,
-        row: Option<&RecoveryRow>,
-        have: u64,
-        reached: Head,
-    ) -> Option<Change> {
-        let row = row?;
-        Some(match row.want.size > have {
-            true => Change::RecoveryGone { log: row.log },
-            false => Change::Recovery(RecoveryRow {
+    pub(crate) fn after(&self, have: u64, reached: Head) -> Change {
+        match self.want.size > have {
+            true => Change::RecoveryGone { log: self.log },
+            false => Change::Recovery(Self {
                 want: reached,
-                ..*row
+                ..*self
             }),
-        })
+        }
     }
+}
 
+impl Wanted {
     /// How many of what is offered are wanted at least, where the log has so many. None: it is not from here, or not enough.
     pub(crate) fn least(&self, have: u64, from: u64, offered: usize) -> Result<usize, Refusal> {
         let want = self.head.map_or(have, |head| head.size);
@@ -289,10 +285,8 @@ impl Rows {
         let past = match self.service(&())? {
             Some(row) => {
                 // A service that members bring a group to has lost it, whatever it says of itself.
-                let is_brought = self
-                    .group(&log.group)?
-                    .is_some_and(|row| row.base.is_some());
-                let put_back = is_brought || row.generation.cause != Cause::Founded;
+                let put_back =
+                    self.is_brought(&log.group)? || row.generation.cause != Cause::Founded;
                 let stands = grown_in(self, log)? < row.generation.number;
                 // What was given up is carried, if at all.
                 let given_up = has_loss_since(self, log, row.generation.number.saturating_sub(1))?;
@@ -302,17 +296,21 @@ impl Rows {
         };
         Ok(Wanted { head, past })
     }
-}
 
-impl Rows {
+    /// Whether a member brought a group to this service.
+    fn is_brought(&self, group: &GroupId) -> Result<bool, Stop> {
+        let row = self.group(group)?;
+        Ok(row.is_some_and(|row| row.base.is_some()))
+    }
+
     /// In which generation a log has last grown, that takes what nobody had signed: in the present one, since others may have something else in its place.
     /// But a group that a member brought goes on from there as long as somebody has more.
     pub(crate) fn grows_past(&self, log: &LogId, grown_in: u64) -> Result<u64, Stop> {
-        let brought = self
-            .group(&log.group)?
-            .is_some_and(|row| row.base.is_some());
         let number = self.service(&())?.map_or(0, |row| row.generation.number);
-        Ok(if brought { grown_in } else { number })
+        Ok(match self.is_brought(&log.group)? {
+            true => grown_in,
+            false => number,
+        })
     }
 }
 

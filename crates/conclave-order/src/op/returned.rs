@@ -164,7 +164,7 @@ impl ReturnDocument {
         }
         let mut changes = self.changes.clone();
         let hold = rows.recovery_of(&log)?;
-        changes.extend(wanted.after(hold, self.have.size, self.reached));
+        changes.extend(hold.map(|hold| hold.after(self.have.size, self.reached)));
         let seq = self.have.size;
         let head = self.reached;
         let event = Event::Returned { seq, head };

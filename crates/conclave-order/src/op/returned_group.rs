@@ -176,7 +176,7 @@ impl ReturnGroup {
         });
         changes.extend(self.wrap.clone().map(|wrap| Change::Wrap { wrap }));
         let hold = rows.recovery_of(&log)?;
-        changes.extend(wanted.after(hold, row.size, self.reached));
+        changes.extend(hold.map(|hold| hold.after(row.size, self.reached)));
         let event = Event::Returned {
             seq: self.expected.size,
             head: self.reached,

@@ -589,6 +589,37 @@ impl World {
         self.input(at, Input::ConnectionDown);
     }
 
+    /// A device dies at each of its outputs in turn, with what that wrote and without, as long as there are more while `play` goes on from what was saved;
+    /// then it is looked whether all is well. Gives how often it died.
+    pub fn at_any_output(
+        saved: &Saved,
+        device: usize,
+        seed: impl Fn(usize) -> u64,
+        play: impl Fn(&mut Self),
+        is_well: impl Fn(&mut Self, Crash),
+    ) -> usize {
+        let mut crashes = 0;
+        for output in 0.. {
+            let before = crashes;
+            for written in [false, true] {
+                let crash = Crash {
+                    device,
+                    output,
+                    written,
+                };
+                let mut world = Self::load(seed(output), saved, Some(crash));
+                play(&mut world);
+                crashes += usize::from(world.crashed);
+                world.crash = None;
+                is_well(&mut world, crash);
+            }
+            if crashes == before {
+                break;
+            }
+        }
+        crashes
+    }
+
     /// The service goes on from a copy of its data; everybody connects anew.
     pub fn put_back(&mut self, copy: Service) {
         for at in 0..self.devices.len() {
