@@ -81,6 +81,9 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// Updates after the covered head past which a document demands a snapshot first.
     pub tail_records: u64,
+    /// How long everything is held when a member shows that the service was put back, in milliseconds, so that others show what else it lost; 0
+    /// for not at all.
+    pub found_hold_ms: u64,
     /// Largest database in bytes; none for as much as the disk holds. Past it nothing new is stored, and everything stored stays readable.
     /// The write-ahead log comes in addition.
     pub database_bytes: Option<u64>,
@@ -95,6 +98,7 @@ impl Default for Limits {
             ping_ms: conclave_proto::limits::PING_MS,
             outbox_bytes: crate::limits::OUTBOX_BYTES,
             tail_records: conclave_proto::limits::TAIL_RECORDS_HARD,
+            found_hold_ms: crate::limits::FOUND_HOLD_MS,
             database_bytes: None,
         }
     }

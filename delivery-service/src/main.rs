@@ -109,6 +109,10 @@ struct Serve {
     /// log comes in addition.
     #[arg(long, env = "CONCLAVE_DS_MAX_DATABASE_BYTES", value_name = "N")]
     max_database_bytes: Option<u64>,
+    /// How long everything is held when a member shows that the service was put back, so that others show what else it lost, for example 60s, 10m; 0s for
+    /// not at all.
+    #[arg(long, env = "CONCLAVE_DS_FOUND_HOLD", value_name = "TIME", default_value = "60s", value_parser = time_ms)]
+    found_hold: u64,
     /// Log as JSON, one object a line.
     #[arg(long, env = "CONCLAVE_DS_JSON_LOG")]
     json_log: bool,
@@ -287,6 +291,7 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         config.limits.connections = connections;
     }
     config.limits.database_bytes = options.max_database_bytes;
+    config.limits.found_hold_ms = options.found_hold;
     let asked_to_end = conclave_ds::asked_to_end().context("signals cannot be received")?;
     survive_file_size_limit().context("signals cannot be received")?;
     let service = Service::start(config).await?;

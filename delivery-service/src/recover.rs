@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use conclave_identity::ServiceKey;
 use conclave_order::limits::Limits;
-use conclave_order::op::recovery::{AcceptLoss, Declare, Prolong};
+use conclave_order::op::recovery::{AcceptLoss, Declare, EndHold, Prolong};
 use conclave_order::rows::RecoveryRow;
 use conclave_order::{Backend, Batch, Event, Keys, Op, Rows, Stop, Transaction, run_batch};
 use conclave_proto::service::{Cause, Generation, Loss};
@@ -117,7 +117,7 @@ impl Recovery {
     }
 
     /// Gives up what logs did not get back: of one group, or of all. None: nothing was held. Logs that were held though nothing was known to be
-    /// missing, as those of groups that members brought, go on, and no loss is declared of them.
+    /// missing, as those of groups that members brought, go on, and no loss is declared of them. A hold over all logs ends where it is not of one group.
     ///
     /// # Errors
     /// [`StartError`].
@@ -135,6 +135,11 @@ impl Recovery {
         let mut rows = load(&mut store, &keys).await?;
         let held: Vec<RecoveryRow> = rows.ended.get(&all).cloned().flatten().unwrap_or_default();
         let mut losses = None;
+        let hold = rows.services.get(&()).copied().flatten();
+        if let Some(now) = hold.and_then(|row| row.hold).filter(|_| group.is_none()) {
+            once(&mut store, Op::EndHold(EndHold { now })).await?;
+            losses = Some(Vec::new());
+        }
         for row in held {
             if group.is_some_and(|group| group != row.log.group) {
                 continue;

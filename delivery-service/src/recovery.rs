@@ -66,12 +66,15 @@ pub(crate) async fn report(
         let cause = (Cause::PutBack, now);
         let (present, known) = (Some(&standing.generation), Some(&generation));
         let next = next(&standing.service, present, known, cause);
+        let hold_ms = env.limits.found_hold_ms;
+        let hold = (hold_ms > 0).then(|| UnixMs(now.0.saturating_add(hold_ms)));
         let op = Report {
             device: conn.device,
             log: log.into(),
             head: signed.head,
             number: generation.number,
             next: next.map_err(|_| Refusal::Storage)?,
+            hold,
             now,
         };
         match env

@@ -154,6 +154,8 @@ impl Play {
     /// The first start picks a port, later ones come back to it.
     fn start_service(&mut self, setting: &str) {
         let mut config = Config::new(self.folder.path().join("service"), self.listen);
+        // All have shown what they have by then.
+        config.limits.found_hold_ms = 1000;
         match setting.split_once(' ').unwrap_or((setting, "")) {
             ("", _) => {}
             ("invitation", _) => config.admission = Admission::Invitation,

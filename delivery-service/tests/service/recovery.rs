@@ -77,8 +77,14 @@ struct PutBack {
 }
 
 impl PutBack {
+    /// Of a service that holds nothing but what it lost.
     async fn new() -> Self {
+        Self::of(0).await
+    }
+
+    async fn of(found_hold_ms: u64) -> Self {
         let mut service = TestService::start().await;
+        service.configure(move |config| config.limits.found_hold_ms = found_hold_ms);
         let (mut alice, _, (document, _)) = service.pair_with_document().await;
         let log = LogName {
             group: alice.group_id(),
@@ -150,6 +156,54 @@ async fn a_folder_put_back_declares_itself_at_the_first_report() {
     let (key, _) = alice.wire.service.unwrap();
     conclave_identity::verify_loss(&key, &losses[0]).unwrap();
     write(&mut alice, &mut pen, 1).await.unwrap();
+}
+
+/// Whoever reports first shows one log. Nobody goes on at another one before those who have heads of it have shown them, or the operator knows that
+/// nobody does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_was_found_put_back_holds_everything() {
+    let PutBack {
+        service,
+        mut alice,
+        document,
+        report,
+        lost,
+        log,
+    } = PutBack::of(HOUR_MS).await;
+    alice.wire.ask(report).await;
+    alice.wire.ended().await;
+    alice.reconnect(&service).await;
+    alice.follow(0).await;
+    let (_, entry, snapshot) = alice.new_document();
+    let create = Request::CreateDocument { entry, snapshot };
+    let have = alice.group().state().size();
+    let refused = alice.wire.refused(create.clone()).await;
+    assert_eq!(refused, recovering(have, have));
+    // What was signed comes back meanwhile; of the rest it does not know what else may be shown.
+    let returning = Request::ReturnDocument {
+        group: log.group,
+        document,
+        base: None,
+        from: 2,
+        items: lost.into_iter().map(Returned::Record).collect(),
+    };
+    let answer = alice.wire.request(returning).await;
+    assert!(
+        matches!(answer, Answer::Accepted { head, .. } if head.size == 5),
+        "{answer:?}"
+    );
+    let (_, mut pen) = alice.open(document, ONE, Some(5)).await;
+    let refused = write(&mut alice, &mut pen, 1).await;
+    assert_eq!(refused, Err(recovering(5, 5)));
+    let recovery = Recovery::of(service.dir.path());
+    let group = Some(log.group);
+    assert!(recovery.accept_loss(group).await.unwrap().is_none());
+    let refused = alice.wire.refused(create.clone()).await;
+    assert_eq!(refused, recovering(have, have));
+    assert_eq!(recovery.accept_loss(None).await.unwrap(), Some(vec![]));
+    assert!(recovery.accept_loss(None).await.unwrap().is_none());
+    let answer = alice.wire.request(create).await;
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -492,7 +546,10 @@ async fn the_commands_copy_put_back_hold_and_give_up() {
         said(&run(dir.path(), &["recover", "--hold", "2h"])),
         "prolonged\n"
     );
-    let nothing = run(dir.path(), &["recover", "--accept-loss"]);
+    // It ends the hold, with nothing lost; then nothing is held.
+    let args = ["recover", "--accept-loss"];
+    assert_eq!(said(&run(dir.path(), &args)), "");
+    let nothing = run(dir.path(), &args);
     assert!(String::from_utf8_lossy(&nothing.stderr).contains("nothing to give up"));
     assert!(
         !run(dir.path(), &["recover", "--hold", "soon"])

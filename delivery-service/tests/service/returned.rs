@@ -97,6 +97,9 @@ impl Scene {
     async fn put_back(&mut self) {
         self.alice.wire.head_of_size(self.name(), self.want()).await;
         let report = report(&self.alice, self.name());
+        // Nothing is held but what it lost.
+        let configure = |config: &mut conclave_ds::Config| config.limits.found_hold_ms = 0;
+        self.service.configure(configure);
         let file = self.service.dir.path().join(DATABASE);
         self.service.stop().await;
         std::fs::copy(self.service.dir.path().join("copy"), &file).unwrap();

@@ -57,6 +57,8 @@ pub struct Report {
     pub number: u64,
     /// The generation that begins if it is true.
     pub next: Next,
+    /// Until when all logs are held then: whoever has a head of another log shows it before anybody goes on there.
+    pub hold: Option<UnixMs>,
     /// The time.
     pub now: UnixMs,
 }
@@ -117,6 +119,7 @@ impl Report {
         // A later generation than the present one was lost, whatever became of this log.
         if self.number > present || (self.number == present && !leads) {
             let mut changes = self.next.begin(rows)?;
+            changes.extend(held_until(rows, self.hold)?);
             if returns {
                 changes.push(Change::Recovery(row));
             }
@@ -326,6 +329,12 @@ pub(crate) fn wanted_keys(log: &LogId, keys: &mut Keys) {
     }
 }
 
+/// What holds all logs until then. A hold that stands is not made shorter.
+fn held_until(rows: &Rows, ends: Option<UnixMs>) -> Result<Option<Change>, Stop> {
+    let before = rows.service(&())?.and_then(|row| row.hold);
+    Ok((ends > before).then_some(Change::Hold { ends }))
+}
+
 /// A generation begins: the operator said so, or the service itself.
 #[derive(Debug, Clone)]
 pub struct Declare {
@@ -342,9 +351,7 @@ impl Declare {
 
     pub(crate) fn decide(&self, rows: &Rows) -> Result<Decided, Stop> {
         let mut changes = self.next.begin(rows)?;
-        let ends = self.hold;
-        let before = rows.service(&())?.and_then(|row| row.hold);
-        changes.extend((ends > before).then_some(Change::Hold { ends }));
+        changes.extend(held_until(rows, self.hold)?);
         let generation = self.next.generation;
         let event = Event::Declared { generation };
         Ok(Decided { changes, event })

@@ -1,5 +1,6 @@
 //! A service that was put back: reports, the hold, declared losses.
 
+use conclave_order::limits::FOUND_HOLD_MS;
 use conclave_order::op::entry::Does;
 use conclave_order::op::recovery::{AcceptLoss, Declare, EndHold, Next, Report};
 use conclave_order::op::returned::{Offer, ReturnDocument};
@@ -63,6 +64,7 @@ impl Desk {
             head: signed.head,
             number: generation.number,
             next: next.clone(),
+            hold: Some(UnixMs(self.now.0.saturating_add(FOUND_HOLD_MS))),
             now: self.now,
         };
         if let Event::Declared { .. } = self.run(Op::Report(Box::new(op)))? {

@@ -467,8 +467,14 @@ impl<D: Database> Club<D> {
         Ok(())
     }
 
-    /// Somebody shows the copy a head of a log: it says that it was put back, and holds it. The other one begins a generation too.
+    /// Somebody shows the copy a head of a log: it says that it was put back, and holds it. The hold over all logs is over then.
     pub(super) async fn report(&mut self, log: LogId, head: Head) -> Result<()> {
+        self.report_first(log, head).await?;
+        self.hold(None).await
+    }
+
+    /// The same, while it holds all logs. The other one begins a generation too.
+    pub(super) async fn report_first(&mut self, log: LogId, head: Head) -> Result<()> {
         let old = self.signing.generation().number;
         let next = self.signing.next(None, Cause::PutBack, NOW);
         let report = Report {
@@ -477,6 +483,7 @@ impl<D: Database> Club<D> {
             head,
             number: old,
             next: next.clone(),
+            hold: Some(NOW),
             now: NOW,
         };
         let event = self.lost.accepts(Op::Report(Box::new(report))).await?;

@@ -64,6 +64,7 @@ macro_rules! storage_suite {
                 recovery::a_loss_is_of_what_was_kept,
                 recovery::a_log_that_went_another_way_waits_for_nothing,
                 recovery::a_hold_over_all_ends_when_its_time_is_over,
+                recovery::a_report_holds_all_logs_for_a_while,
                 recovery::packages_from_before_are_not_handed_out,
                 returned::a_removal_that_was_lost_comes_back_and_stands,
                 returned::entries_reordered_altered_or_cut_store_nothing,

@@ -46,6 +46,7 @@ fn reporting(number: u64, log: LogId, head: Head, next: Next) -> Op {
         head,
         number,
         next,
+        hold: Some(START),
         now: START,
     }))
 }
@@ -71,7 +72,7 @@ async fn all<D: Database>(world: &World<D>) -> Result<super::dump::Dump> {
     dump(&world.database, &known).await
 }
 
-/// Declares by a report, and goes over.
+/// Declares by a report, and goes over. The hold over all logs is over then.
 async fn put_back<D: Database>(
     world: &mut World<D>,
     signing: &mut Signing,
@@ -82,6 +83,8 @@ async fn put_back<D: Database>(
     let event = world.one(report(signing, of, size)).await?;
     ensure!(matches!(event, Event::Declared { .. }), "{event:?}");
     signing.begin(&next);
+    let end = Op::EndHold(EndHold { now: START });
+    world.accepted(vec![end]).await?;
     Ok(())
 }
 
@@ -151,6 +154,7 @@ pub async fn old_and_true_reports_change_nothing<D: Database>() -> Result<()> {
         },
         number: signing.generation().number,
         next: signing.next(None, Cause::PutBack, START),
+        hold: Some(START),
         now: START,
     }));
     ensure!(matches!(
@@ -418,6 +422,65 @@ pub async fn a_hold_over_all_ends_when_its_time_is_over<D: Database>() -> Result
         ensure!(service(&world).await?.hold == hold);
     }
     world.accepted(vec![updates, found(group(2), 10)]).await?;
+    Ok(())
+}
+
+/// Whoever shows first that the service was put back shows one log: the others wait too, until those who have heads of them have shown these. A hold that
+/// stands is not made shorter by it, nor is one begun by a head of before.
+///
+/// # Errors
+/// When it is not so.
+pub async fn a_report_holds_all_logs_for_a_while<D: Database>() -> Result<()> {
+    let one = log(1, 1);
+    let until = |ms| UnixMs(START.0 + ms);
+    let held_until = |op, ends| match op {
+        Op::Report(mut report) => {
+            report.hold = Some(ends);
+            Op::Report(report)
+        }
+        op => op,
+    };
+    for operator in [None, Some(until(500)), Some(until(9000))] {
+        let (mut world, mut signing) = founded::<D>().await?;
+        if let Some(hold) = operator {
+            let next = signing.next(None, Cause::Restored, START);
+            signing.begin(&next);
+            let hold = Some(hold);
+            let declare = Op::Declare(Box::new(Declare { next, hold }));
+            world.accepted(vec![declare]).await?;
+        }
+        let number = signing.generation().number;
+        let next = signing.next(None, Cause::PutBack, START);
+        let elsewhere = crate::ids::log(7, 1);
+        let first = held_until(report(&signing, elsewhere, 3), until(1000));
+        // Behind it in the same batch, what it lost is asked for elsewhere too.
+        let updates = world.updates(one, author(10, 1), 1).await?;
+        let events = world.run(vec![first, updates.clone()]).await?;
+        ensure!(
+            matches!(events.first(), Some(Event::Declared { .. })),
+            "{events:?}"
+        );
+        let recovering = Refusal::Recovering { have: 4, want: 4 };
+        ensure!(
+            events.get(1).and_then(refusal) == Some(recovering),
+            "{operator:?} {events:?}"
+        );
+        signing.begin(&next);
+        let ends = operator.max(Some(until(1000))).context("none")?;
+        ensure!(service(&world).await?.hold == Some(ends));
+        // Now the other log's head is shown.
+        let root = some_hash(9);
+        let next = signing.next(None, Cause::PutBack, START);
+        let other = reporting(number, one, Head { size: 9, root }, next);
+        let other = held_until(other, until(90_000));
+        ensure!(matches!(world.one(other).await?, Event::Done));
+        ensure!(service(&world).await?.hold == Some(ends));
+        let end = Op::EndHold(EndHold { now: ends });
+        world.accepted(vec![end]).await?;
+        ensure!(service(&world).await?.hold.is_none());
+        let recovering = Refusal::Recovering { have: 4, want: 9 };
+        ensure!(world.refused(updates).await? == recovering);
+    }
     Ok(())
 }
 

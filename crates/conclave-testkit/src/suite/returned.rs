@@ -12,7 +12,6 @@ use conclave_rules::LogId;
 use super::lost::{ANA, BEN, CAROL, Club, DORA, GROUP, Given, LOG, join};
 use crate::database::Database;
 use crate::ids::some_hash;
-use crate::members::NOW;
 
 const ONE: DocumentId = DocumentId([1; 16]);
 const TWO: DocumentId = DocumentId([2; 16]);
@@ -148,8 +147,7 @@ pub async fn what_no_signature_proves_comes_back_while_the_log_stands<D: Databas
     let (have, want) = (given.from, given.from);
     let answer = club.give(&given).await?;
     ensure!(refused(&answer)? == Refusal::Recovering { have, want });
-    club.report(LOG, head).await?;
-    club.hold(Some(NOW)).await?;
+    club.report_first(LOG, head).await?;
     ensure!(club.give(&given).await? == Ok(head));
     let given = club.offer(ANA).await?;
     let (have, want) = (head.size, head.size);
