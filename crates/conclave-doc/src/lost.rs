@@ -6,15 +6,17 @@
 //!
 //! What is lost is told by authors' chains, not by positions: a record is in the service's log where its author's chain there goes as far.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod updates;
 
-use conclave_crdt::{Crdt, OpRange};
+use std::collections::BTreeSet;
+
 use conclave_proto::frame::OpenedDocument;
 use conclave_proto::record::{Record, RecordBody};
 use conclave_proto::{DeviceId, Hash, Head, InstanceId};
 use conclave_rules::actions::Action;
 use rand_core::CryptoRngCore;
 
+pub(crate) use self::updates::{Lost, LostUpdates};
 use crate::carried::{judge_carried, judge_operations};
 use crate::content::Plain;
 use crate::context::{DeliverOutcome, DocContext};
@@ -24,119 +26,9 @@ use crate::kept::{KeptItem, KeptLog};
 use crate::outbox::{OutItem, Own, header_template};
 use crate::payload::{CarriedPayload, Tables};
 use crate::replica::judge_replicas;
-use crate::seal::{KeyRing, open, open_with};
+use crate::seal::{KeyRing, open};
 use crate::unsent::Unsent;
 use crate::views::{Views, tell_all};
-
-/// One of them.
-#[derive(Debug, Clone)]
-pub(crate) struct Lost {
-    /// The record as its author signed it, and its keys.
-    pub payload: CarriedPayload,
-    pub leaf: Hash,
-    pub plain: Plain,
-    /// Operations in it.
-    ranges: Vec<OpRange>,
-}
-
-impl Lost {
-    /// Reads what is lost. None where it is no update that can be opened and read.
-    pub(crate) fn read(payload: CarriedPayload, crdt: &dyn Crdt) -> Option<Self> {
-        let plain = Plain::from(open_with(&payload.record, &payload.keys).ok()?);
-        let read = crdt.inspect(plain.as_slice()).ok()?;
-        Some(Self {
-            leaf: payload.record.leaf(),
-            payload,
-            plain,
-            ranges: read.info.ranges,
-        })
-    }
-
-    /// The device that wrote it.
-    pub(crate) fn device(&self) -> DeviceId {
-        self.payload.record.header.author.device
-    }
-}
-
-/// All of them, in the order in which they once stood.
-#[derive(Default)]
-pub(crate) struct LostUpdates {
-    items: BTreeMap<u64, Lost>,
-    by_leaf: BTreeMap<Hash, u64>,
-    dirty: BTreeSet<u64>,
-    stored: BTreeSet<u64>,
-}
-
-impl LostUpdates {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    pub(crate) fn plains(&self) -> impl Iterator<Item = &Plain> {
-        self.items.values().map(|lost| &lost.plain)
-    }
-
-    /// Their authors' devices.
-    pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceId> {
-        self.items.values().map(Lost::device)
-    }
-
-    /// Those of one device, or of all others.
-    pub(crate) fn of(&self, device: DeviceId, own: bool) -> impl Iterator<Item = &Lost> {
-        let all = self.items.values();
-        all.filter(move |lost| (lost.device() == device) == own)
-    }
-
-    pub(crate) fn add(&mut self, lost: Lost) {
-        if self.by_leaf.contains_key(&lost.leaf) {
-            return;
-        }
-        let last = self.items.last_key_value().map(|(number, _)| *number);
-        let number = last.map_or(0, |last| last.saturating_add(1));
-        self.dirty.insert(number);
-        self.insert(number, lost);
-    }
-
-    pub(crate) fn restore(&mut self, number: u64, lost: Lost) {
-        self.stored.insert(number);
-        self.insert(number, lost);
-    }
-
-    fn insert(&mut self, number: u64, lost: Lost) {
-        self.by_leaf.insert(lost.leaf, number);
-        self.items.insert(number, lost);
-    }
-
-    /// Takes out the one of this record.
-    fn remove_record(&mut self, leaf: &Hash) -> Option<Lost> {
-        let number = self.by_leaf.remove(leaf)?;
-        self.dirty.insert(number);
-        self.items.remove(&number)
-    }
-
-    pub(crate) fn remove(&mut self, gone: impl Fn(&Lost) -> bool) -> Vec<Lost> {
-        let found = self.items.values().filter(|lost| gone(lost));
-        let leaves: Vec<Hash> = found.map(|lost| lost.leaf).collect();
-        let found = leaves.iter();
-        found.filter_map(|leaf| self.remove_record(leaf)).collect()
-    }
-
-    /// Rows to write and to delete since the last call.
-    pub(crate) fn take_dirty(&mut self) -> Vec<(u64, Option<&CarriedPayload>)> {
-        let mut out = Vec::new();
-        for number in std::mem::take(&mut self.dirty) {
-            match self.items.get(&number) {
-                Some(lost) => {
-                    self.stored.insert(number);
-                    out.push((number, Some(&lost.payload)));
-                }
-                None if self.stored.remove(&number) => out.push((number, None)),
-                None => {}
-            }
-        }
-        out
-    }
-}
 
 /// Whose lost updates are to be carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +50,7 @@ impl Document {
     /// How many updates the log has lost and not got back yet.
     #[must_use]
     pub fn lost_count(&self) -> usize {
-        self.lost.items.len()
+        self.lost.len()
     }
 
     /// The service's log went another way than what is here, and it is to go on from there: the document begins anew from the service's answer to
@@ -183,7 +75,7 @@ impl Document {
         let former = Views::of(self.content.crdt.as_mut());
         let covered = this.state.active.covered;
         let mut found = self.lost_of(ctx, kept, &this.state.tables, &covered);
-        let before = self.lost.items.values().map(|lost| lost.payload.clone());
+        let before = self.lost.iter().map(|lost| lost.payload.clone());
         let updates: Vec<_> = before.chain(std::mem::take(&mut found.updates)).collect();
         for payload in updates {
             match Lost::read(payload, this.content.crdt.as_ref()) {
@@ -272,9 +164,11 @@ impl Document {
         }
         let (tables, first) = (&self.state.tables, self.content.first_counter());
         let known =
-            |lost: &Lost| judge_replicas(tables, first, lost.device(), &lost.ranges) == Ok(None);
-        for lost in self.lost.remove(known) {
-            self.outbox.drop_carried(&lost.leaf);
+            |lost: &&Lost| judge_replicas(tables, first, lost.device(), &lost.ranges) == Ok(None);
+        let reached = self.lost.reached(tables).into_iter().filter(known);
+        let leaves: Vec<Hash> = reached.map(|lost| lost.leaf).collect();
+        for leaf in leaves {
+            self.found_again(&leaf);
         }
     }
 
@@ -292,21 +186,14 @@ impl Document {
     /// [`DocError::Crdt`] when the CRDT cannot be built again; drop the document and load it from its rows.
     pub fn carry(&mut self, ctx: &DocContext<'_>, whose: Whose) -> Result<usize, DocError> {
         self.collect_edits()?;
-        let epoch = ctx.authority.epoch();
-        let may_write = |device: &DeviceId| {
-            let row = ctx.row(device, epoch);
-            row.is_some_and(|row| Action::WriteUpdate.allowed(row.role))
-        };
-        if self.lost.is_empty() || !self.is_all_here() || !may_write(&ctx.device) {
+        if !self.may_carry(ctx) {
             return Ok(0);
         }
-        let queued = self.outbox.carried();
-        let wanted = |lost: &Lost| {
-            let device = lost.device();
-            (whose == Whose::All || device == ctx.device) && may_write(&device)
+        let epoch = ctx.authority.epoch();
+        let wanted = |device: &DeviceId| {
+            (whose == Whose::All || *device == ctx.device) && may_write(ctx, device)
         };
-        let new = |lost: &Lost| !queued.contains(&lost.leaf) && wanted(lost);
-        if !self.lost.items.values().any(new) {
+        if !self.lost.waiting().any(wanted) {
             // Nothing to be judged again with every frame.
             return Ok(0);
         }
@@ -314,10 +201,10 @@ impl Document {
         // What is queued will be in the log before what is queued now.
         let mut tables = self.state.tables.clone();
         let mut items = Vec::new();
-        for lost in self.lost.items.values() {
+        for lost in self.lost.iter() {
             let device = lost.device();
-            let is_queued = queued.contains(&lost.leaf);
-            if !is_queued && !wanted(lost) {
+            let is_queued = self.lost.is_queued(lost);
+            if !is_queued && !wanted(&device) {
                 continue;
             }
             let bytes = lost.payload.to_bytes();
@@ -334,17 +221,29 @@ impl Document {
             }
         }
         let count = items.len();
+        items.iter().for_each(|(_, leaf)| self.lost.queued(leaf));
         self.outbox.carry(items);
         Ok(count)
     }
 
-    /// Takes out what is lost and not queued to be carried: nobody here can, so a person decides. Keep it in the same batch of writes.
+    /// Whether this device can carry what is lost, now: all of the log is here, and it may write.
+    fn may_carry(&self, ctx: &DocContext<'_>) -> bool {
+        !self.lost.is_empty() && self.is_all_here() && may_write(ctx, &ctx.device)
+    }
+
+    /// Takes out what is lost and was not queued by [`Document::carry`]: it would not stand, so a person decides. Nothing, where this device cannot
+    /// carry now: others may. Keep it in the same batch of writes.
     ///
     /// # Errors
     /// As [`Document::carry`].
-    pub fn take_uncarried(&mut self) -> Result<Option<Unsent>, DocError> {
-        let queued = self.outbox.carried();
-        self.take_lost(|lost| !queued.contains(&lost.leaf))
+    pub fn take_uncarried(&mut self, ctx: &DocContext<'_>) -> Result<Option<Unsent>, DocError> {
+        self.collect_edits()?;
+        if !self.may_carry(ctx) {
+            return Ok(None);
+        }
+        let uncarried = self.lost.iter().filter(|lost| !self.lost.is_queued(lost));
+        let uncarried: BTreeSet<Hash> = uncarried.map(|lost| lost.leaf).collect();
+        self.take_lost(|lost| uncarried.contains(&lost.leaf))
     }
 
     /// Takes out some of the lost updates. Gives what they did to the document.
@@ -379,7 +278,7 @@ impl Document {
         let rebuilt = |this: &mut Self| this.content.rebuild(size, &none, &[], &mut this.fresh);
         self.content.crdt = rebuilt(self)?;
         let lost = std::mem::take(&mut self.lost);
-        for item in lost.items.into_values() {
+        for item in lost.into_values() {
             if self.content.crdt.apply(&[item.plain.as_slice()]).is_ok() {
                 self.lost.add(item);
             }
@@ -394,6 +293,12 @@ impl Document {
         // A refusal may have left something half-way.
         self.rebuild()
     }
+}
+
+/// Whether a device may write updates now.
+fn may_write(ctx: &DocContext<'_>, device: &DeviceId) -> bool {
+    let row = ctx.row(device, ctx.authority.epoch());
+    row.is_some_and(|row| Action::WriteUpdate.allowed(row.role))
 }
 
 /// Whether a record is in the log of these chains.

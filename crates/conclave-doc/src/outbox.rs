@@ -80,6 +80,8 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// Replica ids under which items write, with how many do.
     writers: BTreeMap<ReplicaId, usize>,
+    /// Numbers of the items that carry lost updates, by the ids of these.
+    carried: BTreeMap<Hash, u64>,
     next_number: u64,
     /// Nothing is sealed before this epoch is reached.
     pub min_epoch: u64,
@@ -100,6 +102,7 @@ impl Outbox {
             update_count: 0,
             bytes: 0,
             writers: BTreeMap::new(),
+            carried: BTreeMap::new(),
             next_number: 0,
             min_epoch: 0,
             fresh_tries: 0,
@@ -180,28 +183,40 @@ impl Outbox {
         }
         for (plain, leaf) in carried {
             self.push(Own::Carried, plain, Vec::new());
-            if let Some(item) = self.items.back_mut() {
-                item.carries = Some(leaf);
-            }
+            self.last_carries(leaf);
         }
         for item in after {
             self.push(item.what, item.plain, item.replicas);
-            if let Some(last) = self.items.back_mut() {
-                last.carries = item.carries;
+            if let Some(leaf) = item.carries {
+                self.last_carries(leaf);
             }
+        }
+    }
+
+    fn last_carries(&mut self, leaf: Hash) {
+        if let Some(item) = self.items.back_mut() {
+            item.carries = Some(leaf);
+            self.carried.insert(leaf, item.number);
         }
     }
 
     /// Ids of the lost updates that are queued.
-    pub(crate) fn carried(&self) -> BTreeSet<Hash> {
-        self.items.iter().filter_map(|item| item.carries).collect()
+    pub(crate) fn carried(&self) -> impl Iterator<Item = &Hash> {
+        self.carried.keys()
     }
 
     /// Somebody else has carried an update: it need not be sent again, unless it was sealed for a place already.
     pub(crate) fn drop_carried(&mut self, leaf: &Hash) {
-        let is_it = |item: &OutItem| item.carries == Some(*leaf) && item.sealed.is_none();
-        let found = self.items.iter().position(is_it);
-        if let Some(item) = found.and_then(|at| self.items.remove(at)) {
+        let Some(number) = self.carried.get(leaf) else {
+            return;
+        };
+        let at = self
+            .items
+            .binary_search_by_key(number, |item| item.number)
+            .ok();
+        let unsealed = |at: &usize| self.items.get(*at).is_some_and(|it| it.sealed.is_none());
+        let at = at.filter(unsealed);
+        if let Some(item) = at.and_then(|at| self.items.remove(at)) {
             self.left(&item);
         }
     }
@@ -224,6 +239,9 @@ impl Outbox {
         self.dirty.insert(item.number);
         self.update_count -= usize::from(item.what == Own::Update);
         self.bytes = self.bytes.saturating_sub(item.plain.len());
+        if let Some(leaf) = &item.carries {
+            self.carried.remove(leaf);
+        }
         for replica in &item.replicas {
             if let Some(count) = self.writers.get_mut(replica) {
                 *count = count.saturating_sub(1);
@@ -447,6 +465,9 @@ impl Outbox {
         self.update_count += usize::from(item.what == Own::Update);
         self.bytes = self.bytes.saturating_add(item.plain.len());
         self.count(&item.replicas);
+        if let Some(leaf) = item.carries {
+            self.carried.insert(leaf, item.number);
+        }
         self.items.push_back(item);
     }
 }

@@ -417,6 +417,7 @@ impl Document {
                 Lost::read(payload, content.crdt.as_ref()).ok_or(malformed("lost update"))?;
             lost.restore(number, read);
         }
+        outbox.carried().for_each(|leaf| lost.queued(leaf));
         let overlay: Vec<_> = lost.plains().chain(outbox.updates()).collect();
         content.load_all(&overlay, &mut fresh)?;
         let mut incoming = Incoming::default();

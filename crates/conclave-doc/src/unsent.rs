@@ -210,6 +210,7 @@ impl Document {
         let mut outcome = DeliverOutcome::default();
         self.outbox.drop_updates();
         self.outbox.drop_kind(Own::Carried);
+        self.lost.none_queued();
         let device = self.outbox.author.device;
         drop(self.lost.remove(|lost| lost.device() == device));
         self.rebuild()?;

@@ -253,7 +253,7 @@ fn who_was_removed_is_not_carried() {
         sim.merge(BEN);
         sim.settle_but(ANA);
         assert_eq!(sim.carry(BEN, Whose::All), 0);
-        let uncarried = sim.peers[BEN].doc.take_uncarried().unwrap().unwrap();
+        let uncarried = sim.take_uncarried(BEN).unwrap();
         assert_eq!(uncarried.changes, 1);
         assert!(says(&uncarried, "{ana}"));
         assert_eq!(says(&uncarried, "{ben}"), !stands_alone(kind));
@@ -267,6 +267,37 @@ fn who_was_removed_is_not_carried() {
         assert_eq!(sim.peers[BEN].text(), sim.peers[CARL].text());
         bounce(&mut sim, BEN);
         assert!(!sim.peers[BEN].text().contains("{ana}"));
+    }
+}
+
+/// Who may only read holds what others wrote until these come, or somebody else who may write does.
+#[test]
+fn a_viewer_keeps_what_others_lost() {
+    for kind in KINDS {
+        let roles = [(1, Role::Owner), (2, Role::Viewer), (3, Role::Editor)];
+        let mut sim = Sim::new(kind, &roles, "hello");
+        sim.settle();
+        let copy = sim.service.clone();
+        sim.disconnect(CARL);
+        sim.peers[ANA].insert(0, "{ana}");
+        sim.settle();
+        for at in [ANA, BEN] {
+            sim.peers[at].store();
+            sim.disconnect(at);
+        }
+        sim.service = copy;
+        went_on(&mut sim);
+        sim.merge(BEN);
+        sim.settle();
+        assert_eq!(sim.carry(BEN, Whose::All), 0);
+        assert!(sim.take_uncarried(BEN).is_none(), "{kind}");
+        assert_eq!(sim.peers[BEN].doc.lost_count(), 1);
+        sim.merge(ANA);
+        sim.settle();
+        for at in [ANA, BEN, CARL] {
+            assert!(sim.peers[at].text().contains("{ana}"), "{kind} {at}");
+            assert_eq!(sim.peers[at].doc.lost_count(), 0);
+        }
     }
 }
 

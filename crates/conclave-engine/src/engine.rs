@@ -351,6 +351,7 @@ impl Engine {
             Some(GroupSlot::Cold(_)) | None => EngineError::UnknownGroup,
         };
         self.cx.reply_all(work.waiter(), &refused);
+        self.cx.pass_turns(&id);
     }
 
     /// As [`Self::with_group`], for work on a document.

@@ -8,6 +8,7 @@ use conclave_doc::KeptItem;
 use conclave_proto::codec::Bytes;
 use conclave_proto::frame::{Answer, JoinState, Request, Returned};
 use conclave_proto::group::{GroupEntry, RootWrap};
+use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DocumentId, GroupId, Hash, Refusal, limits};
 use tls_codec::Size as _;
 
@@ -31,6 +32,16 @@ pub(crate) struct ToGiveBack {
     /// The document; none for the group's own log.
     document: Option<DocumentId>,
     there: There,
+    offers: Offers,
+}
+
+/// What the service is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offers {
+    /// To take all that is here.
+    All,
+    /// Whether it takes anything, since what it lacks is not all here.
+    Nothing,
 }
 
 /// How much of a log the service has.
@@ -57,6 +68,7 @@ impl Cx {
             group,
             document,
             there,
+            offers: Offers::All,
         };
         let mut waiting = self.link.to_give_back.iter().chain(&self.link.giving_back);
         if !waiting.any(|it| it.is_of(&group, document.as_ref())) {
@@ -96,8 +108,9 @@ impl Cx {
         let There::Size(from) = turn.there else {
             return self.gives_nothing();
         };
-        let Some(items) = records(rows, (&group, &document), from) else {
-            return self.gives_nothing();
+        let items = match records(rows, (&group, &document), from) {
+            Some(items) => items,
+            None => self.asks(Vec::new()),
         };
         let request = Request::ReturnDocument {
             group,
@@ -119,14 +132,29 @@ impl Cx {
         let in_place = group.check_writable().is_ok() && !group.is_broken();
         let request = match turn.there {
             _ if !in_place || group.is_unproven() || group.is_founding() => None,
-            There::Unknown => Some(asks_how_much(group.id)),
-            There::Size(from) => self.return_group(group, rows, from),
+            There::Unknown => Some(self.asks(asks_from(group.id, 0))),
+            There::Size(from) => match self.return_group(group, rows, from) {
+                Some(request) => Some(request),
+                None => Some(self.asks(asks_from(group.id, from))),
+            },
             There::Nothing => self.adopt_group(group, rows),
         };
         match request {
             Some(request) => self.request(request, Pending::GiveBack(group.id, None)),
+            None if turn.there == There::Nothing => {
+                self.gives_nothing();
+                self.gives_up(group.id, None);
+            }
             None => self.gives_nothing(),
         }
+    }
+
+    /// What is sent in this turn offers nothing.
+    fn asks<T>(&mut self, question: T) -> T {
+        if let Some(turn) = &mut self.link.giving_back {
+            turn.offers = Offers::Nothing;
+        }
+        question
     }
 
     /// An offer of all that is here of a group's log. None where it does not reach so far back, or is too much.
@@ -188,6 +216,21 @@ impl Cx {
         Some((info.into(), self.own_wrap(group)?))
     }
 
+    /// A group cannot be worked on any more: the turns of its log and its documents are over.
+    pub(crate) fn pass_turns(&mut self, group: &GroupId) {
+        let link = &mut self.link;
+        link.to_give_back.retain(|it| it.group != *group);
+        link.to_merge.retain(|(of, _)| of != group);
+        let given = link.giving_back.take_if(|it| it.group == *group);
+        let merged = link.merging.take_if(|it| it.is_in(group));
+        if given.is_some() {
+            self.give_back_next();
+        }
+        if merged.is_some() {
+            self.merge_next();
+        }
+    }
+
     /// The service has taken what was offered to it, or not. Where it goes on from what is here shows when the log is compared anew.
     pub(crate) fn give_back_answered(
         &mut self,
@@ -216,6 +259,13 @@ impl Cx {
             Answer::Refused(Refusal::UnknownGroup) if turn.there == There::Unknown => {
                 self.give_back(group, document, There::Nothing);
             }
+            // Nothing is known to be missing there, and what is here is not all that goes on from it: whoever has that has some time.
+            Answer::Refused(Refusal::Recovering { have, want })
+                if want <= have && turn.offers == Offers::Nothing =>
+            {
+                self.gives_up(group, document);
+            }
+            Answer::Refused(WENT_ON) => self.went_on(group, document),
             // Somebody else was first, or more is wanted: the next look compares anew.
             Answer::Refused(refusal)
                 if refusal.is_retryable() || *refusal == Refusal::AlreadyExists => {}
@@ -224,18 +274,48 @@ impl Cx {
                     cause: refusal.into(),
                 };
                 self.finding(group, document, what, None);
+                // It may take it from another.
+                self.gives_up(group, document);
             }
             _ => {}
         }
         self.give_back_next();
     }
+
+    /// What the service lacks is not all here. Where nobody has brought it for long, it goes on without.
+    fn gives_up(&mut self, group: GroupId, document: Option<DocumentId>) {
+        let begun = self.link.named.map_or(self.now, |named| named.begun);
+        let most = match document {
+            Some(_) => DOCUMENT_WAITS_MS,
+            None => GROUP_WAITS_MS,
+        };
+        if self.now.since_ms(begun) >= most {
+            self.went_on(group, document);
+        }
+    }
+
+    /// The service goes on without what is here of a log.
+    fn went_on(&mut self, group: GroupId, document: Option<DocumentId>) {
+        self.post_group(group, GroupWork::WentOn(document));
+    }
 }
 
-/// Offers nothing, to be told how much there is.
-fn asks_how_much(group: GroupId) -> Request {
+/// The service takes nothing back any more.
+const WENT_ON: Refusal = Refusal::Forbidden {
+    why: ForbiddenWhy::WentOn,
+};
+
+/// How long after a service was put back a document waits for whoever can return what it lacks, where nothing proves that the service had it, in
+/// milliseconds.
+const DOCUMENT_WAITS_MS: u64 = 15 * 60 * 1000;
+/// As above, a group's log, with which nobody can go on by themselves.
+const GROUP_WAITS_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Offers nothing, to be told how much there is, and whether more is taken.
+fn asks_from(group: GroupId, from: u64) -> Request {
     Request::ReturnGroup {
         group,
-        from: 0,
+        from,
         entries: Vec::new(),
         group_info: None,
         wrap: None,

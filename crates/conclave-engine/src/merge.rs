@@ -43,6 +43,10 @@ enum HowFar {
 }
 
 impl Merging {
+    pub(crate) fn is_in(&self, group: &GroupId) -> bool {
+        self.group == *group
+    }
+
     fn is_of(&self, group: GroupId, document: DocumentId) -> bool {
         (self.group, self.document) == (group, document)
     }
@@ -69,7 +73,7 @@ impl Cx {
         merging.filter(|it| it.is_of(group, document))
     }
 
-    fn merge_next(&mut self) {
+    pub(crate) fn merge_next(&mut self) {
         if self.link.merging.is_some() {
             return;
         }
@@ -195,8 +199,6 @@ impl Cx {
                     self.root_opened(group, base.epoch, base.author.device);
                     self.proven(group, base.epoch);
                 }
-                // What the service had signed of the former log says nothing of this one.
-                self.follow_head(group, doc.id, signed);
                 self.tell_in_step(group.id, Some(doc.id));
                 let missing = doc.document.lost_count() as u64;
                 if missing > 0 {
@@ -204,6 +206,10 @@ impl Cx {
                     self.finding(group.id, Some(doc.id), what, None);
                 }
                 self.delivered(group, doc, Ok(outcome));
+                if doc.reread.is_none() {
+                    // What the service had signed of the former log says nothing of this one.
+                    self.follow_head(group, doc.id, signed);
+                }
             }
             Err(error) if error.is_retryable() => {
                 if let DocError::MissingRoot { .. } = error {
@@ -252,7 +258,7 @@ impl Cx {
         }
         let context = group.doc_context(&self.device);
         let carried = doc.document.carry(&context, Whose::All);
-        let uncarried = carried.and_then(|_| doc.document.take_uncarried());
+        let uncarried = carried.and_then(|_| doc.document.take_uncarried(&context));
         match uncarried {
             Ok(None) => {}
             Ok(Some(unsent)) => {

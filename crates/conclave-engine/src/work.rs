@@ -58,6 +58,8 @@ pub(crate) enum GroupWork {
     GiveBack(Vec<Row>),
     /// Its log is compared with the service's anew, now.
     CompareAgain,
+    /// The put-back service goes on without what is here of its log, or a document's.
+    WentOn(Option<DocumentId>),
     /// The log is here again as far as the service has it.
     BackInStep,
     /// This store is older than what its device has done.
@@ -189,6 +191,8 @@ impl Cx {
             GroupWork::ClosedRead(id, rows) => self.closed_read(group, id, &rows),
             GroupWork::GiveBack(rows) => self.give_back_group_read(group, &rows),
             GroupWork::CompareAgain => self.compare_again(group),
+            GroupWork::WentOn(None) => self.log_went_on(group),
+            GroupWork::WentOn(Some(id)) => self.document_went_on(group, id),
             GroupWork::BackInStep => self.back_in_step(group),
             GroupWork::Restored => self.found_restored(group),
             GroupWork::Part => self.begin_parting(whole),

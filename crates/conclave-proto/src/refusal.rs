@@ -25,6 +25,8 @@ pub enum ForbiddenWhy {
     WrongOrigin = 7,
     /// The device's certificate is not valid at the service's time.
     CertificateTime = 8,
+    /// The log went on without what is brought back, or may not have it any more.
+    WentOn = 9,
 }
 
 /// What is wrong with a commit, a proposal or a group.

@@ -509,6 +509,13 @@ impl Sim {
         peer.doc.carry(&ctx, whose).unwrap()
     }
 
+    pub fn take_uncarried(&mut self, at: usize) -> Option<Unsent> {
+        let peer = &mut self.peers[at];
+        let keys = peer.keys.clone();
+        let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
+        peer.doc.take_uncarried(&ctx).unwrap()
+    }
+
     pub fn disconnect(&mut self, at: usize) {
         self.peers[at].online = false;
         self.peers[at].inbox.clear();

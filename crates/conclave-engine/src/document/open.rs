@@ -355,20 +355,7 @@ impl Cx {
         missing: u64,
     ) {
         if stand == Stand::Merging {
-            // The group's log comes first: it says who may have written what.
-            // Where a new beginning leads to the same again, the next one waits for the next look.
-            let key = (group.id, doc.id);
-            let at_once = self.link.begun_anew.insert(key);
-            if !at_once {
-                self.link.begun_anew.remove(&key);
-            }
-            return match group.stand.is_away() || !at_once {
-                true => {
-                    self.close_document(group.id, doc.id);
-                    self.open_later(group, doc.id, NotOpen::Later);
-                }
-                false => self.merge(group.id, doc.id),
-            };
+            return self.merge_in_time(group, doc.id);
         }
         self.close_document(group.id, doc.id);
         let newest = group.documents.get(&doc.id).map(|row| row.changed);
@@ -378,6 +365,29 @@ impl Cx {
         };
         self.tell_away(group.id, Some(doc.id), stand, missing);
         self.open_later(group, doc.id, NotOpen::Away);
+    }
+
+    /// A document is to begin anew: now, or later.
+    fn merge_in_time(&mut self, group: &mut Group, id: DocumentId) {
+        // The group's log comes first: it says who may have written what.
+        // Where a new beginning leads to the same again, the next one waits for the next look.
+        let key = (group.id, id);
+        let at_once = self.link.begun_anew.insert(key);
+        if !at_once {
+            self.link.begun_anew.remove(&key);
+        }
+        if at_once && !group.stand.is_away() {
+            return self.merge(group.id, id);
+        }
+        self.close_document(group.id, id);
+        self.open_later(group, id, NotOpen::Later);
+    }
+
+    /// The service goes on without what is here of a document.
+    pub(crate) fn document_went_on(&mut self, group: &mut Group, id: DocumentId) {
+        if self.link.is_away(group.id, id) {
+            self.merge_in_time(group, id);
+        }
     }
 
     /// The service does not know a document that is in the group's log.

@@ -318,6 +318,8 @@ impl Cx {
             };
             let stand = match self.given_up(&log, (own.size, group.grown_in(None)), losses) {
                 true => Stand::Parted,
+                // It does not take what is here: that was seen on this connection.
+                false if group.stand == Stand::Parted => Stand::Parted,
                 false => self.shorter(group, None, head.size),
             };
             self.log_away(group, stand, head.size);
@@ -389,6 +391,13 @@ impl Cx {
         if group.stand == Stand::Returning {
             let there = have.map_or(There::Unknown, There::Size);
             self.give_back(group.id, None, there);
+        }
+    }
+
+    /// The service goes on without what is here of the log. That cannot be merged.
+    pub(crate) fn log_went_on(&mut self, group: &mut Group) {
+        if group.stand == Stand::Returning {
+            self.log_away(group, Stand::Parted, group.state().size());
         }
     }
 

@@ -49,6 +49,7 @@ impl Engine {
                 self.groups.insert(id, GroupSlot::Stray(known, stray));
                 let waiters = work.iter().filter_map(Awaited::waiter);
                 self.cx.reply_all(waiters, &EngineError::Returning);
+                self.cx.pass_turns(&id);
                 match parting {
                     Some(parting) => self.leave_stray(None, id, &parting.why),
                     None => self.pump_stray(id),

@@ -43,4 +43,5 @@ mod storms;
 mod taken;
 mod thaw;
 mod told;
+mod went_on;
 mod world;

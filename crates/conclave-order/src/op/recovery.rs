@@ -2,6 +2,7 @@
 
 use conclave_identity::{ServiceKey, verify_generation, verify_head};
 use conclave_proto::merkle::Head;
+use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
 use conclave_proto::{DeviceId, GroupId, Hash, Refusal, UnixMs};
 use conclave_rules::LogId;
@@ -246,9 +247,19 @@ impl Rows {
 pub(crate) struct Wanted {
     /// What it is known to have lost.
     pub(crate) head: Option<Head>,
-    /// Whether what it had beyond that is taken too. No signature proves that it was there: it is, while the log has not gone another way since the
-    /// service was put back, and nobody can be about to show a later head.
-    pub(crate) past: bool,
+    /// What it had beyond that. No signature proves that it was there.
+    pub(crate) past: Past,
+}
+
+/// Whether a log gets back what goes past all that the service is known to have signed of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// It does: it has not gone another way since the service was put back, and nobody can be about to show a later head.
+    Taken,
+    /// Later: somebody may show a later head still.
+    Held,
+    /// No more.
+    Over,
 }
 
 impl RecoveryRow {
@@ -265,16 +276,24 @@ impl RecoveryRow {
     }
 }
 
+/// Of what is offered, nothing is taken any more.
+pub(crate) const WENT_ON: Refusal = Refusal::Forbidden {
+    why: ForbiddenWhy::WentOn,
+};
+
 impl Wanted {
     /// How many of what is offered are wanted at least, where the log has so many. None: it is not from here, or not enough.
     pub(crate) fn least(&self, have: u64, from: u64, offered: usize) -> Result<usize, Refusal> {
         let want = self.head.map_or(have, |head| head.size);
         let least = usize::try_from(want.saturating_sub(have)).unwrap_or(usize::MAX);
-        let nothing = offered == 0 || (least == 0 && !self.past);
-        if from != have || nothing || offered < least {
-            return Err(Refusal::Recovering { have, want });
+        let recovering = Refusal::Recovering { have, want };
+        match self.past {
+            _ if from != have => Err(recovering),
+            Past::Over if least == 0 => Err(WENT_ON),
+            Past::Held if least == 0 => Err(recovering),
+            _ if offered == 0 || offered < least => Err(recovering),
+            _ => Ok(least),
         }
-        Ok(least)
     }
 }
 
@@ -293,9 +312,15 @@ impl Rows {
                 let stands = grown_in(self, log)? < row.generation.number;
                 // What was given up is carried, if at all.
                 let given_up = has_loss_since(self, log, row.generation.number.saturating_sub(1))?;
-                put_back && stands && row.hold.is_none() && !waits_for_group && !given_up
+                if !put_back || !stands || given_up {
+                    Past::Over
+                } else if row.hold.is_some() || waits_for_group {
+                    Past::Held
+                } else {
+                    Past::Taken
+                }
             }
-            None => false,
+            None => Past::Over,
         };
         Ok(Wanted { head, past })
     }

@@ -26,7 +26,7 @@ use crate::keys::{Keys, Rows, Stop};
 use crate::log::{Appending, NewRecord};
 use crate::op::append::Signed;
 use crate::op::document::{self, Begun};
-use crate::op::recovery::{Wanted, wanted_keys};
+use crate::op::recovery::{Past, WENT_ON, Wanted, wanted_keys};
 use crate::op::seen::hint;
 use crate::op::snapshot::{covered, lineage, new_record};
 use crate::rows::{ActiveRow, AuthorRow, DocumentRow, GroupAt, Mark, RecordKind};
@@ -191,13 +191,12 @@ fn wanted<'a>(
     let beyond = offer.records.iter().skip(least);
     let entry = view.documents.get(&offer.log.document);
     let closed = end.size() > 0 && entry.is_none_or(|entry| entry.closed.is_some());
-    let past = wanted.past && !closed;
+    let past = wanted.past == Past::Taken && !closed;
     let beyond = beyond.take_while(|record| past && may_write(view, record));
     let taken = least.saturating_add(beyond.count());
     let records = offer.records.get(..taken).unwrap_or_default();
     if records.is_empty() {
-        let (have, want) = (end.size(), end.size());
-        return Err(Refusal::Recovering { have, want }.into());
+        return Err(WENT_ON.into());
     }
     Ok((records, wanted))
 }

@@ -16,7 +16,7 @@ use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
 use crate::op::entry::{Does, NewEntry};
-use crate::op::recovery::{Wanted, wanted_keys};
+use crate::op::recovery::{Past, Wanted, wanted_keys};
 use crate::query::group::Core;
 use crate::rows::{GroupAt, PartChange};
 
@@ -209,10 +209,9 @@ fn wanted<'a>(
         let fault = RecordFault::SeenHead;
         return Err(Refusal::BadRecord { fault }.into());
     }
-    let taken = if wanted.past {
-        offer.entries.len()
-    } else {
-        least
+    let taken = match wanted.past {
+        Past::Taken => offer.entries.len(),
+        Past::Held | Past::Over => least,
     };
     Ok((offer.entries.get(..taken).unwrap_or_default(), wanted))
 }

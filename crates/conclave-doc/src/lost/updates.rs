@@ -1,0 +1,299 @@
+//! The lost updates that a document holds, so kept that what a frame changes is found without a look at all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_crdt::{Crdt, OpRange, ReplicaId};
+use conclave_proto::{DeviceId, Hash};
+
+use crate::content::Plain;
+use crate::payload::{CarriedPayload, Tables};
+use crate::seal::open_with;
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Lost {
+    /// The record as its author signed it, and its keys.
+    pub payload: CarriedPayload,
+    pub leaf: Hash,
+    pub plain: Plain,
+    /// Operations in it.
+    pub ranges: Vec<OpRange>,
+}
+
+impl Lost {
+    /// Reads what is lost. None where it is no update that can be opened and read.
+    pub(crate) fn read(payload: CarriedPayload, crdt: &dyn Crdt) -> Option<Self> {
+        let plain = Plain::from(open_with(&payload.record, &payload.keys).ok()?);
+        let read = crdt.inspect(plain.as_slice()).ok()?;
+        Some(Self {
+            leaf: payload.record.leaf(),
+            payload,
+            plain,
+            ranges: read.info.ranges,
+        })
+    }
+
+    /// The device that wrote it.
+    pub(crate) fn device(&self) -> DeviceId {
+        self.payload.record.header.author.device
+    }
+
+    /// Where its operations under one replica id end; none where it only deletes. All of them are known when one range is, or what it says is refused.
+    fn end(&self) -> Option<(&ReplicaId, u64)> {
+        let range = self.ranges.first()?;
+        Some((&range.replica, range.end))
+    }
+}
+
+/// All of them, in the order in which they once stood.
+#[derive(Default)]
+pub(crate) struct LostUpdates {
+    items: BTreeMap<u64, Lost>,
+    by_leaf: BTreeMap<Hash, u64>,
+    /// Where their operations end, by replica id.
+    ends: BTreeMap<ReplicaId, BTreeSet<(u64, u64)>>,
+    /// Those that are not queued to be carried, by their authors' devices.
+    waiting: BTreeMap<DeviceId, BTreeSet<u64>>,
+    dirty: BTreeSet<u64>,
+    stored: BTreeSet<u64>,
+}
+
+impl LostUpdates {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Lost> {
+        self.items.values()
+    }
+
+    pub(crate) fn plains(&self) -> impl Iterator<Item = &Plain> {
+        self.items.values().map(|lost| &lost.plain)
+    }
+
+    /// Their authors' devices.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.items.values().map(Lost::device)
+    }
+
+    /// Those of one device, or of all others.
+    pub(crate) fn of(&self, device: DeviceId, own: bool) -> impl Iterator<Item = &Lost> {
+        let all = self.items.values();
+        all.filter(move |lost| (lost.device() == device) == own)
+    }
+
+    pub(crate) fn into_values(self) -> impl Iterator<Item = Lost> {
+        self.items.into_values()
+    }
+
+    pub(crate) fn add(&mut self, lost: Lost) {
+        if self.by_leaf.contains_key(&lost.leaf) {
+            return;
+        }
+        let last = self.items.last_key_value().map(|(number, _)| *number);
+        let number = last.map_or(0, |last| last.saturating_add(1));
+        self.dirty.insert(number);
+        self.insert(number, lost);
+    }
+
+    pub(crate) fn restore(&mut self, number: u64, lost: Lost) {
+        self.stored.insert(number);
+        self.insert(number, lost);
+    }
+
+    fn insert(&mut self, number: u64, lost: Lost) {
+        self.by_leaf.insert(lost.leaf, number);
+        if let Some((replica, end)) = lost.end() {
+            let ends = self.ends.entry(replica.clone()).or_default();
+            ends.insert((end, number));
+        }
+        let waiting = self.waiting.entry(lost.device()).or_default();
+        waiting.insert(number);
+        self.items.insert(number, lost);
+    }
+
+    /// Takes out the one of this record.
+    pub(crate) fn remove_record(&mut self, leaf: &Hash) -> Option<Lost> {
+        let number = self.by_leaf.remove(leaf)?;
+        self.dirty.insert(number);
+        let lost = self.items.remove(&number)?;
+        if let Some((replica, end)) = lost.end() {
+            forget(&mut self.ends, replica, &(end, number));
+        }
+        forget(&mut self.waiting, &lost.device(), &number);
+        Some(lost)
+    }
+
+    pub(crate) fn remove(&mut self, gone: impl Fn(&Lost) -> bool) -> Vec<Lost> {
+        let found = self.items.values().filter(|lost| gone(lost));
+        let leaves: Vec<Hash> = found.map(|lost| lost.leaf).collect();
+        let found = leaves.iter();
+        found.filter_map(|leaf| self.remove_record(leaf)).collect()
+    }
+
+    /// Those of whose operations the log of these chains may know all by now.
+    pub(crate) fn reached(&self, tables: &Tables) -> Vec<&Lost> {
+        let reached = self.ends.iter().flat_map(|(replica, ends)| {
+            let next = tables.owners.get(replica).map_or(0, |owner| owner.next);
+            ends.range(..=(next, u64::MAX))
+        });
+        reached
+            .filter_map(|(_, number)| self.items.get(number))
+            .collect()
+    }
+
+    /// It is queued to be carried.
+    pub(crate) fn queued(&mut self, leaf: &Hash) {
+        let Some(number) = self.by_leaf.get(leaf) else {
+            return;
+        };
+        if let Some(lost) = self.items.get(number) {
+            forget(&mut self.waiting, &lost.device(), number);
+        }
+    }
+
+    /// None is queued any more.
+    pub(crate) fn none_queued(&mut self) {
+        for (number, lost) in &self.items {
+            let waiting = self.waiting.entry(lost.device()).or_default();
+            waiting.insert(*number);
+        }
+    }
+
+    /// Whether it is.
+    pub(crate) fn is_queued(&self, lost: &Lost) -> bool {
+        let waiting = self.waiting.get(&lost.device());
+        let number = self.by_leaf.get(&lost.leaf);
+        !number.is_some_and(|number| waiting.is_some_and(|it| it.contains(number)))
+    }
+
+    /// Devices of which some are not queued to be carried.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &DeviceId> {
+        self.waiting.keys()
+    }
+
+    /// Rows to write and to delete since the last call.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(u64, Option<&CarriedPayload>)> {
+        let mut out = Vec::new();
+        for number in std::mem::take(&mut self.dirty) {
+            match self.items.get(&number) {
+                Some(lost) => {
+                    self.stored.insert(number);
+                    out.push((number, Some(&lost.payload)));
+                }
+                None if self.stored.remove(&number) => out.push((number, None)),
+                None => {}
+            }
+        }
+        out
+    }
+}
+
+/// Takes one out of the set at a key, and the set with its last.
+fn forget<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(value);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_proto::codec::encode;
+    use conclave_proto::record::{Chained, RecordBody, Sealed};
+    use conclave_proto::{Author, GroupId, Head, InstanceId, Record};
+
+    use super::*;
+    use crate::outbox::header_template;
+    use crate::payload::ReplicaOwner;
+
+    const ANA: DeviceId = DeviceId([1; 16]);
+    const BEN: DeviceId = DeviceId([2; 16]);
+
+    fn replica(device: DeviceId) -> ReplicaId {
+        ReplicaId::from_bytes(&device.0[..2]).unwrap()
+    }
+
+    /// An update with one operation, or none.
+    fn lost(device: DeviceId, clock: u64, inserts: bool) -> Lost {
+        let instance = InstanceId([7; 8]);
+        let author = Author { device, instance };
+        let group = GroupId([3; 16]);
+        let document = conclave_proto::DocumentId([4; 16]);
+        let mut header = header_template(group, document, 0, author, Head::EMPTY);
+        let prev = Hash([0; 32]);
+        header.body = RecordBody::Update(Chained { clock, prev });
+        let sealed = Sealed {
+            nonce: [0; 24],
+            ciphertext: Vec::new().into(),
+            tag: [0; 16],
+            commitment: [0; 32],
+            signature: [0; 64],
+        };
+        let record = Record { header, sealed };
+        let leaf = record.leaf();
+        let bytes = [encode(&record), vec![0; 64]].concat();
+        let range = OpRange {
+            replica: replica(device),
+            start: clock,
+            end: clock + 1,
+        };
+        Lost {
+            payload: CarriedPayload::from_bytes(&bytes).unwrap(),
+            leaf,
+            plain: Plain::default(),
+            ranges: if inserts { vec![range] } else { Vec::new() },
+        }
+    }
+
+    fn reached(all: &LostUpdates, ana: u64, ben: u64) -> Vec<Hash> {
+        let mut tables = Tables::default();
+        for (device, next) in [(ANA, ana), (BEN, ben)] {
+            let owner = ReplicaOwner { device, next };
+            tables.owners.insert(replica(device), owner);
+        }
+        all.reached(&tables).iter().map(|lost| lost.leaf).collect()
+    }
+
+    /// However many wait, only those are looked at of which the log has come to the end.
+    #[test]
+    fn what_the_log_reaches_is_found_without_the_rest() {
+        let mut all = LostUpdates::default();
+        for clock in 0..200 {
+            all.add(lost(ANA, clock, true));
+            all.add(lost(BEN, clock, true));
+        }
+        all.add(lost(BEN, 200, false));
+        assert_eq!(reached(&all, 0, 0), []);
+        let first = lost(ANA, 0, true).leaf;
+        assert_eq!(reached(&all, 1, 0), [first]);
+        assert!(all.remove_record(&first).is_some());
+        assert_eq!(reached(&all, 1, 0), []);
+        assert_eq!(reached(&all, 3, 1).len(), 3);
+        assert_eq!(reached(&all, 999, 999).len(), 399, "deletions have no end");
+    }
+
+    #[test]
+    fn what_is_queued_does_not_wait() {
+        let mut all = LostUpdates::default();
+        let (one, other) = (lost(ANA, 0, true), lost(BEN, 0, false));
+        for lost in [&one, &other] {
+            all.add(lost.clone());
+            assert!(!all.is_queued(lost));
+        }
+        assert_eq!(all.waiting().count(), 2);
+        all.queued(&one.leaf);
+        assert!(all.is_queued(&one));
+        assert_eq!(all.waiting().collect::<Vec<_>>(), [&BEN]);
+        all.queued(&other.leaf);
+        assert_eq!(all.waiting().count(), 0);
+        all.none_queued();
+        assert_eq!(all.waiting().count(), 2);
+    }
+}
