@@ -46,6 +46,14 @@ impl Appending {
         }
     }
 
+    /// A log of which nothing is here before its base, but for these nodes.
+    pub(crate) fn from_base(log: LogId, row: DocumentRow, nodes: Vec<(NodeId, Hash)>) -> Self {
+        Self {
+            nodes,
+            ..Self::to(log, row)
+        }
+    }
+
     /// Gives a record its place at the end. Gives the root of the log with it.
     pub(crate) fn push(&mut self, new: NewRecord) -> Hash {
         let row = &mut self.row;

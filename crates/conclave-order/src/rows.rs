@@ -299,6 +299,8 @@ pub struct DocumentRow {
     pub closed: Option<CloseReason>,
     /// Number of the service's generation in which it last grew.
     pub grown_in: u64,
+    /// Right edge of its log where a member brought it: what is before that is not here. Empty where all of it is.
+    pub base: Frontier,
 }
 
 /// What the service is in.

@@ -377,8 +377,8 @@ pub enum Request {
         group: GroupId,
         /// The document.
         document: DocumentId,
-        /// Where the log begins of which this is: none where it is known. Another is not taken yet.
-        base: Option<Frontier>,
+        /// Where the log begins of which this is, where the service has nothing of it and what was before is not brought.
+        base: Option<DocumentBase>,
         /// Position of the first item.
         from: u64,
         /// The items.
@@ -403,6 +403,27 @@ pub enum Request {
     /// The life that [`ServiceFrame::Ready`] named is stored durably. Answer: `Done`.
     #[tls_codec(discriminant = 28)]
     ConfirmLife,
+}
+
+/// Where a document's log begins, of which nothing before that is brought.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DocumentBase {
+    /// Right edge of the log there.
+    pub frontier: Frontier,
+    /// Complete subtrees before that, which show that the log begins with what records after it have seen; none of those in the frontier.
+    #[tls_codec(with = "crate::codec::list")]
+    pub nodes: Vec<BaseNode>,
+}
+
+/// A complete subtree of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct BaseNode {
+    /// 0 for a leaf; it is over `2^level` of them.
+    pub level: u8,
+    /// Its place among those of its level, from 0.
+    pub index: u64,
+    /// The root over its leaves.
+    pub hash: Hash,
 }
 
 /// One position of a log that is brought back.

@@ -135,6 +135,7 @@ async fn age(group: &Founded<InSqlite>, checkpoint: &[u8]) -> Result<()> {
         "ALTER TABLE groups ADD COLUMN checkpoint_sum BLOB",
         "ALTER TABLE groups DROP COLUMN grown_in",
         "ALTER TABLE documents DROP COLUMN grown_in",
+        "ALTER TABLE documents DROP COLUMN base",
         "DROP TABLE recovery",
         "DROP TABLE losses",
         "DELETE FROM _sqlx_migrations WHERE version >= 6",

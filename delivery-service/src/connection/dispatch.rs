@@ -359,9 +359,6 @@ async fn run_in_document(
             from,
             items,
         } => {
-            if base.is_some() {
-                return Err(Refusal::Malformed.into());
-            }
             let group = joined(shared, conn, group).await?;
             let log = LogId {
                 group: group.id,
@@ -369,7 +366,7 @@ async fn run_in_document(
             };
             let document = shared.documents.find(&shared.env, log).await?;
             let records = Returned::records(items)?;
-            returned::give_back(&group, (log, document), conn, from, records)
+            returned::give_back(&group, (log, document), conn, (base, from), records)
                 .await
                 .map(Some)
         }

@@ -104,6 +104,7 @@ async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Resul
                 chain,
                 named: channel.named(),
                 size,
+                base: document.base,
                 covered,
                 roots: &|size| document.live().roots.get(size),
                 rows: &rows,

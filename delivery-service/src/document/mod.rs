@@ -38,6 +38,8 @@ pub(crate) struct Document {
     pub(crate) log: LogId,
     /// Number of its channel on every connection.
     pub(crate) number: u64,
+    /// Size below which its log is not here.
+    pub(crate) base: u64,
     live: Mutex<Live>,
 }
 
@@ -196,6 +198,10 @@ impl Document {
             if let Some(root) = live.roots.get(size) {
                 return Ok(Some(root));
             }
+            // The log began here later.
+            if size < self.base {
+                return Ok(None);
+            }
         }
         let key = (self.log, size);
         let mut keys = Keys::default();
@@ -281,6 +287,7 @@ impl Documents {
             log,
             // Numbers say nothing but the order in which documents were first used in this process.
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
+            base: stored.base.size(),
             live: Mutex::new(Live {
                 roots: Roots::new(head.size, head.root),
                 authors,

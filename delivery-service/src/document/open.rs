@@ -72,7 +72,8 @@ pub(crate) async fn open(
             channel: Varint(document.number),
             signed,
             // Whoever has more than the service is told how much the service has: nothing precedes what comes next.
-            from: opening.from.unwrap_or(active.covered).min(signed.head.size),
+            // And what the log was before it began here nobody is told: whoever is behind that begins anew.
+            from: (opening.from.unwrap_or(active.covered).max(document.base)).min(signed.head.size),
             base: None,
             authors: live.authors.clone(),
             own_next_clock: chain.0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_order::op::returned::{Offer, ReturnDocument};
 use conclave_order::{Event, Op, Rows, Stop};
-use conclave_proto::frame::Answer;
+use conclave_proto::frame::{Answer, DocumentBase};
 use conclave_proto::{Head, Record, Refusal};
 use conclave_rules::LogId;
 
@@ -19,7 +19,7 @@ pub(crate) async fn give_back(
     group: &Group,
     (log, document): (LogId, Option<Arc<Document>>),
     conn: &Conn,
-    from: u64,
+    (base, from): (Option<DocumentBase>, u64),
     records: Vec<Record>,
 ) -> Result<Answer, OpError> {
     let env = &group.env;
@@ -27,6 +27,7 @@ pub(crate) async fn give_back(
     let offer = Offer {
         device: conn.device,
         log,
+        base: base.as_ref(),
         from,
         records: &records,
     };

@@ -6,7 +6,7 @@ use conclave_order::Rows;
 use conclave_order::rows::{AuthorRow, DeviceRow, DocumentRow, GroupRow, LoginRow};
 use conclave_proto::record::CloseReason;
 use conclave_proto::{
-    Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, LifeToken, UnixMs, UserId,
+    Author, DeviceId, DocumentId, Frontier, GroupId, Hash, InstanceId, LifeToken, UnixMs, UserId,
 };
 use conclave_rules::LogId;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -141,6 +141,12 @@ struct DocumentColumns {
     covered: i64,
     closed: Option<i64>,
     grown_in: i64,
+    base: Option<Vec<u8>>,
+}
+
+/// Right edge of a log where it begins here.
+pub(super) fn base(bytes: Option<&[u8]>) -> Result<Frontier, StoreError> {
+    bytes.map_or_else(|| Ok(Frontier::new()), |bytes| decode("frontier", bytes))
 }
 
 pub(super) fn close_reason(number: i64) -> Result<CloseReason, StoreError> {
@@ -167,6 +173,7 @@ impl DocumentColumns {
             covered: uint(self.covered)?,
             closed: self.closed.map(close_reason).transpose()?,
             grown_in: uint(self.grown_in)?,
+            base: base(self.base.as_deref())?,
         })
     }
 }
@@ -188,7 +195,7 @@ pub(super) async fn documents(
         });
         query.push(
             ") SELECT d.group_id, d.document, d.id, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.weight, \
-                d.covered, d.closed, d.grown_in \
+                d.covered, d.closed, d.grown_in, d.base \
              FROM wanted w CROSS JOIN documents d ON d.group_id = w.group_id AND d.document = w.document",
         );
         let found: Vec<DocumentColumns> = query.build_query_as().fetch_all(&mut *conn).await?;

@@ -1,15 +1,16 @@
 //! Reading single rows of logs by their keys.
 
 use conclave_order::NODE_LEVEL;
+use conclave_order::op::based::{based, within};
 use conclave_order::rows::{ActiveRow, Mark, Position, ReplacedRow};
-use conclave_proto::merkle::{NodeId, root_of};
+use conclave_proto::merkle::NodeId;
 use conclave_proto::record::RecordHeader;
-use conclave_proto::{GroupId, Hash, RecordBody, UnixMs};
+use conclave_proto::{Frontier, GroupId, Hash, RecordBody, UnixMs};
 use conclave_rules::LogId;
 use sqlx::SqliteConnection;
 
 use super::codes::{decode, hash, int, uint};
-use super::hot::log_id;
+use super::hot::{self, log_id};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -144,6 +145,10 @@ pub(super) async fn mark(
     .bind(int(*size).saturating_sub(1))
     .fetch_optional(&mut *conn)
     .await?;
+    if row.is_none() {
+        let base = base(conn, log).await?;
+        return Ok((base.size() == *size).then(|| based(&base.head())));
+    }
     row.map(|(root, weight, epoch)| {
         Ok(Mark {
             root: hash(&root)?,
@@ -189,22 +194,43 @@ pub(super) async fn with_header(
     row.map(|(seq,)| uint(seq)).transpose()
 }
 
+/// Right edge of a log where it begins here; the empty one where all of it is.
+async fn base(conn: &mut SqliteConnection, log: &LogId) -> Found<Frontier> {
+    let row: Option<(Option<Vec<u8>>,)> =
+        sqlx::query_as("SELECT base FROM documents WHERE group_id = ? AND document = ?")
+            .bind(log.group.as_bytes())
+            .bind(log.document.as_bytes())
+            .fetch_optional(&mut *conn)
+            .await?;
+    let base = row.and_then(|(base,)| base);
+    hot::base(base.as_deref())
+}
+
+/// A node that has a row.
+async fn stored_node(
+    conn: &mut SqliteConnection,
+    log: &LogId,
+    node: &NodeId,
+) -> Found<Option<Hash>> {
+    let row: Option<(Vec<u8>,)> = sqlx::query_as(of_document!(
+        "SELECT hash FROM nodes WHERE doc = ",
+        " AND level = ? AND at = ?"
+    ))
+    .bind(log.group.as_bytes())
+    .bind(log.document.as_bytes())
+    .bind(i64::from(node.level))
+    .bind(int(node.index))
+    .fetch_optional(&mut *conn)
+    .await?;
+    row.map(|(node,)| hash(&node)).transpose()
+}
+
 pub(super) async fn node(
     conn: &mut SqliteConnection,
     (log, node): &(LogId, NodeId),
 ) -> Found<Option<Hash>> {
     if node.level >= NODE_LEVEL {
-        let row: Option<(Vec<u8>,)> = sqlx::query_as(of_document!(
-            "SELECT hash FROM nodes WHERE doc = ",
-            " AND level = ? AND at = ?"
-        ))
-        .bind(log.group.as_bytes())
-        .bind(log.document.as_bytes())
-        .bind(i64::from(node.level))
-        .bind(int(node.index))
-        .fetch_optional(&mut *conn)
-        .await?;
-        return row.map(|(node,)| hash(&node)).transpose();
+        return stored_node(conn, log, node).await;
     }
     let width = 1u64 << node.level;
     let from = node.index.saturating_mul(width);
@@ -218,11 +244,22 @@ pub(super) async fn node(
     .bind(int(from.saturating_add(width)))
     .fetch_all(&mut *conn)
     .await?;
+    let mut under = Frontier::new();
     if rows.len() as u64 != width {
-        return Ok(None);
+        let end = from.saturating_add(width);
+        let base = base(conn, log).await?;
+        if end <= base.size() {
+            return stored_node(conn, log, node).await;
+        }
+        match within(&base, from) {
+            Some(edge) if edge.size().saturating_add(rows.len() as u64) == width => under = edge,
+            _ => return Ok(None),
+        }
     }
-    let leaves = rows.iter().map(|(leaf,)| hash(leaf));
-    Ok(Some(root_of(&leaves.collect::<Found<Vec<_>>>()?)))
+    for (leaf,) in &rows {
+        under.push(hash(leaf)?);
+    }
+    Ok(Some(under.root()))
 }
 
 pub(super) async fn overdue(

@@ -24,7 +24,7 @@ use super::codes::{check_sum, decode, hash, id, int, uint};
 use super::load::{PleaColumns, plea_row};
 use super::logs::{ActiveColumns, of_document};
 use super::sums::record_sum;
-use super::{failed, load, open, recovery};
+use super::{failed, hot, load, logs, open, recovery};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -195,7 +195,15 @@ impl Reader for Read {
         .fetch_optional(&mut *self.conn)
         .await
         .map_err(failed)?;
-        Ok(row.map(|row| row.put_together(log)).transpose()?)
+        let Some(mut row) = row else {
+            return Ok(None);
+        };
+        if row.lacks_seen_root() {
+            // Where the log begins here there is no record that tells it.
+            let mark = logs::mark(&mut self.conn, &(*log, uint(row.seen)?)).await?;
+            row.seen_root = mark.map(|mark| mark.root.as_bytes().to_vec());
+        }
+        Ok(Some(row.put_together(log)?))
     }
 
     async fn authors(&mut self, log: &LogId) -> Result<Vec<Author>, Failure> {
@@ -222,7 +230,7 @@ impl Reader for Read {
         group: &GroupId,
     ) -> Result<Vec<(LogId, DocumentRow, ActiveRow)>, Failure> {
         let rows: Vec<OpenColumns> = sqlx::query_as(
-            "SELECT d.document, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.weight, d.covered, d.grown_in, \
+            "SELECT d.document, d.frontier, d.last_epoch, d.last_epoch_seq, d.author_count, d.weight, d.covered, d.grown_in, d.base, \
                     d.snapshot_seq, d.snapshot_id, d.snapshot_header, d.snapshot_epoch_seq, \
                     LENGTH(r.sealed) AS sealed_bytes, \
                     (SELECT weight FROM records WHERE doc = d.id AND seq = d.covered - 1) AS covered_weight, d.due_epoch, d.parent_seq, d.parent_ms \
@@ -346,6 +354,10 @@ struct WholeColumns {
 }
 
 impl WholeColumns {
+    fn lacks_seen_root(&self) -> bool {
+        self.seen > 0 && self.seen_root.is_none() && self.header.is_none()
+    }
+
     fn put_together(self, log: &LogId) -> Found<WholeRecord> {
         let leaf = hash(&self.leaf)?;
         let Some(sealed) = &self.sealed else {
@@ -407,6 +419,7 @@ struct OpenColumns {
     weight: i64,
     covered: i64,
     grown_in: i64,
+    base: Option<Vec<u8>>,
     #[sqlx(flatten)]
     active: ActiveColumns,
 }
@@ -423,6 +436,7 @@ impl OpenColumns {
             covered: uint(self.covered)?,
             closed: None,
             grown_in: uint(self.grown_in)?,
+            base: hot::base(self.base.as_deref())?,
         };
         Ok((LogId { group, document }, row, self.active.row()?))
     }

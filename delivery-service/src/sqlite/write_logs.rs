@@ -251,13 +251,14 @@ pub(super) async fn write_document(
             active,
         } => sqlx::query(
             "INSERT INTO documents (group_id, document, crdt, creator, size, frontier, last_epoch, last_epoch_seq, \
-                 author_count, covered, snapshot_seq, snapshot_id, snapshot_header, snapshot_epoch_seq, weight) \
-             VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 author_count, covered, snapshot_seq, snapshot_id, snapshot_header, snapshot_epoch_seq, weight, base) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(log.group.as_bytes().to_vec())
         .bind(log.document.as_bytes().to_vec())
         .bind(i64::from(crdt))
         .bind(creator.as_bytes().to_vec())
+        .bind(int(row.frontier.size()))
         .bind(encode(&row.frontier))
         .bind(int(row.last_epoch))
         .bind(int(row.last_epoch_seq))
@@ -267,7 +268,8 @@ pub(super) async fn write_document(
         .bind(active.id.as_bytes().to_vec())
         .bind(encode(&active.header))
         .bind(int(active.epoch_seq))
-        .bind(int(row.weight)),
+        .bind(int(row.weight))
+        .bind((row.base.size() > 0).then(|| encode(&row.base))),
         Change::Closed { log, reason } => sqlx::query(
             "UPDATE documents SET closed = ?, due_epoch = 0 WHERE group_id = ? AND document = ?",
         )

@@ -82,6 +82,7 @@ async fn append_elsewhere(
                 chain: (0, Hash::ZERO),
                 named: None,
                 size,
+                base: 0,
                 covered: 0,
                 roots: &|_| None,
                 rows: &rows,

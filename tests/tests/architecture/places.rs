@@ -173,6 +173,7 @@ pub const PLACES: &[Place] = &[
     ("delivery-service/src/sqlite/bases.rs", "load", By(&["proto.join_state", "proto.frontier"])),
     ("delivery-service/src/sqlite/carried.rs", "derive", By(&["mls.checkpoint", "proto.group_entry"])),
     ("delivery-service/src/sqlite/codes.rs", "decode", By(&["proto.frontier", "proto.record_header", "proto.sealed", "proto.group_entry"])),
+    ("delivery-service/src/sqlite/hot.rs", "base", By(&["proto.frontier"])),
     ("delivery-service/src/sqlite/hot.rs", "row", By(&["proto.frontier"])),
     ("delivery-service/src/sqlite/load.rs", "commit_wrap", By(&["proto.root_wrap"])),
     ("delivery-service/src/sqlite/load.rs", "join", By(&["proto.join_state", "proto.frontier", "proto.root_wrap"])),

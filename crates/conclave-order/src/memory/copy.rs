@@ -45,6 +45,7 @@ impl Tables {
             pleas: |key, _row| key.0;
             documents: |key, _row| key.group;
             authors: |key, _row| key.0.group;
+            nodes: |key, _row| key.0.group;
             replaced: |key, _row| key.log.group;
             recovery: |key, _row| key.group;
             losses: |key, _row| key.0.group;

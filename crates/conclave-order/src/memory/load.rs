@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use conclave_proto::merkle::{NodeId, root_of};
+use conclave_proto::merkle::NodeId;
 use conclave_proto::service::Loss;
 use conclave_proto::{DeviceId, GroupId, Hash, UnixMs, UserId, limits};
 use conclave_rules::LogId;
 
 use crate::keys::{Keys, Rows};
 use crate::memory::Stored;
+use crate::memory::tables::place;
+use crate::op::based::{based as mark_of, within};
 use crate::rows::{
     DeviceRow, LeftPackage, Mark, PartsRow, PleaRow, Position, RecordKind, RecoveryRow, ServiceRow,
     StockRow, WelcomeRow,
@@ -218,8 +220,11 @@ impl Stored {
         Some((found.seq, found.leaf))
     }
 
-    fn mark(&self, (log, size): &(LogId, u64)) -> Option<Mark> {
-        let record = self.logs.record(log, size.checked_sub(1)?)?;
+    pub(super) fn mark(&self, (log, size): &(LogId, u64)) -> Option<Mark> {
+        let Some(record) = self.logs.record(log, size.checked_sub(1)?) else {
+            let base = &self.tables.documents.get(log)?.row.base;
+            return (base.size() == *size).then(|| mark_of(&base.head()));
+        };
         Some(Mark {
             root: record.root,
             weight: record.weight,
@@ -241,11 +246,19 @@ impl Stored {
     }
 
     fn node(&self, (log, node): &(LogId, NodeId)) -> Option<Hash> {
+        let base = &self.tables.documents.get(log)?.row.base;
         let records = self.logs.records.get(log)?;
-        let width = 1usize.checked_shl(node.level)?;
-        let from = usize::try_from(node.index).ok()?.checked_mul(width)?;
-        let below = records.get(from..from.checked_add(width)?)?;
-        let leaves: Vec<Hash> = below.iter().map(|record| record.leaf).collect();
-        Some(root_of(&leaves))
+        let width = 1u64.checked_shl(node.level)?;
+        let from = node.index.checked_mul(width)?;
+        let end = from.checked_add(width)?;
+        if end <= base.size() {
+            return self.tables.nodes.get(&(*log, *node)).copied();
+        }
+        let mut under = within(base, from)?;
+        let at = |seq| place(records, seq);
+        for record in records.get(at(from.max(base.size()))?..at(end)?)? {
+            under.push(record.leaf);
+        }
+        Some(under.root())
     }
 }

@@ -46,6 +46,12 @@ impl Reader for Memory {
     async fn records(&mut self, log: &LogId, bounds: Bounds) -> Result<Vec<RecordRow>, Failure> {
         let stored = self.stored();
         let records = stored.logs.records.get(log);
+        let first = records.and_then(|all| all.first()).map_or(0, |row| row.seq);
+        let bounds = Bounds {
+            from: bounds.from.saturating_sub(first),
+            end: bounds.end.saturating_sub(first),
+            ..bounds
+        };
         let mut found = within(records, bounds, |record| match record.kind {
             RecordKind::Snapshot => 0,
             _ => record.sealed.as_ref().map_or(0, bytes::Bytes::len),
@@ -53,8 +59,8 @@ impl Reader for Memory {
         for record in &mut found {
             if record.kind == RecordKind::Snapshot {
                 record.sealed = None;
-                record.header = None;
             }
+            record.header = None;
         }
         Ok(found)
     }
@@ -149,10 +155,10 @@ impl Stored {
             clock,
             prev: prev.unwrap_or(Hash::ZERO),
         };
-        let seen = row.seen.checked_sub(1).map_or_else(
-            || Some(empty_root()),
-            |seq| self.logs.record(log, seq).map(|it| it.root),
-        );
+        let seen = match row.seen {
+            0 => Some(empty_root()),
+            size => self.mark(&(*log, size)).map(|mark| mark.root),
+        };
         Ok(RecordHeader {
             version: RECORD_VERSION,
             group: log.group,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use conclave_proto::group::RootWrap;
+use conclave_proto::merkle::NodeId;
 use conclave_proto::service::{Generation, Loss};
 use conclave_proto::{Author, DeviceId, GroupId, Hash, UnixMs, UserId};
 use conclave_rules::LogId;
@@ -59,6 +60,7 @@ tables! {
     pleas: (GroupId, DeviceId, u8) => PleaRow,
     documents: LogId => Document,
     authors: (LogId, Author) => AuthorRow,
+    nodes: (LogId, NodeId) => Hash,
     replaced: ReplacedRow => (),
     recovery: LogId => RecoveryRow,
     losses: (LogId, u64) => Loss,
@@ -143,7 +145,8 @@ impl Logs {
     }
 
     pub(super) fn record(&self, log: &LogId, seq: u64) -> Option<&RecordRow> {
-        self.records.get(log)?.get(usize::try_from(seq).ok()?)
+        let records = self.records.get(log)?;
+        records.get(place(records, seq)?)
     }
 
     pub(super) fn copy(&self) -> Self {
@@ -180,5 +183,13 @@ fn record_mut<'a>(
     log: &LogId,
     seq: u64,
 ) -> Option<&'a mut RecordRow> {
-    records.get_mut(log)?.get_mut(usize::try_from(seq).ok()?)
+    let records = records.get_mut(log)?;
+    let at = place(records, seq)?;
+    records.get_mut(at)
+}
+
+/// Where a position lies among the records that are here: of some logs what was first is not.
+pub(super) fn place(records: &[RecordRow], seq: u64) -> Option<usize> {
+    let first = records.first()?.seq;
+    usize::try_from(seq.checked_sub(first)?).ok()
 }

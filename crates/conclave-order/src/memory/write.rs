@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use conclave_proto::merkle::NodeId;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId};
 use conclave_rules::LogId;
 
@@ -31,6 +32,12 @@ fn documents_of(group: GroupId) -> RangeInclusive<LogId> {
 fn instances_of(log: LogId, device: DeviceId) -> RangeInclusive<(LogId, Author)> {
     let author = |instance| (log, Author { device, instance });
     author(InstanceId([0; 8]))..=author(InstanceId([0xff; 8]))
+}
+
+/// Position after the last leaf below a node.
+fn end(node: &NodeId) -> u64 {
+    let next = node.index.saturating_add(1);
+    next.checked_shl(node.level).unwrap_or(u64::MAX)
 }
 
 impl Stored {
@@ -155,9 +162,15 @@ impl Stored {
                 log,
                 expected,
                 records,
+                nodes,
                 row,
-                ..
             } => {
+                // Of what is here they follow from the leaves.
+                let base = row.base.size();
+                let below = nodes.into_iter().filter(|(node, _)| end(node) <= base);
+                for (node, hash) in below {
+                    tables.nodes.insert((log, node), hash);
+                }
                 let document = tables.documents.get_mut(&log);
                 let document = document.filter(|it| it.row.frontier.size() == expected);
                 document.ok_or(Failure::Conflict)?.row = row;

@@ -58,6 +58,8 @@ pub struct View<'a> {
     pub named: Option<Head>,
     /// Size of the log.
     pub size: u64,
+    /// Size below which it is not here.
+    pub base: u64,
     /// Size that the active snapshot covers.
     pub covered: u64,
     /// The roots of the log that are in memory, by its size.
@@ -311,6 +313,11 @@ fn link(arrived: &Arrived, view: &View<'_>, row: &RosterRow) -> Result<(Frame, S
     Ok((frame, signed))
 }
 
+/// Whether a log is here from some point on only, and so are the chains of those who write in it.
+fn begins_later(rows: &Rows, log: &LogId) -> Result<bool, Stop> {
+    Ok(rows.document(log)?.is_some_and(|row| row.base.size() > 0))
+}
+
 impl Append {
     pub(crate) fn keys(&self, keys: &mut Keys) {
         keys.authors.insert((self.log, self.author));
@@ -340,9 +347,12 @@ impl Append {
             && self.first_clock < author.next_clock
         {
             let at = (self.log, author.no, self.first_clock);
-            let (seq, leaf) = *rows
-                .at_clock(&at)?
-                .ok_or(Stop::Damaged { what: "author" })?;
+            let taken = rows.at_clock(&at)?.copied();
+            if taken.is_none() && begins_later(rows, &self.log)? {
+                let fault = RecordFault::Replayed;
+                return refused(Refusal::BadRecord { fault });
+            }
+            let (seq, leaf) = taken.ok_or(Stop::Damaged { what: "author" })?;
             return refused(Refusal::AlreadyAccepted { leaf, seq });
         }
         match self.follows(author, frame, rows, limits) {

@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod append;
+pub mod based;
 pub mod document;
 pub mod enter;
 pub mod entry;
@@ -12,6 +13,7 @@ pub mod packages;
 pub mod recovery;
 pub mod returned;
 pub mod returned_group;
+mod returning;
 pub mod seen;
 pub mod snapshot;
 pub mod upkeep;

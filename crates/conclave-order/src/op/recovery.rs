@@ -153,7 +153,7 @@ impl Report {
 /// Size below which a log is not here; 0 where all of it is.
 fn base_of(rows: &Rows, log: &LogId) -> Result<u64, Stop> {
     if !log.is_group() {
-        return Ok(0);
+        return Ok(rows.document(log)?.map_or(0, |row| row.base.size()));
     }
     let row = rows.group(&log.group)?;
     Ok(row.and_then(|row| row.base).unwrap_or(0))
@@ -326,7 +326,7 @@ impl Rows {
     }
 
     /// Whether a member brought a group to this service.
-    fn is_brought(&self, group: &GroupId) -> Result<bool, Stop> {
+    pub(crate) fn is_brought(&self, group: &GroupId) -> Result<bool, Stop> {
         let row = self.group(group)?;
         Ok(row.is_some_and(|row| row.base.is_some()))
     }

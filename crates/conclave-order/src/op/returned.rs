@@ -7,29 +7,27 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use conclave_proto::codec::encode;
-use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader};
+use conclave_proto::frame::DocumentBase;
+use conclave_proto::record::{RECORD_LABEL, Record};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Author, DeviceId, Frontier, Hash, Head, RecordBody, Refusal, UnixMs};
+use conclave_proto::{Author, DeviceId, Frontier, Head, RecordBody, Refusal, UnixMs};
 use conclave_rules::actions::Action;
 use conclave_rules::{
-    Active, Authority, Chain, Fit, Gate, GroupState, LogId, Place, Seen, judge_record,
-    max_sealed_bytes, verify_signature,
+    Authority, Fit, Gate, GroupState, LogId, Place, Seen, judge_record, max_sealed_bytes,
+    verify_signature,
 };
-use tls_codec::Size;
 
 use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
-use crate::log::{Appending, NewRecord};
-use crate::op::append::Signed;
+use crate::log::Appending;
+use crate::op::based::Based;
 use crate::op::document::{self, Begun};
 use crate::op::recovery::{Past, WENT_ON, Wanted, wanted_keys};
-use crate::op::seen::hint;
-use crate::op::snapshot::{covered, lineage, new_record};
-use crate::rows::{ActiveRow, AuthorRow, DocumentRow, GroupAt, Mark, RecordKind};
+use crate::op::returning::Returning;
+use crate::op::snapshot::covered;
+use crate::rows::{ActiveRow, DocumentRow, GroupAt};
 
 /// Records for the end of a document's log.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +36,8 @@ pub struct Offer<'a> {
     pub device: DeviceId,
     /// The log.
     pub log: LogId,
+    /// Where the log begins of which they are; none where the service has it, or all of it is brought.
+    pub base: Option<&'a DocumentBase>,
     /// Position of the first.
     pub from: u64,
     /// The records.
@@ -55,6 +55,8 @@ pub struct ReturnDocument {
     have: Head,
     /// What was wanted.
     wanted: Wanted,
+    /// Position of the first of them.
+    from: u64,
     /// What they lead to.
     reached: Head,
     changes: Vec<Change>,
@@ -63,7 +65,7 @@ pub struct ReturnDocument {
     bytes: usize,
 }
 
-fn bad(fault: RecordFault) -> Refusal {
+pub(crate) const fn bad(fault: RecordFault) -> Refusal {
     Refusal::BadRecord { fault }
 }
 
@@ -98,13 +100,19 @@ impl ReturnDocument {
         }
         let empty = Frontier::new();
         let end = known.map_or(&empty, |(document, _)| &document.frontier);
-        let (records, wanted) = wanted(&offer, end, view, rows)?;
-        need_marks(log, end.size(), records, rows)?;
         let have = end.head();
-        let base = match known {
-            Some((document, active)) => Base::Known(document, active),
-            None => Base::Lost(view),
+        let base = match (known, offer.base) {
+            (Some((document, active)), None) => Base::Known(document, active),
+            (None, None) => Base::Lost(view),
+            (None, Some(base)) => Base::Brought(Based::judge(base, &offer, view, rows)?, view),
+            // Somebody else was first.
+            (Some(_), Some(_)) => {
+                let (have, want) = (have.size, have.size);
+                return Err(Refusal::Recovering { have, want }.into());
+            }
         };
+        let (records, wanted) = wanted(&offer, (end, &base), view, rows)?;
+        need_marks(log, end.size(), records, rows)?;
         let (mut returning, records) = Returning::begin(log, base, records, (rows, view), now)?;
         for record in records {
             returning.take(record)?;
@@ -126,6 +134,7 @@ impl ReturnDocument {
             group: group.at(),
             have,
             wanted,
+            from: offer.from,
             reached,
             changes: returning.changes(),
             fresh,
@@ -165,7 +174,7 @@ impl ReturnDocument {
         let mut changes = self.changes.clone();
         let hold = rows.recovery_of(&log)?;
         changes.extend(hold.map(|hold| hold.after(self.have.size, self.reached)));
-        let seq = self.have.size;
+        let seq = self.from;
         let head = self.reached;
         let event = Event::Returned { seq, head };
         Ok(Decided { changes, event })
@@ -175,11 +184,21 @@ impl ReturnDocument {
 /// The records of an offer that are taken, and what was wanted. Beyond what the service had signed only what may be written now.
 fn wanted<'a>(
     offer: &Offer<'a>,
-    end: &Frontier,
+    (end, base): (&Frontier, &Base<'_>),
     view: &GroupState,
     rows: &Rows,
 ) -> Result<(&'a [Record], Wanted), Stop> {
     let wanted = rows.wanted_of(&offer.log)?;
+    if let Base::Brought(based, _) = base {
+        let (have, want) = (0, wanted.head.map_or(0, |head| head.size));
+        match wanted.past {
+            Past::Taken => {}
+            Past::Held => return Err(Refusal::Recovering { have, want }.into()),
+            Past::Over => return Err(WENT_ON.into()),
+        }
+        let taken = based.taken(offer, wanted.head, view)?;
+        return Ok((offer.records.get(..taken).unwrap_or_default(), wanted));
+    }
     let least = wanted.least(end.size(), offer.from, offer.records.len())?;
     let mut end = end.clone();
     for record in offer.records.iter().take(least) {
@@ -202,7 +221,7 @@ fn wanted<'a>(
 }
 
 /// Whether a record's author is a member who may write it now.
-fn may_write(view: &GroupState, record: &Record) -> bool {
+pub(crate) fn may_write(view: &GroupState, record: &Record) -> bool {
     let row = view.roster.current_row(&record.header.author.device);
     row.is_some_and(|row| Action::of_record(&record.header.body).allowed(row.role))
 }
@@ -229,6 +248,8 @@ enum Base<'a> {
     Known(&'a DocumentRow, &'a ActiveRow),
     /// The group lists it; nothing of it is there.
     Lost(&'a GroupState),
+    /// As before, and what was before the offer is not brought.
+    Brought(Based<'a>, &'a GroupState),
 }
 
 /// Judges the first record of a document that the group's log lists, and of which nothing is stored: the snapshot that it was made with.
@@ -263,42 +284,18 @@ fn first_again(log: LogId, first: &Record, view: &GroupState) -> Result<Begun, R
     Ok(document::begun(first, listed.crdt, header.author.device, 0))
 }
 
-/// A log with what is being returned to it.
-struct Returning<'a> {
-    rows: &'a Rows,
-    authority: &'a dyn Authority,
-    now: UnixMs,
-    /// The document, where that is new here.
-    document: Option<Change>,
-    /// Then, that it is closed.
-    closes: Option<Change>,
-    end: Appending,
-    /// Records that are stored.
-    base: u64,
-    /// What the log says after each of the others.
-    marks: Vec<Mark>,
-    active: ActiveRow,
-    /// Position of the snapshot that is stored as the active one.
-    active_before: Option<u64>,
-    authors: BTreeMap<Author, AuthorRow>,
-    /// Instances of a device with numbers below this write no more.
-    closed: BTreeMap<DeviceId, u64>,
-    fresh: Vec<Author>,
-    /// The last signature of each author.
-    signed: BTreeMap<Author, Signed>,
-    replaced: Vec<Change>,
-}
-
 impl<'a> Returning<'a> {
     /// Begins where the log stands; with its first record, where nothing of it is there. Gives the others.
     fn begin<'r>(
         log: LogId,
-        base: Base<'_>,
+        base: Base<'a>,
         records: &'r [Record],
         (rows, authority): (&'a Rows, &'a dyn Authority),
         now: UnixMs,
     ) -> Result<(Self, &'r [Record]), Stop> {
         let mut closes = None;
+        let mut is_marked = false;
+        let mut based = None;
         let (document, end, active, rest) = match base {
             Base::Known(row, active) => {
                 let end = Appending::to(log, row.clone());
@@ -321,7 +318,24 @@ impl<'a> Returning<'a> {
                     None if rotating > first.header.epoch => active.due_epoch = rotating,
                     None => {}
                 }
+                is_marked = true;
                 (Some(document), end, active, rest)
+            }
+            Base::Brought(brought, view) => {
+                let begun = brought.begun(records, log, view);
+                let Begun {
+                    document,
+                    end,
+                    mut active,
+                } = begun.ok_or(Refusal::UnknownDocument)?;
+                let closed = view.documents.get(&log.document).and_then(|it| it.closed);
+                match closed {
+                    Some(reason) => closes = Some(Change::Closed { log, reason }),
+                    // Until it is placed.
+                    None => active.due_epoch = view.rotating_since,
+                }
+                based = Some(brought);
+                (Some(document), end, active, records)
             }
         };
         let is_new = document.is_some();
@@ -329,7 +343,12 @@ impl<'a> Returning<'a> {
             rows,
             authority,
             now,
-            base: if is_new { 0 } else { end.row.frontier.size() },
+            base: if is_marked {
+                0
+            } else {
+                end.row.frontier.size()
+            },
+            based,
             document,
             closes,
             end,
@@ -342,207 +361,9 @@ impl<'a> Returning<'a> {
             signed: BTreeMap::new(),
             replaced: Vec::new(),
         };
-        if is_new {
+        if is_marked {
             returning.marked();
         }
         Ok((returning, rest))
-    }
-
-    fn log(&self) -> LogId {
-        self.end.log
-    }
-
-    /// What the log says at a size. None: it is not so long.
-    fn mark(&self, size: u64) -> Result<Option<Mark>, Stop> {
-        if size == 0 {
-            return Ok(Some(Mark {
-                root: conclave_proto::merkle::empty_root(),
-                weight: 0,
-                epoch: 0,
-            }));
-        }
-        if size <= self.base {
-            let mark = self.rows.mark(&(self.log(), size))?;
-            return mark.copied().map(Some).ok_or(Stop::Damaged { what: "log" });
-        }
-        let at = usize::try_from(size - self.base - 1).unwrap_or(usize::MAX);
-        Ok(self.marks.get(at).copied())
-    }
-
-    fn is_prefix(&self, head: &Head) -> Result<Seen, Stop> {
-        let mark = self.mark(head.size)?;
-        Ok(Seen::known(mark.is_some_and(|mark| mark.root == head.root)))
-    }
-
-    fn author(&self, author: &Author) -> Result<Option<AuthorRow>, Stop> {
-        let known = match self.authors.get(author) {
-            Some(row) => Some(*row),
-            None => self.rows.author(&(self.log(), *author))?.copied(),
-        };
-        let before = self.closed.get(&author.device).copied().unwrap_or(0);
-        Ok(known.map(|row| AuthorRow {
-            closed: row.closed || row.no < before,
-            ..row
-        }))
-    }
-
-    /// Judges a record, and gives it its place.
-    fn take(&mut self, record: &Record) -> Result<(), Stop> {
-        let header = &record.header;
-        let author = self.author(&header.author)?;
-        let row = self.authority.row(&header.author.device, header.epoch);
-        let snapshot = self.active.snapshot().ok_or(Stop::Damaged {
-            what: "snapshot header",
-        })?;
-        let active = Active {
-            seq: self.active.seq,
-            id: self.active.id,
-            header: snapshot,
-        };
-        let place = Place {
-            log: self.log(),
-            row,
-            chain: author.map(|row| Chain {
-                next: row.next_clock,
-                last: row.last_leaf,
-                closed: row.closed,
-            }),
-            active: Some(&active),
-            seen: self.is_prefix(&header.seen)?,
-            covered: self.is_prefix(&covered(header))?,
-            gate: Gate::After {
-                highest: self.end.row.last_epoch,
-                current: self.authority.epoch(),
-            },
-        };
-        let fit = judge_record(header, &place).map_err(bad)?;
-        if record.sealed.ciphertext.len() > max_sealed_bytes(&header.body) {
-            return Err(bad(RecordFault::Malformed).into());
-        }
-        let row = row.ok_or_else(|| bad(RecordFault::NotMember))?;
-        let signed = Signed {
-            by: row.signer(),
-            core: record.core(),
-            signature: record.sealed.signature,
-        };
-        match fit {
-            Fit::Chained { clock } => {
-                // The last of an author vouches for those before it, which it names.
-                self.signed.insert(header.author, signed);
-                self.chained(record, clock, author);
-            }
-            Fit::Snapshot { replaces, .. } => {
-                signed.check().map_err(bad)?;
-                self.snapshot(record, replaces)?;
-            }
-            // Of an epoch that the group's log has not come to: that has to be returned first.
-            Fit::Waits | Fit::Unproven => return Err(bad(RecordFault::EpochDecreased).into()),
-        }
-        self.marked();
-        Ok(())
-    }
-
-    /// Notes what the log says up to here.
-    fn marked(&mut self) {
-        let row = &self.end.row;
-        self.marks.push(Mark {
-            root: row.frontier.root(),
-            weight: row.weight,
-            epoch: row.last_epoch,
-        });
-    }
-
-    fn chained(&mut self, record: &Record, clock: u64, known: Option<AuthorRow>) {
-        let header = &record.header;
-        let no = known.map_or(self.end.row.author_count, |row| row.no);
-        if known.is_none() {
-            self.end.row.author_count = no.saturating_add(1);
-            self.closed.insert(header.author.device, no);
-            self.fresh.push(header.author);
-        }
-        let sealed = Bytes::from(encode(&record.sealed));
-        let bytes = header.tls_serialized_len().saturating_add(sealed.len());
-        let leaf = record.leaf();
-        self.end.push(NewRecord {
-            kind: RecordKind::of(header.body.kind_code()).unwrap_or(RecordKind::Update),
-            chained: Some((no, clock)),
-            epoch: header.epoch,
-            seen: header.seen.size,
-            hint: hint(&header.seen.root),
-            leaf,
-            header: None,
-            sealed,
-            bytes: bytes as u64,
-        });
-        let row = AuthorRow {
-            no,
-            next_clock: clock.saturating_add(1),
-            last_leaf: leaf,
-            closed: false,
-        };
-        self.authors.insert(header.author, row);
-    }
-
-    fn snapshot(&mut self, record: &Record, replaces: bool) -> Result<(), Stop> {
-        let header = &record.header;
-        let covered = covered(header).size;
-        let weight = self.mark(covered)?.map_or(0, |mark| mark.weight);
-        let due_epoch = match self.active.due_epoch {
-            due if due > 0 && header.epoch >= due && self.covers_older(header, due)? => 0,
-            due => due,
-        };
-        let (parent, replaced) = lineage(self.log(), &self.active, replaces, self.now);
-        // The first of a document stays.
-        self.replaced
-            .extend(replaced.filter(|row| row.seq > 0).map(Change::Replaced));
-        let seq = self.end.row.frontier.size();
-        let id: Hash = record.leaf();
-        let new = new_record(record, id);
-        let bytes = new.sealed.len() + new.header.as_ref().map_or(0, Bytes::len);
-        self.end.push(new);
-        self.end.row.covered = covered;
-        self.active = ActiveRow {
-            seq,
-            id,
-            header: *header,
-            bytes: bytes as u64,
-            covered_weight: weight,
-            epoch_seq: self.end.row.last_epoch_seq,
-            due_epoch,
-            parent,
-        };
-        Ok(())
-    }
-
-    /// Whether every record of an epoch before `due` lies below what the snapshot covers.
-    fn covers_older(&self, header: &RecordHeader, due: u64) -> Result<bool, Stop> {
-        let next = covered(header).size.saturating_add(1);
-        Ok(self.mark(next)?.is_none_or(|mark| mark.epoch >= due))
-    }
-
-    fn changes(self) -> Vec<Change> {
-        let log = self.log();
-        let mut changes: Vec<Change> = self.document.into_iter().collect();
-        changes.push(self.end.change());
-        for (author, row) in self.authors {
-            let before = self.closed.get(&author.device).copied().unwrap_or(0);
-            let closed = row.closed || row.no < before;
-            let row = AuthorRow { closed, ..row };
-            changes.push(Change::Author { log, author, row });
-        }
-        for (device, before) in self.closed {
-            changes.push(Change::CloseAuthors {
-                log,
-                device,
-                before,
-            });
-        }
-        if Some(self.active.seq) != self.active_before {
-            let row = self.active;
-            changes.push(Change::Active { log, row });
-        }
-        changes.extend(self.replaced);
-        changes.extend(self.closes);
-        changes
     }
 }

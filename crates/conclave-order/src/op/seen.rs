@@ -6,7 +6,8 @@ use conclave_proto::codec::encode;
 use conclave_proto::frame::AppendedRecord;
 use conclave_proto::merkle::empty_root;
 use conclave_proto::record::RecordHeader;
-use conclave_proto::{Hash, Head};
+use conclave_proto::refusal::RecordFault;
+use conclave_proto::{Hash, Head, Refusal};
 use conclave_rules::{LogId, Seen};
 
 use super::append::{Late, View};
@@ -107,6 +108,11 @@ fn root_at(log: LogId, size: u64, view: &View<'_>) -> Result<Option<Hash>, Stop>
     if let Some(root) = (view.roots)(size) {
         return Ok(Some(root));
     }
+    // The log began here later. Whoever has not seen more than that has to write again.
+    if size < view.base {
+        let fault = RecordFault::Gap;
+        return Err(Refusal::BadRecord { fault }.into());
+    }
     let mark = view.rows.mark(&(log, size))?;
     let mark = mark.ok_or(Stop::Damaged { what: "log" })?;
     Ok(Some(mark.root))
@@ -121,7 +127,7 @@ pub fn hint(root: &Hash) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId, Refusal};
+    use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId};
     use conclave_rules::{Authority, RosterRow};
 
     use crate::keys::Rows;
@@ -172,6 +178,7 @@ mod tests {
                 chain: (0, Hash::ZERO),
                 named: before,
                 size: 5_000,
+                base: 0,
                 covered: 0,
                 roots: &|_| None,
                 rows,

@@ -145,7 +145,7 @@ pub fn judge<'a>(
         what: "snapshot header",
     })?;
     let covered = covered(header);
-    let is_prefix = covered.size <= document.frontier.size()
+    let is_prefix = (document.base.size()..=document.frontier.size()).contains(&covered.size)
         && mark(rows, log, covered.size)?.root == covered.root;
     let judged = Active {
         seq: active.seq,

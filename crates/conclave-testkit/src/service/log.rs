@@ -158,7 +158,8 @@ impl Log {
             channel: Varint(channel),
             signed: signing.sign(&self.id, head),
             // Whoever has more than the service is told how much the service has: nothing precedes what comes next.
-            from: from.unwrap_or(row.covered).min(head.size),
+            // And what the log was before it began here nobody is told: whoever is behind that begins anew.
+            from: (from.unwrap_or(row.covered).max(row.base.size())).min(head.size),
             base: base.transpose().map_err(failed)?,
             authors: ready(reads.authors(&self.id)).map_err(failed)?,
             own_next_clock,
@@ -259,6 +260,7 @@ impl Log {
                 chain: chain.map_or((0, Hash::ZERO), |row| (row.next_clock, row.last_leaf)),
                 named: None,
                 size: row.frontier.size(),
+                base: row.base.size(),
                 covered: row.covered,
                 roots: &|_| None,
                 rows: &rows,

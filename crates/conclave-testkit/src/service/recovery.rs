@@ -7,9 +7,9 @@ use conclave_order::op::returned::{Offer, ReturnDocument};
 use conclave_order::op::returned_group::{Offer as GroupOffer, ReturnGroup};
 use conclave_order::rows::RecoveryRow;
 use conclave_order::{Asker, Event, Op, Rows, Stop};
-use conclave_proto::frame::{Answer, Returned};
+use conclave_proto::frame::{Answer, DocumentBase, Returned};
 use conclave_proto::service::{Cause, Generation, LogName, Loss, SignedHead};
-use conclave_proto::{Frontier, Refusal, UnixMs};
+use conclave_proto::{Refusal, UnixMs};
 use conclave_rules::LogId;
 
 use super::desk::Desk;
@@ -77,18 +77,16 @@ impl Desk {
     pub(super) fn give_back(
         &mut self,
         by: Asker,
-        (log, base): (LogId, Option<Frontier>),
+        (log, base): (LogId, Option<DocumentBase>),
         from: u64,
         items: Vec<Returned>,
     ) -> Result<Answer, Refusal> {
-        if base.is_some() {
-            return Err(Refusal::Malformed);
-        }
         let records = Returned::records(items)?;
         let core = self.joined(log.group, by)?;
         let offer = Offer {
             device: by.device,
             log,
+            base: base.as_ref(),
             from,
             records: &records,
         };

@@ -98,6 +98,7 @@ pub async fn a_frame_loads_at_once_what_its_heads_need<D: Database>() -> Result<
             chain: (0, Hash::ZERO),
             named,
             size: row.frontier.size(),
+            base: row.base.size(),
             covered: row.covered,
             roots: &|_| None,
             rows: &rows,

@@ -17,7 +17,7 @@ use conclave_order::op::snapshot::{PutSnapshot, Written};
 use conclave_order::query::group::{Core, document_entries, restore, waiting, welcome};
 use conclave_order::{Asker, Batch, Event, Keys, Op, Reader as _, Rows, Stop, run_batch};
 use conclave_proto::codec::Bytes;
-use conclave_proto::frame::JoinState;
+use conclave_proto::frame::{DocumentBase, JoinState};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
 use conclave_proto::record::{EntryBody, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader};
 use conclave_proto::service::Cause;
@@ -43,7 +43,7 @@ pub(super) const LOG: LogId = LogId {
     group: GROUP,
     document: DocumentId::ZERO,
 };
-const INSTANCE: InstanceId = InstanceId([1; 8]);
+pub(super) const INSTANCE: InstanceId = InstanceId([1; 8]);
 
 /// One service's database.
 pub(super) struct Side<D: Database> {
@@ -167,7 +167,7 @@ impl Seat {
         self.group.as_ref().context("no member")
     }
 
-    fn secrets(&self) -> Result<EpochSecrets> {
+    pub(super) fn secrets(&self) -> Result<EpochSecrets> {
         Ok(self.group()?.epoch_secrets()?)
     }
 }
@@ -676,11 +676,23 @@ impl<D: Database> Club<D> {
         from: u64,
         records: &[Record],
     ) -> Result<Result<Head, Refusal>> {
+        self.give_from(seat, None, from, records).await
+    }
+
+    /// As before, of a document of which nothing before a base is brought.
+    pub(super) async fn give_from(
+        &mut self,
+        seat: usize,
+        base: Option<&DocumentBase>,
+        from: u64,
+        records: &[Record],
+    ) -> Result<Result<Head, Refusal>> {
         let first = records.first().context("no record")?;
         let (group, document) = (GROUP, first.header.document);
         let offer = returned::Offer {
             device: self.device(seat)?,
             log: LogId { group, document },
+            base,
             from,
             records,
         };

@@ -4,6 +4,7 @@
 //! [`crate::database::Database`], with a database of its own.
 
 pub mod adopted;
+pub mod based;
 pub mod dump;
 pub mod failures;
 pub mod groups;
@@ -16,6 +17,7 @@ pub mod random;
 pub mod recovery;
 pub mod returned;
 pub mod runs;
+mod story;
 
 /// One test of each check, on one backend.
 #[macro_export]
@@ -24,7 +26,7 @@ macro_rules! storage_suite {
         mod $name {
             use super::*;
             use $crate::suite::{
-                adopted, failures, groups, heads, identity, lives, logs, random, recovery, returned, runs,
+                adopted, based, failures, groups, heads, identity, lives, logs, random, recovery, returned, runs,
             };
 
             $crate::storage_suite!(@each $database;
@@ -83,6 +85,11 @@ macro_rules! storage_suite {
                 adopted::an_adopted_group_takes_what_members_have_beyond_it,
                 adopted::what_is_known_to_be_lost_is_waited_for,
                 adopted::who_is_behind_the_base_sees_a_gap,
+                based::a_document_goes_on_from_a_snapshot_of_which_nobody_has_more,
+                based::what_does_not_belong_to_its_base_stores_nothing,
+                based::only_a_group_that_was_brought_takes_a_document_from_a_base,
+                based::what_is_asked_below_the_base_is_refused,
+                based::what_others_have_beyond_it_follows,
                 lives::a_write_of_an_older_session_is_refused,
                 lives::an_append_is_there_before_the_next_login_or_never,
                 lives::a_lost_confirmation_bars_nobody,

@@ -3,9 +3,9 @@
 use conclave_proto::chunk::split;
 use conclave_proto::codec::{Bytes, Tail, Varint, encode};
 use conclave_proto::frame::{
-    Answer, AppendedRecord, BaseSnapshot, ClaimedKeyPackage, ClientFrame, DeliveredRecord,
-    DocumentStatus, ElidedRecord, GroupStatus, JoinState, OpenedDocument, Plea, Request, Returned,
-    ServiceFrame, WelcomeDelivery,
+    Answer, AppendedRecord, BaseNode, BaseSnapshot, ClaimedKeyPackage, ClientFrame,
+    DeliveredRecord, DocumentBase, DocumentStatus, ElidedRecord, GroupStatus, JoinState,
+    OpenedDocument, Plea, Request, Returned, ServiceFrame, WelcomeDelivery,
 };
 use conclave_proto::group::{
     COMMIT_DATA_VERSION, Checkpoint, CommitBundle, CommitData, GroupEntry, RootWrap, WrapStatement,
@@ -322,7 +322,14 @@ fn requests() -> Vec<Request> {
         Request::ReturnDocument {
             group,
             document,
-            base: Some(frontier(3)),
+            base: Some(DocumentBase {
+                frontier: frontier(3),
+                nodes: vec![BaseNode {
+                    level: 0,
+                    index: 1,
+                    hash: Hash([46; 32]),
+                }],
+            }),
             from: 3,
             items: vec![Returned::Record(snapshot()), Returned::Leaf(Hash([45; 32]))],
         },
