@@ -6,6 +6,7 @@ use conclave_proto::{DeviceId, GroupId, UserId};
 use conclave_rules::LogId;
 use tokio_util::task::TaskTracker;
 
+use crate::apart::Apart;
 use crate::config::{Clock, Limits};
 use crate::error::OpError;
 use crate::heads::Heads;
@@ -32,6 +33,8 @@ pub(crate) struct Env {
     pub(crate) returns: Buckets<(GroupId, DeviceId)>,
     /// Tells the operator who misbehaves.
     pub(crate) misconduct: Misconduct,
+    /// Where offers are judged.
+    pub(crate) apart: Apart,
     /// How often a plea is told again.
     pub(crate) repeated_asks: Buckets<(GroupId, DeviceId, Plea)>,
     /// How often a user may write snapshots of a document with little new in them.

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::apart::Apart;
 use crate::config::{Config, Durability, derived_origins};
 use crate::document::Documents;
 use crate::env::Env;
@@ -110,6 +111,7 @@ impl Service {
             returns: Buckets::new(rates.map(|rates| rates.returns)),
             misconduct: Misconduct::new(standing.service.public()),
             heads: Heads::new(standing, config.clock.clone(), since, losses),
+            apart: Apart::default(),
             repeated_asks: Buckets::new(Some(limits::ASKS_TOLD)),
             snapshots: Buckets::new(Some(limits::SNAPSHOTS_WITHOUT_NEWS)),
         });

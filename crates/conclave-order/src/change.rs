@@ -407,6 +407,7 @@ impl Rows {
             Change::Adopted { group, .. } => {
                 self.forget_group(group);
                 self.bases.remove(group);
+                self.listers.retain(|log, _| log.group != *group);
                 self.group_roots.retain(|(of, _), _| of != group);
             }
             Change::Entry {
@@ -423,6 +424,7 @@ impl Rows {
                     row.version = expected.version.saturating_add(1);
                 }
                 self.parts.remove(group);
+                self.listers.retain(|log, _| log.group != *group);
                 self.entries.remove(&(*group, entry.leaf));
                 self.commits.remove(&(*group, expected.epoch));
                 self.group_roots

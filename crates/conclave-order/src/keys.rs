@@ -137,6 +137,8 @@ tables! {
     commit_wraps, commit_wrap_of: GroupId => RootWrap;
     /// Entries of a group's log, by their leaves.
     entries, entry: (GroupId, Hash) => Position;
+    /// Who wrote the entry that lists a document.
+    listers, lister_of: LogId => Author;
     /// The commit that ended an epoch.
     commits, commit: (GroupId, u64) => Position;
     /// Root wraps of an epoch, by their signers.

@@ -41,6 +41,8 @@ pub struct Limits {
 }
 /// How long a log is held that lost something, unless it comes back sooner, in milliseconds (a day).
 pub const HOLD_MS: u64 = 24 * 3600 * 1000;
+/// Signatures that are checked of what an offer of records brings beyond what the service had signed: one of each author, one of each snapshot.
+pub const CHECKS_PER_OFFER: usize = 1024;
 /// How long all logs are held when a report shows that the service was put back, in milliseconds: others show heads of other logs meanwhile.
 pub const FOUND_HOLD_MS: u64 = 60 * 1000;
 /// How long a group that a member brought takes nothing new, in milliseconds: whoever is further on brings that first.

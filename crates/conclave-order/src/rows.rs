@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use conclave_proto::frame::Plea;
 use conclave_proto::group::RootWrap;
-use conclave_proto::record::{CloseReason, Record, RecordHeader, SnapshotHeader};
+use conclave_proto::record::{CloseReason, EntryBody, Record, RecordHeader, SnapshotHeader};
 use conclave_proto::service::Generation;
 use conclave_proto::{
-    DeviceId, Frontier, GroupId, Hash, Head, LifeToken, RecordBody, UnixMs, UserId,
+    Author, DeviceId, Frontier, GroupId, Hash, Head, LifeToken, RecordBody, UnixMs, UserId,
 };
 use conclave_rules::LogId;
 
@@ -233,6 +233,20 @@ pub struct EntryRow {
     pub root: Hash,
     /// `GroupEntry`, encoded.
     pub bytes: Bytes,
+}
+
+/// Who wrote a signed entry, where it lists this document.
+#[must_use]
+pub fn lister(entry: &Record, log: &LogId) -> Option<Author> {
+    let header = &entry.header;
+    match header.body {
+        RecordBody::Entry(EntryBody::DocumentCreated { document, .. })
+            if document == log.document =>
+        {
+            Some(header.author)
+        }
+        _ => None,
+    }
 }
 
 /// What all who join in one epoch need.

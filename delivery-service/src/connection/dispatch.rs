@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use conclave_mls::Adoption;
 use conclave_order::op::append::Arrived;
-use conclave_order::op::returned_group::Offer as GroupOffer;
-use conclave_proto::codec::{Bytes, Varint};
+use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, Returned, ServiceFrame};
 use conclave_proto::{DocumentId, GroupId, RecordHeader, Refusal};
 use conclave_rules::LogId;
@@ -16,6 +14,8 @@ use crate::document::append;
 use crate::document::open::{self, Opening};
 use crate::document::{Document, returned, snapshot};
 use crate::error::OpError;
+use crate::group::adopt::Brought;
+use crate::group::returned::Given;
 use crate::group::{
     Group, adopt, asks, commit, create, documents, entries, follow, group_info, join,
     returned as group_returned, status,
@@ -220,15 +220,14 @@ async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, id: Varint, body: Request) 
             state,
             pending,
         } => {
-            let offer = Adoption {
+            let brought = Brought {
                 group,
-                sender: conn.device,
-                group_info: group_info.as_slice(),
-                tree: tree.as_slice(),
-                state: &state,
-                pending: &pending,
+                group_info,
+                tree,
+                state,
+                pending,
             };
-            adopt::adopt(&shared.env, conn, &offer).await.map(Some)
+            adopt::adopt(&shared.env, conn, brought).await.map(Some)
         }
         Request::CloseDocument { .. } => Err(Refusal::Malformed.into()),
         Request::Report {
@@ -283,17 +282,14 @@ async fn run_in_group(
         } => {
             // What comes back may be what makes it a member.
             let group = shared.groups.get(&shared.env, group).await?;
-            let offer = GroupOffer {
-                device: conn.device,
-                group: group.id,
+            let given = Given {
                 from,
-                entries: &entries,
-                group_info: group_info.as_ref().map(Bytes::as_slice),
-                wrap: wrap.as_ref(),
-                bundles: &bundles,
-                now: shared.env.clock.now(),
+                entries,
+                group_info,
+                wrap,
+                bundles,
             };
-            group_returned::give_back(&group, conn, offer)
+            group_returned::give_back(&group, conn, given)
                 .await
                 .map(Some)
         }

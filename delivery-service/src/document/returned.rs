@@ -12,6 +12,7 @@ use super::{Document, history};
 use crate::error::OpError;
 use crate::group::Group;
 use crate::hub::Conn;
+use crate::limits;
 use crate::tell::From;
 
 /// Takes what a device brings back of a document's log. Of one of which nothing is stored nobody is told: nobody has it open.
@@ -23,18 +24,29 @@ pub(crate) async fn give_back(
     records: Vec<Record>,
 ) -> Result<Answer, OpError> {
     let env = &group.env;
-    let view = group.view();
-    let offer = Offer {
-        device: conn.device,
-        log,
-        base: base.as_ref(),
-        from,
-        records: &records,
-    };
-    let now = env.clock.now();
+    let (view, device, now) = (group.view(), conn.device, env.clock.now());
+    let is_long = records.len() > limits::RECORDS_JUDGED_AT_ONCE;
+    let (base, records) = (Arc::new(base), Arc::new(records));
     let mut rows = Rows::default();
     let op = loop {
-        match ReturnDocument::judge(offer, &view, now, &rows) {
+        let (view, base, records) = (view.clone(), base.clone(), records.clone());
+        let judge = move || {
+            let offer = Offer {
+                device,
+                log,
+                base: base.as_ref().as_ref(),
+                from,
+                records: &records,
+            };
+            let judged = ReturnDocument::judge(offer, &view, now, &rows);
+            (judged, rows)
+        };
+        let judged = match is_long {
+            true => env.apart.judge(judge).await?,
+            false => judge(),
+        };
+        rows = judged.1;
+        match judged.0 {
             Ok(op) => break op,
             Err(Stop::Lacks(keys)) => env.load(&keys, &mut rows).await?,
             Err(stop) => return Err(stop.into()),

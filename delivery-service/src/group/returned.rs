@@ -6,8 +6,10 @@ use std::sync::Arc;
 use conclave_order::op::entry::{Does, NewEntry};
 use conclave_order::op::returned_group::{Offer, ReturnGroup};
 use conclave_order::{Event, Keys, Op, Rows};
+use conclave_proto::codec::Bytes;
 use conclave_proto::frame::Answer;
-use conclave_proto::{DeviceId, Refusal};
+use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
+use conclave_proto::{DeviceId, GroupId, Refusal, UnixMs};
 use conclave_rules::GroupState;
 
 use super::{Group, follow, join, stored};
@@ -15,13 +17,39 @@ use crate::error::OpError;
 use crate::hub::Conn;
 use crate::tell::From;
 
-/// Takes what a device brings back of a group's log.
+/// What a device brings back of a group's log.
+pub(crate) struct Given {
+    pub(crate) from: u64,
+    pub(crate) entries: Vec<GroupEntry>,
+    pub(crate) group_info: Option<Bytes>,
+    pub(crate) wrap: Option<RootWrap>,
+    pub(crate) bundles: Vec<CommitBundle>,
+}
+
+impl Given {
+    fn offer(&self, group: GroupId, device: DeviceId, now: UnixMs) -> Offer<'_> {
+        Offer {
+            device,
+            group,
+            from: self.from,
+            entries: &self.entries,
+            group_info: self.group_info.as_ref().map(Bytes::as_slice),
+            wrap: self.wrap.as_ref(),
+            bundles: &self.bundles,
+            now,
+        }
+    }
+}
+
+/// Takes it.
 pub(crate) async fn give_back(
     group: &Arc<Group>,
     conn: &Conn,
-    offer: Offer<'_>,
+    given: Given,
 ) -> Result<Answer, OpError> {
     let env = &group.env;
+    let (id, device, now) = (group.id, conn.device, env.clock.now());
+    let offer = given.offer(id, device, now);
     let mut keys = Keys::default();
     offer.needs(&mut keys);
     let mut rows = Rows::default();
@@ -30,8 +58,20 @@ pub(crate) async fn give_back(
     offer.check(&group.view(), &rows)?;
     let mut core = group.core().await?;
     // What is refused has gone into it by then.
-    let mut scratch = stored::restore(env, group.id).await?;
-    let op = match ReturnGroup::judge(offer, &mut scratch, &rows) {
+    let mut scratch = stored::restore(env, id).await?;
+    let judge = move || {
+        let offer = given.offer(id, device, now);
+        let judged = ReturnGroup::judge(offer, &mut scratch, &rows);
+        (judged, scratch)
+    };
+    let (judged, scratch) = match env.apart.judge(judge).await {
+        Ok(judged) => judged,
+        Err(error) => {
+            core.keep();
+            return Err(error);
+        }
+    };
+    let op = match judged {
         Ok(op) => op,
         Err(stop) => {
             core.keep();

@@ -14,7 +14,7 @@ use conclave_rules::LogId;
 use sqlx::SqliteConnection;
 
 use super::codes::{decode, hash, id, int, uint};
-use super::{bases, hot, logs, parts, recovery};
+use super::{bases, hot, logs, parts, read, recovery};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -50,6 +50,7 @@ pub(super) async fn load(
         parts: parts::load;
         commit_wraps: commit_wrap;
         entries: logs::entry;
+        listers: read::lister;
         commits: logs::commit;
         wraps: wraps;
         joins: join;

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use conclave_order::query::group::lists;
 use conclave_order::rows::{
     ActiveRow, DocumentRow, EntryKind, EntryRow, PleaRow, RecordKind, RecordRow,
+    lister as lister_of,
 };
 use conclave_order::{Bounds, Failure, Keys, Reader, Rows, WholeRecord};
 use conclave_proto::group::GroupEntry;
@@ -24,7 +26,7 @@ use super::codes::{check_sum, decode, hash, id, int, uint};
 use super::load::{PleaColumns, plea_row};
 use super::logs::{ActiveColumns, of_document};
 use super::sums::record_sum;
-use super::{failed, hot, load, logs, open, recovery};
+use super::{bases, failed, hot, load, logs, open, recovery};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -101,6 +103,26 @@ impl std::ops::DerefMut for Read {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         &mut self.conn
     }
+}
+
+/// Who wrote the entry that lists a document: in the log, or before it began here.
+pub(super) async fn lister(conn: &mut SqliteConnection, log: &LogId) -> Found<Option<Author>> {
+    let base = bases::load(conn, &log.group).await?;
+    let mut before = base.into_iter().flat_map(|base| base.entries);
+    if let Some(author) = before.find_map(|entry| lister_of(&entry, log)) {
+        return Ok(Some(author));
+    }
+    let mut signed = sqlx::query_as::<_, EntryColumns>(
+        "SELECT kind, epoch, leaf, root, entry FROM group_log WHERE group_id = ? AND kind = 3 ORDER BY seq",
+    )
+    .bind(log.group.as_bytes())
+    .fetch(conn);
+    while let Some(row) = signed.next().await {
+        if let Some(author) = lists(&row?.row()?, log)? {
+            return Ok(Some(author));
+        }
+    }
+    Ok(None)
 }
 
 impl Reader for Read {

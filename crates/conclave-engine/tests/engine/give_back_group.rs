@@ -349,3 +349,23 @@ fn what_the_service_never_signed_comes_back_too() {
     assert_eq!(world.text(CLEO, group, other), "new, on");
     all_settled(&mut world, &[ANA, BEN, CLEO]);
 }
+
+/// Records of an epoch that is over, with the commit that ended it: all members have them, so none could carry them into what others wrote.
+#[test]
+fn what_was_written_before_a_commit_and_never_signed_comes_back_too() {
+    let (mut world, group, document) = trio(11);
+    world.service.lies.no_head_frames = true;
+    let copy = world.service.clone();
+    world.edit(BEN, group, document, " late");
+    world.run();
+    set_role(&mut world, ANA, group, CLEO, Role::Viewer);
+    restore(&mut world, copy);
+    world.advance(900_000);
+    world.edit(BEN, group, document, ", on");
+    world.run();
+    world.advance(900_000);
+    world.converged(group, &[ANA, BEN, CLEO]);
+    let text = world.text(CLEO, group, document);
+    assert!(text.contains(" late") && text.contains(", on"), "{text}");
+    all_settled(&mut world, &[ANA, BEN, CLEO]);
+}

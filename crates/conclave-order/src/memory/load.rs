@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use conclave_proto::merkle::NodeId;
 use conclave_proto::service::Loss;
-use conclave_proto::{DeviceId, GroupId, Hash, UnixMs, UserId, limits};
+use conclave_proto::{Author, DeviceId, GroupId, Hash, UnixMs, UserId, limits};
 use conclave_rules::LogId;
 
 use crate::keys::{Keys, Rows};
 use crate::memory::Stored;
 use crate::memory::tables::place;
 use crate::op::based::{based as mark_of, within};
+use crate::query::group::lists;
 use crate::rows::{
     DeviceRow, LeftPackage, Mark, PartsRow, PleaRow, Position, RecordKind, RecoveryRow, ServiceRow,
-    StockRow, WelcomeRow,
+    StockRow, WelcomeRow, lister,
 };
 
 impl Stored {
@@ -48,6 +49,7 @@ impl Stored {
             });
             commit_wraps: |key: &GroupId| tables.groups.get(key).and_then(|group| group.wrap.clone());
             entries: |key: &(GroupId, Hash)| self.entry(&key.0, |entry| entry.leaf == key.1);
+            listers: |key: &LogId| self.lister(key);
             commits: |key: &(GroupId, u64)| self.entry(&key.0, |entry| entry.epoch == Some(key.1));
             wraps: |key: &(GroupId, u64)| Some(tables.wraps.get(key).cloned().unwrap_or_default());
             joins: |key: &(GroupId, u64)| tables.joins.get(key).cloned();
@@ -118,6 +120,16 @@ impl Stored {
         let at = usize::try_from(seq.checked_sub(self.first_entry(group))?).ok()?;
         let entry = self.logs.entries.get(group)?.get(at)?;
         Some(entry.root)
+    }
+
+    fn lister(&self, log: &LogId) -> Option<Author> {
+        let base = self.tables.bases.get(&log.group);
+        let mut before = base.into_iter().flat_map(|base| &base.entries);
+        let entries = self.logs.entries.get(&log.group).into_iter().flatten();
+        // What it holds it has encoded itself.
+        let mut since = entries.filter_map(|row| lists(row, log).ok().flatten());
+        let listed = before.find_map(|record| lister(record, log));
+        listed.or_else(|| since.next())
     }
 
     /// Position of the first entry of a group's log that is here.

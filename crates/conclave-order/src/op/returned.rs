@@ -5,11 +5,11 @@
 //! every member. Only the connected device, the present epoch and the clock say nothing of it. That they lead there is compared first: what the
 //! service never ordered costs it nothing but hashes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_proto::frame::DocumentBase;
 use conclave_proto::record::{RECORD_LABEL, Record};
-use conclave_proto::refusal::RecordFault;
+use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{Author, DeviceId, Frontier, Head, RecordBody, Refusal, UnixMs};
 use conclave_rules::actions::Action;
 use conclave_rules::{
@@ -21,6 +21,7 @@ use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
+use crate::limits::CHECKS_PER_OFFER;
 use crate::log::Appending;
 use crate::op::based::Based;
 use crate::op::document::{self, Begun};
@@ -207,17 +208,32 @@ fn wanted<'a>(
     if wanted.head.is_some_and(|want| end.head() != want) {
         return Err(bad(RecordFault::SeenHead).into());
     }
-    let beyond = offer.records.iter().skip(least);
+    let beyond = offer.records.get(least..).unwrap_or_default();
     let entry = view.documents.get(&offer.log.document);
     let closed = end.size() > 0 && entry.is_none_or(|entry| entry.closed.is_some());
-    let past = wanted.past == Past::Taken && !closed;
-    let beyond = beyond.take_while(|record| past && may_write(view, record));
-    let taken = least.saturating_add(beyond.count());
+    let follow = match wanted.past == Past::Taken && !closed {
+        true => may_follow(beyond, view),
+        false => 0,
+    };
+    let taken = least.saturating_add(follow);
     let records = offer.records.get(..taken).unwrap_or_default();
     if records.is_empty() {
         return Err(WENT_ON.into());
     }
     Ok((records, wanted))
+}
+
+/// How many of the records that nothing proves could be written now, each after those before it.
+fn may_follow(beyond: &[Record], view: &GroupState) -> usize {
+    let (mut authors, mut snapshots) = (BTreeSet::new(), 0);
+    let follows = |record: &&Record| {
+        match record.header.body {
+            RecordBody::Snapshot(_) => snapshots += 1,
+            _ => _ = authors.insert(record.header.author),
+        }
+        may_write(view, record) && authors.len() + snapshots <= CHECKS_PER_OFFER
+    };
+    beyond.iter().take_while(follows).count()
 }
 
 /// Whether a record's author is a member who may write it now.
@@ -252,8 +268,10 @@ enum Base<'a> {
     Brought(Based<'a>, &'a GroupState),
 }
 
-/// Judges the first record of a document that the group's log lists, and of which nothing is stored: the snapshot that it was made with.
-fn first_again(log: LogId, first: &Record, view: &GroupState) -> Result<Begun, Refusal> {
+/// Judges the first record of a document that the group's log lists, and of which nothing is stored: the snapshot that it was made with, of whoever listed
+/// it.
+fn first_again(log: LogId, first: &Record, view: &GroupState, rows: &Rows) -> Result<Begun, Stop> {
+    let lister = rows.lister_of(&log)?.copied();
     let listed = view.documents.get(&log.document);
     let listed = listed.ok_or(Refusal::UnknownDocument)?;
     let header = &first.header;
@@ -272,10 +290,14 @@ fn first_again(log: LogId, first: &Record, view: &GroupState) -> Result<Begun, R
     };
     match judge_record(header, &place).map_err(bad)? {
         Fit::Snapshot { header, .. } if header.crdt == listed.crdt => {}
-        _ => return Err(bad(RecordFault::Malformed)),
+        _ => return Err(bad(RecordFault::Malformed).into()),
     }
     if first.sealed.ciphertext.len() > max_sealed_bytes(&header.body) {
-        return Err(bad(RecordFault::Malformed));
+        return Err(bad(RecordFault::Malformed).into());
+    }
+    if lister != Some(header.author) {
+        let why = ForbiddenWhy::NotYours;
+        return Err(Refusal::Forbidden { why }.into());
     }
     let row = row.ok_or_else(|| bad(RecordFault::NotMember))?;
     let signature = &first.sealed.signature;
@@ -309,7 +331,7 @@ impl<'a> Returning<'a> {
                     document,
                     end,
                     mut active,
-                } = first_again(log, first, view)?;
+                } = first_again(log, first, view, rows)?;
                 let closed = view.documents.get(&log.document).and_then(|it| it.closed);
                 let rotating = view.rotating_since;
                 // As its group's log has left it.

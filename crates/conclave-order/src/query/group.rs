@@ -5,12 +5,14 @@ use conclave_proto::codec;
 use conclave_proto::frame::{Answer, DocumentStatus, GroupStatus, JoinState, WelcomeDelivery};
 use conclave_proto::group::{GroupEntry, RootWrap, WrapStatement};
 use conclave_proto::record::{EntryBody, Record, RecordBody};
-use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, Head, Refusal};
-use conclave_rules::GroupState;
+use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, Refusal};
+use conclave_rules::{GroupState, LogId};
 
 use super::{damaged, load};
 use crate::op::Asker;
-use crate::rows::{ActiveRow, BaseRow, DocumentRow, EntryRow, GroupRow, Position, WelcomeRow};
+use crate::rows::{
+    ActiveRow, BaseRow, DocumentRow, EntryRow, GroupRow, Position, WelcomeRow, lister,
+};
 use crate::store::{Bounds, Failure, Reader};
 
 const DAMAGED: Failure = Failure::Corrupt { what: "group" };
@@ -103,6 +105,17 @@ async fn base<R: Reader>(reads: &mut R, group: &GroupId) -> Result<Option<BaseRo
 fn entry(row: &EntryRow) -> Result<GroupEntry, Failure> {
     codec::decode("log entry", &row.bytes, usize::MAX)
         .map_err(|_| Failure::Corrupt { what: "log entry" })
+}
+
+/// Who wrote an entry, where it lists this document.
+///
+/// # Errors
+/// [`Failure`].
+pub fn lists(row: &EntryRow, log: &LogId) -> Result<Option<Author>, Failure> {
+    Ok(match entry(row)? {
+        GroupEntry::Signed(record) => lister(&record, log),
+        _ => None,
+    })
 }
 
 /// Reads the log.

@@ -19,7 +19,9 @@ use conclave_order::{Asker, Batch, Event, Keys, Op, Reader as _, Rows, Stop, run
 use conclave_proto::codec::Bytes;
 use conclave_proto::frame::{DocumentBase, JoinState};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
-use conclave_proto::record::{EntryBody, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader};
+use conclave_proto::record::{
+    Chained, EntryBody, RECORD_VERSION, RecordBody, RecordHeader, SnapshotHeader,
+};
 use conclave_proto::service::Cause;
 use conclave_proto::{
     Author, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, Record, Refusal,
@@ -376,11 +378,34 @@ impl<D: Database> Club<D> {
         Ok(first)
     }
 
-    fn snapshot(
+    /// The first update of an instance, which has seen nothing.
+    pub(super) fn update(
+        &mut self,
+        by: usize,
+        document: DocumentId,
+        instance: InstanceId,
+    ) -> Result<Record> {
+        let (clock, prev) = (0, Hash::ZERO);
+        let body = RecordBody::Update(Chained { clock, prev });
+        self.record(by, (document, instance), body, Head::EMPTY)
+    }
+
+    pub(super) fn snapshot(
         &mut self,
         by: usize,
         document: DocumentId,
         header: SnapshotHeader,
+        seen: Head,
+    ) -> Result<Record> {
+        let body = RecordBody::Snapshot(header);
+        self.record(by, (document, INSTANCE), body, seen)
+    }
+
+    fn record(
+        &mut self,
+        by: usize,
+        (document, instance): (DocumentId, InstanceId),
+        body: RecordBody,
         seen: Head,
     ) -> Result<Record> {
         let seat = self.seats.get(by).context("nobody")?;
@@ -392,10 +417,10 @@ impl<D: Database> Club<D> {
             epoch: group.epoch(),
             author: Author {
                 device: seat.member.device,
-                instance: INSTANCE,
+                instance,
             },
             seen,
-            body: RecordBody::Snapshot(header),
+            body,
         };
         let keys = DocKeys::derive(&seat.secrets()?.root, &document);
         let rng = &mut self.rng;

@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod returned;
 pub mod runs;
 mod story;
+pub mod tails;
 
 /// One test of each check, on one backend.
 #[macro_export]
@@ -27,6 +28,7 @@ macro_rules! storage_suite {
             use super::*;
             use $crate::suite::{
                 adopted, based, failures, groups, heads, identity, lives, logs, random, recovery, returned, runs,
+                tails,
             };
 
             $crate::storage_suite!(@each $database;
@@ -79,6 +81,10 @@ macro_rules! storage_suite {
                 returned::a_document_comes_back_with_its_first_snapshot,
                 returned::what_leads_to_the_head_is_judged_all_the_same,
                 returned::a_document_begins_again_only_with_its_own_snapshot,
+                tails::records_of_former_epochs_come_back_only_before_those_of_later_ones,
+                tails::a_document_begins_again_by_who_listed_it,
+                tails::an_offer_is_taken_up_to_so_many_checks,
+                tails::a_rotation_that_is_said_to_be_complete_hides_nothing_that_is_due,
                 adopted::a_service_that_has_nothing_takes_a_group_from_a_member,
                 adopted::a_group_that_has_had_no_commit_is_taken_too,
                 adopted::not_from_a_stranger_and_not_twice,
