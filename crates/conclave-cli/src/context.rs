@@ -29,6 +29,7 @@ const MISSED_COUNTS: Duration = Duration::from_secs(10);
 
 /// Code of what waits until a clock is set.
 const WAITS_FOR_CLOCK: &str = "engine.waits_for_clock";
+const COLLECTS: &str = "refused.recovering";
 
 /// Takes the one kind of outcome that an operation has.
 macro_rules! answer {
@@ -399,7 +400,7 @@ impl Context {
                 self.reached();
                 Ok(Reached::Away)
             }
-            Err(error) if error.code() == WAITS_FOR_CLOCK => {
+            Err(error) if [WAITS_FOR_CLOCK, COLLECTS].contains(&error.code()) => {
                 self.held_back(error);
                 Ok(Reached::No)
             }
@@ -427,7 +428,7 @@ impl Context {
         self.reached();
     }
 
-    /// The service was reached; a clock stands in the way, and what is wanted is queued.
+    /// The service was reached; a clock stands in the way, or the service is collecting what it lost, and what is wanted is queued.
     fn held_back(&self, error: Error) {
         self.reached();
         self.miss(error.into());
@@ -578,7 +579,7 @@ impl Context {
 fn not_reached(why: &Failure, before: &str, form: Form) {
     // Whoever only was late may have been reached: what is said of it says so itself.
     let reached = match why.code.as_str() {
-        "client.timed_out" | WAITS_FOR_CLOCK => "",
+        "client.timed_out" | WAITS_FOR_CLOCK | COLLECTS => "",
         _ => "the service was not reached: ",
     };
     let before = format!("note: {before}{reached}");
@@ -635,6 +636,12 @@ fn unfinished(under_way: &UnderWay) -> Option<String> {
         parts.push(format!(
             "edits of {} wait to be sent",
             counted(under_way.documents, "document")
+        ));
+    }
+    if under_way.returning > 0 {
+        parts.push(format!(
+            "{} being returned to the service",
+            counted(under_way.returning, "log")
         ));
     }
     if under_way.intents > 0 {

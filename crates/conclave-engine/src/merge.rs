@@ -11,7 +11,7 @@ use rand_core::RngCore;
 
 use crate::cx::Cx;
 use crate::document::{Base, Doc, Errand, Reread};
-use crate::finding::{About, End, FindingKind, Step};
+use crate::finding::{About, End, Finding, FindingKind, Step};
 use crate::gather::GatherFor;
 use crate::group::{Group, Whole};
 use crate::io::Row;
@@ -200,11 +200,6 @@ impl Cx {
                     self.proven(group, base.epoch);
                 }
                 self.tell_in_step(group.id, Some(doc.id));
-                let missing = doc.document.lost_count() as u64;
-                if missing > 0 {
-                    let what = FindingKind::Merging { missing };
-                    self.finding(group.id, Some(doc.id), what, None);
-                }
                 self.delivered(group, doc, Ok(outcome));
                 if doc.reread.is_none() {
                     // What the service had signed of the former log says nothing of this one.
@@ -243,6 +238,17 @@ impl Cx {
             self.cancel_timer(timer);
             self.ended(about, End::Merged);
             return;
+        }
+        // All of the log is here: what is still lost is what it went on without.
+        let merging = Finding {
+            what: FindingKind::Merging {
+                missing: doc.document.lost_count() as u64,
+            },
+            about,
+            suspect: None,
+        };
+        if self.open_finding(&merging).is_none() {
+            self.found(merging);
         }
         let (least, most) = CARRY_OTHERS_MS;
         let delay = self.jitter(least, most);

@@ -30,6 +30,9 @@ pub struct UnderWay {
     pub intents: usize,
     /// Documents of which the service does not have everything.
     pub documents: usize,
+    /// Logs that a put-back service lacks something of: they are being returned to it, or begin anew from there.
+    #[serde(default)]
+    pub returning: usize,
 }
 
 impl UnderWay {
@@ -134,6 +137,7 @@ impl Engine {
         all.documents = documents
             .filter(|((group, id), _)| self.unsent_under_way(*group, *id))
             .count();
+        all.returning = self.cx.link.returning_count();
         all
     }
 
@@ -209,8 +213,10 @@ impl Engine {
                 let link = &self.cx.link;
                 let again = TimerKind::Document(group, id, DocTimer::Open);
                 let open = link.open(group, id);
-                let parked = open.is_some_and(|open| open.session.parked().is_some());
-                !parked
+                let waits = open.is_some_and(|open| {
+                    open.session.parked().is_some() || open.collecting.is_some()
+                });
+                !waits
                     && (!link.is_refused(group, id)
                         || self.cx.timers.is_set(again)
                         || link.to_open.contains(&(group, id)))

@@ -7,7 +7,7 @@ use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
 use conclave_client::{CrdtKind, DocumentInfo, FirstContent, Operation, Outcome};
 
-use super::{edit, export, import, watch};
+use super::{edit, export, findings, import, watch};
 use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
 use crate::failure::Result;
@@ -319,6 +319,7 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
             .collect(),
     };
     context.note_ailing(&groups);
+    let states = findings::states(context).await?;
     let mut rows = Vec::new();
     let mut objects = Vec::new();
     for group in &groups {
@@ -330,10 +331,22 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
             Err(failure) => return Err(failure),
         };
         for info in listed {
+            let states: Vec<_> = states
+                .iter()
+                .filter(|it| it.document == Some(info.document) && it.group == Some(group.group))
+                .collect();
             rows.push(row(&info));
+            let happened = states.iter().map(|it| it.happened.clone());
+            rows.extend(happened.map(|happened| {
+                let mut row = vec![String::new(); 3];
+                row.push(happened);
+                row
+            }));
             let mut object = serde_json::to_value(&info).unwrap_or_default();
             if let Some(fields) = object.as_object_mut() {
                 fields.insert("group".to_owned(), group.group.to_string().into());
+                let codes: Vec<&str> = states.iter().map(|it| it.code.as_str()).collect();
+                fields.insert("findings".to_owned(), codes.into());
             }
             objects.push(object);
         }

@@ -64,6 +64,16 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     }
 }
 
+/// What is not in order now, and has not been dismissed.
+///
+/// # Errors
+/// Those of the operation.
+pub async fn states(context: &Context) -> Result<Vec<FindingInfo>> {
+    let mut found = kept(context, None, false).await?;
+    found.retain(|it| !it.settled && it.finding.what.is_state());
+    Ok(found)
+}
+
 async fn kept(
     context: &Context,
     group: Option<GroupId>,

@@ -3,14 +3,14 @@
 use conclave_client::finding::date;
 use conclave_client::{Connection, Operation, Outcome, Status};
 
-use super::edit;
+use super::{edit, findings};
 use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns, counted};
 use crate::rescued::sentence;
 
 /// How many findings wait, and the newest.
-fn findings(status: &conclave_client::Status) -> String {
+fn newest(status: &conclave_client::Status) -> String {
     match &status.newest_finding {
         None => "none".to_owned(),
         Some(newest) => format!(
@@ -54,6 +54,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
     let row = |what: &str, value: String| vec![what.to_owned(), value];
     let clock = status.clock.map(|offset| row("clock", offset.to_string()));
     let rescues = context.rescues().await?;
+    let states = findings::states(context).await?;
     let mut rows = vec![
         row("home", context.home.folder().display().to_string()),
         row(
@@ -73,7 +74,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
         ),
         row("groups", status.groups.to_string()),
         row("waiting", waiting(&status)),
-        row("findings", findings(&status)),
+        row("findings", newest(&status)),
         row("invitations", invitable),
     ];
     rows.extend(clock);
@@ -81,6 +82,9 @@ pub async fn run(context: &Context) -> Result<Shown> {
         let text = format!("an older copy; used elsewhere since {}", date(since));
         row("device", text)
     }));
+    let told = status.newest_finding.as_ref().map(|newest| newest.id);
+    let others = states.iter().filter(|it| Some(it.id) != told);
+    rows.extend(others.map(|it| row("", it.happened.clone())));
     let text = columns(&rows);
     context.touch_all();
     context.note_stale(reached);

@@ -149,7 +149,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.inactive" => "this group takes nothing from this device: it was left, or is frozen",
         "engine.returning" => "this device lost its place in the group and is on its way back",
         "engine.no_other_service" => {
-            "the connection's trouble shows the key of the service that answered; compare it with its operator"
+            "run `conclave status`: once another service has answered it shows that one's key; compare it with its operator"
         }
         "engine.not_asking" => "that device follows the group by itself and needs no help",
         "engine.last_holder" => "those who go are the only ones who can open some of the documents",

@@ -351,9 +351,9 @@ impl Cx {
             return;
         }
         let link = self.link.document(group.id, doc.id);
-        let parked = match link {
-            Some(DocLink::Open(open)) => open.session.parked(),
-            _ => None,
+        let (parked, collecting) = match link {
+            Some(DocLink::Open(open)) => (open.session.parked(), open.collecting.as_ref()),
+            _ => (None, None),
         };
         let result = if let Some(barred) = self.barred() {
             Err(barred)
@@ -373,6 +373,8 @@ impl Cx {
             Err(error)
         } else if self.link.is_caught_up(group.id, doc) && doc.document.pending_count() == 0 {
             Ok(Reply::Done)
+        } else if let Some(refusal) = collecting {
+            Err(EngineError::Refused(refusal.clone()))
         } else {
             return;
         };

@@ -49,6 +49,8 @@ impl Cx {
                 let send_after = self.now.plus_ms(after_ms.min(LONGEST_WAIT_MS));
                 if let Some(open) = self.link.open_mut(group.id, doc.id) {
                     open.send_after = send_after;
+                    let collects = matches!(refusal, Refusal::Recovering { .. });
+                    open.collecting = collects.then(|| refusal.clone());
                 }
                 self.wake_at(
                     send_after,
@@ -127,6 +129,7 @@ impl Cx {
                 let at = open.send_after;
                 return self.wake_at(at, TimerKind::Document(group.id, doc.id, DocTimer::Open));
             }
+            open.collecting = None;
             let channel = open.channel;
             let context = group.doc_context(&self.device);
             let sealer = Sealer {

@@ -46,6 +46,8 @@ pub(crate) struct Open {
     pub(crate) snapshot_failures: Backoff,
     /// Own edits are not sent before this time.
     pub(crate) send_after: UnixMs,
+    /// What the service said when it took none of them last, since it is collecting what it lost.
+    pub(crate) collecting: Option<Refusal>,
 }
 
 /// Records that are asked for whole.
@@ -77,6 +79,7 @@ impl Open {
             snapshot: SnapshotLink::Idle,
             snapshot_failures: Backoff::default(),
             send_after: UnixMs(0),
+            collecting: None,
         }
     }
 }

@@ -111,6 +111,13 @@ impl Link {
         going.count() + self.checking
     }
 
+    /// Logs whose turn it is, or will be, to be returned or to begin anew.
+    pub(crate) fn returning_count(&self) -> usize {
+        let returned = self.to_give_back.len() + usize::from(self.giving_back.is_some());
+        let merged = self.to_merge.len() + usize::from(self.merging.is_some());
+        returned + merged
+    }
+
     /// What is asked of the service.
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Pending> {
         self.requests.values()
