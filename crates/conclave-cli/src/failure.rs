@@ -140,7 +140,10 @@ impl From<Error> for Failure {
 /// Exit code that belongs to an error's stable code.
 fn exit(code: &str) -> Exit {
     match code {
-        "client.timed_out" | "engine.out_of_step" | "engine.waits_for_clock" => Exit::Offline,
+        "client.timed_out"
+        | "engine.out_of_step"
+        | "engine.waits_for_clock"
+        | "refused.recovering" => Exit::Offline,
         "engine.not_verified" => Exit::NotVerified,
         "engine.forbidden" | "engine.inactive" | "engine.superseded" | "engine.last_owner" => {
             Exit::Refused
@@ -190,6 +193,7 @@ mod tests {
             ("engine.not_verified", 4),
             ("pin.name_taken", 4),
             ("refused.forbidden", 5),
+            ("refused.recovering", 3),
             ("engine.forbidden", 5),
             ("engine.rescued", 6),
             ("engine.other_life", 7),

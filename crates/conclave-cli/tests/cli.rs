@@ -16,6 +16,7 @@
 //! service start SETTING            the same as another operator's: "invitation", "origin URL", "clock DAYS" (ahead)
 //! service move                     it runs at another address from here on
 //! service recover                  its operator says that it was put back, and holds nothing
+//! service hold | accept            the same, and it takes nothing new for an hour; the operator waits for nothing any more
 //! copy ana laptop                  the home of the device "ana" is copied: "laptop" is the same device
 //! peer KIND                        something listens that is no service: {peer} is where, {root} who signed its certificate; see below
 //! full ana doc cat note            the same as $1, with standard output on a full disk
@@ -510,6 +511,14 @@ impl Play {
             "service" if rest == "recover" => {
                 let recovery = Recovery::of(self.folder.path().join("service"));
                 self.runtime.block_on(recovery.declare(0)).unwrap();
+            }
+            "service" if rest == "hold" => {
+                let recovery = Recovery::of(self.folder.path().join("service"));
+                self.runtime.block_on(recovery.declare(3_600_000)).unwrap();
+            }
+            "service" if rest == "accept" => {
+                let recovery = Recovery::of(self.folder.path().join("service"));
+                self.runtime.block_on(recovery.accept_loss(None)).unwrap();
             }
             "service" if verb_of(rest) == "start" => {
                 self.start_service(text.strip_prefix("start").unwrap_or_default().trim());
