@@ -55,6 +55,12 @@ pub enum StartError {
     /// The name of a file is no text.
     #[error("the name of the file is not text")]
     NoText,
+    /// There is no such group.
+    #[error("there is no such group")]
+    NoGroup,
+    /// The group was founded at this service, and nobody said that it goes all the same.
+    #[error("the group was founded here, not brought by a member; nothing was changed")]
+    FoundedHere,
     /// Somebody else declared something in the same moment.
     #[error("the service declared something itself in the same moment; look again")]
     Meanwhile,
@@ -74,6 +80,8 @@ impl StartError {
             Self::Copy { .. } => "recover.copy",
             Self::Killed => "recover.killed",
             Self::NoText => "recover.name",
+            Self::NoGroup => "group.unknown",
+            Self::FoundedHere => "group.founded_here",
             Self::Meanwhile => "recover.meanwhile",
         }
     }
@@ -90,6 +98,8 @@ impl StartError {
             | Self::Unsound
             | Self::Copy { .. }
             | Self::Killed
+            | Self::NoGroup
+            | Self::FoundedHere
             | Self::NoText => false,
         }
     }

@@ -47,6 +47,11 @@ enum Command {
         #[arg(long, value_name = "ID", requires = "accept_loss")]
         group: Option<GroupId>,
     },
+    /// Groups that this service has.
+    Group {
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
     /// Put a copy in the place of the database, and declare it. The service must not run.
     Restore {
         #[command(flatten)]
@@ -161,6 +166,24 @@ enum InvitationCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum GroupCommand {
+    /// Remove a group and its documents from this service, because it keeps the place of the right one: members bring that anew. Their devices lose
+    /// nothing. Works beside a running service.
+    Drop {
+        #[command(flatten)]
+        data: Data,
+        /// The group.
+        id: GroupId,
+        /// Also where it was founded at this service, not brought by a member.
+        #[arg(long)]
+        even_if_founded_here: bool,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
 #[derive(Debug, Args)]
 struct Data {
     /// Directory of the database.
@@ -198,6 +221,15 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore { data, file, hold } => {
             restore(Recovery::of(data.data), &file, hold).await
         }
+        Command::Group {
+            command:
+                GroupCommand::Drop {
+                    data,
+                    id,
+                    even_if_founded_here,
+                    yes,
+                },
+        } => drop_group(Recovery::of(data.data), id, (even_if_founded_here, yes)).await,
         Command::Backup { data, file } => Ok(Recovery::of(data.data).backup(&file).await?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -233,6 +265,40 @@ async fn recover(
         Declared::Begun(generation) => writeln!(out, "generation {}", generation.number)?,
         Declared::Prolonged => writeln!(out, "prolonged")?,
     }
+    Ok(())
+}
+
+async fn drop_group(
+    recovery: Recovery,
+    group: GroupId,
+    (even_if_founded_here, yes): (bool, bool),
+) -> anyhow::Result<()> {
+    if !yes {
+        let there = recovery.group(group).await?;
+        confirm(&format!("Remove group {group} ({there})? [y/N] "))?;
+    }
+    let removed = recovery.drop_group(group, even_if_founded_here).await?;
+    writeln!(std::io::stdout(), "removed {group} ({removed})")?;
+    Ok(())
+}
+
+/// Asks who sits there.
+fn confirm(question: &str) -> anyhow::Result<()> {
+    let input = std::io::stdin();
+    anyhow::ensure!(
+        input.is_terminal(),
+        "nobody is there to ask: say --yes if it is to be removed"
+    );
+    let mut out = std::io::stderr();
+    write!(out, "{question}")?;
+    out.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    let answer = answer.trim();
+    anyhow::ensure!(
+        answer.eq_ignore_ascii_case("y") || answer.eq_ignore_ascii_case("yes"),
+        "nothing was removed"
+    );
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use conclave_identity::ServiceKey;
 use conclave_order::limits::Limits;
-use conclave_order::op::recovery::{AcceptLoss, Declare, EndHold, Prolong};
+use conclave_order::op::drop::DropGroup;
+use conclave_order::op::recovery::{AcceptLoss, Declare, EndHold, Next, Prolong};
 use conclave_order::rows::RecoveryRow;
 use conclave_order::{Backend, Batch, Event, Keys, Op, Rows, Stop, Transaction, run_batch};
 use conclave_proto::service::{Cause, Generation, Loss};
@@ -103,17 +104,26 @@ impl Recovery {
         known: Option<&Generation>,
         ends: UnixMs,
     ) -> Result<Generation, StartError> {
-        let seed = store.service_seed().await?;
-        let seed = seed.ok_or(StartError::NeverRan)?;
-        let service = ServiceKey::from_bytes(&seed);
-        let present = store.generation().await?.map(|(generation, _)| generation);
-        let cause = (Cause::Restored, self.clock.now());
-        let next = next(&service, present.as_ref(), known, cause)?;
+        let next = self.next(store, known).await?;
         let generation = next.generation;
         let hold = Some(ends);
         let op = Op::Declare(Box::new(Declare { next, hold }));
         once(store, op).await?;
         Ok(generation)
+    }
+
+    /// A generation to follow the stored one.
+    async fn next(
+        &self,
+        store: &mut Store,
+        known: Option<&Generation>,
+    ) -> Result<Next, StartError> {
+        let seed = store.service_seed().await?;
+        let seed = seed.ok_or(StartError::NeverRan)?;
+        let service = ServiceKey::from_bytes(&seed);
+        let present = store.generation().await?.map(|(generation, _)| generation);
+        let cause = (Cause::Restored, self.clock.now());
+        next(&service, present.as_ref(), known, cause)
     }
 
     /// Gives up what logs did not get back: of one group, or of all. None: nothing was held. Logs that were held though nothing was known to be
@@ -160,6 +170,43 @@ impl Recovery {
         }
         store.let_go().await?;
         Ok(losses)
+    }
+
+    /// What there is of a group, for whoever is about to remove it.
+    ///
+    /// # Errors
+    /// [`StartError::NoGroup`], and others.
+    pub async fn group(&self, group: GroupId) -> Result<Holding, StartError> {
+        let (mut store, _lock) = self.open().await?;
+        let holding = store.holding(&group).await?;
+        store.let_go().await?;
+        holding.ok_or(StartError::NoGroup)
+    }
+
+    /// Removes a group with all that belongs to it, also beside a running service, so that a member can bring another of its id. What was signed of it
+    /// holds no longer: a generation begins, and everybody looks again. One that no member brought only where that is said.
+    ///
+    /// # Errors
+    /// [`StartError::NoGroup`], [`StartError::FoundedHere`], and others.
+    pub async fn drop_group(
+        &self,
+        group: GroupId,
+        even_if_founded_here: bool,
+    ) -> Result<Holding, StartError> {
+        let (mut store, _lock) = self.open().await?;
+        let holding = store.holding(&group).await?.ok_or(StartError::NoGroup)?;
+        if !holding.brought && !even_if_founded_here {
+            return Err(StartError::FoundedHere);
+        }
+        let next = self.next(&mut store, None).await?;
+        let op = DropGroup {
+            group,
+            next,
+            even_if_founded_here,
+        };
+        once(&mut store, Op::DropGroup(Box::new(op))).await?;
+        store.let_go().await?;
+        Ok(holding)
     }
 
     /// Copies the database, also beside a running service, into a file that is not there yet. It holds the service's key: only its owner may
@@ -270,6 +317,42 @@ impl Recovery {
         folder.and_then(|folder| folder.sync_all()).map_err(io)?;
         self.output()?;
         Ok(there.then_some(before))
+    }
+}
+
+/// What a service has of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// Whether a member brought it: otherwise it was founded here.
+    pub brought: bool,
+    /// Entries of its log.
+    pub entries: u64,
+    /// Its documents.
+    pub documents: u64,
+    /// Their records.
+    pub records: u64,
+    /// Devices that are members.
+    pub members: u64,
+}
+
+impl std::fmt::Display for Holding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            entries,
+            documents,
+            records,
+            members,
+            ..
+        } = self;
+        let how = if self.brought {
+            "brought by a member"
+        } else {
+            "founded here"
+        };
+        write!(
+            f,
+            "{how}; devices: {members}, entries: {entries}, documents: {documents}, records: {records}"
+        )
     }
 }
 

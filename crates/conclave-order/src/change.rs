@@ -161,6 +161,13 @@ pub enum Change {
         /// Where its log begins here.
         base: BaseRow,
     },
+    /// A group goes, with its log, its documents, and what was wanted or declared lost of them; but not what the service is shown to have lost before.
+    Dropped {
+        /// The group.
+        group: GroupId,
+        /// The generation that begins with it.
+        generation: u64,
+    },
     /// An entry at the end of a group's log.
     Entry {
         /// The group.
@@ -410,6 +417,8 @@ impl Rows {
                 self.listers.retain(|log, _| log.group != *group);
                 self.group_roots.retain(|(of, _), _| of != group);
             }
+            // Nothing of it is asked for often.
+            Change::Dropped { .. } => *self = Self::default(),
             Change::Entry {
                 group,
                 expected,

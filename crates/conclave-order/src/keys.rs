@@ -183,6 +183,8 @@ tables! {
     ended, ended_at: (UnixMs, u32) => Vec<RecoveryRow>;
     /// Declared losses of a log that are told, the oldest first.
     losses, losses_of: LogId => Vec<Loss>;
+    /// The generation that began when a group was removed that had this id.
+    dropped, dropped_in: GroupId => u64;
     /// Root of a group's log at a size above 0, as far as it is here.
     group_roots, group_root: (GroupId, u64) => Hash;
 }

@@ -51,7 +51,8 @@ pub(crate) async fn adopt(
         return Ok(Answer::Done);
     }
     let (by, now) = (conn.asker(), env.clock.now());
-    let judge = move || AdoptGroup::judge(by, &brought.offer(by.device), now);
+    let generation = env.heads.standing().generation.number;
+    let judge = move || AdoptGroup::judge(by, &brought.offer(by.device), generation, now);
     let op = env.apart.judge(judge).await??;
     let asked = conn.asker().asks(Op::AdoptGroup(Box::new(op)));
     env.writer.ask(asked).await?;

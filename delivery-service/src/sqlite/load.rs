@@ -71,6 +71,7 @@ pub(super) async fn load(
         recoveries: recovery::recovery;
         ended: recovery::ended;
         losses: recovery::losses;
+        dropped: recovery::dropped;
         group_roots: recovery::group_root;
     }
     Ok(rows)

@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use conclave_order::{Backend, Change, Failure, Keys, Rows, Transaction};
+use conclave_proto::GroupId;
 use conclave_proto::service::Generation;
 use conclave_rules::LogId;
 use sqlx::{Connection, SqliteConnection};
@@ -29,6 +30,7 @@ use zeroize::Zeroizing;
 
 pub use self::error::StoreError;
 use crate::config::Durability;
+use crate::recover::Holding;
 
 use self::error::is_full;
 pub use self::open::Place;
@@ -123,6 +125,30 @@ impl Store {
             .execute(&mut self.connection)
             .await?;
         Ok(())
+    }
+
+    /// What there is of a group, if there is one.
+    pub(crate) async fn holding(&mut self, group: &GroupId) -> Result<Option<Holding>, StoreError> {
+        let row: Option<(bool, i64, i64, i64, i64)> = sqlx::query_as(
+            "SELECT base IS NOT NULL, (SELECT COUNT(*) FROM group_log WHERE group_id = g.id), \
+                 (SELECT COUNT(*) FROM documents WHERE group_id = g.id), \
+                 (SELECT COUNT(*) FROM records r JOIN documents d ON d.id = r.doc WHERE d.group_id = g.id), \
+                 (SELECT COUNT(*) FROM members WHERE group_id = g.id) \
+             FROM groups g WHERE id = ?",
+        )
+        .bind(group.as_bytes())
+        .fetch_optional(&mut self.connection)
+        .await?;
+        row.map(|(brought, entries, documents, records, members)| {
+            Ok(Holding {
+                brought,
+                entries: codes::uint(entries)?,
+                documents: codes::uint(documents)?,
+                records: codes::uint(records)?,
+                members: codes::uint(members)?,
+            })
+        })
+        .transpose()
     }
 
     /// Reads all of the database, and says whether it is sound.

@@ -161,6 +161,14 @@ pub(super) async fn group_root(
     Ok(base.and_then(|base| base.root_at(*size)))
 }
 
+pub(super) async fn dropped(conn: &mut SqliteConnection, group: &GroupId) -> Found<Option<u64>> {
+    let row: Option<(i64,)> = sqlx::query_as("SELECT generation FROM dropped WHERE group_id = ?")
+        .bind(group.as_bytes())
+        .fetch_optional(&mut *conn)
+        .await?;
+    row.map(|(generation,)| uint(generation)).transpose()
+}
+
 const PUT_META: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)";
 
 pub(super) async fn write(conn: &mut SqliteConnection, change: Change) -> Result<(), Failure> {

@@ -43,6 +43,9 @@ async fn write_one(
     change: Change,
     numbers: &mut HashMap<LogId, i64>,
 ) -> Result<(), Failure> {
+    if let Change::Dropped { group, .. } = change {
+        numbers.retain(|log, _| log.group != group);
+    }
     match change {
         Change::Document { .. }
         | Change::Closed { .. }

@@ -14,6 +14,27 @@ pub(super) const DROP_LAST_RESORT: &str =
     "DELETE FROM key_packages WHERE device = ? AND last_resort = 1";
 pub(super) const CLEAR_PACKAGES: &str = "UPDATE key_packages SET package = NULL WHERE device = ?";
 
+/// What goes with a group, what refers to it first. What a report showed to be lost stays: the service had signed it.
+const DROP_GROUP: [&str; 17] = [
+    "DELETE FROM replaced_snapshots WHERE doc IN (SELECT id FROM documents WHERE group_id = ?)",
+    "DELETE FROM nodes WHERE doc IN (SELECT id FROM documents WHERE group_id = ?)",
+    "DELETE FROM authors WHERE doc IN (SELECT id FROM documents WHERE group_id = ?)",
+    "DELETE FROM records WHERE doc IN (SELECT id FROM documents WHERE group_id = ?)",
+    "DELETE FROM documents WHERE group_id = ?",
+    "DELETE FROM asks WHERE group_id = ?",
+    "DELETE FROM welcomes WHERE group_id = ?",
+    "DELETE FROM join_states WHERE group_id = ?",
+    "DELETE FROM wraps WHERE group_id = ?",
+    "DELETE FROM members WHERE group_id = ?",
+    "DELETE FROM group_log WHERE group_id = ?",
+    "DELETE FROM group_parts WHERE group_id = ?",
+    "DELETE FROM group_checkpoints WHERE group_id = ?",
+    "DELETE FROM bases WHERE group_id = ?",
+    "DELETE FROM losses WHERE group_id = ?",
+    "DELETE FROM recovery WHERE group_id = ? AND generation = 0",
+    "DELETE FROM groups WHERE id = ?",
+];
+
 pub(super) async fn write_packages(
     conn: &mut SqliteConnection,
     change: Change,
@@ -60,6 +81,7 @@ pub(super) async fn write_group(
     match change {
         Change::Group { .. }
         | Change::Adopted { .. }
+        | Change::Dropped { .. }
         | Change::Entry { .. }
         | Change::GroupInfo { .. }
         | Change::Parts { .. } => write_state(conn, change).await,
@@ -141,6 +163,21 @@ async fn write_state(conn: &mut SqliteConnection, change: Change) -> Result<(), 
             .await
             .map_err(failed)?;
             bases::write(conn, &group, &base).await?;
+        }
+        Change::Dropped { group, generation } => {
+            for statement in DROP_GROUP {
+                sqlx::query(statement)
+                    .bind(group.as_bytes().to_vec())
+                    .execute(&mut *conn)
+                    .await
+                    .map_err(failed)?;
+            }
+            sqlx::query("INSERT OR REPLACE INTO dropped (group_id, generation) VALUES (?, ?)")
+                .bind(group.as_bytes().to_vec())
+                .bind(int(generation))
+                .execute(&mut *conn)
+                .await
+                .map_err(failed)?;
         }
         Change::Entry {
             group,

@@ -5,7 +5,7 @@ use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request, Returned};
 use conclave_proto::record::EntryBody;
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{GroupId, Hash, Refusal};
+use conclave_proto::{GroupId, GroupPolicy, Hash, Refusal};
 
 use crate::harness::{Member, TestService};
 use crate::recovery::{records, write};
@@ -200,8 +200,8 @@ async fn what_is_no_group_is_refused_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_base_that_a_disk_changed_is_noticed() {
     for statement in [
-        "UPDATE bases SET roots = CAST(substr(roots, 1, length(roots) - 1) || X'00' AS BLOB)",
-        "UPDATE bases SET entries = CAST(substr(entries, 1, length(entries) - 1) || X'00' AS BLOB)",
+        "UPDATE bases SET roots = CAST(substr(roots, 1, length(roots) - 1) || iif(substr(roots, -1) = X'00', X'01', X'00') AS BLOB)",
+        "UPDATE bases SET entries = CAST(substr(entries, 1, length(entries) - 1) || iif(substr(entries, -1) = X'00', X'01', X'00') AS BLOB)",
         "DELETE FROM bases",
     ] {
         let old = TestService::start().await;
@@ -217,4 +217,49 @@ async fn a_base_that_a_disk_changed_is_noticed() {
         let refused = alice.wire.refused(subscribe).await;
         assert_eq!(refused, Refusal::Storage, "{statement}");
     }
+}
+
+/// A stranger was first with the id. The operator removes what it founded, also beside the running service; everybody is sent away to look again, and a member
+/// brings the right group.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_a_stranger_took_is_freed_by_the_operator() {
+    let old = TestService::start().await;
+    let (mut alice, mut bob) = old.pair().await;
+    let group = alice.group_id();
+    let base = alice.group().state().size();
+    let request = brought(&mut alice).await;
+    drop(old);
+
+    let new = TestService::start().await;
+    let mut dora = new.member().await;
+    dora.create_group_of(group, GroupPolicy::default()).await;
+    for member in [&mut alice, &mut bob] {
+        member.reconnect(&new).await;
+    }
+    let refused = alice.wire.refused(request.clone()).await;
+    assert_eq!(refused, Refusal::AlreadyExists);
+    let recovery = Recovery::of(new.dir.path());
+    let kept = recovery.drop_group(group, false).await.unwrap_err();
+    assert_eq!(kept.code(), "group.founded_here");
+    let refused = alice.wire.refused(request.clone()).await;
+    assert_eq!(refused, Refusal::AlreadyExists);
+    let removed = recovery.drop_group(group, true).await.unwrap();
+    assert!(!removed.brought);
+    assert_eq!((removed.members, removed.entries), (1, 0));
+    for member in [&mut alice, &mut bob, &mut dora] {
+        member.wire.ended().await;
+        member.reconnect(&new).await;
+    }
+    let subscribe = Request::SubscribeGroup { group, from: 0 };
+    let gone = dora.wire.refused(subscribe.clone()).await;
+    assert_eq!(gone, Refusal::UnknownGroup);
+    assert_eq!(alice.wire.request(request).await, Answer::Done);
+    let head = alice.group().state().head();
+    assert_eq!(alice.follow(base).await, head);
+    assert_eq!(bob.follow(base).await, head);
+    assert_eq!(dora.wire.refused(subscribe).await, Refusal::UnknownGroup);
+    let brought = recovery.group(group).await.unwrap();
+    assert!(brought.brought && brought.members == 2, "{brought}");
+    let none = recovery.drop_group(GroupId([9; 16]), true).await;
+    assert_eq!(none.unwrap_err().code(), "group.unknown");
 }

@@ -627,7 +627,11 @@ impl Member {
 
     /// Creates a group at the service and follows it.
     pub async fn create_group(&mut self, policy: GroupPolicy) -> GroupId {
-        let id = GroupId(random());
+        self.create_group_of(GroupId(random()), policy).await
+    }
+
+    /// A group of this id.
+    pub async fn create_group_of(&mut self, id: GroupId, policy: GroupPolicy) -> GroupId {
         let (key, credential) = Self::context(&self.device);
         let context = DeviceContext {
             key: &key,

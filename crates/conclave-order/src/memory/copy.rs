@@ -28,6 +28,32 @@ impl Memory {
 }
 
 impl Tables {
+    pub(super) fn drop_group(&mut self, group: &GroupId) {
+        macro_rules! drop {
+            ($($table:ident: |$key:ident, $row:ident| $of:expr;)*) => {
+                $(self.$table.remove_where(|$key, $row| $of == *group);)*
+            };
+        }
+        drop! {
+            groups: |key, _row| *key;
+            bases: |key, _row| *key;
+            parts: |key, _row| key.0;
+            members: |key, _row| key.0;
+            wraps: |key, _row| key.0;
+            joins: |key, _row| key.0;
+            welcomes: |_key, row| row.group;
+            pleas: |key, _row| key.0;
+            documents: |key, _row| key.group;
+            authors: |key, _row| key.0.group;
+            nodes: |key, _row| key.0.group;
+            replaced: |key, _row| key.log.group;
+            losses: |key, _row| key.0.group;
+        }
+        // What a report wants was signed.
+        self.recovery
+            .remove_where(|key, row| key.group == *group && row.of == 0);
+    }
+
     fn take_group(&mut self, group: &GroupId, from: &mut Self) {
         macro_rules! take {
             ($($table:ident: |$key:ident, $row:ident| $of:expr;)*) => {

@@ -71,6 +71,7 @@ impl Stored {
             recoveries: |key: &LogId| tables.recovery.get(key).copied();
             ended: |key: &(UnixMs, u32)| Some(self.ended(*key));
             losses: |key: &LogId| Some(self.losses(key));
+            dropped: |key: &GroupId| tables.dropped.get(key).copied();
             group_roots: |key: &(GroupId, u64)| self.group_root(key);
             overdue: |key: &(_, u32)| Some(
                 tables

@@ -64,6 +64,7 @@ tables! {
     replaced: ReplacedRow => (),
     recovery: LogId => RecoveryRow,
     losses: (LogId, u64) => Loss,
+    dropped: GroupId => u64,
 }
 
 /// What is there once.
@@ -123,6 +124,7 @@ enum Undo {
     Entry(GroupId),
     Records(LogId, usize),
     LetGo(LogId, u64, Option<Bytes>),
+    Dropped(Vec<(GroupId, Vec<EntryRow>)>, Vec<(LogId, Vec<RecordRow>)>),
 }
 
 impl Logs {
@@ -142,6 +144,13 @@ impl Logs {
             let sealed = record.sealed.take();
             self.undo.push(Undo::LetGo(log, seq, sealed));
         }
+    }
+
+    pub(super) fn drop_group(&mut self, group: &GroupId) {
+        let entries = self.entries.remove_entry(group).into_iter().collect();
+        let records = self.records.extract_if(.., |log, _| log.group == *group);
+        let records = records.collect();
+        self.undo.push(Undo::Dropped(entries, records));
     }
 
     pub(super) fn record(&self, log: &LogId, seq: u64) -> Option<&RecordRow> {
@@ -166,6 +175,10 @@ impl Logs {
             match undo {
                 Undo::Entry(group) => {
                     self.entries.entry(group).or_default().pop();
+                }
+                Undo::Dropped(entries, records) => {
+                    self.entries.extend(entries);
+                    self.records.extend(records);
                 }
                 Undo::Records(log, len) => self.records.entry(log).or_default().truncate(len),
                 Undo::LetGo(log, seq, sealed) => {

@@ -252,6 +252,11 @@ impl Stored {
                 expect(!tables.groups.insert(group, new))?;
                 tables.bases.insert(group, base);
             }
+            Change::Dropped { group, generation } => {
+                tables.drop_group(&group);
+                tables.dropped.insert(group, generation);
+                self.logs.drop_group(&group);
+            }
             Change::GroupInfo {
                 group,
                 expected,

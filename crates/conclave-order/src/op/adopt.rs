@@ -32,6 +32,8 @@ pub struct AdoptGroup {
     members: Vec<(DeviceId, UserId)>,
     /// Root wrap of its epoch: epoch 0 has none.
     pub(crate) wrap: Option<RootWrap>,
+    /// Number of the generation in which it was judged.
+    generation: u64,
     /// The time.
     now: UnixMs,
 }
@@ -80,11 +82,16 @@ impl AdoptGroup {
         }
     }
 
-    /// Judges an offer.
+    /// Judges an offer, in the generation of this number.
     ///
     /// # Errors
     /// What is wrong.
-    pub fn judge(by: Asker, offer: &Adoption<'_>, now: UnixMs) -> Result<Self, Refusal> {
+    pub fn judge(
+        by: Asker,
+        offer: &Adoption<'_>,
+        generation: u64,
+        now: UnixMs,
+    ) -> Result<Self, Refusal> {
         let mut core = PublicGroupState::adopt(offer)?;
         let state = core.state();
         let user = state.roster.current_row(&offer.sender).map(|row| row.user);
@@ -111,6 +118,7 @@ impl AdoptGroup {
             members: members.map(|row| (row.device, row.user)).collect(),
             wrap: (state.epoch > 0).then(|| offer.state.wrap.clone()),
             parts: PartChange::taken(&mut core),
+            generation,
             now,
         })
     }
@@ -128,6 +136,11 @@ impl AdoptGroup {
         if let Some(row) = rows.group(&group)? {
             known(row, self.genesis, self.device)?;
             return Ok(Decided::event(event));
+        }
+        // Where another has begun, whoever judged this has to see first what became of the group that had this id.
+        let present = rows.service(&())?.map_or(0, |row| row.generation.number);
+        if present != self.generation {
+            return Err(Refusal::Storage.into());
         }
         let log = LogId::of_group(group);
         // A larger head may be about to be shown.

@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod append;
 pub mod based;
 pub mod document;
+pub mod drop;
 pub mod enter;
 pub mod entry;
 pub mod group;
@@ -126,6 +127,8 @@ pub enum Op {
     ReturnGroup(Box<returned_group::ReturnGroup>),
     /// Records that were lost come back.
     ReturnDocument(Box<returned::ReturnDocument>),
+    /// A group goes.
+    DropGroup(Box<drop::DropGroup>),
     /// A generation begins.
     Declare(Box<recovery::Declare>),
     /// What is held is held longer.
@@ -163,6 +166,7 @@ impl Op {
             Self::Report(op) => op.keys(keys),
             Self::ReturnGroup(op) => op.keys(keys),
             Self::ReturnDocument(op) => op.keys(keys),
+            Self::DropGroup(op) => op.keys(keys),
             Self::Declare(op) => op.keys(keys),
             Self::Prolong(op) => op.keys(keys),
             Self::EndHold(op) => op.keys(keys),
@@ -194,6 +198,7 @@ impl Op {
             Self::Report(op) => op.decide(rows),
             Self::ReturnGroup(op) => op.decide(rows),
             Self::ReturnDocument(op) => op.decide(rows),
+            Self::DropGroup(op) => op.decide(rows),
             Self::Declare(op) => op.decide(rows),
             Self::Prolong(op) => op.decide(rows),
             Self::EndHold(op) => op.decide(rows),

@@ -27,7 +27,7 @@ pub struct Next {
 
 impl Next {
     /// What makes it the present one. Whoever knows of another by now has to make another.
-    fn begin(&self, rows: &Rows) -> Result<Vec<Change>, Stop> {
+    pub(crate) fn begin(&self, rows: &Rows) -> Result<Vec<Change>, Stop> {
         let present = rows.service(&())?.map(|row| row.generation.number);
         if present != self.expected {
             return Err(Refusal::Storage.into());
@@ -87,6 +87,7 @@ impl Report {
         keys.devices.insert(self.device);
         keys.services.insert(());
         keys.losses.insert(self.log);
+        keys.dropped.insert(self.log.group);
         keys.recoveries.insert(self.log);
         if self.log.is_group() {
             keys.groups.insert(self.log.group);
@@ -103,6 +104,13 @@ impl Report {
         let mut losses = rows.losses_of(log)?.into_iter().flatten();
         // It was given up. What was signed in the generation that gave it up, the log has come to since.
         if losses.any(|loss| loss.lost.size >= head.size && loss.generation > self.number) {
+            return done;
+        }
+        // It was of another group, which is gone.
+        if rows
+            .dropped_in(&log.group)?
+            .is_some_and(|dropped| self.number < *dropped)
+        {
             return done;
         }
         // Below what a member brought nothing is known of the log, and nothing that is missing can come to lie there.

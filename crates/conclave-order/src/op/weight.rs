@@ -36,6 +36,7 @@ impl Op {
             | Self::AckWelcome(_)
             | Self::Sweep(_)
             | Self::Report(_)
+            | Self::DropGroup(_)
             | Self::Declare(_)
             | Self::Prolong(_)
             | Self::EndHold(_)

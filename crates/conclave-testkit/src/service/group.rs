@@ -123,7 +123,8 @@ impl Desk {
     fn adopt(&mut self, by: Asker, offer: &Adoption<'_>) -> Result<Answer, Refusal> {
         let rows = self.load(|keys| AdoptGroup::needs(offer, keys))?;
         if !AdoptGroup::is_known(offer, &rows).map_err(super::log::refusal)? {
-            let op = AdoptGroup::judge(by, offer, self.now)?;
+            let generation = self.signing.generation().number;
+            let op = AdoptGroup::judge(by, offer, generation, self.now)?;
             self.run(Op::AdoptGroup(Box::new(op)))?;
         }
         Ok(Answer::Done)

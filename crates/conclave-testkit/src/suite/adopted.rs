@@ -407,3 +407,80 @@ pub async fn who_is_behind_the_base_sees_a_gap<D: Database>() -> Result<()> {
     ensure!(rows.recoveries.get(&log) == Some(&None));
     Ok(())
 }
+
+/// A stranger was first with the id, or a member with something of before: the operator removes what keeps the place, with all that came to belong to it, and
+/// a member brings the right group, to which everything leads as if there had been no other. One that was founded here goes only where that is said; and a
+/// head of what is gone, which the service had signed, says nothing of the group that is there now.
+///
+/// # Errors
+/// When it is not so.
+pub async fn an_id_that_another_group_keeps_is_freed<D: Database>() -> Result<()> {
+    for founded in [true, false] {
+        let mut club = Club::<D>::new().await?;
+        let first = club.create(ANA, ONE).await?;
+        let behind = club.brought(BEN).await?;
+        club.remove(ANA, CAROL).await?;
+        club.put(ANA, void(1)).await?;
+        club.wipe().await?;
+        let right = club.brought(ANA).await?;
+        let empty = club.copy().await?.in_any_generation();
+        if founded {
+            club.squat(DORA).await?;
+        } else {
+            ensure!(club.adopt(&behind).await? == Ok(()));
+            let given = club
+                .give_records(BEN, 0, std::slice::from_ref(&first))
+                .await?;
+            ensure!(given.is_ok(), "{given:?}");
+        }
+        let kept = club.copy().await?;
+        ensure!(club.copy().await?.in_any_generation() != empty);
+        ensure!(club.adopt(&right).await? == Err(Refusal::AlreadyExists));
+        ensure!(club.copy().await? == kept);
+        if founded {
+            let why = ForbiddenWhy::NotYours;
+            let refused = club.drop_group(false).await?;
+            ensure!(refused == Err(Refusal::Forbidden { why }));
+            ensure!(club.copy().await? == kept);
+        }
+        let before = club.generation();
+        ensure!(club.drop_group(founded).await? == Ok(()));
+        let gone = club.drop_group(true).await?;
+        ensure!(gone == Err(Refusal::UnknownGroup));
+        let now = club.copy().await?.in_any_generation();
+        ensure!(now == empty, "{now:#?}\n{empty:#?}");
+        ensure!(club.generation() > before);
+        let base = club.head().size;
+        ensure!(club.adopt(&right).await? == Ok(()));
+        // Whoever was shown what is gone would make the right one wait for it.
+        let (size, root) = (base + 9, some_hash(9));
+        club.report_of(before, LOG, Head { size, root }).await?;
+        ensure!(club.waits_for().await? == Some(club.head()));
+        ensure!(club.end_holds().await? == 1);
+        ensure_same(&club, base).await?;
+        let given = club.give_records(BEN, 0, &[first]).await?;
+        ensure!(given.map(|head| head.size) == Ok(1));
+        club.lost.restart().await?;
+        club.is_copied = false;
+        club.put(ANA, void(2)).await?;
+        ensure_same(&club, base).await?;
+    }
+    Ok(())
+}
+
+/// Who judged an offer before another generation began does not know what became of the group since.
+///
+/// # Errors
+/// When it is not so.
+pub async fn what_was_judged_before_a_generation_is_not_adopted_in_it<D: Database>() -> Result<()> {
+    let mut club = wiped::<D>().await?;
+    let right = club.brought(ANA).await?;
+    club.squat(DORA).await?;
+    let op = club.judged(&right).await??;
+    ensure!(club.drop_group(true).await? == Ok(()));
+    let answer = club.lost.run(op).await?;
+    let refused = crate::world::refusal(&answer);
+    ensure!(refused == Some(Refusal::Storage), "{answer:?}");
+    ensure!(club.adopt(&right).await? == Ok(()));
+    Ok(())
+}

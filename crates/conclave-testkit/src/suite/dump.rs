@@ -20,6 +20,13 @@ pub struct Dump {
 }
 
 impl Dump {
+    /// The same, in whatever generation.
+    #[must_use]
+    pub fn in_any_generation(mut self) -> Self {
+        self.rows.services.clear();
+        self
+    }
+
     /// As it is, but for the generation in which a document last grew: what came back has not grown in any that is known.
     #[must_use]
     pub fn ungrown(mut self) -> Self {

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use conclave_doc::{DocKeys, seal};
 use conclave_mls::{Adoption, ClientGroup, EpochSecrets, KeyStore, Plan, PublicGroupState};
 use conclave_order::op::adopt::AdoptGroup;
+use conclave_order::op::drop::DropGroup;
 use conclave_order::op::entry::NewEntry;
 use conclave_order::op::group::CreateGroup;
 use conclave_order::op::help::AckWelcome;
@@ -139,6 +140,19 @@ pub(super) struct Brought {
     pub(super) pending: Vec<Bytes>,
     /// The service's time.
     pub(super) now: UnixMs,
+}
+
+impl Brought {
+    fn offer(&self) -> Adoption<'_> {
+        Adoption {
+            group: GROUP,
+            sender: self.sender,
+            group_info: &self.group_info,
+            tree: &self.tree,
+            state: &self.state,
+            pending: &self.pending,
+        }
+    }
 }
 
 /// A member, as far as it has come.
@@ -498,9 +512,19 @@ impl<D: Database> Club<D> {
         self.hold(None).await
     }
 
-    /// The same, while it holds all logs. The other one begins a generation too.
+    /// The same, while it holds all logs.
     pub(super) async fn report_first(&mut self, log: LogId, head: Head) -> Result<()> {
-        let old = self.signing.generation().number;
+        let number = self.generation();
+        self.report_of(number, log, head).await
+    }
+
+    /// Number of the generation that it is in.
+    pub(super) fn generation(&self) -> u64 {
+        self.signing.generation().number
+    }
+
+    /// The same, of a head of that generation. The other one begins a generation too.
+    pub(super) async fn report_of(&mut self, old: u64, log: LogId, head: Head) -> Result<()> {
         let next = self.signing.next(None, Cause::PutBack, NOW);
         let report = Report {
             device: self.device(ANA)?,
@@ -533,6 +557,43 @@ impl<D: Database> Club<D> {
         };
         self.lost.accepts(op).await?;
         Ok(())
+    }
+
+    /// Somebody who is no member founds a group of that id at the copy.
+    pub(super) async fn squat(&mut self, by: usize) -> Result<()> {
+        let member = &self.seat(by)?.member;
+        let policy = GroupPolicy::default();
+        let (_, created) = ClientGroup::create(&member.context(), GROUP, policy, NOW)?;
+        let by = Asker {
+            device: member.device,
+            user: member.user,
+            session: 1,
+        };
+        let offer = (created.group_info.as_slice(), created.tree.as_slice());
+        let new = Box::new(CreateGroup::judge(by, offer, NOW, NOW)?);
+        self.lost.accepts(Op::CreateGroup(new)).await?;
+        Ok(())
+    }
+
+    /// The operator removes the group from the copy.
+    pub(super) async fn drop_group(
+        &mut self,
+        even_if_founded_here: bool,
+    ) -> Result<Result<(), Refusal>> {
+        let next = self.signing.next(None, Cause::Restored, NOW);
+        let op = DropGroup {
+            group: GROUP,
+            next: next.clone(),
+            even_if_founded_here,
+        };
+        match self.lost.run(Op::DropGroup(Box::new(op))).await? {
+            Event::Declared { .. } => {
+                self.signing.begin(&next);
+                Ok(Ok(()))
+            }
+            Event::Refused(refusal) => Ok(Err(refusal)),
+            event => bail!("{event:?}"),
+        }
     }
 
     /// What of the group's log the copy waits for.
@@ -617,25 +678,27 @@ impl<D: Database> Club<D> {
         })
     }
 
-    /// Brings the group to the copy.
-    pub(super) async fn adopt(&mut self, it: &Brought) -> Result<Result<(), Refusal>> {
-        let offer = Adoption {
-            group: GROUP,
-            sender: it.sender,
-            group_info: &it.group_info,
-            tree: &it.tree,
-            state: &it.state,
-            pending: &it.pending,
-        };
+    /// The group as it is offered to the copy, judged as things stand there.
+    pub(super) async fn judged(&self, it: &Brought) -> Result<Result<Op, Refusal>> {
         let by = Asker {
             device: it.sender,
             user: it.user,
             session: 1,
         };
+        let rows = self.lost.load(|keys| _ = keys.services.insert(())).await?;
+        let service = rows.services.into_values().flatten().next();
+        let generation = service.map_or(0, |row| row.generation.number);
+        let judged = AdoptGroup::judge(by, &it.offer(), generation, it.now);
+        Ok(judged.map(|op| Op::AdoptGroup(Box::new(op))))
+    }
+
+    /// Brings the group to the copy.
+    pub(super) async fn adopt(&mut self, it: &Brought) -> Result<Result<(), Refusal>> {
+        let offer = it.offer();
         let rows = self.lost.load(|keys| AdoptGroup::needs(&offer, keys));
         let known = AdoptGroup::is_known(&offer, &rows.await?);
-        let op = match AdoptGroup::judge(by, &offer, it.now) {
-            Ok(op) => Op::AdoptGroup(Box::new(op)),
+        let op = match self.judged(it).await? {
+            Ok(op) => op,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let answer = match self.lost.run(op).await? {

@@ -91,6 +91,8 @@ macro_rules! storage_suite {
                 adopted::an_adopted_group_takes_what_members_have_beyond_it,
                 adopted::what_is_known_to_be_lost_is_waited_for,
                 adopted::who_is_behind_the_base_sees_a_gap,
+                adopted::an_id_that_another_group_keeps_is_freed,
+                adopted::what_was_judged_before_a_generation_is_not_adopted_in_it,
                 based::a_document_goes_on_from_a_snapshot_of_which_nobody_has_more,
                 based::what_does_not_belong_to_its_base_stores_nothing,
                 based::only_a_group_that_was_brought_takes_a_document_from_a_base,
