@@ -57,6 +57,6 @@ pub use config::{Admission, Clock, Config, Durability, Limits};
 pub use error::StartError;
 pub use invitation::{Invitations, NewInvitation};
 pub use rate::{Bucket, RateLimits};
-pub use recover::{Declared, Holding, Recovery, Restored};
+pub use recover::{Holding, Recovery, Restored};
 pub use service::{Service, asked_to_end};
 pub use sqlite::StoreError;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use conclave_ds::{Admission, Config, Declared, Durability, Invitations, Recovery, Service};
+use conclave_ds::{Admission, Config, Durability, Invitations, Recovery, Service};
 use conclave_proto::GroupId;
 use tracing_subscriber::EnvFilter;
 
@@ -36,10 +36,12 @@ enum Command {
     Recover {
         #[command(flatten)]
         data: Data,
-        /// How long all documents take nothing new while members bring back what they have, for example 90s, 10m, 24h. Where documents are
-        /// waiting already, they wait so much longer from now on.
-        #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_ms, conflicts_with = "accept_loss")]
+        /// How long all documents take nothing new while members bring back what they have, for example 90s, 10m, 24h.
+        #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_ms, conflicts_with_all = ["accept_loss", "prolong"])]
         hold: u64,
+        /// Declare nothing: what takes nothing new goes on so for so long from now on, and so does everything else.
+        #[arg(long, value_name = "TIME", value_parser = time_ms, conflicts_with = "accept_loss")]
+        prolong: Option<u64>,
         /// Give up what did not come back: documents go on from what there is. What members still have of it, they write in again themselves.
         #[arg(long)]
         accept_loss: bool,
@@ -215,9 +217,17 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Recover {
             data,
             hold,
+            prolong,
             accept_loss,
             group,
-        } => recover(Recovery::of(data.data), (hold, accept_loss), group).await,
+        } => {
+            let does = match prolong {
+                _ if accept_loss => Recover::AcceptLoss(group),
+                Some(hold) => Recover::Prolong(hold),
+                None => Recover::Declare(hold),
+            };
+            recover(Recovery::of(data.data), does).await
+        }
         Command::Restore { data, file, hold } => {
             restore(Recovery::of(data.data), &file, hold).await
         }
@@ -241,13 +251,16 @@ async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-async fn recover(
-    recovery: Recovery,
-    (hold, accept_loss): (u64, bool),
-    group: Option<GroupId>,
-) -> anyhow::Result<()> {
+/// What `recover` is to do; times in milliseconds.
+enum Recover {
+    Declare(u64),
+    Prolong(u64),
+    AcceptLoss(Option<GroupId>),
+}
+
+async fn recover(recovery: Recovery, does: Recover) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
-    if accept_loss {
+    if let Recover::AcceptLoss(group) = does {
         let losses = recovery.accept_loss(group).await?;
         for loss in losses.iter().flatten() {
             let document = loss.log.document;
@@ -261,9 +274,16 @@ async fn recover(
         );
         return Ok(());
     }
-    match recovery.declare(hold).await? {
-        Declared::Begun(generation) => writeln!(out, "generation {}", generation.number)?,
-        Declared::Prolonged => writeln!(out, "prolonged")?,
+    match does {
+        Recover::Declare(hold) => {
+            let generation = recovery.declare(hold).await?;
+            writeln!(out, "generation {}", generation.number)?;
+        }
+        Recover::Prolong(hold) => {
+            recovery.prolong(hold).await?;
+            writeln!(out, "prolonged")?;
+        }
+        Recover::AcceptLoss(_) => {}
     }
     Ok(())
 }

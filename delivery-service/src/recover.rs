@@ -24,15 +24,6 @@ use crate::sqlite::{Place, Store, StoreError};
 /// Folder beside the database in which a copy is made ready.
 const RESTORING: &str = "restoring";
 
-/// What became of a declaration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Declared {
-    /// A generation has begun.
-    Begun(Generation),
-    /// One had begun already, and what is held is held longer.
-    Prolonged,
-}
-
 /// Recovery of a data directory.
 #[derive(Debug, Clone)]
 pub struct Recovery {
@@ -77,25 +68,31 @@ impl Recovery {
         UnixMs(self.clock.now().0.saturating_add(hold_ms))
     }
 
-    /// Declares that the service was put back, and holds all logs for so long; where logs are held already, holds them longer.
+    /// Declares that the service was put back, whatever was declared before, and holds all logs for so long, or as long as they are held already.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn declare(&self, hold_ms: u64) -> Result<Declared, StartError> {
+    pub async fn declare(&self, hold_ms: u64) -> Result<Generation, StartError> {
         let (mut store, _lock) = self.open().await?;
         let ends = self.hold(hold_ms);
-        let mut keys = Keys::default();
-        keys.services.insert(());
-        let rows = load(&mut store, &keys).await?;
-        let service = rows.services.get(&()).copied().flatten();
-        let declared = if service.is_some_and(|row| row.hold.is_some() || row.recovers) {
-            once(&mut store, Op::Prolong(Prolong { ends })).await?;
-            Declared::Prolonged
-        } else {
-            Declared::Begun(self.begin(&mut store, None, ends).await?)
-        };
+        let generation = self.begin(&mut store, None, ends).await?;
         store.let_go().await?;
-        Ok(declared)
+        Ok(generation)
+    }
+
+    /// Holds all logs for so long from now on, and what is waited for too, unless they are held longer already. Declares nothing.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn prolong(&self, hold_ms: u64) -> Result<(), StartError> {
+        let (mut store, _lock) = self.open().await?;
+        if store.generation().await?.is_none() {
+            return Err(StartError::NeverRan);
+        }
+        let ends = self.hold(hold_ms);
+        once(&mut store, Op::Prolong(Prolong { ends })).await?;
+        store.let_go().await?;
+        Ok(())
     }
 
     async fn begin(

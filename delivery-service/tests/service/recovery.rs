@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use conclave_ds::{Clock, Declared, Recovery};
+use conclave_ds::{Clock, Recovery};
 use conclave_proto::frame::{Answer, DeliveredRecord, Request, Returned, ServiceFrame};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::service::{Cause, Generation, LogName, SignedHead};
@@ -353,18 +353,40 @@ async fn a_declaration_beside_a_running_service_sends_everybody_to_compare() {
     let (mut alice, _, (document, _)) = service.pair_with_document().await;
     let before = generation(&alice);
     let recovery = Recovery::of(service.dir.path());
-    let Declared::Begun(begun) = recovery.declare(HOUR_MS).await.unwrap() else {
-        panic!("nothing has begun");
-    };
+    let begun = recovery.declare(HOUR_MS).await.unwrap();
     assert_eq!(alice.wire.goodbye().await, Refusal::ShuttingDown);
     alice.reconnect(&service).await;
     assert_eq!(generation(&alice), begun);
     assert!(begun.number > before.number);
-    let prolonged = recovery.declare(2 * HOUR_MS).await.unwrap();
-    assert_eq!(prolonged, Declared::Prolonged);
+    // To hold longer is no declaration.
+    recovery.prolong(2 * HOUR_MS).await.unwrap();
     let (_, mut pen) = alice.open(document, ONE, Some(1)).await;
     let refused = write(&mut alice, &mut pen, 1).await;
     assert_eq!(refused, Err(recovering(1, 1)));
+    assert_eq!(generation(&alice), begun);
+    // It was put back once more: that is said once more, though everything is held.
+    let again = recovery.declare(0).await.unwrap();
+    assert_eq!(alice.wire.goodbye().await, Refusal::ShuttingDown);
+    alice.reconnect(&service).await;
+    assert_eq!((generation(&alice), again.previous), (again, begun.hash()));
+}
+
+/// A log that is waited for does not keep the operator from saying that the service was put back: nothing else makes everybody compare.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_begins_a_generation_though_a_log_is_held() {
+    let mut scene = PutBack::new().await;
+    scene.held().await;
+    let found = generation(&scene.alice);
+    let recovery = Recovery::of(scene.service.dir.path());
+    let declared = recovery.declare(HOUR_MS).await.unwrap();
+    assert_eq!(declared.previous, found.hash());
+    assert_eq!(scene.alice.wire.goodbye().await, Refusal::ShuttingDown);
+    scene.alice.reconnect(&scene.service).await;
+    assert_eq!(generation(&scene.alice), declared);
+    // What was waited for still is.
+    let (_, mut pen) = scene.alice.open(scene.document, ONE, Some(2)).await;
+    let refused = write(&mut scene.alice, &mut pen, 1).await;
+    assert_eq!(refused, Err(recovering(2, 5)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -543,7 +565,7 @@ async fn the_commands_copy_put_back_hold_and_give_up() {
     let restored = said(&run(dir.path(), &["restore", copy, "--hold", "90s"]));
     assert!(restored.starts_with("generation ") && restored.contains("\nbefore "));
     assert_eq!(
-        said(&run(dir.path(), &["recover", "--hold", "2h"])),
+        said(&run(dir.path(), &["recover", "--prolong", "2h"])),
         "prolonged\n"
     );
     // It ends the hold, with nothing lost; then nothing is held.

@@ -391,7 +391,7 @@ impl Declare {
     }
 }
 
-/// What is held is held longer.
+/// What is held is held longer, and all logs are held as long.
 #[derive(Debug, Clone, Copy)]
 pub struct Prolong {
     /// Until when.
@@ -406,11 +406,7 @@ impl Prolong {
 
     pub(crate) fn decide(self, rows: &Rows) -> Result<Decided, Stop> {
         let mut changes = Vec::new();
-        let hold = rows.service(&())?.and_then(|row| row.hold);
-        if hold.is_some_and(|hold| hold < self.ends) {
-            let ends = Some(self.ends);
-            changes.push(Change::Hold { ends });
-        }
+        changes.extend(held_until(rows, Some(self.ends))?);
         let held = rows.ended_at(&ALL)?.into_iter().flatten();
         let sooner = held.filter(|row| row.ends < self.ends);
         changes.extend(sooner.map(|row| {

@@ -422,6 +422,10 @@ pub async fn a_hold_over_all_ends_when_its_time_is_over<D: Database>() -> Result
         ensure!(service(&world).await?.hold == hold);
     }
     world.accepted(vec![updates, found(group(2), 10)]).await?;
+    // Where nothing is held, that begins with it.
+    let prolong = Op::Prolong(Prolong { ends: later });
+    world.accepted(vec![prolong]).await?;
+    ensure!(service(&world).await?.hold == Some(later));
     Ok(())
 }
 
