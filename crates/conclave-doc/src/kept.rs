@@ -336,6 +336,8 @@ impl KeptItem {
 pub struct KeptLog {
     first: u64,
     items: Vec<KeptItem>,
+    /// Right edge of the log where the view of it began.
+    base: Frontier,
     head: Head,
     /// Positions of updates that counted.
     counted: std::collections::BTreeSet<u64>,
@@ -413,6 +415,7 @@ impl KeptLog {
         Ok(Self {
             first,
             items,
+            base: sorted.checkpoint.base,
             head,
             counted,
         })
@@ -422,6 +425,11 @@ impl KeptLog {
     #[must_use]
     pub fn first(&self) -> u64 {
         self.first
+    }
+
+    /// Right edge of the log at a size from which on all leaves are here.
+    pub(crate) fn opened_at(&self) -> &Frontier {
+        &self.base
     }
 
     /// Whether an update at a position counted.

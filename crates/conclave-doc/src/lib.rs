@@ -31,6 +31,7 @@
 include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
 mod aside;
+mod based;
 mod candidate;
 mod carried;
 mod content;

@@ -33,7 +33,10 @@ pub enum Standing {
     /// Equal.
     InStep,
     /// The service has more.
-    Behind,
+    Behind {
+        /// Whether it has nothing of what follows the own log: its own began there later, and nothing shows that the one leads to the other.
+        is_gap: bool,
+    },
     /// The service's log is shorter, and the same as far as own leaves reach.
     Ahead {
         /// Records that it lacks.
@@ -227,6 +230,9 @@ impl Document {
         {
             // The service knows records of this instance that this store never wrote: a restored backup, or a copy of the store.
             self.found_behind(&mut outcome)?;
+        } else if opened.own_next_clock < next && opened.head() == self.head() {
+            // It is the same log, which began there after what this device wrote last: that chain does not go on there.
+            self.renew_instance(&mut outcome);
         } else if opened.own_next_clock < next && !self.rolled_back {
             let seq = self.size();
             outcome.findings.push(Finding {
@@ -252,13 +258,15 @@ impl Document {
             Standing::Ahead {
                 missing: size - head.size,
             }
-        } else if opened.own_next_clock < self.own_chain().0 {
-            // As long, or longer, without what this device wrote.
-            Standing::Apart
         } else if head.size == size {
             Standing::InStep
+        } else if opened.base.is_none() && opened.from > size {
+            Standing::Behind { is_gap: true }
+        } else if opened.own_next_clock < self.own_chain().0 {
+            // Longer, without what this device wrote.
+            Standing::Apart
         } else {
-            Standing::Behind
+            Standing::Behind { is_gap: false }
         }
     }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::*;
 use conclave_crdt::CrdtKind;
 use conclave_doc::*;
+use conclave_proto::merkle::{Leaves, NodeSource as _, consistency_nodes};
 use conclave_proto::record::RecordBody;
 use conclave_proto::*;
 use rand_chacha::ChaCha20Rng;
@@ -388,4 +389,79 @@ fn rows_that_do_not_fit_are_refused() {
     more.push((b"v\0\0\0\0\0\0\0\x09".to_vec(), rows[0].1.clone()));
     assert!(KeptLog::check(&more).is_err());
     assert!(KeptLog::check(&rows).is_ok());
+}
+
+/// What a peer would offer to a service that has nothing: it begins where its newest snapshot says, and what records after that have seen before is shown by
+/// subtrees of the log, each of which is needed.
+fn is_offered(sim: &mut Sim, at: usize) -> Option<usize> {
+    sim.peers[at].store();
+    let kept = sim.peers[at].kept();
+    let (base, records) = kept.from_snapshot()?;
+    let covered = sim.service.covered();
+    let head = base.frontier.head();
+    assert_eq!(head, sim.service.head_at(covered));
+    let all = (covered..sim.service.size()).map(|seq| sim.service.record(seq));
+    assert!(records.iter().copied().eq(all.collect::<Vec<_>>().iter()));
+    let leaves: Vec<Hash> = (0..covered).map(|seq| sim.service.leaf(seq)).collect();
+    let seen = records.iter().map(|record| record.header.seen);
+    let below: Vec<Head> = seen
+        .filter(|seen| (1..covered).contains(&seen.size))
+        .collect();
+    let mut needed = BTreeSet::new();
+    for head in &below {
+        for node in consistency_nodes(head.size, covered).unwrap() {
+            let hash = Leaves(&leaves).node(node.level, node.index).unwrap();
+            if !base.frontier.nodes().contains(&hash) {
+                needed.insert((u64::from(node.level), node.index, hash.0));
+            }
+        }
+    }
+    let given = base.nodes.iter();
+    let given = given.map(|node| (u64::from(node.level), node.index, node.hash.0));
+    assert_eq!(given.collect::<BTreeSet<_>>(), needed);
+    assert_eq!(base.nodes.len(), needed.len());
+    Some(below.len())
+}
+
+#[test]
+fn what_a_service_that_has_nothing_is_offered_begins_at_the_newest_snapshot() {
+    let mut sim = Sim::new(CrdtKind::Yjs, &THREE, "hello");
+    for round in 0..21 {
+        sim.peers[round % 3].insert(0, "a");
+        sim.settle();
+    }
+    // The whole log is there.
+    assert_eq!(is_offered(&mut sim, 0), None);
+    // Sealed before the snapshot and others' edits, ordered after them.
+    sim.peers[2].insert(0, "late");
+    let peer = &mut sim.peers[2];
+    let keys = peer.keys.clone();
+    let ctx = sim.world.ctx(peer.member, peer.epoch, &keys);
+    let late = peer.next_append(&ctx, 64 * 1024).unwrap();
+    let author = peer.author(&sim.world);
+    for _ in 0..4 {
+        sim.peers[0].insert(0, "b");
+        sim.settle_but(2);
+    }
+    sim.snapshot(1);
+    sim.arrive(2, author, late);
+    sim.settle();
+    for at in 0..3 {
+        assert_eq!(is_offered(&mut sim, at), Some(1), "{at}");
+    }
+    // Who began with the snapshot has no more than that: what was seen before it, only others can show.
+    let newcomer = sim.join(2);
+    sim.settle();
+    assert_eq!(is_offered(&mut sim, newcomer), None);
+    sim.peers[0].insert(0, "c");
+    sim.settle();
+    sim.snapshot(0);
+    sim.peers[1].insert(0, "d");
+    sim.settle();
+    for at in 0..3 {
+        assert_eq!(is_offered(&mut sim, at), Some(0), "{at}");
+    }
+    assert_eq!(is_offered(&mut sim, newcomer), Some(0));
+    sim.restart(newcomer);
+    assert_eq!(is_offered(&mut sim, newcomer), Some(0));
 }

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_doc::KeptItem;
 use conclave_proto::codec::Bytes;
-use conclave_proto::frame::{Answer, JoinState, Request, Returned};
+use conclave_proto::frame::{Answer, DocumentBase, JoinState, Request, Returned};
 use conclave_proto::group::{GroupEntry, RootWrap};
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DocumentId, GroupId, Hash, Refusal, limits};
+use conclave_proto::{DocumentId, GroupId, Hash, Record, Refusal, limits};
 use tls_codec::Size as _;
 
 use crate::cx::Cx;
@@ -40,6 +40,8 @@ pub(crate) struct ToGiveBack {
 enum Offers {
     /// To take all that is here.
     All,
+    /// To go on from the newest snapshot, since what was before it is not all here.
+    FromSnapshot,
     /// Whether it takes anything, since what it lacks is not all here.
     Nothing,
 }
@@ -108,14 +110,22 @@ impl Cx {
         let There::Size(from) = turn.there else {
             return self.gives_nothing();
         };
-        let items = match records(rows, (&group, &document), from) {
-            Some(items) => items,
-            None => self.asks(Vec::new()),
+        let of = (&group, &document);
+        let (base, from, items) = match records(rows, of, from) {
+            Some(items) => (None, from, items),
+            None => match from_snapshot(rows, of).filter(|_| from == 0) {
+                Some((base, items)) => {
+                    self.offers(Offers::FromSnapshot);
+                    let from = base.frontier.size();
+                    (Some(base), from, items)
+                }
+                None => (None, from, self.asks(Vec::new())),
+            },
         };
         let request = Request::ReturnDocument {
             group,
             document,
-            base: None,
+            base,
             from,
             items,
         };
@@ -151,10 +161,14 @@ impl Cx {
 
     /// What is sent in this turn offers nothing.
     fn asks<T>(&mut self, question: T) -> T {
-        if let Some(turn) = &mut self.link.giving_back {
-            turn.offers = Offers::Nothing;
-        }
+        self.offers(Offers::Nothing);
         question
+    }
+
+    fn offers(&mut self, what: Offers) {
+        if let Some(turn) = &mut self.link.giving_back {
+            turn.offers = what;
+        }
     }
 
     /// An offer of all that is here of a group's log. None where it does not reach so far back, or is too much.
@@ -265,6 +279,10 @@ impl Cx {
             {
                 self.gives_up(group, document);
             }
+            // It has that group from its beginning, and waits for that of the document.
+            Answer::Refused(Refusal::Malformed) if turn.offers == Offers::FromSnapshot => {
+                self.gives_up(group, document);
+            }
             Answer::Refused(WENT_ON) => self.went_on(group, document),
             // Somebody else was first, or more is wanted: the next look compares anew.
             Answer::Refused(refusal)
@@ -344,18 +362,31 @@ fn entries(log: &GroupLog, from: u64) -> Option<Vec<GroupEntry>> {
 /// All records that are here of a document's log from a position on. None where it does not reach so far back, is not whole, or is too much.
 fn records(rows: &[Row], of: (&GroupId, &DocumentId), from: u64) -> Option<Vec<Returned>> {
     let log = kept::document_log(rows, of.0, of.1).ok()?;
-    let kept = log.since(from)?;
-    if kept.is_empty() || kept.len() > limits::ITEMS_PER_OFFER {
+    let kept = log.since(from)?.iter().map(|item| match item {
+        KeptItem::Record(record) => Some(record.as_ref()),
+        KeptItem::Leaf(_) => None,
+    });
+    offered(kept.collect::<Option<_>>()?)
+}
+
+/// All records that are here of a document's log from what its newest snapshot covers on, and where it begins there. None where that is not whole, or is
+/// too much.
+fn from_snapshot(
+    rows: &[Row],
+    of: (&GroupId, &DocumentId),
+) -> Option<(DocumentBase, Vec<Returned>)> {
+    let log = kept::document_log(rows, of.0, of.1).ok()?;
+    let (base, records) = log.from_snapshot()?;
+    let fits = base.nodes.len() <= limits::ITEMS_PER_LIST;
+    Some((base, offered(records)?)).filter(|_| fits)
+}
+
+/// Records as they are offered. None where they are none, or too much.
+fn offered(records: Vec<&Record>) -> Option<Vec<Returned>> {
+    if records.is_empty() || records.len() > limits::ITEMS_PER_OFFER {
         return None;
     }
-    let mut bytes = 0;
-    let mut items = Vec::with_capacity(kept.len());
-    for item in kept {
-        let KeptItem::Record(record) = item else {
-            return None;
-        };
-        bytes += record.tls_serialized_len();
-        items.push(Returned::Record(record.as_ref().clone()));
-    }
-    (bytes <= OFFER_BYTES).then_some(items)
+    let bytes: usize = records.iter().map(|it| it.tls_serialized_len()).sum();
+    let items = records.into_iter().cloned().map(Returned::Record);
+    (bytes <= OFFER_BYTES).then(|| items.collect())
 }

@@ -259,7 +259,9 @@ impl Cx {
         let (stand, missing) = match standing {
             _ if shown == Shown::Contradicts => (Stand::Contradicted, 0),
             Standing::InStep => (Stand::InStep, 0),
-            Standing::Behind => (Stand::Behind, 0),
+            Standing::Behind { is_gap: false } => (Stand::Behind, 0),
+            // Neither is a lie of the other.
+            Standing::Behind { is_gap: true } => (self.apart(group, log), 0),
             Standing::Ahead { missing } if self.lost_for_good(group, doc, &opened.losses) => {
                 (Stand::Merging, missing)
             }

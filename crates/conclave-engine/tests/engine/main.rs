@@ -11,6 +11,7 @@
 mod adopted;
 mod ages;
 mod answers;
+mod based;
 mod basics;
 mod clocks;
 mod copies;

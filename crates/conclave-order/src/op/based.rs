@@ -11,14 +11,15 @@ use conclave_proto::merkle::{
 };
 use conclave_proto::record::{RECORD_LABEL, Record, RecordBody, RecordHeader, SnapshotHeader};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{Frontier, Hash, Head, Refusal};
+use conclave_proto::{Author, Frontier, Hash, Head, Refusal};
 use conclave_rules::{
     Gate, GroupState, LogId, Place, Seen, judge_author, max_sealed_bytes, verify_signature,
 };
 
 use crate::keys::{Rows, Stop};
+use crate::limits::CHECKS_PER_OFFER;
 use crate::op::document::{self, Begun};
-use crate::op::returned::{Offer, bad, may_write};
+use crate::op::returned::{Offer, bad, may_follow};
 use crate::rows::Mark;
 
 /// Where the log of an offer begins, as far as its first snapshot tells.
@@ -26,8 +27,8 @@ pub(crate) struct Based<'a> {
     frontier: &'a Frontier,
     head: Head,
     nodes: Nodes,
-    /// The heads below it that records have seen, each with whether the log begins with it.
-    seen: BTreeMap<(u64, Hash), bool>,
+    /// The heads below it that records have seen: the log begins with each, as was shown.
+    seen: BTreeMap<u64, Hash>,
     /// Place among the records of the snapshot that it is opened with.
     first: usize,
 }
@@ -94,21 +95,19 @@ impl<'a> Based<'a> {
             .ok_or(Refusal::Malformed)?;
         let record = offer.records.get(first).ok_or(Refusal::Malformed)?;
         judge_snapshot(offer.log, record, head, view)?;
-        let wanted: BTreeSet<(u64, Hash)> = offer
-            .records
-            .iter()
-            .map(|record| (record.header.seen.size, record.header.seen.root))
-            .filter(|(seen, _)| (1..size).contains(seen))
-            .collect();
-        let nodes = given(base, &wanted)?;
-        let seen = wanted.into_iter().map(|(size, root)| {
-            let is_prefix = is_prefix(&Head { size, root }, &head, &nodes);
-            ((size, root), is_prefix)
-        });
+        let seen = seen_before(offer.records, size)?;
+        let nodes = given(base, &seen)?;
+        let shown = |(size, root): (&u64, &Hash)| {
+            let (size, root) = (*size, *root);
+            is_prefix(&Head { size, root }, &head, &nodes)
+        };
+        if !seen.iter().all(shown) {
+            return Err(bad(RecordFault::SeenHead).into());
+        }
         Ok(Self {
             frontier: &base.frontier,
             head,
-            seen: seen.collect(),
+            seen,
             nodes,
             first,
         })
@@ -139,9 +138,13 @@ impl<'a> Based<'a> {
             return Err(bad(RecordFault::SeenHead).into());
         }
         let least = wanted.max(self.first.saturating_add(1));
-        let beyond = offer.records.iter().skip(least);
-        let beyond = beyond.take_while(|record| may_write(view, record)).count();
-        Ok(least.saturating_add(beyond))
+        let (needed, beyond) = offer.records.split_at_checked(least).unwrap_or_default();
+        let authors: BTreeSet<Author> = needed.iter().map(|it| it.header.author).collect();
+        if authors.len() > CHECKS_PER_OFFER {
+            let max = CHECKS_PER_OFFER as u64;
+            return Err(Refusal::TooLarge { max }.into());
+        }
+        Ok(least.saturating_add(may_follow(beyond, view)))
     }
 
     /// The document with nothing in its log yet.
@@ -167,16 +170,30 @@ impl<'a> Based<'a> {
 
     /// Whether the log begins with a head that lies before it.
     pub(crate) fn has(&self, head: &Head) -> Seen {
-        let shown = self.seen.get(&(head.size, head.root));
-        Seen::known(shown.copied().unwrap_or(false))
+        Seen::known(self.seen.get(&head.size) == Some(&head.root))
     }
 }
 
+/// The heads below a size that records have seen. Of two of one size one is none of the log's.
+fn seen_before(records: &[Record], size: u64) -> Result<BTreeMap<u64, Hash>, Refusal> {
+    let mut all = BTreeMap::new();
+    for Head { size: of, root } in records.iter().map(|record| record.header.seen) {
+        if (1..size).contains(&of) && *all.entry(of).or_insert(root) != root {
+            return Err(bad(RecordFault::SeenHead));
+        }
+    }
+    Ok(all)
+}
+
 /// The subtrees that came, with those of the frontier. None that shows nothing is stored.
-fn given(base: &DocumentBase, wanted: &BTreeSet<(u64, Hash)>) -> Result<Nodes, Refusal> {
+fn given(base: &DocumentBase, wanted: &BTreeMap<u64, Hash>) -> Result<Nodes, Refusal> {
     let size = base.frontier.size();
+    // What has been seen ends with a subtree, of which that of no other size ends there: each needs one, but for those that are one.
+    if wanted.len() > base.nodes.len().saturating_add(2 * u64::BITS as usize) {
+        return Err(bad(RecordFault::SeenHead));
+    }
     let mut used = BTreeSet::new();
-    for (seen, _) in wanted {
+    for seen in wanted.keys() {
         used.extend(consistency_nodes(*seen, size).map_err(|_| Refusal::Malformed)?);
     }
     let mut nodes: BTreeMap<NodeId, Hash> = peaks(&base.frontier).collect();

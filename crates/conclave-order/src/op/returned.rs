@@ -224,7 +224,7 @@ fn wanted<'a>(
 }
 
 /// How many of the records that nothing proves could be written now, each after those before it.
-fn may_follow(beyond: &[Record], view: &GroupState) -> usize {
+pub(crate) fn may_follow(beyond: &[Record], view: &GroupState) -> usize {
     let (mut authors, mut snapshots) = (BTreeSet::new(), 0);
     let follows = |record: &&Record| {
         match record.header.body {
@@ -237,7 +237,7 @@ fn may_follow(beyond: &[Record], view: &GroupState) -> usize {
 }
 
 /// Whether a record's author is a member who may write it now.
-pub(crate) fn may_write(view: &GroupState, record: &Record) -> bool {
+fn may_write(view: &GroupState, record: &Record) -> bool {
     let row = view.roster.current_row(&record.header.author.device);
     row.is_some_and(|row| Action::of_record(&record.header.body).allowed(row.role))
 }

@@ -27,6 +27,8 @@ pub struct Lies {
     pub packages_of: Option<DeviceId>,
     /// Says of every document and group that it has this many entries fewer.
     pub forget: u64,
+    /// Says of every document that it begins there after what a device asks for.
+    pub begins_later: bool,
     /// Takes commits for ordered that it has to refuse.
     pub order_anything: bool,
     /// Takes no snapshot but a document's first.
@@ -251,6 +253,19 @@ impl Service {
                 }
                 let more = self.made_up_from(group, *from);
                 out.extend(more.map(|frame| (conn, frame)));
+            }
+            Request::OpenDocument {
+                from: Some(from), ..
+            } if self.lies.begins_later => {
+                for (_, frame) in &mut out {
+                    if let ServiceFrame::Response {
+                        answer: Answer::Opened(opened),
+                        ..
+                    } = frame
+                    {
+                        opened.from = from.saturating_add(1);
+                    }
+                }
             }
             Request::OpenDocument {
                 group, document, ..

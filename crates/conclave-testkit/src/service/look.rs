@@ -113,6 +113,14 @@ impl Service {
             .collect()
     }
 
+    /// Size of a document's log.
+    #[must_use]
+    pub fn size_of_document(&self, group: &GroupId, document: &DocumentId) -> u64 {
+        let (group, document) = (*group, *document);
+        let stands = self.desk.log(LogId { group, document }).stands();
+        stands.map_or(0, |(row, _)| row.frontier.size())
+    }
+
     /// A document's log.
     #[must_use]
     pub fn records(&self, group: &GroupId, document: &DocumentId) -> Vec<Record> {

@@ -1,19 +1,26 @@
 //! A document's log as its members have it, each record signed by who wrote it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use conclave_doc::{DocKeys, seal};
+use conclave_order::op::snapshot::{PutSnapshot, Written};
+use conclave_order::{Event, Op};
 use conclave_proto::frame::{BaseNode, DocumentBase};
 use conclave_proto::merkle::{Leaves, NodeSource as _, consistency_nodes, root_of};
 use conclave_proto::record::{Chained, RECORD_VERSION, RecordHeader, SnapshotHeader};
-use conclave_proto::{Author, DocumentId, Frontier, Hash, Head, InstanceId, Record, RecordBody};
+use conclave_proto::{
+    Author, DocumentId, Frontier, Hash, Head, InstanceId, Record, RecordBody, Refusal,
+};
+use conclave_rules::Seen;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
 use super::lost::{Club, GROUP, INSTANCE};
 use crate::database::Database;
 use crate::ids::some_hash;
+use crate::members::NOW;
 use crate::records::CRDT;
 
 const ONE: DocumentId = DocumentId([1; 16]);
@@ -162,5 +169,30 @@ impl Story {
             nodes: nodes.collect(),
             frontier,
         })
+    }
+}
+
+/// Puts a snapshot of a member to the service that has been wiped.
+pub(super) async fn put<D: Database>(
+    club: &mut Club<D>,
+    record: &Record,
+) -> Result<Result<(), Refusal>> {
+    let device = record.header.author.device;
+    let core = club.lost.core().await?;
+    let row = core.state.state().row(&device, record.header.epoch);
+    let op = PutSnapshot {
+        device,
+        written: Written {
+            row: row.cloned().context("no row")?,
+            seen: Seen::True,
+        },
+        record: Arc::new(record.clone()),
+        paid: true,
+        now: NOW,
+    };
+    match club.lost.run(Op::PutSnapshot(Box::new(op))).await? {
+        Event::Snapshot(_) => Ok(Ok(())),
+        Event::Refused(refusal) => Ok(Err(refusal)),
+        event => bail!("{event:?}"),
     }
 }
