@@ -46,8 +46,9 @@ pub(crate) fn owner(by: &Carried, carrier: DeviceId) -> DeviceId {
     }
 }
 
-/// The rules for what a carried record would add: those for replica ids, for its author's device, and that its instance is not closed, unless
-/// its own device carries it. `tables` are those before it. What is known already does nothing, whoever comes late with it.
+/// The rules for what a carried record would add: those for replica ids, for its author's device, and, where it has operations, that its
+/// instance is not closed, unless its own device carries it. `tables` are those before it. What is known already does nothing, whoever comes
+/// late with it; nor does a deletion, once more.
 pub(crate) fn judge_operations(
     tables: &Tables,
     first_counter: u64,
@@ -59,7 +60,8 @@ pub(crate) fn judge_operations(
         judge_replicas(tables, first_counter, owner(by, carrier), ranges).map_err(|_| BAD)?;
     let chain = tables.chains.get(&by.author);
     let is_closed = chain.is_some_and(|chain| chain.closed);
-    if claims.is_some() && is_closed && carrier != by.author.device {
+    let adds = claims.as_ref().is_some_and(|claims| !claims.is_empty());
+    if adds && is_closed && carrier != by.author.device {
         return Err(BAD);
     }
     Ok(claims)

@@ -344,6 +344,18 @@ pub struct KeptLog {
 }
 
 impl KeptLog {
+    /// Of a log that ends here, nothing can be read.
+    #[must_use]
+    pub fn unreadable(head: Head) -> Self {
+        Self {
+            first: head.size,
+            items: Vec::new(),
+            base: Frontier::new(),
+            head,
+            counted: Default::default(),
+        }
+    }
+
     /// Reads all rows of a document, those that are kept apart among them.
     ///
     /// # Errors

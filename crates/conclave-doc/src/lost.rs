@@ -15,6 +15,7 @@ use conclave_proto::record::{Record, RecordBody};
 use conclave_proto::{DeviceId, Hash, Head, InstanceId};
 use conclave_rules::actions::Action;
 use rand_core::CryptoRngCore;
+use zeroize::Zeroizing;
 
 pub(crate) use self::updates::{Lost, LostUpdates};
 use crate::carried::{judge_carried, judge_operations};
@@ -50,7 +51,7 @@ impl Document {
     /// How many updates the log has lost and not got back yet.
     #[must_use]
     pub fn lost_count(&self) -> usize {
-        self.lost.len()
+        self.lost.count()
     }
 
     /// The service's log went another way than what is here, and it is to go on from there: the document begins anew from the service's answer to
@@ -74,7 +75,7 @@ impl Document {
             Self::open_remote(ctx, opened, self.group, self.id, instance, rng)?;
         let former = Views::of(self.content.crdt.as_mut());
         let covered = this.state.active.covered;
-        let mut found = self.lost_of(ctx, kept, &this.state.tables, &covered);
+        let mut found = self.lost_of(ctx, kept, &this, &covered);
         let before = self.lost.iter().map(|lost| lost.payload.clone());
         let updates: Vec<_> = before.chain(std::mem::take(&mut found.updates)).collect();
         for payload in updates {
@@ -83,20 +84,21 @@ impl Document {
                 None => found.is_all = false,
             }
         }
+        this.claim_known();
         for item in self.outbox.unsent_updates() {
             this.outbox.push(Own::Update, item.plain, item.replicas);
         }
         this.forget_known();
         // Own edits go after what was lost before them, which is known once the log is here.
         this.behind = true;
+        let mut dropped = Vec::new();
         if this.rebuild().is_err() {
-            this.keep_what_fits()?;
-            found.is_all = false;
+            dropped = this.keep_what_fits()?;
         }
-        if !found.is_all {
+        if !found.is_all || !dropped.is_empty() {
             let shown = Views::of(this.content.crdt.as_mut());
-            if shown != former {
-                let lost = this.lost_between(&shown, &former, Vec::new(), false);
+            if shown != former || !dropped.is_empty() {
+                let lost = this.lost_between(&shown, &former, dropped, false);
                 outcome.uncarried.push(lost);
             }
         }
@@ -112,14 +114,9 @@ impl Document {
         std::mem::take(&mut self.anew)
     }
 
-    /// What counted in this log and is not in another, of which the authors' chains are known, and a head that it covers.
-    fn lost_of(
-        &self,
-        ctx: &DocContext<'_>,
-        kept: &KeptLog,
-        tables: &Tables,
-        covered: &Head,
-    ) -> Found {
+    /// What counted in this log and is not in another, by the authors' chains in that one; where these are not sure, all beyond what both have.
+    fn lost_of(&self, ctx: &DocContext<'_>, kept: &KeptLog, other: &Self, covered: &Head) -> Found {
+        let tables = &other.state.tables;
         let mut keys = KeyRing::new(ctx.keys, self.id);
         let own = self
             .log
@@ -134,8 +131,9 @@ impl Document {
             updates: Vec::new(),
             is_all: true,
         };
-        // Up to the last record that both have, all is in both.
+        // What both have without a break from there on.
         let mut shared = common;
+        let mut unbroken = true;
         let mut by_leaf = Vec::new();
         let from = common.max(kept.first());
         for (seq, item) in (from..).zip(kept.since(from).unwrap_or_default()) {
@@ -143,17 +141,22 @@ impl Document {
                 by_leaf.push(seq);
                 continue;
             };
-            if is_in(tables, record) {
+            let known = is_in(tables, record);
+            unbroken &= known;
+            if unbroken {
                 shared = seq.saturating_add(1);
-            } else if kept.counts(seq) {
+            }
+            if kept.counts(seq) && (!known || !other.is_sure()) {
                 match lost_in(record, &mut keys) {
                     Some(payload) => found.updates.push(payload),
-                    None => found.is_all = false,
+                    None => found.is_all &= known,
                 }
             }
         }
         let is_short = kept.first() > shared && kept.first() > 0;
-        found.is_all &= !is_short && by_leaf.iter().all(|seq| *seq < shared);
+        // Rows that a disk has lost leave no gap at the end.
+        let is_whole = kept.head() == self.head();
+        found.is_all &= is_whole && !is_short && by_leaf.iter().all(|seq| *seq < shared);
         found
     }
 
@@ -168,8 +171,39 @@ impl Document {
         let reached = self.lost.reached(tables).into_iter().filter(known);
         let leaves: Vec<Hash> = reached.map(|lost| lost.leaf).collect();
         for leaf in leaves {
-            self.found_again(&leaf);
+            match self.is_sure() {
+                true => self.found_again(&leaf),
+                false => self.lost.claim(&leaf),
+            }
         }
+    }
+
+    /// Whether what is known of the log's former records was seen here, or compared by somebody: otherwise one author of a snapshot alone says so,
+    /// and nothing is given up on their word.
+    fn is_sure(&self) -> bool {
+        self.checks.rests_on.is_none()
+    }
+
+    /// What the authors' chains, or their operations, say to be in the log is claimed to be, where that is not sure.
+    pub(crate) fn claim_known(&mut self) {
+        self.lost.unclaim();
+        if self.is_sure() {
+            return;
+        }
+        let (tables, first) = (&self.state.tables, self.content.first_counter());
+        let known = |lost: &&Lost| {
+            let operations = judge_replicas(tables, first, lost.device(), &lost.ranges);
+            is_in(tables, &lost.payload.record) || operations == Ok(None)
+        };
+        let known = self.lost.iter().filter(known).map(|lost| lost.leaf);
+        let known: Vec<Hash> = known.collect();
+        known.iter().for_each(|leaf| self.lost.claim(leaf));
+    }
+
+    /// Somebody has compared the snapshot: what it says to be in the log is.
+    pub(crate) fn claims_are_true(&mut self) {
+        let claimed: Vec<Hash> = self.lost.claimed().map(|lost| lost.leaf).collect();
+        claimed.iter().for_each(|leaf| self.found_again(leaf));
     }
 
     /// A record is in the log, as its author wrote it or carried by somebody.
@@ -204,7 +238,8 @@ impl Document {
         for lost in self.lost.iter() {
             let device = lost.device();
             let is_queued = self.lost.is_queued(lost);
-            if !is_queued && !wanted(&device) {
+            let goes = self.lost.is_waiting(lost) && wanted(&device);
+            if !is_queued && !goes {
                 continue;
             }
             let bytes = lost.payload.to_bytes();
@@ -241,7 +276,7 @@ impl Document {
         if !self.may_carry(ctx) {
             return Ok(None);
         }
-        let uncarried = self.lost.iter().filter(|lost| !self.lost.is_queued(lost));
+        let uncarried = self.lost.iter().filter(|lost| self.lost.is_waiting(lost));
         let uncarried: BTreeSet<Hash> = uncarried.map(|lost| lost.leaf).collect();
         self.take_lost(|lost| uncarried.contains(&lost.leaf))
     }
@@ -272,26 +307,31 @@ impl Document {
         )))
     }
 
-    /// Those of the lost updates and of the unsent ones that the engine takes on top of the log.
-    fn keep_what_fits(&mut self) -> Result<(), DocError> {
+    /// Keeps those of the lost updates and of the unsent ones that the engine takes on top of the log. Gives the others.
+    fn keep_what_fits(&mut self) -> Result<Vec<Zeroizing<Vec<u8>>>, DocError> {
+        let mut dropped = Vec::new();
         let (size, none) = (self.content.size(), BTreeSet::new());
         let rebuilt = |this: &mut Self| this.content.rebuild(size, &none, &[], &mut this.fresh);
         self.content.crdt = rebuilt(self)?;
         let lost = std::mem::take(&mut self.lost);
         for item in lost.into_values() {
-            if self.content.crdt.apply(&[item.plain.as_slice()]).is_ok() {
-                self.lost.add(item);
+            match self.content.crdt.apply(&[item.plain.as_slice()]) {
+                Ok(_) => self.lost.add(item),
+                Err(_) => dropped.push(item.plain.0),
             }
         }
         let updates: Vec<OutItem> = self.outbox.unsent_updates();
         self.outbox.drop_updates();
         for item in updates {
-            if self.content.crdt.apply(&[item.plain.as_slice()]).is_ok() {
-                self.outbox.push(Own::Update, item.plain, item.replicas);
+            match self.content.crdt.apply(&[item.plain.as_slice()]) {
+                Ok(_) => self.outbox.push(Own::Update, item.plain, item.replicas),
+                Err(_) => dropped.push(item.plain.0),
             }
         }
+        self.claim_known();
         // A refusal may have left something half-way.
-        self.rebuild()
+        self.rebuild()?;
+        Ok(dropped)
     }
 }
 

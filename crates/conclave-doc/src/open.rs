@@ -390,6 +390,7 @@ impl Document {
             ..Checks::default()
         };
         self.rows.meta_dirty = true;
+        self.claim_known();
         if self.rebuild().is_err() {
             // Own edits do not fit what the snapshot holds: write them again as what they did to the former state.
             self.rewrite_own_from(&mut content, outcome)?;

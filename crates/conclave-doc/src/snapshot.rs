@@ -355,6 +355,7 @@ impl Document {
         if self.checks.rests_on.is_some() && self.checks.rests_on == matched {
             self.checks.rests_on = None;
             self.rows.meta_dirty = true;
+            self.claims_are_true();
         }
         self.note_sure(ctx.device);
         let active = self.state.active.id;

@@ -438,7 +438,7 @@ impl Document {
         };
         let snapshot = sorted.snapshot;
         let aside = Aside::restore(meta.aside, &content);
-        Ok(Self {
+        let mut this = Self {
             group,
             id,
             log,
@@ -457,7 +457,9 @@ impl Document {
             rolled_back: false,
             behind: meta.behind,
             aside,
-        })
+        };
+        this.claim_known();
+        Ok(this)
     }
 }
 

@@ -301,6 +301,38 @@ fn a_viewer_keeps_what_others_lost() {
     }
 }
 
+/// A snapshot that nobody has compared says that all of it is in the log: nobody gives up what they hold on that word alone.
+#[test]
+fn an_author_of_a_snapshot_alone_makes_nobody_forget() {
+    for kind in KINDS {
+        let mut sim = put_back(kind, |_| {});
+        sim.connect(CARL);
+        sim.settle();
+        let ana = sim.world.devices[ANA];
+        let claims = |payload: &mut SnapshotPayload| {
+            let tables = &mut payload.tables;
+            let chains = tables.chains.iter_mut();
+            for (_, chain) in chains.filter(|(author, _)| author.device == ana) {
+                chain.next += 100;
+            }
+            let owners = tables.owners.values_mut();
+            for owner in owners.filter(|owner| owner.device == ana) {
+                owner.next += 100;
+            }
+        };
+        let record = forge_snapshot(&mut sim, CARL, |_| {}, claims);
+        sim.order(vec![record], None);
+        sim.merge(ANA);
+        sim.settle();
+        assert!(sim.peers[ANA].text().contains("{ana}"), "{kind}");
+        // Ben's, of which it says nothing.
+        assert_eq!(sim.carry(ANA, Whose::All), 1, "{kind}");
+        assert!(sim.take_uncarried(ANA).is_none(), "{kind}");
+        bounce(&mut sim, ANA);
+        assert!(sim.peers[ANA].text().contains("{ana}"), "{kind}");
+    }
+}
+
 /// What cannot be opened any more is words at least.
 #[test]
 fn what_is_older_than_what_is_kept_is_told_in_words() {

@@ -14,7 +14,7 @@ use conclave_crdt::CrdtKind;
 use conclave_doc::*;
 use conclave_proto::frame::DeliveredRecord;
 use conclave_proto::merkle::Head;
-use conclave_proto::record::{Record, RecordBody, SnapshotHeader};
+use conclave_proto::record::SnapshotHeader;
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::*;
 use zeroize::Zeroizing;
@@ -45,40 +45,6 @@ fn judge(sim: &mut Sim, at: usize) -> Option<Judgement> {
     let judgement = sim.peers[at].doc.check_snapshot(&ctx).unwrap();
     sim.peers[at].doc.write_verdict();
     judgement
-}
-
-/// A snapshot as an attacker with a member's key makes it.
-fn forge_snapshot(
-    sim: &mut Sim,
-    member: usize,
-    header: impl FnOnce(&mut SnapshotHeader),
-    payload: impl FnOnce(&mut SnapshotPayload),
-) -> Record {
-    let keys = Keys::default();
-    let epoch = sim.world.epoch();
-    let ctx = sim.world.ctx(member, epoch, &keys);
-    let peer = &mut sim.peers[member];
-    let record = peer
-        .doc
-        .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
-        .unwrap();
-    peer.doc.snapshot_refused();
-    let doc_keys = DocKeys::derive(&root(epoch), &DOC);
-    let mut content = SnapshotPayload::from_bytes(&open(&record, &doc_keys).unwrap()).unwrap();
-    payload(&mut content);
-    let mut outer = record.header;
-    let RecordBody::Snapshot(inner) = &mut outer.body else {
-        panic!()
-    };
-    header(inner);
-    seal(
-        &outer,
-        &content.to_bytes(),
-        &doc_keys,
-        &sim.world.keys[member],
-        1,
-        &mut sim.peers[member].rng,
-    )
 }
 
 #[test]

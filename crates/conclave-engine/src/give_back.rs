@@ -181,10 +181,19 @@ impl Cx {
             let (made, sealed) = self.of_present_epoch(group)?;
             (group_info, wrap) = (Some(made), Some(sealed));
         }
-        let bundles = log.bundles.into_values();
-        let bundles = bundles
-            .filter(|bundle| commits.contains(bundle.commit.as_slice()))
-            .collect();
+        // The newest first, as far as they fit: without its bundle a commit has no Welcome any more, and only that.
+        let mut room = OFFER_BYTES;
+        let mut bundles = Vec::new();
+        let own = log.bundles.into_values().rev();
+        let own = own.filter(|bundle| commits.contains(bundle.commit.as_slice()));
+        for bundle in own.filter(|bundle| bundle.welcome.is_some()) {
+            let left = room.checked_sub(bundle.tls_serialized_len());
+            let Some(left) = left.filter(|_| bundles.len() < limits::BUNDLES_PER_OFFER) else {
+                break;
+            };
+            room = left;
+            bundles.push(bundle);
+        }
         Some(Request::ReturnGroup {
             group: group.id,
             from,
@@ -257,14 +266,12 @@ impl Cx {
             return;
         };
         match answer {
-            Answer::Accepted { .. } | Answer::Done => match document {
-                Some(document) => {
-                    let open = TimerKind::Document(group, document, DocTimer::Open);
-                    self.cancel_timer(open);
-                    self.wake(0, open);
+            Answer::Accepted { .. } | Answer::Done => {
+                // Once: a service that takes it and shows none of it is looked at again as any that is away.
+                if self.link.returned.insert((group, document)) {
+                    self.compare_soon(group, document, 0);
                 }
-                None => self.post_group(group, GroupWork::CompareAgain),
-            },
+            }
             // It says now how much it has.
             Answer::Refused(Refusal::Recovering { have, .. }) if turn.there == There::Unknown => {
                 self.give_back(group, document, There::Size(*have));
@@ -284,6 +291,10 @@ impl Cx {
                 self.gives_up(group, document);
             }
             Answer::Refused(WENT_ON) => self.went_on(group, document),
+            // All logs are held, and this goes on from there: whoever comes first when they are not is heard, and nobody says when that is.
+            Answer::Refused(Refusal::Recovering { have, want }) if want <= have => {
+                self.compare_soon(group, document, HELD_PAUSE_MS);
+            }
             // Somebody else was first, or more is wanted: the next look compares anew.
             Answer::Refused(refusal)
                 if refusal.is_retryable() || *refusal == Refusal::AlreadyExists => {}
@@ -300,14 +311,30 @@ impl Cx {
         self.give_back_next();
     }
 
+    /// Compares a log anew, after a while.
+    fn compare_soon(&mut self, group: GroupId, document: Option<DocumentId>, delay: u64) {
+        let what = match document {
+            Some(document) => {
+                let open = TimerKind::Document(group, document, DocTimer::Open);
+                self.cancel_timer(open);
+                return self.wake(delay, open);
+            }
+            None if delay == 0 => GroupWork::CompareAgain(self.now),
+            None => GroupWork::CompareAgain(self.now.plus_ms(delay)),
+        };
+        self.post_group(group, what);
+    }
+
     /// What the service lacks is not all here. Where nobody has brought it for long, it goes on without.
     fn gives_up(&mut self, group: GroupId, document: Option<DocumentId>) {
-        let begun = self.link.named.map_or(self.now, |named| named.begun);
+        // Both by the service's clock: the own one may be wrong.
+        let now = self.service_now();
+        let begun = self.link.named.map_or(now, |named| named.begun);
         let most = match document {
             Some(_) => DOCUMENT_WAITS_MS,
             None => GROUP_WAITS_MS,
         };
-        if self.now.since_ms(begun) >= most {
+        if now.since_ms(begun) >= most {
             self.went_on(group, document);
         }
     }
@@ -322,6 +349,9 @@ impl Cx {
 const WENT_ON: Refusal = Refusal::Forbidden {
     why: ForbiddenWhy::WentOn,
 };
+
+/// Pause between two offers of what nothing is known to be missing of, while all logs are held, in milliseconds.
+const HELD_PAUSE_MS: u64 = 10_000;
 
 /// How long after a service was put back a document waits for whoever can return what it lacks, where nothing proves that the service had it, in
 /// milliseconds.

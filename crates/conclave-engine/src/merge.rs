@@ -5,8 +5,9 @@
 
 use conclave_doc::{DeliverOutcome, DocError, KeptLog, Whose};
 use conclave_proto::frame::OpenedDocument;
+use conclave_proto::merkle::Head;
 use conclave_proto::service::{LogName, Loss, SignedHead};
-use conclave_proto::{DocumentId, GroupId, InstanceId};
+use conclave_proto::{DocumentId, GroupId, Hash, InstanceId};
 use rand_core::RngCore;
 
 use crate::cx::Cx;
@@ -105,26 +106,31 @@ impl Cx {
             // The connection is another one by now.
             return;
         }
+        let size = whole.group.documents.get(&id).map_or(0, |row| row.size);
         let here = matches!(
             whole.docs.get(&id),
             Some(DocSlot::Hot(_) | DocSlot::Away(_))
         );
-        let log = kept::document_log(rows, &group, &id);
-        let (true, Ok(log)) = (here, &log) else {
-            if let Err(error) = &log {
-                let what = FindingKind::failed(Step::ReadDocument, error);
-                self.finding(group, Some(id), what, None);
-            }
+        if !here {
             self.open_later(&mut whole.group, id, NotOpen::Later);
             return self.merged_or_not();
-        };
+        }
+        let log = kept::document_log(rows, &group, &id).unwrap_or_else(|error| {
+            // It begins anew all the same: what is shown is told in words, and not carried.
+            let what = FindingKind::failed(Step::ReadDocument, &error);
+            self.finding(group, Some(id), what, None);
+            KeptLog::unreadable(Head {
+                size,
+                root: Hash::ZERO,
+            })
+        });
         let mut instance = InstanceId([0; 8]);
         self.rng.fill_bytes(&mut instance.0);
         self.ask_open(group, id, instance, None);
         let Some(DocLink::Asking { ask }) = self.link.document(group, id) else {
             return self.merged_or_not();
         };
-        let how_far = HowFar::Asking(Box::new(log.clone()), instance, *ask);
+        let how_far = HowFar::Asking(Box::new(log), instance, *ask);
         self.link.merging = Some(Merging {
             group,
             document: id,

@@ -6,7 +6,7 @@ use conclave_crdt::CrdtKind;
 use conclave_proto::frame::{Answer, Plea, WelcomeDelivery};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::service::SignedHead;
-use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, UnixMs, UserId};
 
 pub(crate) use self::document::{DocCommand, DocFrame, DocWork};
 use crate::command::Reply;
@@ -56,8 +56,8 @@ pub(crate) enum GroupWork {
     ClosedRead(DocumentId, Vec<Row>),
     /// Rows of what is kept of its log, of which a put-back service lacks something.
     GiveBack(Vec<Row>),
-    /// Its log is compared with the service's anew, now.
-    CompareAgain,
+    /// Its log is compared with the service's anew, from this time on.
+    CompareAgain(UnixMs),
     /// The put-back service goes on without what is here of its log, or a document's.
     WentOn(Option<DocumentId>),
     /// The log is here again as far as the service has it.
@@ -190,7 +190,7 @@ impl Cx {
             GroupWork::Thaw(rows) => self.evidence_again(group, &rows),
             GroupWork::ClosedRead(id, rows) => self.closed_read(group, id, &rows),
             GroupWork::GiveBack(rows) => self.give_back_group_read(group, &rows),
-            GroupWork::CompareAgain => self.compare_again(group),
+            GroupWork::CompareAgain(at) => self.compare_again(group, at),
             GroupWork::WentOn(None) => self.log_went_on(group),
             GroupWork::WentOn(Some(id)) => self.document_went_on(group, id),
             GroupWork::BackInStep => self.back_in_step(group),

@@ -54,6 +54,8 @@ pub(crate) struct LostUpdates {
     ends: BTreeMap<ReplicaId, BTreeSet<(u64, u64)>>,
     /// Those that are not queued to be carried, by their authors' devices.
     waiting: BTreeMap<DeviceId, BTreeSet<u64>>,
+    /// Those that are in the log by the word of a snapshot alone that nobody has checked yet: they stay until somebody has.
+    claimed: BTreeSet<u64>,
     dirty: BTreeSet<u64>,
     stored: BTreeSet<u64>,
 }
@@ -63,8 +65,9 @@ impl LostUpdates {
         self.items.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.items.len()
+    /// How many are not in the log as far as anybody says.
+    pub(crate) fn count(&self) -> usize {
+        self.items.len().saturating_sub(self.claimed.len())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Lost> {
@@ -107,13 +110,62 @@ impl LostUpdates {
 
     fn insert(&mut self, number: u64, lost: Lost) {
         self.by_leaf.insert(lost.leaf, number);
+        self.watch(number, &lost);
+        self.items.insert(number, lost);
+    }
+
+    fn watch(&mut self, number: u64, lost: &Lost) {
         if let Some((replica, end)) = lost.end() {
             let ends = self.ends.entry(replica.clone()).or_default();
             ends.insert((end, number));
         }
         let waiting = self.waiting.entry(lost.device()).or_default();
         waiting.insert(number);
-        self.items.insert(number, lost);
+    }
+
+    fn unwatch(&mut self, number: u64, lost: &Lost) {
+        if let Some((replica, end)) = lost.end() {
+            forget(&mut self.ends, replica, &(end, number));
+        }
+        forget(&mut self.waiting, &lost.device(), &number);
+    }
+
+    /// A snapshot that nobody has checked yet says that it is in the log.
+    pub(crate) fn claim(&mut self, leaf: &Hash) {
+        let Some(number) = self.by_leaf.get(leaf).copied() else {
+            return;
+        };
+        // What is on its way is known when it has its place.
+        let waits = self.items.get(&number).filter(|lost| !self.is_queued(lost));
+        if waits.is_none() {
+            return;
+        }
+        if let Some(lost) = self.items.remove(&number) {
+            self.unwatch(number, &lost);
+            self.claimed.insert(number);
+            self.items.insert(number, lost);
+        }
+    }
+
+    /// Another snapshot is to be believed, or not.
+    pub(crate) fn unclaim(&mut self) {
+        for number in std::mem::take(&mut self.claimed) {
+            if let Some(lost) = self.items.remove(&number) {
+                self.watch(number, &lost);
+                self.items.insert(number, lost);
+            }
+        }
+    }
+
+    /// Those of which a snapshot says that they are in the log.
+    pub(crate) fn claimed(&self) -> impl Iterator<Item = &Lost> {
+        let numbers = self.claimed.iter();
+        numbers.filter_map(|number| self.items.get(number))
+    }
+
+    fn is_claimed(&self, lost: &Lost) -> bool {
+        let number = self.by_leaf.get(&lost.leaf);
+        number.is_some_and(|number| self.claimed.contains(number))
     }
 
     /// Takes out the one of this record.
@@ -121,10 +173,8 @@ impl LostUpdates {
         let number = self.by_leaf.remove(leaf)?;
         self.dirty.insert(number);
         let lost = self.items.remove(&number)?;
-        if let Some((replica, end)) = lost.end() {
-            forget(&mut self.ends, replica, &(end, number));
-        }
-        forget(&mut self.waiting, &lost.device(), &number);
+        self.unwatch(number, &lost);
+        self.claimed.remove(&number);
         Some(lost)
     }
 
@@ -158,17 +208,24 @@ impl LostUpdates {
 
     /// None is queued any more.
     pub(crate) fn none_queued(&mut self) {
-        for (number, lost) in &self.items {
+        let left = self.items.iter();
+        for (number, lost) in left.filter(|(number, _)| !self.claimed.contains(number)) {
             let waiting = self.waiting.entry(lost.device()).or_default();
             waiting.insert(*number);
         }
     }
 
-    /// Whether it is.
+    /// Whether it waits to be carried: neither queued for that nor claimed to be in the log.
+    pub(crate) fn is_waiting(&self, lost: &Lost) -> bool {
+        !self.is_queued(lost) && !self.is_claimed(lost)
+    }
+
+    /// Whether it is queued to be carried.
     pub(crate) fn is_queued(&self, lost: &Lost) -> bool {
         let waiting = self.waiting.get(&lost.device());
         let number = self.by_leaf.get(&lost.leaf);
-        !number.is_some_and(|number| waiting.is_some_and(|it| it.contains(number)))
+        let waits = number.is_some_and(|number| waiting.is_some_and(|it| it.contains(number)));
+        !waits && !self.is_claimed(lost)
     }
 
     /// Devices of which some are not queued to be carried.

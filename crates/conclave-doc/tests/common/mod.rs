@@ -844,3 +844,37 @@ impl Unseen {
         Ok(())
     }
 }
+
+/// A snapshot as an attacker with a member's key makes it.
+pub fn forge_snapshot(
+    sim: &mut Sim,
+    member: usize,
+    header: impl FnOnce(&mut conclave_proto::record::SnapshotHeader),
+    payload: impl FnOnce(&mut SnapshotPayload),
+) -> Record {
+    let keys = Keys::default();
+    let epoch = sim.world.epoch();
+    let ctx = sim.world.ctx(member, epoch, &keys);
+    let peer = &mut sim.peers[member];
+    let record = peer
+        .doc
+        .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
+        .unwrap();
+    peer.doc.snapshot_refused();
+    let doc_keys = DocKeys::derive(&root(epoch), &DOC);
+    let mut content = SnapshotPayload::from_bytes(&open(&record, &doc_keys).unwrap()).unwrap();
+    payload(&mut content);
+    let mut outer = record.header;
+    let RecordBody::Snapshot(inner) = &mut outer.body else {
+        panic!()
+    };
+    header(inner);
+    seal(
+        &outer,
+        &content.to_bytes(),
+        &doc_keys,
+        &sim.world.keys[member],
+        1,
+        &mut sim.peers[member].rng,
+    )
+}

@@ -173,7 +173,7 @@ fn of_history(kind: &FindingKind, place: &str) -> Three {
                 changes(*missing)
             ),
             "Nobody, if the operator put back a backup.",
-            "They are here and are being written in again, as those who made them signed them. Go on editing.",
+            "They are here, and those whose authors may still write are being written in again, as they signed them; the rest is kept apart. Go on editing.",
         ),
         FindingKind::LossDeclared { lost } => three(
             format!(
@@ -182,7 +182,7 @@ fn of_history(kind: &FindingKind, place: &str) -> Three {
                 if *lost == 1 { "is" } else { "are" }
             ),
             "The operator of the service, who did not wait any longer, or nobody.",
-            "What is here is written in again.",
+            "What is here and may still be written is written in again; the rest is kept apart.",
         ),
         FindingKind::Contradicted => three(
             format!("The service showed two histories of {place}."),

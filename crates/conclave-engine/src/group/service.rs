@@ -401,11 +401,12 @@ impl Cx {
         }
     }
 
-    /// The log of a group that was away is asked for again, now.
-    pub(crate) fn compare_again(&mut self, group: &mut Group) {
+    /// The log of a group that was away is asked for again, from this time on.
+    pub(crate) fn compare_again(&mut self, group: &mut Group, at: UnixMs) {
         if group.stand.is_away() {
             group.away_tries.reset();
-            group.retry_at = self.now;
+            let delay = at.since_ms(self.now);
+            self.return_later(group, delay, delay);
         }
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Link {
     pub(crate) to_give_back: VecDeque<ToGiveBack>,
     /// The one whose turn it is.
     pub(crate) giving_back: Option<ToGiveBack>,
+    /// Logs that the service has taken something back of.
+    pub(crate) returned: BTreeSet<(GroupId, Option<DocumentId>)>,
     /// Documents that were asked for from their active snapshot on, since the service has what is before by hash only.
     pub(crate) from_base: BTreeSet<(GroupId, DocumentId)>,
     /// Documents that began anew since they were last looked at later.

@@ -213,3 +213,33 @@ fn a_service_that_says_that_its_log_began_later_is_not_followed() {
         &["hello", " more", " mine"],
     );
 }
+/// Only the one who came late is there: it has nothing before the snapshot that it began with. The others, who are further on, bring the rest.
+#[test]
+fn whoever_came_late_brings_it_and_others_bring_the_rest() {
+    let (mut world, group, document) = old(2);
+    world.go_offline(CLEO);
+    world.edit(BEN, group, document, " more ");
+    world.run();
+    world.edit(ANA, group, document, " yet ");
+    world.run();
+    for at in [ANA, BEN, DORA] {
+        world.go_offline(at);
+    }
+    world.go_online(CLEO);
+    let key = wipe(&mut world);
+    accept(&mut world, CLEO, &key);
+    world.advance(300_000);
+    assert!(first_here(&world, group, document) > 0);
+    for at in [ANA, BEN, DORA] {
+        come(&mut world, at, &key);
+    }
+    world.advance(900_000);
+    let words = ["hello", " ben ", " dora ", " cleo ", " more ", " yet "];
+    world.converged(group, &[ANA, BEN, CLEO, DORA]);
+    for at in [DORA, CLEO, ANA, BEN] {
+        once(&mut world, at, group, document, &words);
+        world.edit(at, group, document, &format!(" on{at} "));
+        world.run();
+    }
+    world.converged(group, &[ANA, BEN, CLEO, DORA]);
+}

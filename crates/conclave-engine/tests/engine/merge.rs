@@ -1,7 +1,7 @@
 //! A service was put back, and a document's log went on without what members have: everybody gets everything, once.
 
 use conclave_engine::finding::About;
-use conclave_engine::{Command, Event, FindingInfo, RescueCause, RescueInfo};
+use conclave_engine::{Command, Event, FindingInfo, RescueCause, RescueInfo, kept};
 use conclave_proto::{DocumentId, GroupId, Role};
 
 use crate::world::World;
@@ -344,4 +344,30 @@ fn what_is_lost_twice_comes_back_in_the_end() {
     world.advance(900_000);
     all_is_well(&mut world, group, document, &WORDS);
     all_is_well(&mut world, group, document, &[" again"]);
+}
+
+/// What a disk has lost of what is kept holds nobody up: the document begins anew, and what is not written in again by others is words.
+#[test]
+fn what_is_kept_and_cannot_be_read_holds_nobody_up() {
+    let (mut world, group, document) = went_on(21);
+    world.unchecked = true;
+    let [_, prefix] = kept::document_prefixes(&group, &document);
+    let rows = &mut world.devices[ANA].rows.0;
+    let before = rows.len();
+    rows.retain(|key, _| !key.starts_with(&prefix));
+    assert!(rows.len() < before);
+    world.go_online(ANA);
+    world.advance(CARRIED_MS);
+    let rescued = rescues(&mut world, ANA);
+    assert_eq!(rescued.len(), 1);
+    assert_eq!(rescued[0].cause, RescueCause::NotCarried);
+    world.edit(ANA, group, document, " on");
+    world.run();
+    world.go_online(BEN);
+    world.advance(CARRIED_MS);
+    world.converged(group, &ALL);
+    let text = world.text(CLEO, group, document);
+    for word in [" ana", " ben", " cleo", " on"] {
+        assert_eq!(text.matches(word).count(), 1, "{word}: {text}");
+    }
 }

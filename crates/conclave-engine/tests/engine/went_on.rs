@@ -161,3 +161,20 @@ fn a_group_that_the_service_goes_on_without_has_parted() {
         assert_eq!(open_states(&mut world, at), [], "{at}");
     }
 }
+
+/// A clock that is a day fast makes nobody give up what somebody is about to bring.
+#[test]
+fn a_wrong_clock_gives_nothing_up() {
+    let (mut world, group, _) = trio(4, GroupPolicy::default());
+    world.forbidden = &["report"];
+    let copy = world.service.clone();
+    let (user, role) = (world.devices[CLEO].user, Role::Viewer);
+    world.ask(BEN, Command::SetRole { group, user, role });
+    world.run();
+    world.set_clock(ANA, (2 * DAY_MS) as i64);
+    world.forbidden = &["report", "return_group"];
+    restore(&mut world, copy);
+    world.advance(900_000);
+    assert!(told(&mut world, ANA, "service.not_returned"));
+    assert!(!told(&mut world, ANA, "group.parted"));
+}

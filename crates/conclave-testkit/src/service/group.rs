@@ -121,9 +121,14 @@ impl Desk {
     }
 
     fn adopt(&mut self, by: Asker, offer: &Adoption<'_>) -> Result<Answer, Refusal> {
-        let rows = self.load(|keys| AdoptGroup::needs(offer, keys))?;
+        let rows = self.load(|keys| {
+            AdoptGroup::needs(offer, keys);
+            keys.services.insert(());
+        })?;
         if !AdoptGroup::is_known(offer, &rows).map_err(super::log::refusal)? {
-            let generation = self.signing.generation().number;
+            // As it is stored: a lying service signs as another.
+            let stored = rows.services.get(&()).and_then(Option::as_ref);
+            let generation = stored.map_or(0, |row| row.generation.number);
             let op = AdoptGroup::judge(by, offer, generation, self.now)?;
             self.run(Op::AdoptGroup(Box::new(op)))?;
         }
