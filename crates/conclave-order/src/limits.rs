@@ -45,5 +45,10 @@ pub const HOLD_MS: u64 = 24 * 3600 * 1000;
 pub const CHECKS_PER_OFFER: usize = 1024;
 /// How long all logs are held when a report shows that the service was put back, in milliseconds: others show heads of other logs meanwhile.
 pub const FOUND_HOLD_MS: u64 = 60 * 1000;
+/// For so long before a hold over all logs ends they take what nothing proves, in milliseconds, and nothing new yet: whoever has the end of a log need not
+/// be faster than whoever goes on from before it.
+pub const RETURN_FIRST_MS: u64 = 30 * 1000;
+/// For so long after a generation began logs that stand take what nothing proves, in milliseconds (14 days): as long as members keep what they have.
+pub const RETURN_PAST_MS: u64 = 14 * 24 * 3600 * 1000;
 /// How long a group that a member brought takes nothing new, in milliseconds: whoever is further on brings that first.
 pub const ADOPTED_HOLD_MS: u64 = 10 * 60 * 1000;

@@ -144,7 +144,8 @@ impl<'a> Based<'a> {
             let max = CHECKS_PER_OFFER as u64;
             return Err(Refusal::TooLarge { max }.into());
         }
-        Ok(least.saturating_add(may_follow(beyond, view)))
+        let at = self.head.size.saturating_add(least as u64);
+        Ok(least.saturating_add(may_follow(beyond, at, view, false)))
     }
 
     /// The document with nothing in its log yet.

@@ -11,8 +11,8 @@ use crate::batch::Decided;
 use crate::change::{Change, Secret};
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
-use crate::limits::HOLD_MS;
-use crate::rows::RecoveryRow;
+use crate::limits::{ADOPTED_HOLD_MS, HOLD_MS, RETURN_FIRST_MS, RETURN_PAST_MS};
+use crate::rows::{RecoveryRow, ServiceRow};
 
 /// A generation, ready to begin.
 #[derive(Debug, Clone)]
@@ -37,9 +37,17 @@ impl Next {
             generation: self.generation,
             seed: self.seed.clone(),
         }];
+        if self.generation.cause == Cause::Founded {
+            return Ok(changes);
+        }
         // Packages that were handed out before are there again.
-        if self.generation.cause != Cause::Founded {
-            changes.push(Change::PackagesVoid);
+        changes.push(Change::PackagesVoid);
+        // So is what was waited for before, with times that may be over: nobody could show or bring anything in them.
+        let begun = self.generation.begun;
+        let until = (begun.plus_ms(HOLD_MS), u32::MAX);
+        for row in rows.ended_at(&until)?.into_iter().flatten() {
+            let ends = row.ends.max(begun.plus_ms(row.hold_ms()));
+            changes.push(Change::Recovery(RecoveryRow { ends, ..*row }));
         }
         Ok(changes)
     }
@@ -141,6 +149,11 @@ impl Report {
         }
         let row = match rows.recovery_of(log)? {
             Some(known) if (known.of, known.want.size) >= (self.number, head.size) => return done,
+            // Nothing was known to be missing: it was held for minutes.
+            Some(known) if known.of == 0 => RecoveryRow {
+                ends: row.ends.max(known.ends),
+                ..row
+            },
             Some(known) => RecoveryRow {
                 want: *head,
                 of: self.number,
@@ -262,7 +275,7 @@ pub(crate) struct Wanted {
 /// Whether a log gets back what goes past all that the service is known to have signed of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Past {
-    /// It does: it has not gone another way since the service was put back, and nobody can be about to show a later head.
+    /// It does: it has not gone another way since the service was put back, and who has a later head has had time to show it.
     Taken,
     /// Later: somebody may show a later head still.
     Held,
@@ -271,6 +284,14 @@ pub(crate) enum Past {
 }
 
 impl RecoveryRow {
+    /// How long it is held at least from where that is begun anew: where nothing is known to be missing, as long as a group that a member brought.
+    fn hold_ms(&self) -> u64 {
+        match self.of {
+            0 => ADOPTED_HOLD_MS,
+            _ => HOLD_MS,
+        }
+    }
+
     /// What becomes of the hold of a log that stood here, when more has come back. Where nothing was known to be missing, it goes on as long as it was
     /// to: whoever has still more may come.
     pub(crate) fn after(&self, have: u64, reached: Head) -> Change {
@@ -281,6 +302,14 @@ impl RecoveryRow {
                 ..*self
             }),
         }
+    }
+}
+
+impl ServiceRow {
+    /// Whether all logs are held, and will be for a while.
+    fn holds_back(&self, now: UnixMs) -> bool {
+        self.hold
+            .is_some_and(|hold| hold.since_ms(now) > RETURN_FIRST_MS)
     }
 }
 
@@ -306,8 +335,8 @@ impl Wanted {
 }
 
 impl Rows {
-    /// What of a log may come back.
-    pub(crate) fn wanted_of(&self, log: &LogId) -> Result<Wanted, Stop> {
+    /// What of a log may come back at this time.
+    pub(crate) fn wanted_of(&self, log: &LogId, now: UnixMs) -> Result<Wanted, Stop> {
         let head = self.recovery_of(log)?.map(|row| row.want);
         let of_group = self.recovery_of(&LogId::of_group(log.group))?;
         let has = self.group(&log.group)?.map_or(0, |row| row.size);
@@ -315,14 +344,16 @@ impl Rows {
         let past = match self.service(&())? {
             Some(row) => {
                 // A service that members bring a group to has lost it, whatever it says of itself.
+                let Generation { cause, begun, .. } = row.generation;
+                let is_late = now.since_ms(begun) >= RETURN_PAST_MS;
                 let put_back =
-                    self.is_brought(&log.group)? || row.generation.cause != Cause::Founded;
+                    self.is_brought(&log.group)? || (cause != Cause::Founded && !is_late);
                 let stands = grown_in(self, log)? < row.generation.number;
                 // What was given up is carried, if at all.
                 let given_up = has_loss_since(self, log, row.generation.number.saturating_sub(1))?;
                 if !put_back || !stands || given_up {
                     Past::Over
-                } else if row.hold.is_some() || waits_for_group {
+                } else if row.holds_back(now) || waits_for_group {
                     Past::Held
                 } else {
                     Past::Taken

@@ -56,6 +56,8 @@ pub struct ReturnDocument {
     have: Head,
     /// What was wanted.
     wanted: Wanted,
+    /// When they were judged.
+    now: UnixMs,
     /// Position of the first of them.
     from: u64,
     /// What they lead to.
@@ -99,6 +101,14 @@ impl ReturnDocument {
         if known.is_none() && !view.documents.contains_key(&log.document) {
             return Err(Refusal::UnknownDocument.into());
         }
+        // Somebody may have been removed since, by what the other rows follow already.
+        let at = group.at();
+        if (at.epoch, at.size) != (view.epoch, view.size()) {
+            let wanted = rows.wanted_of(&log, now)?;
+            let have = known.map_or(0, |(document, _)| document.frontier.size());
+            let want = wanted.head.map_or(have, |head| head.size);
+            return Err(Refusal::Recovering { have, want }.into());
+        }
         let empty = Frontier::new();
         let end = known.map_or(&empty, |(document, _)| &document.frontier);
         let have = end.head();
@@ -112,7 +122,7 @@ impl ReturnDocument {
                 return Err(Refusal::Recovering { have, want }.into());
             }
         };
-        let (records, wanted) = wanted(&offer, (end, &base), view, rows)?;
+        let (records, wanted) = wanted(&offer, (end, &base), view, (rows, now))?;
         need_marks(log, end.size(), records, rows)?;
         let (mut returning, records) = Returning::begin(log, base, records, (rows, view), now)?;
         for record in records {
@@ -132,9 +142,10 @@ impl ReturnDocument {
         Ok(Self {
             device: offer.device,
             log,
-            group: group.at(),
+            group: at,
             have,
             wanted,
+            now,
             from: offer.from,
             reached,
             changes: returning.changes(),
@@ -165,7 +176,7 @@ impl ReturnDocument {
         let group = rows.group(&log.group)?.ok_or(Refusal::UnknownGroup)?;
         let document = rows.document(&log)?;
         let have = document.map_or(Head::EMPTY, |row| row.frontier.head());
-        let wanted = rows.wanted_of(&log)?;
+        let wanted = rows.wanted_of(&log, self.now)?;
         // It was judged where this stood.
         if (group.at(), have, wanted) != (self.group, self.have, self.wanted) {
             let want = wanted.head.unwrap_or(have).size;
@@ -187,9 +198,9 @@ fn wanted<'a>(
     offer: &Offer<'a>,
     (end, base): (&Frontier, &Base<'_>),
     view: &GroupState,
-    rows: &Rows,
+    (rows, now): (&Rows, UnixMs),
 ) -> Result<(&'a [Record], Wanted), Stop> {
-    let wanted = rows.wanted_of(&offer.log)?;
+    let wanted = rows.wanted_of(&offer.log, now)?;
     if let Base::Brought(based, _) = base {
         let (have, want) = (0, wanted.head.map_or(0, |head| head.size));
         match wanted.past {
@@ -211,8 +222,9 @@ fn wanted<'a>(
     let beyond = offer.records.get(least..).unwrap_or_default();
     let entry = view.documents.get(&offer.log.document);
     let closed = end.size() > 0 && entry.is_none_or(|entry| entry.closed.is_some());
+    let back = matches!(base, Base::Lost(_)) && rows.is_brought(&offer.log.group)?;
     let follow = match wanted.past == Past::Taken && !closed {
-        true => may_follow(beyond, view),
+        true => may_follow(beyond, end.size(), view, back),
         false => 0,
     };
     let taken = least.saturating_add(follow);
@@ -223,17 +235,39 @@ fn wanted<'a>(
     Ok((records, wanted))
 }
 
-/// How many of the records that nothing proves could be written now, each after those before it.
-pub(crate) fn may_follow(beyond: &[Record], view: &GroupState) -> usize {
-    let (mut authors, mut snapshots) = (BTreeSet::new(), 0);
-    let follows = |record: &&Record| {
+/// How many of the records that nothing proves could be written now, each after those before it; the first of them at this position.
+///
+/// Who listed a document may have left: that its first snapshot is of whoever it was is seen apart. Where nothing of a document is here that comes `back` with
+/// its group, others may have left too: what they wrote is believed by the word of a member who covers it with a snapshot that comes with it, as where a
+/// document comes back from there.
+pub(crate) fn may_follow(beyond: &[Record], at: u64, view: &GroupState, back: bool) -> usize {
+    let (mut authors, mut snapshots, mut taken) = (BTreeSet::new(), 0, 0);
+    // Size up to which members vouch for the log, and up to which they have to.
+    let (mut vouched, mut left) = (0, 0);
+    for ((seq, record), count) in (at..).zip(beyond).zip(1..) {
+        let may_write = may_write(view, record);
         match record.header.body {
-            RecordBody::Snapshot(_) => snapshots += 1,
+            RecordBody::Snapshot(header) => {
+                snapshots += 1;
+                if may_write {
+                    vouched = header.covered.size.min(seq).max(vouched);
+                }
+            }
             _ => _ = authors.insert(record.header.author),
         }
-        may_write(view, record) && authors.len() + snapshots <= CHECKS_PER_OFFER
-    };
-    beyond.iter().take_while(follows).count()
+        if authors.len() + snapshots > CHECKS_PER_OFFER {
+            break;
+        }
+        match may_write || seq == 0 {
+            true => {}
+            false if back => left = seq.saturating_add(1),
+            false => break,
+        }
+        if left <= vouched {
+            taken = count;
+        }
+    }
+    taken
 }
 
 /// Whether a record's author is a member who may write it now.

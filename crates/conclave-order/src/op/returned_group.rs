@@ -65,6 +65,8 @@ pub struct ReturnGroup {
     expected: GroupAt,
     /// What was wanted.
     wanted: Wanted,
+    /// When they were judged.
+    now: UnixMs,
     /// What they lead to.
     reached: Head,
     pub(crate) entries: Vec<NewEntry>,
@@ -127,6 +129,7 @@ impl ReturnGroup {
             group: offer.group,
             expected,
             wanted,
+            now: offer.now,
             reached: core.state.state().head(),
             parts: PartChange::taken(&mut core.state),
             entries: taken,
@@ -152,7 +155,7 @@ impl ReturnGroup {
         let group = self.group;
         let log = LogId::of_group(group);
         let row = rows.group(&group)?.ok_or(Refusal::UnknownGroup)?;
-        let wanted = rows.wanted_of(&log)?;
+        let wanted = rows.wanted_of(&log, self.now)?;
         // It was judged where this stood.
         if (row.at(), wanted) != (self.expected, self.wanted) {
             let have = row.size;
@@ -194,7 +197,7 @@ fn wanted<'a>(
 ) -> Result<(&'a [GroupEntry], Wanted), Stop> {
     let log = LogId::of_group(offer.group);
     rows.need(|keys| wanted_keys(&log, keys))?;
-    let wanted = rows.wanted_of(&log)?;
+    let wanted = rows.wanted_of(&log, offer.now)?;
     if wanted.head.is_none() && !state.is_member(&offer.device) {
         // For who is no member there is no such group, unless what was lost made it one.
         return Err(Refusal::UnknownGroup.into());

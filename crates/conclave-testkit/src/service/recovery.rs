@@ -161,11 +161,13 @@ impl Desk {
         let Some(row) = row.flatten() else {
             return;
         };
-        if row.hold.is_some_and(|hold| hold <= now) {
+        let is_held = row.hold.is_some_and(|hold| hold > now);
+        if row.hold.is_some() && !is_held {
             // It is over for who asks next, or was already.
             let _ = self.run(Op::EndHold(EndHold { now }));
         }
-        if row.recovers {
+        // Not before everybody could come.
+        if row.recovers && !is_held {
             self.accept_losses(now);
         }
     }

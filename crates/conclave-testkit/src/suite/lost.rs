@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use conclave_doc::{DocKeys, seal};
 use conclave_mls::{Adoption, ClientGroup, EpochSecrets, KeyStore, Plan, PublicGroupState};
+use conclave_order::limits::FOUND_HOLD_MS;
 use conclave_order::op::adopt::AdoptGroup;
 use conclave_order::op::drop::DropGroup;
 use conclave_order::op::entry::NewEntry;
@@ -28,7 +29,7 @@ use conclave_proto::{
     Author, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, Head, InstanceId, Record, Refusal,
     UnixMs, UserId,
 };
-use conclave_rules::{LogId, Seen};
+use conclave_rules::{GroupState, LogId, Seen};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
@@ -201,6 +202,8 @@ pub(super) struct Club<D: Database> {
     pub(super) log: Vec<GroupEntry>,
     bundles: Vec<CommitBundle>,
     pub(super) logs: Vec<LogId>,
+    /// The time at the copy when something is offered to it.
+    pub(super) now: UnixMs,
     rng: ChaCha20Rng,
 }
 
@@ -252,6 +255,7 @@ impl<D: Database> Club<D> {
             log: Vec::new(),
             bundles: Vec::new(),
             logs: Vec::new(),
+            now: NOW,
             rng,
         })
     }
@@ -532,7 +536,7 @@ impl<D: Database> Club<D> {
             head,
             number: old,
             next: next.clone(),
-            hold: Some(NOW),
+            hold: Some(NOW.plus_ms(FOUND_HOLD_MS)),
             now: NOW,
         };
         let event = self.lost.accepts(Op::Report(Box::new(report))).await?;
@@ -553,7 +557,11 @@ impl<D: Database> Club<D> {
                 self.signing.begin(&next);
                 Op::Declare(Box::new(Declare { next, hold: ends }))
             }
-            None => Op::EndHold(EndHold { now: NOW }),
+            None => {
+                // Whenever it was to end.
+                let now = UnixMs(i64::MAX.unsigned_abs());
+                Op::EndHold(EndHold { now })
+            }
         };
         self.lost.accepts(op).await?;
         Ok(())
@@ -745,7 +753,7 @@ impl<D: Database> Club<D> {
             group_info: given.group_info.as_deref(),
             wrap: given.wrap.as_ref(),
             bundles: &given.bundles,
-            now: NOW,
+            now: self.now,
         };
         let rows = self.lost.load(|keys| offer.needs(keys));
         let rows = rows.await?;
@@ -775,19 +783,38 @@ impl<D: Database> Club<D> {
         from: u64,
         records: &[Record],
     ) -> Result<Result<Head, Refusal>> {
+        let offer = self.offering(seat, base, from, records)?;
+        let core = self.lost.core().await?;
+        self.give_by(core.state.state(), offer).await
+    }
+
+    pub(super) fn offering<'a>(
+        &self,
+        seat: usize,
+        base: Option<&'a DocumentBase>,
+        from: u64,
+        records: &'a [Record],
+    ) -> Result<returned::Offer<'a>> {
         let first = records.first().context("no record")?;
         let (group, document) = (GROUP, first.header.document);
-        let offer = returned::Offer {
+        Ok(returned::Offer {
             device: self.device(seat)?,
             log: LogId { group, document },
             base,
             from,
             records,
-        };
-        let core = self.lost.core().await?;
+        })
+    }
+
+    /// As before, where the group was looked at earlier.
+    pub(super) async fn give_by(
+        &mut self,
+        view: &GroupState,
+        offer: returned::Offer<'_>,
+    ) -> Result<Result<Head, Refusal>> {
         let mut rows = Rows::default();
         let op = loop {
-            match ReturnDocument::judge(offer, core.state.state(), NOW, &rows) {
+            match ReturnDocument::judge(offer, view, self.now, &rows) {
                 Ok(op) => break Op::ReturnDocument(Box::new(op)),
                 Err(Stop::Lacks(keys)) => {
                     rows.extend(self.lost.load(|wanted| wanted.extend(*keys)).await?);

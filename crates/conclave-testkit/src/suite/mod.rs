@@ -9,6 +9,7 @@ pub mod dump;
 pub mod failures;
 pub mod groups;
 pub mod heads;
+pub mod holds;
 pub mod identity;
 pub mod lives;
 pub mod logs;
@@ -27,7 +28,7 @@ macro_rules! storage_suite {
         mod $name {
             use super::*;
             use $crate::suite::{
-                adopted, based, failures, groups, heads, identity, lives, logs, random, recovery, returned, runs,
+                adopted, based, failures, groups, heads, holds, identity, lives, logs, random, recovery, returned, runs,
                 tails,
             };
 
@@ -70,6 +71,12 @@ macro_rules! storage_suite {
                 recovery::a_hold_over_all_ends_when_its_time_is_over,
                 recovery::a_report_holds_all_logs_for_a_while,
                 recovery::packages_from_before_are_not_handed_out,
+                holds::a_generation_waits_anew_for_what_was_waited_for,
+                holds::what_nothing_proves_comes_back_before_anything_new,
+                holds::what_nothing_proves_comes_back_for_so_long,
+                holds::an_offer_is_judged_by_the_group_as_it_stands,
+                tails::a_document_comes_back_though_its_authors_have_left,
+                holds::what_an_adopted_group_lacks_is_waited_for_a_day,
                 returned::a_removal_that_was_lost_comes_back_and_stands,
                 returned::entries_reordered_altered_or_cut_store_nothing,
                 returned::what_no_signature_proves_comes_back_while_the_log_stands,

@@ -9,6 +9,7 @@ use conclave_proto::{DocumentId, Hash, Head, InstanceId, Record, Refusal};
 use conclave_rules::LogId;
 
 use super::lost::{ANA, BEN, CAROL, Club, GROUP, LOG};
+use super::story::Story;
 use crate::database::Database;
 use crate::ids::some_hash;
 use crate::records::CRDT;
@@ -150,5 +151,40 @@ pub async fn a_rotation_that_is_said_to_be_complete_hides_nothing_that_is_due<D:
     let answer = club.give_records(BEN, 1, &[second]).await?;
     ensure!(answer.map(|head| head.size) == Ok(2));
     ensure!(due(&club).await?.is_none());
+    Ok(())
+}
+
+/// Who made a document, and who wrote in it, may have left since. At a service that has nothing of it their records are believed by the word of a member who
+/// covers them with a snapshot, as a document is that comes back from there; by nobody else's, and nothing that comes after it.
+///
+/// # Errors
+/// When it is not so.
+pub async fn a_document_comes_back_though_its_authors_have_left<D: Database>() -> Result<()> {
+    for (by, taken) in [(ANA, 5), (CAROL, 1)] {
+        let mut club = Club::<D>::new().await?;
+        let first = club.create(CAROL, ONE).await?;
+        let mut story = Story::begun(first.clone());
+        for (by, seen) in [(CAROL, 1), (BEN, 2)] {
+            let record = story.update(&club, by, seen)?;
+            story.place(record);
+        }
+        let snapshot = story.snapshot(&club, by, Some(&first), 3)?;
+        story.place(snapshot);
+        for (by, seen) in [(BEN, 4), (CAROL, 5), (ANA, 6)] {
+            let record = story.update(&club, by, seen)?;
+            story.place(record);
+        }
+        club.remove(ANA, CAROL).await?;
+        club.wipe().await?;
+        let brought = club.brought(ANA).await?;
+        ensure!(club.adopt(&brought).await? == Ok(()));
+        let answer = club.give_records(BEN, 0, &story.records).await?;
+        ensure!(answer == Ok(story.head(taken)?), "{by} {answer:?}");
+        // What nobody vouches for is not taken afterwards either.
+        let rest = story.since(taken)?.to_vec();
+        let answer = club.give_records(BEN, taken, &rest).await?;
+        let why = ForbiddenWhy::WentOn;
+        ensure!(answer == Err(Refusal::Forbidden { why }), "{answer:?}");
+    }
     Ok(())
 }
