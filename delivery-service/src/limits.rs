@@ -98,9 +98,11 @@ pub(crate) const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) const HOLDS_ENDED_AT_ONCE: u32 = 64;
 /// How long all logs are held after a crash that may have cost something, in milliseconds.
 pub(crate) const CRASH_HOLD_MS: u64 = 60 * 1000;
+/// How long after the start a log is still waited for whose time was over by then, in milliseconds: nobody could bring anything meanwhile.
+pub(crate) const DOWN_GRACE_MS: u64 = 10 * 60 * 1000;
 /// Offers of lost records with more than so many are judged apart from the threads that serve connections; what is offered of a group always is.
 pub(crate) const RECORDS_JUDGED_AT_ONCE: usize = 64;
-/// Offers that are judged apart at the same time.
+/// Offers that are judged apart at the same time, each of another user.
 pub(crate) const JUDGED_APART: usize = 2;
 /// How often a report is judged anew because another generation began meanwhile.
 pub(crate) const REPORT_ATTEMPTS: u32 = 3;

@@ -264,7 +264,7 @@ impl Recovery {
         let ends = self.hold(hold_ms);
         let generation = self.begin(&mut store, known.as_ref(), ends).await?;
         self.output()?;
-        store.note_running(false).await?;
+        store.note_running(None).await?;
         self.output()?;
         // Folds the write-ahead log in: the file stands for itself.
         store.close().await;

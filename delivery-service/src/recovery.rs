@@ -117,8 +117,13 @@ pub(crate) async fn renew(shared: &Shared) -> Result<bool, OpError> {
     Ok(true)
 }
 
-/// Looks whether the operator has declared something, and ends what is over.
-pub(crate) async fn look(shared: &Shared) -> Result<(), OpError> {
+/// Whether a log is waited for no longer, at a service that runs since then.
+fn is_over(row: &RecoveryRow, now: UnixMs, since: UnixMs) -> bool {
+    row.ends <= now && (row.ends >= since || now.since_ms(since) >= limits::DOWN_GRACE_MS)
+}
+
+/// Looks whether the operator has declared something, and ends what is over. It runs since then.
+async fn look(shared: &Shared, since: UnixMs) -> Result<(), OpError> {
     renew(shared).await?;
     let env = &shared.env;
     let now = env.clock.now();
@@ -129,13 +134,23 @@ pub(crate) async fn look(shared: &Shared) -> Result<(), OpError> {
     let mut rows = Rows::default();
     env.load(&keys, &mut rows).await?;
     let hold = rows.service(&())?.and_then(|row| row.hold);
-    if hold.is_some_and(|hold| hold <= now) {
+    let is_held = hold.is_some_and(|hold| hold > now);
+    if hold.is_some() && !is_held {
         env.writer.own(Op::EndHold(EndHold { now })).await?;
         tracing::info!("the hold over all logs has ended");
     }
     let over: Vec<RecoveryRow> = rows.ended_at(&ended)?.cloned().unwrap_or_default();
+    // Not before everybody could come, while everything is held.
+    let over = over
+        .iter()
+        .filter(|row| !is_held && is_over(row, now, since));
     for row in over {
-        accept_loss(shared, &mut rows, &row).await?;
+        // Of the others each stands for itself.
+        if let Err(error) = accept_loss(shared, &mut rows, row).await {
+            let (group, document) = (row.log.group, row.log.document);
+            tracing::error!(%group, %document, "what this log lost cannot be given up");
+            error.into_refusal();
+        }
     }
     // By whomever they were declared.
     let losses = env.reads.losses().await?;
@@ -175,17 +190,49 @@ pub(crate) async fn reserve_time(shared: &Shared) -> Result<(), OpError> {
 
 /// Does these now and then, until the service stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let since = shared.env.clock.now();
     let mut looks = tokio::time::interval(limits::RECOVERY_INTERVAL);
     let mut times = tokio::time::interval(limits::HEAD_TIME_INTERVAL);
     loop {
         let done = tokio::select! {
             () = shared.stop.cancelled() => return,
-            _ = looks.tick() => look(&shared).await,
+            _ = looks.tick() => look(&shared, since).await,
             _ = times.tick() => reserve_time(&shared).await,
         };
         // Told where it is known what is wrong; the next time it may do.
         if let Err(error) = done {
             error.into_refusal();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_proto::{DocumentId, GroupId, Head};
+    use conclave_rules::LogId;
+
+    use super::*;
+
+    #[test]
+    fn what_ended_while_the_service_was_down_is_waited_for_a_little() {
+        let ends = UnixMs(5_000_000);
+        let group = GroupId([1; 16]);
+        let row = RecoveryRow {
+            ends,
+            log: LogId {
+                group,
+                document: DocumentId::ZERO,
+            },
+            want: Head::EMPTY,
+            of: 1,
+            began: UnixMs(0),
+        };
+        let over = |since: UnixMs, ms| is_over(&row, since.plus_ms(ms), since);
+        let before = UnixMs(ends.0 - 7);
+        assert!(!over(before, 6) && over(before, 7));
+        assert!(over(ends, 0));
+        let after = UnixMs(ends.0 + 1);
+        assert!(!over(after, 0) && !over(after, limits::DOWN_GRACE_MS - 1));
+        assert!(over(after, limits::DOWN_GRACE_MS));
     }
 }

@@ -235,8 +235,8 @@ async fn standing(
         }
     };
     let stored = store.generation().await?;
-    // What was acknowledged last may be lost: who knows of it is asked, before anybody is told another history.
-    let crashed = store.note_running(true).await? && durability == Durability::Normal;
+    // What was acknowledged last may be lost: who knows of it is asked, before anybody is told another history. However it runs now.
+    let crashed = store.ran().await? == Some(Durability::Normal);
     let (present, cause, hold) = match stored {
         None => (None, Cause::Founded, None),
         Some((generation, _)) if crashed => {
@@ -244,6 +244,7 @@ async fn standing(
             (Some(generation), Cause::Restored, Some(UnixMs(ends)))
         }
         Some((generation, seed)) => {
+            store.note_running(Some(durability)).await?;
             return Ok(Standing {
                 service,
                 generation,
@@ -255,6 +256,8 @@ async fn standing(
     let heads = HeadKey::from_bytes(next.seed.bytes());
     let generation = next.generation;
     once(store, Op::Declare(Box::new(Declare { next, hold }))).await?;
+    // Not before it is declared.
+    store.note_running(Some(durability)).await?;
     Ok(Standing {
         service,
         generation,

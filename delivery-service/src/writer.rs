@@ -196,7 +196,7 @@ async fn run(
         }
     }
     drop(publish);
-    if let Err(error) = setup.store.note_running(false).await {
+    if let Err(error) = setup.store.note_running(None).await {
         tracing::warn!(
             code = error.code(),
             "the next start takes this end for a crash"

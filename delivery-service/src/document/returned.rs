@@ -17,19 +17,20 @@ use crate::tell::From;
 
 /// Takes what a device brings back of a document's log. Of one of which nothing is stored nobody is told: nobody has it open.
 pub(crate) async fn give_back(
-    group: &Group,
+    group: &Arc<Group>,
     (log, document): (LogId, Option<Arc<Document>>),
     conn: &Conn,
     (base, from): (Option<DocumentBase>, u64),
     records: Vec<Record>,
 ) -> Result<Answer, OpError> {
     let env = &group.env;
-    let (view, device, now) = (group.view(), conn.device, env.clock.now());
+    let (user, device, now) = (conn.user, conn.device, env.clock.now());
+    let (mut view, mut refreshes) = (group.view(), 0);
     let is_long = records.len() > limits::RECORDS_JUDGED_AT_ONCE;
     let (base, records) = (Arc::new(base), Arc::new(records));
     let mut rows = Rows::default();
     let op = loop {
-        let (view, base, records) = (view.clone(), base.clone(), records.clone());
+        let (seen, base, records) = (view.clone(), base.clone(), records.clone());
         let judge = move || {
             let offer = Offer {
                 device,
@@ -38,17 +39,25 @@ pub(crate) async fn give_back(
                 from,
                 records: &records,
             };
-            let judged = ReturnDocument::judge(offer, &view, now, &rows);
+            let judged = ReturnDocument::judge(offer, &seen, now, &rows);
             (judged, rows)
         };
         let judged = match is_long {
-            true => env.apart.judge(judge).await?,
+            true => env.apart.turn(user).await.judge(judge).await?,
             false => judge(),
         };
         rows = judged.1;
         match judged.0 {
             Ok(op) => break op,
             Err(Stop::Lacks(keys)) => env.load(&keys, &mut rows).await?,
+            // Nobody is refused by what is not so any more.
+            Err(Stop::Refused(_))
+                if refreshes < limits::VIEW_REFRESHES && group.refresh().await? =>
+            {
+                refreshes += 1;
+                view = group.view();
+                rows = Rows::default();
+            }
             Err(stop) => return Err(stop.into()),
         }
     };

@@ -53,7 +53,7 @@ pub(crate) async fn adopt(
     let (by, now) = (conn.asker(), env.clock.now());
     let generation = env.heads.standing().generation.number;
     let judge = move || AdoptGroup::judge(by, &brought.offer(by.device), generation, now);
-    let op = env.apart.judge(judge).await??;
+    let op = env.apart.turn(by.user).await.judge(judge).await??;
     let asked = conn.asker().asks(Op::AdoptGroup(Box::new(op)));
     env.writer.ask(asked).await?;
     Ok(Answer::Done)

@@ -56,6 +56,8 @@ pub(crate) async fn give_back(
     env.load(&keys, &mut rows).await?;
     // Before the group is read for it.
     offer.check(&group.view(), &rows)?;
+    // Its turn before the core: while it waits, the group goes on.
+    let turn = env.apart.turn(conn.user).await;
     let mut core = group.core().await?;
     // What is refused has gone into it by then.
     let mut scratch = stored::restore(env, id).await?;
@@ -64,7 +66,7 @@ pub(crate) async fn give_back(
         let judged = ReturnGroup::judge(offer, &mut scratch, &rows);
         (judged, scratch)
     };
-    let (judged, scratch) = match env.apart.judge(judge).await {
+    let (judged, scratch) = match turn.judge(judge).await {
         Ok(judged) => judged,
         Err(error) => {
             core.keep();

@@ -44,6 +44,10 @@ pub struct Store {
     is_open: bool,
 }
 
+/// How a service runs, as it is noted.
+const FULL: &[u8] = b"full";
+const NORMAL: &[u8] = b"normal";
+
 impl Store {
     /// Opens the database, and brings its schema up to date.
     ///
@@ -89,17 +93,33 @@ impl Store {
         stored.map_or(Ok(0), |stored| Ok(recovery::time(&stored)?.0))
     }
 
-    /// Notes that a service runs, or that it has come to its end. True: there was such a note.
-    pub(crate) async fn note_running(&mut self, runs: bool) -> Result<bool, StoreError> {
-        let ran = self.meta("running").await?.is_some();
-        if runs && !ran {
-            self.put_meta("running", &[]).await?;
-        } else if ran && !runs {
-            sqlx::query("DELETE FROM meta WHERE name = 'running'")
-                .execute(&mut self.connection)
-                .await?;
-        }
-        Ok(ran)
+    /// How a service ran that has not come to its end. What is not known to keep all that it acknowledged may have lost some.
+    pub(crate) async fn ran(&mut self) -> Result<Option<Durability>, StoreError> {
+        let note = self.meta("running").await?;
+        Ok(note.map(|note| match note.as_slice() {
+            FULL => Durability::Full,
+            _ => Durability::Normal,
+        }))
+    }
+
+    /// Notes that a service runs, and how, or that it has come to its end.
+    pub(crate) async fn note_running(
+        &mut self,
+        runs: Option<Durability>,
+    ) -> Result<(), StoreError> {
+        let note = match runs {
+            None => sqlx::query("DELETE FROM meta WHERE name = 'running'"),
+            Some(durability) => {
+                let how = match durability {
+                    Durability::Full => FULL,
+                    Durability::Normal => NORMAL,
+                };
+                sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('running', ?)")
+                    .bind(how)
+            }
+        };
+        note.execute(&mut self.connection).await?;
+        Ok(())
     }
 
     /// Opens the database of a data directory for a command: beside a service that runs, whose schema stays as it is, or instead of one.

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::harness::{Member, Pen, Person, TestService, now};
 use crate::process::Process;
 use crate::scenes::ONE;
+use crate::storage::sabotage;
 
 pub const DATABASE: &str = "service.sqlite";
 const HOUR_MS: u64 = 3600 * 1000;
@@ -419,6 +420,61 @@ async fn holds_end_by_themselves_and_say_what_is_lost() {
     write(&mut alice, &mut pen, 1).await.unwrap();
 }
 
+/// A copy may hold what the service waited for when it was made, with times that are over by now: nobody could bring anything since, and nothing is given
+/// up before members have come. One log that cannot be given up keeps no other from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_copy_waits_for_is_not_given_up_before_anybody_comes() {
+    let mut scene = PutBack::new().await;
+    scene.held().await;
+    let recovery = Recovery::of(scene.service.dir.path());
+    let copy = scene.service.dir.path().join("held");
+    sabotage(&scene.service, "UPDATE recovery SET ends_ms = 1").await;
+    recovery.backup(&copy).await.unwrap();
+    scene.service.stop().await;
+    recovery.restore(&copy, HOUR_MS).await.unwrap();
+    scene.service.restart_stopped().await;
+    scene.alice.reconnect(&scene.service).await;
+    // What looks whether something is over has looked before it sees this.
+    recovery.declare(HOUR_MS).await.unwrap();
+    assert_eq!(scene.alice.wire.goodbye().await, Refusal::ShuttingDown);
+    scene.alice.reconnect(&scene.service).await;
+    let (opened, mut pen) = scene.alice.open(scene.document, ONE, Some(2)).await;
+    assert_eq!(opened.losses, []);
+    let refused = write(&mut scene.alice, &mut pen, 1).await;
+    assert_eq!(refused, Err(recovering(2, 5)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_given_up_keeps_no_other_from_it() {
+    let mut scene = PutBack::new().await;
+    let (_, entry, snapshot) = scene.alice.new_document();
+    let create = Request::CreateDocument { entry, snapshot };
+    let answer = scene.alice.wire.request(create).await;
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    scene.held().await;
+    for damage in [
+        "UPDATE records SET root = x'00' WHERE doc = (SELECT MAX(id) FROM documents)",
+        "INSERT INTO recovery SELECT d.group_id, d.document, want_size, want_root, generation, began_ms, ends_ms - 1 \
+         FROM recovery, documents d WHERE d.id = (SELECT MAX(id) FROM documents)",
+    ] {
+        sabotage(&scene.service, damage).await;
+    }
+    let ahead = Arc::new(AtomicU64::new(0));
+    let clock = ahead.clone();
+    scene.service.configure(move |config| {
+        config.limits.found_hold_ms = 0;
+        let clock = clock.clone();
+        config.clock = Clock::new(move || UnixMs(now().0 + clock.load(Ordering::Relaxed)));
+    });
+    scene.service.restart().await;
+    scene.alice.reconnect(&scene.service).await;
+    ahead.store(24 * HOUR_MS, Ordering::Relaxed);
+    assert_eq!(scene.alice.wire.goodbye().await, Refusal::ShuttingDown);
+    scene.alice.reconnect(&scene.service).await;
+    let (opened, _) = scene.alice.open(scene.document, ONE, Some(2)).await;
+    assert_eq!(opened.losses[0].lost.size, 5);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_head_is_dated_earlier_after_a_restart_with_a_clock_set_back() {
     let mut service = TestService::start().await;
@@ -590,15 +646,38 @@ async fn the_commands_copy_put_back_hold_and_give_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_that_may_have_cost_something_is_declared() {
     let person = Person::new();
-    for (durability, declares) in [("normal", true), ("full", false)] {
+    let (normal, full) = ("normal", "full");
+    // How it ran counts, not how it runs now.
+    for runs in [
+        [
+            (normal, "-KILL", false),
+            (normal, "-TERM", true),
+            (normal, "-TERM", false),
+        ],
+        [
+            (full, "-KILL", false),
+            (full, "-TERM", false),
+            (full, "-TERM", false),
+        ],
+        [
+            (normal, "-KILL", false),
+            (full, "-KILL", true),
+            (full, "-TERM", false),
+        ],
+        [
+            (full, "-KILL", false),
+            (normal, "-KILL", false),
+            (normal, "-TERM", true),
+        ],
+    ] {
         let dir = TempDir::new().unwrap();
         let mut before = None;
-        for (signal, begun) in [("-KILL", false), ("-TERM", declares), ("-TERM", false)] {
+        for (at, (durability, signal, begun)) in runs.into_iter().enumerate() {
             let args = ["--durability", durability];
             let mut process = Process::run(dir.path(), None, &args).unwrap();
             let (_, generation) = process.login(&person).await.service.unwrap();
             if let Some(before) = before.replace(generation) {
-                assert_eq!(generation != before, begun, "{durability} {signal}");
+                assert_eq!(generation != before, begun, "{runs:?} {at}");
             }
             process.signal(signal);
             process.child.wait().unwrap();
