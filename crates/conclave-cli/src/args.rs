@@ -132,8 +132,12 @@ pub enum Command {
     Whoami(identity::WhoAmI),
     /// Take a contact text as known, and show the safety number to compare
     Verify(identity::Verify),
-    /// List known contacts
-    Contacts,
+    /// List known contacts, call them otherwise, or forget them
+    Contacts {
+        /// What to do; without it they are listed
+        #[command(subcommand)]
+        command: Option<identity::Contacts>,
+    },
     /// Manage this user's devices
     #[command(subcommand)]
     Device(device::Command),

@@ -191,7 +191,7 @@ mod tests {
         let cases = [
             ("client.timed_out", 3),
             ("engine.not_verified", 4),
-            ("pin.name_taken", 4),
+            ("pin.changed", 4),
             ("refused.forbidden", 5),
             ("refused.recovering", 3),
             ("engine.forbidden", 5),

@@ -49,6 +49,7 @@ impl Context {
         let named = |info: GroupInfo| Named {
             id: info.group.to_string(),
             name: info.name.clone(),
+            within: None,
             value: info,
         };
         let groups: Vec<_> = self.groups().await?.into_iter().map(named).collect();
@@ -100,6 +101,7 @@ impl Context {
             value: pin.user,
             id: pin.user.to_string(),
             name: Some(pin.name),
+            within: None,
         };
         let contacts: Vec<_> = self.contacts().await?.into_iter().map(named).collect();
         find("contact", typed, &contacts, "conclave contacts").map_err(|failure| match failure.code.as_str() {
@@ -120,6 +122,7 @@ impl Context {
             value: member.user,
             id: member.user.to_string(),
             name: member.name,
+            within: None,
         };
         let members: Vec<_> = self.members(group).await?.into_iter().map(named).collect();
         find("member", typed, &members, "conclave group members GROUP")
@@ -195,9 +198,19 @@ impl Context {
             documents.extend(listed.into_iter().map(|info| Named {
                 id: info.document.to_string(),
                 name: info.title.clone(),
+                within: Some(told(group)),
                 value: (group.group, info),
             }));
         }
         find("document", typed, &documents, "conclave doc list")
+    }
+}
+
+/// A group by its name and the beginning of its id, which nobody chose.
+pub fn told(group: &GroupInfo) -> String {
+    let short = group.group.short();
+    match &group.name {
+        Some(name) => format!("{name} {short}"),
+        None => short,
     }
 }

@@ -148,7 +148,7 @@ async fn run_with(context: &Context, command: Command) -> Result<Shown> {
     match command {
         Command::Whoami(args) => identity::whoami(context, &args).await,
         Command::Verify(args) => identity::verify(context, args).await,
-        Command::Contacts => identity::contacts(context).await,
+        Command::Contacts { command } => identity::contacts(context, command).await,
         Command::Device(command) => device::run(context, command).await,
         Command::Server(command) => server::run(context, command).await,
         Command::Group(command) => group::run(context, command).await,

@@ -1,9 +1,9 @@
 //! Finding a group, user or document by what somebody typed.
 
+use conclave_client::naming::meant;
+
 use crate::failure::{Exit, Failure, Result};
 
-/// Fewest digits of an id that name something.
-const ID_PREFIX_MIN: usize = 4;
 /// Most candidates that are listed.
 const CANDIDATES_SHOWN: usize = 5;
 
@@ -16,37 +16,22 @@ pub struct Named<T> {
     pub id: String,
     /// Its name or title, where known.
     pub name: Option<String>,
+    /// The group that it is in, as it is told.
+    pub within: Option<String>,
 }
 
-/// Finds the one thing that `typed` names: an exact name first, then the beginning of an id, then a name in other case.
+/// Finds the one thing that `typed` names: see [`conclave_client::naming`].
 ///
 /// # Errors
-/// Nothing has that name, or several things have.
+/// Nothing has that name, or several things may be meant.
 pub fn find<T: Clone>(
     what: &str,
     typed: &str,
     candidates: &[Named<T>],
     list_with: &str,
 ) -> Result<T> {
-    let lower = typed.to_lowercase();
-    let is_prefix =
-        lower.len() >= ID_PREFIX_MIN && lower.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let exact = |named: &&Named<T>| named.name.as_deref() == Some(typed);
-    let by_id = |named: &&Named<T>| is_prefix && named.id.starts_with(&lower);
-    let loose = |named: &&Named<T>| {
-        named
-            .name
-            .as_ref()
-            .is_some_and(|name| name.to_lowercase() == lower)
-    };
-    let found: Vec<&Named<T>> = [
-        candidates.iter().filter(exact).collect::<Vec<_>>(),
-        candidates.iter().filter(by_id).collect(),
-        candidates.iter().filter(loose).collect(),
-    ]
-    .into_iter()
-    .find(|found| !found.is_empty())
-    .unwrap_or_default();
+    let id = |named: &Named<T>| named.id.clone();
+    let found = meant(typed, candidates, id, |named| named.name.as_deref());
     match found.as_slice() {
         [one] => Ok(one.value.clone()),
         [] => {
@@ -75,7 +60,7 @@ pub fn find<T: Clone>(
                 &code,
                 Exit::Usage,
                 message,
-                "type more digits of the id",
+                "type the id, or more of its digits",
             ))
         }
     }
@@ -83,9 +68,11 @@ pub fn find<T: Clone>(
 
 fn describe<T>(named: &Named<T>) -> String {
     let short: String = named.id.chars().take(12).collect();
-    match &named.name {
-        Some(name) => format!("{short} ({name})"),
-        None => short,
+    match (&named.name, &named.within) {
+        (Some(name), Some(within)) => format!("{short} ({name}, in {within})"),
+        (Some(name), None) => format!("{short} ({name})"),
+        (None, Some(within)) => format!("{short} (in {within})"),
+        (None, None) => short,
     }
 }
 
@@ -94,52 +81,31 @@ mod tests {
     use super::*;
 
     fn candidates() -> Vec<Named<u8>> {
-        let named = |value, id: &str, name: Option<&str>| Named {
+        let named = |value, id: &str, name: Option<&str>, within: Option<&str>| Named {
             value,
             id: id.into(),
             name: name.map(str::to_owned),
+            within: within.map(str::to_owned),
         };
         vec![
-            named(1, "aaaa1111", Some("Board")),
-            named(2, "aaaa2222", Some("Legal")),
-            named(3, "bbbb3333", Some("board")),
-            named(4, "cccc4444", None),
-            named(5, "dddd5555", Some("cccc")),
-            named(6, "eeee6666", Some("Twice")),
-            named(7, "ffff7777", Some("Twice")),
+            named(1, "aaaa1111aaaa1111", Some("Board"), None),
+            named(2, "aaaa1111bbbb2222", Some("Legal"), None),
+            named(3, "bbbb3333bbbb3333", Some("Twice"), Some("Home")),
+            named(4, "cccc4444cccc4444", Some("twice"), Some("Work")),
         ]
     }
 
-    fn find_here(typed: &str) -> std::result::Result<u8, String> {
-        find("group", typed, &candidates(), "conclave group list").map_err(|failure| failure.code)
-    }
-
     #[test]
-    fn names_and_id_prefixes_find_one_thing() {
-        let cases = [
-            ("Board", 1),
-            ("board", 3),
-            ("LEGAL", 2),
-            ("aaaa1", 1),
-            ("AAAA2222", 2),
-            ("bbbb", 3),
-            ("cccc4", 4),
-        ];
-        for (typed, value) in cases {
-            assert_eq!(find_here(typed), Ok(value), "{typed}");
+    fn one_thing_is_found_and_several_are_told() {
+        let find_here = |typed| find("document", typed, &candidates(), "conclave doc list");
+        for (typed, value) in [("board", 1), ("AAAA1111B", 2), ("cccc4444cccc4444", 4)] {
+            assert_eq!(find_here(typed).ok(), Some(value), "{typed}");
         }
-        // A name beats the id of something else.
-        assert_eq!(find_here("cccc"), Ok(5));
-    }
-
-    #[test]
-    fn what_is_unclear_or_unknown_is_refused() {
-        assert_eq!(find_here("aaaa"), Err("cli.ambiguous_group".into()));
-        assert_eq!(find_here("Twice"), Err("cli.ambiguous_group".into()));
-        // Two names in other case.
-        assert_eq!(find_here("BOARD"), Err("cli.ambiguous_group".into()));
-        assert_eq!(find_here("aaa"), Err("cli.no_group".into()));
-        assert_eq!(find_here("Unknown"), Err("cli.no_group".into()));
-        assert_eq!(find_here(""), Err("cli.no_group".into()));
+        let failure = find_here("Twice").unwrap_err();
+        assert_eq!(failure.code, "cli.ambiguous_document");
+        assert_eq!(failure.exit, Exit::Usage);
+        let told = "\"Twice\" could be 2 documents: bbbb3333bbbb (Twice, in Home), cccc4444cccc (twice, in Work)";
+        assert_eq!(failure.message, told);
+        assert_eq!(find_here("aaaa").unwrap_err().code, "cli.no_document");
     }
 }

@@ -647,6 +647,7 @@ cases!(
     offline,
     output,
     passphrases,
+    names,
     put_back,
     put_back_four,
     put_back_removal,

@@ -14,9 +14,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::{self, Call, Shared};
 use crate::config::Config;
+use crate::document::{Document, Kind};
 use crate::error::Error;
 use crate::events::{DeviceEvent, Event, Events};
-use crate::group::Group;
+use crate::group::{Group, the_one};
 use crate::store::Unlock;
 use crate::trouble::{Connection, Trouble};
 
@@ -330,17 +331,49 @@ impl Client {
         Err(self.inner.shared.cause())
     }
 
-    /// Takes a contact text as known, under the name that it carries. `verified` says that the safety number or QR code was compared with
+    /// Takes a contact text as known, under the name that it carries, or that it was known by. `verified` says that the safety number or QR code was compared with
     /// the person; without a pin nobody can be invited.
     ///
     /// # Errors
     /// [`Error::Engine`] when the text is not a valid contact, or contradicts one that is known.
     pub async fn verify(&self, contact: &str, verified: bool) -> Result<PinInfo, Error> {
+        self.verify_as(contact, None, verified).await
+    }
+
+    /// As [`Client::verify`], under a name of one's own choosing. Two people may have the same one.
+    ///
+    /// # Errors
+    /// As [`Client::verify`]; [`Error::Engine`] when the name is none.
+    pub async fn verify_as(
+        &self,
+        contact: &str,
+        name: Option<&str>,
+        verified: bool,
+    ) -> Result<PinInfo, Error> {
         let command = Command::Pin {
             contact: contact.to_owned(),
+            name: name.map(ToOwned::to_owned),
             verified,
         };
         answer!(self.command(command).await, Reply::Pinned(pin) => pin)
+    }
+
+    /// Calls a known contact otherwise, on this device.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the user is not a known contact, or the name is none.
+    pub async fn rename_contact(&self, user: &UserId, name: &str) -> Result<PinInfo, Error> {
+        let (user, name) = (*user, name.to_owned());
+        answer!(self.command(Command::RenameContact { user, name }).await, Reply::Pinned(pin) => pin)
+    }
+
+    /// Forgets a known contact: from here nobody of theirs is invited any more. Groups that they are in stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the user is not a known contact.
+    pub async fn forget_contact(&self, user: &UserId) -> Result<(), Error> {
+        self.command_done(Command::ForgetContact { user: *user })
+            .await
     }
 
     /// Known contacts.
@@ -465,6 +498,21 @@ impl Client {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The document that somebody means by a title, an id, or the beginning of one, in all groups that this device is in: see
+    /// [`naming`](crate::naming).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Ambiguous`]; [`Error::WrongKind`].
+    pub async fn find_document<K: Kind>(&self, typed: &str) -> Result<Document<K>, Error> {
+        let mut documents = Vec::new();
+        for info in self.groups().await?.into_iter().filter(|info| info.active) {
+            let listed = Group::new(self.clone(), info.group).documents().await?;
+            documents.extend(listed.into_iter().map(|it| (info.group, it)));
+        }
+        let (group, document) = the_one(typed, &documents)?;
+        Group::new(self.clone(), group).document(&document).await
     }
 
     /// Invitations that wait for an answer.

@@ -40,6 +40,12 @@ pub enum Error {
     /// The document is not known on this device.
     #[error("no document {0} in the group")]
     NoDocument(DocumentId),
+    /// Nothing here has that name or id.
+    #[error("nothing here is called that")]
+    NotFound,
+    /// Several documents may be meant.
+    #[error("{} documents here may be meant by that; use the id of one", .0.len())]
+    Ambiguous(Vec<(GroupId, DocumentId)>),
     /// The document is of another CRDT kind.
     #[error("this document is not of the kind {wanted}")]
     WrongKind {
@@ -105,6 +111,8 @@ impl Error {
             Self::UnexpectedAnswer => "client.unexpected_answer",
             Self::NoGroup(_) => "client.no_group",
             Self::NoDocument(_) => "client.no_document",
+            Self::NotFound => "client.not_found",
+            Self::Ambiguous(_) => "client.ambiguous",
             Self::WrongKind { .. } => "client.wrong_kind",
             Self::NoView { .. } => "client.no_view",
             Self::GroupLost => "client.group_lost",

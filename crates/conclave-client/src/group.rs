@@ -13,6 +13,7 @@ use crate::actor::Rotations;
 use crate::client::{Client, answer};
 use crate::document::{Adapter, Any, Document, Kind};
 use crate::error::Error;
+use crate::naming::meant;
 
 /// A handle to a group of this device.
 #[derive(Debug, Clone)]
@@ -66,6 +67,17 @@ impl Group {
     /// [`Error::NoGroup`].
     pub async fn name(&self) -> Result<Option<String>, Error> {
         Ok(self.info().await?.name)
+    }
+
+    /// Gives the group another name.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: it is no name, or the role does not allow it.
+    pub async fn rename(&self, name: &str) -> Result<(), Error> {
+        let (group, name) = (self.id, name.to_owned());
+        self.client
+            .command_done(Command::RenameGroup { group, name })
+            .await
     }
 
     /// Users in the group.
@@ -402,6 +414,17 @@ impl Group {
         }
     }
 
+    /// The document that somebody means by a title, an id, or the beginning of one: see [`naming`](crate::naming).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Ambiguous`]; [`Error::WrongKind`].
+    pub async fn document_by_title<K: Kind>(&self, typed: &str) -> Result<Document<K>, Error> {
+        let documents = self.documents().await?;
+        let documents: Vec<_> = documents.into_iter().map(|info| (self.id, info)).collect();
+        let (_, document) = the_one(typed, &documents)?;
+        self.document(&document).await
+    }
+
     pub(crate) async fn document_info(&self, id: &DocumentId) -> Result<DocumentInfo, Error> {
         let documents = self.documents().await?;
         documents
@@ -422,5 +445,23 @@ impl Group {
                 reason,
             })
             .await
+    }
+}
+
+/// The one document that somebody means.
+pub(crate) fn the_one(
+    typed: &str,
+    documents: &[(GroupId, DocumentInfo)],
+) -> Result<(GroupId, DocumentId), Error> {
+    let id = |(_, info): &(GroupId, DocumentInfo)| info.document.to_string();
+    let found = meant(typed, documents, id, |(_, info)| info.title.as_deref());
+    let found: Vec<_> = found
+        .into_iter()
+        .map(|(group, info)| (*group, info.document))
+        .collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(Error::NotFound),
+        _ => Err(Error::Ambiguous(found)),
     }
 }

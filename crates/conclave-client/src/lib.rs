@@ -96,6 +96,7 @@ pub mod forensic;
 mod group;
 #[cfg(unix)]
 pub mod local;
+pub mod naming;
 mod operation;
 #[doc(hidden)]
 pub mod reading;

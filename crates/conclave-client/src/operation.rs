@@ -73,7 +73,15 @@ pub enum Operation {
     /// [`Client::settled`]. Outcome: `Done`.
     Settled { limit_ms: Option<u64> },
     /// [`Client::verify`]. Outcome: `Contact`.
-    Verify { contact: String, verified: bool },
+    Verify {
+        contact: String,
+        name: Option<String>,
+        verified: bool,
+    },
+    /// [`Client::rename_contact`]. Outcome: `Contact`.
+    RenameContact { user: UserId, name: String },
+    /// [`Client::forget_contact`]. Outcome: `Done`.
+    ForgetContact { user: UserId },
     /// [`Client::contacts`]. Outcome: `Contacts`.
     Contacts,
     /// [`Client::safety_number`]. Outcome: `Text`.
@@ -165,6 +173,8 @@ pub enum Operation {
         title: String,
         content: Option<FirstContent>,
     },
+    /// [`Group::rename`]. Outcome: `Done`.
+    RenameGroup { group: GroupId, name: String },
     /// [`Document::rename`]. Outcome: `Done`.
     Rename {
         group: GroupId,
@@ -407,10 +417,19 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
             client.trouble().await?;
             Ok(Outcome::Connection(client.connection()))
         }
-        Operation::Verify { contact, verified } => client
-            .verify(&contact, verified)
+        Operation::Verify {
+            contact,
+            name,
+            verified,
+        } => client
+            .verify_as(&contact, name.as_deref(), verified)
             .await
             .map(Outcome::Contact),
+        Operation::RenameContact { user, name } => client
+            .rename_contact(&user, &name)
+            .await
+            .map(Outcome::Contact),
+        Operation::ForgetContact { user } => done(client.forget_contact(&user).await),
         Operation::Contacts => client.contacts().await.map(Outcome::Contacts),
         Operation::SafetyNumber { user } => client.safety_number(&user).await.map(Outcome::Text),
         Operation::DeviceRequest => client.device_request().await.map(Outcome::Text),
@@ -545,6 +564,7 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
             document,
             reason,
         } => done(of(group).close_document(&document, reason).await),
+        Operation::RenameGroup { group, name } => done(of(group).rename(&name).await),
         other => run_in_document(client, other).await,
     }
 }

@@ -203,6 +203,7 @@ async fn errors_keep_their_codes_across_the_socket() {
             group: GroupId::ZERO,
         },
         Operation::Verify {
+            name: None,
             contact: "nonsense".into(),
             verified: true,
         },

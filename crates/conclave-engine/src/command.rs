@@ -57,8 +57,22 @@ pub enum Command {
     Pin {
         /// Contact text.
         contact: String,
+        /// What to call them: as before, or as the text suggests, where none is given.
+        name: Option<String>,
         /// Whether the safety number or QR code was compared in person.
         verified: bool,
+    },
+    /// Calls a contact otherwise. Reply: `Pinned`.
+    RenameContact {
+        /// The contact.
+        user: UserId,
+        /// The name.
+        name: String,
+    },
+    /// Forgets a contact: nobody of theirs is invited from here any more. They stay in groups. Reply: `Done`.
+    ForgetContact {
+        /// The contact.
+        user: UserId,
     },
     /// Known contacts. Reply: `Pins`.
     Pins,
@@ -173,6 +187,13 @@ pub enum Command {
     Documents {
         /// The group.
         group: GroupId,
+    },
+    /// Gives a group another name. Reply: `Done`.
+    RenameGroup {
+        /// The group.
+        group: GroupId,
+        /// New name.
+        name: String,
     },
     /// Changes a title. Reply: `Done`.
     Rename {
@@ -353,6 +374,8 @@ impl Command {
             | Self::ApproveDevice { .. }
             | Self::FinishDevice { .. }
             | Self::Pin { .. }
+            | Self::RenameContact { .. }
+            | Self::ForgetContact { .. }
             | Self::CreateGroup { .. }
             | Self::Invite { .. }
             | Self::Accept { .. }
@@ -366,6 +389,7 @@ impl Command {
             | Self::CreateDocument { .. }
             | Self::ImportDocument { .. }
             | Self::Rename { .. }
+            | Self::RenameGroup { .. }
             | Self::Close { .. }
             | Self::Edit { .. }
             | Self::AcceptService { .. }

@@ -5,7 +5,7 @@ mod group;
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crdt::CrdtKind;
-use conclave_identity::group_code;
+use conclave_identity::{AuthError, NameError, check_name, check_title, group_code};
 use conclave_mls::ClientGroup;
 use conclave_proto::policy::GroupPolicy;
 use conclave_proto::record::CloseReason;
@@ -52,7 +52,19 @@ impl Engine {
                 let reply = Reply::Devices(self.cx.device.devices());
                 self.cx.reply(id, Ok(reply));
             }
-            Command::Pin { contact, verified } => self.pin(id, &contact, verified),
+            Command::Pin {
+                contact,
+                name,
+                verified,
+            } => self.pin(id, &contact, name, verified),
+            Command::RenameContact { user, name } => {
+                let renamed = self.cx.device.rename_pin(&user, name);
+                self.pins_changed(id, renamed.map(Reply::Pinned));
+            }
+            Command::ForgetContact { user } => {
+                let gone = self.cx.device.unpin(&user);
+                self.pins_changed(id, gone.map(|()| Reply::Done));
+            }
             Command::Pins => {
                 let reply = Reply::Pins(self.cx.device.pin_infos());
                 self.cx.reply(id, Ok(reply));
@@ -63,7 +75,9 @@ impl Engine {
                 self.cx.reply(id, number.map(Reply::Text));
             }
             Command::CreateGroup { name, policy } => {
-                let result = self.create_group(&name, *policy).map(Reply::Group);
+                let checked = check_name(&name).map_err(name_error);
+                let result = checked.and_then(|()| self.create_group(&name, *policy));
+                let result = result.map(Reply::Group);
                 self.cx.reply(id, result);
             }
             Command::Groups => self.list_groups(id),
@@ -142,8 +156,17 @@ impl Engine {
                 document,
                 title,
             } => {
+                if let Err(error) = check_title(&title) {
+                    return self.cx.reply(id, Err(name_error(error)));
+                }
                 let title = Hidden(title);
                 self.on_group(id, group, What::Rename { document, title });
+            }
+            Command::RenameGroup { group, name } => {
+                if let Err(error) = check_name(&name) {
+                    return self.cx.reply(id, Err(name_error(error)));
+                }
+                self.on_group(id, group, What::RenameGroup(Hidden(name)));
             }
             Command::Edit { group, document, f } => {
                 self.on_document(id, group, document, DocCommand::Edit(f));
@@ -213,12 +236,16 @@ impl Engine {
         self.cx.reply(id, Err(error));
     }
 
-    fn pin(&mut self, id: CommandId, contact: &str, verified: bool) {
+    fn pin(&mut self, id: CommandId, contact: &str, name: Option<String>, verified: bool) {
         let now = self.cx.now;
-        let result = self.cx.device.pin(contact, verified, now);
+        let result = self.cx.device.pin(contact, name, verified, now);
+        self.pins_changed(id, result.map(Reply::Pinned));
+    }
+
+    fn pins_changed(&mut self, id: CommandId, result: Result<Reply, EngineError>) {
         self.cx.device.save(&mut self.cx.out.writes);
         self.plan_invitations();
-        self.cx.reply(id, result.map(Reply::Pinned));
+        self.cx.reply(id, result);
     }
 
     fn on_document(
@@ -241,6 +268,9 @@ impl Engine {
         title: String,
         beginning: Beginning,
     ) {
+        if let Err(error) = check_title(&title) {
+            return self.cx.reply(id, Err(name_error(error)));
+        }
         let document = DocumentId(self.cx.random16());
         let what = GroupCommand::Create {
             document,
@@ -381,4 +411,9 @@ impl Engine {
             under_way: self.under_way(),
         }
     }
+}
+
+/// What is to be a name, and is none.
+fn name_error(error: NameError) -> EngineError {
+    AuthError::from(error).into()
 }

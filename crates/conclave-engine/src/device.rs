@@ -451,14 +451,36 @@ impl Device {
     pub(crate) fn pin(
         &mut self,
         contact: &str,
+        name: Option<String>,
         verified: bool,
         now: UnixMs,
     ) -> Result<PinInfo, EngineError> {
         let contact = Contact::from_text(contact)?;
-        let pin = Pin::of(&contact, verified, now);
+        let mut pin = Pin::of(&contact, verified, now);
         let user = pin.user;
+        let known = self.pins.name_of(&user).map(ToOwned::to_owned);
+        if let Some(name) = name.or(known) {
+            pin.name = name;
+        }
         self.pins.add(pin)?;
         self.pin_info(&user).ok_or(EngineError::UnknownMember)
+    }
+
+    pub(crate) fn rename_pin(
+        &mut self,
+        user: &UserId,
+        name: String,
+    ) -> Result<PinInfo, EngineError> {
+        let pin = self.pins.get(user).cloned();
+        let mut pin = pin.ok_or(EngineError::UnknownMember)?;
+        pin.name = name;
+        self.pins.add(pin)?;
+        self.pin_info(user).ok_or(EngineError::UnknownMember)
+    }
+
+    pub(crate) fn unpin(&mut self, user: &UserId) -> Result<(), EngineError> {
+        let gone = self.pins.remove(user);
+        gone.map(|_| ()).ok_or(EngineError::UnknownMember)
     }
 
     fn pin_info(&self, user: &UserId) -> Option<PinInfo> {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, PathElement};
 use conclave_doc::Document;
+use conclave_identity::{shown_name, shown_title};
 use conclave_proto::{DocumentId, GroupId};
 use serde_json::Value;
 
@@ -20,7 +21,6 @@ use crate::work::{DirectoryCommand, DocCommand, DocWork};
 pub(crate) const KIND: CrdtKind = CrdtKind::Yjs;
 const NAME: &str = "name";
 const PARENT: &str = "parent";
-const MAX_TITLE_CHARS: usize = 300;
 /// One of so many titles may have changed unread.
 const UNREAD_SHARE: usize = 64;
 
@@ -75,23 +75,17 @@ impl Titles {
         };
         let parent = map.get(PARENT).and_then(Value::as_str);
         self.parent = parent.and_then(|parent| parent.parse().ok());
-        self.name = map.get(NAME).and_then(Value::as_str).map(clip);
+        // Whoever may edit the directory may have written it with any program: what is no name is shown as none.
+        self.name = map.get(NAME).and_then(Value::as_str).map(shown_name);
         self.titles = map
             .iter()
-            .filter_map(|(key, value)| Some((key.parse().ok()?, clip(value.as_str()?))))
+            .filter_map(|(key, value)| Some((key.parse().ok()?, shown_title(value.as_str()?))))
             .collect();
     }
 }
 
-fn clip(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_TITLE_CHARS)
-        .collect()
-}
-
 fn set(key: String, text: &str) -> DocFn {
-    let value = Value::String(clip(text));
+    let value = Value::String(text.to_owned());
     Box::new(move |crdt| {
         let json = crdt.json().ok_or(CrdtError::Engine)?;
         json.put(&[PathElement::Key(key)], &value)
@@ -108,7 +102,7 @@ impl Cx {
         let id = DocumentId::directory(&whole.group.id);
         let first = Beginning::Edit(set(NAME.to_owned(), name));
         self.create_document(whole, id, KIND, first)?;
-        whole.group.directory.name = Some(clip(name));
+        whole.group.directory.name = Some(shown_name(name));
         Ok(())
     }
 
@@ -130,7 +124,19 @@ impl Cx {
         title: &str,
     ) -> Result<(), EngineError> {
         self.edit(group, directory, set(document.to_string(), title))?;
-        group.directory.titles.insert(document, clip(title));
+        group.directory.titles.insert(document, shown_title(title));
+        Ok(())
+    }
+
+    /// Gives the group another name, in its directory.
+    pub(crate) fn edit_name(
+        &mut self,
+        group: &mut Group,
+        directory: &mut Doc,
+        name: &str,
+    ) -> Result<(), EngineError> {
+        self.edit(group, directory, set(NAME.to_owned(), name))?;
+        group.directory.name = Some(shown_name(name));
         Ok(())
     }
 

@@ -266,12 +266,7 @@ impl Cx {
             return;
         };
         match answer {
-            Answer::Accepted { .. } | Answer::Done => {
-                // Once: a service that takes it and shows none of it is looked at again as any that is away.
-                if self.link.returned.insert((group, document)) {
-                    self.compare_soon(group, document, 0);
-                }
-            }
+            Answer::Accepted { .. } | Answer::Done => self.was_taken(group, document),
             // It says now how much it has.
             Answer::Refused(Refusal::Recovering { have, .. }) if turn.there == There::Unknown => {
                 self.give_back(group, document, There::Size(*have));
@@ -309,6 +304,13 @@ impl Cx {
             _ => {}
         }
         self.give_back_next();
+    }
+
+    /// Looks at once how the log stands now. A service that takes it and shows none of it is looked at again as any that is away.
+    fn was_taken(&mut self, group: GroupId, document: Option<DocumentId>) {
+        if self.link.returned.insert((group, document)) {
+            self.compare_soon(group, document, 0);
+        }
     }
 
     /// Compares a log anew, after a while.

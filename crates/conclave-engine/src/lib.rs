@@ -71,6 +71,7 @@ pub use command::{
     MemberInfo, OperationId, PinInfo, Reply, Setup, Status, WhoAmI,
 };
 pub use conclave_doc::{Around, Cost, Inserted, Item, Mark, Step, Word};
+pub use conclave_identity::is_escaped;
 pub use document::{Done, Job, Lending, Work, WorkId};
 pub use engine::Engine;
 pub use error::EngineError;

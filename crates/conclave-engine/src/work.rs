@@ -123,6 +123,7 @@ pub(crate) enum GroupCommand {
         document: DocumentId,
         title: Hidden<String>,
     },
+    RenameGroup(Hidden<String>),
     Confirm,
     Rejoin,
     ReAdd {
@@ -284,6 +285,11 @@ impl Cx {
             } => self.create_titled(whole, id, document, kind, title.0, beginning),
             GroupCommand::Rename { document, title } => {
                 self.rename(whole, id, document, title.0);
+            }
+            GroupCommand::RenameGroup(name) => {
+                let directory = DocumentId::directory(&whole.group.id);
+                let work = DocWork::Command(id, DocCommand::Name(name.0));
+                self.document_work(whole, directory, work);
             }
             GroupCommand::Confirm => {
                 self.confirm_group(group);

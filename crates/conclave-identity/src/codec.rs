@@ -3,60 +3,10 @@
 use conclave_proto::codec::{DecodeError, decode, encode};
 use tls_codec::{DeserializeBytes, Serialize, Size};
 
-use crate::error::{AuthError, NameError};
+use crate::error::AuthError;
 
-/// Most characters of a name.
-pub const NAME_CHARS: usize = 64;
 /// Version of every statement here.
 pub(crate) const VERSION: u16 = 1;
-
-/// Checks that `name` can stand for somebody: 1 to [`NAME_CHARS`] characters, none of which is a control character or a line break,
-/// reverses the direction of text or is an invisible mark, and no white space at the ends.
-///
-/// # Errors
-/// [`NameError`] says which rule is broken.
-pub fn check_name(name: &str) -> Result<(), NameError> {
-    if name.is_empty() {
-        return Err(NameError::Empty);
-    }
-    if name.chars().nth(NAME_CHARS).is_some() {
-        return Err(NameError::TooLong { max: NAME_CHARS });
-    }
-    if name.chars().any(is_control) {
-        return Err(NameError::Control);
-    }
-    if name.trim() != name {
-        return Err(NameError::Untrimmed);
-    }
-    Ok(())
-}
-
-/// Characters beside the control characters that reorder text, break lines or show as nothing (Unicode `Default_Ignorable_Code_Point`,
-/// bidirectional marks, separators), so that one name could pass for another. Joiners and variation selectors stay allowed: some scripts
-/// and emoji need them.
-const HIDDEN: [(char, char); 14] = [
-    ('\u{00AD}', '\u{00AD}'),
-    ('\u{034F}', '\u{034F}'),
-    ('\u{061C}', '\u{061C}'),
-    ('\u{115F}', '\u{1160}'),
-    ('\u{17B4}', '\u{17B5}'),
-    ('\u{180E}', '\u{180E}'),
-    ('\u{200B}', '\u{200B}'),
-    ('\u{200E}', '\u{200F}'),
-    ('\u{2028}', '\u{202E}'),
-    ('\u{2060}', '\u{206F}'),
-    ('\u{3164}', '\u{3164}'),
-    ('\u{FEFF}', '\u{FEFF}'),
-    ('\u{FFA0}', '\u{FFA0}'),
-    ('\u{FFF9}', '\u{FFFB}'),
-];
-
-fn is_control(c: char) -> bool {
-    c.is_control()
-        || HIDDEN
-            .iter()
-            .any(|(first, last)| (*first..=*last).contains(&c))
-}
 
 /// Decodes a whole byte string and refuses any encoding but the one that this crate writes.
 pub(crate) fn decode_canonical<T: DeserializeBytes + Serialize + Size>(
@@ -109,7 +59,7 @@ pub(crate) mod name {
         let (raw, rest) = Bytes::tls_deserialize_bytes(bytes)?;
         let name = String::from_utf8(raw.into_vec())
             .map_err(|_| Error::DecodingError("a name is UTF-8".into()))?;
-        super::check_name(&name).map_err(|_| Error::DecodingError("not a name".into()))?;
+        crate::names::check_name(&name).map_err(|_| Error::DecodingError("not a name".into()))?;
         Ok((name, rest))
     }
 }
@@ -140,34 +90,6 @@ pub(crate) mod flag {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_short_and_printable() {
-        assert_eq!(check_name("Zoë Ångström 🦊"), Ok(()));
-        assert_eq!(check_name(&"x".repeat(NAME_CHARS)), Ok(()));
-        assert_eq!(check_name(&"é".repeat(NAME_CHARS)), Ok(()));
-        assert_eq!(check_name(""), Err(NameError::Empty));
-        assert_eq!(
-            check_name(&"x".repeat(NAME_CHARS + 1)),
-            Err(NameError::TooLong { max: NAME_CHARS })
-        );
-        for bad in [
-            "a\nb",
-            "a\0",
-            "\u{1b}[31mred",
-            "a\u{202e}b",
-            "a\u{2028}b",
-            "\u{feff}a",
-            "a\u{85}b",
-            "a\u{ad}b",
-            "\u{3164}",
-            "a\u{2066}b",
-        ] {
-            assert_eq!(check_name(bad), Err(NameError::Control), "{bad:?}");
-        }
-        assert_eq!(check_name(" a"), Err(NameError::Untrimmed));
-        assert_eq!(check_name("a\u{3000}"), Err(NameError::Untrimmed));
-    }
 
     #[test]
     fn names_and_flags_hold_their_rules_while_decoding() {

@@ -6,8 +6,9 @@ use conclave_proto::UserId;
 use conclave_proto::codec::encode;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::codec::{NAME_CHARS, VERSION, check_name, check_version, decode_canonical};
+use crate::codec::{VERSION, check_version, decode_canonical};
 use crate::error::{NameError, TextError};
+use crate::names::{NAME_CHARS, check_name};
 use crate::text::Kind;
 use crate::user::{GENESIS_BYTES, UserGenesis};
 

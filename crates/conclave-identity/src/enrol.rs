@@ -13,12 +13,11 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::SCHEME_ED25519;
 use crate::certificate::{DeviceCertificate, DeviceCredential};
-use crate::codec::{
-    NAME_CHARS, VERSION, check_name, check_version, decode_canonical, without_signature,
-};
+use crate::codec::{VERSION, check_version, decode_canonical, without_signature};
 use crate::error::{AuthError, TextError};
 use crate::keys::{DeviceKey, UserKey, check_key, verify};
 use crate::list::{DeviceRef, SignedDeviceList};
+use crate::names::{NAME_CHARS, check_name};
 use crate::pins::Pin;
 use crate::safety::fingerprint;
 use crate::text::Kind;

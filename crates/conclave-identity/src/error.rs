@@ -1,7 +1,7 @@
 //! Every reason to say no. None of them quotes what was received.
 
+use conclave_proto::Hash;
 use conclave_proto::codec::DecodeError;
-use conclave_proto::{Hash, UserId};
 
 /// Why a statement or credential is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -318,12 +318,6 @@ pub enum PinError {
     /// Not a name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Another user has this name.
-    #[error("another contact already has this name")]
-    NameTaken {
-        /// Who has it.
-        by: UserId,
-    },
     /// The user is pinned with another genesis statement.
     #[error("this contact is already known with another key")]
     Changed,
@@ -350,7 +344,6 @@ impl PinError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Name(error) => error.code(),
-            Self::NameTaken { .. } => "pin.name_taken",
             Self::Changed => "pin.changed",
             Self::Full { .. } => "pin.full",
             Self::UnsupportedVersion { .. } => "pin.unsupported_version",

@@ -78,6 +78,7 @@ mod enrol;
 mod error;
 mod keys;
 mod list;
+mod names;
 mod pins;
 mod received;
 mod safety;
@@ -93,13 +94,15 @@ pub use certificate::{
     ACCEPTANCE_LABEL, CERTIFICATE_LABEL, CERTIFICATE_VALIDITY_MS, CLOCK_SKEW_MS, DeviceCertificate,
     DeviceCredential, STATEMENT_VERSION,
 };
-pub use codec::{NAME_CHARS, check_name};
 pub use contact::Contact;
 pub use enrol::{APPROVAL_LABEL, DeviceApproval, DeviceRequest, REQUEST_LABEL, enrol_first};
 pub use error::{AuthError, NameError, PinError, TextError, Untrusted};
 pub use keys::{DeviceKey, UserKey, verify};
 pub use list::{
     DEVICE_LIST_VALIDITY_MS, DeviceList, DeviceRef, LIST_BYTES, LIST_LABEL, SignedDeviceList,
+};
+pub use names::{
+    NAME_CHARS, TITLE_CHARS, check_name, check_title, is_escaped, shown_name, shown_title,
 };
 pub use pins::{PINS_MAX, Pin, PinBook};
 pub use received::ReceivedCredential;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::authenticate::{Assurance, Evidence, Identity};
-use crate::codec::check_name;
 use crate::contact::Contact;
 use crate::error::{PinError, Untrusted};
+use crate::names::check_name;
 use crate::user::UserGenesis;
 
 /// Most contacts in a book.
@@ -71,7 +71,7 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// The pins of a person, one per user, no two with the same name. One's own user is pinned like any other, so that invitations from one's own
+/// The pins of a person, one per user. Two may have the same name: a name identifies nobody. One's own user is pinned like any other, so that invitations from one's own
 /// devices are trusted.
 ///
 /// Serialises as a version and a list of pins; a stored book that breaks a rule does not load.
@@ -79,8 +79,6 @@ impl fmt::Debug for Pin {
 #[serde(into = "StoredBook", try_from = "StoredBook")]
 pub struct PinBook {
     pins: BTreeMap<UserId, Pin>,
-    /// Users by folded name.
-    names: BTreeMap<String, UserId>,
 }
 
 impl fmt::Debug for PinBook {
@@ -130,13 +128,9 @@ impl PinBook {
     /// the pin that was replaced is given back.
     ///
     /// # Errors
-    /// [`PinError`] when the name is no name or another user's, the user is known with another key, or the book is full.
+    /// [`PinError`] when the name is no name, the user is known with another key, or the book is full.
     pub fn add(&mut self, mut pin: Pin) -> Result<Option<Pin>, PinError> {
         check_name(&pin.name)?;
-        let folded = fold(&pin.name);
-        if let Some(by) = self.names.get(&folded).filter(|by| **by != pin.user) {
-            return Err(PinError::NameTaken { by: *by });
-        }
         match self.pins.get(&pin.user) {
             None if self.pins.len() >= PINS_MAX => return Err(PinError::Full { max: PINS_MAX }),
             None => {}
@@ -146,18 +140,12 @@ impl PinBook {
                 pin.since = pin.since.min(known.since);
             }
         }
-        let user = pin.user;
-        let replaced = self.remove(&user);
-        self.names.insert(folded, user);
-        self.pins.insert(user, pin);
-        Ok(replaced)
+        Ok(self.pins.insert(pin.user, pin))
     }
 
     /// Forgets a user.
     pub fn remove(&mut self, user: &UserId) -> Option<Pin> {
-        let removed = self.pins.remove(user)?;
-        self.names.remove(&fold(&removed.name));
-        Some(removed)
+        self.pins.remove(user)
     }
 
     /// The pin of a user.
@@ -210,9 +198,4 @@ impl PinBook {
         };
         Ok(pinned.max(identity.assurance))
     }
-}
-
-/// Names that differ only in case count as one.
-fn fold(name: &str) -> String {
-    name.to_lowercase()
 }

@@ -289,7 +289,15 @@ impl Net {
         };
         let contact = them.contact.unwrap();
         let verified = true;
-        self.ask(one, Command::Pin { contact, verified }).unwrap();
+        self.ask(
+            one,
+            Command::Pin {
+                contact,
+                name: None,
+                verified,
+            },
+        )
+        .unwrap();
     }
 
     /// A group of the first with the others, and a document in it.

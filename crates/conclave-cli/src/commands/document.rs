@@ -12,6 +12,7 @@ use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
 use crate::failure::Result;
 use crate::input::TextEncoding;
+use crate::lookup;
 use crate::output::{Shown, columns, counted};
 
 /// Which document.
@@ -335,10 +336,15 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
                 .iter()
                 .filter(|it| it.document == Some(info.document) && it.group == Some(group.group))
                 .collect();
-            rows.push(row(&info));
+            let mut row = row(&info);
+            if groups.len() > 1 {
+                row.insert(3, lookup::told(group));
+            }
+            let columns = row.len() - 1;
+            rows.push(row);
             let happened = states.iter().map(|it| it.happened.clone());
             rows.extend(happened.map(|happened| {
-                let mut row = vec![String::new(); 3];
+                let mut row = vec![String::new(); columns];
                 row.push(happened);
                 row
             }));

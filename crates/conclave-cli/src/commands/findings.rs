@@ -132,6 +132,7 @@ async fn one(context: &Context, typed: &str) -> Result<FindingInfo> {
     let all = kept(context, None, true).await?;
     let named = |found: FindingInfo| Named {
         id: found.id.to_string(),
+        within: None,
         name: None,
         value: found,
     };

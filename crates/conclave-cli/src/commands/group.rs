@@ -27,6 +27,13 @@ pub enum Command {
     },
     /// List your groups
     List,
+    /// Give a group another name, for all its members
+    Rename {
+        /// The group
+        group: String,
+        /// Its new name; the service does not see it
+        name: String,
+    },
     /// Invite a known contact, with all their devices
     Invite {
         /// The group
@@ -106,6 +113,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     match command {
         Command::Create { name } => create(context, &name).await,
         Command::List => list(context).await,
+        Command::Rename { group, name } => rename(context, &group, &name).await,
         Command::Invite { group, user, role } => invite(context, &group, &user, role).await,
         Command::Invitations => invitations(context).await,
         Command::Accept { group } => accept(context, &group).await,
@@ -127,6 +135,19 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             yes,
         } => set_role(context, &group, &user, role, yes).await,
     }
+}
+
+async fn rename(context: &Context, group: &str, name: &str) -> Result<Shown> {
+    let group = context.find_group(group).await?.group;
+    let operation = Operation::RenameGroup {
+        group,
+        name: name.to_owned(),
+    };
+    context.run(operation).await?;
+    let reached = context.refresh(group).await?;
+    let text = format!("group {} is called {name}", group.short());
+    let shown = Shown::new(text, "group", group).with("name", name);
+    Ok(shown.queued(reached.is_queued()))
 }
 
 async fn create(context: &Context, name: &str) -> Result<Shown> {
@@ -272,6 +293,7 @@ async fn find_invitation(context: &Context, typed: &str) -> Result<GroupId> {
     let named = |invitation: InvitationInfo| Named {
         value: invitation.group,
         id: invitation.group.to_string(),
+        within: None,
         name: invitation.inviter_name,
     };
     let list: Vec<_> = waiting_invitations(context)

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use conclave_client::naming::meant;
 use conclave_client::proto::RealmId;
 use conclave_client::{Operation, Outcome, PinInfo, Setup, WhoAmI as Who};
 use qrcode::QrCode;
@@ -11,7 +12,7 @@ use qrcode::render::unicode::Dense1x2;
 use crate::args::Global;
 use crate::context::{Context, answer};
 use crate::failure::{Failure, Result};
-use crate::output::{Shown, can_ask, columns};
+use crate::output::{Shown, can_ask, columns, note};
 
 /// Realm of users made here: statements signed for one realm are worthless in another.
 pub const REALM: RealmId = RealmId::ZERO;
@@ -41,9 +42,29 @@ pub struct Verify {
     /// Contact text, from `conclave whoami` on their device
     #[arg(value_name = "CONTACT-TEXT")]
     contact: String,
+    /// What to call them here, instead of what they call themselves
+    #[arg(long)]
+    name: Option<String>,
     /// You compared the safety number with the person, face to face or by voice
     #[arg(long)]
     compared: bool,
+}
+
+/// What is done with a contact.
+#[derive(Debug, Subcommand)]
+pub enum Contacts {
+    /// Call a contact otherwise, on this device
+    Rename {
+        /// The contact
+        user: String,
+        /// The new name
+        name: String,
+    },
+    /// Forget a contact: they stay in your groups, and are not invited from here any more
+    Remove {
+        /// The contact
+        user: String,
+    },
 }
 
 /// Creates this device's store.
@@ -186,6 +207,7 @@ pub async fn verify(context: &Context, args: Verify) -> Result<Shown> {
     let contact: String = args.contact.split_whitespace().collect();
     let pin = |verified| Operation::Verify {
         contact: contact.clone(),
+        name: args.name.clone(),
         verified,
     };
     let mut known = answer!(context.run(pin(args.compared)).await?, Outcome::Contact(pin) => pin)?;
@@ -196,6 +218,15 @@ pub async fn verify(context: &Context, args: Verify) -> Result<Shown> {
         true => "verified: you compared the number".to_owned(),
         false => "known, not verified: compare this number with theirs (they run `conclave verify` with your text),\nthen run this again with --compared".to_owned(),
     };
+    let contacts = context.contacts().await?;
+    let id = |pin: &PinInfo| pin.user.to_string();
+    if meant(&known.name, &contacts, id, |pin| Some(pin.name.as_str())).len() > 1 {
+        let short = known.user.short();
+        let text = format!(
+            "note: another contact is called so, or almost so: name this one by its id {short}, or call it otherwise with `conclave contacts rename {short} NAME`"
+        );
+        note(&text, context.global.json);
+    }
     let text = format!("{}\n  {}\n{state}", known.name, known.safety_number);
     Ok(shown_contact(text, &known))
 }
@@ -217,11 +248,30 @@ fn shown_contact(text: String, known: &PinInfo) -> Shown {
         .with("safety_number", &known.safety_number)
 }
 
-/// Lists known contacts.
+/// Lists known contacts, renames or forgets one.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn contacts(context: &Context) -> Result<Shown> {
+pub async fn contacts(context: &Context, command: Option<Contacts>) -> Result<Shown> {
+    match command {
+        None => list(context).await,
+        Some(Contacts::Rename { user, name }) => {
+            let user = context.find_contact(&user).await?;
+            let operation = Operation::RenameContact { user, name };
+            let known = answer!(context.run(operation).await?, Outcome::Contact(pin) => pin)?;
+            let text = format!("contact {} is called {}", user.short(), known.name);
+            Ok(shown_contact(text, &known))
+        }
+        Some(Contacts::Remove { user }) => {
+            let user = context.find_contact(&user).await?;
+            context.run(Operation::ForgetContact { user }).await?;
+            let text = format!("contact {} is forgotten", user.short());
+            Ok(Shown::new(text, "user", user))
+        }
+    }
+}
+
+async fn list(context: &Context) -> Result<Shown> {
     let contacts = context.contacts().await?;
     let row = |pin: &PinInfo| {
         let state = if pin.verified { "verified" } else { "known" };

@@ -77,6 +77,7 @@ async fn find_rescue(context: &Context, typed: &str) -> Result<(RescueInfo, Vec<
     let all = context.rescues().await?;
     let named = |info: &RescueInfo| Named {
         id: info.id.to_string(),
+        within: None,
         name: None,
         value: info.clone(),
     };

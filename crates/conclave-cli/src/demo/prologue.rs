@@ -251,6 +251,7 @@ async fn pin(device: &Device, contact: &str, verified: bool) -> Result<PinInfo> 
     match device
         .run(Operation::Verify {
             contact: contact.to_owned(),
+            name: None,
             verified,
         })
         .await?

@@ -45,6 +45,8 @@ fn client(code: &str) -> Option<Sentence> {
         | "client.crashed"
         | "client.no_group"
         | "client.no_document"
+        | "client.not_found"
+        | "client.ambiguous"
         | "client.wrong_kind"
         | "client.no_view"
         | "client.group_lost"
@@ -111,7 +113,6 @@ fn auth(code: &str) -> Option<Sentence> {
 
 fn pins(code: &str) -> Option<Sentence> {
     Some(Fixed(match code {
-        "pin.name_taken" => "another contact already has this name",
         "pin.changed" | "untrusted.pin_changed" => "this contact is known here with another key",
         "pin.full" => "no more contacts can be kept",
         "pin.unsupported_version" => {

@@ -88,6 +88,8 @@ pub(crate) enum DocCommand {
     ApplyRescue(Box<Applying>),
     /// The directory: a document gets a title.
     Title(DocumentId, String),
+    /// The directory: the group gets another name.
+    Name(String),
     /// The directory: it is looked into first.
     Directory(DirectoryCommand),
 }
@@ -101,6 +103,7 @@ impl fmt::Debug for DocCommand {
             Self::Void => "Void",
             Self::ApplyRescue(_) => "ApplyRescue",
             Self::Title(..) => "Title",
+            Self::Name(_) => "Name",
             Self::Directory(_) => "Directory",
         })
     }
@@ -225,6 +228,7 @@ impl Cx {
             },
             DocCommand::View(f) => return doc.errand = Some(Errand::View(id, f)),
             DocCommand::Title(document, title) => self.edit_title(group, doc, document, &title),
+            DocCommand::Name(name) => self.edit_name(group, doc, &name),
             DocCommand::Synced => return doc.notes.waiters.push(id),
             DocCommand::Void => return self.void_records(group, doc, id),
             DocCommand::ApplyRescue(what) => return self.apply_rescue(group, doc, id, *what),

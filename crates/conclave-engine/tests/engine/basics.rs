@@ -1,6 +1,8 @@
 //! What users do, on a kind day.
 
-use conclave_engine::{Command, EngineError, Event};
+use conclave_crdt::PathElement;
+use conclave_engine::{Command, EngineError, Event, Reply};
+use conclave_proto::DocumentId;
 use conclave_proto::record::CloseReason;
 
 use crate::world::{World, edit};
@@ -138,4 +140,50 @@ fn commands_for_groups_and_documents_that_are_not_there_are_answered() {
     assert!(matches!(unknown, Some(Err(EngineError::UnknownGroup))));
     let unknown = world.call(0, edit(group, nothing, "x"));
     assert!(matches!(unknown, Some(Err(EngineError::UnknownDocument))));
+}
+
+/// Whoever may edit the directory can write into it with any program: what is no name is shown as none, and none is taken from here.
+#[test]
+fn a_title_that_hides_something_is_shown_with_it() {
+    let mut world = World::new(61, &["ana", "ben"]);
+    let group = world.create_group(0);
+    world.invite(group, 0, 1, None);
+    let document = world.create_document(group, 0, "hello");
+    let other = world.create_document(group, 0, "other");
+    for (title, code) in [("Bo\u{202e}ard", "name.control"), (" x", "name.untrimmed")] {
+        let title = title.to_owned();
+        let rename = Command::Rename {
+            group,
+            document,
+            title,
+        };
+        match world.call(1, rename) {
+            Some(Err(error)) => assert_eq!(error.code(), code),
+            other => panic!("{other:?}"),
+        }
+    }
+    let key = PathElement::Key(document.to_string());
+    let f = Box::new(move |crdt: &mut dyn conclave_crdt::Crdt| {
+        let title = serde_json::json!("min\u{202e}utes\u{7}");
+        crdt.json().unwrap().put(&[key], &title)
+    });
+    let directory = DocumentId::directory(&group);
+    let command = Command::Edit {
+        group,
+        document: directory,
+        f,
+    };
+    world.ask(1, command);
+    world.run();
+    let Reply::Documents(listed) = world.ask(0, Command::Documents { group }) else {
+        panic!("no documents")
+    };
+    let title = |id| {
+        let mut listed = listed.iter();
+        listed.find(|it| it.document == id).unwrap().title.clone()
+    };
+    assert_eq!(title(document).unwrap(), "min\\u{202e}utes\\u{7}");
+    assert!(conclave_engine::is_escaped(&title(document).unwrap()));
+    assert!(title(other).is_some());
+    world.no_findings();
 }

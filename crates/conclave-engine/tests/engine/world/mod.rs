@@ -365,7 +365,14 @@ impl World {
         };
         let contact = them.contact.unwrap();
         let verified = true;
-        self.ask(at, Command::Pin { contact, verified });
+        self.ask(
+            at,
+            Command::Pin {
+                contact,
+                name: None,
+                verified,
+            },
+        );
     }
 
     pub fn save(&self) -> Saved {
