@@ -113,6 +113,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Origins under which clients dial this service, for example `wss://ds.example`. Derived from the address when empty.
     pub origins: Vec<String>,
+    /// Web pages that may connect, by their origins, for example `https://app.example`. Programs that are no browser name none, and may in any case.
+    pub pages: Vec<String>,
     /// Who may open an account.
     pub admission: Admission,
     /// What "acknowledged" means.
@@ -133,6 +135,7 @@ impl Config {
             data_dir: data_dir.into(),
             listen,
             origins: Vec::new(),
+            pages: Vec::new(),
             admission: Admission::default(),
             durability: Durability::default(),
             limits: Limits::default(),
@@ -152,6 +155,13 @@ impl Config {
             if !is_origin(origin) {
                 problems.push(format!(
                     "\"{origin}\" is no origin: write ws://host:port or wss://host, without a path"
+                ));
+            }
+        }
+        for page in &self.pages {
+            if !is_page(page) {
+                problems.push(format!(
+                    "\"{page}\" is no web page's origin: write https://host or http://host:port, without a path"
                 ));
             }
         }
@@ -195,6 +205,17 @@ fn is_origin(text: &str) -> bool {
                 byte.is_ascii_alphanumeric()
                     || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_')
             })
+    })
+}
+
+/// Whether a browser names a page so in `Origin` (RFC 6454, section 6.2).
+fn is_page(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '#' | '@');
+        !rest.is_empty() && rest.chars().all(plain) && !rest.chars().any(|c| c.is_ascii_uppercase())
     })
 }
 

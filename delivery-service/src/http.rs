@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, State};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use conclave_order::Op;
 use conclave_order::op::upkeep::Probe;
@@ -47,8 +47,14 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 async fn upgrade(
     State(face): State<Face>,
     ConnectInfo(trusted): ConnectInfo<Trusted>,
+    headers: HeaderMap,
     socket: WebSocketUpgrade,
 ) -> Response {
+    // Any page that somebody visits can open a socket from their browser, also to a service that only their machine reaches.
+    let page = headers.get(header::ORIGIN);
+    if page.is_some_and(|page| !is_allowed(&face.shared.pages, page.as_bytes())) {
+        return (StatusCode::FORBIDDEN, "this page may not connect\n").into_response();
+    }
     // Never past its own bound: one message, and what was gathered before it.
     let write_max = 2 * (wire::WIRE_MESSAGE_BYTES + limits::SOCKET_WRITE_BYTES);
     let shared = face.shared;
@@ -64,6 +70,10 @@ async fn upgrade(
                 .track_future(connection::serve(socket, shared, trusted))
                 .await;
         })
+}
+
+fn is_allowed(pages: &[String], page: &[u8]) -> bool {
+    pages.iter().any(|allowed| allowed.as_bytes() == page)
 }
 
 /// Ready means: a write becomes durable, and there is room for more.

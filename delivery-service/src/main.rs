@@ -100,6 +100,15 @@ struct Serve {
         value_delimiter = ','
     )]
     origins: Vec<String>,
+    /// Web page that may connect, by its origin, for example https://app.example; may be repeated. No other page may; programs that are no
+    /// browser may in any case.
+    #[arg(
+        long = "allow-page",
+        env = "CONCLAVE_DS_PAGES",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pages: Vec<String>,
     /// Who may open an account.
     #[arg(long, env = "CONCLAVE_DS_ADMISSION", value_enum, default_value_t = AdmissionArg::Open)]
     admission: AdmissionArg,
@@ -194,6 +203,7 @@ struct Data {
 }
 
 fn main() -> ExitCode {
+    leave_no_core();
     let cli = Cli::parse();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -209,6 +219,21 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Keys and texts in memory are not to be left in a file where the program is ended by a signal.
+#[cfg(unix)]
+fn leave_no_core() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Lowering a limit of one's own cannot fail.
+    let _ = setrlimit(Resource::Core, none);
+}
+
+#[cfg(not(unix))]
+fn leave_no_core() {}
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
@@ -362,6 +387,7 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     start_log(options.json_log);
     let mut config = Config::new(options.data, options.listen);
     config.origins = options.origins;
+    config.pages = options.pages;
     config.admission = match options.admission {
         AdmissionArg::Open => Admission::Open,
         AdmissionArg::Invitation => Admission::Invitation,

@@ -119,6 +119,7 @@ impl Service {
             env,
             groups: Groups::default(),
             documents: Documents::default(),
+            pages: config.pages.clone(),
             origins: if config.origins.is_empty() {
                 derived_origins(address)
             } else {

@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     pub(crate) groups: Groups,
     pub(crate) documents: Documents,
     pub(crate) origins: Vec<String>,
+    /// Web pages that may connect.
+    pub(crate) pages: Vec<String>,
     pub(crate) admission: Admission,
     pub(crate) rates: Rates,
     /// Chunks of unfinished frames that all connections may hold together.

@@ -46,9 +46,10 @@ use args::{Cli, Command, Global};
 use commands::{agent, device, document, findings, group, identity, rescue, serve, server, status};
 use context::Context;
 use failure::{Exit, Failure, Result};
-use output::{Form, Shown, print_failure, print_raw, printed};
+use output::{Form, Shown, note, print_failure, print_raw, printed};
 
 fn main() -> ExitCode {
+    leave_no_core();
     let mut command = args::command();
     let parsed = command.try_get_matches_from_mut(std::env::args_os());
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -83,6 +84,21 @@ fn main() -> ExitCode {
         Err(failure) => print_failure(&failure, form).into(),
     }
 }
+
+/// Keys and texts in memory are not to be left in a file where the program is ended by a signal.
+#[cfg(unix)]
+fn leave_no_core() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Lowering a limit of one's own cannot fail.
+    let _ = setrlimit(Resource::Core, none);
+}
+
+#[cfg(not(unix))]
+fn leave_no_core() {}
 
 /// Shows help or what is wrong with the command line.
 fn usage(error: &clap::Error) -> Exit {
@@ -136,12 +152,33 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::DemoDevice(args) => demo::child::device(&global, args).await,
         Command::Completions { shell } => completions(&global, shell),
         other => {
+            let open = global.server.as_deref().is_some_and(is_open_to_others);
+            if open && !global.offline {
+                note(OPEN_TO_OTHERS, global.json);
+            }
             let context = Context::open(&global).await?;
             let done = run_with(&context, other).await;
             return Ok(told::end(context, done).await);
         }
     };
     Ok(shown?.print(global.json)?.0)
+}
+
+/// What is said of a service's address that [`is_open_to_others`].
+const OPEN_TO_OTHERS: &str = "note: ws:// to another machine is not encrypted on the way: documents are sealed all the same, but whoever is in between sees who talks to the service, and can cut it off; use wss://";
+
+/// Whether whoever is between here and a service at this address can look on.
+fn is_open_to_others(server: &str) -> bool {
+    let Some(rest) = server.trim().strip_prefix("ws://") else {
+        return false;
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(host, _)| host),
+    };
+    let own = host.parse::<std::net::IpAddr>();
+    !(host.eq_ignore_ascii_case("localhost") || own.is_ok_and(|ip| ip.is_loopback()))
 }
 
 async fn run_with(context: &Context, command: Command) -> Result<Shown> {
@@ -171,4 +208,31 @@ fn completions(global: &Global, shell: clap_complete::Shell) -> Result<Shown> {
     }
     print_raw(&script)?;
     Ok(Shown::nothing())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_others_can_listen_to_is_told_from_the_own_machine() {
+        let own = [
+            "ws://localhost:7700",
+            "ws://127.0.0.1",
+            "ws://[::1]:7700/",
+            "ws://127.8.8.8:1",
+        ];
+        let safe = ["wss://ds.example", "wss://10.0.0.1:443"];
+        for server in own.iter().chain(&safe) {
+            assert!(!is_open_to_others(server), "{server}");
+        }
+        for server in [
+            "ws://ds.example",
+            "ws://10.0.0.1:7700",
+            "ws://[fd00::1]:7700",
+            " ws://localhost.evil.example",
+        ] {
+            assert!(is_open_to_others(server), "{server}");
+        }
+    }
 }

@@ -56,9 +56,9 @@ fn place(file: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
     };
     let mut builder = tempfile::Builder::new();
     builder.prefix(".conclave-").suffix(".part");
-    // As for any new file: the user's umask takes its part away.
+    // What is written out is in the clear from here on: others on this machine get it from its owner, or not at all.
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
     let mut part = builder.tempfile_in(folder)?;
     part.write_all(bytes)?;
     if let Some(present) = present {
@@ -114,6 +114,10 @@ mod tests {
         assert_eq!(std::fs::read(&file).unwrap(), b"new");
         let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o640);
+        let new = folder.path().join("new");
+        replace(&new, b"secret", false).unwrap();
+        let mode = std::fs::metadata(&new).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "what is new is its owner's alone");
     }
 
     #[cfg(target_os = "linux")]

@@ -34,6 +34,9 @@ pub enum StoreError {
     /// The data directory cannot be used.
     #[error("the data directory cannot be used")]
     Directory(#[source] std::io::Error),
+    /// There is no database in the data directory.
+    #[error("there is no service's database in {}", .0.display())]
+    Missing(std::path::PathBuf),
     /// The database refused.
     #[error("the database failed")]
     Database(#[source] sqlx::Error),
@@ -55,6 +58,7 @@ impl StoreError {
             Self::OlderSchema { .. } => "store.older_schema",
             Self::Corrupt { .. } => "store.corrupt",
             Self::Directory(_) => "store.directory",
+            Self::Missing(_) => "store.missing",
             Self::Database(_) | Self::Transaction(_) => "store.database",
             Self::Migration(_) => "store.migration",
         }

@@ -131,6 +131,10 @@ impl Store {
             durability: Durability::Full,
             max_bytes: None,
         };
+        // Else a mistyped folder would become a service of its own, of which nobody knows.
+        if !directory.join(open::DATABASE_FILE).exists() {
+            return Err(StoreError::Missing(directory.to_owned()));
+        }
         match open::lock(directory) {
             Ok(lock) => Ok((Self::open(place).await?, Some(lock))),
             Err(StoreError::InUse) => Ok((Self::open_beside(place).await?, None)),

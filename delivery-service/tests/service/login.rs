@@ -1,6 +1,6 @@
 //! Logging in, and who may not.
 
-use conclave_ds::{Admission, Invitations, Service};
+use conclave_ds::{Admission, Invitations, Recovery, Service};
 use conclave_proto::Refusal;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{
@@ -8,7 +8,8 @@ use conclave_proto::frame::{
 };
 use conclave_proto::refusal::ForbiddenWhy;
 use sqlx::{Connection as _, SqliteConnection};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::harness::{Person, TestService};
 
@@ -452,4 +453,51 @@ async fn health_is_served() {
             "{path}: {answer}"
         );
     }
+}
+
+/// A page that somebody visits opens a socket from their browser, which names the page. What is no browser names none.
+#[tokio::test]
+async fn only_pages_that_are_allowed_open_a_socket() {
+    let app = "https://app.example";
+    let service = TestService::with(move |config| config.pages = vec![app.to_owned()]).await;
+    let cases = [
+        (None, true),
+        (Some(app), true),
+        (Some("https://evil.example"), false),
+        (Some("https://app.example.evil.example"), false),
+        (Some("null"), false),
+    ];
+    for (page, lets_in) in cases {
+        let mut request = service.url().into_client_request().unwrap();
+        if let Some(page) = page {
+            request
+                .headers_mut()
+                .insert("origin", page.parse().unwrap());
+        }
+        let answer = tokio_tungstenite::connect_async(request).await;
+        match answer {
+            Ok(_) => assert!(lets_in, "{page:?}"),
+            Err(tungstenite::Error::Http(response)) => {
+                assert!(!lets_in, "{page:?}");
+                assert_eq!(response.status(), 403);
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// A mistyped folder does not become a service of its own.
+#[tokio::test]
+async fn commands_make_no_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("typo");
+    let refused = Invitations::of(&folder)
+        .create(1, 60_000)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), "store.missing");
+    assert!(refused.to_string().contains("typo"), "{refused}");
+    let refused = Recovery::of(&folder).declare(0).await.unwrap_err();
+    assert_eq!(refused.code(), "store.missing");
+    assert!(!folder.exists());
 }

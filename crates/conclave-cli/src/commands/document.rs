@@ -338,13 +338,12 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
                 .collect();
             let mut row = row(&info);
             if groups.len() > 1 {
-                row.insert(3, lookup::told(group));
+                row.push(lookup::told(group));
             }
-            let columns = row.len() - 1;
             rows.push(row);
             let happened = states.iter().map(|it| it.happened.clone());
             rows.extend(happened.map(|happened| {
-                let mut row = vec![String::new(); columns];
+                let mut row = vec![String::new(); 3];
                 row.push(happened);
                 row
             }));

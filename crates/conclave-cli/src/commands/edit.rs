@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::document::{Which, open};
+use crate::args::PASSPHRASE;
 use crate::content::{self, Content};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
@@ -435,6 +436,7 @@ fn command(editor: &OsString, file: &Path) -> Command {
         .arg(line)
         .arg("sh")
         .arg(file)
+        .env_remove(PASSPHRASE)
         .kill_on_drop(true);
     command
 }
@@ -444,13 +446,25 @@ fn command(editor: &OsString, file: &Path) -> Command {
     let editor = editor.to_string_lossy().into_owned();
     let mut words = editor.split_whitespace();
     let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words).arg(file).kill_on_drop(true);
+    command
+        .args(words)
+        .arg(file)
+        .env_remove(PASSPHRASE)
+        .kill_on_drop(true);
     command
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Editors run other programs in turn, and keep what they were given.
+    #[test]
+    fn the_passphrase_does_not_reach_the_editor() {
+        let command = command(&"vi".into(), Path::new("note"));
+        let mut names = command.as_std().get_envs();
+        assert!(names.any(|it| it == (OsStr::new(PASSPHRASE), None)));
+    }
 
     fn after(before: &str, after: &str) -> String {
         like_before(&Content::Text(before.into()), after.into())
