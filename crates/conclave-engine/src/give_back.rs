@@ -313,15 +313,13 @@ impl Cx {
         }
     }
 
-    /// Compares a log anew, after a while.
+    /// Compares a log anew, after a while at most.
     fn compare_soon(&mut self, group: GroupId, document: Option<DocumentId>, delay: u64) {
         let what = match document {
             Some(document) => {
                 let open = TimerKind::Document(group, document, DocTimer::Open);
-                self.cancel_timer(open);
                 return self.wake(delay, open);
             }
-            None if delay == 0 => GroupWork::CompareAgain(self.now),
             None => GroupWork::CompareAgain(self.now.plus_ms(delay)),
         };
         self.post_group(group, what);

@@ -56,7 +56,7 @@ pub(crate) enum GroupWork {
     ClosedRead(DocumentId, Vec<Row>),
     /// Rows of what is kept of its log, of which a put-back service lacks something.
     GiveBack(Vec<Row>),
-    /// Its log is compared with the service's anew, from this time on.
+    /// Its log is compared with the service's anew, from this time on at the latest.
     CompareAgain(UnixMs),
     /// The put-back service goes on without what is here of its log, or a document's.
     WentOn(Option<DocumentId>),

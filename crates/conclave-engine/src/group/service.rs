@@ -401,10 +401,9 @@ impl Cx {
         }
     }
 
-    /// The log of a group that was away is asked for again, from this time on.
+    /// The log of a group that was away is asked for again, from this time on at the latest.
     pub(crate) fn compare_again(&mut self, group: &mut Group, at: UnixMs) {
-        if group.stand.is_away() {
-            group.away_tries.reset();
+        if group.stand.is_away() && at < group.retry_at {
             let delay = at.since_ms(self.now);
             self.return_later(group, delay, delay);
         }
