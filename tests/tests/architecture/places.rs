@@ -163,7 +163,7 @@ pub const PLACES: &[Place] = &[
     ("delivery-service/src/connection/login.rs", "identify", By(&["identity.credential"])),
     ("delivery-service/src/connection/mod.rs", "receive_loop", By(&["proto.client_frame"])),
     ("delivery-service/src/recover.rs", "accept_loss", Not("a seed of fixed length, of its own database")),
-    ("delivery-service/src/recover.rs", "begin", Not("a seed of fixed length, of its own database")),
+    ("delivery-service/src/recover.rs", "next", Not("a seed of fixed length, of its own database")),
     ("delivery-service/src/recovery.rs", "next", Not("a seed of fixed length, which it has just drawn")),
     ("delivery-service/src/recovery.rs", "renew", Not("a seed of fixed length, of its own database")),
     ("delivery-service/src/service.rs", "standing", Not("seeds of fixed length, of its own database")),
