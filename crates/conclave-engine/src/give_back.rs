@@ -96,7 +96,9 @@ impl Cx {
 
     /// It is not this device that can return a log: others may, and it is told that something is missing.
     fn gives_nothing(&mut self) {
-        self.link.giving_back = None;
+        if let Some(turn) = self.link.giving_back.take() {
+            self.link.not_taken.insert((turn.group, turn.document));
+        }
         self.give_back_next();
     }
 
@@ -265,6 +267,14 @@ impl Cx {
         let Some(turn) = self.link.giving_back.take_if(is_it) else {
             return;
         };
+        match answer {
+            Answer::Refused(_) if turn.there != There::Unknown => {
+                self.link.not_taken.insert((group, document));
+            }
+            _ => {
+                self.link.not_taken.remove(&(group, document));
+            }
+        }
         match answer {
             Answer::Accepted { .. } | Answer::Done => self.was_taken(group, document),
             // It says now how much it has.

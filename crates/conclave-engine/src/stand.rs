@@ -130,6 +130,10 @@ impl Cx {
             // Told when it begins.
             Stand::InStep | Stand::Behind | Stand::Merging => return,
         };
+        match stand {
+            Stand::Returning => self.link.returning.insert((group, document)),
+            _ => self.link.returning.remove(&(group, document)),
+        };
         let found = finding(what.clone(), About::of(group, document));
         let before = self.open_finding(&found);
         if before.as_ref() == Some(&what) {
@@ -140,7 +144,7 @@ impl Cx {
             self.replace_key_packages();
         }
         // How it stood before is over.
-        self.tell_in_step(group, document);
+        self.ended(About::of(group, document), End::InStep);
         self.found(found);
     }
 
@@ -164,6 +168,7 @@ impl Cx {
 
     /// The service shows all that this device has.
     pub(crate) fn tell_in_step(&mut self, group: GroupId, document: Option<DocumentId>) {
+        self.link.returning.remove(&(group, document));
         self.ended(About::of(group, document), End::InStep);
     }
 }

@@ -366,6 +366,10 @@ impl Cx {
             newest: newest.unwrap_or(UnixMs(0)),
         };
         self.tell_away(group.id, Some(doc.id), stand, missing);
+        if group.stand.is_away() && group.stand != Stand::Returning {
+            // Not before its group's log, and that does not come.
+            self.link.not_taken.insert((group.id, Some(doc.id)));
+        }
         self.open_later(group, doc.id, NotOpen::Away);
     }
 

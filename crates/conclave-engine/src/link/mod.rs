@@ -80,8 +80,12 @@ pub(crate) struct Link {
     pub(crate) to_give_back: VecDeque<ToGiveBack>,
     /// The one whose turn it is.
     pub(crate) giving_back: Option<ToGiveBack>,
+    /// Logs that the service was put back of, and that are to be returned to it.
+    pub(crate) returning: BTreeSet<(GroupId, Option<DocumentId>)>,
     /// Logs that the service has taken something back of.
     pub(crate) returned: BTreeSet<(GroupId, Option<DocumentId>)>,
+    /// Logs of which it takes nothing now, or of which this device has nothing to give.
+    pub(crate) not_taken: BTreeSet<(GroupId, Option<DocumentId>)>,
     /// Documents that were asked for from their active snapshot on, since the service has what is before by hash only.
     pub(crate) from_base: BTreeSet<(GroupId, DocumentId)>,
     /// Documents that began anew since they were last looked at later.
@@ -113,9 +117,15 @@ impl Link {
         going.count() + self.checking
     }
 
-    /// Logs whose turn it is, or will be, to be returned or to begin anew.
+    /// Logs that are being returned, or begin anew: those of which the service was not asked yet whether it takes them, a group's log before its
+    /// documents'.
     pub(crate) fn returning_count(&self) -> usize {
-        let returned = self.to_give_back.len() + usize::from(self.giving_back.is_some());
+        let asks = |log: &&(GroupId, Option<DocumentId>)| {
+            let (group, document) = **log;
+            let waits = document.is_some() && self.returning.contains(&(group, None));
+            !waits && !self.not_taken.contains(*log)
+        };
+        let returned = self.returning.iter().filter(asks).count();
         let merged = self.to_merge.len() + usize::from(self.merging.is_some());
         returned + merged
     }

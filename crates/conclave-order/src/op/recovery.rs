@@ -350,7 +350,10 @@ impl Rows {
                     self.is_brought(&log.group)? || (cause != Cause::Founded && !is_late);
                 let stands = grown_in(self, log)? < row.generation.number;
                 // What was given up is carried, if at all.
-                let given_up = has_loss_since(self, log, row.generation.number.saturating_sub(1))?;
+                // Of a document of which nothing is there nothing else stands in the way.
+                let has_nothing = !log.is_group() && self.document(log)?.is_none();
+                let given_up = !has_nothing
+                    && has_loss_since(self, log, row.generation.number.saturating_sub(1))?;
                 if !put_back || !stands || given_up {
                     Past::Over
                 } else if row.holds_back(now) || waits_for_group {
