@@ -178,3 +178,31 @@ fn a_wrong_clock_gives_nothing_up() {
     assert!(told(&mut world, ANA, "service.not_returned"));
     assert!(!told(&mut world, ANA, "group.parted"));
 }
+
+/// The operator did not wait for a document of which the service has nothing but that it is listed. It can go on from nowhere else than from what
+/// members have.
+#[test]
+fn a_document_of_which_nothing_is_there_comes_back_after_its_loss() {
+    let mut world = World::new(5, &["ana", "ben", "cleo"]);
+    let group = world.create_group(ANA);
+    for at in [BEN, CLEO] {
+        world.invite(group, ANA, at, None);
+    }
+    world.advance(900_000);
+    let copy = world.service.clone();
+    let document = world.create_document(group, BEN, "new");
+    world.edit(ANA, group, document, " ana");
+    world.advance(5_000);
+    world.forbidden = &["return_document"];
+    restore(&mut world, copy);
+    world.advance(30_000);
+    let out = world.service.accept_losses();
+    world.post(out);
+    world.run();
+    world.forbidden = &[];
+    world.advance(1_800_000);
+    world.edit(CLEO, group, document, " on");
+    world.advance(60_000);
+    world.converged(group, &ALL);
+    assert_eq!(world.text(ANA, group, document), "new ana on");
+}
