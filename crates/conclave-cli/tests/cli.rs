@@ -15,6 +15,7 @@
 //! service save | restore NAME      its data folder is copied, or put back from that copy; it runs again afterwards
 //! service start SETTING            the same as another operator's: "invitation", "origin URL", "clock DAYS" (ahead)
 //! service move                     it runs at another address from here on
+//! service wipe                     its data folder is gone: another service is set up there
 //! service recover                  its operator says that it was put back, and holds nothing
 //! service hold | accept            the same, and it takes nothing new for an hour; the operator waits for nothing any more
 //! copy ana laptop                  the home of the device "ana" is copied: "laptop" is the same device
@@ -508,6 +509,11 @@ impl Play {
                 self.listen = ([127, 0, 0, 1], 0).into();
                 self.start_service("");
             }
+            "service" if rest == "wipe" => {
+                self.stop_service();
+                std::fs::remove_dir_all(self.folder.path().join("service")).unwrap();
+                self.start_service("");
+            }
             "service" if rest == "recover" => {
                 let recovery = Recovery::of(self.folder.path().join("service"));
                 self.runtime.block_on(recovery.declare(0)).unwrap();
@@ -651,6 +657,7 @@ cases!(
     put_back,
     put_back_four,
     put_back_removal,
+    wiped_four,
     repair,
     rescue,
     serving,

@@ -130,6 +130,9 @@ fn run(args: &[&str], dir: &TempDir) -> (bool, String) {
 #[tokio::test]
 async fn the_command_line_makes_invitations_and_completions() {
     let dir = TempDir::new().unwrap();
+    // Not where no service ever ran: the folder may be mistyped.
+    assert!(!run(&["invitation", "create"], &dir).0);
+    let _process = Process::start(&dir);
     let (done, token) = run(&["invitation", "create"], &dir);
     assert!(done);
     assert_eq!(token.trim().len(), 32);

@@ -607,7 +607,7 @@ async fn the_commands_copy_put_back_hold_and_give_up() {
     let dir = TempDir::new().unwrap();
     // Where no service ever ran there is nothing to recover.
     let never = run(dir.path(), &["recover"]);
-    assert!(String::from_utf8_lossy(&never.stderr).contains("nothing to recover"));
+    assert!(String::from_utf8_lossy(&never.stderr).contains("no service's database"));
     let process = Process::start(&dir);
     let person = Person::new();
     process.login(&person).await;
