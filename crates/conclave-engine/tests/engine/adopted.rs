@@ -31,7 +31,7 @@ fn four(seed: u64) -> (World, GroupId, DocumentId) {
 }
 
 /// Its operator has lost everything, also its key, and sets it up anew.
-fn wipe(world: &mut World) -> String {
+pub fn wipe(world: &mut World) -> String {
     let mut service = Service::default();
     let other = Signing::founded_at(77, world.now);
     let key = Hash(other.service_key()).to_string();
@@ -41,14 +41,14 @@ fn wipe(world: &mut World) -> String {
     key
 }
 
-fn accept(world: &mut World, at: usize, key: &str) {
+pub fn accept(world: &mut World, at: usize, key: &str) {
     let key = key[..8].to_owned();
     world.ask(at, Command::AcceptService { key });
     world.advance(60_000);
 }
 
 /// Was away, meets the new service, and accepts it.
-fn come(world: &mut World, at: usize, key: &str) {
+pub fn come(world: &mut World, at: usize, key: &str) {
     world.go_online(at);
     world.advance(10_000);
     accept(world, at, key);

@@ -1,10 +1,9 @@
 //! A wiped service, and documents of which nobody has the beginning any more: they go on from their newest snapshot.
 
-use conclave_engine::Command;
 use conclave_engine::kept::{self, KeptItem};
-use conclave_proto::{DocumentId, GroupId, GroupPolicy, Hash, Role};
-use conclave_testkit::service::{Service, Signing};
+use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role};
 
+use crate::adopted::{accept, come, wipe};
 use crate::world::World;
 
 const ANA: usize = 0;
@@ -61,29 +60,6 @@ fn old(seed: u64) -> (World, GroupId, DocumentId) {
         assert!(!has_first(&world, at, group, document), "{at}");
     }
     (world, group, document)
-}
-
-/// Its operator has lost everything, also its key, and sets it up anew.
-fn wipe(world: &mut World) -> String {
-    let mut service = Service::default();
-    let other = Signing::founded_at(77, world.now);
-    let key = Hash(other.service_key()).to_string();
-    service.sign_as(other);
-    world.put_back(service);
-    world.advance(60_000);
-    key
-}
-
-fn accept(world: &mut World, at: usize, key: &str) {
-    let key = key[..8].to_owned();
-    world.ask(at, Command::AcceptService { key });
-    world.advance(60_000);
-}
-
-fn come(world: &mut World, at: usize, key: &str) {
-    world.go_online(at);
-    world.advance(10_000);
-    accept(world, at, key);
 }
 
 fn once(world: &mut World, at: usize, group: GroupId, document: DocumentId, words: &[&str]) {
