@@ -25,7 +25,7 @@ Edit documents together in closed, verified groups, end-to-end encrypted.
 The service that carries the documents sees neither their content nor their titles nor any name. \
 Run `conclave demo` to see everything at work on this machine, without setting anything up.";
 const AFTER_HELP: &str = "\
-Groups, users and documents are named by the first digits of their id (four or more), or by name or title where only one has it.
+Groups, users and documents are named by the first digits of their id (eight or more), or by name or title where only one has it.
 
 Exit codes:
   0  done

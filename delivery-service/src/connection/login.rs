@@ -17,7 +17,7 @@ use conclave_proto::refusal::ForbiddenWhy;
 use conclave_proto::{DeviceId, LifeToken, Refusal, UserId, limits};
 use futures_util::SinkExt;
 
-use super::{Incoming, Sink};
+use super::{Ended, Incoming, Sink, Unadmitted};
 use crate::config::Admission;
 use crate::error::OpError;
 use crate::invitation::token_hash;
@@ -43,15 +43,16 @@ impl LoggedIn {
 }
 
 /// Reads frames until there is one; before login nothing else is looked at.
-async fn frame(incoming: &mut Incoming) -> Result<ClientFrame, Refusal> {
+async fn frame(incoming: &mut Incoming) -> Result<ClientFrame, Unadmitted> {
     loop {
         match incoming.next().await {
             Ok(Some(bytes)) => {
                 let max = limits::UNAUTHENTICATED_FRAME_BYTES;
-                return decode("frame", &bytes, max).map_err(|_| Refusal::Malformed);
+                return Ok(decode("frame", &bytes, max).map_err(|_| Refusal::Malformed)?);
             }
             Ok(None) => {}
-            Err(_) => return Err(Refusal::Malformed),
+            Err(Ended::Gone) => return Err(Unadmitted::Gone),
+            Err(Ended::Broken | Ended::Busy) => return Err(Refusal::Malformed.into()),
         }
     }
 }
@@ -61,10 +62,10 @@ pub(crate) async fn login(
     shared: &Arc<Shared>,
     incoming: &mut Incoming,
     sink: &mut Sink,
-) -> Result<LoggedIn, Refusal> {
+) -> Result<LoggedIn, Unadmitted> {
     let mut claimed = None;
     let done = shake_hands(shared, incoming, sink, &mut claimed).await;
-    if let Err(why) = &done {
+    if let Err(Unadmitted::Refused(why)) = &done {
         let claimed = claimed.as_ref().map(|who| (&who.device, &who.user));
         refused(shared, claimed, why);
     }
@@ -82,18 +83,19 @@ async fn shake_hands(
     incoming: &mut Incoming,
     sink: &mut Sink,
     claimed: &mut Option<Newcomer>,
-) -> Result<LoggedIn, Refusal> {
+) -> Result<LoggedIn, Unadmitted> {
     let ClientFrame::Hello {
         versions,
         credential,
     } = frame(incoming).await?
     else {
-        return Err(Refusal::Malformed);
+        return Err(Refusal::Malformed.into());
     };
     if !versions.contains(&PROTOCOL_VERSION) {
         return Err(Refusal::UpgradeNeeded {
             minimum: PROTOCOL_VERSION,
-        });
+        }
+        .into());
     }
     let who = identify(shared, credential.as_slice())?;
     *claimed = Some(who.clone());
@@ -108,7 +110,7 @@ async fn shake_hands(
         generation,
     };
     let message = Message::Binary(Bytes::from(encode(&challenge)));
-    sink.send(message).await.map_err(|_| Refusal::Malformed)?;
+    sink.send(message).await.map_err(|_| Unadmitted::Gone)?;
 
     let ClientFrame::Login {
         origin,
@@ -119,14 +121,15 @@ async fn shake_hands(
         take_over,
     } = frame(incoming).await?
     else {
-        return Err(Refusal::Malformed);
+        return Err(Refusal::Malformed.into());
     };
     let token = token.map(conclave_proto::codec::Bytes::into_vec);
     let longest = origin.len().max(token.as_ref().map_or(0, Vec::len));
     if longest > LOGIN_FIELD_BYTES {
         return Err(Refusal::TooLarge {
             max: LOGIN_FIELD_BYTES as u64,
-        });
+        }
+        .into());
     }
     let known = shared
         .origins
@@ -136,7 +139,8 @@ async fn shake_hands(
     if !known && !crate::broken("skip-origin") {
         return Err(Refusal::Forbidden {
             why: ForbiddenWhy::WrongOrigin,
-        });
+        }
+        .into());
     }
     let statement = LoginStatement {
         nonce,
@@ -150,14 +154,14 @@ async fn shake_hands(
     conclave_identity::verify(&who.key, LOGIN_LABEL, &encode(&statement), &signature)
         .map_err(|_| Refusal::Unauthenticated)?;
     if take_over > 1 {
-        return Err(Refusal::Malformed);
+        return Err(Refusal::Malformed.into());
     }
     let claim = Claim {
         life,
         token: life_token,
         take_over: take_over == 1,
     };
-    log_in(shared, who, claim, (token, generation.number)).await
+    Ok(log_in(shared, who, claim, (token, generation.number)).await?)
 }
 
 /// Who the credential says this is; the signature to come shows whether it is true.

@@ -22,6 +22,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 
 use self::outbox::Outbox;
 use crate::group::join;
@@ -43,13 +44,13 @@ pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>, trusted: Trust
     let handshake = Duration::from_millis(shared.env.limits.handshake_ms);
     let login = tokio::select! {
         login = timeout(handshake, login::login(&shared, &mut incoming, &mut sink)) => login,
-        () = shared.stop.cancelled() => Ok(Err(Refusal::ShuttingDown)),
+        () = shared.stop.cancelled() => Ok(Err(Refusal::ShuttingDown.into())),
     };
     let who = match login {
         Ok(Ok(who)) => who,
-        Ok(Err(refusal)) => return refuse(sink, refusal).await,
-        // Nothing is said to who says nothing.
-        Err(_) => return,
+        Ok(Err(Unadmitted::Refused(refusal))) => return refuse(sink, refusal).await,
+        // Nothing is said to who has gone, or says nothing.
+        Ok(Err(Unadmitted::Gone)) | Err(_) => return,
     };
     trusted.set();
     incoming.allow_large();
@@ -146,6 +147,35 @@ pub(crate) enum Ended {
     Busy,
 }
 
+impl Ended {
+    /// A network that is lost, or a process that has ended, says no goodbye: that breaks no rule. Too large a message does, and what is no
+    /// WebSocket.
+    fn of(why: axum::Error) -> Self {
+        match why.into_inner().downcast_ref::<tungstenite::Error>() {
+            Some(
+                tungstenite::Error::Io(_)
+                | tungstenite::Error::ConnectionClosed
+                | tungstenite::Error::AlreadyClosed
+                | tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+            ) => Self::Gone,
+            _ => Self::Broken,
+        }
+    }
+}
+
+/// Why nobody logged in.
+pub(crate) enum Unadmitted {
+    Refused(Refusal),
+    /// The connection ended before that was decided.
+    Gone,
+}
+
+impl From<Refusal> for Unadmitted {
+    fn from(why: Refusal) -> Self {
+        Self::Refused(why)
+    }
+}
+
 impl Incoming {
     fn new(stream: Stream, shared: Arc<Shared>) -> Self {
         let assembler = Assembler::new(wire::UNAUTHENTICATED_FRAME_BYTES);
@@ -170,8 +200,7 @@ impl Incoming {
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Ended> {
         let message = match self.stream.next().await {
             Some(Ok(message)) => message,
-            // Too large a message, or no WebSocket. Where the connection itself broke, nobody hears the reason.
-            Some(Err(_)) => return Err(Ended::Broken),
+            Some(Err(why)) => return Err(Ended::of(why)),
             None => return Err(Ended::Gone),
         };
         match message {

@@ -28,6 +28,7 @@ use futures_util::{SinkExt, StreamExt};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -345,6 +346,12 @@ impl Wire {
     pub async fn send_raw(&mut self, message: Message) {
         // The service may have closed the connection already; tests look at what it says.
         let _ = self.socket.send(message).await;
+    }
+
+    /// Ends the connection beneath the WebSocket, as a lost network does, and waits until the service has let go of it.
+    pub async fn vanish(mut self) {
+        self.socket.get_mut().shutdown().await.unwrap();
+        while let Some(Ok(_)) = self.socket.next().await {}
     }
 
     /// The next frame that is no signed head; none when the connection is over.

@@ -95,3 +95,18 @@ async fn a_certificate_that_is_not_valid_at_the_time_is_told_apart() {
     };
     assert_eq!(refused.unwrap_err(), wrong_time);
 }
+
+/// A lost network, or a process that was killed, is no misconduct: an operator who reads of it everywhere overlooks what is.
+#[tokio::test]
+async fn who_vanishes_without_a_goodbye_is_not_named() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::logging(dir.path(), "warn", &[]).unwrap();
+    let person = Person::new();
+    Wire::connect(&process.url).await.vanish().await;
+    let mut before_login = Wire::connect(&process.url).await;
+    before_login.hello(&person.devices[0]).await.unwrap();
+    before_login.vanish().await;
+    process.login(&person).await.vanish().await;
+    let said = process.said();
+    assert!(!said.contains("WARN"), "{said}");
+}
