@@ -71,6 +71,8 @@ impl std::fmt::Debug for Clock {
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
+    /// Connections from one address; of IPv6 from one network of 64 bits.
+    pub connections_per_address: usize,
     /// Time that a connection has to log in, in milliseconds.
     pub handshake_ms: u64,
     /// A connection without any message for this long is closed, in milliseconds.
@@ -93,6 +95,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            connections_per_address: crate::limits::CONNECTIONS_PER_ADDRESS,
             handshake_ms: conclave_proto::limits::HANDSHAKE_MS,
             idle_ms: conclave_proto::limits::IDLE_MS,
             ping_ms: conclave_proto::limits::PING_MS,
@@ -115,6 +118,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Web pages that may connect, by their origins, for example `https://app.example`. Programs that are no browser name none, and may in any case.
     pub pages: Vec<String>,
+    /// Proxies by their addresses. Only what comes from one is asked whom it stands for (the last address in `X-Forwarded-For`).
+    pub proxies: Vec<IpAddr>,
     /// Who may open an account.
     pub admission: Admission,
     /// What "acknowledged" means.
@@ -136,6 +141,7 @@ impl Config {
             listen,
             origins: Vec::new(),
             pages: Vec::new(),
+            proxies: Vec::new(),
             admission: Admission::default(),
             durability: Durability::default(),
             limits: Limits::default(),
@@ -167,6 +173,10 @@ impl Config {
         }
         let limits = [
             ("connections", self.limits.connections),
+            (
+                "connections of one address",
+                self.limits.connections_per_address,
+            ),
             ("outbox bytes", self.limits.outbox_bytes),
         ];
         for (name, value) in limits {

@@ -29,6 +29,7 @@
 
 include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
+mod addresses;
 mod apart;
 mod config;
 mod connection;

@@ -28,6 +28,13 @@ pub const READ_CONNECTIONS: u32 = 4;
 /// How long a connection to the database waits for another process's lock.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connections of one address.
+pub const CONNECTIONS_PER_ADDRESS: usize = 1_000;
+/// Connections of an address beyond that which are told that there is no place; further ones are closed at once.
+pub const CONNECTIONS_SPARE: usize = 16;
+/// Pause that they are asked to make, in seconds.
+pub const CROWDED_RETRY_S: u32 = 30;
+
 /// Frames that may wait for one connection before it counts as a slow consumer.
 pub const OUTBOX_FRAMES: usize = 4096;
 /// Bytes that may wait for one connection before it counts as a slow consumer.

@@ -3,7 +3,7 @@
 //! The deadline covers the HTTP request too, so that a client that sends one byte a minute holds its place for a bounded time.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
+use crate::addresses::{Addresses, Held, Place};
+
 /// How long to wait after the system refused to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -24,17 +26,40 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct CappedListener {
     inner: TcpListener,
     places: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    proxies: Vec<IpAddr>,
     handshake: Duration,
 }
 
 impl CappedListener {
-    /// Accepts at most `connections` at once, each with `handshake` time to log in.
-    pub(crate) fn new(inner: TcpListener, connections: usize, handshake: Duration) -> Self {
+    /// Accepts at most `connections` at once, each with `handshake` time to log in. Those of `proxies` are not counted by their address.
+    pub(crate) fn new(
+        inner: TcpListener,
+        connections: usize,
+        (addresses, proxies): (Arc<Addresses>, Vec<IpAddr>),
+        handshake: Duration,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        let proxies = proxies.iter().map(IpAddr::to_canonical).collect();
         Self {
             inner,
             places,
+            addresses,
+            proxies,
             handshake,
+        }
+    }
+
+    /// How a connection from there is taken; none where it is closed at once.
+    fn receive(&self, address: IpAddr) -> Option<(Standing, Option<Held>)> {
+        let address = address.to_canonical();
+        if self.proxies.contains(&address) {
+            return Some((Standing::Proxied(address), None));
+        }
+        match self.addresses.take(address) {
+            Place::Free(held) => Some((Standing::Direct, Some(held))),
+            Place::Told(held) => Some((Standing::Crowded, Some(held))),
+            Place::Closed => None,
         }
     }
 }
@@ -54,11 +79,18 @@ impl Listener for CappedListener {
                 Ok((stream, address)) => {
                     // Small frames are not held back to be sent with others.
                     let _ = stream.set_nodelay(true);
+                    let Some((standing, held)) = self.receive(address.ip()) else {
+                        continue;
+                    };
                     let stream = GuardedStream {
                         inner: stream,
                         deadline: Some(Box::pin(tokio::time::sleep(self.handshake))),
-                        trusted: Trusted::default(),
+                        peer: Peer {
+                            trusted: Trusted::default(),
+                            standing,
+                        },
                         _place: place,
+                        _held: held,
                     };
                     return (stream, address);
                 }
@@ -90,9 +122,29 @@ impl Trusted {
     }
 }
 
-impl Connected<IncomingStream<'_, CappedListener>> for Trusted {
+/// What is known of where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Standing {
+    /// From where it seems to; it has its place there.
+    Direct,
+    /// The same, and there is no place any more.
+    Crowded,
+    /// From a proxy, which says whom it stands for.
+    Proxied(IpAddr),
+}
+
+/// Who connected.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// Lifts the deadline.
+    pub(crate) trusted: Trusted,
+    /// Where it comes from.
+    pub(crate) standing: Standing,
+}
+
+impl Connected<IncomingStream<'_, CappedListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, CappedListener>) -> Self {
-        stream.io().trusted.clone()
+        stream.io().peer.clone()
     }
 }
 
@@ -100,14 +152,15 @@ impl Connected<IncomingStream<'_, CappedListener>> for Trusted {
 pub(crate) struct GuardedStream {
     inner: TcpStream,
     deadline: Option<Pin<Box<Sleep>>>,
-    trusted: Trusted,
+    peer: Peer,
     _place: OwnedSemaphorePermit,
+    _held: Option<Held>,
 }
 
 impl GuardedStream {
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if let Some(deadline) = &mut self.deadline {
-            if self.trusted.get() {
+            if self.peer.trusted.get() {
                 self.deadline = None;
             } else if deadline.as_mut().poll(cx).is_ready() {
                 return Err(io::ErrorKind::TimedOut.into());

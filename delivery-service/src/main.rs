@@ -1,7 +1,7 @@
 //! The binary `conclave-ds`: serves, makes invitations, copies and recovers, prints shell completions.
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -121,6 +121,18 @@ struct Serve {
     /// Most connections at once.
     #[arg(long, env = "CONCLAVE_DS_CONNECTIONS", value_name = "N")]
     connections: Option<usize>,
+    /// Most connections from one address, or from one network of 64 bits in IPv6.
+    #[arg(long, env = "CONCLAVE_DS_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    connections_per_address: Option<usize>,
+    /// Proxy that stands before the service, by its address; may be repeated. Connections from there count for the last address in their
+    /// X-Forwarded-For; of others nobody believes it.
+    #[arg(
+        long = "trusted-proxy",
+        env = "CONCLAVE_DS_TRUSTED_PROXIES",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    proxies: Vec<IpAddr>,
     /// Largest database in bytes. Past it the service takes nothing new and is not ready, and still serves what it has. The write-ahead
     /// log comes in addition.
     #[arg(long, env = "CONCLAVE_DS_MAX_DATABASE_BYTES", value_name = "N")]
@@ -402,6 +414,10 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
     if let Some(connections) = options.connections {
         config.limits.connections = connections;
     }
+    if let Some(connections) = options.connections_per_address {
+        config.limits.connections_per_address = connections;
+    }
+    config.proxies = options.proxies;
     config.limits.database_bytes = options.max_database_bytes;
     config.limits.found_hold_ms = options.found_hold;
     let asked_to_end = conclave_ds::asked_to_end().context("signals cannot be received")?;

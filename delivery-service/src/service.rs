@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::addresses::Addresses;
 use crate::apart::Apart;
 use crate::config::{Config, Durability, derived_origins};
 use crate::document::Documents;
@@ -27,7 +28,7 @@ use crate::heads::{Heads, Standing};
 use crate::http;
 use crate::hub::Hub;
 use crate::limits;
-use crate::listener::{CappedListener, Trusted};
+use crate::listener::{CappedListener, Peer};
 use crate::misconduct::Misconduct;
 use crate::rate::Buckets;
 use crate::recover::once;
@@ -127,6 +128,7 @@ impl Service {
             },
             admission: config.admission,
             rates: Rates::new(rates, config.clock.clone()),
+            addresses: Addresses::new(config.limits.connections_per_address),
             chunks: Arc::new(Semaphore::new(limits::UNFINISHED_CHUNKS)),
             connections: TaskTracker::new(),
             stop: stop.clone(),
@@ -143,7 +145,9 @@ impl Service {
         let told = shared.clone();
         (shared.env.tasks).spawn(async move { told.env.heads.run(&told.stop).await });
         let handshake = Duration::from_millis(config.limits.handshake_ms);
-        let listener = CappedListener::new(listener, config.limits.connections, handshake);
+        let by_address = (shared.addresses.clone(), config.proxies.clone());
+        let connections = config.limits.connections;
+        let listener = CappedListener::new(listener, connections, by_address, handshake);
         let (done, stopped) = watch::channel(false);
         let running = Running {
             shared,
@@ -297,7 +301,7 @@ struct Running {
 impl Running {
     async fn run(self, listener: CappedListener) {
         let service =
-            http::router(self.shared.clone()).into_make_service_with_connect_info::<Trusted>();
+            http::router(self.shared.clone()).into_make_service_with_connect_info::<Peer>();
         let stop = self.shared.stop.clone();
         let stopping = stop.clone();
         let serving = async move {

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::addresses::Addresses;
 use crate::config::{Admission, Clock};
 use crate::document::Documents;
 use crate::env::Env;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) pages: Vec<String>,
     pub(crate) admission: Admission,
     pub(crate) rates: Rates,
+    /// Connections by where they come from.
+    pub(crate) addresses: Arc<Addresses>,
     /// Chunks of unfinished frames that all connections may hold together.
     pub(crate) chunks: Arc<Semaphore>,
     /// Connections, which a stopping service waits for.

@@ -25,7 +25,7 @@ Edit documents together in closed, verified groups, end-to-end encrypted.
 The service that carries the documents sees neither their content nor their titles nor any name. \
 Run `conclave demo` to see everything at work on this machine, without setting anything up.";
 const AFTER_HELP: &str = "\
-Groups, users and documents are named by the first digits of their id (eight or more), or by name or title where only one has it.
+Groups, users and documents are named by the first digits of their id (eight or more), or by name or title where nothing else could be meant by it.
 
 Exit codes:
   0  done
@@ -64,6 +64,9 @@ pub struct Global {
     /// Print one JSON object on standard output; errors as one JSON object on standard error
     #[arg(long, global = true)]
     pub json: bool,
+    /// Print text exactly as it is, also on a terminal, which does whatever the text says; into files and other programs it always goes so
+    #[arg(long, global = true)]
+    pub raw: bool,
     /// Also print what a failure or trouble is called: its code, and the text for developers
     #[arg(long, short, global = true)]
     pub verbose: bool,

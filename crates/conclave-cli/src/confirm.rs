@@ -1,10 +1,8 @@
 //! What cannot be undone is asked first, or needs `--yes`.
 
-use std::io::Write;
-
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
-use crate::output::can_ask;
+use crate::output::{asked, can_ask};
 
 impl Context {
     /// Asks whether to go on. `what` says in one sentence what will be done and lost.
@@ -23,13 +21,9 @@ impl Context {
                 "this cannot be undone; add --yes to do it",
             ));
         }
-        let _ = write!(
-            std::io::stderr(),
-            "{what} This cannot be undone. Go on? [y/N] "
-        );
-        let mut answer = String::new();
+        let question = format!("{what} This cannot be undone. Go on? [y/N] ");
         // What cannot be read is no yes.
-        let _ = std::io::stdin().read_line(&mut answer);
+        let answer = asked(&question).unwrap_or_default();
         match answer.trim().to_lowercase().as_str() {
             "y" | "yes" => Ok(()),
             _ => Err(Failure::new(

@@ -18,6 +18,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::home::Home;
 use crate::output::{Form, Shown, counted, note};
 use crate::say;
+use crate::terminal::on_one_line;
 use crate::told::Told;
 use crate::unlock::unlock;
 
@@ -704,14 +705,14 @@ impl Spinner {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);
         }
-        bar.set_message(message.to_owned());
+        bar.set_message(on_one_line(message).into_owned());
         bar.enable_steady_tick(TICK);
         Self(bar)
     }
 
     /// Changes what it says.
     pub fn say(&self, message: String) {
-        self.0.set_message(message);
+        self.0.set_message(on_one_line(&message).into_owned());
     }
 }
 

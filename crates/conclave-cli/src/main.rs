@@ -33,6 +33,8 @@ mod output;
 mod rescued;
 mod say;
 mod signals;
+mod target;
+mod terminal;
 mod told;
 mod unlock;
 mod write;
@@ -43,10 +45,12 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command, Global};
-use commands::{agent, device, document, findings, group, identity, rescue, serve, server, status};
+use commands::{
+    agent, device, document, edit, findings, group, identity, rescue, serve, server, status,
+};
 use context::Context;
 use failure::{Exit, Failure, Result};
-use output::{Form, Shown, note, print_failure, print_raw, printed};
+use output::{Form, Shown, note, print_failure, print_raw, print_untamed, print_usage};
 
 fn main() -> ExitCode {
     leave_no_core();
@@ -57,6 +61,9 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error.format(&mut command)).into(),
     };
     start_log();
+    if cli.global.raw {
+        print_untamed();
+    }
     let form = cli.global.form();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -120,13 +127,10 @@ fn usage(error: &clap::Error) -> Exit {
             Form::Json,
         );
     }
-    let shown = error
-        .print()
-        .and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
-    match printed(shown) {
-        Err(failure) if asked => print_failure(&failure, Form::Plain),
-        _ if asked => Exit::Done,
-        _ => Exit::Usage,
+    match print_usage(error) {
+        Err(failure) => print_failure(&failure, Form::Plain),
+        Ok(()) if asked => Exit::Done,
+        Ok(()) => Exit::Usage,
     }
 }
 
@@ -135,7 +139,7 @@ fn start_log() {
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env(args::LOG) {
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_writer(|| output::Log)
             .with_ansi(false);
         // Fails only when there is a log already.
         let _ = log.try_init();
@@ -157,6 +161,7 @@ async fn run(cli: Cli) -> Result<Exit> {
                 note(OPEN_TO_OTHERS, global.json);
             }
             let context = Context::open(&global).await?;
+            edit::sweep(&context).await;
             let done = run_with(&context, other).await;
             return Ok(told::end(context, done).await);
         }

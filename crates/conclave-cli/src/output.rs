@@ -1,12 +1,78 @@
-//! What a command shows: text for people, or one JSON object.
+//! What a command shows: text for people, or one JSON object. All that this program prints goes through here, where nothing that others wrote
+//! can order a terminal about (see [`crate::terminal`]).
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use conclave_client::FindingInfo;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Exit, Failure, Result};
+use crate::terminal::{Written, tame};
+
+/// Whether results reach a terminal as they are: somebody asked for that.
+static RAW: AtomicBool = AtomicBool::new(false);
+
+/// Results are printed exactly as they are from here on, also on a terminal.
+pub fn print_untamed() {
+    RAW.store(true, Ordering::Relaxed);
+}
+
+/// Where text goes.
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    /// Standard output: the result.
+    Result,
+    /// Standard error: what is said beside it.
+    Said,
+}
+
+impl Stream {
+    /// Whether a person looks at it who is to be shown nothing that acts.
+    fn is_tame(self) -> bool {
+        match self {
+            Self::Result => io::stdout().is_terminal() && !RAW.load(Ordering::Relaxed),
+            Self::Said => io::stderr().is_terminal(),
+        }
+    }
+
+    /// Writes bytes as they are, and flushes: what is still held when the process ends is lost without a word.
+    fn write_bytes(self, bytes: &[u8]) -> io::Result<()> {
+        fn all(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
+            to.write_all(bytes)?;
+            to.flush()
+        }
+        match self {
+            Self::Result => all(io::stdout().lock(), bytes),
+            Self::Said => all(io::stderr().lock(), bytes),
+        }
+    }
+
+    fn write(self, text: &str) -> io::Result<()> {
+        let text = match self.is_tame() {
+            true => tame(text, Written::Braced),
+            false => Cow::Borrowed(text),
+        };
+        self.write_bytes(text.as_bytes())
+    }
+}
+
+/// The log on standard error.
+#[derive(Debug, Clone, Copy)]
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Stream::Said.write(&String::from_utf8_lossy(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// The result of a command, in both forms.
 #[derive(Debug)]
@@ -67,6 +133,14 @@ impl Shown {
         self
     }
 
+    /// Another line for people.
+    #[must_use]
+    pub fn line(mut self, line: &str) -> Self {
+        self.text.push('\n');
+        self.text.push_str(line);
+        self
+    }
+
     /// Says that this happened on this device only so far.
     #[must_use]
     pub fn queued(mut self, queued: bool) -> Self {
@@ -116,7 +190,7 @@ impl Shown {
     /// Standard output takes nothing.
     pub fn print(self, json: bool) -> Result<(Exit, Reader)> {
         let reader = if json && !self.object.is_empty() {
-            print_line(&Value::Object(self.object).to_string())?
+            print_json(&Value::Object(self.object))?
         } else if self.exact && !json {
             print_raw(&self.text)?
         } else if !json && !self.text.is_empty() {
@@ -145,25 +219,53 @@ pub fn print_line(line: &str) -> Result<Reader> {
     print_raw(&format!("{line}\n"))
 }
 
-/// Prints text exactly as it is.
+/// Prints text without a line end of its own.
 ///
 /// # Errors
 /// As [`print_line`].
 pub fn print_raw(text: &str) -> Result<Reader> {
-    let mut stdout = io::stdout();
-    // Flushed at once: what is still held when the process ends is lost without a word.
-    printed(
-        stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush()),
-    )
+    printed(Stream::Result.write(text))
+}
+
+/// Prints JSON on a line.
+///
+/// # Errors
+/// As [`print_line`].
+pub fn print_json(value: &impl Serialize) -> Result<Reader> {
+    let text = json_text(value);
+    printed(Stream::Result.write_bytes(format!("{text}\n").as_bytes()))
+}
+
+/// JSON that means what it should and does nothing to a terminal.
+fn json_text(value: &impl Serialize) -> String {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    tame(&text, Written::Json).into_owned()
+}
+
+/// Prints bytes exactly as they are; on a terminal as text, where they are that.
+///
+/// # Errors
+/// As [`print_line`]; or a terminal is there that could do anything with them.
+pub fn print_bytes(bytes: &[u8]) -> Result<Reader> {
+    if !Stream::Result.is_tame() {
+        return printed(Stream::Result.write_bytes(bytes));
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => print_raw(text),
+        Err(_) => Err(Failure::new(
+            "cli.not_for_a_terminal",
+            Exit::Usage,
+            "this is no text, and standard output is a terminal",
+            "name a file, send it to another program, or print it all the same with --raw",
+        )),
+    }
 }
 
 /// What came of printing.
 ///
 /// # Errors
 /// As [`print_line`].
-pub fn printed(result: io::Result<()>) -> Result<Reader> {
+fn printed(result: io::Result<()>) -> Result<Reader> {
     match result {
         Ok(()) => Ok(Reader::There),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
@@ -185,15 +287,35 @@ pub fn print_failure(failure: &Failure, form: Form) -> Exit {
 /// Prints a failure on standard error, and gives whether that could be written.
 pub fn said_failure(failure: &Failure, form: Form) -> bool {
     let text = match form {
-        Form::Json => json!({"error": failure.to_json()}).to_string(),
+        Form::Json => json_text(&json!({"error": failure.to_json()})),
         Form::Plain | Form::Verbose => failure.to_text("error: ", form),
     };
     said(&text)
 }
 
+/// Prints what the reader of the command line says: help on standard output as it is, which is this program's own; anything else tame, since it repeats
+/// what was typed, perhaps pasted.
+pub fn print_usage(error: &clap::Error) -> Result<()> {
+    if error.use_stderr() {
+        // Where even that cannot be written nobody can be told.
+        let _ = Stream::Said.write(&error.render().to_string());
+        return Ok(());
+    }
+    let written = error.print().and_then(|()| io::stdout().flush());
+    printed(written).map(drop)
+}
+
 /// Writes a line on standard error, and gives whether that could be done.
 pub fn said(text: &str) -> bool {
-    writeln!(io::stderr(), "{text}").is_ok()
+    Stream::Said.write(&format!("{text}\n")).is_ok()
+}
+
+/// Asks on standard error, and gives the line that was typed; none where it could not be read.
+pub fn asked(question: &str) -> io::Result<String> {
+    Stream::Said.write(question)?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(line)
 }
 
 /// How results and failures are told.
@@ -226,7 +348,11 @@ pub fn counted(count: usize, noun: &str) -> String {
 }
 
 /// Lines of cells, each column as wide as its widest cell.
+///
+/// A cell is never more than one line, whatever stands in it: what somebody wrote does not pass for a row of its own.
 pub fn columns(rows: &[Vec<String>]) -> String {
+    let whole = |row: &Vec<String>| row.iter().map(|cell| one_line(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(whole).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |at: usize| {
         rows.iter()
@@ -247,9 +373,61 @@ pub fn columns(rows: &[Vec<String>]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// A cell without line ends. Whether it reaches a terminal is decided later: other programs have it as it is.
+fn one_line(cell: &str) -> String {
+    cell.replace('\n', "\\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Everything that is printed has to go through this file, or a command could forget what a terminal must not be given.
+    #[test]
+    fn nothing_is_printed_but_here() {
+        const FORBIDDEN: [&str; 6] = [
+            "println!",
+            "print!(",
+            "dbg!(",
+            "io::stdout",
+            "io::stderr",
+            ".set_message(",
+        ];
+        // Bars, which say what goes through `on_one_line`, or is the demonstration's own.
+        const BARS: [&str; 2] = ["src/context.rs", "src/demo/narrate.rs"];
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let (mut seen, mut found) = (0, Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|it| it == "rs")
+                    && !path.ends_with("src/output.rs")
+                {
+                    seen += 1;
+                    let source = std::fs::read_to_string(&path).unwrap();
+                    let lines = source.lines().enumerate();
+                    let is_bar = BARS.iter().any(|bar| path.ends_with(bar));
+                    let bad = lines.filter(|(_, line)| {
+                        let mut forbidden = FORBIDDEN.iter().filter(|it| line.contains(**it));
+                        forbidden.any(|it| !(is_bar && *it == ".set_message("))
+                    });
+                    found.extend(
+                        bad.map(|(at, line)| format!("{}:{}: {line}", path.display(), at + 1)),
+                    );
+                }
+            }
+        }
+        assert!(seen > 30, "{seen} files");
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_stands_in_a_cell_is_no_row_of_its_own() {
+        let rows = [vec!["a\nBen  verified".to_owned(), "1".to_owned()]];
+        assert_eq!(columns(&rows), "a\\nBen  verified  1");
+    }
 
     #[test]
     fn columns_line_up_by_characters_not_bytes() {

@@ -7,8 +7,8 @@ use crate::context::{Context, answer};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::counted;
 
-/// Fewest digits of an id that are shown.
-const DIGITS_MIN: usize = 4;
+/// Fewest digits of an id that are shown: as many as name it.
+const DIGITS_MIN: usize = conclave_client::naming::ID_DIGITS_MIN;
 
 /// The first digits of a copy's id, as many as it takes among all of them.
 pub fn short(id: &RescueId, all: &[RescueInfo]) -> String {
@@ -63,6 +63,9 @@ pub fn why(info: &RescueInfo) -> String {
         RescueCause::NotCarried => format!(
             "the service has lost changes to {title}, and nobody here can bring them back as they were signed"
         ),
+        RescueCause::NotSaved => {
+            format!("what was typed into a copy of {title} in {group} was not saved")
+        }
         RescueCause::RoleLost => format!("your role in {group} allows no changes any more"),
         _ => format!("some of your changes do not fit into {title} any more"),
     }
@@ -72,7 +75,7 @@ pub fn why(info: &RescueInfo) -> String {
 pub fn sentence(info: &RescueInfo, all: &[RescueInfo]) -> String {
     let named = matches!(
         info.cause,
-        RescueCause::Deleted | RescueCause::Archived | RescueCause::Lost
+        RescueCause::Deleted | RescueCause::Archived | RescueCause::Lost | RescueCause::NotSaved
     );
     let to = if named {
         String::new()

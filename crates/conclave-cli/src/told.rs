@@ -80,11 +80,17 @@ async fn tell(context: &Context, done: Result<Shown>) -> Exit {
     }
     let exit = match (printed, rescued) {
         (Ok(exit), None) => exit,
-        (Err(failure), None) => print_failure(&failure, form),
+        (Err(failure), None) => {
+            if said_failure(&failure, form) {
+                told.rescues.extend(context.told_by_result().rescues);
+            }
+            failure.exit
+        }
         (printed, Some((sentences, ids))) => {
             let failure = with_rescued(printed.err(), failure(&sentences));
             if said_failure(&failure, form) {
                 told.rescues.extend(ids);
+                told.rescues.extend(context.told_by_result().rescues);
             }
             failure.exit
         }

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
 
+/// How files begin and end that are not in their place yet.
+const PART: [&str; 2] = [".conclave-", ".part"];
+
 /// Writes a file beside its place and then puts it there: whatever goes wrong, what stood there before stays whole. A file that is replaced
 /// keeps its permissions. What is no ordinary file (a pipe, a device) is written to directly.
 ///
@@ -54,12 +57,8 @@ fn place(file: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".conclave-").suffix(".part");
-    // What is written out is in the clear from here on: others on this machine get it from its owner, or not at all.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
-    let mut part = builder.tempfile_in(folder)?;
+    sweep(&folder);
+    let mut part = own_part(&folder)?;
     part.write_all(bytes)?;
     if let Some(present) = present {
         part.as_file().set_permissions(present.permissions())?;
@@ -70,6 +69,41 @@ fn place(file: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
         false => part.persist_noclobber(&target),
     };
     persisted.map(drop).map_err(|error| error.error)
+}
+
+/// A file that is to be put in its place, locked for as long as this process lives.
+fn own_part(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    loop {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PART[0]).suffix(PART[1]);
+        // What is written out is in the clear from here on: others on this machine get it from its owner, or not at all.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
+        let part = builder.tempfile_in(folder)?;
+        part.as_file().lock()?;
+        // Unless somebody took it for left over in between.
+        if part.path().exists() {
+            return Ok(part);
+        }
+    }
+}
+
+/// Removes what processes left in a folder that were killed while they wrote there.
+fn sweep(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let is_part = name.starts_with(PART[0].as_bytes()) && name.ends_with(PART[1].as_bytes());
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_part
+            && is_file
+            && let Ok(file) = std::fs::OpenOptions::new().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            // What cannot be removed is tried again by the next.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +152,18 @@ mod tests {
         replace(&new, b"secret", false).unwrap();
         let mode = std::fs::metadata(&new).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "what is new is its owner's alone");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_written_goes_and_what_another_is_writing_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(".conclave-left.part");
+        std::fs::write(&left, "secret").unwrap();
+        let other = own_part(folder.path()).unwrap();
+        let mine = folder.path().join(".conclave-mine");
+        std::fs::write(&mine, "no part").unwrap();
+        replace(&folder.path().join("out"), b"new", false).unwrap();
+        assert!(!left.exists() && other.path().exists() && mine.exists());
     }
 
     #[cfg(target_os = "linux")]

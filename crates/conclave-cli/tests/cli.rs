@@ -662,6 +662,7 @@ cases!(
     rescue,
     serving,
     short,
+    targets,
     watching
 );
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, OperationId, PinInfo,
-    Reply, Rescue, RescueApplied, RescueInfo, Setup, WhoAmI,
+    Reply, Rescue, RescueApplied, RescueInfo, Setup, Typed, WhoAmI,
 };
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RescueId, UserId};
 use serde::{Deserialize, Serialize};
@@ -554,6 +554,25 @@ impl Client {
     /// As [`Client::whoami`].
     pub async fn rescues(&self) -> Result<Vec<RescueInfo>, Error> {
         answer!(self.command(Command::Rescues).await, Reply::Rescues(all) => all)
+    }
+
+    /// Keeps apart what somebody typed into a copy of a document that was not done to it, so that the copy can go.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: there is no room for it.
+    pub async fn keep_typed(
+        &self,
+        group: &GroupId,
+        document: &DocumentId,
+        typed: Typed,
+    ) -> Result<RescueInfo, Error> {
+        let command = Command::KeepTyped {
+            group: *group,
+            document: *document,
+            typed: Box::new(typed),
+        };
+        let kept = answer!(self.command(command).await, Reply::Rescues(all) => all)?;
+        kept.into_iter().next().ok_or(Error::UnexpectedAnswer)
     }
 
     /// What is kept of some of them.

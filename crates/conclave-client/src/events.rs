@@ -235,6 +235,7 @@ mod tests {
                     group,
                     inviter: user,
                     inviter_name: Some("Ben".into()),
+                    inviter_verified: true,
                     users: 2,
                 },
             },

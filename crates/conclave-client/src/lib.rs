@@ -64,7 +64,7 @@
 //! - **Durable, then sent, then told.** What a call or an event reports is on disk; a frame leaves only after the state that it came from is.
 //!   A crash at any point leaves a store from which the device goes on.
 //! - **Sealed at rest.** See [`store`] for what is hidden and what is not.
-//! - **No keys in sight.** An application handles names, ids and documents. Nobody is invited who was not verified.
+//! - **No keys in sight.** An application handles names, ids and documents. Nobody is invited who was not verified, unless the group's policy says otherwise.
 //! - **Any runtime.** The device runs on a thread of its own, beside whatever runtime the application has, or none. [`Session`] and
 //!   [`local`] want tokio.
 //! - **Bounded.** Every queue has a limit; a slow application slows the service down and never loses an acknowledged change.
@@ -114,7 +114,7 @@ pub use conclave_crdt::{
 };
 #[doc(hidden)]
 pub use conclave_engine::plain;
-pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Word};
+pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_engine::{
     AwaitedInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo,
     Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, PolicyChange,

@@ -7,7 +7,7 @@ use conclave_engine::finding::Mark;
 use conclave_engine::{
     DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
     InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange, Rescue, RescueApplied,
-    RescueInfo, WhoAmI,
+    RescueInfo, Typed, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -230,6 +230,12 @@ pub enum Operation {
     },
     /// [`Client::rescues`]. Outcome: `Rescues`.
     Rescues,
+    /// [`Client::keep_typed`]. Outcome: `Rescues`, with that alone.
+    KeepTyped {
+        group: GroupId,
+        document: DocumentId,
+        typed: Box<Typed>,
+    },
     /// [`Client::rescue`]. Outcome: `Rescue`.
     Rescue { rescue: RescueId },
     /// [`Client::apply_rescue`]. Outcome: `RescueApplied`.
@@ -459,6 +465,14 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
         Operation::Accept { group } => client.accept(&group).await.map(|_| Outcome::Done),
         Operation::Decline { group } => done(client.decline(&group).await),
         Operation::Rescues => client.rescues().await.map(Outcome::Rescues),
+        Operation::KeepTyped {
+            group,
+            document,
+            typed,
+        } => {
+            let kept = client.keep_typed(&group, &document, *typed).await?;
+            Ok(Outcome::Rescues(vec![kept]))
+        }
         Operation::Rescue { rescue } => {
             let rescue = client.rescue(&rescue).await?;
             Ok(Outcome::Rescue(Box::new(rescue)))

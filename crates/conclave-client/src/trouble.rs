@@ -257,6 +257,7 @@ impl Trouble {
                 401 | 403 => "connection.login_wanted",
                 407 => "connection.proxy_login",
                 404 | 405 | 410 => "connection.no_such_page",
+                429 => "connection.crowded",
                 502..=504 => "connection.gateway",
                 _ => "connection.http",
             },

@@ -85,4 +85,4 @@ pub use seal::{
 pub use session::Session;
 pub use snapshot::PreparedSnapshot;
 pub use unsent::{StoredDocument, Unsent, stored_updates};
-pub use words::{Around, Inserted, Item, Mark, Step, Word, Written, write_words};
+pub use words::{Around, Inserted, Item, Mark, Step, Typed, Word, Written, write_words};

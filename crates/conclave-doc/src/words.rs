@@ -161,6 +161,55 @@ const TEXT: &str = "text";
 /// Objects with this key stand for what JSON has no word for: they are one value.
 const SPECIAL: &str = "$conclave";
 
+/// What was typed into a copy of a document and not done to it. `Debug` prints no content.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Typed {
+    /// Into a text: what the copy was made from, and what became of it.
+    Text(String, String),
+    /// The same of JSON.
+    Json(Value, Value),
+    /// Something that was to be JSON, and is not.
+    Broken(String),
+}
+
+impl fmt::Debug for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Typed(..)")
+    }
+}
+
+impl Typed {
+    /// Where it was typed, and what it did.
+    #[must_use]
+    pub fn words(&self) -> (CrdtKind, Vec<Word>) {
+        let mut words = Vec::new();
+        let kind = match self {
+            Self::Text(base, mine) => {
+                texts(&[], base, mine, &mut words);
+                CrdtKind::Yjs
+            }
+            Self::Json(base, mine) => {
+                values(&mut Vec::new(), base, mine, &mut words);
+                CrdtKind::Automerge
+            }
+            // A value that is none: it is shown, and has no place in any document.
+            Self::Broken(text) => {
+                words.push(Word {
+                    path: vec![Step::Key(String::new())],
+                    at: 0,
+                    inserted: Inserted::Value(text.clone()),
+                    deleted: 0,
+                    gone: None,
+                    around: None,
+                });
+                CrdtKind::Automerge
+            }
+        };
+        (kind, words)
+    }
+}
+
 /// What led from `base` to `mine`.
 pub(crate) fn between(kind: CrdtKind, base: &Views, mine: &Views) -> Vec<Word> {
     let mut words = Vec::new();
@@ -563,6 +612,26 @@ mod tests {
                 words.iter_mut().for_each(Word::keep_own);
             }
         }
+    }
+
+    #[test]
+    fn what_was_typed_is_words_and_what_is_no_json_has_no_place() {
+        let typed = Typed::Text("one\ntwo\n".to_owned(), "one\nmine\ntwo\n".to_owned());
+        assert_eq!(format!("{typed:?}"), "Typed(..)");
+        let (kind, words) = typed.words();
+        assert_eq!(
+            (kind, inserted(&words).concat()),
+            (CrdtKind::Yjs, "mine\n".to_owned())
+        );
+        let (kind, words) = Typed::Json(json!({"a": 1}), json!({"a": 1, "b": [2]})).words();
+        let (shown, left) = written(kind, &words, &json!({"a": 3}));
+        assert_eq!((shown, left), (json!({"a": 3, "b": [2]}), 0));
+        let (kind, words) = Typed::Broken("{\"a\": ".to_owned()).words();
+        assert_eq!(inserted(&words), ["{\"a\": "]);
+        assert_eq!(
+            written(kind, &words, &json!({"a": 3})),
+            (json!({"a": 3}), 1)
+        );
     }
 
     #[test]

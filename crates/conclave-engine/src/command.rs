@@ -9,6 +9,8 @@ use conclave_proto::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use conclave_doc::Typed;
+
 use crate::clock::ClockOffset;
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
@@ -311,6 +313,15 @@ pub enum Command {
     },
     /// Own edits that lost their place and were kept apart. Reply: `Rescues`.
     Rescues,
+    /// Keeps apart what somebody typed into a copy of a document that was not done to it. Reply: `Rescues`, with that alone.
+    KeepTyped {
+        /// The document's group. It need not be here any more.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// What was typed.
+        typed: Box<Typed>,
+    },
     /// One of them, with what was kept. Reply: `Rescue`.
     Rescue {
         /// Which.
@@ -399,6 +410,7 @@ impl Command {
             | Self::VoidRecords { .. }
             | Self::Restart { .. }
             | Self::MarkFindings { .. }
+            | Self::KeepTyped { .. }
             | Self::ApplyRescue { .. }
             | Self::DiscardRescue { .. }
             | Self::RescuesTold { .. } => true,
@@ -583,6 +595,8 @@ pub struct InvitationInfo {
     pub inviter: UserId,
     /// What they are called here.
     pub inviter_name: Option<String>,
+    /// Whether their safety number was compared here, or they are this device's own user.
+    pub inviter_verified: bool,
     /// Users in the group.
     pub users: usize,
 }

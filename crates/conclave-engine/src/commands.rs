@@ -88,6 +88,11 @@ impl Engine {
             Command::Accept { group } => self.accept(id, group),
             Command::Decline { group } => self.decline(id, group),
             Command::Rescues => self.cx.list_rescues(id),
+            Command::KeepTyped {
+                group,
+                document,
+                typed,
+            } => self.keep_typed(id, group, document, typed),
             Command::Rescue { rescue } => self.cx.show_rescue(id, rescue),
             Command::ApplyRescue {
                 rescue,
@@ -227,7 +232,7 @@ impl Engine {
         }
     }
 
-    /// As [`Self::on_group`], for what is done for a user who has to be verified here.
+    /// As [`Self::on_group`], for what is done for a user who has to be a contact here. Whether that is enough the group's policy says.
     fn on_verified(&mut self, id: CommandId, group: GroupId, user: UserId, what: GroupCommand) {
         if self.cx.device.pins().get(&user).is_some() {
             return self.on_group(id, group, what);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conclave_mls::{ClientGroup, EpochRoot, EpochSecrets, MlsError};
 use conclave_proto::codec::{Bytes, decode, encode};
 use conclave_proto::frame::{Request, WelcomeDelivery};
+use conclave_proto::policy::TrustPolicy;
 use conclave_proto::{DeviceId, GroupId, UserId, limits};
 use conclave_rules::GroupState;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub(crate) struct Invitation {
     delivery: WelcomeDelivery,
     pub(crate) inviter: UserId,
     users: usize,
+    /// What its group says of whom people may trust.
+    trust: TrustPolicy,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,6 +74,7 @@ impl Invitation {
             delivery,
             inviter,
             users: users.len(),
+            trust: state.policy.trust.clone(),
         })
     }
 }
@@ -185,7 +189,9 @@ impl Engine {
         };
         let readded = invitation.is_shown_by(&whole.group);
         // One that can compare nothing takes the word of somebody whom its user knows; it seals nothing before more is shown.
-        let known = self.cx.device.pins().get(&invitation.inviter).is_some();
+        let trust = &whole.group.state().policy.trust;
+        let known = self.cx.device.pins().admits(&invitation.inviter, trust);
+        let known = known.is_ok();
         if readded || (whole.group.asks_blindly() && known) {
             if let Err(error) = self.join(id, false) {
                 let what = FindingKind::failed(Step::JoinOwn, &error);
@@ -208,6 +214,7 @@ impl Engine {
             group: *group,
             inviter: invitation.inviter,
             inviter_name: self.cx.name_of(&invitation.inviter),
+            inviter_verified: self.cx.is_verified(&invitation.inviter),
             users: invitation.users,
         })
     }
@@ -343,10 +350,11 @@ impl Engine {
             return Err(self.group_taken(invitation));
         }
         let own = Some(invitation.inviter) == self.cx.device.user();
-        if !own && !declining && self.cx.device.pins().get(&invitation.inviter).is_none() {
-            return Err(EngineError::NotVerified(
-                conclave_identity::Untrusted::NotPinned,
-            ));
+        // Whoever joins believes who invites as whoever invites believes who joins.
+        if !own && !declining {
+            let pins = self.cx.device.pins();
+            let admitted = pins.admits(&invitation.inviter, &invitation.trust);
+            admitted.map_err(EngineError::NotVerified)?;
         }
         let delivery = invitation.delivery.clone();
         let context = self.cx.device.context()?;

@@ -70,7 +70,7 @@ pub use command::{
     AwaitedInfo, Command, DeviceInfo, DocumentInfo, EvidenceInfo, GroupInfo, InvitationInfo,
     MemberInfo, OperationId, PinInfo, Reply, Setup, Status, WhoAmI,
 };
-pub use conclave_doc::{Around, Cost, Inserted, Item, Mark, Step, Word};
+pub use conclave_doc::{Around, Cost, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_identity::is_escaped;
 pub use document::{Done, Job, Lending, Work, WorkId};
 pub use engine::Engine;

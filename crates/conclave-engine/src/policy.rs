@@ -2,7 +2,7 @@
 
 use conclave_mls::Plan;
 use conclave_proto::GroupPolicy;
-use conclave_proto::policy::{JoinerAccess, Role};
+use conclave_proto::policy::{JoinerAccess, Pinned, Role, TrustPolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Reply;
@@ -18,6 +18,8 @@ use crate::intents::Step;
 pub struct PolicyChange {
     /// Role of users not listed.
     pub default_role: Option<Role>,
+    /// Which contacts members may let in (owners).
+    pub pinned: Option<Pinned>,
     /// What joiners can read.
     pub joiner_access: Option<JoinerAccess>,
     /// Age at which a leaf is renewed, in days.
@@ -39,6 +41,10 @@ impl PolicyChange {
         let before = before.clone();
         GroupPolicy {
             default_role: self.default_role.unwrap_or(before.default_role),
+            trust: TrustPolicy {
+                pinned: self.pinned.unwrap_or(before.trust.pinned),
+                ..before.trust.clone()
+            },
             joiner_access: self.joiner_access.unwrap_or(before.joiner_access),
             max_leaf_age_days: self.max_leaf_age_days.unwrap_or(before.max_leaf_age_days),
             max_root_age_days: self.max_root_age_days.unwrap_or(before.max_root_age_days),

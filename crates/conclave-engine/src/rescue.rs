@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_doc::{
-    Around, Inserted, Item, KeySource, Mark, Step, StoredDocument, Unsent, Word, Written,
+    Around, Inserted, Item, KeySource, Mark, Step, StoredDocument, Typed, Unsent, Word, Written,
     stored_updates, write_words,
 };
 use conclave_proto::codec::Bytes;
@@ -23,7 +23,8 @@ use crate::finding::{About, End, FindingKind, Suspect};
 use crate::group::{Group, Whole};
 use crate::io::{CommandId, Row};
 use crate::keys;
-use crate::work::{DocCommand, DocWork, GroupWork};
+use crate::membership::GroupSlot;
+use crate::work::{DocCommand, DocWork, GroupCommand, GroupWork};
 
 mod closed;
 mod parting;
@@ -58,6 +59,8 @@ pub enum RescueCause {
     /// The document's log has lost them, and nobody here can carry them: who wrote them may not write there any more, or they are no longer
     /// here as they were signed.
     NotCarried,
+    /// They were typed into a copy of the document and not saved into it: the program that had the copy was ended, or could not take them.
+    NotSaved,
 }
 
 /// Edits that were kept apart.
@@ -348,7 +351,10 @@ impl Cx {
         let changes = info.changes as u64;
         let suspect = info.by.map(Suspect::User);
         let what = FindingKind::Rescued { changes };
-        self.finding(info.group, Some(info.document), what, suspect);
+        // Whoever did not save knows of it, or is told by who kept the words.
+        if info.cause != RescueCause::NotSaved {
+            self.finding(info.group, Some(info.document), what, suspect);
+        }
         self.event(Event::Rescued {
             rescue: info.clone(),
         });
@@ -375,6 +381,26 @@ impl Cx {
         let mut all: Vec<_> = self.rescues.values().cloned().collect();
         all.sort_by_key(|info| (info.at, info.id));
         self.reply(id, Ok(Reply::Rescues(all)));
+    }
+
+    /// Keeps apart what was typed into a copy of a document.
+    pub(crate) fn keep_typed(&mut self, id: CommandId, origin: Origin, typed: &Typed) {
+        let (kind, words) = typed.words();
+        let unsent = Unsent {
+            kind,
+            changes: 1,
+            words,
+            words_tell_all: true,
+            updates: Vec::new(),
+            is_new: false,
+        };
+        let made = self.make_rescue(origin, unsent);
+        if !self.has_room_for(std::slice::from_ref(&made)) {
+            return self.reply(id, Err(EngineError::RescueFull));
+        }
+        let info = made.info.clone();
+        self.keep_apart(made);
+        self.reply(id, Ok(Reply::Rescues(vec![info])));
     }
 
     pub(crate) fn show_rescue(&mut self, id: CommandId, rescue: RescueId) {
@@ -530,6 +556,30 @@ impl Cx {
 }
 
 impl Engine {
+    /// Keeps apart what was typed into a copy of a document, with what document and group are called as far as that is known.
+    pub(crate) fn keep_typed(
+        &mut self,
+        id: CommandId,
+        group: GroupId,
+        document: DocumentId,
+        typed: Box<Typed>,
+    ) {
+        let here = self.groups.get(&group).map(GroupSlot::membership);
+        if here.is_some_and(|here| here.is_active()) {
+            let what = GroupCommand::KeepTyped { document, typed };
+            return self.with_group(group, GroupWork::Command(id, what));
+        }
+        let origin = Origin {
+            cause: RescueCause::NotSaved,
+            by: None,
+            group,
+            group_name: None,
+            document,
+            title: None,
+        };
+        self.cx.keep_typed(id, origin, &typed);
+    }
+
     /// What waited for room to keep edits apart goes on.
     pub(crate) fn rescue_room(&mut self) {
         let waited = std::mem::take(&mut self.cx.rescue_full);

@@ -3,6 +3,7 @@
 mod document;
 
 use conclave_crdt::CrdtKind;
+use conclave_doc::Typed;
 use conclave_proto::frame::{Answer, Plea, WelcomeDelivery};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::service::SignedHead;
@@ -12,6 +13,7 @@ pub(crate) use self::document::{DocCommand, DocFrame, DocWork};
 use crate::command::Reply;
 use crate::cx::{Cx, Post};
 use crate::document::Beginning;
+use crate::error::EngineError;
 use crate::group::{Copied, Group, LOST, Whole};
 use crate::intents::Want;
 use crate::io::{CommandId, Row};
@@ -124,6 +126,10 @@ pub(crate) enum GroupCommand {
         title: Hidden<String>,
     },
     RenameGroup(Hidden<String>),
+    KeepTyped {
+        document: DocumentId,
+        typed: Box<Typed>,
+    },
     Confirm,
     Rejoin,
     ReAdd {
@@ -156,6 +162,14 @@ impl Awaited for GroupWork {
 }
 
 impl Cx {
+    /// Refuses what could never be done while it is as it is, at once: also where the service is not reached.
+    fn check_want(&self, group: &Group, want: &Want) -> Result<(), EngineError> {
+        match want {
+            Want::Invite { user, .. } => self.check_contact(group, user),
+            _ => Ok(()),
+        }
+    }
+
     /// Works on a group in memory. It is settled afterwards, when nothing more is to be done with it.
     pub(crate) fn group_work(&mut self, whole: &mut Whole, work: GroupWork) {
         if whole.group.parting().is_some() && !matches!(work, GroupWork::Part) {
@@ -274,7 +288,10 @@ impl Cx {
                 let policy = Box::new(group.state().policy.clone());
                 self.reply(id, Ok(Reply::Policy(policy)));
             }
-            GroupCommand::Intend(want) => self.intend_waited(group, want, id),
+            GroupCommand::Intend(want) => match self.check_want(group, &want) {
+                Ok(()) => self.intend_waited(group, want, id),
+                Err(error) => self.reply(id, Err(error)),
+            },
             GroupCommand::Remove { user, anyway } => self.remove(id, group, user, anyway),
             GroupCommand::Leave { anyway } => self.leave(id, group, anyway),
             GroupCommand::Create {
@@ -294,6 +311,10 @@ impl Cx {
             GroupCommand::Confirm => {
                 self.confirm_group(group);
                 self.reply(id, Ok(Reply::Done));
+            }
+            GroupCommand::KeepTyped { document, typed } => {
+                let origin = self.origin(group, document, RescueCause::NotSaved);
+                self.keep_typed(id, origin, &typed);
             }
             GroupCommand::Rejoin => self.rejoin(id, group),
             GroupCommand::ReAdd { user, device } => self.readd(id, group, user, device),

@@ -365,6 +365,9 @@ pub enum Untrusted {
     /// The policy accepts contacts, and this user is none.
     #[error("this user is not among the contacts")]
     NotPinned,
+    /// The policy accepts contacts whose safety number was compared, and this one's was not.
+    #[error("this contact's safety number was not compared, and the group's policy demands that")]
+    NotCompared,
     /// The user is a contact with another key.
     #[error("this contact's key has changed")]
     PinChanged,
@@ -379,14 +382,15 @@ impl Untrusted {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotPinned => "untrusted.not_pinned",
+            Self::NotCompared => "untrusted.not_compared",
             Self::PinChanged => "untrusted.pin_changed",
             Self::NoEvidence => "untrusted.no_evidence",
         }
     }
 
-    /// Whether a person can change it by adding a contact.
+    /// Whether a person can change it by adding a contact, or by comparing the number.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::NotPinned)
+        matches!(self, Self::NotPinned | Self::NotCompared)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use conclave_proto::policy::TrustPolicy;
+use conclave_proto::policy::{Pinned, TrustPolicy};
 use conclave_proto::{Hash, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
@@ -183,19 +183,27 @@ impl PinBook {
     /// # Errors
     /// [`Untrusted`] says why not.
     pub fn judge(&self, identity: &Identity, policy: &TrustPolicy) -> Result<Assurance, Untrusted> {
-        if policy.pinned == 0 {
-            return Err(Untrusted::NoEvidence);
-        }
-        let pin = self.get(&identity.user).ok_or(Untrusted::NotPinned)?;
         let Evidence::DeviceCertificate { genesis, .. } = &identity.evidence;
-        if pin.genesis_hash != *genesis {
+        let pin = self.get(&identity.user);
+        if pin.is_some_and(|pin| pin.genesis_hash != *genesis) {
             return Err(Untrusted::PinChanged);
         }
-        let pinned = if pin.verified {
-            Assurance::Verified
-        } else {
-            Assurance::Pinned
-        };
+        let pinned = self.admits(&identity.user, policy)?;
         Ok(pinned.max(identity.assurance))
+    }
+
+    /// Whether a group's trust policy lets this person act for a user (invite them, or accept their invitation), and what the pin is worth. A user
+    /// id stands for one genesis statement, so nothing else of them need be known yet.
+    ///
+    /// # Errors
+    /// [`Untrusted`] says why not.
+    pub fn admits(&self, user: &UserId, policy: &TrustPolicy) -> Result<Assurance, Untrusted> {
+        let pin = self.get(user).ok_or(Untrusted::NotPinned)?;
+        match (policy.pinned, pin.verified) {
+            (Pinned::Nobody, _) => Err(Untrusted::NoEvidence),
+            (Pinned::Verified, false) => Err(Untrusted::NotCompared),
+            (Pinned::Verified | Pinned::FirstUse, true) => Ok(Assurance::Verified),
+            (Pinned::FirstUse, false) => Ok(Assurance::Pinned),
+        }
     }
 }

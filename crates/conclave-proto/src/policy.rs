@@ -94,6 +94,34 @@ pub struct Anchor {
     pub certificate: Bytes,
 }
 
+/// Which contacts of a member that member may let in.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
+)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Pinned {
+    /// None for being a contact alone.
+    #[default]
+    Nobody = 0,
+    /// Those whose safety number was compared.
+    Verified = 1,
+    /// Also those who were taken as known without comparing anything: trust on first use.
+    FirstUse = 2,
+}
+
 /// How members become trusted. `pinned or certified by an anchor or endorsed`.
 #[derive(
     Debug,
@@ -108,8 +136,8 @@ pub struct Anchor {
     TlsDeserializeBytes,
 )]
 pub struct TrustPolicy {
-    /// Whether a direct pin of the inviter suffices (0 or 1).
-    pub pinned: u8,
+    /// Which pins of the inviter suffice.
+    pub pinned: Pinned,
     /// Certificate authorities; enforced on everybody's commits.
     pub anchors: Vec<Anchor>,
     /// Endorsers needed; 0 turns endorsements off.
@@ -185,7 +213,7 @@ impl Default for GroupPolicy {
             default_role: Role::Editor,
             roles: Vec::new(),
             trust: TrustPolicy {
-                pinned: 1,
+                pinned: Pinned::Verified,
                 ..TrustPolicy::default()
             },
             joiner_access: JoinerAccess::LiveContent,
@@ -250,7 +278,6 @@ impl GroupPolicy {
     #[must_use]
     pub fn is_valid(&self) -> bool {
         let flags = [
-            self.trust.pinned,
             self.attribution,
             self.service_may_remove,
             self.links_allowed,

@@ -10,6 +10,7 @@
 mod adopted;
 mod asks;
 mod crash;
+mod crowd;
 mod damage;
 mod delivery;
 mod documents;

@@ -7,7 +7,7 @@ use conclave_client::{
 
 use crate::context::{Context, Spinner};
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Shown, note, print_line};
+use crate::output::{Shown, note, print_json};
 use crate::rescued::sentence;
 use crate::say;
 
@@ -80,7 +80,7 @@ pub async fn run(context: &Context) -> Result<Shown> {
     let interrupted = crate::signals::interrupted();
     let store = context.home.store();
     if context.global.json {
-        print_line(&serde_json::json!({"serving": store}).to_string())?;
+        print_json(&serde_json::json!({"serving": store}))?;
     } else {
         note(
             &format!("serving {}; Ctrl-C ends it", store.display()),
@@ -107,7 +107,7 @@ fn tell(context: &Context, found: &FindingInfo) -> Result<()> {
     match serde_json::to_value(found) {
         // An agent goes on when nobody reads it any more.
         Ok(finding) if context.global.json => {
-            print_line(&serde_json::json!({ "finding": finding }).to_string())?;
+            print_json(&serde_json::json!({ "finding": finding }))?;
         }
         _ => note(&format!("finding: {}", found.text), context.global.json),
     }
@@ -123,7 +123,7 @@ async fn tell_rescued(context: &Context, client: &Client, told: &[RescueInfo]) -
     for info in told {
         match serde_json::to_value(info) {
             Ok(rescue) if context.global.json => {
-                print_line(&serde_json::json!({ "rescued": rescue }).to_string())?;
+                print_json(&serde_json::json!({ "rescued": rescue }))?;
             }
             _ => note(&sentence(info, &all), context.global.json),
         }

@@ -300,9 +300,10 @@ pub(super) async fn finish_new(
         reached = context.refresh(group).await?;
     }
     let text = format!("created {title}\n{document}");
+    let target = context.group_target(group).await?;
     let shown = Shown::new(text, "document", document)
-        .with("group", group)
-        .with("title", title);
+        .with("title", title)
+        .to(target);
     Ok(shown
         .with("kind", kind.to_string())
         .queued(reached.is_queued()))
@@ -407,8 +408,11 @@ async fn rename(context: &Context, which: &Which, title: &str) -> Result<Shown> 
         })
         .await?;
     let reached = context.refresh(group).await?;
-    let shown =
-        Shown::new(format!("renamed to {title}"), "document", info.document).with("title", title);
+    // As it was called: that is what was named.
+    let target = context.document_target(group, &info).await?;
+    let shown = Shown::new(format!("renamed to {title}"), "document", info.document)
+        .to(target)
+        .with("title", title);
     Ok(shown.queued(reached.is_queued()))
 }
 
@@ -431,7 +435,10 @@ async fn void(context: &Context, which: &Which, yes: bool) -> Result<Shown> {
     let operation = Operation::VoidRecords { group, document };
     let done = context.run_ordered(operation, "declaring void").await?;
     let text = "what nobody can open in this document is void";
-    Ok(Shown::new(text, "document", document).queued(done.is_none()))
+    let target = context.document_target(group, &info).await?;
+    Ok(Shown::new(text, "document", document)
+        .to(target)
+        .queued(done.is_none()))
 }
 
 async fn archive(
@@ -461,6 +468,7 @@ async fn archive(
         CloseReason::Lost => "closed as lost",
         CloseReason::Archived => "archived",
     };
+    let target = context.document_target(group, &info).await?;
     let operation = Operation::CloseDocument {
         group,
         document: info.document,
@@ -470,6 +478,7 @@ async fn archive(
         .run_ordered(operation, "closing the document")
         .await?;
     Ok(Shown::new(verb, "document", info.document)
+        .to(target)
         .with("reason", verb)
         .queued(done.is_none()))
 }

@@ -1,13 +1,10 @@
 //! `doc edit` and `doc append`: a document in the user's own editor, or changed by what a file holds.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use conclave_client::proto::{GroupId, Role};
 use conclave_client::{DocumentInfo, Operation};
-use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::document::{Which, open};
@@ -17,18 +14,15 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
 use crate::input::{self, TextEncoding, name_of};
 use crate::json;
-use crate::output::{Shown, note};
+use crate::output::Shown;
+
+mod copy;
+
+pub use copy::sweep;
+use copy::{Copy, Place};
 
 /// Editors that are looked for where none is named, in this order.
 const EDITORS: [&str; 3] = ["sensible-editor", "nano", "vi"];
-/// How folders with a copy in them begin, within the home folder.
-const PREFIX: &str = "edit-";
-/// File in such a folder that is locked while the command lives.
-const LOCK: &str = ".lock";
-/// Names of the copy of a text, and of what it was made from.
-const TEXT: [&str; 2] = ["document.md", "before.md"];
-/// The same of JSON.
-const JSON: [&str; 2] = ["document.json", "before.json"];
 
 /// Opens a document in an editor, and does to the document what was done to the copy.
 ///
@@ -36,26 +30,27 @@ const JSON: [&str; 2] = ["document.json", "before.json"];
 /// [`Failure`].
 pub async fn in_editor(context: &Context, which: &Which) -> Result<Shown> {
     let editor = editor()?;
-    for (_, left) in left_over(context.home.folder()) {
-        note(&format!("note: {left}"), context.global.json);
-    }
     let (group, info, before) = open_to_edit(context, which).await?;
-    let copy = Copy::write(context.home.folder(), &before)?;
+    let document = info.document;
+    // From before there is a copy: whatever asks this process to end is heard, and the copy goes first.
+    let ended = crate::signals::ended();
+    let copy = Copy::write(context.home.folder(), Place { group, document }, before)?;
     // The session goes on meanwhile: what others write arrives here.
-    if let Err(failure) = run_editor(&editor, &copy.file).await {
-        return Err(copy.keep_if_touched(failure));
-    }
-    let after = match copy.read(&before) {
+    let after = match run_editor(&editor, &copy.file, ended).await {
+        Ok(()) => copy.read(),
+        Err(failure) => Err(failure),
+    };
+    let after = match after {
         Ok(after) => after,
-        Err(failure) => return Err(copy.keep(failure)),
+        Err(failure) => return Err(copy.give_up(context, failure).await),
     };
     let change = Change {
-        base: Some(before),
+        base: Some(copy.before().clone()),
         after,
     };
     let changed = match change.apply(context, group, &info).await {
         Ok(changed) => changed,
-        Err(failure) => return Err(copy.keep(failure)),
+        Err(failure) => return Err(copy.give_up(context, failure).await),
     };
     drop(copy);
     saved(context, group, &info, changed).await
@@ -193,7 +188,8 @@ async fn saved(
 ) -> Result<Shown> {
     let document = info.document;
     let text = if changed { "saved" } else { "nothing changed" };
-    let shown = Shown::new(text, "document", document).with("changed", changed);
+    let target = context.document_target(group, info).await?;
+    let shown = Shown::new(text, "changed", changed).to(target);
     if !changed {
         return Ok(shown.queued(false));
     }
@@ -235,126 +231,6 @@ async fn check_writable(context: &Context, group: GroupId, info: &DocumentInfo) 
         ));
     }
     Ok(())
-}
-
-/// The copy that is edited: readable by its owner only, in a folder of its own (editors leave files beside it), gone when dropped.
-struct Copy {
-    folder: TempDir,
-    /// Locked for as long as this process lives: what is left of a process that was killed is found by that.
-    _in_use: File,
-    file: PathBuf,
-    /// What the file was made from, for whoever comes after this process.
-    base: PathBuf,
-    /// What was written into both.
-    written: Vec<u8>,
-}
-
-impl Copy {
-    fn write(home: &Path, content: &Content) -> Result<Self> {
-        let [name, base] = match content {
-            Content::Text(_) => TEXT,
-            Content::Json(_) => JSON,
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(PREFIX);
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        let folder = builder
-            .tempdir_in(home)
-            .map_err(|error| Failure::file("write in", home, &error))?;
-        let in_use =
-            in_use(folder.path()).map_err(|error| Failure::file("lock", folder.path(), &error))?;
-        let written = content.to_text().into_bytes();
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let write = |name: &str| -> Result<PathBuf> {
-            let file = folder.path().join(name);
-            options
-                .open(&file)
-                .and_then(|mut to| to.write_all(&written))
-                .map_err(|error| Failure::file("write", &file, &error))?;
-            Ok(file)
-        };
-        Ok(Self {
-            file: write(name)?,
-            base: write(base)?,
-            folder,
-            _in_use: in_use,
-            written,
-        })
-    }
-
-    /// What was made of it.
-    fn read(&self, before: &Content) -> Result<Content> {
-        let bytes =
-            std::fs::read(&self.file).map_err(|error| Failure::file("read", &self.file, &error))?;
-        let text = input::text(bytes, None, "the edited file")?;
-        Ok(match parse(text, before, "the edited file")? {
-            Content::Text(text) => Content::Text(like_before(before, text)),
-            json => json,
-        })
-    }
-
-    /// Leaves the file where it is: what somebody typed must not be lost.
-    fn keep(self, failure: Failure) -> Failure {
-        let way = way_back(&self.file, &self.base);
-        // It stays in a folder that only its owner may enter.
-        let _ = self.folder.keep();
-        failure.hinted(format!(
-            "what you typed is kept, unencrypted, in {}; {way}",
-            self.file.display()
-        ))
-    }
-
-    /// The same, unless it is as it was written: then nothing was typed.
-    fn keep_if_touched(self, failure: Failure) -> Failure {
-        match std::fs::read(&self.file) {
-            Ok(bytes) if bytes == self.written => failure,
-            _ => self.keep(failure),
-        }
-    }
-}
-
-/// A file that is locked until it is dropped or its process ends, however that comes.
-fn in_use(folder: &Path) -> std::io::Result<File> {
-    let lock = File::create(folder.join(LOCK))?;
-    lock.try_lock()?;
-    Ok(lock)
-}
-
-/// How to bring into its document what was typed, without undoing what others have written since.
-fn way_back(file: &Path, base: &Path) -> String {
-    let (file, base) = (file.display(), base.display());
-    format!(
-        "`conclave doc edit DOC --from {file} --base {base}` brings it into the document; then remove that folder"
-    )
-}
-
-/// What an ended command left in this home: copies, in which may be what somebody typed, unencrypted. For each its file, and what to do.
-pub fn left_over(home: &Path) -> Vec<(PathBuf, String)> {
-    let mut left = Vec::new();
-    for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
-        let folder = entry.path();
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) || in_use(&folder).is_err() {
-            continue;
-        }
-        for [name, base] in [TEXT, JSON] {
-            let (file, base) = (folder.join(name), folder.join(base));
-            if file.is_file() {
-                let text = format!(
-                    "{} is what `conclave doc edit` left when it was ended, unencrypted, and perhaps holds what you typed; {}.",
-                    file.display(),
-                    way_back(&file, &base)
-                );
-                left.push((file, text));
-            }
-        }
-    }
-    left.sort();
-    left
 }
 
 /// Editors end the last line; that alone is no edit.
@@ -404,13 +280,12 @@ fn is_program(file: &Path) -> bool {
     file.with_extension("exe").is_file()
 }
 
-async fn run_editor(editor: &OsString, file: &Path) -> Result<()> {
+async fn run_editor(editor: &OsString, file: &Path, ended: impl Future<Output = ()>) -> Result<()> {
     let failed = |what: String| {
         let what = format!("{what}; nothing was changed in the document");
         Failure::new("cli.editor", Exit::Failed, what, "check VISUAL and EDITOR")
     };
     // Ctrl-C is the editor's, which has the terminal; being ended otherwise ends the editor too.
-    let ended = crate::signals::ended();
     let mut command = command(editor, file);
     let status = tokio::select! {
         status = command.status() => status,
@@ -476,75 +351,6 @@ mod tests {
         assert_eq!(after("text\n", "text\n"), "text\n");
         assert_eq!(after("text", "more\n"), "more\n");
         assert_eq!(after("", "\n"), "");
-    }
-
-    #[test]
-    fn the_copy_is_private_and_goes_away() {
-        let home = tempfile::tempdir().unwrap();
-        let content = Content::Text("secret".into());
-        let copy = Copy::write(home.path(), &content).unwrap();
-        let file = copy.file.clone();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-            assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
-        }
-        assert_eq!(copy.read(&content).unwrap(), content);
-        drop(copy);
-        assert!(!file.exists() && !file.parent().unwrap().exists());
-    }
-
-    fn failure() -> Failure {
-        Failure::usage("what", "hint")
-    }
-
-    #[test]
-    fn what_an_ended_command_left_is_found_and_what_is_in_use_is_not() {
-        let home = tempfile::tempdir().unwrap();
-        assert!(left_over(home.path()).is_empty());
-        let copy = Copy::write(home.path(), &Content::Text("words".into())).unwrap();
-        let file = copy.file.clone();
-        assert!(left_over(home.path()).is_empty());
-        copy.keep(failure());
-        let left = left_over(home.path());
-        assert_eq!((left.len(), &left[0].0), (1, &file));
-        assert!(left[0].1.contains("--base"));
-    }
-
-    #[test]
-    fn a_copy_that_cannot_be_used_is_kept_and_named() {
-        let home = tempfile::tempdir().unwrap();
-        let content = Content::Json(serde_json::json!({"a": 1}));
-        let copy = Copy::write(home.path(), &content).unwrap();
-        std::fs::write(&copy.file, "{broken").unwrap();
-        let broken = copy.read(&content).unwrap_err();
-        let file = copy.file.clone();
-        let failure = copy.keep(broken);
-        assert!(failure.hint.unwrap().contains(&file.display().to_string()));
-        assert!(file.exists());
-    }
-
-    #[test]
-    fn what_was_typed_is_kept_when_the_editor_fails_and_nothing_else_is() {
-        let home = tempfile::tempdir().unwrap();
-        let content = Content::Text("secret".into());
-        let untouched = Copy::write(home.path(), &content).unwrap();
-        let file = untouched.file.clone();
-        assert_eq!(untouched.keep_if_touched(failure()).hint.unwrap(), "hint");
-        assert!(!file.exists());
-
-        let typed = Copy::write(home.path(), &content).unwrap();
-        let file = typed.file.clone();
-        std::fs::write(&file, "secret and more").unwrap();
-        assert!(
-            typed
-                .keep_if_touched(failure())
-                .hint
-                .unwrap()
-                .contains("is kept")
-        );
-        assert!(file.exists());
     }
 
     #[cfg(unix)]

@@ -1,6 +1,5 @@
 //! `doc export`: a document to a file.
 
-use std::io::Write;
 use std::path::Path;
 
 use conclave_client::proto::GroupId;
@@ -11,7 +10,7 @@ use crate::content::{self, Content};
 use crate::context::{Context, answer};
 use crate::failure::{Exit, Failure, Result};
 use crate::input::is_standard;
-use crate::output::{Shown, printed};
+use crate::output::{Shown, print_bytes};
 use crate::write;
 
 /// Writes a document to a file, or to standard output.
@@ -37,11 +36,11 @@ pub async fn run(
     let format = format.or_else(|| by_extension(file));
     let bytes = bytes(context, group, &info, format).await?;
     if to_standard {
-        let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(&bytes).and_then(|()| stdout.flush());
-        printed(written)?;
+        print_bytes(&bytes)?;
         return Ok(Shown::nothing());
     }
+    // Whatever asks this process to end is heard from here on: the file is whole by then, or there is none.
+    let _heard = (crate::signals::interrupted(), crate::signals::ended());
     write::replace(file, &bytes, force)?;
     let text = format!("wrote {}", file.display());
     let shown = Shown::new(text, "document", info.document);

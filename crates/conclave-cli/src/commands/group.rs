@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use conclave_client::proto::policy::Pinned;
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, Role, UserId};
 use conclave_client::{
     DeviceEvent, Event, GroupInfo, InvitationInfo, MemberInfo, Operation, Outcome,
@@ -13,6 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::names::{Named, find};
 use crate::output::{Shown, columns, counted};
 use crate::say;
+use crate::target::Target;
 
 /// How long another member, if one is connected, may take to complete a leave.
 const COMPLETION: Duration = Duration::from_secs(3);
@@ -236,22 +238,42 @@ async fn invite(context: &Context, group: &str, user: &str, role: Option<Role>) 
             let text = format!(
                 "{user} has no device that can be added now: the invitation waits until one connects, and goes on by itself when this device is connected then"
             );
-            return Ok(Shown::new(text, "group", group.group)
-                .with("user", id)
-                .with("waits", true)
+            let target = context.member_target(group.group, id).await?;
+            return Ok(Shown::new(text, "waits", true)
+                .to(target)
                 .queued(true));
         }
     };
-    let text = match done {
+    let first_use = on_first_use(context, group.group, id).await?;
+    let mut text = match done {
         Some(_) => format!(
             "{user} is a member now; they accept with `conclave group accept {}`",
             group.group.short()
         ),
         None => format!("the invitation of {user} is remembered"),
     };
-    Ok(Shown::new(text, "group", group.group)
-        .with("user", id)
+    if first_use {
+        text.push_str(&format!(
+            "\n{user} is not verified: you compared no safety number, and the rules of this group allow that (trust on first use); compare it, then `conclave verify TEXT --compared`"
+        ));
+    }
+    let target = context.member_target(group.group, id).await?;
+    Ok(Shown::new(text, "first_use", first_use)
+        .to(target)
         .queued(done.is_none()))
+}
+
+/// Whether somebody is let in whom this user has not verified, since the group's rules allow it.
+async fn on_first_use(context: &Context, group: GroupId, user: UserId) -> Result<bool> {
+    let contacts = context.contacts().await?;
+    let verified = contacts.iter().any(|pin| pin.user == user && pin.verified);
+    Ok(!verified && lets_in_known(context, group).await?)
+}
+
+/// Whether a group's rules let in people whom nobody verified.
+async fn lets_in_known(context: &Context, group: GroupId) -> Result<bool> {
+    let policy = super::policy::policy(context, group).await?;
+    Ok(policy.trust.pinned == Pinned::FirstUse)
 }
 
 /// Invitations: those that had been sent when the device connected, as many as are kept.
@@ -271,7 +293,10 @@ async fn invitations(context: &Context) -> Result<Shown> {
             .unwrap_or_else(|| invitation.inviter.short());
         vec![
             invitation.group.short(),
-            format!("from {inviter}"),
+            match invitation.inviter_verified {
+                true => format!("from {inviter}"),
+                false => format!("from {inviter}, whom you have not verified"),
+            },
             counted(invitation.users, "user"),
         ]
     };
@@ -327,7 +352,8 @@ async fn decline(context: &Context, typed: &str) -> Result<Shown> {
     let done = context
         .run_ordered(Operation::Decline { group }, "declining")
         .await?;
-    Ok(Shown::new("declined", "group", group).queued(done.is_none()))
+    let text = format!("declined the invitation to group {}", group.short());
+    Ok(Shown::new(text, "group", group).queued(done.is_none()))
 }
 
 async fn members(context: &Context, group: &str) -> Result<Shown> {
@@ -363,11 +389,16 @@ async fn members(context: &Context, group: &str) -> Result<Shown> {
         .into_iter()
         .find(|info| info.group == group.group);
     let code = info.map(|info| info.code).unwrap_or_default();
-    let text = format!(
+    let mut text = format!(
         "{}\n\ngroup code, the same for every member: {code}",
         columns(&rows)
     );
+    let first_use = group.active && lets_in_known(context, group.group).await?;
+    if first_use {
+        text.push_str("\nmembers may let in people whom they have not verified (trust on first use): `conclave group policy set GROUP --let-in verified` ends that");
+    }
     Ok(Shown::new(text, "members", members)
+        .with("first_use", first_use)
         .with("group", group.group)
         .with("code", code))
 }
@@ -385,6 +416,7 @@ async fn remove(
     if me(context, group).await?.is_some_and(|me| me.user == id) {
         confirm_leaving(context, &found, yes).await?;
     }
+    let target = context.member_target(group, id).await?;
     let operation = Operation::Remove {
         group,
         user: id,
@@ -418,8 +450,7 @@ async fn remove(
                 "removed {user}: what is written from now on opens for them no more; documents are still being put under new keys, which goes on while a device of an editor is connected; `conclave group list` shows how far it is"
             );
             return Ok(Shown::new(text, "epoch", None::<u64>)
-                .with("user", id)
-                .with("group", group)
+                .to(target)
                 .with("completed", false)
                 .queued(false));
         }
@@ -428,12 +459,11 @@ async fn remove(
                 "the removal of {user} goes on in the background; `conclave group list` shows how far it is"
             );
             return Ok(Shown::new(text, "epoch", None::<u64>)
-                .with("user", id)
-                .with("group", group)
+                .to(target)
                 .queued(true));
         }
     };
-    Ok(shown.with("user", id).with("group", group).queued(false))
+    Ok(shown.to(target).queued(false))
 }
 
 /// Whether the group's log has it that a user is no member any more.
@@ -508,8 +538,8 @@ async fn leave(context: &Context, group: &str, anyway: bool, yes: bool) -> Resul
         told = left_in_log(context, group.group) => {
             told?;
             let text = "you are leaving: the service has it, and the next member who connects completes it";
-            return Ok(Shown::new(text, "group", group.group)
-                .with("completed", false)
+            return Ok(Shown::new(text, "completed", false)
+                .to(Target::group(&group))
                 .queued(false));
         }
     };
@@ -517,8 +547,8 @@ async fn leave(context: &Context, group: &str, anyway: bool, yes: bool) -> Resul
         Some(_) => "left the group",
         None => "leaving is remembered",
     };
-    Ok(Shown::new(text, "group", group.group)
-        .with("completed", done.is_some())
+    Ok(Shown::new(text, "completed", done.is_some())
+        .to(Target::group(&group))
         .queued(done.is_none()))
 }
 
@@ -574,8 +604,8 @@ async fn set_role(
         Some(_) => format!("{user} is {role} now"),
         None => format!("the change to {role} is remembered"),
     };
-    Ok(Shown::new(text, "group", group)
-        .with("user", id)
-        .with("role", role)
+    let target = context.member_target(group, id).await?;
+    Ok(Shown::new(text, "role", role)
+        .to(target)
         .queued(done.is_none()))
 }

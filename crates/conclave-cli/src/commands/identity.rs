@@ -1,7 +1,5 @@
 //! `init`, `whoami`, `verify`, `contacts`.
 
-use std::io::Write;
-
 use clap::{Args, Subcommand};
 use conclave_client::naming::meant;
 use conclave_client::proto::RealmId;
@@ -11,8 +9,9 @@ use qrcode::render::unicode::Dense1x2;
 
 use crate::args::Global;
 use crate::context::{Context, answer};
-use crate::failure::{Failure, Result};
-use crate::output::{Shown, can_ask, columns, note};
+use crate::failure::{Exit, Failure, Result};
+use crate::output::{Shown, asked, can_ask, columns, note};
+use crate::target::Target;
 
 /// Realm of users made here: statements signed for one realm are worthless in another.
 pub const REALM: RealmId = RealmId::ZERO;
@@ -48,7 +47,14 @@ pub struct Verify {
     /// You compared the safety number with the person, face to face or by voice
     #[arg(long)]
     compared: bool,
+    /// The safety number that they see, or its last 10 digits: they are verified if it is the one that is seen here
+    #[arg(long, value_name = "DIGITS", conflicts_with = "compared")]
+    number: Option<String>,
 }
+
+/// Digits of a safety number that are typed at least. Whoever is in between can try, but not so often that these come out right by chance
+/// and the person notices nothing.
+const TYPED_DIGITS: usize = 10;
 
 /// What is done with a contact.
 #[derive(Debug, Subcommand)]
@@ -130,10 +136,7 @@ fn name(args: &Init) -> Result<String> {
             "give one with --name NAME",
         ));
     }
-    let _ = write!(std::io::stderr(), "Your name, as others shall see it: ");
-    let mut line = String::new();
-    let read = std::io::stdin().read_line(&mut line);
-    read.map_err(|error| {
+    let line = asked("Your name, as others shall see it: ").map_err(|error| {
         Failure::usage(
             format!("the name could not be read: {error}"),
             "give it with --name NAME",
@@ -211,12 +214,17 @@ pub async fn verify(context: &Context, args: Verify) -> Result<Shown> {
         verified,
     };
     let mut known = answer!(context.run(pin(args.compared)).await?, Outcome::Contact(pin) => pin)?;
-    if !known.verified && !context.global.json && can_ask() && asked_and_compared(&known) {
+    let compared = match &args.number {
+        Some(typed) => check_number(&known, typed).map(|()| true)?,
+        None if !known.verified && !context.global.json && can_ask() => is_compared(&known)?,
+        None => false,
+    };
+    if compared {
         known = answer!(context.run(pin(true)).await?, Outcome::Contact(pin) => pin)?;
     }
     let state = match known.verified {
         true => "verified: you compared the number".to_owned(),
-        false => "known, not verified: compare this number with theirs (they run `conclave verify` with your text),\nthen run this again with --compared".to_owned(),
+        false => "known, not verified: compare this number with theirs (they run `conclave verify` with your text),\nthen run this again with --number and what they see, or with --compared".to_owned(),
     };
     let contacts = context.contacts().await?;
     let id = |pin: &PinInfo| pin.user.to_string();
@@ -227,18 +235,49 @@ pub async fn verify(context: &Context, args: Verify) -> Result<Shown> {
         );
         note(&text, context.global.json);
     }
-    let text = format!("{}\n  {}\n{state}", known.name, known.safety_number);
+    let text = format!(
+        "{} {}\n  {}\n{state}",
+        known.name,
+        known.user.short(),
+        known.safety_number
+    );
     Ok(shown_contact(text, &known))
 }
 
-fn asked_and_compared(known: &PinInfo) -> bool {
+/// Asks for the end of the number that the other one sees: what only has to be confirmed is confirmed unread.
+fn is_compared(known: &PinInfo) -> Result<bool> {
     let question = format!(
-        "Safety number with {}:\n  {}\nDo they see the same one, and did they tell you so face to face or by voice? [y/N] ",
+        "Safety number with {}:\n  {}\nThey see one too. Let them read out the end of theirs, face to face or by voice.\nThe last {TYPED_DIGITS} digits that they see (empty: not now): ",
         known.name, known.safety_number
     );
-    let _ = write!(std::io::stderr(), "{question}");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    match asked(&question) {
+        Ok(typed) if !typed.trim().is_empty() => check_number(known, &typed).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
+/// Whether what somebody else sees is the number that is seen here: all of it, or its end.
+fn check_number(known: &PinInfo, typed: &str) -> Result<()> {
+    let digits = |text: &str| -> String { text.chars().filter(char::is_ascii_digit).collect() };
+    let typed = digits(typed);
+    if typed.len() < TYPED_DIGITS {
+        return Err(Failure::usage(
+            format!("that is less than {TYPED_DIGITS} digits"),
+            "type the number that they see, or the end of it",
+        ));
+    }
+    if digits(&known.safety_number).ends_with(&typed) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "cli.other_number",
+        Exit::NotVerified,
+        format!(
+            "{} does not see the number that is seen here, or it was mistyped; nothing is verified",
+            known.name
+        ),
+        "let them read it out once more; if it stays different somebody is in between: get their contact text another way",
+    ))
 }
 
 fn shown_contact(text: String, known: &PinInfo) -> Shown {
@@ -264,9 +303,13 @@ pub async fn contacts(context: &Context, command: Option<Contacts>) -> Result<Sh
         }
         Some(Contacts::Remove { user }) => {
             let user = context.find_contact(&user).await?;
+            let known = context.contacts().await?;
+            let name = known.iter().find(|pin| pin.user == user);
+            let name = name.map(|pin| pin.name.clone()).unwrap_or_default();
+            let target = Target::user(&user, &name);
             context.run(Operation::ForgetContact { user }).await?;
             let text = format!("contact {} is forgotten", user.short());
-            Ok(Shown::new(text, "user", user))
+            Ok(Shown::new(text, "user", user).to(target))
         }
     }
 }

@@ -1,13 +1,14 @@
 //! `group policy`: the rules of a group.
 
 use clap::{Args, Subcommand, ValueEnum};
-use conclave_client::proto::policy::JoinerAccess;
+use conclave_client::proto::policy::{JoinerAccess, Pinned};
 use conclave_client::proto::{GroupId, GroupPolicy, Role};
 use conclave_client::{Operation, Outcome, PolicyChange};
 
 use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns, counted};
+use crate::target::Target;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -35,6 +36,15 @@ pub enum Readable {
     FromJoin,
 }
 
+/// Whom members may let in, of the people that they know.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LetIn {
+    /// Contacts whose safety number was compared
+    Verified,
+    /// Any contact, also where nobody compared anything: trust on first use
+    Known,
+}
+
 /// New rules.
 #[derive(Debug, Args)]
 #[group(id = "rules", required = true, multiple = true)]
@@ -42,6 +52,9 @@ pub struct Rules {
     /// What members may do who were given no other role: viewer, editor or admin
     #[arg(long, value_name = "ROLE")]
     default_role: Option<Role>,
+    /// Whom members may invite, and whose invitation they may accept (owners change this)
+    #[arg(long, value_name = "WHOM")]
+    let_in: Option<LetIn>,
     /// What somebody who joins can read
     #[arg(long, value_name = "WHAT")]
     joiners_read: Option<Readable>,
@@ -66,6 +79,10 @@ impl From<Rules> for PolicyChange {
     fn from(rules: Rules) -> Self {
         Self {
             default_role: rules.default_role,
+            pinned: rules.let_in.map(|whom| match whom {
+                LetIn::Verified => Pinned::Verified,
+                LetIn::Known => Pinned::FirstUse,
+            }),
             joiner_access: rules.joiners_read.map(|readable| match readable {
                 Readable::Everything => JoinerAccess::LiveContent,
                 Readable::FromJoin => JoinerAccess::FromJoin,
@@ -90,7 +107,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     }
 }
 
-async fn policy(context: &Context, group: GroupId) -> Result<GroupPolicy> {
+pub(super) async fn policy(context: &Context, group: GroupId) -> Result<GroupPolicy> {
     let policy = answer!(context.run(Operation::Policy { group }).await?, Outcome::Policy(policy) => policy)?;
     Ok(*policy)
 }
@@ -108,6 +125,11 @@ async fn show(context: &Context, group: &str) -> Result<Shown> {
 /// The rules that have an effect.
 fn rows(policy: &GroupPolicy) -> Vec<Vec<String>> {
     let days = |days: u16| format!("after {}", counted(days.into(), "day"));
+    let let_in = match policy.trust.pinned {
+        Pinned::Nobody => "nobody who is only a contact",
+        Pinned::Verified => "verified contacts only",
+        Pinned::FirstUse => "any contact, verified or not",
+    };
     let readable = match policy.joiner_access {
         JoinerAccess::LiveContent => "everything",
         JoinerAccess::FromJoin => "from their joining on",
@@ -126,6 +148,7 @@ fn rows(policy: &GroupPolicy) -> Vec<Vec<String>> {
             "role of members without another",
             policy.default_role.to_string(),
         ),
+        ("who can be let in", let_in.to_owned()),
         ("who joins can read", readable.to_owned()),
         (
             "keys of devices are renewed",
@@ -143,7 +166,8 @@ fn rows(policy: &GroupPolicy) -> Vec<Vec<String>> {
 }
 
 async fn set(context: &Context, group: &str, change: PolicyChange) -> Result<Shown> {
-    let group = context.find_group(group).await?.group;
+    let target = context.find_group(group).await?;
+    let (group, target) = (target.group, Target::group(&target));
     let operation = Operation::ChangePolicy {
         group,
         change: Box::new(change),
@@ -153,5 +177,7 @@ async fn set(context: &Context, group: &str, change: PolicyChange) -> Result<Sho
         Some(_) => "the rules of the group are changed",
         None => "the change is remembered",
     };
-    Ok(Shown::new(text, "group", group).queued(done.is_none()))
+    Ok(Shown::new(text, "group", group)
+        .to(target)
+        .queued(done.is_none()))
 }

@@ -8,6 +8,7 @@ use crate::context::{Context, answer};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{Shown, columns};
 use crate::say;
+use crate::target::Target;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -74,7 +75,10 @@ async fn rejoin(context: &Context, typed: &str) -> Result<Shown> {
     context.run(Operation::Rejoin { group }).await?;
     let reached = context.connect().await?;
     let text = "coming back; `conclave group list` shows when it is done";
-    Ok(Shown::new(text, "group", group).queued(reached.is_queued()))
+    let target = context.group_target(group).await?;
+    Ok(Shown::new(text, "group", group)
+        .to(target)
+        .queued(reached.is_queued()))
 }
 
 async fn confirm(context: &Context, typed: &str) -> Result<Shown> {
@@ -83,7 +87,10 @@ async fn confirm(context: &Context, typed: &str) -> Result<Shown> {
         .run(Operation::ConfirmGroup { group: info.group })
         .await?;
     let text = format!("confirmed: the group code is {}", info.code);
-    Ok(Shown::new(text, "group", info.group).with("code", info.code))
+    let target = Target::group(&info);
+    Ok(Shown::new(text, "group", info.group)
+        .to(target)
+        .with("code", info.code))
 }
 
 async fn readd(context: &Context, group: &str, user: &str, device: DeviceId) -> Result<Shown> {
@@ -99,8 +106,9 @@ async fn readd(context: &Context, group: &str, user: &str, device: DeviceId) -> 
         Some(_) => format!("the device of {user} is a member again"),
         None => format!("adding the device of {user} again is remembered"),
     };
+    let target = context.member_target(group, id).await?;
     Ok(Shown::new(text, "group", group)
-        .with("user", id)
+        .to(target)
         .with("device", device)
         .queued(done.is_none()))
 }
@@ -119,8 +127,11 @@ async fn restart(context: &Context, typed: &str) -> Result<Shown> {
     let group = answer!(context.run(operation).await?, Outcome::Group(group) => group)?;
     let reached = context.connect().await?;
     let text = format!("founded anew; its verified members are invited\n{group}");
-    Ok(Shown::new(text, "group", group)
-        .with("parent", old.group)
+    // The new one has the old one's name; what was named is the old one.
+    let target = Target::group(&old);
+    Ok(Shown::new(text, "parent", old.group)
+        .to(target)
+        .with("group", group)
         .queued(reached.is_queued()))
 }
 

@@ -164,7 +164,9 @@ async fn apply(context: &Context, typed: &str, which: &Which) -> Result<Shown> {
         let id = short(&info.id, &all);
         lines.push(format!("kept: `conclave rescue show {id}`"));
     }
+    let target = context.document_target(group, &document).await?;
     let shown = Shown::new(lines.join("\n"), "document", document.document)
+        .to(target)
         .with("rescue", info.id)
         .with("written", applied)
         .queued(reached.is_queued());

@@ -9,7 +9,7 @@ use conclave_ds::{Admission, Config, Service, StartError};
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Result};
 use crate::home::Home;
-use crate::output::{Shown, note, print_line};
+use crate::output::{Shown, note, print_json};
 
 /// Folder of the service's data within the home folder.
 const DATA: &str = "service";
@@ -59,7 +59,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<Shown> {
     let service = Service::start(config).await.map_err(failed)?;
     let url = url(&service);
     if global.json {
-        print_line(&serde_json::json!({"url": url}).to_string())?;
+        print_json(&serde_json::json!({"url": url}))?;
     } else {
         note(
             &format!("serving {url}; Ctrl-C ends it\nclients: conclave --server {url} …"),

@@ -3,7 +3,7 @@
 use conclave_client::finding::date;
 use conclave_client::{Connection, Operation, Outcome, Status};
 
-use super::{edit, findings};
+use super::findings;
 use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns, counted};
@@ -88,15 +88,11 @@ pub async fn run(context: &Context) -> Result<Shown> {
     let text = columns(&rows);
     context.touch_all();
     context.note_stale(reached);
-    let mut kept: Vec<String> = rescues
+    let kept: Vec<String> = rescues
         .iter()
         .map(|info| format!("\n{}", sentence(info, &rescues)))
         .collect();
-    let left = edit::left_over(context.home.folder());
-    kept.extend(left.iter().map(|(_, text)| format!("\n{text}")));
-    let left: Vec<_> = left.into_iter().map(|(file, _)| file).collect();
     Ok(Shown::new(text + &kept.concat(), "status", status)
-        .with("left_by_editor", &left)
         .with("rescues", &rescues)
         .with("home", context.home.folder())
         .with("server", server)

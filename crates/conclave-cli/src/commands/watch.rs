@@ -10,7 +10,7 @@ use super::document::{Which, open};
 use crate::content;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Reader, Shown, counted, note, print_line};
+use crate::output::{Reader, Shown, counted, note, print_json, print_line};
 use crate::say;
 
 /// Watches a document until Ctrl-C. In JSON it prints one object a line.
@@ -173,7 +173,7 @@ fn print_changes(
     if context.global.json {
         let object =
             json!({"document": info.document, "changes": changes, "difference": difference});
-        return print_line(&object.to_string());
+        return print_json(&object);
     }
     let by = by_author(changes)
         .into_iter()

@@ -98,7 +98,7 @@ pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
         let path = folder.keep();
         let hint = format!("logs and all files are in {}", path.display());
         if global.json {
-            crate::output::print_line(&serde_json::to_string(&report).unwrap_or_default())?;
+            crate::output::print_json(&report)?;
         }
         return Err(Failure::new(
             "demo.claim_failed",

@@ -1,13 +1,12 @@
 //! Telling the story: numbered steps, wrapped sentences, and a progress bar where there is a terminal.
 
-use std::io::Write;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::{Failure, Result};
-use crate::output::print_line;
+use crate::output::{print_line, said};
 
 /// Width of the story in columns.
 const COLUMNS: usize = 78;
@@ -89,7 +88,7 @@ impl Narrator {
         self.bar.suspend(|| {
             if self.to_stderr {
                 // Where even that cannot be written nobody can be told.
-                let _ = writeln!(std::io::stderr(), "{text}");
+                said(text);
             } else if let Err(failure) = print_line(text) {
                 // Must not end the demonstration before its children are gone.
                 let _ = self.unheard.set(failure);

@@ -141,6 +141,12 @@ fn http(status: u16, target: Option<&str>) -> (String, &'static str) {
             format!("a web server answers, and the service is not at this path (status {status})"),
             "check the path in --server",
         ),
+        (429, _) => (
+            format!(
+                "there are too many connections to the service from this network already (status {status})"
+            ),
+            "try again later; if it stays so tell the operator of the service, who sets how many one address may have",
+        ),
         (502..=504, _) => (
             format!(
                 "the web server in front answers, and the service behind it is down (status {status})"

@@ -120,6 +120,9 @@ fn pins(code: &str) -> Option<Sentence> {
         }
         "pin.repeated" => "the contacts here are damaged: somebody is in them twice",
         "untrusted.not_pinned" => "this user is not among the contacts here",
+        "untrusted.not_compared" => {
+            "this contact is not verified, and the group's rules let only verified people in"
+        }
         "untrusted.no_evidence" => "nobody whom the group accepts vouches for this user",
         _ => return None,
     }))
@@ -451,7 +454,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         other if other.starts_with("text.") => {
             "copy the whole text, from `conclave:` to its last letter"
         }
-        "untrusted.not_pinned" | "untrusted.no_evidence" => {
+        "untrusted.not_pinned" | "untrusted.not_compared" | "untrusted.no_evidence" => {
             "exchange contact texts: `conclave whoami` there, `conclave verify TEXT --compared` here"
         }
         other if other.starts_with("merkle.") || other.starts_with("auth.") => {

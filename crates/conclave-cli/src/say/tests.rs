@@ -297,7 +297,7 @@ fn troubles() -> Vec<Trouble> {
     ];
     all.extend(denials.map(|denial| Trouble::Denied { denial }));
     all.extend(
-        [200, 302, 401, 404, 407, 418, 502].map(|status| Trouble::Http {
+        [200, 302, 401, 404, 407, 418, 429, 502].map(|status| Trouble::Http {
             status,
             target: None,
         }),

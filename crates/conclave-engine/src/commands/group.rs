@@ -103,6 +103,12 @@ impl Cx {
         }
     }
 
+    /// Whether a user's safety number was compared here. The own user is who it is.
+    pub(crate) fn is_verified(&self, user: &UserId) -> bool {
+        let pin = self.device.pins().get(user);
+        Some(*user) == self.device.user() || pin.is_some_and(|pin| pin.verified)
+    }
+
     pub(crate) fn members(&self, group: &Group) -> Vec<MemberInfo> {
         let mut users: BTreeMap<UserId, Vec<DeviceId>> = BTreeMap::new();
         for row in group.state().current_rows() {
@@ -118,12 +124,7 @@ impl Cx {
                     name: self.name_of(&user),
                     role: policy.role(&user),
                     devices,
-                    verified: this
-                        || self
-                            .device
-                            .pins()
-                            .get(&user)
-                            .is_some_and(|pin| pin.verified),
+                    verified: self.is_verified(&user),
                     this,
                 }
             })

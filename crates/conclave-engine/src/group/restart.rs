@@ -182,6 +182,7 @@ impl Cx {
 impl Engine {
     pub(crate) fn refound(&mut self, what: Refound) {
         let old = what.old;
+        let trust = what.policy.trust.clone();
         let new = match self.create_group(&what.name.0, what.policy) {
             Ok(new) => new,
             Err(error) => return self.cx.reply(what.command, Err(error)),
@@ -189,7 +190,7 @@ impl Engine {
         let directory = DocumentId::directory(&new);
         self.with_document(new, directory, DocWork::NameParent(old));
         for (user, role) in what.members {
-            if self.cx.device.pins().get(&user).is_some() {
+            if self.cx.device.pins().admits(&user, &trust).is_ok() {
                 let role = Some(role);
                 self.with_group(new, GroupWork::Intend(Want::Invite { user, role }));
             } else {

@@ -33,12 +33,17 @@ impl Cx {
         user: UserId,
         role: Option<Role>,
     ) -> Step {
-        if self.device.pins().get(&user).is_none() {
-            return Step::Fail(EngineError::NotVerified(
-                conclave_identity::Untrusted::NotPinned,
-            ));
+        match self.check_contact(group, &user) {
+            Ok(()) => self.step_add(group, id, user, role),
+            Err(error) => Step::Fail(error),
         }
-        self.step_add(group, id, user, role)
+    }
+
+    /// Whether the group's policy lets this device's user let another one in: by what is known of them here.
+    pub(crate) fn check_contact(&self, group: &Group, user: &UserId) -> Result<(), EngineError> {
+        let trust = &group.state().policy.trust;
+        let admitted = self.device.pins().admits(user, trust);
+        admitted.map(drop).map_err(EngineError::NotVerified)
     }
 
     /// Adds every listed device of a user that is not a member yet.
@@ -89,6 +94,11 @@ impl Cx {
         if !group.is_asking(&device) {
             // It came back meanwhile, or somebody else has added it: once more would only take away what it holds.
             return Step::Done(Reply::Done);
+        }
+        if Some(user) != self.device.user()
+            && let Err(error) = self.check_contact(group, &user)
+        {
+            return Step::Fail(error);
         }
         let intent = group.intents.get_mut(&id);
         let Some(packages) = intent.and_then(|intent| intent.packages.take()) else {

@@ -84,7 +84,7 @@ impl Cx {
         true
     }
 
-    fn origin(&self, group: &Group, document: DocumentId, cause: RescueCause) -> Origin {
+    pub(crate) fn origin(&self, group: &Group, document: DocumentId, cause: RescueCause) -> Origin {
         let row = group.documents.get(&document);
         let title = row.and_then(DocRow::title);
         Origin {

@@ -44,5 +44,6 @@ mod storms;
 mod taken;
 mod thaw;
 mod told;
+mod trust;
 mod went_on;
 mod world;

@@ -3,14 +3,21 @@
 use conclave_identity::{
     Assurance, Contact, NameError, PINS_MAX, Pin, PinBook, PinError, Untrusted,
 };
-use conclave_proto::policy::TrustPolicy;
+use conclave_proto::policy::{Pinned, TrustPolicy};
 use conclave_proto::{Hash, UnixMs, UserId};
 
 use crate::cast::{NOW, User, anna, boris, present};
 
 fn pins_count() -> TrustPolicy {
     TrustPolicy {
-        pinned: 1,
+        pinned: Pinned::Verified,
+        ..TrustPolicy::default()
+    }
+}
+
+fn first_use_counts() -> TrustPolicy {
+    TrustPolicy {
+        pinned: Pinned::FirstUse,
         ..TrustPolicy::default()
     }
 }
@@ -43,7 +50,15 @@ fn a_pin_makes_an_identity_trusted() {
         Err(Untrusted::NotPinned)
     );
     book.add(pin(&anna, "Anna", false)).unwrap();
-    assert_eq!(book.judge(&identity, &pins_count()), Ok(Assurance::Pinned));
+    // Known is not verified: only a policy that says so takes it for enough.
+    assert_eq!(
+        book.judge(&identity, &pins_count()),
+        Err(Untrusted::NotCompared)
+    );
+    assert_eq!(
+        book.judge(&identity, &first_use_counts()),
+        Ok(Assurance::Pinned)
+    );
     book.add(pin(&anna, "Anna", true)).unwrap();
     assert_eq!(
         book.judge(&identity, &pins_count()),

@@ -360,11 +360,15 @@ impl World {
     }
 
     pub fn pin(&mut self, at: usize, other: usize) {
+        self.know(at, other, true);
+    }
+
+    /// Takes another device's user as known, with or without having compared the number.
+    pub fn know(&mut self, at: usize, other: usize, verified: bool) {
         let Reply::WhoAmI(them) = self.ask(other, Command::WhoAmI) else {
             panic!("no name")
         };
         let contact = them.contact.unwrap();
-        let verified = true;
         self.ask(
             at,
             Command::Pin {
