@@ -124,10 +124,15 @@ impl Context {
     /// Those of the operation.
     pub async fn untold_rescues(&self) -> Result<Option<(Vec<String>, Vec<RescueId>)>> {
         let all = self.rescues().await?;
-        let told = self.told_by_result().rescues;
+        let told = self.told_by_result();
         let untold: Vec<&RescueInfo> = all
             .iter()
-            .filter(|info| !info.told && !told.contains(&info.id) && self.is_touched(info.group))
+            .filter(|info| {
+                !info.told
+                    && !told.rescues.contains(&info.id)
+                    && !told.in_failure.contains(&info.id)
+                    && self.is_touched(info.group)
+            })
             .collect();
         let sentences = untold.iter().map(|info| sentence(info, &all)).collect();
         let ids = untold.iter().map(|info| info.id).collect();

@@ -20,6 +20,8 @@ pub struct Told {
     pub findings: Vec<FindingId>,
     /// Own changes that lost their place.
     pub rescues: Vec<RescueId>,
+    /// The same that the command's failure names.
+    pub in_failure: Vec<RescueId>,
     /// Everything was told while the command ran, perhaps to nobody.
     pub as_it_went: bool,
 }
@@ -30,6 +32,12 @@ impl Context {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.findings.extend(findings);
         told.rescues.extend(rescues);
+    }
+
+    /// The failure of this command names this.
+    pub fn tells_in_failure(&self, rescue: RescueId) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.in_failure.push(rescue);
     }
 
     /// This command tells what is found while it runs: its end adds nothing.
@@ -82,7 +90,7 @@ async fn tell(context: &Context, done: Result<Shown>) -> Exit {
         (Ok(exit), None) => exit,
         (Err(failure), None) => {
             if said_failure(&failure, form) {
-                told.rescues.extend(context.told_by_result().rescues);
+                told.rescues.extend(context.told_by_result().in_failure);
             }
             failure.exit
         }
@@ -90,7 +98,7 @@ async fn tell(context: &Context, done: Result<Shown>) -> Exit {
             let failure = with_rescued(printed.err(), failure(&sentences));
             if said_failure(&failure, form) {
                 told.rescues.extend(ids);
-                told.rescues.extend(context.told_by_result().rescues);
+                told.rescues.extend(context.told_by_result().in_failure);
             }
             failure.exit
         }

@@ -122,7 +122,9 @@ impl Home {
         let (ready, hold) = (fifo("ready"), fifo("hold"));
         let script = format!("sh -c '{types}echo >ready; read x <hold'");
         let mut command = self.command(&["doc", "edit", "note"]);
-        command.env("EDITOR", script).stderr(Stdio::piped());
+        // Not a pipe: the editor has it too, and may outlive the command.
+        let said = File::create(self.folder.path().join("said")).unwrap();
+        command.env("EDITOR", script).stderr(said);
         let child = command.spawn().unwrap();
         let mut said = String::new();
         File::open(ready)
@@ -162,12 +164,12 @@ fn take_back(home: &Home) {
 fn a_command_that_is_asked_to_end_takes_the_copy_with_it() {
     for name in ["-TERM", "-HUP"] {
         let home = Home::new();
-        let (child, hold) = home.edit();
+        let (mut child, hold) = home.edit();
         assert!(!home.plain().is_empty(), "the editor has it");
         signal(name, &child);
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let status = child.wait().unwrap();
+        let said = std::fs::read_to_string(home.folder.path().join("said")).unwrap();
+        assert_eq!(status.code(), Some(1), "{said}");
         assert!(said.contains("what you typed is kept, sealed"), "{said}");
         assert_eq!(home.plain(), Vec::<PathBuf>::new(), "{name}");
         drop(hold);
@@ -179,10 +181,10 @@ fn a_command_that_is_asked_to_end_takes_the_copy_with_it() {
 #[test]
 fn interrupting_is_the_editors_and_a_killed_editor_leaves_nothing() {
     let home = Home::new();
-    let (child, mut hold) = home.edit();
+    let (mut child, mut hold) = home.edit();
     signal("-INT", &child);
     hold.write_all(b"go on\n").unwrap();
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(3));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(home.text(), "one\ntwo\ntyped\n");
     assert_eq!(home.plain(), Vec::<PathBuf>::new());
 
@@ -216,11 +218,11 @@ fn what_a_killed_command_left_is_cleared_up_by_the_next_and_a_living_ones_copy_i
     take_back(&home);
 
     // Another command, while this one lives, leaves its copy alone.
-    let (living, mut hold) = home.edit();
+    let (mut living, mut hold) = home.edit();
     home.done(&["contacts"]);
     assert!(!home.plain().is_empty());
     hold.write_all(b"go on\n").unwrap();
-    assert_eq!(living.wait_with_output().unwrap().status.code(), Some(3));
+    assert_eq!(living.wait().unwrap().code(), Some(3));
     assert_eq!(home.text(), "one\ntwo\ntyped\ntyped\n");
     assert_eq!(home.plain(), Vec::<PathBuf>::new());
 

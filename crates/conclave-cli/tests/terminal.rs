@@ -244,9 +244,11 @@ fn shown_text_does_nothing_to_a_terminal_and_forges_no_author() {
     place.shown("ben", aside[1], Terminal::Output);
     place.titled_by_another_program(group, &document);
     place.piped("ana", &["doc", "list"]);
+    // The group is not called Board any more.
+    let board = group.to_string();
     let second = place.json(
         "ana",
-        &["doc", "import", "Board", "text", "--title", "second"],
+        &["doc", "import", &board, "text", "--title", "second"],
     );
     let second = second["document"].as_str().unwrap().to_owned();
     place.piped("ana", &["doc", "archive", &document, "--delete", "--yes"]);
@@ -254,7 +256,6 @@ fn shown_text_does_nothing_to_a_terminal_and_forges_no_author() {
     let rescue = place.json("ben", &["rescue", "list"]);
     let rescue = rescue["rescues"][0]["id"].as_str().unwrap().to_owned();
 
-    let board = group.to_string();
     let shown: [&[&str]; 22] = [
         &["doc", "cat", &second],
         &["doc", "cat", &second, "--json"],

@@ -112,7 +112,7 @@ impl Copy {
         match keep_apart(context, self.place, typed).await {
             Ok(kept) => {
                 // Told of it now, not again by the next command.
-                context.tells(Vec::new(), vec![kept]);
+                context.tells_in_failure(kept);
                 let short = short(&kept, &context.rescues().await.unwrap_or_default());
                 failure.hinted(format!(
                     "what you typed is kept, sealed in this device's store: `conclave rescue show {short}` shows it, `conclave rescue apply {short} DOC` writes it into the document"
