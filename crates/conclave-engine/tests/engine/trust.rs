@@ -106,9 +106,9 @@ fn where_the_policy_says_so_first_use_is_enough_and_only_owners_say_so() {
         ..PolicyChange::default()
     });
     let refused = world.call(BEN, Command::ChangePolicy { group, change });
-    assert!(
-        matches!(refused, Some(Err(EngineError::Forbidden))),
-        "{refused:?}"
-    );
+    match refused {
+        Some(Err(error)) => assert_eq!(error.code(), "mls.forbidden"),
+        other => panic!("{other:?}"),
+    }
     world.no_findings();
 }
