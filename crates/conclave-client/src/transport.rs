@@ -18,6 +18,7 @@ use std::time::Duration;
 use conclave_proto::frame::ServiceFrame;
 use conclave_proto::limits;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -151,12 +152,13 @@ impl Room<'_> {
     }
 }
 
-/// A running transport. Dropping it closes the connection and ends its task.
+/// A running transport. Dropping it closes the connection and ends its task, soon; [`Transport::close`] waits for that.
 #[derive(Debug)]
 pub struct Transport {
     wires: mpsc::Receiver<Wire>,
     nudge: Arc<Notify>,
-    _stop: DropGuard,
+    stop: DropGuard,
+    task: JoinHandle<()>,
 }
 
 impl Transport {
@@ -173,11 +175,21 @@ impl Transport {
             Arc::clone(&nudge),
             stop.child_token(),
         );
-        tokio::spawn(run);
+        let task = tokio::spawn(run);
         Self {
             wires,
             nudge,
-            _stop: stop.drop_guard(),
+            stop: stop.drop_guard(),
+            task,
+        }
+    }
+
+    /// Closes the connection at once. What is given back waits until the service was told, for a second at most.
+    pub fn close(self) -> impl Future<Output = ()> + use<> {
+        let Self { stop, task, .. } = self;
+        drop(stop);
+        async move {
+            let _ = task.await;
         }
     }
 
@@ -207,10 +219,7 @@ async fn run(
     let mut attempt = 0u32;
     while !stop.is_cancelled() {
         let began = Instant::now();
-        let ended = tokio::select! {
-            ended = one_connection(&endpoint, &timing, &tell) => ended,
-            () = stop.cancelled() => return,
-        };
+        let ended = one_connection(&endpoint, &timing, &tell, &stop).await;
         if ended.was_good && began.elapsed() >= STEADY {
             attempt = 0;
         }
@@ -243,9 +252,21 @@ async fn run(
     }
 }
 
-async fn one_connection(endpoint: &Endpoint, timing: &Timing, tell: &mpsc::Sender<Wire>) -> Ended {
+async fn one_connection(
+    endpoint: &Endpoint,
+    timing: &Timing,
+    tell: &mpsc::Sender<Wire>,
+    stop: &CancellationToken,
+) -> Ended {
     let connect = tokio::time::timeout(timing.connect_timeout, connection::connect(endpoint));
-    let socket = match connect.await {
+    let connected = tokio::select! {
+        connected = connect => connected,
+        () = stop.cancelled() => {
+            let why = "closed here".to_owned();
+            return Ended::before_it_was_up(Trouble::Lost { why });
+        }
+    };
+    let socket = match connected {
         Ok(Ok(socket)) => socket,
         Ok(Err(cause)) => return Ended::before_it_was_up(cause),
         Err(_) => {
@@ -257,11 +278,16 @@ async fn one_connection(endpoint: &Endpoint, timing: &Timing, tell: &mpsc::Sende
     };
     tracing::debug!(origin = endpoint.origin(), "connected");
     let (frames, queued) = mpsc::channel(OUTGOING_FRAMES);
-    if tell.send(Wire::Up(Sender { frames })).await.is_err() {
+    let up = tokio::select! {
+        up = tell.send(Wire::Up(Sender { frames })) => up.is_ok(),
+        () = stop.cancelled() => false,
+    };
+    if !up {
+        connection::close(socket).await;
         let why = "nobody listens".to_owned();
         return Ended::before_it_was_up(Trouble::Lost { why });
     }
-    connection::serve(socket, timing, tell, queued).await
+    connection::serve(socket, timing, tell, queued, stop).await
 }
 
 /// Randomness for jitter only; without any the pause is the longest one.

@@ -202,6 +202,18 @@ async fn a_lost_connection_is_told_and_made_again() {
     assert!(first.unwrap().room().await.is_err());
 }
 
+/// A service need not guess whether a client that wants nothing more of it has gone.
+#[tokio::test]
+async fn a_connection_that_is_given_up_before_any_login_ends_with_a_close_frame() {
+    let (listener, endpoint) = listener().await;
+    let mut transport = Transport::start(endpoint, quick());
+    let mut peer = accept(&listener).await;
+    let _sender = up(&mut transport).await;
+    transport.close().await;
+    let last = tokio::time::timeout(HANG, peer.next()).await.unwrap();
+    assert!(matches!(last, Some(Ok(Message::Close(_)))), "{last:?}");
+}
+
 #[tokio::test]
 async fn a_service_that_is_not_there_yet_is_found_later() {
     let (listener, endpoint) = listener().await;

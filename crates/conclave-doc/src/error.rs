@@ -40,6 +40,14 @@ pub enum DocError {
         /// What is wrong.
         fault: RecordFault,
     },
+    /// The snapshot that a document is opened from says what it may not, and its author has signed that.
+    #[error("the snapshot that the document would be opened from, signed by device {}, is not valid ({fault:?})", author.device)]
+    BadSnapshot {
+        /// Who signed it.
+        author: Author,
+        /// What is wrong.
+        fault: RecordFault,
+    },
     /// The service's answer names another document, lacks the snapshot asked for, or makes no sense.
     #[error("the service's answer does not fit the question")]
     Protocol,
@@ -77,6 +85,7 @@ impl DocError {
             Self::MissingRoot { .. } => "doc.missing_root",
             Self::FutureEpoch { .. } => "doc.future_epoch",
             Self::BadRecord { .. } => "doc.bad_record",
+            Self::BadSnapshot { .. } => "doc.bad_snapshot",
             Self::Protocol => "doc.protocol",
             Self::Role => "doc.role",
             Self::TooLarge { .. } => "doc.too_large",

@@ -128,8 +128,8 @@ impl Document {
     /// Opens a document from the snapshot in the service's answer. The records from the snapshot's covered head on follow as `Deliver` frames.
     ///
     /// # Errors
-    /// [`DocError::Protocol`] without a base, [`DocError::BadRecord`] when the snapshot is not valid, [`DocError::MissingRoot`],
-    /// [`DocError::FutureEpoch`], [`DocError::Crdt`].
+    /// [`DocError::Protocol`] without a base, [`DocError::BadRecord`] when the snapshot is not valid, [`DocError::BadSnapshot`] when its author
+    /// has signed what is not valid, [`DocError::MissingRoot`], [`DocError::FutureEpoch`].
     pub fn open_remote(
         ctx: &DocContext<'_>,
         opened: &OpenedDocument,
@@ -144,7 +144,11 @@ impl Document {
         let frontier = payload.frontier.clone();
         let state = LogState::new(payload.tables.clone(), info);
         let (_, checkpoint) = Self::first_checkpoint(payload, state.clone());
-        let content = Content::new(kind, checkpoint, &mut fresh)?;
+        let content =
+            Content::new(kind, checkpoint, &mut fresh).map_err(|_| DocError::BadSnapshot {
+                author: info.author,
+                fault: RecordFault::Content,
+            })?;
         let author = Author {
             device: ctx.device,
             instance,
@@ -475,6 +479,11 @@ fn read_base(
     let root = ctx.keys.root(header.epoch).ok_or(DocError::MissingRoot {
         epoch: header.epoch,
     })?;
+    // From here on what is wrong is under the author's signature: the service could not see it.
+    let bad = |fault| DocError::BadSnapshot {
+        author: header.author,
+        fault,
+    };
     let bytes = open(record, &DocKeys::derive(&root, &document)).map_err(bad)?;
     let payload = SnapshotPayload::from_bytes(&bytes).map_err(|_| bad(RecordFault::Content))?;
     if payload.frontier.head() != snapshot.covered {

@@ -483,7 +483,8 @@ fn a_snapshot_that_does_not_open_differs() {
     .unwrap_err();
     assert_eq!(
         error,
-        DocError::BadRecord {
+        DocError::BadSnapshot {
+            author: record.header.author,
             fault: RecordFault::Commitment
         }
     );

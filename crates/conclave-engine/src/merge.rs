@@ -220,8 +220,7 @@ impl Cx {
                 self.opened_too_early(group, doc, channel, &error);
             }
             Err(error) => {
-                let what = FindingKind::failed(Step::ReadDocument, &error);
-                self.finding(group.id, Some(doc.id), what, None);
+                self.unreadable(group.id, doc.id, &error);
                 self.close_document(group.id, doc.id);
                 self.open_later(group, doc.id, NotOpen::Later);
             }

@@ -46,8 +46,8 @@ pub const KEY_PACKAGE_VALIDITY_S: u64 = 36_525 * 24 * 3600;
 pub const LEAF_MADE_BEFORE_MS: u64 = 366 * 24 * 3600 * 1000;
 /// How long after the commit that adds it a leaf may say that it was made, in milliseconds: clocks differ.
 pub const LEAF_MADE_AFTER_MS: u64 = 3600 * 1000;
-/// Largest credential in bytes.
-pub const CREDENTIAL_BYTES: usize = 32 * 1024;
+/// Largest credential in bytes: it has to fit into the first frame of a login, beside the versions.
+pub const CREDENTIAL_BYTES: usize = 15 * 1024;
 /// Documents open on one connection.
 pub const CHANNELS_PER_CONNECTION: usize = 4096;
 /// How far a commit's time may lie from the service's clock, in milliseconds.

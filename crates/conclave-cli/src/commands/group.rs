@@ -185,7 +185,8 @@ async fn list(context: &Context) -> Result<Shown> {
 fn row(group: &GroupInfo) -> Vec<String> {
     if !group.active && group.returning.is_none() {
         let name = group.name.clone().unwrap_or_default();
-        return vec![group.group.short(), name, "left".to_owned()];
+        let why = group.frozen.clone().unwrap_or_else(|| "left".to_owned());
+        return vec![group.group.short(), name, why];
     }
     let state = match (&group.frozen, &group.returning, group.rotating_since) {
         (Some(code), ..) => format!("frozen: {}", say::group_state(code)),

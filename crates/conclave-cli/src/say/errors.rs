@@ -222,6 +222,9 @@ fn document(code: &str) -> Option<Sentence> {
         "doc.missing_root" => "the keys of a part of the document have not arrived yet",
         "doc.future_epoch" => "the document is ahead of what this device knows of its group",
         "doc.bad_record" => "the state that the document would be opened from is not valid",
+        "doc.bad_snapshot" => {
+            "a member signed a state of the document that nobody may write: it cannot be opened from there"
+        }
         "doc.protocol" => "the service's answer does not fit the question",
         "doc.role" => "your role in the group does not allow this",
         "doc.too_large" | "crdt_too_large" => "this is more than fits into one edit",
@@ -401,6 +404,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         | "doc.protocol"
         | "doc.bad_record"
         | "mls.roster" => "try again; if it stays tell the operator of the service",
+        "doc.bad_snapshot" => {
+            "`conclave findings list` says who it was: ask them. Whoever has the document open can copy it into a new one, and an admin can delete this one"
+        }
         "engine.last_holder" => {
             "wait until others have taken over their keys, which `conclave agent` shows; or insist with --anyway"
         }

@@ -28,6 +28,16 @@ impl Inbox {
         }
     }
 
+    /// Closes the connection at once; waits until the service was told.
+    pub(super) fn close(self) -> impl Future<Output = ()> + use<> {
+        let closing = self.transport.map(Transport::close);
+        async move {
+            if let Some(closing) = closing {
+                closing.await;
+            }
+        }
+    }
+
     /// Ends the present pause between two attempts to connect, if there is one.
     pub(super) fn connect_now(&self) {
         if let Some(transport) = &self.transport {

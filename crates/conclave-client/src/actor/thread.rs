@@ -124,7 +124,7 @@ pub(super) async fn stop(actor: Actor, result: Result<(), Error>) -> Result<(), 
         Err(error) => error.clone(),
     };
     let _ = shared.cause.set(cause.clone());
-    drop(link);
+    let leaving = link.inbox.close();
     shared.remove_socket();
     for (_, reply) in replies {
         let _ = reply.send(Err(cause.clone()));
@@ -139,6 +139,7 @@ pub(super) async fn stop(actor: Actor, result: Result<(), Error>) -> Result<(), 
     }
     // After a failure the first error is the one that counts.
     let closed = store.close().await.map_err(Error::from);
+    leaving.await;
     result.and(closed)
 }
 

@@ -11,10 +11,11 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Duration, Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tokio_util::sync::CancellationToken;
 
 use super::diagnose::{self, describe};
 use super::{Endpoint, Received, Timing, Wire};
@@ -26,6 +27,8 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// Memory that frames may take between the socket and the application's side, in KiB: a largest frame and a little.
 const INCOMING_KIB: usize = limits::FRAME_BYTES / 1024 + 4096;
+/// Time for a close frame.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a connection, or an attempt to make one, ended.
 #[derive(Debug, Clone)]
@@ -86,12 +89,18 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Socket, Trouble> {
     Ok(socket)
 }
 
+/// Ends a connection on which nothing was said.
+pub(super) async fn close(mut socket: Socket) {
+    let _ = tokio::time::timeout(FAREWELL, socket.close(None)).await;
+}
+
 /// Moves frames until one side ends it.
 pub(super) async fn serve(
     socket: Socket,
     timing: &Timing,
     tell: &mpsc::Sender<Wire>,
     queued: mpsc::Receiver<Vec<u8>>,
+    stop: &CancellationToken,
 ) -> Ended {
     let (sink, stream) = socket.split();
     let ready = Notify::new();
@@ -104,6 +113,7 @@ pub(super) async fn serve(
     let why = tokio::select! {
         why = reader.run() => why,
         why = writer.run(queued) => why,
+        () = stop.cancelled() => "closed here".to_owned(),
     };
     writer.close().await;
     Ended {
@@ -271,6 +281,6 @@ impl Writer<'_> {
 
     /// Says goodbye if that works at once.
     async fn close(&mut self) {
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.sink.close()).await;
+        let _ = tokio::time::timeout(FAREWELL, self.sink.close()).await;
     }
 }

@@ -97,8 +97,7 @@ impl Cx {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
-                let what = FindingKind::failed(Step::ReadDocument, &error);
-                self.finding(group.id, Some(doc.id), what, None);
+                self.unreadable(group.id, doc.id, &error);
                 doc.reread = Some(Reread::Failed);
                 return;
             }

@@ -194,8 +194,7 @@ impl Cx {
                         self.root_missing(group, id, epoch);
                     }
                 } else {
-                    let what = FindingKind::failed(Step::ReadDocument, &error);
-                    self.finding(whole.group.id, Some(id), what, None);
+                    self.unreadable(whole.group.id, id, &error);
                     self.give_up(whole, id, &EngineError::Doc(error));
                 }
             }
@@ -414,11 +413,25 @@ impl Cx {
         error: DocError,
     ) -> DocError {
         let fault = RecordFault::Commitment;
-        let base = base.map(|base| base.epoch);
-        match base.filter(|_| error == DocError::BadRecord { fault }) {
-            Some(epoch) if self.root_doubted(group, epoch) => DocError::MissingRoot { epoch },
+        match base {
+            Some(Base { epoch, author })
+                if error == DocError::BadSnapshot { author, fault }
+                    && self.root_doubted(group, epoch) =>
+            {
+                DocError::MissingRoot { epoch }
+            }
             _ => error,
         }
+    }
+
+    /// What others wrote into a document cannot be read. Who signed what is wrong is named.
+    pub(crate) fn unreadable(&mut self, group: GroupId, id: DocumentId, error: &DocError) {
+        let suspect = match error {
+            DocError::BadSnapshot { author, .. } => Some(author.device.into()),
+            _ => None,
+        };
+        let what = FindingKind::failed(Step::ReadDocument, error);
+        self.finding(group, Some(id), what, suspect);
     }
 
     /// What the service has further on cannot be opened yet. What is here stays as it is, off the connection, until the next try.

@@ -299,6 +299,12 @@ fn failed(step: Step, place: &str, group: &str, who: Option<&str>) -> Three {
             probably(who),
             ASK_OPERATOR,
         ),
+        // Somebody is named exactly where it is what they signed.
+        Step::ReadDocument if who.is_some() => three(
+            format!("The state from which {place} would be opened here is one that nobody may write."),
+            probably(who),
+            "Ask that person about it. Whoever has the document open can copy it into a new one; an admin can delete this one: `conclave doc delete`.",
+        ),
         Step::ReadDocument => three(
             format!("What others wrote into {place} cannot be read here."),
             probably(who),

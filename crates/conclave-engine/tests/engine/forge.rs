@@ -1,10 +1,12 @@
 //! What a member does who follows none of the rules, with the keys that are in its store.
 
 use ciborium::Value;
+use conclave_doc::{DocKeys, SnapshotPayload};
 use conclave_identity::DeviceKey;
+use conclave_mls::EpochRoot;
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap, WRAP_LABEL, WrapStatement};
-use conclave_proto::{DeviceId, GroupId};
+use conclave_proto::{DeviceId, GroupId, Record};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
@@ -20,6 +22,28 @@ pub fn device_key(rows: &MemoryRows) -> DeviceKey {
     let row = &rows.0[[&[1], b"keys".as_slice()].concat().as_slice()];
     let secret: Secret = ciborium::from_reader(row.as_slice()).unwrap();
     DeviceKey::from_bytes(&secret.device_key)
+}
+
+/// A root that is in a store.
+fn root(rows: &MemoryRows, group: &GroupId, epoch: u64) -> EpochRoot {
+    let number = epoch.to_be_bytes();
+    let row = &rows.0[[&[4], group.as_bytes(), b"r".as_slice(), &number]
+        .concat()
+        .as_slice()];
+    let value: Value = ciborium::from_reader(row.as_slice()).unwrap();
+    let bytes = under(&value, "root").and_then(|value| key_bytes(&value));
+    EpochRoot::new(bytes.unwrap().try_into().unwrap())
+}
+
+/// The same snapshot, sealed anew by its author, with a table that names an epoch above its own.
+pub fn claim_epoch(rows: &MemoryRows, snapshot: &Record) -> Record {
+    let header = snapshot.header;
+    let keys = DocKeys::derive(&root(rows, &header.group, header.epoch), &header.document);
+    let payload = conclave_doc::open(snapshot, &keys).unwrap();
+    let mut payload = SnapshotPayload::from_bytes(&payload).unwrap();
+    payload.tables.epoch_high = header.epoch + 9;
+    let (payload, key) = (payload.to_bytes(), device_key(rows));
+    conclave_doc::seal_with_nonce(&header, &payload, &keys, &key, 1, [5; 24])
 }
 
 /// The key of the current epoch's membership tags, as OpenMLS keeps it.

@@ -1,5 +1,7 @@
 //! Who makes snapshots, and when nobody does.
 
+use conclave_engine::Command;
+use conclave_engine::finding::Names;
 use conclave_proto::record::RecordBody;
 use conclave_proto::{DocumentId, GroupId, GroupPolicy};
 
@@ -92,4 +94,33 @@ fn others_make_it_after_a_while() {
     assert_eq!(makers(&world, group, document), [0, 0], "one is enough");
     world.converged(group, &[0, 1]);
     world.no_findings();
+}
+
+/// What is wrong is under its author's signature: no operator can help, and whoever did it can be asked.
+#[test]
+fn who_begins_a_document_with_what_nobody_may_write_is_named() {
+    let (mut world, group, _) = pair(49, GroupPolicy::default(), 10);
+    world.claims = Some(0);
+    let document = world.create_document(group, 0, "hello");
+    world.run();
+    let view = Command::View {
+        group,
+        document,
+        f: Box::new(|_| Ok(())),
+    };
+    let Some(Err(error)) = world.call(1, view) else {
+        panic!("it was opened");
+    };
+    assert_eq!(error.code(), "doc.bad_snapshot");
+    let found = world.open_findings(1);
+    let [found] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(found.finding.suspect, Some(world.devices[0].id.into()));
+    let words = found.finding.words(&Names::default());
+    assert!(
+        words.fault.contains("Probably at fault: device"),
+        "{words:?}"
+    );
+    assert!(words.remedy.contains("Ask that person"), "{words:?}");
 }

@@ -6,6 +6,7 @@ use conclave_identity::{
     Evidence, LIST_LABEL, Occasion, Presented, REQUEST_LABEL, Reference, authenticate,
 };
 use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::frame::ClientFrame;
 use conclave_proto::{DeviceId, RealmId, UnixMs, UserId, limits};
 
 use crate::cast::{
@@ -594,4 +595,13 @@ fn what_was_checked_once_is_still_refused_when_presented_otherwise() {
     for _ in 0..2 {
         assert_eq!(at(&held, NOW), Err(AuthError::UserSignature));
     }
+}
+
+#[test]
+fn with_the_largest_credential_a_device_can_still_log_in() {
+    let hello = ClientFrame::Hello {
+        versions: vec![1; 100],
+        credential: vec![0; limits::CREDENTIAL_BYTES].into(),
+    };
+    assert!(encode(&hello).len() <= limits::UNAUTHENTICATED_FRAME_BYTES);
 }

@@ -13,3 +13,4 @@ mod device_list;
 mod enrolment;
 mod pins;
 mod texts;
+mod vectors;

@@ -141,6 +141,8 @@ pub struct World {
     pub cut_every: Option<u32>,
     /// This device garbles its next commit.
     pub garbles: Option<usize>,
+    /// This device's next document begins with a snapshot that claims a higher epoch than its own.
+    pub claims: Option<usize>,
     /// This device hears nothing for now, though its connection stands.
     pub held: Option<usize>,
     /// The service does not allow these frames.
@@ -279,6 +281,7 @@ impl World {
             cuts: Vec::new(),
             cut_every: None,
             garbles: None,
+            claims: None,
             held: None,
             forbidden: &[],
             refuses: Vec::new(),
@@ -681,6 +684,15 @@ impl World {
                 let previous = self.service.group_info_of(&good.group).unwrap();
                 let garbled = crate::forge::garble(&device.rows, device.id, &previous, &good);
                 let body = Request::Commit(garbled);
+                ClientFrame::Request { id, body }
+            }
+            ClientFrame::Request {
+                id,
+                body: Request::CreateDocument { entry, snapshot },
+            } if self.claims == Some(at) => {
+                self.claims = None;
+                let snapshot = crate::forge::claim_epoch(&self.devices[at].rows, &snapshot);
+                let body = Request::CreateDocument { entry, snapshot };
                 ClientFrame::Request { id, body }
             }
             frame => frame,
