@@ -5,6 +5,7 @@ pub mod meter;
 pub mod rounds;
 mod stored;
 pub mod texts;
+pub mod vectors;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

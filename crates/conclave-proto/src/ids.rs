@@ -186,12 +186,24 @@ impl DocumentId {
     /// The document that holds a group's titles, derived from the group id.
     #[must_use]
     pub fn directory(group: &GroupId) -> Self {
-        let hash = crate::hash::labelled("conclave 1.0 directory", &[group.as_bytes()]);
-        let mut id = [0u8; 16];
-        for (to, from) in id.iter_mut().zip(hash.0.iter()) {
-            *to = *from;
+        Self::derived("conclave 1.0 directory", &[group.as_bytes()])
+    }
+
+    /// The copy of a document in a group that is founded anew: always the same, so that nothing is carried over twice.
+    #[must_use]
+    pub fn carried(anew: &GroupId, old: &Self) -> Self {
+        let parts = [anew.as_bytes(), old.as_bytes()];
+        Self::derived("conclave 1.0 carried document", &parts)
+    }
+
+    /// The first bytes of a labelled hash.
+    fn derived(label: &str, parts: &[&[u8]]) -> Self {
+        let hash = crate::hash::labelled(label, parts);
+        let mut id = Self::ZERO;
+        for (to, from) in id.0.iter_mut().zip(hash.0) {
+            *to = from;
         }
-        Self(id)
+        id
     }
 }
 

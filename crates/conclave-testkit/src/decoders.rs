@@ -18,7 +18,7 @@ use conclave_proto::codec::{decode, encode};
 use tls_codec::DeserializeBytes;
 
 pub use mls::Pair;
-pub use proto::{client_frames, service_frames};
+pub use proto::{client_frames, refusals, service_frames};
 pub use register::{Decoded, Decoder, Shape, Source, join_rows, split_rows};
 
 /// Every registered decoder.

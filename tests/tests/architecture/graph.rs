@@ -43,12 +43,8 @@ pub const MAY_IMPORT: &[(&str, Imports)] = &[
         "conclave-testkit",
         Through(&["conclave-client", "conclave-ds"]),
     ),
-    // The tests look at everything; nothing may import them.
-    (
-        "conclave-tests",
-        Through(&["conclave-client", "conclave-ds"]),
-    ),
-    // Nothing may import the benchmarks either.
+    // The tests look at everything; nothing may import them, nor the benchmarks.
+    ("conclave-tests", Through(&["conclave-testkit"])),
     ("conclave-bench", Through(&["conclave-testkit"])),
     // The same for what a browser gets: no client, no service.
     ("conclave-wasm-tests", Through(&["conclave-engine"])),
@@ -124,7 +120,7 @@ pub const RECORD_OPENERS: &[&str] = &[
 ];
 
 /// Packages that are there for development alone: never published, and reached by others for development only.
-pub const DEV_ONLY: &[&str] = &["conclave-bench", "conclave-testkit"];
+pub const DEV_ONLY: &[&str] = &["conclave-bench", "conclave-testkit", "conclave-tests"];
 
 /// The one package that may name OpenMLS.
 pub const OPENMLS_USER: &str = "conclave-mls";

@@ -3,7 +3,6 @@
 
 use conclave_crdt::CrdtKind;
 use conclave_doc::{Document, Founding, Sealer};
-use conclave_proto::hash::labelled;
 use conclave_proto::{Role, policy::GroupPolicy};
 
 use super::*;
@@ -11,19 +10,6 @@ use crate::command::Reply;
 use crate::document::Doc;
 use crate::intents::Want;
 use crate::print::Hidden;
-
-/// The copy of a document in the group that is founded anew: always the same, so that nothing is carried over twice.
-fn copy_of(new: &GroupId, document: &DocumentId) -> DocumentId {
-    let hash = labelled(
-        "conclave 1.0 carried document",
-        &[new.as_bytes(), document.as_bytes()],
-    );
-    let mut id = DocumentId::ZERO;
-    for (to, from) in id.0.iter_mut().zip(hash.0) {
-        *to = from;
-    }
-    id
-}
 
 /// What a group is founded anew with.
 #[derive(Debug)]
@@ -94,7 +80,10 @@ impl Cx {
         let open = state.documents.iter();
         let open = open.filter(|(id, entry)| **id != directory && entry.closed.is_none());
         let documents: Vec<DocumentId> = open.map(|(id, _)| *id).collect();
-        let copies = documents.iter().map(|id| copy_of(&new, id)).collect();
+        let copies = documents
+            .iter()
+            .map(|id| DocumentId::carried(&new, id))
+            .collect();
         self.post_group(new, GroupWork::CarryCopies(copies));
         for document in documents {
             if !group.is_local(&document) || docs.is_unreadable(&document) {
@@ -131,7 +120,7 @@ impl Cx {
         match doc.document.founding(&context) {
             Ok(founding) => {
                 let copy = Box::new(Copied {
-                    document: copy_of(&new, &doc.id),
+                    document: DocumentId::carried(&new, &doc.id),
                     old: About::Document(group.id, doc.id),
                     founding,
                     title: Hidden(title),

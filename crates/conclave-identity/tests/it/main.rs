@@ -13,4 +13,3 @@ mod device_list;
 mod enrolment;
 mod pins;
 mod texts;
-mod vectors;

@@ -2,7 +2,7 @@
 
 mod samples;
 
-pub use samples::{client_frames, service_frames};
+pub use samples::{client_frames, refusals, service_frames};
 
 use conclave_proto::chunk::Assembler;
 use conclave_proto::codec::{DecodeError, Tail, Varint, decode};

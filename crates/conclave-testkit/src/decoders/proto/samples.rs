@@ -344,25 +344,52 @@ fn requests() -> Vec<Request> {
     ]
 }
 
-fn refusals() -> Vec<Refusal> {
+fn all_refusals() -> Vec<Refusal> {
     vec![
         Refusal::StaleEpoch { current: 4 },
+        Refusal::ClockGap { expected: 3 },
         Refusal::AlreadyAccepted {
             leaf: Hash([25; 32]),
             seq: 6,
         },
+        Refusal::SnapshotRequired,
         Refusal::Forbidden {
             why: ForbiddenWhy::Role,
         },
-        Refusal::Recovering { have: 3, want: 9 },
+        Refusal::TooLarge { max: 1 << 20 },
+        Refusal::RateLimited {
+            retry_after_ms: 250,
+        },
+        Refusal::ProposalPending,
+        Refusal::UpgradeNeeded { minimum: 9 },
+        Refusal::EpochTaken { current: 5 },
         Refusal::BadCommit {
             fault: CommitFault::Roster,
         },
         Refusal::BadRecord {
             fault: RecordFault::SeenHead,
         },
+        Refusal::UnknownGroup,
+        Refusal::UnknownDocument,
+        Refusal::UnknownUser,
+        Refusal::DocumentClosed,
+        Refusal::AlreadyExists,
+        Refusal::Malformed,
+        Refusal::BadIdentity,
+        Refusal::StaleDeviceList { newest: 8 },
+        Refusal::NoChannel,
+        Refusal::Storage,
+        Refusal::ShuttingDown,
+        Refusal::Unauthenticated,
+        Refusal::Recovering { have: 3, want: 9 },
         Refusal::OtherLife { since: NOW },
     ]
+}
+
+/// A refusal of every kind.
+#[must_use]
+pub fn refusals() -> Vec<Vec<u8>> {
+    all_refusals().iter().map(encode).collect()
 }
 
 fn answers() -> Vec<Answer> {
@@ -432,7 +459,7 @@ fn answers() -> Vec<Answer> {
             groups: vec![GROUP],
         },
     ];
-    all.extend(refusals().into_iter().map(Answer::Refused));
+    all.extend(all_refusals().into_iter().map(Answer::Refused));
     all
 }
 
