@@ -195,9 +195,10 @@ class Client:
         group.mls, group.roster, group.last_time, group.own_commit = done.after, roster, data.time, None
         group.keep_root()
 
-    def commit(self, group: Group, proposals: list[Inline | Reference]) -> None:
+    def commit(self, group: Group, wanted: list[Inline | Reference]) -> None:
         """Sends a commit that also covers what is pending, and waits until it is in the log."""
-        proposals = [Reference(hash=reference) for reference in group.mls.proposals] + proposals
+        proposals: list[Inline | Reference] = [Reference(hash=reference) for reference in group.mls.proposals]
+        proposals += wanted
         only_adds = bool(proposals) and all(isinstance(getattr(item, "proposal", None), Add) for item in proposals)
         after, removed, _ = group.mls.after_proposals(proposals)
         after.epoch += 1

@@ -6,7 +6,7 @@ A codec has `encode(value) -> bytes` and `decode(reader) -> value`. A `Struct` i
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, Literal, dataclass_transform
 
 
 class Malformed(Exception):
@@ -92,14 +92,14 @@ class Bytes:
         return reader.take(varint.decode(reader))
 
 
-class Text(Bytes):
+class Text:
     """`opaque x<V>` that holds UTF-8."""
 
     def encode(self, value: str) -> bytes:
-        return super().encode(value.encode())
+        return opaque.encode(value.encode())
 
     def decode(self, reader: Reader) -> str:
-        return super().decode(reader).decode()
+        return opaque.decode(reader).decode()
 
 
 class Rest:
@@ -185,12 +185,13 @@ def of(codec: Any, **default: Any) -> Any:
     return dataclasses.field(metadata={"codec": codec}, **default)
 
 
-def constant(codec: Any, value: Any) -> Any:
-    return of(Constant(codec, value), default=value)
+def constant(codec: Any, value: Any, *, init: Literal[False] = False) -> Any:
+    """A field that always has the same value."""
+    return dataclasses.field(init=init, default=value, metadata={"codec": Constant(codec, value)})
 
 
-def version1() -> Any:
-    return constant(uint16, 1)
+def version1(*, init: Literal[False] = False) -> Any:
+    return constant(uint16, 1, init=init)
 
 
 @dataclass_transform(field_specifiers=(of, constant, version1), kw_only_default=True)
@@ -201,7 +202,7 @@ class Struct:
 
     def __init_subclass__(cls) -> None:
         dataclasses.dataclass(kw_only=True)(cls)
-        cls.codecs = {field.name: field.metadata["codec"] for field in dataclasses.fields(cls)}
+        cls.codecs = {field.name: field.metadata["codec"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
     def encode(self, before: str | None = None) -> bytes:  # type: ignore[override]
         """All of it, or the fields before the one named: what a signature covers."""
@@ -214,7 +215,8 @@ class Struct:
 
     @classmethod
     def decode(cls, reader: Reader) -> Any:
-        return cls(**{name: codec.decode(reader) for name, codec in cls.codecs.items()})
+        found = {name: codec.decode(reader) for name, codec in cls.codecs.items()}
+        return cls(**{name: value for name, value in found.items() if not isinstance(cls.codecs[name], Constant)})
 
 
 def struct(name: str, **fields: Any) -> Any:

@@ -28,7 +28,11 @@ class Generation(Struct):
         verify(service_key, "conclave 1.0 service generation", self.encode(before="signature"), self.signature)
 
 
-LogName = struct("LogName", group=id16, document=of(Optional(id16), default=None))
+class LogName(Struct):
+    """Without a document: the group's own log."""
+
+    group: bytes = of(id16)
+    document: bytes | None = of(Optional(id16), default=None)
 
 
 class SignedHead(Struct):
@@ -50,7 +54,8 @@ Loss = struct("Loss", generation=uint64, log=LogName, kept=Head, lost=Head, sign
 
 # Refusals.
 
-NUMBER, NOTHING = [uint64], []  # what comes with most of them
+NUMBER: list[Any] = [uint64]
+NOTHING: list[Any] = []
 REFUSALS: list[tuple[str, list[Any]]] = [
     ("stale_epoch", NUMBER), ("clock_gap", NUMBER), ("already_accepted", [hash32, uint64]),
     ("snapshot_required", NOTHING), ("forbidden", [uint8]), ("too_large", NUMBER), ("rate_limited", NUMBER),

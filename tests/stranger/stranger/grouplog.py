@@ -1,6 +1,6 @@
 """Group policy (§7) and the group log with all that follows from it (§8)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .codec import (
     ZERO, Optional, Select, Struct, Vector, Wrapped, constant, decode, hash32, id16, of, opaque, uint8, uint16,
@@ -83,7 +83,7 @@ class RosterRow(Struct):
         return self.key, self.credential, self.role
 
     def ended(self, last_epoch: int) -> "RosterRow":
-        return RosterRow(**{**vars(self), "last_epoch": last_epoch})
+        return replace(self, last_epoch=last_epoch)
 
 
 def next_roster_hash(before: bytes, changed: list[RosterRow]) -> bytes:
@@ -142,7 +142,7 @@ class Roster:
         """With the hash that the rows lead to, epoch by epoch (§8.6, 2)."""
         found = ZERO
         for at in range(epoch + 1):
-            begun = [RosterRow(**{**vars(row), "last_epoch": None}) for row in rows if row.first_epoch == at]
+            begun = [replace(row, last_epoch=None) for row in rows if row.first_epoch == at]
             found = next_roster_hash(found, begun + [row for row in rows if row.last_epoch == at - 1])
         return Roster(rows, found)
 

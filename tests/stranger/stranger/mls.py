@@ -255,7 +255,8 @@ class MlsGroup:
             content=content, signature=signature, confirmation_tag=after.confirmation_tag(), membership_tag=b""
         )
         self.tag(message, covered)
-        packages = [item.proposal.key_package for item in proposals if is_add(item)]
+        inline = (item.proposal for item in proposals if isinstance(item, Inline))
+        packages = [proposal.key_package for proposal in inline if isinstance(proposal, Add)]
         if not packages:
             return after, message, None
         cipher, nonce = welcome_cipher(joiner)
@@ -388,7 +389,3 @@ class MlsGroup:
 def extensions(policy: bytes) -> list[Extension]:
     required = Extension(type=REQUIRED_CAPABILITIES, data=REQUIRED)
     return [required, Extension(type=GROUP_POLICY, data=policy)]
-
-
-def is_add(item: Inline | Reference) -> bool:
-    return isinstance(item, Inline) and isinstance(item.proposal, Add)

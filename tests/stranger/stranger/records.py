@@ -1,7 +1,7 @@
 """Epoch keys and root wraps (§9), records and what they seal (§10)."""
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from .codec import (
     ZERO, Malformed, Select, Struct, Vector, constant, decode, hash32, id8, id16, nonce24, of, opaque, signature64,
@@ -261,6 +261,7 @@ class ElidedRecord(Struct):
     seen_back: int = of(varint)
     seen_hint: bytes = of(id8)
     sealed: Sealed = of(Sealed)
+    body: ClassVar[type[Chained]]
 
 
 class ElidedUpdate(ElidedRecord):
