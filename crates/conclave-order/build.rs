@@ -1,5 +1,10 @@
 //! Declares the breakages of this crate: see docs/TESTING.md.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    conclave_breakages::declare(&["returned-by-whom", "returned-root", "session-fence"])
+    conclave_breakages::declare(&[
+        "add-revoked",
+        "returned-by-whom",
+        "returned-root",
+        "session-fence",
+    ])
 }

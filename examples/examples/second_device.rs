@@ -16,14 +16,15 @@ pub async fn main() -> anyhow::Result<()> {
         .await?;
     diary.synced().await?;
 
-    // The phone asks, the laptop approves, the phone finishes. The texts go by hand: a QR code, a message to oneself.
+    // The phone asks, the laptop approves, the phone finishes. The texts go by hand: a QR code, a message to oneself. The code is read on the
+    // phone and typed into the laptop.
     let setup = Setup::NewDevice {
         name: "phone".to_owned(),
         realm: RealmId::ZERO,
     };
     let phone = Client::create(place.config("phone"), setup).await?;
     let request = phone.device_request().await?;
-    let approval = laptop.approve_device(&request).await?;
+    let approval = laptop.approve_device(request.approved()).await?;
     phone.finish_device(&approval).await?;
     anyhow::ensure!(phone.whoami().await?.user == laptop.whoami().await?.user);
 

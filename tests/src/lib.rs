@@ -161,7 +161,7 @@ impl World {
         };
         let client = Client::create(self.config(name), setup).await?;
         let request = client.device_request().await?;
-        let approval = first.approve_device(&request).await?;
+        let approval = first.approve_device(request.approved()).await?;
         client.finish_device(&approval).await?;
         online(&client).await?;
         Ok(client)

@@ -1,7 +1,9 @@
 //! What is here, and finding a group, user or document in it by what somebody typed.
 
-use conclave_client::proto::{GroupId, UserId};
-use conclave_client::{DocumentInfo, GroupInfo, MemberInfo, Operation, Outcome, PinInfo};
+use conclave_client::proto::{DeviceId, GroupId, UserId};
+use conclave_client::{
+    DeviceInfo, DocumentInfo, GroupInfo, MemberInfo, Operation, Outcome, PinInfo, RevocationInfo,
+};
 
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
@@ -111,6 +113,45 @@ impl Context {
             }
             _ => failure,
         })
+    }
+
+    /// Devices of this user.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn devices(&self) -> Result<Vec<DeviceInfo>> {
+        answer!(self.run(Operation::Devices).await?, Outcome::Devices(devices) => devices)
+    }
+
+    /// Devices that were taken away on this one.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub async fn revocations(&self) -> Result<Vec<RevocationInfo>> {
+        answer!(self.run(Operation::Revocations).await?, Outcome::Revocations(all) => all)
+    }
+
+    /// The device of this user that somebody named; also one that was taken away before, where `gone` says so.
+    ///
+    /// # Errors
+    /// None, or several.
+    pub async fn find_device(&self, typed: &str, gone: bool) -> Result<DeviceId> {
+        let named = |device: DeviceId, name: Option<String>| Named {
+            value: device,
+            id: device.to_string(),
+            name,
+            within: None,
+        };
+        let listed = self.devices().await?.into_iter();
+        let mut all: Vec<_> = listed.map(|it| named(it.device, it.name)).collect();
+        if gone {
+            for it in self.revocations().await? {
+                if all.iter().all(|other| other.value != it.device) {
+                    all.push(named(it.device, it.name));
+                }
+            }
+        }
+        find("device", typed, &all, "conclave device list")
     }
 
     /// The member that somebody named.

@@ -660,6 +660,7 @@ cases!(
     wiped_four,
     repair,
     rescue,
+    revoking,
     serving,
     short,
     targets,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use conclave_engine::finding::Mark;
 use conclave_engine::{
-    Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, OperationId, PinInfo,
-    Reply, Rescue, RescueApplied, RescueInfo, Setup, Typed, WhoAmI,
+    Approval, Command, DeviceInfo, FindingId, FindingInfo, GroupInfo, InvitationInfo, OperationId,
+    PinInfo, Reply, RequestInfo, Rescue, RescueApplied, RescueInfo, RevocationInfo, Setup, Typed,
+    WhoAmI,
 };
-use conclave_proto::{DocumentId, GroupId, GroupPolicy, RescueId, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RescueId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -393,31 +394,67 @@ impl Client {
     }
 
     /// Makes this older copy of a home a device of its own. What was never sent is kept apart, groups are left here (the other copy stays in
-    /// them), and what comes is the text with which the new device asks to be approved, as of [`Client::device_request`].
+    /// them), and what comes is how the new device asks to be approved, as of [`Client::device_request`].
     ///
     /// # Errors
     /// [`Error::Engine`] where no other copy is known to be in use, or where there is no room to keep apart what was never sent.
-    pub async fn become_new(&self) -> Result<String, Error> {
-        answer!(self.command(Command::BecomeNew).await, Reply::Text(text) => text)
+    pub async fn become_new(&self) -> Result<RequestInfo, Error> {
+        answer!(self.command(Command::BecomeNew).await, Reply::Request(request) => request)
     }
 
-    /// Text of a new device, for a device that can approve it.
+    /// Text of a new device, for a device that can approve it, and the code that is typed in there.
     ///
     /// # Errors
     /// [`Error::Engine`] when this device is enrolled already.
-    pub async fn device_request(&self) -> Result<String, Error> {
-        answer!(self.command(Command::DeviceRequest).await, Reply::Text(text) => text)
+    pub async fn device_request(&self) -> Result<RequestInfo, Error> {
+        answer!(self.command(Command::DeviceRequest).await, Reply::Request(request) => request)
     }
 
-    /// Approves another device of this user. The answer is a text for that device.
+    /// Approves another device of this user, with the code that it shows. The answer is a text for that device.
     ///
     /// # Errors
-    /// [`Error::Engine`] when the text is not valid or this device does not hold the user key.
-    pub async fn approve_device(&self, request: &str) -> Result<String, Error> {
-        let command = Command::ApproveDevice {
-            request: request.to_owned(),
-        };
-        answer!(self.command(command).await, Reply::Text(text) => text)
+    /// [`Error::Engine`] when the text is not valid, the code is not its, or this device does not hold the user key.
+    pub async fn approve_device(&self, approval: Approval) -> Result<String, Error> {
+        answer!(self.command(Command::ApproveDevice(approval)).await, Reply::Text(text) => text)
+    }
+
+    /// Calls a device of this user otherwise, on this device. Other devices may call it as they like.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when it is no device of this user, or the name is none.
+    pub async fn rename_device(&self, device: &DeviceId, name: &str) -> Result<(), Error> {
+        let (device, name) = (*device, name.to_owned());
+        let command = Command::RenameDevice { device, name };
+        answer!(self.command(command).await, Reply::Devices(_) => ())
+    }
+
+    /// Takes a device away from this user: it is signed off the list, loses its standing at the service, and leaves every group, whose documents
+    /// are put under new keys. The answer comes once this is durable here; it goes on by itself, and [`Client::revocations`] tells how far it is.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when it is no other device of this user, or this device does not hold the user key.
+    pub async fn revoke_device(&self, device: &DeviceId) -> Result<RevocationInfo, Error> {
+        let device = *device;
+        let all = answer!(self.command(Command::RevokeDevice { device }).await, Reply::Revocations(all) => all)?;
+        all.into_iter().next().ok_or(Error::UnexpectedAnswer)
+    }
+
+    /// Devices that were taken away on this device, and how far that is; the newest last.
+    ///
+    /// # Errors
+    /// As [`Client::whoami`].
+    pub async fn revocations(&self) -> Result<Vec<RevocationInfo>, Error> {
+        answer!(self.command(Command::Revocations).await, Reply::Revocations(all) => all)
+    }
+
+    /// The user says that a device which came onto their list is theirs, after one that may hold the user key was taken away: this device adds
+    /// it to groups then.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when it is no device of this user.
+    pub async fn confirm_device(&self, device: &DeviceId) -> Result<(), Error> {
+        self.command_done(Command::ConfirmDevice { device: *device })
+            .await
     }
 
     /// Finishes the enrolment of this new device with the text of the approving one.

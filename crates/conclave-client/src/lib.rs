@@ -114,12 +114,13 @@ pub use conclave_crdt::{
 };
 #[doc(hidden)]
 pub use conclave_engine::plain;
-pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_engine::{
-    AwaitedInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError, EvidenceInfo,
-    Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo, PolicyChange,
-    Rescue, RescueApplied, RescueCause, RescueInfo, Setup, UnderWay, WhoAmI, finding,
+    Approval, AwaitedInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError,
+    EvidenceInfo, Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo,
+    PolicyChange, RequestInfo, Rescue, RescueApplied, RescueCause, RescueInfo, RevocationInfo,
+    RevokedGroup, RevokedStage, Setup, UnderWay, WhoAmI, finding,
 };
+pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;
 
 pub use client::{Client, Invitation, Status};

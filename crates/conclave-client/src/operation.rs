@@ -5,9 +5,9 @@ use std::time::Duration;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
-    DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
-    InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange, Rescue, RescueApplied,
-    RescueInfo, Typed, WhoAmI,
+    Approval, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
+    InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange, RequestInfo, Rescue,
+    RescueApplied, RescueInfo, RevocationInfo, Typed, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -66,7 +66,7 @@ pub enum Operation {
     Reach { limit_ms: Option<u64> },
     /// [`Client::take_over`], or how far that is when the limit passes. Outcome: `Connection`.
     TakeOver { limit_ms: Option<u64> },
-    /// [`Client::become_new`]. Outcome: `Text`.
+    /// [`Client::become_new`]. Outcome: `Request`.
     BecomeNew,
     /// [`Client::trouble`]. Outcome: `Connection`.
     Trouble,
@@ -86,14 +86,22 @@ pub enum Operation {
     Contacts,
     /// [`Client::safety_number`]. Outcome: `Text`.
     SafetyNumber { user: UserId },
-    /// [`Client::device_request`]. Outcome: `Text`.
+    /// [`Client::device_request`]. Outcome: `Request`.
     DeviceRequest,
     /// [`Client::approve_device`]. Outcome: `Text`.
-    ApproveDevice { request: String },
+    ApproveDevice(Approval),
     /// [`Client::finish_device`]. Outcome: `Done`.
     FinishDevice { approval: String },
     /// [`Client::devices`]. Outcome: `Devices`.
     Devices,
+    /// [`Client::rename_device`]. Outcome: `Done`.
+    RenameDevice { device: DeviceId, name: String },
+    /// [`Client::revoke_device`]. Outcome: `Revocations`.
+    RevokeDevice { device: DeviceId },
+    /// [`Client::revocations`]. Outcome: `Revocations`.
+    Revocations,
+    /// [`Client::confirm_device`]. Outcome: `Done`.
+    ConfirmDevice { device: DeviceId },
     /// [`Client::findings`]. Outcome: `Findings`.
     Findings {
         group: Option<GroupId>,
@@ -295,8 +303,12 @@ pub enum Outcome {
     Contact(PinInfo),
     /// Contacts.
     Contacts(Vec<PinInfo>),
+    /// How this device asks to be approved.
+    Request(RequestInfo),
     /// Devices of this user.
     Devices(Vec<DeviceInfo>),
+    /// Devices that were taken away.
+    Revocations(Vec<RevocationInfo>),
     /// A new group.
     Group(GroupId),
     /// Groups.
@@ -418,7 +430,7 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
             let taken = so_far(client, limit_ms, client.take_over()).await;
             taken.map(Outcome::Connection)
         }
-        Operation::BecomeNew => client.become_new().await.map(Outcome::Text),
+        Operation::BecomeNew => client.become_new().await.map(Outcome::Request),
         Operation::Trouble => {
             client.trouble().await?;
             Ok(Outcome::Connection(client.connection()))
@@ -438,12 +450,21 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
         Operation::ForgetContact { user } => done(client.forget_contact(&user).await),
         Operation::Contacts => client.contacts().await.map(Outcome::Contacts),
         Operation::SafetyNumber { user } => client.safety_number(&user).await.map(Outcome::Text),
-        Operation::DeviceRequest => client.device_request().await.map(Outcome::Text),
-        Operation::ApproveDevice { request } => {
-            client.approve_device(&request).await.map(Outcome::Text)
+        Operation::DeviceRequest => client.device_request().await.map(Outcome::Request),
+        Operation::ApproveDevice(approval) => {
+            client.approve_device(approval).await.map(Outcome::Text)
         }
         Operation::FinishDevice { approval } => done(client.finish_device(&approval).await),
         Operation::Devices => client.devices().await.map(Outcome::Devices),
+        Operation::RenameDevice { device, name } => {
+            done(client.rename_device(&device, &name).await)
+        }
+        Operation::RevokeDevice { device } => client
+            .revoke_device(&device)
+            .await
+            .map(|info| Outcome::Revocations(vec![info])),
+        Operation::Revocations => client.revocations().await.map(Outcome::Revocations),
+        Operation::ConfirmDevice { device } => done(client.confirm_device(&device).await),
         Operation::Findings { group, dismissed } => client
             .findings(group.as_ref(), dismissed)
             .await

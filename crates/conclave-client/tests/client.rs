@@ -12,8 +12,8 @@ use std::path::Path;
 use conclave_client::proto::{DocumentId, GroupId, GroupPolicy, RealmId, UserId};
 use conclave_client::store::{DATABASE_NAME, PassphraseCost, StoreError};
 use conclave_client::{
-    Any, Automerge, Client, Config, Crdt, CrdtError, CrdtKind, Document, EditError, EngineError,
-    Error, Event, Group, Setup, Yrs,
+    Any, Approval, Automerge, Client, Config, Crdt, CrdtError, CrdtKind, Document, EditError,
+    EngineError, Error, Event, Group, Setup, Yrs,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use yrs::{GetString as _, Map as _, Text as _, Transact as _};
@@ -446,10 +446,17 @@ async fn a_second_device_is_enrolled_by_texts() {
         matches!(refused, Err(Error::Engine(EngineError::NotEnrolled))),
         "{refused:?}"
     );
-    let approval = laptop
-        .approve_device(&phone.device_request().await.unwrap())
-        .await
-        .unwrap();
+    let request = phone.device_request().await.unwrap();
+    let wrong = Approval {
+        code: "00000 ".repeat(6),
+        ..request.approved()
+    };
+    let refused = laptop.approve_device(wrong).await;
+    assert!(
+        matches!(refused, Err(Error::Engine(EngineError::WrongCode))),
+        "{refused:?}"
+    );
+    let approval = laptop.approve_device(request.approved()).await.unwrap();
     phone.finish_device(&approval).await.unwrap();
     assert_eq!(
         phone.whoami().await.unwrap().user,

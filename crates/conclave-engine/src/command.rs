@@ -16,6 +16,7 @@ use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
 use crate::policy::PolicyChange;
 use crate::rescue::{Rescue, RescueApplied, RescueInfo};
+use crate::revocation::RevocationInfo;
 use crate::settled::UnderWay;
 
 /// What a new store is for.
@@ -41,13 +42,10 @@ pub enum Setup {
 pub enum Command {
     /// Who this device is. Reply: `WhoAmI`.
     WhoAmI,
-    /// Text for a device that can approve this one. Reply: `Text`.
+    /// Text for a device that can approve this one. Reply: `Request`.
     DeviceRequest,
     /// Approves another device of this user. Reply: `Text` for that device.
-    ApproveDevice {
-        /// Text of the request.
-        request: String,
-    },
+    ApproveDevice(Approval),
     /// Finishes this device's enrolment. Reply: `Done`.
     FinishDevice {
         /// Text of the approval.
@@ -55,6 +53,27 @@ pub enum Command {
     },
     /// Devices of this user. Reply: `Devices`.
     Devices,
+    /// Calls a device of this user otherwise, on this device. Reply: `Devices`, of which it is the only one.
+    RenameDevice {
+        /// The device.
+        device: DeviceId,
+        /// The name.
+        name: String,
+    },
+    /// Takes a device away from this user: it is signed off the list, loses its standing at the service, and is removed from every group. Goes
+    /// on by itself, also over restarts. Reply: `Revocations`, of which it is the only one, once it is durable here; asked for again, how far it
+    /// is.
+    RevokeDevice {
+        /// The device.
+        device: DeviceId,
+    },
+    /// Devices that were taken away here, and how far that is. Reply: `Revocations`, the newest last.
+    Revocations,
+    /// The user says that a device which came onto their list is theirs. Reply: `Done`.
+    ConfirmDevice {
+        /// The device.
+        device: DeviceId,
+    },
     /// Takes a contact as known. Reply: `Pinned`.
     Pin {
         /// Contact text.
@@ -245,7 +264,7 @@ pub enum Command {
     /// This copy of the device's store is to go on, and any other to stop. Reply: `Done` when the service has let it in.
     TakeOver,
     /// Makes this older copy of a store a device of its own, which has to be approved as any new device. Groups are left here, not at the
-    /// service, where the other copy stays; edits that were never sent are kept apart. Reply: [`Reply::Text`], the request to be approved.
+    /// service, where the other copy stays; edits that were never sent are kept apart. Reply: `Request`.
     BecomeNew,
     /// Waits until others can add this device to groups. Reply: `Done`.
     Invitable,
@@ -364,6 +383,7 @@ impl Command {
             Self::WhoAmI
             | Self::DeviceRequest
             | Self::Devices
+            | Self::Revocations
             | Self::Pins
             | Self::SafetyNumber { .. }
             | Self::Groups
@@ -382,7 +402,10 @@ impl Command {
             | Self::Rescue { .. } => false,
             Self::TakeOver
             | Self::BecomeNew
-            | Self::ApproveDevice { .. }
+            | Self::ApproveDevice(_)
+            | Self::RenameDevice { .. }
+            | Self::RevokeDevice { .. }
+            | Self::ConfirmDevice { .. }
             | Self::FinishDevice { .. }
             | Self::Pin { .. }
             | Self::RenameContact { .. }
@@ -419,6 +442,17 @@ impl Command {
     }
 }
 
+/// Approves another device of this user.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Approval {
+    /// Text of the request.
+    pub request: String,
+    /// Its code, as the user read it on the new device and typed it in here.
+    pub code: String,
+    /// Whether the new device gets the user key, with which it can approve and revoke others. None: the user's second device does.
+    pub user_key: Option<bool>,
+}
+
 /// Names one thing that somebody wants done once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationId(pub [u8; 16]);
@@ -434,8 +468,12 @@ pub enum Reply {
     Text(String),
     /// This device.
     WhoAmI(WhoAmI),
+    /// How this device asks to be approved.
+    Request(RequestInfo),
     /// This user's devices.
     Devices(Vec<DeviceInfo>),
+    /// Devices that were taken away.
+    Revocations(Vec<RevocationInfo>),
     /// A contact.
     Pinned(PinInfo),
     /// Contacts.
@@ -490,6 +528,27 @@ pub struct WhoAmI {
     pub holds_user_key: bool,
 }
 
+/// How a new device asks to be approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestInfo {
+    /// The text, for a device that can approve this one.
+    pub text: String,
+    /// Thirty digits, which the user reads here and types in there.
+    pub code: String,
+}
+
+impl RequestInfo {
+    /// What approves it where its user compared nothing by hand, as one program does that has both devices.
+    #[must_use]
+    pub fn approved(&self) -> Approval {
+        Approval {
+            request: self.text.clone(),
+            code: self.code.clone(),
+            user_key: None,
+        }
+    }
+}
+
 /// A device of this user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeviceInfo {
@@ -497,6 +556,23 @@ pub struct DeviceInfo {
     pub device: DeviceId,
     /// Whether it is this one.
     pub this: bool,
+    /// What it is called on this device.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// When this device last got a change that it made; within an hour. None: not since it is known here.
+    #[serde(default)]
+    pub seen: Option<UnixMs>,
+    /// Whether it holds the user key. None: another device approved it.
+    #[serde(default)]
+    pub holds_user_key: Option<bool>,
+    /// Whether this device adds it to groups by itself: not one that came onto the list after a device that may hold the user key was taken
+    /// away, before the user confirms it.
+    #[serde(default = "yes")]
+    pub confirmed: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A contact.
@@ -660,6 +736,9 @@ pub struct Status {
     /// What is under way between this device and the service. Without a connection: what would be.
     #[serde(default)]
     pub under_way: UnderWay,
+    /// Devices that are being taken away.
+    #[serde(default)]
+    pub revocations: Vec<RevocationInfo>,
 }
 
 /// An invitation that waits until a device of the invited user connects.

@@ -2,6 +2,8 @@
 
 mod group;
 
+pub(crate) use self::group::request_info;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crdt::CrdtKind;
@@ -11,7 +13,9 @@ use conclave_proto::policy::GroupPolicy;
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
 
-use crate::command::{AwaitedInfo, Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status};
+use crate::command::{
+    Approval, AwaitedInfo, Command, DocumentInfo, GroupInfo, MemberInfo, Reply, Status,
+};
 use crate::cx::{Cx, Post};
 use crate::document::Beginning;
 use crate::engine::Engine;
@@ -46,12 +50,19 @@ impl Engine {
                 self.cx.reply(id, Ok(reply));
             }
             Command::DeviceRequest => self.cx.request_device(id),
-            Command::ApproveDevice { request } => self.cx.approve_device(id, &request),
+            Command::ApproveDevice(approval) => self.cx.approve_device(id, &approval),
             Command::FinishDevice { approval } => self.cx.finish_device(id, &approval),
             Command::Devices => {
                 let reply = Reply::Devices(self.cx.device.devices());
                 self.cx.reply(id, Ok(reply));
             }
+            Command::RenameDevice { device, name } => self.cx.rename_device(id, device, &name),
+            Command::RevokeDevice { device } => self.revoke_device(id, device),
+            Command::Revocations => {
+                let reply = Reply::Revocations(self.revocation_infos(None));
+                self.cx.reply(id, Ok(reply));
+            }
+            Command::ConfirmDevice { device } => self.confirm_device(id, device),
             Command::Pin {
                 contact,
                 name,
@@ -414,6 +425,7 @@ impl Engine {
                 .collect(),
             more_invitations: cx.link.left_invitations.len(),
             under_way: self.under_way(),
+            revocations: self.open_revocations(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_mls::KeyStore;
 use conclave_proto::frame::WelcomeDelivery;
-use conclave_proto::{DocumentId, GroupId, Refusal, RescueId, UnixMs, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Refusal, RescueId, UnixMs, UserId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 use zeroize::Zeroizing;
@@ -22,6 +22,7 @@ use crate::io::{CommandId, Output, Read, ReadId};
 use crate::link::Link;
 use crate::operations::Operations;
 use crate::rescue::{Parted, RescueInfo, RescueUse};
+use crate::revocation::Job;
 use crate::service::Known;
 use crate::timers::{TimerKind, Timers};
 use crate::unsent::AllUnsent;
@@ -76,6 +77,8 @@ pub(crate) enum Post {
     ListNext(CommandId),
     /// Founds a group anew.
     Refound(Box<Refound>),
+    /// A user's devices changed, who is not the own one.
+    DevicesOf(UserId),
     /// There is room to keep edits apart again.
     RescueRoom,
     /// A group has documents to open, and too many are in memory.
@@ -102,6 +105,8 @@ pub(crate) struct Cx {
     pub(crate) unsent: AllUnsent,
     /// What is kept of documents' logs to be returned, in bytes.
     pub(crate) kept_bytes: u64,
+    /// Devices of the own user that are taken away, and those that were.
+    pub(crate) revocations: BTreeMap<DeviceId, Job>,
     /// Own edits that were kept apart.
     pub(crate) rescues: BTreeMap<RescueId, RescueInfo>,
     /// What waits for room to keep edits apart, and was told of.
@@ -151,6 +156,7 @@ impl Cx {
             operations: Operations::default(),
             unsent: AllUnsent::default(),
             kept_bytes: 0,
+            revocations: BTreeMap::new(),
             rescues: BTreeMap::new(),
             rescue_full: BTreeSet::new(),
             parting: BTreeMap::new(),
@@ -237,7 +243,19 @@ impl Cx {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
+        if let Event::DocumentChanged { changes, .. } = &event {
+            let own = self.device.user();
+            let own = changes.iter().filter(|change| Some(change.user) == own);
+            own.for_each(|change| self.note_seen(&change.device));
+        }
         self.out.told.push(Told::Event(event));
+    }
+
+    /// Something came that a device wrote: of an own one it is kept when that was.
+    pub(crate) fn note_seen(&mut self, device: &DeviceId) {
+        if self.device.note_seen(device, self.now) {
+            self.device.save_labels(&mut self.out.writes);
+        }
     }
 
     /// What a user is called here.

@@ -1,28 +1,32 @@
 //! This device: its keys, its user, its contacts.
 
+mod lists;
+mod names;
+
 use std::collections::BTreeMap;
 
 use conclave_identity::{
-    AuthError, CLOCK_SKEW_MS, Contact, DEVICE_LIST_VALIDITY_MS, DeviceApproval, DeviceCredential,
-    DeviceKey, DeviceRequest, Pin, PinBook, SignedDeviceList, UserGenesis, UserKey, check_name,
+    AuthError, Contact, DeviceApproval, DeviceCredential, DeviceKey, DeviceRef, DeviceRequest,
+    HandsOver, Pin, PinBook, ReceivingKey, SignedDeviceList, UserGenesis, UserKey, check_name,
     enrol_first, safety_number_from_hashes,
 };
 use conclave_mls::DeviceContext;
-use conclave_proto::codec::Bytes;
+use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::{DeviceId, InstanceId, RealmId, UnixMs, UserId};
 use rand_core::{CryptoRngCore, RngCore};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::command::{DeviceInfo, PinInfo, Setup, WhoAmI};
+pub(crate) use self::lists::News;
+use self::lists::Rival;
+use self::names::Labels;
+use crate::command::{Approval, PinInfo, Setup, WhoAmI};
 use crate::error::EngineError;
 use crate::io::{Row, WriteBatch};
 use crate::keys;
 use crate::life::Life;
 
 const ROW_VERSION: u16 = 1;
-/// Rows of others' device lists.
-const LIST_ROWS: &str = "list/";
 /// Contacts that a new device gets with its approval, at most.
 const PINS_IN_APPROVAL: usize = 256;
 
@@ -31,6 +35,9 @@ const PINS_IN_APPROVAL: usize = 256;
 struct SecretRow {
     device_key: [u8; 32],
     user_key: Option<[u8; 32]>,
+    /// To which the user key can be sealed, while this device waits to be approved.
+    #[serde(default)]
+    receiving: Option<[u8; 32]>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -52,6 +59,12 @@ struct ProfileRow {
     /// When another device of the user approved this one; 0 for a user's first.
     #[serde(default)]
     enrolled: UnixMs,
+    /// Number of the newest own list that the service has, as far as is known.
+    #[serde(default)]
+    published: u64,
+    /// Devices approved here whose list the service does not have yet: if another list takes its place, they go into the next.
+    #[serde(default)]
+    adding: Vec<Bytes>,
 }
 
 /// This device.
@@ -59,12 +72,17 @@ pub(crate) struct Device {
     profile: ProfileRow,
     key: DeviceKey,
     user_key: Option<UserKey>,
+    receiving: Option<ReceivingKey>,
     genesis: Option<UserGenesis>,
     credential: Option<DeviceCredential>,
     list: Option<SignedDeviceList>,
     pins: PinBook,
     /// Newest device lists of others.
     lists: BTreeMap<UserId, SignedDeviceList>,
+    /// Of whom there are two lists of the newest number.
+    rivals: BTreeMap<UserId, Rival>,
+    /// What the own user's devices are called here, and when something of them came.
+    labels: Labels,
     life: Life,
 }
 
@@ -95,14 +113,19 @@ impl Device {
                 packages_lost: false,
                 packages_made: UnixMs(0),
                 enrolled: UnixMs(0),
+                published: 0,
+                adding: Vec::new(),
             },
             key,
             user_key: None,
+            receiving: (!new_user).then(|| ReceivingKey::generate(rng)),
             genesis: None,
             credential: None,
             list: None,
             pins: PinBook::default(),
             lists: BTreeMap::new(),
+            rivals: BTreeMap::new(),
+            labels: Labels::default(),
             life: Life::default(),
         };
         if new_user {
@@ -161,20 +184,20 @@ impl Device {
             Some(bytes) => keys::uncbor("pins", bytes)?,
             None => PinBook::default(),
         };
-        let mut lists = BTreeMap::new();
-        let prefix = keys::device(LIST_ROWS);
-        for (key, value) in rows.iter().filter(|(key, _)| key.starts_with(&prefix)) {
-            let what = "device list";
-            let user = key.get(prefix.len()..).and_then(UserId::from_slice);
-            let list =
-                SignedDeviceList::from_bytes(value).map_err(|_| EngineError::Store { what })?;
-            lists.insert(user.ok_or(EngineError::Store { what })?, list);
-        }
+        let lists = lists::load(rows)?;
+        let rivals = lists::load_rivals(rows)?;
+        let labels = match find("labels") {
+            Some(bytes) => keys::uncbor("labels", bytes)?,
+            None => Labels::default(),
+        };
         Ok(Self {
             lists,
+            rivals,
+            labels,
             life: Life::load(rows)?,
             key: DeviceKey::from_bytes(&secret.device_key),
             user_key: secret.user_key.as_ref().map(UserKey::from_bytes),
+            receiving: secret.receiving.as_ref().map(ReceivingKey::from_bytes),
             profile,
             genesis,
             credential,
@@ -188,10 +211,12 @@ impl Device {
         let secret = SecretRow {
             device_key: *self.key.to_bytes(),
             user_key: self.user_key.as_ref().map(|key| *key.to_bytes()),
+            receiving: self.receiving.as_ref().map(|key| *key.to_bytes()),
         };
         writes.put(keys::device("profile"), keys::cbor(&self.profile));
         writes.put(keys::device("keys"), keys::cbor(&secret));
         writes.put(keys::device("pins"), keys::cbor(&self.pins));
+        self.save_labels(writes);
     }
 
     pub(crate) fn life(&self) -> &Life {
@@ -244,9 +269,13 @@ impl Device {
         (profile.genesis, profile.credential, profile.list) = (None, None, None);
         (profile.packages_lost, profile.packages_made) = (false, UnixMs(0));
         profile.enrolled = UnixMs(0);
+        profile.published = 0;
+        profile.adding.clear();
         (self.genesis, self.credential, self.list) = (None, None, None);
         // It is the other copy's now, which approves this device.
         self.user_key = None;
+        self.receiving = Some(ReceivingKey::generate(rng));
+        self.labels = Labels::default();
         self.life = Life::default();
     }
 
@@ -296,47 +325,73 @@ impl Device {
         }
     }
 
-    pub(crate) fn devices(&self) -> Vec<DeviceInfo> {
-        let listed = self.list.iter().flat_map(|signed| &signed.list.devices);
-        listed
-            .map(|entry| DeviceInfo {
-                device: entry.device,
-                this: entry.device == self.id(),
-            })
-            .collect()
-    }
-
     pub(crate) fn request(&self) -> Result<DeviceRequest, EngineError> {
         let realm = self.profile.realm;
+        let receiving = self
+            .receiving
+            .as_ref()
+            .ok_or(EngineError::AlreadyEnrolled)?;
         Ok(DeviceRequest::new(
             &self.key,
+            receiving,
             realm,
             self.profile.device,
             &self.profile.name,
         )?)
     }
 
-    /// Approves a request with the user key. The new device gets the contacts too.
+    /// Approves a request with the user key, once its code was typed in. The new device gets the contacts too, and the user key where that is
+    /// wanted: by default the second one, so that losing the first is not the end.
     pub(crate) fn approve_text(
         &mut self,
-        request: &str,
+        approval: &Approval,
         now: UnixMs,
-    ) -> Result<String, EngineError> {
-        let request = DeviceRequest::from_text(request)?;
+        rng: &mut dyn CryptoRngCore,
+    ) -> Result<(DeviceId, String), EngineError> {
+        let request = DeviceRequest::from_text(&approval.request)?;
         let user_key = self.user_key.as_ref().ok_or(EngineError::NoUserKey)?;
         let current = self.list.as_ref().ok_or(EngineError::NotEnrolled)?;
+        if !request.is_code(&approval.code) {
+            return Err(EngineError::WrongCode);
+        }
+        let others = current.list.devices.iter().map(|entry| entry.device);
+        let others = others.filter(|device| *device != request.device);
+        let hands_over = approval.user_key.unwrap_or_else(|| others.count() == 1);
+        let hands = match hands_over {
+            true => HandsOver::UserKey(rng),
+            false => HandsOver::Nothing,
+        };
         let pins: Vec<Pin> = self.pins.iter().take(PINS_IN_APPROVAL).cloned().collect();
-        let approval = user_key.approve(&request, current, &self.profile.name, &pins, now)?;
+        let name = &self.profile.name;
+        let approval = user_key.approve(&request, current, name, &pins, hands, now)?;
+        if approval.list != *current {
+            let entry = DeviceRef {
+                device: request.device,
+                scheme: request.scheme,
+                key: request.key.clone(),
+            };
+            self.profile.adding.push(encode(&entry).into());
+        }
         self.set_list(approval.list.clone());
-        Ok(approval.to_text())
+        self.note_approved(request.device, &request.name, hands_over);
+        Ok((request.device, approval.to_text()))
     }
 
     pub(crate) fn finish_text(&mut self, approval: &str, now: UnixMs) -> Result<(), EngineError> {
-        if self.credential.is_some() {
+        let Some(receiving) = self
+            .receiving
+            .as_ref()
+            .filter(|_| self.credential.is_none())
+        else {
             return Err(EngineError::AlreadyEnrolled);
-        }
+        };
         let approval = DeviceApproval::from_text(approval)?;
-        let credential = approval.finish(&self.key, &self.request()?)?;
+        let request = self.request()?;
+        let credential = approval.finish(&self.key, &request)?;
+        self.user_key = approval.open_user_key(receiving)?;
+        // What it opened is here; nothing more is to be opened with it.
+        self.receiving = None;
+        let holds = self.user_key.is_some();
         self.profile.name.clone_from(&approval.name);
         self.profile.enrolled = now;
         for pin in approval.pins {
@@ -344,6 +399,7 @@ impl Device {
             let _ = self.pins.add(pin);
         }
         self.enrol(approval.genesis, credential, approval.list);
+        self.note_approved(request.device, &request.name, holds);
         Ok(())
     }
 
@@ -358,94 +414,6 @@ impl Device {
         self.genesis = Some(genesis);
         self.credential = Some(credential);
         self.set_list(list);
-    }
-
-    fn set_list(&mut self, list: SignedDeviceList) {
-        self.profile.list = Some(list.to_bytes().into());
-        self.list = Some(list);
-    }
-
-    /// Takes a newer list of the own user, as another device published it. False when it is not newer.
-    pub(crate) fn adopt_list(&mut self, list: SignedDeviceList) -> Result<bool, EngineError> {
-        if Some(list.genesis.user_id()) != self.user() {
-            return Ok(false);
-        }
-        let newer = match &self.list {
-            Some(own) => list.supersedes(own)?,
-            None => list.verify().is_ok(),
-        };
-        if newer {
-            self.set_list(list);
-        }
-        Ok(newer)
-    }
-
-    /// Judges a user's device list as the service gives it: signed, and not older than the newest known here. Keeps it if it is newer. None where
-    /// it is merely old: its user was not seen for long.
-    pub(crate) fn take_list(
-        &mut self,
-        user: &UserId,
-        list: SignedDeviceList,
-        now: UnixMs,
-        writes: &mut WriteBatch,
-    ) -> Result<Option<SignedDeviceList>, AuthError> {
-        list.verify()?;
-        if list.user() != *user {
-            return Err(AuthError::WrongUser);
-        }
-        let own = Some(*user) == self.user();
-        let known = if own {
-            self.list.as_ref()
-        } else {
-            self.lists.get(user)
-        };
-        let newer = match known {
-            Some(known) => list.supersedes(known)?,
-            None => true,
-        };
-        if !list.is_fresh(now) {
-            return Ok(None);
-        }
-        if !newer {
-            return Ok(Some(list));
-        }
-        if own {
-            self.set_list(list.clone());
-            self.save(writes);
-        } else {
-            let mut key = keys::device(LIST_ROWS);
-            key.extend_from_slice(user.as_bytes());
-            writes.put(key, Zeroizing::new(list.to_bytes()));
-            self.lists.insert(*user, list.clone());
-        }
-        Ok(Some(list))
-    }
-
-    /// Signs the own list anew, unchanged, when it has reached half its life, or was signed by a clock that was ahead. Only a device with the
-    /// user key can.
-    pub(crate) fn refresh_list(&mut self, now: UnixMs) -> bool {
-        let (Some(user_key), Some(list)) = (&self.user_key, &self.list) else {
-            return false;
-        };
-        let issued = list.list.issued;
-        let young = now.since_ms(issued) < DEVICE_LIST_VALIDITY_MS / 2;
-        if young && issued.since_ms(now) <= CLOCK_SKEW_MS {
-            return false;
-        }
-        let devices = list.list.devices.clone();
-        match user_key.sign_list(&list.genesis.clone(), Some(list), devices, now) {
-            Ok(fresh) => {
-                self.set_list(fresh);
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Whether the own user's newest list names the device.
-    pub(crate) fn lists_own(&self, device: &DeviceId) -> bool {
-        let listed = self.list.iter().flat_map(|signed| &signed.list.devices);
-        listed.into_iter().any(|entry| entry.device == *device)
     }
 
     pub(crate) fn pin(

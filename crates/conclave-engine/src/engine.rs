@@ -19,6 +19,7 @@ use crate::kept;
 use crate::keys;
 use crate::membership::{GroupSlot, Membership};
 use crate::rescue;
+use crate::revocation;
 use crate::service::Known;
 use crate::settled::Until;
 use crate::slot::Awaited;
@@ -97,6 +98,7 @@ impl Engine {
         let rng = ChaCha20Rng::from_seed(seed);
         let mut engine = Self::with(Cx::new(device, keystore, rng, now));
         engine.cx.service = Known::load(&rows)?;
+        engine.cx.revocations = revocation::load(&rows)?;
         for (key, value) in table(keys::INDEX) {
             let what = "group index";
             let id = key.get(1..).and_then(GroupId::from_slice);
@@ -177,6 +179,7 @@ impl Engine {
         self.run_timers();
         self.drain();
         self.go_on_becoming(false);
+        self.go_on_revoking();
         self.answer_waiting();
         self.finish()
     }
@@ -248,6 +251,7 @@ impl Engine {
                 TimerKind::Clock => self.cx.compare_clocks(),
                 TimerKind::Invitations => self.fetch_invitations(),
                 TimerKind::NextOpen => self.open_next(),
+                TimerKind::Lists => self.cx.look_up_next(),
                 TimerKind::Stray(group) => self.pump_stray(group),
                 TimerKind::Group(group, what) => self.with_group(group, GroupWork::Timer(what)),
                 TimerKind::Document(group, document, what) => {
@@ -280,6 +284,7 @@ impl Engine {
             Post::List(command, what) => self.list_again(command, what),
             Post::ListNext(command) => self.list_next_group(command),
             Post::Refound(what) => self.refound(*what),
+            Post::DevicesOf(user) => self.devices_changed(user),
             Post::RescueRoom => self.rescue_room(),
             Post::MakeRoom(group) => {
                 if self.evict_one() {

@@ -27,6 +27,17 @@ pub enum EngineError {
     /// The command needs the user key, which another device holds.
     #[error("this device does not hold the user key; use one that does")]
     NoUserKey,
+    /// No such device is this user's.
+    #[error("no such device of yours is known here")]
+    UnknownDevice,
+    /// A device does not take itself away.
+    #[error(
+        "this device cannot take itself away; use another one of yours that holds the user key"
+    )]
+    OwnDevice,
+    /// The code that was typed in is not the request's.
+    #[error("this is not the code of the request; type in what the new device shows")]
+    WrongCode,
     /// A text (contact, request, approval) could not be read.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -174,6 +185,9 @@ impl EngineError {
             Self::NotEnrolled => "engine.not_enrolled",
             Self::AlreadyEnrolled => "engine.already_enrolled",
             Self::NoUserKey => "engine.no_user_key",
+            Self::UnknownDevice => "engine.unknown_device",
+            Self::OwnDevice => "engine.own_device",
+            Self::WrongCode => "engine.wrong_code",
             Self::Text(error) => error.code(),
             Self::Identity(error) => error.code(),
             Self::Pin(error) => error.code(),

@@ -8,6 +8,7 @@ use crate::error::EngineError;
 use crate::finding::FindingInfo;
 use crate::io::CommandId;
 use crate::rescue::RescueInfo;
+use crate::revocation::RevocationInfo;
 
 /// What a device tells: in this order, once what it rests on is durable.
 #[derive(Debug, Clone)]
@@ -143,6 +144,11 @@ pub enum Event {
         /// The user.
         user: UserId,
     },
+    /// A device of this user that was taken away is out of every group that this device is in, and all of their documents are under new keys.
+    Revoked {
+        /// What became of it.
+        revocation: RevocationInfo,
+    },
     /// This device came back into a group whose log it could not follow.
     Returned {
         /// The group.
@@ -169,7 +175,9 @@ impl Event {
     #[must_use]
     pub fn group(&self) -> Option<GroupId> {
         match self {
-            Self::Online | Self::Offline | Self::DevicesChanged { .. } => None,
+            Self::Online | Self::Offline | Self::DevicesChanged { .. } | Self::Revoked { .. } => {
+                None
+            }
             Self::Invitation { invitation } => Some(invitation.group),
             Self::Finding(finding) => finding.group,
             Self::Rescued { rescue } => Some(rescue.group),

@@ -244,6 +244,14 @@ pub enum FindingKind {
         /// Whether an invitation says so whose key is not here.
         invited: bool,
     },
+    /// There are two lists of somebody's devices under one number.
+    TwoLists,
+    /// The own list was changed by somebody else, after a device that may hold the user key was taken away.
+    ForeignList,
+    /// A device came onto the own list after one that may hold the user key was taken away.
+    UnconfirmedDevice,
+    /// An owner's device that its user has taken away is still in a group, and this device may not remove it.
+    RevokedMember,
     /// A member of a group founded anew is not verified here.
     NotInvitedAgain,
     /// Documents are still under keys older than the group allows.
@@ -395,6 +403,10 @@ impl FindingKind {
             Self::CannotReturn { .. } => "group.cannot_return",
             Self::AsksReAdd => "group.asks_readd",
             Self::MembershipUnknown { .. } => "group.membership_unknown",
+            Self::TwoLists => "device.two_lists",
+            Self::ForeignList => "device.foreign_list",
+            Self::UnconfirmedDevice => "device.unconfirmed",
+            Self::RevokedMember => "group.revoked_member",
             Self::NotInvitedAgain => "group.not_invited_again",
             Self::RootsOverdue { .. } => "group.roots_overdue",
             Self::RotationUntrue => "group.rotation_untrue",

@@ -171,8 +171,10 @@ impl Engine {
             return;
         };
         let signer = invitation.delivery.state.wrap.signer;
-        let own =
-            Some(invitation.inviter) == self.cx.device.user() && self.cx.device.lists_own(&signer);
+        let device = &self.cx.device;
+        let own = Some(invitation.inviter) == device.user()
+            && device.lists_own(&signer)
+            && device.is_confirmed(&signer);
         if own {
             if let Err(error) = self.join(group, false) {
                 let what = FindingKind::failed(Step::JoinOwn, &error);

@@ -54,6 +54,7 @@ pub mod plain;
 mod policy;
 mod print;
 mod rescue;
+mod revocation;
 mod roots;
 mod rotation;
 mod service;
@@ -67,8 +68,8 @@ mod work;
 
 pub use clock::{Clock, ClockOffset};
 pub use command::{
-    AwaitedInfo, Command, DeviceInfo, DocumentInfo, EvidenceInfo, GroupInfo, InvitationInfo,
-    MemberInfo, OperationId, PinInfo, Reply, Setup, Status, WhoAmI,
+    Approval, AwaitedInfo, Command, DeviceInfo, DocumentInfo, EvidenceInfo, GroupInfo,
+    InvitationInfo, MemberInfo, OperationId, PinInfo, Reply, RequestInfo, Setup, Status, WhoAmI,
 };
 pub use conclave_doc::{Around, Cost, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_identity::is_escaped;
@@ -82,4 +83,5 @@ pub use invariants::LogMark;
 pub use io::{CommandId, DocFn, Input, Output, Read, ReadId, Row, WriteBatch};
 pub use policy::PolicyChange;
 pub use rescue::{Rescue, RescueApplied, RescueCause, RescueInfo};
+pub use revocation::{RevocationInfo, RevokedGroup, RevokedStage};
 pub use settled::UnderWay;

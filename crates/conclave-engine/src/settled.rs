@@ -8,6 +8,7 @@ use conclave_proto::{DocumentId, GroupId, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Reply;
+use crate::commands::request_info;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::group::{Group, Whole};
@@ -88,8 +89,8 @@ impl Engine {
                 }
                 Until::BecameNew if self.cx.device.credential().is_none() => {
                     let request = self.cx.device.request();
-                    let text = request.map(|request| Reply::Text(request.to_text()));
-                    self.cx.reply(id, text);
+                    let request = request.map(|request| Reply::Request(request_info(&request)));
+                    self.cx.reply(id, request);
                     continue;
                 }
                 // Nothing more goes before there is room.

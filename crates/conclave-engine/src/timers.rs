@@ -19,6 +19,8 @@ pub(crate) enum TimerKind {
     Invitations,
     /// Open the next of the documents that are to be opened again.
     NextOpen,
+    /// Look up the newest device list of the next member.
+    Lists,
     /// Try again to get back into a group whose MLS rows were lost.
     Stray(GroupId),
     /// Something of a group.
@@ -38,6 +40,10 @@ pub(crate) enum GroupTimer {
     Cover,
     /// Renew the own leaf.
     SelfUpdate,
+    /// Remove what is off the own list, if nobody has.
+    PruneOwn,
+    /// Remove what is off members' lists, if none of theirs has.
+    PruneListed,
     /// Help with re-keying.
     Rotate,
     /// Go on with re-keying.
@@ -77,9 +83,12 @@ impl TimerKind {
     /// Whether it is of the connection on which it was set. The next one asks and publishes anew.
     pub(crate) fn is_of_connection(&self) -> bool {
         match self {
-            Self::Publish | Self::Packages | Self::Clock | Self::Invitations | Self::NextOpen => {
-                true
-            }
+            Self::Publish
+            | Self::Packages
+            | Self::Clock
+            | Self::Invitations
+            | Self::NextOpen
+            | Self::Lists => true,
             Self::Document(_, _, what) => match what {
                 DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open | DocTimer::Carry => true,
                 DocTimer::Verdict | DocTimer::SnapshotTurn => false,

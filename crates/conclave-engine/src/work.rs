@@ -72,6 +72,8 @@ pub(crate) enum GroupWork {
     LeaveToCopy,
     /// The own user's devices may have changed.
     MatchDevices,
+    /// Other members' devices may have changed.
+    MatchListed,
     /// Something is wanted for which nobody waits.
     Intend(Want),
     /// Documents look again whether they can go on.
@@ -208,7 +210,11 @@ impl Cx {
             GroupWork::CompareAgain(at) => self.compare_again(group, at),
             GroupWork::WentOn(None) => self.log_went_on(group),
             GroupWork::WentOn(Some(id)) => self.document_went_on(group, id),
-            GroupWork::BackInStep => self.back_in_step(group),
+            GroupWork::BackInStep => {
+                self.back_in_step(group);
+                self.match_listed(group);
+                self.plan_look_ups(group);
+            }
             GroupWork::Restored => self.found_restored(group),
             GroupWork::Part => self.begin_parting(whole),
             GroupWork::LeaveToCopy => {
@@ -220,6 +226,7 @@ impl Cx {
                 self.lose_group(group, parting);
             }
             GroupWork::MatchDevices => self.match_own_devices(group),
+            GroupWork::MatchListed => self.match_listed(group),
             GroupWork::Intend(want) => self.intend(group, want),
             GroupWork::RetryDocuments => self.each_document(whole, || DocWork::Retry),
             GroupWork::LookAtDocuments => self.each_document(whole, || DocWork::Look),
@@ -243,6 +250,8 @@ impl Cx {
             GroupTimer::Rekey => self.rekey_next(whole),
             GroupTimer::Cover => group.cover_due = true,
             GroupTimer::SelfUpdate => self.self_update_due(group),
+            GroupTimer::PruneOwn => self.prune_own_due(group),
+            GroupTimer::PruneListed => self.prune_listed_due(group),
             GroupTimer::Rotate => self.take_over_rotation(whole),
             GroupTimer::Complete => group.report_again(),
             GroupTimer::Wrap => self.wrap_due(group),

@@ -1,25 +1,27 @@
 //! Enrolling devices: a user's first, and further ones by text. The new device makes its own key and a request; a device that holds the
-//! user key approves it; the new device finishes. No private key moves.
+//! user key approves it; the new device finishes. No device key moves; the user key may, sealed to the new device.
 //!
-//! Texts are checked but not secret, and whoever can replace one can replace a device or a user by their own. So people compare
-//! [`DeviceRequest::code`] on both screens before approving, and [`UserGenesis::fingerprint`] before finishing.
+//! Texts are checked but not secret, and whoever can replace one can replace a device or a user by their own. So people type
+//! [`DeviceRequest::code`], which the new device shows, into the approving one, and compare [`UserGenesis::fingerprint`] before finishing.
 
 use std::fmt;
 
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::hash::labelled;
 use conclave_proto::{DeviceId, Hash, RealmId, UnixMs};
+use rand_core::CryptoRngCore;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::SCHEME_ED25519;
 use crate::certificate::{DeviceCertificate, DeviceCredential};
-use crate::codec::{VERSION, check_version, decode_canonical, without_signature};
+use crate::codec::{decode_canonical, without_signature};
 use crate::error::{AuthError, TextError};
 use crate::keys::{DeviceKey, UserKey, check_key, verify};
 use crate::list::{DeviceRef, SignedDeviceList};
 use crate::names::{NAME_CHARS, check_name};
 use crate::pins::Pin;
-use crate::safety::fingerprint;
+use crate::safety::{fingerprint, is_same_number};
+use crate::sealed_key::{ReceivingKey, SealedUserKey};
 use crate::text::Kind;
 use crate::user::UserGenesis;
 
@@ -28,6 +30,8 @@ pub const REQUEST_LABEL: &str = "conclave 1.0 device request";
 /// Label under which a user key signs a whole approval.
 pub const APPROVAL_LABEL: &str = "conclave 1.0 device approval";
 
+/// Version of requests and approvals.
+const VERSION: u16 = 2;
 /// Most pins that an approval carries.
 const APPROVAL_PINS: usize = 256;
 const REQUEST: Kind = Kind {
@@ -39,10 +43,25 @@ const APPROVAL: Kind = Kind {
     max_bytes: 16 * 1024 + APPROVAL_PINS * (128 + 4 * NAME_CHARS),
 };
 
+/// The version comes first, whatever follows: a text of another program is told from one that is damaged.
+fn check_version_of(bytes: &[u8]) -> Result<(), AuthError> {
+    match bytes.first_chunk() {
+        Some(version) => check_version(u16::from_be_bytes(*version)),
+        None => Ok(()),
+    }
+}
+
+fn check_version(version: u16) -> Result<(), AuthError> {
+    match version {
+        VERSION => Ok(()),
+        version => Err(AuthError::UnsupportedVersion { version }),
+    }
+}
+
 /// A new device asks to be one of a user's devices.
 #[derive(Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct DeviceRequest {
-    /// 1.
+    /// 2.
     pub version: u16,
     /// The realm of the user it wants to belong to.
     pub realm: RealmId,
@@ -55,17 +74,20 @@ pub struct DeviceRequest {
     /// What its owner calls it. See [`check_name`].
     #[tls_codec(with = "crate::codec::name")]
     pub name: String,
+    /// X25519 public key ([`ReceivingKey::public`]) to which the user key can be sealed.
+    pub hpke_key: [u8; 32],
     /// Device key's signature under [`REQUEST_LABEL`] over the encoding of all before.
     pub proof: [u8; 64],
 }
 
 impl DeviceRequest {
-    /// Asks for `key` to be certified as `device`.
+    /// Asks for `key` to be certified as `device`. The user key can be sealed to `receiving`.
     ///
     /// # Errors
     /// [`AuthError::Name`] when `name` is no name.
     pub fn new(
         key: &DeviceKey,
+        receiving: &ReceivingKey,
         realm: RealmId,
         device: DeviceId,
         name: &str,
@@ -78,6 +100,7 @@ impl DeviceRequest {
             scheme: SCHEME_ED25519,
             key: Bytes::from(key.public().as_slice()),
             name: name.to_owned(),
+            hpke_key: receiving.public()?,
             proof: [0; 64],
         };
         request.proof = key.sign(REQUEST_LABEL, without_signature(&encode(&request)));
@@ -104,10 +127,16 @@ impl DeviceRequest {
         labelled("conclave 1.0 device request hash", &[&encode(self)])
     }
 
-    /// Thirty digits in groups of five that stand for this request: compare them on both screens before approving.
+    /// Thirty digits in groups of five that stand for this request: the new device shows them, and they are typed into the approving one.
     #[must_use]
     pub fn code(&self) -> String {
         fingerprint("conclave 1.0 device request code", &self.hash())
+    }
+
+    /// Whether somebody typed [`Self::code`]. What stands between digits does not matter.
+    #[must_use]
+    pub fn is_code(&self, typed: &str) -> bool {
+        is_same_number(&self.code(), typed)
     }
 
     /// Text for a device that can approve.
@@ -135,6 +164,7 @@ impl DeviceRequest {
     /// # Errors
     /// [`AuthError::Malformed`] for anything but the one encoding of a request of bounded size; whatever [`Self::verify`] finds.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, AuthError> {
+        check_version_of(bytes)?;
         let request: Self = decode_canonical("device request", bytes, REQUEST.max_bytes)?;
         request.verify()?;
         Ok(request)
@@ -153,7 +183,7 @@ impl fmt::Debug for DeviceRequest {
 /// A user's answer to a [`DeviceRequest`]: the certificate, the new device list, and what the new device should know.
 #[derive(Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct DeviceApproval {
-    /// 1.
+    /// 2.
     pub version: u16,
     /// [`DeviceRequest::hash`] of the request that this answers.
     pub request: Hash,
@@ -170,14 +200,25 @@ pub struct DeviceApproval {
     pub name: String,
     /// Contacts that the new device should know. May be empty: they can be read by whoever sees the text.
     pub pins: Vec<Pin>,
+    /// The user key, where the new device may approve and revoke devices too: sealed under all before.
+    pub user_key: Option<SealedUserKey>,
     /// User key's signature under [`APPROVAL_LABEL`] over the encoding of all before, so that nobody can slip in a contact.
     pub signature: [u8; 64],
+}
+
+/// Whether the new device gets the user key.
+pub enum HandsOver<'a> {
+    /// It does not: it can approve and revoke nobody.
+    Nothing,
+    /// It does. Randomness for the sealing.
+    UserKey(&'a mut dyn CryptoRngCore),
 }
 
 impl UserKey {
     /// Approves a request: certifies the device and signs the list that follows `current` and names it. When `current` names the device
     /// with this key already, that list is used again, so an approval that got lost can be made anew. `name` is what the user calls
-    /// themselves. The list in the approval has to be published before the new device can do anything.
+    /// themselves. The list in the approval has to be published before the new device can do anything. A copy of the user key goes along
+    /// where `hands_over` says so: only once somebody has typed the request's code.
     ///
     /// # Errors
     /// What is wrong with the request, the lists or the names; [`AuthError::WrongRealm`] for a request from another realm;
@@ -189,6 +230,7 @@ impl UserKey {
         current: &SignedDeviceList,
         name: &str,
         pins: &[Pin],
+        hands_over: HandsOver<'_>,
         now: UnixMs,
     ) -> Result<DeviceApproval, AuthError> {
         request.verify()?;
@@ -220,8 +262,15 @@ impl UserKey {
             list,
             name: name.to_owned(),
             pins: pins.to_vec(),
+            user_key: None,
             signature: [0; 64],
         };
+        if let HandsOver::UserKey(rng) = hands_over {
+            let aad = approval.before_key();
+            let to = &request.hpke_key;
+            let sealed = SealedUserKey::seal(self, to, &approval.request, &aad, rng)?;
+            approval.user_key = Some(sealed);
+        }
         approval.signature = self.sign(APPROVAL_LABEL, without_signature(&encode(&approval)));
         approval.verify()?;
         Ok(approval)
@@ -259,6 +308,33 @@ impl DeviceApproval {
         let covered = without_signature(&bytes);
         verify(&self.genesis.key, APPROVAL_LABEL, covered, &self.signature)
             .map_err(|_| AuthError::ApprovalSignature)
+    }
+
+    /// What stands before the sealed user key, which is sealed under it.
+    fn before_key(&self) -> Vec<u8> {
+        let without = Self {
+            user_key: None,
+            ..self.clone()
+        };
+        let mut bytes = encode(&without);
+        // The octet that says that nothing is sealed, and the signature.
+        bytes.truncate(bytes.len().saturating_sub(1 + 64));
+        bytes
+    }
+
+    /// The user key, where the approval brings it. It is opened with the key to which the request had it sealed.
+    ///
+    /// # Errors
+    /// [`AuthError::SealedKey`] when it does not open, or is not this user's.
+    pub fn open_user_key(&self, with: &ReceivingKey) -> Result<Option<UserKey>, AuthError> {
+        let Some(sealed) = &self.user_key else {
+            return Ok(None);
+        };
+        let key = sealed.open(with, &self.request, &self.before_key())?;
+        match key.public() == self.genesis.key {
+            true => Ok(Some(key)),
+            false => Err(AuthError::SealedKey),
+        }
     }
 
     /// Finishes the enrolment on the device that made `request`, with its key: verifies the approval and countersigns the certificate.
@@ -312,6 +388,7 @@ impl DeviceApproval {
     /// # Errors
     /// [`AuthError::Malformed`] for anything but the one encoding of an approval of bounded size; whatever [`Self::verify`] finds.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, AuthError> {
+        check_version_of(bytes)?;
         let approval: Self = decode_canonical("device approval", bytes, APPROVAL.max_bytes)?;
         approval.verify()?;
         Ok(approval)
@@ -325,6 +402,7 @@ impl fmt::Debug for DeviceApproval {
             .field("device", &self.certificate.device)
             .field("list_seq", &self.list.list.seq)
             .field("pins", &self.pins.len())
+            .field("user_key", &self.user_key)
             .finish_non_exhaustive()
     }
 }

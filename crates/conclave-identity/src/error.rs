@@ -25,6 +25,9 @@ pub enum AuthError {
         /// Version found.
         version: u16,
     },
+    /// A sealed user key does not open, or is not the user's.
+    #[error("the user key in the approval does not open with this device's request")]
+    SealedKey,
     /// A signature scheme other than Ed25519.
     #[error("signature scheme {scheme:#06x} is not supported")]
     UnsupportedScheme {
@@ -166,6 +169,7 @@ impl AuthError {
             Self::NotExternalSender => "auth.not_external_sender",
             Self::Malformed(error) => error.code(),
             Self::UnsupportedVersion { .. } => "auth.unsupported_version",
+            Self::SealedKey => "auth.sealed_key",
             Self::UnsupportedScheme { .. } => "auth.unsupported_scheme",
             Self::UnsupportedRotation => "auth.unsupported_rotation",
             Self::BadKey => "auth.bad_key",

@@ -14,7 +14,8 @@
 //! - Errors and `Debug` never show a key, a name or a received byte.
 //!
 //! # Never
-//! It does no I/O, reads no clock and draws no randomness of its own; a private key never leaves its device through anything here.
+//! It does no I/O, reads no clock and draws no randomness of its own; a device's private key never leaves it through anything here, and the
+//! user key only sealed to a device of the user ([`SealedUserKey`]).
 //! It does not know which device list is the newest (whoever stores lists does, with [`SignedDeviceList::supersedes`]), and it does not
 //! say that a user is *who they say*: that is what pins, authorities and endorsements are for ([`PinBook::judge`]).
 //!
@@ -34,11 +35,14 @@
 //!
 //! // The new device asks; a device that holds the user key approves; the new device finishes.
 //! let phone = DeviceKey::generate(&mut rng);
-//! let request = DeviceRequest::new(&phone, realm, DeviceId([2; 16]), "phone")?;
+//! let receiving = ReceivingKey::generate(&mut rng);
+//! let request = DeviceRequest::new(&phone, &receiving, realm, DeviceId([2; 16]), "phone")?;
 //! let received = DeviceRequest::from_text(&request.to_text())?;
-//! let approval = user.approve(&received, &list, "Anna", &[], now)?;
+//! assert!(received.is_code(&request.code()));
+//! let approval = user.approve(&received, &list, "Anna", &[], HandsOver::UserKey(&mut rng), now)?;
 //! let received = DeviceApproval::from_text(&approval.to_text())?;
 //! let credential = received.finish(&phone, &request)?;
+//! assert!(received.open_user_key(&receiving)?.is_some());
 //!
 //! // Anybody learns who it is.
 //! let (credential, key) = (credential.to_bytes(), phone.public());
@@ -82,6 +86,7 @@ mod names;
 mod pins;
 mod received;
 mod safety;
+mod sealed_key;
 mod service;
 mod signature_key;
 mod text;
@@ -95,7 +100,9 @@ pub use certificate::{
     DeviceCredential, STATEMENT_VERSION,
 };
 pub use contact::Contact;
-pub use enrol::{APPROVAL_LABEL, DeviceApproval, DeviceRequest, REQUEST_LABEL, enrol_first};
+pub use enrol::{
+    APPROVAL_LABEL, DeviceApproval, DeviceRequest, HandsOver, REQUEST_LABEL, enrol_first,
+};
 pub use error::{AuthError, NameError, PinError, TextError, Untrusted};
 pub use keys::{DeviceKey, UserKey, verify};
 pub use list::{
@@ -107,6 +114,7 @@ pub use names::{
 pub use pins::{PINS_MAX, Pin, PinBook};
 pub use received::ReceivedCredential;
 pub use safety::{group_code, safety_number, safety_number_from_hashes};
+pub use sealed_key::{ReceivingKey, SEALED_KEY_LABEL, SealedUserKey};
 pub use service::{
     HeadKey, NewGeneration, ServiceKey, verify_generation, verify_head, verify_loss,
 };

@@ -42,6 +42,13 @@ pub(crate) fn fingerprint(label: &str, hash: &Hash) -> String {
     digits(&stretch(label, &[&hash.0]), GROUPS_PER_HASH)
 }
 
+/// Whether two writings of a number have the same digits.
+pub(crate) fn is_same_number(number: &str, typed: &str) -> bool {
+    let digits = |text: &str| -> Vec<char> { text.chars().filter(char::is_ascii_digit).collect() };
+    let only = |c: char| c.is_ascii_digit() || c.is_whitespace() || c == '-';
+    typed.chars().all(only) && digits(number) == digits(typed)
+}
+
 fn stretch(label: &str, parts: &[&[u8]]) -> Hash {
     let mut digest = labelled(label, parts);
     for _ in 0..ROUNDS {

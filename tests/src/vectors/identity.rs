@@ -3,13 +3,16 @@
 use anyhow::{Context as _, Result, ensure};
 use conclave_identity::{
     ACCEPTANCE_LABEL, APPROVAL_LABEL, CERTIFICATE_LABEL, Contact, DeviceApproval, DeviceCredential,
-    DeviceKey, DeviceRequest, LIST_LABEL, Pin, REQUEST_LABEL, SignedDeviceList, UserGenesis,
-    UserKey, enrol_first, group_code, safety_number,
+    DeviceKey, DeviceRequest, HandsOver, LIST_LABEL, Pin, REQUEST_LABEL, ReceivingKey,
+    SEALED_KEY_LABEL, SealedUserKey, SignedDeviceList, UserGenesis, UserKey, enrol_first,
+    group_code, safety_number,
 };
 use conclave_proto::codec::encode;
 use conclave_proto::hash::labelled;
 use conclave_proto::{DeviceId, RealmId, UnixMs};
 use data_encoding::BASE32_NOPAD_NOCASE;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
 
 use super::{Book, NOW};
 
@@ -175,12 +178,14 @@ fn list(book: &mut Book<'_>, name: &str, list: &SignedDeviceList) -> Result<()> 
 /// A second device asks, is approved, and has a credential.
 fn enrolment(book: &mut Book<'_>, cast: &Cast) -> Result<DeviceCredential> {
     let (anna, key) = (&cast.anna, &cast.second_key);
-    let request = DeviceRequest::new(key, anna.realm, DeviceId([0xd2; 16]), "tablet")?;
+    let receiving = ReceivingKey::from_bytes(&[0x13; 32]);
+    let request = DeviceRequest::new(key, &receiving, anna.realm, DeviceId([0xd2; 16]), "tablet")?;
     let bytes = request.to_bytes();
     let hash = request.hash();
     let mut entry = book.of("request of Anna's second device", "DeviceRequest", &request)?;
     entry
         .given_hex("seed of the device key", key.to_bytes().as_slice())
+        .given_hex("private key to hpke_key", receiving.to_bytes().as_slice())
         .signed(
             "proof",
             &key.public(),
@@ -209,9 +214,16 @@ fn enrolment(book: &mut Book<'_>, cast: &Cast) -> Result<DeviceCredential> {
     drop(entry);
 
     let pin = Pin::new(&cast.boris, "Boris", true, NOW);
-    let approval =
-        cast.anna_key
-            .approve(&request, &cast.list, "Anna Ångström", &[pin], APPROVED)?;
+    let mut rng = ChaCha20Rng::from_seed([0x14; 32]);
+    let hands_over = HandsOver::UserKey(&mut rng);
+    let approval = cast.anna_key.approve(
+        &request,
+        &cast.list,
+        "Anna Ångström",
+        &[pin],
+        hands_over,
+        APPROVED,
+    )?;
     let bytes = approval.to_bytes();
     let read = DeviceApproval::from_bytes(&bytes)?;
     let mut entry = book.of("approval of Anna's second device", "DeviceApproval", &read)?;
@@ -229,8 +241,33 @@ fn enrolment(book: &mut Book<'_>, cast: &Cast) -> Result<DeviceCredential> {
         &approval.to_text(),
     )?;
     drop(entry);
+    let sealed = approval.user_key.as_ref().context("no user key")?;
+    let opened = approval.open_user_key(&receiving)?.context("no user key")?;
+    let (seed, private) = (opened.to_bytes(), receiving.to_bytes());
+    let hash = request.hash();
+    let info = [SEALED_KEY_LABEL.as_bytes(), hash.as_bytes()].concat();
+    let of: [(&str, &[u8]); 5] = [
+        ("private key", private.as_slice()),
+        ("enc", &sealed.enc),
+        ("info", &info),
+        ("aad", before_key(&bytes, sealed)?),
+        ("ciphertext", sealed.sealed.as_slice()),
+    ];
+    book.of(
+        "Anna's user key for her second device",
+        "SealedUserKey",
+        sealed,
+    )?
+    .makes("seed of the user key", "HPKE open", &of, seed.as_slice());
     list(book, "Anna's second device list", &approval.list)?;
     Ok(approval.finish(key, &request)?)
+}
+
+/// What stands before the sealed key of an approval: that is there (one octet), itself, and the signature follow.
+fn before_key<'a>(approval: &'a [u8], sealed: &SealedUserKey) -> Result<&'a [u8]> {
+    let after = 1 + encode(sealed).len() + 64;
+    let end = approval.len().checked_sub(after).context("short")?;
+    approval.get(..end).context("short")
 }
 
 /// The text of a statement.

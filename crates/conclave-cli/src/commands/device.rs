@@ -1,13 +1,15 @@
-//! `device`: enrolling further devices of one user, and what unlocks this one.
+//! `device`: enrolling further devices of one user, what they are called, and what unlocks this one.
 
 use std::time::Duration;
 
-use clap::Subcommand;
-use conclave_client::{DeviceInfo, Operation, Outcome, RescueCause};
+use clap::{Args, Subcommand};
+use conclave_client::finding::date;
+use conclave_client::{Approval, DeviceInfo, Operation, Outcome, RequestInfo, RescueCause};
 
+use super::revoke;
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Shown, columns, counted};
+use crate::output::{Shown, asked, can_ask, columns, counted};
 use crate::unlock::{NewSecret, new_secret};
 
 /// How often it is looked whether everything was sent.
@@ -16,28 +18,58 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the text with which this new device asks to be approved
+    /// Show the text and the code with which this new device asks to be approved
     Request,
-    /// Approve another device of yours, with the text it shows; prints a text for it
-    Approve {
-        /// Text of the request
-        #[arg(value_name = "TEXT")]
-        request: String,
-    },
+    /// Approve another device of yours, with the text and the code it shows; prints a text for it
+    Approve(Approve),
     /// Finish this device's enrolment with the text that the approving device printed
     Finish {
         /// Text of the approval
         #[arg(value_name = "TEXT")]
         approval: String,
     },
-    /// List your devices
+    /// List your devices: what they are called here, when something of them last came here, and which can approve and take away others
     List,
+    /// Call one of your devices otherwise, on this device
+    Rename {
+        /// The device: its name here, its id, or the beginning of that
+        device: String,
+        /// The new name
+        name: String,
+    },
+    /// Take a device of yours away, because it is lost or not yours any more: out of every group, and every document under new keys
+    Revoke {
+        /// The device: its name here, its id, or the beginning of that
+        device: String,
+    },
+    /// Say that a device which came onto your list is yours, after one that can approve devices was taken away
+    Confirm {
+        /// The device: its name here, its id, or the beginning of that
+        device: String,
+    },
     /// Go on with this copy of a home that is used in two places, and stop the other
     TakeOver,
     /// Make this copy of a home that is used in two places a device of its own
     BecomeNew,
     /// Change what unlocks this device's store: another passphrase, a key file, or the keyring of this system
     Passphrase(NewSecret),
+}
+
+/// What approves a device.
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// Text of the request
+    #[arg(value_name = "TEXT")]
+    request: String,
+    /// The code that the new device shows: thirty digits; asked for where it is not given
+    #[arg(long, value_name = "DIGITS")]
+    code: Option<String>,
+    /// The new device can approve and take away devices too; so it is with your second one, if nothing else is said
+    #[arg(long, conflicts_with = "no_user_key")]
+    user_key: bool,
+    /// The new device can approve and take away no device
+    #[arg(long)]
+    no_user_key: bool,
 }
 
 /// Runs one of them.
@@ -47,13 +79,19 @@ pub enum Command {
 pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     match command {
         Command::Request => {
-            let request =
-                answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
-            Ok(Shown::new(to_approve(&request), "request", request))
+            let outcome = context.run(Operation::DeviceRequest).await?;
+            let request = answer!(outcome, Outcome::Request(request) => request)?;
+            Ok(
+                Shown::new(to_approve(&request), "request", request.text)
+                    .with("code", request.code),
+            )
         }
-        Command::Approve { request } => approve(context, &request).await,
+        Command::Approve(args) => approve(context, &args).await,
         Command::Finish { approval } => finish(context, &approval).await,
         Command::List => list(context).await,
+        Command::Rename { device, name } => rename(context, &device, name).await,
+        Command::Revoke { device } => revoke::revoke(context, &device).await,
+        Command::Confirm { device } => confirm(context, &device).await,
         Command::TakeOver => take_over(context).await,
         Command::BecomeNew => become_new(context).await,
         Command::Passphrase(new) => passphrase(context, &new).await,
@@ -61,13 +99,16 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
 }
 
 /// What is to be done with a request.
-fn to_approve(request: &str) -> String {
-    format!("On a device that is enrolled already:\n  conclave device approve {request}")
+fn to_approve(request: &RequestInfo) -> String {
+    format!(
+        "On a device that is enrolled already:\n  conclave device approve {}\nand type in there the code of this device:\n  {}",
+        request.text, request.code
+    )
 }
 
 async fn become_new(context: &Context) -> Result<Shown> {
     let outcome = context.run(Operation::BecomeNew).await?;
-    let request = answer!(outcome, Outcome::Text(text) => text)?;
+    let request = answer!(outcome, Outcome::Request(request) => request)?;
     let rescues = answer!(context.run(Operation::Rescues).await?, Outcome::Rescues(all) => all)?;
     let copied = rescues
         .iter()
@@ -84,19 +125,54 @@ async fn become_new(context: &Context) -> Result<Shown> {
     }
     text.push('\n');
     text.push_str(&to_approve(&request));
-    let shown = Shown::new(text, "request", request);
+    let shown = Shown::new(text, "request", request.text).with("code", request.code);
     Ok(shown.with("rescues", kept))
 }
 
-async fn approve(context: &Context, request: &str) -> Result<Shown> {
-    let operation = Operation::ApproveDevice {
-        request: joined(request),
+async fn approve(context: &Context, args: &Approve) -> Result<Shown> {
+    let code = match &args.code {
+        Some(code) => code.clone(),
+        None if can_ask() => asked("Code that the new device shows: ").map_err(|error| {
+            Failure::usage(
+                format!("the code could not be read: {error}"),
+                "give it with --code DIGITS",
+            )
+        })?,
+        None => {
+            return Err(Failure::usage(
+                "the code that the new device shows is needed: whoever could replace the text would otherwise get a device of yours",
+                "read it there (`conclave device request`) and give it with --code DIGITS",
+            ));
+        }
     };
-    let approval = answer!(context.run(operation).await?, Outcome::Text(text) => text)?;
+    let user_key = match (args.user_key, args.no_user_key) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    };
+    let approval = Operation::ApproveDevice(Approval {
+        request: joined(&args.request),
+        code,
+        user_key,
+    });
+    let before = context.devices().await?;
+    let approval = answer!(context.run(approval).await?, Outcome::Text(text) => text)?;
+    let devices = context.devices().await?;
+    let is_new = |it: &&DeviceInfo| before.iter().all(|other| other.device != it.device);
+    let new = devices.iter().find(is_new);
     // The new device can log in only once the service has the list that names it.
     let reached = context.catch_up().await?;
-    let text = format!("approved. On the new device:\n  conclave device finish {approval}");
-    Ok(Shown::new(text, "approval", approval).queued(reached.is_queued()))
+    let mut text = format!("approved. On the new device:\n  conclave device finish {approval}");
+    let user_key = new.and_then(|it| it.holds_user_key);
+    if user_key == Some(true) {
+        text.push_str(
+            "\nit can approve and take away devices too, so that losing this one is not the end",
+        );
+    }
+    Ok(Shown::new(text, "approval", approval)
+        .with("device", new.map(|it| it.device))
+        .with("user_key", user_key)
+        .queued(reached.is_queued()))
 }
 
 async fn finish(context: &Context, approval: &str) -> Result<Shown> {
@@ -118,14 +194,40 @@ async fn finish(context: &Context, approval: &str) -> Result<Shown> {
 }
 
 async fn list(context: &Context) -> Result<Shown> {
-    let devices =
-        answer!(context.run(Operation::Devices).await?, Outcome::Devices(devices) => devices)?;
+    let devices = context.devices().await?;
     let row = |device: &DeviceInfo| {
-        let here = if device.this { "this device" } else { "" };
-        vec![device.device.to_string(), here.to_owned()]
+        let seen = match (device.this, device.seen) {
+            (true, _) => "this device".to_owned(),
+            (false, Some(at)) => format!("last heard from {}", date(at)),
+            (false, None) => "not heard from since it is known here".to_owned(),
+        };
+        let mut notes = Vec::new();
+        notes.extend((device.holds_user_key == Some(true)).then_some("can approve and take away"));
+        notes.extend((!device.confirmed).then_some("not confirmed: in no group of yours"));
+        let name = device.name.clone().unwrap_or_default();
+        vec![device.device.to_string(), name, seen, notes.join("; ")]
     };
     let text = columns(&devices.iter().map(row).collect::<Vec<_>>());
     Ok(Shown::new(text, "devices", devices))
+}
+
+async fn rename(context: &Context, device: &str, name: String) -> Result<Shown> {
+    let device = context.find_device(device, false).await?;
+    let text = format!("device {} is called {name} here", device.short());
+    context
+        .run(Operation::RenameDevice { device, name })
+        .await?;
+    Ok(Shown::new(text, "device", device))
+}
+
+async fn confirm(context: &Context, device: &str) -> Result<Shown> {
+    let device = context.find_device(device, false).await?;
+    context.run(Operation::ConfirmDevice { device }).await?;
+    let text = format!(
+        "device {} is yours: it is added to your groups as others are",
+        device.short()
+    );
+    Ok(Shown::new(text, "device", device))
 }
 
 async fn take_over(context: &Context) -> Result<Shown> {

@@ -88,13 +88,15 @@ pub async fn init(global: &Global, args: Init) -> Result<Shown> {
     let mut shown = match args.device {
         false => shown_user(&who, "created"),
         true => {
-            let request =
-                answer!(context.run(Operation::DeviceRequest).await?, Outcome::Text(text) => text)?;
+            let outcome = context.run(Operation::DeviceRequest).await?;
+            let request = answer!(outcome, Outcome::Request(request) => request)?;
             let text = format!(
-                "created device {}\n\nApprove it on another of your devices:\n  conclave device approve {request}\n\nthen finish here with the text it prints:\n  conclave device finish TEXT",
-                who.device
+                "created device {}\n\nApprove it on another of your devices:\n  conclave device approve {}\nand type in there the code of this device:\n  {}\n\nthen finish here with the text it prints:\n  conclave device finish TEXT",
+                who.device, request.text, request.code
             );
-            Shown::new(text, "device", who.device).with("request", request)
+            Shown::new(text, "device", who.device)
+                .with("request", request.text)
+                .with("code", request.code)
         }
     };
     if context.home.server(global)?.is_none() {

@@ -12,6 +12,7 @@ pub mod import;
 pub mod policy;
 pub mod repair;
 pub mod rescue;
+pub mod revoke;
 pub mod serve;
 pub mod server;
 pub mod status;

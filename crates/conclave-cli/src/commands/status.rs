@@ -4,6 +4,7 @@ use conclave_client::finding::date;
 use conclave_client::{Connection, Operation, Outcome, Status};
 
 use super::findings;
+use super::revoke::{called, progress};
 use crate::context::{Context, answer};
 use crate::failure::Result;
 use crate::output::{Shown, columns, counted};
@@ -81,6 +82,10 @@ pub async fn run(context: &Context) -> Result<Shown> {
     rows.extend(status.other_life.map(|since| {
         let text = format!("an older copy; used elsewhere since {}", date(since));
         row("device", text)
+    }));
+    rows.extend(status.revocations.iter().map(|info| {
+        let text = format!("taking away {}: {}", called(info), progress(info));
+        row("", text)
     }));
     let told = status.newest_finding.as_ref().map(|newest| newest.id);
     let others = states.iter().filter(|it| Some(it.id) != told);

@@ -42,14 +42,14 @@ impl Stage<'_> {
     pub async fn enrol(&mut self) -> Result<()> {
         self.narrator.step("Ana's laptop approves her phone");
         self.narrator.say(
-            "The phone shows a text, the laptop signs it with Ana's key, the phone countersigns. Ana's key never leaves the laptop; the \
-             phone is a device of its own, which can be revoked alone.",
+            "The phone shows a text and a code, the laptop signs the text with Ana's key, the phone countersigns. The phone is a device of its \
+             own, which can be revoked alone; a copy of Ana's key goes along, sealed to it, so that losing the laptop is not the end.",
         );
-        let request = self.phone.text(Operation::DeviceRequest).await?;
-        let approval = self
-            .laptop
-            .text(Operation::ApproveDevice { request })
-            .await?;
+        let Outcome::Request(request) = self.phone.run(Operation::DeviceRequest).await? else {
+            bail!("the phone gave an unexpected answer");
+        };
+        let approve = Operation::ApproveDevice(request.approved());
+        let approval = self.laptop.text(approve).await?;
         self.phone.run(Operation::FinishDevice { approval }).await?;
         let (laptop, phone) = (self.laptop.whoami().await?, self.phone.whoami().await?);
         ensure!(

@@ -92,6 +92,9 @@ fn auth(code: &str) -> Option<Sentence> {
         | "auth.not_direct_successor"
         | "auth.broken_chain" => "this proof of who somebody is does not hold; it was not taken",
         "auth.request_proof" => "this request was not made by the device that it names",
+        "auth.sealed_key" => {
+            "the key in this approval does not open here: it was made for another request of this device"
+        }
         "auth.approval_signature" => "this approval was not made by a device of the same user",
         "auth.other_request" => "this approval answers another request than this device's newest",
         "auth.realm_mismatch" | "auth.wrong_realm" => {
@@ -139,7 +142,12 @@ fn engine(code: &str) -> Option<Sentence> {
         }
         "engine.not_enrolled" => "this device is not approved yet",
         "engine.already_enrolled" => "this device is approved already",
-        "engine.no_user_key" => "this device cannot approve others: another one of yours can",
+        "engine.no_user_key" => {
+            "this device can approve and take away no others: another one of yours can"
+        }
+        "engine.unknown_device" => "no such device of yours is known here",
+        "engine.own_device" => "a device cannot take itself away: another one of yours can",
+        "engine.wrong_code" => "this is not the code that belongs to the text of the request",
         "engine.not_verified" => "this user is not verified here",
         "engine.unknown_group" => "no such group is on this device",
         "engine.unknown_document" => "no such document is in the group",
@@ -322,7 +330,10 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "on this device run `conclave device request`, approve its text on another of your devices, then `conclave device finish TEXT`"
         }
         "engine.already_enrolled" => "nothing to do: `conclave whoami` shows this device",
-        "engine.no_user_key" => "approve from the device on which the user was created",
+        "engine.no_user_key" => {
+            "use the device on which the user was created, or another that can approve: `conclave device list` there says which"
+        }
+        "engine.wrong_code" => "read both again on the new device: `conclave device request`",
         "engine.not_verified" => {
             "exchange contact texts: `conclave whoami` there, `conclave verify TEXT --compared` here"
         }

@@ -1,6 +1,17 @@
-//! Commands about one group, when it is in memory.
+//! Commands about this device, and about one group, when it is in memory.
+
+use conclave_identity::DeviceRequest;
 
 use super::*;
+use crate::command::RequestInfo;
+
+/// How a request is shown.
+pub(crate) fn request_info(request: &DeviceRequest) -> RequestInfo {
+    RequestInfo {
+        text: request.to_text(),
+        code: request.code(),
+    }
+}
 
 impl Cx {
     /// Answers commands that can no longer be carried out.
@@ -22,16 +33,31 @@ impl Cx {
             Some(_) => Err(EngineError::AlreadyEnrolled),
             None => self.device.request(),
         };
-        self.reply(id, result.map(|request| Reply::Text(request.to_text())));
+        self.reply(
+            id,
+            result.map(|request| Reply::Request(request_info(&request))),
+        );
     }
 
-    pub(super) fn approve_device(&mut self, id: CommandId, request: &str) {
-        let result = self.device.approve_text(request, self.latest());
-        if result.is_ok() {
+    pub(super) fn approve_device(&mut self, id: CommandId, approval: &Approval) {
+        let now = self.latest();
+        let result = self.device.approve_text(approval, now, &mut self.rng);
+        if let Ok((device, _)) = &result {
+            self.forget_revocation(device);
             self.device.save(&mut self.out.writes);
             self.publish_list();
         }
-        self.reply(id, result.map(Reply::Text));
+        let result = result.map(|(_, text)| Reply::Text(text));
+        self.reply(id, result);
+    }
+
+    pub(super) fn rename_device(&mut self, id: CommandId, device: DeviceId, name: &str) {
+        let result = self.device.rename_device(device, name);
+        if result.is_ok() {
+            self.device.save(&mut self.out.writes);
+        }
+        let result = result.map(|info| Reply::Devices(vec![info]));
+        self.reply(id, result);
     }
 
     pub(super) fn finish_device(&mut self, id: CommandId, approval: &str) {

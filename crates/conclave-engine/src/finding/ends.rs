@@ -29,6 +29,10 @@ pub(crate) enum End {
     Back,
     /// The group is one of this device's, or one that the service does not name any more.
     Known,
+    /// Every listed device is the user's, as they say.
+    Confirmed,
+    /// Nobody is in the group whom its user's newest list does not name, and whom only others may remove.
+    Pruned,
     /// No document lies under keys that are too old.
     Rekeyed,
     /// The document was taken along.
@@ -98,6 +102,8 @@ impl FindingKind {
             | Self::CannotReturn { .. }
             | Self::AsksReAdd => End::Back,
             Self::MembershipUnknown { .. } => End::Known,
+            Self::UnconfirmedDevice => End::Confirmed,
+            Self::RevokedMember => End::Pruned,
             Self::RootsOverdue { .. } => End::Rekeyed,
             Self::NotCarriedOver => End::Carried,
             Self::SetAside { .. } => End::Whole,
@@ -108,6 +114,8 @@ impl FindingKind {
             | Self::Collecting => End::Sent,
             Self::Rescued { .. } => End::Cleared,
             Self::Record { .. }
+            | Self::TwoLists
+            | Self::ForeignList
             | Self::NotInvitedAgain
             | Self::RotationUntrue
             | Self::WrongWrap

@@ -501,6 +501,29 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
             NOBODY,
             "If the group is yours, come back into it with `conclave group rejoin`.",
         ),
+        FindingKind::TwoLists => three(
+            match who {
+                Some(who) => format!("There are two different lists of the devices of {who} under one number."),
+                None => "There are two different lists of somebody's devices under one number.".to_owned(),
+            },
+            "Probably somebody has got that person's user key; perhaps a copy of a device was put back.",
+            "Only devices that both lists name are added until a newer list comes. Ask that person by another way which devices are theirs.",
+        ),
+        FindingKind::ForeignList => three(
+            "Your list of devices was changed by another device that holds your user key, after one that may hold it was taken away.".to_owned(),
+            "You on another of your devices, or whoever has the device that was taken away.",
+            "Compare `conclave device list`. If it was not you, somebody else has your user key: make a new user (`conclave init` in a new home), have it invited, and tell your contacts to verify it.",
+        ),
+        FindingKind::UnconfirmedDevice => three(
+            "A device came onto your list of devices after one that may hold your user key was taken away. It is added to no group from here.".to_owned(),
+            "You on another of your devices, or whoever has the device that was taken away.",
+            "Look at `conclave device list`. If the device is yours, `conclave device confirm` says so; if not, take it away with `conclave device revoke`, and make a new user.",
+        ),
+        FindingKind::RevokedMember => three(
+            format!("A device that an owner of {group} has taken away is still in it. Only an owner can remove it."),
+            NOBODY,
+            "Ask an owner of the group to connect: their device removes it by itself.",
+        ),
         FindingKind::NotInvitedAgain => three(
             format!("A member of {group} is not verified here, and was not invited to the group that takes its place."),
             NOBODY,
@@ -718,7 +741,11 @@ pub(super) mod tests {
             K::RejoinWanted => K::CannotReturn { cause: None },
             K::CannotReturn { .. } => K::AsksReAdd,
             K::AsksReAdd => K::MembershipUnknown { invited: true },
-            K::MembershipUnknown { .. } => K::NotInvitedAgain,
+            K::MembershipUnknown { .. } => K::TwoLists,
+            K::TwoLists => K::ForeignList,
+            K::ForeignList => K::UnconfirmedDevice,
+            K::UnconfirmedDevice => K::RevokedMember,
+            K::RevokedMember => K::NotInvitedAgain,
             K::NotInvitedAgain => K::RootsOverdue { documents: 3 },
             K::RootsOverdue { .. } => K::RotationUntrue,
             K::RotationUntrue => K::WrongWrap,

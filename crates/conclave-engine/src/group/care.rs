@@ -194,7 +194,8 @@ impl Cx {
         };
         let first = group.asking.insert(device);
         let own = self.device.user();
-        if Some(user) == own && self.device.lists_own(&device) {
+        let listed = self.device.lists_own(&device) && self.device.is_confirmed(&device);
+        if Some(user) == own && listed {
             self.intend(group, Want::ReAdd { user, device });
             // Siblings hear it too: one of them is enough.
             let delay = self.jitter(0, 5_000);

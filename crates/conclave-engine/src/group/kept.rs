@@ -149,6 +149,12 @@ impl Kept {
         (self.open - self.due, self.open)
     }
 
+    /// Documents that are still to be re-keyed.
+    pub(crate) fn due(&self) -> impl Iterator<Item = DocumentId> {
+        let due = self.shares.iter().filter(|(_, share)| share.due);
+        due.map(|(id, _)| *id)
+    }
+
     /// Whether the root of a former epoch can go: no document needs it, or may come to need it. Evidence is demanded for every listed document.
     pub(crate) fn is_needless(&self, epoch: u64) -> bool {
         let complete = self.complete.first_key_value();

@@ -247,6 +247,9 @@ impl Cx {
             // A member's commit shows that its author holds the secrets of the epoch before.
             self.proven(group, outcome.epoch.saturating_sub(1));
         }
+        if let Some(author) = outcome.author {
+            self.note_seen(&author);
+        }
         group.missing.forget();
         self.helped(group, &outcome);
         group.came_back = outcome.author.filter(|_| outcome.external);
@@ -272,6 +275,7 @@ impl Cx {
                 added,
                 removed,
             });
+            self.match_listed(group);
         }
         self.epoch_changed(group);
     }

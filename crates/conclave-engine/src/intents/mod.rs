@@ -4,13 +4,11 @@
 mod packages;
 mod steps;
 
-use std::collections::BTreeSet;
-
 use conclave_identity::{Reference, SignedDeviceList};
 use conclave_mls::{CommitInputs, MlsError, Plan, check_key_package};
 use conclave_proto::frame::{Answer, ClaimedKeyPackage, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
-use conclave_proto::refusal::CommitFault;
+use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
 use conclave_proto::{
     CommitId, DeviceId, DocumentId, GroupId, Hash, Refusal, Role, UnixMs, UserId,
 };
@@ -55,8 +53,10 @@ pub(crate) enum Want {
     ReAdd { user: UserId, device: DeviceId },
     /// A record that nobody can open is void.
     Void { document: DocumentId, record: Hash },
-    /// Removals of the own user's listed devices that are no longer in the list.
+    /// Those of the own user's devices are removed that its newest list does not name.
     PruneOwn,
+    /// Those of another user's devices are.
+    PruneListed { user: UserId },
 }
 
 /// How often the commit of an intent is built anew after definite refusals.
@@ -206,8 +206,10 @@ impl Cx {
     }
 
     fn remember_intent(&mut self, group: &mut Group, want: Want, waiter: Option<CommandId>) {
-        let quiet = matches!(want, Want::AddOwn | Want::SelfUpdate | Want::PruneOwn)
-            || (waiter.is_none() && matches!(want, Want::ReAdd { .. }));
+        let quiet = matches!(
+            want,
+            Want::AddOwn | Want::SelfUpdate | Want::PruneOwn | Want::PruneListed { .. }
+        ) || (waiter.is_none() && matches!(want, Want::ReAdd { .. }));
         if quiet && group.intents.values().any(|other| other.row.want == want) {
             return;
         }
@@ -469,6 +471,7 @@ impl Cx {
             | Want::AddOwn
             | Want::SelfUpdate
             | Want::PruneOwn
+            | Want::PruneListed { .. }
             | Want::ReAdd { .. } => {
                 self.finish_intent(group, id, Ok(Reply::Done));
             }
@@ -491,19 +494,24 @@ impl Cx {
             .get(&id)
             .map_or(0, |intent| intent.row.attempts);
         // What is wrong with a commit is mostly that it is late: time, log and packages have gone on. The intent stands.
-        let late = matches!(
-            refusal,
-            Refusal::BadCommit {
-                fault: CommitFault::Time
-                    | CommitFault::SeenHead
-                    | CommitFault::PendingOmitted
-                    | CommitFault::Roster
-                    | CommitFault::Mls
-                    | CommitFault::GroupInfo
-                    | CommitFault::Wrap
-                    | CommitFault::Welcome
-            }
-        );
+        // A device that it adds may have been taken away meanwhile.
+        let revoked = Refusal::Forbidden {
+            why: ForbiddenWhy::DeviceRevoked,
+        };
+        let late = refusal == revoked
+            || matches!(
+                refusal,
+                Refusal::BadCommit {
+                    fault: CommitFault::Time
+                        | CommitFault::SeenHead
+                        | CommitFault::PendingOmitted
+                        | CommitFault::Roster
+                        | CommitFault::Mls
+                        | CommitFault::GroupInfo
+                        | CommitFault::Wrap
+                        | CommitFault::Welcome
+                }
+            );
         if (refusal.is_retryable() || late) && attempts < ATTEMPTS {
             self.retry_intent(group, id, &refusal);
         } else {
@@ -565,25 +573,6 @@ impl Cx {
             if let Some(waiter) = intent.take_waiter() {
                 self.reply(waiter, Err(EngineError::WaitsForClock { offset }));
             }
-        }
-    }
-
-    /// The own user's listed devices and those in the group shall be the same.
-    pub(crate) fn match_own_devices(&mut self, group: &mut Group) {
-        let (Some(user), Some(list)) = (self.device.user(), self.device.list()) else {
-            return;
-        };
-        if group.intents.values().any(Intent::is_leave) {
-            return;
-        }
-        let listed: BTreeSet<DeviceId> =
-            list.list.devices.iter().map(|entry| entry.device).collect();
-        let members: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();
-        if listed.difference(&members).next().is_some() {
-            self.intend(group, Want::AddOwn);
-        }
-        if members.difference(&listed).next().is_some() {
-            self.intend(group, Want::PruneOwn);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Device lists and key packages for those who are to be added.
 
 use super::*;
+use crate::device::News;
 
 impl Cx {
     /// Asks for a user's device list, then for key packages of those devices that are no members, or of the one to be added again.
@@ -72,16 +73,25 @@ impl Cx {
             return;
         };
         let now = self.latest();
+        let own_before = self.device.own_devices();
         let writes = &mut self.out.writes;
         let taken = SignedDeviceList::from_bytes(bytes)
             .and_then(|list| self.device.take_list(&user, list, now, writes));
         let list = match taken {
-            Ok(Some(list)) => list,
-            Ok(None) if self.is_clock_wrong() => {
-                return self.finish_intent(group, id, Err(EngineError::ClockSkew));
+            Ok((news, list)) => {
+                self.tell_list(user, news);
+                if news != News::default() && Some(user) == self.device.user() {
+                    self.own_list_changed(user, &own_before);
+                }
+                match list {
+                    Some(list) => list,
+                    None if self.is_clock_wrong() => {
+                        return self.finish_intent(group, id, Err(EngineError::ClockSkew));
+                    }
+                    // Its user was away for long: a device of theirs signs it anew when it connects.
+                    None => return self.lack_packages(group, id),
+                }
             }
-            // Its user was away for long: a device of theirs signs it anew when it connects.
-            Ok(None) => return self.lack_packages(group, id),
             Err(error) => {
                 let what = FindingKind::failed(Doing::DeviceList, &error);
                 self.finding(group.id, None, what, None);
@@ -89,15 +99,14 @@ impl Cx {
             }
         };
         let own = self.device.id();
-        let devices: Vec<DeviceId> = list
-            .list
-            .devices
-            .iter()
-            .map(|entry| entry.device)
+        let is_own = Some(user) == self.device.user();
+        let named = self.device.named(&user).unwrap_or_default().into_iter();
+        let devices: Vec<DeviceId> = named
             .filter(|device| match again {
                 Some(again) => *device == again,
                 None => *device != own && !group.state().is_member(device),
             })
+            .filter(|device| !is_own || self.device.is_confirmed(device))
             .collect();
         if devices.is_empty() {
             self.packages_for_intent(group, id, &list, Vec::new());
@@ -117,6 +126,7 @@ impl Cx {
         packages: Vec<ClaimedKeyPackage>,
     ) {
         let user = list.genesis.user_id();
+        let named = self.device.named(&user).unwrap_or_default();
         let mut foreign = false;
         let mut good = Vec::new();
         for package in packages {
@@ -128,7 +138,10 @@ impl Cx {
             };
             let bytes = package.key_package.as_slice();
             match check_key_package(bytes, &reference, self.latest()) {
-                Ok(checked) if list.contains(&package.device, &checked.signature_key) => {
+                Ok(checked)
+                    if named.contains(&package.device)
+                        && list.contains(&package.device, &checked.signature_key) =>
+                {
                     good.push(package);
                 }
                 Err(MlsError::KeyPackageLifetime | MlsError::ClockWrong)

@@ -11,7 +11,11 @@ impl Cx {
                 Some(user) => self.step_add(group, id, user, None),
                 None => Step::Done(Reply::Done),
             },
-            Want::PruneOwn => self.step_prune(group),
+            Want::PruneOwn => self.step_prune_own(group),
+            Want::PruneListed { user } => {
+                let mut off = self.off_list(group);
+                Self::step_prune(off.mine.remove(user).unwrap_or_default())
+            }
             Want::Void { document, record } => self.step_void(group, id, *document, *record),
             Want::ReAdd { user, device } => self.step_readd(group, id, *user, *device),
             Want::Remove { user } => Self::step_remove(group, *user),
@@ -122,26 +126,24 @@ impl Cx {
         })
     }
 
-    pub(super) fn step_prune(&mut self, group: &mut Group) -> Step {
-        let (Some(user), Some(list)) = (self.device.user(), self.device.list()) else {
+    fn step_prune_own(&mut self, group: &Group) -> Step {
+        let Some(user) = self.device.user() else {
             return Step::Done(Reply::Done);
         };
-        let listed: BTreeSet<DeviceId> =
-            list.list.devices.iter().map(|entry| entry.device).collect();
-        let remove: Vec<DeviceId> = group
-            .state()
-            .current_rows()
-            .filter(|row| row.user == user && !listed.contains(&row.device))
-            .map(|row| row.device)
-            .collect();
+        let listed = self.device.own_devices();
+        let mut gone = Self::devices_of(group, user);
+        gone.retain(|device| !listed.contains(device) && *device != self.device.id());
+        Self::step_prune(gone)
+    }
+
+    fn step_prune(remove: Vec<DeviceId>) -> Step {
         if remove.is_empty() {
-            Step::Done(Reply::Done)
-        } else {
-            Step::Commit(Plan {
-                remove,
-                ..Plan::default()
-            })
+            return Step::Done(Reply::Done);
         }
+        Step::Commit(Plan {
+            remove,
+            ..Plan::default()
+        })
     }
 
     pub(crate) fn devices_of(group: &Group, user: UserId) -> Vec<DeviceId> {

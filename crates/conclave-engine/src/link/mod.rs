@@ -5,7 +5,6 @@ mod pending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use conclave_identity::SignedDeviceList;
 use conclave_proto::codec::{Varint, encode};
 use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
@@ -16,7 +15,7 @@ use conclave_proto::{DocumentId, GroupId, LifeToken, Refusal, UnixMs, UserId};
 
 pub(crate) use self::document::{DocLink, NotOpen, Open, SnapshotLink};
 pub(crate) use self::pending::{DocPending, GroupPending, IntentPending, Pending};
-use crate::cx::Cx;
+use crate::cx::{Cx, Post};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::finding::{About, End, FindingKind};
@@ -98,6 +97,10 @@ pub(crate) struct Link {
     pub(crate) packages_doubted: bool,
     /// Questions about the own user's newest device list.
     checking: usize,
+    /// Users whose lists are to be looked up.
+    pub(crate) to_look_up: BTreeSet<UserId>,
+    /// Those who were looked up on this connection, or are to be.
+    pub(crate) looked_up: BTreeSet<UserId>,
     /// The service has not said yet which groups this device is in, and with that which invitations wait.
     pub(crate) memberships_asked: bool,
     /// Invitations that wait at the service, because there was no room for them here, and who invites.
@@ -290,6 +293,9 @@ impl Cx {
 
     fn list_published(&mut self, sent: u64, answer: &Answer) {
         self.link.publishing = Publishing::Idle;
+        if *answer == Answer::Done && self.device.list_published(sent) {
+            self.device.save(&mut self.out.writes);
+        }
         let newest = self.device.list().map_or(0, |list| list.list.seq);
         match answer {
             Answer::Refused(refusal) if refusal.is_retryable() && newest == sent => {
@@ -309,6 +315,7 @@ impl Cx {
     pub(crate) fn check_devices(&mut self, user: UserId) {
         if Some(user) != self.device.user() {
             self.event(Event::DevicesChanged { user });
+            self.post(Post::DevicesOf(user));
             return;
         }
         self.link.checking += 1;
@@ -459,10 +466,9 @@ impl Engine {
             }
             Pending::Devices => {
                 self.cx.link.checking = self.cx.link.checking.saturating_sub(1);
-                if let Answer::DeviceList { list } = answer {
-                    self.own_list_arrived(list.as_slice());
-                }
+                self.own_list_answered(&answer);
             }
+            Pending::DevicesOf(user) => self.list_answered(user, &answer),
             Pending::Report(group, document) => {
                 let again = matches!(&answer, Answer::Refused(refusal) if refusal.is_retryable());
                 if again {
@@ -507,25 +513,5 @@ impl Engine {
         self.groups.contains_key(group)
             || self.invitations.contains_key(group)
             || self.cx.link.left_invitations.contains_key(group)
-    }
-
-    fn own_list_arrived(&mut self, bytes: &[u8]) {
-        let Ok(list) = SignedDeviceList::from_bytes(bytes) else {
-            return;
-        };
-        if let Ok(true) = self.cx.device.adopt_list(list) {
-            self.cx.device.save(&mut self.cx.out.writes);
-            if let Some(user) = self.cx.device.user() {
-                self.cx.event(Event::DevicesChanged { user });
-            }
-        }
-        self.add_own_devices_everywhere();
-    }
-
-    /// After a change of the own device list: every group gets the new devices and loses the revoked ones.
-    fn add_own_devices_everywhere(&mut self) {
-        for id in self.active_groups() {
-            self.with_group(id, GroupWork::MatchDevices);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! What is asked of the service and not answered yet. All of it is forgotten with the connection: durable state asks again.
 
 use conclave_identity::SignedDeviceList;
-use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, UnixMs};
+use conclave_proto::{DeviceId, DocumentId, GroupId, Hash, UnixMs, UserId};
 
 /// What an answer is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) enum Pending {
     },
     /// The own user's newest device list.
     Devices,
+    /// Another user's.
+    DevicesOf(UserId),
     /// The service was shown what it had signed of a log.
     Report(GroupId, Option<DocumentId>),
     /// What a put-back service lacks of a log was offered to it.

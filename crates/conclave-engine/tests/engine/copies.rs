@@ -222,7 +222,7 @@ fn a_copy_becomes_a_device_of_its_own() {
     world.knock(BEN);
     let epoch = world.state(group).epoch;
     let before = world.devices[BEN].id;
-    let Reply::Text(request) = world.ask(BEN, Command::BecomeNew) else {
+    let Reply::Request(request) = world.ask(BEN, Command::BecomeNew) else {
         panic!("no request")
     };
     let out = Command::TakeOver;
@@ -246,7 +246,7 @@ fn a_copy_becomes_a_device_of_its_own() {
     world.edit(copy, group, document, "<on>");
     world.run();
     assert_eq!(world.state(group).epoch, epoch);
-    let Reply::Text(approval) = world.ask(copy, Command::ApproveDevice { request }) else {
+    let Reply::Text(approval) = world.ask(copy, Command::ApproveDevice(request.approved())) else {
         panic!("not approved")
     };
     world.run();

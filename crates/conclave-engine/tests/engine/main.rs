@@ -35,6 +35,7 @@ mod races;
 mod repair;
 mod rescue;
 mod restarts;
+mod revocation;
 mod roots;
 mod rotation;
 mod short;

@@ -48,10 +48,10 @@ pub fn second_device(world: &mut World, first: usize) -> usize {
         realm: REALM,
     };
     let at = world.add_device("phone", setup, 0);
-    let Reply::Text(request) = world.ask(at, Command::DeviceRequest) else {
+    let Reply::Request(request) = world.ask(at, Command::DeviceRequest) else {
         panic!("no request")
     };
-    let Reply::Text(approval) = world.ask(first, Command::ApproveDevice { request }) else {
+    let Reply::Text(approval) = world.ask(first, Command::ApproveDevice(request.approved())) else {
         panic!("no approval")
     };
     world.run();

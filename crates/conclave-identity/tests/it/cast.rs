@@ -2,16 +2,28 @@
 
 use conclave_identity::{
     AuthError, CREDENTIAL_TYPE, DeviceCredential, DeviceKey, DeviceRef, Identity, Occasion,
-    Presented, Reference, SCHEME_ED25519, SignedDeviceList, UserGenesis, UserKey, authenticate,
-    enrol_first,
+    Presented, ReceivingKey, Reference, SCHEME_ED25519, SignedDeviceList, UserGenesis, UserKey,
+    authenticate, enrol_first,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::{DeviceId, RealmId, UnixMs};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
 
 /// When everything happens.
 pub const NOW: UnixMs = UnixMs(1_700_000_000_000);
 /// Where everything happens.
 pub const REALM: RealmId = RealmId([0x11; 16]);
+
+/// The key to which a new device has the user key sealed.
+pub fn receiving() -> ReceivingKey {
+    ReceivingKey::from_bytes(&[0x9a; 32])
+}
+
+/// Randomness that is always the same.
+pub fn rng() -> ChaCha20Rng {
+    ChaCha20Rng::from_seed([0x5e; 32])
+}
 
 /// A user with one device.
 pub struct User {

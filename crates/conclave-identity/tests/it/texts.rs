@@ -1,13 +1,13 @@
 //! Texts that people paste, type and scan.
 
 use conclave_identity::{
-    AuthError, Contact, DeviceApproval, DeviceRequest, NAME_CHARS, NameError, TextError,
+    AuthError, Contact, DeviceApproval, DeviceRequest, HandsOver, NAME_CHARS, NameError, TextError,
     group_code, safety_number, safety_number_from_hashes,
 };
 use conclave_proto::hash::labelled;
 use conclave_proto::{DeviceId, RealmId};
 
-use crate::cast::{NOW, REALM, User, anna, boris, widen_length};
+use crate::cast::{NOW, REALM, User, anna, boris, receiving, widen_length};
 
 fn contact() -> Contact {
     Contact::new(anna().genesis, "Anna Ångström").unwrap()
@@ -68,10 +68,10 @@ fn a_contact_fits_a_qr_code() {
 fn a_mistyped_character_is_noticed_wherever_it_is() {
     let anna = anna();
     let key = &boris().device_key;
-    let request = DeviceRequest::new(key, REALM, DeviceId([5; 16]), "Phone").unwrap();
+    let request = DeviceRequest::new(key, &receiving(), REALM, DeviceId([5; 16]), "Phone").unwrap();
     let approval = anna
         .key
-        .approve(&request, &anna.list, "Anna", &[], NOW)
+        .approve(&request, &anna.list, "Anna", &[], HandsOver::Nothing, NOW)
         .unwrap();
     let contact_reads = |text: &str| Contact::from_text(text).map(|_| ());
     let request_reads = |text: &str| DeviceRequest::from_text(text).map(|_| ());
@@ -142,7 +142,7 @@ fn kinds_of_text_are_not_confused() {
         TextError::Checksum
     );
     let key = &anna.device_key;
-    let request = DeviceRequest::new(key, REALM, DeviceId([5; 16]), "Phone").unwrap();
+    let request = DeviceRequest::new(key, &receiving(), REALM, DeviceId([5; 16]), "Phone").unwrap();
     assert!(matches!(
         Contact::from_text(&request.to_text()),
         Err(TextError::WrongKind { .. })

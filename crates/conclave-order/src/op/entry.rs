@@ -13,7 +13,7 @@ use super::document;
 use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
-use crate::keys::{Keys, Rows, Stop};
+use crate::keys::{Keys, Rows, Stop, revoked};
 use crate::rows::{EntryKind, EntryRow, GroupAt, JoinRow, PartChange, Position};
 
 /// An entry, judged for the next position of the log.
@@ -296,12 +296,27 @@ impl NewEntry {
             }
             .into());
         }
+        self.ensure_standing(rows)?;
         let changes = self.changes(rows, generation)?;
         let event = Event::Ordered {
             seq: self.expected.size,
             head: self.head,
         };
         Ok(Decided { changes, event })
+    }
+
+    /// Refuses to add a device that its user has taken away, perhaps after its key package was handed out.
+    fn ensure_standing(&self, rows: &Rows) -> Result<(), Stop> {
+        let (added, _) = self.moves();
+        rows.need(|keys| keys.devices.extend(added))?;
+        for device in added {
+            let is_revoked = rows.device(device)?.is_some_and(|row| row.revoked);
+            // Breakage: a revoked device is added by a package that was handed out before.
+            if is_revoked && !crate::broken("add-revoked") {
+                return Err(revoked().into());
+            }
+        }
+        Ok(())
     }
 
     /// What it changes where it was judged, whoever brought it. Says in which of the service's generations its log then last grew.

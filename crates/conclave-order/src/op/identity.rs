@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use conclave_identity::{AuthError, SignedDeviceList};
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DeviceId, Hash, LifeToken, Refusal, UnixMs, UserId};
+use conclave_proto::{DeviceId, GroupId, Hash, LifeToken, Refusal, UnixMs, UserId};
 
 use crate::batch::Decided;
 use crate::change::Change;
@@ -342,7 +342,10 @@ impl PutDeviceList {
             let row = rows.devices.get(device).and_then(Option::as_ref);
             row.is_some_and(|row| row.revoked == self.devices.contains(device))
         });
-        rows.need(|keys| keys.device_pleas.extend(changed.clone()))?;
+        rows.need(|keys| {
+            keys.device_pleas.extend(changed.clone());
+            keys.waiting.extend(changed.clone());
+        })?;
         for device in changed {
             let revoked = !self.devices.contains(device);
             changes.push(Change::Revoked {
@@ -375,14 +378,36 @@ fn supersedes(list: &SignedDeviceList, stored: &SignedDeviceList) -> Result<bool
     })
 }
 
-/// A device that is revoked loses its key packages and its pleas for help.
+/// A device that is revoked loses its key packages, the Welcomes that wait for it, its pleas for help, and the tokens of its lives. What its
+/// connection has sent and is not decided yet is refused by its standing.
 fn lost(device: DeviceId, rows: &Rows) -> Result<Vec<Change>, Stop> {
+    let mut changes = vec![Change::ClearPackages { device }];
+    if let Some(row) = rows.device(&device)? {
+        let last = row.login;
+        changes.push(Change::Login {
+            device,
+            expected: last.session,
+            row: LoginRow {
+                token: None,
+                next: None,
+                ..last
+            },
+        });
+    }
+    let waiting = rows.waiting_for(&device)?.into_iter().flatten();
+    let waiting: Vec<(u64, GroupId)> = waiting.map(|row| (row.id, row.group)).collect();
+    rows.need(|keys| keys.groups.extend(waiting.iter().map(|(_, group)| *group)))?;
+    for (id, group) in waiting {
+        let row = rows.group(&group)?.ok_or(Stop::Damaged { what: "group" })?;
+        let current = row.epoch;
+        changes.push(Change::WelcomeGone { id, device });
+        changes.push(Change::ForgetEpochs { group, current });
+    }
     let pleas = rows.pleas_of(&device)?.into_iter().flatten();
-    let gone = pleas.map(|plea| Change::PleaGone {
+    changes.extend(pleas.map(|plea| Change::PleaGone {
         group: plea.group,
         device,
         what: plea.what,
-    });
-    let cleared = Change::ClearPackages { device };
-    Ok(std::iter::once(cleared).chain(gone).collect())
+    }));
+    Ok(changes)
 }

@@ -3,12 +3,14 @@
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::limits::CREDENTIAL_BYTES;
 use conclave_proto::{DeviceId, RealmId, UnixMs};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
 use tls_codec::DeserializeBytes;
 
 use conclave_identity::{
     CREDENTIAL_TYPE, Contact, DeviceApproval, DeviceCredential, DeviceKey, DeviceRequest,
-    GENESIS_BYTES, LIST_BYTES, Occasion, Pin, Presented, Reference, SCHEME_ED25519,
-    SignedDeviceList, UserGenesis, UserKey, authenticate, enrol_first,
+    GENESIS_BYTES, HandsOver, LIST_BYTES, Occasion, Pin, Presented, ReceivingKey, Reference,
+    SCHEME_ED25519, SignedDeviceList, UserGenesis, UserKey, authenticate, enrol_first,
 };
 
 use super::register::{
@@ -184,9 +186,21 @@ impl Cast {
         let (credential, list) =
             enrol_first(&user, &genesis, &laptop, DeviceId([4; 16]), NOW).ok()?;
         let phone = DeviceKey::from_bytes(&[5; 32]);
-        let request = DeviceRequest::new(&phone, REALM, DeviceId([6; 16]), "phone").ok()?;
+        let receiving = ReceivingKey::from_bytes(&[7; 32]);
+        let mut rng = ChaCha20Rng::from_seed([8; 32]);
+        let request =
+            DeviceRequest::new(&phone, &receiving, REALM, DeviceId([6; 16]), "phone").ok()?;
         let pin = Pin::new(&genesis, "Anna", true, NOW);
-        let approval = user.approve(&request, &list, "Anna", &[pin], NOW).ok()?;
+        let approval = user
+            .approve(
+                &request,
+                &list,
+                "Anna",
+                &[pin],
+                HandsOver::UserKey(&mut rng),
+                NOW,
+            )
+            .ok()?;
         let contact = Contact::new(genesis.clone(), "Anna").ok()?;
         Some(Self {
             genesis,

@@ -49,6 +49,8 @@ pub struct Lies {
     pub no_head_frames: bool,
     /// Takes no notice of being shown what it signed.
     pub deaf_to_reports: bool,
+    /// Lists of devices that it shows in place of those that it took.
+    lists: BTreeMap<UserId, Vec<u8>>,
     /// Entries that it shows at the end of logs where there are none.
     made_up: BTreeMap<GroupId, Vec<GroupEntry>>,
     /// Wraps that it has and does not show.
@@ -91,6 +93,18 @@ impl Service {
         let seq = self.size_of(&group).saturating_add(before);
         self.desk.publish_entry(group, seq, &entry, &[]);
         std::mem::take(&mut self.desk.out)
+    }
+
+    /// Shows a list of a user's devices in place of the one that it took, to everybody, as a service would that is in league with whoever
+    /// signed it.
+    pub fn show_list(&mut self, user: UserId, list: Vec<u8>) -> Outgoing {
+        self.lies.lists.insert(user, list);
+        let frame = ServiceFrame::DeviceListChanged { user };
+        let conns: Vec<ConnId> = self.desk.conns.keys().copied().collect();
+        conns
+            .into_iter()
+            .map(|conn| (conn, frame.clone()))
+            .collect()
     }
 
     /// Goes on under other keys, as another service would, or names itself otherwise.
@@ -163,6 +177,9 @@ impl Service {
                 Answer::Refused(Refusal::Storage)
             }
             Request::GetGroupInfo { .. } => self.lies.group_info.clone()?,
+            Request::GetDeviceList { user } => Answer::DeviceList {
+                list: self.lies.lists.get(user)?.clone().into(),
+            },
             Request::ClaimKeyPackages { devices, .. } => {
                 self.foreign_packages(by, self.lies.packages_of?, devices)?
             }

@@ -10,11 +10,11 @@ use conclave_order::rows::InvitationRow;
 use conclave_order::{Backend as _, Batch, Event, Op, Step, Transaction as _};
 use conclave_proto::limits::KEY_PACKAGE_SHELF_LIFE_MS;
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DeviceId, Refusal, UnixMs};
+use conclave_proto::{DeviceId, GroupId, Refusal, UnixMs};
 
 use crate::database::Database;
 use crate::ids::{author, device, log, some_hash, user, user_of};
-use crate::world::{LIMITS, START, World, admit, admit_through, log_in, refusal};
+use crate::world::{LIMITS, Moves, START, World, admit, admit_through, commit, log_in, refusal};
 
 /// A package, made so long before everything begins.
 #[must_use]
@@ -214,7 +214,8 @@ pub async fn an_invitation_is_used_up<D: Database>() -> Result<()> {
     Ok(())
 }
 
-/// Whoever is off the list writes nothing more, in the same batch too, and its packages are not handed out.
+/// Whoever is off the list writes nothing more, in the same batch too. Its packages are not handed out, what waits for it is gone, the tokens of
+/// its lives as well, and nobody adds it.
 ///
 /// # Errors
 /// When it is not so.
@@ -235,18 +236,63 @@ pub async fn a_revoked_device_loses_what_it_had<D: Database>() -> Result<()> {
             now: START,
         })
     };
+    // A Welcome waits for it, with what only it needs.
+    let at = world.group(log.group).await?;
+    let adding = |n| Moves {
+        added: vec![n],
+        users: (1..10).map(user).collect(),
+        ..Moves::default()
+    };
+    world
+        .accepted(vec![commit(log.group, 10, at, &adding(20), 1)])
+        .await?;
+    ensure!(left_of(&world, 20, log.group).await? == (1, 1, true));
     let append = world.updates(log, author(20, 1), 1).await?;
-    let events = world.run(vec![list(1, None), append]).await?;
+    // Whoever has its package from before adds it, in the same batch: the other device of its user goes in, it does not.
+    let at = world.group(log.group).await?;
+    let [again, other] = [20, 21].map(|n| commit(log.group, 10, at, &adding(n), u64::from(n)));
+    let events = world.run(vec![list(1, None), append, again, other]).await?;
     let Some(Event::ListChanged { gone, .. }) = events.first() else {
         anyhow::bail!("{events:?}");
     };
     ensure!(*gone == [device(20)]);
-    let refused = events.get(1).and_then(refusal);
-    ensure!(refused == Some(conclave_order::revoked()), "{events:?}");
+    for at in [1, 2] {
+        let refused = events.get(at).and_then(refusal);
+        ensure!(refused == Some(conclave_order::revoked()), "{events:?}");
+    }
+    ensure!(
+        matches!(events.get(3), Some(Event::Ordered { .. })),
+        "{events:?}"
+    );
+    ensure!(left_of(&world, 20, log.group).await? == (0, 0, false));
     let event = world.one(claim(10, 2, START)).await?;
     ensure!(claimed(&event)?.is_empty());
     let stale = world.refused(list(2, None)).await?;
     ensure!(stale == Refusal::StaleDeviceList { newest: 1 });
     world.accepted(vec![list(2, Some(1))]).await?;
     Ok(())
+}
+
+/// What the service has of a device: Welcomes that wait, states of the first epoch that they lead into, and whether it knows its life.
+async fn left_of<D: Database>(
+    world: &World<D>,
+    of: u8,
+    group: GroupId,
+) -> Result<(usize, usize, bool)> {
+    let device = device(of);
+    let rows = world
+        .load(|keys| {
+            keys.waiting.insert(device);
+            keys.joins.insert((group, 1));
+            keys.devices.insert(device);
+        })
+        .await?;
+    let waiting = rows.waiting.into_values().flatten().map(|it| it.len());
+    let login = rows.devices.into_values().flatten().map(|row| row.login);
+    let is_known = login.map(|login| login.token.is_some() || login.next.is_some());
+    Ok((
+        waiting.sum(),
+        rows.joins.values().flatten().count(),
+        is_known.into_iter().any(|known| known),
+    ))
 }
