@@ -123,6 +123,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-identity/src/list.rs", "from_bytes", By(&["identity.device_list"])),
     ("crates/conclave-identity/src/received.rs", "tls_deserialize_bytes", By(&["identity.credential"])),
     ("crates/conclave-identity/src/received.rs", "verified", By(&["identity.presented"])),
+    ("crates/conclave-identity/src/sealed_key.rs", "open", By(&["identity.approval"])),
     ("crates/conclave-identity/src/signature_key.rs", "tls_deserialize_bytes", By(&["mls.group_rows"])),
     ("crates/conclave-identity/src/text.rs", "read", By(&["identity.contact_text", "identity.request_text", "identity.approval_text"])),
     ("crates/conclave-identity/src/user.rs", "from_bytes", By(&["identity.genesis"])),

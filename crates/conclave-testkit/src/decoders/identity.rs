@@ -19,6 +19,8 @@ use super::register::{
 };
 
 const NOW: UnixMs = UnixMs(1_700_000_000_000);
+/// To which the sample's user key is sealed.
+const RECEIVING: [u8; 32] = [7; 32];
 const REALM: RealmId = RealmId([7; 16]);
 /// A text may hold four times its own length of white space; the longest is an approval.
 const TEXT_BYTES: usize = 4 * 256 * 1024;
@@ -156,7 +158,11 @@ fn request_bytes(bytes: &[u8]) -> Decoded {
 
 fn approval_bytes(bytes: &[u8]) -> Decoded {
     match DeviceApproval::from_bytes(bytes) {
-        Ok(value) => Ok(Some(value.to_bytes())),
+        Ok(value) => {
+            // Whatever it seals opens, or not.
+            let _ = value.open_user_key(&ReceivingKey::from_bytes(&RECEIVING));
+            Ok(Some(value.to_bytes()))
+        }
         Err(error) => Err(error.code()),
     }
 }
@@ -186,7 +192,7 @@ impl Cast {
         let (credential, list) =
             enrol_first(&user, &genesis, &laptop, DeviceId([4; 16]), NOW).ok()?;
         let phone = DeviceKey::from_bytes(&[5; 32]);
-        let receiving = ReceivingKey::from_bytes(&[7; 32]);
+        let receiving = ReceivingKey::from_bytes(&RECEIVING);
         let mut rng = ChaCha20Rng::from_seed([8; 32]);
         let request =
             DeviceRequest::new(&phone, &receiving, REALM, DeviceId([6; 16]), "phone").ok()?;
