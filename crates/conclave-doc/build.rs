@@ -4,6 +4,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     conclave_breakages::declare(&[
         "carried-owner",
         "carried-signature",
+        "confirm-unchecked",
         "cover-aside",
         "drop-outbox-row",
         "ignore-void",

@@ -115,10 +115,10 @@ pub use conclave_crdt::{
 #[doc(hidden)]
 pub use conclave_engine::plain;
 pub use conclave_engine::{
-    Approval, AwaitedInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo, EngineError,
-    EvidenceInfo, Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo, MemberInfo, PinInfo,
-    PolicyChange, RequestInfo, Rescue, RescueApplied, RescueCause, RescueInfo, RevocationInfo,
-    RevokedGroup, RevokedStage, Setup, UnderWay, WhoAmI, finding,
+    Approval, AwaitedInfo, BasisInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo,
+    EngineError, EvidenceInfo, Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo,
+    MemberInfo, Person, PinInfo, PolicyChange, RequestInfo, Rescue, RescueApplied, RescueCause,
+    RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Setup, UnderWay, WhoAmI, finding,
 };
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;

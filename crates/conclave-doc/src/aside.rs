@@ -1,8 +1,8 @@
 //! Records whose content is not known, or does not count: set aside, since nobody could supply their root, and void, since an admin says so
 //! in the group log. When either becomes known, what follows in the log is read again, as if it had been known all along.
 //!
-//! What a matched snapshot covers is settled: voiding changes nothing there. A member whose own log says something else then takes the
-//! snapshot over.
+//! What a snapshot covers is settled that another user found right, if no objection weighs against it: voiding changes nothing there. A member whose own log
+//! says something else then takes the snapshot over.
 
 use std::collections::BTreeSet;
 
@@ -35,8 +35,8 @@ pub(crate) struct StoredAside {
     former: Option<Head>,
     /// What is void from this position on, or may be, is in the state; known since the group was at that epoch.
     tainted: Option<(u64, u64)>,
-    /// A snapshot that was checked before the log was read again.
-    checked_before: Option<Hash>,
+    /// Size up to which the log settled what it means when these were dealt with.
+    settled: u64,
 }
 
 impl Aside {
@@ -49,11 +49,6 @@ impl Aside {
 
     pub(crate) fn to_stored(&self) -> StoredAside {
         self.stored
-    }
-
-    /// The log was read again: a check of this snapshot was one of another document.
-    pub(crate) fn was_checked_before(&mut self, snapshot: Hash) {
-        self.stored.checked_before = Some(snapshot);
     }
 
     pub(crate) fn wants_base(&self) -> bool {
@@ -74,6 +69,7 @@ impl Aside {
     pub(crate) fn rejoined(&mut self, former: Head, covered: &Head) {
         self.stored.wants_base = false;
         self.stored.tainted = None;
+        self.stored.settled = 0;
         if former.size > covered.size {
             self.stored.former = Some(former);
         }
@@ -103,7 +99,7 @@ impl Document {
     /// here where they were opened. Own edits that build on them, in the log or not, are written again; those of others have no effect
     /// before their authors do the same. To be called after every such entry; calling it again does nothing.
     ///
-    /// What a matched snapshot covers stays. Where a void record is in a checkpoint that no matched snapshot covers, the state is taken over
+    /// What a settled snapshot covers stays. Where a void record is in a checkpoint that no settled snapshot covers, the state is taken over
     /// from the active snapshot as soon as that helps: the outcome is blocked by [`Blocked::Base`] then, and what builds on the record is not
     /// written again. Until then this device makes no snapshot.
     ///
@@ -151,6 +147,16 @@ impl Document {
     fn new_voids(&mut self, ctx: &DocContext<'_>) -> Option<u64> {
         let all = || ctx.authority.voided(&self.id);
         let count = all().count();
+        let settled = self.settled_to();
+        // An objection to the snapshot that had settled what is void opens that again.
+        let opened = settled < self.aside.stored.settled;
+        if count > 0 && settled != self.aside.stored.settled {
+            if opened {
+                self.aside.stored.voids = 0;
+            }
+            self.aside.stored.settled = settled;
+            self.rows.meta_dirty = true;
+        }
         // Breakage: what was opened before it was voided stays.
         if count <= self.aside.stored.voids || crate::broken("ignore-void") {
             return None;
@@ -158,9 +164,8 @@ impl Document {
         let new: BTreeSet<Hash> = all().skip(self.aside.stored.voids).collect();
         self.aside.stored.voids = count;
         self.rows.meta_dirty = true;
-        let settled = self.settled_to();
         // Of records before the view nothing is known here.
-        let is_blind = self.log.base().size > settled;
+        let is_blind = self.log.base().size > settled && !opened;
         let mut first = None;
         let mut tainted: Option<u64> = None;
         let positions = self.log.positions_of(&new);
@@ -184,9 +189,12 @@ impl Document {
         first
     }
 
-    /// Size up to which a matched snapshot says what the log means.
+    /// Size up to which a snapshot says what the log means that another user found right and no weighing objection stands against, or that this
+    /// device has confirmed.
     pub(crate) fn settled_to(&self) -> u64 {
-        self.state.matched.map_or(0, |info| info.covered.size)
+        let settled = self.state.settled().map(|info| info.covered.size);
+        let confirmed = self.checks.own.confirmed.map(|info| info.covered.size);
+        settled.max(confirmed).unwrap_or(0)
     }
 
     /// The state has to be taken over from the active snapshot. What this device has written since comes back with the log, and goes on
@@ -199,31 +207,32 @@ impl Document {
         }
     }
 
-    /// Asks for the snapshot to take over, where a matched one covers what is unknown or void here, or the one that this state rests on
-    /// has been replaced.
+    /// Asks for the snapshot to take over, where a settled one covers what is unknown or void here, or the one that this state rests on is disputed
+    /// and the next says something else.
     pub(crate) fn check_base(&mut self, outcome: &mut DeliverOutcome) {
-        let settled = self.settled_to();
         let content = &self.content;
         let first = content.aside.iter().chain(&content.void).min();
-        let matched = self.state.matched.map(|info| info.id);
-        let agrees = self.checks.done.is_some_and(|(id, judgement, _)| {
-            let is_fresh = self.aside.stored.checked_before != Some(id);
-            judgement == Judgement::Match && Some(id) == matched && is_fresh
+        let confirmed = self.checks.own.confirmed.map_or(0, |info| info.seq);
+        let settled = self.state.settled().filter(|info| info.seq > confirmed);
+        let overruled = settled.is_some_and(|info| {
+            let agrees = self.checks.found(&info.id) == Some(Judgement::Match);
+            first.is_some_and(|first| *first < info.covered.size) && !agrees
         });
-        let overruled = first.is_some_and(|first| *first < settled) && !agrees;
         let active = &self.state.active;
-        let replaced = active.replaces && self.checks.rests_on.is_some_and(|id| id != active.id);
-        // What a device rests on may hold what was voided since; the matched one was judged by somebody who knew.
         let rests_on = self.checks.rests_on;
-        let outdated = self.aside.stored.voids > 0 && rests_on.is_some() && matched.is_some();
-        let outdated = outdated && rests_on != matched;
+        // Who objects makes the next from the own log.
+        let next = rests_on.is_some_and(|id| id != active.id) && self.base_is_disputed();
+        let healed = next && self.says_otherwise();
+        // What a device rests on may hold what was voided since; the settled one was judged by somebody who knew.
+        let outdated = self.aside.stored.voids > 0 && !self.is_sure();
+        let outdated = outdated && settled.is_some_and(|info| rests_on != Some(info.id));
         // A snapshot that may hold what is void as well is no help, before somebody has found it right, or one is made by somebody who
         // must have known.
         let cleansed = self.aside.stored.tainted.is_some_and(|(seq, epoch)| {
             let covers = active.covered.size > seq;
-            !covers || active.epoch > epoch || self.state.active_is_matched()
+            !covers || active.epoch > epoch || self.state.active_is_settled()
         });
-        if overruled || replaced || outdated || cleansed {
+        if overruled || healed || outdated || cleansed {
             self.want_base(outcome);
         }
         if self.aside.stored.wants_base && outcome.blocked.is_none() {

@@ -440,7 +440,6 @@ mod tests {
             parent: Hash::ZERO,
             chain_proof: Hash::ZERO,
             covered: Head::EMPTY,
-            replaces: false,
             bytes: 1,
             weight: Weight::default(),
         };

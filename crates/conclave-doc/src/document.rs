@@ -7,28 +7,17 @@ use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, limits};
 
 use crate::aside::Aside;
+use crate::checks::Checks;
 use crate::content::{Content, Fresh, Plain};
-use crate::context::{Cost, DeliverOutcome, DocContext, EditFn, RootsNeeded};
+use crate::context::{Cost, DeliverOutcome, DocContext, EditFn};
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Incoming;
 use crate::log::LogView;
 use crate::lost::LostUpdates;
 use crate::outbox::{Outbox, Own};
-use crate::payload::Judgement;
 use crate::seal::padded_len;
 use crate::state::LogState;
 use crate::store::RowTracker;
-
-/// What this device knows of snapshots beside the log.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Checks {
-    /// The active snapshot as received, until it is checked.
-    pub sealed: Option<Record>,
-    /// What this device found of which snapshot, and whether it has queued a verdict.
-    pub done: Option<(Hash, Judgement, bool)>,
-    /// The snapshot on which this device's own state rests, while nobody else has found that right: such a state proves nothing.
-    pub rests_on: Option<Hash>,
-}
 
 /// One document of a group, as one device sees it: the log, the CRDT, and what this device has yet to get into the log.
 ///
@@ -151,32 +140,6 @@ impl Document {
     #[must_use]
     pub fn active_snapshot(&self) -> (Hash, u64) {
         (self.state.active.id, self.state.active.seq)
-    }
-
-    /// Whether a member says that a snapshot differs from the log, and no admin has replaced it.
-    #[must_use]
-    pub fn is_disputed(&self) -> bool {
-        self.state.disputed.is_some()
-    }
-
-    /// On whose word the oldest content is known: the author of the snapshot from which this device opened the document, while no
-    /// other user's device has found it right.
-    #[must_use]
-    pub fn on_word_of(&self) -> Option<Author> {
-        self.state
-            .matched
-            .is_none()
-            .then_some(self.state.active.author)
-    }
-
-    /// Epochs whose roots this document needs; the engine erases a root when no document needs it.
-    #[must_use]
-    pub fn roots_needed(&self) -> RootsNeeded {
-        let mut needed = self.state.roots_needed(self.size());
-        // Records since the checkpoint are stored sealed.
-        needed.epochs.extend(self.content.tail_epochs());
-        needed.all_from = needed.all_from.max(self.caught_up_epoch);
-        needed
     }
 
     /// The service has shown `head` as the document's when the group was at `epoch`, or later: with `GetStatus`, for documents that are not

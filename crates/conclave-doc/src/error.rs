@@ -69,9 +69,6 @@ pub enum DocError {
         /// Its position in the document's log.
         seq: u64,
     },
-    /// A member says that the active snapshot differs from the log; only an admin can replace it.
-    #[error("the active snapshot is disputed; an admin has to replace it")]
-    Disputed,
 }
 
 impl DocError {
@@ -91,7 +88,6 @@ impl DocError {
             Self::TooLarge { .. } => "doc.too_large",
             Self::NotNow => "doc.not_now",
             Self::SetAside { .. } => "doc.set_aside",
-            Self::Disputed => "doc.disputed",
         }
     }
 
@@ -104,7 +100,6 @@ impl DocError {
                 | Self::FutureEpoch { .. }
                 | Self::NotNow
                 | Self::SetAside { .. }
-                | Self::Disputed
         )
     }
 }

@@ -34,11 +34,13 @@ mod aside;
 mod based;
 mod candidate;
 mod carried;
+mod checks;
 mod content;
 mod context;
 mod document;
 mod error;
 mod examine;
+mod heard;
 mod incoming;
 mod kept;
 mod log;
@@ -63,6 +65,7 @@ mod views;
 mod weight;
 mod words;
 
+pub use checks::{Basis, Confirmed, Refuted};
 pub use conclave_mls::{RowChange, Rows};
 pub use context::{
     Append, Blocked, Change, ChangeKind, CheckWanted, Cost, DeliverOutcome, DocContext, EditFn,

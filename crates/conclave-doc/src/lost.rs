@@ -178,12 +178,6 @@ impl Document {
         }
     }
 
-    /// Whether what is known of the log's former records was seen here, or compared by somebody: otherwise one author of a snapshot alone says so,
-    /// and nothing is given up on their word.
-    fn is_sure(&self) -> bool {
-        self.checks.rests_on.is_none()
-    }
-
     /// What the authors' chains, or their operations, say to be in the log is claimed to be, where that is not sure.
     pub(crate) fn claim_known(&mut self) {
         self.lost.unclaim();
@@ -200,7 +194,7 @@ impl Document {
         known.iter().for_each(|leaf| self.lost.claim(leaf));
     }
 
-    /// Somebody has compared the snapshot: what it says to be in the log is.
+    /// Another user has compared the snapshot, or nothing rests on it any more: what it says to be in the log is.
     pub(crate) fn claims_are_true(&mut self) {
         let claimed: Vec<Hash> = self.lost.claimed().map(|lost| lost.leaf).collect();
         claimed.iter().for_each(|leaf| self.found_again(leaf));

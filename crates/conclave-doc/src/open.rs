@@ -12,9 +12,10 @@ use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
 use crate::aside::Aside;
+use crate::checks::Checks;
 use crate::content::{Content, Fresh, Plain};
 use crate::context::{Blocked, DeliverOutcome, DocContext, EditFn, Sealer};
-use crate::document::{Checks, Document};
+use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::{Bridge, Incoming};
 use crate::log::LogView;
@@ -155,7 +156,7 @@ impl Document {
         };
         let mut this = Self::assemble(group, document, frontier, state, content, author, fresh);
         this.keep_snapshot(base.seq, encode(&base.record));
-        this.checks.rests_on = (!info.is_first()).then_some(info.id);
+        this.checks = Checks::resting_on((!info.is_first()).then_some(info.id));
         let outcome = this.opened(ctx, opened, rng)?;
         Ok((this, outcome))
     }
@@ -377,8 +378,7 @@ impl Document {
         self.adopt_covered(&bridge.payload.tables, outcome)?;
         self.aside.rejoined(self.log.head(), &bridge.info.covered);
         let frontier = bridge.payload.frontier.clone();
-        let mut state = LogState::new(bridge.payload.tables.clone(), bridge.info);
-        state.disputed = self.state.disputed;
+        let state = LogState::new(bridge.payload.tables.clone(), bridge.info);
         let (_, checkpoint) = Self::first_checkpoint(bridge.payload, state.clone());
         let mut content = Content::new(self.kind(), checkpoint, &mut self.fresh)?;
         self.end_era();
@@ -389,10 +389,7 @@ impl Document {
         self.begin_era();
         self.keep_snapshot(bridge.info.seq, bridge.sealed);
         self.state = state;
-        self.checks = Checks {
-            rests_on: Some(bridge.info.id),
-            ..Checks::default()
-        };
+        self.checks.rest_on(bridge.info.id);
         self.rows.meta_dirty = true;
         self.claim_known();
         if self.rebuild().is_err() {
@@ -501,7 +498,6 @@ fn read_base(
         parent: snapshot.parent,
         chain_proof: snapshot.chain_proof,
         covered: snapshot.covered,
-        replaces: false,
         bytes: record.tls_serialized_len() as u64,
         weight: Weight::default(),
     };

@@ -145,6 +145,10 @@ impl Outbox {
         self.update_count > 0
     }
 
+    pub(crate) fn has_verdicts(&self) -> bool {
+        self.items.iter().any(|item| item.what == Own::Verdict)
+    }
+
     /// How many these are.
     pub(crate) fn update_count(&self) -> usize {
         self.update_count

@@ -100,7 +100,6 @@ impl Document {
             parent: Hash::ZERO,
             chain_proof: Hash::ZERO,
             covered: Head::EMPTY,
-            replaces: false,
             // Known when it is made.
             bytes: 0,
             weight: Weight::default(),

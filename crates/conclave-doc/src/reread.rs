@@ -14,7 +14,7 @@ use crate::content::{Idle, Plain, TailEntry};
 use crate::context::{Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
-use crate::payload::{Judgement, VerdictPayload};
+use crate::payload::VerdictPayload;
 use crate::replica::judge_replicas;
 use crate::seal::{KeyRing, open};
 use crate::state::{Effect, LogState, News};
@@ -71,17 +71,10 @@ impl Document {
         }
         self.content.apply_pushed(Vec::new, &mut self.fresh)?;
         self.state = state;
-        if let Some((snapshot, Judgement::Match, true)) = self.checks.done
-            && ctx.one_user()
-        {
-            self.state.set_matched(&snapshot);
+        if let Some(confirmed) = &self.checks.own.confirmed {
+            self.state.confirm(confirmed);
         }
-        match self.checks.done {
-            // What was found was found in another document.
-            Some((_, _, false)) => self.checks.done = None,
-            Some((id, ..)) => self.aside.was_checked_before(id),
-            None => {}
-        }
+        self.checks.forget_found();
         self.rows.meta_dirty = true;
         self.aside
             .given_up
@@ -209,6 +202,7 @@ impl Document {
                         snapshot: verdict.snapshot,
                         judgement: verdict.judgement,
                         user: row.user,
+                        role: row.role,
                         one_user: ctx.authority.is_of_one_user(epoch),
                     };
                     entry.idle = None;

@@ -72,10 +72,7 @@ impl Examiner<'_> {
                 candidate.standing = Standing::Chained { clock, seen: None };
                 Step::Candidate(candidate)
             }
-            Ok(Fit::Snapshot {
-                header: snapshot,
-                replaces,
-            }) => {
+            Ok(Fit::Snapshot { header: snapshot }) => {
                 if !candidate.is_signed_by(row) {
                     let fault = Some(Fault::Record(RecordFault::Signature));
                     return Step::Stop(candidate.into_form(), Blocked::Unverified, fault);
@@ -89,7 +86,6 @@ impl Examiner<'_> {
                     parent: snapshot.parent,
                     chain_proof: snapshot.chain_proof,
                     covered: snapshot.covered,
-                    replaces,
                     bytes: u64::from(bytes),
                     // Known when it has its place.
                     weight: Weight::default(),

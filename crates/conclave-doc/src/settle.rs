@@ -1,6 +1,7 @@
 //! Second half of judging: opening, replica rules, applying.
 
 use conclave_crdt::{Inspected, ReplicaId};
+use conclave_proto::policy::Role;
 use conclave_proto::record::{Record, RecordBody};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId};
@@ -356,12 +357,13 @@ impl Document {
                 judgement,
                 ..
             }) => {
-                let one_user = ctx.authority.is_of_one_user(record.header.epoch);
+                let (device, epoch) = (&author.device, record.header.epoch);
                 effect.news = News::Verdict {
                     snapshot,
                     judgement,
                     user,
-                    one_user,
+                    role: ctx.row(device, epoch).map_or(Role::Viewer, |row| row.role),
+                    one_user: ctx.authority.is_of_one_user(epoch),
                 };
                 Some(ChangeKind::Verdict)
             }

@@ -1,19 +1,18 @@
-//! Making snapshots, and judging those of others.
+//! Making snapshots.
 
 use conclave_proto::record::{Record, RecordBody, SnapshotHeader};
 use conclave_proto::{Hash, Head, limits};
-use conclave_rules::Authority;
 use conclave_rules::actions::Action;
 use tls_codec::Size;
 
 use crate::content::{Checkpoint, Plain};
-use crate::context::{CheckWanted, DeliverOutcome, DocContext, PendingVerdict, Sealer};
+use crate::context::{DeliverOutcome, DocContext, Sealer};
 use crate::document::Document;
 use crate::error::DocError;
 use crate::incoming::Form;
 use crate::outbox::header_template;
-use crate::payload::{DiffersWhy, Judgement, SnapshotPayload, VerdictPayload};
-use crate::seal::{DocKeys, open, padded_len, seal};
+use crate::payload::SnapshotPayload;
+use crate::seal::{DocKeys, padded_len, seal};
 use crate::state::LogState;
 
 /// Encoded bytes of records since the last checkpoint after which another is made, at least; and at least as many as the state in it has. So
@@ -38,10 +37,11 @@ impl Document {
     }
 
     /// A snapshot of everything in the log, under the current epoch: for `PutSnapshot`, or for `CreateDocument` while the document's first is
-    /// not in the log. Kept durably until it is accepted or refused. Where a dispute stands, an admin's replaces the disputed one.
+    /// not in the log. Kept durably until it is accepted or refused. Its parent says after which it comes; what is in it comes from this device's own log, so
+    /// that the next after a false one is right again.
     ///
     /// # Errors
-    /// [`DocError::Role`], [`DocError::NotNow`], [`DocError::SetAside`], [`DocError::Disputed`], [`DocError::TooLarge`], [`DocError::MissingRoot`],
+    /// [`DocError::Role`], [`DocError::NotNow`], [`DocError::SetAside`], [`DocError::TooLarge`], [`DocError::MissingRoot`],
     /// [`DocError::Crdt`].
     pub fn make_snapshot(
         &mut self,
@@ -67,14 +67,11 @@ impl Document {
         if self.aside.is_tainted() {
             return Err(DocError::NotNow);
         }
-        let active = &self.state.active;
-        let (parent, chain_proof) = if !self.is_created() {
-            (Hash::ZERO, Hash::ZERO)
-        } else if self.is_disputed() {
-            (active.parent, active.chain_proof)
-        } else {
-            let active = active.as_active(self.kind());
+        let (parent, chain_proof) = if self.is_created() {
+            let active = self.state.active.as_active(self.kind());
             (active.id, active.header.successor_proof(&active.id))
+        } else {
+            (Hash::ZERO, Hash::ZERO)
         };
         let crdt = self.clean_state()?;
         let payload = SnapshotPayload {
@@ -99,9 +96,6 @@ impl Document {
         let role = ctx.own_row().map(|row| row.role).ok_or(DocError::Role)?;
         if !Action::WriteSnapshot.allowed(role) {
             return Err(DocError::Role);
-        }
-        if self.is_disputed() && !Action::ReplaceSnapshot.allowed(role) {
-            return Err(DocError::Disputed);
         }
         if self.is_created() && (!self.covers_more() || ctx.authority.epoch() < self.epoch_high()) {
             return Err(DocError::NotNow);
@@ -221,150 +215,16 @@ impl Document {
         }
     }
 
-    /// Keeps a snapshot that has its place, if it may have to be checked.
-    pub(crate) fn keep_for_check(&mut self, ctx: &DocContext<'_>, record: &Record) {
-        if self.snapshot.as_ref().is_some_and(|own| own == record) {
-            self.snapshot = None;
-            self.rows.snapshot_dirty = true;
-        }
-        let own = record.header.author.device == ctx.device;
-        self.checks.sealed = (!own || ctx.one_user()).then(|| record.clone());
-    }
-
-    /// The active snapshot, where this device should check it: it can, it has not, and nobody else has found it right.
-    #[must_use]
-    pub fn check_wanted(&self, authority: &dyn Authority) -> Option<CheckWanted> {
-        let active = &self.state.active;
-        let epoch = authority.epoch();
-        let own = authority.row(&self.outbox.author.device, epoch)?;
-        let judges = own.user != active.user || authority.is_of_one_user(epoch);
-        let fresh = self.checks.done.is_none_or(|(id, ..)| id != active.id);
-        let able = self.size() > active.seq
-            && self.checks.rests_on.is_none()
-            && !self.aside.is_tainted()
-            && self.content.checkpoint.size <= active.covered.size
-            // What it holds of a record set aside cannot be told from here.
-            && self.content.aside.range(..active.covered.size).next().is_none();
-        let wanted =
-            judges && fresh && able && !self.state.active_is_matched() && !self.is_disputed();
-        let have = self
-            .checks
-            .sealed
-            .as_ref()
-            .is_some_and(|record| record.leaf() == active.id);
-        wanted.then_some(CheckWanted {
-            seq: active.seq,
-            have,
-        })
-    }
-
-    /// Checks the active snapshot against this device's own log: loads both in scratch documents and compares what they hold. Takes time
-    /// linear in the document: for when the device is idle. `None` where [`Document::check_wanted`] does not have it.
-    ///
-    /// # Errors
-    /// [`DocError::MissingRoot`], and [`DocError::Crdt`] when the own state cannot be built.
-    pub fn check_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<Option<Judgement>, DocError> {
-        if !self
-            .check_wanted(ctx.authority)
-            .is_some_and(|wanted| wanted.have)
-        {
-            return Ok(None);
-        }
-        let Some(record) = self.checks.sealed.clone() else {
-            return Ok(None);
-        };
-        let judgement = match self.compare_snapshot(ctx, &record)? {
-            Ok(()) => Judgement::Match,
-            Err(why) => Judgement::Differs(why),
-        };
-        let id = self.state.active.id;
-        let alone = ctx.one_user() && record.header.author.device == ctx.device;
-        if alone && judgement == Judgement::Match {
-            self.state.set_matched(&id);
-        }
-        self.checks.done = Some((id, judgement, alone && judgement == Judgement::Match));
-        self.checks.sealed = None;
-        self.rows.meta_dirty = true;
-        self.maintain(ctx)?;
-        Ok(Some(judgement))
-    }
-
-    fn compare_snapshot(
-        &mut self,
-        ctx: &DocContext<'_>,
-        record: &Record,
-    ) -> Result<Result<(), DiffersWhy>, DocError> {
-        let covered = self.state.active.covered;
-        let epoch = record.header.epoch;
-        let root = ctx
-            .keys
-            .root(epoch)
-            .ok_or(DocError::MissingRoot { epoch })?;
-        let payload = open(record, &DocKeys::derive(&root, &self.id)).ok();
-        let Some(payload) = payload.and_then(|bytes| SnapshotPayload::from_bytes(&bytes).ok())
-        else {
-            return Ok(Err(DiffersWhy::Unreadable));
-        };
-        let tables = self.content.state_at(covered.size).tables;
-        if payload.frontier.head() != covered || payload.tables != tables {
-            return Ok(Err(DiffersWhy::Tables));
-        }
-        let kind = self.kind();
-        let digest = conclave_crdt::load(kind, &payload.state, self.fresh.replica(kind))
-            .and_then(|mut scratch| scratch.content_digest());
-        let Ok(digest) = digest else {
-            return Ok(Err(DiffersWhy::Unloadable));
-        };
-        let mut own =
-            self.content
-                .rebuild(covered.size, &Default::default(), &[], &mut self.fresh)?;
-        Ok(if own.content_digest()? == digest {
-            Ok(())
-        } else {
-            Err(DiffersWhy::Content)
-        })
-    }
-
-    /// The verdict that this device should write, after waiting a random time: a `Match` only if no other user's is there yet.
-    #[must_use]
-    pub fn pending_verdict(&self) -> Option<PendingVerdict> {
-        let (snapshot, judgement, written) = self.checks.done?;
-        let active = &self.state.active;
-        let needed = judgement != Judgement::Match || !self.state.active_is_matched();
-        (snapshot == active.id && !written && needed).then_some(PendingVerdict {
-            snapshot,
-            seq: active.seq,
-            judgement,
-        })
-    }
-
-    /// Queues the pending verdict; [`Document::next_append`] sends it. False if there is none.
-    pub fn write_verdict(&mut self) -> bool {
-        let Some(pending) = self.pending_verdict() else {
-            return false;
-        };
-        self.queue_verdict(VerdictPayload::new(pending.snapshot, pending.judgement).to_bytes());
-        self.checks.done = Some((pending.snapshot, pending.judgement, true));
-        self.rows.meta_dirty = true;
-        true
-    }
-
     /// Housekeeping after the log has grown.
     pub(crate) fn maintain(&mut self, ctx: &DocContext<'_>) -> Result<(), DocError> {
-        let matched = self.state.matched.map(|info| info.id);
-        if self.checks.rests_on.is_some() && self.checks.rests_on == matched {
-            self.checks.rests_on = None;
-            self.rows.meta_dirty = true;
+        if self.checks.rests_on.is_some() && self.is_sure() {
             self.claims_are_true();
         }
-        self.note_sure(ctx.device);
+        self.note_sure();
+        self.forget_checks();
         let active = self.state.active.id;
-        if self.state.active_is_matched()
-            || self
-                .checks
-                .sealed
-                .as_ref()
-                .is_some_and(|kept| kept.leaf() != active)
+        let sealed = self.checks.sealed.as_ref();
+        if sealed.is_some_and(|kept| kept.leaf() != active) || self.checks.found(&active).is_some()
         {
             self.checks.sealed = None;
         }
@@ -391,7 +251,7 @@ impl Document {
             return false;
         }
         let bound = CHECKPOINT_BYTES.max(content.checkpoint.crdt.len() as u64);
-        let patience = if self.check_wanted(ctx.authority).is_some() {
+        let patience = if self.is_lot_open() || self.check_wanted(ctx).is_some() {
             CHECK_PATIENCE
         } else {
             1
@@ -400,7 +260,7 @@ impl Document {
             return true;
         }
         // Roots that only the stored tail still needs are let go.
-        let needed = self.state.roots_needed(self.size());
+        let needed = self.needed_by_log();
         patience == 1 && content.tail_epochs().any(|epoch| !needed.needs(epoch))
     }
 

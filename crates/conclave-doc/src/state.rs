@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use conclave_crdt::{CrdtKind, ReplicaId};
+use conclave_proto::policy::Role;
 use conclave_proto::record::SnapshotHeader;
 use conclave_proto::{Author, DeviceId, Hash, Head, UserId};
 use conclave_rules::Active;
@@ -10,11 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::carried::{Carried, owner};
 use crate::context::RootsNeeded;
+use crate::heard::{self, Heard, Voice};
 use crate::payload::{Judgement, Tables};
 use crate::weight::Weight;
 
-/// Snapshots remembered since the newest matched one.
-const RECENT_SNAPSHOTS: usize = 64;
 /// How much is written between two positions whose weight is remembered, in bytes.
 const STEP_BYTES: u64 = 64 * 1024;
 
@@ -29,8 +29,6 @@ pub(crate) struct SnapshotInfo {
     pub parent: Hash,
     pub chain_proof: Hash,
     pub covered: Head,
-    /// An admin's replacement of a disputed snapshot.
-    pub replaces: bool,
     /// Encoded size.
     pub bytes: u64,
     /// What the records before its covered head weigh.
@@ -57,6 +55,10 @@ impl SnapshotInfo {
     }
 }
 
+fn least() -> Role {
+    Role::Viewer
+}
+
 /// What a record means beside its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum News {
@@ -75,6 +77,8 @@ pub(crate) enum News {
         snapshot: Hash,
         judgement: Judgement,
         user: UserId,
+        #[serde(default = "least")]
+        role: Role,
         one_user: bool,
     },
 }
@@ -110,15 +114,13 @@ impl Effect {
 pub(crate) struct LogState {
     pub tables: Tables,
     pub active: SnapshotInfo,
-    /// Newest snapshot that another user's device found right, or the document's first.
-    pub matched: Option<SnapshotInfo>,
-    /// Accepted snapshots after the matched one, the active one last.
-    recent: Vec<SnapshotInfo>,
-    /// A snapshot of which a member said that it differs.
-    pub disputed: Option<Hash>,
+    /// The snapshot that this began with, or on which the device's own word stands since, and the newest after it, the active one last; with what
+    /// was said of each.
+    #[serde(default)]
+    heard: Vec<Heard>,
     /// (first position, epoch) where a higher epoch begins.
     epochs: Vec<(u64, u64)>,
-    /// Carried records that count and that no matched snapshot covers: their positions, and the ids that their authors gave them.
+    /// Carried records that count and that no confirmed snapshot covers: their positions, and the ids that their authors gave them.
     carried: Vec<(u64, Hash)>,
     /// What the records so far weigh.
     pub weight: Weight,
@@ -129,18 +131,10 @@ pub(crate) struct LogState {
 impl LogState {
     /// The state that a snapshot gives. Records from its covered head on follow.
     pub(crate) fn new(tables: Tables, active: SnapshotInfo) -> Self {
-        let matched = active.is_first().then_some(active);
-        let recent = if matched.is_some() {
-            Vec::new()
-        } else {
-            vec![active]
-        };
         Self {
             tables,
             active,
-            matched,
-            recent,
-            disputed: None,
+            heard: vec![Heard::new(active)],
             epochs: Vec::new(),
             carried: Vec::new(),
             weight: active.weight,
@@ -170,9 +164,16 @@ impl LogState {
                 snapshot,
                 judgement,
                 user,
+                role,
                 one_user,
             } => {
-                self.judged(snapshot, *judgement, user, *one_user);
+                let voice = Voice {
+                    user: *user,
+                    role: *role,
+                    judgement: *judgement,
+                    one_user: *one_user,
+                };
+                heard::hear(&mut self.heard, snapshot, voice);
             }
         }
     }
@@ -191,46 +192,45 @@ impl LogState {
         let next = self.steps.iter().find(|(size, _)| *size >= covered);
         info.weight = next.map_or(self.weight, |step| step.1);
         self.steps.retain(|(size, _)| *size > covered);
-        if info.replaces {
-            self.recent.retain(|older| older.id != self.active.id);
-            self.disputed = None;
-        }
         self.active = info;
-        if self.recent.len() >= RECENT_SNAPSHOTS {
-            self.recent.remove(0);
-        }
-        self.recent.push(info);
+        heard::remember(&mut self.heard, info);
     }
 
-    fn judged(&mut self, snapshot: &Hash, judgement: Judgement, user: &UserId, one_user: bool) {
-        let Some(info) = self.known(snapshot) else {
-            return;
-        };
-        match judgement {
-            Judgement::Differs(_) => self.disputed = Some(*snapshot),
-            Judgement::Match if info.user != *user || one_user => self.set_matched(snapshot),
-            Judgement::Match => {}
+    /// What was said of snapshots, as far as remembered, the oldest first.
+    pub(crate) fn heard(&self) -> &[Heard] {
+        &self.heard
+    }
+
+    /// What was said of one of them.
+    pub(crate) fn heard_of(&self, snapshot: &Hash) -> Option<&Heard> {
+        self.heard.iter().find(|it| it.info.id == *snapshot)
+    }
+
+    /// What was written before there were such rows knows of the active snapshot alone, and of nothing that was said of it.
+    pub(crate) fn mend(&mut self) {
+        if self.heard.is_empty() {
+            self.heard.push(Heard::new(self.active));
         }
     }
 
-    fn known(&self, snapshot: &Hash) -> Option<SnapshotInfo> {
-        self.recent
-            .iter()
-            .chain(self.matched.iter())
-            .find(|info| info.id == *snapshot)
-            .copied()
+    /// The newest snapshot of which the log says that it is right.
+    pub(crate) fn settled(&self) -> Option<&SnapshotInfo> {
+        let settled = self.heard.iter().rev().find(|it| it.is_settled());
+        settled.map(|it| &it.info)
     }
 
-    /// Takes a snapshot that is not older than the matched one as matched.
-    pub(crate) fn set_matched(&mut self, snapshot: &Hash) {
-        if let Some(at) = self.recent.iter().position(|info| info.id == *snapshot) {
-            self.matched = self.recent.get(at).copied();
-            self.recent.drain(..=at);
-            let keep_from = self.matched.map_or(0, |info| info.covered.size);
-            let first_kept = self.epochs.partition_point(|(seq, _)| *seq <= keep_from);
-            self.epochs.drain(..first_kept.saturating_sub(1));
-            self.carried.retain(|(seq, _)| *seq >= keep_from);
-        }
+    /// Whether the log says so of the active one.
+    pub(crate) fn active_is_settled(&self) -> bool {
+        self.settled().is_some_and(|info| info.id == self.active.id)
+    }
+
+    /// What lies before a snapshot that this device has confirmed is not needed any more.
+    pub(crate) fn confirm(&mut self, snapshot: &SnapshotInfo) {
+        self.heard.retain(|it| it.info.seq >= snapshot.seq);
+        let keep_from = snapshot.covered.size;
+        let first_kept = self.epochs.partition_point(|(seq, _)| *seq <= keep_from);
+        self.epochs.drain(..first_kept.saturating_sub(1));
+        self.carried.retain(|(seq, _)| *seq >= keep_from);
     }
 
     /// Whether a carried record counts that holds the record with this id, as far as that is remembered.
@@ -250,11 +250,6 @@ impl LogState {
         chain.is_some_and(|chain| chain.closed)
     }
 
-    /// Whether the active snapshot was found right by another user's device.
-    pub(crate) fn active_is_matched(&self) -> bool {
-        self.matched.is_some_and(|info| info.id == self.active.id)
-    }
-
     /// Epochs of the records from `seq` on, as far as known.
     pub(crate) fn epochs_from(&self, seq: u64, size: u64) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
@@ -267,19 +262,18 @@ impl LogState {
         found
     }
 
-    /// Roots that this document's log needs: those of the newest matched snapshot and of everything after its covered head.
-    pub(crate) fn roots_needed(&self, size: u64) -> RootsNeeded {
-        let anchor = self.matched.unwrap_or(self.active);
+    /// Roots that this document's log needs: those of the snapshot that this device has confirmed, and of everything after its covered head. Where
+    /// it has confirmed none, all below the one that it began with as well.
+    pub(crate) fn roots_needed(&self, confirmed: Option<&SnapshotInfo>, size: u64) -> RootsNeeded {
+        let first = self.heard.first().map_or(&self.active, |it| &it.info);
+        let anchor = confirmed.unwrap_or(first);
         let mut epochs = self.epochs_from(anchor.covered.size, size);
         epochs.insert(anchor.epoch);
-        epochs.extend(self.recent.iter().map(|info| info.epoch));
-        let all_below = match (self.disputed, self.matched) {
-            (Some(_), _) => u64::MAX,
-            (None, None) => self.active.epoch,
-            (None, Some(_)) => 0,
-        };
+        let since = self.heard.iter().map(|it| &it.info);
+        let since = since.filter(|info| info.seq >= anchor.seq);
+        epochs.extend(since.map(|info| info.epoch));
         RootsNeeded {
-            all_below,
+            all_below: confirmed.map_or(anchor.epoch, |_| 0),
             epochs,
             all_from: self.tables.epoch_high,
         }
@@ -287,7 +281,7 @@ impl LogState {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use conclave_proto::InstanceId;
 
@@ -298,7 +292,7 @@ mod tests {
         }
     }
 
-    fn snapshot(seq: u64, covered: u64, epoch: u64, first: bool) -> SnapshotInfo {
+    pub(crate) fn snapshot(seq: u64, covered: u64, epoch: u64, first: bool) -> SnapshotInfo {
         SnapshotInfo {
             seq,
             id: Hash([seq as u8 + 1; 32]),
@@ -311,7 +305,6 @@ mod tests {
                 size: covered,
                 root: Hash([0; 32]),
             },
-            replaces: false,
             bytes: 1,
             weight: Weight::default(),
         }
@@ -334,57 +327,43 @@ mod tests {
             snapshot: snapshot.id,
             judgement,
             user: UserId([user; 32]),
+            role: Role::Editor,
             one_user: false,
         }
     }
 
     #[test]
-    fn a_root_is_needed_until_a_matched_snapshot_covers_its_records() {
-        let mut state = LogState::new(Tables::default(), snapshot(0, 0, 1, true));
+    fn a_root_is_needed_until_a_confirmed_snapshot_covers_its_records_whatever_is_said() {
+        let first = snapshot(0, 0, 1, true);
+        let mut state = LogState::new(Tables::default(), first);
         for seq in 0..4 {
             state.apply(seq, &plain(seq, 1, News::Update));
         }
         state.apply(4, &plain(4, 2, News::Update));
-        assert_eq!(state.roots_needed(5).epochs, BTreeSet::from([1, 2]));
+        let needed = |state: &LogState, confirmed| state.roots_needed(Some(confirmed), 8);
+        assert_eq!(needed(&state, &first).epochs, BTreeSet::from([1, 2]));
         let second = snapshot(5, 5, 3, false);
         state.apply(5, &plain(5, 3, News::Snapshot(second)));
-        assert_eq!(state.roots_needed(6).epochs, BTreeSet::from([1, 2, 3]));
         state.apply(6, &plain(6, 3, verdict(&second, Judgement::Match, 1)));
-        assert!(
-            !state.active_is_matched(),
-            "its author's user does not count"
-        );
+        assert!(!state.active_is_settled(), "its author does not count");
         state.apply(7, &plain(7, 3, verdict(&second, Judgement::Match, 2)));
-        assert!(state.active_is_matched());
-        assert_eq!(state.roots_needed(8).epochs, BTreeSet::from([3]));
-        assert!(!state.roots_needed(8).needs(2));
-    }
-
-    #[test]
-    fn a_dispute_keeps_every_root_until_it_is_replaced() {
-        let mut state = LogState::new(Tables::default(), snapshot(0, 0, 1, true));
-        let second = snapshot(3, 2, 4, false);
-        state.apply(3, &plain(3, 4, News::Snapshot(second)));
+        assert!(state.active_is_settled());
+        assert_eq!(needed(&state, &first).epochs, BTreeSet::from([1, 2, 3]));
+        state.confirm(&second);
+        assert_eq!(needed(&state, &second).epochs, BTreeSet::from([3]));
+        assert!(!needed(&state, &second).needs(2));
         let differs = Judgement::Differs(crate::payload::DiffersWhy::Content);
-        state.apply(4, &plain(4, 4, verdict(&second, differs, 2)));
-        assert!(state.roots_needed(5).needs(2));
-        let replacement = SnapshotInfo {
-            replaces: true,
-            ..snapshot(5, 5, 4, false)
-        };
-        state.apply(5, &plain(5, 4, News::Snapshot(replacement)));
-        assert_eq!(state.disputed, None);
-        assert!(!state.roots_needed(6).needs(2));
+        state.apply(8, &plain(8, 3, verdict(&second, differs, 3)));
+        assert!(!state.active_is_settled());
+        assert!(!needed(&state, &second).needs(2), "it is known to be right");
     }
 
     #[test]
-    fn an_unmatched_base_keeps_older_roots() {
+    fn an_unconfirmed_base_keeps_older_roots() {
         let state = LogState::new(Tables::default(), snapshot(9, 8, 5, false));
-        assert!(state.roots_needed(8).needs(4));
-        assert!(state.roots_needed(8).needs(5));
-        assert!(
-            state.roots_needed(8).needs(6),
-            "what comes may be under any later epoch"
-        );
+        let needed = state.roots_needed(None, 8);
+        assert!(needed.needs(4));
+        assert!(needed.needs(5));
+        assert!(needed.needs(6), "what comes may be under any later epoch");
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `c` | checkpoint: where the view of the log begins, tables, CRDT state after some position |
 //! | `l` ‖ position | leaves from there on, up to the checkpoint |
-//! | `m` | instance, what was found of snapshots |
+//! | `m` | instance, what was found of snapshots, which is confirmed |
 //! | `i` | what is kept of the log |
 //! | `k` ‖ checkpoint ‖ position | records from there on, as received, with what judging them gave |
 //! | `e` ‖ position | what judging that record gave since |
@@ -30,16 +30,16 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::aside::Aside;
+use crate::checks::Checks;
 use crate::content::{Checkpoint, Content, Fresh, Received, TailEntry};
 use crate::context::DocContext;
-use crate::document::{Checks, Document};
+use crate::document::Document;
 use crate::error::DocError;
 use crate::incoming::Incoming;
 use crate::kept::{Below, Era, Keeping, Present, row_end, segment_key};
 use crate::log::LogView;
 use crate::lost::{Lost, LostUpdates};
 use crate::outbox::Outbox;
-use crate::payload::Judgement;
 use crate::seal::KeyRing;
 use crate::state::LogState;
 use crate::stored::{
@@ -190,8 +190,8 @@ impl Document {
             let meta = MetaRow {
                 version: ROW_VERSION,
                 author: self.outbox.author,
-                checked: self.checks.done,
                 rests_on: self.checks.rests_on,
+                checks: self.checks.own.clone(),
                 caught_up_epoch: self.caught_up_epoch,
                 behind: self.behind,
                 aside: self.aside.to_stored(),
@@ -375,6 +375,7 @@ impl Document {
         let (mut log, leaf_rows, below) =
             restore_log(checkpoint_row.base, checkpoint_row.size, sorted.leaves)?;
         let mut state = checkpoint_row.state;
+        state.mend();
         let checkpoint = Checkpoint {
             size: log.size(),
             state: state.clone(),
@@ -426,15 +427,13 @@ impl Document {
                 incoming.restore(seq, form);
             }
         }
-        if let Some((snapshot, Judgement::Match, true)) = meta.checked
-            && ctx.one_user()
-        {
-            state.set_matched(&snapshot);
+        if let Some(confirmed) = &meta.checks.confirmed {
+            state.confirm(confirmed);
         }
         let checks = Checks {
             sealed: None,
-            done: meta.checked,
             rests_on: meta.rests_on,
+            own: meta.checks,
         };
         let snapshot = sorted.snapshot;
         let aside = Aside::restore(meta.aside, &content);

@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::aside::StoredAside;
+use crate::checks::OwnWord;
 use crate::content::{Idle, Plain};
 use crate::error::DocError;
 use crate::incoming::Form;
 use crate::kept::{KeptRow, is_kept, read_leaves};
 use crate::outbox::{OutItem, Own};
-use crate::payload::{CarriedPayload, Judgement};
+use crate::payload::CarriedPayload;
 use crate::seal::{KeyRing, open, open_with};
 use crate::state::{Effect, LogState, News};
 
@@ -42,8 +43,9 @@ pub(crate) struct CheckpointRow {
 pub(crate) struct MetaRow {
     pub version: u16,
     pub author: Author,
-    pub checked: Option<(Hash, Judgement, bool)>,
     pub rests_on: Option<Hash>,
+    #[serde(default)]
+    pub checks: OwnWord,
     pub caught_up_epoch: u64,
     #[serde(default)]
     pub behind: bool,

@@ -97,13 +97,9 @@ impl Document {
                     .is_some_and(|epoch| *epoch < since))
     }
 
-    /// Whether a snapshot can be made now: nothing waits or is set aside, something is new, and no dispute stands (an admin's
-    /// [`Document::make_snapshot`] settles one).
+    /// Whether a snapshot can be made now: nothing waits or is set aside, and something is new. No dispute holds one up.
     #[must_use]
     pub fn can_snapshot(&self) -> bool {
-        self.covers_more()
-            && !self.is_disputed()
-            && self.content.aside.is_empty()
-            && !self.aside.is_tainted()
+        self.covers_more() && self.content.aside.is_empty() && !self.aside.is_tainted()
     }
 }

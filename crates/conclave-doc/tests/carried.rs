@@ -130,10 +130,7 @@ fn what_is_carried_is_its_authors() {
         // What rests on it is the same for everybody: a snapshot of one is found right by the others.
         sim.snapshot(0);
         sim.settle();
-        let keys = Keys::default();
-        let ctx = sim.world.ctx(ANA, 0, &keys);
-        let judged = sim.peers[ANA].doc.check_snapshot(&ctx).unwrap();
-        assert_eq!(judged, Some(Judgement::Match));
+        assert_eq!(sim.check(ANA), Some(Judgement::Match));
         restart_all(&mut sim);
         assert_eq!(count(&mut sim, "lost "), 1);
     }

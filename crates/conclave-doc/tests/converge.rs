@@ -104,17 +104,14 @@ fn random_run(kind: CrdtKind, seed: u64, steps: usize) {
                 sim.reach(sim.world.epoch());
             }
             20 | 21 => {
-                let keys = sim.peers[at].keys.clone();
-                let ctx = sim
-                    .world
-                    .ctx(sim.peers[at].member, sim.peers[at].epoch, &keys);
-                let judged = sim.peers[at].doc.check_snapshot(&ctx).unwrap();
+                let judged = sim.check(at);
                 assert_ne!(
                     judged.map(|it| it == Judgement::Match),
                     Some(false),
                     "{judged:?}"
                 );
-                sim.peers[at].doc.write_verdict();
+                sim.say(at);
+                sim.confirm(at, step as u64 * 20);
             }
             22 if sim.peers.len() < 5 && below(&mut rng, 4) == 0 => {
                 let member = sim.world.add(10 + step as u8, Role::Editor);

@@ -81,10 +81,7 @@ fn what_is_kept_leads_to_the_root() {
                     sim.restart(at);
                 }
                 3 => {
-                    let keys = Keys::default();
-                    let ctx = sim.world.ctx(at, 0, &keys);
-                    let _ = sim.peers[at].doc.check_snapshot(&ctx).unwrap();
-                    sim.peers[at].doc.write_verdict();
+                    sim.judge(at);
                 }
                 _ => {}
             }
@@ -129,10 +126,8 @@ fn fill(sim: &mut Sim, by: usize, checkpoints: usize) {
 
 /// Everybody but its author finds the active snapshot right.
 fn check(sim: &mut Sim) {
-    let keys = Keys::default();
     for at in 0..sim.peers.len() {
-        let ctx = sim.world.ctx(at, 0, &keys);
-        sim.peers[at].doc.check_snapshot(&ctx).unwrap();
+        sim.check(at);
     }
 }
 
@@ -144,13 +139,8 @@ fn records_of_every_kind_are_kept_whole() {
     sim.settle();
     sim.snapshot(0);
     sim.settle();
-    let keys = Keys::default();
-    let ctx = sim.world.ctx(1, 0, &keys);
-    assert_eq!(
-        sim.peers[1].doc.check_snapshot(&ctx).unwrap(),
-        Some(Judgement::Match)
-    );
-    assert!(sim.peers[1].doc.write_verdict());
+    assert_eq!(sim.check(1), Some(Judgement::Match));
+    assert!(sim.say(1));
     // One that all refuse, and one that nobody can read.
     let refused = sim.forge(2, b"no update", |_| {});
     sim.order(vec![refused], None);

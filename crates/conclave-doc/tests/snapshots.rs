@@ -1,4 +1,4 @@
-//! Snapshots: made, accepted, checked, disputed, replaced; and opening a document from one.
+//! Snapshots: made, accepted, checked, confirmed, disputed, healed; and opening a document from one.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,17 +36,6 @@ fn sim(kind: CrdtKind) -> Sim {
     sim
 }
 
-/// Checks at a peer, and queues the verdict.
-fn judge(sim: &mut Sim, at: usize) -> Option<Judgement> {
-    let keys = sim.peers[at].keys.clone();
-    let ctx = sim
-        .world
-        .ctx(sim.peers[at].member, sim.peers[at].epoch, &keys);
-    let judgement = sim.peers[at].doc.check_snapshot(&ctx).unwrap();
-    sim.peers[at].doc.write_verdict();
-    judgement
-}
-
 #[test]
 fn a_snapshot_is_matched_and_opens_the_document() {
     for kind in KINDS {
@@ -56,19 +45,40 @@ fn a_snapshot_is_matched_and_opens_the_document() {
         let seq = sim.snapshot(1);
         sim.settle();
         assert_eq!(sim.peers[0].doc.active_snapshot().1, seq);
-        assert!(
-            sim.peers[0].doc.roots_needed().needs(0),
-            "not before anybody has found it right"
-        );
-        assert_eq!(judge(&mut sim, 1), None, "its author does not judge it");
-        assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
-        sim.settle();
-        assert_eq!(judge(&mut sim, 2), None, "one match is enough");
-        sim.settle();
-        for peer in &mut sim.peers {
-            let needed = peer.doc.roots_needed();
-            assert!(!needed.needs(0) && needed.needs(1), "{needed:?}");
+        let user = |user| UserId([user; 32]);
+        let needs = |sim: &Sim, at: usize| sim.peers[at].doc.roots_needed().needs(0);
+        assert_eq!(sim.judge(1), None, "its author knows");
+        for at in 0..4 {
+            assert_eq!(sim.confirm(at, 0), Confirmed::default());
         }
+        assert_eq!(sim.judge(0), Some(Judgement::Match));
+        sim.settle();
+        assert_eq!(sim.check(2), Some(Judgement::Match));
+        assert!(!sim.say(2), "one match is enough");
+        let hour = Some(UnixMs(3_600_000));
+        for at in 0..3 {
+            let waits = Confirmed {
+                moved: false,
+                again: hour,
+            };
+            assert_eq!(sim.confirm(at, 0), waits);
+            assert_eq!(sim.confirm(at, 59), waits);
+            assert!(needs(&sim, at), "not within the hour");
+            assert!(sim.confirm(at, 60).moved);
+            assert!(!needs(&sim, at) && sim.peers[at].doc.roots_needed().needs(1));
+            assert_eq!(sim.confirm(at, 61), Confirmed::default());
+        }
+        assert_eq!(sim.confirm(3, 600), Confirmed::default());
+        assert!(needs(&sim, 3), "it has not checked");
+        assert_eq!(sim.check(3), Some(Judgement::Match));
+        assert!(sim.confirm(3, 700).moved, "it had seen the match before");
+        for at in 0..4 {
+            sim.peers[at].store();
+            sim.restart(at);
+            assert!(!needs(&sim, at), "it is durable");
+            sim.connect(at);
+        }
+        sim.settle();
         // A new member who holds no older root reads everything.
         let newcomer = sim.world.add(9, Role::Editor);
         sim.advance_epochs();
@@ -82,11 +92,16 @@ fn a_snapshot_is_matched_and_opens_the_document() {
         sim.assert_converged();
         sim.assert_no_findings();
         assert_eq!(sim.peers[at].text(), "new tail oh, hello world");
+        let vouched = Basis::Vouched {
+            author: user(2),
+            by: vec![user(1)],
+        };
         assert_eq!(
-            sim.peers[at].doc.on_word_of(),
-            None,
+            sim.peers[at].doc.basis(),
+            vouched,
             "the match is in the tail"
         );
+        assert_eq!(sim.peers[0].doc.basis(), Basis::Checked);
     }
 }
 
@@ -95,9 +110,10 @@ fn a_viewer_may_judge() {
     let mut sim = sim(CrdtKind::Yjs);
     sim.snapshot(1);
     sim.settle();
-    assert_eq!(judge(&mut sim, 3), Some(Judgement::Match));
+    assert_eq!(sim.judge(3), Some(Judgement::Match));
     sim.settle();
-    assert_eq!(judge(&mut sim, 0), None);
+    assert_eq!(sim.check(0), Some(Judgement::Match));
+    assert!(!sim.say(0));
     sim.assert_converged();
     sim.assert_no_findings();
 }
@@ -121,7 +137,7 @@ fn an_update_that_races_a_snapshot_is_in_the_tail() {
         sim.with(1, |doc, ctx, _| doc.snapshot_accepted(ctx, seq).unwrap());
         sim.settle();
         assert_eq!(
-            judge(&mut sim, 0),
+            sim.judge(0),
             Some(Judgement::Match),
             "judged at the covered head"
         );
@@ -360,9 +376,9 @@ fn a_viewer_makes_no_snapshot() {
     );
 }
 
-/// Every way in which a snapshot can lie is found by whoever has the log, and told to all; an admin repairs it.
+/// Every way in which a snapshot can lie is found by whoever has the log, and said; the next from anybody's own log heals it.
 #[test]
-fn a_snapshot_that_differs_is_disputed_and_replaced() {
+fn a_snapshot_that_differs_is_said_and_healed() {
     type Change = fn(&mut SnapshotPayload);
     let cases: [(Change, DiffersWhy); 7] = [
         (
@@ -408,38 +424,49 @@ fn a_snapshot_that_differs_is_disputed_and_replaced() {
     ];
     for (change, why) in cases {
         let mut sim = sim(CrdtKind::Yjs);
+        sim.world.rekey();
+        sim.advance_epochs();
         let record = forge_snapshot(&mut sim, 2, |_| {}, change);
-        sim.order(vec![record], None);
+        let forger = record.header.author.device;
+        let seq = sim.order(vec![record], None);
         sim.settle();
         sim.assert_no_findings();
-        assert_eq!(judge(&mut sim, 1), Some(Judgement::Differs(why)));
+        assert_eq!(sim.judge(1), Some(Judgement::Differs(why)));
+        let heals = |sim: &Sim, at: usize| {
+            let keys = Keys::default();
+            let ctx = sim.world.ctx(at, 1, &keys);
+            sim.peers[at].doc.is_heal_due(&ctx)
+        };
+        assert!(!heals(&sim, 1), "it is said first");
         sim.settle();
-        for peer in &sim.peers {
-            assert!(peer.doc.is_disputed());
-            assert!(!peer.doc.can_snapshot());
-            assert!(
-                peer.doc.roots_needed().needs(0),
-                "nothing is erased while a dispute stands"
-            );
+        assert!(heals(&sim, 1));
+        assert_eq!(sim.check(0), Some(Judgement::Differs(why)));
+        for (at, told) in [(0, 1), (1, 1), (3, 0)] {
+            let refuted = sim.refuted(at);
+            let false_one = Refuted::Snapshot {
+                seq,
+                device: forger,
+            };
+            assert_eq!(refuted, vec![false_one; told]);
+            assert_eq!(sim.refuted(at), [], "once");
+            assert!(sim.peers[at].doc.can_snapshot());
+            assert!(!sim.confirm(at, 600).moved);
+            assert!(sim.peers[at].doc.roots_needed().needs(0));
         }
-        let keys = Keys::default();
-        let ctx = sim.world.ctx(1, 0, &keys);
-        let peer = &mut sim.peers[1];
-        assert_eq!(
-            peer.doc
-                .make_snapshot(&ctx, sealer(&peer.key, &mut peer.rng))
-                .unwrap_err(),
-            DocError::Disputed
-        );
-        // The owner's own log decides.
-        let seq = sim.snapshot(0);
+        // An editor's own log heals it.
+        let seq = sim.snapshot(1);
         sim.settle();
         for peer in &sim.peers {
-            assert!(!peer.doc.is_disputed());
             assert_eq!(peer.doc.active_snapshot().1, seq);
         }
-        assert_eq!(judge(&mut sim, 1), Some(Judgement::Match));
+        assert_eq!(sim.judge(0), Some(Judgement::Match));
+        assert!(!heals(&sim, 0) && !heals(&sim, 1));
         sim.settle();
+        for at in [0, 1] {
+            assert!(!sim.confirm(at, 700).moved);
+            assert!(sim.confirm(at, 760).moved);
+            assert!(!sim.peers[at].doc.roots_needed().needs(0));
+        }
         sim.assert_converged();
         sim.assert_no_findings();
     }
@@ -461,7 +488,7 @@ fn a_snapshot_that_does_not_open_differs() {
     sim.order(vec![record.clone()], None);
     sim.settle();
     assert_eq!(
-        judge(&mut sim, 1),
+        sim.judge(1),
         Some(Judgement::Differs(DiffersWhy::Unreadable))
     );
     // Nobody can open the document from it either.
@@ -499,24 +526,57 @@ fn an_unmatched_base_is_on_somebodys_word_and_proves_nothing() {
     sim.advance_epochs();
     let at = sim.join(newcomer);
     sim.settle();
-    let word = sim.peers[at].doc.on_word_of().unwrap();
-    assert_eq!(word.device, sim.world.devices[1]);
-    assert!(
-        sim.peers[at]
-            .doc
-            .check_wanted(&sim.world.states[1])
-            .is_none(),
-        "it would compare the snapshot with itself"
-    );
-    assert_eq!(judge(&mut sim, at), None);
+    let word = Basis::Word {
+        author: UserId([2; 32]),
+    };
+    assert_eq!(sim.peers[at].doc.basis(), word);
+    assert_eq!(sim.check(at), None, "it would compare it with itself");
+    assert!(!sim.confirm(at, 600).moved);
     assert!(sim.peers[at].doc.roots_needed().needs(0));
-    assert_eq!(judge(&mut sim, 2), Some(Judgement::Match));
+    // Nor does it vouch for the next, whatever it finds.
+    sim.snapshot(0);
     sim.settle();
-    assert_eq!(sim.peers[at].doc.on_word_of(), None);
-    // From here on the newcomer's word counts.
+    assert_eq!(sim.check(at), None);
+    assert!(!sim.say(at));
+    assert_eq!(sim.peers[at].doc.basis(), word);
+    assert!(!sim.confirm(at, 600).moved);
+    assert_eq!(sim.judge(2), Some(Judgement::Match));
+    sim.settle();
+    assert!(!sim.confirm(at, 600).moved);
+    assert!(!sim.confirm(at, 700).moved, "that was of another snapshot");
+    sim.assert_converged();
+    sim.assert_no_findings();
+}
+
+/// Another user finds right what a newcomer opened the document from: an hour later that is confirmed, and the newcomer's word counts.
+#[test]
+fn a_base_that_another_user_found_right_is_confirmed() {
+    let mut sim = sim(CrdtKind::Yjs);
     sim.snapshot(1);
     sim.settle();
-    assert_eq!(judge(&mut sim, at), Some(Judgement::Match));
+    let newcomer = sim.world.add(9, Role::Editor);
+    sim.advance_epochs();
+    let at = sim.join(newcomer);
+    sim.settle();
+    assert_eq!(sim.judge(2), Some(Judgement::Match));
+    sim.settle();
+    assert!(matches!(sim.peers[at].doc.basis(), Basis::Vouched { .. }));
+    assert!(!sim.confirm(at, 0).moved);
+    assert!(sim.confirm(at, 60).moved);
+    assert_eq!(sim.peers[at].doc.roots_needed().all_below, 0);
+    assert!(matches!(sim.peers[at].doc.basis(), Basis::Vouched { .. }));
+    // From here on the newcomer's word counts, and its own check stands in the end.
+    sim.snapshot(1);
+    sim.settle();
+    assert_eq!(sim.judge(at), Some(Judgement::Match));
+    sim.settle();
+    assert!(!sim.confirm(at, 100).moved);
+    assert!(sim.confirm(at, 160).moved);
+    assert_eq!(sim.peers[at].doc.basis(), Basis::Checked);
+    sim.peers[at].store();
+    sim.restart(at);
+    assert_eq!(sim.peers[at].doc.basis(), Basis::Checked);
+    sim.connect(at);
     sim.settle();
     sim.assert_converged();
     sim.assert_no_findings();
@@ -531,12 +591,9 @@ fn alone_a_user_checks_the_own_snapshot() {
     sim.advance_epochs();
     sim.snapshot(0);
     assert!(sim.peers[0].doc.roots_needed().needs(0));
-    assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
-    assert_eq!(
-        sim.peers[0].doc.pending_verdict(),
-        None,
-        "nobody is there to be told"
-    );
+    assert_eq!(sim.check(0), Some(Judgement::Match));
+    assert!(!sim.say(0), "nobody is there to be told");
+    assert!(sim.confirm(0, 0).moved);
     assert!(!sim.peers[0].doc.roots_needed().needs(0));
     sim.peers[0].store();
     sim.restart(0);
@@ -641,7 +698,7 @@ fn a_large_snapshot_is_no_news() {
         sim.snapshot(0);
         sim.settle();
         assert!(!due(&sim), "{kind:?}");
-        assert_eq!(judge(&mut sim, 1), Some(Judgement::Match));
+        assert_eq!(sim.judge(1), Some(Judgement::Match));
         sim.settle();
         assert!(!due(&sim), "{kind:?}");
         sim.assert_no_findings();
@@ -745,7 +802,7 @@ fn unsent_edits_are_in_no_snapshot() {
         sim.peers[1].insert(0, "unsent ");
         sim.snapshot(1);
         sim.settle();
-        assert_eq!(judge(&mut sim, 0), Some(Judgement::Match));
+        assert_eq!(sim.judge(0), Some(Judgement::Match));
         sim.settle();
         sim.assert_converged();
         assert!(sim.peers[0].text().contains("unsent "));
@@ -768,7 +825,7 @@ fn a_device_left_behind_goes_on_from_a_snapshot() {
         }
         sim.snapshot(1);
         sim.settle_but(2);
-        judge(&mut sim, 0);
+        sim.judge(0);
         sim.settle_but(2);
         // The service has only leaves for what the snapshot covers.
         let author = sim.peers[2].author(&sim.world);

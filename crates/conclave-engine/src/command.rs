@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use conclave_doc::Typed;
 
 use crate::clock::ClockOffset;
+use crate::event::BasisInfo;
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
 use crate::policy::PolicyChange;
@@ -692,6 +693,9 @@ pub struct DocumentInfo {
     pub size: Option<u64>,
     /// Local edits not yet acknowledged.
     pub pending: usize,
+    /// On whose word its older content rests here; none when it was never opened.
+    #[serde(default)]
+    pub basis: Option<BasisInfo>,
 }
 
 /// State of a device.

@@ -474,6 +474,11 @@ impl Device {
         Some(safety_number_from_hashes(&own.hash(), &pin.genesis_hash))
     }
 
+    /// Whether a user's contact was verified here, or it is this device's own user.
+    pub(crate) fn has_verified(&self, user: &UserId) -> bool {
+        Some(*user) == self.user() || self.pins.get(user).is_some_and(|pin| pin.verified)
+    }
+
     /// What a user is called here.
     pub(crate) fn name_of(&self, user: &UserId) -> Option<String> {
         if Some(*user) == self.user() {

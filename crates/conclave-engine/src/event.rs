@@ -50,6 +50,59 @@ pub struct Carrier {
     pub name: Option<String>,
 }
 
+/// A user, as they are known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    /// The user.
+    pub user: UserId,
+    /// What they are called here.
+    pub name: Option<String>,
+    /// Whether their contact was verified here, or they are this device's own user.
+    pub verified: bool,
+}
+
+/// On what a document rests as this device shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "on")]
+pub enum BasisInfo {
+    /// This device has checked it itself: it judged every record, or confirmed a snapshot by its own check.
+    Checked,
+    /// It was opened from a snapshot that other users found right.
+    Vouched {
+        /// Who made that.
+        author: Person,
+        /// Who found it right.
+        by: Vec<Person>,
+    },
+    /// It was opened from a snapshot that nobody but its author says is right.
+    Word {
+        /// Who made that.
+        author: Person,
+    },
+    /// It was opened from a snapshot of which somebody says that it is wrong.
+    Disputed {
+        /// Who made that.
+        author: Person,
+        /// Who found it right.
+        for_it: Vec<Person>,
+        /// Who says that it differs from the log.
+        against: Vec<Person>,
+    },
+}
+
+impl BasisInfo {
+    /// Whether this device has checked it, or somebody whose contact is verified here has, or made it; and nobody objects.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        match self {
+            Self::Checked => true,
+            Self::Vouched { author, by } => author.verified || by.iter().any(|it| it.verified),
+            Self::Word { author } => author.verified,
+            Self::Disputed { .. } => false,
+        }
+    }
+}
+
 /// Something that happened to a device, in its groups or in its documents.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
@@ -118,6 +171,15 @@ pub enum Event {
         document: DocumentId,
         /// Local edits still unacknowledged.
         pending: usize,
+    },
+    /// On whose word the older content of a document rests on this device was learned, or has changed.
+    BasisChanged {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// On whose.
+        basis: BasisInfo,
     },
     /// Something does not fit. It is durable until somebody is done with it.
     Finding(Box<FindingInfo>),
@@ -188,6 +250,7 @@ impl Event {
             | Self::DocumentListed { group, .. }
             | Self::DocumentChanged { group, .. }
             | Self::Acknowledged { group, .. }
+            | Self::BasisChanged { group, .. }
             | Self::Returned { group, .. }
             | Self::ReAddAsked { group, .. }
             | Self::Rotation { group, .. } => Some(*group),

@@ -336,6 +336,20 @@ pub enum FindingKind {
     },
     /// Something about it took too long.
     Held,
+    /// A snapshot is not what the log says, by this device's own check.
+    FalseSnapshot {
+        /// Its position in the document's log.
+        seq: u64,
+    },
+    /// What a member says of a snapshot is not true, by this device's own check.
+    FalseVerdict {
+        /// The snapshot's position in the document's log.
+        seq: u64,
+    },
+    /// This device alone differs from the snapshots of two other users.
+    EngineDiffers,
+    /// Somebody says that the snapshot is wrong from which this device opened the document.
+    BaseDisputed,
     /// Own edits were written again.
     OwnEditRewritten,
     /// Own edits were refused and go again under another instance.
@@ -434,6 +448,10 @@ impl FindingKind {
             Self::NotCarriedOver => "document.not_carried_over",
             Self::AsideNotCarriedOver | Self::SetAside { .. } => "document.set_aside",
             Self::Held => "document.held",
+            Self::FalseSnapshot { .. } => "document.false_snapshot",
+            Self::FalseVerdict { .. } => "document.false_verdict",
+            Self::EngineDiffers => "document.engine_differs",
+            Self::BaseDisputed => "document.disputed",
             Self::OwnEditRewritten => "document.own_edit_rewritten",
             Self::Rescued { .. } => "document.rescued",
             Self::RescueFull => "rescue.full",

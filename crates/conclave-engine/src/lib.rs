@@ -76,7 +76,7 @@ pub use conclave_identity::is_escaped;
 pub use document::{Done, Job, Lending, Work, WorkId};
 pub use engine::Engine;
 pub use error::EngineError;
-pub use event::{Carrier, ChangeInfo, Event, Told};
+pub use event::{BasisInfo, Carrier, ChangeInfo, Event, Person, Told};
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 #[doc(hidden)]
 pub use invariants::LogMark;

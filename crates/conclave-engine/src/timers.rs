@@ -67,6 +67,8 @@ pub(crate) enum GroupTimer {
 pub(crate) enum DocTimer {
     /// Write a verdict.
     Verdict,
+    /// See whether a snapshot can be confirmed.
+    Confirm,
     /// Try a snapshot again after a refusal, if one is still due.
     Snapshot,
     /// Make the snapshot that another device was to make, if it is still due.
@@ -91,7 +93,7 @@ impl TimerKind {
             | Self::Lists => true,
             Self::Document(_, _, what) => match what {
                 DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open | DocTimer::Carry => true,
-                DocTimer::Verdict | DocTimer::SnapshotTurn => false,
+                DocTimer::Verdict | DocTimer::Confirm | DocTimer::SnapshotTurn => false,
             },
             Self::Group(_, what) => matches!(what, GroupTimer::GiveBack(_)),
             Self::Siblings | Self::Stray(_) => false,

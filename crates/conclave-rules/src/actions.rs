@@ -52,8 +52,6 @@ pub enum Action {
     WriteUpdate,
     /// Write a snapshot.
     WriteSnapshot,
-    /// Write a snapshot in the place of a disputed one.
-    ReplaceSnapshot,
     /// Judge a snapshot.
     WriteVerdict,
     /// Show presence.
@@ -83,7 +81,6 @@ pub const ACTIONS: &[(Action, Role)] = &[
     (Action::CompleteRotation, Role::Editor),
     (Action::WriteUpdate, Role::Editor),
     (Action::WriteSnapshot, Role::Editor),
-    (Action::ReplaceSnapshot, Role::Admin),
     (Action::WriteVerdict, Role::Viewer),
     (Action::ShowPresence, Role::Viewer),
 ];
@@ -160,14 +157,13 @@ mod tests {
             );
             assert!(action.allowed(Role::Owner));
         }
-        assert_eq!(ACTIONS.len(), 24);
+        assert_eq!(ACTIONS.len(), 23);
     }
 
     #[test]
     fn viewers_read_and_editors_do_not_invite() {
         assert!(!Action::WriteUpdate.allowed(Role::Viewer));
         assert!(Action::WriteVerdict.allowed(Role::Viewer));
-        assert!(!Action::ReplaceSnapshot.allowed(Role::Editor));
         assert!(!Action::AddOther.allowed(Role::Editor));
         assert!(!Action::RemoveOwner.allowed(Role::Admin));
     }

@@ -243,8 +243,6 @@ pub enum Fit {
     Snapshot {
         /// What it says.
         header: SnapshotHeader,
-        /// Whether it takes the active one's place instead of following it.
-        replaces: bool,
     },
     /// Its epoch has not been reached: nothing can be said yet.
     Waits,
@@ -269,10 +267,10 @@ pub fn judge_record(header: &RecordHeader, at: &Place<'_>) -> Result<Fit, Record
                 clock: chained.clock,
             }
         }
-        RecordBody::Snapshot(snapshot) => Fit::Snapshot {
-            header: snapshot,
-            replaces: check_lineage(&snapshot, at)?,
-        },
+        RecordBody::Snapshot(snapshot) => {
+            check_lineage(&snapshot, at)?;
+            Fit::Snapshot { header: snapshot }
+        }
         RecordBody::Presence { .. } | RecordBody::Entry(_) => return Err(RecordFault::Malformed),
     };
     // Breakage: a record may claim to have seen any log.
@@ -333,32 +331,28 @@ pub fn check_chain(chain: Option<Chain>, next: &Chained) -> Result<(), RecordFau
     }
 }
 
-/// Parent and covered head of a snapshot. Gives whether it replaces the active one: so an admin settles a dispute.
-fn check_lineage(snapshot: &SnapshotHeader, at: &Place<'_>) -> Result<bool, RecordFault> {
+/// Parent and covered head of a snapshot. Its parent says after which it comes, and nothing of what is in it: each is made from its author's own
+/// log.
+fn check_lineage(snapshot: &SnapshotHeader, at: &Place<'_>) -> Result<(), RecordFault> {
     let Some(active) = at.active else {
         return if snapshot.parent != Hash::ZERO || snapshot.chain_proof != Hash::ZERO {
             Err(RecordFault::Parent)
         } else if snapshot.covered != conclave_proto::Head::EMPTY {
             Err(RecordFault::Covered)
         } else {
-            Ok(false)
+            Ok(())
         };
     };
     let follows = snapshot.parent == active.id
         && snapshot.chain_proof == active.header.successor_proof(&active.id);
-    let replaces = snapshot.parent == active.header.parent
-        && snapshot.chain_proof == active.header.chain_proof
-        && at
-            .row
-            .is_some_and(|row| Action::ReplaceSnapshot.allowed(row.role));
-    if !follows && !replaces {
+    if !follows {
         return Err(RecordFault::Parent);
     }
     // Past the active one's own position too: so no replaced snapshot lies in any tail.
     if snapshot.covered.size <= active.seq || at.covered != Seen::True {
         return Err(RecordFault::Covered);
     }
-    Ok(!follows)
+    Ok(())
 }
 
 /// Most bytes that may be sealed in a record, padding included.
@@ -490,8 +484,7 @@ mod tests {
                 assert_eq!(fit, Ok(Fit::Chained { clock: 3 }));
             }
             let fit = judge_record(&header(RecordBody::Snapshot(next())), &at);
-            let (header, replaces) = (next(), false);
-            assert_eq!(fit, Ok(Fit::Snapshot { header, replaces }));
+            assert_eq!(fit, Ok(Fit::Snapshot { header: next() }));
         });
     }
 
@@ -591,25 +584,17 @@ mod tests {
     }
 
     #[test]
-    fn only_an_admin_replaces_the_active_snapshot() {
+    fn nobody_takes_the_active_snapshots_place() {
         let sibling = SnapshotHeader {
             parent: active().header.parent,
             chain_proof: active().header.chain_proof,
             ..next()
         };
-        for (role, judged) in [
-            (Role::Editor, Err(RecordFault::Parent)),
-            (
-                Role::Admin,
-                Ok(Fit::Snapshot {
-                    header: sibling,
-                    replaces: true,
-                }),
-            ),
-        ] {
+        for role in [Role::Editor, Role::Admin, Role::Owner] {
             both(Some(&row(role)), |at| {
                 let header = header(RecordBody::Snapshot(sibling));
-                assert_eq!(judge_record(&header, &at), judged);
+                let judged = judge_record(&header, &at);
+                assert_eq!(judged, Err(RecordFault::Parent));
             });
         }
         both(Some(&row(Role::Owner)), |at| {

@@ -7,7 +7,7 @@ use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
 use conclave_client::{CrdtKind, DocumentInfo, FirstContent, Operation, Outcome};
 
-use super::{edit, export, findings, import, watch};
+use super::{basis, edit, export, findings, import, watch};
 use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
 use crate::failure::Result;
@@ -86,6 +86,12 @@ pub enum Command {
         /// How its text is encoded, such as utf-16 or windows-1252 [default: UTF-8]
         #[arg(long, value_name = "NAME")]
         encoding: Option<TextEncoding>,
+    },
+    /// Show how a document stands here: what waits, on whose word its older text rests, what was found wrong
+    Status {
+        /// The document
+        #[command(flatten)]
+        which: Which,
     },
     /// Print a document: its text, or its JSON
     Cat {
@@ -188,6 +194,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             title,
             encoding,
         } => import::run(context, &group, &file, title, encoding).await,
+        Command::Status { which } => basis::status(context, &which).await,
         Command::Cat { which } => cat(context, &which).await,
         Command::Edit {
             which, from: None, ..
@@ -237,10 +244,15 @@ pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, Document
         .find_document(&which.document, which.group.as_deref())
         .await?;
     // Nothing more comes to a document that was closed.
-    let reached = match info.closed {
-        Some(_) => Reached::Yes,
-        None => fetch(context, group, &info).await?,
-    };
+    if info.closed.is_some() {
+        return Ok((group, info, Reached::Yes));
+    }
+    let reached = fetch(context, group, &info).await?;
+    // On whose word it rests is known once it is here.
+    let mut listed = context.documents(group).await?;
+    listed.retain(|it| it.document == info.document);
+    let info = listed.pop().unwrap_or(info);
+    basis::note_basis(context, &info);
     Ok((group, info, reached))
 }
 
@@ -365,7 +377,7 @@ async fn list(context: &Context, group: Option<&str>) -> Result<Shown> {
     Ok(Shown::new(text, "documents", objects))
 }
 
-fn row(info: &DocumentInfo) -> Vec<String> {
+pub(super) fn row(info: &DocumentInfo) -> Vec<String> {
     let state = match (&info.closed, info.pending) {
         (Some(CloseReason::Archived), _) => "archived".to_owned(),
         (Some(CloseReason::Deleted), _) => "deleted".to_owned(),
@@ -417,7 +429,7 @@ async fn rename(context: &Context, which: &Which, title: &str) -> Result<Shown> 
 }
 
 /// What a document is called in a question.
-fn called(info: &DocumentInfo) -> String {
+pub(super) fn called(info: &DocumentInfo) -> String {
     match &info.title {
         Some(title) => format!("“{title}”"),
         None => format!("document {}", info.document.short()),

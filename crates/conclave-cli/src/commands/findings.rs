@@ -74,7 +74,11 @@ pub async fn states(context: &Context) -> Result<Vec<FindingInfo>> {
     Ok(found)
 }
 
-async fn kept(
+/// What is kept, of one group or all.
+///
+/// # Errors
+/// Those of the operation.
+pub(super) async fn kept(
     context: &Context,
     group: Option<GroupId>,
     dismissed: bool,

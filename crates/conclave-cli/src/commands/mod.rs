@@ -1,6 +1,7 @@
 //! One file per group of commands.
 
 pub mod agent;
+pub mod basis;
 pub mod device;
 pub mod document;
 pub mod edit;

@@ -238,7 +238,6 @@ fn document(code: &str) -> Option<Sentence> {
         "doc.too_large" | "crdt_too_large" => "this is more than fits into one edit",
         "doc.set_aside" => "a part of the document that nobody can open is in the way",
         "doc.not_now" => "this cannot be done just now",
-        "doc.disputed" => "members disagree about the document's state; an admin has to settle it",
         "crdt_malformed" => "this is no content of this kind of document",
         "crdt_missing_dependency" => "earlier parts of the document are missing",
         "crdt_equivocation" => "two different edits carry the same mark: one of them was not taken",

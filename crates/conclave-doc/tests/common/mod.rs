@@ -709,6 +709,57 @@ impl Sim {
         seq
     }
 
+    /// A peer checks the active snapshot if it can, as if the lot fell on it. One that a restart has lost is fetched.
+    pub fn check(&mut self, at: usize) -> Option<Judgement> {
+        let (member, epoch) = (self.peers[at].member, self.peers[at].epoch);
+        let keys = self.peers[at].keys.clone();
+        let ctx = self.world.ctx(member, epoch, &keys);
+        if self.peers[at].doc.is_lot_open() {
+            self.peers[at].doc.draw_lot(1, 0);
+        }
+        let wanted = self.peers[at].doc.check_wanted(&ctx)?;
+        if !wanted.have {
+            self.fetch(at, wanted.seq, wanted.seq + 1);
+        }
+        let ctx = self.world.ctx(member, epoch, &keys);
+        self.peers[at].doc.check_snapshot(&ctx).unwrap()
+    }
+
+    /// A peer queues its verdict, if there is something to say.
+    pub fn say(&mut self, at: usize) -> bool {
+        let peer = &mut self.peers[at];
+        let keys = peer.keys.clone();
+        let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
+        peer.doc.write_verdict(&ctx)
+    }
+
+    /// It checks, and says what it found.
+    pub fn judge(&mut self, at: usize) -> Option<Judgement> {
+        let found = self.check(at);
+        self.say(at);
+        found
+    }
+
+    /// A peer confirms what it can, so many minutes after the beginning, and lets go of what that allows.
+    pub fn confirm(&mut self, at: usize, minutes: u64) -> Confirmed {
+        let peer = &mut self.peers[at];
+        let keys = peer.keys.clone();
+        let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
+        let outcome = peer.doc.confirm(&ctx, UnixMs(minutes * 60_000));
+        if outcome.moved {
+            self.with(at, |doc, ctx, _| doc.retry(ctx).unwrap());
+        }
+        outcome
+    }
+
+    /// What a peer's own checks have refuted.
+    pub fn refuted(&mut self, at: usize) -> Vec<Refuted> {
+        let peer = &mut self.peers[at];
+        let keys = peer.keys.clone();
+        let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
+        peer.doc.refuted(&ctx)
+    }
+
     /// Crash and restart of a peer, from what it had stored.
     pub fn restart(&mut self, at: usize) {
         let peer = &mut self.peers[at];

@@ -218,6 +218,9 @@ impl Cx {
                     closed: listed.and_then(|entry| entry.closed),
                     size: row.map(|row| row.size),
                     pending: usize::try_from(edits).unwrap_or(usize::MAX),
+                    basis: row
+                        .and_then(|row| row.basis.as_ref())
+                        .map(|basis| self.basis_info(basis)),
                 }
             })
             .collect()

@@ -1,6 +1,7 @@
 //! Documents in memory: opened, delivered to, edited, sent.
 
 mod aside;
+mod checks;
 mod deliver;
 mod doc;
 mod errand;
@@ -21,7 +22,7 @@ use conclave_proto::codec::{Tail, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, DeliveredRecord, OpenedDocument, Request};
 use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::{
-    Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs,
+    Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, Refusal, Role, UnixMs, UserId,
 };
 use rand_core::RngCore;
 use zeroize::Zeroizing;
@@ -249,6 +250,7 @@ impl Cx {
         if doc.reread.is_some() {
             return;
         }
+        self.confirm_snapshots(group, doc);
         if self.link.online {
             self.go_on(group, doc);
         }
@@ -266,6 +268,7 @@ impl Cx {
 
     /// What is new about a document becomes durable.
     fn keep_document(&mut self, group: &mut Group, doc: &mut Doc) {
+        self.tell_checks(group, doc);
         self.store_document(group, doc);
         self.update_document_row(group, doc);
         self.note_unsent(group, doc);

@@ -1,6 +1,6 @@
-//! Snapshots when due, and verdicts on those of others.
+//! Snapshots when due.
 
-use conclave_doc::{DiffersWhy, Judgement, PreparedSnapshot};
+use conclave_doc::PreparedSnapshot;
 
 use super::*;
 use crate::cx::wait_ms;
@@ -11,7 +11,8 @@ const OTHERS_TURN_MS: (u64, u64) = (15_000, 45_000);
 const LONGEST_PAUSE_MS: u64 = 400 << 10;
 
 impl Cx {
-    /// Writes a snapshot where a removal asks for one, or the edits since the last call for it and it is this device's turn.
+    /// Writes a snapshot where a removal asks for one, or the edits since the last call for it, or the last is wrong by this device's own check; and
+    /// it is this device's turn.
     pub(super) fn pump_snapshot(&mut self, group: &mut Group, doc: &mut Doc) {
         let may_write = group.state().role_of(&self.device.id()) >= Some(Role::Editor);
         let open = self.link.open(group.id, doc.id);
@@ -19,7 +20,9 @@ impl Cx {
             return;
         }
         let rekey = group.rekeys() && group.rekey_due(&doc.document);
-        let due = doc.document.snapshot_due(&group.state().policy) && self.is_turn(group, doc);
+        let wanted = doc.document.snapshot_due(&group.state().policy)
+            || doc.document.is_heal_due(&group.doc_context(&self.device));
+        let due = wanted && self.is_turn(group, doc);
         if !may_write || (!rekey && !due && doc.notes.turn != Turn::Wanted) {
             return self.ended(About::Document(group.id, doc.id), End::Condensed);
         }
@@ -65,7 +68,7 @@ impl Cx {
         let record = match sealed {
             Ok(record) => record,
             // Something waits or is held: the next delivery tries again.
-            Err(DocError::NotNow | DocError::Disputed | DocError::SetAside { .. }) => return,
+            Err(DocError::NotNow | DocError::SetAside { .. }) => return,
             Err(error) => {
                 let what = FindingKind::failed(Step::Condense, &error);
                 self.finding(group.id, Some(doc.id), what, None);
@@ -159,58 +162,6 @@ impl Cx {
         let open = self.link.open_mut(group.id, doc.id);
         if let Some(open) = open.filter(|open| open.snapshot == SnapshotLink::Paused) {
             open.snapshot = SnapshotLink::Idle;
-        }
-    }
-
-    /// Checks snapshots of others, and plans a verdict where nobody else's is there.
-    pub(super) fn pump_check(&mut self, group: &mut Group, doc: &mut Doc) {
-        if doc.errand.is_some() {
-            // A snapshot is made first.
-            return;
-        }
-        let place = About::Document(group.id, doc.id);
-        match doc.document.check_wanted(group.state()) {
-            // It was done here or by another, or cannot be done any more.
-            None => self.ended(place, End::Checked),
-            Some(wanted) if !wanted.have => self.fetch_records(group.id, doc, wanted.seq, 1),
-            Some(_) => {
-                doc.errand = Some(Errand::Check);
-                return;
-            }
-        }
-        self.plan_verdict(group, doc);
-    }
-
-    /// A snapshot of somebody else was compared with what is here.
-    pub(super) fn checked(
-        &mut self,
-        group: &mut Group,
-        doc: &mut Doc,
-        judged: Result<Option<Judgement>, DocError>,
-    ) {
-        let unread = Judgement::Differs(DiffersWhy::Unreadable);
-        let epoch = doc.document.snapshot_epoch();
-        if judged == Ok(Some(unread)) && self.root_doubted(group, epoch) {
-            doc.reread = Some(Reread::FalseRoot);
-            return;
-        }
-        match judged {
-            Ok(_) => self.ended(About::Document(group.id, doc.id), End::Checked),
-            // The root may still come. Where it does not, others check.
-            Err(DocError::MissingRoot { .. }) => {}
-            Err(error) => {
-                let what = FindingKind::failed(Step::CheckCondensed, &error);
-                self.finding(group.id, Some(doc.id), what, None);
-            }
-        }
-        self.plan_verdict(group, doc);
-        self.end_settling(group, doc);
-    }
-
-    fn plan_verdict(&mut self, group: &Group, doc: &Doc) {
-        if doc.document.pending_verdict().is_some() {
-            let verdict = TimerKind::Document(group.id, doc.id, DocTimer::Verdict);
-            self.plan(200, 3_000, verdict);
         }
     }
 }

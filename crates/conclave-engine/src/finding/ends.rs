@@ -49,6 +49,10 @@ pub(crate) enum End {
     Condensed,
     /// The document's short form was checked.
     Checked,
+    /// This device does not differ alone from snapshots of others.
+    Agrees,
+    /// Nobody objects to the snapshot on which the document rests here.
+    Undisputed,
     /// Nothing of the document is set aside.
     Whole,
     /// No changes to the document are kept apart.
@@ -108,6 +112,8 @@ impl FindingKind {
             Self::NotCarriedOver => End::Carried,
             Self::SetAside { .. } => End::Whole,
             Self::Held => End::Loaded,
+            Self::EngineDiffers => End::Agrees,
+            Self::BaseDisputed => End::Undisputed,
             Self::EditsRefused { .. }
             | Self::EditsParked { .. }
             | Self::RescueFull
@@ -131,6 +137,8 @@ impl FindingKind {
             | Self::OldGroupInfo
             | Self::DocumentLost
             | Self::AsideNotCarriedOver
+            | Self::FalseSnapshot { .. }
+            | Self::FalseVerdict { .. }
             | Self::OwnEditRewritten
             | Self::Dropped { .. } => return None,
         })

@@ -422,6 +422,10 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::EditsParked { .. }
         | FindingKind::Rescued { .. }
         | FindingKind::RescueFull => of_document(kind, place, group, who),
+        FindingKind::FalseSnapshot { .. }
+        | FindingKind::FalseVerdict { .. }
+        | FindingKind::EngineDiffers
+        | FindingKind::BaseDisputed => of_snapshot(kind, place, who),
         FindingKind::Dropped { codes } => three(
             format!(
                 "There were more findings than this device keeps: {} older ones were dropped.",
@@ -431,6 +435,42 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
             "Look at those that are here, and dismiss what is settled.",
         ),
         kind => of_group(kind, group, who),
+    }
+}
+
+fn of_snapshot(kind: &FindingKind, place: &str, who: Option<&str>) -> Three {
+    match kind {
+        FindingKind::FalseSnapshot { .. } => three(
+            format!(
+                "A short form of {place}, from which newcomers open it, does not hold what was written there. This device does not use it."
+            ),
+            probably(who),
+            "Ask that person. The next short form that this device or another honest one makes puts it right; an admin can remove whoever does it again.",
+        ),
+        FindingKind::FalseVerdict { .. } => three(
+            format!(
+                "A member said something untrue about a short form of {place}. This device has compared it itself, and does not believe that person in this document any more."
+            ),
+            probably(who),
+            "Ask that person. If it happens again, an admin should remove them.",
+        ),
+        FindingKind::EngineDiffers => three(
+            format!(
+                "This device reads {place} otherwise than two other people do, and nobody agrees with it."
+            ),
+            "Probably this device or its program.",
+            "Compare the document with another member. Update the program, and tell whoever maintains it. Until then this device objects to nothing more there.",
+        ),
+        _ => three(
+            format!(
+                "Members disagree about the short form from which this device opened {place}: older text in it may be false."
+            ),
+            match who {
+                Some(who) => format!("Either {who}, who made it, or those who object to it."),
+                None => NOBODY.to_owned(),
+            },
+            "See `conclave doc status` for who says what, and ask somebody whom you trust. The next short form by one who objects is taken over by itself.",
+        ),
     }
 }
 
@@ -779,7 +819,11 @@ pub(super) mod tests {
             K::NotCarriedOver => K::AsideNotCarriedOver,
             K::AsideNotCarriedOver => K::SetAside { seq: 2 },
             K::SetAside { .. } => K::Held,
-            K::Held => K::OwnEditRewritten,
+            K::Held => K::FalseSnapshot { seq: 2 },
+            K::FalseSnapshot { .. } => K::FalseVerdict { seq: 2 },
+            K::FalseVerdict { .. } => K::EngineDiffers,
+            K::EngineDiffers => K::BaseDisputed,
+            K::BaseDisputed => K::OwnEditRewritten,
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },
             K::EditsRefused { .. } => K::EditsParked { cause: cause() },
             K::EditsParked { .. } => K::Rescued { changes: 2 },

@@ -1,5 +1,7 @@
 //! What of a group is in the store, and how it is read.
 
+use conclave_doc::Basis;
+
 use super::*;
 
 /// How far a document has come on this device.
@@ -51,6 +53,9 @@ pub(crate) struct DocRow {
     /// What is kept of its log to be returned, in bytes.
     #[serde(default)]
     pub(crate) kept: u64,
+    /// On what it rests here.
+    #[serde(default)]
+    pub(crate) basis: Option<Basis>,
     /// Who closed it, while own edits in it are still to be kept apart.
     #[serde(default)]
     pub(crate) closed_by: Option<UserId>,

@@ -201,16 +201,13 @@ impl Cx {
 
     fn document_timer(&mut self, group: &mut Group, doc: &mut Doc, what: DocTimer) {
         match what {
-            DocTimer::Verdict => {
-                // Another member's verdict may have come meanwhile: then there is none to write.
-                doc.document.write_verdict();
-            }
+            DocTimer::Verdict => self.verdict_due(group, doc),
             DocTimer::Snapshot => self.snapshot_paused(group, doc),
             DocTimer::SnapshotTurn => doc.take_turn(),
             DocTimer::Carry => self.carry_others(group, doc),
             DocTimer::Fetch => doc.retry(),
-            // What follows all work asks the service.
-            DocTimer::Open => {}
+            // What follows all work asks the service, and confirms.
+            DocTimer::Open | DocTimer::Confirm => {}
         }
     }
 

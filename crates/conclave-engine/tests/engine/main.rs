@@ -46,5 +46,6 @@ mod taken;
 mod thaw;
 mod told;
 mod trust;
+mod verdicts;
 mod went_on;
 mod world;

@@ -144,16 +144,21 @@ fn another_member_takes_over_though_it_starts_again_meanwhile() {
 }
 
 #[test]
-fn old_roots_are_erased_when_another_user_has_found_the_snapshot_right() {
+fn old_roots_are_erased_an_hour_after_another_user_has_found_the_snapshot_right() {
     let (mut world, group, document) = three(6);
     let old = records(&world, group, document);
     for at in [0, 1] {
         assert!(openable(&world, at, group, &old).iter().any(|opens| *opens));
     }
+    let wraps = world.service.wraps(&group);
     remove(&mut world, group, 0, 2);
     world.run();
-    world.advance(60_000);
+    world.advance(50 * 60_000);
     world.converged(group, &[0, 1]);
+    for at in [0, 1] {
+        assert!(openable(&world, at, group, &old).iter().any(|opens| *opens));
+    }
+    world.advance(15 * 60_000);
     for at in [0, 1] {
         let opened = openable(&world, at, group, &old);
         assert!(opened.iter().all(|opens| !*opens), "{at}: {opened:?}");
@@ -161,5 +166,17 @@ fn old_roots_are_erased_when_another_user_has_found_the_snapshot_right() {
         assert_eq!(openable(&world, at, group, &all).last(), Some(&true));
         assert_eq!(world.roots(at, &group), 1);
     }
+    // Whoever joins later gets none of them, not even with every wrap that was ever stored.
+    let dana = world.add("dana");
+    world.pin(0, dana);
+    world.pin(dana, 0);
+    world.run();
+    world.invite(group, 0, dana, None);
+    let all = records(&world, group, document);
+    assert_eq!(openable(&world, dana, group, &all).last(), Some(&true));
+    let mut every = wraps;
+    every.extend(world.service.wraps(&group));
+    let opened = openable_with(&world, dana, group, &old, &every);
+    assert!(opened.iter().all(|opens| !*opens), "{opened:?}");
     world.no_findings();
 }

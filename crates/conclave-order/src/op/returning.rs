@@ -144,9 +144,9 @@ impl Returning<'_> {
                 self.signed.insert(header.author, signed);
                 self.chained(record, clock, author);
             }
-            Fit::Snapshot { replaces, .. } => {
+            Fit::Snapshot { .. } => {
                 signed.check().map_err(bad)?;
-                self.snapshot(record, replaces)?;
+                self.snapshot(record)?;
             }
             // Of an epoch that the group's log has not come to: that has to be returned first.
             Fit::Waits | Fit::Unproven => return Err(bad(RecordFault::EpochDecreased).into()),
@@ -239,7 +239,7 @@ impl Returning<'_> {
         self.authors.insert(header.author, row);
     }
 
-    fn snapshot(&mut self, record: &Record, replaces: bool) -> Result<(), Stop> {
+    fn snapshot(&mut self, record: &Record) -> Result<(), Stop> {
         let header = &record.header;
         let covered = covered(header).size;
         let weight = self.mark(covered)?.map_or(0, |mark| mark.weight);
@@ -247,7 +247,7 @@ impl Returning<'_> {
             due if due > 0 && header.epoch >= due && self.covers_older(header, due)? => 0,
             due => due,
         };
-        let (parent, replaced) = lineage(self.log(), &self.active, replaces, self.now);
+        let (parent, replaced) = lineage(self.log(), &self.active, self.now);
         // The first of a document stays.
         self.replaced
             .extend(replaced.filter(|row| row.seq > 0).map(Change::Replaced));

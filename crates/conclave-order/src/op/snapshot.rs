@@ -101,8 +101,6 @@ pub struct Written {
 pub struct Fits<'a> {
     document: &'a DocumentRow,
     active: &'a ActiveRow,
-    /// Whether it takes the active one's place, rather than following it.
-    replaces: bool,
     /// Whether it is under a newer epoch than the active one, or covers updates of at least half that one's size.
     pub has_news: bool,
     /// Encoded bytes of the updates that it covers.
@@ -164,7 +162,7 @@ pub fn judge<'a>(
         },
     };
     let fit = judge_record(header, &at).map_err(|fault| at.answer(fault))?;
-    let Fit::Snapshot { replaces, .. } = fit else {
+    let Fit::Snapshot { .. } = fit else {
         return Err(bad(RecordFault::Malformed).into());
     };
     let covered_weight = mark(rows, log, covered.size)?.weight;
@@ -173,7 +171,6 @@ pub fn judge<'a>(
     Ok(Fits {
         document,
         active,
-        replaces,
         has_news,
         covered_weight,
         generation,
@@ -247,7 +244,7 @@ impl PutSnapshot {
             due if due > 0 && header.epoch >= due && covers_older(rows, &fits, header, due)? => 0,
             due => due,
         };
-        let (parent, replaced) = lineage(log, fits.active, fits.replaces, self.now);
+        let (parent, replaced) = lineage(log, fits.active, self.now);
         let mut end = Appending::to(log, fits.document.clone());
         end.row.grown_in = fits.generation;
         let seq = fits.document.frontier.size();
@@ -284,16 +281,10 @@ impl PutSnapshot {
 pub(crate) fn lineage(
     log: LogId,
     active: &ActiveRow,
-    replaces: bool,
     now: UnixMs,
 ) -> (Option<(u64, UnixMs)>, Option<ReplacedRow>) {
     let replaced = |(seq, since)| ReplacedRow { since, log, seq };
-    let before = (active.seq, now);
-    if replaces {
-        (active.parent, Some(replaced(before)))
-    } else {
-        (Some(before), active.parent.map(replaced))
-    }
+    (Some((active.seq, now)), active.parent.map(replaced))
 }
 
 /// Whether every record of an epoch before `due` lies below what is covered. Epochs never decrease along a log, so the first record that

@@ -1,5 +1,6 @@
 //! Devices, their stores, the service, and a network between them on one seed and one virtual clock.
 
+mod attack;
 mod checks;
 mod commands;
 mod lending;
@@ -143,6 +144,9 @@ pub struct World {
     pub garbles: Option<usize>,
     /// This device's next document begins with a snapshot that claims a higher epoch than its own.
     pub claims: Option<usize>,
+    /// This device's next snapshot of this document holds what nobody wrote.
+    pub forges: Option<(usize, DocumentId)>,
+    channels: BTreeMap<(usize, DocumentId), attack::Channel>,
     /// This device hears nothing for now, though its connection stands.
     pub held: Option<usize>,
     /// The service does not allow these frames.
@@ -282,6 +286,8 @@ impl World {
             cut_every: None,
             garbles: None,
             claims: None,
+            forges: None,
+            channels: BTreeMap::new(),
             held: None,
             forbidden: &[],
             refuses: Vec::new(),
@@ -674,7 +680,17 @@ impl World {
     /// The service takes a frame; what it sends is on its way.
     fn serve(&mut self, at: usize, conn: ConnId, frame: ClientFrame) {
         self.arrived.push((at, kind(&frame)));
+        self.note_asked(at, &frame);
         let frame = match frame {
+            ClientFrame::Request {
+                id,
+                body: Request::PutSnapshot { record },
+            } if self.forges == Some((at, record.header.document)) => {
+                self.forges = None;
+                let record = self.forged(at, &record);
+                let body = Request::PutSnapshot { record };
+                ClientFrame::Request { id, body }
+            }
             ClientFrame::Request {
                 id,
                 body: Request::Commit(good),
@@ -719,9 +735,10 @@ impl World {
 
     pub fn post(&mut self, out: Outgoing) {
         for (conn, frame) in out {
-            let to = self.devices.iter_mut();
-            if let Some(device) = to.into_iter().find(|device| device.conn == Some(conn)) {
-                device.down.push_back(frame);
+            let mut to = self.devices.iter();
+            if let Some(at) = to.position(|device| device.conn == Some(conn)) {
+                self.note_opened(at, &frame);
+                self.devices[at].down.push_back(frame);
             }
         }
     }
