@@ -158,6 +158,13 @@ impl Document {
         self.outbox.is_contiguous(self.own_chain().0)
     }
 
+    /// Whether the state is being taken over from a snapshot, and the log is shorter meanwhile: for tests, after each step.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_going_over(&self) -> bool {
+        self.aside.is_rejoining()
+    }
+
     /// Whether this log goes on from a head, as far as own leaves reach: for tests, after each step.
     #[doc(hidden)]
     #[must_use]

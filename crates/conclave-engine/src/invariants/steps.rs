@@ -85,6 +85,10 @@ impl Engine {
                     // The service was put back since: it may have begun anew from there.
                     return None;
                 }
+                if document.is_going_over() {
+                    // The log comes again from a snapshot, up to where it was.
+                    return None;
+                }
                 let extends = document.goes_on_from(&before.head);
                 (extends, document.epoch_high())
             }
