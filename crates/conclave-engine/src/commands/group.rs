@@ -219,8 +219,8 @@ impl Cx {
                     size: row.map(|row| row.size),
                     pending: usize::try_from(edits).unwrap_or(usize::MAX),
                     basis: row
-                        .and_then(|row| row.basis.as_ref())
-                        .map(|basis| self.basis_info(basis)),
+                        .and_then(DocRow::basis)
+                        .map(|basis| self.basis_info(&basis)),
                 }
             })
             .collect()

@@ -128,10 +128,11 @@ impl Cx {
     fn tell_basis(&mut self, group: &mut Group, doc: &mut Doc, place: About) {
         let basis = doc.document.basis();
         let row = group.documents.entry(doc.id).or_default();
-        if row.basis.as_ref() == Some(&basis) {
+        let stored = Some(basis.clone()).filter(|it| *it != Basis::Checked);
+        if row.basis == stored {
             return;
         }
-        let is_new = row.basis.replace(basis.clone()).is_some() || basis != Basis::Checked;
+        row.basis = stored;
         self.save_document_row(group, &doc.id);
         match &basis {
             Basis::Disputed { author, .. } => {
@@ -140,14 +141,12 @@ impl Cx {
             }
             _ => self.ended(place, End::Undisputed),
         }
-        if is_new {
-            let basis = self.basis_info(&basis);
-            self.event(Event::BasisChanged {
-                group: group.id,
-                document: doc.id,
-                basis,
-            });
-        }
+        let basis = self.basis_info(&basis);
+        self.event(Event::BasisChanged {
+            group: group.id,
+            document: doc.id,
+            basis,
+        });
     }
 
     /// The same for people.

@@ -53,8 +53,8 @@ pub(crate) struct DocRow {
     /// What is kept of its log to be returned, in bytes.
     #[serde(default)]
     pub(crate) kept: u64,
-    /// On what it rests here.
-    #[serde(default)]
+    /// On what it rests here, unless that was checked here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) basis: Option<Basis>,
     /// Who closed it, while own edits in it are still to be kept apart.
     #[serde(default)]
@@ -93,6 +93,12 @@ impl DocRow {
     /// Whether its rows are in the store.
     pub(crate) fn is_local(&self) -> bool {
         self.stage != DocStage::Listed
+    }
+
+    /// On what it rests here, where it was opened.
+    pub(crate) fn basis(&self) -> Option<Basis> {
+        let basis = self.basis.clone().unwrap_or(Basis::Checked);
+        (self.stage == DocStage::Here).then_some(basis)
     }
 
     /// The title that the directory has not taken yet.
