@@ -249,7 +249,7 @@ pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, Document
     }
     let reached = fetch(context, group, &info).await?;
     // On whose word it rests is known once it is here.
-    let mut listed = context.documents(group).await?;
+    let mut listed = context.documents(group).await.unwrap_or_default();
     listed.retain(|it| it.document == info.document);
     let info = listed.pop().unwrap_or(info);
     basis::note_basis(context, &info);
