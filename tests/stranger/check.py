@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -492,10 +492,7 @@ class Check:
         statement = dict(login, nonce=challenge["nonce"], service_key=challenge["service_key"],
                          device=person["device"])
         content = self.page.encode(("named", "LoginStatement"), statement)
-        credential = None
-        seed = bytes.fromhex(person["device_seed"])
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        key = Ed25519PrivateKey.from_private_bytes(seed)
+        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(person["device_seed"]))
         signature = key.sign(sign_content("conclave 1.0 service login", content))
         self.that(signature.hex() == login["signature"], name)
         self.count("logins")
@@ -606,9 +603,11 @@ def main():
         content = json.loads(file.read_text())
         if file.name == "session.json":
             check.session(content)
-        else:
+        elif "vectors" in content:
             for vector in content["vectors"]:
                 check.vector(vector)
+        else:
+            check.count(f"file that needs an engine, not read: {file.name}")
     for what, count in check.counts.items():
         print(f"{count:5}  {what}")
     for name in check.wrong:
