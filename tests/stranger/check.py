@@ -419,6 +419,9 @@ class Check:
         elif by == "XChaCha20-Poly1305":
             cipher, nonce = xchacha(of("key"), of("nonce"))
             made = cipher.encrypt(nonce, of("plaintext"), of("aad"))
+        elif by == "HPKE open":
+            of_key = [of(name) for name in ("private key", "enc", "info", "aad", "ciphertext")]
+            made = hpke_open(*of_key)
         elif by == "HMAC-SHA256":
             made = hmac.digest(of("key"), of("content"), "sha256")
         elif by == "text":
@@ -535,7 +538,8 @@ class Check:
         while not secrets.end():
             reference, enc, sealed = secrets.opaque(), secrets.opaque(), secrets.opaque()
             if private := packages.get(reference):
-                group_secrets = Reader(hpke_open(private, enc, sealed, info))
+                of = opaque(b"MLS 1.0 Welcome") + opaque(info)
+                group_secrets = Reader(hpke_open(private, enc, of, b"", sealed))
                 self.joined(epochs[delivery["epoch"]], group_secrets.opaque(), info)
                 self.count("Welcomes that opened")
                 return
@@ -566,8 +570,8 @@ class Check:
             self.that(secret.hex() == stated[name], name)
 
 
-def hpke_open(private, enc, sealed, info):
-    info = opaque(b"MLS 1.0 Welcome") + opaque(info)
+def hpke_open(private, enc, info, aad, sealed):
+    """RFC 9180, base mode."""
     key = X25519PrivateKey.from_private_bytes(private)
     shared = key.exchange(X25519PublicKey.from_public_bytes(enc))
     kem, suite = b"KEM\0\x20", b"HPKE\0\x20\0\1\0\3"
@@ -583,7 +587,7 @@ def hpke_open(private, enc, sealed, info):
     context = b"\0" + extract(suite, b"", b"psk_id_hash", b"") + extract(suite, b"", b"info_hash", info)
     secret = extract(suite, secret, b"secret", b"")
     cipher = ChaCha20Poly1305(expand(suite, secret, b"key", context, 32))
-    return cipher.decrypt(expand(suite, secret, b"base_nonce", context, 12), sealed, b"")
+    return cipher.decrypt(expand(suite, secret, b"base_nonce", context, 12), sealed, aad)
 
 
 def whole_records(value):
