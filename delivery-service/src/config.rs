@@ -86,6 +86,10 @@ pub struct Limits {
     /// How long everything is held when a member shows that the service was put back, in milliseconds, so that others show what else it lost; 0
     /// for not at all.
     pub found_hold_ms: u64,
+    /// Most that is stored for one user in documents and groups, in bytes; none for as much as there is room.
+    pub user_bytes: Option<u64>,
+    /// Most that is stored of one group, in bytes; none for as much as there is room.
+    pub group_bytes: Option<u64>,
     /// Largest database in bytes; none for as much as the disk holds. Past it nothing new is stored, and everything stored stays readable.
     /// The write-ahead log comes in addition.
     pub database_bytes: Option<u64>,
@@ -102,6 +106,8 @@ impl Default for Limits {
             outbox_bytes: crate::limits::OUTBOX_BYTES,
             tail_records: conclave_proto::limits::TAIL_RECORDS_HARD,
             found_hold_ms: crate::limits::FOUND_HOLD_MS,
+            user_bytes: Some(crate::limits::USER_BYTES),
+            group_bytes: Some(crate::limits::GROUP_BYTES),
             database_bytes: None,
         }
     }

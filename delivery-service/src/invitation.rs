@@ -82,7 +82,7 @@ impl Invitations {
         };
         let (mut store, _lock) = self.open().await?;
         // Nothing of it is bounded by what an operator sets.
-        let limits = Limits { tail_records: 0 };
+        let limits = Limits::OWN;
         let batch = Batch::new(vec![Op::CreateInvitation(op)], limits);
         for ended in run_batch(&mut store, batch, &()).await {
             ended

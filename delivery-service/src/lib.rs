@@ -60,4 +60,4 @@ pub use invitation::{Invitations, NewInvitation};
 pub use rate::{Bucket, RateLimits};
 pub use recover::{Holding, Recovery, Restored};
 pub use service::{Service, asked_to_end};
-pub use sqlite::StoreError;
+pub use sqlite::{StoreError, Usage};

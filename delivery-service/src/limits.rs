@@ -28,6 +28,10 @@ pub const READ_CONNECTIONS: u32 = 4;
 /// How long a connection to the database waits for another process's lock.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Most that is stored for one user, in bytes, unless the operator says otherwise (20 GiB).
+pub const USER_BYTES: u64 = 20 * 1024 * 1024 * 1024;
+/// Most that is stored of one group, in bytes, unless the operator says otherwise (20 GiB).
+pub const GROUP_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 /// Connections of one address.
 pub const CONNECTIONS_PER_ADDRESS: usize = 1_000;
 /// Connections of an address beyond that which are told that there is no place; further ones are closed at once.

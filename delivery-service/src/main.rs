@@ -64,6 +64,14 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_ms)]
         hold: u64,
     },
+    /// Show for which users and of which groups how many bytes are stored, the most first. Works beside a running service.
+    Usage {
+        #[command(flatten)]
+        data: Data,
+        /// At most so many of each.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        most: u32,
+    },
     /// Copy the database into a new file, also beside a running service. The file holds the service's key.
     Backup {
         #[command(flatten)]
@@ -133,6 +141,12 @@ struct Serve {
         value_delimiter = ','
     )]
     proxies: Vec<IpAddr>,
+    /// Most that is stored for one user in documents and groups, in bytes; 0 for as much as there is room [default: 20 GiB].
+    #[arg(long, env = "CONCLAVE_DS_MAX_USER_BYTES", value_name = "N")]
+    max_user_bytes: Option<u64>,
+    /// Most that is stored of one group, in bytes; 0 for as much as there is room [default: 20 GiB].
+    #[arg(long, env = "CONCLAVE_DS_MAX_GROUP_BYTES", value_name = "N")]
+    max_group_bytes: Option<u64>,
     /// Largest database in bytes. Past it the service takes nothing new and is not ready, and still serves what it has. The write-ahead
     /// log comes in addition.
     #[arg(long, env = "CONCLAVE_DS_MAX_DATABASE_BYTES", value_name = "N")]
@@ -277,6 +291,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                     yes,
                 },
         } => drop_group(Recovery::of(data.data), id, (even_if_founded_here, yes)).await,
+        Command::Usage { data, most } => usage(&Recovery::of(data.data), most).await,
         Command::Backup { data, file } => Ok(Recovery::of(data.data).backup(&file).await?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -286,6 +301,18 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 .context("cannot write the script")
         }
     }
+}
+
+async fn usage(recovery: &Recovery, most: u32) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    let usage = recovery.usage(most).await?;
+    for (user, bytes) in usage.users {
+        writeln!(out, "user\t{user}\t{bytes}")?;
+    }
+    for (group, bytes) in usage.groups {
+        writeln!(out, "group\t{group}\t{bytes}")?;
+    }
+    Ok(())
 }
 
 /// What `recover` is to do; times in milliseconds.
@@ -418,6 +445,13 @@ async fn serve(options: Serve) -> anyhow::Result<()> {
         config.limits.connections_per_address = connections;
     }
     config.proxies = options.proxies;
+    let most = |bytes: u64| (bytes > 0).then_some(bytes);
+    if let Some(bytes) = options.max_user_bytes {
+        config.limits.user_bytes = most(bytes);
+    }
+    if let Some(bytes) = options.max_group_bytes {
+        config.limits.group_bytes = most(bytes);
+    }
     config.limits.database_bytes = options.max_database_bytes;
     config.limits.found_hold_ms = options.found_hold;
     let asked_to_end = conclave_ds::asked_to_end().context("signals cannot be received")?;

@@ -19,7 +19,7 @@ use crate::config::{Clock, Durability};
 use crate::error::StartError;
 use crate::recovery::next;
 use crate::sqlite::open::{self, DATABASE_FILE, DirectoryLock};
-use crate::sqlite::{Place, Store, StoreError};
+use crate::sqlite::{Place, Store, StoreError, Usage};
 
 /// Folder beside the database in which a copy is made ready.
 const RESTORING: &str = "restoring";
@@ -78,6 +78,17 @@ impl Recovery {
         let generation = self.begin(&mut store, None, ends).await?;
         store.let_go().await?;
         Ok(generation)
+    }
+
+    /// For whom most is stored, and of which groups, at most so many of each: the most first.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn usage(&self, most: u32) -> Result<Usage, StartError> {
+        let (mut store, _lock) = self.open().await?;
+        let usage = store.usage(most).await?;
+        store.let_go().await?;
+        Ok(usage)
     }
 
     /// Holds all logs for so long from now on, and what is waited for too, unless they are held longer already. Declares nothing.
@@ -388,7 +399,7 @@ async fn load(store: &mut Store, keys: &Keys) -> Result<Rows, StoreError> {
 /// Runs an operation; nobody else is asked.
 pub(crate) async fn once(store: &mut Store, op: Op) -> Result<Event, StartError> {
     // Nothing of it is bounded by what an operator sets.
-    let limits = Limits { tail_records: 0 };
+    let limits = Limits::OWN;
     let mut events = Vec::new();
     for ended in run_batch(store, Batch::new(vec![op], limits), &()).await {
         let end = ended.end();

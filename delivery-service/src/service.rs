@@ -89,6 +89,8 @@ impl Service {
                 store,
                 limits: order_limits::Limits {
                     tail_records: config.limits.tail_records,
+                    user_bytes: config.limits.user_bytes,
+                    group_bytes: config.limits.group_bytes,
                 },
                 lock,
                 doubt: Box::new(move || {

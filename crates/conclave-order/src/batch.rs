@@ -8,6 +8,7 @@ use crate::keys::{Keys, Rows, Stop};
 use crate::limits::Limits;
 use crate::op::{Asked, Op, Session};
 use crate::runs;
+use crate::usage::{Deltas, charge};
 
 /// What an operation comes to.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub struct Batch {
     limits: Limits,
     rows: Rows,
     changes: Vec<Change>,
+    /// What is stored more or less, of what is not written yet: written once for many operations.
+    usage: Deltas,
     events: Vec<Event>,
     /// What was found that cannot have been stored.
     damaged: Vec<&'static str>,
@@ -91,6 +94,7 @@ impl Batch {
             limits,
             rows: Rows::default(),
             changes: Vec::new(),
+            usage: Deltas::new(),
             damaged: Vec::new(),
             checks,
             was_cut: false,
@@ -135,15 +139,37 @@ impl Batch {
     /// Goes on with rows that were loaded after the changes so far were written.
     pub fn apply(&mut self, rows: Rows) -> Step {
         self.rows.extend(rows);
+        let step = self.decide();
+        let usage = std::mem::take(&mut self.usage).into_iter();
+        let usage = usage.filter(|(_, delta)| *delta != 0);
+        self.changes
+            .extend(usage.map(|((log, user), delta)| Change::Usage { log, user, delta }));
+        step
+    }
+
+    fn decide(&mut self) -> Step {
         while let Some(op) = self.ops.get(self.events.len()) {
             let session = self.sessions.get(self.events.len()).copied().flatten();
             let newest = session.map_or(Ok(()), |session| self.rows.ensure_newest(&session));
-            let event = match newest.and_then(|()| op.decide(&self.rows, &self.limits)) {
-                Ok(decided) => {
-                    for change in &decided.changes {
+            let decided = newest.and_then(|()| op.decide(&self.rows, &self.limits));
+            let device = session.map(|session| session.device);
+            let charged = decided.and_then(|decided| {
+                let (changes, rows) = (&decided.changes, &self.rows);
+                let charge = charge(op, device, changes, rows, &self.limits)?;
+                Ok((decided, charge))
+            });
+            let event = match charged {
+                Ok((decided, charge)) => {
+                    for ((log, user), delta) in charge.deltas {
+                        self.rows.follow(&Change::Usage { log, user, delta });
+                        let sum = self.usage.entry((log, user)).or_default();
+                        *sum = sum.saturating_add(delta);
+                    }
+                    for change in decided.changes.iter().chain(&charge.paid) {
                         self.rows.follow(change);
                     }
                     self.changes.extend(decided.changes);
+                    self.changes.extend(charge.paid);
                     decided.event
                 }
                 Err(Stop::Lacks(keys)) => return Step::Need(keys),
@@ -186,6 +212,7 @@ impl Batch {
     pub fn restart(&mut self) {
         self.rows = Rows::default();
         self.changes.clear();
+        self.usage.clear();
         self.events.clear();
         self.damaged.clear();
     }

@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 use crate::keys::Rows;
 use crate::rows::{
     ActiveRow, AuthorRow, BaseRow, DocumentRow, EntryRow, GroupAt, InvitationRow, JoinRow,
-    LoginRow, PackageRow, PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
+    LoginRow, PackageRow, PaidRow, PartChange, PleaRow, RecordRow, RecoveryRow, ReplacedRow,
 };
+use crate::usage::counted;
 
 /// Thirty-two bytes that nothing prints.
 #[derive(Clone, PartialEq, Eq)]
@@ -325,6 +326,35 @@ pub enum Change {
     Replaced(ReplacedRow),
     /// Its content goes; its place in the log stays.
     LetGo(ReplacedRow),
+    /// More or less is stored for a user in a log.
+    Usage {
+        /// The log.
+        log: LogId,
+        /// The user; all zero for nobody in particular.
+        user: UserId,
+        /// How much, in bytes.
+        delta: i64,
+    },
+    /// A snapshot counts for a user until it loses its content.
+    Paid {
+        /// The log.
+        log: LogId,
+        /// Its position.
+        seq: u64,
+        /// For whom, and how much.
+        row: PaidRow,
+    },
+    /// Records of a deleted document lose their content; their places in the log stay.
+    Erase {
+        /// The document.
+        log: LogId,
+        /// First position.
+        from: u64,
+        /// Position after the last.
+        until: u64,
+        /// Whether that is all of it.
+        is_last: bool,
+    },
     /// A generation begins.
     Generation {
         /// Number of the one before.
@@ -481,6 +511,7 @@ impl Rows {
                 self.actives.retain(|log, _| log.group != *group);
             }
             Change::Document { log, .. } | Change::Closed { log, .. } => {
+                self.erasing.clear();
                 self.due.remove(&log.group);
                 self.documents.remove(log);
                 self.actives.remove(log);
@@ -504,7 +535,22 @@ impl Rows {
                     document.covered = row.snapshot().map_or(0, |header| header.covered.size);
                 }
             }
-            Change::Replaced(_) | Change::LetGo(_) => self.overdue.clear(),
+            Change::Replaced(_) => self.overdue.clear(),
+            Change::LetGo(row) => {
+                self.overdue.clear();
+                self.paids.remove(&(row.log, row.seq));
+            }
+            Change::Usage { log, user, delta } => {
+                if let Some(bytes) = self.usage_of_users.get_mut(user) {
+                    *bytes = Some(counted(bytes.unwrap_or(0), *delta));
+                }
+                if let Some(bytes) = self.usage_of_groups.get_mut(&log.group) {
+                    *bytes = Some(counted(bytes.unwrap_or(0), *delta));
+                }
+                self.shares.remove(log);
+            }
+            Change::Paid { log, seq, .. } => _ = self.paids.remove(&(*log, *seq)),
+            Change::Erase { .. } => self.erasing.clear(),
             Change::Generation { .. }
             | Change::Hold { .. }
             | Change::Recovery(_)

@@ -11,9 +11,9 @@ use conclave_rules::LogId;
 
 use crate::op::Session;
 use crate::rows::{
-    AccountRow, ActiveRow, AuthorRow, BaseRow, DeviceRow, DocumentRow, GroupRow, InvitationRow,
-    JoinRow, ListRow, Mark, PackageRow, PartsRow, PleaRow, Position, RecoveryRow, ReplacedRow,
-    ServiceRow, StockRow, WelcomeRow,
+    AccountRow, ActiveRow, AuthorRow, BaseRow, DeviceRow, DocumentRow, ErasingRow, GroupRow,
+    InvitationRow, JoinRow, ListRow, Mark, PackageRow, PaidRow, PartsRow, PleaRow, Position,
+    RecoveryRow, ReplacedRow, ServiceRow, StockRow, WelcomeRow,
 };
 
 /// Why something goes no further.
@@ -185,6 +185,16 @@ tables! {
     losses, losses_of: LogId => Vec<Loss>;
     /// The generation that began when a group was removed that had this id.
     dropped, dropped_in: GroupId => u64;
+    /// Bytes that are stored for a user.
+    usage_of_users, user_usage: UserId => u64;
+    /// Bytes that are stored of a group.
+    usage_of_groups, group_usage: GroupId => u64;
+    /// Bytes that are stored of a log, by users.
+    shares, shares_of: LogId => BTreeMap<UserId, u64>;
+    /// For whom snapshots count that have their content.
+    paids, paid: (LogId, u64) => PaidRow;
+    /// A deleted document that still has content.
+    erasing, erasing_first: () => ErasingRow;
     /// Root of a group's log at a size above 0, as far as it is here.
     group_roots, group_root: (GroupId, u64) => Hash;
 }

@@ -33,11 +33,27 @@ pub const ASKS_PER_DEVICE: u64 = 256;
 /// Wraps kept for one user and epoch, beside the committer's: nobody can take the places of all others.
 pub const WRAPS_PER_USER: u64 = 2;
 
+/// Records of a deleted document that lose their content in one transaction.
+pub const ERASED_AT_ONCE: u64 = 1024;
+
 /// What an operator may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Records that a document takes after the head that its active snapshot covers.
     pub tail_records: u64,
+    /// Most that is stored for one user, in bytes; none for as much as there is room.
+    pub user_bytes: Option<u64>,
+    /// Most that is stored of one group, in bytes; none for as much as there is room.
+    pub group_bytes: Option<u64>,
+}
+
+impl Limits {
+    /// Those for what no device asks for.
+    pub const OWN: Self = Self {
+        tail_records: 0,
+        user_bytes: None,
+        group_bytes: None,
+    };
 }
 /// How long a log is held that lost something, unless it comes back sooner, in milliseconds (a day).
 pub const HOLD_MS: u64 = 24 * 3600 * 1000;

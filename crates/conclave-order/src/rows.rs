@@ -468,3 +468,23 @@ pub struct ReplacedRow {
     /// Its position.
     pub seq: u64,
 }
+
+/// For whom a snapshot's content counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaidRow {
+    /// Whose device brought it.
+    pub user: UserId,
+    /// How much it takes.
+    pub bytes: u64,
+}
+
+/// A document that was deleted, whose content goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErasingRow {
+    /// The document.
+    pub log: LogId,
+    /// Position before which all content has gone.
+    pub from: u64,
+    /// Size of its log.
+    pub size: u64,
+}

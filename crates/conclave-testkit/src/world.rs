@@ -25,7 +25,11 @@ use crate::ids::{device, some_hash, user_of};
 use crate::records::{CRDT, sealed, snapshot, snapshot_record, updates};
 
 /// Records that a document takes after what its snapshot covers.
-pub const LIMITS: Limits = Limits { tail_records: 40 };
+pub const LIMITS: Limits = Limits {
+    tail_records: 40,
+    user_bytes: None,
+    group_bytes: None,
+};
 /// When everything begins.
 pub const START: UnixMs = UnixMs(1_700_000_000_000);
 /// A database with one driver.

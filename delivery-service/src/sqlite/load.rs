@@ -14,7 +14,7 @@ use conclave_rules::LogId;
 use sqlx::SqliteConnection;
 
 use super::codes::{decode, hash, id, int, uint};
-use super::{bases, hot, logs, parts, read, recovery};
+use super::{bases, hot, logs, parts, read, recovery, usage};
 use crate::sqlite::StoreError;
 
 type Found<T> = Result<T, StoreError>;
@@ -72,6 +72,11 @@ pub(super) async fn load(
         ended: recovery::ended;
         losses: recovery::losses;
         dropped: recovery::dropped;
+        usage_of_users: usage::of_user;
+        usage_of_groups: usage::of_group;
+        shares: usage::shares;
+        paids: usage::paid;
+        erasing: usage::erasing;
         group_roots: recovery::group_root;
     }
     Ok(rows)

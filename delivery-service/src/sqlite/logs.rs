@@ -99,9 +99,11 @@ impl ActiveColumns {
     }
 }
 
+/// Of a document that was deleted, or closed as lost, the snapshot's content has gone, or will.
 pub(super) async fn active(conn: &mut SqliteConnection, log: &LogId) -> Found<Option<ActiveRow>> {
     let row: Option<ActiveColumns> = sqlx::query_as(
-        "SELECT d.snapshot_seq, d.snapshot_id, d.snapshot_header, d.snapshot_epoch_seq, LENGTH(r.sealed) AS sealed_bytes, \
+        "SELECT d.snapshot_seq, d.snapshot_id, d.snapshot_header, d.snapshot_epoch_seq, \
+                CASE WHEN d.closed > 1 THEN IFNULL(LENGTH(r.sealed), 0) ELSE LENGTH(r.sealed) END AS sealed_bytes, \
                 (SELECT weight FROM records WHERE doc = d.id AND seq = d.covered - 1) AS covered_weight, \
                 d.due_epoch, d.parent_seq, d.parent_ms \
          FROM documents d LEFT JOIN records r ON r.doc = d.id AND r.seq = d.snapshot_seq \

@@ -13,6 +13,7 @@ mod parts;
 mod read;
 mod recovery;
 mod sums;
+mod usage;
 mod write;
 mod write_groups;
 mod write_logs;
@@ -35,6 +36,7 @@ use crate::recover::Holding;
 use self::error::is_full;
 pub use self::open::Place;
 pub use self::read::{Read, Reads};
+pub use self::usage::Usage;
 
 /// The connection that writes.
 pub struct Store {
@@ -85,6 +87,11 @@ impl Store {
         &mut self,
     ) -> Result<Option<(Generation, Zeroizing<[u8; 32]>)>, StoreError> {
         recovery::generation(&mut self.connection).await
+    }
+
+    /// For whom most is stored, and of which groups.
+    pub(crate) async fn usage(&mut self, most: u32) -> Result<Usage, StoreError> {
+        usage::most(&mut self.connection, most).await
     }
 
     /// Seconds past which no signed head was dated.

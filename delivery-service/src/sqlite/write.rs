@@ -65,6 +65,9 @@ async fn write_one(
         | Change::ClearPackages { .. }
         | Change::ForgetPackages { .. }
         | Change::Probe { .. } => write_identity(conn, change).await,
+        Change::Usage { .. } | Change::Paid { .. } | Change::Erase { .. } => {
+            super::usage::write(conn, change, numbers).await
+        }
         Change::Generation { .. }
         | Change::Hold { .. }
         | Change::HeadTime { .. }

@@ -15,7 +15,13 @@ pub(super) const DROP_LAST_RESORT: &str =
 pub(super) const CLEAR_PACKAGES: &str = "UPDATE key_packages SET package = NULL WHERE device = ?";
 
 /// What goes with a group, what refers to it first. What a report showed to be lost stays: the service had signed it.
-const DROP_GROUP: [&str; 17] = [
+const DROP_GROUP: [&str; 22] = [
+    "UPDATE usage_users SET bytes = MAX(0, bytes - (SELECT SUM(bytes) FROM usage WHERE group_id = ?1 AND user = usage_users.user)) \
+     WHERE user IN (SELECT user FROM usage WHERE group_id = ?1)",
+    "DELETE FROM usage WHERE group_id = ?",
+    "DELETE FROM usage_groups WHERE group_id = ?",
+    "DELETE FROM paid_snapshots WHERE group_id = ?",
+    "DELETE FROM erasing WHERE doc IN (SELECT id FROM documents WHERE group_id = ?)",
     "DELETE FROM replaced_snapshots WHERE doc IN (SELECT id FROM documents WHERE group_id = ?)",
     "DELETE FROM nodes WHERE doc IN (SELECT id FROM documents WHERE group_id = ?)",
     "DELETE FROM authors WHERE doc IN (SELECT id FROM documents WHERE group_id = ?)",

@@ -6,6 +6,7 @@ use conclave_order::rows::{AuthorRow, DocumentRow, RecordRow};
 use conclave_order::{Change, Failure};
 use conclave_proto::codec::encode;
 use conclave_proto::merkle::NodeId;
+use conclave_proto::record::CloseReason;
 use conclave_proto::{Author, DeviceId, Hash};
 use conclave_rules::LogId;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -270,12 +271,24 @@ pub(super) async fn write_document(
         .bind(int(active.epoch_seq))
         .bind(int(row.weight))
         .bind((row.base.size() > 0).then(|| encode(&row.base))),
-        Change::Closed { log, reason } => sqlx::query(
-            "UPDATE documents SET closed = ?, due_epoch = 0 WHERE group_id = ? AND document = ?",
-        )
-        .bind(i64::from(reason as u8))
-        .bind(log.group.as_bytes().to_vec())
-        .bind(log.document.as_bytes().to_vec()),
+        Change::Closed { log, reason } => {
+            if matches!(reason, CloseReason::Deleted | CloseReason::Lost) {
+                sqlx::query(
+                    "INSERT OR IGNORE INTO erasing (doc, from_seq)                      SELECT id, IFNULL((SELECT MIN(seq) FROM records WHERE doc = documents.id), 0) FROM documents                      WHERE group_id = ? AND document = ?",
+                )
+                .bind(log.group.as_bytes().to_vec())
+                .bind(log.document.as_bytes().to_vec())
+                .execute(&mut *conn)
+                .await
+                .map_err(failed)?;
+            }
+            sqlx::query(
+                "UPDATE documents SET closed = ?, due_epoch = 0 WHERE group_id = ? AND document = ?",
+            )
+            .bind(i64::from(reason as u8))
+            .bind(log.group.as_bytes().to_vec())
+            .bind(log.document.as_bytes().to_vec())
+        }
         Change::Active { log, row } => {
             let covered = row.snapshot().map_or(0, |header| header.covered.size);
             sqlx::query(
@@ -302,6 +315,15 @@ pub(super) async fn write_document(
         }
         Change::LetGo(row) => {
             let doc = known(conn, &row.log, numbers).await?;
+            sqlx::query(
+                "DELETE FROM paid_snapshots WHERE group_id = ? AND document = ? AND seq = ?",
+            )
+            .bind(row.log.group.as_bytes().to_vec())
+            .bind(row.log.document.as_bytes().to_vec())
+            .bind(int(row.seq))
+            .execute(&mut *conn)
+            .await
+            .map_err(failed)?;
             sqlx::query("UPDATE records SET sealed = NULL WHERE doc = ? AND seq = ?")
                 .bind(doc)
                 .bind(int(row.seq))

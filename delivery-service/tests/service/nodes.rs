@@ -26,7 +26,13 @@ fn place(service: &TestService) -> Place {
 
 /// Runs an operation at another node.
 async fn run_elsewhere(service: &TestService, op: Op) -> Event {
-    let batch = Batch::new(vec![op], Limits { tail_records: 1000 });
+    let batch = Batch::new(
+        vec![op],
+        Limits {
+            tail_records: 1000,
+            ..Limits::OWN
+        },
+    );
     let mut store = Store::open(place(service)).await.unwrap();
     let mut events = Vec::new();
     for ended in run_batch(&mut store, batch, &()).await {

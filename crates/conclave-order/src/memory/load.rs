@@ -1,6 +1,6 @@
 //! Reading rows by their keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_proto::merkle::NodeId;
 use conclave_proto::service::Loss;
@@ -13,8 +13,8 @@ use crate::memory::tables::place;
 use crate::op::based::{based as mark_of, within};
 use crate::query::group::lists;
 use crate::rows::{
-    DeviceRow, LeftPackage, Mark, PartsRow, PleaRow, Position, RecordKind, RecoveryRow, ServiceRow,
-    StockRow, WelcomeRow, lister,
+    DeviceRow, ErasingRow, LeftPackage, Mark, PartsRow, PleaRow, Position, RecordKind, RecoveryRow,
+    ServiceRow, StockRow, WelcomeRow, lister,
 };
 
 impl Stored {
@@ -72,6 +72,11 @@ impl Stored {
             ended: |key: &(UnixMs, u32)| Some(self.ended(*key));
             losses: |key: &LogId| Some(self.losses(key));
             dropped: |key: &GroupId| tables.dropped.get(key).copied();
+            usage_of_users: |key: &UserId| tables.usage_of_users.get(key).copied();
+            usage_of_groups: |key: &GroupId| tables.usage_of_groups.get(key).copied();
+            shares: |key: &LogId| Some(self.shares(key));
+            paids: |key: &(LogId, u64)| tables.paids.get(key).copied();
+            erasing: |(): &()| self.erasing();
             group_roots: |key: &(GroupId, u64)| self.group_root(key);
             overdue: |key: &(_, u32)| Some(
                 tables
@@ -84,6 +89,22 @@ impl Stored {
             );
         }
         rows
+    }
+
+    fn shares(&self, log: &LogId) -> BTreeMap<UserId, u64> {
+        let from = self.tables.usage.range((*log, UserId::ZERO)..);
+        let own = from.take_while(|((of, _), _)| of == log);
+        own.map(|((_, user), bytes)| (*user, *bytes)).collect()
+    }
+
+    fn erasing(&self) -> Option<ErasingRow> {
+        let (log, from) = self.tables.erasing.range(..).next()?;
+        let document = self.tables.documents.get(log)?;
+        Some(ErasingRow {
+            log: *log,
+            from: *from,
+            size: document.row.frontier.size(),
+        })
     }
 
     fn service(&self) -> Option<ServiceRow> {

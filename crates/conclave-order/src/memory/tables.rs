@@ -12,8 +12,8 @@ use conclave_rules::LogId;
 use crate::memory::table::Table;
 use crate::rows::{
     AccountRow, ActiveRow, AuthorRow, BaseRow, DeviceRow, DocumentRow, EntryRow, GroupRow,
-    InvitationRow, JoinRow, ListRow, PackageRow, PartChange, PleaRow, RecordRow, RecoveryRow,
-    ReplacedRow, WelcomeRow,
+    InvitationRow, JoinRow, ListRow, PackageRow, PaidRow, PartChange, PleaRow, RecordRow,
+    RecoveryRow, ReplacedRow, WelcomeRow,
 };
 
 /// The tables of rows that change, and what is done to all of them alike.
@@ -65,6 +65,11 @@ tables! {
     recovery: LogId => RecoveryRow,
     losses: (LogId, u64) => Loss,
     dropped: GroupId => u64,
+    usage: (LogId, UserId) => u64,
+    usage_of_users: UserId => u64,
+    usage_of_groups: GroupId => u64,
+    paids: (LogId, u64) => PaidRow,
+    erasing: LogId => u64,
 }
 
 /// What is there once.
@@ -84,6 +89,22 @@ pub(super) struct Group {
 }
 
 impl Tables {
+    /// What is stored of a group counts for nobody any more.
+    pub(super) fn free_group(&mut self, group: &GroupId) {
+        let shares = self.usage.range((LogId::of_group(*group), UserId::ZERO)..);
+        let shares = shares.take_while(|((log, _), _)| log.group == *group);
+        let shares: Vec<(UserId, u64)> = shares.map(|((_, user), bytes)| (*user, *bytes)).collect();
+        for (user, bytes) in shares {
+            if let Some(stored) = self.usage_of_users.get_mut(&user) {
+                *stored = stored.saturating_sub(bytes);
+            }
+        }
+        self.usage.remove_where(|(log, _), _| log.group == *group);
+        self.usage_of_groups.remove(group);
+        self.paids.remove_where(|(log, _), _| log.group == *group);
+        self.erasing.remove_where(|log, _| log.group == *group);
+    }
+
     pub(super) fn put_parts(&mut self, group: GroupId, parts: Vec<PartChange>) {
         for PartChange { part, value } in parts {
             match value {

@@ -8,11 +8,13 @@ use conclave_rules::LogId;
 
 use crate::change::Change;
 use crate::memory::Stored;
+use crate::memory::table::Table;
 use crate::memory::tables::{Document, Group};
 use crate::rows::{
     AccountRow, AuthorRow, DeviceRow, GroupRow, ListRow, LoginRow, PackageRow, WelcomeRow,
 };
 use crate::store::Failure;
+use crate::usage::{counted, erases};
 
 fn expect(holds: bool) -> Result<(), Failure> {
     if holds {
@@ -118,7 +120,30 @@ impl Stored {
             }
             Change::LetGo(row) => {
                 tables.replaced.remove(&row);
+                tables.paids.remove(&(row.log, row.seq));
                 self.logs.let_go(row.log, row.seq);
+            }
+            Change::Usage { log, user, delta } => {
+                fn add<K: Ord + Clone>(table: &mut Table<K, u64>, key: K, delta: i64) {
+                    let before = table.get(&key).copied().unwrap_or(0);
+                    table.insert(key, counted(before, delta));
+                }
+                add(&mut tables.usage, (log, user), delta);
+                add(&mut tables.usage_of_users, user, delta);
+                add(&mut tables.usage_of_groups, log.group, delta);
+            }
+            Change::Paid { log, seq, row } => _ = tables.paids.insert((log, seq), row),
+            Change::Erase {
+                log,
+                from,
+                until,
+                is_last,
+            } => {
+                (from..until).for_each(|seq| self.logs.let_go(log, seq));
+                match is_last {
+                    true => tables.erasing.remove(&log),
+                    false => _ = tables.erasing.insert(log, until),
+                }
             }
             Change::Probe { now } => tables.numbers.probe = now,
             other => return self.write_to_logs(other),
@@ -156,6 +181,9 @@ impl Stored {
                 if let Some(document) = tables.documents.get_mut(&log) {
                     document.row.closed = Some(reason);
                     document.active.due_epoch = 0;
+                    if erases(reason) {
+                        tables.erasing.insert(log, document.row.base.size());
+                    }
                 }
             }
             Change::Append {
@@ -254,6 +282,7 @@ impl Stored {
             }
             Change::Dropped { group, generation } => {
                 tables.drop_group(&group);
+                tables.free_group(&group);
                 tables.dropped.insert(group, generation);
                 self.logs.drop_group(&group);
             }

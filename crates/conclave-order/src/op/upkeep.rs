@@ -6,9 +6,10 @@ use crate::batch::Decided;
 use crate::change::Change;
 use crate::event::Event;
 use crate::keys::{Keys, Rows, Stop};
-use crate::limits::REPLACED_SNAPSHOT_MS;
+use crate::limits::{ERASED_AT_ONCE, REPLACED_SNAPSHOT_MS};
+use crate::rows::ErasingRow;
 
-/// Replaced snapshots whose time is over lose their content: the longest replaced first, over all documents.
+/// Replaced snapshots whose time is over lose their content: the longest replaced first, over all documents. So do deleted documents.
 #[derive(Debug, Clone, Copy)]
 pub struct Sweep {
     /// The time.
@@ -35,8 +36,21 @@ impl Sweep {
     }
 
     pub(crate) fn decide(self, rows: &Rows) -> Result<Decided, Stop> {
-        let changes = self.changes(rows)?;
-        let event = Event::Swept(changes.len());
+        let mut changes = self.changes(rows)?;
+        let mut swept = changes.len();
+        if let Some(ErasingRow { log, from, size }) = rows.erasing_first(&())?.copied() {
+            let until = size.min(from.saturating_add(ERASED_AT_ONCE));
+            let is_last = until == size;
+            changes.push(Change::Erase {
+                log,
+                from,
+                until,
+                is_last,
+            });
+            // There may be more.
+            swept = self.most as usize;
+        }
+        let event = Event::Swept(swept);
         Ok(Decided { changes, event })
     }
 }

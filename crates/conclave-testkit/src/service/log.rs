@@ -25,6 +25,8 @@ use crate::rows::ready;
 /// What an operator would set.
 const LIMITS: Limits = Limits {
     tail_records: limits::TAIL_RECORDS_HARD,
+    user_bytes: None,
+    group_bytes: None,
 };
 
 /// What somebody is told who is stopped.

@@ -20,6 +20,7 @@ pub mod returned;
 pub mod runs;
 mod story;
 pub mod tails;
+pub mod usage;
 
 /// One test of each check, on one backend.
 #[macro_export]
@@ -29,7 +30,7 @@ macro_rules! storage_suite {
             use super::*;
             use $crate::suite::{
                 adopted, based, failures, groups, heads, holds, identity, lives, logs, random, recovery, returned, runs,
-                tails,
+                tails, usage,
             };
 
             $crate::storage_suite!(@each $database;
@@ -112,6 +113,8 @@ macro_rules! storage_suite {
                 lives::an_older_copy_is_told_since_when,
                 lives::take_over_stops_the_other,
                 lives::a_service_that_was_put_back_lets_its_devices_in,
+                usage::counters_are_what_is_stored,
+                usage::past_a_limit_nothing_more_is_stored,
                 failures::after_a_failure_it_is_as_before_or_as_after,
                 failures::what_finds_room_is_stored,
                 failures::a_crash_after_the_commit_is_answered_again,
