@@ -119,6 +119,11 @@ async fn a_commit_writes_what_it_changes() -> Result<()> {
 async fn age(group: &Founded<InSqlite>, checkpoint: &[u8]) -> Result<()> {
     let mut conn = connect(&group.database).await?;
     for statement in [
+        "DROP TABLE usage",
+        "DROP TABLE usage_users",
+        "DROP TABLE usage_groups",
+        "DROP TABLE paid_snapshots",
+        "DROP TABLE erasing",
         "DROP TABLE dropped",
         "DROP TABLE bases",
         "ALTER TABLE groups DROP COLUMN base",
