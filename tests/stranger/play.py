@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stranger import vectors
 from stranger.client import Client, Group
+from stranger.enrolment import Enrolling
 from stranger.frames import GetStatus
 from stranger.identity import Contact, OwnDevice, contact_text, read_contact, safety_number
 from stranger.records import Match
@@ -53,7 +54,7 @@ class Reference:
 
     def __init__(self, program: str, url: str, folder: Path, stranger: Client):
         self.command = [program, "--home", str(folder / "rita"), "--server", url]
-        self.stranger = stranger
+        self.stranger, self.url = stranger, url
         self.agent: subprocess.Popen | None = None
 
     def begin(self) -> None:
@@ -114,7 +115,7 @@ def play(stranger: Client, rita: Reference) -> None:
         shown = rita.run("verify", "--compared", contact_text(stranger.own.contact))
         check(safety_number(stranger.own.genesis, contact.genesis) in shown, f"the safety number in:\n{shown}")
     group = of_the_stranger(stranger, rita, contact)
-    of_the_reference(stranger, rita)
+    of_a_device(rita, of_the_reference(stranger, rita))
     with step("the stranger renews its leaf, and the reference client follows"):
         stranger.commit(group, [])
         check(rita.code("Strangers") == group.code(), "the group's code")
@@ -153,7 +154,7 @@ def of_the_stranger(stranger: Client, rita: Reference, contact: Contact) -> Grou
     return group
 
 
-def of_the_reference(stranger: Client, rita: Reference) -> None:
+def of_the_reference(stranger: Client, rita: Reference) -> bytes:
     with step("the reference client founds a group, and the stranger joins"):
         rita.run("group", "create", "Rita's")
         rita.run("doc", "create", "Rita's", "Plan")
@@ -178,6 +179,32 @@ def of_the_reference(stranger: Client, rita: Reference) -> None:
         group = stranger.accept(next(iter(stranger.welcomes.values())))
         again = stranger.open(group, plan.id)
         check(str(again.content.replica.text) == f"a plan: {GREETING}{GREETING}", "the plan")
+    return plan.id
+
+
+def of_a_device(rita: Reference, document: bytes) -> None:
+    enrolling = Enrolling("phone")
+    with step("the reference client approves a device that the stranger makes for its user"):
+        shown = rita.run("device", "approve", enrolling.text(), "--code", enrolling.code())
+        approval = re.search(r"conclave:device-approval:\S+", shown)
+        assert approval is not None, shown
+        phone = Client(enrolling.finish(approval[0]), rita.url)
+        phone.connect()
+    with closing(phone), step("that device is taken into the group, and reads"):
+        phone.wait(lambda: bool(phone.welcomes), "a Welcome", 60)
+        group = phone.accept(next(iter(phone.welcomes.values())))
+        code = rita.code("Rita's")
+        phone.wait(lambda: group.code() == code, "the group's code")
+        plan = phone.open(group, document)
+        check(GREETING in str(plan.content.replica.text), "the plan")
+    with step("the reference client revokes it, and it is let in no more"):
+        rita.run("device", "revoke", "phone")
+        try:
+            phone.connect()
+        except ConnectionError as refused:
+            check("forbidden" in str(refused), f"why: {refused}")
+        else:
+            check(False, "a revoked device is let in")
 
 
 def append(replica: Replica, text: str) -> None:
