@@ -75,7 +75,8 @@ impl Writer {
         };
         wire.accepted(request).await?;
 
-        let document = DocumentId(random(&mut rng));
+        // The first document of a group.
+        let document = DocumentId::directory(&id);
         let keys = DocKeys::derive(&group.epoch_secrets()?.root, &document);
         let body = EntryBody::DocumentCreated {
             document,

@@ -132,7 +132,7 @@ pub struct Config {
     pub durability: Durability,
     /// Bounds.
     pub limits: Limits,
-    /// Rate limits by device, and pacing of self-updates and returns; none to switch all of them off.
+    /// Rate limits by device, and pacing of self-updates, own devices and returns; none to switch all of them off.
     pub rate_limits: Option<RateLimits>,
     /// The clock.
     pub clock: Clock,

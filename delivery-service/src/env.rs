@@ -29,6 +29,8 @@ pub(crate) struct Env {
     pub(crate) heads: Heads,
     /// How often a group may renew leaves.
     pub(crate) self_updates: Buckets<GroupId>,
+    /// How many of its own devices a user may add to a group.
+    pub(crate) own_adds: Buckets<(GroupId, UserId)>,
     /// How often a device may come back into a group.
     pub(crate) returns: Buckets<(GroupId, DeviceId)>,
     /// Tells the operator who misbehaves.

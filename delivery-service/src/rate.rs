@@ -32,7 +32,8 @@ impl Bucket {
     }
 }
 
-/// Named rates. Each is counted by device, but returns, which are counted by device and group, and self-updates, by group.
+/// Named rates. Each is counted by device, but returns, which are counted by device and group, own devices, by user and group, and
+/// self-updates, by group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimits {
     /// Requests of any kind.
@@ -47,6 +48,8 @@ pub struct RateLimits {
     pub repairs: Bucket,
     /// Commits that change nothing but the author's own leaf.
     pub self_updates: Bucket,
+    /// Devices that a user adds of its own.
+    pub own_adds: Bucket,
     /// External commits: a device comes back. By device and group, so that neither the others who come back with it nor its own other
     /// groups hold it up.
     pub returns: Bucket,
@@ -61,6 +64,7 @@ impl Default for RateLimits {
             claims: Bucket::new(500, 600),
             repairs: Bucket::new(30, 12),
             self_updates: Bucket::new(30, 12),
+            own_adds: Bucket::per_hour(8, 6),
             returns: Bucket::new(10, 6),
         }
     }

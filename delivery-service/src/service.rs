@@ -111,6 +111,7 @@ impl Service {
             limits: config.limits.clone(),
             hub: Hub::default(),
             self_updates: Buckets::new(rates.map(|rates| rates.self_updates)),
+            own_adds: Buckets::new(rates.map(|rates| rates.own_adds)),
             returns: Buckets::new(rates.map(|rates| rates.returns)),
             misconduct: Misconduct::new(standing.service.public()),
             heads: Heads::new(standing, config.clock.clone(), since, losses),

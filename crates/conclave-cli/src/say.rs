@@ -29,6 +29,7 @@ pub fn connection_change(event: &Event, form: Form) -> Option<String> {
 pub fn group_state(code: &str) -> &'static str {
     match (code, sentence(code)) {
         ("group.state_lost", _) => "what was stored of it here is damaged",
+        ("group.upgrade_needed", _) => "it needs a newer version of this program",
         ("group.creation_refused", _) => "the service refused it when it was created",
         ("group.rejoin_wanted", _) => "you asked for it",
         ("device.restored", _) => "this device was put back from an older copy",

@@ -261,6 +261,14 @@ impl<K: Kind> Document<K> {
             .await
     }
 
+    /// Opens the document again for everybody, where it was put away.
+    ///
+    /// # Errors
+    /// As [`Group::reopen_document`].
+    pub async fn unarchive(&self) -> Result<(), Error> {
+        self.group.reopen_document(&self.id).await
+    }
+
     /// Deletes the document for everybody: members erase their copies.
     ///
     /// # Errors

@@ -446,6 +446,19 @@ impl Group {
             })
             .await
     }
+
+    /// Opens a document again for everybody that was put away: it can be edited as before.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the role does not allow it, the document was deleted or closed as lost, or as many are open as can be.
+    pub async fn reopen_document(&self, id: &DocumentId) -> Result<(), Error> {
+        self.client
+            .command_done(Command::Reopen {
+                group: self.id,
+                document: *id,
+            })
+            .await
+    }
 }
 
 /// The one document that somebody means.

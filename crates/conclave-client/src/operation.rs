@@ -195,6 +195,11 @@ pub enum Operation {
         document: DocumentId,
         reason: CloseReason,
     },
+    /// [`Group::reopen_document`]. Outcome: `Done`.
+    ReopenDocument {
+        group: GroupId,
+        document: DocumentId,
+    },
     /// The document as it is here now. Outcome: `Text`, `Json`, `Parts` or `Bytes`.
     Show {
         group: GroupId,
@@ -599,6 +604,9 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
             document,
             reason,
         } => done(of(group).close_document(&document, reason).await),
+        Operation::ReopenDocument { group, document } => {
+            done(of(group).reopen_document(&document).await)
+        }
         Operation::RenameGroup { group, name } => done(of(group).rename(&name).await),
         other => run_in_document(client, other).await,
     }

@@ -235,6 +235,13 @@ pub enum Command {
         /// Why.
         reason: CloseReason,
     },
+    /// Opens an archived document again. Reply: `Done` when it is in the group log.
+    Reopen {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
     /// Edits a document. Reply: `Done` when durable here.
     Edit {
         /// The group.
@@ -426,6 +433,7 @@ impl Command {
             | Self::Rename { .. }
             | Self::RenameGroup { .. }
             | Self::Close { .. }
+            | Self::Reopen { .. }
             | Self::Edit { .. }
             | Self::AcceptService { .. }
             | Self::ConfirmGroup { .. }

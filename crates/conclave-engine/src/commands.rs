@@ -151,6 +151,9 @@ impl Engine {
                 document,
                 reason,
             } => self.on_group(id, group, What::Intend(Want::Close { document, reason })),
+            Command::Reopen { group, document } => {
+                self.on_group(id, group, What::Intend(Want::Reopen { document }));
+            }
             Command::CreateDocument {
                 group,
                 kind,

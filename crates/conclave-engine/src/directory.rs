@@ -106,6 +106,20 @@ impl Cx {
         Ok(())
     }
 
+    /// Makes the directory of a group that has none, where this device is alone in it: whoever founded it stopped half-way.
+    pub(crate) fn supply_directory(&mut self, whole: &mut Whole) {
+        let group = &whole.group;
+        let id = DocumentId::directory(&group.id);
+        let lacks = !group.state().has_directory() && !group.documents.contains_key(&id);
+        if !lacks || group.state().current_rows().count() != 1 {
+            return;
+        }
+        if let Err(error) = self.create_document(whole, id, KIND, Beginning::Empty) {
+            let what = FindingKind::failed(Step::MakeDirectory, &error);
+            self.finding(whole.group.id, None, what, None);
+        }
+    }
+
     /// Names the group in whose place a new one was founded.
     pub(crate) fn name_parent(&mut self, group: &mut Group, doc: &mut Doc, parent: GroupId) {
         let f = set(PARENT.to_owned(), &parent.to_string());

@@ -171,6 +171,9 @@ pub enum Step {
     ReadKeys,
 }
 
+/// Code of [`FindingKind::NeedsUpgrade`].
+pub(crate) const UPGRADE_NEEDED: &str = "group.upgrade_needed";
+
 /// What was found. Each kind has a stable code, listed in `docs/ERRORS.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -194,6 +197,11 @@ pub enum FindingKind {
     IllegalEntry {
         /// What is wrong.
         cause: Cause,
+    },
+    /// The group's policy demands a later version of the protocol: the group waits here for a newer program.
+    NeedsUpgrade {
+        /// Least version that works.
+        minimum: u16,
     },
     /// The service refused a group that was made here: it is frozen.
     CreationRefused {
@@ -406,6 +414,7 @@ impl FindingKind {
             | Self::EditsRefused { cause }
             | Self::EditsParked { cause } => &cause.code,
             Self::Record { fault, .. } => fault,
+            Self::NeedsUpgrade { .. } => UPGRADE_NEEDED,
             Self::CreationRefused { .. } => "group.creation_refused",
             Self::Undecryptable => "mls.undecryptable",
             Self::ReAdded => "mls.re_added",

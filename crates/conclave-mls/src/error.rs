@@ -75,6 +75,12 @@ pub enum MlsError {
         /// What does not fit.
         what: &'static str,
     },
+    /// The group's policy demands a later version of the protocol.
+    #[error("the group needs protocol version {minimum}; update the program")]
+    UpgradeNeeded {
+        /// Least version that works.
+        minimum: u16,
+    },
     /// A root wrap does not open, or does not belong to the epoch.
     #[error("the root wrap does not open")]
     BadWrap,
@@ -107,6 +113,7 @@ impl MlsError {
             Self::Capabilities => "mls.capabilities",
             Self::NoKeyPackage => "mls.no_key_package",
             Self::BadInvitation { .. } => "mls.bad_invitation",
+            Self::UpgradeNeeded { .. } => "mls.upgrade_needed",
             Self::BadWrap => "mls.bad_wrap",
             Self::ClockWrong => "mls.clock_wrong",
             Self::Panicked => "mls.panicked",

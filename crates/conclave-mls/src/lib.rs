@@ -65,5 +65,6 @@ pub use profile::POLICY_EXTENSION;
 pub use provider::Provider;
 pub use public::{
     Adoption, Beside, JudgedCommit, JudgedProposal, PublicGroupState, Retaken, check_founded,
+    removes_somebody,
 };
 pub use wrap::open_wrap;

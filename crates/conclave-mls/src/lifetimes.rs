@@ -23,7 +23,7 @@ const KEY_PACKAGE_SOURCE: u8 = 1;
 
 /// What an `MLSMessage` with a commit begins with (RFC 9420 §6, §12.4).
 #[derive(TlsSize, TlsDeserializeBytes)]
-struct CommitStart {
+pub(crate) struct CommitStart {
     _version: u16,
     _wire_format: u16,
     _group: Bytes,
@@ -75,20 +75,27 @@ pub(crate) fn check(commit: &[u8]) -> Result<(), CommitFault> {
     }
 }
 
-fn added(commit: &[u8]) -> Option<(UnixMs, Vec<Option<LeafLifetime>>)> {
-    let (start, _) = CommitStart::tls_deserialize_bytes(commit).ok()?;
-    if start.content_type != ContentType::Commit as u8 {
-        return None;
+impl CommitStart {
+    /// Reads it. None where it is no commit.
+    pub(crate) fn read(message: &[u8]) -> Option<Self> {
+        let (start, _) = Self::tls_deserialize_bytes(message).ok()?;
+        (start.content_type == ContentType::Commit as u8).then_some(start)
     }
-    let data = facts::read_data(start.authenticated_data.as_slice()).ok()?;
-    let inline = start
-        .proposals
-        .iter()
-        .filter_map(|proposal| match proposal {
+
+    /// The proposals that are in it whole.
+    pub(crate) fn inline(&self) -> impl Iterator<Item = &ProposalIn> {
+        let proposals = self.proposals.iter();
+        proposals.filter_map(|proposal| match proposal {
             ProposalOrRefIn::Proposal(proposal) => Some(proposal.as_ref()),
             ProposalOrRefIn::Reference(_) => None,
-        });
-    let adds = inline.filter_map(|proposal| match proposal {
+        })
+    }
+}
+
+fn added(commit: &[u8]) -> Option<(UnixMs, Vec<Option<LeafLifetime>>)> {
+    let start = CommitStart::read(commit)?;
+    let data = facts::read_data(start.authenticated_data.as_slice()).ok()?;
+    let adds = start.inline().filter_map(|proposal| match proposal {
         // An Add is its KeyPackage and nothing else.
         ProposalIn::Add(add) => Some(add.tls_serialize_detached().ok()),
         _ => None,

@@ -40,7 +40,7 @@ pub(crate) fn capabilities() -> Capabilities {
         .ciphersuites(vec![SUITE])
         .extensions(vec![policy_type(), ExtensionType::LastResort])
         .proposals(vec![ProposalType::SelfRemove])
-        .credentials(vec![device_credential_type(), CredentialType::X509])
+        .credentials(vec![device_credential_type()])
         .build()
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn required_capabilities() -> RequiredCapabilitiesExtension {
     RequiredCapabilitiesExtension::new(
         &[policy_type(), ExtensionType::LastResort],
         &[ProposalType::SelfRemove],
-        &[device_credential_type(), CredentialType::X509],
+        &[device_credential_type()],
     )
 }
 

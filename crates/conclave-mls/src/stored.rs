@@ -39,7 +39,8 @@ impl Changed {
     pub(crate) fn by(body: &EntryBody) -> Self {
         match body {
             EntryBody::DocumentCreated { document, .. }
-            | EntryBody::DocumentClosed { document, .. } => Self::Document(*document),
+            | EntryBody::DocumentClosed { document, .. }
+            | EntryBody::DocumentReopened { document } => Self::Document(*document),
             EntryBody::RecordVoided { .. } => Self::Voided,
             EntryBody::RotationComplete { .. } => Self::Nothing,
         }

@@ -277,12 +277,17 @@ pub enum Change {
         /// The snapshot that it begins with.
         active: ActiveRow,
     },
-    /// A document is closed.
+    /// A document is closed. One that is archived stays due.
     Closed {
         /// Its log.
         log: LogId,
         /// Why.
         reason: CloseReason,
+    },
+    /// An archived document is open again.
+    Reopened {
+        /// Its log.
+        log: LogId,
     },
     /// Records at the end of a document's log.
     Append {
@@ -510,7 +515,9 @@ impl Rows {
                 self.due.remove(group);
                 self.actives.retain(|log, _| log.group != *group);
             }
-            Change::Document { log, .. } | Change::Closed { log, .. } => {
+            Change::Document { log, .. }
+            | Change::Closed { log, .. }
+            | Change::Reopened { log } => {
                 self.erasing.clear();
                 self.due.remove(&log.group);
                 self.documents.remove(log);

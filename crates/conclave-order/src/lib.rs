@@ -47,6 +47,7 @@ mod roots;
 pub mod rows;
 pub mod runs;
 mod store;
+pub mod turn;
 mod usage;
 
 pub use batch::{Batch, Decided, End, Step};

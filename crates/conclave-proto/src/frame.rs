@@ -559,6 +559,8 @@ pub enum Answer {
         tree: Bytes,
         /// Public state, as in [`JoinState`].
         state: JoinState,
+        /// The standalone proposals that are pending (`MLSMessage`), in the order of the log: an external commit covers the leaves among them.
+        pending: Vec<Bytes>,
     },
     /// State of a group's documents.
     #[tls_codec(discriminant = 12)]

@@ -28,8 +28,16 @@ pub const WRAP_BYTES: usize = 256 * 1024;
 pub const WRAPS_PER_EPOCH: usize = 8;
 /// Most leaves in a group.
 pub const GROUP_LEAVES: usize = 1000;
-/// Most documents in a group.
-pub const GROUP_DOCUMENTS: usize = 20_000;
+/// Most open documents in a group.
+pub const GROUP_OPEN_DOCUMENTS: usize = 20_000;
+/// Most documents that a group lists, closed ones included.
+pub const GROUP_DOCUMENTS: usize = 200_000;
+/// Roster rows of a user from which on no device of the user comes in, or changes its credential or key, by the user's own commit.
+pub const USER_ROSTER_ROWS: usize = 256;
+/// Largest public state of a group that a service lets grow, in bytes.
+pub const GROWING_STATE_BYTES: usize = 48 * 1024 * 1024;
+/// Largest standalone proposal (`MLSMessage`), in bytes.
+pub const PROPOSAL_BYTES: usize = 4 * 1024;
 /// Most devices of one user.
 pub const USER_DEVICES: usize = 32;
 /// One-time key packages that a device keeps published.

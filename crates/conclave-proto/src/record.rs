@@ -127,6 +127,12 @@ pub enum EntryBody {
         /// The epoch that began with the removal.
         epoch: u64,
     },
+    /// An archived document takes records again.
+    #[tls_codec(discriminant = 6)]
+    DocumentReopened {
+        /// The document.
+        document: DocumentId,
+    },
 }
 
 /// What a record is, with the header fields of its kind.

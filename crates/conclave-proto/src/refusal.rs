@@ -70,6 +70,8 @@ pub enum CommitFault {
     Limit = 17,
     /// The authenticated data is missing or malformed.
     Data = 18,
+    /// The group's directory is not listed yet, or would be closed.
+    Directory = 19,
 }
 
 /// What is wrong with a record.

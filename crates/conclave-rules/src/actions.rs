@@ -40,6 +40,8 @@ pub enum Action {
     CreateDocument,
     /// Put a document away.
     ArchiveDocument,
+    /// Take a document up again that was put away.
+    ReopenDocument,
     /// Delete a document.
     DeleteDocument,
     /// Close a document that nobody can open.
@@ -75,6 +77,7 @@ pub const ACTIONS: &[(Action, Role)] = &[
     (Action::ChangeServiceRemoval, Role::Owner),
     (Action::CreateDocument, Role::Editor),
     (Action::ArchiveDocument, Role::Editor),
+    (Action::ReopenDocument, Role::Editor),
     (Action::DeleteDocument, Role::Admin),
     (Action::CloseLostDocument, Role::Admin),
     (Action::VoidRecord, Role::Admin),
@@ -105,6 +108,7 @@ impl Action {
                 CloseReason::Deleted => Self::DeleteDocument,
                 CloseReason::Lost => Self::CloseLostDocument,
             },
+            EntryBody::DocumentReopened { .. } => Self::ReopenDocument,
             EntryBody::RecordVoided { .. } => Self::VoidRecord,
             EntryBody::RotationComplete { .. } => Self::CompleteRotation,
         }
@@ -157,7 +161,7 @@ mod tests {
             );
             assert!(action.allowed(Role::Owner));
         }
-        assert_eq!(ACTIONS.len(), 23);
+        assert_eq!(ACTIONS.len(), 24);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use conclave_proto::{DeviceId, Hash, UnixMs, UserId, limits};
 use crate::actions::{Action, policy_actions};
 use crate::facts::{CommitFacts, Committer, Covered, LeafFacts};
 use crate::roster::RosterRow;
-use crate::state::{EpochState, GroupState};
+use crate::state::{EpochState, GroupState, PendingProposal, ProposalKind};
 
 /// Judges a commit in the epoch of `previous`. On success the state of the epoch that it begins, without the commit's log leaf: append it
 /// with [`GroupState::begin_epoch`].
@@ -42,7 +42,7 @@ pub fn next_state(previous: &GroupState, facts: &CommitFacts) -> Result<GroupSta
     check_policy(previous, facts, &author)?;
 
     let mut plan = Plan::new(previous, facts, &author);
-    plan.renew_author(facts, &author);
+    plan.renew_author(previous, facts, &author)?;
     plan.add_leaves(previous, facts, &author)?;
     plan.assign_roles(previous, facts);
     plan.check_limits(facts)?;
@@ -117,7 +117,7 @@ fn check_covered(previous: &GroupState, facts: &CommitFacts) -> Result<(), Commi
             if proposal.seq >= facts.data.seen.size {
                 return Err(CommitFault::SeenHead);
             }
-        } else if facts.committer != Committer::External && !crate::broken("pending-leave") {
+        } else if !may_omit(facts, proposal) && !crate::broken("pending-leave") {
             // Breakage: above, a commit may leave out who is leaving.
             return Err(CommitFault::PendingOmitted);
         }
@@ -127,6 +127,15 @@ fn check_covered(previous: &GroupState, facts: &CommitFacts) -> Result<(), Commi
     } else {
         Err(CommitFault::ProposalKind)
     }
+}
+
+/// A member's commit leaves out nothing that is pending. One from outside covers every leave that it has seen, but its own device's, whose
+/// leaf it replaces; MLS lets it cover nothing else.
+fn may_omit(facts: &CommitFacts, proposal: &PendingProposal) -> bool {
+    facts.committer == Committer::External
+        && (proposal.kind == ProposalKind::Remove
+            || proposal.seq >= facts.data.seen.size
+            || facts.removes.contains(&proposal.device))
 }
 
 fn author_of(previous: &GroupState, facts: &CommitFacts) -> Result<Author, CommitFault> {
@@ -247,7 +256,12 @@ fn check_policy(
     };
     policy_actions(&previous.policy, policy)
         .into_iter()
-        .try_for_each(|action| allowed(action, author))
+        .try_for_each(|action| allowed(action, author))?;
+    // Whoever has stopped judging for want of a newer program would never learn of it.
+    if policy.min_protocol_version < previous.policy.min_protocol_version {
+        return Err(CommitFault::Policy);
+    }
+    Ok(())
 }
 
 fn allowed(action: Action, author: &Author) -> Result<(), CommitFault> {
@@ -288,11 +302,22 @@ impl Plan {
         }
     }
 
-    fn renew_author(&mut self, facts: &CommitFacts, author: &Author) {
-        if let Some(leaf) = &facts.path {
-            let row = row_of(leaf, author.device, author.user, facts.data.time);
-            self.after.insert(author.device, row);
+    fn renew_author(
+        &mut self,
+        previous: &GroupState,
+        facts: &CommitFacts,
+        author: &Author,
+    ) -> Result<(), CommitFault> {
+        let Some(leaf) = &facts.path else {
+            return Ok(());
+        };
+        let row = row_of(leaf, author.device, author.user, facts.data.time);
+        let before = previous.roster.current_row(&author.device);
+        if before.is_some_and(|before| !before.same_keys(&row)) {
+            check_rows(previous, author)?;
         }
+        self.after.insert(author.device, row);
+        Ok(())
     }
 
     fn add_leaves(
@@ -301,6 +326,10 @@ impl Plan {
         facts: &CommitFacts,
         author: &Author,
     ) -> Result<(), CommitFault> {
+        // Breakage: members may come before the directory.
+        if !facts.adds.is_empty() && !previous.has_directory() && !crate::broken("no-directory") {
+            return Err(CommitFault::Directory);
+        }
         for leaf in &facts.adds {
             let suits = leaf
                 .lifetime
@@ -322,6 +351,9 @@ impl Plan {
                 Action::AddOther
             };
             allowed(action, author)?;
+            if action == Action::AddOwnDevice {
+                check_rows(previous, author)?;
+            }
             let row = row_of(leaf, identity.device, identity.user, facts.data.time);
             if self.after.insert(identity.device, row).is_some() {
                 return Err(CommitFault::Duplicate);
@@ -394,6 +426,17 @@ impl Plan {
         let since = if due { epoch } else { previous.rotating_since };
         previous.after(of_epoch, since)
     }
+}
+
+/// Rows of the roster never go: nobody makes them without end for their own devices.
+fn check_rows(previous: &GroupState, author: &Author) -> Result<(), CommitFault> {
+    // Breakage: the roster may grow without end.
+    if previous.roster.rows_of(&author.user) >= limits::USER_ROSTER_ROWS
+        && !crate::broken("roster-rows")
+    {
+        return Err(CommitFault::Limit);
+    }
+    Ok(())
 }
 
 /// A row for a leaf. Role and epochs are set later.

@@ -11,7 +11,7 @@ use conclave_proto::hash::labelled;
 use conclave_proto::policy::Role;
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{DeviceId, Hash, UnixMs, UserId};
-use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+use tls_codec::{Size as _, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 const ROSTER_LABEL: &str = "conclave 1.0 roster";
 /// Most epochs for which a chain is computed again. Far above what a group reaches, and a bound on the work that a stranger can cause.
@@ -58,14 +58,19 @@ impl RosterRow {
         }
     }
 
+    /// Whether credential and key are those of `other`.
+    pub(crate) fn same_keys(&self, other: &Self) -> bool {
+        self.credential_type == other.credential_type
+            && self.credential == other.credential
+            && self.key == other.key
+            && self.scheme == other.scheme
+    }
+
     /// Whether device, user, credential, key and role are those of `other`.
     fn same_content(&self, other: &Self) -> bool {
         self.device == other.device
             && self.user == other.user
-            && self.credential_type == other.credential_type
-            && self.credential == other.credential
-            && self.key == other.key
-            && self.scheme == other.scheme
+            && self.same_keys(other)
             && self.role == other.role
     }
 }
@@ -120,6 +125,18 @@ pub struct Roster {
     by_device: BTreeMap<DeviceId, Vec<usize>>,
     /// Positions of the rows with a signature key. Follows from `rows`.
     by_key: BTreeMap<Vec<u8>, Vec<usize>>,
+    /// Bytes that the encoded rows have at most. Follows from `rows`.
+    bytes: usize,
+}
+
+/// Bytes that a row has at most once it has ended.
+fn row_bytes(row: &RosterRow) -> usize {
+    let ends = if row.last_epoch.is_none() {
+        size_of::<u64>()
+    } else {
+        0
+    };
+    row.tls_serialized_len().saturating_add(ends)
 }
 
 impl Roster {
@@ -130,6 +147,7 @@ impl Roster {
             tombstones: BTreeSet::new(),
             by_device: BTreeMap::new(),
             by_key: BTreeMap::new(),
+            bytes: 0,
         }
     }
 
@@ -173,6 +191,7 @@ impl Roster {
         };
         for (at, row) in rows.iter().enumerate() {
             roster.index(row.device, &row.key, at);
+            roster.bytes = roster.bytes.saturating_add(row_bytes(row));
         }
         roster.rows = rows;
         for (device, positions) in &roster.by_device {
@@ -196,6 +215,17 @@ impl Roster {
     #[must_use]
     pub fn rows(&self) -> &[RosterRow] {
         &self.rows
+    }
+
+    /// Bytes that the encoded rows have at most.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many rows a user's devices have, ended ones included.
+    #[must_use]
+    pub fn rows_of(&self, user: &UserId) -> usize {
+        self.rows.iter().filter(|row| row.user == *user).count()
     }
 
     /// The roster hash of the current epoch.
@@ -292,6 +322,7 @@ impl Roster {
             changed.push(row.clone());
             next.tombstones.remove(&device);
             next.index(device, &row.key, next.rows.len());
+            next.bytes = next.bytes.saturating_add(row_bytes(&row));
             next.rows.push(row);
         }
         next.hash = chain(&self.hash, changed);

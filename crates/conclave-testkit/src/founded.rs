@@ -90,6 +90,8 @@ impl<D: Database> Founded<D> {
             made: 0,
             rng,
         };
+        let directory = founded.prepare_document(DocumentId::directory(&GROUP))?;
+        founded.create(directory).await?;
         if members > 1 {
             let add = strangers(members - 1, &mut founded.rng)?;
             let plan = Plan {
@@ -127,6 +129,10 @@ impl<D: Database> Founded<D> {
         document
             .0
             .copy_from_slice(place.0.get(..16).context("short")?);
+        self.prepare_document(document)
+    }
+
+    fn prepare_document(&mut self, document: DocumentId) -> Result<(Record, Record)> {
         let author = Author {
             device: self.owner.device,
             instance: INSTANCE,

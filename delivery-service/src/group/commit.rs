@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use conclave_mls::JudgedCommit;
+use conclave_mls::{JudgedCommit, removes_somebody};
 use conclave_order::op::entry::NewEntry;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::{CommitBundle, GroupEntry};
@@ -13,8 +13,31 @@ use super::{Group, order, stored};
 use crate::error::OpError;
 use crate::hub::Conn;
 
-/// Orders a commit.
+/// Orders a commit. One that removes somebody and came too late, or before its turn, comes next.
 pub(crate) async fn commit(
+    group: &Arc<Group>,
+    conn: &Conn,
+    bundle: CommitBundle,
+) -> Result<Answer, OpError> {
+    let commit = bundle.commit.clone();
+    let answer = judge_and_order(group, conn, bundle).await;
+    let now = group.env.clock.now();
+    match &answer {
+        Ok(_) => group.turns().ordered(conn.device, now),
+        Err(OpError::Refused(Refusal::EpochTaken { .. } | Refusal::RateLimited { .. }))
+            if removes_somebody(commit.as_slice()) =>
+        {
+            let by = conn.asker();
+            if let Some(role) = group.view().role_of(&by.device) {
+                group.turns().lost(by.device, by.user, role, now);
+            }
+        }
+        Err(_) => {}
+    }
+    answer
+}
+
+async fn judge_and_order(
     group: &Arc<Group>,
     conn: &Conn,
     bundle: CommitBundle,
@@ -27,10 +50,14 @@ pub(crate) async fn commit(
     }
     let before = core.state.state().clone();
     let now = group.env.clock.now();
-    let judged = match core
-        .state
-        .judge_bundle(&bundle, conn.device, now)
+    let asked = ask_turn(group, &before, conn, now);
+    let judged = match asked
+        .and_then(|()| core.state.judge_bundle(&bundle, conn.device, now))
         .and_then(|judged| {
+            // Nobody could go on here, and it never falls.
+            if let Some(minimum) = judged.next.later_version() {
+                return Err(Refusal::UpgradeNeeded { minimum });
+            }
             pace(group, &before, &judged, now)?;
             Ok(judged)
         }) {
@@ -55,8 +82,20 @@ pub(crate) async fn commit(
     order(group, conn.asker(), core, new).await
 }
 
+/// Whether a device may begin the next epoch, or have a say in it, now.
+pub(super) fn ask_turn(
+    group: &Group,
+    state: &GroupState,
+    conn: &Conn,
+    now: UnixMs,
+) -> Result<(), Refusal> {
+    let role = state.role_of(&conn.device);
+    group.turns().ask(conn.device, role, now)
+}
+
 /// Renewals of leaves that change nothing else, and returns, are paced: each costs every member a commit to process. Returns have buckets of
-/// their own: after a commit that nobody can decrypt, a whole group comes back at once.
+/// their own: after a commit that nobody can decrypt, a whole group comes back at once. What a user adds of its own devices is paced too:
+/// rows of the roster never go. Taking devices out is not.
 fn pace(
     group: &Group,
     before: &GroupState,
@@ -66,6 +105,20 @@ fn pace(
     let env = &group.env;
     if judged.is_external() {
         return env.returns.take((group.id, judged.author), 1, now);
+    }
+    let user_of = |device| {
+        judged
+            .next
+            .row(device, judged.next.epoch)
+            .map(|row| row.user)
+    };
+    let author = user_of(&judged.author);
+    let own = judged
+        .added
+        .iter()
+        .filter(|device| user_of(device) == author);
+    if let (own @ 1.., Some(user)) = (own.count() as u64, author) {
+        env.own_adds.take((group.id, user), own, now)?;
     }
     let renewal = judged.added.is_empty()
         && judged.removed.is_empty()

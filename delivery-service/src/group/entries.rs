@@ -8,6 +8,7 @@ use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
 use conclave_proto::record::Record;
 
+use super::commit::ask_turn;
 use super::{Group, order, stored};
 use crate::error::OpError;
 use crate::hub::Conn;
@@ -25,7 +26,9 @@ pub(crate) async fn propose(
         return Ok(answer);
     }
     let version = core.version;
-    match NewEntry::proposal(&mut core.state, version, message, conn.device) {
+    let now = group.env.clock.now();
+    let asked = ask_turn(group, core.state.state(), conn, now);
+    match asked.and_then(|()| NewEntry::proposal(&mut core.state, version, message, conn.device)) {
         Ok(new) => order(group, conn.asker(), core, new).await,
         Err(refusal) => {
             core.keep();

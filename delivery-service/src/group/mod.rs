@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use conclave_mls::PublicGroupState;
 use conclave_order::op::entry::NewEntry;
 use conclave_order::query::group::Core;
+use conclave_order::turn::Turns;
 use conclave_order::{Asker, Event, Keys, Op, Rows};
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
@@ -45,6 +46,7 @@ pub(crate) struct Group {
     /// None: to be read from the database.
     core: tokio::sync::Mutex<Option<Core>>,
     live: Mutex<Live>,
+    turns: Mutex<Turns>,
 }
 
 /// What is shown of a group.
@@ -85,7 +87,13 @@ impl Group {
                 version,
             }),
             core: tokio::sync::Mutex::new(Some(core)),
+            turns: Mutex::new(Turns::default()),
         }
+    }
+
+    /// Who may begin the next epoch.
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The public state as far as it is durable and published.
@@ -347,7 +355,9 @@ impl Groups {
         if known.len() >= limits::IDLE_GROUPS {
             // Only this map holds an idle group, and while its lock is held nobody can ask for one. Who follows it holds only its id.
             let is_idle = |group: &Arc<Group>| {
-                Arc::strong_count(group) == 1 && group.live().followers.is_empty()
+                Arc::strong_count(group) == 1
+                    && group.live().followers.is_empty()
+                    && group.turns().is_idle()
             };
             known.retain(|_, group| !is_idle(group));
         }

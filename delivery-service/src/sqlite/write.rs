@@ -49,6 +49,7 @@ async fn write_one(
     match change {
         Change::Document { .. }
         | Change::Closed { .. }
+        | Change::Reopened { .. }
         | Change::Active { .. }
         | Change::Replaced(_)
         | Change::LetGo(_) => super::write_logs::write_document(conn, change, numbers).await,

@@ -3,6 +3,7 @@
 use conclave_order::rows::JoinRow;
 use conclave_order::{Change, Failure};
 use conclave_proto::codec::encode;
+use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, GroupId};
 use sqlx::SqliteConnection;
 
@@ -365,9 +366,13 @@ async fn write_rest(conn: &mut SqliteConnection, change: Change) -> Result<(), F
             .bind(device.as_bytes().to_vec())
             .bind(i64::from(what as u8)),
         Change::MarkDue { group, epoch } => {
-            sqlx::query("UPDATE documents SET due_epoch = ? WHERE group_id = ? AND closed IS NULL")
-                .bind(int(epoch))
-                .bind(group.as_bytes().to_vec())
+            // What is put away may be taken up again.
+            sqlx::query(
+                "UPDATE documents SET due_epoch = ? WHERE group_id = ? AND (closed IS NULL OR closed = ?)",
+            )
+            .bind(int(epoch))
+            .bind(group.as_bytes().to_vec())
+            .bind(i64::from(CloseReason::Archived as u8))
         }
         _ => return Err(Failure::unwritten()),
     };

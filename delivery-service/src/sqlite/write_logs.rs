@@ -283,11 +283,17 @@ pub(super) async fn write_document(
                 .map_err(failed)?;
             }
             sqlx::query(
-                "UPDATE documents SET closed = ?, due_epoch = 0 WHERE group_id = ? AND document = ?",
+                "UPDATE documents SET closed = ?, due_epoch = iif(?, due_epoch, 0) WHERE group_id = ? AND document = ?",
             )
             .bind(i64::from(reason as u8))
+            .bind(reason == CloseReason::Archived)
             .bind(log.group.as_bytes().to_vec())
             .bind(log.document.as_bytes().to_vec())
+        }
+        Change::Reopened { log } => {
+            sqlx::query("UPDATE documents SET closed = NULL WHERE group_id = ? AND document = ?")
+                .bind(log.group.as_bytes().to_vec())
+                .bind(log.document.as_bytes().to_vec())
         }
         Change::Active { log, row } => {
             let covered = row.snapshot().map_or(0, |header| header.covered.size);

@@ -53,7 +53,7 @@ async fn kept() -> Kept {
         Some(read) => read,
         None => panic!("not readable"),
     };
-    assert_eq!((leaves.len(), entries.len()), (81, 3));
+    assert_eq!((leaves.len(), entries.len()), (81, 4));
     service.stop().await;
     Kept {
         dir: service.dir,

@@ -744,7 +744,7 @@ async fn documents_are_created_whole_or_not_at_all() {
     let create = Request::CreateDocument { entry, snapshot };
     let first = alice.wire.request(create.clone()).await;
     assert!(
-        matches!(first, Answer::Accepted { seq: 0, .. }),
+        matches!(first, Answer::Accepted { seq: 1, .. }),
         "{first:?}"
     );
     assert_eq!(

@@ -34,6 +34,7 @@ pub fn rejoin(member: &Member, offer: &Offer) -> (ClientGroup, Prepared) {
         group_info: &offer.group_info,
         tree: &offer.tree,
         state: &offer.state,
+        pending: &offer.pending,
         known: None,
     };
     let inputs = CommitInputs {

@@ -25,6 +25,7 @@ pub struct Offer {
     pub group_info: Vec<u8>,
     pub tree: Vec<u8>,
     pub state: JoinState,
+    pub pending: Vec<Bytes>,
     pub head: Head,
 }
 
@@ -35,6 +36,7 @@ pub async fn offer(member: &mut Member) -> Offer {
             group_info,
             tree,
             state,
+            pending,
             ..
         } => Offer {
             group,
@@ -42,6 +44,7 @@ pub async fn offer(member: &mut Member) -> Offer {
             tree: tree.into_vec(),
             head: state.frontier.head(),
             state,
+            pending,
         },
         other => panic!("{other:?}"),
     }
@@ -87,10 +90,7 @@ pub fn external(
             ExtensionType::LastResort,
         ])
         .proposals(vec![ProposalType::SelfRemove])
-        .credentials(vec![
-            CredentialType::from(CREDENTIAL_TYPE),
-            CredentialType::X509,
-        ])
+        .credentials(vec![CredentialType::from(CREDENTIAL_TYPE)])
         .build();
     let provider = Provider::default();
     let config = MlsGroupJoinConfig::builder()

@@ -176,7 +176,7 @@ async fn past_a_limit_on_file_sizes_the_process_refuses_and_loses_nothing() {
     assert_eq!(records(&mut alice, &pen).await[..all.len()], all[..]);
     let next = opened.own_next_clock;
     assert_eq!(append(&mut alice, &mut pen).await, Ok(next + 1));
-    alice.follow(1).await;
+    alice.follow(2).await;
     alice.commit(&RENEWAL).await;
 }
 

@@ -50,10 +50,10 @@ async fn a_members_group_info_replaces_the_stored_one() {
     bob.reconnect(&service).await;
     assert_eq!(stored(&mut alice).await, own);
     // The log and its commits are not concerned.
-    let head = alice.follow(1).await;
+    let head = alice.follow(2).await;
     assert_eq!(head, alice.group().state().head());
     alice.commit(&RENEWAL).await;
-    bob.follow(1).await;
+    bob.follow(2).await;
     bob.catch_up(2).await;
 }
 

@@ -83,6 +83,7 @@ async fn a_group_made_long_ago_begins_when_it_is_offered() {
         assert_eq!(other, Refusal::AlreadyExists);
         alice.group = Some(group);
         alice.follow(0).await;
+        alice.create_directory().await;
         let mut bob = service.member().await;
         alice.invite(&mut bob).await;
         assert_eq!(
@@ -192,7 +193,7 @@ async fn a_commit_whose_answer_was_lost_gets_it_again() {
     let prepared = alice.prepare(&RENEWAL);
     let first = alice.send_commit(prepared.bundle.clone()).await;
     assert!(
-        matches!(first, Answer::Accepted { seq: 0, .. }),
+        matches!(first, Answer::Accepted { seq: 1, .. }),
         "{first:?}"
     );
     // The connection is lost before the answer was read; the service may restart too.
@@ -246,7 +247,7 @@ async fn a_welcome_is_repeated_until_it_is_acknowledged() {
             .kept()
             .any(|frame| matches!(frame, ServiceFrame::Welcome(_)))
     );
-    bob.follow(1).await;
+    bob.follow(2).await;
     bob.commit(&RENEWAL).await;
 }
 
@@ -269,7 +270,7 @@ async fn a_late_joiner_learns_the_documents_and_finds_its_wrap() {
     let mut bob = service.member().await;
     alice.invite(&mut bob).await;
     let state = bob.group().state();
-    assert_eq!(state.documents.size(), 2);
+    assert_eq!(state.documents.size(), 3);
     assert!(state.documents[&document].closed.is_none());
     assert_eq!(state.documents[&closed].closed, Some(CloseReason::Archived));
     let wraps = bob
@@ -305,15 +306,15 @@ async fn who_is_removed_gets_that_commit_and_nothing_after() {
         group: id,
         document: None,
     };
-    assert!(bob.wire.newest_head(log).unwrap().size < 2);
+    assert!(bob.wire.newest_head(log).unwrap().size < 3);
     // Having been away makes no difference.
     bob.reconnect(&service).await;
     let head = bob.follow(0).await;
     // Its head is not the newest: nothing vouches for it.
     assert_eq!(bob.wire.newest_head(log), None);
-    assert_eq!(head.size, 2, "the log ends for it with its removal");
+    assert_eq!(head.size, 3, "the log ends for it with its removal");
     let (first, entries) = bob.next_entries().await;
-    assert_eq!((first, entries.len()), (0, 2));
+    assert_eq!((first, entries.len()), (0, 3));
     for request in [
         Request::GetStatus { group: id },
         Request::GetGroupInfo { group: id },
@@ -514,9 +515,9 @@ async fn following_from_the_start_brings_every_entry_once() {
     else {
         panic!()
     };
-    assert_eq!((head.size, epoch), (10, 5));
+    assert_eq!((head.size, epoch), (11, 5));
     let mut next = 0;
-    while next < 10 {
+    while next < 11 {
         let (first, entries) = again
             .until(|frame| match frame {
                 ServiceFrame::GroupEntries {
@@ -528,7 +529,7 @@ async fn following_from_the_start_brings_every_entry_once() {
         assert_eq!(first, next);
         for entry in entries {
             let is_commit = matches!(entry, GroupEntry::Commit(_));
-            assert_eq!(is_commit, next % 2 == 0);
+            assert_eq!(is_commit, next % 2 == 1);
             next += 1;
         }
     }
@@ -546,6 +547,7 @@ async fn a_device_that_lost_its_state_comes_back_by_an_external_commit() {
         group_info,
         tree,
         state,
+        pending,
         ..
     } = offer
     else {
@@ -561,6 +563,7 @@ async fn a_device_that_lost_its_state_comes_back_by_an_external_commit() {
         group_info: group_info.as_slice(),
         tree: tree.as_slice(),
         state: &state,
+        pending: &pending,
         known: None,
     };
     let inputs = conclave_mls::CommitInputs {

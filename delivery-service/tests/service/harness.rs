@@ -639,6 +639,23 @@ impl Member {
 
     /// A group of this id.
     pub async fn create_group_of(&mut self, id: GroupId, policy: GroupPolicy) -> GroupId {
+        self.found(id, policy).await;
+        self.create_directory().await;
+        id
+    }
+
+    /// A group whose directory is not there yet.
+    pub async fn create_bare_group(&mut self) -> GroupId {
+        let id = GroupId(random());
+        self.found(id, GroupPolicy::default()).await;
+        id
+    }
+
+    pub async fn create_directory(&mut self) -> Record {
+        self.create(DocumentId::directory(&self.group_id())).await
+    }
+
+    async fn found(&mut self, id: GroupId, policy: GroupPolicy) {
         let (key, credential) = Self::context(&self.device);
         let context = DeviceContext {
             key: &key,
@@ -663,7 +680,6 @@ impl Member {
         );
         self.group = Some(group);
         self.follow(0).await;
-        id
     }
 
     pub async fn follow(&mut self, from: u64) -> Head {
@@ -746,6 +762,17 @@ impl Member {
             .unwrap()
             .commit(&context, plan, inputs, &mut rng())
             .unwrap()
+    }
+
+    /// Asks to leave.
+    pub fn leave_message(&mut self) -> Vec<u8> {
+        let (key, credential) = Self::context(&self.device);
+        let context = DeviceContext {
+            key: &key,
+            credential: &credential,
+        };
+        let group = self.group.as_mut().unwrap();
+        group.propose_self_remove(&context).unwrap()
     }
 
     pub async fn send_commit(&mut self, bundle: CommitBundle) -> Answer {
@@ -864,6 +891,11 @@ impl Member {
     /// A document's first two records: its entry and snapshot.
     pub fn new_document(&self) -> (DocumentId, Record, Record) {
         let document = DocumentId(random());
+        let (entry, snapshot) = self.beginning(document);
+        (document, entry, snapshot)
+    }
+
+    fn beginning(&self, document: DocumentId) -> (Record, Record) {
         let entry = self.entry(EntryBody::DocumentCreated { document, crdt: 1 });
         let snapshot = self.snapshot(
             document,
@@ -875,7 +907,7 @@ impl Member {
                 crdt: 1,
             },
         );
-        (document, entry, snapshot)
+        (entry, snapshot)
     }
 
     pub fn snapshot(&self, document: DocumentId, seen: Head, snapshot: SnapshotHeader) -> Record {
@@ -895,7 +927,12 @@ impl Member {
     }
 
     pub async fn create_document(&mut self) -> (DocumentId, Record) {
-        let (document, entry, snapshot) = self.new_document();
+        let document = DocumentId(random());
+        (document, self.create(document).await)
+    }
+
+    async fn create(&mut self, document: DocumentId) -> Record {
+        let (entry, snapshot) = self.beginning(document);
         let first = snapshot.clone();
         let answer = self
             .wire
@@ -907,7 +944,7 @@ impl Member {
         while self.group().state().head().size < head.size {
             self.process_next().await;
         }
-        (document, first)
+        first
     }
 
     pub async fn open(

@@ -62,7 +62,7 @@ async fn commits_that_were_tampered_with_are_refused_and_the_group_goes_on() {
     assert_eq!(foreign, Answer::Refused(Refusal::UnknownGroup));
     assert!(matches!(
         alice.send_commit(good).await,
-        Answer::Accepted { seq: 0, .. }
+        Answer::Accepted { seq: 1, .. }
     ));
 }
 
@@ -473,6 +473,7 @@ async fn a_removed_device_cannot_come_back_by_itself() {
         group_info,
         tree,
         state,
+        pending,
         ..
     } = offer
     else {
@@ -488,6 +489,7 @@ async fn a_removed_device_cannot_come_back_by_itself() {
         group_info: group_info.as_slice(),
         tree: tree.as_slice(),
         state: &state,
+        pending: &pending,
         known: None,
     };
     let inputs = CommitInputs {

@@ -6,6 +6,7 @@ use conclave_proto::codec::encode;
 use conclave_proto::frame::{
     Answer, ClientFrame, LOGIN_LABEL, LoginStatement, Request, ServiceFrame,
 };
+use conclave_proto::policy::PROTOCOL_VERSION;
 use conclave_proto::refusal::ForbiddenWhy;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -113,13 +114,17 @@ async fn a_device_id_cannot_be_taken_over_by_another_user() {
 async fn an_unknown_version_is_told_what_works() {
     let service = TestService::start().await;
     let person = Person::new();
-    let mut wire = service.wire().await;
-    wire.send(&ClientFrame::Hello {
-        versions: vec![9],
-        credential: person.devices[0].credential.to_bytes().into(),
-    })
-    .await;
-    assert_eq!(wire.goodbye().await, Refusal::UpgradeNeeded { minimum: 4 });
+    // One of before, and one of later.
+    let minimum = PROTOCOL_VERSION;
+    for versions in [vec![minimum - 1], vec![minimum + 1], vec![9, 999], vec![]] {
+        let mut wire = service.wire().await;
+        wire.send(&ClientFrame::Hello {
+            versions,
+            credential: person.devices[0].credential.to_bytes().into(),
+        })
+        .await;
+        assert_eq!(wire.goodbye().await, Refusal::UpgradeNeeded { minimum });
+    }
 }
 
 #[tokio::test]

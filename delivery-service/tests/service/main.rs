@@ -34,3 +34,4 @@ mod rotation;
 mod scenes;
 mod snapshots;
 mod storage;
+mod turns;

@@ -267,7 +267,7 @@ async fn a_removal_comes_back_with_the_documents_it_made_due() {
         panic!("no status");
     };
     let due = status.documents.iter().map(|it| it.due);
-    assert_eq!(due.collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(due.collect::<Vec<_>>(), [1, 1, 1]);
     let (opened, mut pen) = scene.alice.open(new, ONE, Some(3)).await;
     assert_eq!(opened.own_next_clock, 2);
     write(&mut scene.alice, &mut pen, 1).await.unwrap();

@@ -1,7 +1,7 @@
 //! After a removal: old epochs are refused at once, and every document waits for a new snapshot.
 
 use conclave_mls::Plan;
-use conclave_proto::frame::{Answer, DeliveredRecord, GroupStatus, Request};
+use conclave_proto::frame::{Answer, DeliveredRecord, DocumentStatus, GroupStatus, Request};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{EntryBody, SnapshotHeader};
 use conclave_proto::{DocumentId, Head, Record, RecordBody, Refusal};
@@ -53,10 +53,19 @@ fn successor(parent: &Record, covered: Head) -> SnapshotHeader {
     }
 }
 
+fn of(status: &GroupStatus, document: DocumentId) -> &DocumentStatus {
+    let mut documents = status.documents.iter();
+    documents.find(|it| it.document == document).unwrap()
+}
+
 #[tokio::test]
 async fn a_removal_makes_every_document_due_until_a_new_snapshot_covers_the_old_epochs() {
     let service = TestService::start().await;
-    let (mut alice, bob) = service.pair().await;
+    let mut alice = service.member().await;
+    let group = alice.create_bare_group().await;
+    let directory_snapshot = alice.create_directory().await;
+    let mut bob = service.member().await;
+    alice.invite(&mut bob).await;
     let (first, first_snapshot) = alice.create_document().await;
     let (second, second_snapshot) = alice.create_document().await;
     let (_, mut pen) = alice.open(first, ONE, None).await;
@@ -76,7 +85,7 @@ async fn a_removal_makes_every_document_due_until_a_new_snapshot_covers_the_old_
     let after = status(&mut alice).await;
     assert_eq!((after.epoch, after.rotating_since), (2, 2));
     assert!(after.documents.iter().all(|document| document.due == 1));
-    assert_eq!(after.documents[0].head.size, 3);
+    assert_eq!(of(&after, first).head.size, 3);
 
     // The old epoch is over at once; the new one goes on at once.
     alice.wire.send(&stale).await;
@@ -109,7 +118,7 @@ async fn a_removal_makes_every_document_due_until_a_new_snapshot_covers_the_old_
         matches!(answer, Answer::Accepted { seq: 4, .. }),
         "{answer:?}"
     );
-    assert_eq!(status(&mut alice).await.documents[0].due, 1);
+    assert_eq!(of(&status(&mut alice).await, first).due, 1);
     // One that covers them all does, though newer records follow.
     let frame = pen.updates(1);
     alice.wire.send(&frame).await;
@@ -118,8 +127,8 @@ async fn a_removal_makes_every_document_due_until_a_new_snapshot_covers_the_old_
     let record = alice.snapshot(first, known[6], successor(&partial, known[5]));
     alice.wire.request(Request::PutSnapshot { record }).await;
     let half = status(&mut alice).await;
-    assert_eq!([half.documents[0].due, half.documents[1].due], [0, 1]);
-    assert_eq!(half.documents[0].first_seq_of_snapshot_epoch, 3);
+    assert_eq!([of(&half, first).due, of(&half, second).due], [0, 1]);
+    assert_eq!(of(&half, first).first_seq_of_snapshot_epoch, 3);
     let early = alice
         .wire
         .refused(Request::PutEntry {
@@ -128,9 +137,12 @@ async fn a_removal_makes_every_document_due_until_a_new_snapshot_covers_the_old_
         .await;
     assert_eq!(early, Refusal::SnapshotRequired);
 
-    let known = heads(&mut alice, second).await;
-    let record = alice.snapshot(second, known[1], successor(&second_snapshot, known[1]));
-    alice.wire.request(Request::PutSnapshot { record }).await;
+    let directory = DocumentId::directory(&group);
+    for (document, parent) in [(second, second_snapshot), (directory, directory_snapshot)] {
+        let known = heads(&mut alice, document).await;
+        let record = alice.snapshot(document, known[1], successor(&parent, known[1]));
+        alice.wire.request(Request::PutSnapshot { record }).await;
+    }
     let done = alice
         .wire
         .request(Request::PutEntry { entry: complete })

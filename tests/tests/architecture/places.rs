@@ -132,7 +132,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-mls/src/client/stored.rs", "read", By(&["mls.group_rows"])),
     ("crates/conclave-mls/src/facts.rs", "read_data", By(&["proto.commit_data", "mls.group_entry"])),
     ("crates/conclave-mls/src/keystore.rs", "made", Not("own key packages, read again after `load`; one that cannot be read has no age")),
-    ("crates/conclave-mls/src/lifetimes.rs", "added", By(&["mls.commit_bundle", "mls.group_entry"])),
+    ("crates/conclave-mls/src/lifetimes.rs", "read", By(&["mls.commit_bundle", "mls.group_entry"])),
     ("crates/conclave-mls/src/lifetimes.rs", "of_key_package", By(&["mls.key_package", "mls.commit_bundle"])),
     ("crates/conclave-mls/src/message.rs", "matches", By(&["mls.commit_bundle"])),
     ("crates/conclave-mls/src/message.rs", "parse", By(&["mls.key_package", "mls.commit_bundle", "mls.proposal", "mls.welcome"])),

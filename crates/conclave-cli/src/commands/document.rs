@@ -10,7 +10,7 @@ use conclave_client::{CrdtKind, DocumentInfo, FirstContent, Operation, Outcome};
 use super::{basis, edit, export, findings, import, watch};
 use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
-use crate::failure::Result;
+use crate::failure::{Exit, Failure, Result};
 use crate::input::TextEncoding;
 use crate::lookup;
 use crate::output::{Shown, columns, counted};
@@ -155,6 +155,12 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Take a document up again that was put away: it can be edited as before
+    Unarchive {
+        /// The document
+        #[command(flatten)]
+        which: Which,
+    },
     /// Declare void what nobody can open in a document, so that it can go on (admins)
     Void {
         /// The document
@@ -225,6 +231,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             };
             archive(context, &which, reason, yes).await
         }
+        Command::Unarchive { which } => unarchive(context, &which).await,
         Command::Void { which, yes } => void(context, &which, yes).await,
         Command::Export {
             which,
@@ -492,5 +499,43 @@ async fn archive(
     Ok(Shown::new(verb, "document", info.document)
         .to(target)
         .with("reason", verb)
+        .queued(done.is_none()))
+}
+
+async fn unarchive(context: &Context, which: &Which) -> Result<Shown> {
+    let (group, info) = context
+        .find_document(&which.document, which.group.as_deref())
+        .await?;
+    let document = info.document;
+    match info.closed {
+        Some(CloseReason::Archived) => {}
+        None => {
+            let text = format!("{} is not archived", called(&info));
+            return Ok(Shown::new(text, "document", document).with("reopened", false));
+        }
+        Some(reason) => {
+            let how = match reason {
+                CloseReason::Lost => "closed as lost",
+                _ => "deleted",
+            };
+            return Err(Failure::new(
+                "cli.document_closed",
+                Exit::Refused,
+                format!(
+                    "{} was {how}: only what was archived can be taken up again",
+                    called(&info)
+                ),
+                "`conclave rescue list` shows what was kept of your own words",
+            ));
+        }
+    }
+    let target = context.document_target(group, &info).await?;
+    let operation = Operation::ReopenDocument { group, document };
+    let done = context
+        .run_ordered(operation, "taking the document up again")
+        .await?;
+    Ok(Shown::new("taken up again", "document", document)
+        .to(target)
+        .with("reopened", true)
         .queued(done.is_none()))
 }

@@ -209,6 +209,7 @@ fn group(code: &str) -> Option<Sentence> {
             "this invitation is not for what this device keeps: it was sent too long ago, or to an older copy of this device"
         }
         "mls.bad_invitation" => "what came with the invitation does not belong to it",
+        "mls.upgrade_needed" => "the group needs a newer version of this program",
         "mls.bad_wrap" => "the keys that a member passed on do not open",
         "mls.illegal_entry" => {
             "an entry in the group's history breaks the rules, and this device does not follow it"
@@ -262,7 +263,9 @@ fn refused(code: &str) -> Option<Sentence> {
         "refused.forbidden" => "the service does not allow this",
         "refused.too_large" => "this is more than the service takes at once",
         "refused.rate_limited" => "the service was asked too often",
-        "refused.upgrade_needed" => "the service needs a newer version of this program",
+        "refused.upgrade_needed" => {
+            "the service or the group needs a newer version of this program"
+        }
         "refused.bad_commit" => "the service found this change to the group not valid",
         "refused.bad_record" => "the service found this edit not valid",
         "refused.unknown_group" => {
@@ -451,6 +454,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         | "auth.unsupported_scheme"
         | "auth.unsupported_credential"
         | "auth.unsupported_rotation"
+        | "mls.upgrade_needed"
         | "refused.upgrade_needed"
         | "doc.unknown_kind" => "update this program",
         "auth.equivocation" => "ask the person, face to face or by voice",

@@ -113,6 +113,7 @@ impl World {
             of_epoch: Arc::new(of_epoch),
             pending: Default::default(),
             documents: Default::default(),
+            open_documents: 0,
             voided: Default::default(),
             rotating_since,
             frontier: Frontier::new(),

@@ -216,9 +216,11 @@ impl Cx {
     ) {
         let state = whole.group.state();
         let entry = state.documents.get(&id);
-        let kept = entry.is_some_and(|entry| entry.closed == Some(CloseReason::Archived));
+        let closed = entry.and_then(|entry| entry.closed);
+        // Or it was opened again since.
+        let kept = closed.is_none_or(|why| why == CloseReason::Archived);
         if kept {
-            // Own edits in it have no place any more.
+            // Own edits in it may have no place any more.
             if let Some(DocSlot::Hot(_) | DocSlot::Away(_)) = whole.docs.get(&id) {
                 self.document_work(whole, id, DocWork::Look);
             }
@@ -279,7 +281,8 @@ impl Cx {
         let writable = group.may_act();
         let link = self.link.document(group.id, doc.id);
         if group.is_creating(&doc.id) {
-            if writable && link.is_none() {
+            let directory = doc.id == DocumentId::directory(&group.id);
+            if writable && link.is_none() && (directory || group.state().has_directory()) {
                 self.send_document_creation(group, doc);
             }
         } else if group.readable() {

@@ -96,7 +96,7 @@ impl FindingKind {
             Self::Merging { .. } => End::Merged,
             Self::Replaced { .. } => End::KnownService,
             Self::CreationRefused { .. } => End::Founded,
-            Self::IllegalEntry { .. } => End::Thawed,
+            Self::IllegalEntry { .. } | Self::NeedsUpgrade { .. } => End::Thawed,
             Self::Undecryptable
             | Self::ReAdded
             | Self::LostPlace { .. }

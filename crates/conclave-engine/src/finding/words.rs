@@ -481,6 +481,11 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
             probably(who),
             "Keep the store. Talk to the other members; an admin can found the group anew with `conclave group restart`.",
         ),
+        FindingKind::NeedsUpgrade { minimum } => three(
+            format!("{group} needs a newer version of this program (one that speaks version {minimum}). This device goes on reading what it has, and takes and sends nothing there until then."),
+            NOBODY,
+            "Update this program and start it again: the group goes on by itself.",
+        ),
         FindingKind::CreationRefused { .. } => three(
             format!("The service does not take {group}, which was made here. It stays on this device only."),
             probably(who),
@@ -763,7 +768,8 @@ pub(super) mod tests {
                 seq: 2,
             },
             K::Record { .. } => K::IllegalEntry { cause: cause() },
-            K::IllegalEntry { .. } => K::CreationRefused { cause: cause() },
+            K::IllegalEntry { .. } => K::NeedsUpgrade { minimum: 77 },
+            K::NeedsUpgrade { .. } => K::CreationRefused { cause: cause() },
             K::CreationRefused { .. } => K::Undecryptable,
             K::Undecryptable => K::ReAdded,
             K::ReAdded => K::LogBeginsLater,

@@ -253,6 +253,21 @@ impl Group {
         self.note_document(&id);
     }
 
+    /// A document is looked at again.
+    pub(crate) fn look_again(&mut self, id: &DocumentId) {
+        self.looked_at.remove(id);
+        self.note_document(id);
+    }
+
+    /// Documents that were made here are looked at again: now they can be listed.
+    pub(crate) fn look_at_creating(&mut self) {
+        let creating = self.documents.iter().filter(|(_, row)| row.is_creating());
+        let creating: Vec<DocumentId> = creating.map(|(id, _)| *id).collect();
+        for id in creating {
+            self.look_again(&id);
+        }
+    }
+
     /// Everything about documents may have changed: a new connection, another state, another epoch since which they are due.
     pub(crate) fn note_documents(&mut self) {
         self.kept = Kept::scan(self);
@@ -274,8 +289,7 @@ impl Group {
         let shares = self.kept.shares.iter();
         let due: Vec<DocumentId> = shares.filter(|(_, it)| it.due).map(|(id, _)| *id).collect();
         for id in due {
-            self.looked_at.remove(&id);
-            self.note_document(&id);
+            self.look_again(&id);
         }
     }
 }

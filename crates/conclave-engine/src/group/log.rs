@@ -278,6 +278,14 @@ impl Cx {
             self.match_listed(group);
         }
         self.epoch_changed(group);
+        if let Some(minimum) = group.state().later_version() {
+            self.park(group, minimum);
+        }
+    }
+
+    /// The group's policy demands a later program: nothing more is judged or sealed before there is one.
+    pub(super) fn park(&mut self, group: &mut Group, minimum: u16) {
+        self.freeze(group, FindingKind::NeedsUpgrade { minimum }, None);
     }
 
     /// The own commit is in the log, or another took its place.
@@ -306,6 +314,9 @@ impl Cx {
             EntryBody::DocumentCreated { document, .. } => {
                 group.note_document(&document);
                 self.document_created(group, document);
+                if document == DocumentId::directory(&group.id) {
+                    group.look_at_creating();
+                }
                 self.event(Event::DocumentListed {
                     group: group.id,
                     document,
@@ -323,6 +334,14 @@ impl Cx {
                 });
                 let by = Some(author);
                 self.post_group(group.id, GroupWork::Closed { document, by });
+            }
+            EntryBody::DocumentReopened { document } => {
+                // Own edits have a place in it again, and what was changed meanwhile elsewhere is asked for.
+                group.look_again(&document);
+                self.event(Event::DocumentListed {
+                    group: group.id,
+                    document,
+                });
             }
             EntryBody::RecordVoided { .. } => self.post_group(group.id, GroupWork::Voided),
             EntryBody::RotationComplete { epoch } => self.rotation_completed(group, epoch, author),

@@ -38,7 +38,7 @@ use crate::cx::{Cx, Post, ReadTarget};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::event::Event;
-use crate::finding::{About, End, FindingKind, Step, Suspect};
+use crate::finding::{About, End, FindingKind, Step, Suspect, UPGRADE_NEEDED};
 use crate::intents::{Intent, IntentRow};
 use crate::io::{CommandId, Row};
 use crate::keys;
@@ -295,13 +295,21 @@ impl Group {
         }
     }
 
+    /// The version of the protocol for which the group waits, where it is frozen over that.
+    pub(crate) fn awaited_version(&self) -> Option<u16> {
+        let waits = self.frozen() == Some(UPGRADE_NEEDED);
+        waits.then_some(self.state().policy.min_protocol_version)
+    }
+
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen().is_some()
     }
 
     /// Whether this group can take writes from here.
     pub(crate) fn check_writable(&self) -> Result<(), EngineError> {
-        if self.is_frozen() {
+        if let Some(minimum) = self.awaited_version() {
+            Err(EngineError::Refused(Refusal::UpgradeNeeded { minimum }))
+        } else if self.is_frozen() {
             Err(FROZEN)
         } else if self.mls.is_active() || self.is_broken() {
             // Edits made while the device is on its way back are kept, and sent when it is back.

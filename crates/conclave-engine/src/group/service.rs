@@ -118,6 +118,7 @@ impl Cx {
         }
         self.plan_duties(group);
         self.pump_commit(group);
+        self.supply_directory(whole);
         self.pump_documents(whole);
         self.pump_titles(whole);
         let group = &mut whole.group;

@@ -101,6 +101,7 @@ impl Engine {
                 group_info,
                 tree,
                 state,
+                pending,
                 ..
             } => {
                 let offer = RejoinOffer {
@@ -108,6 +109,7 @@ impl Engine {
                     group_info: group_info.as_slice(),
                     tree: tree.as_slice(),
                     state: &state,
+                    pending: &pending,
                     known: None,
                 };
                 // Nothing shows yet that this is the right group: older roots are not handed to it.

@@ -1,5 +1,7 @@
 //! Groups that were frozen over what is judged otherwise now: at each start what was refused is looked at again.
 
+use conclave_proto::policy::PROTOCOL_VERSION;
+
 use super::*;
 
 impl Cx {
@@ -7,6 +9,14 @@ impl Cx {
     pub(super) fn thaw(&mut self, group: &mut Group) {
         if !group.is_frozen() {
             return;
+        }
+        if let Some(minimum) = group.awaited_version() {
+            // As long as this program is not that one.
+            if minimum > PROTOCOL_VERSION {
+                return;
+            }
+            self.ended(About::Group(group.id), End::Thawed);
+            return self.unfreeze(group);
         }
         if group.is_founding() {
             // The service is asked again.

@@ -49,6 +49,8 @@ pub(crate) enum Want {
         document: DocumentId,
         reason: CloseReason,
     },
+    /// An archived document is open again.
+    Reopen { document: DocumentId },
     /// A device of a member is added again, its old leaf removed.
     ReAdd { user: UserId, device: DeviceId },
     /// A record that nobody can open is void.
@@ -292,6 +294,10 @@ impl Cx {
             if intent.busy {
                 continue;
             }
+            if intent.adds(self.device.user()).is_some() && !group.state().has_directory() {
+                // Nobody comes into a group before its directory is there: its entry comes next.
+                continue;
+            }
             if self.now < intent.not_before {
                 let timer = match intent.lacks.tries() {
                     0 => GroupTimer::Pump,
@@ -430,6 +436,9 @@ impl Cx {
                     document: closed, ..
                 },
             ) => document == closed,
+            (Want::Reopen { document }, EntryBody::DocumentReopened { document: opened }) => {
+                document == opened
+            }
             (Want::Void { record, .. }, EntryBody::RecordVoided { record: voided, .. }) => {
                 record == voided
             }
@@ -451,7 +460,7 @@ impl Cx {
         for intent in group.intents.values_mut() {
             if matches!(
                 intent.row.want,
-                Want::Leave | Want::Close { .. } | Want::Void { .. }
+                Want::Leave | Want::Close { .. } | Want::Reopen { .. } | Want::Void { .. }
             ) {
                 intent.busy = false;
             }
@@ -480,6 +489,7 @@ impl Cx {
             | Want::Policy(_)
             | Want::Leave
             | Want::Close { .. }
+            | Want::Reopen { .. }
             | Want::Void { .. } => {}
         }
     }

@@ -27,6 +27,7 @@ impl Cx {
                 ..Plan::default()
             }),
             Want::Close { document, reason } => self.step_close(group, id, *document, *reason),
+            Want::Reopen { document } => self.step_reopen(group, id, *document),
         }
     }
 
@@ -237,10 +238,21 @@ impl Cx {
     ) -> Step {
         match group.state().documents.get(&document) {
             None => return Step::Fail(EngineError::UnknownDocument),
-            Some(entry) if entry.closed.is_some() => return Step::Done(Reply::Done),
-            Some(_) => {}
+            Some(entry) => match (entry.closed, reason) {
+                (None, _)
+                | (Some(CloseReason::Archived), CloseReason::Deleted | CloseReason::Lost) => {}
+                (Some(_), _) => return Step::Done(Reply::Done),
+            },
         }
         self.put_entry(group, id, EntryBody::DocumentClosed { document, reason })
+    }
+
+    fn step_reopen(&mut self, group: &mut Group, id: u64, document: DocumentId) -> Step {
+        match group.state().documents.get(&document) {
+            None => Step::Fail(EngineError::UnknownDocument),
+            Some(entry) if entry.closed.is_none() => Step::Done(Reply::Done),
+            Some(_) => self.put_entry(group, id, EntryBody::DocumentReopened { document }),
+        }
     }
 
     fn step_void(

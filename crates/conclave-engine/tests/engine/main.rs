@@ -38,6 +38,7 @@ mod restarts;
 mod revocation;
 mod roots;
 mod rotation;
+mod rules;
 mod short;
 mod snapshots;
 mod standing;

@@ -22,6 +22,9 @@ pub(super) fn read_state(group: GroupId, offered: &JoinState) -> Result<GroupSta
     if state.group != group {
         return Err(bad("group"));
     }
+    if let Some(minimum) = state.later_version() {
+        return Err(MlsError::UpgradeNeeded { minimum });
+    }
     state.roster.verify_chain(state.epoch)?;
     if state.epoch > 0 {
         state
@@ -33,9 +36,7 @@ pub(super) fn read_state(group: GroupId, offered: &JoinState) -> Result<GroupSta
 }
 
 fn check_documents(state: &GroupState, offered: &JoinState) -> Result<(), MlsError> {
-    let mut replayed = state.clone();
-    replayed.documents = Default::default();
-    replayed.voided = Default::default();
+    let mut replayed = state.without_documents();
     for entry in &offered.entries {
         replayed
             .replay_entry(entry)

@@ -3,8 +3,11 @@
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::frame::JoinState;
 use conclave_proto::group::{CommitBundle, GroupEntry};
-use conclave_proto::{GroupId, Hash};
-use conclave_rules::{CommitFacts, Committer, GroupState, judge::next_state, judge_commit};
+use conclave_proto::{DeviceId, GroupId, Hash};
+use conclave_rules::{
+    CommitFacts, Committer, Covered, GroupState, ProposalKind, judge::next_state, judge_commit,
+};
+use openmls::framing::PublicMessageIn;
 use openmls::group::{CommitMessageBundle, MlsGroup, ProposalStore, PublicGroup};
 use openmls::prelude::LeafNodeParameters;
 use openmls_traits::OpenMlsProvider;
@@ -20,7 +23,7 @@ use crate::lifetimes::ClockFault;
 use crate::message::{self, contained};
 use crate::profile;
 use crate::provider::Provider;
-use crate::public::{genesis, process_public};
+use crate::public::{genesis, process_public, queue};
 use crate::stored::Changed;
 use crate::wrap;
 
@@ -39,6 +42,8 @@ pub struct RejoinOffer<'a> {
     pub tree: &'a [u8],
     /// Public state.
     pub state: &'a JoinState,
+    /// The standalone proposals that are pending (`MLSMessage`), in the order of the log.
+    pub pending: &'a [Bytes],
     /// The group as this device has followed it, if it could: the offer has to be the very same state.
     pub known: Option<&'a Follower>,
 }
@@ -58,15 +63,19 @@ impl ClientGroup {
         inputs: CommitInputs<'_>,
         rng: &mut dyn CryptoRngCore,
     ) -> Result<(Self, Prepared), MlsError> {
-        let (_, tree, state) = offered_group(offer)?;
+        let (scratch, mut tree, state) = offered_group(offer)?;
         check_known(&state, &tree, offer.known)?;
+        queue(&scratch, &mut tree, &state, offer.pending).map_err(|_| MlsError::BadInvitation {
+            what: "pending proposals",
+        })?;
         let (facts, planned) = plan(device, &state, &inputs)?;
-        let (provider, mls, made) = build(device, offer, &facts)?;
+        let leaves = leaves(&facts, &state, offer.pending)?;
+        let (provider, mls, made) = build(device, offer, &facts, leaves)?;
 
         let commit = made.commit().to_bytes().map_err(|_| BUILDING)?;
         let leaf = GroupEntry::Commit(commit.as_slice().into()).leaf();
         let incoming = message::handshake(&commit)?;
-        let facts = process_public(&tree, &Provider::default(), &state, incoming, Ok(()))?.facts;
+        let facts = process_public(&tree, &scratch, &state, incoming, Ok(()))?.facts;
         let mut next = judge_commit(&state, &facts)?;
         if next != planned {
             return Err(BUILDING);
@@ -92,7 +101,7 @@ impl ClientGroup {
         Ok((group, prepared))
     }
 
-    /// A standalone proposal while this device is outside: those inside judge it, and an external commit need not cover it.
+    /// A standalone proposal while this device is outside: those inside judge it, and an external commit that has not seen it need not cover it.
     pub(super) fn pass_proposal(&mut self, leaf: Hash) -> Processed {
         self.state.push_leaf(leaf);
         self.save_state(Changed::Nothing);
@@ -165,6 +174,32 @@ pub(crate) fn offered_group(
     Ok((provider, group, state))
 }
 
+/// Whose leaves this device's commit covers: all but its own.
+fn covered(state: &GroupState, own: DeviceId) -> Vec<Covered> {
+    let leaves = state.pending.iter();
+    let leaves = leaves.filter(|it| it.kind == ProposalKind::Leave && it.device != own);
+    leaves
+        .map(|it| Covered {
+            device: it.device,
+            kind: it.kind,
+        })
+        .collect()
+}
+
+/// The proposals that a commit covers, as they were sent.
+fn leaves(
+    facts: &CommitFacts,
+    state: &GroupState,
+    pending: &[Bytes],
+) -> Result<Vec<PublicMessageIn>, MlsError> {
+    let named = state.pending.iter().zip(pending);
+    let covers = |device| facts.covered.iter().any(|it| it.device == device);
+    named
+        .filter(|(proposal, _)| covers(proposal.device))
+        .map(|(_, message)| Ok(message::handshake(message.as_slice())?))
+        .collect()
+}
+
 fn plan(
     device: &DeviceContext<'_>,
     state: &GroupState,
@@ -177,7 +212,7 @@ fn plan(
         path: Some(device.leaf_facts()),
         adds: Vec::new(),
         removes: state.is_member(&own).then_some(own).into_iter().collect(),
-        covered: Vec::new(),
+        covered: covered(state, own),
         policy: None,
         data: inputs.data(state)?,
     };
@@ -190,6 +225,7 @@ fn build(
     device: &DeviceContext<'_>,
     offer: &RejoinOffer<'_>,
     facts: &CommitFacts,
+    leaves: Vec<PublicMessageIn>,
 ) -> Result<(Provider, MlsGroup, CommitMessageBundle), MlsError> {
     let info = message::group_info(offer.group_info)?;
     let tree = message::ratchet_tree(offer.tree)?;
@@ -202,6 +238,7 @@ fn build(
             .with_ratchet_tree(tree)
             .with_config(profile::join_config())
             .with_aad(encode(&facts.data))
+            .with_proposals(leaves)
             .skip_lifetime_validation()
             .build_group(&provider, info, device.credential_with_key())
             .ok()?

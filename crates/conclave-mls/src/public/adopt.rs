@@ -48,10 +48,12 @@ impl PublicGroupState {
             tree: offer.tree,
             state: offer.state,
             known: None,
+            pending: offer.pending,
         };
         let (provider, mut tree, state) = offered_group(&rejoin).map_err(|error| match error {
             // The service's own clock, or its own fault: the group is as good as before.
             MlsError::ClockWrong | MlsError::Panicked => Refusal::Storage,
+            MlsError::UpgradeNeeded { minimum } => Refusal::UpgradeNeeded { minimum },
             _ => refuse(CommitFault::GroupInfo),
         })?;
         if !state.is_member(&offer.sender) {
@@ -61,14 +63,21 @@ impl PublicGroupState {
             return Err(refuse(CommitFault::GroupInfo));
         }
         queue(&provider, &mut tree, &state, offer.pending)?;
-        let group = Self::start(provider, tree, state, offer.group_info.to_vec());
+        let places: Vec<u64> = state.pending.iter().map(|pending| pending.seq).collect();
+        let mut group = Self::start(provider, tree, state, offer.group_info.to_vec());
+        for (seq, message) in places.into_iter().zip(offer.pending) {
+            group.note_pending(seq, message.clone());
+        }
         group.judge_group_info(offer.sender, offer.group_info)?;
         Ok(group)
     }
 }
 
-/// Queues the proposals that are pending: exactly those that the state names.
-fn queue(
+/// Queues the proposals that are pending: exactly those that the state names. OpenMLS begins with none where it is handed a tree.
+///
+/// # Errors
+/// [`Refusal::ProposalPending`] and others.
+pub(crate) fn queue(
     provider: &Provider,
     tree: &mut PublicGroup,
     state: &GroupState,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap};
-use conclave_proto::limits::{COMMIT_TIME_SKEW_MS, MLS_MESSAGE_BYTES};
+use conclave_proto::limits::{COMMIT_TIME_SKEW_MS, GROWING_STATE_BYTES, MLS_MESSAGE_BYTES};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, Head, UnixMs};
 use conclave_rules::{CommitFacts, Committer, GroupState, judge, judge_commit};
@@ -69,6 +69,11 @@ impl PublicGroupState {
         let facts = &commit.facts;
         check_clock(facts.data.time, self.state.last_time, now)?;
         let mut next = judge_commit(&self.state, facts).map_err(refuse)?;
+        // A group that is too large can still shrink, and go on.
+        let grows = !facts.adds.is_empty() || facts.policy.is_some();
+        if grows && next.most_bytes() > GROWING_STATE_BYTES {
+            return Err(refuse(CommitFault::Limit));
+        }
         let author = judge::author(facts, &next).ok_or(refuse(CommitFault::Mls))?;
         if author != connected {
             return Err(Refusal::Forbidden {

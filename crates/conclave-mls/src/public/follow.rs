@@ -163,6 +163,8 @@ impl PublicGroupState {
             }
         };
         let begins = matches!(judged, Followed::Commit(..));
+        let waits = matches!(judged, Followed::Proposal(_, ProposalVerdict::Pending, _));
+        let seq = self.state.size();
         let Self {
             tree,
             provider,
@@ -171,6 +173,11 @@ impl PublicGroupState {
         } = self;
         let changed = judged.take(tree, provider, state, entry).map_err(refusal)?;
         self.save(changed);
+        if let GroupEntry::Proposal(message) = entry
+            && waits
+        {
+            self.note_pending(seq, message.clone());
+        }
         let bundle = bundle.filter(|_| begins);
         if let Some(bundle) = bundle {
             self.set_group_info(bundle.group_info.as_slice().to_vec());

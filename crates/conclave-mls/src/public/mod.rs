@@ -6,11 +6,14 @@ mod create;
 mod follow;
 mod group_info;
 mod parts;
+mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_proto::codec::Bytes;
 use conclave_proto::frame::JoinState;
 use conclave_proto::group::{GroupEntry, RootWrap};
+use conclave_proto::limits::{GROWING_STATE_BYTES, PROPOSAL_BYTES};
 use conclave_proto::record::Record;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, Head};
@@ -21,12 +24,14 @@ use openmls_traits::OpenMlsProvider;
 use tls_codec::Serialize;
 
 pub use adopt::Adoption;
+pub(crate) use adopt::queue;
 pub use bundle::JudgedCommit;
 pub(crate) use bundle::{process_public, signer_of};
 pub use create::check_founded;
 pub(crate) use create::genesis;
 pub(crate) use follow::judge_followed;
 pub use follow::{Beside, Retaken};
+pub use removal::removes_somebody;
 
 use crate::facts;
 use crate::message;
@@ -42,8 +47,10 @@ pub struct PublicGroupState {
     tree: PublicGroup,
     state: GroupState,
     group_info: Vec<u8>,
-    /// Own rows that have changed since they were taken.
-    changed: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The standalone proposals that are pending, as they were sent, by their positions.
+    pending: BTreeMap<u64, Bytes>,
+    /// Own rows that have changed since they were taken; those that are gone have no value.
+    changed: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 impl std::fmt::Debug for PublicGroupState {
@@ -99,6 +106,12 @@ impl PublicGroupState {
             .unwrap_or_default()
     }
 
+    /// The standalone proposals that are pending (`MLSMessage`), in the order of the log: whoever comes back covers those that are leaves.
+    #[must_use]
+    pub fn pending(&self) -> Vec<Bytes> {
+        self.pending.values().cloned().collect()
+    }
+
     /// What joiners of the current epoch are handed beside their Welcome: call it right after the commit was applied. `wrap` is the one that
     /// came with the commit; `entries` are the signed entries that created, closed and voided documents, in log order.
     #[must_use]
@@ -125,7 +138,13 @@ impl PublicGroupState {
                 why: ForbiddenWhy::NotYours,
             });
         }
-        self.state.judge_entry(record)
+        let effect = self.state.judge_entry(record)?;
+        // What follows has to fit what joiners are handed; a new epoch makes room.
+        if self.state.most_bytes() > GROWING_STATE_BYTES {
+            let max = GROWING_STATE_BYTES as u64;
+            return Err(Refusal::TooLarge { max });
+        }
+        Ok(effect)
     }
 
     /// Appends a judged entry.
@@ -177,6 +196,9 @@ impl PublicGroupState {
         self.tree
             .add_proposal(self.provider.storage(), judged.queued)
             .map_err(|_| Refusal::Storage)?;
+        if let GroupEntry::Proposal(message) = judged.entry {
+            self.note_pending(judged.judged_at.size, message);
+        }
         self.state = judged.next;
         self.save(Changed::Nothing);
         Ok(())
@@ -191,6 +213,9 @@ pub(crate) fn verify_proposal(
     state: &GroupState,
     message: &[u8],
 ) -> Result<(ProposalFacts, QueuedProposal), CommitFault> {
+    if message.len() > PROPOSAL_BYTES {
+        return Err(CommitFault::Limit);
+    }
     let incoming = message::handshake(message)?;
     let processed = message::contained(|| tree.process_message(provider.crypto(), incoming))
         .map_err(|_| CommitFault::Mls)?

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use conclave_proto::Hash;
 use conclave_proto::codec::{Bytes, decode};
+use conclave_proto::group::GroupEntry;
 use conclave_rules::{GROUP_STATE_BYTES, GroupState};
 use openmls::group::{GroupId as MlsGroupId, PublicGroup};
 use openmls_traits::OpenMlsProvider;
@@ -18,6 +19,8 @@ use crate::provider::Provider;
 use crate::stored::{self, Changed, OWN_ROWS};
 
 const GROUP_INFO_ROW: &[u8] = b"own/group-info";
+/// Followed by a position of the log.
+const PENDING_ROWS: &[u8] = b"own/pending/";
 /// Version of the checkpoints of before.
 const CHECKPOINT_VERSION: u16 = 1;
 /// Largest checkpoint in bytes.
@@ -51,6 +54,7 @@ impl PublicGroupState {
             tree,
             state,
             group_info: Vec::new(),
+            pending: BTreeMap::new(),
             changed: BTreeMap::new(),
         };
         group.save(Changed::All);
@@ -61,13 +65,43 @@ impl PublicGroupState {
     pub(super) fn save(&mut self, changed: Changed) {
         let rows = &mut self.changed;
         stored::write(&self.state, changed, &mut |key, value| {
-            rows.insert(key, value);
+            rows.insert(key, Some(value));
         });
+        if matches!(changed, Changed::Epoch) {
+            for (seq, _) in std::mem::take(&mut self.pending) {
+                self.changed.insert(pending_row(seq), None);
+            }
+        }
+    }
+
+    /// Positions of pending proposals of which only the log has what was sent.
+    #[must_use]
+    pub fn pending_in_log(&self) -> Vec<u64> {
+        let named = self.state.pending.iter().map(|pending| pending.seq);
+        named
+            .filter(|seq| !self.pending.contains_key(seq))
+            .collect()
+    }
+
+    /// Takes a pending proposal from the log. Another entry than that changes nothing.
+    pub fn supply_pending(&mut self, seq: u64, entry: GroupEntry) {
+        if let GroupEntry::Proposal(message) = entry
+            && is_pending(&self.state, seq, &message)
+        {
+            self.pending.insert(seq, message);
+        }
+    }
+
+    /// Keeps a pending proposal as it was sent.
+    pub(super) fn note_pending(&mut self, seq: u64, message: Bytes) {
+        let value = message.as_slice().to_vec();
+        self.changed.insert(pending_row(seq), Some(value));
+        self.pending.insert(seq, message);
     }
 
     pub(super) fn set_group_info(&mut self, group_info: Vec<u8>) {
         self.changed
-            .insert(GROUP_INFO_ROW.to_vec(), group_info.clone());
+            .insert(GROUP_INFO_ROW.to_vec(), Some(group_info.clone()));
         self.group_info = group_info;
     }
 
@@ -76,7 +110,7 @@ impl PublicGroupState {
         let own = std::mem::take(&mut self.changed).into_iter();
         let own = own.map(|(key, value)| RowChange {
             key,
-            value: Some(Zeroizing::new(value)),
+            value: value.map(Zeroizing::new),
         });
         own.chain(self.provider.overlay().drain()).collect()
     }
@@ -90,6 +124,11 @@ impl PublicGroupState {
         });
         let group_info = Zeroizing::new(self.group_info.clone());
         rows.push((GROUP_INFO_ROW.to_vec(), group_info));
+        let pending = self.pending.iter();
+        rows.extend(pending.map(|(seq, message)| {
+            let message = Zeroizing::new(message.as_slice().to_vec());
+            (pending_row(*seq), message)
+        }));
         rows
     }
 
@@ -105,12 +144,14 @@ impl PublicGroupState {
         let group_info = own.iter().find(|(key, _)| key == GROUP_INFO_ROW);
         let group_info = group_info.ok_or(MlsError::Damaged)?.1.to_vec();
         let state = stored::read(&own, roots)?;
+        let pending = pending(&own, &state)?;
         let provider = Provider::new(mls);
         Ok(Self {
             tree: tree(&provider, &state)?,
             provider,
             state,
             group_info,
+            pending,
             changed: BTreeMap::new(),
         })
     }
@@ -134,6 +175,34 @@ impl PublicGroupState {
         let group_info = stored.group_info.into_vec();
         Ok(Self::start(provider, tree, state, group_info))
     }
+}
+
+fn pending_row(seq: u64) -> Vec<u8> {
+    [PENDING_ROWS, &seq.to_be_bytes()].concat()
+}
+
+/// What is pending, as it was sent. What was stored before such rows were is not among them.
+fn pending(rows: &Rows, state: &GroupState) -> Result<BTreeMap<u64, Bytes>, MlsError> {
+    let mut found = BTreeMap::new();
+    for (key, message) in rows {
+        let Some(seq) = key.strip_prefix(PENDING_ROWS) else {
+            continue;
+        };
+        let seq = u64::from_be_bytes(seq.try_into().map_err(|_| MlsError::Damaged)?);
+        let message = Bytes::from(message.to_vec());
+        if !is_pending(state, seq, &message) {
+            return Err(MlsError::Damaged);
+        }
+        found.insert(seq, message);
+    }
+    Ok(found)
+}
+
+/// Whether this message is the proposal that is pending at this position.
+fn is_pending(state: &GroupState, seq: u64, message: &Bytes) -> bool {
+    let leaf = GroupEntry::Proposal(message.clone()).leaf();
+    let mut pending = state.pending.iter();
+    pending.any(|pending| (pending.seq, pending.leaf) == (seq, leaf))
 }
 
 /// The tree, which has to be that of the state's epoch and members.

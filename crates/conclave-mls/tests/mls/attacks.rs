@@ -337,3 +337,50 @@ fn a_removed_device_keeps_committing() {
     let error = world.peers[0].group_mut().process(&entry).unwrap_err();
     assert!(matches!(error, ProcessError::Illegal { .. }));
 }
+
+#[test]
+fn the_version_that_a_group_demands_never_falls() {
+    let later = conclave_proto::policy::PROTOCOL_VERSION + 1;
+    let mut world = World::with_roles(240, &[Role::Admin]);
+    let policy = |world: &World, minimum| {
+        let mut policy = world.service.state().policy.clone();
+        policy.min_protocol_version = minimum;
+        Plan {
+            policy: Some(policy),
+            ..Plan::default()
+        }
+    };
+    let raised = policy(&world, later);
+    let guest = world.outsider();
+    world.commit(1, &raised);
+    assert_eq!(world.service.state().later_version(), Some(later));
+    let fault = CommitFault::Policy;
+    let lowered = policy(&world, later - 1);
+    let forbidden = MlsError::Forbidden { fault };
+    assert_eq!(world.prepare(0, &lowered).unwrap_err(), forbidden);
+    let bundle = forge::commit(&world, 0, &forge::data(&world), |builder, context| {
+        let mut extensions = context.extensions.clone();
+        let policy = conclave_proto::codec::encode(lowered.policy.as_ref().unwrap());
+        let policy = Extension::Unknown(conclave_mls::POLICY_EXTENSION, UnknownExtension(policy));
+        extensions.add_or_replace(policy).unwrap();
+        builder
+            .propose_group_context_extensions(extensions)
+            .unwrap()
+    });
+    refused(&mut world, 0, &bundle, fault);
+    // Whoever is invited by a later program, or would come back, is told what to do, and uses up nothing.
+    let add = vec![world.package(guest)];
+    let plan = Plan {
+        add,
+        ..Plan::default()
+    };
+    let prepared = world.prepare(0, &plan).unwrap();
+    world.submit(0, &prepared.bundle).unwrap();
+    let needed = MlsError::UpgradeNeeded { minimum: later };
+    let (_, delivery) = world.welcomes.pop().unwrap();
+    let packages = world.peers[guest].keys.count();
+    assert_eq!(world.join(guest, &delivery).unwrap_err(), needed);
+    assert_eq!(world.peers[guest].keys.count(), packages);
+    let back = crate::rejoin::prepare(&mut world, 1).map(|_| ());
+    assert_eq!(back.unwrap_err(), needed);
+}

@@ -255,7 +255,9 @@ fn changed_states_and_rows_are_errors_not_panics() {
             continue;
         }
         let (key, mut value) = fewer.remove(at);
-        assert!(load(fewer.clone()).is_err());
+        // What is pending is in the log too.
+        let in_log = key.starts_with(b"own/pending/");
+        assert_eq!(load(fewer.clone()).is_ok(), in_log);
         let length = world.rng.next_u32() as usize % value.len();
         value.truncate(length);
         fewer.push((key, value));

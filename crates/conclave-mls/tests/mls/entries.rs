@@ -4,7 +4,7 @@ use conclave_mls::{Fault, Plan, ProcessError, Processed};
 use conclave_proto::group::GroupEntry;
 use conclave_proto::policy::Role;
 use conclave_proto::record::{CloseReason, EntryBody, RecordBody};
-use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
+use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault};
 use conclave_proto::{DocumentId, Hash, Record, Refusal};
 
 use crate::world::{GROUP, World};
@@ -36,11 +36,7 @@ fn refused(world: &mut World, author: usize, record: &Record, refusal: &Refusal)
 #[test]
 fn documents_are_created_archived_and_deleted() {
     let mut world = World::with_roles(50, &[Role::Editor]);
-    for body in [
-        created(DOCUMENT),
-        created(DocumentId::directory(&GROUP)),
-        closed(CloseReason::Archived),
-    ] {
+    for body in [created(DOCUMENT), closed(CloseReason::Archived)] {
         let record = world.sign(1, body);
         world.put(1, record).unwrap();
         world.sync_all();
@@ -268,4 +264,119 @@ fn rows_of_before_are_read_and_written_anew() {
     assert!(old.iter().all(|(key, _)| gone(key)));
     let again = conclave_mls::ClientGroup::load(group.rows()).unwrap();
     assert_eq!(*again.state(), state);
+}
+
+const DIRECTORY: Refusal = Refusal::BadCommit {
+    fault: CommitFault::Directory,
+};
+
+/// A group whose founder has not listed its directory.
+fn without_directory(seed: u64) -> World {
+    let world = World::bare(seed);
+    assert!(!world.service.state().has_directory());
+    world
+}
+
+#[test]
+fn nothing_is_listed_and_nobody_comes_in_before_the_directory() {
+    let mut world = without_directory(57);
+    let early = world.sign(0, created(DOCUMENT));
+    refused(&mut world, 0, &early, &DIRECTORY);
+    let guest = world.outsider();
+    let plan = Plan {
+        add: vec![world.package(guest)],
+        ..Plan::default()
+    };
+    let fault = CommitFault::Directory;
+    let forbidden = conclave_mls::MlsError::Forbidden { fault };
+    assert_eq!(world.prepare(0, &plan).unwrap_err(), forbidden);
+    // By somebody whose program does not look.
+    let package = crate::packages::package_of(&plan.add[0]);
+    let bundle = crate::forge::commit(&world, 0, &crate::forge::data(&world), |builder, _| {
+        builder.propose_adds([package])
+    });
+    assert_eq!(
+        crate::forge::refusal(&world, 0, &bundle),
+        Refusal::BadCommit { fault }
+    );
+    // A directory of another kind is none.
+    let directory = DocumentId::directory(&GROUP);
+    let other = world.sign(
+        0,
+        EntryBody::DocumentCreated {
+            document: directory,
+            crdt: 2,
+        },
+    );
+    let malformed = Refusal::BadRecord {
+        fault: RecordFault::Malformed,
+    };
+    refused(&mut world, 0, &other, &malformed);
+    for body in [created(directory), created(DOCUMENT)] {
+        let record = world.sign(0, body);
+        world.put(0, record).unwrap();
+        world.sync_all();
+    }
+    world.add(0, &[guest]);
+    assert!(world.is_member(guest));
+}
+
+#[test]
+fn nobody_closes_the_directory() {
+    let mut world = World::with_roles(58, &[Role::Editor, Role::Admin]);
+    let document = DocumentId::directory(&GROUP);
+    for (by, reason) in [
+        (1, CloseReason::Archived),
+        (2, CloseReason::Deleted),
+        (0, CloseReason::Deleted),
+        (0, CloseReason::Lost),
+        (0, CloseReason::Archived),
+    ] {
+        let record = world.sign(by, EntryBody::DocumentClosed { document, reason });
+        refused(&mut world, by, &record, &DIRECTORY);
+    }
+    assert_eq!(world.service.state().documents[&document].closed, None);
+}
+
+#[test]
+fn what_was_put_away_is_taken_up_again_by_editors_and_nothing_else_is() {
+    let mut world = World::with_roles(59, &[Role::Editor, Role::Viewer]);
+    let reopened = |document| EntryBody::DocumentReopened { document };
+    let record = world.sign(1, reopened(DOCUMENT));
+    refused(&mut world, 1, &record, &Refusal::UnknownDocument);
+    let record = world.sign(1, created(DOCUMENT));
+    world.put(1, record).unwrap();
+    world.sync_all();
+    let record = world.sign(1, reopened(DOCUMENT));
+    refused(&mut world, 1, &record, &Refusal::AlreadyExists);
+    for _ in 0..2 {
+        let record = world.sign(1, closed(CloseReason::Archived));
+        world.put(1, record).unwrap();
+        world.sync_all();
+        assert_eq!(world.service.state().open_documents, 1);
+        let record = world.sign(2, reopened(DOCUMENT));
+        let why = ForbiddenWhy::Role;
+        refused(&mut world, 2, &record, &Refusal::Forbidden { why });
+        let record = world.sign(1, reopened(DOCUMENT));
+        world.put(1, record).unwrap();
+        world.sync_all();
+        world.assert_agreed();
+        assert_eq!(world.service.state().documents[&DOCUMENT].closed, None);
+        assert_eq!(world.service.state().open_documents, 2);
+    }
+    // Whoever joins then is handed all of it, and comes to the same.
+    let guest = world.outsider();
+    world.add(0, &[guest]);
+    world.assert_agreed();
+    for reason in [CloseReason::Lost, CloseReason::Deleted] {
+        let document = DocumentId([reason as u8; 16]);
+        let record = world.sign(0, created(document));
+        world.put(0, record).unwrap();
+        world.sync_all();
+        let record = world.sign(0, EntryBody::DocumentClosed { document, reason });
+        world.put(0, record).unwrap();
+        world.sync_all();
+        let record = world.sign(0, reopened(document));
+        refused(&mut world, 0, &record, &Refusal::DocumentClosed);
+    }
 }

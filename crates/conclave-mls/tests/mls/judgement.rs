@@ -170,3 +170,47 @@ fn a_user_has_at_most_so_many_devices() {
     // The limit does not keep one from taking out a lost device.
     world.remove(1, &[new[0]]);
 }
+
+#[test]
+fn a_user_whose_devices_came_and_went_without_end_adds_no_more() {
+    let mut world = World::with_roles(96, &[Role::Viewer]);
+    let user = world.peers[1].user;
+    let of_user = world.user_id(1);
+    let rows = |world: &World| world.service.state().roster.rows_of(&of_user);
+    let mut spare = Vec::new();
+    while rows(&world) < limits::USER_ROSTER_ROWS {
+        let wanted = limits::USER_ROSTER_ROWS - rows(&world);
+        let new: Vec<usize> = (1..limits::USER_DEVICES)
+            .take(wanted)
+            .map(|_| world.another_device(user))
+            .collect();
+        world.add(1, &new);
+        world.remove(1, &new);
+        spare = new;
+    }
+    assert_eq!(rows(&world), limits::USER_ROSTER_ROWS);
+    let fault = CommitFault::Limit;
+    let plan = conclave_mls::Plan {
+        add: vec![world.package(spare[0])],
+        ..Default::default()
+    };
+    assert_eq!(
+        world.prepare(1, &plan).unwrap_err(),
+        conclave_mls::MlsError::Forbidden { fault }
+    );
+    let package = crate::packages::package_of(&plan.add[0]);
+    let bundle = forge::commit(&world, 1, &forge::data(&world), |builder, _| {
+        builder.propose_adds([package])
+    });
+    crate::attacks::refused(&mut world, 1, &bundle, fault);
+    // Nor does a new certificate of an old key make a row.
+    let state = world.service.state().clone();
+    let mut facts = forge::facts(&world, 1);
+    let credential = world.users[user].certified_again(world.device(1), &world.peers[1].key);
+    facts.path = Some(forge::leaf(&world.peers[1].key, &credential));
+    assert_eq!(judge_commit(&state, &facts), Err(fault));
+    // With what it has, it goes on; and an admin can still let its devices in.
+    world.commit(1, &conclave_mls::Plan::default());
+    world.add(0, &[spare[0]]);
+    assert!(world.is_member(spare[0]));
+}

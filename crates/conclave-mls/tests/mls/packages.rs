@@ -181,7 +181,7 @@ fn a_device_is_added_twice_under_two_keys() {
     refused(&mut world, 1, &bundle, CommitFault::Duplicate);
 }
 
-fn package_of(bytes: &[u8]) -> KeyPackage {
+pub fn package_of(bytes: &[u8]) -> KeyPackage {
     use openmls::prelude::tls_codec::DeserializeBytes;
     use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProtocolVersion};
     let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes).unwrap();

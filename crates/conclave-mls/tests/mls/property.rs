@@ -122,11 +122,12 @@ impl Life {
 
     fn entry(&mut self, actor: usize) {
         let known = DocumentId([self.documents; 16]);
-        let body = match self.pick(3) {
+        let body = match self.pick(4) {
             0 if self.documents > 0 => EntryBody::DocumentClosed {
                 document: known,
                 reason: CloseReason::Archived,
             },
+            3 if self.documents > 0 => EntryBody::DocumentReopened { document: known },
             1 => EntryBody::RotationComplete {
                 epoch: self.world.service.state().epoch,
             },
@@ -175,11 +176,13 @@ impl Life {
             self.world.service.group_info().to_vec(),
             self.world.service.tree(),
         );
+        let pending = self.world.service.pending();
         let offer = RejoinOffer {
             group: GROUP,
             group_info: &info,
             tree: &tree,
             state: &state,
+            pending: &pending,
             known: None,
         };
         let inputs = CommitInputs {

@@ -117,7 +117,7 @@ fn entries_ordered_before_a_waiting_commit_do_not_disturb_it() {
     world.submit(1, &prepared.bundle).unwrap();
     world.sync_all();
     world.assert_agreed();
-    assert_eq!(world.service.state().documents.size(), 1);
+    assert_eq!(world.service.state().documents.size(), 2);
 }
 
 #[test]

@@ -28,9 +28,10 @@ fn follow(group: &ClientGroup, log: &[GroupEntry]) -> Follower {
 }
 
 /// Prepares a rejoin; the scratch group is returned, the old one stays.
-fn prepare(world: &mut World, peer: usize) -> Result<(ClientGroup, Prepared), MlsError> {
+pub fn prepare(world: &mut World, peer: usize) -> Result<(ClientGroup, Prepared), MlsError> {
     let state = world.join_state();
     let (info, tree) = (world.service.group_info().to_vec(), world.service.tree());
+    let pending = world.service.pending();
     let roots: Vec<_> = world.peers[peer].roots.clone().into_iter().collect();
     let inputs = CommitInputs {
         now: world.now,
@@ -47,12 +48,13 @@ fn prepare(world: &mut World, peer: usize) -> Result<(ClientGroup, Prepared), Ml
         group_info: &info,
         tree: &tree,
         state: &state,
+        pending: &pending,
         known: known.as_ref(),
     };
     ClientGroup::rejoin(&peer.context(), &offer, inputs, &mut world.rng)
 }
 
-fn adopt(world: &mut World, peer: usize, scratch: ClientGroup) {
+pub fn adopt(world: &mut World, peer: usize, scratch: ClientGroup) {
     world.peers[peer].rows = Default::default();
     world.peers[peer].group = Some(scratch);
     world.peers[peer].restart();
@@ -195,6 +197,7 @@ fn a_forged_genesis_is_not_believed() {
         group_info: &info,
         tree: &tree,
         state: &state,
+        pending: &[],
         known: None,
     };
     let inputs = CommitInputs {
@@ -222,6 +225,7 @@ fn a_service_that_rolled_back_is_not_believed() {
         group_info: &old.1,
         tree: &old.2,
         state: &old.0,
+        pending: &[],
         known: Some(&peer.group().follower().unwrap()),
     };
     let inputs = CommitInputs {
@@ -379,6 +383,7 @@ fn an_offer_with_an_invented_member_is_refused_by_who_followed_the_log() {
         group_info: &info,
         tree: &tree,
         state: &state,
+        pending: &[],
         known: Some(&known),
     };
     let mut rng = world.rng.clone();

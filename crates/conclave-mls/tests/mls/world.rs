@@ -13,7 +13,8 @@ use conclave_proto::group::{CommitBundle, GroupEntry, RootWrap, WrapStatement};
 use conclave_proto::policy::{GroupPolicy, Role};
 use conclave_proto::record::EntryBody;
 use conclave_proto::{
-    CommitId, DeviceId, GroupId, Hash, InstanceId, RealmId, Record, Refusal, UnixMs, UserId,
+    CommitId, DeviceId, DocumentId, GroupId, Hash, InstanceId, RealmId, Record, Refusal, UnixMs,
+    UserId,
 };
 use openmls::group::{GroupId as MlsGroupId, MlsGroup};
 use openmls_traits::OpenMlsProvider;
@@ -37,11 +38,20 @@ impl User {
 
     /// A credential for any key under any device id: what whoever holds the user key can make.
     pub fn credential(&self, device: DeviceId, key: &DeviceKey) -> DeviceCredential {
+        self.credential_of_list(device, key, 1)
+    }
+
+    /// The same device and key, certified anew.
+    pub fn certified_again(&self, device: DeviceId, key: &DeviceKey) -> DeviceCredential {
+        self.credential_of_list(device, key, 2)
+    }
+
+    fn credential_of_list(&self, device: DeviceId, key: &DeviceKey, seq: u64) -> DeviceCredential {
         let (certificate, signature) = self.key.certify(
             &self.genesis,
             device,
             &key.public(),
-            1,
+            seq,
             UnixMs(NOW.0 - 1000),
         );
         DeviceCredential::accept(self.genesis.clone(), certificate, signature, key).unwrap()
@@ -167,8 +177,25 @@ impl World {
         Self::founded(seed, policy, NOW)
     }
 
+    /// A group of one without a directory.
+    pub fn bare(seed: u64) -> Self {
+        Self::begun(seed, GroupPolicy::default(), NOW)
+    }
+
     /// A group of one that begins at some time.
     fn founded(seed: u64, policy: GroupPolicy, now: UnixMs) -> Self {
+        let mut world = Self::begun(seed, policy, now);
+        let body = EntryBody::DocumentCreated {
+            document: DocumentId::directory(&GROUP),
+            crdt: 1,
+        };
+        let directory = world.sign(0, body);
+        world.put(0, directory).unwrap();
+        world.sync(0).unwrap();
+        world
+    }
+
+    fn begun(seed: u64, policy: GroupPolicy, now: UnixMs) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let user = new_user(&mut rng);
         let mut peer = new_peer(&mut rng, &user, 0);

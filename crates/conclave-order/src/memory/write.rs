@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use conclave_proto::merkle::NodeId;
+use conclave_proto::record::CloseReason;
 use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId};
 use conclave_rules::LogId;
 
@@ -180,10 +181,17 @@ impl Stored {
             Change::Closed { log, reason } => {
                 if let Some(document) = tables.documents.get_mut(&log) {
                     document.row.closed = Some(reason);
-                    document.active.due_epoch = 0;
+                    if reason != CloseReason::Archived {
+                        document.active.due_epoch = 0;
+                    }
                     if erases(reason) {
                         tables.erasing.insert(log, document.row.base.size());
                     }
+                }
+            }
+            Change::Reopened { log } => {
+                if let Some(document) = tables.documents.get_mut(&log) {
+                    document.row.closed = None;
                 }
             }
             Change::Append {
@@ -224,7 +232,11 @@ impl Stored {
                 }
             }
             Change::MarkDue { group, epoch } => {
-                let is_open = |_: &_, document: &Document| document.row.closed.is_none();
+                // What is put away may be taken up again.
+                let is_open = |_: &_, document: &Document| {
+                    let closed = document.row.closed;
+                    closed.is_none_or(|why| why == CloseReason::Archived)
+                };
                 let mark = |document: &mut Document| document.active.due_epoch = epoch;
                 let documents = documents_of(group);
                 tables.documents.change_where(documents, is_open, mark);

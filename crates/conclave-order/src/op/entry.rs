@@ -372,7 +372,9 @@ impl NewEntry {
             return Err(Refusal::Malformed.into());
         };
         match record.header.body {
-            RecordBody::Entry(EntryBody::DocumentClosed { .. }) => Ok(self.closes()),
+            RecordBody::Entry(
+                EntryBody::DocumentClosed { .. } | EntryBody::DocumentReopened { .. },
+            ) => Ok(self.closes()),
             RecordBody::Entry(EntryBody::RotationComplete { epoch }) => {
                 let due = rows.least_due(&self.group)?;
                 if due.is_some_and(|due| *due <= epoch) {
@@ -385,18 +387,23 @@ impl NewEntry {
         }
     }
 
-    /// The document that it closes, if it does.
+    /// The document that it closes or opens again, if it does.
     fn closes(&self) -> Option<Change> {
         let GroupEntry::Signed(record) = &self.entry else {
             return None;
         };
-        let RecordBody::Entry(EntryBody::DocumentClosed { document, reason }) = record.header.body
-        else {
-            return None;
-        };
         let group = self.group;
-        let log = LogId { group, document };
-        Some(Change::Closed { log, reason })
+        match record.header.body {
+            RecordBody::Entry(EntryBody::DocumentClosed { document, reason }) => {
+                let log = LogId { group, document };
+                Some(Change::Closed { log, reason })
+            }
+            RecordBody::Entry(EntryBody::DocumentReopened { document }) => {
+                let log = LogId { group, document };
+                Some(Change::Reopened { log })
+            }
+            _ => None,
+        }
     }
 
     fn begin(&self, begins: &Begins, rows: &Rows, changes: &mut Vec<Change>) -> Result<(), Stop> {

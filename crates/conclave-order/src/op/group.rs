@@ -51,6 +51,9 @@ impl CreateGroup {
             return Err(Refusal::BadCommit { fault });
         }
         let (mut core, state) = PublicGroupState::create(group_info, tree, by.device, founded)?;
+        if let Some(minimum) = state.later_version() {
+            return Err(Refusal::UpgradeNeeded { minimum });
+        }
         let creator = state.roster.current_row(&by.device).map(|row| row.user);
         let Some(user) = creator.filter(|user| *user == by.user) else {
             let why = ForbiddenWhy::NotYours;

@@ -369,10 +369,9 @@ impl<'a> Returning<'a> {
                 let closed = view.documents.get(&log.document).and_then(|it| it.closed);
                 let rotating = view.rotating_since;
                 // As its group's log has left it.
-                match closed {
-                    Some(reason) => closes = Some(Change::Closed { log, reason }),
-                    None if rotating > first.header.epoch => active.due_epoch = rotating,
-                    None => {}
+                closes = closed.map(|reason| Change::Closed { log, reason });
+                if rotating > first.header.epoch {
+                    active.due_epoch = rotating;
                 }
                 is_marked = true;
                 (Some(document), end, active, rest)
@@ -385,11 +384,9 @@ impl<'a> Returning<'a> {
                     mut active,
                 } = begun.ok_or(Refusal::UnknownDocument)?;
                 let closed = view.documents.get(&log.document).and_then(|it| it.closed);
-                match closed {
-                    Some(reason) => closes = Some(Change::Closed { log, reason }),
-                    // Until it is placed.
-                    None => active.due_epoch = view.rotating_since,
-                }
+                closes = closed.map(|reason| Change::Closed { log, reason });
+                // Until it is placed.
+                active.due_epoch = view.rotating_since;
                 based = Some(brought);
                 (Some(document), end, active, records)
             }

@@ -1,5 +1,7 @@
 //! What is stored of groups.
 
+use std::collections::BTreeSet;
+
 use conclave_mls::PublicGroupState;
 use conclave_proto::codec;
 use conclave_proto::frame::{Answer, DocumentStatus, GroupStatus, JoinState, WelcomeDelivery};
@@ -47,9 +49,19 @@ pub async fn restore<R: Reader>(
     let roots = roots(reads, &group, &at, bytes).await?;
     let parts = row.parts.into_iter();
     let parts = parts.map(|(part, value)| (part.to_vec(), value.to_vec().into()));
-    let state = PublicGroupState::load(parts.collect(), roots).map_err(|_| DAMAGED)?;
+    let mut state = PublicGroupState::load(parts.collect(), roots).map_err(|_| DAMAGED)?;
     if (state.state().epoch, state.state().head().size) != (at.epoch, at.size) {
         return Err(DAMAGED);
+    }
+    for seq in state.pending_in_log() {
+        let bounds = Bounds {
+            from: seq,
+            end: seq.saturating_add(1),
+            bytes,
+        };
+        if let Some(found) = entries(reads, &group, bounds).await?.pop() {
+            state.supply_pending(seq, found);
+        }
     }
     let version = row.version;
     Ok(Some(Core { state, version }))
@@ -131,7 +143,7 @@ pub async fn entries<R: Reader>(
     rows.iter().map(entry).collect()
 }
 
-/// The signed entries before `end` that created, closed and voided, in the order of the log.
+/// The signed entries before `end` that created, closed and voided and still say something, in the order of the log.
 ///
 /// # Errors
 /// [`Failure`].
@@ -148,11 +160,25 @@ pub async fn document_entries<R: Reader>(
         };
         records.push(record);
     }
-    records.retain(|record| {
-        let body = &record.header.body;
-        !matches!(body, RecordBody::Entry(EntryBody::RotationComplete { .. }))
+    Ok(listing(records))
+}
+
+/// The entries that make the document list: of what was put away and taken up again, only how it ended. However often that is done, joiners
+/// are handed at most two entries of a document, and its voided records.
+fn listing(mut records: Vec<Record>) -> Vec<Record> {
+    let mut ended = BTreeSet::new();
+    records.reverse();
+    records.retain(|record| match record.header.body {
+        RecordBody::Entry(EntryBody::DocumentClosed { document, .. }) => ended.insert(document),
+        RecordBody::Entry(EntryBody::DocumentReopened { document }) => {
+            ended.insert(document);
+            false
+        }
+        RecordBody::Entry(EntryBody::RotationComplete { .. }) => false,
+        _ => true,
     });
-    Ok(records)
+    records.reverse();
+    records
 }
 
 /// The answer that an entry got when it was first accepted.
@@ -338,6 +364,7 @@ pub async fn group_info<R: Reader>(
         group_info: core.group_info().into(),
         tree: core.tree().into(),
         state: core.join_state(wrap, entries),
+        pending: core.pending(),
     }))
 }
 

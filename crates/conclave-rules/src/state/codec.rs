@@ -185,6 +185,10 @@ impl GroupState {
             rotating_since: core.rotating_since,
             frontier: core.frontier,
             epoch_log_roots: core.epoch_log_roots.into_iter().collect(),
+            open_documents: documents
+                .values()
+                .filter(|entry: &&DocumentEntry| entry.closed.is_none())
+                .count(),
             documents,
         };
         // Equal states have equal bytes only if a list has one order.
@@ -213,6 +217,7 @@ impl GroupState {
             && self.current_rows().all(|row| row.time <= self.last_time)
             && self.rotating_since <= self.epoch
             && self.documents.size() <= limits::GROUP_DOCUMENTS
+            && self.open_documents <= limits::GROUP_OPEN_DOCUMENTS
             && self
                 .current_rows()
                 .all(|row| row.role == self.policy.role(&row.user))

@@ -1,9 +1,9 @@
-//! Signed entries of the group log: documents created and closed, records voided, rotations complete.
+//! Signed entries of the group log: documents created, closed and reopened, records voided, rotations complete.
 
 use conclave_proto::record::{
     CloseReason, EntryBody, RECORD_LABEL, RECORD_VERSION, Record, RecordBody,
 };
-use conclave_proto::refusal::{ForbiddenWhy, RecordFault, Refusal};
+use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
 use conclave_proto::{Author, DocumentId, Hash, limits};
 
 use super::{DocumentEntry, GroupState};
@@ -12,6 +12,8 @@ use crate::roster::{RosterRow, verify_signature};
 
 /// Greatest code of a CRDT kind that this version knows.
 const MAX_CRDT_KIND: u8 = 4;
+/// Code of the CRDT kind of every group's directory.
+const DIRECTORY_CRDT_KIND: u8 = 1;
 
 /// What a valid entry does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub struct EntryEffect {
 const fn bad(fault: RecordFault) -> Refusal {
     Refusal::BadRecord { fault }
 }
+
+const DIRECTORY: Refusal = Refusal::BadCommit {
+    fault: CommitFault::Directory,
+};
 
 impl GroupState {
     /// Judges a signed entry for the next position of the log.
@@ -50,6 +56,7 @@ impl GroupState {
         }
         check_author(row, &body, record)?;
         self.check_body(&body)?;
+        self.check_counts(&body)?;
         Ok(EntryEffect {
             body,
             author: header.author,
@@ -64,7 +71,8 @@ impl GroupState {
     }
 
     /// Judges an entry of the past against the roster: who signed it, and whether they might. For joiners, who are handed the entries that
-    /// made the document list and not the log.
+    /// made the document list and not the log. How many documents were open meanwhile is not judged: closings that were taken back are not
+    /// among the entries. How many there are in the end is.
     ///
     /// # Errors
     /// The rule that it breaks.
@@ -99,23 +107,53 @@ impl GroupState {
         Ok(body)
     }
 
+    /// How many documents there may be.
+    pub(super) fn check_counts(&self, body: &EntryBody) -> Result<(), Refusal> {
+        let too_many = |max: usize| Refusal::TooLarge { max: max as u64 };
+        let opens = match body {
+            EntryBody::DocumentCreated { .. } => {
+                if self.documents.size() >= limits::GROUP_DOCUMENTS {
+                    return Err(too_many(limits::GROUP_DOCUMENTS));
+                }
+                true
+            }
+            EntryBody::DocumentReopened { .. } => true,
+            _ => false,
+        };
+        if opens && self.open_documents >= limits::GROUP_OPEN_DOCUMENTS {
+            return Err(too_many(limits::GROUP_OPEN_DOCUMENTS));
+        }
+        Ok(())
+    }
+
     fn check_body(&self, body: &EntryBody) -> Result<(), Refusal> {
         match body {
             EntryBody::DocumentCreated { document, crdt } => {
-                if *document == DocumentId::ZERO || *crdt == 0 || *crdt > MAX_CRDT_KIND {
+                let directory = self.directory();
+                if *document == DocumentId::ZERO
+                    || *crdt == 0
+                    || *crdt > MAX_CRDT_KIND
+                    || (*document == directory && *crdt != DIRECTORY_CRDT_KIND)
+                {
                     return Err(bad(RecordFault::Malformed));
                 }
                 if self.documents.contains_key(document) {
                     return Err(Refusal::AlreadyExists);
                 }
-                if self.documents.size() >= limits::GROUP_DOCUMENTS {
-                    return Err(Refusal::TooLarge {
-                        max: limits::GROUP_DOCUMENTS as u64,
-                    });
+                // Breakage: documents may come before the directory.
+                if *document != directory
+                    && !self.documents.contains_key(&directory)
+                    && !crate::broken("no-directory")
+                {
+                    return Err(DIRECTORY);
                 }
                 Ok(())
             }
             EntryBody::DocumentClosed { document, reason } => {
+                // Breakage: the directory may be closed.
+                if *document == self.directory() && !crate::broken("no-directory") {
+                    return Err(DIRECTORY);
+                }
                 match (self.listed(document)?.closed, reason) {
                     // What was put away can still be deleted or given up.
                     (None, _)
@@ -125,6 +163,11 @@ impl GroupState {
                     (Some(_), _) => Err(Refusal::DocumentClosed),
                 }
             }
+            EntryBody::DocumentReopened { document } => match self.listed(document)?.closed {
+                Some(CloseReason::Archived) => Ok(()),
+                None => Err(Refusal::AlreadyExists),
+                Some(CloseReason::Deleted | CloseReason::Lost) => Err(Refusal::DocumentClosed),
+            },
             EntryBody::RecordVoided { document, record } => {
                 if self.listed(document)?.closed == Some(CloseReason::Deleted) {
                     return Err(Refusal::DocumentClosed);
@@ -152,7 +195,7 @@ impl GroupState {
         self.documents.get(document).ok_or(Refusal::UnknownDocument)
     }
 
-    fn apply_body(&mut self, body: &EntryBody, epoch: u64) {
+    pub(super) fn apply_body(&mut self, body: &EntryBody, epoch: u64) {
         match body {
             EntryBody::DocumentCreated { document, crdt } => {
                 let entry = DocumentEntry {
@@ -161,17 +204,33 @@ impl GroupState {
                     closed: None,
                 };
                 self.documents.insert_mut(*document, entry);
+                self.open_documents = self.open_documents.saturating_add(1);
             }
             EntryBody::DocumentClosed { document, reason } => {
-                if let Some(entry) = self.documents.get_mut(document) {
-                    entry.closed = Some(*reason);
-                }
+                self.set_closed(document, Some(*reason));
             }
+            EntryBody::DocumentReopened { document } => self.set_closed(document, None),
             EntryBody::RecordVoided { document, record } => {
                 self.voided.push_back_mut((*document, *record));
             }
             EntryBody::RotationComplete { .. } => self.rotating_since = 0,
         }
+    }
+}
+
+impl GroupState {
+    fn set_closed(&mut self, document: &DocumentId, closed: Option<CloseReason>) {
+        let Some(entry) = self.documents.get_mut(document) else {
+            return;
+        };
+        let was_open = entry.closed.is_none();
+        entry.closed = closed;
+        let open = self.open_documents;
+        self.open_documents = match (was_open, closed.is_none()) {
+            (true, false) => open.saturating_sub(1),
+            (false, true) => open.saturating_add(1),
+            _ => open,
+        };
     }
 }
 

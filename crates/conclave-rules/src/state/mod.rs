@@ -4,12 +4,14 @@ mod codec;
 mod entries;
 mod proposals;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use conclave_proto::group::RootWrap;
-use conclave_proto::policy::{GroupPolicy, JoinerAccess, Role};
+use conclave_proto::policy::{GroupPolicy, JoinerAccess, PROTOCOL_VERSION, Role};
 use conclave_proto::record::CloseReason;
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, DocumentId, Frontier, GroupId, Hash, Head, UnixMs, UserId, limits};
@@ -100,6 +102,8 @@ pub struct GroupState {
     pub pending: VectorSync<PendingProposal>,
     /// All documents ever created.
     pub documents: RedBlackTreeMapSync<DocumentId, DocumentEntry>,
+    /// How many of them are not closed. Follows from `documents`.
+    pub open_documents: usize,
     /// Records declared void, in log order.
     pub voided: VectorSync<(DocumentId, Hash)>,
     /// Epoch that began with the newest removal whose rotation is not reported complete; 0 when none.
@@ -137,6 +141,7 @@ impl GroupState {
             of_epoch: Arc::new(of_epoch),
             pending: VectorSync::new_sync(),
             documents: RedBlackTreeMapSync::new_sync(),
+            open_documents: 0,
             voided: VectorSync::new_sync(),
             rotating_since: 0,
             epoch_log_roots: VectorSync::new_sync().push_back(frontier.root()),
@@ -240,6 +245,56 @@ impl GroupState {
     #[must_use]
     pub fn row_by_key(&self, key: &[u8]) -> Option<&RosterRow> {
         self.roster.current_by_key(key)
+    }
+
+    /// The version that the group's policy demands, where it is a later one than this program's: nothing of the group is judged any more.
+    #[must_use]
+    pub fn later_version(&self) -> Option<u16> {
+        let demanded = self.policy.min_protocol_version;
+        (demanded > PROTOCOL_VERSION).then_some(demanded)
+    }
+
+    /// Id of the group's directory.
+    #[must_use]
+    pub fn directory(&self) -> DocumentId {
+        DocumentId::directory(&self.group)
+    }
+
+    /// Whether the directory is listed. Nobody can close it.
+    #[must_use]
+    pub fn has_directory(&self) -> bool {
+        self.documents.contains_key(&self.directory())
+    }
+
+    /// Bytes that the encoded state has at most. Costs the same whatever the group holds.
+    #[must_use]
+    pub fn most_bytes(&self) -> usize {
+        /// Core without its lists and the policy, and all length prefixes.
+        const FIXED_BYTES: usize = 4096;
+        const PENDING_BYTES: usize = 57;
+        const DOCUMENT_BYTES: usize = DocumentId::LEN + 11;
+        const VOIDED_BYTES: usize = DocumentId::LEN + Hash::LEN;
+        [
+            tls_codec::Size::tls_serialized_len(&self.policy),
+            self.roster.bytes(),
+            self.pending.len().saturating_mul(PENDING_BYTES),
+            self.epoch_log_roots.len().saturating_mul(Hash::LEN),
+            self.documents.size().saturating_mul(DOCUMENT_BYTES),
+            self.voided.len().saturating_mul(VOIDED_BYTES),
+        ]
+        .iter()
+        .fold(FIXED_BYTES, |sum, part| sum.saturating_add(*part))
+    }
+
+    /// The same without documents and voided records.
+    #[must_use]
+    pub fn without_documents(&self) -> Self {
+        Self {
+            documents: RedBlackTreeMapSync::new_sync(),
+            open_documents: 0,
+            voided: VectorSync::new_sync(),
+            ..self.clone()
+        }
     }
 
     /// Whether every member's device belongs to this user.

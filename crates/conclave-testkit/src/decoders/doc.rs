@@ -171,6 +171,7 @@ fn group_state(keys: &[DeviceKey; 2]) -> GroupState {
         of_epoch: Arc::new(of_epoch),
         pending: Default::default(),
         documents: Default::default(),
+        open_documents: 0,
         voided: Default::default(),
         rotating_since: 0,
         frontier: Frontier::new(),

@@ -224,7 +224,20 @@ impl Pair {
                 .unwrap()
                 .0
         };
-        let (first, mut second) = (make(), make());
+        let (mut first, mut second) = (make(), make());
+        let directory = EntryBody::DocumentCreated {
+            document: DocumentId::directory(&GROUP),
+            crdt: 1,
+        };
+        let directory = group.sign_entry(&creator.context(), directory, InstanceId([4; 8]));
+        for service in [&mut first, &mut second] {
+            let effect = service.judge_entry(&directory, creator.id()).unwrap();
+            service.apply_entry(&effect);
+        }
+        group
+            .process(&GroupEntry::Signed(directory.clone()))
+            .unwrap();
+        let member = rows_of(group.take_changes(), &member);
         let plan = Plan {
             add: vec![package.clone()],
             ..Plan::default()
@@ -242,7 +255,7 @@ impl Pair {
             epoch: 1,
             welcome: bundle.welcome.clone().unwrap(),
             tree: second.tree().into(),
-            state: second.join_state(bundle.wrap.clone(), Vec::new()),
+            state: second.join_state(bundle.wrap.clone(), vec![directory]),
         };
         let (mut joined, _) =
             ClientGroup::join(&other.context(), &mut keystore, &delivery, NOW).unwrap();
@@ -376,6 +389,7 @@ fn rejoin(bytes: &[u8]) -> Decoded {
         group_info: &group_info,
         tree: &tree,
         state: &state,
+        pending: &[],
         known: None,
     };
     let mut rng = ChaCha20Rng::from_seed([1; 32]);

@@ -7,6 +7,7 @@ use conclave_order::op::identity::Newcomer;
 use conclave_order::op::returned_group::Offer as GroupOffer;
 use conclave_order::query::document::Base;
 use conclave_order::query::group::Core;
+use conclave_order::turn::Turns;
 use conclave_order::{Asked, Asker, Event, Keys, Op, Rows, Session, query};
 use conclave_proto::codec::{Bytes, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
@@ -46,6 +47,8 @@ pub(super) struct Desk {
     pub(super) numbers: Vec<LogId>,
     /// Public states as they are stored, where they are still at hand.
     cores: BTreeMap<GroupId, Core>,
+    /// Who may begin each group's next epoch.
+    pub(super) turns: BTreeMap<GroupId, Turns>,
     /// Logs whose heads were told within a second.
     pub(super) told: BTreeMap<LogId, Told>,
     /// The session of whoever asks now.
@@ -66,6 +69,7 @@ impl Default for Desk {
             cores: BTreeMap::new(),
             session: None,
             is_unfenced: false,
+            turns: BTreeMap::new(),
             told: BTreeMap::new(),
             out: Vec::new(),
         };
@@ -83,6 +87,7 @@ impl Clone for Desk {
             conns: self.conns.clone(),
             numbers: self.numbers.clone(),
             cores: BTreeMap::new(),
+            turns: self.turns.clone(),
             told: self.told.clone(),
             session: None,
             is_unfenced: self.is_unfenced,

@@ -1,6 +1,6 @@
 //! Groups: what enters their logs, who follows, and what members need of each other.
 
-use conclave_mls::Adoption;
+use conclave_mls::{Adoption, removes_somebody};
 use conclave_order::op::adopt::AdoptGroup;
 use conclave_order::op::enter::check_kind;
 use conclave_order::op::entry::NewEntry;
@@ -51,10 +51,11 @@ impl Desk {
                 };
                 return self.adopt(by, &offer);
             }
-            Request::Commit(bundle) => return self.commit(by, bundle),
+            Request::Commit(bundle) => return self.commit_in_turn(by, bundle),
             Request::Propose { group, message } => {
                 let leaf = GroupEntry::Proposal(message.clone()).leaf();
                 let core = self.joined(group, by)?;
+                self.ask_turn(&core, by)?;
                 return self.enter(core, leaf, |core| {
                     let Core { state, version } = core;
                     NewEntry::proposal(state, *version, message.as_slice(), by.device)
@@ -135,8 +136,40 @@ impl Desk {
         Ok(Answer::Done)
     }
 
+    /// Whether a device may begin the next epoch, or have a say in it, now.
+    fn ask_turn(&mut self, core: &Core, by: Asker) -> Result<(), Refusal> {
+        let state = core.state.state();
+        let turns = self.turns.entry(state.group).or_default();
+        turns.ask(by.device, state.role_of(&by.device), self.now)
+    }
+
+    fn commit_in_turn(&mut self, by: Asker, bundle: CommitBundle) -> Result<Answer, Refusal> {
+        let (group, commit) = (bundle.group, bundle.commit.clone());
+        let answer = self.commit(by, bundle);
+        match &answer {
+            Ok(_) => {
+                let turns = self.turns.entry(group).or_default();
+                turns.ordered(by.device, self.now);
+            }
+            Err(Refusal::EpochTaken { .. } | Refusal::RateLimited { .. })
+                if removes_somebody(commit.as_slice()) =>
+            {
+                let core = self.core(group)?;
+                let role = core.state.state().role_of(&by.device);
+                self.keep(core);
+                if let Some(role) = role {
+                    let turns = self.turns.entry(group).or_default();
+                    turns.lost(by.device, by.user, role, self.now);
+                }
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
     fn commit(&mut self, by: Asker, bundle: CommitBundle) -> Result<Answer, Refusal> {
         let core = self.core(bundle.group)?;
+        self.ask_turn(&core, by)?;
         let state = core.state.state();
         let mut rows = state.roster.rows().iter();
         let was_there = rows.any(|row| row.device == by.device);

@@ -244,7 +244,7 @@ impl<D: Database> Club<D> {
             side.accepts(Op::CreateGroup(new.clone())).await?;
         }
         let Core { state, version } = full.core().await?;
-        Ok(Self {
+        let mut club = Self {
             full,
             lost,
             is_copied: false,
@@ -257,7 +257,9 @@ impl<D: Database> Club<D> {
             logs: Vec::new(),
             now: NOW,
             rng,
-        })
+        };
+        club.create(ANA, DocumentId::directory(&GROUP)).await?;
+        Ok(club)
     }
 
     /// The copy is a service that was set up anew: it has nothing of the group, and of Welcomes that were taken neither has.

@@ -83,6 +83,11 @@ impl Cx {
             self.freeze(group, FindingKind::IllegalEntry { cause }, signer);
             return Some(false);
         }
+        if let Some(minimum) = shadow.follower.state().later_version() {
+            self.drop_scratch(group);
+            self.park(group, minimum);
+            return Some(false);
+        }
         // It may be the commit to which an invitation belongs.
         self.post(Post::OfferInvitation(group.id));
         Some(true)

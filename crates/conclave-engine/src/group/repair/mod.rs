@@ -97,8 +97,19 @@ impl Cx {
                 group_info,
                 tree,
                 state,
+                pending,
                 ..
-            } => self.prepare_return(group, group_info.as_slice(), tree.as_slice(), &state),
+            } => {
+                let offer = RejoinOffer {
+                    group: group.id,
+                    group_info: group_info.as_slice(),
+                    tree: tree.as_slice(),
+                    state: &state,
+                    pending: &pending,
+                    known: None,
+                };
+                self.prepare_return(group, offer);
+            }
             Answer::Refused(refusal) if refusal.is_retryable() => {
                 let least_ms = wait_ms(&refusal);
                 self.return_later(group, least_ms + 500, least_ms + 3_000);
@@ -120,23 +131,15 @@ impl Cx {
         }
     }
 
-    fn prepare_return(
-        &mut self,
-        group: &mut Group,
-        group_info: &[u8],
-        tree: &[u8],
-        state: &JoinState,
-    ) {
+    fn prepare_return(&mut self, group: &mut Group, offer: RejoinOffer<'_>) {
+        let state = offer.state;
         let known = match self.known_for_return(group, state) {
             Ok(known) => known,
             Err((from_ms, to_ms)) => return self.return_later(group, from_ms, to_ms),
         };
         let offer = RejoinOffer {
-            group: group.id,
-            group_info,
-            tree,
-            state,
             known: known.as_ref().map(|shadow| &shadow.follower),
+            ..offer
         };
         // To a group of which nothing is known, older roots are not handed.
         let live_roots = match known {

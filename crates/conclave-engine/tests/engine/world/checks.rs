@@ -148,6 +148,13 @@ impl World {
         false
     }
 
+    /// The service gets a frame on a device's connection that its engine did not send.
+    pub fn send_past(&mut self, at: usize, frame: ClientFrame) {
+        let conn = self.devices[at].conn.unwrap();
+        let out = self.service.handle(conn, frame, self.now);
+        self.post(out);
+    }
+
     /// Sends a frame to a device on its present connection.
     pub fn push(&mut self, at: usize, frame: ServiceFrame) {
         self.devices[at].down.push_back(frame);

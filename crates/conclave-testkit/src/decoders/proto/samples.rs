@@ -102,6 +102,7 @@ fn bodies() -> Vec<RecordBody> {
             record: Hash([7; 32]),
         },
         EntryBody::RotationComplete { epoch: 9 },
+        EntryBody::DocumentReopened { document: DOCUMENT },
     ];
     let mut all = vec![
         RecordBody::Update(chained),
@@ -449,6 +450,7 @@ fn answers() -> Vec<Answer> {
             group_info: bytes(40),
             tree: bytes(41),
             state: join_state(),
+            pending: vec![bytes(42), bytes(0)],
         },
         Answer::Status(GroupStatus {
             epoch: 4,

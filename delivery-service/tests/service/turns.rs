@@ -1,0 +1,223 @@
+//! Resisting a removal: commits made in advance, and own devices added without end.
+
+use conclave_ds::{Bucket, RateLimits};
+use conclave_mls::Plan;
+use conclave_proto::frame::{Answer, Request};
+use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::refusal::CommitFault;
+use conclave_proto::{GroupPolicy, Refusal, Role};
+
+use crate::harness::{Member, Person, TestService};
+use crate::scenes::RENEWAL;
+
+/// Commits of a member, each for the epoch that the one before it begins, as fast as they can be sent.
+fn chain(member: &mut Member, length: usize) -> Vec<CommitBundle> {
+    let mut chain = Vec::new();
+    for _ in 0..length {
+        let bundle = member.prepare(&RENEWAL).bundle;
+        let entry = GroupEntry::Commit(bundle.commit.clone());
+        member.group.as_mut().unwrap().process(&entry).unwrap();
+        chain.push(bundle);
+    }
+    chain
+}
+
+fn removal(of: &Member) -> Plan {
+    Plan {
+        remove: vec![of.device.id],
+        ..Plan::default()
+    }
+}
+
+/// An admin, and a viewer who resists.
+async fn two(service: &TestService) -> (Member, Member) {
+    let mut alice = service.member().await;
+    let mallory = Person::new();
+    let mut policy = GroupPolicy::default();
+    policy.set_role(mallory.user(), Role::Viewer);
+    alice.create_group(policy).await;
+    let mut mallory = service.member_of(&mallory, 0).await;
+    alice.invite(&mut mallory).await;
+    (alice, mallory)
+}
+
+/// Commits in a row that the viewer has sent before anything is answered.
+const PIPELINED: usize = 16;
+
+async fn a_removal_wins(service: &TestService) {
+    let (mut alice, mut mallory) = two(service).await;
+    let mut chain = chain(&mut mallory, PIPELINED).into_iter();
+    let late = alice.prepare(&removal(&mallory));
+    // The first is ordered: the removal is for an epoch that is over.
+    let first = mallory.send_commit(chain.next().unwrap()).await;
+    assert!(matches!(first, Answer::Accepted { .. }), "{first:?}");
+    let taken = alice.send_commit(late.bundle).await;
+    let Answer::Refused(Refusal::EpochTaken { current }) = taken else {
+        panic!("{taken:?}")
+    };
+    // The rest is on the way before the admin has even seen which epoch it is.
+    let mut asked = Vec::new();
+    for bundle in chain {
+        asked.push(mallory.wire.ask(Request::Commit(bundle)).await);
+    }
+    alice.catch_up(current).await;
+    let prepared = alice.prepare(&removal(&mallory));
+    let answer = alice.send_commit(prepared.bundle).await;
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    alice.catch_up(current + 1).await;
+    assert!(!alice.group().state().is_member(&mallory.device.id));
+    for id in asked {
+        let answer = mallory.wire.answer(id).await;
+        assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_removal_is_the_next_epoch_though_a_chain_of_commits_is_on_its_way() {
+    // Nothing else slows the viewer down.
+    let service = TestService::start().await;
+    for _ in 0..100 {
+        a_removal_wins(&service).await;
+    }
+}
+
+#[tokio::test]
+async fn while_a_removal_has_its_turn_only_a_higher_role_comes_first() {
+    let service = TestService::start().await;
+    let mut olga = service.member().await;
+    let (admin, viewer) = (Person::new(), Person::new());
+    let mut policy = GroupPolicy::default();
+    policy.set_role(admin.user(), Role::Admin);
+    policy.set_role(viewer.user(), Role::Viewer);
+    olga.create_group(policy).await;
+    let mut alice = service.member_of(&admin, 0).await;
+    olga.invite(&mut alice).await;
+    let mut mallory = service.member_of(&viewer, 0).await;
+    olga.invite(&mut mallory).await;
+    let epoch = olga.group().epoch();
+    alice.catch_up(epoch).await;
+    let late = alice.prepare(&removal(&mallory));
+    olga.commit(&RENEWAL).await;
+    let taken = alice.send_commit(late.bundle).await;
+    let current = epoch + 1;
+    assert_eq!(taken, Answer::Refused(Refusal::EpochTaken { current }));
+    mallory.catch_up(current).await;
+    let waits = |answer: &Answer| {
+        let Answer::Refused(Refusal::RateLimited { retry_after_ms }) = answer else {
+            return false;
+        };
+        (1..=5_000).contains(retry_after_ms)
+    };
+    let renewal = mallory.prepare(&RENEWAL);
+    let answer = mallory.send_commit(renewal.bundle).await;
+    assert!(waits(&answer), "{answer:?}");
+    mallory.group.as_mut().unwrap().discard_pending().unwrap();
+    let group = mallory.group_id();
+    let message = mallory.leave_message().into();
+    let answer = mallory
+        .wire
+        .request(Request::Propose { group, message })
+        .await;
+    assert!(waits(&answer), "{answer:?}");
+    // The owner's commit is not held up, nor does it take the turn away.
+    olga.commit(&RENEWAL).await;
+    let current = current + 1;
+    mallory.catch_up(current).await;
+    let renewal = mallory.prepare(&RENEWAL);
+    let answer = mallory.send_commit(renewal.bundle).await;
+    assert!(waits(&answer), "{answer:?}");
+    alice.catch_up(current).await;
+    alice.commit(&removal(&mallory)).await;
+    // Then everybody goes on.
+    olga.catch_up(current + 1).await;
+    olga.commit(&RENEWAL).await;
+    alice.catch_up(current + 2).await;
+    alice.commit(&RENEWAL).await;
+}
+
+#[tokio::test]
+async fn own_devices_are_added_at_a_pace_and_taken_out_at_any() {
+    let service = TestService::with(|config| {
+        let mut limits = RateLimits::default();
+        assert_eq!(limits.own_adds, Bucket::per_hour(8, 6));
+        limits.own_adds = Bucket::per_hour(2, 1);
+        config.rate_limits = Some(limits);
+    })
+    .await;
+    let mut alice = service.member().await;
+    let mut person = Person::new();
+    for _ in 0..4 {
+        person.add_device();
+    }
+    let mut policy = GroupPolicy::default();
+    policy.set_role(person.user(), Role::Viewer);
+    alice.create_group(policy).await;
+    let mut first = service.member_of(&person, 0).await;
+    alice.invite(&mut first).await;
+    let mut packages = Vec::new();
+    let mut others = Vec::new();
+    for at in 1..5 {
+        let mut device = service.member_of(&person, at).await;
+        device.publish_key_packages(1, false).await;
+        others.push(device.device.id);
+    }
+    packages.extend(first.claim(person.user()).await);
+    for at in 0..2 {
+        let add = vec![packages[at].clone()];
+        first
+            .commit(&Plan {
+                add,
+                ..Plan::default()
+            })
+            .await;
+    }
+    let add = vec![packages[2].clone()];
+    let paced = first.prepare(&Plan {
+        add,
+        ..Plan::default()
+    });
+    let answer = first.send_commit(paced.bundle).await;
+    let limited = Answer::Refused(Refusal::RateLimited { retry_after_ms: 0 });
+    assert_eq!(
+        std::mem::discriminant(&answer),
+        std::mem::discriminant(&limited),
+        "{answer:?}"
+    );
+    first.group.as_mut().unwrap().discard_pending().unwrap();
+    let inside = first.group().state();
+    others.retain(|device| inside.is_member(device));
+    assert_eq!(others.len(), 2);
+    let remove = others;
+    first
+        .commit(&Plan {
+            remove,
+            ..Plan::default()
+        })
+        .await;
+    // Somebody else's commit is not counted.
+    let epoch = first.group().epoch();
+    alice.catch_up(epoch).await;
+    alice
+        .commit(&Plan {
+            add: packages[2..].to_vec(),
+            ..Plan::default()
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn nobody_comes_into_a_group_whose_directory_is_not_there() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    let mut bob = service.member().await;
+    bob.publish_key_packages(1, false).await;
+    alice.create_bare_group().await;
+    let (_, entry, snapshot) = alice.new_document();
+    let fault = CommitFault::Directory;
+    let refused = Refusal::BadCommit { fault };
+    let early = Request::CreateDocument { entry, snapshot };
+    assert_eq!(alice.wire.refused(early).await, refused);
+    alice.create_directory().await;
+    alice.create_document().await;
+    alice.invite(&mut bob).await;
+}
