@@ -90,7 +90,6 @@ fn entries(book: &mut Book<'_>, cast: &Cast) -> Result<Vec<GroupEntry>> {
                 record: VOIDED,
             },
         ),
-        (2, EntryBody::RotationComplete { epoch: 2 }),
     ];
     log.push(GroupEntry::Commit(message("the first commit")));
     for (epoch, body) in bodies {
@@ -100,15 +99,17 @@ fn entries(book: &mut Book<'_>, cast: &Cast) -> Result<Vec<GroupEntry>> {
         let record = entry(cast, epoch, head(&log), body);
         log.push(GroupEntry::Signed(record));
     }
-    log.pop();
     log.push(GroupEntry::Proposal(message("a leave")));
-    let last = entry(
-        cast,
-        2,
-        head(&log),
+    // The public state below is that before the last two.
+    let mut whole = log.clone();
+    for body in [
         EntryBody::RotationComplete { epoch: 2 },
-    );
-    for (seq, entry) in log.iter().chain([&GroupEntry::Signed(last)]).enumerate() {
+        EntryBody::DocumentReopened { document: PLAN },
+    ] {
+        let record = entry(cast, 2, head(&whole), body);
+        whole.push(GroupEntry::Signed(record));
+    }
+    for (seq, entry) in whole.iter().enumerate() {
         one(book, cast, seq, entry)?;
     }
     Ok(log)
