@@ -119,7 +119,8 @@ fn a_removal_that_was_lost_comes_back_and_what_was_written_in_the_gap_stays() {
     let copy = world.service.clone();
     let user = world.devices[CLEO].user;
     world.ask(ANA, Command::Remove { group, user });
-    world.run();
+    // The old keys go.
+    world.advance(3_700_000);
     for at in [ANA, BEN] {
         world.go_offline(at);
     }
