@@ -202,11 +202,11 @@ async fn a_commit_whose_answer_was_lost_gets_it_again() {
     service.restart().await;
     alice.reconnect(&service).await;
     assert_eq!(alice.send_commit(prepared.bundle.clone()).await, first);
-    alice.follow(0).await;
+    alice.follow(1).await;
     alice.catch_up(1).await;
     // Nothing of it was done twice.
     alice.commit(&RENEWAL).await;
-    assert_eq!(alice.group().state().head().size, 2);
+    assert_eq!(alice.group().state().head().size, 3);
     assert_eq!(alice.send_commit(prepared.bundle).await, first);
 }
 
