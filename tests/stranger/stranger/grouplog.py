@@ -11,7 +11,7 @@ from .identity import ED25519, authenticate
 from .merkle import Frontier, Head, leaf_hash
 from .messages import DEVICE_CREDENTIAL
 from .mls import MlsGroup
-from .records import DocumentClosed, DocumentCreated, Record, RecordVoided, RootWrap
+from .records import DocumentClosed, DocumentCreated, DocumentReopened, Record, RecordVoided, RootWrap
 
 VIEWER, EDITOR, ADMIN, OWNER = 1, 2, 3, 4
 LIVE_CONTENT, FROM_JOIN = 0, 1
@@ -38,7 +38,7 @@ class GroupPolicy(Struct):
     """The defaults are those of the table in §7."""
 
     version: int = version1()
-    min_protocol_version: int = of(uint16, default=4)
+    min_protocol_version: int = of(uint16, default=5)
     default_role: int = of(uint8, default=EDITOR)
     roles: list[RoleEntry] = of(Vector(RoleEntry))
     trust: TrustPolicy = of(TrustPolicy, default_factory=TrustPolicy)
@@ -201,6 +201,8 @@ class Documents(Struct):
             self.documents.sort(key=lambda row: row.document)
         elif isinstance(body, DocumentClosed):
             self.row(body.document).closed = body.reason
+        elif isinstance(body, DocumentReopened):
+            self.row(body.document).closed = None
         elif isinstance(body, RecordVoided):
             self.voided.append(VoidedRow(document=body.document, record=body.record))
 

@@ -12,7 +12,7 @@ SUITE = 0x0003
 DEVICE_CREDENTIAL, GROUP_POLICY = 0xF0C1, 0xF0C2
 REQUIRED_CAPABILITIES, EXTERNAL_PUB, LAST_RESORT, SELF_REMOVE = 0x0003, 0x0004, 0x000A, 0x000A
 # §5: never another value, and the order counts.
-REQUIRED = bytes.fromhex("04f0c2000a02000a04f0c10002")
+REQUIRED = bytes.fromhex("04f0c2000a02000a02f0c1")
 VALIDITY_S = 3_155_760_000
 
 
@@ -59,7 +59,7 @@ class LeafNode(Struct):
             suites=[SUITE],
             extension_types=[GROUP_POLICY, LAST_RESORT],
             proposal_types=[SELF_REMOVE],
-            credential_types=[DEVICE_CREDENTIAL, 0x0002],
+            credential_types=[DEVICE_CREDENTIAL],
             source=source,
             extensions=[],
             signature=b"",

@@ -53,6 +53,10 @@ class DocumentClosed(Struct):
     reason: int = of(uint8)
 
 
+class DocumentReopened(Struct):
+    document: bytes = of(id16)
+
+
 class RecordVoided(Struct):
     document: bytes = of(id16)
     record: bytes = of(hash32)
@@ -62,7 +66,7 @@ class RotationComplete(Struct):
     epoch: int = of(uint64)
 
 
-ENTRY_BODY = Select({1: DocumentCreated, 2: DocumentClosed, 3: RecordVoided, 4: RotationComplete})
+ENTRY_BODY = Select({1: DocumentCreated, 2: DocumentClosed, 3: RecordVoided, 4: RotationComplete, 6: DocumentReopened})
 
 
 class Entry(Struct):
