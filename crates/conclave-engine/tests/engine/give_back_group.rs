@@ -115,6 +115,8 @@ fn a_day_of_commits_and_edits_comes_back_in_its_order() {
 #[test]
 fn a_removal_that_was_lost_comes_back_and_what_was_written_in_the_gap_stays() {
     let (mut world, group, document) = trio(3);
+    // Leaves that were added are renewed.
+    world.advance(700_000);
     world.go_offline(CLEO);
     let copy = world.service.clone();
     let user = world.devices[CLEO].user;
