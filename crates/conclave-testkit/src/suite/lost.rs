@@ -200,6 +200,8 @@ pub(super) struct Club<D: Database> {
     version: u64,
     signing: Signing,
     pub(super) log: Vec<GroupEntry>,
+    /// The directory's first snapshot.
+    pub(super) directory: Option<Record>,
     bundles: Vec<CommitBundle>,
     pub(super) logs: Vec<LogId>,
     /// The time at the copy when something is offered to it.
@@ -253,12 +255,13 @@ impl<D: Database> Club<D> {
             version,
             signing,
             log: Vec::new(),
+            directory: None,
             bundles: Vec::new(),
             logs: Vec::new(),
             now: NOW,
             rng,
         };
-        club.create(ANA, DocumentId::directory(&GROUP)).await?;
+        club.directory = Some(club.create(ANA, DocumentId::directory(&GROUP)).await?);
         Ok(club)
     }
 

@@ -138,6 +138,8 @@ pub async fn a_rotation_that_is_said_to_be_complete_hides_nothing_that_is_due<D:
     let first = club.create(ANA, ONE).await?;
     club.remove(ANA, CAROL).await?;
     let epoch = club.core().state().epoch;
+    let directory = club.directory.clone().context("no directory")?;
+    club.snap(ANA, &directory).await?;
     ensure!(due(&club).await? == Some(epoch));
     club.is_copied = true;
     let second = club.snap(ANA, &first).await?;
