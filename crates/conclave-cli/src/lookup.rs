@@ -123,12 +123,12 @@ impl Context {
         answer!(self.run(Operation::Devices).await?, Outcome::Devices(devices) => devices)
     }
 
-    /// Devices that were taken away on this one.
+    /// Devices that were taken away on this one. Documents that are not under new keys yet are named where `due` says so.
     ///
     /// # Errors
     /// Those of the operation.
-    pub async fn revocations(&self) -> Result<Vec<RevocationInfo>> {
-        answer!(self.run(Operation::Revocations).await?, Outcome::Revocations(all) => all)
+    pub async fn revocations(&self, due: bool) -> Result<Vec<RevocationInfo>> {
+        answer!(self.run(Operation::Revocations { due }).await?, Outcome::Revocations(all) => all)
     }
 
     /// The device of this user that somebody named; also one that was taken away before, where `gone` says so.
@@ -145,7 +145,7 @@ impl Context {
         let listed = self.devices().await?.into_iter();
         let mut all: Vec<_> = listed.map(|it| named(it.device, it.name)).collect();
         if gone {
-            for it in self.revocations().await? {
+            for it in self.revocations(false).await? {
                 if all.iter().all(|other| other.value != it.device) {
                     all.push(named(it.device, it.name));
                 }

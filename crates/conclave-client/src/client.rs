@@ -439,12 +439,13 @@ impl Client {
         all.into_iter().next().ok_or(Error::UnexpectedAnswer)
     }
 
-    /// Devices that were taken away on this device, and how far that is; the newest last.
+    /// Devices that were taken away on this device, and how far that is; the newest last. Documents that are not under new keys yet are named
+    /// where `due` says so: there may be many.
     ///
     /// # Errors
     /// As [`Client::whoami`].
-    pub async fn revocations(&self) -> Result<Vec<RevocationInfo>, Error> {
-        answer!(self.command(Command::Revocations).await, Reply::Revocations(all) => all)
+    pub async fn revocations(&self, due: bool) -> Result<Vec<RevocationInfo>, Error> {
+        answer!(self.command(Command::Revocations { due }).await, Reply::Revocations(all) => all)
     }
 
     /// The user says that a device which came onto their list is theirs, after one that may hold the user key was taken away: this device adds

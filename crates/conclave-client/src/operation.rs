@@ -99,7 +99,10 @@ pub enum Operation {
     /// [`Client::revoke_device`]. Outcome: `Revocations`.
     RevokeDevice { device: DeviceId },
     /// [`Client::revocations`]. Outcome: `Revocations`.
-    Revocations,
+    Revocations {
+        /// Whether the documents are named that are not under new keys yet: there may be many.
+        due: bool,
+    },
     /// [`Client::confirm_device`]. Outcome: `Done`.
     ConfirmDevice { device: DeviceId },
     /// [`Client::findings`]. Outcome: `Findings`.
@@ -468,7 +471,7 @@ pub async fn run(client: &Client, operation: Operation) -> Result<Outcome, Error
             .revoke_device(&device)
             .await
             .map(|info| Outcome::Revocations(vec![info])),
-        Operation::Revocations => client.revocations().await.map(Outcome::Revocations),
+        Operation::Revocations { due } => client.revocations(due).await.map(Outcome::Revocations),
         Operation::ConfirmDevice { device } => done(client.confirm_device(&device).await),
         Operation::Findings { group, dismissed } => client
             .findings(group.as_ref(), dismissed)

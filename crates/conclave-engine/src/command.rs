@@ -69,7 +69,10 @@ pub enum Command {
         device: DeviceId,
     },
     /// Devices that were taken away here, and how far that is. Reply: `Revocations`, the newest last.
-    Revocations,
+    Revocations {
+        /// Whether the documents are named that are not under new keys yet: there may be many.
+        due: bool,
+    },
     /// The user says that a device which came onto their list is theirs. Reply: `Done`.
     ConfirmDevice {
         /// The device.
@@ -391,7 +394,7 @@ impl Command {
             Self::WhoAmI
             | Self::DeviceRequest
             | Self::Devices
-            | Self::Revocations
+            | Self::Revocations { .. }
             | Self::Pins
             | Self::SafetyNumber { .. }
             | Self::Groups

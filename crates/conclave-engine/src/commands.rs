@@ -58,8 +58,8 @@ impl Engine {
             }
             Command::RenameDevice { device, name } => self.cx.rename_device(id, device, &name),
             Command::RevokeDevice { device } => self.revoke_device(id, device),
-            Command::Revocations => {
-                let reply = Reply::Revocations(self.revocation_infos(None));
+            Command::Revocations { due } => {
+                let reply = Reply::Revocations(self.revocation_infos(None, due));
                 self.cx.reply(id, Ok(reply));
             }
             Command::ConfirmDevice { device } => self.confirm_device(id, device),

@@ -399,6 +399,7 @@ impl Device {
             let _ = self.pins.add(pin);
         }
         self.enrol(approval.genesis, credential, approval.list);
+        self.trust_list();
         self.note_approved(request.device, &request.name, holds);
         Ok(())
     }

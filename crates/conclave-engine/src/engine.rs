@@ -252,6 +252,7 @@ impl Engine {
                 TimerKind::Invitations => self.fetch_invitations(),
                 TimerKind::NextOpen => self.open_next(),
                 TimerKind::Lists => self.cx.look_up_next(),
+                TimerKind::OwnList => self.cx.check_own_list(),
                 TimerKind::Stray(group) => self.pump_stray(group),
                 TimerKind::Group(group, what) => self.with_group(group, GroupWork::Timer(what)),
                 TimerKind::Document(group, document, what) => {

@@ -253,12 +253,17 @@ pub enum FindingKind {
         invited: bool,
     },
     /// There are two lists of somebody's devices under one number.
-    TwoLists,
+    TwoLists {
+        /// Whether they are the own user's.
+        own: bool,
+    },
+    /// A device that was approved here is not on the own list, and it is not known why.
+    ApproveAgain,
     /// The own list was changed by somebody else, after a device that may hold the user key was taken away.
     ForeignList,
     /// A device came onto the own list after one that may hold the user key was taken away.
     UnconfirmedDevice,
-    /// An owner's device that its user has taken away is still in a group, and this device may not remove it.
+    /// A device that its user has taken away is still in a group, and this device may not remove it.
     RevokedMember,
     /// A member of a group founded anew is not verified here.
     NotInvitedAgain,
@@ -426,7 +431,8 @@ impl FindingKind {
             Self::CannotReturn { .. } => "group.cannot_return",
             Self::AsksReAdd => "group.asks_readd",
             Self::MembershipUnknown { .. } => "group.membership_unknown",
-            Self::TwoLists => "device.two_lists",
+            Self::TwoLists { .. } => "device.two_lists",
+            Self::ApproveAgain => "device.approve_again",
             Self::ForeignList => "device.foreign_list",
             Self::UnconfirmedDevice => "device.unconfirmed",
             Self::RevokedMember => "group.revoked_member",

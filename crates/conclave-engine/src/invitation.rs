@@ -171,10 +171,7 @@ impl Engine {
             return;
         };
         let signer = invitation.delivery.state.wrap.signer;
-        let device = &self.cx.device;
-        let own = Some(invitation.inviter) == device.user()
-            && device.lists_own(&signer)
-            && device.is_confirmed(&signer);
+        let own = Some(invitation.inviter) == self.cx.device.user() && self.cx.adds_own(&signer);
         if own {
             if let Err(error) = self.join(group, false) {
                 let what = FindingKind::failed(Step::JoinOwn, &error);

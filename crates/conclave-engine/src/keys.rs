@@ -184,14 +184,39 @@ pub(crate) fn operation(id: &OperationId) -> Vec<u8> {
     [&[OPERATION], &id.0[..]].concat()
 }
 
+/// Room that a row is given at first, in bytes.
+const FIRST_BYTES: usize = 512;
+
 /// Encodes a row.
 pub(crate) fn cbor<T: Serialize>(value: &T) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::new());
+    let mut out = Wiped::default();
     // Writing into memory fails only for types that cannot be serialised; an empty row is refused when read.
-    if ciborium::into_writer(value, &mut *out).is_err() {
-        out.clear();
+    if ciborium::into_writer(value, &mut out).is_err() {
+        out.0.clear();
     }
-    out
+    out.0
+}
+
+/// Grows without leaving what was written behind: a plain vector that grows leaves copies on the heap.
+#[derive(Default)]
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl std::io::Write for Wiped {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let needed = self.0.len().saturating_add(bytes.len());
+        if needed > self.0.capacity() {
+            let room = needed.max(self.0.capacity().saturating_mul(2));
+            let mut next = Zeroizing::new(Vec::with_capacity(room.max(FIRST_BYTES)));
+            next.extend_from_slice(&self.0);
+            self.0 = next;
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Decodes a row.

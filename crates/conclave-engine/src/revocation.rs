@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Reply;
 use crate::cx::Cx;
-use crate::device::News;
+use crate::device::{News, random};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::event::Event;
@@ -32,6 +32,13 @@ use crate::work::GroupWork;
 const ROWS: &str = "revoke/";
 /// Jobs that are kept, those that are done included.
 const JOBS: usize = 64;
+
+/// Lists without a device that are signed one after another: a list that lost a race is built anew at once.
+const FREE_SIGNATURES: u32 = 2;
+/// Rest before the next one, in milliseconds; each that follows is twice as long.
+const FIRST_REST_MS: u64 = 5_000;
+/// Longest such rest, in milliseconds.
+const LONGEST_REST_MS: u64 = 5 * 60 * 1000;
 
 /// What became of a device in a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +68,24 @@ pub(crate) struct Job {
     since: UnixMs,
     /// Whether the service has a list that does not name it.
     off: bool,
+    /// Lists without it that were signed here, and when the last of them was.
+    signed: u32,
+    signed_at: UnixMs,
     groups: BTreeMap<GroupId, Stage>,
     done: Option<UnixMs>,
+}
+
+impl Job {
+    /// Until when no further list is signed. Whoever names the device again and again draws no more signatures than this lets.
+    fn rests_until(&self) -> UnixMs {
+        match self.signed.checked_sub(FREE_SIGNATURES) {
+            None => UnixMs(0),
+            Some(more) => {
+                let rest = FIRST_REST_MS.saturating_mul(1 << more.min(16));
+                self.signed_at.plus_ms(rest.min(LONGEST_REST_MS))
+            }
+        }
+    }
 }
 
 /// How far it is that a device is taken away.
@@ -80,6 +103,10 @@ pub struct RevocationInfo {
     pub done: bool,
     /// The groups that it was in, of those that this device is in.
     pub groups: Vec<RevokedGroup>,
+    /// Groups of which it is not known yet whether it is in them: their logs are not here as far as the service has them.
+    pub unseen: Vec<GroupId>,
+    /// Devices that stay on the list, and that were not approved here: whoever had the user key may have put them there.
+    pub unconfirmed: Vec<DeviceId>,
 }
 
 /// What became of a device in one group.
@@ -95,7 +122,7 @@ pub struct RevokedGroup {
     pub rekeyed: usize,
     /// Documents in all.
     pub documents: usize,
-    /// Those that are not.
+    /// Those that are not, where they were asked for.
     pub due: Vec<DocumentId>,
     /// Code of what keeps this device from removing it, where something does.
     pub held: Option<String>,
@@ -142,13 +169,15 @@ impl Group {
         if self.state().is_member(device) {
             return Some(Stage::Member);
         }
-        let before = before?;
-        if before.is_over() {
+        if let Some(before) = before.filter(|before| before.is_over()) {
             return Some(before.clone());
         }
         let rows = self.state().roster.rows().iter();
         let last = rows.filter(|row| row.device == *device);
         let epoch = last.filter_map(|row| row.last_epoch).max();
+        if before.is_none() && epoch.is_none() {
+            return None;
+        }
         let epoch = epoch.unwrap_or_default().saturating_add(1);
         let (_, documents) = self.kept.progress();
         Some(match self.rekey_since() == 0 && self.caught_up() {
@@ -189,32 +218,46 @@ impl Cx {
         self.revocations.values().any(|job| job.done.is_none())
     }
 
+    /// Devices of the own user that count as listed: those that the list names, but not what was taken away here, whoever names it again.
+    pub(crate) fn own_listed(&self) -> BTreeSet<DeviceId> {
+        let mut listed = self.device.own_devices();
+        let taken = self.revocations.iter();
+        let taken = taken.filter(|(_, job)| job.off || job.signed > 0);
+        taken.for_each(|(device, _)| _ = listed.remove(device));
+        listed
+    }
+
+    /// Whether this device adds a device of the own user to groups.
+    pub(crate) fn adds_own(&self, device: &DeviceId) -> bool {
+        !self.revocations.contains_key(device) && self.device.is_addable(device)
+    }
+
+    /// Looks at the own list.
+    pub(crate) fn check_own_list(&mut self) {
+        if let Some(user) = self.device.user() {
+            self.check_devices(user);
+        }
+    }
+
     /// The newest own list is here, as far as the service has it: what this device wants of it is signed and published.
     pub(crate) fn go_on_with_list(&mut self) {
-        let published = self.device.is_list_published();
-        let open: Vec<DeviceId> = self
-            .revocations
-            .iter()
-            .filter(|(_, job)| !job.off)
-            .map(|(device, _)| *device)
-            .collect();
-        let mut wanted = BTreeSet::new();
-        for device in open {
-            let off = published && !self.device.own_devices().contains(&device);
-            if let Some(job) = self.revocations.get_mut(&device).filter(|_| off) {
-                job.off = true;
-                self.save_job(&device);
-            } else {
-                wanted.insert(device);
-            }
+        let (wanted, rests_until) = self.see_listed();
+        if !wanted.is_empty() && self.now < rests_until && self.device.adding().is_empty() {
+            return self.wake_at(rests_until, TimerKind::OwnList);
         }
         let before = self.device.own_devices();
         let now = self.latest();
         match self.device.sign_next_list(&wanted, now) {
             Ok(true) => {
+                for device in &wanted {
+                    if let Some(job) = self.revocations.get_mut(device) {
+                        job.signed = job.signed.saturating_add(1);
+                        job.signed_at = self.now;
+                    }
+                    self.save_job(device);
+                }
                 self.device.guard_against(&before);
-                self.device.save(&mut self.out.writes);
-                self.publish_list();
+                self.own_list_signed();
             }
             Ok(false) => {}
             Err(error) => {
@@ -224,7 +267,45 @@ impl Cx {
         }
     }
 
-    fn found_of_device(&mut self, what: FindingKind, suspect: Option<Suspect>) {
+    /// What was taken away here and is on the list, still or again, and until when no list is signed for that.
+    fn see_listed(&mut self) -> (BTreeSet<DeviceId>, UnixMs) {
+        let published = self.device.is_list_published();
+        let listed = self.device.own_devices();
+        let mut wanted = BTreeSet::new();
+        let mut changed = Vec::new();
+        let mut rests_until = UnixMs(0);
+        let mut again = false;
+        for (device, job) in &mut self.revocations {
+            let off = !listed.contains(device);
+            if !off {
+                wanted.insert(*device);
+                rests_until = rests_until.max(job.rests_until());
+            }
+            if off != job.off && (published || !off) {
+                again |= job.off;
+                job.off = off;
+                job.done = job.done.filter(|_| off);
+                changed.push(*device);
+            }
+        }
+        changed.iter().for_each(|device| self.save_job(device));
+        if again {
+            self.found_of_device(FindingKind::ForeignList, None);
+        }
+        (wanted, rests_until)
+    }
+
+    /// The next own list was signed here: it is kept and published.
+    fn own_list_signed(&mut self) {
+        self.device.save(&mut self.out.writes);
+        self.tell_unconfirmed();
+        if let Some(user) = self.device.user() {
+            self.event(Event::DevicesChanged { user });
+        }
+        self.publish_list();
+    }
+
+    pub(crate) fn found_of_device(&mut self, what: FindingKind, suspect: Option<Suspect>) {
         self.found(crate::finding::Finding {
             what,
             about: About::Device,
@@ -235,7 +316,12 @@ impl Cx {
     /// Tells what a list that came shows.
     pub(crate) fn tell_list(&mut self, user: UserId, news: News) {
         if news.two {
-            self.found_of_device(FindingKind::TwoLists, Some(Suspect::User(user)));
+            let own = Some(user) == self.device.user();
+            let what = FindingKind::TwoLists { own };
+            self.found_of_device(what, Some(Suspect::User(user)));
+        }
+        if news.lacks_approved {
+            self.found_of_device(FindingKind::ApproveAgain, None);
         }
     }
 
@@ -273,7 +359,10 @@ impl Cx {
     /// Devices that wait for the user's word are told of as long as there are any.
     fn tell_unconfirmed(&mut self) {
         let own = self.device.own_devices();
-        match own.iter().all(|device| self.device.is_confirmed(device)) {
+        let is_settled = |device: &DeviceId| {
+            self.revocations.contains_key(device) || self.device.is_confirmed(device)
+        };
+        match own.iter().all(is_settled) {
             true => self.ended(About::Device, End::Confirmed),
             false => self.found_of_device(FindingKind::UnconfirmedDevice, None),
         }
@@ -283,7 +372,8 @@ impl Cx {
 impl Engine {
     pub(crate) fn revoke_device(&mut self, id: CommandId, device: DeviceId) {
         let result = self.begin_revoking(device);
-        let result = result.map(|()| Reply::Revocations(self.revocation_infos(Some(device))));
+        let infos = |this: &Self| this.revocation_infos(Some(device), true);
+        let result = result.map(|()| Reply::Revocations(infos(self)));
         self.cx.reply(id, result);
     }
 
@@ -296,8 +386,13 @@ impl Engine {
             return Err(EngineError::OwnDevice);
         }
         let listed = self.cx.device.lists_own(&device);
-        if !listed && self.cx.revocations.contains_key(&device) {
-            // Asked for again: it goes on, or was done.
+        if let Some(job) = self.cx.revocations.get_mut(&device) {
+            // Asked for again: it goes on, or was done. Where it is listed again, the user's word needs no rest.
+            if listed {
+                (job.off, job.signed, job.done) = (false, job.signed.min(1), None);
+                self.cx.save_job(&device);
+                self.cx.check_devices(user);
+            }
             return Ok(());
         }
         if !listed {
@@ -314,12 +409,17 @@ impl Engine {
             name: self.cx.device.name_of_device(&device).map(Hidden),
             since: self.cx.now,
             off: false,
+            signed: 0,
+            signed_at: UnixMs(0),
             groups: self.wholes().filter_map(stage).collect(),
             done: None,
         };
         self.forget_old_jobs();
         self.cx.revocations.insert(device, job);
         self.cx.save_job(&device);
+        self.cx.device.guard_from(&device);
+        self.cx.device.save(&mut self.cx.out.writes);
+        self.cx.tell_unconfirmed();
         // The newest list first. Offline it waits for that.
         self.cx.check_devices(user);
         Ok(())
@@ -340,7 +440,10 @@ impl Engine {
     /// What became of the own list's question: from here on what this device wants of it can be signed.
     pub(crate) fn own_list_answered(&mut self, answer: &Answer) {
         match answer {
-            Answer::DeviceList { list } => self.cx.learn_own_list(list.as_slice()),
+            Answer::DeviceList { list } => {
+                self.cx.link.lists_seen.extend(self.cx.device.user());
+                self.cx.learn_own_list(list.as_slice());
+            }
             Answer::Refused(Refusal::UnknownUser) => {}
             _ => return,
         }
@@ -350,12 +453,20 @@ impl Engine {
         }
     }
 
-    /// The user says that a device is theirs: it is added to groups as others are.
+    /// The user says that a device is theirs: it is added to groups as others are. Where there are two lists of one number, the next one is signed,
+    /// so that it is known which counts.
     pub(crate) fn confirm_device(&mut self, id: CommandId, device: DeviceId) {
         let result = self.cx.device.confirm_device(device);
         if result.is_ok() {
-            self.cx.device.save(&mut self.cx.out.writes);
-            self.cx.tell_unconfirmed();
+            self.cx.forget_revocation(&device);
+            let now = self.cx.latest();
+            match self.cx.device.settle_two_lists(now) {
+                true => self.cx.own_list_signed(),
+                false => {
+                    self.cx.device.save(&mut self.cx.out.writes);
+                    self.cx.tell_unconfirmed();
+                }
+            }
             for group in self.active_groups() {
                 self.with_group(group, GroupWork::MatchDevices);
             }
@@ -380,7 +491,8 @@ impl Engine {
             return;
         };
         let before = job.groups.clone();
-        let mut unknown = false;
+        let unseen = !self.unseen(&job).is_empty();
+        let mut on_its_way = false;
         for (id, slot) in &self.groups {
             let known = job.groups.get(id);
             let stage = match slot {
@@ -388,7 +500,7 @@ impl Engine {
                 slot if !slot.membership().is_active() => known.map(|_| Stage::Left),
                 // It comes into memory, or back.
                 _ => {
-                    unknown |= known.is_none_or(|stage| !stage.is_over());
+                    on_its_way |= known.is_some_and(|stage| !stage.is_over());
                     None
                 }
             };
@@ -400,24 +512,41 @@ impl Engine {
         for (_, stage) in job.groups.iter_mut().filter(|(id, _)| gone(id)) {
             *stage = Stage::Left;
         }
-        let over = job.off && !unknown && job.groups.values().all(Stage::is_over);
+        let over = job.off && !unseen && !on_its_way && job.groups.values().all(Stage::is_over);
         job.done = over.then_some(self.cx.now);
         if job.groups == before && !over {
             return;
         }
         self.cx.revocations.insert(device, job);
         self.cx.save_job(&device);
-        if over && let Some(revocation) = self.revocation_infos(Some(device)).pop() {
+        if over && let Some(revocation) = self.revocation_infos(Some(device), false).pop() {
             self.cx.event(Event::Revoked { revocation });
         }
     }
 
-    /// How far it is with one device, or all that are kept, the newest last.
-    pub(crate) fn revocation_infos(&self, only: Option<DeviceId>) -> Vec<RevocationInfo> {
+    /// Groups of which it is not known yet whether a device is in them.
+    fn unseen(&self, job: &Job) -> Vec<GroupId> {
+        let is_unseen = |slot: &GroupSlot| match slot {
+            GroupSlot::Hot(whole) => !whole.group.caught_up(),
+            slot => slot.membership().is_active(),
+        };
+        let unknown = self.groups.iter().filter(|(id, slot)| {
+            let here = slot.membership().is_active();
+            here && !job.groups.contains_key(*id) && is_unseen(slot)
+        });
+        unknown.map(|(id, _)| *id).collect()
+    }
+
+    /// How far it is with one device, or all that are kept, the newest last. Documents that are due are named only where that is wanted.
+    pub(crate) fn revocation_infos(
+        &self,
+        only: Option<DeviceId>,
+        due: bool,
+    ) -> Vec<RevocationInfo> {
         let jobs = self.cx.revocations.iter();
         let wanted = jobs.filter(|(device, _)| only.is_none_or(|only| only == **device));
         let mut all: Vec<RevocationInfo> = wanted
-            .map(|(device, job)| self.revocation_info(*device, job))
+            .map(|(device, job)| self.revocation_info(*device, job, due))
             .collect();
         all.sort_by_key(|info| (info.since, info.device));
         all
@@ -425,12 +554,14 @@ impl Engine {
 
     /// Those that are not over.
     pub(crate) fn open_revocations(&self) -> Vec<RevocationInfo> {
-        let mut all = self.revocation_infos(None);
+        let mut all = self.revocation_infos(None, false);
         all.retain(|info| !info.done);
         all
     }
 
-    fn revocation_info(&self, device: DeviceId, job: &Job) -> RevocationInfo {
+    fn revocation_info(&self, device: DeviceId, job: &Job, due: bool) -> RevocationInfo {
+        let stays = self.cx.own_listed().into_iter();
+        let stays = stays.filter(|it| *it != self.cx.device.id() && !self.cx.device.is_known(it));
         let groups = job.groups.iter();
         RevocationInfo {
             device,
@@ -438,11 +569,18 @@ impl Engine {
             since: job.since,
             off: job.off,
             done: job.done.is_some(),
-            groups: groups.map(|(id, it)| self.revoked_group(*id, it)).collect(),
+            groups: groups
+                .map(|(id, it)| self.revoked_group(*id, it, due))
+                .collect(),
+            unseen: match job.done {
+                Some(_) => Vec::new(),
+                None => self.unseen(job),
+            },
+            unconfirmed: stays.filter(|it| *it != device).collect(),
         }
     }
 
-    fn revoked_group(&self, id: GroupId, stage: &Stage) -> RevokedGroup {
+    fn revoked_group(&self, id: GroupId, stage: &Stage, due: bool) -> RevokedGroup {
         let group = self.whole(&id).map(|whole| &whole.group);
         let mut info = RevokedGroup {
             group: id,
@@ -465,7 +603,9 @@ impl Engine {
                 info.epoch = Some(epoch);
                 if let Some(group) = group {
                     (info.rekeyed, info.documents) = group.kept.progress();
-                    info.due = group.kept.due().collect();
+                    if due {
+                        info.due = group.kept.due().collect();
+                    }
                 }
             }
             Stage::Rekeyed { epoch, documents } => {

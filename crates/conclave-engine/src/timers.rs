@@ -21,6 +21,8 @@ pub(crate) enum TimerKind {
     NextOpen,
     /// Look up the newest device list of the next member.
     Lists,
+    /// Look at the own list again: somebody names a device on it again and again that was taken away here.
+    OwnList,
     /// Try again to get back into a group whose MLS rows were lost.
     Stray(GroupId),
     /// Something of a group.
@@ -90,7 +92,8 @@ impl TimerKind {
             | Self::Clock
             | Self::Invitations
             | Self::NextOpen
-            | Self::Lists => true,
+            | Self::Lists
+            | Self::OwnList => true,
             Self::Document(_, _, what) => match what {
                 DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open | DocTimer::Carry => true,
                 DocTimer::Verdict | DocTimer::Confirm | DocTimer::SnapshotTurn => false,

@@ -212,6 +212,7 @@ impl Cx {
             GroupWork::WentOn(Some(id)) => self.document_went_on(group, id),
             GroupWork::BackInStep => {
                 self.back_in_step(group);
+                self.match_own_devices(group);
                 self.match_listed(group);
                 self.plan_look_ups(group);
             }

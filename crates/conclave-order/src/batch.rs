@@ -150,8 +150,9 @@ impl Batch {
     fn decide(&mut self) -> Step {
         while let Some(op) = self.ops.get(self.events.len()) {
             let session = self.sessions.get(self.events.len()).copied().flatten();
-            let newest = session.map_or(Ok(()), |session| self.rows.ensure_newest(&session));
-            let decided = newest.and_then(|()| op.decide(&self.rows, &self.limits));
+            // Whatever a device asks: what one has in flight that is taken away meanwhile is not taken.
+            let heard = session.map_or(Ok(()), |session| self.rows.ensure_current(&session));
+            let decided = heard.and_then(|()| op.decide(&self.rows, &self.limits));
             let device = session.map(|session| session.device);
             let charged = decided.and_then(|decided| {
                 let (changes, rows) = (&decided.changes, &self.rows);

@@ -43,7 +43,7 @@ pub async fn revoke(context: &Context, typed: &str) -> Result<Shown> {
     let spinner = Spinner::new("taking the device away", context.global.json);
     let reached = context.catch_up().await?;
     let info = loop {
-        let info = how_far(context, device).await?;
+        let info = how_far(context, device, false).await?;
         if info.done || reached.is_queued() || context.time_left().is_zero() {
             break info;
         }
@@ -51,11 +51,15 @@ pub async fn revoke(context: &Context, typed: &str) -> Result<Shown> {
         tokio::time::sleep(LOOK_AGAIN).await;
     };
     drop(spinner);
+    let info = match info.done {
+        true => info,
+        false => how_far(context, device, true).await?,
+    };
     report(context, &info).await
 }
 
-async fn how_far(context: &Context, device: DeviceId) -> Result<RevocationInfo> {
-    let all = context.revocations().await?;
+async fn how_far(context: &Context, device: DeviceId, due: bool) -> Result<RevocationInfo> {
+    let all = context.revocations(due).await?;
     let found = all.into_iter().find(|info| info.device == device);
     found.ok_or_else(|| conclave_client::Error::UnexpectedAnswer.into())
 }
@@ -101,6 +105,12 @@ async fn report(context: &Context, info: &RevocationInfo) -> Result<Shown> {
         lines.push(line(&told_group));
         told.push(told_group);
     }
+    for id in &info.unseen {
+        let group = groups.iter().find(|group| group.group == *id);
+        let name = group.and_then(|group| group.name.clone());
+        let name = name.unwrap_or_else(|| format!("group {}", id.short()));
+        lines.push(format!("  {name}: not looked at yet"));
+    }
     let what = called(info);
     let first = match info.off {
         true => format!(
@@ -109,7 +119,7 @@ async fn report(context: &Context, info: &RevocationInfo) -> Result<Shown> {
         false => format!("{what} is to be taken away: remembered here"),
     };
     lines.insert(0, first);
-    if info.off && info.groups.is_empty() {
+    if info.off && info.groups.is_empty() && info.unseen.is_empty() {
         lines.push("it was in no group of this device".to_owned());
     }
     let last = match (info.off, info.done) {
@@ -122,11 +132,19 @@ async fn report(context: &Context, info: &RevocationInfo) -> Result<Shown> {
         (false, false) => "it goes on when the service is reached",
     };
     lines.push(last.to_owned());
+    lines.extend(info.unconfirmed.iter().map(|device| {
+        let id = device.short();
+        format!(
+            "device {id} stays on your list and was not approved here: if it is yours, `conclave device confirm {id}`; if not, `conclave device revoke {id}`"
+        )
+    }));
     let shown = Shown::new(lines.join("\n"), "device", info.device)
         .with("name", &info.name)
         .with("off", info.off)
         .with("completed", info.done)
-        .with("groups", told);
+        .with("groups", told)
+        .with("unseen", &info.unseen)
+        .with("unconfirmed", &info.unconfirmed);
     Ok(shown.queued(!info.off))
 }
 

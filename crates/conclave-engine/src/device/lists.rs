@@ -27,6 +27,8 @@ const REF_BYTES: usize = 1024;
 pub(super) struct Rival {
     /// It, as evidence: both are signed.
     list: Bytes,
+    /// Their number.
+    seq: u64,
     /// Devices that one of them does not name: they are revoked until a list of a higher number names them.
     revoked: BTreeSet<DeviceId>,
 }
@@ -38,6 +40,8 @@ pub(crate) struct News {
     pub(crate) newer: bool,
     /// It shows that there are two of one number, which was not known before.
     pub(crate) two: bool,
+    /// It does not name a device that was approved here, which is not known to have been listed and taken away since.
+    pub(crate) lacks_approved: bool,
 }
 
 /// What a list is beside the newest one here.
@@ -122,16 +126,38 @@ impl Device {
     /// Devices of a user: those that the newest list names, and each other one of its number. None where no list is here.
     pub(crate) fn named(&self, user: &UserId) -> Option<BTreeSet<DeviceId>> {
         let list = self.list_of(user)?;
-        let revoked = self.rivals.get(user).map(|rival| &rival.revoked);
+        let rival = self.rivals.get(user);
+        let rival = rival.filter(|rival| rival.seq == list.list.seq);
+        let revoked = rival.map(|rival| &rival.revoked);
         let is_revoked = |device: &DeviceId| revoked.is_some_and(|it| it.contains(device));
         Some(devices(list).filter(|it| !is_revoked(it)).collect())
     }
 
-    /// Whether the own user's newest list names the device.
+    /// Whether the own user's newest list names the device, whatever another list of its number says.
     pub(crate) fn lists_own(&self, device: &DeviceId) -> bool {
+        let mut listed = self.list.iter().flat_map(devices);
+        listed.any(|it| it == *device)
+    }
+
+    /// Whether a device of the own user may be added to groups: every newest list names it, and it is the user's as far as that is known here.
+    pub(crate) fn is_addable(&self, device: &DeviceId) -> bool {
         let user = self.user();
         let named = user.and_then(|user| self.named(&user));
-        named.is_some_and(|named| named.contains(device))
+        named.is_some_and(|named| named.contains(device)) && self.is_confirmed(device)
+    }
+
+    /// How long ago a user's newest list was signed, in milliseconds.
+    pub(crate) fn list_age_ms(&self, user: &UserId, now: UnixMs) -> u64 {
+        let list = self.list_of(user);
+        list.map_or(0, |list| now.since_ms(list.list.issued))
+    }
+
+    /// Whether there is another own list of the newest number.
+    fn has_own_rival(&self) -> bool {
+        let user = self.user();
+        let rival = user.and_then(|user| self.rivals.get(&user));
+        let newest = self.list.as_ref().map(|list| list.list.seq);
+        rival.is_some_and(|rival| Some(rival.seq) == newest)
     }
 
     /// Whether the service has the own list that is here.
@@ -169,20 +195,30 @@ impl Device {
                 return Ok(News::default());
             }
             let newer = self.list.as_ref() != Some(&list);
+            let lacks_approved = newer && self.take_over_unpublished(&list);
             if newer {
                 self.set_list(list);
                 self.forget_rival(&user, writes);
+            } else {
+                self.profile.adding.clear();
             }
             self.profile.published = seq;
             self.save(writes);
-            return Ok(News { newer, two: false });
+            return Ok(News {
+                newer,
+                lacks_approved,
+                ..News::default()
+            });
         }
         let beside = beside(&list, self.list_of(&user))?;
         let two = match beside {
             Beside::Same => return Ok(News::default()),
             Beside::Rival => {
                 let two = self.keep_rival(&user, &list, writes);
-                return Ok(News { newer: false, two });
+                return Ok(News {
+                    two,
+                    ..News::default()
+                });
             }
             Beside::Newer => false,
             Beside::NewerOfAnother => true,
@@ -197,7 +233,31 @@ impl Device {
             writes.put(key_of(LIST_ROWS, &user), bytes);
             self.lists.insert(user, list);
         }
-        Ok(News { newer: true, two })
+        Ok(News {
+            newer: true,
+            two,
+            ..News::default()
+        })
+    }
+
+    /// A list takes the place of the own one, of which the service has said nothing. What was approved here goes into the next one only where
+    /// it is certain that nobody has seen it listed: who listed it and took it away since would get it back otherwise. True where that cannot
+    /// be told, and the list lacks it.
+    fn take_over_unpublished(&mut self, list: &SignedDeviceList) -> bool {
+        let Some(own) = &self.list else {
+            return false;
+        };
+        let next = own.list.seq.saturating_add(1);
+        let follows = list.list.seq == next && list.list.prev == own.hash();
+        if list.list.seq <= next && !follows {
+            return false;
+        }
+        let lacks = self
+            .adding()
+            .iter()
+            .any(|it| devices(list).all(|id| id != *it));
+        self.profile.adding.clear();
+        lacks && !follows
     }
 
     /// Judges a user's device list as the service gives it: signed, and not older than the newest known here. Gives the newest, or none where
@@ -230,10 +290,12 @@ impl Device {
         };
         let there: BTreeSet<DeviceId> = devices(list).collect();
         let missing: BTreeSet<DeviceId> = devices(known).filter(|it| !there.contains(it)).collect();
-        let before = self.rivals.get(user);
+        let seq = known.list.seq;
+        let before = self.rivals.get(user).filter(|rival| rival.seq == seq);
         let first = before.is_none();
         let mut rival = before.cloned().unwrap_or_else(|| Rival {
             list: list.to_bytes().into(),
+            seq,
             revoked: BTreeSet::new(),
         });
         let known = rival.revoked.len();
@@ -258,7 +320,7 @@ impl Device {
         rows.filter_map(|bytes| decode("approved device", bytes.as_slice(), REF_BYTES).ok())
     }
 
-    pub(super) fn adding(&self) -> BTreeSet<DeviceId> {
+    pub(crate) fn adding(&self) -> BTreeSet<DeviceId> {
         self.to_add().map(|entry| entry.device).collect()
     }
 
@@ -293,7 +355,7 @@ impl Device {
     /// Signs the own list anew, unchanged, when it has reached half its life, or was signed by a clock that was ahead. Only a device with the
     /// user key can.
     pub(crate) fn refresh_list(&mut self, now: UnixMs) -> bool {
-        let (Some(user_key), Some(list)) = (&self.user_key, &self.list) else {
+        let Some(list) = &self.list else {
             return false;
         };
         let issued = list.list.issued;
@@ -301,6 +363,20 @@ impl Device {
         if young && issued.since_ms(now) <= CLOCK_SKEW_MS {
             return false;
         }
+        self.sign_anew(now)
+    }
+
+    /// Signs the next list where there are two of one number: it counts, whatever either says. False where there are not, or where the user key
+    /// is elsewhere.
+    pub(crate) fn settle_two_lists(&mut self, now: UnixMs) -> bool {
+        self.has_own_rival() && self.sign_anew(now)
+    }
+
+    /// The next list names the same devices.
+    fn sign_anew(&mut self, now: UnixMs) -> bool {
+        let (Some(user_key), Some(list)) = (&self.user_key, &self.list) else {
+            return false;
+        };
         let devices = list.list.devices.clone();
         match user_key.sign_list(&list.genesis.clone(), Some(list), devices, now) {
             Ok(fresh) => {

@@ -56,11 +56,11 @@ impl Device {
         writes.put(keys::device("labels"), keys::cbor(&self.labels));
     }
 
-    /// Devices that the own list names.
+    /// Devices that the own list names, whatever another list of its number says.
     pub(crate) fn own_devices(&self) -> BTreeSet<DeviceId> {
-        let user = self.user();
-        let named = user.and_then(|user| self.named(&user));
-        named.unwrap_or_default()
+        let list = self.list().into_iter();
+        let entries = list.flat_map(|list| &list.list.devices);
+        entries.map(|entry| entry.device).collect()
     }
 
     /// What a device of the own user is called here.
@@ -128,8 +128,34 @@ impl Device {
     /// Whether a device may be added to groups by itself: not one that came onto the list after somebody else may have got the user key, before
     /// the user says that it is theirs.
     pub(crate) fn is_confirmed(&self, device: &DeviceId) -> bool {
+        !self.labels.guarded || *device == self.id() || self.is_known(device)
+    }
+
+    /// Whether this device approved it, was approved by it, or the user has said here that it is theirs.
+    pub(crate) fn is_known(&self, device: &DeviceId) -> bool {
         let label = self.labels.of.get(device);
-        !self.labels.guarded || label.is_some_and(|label| label.confirmed)
+        label.is_some_and(|label| label.confirmed)
+    }
+
+    fn may_hold_user_key(&self, device: &DeviceId) -> bool {
+        let label = self.labels.of.get(device);
+        label.and_then(|label| label.has_user_key) != Some(false)
+    }
+
+    /// Those that the list names with which this device was approved are its user's.
+    pub(super) fn trust_list(&mut self) {
+        for device in self.own_devices() {
+            self.label(device).confirmed = true;
+        }
+    }
+
+    /// A device is to be taken away here. Where it may hold the user key, only those are the user's from now on that were approved here, or
+    /// that the user says so of: whatever else is on the list, it may have put there.
+    pub(crate) fn guard_from(&mut self, device: &DeviceId) {
+        self.labels.guarded |= self.may_hold_user_key(device);
+        if let Some(label) = self.labels.of.get_mut(device) {
+            label.confirmed = false;
+        }
     }
 
     pub(crate) fn is_guarded(&self) -> bool {
@@ -151,11 +177,7 @@ impl Device {
         let now = self.own_devices();
         let adding = self.adding();
         let gone = before.difference(&now).filter(|it| !adding.contains(it));
-        let may_hold = |device: &DeviceId| {
-            let label = self.labels.of.get(device);
-            label.and_then(|label| label.has_user_key) != Some(false)
-        };
-        let begins = !self.labels.guarded && gone.clone().any(may_hold);
+        let begins = !self.labels.guarded && gone.clone().any(|it| self.may_hold_user_key(it));
         // Whatever was said of it before, it is not the user's any more.
         for device in gone {
             if let Some(label) = self.labels.of.get_mut(device) {

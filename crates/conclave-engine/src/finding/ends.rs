@@ -120,7 +120,8 @@ impl FindingKind {
             | Self::Collecting => End::Sent,
             Self::Rescued { .. } => End::Cleared,
             Self::Record { .. }
-            | Self::TwoLists
+            | Self::TwoLists { .. }
+            | Self::ApproveAgain
             | Self::ForeignList
             | Self::NotInvitedAgain
             | Self::RotationUntrue

@@ -546,7 +546,17 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
             NOBODY,
             "If the group is yours, come back into it with `conclave group rejoin`.",
         ),
-        FindingKind::TwoLists => three(
+        FindingKind::TwoLists { own: true } => three(
+            "There are two different lists of your devices under one number.".to_owned(),
+            "Probably somebody else has your user key; perhaps a copy of a device was put back.",
+            "Look at `conclave device list` where your user key is. Take away what is not yours with `conclave device revoke`, or say of one that it is yours with `conclave device confirm`: either signs the next list, which counts.",
+        ),
+        FindingKind::ApproveAgain => three(
+            "A device that was approved here is not on your list of devices, which went on elsewhere meanwhile.".to_owned(),
+            NOBODY,
+            "If it is yours and was not taken away, approve it again: `conclave device request` on it, in a new home, and `conclave device approve` here.",
+        ),
+        FindingKind::TwoLists { own: false } => three(
             match who {
                 Some(who) => format!("There are two different lists of the devices of {who} under one number."),
                 None => "There are two different lists of somebody's devices under one number.".to_owned(),
@@ -565,9 +575,9 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
             "Look at `conclave device list`. If the device is yours, `conclave device confirm` says so; if not, take it away with `conclave device revoke`, and make a new user.",
         ),
         FindingKind::RevokedMember => three(
-            format!("A device that an owner of {group} has taken away is still in it. Only an owner can remove it."),
+            format!("A device that its user has taken away is still in {group}, and you may not remove it."),
             NOBODY,
-            "Ask an owner of the group to connect: their device removes it by itself.",
+            "Ask an admin of the group to connect, or an owner where it is an owner's device: theirs removes it by itself. Where nobody of these is left, make a new group.",
         ),
         FindingKind::NotInvitedAgain => three(
             format!("A member of {group} is not verified here, and was not invited to the group that takes its place."),
@@ -787,8 +797,10 @@ pub(super) mod tests {
             K::RejoinWanted => K::CannotReturn { cause: None },
             K::CannotReturn { .. } => K::AsksReAdd,
             K::AsksReAdd => K::MembershipUnknown { invited: true },
-            K::MembershipUnknown { .. } => K::TwoLists,
-            K::TwoLists => K::ForeignList,
+            K::MembershipUnknown { .. } => K::TwoLists { own: false },
+            K::TwoLists { own: false } => K::TwoLists { own: true },
+            K::TwoLists { own: true } => K::ApproveAgain,
+            K::ApproveAgain => K::ForeignList,
             K::ForeignList => K::UnconfirmedDevice,
             K::UnconfirmedDevice => K::RevokedMember,
             K::RevokedMember => K::NotInvitedAgain,

@@ -194,7 +194,7 @@ impl Cx {
         };
         let first = group.asking.insert(device);
         let own = self.device.user();
-        let listed = self.device.lists_own(&device) && self.device.is_confirmed(&device);
+        let listed = self.adds_own(&device);
         if Some(user) == own && listed {
             self.intend(group, Want::ReAdd { user, device });
             // Siblings hear it too: one of them is enough.

@@ -267,6 +267,7 @@ impl Cx {
         if group.state().rotating_since == group.state().epoch {
             self.rotation_begins(group, outcome.own);
         }
+        self.see_own_added(group, &outcome.added);
         if !added.is_empty() || !removed.is_empty() {
             let epoch = group.state().epoch;
             self.event(Event::MembersChanged {

@@ -106,7 +106,7 @@ impl Cx {
                 Some(again) => *device == again,
                 None => *device != own && !group.state().is_member(device),
             })
-            .filter(|device| !is_own || self.device.is_confirmed(device))
+            .filter(|device| !is_own || self.adds_own(device))
             .collect();
         if devices.is_empty() {
             self.packages_for_intent(group, id, &list, Vec::new());

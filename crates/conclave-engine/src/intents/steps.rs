@@ -131,7 +131,11 @@ impl Cx {
         let Some(user) = self.device.user() else {
             return Step::Done(Reply::Done);
         };
-        let listed = self.device.own_devices();
+        if !self.knows_own_list() {
+            // It is wanted again when the list is here.
+            return Step::Done(Reply::Done);
+        }
+        let listed = self.own_listed();
         let mut gone = Self::devices_of(group, user);
         gone.retain(|device| !listed.contains(device) && *device != self.device.id());
         Self::step_prune(gone)

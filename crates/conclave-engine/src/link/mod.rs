@@ -17,8 +17,9 @@ pub(crate) use self::document::{DocLink, NotOpen, Open, SnapshotLink};
 pub(crate) use self::pending::{DocPending, GroupPending, IntentPending, Pending};
 use crate::cx::{Cx, Post};
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::event::Event;
-use crate::finding::{About, End, FindingKind};
+use crate::finding::{About, End, FindingKind, Step, Suspect};
 use crate::give_back::ToGiveBack;
 use crate::life::Copy;
 use crate::merge::Merging;
@@ -97,6 +98,9 @@ pub(crate) struct Link {
     pub(crate) packages_doubted: bool,
     /// Questions about the own user's newest device list.
     checking: usize,
+    /// Users whose newest list the service has shown on this connection, and has told of no other since. By the list of another time a device
+    /// would be taken for gone that has come since.
+    pub(crate) lists_seen: BTreeSet<UserId>,
     /// Users whose lists are to be looked up.
     pub(crate) to_look_up: BTreeSet<UserId>,
     /// Those who were looked up on this connection, or are to be.
@@ -304,6 +308,13 @@ impl Cx {
                 self.wake(delay, TimerKind::Publish);
             }
             _ if newest > sent => self.publish_list(),
+            // Another list came before: the newest one is asked for. Who is off the list is let in no more, and is told so.
+            Answer::Refused(Refusal::StaleDeviceList { .. } | Refusal::Forbidden { .. }) => {}
+            Answer::Refused(refusal) => {
+                let error = EngineError::Refused(refusal.clone());
+                let what = FindingKind::failed(Step::DeviceList, &error);
+                self.found_of_device(what, Some(Suspect::Service));
+            }
             _ => {}
         }
         if let Some(user) = self.device.user() {
@@ -313,12 +324,14 @@ impl Cx {
 
     /// Looks at a user's newest device list: the own user's new devices are added to every group.
     pub(crate) fn check_devices(&mut self, user: UserId) {
+        self.link.lists_seen.remove(&user);
         if Some(user) != self.device.user() {
             self.event(Event::DevicesChanged { user });
             self.post(Post::DevicesOf(user));
             return;
         }
-        self.link.checking += 1;
+        // Offline nothing is asked: with the next connection it is.
+        self.link.checking += usize::from(self.link.online);
         self.request(Request::GetDeviceList { user }, Pending::Devices);
     }
 }

@@ -14,8 +14,8 @@ const LOOK_UP_MS: u64 = 1_000;
 pub(crate) struct OffList {
     /// Those whom this device may remove.
     pub(crate) mine: BTreeMap<UserId, Vec<DeviceId>>,
-    /// Whether there are others, whom only an owner may remove.
-    held: bool,
+    /// Whose devices it may not remove.
+    held: BTreeSet<UserId>,
 }
 
 impl Group {
@@ -32,7 +32,7 @@ impl Cx {
         let Some(user) = self.device.user() else {
             return;
         };
-        let listed = self.device.own_devices();
+        let listed = self.own_listed();
         let own = self.device.id();
         let leaves = group.intents.values().any(Intent::is_leave);
         if leaves || !listed.contains(&own) {
@@ -40,43 +40,69 @@ impl Cx {
         }
         let members: BTreeSet<DeviceId> = Self::devices_of(group, user).into_iter().collect();
         let mut lacking = listed.difference(&members);
-        if lacking.any(|device| self.device.is_confirmed(device)) {
+        if lacking.any(|device| self.adds_own(device)) {
             self.intend(group, Want::AddOwn);
         }
         let mut unlisted = members.difference(&listed).peekable();
-        if unlisted.peek().is_none() || !self.device.is_list_published() {
+        if unlisted.peek().is_none() || !self.knows_own_list() {
             return;
         }
         // Whoever took it away removes it; the others wait whether that happens.
         if unlisted.any(|device| self.revocations.contains_key(device)) {
             self.intend(group, Want::PruneOwn);
         } else {
-            let (from, to) = SIBLINGS_MS;
-            self.plan(from, to, TimerKind::Group(group.id, GroupTimer::PruneOwn));
+            let age = self.device.list_age_ms(&user, self.latest());
+            self.plan_prune(SIBLINGS_MS, age, group.id, GroupTimer::PruneOwn);
         }
+    }
+
+    /// A turn comes so long after the list that shows who is off it: however often this device was started since, it comes.
+    fn plan_prune(&mut self, window: (u64, u64), age_ms: u64, group: GroupId, what: GroupTimer) {
+        let delay = self.jitter(window.0, window.1).saturating_sub(age_ms);
+        self.wake(delay, TimerKind::Group(group, what));
+    }
+
+    /// Devices of the own user's that a commit added: whoever added one that is off the list did not know that.
+    pub(crate) fn see_own_added(&mut self, group: &mut Group, added: &[DeviceId]) {
+        let own = self.device.user();
+        let rows = added
+            .iter()
+            .filter_map(|it| group.state().roster.current_row(it));
+        let mut of_own = rows.filter(|row| Some(row.user) == own).peekable();
+        if of_own.peek().is_none() {
+            return;
+        }
+        let listed = self.own_listed();
+        if of_own.any(|row| !listed.contains(&row.device)) {
+            self.match_own_devices(group);
+        }
+    }
+
+    /// Whether the own list is the newest that the service has.
+    pub(crate) fn knows_own_list(&self) -> bool {
+        let user = self.device.user();
+        let seen = user.is_some_and(|user| self.link.lists_seen.contains(&user));
+        seen && self.device.is_list_published()
     }
 
     /// Nobody else has removed what is off the own list.
     pub(crate) fn prune_own_due(&mut self, group: &mut Group) {
-        let named = self.device.own_devices();
+        let named = self.own_listed();
         let user = self.device.user();
         let unlisted = user.is_some_and(|user| group.has_unlisted(user, &named));
-        if named.contains(&self.device.id()) && unlisted {
+        if named.contains(&self.device.id()) && unlisted && self.knows_own_list() {
             self.intend(group, Want::PruneOwn);
         }
     }
 
-    /// Who of a group's members is off their user's list, as an admin's device sees it. One walk over the members.
+    /// Who of a group's members is off their user's list, as far as this device knows the lists. One walk over the members.
     pub(crate) fn off_list(&self, group: &Group) -> OffList {
         let mut off = OffList::default();
         let role = group.state().role_of(&self.device.id());
-        if role < Some(Role::Admin) {
-            return off;
-        }
         let own = self.device.user();
         let mut named = BTreeMap::new();
         for row in group.state().current_rows() {
-            if Some(row.user) == own {
+            if Some(row.user) == own || !self.link.lists_seen.contains(&row.user) {
                 continue;
             }
             let listed = named
@@ -86,8 +112,12 @@ impl Cx {
             if !is_off {
                 continue;
             }
-            if row.role == Role::Owner && role < Some(Role::Owner) {
-                off.held = true;
+            let needed = match row.role {
+                Role::Owner => Role::Owner,
+                _ => Role::Admin,
+            };
+            if role < Some(needed) {
+                off.held.insert(row.user);
             } else {
                 off.mine.entry(row.user).or_default().push(row.device);
             }
@@ -95,54 +125,55 @@ impl Cx {
         off
     }
 
-    /// An admin's device removes what is off its user's list, unless a device of that user does so before.
+    /// A device of an admin removes what is off its user's list, unless a device of that user does so before; others' tell where nobody does.
     pub(crate) fn match_listed(&mut self, group: &Group) {
         let off = self.off_list(group);
-        if off.held || !off.mine.is_empty() {
-            let (from, to) = ADMINS_MS;
-            self.plan(
-                from,
-                to,
-                TimerKind::Group(group.id, GroupTimer::PruneListed),
-            );
+        let now = self.latest();
+        let users = off.mine.keys().chain(&off.held);
+        let ages = users.map(|user| self.device.list_age_ms(user, now));
+        if let Some(age) = ages.max() {
+            self.plan_prune(ADMINS_MS, age, group.id, GroupTimer::PruneListed);
         }
-        if !off.held {
+        if off.held.is_empty() {
             self.ended(About::Group(group.id), End::Pruned);
         }
     }
 
-    /// None of their devices has removed what is off its user's list. That only an owner can remove it is told now that its turn is over.
+    /// None of their devices has removed what is off its user's list. Where this device may not, that is told now that their turn is over.
     pub(crate) fn prune_listed_due(&mut self, group: &mut Group) {
         let off = self.off_list(group);
         for user in off.mine.into_keys() {
             self.intend(group, Want::PruneListed { user });
         }
-        if off.held {
+        if !off.held.is_empty() {
             self.finding(group.id, None, FindingKind::RevokedMember, None);
         }
     }
 
-    /// An admin's device looks up its members' lists, one after another: one that changed while it was away was told to it by nobody.
+    /// An admin's device looks up its members' lists, one after another: one that changed while it was away was told to it by nobody. Others look
+    /// up those of owners and admins: where none of these is left, somebody has to see that.
     pub(crate) fn plan_look_ups(&mut self, group: &Group) {
-        if group.state().role_of(&self.device.id()) < Some(Role::Admin) {
-            return;
-        }
+        let is_admin = group.state().role_of(&self.device.id()) >= Some(Role::Admin);
         let own = self.device.user();
-        let users = group.state().current_rows().map(|row| row.user);
-        let others = users.filter(|user| Some(*user) != own);
+        let rows = group.state().current_rows();
+        let rows = rows.filter(|row| is_admin || row.role >= Role::Admin);
+        let others = rows.map(|row| row.user).filter(|user| Some(*user) != own);
         let new = others.filter(|user| !self.link.looked_up.contains(user));
         let new: BTreeSet<UserId> = new.collect();
         if !new.is_empty() {
             self.link.looked_up.extend(new.iter().copied());
             self.link.to_look_up.extend(new);
-            let (from, to) = ADMINS_MS;
-            self.plan(from, to, TimerKind::Lists);
+            self.wake(0, TimerKind::Lists);
         }
     }
 
-    /// The next of them.
+    /// One of them, drawn at random: who is never connected for long comes to all in time.
     pub(crate) fn look_up_next(&mut self) {
-        if let Some(user) = self.link.to_look_up.pop_first() {
+        let from = UserId(random(&mut self.rng));
+        let all = &self.link.to_look_up;
+        let user = all.range(from..).next().or_else(|| all.first()).copied();
+        if let Some(user) = user {
+            self.link.to_look_up.remove(&user);
             self.request(Request::GetDeviceList { user }, Pending::DevicesOf(user));
         }
         if !self.link.to_look_up.is_empty() {
@@ -152,13 +183,14 @@ impl Cx {
 }
 
 impl Engine {
-    /// Somebody's devices changed who shares a group with this one: an admin's device looks.
+    /// Somebody's devices changed who shares a group with this one: an admin's device looks, and everybody where it is an owner or admin.
     pub(crate) fn devices_changed(&mut self, user: UserId) {
         let own = self.cx.device.id();
         let concerns = |whole: &Whole| {
             let state = whole.group.state();
-            let there = state.current_rows().any(|row| row.user == user);
-            there && state.role_of(&own) >= Some(Role::Admin)
+            let theirs = state.current_rows().find(|row| row.user == user);
+            let is_admin = state.role_of(&own) >= Some(Role::Admin);
+            theirs.is_some_and(|row| is_admin || row.role >= Role::Admin)
         };
         if self.wholes().any(concerns) {
             let what = Pending::DevicesOf(user);
@@ -182,7 +214,9 @@ impl Engine {
             }
         };
         self.cx.tell_list(user, news);
-        if news == News::default() {
+        // Also where nothing is new: by what was known from before nobody was judged.
+        let first = self.cx.link.lists_seen.insert(user);
+        if news == News::default() && !first {
             return;
         }
         for id in self.active_groups() {

@@ -1,5 +1,6 @@
 //! Entries of a group's log: commits, standalone proposals, signed entries.
 
+use conclave_identity::SignedDeviceList;
 use conclave_mls::{Beside, JudgedCommit, JudgedProposal, PublicGroupState, Retaken, RowChange};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::Plea;
@@ -305,14 +306,35 @@ impl NewEntry {
         Ok(Decided { changes, event })
     }
 
-    /// Refuses to add a device that its user has taken away, perhaps after its key package was handed out.
+    /// Refuses to add a device that its user has taken away, perhaps after its key package was handed out; and one that never logged in, unless
+    /// its user's list names it.
     fn ensure_standing(&self, rows: &Rows) -> Result<(), Stop> {
         let (added, _) = self.moves();
         rows.need(|keys| keys.devices.extend(added))?;
+        let Does::Commit(begins) = &self.does else {
+            return Ok(());
+        };
+        let unknown = |device: &DeviceId| rows.devices.get(device).is_none_or(Option::is_none);
+        let begun = begins.begun.iter();
+        let strangers = begun.filter(|(device, _)| added.contains(device) && unknown(device));
+        rows.need(|keys| keys.lists.extend(strangers.clone().map(|(_, user)| *user)))?;
         for device in added {
             let is_revoked = rows.device(device)?.is_some_and(|row| row.revoked);
             // Breakage: a revoked device is added by a package that was handed out before.
             if is_revoked && !crate::broken("add-revoked") {
+                return Err(revoked().into());
+            }
+        }
+        for (device, user) in strangers {
+            let Some(row) = rows.list(user)? else {
+                continue;
+            };
+            let list = SignedDeviceList::from_bytes(&row.bytes);
+            let list = list.map_err(|_| Stop::Damaged {
+                what: "device list",
+            })?;
+            let is_named = list.list.devices.iter().any(|it| it.device == *device);
+            if !is_named {
                 return Err(revoked().into());
             }
         }

@@ -1,7 +1,10 @@
 //! Devices, lists, key packages, invitations.
 
 use anyhow::{Result, ensure};
+use conclave_identity::{DeviceKey, DeviceRef, SCHEME_ED25519, UserGenesis, UserKey};
 use conclave_order::limits;
+use conclave_order::op::Asker;
+use conclave_order::op::help::AckWelcome;
 use conclave_order::op::identity::{Claim, CreateInvitation, Door, Newcomer, PutDeviceList};
 use conclave_order::op::packages::{
     ClaimKeyPackages, Claimed, ClearKeyPackages, Package, PutKeyPackages,
@@ -10,7 +13,9 @@ use conclave_order::rows::InvitationRow;
 use conclave_order::{Backend as _, Batch, Event, Op, Step, Transaction as _};
 use conclave_proto::limits::KEY_PACKAGE_SHELF_LIFE_MS;
 use conclave_proto::refusal::ForbiddenWhy;
-use conclave_proto::{DeviceId, GroupId, Refusal, UnixMs};
+use conclave_proto::{DeviceId, GroupId, RealmId, Refusal, UnixMs};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
 
 use crate::database::Database;
 use crate::ids::{author, device, log, some_hash, user, user_of};
@@ -267,9 +272,67 @@ pub async fn a_revoked_device_loses_what_it_had<D: Database>() -> Result<()> {
     ensure!(left_of(&world, 20, log.group).await? == (0, 0, false));
     let event = world.one(claim(10, 2, START)).await?;
     ensure!(claimed(&event)?.is_empty());
+    // What it has in flight, the next list among it, is not taken either.
+    let lost = Asker {
+        device: device(20),
+        user: user(2),
+        session: 1,
+    };
+    let ack = Op::AckWelcome(AckWelcome {
+        device: device(20),
+        id: 1,
+    });
+    for op in [list(2, Some(1)), ack] {
+        let refused = world.refused(lost.asks(op)).await?;
+        ensure!(refused == conclave_order::revoked(), "{refused:?}");
+    }
     let stale = world.refused(list(2, None)).await?;
     ensure!(stale == Refusal::StaleDeviceList { newest: 1 });
     world.accepted(vec![list(2, Some(1))]).await?;
+    Ok(())
+}
+
+/// Who never logged in is added only where its user's list names it, if there is one.
+///
+/// # Errors
+/// When it is not so.
+pub async fn whom_a_list_does_not_name_is_not_added<D: Database>() -> Result<()> {
+    let log = log(1, 1);
+    let mut world = World::<D>::furnished().await?;
+    let key = UserKey::from_bytes(&[7; 32]);
+    let genesis = UserGenesis::new(
+        RealmId([1; 16]),
+        &key,
+        START,
+        &mut ChaCha20Rng::from_seed([1; 32]),
+    );
+    let named = [20, 22].map(|n| DeviceRef {
+        device: device(n),
+        scheme: SCHEME_ED25519,
+        key: DeviceKey::from_bytes(&[n; 32]).public().to_vec().into(),
+    });
+    let list = key.sign_list(&genesis, None, named.to_vec(), START)?;
+    let put = Op::PutDeviceList(PutDeviceList {
+        user: user(2),
+        seq: 1,
+        bytes: list.to_bytes(),
+        devices: [device(20), device(22)].into(),
+        expected: None,
+        now: START,
+    });
+    world.accepted(vec![put]).await?;
+    let at = world.group(log.group).await?;
+    let adding = |n: u8| {
+        let moves = Moves {
+            added: vec![n],
+            users: (1..10).map(user).collect(),
+            ..Moves::default()
+        };
+        commit(log.group, 10, at, &moves, u64::from(n))
+    };
+    let refused = world.refused(adding(23)).await?;
+    ensure!(refused == conclave_order::revoked(), "{refused:?}");
+    world.accepted(vec![adding(22)]).await?;
     Ok(())
 }
 

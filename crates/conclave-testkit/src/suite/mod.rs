@@ -61,6 +61,7 @@ macro_rules! storage_suite {
                 identity::the_last_resort_comes_last,
                 identity::an_invitation_is_used_up,
                 identity::a_revoked_device_loses_what_it_had,
+                identity::whom_a_list_does_not_name_is_not_added,
                 recovery::a_generation_follows_the_one_it_was_made_for,
                 recovery::old_and_true_reports_change_nothing,
                 recovery::a_report_ahead_declares_once,
