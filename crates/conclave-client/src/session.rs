@@ -376,7 +376,7 @@ impl Inner {
                 Place::There(there) => {
                     let last = matches!(operation, Operation::Shutdown);
                     match there.run_once(id, operation, begin).await? {
-                        Told::Outcome(outcome) => return Ok(Some(outcome)),
+                        Told::Outcome(outcome) => return Ok(Some(*outcome)),
                         Told::Begun => return Ok(None),
                         // That is what was wanted.
                         Told::Gone(_) if last => return Ok(Some(Outcome::Done)),

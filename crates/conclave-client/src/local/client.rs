@@ -20,7 +20,7 @@ pub struct LocalClient {
 /// What came of asking.
 pub(crate) enum Told {
     /// Done.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     /// It will be done.
     Begun,
     /// The process is gone, or lets go of the store. Whether it did what was asked is known to whoever has the store next.
@@ -81,7 +81,7 @@ impl LocalClient {
     pub async fn run(&self, operation: Operation) -> Result<Outcome, Error> {
         let id = crate::session::fresh_id()?;
         match self.run_once(id, operation, false).await? {
-            Told::Outcome(outcome) => Ok(outcome),
+            Told::Outcome(outcome) => Ok(*outcome),
             Told::Begun => Err(Error::UnexpectedAnswer),
             Told::Gone(error) => Err(error),
         }
@@ -113,7 +113,7 @@ impl LocalClient {
             read(&mut stream).await
         };
         match told.await {
-            Ok(Some(Answer::Outcome(outcome))) => Ok(Told::Outcome(outcome)),
+            Ok(Some(Answer::Outcome(outcome))) => Ok(Told::Outcome(Box::new(outcome))),
             Ok(Some(Answer::Begun)) => Ok(Told::Begun),
             Ok(Some(Answer::Failed(error))) => Err(Error::Remote(error)),
             Ok(Some(Answer::Leaving) | None) => Ok(Told::Gone(hung_up())),
