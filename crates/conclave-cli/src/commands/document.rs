@@ -247,20 +247,34 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
 /// # Errors
 /// [`Failure`](crate::failure::Failure).
 pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, DocumentInfo, Reached)> {
-    let (group, info) = context
+    let (group, mut info) = context
         .find_document(&which.document, which.group.as_deref())
         .await?;
-    // Nothing more comes to a document that was closed.
+    if info.closed == Some(CloseReason::Archived) {
+        // It may have been taken up again, and written in.
+        context.touch(group);
+        let reached = context.catch_up().await?;
+        info = as_it_is_now(context, group, info).await;
+        if info.closed.is_some() {
+            return Ok((group, info, reached));
+        }
+    }
+    // Nothing more comes to a document that is gone for good.
     if info.closed.is_some() {
         return Ok((group, info, Reached::Yes));
     }
     let reached = fetch(context, group, &info).await?;
     // On whose word it rests is known once it is here.
-    let mut listed = context.documents(group).await.unwrap_or_default();
-    listed.retain(|it| it.document == info.document);
-    let info = listed.pop().unwrap_or(info);
+    let info = as_it_is_now(context, group, info).await;
     basis::note_basis(context, &info);
     Ok((group, info, reached))
+}
+
+/// What is known of a document by now.
+async fn as_it_is_now(context: &Context, group: GroupId, before: DocumentInfo) -> DocumentInfo {
+    let mut listed = context.documents(group).await.unwrap_or_default();
+    listed.retain(|it| it.document == before.document);
+    listed.pop().unwrap_or(before)
 }
 
 /// Brings a document up to date. One in a group that takes no changes any more is shown as it is here.
