@@ -162,8 +162,8 @@ async fn own_devices_are_added_at_a_pace_and_taken_out_at_any() {
         others.push(device.device.id);
     }
     packages.extend(first.claim(person.user()).await);
-    for at in 0..2 {
-        let add = vec![packages[at].clone()];
+    for package in &packages[..2] {
+        let add = vec![package.clone()];
         first
             .commit(&Plan {
                 add,
