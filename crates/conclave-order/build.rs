@@ -3,6 +3,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     conclave_breakages::declare(&[
         "add-revoked",
+        "no-turn",
         "returned-by-whom",
         "returned-root",
         "session-fence",

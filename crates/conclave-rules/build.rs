@@ -6,7 +6,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "external-rule",
         "ignore-prev",
         "ignore-seen-head",
+        "no-directory",
         "pending-leave",
+        "roster-rows",
         "skip-roster",
         "tombstone",
     ])

@@ -140,18 +140,13 @@ impl GroupState {
                 if self.documents.contains_key(document) {
                     return Err(Refusal::AlreadyExists);
                 }
-                // Breakage: documents may come before the directory.
-                if *document != directory
-                    && !self.documents.contains_key(&directory)
-                    && !crate::broken("no-directory")
-                {
+                if *document != directory && !self.documents.contains_key(&directory) {
                     return Err(DIRECTORY);
                 }
                 Ok(())
             }
             EntryBody::DocumentClosed { document, reason } => {
-                // Breakage: the directory may be closed.
-                if *document == self.directory() && !crate::broken("no-directory") {
+                if *document == self.directory() {
                     return Err(DIRECTORY);
                 }
                 match (self.listed(document)?.closed, reason) {
