@@ -9,8 +9,11 @@ use conclave_mls::{
 };
 use conclave_proto::codec::{DecodeError, Varint, decode, encode};
 use conclave_proto::frame::{BaseSnapshot, DeliveredRecord, OpenedDocument, WelcomeDelivery};
+use conclave_proto::group::GroupEntry;
 use conclave_proto::merkle::{Frontier, Head};
-use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
+use conclave_proto::record::{
+    Chained, EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader,
+};
 use conclave_proto::service::SignedHead;
 use conclave_proto::{
     Author, CommitId, DeviceId, DocumentId, GroupId, GroupPolicy, Hash, InstanceId, RealmId,
@@ -331,6 +334,14 @@ fn group_of_two(rng: &mut ChaCha20Rng, now: UnixMs) -> Result<(Seat, Seat), Fail
         ClientGroup::create(&ana.context(), GROUP, GroupPolicy::default(), now)?;
     let (mut service, _) =
         PublicGroupState::create(&created.group_info, &created.tree, ana.device, now)?;
+    let directory = EntryBody::DocumentCreated {
+        document: DocumentId::directory(&GROUP),
+        crdt: 1,
+    };
+    let directory = group.sign_entry(&ana.context(), directory, ANA);
+    let listed = service.judge_entry(&directory, ana.device)?;
+    service.apply_entry(&listed);
+    group.process(&GroupEntry::Signed(directory))?;
 
     let mut keys = KeyStore::load(Vec::new())?;
     let mut packages = keys.generate(&ben.context(), 1, false, now)?;
