@@ -48,7 +48,7 @@ impl Group {
         let directory = group.sign_entry(&owner.context(), directory, InstanceId([1; 8]));
         let listed = service.judge_entry(&directory, owner.device)?;
         service.apply_entry(&listed);
-        group.process(&GroupEntry::Signed(directory))?;
+        group.process(&GroupEntry::Signed(directory.clone()))?;
 
         let mut keys = KeyStore::load(Vec::new())?;
         let mut add = vec![member.key_package(&mut keys)?];
@@ -69,7 +69,7 @@ impl Group {
             epoch: service.state().epoch,
             welcome: welcome.context("no Welcome")?.into(),
             tree: service.tree().into(),
-            state: service.join_state(prepared.bundle.wrap, Vec::new()),
+            state: service.join_state(prepared.bundle.wrap, vec![directory]),
         };
         let (joined, _) = ClientGroup::join(&member.context(), &mut keys, &delivery, NOW)?;
         Ok(Self {

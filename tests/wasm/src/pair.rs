@@ -341,7 +341,7 @@ fn group_of_two(rng: &mut ChaCha20Rng, now: UnixMs) -> Result<(Seat, Seat), Fail
     let directory = group.sign_entry(&ana.context(), directory, ANA);
     let listed = service.judge_entry(&directory, ana.device)?;
     service.apply_entry(&listed);
-    group.process(&GroupEntry::Signed(directory))?;
+    group.process(&GroupEntry::Signed(directory.clone()))?;
 
     let mut keys = KeyStore::load(Vec::new())?;
     let mut packages = keys.generate(&ben.context(), 1, false, now)?;
@@ -371,7 +371,7 @@ fn group_of_two(rng: &mut ChaCha20Rng, now: UnixMs) -> Result<(Seat, Seat), Fail
         epoch: service.state().epoch,
         welcome: welcome.ok_or(Failure::Missing("welcome"))?.into(),
         tree: service.tree().into(),
-        state: service.join_state(prepared.bundle.wrap, Vec::new()),
+        state: service.join_state(prepared.bundle.wrap, vec![directory]),
     };
     let (joined, by) = ClientGroup::join(&ben.context(), &mut keys, &delivery, now)?;
     if by.inviter.user != ana.user() {

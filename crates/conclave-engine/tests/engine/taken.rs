@@ -48,7 +48,7 @@ fn forge_welcome(world: &mut World, group: GroupId) {
     let directory = own.sign_entry(&context, directory, InstanceId([9; 8]));
     let listed = service.judge_entry(&directory, cleo).unwrap();
     service.apply_entry(&listed);
-    own.process(&GroupEntry::Signed(directory)).unwrap();
+    own.process(&GroupEntry::Signed(directory.clone())).unwrap();
     // So often that hers is further on than the true one.
     for round in 0..20 {
         let last = round == 19;
@@ -78,7 +78,7 @@ fn forge_welcome(world: &mut World, group: GroupId) {
                 epoch: service.state().epoch,
                 welcome: welcome.into(),
                 tree: service.tree().into(),
-                state: service.join_state(prepared.bundle.wrap.clone(), Vec::new()),
+                state: service.join_state(prepared.bundle.wrap.clone(), vec![directory.clone()]),
             };
             world.push(ANA, ServiceFrame::Welcome(delivery));
         }
