@@ -138,7 +138,7 @@ fn a_service_has_what_is_pending_after_a_restart_and_nothing_of_it_after_a_commi
     let Some(GroupEntry::Proposal(sent)) = world.log.last().cloned() else {
         panic!("no proposal")
     };
-    assert_eq!(world.service.pending(), [sent.clone()]);
+    assert_eq!(world.service.pending(), std::slice::from_ref(&sent));
     let rows = |world: &World| {
         let of_pending = world.service_rows.keys();
         of_pending
