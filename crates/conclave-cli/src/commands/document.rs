@@ -189,7 +189,7 @@ pub enum Command {
 /// Runs one of them. Watching prints by itself.
 ///
 /// # Errors
-/// [`Failure`](crate::failure::Failure).
+/// [`Failure`].
 pub async fn run(context: &Context, command: Command) -> Result<Shown> {
     match command {
         Command::Create { group, title, kind } => create(context, &group, &title, kind).await,
@@ -245,7 +245,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
 /// Finds a document and brings it up to date, where the service can be reached.
 ///
 /// # Errors
-/// [`Failure`](crate::failure::Failure).
+/// [`Failure`].
 pub async fn open(context: &Context, which: &Which) -> Result<(GroupId, DocumentInfo, Reached)> {
     let (group, mut info) = context
         .find_document(&which.document, which.group.as_deref())
