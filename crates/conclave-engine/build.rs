@@ -2,7 +2,6 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     conclave_breakages::declare(&[
-        "erase-while-away",
         "keep-roots",
         "seal-unproven",
         "skip-resync",

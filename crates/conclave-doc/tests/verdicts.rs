@@ -108,6 +108,9 @@ fn two_colluders_erase_nothing_and_are_named() {
     ];
     for at in [OWNER, EDITOR] {
         // What others say does not stand for an own look.
+        for minutes in [0, 61] {
+            assert!(!sim.confirm(at, minutes).moved);
+        }
         assert_eq!(sim.judge(at), Some(DIFFERS));
         assert_eq!(sim.refuted(at), named);
         sim.peers[at].store();
