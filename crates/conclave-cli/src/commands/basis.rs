@@ -73,7 +73,7 @@ pub async fn status(context: &Context, which: &Which) -> Result<Shown> {
     let (group, info, reached) = open(context, which).await?;
     context.note_stale(reached);
     let mut found = findings::kept(context, Some(group), false).await?;
-    found.retain(|it| it.document == Some(info.document));
+    found.retain(|it| it.document == Some(info.document) && !it.settled);
     let shown = |name: &str, value: String| vec![name.to_owned(), value];
     let state = row(&info).pop().unwrap_or_default();
     let mut rows = vec![
