@@ -123,7 +123,7 @@ def play(stranger: Client, rita: Reference) -> None:
         shown = rita.run("verify", "--compared", contact_text(stranger.own.contact))
         check(safety_number(stranger.own.genesis, contact.genesis) in shown, f"the safety number in:\n{shown}")
     group = of_the_stranger(stranger, rita, contact)
-    of_a_device(rita, of_the_reference(stranger, rita))
+    of_a_device(rita, *of_the_reference(stranger, rita))
     with step("the stranger renews its leaf, and the reference client follows"):
         stranger.commit(group, [])
         check(rita.agrees("Strangers", stranger, group), "the group's code")
@@ -162,7 +162,7 @@ def of_the_stranger(stranger: Client, rita: Reference, contact: Contact) -> Grou
     return group
 
 
-def of_the_reference(stranger: Client, rita: Reference) -> bytes:
+def of_the_reference(stranger: Client, rita: Reference) -> tuple[bytes, bytes]:
     with step("the reference client founds a group, and the stranger joins"):
         rita.run("group", "create", "Rita's")
         rita.run("doc", "create", "Rita's", "Plan")
@@ -187,10 +187,10 @@ def of_the_reference(stranger: Client, rita: Reference) -> bytes:
         group = stranger.accept(next(iter(stranger.welcomes.values())))
         again = stranger.open(group, plan.id)
         check(str(again.content.replica.text) == f"a plan: {GREETING}{GREETING}", "the plan")
-    return plan.id
+    return group.id, plan.id
 
 
-def of_a_device(rita: Reference, document: bytes) -> None:
+def of_a_device(rita: Reference, group_id: bytes, document: bytes) -> None:
     enrolling = Enrolling("phone")
     with step("the reference client approves a device that the stranger makes for its user"):
         shown = rita.run("device", "approve", enrolling.text(), "--code", enrolling.code())
@@ -199,8 +199,9 @@ def of_a_device(rita: Reference, document: bytes) -> None:
         phone = Client(enrolling.finish(approval[0]), rita.url)
         phone.connect()
     with closing(phone), step("that device is taken into the group, and reads"):
-        phone.wait(lambda: bool(phone.welcomes), "a Welcome", 60)
-        group = phone.accept(next(iter(phone.welcomes.values())))
+        # It is taken into every group of its user's, in any order.
+        phone.wait(lambda: group_id in phone.welcomes, "a Welcome", 60)
+        group = phone.accept(phone.welcomes[group_id])
         check(rita.agrees("Rita's", phone, group), "the group's code")
         plan = phone.open(group, document)
         check(GREETING in str(plan.content.replica.text), "the plan")
