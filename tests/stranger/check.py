@@ -4,23 +4,23 @@
     python3 -m venv venv && venv/bin/pip install cryptography
     venv/bin/python tests/stranger/check.py [docs]
 
-It shares no code with the program: the structs are read from the page, the functions are written from the page. It says what it did, and
+It shares no code with the program: the structs are read from the page, the functions are those of the client beside it. It says what it did, and
 ends with 1 where something is not as the page has it.
 """
 
 import base64
-import hashlib
-import hmac
 import json
 import re
-import struct
 import sys
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from stranger.crypto import (
+    SigningKey, Untrue, expand_with_label, hchacha20, hpke_decrypt, labelled, mac, sha256, verify_plain, with_label,
+    xchacha_open, xchacha_seal,
+)
+from stranger.identity import digits
+from stranger.merkle import Head, is_consistent, leaf_hash, node_hash
 
 DOCS = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent.parent / "docs")
 
@@ -253,100 +253,12 @@ def shown(value):
 
 # --- functions of the page
 
-def sha256(data):
-    return hashlib.sha256(data).digest()
-
-
-def labelled(label, parts):
-    out = b""
-    for part in [label.encode()] + parts:
-        out += struct.pack(">I", len(part)) + part
-    return sha256(out)
-
-
-def sign_content(label, content):
-    return opaque(b"MLS 1.0 " + label.encode()) + opaque(content)
-
-
 def verifies(key, signature, message):
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+        verify_plain(key, message, signature, "a vector")
         return True
-    except InvalidSignature:
+    except Untrue:
         return False
-
-
-def hkdf_expand(secret, info, length):
-    out, block, count = b"", b"", 0
-    while len(out) < length:
-        count += 1
-        block = hmac.digest(secret, block + info + bytes([count]), "sha256")
-        out += block
-    return out[:length]
-
-
-def expand_with_label(secret, label, context, length):
-    info = struct.pack(">H", length) + opaque(b"MLS 1.0 " + label.encode()) + opaque(context)
-    return hkdf_expand(secret, info, length)
-
-
-def hchacha20(key, nonce):
-    state = list(struct.unpack("<4I8I4I", b"expand 32-byte k" + key + nonce))
-
-    def quarter(a, b, c, d):
-        for to, plus, turn, by in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
-            state[to] = (state[to] + state[plus]) & 0xFFFFFFFF
-            mixed = state[turn] ^ state[to]
-            state[turn] = (mixed << by | mixed >> (32 - by)) & 0xFFFFFFFF
-
-    for _ in range(10):
-        for at in range(4):
-            quarter(at, at + 4, at + 8, at + 12)
-        for a, b, c, d in ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)):
-            quarter(a, b, c, d)
-    return struct.pack("<8I", *(state[:4] + state[12:]))
-
-
-def xchacha(key, nonce):
-    return ChaCha20Poly1305(hchacha20(key, nonce[:16])), bytes(4) + nonce[16:]
-
-
-def node(left, right):
-    return sha256(b"\1" + left + right)
-
-
-def consistent(old, old_root, new, new_root, proof):
-    """RFC 9162, 2.1.4.2."""
-    if old == 0 or old == new:
-        return not proof and (old_root == new_root if old else old_root == sha256(b""))
-    if old & (old - 1) == 0:
-        proof = [old_root] + proof
-    fn, sn = old - 1, new - 1
-    while fn & 1:
-        fn, sn = fn >> 1, sn >> 1
-    fr = sr = proof[0]
-    for hash in proof[1:]:
-        if sn == 0:
-            return False
-        if fn & 1 or fn == sn:
-            fr, sr = node(hash, fr), node(hash, sr)
-            while fn and not fn & 1:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            sr = node(sr, hash)
-        fn, sn = fn >> 1, sn >> 1
-    return fr == old_root and sr == new_root and sn == 0
-
-
-def digits(label, parts, groups):
-    digest = labelled(label, parts)
-    for _ in range(5200):
-        digest = labelled(label, [digest] + parts)
-    out = []
-    for block in range(-(-groups // 6)):
-        hash = labelled("conclave 1.0 digits", [digest, bytes([block])])
-        out += [int.from_bytes(hash[at:at + 5], "big") % 100000 for at in range(0, 30, 5)]
-    return " ".join(f"{number:05}" for number in out[:groups])
 
 
 def text_of(prefix, statement):
@@ -389,15 +301,15 @@ class Check:
         if by == "labelled":
             made = labelled(f["label"], [bytes.fromhex(part) for part in f["parts"]])
         elif by == "Sign":
-            content = sign_content(f["label"], of("content"))
+            content = with_label(f["label"], of("content"))
             self.that(content == of("SignContent"), f"{name}: SignContent")
             self.that(verifies(of("key"), of("is"), content), name)
         elif by == "Ed25519":
             self.that(verifies(bytes.fromhex(given["head key"]), of("is"), of("message")), name)
         elif by == "leaf":
-            made = sha256(b"\0" + of("data"))
+            made = leaf_hash(of("data"))
         elif by == "node":
-            made = node(of("left"), of("right"))
+            made = node_hash(of("left"), of("right"))
         elif by == "H":
             made = sha256(of(""))
         elif by == "varint":
@@ -408,8 +320,8 @@ class Check:
             made = of("hash")[:16]
         elif by == "consistency proof":
             proof = [bytes.fromhex(hash) for hash in f["is"]]
-            roots = [bytes.fromhex(given[which]) for which in ("old root", "new root")]
-            self.that(consistent(f["old"], roots[0], f["new"], roots[1], proof), name)
+            old, new = (Head(size=f[which], root=bytes.fromhex(given[f"{which} root"])) for which in ("old", "new"))
+            self.that(is_consistent(old, new, proof), name)
         elif by == "ExpandWithLabel":
             made = expand_with_label(of("secret"), f["label"], of("context"), f["length"])
         elif by == "HChaCha20":
@@ -417,13 +329,12 @@ class Check:
         elif by == "ChaCha20-Poly1305":
             made = ChaCha20Poly1305(of("key")).encrypt(of("nonce"), of("plaintext"), of("aad"))
         elif by == "XChaCha20-Poly1305":
-            cipher, nonce = xchacha(of("key"), of("nonce"))
-            made = cipher.encrypt(nonce, of("plaintext"), of("aad"))
+            made = xchacha_seal(of("key"), of("nonce"), of("plaintext"), of("aad"))
         elif by == "HPKE open":
             of_key = [of(name) for name in ("private key", "enc", "info", "aad", "ciphertext")]
-            made = hpke_open(*of_key)
+            made = hpke_decrypt(*of_key)
         elif by == "HMAC-SHA256":
-            made = hmac.digest(of("key"), of("content"), "sha256")
+            made = mac(of("key"), of("content"))
         elif by == "text":
             self.that(text_of(f["prefix"], bytes.fromhex(vector["bytes"])) == f["is"], name)
         elif by == "digits":
@@ -495,8 +406,7 @@ class Check:
         statement = dict(login, nonce=challenge["nonce"], service_key=challenge["service_key"],
                          device=person["device"])
         content = self.page.encode(("named", "LoginStatement"), statement)
-        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(person["device_seed"]))
-        signature = key.sign(sign_content("conclave 1.0 service login", content))
+        signature = SigningKey(bytes.fromhex(person["device_seed"])).sign("conclave 1.0 service login", content)
         self.that(signature.hex() == login["signature"], name)
         self.count("logins")
 
@@ -505,7 +415,7 @@ class Check:
         sealed = {key: bytes.fromhex(value) for key, value in record["sealed"].items()}
         parts = [header] + [sealed[key] for key in ("nonce", "ciphertext", "tag", "commitment")]
         core = labelled("conclave 1.0 record core", parts)
-        return sha256(b"\0" + core + sealed["signature"]).hex()
+        return leaf_hash(core + sealed["signature"]).hex()
 
     def open(self, root, record):
         header = self.page.encode(("named", "RecordHeader"), record["header"])
@@ -514,11 +424,11 @@ class Check:
         nonce, tag = sealed["nonce"], sealed["tag"]
         commit = expand_with_label(root, "commitment", document, 32)
         key = expand_with_label(commit, "record", nonce, 32)
-        commitment = hmac.digest(key, opaque(header) + nonce + tag, "sha256")
+        commitment = mac(key, opaque(header) + nonce + tag)
         if commitment != sealed["commitment"]:
             raise ValueError("commitment")
-        cipher, inner = xchacha(expand_with_label(root, "content", document, 32), nonce)
-        plaintext = cipher.decrypt(inner, sealed["ciphertext"] + tag, header)
+        key = expand_with_label(root, "content", document, 32)
+        plaintext = xchacha_open(key, nonce, sealed["ciphertext"] + tag, header)
         payload, mark = plaintext.rstrip(b"\0")[:-1], plaintext.rstrip(b"\0")[-1:]
         if mark != b"\x80":
             raise ValueError("padding")
@@ -539,14 +449,14 @@ class Check:
             reference, enc, sealed = secrets.opaque(), secrets.opaque(), secrets.opaque()
             if private := packages.get(reference):
                 of = opaque(b"MLS 1.0 Welcome") + opaque(info)
-                group_secrets = Reader(hpke_open(private, enc, of, b"", sealed))
+                group_secrets = Reader(hpke_decrypt(private, enc, of, b"", sealed))
                 self.joined(epochs[delivery["epoch"]], group_secrets.opaque(), info)
                 self.count("Welcomes that opened")
                 return
         self.wrong.append("a Welcome for nobody")
 
     def joined(self, stated, joiner, info):
-        member = hmac.digest(joiner, bytes(32), "sha256")
+        member = mac(joiner, bytes(32))
         welcome = expand_with_label(member, "welcome", b"", 32)
         key = expand_with_label(welcome, "key", b"", 32)
         nonce = expand_with_label(welcome, "nonce", b"", 12)
@@ -568,26 +478,6 @@ class Check:
             of_label = expand_with_label(exporter, label, b"", 32)
             secret = expand_with_label(of_label, "exported", sha256(b""), 32)
             self.that(secret.hex() == stated[name], name)
-
-
-def hpke_open(private, enc, info, aad, sealed):
-    """RFC 9180, base mode."""
-    key = X25519PrivateKey.from_private_bytes(private)
-    shared = key.exchange(X25519PublicKey.from_public_bytes(enc))
-    kem, suite = b"KEM\0\x20", b"HPKE\0\x20\0\1\0\3"
-
-    def extract(of, salt, label, ikm):
-        return hmac.digest(salt or bytes(32), b"HPKE-v1" + of + label + ikm, "sha256")
-
-    def expand(of, secret, label, info, length):
-        return hkdf_expand(secret, struct.pack(">H", length) + b"HPKE-v1" + of + label + info, length)
-
-    public = key.public_key().public_bytes_raw()
-    secret = expand(kem, extract(kem, b"", b"eae_prk", shared), b"shared_secret", enc + public, 32)
-    context = b"\0" + extract(suite, b"", b"psk_id_hash", b"") + extract(suite, b"", b"info_hash", info)
-    secret = extract(suite, secret, b"secret", b"")
-    cipher = ChaCha20Poly1305(expand(suite, secret, b"key", context, 32))
-    return cipher.decrypt(expand(suite, secret, b"base_nonce", context, 12), sealed, aad)
 
 
 def whole_records(value):

@@ -128,9 +128,15 @@ def hpke_seal(public: bytes, label: str, context: bytes, plaintext: bytes) -> tu
     return sent, hpke.cipher.encrypt(hpke.nonce, plaintext, b"")
 
 
+def hpke_decrypt(private: bytes, sent: bytes, info: bytes, associated: bytes, ciphertext: bytes) -> bytes:
+    """One message in base mode."""
+    hpke = HpkeContext(private, sent, sent, public_of(private), info)
+    return hpke.cipher.decrypt(hpke.nonce, ciphertext, associated)
+
+
 def hpke_open(private: bytes, label: str, context: bytes, sent: bytes, ciphertext: bytes) -> bytes:
-    hpke = HpkeContext(private, sent, sent, public_of(private), with_label(label, context))
-    return hpke.cipher.decrypt(hpke.nonce, ciphertext, b"")
+    """DecryptWithLabel."""
+    return hpke_decrypt(private, sent, with_label(label, context), b"", ciphertext)
 
 
 def external_init(private: bytes, sent: bytes) -> bytes:

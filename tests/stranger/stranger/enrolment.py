@@ -5,7 +5,7 @@ import os
 from . import codec
 from .codec import Opaque, Optional, Struct, Vector, constant, decode, hash32, id16, of, opaque, signature64, uint8
 from .codec import uint16, uint64
-from .crypto import HpkeContext, SigningKey, labelled, public_of, require, verify
+from .crypto import SigningKey, hpke_decrypt, labelled, public_of, require, verify
 from .identity import (
     ED25519, REALM, DeviceCertificate, OwnDevice, SignedDeviceList, UserGenesis, accept_certificate, digits, from_text,
     to_text,
@@ -92,5 +92,5 @@ class Enrolling:
         sealed = approval.user_key
         assert sealed is not None
         info = b"conclave 1.0 user key copy" + approval.request
-        hpke = HpkeContext(self.hpke_private, sealed.enc, sealed.enc, public_of(self.hpke_private), info)
-        return hpke.cipher.decrypt(hpke.nonce, sealed.sealed, approval.encode(before="user_key"))
+        associated = approval.encode(before="user_key")
+        return hpke_decrypt(self.hpke_private, sealed.enc, info, associated, sealed.sealed)
