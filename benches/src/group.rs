@@ -3,10 +3,8 @@
 use anyhow::{Context as _, Result};
 use conclave_mls::{ClientGroup, KeyStore, Plan, Prepared, PublicGroupState, Rows};
 use conclave_proto::frame::WelcomeDelivery;
-use conclave_proto::group::GroupEntry;
-use conclave_proto::record::EntryBody;
-use conclave_proto::{DocumentId, GroupId, GroupPolicy, Hash, InstanceId};
-use conclave_testkit::members::{Member, NOW, strangers};
+use conclave_proto::{GroupId, GroupPolicy, Hash};
+use conclave_testkit::members::{Member, NOW, list_directory, strangers};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
@@ -41,14 +39,8 @@ impl Group {
             ClientGroup::create(&owner.context(), GROUP, GroupPolicy::default(), NOW)?;
         let (mut service, _) =
             PublicGroupState::create(&created.group_info, &created.tree, owner.device, NOW)?;
-        let directory = EntryBody::DocumentCreated {
-            document: DocumentId::directory(&GROUP),
-            crdt: 1,
-        };
-        let directory = group.sign_entry(&owner.context(), directory, InstanceId([1; 8]));
-        let listed = service.judge_entry(&directory, owner.device)?;
-        service.apply_entry(&listed);
-        group.process(&GroupEntry::Signed(directory.clone()))?;
+        let services = &mut [&mut service];
+        let directory = list_directory(&owner.context(), owner.device, &mut group, services)?;
 
         let mut keys = KeyStore::load(Vec::new())?;
         let mut add = vec![member.key_package(&mut keys)?];

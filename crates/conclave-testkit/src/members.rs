@@ -2,8 +2,12 @@
 
 use anyhow::{Context as _, Result};
 use conclave_identity::{DeviceCredential, DeviceKey, UserGenesis, UserKey};
-use conclave_mls::{ClientGroup, CommitInputs, DeviceContext, KeyStore, Plan, Prepared};
-use conclave_proto::{CommitId, DeviceId, RealmId, UnixMs, UserId};
+use conclave_mls::{
+    ClientGroup, CommitInputs, DeviceContext, KeyStore, Plan, Prepared, PublicGroupState,
+};
+use conclave_proto::group::GroupEntry;
+use conclave_proto::record::{EntryBody, Record};
+use conclave_proto::{CommitId, DeviceId, DocumentId, InstanceId, RealmId, UnixMs, UserId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
@@ -75,6 +79,29 @@ impl Member {
         let mut rng = ChaCha20Rng::seed_from_u64(group.epoch());
         Ok(group.commit(&self.context(), plan, inputs, &mut rng)?)
     }
+}
+
+/// Lists a group's directory, before which nobody can be added: as its member and these services have the group. The entry goes to whoever joins.
+///
+/// # Errors
+/// When the entry is refused.
+pub fn list_directory(
+    context: &DeviceContext<'_>,
+    device: DeviceId,
+    group: &mut ClientGroup,
+    services: &mut [&mut PublicGroupState],
+) -> Result<Record> {
+    let body = EntryBody::DocumentCreated {
+        document: DocumentId::directory(&group.state().group),
+        crdt: 1,
+    };
+    let entry = group.sign_entry(context, body, InstanceId([4; 8]));
+    for service in services {
+        let listed = service.judge_entry(&entry, device)?;
+        service.apply_entry(&listed);
+    }
+    group.process(&GroupEntry::Signed(entry.clone()))?;
+    Ok(entry)
 }
 
 /// Key packages of so many new members, who are never heard of again.

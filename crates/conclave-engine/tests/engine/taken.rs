@@ -5,9 +5,8 @@ use conclave_identity::DeviceCredential;
 use conclave_mls::{ClientGroup, CommitInputs, DeviceContext, Plan, PublicGroupState};
 use conclave_proto::codec::Bytes;
 use conclave_proto::frame::{Answer, ServiceFrame, WelcomeDelivery};
-use conclave_proto::group::GroupEntry;
-use conclave_proto::record::EntryBody;
-use conclave_proto::{CommitId, DocumentId, GroupId, GroupPolicy, InstanceId, Refusal, Role};
+use conclave_proto::{CommitId, DocumentId, GroupId, GroupPolicy, Refusal, Role};
+use conclave_testkit::members::list_directory;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -41,14 +40,7 @@ fn forge_welcome(world: &mut World, group: GroupId) {
         ClientGroup::create(&context, group, GroupPolicy::default(), now).unwrap();
     let (mut service, _) =
         PublicGroupState::create(&made.group_info, &made.tree, cleo, now).unwrap();
-    let directory = EntryBody::DocumentCreated {
-        document: DocumentId::directory(&group),
-        crdt: 1,
-    };
-    let directory = own.sign_entry(&context, directory, InstanceId([9; 8]));
-    let listed = service.judge_entry(&directory, cleo).unwrap();
-    service.apply_entry(&listed);
-    own.process(&GroupEntry::Signed(directory.clone())).unwrap();
+    let directory = list_directory(&context, cleo, &mut own, &mut [&mut service]).unwrap();
     // So often that hers is further on than the true one.
     for round in 0..20 {
         let last = round == 19;

@@ -21,9 +21,10 @@ const GREASE: [u16; 2] = [0x0A0A, 0xEAEA];
 const UNKNOWN: u16 = 0xF0D1;
 
 /// What a leaf here lists, and values of every list that nobody knows before and after it.
-fn greased(world: &World, known: &Capabilities) -> Capabilities {
+fn greased(world: &World) -> Capabilities {
     let [first, last] = GREASE;
     let raw = raw(&world.peers[0]);
+    let known = raw.mls.own_leaf_node().unwrap().capabilities();
     Capabilities::builder()
         .ciphersuites(vec![raw.mls.ciphersuite()])
         .extensions(
@@ -81,13 +82,7 @@ fn package(world: &World, of: usize, capabilities: Capabilities, extension: u16)
 fn leaves_and_key_packages_with_grease_are_taken_by_the_service_and_by_members() {
     let mut world = World::with_roles(70, &[Role::Editor, Role::Viewer]);
     let guest = world.outsider();
-    let known = raw(&world.peers[0])
-        .mls
-        .own_leaf_node()
-        .unwrap()
-        .capabilities()
-        .clone();
-    let bytes = MlsMessageOut::from(package(&world, guest, greased(&world, &known), UNKNOWN))
+    let bytes = MlsMessageOut::from(package(&world, guest, greased(&world), UNKNOWN))
         .to_bytes()
         .unwrap();
     let checked = check_key_package(&bytes, &Reference::default(), NOW).unwrap();
@@ -109,7 +104,7 @@ fn leaves_and_key_packages_with_grease_are_taken_by_the_service_and_by_members()
     let mut data = forge::data(&world);
     data.roster = expected_roster(&world);
     let leaf = LeafNodeParameters::builder()
-        .with_capabilities(greased(&world, &known))
+        .with_capabilities(greased(&world))
         .with_extensions(Extensions::single(unknown(UNKNOWN)).unwrap())
         .build();
     let bundle = forge::commit(&world, 1, &data, |builder, _| {
@@ -138,14 +133,8 @@ fn expected_roster(world: &World) -> conclave_proto::Hash {
 fn what_is_required_is_not_replaced_by_grease() {
     let mut world = World::with_roles(71, &[Role::Editor]);
     let guest = world.outsider();
-    let known = raw(&world.peers[0])
-        .mls
-        .own_leaf_node()
-        .unwrap()
-        .capabilities()
-        .clone();
     // Without SelfRemove, which every group requires.
-    let lacking = greased(&world, &known);
+    let lacking = greased(&world);
     let lacking = Capabilities::builder()
         .extensions(lacking.extensions().to_vec())
         .proposals(vec![ProposalType::from(GREASE[0])])
@@ -155,7 +144,7 @@ fn what_is_required_is_not_replaced_by_grease() {
     let packages = [
         of(lacking, UNKNOWN),
         // An extension of such a number is refused though it is listed: OpenMLS does not find it in the list.
-        of(greased(&world, &known), GREASE[0]),
+        of(greased(&world), GREASE[0]),
     ];
     for package in packages {
         let bytes = MlsMessageOut::from(package).to_bytes().unwrap();

@@ -29,6 +29,7 @@ use rand_chacha::rand_core::SeedableRng;
 use zeroize::Zeroizing;
 
 use super::{code, once, read, sample, split_two, two};
+use crate::members::list_directory;
 
 /// In the past of any machine that runs this: OpenMLS compares leaf lifetimes with the true clock.
 const NOW: UnixMs = UnixMs(1_700_000_000_000);
@@ -225,18 +226,9 @@ impl Pair {
                 .0
         };
         let (mut first, mut second) = (make(), make());
-        let directory = EntryBody::DocumentCreated {
-            document: DocumentId::directory(&GROUP),
-            crdt: 1,
-        };
-        let directory = group.sign_entry(&creator.context(), directory, InstanceId([4; 8]));
-        for service in [&mut first, &mut second] {
-            let effect = service.judge_entry(&directory, creator.id()).unwrap();
-            service.apply_entry(&effect);
-        }
-        group
-            .process(&GroupEntry::Signed(directory.clone()))
-            .unwrap();
+        let services = &mut [&mut first, &mut second];
+        let directory =
+            list_directory(&creator.context(), creator.id(), &mut group, services).unwrap();
         let member = rows_of(group.take_changes(), &member);
         let plan = Plan {
             add: vec![package.clone()],

@@ -2,26 +2,6 @@
 
 use super::*;
 
-/// A device that asks to be one of Ana's, and is not approved yet.
-fn asking(world: &mut World, name: &str) -> (usize, Approval) {
-    let setup = Setup::NewDevice {
-        name: name.to_owned(),
-        realm: REALM,
-    };
-    let at = world.add_device(name, setup, 0);
-    match world.ask(at, Command::DeviceRequest) {
-        Reply::Request(request) => (at, request.approved()),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn approve(world: &mut World, by: usize, approval: Approval) -> String {
-    match world.ask(by, Command::ApproveDevice(approval)) {
-        Reply::Text(approval) => approval,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn who_approved_a_device_and_died_does_not_bring_it_back_that_was_taken_away_since() {
     let (mut world, group, _) = lost(20);
@@ -34,9 +14,7 @@ fn who_approved_a_device_and_died_does_not_bring_it_back_that_was_taken_away_sin
     world.restart(PHONE);
     world.go_offline(PHONE);
     world.held = None;
-    world.ask(tablet, Command::FinishDevice { approval });
-    world.learn_name(tablet);
-    world.run();
+    finish(&mut world, tablet, approval);
     let id = world.devices[tablet].id;
     assert!(named(&world, LAPTOP).contains(&id));
     revoke(&mut world, LAPTOP, tablet);
@@ -66,15 +44,13 @@ fn a_device_whose_approval_may_have_been_taken_back_is_not_listed_without_a_word
     assert_eq!(told(&mut world, PHONE), ["device.approve_again"]);
     let approval = approve(&mut world, PHONE, request);
     world.run();
-    world.ask(tablet, Command::FinishDevice { approval });
-    world.learn_name(tablet);
-    world.run();
+    finish(&mut world, tablet, approval);
     assert!(named(&world, LAPTOP).contains(&id));
 }
 
-#[test]
-fn a_group_that_is_not_here_yet_keeps_it_from_being_done() {
-    let mut world = World::new(22, &["ana", "ben"]);
+/// The laptop approves a phone and goes; a tablet of the same user adds that to their group meanwhile.
+fn added_by_a_sibling(seed: u64) -> (World, GroupId, usize, usize) {
+    let mut world = World::new(seed, &["ana", "ben"]);
     let tablet = enrol(&mut world, LAPTOP, "tablet", None);
     let group = world.create_group(LAPTOP);
     world.run();
@@ -82,12 +58,16 @@ fn a_group_that_is_not_here_yet_keeps_it_from_being_done() {
     let (phone, request) = asking(&mut world, "phone");
     let approval = approve(&mut world, LAPTOP, request);
     world.run();
-    // The tablet adds the phone while the laptop is away, which knows nothing of that when it takes the phone away.
     world.go_offline(LAPTOP);
-    world.ask(phone, Command::FinishDevice { approval });
-    world.learn_name(phone);
-    world.run();
+    finish(&mut world, phone, approval);
     assert!(is_member(&world, group, phone));
+    (world, group, tablet, phone)
+}
+
+#[test]
+fn a_group_that_is_not_here_yet_keeps_it_from_being_done() {
+    let (mut world, group, tablet, phone) = added_by_a_sibling(22);
+    // The laptop knows nothing of that when it takes the phone away.
     let info = revoke(&mut world, LAPTOP, phone);
     assert_eq!((info.groups.len(), info.unseen), (0, vec![group]));
     world.go_offline(tablet);
@@ -112,18 +92,7 @@ fn a_group_that_is_not_here_yet_keeps_it_from_being_done() {
 
 #[test]
 fn a_group_that_a_sibling_has_seen_to_is_in_the_report() {
-    let mut world = World::new(23, &["ana", "ben"]);
-    let tablet = enrol(&mut world, LAPTOP, "tablet", None);
-    let group = world.create_group(LAPTOP);
-    world.run();
-    let (phone, request) = asking(&mut world, "phone");
-    let approval = approve(&mut world, LAPTOP, request);
-    world.run();
-    world.go_offline(LAPTOP);
-    world.ask(phone, Command::FinishDevice { approval });
-    world.learn_name(phone);
-    world.run();
-    assert!(is_member(&world, group, phone));
+    let (mut world, group, tablet, phone) = added_by_a_sibling(23);
     // Both take it away, and the tablet is done first.
     revoke(&mut world, LAPTOP, phone);
     revoke(&mut world, tablet, phone);
@@ -235,20 +204,10 @@ fn two_lists_keep_nobody_from_taking_a_device_away() {
 
 #[test]
 fn where_no_admin_is_left_that_is_told_to_whoever_is() {
-    let mut world = World::new(26, &["ana", "ben"]);
-    enrol(&mut world, LAPTOP, "phone", None);
-    let laptop = world.devices[LAPTOP].id;
-    world.go_offline(LAPTOP);
-    world.service.expire_packages(laptop);
-    let group = world.create_group(PHONE);
-    world.invite(group, PHONE, BEN, Some(Role::Editor));
-    world.go_offline(PHONE);
+    let (mut world, group) = apart(26, Role::Editor);
     // Ben hears nothing of it when it happens.
     world.go_offline(BEN);
-    world.go_online(LAPTOP);
-    world.run();
-    revoke(&mut world, LAPTOP, PHONE);
-    world.run();
+    take_away(&mut world);
     world.go_online(BEN);
     world.advance(130_000);
     assert!(is_member(&world, group, PHONE));
@@ -257,21 +216,9 @@ fn where_no_admin_is_left_that_is_told_to_whoever_is() {
 
 #[test]
 fn who_is_never_connected_for_long_removes_it_too() {
-    let (mut world, group) = {
-        let mut world = World::new(27, &["ana", "ben"]);
-        enrol(&mut world, LAPTOP, "phone", None);
-        let laptop = world.devices[LAPTOP].id;
-        world.go_offline(LAPTOP);
-        world.service.expire_packages(laptop);
-        let group = world.create_group(PHONE);
-        world.invite(group, PHONE, BEN, Some(Role::Owner));
-        (world, group)
-    };
-    world.go_offline(PHONE);
+    let (mut world, group) = apart(27, Role::Owner);
     world.go_offline(BEN);
-    world.go_online(LAPTOP);
-    world.run();
-    revoke(&mut world, LAPTOP, PHONE);
+    take_away(&mut world);
     world.advance(130_000);
     world.restart(BEN);
     world.go_online(BEN);
