@@ -27,8 +27,12 @@ pub(crate) struct Env {
     pub(crate) hub: Hub,
     /// What signs heads, and the service's generation.
     pub(crate) heads: Heads,
-    /// How often a group may renew leaves.
-    pub(crate) self_updates: Buckets<GroupId>,
+    /// How often a user may renew leaves of a group.
+    pub(crate) self_updates: Buckets<(GroupId, UserId)>,
+    /// How often a group may renew leaves in all.
+    pub(crate) group_self_updates: Buckets<GroupId>,
+    /// How often a user may change a group's policy.
+    pub(crate) policies: Buckets<(GroupId, UserId)>,
     /// How many of its own devices a user may add to a group.
     pub(crate) own_adds: Buckets<(GroupId, UserId)>,
     /// How often a device may come back into a group.

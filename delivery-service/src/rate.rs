@@ -1,4 +1,4 @@
-//! Token buckets: how often a device may ask or come back, and how often a group may renew leaves.
+//! Token buckets: how often a device may ask or come back, and how often a user and a group may renew leaves.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -32,8 +32,8 @@ impl Bucket {
     }
 }
 
-/// Named rates. Each is counted by device, but returns, which are counted by device and group, own devices, by user and group, and
-/// self-updates, by group.
+/// Named rates. Each is counted by device, but returns, which are counted by device and group; own devices, self-updates and policies, by user
+/// and group; and self-updates of all, by group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimits {
     /// Requests of any kind.
@@ -46,8 +46,12 @@ pub struct RateLimits {
     pub claims: Bucket,
     /// GroupInfos replaced.
     pub repairs: Bucket,
-    /// Commits that change nothing but the author's own leaf.
+    /// Commits of a user that change nothing but the author's own leaf.
     pub self_updates: Bucket,
+    /// The same of all users of a group.
+    pub group_self_updates: Bucket,
+    /// Commits of a user that change the policy and let nobody in or out, or turn over roles of those who are there.
+    pub policies: Bucket,
     /// Devices that a user adds of its own.
     pub own_adds: Bucket,
     /// External commits: a device comes back. By device and group, so that neither the others who come back with it nor its own other
@@ -63,7 +67,9 @@ impl Default for RateLimits {
             bytes: Bucket::new(512 * 1024 * 1024, 1024 * 1024 * 1024),
             claims: Bucket::new(500, 600),
             repairs: Bucket::new(30, 12),
-            self_updates: Bucket::new(30, 12),
+            self_updates: Bucket::per_hour(30, 60),
+            group_self_updates: Bucket::new(600, 60),
+            policies: Bucket::per_hour(30, 60),
             own_adds: Bucket::per_hour(8, 6),
             returns: Bucket::new(10, 6),
         }

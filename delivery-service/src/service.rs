@@ -111,6 +111,8 @@ impl Service {
             limits: config.limits.clone(),
             hub: Hub::default(),
             self_updates: Buckets::new(rates.map(|rates| rates.self_updates)),
+            group_self_updates: Buckets::new(rates.map(|rates| rates.group_self_updates)),
+            policies: Buckets::new(rates.map(|rates| rates.policies)),
             own_adds: Buckets::new(rates.map(|rates| rates.own_adds)),
             returns: Buckets::new(rates.map(|rates| rates.returns)),
             misconduct: Misconduct::new(standing.service.public()),

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_identity::{Identity, Occasion, Presented, Reference, authenticate};
-use conclave_proto::policy::{JoinerAccess, Role};
+use conclave_proto::policy::{GroupPolicy, JoinerAccess, Role};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{DeviceId, Hash, UnixMs, UserId, limits};
+use tls_codec::Size as _;
 
 use crate::actions::{Action, policy_actions};
 use crate::facts::{CommitFacts, Committer, Covered, LeafFacts};
@@ -79,6 +80,27 @@ pub fn removed(previous: &GroupState, next: &GroupState) -> Vec<DeviceId> {
         .map(|row| row.device)
         .filter(|device| !next.is_member(device))
         .collect()
+}
+
+/// Whether a commit gives another role to a device that was a member and stays one: its row ends, and another begins.
+#[must_use]
+pub fn gives_roles(previous: &GroupState, next: &GroupState) -> bool {
+    let mut before = previous.current_rows();
+    before.any(|row| {
+        next.role_of(&row.device)
+            .is_some_and(|role| role != row.role)
+    })
+}
+
+/// Whether a commit makes the state larger for good where nobody needs it: it adds somebody, makes the policy larger, or gives roles. Taking
+/// somebody out, with what the policy says of them, is none of that.
+#[must_use]
+pub fn grows(previous: &GroupState, facts: &CommitFacts, next: &GroupState) -> bool {
+    let larger =
+        |policy: &GroupPolicy| policy.tls_serialized_len() > previous.policy.tls_serialized_len();
+    !facts.adds.is_empty()
+        || facts.policy.as_ref().is_some_and(larger)
+        || gives_roles(previous, next)
 }
 
 /// The author of a commit, authenticated.

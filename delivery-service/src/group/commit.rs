@@ -7,7 +7,7 @@ use conclave_order::op::entry::NewEntry;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::{CommitBundle, GroupEntry};
 use conclave_proto::{Refusal, UnixMs};
-use conclave_rules::GroupState;
+use conclave_rules::{GroupState, judge};
 
 use super::{Group, order, stored};
 use crate::error::OpError;
@@ -93,9 +93,9 @@ pub(super) fn ask_turn(
     group.turns().ask(conn.device, role, now)
 }
 
-/// Renewals of leaves that change nothing else, and returns, are paced: each costs every member a commit to process. Returns have buckets of
-/// their own: after a commit that nobody can decrypt, a whole group comes back at once. What a user adds of its own devices is paced too:
-/// rows of the roster never go. Taking devices out is not.
+/// Commits cost every member the processing, and rows of the roster never go. So what changes nothing but leaves, what changes the policy, what
+/// a user adds of its own devices, and returns are paced, each user by itself: nobody uses up what others need. After a commit that nobody can
+/// decrypt a whole group comes back at once: returns are counted by device. Taking devices out is not paced.
 fn pace(
     group: &Group,
     before: &GroupState,
@@ -106,27 +106,28 @@ fn pace(
     if judged.is_external() {
         return env.returns.take((group.id, judged.author), 1, now);
     }
-    let user_of = |device| {
-        judged
-            .next
-            .row(device, judged.next.epoch)
-            .map(|row| row.user)
+    let next = &judged.next;
+    let user_of = |device| next.roster.current_row(device).map(|row| row.user);
+    let Some(author) = user_of(&judged.author) else {
+        // Whoever commits is a member afterwards.
+        return Err(Refusal::Storage);
     };
-    let author = user_of(&judged.author);
-    let own = judged
-        .added
-        .iter()
-        .filter(|device| user_of(device) == author);
-    if let (own @ 1.., Some(user)) = (own.count() as u64, author) {
-        env.own_adds.take((group.id, user), own, now)?;
+    let key = (group.id, author);
+    let added = judged.added.iter();
+    let own = added.filter(|device| user_of(device) == Some(author));
+    if let own @ 1.. = own.count() as u64 {
+        env.own_adds.take(key, own, now)?;
     }
-    let renewal = judged.added.is_empty()
-        && judged.removed.is_empty()
-        && judged.next.policy == before.policy
-        && before.is_member(&judged.author);
-    if renewal {
-        env.self_updates.take(group.id, 1, now)
-    } else {
-        Ok(())
+    let moves_nobody = judged.added.is_empty() && judged.removed.is_empty();
+    let sets_policy = next.policy != before.policy;
+    if (moves_nobody && sets_policy) || judge::gives_roles(before, next) {
+        return env.policies.take(key, 1, now);
     }
+    if moves_nobody {
+        // What all of them have is not used up by whom the own bucket refuses.
+        env.group_self_updates.has(group.id, 1, now)?;
+        env.self_updates.take(key, 1, now)?;
+        return env.group_self_updates.take(group.id, 1, now);
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use conclave_ds::{Bucket, RateLimits};
 use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request};
-use conclave_proto::{GroupPolicy, Refusal};
+use conclave_proto::{GroupPolicy, Refusal, Role};
 
 use crate::external::rejoin;
 use crate::forge::offer;
@@ -76,6 +76,89 @@ async fn renewals_are_paced_and_nothing_else_is() {
     alice
         .commit(&Plan {
             remove,
+            ..Plan::default()
+        })
+        .await;
+}
+
+/// Two admins of one group; one made it.
+async fn admins(service: &TestService) -> (Member, Member) {
+    let mut alice = service.member().await;
+    let person = Person::new();
+    let mut policy = GroupPolicy::default();
+    policy.set_role(person.user(), Role::Admin);
+    alice.create_group(policy).await;
+    let mut mallory = service.member_of(&person, 0).await;
+    alice.invite(&mut mallory).await;
+    (alice, mallory)
+}
+
+/// Commits plans until one is refused, or there were ten; gives how many were ordered.
+async fn until_refused(member: &mut Member, mut plan: impl FnMut(&Member) -> Plan) -> u64 {
+    let mut ordered = 0;
+    while ordered < 10 {
+        let plan = plan(member);
+        let bundle = member.prepare(&plan).bundle;
+        match member.send_commit(bundle).await {
+            Answer::Accepted { .. } => {
+                let epoch = member.group().epoch();
+                member.catch_up(epoch + 1).await;
+                ordered += 1;
+            }
+            Answer::Refused(Refusal::RateLimited { .. }) => {
+                member.group.as_mut().unwrap().discard_pending().unwrap();
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    ordered
+}
+
+#[tokio::test]
+async fn who_renews_without_end_keeps_nobody_else_from_it() {
+    let service = service(|limits| {
+        limits.self_updates = Bucket::new(3, SLOWLY);
+        limits.group_self_updates = Bucket::new(5, SLOWLY);
+    })
+    .await;
+    let (mut alice, mut mallory) = admins(&service).await;
+    for _ in 0..2 {
+        assert!(until_refused(&mut mallory, |_| RENEWAL).await <= 3);
+    }
+    let epoch = mallory.group().epoch();
+    alice.catch_up(epoch).await;
+    // What was refused has not counted for all.
+    assert_eq!(until_refused(&mut alice, |_| RENEWAL).await, 2);
+}
+
+#[tokio::test]
+async fn who_turns_over_roles_without_end_is_refused_and_can_be_removed() {
+    let service = service(|limits| limits.policies = Bucket::new(4, SLOWLY)).await;
+    let (mut alice, mut mallory) = admins(&service).await;
+    let turned = |member: &Member| {
+        let mut policy = member.group().state().policy.clone();
+        policy.default_role = match policy.default_role {
+            Role::Viewer => Role::Editor,
+            _ => Role::Viewer,
+        };
+        Plan {
+            policy: Some(policy),
+            ..Plan::default()
+        }
+    };
+    assert_eq!(until_refused(&mut mallory, turned).await, 4);
+    let epoch = mallory.group().epoch();
+    alice.catch_up(epoch).await;
+    assert_eq!(until_refused(&mut alice, turned).await, 4);
+    let mut policy = alice.group().state().policy.clone();
+    policy
+        .roles
+        .retain(|entry| entry.user != mallory.device.user);
+    alice
+        .commit(&Plan {
+            remove: vec![mallory.device.id],
+            policy: Some(policy),
             ..Plan::default()
         })
         .await;

@@ -69,11 +69,6 @@ impl PublicGroupState {
         let facts = &commit.facts;
         check_clock(facts.data.time, self.state.last_time, now)?;
         let mut next = judge_commit(&self.state, facts).map_err(refuse)?;
-        // A group that is too large can still shrink, and go on.
-        let grows = !facts.adds.is_empty() || facts.policy.is_some();
-        if grows && next.most_bytes() > GROWING_STATE_BYTES {
-            return Err(refuse(CommitFault::Limit));
-        }
         let author = judge::author(facts, &next).ok_or(refuse(CommitFault::Mls))?;
         if author != connected {
             return Err(Refusal::Forbidden {
@@ -82,6 +77,10 @@ impl PublicGroupState {
         }
         let entry = GroupEntry::Commit(bundle.commit.clone());
         next.begin_epoch(entry.leaf());
+        // A group that is too large can still shrink, and go on. What the epoch before had of the log is gone by now.
+        if next.most_bytes() > GROWING_STATE_BYTES && judge::grows(&self.state, facts, &next) {
+            return Err(refuse(CommitFault::Limit));
+        }
         self.check_companions(bundle, &commit, &next, author)
             .map_err(refuse)?;
         Ok(JudgedCommit {

@@ -16,6 +16,7 @@ mod flow;
 mod forge;
 mod grease;
 mod group_info;
+mod growth;
 mod invitations;
 mod judgement;
 mod leaves;
