@@ -325,6 +325,15 @@ impl Device {
         }
     }
 
+    /// What waits to be approved can be given the user key: a store of before that was possible has nothing to seal it to. True where that was so.
+    pub(crate) fn be_ready_to_receive(&mut self, rng: &mut dyn CryptoRngCore) -> bool {
+        let lacks = self.credential.is_none() && self.receiving.is_none();
+        if lacks {
+            self.receiving = Some(ReceivingKey::generate(rng));
+        }
+        lacks
+    }
+
     pub(crate) fn request(&self) -> Result<DeviceRequest, EngineError> {
         let realm = self.profile.realm;
         let receiving = self

@@ -97,6 +97,7 @@ impl Engine {
         let keystore = KeyStore::load(table(keys::KEY_PACKAGES).map(strip).collect())?;
         let rng = ChaCha20Rng::from_seed(seed);
         let mut engine = Self::with(Cx::new(device, keystore, rng, now));
+        engine.cx.ready_to_receive();
         engine.cx.service = Known::load(&rows)?;
         engine.cx.revocations = revocation::load(&rows)?;
         for (key, value) in table(keys::INDEX) {

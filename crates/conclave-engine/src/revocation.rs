@@ -347,9 +347,12 @@ impl Cx {
     pub(crate) fn own_list_changed(&mut self, user: UserId, before: &BTreeSet<DeviceId>) {
         let now = self.device.own_devices();
         let guarded = self.device.is_guarded();
+        let is_alarming = before.difference(&now).next().is_some()
+            || now.difference(before).any(|it| self.device.was_listed(it));
         self.device.guard_against(before);
         self.device.save(&mut self.out.writes);
-        if guarded && now != *before {
+        // Of a device that is only new the other finding tells, until the user has said that it is theirs.
+        if guarded && is_alarming {
             self.found_of_device(FindingKind::ForeignList, None);
         }
         self.tell_unconfirmed();

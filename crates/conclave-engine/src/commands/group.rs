@@ -28,6 +28,13 @@ impl Cx {
         }
     }
 
+    /// At start, where the device waits to be approved.
+    pub(crate) fn ready_to_receive(&mut self) {
+        if self.device.be_ready_to_receive(&mut self.rng) {
+            self.device.save(&mut self.out.writes);
+        }
+    }
+
     pub(super) fn request_device(&mut self, id: CommandId) {
         let result = match self.device.credential() {
             Some(_) => Err(EngineError::AlreadyEnrolled),

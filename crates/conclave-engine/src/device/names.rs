@@ -137,6 +137,11 @@ impl Device {
         label.is_some_and(|label| label.confirmed)
     }
 
+    /// Whether it was the user's once, as far as is known here.
+    pub(crate) fn was_listed(&self, device: &DeviceId) -> bool {
+        self.labels.of.contains_key(device)
+    }
+
     fn may_hold_user_key(&self, device: &DeviceId) -> bool {
         let label = self.labels.of.get(device);
         label.and_then(|label| label.has_user_key) != Some(false)

@@ -1,7 +1,8 @@
 //! A device that its user takes away is out of everything, whatever it holds and whoever helps it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ciborium::Value;
 use conclave_engine::{
     Approval, Command, DeviceInfo, EngineError, Event, Reply, RevocationInfo, RevokedStage, Setup,
     forensic,
@@ -514,6 +515,47 @@ fn the_user_key_is_sealed_only_to_the_device_whose_code_was_typed_in() {
     let phone = list.iter().find(|it| !it.this).unwrap();
     assert_eq!(phone.holds_user_key, Some(true));
     assert_eq!(phone.name.as_deref(), Some("phone"));
+}
+
+/// The rows of a device that waits, as they were before the user key could be sealed to it.
+fn forget_receiving(world: &mut World, at: usize) {
+    let rows = &mut world.devices[at].rows.0;
+    let keys = rows.get_mut([&[1], b"keys".as_slice()].concat().as_slice());
+    let keys = keys.expect("a row of keys");
+    let mut row: BTreeMap<String, Value> = ciborium::from_reader(keys.as_slice()).unwrap();
+    assert_ne!(row.remove("receiving"), Some(Value::Null));
+    keys.clear();
+    ciborium::into_writer(&row, &mut **keys).unwrap();
+}
+
+#[test]
+fn a_device_that_has_waited_since_before_asks_and_is_approved() {
+    let mut world = World::new(30, &["ana"]);
+    let (at, before) = asking(&mut world, "phone");
+    forget_receiving(&mut world, at);
+    world.restart(at);
+    let ask = |world: &mut World| match world.ask(at, Command::DeviceRequest) {
+        Reply::Request(request) => request.approved(),
+        other => panic!("{other:?}"),
+    };
+    let request = ask(&mut world);
+    assert_ne!(request.request, before.request);
+    // It is the same after another start: what was shown holds.
+    world.restart(at);
+    assert_eq!(ask(&mut world).request, request.request);
+    let old = approve(&mut world, 0, before);
+    let refused = world.call(at, Command::FinishDevice { approval: old });
+    let refused = refused.unwrap().unwrap_err();
+    assert!(
+        !matches!(refused, EngineError::AlreadyEnrolled),
+        "{refused}"
+    );
+    let approval = approve(&mut world, 0, request);
+    world.run();
+    finish(&mut world, at, approval);
+    let list = devices(&mut world, 0);
+    let phone = list.iter().find(|it| !it.this).unwrap();
+    assert_eq!(phone.holds_user_key, Some(true));
 }
 
 #[test]

@@ -268,3 +268,26 @@ fn a_sibling_that_is_never_connected_for_long_removes_it_too() {
     world.advance(1_500);
     assert!(!is_member(&world, group, PHONE));
 }
+
+#[test]
+fn a_device_that_a_sibling_approves_is_no_alarm() {
+    let (mut world, group, _) = lost(29);
+    let tablet = enrol(&mut world, LAPTOP, "tablet", Some(true));
+    world.go_offline(PHONE);
+    revoke(&mut world, LAPTOP, PHONE);
+    world.run();
+    for name in ["watch", "reader"] {
+        let new = enrol(&mut world, tablet, name, Some(false));
+        let device = world.devices[new].id;
+        // It waits for a word here, and that ends it.
+        assert_eq!(told(&mut world, LAPTOP), ["device.unconfirmed"], "{name}");
+        world.ask(LAPTOP, Command::ConfirmDevice { device });
+        world.run();
+        assert_eq!(told(&mut world, LAPTOP), [""; 0], "{name}");
+        assert!(is_member(&world, group, new), "{name}");
+    }
+    // Where one goes that was the user's, that is told.
+    revoke(&mut world, tablet, tablet + 1);
+    world.run();
+    assert_eq!(told(&mut world, LAPTOP), ["device.foreign_list"]);
+}
