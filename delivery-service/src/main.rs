@@ -256,6 +256,13 @@ fn leave_no_core() {
     };
     // Lowering a limit of one's own cannot fail.
     let _ = setrlimit(Resource::Core, none);
+    // A collector of crashes that the kernel pipes to is not kept off by the limit; nor are other programs of this user, which could read the memory
+    // and what it was started with.
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
 }
 
 #[cfg(not(unix))]

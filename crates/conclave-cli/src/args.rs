@@ -12,7 +12,8 @@ use crate::output::Form;
 pub const ENVIRONMENT: [&str; 5] = [HOME, SERVER, PASSPHRASE, TOKEN, LOG];
 const HOME: &str = "CONCLAVE_HOME";
 const SERVER: &str = "CONCLAVE_SERVER";
-const TOKEN: &str = "CONCLAVE_TOKEN";
+/// Variable that holds the token of an invitation.
+pub const TOKEN: &str = "CONCLAVE_TOKEN";
 /// Variable that switches logging on, as in `CONCLAVE_LOG=debug`.
 pub const LOG: &str = "CONCLAVE_LOG";
 /// Variable that holds the passphrase of the store.

@@ -290,7 +290,8 @@ impl Context {
                 "cli.unwritable",
                 Exit::Failed,
                 format!(
-                    "{place}: this stands for something that JSON cannot hold; it can be left as it was or removed, not changed"
+                    "{}: this stands for something that JSON cannot hold; it can be left as it was or removed, not changed",
+                    on_one_line(&place)
                 ),
                 "put back what stood there; objects with \"$conclave\" are explained in the documentation of JSON documents",
             )),

@@ -6,11 +6,12 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use conclave_client::FindingInfo;
+use console::measure_text_width;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Exit, Failure, Result};
-use crate::terminal::{Written, tame};
+use crate::terminal::{Written, on_one_line, tame};
 
 /// Whether results reach a terminal as they are: somebody asked for that.
 static RAW: AtomicBool = AtomicBool::new(false);
@@ -370,8 +371,47 @@ pub fn columns(rows: &[Vec<String>]) -> String {
             .collect();
         cells.join("  ").trim_end().to_owned()
     });
-    lines.collect::<Vec<_>>().join("\n")
+    lines
+        .map(|line| folded(&line))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
+
+/// A line of a table as standard output has it: where a terminal would break it, it goes on set off from the margin, so that nothing that somebody
+/// wrote stands there as a line of its own.
+pub fn folded(line: &str) -> String {
+    if !Stream::Result.is_tame() {
+        return line.to_owned();
+    }
+    let terminal = console::Term::stdout();
+    let width = terminal.size_checked().map_or(80, |(_, columns)| columns);
+    folded_at(line, usize::from(width))
+}
+
+fn folded_at(line: &str, width: usize) -> String {
+    // As it will be shown: what is escaped is longer.
+    let line = on_one_line(line);
+    // On a terminal that is too narrow to be read, what is set off would be all there is.
+    if measure_text_width(&line) <= width || width <= 4 * GOES_ON.len() {
+        return line.into_owned();
+    }
+    let mut out = String::new();
+    let mut at = 0;
+    for c in line.chars() {
+        let wide = measure_text_width(c.encode_utf8(&mut [0; 4]));
+        if at + wide > width {
+            out.push('\n');
+            out.push_str(GOES_ON);
+            at = GOES_ON.len();
+        }
+        out.push(c);
+        at += wide;
+    }
+    out
+}
+
+/// What stands before a line that goes on.
+const GOES_ON: &str = "        ";
 
 /// A cell without line ends. Whether it reaches a terminal is decided later: other programs have it as it is.
 fn one_line(cell: &str) -> String {
@@ -427,6 +467,24 @@ mod tests {
     fn what_stands_in_a_cell_is_no_row_of_its_own() {
         let rows = [vec!["a\nBen  verified".to_owned(), "1".to_owned()]];
         assert_eq!(columns(&rows), "a\\nBen  verified  1");
+    }
+
+    #[test]
+    fn what_is_too_wide_goes_on_set_off_from_the_margin() {
+        let title = format!("Minutes{}beefbeef  yjs  Payroll", " ".repeat(30));
+        let row = format!("{title}  cafecafe  yjs");
+        let lines: Vec<String> = folded_at(&row, 37).lines().map(str::to_owned).collect();
+        assert!(lines.len() > 1);
+        assert!(lines.iter().skip(1).all(|line| line.starts_with(GOES_ON)));
+        assert!(lines.iter().all(|line| measure_text_width(line) <= 37));
+        let whole = lines.join("\n").replace(&format!("\n{GOES_ON}"), "");
+        assert_eq!(whole, row);
+        // Wide characters, and what is shown escaped.
+        let wide = folded_at(&"会".repeat(30), 41);
+        assert!(wide.lines().all(|line| measure_text_width(line) <= 41));
+        let hidden = folded_at(&"\u{202e}".repeat(30), 41);
+        assert!(hidden.lines().all(|line| measure_text_width(line) <= 41));
+        assert_eq!(folded_at("short", 37), "short");
     }
 
     #[test]

@@ -12,16 +12,29 @@ use crate::output::Shown;
 /// Something that was written to.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
-    parts: Vec<String>,
+    /// What it is, its name, the beginning of its id.
+    parts: Vec<(String, Option<String>, String)>,
     fields: Map<String, Value>,
 }
 
 impl Target {
-    fn with(mut self, what: &str, name: Option<&str>, short: &str, id: impl Into<Value>) -> Self {
-        self.parts.push(match name {
-            Some(name) => format!("{what} {name} {short}"),
+    /// As a question names it: what others chose stands in quotes there, so that it does not read as part of the question.
+    pub fn named(&self) -> String {
+        self.told(|name| format!("“{name}”"))
+    }
+
+    fn told(&self, quoted: impl Fn(&str) -> String) -> String {
+        let told = |(what, name, short): &(String, Option<String>, String)| match name {
+            Some(name) => format!("{what} {} {short}", quoted(name)),
             None => format!("{what} {short}"),
-        });
+        };
+        self.parts.iter().map(told).collect::<Vec<_>>().join(", ")
+    }
+
+    fn with(mut self, what: &str, name: Option<&str>, short: &str, id: impl Into<Value>) -> Self {
+        let name = name.map(str::to_owned);
+        self.parts
+            .push((what.to_owned(), name.clone(), short.to_owned()));
         self.fields.insert(what.to_owned(), id.into());
         let field = if what == "document" {
             "title".to_owned()
@@ -98,7 +111,7 @@ impl Shown {
     /// Says what was written to.
     #[must_use]
     pub fn to(mut self, target: Target) -> Self {
-        self = self.line(&format!("  {}", target.parts.join(", ")));
+        self = self.line(&format!("  {}", target.told(str::to_owned)));
         for (field, value) in target.fields {
             self = self.with(&field, value);
         }

@@ -452,23 +452,23 @@ async fn rename(context: &Context, which: &Which, title: &str) -> Result<Shown> 
 /// What a document is called in a question.
 pub(super) fn called(info: &DocumentInfo) -> String {
     match &info.title {
-        Some(title) => format!("“{title}”"),
+        Some(title) => format!("“{title}” {}", info.document.short()),
         None => format!("document {}", info.document.short()),
     }
 }
 
 async fn void(context: &Context, which: &Which, yes: bool) -> Result<Shown> {
     let (group, info, _) = open(context, which).await?;
+    let target = context.document_target(group, &info).await?;
     let what = format!(
         "What nobody can open now in {} will count for nobody, even if its key is found later.",
-        called(&info)
+        target.named()
     );
     context.confirm(yes, &what)?;
     let document = info.document;
     let operation = Operation::VoidRecords { group, document };
     let done = context.run_ordered(operation, "declaring void").await?;
     let text = "what nobody can open in this document is void";
-    let target = context.document_target(group, &info).await?;
     Ok(Shown::new(text, "document", document)
         .to(target)
         .queued(done.is_none()))
@@ -483,7 +483,8 @@ async fn archive(
     let (group, info) = context
         .find_document(&which.document, which.group.as_deref())
         .await?;
-    let name = called(&info);
+    let target = context.document_target(group, &info).await?;
+    let name = target.named();
     match reason {
         CloseReason::Archived => {}
         CloseReason::Deleted => {
@@ -501,7 +502,6 @@ async fn archive(
         CloseReason::Lost => "closed as lost",
         CloseReason::Archived => "archived",
     };
-    let target = context.document_target(group, &info).await?;
     let operation = Operation::CloseDocument {
         group,
         document: info.document,

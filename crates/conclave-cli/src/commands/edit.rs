@@ -8,7 +8,7 @@ use conclave_client::{DocumentInfo, Operation};
 use tokio::process::Command;
 
 use super::document::{Which, open};
-use crate::args::PASSPHRASE;
+use crate::args::{PASSPHRASE, TOKEN};
 use crate::content::{self, Content};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
@@ -304,16 +304,32 @@ async fn run_editor(editor: &OsString, file: &Path, ended: impl Future<Output = 
 #[cfg(unix)]
 fn command(editor: &OsString, file: &Path) -> Command {
     let mut line = editor.clone();
+    line.push(forgetful(&editor.to_string_lossy()));
     line.push(" \"$1\"");
     let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(line).arg("sh").arg(file);
+    without_secrets(command)
+}
+
+/// Nothing that opens something is passed on: editors run other programs in turn, and keep what they were given.
+fn without_secrets(mut command: Command) -> Command {
+    for secret in [PASSPHRASE, TOKEN] {
+        command.env_remove(secret);
+    }
+    command.kill_on_drop(true);
     command
-        .arg("-c")
-        .arg(line)
-        .arg("sh")
-        .arg(file)
-        .env_remove(PASSPHRASE)
-        .kill_on_drop(true);
-    command
+}
+
+/// Options with which an editor that can be told so leaves no copy of the text anywhere else (swap file, undo file, backup, registers), and takes no
+/// orders from it. Those of the user's own that come after them are the user's.
+fn forgetful(line: &str) -> &'static str {
+    const VIM: &str = " -n -i NONE --cmd 'autocmd BufReadPre,BufNewFile * set nomodeline noundofile nobackup nowritebackup'";
+    let program = line.split_whitespace().next().unwrap_or_default();
+    let name = Path::new(program).file_name().unwrap_or_default();
+    match name.to_str() {
+        Some("vim" | "nvim" | "gvim" | "mvim" | "vimx") => VIM,
+        _ => "",
+    }
 }
 
 #[cfg(not(unix))]
@@ -321,24 +337,37 @@ fn command(editor: &OsString, file: &Path) -> Command {
     let editor = editor.to_string_lossy().into_owned();
     let mut words = editor.split_whitespace();
     let mut command = Command::new(words.next().unwrap_or_default());
-    command
-        .args(words)
-        .arg(file)
-        .env_remove(PASSPHRASE)
-        .kill_on_drop(true);
-    command
+    command.args(words).arg(file);
+    without_secrets(command)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Editors run other programs in turn, and keep what they were given.
     #[test]
-    fn the_passphrase_does_not_reach_the_editor() {
-        let command = command(&"vi".into(), Path::new("note"));
-        let mut names = command.as_std().get_envs();
-        assert!(names.any(|it| it == (OsStr::new(PASSPHRASE), None)));
+    fn what_opens_something_does_not_reach_the_editor() {
+        for secret in [PASSPHRASE, TOKEN] {
+            let command = command(&"vi".into(), Path::new("note"));
+            let mut names = command.as_std().get_envs();
+            assert!(names.any(|it| it == (OsStr::new(secret), None)), "{secret}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_editor_that_can_is_told_to_leave_no_copies() {
+        for (line, told) in [
+            ("vim", true),
+            ("/usr/bin/nvim -f", true),
+            ("code --wait", false),
+            ("nano", false),
+        ] {
+            let command = command(&line.into(), Path::new("note"));
+            let mut arguments = command.as_std().get_args().map(OsStr::to_string_lossy);
+            let says = arguments.any(|it| it.starts_with(line) && it.contains("-i NONE"));
+            assert_eq!(says, told, "{line}");
+        }
     }
 
     fn after(before: &str, after: &str) -> String {

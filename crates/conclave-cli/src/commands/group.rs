@@ -507,10 +507,7 @@ async fn confirm_leaving(context: &Context, group: &GroupInfo, yes: bool) -> Res
     if yes {
         return Ok(());
     }
-    let name = match &group.name {
-        Some(name) => format!("“{name}”"),
-        None => format!("group {}", group.group.short()),
-    };
+    let name = Target::group(group).named();
     // A group that cannot be looked into is left all the same.
     let documents = context.documents(group.group).await.unwrap_or_default();
     let open = documents
@@ -586,8 +583,9 @@ async fn set_role(
         && role < me.role
     {
         let what = format!(
-            "You will be {role} instead of {}; only others can change that back.",
-            me.role
+            "You will be {role} instead of {} in {}; only others can change that back.",
+            me.role,
+            context.group_target(group).await?.named()
         );
         context.confirm(yes, &what)?;
     }

@@ -9,6 +9,7 @@ use crate::failure::{Exit, Result};
 use crate::names::{Named, find};
 use crate::output::{Shown, columns, counted};
 use crate::rescued::{group, sentence, short, title, why};
+use crate::terminal::on_one_line;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -116,7 +117,7 @@ fn described(word: &Word) -> Vec<String> {
     });
     let path = steps.collect::<Vec<_>>().join("/");
     if !path.is_empty() {
-        lines.push(format!("{path}:"));
+        lines.push(format!("{}:", on_one_line(&path)));
     }
     match &word.inserted {
         Inserted::Text(text) | Inserted::Value(text) => {

@@ -10,7 +10,7 @@ use super::document::{Which, open};
 use crate::content;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Reader, Shown, counted, note, print_json, print_line};
+use crate::output::{Reader, Shown, counted, folded, note, print_json, print_line};
 use crate::say;
 
 /// Watches a document until Ctrl-C. In JSON it prints one object a line.
@@ -179,7 +179,8 @@ fn print_changes(
         .into_iter()
         .map(|(who, count)| format!("{who}: {}", counted(count, "change")));
     let lines = difference.into_iter().map(|line| format!("  {line}"));
-    print_line(&by.chain(lines).collect::<Vec<_>>().join("\n"))
+    let lines = by.chain(lines).map(|line| folded(&line));
+    print_line(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn device_of(name: &Option<String>, user: &UserId, device: &DeviceId) -> String {

@@ -24,6 +24,7 @@ mod stage;
 mod typing;
 mod websocket;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub struct Demo {
 /// When it cannot be played to its end, or a claim fails.
 pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
     let text = read_text(args.file.as_deref())?;
+    // Heard before there is anything that must not be left behind.
+    let mut stopped = std::pin::pin!(stopped());
     let folder = Folder::make(args.dir.as_deref())?;
     let narrator = Narrator::new(global.json, acts::STEPS);
     narrator.print(
@@ -77,9 +80,15 @@ pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
         Err(error) => return Err(folder.broken(&error)),
     };
     let played = tokio::select! {
-        played = play(&mut stage, &text) => played,
-        () = tokio::time::sleep(LONGEST) => Err(anyhow::anyhow!("it took longer than {} minutes", LONGEST.as_secs() / 60)),
-        () = crate::signals::interrupted() => Err(anyhow::anyhow!("interrupted")),
+        played = play(&mut stage, &text) => Some(played),
+        () = tokio::time::sleep(LONGEST) => Some(Err(anyhow::anyhow!("it took longer than {} minutes", LONGEST.as_secs() / 60))),
+        () = &mut stopped => None,
+    };
+    let Some(played) = played else {
+        narrator.finish();
+        // Its processes write into the folder.
+        drop(stage);
+        return Err(folder.interrupted());
     };
     let (steps, seconds) = narrator.finish();
     let group = match played {
@@ -114,7 +123,7 @@ pub async fn run(global: &Global, args: Demo) -> Result<Shown> {
         return Ok(shown);
     }
     shown.print(global.json)?;
-    match keep(&mut stage, &narrator, group).await {
+    match keep(&mut stage, &narrator, group, stopped).await {
         Ok(()) => Ok(Shown::nothing()),
         Err(error) => Err(folder.broken(&error)),
     }
@@ -138,7 +147,12 @@ async fn play(stage: &mut Stage<'_>, text: &str) -> anyhow::Result<GroupId> {
 }
 
 /// Leaves the service up until somebody ends it. The devices' stores are there for commands; their processes have ended.
-async fn keep(stage: &mut Stage<'_>, narrator: &Narrator, group: GroupId) -> anyhow::Result<()> {
+async fn keep(
+    stage: &mut Stage<'_>,
+    narrator: &Narrator,
+    group: GroupId,
+    stopped: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     stage.service.start().await?;
     let you = stage.folder.join("you");
     let you = format!(
@@ -160,8 +174,19 @@ async fn keep(stage: &mut Stage<'_>, narrator: &Narrator, group: GroupId) -> any
          \nconclave {you} group accept {group}\
          \nconclave {you} doc list\n"
     ));
-    crate::signals::interrupted().await;
+    stopped.await;
     stage.service.kill().await
+}
+
+/// Resolves when somebody wants it to end: by Ctrl-C, by a signal, by closing the terminal.
+fn stopped() -> impl Future<Output = ()> {
+    let (interrupted, ended) = (crate::signals::interrupted(), crate::signals::ended());
+    async {
+        tokio::select! {
+            () = interrupted => {}
+            () = ended => {}
+        }
+    }
 }
 
 fn read_text(file: Option<&Path>) -> Result<String> {
@@ -177,22 +202,25 @@ fn read_text(file: Option<&Path>) -> Result<String> {
     Ok(text)
 }
 
-/// Where everything happens. A temporary folder goes away when all went well.
+/// How temporary folders begin.
+const PREFIX: &str = "conclave-demo-";
+/// File in such a folder that is locked while the demonstration lives. Where the folder is kept it goes.
+const LOCK: &str = ".running";
+
+/// Where everything happens. A temporary folder goes away when all went well, and when it was interrupted: its stores and their keys lie side by
+/// side in it.
 struct Folder {
     path: PathBuf,
-    temporary: Option<tempfile::TempDir>,
+    temporary: Option<(tempfile::TempDir, File)>,
 }
 
 impl Folder {
     fn make(named: Option<&Path>) -> Result<Self> {
         let Some(path) = named else {
-            let folder = tempfile::Builder::new().prefix("conclave-demo-").tempdir();
-            let folder = folder.map_err(|error| {
+            sweep(&std::env::temp_dir());
+            let folder = Self::temporary(&std::env::temp_dir());
+            return folder.map_err(|error| {
                 Failure::file("create a folder in", &std::env::temp_dir(), &error)
-            })?;
-            return Ok(Self {
-                path: folder.path().to_owned(),
-                temporary: Some(folder),
             });
         };
         std::fs::create_dir_all(path).map_err(|error| Failure::file("create", path, &error))?;
@@ -213,8 +241,20 @@ impl Folder {
         })
     }
 
+    fn temporary(within: &Path) -> std::io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(within)?;
+        let running = File::create(folder.path().join(LOCK))?;
+        running.lock()?;
+        Ok(Self {
+            path: folder.path().to_owned(),
+            temporary: Some((folder, running)),
+        })
+    }
+
     fn keep(self) -> PathBuf {
-        if let Some(folder) = self.temporary {
+        if let Some((folder, _running)) = self.temporary {
+            // Without it nobody sweeps the folder. Where it cannot be removed the next demonstration clears up.
+            let _ = std::fs::remove_file(folder.path().join(LOCK));
             // The path is known already.
             let _ = folder.keep();
         }
@@ -229,5 +269,68 @@ impl Folder {
             format!("{error:#}"),
             format!("logs and all files are in {}", path.display()),
         )
+    }
+
+    fn interrupted(self) -> Failure {
+        let hint = match self.temporary.map(|(folder, _running)| folder.close()) {
+            Some(Ok(())) => "nothing of it is left; begin again with the same command".to_owned(),
+            None | Some(Err(_)) => format!(
+                "files, keys and texts of it are in {}: delete that folder",
+                self.path.display()
+            ),
+        };
+        Failure::new("demo.interrupted", Exit::Failed, "interrupted", hint)
+    }
+}
+
+/// Clears up after demonstrations that were killed outright.
+fn sweep(within: &Path) {
+    let Ok(entries) = std::fs::read_dir(within) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        // Nobody else can write there, or the lock would be anybody's.
+        if !is_ours || entry.file_type().is_ok_and(|it| !it.is_dir()) {
+            continue;
+        }
+        let Ok(running) = File::open(entry.path().join(LOCK)) else {
+            continue;
+        };
+        if running.try_lock().is_ok() {
+            // What cannot be removed is another user's.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_demonstration_left_is_cleared_up_and_nothing_else() {
+        let within = tempfile::tempdir().unwrap();
+        let of = |name: &str| within.path().join(format!("{PREFIX}{name}"));
+        let lives = Folder::temporary(within.path()).unwrap();
+        let kept = Folder::temporary(within.path()).unwrap().keep();
+        for name in ["killed", "beginning"] {
+            std::fs::create_dir(of(name)).unwrap();
+            std::fs::write(of(name).join("key"), "key").unwrap();
+        }
+        std::fs::write(of("killed").join(LOCK), "").unwrap();
+        sweep(within.path());
+        assert!(!of("killed").exists());
+        assert!(of("beginning").exists() && kept.exists() && lives.path.exists());
+    }
+
+    #[test]
+    fn an_interrupted_demonstration_leaves_nothing() {
+        let within = tempfile::tempdir().unwrap();
+        let folder = Folder::temporary(within.path()).unwrap();
+        std::fs::write(folder.path.join("key"), "key").unwrap();
+        let failure = folder.interrupted();
+        assert_eq!(failure.code, "demo.interrupted");
+        assert_eq!(std::fs::read_dir(within.path()).unwrap().count(), 0);
     }
 }
