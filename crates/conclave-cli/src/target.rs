@@ -138,8 +138,12 @@ mod tests {
             .with("group", None, &group.short(), group.to_string())
             .and_user(&user, Some("Ben"));
         assert_eq!(
-            target.parts.join(", "),
+            target.told(str::to_owned),
             "document note 03030303, group 01010101, user Ben 02020202"
+        );
+        assert_eq!(
+            target.named(),
+            "document “note” 03030303, group 01010101, user “Ben” 02020202"
         );
         assert_eq!(target.fields["title"], "note");
         assert_eq!(target.fields["group_name"], Value::Null);
