@@ -45,6 +45,8 @@ pub(crate) struct Env {
     pub(crate) repeated_asks: Buckets<(GroupId, DeviceId, Plea)>,
     /// How often a user may write snapshots of a document with little new in them.
     pub(crate) snapshots: Buckets<(UserId, LogId)>,
+    /// Verdicts.
+    pub(crate) verdicts: Buckets<(UserId, LogId)>,
 }
 
 impl Env {

@@ -28,8 +28,8 @@ pub const READ_CONNECTIONS: u32 = 4;
 /// How long a connection to the database waits for another process's lock.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most that is stored for one user, in bytes, unless the operator says otherwise (20 GiB).
-pub const USER_BYTES: u64 = 20 * 1024 * 1024 * 1024;
+/// Most that is stored for one user, in bytes, unless the operator says otherwise (10 GiB): half of what a group may take, so that nobody fills one alone.
+pub const USER_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 /// Most that is stored of one group, in bytes, unless the operator says otherwise (20 GiB).
 pub const GROUP_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 /// Connections of one address.
@@ -97,6 +97,8 @@ pub const SWEPT_AT_ONCE: u32 = 64;
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// Snapshots with little new in them, by user and document.
 pub const SNAPSHOTS_WITHOUT_NEWS: Bucket = Bucket::per_hour(4, 4);
+/// Verdicts, by user and document: a member's devices write one or two of a snapshot. They weigh nothing, so that nothing else bounds them.
+pub const VERDICTS: Bucket = Bucket::per_hour(200, 400);
 /// Lines about refused logins and invalid statements, for the whole service: nobody fills a disk with them.
 pub(crate) const MISCONDUCT_LINES: Bucket = Bucket::new(200, 60);
 /// How far ahead times of signed heads are reserved, in seconds.

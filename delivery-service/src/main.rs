@@ -141,7 +141,7 @@ struct Serve {
         value_delimiter = ','
     )]
     proxies: Vec<IpAddr>,
-    /// Most that is stored for one user in documents and groups, in bytes; 0 for as much as there is room [default: 20 GiB].
+    /// Most that is stored for one user in documents and groups, in bytes; 0 for as much as there is room [default: 10 GiB].
     #[arg(long, env = "CONCLAVE_DS_MAX_USER_BYTES", value_name = "N")]
     max_user_bytes: Option<u64>,
     /// Most that is stored of one group, in bytes; 0 for as much as there is room [default: 20 GiB].

@@ -120,6 +120,7 @@ impl Service {
             apart: Apart::default(),
             repeated_asks: Buckets::new(Some(limits::ASKS_TOLD)),
             snapshots: Buckets::new(Some(limits::SNAPSHOTS_WITHOUT_NEWS)),
+            verdicts: Buckets::new(Some(limits::VERDICTS)),
         });
         let shared = Arc::new(Shared {
             env,

@@ -557,7 +557,13 @@ impl Rows {
                 self.shares.remove(log);
             }
             Change::Paid { log, seq, .. } => _ = self.paids.remove(&(*log, *seq)),
-            Change::Erase { .. } => self.erasing.clear(),
+            Change::Erase { log, is_last, .. } => {
+                self.erasing.clear();
+                if *is_last {
+                    self.overdue.clear();
+                    self.paids.retain(|(of, _), _| of != log);
+                }
+            }
             Change::Generation { .. }
             | Change::Hold { .. }
             | Change::Recovery(_)

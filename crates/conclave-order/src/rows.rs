@@ -176,6 +176,14 @@ pub struct PartChange {
     pub value: Option<Bytes>,
 }
 
+impl PartChange {
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let value = self.value.as_ref().map_or(0, Bytes::len);
+        (self.part.len() + value) as u64
+    }
+}
+
 /// A group's public state as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartsRow {

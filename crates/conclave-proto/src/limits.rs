@@ -14,8 +14,10 @@ pub const ITEMS_PER_LIST: usize = 4096;
 pub const ITEMS_PER_OFFER: usize = 32_768;
 /// Most bundles of own commits beside entries of a group's log that come back: for each, what joiners need is stored.
 pub const BUNDLES_PER_OFFER: usize = 64;
-/// Largest sealed payload of an update or verdict, in bytes.
+/// Largest sealed payload of an update, in bytes.
 pub const UPDATE_BYTES: usize = 1024 * 1024;
+/// Largest sealed payload of a verdict, in bytes: one, with the most padding that a policy can ask for.
+pub const VERDICT_BYTES: usize = 64 * 1024;
 /// Largest sealed payload of a carried record, in bytes: a whole update, its header and its keys.
 pub const CARRIED_BYTES: usize = UPDATE_BYTES + 8 * 1024;
 /// Largest sealed payload of a snapshot, in bytes.

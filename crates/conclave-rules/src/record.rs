@@ -361,6 +361,7 @@ pub fn max_sealed_bytes(body: &RecordBody) -> usize {
     match body {
         RecordBody::Snapshot(_) => limits::SNAPSHOT_BYTES,
         RecordBody::Carried(_) => limits::CARRIED_BYTES,
+        RecordBody::Verdict(_) => limits::VERDICT_BYTES,
         _ => limits::UPDATE_BYTES,
     }
 }

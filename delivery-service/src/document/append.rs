@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use conclave_order::op::append::{Append, Arrived, Frame, Offer, View, judge};
+use conclave_order::rows::RecordKind;
 use conclave_order::{Keys, Rows, Stop};
-use conclave_proto::{Hash, Refusal};
+use conclave_proto::frame::AppendedRecord;
+use conclave_proto::{Hash, Refusal, UserId};
 
 use super::channel::Channel;
 use super::encode::append_refused;
@@ -37,7 +39,7 @@ impl AppendFrom {
 /// Takes a frame of records from a connection. The answer comes through the connection's outbox, in the order of the frames.
 pub(crate) async fn append(conn: &Arc<Conn>, channel: &Arc<Channel>, arrived: Arrived) {
     let from = AppendFrom::new(conn, channel, arrived.first_clock);
-    let offer = match prepare(channel, from.generation, &arrived).await {
+    let offer = match prepare(conn.user, channel, from.generation, &arrived).await {
         Ok(offer) => offer,
         Err(error) => {
             let refusal = error.into_refusal();
@@ -81,7 +83,12 @@ async fn submit(from: AppendFrom, offer: Offer) {
 }
 
 /// Judges a frame against what is durable, and lets its author's chain run ahead by it.
-async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Result<Offer, OpError> {
+async fn prepare(
+    user: UserId,
+    channel: &Channel,
+    generation: u64,
+    arrived: &Arrived,
+) -> Result<Offer, OpError> {
     let document = &channel.document;
     let mut group = channel.group.view();
     let mut refreshes = 0;
@@ -125,6 +132,13 @@ async fn prepare(channel: &Channel, generation: u64, arrived: &Arrived) -> Resul
         }
     };
     if let Offer::Frame(frame, _) = &offer {
+        let is_verdict = |record: &&AppendedRecord| record.kind == RecordKind::Verdict as u8;
+        let verdicts = arrived.records.iter().filter(is_verdict).count() as u64;
+        if verdicts > 0 {
+            let key = (user, document.log);
+            let now = document.env.clock.now();
+            document.env.verdicts.take(key, verdicts, now)?;
+        }
         channel.advance(generation, next_clock(arrived, frame), frame.last());
         channel.names(frame.named);
     }

@@ -129,6 +129,27 @@ const COUNT: [&str; 3] = [
      ON CONFLICT DO UPDATE SET bytes = MAX(0, bytes + ?1)",
 ];
 
+/// Nothing of a document has content any more: nothing of it loses any later.
+async fn erased(conn: &mut SqliteConnection, log: &LogId, doc: i64) -> Result<(), Failure> {
+    for statement in [
+        "DELETE FROM erasing WHERE doc = ?",
+        "DELETE FROM replaced_snapshots WHERE doc = ?",
+    ] {
+        sqlx::query(statement)
+            .bind(doc)
+            .execute(&mut *conn)
+            .await
+            .map_err(failed)?;
+    }
+    sqlx::query("DELETE FROM paid_snapshots WHERE group_id = ? AND document = ?")
+        .bind(log.group.as_bytes().to_vec())
+        .bind(log.document.as_bytes().to_vec())
+        .execute(&mut *conn)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
 pub(super) async fn write(
     conn: &mut SqliteConnection,
     change: Change,
@@ -170,12 +191,12 @@ pub(super) async fn write(
                 .execute(&mut *conn)
                 .await
                 .map_err(failed)?;
-            match is_last {
-                true => sqlx::query("DELETE FROM erasing WHERE doc = ?1 OR ?2 < 0"),
-                false => sqlx::query("UPDATE erasing SET from_seq = ?2 WHERE doc = ?1"),
+            if is_last {
+                return erased(conn, &log, doc).await;
             }
-            .bind(doc)
-            .bind(int(until))
+            sqlx::query("UPDATE erasing SET from_seq = ?2 WHERE doc = ?1")
+                .bind(doc)
+                .bind(int(until))
         }
         _ => return Err(Failure::unwritten()),
     };

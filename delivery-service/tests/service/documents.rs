@@ -325,6 +325,41 @@ async fn viewers_write_verdicts_and_nothing_else() {
     assert_eq!(bob.wire.refused(Request::PutEntry { entry }).await, role);
 }
 
+/// They weigh nothing, so that no snapshot need bring anything new before they fill a log.
+#[tokio::test]
+async fn a_viewer_fills_no_log_with_verdicts() {
+    let service = TestService::start().await;
+    let mut alice = service.member().await;
+    let mut bob = service.member().await;
+    let mut policy = GroupPolicy::default();
+    policy.set_role(bob.device.user, Role::Viewer);
+    alice.create_group(policy).await;
+    let (document, _) = alice.create_document().await;
+    alice.invite(&mut bob).await;
+    let (_, mut pen) = bob.open(document, ONE, None).await;
+    let mut taken = 0;
+    let refused = loop {
+        let start = pen.next_clock;
+        let verdicts = (0..50).map(|_| pen.record(2)).collect();
+        let frame = pen.frame(start, verdicts);
+        bob.wire.send(&frame).await;
+        match bob.wire.appended(pen.channel).await {
+            Ok(_) => taken += 50,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(
+        matches!(refused, Refusal::RateLimited { retry_after_ms } if retry_after_ms > 1_000),
+        "{refused:?}"
+    );
+    assert_eq!(taken, 200);
+    // Others' edits are taken as before.
+    let (_, mut pen) = alice.open(document, ONE, None).await;
+    let frame = pen.updates(1);
+    alice.wire.send(&frame).await;
+    alice.wire.appended(pen.channel).await.unwrap();
+}
+
 /// The header of a snapshot that replaces `parent` and covers `covered`.
 fn follow(parent: &conclave_proto::Record, covered: Head) -> SnapshotHeader {
     let RecordBody::Snapshot(header) = parent.header.body else {
@@ -779,8 +814,11 @@ async fn a_channel_is_needed_and_closing_ends_it() {
 async fn sizes_are_bounded() {
     let service = TestService::start().await;
     let (mut alice, _, mut pen) = alone(&service).await;
-    let (of_updates, of_carried) = (limits::UPDATE_BYTES, limits::CARRIED_BYTES);
-    for (kind, max) in [(1, of_updates), (2, of_updates), (7, of_carried)] {
+    for (kind, max) in [
+        (1, limits::UPDATE_BYTES),
+        (2, limits::VERDICT_BYTES),
+        (7, limits::CARRIED_BYTES),
+    ] {
         let start = pen.mark();
         let record = pen.record_of(kind, max + 1);
         let frame = pen.frame(start.0, vec![record]);

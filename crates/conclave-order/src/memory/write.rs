@@ -141,9 +141,12 @@ impl Stored {
                 is_last,
             } => {
                 (from..until).for_each(|seq| self.logs.let_go(log, seq));
-                match is_last {
-                    true => tables.erasing.remove(&log),
-                    false => _ = tables.erasing.insert(log, until),
+                if is_last {
+                    tables.erasing.remove(&log);
+                    tables.replaced.remove_where(|row, ()| row.log == log);
+                    tables.paids.remove_where(|(of, _), _| *of == log);
+                } else {
+                    tables.erasing.insert(log, until);
                 }
             }
             Change::Probe { now } => tables.numbers.probe = now,

@@ -23,7 +23,7 @@ use crate::rows::{BaseRow, GroupRow, PartChange, RecoveryRow};
 #[derive(Debug, Clone)]
 pub struct AdoptGroup {
     group: GroupId,
-    device: DeviceId,
+    pub(crate) device: DeviceId,
     /// Hash of what was offered.
     genesis: Hash,
     epoch: u64,

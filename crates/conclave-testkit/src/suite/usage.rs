@@ -100,6 +100,10 @@ pub async fn counters_are_what_is_stored<D: Database>() -> Result<()> {
     let mut world = World::<D>::furnished().await?;
     world.begin(second, 20).await?;
     let both = [first, second];
+    // What the group came with counts, for who founded it.
+    let (_, all) = counted(&world, user(1), group).await?;
+    let founding = all - stored(&world, &both).await?;
+    ensure!(founding > 0);
     for round in 0..4 {
         for (log, pen) in [(first, author(10, 1)), (second, author(20, 1))] {
             let more = world.updates(log, pen, 3).await?;
@@ -108,21 +112,26 @@ pub async fn counters_are_what_is_stored<D: Database>() -> Result<()> {
             let snapshot = world.snapshot(log, by, UnixMs(START.0 + round)).await?;
             world.accepted(vec![snapshot]).await?;
         }
-        ensure!(counted(&world, user(1), group).await?.1 == stored(&world, &both).await?);
+        let all = counted(&world, user(1), group).await?.1;
+        ensure!(all == founding + stored(&world, &both).await?);
     }
     let (ana, all) = counted(&world, user(1), group).await?;
     let (ben, _) = counted(&world, user(2), group).await?;
     ensure!(ana > 0 && ben > 0 && ana + ben <= all, "{ana} {ben} {all}");
+    // Those of which there are two newer ones count for nobody in particular: others decide how often there are new ones.
+    let (nobody, _) = counted(&world, UserId::ZERO, group).await?;
+    ensure!(nobody > 0 && ana + ben + nobody == all, "{nobody} {all}");
     // Two snapshots of each have been replaced for long enough.
     let later = UnixMs(START.0 + 10 + REPLACED_SNAPSHOT_MS);
     swept(&mut world, later).await?;
     let (_, less) = counted(&world, user(1), group).await?;
     ensure!(
-        less < all && less == stored(&world, &both).await?,
+        less < all && less == founding + stored(&world, &both).await?,
         "{less} of {all}"
     );
-    let ben_less = counted(&world, user(2), group).await?.0;
-    ensure!(ben_less < ben, "each pays for their own");
+    let (nobody_less, _) = counted(&world, UserId::ZERO, group).await?;
+    ensure!(nobody - nobody_less == all - less, "{nobody} {nobody_less}");
+    ensure!(counted(&world, user(2), group).await?.0 == ben);
 
     // A deleted document goes in pieces, and is free when it has gone.
     let many = world
@@ -142,7 +151,13 @@ pub async fn counters_are_what_is_stored<D: Database>() -> Result<()> {
         after.0 < before.0 && after.1 < before.1,
         "{before:?} {after:?}"
     );
-    ensure!(after.1 == stored(&world, &both).await?, "{after:?}");
+    ensure!(
+        after.1 == founding + stored(&world, &both).await?,
+        "{after:?}"
+    );
+    // What would have lost its content later frees nothing again.
+    swept(&mut world, UnixMs(later.0 + 2 * REPLACED_SNAPSHOT_MS)).await?;
+    ensure!(counted(&world, user(2), group).await?.0 == after.0);
     let mut reads = world.database.reader().await?;
     for seq in 0..world.document(second).await?.0.frontier.size() {
         let left = reads.whole(&second, seq).await?;
@@ -196,10 +211,13 @@ pub async fn past_a_limit_nothing_more_is_stored<D: Database>() -> Result<()> {
         ..LIMITS
     };
     let at = world.group(group).await?;
+    let (document, reason) = (log.document, CloseReason::Archived);
+    let archived = EntryBody::DocumentClosed { document, reason };
     let ops = vec![
         world.updates(log, author(20, 1), 1).await?,
         world.snapshot(log, 10, START).await?,
         crate::world::create_document(crate::ids::log(1, 3), 10, at),
+        put_entry(group, 10, at, archived, 1),
     ];
     for op in ops {
         let events = under(&mut world, full_group, vec![op]).await?;
