@@ -14,6 +14,7 @@ use crate::context::{Blocked, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::payload::Judgement;
+use crate::state::SnapshotInfo;
 
 /// What a document knows of records set aside or void, beside their entries in its log.
 #[derive(Debug, Clone, Default)]
@@ -207,19 +208,28 @@ impl Document {
         }
     }
 
+    /// Whether the own reading gives way to a settled snapshot: the own check cannot be done, or was done and said in the log, and weighs nothing. Before that
+    /// others' word moves nobody who holds the log.
+    fn gives_way(&self, ctx: &DocContext<'_>, settled: &SnapshotInfo) -> bool {
+        match self.checks.found(&settled.id) {
+            Some(Judgement::Match) => false,
+            Some(Judgement::Differs(_)) => self.has_objected(ctx, &settled.id),
+            None => !self.can_check(settled),
+        }
+    }
+
     /// Asks for the snapshot to take over, where a settled one covers what is unknown or void here, or the one that this state rests on is disputed
     /// and the next says something else.
-    pub(crate) fn check_base(&mut self, outcome: &mut DeliverOutcome) {
+    pub(crate) fn check_base(&mut self, ctx: &DocContext<'_>, outcome: &mut DeliverOutcome) {
         let content = &self.content;
         let first = content.aside.iter().chain(&content.void).min();
         let confirmed = self.checks.own.confirmed.map_or(0, |info| info.seq);
         let settled = self.state.settled().filter(|info| info.seq > confirmed);
         let overruled = settled.is_some_and(|info| {
-            let agrees = self.checks.found(&info.id) == Some(Judgement::Match);
-            first.is_some_and(|first| *first < info.covered.size) && !agrees
+            first.is_some_and(|first| *first < info.covered.size) && self.gives_way(ctx, info)
         });
         let active = &self.state.active;
-        let rests_on = self.checks.rests_on;
+        let rests_on = self.checks.rests_on();
         // Who objects makes the next from the own log.
         let next = rests_on.is_some_and(|id| id != active.id) && self.base_is_disputed();
         let healed = next && self.says_otherwise();

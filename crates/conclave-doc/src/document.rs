@@ -337,13 +337,17 @@ impl Document {
             return;
         };
         let leaf = match record {
-            DeliveredRecord::Leaf(leaf) => Some(leaf),
+            DeliveredRecord::Leaf(leaf) => {
+                self.is_gone(&leaf);
+                Some(leaf)
+            }
             DeliveredRecord::Whole { record, .. } => {
                 let leaf = record.leaf();
-                if leaf == known && leaf == self.state.active.id {
-                    if !self.rows.has_snapshot(seq) {
-                        self.keep_snapshot(seq, encode(&record));
-                    }
+                let is_active = leaf == self.state.active.id;
+                if leaf == known && is_active && !self.rows.has_snapshot(seq) {
+                    self.keep_snapshot(seq, encode(&record));
+                }
+                if leaf == known && self.is_unchecked(&leaf) {
                     self.checks.sealed = Some(record);
                 }
                 Some(leaf)

@@ -45,10 +45,18 @@ impl Heard {
         }
     }
 
-    /// A user's second verdict of one kind takes the place of the first, at the end.
+    /// A user's second verdict of one kind counts for nothing, but for an admin's match where others have objected since the first: that answers
+    /// them. So each user objects once, and nobody has the last word by saying it again.
     fn hear(&mut self, voice: Voice) {
         let same = |it: &Voice| it.user == voice.user && it.is_match() == voice.is_match();
-        self.voices.retain(|it| !same(it));
+        if let Some(first) = self.voices.iter().position(same) {
+            let mut since = self.voices.iter().skip(first);
+            let objected = since.any(|it| !it.is_match() && it.user != voice.user);
+            if !voice.is_match() || voice.role < Role::Admin || !objected {
+                return;
+            }
+            self.voices.remove(first);
+        }
         let of_kind = |it: &&Voice| it.is_match() == voice.is_match();
         if self.voices.iter().filter(of_kind).count() < VOICES {
             self.voices.push(voice);

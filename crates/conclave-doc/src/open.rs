@@ -156,7 +156,7 @@ impl Document {
         };
         let mut this = Self::assemble(group, document, frontier, state, content, author, fresh);
         this.keep_snapshot(base.seq, encode(&base.record));
-        this.checks = Checks::resting_on((!info.is_first()).then_some(info.id));
+        this.checks = Checks::opened_from(&info);
         let outcome = this.opened(ctx, opened, rng)?;
         Ok((this, outcome))
     }
@@ -389,7 +389,7 @@ impl Document {
         self.begin_era();
         self.keep_snapshot(bridge.info.seq, bridge.sealed);
         self.state = state;
-        self.checks.rest_on(bridge.info.id);
+        self.checks.begin_from(&bridge.info);
         self.rows.meta_dirty = true;
         self.claim_known();
         if self.rebuild().is_err() {

@@ -73,7 +73,7 @@ impl Document {
         if outcome.blocked.is_none() {
             outcome.gap = self.incoming.gap(self.size());
         }
-        self.check_base(outcome);
+        self.check_base(ctx, outcome);
         self.maintain(ctx)
     }
 

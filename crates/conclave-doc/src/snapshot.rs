@@ -18,7 +18,8 @@ use crate::state::LogState;
 /// Encoded bytes of records since the last checkpoint after which another is made, at least; and at least as many as the state in it has. So
 /// what checkpoints write in all is in proportion to the records.
 const CHECKPOINT_BYTES: u64 = 512 * 1024;
-/// A checkpoint may wait until so many times its bound for a snapshot to be checked against the records before it.
+/// A checkpoint may wait until so many times its bound for a snapshot to be checked against the records before it. After that, what there is to
+/// compare it with is kept.
 const CHECK_PATIENCE: u64 = 4;
 
 /// A snapshot that lacks nothing but its seal.
@@ -217,18 +218,17 @@ impl Document {
 
     /// Housekeeping after the log has grown.
     pub(crate) fn maintain(&mut self, ctx: &DocContext<'_>) -> Result<(), DocError> {
-        if self.checks.rests_on.is_some() && self.is_sure() {
+        if self.checks.rests.is_some() && self.is_sure() {
             self.claims_are_true();
         }
         self.note_sure();
         self.forget_checks();
-        let active = self.state.active.id;
-        let sealed = self.checks.sealed.as_ref();
-        if sealed.is_some_and(|kept| kept.leaf() != active) || self.checks.found(&active).is_some()
-        {
+        let is_over = |kept: &Record| !self.is_unchecked(&kept.leaf());
+        if self.checks.sealed.as_ref().is_some_and(is_over) {
             self.checks.sealed = None;
         }
         if self.checkpoint_due(ctx) {
+            self.mark_unchecked()?;
             let crdt = self.clean_state()?;
             self.end_era();
             let gone = self.log.rebase(self.state.active.covered.size);
@@ -251,7 +251,7 @@ impl Document {
             return false;
         }
         let bound = CHECKPOINT_BYTES.max(content.checkpoint.crdt.len() as u64);
-        let patience = if self.is_lot_open() || self.check_wanted(ctx).is_some() {
+        let patience = if self.may_soon_check(ctx) {
             CHECK_PATIENCE
         } else {
             1

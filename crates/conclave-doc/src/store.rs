@@ -190,7 +190,7 @@ impl Document {
             let meta = MetaRow {
                 version: ROW_VERSION,
                 author: self.outbox.author,
-                rests_on: self.checks.rests_on,
+                rests: self.checks.rests,
                 checks: self.checks.own.clone(),
                 caught_up_epoch: self.caught_up_epoch,
                 behind: self.behind,
@@ -432,7 +432,7 @@ impl Document {
         }
         let checks = Checks {
             sealed: None,
-            rests_on: meta.rests_on,
+            rests: meta.rests,
             own: meta.checks,
         };
         let snapshot = sorted.snapshot;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::aside::StoredAside;
-use crate::checks::OwnWord;
+use crate::checks::{OwnWord, Rests};
 use crate::content::{Idle, Plain};
 use crate::error::DocError;
 use crate::incoming::Form;
@@ -23,7 +23,7 @@ use crate::payload::CarriedPayload;
 use crate::seal::{KeyRing, open, open_with};
 use crate::state::{Effect, LogState, News};
 
-pub(crate) const ROW_VERSION: u16 = 4;
+pub(crate) const ROW_VERSION: u16 = 5;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CheckpointRow {
@@ -43,7 +43,7 @@ pub(crate) struct CheckpointRow {
 pub(crate) struct MetaRow {
     pub version: u16,
     pub author: Author,
-    pub rests_on: Option<Hash>,
+    pub rests: Option<Rests>,
     #[serde(default)]
     pub checks: OwnWord,
     pub caught_up_epoch: u64,

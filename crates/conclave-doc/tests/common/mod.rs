@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+pub mod liars;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -13,7 +13,7 @@ impl Cx {
             // A snapshot is made first.
             return;
         }
-        if doc.document.is_lot_open() {
+        while doc.document.is_lot_open() {
             let devices = group.state().current_rows().count() as u64;
             let random = self.rng.next_u64();
             doc.document.draw_lot(devices, random);

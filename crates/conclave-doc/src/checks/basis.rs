@@ -1,0 +1,107 @@
+//! On what a document rests that this device shows, and whether what it computes proves anything.
+
+use super::*;
+
+/// On what a document rests that this device shows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "on")]
+pub enum Basis {
+    /// This device judged every record itself, or has confirmed a snapshot by its own check.
+    Checked,
+    /// Other users found the snapshot right from which this device opened the document.
+    Vouched {
+        /// Who made it.
+        author: UserId,
+        /// Who found it right.
+        by: Vec<UserId>,
+    },
+    /// Its author alone says that it is right.
+    Word {
+        /// Who made it.
+        author: UserId,
+    },
+    /// Somebody says that it is wrong.
+    Disputed {
+        /// Who made it.
+        author: UserId,
+        /// Who found it right.
+        for_it: Vec<UserId>,
+        /// Who says that it differs from the log.
+        against: Vec<UserId>,
+    },
+}
+
+impl Document {
+    /// Whether what this device computes proves something about the whole log.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.checks.rests.is_none() || self.base().is_some_and(|base| self.is_vouched(base))
+    }
+
+    /// Whether it judges the next snapshots. Where all members are one user's devices, there is nobody else who could.
+    pub(super) fn takes_part(&self, ctx: &DocContext<'_>) -> bool {
+        self.is_sure() || ctx.one_user()
+    }
+
+    /// The snapshot that this device rests on, and what is said of it.
+    fn base(&self) -> Option<&Heard> {
+        self.state.heard_of(&self.checks.rests_on()?)
+    }
+
+    /// Whether another user finds it right, and no objection stands that weighs.
+    pub(super) fn is_vouched(&self, base: &Heard) -> bool {
+        self.is_matched(base) && !base.is_contested(|user| !self.lied(user))
+    }
+
+    /// Whether a user other than its author finds it right, of those whose word counts here.
+    pub(super) fn is_matched(&self, heard: &Heard) -> bool {
+        self.matched_by(heard).is_some()
+    }
+
+    /// The first of them.
+    pub(super) fn matched_by(&self, heard: &Heard) -> Option<UserId> {
+        let mut users = heard.matches().map(|it| it.user);
+        users.find(|user| !self.lied(user))
+    }
+
+    pub(super) fn lied(&self, user: &UserId) -> bool {
+        self.checks.own.liars.contains(user)
+    }
+
+    /// Whether anybody objects to the snapshot that this device rests on.
+    pub(crate) fn base_is_disputed(&self) -> bool {
+        let mut against = self.base().into_iter().flat_map(Heard::objections);
+        against.any(|it| !self.lied(&it.user))
+    }
+
+    /// Whether the active snapshot says something else than what this device has, or this device cannot tell.
+    pub(crate) fn says_otherwise(&self) -> bool {
+        match self.checks.found(&self.state.active.id) {
+            Some(found) => found != Judgement::Match,
+            None => self.size() > self.state.active.seq && !self.can_check(&self.state.active),
+        }
+    }
+
+    /// On what this document rests here. Verdicts that this device has refuted do not count.
+    #[must_use]
+    pub fn basis(&self) -> Basis {
+        let Some(base) = self.base() else {
+            return Basis::Checked;
+        };
+        let author = base.info.user;
+        let believed = |it: &&Voice| !self.lied(&it.user);
+        let by: Vec<UserId> = base.matches().filter(believed).map(|it| it.user).collect();
+        let against = base.objections().filter(believed).map(|it| it.user);
+        let against: Vec<UserId> = against.collect();
+        if !against.is_empty() {
+            Basis::Disputed {
+                author,
+                for_it: by,
+                against,
+            }
+        } else if by.is_empty() {
+            Basis::Word { author }
+        } else {
+            Basis::Vouched { author, by }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Full checks: which snapshots this device looks at, and the look.
+
+use conclave_crdt::Crdt;
+use conclave_proto::hash;
+use conclave_proto::merkle::Frontier;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::payload::{SnapshotPayload, Tables};
+use crate::seal::{DocKeys, open};
+
+/// Full checks of one document within an hour, at most, however many snapshots come and whatever is said of them.
+const LOOKS: u8 = 16;
+/// Snapshots that a device makes in the place of wrong ones while nobody writes anything. Two who read one log otherwise would go on for ever.
+const HEALS: u8 = 4;
+
+/// What a document holds at one head of its log, as far as it is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    tables: Hash,
+    content: Hash,
+}
+
+impl Mark {
+    fn of(tables: &Tables, crdt: &mut dyn Crdt) -> Result<Self, DocError> {
+        Ok(Self {
+            tables: digest_of(tables),
+            content: Hash(crdt.content_digest()?),
+        })
+    }
+}
+
+fn digest_of(tables: &Tables) -> Hash {
+    let alone = SnapshotPayload {
+        frontier: Frontier::new(),
+        tables: tables.clone(),
+        state: Zeroizing::new(Vec::new()),
+    };
+    hash::labelled("compared tables", &[&alone.to_bytes()])
+}
+
+/// How often this device has looked, in the hour that began then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Looks {
+    since: UnixMs,
+    count: u8,
+}
+
+/// How many snapshots this device has made in the place of wrong ones since the log had so many updates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Heals {
+    updates: u64,
+    count: u8,
+}
+
+impl Document {
+    /// Keeps a snapshot that has its place, if it may have to be checked.
+    pub(crate) fn keep_for_check(&mut self, ctx: &DocContext<'_>, record: &Record) {
+        let made = self.snapshot.as_ref().is_some_and(|own| own == record);
+        if made {
+            self.snapshot = None;
+            self.rows.snapshot_dirty = true;
+            self.count_heal();
+        }
+        // Alone, a user looks whether the own one can be loaded: nobody else does.
+        let knows = made && !ctx.one_user();
+        if knows && let Some(mine) = self.checks.mine(record.leaf()) {
+            mine.found = Some(Judgement::Match);
+            mine.said = mine.found;
+            self.rows.meta_dirty = true;
+        }
+        self.checks.sealed = (!knows).then(|| record.clone());
+    }
+
+    /// An own snapshot takes the place of the active one. Counts it, if that was wrong.
+    fn count_heal(&mut self) {
+        let replaced = self.checks.found(&self.state.active.id);
+        if !matches!(replaced, Some(Judgement::Differs(_))) {
+            return;
+        }
+        let updates = self.state.weight.updates;
+        let before = self.checks.own.heals;
+        let count = match before.updates == updates {
+            true => before.count.saturating_add(1),
+            false => 1,
+        };
+        self.checks.own.heals = Heals { updates, count };
+        self.rows.meta_dirty = true;
+    }
+
+    /// Whether it has made as many in the place of wrong ones as it does without an update in between.
+    pub(super) fn has_healed_enough(&self) -> bool {
+        let heals = self.checks.own.heals;
+        heals.updates == self.state.weight.updates && heals.count >= HEALS
+    }
+
+    /// Whether this device is able to check a snapshot, and has not.
+    pub(crate) fn can_check(&self, snapshot: &SnapshotInfo) -> bool {
+        let mine = self.checks.get(&snapshot.id);
+        self.size() > snapshot.seq
+            && !snapshot.is_first()
+            && self.checks.rests_on() != Some(snapshot.id)
+            && mine.is_none_or(|it| it.found.is_none() && !it.gone)
+            && !self.aside.is_tainted()
+            && (mine.is_some_and(|it| it.mark.is_some()) || self.reaches(snapshot.covered.size))
+    }
+
+    /// Whether what is here tells the state at a position.
+    fn reaches(&self, covered: u64) -> bool {
+        let content = &self.content;
+        // What it holds of a record set aside cannot be told from here.
+        content.checkpoint.size <= covered && content.aside.range(..covered).next().is_none()
+    }
+
+    /// Snapshots that this device could check, the newest first.
+    fn unchecked(&self) -> impl Iterator<Item = &Heard> {
+        let newest = self.state.heard().iter().rev();
+        newest.filter(|it| self.can_check(&it.info))
+    }
+
+    /// Whether it is one of them.
+    pub(crate) fn is_unchecked(&self, snapshot: &Hash) -> bool {
+        let heard = self.state.heard_of(snapshot);
+        heard.is_some_and(|it| self.can_check(&it.info))
+    }
+
+    /// The newest for which no lot was drawn.
+    fn undrawn(&self) -> Option<Hash> {
+        let mut open = self.unchecked().map(|it| it.info.id);
+        open.find(|id| self.checks.get(id).is_none_or(|it| it.lot.is_none()))
+    }
+
+    /// Whether a lot is to be drawn if this device checks a snapshot.
+    #[must_use]
+    pub fn is_lot_open(&self) -> bool {
+        self.is_sure() && self.undrawn().is_some()
+    }
+
+    /// Draws it, among so many devices that hold the log: nobody can know on whom it falls.
+    pub fn draw_lot(&mut self, devices: u64, random: u64) {
+        let falls = random % devices.max(1) < CHECKERS;
+        let newest = self.undrawn();
+        let newest = newest.or_else(|| self.unchecked().next().map(|it| it.info.id));
+        if let Some(mine) = newest.and_then(|id| self.checks.mine(id)) {
+            mine.lot = Some(falls);
+            self.rows.meta_dirty = true;
+        }
+    }
+
+    /// The snapshot that this device is to check next: the lot fell on it, or somebody objects, or roots could go afterwards, or the log settles by
+    /// it what is void here. Those that were replaced as well: somebody may have opened the document from one. One that rests on a disputed
+    /// snapshot checks the active one, to see whether it says something else.
+    #[must_use]
+    pub fn check_wanted(&self, ctx: &DocContext<'_>) -> Option<CheckWanted> {
+        let info = self.next_check(ctx)?;
+        let have = self.checks.sealed.as_ref();
+        Some(CheckWanted {
+            seq: info.seq,
+            have: have.is_some_and(|record| record.leaf() == info.id),
+        })
+    }
+
+    fn next_check(&self, ctx: &DocContext<'_>) -> Option<SnapshotInfo> {
+        if self.checks.own.looks.count >= LOOKS {
+            return None;
+        }
+        let mut open = self.unchecked();
+        let due = open.find(|it| self.is_check_due(ctx, it));
+        due.map(|it| it.info)
+    }
+
+    fn is_check_due(&self, ctx: &DocContext<'_>, snapshot: &Heard) -> bool {
+        let is_active = snapshot.info.id == self.state.active.id;
+        if !self.takes_part(ctx) {
+            return is_active && self.base_is_disputed();
+        }
+        let mine = self.checks.get(&snapshot.info.id);
+        let lot = mine.is_some_and(|it| it.lot == Some(true));
+        let objected = snapshot.objections().any(|it| !self.lied(&it.user));
+        let void = self.content.void.first();
+        let settles = void.is_some_and(|seq| *seq < snapshot.info.covered.size);
+        let settles = settles && snapshot.is_settled();
+        lot || objected || settles || (is_active && self.frees(ctx, snapshot))
+    }
+
+    /// Whether roots that are here could go if the active snapshot were confirmed. One look is enough for that, while what it gave is neither
+    /// confirmed nor of less use than the active one.
+    fn frees(&self, ctx: &DocContext<'_>, active: &Heard) -> bool {
+        let own = &self.checks.own;
+        if own.waiting.is_some() || (self.checks.was_moved() && !ctx.one_user()) {
+            return false;
+        }
+        let after = own.confirmed.map_or(0, |it| it.seq);
+        let mut open = self.state.heard().iter().map(|it| it.info);
+        let is_known = |it: SnapshotInfo| {
+            it.seq > after && self.checks.found(&it.id) == Some(Judgement::Match)
+        };
+        if open.any(is_known) && !self.is_matched(active) {
+            return false;
+        }
+        let now = self.needed_by_log();
+        let then = self.state.roots_needed(Some(&active.info), self.size());
+        let mut gone = now.epochs.iter().filter(|epoch| !then.needs(**epoch));
+        now.all_below > 0 || gone.any(|epoch| ctx.keys.root(*epoch).is_some())
+    }
+
+    /// Whether it may soon check a snapshot against records that are not in a checkpoint.
+    pub(crate) fn may_soon_check(&self, ctx: &DocContext<'_>) -> bool {
+        self.unmarked().any(|it| {
+            let mine = self.checks.get(&it.info.id);
+            let is_undrawn = mine.is_none_or(|it| it.lot.is_none());
+            (is_undrawn && self.is_sure()) || self.is_check_due(ctx, it)
+        })
+    }
+
+    fn unmarked(&self) -> impl Iterator<Item = &Heard> {
+        let has_mark = |it: &Mine| it.mark.is_some();
+        self.unchecked()
+            .filter(move |it| !self.checks.get(&it.info.id).is_some_and(has_mark))
+    }
+
+    /// Begins to count looks anew, if the hour is over. Gives when to come back for those that wait for that.
+    pub(super) fn count_looks(&mut self, now: UnixMs) -> Option<UnixMs> {
+        let looks = self.checks.own.looks;
+        let is_over = now < looks.since || now.since_ms(looks.since) >= MATCH_AGE_MS;
+        if is_over && looks.count > 0 {
+            self.checks.own.looks = Looks::default();
+            self.rows.meta_dirty = true;
+        } else if is_over {
+            self.checks.own.looks.since = now;
+        }
+        let looks = self.checks.own.looks;
+        (looks.count >= LOOKS).then(|| looks.since.plus_ms(MATCH_AGE_MS))
+    }
+
+    /// Checks a snapshot against this device's own log: loads both in scratch documents and compares what they hold. Takes time
+    /// linear in the document: for when the device is idle. `None` where [`Document::check_wanted`] does not have it.
+    ///
+    /// # Errors
+    /// [`DocError::MissingRoot`], and [`DocError::Crdt`] when the own state cannot be built.
+    pub fn check_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<Option<Judgement>, DocError> {
+        let Some(info) = self.next_check(ctx) else {
+            return Ok(None);
+        };
+        let sealed = self.checks.sealed.clone();
+        let Some(record) = sealed.filter(|record| record.leaf() == info.id) else {
+            return Ok(None);
+        };
+        let judgement = match self.compare_snapshot(ctx, &info, &record)? {
+            Ok(()) => Judgement::Match,
+            Err(why) => Judgement::Differs(why),
+        };
+        if let Some(mine) = self.checks.mine(info.id) {
+            mine.found = Some(judgement);
+            mine.mark = None;
+        }
+        let looks = &mut self.checks.own.looks;
+        looks.count = looks.count.saturating_add(1);
+        self.checks.sealed = None;
+        self.rows.meta_dirty = true;
+        self.maintain(ctx)?;
+        Ok(Some(judgement))
+    }
+
+    fn compare_snapshot(
+        &mut self,
+        ctx: &DocContext<'_>,
+        info: &SnapshotInfo,
+        record: &Record,
+    ) -> Result<Result<(), DiffersWhy>, DocError> {
+        let epoch = record.header.epoch;
+        let root = ctx
+            .keys
+            .root(epoch)
+            .ok_or(DocError::MissingRoot { epoch })?;
+        let payload = open(record, &DocKeys::derive(&root, &self.id)).ok();
+        let Some(payload) = payload.and_then(|bytes| SnapshotPayload::from_bytes(&bytes).ok())
+        else {
+            return Ok(Err(DiffersWhy::Unreadable));
+        };
+        let known = self.checks.get(&info.id).and_then(|it| it.mark);
+        let own = match known {
+            Some(mark) => mark,
+            None => self.mark_at(info.covered.size)?,
+        };
+        if payload.frontier.head() != info.covered || digest_of(&payload.tables) != own.tables {
+            return Ok(Err(DiffersWhy::Tables));
+        }
+        let kind = self.kind();
+        let digest = conclave_crdt::load(kind, &payload.state, self.fresh.replica(kind))
+            .and_then(|mut scratch| scratch.content_digest());
+        Ok(match digest {
+            Err(_) => Err(DiffersWhy::Unloadable),
+            Ok(digest) if Hash(digest) == own.content => Ok(()),
+            Ok(_) => Err(DiffersWhy::Content),
+        })
+    }
+
+    /// What this device has at a position that its content reaches.
+    fn mark_at(&mut self, covered: u64) -> Result<Mark, DocError> {
+        let tables = self.content.state_at(covered).tables;
+        let none = BTreeSet::new();
+        let mut own = self.content.rebuild(covered, &none, &[], &mut self.fresh)?;
+        Mark::of(&tables, own.as_mut())
+    }
+
+    /// Keeps what there is to compare unchecked snapshots with, before the records that they cover become a checkpoint.
+    pub(crate) fn mark_unchecked(&mut self) -> Result<(), DocError> {
+        let open: Vec<SnapshotInfo> = self.unmarked().map(|it| it.info).collect();
+        for info in open {
+            let mark = self.mark_at(info.covered.size)?;
+            if let Some(mine) = self.checks.mine(info.id) {
+                mine.mark = Some(mark);
+                self.rows.meta_dirty = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// The service has the snapshot at a position no more.
+    pub(crate) fn is_gone(&mut self, snapshot: &Hash) {
+        if *snapshot != self.state.active.id
+            && self.is_unchecked(snapshot)
+            && let Some(mine) = self.checks.mine(*snapshot)
+        {
+            mine.gone = true;
+            self.rows.meta_dirty = true;
+        }
+    }
+}
