@@ -21,18 +21,17 @@ pub(crate) async fn commit(
 ) -> Result<Answer, OpError> {
     let commit = bundle.commit.clone();
     let answer = judge_and_order(group, conn, bundle).await;
-    let now = group.env.clock.now();
-    match &answer {
-        Ok(_) => group.turns().ordered(conn.device, now),
-        Err(OpError::Refused(Refusal::EpochTaken { .. } | Refusal::RateLimited { .. }))
-            if removes_somebody(commit.as_slice()) =>
-        {
-            let by = conn.asker();
-            if let Some(role) = group.view().role_of(&by.device) {
-                group.turns().lost(by.device, by.user, role, now);
-            }
+    let late = matches!(
+        answer,
+        Err(OpError::Refused(
+            Refusal::EpochTaken { .. } | Refusal::RateLimited { .. }
+        ))
+    );
+    if late && removes_somebody(commit.as_slice()) {
+        let (by, now) = (conn.asker(), group.env.clock.now());
+        if let Some(role) = group.view().role_of(&by.device) {
+            group.turns().lost(by.device, by.user, role, now);
         }
-        Err(_) => {}
     }
     answer
 }
@@ -78,11 +77,15 @@ async fn judge_and_order(
         }
     };
     let version = core.version;
+    let out = judged.removed.clone();
     let new = NewEntry::of_commit(&mut core.state, version, judged, conn.device)?;
-    order(group, conn.asker(), core, new).await
+    let answer = order(group, conn.asker(), core, new).await?;
+    let removes = removes_somebody(bundle.commit.as_slice());
+    group.turns().ordered(conn.device, removes, &out);
+    Ok(answer)
 }
 
-/// Whether a device may begin the next epoch, or have a say in it, now.
+/// Whether a device may bring anything into the log now.
 pub(super) fn ask_turn(
     group: &Group,
     state: &GroupState,

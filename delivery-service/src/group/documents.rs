@@ -6,6 +6,7 @@ use conclave_order::op::entry::NewEntry;
 use conclave_proto::frame::Answer;
 use conclave_proto::record::Record;
 
+use super::commit::ask_turn;
 use super::{Group, order, stored};
 use crate::error::OpError;
 use crate::hub::Conn;
@@ -23,7 +24,10 @@ pub(crate) async fn create(
         return Ok(answer);
     }
     let version = core.version;
-    match NewEntry::document(&mut core.state, version, entry, first, conn.device) {
+    let now = group.env.clock.now();
+    let asked = ask_turn(group, core.state.state(), conn, now);
+    let state = &mut core.state;
+    match asked.and_then(|()| NewEntry::document(state, version, entry, first, conn.device)) {
         Ok(new) => order(group, conn.asker(), core, new).await,
         Err(refusal) => {
             core.keep();

@@ -46,7 +46,10 @@ pub(crate) async fn put(group: &Arc<Group>, conn: &Conn, entry: Record) -> Resul
         return Ok(answer);
     }
     let version = core.version;
-    match NewEntry::signed(&mut core.state, version, entry, conn.device) {
+    let now = group.env.clock.now();
+    // Each holds the group's log while it is made durable: a turn would be over before its commit is looked at.
+    let asked = ask_turn(group, core.state.state(), conn, now);
+    match asked.and_then(|()| NewEntry::signed(&mut core.state, version, entry, conn.device)) {
         Ok(new) => order(group, conn.asker(), core, new).await,
         Err(refusal) => {
             core.keep();

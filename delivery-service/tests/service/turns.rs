@@ -4,6 +4,7 @@ use conclave_ds::{Bucket, RateLimits};
 use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::group::{CommitBundle, GroupEntry};
+use conclave_proto::record::{CloseReason, EntryBody};
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{GroupPolicy, Refusal, Role};
 
@@ -94,6 +95,9 @@ async fn while_a_removal_has_its_turn_only_a_higher_role_comes_first() {
     olga.invite(&mut alice).await;
     let mut mallory = service.member_of(&viewer, 0).await;
     olga.invite(&mut mallory).await;
+    let mut ed = service.member().await;
+    olga.invite(&mut ed).await;
+    let (document, _) = ed.create_document().await;
     let epoch = olga.group().epoch();
     alice.catch_up(epoch).await;
     let late = alice.prepare(&removal(&mallory));
@@ -112,6 +116,16 @@ async fn while_a_removal_has_its_turn_only_a_higher_role_comes_first() {
     let answer = mallory.send_commit(renewal.bundle).await;
     assert!(waits(&answer), "{answer:?}");
     mallory.group.as_mut().unwrap().discard_pending().unwrap();
+    // What others list, put away and void waits too: each has the group's log for itself while it is made durable.
+    ed.catch_up(current).await;
+    let reason = CloseReason::Archived;
+    let entry = ed.entry(EntryBody::DocumentClosed { document, reason });
+    let answer = ed.wire.request(Request::PutEntry { entry }).await;
+    assert!(waits(&answer), "{answer:?}");
+    let (_, entry, snapshot) = ed.new_document();
+    let request = Request::CreateDocument { entry, snapshot };
+    let answer = ed.wire.request(request).await;
+    assert!(waits(&answer), "{answer:?}");
     let group = mallory.group_id();
     let message = mallory.leave_message().into();
     let answer = mallory
@@ -129,6 +143,10 @@ async fn while_a_removal_has_its_turn_only_a_higher_role_comes_first() {
     alice.catch_up(current).await;
     alice.commit(&removal(&mallory)).await;
     // Then everybody goes on.
+    ed.catch_up(current + 1).await;
+    let entry = ed.entry(EntryBody::DocumentClosed { document, reason });
+    let answer = ed.wire.request(Request::PutEntry { entry }).await;
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
     olga.catch_up(current + 1).await;
     olga.commit(&RENEWAL).await;
     alice.catch_up(current + 2).await;

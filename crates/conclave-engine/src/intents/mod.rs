@@ -97,6 +97,8 @@ pub(crate) struct Intent {
     /// A clock is too wrong to commit by.
     held: bool,
     not_before: UnixMs,
+    /// Whether it is the service's pace that it waits for.
+    paced: bool,
 }
 
 impl Intent {
@@ -109,6 +111,7 @@ impl Intent {
             lacks: Backoff::default(),
             held: false,
             not_before: UnixMs(0),
+            paced: false,
         }
     }
 
@@ -170,6 +173,14 @@ impl Intent {
     /// The clock was set back by so much.
     pub(crate) fn move_back(&mut self, by_ms: u64) {
         self.not_before = earlier(self.not_before, by_ms);
+    }
+
+    /// Whether somebody is to be taken out, who may resist: the service lets whoever loses a race with such a commit go first next, and no other.
+    fn takes_out(&self) -> bool {
+        matches!(
+            self.row.want,
+            Want::Remove { .. } | Want::PruneOwn | Want::PruneListed { .. }
+        )
     }
 
     pub(crate) fn is_leave(&self) -> bool {
@@ -270,7 +281,7 @@ impl Cx {
         }
     }
 
-    /// Works on intents, oldest first, until one needs a commit or an answer.
+    /// Works on intents, those that take somebody out before others, then oldest first, until one needs a commit or an answer.
     pub(crate) fn pump_intents(&mut self, group: &mut Group) {
         let own = self.device.id();
         let mut pending = group.state().pending.iter();
@@ -278,7 +289,9 @@ impl Cx {
             // Who is leaving commits nothing more, and takes nobody's key packages for it.
             return;
         }
-        let ids: Vec<u64> = group.intents.keys().copied().collect();
+        let (first, then): (Vec<_>, Vec<_>) =
+            group.intents.iter().partition(|(_, it)| it.takes_out());
+        let ids: Vec<u64> = first.iter().chain(&then).map(|(id, _)| **id).collect();
         for id in ids {
             if group.inflight.is_some() {
                 return;
@@ -422,7 +435,11 @@ impl Cx {
         if let Some(intent) = group.intents.get_mut(&id) {
             intent.busy = false;
             intent.not_before = self.now.plus_ms(delay);
-            intent.row.attempts = intent.row.attempts.saturating_add(1);
+            intent.paced = matches!(refusal, Refusal::RateLimited { .. });
+            if !intent.paced {
+                // Nothing was wrong with it: what has to wait for others is not given up.
+                intent.row.attempts = intent.row.attempts.saturating_add(1);
+            }
             self.wake(delay, TimerKind::Group(group_id, GroupTimer::Pump));
         }
     }
@@ -463,6 +480,11 @@ impl Cx {
                 Want::Leave | Want::Close { .. } | Want::Reopen { .. } | Want::Void { .. }
             ) {
                 intent.busy = false;
+            }
+            if intent.paced && intent.takes_out() {
+                // Whose turn it was has had it, and it is this one's from when it is heard of.
+                intent.paced = false;
+                intent.not_before = UnixMs(0);
             }
         }
     }

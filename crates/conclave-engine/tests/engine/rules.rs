@@ -1,6 +1,8 @@
 //! Rules of the group that somebody tries to get around: a leave that is passed over, a removal that is resisted, a directory that is closed, a
 //! policy that this program is too old for.
 
+use std::collections::VecDeque;
+
 use conclave_engine::{Command, EngineError, Reply};
 use conclave_identity::{DeviceCredential, DeviceKey};
 use conclave_mls::{ClientGroup, CommitInputs, DeviceContext, Plan, Rows};
@@ -132,6 +134,89 @@ fn a_removal_is_the_next_epoch_against_commits_made_in_advance() {
     }
     assert_eq!(world.state(group).epoch, before + 2);
     world.run();
+    let reply = world.reply(ANA, removal);
+    assert!(
+        matches!(reply, Some(Ok(Reply::Removed { .. }))),
+        "{reply:?}"
+    );
+}
+
+/// Commits of somebody who resists, each for the epoch that the one before it begins.
+fn chain(world: &World, at: usize, group: GroupId, length: usize) -> VecDeque<CommitBundle> {
+    let mut hostile = Hostile::of(world, at, group);
+    let made = (0..length).map(|_| hostile.commit(world, &RENEWAL));
+    made.collect()
+}
+
+#[test]
+fn what_else_is_wanted_does_not_keep_a_removal_from_its_turn() {
+    let (mut world, group, _) = three(6);
+    let before = world.state(group).epoch;
+    world.outruns = Some((ANA, CLEO, chain(&world, CLEO, group, 12)));
+    // Something that Ana wanted before loses each race, and asks for no turn.
+    let user = world.devices[BEN].user;
+    let role = Role::Viewer;
+    let other = world.command(ANA, Command::SetRole { group, user, role });
+    let user = world.devices[CLEO].user;
+    let removal = world.command(ANA, Command::Remove { group, user });
+    world.until(|world| !world.state(group).is_member(&world.devices[CLEO].id));
+    assert_eq!(world.state(group).epoch, before + 3);
+    world.run();
+    for waiting in [removal, other] {
+        let reply = world.reply(ANA, waiting);
+        assert!(matches!(reply, Some(Ok(_))), "{reply:?}");
+    }
+}
+
+#[test]
+fn who_takes_a_turn_before_a_removal_does_not_keep_it_from_its_own() {
+    let mut world = World::new(7, &["ana", "ben", "cleo"]);
+    let group = world.create_group(ANA);
+    world.invite(group, ANA, BEN, Some(Role::Admin));
+    world.invite(group, ANA, CLEO, Some(Role::Admin));
+    world.run();
+    let before = world.state(group).epoch;
+    // A commit for an epoch that is over, with a removal in it, takes the turn: Ben's removal is told to come back in five seconds.
+    let remove = vec![world.devices[BEN].id];
+    let plan = Plan {
+        remove,
+        ..Plan::default()
+    };
+    let stale = Hostile::of(&world, CLEO, group).commit(&world, &plan);
+    let mut chain = chain(&world, CLEO, group, 24);
+    let mut next = || Request::Commit(chain.pop_front().unwrap());
+    send(&mut world, CLEO, 0, next());
+    send(&mut world, CLEO, 1, Request::Commit(stale));
+    world.advance(0);
+    let user = world.devices[CLEO].user;
+    let removal = world.command(BEN, Command::Remove { group, user });
+    let sent = world.count(BEN, "commit");
+    world.until(|world| world.count(BEN, "commit") > sent);
+    // Then she makes use of it at once, while Ben waits.
+    send(&mut world, CLEO, 2, next());
+    world.outruns = Some((BEN, CLEO, chain));
+    world.advance(30_000);
+    let reply = world.reply(BEN, removal);
+    assert!(
+        matches!(reply, Some(Ok(Reply::Removed { .. }))),
+        "{reply:?}"
+    );
+    let epochs = world.state(group).epoch - before;
+    assert!(epochs <= 5, "{epochs}");
+}
+
+#[test]
+fn a_removal_is_not_given_up_for_waiting() {
+    let (mut world, group, _) = three(8);
+    let refusal = Refusal::RateLimited {
+        retry_after_ms: 4_000,
+    };
+    world.refuses = vec![(ANA, "commit", refusal); 40];
+    let user = world.devices[CLEO].user;
+    let removal = world.command(ANA, Command::Remove { group, user });
+    for _ in 0..40 {
+        world.advance(5_000);
+    }
     let reply = world.reply(ANA, removal);
     assert!(
         matches!(reply, Some(Ok(Reply::Removed { .. }))),

@@ -1,5 +1,7 @@
 //! Groups: what enters their logs, who follows, and what members need of each other.
 
+use std::collections::BTreeMap;
+
 use conclave_mls::{Adoption, removes_somebody};
 use conclave_order::op::adopt::AdoptGroup;
 use conclave_order::op::enter::check_kind;
@@ -12,7 +14,7 @@ use conclave_order::{Asker, Bounds, Event, Op, Reader as _, query};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, Plea, Request, ServiceFrame};
 use conclave_proto::group::{CommitBundle, GroupEntry};
-use conclave_proto::{DeviceId, GroupId, Head, Refusal};
+use conclave_proto::{DeviceId, GroupId, Head, Refusal, Role};
 use conclave_rules::LogId;
 
 use super::ConnId;
@@ -64,6 +66,7 @@ impl Desk {
             Request::PutEntry { entry } => {
                 check_kind(&entry)?;
                 let core = self.joined(entry.header.group, by)?;
+                self.ask_turn(&core, by)?;
                 let leaf = entry.leaf();
                 return self.enter(core, leaf, |core| {
                     let Core { state, version } = core;
@@ -72,6 +75,7 @@ impl Desk {
             }
             Request::CreateDocument { entry, snapshot } => {
                 let core = self.joined(entry.header.group, by)?;
+                self.ask_turn(&core, by)?;
                 let leaf = entry.leaf();
                 return self.enter(core, leaf, |core| {
                     let Core { state, version } = core;
@@ -136,7 +140,7 @@ impl Desk {
         Ok(Answer::Done)
     }
 
-    /// Whether a device may begin the next epoch, or have a say in it, now.
+    /// Whether a device may bring anything into the log now.
     fn ask_turn(&mut self, core: &Core, by: Asker) -> Result<(), Refusal> {
         let state = core.state.state();
         let turns = self.turns.entry(state.group).or_default();
@@ -145,26 +149,35 @@ impl Desk {
 
     fn commit_in_turn(&mut self, by: Asker, bundle: CommitBundle) -> Result<Answer, Refusal> {
         let (group, commit) = (bundle.group, bundle.commit.clone());
+        let before = self.members(group)?;
         let answer = self.commit(by, bundle);
-        match &answer {
-            Ok(_) => {
-                let turns = self.turns.entry(group).or_default();
-                turns.ordered(by.device, self.now);
-            }
+        let removes = removes_somebody(commit.as_slice());
+        let late = matches!(
+            answer,
             Err(Refusal::EpochTaken { .. } | Refusal::RateLimited { .. })
-                if removes_somebody(commit.as_slice()) =>
-            {
-                let core = self.core(group)?;
-                let role = core.state.state().role_of(&by.device);
-                self.keep(core);
-                if let Some(role) = role {
-                    let turns = self.turns.entry(group).or_default();
-                    turns.lost(by.device, by.user, role, self.now);
-                }
-            }
-            Err(_) => {}
+        );
+        let after = self.members(group)?;
+        let turns = self.turns.entry(group).or_default();
+        if answer.is_ok() {
+            let out = before.keys().filter(|device| !after.contains_key(device));
+            let out: Vec<DeviceId> = out.copied().collect();
+            turns.ordered(by.device, removes, &out);
+        } else if let Some(role) = after.get(&by.device)
+            && late
+            && removes
+        {
+            turns.lost(by.device, by.user, *role, self.now);
         }
         answer
+    }
+
+    /// Members with their roles.
+    fn members(&mut self, group: GroupId) -> Result<BTreeMap<DeviceId, Role>, Refusal> {
+        let core = self.core(group)?;
+        let rows = core.state.state().current_rows();
+        let members = rows.map(|row| (row.device, row.role)).collect();
+        self.keep(core);
+        Ok(members)
     }
 
     fn commit(&mut self, by: Asker, bundle: CommitBundle) -> Result<Answer, Refusal> {

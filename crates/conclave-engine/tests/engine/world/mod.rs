@@ -15,6 +15,7 @@ use conclave_engine::{
 };
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
+use conclave_proto::group::CommitBundle;
 use conclave_proto::refusal::{ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
 use rand_chacha::ChaCha20Rng;
@@ -153,6 +154,8 @@ pub struct World {
     pub forbidden: &'static [&'static str],
     /// The service refuses one such frame of this device, each once.
     pub refuses: Vec<(usize, &'static str, Refusal)>,
+    /// Before each commit of the first of these devices the next of these commits of the second arrives, and is kept until it is ordered.
+    pub outruns: Option<(usize, usize, VecDeque<CommitBundle>)>,
     /// Every answer comes twice, and one that nobody asked for with it.
     pub answers_twice: bool,
     /// Most snapshots in one output of a device.
@@ -291,6 +294,7 @@ impl World {
             held: None,
             forbidden: &[],
             refuses: Vec::new(),
+            outruns: None,
             answers_twice: false,
             unchecked: false,
             most_snapshots: 0,
@@ -679,6 +683,9 @@ impl World {
 
     /// The service takes a frame; what it sends is on its way.
     fn serve(&mut self, at: usize, conn: ConnId, frame: ClientFrame) {
+        if kind(&frame) == "commit" {
+            self.outrun(at);
+        }
         self.arrived.push((at, kind(&frame)));
         self.note_asked(at, &frame);
         let frame = match frame {
@@ -720,6 +727,25 @@ impl World {
             None => self.service.handle(conn, frame, now),
         };
         self.post(out);
+    }
+
+    fn outrun(&mut self, at: usize) {
+        let Some((outrun, by, mut chain)) = self.outruns.take() else {
+            return;
+        };
+        if at == outrun
+            && let Some(bundle) = chain.front().cloned()
+        {
+            let group = bundle.group;
+            let (before, device) = (self.state(group).epoch, self.devices[by].id);
+            let id = Varint((1 << 41) + chain.len() as u64);
+            let body = Request::Commit(bundle);
+            self.send_past(by, ClientFrame::Request { id, body });
+            if self.state(group).epoch != before || !self.state(group).is_member(&device) {
+                chain.pop_front();
+            }
+        }
+        self.outruns = Some((outrun, by, chain));
     }
 
     /// Why the service does not take such a frame of a device now.
