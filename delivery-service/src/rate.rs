@@ -33,7 +33,7 @@ impl Bucket {
 }
 
 /// Named rates. Each is counted by device, but returns, which are counted by device and group; own devices, self-updates and policies, by user
-/// and group; and self-updates of all, by group.
+/// and group; self-updates of all, by group; and one-time packages, by both users and by the one whose they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimits {
     /// Requests of any kind.
@@ -42,8 +42,12 @@ pub struct RateLimits {
     pub records: Bucket,
     /// Appended and uploaded bytes.
     pub bytes: Bucket,
-    /// Key packages taken from other users.
+    /// Requests for key packages.
     pub claims: Bucket,
+    /// Those by which a user takes one-time packages of another; past it packages of last resort are handed out.
+    pub claims_of_user: Bucket,
+    /// The same of all others together.
+    pub claims_from_user: Bucket,
     /// GroupInfos replaced.
     pub repairs: Bucket,
     /// Commits of a user that change nothing but the author's own leaf.
@@ -66,6 +70,8 @@ impl Default for RateLimits {
             records: Bucket::new(100_000, 600_000),
             bytes: Bucket::new(512 * 1024 * 1024, 1024 * 1024 * 1024),
             claims: Bucket::new(500, 600),
+            claims_of_user: Bucket::per_hour(8, 8),
+            claims_from_user: Bucket::per_hour(64, 64),
             repairs: Bucket::new(30, 12),
             self_updates: Bucket::per_hour(30, 60),
             group_self_updates: Bucket::new(600, 60),
@@ -87,7 +93,13 @@ struct Level {
 /// Buckets of one shape, one for each key.
 pub(crate) struct Buckets<K> {
     shape: Option<Bucket>,
-    levels: Mutex<HashMap<K, Level>>,
+    levels: Mutex<Levels<K>>,
+}
+
+struct Levels<K> {
+    of: HashMap<K, Level>,
+    /// Keys at which those whose buckets are full again are looked for next: a look costs as much as there are.
+    sweep_keys: usize,
 }
 
 impl<K: Hash + Eq> Buckets<K> {
@@ -95,7 +107,10 @@ impl<K: Hash + Eq> Buckets<K> {
     pub(crate) fn new(shape: Option<Bucket>) -> Self {
         Self {
             shape,
-            levels: Mutex::new(HashMap::new()),
+            levels: Mutex::new(Levels {
+                of: HashMap::new(),
+                sweep_keys: SWEEP_KEYS,
+            }),
         }
     }
 
@@ -120,10 +135,11 @@ impl<K: Hash + Eq> Buckets<K> {
             level.units.saturating_add(gained).min(full)
         };
         let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
-        if levels.len() >= SWEEP_KEYS {
-            levels.retain(|_, level| refill(level) < full);
+        if levels.of.len() >= levels.sweep_keys {
+            levels.of.retain(|_, level| refill(level) < full);
+            levels.sweep_keys = levels.of.len().saturating_mul(2).max(SWEEP_KEYS);
         }
-        let level = levels.entry(key).or_insert(Level {
+        let level = levels.of.entry(key).or_insert(Level {
             units: full,
             at: now,
         });

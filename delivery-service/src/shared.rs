@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use conclave_proto::{DeviceId, Refusal};
+use conclave_proto::{DeviceId, Refusal, UserId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,19 +61,24 @@ pub(crate) struct Rates {
     records: Buckets<DeviceId>,
     bytes: Buckets<DeviceId>,
     pub(crate) claims: Buckets<DeviceId>,
+    /// One-time packages that a user takes from another.
+    pub(crate) claims_of_user: Buckets<(UserId, UserId)>,
+    /// One-time packages that others take from a user.
+    pub(crate) claims_from_user: Buckets<UserId>,
     pub(crate) repairs: Buckets<DeviceId>,
 }
 
 impl Rates {
     pub(crate) fn new(limits: Option<&RateLimits>, clock: Clock) -> Self {
-        let bucket = |pick: fn(&RateLimits) -> crate::rate::Bucket| Buckets::new(limits.map(pick));
         Self {
             clock,
-            requests: bucket(|limits| limits.requests),
-            records: bucket(|limits| limits.records),
-            bytes: bucket(|limits| limits.bytes),
-            claims: bucket(|limits| limits.claims),
-            repairs: bucket(|limits| limits.repairs),
+            requests: Buckets::new(limits.map(|limits| limits.requests)),
+            records: Buckets::new(limits.map(|limits| limits.records)),
+            bytes: Buckets::new(limits.map(|limits| limits.bytes)),
+            claims: Buckets::new(limits.map(|limits| limits.claims)),
+            claims_of_user: Buckets::new(limits.map(|limits| limits.claims_of_user)),
+            claims_from_user: Buckets::new(limits.map(|limits| limits.claims_from_user)),
+            repairs: Buckets::new(limits.map(|limits| limits.repairs)),
         }
     }
 

@@ -105,12 +105,7 @@ fn texts_agree(sim: &mut Sim, parts: &[&str], without: &[&str]) {
 fn void(sim: &mut Sim, seq: u64) {
     let leaf = sim.service.leaf(seq);
     sim.world.rekey();
-    sim.world
-        .states
-        .last_mut()
-        .unwrap()
-        .voided
-        .push_back_mut((DOC, leaf));
+    sim.world.states.last_mut().unwrap().voided.push(DOC, leaf);
 }
 
 /// A member gets there.

@@ -121,8 +121,8 @@ impl Run {
         self.settle();
         self.next_epoch();
         let last = self.sim.world.states.last_mut().unwrap();
-        if !last.voided.iter().any(|void| *void == (DOC, leaf)) {
-            last.voided.push_back_mut((DOC, leaf));
+        if !last.voided.contains(&DOC, &leaf) {
+            last.voided.push(DOC, leaf);
         }
         // Members learn of it one after another.
         self.sim.reach(self.sim.world.epoch());

@@ -21,7 +21,7 @@ fn void_last(sim: &mut Sim) -> u64 {
     let leaf = sim.service.leaf(seq);
     sim.world.rekey();
     let state = sim.world.states.last_mut().unwrap();
-    state.voided.push_back_mut((DOC, leaf));
+    state.voided.push(DOC, leaf);
     sim.reach(sim.world.epoch());
     for at in 0..sim.peers.len() {
         sim.peers[at].epoch = sim.world.epoch();

@@ -1,5 +1,6 @@
 //! Following a group log without its secrets: what a member can still judge while it is on its way back.
 
+use conclave_proto::DeviceId;
 use conclave_proto::group::GroupEntry;
 use conclave_rules::GroupState;
 use openmls::group::{GroupContext, GroupId as MlsGroupId, PublicGroup};
@@ -56,13 +57,14 @@ impl Follower {
         self.tree.group_context()
     }
 
-    /// Judges the entry at position `state().head().size`, and takes it in.
+    /// Judges the entry at position `state().head().size`, and takes it in. Gives who made it, where it is a commit.
     ///
     /// # Errors
     /// [`ProcessError::Illegal`], [`ProcessError::ClockWrong`]; nothing was taken in.
-    pub fn follow(&mut self, entry: &GroupEntry) -> Result<(), ProcessError> {
+    pub fn follow(&mut self, entry: &GroupEntry) -> Result<Option<DeviceId>, ProcessError> {
         let judged = judge_followed(&self.tree, &self.provider, &self.state, entry)?;
+        let author = judged.committer();
         judged.take(&mut self.tree, &self.provider, &mut self.state, entry)?;
-        Ok(())
+        Ok(author)
     }
 }

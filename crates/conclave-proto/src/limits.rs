@@ -34,6 +34,10 @@ pub const GROUP_LEAVES: usize = 1000;
 pub const GROUP_OPEN_DOCUMENTS: usize = 20_000;
 /// Most documents that a group lists, closed ones included.
 pub const GROUP_DOCUMENTS: usize = 200_000;
+/// Most records of a document that are declared void.
+pub const DOCUMENT_VOIDS: usize = 1024;
+/// Most records that are declared void in a group.
+pub const GROUP_VOIDS: usize = 16_384;
 /// Roster rows of a user from which on no device of the user comes in, or changes its credential or key, by the user's own commit.
 pub const USER_ROSTER_ROWS: usize = 256;
 /// Largest public state of a group that a service lets grow, in bytes.

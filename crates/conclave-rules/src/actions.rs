@@ -36,6 +36,8 @@ pub enum Action {
     ChangeTrust,
     /// Change whether the service may propose removals.
     ChangeServiceRemoval,
+    /// Demand a later version of the protocol: older programs stop, those of owners too.
+    DemandVersion,
     /// Create a document.
     CreateDocument,
     /// Put a document away.
@@ -75,6 +77,7 @@ pub const ACTIONS: &[(Action, Role)] = &[
     (Action::ChangeOwners, Role::Owner),
     (Action::ChangeTrust, Role::Owner),
     (Action::ChangeServiceRemoval, Role::Owner),
+    (Action::DemandVersion, Role::Owner),
     (Action::CreateDocument, Role::Editor),
     (Action::ArchiveDocument, Role::Editor),
     (Action::ReopenDocument, Role::Editor),
@@ -141,6 +144,9 @@ pub fn policy_actions(before: &GroupPolicy, after: &GroupPolicy) -> Vec<Action> 
     if before.service_may_remove != after.service_may_remove {
         actions.push(Action::ChangeServiceRemoval);
     }
+    if before.min_protocol_version != after.min_protocol_version {
+        actions.push(Action::DemandVersion);
+    }
     actions
 }
 
@@ -161,7 +167,7 @@ mod tests {
             );
             assert!(action.allowed(Role::Owner));
         }
-        assert_eq!(ACTIONS.len(), 24);
+        assert_eq!(ACTIONS.len(), 25);
     }
 
     #[test]

@@ -60,9 +60,11 @@ impl Authority for GroupState {
     }
 
     fn voided(&self, document: &DocumentId) -> Box<dyn Iterator<Item = Hash> + '_> {
-        let document = *document;
-        let of_it = self.voided.iter().filter(move |(id, _)| *id == document);
-        Box::new(of_it.map(|(_, leaf)| *leaf))
+        Box::new(self.voided.of(document).copied())
+    }
+
+    fn is_void(&self, document: &DocumentId, leaf: &Hash) -> bool {
+        self.voided.contains(document, leaf)
     }
 
     fn padding_bytes(&self) -> u16 {

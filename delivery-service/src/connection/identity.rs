@@ -83,7 +83,8 @@ pub(crate) async fn confirm_life(shared: &Arc<Shared>, conn: &Conn) -> Result<An
     Ok(Answer::Done)
 }
 
-/// Hands out one key package of each device of a user.
+/// Hands out one key package of each device of a user. Whoever takes one after the other from somebody else, and whoever does after many have,
+/// gets those of last resort: nobody uses up what others need.
 pub(crate) async fn claim_key_packages(
     shared: &Arc<Shared>,
     conn: &Conn,
@@ -91,8 +92,14 @@ pub(crate) async fn claim_key_packages(
     devices: Vec<DeviceId>,
 ) -> Result<Answer, OpError> {
     let now = shared.env.clock.now();
-    let op = ClaimKeyPackages::judge(conn.device, user, devices, now)?;
-    shared.rates.claims.take(conn.device, 1, now)?;
+    let mut op = ClaimKeyPackages::judge(conn.device, user, devices, now)?;
+    let rates = &shared.rates;
+    rates.claims.take(conn.device, 1, now)?;
+    let spares = || {
+        rates.claims_of_user.take((conn.user, user), 1, now)?;
+        rates.claims_from_user.take(user, 1, now)
+    };
+    op.last_resort = user != conn.user && spares().is_err();
     let Event::Claimed(claimed) = run(shared, conn, Op::ClaimKeyPackages(op)).await? else {
         return Err(Refusal::Storage.into());
     };

@@ -3,7 +3,7 @@
 use conclave_ds::{Bucket, RateLimits};
 use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request};
-use conclave_proto::{GroupPolicy, Refusal, Role};
+use conclave_proto::{GroupPolicy, Refusal, Role, UserId};
 
 use crate::external::rejoin;
 use crate::forge::offer;
@@ -252,4 +252,42 @@ async fn claims_are_limited() {
         })
         .await;
     assert!(matches!(again, Refusal::RateLimited { .. }));
+}
+
+/// Claims so often; gives how many of the packages were of last resort.
+async fn last_resorts(claimer: &mut Member, of: UserId, times: usize) -> usize {
+    let mut found = 0;
+    for _ in 0..times {
+        let claim = Request::ClaimKeyPackages {
+            user: of,
+            devices: vec![],
+        };
+        let Answer::KeyPackages { packages } = claimer.wire.request(claim).await else {
+            panic!()
+        };
+        assert_eq!(packages.len(), 1);
+        found += usize::from(packages[0].last_resort);
+    }
+    found
+}
+
+#[tokio::test]
+async fn nobody_uses_up_the_one_time_packages_of_another() {
+    let service = service(|limits| {
+        limits.claims_of_user = Bucket::per_hour(3, SLOWLY);
+        limits.claims_from_user = Bucket::per_hour(5, SLOWLY);
+    })
+    .await;
+    let mut alice = service.member().await;
+    alice.publish_key_packages(20, true).await;
+    let user = alice.device.user;
+    let mut mallory = service.member().await;
+    assert_eq!(last_resorts(&mut mallory, user, 8).await, 5);
+    // Others get theirs, as long as all of them together do not take too many.
+    let mut bob = service.member().await;
+    assert_eq!(last_resorts(&mut bob, user, 2).await, 0);
+    let mut cleo = service.member().await;
+    assert_eq!(last_resorts(&mut cleo, user, 2).await, 2);
+    // The user itself goes by none of that: of twenty five are gone.
+    assert_eq!(last_resorts(&mut alice, user, 16).await, 1);
 }

@@ -51,7 +51,7 @@ impl Doc {
 
     /// Admins declared records void: a document counts them as nothing, now where it is in memory, else when it is opened.
     pub(crate) fn voided(&mut self, group: &Group) {
-        if group.state().voided.iter().any(|(id, _)| *id == self.id) {
+        if group.state().voided.count_of(&self.id) > 0 {
             self.errand = Some(Errand::Voided);
         }
     }

@@ -483,7 +483,10 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
         ),
         FindingKind::NeedsUpgrade { minimum } => three(
             format!("{group} needs a newer version of this program (one that speaks version {minimum}). This device goes on reading what it has, and takes and sends nothing there until then."),
-            NOBODY,
+            match who {
+                Some(who) => format!("Demanded by {who}, an owner."),
+                None => NOBODY.to_owned(),
+            },
             "Update this program and start it again: the group goes on by itself.",
         ),
         FindingKind::CreationRefused { .. } => three(

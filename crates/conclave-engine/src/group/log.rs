@@ -280,13 +280,14 @@ impl Cx {
         }
         self.epoch_changed(group);
         if let Some(minimum) = group.state().later_version() {
-            self.park(group, minimum);
+            self.park(group, minimum, outcome.author);
         }
     }
 
-    /// The group's policy demands a later program: nothing more is judged or sealed before there is one.
-    pub(super) fn park(&mut self, group: &mut Group, minimum: u16) {
-        self.freeze(group, FindingKind::NeedsUpgrade { minimum }, None);
+    /// The group's policy demands a later program, by a commit of this device: nothing more is judged or sealed before there is one.
+    pub(super) fn park(&mut self, group: &mut Group, minimum: u16, by: Option<DeviceId>) {
+        let by = by.map(Suspect::Device);
+        self.freeze(group, FindingKind::NeedsUpgrade { minimum }, by);
     }
 
     /// The own commit is in the log, or another took its place.

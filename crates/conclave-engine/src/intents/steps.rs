@@ -266,8 +266,7 @@ impl Cx {
         document: DocumentId,
         record: Hash,
     ) -> Step {
-        let mut voided = group.state().voided.iter();
-        if voided.any(|void| *void == (document, record)) {
+        if group.state().voided.contains(&document, &record) {
             return Step::Done(Reply::Done);
         }
         self.put_entry(group, id, EntryBody::RecordVoided { document, record })

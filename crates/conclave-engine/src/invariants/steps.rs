@@ -77,7 +77,7 @@ impl Engine {
             None => (state.size() >= before.head.size, state.epoch),
             Some(id) => {
                 let document = &whole.docs.get(id)?.hot()?.document;
-                if state.voided.iter().any(|(of, _)| of == id) {
+                if state.voided.count_of(id) > 0 {
                     // Records that an admin has declared void count as nothing, and what rests on them is read again.
                     return None;
                 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use conclave_engine::finding::Suspect;
 use conclave_engine::{Command, EngineError, Reply};
 use conclave_identity::{DeviceCredential, DeviceKey};
 use conclave_mls::{ClientGroup, CommitInputs, DeviceContext, Plan, Rows};
@@ -346,6 +347,10 @@ fn a_group_that_demands_a_later_version_is_parked_and_judges_nothing_further() {
     world.post(out);
     world.run();
     world.found_only(BEN, &["group.upgrade_needed"]);
+    // Who demands it is named.
+    let ana = Suspect::Device(world.devices[ANA].id);
+    let found = world.open_findings(BEN);
+    assert_eq!(found[0].finding.suspect, Some(ana));
     for _ in 0..2 {
         let info = world.info(BEN, group).unwrap();
         assert_eq!(info.frozen.as_deref(), Some("group.upgrade_needed"));

@@ -69,6 +69,14 @@ pub(crate) fn judge_followed(
 }
 
 impl Followed {
+    /// Who made it, where it is a commit.
+    pub(crate) fn committer(&self) -> Option<DeviceId> {
+        match self {
+            Self::Commit(commit, next) => judge::author(&commit.facts, next),
+            Self::Signed(_) | Self::Proposal(..) => None,
+        }
+    }
+
     /// Takes in an entry that was judged here. Gives what of the state it has changed.
     ///
     /// # Errors

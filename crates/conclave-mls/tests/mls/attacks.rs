@@ -2,7 +2,7 @@
 
 use conclave_mls::{Fault, MlsError, Plan, ProcessError};
 use conclave_proto::group::{CommitBundle, GroupEntry};
-use conclave_proto::policy::Role;
+use conclave_proto::policy::{GroupPolicy, Role};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy};
 use conclave_proto::{Hash, Refusal, UnixMs};
 use openmls::extensions::{Extension, ExternalSender, UnknownExtension};
@@ -338,6 +338,38 @@ fn a_removed_device_keeps_committing() {
     assert!(matches!(error, ProcessError::Illegal { .. }));
 }
 
+/// A commit that sets a policy, whoever may.
+fn with_policy(world: &World, peer: usize, policy: &GroupPolicy) -> CommitBundle {
+    forge::commit(world, peer, &forge::data(world), |builder, context| {
+        let mut extensions = context.extensions.clone();
+        let policy = UnknownExtension(conclave_proto::codec::encode(policy));
+        let policy = Extension::Unknown(conclave_mls::POLICY_EXTENSION, policy);
+        extensions.add_or_replace(policy).unwrap();
+        builder
+            .propose_group_context_extensions(extensions)
+            .unwrap()
+    })
+}
+
+#[test]
+fn only_an_owner_demands_a_later_version() {
+    let mut world = World::with_roles(241, &[Role::Admin, Role::Editor]);
+    let mut policy = world.service.state().policy.clone();
+    policy.min_protocol_version += 1;
+    let plan = Plan {
+        policy: Some(policy.clone()),
+        ..Plan::default()
+    };
+    // Every program that is older would stop, the owners' too, who could not even remove whoever did it.
+    let fault = CommitFault::Role;
+    let forbidden = MlsError::Forbidden { fault };
+    assert_eq!(world.prepare(1, &plan).unwrap_err(), forbidden);
+    let bundle = with_policy(&world, 1, &policy);
+    refused(&mut world, 1, &bundle, fault);
+    world.commit(0, &plan);
+    assert_eq!(world.service.state().policy, policy);
+}
+
 #[test]
 fn the_version_that_a_group_demands_never_falls() {
     let later = conclave_proto::policy::PROTOCOL_VERSION + 1;
@@ -350,23 +382,14 @@ fn the_version_that_a_group_demands_never_falls() {
             ..Plan::default()
         }
     };
-    let raised = policy(&world, later);
     let guest = world.outsider();
-    world.commit(1, &raised);
+    world.commit(0, &policy(&world, later));
     assert_eq!(world.service.state().later_version(), Some(later));
     let fault = CommitFault::Policy;
     let lowered = policy(&world, later - 1);
     let forbidden = MlsError::Forbidden { fault };
     assert_eq!(world.prepare(0, &lowered).unwrap_err(), forbidden);
-    let bundle = forge::commit(&world, 0, &forge::data(&world), |builder, context| {
-        let mut extensions = context.extensions.clone();
-        let policy = conclave_proto::codec::encode(lowered.policy.as_ref().unwrap());
-        let policy = Extension::Unknown(conclave_mls::POLICY_EXTENSION, UnknownExtension(policy));
-        extensions.add_or_replace(policy).unwrap();
-        builder
-            .propose_group_context_extensions(extensions)
-            .unwrap()
-    });
+    let bundle = with_policy(&world, 0, lowered.policy.as_ref().unwrap());
     refused(&mut world, 0, &bundle, fault);
     // Whoever is invited by a later program, or would come back, is told what to do, and uses up nothing.
     let add = vec![world.package(guest)];

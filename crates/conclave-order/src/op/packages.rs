@@ -254,6 +254,8 @@ pub struct ClaimKeyPackages {
     pub user: UserId,
     /// Of which devices; none: of all.
     pub wanted: Vec<DeviceId>,
+    /// Whether only packages of last resort are handed out.
+    pub last_resort: bool,
     /// The time.
     pub now: UnixMs,
 }
@@ -300,6 +302,7 @@ impl ClaimKeyPackages {
             device,
             user,
             wanted,
+            last_resort: false,
             now,
         })
     }
@@ -339,6 +342,7 @@ impl ClaimKeyPackages {
         let fresh = stock.left.iter();
         fresh
             .filter(|package| package.created >= oldest(self.now))
+            .filter(|package| package.last_resort || !self.last_resort)
             .min()
     }
 

@@ -218,6 +218,8 @@ impl GroupState {
             && self.rotating_since <= self.epoch
             && self.documents.size() <= limits::GROUP_DOCUMENTS
             && self.open_documents <= limits::GROUP_OPEN_DOCUMENTS
+            && self.voided.len() <= limits::GROUP_VOIDS
+            && self.voided.most_of_one() <= limits::DOCUMENT_VOIDS
             && self
                 .current_rows()
                 .all(|row| row.role == self.policy.role(&row.user))

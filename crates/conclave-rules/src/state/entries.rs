@@ -107,7 +107,7 @@ impl GroupState {
         Ok(body)
     }
 
-    /// How many documents there may be.
+    /// How many documents and voided records there may be.
     pub(super) fn check_counts(&self, body: &EntryBody) -> Result<(), Refusal> {
         let too_many = |max: usize| Refusal::TooLarge { max: max as u64 };
         let opens = match body {
@@ -118,6 +118,15 @@ impl GroupState {
                 true
             }
             EntryBody::DocumentReopened { .. } => true,
+            EntryBody::RecordVoided { document, .. } => {
+                if self.voided.count_of(document) >= limits::DOCUMENT_VOIDS {
+                    return Err(too_many(limits::DOCUMENT_VOIDS));
+                }
+                if self.voided.len() >= limits::GROUP_VOIDS {
+                    return Err(too_many(limits::GROUP_VOIDS));
+                }
+                false
+            }
             _ => false,
         };
         if opens && self.open_documents >= limits::GROUP_OPEN_DOCUMENTS {
@@ -167,7 +176,7 @@ impl GroupState {
                 if self.listed(document)?.closed == Some(CloseReason::Deleted) {
                     return Err(Refusal::DocumentClosed);
                 }
-                if self.voided.iter().any(|void| *void == (*document, *record)) {
+                if self.voided.contains(document, record) {
                     return Err(Refusal::AlreadyExists);
                 }
                 Ok(())
@@ -206,7 +215,7 @@ impl GroupState {
             }
             EntryBody::DocumentReopened { document } => self.set_closed(document, None),
             EntryBody::RecordVoided { document, record } => {
-                self.voided.push_back_mut((*document, *record));
+                self.voided.push(*document, *record);
             }
             EntryBody::RotationComplete { .. } => self.rotating_since = 0,
         }

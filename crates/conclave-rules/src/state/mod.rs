@@ -6,6 +6,7 @@ mod proposals;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod voids;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION, StateParts};
 pub use entries::EntryEffect;
 pub use proposals::{ProposalFacts, ProposalVerdict};
 pub use rows::StateRows;
+pub use voids::Voids;
 
 use crate::roster::{Roster, RosterRow, verify_signature};
 
@@ -105,7 +107,7 @@ pub struct GroupState {
     /// How many of them are not closed. Follows from `documents`.
     pub open_documents: usize,
     /// Records declared void, in log order.
-    pub voided: VectorSync<(DocumentId, Hash)>,
+    pub voided: Voids,
     /// Epoch that began with the newest removal whose rotation is not reported complete; 0 when none.
     pub rotating_since: u64,
     /// Right edge of the group log.
@@ -142,7 +144,7 @@ impl GroupState {
             pending: VectorSync::new_sync(),
             documents: RedBlackTreeMapSync::new_sync(),
             open_documents: 0,
-            voided: VectorSync::new_sync(),
+            voided: Voids::default(),
             rotating_since: 0,
             epoch_log_roots: VectorSync::new_sync().push_back(frontier.root()),
             frontier,
@@ -292,7 +294,7 @@ impl GroupState {
         Self {
             documents: RedBlackTreeMapSync::new_sync(),
             open_documents: 0,
-            voided: VectorSync::new_sync(),
+            voided: Voids::default(),
             ..self.clone()
         }
     }

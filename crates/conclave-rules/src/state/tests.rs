@@ -96,6 +96,76 @@ fn as_many_documents_are_open_and_listed_as_may_be() {
     assert_eq!(many.check_counts(&reopened(0)), open);
 }
 
+fn record(number: usize) -> Hash {
+    let mut leaf = [0xdd; 32];
+    leaf[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    Hash(leaf)
+}
+
+#[test]
+fn as_many_records_are_void_as_may_be() {
+    let mut state = group();
+    let void = |of: usize, number| EntryBody::RecordVoided {
+        document: document(of),
+        record: record(number),
+    };
+    let too_large = |max: usize| Err(Refusal::TooLarge { max: max as u64 });
+    let documents = limits::GROUP_VOIDS / limits::DOCUMENT_VOIDS;
+    for of in 0..=documents {
+        list(&mut state, of, None);
+    }
+    for number in 0..limits::DOCUMENT_VOIDS {
+        assert_eq!(state.check_counts(&void(0, number)), Ok(()));
+        state.apply_body(&void(0, number), 0);
+    }
+    let one_more = void(0, limits::DOCUMENT_VOIDS);
+    let full = too_large(limits::DOCUMENT_VOIDS);
+    assert_eq!(state.check_counts(&one_more), full);
+    assert_eq!(state.check_counts(&void(1, 0)), Ok(()));
+    assert!(GroupState::from_bytes(&state.to_bytes()).is_ok());
+    let mut past = state.clone();
+    past.apply_body(&one_more, 0);
+    assert!(GroupState::from_bytes(&past.to_bytes()).is_err());
+    for of in 1..documents {
+        for number in 0..limits::DOCUMENT_VOIDS {
+            state.apply_body(&void(of, number), 0);
+        }
+    }
+    let all = too_large(limits::GROUP_VOIDS);
+    assert_eq!(state.check_counts(&void(documents, 0)), all);
+    assert!(GroupState::from_bytes(&state.to_bytes()).is_ok());
+    state.apply_body(&void(documents, 0), 0);
+    assert!(GroupState::from_bytes(&state.to_bytes()).is_err());
+}
+
+#[test]
+fn what_is_void_is_found_by_document_and_record() {
+    let mut state = group();
+    for number in [3, 1, 2] {
+        list(&mut state, number, None);
+    }
+    for (of, number) in [(3, 7), (1, 7), (3, 5)] {
+        state.voided.push(document(of), record(number));
+    }
+    let of = |number| {
+        state
+            .voided
+            .of(&document(number))
+            .copied()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(3), [record(7), record(5)]);
+    assert_eq!(of(1), [record(7)]);
+    assert!(of(2).is_empty());
+    assert!(state.voided.contains(&document(3), &record(5)));
+    assert!(!state.voided.contains(&document(1), &record(5)));
+    assert_eq!(state.voided.get(1), Some(&(document(1), record(7))));
+    // In the order of the log, however they are looked up.
+    let again = GroupState::from_bytes(&state.to_bytes()).unwrap();
+    assert_eq!(again, state);
+    assert_eq!(again.voided.of(&document(3)).count(), 2);
+}
+
 #[test]
 fn the_bound_on_a_states_size_is_never_below_it() {
     let mut state = group();
@@ -110,9 +180,7 @@ fn the_bound_on_a_states_size_is_never_below_it() {
     for number in 0..2_000 {
         let reason = [None, Some(CloseReason::Lost)][number % 2];
         list(&mut state, number, reason);
-        state
-            .voided
-            .push_back_mut((document(number), Hash([9; 32])));
+        state.voided.push(document(number), Hash([9; 32]));
         state.push_leaf(Hash([number as u8; 32]));
     }
     close(&state);

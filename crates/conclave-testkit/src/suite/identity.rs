@@ -50,6 +50,7 @@ pub fn claim(by: u8, of: u8, now: UnixMs) -> Op {
         device: device(by),
         user: user(of),
         wanted: Vec::new(),
+        last_resort: false,
         now,
     })
 }

@@ -66,26 +66,29 @@ impl Cx {
         if seq < next {
             return None;
         }
-        if let Err(error) = shadow.push(entry) {
-            if error.is_retryable() {
-                // Only the local clock says so: the entry comes again.
-                self.process_failed(group, seq, entry, &error);
+        let by = match shadow.push(entry) {
+            Ok(by) => by,
+            Err(error) => {
+                if error.is_retryable() {
+                    // Only the local clock says so: the entry comes again.
+                    self.process_failed(group, seq, entry, &error);
+                    return Some(false);
+                }
+                let signer = match &error {
+                    ProcessError::Illegal { signer, .. } => *signer,
+                    _ => None,
+                };
+                self.drop_scratch(group);
+                self.keep_evidence(group, seq, entry, error.code(), signer);
+                let cause = (&error).into();
+                let signer = signer.map(Suspect::Device);
+                self.freeze(group, FindingKind::IllegalEntry { cause }, signer);
                 return Some(false);
             }
-            let signer = match &error {
-                ProcessError::Illegal { signer, .. } => *signer,
-                _ => None,
-            };
-            self.drop_scratch(group);
-            self.keep_evidence(group, seq, entry, error.code(), signer);
-            let cause = (&error).into();
-            let signer = signer.map(Suspect::Device);
-            self.freeze(group, FindingKind::IllegalEntry { cause }, signer);
-            return Some(false);
-        }
+        };
         if let Some(minimum) = shadow.follower.state().later_version() {
             self.drop_scratch(group);
-            self.park(group, minimum);
+            self.park(group, minimum, by);
             return Some(false);
         }
         // It may be the commit to which an invitation belongs.

@@ -30,12 +30,13 @@ impl Shadow {
         self.follower.state().epoch
     }
 
-    pub(super) fn push(&mut self, entry: &GroupEntry) -> Result<(), ProcessError> {
-        self.follower.follow(entry)?;
+    /// Gives who made the entry, where it is a commit.
+    pub(super) fn push(&mut self, entry: &GroupEntry) -> Result<Option<DeviceId>, ProcessError> {
+        let by = self.follower.follow(entry)?;
         let state = self.follower.state();
         self.epochs
             .insert(state.epoch, (state.roster_hash(), state.begun_by));
-        Ok(())
+        Ok(by)
     }
 }
 
