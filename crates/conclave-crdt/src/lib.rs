@@ -63,6 +63,7 @@ mod api;
 #[cfg(feature = "automerge")]
 pub mod automerge;
 mod contain;
+pub mod cost;
 mod diff;
 mod error;
 mod foreign;

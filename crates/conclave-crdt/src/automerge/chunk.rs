@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use super::columns::{Columns, Limits, inflate};
+use super::columns::{Columns, Declared, Limits, inflate};
 use crate::error::{CrdtError, Result};
 use crate::limits::{
     MAX_CHANGE_ROWS, MAX_INFLATED_SNAPSHOT_BYTES, MAX_INFLATED_UPDATE_BYTES, MAX_SNAPSHOT_ROWS,
@@ -34,7 +34,9 @@ pub(crate) struct Parsed {
     pub(super) actor: ReplicaId,
     pub(super) seq: u64,
     pub(super) deps: Vec<Hash>,
-    pub(super) has_deletes: bool,
+    pub(super) declared: Declared,
+    /// How many actors it names beside its own.
+    pub(super) actors: u64,
     /// The change chunk, inflated.
     pub(super) bytes: Vec<u8>,
 }
@@ -58,27 +60,39 @@ pub(super) fn read_update(bytes: &[u8]) -> Result<Vec<Parsed>> {
 /// A snapshot: at most one document chunk at the front, then changes.
 pub(super) struct Snapshot<'a> {
     pub(super) document: Option<&'a [u8]>,
+    pub(super) tables: Option<Tables>,
     pub(super) changes: Vec<Parsed>,
 }
 
 impl<'a> Snapshot<'a> {
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self> {
-        let Chunks { documents, changes } = Chunks::read(bytes)?;
+        let Chunks {
+            documents,
+            tables,
+            changes,
+        } = Chunks::read(bytes)?;
         let document = match documents.as_slice() {
             [] => None,
             [only] if bytes.starts_with(only) => Some(*only),
             _ => return Err(CrdtError::Malformed),
         };
+        let tables = tables.into_iter().next();
         if document.is_none() && changes.is_empty() {
             return Err(CrdtError::Malformed);
         }
-        Ok(Self { document, changes })
+        Ok(Self {
+            document,
+            tables,
+            changes,
+        })
     }
 }
 
 /// A file of another program: chunks in any order.
 pub(super) struct Chunks<'a> {
     pub(super) documents: Vec<&'a [u8]>,
+    /// What the documents declare.
+    pub(super) tables: Vec<Tables>,
     pub(super) changes: Vec<Parsed>,
 }
 
@@ -88,13 +102,14 @@ impl<'a> Chunks<'a> {
         let mut budget = MAX_INFLATED_SNAPSHOT_BYTES;
         let mut chunks = Self {
             documents: Vec::new(),
+            tables: Vec::new(),
             changes: Vec::new(),
         };
         while !reader.is_empty() {
             let start = reader.position();
             let chunk = Chunk::read(&mut reader)?;
             if chunk.kind == CHUNK_DOCUMENT {
-                chunk.check_document()?;
+                chunks.tables.push(chunk.check_document()?);
                 let document = bytes.get(start..reader.position());
                 chunks.documents.push(document.ok_or(CrdtError::Malformed)?);
             } else {
@@ -103,6 +118,13 @@ impl<'a> Chunks<'a> {
         }
         Ok(chunks)
     }
+}
+
+/// What the tables of a document declare.
+pub(super) struct Tables {
+    /// Every actor, and how many changes it made.
+    pub(super) changes: Vec<(ReplicaId, u64)>,
+    pub(super) operations: Declared,
 }
 
 struct Chunk<'a> {
@@ -158,9 +180,9 @@ impl<'a> Chunk<'a> {
         }
         reader.int()?; // time
         core::str::from_utf8(reader.buffer()?).map_err(|_| CrdtError::Malformed)?; // message
-        read_actors(&mut reader)?;
+        let actors = read_actors(&mut reader)?.len() as u64;
         let columns = Columns::read(&mut reader)?;
-        let has_deletes = columns.check(
+        let declared = columns.check(
             &mut reader,
             Limits {
                 rows: MAX_CHANGE_ROWS,
@@ -172,16 +194,17 @@ impl<'a> Chunk<'a> {
             actor,
             seq,
             deps,
-            has_deletes,
+            declared,
+            actors,
             bytes: write_chunk(&hash, &body),
         })
     }
 
     /// Verifies a document chunk and counts its tables.
-    fn check_document(&self) -> Result<()> {
+    fn check_document(&self) -> Result<Tables> {
         self.verify(CHUNK_DOCUMENT, self.body)?;
         let mut reader = Reader::new(self.body);
-        read_actors(&mut reader)?;
+        let actors = read_actors(&mut reader)?;
         read_hashes(&mut reader)?;
         let changes = Columns::read(&mut reader)?;
         let operations = Columns::read(&mut reader)?;
@@ -189,13 +212,17 @@ impl<'a> Chunk<'a> {
             rows: MAX_SNAPSHOT_ROWS,
             inflated_bytes: Some(MAX_INFLATED_SNAPSHOT_BYTES),
         };
-        changes.check(&mut reader, limits)?;
-        operations.check(&mut reader, limits)?;
+        let mut counts = vec![0; actors.len()];
+        changes.check_counting(&mut reader, limits, &mut counts)?;
+        let operations = operations.check(&mut reader, limits)?;
         // What follows are indexes of the heads, one each.
         while !reader.is_empty() {
             reader.uint(u64::MAX)?;
         }
-        Ok(())
+        Ok(Tables {
+            changes: actors.into_iter().zip(counts).collect(),
+            operations,
+        })
     }
 }
 
@@ -212,11 +239,12 @@ fn read_hashes(reader: &mut Reader<'_>) -> Result<Vec<Hash>> {
     Ok(hashes)
 }
 
-fn read_actors(reader: &mut Reader<'_>) -> Result<()> {
+fn read_actors(reader: &mut Reader<'_>) -> Result<Vec<ReplicaId>> {
+    let mut actors = Vec::new();
     for _ in 0..reader.uint(MAX_NAMES)? {
-        ReplicaId::from_bytes(reader.buffer()?)?;
+        actors.push(ReplicaId::from_bytes(reader.buffer()?)?);
     }
-    Ok(())
+    Ok(actors)
 }
 
 fn chunk_hash(kind: u8, body: &[u8]) -> Hash {

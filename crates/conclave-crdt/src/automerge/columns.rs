@@ -3,6 +3,7 @@
 //! Columns are run-length encoded: a few bytes can declare 2^60 rows, and the engine would walk all of them. Every column
 //! of foreign data is counted here first. What the values mean is left to the engine.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 use crate::error::{CrdtError, Result};
@@ -14,9 +15,14 @@ const TYPE_RAW_VALUE: u64 = 7;
 const TYPE_DELTA: u64 = 3;
 const TYPE_MASK: u64 = 7;
 const DEFLATED: u64 = 8;
+/// The column that holds the actor of each change of a document.
+const ACTOR_COLUMN: u64 = 1;
 /// The column that holds the action of each operation of a change.
 const ACTION_COLUMN: u64 = 4 << 4 | 2;
 const ACTION_DELETE: u64 = 3;
+/// The column of the counters of the operations that an operation of a change follows, or that follow one of a document.
+const PREDECESSOR_COLUMN: u64 = 7 << 4 | TYPE_DELTA;
+const SUCCESSOR_COLUMN: u64 = 8 << 4 | TYPE_DELTA;
 
 /// Most columns in one table; the format defines fewer than 20.
 const MAX_COLUMNS: u64 = 64;
@@ -31,6 +37,19 @@ pub(super) struct Limits {
     pub(super) rows: u64,
     /// Whether columns may be deflated, and how many bytes they may inflate to.
     pub(super) inflated_bytes: Option<usize>,
+}
+
+/// What the columns of one table declare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Declared {
+    /// Rows of the longest column.
+    pub(super) rows: u64,
+    /// Rows with an action.
+    pub(super) operations: u64,
+    /// Those of them that delete.
+    pub(super) deletions: u64,
+    /// Operations that others follow, counted once for each of those.
+    pub(super) followed: u64,
 }
 
 impl Columns {
@@ -52,22 +71,52 @@ impl Columns {
         Ok(Self(columns))
     }
 
-    /// Counts the data of all columns. Whether one of the rows is a deletion.
-    pub(super) fn check(&self, reader: &mut Reader<'_>, limits: Limits) -> Result<bool> {
+    /// Counts the data of all columns.
+    pub(super) fn check(&self, reader: &mut Reader<'_>, limits: Limits) -> Result<Declared> {
+        self.check_counting(reader, limits, &mut [])
+    }
+
+    /// The same of the table of a document's changes; adds up how many rows name each actor.
+    pub(super) fn check_counting(
+        &self,
+        reader: &mut Reader<'_>,
+        limits: Limits,
+        actors: &mut [u64],
+    ) -> Result<Declared> {
         let mut budget = limits.inflated_bytes;
-        let mut deletes = false;
+        let mut declared = Declared::default();
         for (specification, length) in &self.0 {
-            let data = reader.take(*length)?;
-            if specification & DEFLATED == 0 {
-                deletes |= count_rows(*specification, data, limits.rows)?;
-                continue;
+            let mut data = Cow::Borrowed(reader.take(*length)?);
+            if specification & DEFLATED != 0 {
+                let left = budget.ok_or(CrdtError::Malformed)?;
+                let inflated = inflate(&data, left)?;
+                budget = Some(left - inflated.len());
+                data = Cow::Owned(inflated);
             }
-            let left = budget.ok_or(CrdtError::Malformed)?;
-            let inflated = inflate(data, left)?;
-            budget = Some(left - inflated.len());
-            deletes |= count_rows(specification & !DEFLATED, &inflated, limits.rows)?;
+            let specification = specification & !DEFLATED;
+            declared.add(
+                specification,
+                count_rows(specification, &data, limits.rows)?,
+            );
+            if specification == ACTOR_COLUMN && !actors.is_empty() {
+                count_each(&data, actors)?;
+            }
         }
-        Ok(deletes)
+        Ok(declared)
+    }
+}
+
+impl Declared {
+    fn add(&mut self, specification: u64, column: Rows) {
+        self.rows = self.rows.max(column.all);
+        match specification {
+            ACTION_COLUMN => {
+                self.operations = column.all;
+                self.deletions = column.deletions;
+            }
+            PREDECESSOR_COLUMN | SUCCESSOR_COLUMN => self.followed = column.all,
+            _ => {}
+        }
     }
 }
 
@@ -92,46 +141,76 @@ pub(super) fn inflate(data: &[u8], max: usize) -> Result<Vec<u8>> {
     }
 }
 
-/// Refuses a column with more than `max` rows. Whether it is the action column and holds a deletion.
-fn count_rows(specification: u64, data: &[u8], max: u64) -> Result<bool> {
+/// The rows of one column.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Rows {
+    all: u64,
+    /// Those whose value is [`ACTION_DELETE`].
+    deletions: u64,
+}
+
+/// Refuses a column with more than `max` rows.
+fn count_rows(specification: u64, data: &[u8], max: u64) -> Result<Rows> {
     let mut reader = Reader::new(data);
     match specification & TYPE_MASK {
-        TYPE_RAW_VALUE => Ok(false),
+        TYPE_RAW_VALUE => Ok(Rows::default()),
         TYPE_BOOLEAN => {
-            let mut rows = 0u64;
+            let mut rows = Rows::default();
             while !reader.is_empty() {
-                rows = add(rows, reader.uint(u64::MAX)?, max)?;
+                rows.all = add(rows.all, reader.uint(u64::MAX)?, max)?;
             }
-            Ok(false)
+            Ok(rows)
         }
-        kind => count_runs(&mut reader, kind, max)
-            .map(|deletes| deletes && specification == ACTION_COLUMN),
+        kind => count_runs(&mut reader, kind, max),
     }
 }
 
-/// Counts a run-length encoded column. Whether a value equals [`ACTION_DELETE`].
-fn count_runs(reader: &mut Reader<'_>, kind: u64, max: u64) -> Result<bool> {
-    let mut rows = 0u64;
-    let mut deletes = false;
+/// Counts a run-length encoded column.
+fn count_runs(reader: &mut Reader<'_>, kind: u64, max: u64) -> Result<Rows> {
+    let mut rows = Rows::default();
     while !reader.is_empty() {
         match reader.int()? {
             // Nulls.
-            0 => rows = add(rows, reader.uint(u64::MAX)?, max)?,
+            0 => rows.all = add(rows.all, reader.uint(u64::MAX)?, max)?,
             // One value, repeated.
             run if run > 0 => {
-                rows = add(rows, run.unsigned_abs(), max)?;
-                deletes |= read_value(reader, kind)? == ACTION_DELETE;
+                rows.all = add(rows.all, run.unsigned_abs(), max)?;
+                if read_value(reader, kind)? == ACTION_DELETE {
+                    rows.deletions += run.unsigned_abs();
+                }
             }
             // Single values.
             run => {
-                rows = add(rows, run.unsigned_abs(), max)?;
+                rows.all = add(rows.all, run.unsigned_abs(), max)?;
                 for _ in 0..run.unsigned_abs() {
-                    deletes |= read_value(reader, kind)? == ACTION_DELETE;
+                    rows.deletions += u64::from(read_value(reader, kind)? == ACTION_DELETE);
                 }
             }
         }
     }
-    Ok(deletes)
+    Ok(rows)
+}
+
+/// Counts the rows of each value of a column of small numbers, whose rows were counted before.
+fn count_each(data: &[u8], counts: &mut [u64]) -> Result<()> {
+    let mut reader = Reader::new(data);
+    let mut count = |value: u64, rows: u64| {
+        let value = usize::try_from(value).map_err(|_| CrdtError::Malformed)?;
+        *counts.get_mut(value).ok_or(CrdtError::Malformed)? += rows;
+        Ok(())
+    };
+    while !reader.is_empty() {
+        match reader.int()? {
+            0 => return Err(CrdtError::Malformed),
+            run if run > 0 => count(reader.uint(u64::MAX)?, run.unsigned_abs())?,
+            run => {
+                for _ in 0..run.unsigned_abs() {
+                    count(reader.uint(u64::MAX)?, 1)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read_value(reader: &mut Reader<'_>, kind: u64) -> Result<u64> {
@@ -163,8 +242,14 @@ mod tests {
         assert_eq!(count_rows(0x02, &nulls, 1_000), Err(CrdtError::TooLarge));
         let booleans = [0xff, 0xff, 0xff, 0xff, 0x0f];
         assert_eq!(count_rows(0x34, &booleans, 1_000), Err(CrdtError::TooLarge));
-        assert_eq!(count_rows(0x02, &[2, 1, 0x7f, 3], 1_000), Ok(false));
-        assert_eq!(count_rows(ACTION_COLUMN, &[2, 1, 0x7f, 3], 1_000), Ok(true));
+        let rows = count_rows(ACTION_COLUMN, &[2, 1, 0x7f, 3, 2, 3], 1_000);
+        assert_eq!(
+            rows,
+            Ok(Rows {
+                all: 5,
+                deletions: 3
+            })
+        );
     }
 
     #[test]

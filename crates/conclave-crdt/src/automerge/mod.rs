@@ -5,6 +5,7 @@ mod chunk;
 mod columns;
 mod file;
 mod json;
+mod ops;
 mod queue;
 mod text;
 mod visible;
@@ -29,6 +30,7 @@ use crate::types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};
 pub(crate) use chunk::Parsed;
 use chunk::{Hash, Snapshot, read_update};
 pub(crate) use file::{is_file, read_file};
+pub(crate) use ops::Ops;
 use queue::{Queue, Sequence};
 
 /// The first change of every document: actor zero, time zero, one text object under the root key `text`. Replicas that
@@ -222,7 +224,7 @@ impl Crdt for Automerge {
                 })
             })
             .collect();
-        let has_deletes = changes.iter().any(|change| change.has_deletes);
+        let has_deletes = changes.iter().any(|change| change.declared.deletions > 0);
         Ok(Inspected {
             info: UpdateInfo {
                 ranges,

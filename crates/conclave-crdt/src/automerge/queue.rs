@@ -203,7 +203,8 @@ mod tests {
             actor: ReplicaId::from_bytes(&[actor]).unwrap(),
             seq,
             deps: deps.iter().map(|dep| [*dep; 32]).collect(),
-            has_deletes: false,
+            declared: Default::default(),
+            actors: 0,
             bytes: vec![0; 8],
         }
     }

@@ -84,6 +84,11 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// How many blocks there are.
+    pub(super) fn items(&self) -> u64 {
+        self.sections.iter().map(|s| s.blocks.len() as u64).sum()
+    }
+
     /// The scan of these bytes, which this is the layout of.
     pub(super) fn over(self, bytes: &[u8]) -> Result<Scan<'_>> {
         let Self {

@@ -1,0 +1,181 @@
+//! Counting the operations of a document from the bytes of its changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bootstrap_actor;
+use super::chunk::{Parsed, Snapshot};
+use super::columns::Declared;
+use crate::cost::{Allowance, BYTE_EARNS, Counted, NAME_UNITS, Purse, Refused};
+use crate::error::{CrdtError, Result};
+use crate::kinds::CrdtKind;
+use crate::limits::MAX_SNAPSHOT_BYTES;
+use crate::types::ReplicaId;
+
+/// What a log of changes holds, in numbers. A change that arrives before what it depends on counts at once.
+#[derive(Debug)]
+pub(crate) struct Ops {
+    size: u64,
+    changes: BTreeMap<ReplicaId, Numbers>,
+    /// What the last update changed.
+    last: Option<Before>,
+}
+
+/// How it was before an update: the size, and what was known of the actors in it.
+#[derive(Debug)]
+struct Before {
+    size: u64,
+    actors: Vec<(ReplicaId, Option<Numbers>)>,
+}
+
+/// Which changes of one actor are known: all up to the first number, and some beyond.
+#[derive(Debug, Clone, Default)]
+struct Numbers {
+    first: u64,
+    beyond: BTreeSet<u64>,
+}
+
+impl Numbers {
+    /// Whether it was not known.
+    fn insert(&mut self, number: u64) -> bool {
+        if number <= self.first || !self.beyond.insert(number) {
+            return false;
+        }
+        while self.beyond.remove(&(self.first + 1)) {
+            self.first += 1;
+        }
+        true
+    }
+}
+
+impl Default for Ops {
+    /// A document starts with its bootstrap change, which has one operation.
+    fn default() -> Self {
+        let mut ops = Self {
+            size: 0,
+            changes: BTreeMap::new(),
+            last: None,
+        };
+        ops.bootstrap();
+        ops
+    }
+}
+
+impl Declared {
+    /// What these operations add to a document: each that does not delete is kept, and so is every mark that one follows another.
+    fn kept(&self) -> u64 {
+        self.operations.saturating_sub(self.deletions) + self.followed
+    }
+}
+
+impl Ops {
+    fn bootstrap(&mut self) {
+        let zero = self.changes.entry(bootstrap_actor()).or_default();
+        self.size += u64::from(zero.insert(1));
+    }
+
+    /// The numbers of a snapshot.
+    pub(crate) fn load(snapshot: &[u8]) -> Result<Self> {
+        if snapshot.len() > MAX_SNAPSHOT_BYTES {
+            return Err(CrdtError::TooLarge);
+        }
+        let Snapshot {
+            tables, changes, ..
+        } = Snapshot::read(snapshot)?;
+        let mut ops = Self {
+            size: 0,
+            changes: BTreeMap::new(),
+            last: None,
+        };
+        if let Some(tables) = tables {
+            ops.size = tables.operations.kept();
+            for (actor, first) in tables.changes {
+                let beyond = BTreeSet::new();
+                ops.changes.insert(actor, Numbers { first, beyond });
+            }
+        }
+        ops.take_in(&changes);
+        ops.bootstrap();
+        Ok(ops)
+    }
+
+    pub(crate) fn load_units(snapshot: &[u8], limit: u64) -> core::result::Result<u64, Refused> {
+        let units = Self::load(snapshot)?.size;
+        if units > limit {
+            Err(Refused::Cost { balance: 0 })
+        } else {
+            Ok(units)
+        }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds what is new of these changes. By how much that made the document grow.
+    fn take_in(&mut self, changes: &[Parsed]) -> u64 {
+        let before = self.size;
+        for change in changes {
+            let numbers = self.changes.entry(change.actor.clone()).or_default();
+            if numbers.insert(change.seq) {
+                self.size += change.declared.kept();
+            }
+        }
+        self.size - before
+    }
+
+    pub(crate) fn count(
+        &mut self,
+        bytes: u64,
+        changes: &[Parsed],
+        allowance: Allowance,
+    ) -> core::result::Result<Counted, Refused> {
+        let earned = BYTE_EARNS * bytes;
+        let purse = Purse::new(CrdtKind::Automerge, allowance, earned);
+        let cost = changes
+            .iter()
+            .map(|change| {
+                let names = 1 + change.deps.len() as u64 + change.actors;
+                change.declared.rows + NAME_UNITS * names
+            })
+            .sum();
+        // Only the heads of columns were read: that is paid by the byte.
+        let refused = Err(purse.refused(bytes.div_ceil(REFUSED_BYTES)));
+        if cost > purse.limit() {
+            return refused;
+        }
+        let actors: BTreeSet<&ReplicaId> = changes.iter().map(|change| &change.actor).collect();
+        let actors = actors
+            .into_iter()
+            .map(|actor| (actor.clone(), self.changes.get(actor).cloned()))
+            .collect();
+        let size = self.size;
+        self.last = Some(Before { size, actors });
+        let grown = self.take_in(changes);
+        if grown > allowance.room {
+            self.revert();
+            return refused;
+        }
+        Ok(Counted {
+            cost,
+            balance: purse.paid(cost),
+            grown,
+            released: Vec::new(),
+        })
+    }
+
+    pub(crate) fn revert(&mut self) {
+        let Some(before) = self.last.take() else {
+            return;
+        };
+        self.size = before.size;
+        for (actor, numbers) in before.actors {
+            match numbers {
+                Some(numbers) => self.changes.insert(actor, numbers),
+                None => self.changes.remove(&actor),
+            };
+        }
+    }
+}
+
+/// Bytes of a refused update that cost its user one unit.
+const REFUSED_BYTES: u64 = 64;

@@ -1,0 +1,253 @@
+//! What an update costs its readers, counted from its bytes and from numbers that all members share, before an engine sees it.
+//!
+//! Engines walk, cut and copy more than an update is long: a few kilobytes can keep one busy for minutes. The cost of an update is a bound on
+//! that work in units of [`UNIT_NS`]. It depends only on what was ordered before it, so that all members judge it alike: on operations and
+//! deletions, never on how an engine happens to keep them. Whoever wrote the update pays from a balance that grows with what is written.
+
+use crate::error::{CrdtError, Result};
+use crate::inspected::{Inspected, Reading};
+use crate::kinds::CrdtKind;
+use crate::types::ReplicaId;
+
+/// Most units of a balance, and what everybody starts with.
+pub const BALANCE_CAP: u64 = 1 << 22;
+/// Most units that one Yjs update may cost.
+pub const YJS_UPDATE_UNITS: u64 = 1 << 19;
+/// Most units, which are operations, that one Automerge update may cost.
+pub const AUTOMERGE_UPDATE_UNITS: u64 = 131_072;
+/// Longest canonical block that is live, in UTF-16 units or values.
+pub const LIVE_BLOCK_UNITS: u64 = 1 << 20;
+/// Most canonical blocks of a Yjs document; the operations of one user may grow it by half of that.
+pub const YJS_DOCUMENT_SIZE: u64 = 1 << 21;
+/// Most operations of an Automerge document; those of one user may make half of that.
+pub const AUTOMERGE_DOCUMENT_SIZE: u64 = 1 << 25;
+/// About what a unit is of an engine's time, in nanoseconds. For estimates of how long work may take, never for a verdict.
+pub const UNIT_NS: u64 = 200;
+/// Units earned per Yjs item.
+pub const ITEM_EARNS: u64 = 64;
+/// Units earned per byte of an Automerge update.
+pub const BYTE_EARNS: u64 = 16;
+/// Units that an Automerge update costs per change, dependency and actor.
+pub const NAME_UNITS: u64 = 16;
+
+/// Most units that one update of this kind may cost.
+#[must_use]
+pub const fn update_units(kind: CrdtKind) -> u64 {
+    match kind {
+        CrdtKind::Yjs => YJS_UPDATE_UNITS,
+        CrdtKind::Automerge => AUTOMERGE_UPDATE_UNITS,
+    }
+}
+
+/// Largest document of this kind: canonical blocks or operations.
+#[must_use]
+pub const fn document_size(kind: CrdtKind) -> u64 {
+    match kind {
+        CrdtKind::Yjs => YJS_DOCUMENT_SIZE,
+        CrdtKind::Automerge => AUTOMERGE_DOCUMENT_SIZE,
+    }
+}
+
+/// What an update may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// What its user has left.
+    pub balance: u64,
+    /// By how much the document, and the part of it that is this user's, may still grow: canonical blocks or operations.
+    pub room: u64,
+}
+
+/// What an update cost that was taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// Its cost.
+    pub cost: u64,
+    /// What its user has left, after earning and paying.
+    pub balance: u64,
+    /// By how much it made the document grow.
+    pub grown: u64,
+    /// What operations cost that had waited and came in with this update, beyond what was paid for them when they arrived, by the replica
+    /// that wrote them. Their users pay it, down to nothing.
+    pub released: Vec<(ReplicaId, u64)>,
+}
+
+/// Why an update is refused before an engine sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It cannot be read.
+    Malformed(CrdtError),
+    /// It says what no engine would write, as of an item between two lists.
+    Content,
+    /// It costs more than one update may, more than its user has, or makes the document too large.
+    Cost {
+        /// What its user has left: counting was paid for.
+        balance: u64,
+    },
+}
+
+impl From<CrdtError> for Refused {
+    fn from(error: CrdtError) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+/// The numbers from which costs are counted: what a log holds, without its content. Local edits that are in no log are not in it.
+pub struct Meter {
+    state: State,
+}
+
+enum State {
+    #[cfg(feature = "yjs")]
+    Yjs(crate::yjs::Order),
+    #[cfg(feature = "automerge")]
+    Automerge(crate::automerge::Ops),
+    /// Of a kind that was not compiled in.
+    #[cfg(not(all(feature = "yjs", feature = "automerge")))]
+    Absent,
+}
+
+impl Meter {
+    /// Of an empty log.
+    #[must_use]
+    pub fn new(kind: CrdtKind) -> Self {
+        let state = match kind {
+            #[cfg(feature = "yjs")]
+            CrdtKind::Yjs => State::Yjs(crate::yjs::Order::default()),
+            #[cfg(feature = "automerge")]
+            CrdtKind::Automerge => State::Automerge(crate::automerge::Ops::default()),
+            #[cfg(not(all(feature = "yjs", feature = "automerge")))]
+            _ => State::Absent,
+        };
+        Self { state }
+    }
+
+    /// Of the state in a snapshot of [`crate::Crdt::snapshot`], with what waits in it. What that costs is what [`load_units`] counts.
+    ///
+    /// # Errors
+    /// [`CrdtError::Malformed`] or [`CrdtError::TooLarge`] if the bytes are not a snapshot of this kind.
+    pub fn load(kind: CrdtKind, snapshot: &[u8]) -> Result<Self> {
+        let state = match kind {
+            #[cfg(feature = "yjs")]
+            CrdtKind::Yjs => State::Yjs(crate::yjs::Order::load(snapshot)?),
+            #[cfg(feature = "automerge")]
+            CrdtKind::Automerge => State::Automerge(crate::automerge::Ops::load(snapshot)?),
+            #[cfg(not(all(feature = "yjs", feature = "automerge")))]
+            _ => return Err(CrdtError::Engine),
+        };
+        Ok(Self { state })
+    }
+
+    /// Canonical blocks (Yjs) or operations (Automerge).
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match &self.state {
+            #[cfg(feature = "yjs")]
+            State::Yjs(order) => order.size(),
+            #[cfg(feature = "automerge")]
+            State::Automerge(ops) => ops.size(),
+            #[cfg(not(all(feature = "yjs", feature = "automerge")))]
+            State::Absent => 0,
+        }
+    }
+
+    /// Counts an update and takes it in. `read` is what [`crate::Crdt::inspect`] gave for the same bytes. After an error the meter is as before.
+    ///
+    /// # Errors
+    /// Why the update is refused.
+    pub fn count(
+        &mut self,
+        update: &[u8],
+        read: &Inspected,
+        allowance: Allowance,
+    ) -> core::result::Result<Counted, Refused> {
+        match (&mut self.state, &read.reading) {
+            #[cfg(feature = "yjs")]
+            (State::Yjs(order), Reading::Yjs(layout)) => order.count(update, layout, allowance),
+            #[cfg(feature = "automerge")]
+            (State::Automerge(ops), Reading::Automerge(changes)) => {
+                ops.count(update.len() as u64, changes, allowance)
+            }
+            #[allow(unreachable_patterns)]
+            _ => Err(Refused::Malformed(CrdtError::Malformed)),
+        }
+    }
+
+    /// Takes the update of the last [`Meter::count`] out again: the engine refused it. Once, and before anything else is counted.
+    pub fn revert(&mut self) {
+        match &mut self.state {
+            #[cfg(feature = "yjs")]
+            State::Yjs(order) => order.revert(),
+            #[cfg(feature = "automerge")]
+            State::Automerge(ops) => ops.revert(),
+            #[cfg(not(all(feature = "yjs", feature = "automerge")))]
+            State::Absent => {}
+        }
+    }
+}
+
+impl core::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Meter")
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What loading a snapshot costs an engine: units (Yjs), or operations (Automerge: what [`Meter::size`] says once it is loaded). Counting stops
+/// at the limit.
+///
+/// # Errors
+/// [`Refused::Cost`] over the limit; [`Refused::Malformed`] or [`Refused::Content`] where it is no snapshot.
+pub fn load_units(
+    kind: CrdtKind,
+    snapshot: &[u8],
+    limit: u64,
+) -> core::result::Result<u64, Refused> {
+    match kind {
+        #[cfg(feature = "yjs")]
+        CrdtKind::Yjs => crate::yjs::Order::load_units(snapshot, limit),
+        #[cfg(feature = "automerge")]
+        CrdtKind::Automerge => crate::automerge::Ops::load_units(snapshot, limit),
+        #[cfg(not(all(feature = "yjs", feature = "automerge")))]
+        _ => Err(Refused::Malformed(CrdtError::Engine)),
+    }
+}
+
+/// Earning, then the two limits of an update, then paying.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purse {
+    /// What there is to pay from.
+    full: u64,
+    /// The most that may be paid.
+    limit: u64,
+    /// The balance before earning.
+    before: u64,
+}
+
+impl Purse {
+    pub(crate) fn new(kind: CrdtKind, allowance: Allowance, earned: u64) -> Self {
+        let full = allowance.balance.saturating_add(earned).min(BALANCE_CAP);
+        Self {
+            full,
+            limit: full.min(update_units(kind)),
+            before: allowance.balance.min(BALANCE_CAP),
+        }
+    }
+
+    /// What an update may cost.
+    pub(crate) fn limit(self) -> u64 {
+        self.limit
+    }
+
+    /// The balance after an update that was taken in.
+    pub(crate) fn paid(self, cost: u64) -> u64 {
+        self.full.saturating_sub(cost)
+    }
+
+    /// The refusal of an update of which so much was counted. It earns nothing.
+    pub(crate) fn refused(self, counted: u64) -> Refused {
+        Refused::Cost {
+            balance: self.before.saturating_sub(counted),
+        }
+    }
+}
