@@ -98,7 +98,7 @@ pub struct Meter {
 
 enum State {
     #[cfg(feature = "yjs")]
-    Yjs(crate::yjs::Order),
+    Yjs(Box<crate::yjs::Order>),
     #[cfg(feature = "automerge")]
     Automerge(crate::automerge::Ops),
     /// Of a kind that was not compiled in.
@@ -112,7 +112,7 @@ impl Meter {
     pub fn new(kind: CrdtKind) -> Self {
         let state = match kind {
             #[cfg(feature = "yjs")]
-            CrdtKind::Yjs => State::Yjs(crate::yjs::Order::default()),
+            CrdtKind::Yjs => State::Yjs(Box::default()),
             #[cfg(feature = "automerge")]
             CrdtKind::Automerge => State::Automerge(crate::automerge::Ops::default()),
             #[cfg(not(all(feature = "yjs", feature = "automerge")))]
@@ -128,7 +128,7 @@ impl Meter {
     pub fn load(kind: CrdtKind, snapshot: &[u8]) -> Result<Self> {
         let state = match kind {
             #[cfg(feature = "yjs")]
-            CrdtKind::Yjs => State::Yjs(crate::yjs::Order::load(snapshot)?),
+            CrdtKind::Yjs => State::Yjs(Box::new(crate::yjs::Order::load(snapshot)?)),
             #[cfg(feature = "automerge")]
             CrdtKind::Automerge => State::Automerge(crate::automerge::Ops::load(snapshot)?),
             #[cfg(not(all(feature = "yjs", feature = "automerge")))]

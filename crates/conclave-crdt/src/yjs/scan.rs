@@ -84,9 +84,18 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// How many blocks there are.
-    pub(super) fn items(&self) -> u64 {
-        self.sections.iter().map(|s| s.blocks.len() as u64).sum()
+    /// The blocks, without their bytes.
+    pub(super) fn sections(&self) -> &[Section] {
+        &self.sections
+    }
+
+    pub(super) fn deletes(&self) -> &Deletes {
+        &self.deletes
+    }
+
+    /// How long the update is that this is the layout of.
+    pub(super) fn length(&self) -> usize {
+        self.length
     }
 
     /// The scan of these bytes, which this is the layout of.
@@ -403,28 +412,35 @@ fn read_type(reader: &mut Reader<'_>) -> Result<()> {
 
 /// Skips one lib0 value.
 pub(super) fn skip_any(reader: &mut Reader<'_>, depth: usize) -> Result<()> {
+    count_any(reader, depth).map(|_| ())
+}
+
+/// Skips one lib0 value. How many there are in it, itself among them.
+pub(super) fn count_any(reader: &mut Reader<'_>, depth: usize) -> Result<u64> {
     if depth > MAX_VALUE_DEPTH {
         return Err(CrdtError::TooLarge);
     }
     match reader.byte()? {
-        120 | 121 | 126 | 127 => Ok(()),
-        125 => read_signed(reader).map(|_| ()),
-        124 => reader.take(4).map(|_| ()),
-        123 | 122 => reader.take(8).map(|_| ()),
-        119 => reader.string().map(|_| ()),
-        116 => reader.buffer().map(|_| ()),
+        120 | 121 | 126 | 127 => Ok(1),
+        125 => read_signed(reader).map(|_| 1),
+        124 => reader.take(4).map(|_| 1),
+        123 | 122 => reader.take(8).map(|_| 1),
+        119 => reader.string().map(|_| 1),
+        116 => reader.buffer().map(|_| 1),
         118 => {
+            let mut count = 1;
             for _ in 0..reader.uint(MAX_CLOCK)? {
                 reader.string()?;
-                skip_any(reader, depth + 1)?;
+                count += count_any(reader, depth + 1)?;
             }
-            Ok(())
+            Ok(count)
         }
         117 => {
+            let mut count = 1;
             for _ in 0..reader.uint(MAX_CLOCK)? {
-                skip_any(reader, depth + 1)?;
+                count += count_any(reader, depth + 1)?;
             }
-            Ok(())
+            Ok(count)
         }
         _ => Err(CrdtError::Malformed),
     }

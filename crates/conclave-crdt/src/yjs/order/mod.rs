@@ -1,0 +1,466 @@
+//! Counting what a Yjs update costs an engine: the lists of a document without their content.
+//!
+//! Engines keep a list as linked items, cut where somebody wrote into them and joined where they can be again, each in its own way. Here a list
+//! is made of **canonical blocks**, which depend on nothing but operations and deletions, so that whoever read the log and whoever read a
+//! snapshot count alike. **Marks** inside a block are the places where an engine may have cut it: an item stands there, or meant to.
+
+mod counting;
+mod item;
+mod state;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::scan::{Deletes, Id, Layout, Scan, Section};
+use super::waiting::split_snapshot;
+use crate::cost::{Allowance, Counted, ITEM_EARNS, Purse, Refused};
+use crate::error::{CrdtError, Result};
+use crate::kinds::CrdtKind;
+use crate::limits::MAX_SNAPSHOT_BYTES;
+use crate::types::ReplicaId;
+use counting::{Counting, Landed, Passed, Stop};
+use item::Item;
+use state::State;
+
+/// Costs are added up in parts of a unit, of which this is one.
+const WHOLE: u64 = 128;
+/// An item costs one unit, and one for each piece that it passes on the way to its place.
+const ITEM_UNITS: u64 = 1;
+/// UTF-16 units that are looked at in a unit of cost, to find where a text is cut.
+const SCANNED_PER_UNIT: u64 = 160;
+/// UTF-16 units that are copied in a unit of cost, where a text is cut.
+const COPIED_PER_UNIT: u64 = 2048;
+/// Values that are read, or copied at a cut.
+const VALUES_PER_UNIT: u64 = 16;
+/// Pieces of a replica's vector that are moved, where one is put in or taken out.
+const LINES_PER_UNIT: u64 = 128;
+/// Values of a key that are walked over, back to the first, twice.
+const KEYS_PER_UNIT: u64 = 16;
+/// Pieces that a deletion looks at.
+const PASSED_PER_UNIT: u64 = 16;
+/// Pieces that are deleted.
+const DELETED_PER_UNIT: u64 = 4;
+/// Bytes of an update.
+const BYTES_PER_UNIT: u64 = 1024;
+/// Blocks of the whole document that are looked at, where an update repeats what is known.
+const REPEATED_PER_UNIT: u64 = 8;
+/// Bytes of what waits that are read again, where an update repeats it.
+const AGAIN_PER_UNIT: u64 = 64;
+/// What each item and each deletion pays that waits.
+const WAITING_UNITS: u64 = 64;
+/// Most items and deletions that wait.
+const MAX_WAITING: usize = 4_096;
+/// UTF-16 units of the longest live block that earn one unit.
+const LONGEST_PER_UNIT: u64 = 160;
+
+/// What a log holds, in numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    state: State,
+    passed: Passed,
+}
+
+impl Order {
+    /// The numbers of a snapshot.
+    pub(crate) fn load(snapshot: &[u8]) -> Result<Self> {
+        match Self::read(snapshot, u64::MAX) {
+            Ok((order, _)) => Ok(order),
+            Err(Stop::Malformed(error)) => Err(error),
+            Err(Stop::Over | Stop::Content) => Err(CrdtError::Malformed),
+        }
+    }
+
+    pub(crate) fn load_units(snapshot: &[u8], limit: u64) -> core::result::Result<u64, Refused> {
+        match Self::read(snapshot, limit.saturating_mul(WHOLE)) {
+            Ok((_, total)) => Ok(total.div_ceil(WHOLE)),
+            Err(Stop::Over) => Err(Refused::Cost { balance: 0 }),
+            Err(Stop::Content) => Err(Refused::Content),
+            Err(Stop::Malformed(error)) => Err(Refused::Malformed(error)),
+        }
+    }
+
+    fn read(snapshot: &[u8], limit: u64) -> core::result::Result<(Self, u64), Stop> {
+        if snapshot.len() > MAX_SNAPSHOT_BYTES {
+            return Err(CrdtError::TooLarge.into());
+        }
+        let mut order = Self::default();
+        let mut total = 0;
+        for scan in split_snapshot(snapshot)? {
+            let mut reading = Reading::of(&mut order, total, limit);
+            reading.counting.strict = false;
+            reading.state(&scan)?;
+            total = reading.counting.total;
+        }
+        Ok((order, total))
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.state.size + self.state.waiting.len() as u64
+    }
+
+    pub(crate) fn count(
+        &mut self,
+        update: &[u8],
+        layout: &Layout,
+        allowance: Allowance,
+    ) -> core::result::Result<Counted, Refused> {
+        if layout.length() != update.len() {
+            return Err(Refused::Malformed(CrdtError::Malformed));
+        }
+        self.state.begin();
+        let size = self.size();
+        let blocks = layout.sections().iter().flat_map(|s| &s.blocks);
+        let items = blocks.filter(|block| !block.is_skip(update)).count() as u64;
+        let longest = u64::from(self.state.longest()) / LONGEST_PER_UNIT;
+        let most = Purse::new(CrdtKind::Yjs, allowance, ITEM_EARNS * items + longest);
+        let mut reading = Reading::of(self, 0, most.limit() * WHOLE);
+        let outcome = reading.update(update, layout.sections(), layout.deletes());
+        let counted = reading.counting.total.div_ceil(WHOLE);
+        let Reading {
+            earning, released, ..
+        } = reading;
+        let purse = Purse::new(CrdtKind::Yjs, allowance, ITEM_EARNS * earning + longest);
+        let over = || purse.refused(counted.min(most.limit() + 1));
+        let refusal = match outcome {
+            Ok(()) if counted > purse.limit() => over(),
+            Ok(()) if self.size().saturating_sub(size) > allowance.room => over(),
+            Ok(()) => {
+                return Ok(Counted {
+                    cost: counted,
+                    balance: purse.paid(counted),
+                    grown: self.size().saturating_sub(size),
+                    released: released
+                        .into_iter()
+                        .map(|(client, parts)| {
+                            (ReplicaId::from_client(client), parts.div_ceil(WHOLE))
+                        })
+                        .filter(|(_, units)| *units > 0)
+                        .collect(),
+                });
+            }
+            Err(Stop::Over) => over(),
+            Err(Stop::Content) => Refused::Content,
+            Err(Stop::Malformed(error)) => Refused::Malformed(error),
+        };
+        self.state.undo();
+        Err(refusal)
+    }
+
+    pub(crate) fn revert(&mut self) {
+        self.state.undo();
+    }
+}
+
+/// One update on its way in.
+struct Reading<'a> {
+    counting: Counting<'a>,
+    /// Items that came in at once.
+    earning: u64,
+    /// By replica, what its operations cost that had waited, beyond what was paid for them.
+    released: BTreeMap<u64, u64>,
+    /// Which operations became known: of whom, and from and up to which clock.
+    moved: Vec<(u64, u32, u32)>,
+}
+
+/// Where a section of an update stands.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    block: usize,
+    /// The item that the last block was, and where it came to stand.
+    last: Option<(Item, Landed)>,
+}
+
+impl<'a> Reading<'a> {
+    fn of(order: &'a mut Order, total: u64, limit: u64) -> Self {
+        Self {
+            counting: Counting {
+                state: &mut order.state,
+                passed: &mut order.passed,
+                total,
+                limit,
+                strict: true,
+                deleted: HashMap::new(),
+            },
+            earning: 0,
+            released: BTreeMap::new(),
+            moved: Vec::new(),
+        }
+    }
+
+    /// Reads a part of a snapshot.
+    fn state(&mut self, scan: &Scan<'_>) -> core::result::Result<(), Stop> {
+        let sections = scan.sections.len() as u64;
+        // An engine that has to begin with another replica looks through all that it left unfinished.
+        self.counting.pay(sections * sections)?;
+        self.update(scan.bytes, &scan.sections, &scan.deletes)
+    }
+
+    fn update(
+        &mut self,
+        update: &[u8],
+        sections: &[Section],
+        deletes: &Deletes,
+    ) -> core::result::Result<(), Stop> {
+        let bytes = update.len() as u64;
+        self.counting.pay(bytes * WHOLE / BYTES_PER_UNIT)?;
+        self.pay_repeats(sections)?;
+        let cursors = self.sections(update, sections)?;
+        self.keep(update, sections, &cursors)?;
+        self.deletes(deletes)?;
+        self.release()
+    }
+
+    /// What is known already is compared, and for that an engine writes it out again.
+    fn pay_repeats(&mut self, sections: &[Section]) -> core::result::Result<(), Stop> {
+        let mut repeats = false;
+        let mut waits = false;
+        for section in sections {
+            let (Some(first), Some(last)) = (section.blocks.first(), section.blocks.last()) else {
+                continue;
+            };
+            let clock = self.counting.state.clock(section.client);
+            if first.clock < clock {
+                repeats = true;
+                let units = u64::from(clock - first.clock);
+                self.counting.pay(units * WHOLE / BYTES_PER_UNIT)?;
+            }
+            let waiting = &self.counting.state.waiting;
+            waits |= waiting.holds(section.client, first.clock, last.end());
+        }
+        if repeats {
+            let size = self.counting.state.size;
+            self.counting.pay(size * WHOLE / REPEATED_PER_UNIT)?;
+        }
+        if waits {
+            let bytes = self.counting.state.waiting.bytes();
+            self.counting.pay(bytes * WHOLE / AGAIN_PER_UNIT)?;
+        }
+        Ok(())
+    }
+
+    /// Takes every section as far as it goes, and again whenever what it waited for has become known.
+    fn sections(
+        &mut self,
+        update: &[u8],
+        sections: &[Section],
+    ) -> core::result::Result<Vec<Cursor>, Stop> {
+        let mut cursors = vec![Cursor::default(); sections.len()];
+        let mut queue: VecDeque<usize> = (0..sections.len()).collect();
+        let mut blocked: BTreeMap<(u64, u32), Vec<usize>> = BTreeMap::new();
+        while let Some(index) = queue.pop_front() {
+            let (Some(section), Some(cursor)) = (sections.get(index), cursors.get_mut(index))
+            else {
+                continue;
+            };
+            let before = self.counting.state.clock(section.client);
+            if let Some(id) = self.section(update, section, cursor)? {
+                let waiting = blocked.entry((id.client, id.clock)).or_default();
+                waiting.push(index);
+            }
+            let after = self.counting.state.clock(section.client);
+            let known = (section.client, before)..(section.client, after);
+            let freed: Vec<(u64, u32)> = blocked.range(known).map(|(key, _)| *key).collect();
+            for key in freed {
+                queue.extend(blocked.remove(&key).unwrap_or_default());
+            }
+        }
+        Ok(cursors)
+    }
+
+    /// Takes a section as far as it goes. What it waits for then.
+    fn section(
+        &mut self,
+        update: &[u8],
+        section: &Section,
+        cursor: &mut Cursor,
+    ) -> core::result::Result<Option<Id>, Stop> {
+        let client = section.client;
+        let start = self.counting.state.clock(client);
+        let mut needs = None;
+        while let Some(block) = section.blocks.get(cursor.block) {
+            let clock = self.counting.state.clock(client);
+            if block.end() > clock {
+                let Some(item) = Item::read(client, block, update)? else {
+                    let clock = block.end() - 1;
+                    needs = Some(Id { client, clock });
+                    break;
+                };
+                if item.at.clock > clock {
+                    needs = Some(before(item.at));
+                    break;
+                }
+                let item = item.from(clock);
+                let state = &self.counting.state;
+                needs = item.needs(|id| state.knows(id));
+                if needs.is_some() {
+                    break;
+                }
+                let landed = match cursor.last {
+                    Some((last, landed)) if landed.goes_on && last.goes_on(&item) => {
+                        self.counting.go_on(landed, &item)?;
+                        landed
+                    }
+                    _ => self.counting.take_in(&item)?,
+                };
+                cursor.last = Some((item, landed));
+                self.earning += 1;
+            }
+            cursor.block += 1;
+        }
+        let end = self.counting.state.clock(client);
+        if end > start {
+            self.moved.push((client, start, end));
+        }
+        Ok(needs)
+    }
+
+    /// Keeps what could not be taken in.
+    fn keep(
+        &mut self,
+        update: &[u8],
+        sections: &[Section],
+        cursors: &[Cursor],
+    ) -> core::result::Result<(), Stop> {
+        for (section, cursor) in sections.iter().zip(cursors) {
+            let rest = section.blocks.get(cursor.block..).unwrap_or(&[]);
+            for block in rest {
+                if let Some(item) = Item::read(section.client, block, update)? {
+                    let parts = self.counting.state.wait(item);
+                    self.counting.pay(parts * WAITING_UNITS * WHOLE)?;
+                }
+            }
+            if !rest.is_empty() {
+                self.wait_for(section.client);
+            }
+        }
+        self.check_room()
+    }
+
+    fn check_room(&self) -> core::result::Result<(), Stop> {
+        if self.counting.state.waiting.len() > MAX_WAITING {
+            Err(Stop::Over)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Notes what the next item of a replica waits for.
+    fn wait_for(&mut self, client: u64) {
+        let state = &mut *self.counting.state;
+        let clock = state.clock(client);
+        let needs = match state.waiting.first(client) {
+            Some(item) if item.end() <= clock => None,
+            Some(item) if item.at.clock <= clock => item.from(clock).needs(|id| state.knows(id)),
+            Some(item) => Some(before(item.at)),
+            None => None,
+        };
+        if let Some(id) = needs {
+            state.block_on(id, client, true);
+        }
+    }
+
+    /// Deletes what is known, and keeps the rest.
+    fn deletes(&mut self, deletes: &Deletes) -> core::result::Result<(), Stop> {
+        for (client, ranges) in deletes {
+            let known = self.counting.state.clock(*client);
+            for (start, end) in ranges.iter() {
+                let (start, end) = (clock(start), clock(end));
+                if start < known {
+                    self.counting.delete_range(*client, start, end.min(known))?;
+                }
+                if end > known {
+                    self.counting.pay(WAITING_UNITS * WHOLE)?;
+                    self.counting
+                        .state
+                        .wait_delete(*client, start.max(known), end);
+                }
+            }
+        }
+        self.check_room()
+    }
+
+    /// Takes in what had waited for what became known. That is never refused.
+    fn release(&mut self) -> core::result::Result<(), Stop> {
+        if self.counting.state.waiting.is_empty() {
+            return Ok(());
+        }
+        let (total, limit) = (self.counting.total, self.counting.limit);
+        let strict = core::mem::replace(&mut self.counting.strict, false);
+        self.counting.limit = u64::MAX;
+        let mut moved: VecDeque<(u64, u32, u32)> = self.moved.drain(..).collect();
+        let mut released = Vec::new();
+        while let Some((client, start, end)) = moved.pop_front() {
+            let mut woken = self.counting.state.waiting.woken(client, start, end);
+            woken.push((Id { client, clock: end }, client));
+            for (id, waiter) in woken {
+                self.counting.state.block_on(id, waiter, false);
+                let before = self.counting.state.clock(waiter);
+                self.take_waiting(waiter)?;
+                let after = self.counting.state.clock(waiter);
+                if after > before {
+                    moved.push_back((waiter, before, after));
+                }
+            }
+            released.push((client, end));
+        }
+        for (client, below) in released {
+            for (start, end) in self.counting.state.waiting.due(client, below) {
+                self.counting.state.take_delete(client, start, end, below);
+                let before = self.counting.total;
+                self.counting.delete_range(client, start, end.min(below))?;
+                self.charge(client, before);
+            }
+        }
+        // A snapshot pays for all that is in it.
+        if strict {
+            (self.counting.total, self.counting.limit) = (total, limit);
+            self.counting.strict = true;
+            return Ok(());
+        }
+        self.counting.limit = limit;
+        self.counting.pay(0)
+    }
+
+    /// What was counted since is its replica's to pay, as far as it was not paid before.
+    fn charge(&mut self, client: u64, before: u64) {
+        let parts = self.counting.total.saturating_sub(before);
+        let beyond = parts.saturating_sub(WAITING_UNITS * WHOLE);
+        *self.released.entry(client).or_default() += beyond;
+    }
+
+    /// Takes a replica's waiting items in as far as they go.
+    fn take_waiting(&mut self, client: u64) -> core::result::Result<(), Stop> {
+        while let Some(item) = self.counting.state.waiting.first(client) {
+            let clock = self.counting.state.clock(client);
+            if item.end() <= clock {
+                self.counting.state.take_waiting(&item);
+                continue;
+            }
+            let state = &self.counting.state;
+            if item.at.clock > clock || item.from(clock).needs(|id| state.knows(id)).is_some() {
+                break;
+            }
+            self.counting.state.take_waiting(&item);
+            let before = self.counting.total;
+            self.counting.take_in(&item.from(clock))?;
+            self.charge(client, before);
+        }
+        self.wait_for(client);
+        Ok(())
+    }
+}
+
+/// Clocks are below 2³¹.
+fn clock(clock: u64) -> u32 {
+    u32::try_from(clock).unwrap_or(u32::MAX)
+}
+
+/// The operation before one of the same replica.
+fn before(id: Id) -> Id {
+    Id {
+        clock: id.clock.saturating_sub(1),
+        ..id
+    }
+}
