@@ -1,5 +1,6 @@
 //! Applying updates: sort, check, wait, integrate.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
@@ -9,9 +10,9 @@ use yrs::{BranchID, Doc, ReadTxn, StateVector, Transact, Update};
 
 use super::capture::FOREIGN_ORIGIN;
 use super::frontier::Progress;
-use super::scan::{Id, Scan};
+use super::scan::{Body, Id, Scan, Section};
 use super::waiting::split_deletes;
-use super::{Yrs, compare, encode};
+use super::{Yrs, compare, encode, runs};
 use crate::contain::contained;
 use crate::error::{CrdtError, Result};
 use crate::types::Applied;
@@ -19,14 +20,52 @@ use crate::types::Applied;
 /// Most updates decoded before they are applied, to bound memory in a long catch-up.
 const GROUP: usize = 1024;
 
+/// Most bytes that go to the engine as one transaction, beside one update that is longer: some of what it does at a transaction's end takes
+/// longer the more there is of it, the square of it at worst.
+const TRANSACTION_BYTES: usize = 4 << 10;
+/// Most updates of one transaction that go on where an earlier one ended: the engine joins them only when it ends.
+const TRANSACTION_RUNS: usize = 8;
+
 /// Decoded updates on their way into the engine.
 #[derive(Default)]
 pub(super) struct Staged {
     updates: Vec<Update>,
+    /// How many of the updates are in earlier transactions, of which each ends here.
+    ends: Vec<usize>,
+    bytes: usize,
+    runs: usize,
     /// Operations became known since the waiting room was last looked at.
     moved: bool,
     /// The engine reported a change.
     pub(super) changed: bool,
+}
+
+impl Staged {
+    fn push(&mut self, update: Update, bytes: usize, goes_on: bool) {
+        if self.bytes > 0
+            && (self.bytes + bytes > TRANSACTION_BYTES
+                || self.runs + usize::from(goes_on) > TRANSACTION_RUNS)
+        {
+            self.ends.push(self.updates.len());
+            (self.bytes, self.runs) = (0, 0);
+        }
+        self.bytes += bytes;
+        self.runs += usize::from(goes_on);
+        self.updates.push(update);
+    }
+
+    /// Takes the updates out, by transaction.
+    fn take(&mut self) -> Vec<Vec<Update>> {
+        let mut updates = core::mem::take(&mut self.updates);
+        let mut transactions = Vec::new();
+        for end in core::mem::take(&mut self.ends).into_iter().rev() {
+            transactions.push(updates.split_off(end));
+        }
+        transactions.push(updates);
+        transactions.reverse();
+        (self.bytes, self.runs) = (0, 0);
+        transactions
+    }
 }
 
 impl Yrs {
@@ -62,6 +101,7 @@ impl Yrs {
         update: Update,
         staged: &mut Staged,
     ) -> Result<()> {
+        let goes_on = scan.sections.iter().any(goes_on(scan.bytes));
         self.known.arrived(scan.plain);
         let overlaps = scan.sections.iter().any(|section| {
             section
@@ -84,7 +124,13 @@ impl Yrs {
         };
         let (known, unknown) = split_deletes(scan.deletes.clone(), &self.frontier);
         if progress.is_complete() && unknown.is_empty() {
-            staged.updates.push(update);
+            let joined = runs::joined(scan, &|id| self.frontier.is_keyed(id));
+            let update = match joined {
+                Ok(None) => update,
+                Ok(Some(joined)) => self.decode_own(&joined)?,
+                Err(error) => return self.poisoned_by(error),
+            };
+            staged.push(update, scan.bytes.len(), goes_on);
         } else {
             if !self.waiting.has_room_for(scan, &unknown) {
                 self.frontier.undo(&progress);
@@ -95,16 +141,12 @@ impl Yrs {
                     continue;
                 };
                 let blocks = section.blocks.get(segment.from..segment.to).unwrap_or(&[]);
-                staged.updates.push(self.decode_own(&encode::blocks_only(
-                    section.client,
-                    blocks,
-                    scan.bytes,
-                ))?);
+                let bytes = encode::blocks_only(section.client, blocks, scan.bytes);
+                staged.push(self.decode_joined(&bytes)?, bytes.len(), goes_on);
             }
             if !known.is_empty() {
-                staged
-                    .updates
-                    .push(self.decode_own(&encode::deletes_only(&known))?);
+                let bytes = encode::deletes_only(&known);
+                staged.push(self.decode_own(&bytes)?, bytes.len(), false);
             }
             self.waiting.keep(scan, &progress.stops);
             self.waiting.keep_deletes(unknown);
@@ -118,6 +160,21 @@ impl Yrs {
         decode(bytes).or_else(|error| self.poisoned_by(error))
     }
 
+    /// The same, with its runs joined.
+    fn decode_joined(&mut self, bytes: &[u8]) -> Result<Update> {
+        let joined = Scan::exact(bytes).and_then(|scan| self.joined(&scan));
+        match joined {
+            Ok(joined) => self.decode_own(&joined),
+            Err(error) => self.poisoned_by(error),
+        }
+    }
+
+    /// An update that the frontier has passed, with its runs joined.
+    pub(super) fn joined<'a>(&self, scan: &Scan<'a>) -> Result<Cow<'a, [u8]>> {
+        let joined = runs::joined(scan, &|id| self.frontier.is_keyed(id))?;
+        Ok(joined.map_or(Cow::Borrowed(scan.bytes), Cow::Owned))
+    }
+
     /// Moves the frontier over an update.
     pub(super) fn advance(&mut self, scan: &Scan<'_>) -> Result<Progress> {
         let doc = &self.doc;
@@ -126,15 +183,16 @@ impl Yrs {
 
     /// Applies what was staged, and what it lets out of the waiting room.
     pub(super) fn flush(&mut self, staged: &mut Staged) -> Result<()> {
-        let mut updates = core::mem::take(&mut staged.updates);
         if staged.moved && !self.waiting.is_empty() {
             let released = self.waiting.release(&mut self.frontier)?;
             for bytes in released {
-                updates.push(self.decode_own(&bytes)?);
+                staged.push(self.decode_joined(&bytes)?, bytes.len(), true);
             }
         }
         staged.moved = false;
-        staged.changed |= self.integrate(updates)?;
+        for updates in staged.take() {
+            staged.changed |= self.integrate(updates)?;
+        }
         Ok(())
     }
 
@@ -207,6 +265,19 @@ impl Yrs {
             }
         }
         self.flush(staged)
+    }
+}
+
+/// Whether a section goes on where its replica ended.
+fn goes_on(update: &[u8]) -> impl Fn(&Section) -> bool + '_ {
+    move |section| {
+        let first = section.blocks.first();
+        first.is_some_and(|first| match first.body(update) {
+            Ok(Body::Item(item)) => item.origin.is_some_and(|origin| {
+                origin.client == section.client && origin.clock + 1 == first.clock
+            }),
+            Ok(Body::Gc | Body::Skip) | Err(_) => true,
+        })
     }
 }
 

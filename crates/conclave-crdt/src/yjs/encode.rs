@@ -249,7 +249,8 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn write_position(out: &mut Vec<u8>, item: &Item<'_>) {
+/// Writes an item up to its content.
+pub(super) fn write_position(out: &mut Vec<u8>, item: &Item<'_>) {
     let mut info = item.content;
     info |= if item.origin.is_some() { 0x80 } else { 0 };
     info |= if item.right_origin.is_some() { 0x40 } else { 0 };

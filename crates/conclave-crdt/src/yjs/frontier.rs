@@ -19,9 +19,17 @@ pub(super) struct Frontier {
 #[derive(Debug, Default)]
 struct Known {
     clock: u32,
-    /// From this clock on, until the next entry, operations are nested this deep: 0 dropped, 1 in a root type, 2 in
-    /// a type inside a root type …
-    depth: Vec<(u32, u8)>,
+    /// From this clock on, until the next entry, operations stand so.
+    stand: Vec<(u32, Stand)>,
+}
+
+/// Where operations stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Stand {
+    /// 0 dropped, 1 in a root type, 2 in a type inside a root type …
+    depth: u8,
+    /// Whether they are values of a key.
+    keyed: bool,
 }
 
 /// Blocks `from..to` of a section became known, in this order.
@@ -59,8 +67,8 @@ impl Progress {
 }
 
 enum Readiness {
-    /// Everything is known; the block is nested this deep.
-    Ready(u8),
+    /// Everything is known; the block stands so.
+    Ready(Stand),
     Needs(Id),
 }
 
@@ -79,15 +87,20 @@ impl Frontier {
         id.clock < self.clock(id.client)
     }
 
-    fn depth(&self, id: Id) -> u8 {
+    fn stand(&self, id: Id) -> Stand {
         let Some(known) = self.clients.get(&id.client) else {
-            return 0;
+            return Stand::default();
         };
-        let index = known.depth.partition_point(|entry| entry.0 <= id.clock);
+        let index = known.stand.partition_point(|entry| entry.0 <= id.clock);
         index
             .checked_sub(1)
-            .and_then(|last| known.depth.get(last))
-            .map_or(0, |entry| entry.1)
+            .and_then(|last| known.stand.get(last))
+            .map_or(Stand::default(), |entry| entry.1)
+    }
+
+    /// Whether a known operation is a value of a key.
+    pub(super) fn is_keyed(&self, id: Id) -> bool {
+        self.stand(id).keyed
     }
 
     /// Marks as known every operation of `scan` whose dependencies are known, as far as they go.
@@ -104,7 +117,7 @@ impl Frontier {
             (
                 section.client,
                 known.map_or(0, |k| k.clock),
-                known.map_or(0, |k| k.depth.len()),
+                known.map_or(0, |k| k.stand.len()),
             )
         });
         let mut progress = Progress {
@@ -179,8 +192,8 @@ impl Frontier {
             let clock = self.clock(section.client);
             if block.end() > clock {
                 match self.readiness(section.client, block, scan.bytes, &dropped)? {
-                    Readiness::Ready(depth) => {
-                        self.push(section.client, clock, block.end(), depth);
+                    Readiness::Ready(stand) => {
+                        self.push(section.client, clock, block.end(), stand);
                         first_new.get_or_insert(stop.block);
                     }
                     Readiness::Needs(id) => {
@@ -222,7 +235,7 @@ impl Frontier {
                     clock: block.clock - 1,
                 }));
             }
-            Body::Gc => return Ok(Readiness::Ready(0)),
+            Body::Gc => return Ok(Readiness::Ready(Stand::default())),
             Body::Item(item) => item,
         };
         let parent = match item.parent {
@@ -235,26 +248,27 @@ impl Frontier {
         }
         let beside = || [item.origin, item.right_origin].into_iter().flatten();
         let depth = match (parent, &item.parent) {
-            (Some(id), _) => match self.depth(id).saturating_add(1) {
+            (Some(id), _) => match self.stand(id).depth.saturating_add(1) {
                 depth if depth > MAX_NESTING && dropped(id) => 0,
                 depth => depth,
             },
             (None, Some(_)) => 1,
-            (None, None) => beside().map(|id| self.depth(id)).max().unwrap_or(0),
+            (None, None) => beside().map(|id| self.stand(id).depth).max().unwrap_or(0),
         };
+        let keyed = item.parent_sub.is_some() || beside().any(|id| self.stand(id).keyed);
         // The engine deletes recursively: deeper nesting could exhaust the stack.
         if depth > MAX_NESTING {
             Err(CrdtError::TooLarge)
         } else {
-            Ok(Readiness::Ready(depth))
+            Ok(Readiness::Ready(Stand { depth, keyed }))
         }
     }
 
-    fn push(&mut self, client: u64, start: u32, end: u32, depth: u8) {
+    fn push(&mut self, client: u64, start: u32, end: u32, stand: Stand) {
         let known = self.clients.entry(client).or_default();
         known.clock = end;
-        if known.depth.last().is_none_or(|last| last.1 != depth) {
-            known.depth.push((start, depth));
+        if known.stand.last().is_none_or(|last| last.1 != stand) {
+            known.stand.push((start, stand));
         }
     }
 
@@ -263,7 +277,7 @@ impl Frontier {
         for (client, clock, entries) in &progress.undo {
             if let Some(known) = self.clients.get_mut(client) {
                 known.clock = *clock;
-                known.depth.truncate(*entries);
+                known.stand.truncate(*entries);
                 if *clock == 0 {
                     self.clients.remove(client);
                 }

@@ -14,6 +14,7 @@ mod json;
 mod layout;
 mod order;
 mod roots;
+mod runs;
 mod scan;
 mod second;
 mod text;
@@ -118,13 +119,14 @@ impl Yrs {
     }
 
     fn load_state(&mut self, state: &Scan<'_>) -> Result<()> {
-        let update = decode(state.bytes)?;
+        decode(state.bytes)?;
         self.known.arrived(state.plain);
         let progress = self.frontier.advance(state, &|_| false)?;
         let (_, unknown) = split_deletes(state.deletes.clone(), &self.frontier);
         if !progress.is_complete() || !unknown.is_empty() {
             return Err(CrdtError::Malformed);
         }
+        let update = decode(&self.joined(state)?)?;
         self.integrate(vec![update]).map(|_| ())
     }
 

@@ -244,6 +244,11 @@ const NEVER: Id = Id {
 pub(super) fn split_deletes(deletes: Deletes, frontier: &Frontier) -> (Deletes, Deletes) {
     let (mut known, mut unknown) = (Deletes::new(), Deletes::new());
     for (client, ranges) in deletes {
+        let first = ranges.iter().next().map_or(0, |(start, _)| start);
+        if first >= u64::from(frontier.clock(client)) {
+            unknown.insert(client, ranges);
+            continue;
+        }
         let (below, above) = ranges.split_at(u64::from(frontier.clock(client)));
         if !below.is_empty() {
             known.insert(client, below);

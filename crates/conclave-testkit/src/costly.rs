@@ -1,0 +1,522 @@
+//! Updates that cost an engine far more than they are long, of any size: what a cost bound has to refuse, and what it must not underrate.
+
+use std::collections::BTreeMap;
+
+/// A replica and a clock.
+type Id = (u64, u32);
+
+/// A document, and updates that are dear in it.
+#[derive(Debug, Clone, Default)]
+pub struct Costly {
+    /// What comes first, each cheap.
+    pub base: Vec<Vec<u8>>,
+    /// What is dear.
+    pub dear: Vec<Vec<u8>>,
+}
+
+/// A way to be dear, in any size.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    /// Its name.
+    pub name: &'static str,
+    /// Of one size, in so many records.
+    pub build: fn(u32, u32) -> Costly,
+    /// The size at which it was seen to take seconds.
+    pub size: u32,
+}
+
+/// The ways of Yjs updates.
+pub const YJS: &[Way] = &[
+    Way {
+        name: "two replicas at one place",
+        build: two_at_one_place,
+        size: 4_000,
+    },
+    Way {
+        name: "from the first character to the end",
+        build: spans,
+        size: 400,
+    },
+    Way {
+        name: "cuts back to front",
+        build: cuts,
+        size: 400,
+    },
+    Way {
+        name: "over a run that others cut",
+        build: over_marks,
+        size: 20_000,
+    },
+    Way {
+        name: "what was between deletions is deleted",
+        build: joins,
+        size: 100_000,
+    },
+    Way {
+        name: "a type whose items lie apart",
+        build: apart,
+        size: 50_000,
+    },
+    Way {
+        name: "before all values of a key",
+        build: key_history,
+        size: 40_000,
+    },
+    Way {
+        name: "keys overwritten out of order",
+        build: keys_out_of_order,
+        size: 40_000,
+    },
+    Way {
+        name: "values in values",
+        build: values,
+        size: 3_000_000,
+    },
+    Way {
+        name: "halves of halves, joined again",
+        build: halves,
+        size: 16_000,
+    },
+    Way {
+        name: "what is known, again and again",
+        build: repeats,
+        size: 100_000,
+    },
+];
+
+fn uint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn id(out: &mut Vec<u8>, (client, clock): Id) {
+    uint(out, client);
+    uint(out, u64::from(clock));
+}
+
+/// One update in the making.
+#[derive(Debug, Default)]
+struct Update {
+    /// By replica: the first clock, how many items, and their bytes.
+    sections: BTreeMap<u64, (u32, u32, Vec<u8>)>,
+    deletes: BTreeMap<u64, Vec<(u32, u32)>>,
+}
+
+/// Where an item stands.
+#[derive(Clone, Copy, Default)]
+struct Spot<'a> {
+    origin: Option<Id>,
+    right: Option<Id>,
+    /// The type, without neighbours; else a root.
+    parent: Option<Id>,
+    key: Option<&'a str>,
+}
+
+impl Update {
+    /// An item at a clock, with its content from the number of its kind on.
+    fn item(&mut self, at: Id, spot: Spot<'_>, content: u8, data: &[u8]) {
+        let (_, count, out) = self
+            .sections
+            .entry(at.0)
+            .or_insert_with(|| (at.1, 0, Vec::new()));
+        *count += 1;
+        let beside = spot.origin.is_some() || spot.right.is_some();
+        let mut info = content;
+        info |= if spot.origin.is_some() { 0x80 } else { 0 };
+        info |= if spot.right.is_some() { 0x40 } else { 0 };
+        info |= if !beside && spot.key.is_some() {
+            0x20
+        } else {
+            0
+        };
+        out.push(info);
+        spot.origin.into_iter().for_each(|origin| id(out, origin));
+        spot.right.into_iter().for_each(|right| id(out, right));
+        if !beside {
+            match spot.parent {
+                Some(parent) => {
+                    out.push(0);
+                    id(out, parent);
+                }
+                None => out.extend([1, 1, b't']),
+            }
+            if let Some(key) = spot.key {
+                uint(out, key.len() as u64);
+                out.extend(key.as_bytes());
+            }
+        }
+        out.extend(data);
+    }
+
+    fn text(&mut self, at: Id, origin: Option<Id>, right: Option<Id>, text: &str) {
+        let mut data = Vec::with_capacity(text.len() + 4);
+        uint(&mut data, text.len() as u64);
+        data.extend(text.as_bytes());
+        let spot = Spot {
+            origin,
+            right,
+            ..Spot::default()
+        };
+        self.item(at, spot, 4, &data);
+    }
+
+    fn delete(&mut self, client: u64, start: u32, len: u32) {
+        self.deletes.entry(client).or_default().push((start, len));
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        uint(&mut out, self.sections.len() as u64);
+        for (client, (clock, count, items)) in self.sections {
+            uint(&mut out, u64::from(count));
+            id(&mut out, (client, clock));
+            out.extend(items);
+        }
+        uint(&mut out, self.deletes.len() as u64);
+        for (client, ranges) in self.deletes {
+            uint(&mut out, client);
+            uint(&mut out, ranges.len() as u64);
+            for (start, len) in ranges {
+                uint(&mut out, u64::from(start));
+                uint(&mut out, u64::from(len));
+            }
+        }
+        out
+    }
+}
+
+/// Does something `size` times, spread over records.
+fn spread(size: u32, records: u32, mut step: impl FnMut(&mut Update, u32)) -> Vec<Vec<u8>> {
+    let each = size.div_ceil(records.max(1)).max(1);
+    let mut updates = Vec::new();
+    let mut next = 0;
+    while next < size {
+        let mut update = Update::default();
+        for index in next..(next + each).min(size) {
+            step(&mut update, index);
+        }
+        updates.push(update.bytes());
+        next += each;
+    }
+    updates
+}
+
+/// One update.
+fn one(step: impl FnOnce(&mut Update)) -> Vec<u8> {
+    let mut update = Update::default();
+    step(&mut update);
+    update.bytes()
+}
+
+/// As many items as fit well into records.
+fn base(size: u32, step: impl FnMut(&mut Update, u32)) -> Vec<Vec<u8>> {
+    spread(size, size.div_ceil(20_000), step)
+}
+
+fn two_at_one_place(size: u32, records: u32) -> Costly {
+    let front = |client: u64| {
+        move |update: &mut Update, index: u32| {
+            let right = index.checked_sub(1).map_or((1, 0), |last| (client, last));
+            update.text((client, index), None, Some(right), "x");
+        }
+    };
+    let mut base = vec![one(|update| update.text((1, 0), None, None, "x"))];
+    base.append(&mut self::base(size, front(5)));
+    Costly {
+        base,
+        dear: spread(size, records, front(9)),
+    }
+}
+
+/// A text that two replicas wrote by turns.
+fn by_turns(size: u32) -> Vec<Vec<u8>> {
+    let at = |index: u32| (1 + u64::from(index % 2), index / 2);
+    base(size, |update, index| {
+        update.text(at(index), index.checked_sub(1).map(at), None, "x");
+    })
+}
+
+fn spans(size: u32, records: u32) -> Costly {
+    Costly {
+        base: by_turns(40_000),
+        dear: spread(size, records, |update, index| {
+            let origin = index.checked_sub(1).map(|last| (9, last));
+            // In turn from the first character and before the last such item: neither joins with the one before.
+            match index % 2 {
+                0 => update.text((9, index), Some((1, 0)), None, "x"),
+                _ => update.text((9, index), Some((1, 0)), origin, "x"),
+            }
+        }),
+    }
+}
+
+fn long_text(len: usize) -> Vec<u8> {
+    one(|update| update.text((1, 0), None, None, &"a".repeat(len)))
+}
+
+fn cuts(size: u32, records: u32) -> Costly {
+    let len = 1_000_000;
+    Costly {
+        base: vec![long_text(len as usize)],
+        dear: spread(size, records, |update, index| {
+            let place = len - 3 - index * 7;
+            let (origin, right) = (Some((1, place)), Some((1, place + 1)));
+            update.text((5, index), origin, right, "x");
+        }),
+    }
+}
+
+fn over_marks(size: u32, records: u32) -> Costly {
+    let len = size.min(20_000);
+    let mut base = vec![long_text(len as usize)];
+    // Each stands before the whole text and cuts it where it says that it ends.
+    base.append(&mut self::base(len - 1, |update, index| {
+        let origin = index.checked_sub(1).map(|last| (9, last));
+        update.text((9, index), origin, Some((1, index + 1)), "x");
+    }));
+    Costly {
+        base,
+        dear: spread(size, records, |update, index| {
+            update.text((11, index), Some((1, 0)), None, "z");
+        }),
+    }
+}
+
+fn joins(size: u32, records: u32) -> Costly {
+    let len = (2 * size).min(1_000_000);
+    Costly {
+        base: [
+            vec![long_text(len as usize)],
+            base(len / 2, |update, index| update.delete(1, 2 * index, 1)),
+        ]
+        .concat(),
+        dear: spread(len / 2, records, |update, index| {
+            update.delete(1, 2 * index + 1, 1);
+        }),
+    }
+}
+
+/// A list in a type, newest first, pairs of whose items lie apart by something else; then the type is deleted.
+fn apart(size: u32, _: u32) -> Costly {
+    let mut base = vec![one(|update| {
+        update.item((1, 0), Spot::default(), 7, &[0]);
+    })];
+    let first = 1;
+    base.append(&mut self::base(size, |update, index| {
+        let clock = first + 3 * index;
+        for (offset, len) in [(0, 1), (1, 1)] {
+            let at = (1, clock + offset);
+            let last = clock + offset - if offset == 0 { 2 } else { 1 };
+            let spot = match index + offset {
+                0 => Spot {
+                    parent: Some((1, 0)),
+                    ..Spot::default()
+                },
+                _ => Spot {
+                    right: Some((1, last)),
+                    ..Spot::default()
+                },
+            };
+            update.item(at, spot, 8, &[len, 126]);
+        }
+        update.text((1, clock + 2), None, Some((1, 0)), "x");
+    }));
+    Costly {
+        base,
+        dear: vec![one(|update| update.delete(1, 0, 1))],
+    }
+}
+
+fn key_history(size: u32, records: u32) -> Costly {
+    let history = 40_000;
+    let spot = Spot {
+        key: Some("k"),
+        ..Spot::default()
+    };
+    Costly {
+        base: base(history, |update, index| {
+            let spot = Spot {
+                origin: index.checked_sub(1).map(|last| (9, last)),
+                ..spot
+            };
+            update.item((9, index), spot, 8, &[1, 126]);
+        }),
+        // Each comes before all others and looks for the first of them.
+        dear: spread(size, records, |update, index| {
+            update.item((5, index), spot, 8, &[1, 126]);
+        }),
+    }
+}
+
+fn keys_out_of_order(size: u32, records: u32) -> Costly {
+    let key = |index: u32| format!("{index:x}");
+    Costly {
+        base: base(size, |update, index| {
+            let spot = Spot {
+                key: Some(&key(index)),
+                ..Spot::default()
+            };
+            update.item((1, 2 * index), spot, 8, &[1, 126]);
+            update.text((1, 2 * index + 1), None, None, "x");
+        }),
+        dear: spread(size, records, |update, index| {
+            let spot = Spot {
+                origin: Some((1, 2 * (size - 1 - index))),
+                ..Spot::default()
+            };
+            update.item((5, index), spot, 8, &[1, 126]);
+        }),
+    }
+}
+
+fn values(size: u32, records: u32) -> Costly {
+    let records = records.max(size.div_ceil(1_000_000));
+    let each = size.div_ceil(records);
+    Costly {
+        base: Vec::new(),
+        dear: (0..records)
+            .map(|index| {
+                one(|update| {
+                    let mut data = vec![1, 117];
+                    uint(&mut data, u64::from(each / 2));
+                    for _ in 0..each / 2 {
+                        data.extend([117, 0]);
+                    }
+                    let spot = Spot {
+                        origin: index.checked_sub(1).map(|last| (1, last)),
+                        ..Spot::default()
+                    };
+                    update.item((1, index), spot, 8, &data);
+                })
+            })
+            .collect(),
+    }
+}
+
+/// A text cut in halves of halves by what stands before it; then its replica writes on, and all is one again.
+fn halves(size: u32, _: u32) -> Costly {
+    let len = 1_000_000;
+    let mut places = Vec::new();
+    let mut step = len / 2;
+    while places.len() < size as usize && step > 1 {
+        places.extend((0..).map(|n| step + 2 * step * n).take_while(|at| *at < len));
+        step /= 2;
+    }
+    places.truncate(size as usize);
+    let mut dear = spread(places.len() as u32, 1, |update, index| {
+        let origin = index.checked_sub(1).map(|last| (9, last));
+        let right = places.get(index as usize).map(|place| (1, *place));
+        update.text((9, index), origin, right, "x");
+    });
+    dear.push(one(|update| {
+        update.text((1, len), Some((1, len - 1)), None, "x");
+    }));
+    Costly {
+        base: vec![long_text(len as usize)],
+        dear,
+    }
+}
+
+fn repeats(size: u32, records: u32) -> Costly {
+    Costly {
+        base: by_turns(size),
+        dear: (0..records)
+            .map(|_| one(|update| update.text((1, 0), None, None, "x")))
+            .collect(),
+    }
+}
+
+/// So many characters, each an item after the last: dear for an engine that is given them as they are.
+#[must_use]
+pub fn typed(size: u32) -> Vec<u8> {
+    one(|update| {
+        for index in 0..size {
+            let origin = index.checked_sub(1).map(|last| (1, last));
+            update.text((1, index), origin, None, "x");
+        }
+    })
+}
+
+/// A text of so many UTF-16 units by one replica, as one item.
+#[must_use]
+pub fn written(size: u32) -> Vec<u8> {
+    long_text(size as usize)
+}
+
+/// So many nulls in one item.
+#[must_use]
+pub fn nulls(size: u32) -> Vec<u8> {
+    one(|update| {
+        let mut data = Vec::new();
+        uint(&mut data, u64::from(size));
+        data.resize(data.len() + size as usize, 126);
+        update.item((1, 0), Spot::default(), 8, &data);
+    })
+}
+
+/// An Automerge change that sets one key so many times, run-length encoded; change `seq` of its actor, after `deps`.
+#[must_use]
+pub fn automerge(ops: u32) -> Vec<u8> {
+    fn int(out: &mut Vec<u8>, mut value: i64) {
+        loop {
+            let byte = (value & 0x7f) as u8;
+            value >>= 7;
+            if (value == 0 && byte & 0x40 == 0) || (value == -1 && byte & 0x40 != 0) {
+                out.push(byte);
+                return;
+            }
+            out.push(byte | 0x80);
+        }
+    }
+    let run = |count: u32, value: &[u8]| {
+        let mut column = Vec::new();
+        int(&mut column, i64::from(count));
+        column.extend(value);
+        column
+    };
+    let mut flags = Vec::new();
+    uint(&mut flags, u64::from(ops));
+    let mut followed = run(1, &[0]);
+    if ops == 2 {
+        followed = vec![0x7e, 0, 1];
+    } else if ops > 2 {
+        followed = [vec![0x7f, 0], run(ops - 1, &[1])].concat();
+    }
+    let followers = |value: u8| match ops {
+        2 => vec![0x7f, value],
+        _ => run(ops - 1, &[value]),
+    };
+    let single = |value: &[u8]| match ops {
+        1 => [&[0x7f][..], value].concat(),
+        _ => run(ops, value),
+    };
+    let mut columns = vec![
+        (0x15, single(&[1, b'k'])),
+        (0x34, flags),
+        (0x42, single(&[1])),
+        (0x56, single(&[0])),
+        (0x70, if ops == 1 { vec![0x7f, 0] } else { followed }),
+    ];
+    if ops > 1 {
+        columns.push((0x71, followers(0)));
+        columns.push((0x73, followers(1)));
+    }
+    // No dependencies; an actor; change 1 from operation 1 on; no time, no message, no other actors.
+    let mut body = vec![0, 16];
+    body.extend([7; 16]);
+    body.extend([1, 1, 0, 0, 0]);
+    uint(&mut body, columns.len() as u64);
+    for (specification, column) in &columns {
+        uint(&mut body, *specification);
+        uint(&mut body, column.len() as u64);
+    }
+    columns.iter().for_each(|(_, column)| body.extend(column));
+    let mut hashed = vec![1];
+    uint(&mut hashed, body.len() as u64);
+    hashed.extend(&body);
+    let hash = conclave_proto::hash::Sha256Digest::of(&hashed);
+    [&[0x85, 0x6f, 0x4a, 0x83], &hash[..4], &hashed].concat()
+}
