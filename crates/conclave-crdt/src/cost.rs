@@ -23,6 +23,8 @@ pub const YJS_DOCUMENT_SIZE: u64 = 1 << 21;
 pub const AUTOMERGE_DOCUMENT_SIZE: u64 = 1 << 25;
 /// About what a unit is of an engine's time, in nanoseconds. For estimates of how long work may take, never for a verdict.
 pub const UNIT_NS: u64 = 200;
+/// The same of a unit of Automerge, which is an operation.
+pub const AUTOMERGE_UNIT_NS: u64 = 500;
 /// Units earned per Yjs item.
 pub const ITEM_EARNS: u64 = 64;
 /// Units earned per byte of an Automerge update.
@@ -36,6 +38,15 @@ pub const fn update_units(kind: CrdtKind) -> u64 {
     match kind {
         CrdtKind::Yjs => YJS_UPDATE_UNITS,
         CrdtKind::Automerge => AUTOMERGE_UPDATE_UNITS,
+    }
+}
+
+/// About what a unit is of the time of an engine of this kind, in nanoseconds.
+#[must_use]
+pub const fn unit_ns(kind: CrdtKind) -> u64 {
+    match kind {
+        CrdtKind::Yjs => UNIT_NS,
+        CrdtKind::Automerge => AUTOMERGE_UNIT_NS,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
+
 /// A replica and a clock.
 type Id = (u64, u32);
 
@@ -23,6 +25,10 @@ pub struct Way {
     pub build: fn(u32, u32) -> Costly,
     /// The size at which it was seen to take seconds.
     pub size: u32,
+    /// Whether one record of that size is refused, and whether a thousand of ten times that are, sooner or later.
+    pub once: bool,
+    /// See `once`.
+    pub spread: bool,
 }
 
 /// The ways of Yjs updates.
@@ -31,56 +37,78 @@ pub const YJS: &[Way] = &[
         name: "two replicas at one place",
         build: two_at_one_place,
         size: 4_000,
+        once: true,
+        spread: true,
     },
     Way {
         name: "from the first character to the end",
         build: spans,
         size: 400,
+        once: true,
+        spread: true,
     },
     Way {
         name: "cuts back to front",
         build: cuts,
         size: 400,
+        once: true,
+        spread: true,
     },
     Way {
         name: "over a run that others cut",
         build: over_marks,
         size: 20_000,
+        once: true,
+        spread: true,
     },
     Way {
         name: "what was between deletions is deleted",
         build: joins,
-        size: 100_000,
+        size: 20_000,
+        once: true,
+        spread: false,
     },
     Way {
         name: "a type whose items lie apart",
         build: apart,
-        size: 50_000,
+        size: 20_000,
+        once: true,
+        spread: false,
     },
     Way {
         name: "before all values of a key",
         build: key_history,
         size: 40_000,
+        once: true,
+        spread: true,
     },
     Way {
         name: "keys overwritten out of order",
         build: keys_out_of_order,
         size: 40_000,
+        once: true,
+        spread: false,
     },
     Way {
         name: "values in values",
         build: values,
         size: 3_000_000,
+        once: false,
+        spread: false,
     },
     Way {
         name: "halves of halves, joined again",
         build: halves,
         size: 16_000,
+        once: false,
+        spread: false,
     },
     Way {
         name: "what is known, again and again",
         build: repeats,
         size: 100_000,
+        once: false,
+        spread: true,
     },
 ];
 
@@ -211,9 +239,9 @@ fn one(step: impl FnOnce(&mut Update)) -> Vec<u8> {
     update.bytes()
 }
 
-/// As many items as fit well into records.
+/// In records that are cheap.
 fn base(size: u32, step: impl FnMut(&mut Update, u32)) -> Vec<Vec<u8>> {
-    spread(size, size.div_ceil(20_000), step)
+    spread(size, size.div_ceil(500), step)
 }
 
 fn two_at_one_place(size: u32, records: u32) -> Costly {
@@ -231,8 +259,9 @@ fn two_at_one_place(size: u32, records: u32) -> Costly {
     }
 }
 
-/// A text that two replicas wrote by turns.
-fn by_turns(size: u32) -> Vec<Vec<u8>> {
+/// A text that two replicas wrote by turns, one character each.
+#[must_use]
+pub fn by_turns(size: u32) -> Vec<Vec<u8>> {
     let at = |index: u32| (1 + u64::from(index % 2), index / 2);
     base(size, |update, index| {
         update.text(at(index), index.checked_sub(1).map(at), None, "x");
@@ -274,8 +303,8 @@ fn over_marks(size: u32, records: u32) -> Costly {
     let mut base = vec![long_text(len as usize)];
     // Each stands before the whole text and cuts it where it says that it ends.
     base.append(&mut self::base(len - 1, |update, index| {
-        let origin = index.checked_sub(1).map(|last| (9, last));
-        update.text((9, index), origin, Some((1, index + 1)), "x");
+        let origin = index.checked_sub(1).map(|last| (0, last));
+        update.text((0, index), origin, Some((1, index + 1)), "x");
     }));
     Costly {
         base,
@@ -309,16 +338,13 @@ fn apart(size: u32, _: u32) -> Costly {
         let clock = first + 3 * index;
         for (offset, len) in [(0, 1), (1, 1)] {
             let at = (1, clock + offset);
-            let last = clock + offset - if offset == 0 { 2 } else { 1 };
-            let spot = match index + offset {
-                0 => Spot {
-                    parent: Some((1, 0)),
-                    ..Spot::default()
-                },
-                _ => Spot {
-                    right: Some((1, last)),
-                    ..Spot::default()
-                },
+            // The item before it: past what lies between.
+            let last = (clock + offset).checked_sub(if offset == 0 { 2 } else { 1 });
+            let right = last.filter(|_| index + offset > 0).map(|last| (1, last));
+            let spot = Spot {
+                right,
+                parent: Some((1, 0)),
+                ..Spot::default()
             };
             update.item(at, spot, 8, &[len, 126]);
         }
@@ -402,7 +428,11 @@ fn halves(size: u32, _: u32) -> Costly {
     let mut places = Vec::new();
     let mut step = len / 2;
     while places.len() < size as usize && step > 1 {
-        places.extend((0..).map(|n| step + 2 * step * n).take_while(|at| *at < len));
+        places.extend(
+            (0..)
+                .map(|n| step + 2 * step * n)
+                .take_while(|at| *at < len),
+        );
         step /= 2;
     }
     places.truncate(size as usize);
@@ -446,6 +476,33 @@ pub fn written(size: u32) -> Vec<u8> {
     long_text(size as usize)
 }
 
+/// More of the text of [`written`], which is so long already.
+#[must_use]
+pub fn written_on(len: u32, size: u32) -> Vec<u8> {
+    let last = len.checked_sub(1).map(|last| (1, last));
+    one(|update| update.text((1, len), last, None, &"a".repeat(size as usize)))
+}
+
+/// A text of so many records of 15 times 64 Ki characters, by two replicas in turn.
+#[must_use]
+pub fn imported(records: u32) -> Vec<Vec<u8>> {
+    let each = 64 << 10;
+    let part = "a".repeat(each as usize);
+    let at = |index: u32| (1 + u64::from(index % 2), index / 2 * each);
+    let mut next = 0u32;
+    let mut update = |_| {
+        one(|update| {
+            for index in next..next + 15 {
+                let last = index.checked_sub(1).map(at);
+                let origin = last.map(|(client, clock)| (client, clock + each - 1));
+                update.text(at(index), origin, None, &part);
+            }
+            next += 15;
+        })
+    };
+    (0..records).map(&mut update).collect()
+}
+
 /// So many nulls in one item.
 #[must_use]
 pub fn nulls(size: u32) -> Vec<u8> {
@@ -457,7 +514,7 @@ pub fn nulls(size: u32) -> Vec<u8> {
     })
 }
 
-/// An Automerge change that sets one key so many times, run-length encoded; change `seq` of its actor, after `deps`.
+/// An Automerge change that sets one key so many times, run-length encoded.
 #[must_use]
 pub fn automerge(ops: u32) -> Vec<u8> {
     fn int(out: &mut Vec<u8>, mut value: i64) {
@@ -517,6 +574,6 @@ pub fn automerge(ops: u32) -> Vec<u8> {
     let mut hashed = vec![1];
     uint(&mut hashed, body.len() as u64);
     hashed.extend(&body);
-    let hash = conclave_proto::hash::Sha256Digest::of(&hashed);
+    let hash = Sha256::digest(&hashed);
     [&[0x85, 0x6f, 0x4a, 0x83], &hash[..4], &hashed].concat()
 }

@@ -2,9 +2,11 @@
 //!
 //! [`suite`] is what every storage backend of `conclave-order` has to pass; [`decoders`] is the register of all that reads bytes;
 //! [`founded`] is a group with real keys before the real ordering core;
+//! [`costly`] are updates that cost an engine more than they are long;
 //! [`rows`] are a device's rows in memory, [`service`] is a service for worlds; [`peers`] are no services, and [`merges`] cases of edits by several.
 
 pub mod checkpoint;
+pub mod costly;
 pub mod database;
 pub mod decoders;
 pub mod faulty;

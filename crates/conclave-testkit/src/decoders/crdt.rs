@@ -6,6 +6,7 @@ use super::register::{
     Decoded, Decoder,
     Source::{Network, Person},
 };
+use conclave_crdt::cost::{Allowance, BALANCE_CAP, Meter, load_units};
 use conclave_crdt::limits::{MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, MAX_VERSION_BYTES};
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId, Version, create, load, recognise};
 
@@ -40,6 +41,7 @@ pub(super) fn decoders() -> Vec<Decoder> {
             open::<YJS>,
             snapshots::<YJS>,
         ),
+        Decoder::new("crdt.yjs.cost", Network, snapshot, cost::<YJS>, dear::<YJS>),
         Decoder::new(
             "crdt.yjs.version",
             Network,
@@ -67,6 +69,13 @@ pub(super) fn decoders() -> Vec<Decoder> {
             snapshot,
             open::<AUTOMERGE>,
             snapshots::<AUTOMERGE>,
+        ),
+        Decoder::new(
+            "crdt.automerge.cost",
+            Network,
+            snapshot,
+            cost::<AUTOMERGE>,
+            dear::<AUTOMERGE>,
         ),
         Decoder::new(
             "crdt.automerge.version",
@@ -163,6 +172,33 @@ fn open<const KIND: u8>(bytes: &[u8]) -> Decoded {
         load(kind, bytes, ReplicaId::for_kind(kind, [3; 16])).map_err(|error| error.code())?;
     read_all(doc);
     Ok(None)
+}
+
+fn dear<const KIND: u8>() -> Vec<Vec<u8>> {
+    [updates::<KIND>(), snapshots::<KIND>()].concat()
+}
+
+/// Counts the input as an update where everything is unknown and where everything is known, and as a snapshot.
+fn cost<const KIND: u8>(bytes: &[u8]) -> Decoded {
+    let kind = CrdtKind::from_code(KIND).unwrap();
+    let allowance = Allowance {
+        balance: BALANCE_CAP,
+        room: u64::MAX,
+    };
+    let (mut author, _) = author::<KIND>();
+    let known = Meter::load(kind, &author.snapshot().unwrap()).unwrap();
+    for mut meter in [Meter::new(kind), known] {
+        if let Ok(read) = author.inspect(bytes) {
+            let size = meter.size();
+            let counted = meter.count(bytes, &read, allowance);
+            if counted.is_ok() {
+                meter.revert();
+            }
+            assert_eq!(meter.size(), size);
+        }
+    }
+    let _ = load_units(kind, bytes, BALANCE_CAP);
+    code(Meter::load(kind, bytes), CrdtError::code)
 }
 
 fn since<const KIND: u8>(bytes: &[u8]) -> Decoded {

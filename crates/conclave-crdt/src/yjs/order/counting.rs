@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::item::{Home, Item};
 use super::state::{Block, Kind, NIL, Op, Place, State};
 use super::{
-    COPIED_PER_UNIT, DELETED_PER_UNIT, ITEM_UNITS, KEYS_PER_UNIT, LINES_PER_UNIT, PASSED_PER_UNIT,
-    SCANNED_PER_UNIT, VALUES_PER_UNIT, WHOLE,
+    COPIED_PER_UNIT, DELETED_PER_UNIT, ITEM_UNITS, JOINED_PER_UNIT, KEYS_PER_UNIT, LINES_PER_UNIT,
+    PASSED_PER_UNIT, SCANNED_PER_UNIT, VALUES_PER_UNIT, WHOLE,
 };
 use crate::cost::LIVE_BLOCK_UNITS;
 use crate::error::CrdtError;
@@ -262,7 +262,7 @@ impl Counting<'_> {
 
     /// Takes an item in that only goes on with the one before it in the same update.
     pub(super) fn go_on(&mut self, landed: Landed, item: &Item) -> Counted<()> {
-        self.pay(WHOLE / 8 + item.weight)?;
+        self.pay(WHOLE / JOINED_PER_UNIT + item.weight)?;
         if let Some(client) = self.state.known_client(item.at.client) {
             self.state.set_clock(client, item.end());
         }
@@ -321,6 +321,7 @@ impl Counting<'_> {
         let first = (next, from.unwrap_or(0));
         let right = (right.unwrap_or(NIL), item.right.clock);
         let client = self.state.id_of(item.at.client);
+        let mut last = NIL;
         self.passed.start(self.state.arena_len());
         while let Some(block) = self.state.block(next).copied() {
             let start = from.take().unwrap_or(block.at.clock);
@@ -334,7 +335,7 @@ impl Counting<'_> {
             } else {
                 self.state.marks_between(block.at.client, start, end)
             };
-            self.pay((1 + u64::from(marks)) * WHOLE)?;
+            self.pay(WHOLE)?;
             self.passed.pass(next);
             let origin = if start == block.at.clock {
                 block.origin
@@ -356,8 +357,17 @@ impl Counting<'_> {
                     break;
                 }
             } else {
-                let Some(holder) = self.state.find(origin) else {
-                    break;
+                // Most stand behind the one just passed.
+                let near = self.state.block(last).filter(|last| {
+                    last.at.client == origin.client
+                        && (last.at.clock..last.end()).contains(&origin.clock)
+                });
+                let holder = match near {
+                    Some(_) => last,
+                    None => match self.state.find(origin) {
+                        Some(holder) => holder,
+                        None => break,
+                    },
                 };
                 let outside = (holder == first.0 && origin.clock < first.1)
                     || (holder == right.0 && origin.clock >= right.1);
@@ -369,9 +379,12 @@ impl Counting<'_> {
                     self.passed.move_place()?;
                 }
             }
+            // What an engine cut off of it is passed as well.
+            self.pay(u64::from(marks) * WHOLE)?;
             if cut {
                 break;
             }
+            last = next;
             next = block.next;
         }
         Ok(place)

@@ -7,7 +7,7 @@ use super::super::scan::{
     CONTENT_STRING, CONTENT_TYPE, Id, Parent, count_any,
 };
 use super::state::{Kind, Name};
-use super::{VALUES_PER_UNIT, WHOLE};
+use super::{READ_PER_UNIT, WHOLE};
 use crate::error::Result;
 use crate::reader::Reader;
 
@@ -90,7 +90,7 @@ impl Item {
             CONTENT_EMBED | CONTENT_FORMAT | CONTENT_DOC => item.data.len() as u64 / 2,
             _ => 0,
         };
-        read.weight = values * WHOLE / VALUES_PER_UNIT;
+        read.weight = values * WHOLE / READ_PER_UNIT;
         Ok(Some(read))
     }
 

@@ -28,14 +28,18 @@ use state::State;
 const WHOLE: u64 = 128;
 /// An item costs one unit, and one for each piece that it passes on the way to its place.
 const ITEM_UNITS: u64 = 1;
+/// Blocks of an update that only go on with the one before.
+const JOINED_PER_UNIT: u64 = 2;
 /// UTF-16 units that are looked at in a unit of cost, to find where a text is cut.
 const SCANNED_PER_UNIT: u64 = 160;
 /// UTF-16 units that are copied in a unit of cost, where a text is cut.
 const COPIED_PER_UNIT: u64 = 2048;
-/// Values that are read, or copied at a cut.
+/// Values that are copied in a unit of cost, where they are cut.
 const VALUES_PER_UNIT: u64 = 16;
+/// Values that are read in a unit of cost.
+const READ_PER_UNIT: u64 = 4;
 /// Pieces of a replica's vector that are moved, where one is put in or taken out.
-const LINES_PER_UNIT: u64 = 128;
+const LINES_PER_UNIT: u64 = 256;
 /// Values of a key that are walked over, back to the first, twice.
 const KEYS_PER_UNIT: u64 = 16;
 /// Pieces that a deletion looks at.
@@ -45,7 +49,7 @@ const DELETED_PER_UNIT: u64 = 4;
 /// Bytes of an update.
 const BYTES_PER_UNIT: u64 = 1024;
 /// Blocks of the whole document that are looked at, where an update repeats what is known.
-const REPEATED_PER_UNIT: u64 = 8;
+const REPEATED_PER_UNIT: u64 = 4;
 /// Bytes of what waits that are read again, where an update repeats it.
 const AGAIN_PER_UNIT: u64 = 64;
 /// What each item and each deletion pays that waits.

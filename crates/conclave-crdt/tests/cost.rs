@@ -1,0 +1,271 @@
+//! The cost bound: what is dear is refused, what is honest is not, and everybody counts alike.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use conclave_crdt::cost::{
+    AUTOMERGE_UPDATE_UNITS, Allowance, BALANCE_CAP, Counted, LIVE_BLOCK_UNITS, Meter, Refused,
+    YJS_UPDATE_UNITS, load_units,
+};
+use conclave_crdt::{Crdt, CrdtKind, ReplicaId, create};
+use conclave_testkit::costly::{self, Costly};
+
+const FULL: Allowance = Allowance {
+    balance: BALANCE_CAP,
+    room: u64::MAX,
+};
+
+/// One user's balance of one document.
+struct Account {
+    reader: Box<dyn Crdt>,
+    meter: Meter,
+    balance: u64,
+}
+
+impl Account {
+    fn new(kind: CrdtKind) -> Self {
+        Self {
+            reader: create(kind, ReplicaId::for_kind(kind, [0xfd; 16])).unwrap(),
+            meter: Meter::new(kind),
+            balance: BALANCE_CAP,
+        }
+    }
+
+    fn count(&mut self, update: &[u8]) -> Result<Counted, Refused> {
+        let read = self.reader.inspect(update).map_err(Refused::Malformed)?;
+        let allowance = Allowance {
+            balance: self.balance,
+            room: u64::MAX,
+        };
+        let counted = self.meter.count(update, &read, allowance);
+        match &counted {
+            Ok(counted) => self.balance = counted.balance,
+            Err(Refused::Cost { balance }) => self.balance = *balance,
+            Err(_) => {}
+        }
+        counted
+    }
+
+    /// After what comes first, with a full balance.
+    fn after(base: &[Vec<u8>]) -> Self {
+        let mut account = Self::new(CrdtKind::Yjs);
+        for update in base {
+            account.balance = BALANCE_CAP;
+            account.count(update).unwrap();
+        }
+        account.balance = BALANCE_CAP;
+        account
+    }
+}
+
+/// The cost of dear updates that are all taken in, or how many were.
+fn total(case: &Costly) -> Result<u64, usize> {
+    let mut account = Account::after(&case.base);
+    let mut total = 0;
+    for (index, update) in case.dear.iter().enumerate() {
+        total += account.count(update).map_err(|_| index)?.cost;
+    }
+    Ok(total)
+}
+
+#[test]
+fn what_was_seen_to_take_seconds_is_refused() {
+    for way in costly::YJS.iter().filter(|way| way.once) {
+        for size in [way.size, 10 * way.size] {
+            assert_eq!(
+                total(&(way.build)(size, 1)).err(),
+                Some(0),
+                "{} {size}",
+                way.name
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_spread_over_many_records_is_refused_at_the_end_of_the_balance() {
+    for way in costly::YJS.iter().filter(|way| way.spread) {
+        let taken = total(&(way.build)(10 * way.size, 1_000));
+        assert!(taken.is_err(), "{}", way.name);
+    }
+}
+
+#[test]
+fn a_refused_update_pays_for_its_counting() {
+    let case = (costly::YJS[0].build)(4_000, 1);
+    let mut account = Account::after(&case.base);
+    for tries in 1..=8 {
+        let left = BALANCE_CAP - (tries * (YJS_UPDATE_UNITS + 1)).min(BALANCE_CAP);
+        let refused = account.count(&case.dear[0]).unwrap_err();
+        assert_eq!(refused, Refused::Cost { balance: left });
+    }
+}
+
+#[test]
+fn operations_are_counted_without_being_walked() {
+    let update = costly::automerge(1_000_000);
+    assert!(update.len() < 205);
+    let mut account = Account::new(CrdtKind::Automerge);
+    assert!(matches!(
+        account.count(&update),
+        Err(Refused::Cost { balance }) if balance == BALANCE_CAP - 2
+    ));
+    // More rows than any change may have.
+    assert!(matches!(
+        account.count(&costly::automerge(10_000_000)),
+        Err(Refused::Malformed(_))
+    ));
+    let most = AUTOMERGE_UPDATE_UNITS - 16;
+    let counted = account.count(&costly::automerge(most as u32)).unwrap();
+    assert_eq!(counted.cost, AUTOMERGE_UPDATE_UNITS);
+    // A value of a key, and that it follows the one before.
+    assert_eq!(counted.grown, 2 * most - 1);
+}
+
+#[test]
+fn what_is_typed_on_is_one_block() {
+    let mut account = Account::new(CrdtKind::Yjs);
+    let counted = account.count(&costly::typed(100_000)).unwrap();
+    assert_eq!(counted.grown, 1);
+    assert!(counted.cost < 60_000);
+}
+
+#[test]
+fn long_honest_updates_pass() {
+    // A text of 20 MB by two replicas in turn.
+    let mut account = Account::new(CrdtKind::Yjs);
+    for update in costly::imported(20) {
+        account.count(&update).unwrap();
+    }
+    assert!(account.balance > BALANCE_CAP / 2);
+    let nulls = Account::new(CrdtKind::Yjs).count(&costly::nulls(100_000));
+    assert!(nulls.unwrap().cost < 26_000);
+    // As long as a block may be, and longer.
+    let mut account = Account::new(CrdtKind::Yjs);
+    let most = LIVE_BLOCK_UNITS as u32 - 64;
+    account.count(&costly::written(most)).unwrap();
+    let more = costly::written_on(most, 64);
+    assert!(account.count(&more).is_ok());
+    assert!(account.count(&costly::written_on(most + 64, 1)).is_err());
+}
+
+#[test]
+fn six_hundred_automerge_actors_pass() {
+    let kind = CrdtKind::Automerge;
+    let mut account = Account::new(kind);
+    let mut doc = create(kind, ReplicaId::for_kind(kind, [1; 16])).unwrap();
+    for ten in 0..10u8 {
+        let mut updates = Vec::new();
+        for actor in 0..60u8 {
+            let mut seed = [2; 16];
+            (seed[0], seed[1]) = (ten, actor);
+            doc.set_replica(ReplicaId::for_kind(kind, seed)).unwrap();
+            doc.text().unwrap().splice(0, 0, "word").unwrap();
+            doc.take_pending(&mut updates).unwrap();
+        }
+        account.count(&updates.concat()).unwrap();
+    }
+    assert_eq!(account.balance, BALANCE_CAP);
+}
+
+#[test]
+fn automerge_snapshots_and_logs_are_of_one_size() {
+    let kind = CrdtKind::Automerge;
+    let mut account = Account::new(kind);
+    let mut docs: Vec<_> = (1..4u8)
+        .map(|seed| create(kind, ReplicaId::for_kind(kind, [seed; 16])).unwrap())
+        .collect();
+    let mut log: Vec<Vec<u8>> = Vec::new();
+    for step in 0..200usize {
+        let doc = &mut docs[step * 7 % 3];
+        if step % 5 == 0 {
+            let updates: Vec<&[u8]> = log.iter().map(Vec::as_slice).collect();
+            doc.apply(&updates).unwrap();
+        }
+        let text = doc.text().unwrap();
+        let len = text.len().unwrap();
+        let at = step * 31 % (len + 1);
+        text.splice(at, (step % 3).min(len - at), "ab").unwrap();
+        let value = serde_json::json!({ "n": step, "list": [step % 4, { "x": step % 2 }] });
+        if step % 4 == 0 {
+            doc.json().unwrap().merge_json(&value).unwrap();
+        }
+        let known = log.len();
+        doc.take_pending(&mut log).unwrap();
+        for update in &log[known..] {
+            account.count(update).unwrap();
+            account.reader.apply(&[update]).unwrap();
+        }
+        let snapshot = account.reader.snapshot().unwrap();
+        let loaded = Meter::load(kind, &snapshot).unwrap();
+        assert_eq!(loaded.size(), account.meter.size(), "{step}");
+        assert_eq!(
+            load_units(kind, &snapshot, loaded.size()),
+            Ok(loaded.size())
+        );
+        assert_eq!(
+            load_units(kind, &snapshot, loaded.size() - 1),
+            Err(Refused::Cost { balance: 0 })
+        );
+    }
+    // What is known adds nothing.
+    let size = account.meter.size();
+    assert_eq!(account.count(&log[0]).unwrap().grown, 0);
+    account.meter.revert();
+    assert_eq!(account.meter.size(), size);
+}
+
+#[test]
+fn an_item_between_two_lists_is_refused() {
+    let mut account = Account::new(CrdtKind::Yjs);
+    for root in *b"tu" {
+        let update = [1, 1, root, 0, 4, 1, 1, root, 1, b'x', 0];
+        account.count(&update).unwrap();
+    }
+    let between = [1, 1, 9, 0, 0xc4, b't', 0, b'u', 0, 1, b'y', 0];
+    assert_eq!(account.count(&between), Err(Refused::Content));
+    let inside_a_text = [1, 1, 9, 0, 4, 0, b't', 0, 1, b'y', 0];
+    assert_eq!(account.count(&inside_a_text), Err(Refused::Content));
+    let behind = [1, 1, 9, 0, 0x84, b't', 0, 1, b'y', 0];
+    assert!(account.count(&behind).is_ok());
+}
+
+#[test]
+fn what_waits_pays_at_once_and_what_is_released_is_told() {
+    let mut account = Account::after(&costly::by_turns(4_000));
+    // From the first character to the end, after what nobody has yet.
+    let waits = [1, 1, 9, 1, 0x84, 1, 0, 1, b'x', 0];
+    let counted = account.count(&waits).unwrap();
+    assert_eq!((counted.cost, counted.grown), (65, 1));
+    assert_eq!(counted.balance, BALANCE_CAP - 65);
+    account.balance = 1_000;
+    let first = [1, 1, 9, 0, 4, 1, 1, b't', 1, b'y', 0];
+    let counted = account.count(&first).unwrap();
+    assert!(counted.cost < 10, "{}", counted.cost);
+    let replica = ReplicaId::from_bytes(&9u64.to_be_bytes()).unwrap();
+    assert_eq!(counted.released.len(), 1);
+    let (whose, units) = &counted.released[0];
+    assert_eq!(whose, &replica);
+    assert!((3_900..4_100).contains(units), "{units}");
+    assert!(counted.balance > 1_000);
+}
+
+#[test]
+fn a_document_has_room_and_no_more() {
+    let mut account = Account::new(CrdtKind::Yjs);
+    let update = costly::written(10);
+    let read = account.reader.inspect(&update).unwrap();
+    let none = Allowance { room: 0, ..FULL };
+    assert!(matches!(
+        account.meter.count(&update, &read, none),
+        Err(Refused::Cost { .. })
+    ));
+    assert_eq!(account.meter.size(), 0);
+    let one = Allowance { room: 1, ..FULL };
+    assert!(account.meter.count(&update, &read, one).is_ok());
+    assert_eq!(account.meter.size(), 1);
+}
