@@ -4,6 +4,8 @@
 //! takes more. With `--trace PATH` an editing trace of <https://github.com/josephg/editing-traces> (gzip JSON, sequential) is written as one
 //! record per edit.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::indexing_slicing)]
+
 use std::io::Read;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

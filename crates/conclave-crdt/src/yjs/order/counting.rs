@@ -330,11 +330,6 @@ impl Counting<'_> {
             }
             let cut = next == right.0 && start < right.1;
             let end = if cut { right.1 } else { block.end() };
-            let marks = if (start, end) == (block.at.clock, block.end()) {
-                block.marks
-            } else {
-                self.state.marks_between(block.at.client, start, end)
-            };
             self.pay(WHOLE)?;
             self.passed.pass(next);
             let origin = if start == block.at.clock {
@@ -380,6 +375,11 @@ impl Counting<'_> {
                 }
             }
             // What an engine cut off of it is passed as well.
+            let marks = if (start, end) == (block.at.clock, block.end()) {
+                block.marks
+            } else {
+                self.state.marks_between(block.at.client, start, end)
+            };
             self.pay(u64::from(marks) * WHOLE)?;
             if cut {
                 break;
