@@ -68,9 +68,13 @@ impl Block {
         self.at.clock + self.len
     }
 
-    /// Into how many pieces an engine may have cut it.
+    /// Into how many pieces an engine may have cut it. What is gone it does not always join: how often cannot be told from what is left, so that
+    /// this is a guess.
     pub(super) fn pieces(&self) -> u64 {
-        1 + u64::from(self.marks)
+        match self.kind {
+            Kind::Gone => 1 + u64::from(self.len) / GONE_PER_PIECE,
+            _ => 1 + u64::from(self.marks),
+        }
     }
 
     /// Whether `next`, which stands after it, is one block with it.
@@ -173,6 +177,8 @@ pub(super) struct State {
     noted: Vec<u32>,
 }
 
+/// Operations that are gone, of which one piece is left.
+const GONE_PER_PIECE: u64 = 32;
 /// Shorter blocks earn nothing.
 const LONG: u32 = 160;
 

@@ -287,6 +287,48 @@ fn whoever_read_the_log_and_whoever_read_a_snapshot_count_alike() {
     }
 }
 
+/// Blocks of a section that stand in a list.
+fn standing(section: &Section, update: &[u8]) -> u64 {
+    let blocks = section.blocks.iter();
+    let standing = blocks.filter(|block| !matches!(block.body(update), Ok(Body::Gc)));
+    standing.count() as u64
+}
+
+/// What an engine walks over is what it wrote out: each of its blocks was looked at in a unit, at most.
+#[test]
+fn an_engine_never_has_more_pieces() {
+    let mut fewer = 0;
+    for seed in 0..120 {
+        let mut group = Group::new(seed, 2 + seed % 4);
+        for _ in 0..150 {
+            group.act(seed % 3 > 0);
+        }
+        let mut order = Order::default();
+        let mut reader = Yrs::create(replica(1)).unwrap();
+        for update in &group.log {
+            count(&mut order, &reader, update, FULL).unwrap();
+            reader.apply(&[update]).unwrap();
+        }
+        let snapshot = reader.snapshot().unwrap();
+        let state = Scan::exact(&snapshot).unwrap();
+        for section in &state.sections {
+            let client = order.state.known_client(section.client).unwrap();
+            let pieces = order.state.clients[client as usize].blocks.values();
+            let pieces = pieces.map(|index| order.state.block(*index).unwrap());
+            let pieces = pieces.filter(|block| block.kind != Kind::Gone);
+            let pieces = pieces.map(state::Block::pieces).sum();
+            assert!(standing(section, &snapshot) <= pieces, "{seed}");
+            let blocks = order.state.clients[client as usize].blocks.values();
+            let blocks = blocks.filter(|index| {
+                let block = order.state.block(**index).unwrap();
+                block.kind != Kind::Gone
+            });
+            fewer += u64::from(standing(section, &snapshot) > blocks.count() as u64);
+        }
+    }
+    assert!(fewer > 0, "canonical blocks alone would do");
+}
+
 #[test]
 fn a_refused_update_leaves_nothing_behind() {
     for seed in 0..60 {
