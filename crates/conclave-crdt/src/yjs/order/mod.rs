@@ -6,6 +6,7 @@
 
 mod counting;
 mod item;
+mod journal;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::scan::Id;
+use super::journal::Journal;
 
 /// No block, no operation, no list.
 pub(super) const NIL: u32 = u32::MAX;
@@ -132,22 +133,6 @@ pub(super) enum Place {
     Type(Op, Option<Name>),
 }
 
-/// How things were before an update. What an update touches is noted once, at its first touch.
-#[derive(Debug, Default)]
-struct Journal {
-    blocks: Vec<(u32, Block)>,
-    allocated: Vec<u32>,
-    freed: Vec<u32>,
-    index: Vec<(Op, Option<u32>)>,
-    marks: Vec<Op>,
-    counts: Vec<(u32, ClientCount)>,
-    lists: Vec<(u32, List)>,
-    places: Vec<Place>,
-    live: Vec<(u32, bool)>,
-    ahead: Vec<Ahead>,
-    size: u64,
-}
-
 /// A change of what waits, and how it was before: see [`super::waiting`].
 #[derive(Debug)]
 pub(super) enum Ahead {
@@ -159,11 +144,11 @@ pub(super) enum Ahead {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    blocks: Vec<Block>,
-    free: Vec<u32>,
+    pub(super) blocks: Vec<Block>,
+    pub(super) free: Vec<u32>,
     pub(super) clients: Vec<Client>,
     by_id: HashMap<u64, u32>,
-    lists: Vec<List>,
+    pub(super) lists: Vec<List>,
     places: HashMap<Place, u32>,
     /// The lists of a type: the sequence, then keys.
     within: HashMap<Op, BTreeMap<Option<Name>, u32>>,
@@ -171,10 +156,10 @@ pub(super) struct State {
     live: BTreeMap<u32, u32>,
     pub(super) size: u64,
     pub(super) waiting: super::waiting::Waiting,
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
     /// The number of the journal, and for each block that of the last one that noted it.
-    number: u32,
-    noted: Vec<u32>,
+    pub(super) number: u32,
+    pub(super) noted: Vec<u32>,
 }
 
 /// Operations that are gone, of which one piece is left.
@@ -183,91 +168,7 @@ const GONE_PER_PIECE: u64 = 32;
 const LONG: u32 = 160;
 
 impl State {
-    /// Starts a journal, in place of the one before.
-    pub(super) fn begin(&mut self) {
-        self.end();
-        self.number += 1;
-        self.journal = Some(Journal {
-            size: self.size,
-            ..Journal::default()
-        });
-    }
-
-    /// Keeps what was done.
-    pub(super) fn end(&mut self) {
-        if let Some(journal) = self.journal.take() {
-            self.free.extend(journal.freed);
-        }
-    }
-
-    fn note(&mut self, note: impl FnOnce(&mut Journal)) {
-        if let Some(journal) = &mut self.journal {
-            note(journal);
-        }
-    }
-
-    pub(super) fn note_ahead(&mut self, ahead: Ahead) {
-        self.note(|journal| journal.ahead.push(ahead));
-    }
-
-    fn note_block(&mut self, index: u32) {
-        let number = self.number;
-        if let (Some(noted), Some(block)) = (
-            self.noted.get_mut(index as usize),
-            self.blocks.get(index as usize).copied(),
-        ) && core::mem::replace(noted, number) != number
-        {
-            self.note(|journal| journal.blocks.push((index, block)));
-        }
-    }
-
-    /// Takes back what was done since the journal began.
-    pub(super) fn undo(&mut self) {
-        let Some(journal) = self.journal.take() else {
-            return;
-        };
-        self.size = journal.size;
-        self.free.extend(journal.allocated);
-        for (index, old) in journal.blocks {
-            if let Some(block) = self.blocks.get_mut(index as usize) {
-                *block = old;
-            }
-        }
-        for (at, old) in journal.index.into_iter().rev() {
-            if let Some(client) = self.clients.get_mut(at.client as usize) {
-                match old {
-                    Some(block) => client.blocks.insert(at.clock, block),
-                    None => client.blocks.remove(&at.clock),
-                };
-            }
-        }
-        for at in journal.marks {
-            if let Some(client) = self.clients.get_mut(at.client as usize) {
-                client.marks.remove(&at.clock);
-            }
-        }
-        for (client, count) in journal.counts {
-            if let Some(client) = self.clients.get_mut(client as usize) {
-                client.count = count;
-            }
-        }
-        for (index, old) in journal.lists {
-            if let Some(list) = self.lists.get_mut(index as usize) {
-                *list = old;
-            }
-        }
-        for place in journal.places.into_iter().rev() {
-            self.remove_list(place);
-        }
-        for (len, added) in journal.live.into_iter().rev() {
-            self.count_live(len, !added);
-        }
-        for ahead in journal.ahead.into_iter().rev() {
-            self.waiting.undo(ahead);
-        }
-    }
-
-    fn remove_list(&mut self, place: Place) {
+    pub(super) fn remove_list(&mut self, place: Place) {
         self.places.remove(&place);
         if let Place::Type(owner, name) = place
             && let Some(lists) = self.within.get_mut(&owner)
@@ -397,7 +298,7 @@ impl State {
         self.live.last_key_value().map_or(0, |(len, _)| *len)
     }
 
-    fn count_live(&mut self, len: u32, add: bool) {
+    pub(super) fn count_live(&mut self, len: u32, add: bool) {
         let count = self.live.entry(len).or_default();
         *count = if add {
             *count + 1

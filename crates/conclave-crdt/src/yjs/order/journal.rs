@@ -1,0 +1,105 @@
+//! What an update changed, so that it can be taken back.
+
+use super::state::{Ahead, Block, ClientCount, List, Op, Place, State};
+
+/// How things were before an update. What an update touches is noted once, at its first touch.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    pub(super) blocks: Vec<(u32, Block)>,
+    pub(super) allocated: Vec<u32>,
+    pub(super) freed: Vec<u32>,
+    pub(super) index: Vec<(Op, Option<u32>)>,
+    pub(super) marks: Vec<Op>,
+    pub(super) counts: Vec<(u32, ClientCount)>,
+    pub(super) lists: Vec<(u32, List)>,
+    pub(super) places: Vec<Place>,
+    pub(super) live: Vec<(u32, bool)>,
+    pub(super) ahead: Vec<Ahead>,
+    pub(super) size: u64,
+}
+
+impl State {
+    /// Starts a journal, in place of the one before.
+    pub(super) fn begin(&mut self) {
+        self.end();
+        self.number += 1;
+        self.journal = Some(Journal {
+            size: self.size,
+            ..Journal::default()
+        });
+    }
+
+    /// Keeps what was done.
+    pub(super) fn end(&mut self) {
+        if let Some(journal) = self.journal.take() {
+            self.free.extend(journal.freed);
+        }
+    }
+
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut Journal)) {
+        if let Some(journal) = &mut self.journal {
+            note(journal);
+        }
+    }
+
+    pub(super) fn note_ahead(&mut self, ahead: Ahead) {
+        self.note(|journal| journal.ahead.push(ahead));
+    }
+
+    pub(super) fn note_block(&mut self, index: u32) {
+        let number = self.number;
+        if let (Some(noted), Some(block)) = (
+            self.noted.get_mut(index as usize),
+            self.blocks.get(index as usize).copied(),
+        ) && core::mem::replace(noted, number) != number
+        {
+            self.note(|journal| journal.blocks.push((index, block)));
+        }
+    }
+
+    /// Takes back what was done since the journal began.
+    pub(super) fn undo(&mut self) {
+        let Some(journal) = self.journal.take() else {
+            return;
+        };
+        self.size = journal.size;
+        self.free.extend(journal.allocated);
+        for (index, old) in journal.blocks {
+            if let Some(block) = self.blocks.get_mut(index as usize) {
+                *block = old;
+            }
+        }
+        for (at, old) in journal.index.into_iter().rev() {
+            if let Some(client) = self.clients.get_mut(at.client as usize) {
+                match old {
+                    Some(block) => client.blocks.insert(at.clock, block),
+                    None => client.blocks.remove(&at.clock),
+                };
+            }
+        }
+        for at in journal.marks {
+            if let Some(client) = self.clients.get_mut(at.client as usize) {
+                client.marks.remove(&at.clock);
+            }
+        }
+        for (client, count) in journal.counts {
+            if let Some(client) = self.clients.get_mut(client as usize) {
+                client.count = count;
+            }
+        }
+        for (index, old) in journal.lists {
+            if let Some(list) = self.lists.get_mut(index as usize) {
+                *list = old;
+            }
+        }
+        for place in journal.places.into_iter().rev() {
+            self.remove_list(place);
+        }
+        for (len, added) in journal.live.into_iter().rev() {
+            self.count_live(len, !added);
+        }
+        for ahead in journal.ahead.into_iter().rev() {
+            self.waiting.undo(ahead);
+        }
+    }
+}
