@@ -43,5 +43,5 @@ pub use record::{
 pub use roster::{BadRoster, Roster, RosterRow, Signer, verify_signature};
 pub use state::{
     DocumentEntry, EntryEffect, EpochState, GROUP_STATE_BYTES, GROUP_STATE_VERSION, GroupState,
-    PendingProposal, ProposalFacts, ProposalKind, ProposalVerdict, StateParts, StateRows,
+    PendingProposal, ProposalFacts, ProposalKind, ProposalVerdict, StateParts, StateRows, Voids,
 };

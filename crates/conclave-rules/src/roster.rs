@@ -66,6 +66,12 @@ impl RosterRow {
             && self.scheme == other.scheme
     }
 
+    /// Whether it began where `before` ended, for another role and nothing else.
+    fn is_for_role(&self, before: &Self) -> bool {
+        let adjoins = before.last_epoch.and_then(|last| last.checked_add(1));
+        adjoins == Some(self.first_epoch) && self.same_keys(before) && self.role != before.role
+    }
+
     /// Whether device, user, credential, key and role are those of `other`.
     fn same_content(&self, other: &Self) -> bool {
         self.device == other.device
@@ -222,10 +228,19 @@ impl Roster {
         self.bytes
     }
 
-    /// How many rows a user's devices have, ended ones included.
+    /// How many rows of a user count against it, ended ones included: those of which a device came in, or changed its credential or key. A row that
+    /// began for another role alone is somebody else's doing.
     #[must_use]
     pub fn rows_of(&self, user: &UserId) -> usize {
-        self.rows.iter().filter(|row| row.user == *user).count()
+        let of_device = |positions: &Vec<usize>| {
+            let rows = || positions.iter().filter_map(|at| self.rows.get(*at));
+            let before = std::iter::once(None).chain(rows().map(Some));
+            let counts = |(row, before): &(&RosterRow, Option<&RosterRow>)| {
+                row.user == *user && !before.is_some_and(|before| row.is_for_role(before))
+            };
+            rows().zip(before).filter(counts).count()
+        };
+        self.by_device.values().map(of_device).sum()
     }
 
     /// The roster hash of the current epoch.
@@ -480,6 +495,40 @@ mod tests {
             let forged = Roster::from_rows(rows, roster.hash(), 5).unwrap();
             assert_eq!(forged.verify_chain(5), Err(BadRoster));
         }
+    }
+
+    #[test]
+    fn rows_that_began_for_a_role_count_against_nobody() {
+        let none = BTreeSet::new();
+        let (a, b) = (row(1, Role::Owner), row(2, Role::Editor));
+        let as_viewer = RosterRow {
+            role: Role::Viewer,
+            ..b.clone()
+        };
+        let mut roster = Roster::genesis(vec![a.clone()]);
+        let count = |roster: &Roster| {
+            let again = Roster::from_rows(roster.rows().to_vec(), roster.hash(), 99).unwrap();
+            assert_eq!(again.rows_of(&b.user), roster.rows_of(&b.user));
+            roster.rows_of(&b.user)
+        };
+        for (epoch, row) in [(1, &b), (2, &as_viewer), (3, &b)] {
+            roster = roster.next(epoch, set(&[a.clone(), row.clone()]), &none);
+            assert_eq!(count(&roster), 1);
+        }
+        // A new key, be it with a new role; the same device taken out and in by one commit, or by two.
+        let renewed = RosterRow {
+            key: vec![9; 32].into(),
+            ..as_viewer.clone()
+        };
+        roster = roster.next(4, set(&[a.clone(), renewed.clone()]), &none);
+        assert_eq!(count(&roster), 2);
+        let both = BTreeSet::from([b.device]);
+        roster = roster.next(5, set(&[a.clone(), renewed]), &both);
+        assert_eq!(count(&roster), 3);
+        roster = roster.next(6, set(std::slice::from_ref(&a)), &none);
+        roster = roster.next(7, set(&[a.clone(), b.clone()]), &none);
+        assert_eq!(count(&roster), 4);
+        assert_eq!(roster.rows_of(&a.user), 1);
     }
 
     #[test]

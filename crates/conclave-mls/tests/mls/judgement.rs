@@ -1,10 +1,10 @@
 //! The shared judgement on facts that OpenMLS itself would not build.
 
 use conclave_identity::DeviceKey;
-use conclave_proto::limits;
 use conclave_proto::policy::Role;
 use conclave_proto::refusal::CommitFault;
-use conclave_rules::{Committer, Covered, ProposalKind, judge_commit};
+use conclave_proto::{Hash, limits};
+use conclave_rules::{Committer, Covered, GroupState, ProposalKind, judge, judge_commit};
 
 use crate::forge;
 use crate::world::World;
@@ -213,4 +213,43 @@ fn a_user_whose_devices_came_and_went_without_end_adds_no_more() {
     world.commit(1, &conclave_mls::Plan::default());
     world.add(0, &[spare[0]]);
     assert!(world.is_member(spare[0]));
+}
+
+#[test]
+fn an_admin_who_turns_over_roles_uses_up_nobodys_rows() {
+    const ADMIN: usize = 1;
+    let mut world = World::with_roles(97, &[Role::Admin]);
+    let viewer = world.outsider();
+    world.add(0, &[viewer]);
+    let user = world.peers[viewer].user;
+    let mut state = world.service.state().clone();
+    let commit = |state: &GroupState, author| {
+        let mut facts = forge::facts(&world, author);
+        facts.epoch = state.epoch;
+        facts.data.seen = state.head();
+        facts
+    };
+    for _ in 0..=limits::USER_ROSTER_ROWS {
+        let mut policy = state.policy.clone();
+        policy.default_role = match policy.default_role {
+            Role::Viewer => Role::Editor,
+            _ => Role::Viewer,
+        };
+        let mut facts = commit(&state, ADMIN);
+        facts.policy = Some(policy);
+        let mut next = judge::next_state(&state, &facts).unwrap();
+        next.begin_epoch(Hash([1; 32]));
+        state = next;
+    }
+    let of_user = world.user_id(viewer);
+    let rows = state.roster.rows().iter();
+    let rows = rows.filter(|row| row.user == of_user).count();
+    assert!(rows > limits::USER_ROSTER_ROWS);
+    // The user's own commits made none of them: it goes on as before.
+    assert_eq!(state.roster.rows_of(&of_user), 1);
+    let mut facts = commit(&state, viewer);
+    let peer = &world.peers[viewer];
+    let credential = world.users[user].certified_again(peer.device, &peer.key);
+    facts.path = Some(forge::leaf(&peer.key, &credential));
+    assert!(judge::next_state(&state, &facts).is_ok());
 }
