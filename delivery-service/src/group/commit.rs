@@ -1,12 +1,13 @@
 //! Accepting commits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conclave_mls::{JudgedCommit, removes_somebody};
 use conclave_order::op::entry::NewEntry;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::{CommitBundle, GroupEntry};
-use conclave_proto::{Refusal, UnixMs};
+use conclave_proto::{DeviceId, Refusal, UnixMs, UserId};
 use conclave_rules::{GroupState, judge};
 
 use super::{Group, order, stored};
@@ -97,7 +98,7 @@ pub(super) fn ask_turn(
 }
 
 /// Commits cost every member the processing, and rows of the roster never go. So what changes nothing but leaves, what changes the policy, what
-/// a user adds of its own devices, and returns are paced, each user by itself: nobody uses up what others need. After a commit that nobody can
+/// a user adds of its own devices or of somebody else's, and returns are paced, each user by itself: nobody uses up what others need. After a commit that nobody can
 /// decrypt a whole group comes back at once: returns are counted by device. Taking devices out is not paced.
 fn pace(
     group: &Group,
@@ -110,16 +111,23 @@ fn pace(
         return env.returns.take((group.id, judged.author), 1, now);
     }
     let next = &judged.next;
-    let user_of = |device| next.roster.current_row(device).map(|row| row.user);
+    let user_of = |device: &DeviceId| next.roster.current_row(device).map(|row| row.user);
     let Some(author) = user_of(&judged.author) else {
         // Whoever commits is a member afterwards.
         return Err(Refusal::Storage);
     };
     let key = (group.id, author);
-    let added = judged.added.iter();
-    let own = added.filter(|device| user_of(device) == Some(author));
-    if let own @ 1.. = own.count() as u64 {
-        env.own_adds.take(key, own, now)?;
+    let mut added: BTreeMap<UserId, u64> = BTreeMap::new();
+    for user in judged.added.iter().filter_map(user_of) {
+        *added.entry(user).or_default() += 1;
+    }
+    for (user, devices) in added {
+        if user == author {
+            env.own_adds.take(key, devices, now)?;
+        } else {
+            let whose = (group.id, author, user);
+            env.other_adds.take(whose, devices, now)?;
+        }
     }
     let moves_nobody = judged.added.is_empty() && judged.removed.is_empty();
     let sets_policy = next.policy != before.policy;

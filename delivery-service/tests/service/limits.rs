@@ -254,6 +254,37 @@ async fn claims_are_limited() {
     assert!(matches!(again, Refusal::RateLimited { .. }));
 }
 
+#[tokio::test]
+async fn who_adds_and_removes_somebody_without_end_is_refused() {
+    let service = service(|limits| limits.other_adds = Bucket::per_hour(2, SLOWLY)).await;
+    let (mut alice, mut mallory) = admins(&service).await;
+    let mut victim = service.member().await;
+    victim.publish_key_packages(0, true).await;
+    let in_and_out = |package: Vec<u8>| {
+        let device = victim.device.id;
+        move |member: &Member| match member.group().state().is_member(&device) {
+            true => Plan {
+                remove: vec![device],
+                ..Plan::default()
+            },
+            false => Plan {
+                add: vec![package.clone()],
+                ..Plan::default()
+            },
+        }
+    };
+    let package = mallory.claim(victim.device.user).await.remove(0);
+    // In and out, twice.
+    let plans = in_and_out(package.clone());
+    assert_eq!(until_refused(&mut mallory, plans).await, 4);
+    // Whom else it adds, and who else adds that one, is not held up.
+    let mut bob = service.member().await;
+    mallory.invite(&mut bob).await;
+    let epoch = mallory.group().epoch();
+    alice.catch_up(epoch).await;
+    assert_eq!(until_refused(&mut alice, in_and_out(package)).await, 4);
+}
+
 /// Claims so often; gives how many of the packages were of last resort.
 async fn last_resorts(claimer: &mut Member, of: UserId, times: usize) -> usize {
     let mut found = 0;
