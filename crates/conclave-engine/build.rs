@@ -2,6 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     conclave_breakages::declare(&[
+        "erase-while-away",
         "keep-roots",
         "seal-unproven",
         "skip-resync",

@@ -59,6 +59,8 @@ pub struct Person {
     pub name: Option<String>,
     /// Whether their contact was verified here, or they are this device's own user.
     pub verified: bool,
+    /// Whether they are this device's own user.
+    pub is_own: bool,
 }
 
 /// On what a document rests as this device shows it.
@@ -91,13 +93,14 @@ pub enum BasisInfo {
 }
 
 impl BasisInfo {
-    /// Whether this device has checked it, or somebody whose contact is verified here has, or made it; and nobody objects.
+    /// Whether there is nothing to be told of it unasked: this device has checked it, or somebody has whose contact is verified here, and nobody
+    /// objects; or a device of the same user made it. Who only made it has not been checked by anybody, verified or not.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
         match self {
             Self::Checked => true,
-            Self::Vouched { author, by } => author.verified || by.iter().any(|it| it.verified),
-            Self::Word { author } => author.verified,
+            Self::Vouched { by, .. } => by.iter().any(|it| it.verified),
+            Self::Word { author } => author.is_own,
             Self::Disputed { .. } => false,
         }
     }

@@ -57,7 +57,7 @@ fn sentence(basis: &BasisInfo) -> String {
     }
 }
 
-/// Says on whose word a document rests that was just opened, where nobody whom the user has verified stands for it.
+/// Says on whose word a document rests that was just opened, where nobody whom the user has verified found it right.
 pub fn note_basis(context: &Context, info: &DocumentInfo) {
     if let Some(basis) = info.basis.as_ref().filter(|it| !it.is_trusted()) {
         let text = format!("note: {}: {}", called(info), sentence(basis));
@@ -112,6 +112,7 @@ mod tests {
             user: UserId([0xab; 32]),
             name: name.map(ToOwned::to_owned),
             verified,
+            is_own: false,
         }
     }
 
@@ -123,11 +124,18 @@ mod tests {
             sentence(&word),
             "older text is as Ana gave it; nobody else has checked that yet"
         );
+        assert!(!word.is_trusted(), "told on opening, verified or not");
+        let own = Person {
+            is_own: true,
+            ..author()
+        };
+        assert!(BasisInfo::Word { author: own }.is_trusted());
         let by = vec![who(Some("Ben"), false), who(None, false)];
         let vouched = BasisInfo::Vouched {
             author: author(),
             by,
         };
+        assert!(!vouched.is_trusted());
         assert_eq!(
             sentence(&vouched),
             "older text is as Ana gave it, and Ben (not verified) and user abababab, who is not among your contacts found it right"

@@ -155,6 +155,7 @@ impl Cx {
             user: *user,
             name: self.name_of(user),
             verified: self.device.has_verified(user),
+            is_own: self.device.user() == Some(*user),
         };
         let people = |users: &[UserId]| users.iter().map(person).collect();
         match basis {

@@ -1,6 +1,8 @@
 //! Members who lie about snapshots, in a world of several devices: nobody erases on what others say, liars are named, a newcomer is told on whose
 //! word the document rests, and the next honest snapshot heals it.
 
+use ciborium::Value;
+use conclave_crdt::{CrdtKind, ReplicaId, load};
 use conclave_doc::{DiffersWhy, Judgement};
 use conclave_engine::{BasisInfo, Command, DocumentInfo, Event, FindingKind, Reply};
 use conclave_proto::record::RecordBody;
@@ -285,4 +287,67 @@ fn objections_stop_no_rekey_no_erasure() {
         assert_eq!(world.roots(at, &group), 1, "{at}");
     }
     world.converged(group, &[ANA, BEN]);
+}
+
+/// Ana's copy of the document holds words that nobody wrote, as after a fault of her disk or her program.
+fn garble(world: &mut World, group: GroupId, document: DocumentId) {
+    let suffix = [document.as_bytes(), &b"c"[..]].concat();
+    let rows = &mut world.devices[ANA].rows.0;
+    let mut rows = rows.iter_mut().filter(|(key, _)| key.ends_with(&suffix));
+    let (_, row) = rows.next().unwrap();
+    let mut value: Value = ciborium::from_reader(row.as_slice()).unwrap();
+    let fields = value.as_map_mut().unwrap().iter_mut();
+    let mut state = fields.filter(|(name, _)| name.as_text() == Some("crdt"));
+    let Value::Bytes(state) = &mut state.next().unwrap().1 else {
+        panic!("no state")
+    };
+    let replica = ReplicaId::for_kind(CrdtKind::Yjs, [89; 16]);
+    let mut crdt = load(CrdtKind::Yjs, state, replica).unwrap();
+    crdt.text().unwrap().splice(0, 0, "garbled ").unwrap();
+    crdt.take_pending(&mut vec![]).unwrap();
+    *state = crdt.snapshot().unwrap();
+    row.clear();
+    ciborium::into_writer(&value, &mut **row).unwrap();
+    world.restart(ANA);
+    assert!(world.text(ANA, group, document).starts_with("garbled"));
+}
+
+/// A device that alone differs from snapshots of two others reports itself, and accuses nobody more, until others find the same.
+#[test]
+fn a_device_that_alone_differs_reports_itself() {
+    let (mut world, group, document, _) = four(4);
+    world.go_offline(ANA);
+    garble(&mut world, group, document);
+    let mut bytes = 6_000;
+    let mut next = |world: &mut World, by: usize| {
+        let made = makers(world, group, document).len();
+        world.edit(by, group, document, &"y".repeat(bytes));
+        bytes *= 4;
+        world.until(|world| makers(world, group, document).len() > made);
+        assert_eq!(makers(world, group, document).last(), Some(&by));
+    };
+    next(&mut world, BEN);
+    world.go_online(ANA);
+    world.advance(5_000);
+    let before = named(&mut world, ANA);
+    assert_eq!(before, [(BEN, false, 1), (DANA, true, 1)]);
+    // It would have made the next.
+    world.go_offline(ANA);
+    next(&mut world, CLEO);
+    let made = makers(&world, group, document);
+    world.go_online(ANA);
+    world.advance(300_000);
+    let found = world.open_findings(ANA);
+    let codes: Vec<&str> = found.iter().map(|it| it.code.as_str()).collect();
+    assert!(codes.contains(&"document.engine_differs"), "{codes:?}");
+    assert_eq!(named(&mut world, ANA), before);
+    assert_eq!(makers(&world, group, document), made);
+    // Somebody else who says so as well is another matter.
+    let vic = DANA;
+    world.claim(vic, group, document, DIFFERS);
+    world.advance(5_000);
+    let found = world.open_findings(ANA);
+    let mut codes = found.iter().map(|it| it.code.as_str());
+    assert!(codes.all(|code| code != "document.engine_differs"));
+    assert!(named(&mut world, ANA).contains(&(CLEO, false, 1)));
 }
