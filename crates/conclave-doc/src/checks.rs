@@ -2,8 +2,8 @@
 //! anybody else's word.
 //!
 //! A device that opened the document from a snapshot **rests on** it: what lies before is on its author's word, and whatever this device computes
-//! from there proves nothing about it. It takes part as others do once another user found that snapshot right and nobody contests it. One that held the
-//! log before, and was moved to a snapshot that it could not check, lets go of no key on what others say of that.
+//! from there proves nothing about it. Its verdicts say from where it has judged, and vouch for nothing before. It is sure of what it has once another user who
+//! judged the whole log found that snapshot right and nobody contests it. One that held the log before, and was moved to a snapshot that it could not check, lets go of no key on what others say of that.
 
 mod basis;
 mod look;
@@ -90,8 +90,20 @@ pub(crate) struct OwnWord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rests {
     pub on: Hash,
+    /// Who made it.
+    author: UserId,
     /// Whether it held the log before. Then it has keys that nobody else may have any more, and lets none go on what others say of this one.
     held: bool,
+}
+
+impl Rests {
+    fn on(base: &SnapshotInfo, held: bool) -> Self {
+        Self {
+            on: base.id,
+            author: base.user,
+            held,
+        }
+    }
 }
 
 /// What this device knows of snapshots beside the log.
@@ -101,15 +113,17 @@ pub(crate) struct Checks {
     pub sealed: Option<Record>,
     /// The snapshot from which this device opened the document, until it has confirmed a later one.
     pub rests: Option<Rests>,
+    /// Position from which it has judged every record itself.
+    pub from: u64,
     pub own: OwnWord,
 }
 
 impl Checks {
     /// As a document begins that is opened from a snapshot. A document's first is no word on anything before it.
     pub(crate) fn opened_from(base: &SnapshotInfo) -> Self {
-        let on = base.id;
         Self {
-            rests: (!base.is_first()).then_some(Rests { on, held: false }),
+            rests: (!base.is_first()).then(|| Rests::on(base, false)),
+            from: base.covered.size,
             ..Self::default()
         }
     }
@@ -120,16 +134,12 @@ impl Checks {
         let confirmed = former.own.confirmed.filter(|it| it.id == base.id);
         let found = former.found(&base.id) == Some(Judgement::Match);
         let stands = base.is_first() || confirmed.is_some() || found;
-        self.rests = match former.rests {
-            rests if stands => rests,
-            Some(rests) => Some(Rests {
-                on: base.id,
-                ..rests
-            }),
-            None => Some(Rests {
-                on: base.id,
-                held: true,
-            }),
+        (self.rests, self.from) = match former.rests {
+            rests if stands => (rests, former.from),
+            rests => {
+                let held = rests.is_none_or(|it| it.held);
+                (Some(Rests::on(base, held)), base.covered.size)
+            }
         };
         self.own.liars = former.own.liars;
         if stands {
@@ -239,7 +249,10 @@ impl Document {
             let is_base = self.checks.rests_on() == Some(info.id);
             let right = match is_base {
                 true => vouched || (alone && info.user == own),
-                false => sure && self.checks.found(&info.id) == Some(Judgement::Match),
+                false => {
+                    let found = self.checks.found(&info.id) == Some(Judgement::Match);
+                    found && sure && (alone || self.is_second(ctx, own, &info))
+                }
             };
             let due = self.match_due(info.id, matched, now);
             // Breakage: what others say is enough.
@@ -295,6 +308,20 @@ impl Document {
         self.checks.get(snapshot).and_then(|it| it.matched)
     }
 
+    /// Whether others say the same of a snapshot that this device found right. Where its own reading begins with one author's word, its own match is not
+    /// enough beside the author's: somebody else's is asked for, if there is anybody.
+    fn is_second(&self, ctx: &DocContext<'_>, own: UserId, snapshot: &SnapshotInfo) -> bool {
+        if self.is_sure() {
+            return true;
+        }
+        let two = [own, snapshot.user];
+        let heard = self.state.heard_of(&snapshot.id);
+        let mut matches = heard.into_iter().flat_map(Heard::matches);
+        let other = matches.any(|it| it.user != own && !self.lied(&it.user));
+        let contested = heard.is_some_and(|it| it.is_contested(|user| !self.lied(user)));
+        !contested && (other || ctx.authority.is_of_users(ctx.authority.epoch(), &two))
+    }
+
     /// When another user's match is old enough, where there is one.
     fn match_due(&mut self, snapshot: Hash, matched: bool, now: UnixMs) -> Option<UnixMs> {
         let known = self.checks.own.mine.iter().any(|it| it.id == snapshot);
@@ -311,11 +338,13 @@ impl Document {
     }
 
     fn confirmed(&mut self, snapshot: &SnapshotInfo, by_itself: bool) {
+        let was_sure = self.is_sure();
         let own = &mut self.checks.own;
         own.confirmed = Some(*snapshot);
         own.waiting = own.waiting.filter(|it| it.info.seq > snapshot.seq);
         self.state.confirm(snapshot);
-        if by_itself && self.checks.rests.take().is_some() {
+        // What one author alone says stays on that word, whatever is computed from there.
+        if by_itself && was_sure && self.checks.rests.take().is_some() {
             self.claims_are_true();
         }
         self.forget_checks();

@@ -20,6 +20,8 @@ pub(crate) struct Voice {
     /// Their role in the epoch in which they wrote it.
     pub role: Role,
     pub judgement: Judgement,
+    /// Position from which their device has judged every record itself.
+    pub from: u64,
     /// Whether all members were devices of one user then.
     pub one_user: bool,
 }
@@ -69,6 +71,11 @@ impl Heard {
         voices.filter(|it| it.is_match() && it.user != self.info.user)
     }
 
+    /// Those of them who judged the whole log: what others say rests on a word itself.
+    pub(crate) fn vouchers(&self) -> impl Iterator<Item = &Voice> {
+        self.matches().filter(|it| it.from == 0)
+    }
+
     /// Users who say that it differs, and have not said otherwise since.
     pub(crate) fn objections(&self) -> impl Iterator<Item = &Voice> {
         self.standing().filter(|it| !it.is_match())
@@ -97,11 +104,12 @@ impl Heard {
         })
     }
 
-    /// Whether the log says that somebody found it right, and no objection stands that weighs: then it settles for all what the records that it
+    /// Whether the log says that somebody found it right who had judged all of it, and no objection stands that weighs: then it settles for all what the records that it
     /// covers mean.
     pub(crate) fn is_settled(&self) -> bool {
         let author = self.info.user;
-        let right = |it: &Voice| it.is_match() && (it.user != author || it.one_user);
+        let judged = |it: &Voice| it.is_match() && it.from == 0;
+        let right = |it: &Voice| judged(it) && (it.user != author || it.one_user);
         (self.info.is_first() || self.voices.iter().any(right)) && !self.is_contested(|_| true)
     }
 }
@@ -134,6 +142,7 @@ mod tests {
             user: UserId([user; 32]),
             role,
             judgement,
+            from: 0,
             one_user: false,
         }
     }
@@ -168,6 +177,18 @@ mod tests {
             voice(2, Role::Viewer, Judgement::Match),
         ]);
         assert_eq!(back.objections().count(), 0);
+    }
+
+    #[test]
+    fn who_rests_on_a_word_vouches_for_nothing() {
+        let late = Voice {
+            from: 3,
+            ..voice(2, Role::Editor, Judgement::Match)
+        };
+        let heard = said(&[late]);
+        assert_eq!((heard.matches().count(), heard.vouchers().count()), (1, 0));
+        assert!(!heard.is_settled());
+        assert!(said(&[late, voice(3, Role::Viewer, Judgement::Match)]).is_settled());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::seal::RecordKeys;
 /// Version of [`SnapshotPayload`] that this library writes.
 pub const SNAPSHOT_VERSION: u16 = 1;
 /// Version of [`VerdictPayload`] that this library writes.
-pub const VERDICT_VERSION: u8 = 1;
+pub const VERDICT_VERSION: u8 = 2;
 
 /// Who owns a replica id, and how far its operations go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -279,17 +279,20 @@ pub struct VerdictPayload {
     pub version: u8,
     /// Id of the snapshot.
     pub snapshot: Hash,
+    /// Position from which the device has judged every record itself: 0, or the size of what the snapshot covers from which it opened the document.
+    pub from: u64,
     /// What the member found.
     pub judgement: Judgement,
 }
 
 impl VerdictPayload {
-    /// A verdict about a snapshot.
+    /// A verdict about a snapshot, of a device that has judged the log from `from` on.
     #[must_use]
-    pub fn new(snapshot: Hash, judgement: Judgement) -> Self {
+    pub fn new(snapshot: Hash, from: u64, judgement: Judgement) -> Self {
         Self {
             version: VERDICT_VERSION,
             snapshot,
+            from,
             judgement,
         }
     }
@@ -433,13 +436,13 @@ mod tests {
     #[test]
     fn verdicts_round_trip() {
         for judgement in [Judgement::Match, Judgement::Differs(DiffersWhy::Tables)] {
-            let verdict = VerdictPayload::new(Hash([9; 32]), judgement);
+            let verdict = VerdictPayload::new(Hash([9; 32]), 7, judgement);
             assert_eq!(
                 VerdictPayload::from_bytes(&verdict.to_bytes()).unwrap(),
                 verdict
             );
         }
-        assert!(VerdictPayload::from_bytes(&[2; 34]).is_err());
+        assert!(VerdictPayload::from_bytes(&[3; 42]).is_err());
     }
 
     #[test]

@@ -203,6 +203,7 @@ impl Document {
                         judgement: verdict.judgement,
                         user: row.user,
                         role: row.role,
+                        from: verdict.from,
                         one_user: ctx.authority.is_of_one_user(epoch),
                     };
                     entry.idle = None;

@@ -354,6 +354,7 @@ impl Document {
             }
             Content::Verdict(VerdictPayload {
                 snapshot,
+                from,
                 judgement,
                 ..
             }) => {
@@ -363,6 +364,7 @@ impl Document {
                     judgement,
                     user,
                     role: ctx.row(device, epoch).map_or(Role::Viewer, |row| row.role),
+                    from,
                     one_user: ctx.authority.is_of_one_user(epoch),
                 };
                 Some(ChangeKind::Verdict)

@@ -79,6 +79,7 @@ pub(crate) enum News {
         user: UserId,
         #[serde(default = "least")]
         role: Role,
+        from: u64,
         one_user: bool,
     },
 }
@@ -165,12 +166,14 @@ impl LogState {
                 judgement,
                 user,
                 role,
+                from,
                 one_user,
             } => {
                 let voice = Voice {
                     user: *user,
                     role: *role,
                     judgement: *judgement,
+                    from: *from,
                     one_user: *one_user,
                 };
                 heard::hear(&mut self.heard, snapshot, voice);
@@ -328,6 +331,7 @@ pub(crate) mod tests {
             judgement,
             user: UserId([user; 32]),
             role: Role::Editor,
+            from: 0,
             one_user: false,
         }
     }

@@ -191,6 +191,7 @@ impl Document {
                 version: ROW_VERSION,
                 author: self.outbox.author,
                 rests: self.checks.rests,
+                judged_from: self.checks.from,
                 checks: self.checks.own.clone(),
                 caught_up_epoch: self.caught_up_epoch,
                 behind: self.behind,
@@ -433,6 +434,7 @@ impl Document {
         let checks = Checks {
             sealed: None,
             rests: meta.rests,
+            from: meta.judged_from,
             own: meta.checks,
         };
         let snapshot = sorted.snapshot;

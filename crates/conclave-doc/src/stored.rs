@@ -23,7 +23,7 @@ use crate::payload::CarriedPayload;
 use crate::seal::{KeyRing, open, open_with};
 use crate::state::{Effect, LogState, News};
 
-pub(crate) const ROW_VERSION: u16 = 5;
+pub(crate) const ROW_VERSION: u16 = 6;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CheckpointRow {
@@ -44,6 +44,8 @@ pub(crate) struct MetaRow {
     pub version: u16,
     pub author: Author,
     pub rests: Option<Rests>,
+    /// Position from which this device has judged every record.
+    pub judged_from: u64,
     #[serde(default)]
     pub checks: OwnWord,
     pub caught_up_epoch: u64,

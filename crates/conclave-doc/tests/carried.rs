@@ -361,7 +361,7 @@ fn only_updates_are_carried_and_whole() {
     let longer = [good.as_slice(), &[0]].concat();
     refused(self::sim(CrdtKind::Yjs), BEN, &longer, "longer");
     refused(self::sim(CrdtKind::Yjs), BEN, b"nonsense", "nonsense");
-    let verdict = VerdictPayload::new(Hash([1; 32]), Judgement::Match).to_bytes();
+    let verdict = VerdictPayload::new(Hash([1; 32]), 0, Judgement::Match).to_bytes();
     let record = sim.forge(ANA, &verdict, |header| {
         header.body = RecordBody::Verdict(header.body.chained().unwrap());
     });

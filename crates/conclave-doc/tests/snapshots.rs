@@ -533,17 +533,33 @@ fn an_unmatched_base_is_on_somebodys_word_and_proves_nothing() {
     assert_eq!(sim.check(at), None, "it would compare it with itself");
     assert!(!sim.confirm(at, 600).moved);
     assert!(sim.peers[at].doc.roots_needed().needs(0));
-    // Nor does it vouch for the next, whatever it finds.
+    // Nor does it vouch for the next: it says from where it has judged.
     sim.snapshot(0);
     sim.settle();
-    assert_eq!(sim.check(at), None);
-    assert!(!sim.say(at));
+    assert_eq!(sim.judge(at), Some(Judgement::Match));
+    sim.settle();
+    let newcomer = sim.world.add(10, Role::Editor);
+    sim.advance_epochs();
+    let later = sim.join(newcomer);
+    sim.settle();
+    let of_the_first = Basis::Word {
+        author: UserId([1; 32]),
+    };
+    assert_eq!(sim.peers[later].doc.basis(), of_the_first);
     assert_eq!(sim.peers[at].doc.basis(), word);
-    assert!(!sim.confirm(at, 600).moved);
+    for minutes in [600, 700] {
+        assert!(!sim.confirm(at, minutes).moved);
+    }
+    // Somebody who has judged all of it says the same. What was before the own base stays on its author's word.
     assert_eq!(sim.judge(2), Some(Judgement::Match));
     sim.settle();
-    assert!(!sim.confirm(at, 600).moved);
-    assert!(!sim.confirm(at, 700).moved, "that was of another snapshot");
+    assert!(matches!(
+        sim.peers[later].doc.basis(),
+        Basis::Vouched { .. }
+    ));
+    assert!(sim.confirm(at, 760).moved);
+    assert!(!sim.peers[at].doc.roots_needed().needs(0));
+    assert_eq!(sim.peers[at].doc.basis(), word);
     sim.assert_converged();
     sim.assert_no_findings();
 }

@@ -1,6 +1,6 @@
 //! Who holds the keys of a document.
 
-use conclave_proto::{DeviceId, DocumentId, Hash, Refusal};
+use conclave_proto::{DeviceId, DocumentId, Hash, Refusal, UserId};
 
 use crate::roster::RosterRow;
 use crate::state::GroupState;
@@ -22,6 +22,9 @@ pub trait Authority {
 
     /// Whether all who held the keys of an epoch are devices of one user: then nobody else can check.
     fn is_of_one_user(&self, epoch: u64) -> bool;
+
+    /// Whether all members of an epoch are devices of these users.
+    fn is_of_users(&self, epoch: u64, users: &[UserId]) -> bool;
 
     /// Leaves of a document's records that count as nothing, in the order in which that was decided.
     fn voided(&self, document: &DocumentId) -> Box<dyn Iterator<Item = Hash> + '_>;
@@ -57,6 +60,12 @@ impl Authority for GroupState {
         let mut users = rows.filter(|row| row.covers(epoch)).map(|row| row.user);
         let first = users.next();
         users.all(|user| Some(user) == first)
+    }
+
+    fn is_of_users(&self, epoch: u64, users: &[UserId]) -> bool {
+        let rows = self.roster.rows().iter();
+        let mut of_epoch = rows.filter(|row| row.covers(epoch));
+        of_epoch.all(|row| users.contains(&row.user))
     }
 
     fn voided(&self, document: &DocumentId) -> Box<dyn Iterator<Item = Hash> + '_> {

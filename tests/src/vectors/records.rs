@@ -64,7 +64,7 @@ pub(super) fn write(book: &mut Book<'_>) -> Result<()> {
         (1, 1),
     )?;
     let judgement = Judgement::Differs(DiffersWhy::Content);
-    let verdict = VerdictPayload::new(Hash([0xbb; 32]), judgement).to_bytes();
+    let verdict = VerdictPayload::new(Hash([0xbb; 32]), 0, judgement).to_bytes();
     sealed(
         book,
         "a verdict",
@@ -216,7 +216,7 @@ fn payloads(book: &mut Book<'_>, snapshot: &SnapshotPayload, carried: &[u8]) -> 
         .into_iter()
         .chain([Judgement::Match]);
     for judgement in all {
-        let verdict = VerdictPayload::new(Hash([0xbb; 32]), judgement);
+        let verdict = VerdictPayload::new(Hash([0xbb; 32]), 17, judgement);
         book.of("what a verdict seals", "VerdictPayload", &verdict)?;
     }
     Ok(())

@@ -472,7 +472,7 @@ class Client:
             judgement = document.judge(snapshot)
             if isinstance(judgement, Match):
                 matching.append(snapshot.id)
-            payload = VerdictPayload(snapshot=snapshot.id, judgement=judgement)
+            payload = VerdictPayload(snapshot=snapshot.id, from_=document.base.body.covered.size, judgement=judgement)
             self.append(document, Verdict, [payload.encode()])
         return matching
 

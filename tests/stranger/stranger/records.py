@@ -172,8 +172,9 @@ UNREADABLE, UNLOADABLE, CONTENT, TABLES = 1, 2, 3, 4
 
 
 class VerdictPayload(Struct):
-    version: int = constant(uint8, 1)
+    version: int = constant(uint8, 2)
     snapshot: bytes = of(hash32)
+    from_: int = of(uint64)
     judgement: Match | Differs = of(Select({1: Match, 2: Differs}))
 
 

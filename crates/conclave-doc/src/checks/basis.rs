@@ -37,9 +37,20 @@ impl Document {
         self.checks.rests.is_none() || self.base().is_some_and(|base| self.is_vouched(base))
     }
 
-    /// Whether it judges the next snapshots. Where all members are one user's devices, there is nobody else who could.
-    pub(super) fn takes_part(&self, ctx: &DocContext<'_>) -> bool {
+    /// Whether it is to make a snapshot before others do: it is sure of what it has, or there is nobody but devices of its user.
+    #[must_use]
+    pub fn is_sure_or_alone(&self, ctx: &DocContext<'_>) -> bool {
         self.is_sure() || ctx.one_user()
+    }
+
+    /// Whether it judges the next snapshots by what it has. Not where somebody objects to what it rests on.
+    pub(super) fn may_judge(&self) -> bool {
+        self.is_sure() || !self.base_is_disputed()
+    }
+
+    /// The same; where all members are one user's devices, there is nobody else who could.
+    pub(super) fn takes_part(&self, ctx: &DocContext<'_>) -> bool {
+        self.may_judge() || ctx.one_user()
     }
 
     /// The snapshot that this device rests on, and what is said of it.
@@ -47,9 +58,14 @@ impl Document {
         self.state.heard_of(&self.checks.rests_on()?)
     }
 
-    /// Whether another user finds it right, and no objection stands that weighs.
+    /// Whether another user who judged the whole log finds it right, and no objection stands that weighs.
     pub(super) fn is_vouched(&self, base: &Heard) -> bool {
-        self.is_matched(base) && !base.is_contested(|user| !self.lied(user))
+        self.has_voucher(base) && !base.is_contested(|user| !self.lied(user))
+    }
+
+    /// Whether there is such a user, of those whose word counts here.
+    pub(super) fn has_voucher(&self, heard: &Heard) -> bool {
+        heard.vouchers().any(|it| !self.lied(&it.user))
     }
 
     /// Whether a user other than its author finds it right, of those whose word counts here.
@@ -84,12 +100,16 @@ impl Document {
     /// On what this document rests here. Verdicts that this device has refuted do not count.
     #[must_use]
     pub fn basis(&self) -> Basis {
-        let Some(base) = self.base() else {
+        let Some(rests) = self.checks.rests else {
             return Basis::Checked;
         };
-        let author = base.info.user;
+        let author = rests.author;
+        let Some(base) = self.base() else {
+            // What was said of it is forgotten since a later one was confirmed.
+            return Basis::Word { author };
+        };
         let believed = |it: &&Voice| !self.lied(&it.user);
-        let by: Vec<UserId> = base.matches().filter(believed).map(|it| it.user).collect();
+        let by: Vec<UserId> = base.vouchers().filter(believed).map(|it| it.user).collect();
         let against = base.objections().filter(believed).map(|it| it.user);
         let against: Vec<UserId> = against.collect();
         if !against.is_empty() {

@@ -133,7 +133,7 @@ impl Document {
     /// Whether a lot is to be drawn if this device checks a snapshot.
     #[must_use]
     pub fn is_lot_open(&self) -> bool {
-        self.is_sure() && self.undrawn().is_some()
+        self.may_judge() && self.undrawn().is_some()
     }
 
     /// Draws it, among so many devices that hold the log: nobody can know on whom it falls.
@@ -209,7 +209,7 @@ impl Document {
         self.unmarked().any(|it| {
             let mine = self.checks.get(&it.info.id);
             let is_undrawn = mine.is_none_or(|it| it.lot.is_none());
-            (is_undrawn && self.is_sure()) || self.is_check_due(ctx, it)
+            (is_undrawn && self.may_judge()) || self.is_check_due(ctx, it)
         })
     }
 

@@ -53,7 +53,7 @@ impl Document {
             Judgement::Match => {
                 let admin = own.role >= Role::Admin && mine.answered < ANSWERS;
                 let answers = admin && heard.is_contested(|_| true);
-                (fresh && !self.is_matched(heard)) || answers
+                (fresh && !self.is_said_enough(heard)) || answers
             }
         };
         needed.then_some(PendingVerdict {
@@ -63,12 +63,21 @@ impl Document {
         })
     }
 
+    /// Whether a further match of this device would change nothing for anybody. One is enough of those who judged the whole log. Those who did not confirm
+    /// by one another's.
+    fn is_said_enough(&self, heard: &Heard) -> bool {
+        let mut matches = heard.matches().filter(|it| !self.lied(&it.user));
+        self.has_voucher(heard) || (self.checks.from > 0 && matches.nth(1).is_some())
+    }
+
     /// Queues the pending verdict; [`Document::next_append`] sends it. False if there is none.
     pub fn write_verdict(&mut self, ctx: &DocContext<'_>) -> bool {
         let Some(pending) = self.pending_verdict(ctx) else {
             return false;
         };
-        self.queue_verdict(VerdictPayload::new(pending.snapshot, pending.judgement).to_bytes());
+        self.queue_verdict(
+            VerdictPayload::new(pending.snapshot, self.checks.from, pending.judgement).to_bytes(),
+        );
         if let Some(mine) = self.checks.mine(pending.snapshot) {
             let again = mine.said.replace(pending.judgement) == Some(pending.judgement);
             mine.answered = mine.answered.saturating_add(u8::from(again));
@@ -90,6 +99,7 @@ impl Document {
             matches!(found, Some(Judgement::Differs(_)))
                 && it.info.user != own
                 && others.next().is_none()
+                && !self.may_be_misled(ctx, &it.info)
         };
         let found = self.state.heard().iter().filter(differs);
         found.map(|it| it.info.user).collect::<BTreeSet<_>>().len() > 1
@@ -143,12 +153,14 @@ impl Document {
             if !is_match && alone {
                 continue;
             }
-            let made = (!is_match).then_some(Refuted::Snapshot {
+            let misled = self.may_be_misled(ctx, &heard.info);
+            let made = (!is_match && !misled).then_some(Refuted::Snapshot {
                 seq,
                 device: heard.info.author.device,
             });
             all.extend(made.map(|it| (heard.info.id, heard.info.user, it)));
             let untrue = heard.voices.iter().filter(|it| it.is_match() != is_match);
+            let untrue = untrue.filter(|it| self.is_answerable(it));
             all.extend(untrue.map(|it| {
                 let user = it.user;
                 (heard.info.id, user, Refuted::Verdict { seq, user })
@@ -170,5 +182,28 @@ impl Document {
             }
         }
         told
+    }
+
+    /// Whether who says so has judged from what this device knows to be right. Who opened the document from what is wrong may mean what they say.
+    fn is_answerable(&self, voice: &Voice) -> bool {
+        let confirmed = self.checks.own.confirmed.as_ref();
+        let right = |it: &&Heard| self.checks.found(&it.info.id) == Some(Judgement::Match);
+        let heard = self.state.heard().iter().filter(right).map(|it| &it.info);
+        let mut bases = heard.chain(confirmed);
+        voice.from == 0 || bases.any(|it| it.covered.size == voice.from)
+    }
+
+    /// Whether the author of a snapshot may have opened the document from an earlier false one of somebody else: the device came after that.
+    fn may_be_misled(&self, ctx: &DocContext<'_>, snapshot: &SnapshotInfo) -> bool {
+        let row = ctx.row(&snapshot.author.device, snapshot.epoch);
+        let mut false_ones = self.state.heard().iter().map(|it| &it.info).filter(|it| {
+            let found = self.checks.found(&it.id);
+            matches!(found, Some(Judgement::Differs(_)))
+        });
+        row.is_some_and(|row| {
+            false_ones.any(|it| {
+                it.seq < snapshot.seq && it.user != snapshot.user && row.first_epoch >= it.epoch
+            })
+        })
     }
 }

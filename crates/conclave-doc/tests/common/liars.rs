@@ -56,7 +56,7 @@ pub fn forge(sim: &mut Sim, by: usize) -> (Hash, u64) {
 
 /// A member says what it likes of a snapshot.
 pub fn claim(sim: &mut Sim, by: usize, snapshot: Hash, judgement: Judgement) {
-    let payload = VerdictPayload::new(snapshot, judgement).to_bytes();
+    let payload = VerdictPayload::new(snapshot, 0, judgement).to_bytes();
     let record = sim.forge(by, &payload, |header| {
         let Some(Chained { clock, prev }) = header.body.chained() else {
             panic!()

@@ -7,6 +7,8 @@ use crate::cx::wait_ms;
 
 /// A device whose edit did not make a snapshot due makes it after a time between these, in milliseconds.
 const OTHERS_TURN_MS: (u64, u64) = (15_000, 45_000);
+/// As [`OTHERS_TURN_MS`], for a device that is not sure of what it has: others would make a better one.
+const UNSURE_TURN_MS: (u64, u64) = (600_000, 900_000);
 /// Longest pause between two tries to make a snapshot, in milliseconds.
 const LONGEST_PAUSE_MS: u64 = 400 << 10;
 
@@ -87,7 +89,7 @@ impl Cx {
     }
 
     /// Whether this device makes the snapshot that is due: at once where its own edit made it so, after a while where the device whose edit did
-    /// has not made it.
+    /// has not made it, and last where it is not sure of what it has.
     fn is_turn(&mut self, group: &Group, doc: &mut Doc) -> bool {
         let (active, _) = doc.document.active_snapshot();
         if doc.notes.turn == Turn::Wanted {
@@ -97,10 +99,14 @@ impl Cx {
             let by = doc.document.made_due_by(&group.state().policy);
             let timer = TimerKind::Document(group.id, doc.id, DocTimer::SnapshotTurn);
             self.cancel_timer(timer);
-            doc.notes.turn = if by == Some(self.device.id()) {
+            let sure = doc
+                .document
+                .is_sure_or_alone(&group.doc_context(&self.device));
+            doc.notes.turn = if sure && by == Some(self.device.id()) {
                 Turn::Here(active)
             } else {
-                self.plan(OTHERS_TURN_MS.0, OTHERS_TURN_MS.1, timer);
+                let (least, most) = if sure { OTHERS_TURN_MS } else { UNSURE_TURN_MS };
+                self.plan(least, most, timer);
                 Turn::Elsewhere(active)
             };
         }

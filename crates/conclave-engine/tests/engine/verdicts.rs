@@ -351,3 +351,27 @@ fn a_device_that_alone_differs_reports_itself() {
     assert!(codes.all(|code| code != "document.engine_differs"));
     assert!(named(&mut world, ANA).contains(&(CLEO, false, 1)));
 }
+
+/// Ben has opened the document from Ana's word. He makes no snapshot of it before she could, and one in the end where she is away.
+#[test]
+fn who_is_not_sure_makes_snapshots_last() {
+    let mut world = World::new(5, &["ana", "ben"]);
+    let group = world.create_group_with(ANA, policy());
+    let document = world.create_document(group, ANA, "the truth.");
+    world.edit(ANA, group, document, &"x".repeat(3_000));
+    world.advance(60_000);
+    assert_eq!(makers(&world, group, document), [ANA, ANA]);
+    world.invite(group, ANA, BEN, None);
+    world.run();
+    let seen = basis(&mut world, BEN, group, document);
+    assert!(matches!(seen, BasisInfo::Word { .. }), "{seen:?}");
+    world.edit(BEN, group, document, &"y".repeat(12_000));
+    world.advance(100_000);
+    assert_eq!(makers(&world, group, document), [ANA, ANA, ANA]);
+    world.go_offline(ANA);
+    world.edit(BEN, group, document, &"z".repeat(60_000));
+    world.advance(590_000);
+    assert_eq!(makers(&world, group, document), [ANA, ANA, ANA]);
+    world.advance(400_000);
+    assert_eq!(makers(&world, group, document), [ANA, ANA, ANA, BEN]);
+}

@@ -127,7 +127,7 @@ pub fn hint(root: &Hash) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId};
+    use conclave_proto::{Author, DeviceId, DocumentId, GroupId, InstanceId, UserId};
     use conclave_rules::{Authority, RosterRow};
 
     use crate::keys::Rows;
@@ -149,6 +149,9 @@ mod tests {
             Refusal::UnknownGroup
         }
         fn is_of_one_user(&self, _: u64) -> bool {
+            false
+        }
+        fn is_of_users(&self, _: u64, _: &[UserId]) -> bool {
             false
         }
         fn voided(&self, _: &DocumentId) -> Box<dyn Iterator<Item = Hash> + '_> {

@@ -55,7 +55,7 @@ pub(super) fn decoders() -> Vec<Decoder> {
                     conclave_doc::Judgement::Match,
                     conclave_doc::Judgement::Differs(conclave_doc::DiffersWhy::Tables),
                 ]
-                .map(|judgement| VerdictPayload::new(Hash([1; 32]), judgement).to_bytes())
+                .map(|judgement| VerdictPayload::new(Hash([1; 32]), 3, judgement).to_bytes())
                 .to_vec()
             },
         ),

@@ -6,7 +6,7 @@ use conclave_order::op::append::{Arrived, Offer, View, judge};
 use conclave_order::{Reader as _, Rows, Stop};
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::AppendedRecord;
-use conclave_proto::{DeviceId, DocumentId, Hash, Head, Refusal};
+use conclave_proto::{DeviceId, DocumentId, Hash, Head, Refusal, UserId};
 use conclave_rules::{Authority, RosterRow};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -37,6 +37,10 @@ impl Authority for Alone {
     }
 
     fn is_of_one_user(&self, _: u64) -> bool {
+        true
+    }
+
+    fn is_of_users(&self, _: u64, _: &[UserId]) -> bool {
         true
     }
 

@@ -117,7 +117,7 @@ impl World {
             body: RecordBody::Verdict(chained),
         };
         let keys = self.doc_keys(at, &group, &document, epoch);
-        let payload = VerdictPayload::new(snapshot, what).to_bytes();
+        let payload = VerdictPayload::new(snapshot, 0, what).to_bytes();
         let key = device_key(&self.devices[at].rows);
         let record = seal(&header, &payload, &keys, &key, 1, &mut self.lots);
         let mut seen_hint = [0; 8];
