@@ -60,7 +60,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-crdt/src/yjs/order/item.rs", "read", ByHand(&["crdt.yjs.cost"])),
     ("crates/conclave-crdt/src/yjs/scan.rs", "read_json", By(&["crdt.yjs.inspect"])),
     ("crates/conclave-doc/src/carried.rs", "judge_carried", By(&["doc.delivered", "doc.carried"])),
-    ("crates/conclave-doc/src/checks.rs", "compare_snapshot", By(&["doc.snapshot_payload"])),
+    ("crates/conclave-doc/src/checks/look.rs", "compare_snapshot", By(&["doc.snapshot_payload"])),
     ("crates/conclave-doc/src/kept.rs", "present_segments", By(&["doc.kept"])),
     ("crates/conclave-doc/src/kept.rs", "read", By(&["doc.kept"])),
     ("crates/conclave-doc/src/kept.rs", "read_leaves", ByHand(&["doc.rows", "doc.kept"])),
