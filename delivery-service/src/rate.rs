@@ -82,7 +82,7 @@ impl Default for RateLimits {
             policies: Bucket::per_hour(30, 60),
             own_adds: Bucket::per_hour(8, 6),
             other_adds: Bucket::per_hour(64, 12),
-            returns: Bucket::new(10, 6),
+            returns: Bucket::per_hour(20, 30),
         }
     }
 }
