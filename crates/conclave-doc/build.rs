@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "carried-owner",
         "carried-signature",
         "confirm-unchecked",
+        "cost-free",
         "cover-aside",
         "drop-outbox-row",
         "ignore-void",
@@ -14,5 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "skip-commitment",
         "skip-replica-rules",
         "skip-signature",
+        "snapshot-free",
     ])
 }

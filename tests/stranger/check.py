@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from stranger import cost
 from stranger.crypto import (
     SigningKey, Untrue, expand_with_label, hchacha20, hpke_decrypt, labelled, mac, sha256, verify_plain, with_label,
     xchacha_open, xchacha_seal,
@@ -288,6 +289,8 @@ class Check:
             self.that(self.page.decode(of, data) == vector["fields"], f"{name}: fields")
             self.that(self.page.encode(("named", of), vector["fields"]) == data, f"{name}: bytes")
             self.count("structs")
+        if "kind" in vector.get("given", {}):
+            self.meter, self.balance = cost.meter(vector["given"]["kind"]), vector["given"]["balance"]
         for follows in vector.get("follows", []):
             self.follows(vector, follows, f"{name}: {follows['what']}")
 
@@ -333,6 +336,10 @@ class Check:
         elif by == "HPKE open":
             of_key = [of(name) for name in ("private key", "enc", "info", "aad", "ciphertext")]
             made = hpke_decrypt(*of_key)
+        elif by == "cost":
+            counted = self.meter.count(of("update"), self.balance, given["room"])
+            self.balance = counted["balance"]
+            self.that(counted == f["is"], name)
         elif by == "HMAC-SHA256":
             made = mac(of("key"), of("content"))
         elif by == "text":

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conclave_engine::shell::{Released, Shell};
 use conclave_engine::{Command, CommandId, Done, Input, Reply, Told, WorkId};
-use conclave_proto::UnixMs;
+use conclave_proto::{DocumentId, UnixMs};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -108,7 +108,7 @@ struct Actor {
     scrub_at: Option<Instant>,
     stall: Stall,
     /// Where long work on documents is done.
-    pool: Pool<WorkId, Box<Done>>,
+    pool: Pool<WorkId, DocumentId, Box<Done>>,
     /// Every handle is gone.
     alone: bool,
 }
@@ -160,8 +160,9 @@ impl Actor {
     fn lend(&mut self) {
         while let Some(work) = self.shell.take_work() {
             let time = time_for(&work.job);
-            self.pool
-                .take(work.id, time, move || Box::new(work.job.run()));
+            self.pool.take((work.id, work.document), time, move || {
+                Box::new(work.job.run())
+            });
         }
     }
 
@@ -250,7 +251,13 @@ impl Actor {
             Happened::Lent(Came::Done(id, done)) => self.transition(Input::Worked { id, done }),
             Happened::Lent(Came::Stuck(id)) => {
                 tracing::warn!("work on a document does not come back");
-                self.transition(Input::Stuck { id });
+                let begun = true;
+                self.transition(Input::Stuck { id, begun });
+            }
+            Happened::Lent(Came::Refused(id)) => {
+                tracing::warn!("no thread has time for work on a document");
+                let begun = false;
+                self.transition(Input::Stuck { id, begun });
             }
             Happened::Scrub => {
                 self.scrub_at = None;

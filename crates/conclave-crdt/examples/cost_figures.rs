@@ -103,8 +103,8 @@ fn run(kind: CrdtKind, case: &Costly) -> Result<Result<Run, (Refused, Duration)>
     let mut doc = document(kind)?;
     let mut meter = Meter::new(kind);
     for update in &case.base {
-        let read = doc.inspect(update)?;
-        if let Err(refused) = meter.count(update, &read, FULL) {
+        let mut read = doc.inspect(update)?;
+        if let Err(refused) = meter.count(update, &mut read, FULL) {
             return Ok(Err((refused, Duration::ZERO)));
         }
         doc.apply_inspected(vec![(update, read)])?;
@@ -119,11 +119,11 @@ fn run(kind: CrdtKind, case: &Costly) -> Result<Result<Run, (Refused, Duration)>
     };
     for update in &case.dear {
         let start = Clock::start();
-        let read = doc.inspect(update)?;
-        let counted = meter.count(update, &read, FULL);
+        let mut read = doc.inspect(update)?;
+        let counted = meter.count(update, &mut read, FULL);
         run.counting += start.elapsed();
         match counted {
-            Ok(counted) => run.cost += counted.cost,
+            Ok(counted) => run.cost += counted.cost + counted.released,
             Err(refused) => return Ok(Err((refused, start.elapsed()))),
         }
         run.bytes += update.len();
@@ -223,6 +223,27 @@ fn random(members: u8, edits: usize) -> Result<bool, Failure> {
     }
 }
 
+/// One user writes single characters all over a long text, and pays for them from one balance.
+fn scattered() -> Result<bool, Failure> {
+    let (len, edits) = (1_000_000, 100_000);
+    let base = vec![costly::written(len)];
+    let dear: Vec<Vec<u8>> = costly::scattered(len, edits).collect();
+    let reader = document(CrdtKind::Yjs)?;
+    let mut meter = Meter::new(CrdtKind::Yjs);
+    let (mut allowance, mut least) = (FULL, BALANCE_CAP);
+    for update in base.iter().chain(&dear) {
+        let mut read = reader.inspect(update)?;
+        let counted = meter.count(update, &mut read, allowance);
+        allowance.balance = counted.map_err(|it| format!("{it:?}"))?.balance;
+        least = least.min(allowance.balance);
+    }
+    println!("scattered edits: smallest balance {least}");
+    match run(CrdtKind::Yjs, &Costly { base, dear })? {
+        Ok(run) => Ok(run.show("scattered edits", edits)),
+        Err((refused, _)) => Err(format!("{refused:?}").into()),
+    }
+}
+
 /// Writes a trace as one record per edit, and pays for it from one balance.
 fn trace(path: &str) -> Result<(), Failure> {
     let mut json = String::new();
@@ -243,8 +264,8 @@ fn trace(path: &str) -> Result<(), Failure> {
             doc.take_pending(&mut updates)?;
             for update in &updates {
                 let start = Instant::now();
-                let read = reader.inspect(update)?;
-                let counted = meter.count(update, &read, allowance);
+                let mut read = reader.inspect(update)?;
+                let counted = meter.count(update, &mut read, allowance);
                 counting += start.elapsed();
                 let counted = counted.map_err(|refused| format!("{refused:?} at {records}"))?;
                 allowance.balance = counted.balance;
@@ -280,6 +301,7 @@ fn figures() -> Result<bool, Failure> {
     for members in [1, 3, 8] {
         over |= random(members, 20_000)?;
     }
+    over |= scattered()?;
     Ok(over)
 }
 

@@ -7,7 +7,6 @@
 use crate::error::{CrdtError, Result};
 use crate::inspected::{Inspected, Reading};
 use crate::kinds::CrdtKind;
-use crate::types::ReplicaId;
 
 /// Most units of a balance, and what everybody starts with.
 pub const BALANCE_CAP: u64 = 1 << 22;
@@ -25,12 +24,15 @@ pub const AUTOMERGE_DOCUMENT_SIZE: u64 = 1 << 25;
 pub const UNIT_NS: u64 = 200;
 /// The same of a unit of Automerge, which is an operation.
 pub const AUTOMERGE_UNIT_NS: u64 = 500;
-/// Units earned per Yjs item.
+/// Units earned per Yjs item, and by any update at least: one that only deletes can be paid for.
 pub const ITEM_EARNS: u64 = 64;
 /// Units earned per byte of an Automerge update.
 pub const BYTE_EARNS: u64 = 16;
 /// Units that an Automerge update costs per change, dependency and actor.
 pub const NAME_UNITS: u64 = 16;
+/// Bytes of an inflated Automerge change that cost a unit. What inflates most may be 256 times as long as it was sent before it earns less
+/// than it costs.
+pub const INFLATED_PER_UNIT: u64 = 16;
 
 /// Most units that one update of this kind may cost.
 #[must_use]
@@ -77,9 +79,8 @@ pub struct Counted {
     pub balance: u64,
     /// By how much it made the document grow.
     pub grown: u64,
-    /// What operations cost that had waited and came in with this update, beyond what was paid for them when they arrived, by the replica
-    /// that wrote them. Their users pay it, down to nothing.
-    pub released: Vec<(ReplicaId, u64)>,
+    /// What operations and deletions cost that had waited and came in with this update. It was paid for when they arrived.
+    pub released: u64,
 }
 
 /// Why an update is refused before an engine sees it.
@@ -88,7 +89,10 @@ pub enum Refused {
     /// It cannot be read.
     Malformed(CrdtError),
     /// It says what no engine would write, as of an item between two lists.
-    Content,
+    Content {
+        /// What its user has left: counting was paid for.
+        balance: u64,
+    },
     /// It costs more than one update may, more than its user has, or makes the document too large.
     Cost {
         /// What its user has left: counting was paid for.
@@ -103,10 +107,12 @@ impl From<CrdtError> for Refused {
 }
 
 /// The numbers from which costs are counted: what a log holds, without its content. Local edits that are in no log are not in it.
+#[derive(Clone)]
 pub struct Meter {
     state: State,
 }
 
+#[derive(Clone)]
 enum State {
     #[cfg(feature = "yjs")]
     Yjs(Box<crate::yjs::Order>),
@@ -132,23 +138,46 @@ impl Meter {
         Self { state }
     }
 
-    /// Of the state in a snapshot of [`crate::Crdt::snapshot`], with what waits in it. What that costs is what [`load_units`] counts.
+    /// Of the state in a snapshot of [`crate::Crdt::snapshot`], with what waits in it.
     ///
     /// # Errors
     /// [`CrdtError::Malformed`] or [`CrdtError::TooLarge`] if the bytes are not a snapshot of this kind.
     pub fn load(kind: CrdtKind, snapshot: &[u8]) -> Result<Self> {
-        let state = match kind {
-            #[cfg(feature = "yjs")]
-            CrdtKind::Yjs => State::Yjs(Box::new(crate::yjs::Order::load(snapshot)?)),
-            #[cfg(feature = "automerge")]
-            CrdtKind::Automerge => State::Automerge(crate::automerge::Ops::load(snapshot)?),
-            #[cfg(not(all(feature = "yjs", feature = "automerge")))]
-            _ => return Err(CrdtError::Engine),
-        };
-        Ok(Self { state })
+        match Self::load_within(kind, snapshot, u64::MAX) {
+            Ok((meter, _)) => Ok(meter),
+            Err(Refused::Malformed(error)) => Err(error),
+            Err(Refused::Content { .. } | Refused::Cost { .. }) => Err(CrdtError::Malformed),
+        }
     }
 
-    /// Canonical blocks (Yjs) or operations (Automerge).
+    /// The same, and what loading the snapshot costs an engine: units (Yjs), or rows and 16 for each change (Automerge). Counting stops at the
+    /// limit.
+    ///
+    /// # Errors
+    /// [`Refused::Cost`] over the limit; [`Refused::Malformed`] or [`Refused::Content`] where it is no snapshot.
+    pub fn load_within(
+        kind: CrdtKind,
+        snapshot: &[u8],
+        limit: u64,
+    ) -> core::result::Result<(Self, u64), Refused> {
+        let (state, units) = match kind {
+            #[cfg(feature = "yjs")]
+            CrdtKind::Yjs => {
+                let (order, units) = crate::yjs::Order::load(snapshot, limit)?;
+                (State::Yjs(Box::new(order)), units)
+            }
+            #[cfg(feature = "automerge")]
+            CrdtKind::Automerge => {
+                let (ops, units) = crate::automerge::Ops::load(snapshot, limit)?;
+                (State::Automerge(ops), units)
+            }
+            #[cfg(not(all(feature = "yjs", feature = "automerge")))]
+            _ => return Err(Refused::Malformed(CrdtError::Engine)),
+        };
+        Ok((Self { state }, units))
+    }
+
+    /// Canonical blocks (Yjs), or operations, changes and dependencies (Automerge).
     #[must_use]
     pub fn size(&self) -> u64 {
         match &self.state {
@@ -161,17 +190,18 @@ impl Meter {
         }
     }
 
-    /// Counts an update and takes it in. `read` is what [`crate::Crdt::inspect`] gave for the same bytes. After an error the meter is as before.
+    /// Counts an update and takes it in. `read` is what [`crate::Crdt::inspect`] gave for the same bytes; what of it waits, and what of what
+    /// waited comes in with it, is noted there for the engine. After an error the meter is as before.
     ///
     /// # Errors
     /// Why the update is refused.
     pub fn count(
         &mut self,
         update: &[u8],
-        read: &Inspected,
+        read: &mut Inspected,
         allowance: Allowance,
     ) -> core::result::Result<Counted, Refused> {
-        match (&mut self.state, &read.reading) {
+        match (&mut self.state, &mut read.reading) {
             #[cfg(feature = "yjs")]
             (State::Yjs(order), Reading::Yjs(layout)) => order.count(update, layout, allowance),
             #[cfg(feature = "automerge")]
@@ -204,24 +234,16 @@ impl core::fmt::Debug for Meter {
     }
 }
 
-/// What loading a snapshot costs an engine: units (Yjs), or operations (Automerge: what [`Meter::size`] says once it is loaded). Counting stops
-/// at the limit.
+/// What loading a snapshot costs an engine: see [`Meter::load_within`].
 ///
 /// # Errors
-/// [`Refused::Cost`] over the limit; [`Refused::Malformed`] or [`Refused::Content`] where it is no snapshot.
+/// The same.
 pub fn load_units(
     kind: CrdtKind,
     snapshot: &[u8],
     limit: u64,
 ) -> core::result::Result<u64, Refused> {
-    match kind {
-        #[cfg(feature = "yjs")]
-        CrdtKind::Yjs => crate::yjs::Order::load_units(snapshot, limit),
-        #[cfg(feature = "automerge")]
-        CrdtKind::Automerge => crate::automerge::Ops::load_units(snapshot, limit),
-        #[cfg(not(all(feature = "yjs", feature = "automerge")))]
-        _ => Err(Refused::Malformed(CrdtError::Engine)),
-    }
+    Meter::load_within(kind, snapshot, limit).map(|(_, units)| units)
 }
 
 /// Earning, then the two limits of an update, then paying.
@@ -237,6 +259,7 @@ pub(crate) struct Purse {
 
 impl Purse {
     pub(crate) fn new(kind: CrdtKind, allowance: Allowance, earned: u64) -> Self {
+        let earned = earned.max(ITEM_EARNS);
         let full = allowance.balance.saturating_add(earned).min(BALANCE_CAP);
         Self {
             full,
@@ -258,7 +281,12 @@ impl Purse {
     /// The refusal of an update of which so much was counted. It earns nothing.
     pub(crate) fn refused(self, counted: u64) -> Refused {
         Refused::Cost {
-            balance: self.before.saturating_sub(counted),
+            balance: self.left(counted),
         }
+    }
+
+    /// The balance after a refused update of which so much was counted.
+    pub(crate) fn left(self, counted: u64) -> u64 {
+        self.before.saturating_sub(counted)
     }
 }

@@ -20,6 +20,7 @@ pub enum CrdtKind {
 }
 
 type Made = Result<Box<dyn Crdt>>;
+type Parts = Result<Vec<Vec<u8>>>;
 
 /// What differs from kind to kind.
 struct Facts {
@@ -30,6 +31,7 @@ struct Facts {
     fresh_id: fn([u8; 16]) -> Vec<u8>,
     create: fn(ReplicaId) -> Made,
     load: fn(&[u8], ReplicaId) -> Made,
+    split: fn(&[u8], usize) -> Parts,
 }
 
 /// Yjs client ids are JavaScript safe integers.
@@ -66,10 +68,14 @@ impl CrdtKind {
                 create: |replica| boxed(crate::yjs::Yrs::create(replica)),
                 #[cfg(feature = "yjs")]
                 load: |snapshot, replica| boxed(crate::yjs::Yrs::load(snapshot, replica)),
+                #[cfg(feature = "yjs")]
+                split: crate::yjs::split,
                 #[cfg(not(feature = "yjs"))]
                 create: |_| Err(CrdtError::Engine),
                 #[cfg(not(feature = "yjs"))]
                 load: |_, _| Err(CrdtError::Engine),
+                #[cfg(not(feature = "yjs"))]
+                split: |_, _| Err(CrdtError::Engine),
             },
             Self::Automerge => Facts {
                 name: "automerge",
@@ -81,10 +87,14 @@ impl CrdtKind {
                 load: |snapshot, replica| {
                     boxed(crate::automerge::Automerge::load(snapshot, replica))
                 },
+                #[cfg(feature = "automerge")]
+                split: crate::automerge::split,
                 #[cfg(not(feature = "automerge"))]
                 create: |_| Err(CrdtError::Engine),
                 #[cfg(not(feature = "automerge"))]
                 load: |_, _| Err(CrdtError::Engine),
+                #[cfg(not(feature = "automerge"))]
+                split: |_, _| Err(CrdtError::Engine),
             },
         }
     }
@@ -145,6 +155,15 @@ pub fn create(kind: CrdtKind, replica: ReplicaId) -> Result<Box<dyn Crdt>> {
 /// if the kind was not compiled in.
 pub fn load(kind: CrdtKind, snapshot: &[u8], replica: ReplicaId) -> Result<Box<dyn Crdt>> {
     (kind.facts().load)(snapshot, replica)
+}
+
+/// Cuts an update of one replica into several of about so many bytes, to be applied in their order; together they say the same. What cannot be cut
+/// stays one.
+///
+/// # Errors
+/// As [`Crdt::inspect`]; [`CrdtError::Engine`] if the kind was not compiled in.
+pub fn split_update(kind: CrdtKind, update: &[u8], about_bytes: usize) -> Result<Vec<Vec<u8>>> {
+    (kind.facts().split)(update, about_bytes)
 }
 
 #[cfg(test)]

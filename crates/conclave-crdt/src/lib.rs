@@ -87,5 +87,5 @@ pub use error::CrdtError;
 pub use foreign::{Foreign, ForeignError, recognise};
 pub use inspected::Inspected;
 pub use json::{is_unwritable, merged_value as merged_json};
-pub use kinds::{CrdtKind, create, load};
+pub use kinds::{CrdtKind, create, load, split_update};
 pub use types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};

@@ -25,7 +25,7 @@ pub(crate) const MAX_VALUE_DEPTH: usize = 100;
 pub(crate) const MAX_BLOCKS: usize = 4 << 20;
 /// Most bytes that one Automerge update may inflate to.
 #[cfg(feature = "automerge")]
-pub(crate) const MAX_INFLATED_UPDATE_BYTES: usize = 16 << 20;
+pub(crate) const MAX_INFLATED_UPDATE_BYTES: usize = 2 << 20;
 /// Most bytes that the columns of one Automerge snapshot may inflate to.
 #[cfg(feature = "automerge")]
 pub(crate) const MAX_INFLATED_SNAPSHOT_BYTES: usize = 256 << 20;

@@ -1,6 +1,6 @@
 //! One record on its way through judging.
 
-use conclave_proto::record::{RECORD_LABEL, Record};
+use conclave_proto::record::{RECORD_LABEL, Record, RecordBody};
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Hash, UserId};
 use conclave_rules::{RosterRow, verify_signature};
@@ -64,6 +64,12 @@ pub(crate) struct Candidate {
 impl Candidate {
     pub(crate) fn is_own(&self) -> bool {
         matches!(self.source, Source::Own)
+    }
+
+    /// Whether it may hold an update.
+    pub(crate) fn has_content(&self) -> bool {
+        let body = self.record.as_ref().map(|record| &record.header.body);
+        matches!(body, Some(RecordBody::Update(_) | RecordBody::Carried(_)))
     }
 
     /// Whether the signature is that of the roster's key. Own records need no check.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_crdt::cost::Meter;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Inspected, ReplicaId};
 use conclave_proto::InstanceId;
 use conclave_proto::codec::encode;
@@ -12,6 +13,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::charge::ANY;
 use crate::state::{Effect, LogState, News};
 
 /// Plaintext: wiped when dropped, never printed.
@@ -183,8 +185,17 @@ pub(crate) struct Content {
     pub aside: BTreeSet<u64>,
     /// Positions in the tail of records that are void.
     pub void: BTreeSet<u64>,
+    /// What counting has learnt of the log so far; made where it is needed.
+    pub meter: Option<Meter>,
     /// Indices into `tail` of updates that the CRDT has yet to see, as they were read.
     unapplied: Vec<(usize, Inspected)>,
+}
+
+/// An update of the log as it was read, counted on what is before it. Where others before it are left out for once it may cost more than it did.
+fn counted(crdt: &dyn Crdt, meter: &mut Meter, update: &Plain) -> Result<Inspected, CrdtError> {
+    let mut read = crdt.inspect(update.as_slice())?;
+    let _ = meter.count(update.as_slice(), &mut read, ANY);
+    Ok(read)
 }
 
 impl Content {
@@ -204,6 +215,7 @@ impl Content {
             epochs: BTreeMap::new(),
             aside: BTreeSet::new(),
             void: BTreeSet::new(),
+            meter: None,
             unapplied: Vec::new(),
         })
     }
@@ -243,17 +255,17 @@ impl Content {
         self.tail.push(entry);
     }
 
-    /// Applies what has been pushed, in one engine call where nothing is wrong with it. Gives the positions of updates that the
-    /// engine refuses; these are out of the document, at every member alike. `own` gives own edits without a place in the log, where they
-    /// are needed.
+    /// Applies what has been pushed, in one engine call where nothing is wrong with it. Gives the position of the first update that the engine
+    /// refuses, at every member alike: from there on the log is to be judged again without it, since what follows was judged as if it had
+    /// content. `own` gives own edits without a place in the log, where they are needed.
     pub(crate) fn apply_pushed<'a>(
         &mut self,
         own: impl FnOnce() -> Vec<&'a Plain>,
         fresh: &mut Fresh,
-    ) -> Result<Vec<u64>, CrdtError> {
+    ) -> Result<Option<u64>, CrdtError> {
         let unapplied = std::mem::take(&mut self.unapplied);
         if unapplied.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let wanted: Vec<usize> = unapplied.iter().map(|(at, _)| *at).collect();
         let tail = &self.tail;
@@ -262,7 +274,7 @@ impl Content {
             Some((update.as_slice(), read))
         });
         if self.crdt.apply_inspected(updates.collect()).is_ok() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         self.apply_singly(wanted, &own(), fresh)
     }
@@ -270,38 +282,33 @@ impl Content {
     /// After loading: applies tail and own edits in one engine call.
     pub(crate) fn load_all(&mut self, own: &[&Plain], fresh: &mut Fresh) -> Result<(), CrdtError> {
         self.unapplied.clear();
-        self.crdt = self.rebuild(self.size(), &BTreeSet::new(), own, fresh)?;
+        let (crdt, meter) = self.rebuild_counted(self.size(), &BTreeSet::new(), own, fresh)?;
+        (self.crdt, self.meter) = (crdt, Some(meter));
         Ok(())
     }
 
-    /// One of these updates is bad. Starts from before them and finds out which.
+    /// One of these updates is bad. Starts from before them and finds out which is the first. Where there is one, the engine may have been poisoned
+    /// half-way.
     fn apply_singly(
         &mut self,
         wanted: Vec<usize>,
         own: &[&Plain],
         fresh: &mut Fresh,
-    ) -> Result<Vec<u64>, CrdtError> {
-        let mut refused = Vec::new();
-        let mut skip: BTreeSet<usize> = wanted.iter().copied().collect();
-        self.crdt = self.rebuild(self.size(), &skip, own, fresh)?;
+    ) -> Result<Option<u64>, CrdtError> {
+        let skip: BTreeSet<usize> = wanted.iter().copied().collect();
+        let mut meter;
+        (self.crdt, meter) = self.rebuild_counted(self.size(), &skip, own, fresh)?;
         for at in wanted {
             let Some(update) = self.tail.get(at).and_then(|entry| entry.update.clone()) else {
                 continue;
             };
-            if self.crdt.apply(&[update.as_slice()]).is_ok() {
-                skip.remove(&at);
-                continue;
+            let read = counted(self.crdt.as_ref(), &mut meter, &update)?;
+            let applied = self.crdt.apply_inspected(vec![(update.as_slice(), read)]);
+            if applied.is_err() {
+                return Ok(Some(self.checkpoint.size.saturating_add(at as u64)));
             }
-            if let Some(entry) = self.tail.get_mut(at) {
-                entry.idle = entry.update.take().map(Idle::Open);
-                entry.effect.news = News::None;
-            }
-            refused.push(self.checkpoint.size.saturating_add(at as u64));
-            skip.remove(&at);
-            // The refusal may have poisoned the engine half-way.
-            self.crdt = self.rebuild(self.size(), &skip, own, fresh)?;
         }
-        Ok(refused)
+        Ok(None)
     }
 
     /// The CRDT after the first `size` records, without the updates at `skip`, plus `own` edits.
@@ -312,27 +319,48 @@ impl Content {
         own: &[&Plain],
         fresh: &mut Fresh,
     ) -> Result<Box<dyn Crdt>, CrdtError> {
+        let (crdt, _) = self.rebuild_counted(size, skip, own, fresh)?;
+        Ok(crdt)
+    }
+
+    /// The same, with the meter of these records: the engine takes them in as they were counted.
+    fn rebuild_counted(
+        &self,
+        size: u64,
+        skip: &BTreeSet<usize>,
+        own: &[&Plain],
+        fresh: &mut Fresh,
+    ) -> Result<(Box<dyn Crdt>, Meter), CrdtError> {
         let count =
             usize::try_from(size.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
-        let updates: Vec<&[u8]> = self
+        let mut crdt = conclave_crdt::load(
+            self.kind,
+            self.checkpoint.crdt.as_slice(),
+            fresh.replica(self.kind),
+        )?;
+        let mut meter = Meter::load(self.kind, self.checkpoint.crdt.as_slice())?;
+        let updates: Result<Vec<(&[u8], Inspected)>, CrdtError> = self
             .tail
             .iter()
             .take(count)
             .enumerate()
             .filter(|(at, _)| !skip.contains(at))
             .filter_map(|(_, entry)| entry.update.as_ref())
-            .chain(own.iter().copied())
-            .map(Plain::as_slice)
+            .map(|update| {
+                Ok((
+                    update.as_slice(),
+                    counted(crdt.as_ref(), &mut meter, update)?,
+                ))
+            })
             .collect();
-        let mut crdt = conclave_crdt::load(
-            self.kind,
-            self.checkpoint.crdt.as_slice(),
-            fresh.replica(self.kind),
-        )?;
-        if !updates.is_empty() {
-            crdt.apply(&updates)?;
+        let mut updates = updates?;
+        for update in own {
+            updates.push((update.as_slice(), crdt.inspect(update.as_slice())?));
         }
-        Ok(crdt)
+        if !updates.is_empty() {
+            crdt.apply_inspected(updates)?;
+        }
+        Ok((crdt, meter))
     }
 
     /// State of the log after the first `size` records, which must not lie before the checkpoint.
@@ -364,6 +392,7 @@ impl Content {
         fresh: &mut Fresh,
     ) -> Result<Vec<TailEntry>, CrdtError> {
         self.crdt = self.rebuild(from, &BTreeSet::new(), &[], fresh)?;
+        self.meter = None;
         let at = usize::try_from(from.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
         let taken = self.tail.split_off(at.min(self.tail.len()));
         for entry in &taken {
@@ -415,6 +444,8 @@ mod tests {
                 link: None,
                 claims: Vec::new(),
                 carried: None,
+                costs: Vec::new(),
+                ops: None,
                 news: News::Update,
             },
             // One of nothing.

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use conclave_crdt::{Crdt, CrdtError};
 use conclave_identity::DeviceKey;
 use conclave_proto::frame::AppendedRecord;
+use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, DeviceId, Hash, Refusal, UserId};
 use conclave_rules::{Authority, RosterRow};
 use rand_core::CryptoRngCore;
 
-use crate::error::Finding;
+use crate::error::{Fault, Finding, Suspect};
 use crate::payload::Judgement;
 use crate::seal::KeySource;
 use crate::unsent::Unsent;
@@ -167,6 +168,8 @@ pub struct DeliverOutcome {
     pub acknowledged: usize,
     /// An own record was refused, by all members alike; what it held was written again under a fresh replica id.
     pub refused_own: bool,
+    /// An own edit would cost more than it may, and cannot be sent in another form: it waits.
+    pub waits_for_cost: bool,
     /// Own edits that went out of the document and could not be written again: to be kept apart in the batch that drops them.
     pub lost: Vec<Unsent>,
     /// What the log has lost and nobody here can carry: to be kept apart in the batch that drops it.
@@ -197,6 +200,17 @@ impl DeliverOutcome {
         self.needs_root_author = None;
     }
 
+    /// The engine does not take a record. Nobody is named for an own one.
+    pub(crate) fn refused_by_engine(&mut self, seq: u64, author: Option<Author>, own: DeviceId) {
+        self.changes.retain(|change| change.seq != seq);
+        let author = author.filter(|author| author.device != own);
+        self.findings.push(Finding {
+            seq,
+            fault: Fault::Record(RecordFault::Content),
+            suspect: author.map_or(Suspect::default(), Suspect::author),
+        });
+    }
+
     /// Adds what a later call did. States (blocked, gap) are those of the later call.
     pub fn absorb(&mut self, later: Self) {
         self.changes.extend(later.changes);
@@ -208,6 +222,7 @@ impl DeliverOutcome {
         self.gap = later.gap;
         self.acknowledged = self.acknowledged.saturating_add(later.acknowledged);
         self.refused_own |= later.refused_own;
+        self.waits_for_cost |= later.waits_for_cost;
         self.lost.extend(later.lost);
         self.uncarried.extend(later.uncarried);
         self.reopen |= later.reopen;

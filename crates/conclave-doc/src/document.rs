@@ -4,7 +4,7 @@ use conclave_crdt::{Crdt, CrdtKind, ReplicaId};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::DeliveredRecord;
 use conclave_proto::record::Record;
-use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, limits};
+use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, UserId, limits};
 
 use crate::aside::Aside;
 use crate::checks::Checks;
@@ -12,9 +12,11 @@ use crate::content::{Content, Fresh, Plain};
 use crate::context::{Cost, DeliverOutcome, DocContext, EditFn};
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Incoming;
+use crate::light::Light;
 use crate::log::LogView;
 use crate::lost::LostUpdates;
 use crate::outbox::{Outbox, Own};
+use crate::payload::Account;
 use crate::seal::padded_len;
 use crate::state::LogState;
 use crate::store::RowTracker;
@@ -47,6 +49,8 @@ pub struct Document {
     pub(crate) rolled_back: bool,
     /// Found behind the service: nothing is sent before the log is as long as the service says, since own edits may be in it already.
     pub(crate) behind: bool,
+    /// How the first of the own edits that are still to be sent stands.
+    pub(crate) light: Light,
     /// Records set aside, voids handled, and whether a snapshot has to be taken over for them.
     pub(crate) aside: Aside,
 }
@@ -187,6 +191,12 @@ impl Document {
             .map(|owner| owner.device)
     }
 
+    /// What a user's updates have cost, and how much of the document they are, by the log.
+    #[must_use]
+    pub fn account(&self, user: &UserId) -> Account {
+        self.state.tables.account(user)
+    }
+
     /// Edits the document. The edit is visible at once, and durable once [`Document::take_changes`] is written. All or nothing: after an
     /// error the document is as before. Gives whether there is something to send.
     ///
@@ -318,6 +328,15 @@ impl Document {
             cost = cost.and(self.cost_of_content());
         }
         cost
+    }
+
+    /// Whether what waits reaches the CRDT engine when it goes on, or is counted from the beginning: how long that takes its length does not tell.
+    #[must_use]
+    pub fn is_engine_due(&self) -> bool {
+        let waits = !self.incoming.is_empty();
+        self.incoming.is_of_others()
+            || !self.content.aside.is_empty()
+            || (waits && self.content.meter.is_none())
     }
 
     /// What the whole content takes, for calls that go through all of it.

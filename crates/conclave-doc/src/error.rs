@@ -60,6 +60,9 @@ pub enum DocError {
         /// Limit in bytes.
         max: usize,
     },
+    /// The document that would be made is larger, or takes more work to load, than anybody else's device puts up with.
+    #[error("the document would be larger, or more work to load, than other devices accept")]
+    TooCostly,
     /// A snapshot cannot be made now: records wait, or nothing is new since the last one.
     #[error("a snapshot cannot be made now")]
     NotNow,
@@ -86,6 +89,7 @@ impl DocError {
             Self::Protocol => "doc.protocol",
             Self::Role => "doc.role",
             Self::TooLarge { .. } => "doc.too_large",
+            Self::TooCostly => "doc.too_costly",
             Self::NotNow => "doc.not_now",
             Self::SetAside { .. } => "doc.set_aside",
         }
@@ -171,6 +175,7 @@ impl Fault {
                 RecordFault::Equivocation => "found.equivocation",
                 RecordFault::Replica => "found.replica",
                 RecordFault::Content => "found.content",
+                RecordFault::Cost => "found.cost",
                 _ => "found.other",
             },
         }

@@ -47,14 +47,15 @@ impl Heard {
         }
     }
 
-    /// A user's second verdict of one kind counts for nothing, but for an admin's match where others have objected since the first: that answers
-    /// them. So each user objects once, and nobody has the last word by saying it again.
+    /// A user's second verdict of one kind counts for nothing, but for a match where the same user has objected since the first, and an admin's where
+    /// others have: that answers them. So each user objects once, and nobody has the last word by saying it again.
     fn hear(&mut self, voice: Voice) {
         let same = |it: &Voice| it.user == voice.user && it.is_match() == voice.is_match();
         if let Some(first) = self.voices.iter().position(same) {
+            let is_admin = voice.role >= Role::Admin;
             let mut since = self.voices.iter().skip(first);
-            let objected = since.any(|it| !it.is_match() && it.user != voice.user);
-            if !voice.is_match() || voice.role < Role::Admin || !objected {
+            let objected = since.any(|it| !it.is_match() && (is_admin || it.user == voice.user));
+            if !voice.is_match() || !objected {
                 return;
             }
             self.voices.remove(first);
@@ -177,6 +178,22 @@ mod tests {
             voice(2, Role::Viewer, Judgement::Match),
         ]);
         assert_eq!(back.objections().count(), 0);
+    }
+
+    #[test]
+    fn a_user_lifts_an_own_objection_once() {
+        let (right, wrong) = (
+            voice(2, Role::Editor, Judgement::Match),
+            voice(2, Role::Editor, DIFFERS),
+        );
+        let lifted = said(&[right, wrong, right]);
+        assert_eq!(
+            (lifted.matches().count(), lifted.objections().count()),
+            (1, 0)
+        );
+        assert!(lifted.is_settled());
+        let again = said(&[right, wrong, right, wrong, wrong, right]);
+        assert_eq!(again, lifted);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_crdt::cost::Meter;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{DeliveredRecord, ElidedRecord};
 use conclave_proto::record::{Record, Sealed};
@@ -78,6 +79,8 @@ impl Form {
 
 /// A jump to a later base snapshot: the leaves up to its covered head show that it extends the own log.
 pub(crate) struct Bridge {
+    /// What counting has learnt of the snapshot.
+    pub meter: Meter,
     pub frontier: Frontier,
     pub info: SnapshotInfo,
     pub payload: SnapshotPayload,
@@ -271,6 +274,11 @@ impl Incoming {
     /// How many records wait, and their encoded bytes.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.queue.len(), self.bytes)
+    }
+
+    /// Whether there are records that were not written here.
+    pub(crate) fn is_of_others(&self) -> bool {
+        self.queue.values().any(|form| *form != Form::Own)
     }
 
     /// The positions missing before the queue goes on, for a log of `size` records.

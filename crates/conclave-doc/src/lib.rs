@@ -34,6 +34,7 @@ mod aside;
 mod based;
 mod candidate;
 mod carried;
+mod charge;
 mod checks;
 mod content;
 mod context;
@@ -43,6 +44,7 @@ mod examine;
 mod heard;
 mod incoming;
 mod kept;
+mod light;
 mod log;
 mod lost;
 mod open;
@@ -78,8 +80,8 @@ pub use log::{LogView, SeenFault};
 pub use lost::Whose;
 pub use open::Standing;
 pub use payload::{
-    CarriedPayload, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION, SnapshotPayload, Tables,
-    VERDICT_VERSION, VerdictPayload,
+    Account, CarriedPayload, DiffersWhy, Judgement, ReplicaOwner, SNAPSHOT_VERSION,
+    SnapshotPayload, Tables, VERDICT_VERSION, VerdictPayload,
 };
 pub use refound::Founding;
 pub use seal::{

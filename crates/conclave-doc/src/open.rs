@@ -1,5 +1,6 @@
 //! Beginning a document, opening one from a snapshot, and finding one's place again after a reconnect.
 
+use conclave_crdt::cost::Meter;
 use conclave_crdt::{CrdtError, CrdtKind};
 use conclave_proto::codec::encode;
 use conclave_proto::frame::{BaseSnapshot, OpenedDocument};
@@ -12,12 +13,14 @@ use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
 use crate::aside::Aside;
+use crate::charge::{Unbounded, accounts_are_of_members, bounded, founded};
 use crate::checks::Checks;
 use crate::content::{Content, Fresh, Plain};
 use crate::context::{Blocked, DeliverOutcome, DocContext, EditFn, Sealer};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::{Bridge, Incoming};
+use crate::light::Light;
 use crate::log::LogView;
 use crate::lost::LostUpdates;
 use crate::outbox::Outbox;
@@ -94,7 +97,7 @@ impl Document {
     /// these ids in, so they are its own here, as if it had introduced them, and nobody else can write on under them.
     ///
     /// # Errors
-    /// As [`Document::create`]; [`DocError::Crdt`] where the state is not complete.
+    /// As [`Document::create`]; [`DocError::Crdt`] where the state is not complete, [`DocError::TooCostly`] where nobody else would load it.
     pub fn create_from(
         ctx: &DocContext<'_>,
         group: GroupId,
@@ -106,6 +109,7 @@ impl Document {
     ) -> Result<(Self, Record), DocError> {
         let mut fresh = Fresh::new(sealer.rng);
         ctx.own_row().ok_or(DocError::Role)?;
+        founded(kind, state)?;
         let mut crdt = conclave_crdt::load(kind, state, fresh.replica(kind))?;
         if crdt.has_missing() {
             return Err(CrdtError::MissingDependency.into());
@@ -142,14 +146,16 @@ impl Document {
         let base = opened.base.as_ref().ok_or(DocError::Protocol)?;
         let mut fresh = Fresh::new(rng);
         let (info, payload, kind) = read_base(ctx, group, document, base)?;
+        let meter = judge_bound(&info, kind, &payload)?;
         let frontier = payload.frontier.clone();
         let state = LogState::new(payload.tables.clone(), info);
         let (_, checkpoint) = Self::first_checkpoint(payload, state.clone());
-        let content =
+        let mut content =
             Content::new(kind, checkpoint, &mut fresh).map_err(|_| DocError::BadSnapshot {
                 author: info.author,
                 fault: RecordFault::Content,
             })?;
+        content.meter = Some(meter);
         let author = Author {
             device: ctx.device,
             instance,
@@ -189,6 +195,7 @@ impl Document {
             caught_up_epoch: 0,
             rolled_back: false,
             behind: false,
+            light: Light::default(),
             aside: Aside::default(),
         }
     }
@@ -342,7 +349,9 @@ impl Document {
                 fault: RecordFault::Malformed,
             });
         }
+        let meter = judge_bound(&info, kind, &payload)?;
         self.incoming.begin_bridge(Bridge {
+            meter,
             frontier,
             info,
             payload,
@@ -381,6 +390,7 @@ impl Document {
         let state = LogState::new(bridge.payload.tables.clone(), bridge.info);
         let (_, checkpoint) = Self::first_checkpoint(bridge.payload, state.clone());
         let mut content = Content::new(self.kind(), checkpoint, &mut self.fresh)?;
+        content.meter = Some(bridge.meter);
         self.end_era();
         let left = self.log.leaves(0, bridge.info.covered.size);
         self.rows.below.leaves.extend(left.chain(bridge.leaves));
@@ -489,6 +499,9 @@ fn read_base(
     if payload.tables.epoch_high > header.epoch {
         return Err(bad(RecordFault::EpochDecreased));
     }
+    if !accounts_are_of_members(ctx, &payload.tables, header.epoch) {
+        return Err(bad(RecordFault::Content));
+    }
     let info = SnapshotInfo {
         seq: base.seq,
         id: record.leaf(),
@@ -502,6 +515,21 @@ fn read_base(
         weight: Weight::default(),
     };
     Ok((info, payload, kind))
+}
+
+/// What an engine may be given is known to be bounded before.
+fn judge_bound(
+    info: &SnapshotInfo,
+    kind: CrdtKind,
+    payload: &SnapshotPayload,
+) -> Result<Meter, DocError> {
+    bounded(kind, payload).map_err(|why| DocError::BadSnapshot {
+        author: info.author,
+        fault: match why {
+            Unbounded::Cost => RecordFault::Cost,
+            Unbounded::Content => RecordFault::Content,
+        },
+    })
 }
 
 /// Where a base may stand: not before what it covers; the first of a document at position 0 and nowhere else.

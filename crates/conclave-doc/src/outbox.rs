@@ -116,6 +116,11 @@ impl Outbox {
         self.items.len()
     }
 
+    /// Number of the next item: another once anything was put here.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
     /// Size of what waits, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -259,6 +264,42 @@ impl Outbox {
     /// The record of the item at `at`, if it was ever sealed.
     pub(crate) fn sealed_at(&self, at: usize) -> Option<&Record> {
         self.items.get(at)?.sealed.as_ref()
+    }
+
+    /// Whether the item at `at` is an update.
+    pub(crate) fn is_update(&self, at: usize) -> bool {
+        self.update_at(at).is_some()
+    }
+
+    /// The update of the item at `at`, where it is one.
+    pub(crate) fn update_at(&self, at: usize) -> Option<&Plain> {
+        let item = self.items.get(at)?;
+        (item.what == Own::Update).then_some(&item.plain)
+    }
+
+    /// Replica ids under which the first item writes.
+    pub(crate) fn front_replicas(&self) -> Vec<ReplicaId> {
+        let front = self.items.front();
+        front.map(|item| item.replicas.clone()).unwrap_or_default()
+    }
+
+    /// Takes parts of the first item, which was not sealed yet, in its place.
+    pub(crate) fn replace_front(&mut self, parts: Vec<Vec<u8>>, replicas: &[ReplicaId]) {
+        let Some(first) = self.items.pop_front() else {
+            return;
+        };
+        self.left(&first);
+        let after: Vec<OutItem> = self.items.drain(..).collect();
+        after.iter().for_each(|item| self.left(item));
+        for part in parts {
+            self.push(Own::Update, Plain::from(part), replicas.to_vec());
+        }
+        for item in after {
+            self.push(item.what, item.plain, item.replicas);
+            if let Some(leaf) = item.carries {
+                self.last_carries(leaf);
+            }
+        }
     }
 
     /// Plaintext of the first item.

@@ -84,9 +84,14 @@ impl Document {
         };
         let first = self.outbox.in_flight(session);
         let (mut records, mut bytes) = (Vec::new(), 0usize);
+        let mut ahead = None;
         while records.len() < limits::RECORDS_PER_FRAME
             && self.outbox.next_may_go(session, may_update)
         {
+            let next = self.outbox.in_flight(session);
+            if !self.may_cost(ctx, &mut ahead, next)? {
+                break;
+            }
             let Some(record) = self.outbox.seal_next(session, &template, chain, &with, rng) else {
                 break;
             };

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use conclave_crdt::ReplicaId;
+use conclave_crdt::cost::BALANCE_CAP;
 use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
 use conclave_proto::limits::{CARRIED_BYTES, SNAPSHOT_BYTES, UPDATE_BYTES};
 use conclave_proto::record::Record;
-use conclave_proto::{Author, DeviceId, Frontier, Hash};
+use conclave_proto::{Author, DeviceId, Frontier, Hash, UserId};
 use conclave_rules::Chain;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::{Zeroize, Zeroizing};
@@ -14,7 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::seal::RecordKeys;
 
 /// Version of [`SnapshotPayload`] that this library writes.
-pub const SNAPSHOT_VERSION: u16 = 1;
+pub const SNAPSHOT_VERSION: u16 = 2;
 /// Version of [`VerdictPayload`] that this library writes.
 pub const VERDICT_VERSION: u8 = 2;
 
@@ -27,6 +28,37 @@ pub struct ReplicaOwner {
     pub next: u64,
 }
 
+/// What a user's updates have cost a document, and how much of it they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "(u64, u64)", into = "(u64, u64)")]
+pub struct Account {
+    /// What the next updates may cost, in units.
+    pub balance: u64,
+    /// By how much they have made the document grow: canonical blocks of Yjs, operations of Automerge.
+    pub size: u64,
+}
+
+impl Account {
+    /// Of a user who has written nothing.
+    pub const FULL: Self = Self {
+        balance: BALANCE_CAP,
+        size: 0,
+    };
+}
+
+// Each record's row has one: names of fields would be half of it.
+impl From<(u64, u64)> for Account {
+    fn from((balance, size): (u64, u64)) -> Self {
+        Self { balance, size }
+    }
+}
+
+impl From<Account> for (u64, u64) {
+    fn from(account: Account) -> Self {
+        (account.balance, account.size)
+    }
+}
+
 /// What every member knows alike after a prefix of a document's log, beside the CRDT itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tables {
@@ -36,6 +68,10 @@ pub struct Tables {
     pub chains: BTreeMap<Author, Chain>,
     /// Owners of replica ids.
     pub owners: BTreeMap<ReplicaId, ReplicaOwner>,
+    /// What users' updates have cost. Who has no row has a full account.
+    pub costs: BTreeMap<UserId, Account>,
+    /// Size of the document: canonical blocks of Yjs, operations of Automerge.
+    pub ops: u64,
 }
 
 impl Tables {
@@ -43,6 +79,21 @@ impl Tables {
     #[must_use]
     pub fn last_link(&self, author: &Author) -> Option<(u64, Hash)> {
         self.chains.get(author).and_then(Chain::last_link)
+    }
+
+    /// A user's account.
+    #[must_use]
+    pub fn account(&self, user: &UserId) -> Account {
+        self.costs.get(user).copied().unwrap_or(Account::FULL)
+    }
+
+    /// A user's account is this from now on.
+    pub fn set_account(&mut self, user: UserId, account: Account) {
+        if account == Account::FULL {
+            self.costs.remove(&user);
+        } else {
+            self.costs.insert(user, account);
+        }
     }
 
     /// Operations of a device up to these counters are in the log.
@@ -93,6 +144,14 @@ struct ReplicaRow {
     next: u64,
 }
 
+/// One row of the table of costs.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+struct CostRow {
+    user: UserId,
+    balance: u64,
+    size: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct WireSnapshot {
     version: u16,
@@ -100,6 +159,8 @@ struct WireSnapshot {
     frontier: Frontier,
     authors: Vec<AuthorRow>,
     replicas: Vec<ReplicaRow>,
+    costs: Vec<CostRow>,
+    ops: u64,
     state: Bytes,
 }
 
@@ -108,7 +169,7 @@ struct WireSnapshot {
 pub struct SnapshotPayload {
     /// Frontier of the log at the covered head.
     pub frontier: Frontier,
-    /// Chains, owners, highest epoch.
+    /// Chains, owners, highest epoch, costs.
     pub tables: Tables,
     /// State of the CRDT, with what waits for missing operations.
     pub state: Zeroizing<Vec<u8>>,
@@ -126,7 +187,8 @@ impl std::fmt::Debug for SnapshotPayload {
 }
 
 impl SnapshotPayload {
-    /// Encodes: `uint16 version; uint64 epoch_high; Frontier; AuthorRow authors<V>; ReplicaRow replicas<V>; opaque state<V>`.
+    /// Encodes: `uint16 version; uint64 epoch_high; Frontier; AuthorRow authors<V>; ReplicaRow replicas<V>; CostRow costs<V>;
+    /// uint64 ops; opaque state<V>`.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let authors = self
@@ -150,12 +212,20 @@ impl SnapshotPayload {
                 next: owner.next,
             })
             .collect();
+        let costs = self.tables.costs.iter();
+        let costs = costs.map(|(user, account)| CostRow {
+            user: *user,
+            balance: account.balance,
+            size: account.size,
+        });
         let mut wire = WireSnapshot {
             version: SNAPSHOT_VERSION,
             epoch_high: self.tables.epoch_high,
             frontier: self.frontier.clone(),
             authors,
             replicas,
+            costs: costs.collect(),
+            ops: self.tables.ops,
             state: Bytes::from(self.state.as_slice()),
         };
         let bytes = Zeroizing::new(encode(&wire));
@@ -176,6 +246,7 @@ impl SnapshotPayload {
         }
         let mut tables = Tables {
             epoch_high: wire.epoch_high,
+            ops: wire.ops,
             ..Tables::default()
         };
         for row in wire.authors {
@@ -212,6 +283,20 @@ impl SnapshotPayload {
                     next: row.next,
                 },
             );
+        }
+        for row in wire.costs {
+            let last = tables.costs.last_key_value();
+            let account = Account {
+                balance: row.balance,
+                size: row.size,
+            };
+            if row.balance > BALANCE_CAP
+                || account == Account::FULL
+                || last.is_some_and(|(last, _)| *last >= row.user)
+            {
+                return Err(malformed);
+            }
+            tables.costs.insert(row.user, account);
         }
         Ok(Self {
             frontier: wire.frontier,
@@ -391,7 +476,11 @@ mod tests {
                     next: 9,
                 },
             );
+            let (balance, size) = (u64::from(at), 7);
+            let account = Account { balance, size };
+            tables.costs.insert(UserId([at; 32]), account);
         }
+        tables.ops = 21;
         let mut frontier = Frontier::new();
         frontier.push(Hash([5; 32]));
         SnapshotPayload {
@@ -413,8 +502,29 @@ mod tests {
         longer.push(0);
         assert!(SnapshotPayload::from_bytes(&longer).is_err());
         let mut other_version = bytes.to_vec();
-        other_version[1] = 2;
+        other_version[1] = 1;
         assert!(SnapshotPayload::from_bytes(&other_version).is_err());
+    }
+
+    #[test]
+    fn a_table_of_costs_has_one_encoding() {
+        let with = |user: u8, account| {
+            let mut payload = payload();
+            payload.tables.costs.insert(UserId([user; 32]), account);
+            SnapshotPayload::from_bytes(&payload.to_bytes())
+        };
+        let account = |balance, size| Account { balance, size };
+        assert!(with(9, account(BALANCE_CAP, 1)).is_ok());
+        assert!(with(9, account(BALANCE_CAP - 1, 0)).is_ok());
+        assert!(with(9, Account::FULL).is_err(), "a row that says nothing");
+        assert!(with(9, account(BALANCE_CAP + 1, 1)).is_err());
+        let mut bytes = payload().to_bytes();
+        let row = |user: u8| [&[user; 32][..], &[0; 7], &[user]].concat();
+        let at = bytes.windows(40).position(|it| it == row(1)).unwrap();
+        for user in [0, 2] {
+            bytes[at..at + 32].fill(user);
+            assert!(SnapshotPayload::from_bytes(&bytes).is_err());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use conclave_proto::merkle::Frontier;
 use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId};
 
+use crate::charge::founded;
 use crate::content::{Checkpoint, Content, Fresh, Plain};
 use crate::context::{DocContext, Sealer};
 use crate::document::Document;
@@ -87,6 +88,9 @@ impl Document {
         sealer: Sealer<'_>,
     ) -> Result<(Self, Record), DocError> {
         let row = ctx.own_row().ok_or(DocError::Role)?;
+        let meter = founded(founding.kind, founding.crdt.as_slice())?;
+        let mut founding = founding;
+        founding.tables.ops = meter.size();
         let author = Author {
             device: ctx.device,
             instance,
@@ -110,7 +114,8 @@ impl Document {
             state: state.clone(),
             crdt: founding.crdt,
         };
-        let content = Content::new(founding.kind, checkpoint, &mut fresh)?;
+        let mut content = Content::new(founding.kind, checkpoint, &mut fresh)?;
+        content.meter = Some(meter);
         let mut this = Self::assemble(
             group,
             document,

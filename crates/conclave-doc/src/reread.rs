@@ -10,15 +10,19 @@ use conclave_proto::record::RecordBody;
 use conclave_proto::refusal::RecordFault;
 
 use crate::carried::{BAD, Carried, judge_carried, judge_operations};
+use crate::charge::{Payer, charge_unfit};
 use crate::content::{Idle, Plain, TailEntry};
 use crate::context::{Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
-use crate::payload::VerdictPayload;
+use crate::payload::{Tables, VerdictPayload};
 use crate::replica::judge_replicas;
 use crate::seal::{KeyRing, open};
 use crate::state::{Effect, LogState, News};
 use crate::views::{Views, tell_all};
+
+/// What records meant, and their updates where they had one.
+pub(crate) type Before = Vec<(Effect, Option<Plain>)>;
 
 /// Own edits that wait, before the log is read again.
 struct Pending {
@@ -36,19 +40,68 @@ impl Document {
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
         let pending = self.pending_views()?;
+        let before = self.judge_again(ctx, from, None, outcome)?;
+        self.checks.forget_found();
+        self.rows.meta_dirty = true;
+        self.aside
+            .given_up
+            .retain(|epoch| ctx.keys.root(*epoch).is_none());
+        let in_the_way = self.tell_changes(ctx, from, &before, outcome);
+        outcome.rebuilt = true;
+        self.settle_pending(pending, in_the_way, outcome)?;
+        self.write_lost(from, &before, outcome)
+    }
+
+    /// Judges the content of all records from `from` on again, that at `unfit` excepted, which the engine has refused. So it is done from each that the
+    /// engine refuses then: what such a record does to accounts is known before what follows is judged, however records were delivered. Own
+    /// edits without a place in the log are not in the document afterwards. Gives what was there before.
+    pub(crate) fn judge_again(
+        &mut self,
+        ctx: &DocContext<'_>,
+        from: u64,
+        mut unfit: Option<u64>,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<Before, DocError> {
+        let mut before: Option<Before> = None;
+        let mut at = unfit.unwrap_or(from);
+        loop {
+            let entries = self.content.take_from(at, &mut self.fresh)?;
+            let now = |entry: &TailEntry| (entry.effect.clone(), entry.update.clone());
+            let before = before.get_or_insert_with(|| entries.iter().map(now).collect());
+            let refused = self.judge_entries(ctx, at, entries, unfit, outcome)?;
+            let Some(seq) = refused else {
+                return Ok(std::mem::take(before));
+            };
+            let index = usize::try_from(seq.saturating_sub(from)).unwrap_or(usize::MAX);
+            if let Some((old, _)) = before.get(index)
+                && old.news != News::None
+            {
+                let (found, own) = (old.link, self.outbox.author.device);
+                outcome.refused_by_engine(seq, found.map(|(author, _)| author), own);
+            }
+            (at, unfit) = (seq, refused);
+        }
+    }
+
+    fn judge_entries(
+        &mut self,
+        ctx: &DocContext<'_>,
+        from: u64,
+        entries: Vec<TailEntry>,
+        unfit: Option<u64>,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<Option<u64>, DocError> {
         let mut keys = KeyRing::new(ctx.keys, self.id);
         let settled = self.settled_to();
         let mut state = self.content.state_at(from);
-        let entries = self.content.take_from(from, &mut self.fresh)?;
-        let before: Vec<(Effect, Option<Plain>)> = entries
-            .iter()
-            .map(|entry| (entry.effect.clone(), entry.update.clone()))
-            .collect();
+        self.content.ready_meter()?;
         for (seq, mut entry) in (from..).zip(entries) {
             let void = seq >= settled && ctx.authority.is_void(&self.id, &entry.effect.leaf);
             let is_chained = entry.effect.link.is_some() && entry.effect.epoch.is_some();
             let mut update = None;
-            if is_chained && (void || entry.effect.news == News::Void) {
+            if unfit == Some(seq) {
+                entry.make_unfit(ctx, &state.tables);
+            } else if is_chained && (void || entry.effect.news == News::Void) {
                 entry.make_void();
             } else if is_chained {
                 match self.read_again(ctx, &state, &mut entry, &mut keys, seq >= settled) {
@@ -56,7 +109,9 @@ impl Document {
                     Err(fault) if entry.effect.news == News::Aside => {
                         entry.effect.news = News::None;
                         let author = entry.effect.link.map(|(author, _)| author);
-                        let is_certain = fault != RecordFault::Replica || !self.has_holes(ctx);
+                        let costly = author.is_some_and(|it| state.was_costly(&it.device));
+                        let holes = costly || self.has_holes(ctx);
+                        let is_certain = fault != RecordFault::Replica || !holes;
                         outcome.findings.extend(is_certain.then_some(Finding {
                             seq,
                             fault: Fault::Record(fault),
@@ -69,27 +124,19 @@ impl Document {
             state.apply(seq, &entry.effect);
             self.content.push(entry, update);
         }
-        self.content.apply_pushed(Vec::new, &mut self.fresh)?;
+        let refused = self.content.apply_pushed(Vec::new, &mut self.fresh)?;
         self.state = state;
         if let Some(confirmed) = &self.checks.own.confirmed {
             self.state.confirm(confirmed);
         }
-        self.checks.forget_found();
-        self.rows.meta_dirty = true;
-        self.aside
-            .given_up
-            .retain(|epoch| ctx.keys.root(*epoch).is_none());
-        let in_the_way = self.tell_changes(ctx, from, &before, outcome);
-        outcome.rebuilt = true;
-        self.settle_pending(pending, in_the_way, outcome)?;
-        self.write_lost(from, &before, outcome)
+        Ok(refused)
     }
 
     /// Own records that had an effect and have none any more, since what they follow is void: writes what each did again.
     fn write_lost(
         &mut self,
         from: u64,
-        before: &[(Effect, Option<Plain>)],
+        before: &Before,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
         let lost = self.lost_records(from, before)?;
@@ -135,11 +182,7 @@ impl Document {
     }
 
     /// Positions of own updates that stood and are refused now, or wait for ever for operations that are gone.
-    fn lost_records(
-        &mut self,
-        from: u64,
-        before: &[(Effect, Option<Plain>)],
-    ) -> Result<BTreeSet<u64>, DocError> {
+    fn lost_records(&mut self, from: u64, before: &Before) -> Result<BTreeSet<u64>, DocError> {
         let device = self.outbox.author.device;
         let mut lost = BTreeSet::new();
         let none = BTreeSet::new();
@@ -154,7 +197,7 @@ impl Document {
             let own = written.is_some_and(|(author, _)| author.device == device);
             let stood = own && old.news == News::Update;
             let Some(update) = &entry.update else {
-                if stood && entry.effect.news == News::None {
+                if stood && matches!(entry.effect.news, News::None | News::Costly) {
                     lost.insert(seq);
                 }
                 continue;
@@ -173,7 +216,7 @@ impl Document {
     /// Judges the content of one record, where `state` is that before it. Gives its update as it was read, where it is one; fails with what is
     /// wrong with it.
     fn read_again(
-        &self,
+        &mut self,
         ctx: &DocContext<'_>,
         state: &LogState,
         entry: &mut TailEntry,
@@ -181,6 +224,8 @@ impl Document {
         voids_count: bool,
     ) -> Result<Option<Inspected>, RecordFault> {
         let effect = &mut entry.effect;
+        effect.costs.clear();
+        effect.ops = None;
         let mut carried = effect.carried;
         let Some(((author, _), epoch)) = effect.link.zip(effect.epoch) else {
             return Ok(None);
@@ -220,7 +265,7 @@ impl Document {
             }
             (None, None) => return Ok(None),
         };
-        let read = self.content.crdt.inspect(plain.as_slice());
+        let mut read = self.content.crdt.inspect(plain.as_slice());
         let is_void = |by: &Carried| voids_count && ctx.authority.is_void(&self.id, &by.leaf);
         let judged = match &read {
             _ if carried.as_ref().is_some_and(is_void) => Err(BAD),
@@ -236,6 +281,20 @@ impl Document {
             Err(_) => Err(RecordFault::Content),
         };
         let is_known = judged == Ok(None);
+        let judged = match (judged, &mut read) {
+            (Ok(Some(claims)), Ok(read)) => {
+                let payer = Payer {
+                    ctx,
+                    tables: &state.tables,
+                    device: author.device,
+                    epoch,
+                };
+                let counted = (plain.as_slice(), read);
+                let charged = self.content.charge(&payer, counted, effect);
+                charged.map(|()| Some(claims))
+            }
+            (judged, _) => judged,
+        };
         match judged {
             Ok(Some(claims)) => {
                 effect.news = News::Update;
@@ -247,7 +306,9 @@ impl Document {
             }
             Ok(None) | Err(_) => {
                 effect.claims.clear();
-                if effect.news == News::Update || is_known {
+                if judged == Err(RecordFault::Cost) {
+                    effect.news = News::Costly;
+                } else if matches!(effect.news, News::Update | News::Costly) || is_known {
                     effect.news = News::None;
                 }
                 let idle = entry.update.take().map(Idle::Open);
@@ -258,11 +319,11 @@ impl Document {
     }
 
     /// Tells what the records from `from` on mean now and did not before. Gives whether one of them takes operations that own edits claim.
-    fn tell_changes(
+    pub(crate) fn tell_changes(
         &mut self,
         ctx: &DocContext<'_>,
         from: u64,
-        before: &[(Effect, Option<Plain>)],
+        before: &Before,
         outcome: &mut DeliverOutcome,
     ) -> bool {
         let mut in_the_way = false;
@@ -278,6 +339,14 @@ impl Document {
             let kind = match effect.news {
                 News::Update => ChangeKind::Update,
                 News::Verdict { .. } => ChangeKind::Verdict,
+                News::Costly => {
+                    outcome.findings.push(Finding {
+                        seq,
+                        fault: Fault::Record(RecordFault::Cost),
+                        suspect: Suspect::default(),
+                    });
+                    continue;
+                }
                 _ => continue,
             };
             let (Some((author, _)), Some(epoch)) = (effect.link, effect.epoch) else {
@@ -367,9 +436,19 @@ impl Document {
 }
 
 impl TailEntry {
+    /// The engine refuses it: it has no content, and its user pays for what that costs everybody. `tables` are those before it.
+    fn make_unfit(&mut self, ctx: &DocContext<'_>, tables: &Tables) {
+        charge_unfit(ctx, tables, &mut self.effect);
+        self.effect.news = News::None;
+        let update = self.update.take().map(Idle::Open);
+        self.idle = update.or_else(|| self.idle.take());
+    }
+
     /// Counts as nothing from now on. Its place in its author's chain stays.
     fn make_void(&mut self) {
         self.effect.claims.clear();
+        self.effect.costs.clear();
+        self.effect.ops = None;
         self.effect.news = News::Void;
         self.update = None;
         self.idle = None;

@@ -8,6 +8,7 @@ use conclave_proto::{Author, DeviceId};
 
 use crate::candidate::{Candidate, Standing};
 use crate::carried::{Carried, judge_carried, judge_operations};
+use crate::charge::Payer;
 use crate::content::{Idle, Plain, Received, TailEntry};
 use crate::context::{Blocked, Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
@@ -26,6 +27,8 @@ const RUN_RECORDS: usize = 4096;
 enum Content {
     /// Refused, by all members alike.
     Refused(RecordFault, Suspect),
+    /// It would cost more than its user has left.
+    Costly,
     /// Void: an admin's entry in the group log says so.
     Void,
     /// Operations that are all known: nothing to do.
@@ -135,9 +138,11 @@ impl Document {
         outcome: &mut DeliverOutcome,
     ) -> Result<Option<(u64, Halt)>, DocError> {
         let mut keys = KeyRing::new(ctx.keys, self.id);
+        if candidates.iter().any(Candidate::has_content) {
+            self.content.ready_meter()?;
+        }
         let mut halted = None;
         let mut refused = Vec::new();
-        let first_change = outcome.changes.len();
         let mut rest = candidates.into_iter();
         for candidate in rest.by_ref() {
             match self.settle_one(ctx, &candidate, &mut keys, outcome) {
@@ -158,7 +163,7 @@ impl Document {
                 .give_back(candidate.seq, candidate.into_form());
         }
         self.log.truncate(self.content.size());
-        self.apply_settled(first_change, outcome)?;
+        let lost = self.apply_settled(ctx, outcome)?;
         self.forget_known();
         for item in refused.extract_if(.., |item| item.what == Own::Carried) {
             // Nobody else's would stand either.
@@ -166,41 +171,62 @@ impl Document {
             let gone = self.take_lost(|lost| Some(lost.leaf) == leaf)?;
             outcome.uncarried.extend(gone);
         }
-        if !refused.is_empty() {
+        if !refused.is_empty() || !lost.is_empty() {
             let updates = refused.into_iter().filter(|item| item.what == Own::Update);
-            self.rewrite_own(updates.map(|item| item.plain).collect(), outcome)?;
+            let updates = updates.map(|item| item.plain).chain(lost);
+            self.rewrite_own(updates.collect(), outcome)?;
         }
         Ok(halted)
     }
 
-    /// Applies updates that have their place; those that the engine refuses are out.
+    /// Applies updates that have their place; those that the engine refuses are out, and what follows them is counted without them. Gives own updates that do
+    /// not stand then.
     fn apply_settled(
         &mut self,
-        first_change: usize,
+        ctx: &DocContext<'_>,
         outcome: &mut DeliverOutcome,
-    ) -> Result<(), DocError> {
+    ) -> Result<Vec<Plain>, DocError> {
         let (lost, outbox) = (&self.lost, &self.outbox);
         let overlay = || lost.plains().chain(outbox.updates()).collect();
-        for seq in self.content.apply_pushed(overlay, &mut self.fresh)? {
-            let author = outcome
-                .changes
-                .get(first_change..)
-                .unwrap_or_default()
-                .iter()
-                .find(|it| it.seq == seq);
-            let suspect = author.map_or(Suspect::default(), |change| {
-                let carrier = change.carried_by.map(|(author, _)| author);
-                Suspect::author(carrier.unwrap_or(change.author))
-            });
-            outcome.changes.retain(|change| change.seq != seq);
-            let fault = Fault::Record(RecordFault::Content);
-            outcome.findings.push(Finding {
-                seq,
-                fault,
-                suspect,
-            });
+        let refused = self.content.apply_pushed(overlay, &mut self.fresh)?;
+        let Some(from) = refused else {
+            return Ok(Vec::new());
+        };
+        let author = self.content.entry(from).and_then(|it| it.effect.link);
+        let own = self.outbox.author.device;
+        outcome.refused_by_engine(from, author.map(|(author, _)| author), own);
+        let mut before = self.judge_again(ctx, from, refused, outcome)?;
+        self.rebuild()?;
+        // What means now what it meant was told.
+        for (seq, (effect, _)) in (from..).zip(&mut before) {
+            match self.content.entry(seq) {
+                Some(entry) if entry.effect.news == effect.news => *effect = entry.effect.clone(),
+                Some(_) if effect.news == News::Costly => {
+                    let told = Fault::Record(RecordFault::Cost);
+                    let stays = |it: &Finding| it.seq != seq || it.fault != told;
+                    outcome.findings.retain(stays);
+                }
+                _ => {}
+            }
         }
-        Ok(())
+        if self.tell_changes(ctx, from, &before, outcome) {
+            self.rewrite_own(Vec::new(), outcome)?;
+        }
+        let mut gone = Vec::new();
+        for (seq, (effect, update)) in (from..).zip(before) {
+            let stands = self
+                .content
+                .entry(seq)
+                .is_some_and(|it| it.update.is_some());
+            if stands || effect.news != News::Update {
+                continue;
+            }
+            outcome.changes.retain(|change| change.seq != seq);
+            let author = effect.link.filter(|_| effect.carried.is_none());
+            let own = author.is_some_and(|(author, _)| author == self.outbox.author);
+            gone.extend(update.filter(|_| own));
+        }
+        Ok(gone)
     }
 
     /// Gives one record its place; gives it back where it is an own one whose content does not stand.
@@ -218,6 +244,8 @@ impl Document {
             link: None,
             claims: Vec::new(),
             carried: None,
+            costs: Vec::new(),
+            ops: None,
             news: News::None,
         };
         let Some(record) = &candidate.record else {
@@ -263,12 +291,15 @@ impl Document {
                     ),
                     None => {
                         was_read = true;
-                        self.read_content(ctx, candidate, record, own, keys)?
+                        self.read_content(ctx, candidate, record, own, keys, &mut effect)?
                     }
                 };
             }
         }
-        let stands = !matches!(content, Content::Refused(..) | Content::Void);
+        let stands = !matches!(
+            content,
+            Content::Refused(..) | Content::Costly | Content::Void
+        );
         let update = self.note(ctx, candidate, record, own, content, &mut effect, outcome);
         let (update, mut unapplied) = update.unzip();
         let mut popped = None;
@@ -346,6 +377,16 @@ impl Document {
             }
             Content::Aside => {
                 effect.news = News::Aside;
+                None
+            }
+            Content::Costly => {
+                effect.news = News::Costly;
+                // Nobody is at fault: what others wrote may have made it costly.
+                outcome.findings.push(Finding {
+                    seq,
+                    fault: Fault::Record(RecordFault::Cost),
+                    suspect: Suspect::default(),
+                });
                 None
             }
             Content::Void => {
@@ -430,7 +471,7 @@ impl Document {
         );
     }
 
-    /// Opens a chained record and judges what is in it.
+    /// Opens a chained record and judges what is in it. What that does to accounts is written into its effect.
     fn read_content(
         &mut self,
         ctx: &DocContext<'_>,
@@ -438,6 +479,7 @@ impl Document {
         record: &Record,
         own: bool,
         keys: &mut KeyRing<'_>,
+        effect: &mut Effect,
     ) -> Result<Content, Halt> {
         let refused = |fault| {
             Ok(Content::Refused(
@@ -482,7 +524,7 @@ impl Document {
         if let Some(by) = &carried {
             device = by.author.device;
         }
-        let Ok(read) = self.content.crdt.inspect(plain.as_slice()) else {
+        let Ok(mut read) = self.content.crdt.inspect(plain.as_slice()) else {
             return refused(RecordFault::Content);
         };
         let (tables, first) = (&self.state.tables, self.content.first_counter());
@@ -496,7 +538,7 @@ impl Document {
             Ok(None) => return Ok(Content::Known),
             // Out of order after what is not known or void; what belongs to somebody else is another matter.
             Err(fault)
-                if self.has_holes(ctx)
+                if (self.has_holes(ctx) || self.state.was_costly(&device))
                     && (!self.content.aside.is_empty()
                         || !squats(&self.state.tables, device, &read.info.ranges)) =>
             {
@@ -510,6 +552,18 @@ impl Document {
         };
         if !own {
             self.make_way(device, &plain, &claims)?;
+        }
+        let payer = Payer {
+            ctx,
+            tables: &self.state.tables,
+            device: carrier,
+            epoch: record.header.epoch,
+        };
+        let counted = (plain.as_slice(), &mut read);
+        match self.content.charge(&payer, counted, effect) {
+            Ok(()) => {}
+            Err(RecordFault::Cost) => return Ok(Content::Costly),
+            Err(fault) => return refused(fault),
         }
         Ok(Content::Update {
             update: plain,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::carried::{Carried, owner};
 use crate::context::RootsNeeded;
 use crate::heard::{self, Heard, Voice};
-use crate::payload::{Judgement, Tables};
+use crate::payload::{Account, Judgement, Tables};
 use crate::weight::Weight;
 
 /// How much is written between two positions whose weight is remembered, in bytes.
@@ -68,6 +68,8 @@ pub(crate) enum News {
     Aside,
     /// Void for all, by an admin's entry in the group log.
     Void,
+    /// An update that would have cost more than its user had left.
+    Costly,
     /// An update that was applied.
     Update,
     /// A new active snapshot.
@@ -98,6 +100,12 @@ pub(crate) struct Effect {
     /// Whose update this is, where its author only carried it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Carried>,
+    /// The accounts of users to whom it was charged, as they are afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub costs: Vec<(UserId, Account)>,
+    /// Size of the document afterwards, where it may have changed that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<u64>,
     pub news: News,
 }
 
@@ -123,6 +131,8 @@ pub(crate) struct LogState {
     epochs: Vec<(u64, u64)>,
     /// Carried records that count and that no confirmed snapshot covers: their positions, and the ids that their authors gave them.
     carried: Vec<(u64, Hash)>,
+    /// Devices of which a record was left out for its cost: what they had sent after it does not fit, through no fault of theirs.
+    costly: BTreeSet<DeviceId>,
     /// What the records so far weigh.
     pub weight: Weight,
     /// (size, weight) after every so many bytes since the active snapshot's covered head.
@@ -138,6 +148,7 @@ impl LogState {
             heard: vec![Heard::new(active)],
             epochs: Vec::new(),
             carried: Vec::new(),
+            costly: BTreeSet::new(),
             weight: active.weight,
             steps: Vec::new(),
         }
@@ -149,6 +160,10 @@ impl LogState {
             let device = effect.owner().unwrap_or(author.device);
             self.tables.claim(device, &effect.claims);
         }
+        for (user, account) in &effect.costs {
+            self.tables.set_account(*user, *account);
+        }
+        self.tables.ops = effect.ops.unwrap_or(self.tables.ops);
         if let Some(epoch) = effect.epoch {
             self.tables.epoch_high = self.tables.epoch_high.max(epoch);
             if self.epochs.last().is_none_or(|(_, last)| *last < epoch) {
@@ -160,6 +175,7 @@ impl LogState {
         self.weigh(seq, effect);
         match &effect.news {
             News::None | News::Aside | News::Void | News::Update => {}
+            News::Costly => self.costly.extend(effect.owner()),
             News::Snapshot(info) => self.adopt(*info),
             News::Verdict {
                 snapshot,
@@ -253,6 +269,11 @@ impl LogState {
         chain.is_some_and(|chain| chain.closed)
     }
 
+    /// Whether a record of the device was left out for its cost.
+    pub(crate) fn was_costly(&self, device: &DeviceId) -> bool {
+        self.costly.contains(device)
+    }
+
     /// Epochs of the records from `seq` on, as far as known.
     pub(crate) fn epochs_from(&self, seq: u64, size: u64) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
@@ -321,6 +342,8 @@ pub(crate) mod tests {
             link: None,
             claims: vec![],
             carried: None,
+            costs: vec![],
+            ops: None,
             news,
         }
     }

@@ -37,6 +37,7 @@ use crate::document::Document;
 use crate::error::DocError;
 use crate::incoming::Incoming;
 use crate::kept::{Below, Era, Keeping, Present, row_end, segment_key};
+use crate::light::Light;
 use crate::log::LogView;
 use crate::lost::{Lost, LostUpdates};
 use crate::outbox::Outbox;
@@ -457,6 +458,7 @@ impl Document {
             caught_up_epoch: meta.caught_up_epoch,
             rolled_back: false,
             behind: meta.behind,
+            light: Light::default(),
             aside,
         };
         this.claim_known();

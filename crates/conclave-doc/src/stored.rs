@@ -224,7 +224,7 @@ pub(crate) fn read_segment(bytes: &[u8]) -> Result<Vec<SegmentEntry>, DocError> 
 
 /// A stored record that was not applied.
 pub(crate) fn read_idle(entry: &SegmentEntry) -> Result<Option<Idle>, DocError> {
-    let is_idle = matches!(entry.effect.news, News::None | News::Aside);
+    let is_idle = matches!(entry.effect.news, News::None | News::Aside | News::Costly);
     let Some(bytes) = entry.record.as_ref().filter(|_| is_idle && entry.read) else {
         return Ok(None);
     };

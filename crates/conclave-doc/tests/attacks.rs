@@ -436,36 +436,6 @@ fn known_counters_have_no_effect() {
     }
 }
 
-/// An update that is read without fault, and that the engine cannot stand.
-fn poison(seed: u8) -> Vec<u8> {
-    use sha2::{Digest, Sha256};
-    let kind = CrdtKind::Automerge;
-    let fresh = |seed| {
-        conclave_crdt::create(kind, conclave_crdt::ReplicaId::for_kind(kind, [seed; 16])).unwrap()
-    };
-    let mut author = fresh(seed);
-    author.text().unwrap().splice(0, 0, "poison").unwrap();
-    let mut out = Vec::new();
-    author.take_pending(&mut out).unwrap();
-    let honest = out.remove(0);
-    for at in 40..honest.len() {
-        for bit in 0..8 {
-            let mut bad = honest.clone();
-            bad[at] ^= 1 << bit;
-            let hash: [u8; 32] = Sha256::digest(&bad[8..]).into();
-            bad[4..8].copy_from_slice(&hash[..4]);
-            let mut doc = fresh(200);
-            let same_claim = doc
-                .inspect(&bad)
-                .is_ok_and(|read| read.info == doc.inspect(&honest).unwrap().info);
-            if same_claim && doc.apply(&[&bad]) == Err(conclave_crdt::CrdtError::Panicked) {
-                return bad;
-            }
-        }
-    }
-    panic!("no flip makes the engine panic");
-}
-
 /// All members leave out the same update, whether it came alone or among others, and also when they read the log again.
 #[test]
 fn an_update_that_the_engine_cannot_stand_is_left_out_alone() {

@@ -253,8 +253,9 @@ fn a_forgery_that_a_true_snapshot_follows_is_found_out() {
         sim.peers[late].doc.basis(),
         Basis::Disputed { .. }
     ));
-    // It goes over to the true one.
-    assert_eq!(sim.check(late), Some(DIFFERS));
+    // It goes over to the true one. What was forged is in its size.
+    let found = Judgement::Differs(DiffersWhy::Tables);
+    assert_eq!(sim.check(late), Some(found));
     sim.with(late, |doc, ctx, _| doc.retry(ctx).unwrap());
     sim.rejoin(late);
     sim.settle();
@@ -509,4 +510,37 @@ fn a_lone_word_and_an_own_look_from_there_are_not_two() {
         assert!(!sim.confirm(late, minutes).moved);
     }
     assert!(needs_first_root(&sim, late));
+}
+
+/// Each finds both wrong before it has heard of anybody else's objection.
+#[test]
+fn two_forgers_silence_nobody() {
+    let mut sim = sim(&ROLES);
+    let (_, first) = forge(&mut sim, FORGER);
+    let (_, second) = forge(&mut sim, EDITOR);
+    let honest = [OWNER, LIAR];
+    for at in honest {
+        sim.peers[at].doc.draw_lot(1000, 8);
+        while sim.check(at).is_some() {}
+    }
+    for at in honest {
+        assert!(sim.say(at), "{at} waits for another");
+    }
+    sim.settle();
+    for at in honest {
+        while sim.say(at) {
+            sim.settle();
+        }
+    }
+    for at in honest {
+        let named: Vec<u64> = sim
+            .refuted(at)
+            .iter()
+            .filter_map(|it| match it {
+                Refuted::Snapshot { seq, .. } => Some(*seq),
+                Refuted::Verdict { .. } => None,
+            })
+            .collect();
+        assert_eq!(named, [first, second], "{at}");
+    }
 }

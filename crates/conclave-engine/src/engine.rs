@@ -174,7 +174,7 @@ impl Engine {
             Input::Command { id, command } => self.command(id, command),
             Input::Timer => {}
             Input::Worked { id, done } => self.worked(id, *done),
-            Input::Stuck { id } => self.stuck(id),
+            Input::Stuck { id, begun } => self.stuck(id, begun),
         }
         self.drain();
         self.run_timers();

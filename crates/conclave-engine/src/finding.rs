@@ -375,6 +375,8 @@ pub enum FindingKind {
         /// Why.
         cause: Cause,
     },
+    /// Own edits would cost too much now, and wait.
+    EditsWait,
     /// Own edits lost their place and are kept apart.
     Rescued {
         /// How many.
@@ -468,6 +470,7 @@ impl FindingKind {
             Self::EngineDiffers => "document.engine_differs",
             Self::BaseDisputed => "document.disputed",
             Self::OwnEditRewritten => "document.own_edit_rewritten",
+            Self::EditsWait => "document.edits_wait",
             Self::Rescued { .. } => "document.rescued",
             Self::RescueFull => "rescue.full",
             Self::Dropped { .. } => "device.findings_dropped",

@@ -151,6 +151,8 @@ pub enum Input {
     Stuck {
         /// Which work.
         id: WorkId,
+        /// Whether a thread has begun it. Else it says nothing about the document that there was none.
+        begun: bool,
     },
 }
 

@@ -83,12 +83,31 @@ pub(crate) struct Docs {
     slots: BTreeMap<DocumentId, DocSlot>,
     /// How many of them take memory.
     in_memory: usize,
+    /// How often work on a document did not come back in this session.
+    stuck: BTreeMap<DocumentId, u8>,
 }
 
 impl Docs {
     /// How many take memory, or will.
     pub(crate) fn in_memory(&self) -> usize {
         self.in_memory
+    }
+
+    /// How often work on a document did not come back.
+    pub(crate) fn tries(&self, id: &DocumentId) -> u8 {
+        self.stuck.get(id).copied().unwrap_or_default()
+    }
+
+    /// Whether work on a document did not come back once.
+    pub(crate) fn is_held(&self, id: &DocumentId) -> bool {
+        self.stuck.contains_key(id)
+    }
+
+    /// Work on a document does not come back. Gives how often that is so by now.
+    pub(crate) fn note_stuck(&mut self, id: DocumentId) -> u8 {
+        let count = self.stuck.entry(id).or_default();
+        *count = count.saturating_add(1);
+        *count
     }
 
     pub(crate) fn get(&self, id: &DocumentId) -> Option<&DocSlot> {

@@ -115,6 +115,8 @@ pub enum RecordFault {
     Replica = 17,
     /// The CRDT engine refused the content.
     Content = 18,
+    /// To apply it costs more than its author's user has left.
+    Cost = 19,
 }
 
 /// A typed refusal. Says what to do where something can be done.

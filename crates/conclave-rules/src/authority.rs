@@ -17,6 +17,11 @@ pub trait Authority {
     /// The row under which a device writes in an epoch.
     fn row(&self, device: &DeviceId, epoch: u64) -> Option<&RosterRow>;
 
+    /// The user of a device that was a member in an epoch or before it.
+    fn user_of(&self, device: &DeviceId, epoch: u64) -> Option<UserId> {
+        self.row(device, epoch).map(|row| row.user)
+    }
+
     /// The refusal for a device that may not write now.
     fn refusal(&self, device: &DeviceId) -> Refusal;
 
@@ -49,6 +54,11 @@ impl Authority for GroupState {
 
     fn row(&self, device: &DeviceId, epoch: u64) -> Option<&RosterRow> {
         self.roster.row(device, epoch)
+    }
+
+    fn user_of(&self, device: &DeviceId, epoch: u64) -> Option<UserId> {
+        let row = self.roster.first_row(device)?;
+        (row.first_epoch <= epoch).then_some(row.user)
     }
 
     fn refusal(&self, device: &DeviceId) -> Refusal {

@@ -286,6 +286,13 @@ impl Roster {
             .find(|row| row.covers(epoch))
     }
 
+    /// The device's first row.
+    #[must_use]
+    pub fn first_row(&self, device: &DeviceId) -> Option<&RosterRow> {
+        let at = *self.by_device.get(device)?.first()?;
+        self.rows.get(at)
+    }
+
     /// When the group accepted a row's credential and key: the time of the first of the device's adjoining rows that has both. A row that
     /// began for a new role keeps the credential of the row before it.
     #[must_use]

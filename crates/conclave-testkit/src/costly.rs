@@ -50,6 +50,20 @@ pub const YJS: &[Way] = &[
         spread: true,
     },
     Way {
+        name: "a section whose rest comes late",
+        build: sections,
+        size: 20_000,
+        once: false,
+        spread: false,
+    },
+    Way {
+        name: "what waited for one operation",
+        build: released,
+        size: 4_000,
+        once: false,
+        spread: false,
+    },
+    Way {
         name: "cuts back to front",
         build: cuts,
         size: 400,
@@ -261,6 +275,20 @@ fn two_at_one_place(size: u32, records: u32) -> Costly {
     }
 }
 
+/// What two replicas wrote at one place, in one update: each item of the second passes all of the first.
+#[must_use]
+pub fn one_place_at_once(size: u32) -> Vec<u8> {
+    one(|update| {
+        update.text((1, 0), None, None, "x");
+        for client in [5, 9] {
+            for index in 0..size {
+                let right = index.checked_sub(1).map_or((1, 0), |last| (client, last));
+                update.text((client, index), None, Some(right), "x");
+            }
+        }
+    })
+}
+
 /// A text that two replicas wrote by turns, one character each.
 #[must_use]
 pub fn by_turns(size: u32) -> Vec<Vec<u8>> {
@@ -459,6 +487,74 @@ fn repeats(size: u32, records: u32) -> Costly {
             .map(|_| one(|update| update.text((1, 0), None, None, "x")))
             .collect(),
     }
+}
+
+/// Two replicas' sections in one update: an item of the one is needed by the other, whose items stand where the rest of the first go.
+fn sections(size: u32, records: u32) -> Costly {
+    let dear = spread(size, records, |update, index| {
+        if index == 0 {
+            update.text((2, 0), Some((1, 1)), Some((1, 2)), "a");
+        }
+        update.text((2, index + 1), Some((1, 0)), Some((1, 2)), "b");
+        update.text((3, index), Some((1, 1)), Some((2, 0)), "c");
+    });
+    let base = vec![one(|update| update.text((1, 0), None, None, "WXY"))];
+    Costly { base, dear }
+}
+
+/// Items from the first character of a text to its end, all after one operation that comes last.
+#[must_use]
+pub fn released(size: u32, _: u32) -> Costly {
+    let mut base = by_turns(4_000);
+    base.append(&mut self::base(size, |update, index| {
+        // In turn with and without an end, so that they do not join.
+        let right = (index % 2 == 1).then_some((9, index));
+        update.text((9, index + 1), Some((1, 0)), right, "x");
+    }));
+    Costly {
+        base,
+        dear: vec![one(|update| {
+            update.text((9, 0), None, Some((1, 0)), "x");
+        })],
+    }
+}
+
+/// So many maps, each in the last.
+#[must_use]
+pub fn nested(depth: u32) -> Vec<u8> {
+    one(|update| {
+        for index in 0..depth {
+            let parent = index.checked_sub(1).map(|last| (1, last));
+            let spot = Spot {
+                parent,
+                key: Some("k"),
+                ..Spot::default()
+            };
+            update.item((1, index), spot, 7, &[1]);
+        }
+    })
+}
+
+/// A character each by so many replicas, each after the last.
+#[must_use]
+pub fn replicas(count: u32) -> Vec<u8> {
+    one(|update| {
+        for index in 0..count {
+            let last = index.checked_sub(1).map(|last| (1 + u64::from(last), 0));
+            update.text((1 + u64::from(index), 0), last, None, "x");
+        }
+    })
+}
+
+/// Characters at places all over the text of [`written`], one an update.
+pub fn scattered(len: u32, edits: u32) -> impl Iterator<Item = Vec<u8>> {
+    (0..edits).map(move |index| {
+        let place = (u64::from(index) * 611_953 % u64::from(len - 1)) as u32;
+        one(|update| {
+            let (origin, right) = (Some((1, place)), Some((1, place + 1)));
+            update.text((5, index), origin, right, "x");
+        })
+    })
 }
 
 /// So many characters, each an item after the last: dear for an engine that is given them as they are.

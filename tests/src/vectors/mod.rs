@@ -5,6 +5,7 @@
 
 mod basics;
 mod content;
+mod costs;
 mod frames;
 mod group;
 mod identity;
@@ -148,6 +149,11 @@ const SUBJECTS: &[Subject] = &[
         "records.json",
         "PROTOCOL.md, sections 10 and 11: sealed records, what they seal, chains and snapshots, content",
         records::write,
+    ),
+    (
+        "costs.json",
+        "PROTOCOL.md, section 11.10: what updates cost, each after those before it; the balance of their one user, and the document's size",
+        costs::write,
     ),
     (
         "service.json",

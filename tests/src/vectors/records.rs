@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use conclave_crdt::{Crdt, CrdtKind, PathElement, ReplicaId, create};
 use conclave_doc::{
-    CarriedPayload, DiffersWhy, DocKeys, Judgement, ReplicaOwner, SnapshotPayload, Tables,
+    Account, CarriedPayload, DiffersWhy, DocKeys, Judgement, ReplicaOwner, SnapshotPayload, Tables,
     VerdictPayload, open, padded_len, seal_with_nonce,
 };
 use conclave_identity::DeviceKey;
@@ -13,7 +13,7 @@ use conclave_proto::merkle::{Frontier, Head};
 use conclave_proto::record::{
     Chained, RECORD_LABEL, RECORD_VERSION, Record, RecordBody, RecordHeader, SnapshotHeader,
 };
-use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, SessionId};
+use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, InstanceId, SessionId, UserId};
 use zeroize::Zeroizing;
 
 use super::value::Shown;
@@ -190,6 +190,10 @@ fn snapshot() -> Result<SnapshotPayload> {
     tables
         .owners
         .insert(ReplicaId::from_bytes(&[0xaa; 8])?, owner);
+    let (balance, size) = (4_000_000, 7);
+    let account = Account { balance, size };
+    tables.set_account(UserId([0xcc; 32]), account);
+    tables.ops = 9;
     let mut frontier = Frontier::new();
     (1..=3).for_each(|leaf| frontier.push(Hash([leaf; 32])));
     Ok(SnapshotPayload {

@@ -346,11 +346,13 @@ class Client:
         replica = Replica(fresh_client())
         write(replica)
         nothing = SnapshotPayload(
-            epoch_high=0, frontier=Frontier(size=0, nodes=[]), authors=[], replicas=[], state=b"\0\0"
+            epoch_high=0, frontier=Frontier(size=0, nodes=[]), authors=[], replicas=[], costs=[], ops=0, state=b"\0\0"
         )
-        content = Content(nothing)
+        content = Content(nothing, lambda _: self.own.user)
         content.claim(self.own.device, replica.ranges())
         content.replica = replica
+        content.measure(replica.state())
+        content.ops = content.meter.size()
         empty = Log()
         payload = content.payload(empty.frontier).encode()
         body = SnapshotHeader(parent=ZERO, chain_proof=ZERO, covered=empty.head(), crdt=YJS)
@@ -389,6 +391,9 @@ class Client:
         def key_of(header: RecordHeader) -> bytes:
             return group.roster.at(header.author.device, header.epoch).key
 
+        def user_of(header: RecordHeader) -> bytes:
+            return group.roster.at(header.author.device, header.epoch).user
+
         def open_record(record: Record) -> bytes:
             return unseal(record, self.root(group, record.header.epoch))
 
@@ -403,6 +408,7 @@ class Client:
             answer.own_next_clock,
             answer.own_last,
             key_of,
+            user_of,
             open_record,
         )
         self.channels[opened.channel] = opened

@@ -1,16 +1,20 @@
 """What updates cost (§11.10), counted without an engine."""
 
+import zlib
 from collections import deque
+from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 from .codec import Malformed
-from .yjs import DELETED, GC, SKIP, STRING, TYPE, VALUES, Id, Lib0
+from .lib0 import DELETED, GC, SKIP, STRING, TYPE, VALUES, Id, Lib0
 
 CAP = 1 << 22
 UPDATE = {1: 1 << 19, 2: 131_072}
 LONGEST = 1 << 20
 MOST_WAITING = 4_096
+WAITS, PART = 512, 64
+DEEPEST = 200
 GONE, SINGLE = -1, -2
 JOINING = (STRING, VALUES, DELETED, GONE)
 
@@ -38,7 +42,7 @@ class Item:
     home: tuple | None = None  # ("root", name, key) or ("type", id, key)
     weight: int = 0
     size: int = 0
-    list: list | None = None
+    stands: list | None = None  # its list
 
     @property
     def end(self) -> int:
@@ -170,10 +174,13 @@ class Yjs:
         return sum(start < mark < end for mark in self.client(client).marks)
 
     def pieces(self, block: Item) -> int:
-        return 1 if block.kind == GONE else 1 + self.marks(block.client, block.start, block.end)
+        return 1 + block.len // 32 if block.kind == GONE else 1 + self.marks(block.client, block.start, block.end)
 
     def line(self, client: int) -> int:
         return sum(map(self.pieces, self.client(client).blocks)) // 2
+
+    def standing(self, client: int) -> int:
+        return sum(self.pieces(block) for block in self.client(client).blocks if block.kind != GONE)
 
     def blocks(self) -> list[Item]:
         return [block for client in self.clients.values() for block in client.blocks]
@@ -200,21 +207,21 @@ class Yjs:
         """The part from a clock on."""
         if block.start == clock:
             return block
-        rest = Item(block.client, clock, block.end - clock, block.kind, (block.client, clock - 1), block.right, list=block.list)
+        rest = Item(block.client, clock, block.end - clock, block.kind, (block.client, clock - 1), block.right, stands=block.stands)
         block.len = clock - block.start
         of = self.client(block.client).blocks
         of.insert(of.index(block) + 1, rest)
-        block.list.insert(block.list.index(block) + 1, rest)
+        block.stands.insert(block.stands.index(block) + 1, rest)
         return rest
 
     def join(self, first: Item, second: Item) -> bool:
-        if not first.goes_on(second) or first.list is not second.list:
+        if not first.goes_on(second) or first.stands is not second.stands:
             return False
         if first.kind != GONE:
-            at = first.list.index(first)
-            if at + 1 == len(first.list) or first.list[at + 1] is not second:
+            at = first.stands.index(first)
+            if at + 1 == len(first.stands) or first.stands[at + 1] is not second:
                 return False
-            first.list.pop(at + 1)
+            first.stands.pop(at + 1)
         self.client(first.client).blocks.remove(second)
         first.len += second.len
         return True
@@ -238,16 +245,18 @@ class Yjs:
     # items
 
     def place_of(self, item: Item, left: Item | None, right: Item | None) -> list[Item] | None:
-        if left and right and left.list is not right.list:
+        if left and right and left.stands is not right.stands:
             if self.strict:
                 raise Refused("content")
-            return left.list if left.list is not None else right.list
+            return left.list if left.stands is not None else right.stands
         if left or right:
-            return (left or right).list
+            return (left or right).stands
         if item.home is None:
             return None
         if item.home[0] == "type":
             owner = self.find(item.home[1])
+            if self.strict and self.depth(owner.stands) >= DEEPEST:
+                raise Refused("content")
             if owner.kind in (DELETED, GONE):
                 return None
             if owner.kind != TYPE:
@@ -255,6 +264,13 @@ class Yjs:
                     raise Refused("content")
                 return None
         return self.lists.setdefault(item.home, [])
+
+    def depth(self, blocks: list[Item] | None) -> int:
+        """1 in a root, 2 in a type in a root …"""
+        of = next((place for place, there in self.lists.items() if there is blocks), None)
+        if of is None:
+            return 0
+        return 1 if of[0] == "root" else 1 + self.depth(self.find(of[1]).stands)
 
     def is_key(self, blocks: list[Item]) -> bool:
         return any(there is blocks and place[2] is not None for place, there in self.lists.items())
@@ -266,20 +282,21 @@ class Yjs:
         blocks = self.place_of(item, left, right)
         of = self.client(item.client)
         of.clock = item.end
-        new = Item(item.client, item.start, item.len, item.kind, item.origin, item.right, list=blocks)
+        new = Item(item.client, item.start, item.len, item.kind, item.origin, item.right, stands=blocks)
         if blocks is None or item.kind == GONE:
-            new.kind, new.origin, new.right, new.list = GONE, None, None, None
+            new.kind, new.origin, new.right, new.stands = GONE, None, None, None
             before = self.before(new)
             of.blocks.append(new)
             return (before, True) if before and self.join(before, new) else (new, True)
-        left = left if left and left.list is blocks else None
-        right = right if right and right.list is blocks else None
+        left = left if left and left.stands is blocks else None
+        right = right if right and right.stands is blocks else None
         if left:
             self.cut(left, item.origin[1] + 1)
             if item.origin != (item.client, item.start - 1):
                 self.client(item.origin[0]).marks.add(item.origin[1] + 1)
         if right:
-            self.cut(right, item.right[1])
+            if right is not left or item.origin[1] + 1 != item.right[1]:
+                self.cut(right, item.right[1])
             self.client(item.right[0]).marks.add(item.right[1])
         key = self.is_key(blocks)
         if key and not left:
@@ -301,7 +318,7 @@ class Yjs:
 
     def place(self, item: Item, left: Item | None, right: Item | None) -> int:
         """The loop of Yjs. Where in its list the item stands."""
-        blocks, at, start = item.list, 0, None
+        blocks, at, start = item.stands, 0, None
         behind = None  # the last operation that it stands behind
         if left:
             behind, at = item.origin, blocks.index(left)
@@ -369,8 +386,8 @@ class Yjs:
             self.drop((block.client, block.start))
         for _ in range(pieces - 1):
             self.pay(self.line(block.client))
-        at = block.list.index(block)
-        if at + 1 < len(block.list) and self.join(block, block.list[at + 1]):
+        at = block.stands.index(block)
+        if at + 1 < len(block.stands) and self.join(block, block.stands[at + 1]):
             self.pay(self.line(block.client))
         before = self.before(block)
         if before and self.join(before, block):
@@ -405,8 +422,8 @@ class Yjs:
                 paid = follows or self.pieces(block) > 1 or bool(before and before.kind == GONE)
                 if paid:
                     self.pay(self.line(block.client))
-            block.list.remove(block)
-            block.kind, block.origin, block.right, block.list = GONE, None, None, None
+            block.stands.remove(block)
+            block.kind, block.origin, block.right, block.stands = GONE, None, None, None
             before = self.before(block)
             if before and self.join(before, block):
                 block = before
@@ -420,28 +437,28 @@ class Yjs:
         sections, deletes, items = read(update)
         before, size = self.copy(), self.size()
         longest = max((block.len for block in self.blocks() if block.live), default=0) // 160
-        most = min(UPDATE[1], CAP, balance + 64 * items + longest)
+        longest += 2 * (max((self.standing(client) for client in self.clients), default=0) // 256)
+        most = min(UPDATE[1], CAP, balance + max(64, 64 * items + longest))
         self.limit, self.parts, self.strict, self.noted = most * 128, 0, True, {}
-        self.earned, self.released, self.moved = 0, {}, []
+        self.earned, self.moved = 0, []
         refused = None
         try:
             self.update(len(update), sections, deletes)
         except Refused as why:
             refused = str(why)
         cost = ceil(self.parts, 128)
-        full = min(CAP, balance + 64 * self.earned + longest)
+        full = min(CAP, balance + max(64, 64 * self.earned + longest))
         grown = max(0, self.size() - size)
         if refused is None and (cost > min(UPDATE[1], full) or grown > room):
             refused = "cost"
         if refused is not None:
             self.__dict__.update(before)
-            paid = min(cost, most + 1) if refused == "cost" else 0
-            return {"refused": refused, "balance": max(0, balance - paid), "size": size}
-        released = {client: ceil(parts, 128) for client, parts in sorted(self.released.items()) if parts}
-        return {"cost": cost, "balance": full - cost, "size": self.size(), "grown": grown, "released": released}
+            return {"refused": refused, "balance": max(0, balance - min(cost, most + 1)), "size": size}
+        released = self.release()
+        grown = max(0, self.size() - size)
+        return {"cost": cost, "balance": full - cost, "size": self.size(), "grown": grown, "released": ceil(released, 128)}
 
     def copy(self) -> dict:
-        from copy import deepcopy
         kept = {key: getattr(self, key) for key in ("clients", "lists", "waiting", "due", "blocked")}
         return deepcopy(kept)
 
@@ -452,7 +469,7 @@ class Yjs:
         for (client, _, _), blocks in zip(sections, left):
             for item in blocks:
                 if isinstance(item, Item):
-                    self.pay(64 * 128 * self.wait(item))
+                    self.wait(item)
             if blocks:
                 self.wait_for(client)
         self.room()
@@ -462,10 +479,9 @@ class Yjs:
                 if start < known:
                     self.delete_range(client, start, min(end, known))
                 if end > known:
-                    self.pay(64 * 128)
+                    self.pay(WAITS * 128)
                     self.wait_delete(client, max(start, known), end)
         self.room()
-        self.release()
 
     def room(self) -> None:
         if len(self.waiting) + len(self.due) > MOST_WAITING:
@@ -517,6 +533,8 @@ class Yjs:
                 blocked.setdefault(needs, []).append(index)
             after = self.clock(client)
             if after > before:
+                if self.moved:
+                    self.pay(128)
                 self.moved.append((client, before, after))
             for of in sorted(of for of in blocked if of[0] == client and before <= of[1] < after):
                 queue.extend(blocked.pop(of))
@@ -533,19 +551,13 @@ class Yjs:
 
     # what waits
 
-    def wait(self, item: Item) -> int:
-        clock, parts = item.start, 0
-        while clock < item.end:
-            held = next((w for w in self.waiting if w.client == item.client and w.start <= clock < w.end), None)
-            if held:
-                clock = held.end
-                continue
-            end = min([w.start for w in self.waiting if w.client == item.client and w.start > clock] + [item.end])
-            part = item.beyond(clock)
-            part = Item(part.client, part.start, end - clock, part.kind, part.origin, part.right, part.home, part.weight, part.size)
-            self.waiting.append(part)
-            clock, parts = end, parts + 1
-        return parts
+    def wait(self, item: Item) -> None:
+        held = [w for w in self.waiting if w.client == item.client and w.start < item.end and item.start < w.end]
+        if not held:
+            self.waiting.append(item)
+            self.pay(WAITS * 128)
+        elif [(w.start, w.end) for w in held] != [(item.start, item.end)]:
+            raise Refused("content")
 
     def wait_delete(self, client: int, start: int, end: int) -> None:
         for held in [d for d in self.due if d[0] == client and d[1] <= end and start <= d[2]]:
@@ -565,42 +577,192 @@ class Yjs:
         if of is not None:
             self.blocked[client] = of
 
-    def release(self) -> None:
-        kept, self.limit, self.strict = (self.parts, self.limit), float("inf"), False
-        moved, known = deque(self.moved), []
-        while moved:
+    def release(self) -> int:
+        """How many parts that cost."""
+        self.parts, self.limit = 0, float("inf")
+        moved, known = deque(self.moved), set()
+        while moved and (self.waiting or self.due):
             client, start, end = moved.popleft()
+            known.add(client)
             woken = sorted((of[1], waiter) for waiter, of in self.blocked.items() if of[0] == client and start <= of[1] < end)
             for waiter in [waiter for _, waiter in woken] + [client]:
                 before = self.clock(waiter)
                 self.take_waiting(waiter)
                 if self.clock(waiter) > before:
                     moved.append((waiter, before, self.clock(waiter)))
-            known.append((client, end))
-        for client, below in known:
+        for client in sorted(known | {client for client, _, _ in moved}):
+            below = self.clock(client)
             for held in sorted(d for d in self.due if d[0] == client and d[1] < below):
                 self.due.remove(held)
                 if held[2] > below:
                     self.due.append((client, below, held[2]))
-                before = self.parts
-                self.delete_range(client, held[1], min(held[2], below))
-                self.charge(client, before)
-        self.parts, self.limit = kept
-        self.strict = True
+                most = PART if held[2] > below else WAITS
+                self.costs_at_most(most, lambda: self.delete_range(client, held[1], min(held[2], below)))
+        return self.parts
 
-    def charge(self, client: int, before: int) -> None:
-        self.released[client] = self.released.get(client, 0) + max(0, self.parts - before - 64 * 128)
+    def costs_at_most(self, units: int, act) -> bool:
+        """Does something, or nothing if it costs more."""
+        before, parts = self.copy(), self.parts
+        self.limit = parts + units * 128
+        try:
+            act()
+            self.pay(0)
+        except Refused:
+            self.__dict__.update(before)
+            self.parts = parts
+            return False
+        finally:
+            self.limit = float("inf")
+        return True
 
     def take_waiting(self, client: int) -> None:
         while (item := self.first(client)) is not None:
             clock = self.clock(client)
-            if item.end <= clock:
-                self.waiting.remove(item)
-                continue
-            if item.start > clock or self.needs(item.beyond(clock)):
+            if item.end > clock and (item.start > clock or self.needs(item.beyond(clock))):
                 break
             self.waiting.remove(item)
-            before = self.parts
-            self.take_in(item.beyond(clock))
-            self.charge(client, before)
+            if item.end <= clock:
+                continue
+            item = item.beyond(clock)
+            if not self.costs_at_most(WAITS, lambda: self.take_in(item)):
+                self.parts += 128
+                self.leave_out(item)
         self.wait_for(client)
+
+    def leave_out(self, item: Item) -> None:
+        """Its clocks are known then, and nothing else of it."""
+        of, gone = self.client(item.client), Item(item.client, item.start, item.len, GONE)
+        of.clock = item.end
+        before = self.before(gone)
+        of.blocks.append(gone)
+        if before:
+            self.join(before, gone)
+
+
+# --- Automerge
+
+class Columns:
+    """LEB128, and columns of runs."""
+
+    def __init__(self, data: bytes):
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        self.at += size
+        if self.at > len(self.data):
+            raise Malformed("a change that ends too early")
+        return self.data[self.at - size : self.at]
+
+    def uint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def int(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value - (1 << shift) if byte & 64 else value
+
+    def rows(self, specification: int) -> tuple[int, int]:
+        """How many rows there are, and how many of them are 3."""
+        kind, rows, threes = specification & 7, 0, 0
+        if kind == 7:
+            return 0, 0
+        while self.at < len(self.data):
+            if kind == 4:
+                rows += self.uint()
+                continue
+            run = self.int()
+            if run == 0:
+                rows += self.uint()
+                continue
+            rows += abs(run)
+            if run > 0:
+                threes += run * (self.value(kind) == 3)
+            else:
+                threes += sum(self.value(kind) == 3 for _ in range(-run))
+        return rows, threes
+
+    def value(self, kind: int) -> int:
+        if kind == 5:
+            self.take(self.uint())
+            return 0
+        return self.int() * 0 if kind == 3 else self.uint()
+
+
+@dataclass
+class Change:
+    actor: bytes
+    number: int
+    cost: int
+    size: int
+
+
+def changes(update: bytes) -> list[Change]:
+    data, found = Columns(update), []
+    while data.at < len(update):
+        if data.take(4) != b"\x85\x6f\x4a\x83":
+            raise Malformed("no chunk")
+        data.take(4)
+        kind = data.take(1)[0]
+        body = data.take(data.uint())
+        if kind == 2:
+            body = zlib.decompressobj(-15).decompress(body)
+        found.append(change(Columns(body), 9 + leb_length(len(body)) + len(body)))
+    return found
+
+
+def leb_length(number: int) -> int:
+    return max(1, ceil(number.bit_length(), 7))
+
+
+def change(body: Columns, inflated: int) -> Change:
+    dependencies = body.uint()
+    body.take(32 * dependencies)
+    actor, number = body.take(body.uint()), body.uint()
+    body.uint()
+    body.int()
+    body.take(body.uint())
+    others = body.uint()
+    for _ in range(others):
+        body.take(body.uint())
+    columns = [(body.uint(), body.uint()) for _ in range(body.uint())]
+    rows = {of: Columns(body.take(length)).rows(of) for of, length in columns}
+    longest = max((count for count, _ in rows.values()), default=0)
+    actions, deletions = rows.get(0x42, (0, 0))
+    size = actions - deletions + rows.get(0x73, (0, 0))[0] + 1 + dependencies
+    return Change(actor, number, longest + 16 * (1 + dependencies + others) + inflated // 16, size)
+
+
+class Automerge:
+    """A document's numbers, its first change among them."""
+
+    def __init__(self):
+        self.known = {(bytes(16), 1)}
+        self.total = 2
+
+    def size(self) -> int:
+        return self.total
+
+    def count(self, update: bytes, balance: int, room: int) -> dict:
+        read = changes(update)
+        cost, full = sum(each.cost for each in read), min(CAP, balance + max(64, 16 * len(update)))
+        new = {(each.actor, each.number): each.size for each in read if (each.actor, each.number) not in self.known}
+        grown = sum(new.values())
+        if cost > min(full, UPDATE[2]) or grown > room:
+            return {"refused": "cost", "balance": max(0, balance - ceil(len(update), 64)), "size": self.total}
+        self.known |= set(new)
+        self.total += grown
+        return {"cost": cost, "balance": full - cost, "size": self.total, "grown": grown, "released": 0}
+
+
+def meter(kind: int) -> Yjs | Automerge:
+    return Yjs() if kind == 1 else Automerge()

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .codec import ZERO, Malformed, decode, uint64
+from .cost import CAP, Yjs
 from .crypto import labelled, require
 from .merkle import Frontier, Head, Log
 from .records import (
-    CONTENT, TABLES, UNREADABLE, YJS, Author, AuthorRow, Chained, Differs, ElidedRecord, Leaf, Match, Record,
+    CONTENT, TABLES, UNREADABLE, YJS, Author, AuthorRow, Chained, CostRow, Differs, ElidedRecord, Leaf, Match, Record,
     RecordHeader, ReplicaRow, SnapshotHeader, SnapshotPayload, Update, Verdict, VerdictPayload, WholeRecord,
 )  # fmt: skip
 from .yjs import Ranges, Replica, read_update
@@ -17,6 +18,10 @@ from .yjs import Ranges, Replica, read_update
 def fresh_client() -> int:
     """A Yjs client id (§10.3)."""
     return int.from_bytes(os.urandom(8), "big") % (1 << 53) or 1
+
+
+LARGEST = 1 << 21  # canonical blocks of a Yjs document (§11.10)
+UserOf = Callable[[RecordHeader], bytes]  # the user of a record's author
 
 
 @dataclass
@@ -31,10 +36,15 @@ class Chain:
 class Content:
     """What a log says up to a position: the tables of a snapshot, and the document in an engine."""
 
-    def __init__(self, base: SnapshotPayload):
+    def __init__(self, base: SnapshotPayload, user_of: UserOf):
         self.epoch_high = base.epoch_high
         self.chains = {row.author.encode(): Chain(row.next, row.last, bool(row.closed)) for row in base.authors}
         self.owners = {int.from_bytes(row.replica, "big"): (row.device, row.next) for row in base.replicas}
+        self.user_of = user_of
+        self.costs = {row.user: (row.balance, row.size) for row in base.costs}
+        self.ops = base.ops
+        self.meter = Yjs()
+        self.measure(base.state)
         self.replica = Replica(fresh_client(), base.state)
 
     def take(self, header: RecordHeader, leaf: bytes, payload: bytes, is_applied: bool = False) -> None:
@@ -49,7 +59,7 @@ class Content:
         chain = self.chains.setdefault(author, Chain())
         require((body.clock, body.prev) == (chain.next, chain.last), "the place of a record in its author's chain")
         chain.next, chain.last = body.clock + 1, leaf
-        if isinstance(body, Update):
+        if isinstance(body, Update) and self.charge(header, payload):
             self.claim(header.author.device, read_update(payload).ranges())
             if not is_applied:
                 self.replica.apply(payload)
@@ -61,6 +71,24 @@ class Content:
             require(owner == device and len(found) == 1 and found[0][0] == at, "the rules for replica ids")
             self.owners[client] = (device, found[0][1])
 
+    def measure(self, state: bytes) -> None:
+        """Takes a whole state into the numbers (§11.10)."""
+        if state != b"\0\0":
+            require("cost" in self.meter.count(state, CAP, LARGEST), "what a state costs")
+
+    def charge(self, header: RecordHeader, update: bytes) -> bool:
+        """Whether an update counts (§11.10)."""
+        user = self.user_of(header)
+        balance, size = self.costs.get(user, (CAP, 0))
+        counted = self.meter.count(update, balance, min(LARGEST - self.ops, LARGEST // 2 - size))
+        if "refused" in counted:
+            self.costs[user] = (counted["balance"], size)
+            return False
+        self.costs[user] = (counted["balance"], max(0, size + counted["size"] - self.ops))
+        require(not counted["released"], "updates that wait for nothing")
+        self.ops = counted["size"]
+        return True
+
     def payload(self, frontier: Frontier) -> SnapshotPayload:
         authors = [
             AuthorRow(author=decode(Author, author), next=chain.next, last=chain.last, closed=int(chain.closed))
@@ -70,11 +98,18 @@ class Content:
             ReplicaRow(replica=uint64.encode(client), device=device, next=at)
             for client, (device, at) in sorted(self.owners.items())
         ]
+        costs = [
+            CostRow(user=user, balance=balance, size=size)
+            for user, (balance, size) in sorted(self.costs.items())
+            if (balance, size) != (CAP, 0)
+        ]
         return SnapshotPayload(
             epoch_high=self.epoch_high,
             frontier=frontier,
             authors=authors,
             replicas=replicas,
+            costs=costs,
+            ops=self.ops,
             state=self.replica.state(),
         )
 
@@ -105,6 +140,7 @@ class Document:
     own_next: int
     own_last: bytes
     key_of: Callable[[RecordHeader], bytes]  # the device key of a record's author
+    user_of: UserOf
     unseal: Callable[[Record], bytes]
     log: Log = field(init=False)
     content: Content = field(init=False)
@@ -118,7 +154,7 @@ class Document:
         payload = decode(SnapshotPayload, self.base.payload)
         require(payload.frontier.head() == self.base.body.covered, "the frontier of a base snapshot")
         require(payload.epoch_high <= self.base.header.epoch, "the highest epoch of a base snapshot")
-        self.log, self.content, self.active = Log(payload.frontier), Content(payload), self.base
+        self.log, self.content, self.active = Log(payload.frontier), Content(payload, self.user_of), self.base
 
     # Reading.
 
@@ -209,7 +245,8 @@ class Document:
             payload = decode(SnapshotPayload, snapshot.payload)
         except Malformed:
             return Differs(why=UNREADABLE)
-        content, covered = Content(decode(SnapshotPayload, self.base.payload)), snapshot.body.covered
+        content = Content(decode(SnapshotPayload, self.base.payload), self.user_of)
+        covered = snapshot.body.covered
         for seq, header, leaf, sealed in self.records:
             if seq < covered.size:
                 content.take(header, leaf, sealed)

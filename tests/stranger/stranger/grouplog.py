@@ -38,7 +38,7 @@ class GroupPolicy(Struct):
     """The defaults are those of the table in §7."""
 
     version: int = version1()
-    min_protocol_version: int = of(uint16, default=5)
+    min_protocol_version: int = of(uint16, default=6)
     default_role: int = of(uint8, default=EDITOR)
     roles: list[RoleEntry] = of(Vector(RoleEntry))
     trust: TrustPolicy = of(TrustPolicy, default_factory=TrustPolicy)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from .codec import (
     ZERO, Malformed, Select, Struct, Vector, constant, decode, hash32, id8, id16, nonce24, of, opaque, signature64,
-    uint8, uint64, varint, version1,
+    uint8, uint16, uint64, varint, version1,
 )  # fmt: skip
 from .crypto import SigningKey, expand_with_label, labelled, mac, require, verify, xchacha_open, xchacha_seal
 from .merkle import Frontier, Head, leaf_hash
@@ -191,12 +191,20 @@ class ReplicaRow(Struct):
     next: int = of(uint64)
 
 
+class CostRow(Struct):
+    user: bytes = of(hash32)
+    balance: int = of(uint64)
+    size: int = of(uint64)
+
+
 class SnapshotPayload(Struct):
-    version: int = version1()
+    version: int = constant(uint16, 2)
     epoch_high: int = of(uint64)
     frontier: Frontier = of(Frontier)
     authors: list[AuthorRow] = of(Vector(AuthorRow))
     replicas: list[ReplicaRow] = of(Vector(ReplicaRow))
+    costs: list[CostRow] = of(Vector(CostRow))
+    ops: int = of(uint64)
     state: bytes = of(opaque)
 
 

@@ -236,6 +236,7 @@ fn document(code: &str) -> Option<Sentence> {
         }
         "doc.protocol" => "the service's answer does not fit the question",
         "doc.role" => "your role in the group does not allow this",
+        "doc.too_costly" => "no other device would load a document so large, or so much work",
         "doc.too_large" | "crdt_too_large" => "this is more than fits into one edit",
         "doc.set_aside" => "a part of the document that nobody can open is in the way",
         "doc.not_now" => "this cannot be done just now",
@@ -401,6 +402,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "bring other devices online that may have what is missing; what you write is kept here and sent afterwards"
         }
         "refused.storage" => "try again later, and tell the operator of the service",
+        "doc.too_costly" => "begin it with a part, or with its text alone, and add the rest later",
         "refused.too_large" | "doc.too_large" | "crdt_too_large" => "split it into several steps",
         "refused.unknown_user" => {
             "ask them to run any command that connects, such as `conclave status`"

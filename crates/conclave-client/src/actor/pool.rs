@@ -1,7 +1,7 @@
 //! Where long work is done: on threads of its own, so that whatever does not need it goes on. Work that does not come back in time is given up:
 //! a thread cannot be stopped, so another takes its place, and what it brings after all is dropped.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, available_parallelism};
 use std::time::Duration;
@@ -16,20 +16,10 @@ use super::until;
 const MOST_THREADS: usize = 4;
 /// Most threads that are replaced because what they do does not come back.
 const MOST_REPLACED: usize = 4;
-/// Time that any work is given. Far beyond what honest content takes, on slow machines too: a deadline says nothing about the content.
-const LEAST_TIME: Duration = Duration::from_secs(20);
-/// What is added to that for each MiB.
-const TIME_PER_MIB: Duration = Duration::from_secs(1);
-/// And for each record.
-const TIME_PER_RECORD: Duration = Duration::from_millis(1);
 
 /// How long a job is waited for. An application's closure takes the time that it takes.
 pub(super) fn time_for(job: &Job) -> Option<Duration> {
-    let count = |of: usize| u32::try_from(of).unwrap_or(u32::MAX);
-    let (records, mib) = (count(job.cost().records), count(job.cost().bytes >> 20));
-    let more = TIME_PER_RECORD.saturating_mul(records);
-    let time = LEAST_TIME.saturating_add(TIME_PER_MIB.saturating_mul(mib));
-    (!job.is_closure()).then(|| time.saturating_add(more))
+    job.deadline_ms().map(Duration::from_millis)
 }
 
 /// What became of work.
@@ -38,31 +28,35 @@ pub(super) enum Came<K, T> {
     Done(K, T),
     /// It is not waited for any longer.
     Stuck(K),
+    /// It was never begun: all threads have something that does not come back.
+    Refused(K),
 }
 
 type Run<T> = Box<dyn FnOnce() -> T + Send>;
 
 /// Work that has no thread yet.
-struct Waiting<K, T> {
+struct Waiting<K, D, T> {
     id: K,
+    of: D,
     time: Option<Duration>,
     run: Run<T>,
 }
 
-/// The threads, and what they do. Work is named by a `K` that is given once.
-pub(super) struct Pool<K, T> {
+/// The threads, and what they do. Work is named by a `K` that is given once, and is of a `D`, of which one thread at most does not come back: more
+/// of it is begun when that has ended.
+pub(super) struct Pool<K, D, T> {
     threads: usize,
-    waiting: VecDeque<Waiting<K, T>>,
+    waiting: VecDeque<Waiting<K, D, T>>,
     /// What is done now, and until when it is waited for.
-    running: BTreeMap<K, Option<Instant>>,
+    running: BTreeMap<K, (D, Option<Instant>)>,
     /// What was given up while its thread goes on.
-    lost: BTreeSet<K>,
+    lost: BTreeMap<K, D>,
     /// Nothing comes of work whose thread ended without a result.
     sender: mpsc::UnboundedSender<(K, Option<T>)>,
     results: mpsc::UnboundedReceiver<(K, Option<T>)>,
 }
 
-impl<K: Copy + Ord + Send + 'static, T: Send + 'static> Pool<K, T> {
+impl<K: Copy + Ord + Send + 'static, D: Copy + Eq, T: Send + 'static> Pool<K, D, T> {
     pub(super) fn new() -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
         Self::of(cores.min(MOST_THREADS))
@@ -74,7 +68,7 @@ impl<K: Copy + Ord + Send + 'static, T: Send + 'static> Pool<K, T> {
             threads,
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             sender,
             results,
         }
@@ -83,12 +77,12 @@ impl<K: Copy + Ord + Send + 'static, T: Send + 'static> Pool<K, T> {
     /// Takes work, which is waited for no longer than this once it has begun.
     pub(super) fn take(
         &mut self,
-        id: K,
+        (id, of): (K, D),
         time: Option<Duration>,
         run: impl FnOnce() -> T + Send + 'static,
     ) {
         let run = Box::new(run);
-        self.waiting.push_back(Waiting { id, time, run });
+        self.waiting.push_back(Waiting { id, of, time, run });
         self.begin();
     }
 
@@ -110,10 +104,10 @@ impl<K: Copy + Ord + Send + 'static, T: Send + 'static> Pool<K, T> {
                 && let Some(never) = self.waiting.pop_front()
             {
                 // All threads are lost, and none is replaced any more.
-                return Came::Stuck(never.id);
+                return Came::Refused(never.id);
             }
             let times = self.running.iter();
-            let first = times.filter_map(|(id, at)| Some(((*at)?, *id))).min();
+            let first = times.filter_map(|(id, (_, at))| Some(((*at)?, *id))).min();
             tokio::select! {
                 Some((id, result)) = self.results.recv() => {
                     if let Some(came) = self.arrived(id, result) {
@@ -121,8 +115,8 @@ impl<K: Copy + Ord + Send + 'static, T: Send + 'static> Pool<K, T> {
                     }
                 }
                 () = until(first.map(|(at, _)| at)) => if let Some((_, id)) = first {
-                    self.running.remove(&id);
-                    self.lost.insert(id);
+                    let of = self.running.remove(&id).map(|(of, _)| of);
+                    self.lost.extend(of.map(|of| (id, of)));
                     self.begin();
                     return Came::Stuck(id);
                 }
@@ -145,12 +139,19 @@ impl<K: Copy + Ord + Send + 'static, T: Send + 'static> Pool<K, T> {
             .saturating_sub(self.running.len().saturating_add(unreplaced))
     }
 
+    /// The first that may begin.
+    fn next_waiting(&mut self) -> Option<Waiting<K, D, T>> {
+        let is_lost = |it: &Waiting<K, D, T>| self.lost.values().any(|of| *of == it.of);
+        let at = self.waiting.iter().position(|it| !is_lost(it))?;
+        self.waiting.remove(at)
+    }
+
     fn begin(&mut self) {
         while self.room() > 0
-            && let Some(Waiting { id, time, run }) = self.waiting.pop_front()
+            && let Some(Waiting { id, of, time, run }) = self.next_waiting()
         {
-            self.running
-                .insert(id, time.map(|time| Instant::now() + time));
+            let until = time.map(|time| Instant::now() + time);
+            self.running.insert(id, (of, until));
             let sender = self.sender.clone();
             let work = move || {
                 // A fault of ours costs one document, not the device.
@@ -175,9 +176,9 @@ mod tests {
     const NONE: Option<Duration> = Some(Duration::ZERO);
 
     /// Work that ends when it is told to.
-    fn held(pool: &mut Pool<u32, u32>, id: u32, time: Option<Duration>) -> Sender<()> {
+    fn held(pool: &mut Pool<u32, u32, u32>, id: u32, time: Option<Duration>) -> Sender<()> {
         let (end, ended): (Sender<()>, Receiver<()>) = channel();
-        pool.take(id, time, move || {
+        pool.take((id, id), time, move || {
             let _ = ended.recv();
             id
         });
@@ -204,7 +205,7 @@ mod tests {
         let next = held(&mut pool, 2, None);
         assert_eq!(pool.next().await, Came::Stuck(1));
         // Another thread has taken its place.
-        assert!(pool.running.contains_key(&2) && pool.lost.contains(&1));
+        assert!(pool.running.contains_key(&2) && pool.lost.contains_key(&1));
         end.send(()).unwrap();
         next.send(()).unwrap();
         assert_eq!(pool.next().await, Came::Done(2, 2));
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!((pool.room(), pool.lost.len()), (0, most as usize));
         // What comes then is not kept waiting for ever.
         let end = held(&mut pool, 90, None);
-        assert_eq!(pool.next().await, Came::Stuck(90));
+        assert_eq!(pool.next().await, Came::Refused(90));
         drop(end);
         // One that comes back after all makes room again.
         ends[0].send(()).unwrap();
@@ -235,10 +236,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_stuck_keeps_one_thread_and_not_one_more_for_each_try() {
+        let mut pool: Pool<u32, char, u32> = Pool::of(1);
+        let (end, ended) = channel::<()>();
+        pool.take((1, 'a'), NONE, move || {
+            let _ = ended.recv();
+            1
+        });
+        assert_eq!(pool.next().await, Came::Stuck(1));
+        // Tried again: not while the first try goes on. What is of something else is not behind it.
+        pool.take((2, 'a'), NONE, || 2);
+        pool.take((3, 'b'), None, || 3);
+        assert_eq!(pool.next().await, Came::Done(3, 3));
+        assert_eq!((pool.waiting.len(), pool.lost.len()), (1, 1));
+        end.send(()).unwrap();
+        let back = pool.results.recv().await.unwrap();
+        assert_eq!(pool.arrived(back.0, back.1), None);
+        assert!(pool.running.contains_key(&2) && pool.lost.is_empty());
+    }
+
+    #[tokio::test]
     async fn work_that_panics_is_given_up() {
-        let mut pool: Pool<u32, u32> = Pool::of(1);
-        pool.take(1, None, || panic!("a fault"));
-        pool.take(2, None, || 7);
+        let mut pool: Pool<u32, u32, u32> = Pool::of(1);
+        pool.take((1, 1), None, || panic!("a fault"));
+        pool.take((2, 2), None, || 7);
         assert_eq!(pool.next().await, Came::Stuck(1));
         assert_eq!(pool.next().await, Came::Done(2, 7));
     }

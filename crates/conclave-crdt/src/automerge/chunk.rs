@@ -123,7 +123,8 @@ impl<'a> Chunks<'a> {
 /// What the tables of a document declare.
 pub(super) struct Tables {
     /// Every actor, and how many changes it made.
-    pub(super) changes: Vec<(ReplicaId, u64)>,
+    pub(super) actors: Vec<(ReplicaId, u64)>,
+    pub(super) changes: Declared,
     pub(super) operations: Declared,
 }
 
@@ -213,14 +214,15 @@ impl<'a> Chunk<'a> {
             inflated_bytes: Some(MAX_INFLATED_SNAPSHOT_BYTES),
         };
         let mut counts = vec![0; actors.len()];
-        changes.check_counting(&mut reader, limits, &mut counts)?;
+        let changes = changes.check_counting(&mut reader, limits, &mut counts)?;
         let operations = operations.check(&mut reader, limits)?;
         // What follows are indexes of the heads, one each.
         while !reader.is_empty() {
             reader.uint(u64::MAX)?;
         }
         Ok(Tables {
-            changes: actors.into_iter().zip(counts).collect(),
+            actors: actors.into_iter().zip(counts).collect(),
+            changes,
             operations,
         })
     }

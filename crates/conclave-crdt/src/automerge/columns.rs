@@ -17,6 +17,8 @@ const TYPE_MASK: u64 = 7;
 const DEFLATED: u64 = 8;
 /// The column that holds the actor of each change of a document.
 const ACTOR_COLUMN: u64 = 1;
+/// The column of what each change of a document depends on.
+const DEPENDENCY_COLUMN: u64 = 4 << 4 | TYPE_DELTA;
 /// The column that holds the action of each operation of a change.
 const ACTION_COLUMN: u64 = 4 << 4 | 2;
 const ACTION_DELETE: u64 = 3;
@@ -50,6 +52,8 @@ pub(super) struct Declared {
     pub(super) deletions: u64,
     /// Operations that others follow, counted once for each of those.
     pub(super) followed: u64,
+    /// What changes depend on, counted once for each of those.
+    pub(super) dependencies: u64,
 }
 
 impl Columns {
@@ -114,6 +118,7 @@ impl Declared {
                 self.operations = column.all;
                 self.deletions = column.deletions;
             }
+            DEPENDENCY_COLUMN => self.dependencies = column.all,
             PREDECESSOR_COLUMN | SUCCESSOR_COLUMN => self.followed = column.all,
             _ => {}
         }

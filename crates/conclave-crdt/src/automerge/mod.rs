@@ -181,6 +181,20 @@ fn read_sized(update: &[u8]) -> Result<Vec<Parsed>> {
     read_update(update)
 }
 
+/// Cuts an update into several of about so many bytes; a change stays one.
+pub(crate) fn split(update: &[u8], about_bytes: usize) -> Result<Vec<Vec<u8>>> {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for change in read_sized(update)? {
+        match parts.last_mut() {
+            Some(last) if last.len() + change.bytes.len() <= about_bytes => {
+                last.extend_from_slice(&change.bytes);
+            }
+            _ => parts.push(change.bytes.to_vec()),
+        }
+    }
+    Ok(parts)
+}
+
 fn read_sequence(doc: &mut AutoCommit) -> Result<Sequence> {
     let mut sequence = Sequence::new();
     for change in doc.get_changes_meta(&[]) {

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bootstrap_actor;
 use super::chunk::{Parsed, Snapshot};
 use super::columns::Declared;
-use crate::cost::{Allowance, BYTE_EARNS, Counted, NAME_UNITS, Purse, Refused};
-use crate::error::{CrdtError, Result};
+use crate::cost::{Allowance, BYTE_EARNS, Counted, INFLATED_PER_UNIT, NAME_UNITS, Purse, Refused};
+use crate::error::CrdtError;
 use crate::kinds::CrdtKind;
 use crate::limits::MAX_SNAPSHOT_BYTES;
 use crate::types::ReplicaId;
 
 /// What a log of changes holds, in numbers. A change that arrives before what it depends on counts at once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ops {
     size: u64,
     changes: BTreeMap<ReplicaId, Numbers>,
@@ -21,7 +21,7 @@ pub(crate) struct Ops {
 }
 
 /// How it was before an update: the size, and what was known of the actors in it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Before {
     size: u64,
     actors: Vec<(ReplicaId, Option<Numbers>)>,
@@ -67,16 +67,25 @@ impl Declared {
     }
 }
 
+impl Parsed {
+    fn cost(&self) -> u64 {
+        let names = 1 + self.deps.len() as u64 + self.actors;
+        let inflated = self.bytes.len() as u64 / INFLATED_PER_UNIT;
+        self.declared.rows + NAME_UNITS * names + inflated
+    }
+}
+
 impl Ops {
     fn bootstrap(&mut self) {
         let zero = self.changes.entry(bootstrap_actor()).or_default();
-        self.size += u64::from(zero.insert(1));
+        // One operation, and the change.
+        self.size += 2 * u64::from(zero.insert(1));
     }
 
-    /// The numbers of a snapshot.
-    pub(crate) fn load(snapshot: &[u8]) -> Result<Self> {
+    /// The numbers of a snapshot, and what loading it costs, before anything of it is put together again.
+    pub(crate) fn load(snapshot: &[u8], limit: u64) -> core::result::Result<(Self, u64), Refused> {
         if snapshot.len() > MAX_SNAPSHOT_BYTES {
-            return Err(CrdtError::TooLarge);
+            return Err(CrdtError::TooLarge.into());
         }
         let Snapshot {
             tables, changes, ..
@@ -86,25 +95,22 @@ impl Ops {
             changes: BTreeMap::new(),
             last: None,
         };
+        let mut units = changes.iter().map(Parsed::cost).sum();
         if let Some(tables) = tables {
-            ops.size = tables.operations.kept();
-            for (actor, first) in tables.changes {
+            units += tables.operations.rows + NAME_UNITS * tables.changes.rows;
+            ops.size = tables.operations.kept() + tables.changes.dependencies;
+            for (actor, first) in tables.actors {
+                ops.size += first;
                 let beyond = BTreeSet::new();
                 ops.changes.insert(actor, Numbers { first, beyond });
             }
         }
+        if units > limit {
+            return Err(Refused::Cost { balance: 0 });
+        }
         ops.take_in(&changes);
         ops.bootstrap();
-        Ok(ops)
-    }
-
-    pub(crate) fn load_units(snapshot: &[u8], limit: u64) -> core::result::Result<u64, Refused> {
-        let units = Self::load(snapshot)?.size;
-        if units > limit {
-            Err(Refused::Cost { balance: 0 })
-        } else {
-            Ok(units)
-        }
+        Ok((ops, units))
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -117,7 +123,7 @@ impl Ops {
         for change in changes {
             let numbers = self.changes.entry(change.actor.clone()).or_default();
             if numbers.insert(change.seq) {
-                self.size += change.declared.kept();
+                self.size += change.declared.kept() + 1 + change.deps.len() as u64;
             }
         }
         self.size - before
@@ -131,13 +137,7 @@ impl Ops {
     ) -> core::result::Result<Counted, Refused> {
         let earned = BYTE_EARNS * bytes;
         let purse = Purse::new(CrdtKind::Automerge, allowance, earned);
-        let cost = changes
-            .iter()
-            .map(|change| {
-                let names = 1 + change.deps.len() as u64 + change.actors;
-                change.declared.rows + NAME_UNITS * names
-            })
-            .sum();
+        let cost = changes.iter().map(Parsed::cost).sum();
         // Only the heads of columns were read: that is paid by the byte.
         let refused = Err(purse.refused(bytes.div_ceil(REFUSED_BYTES)));
         if cost > purse.limit() {
@@ -159,7 +159,7 @@ impl Ops {
             cost,
             balance: purse.paid(cost),
             grown,
-            released: Vec::new(),
+            released: 0,
         })
     }
 

@@ -56,11 +56,10 @@ impl Queue {
         missing: impl FnOnce(&[Hash]) -> Result<Vec<Hash>>,
     ) -> Result<Vec<Parsed>> {
         let arrived = self.distinct(arrived, sequence)?;
-        let first_new = self.waiting.len();
         let pool: Vec<&Parsed> = self.waiting.iter().chain(&arrived).collect();
         let mut next = sequence.clone();
-        let order = causal_order(&pool, first_new, &mut next, missing)?;
-        let taken: HashSet<usize> = order.ready.iter().chain(&order.refused).copied().collect();
+        let order = causal_order(&pool, &mut next, missing)?;
+        let taken: HashSet<usize> = order.iter().copied().collect();
         let left: usize = pool
             .iter()
             .enumerate()
@@ -78,12 +77,7 @@ impl Queue {
             .map(Some)
             .collect();
         let mut take = |index: usize| slots.get_mut(index).and_then(Option::take);
-        let ready = order
-            .ready
-            .iter()
-            .filter_map(|index| take(*index))
-            .collect();
-        order.refused.iter().for_each(|index| drop(take(*index)));
+        let ready = order.iter().filter_map(|index| take(*index)).collect();
         self.waiting = slots.into_iter().flatten().collect();
         self.bytes = left;
         *sequence = next;
@@ -115,19 +109,13 @@ impl Queue {
     }
 }
 
-struct Order {
-    ready: Vec<usize>,
-    /// Waited so far, and turn out to be impossible: their number does not follow.
-    refused: Vec<usize>,
-}
-
-/// Topological order over hashes (Kahn's algorithm), first come first served.
+/// Topological order over hashes (Kahn's algorithm), first come first served. A change also depends on the one before it by its actor, which an
+/// honest one names.
 fn causal_order(
     pool: &[&Parsed],
-    first_new: usize,
     sequence: &mut Sequence,
     missing: impl FnOnce(&[Hash]) -> Result<Vec<Hash>>,
-) -> Result<Order> {
+) -> Result<Vec<usize>> {
     let in_pool: HashSet<Hash> = pool.iter().map(|change| change.hash).collect();
     let mut outside: Vec<Hash> = pool
         .iter()
@@ -141,6 +129,7 @@ fn causal_order(
 
     let mut blocked: Vec<usize> = Vec::with_capacity(pool.len());
     let mut dependents: HashMap<Hash, Vec<usize>> = HashMap::new();
+    let mut next: HashMap<(&ReplicaId, u64), usize> = HashMap::new();
     for (index, change) in pool.iter().enumerate() {
         let mut open = 0;
         for dep in &change.deps {
@@ -148,6 +137,11 @@ fn causal_order(
                 open += 1;
                 dependents.entry(*dep).or_default().push(index);
             }
+        }
+        let known = sequence.get(&change.actor).copied().unwrap_or_default();
+        if change.seq > known + 1 {
+            open += 1;
+            next.insert((&change.actor, change.seq), index);
         }
         blocked.push(open);
     }
@@ -157,30 +151,17 @@ fn causal_order(
         .filter(|(_, open)| **open == 0)
         .map(|(index, _)| index)
         .collect();
-    let mut order = Order {
-        ready: Vec::new(),
-        refused: Vec::new(),
-    };
+    let mut order = Vec::new();
     while let Some(index) = free.pop_front() {
         let Some(change) = pool.get(index) else {
             continue;
         };
         let known = sequence.entry(change.actor.clone()).or_default();
-        if change.seq != *known + 1 {
-            // An honest change depends on the one before it, so with all dependencies here its number follows.
-            if index >= first_new {
-                return Err(if change.seq <= *known {
-                    CrdtError::Equivocation
-                } else {
-                    CrdtError::Malformed
-                });
-            }
-            order.refused.push(index);
-            continue;
-        }
         *known = change.seq;
-        order.ready.push(index);
-        for dependent in dependents.remove(&change.hash).unwrap_or_default() {
+        order.push(index);
+        let follows = next.remove(&(&change.actor, change.seq + 1));
+        let named = dependents.remove(&change.hash).unwrap_or_default();
+        for dependent in named.into_iter().chain(follows) {
             if let Some(open) = blocked.get_mut(dependent) {
                 *open -= 1;
                 if *open == 0 {
@@ -254,12 +235,25 @@ mod tests {
             admit(&mut queue, &mut sequence, vec![change(6, 2, 1, &[4])], &[4]),
             Err(CrdtError::Equivocation)
         );
-        // A number that skips one although all dependencies are here.
-        assert_eq!(
-            admit(&mut queue, &mut sequence, vec![change(7, 1, 3, &[1])], &[]),
-            Err(CrdtError::Malformed)
-        );
         assert_eq!(queue.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_change_waits_for_the_one_before_it() {
+        let (mut queue, mut sequence) = (Queue::default(), Sequence::new());
+        admit(&mut queue, &mut sequence, vec![change(3, 1, 3, &[9])], &[9]).unwrap();
+        // What it named is there, and its number does not follow yet.
+        let named = vec![change(9, 2, 1, &[])];
+        assert_eq!(admit(&mut queue, &mut sequence, named, &[]), Ok(vec![9]));
+        assert_eq!(queue.iter().count(), 1);
+        let first = vec![change(1, 1, 1, &[])];
+        assert_eq!(admit(&mut queue, &mut sequence, first, &[]), Ok(vec![1]));
+        let second = vec![change(2, 1, 2, &[1])];
+        assert_eq!(
+            admit(&mut queue, &mut sequence, second, &[]),
+            Ok(vec![2, 3])
+        );
+        assert!(queue.is_empty());
     }
 
     #[test]

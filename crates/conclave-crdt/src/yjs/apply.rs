@@ -10,6 +10,7 @@ use yrs::{BranchID, Doc, ReadTxn, StateVector, Transact, Update};
 
 use super::capture::FOREIGN_ORIGIN;
 use super::frontier::Progress;
+use super::plan::{Plan, Released};
 use super::scan::{Body, Id, Scan, Section};
 use super::waiting::split_deletes;
 use super::{Yrs, compare, encode, runs};
@@ -41,6 +42,11 @@ pub(super) struct Staged {
 }
 
 impl Staged {
+    /// Whether there is nothing in hand.
+    pub(super) fn is_empty(&self) -> bool {
+        self.updates.is_empty()
+    }
+
     fn push(&mut self, update: Update, bytes: usize, goes_on: bool) {
         if self.bytes > 0
             && (self.bytes + bytes > TRANSACTION_BYTES
@@ -76,6 +82,8 @@ impl Yrs {
         }
         let outcome = self.write(Some(FOREIGN_ORIGIN), |txn| {
             for update in updates {
+                #[cfg(test)]
+                note_handed(&update);
                 txn.apply_update(update).map_err(|_| CrdtError::Malformed)?;
             }
             // Everything was ready, so the engine must have nothing left over.
@@ -116,14 +124,22 @@ impl Yrs {
         self.waiting.compare(scan)?;
         let progress = match self.advance(scan) {
             // What decides may still be in hand.
-            Err(CrdtError::TooLarge) if !staged.updates.is_empty() => {
+            Err(CrdtError::TooLarge) if !staged.is_empty() => {
                 self.flush(staged)?;
                 self.advance(scan)?
             }
             progress => progress?,
         };
-        let (known, unknown) = split_deletes(scan.deletes.clone(), &self.frontier);
-        if progress.is_complete() && unknown.is_empty() {
+        let (known, unknown) = match &scan.plan {
+            Some(plan) => (plan.known.clone(), plan.unknown.clone()),
+            None => split_deletes(scan.deletes.clone(), &self.frontier),
+        };
+        let waits = !progress.is_complete() || !unknown.is_empty();
+        if waits && !self.waiting.has_room_for(scan, &unknown) {
+            self.frontier.undo(&progress);
+            return Err(CrdtError::MissingDependency);
+        }
+        if !waits && progress.ready.len() <= 1 {
             let joined = runs::joined(scan, &|id| self.frontier.is_keyed(id));
             let update = match joined {
                 Ok(None) => update,
@@ -132,17 +148,8 @@ impl Yrs {
             };
             staged.push(update, scan.bytes.len(), goes_on);
         } else {
-            if !self.waiting.has_room_for(scan, &unknown) {
-                self.frontier.undo(&progress);
-                return Err(CrdtError::MissingDependency);
-            }
-            for segment in &progress.ready {
-                let Some(section) = scan.sections.get(segment.section) else {
-                    continue;
-                };
-                let blocks = section.blocks.get(segment.from..segment.to).unwrap_or(&[]);
-                let bytes = encode::blocks_only(section.client, blocks, scan.bytes);
-                staged.push(self.decode_joined(&bytes)?, bytes.len(), goes_on);
+            for (update, bytes) in self.in_order(scan, &progress)? {
+                staged.push(update, bytes, goes_on);
             }
             if !known.is_empty() {
                 let bytes = encode::deletes_only(&known);
@@ -151,8 +158,76 @@ impl Yrs {
             self.waiting.keep(scan, &progress.stops);
             self.waiting.keep_deletes(unknown);
         }
-        staged.moved |= !progress.ready.is_empty();
+        match &scan.plan {
+            Some(plan) => {
+                if !self.waiting.is_empty() {
+                    // Some of it may have come in another way.
+                    for section in &scan.sections {
+                        let clock = self.frontier.clock(section.client);
+                        self.waiting.take(section.client, clock);
+                    }
+                }
+                self.stage_released(plan, staged)?;
+            }
+            None => staged.moved |= !progress.ready.is_empty(),
+        }
         Ok(())
+    }
+
+    /// Takes out of the waiting room what a plan says.
+    fn stage_released(&mut self, plan: &Plan, staged: &mut Staged) -> Result<()> {
+        for released in &plan.released {
+            let Released {
+                client,
+                start,
+                end,
+                gone,
+            } = *released;
+            let held = self.waiting.take(client, end);
+            if self.frontier.clock(client) >= end {
+                continue;
+            }
+            let bytes = match held {
+                _ if gone => encode::gone(client, start, end),
+                Some(held) => held,
+                None => return self.poisoned_by(CrdtError::Malformed),
+            };
+            let progress = Scan::exact(&bytes).and_then(|scan| self.advance(&scan));
+            match progress {
+                Ok(progress) if progress.is_complete() => {}
+                Ok(_) | Err(_) => return self.poisoned_by(CrdtError::Malformed),
+            }
+            staged.push(self.decode_joined(&bytes)?, bytes.len(), true);
+        }
+        self.waiting.forget_deletes(&plan.due);
+        if !plan.deletes.is_empty() {
+            let bytes = encode::deletes_only(&plan.deletes);
+            staged.push(self.decode_own(&bytes)?, bytes.len(), false);
+        }
+        Ok(())
+    }
+
+    /// What became known, stretch by stretch in the order in which it did: the engine would begin with the highest replica id, and what an
+    /// item passes on the way to its place depends on what stands there already. With the bytes of each.
+    pub(super) fn in_order(
+        &mut self,
+        scan: &Scan<'_>,
+        progress: &Progress,
+    ) -> Result<Vec<(Update, usize)>> {
+        let mut updates = Vec::with_capacity(progress.ready.len());
+        for segment in &progress.ready {
+            let Some(section) = scan.sections.get(segment.section) else {
+                continue;
+            };
+            let blocks = section.blocks.get(segment.from..segment.to).unwrap_or(&[]);
+            let bytes = encode::blocks_only(section.client, blocks, scan.bytes);
+            let update = match blocks {
+                [_] => self.decode_own(&bytes)?,
+                _ => self.decode_joined(&bytes)?,
+            };
+            updates.push((update, bytes.len()));
+        }
+        Ok(updates)
     }
 
     /// Decodes what this crate encoded after the frontier had moved.
@@ -178,7 +253,11 @@ impl Yrs {
     /// Moves the frontier over an update.
     pub(super) fn advance(&mut self, scan: &Scan<'_>) -> Result<Progress> {
         let doc = &self.doc;
-        self.frontier.advance(scan, &|id| is_dropped(doc, id))
+        let dropped = |id| is_dropped(doc, id);
+        match &scan.plan {
+            Some(plan) => self.frontier.advance_planned(scan, plan, &dropped),
+            None => self.frontier.advance(scan, &dropped),
+        }
     }
 
     /// Applies what was staged, and what it lets out of the waiting room.
@@ -265,6 +344,22 @@ impl Yrs {
             }
         }
         self.flush(staged)
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Whose operations this thread has handed to an engine, in that order.
+    pub(super) static HANDED: core::cell::RefCell<Vec<Vec<u64>>> = const { core::cell::RefCell::new(Vec::new()) };
+}
+
+#[cfg(test)]
+fn note_handed(update: &Update) {
+    let written = update.insertions(true);
+    let mut clients: Vec<u64> = written.iter().map(|(client, _)| client.get()).collect();
+    clients.sort_unstable();
+    if !clients.is_empty() {
+        HANDED.with_borrow_mut(|handed| handed.push(clients));
     }
 }
 

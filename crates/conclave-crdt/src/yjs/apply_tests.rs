@@ -1,4 +1,5 @@
 use super::Yrs;
+use super::apply::HANDED;
 use super::scan::SCANS;
 use crate::api::{Crdt, TextView};
 use crate::error::CrdtError;
@@ -59,4 +60,47 @@ fn the_reading_of_something_else_is_refused() {
         );
     }
     assert_eq!(reader.apply(&[&updates[0]]), Ok(Applied::Complete));
+}
+
+/// Sections of replicas 1, 3 and 2, of which 3 needs the first operation of 2.
+fn sections_that_need_each_other() -> Vec<u8> {
+    let mut update = vec![3];
+    update.extend([1, 1, 0, 4, 1, 1, b't', 3, b'W', b'X', b'Y']);
+    update.extend([
+        2, 3, 0, 0xc4, 1, 1, 2, 0, 1, b'c', 0xc4, 1, 1, 2, 0, 1, b'd',
+    ]);
+    update.extend([
+        2, 2, 0, 0xc4, 1, 1, 1, 2, 1, b'a', 0xc4, 1, 0, 1, 2, 1, b'b',
+    ]);
+    update.push(0);
+    update
+}
+
+#[test]
+fn operations_reach_the_engine_in_the_order_in_which_they_are_counted() {
+    let update = sections_that_need_each_other();
+    let handed = |act: &dyn Fn()| {
+        HANDED.take();
+        act();
+        HANDED.take()
+    };
+    // The highest first would be 3, after the one operation of 2 that it needs, and only then the rest of 2.
+    let counted = [[1], [2], [3]];
+    let applied = handed(&|| {
+        document(9).apply(&[&update]).unwrap();
+    });
+    assert_eq!(applied, counted);
+    let loaded = handed(&|| {
+        let replica = ReplicaId::for_kind(CrdtKind::Yjs, [9; 16]);
+        Yrs::load(&update, replica).unwrap();
+    });
+    assert_eq!(loaded, counted);
+    // What waited comes in the same order.
+    let waiting = handed(&|| {
+        let later = [1, 1, 7, 1, 0x84, 7, 0, 1, b'z', 0];
+        let mut reader = document(9);
+        assert_eq!(reader.apply(&[&later]), Ok(Applied::Pending));
+        assert_eq!(reader.apply(&[&update]), Ok(Applied::Pending));
+    });
+    assert_eq!(waiting, counted);
 }

@@ -1,7 +1,8 @@
 //! Writing Yjs updates (version 1) out of scanned blocks.
 
 use super::scan::{
-    Block, Body, CONTENT_ANY, CONTENT_STRING, Deletes, Id, Item, Parent, Scan, skip_any, utf16_len,
+    Block, Body, CONTENT_ANY, CONTENT_STRING, Deletes, INFO_GC, Id, Item, Parent, Scan, skip_any,
+    utf16_len,
 };
 use crate::error::{CrdtError, Result};
 use crate::limits::{MAX_INSERT_CHARS, MAX_UPDATE_BYTES};
@@ -9,8 +10,10 @@ use crate::reader::{Reader, write_uint};
 
 /// Room for the header of an update: counts, client, clock.
 const HEADER_BYTES: usize = 64;
-/// Most delete ranges in one produced update; each takes at most 10 bytes.
+/// Most delete ranges in one produced update.
 const MAX_DELETE_RANGES: usize = 50_000;
+/// Each takes at most so many bytes.
+const DELETE_RANGE_BYTES: usize = 10;
 
 /// Appends a delete set.
 pub(super) fn write_deletes(out: &mut Vec<u8>, deletes: &Deletes) {
@@ -48,6 +51,13 @@ pub(super) fn blocks_only(client: u64, blocks: &[Block], update: &[u8]) -> Vec<u
     out
 }
 
+/// An update of operations without their content and place.
+pub(super) fn gone(client: u64, start: u32, end: u32) -> Vec<u8> {
+    let mut block = vec![INFO_GC];
+    write_uint(&mut block, u64::from(end.saturating_sub(start)));
+    raw_blocks(client, start, 1, &block)
+}
+
 /// An update of `count` consecutive encoded blocks.
 pub(super) fn raw_blocks(client: u64, clock: u32, count: usize, blocks: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(blocks.len() + HEADER_BYTES);
@@ -66,6 +76,16 @@ fn write_section_header(out: &mut Vec<u8>, client: u64, clock: u32, blocks: usiz
 
 /// Cuts one client's operations and its deletions into updates of at most [`MAX_UPDATE_BYTES`].
 pub(super) fn pack(client: u64, scan: &Scan<'_>, deletes: &Deletes) -> Result<Vec<Vec<u8>>> {
+    pack_within(client, scan, deletes, MAX_UPDATE_BYTES)
+}
+
+/// As [`pack`], into updates of about so many bytes. What is one operation stays one.
+pub(super) fn pack_within(
+    client: u64,
+    scan: &Scan<'_>,
+    deletes: &Deletes,
+    about_bytes: usize,
+) -> Result<Vec<Vec<u8>>> {
     let mut pieces = Vec::new();
     if let Some(section) = scan.section(client) {
         for block in &section.blocks {
@@ -76,7 +96,7 @@ pub(super) fn pack(client: u64, scan: &Scan<'_>, deletes: &Deletes) -> Result<Ve
     let mut batch: Vec<&Piece> = Vec::new();
     let mut size = HEADER_BYTES;
     for piece in &pieces {
-        if size + piece.bytes.len() > MAX_UPDATE_BYTES && !batch.is_empty() {
+        if size + piece.bytes.len() > about_bytes && !batch.is_empty() {
             updates.push(join(client, &batch));
             batch.clear();
             size = HEADER_BYTES;
@@ -87,7 +107,7 @@ pub(super) fn pack(client: u64, scan: &Scan<'_>, deletes: &Deletes) -> Result<Ve
     if !batch.is_empty() {
         updates.push(join(client, &batch));
     }
-    append_deletes(&mut updates, deletes);
+    append_deletes(&mut updates, deletes, about_bytes);
     if updates.iter().any(|update| update.len() > MAX_UPDATE_BYTES) {
         return Err(CrdtError::TooLarge);
     }
@@ -116,13 +136,13 @@ fn join(client: u64, pieces: &[&Piece]) -> Vec<u8> {
 }
 
 /// Adds deletions, which may name any operation before them: to the last update if they fit, else after it.
-fn append_deletes(updates: &mut Vec<Vec<u8>>, deletes: &Deletes) {
+fn append_deletes(updates: &mut Vec<Vec<u8>>, deletes: &Deletes, about_bytes: usize) {
     if deletes.is_empty() {
         return;
     }
     let encoded = deletes_only(deletes);
     if let Some(last) = updates.last_mut()
-        && last.len() + encoded.len() <= MAX_UPDATE_BYTES
+        && last.len() + encoded.len() <= about_bytes
     {
         last.pop();
         last.extend_from_slice(encoded.get(1..).unwrap_or(&[]));
@@ -132,7 +152,7 @@ fn append_deletes(updates: &mut Vec<Vec<u8>>, deletes: &Deletes) {
         .iter()
         .flat_map(|(client, ranges)| ranges.iter().map(|(start, end)| (*client, start, end)))
         .collect();
-    for chunk in all.chunks(MAX_DELETE_RANGES) {
+    for chunk in all.chunks((about_bytes / DELETE_RANGE_BYTES).clamp(1, MAX_DELETE_RANGES)) {
         let mut part = Deletes::new();
         for (client, start, end) in chunk {
             part.entry(*client).or_default().insert(*start, *end);
@@ -339,7 +359,7 @@ mod tests {
                 .insert(i * 2 + 1_000_000, i * 2 + 1_000_001);
         }
         let mut updates = Vec::new();
-        append_deletes(&mut updates, &deletes);
+        append_deletes(&mut updates, &deletes, MAX_UPDATE_BYTES);
         assert_eq!(updates.len(), 4);
         let total: usize = updates
             .iter()

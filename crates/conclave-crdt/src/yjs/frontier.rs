@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::plan::Plan;
 use super::scan::{Block, Body, Id, Parent, Scan};
 use crate::error::{CrdtError, Result};
 use crate::limits::MAX_NESTING;
@@ -112,6 +113,44 @@ impl Frontier {
         scan: &Scan<'_>,
         dropped: &dyn Fn(Id) -> bool,
     ) -> Result<Progress> {
+        let mut progress = self.start(scan);
+        let outcome = self.advance_all(scan, dropped, &mut progress);
+        if outcome.is_err() {
+            self.undo(&progress);
+        }
+        outcome.map(|()| progress)
+    }
+
+    /// The same, in the order and as far as a plan says, which is never further.
+    pub(super) fn advance_planned(
+        &mut self,
+        scan: &Scan<'_>,
+        plan: &Plan,
+        dropped: &dyn Fn(Id) -> bool,
+    ) -> Result<Progress> {
+        let mut progress = self.start(scan);
+        let mut outcome = Ok(());
+        for Segment { section, to, .. } in &plan.ready {
+            outcome = self.advance_section(scan, *section, *to, dropped, &mut progress);
+            let stop = progress.stops.get(*section);
+            if stop.is_none_or(|stop| stop.block < *to) {
+                outcome = outcome.and(Err(CrdtError::Malformed));
+            }
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if plan.stops.len() != scan.sections.len() {
+            outcome = outcome.and(Err(CrdtError::Malformed));
+        }
+        if outcome.is_err() {
+            self.undo(&progress);
+        }
+        progress.stops.clone_from(&plan.stops);
+        outcome.map(|()| progress)
+    }
+
+    fn start(&self, scan: &Scan<'_>) -> Progress {
         let undo = scan.sections.iter().map(|section| {
             let known = self.clients.get(&section.client);
             (
@@ -120,22 +159,15 @@ impl Frontier {
                 known.map_or(0, |k| k.stand.len()),
             )
         });
-        let mut progress = Progress {
-            ready: Vec::new(),
-            stops: vec![
-                Stop {
-                    block: 0,
-                    needs: None
-                };
-                scan.sections.len()
-            ],
-            undo: undo.collect(),
+        let stop = Stop {
+            block: 0,
+            needs: None,
         };
-        let outcome = self.advance_all(scan, dropped, &mut progress);
-        if outcome.is_err() {
-            self.undo(&progress);
+        Progress {
+            ready: Vec::new(),
+            stops: vec![stop; scan.sections.len()],
+            undo: undo.collect(),
         }
-        outcome.map(|()| progress)
     }
 
     /// Takes every section as far as it goes, and again whenever what it waited for has become known.
@@ -153,7 +185,7 @@ impl Frontier {
                 continue;
             };
             let before = self.clock(section.client);
-            self.advance_section(scan, index, dropped, progress)?;
+            self.advance_section(scan, index, usize::MAX, dropped, progress)?;
             let stop = progress.stops.get(index);
             if let Some(needs) = stop.and_then(|stop| stop.needs) {
                 blocked
@@ -174,6 +206,7 @@ impl Frontier {
         &mut self,
         scan: &Scan<'_>,
         index: usize,
+        to: usize,
         dropped: &dyn Fn(Id) -> bool,
         progress: &mut Progress,
     ) -> Result<()> {
@@ -188,7 +221,7 @@ impl Frontier {
         };
         stop.needs = None;
         let mut first_new = None;
-        while let Some(block) = section.blocks.get(stop.block) {
+        while let Some(block) = section.blocks.get(stop.block).filter(|_| stop.block < to) {
             let clock = self.clock(section.client);
             if block.end() > clock {
                 match self.readiness(section.client, block, scan.bytes, &dropped)? {

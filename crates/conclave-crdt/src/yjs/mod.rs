@@ -13,6 +13,7 @@ mod frontier;
 mod json;
 mod layout;
 mod order;
+mod plan;
 mod roots;
 mod runs;
 mod scan;
@@ -110,8 +111,11 @@ impl Yrs {
         for rest in scans {
             let update = decode(rest.bytes)?;
             loaded.stage(rest, update, &mut staged)?;
+            // Nothing of what waits is ready.
+            if !staged.is_empty() {
+                return Err(CrdtError::Malformed);
+            }
         }
-        loaded.flush(&mut staged)?;
         loaded.sent = loaded.frontier.clock(loaded.client);
         let sent = loaded.sent;
         loaded.capture.with(|captured| captured.clock = sent);
@@ -126,8 +130,15 @@ impl Yrs {
         if !progress.is_complete() || !unknown.is_empty() {
             return Err(CrdtError::Malformed);
         }
-        let update = decode(&self.joined(state)?)?;
-        self.integrate(vec![update]).map(|_| ())
+        let mut updates = Vec::new();
+        if progress.ready.len() <= 1 {
+            updates.push(decode(&self.joined(state)?)?);
+        } else {
+            let in_order = self.in_order(state, &progress)?;
+            updates.extend(in_order.into_iter().map(|(update, _)| update));
+            updates.push(decode(&encode::deletes_only(&state.deletes))?);
+        }
+        self.integrate(updates).map(|_| ())
     }
 
     /// The engine document, for plain `yrs` code: create shared types, open transactions, observe.
@@ -488,6 +499,17 @@ fn scan_update(update: &[u8]) -> Result<Scan<'_>> {
         return Err(CrdtError::TooLarge);
     }
     Ok(scan)
+}
+
+/// Cuts an update of one replica into several of about so many bytes.
+pub(crate) fn split(update: &[u8], about_bytes: usize) -> Result<Vec<Vec<u8>>> {
+    let scan = scan_update(update)?;
+    let client = match scan.sections.as_slice() {
+        [] => 0,
+        [section] if !section.blocks.iter().any(|block| block.is_skip(update)) => section.client,
+        _ => return Ok(vec![update.to_vec()]),
+    };
+    encode::pack_within(client, &scan, &scan.deletes, about_bytes)
 }
 
 fn read_state_vector(bytes: &[u8]) -> Result<StateVector> {

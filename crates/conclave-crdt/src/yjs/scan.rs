@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::plan::Plan;
 use crate::error::{CrdtError, Result};
 use crate::kinds::MAX_YJS_CLIENT;
 use crate::limits::{MAX_BLOCKS, MAX_VALUE_DEPTH};
@@ -72,6 +73,8 @@ pub(super) struct Scan<'a> {
     pub(super) blocks_end: usize,
     /// Whether there is nothing in it but characters of one unit each, and what was dropped.
     pub(super) plain: bool,
+    /// How it was counted, if it was.
+    pub(super) plan: Option<Box<Plan>>,
 }
 
 /// A scan without the bytes that were scanned.
@@ -81,6 +84,7 @@ pub(crate) struct Layout {
     blocks_end: usize,
     plain: bool,
     length: usize,
+    pub(super) plan: Option<Box<Plan>>,
 }
 
 impl Layout {
@@ -106,6 +110,7 @@ impl Layout {
             blocks_end,
             plain,
             length,
+            plan,
         } = self;
         if bytes.len() != length {
             return Err(CrdtError::Malformed);
@@ -116,6 +121,7 @@ impl Layout {
             deletes,
             blocks_end,
             plain,
+            plan,
         })
     }
 }
@@ -217,6 +223,7 @@ impl<'a> Scan<'a> {
                 deletes,
                 blocks_end,
                 plain,
+                plan: None,
             },
             length,
         ))
@@ -230,6 +237,7 @@ impl<'a> Scan<'a> {
             blocks_end: self.blocks_end,
             plain: self.plain,
             length: self.bytes.len(),
+            plan: None,
         }
     }
 

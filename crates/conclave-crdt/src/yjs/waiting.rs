@@ -1,9 +1,9 @@
 //! Operations and deletions whose dependencies have not arrived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::compare::compare;
-use super::encode::{blocks_only, deletes_only, raw_blocks};
+use super::encode::{blocks_only, deletes_only, gone, raw_blocks};
 use super::frontier::{Frontier, Stop};
 use super::scan::{Block, Deletes, Id, Scan};
 use crate::error::{CrdtError, Result};
@@ -23,14 +23,41 @@ struct Stretch {
     end: u32,
     /// An operation that the first of them waits for.
     needs: Id,
-    /// How many blocks follow.
-    count: usize,
-    blocks: Vec<u8>,
+    blocks: VecDeque<Held>,
+    /// How long they are.
+    bytes: usize,
+}
+
+/// A block as it came.
+#[derive(Debug)]
+struct Held {
+    end: u32,
+    raw: Vec<u8>,
 }
 
 impl Stretch {
     fn update(&self) -> Vec<u8> {
-        raw_blocks(self.client, self.start, self.count, &self.blocks)
+        let raw: Vec<&[u8]> = self.blocks.iter().map(|held| held.raw.as_slice()).collect();
+        raw_blocks(self.client, self.start, raw.len(), &raw.concat())
+    }
+
+    fn push(&mut self, end: u32, raw: Vec<u8>) {
+        self.end = end;
+        self.bytes += raw.len();
+        self.blocks.push_back(Held { end, raw });
+    }
+
+    /// Takes its first block out.
+    fn pop(&mut self) -> Option<Held> {
+        let held = self.blocks.pop_front()?;
+        self.start = held.end;
+        self.bytes = self.bytes.saturating_sub(held.raw.len());
+        // What comes next waits for that, and for whatever else shows then.
+        self.needs = Id {
+            client: self.client,
+            clock: held.end.saturating_sub(1),
+        };
+        Some(held)
     }
 }
 
@@ -49,11 +76,7 @@ impl Waiting {
     /// Whether the rest of an update still fits.
     pub(super) fn has_room_for(&self, scan: &Scan<'_>, unknown: &Deletes) -> bool {
         let ranges = |deletes: &Deletes| deletes.values().map(RangeSet::len).sum::<usize>();
-        let held: usize = self
-            .stretches
-            .iter()
-            .map(|stretch| stretch.blocks.len())
-            .sum();
+        let held: usize = self.stretches.iter().map(|stretch| stretch.bytes).sum();
         let bytes =
             held + scan.blocks_end + (ranges(&self.deletes) + ranges(unknown)) * DELETE_RANGE_BYTES;
         let gaps: usize = scan
@@ -153,28 +176,54 @@ impl Waiting {
                 rest = rest.get(known..).unwrap_or(&[]);
                 if rest.first().is_some_and(|first| first.clock == stretch.end) {
                     for block in core::mem::take(&mut rest) {
-                        stretch.blocks.extend_from_slice(block.raw(update));
-                        stretch.end = block.end();
-                        stretch.count += 1;
+                        stretch.push(block.end(), block.raw(update).to_vec());
                     }
                 }
             }
         }
-        if let (Some(first), Some(last)) = (rest.first(), rest.last()) {
-            let blocks = rest
-                .iter()
-                .flat_map(|block| block.raw(update))
-                .copied()
-                .collect();
-            let (start, end, count) = (first.clock, last.end(), rest.len());
-            self.stretches.push(Stretch {
+        if let Some(first) = rest.first() {
+            let mut stretch = Stretch {
                 client,
-                start,
-                end,
+                start: first.clock,
+                end: first.clock,
                 needs,
-                count,
-                blocks,
-            });
+                blocks: VecDeque::with_capacity(rest.len()),
+                bytes: 0,
+            };
+            for block in rest {
+                stretch.push(block.end(), block.raw(update).to_vec());
+            }
+            self.stretches.push(stretch);
+        }
+    }
+
+    /// Takes out the blocks of a replica that end at a clock, or before it. The last of them, as an update.
+    pub(super) fn take(&mut self, client: u64, end: u32) -> Option<Vec<u8>> {
+        let mut found = None;
+        for stretch in &mut self.stretches {
+            while stretch.client == client
+                && stretch.blocks.front().is_some_and(|held| held.end <= end)
+            {
+                let start = stretch.start;
+                if let Some(held) = stretch.pop().filter(|held| held.end == end) {
+                    found = Some(raw_blocks(client, start, 1, &held.raw));
+                }
+            }
+        }
+        self.stretches.retain(|stretch| !stretch.blocks.is_empty());
+        found
+    }
+
+    /// Forgets deletions up to the last of these of each replica.
+    pub(super) fn forget_deletes(&mut self, deletes: &Deletes) {
+        for (client, ranges) in deletes {
+            let last = ranges.iter().last().map_or(0, |(_, end)| end);
+            if let Some(kept) = self.deletes.remove(client) {
+                let (_, above) = kept.split_at(last);
+                if !above.is_empty() {
+                    self.deletes.insert(*client, above);
+                }
+            }
         }
     }
 
@@ -209,11 +258,20 @@ impl Waiting {
                     }
                     self.keep(&scan, &progress.stops);
                 }
-                // Nested too deeply, as shows only now: it can never be applied, so it waits for ever.
-                Err(_) => self.stretches.push(Stretch {
-                    needs: NEVER,
-                    ..stretch
-                }),
+                // Nested too deeply, as shows only now: it stands nowhere.
+                Err(_) => {
+                    let mut stretch = stretch;
+                    let start = stretch.start.max(frontier.clock(stretch.client));
+                    let Some(held) = stretch.pop() else {
+                        continue;
+                    };
+                    let bytes = gone(stretch.client, start, held.end);
+                    frontier.advance(&Scan::exact(&bytes)?, &|_| false)?;
+                    released.push(bytes);
+                    if !stretch.blocks.is_empty() {
+                        self.stretches.push(stretch);
+                    }
+                }
             }
         }
         let (known, unknown) = split_deletes(core::mem::take(&mut self.deletes), frontier);
@@ -233,12 +291,6 @@ impl Waiting {
         updates
     }
 }
-
-/// An operation that can never become known.
-const NEVER: Id = Id {
-    client: u64::MAX,
-    clock: u32::MAX,
-};
 
 /// Splits deletions into those of known operations and the others.
 pub(super) fn split_deletes(deletes: Deletes, frontier: &Frontier) -> (Deletes, Deletes) {

@@ -6,6 +6,7 @@ use conclave_proto::merkle::Frontier;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::charge::bounded;
 use crate::payload::{SnapshotPayload, Tables};
 use crate::seal::{DocKeys, open};
 
@@ -287,6 +288,9 @@ impl Document {
             return Ok(Err(DiffersWhy::Tables));
         }
         let kind = self.kind();
+        if bounded(kind, &payload).is_err() {
+            return Ok(Err(DiffersWhy::Unloadable));
+        }
         let digest = conclave_crdt::load(kind, &payload.state, self.fresh.replica(kind))
             .and_then(|mut scratch| scratch.content_digest());
         Ok(match digest {

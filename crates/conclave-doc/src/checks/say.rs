@@ -35,24 +35,22 @@ impl Document {
         }
         let own = ctx.own_row()?;
         let mut newest = self.state.heard().iter().rev();
-        newest.find_map(|heard| self.verdict_on(ctx, own, heard))
+        newest.find_map(|heard| self.verdict_on(own, heard))
     }
 
-    fn verdict_on(
-        &self,
-        ctx: &DocContext<'_>,
-        own: &RosterRow,
-        heard: &Heard,
-    ) -> Option<PendingVerdict> {
+    fn verdict_on(&self, own: &RosterRow, heard: &Heard) -> Option<PendingVerdict> {
         let mine = self.checks.get(&heard.info.id)?;
         let judgement = mine.found?;
         let fresh = mine.said != Some(judgement);
         let needed = match judgement {
-            Judgement::Differs(_) => fresh && !self.differs_alone(ctx),
+            // Always: where each waited for another to object first, nobody would.
+            Judgement::Differs(_) => fresh,
             Judgement::Match if own.user == heard.info.user => false,
             Judgement::Match => {
-                let admin = own.role >= Role::Admin && mine.answered < ANSWERS;
-                let answers = admin && heard.is_contested(|_| true);
+                // Another device of the user's may have opened the document from what is wrong.
+                let own_objects = heard.objections().any(|it| it.user == own.user);
+                let is_asked = own.role >= Role::Admin && heard.is_contested(|_| true);
+                let answers = mine.answered < ANSWERS && (own_objects || is_asked);
                 (fresh && !self.is_said_enough(heard)) || answers
             }
         };
@@ -86,8 +84,8 @@ impl Document {
         true
     }
 
-    /// Whether this device alone differs from snapshots of two other users: then it is more likely that itself is wrong. It objects to nothing
-    /// more, and makes nothing in their place.
+    /// Whether this device alone differs from snapshots of two other users: then it is more likely that itself is wrong. It names nobody for
+    /// them, and makes nothing in their place.
     #[must_use]
     pub fn differs_alone(&self, ctx: &DocContext<'_>) -> bool {
         let Some(own) = ctx.own_row().map(|row| row.user) else {

@@ -581,7 +581,12 @@ impl Sim {
         let keys = peer.keys.clone();
         let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
         let Some(append) = peer.next_append(&ctx, max_bytes) else {
-            return false;
+            if !peer.doc.is_lightening_due() {
+                return false;
+            }
+            let outcome = peer.doc.lighten(&ctx).unwrap();
+            peer.note(outcome);
+            return true;
         };
         peer.store();
         let author = peer.author(&self.world);
@@ -838,6 +843,36 @@ impl Sim {
         crdt.take_pending(&mut out).unwrap();
         out.remove(0)
     }
+}
+
+/// An update that is read without fault, and that the engine cannot stand.
+pub fn poison(seed: u8) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    let kind = CrdtKind::Automerge;
+    let fresh = |seed| {
+        conclave_crdt::create(kind, conclave_crdt::ReplicaId::for_kind(kind, [seed; 16])).unwrap()
+    };
+    let mut author = fresh(seed);
+    author.text().unwrap().splice(0, 0, "poison").unwrap();
+    let mut out = Vec::new();
+    author.take_pending(&mut out).unwrap();
+    let honest = out.remove(0);
+    for at in 40..honest.len() {
+        for bit in 0..8 {
+            let mut bad = honest.clone();
+            bad[at] ^= 1 << bit;
+            let hash: [u8; 32] = Sha256::digest(&bad[8..]).into();
+            bad[4..8].copy_from_slice(&hash[..4]);
+            let mut doc = fresh(200);
+            let same_claim = doc
+                .inspect(&bad)
+                .is_ok_and(|read| read.info == doc.inspect(&honest).unwrap().info);
+            if same_claim && doc.apply(&[&bad]) == Err(conclave_crdt::CrdtError::Panicked) {
+                return bad;
+            }
+        }
+    }
+    panic!("no flip makes the engine panic");
 }
 
 pub fn below(rng: &mut ChaCha20Rng, bound: usize) -> usize {

@@ -31,6 +31,10 @@ impl Cx {
             Finished::Prepared(prepared, Purpose::Creation) => {
                 self.put_creation(group, doc, prepared);
             }
+            Finished::Lightened(outcome) => {
+                self.delivered(group, doc, outcome);
+                self.settle_document(group, doc);
+            }
             Finished::Edited(id, result) => {
                 let result = self.edited(group, doc, result);
                 self.reply(id, result.map(|()| Reply::Done));
@@ -185,6 +189,9 @@ impl Cx {
         if outcome.refused_own {
             let what = FindingKind::OwnEditRewritten;
             self.finding(group.id, Some(doc.id), what, None);
+        }
+        if outcome.waits_for_cost {
+            self.finding(group.id, Some(doc.id), FindingKind::EditsWait, None);
         }
         if let Some((_, Blocked::Whole { first_seq, count })) = outcome.blocked {
             self.fetch_records(group.id, doc, first_seq, count);

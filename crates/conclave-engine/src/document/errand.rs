@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use conclave_crdt::cost::UNIT_NS;
 use conclave_doc::{
     Cost, DeliverOutcome, DocContext, DocError, Document, Judgement, KeptLog, KeySource,
     PreparedSnapshot, RefusedOutcome,
@@ -54,6 +55,8 @@ pub(crate) enum Errand {
     Check,
     /// A snapshot is made, up to its seal.
     Snapshot(Purpose),
+    /// Own edits that cost too much are brought into another form.
+    Lighten,
     /// The application edits or reads it.
     Edit(CommandId, DocFn),
     View(CommandId, DocFn),
@@ -127,6 +130,7 @@ pub(crate) enum Finished {
     Delivered(Result<DeliverOutcome, DocError>, Then),
     Checked(Result<Option<Judgement>, DocError>),
     Prepared(Result<PreparedSnapshot, DocError>, Purpose),
+    Lightened(Result<DeliverOutcome, DocError>),
     Edited(CommandId, Result<(), DocError>),
     Viewed(CommandId, Result<(), DocError>),
 }
@@ -134,7 +138,10 @@ pub(crate) enum Finished {
 impl Finished {
     /// Whether it belongs to what follows all work on a document.
     pub(crate) fn is_of_settling(&self) -> bool {
-        matches!(self, Self::Checked(_) | Self::Prepared(..))
+        matches!(
+            self,
+            Self::Checked(_) | Self::Prepared(..) | Self::Lightened(_)
+        )
     }
 
     /// Whether records were opened and judged for it.
@@ -169,11 +176,26 @@ impl Errand {
             Self::Voided | Self::SetAside => waiting.and(content),
             Self::Opened(opened, _) => waiting.and(base_cost(opened)),
             Self::Merge { opened, .. } => waiting.and(content).and(base_cost(opened)),
-            Self::Check | Self::Snapshot(_) => content,
+            Self::Check | Self::Snapshot(_) | Self::Lighten => content,
             Self::Edit(..) | Self::View(..) => match content.bytes > LONG_CONTENT_BYTES {
                 true => content,
                 false => Cost::default(),
             },
+        }
+    }
+
+    /// Whether a CRDT engine is given something by it that was not written here just now.
+    pub(crate) fn is_foreign(&self, document: &Document) -> bool {
+        match self {
+            Self::Deliver { records, .. } => !records.is_empty() || document.is_engine_due(),
+            Self::GoOn(..) | Self::SnapshotPlaced(_) => document.is_engine_due(),
+            Self::Voided
+            | Self::SetAside
+            | Self::Opened(..)
+            | Self::Merge { .. }
+            | Self::Check
+            | Self::Lighten => true,
+            Self::Snapshot(_) | Self::Edit(..) | Self::View(..) => false,
         }
     }
 
@@ -218,6 +240,7 @@ impl Errand {
                 Finished::Delivered(document.set_aside(context), Then::SetAside { before })
             }
             Self::Check => Finished::Checked(document.check_snapshot(context)),
+            Self::Lighten => Finished::Lightened(document.lighten(context)),
             Self::Snapshot(purpose) => {
                 Finished::Prepared(document.prepare_snapshot(context), purpose)
             }
@@ -351,7 +374,18 @@ pub struct Job {
     pub(crate) held: Held,
     pub(crate) what: What,
     pub(crate) cost: Cost,
+    /// How often work on the document did not come back in this session.
+    pub(crate) tries: u8,
 }
+
+/// Least time that work is given, in milliseconds: the first time, and when the document was held before.
+const LEAST_MS: [u64; 3] = [2_000, 20_000, 200_000];
+/// So often work on a document may not come back before this session does without it.
+pub(crate) const TRIES: u8 = LEAST_MS.len() as u8;
+/// What a record costs at most beside what its author has saved up, in units: a cut in the longest block.
+const RECORD_UNITS: u64 = 6_554;
+/// And each byte of content: items earn 64 units, and none is shorter than eight bytes with its seal.
+const BYTE_UNITS: u64 = 8;
 
 impl Job {
     /// Does it.
@@ -371,6 +405,20 @@ impl Job {
     #[must_use]
     pub fn cost(&self) -> Cost {
         self.cost
+    }
+
+    /// How long it is waited for, in milliseconds: twice what it is estimated to take, and the longer the more often the document was held. Code of the
+    /// application takes the time that it takes. A deadline says nothing about the content.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        let (records, bytes) = (self.cost.records as u64, self.cost.bytes as u64);
+        let units = records
+            .saturating_mul(RECORD_UNITS)
+            .saturating_add(bytes.saturating_mul(BYTE_UNITS));
+        let estimate_ms = units.saturating_mul(UNIT_NS) / 1_000_000;
+        let least = LEAST_MS.get(usize::from(self.tries)).or(LEAST_MS.last());
+        let least = least.copied().unwrap_or_default();
+        (!self.is_closure()).then(|| estimate_ms.saturating_mul(2).max(least))
     }
 
     /// Whether it runs code of the application, which takes the time that it takes.

@@ -3,9 +3,10 @@
 
 use super::errand::{Ended, Errand, Finished, Held, Job, Made, Making, What};
 use super::*;
+use crate::finding::Finding;
 use crate::slot::Away;
 
-/// Work beyond which an engine may lend: about 2 ms.
+/// Work beyond which an engine may lend, of what takes as long as it is large: about 2 ms.
 const LONG: Cost = Cost {
     records: 256,
     bytes: 64 * 1024,
@@ -34,16 +35,18 @@ pub enum Lending {
     /// None: for shells that do everything on one thread.
     #[default]
     Nothing,
-    /// What takes long, by a static bound.
+    /// What gives a CRDT engine something from elsewhere, for how long that takes its length does not tell; and what is long.
     Long,
     /// All of it.
     Everything,
 }
 
 impl Cx {
-    fn is_lent(&self, cost: Cost) -> bool {
+    /// What did not come back once is lent, however short it looks.
+    fn is_lent(&self, cost: Cost, foreign: bool, held: bool) -> bool {
         match self.lending {
             Lending::Nothing => false,
+            Lending::Long if foreign || held => true,
             Lending::Long => cost.records > LONG.records || cost.bytes > LONG.bytes,
             Lending::Everything => true,
         }
@@ -66,6 +69,7 @@ impl Cx {
         work: Vec<DocWork>,
     ) {
         let Whole { group, docs } = whole;
+        let held = docs.is_held(&id);
         let Some(doc) = docs.hot_mut(&id) else {
             return;
         };
@@ -80,7 +84,8 @@ impl Cx {
                 self.finish_errand(group, doc, finished);
             } else if let Some(errand) = doc.errand.take() {
                 let cost = errand.cost(&doc.document);
-                if self.is_lent(cost) {
+                let foreign = errand.is_foreign(&doc.document);
+                if self.is_lent(cost, foreign, held) {
                     return self.lend(whole, id, errand, cost, work.collect());
                 }
                 let context = group.doc_context(&self.device);
@@ -155,7 +160,13 @@ impl Cx {
             group.roots.0.clone(),
             self.device.id(),
         );
-        let job = Job { held, what, cost };
+        let tries = docs.tries(&id);
+        let job = Job {
+            held,
+            what,
+            cost,
+            tries,
+        };
         self.out.work.push(Work {
             id: work,
             document: id,
@@ -172,7 +183,7 @@ impl Cx {
         queue: Vec<DocWork>,
     ) {
         let cost = making.cost();
-        if self.is_lent(cost) {
+        if self.is_lent(cost, true, whole.docs.is_held(&id)) {
             let here = (Notes::default(), self.device.instance(), queue);
             return self.send_away(whole, id, What::Make(making), cost, here);
         }
@@ -234,9 +245,15 @@ impl Cx {
         self.erase_roots(&mut whole.group);
     }
 
-    /// Work that was lent does not come back in time. That says nothing about the document: its rows stay as they are, and only this session does
-    /// without it.
-    pub(crate) fn work_stuck(&mut self, whole: &mut Whole, id: DocumentId, work: WorkId) {
+    /// Work that was lent does not come back in time. That says nothing about the document: its rows stay as they are. It is read again, and has more time
+    /// then; where that is not enough either, this session does without it.
+    pub(crate) fn work_stuck(
+        &mut self,
+        whole: &mut Whole,
+        id: DocumentId,
+        work: WorkId,
+        begun: bool,
+    ) {
         let Some(away) = whole.docs.take_away(&id, work) else {
             return;
         };
@@ -245,8 +262,21 @@ impl Cx {
         self.close_document(group.id, id);
         let slot = DocSlot::Away(Box::new(away));
         self.reply_all(slot.waiters(), &EngineError::Held);
-        self.finding(group.id, Some(id), FindingKind::Held, None);
-        whole.set_unreadable(id, EngineError::Held);
+        let held = Finding {
+            what: FindingKind::Held,
+            about: About::Document(group.id, id),
+            suspect: None,
+        };
+        if self.open_finding(&held).is_none() {
+            self.found(held);
+        }
+        // Where no thread has begun it, it is read again when somebody asks for it.
+        if begun && whole.docs.note_stuck(id) < TRIES {
+            whole.docs.insert(id, DocSlot::Loading(Vec::new()));
+            self.load_or_fetch(&whole.group, id);
+        } else {
+            whole.set_unreadable(id, EngineError::Held);
+        }
         self.erase_roots(&mut whole.group);
     }
 
@@ -271,8 +301,10 @@ impl Engine {
     }
 
     /// What was lent does not come back in time.
-    pub(crate) fn stuck(&mut self, work: WorkId) {
-        self.on_lent(work, |cx, whole, id| cx.work_stuck(whole, id, work));
+    pub(crate) fn stuck(&mut self, work: WorkId, begun: bool) {
+        self.on_lent(work, |cx, whole, id| {
+            cx.work_stuck(whole, id, work, begun);
+        });
     }
 
     fn on_lent(&mut self, work: WorkId, what: impl FnOnce(&mut Cx, &mut Whole, DocumentId)) {

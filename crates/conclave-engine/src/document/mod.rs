@@ -31,7 +31,7 @@ use self::doc::Turn;
 pub(crate) use self::doc::{Doc, Notes, Reread};
 pub(crate) use self::errand::{Base, Errand, Then};
 pub use self::errand::{Done, Job};
-use self::errand::{Finished, Making, Purpose};
+use self::errand::{Finished, Making, Purpose, TRIES};
 pub use self::lend::{Lending, Work, WorkId};
 
 use crate::command::Reply;
@@ -91,12 +91,16 @@ impl Cx {
         }
         match whole.docs.get(&id) {
             Some(DocSlot::Hot(_)) => self.run_document(whole, id, None, vec![work]),
+            // It is tried again, and who asks is not kept waiting for that.
+            Some(_) if whole.docs.is_held(&id) && work.waiter().is_some() => {
+                self.reply_all(work.waiter(), &EngineError::Held);
+            }
             Some(DocSlot::Away(_)) => self.queue_work(whole, id, work),
             Some(DocSlot::Loading(_)) => {
                 self.queue_work(whole, id, work);
                 self.fetch_document(&whole.group, id);
             }
-            Some(DocSlot::Unreadable(EngineError::Held)) => {
+            Some(DocSlot::Unreadable(EngineError::Held)) if whole.docs.tries(&id) >= TRIES => {
                 self.reply_all(work.waiter(), &EngineError::Held);
             }
             Some(DocSlot::Unreadable(_)) | None => {
@@ -248,7 +252,7 @@ impl Cx {
     }
 
     /// After any work on a document: what can be sent is sent, what changed becomes durable.
-    fn settle_document(&mut self, group: &mut Group, doc: &mut Doc) {
+    pub(super) fn settle_document(&mut self, group: &mut Group, doc: &mut Doc) {
         if doc.reread.is_some() {
             return;
         }
@@ -292,6 +296,10 @@ impl Cx {
                 self.take_out_unsent(group, doc);
                 self.carry_on(group, doc);
                 self.flush(group, doc);
+                if doc.document.is_lightening_due() {
+                    doc.errand = Some(Errand::Lighten);
+                    return;
+                }
                 self.pump_snapshot(group, doc);
                 self.pump_check(group, doc);
             }

@@ -116,6 +116,7 @@ impl FindingKind {
             Self::BaseDisputed => End::Undisputed,
             Self::EditsRefused { .. }
             | Self::EditsParked { .. }
+            | Self::EditsWait
             | Self::RescueFull
             | Self::Collecting => End::Sent,
             Self::Rescued { .. } => End::Cleared,

@@ -362,6 +362,13 @@ fn record(fault: &str, place: &str, who: Option<&str>) -> Three {
                 "Ask that person whether they know of it. If it happens again, an admin can remove them.",
             )
         }
+        "found.cost" => three(
+            format!(
+                "A change in {place} would have taken every member too much work, and was left out for all."
+            ),
+            "Nobody need be: what others wrote at the same time can make a change so large.",
+            "There is nothing to do: where it was written, it is kept, and written in again in smaller steps. If it happens again and again, tell an admin.",
+        ),
         "found.role" | "found.not_member" | "found.instance_closed" => three(
             format!(
                 "A change in {place} came from somebody who was not allowed to write it, and was left out."
@@ -420,6 +427,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::OwnEditRewritten
         | FindingKind::EditsRefused { .. }
         | FindingKind::EditsParked { .. }
+        | FindingKind::EditsWait
         | FindingKind::Rescued { .. }
         | FindingKind::RescueFull => of_document(kind, place, group, who),
         FindingKind::FalseSnapshot { .. }
@@ -459,7 +467,7 @@ fn of_snapshot(kind: &FindingKind, place: &str, who: Option<&str>) -> Three {
                 "This device reads {place} otherwise than two other people do, and nobody agrees with it."
             ),
             "Probably this device or its program.",
-            "Compare the document with another member. Update the program, and tell whoever maintains it. Until then this device objects to nothing more there.",
+            "Compare the document with another member. Update the program, and tell whoever maintains it. Until then this device makes nothing in their place.",
         ),
         _ => three(
             format!(
@@ -668,7 +676,7 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
                 "{place} took so long to read or to bring up to date that this device stopped waiting. It cannot be used for now; nothing of it is lost."
             ),
             UNKNOWN,
-            "Close this program and open it again: the document is then tried anew. If that happens again, export it on another device, and tell the group's admins.",
+            "It is tried twice more by itself, with more time each time. If it stays so, close this program and open it again. If that happens again, export the document on another device, and tell the group's admins.",
         ),
         FindingKind::SetAside { .. } => three(
             format!(
@@ -697,6 +705,13 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
             ),
             NOBODY,
             "Make room: `conclave rescue list` shows what is kept; apply or discard some of it. Nothing is dropped before that.",
+        ),
+        FindingKind::EditsWait => three(
+            format!(
+                "Your last edits of {place} would take every member too much work at once, or make it larger than a document may be. They are kept here and not sent."
+            ),
+            NOBODY,
+            "They go by themselves once that is possible. If this stays, copy what you wrote into a new document, and go on there in smaller steps.",
         ),
         FindingKind::EditsRefused { .. } => three(
             format!("Your edits of {place} were refused once, and are being sent again."),
@@ -742,7 +757,7 @@ pub(super) mod tests {
         Step::JoinOwn,
         Step::ReadKeys,
     ];
-    const FAULTS: [&str; 20] = [
+    const FAULTS: [&str; 21] = [
         "found.protocol",
         "found.malformed",
         "found.wrong_document",
@@ -762,6 +777,7 @@ pub(super) mod tests {
         "found.equivocation",
         "found.replica",
         "found.content",
+        "found.cost",
         "found.other",
     ];
 
@@ -847,7 +863,8 @@ pub(super) mod tests {
             K::BaseDisputed => K::OwnEditRewritten,
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },
             K::EditsRefused { .. } => K::EditsParked { cause: cause() },
-            K::EditsParked { .. } => K::Rescued { changes: 2 },
+            K::EditsParked { .. } => K::EditsWait,
+            K::EditsWait => K::Rescued { changes: 2 },
             K::Rescued { .. } => K::RescueFull,
             K::RescueFull => K::Dropped {
                 codes: BTreeMap::from([("x.y".to_owned(), 3)]),

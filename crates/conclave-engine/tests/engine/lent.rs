@@ -72,6 +72,36 @@ fn others_go_on() {
     world.no_findings();
 }
 
+/// How long an engine takes for a record its length does not tell: not even a short one is given to it here.
+#[test]
+fn whatever_comes_from_others_is_lent_however_short() {
+    let (mut world, group, slow, _) = with_a_slow_document(30);
+    world.devices[BEN].lends = Lends::Long;
+    make_it_away(&mut world, group, slow);
+    let waits = world.command(BEN, edit(group, slow, " from ben"));
+    world.slow = None;
+    world.run();
+    assert!(matches!(world.reply(BEN, waits), Some(Ok(_))));
+    // What was written here is, when it has its place, and this takes no job.
+    world.slow = Some(slow);
+    let document = slow;
+    world.edit(BEN, group, slow, "!");
+    world.run();
+    assert!(!is_away(&world, slow));
+    world.ask(BEN, Command::Synced { group, document });
+    world.converged(group, &[ANA, BEN]);
+    // Nor is a document brought into memory here.
+    world.restart(BEN);
+    world.run();
+    let reads = world.command(BEN, Command::Synced { group, document });
+    world.run();
+    assert!(is_away(&world, slow) && world.reply(BEN, reads).is_none());
+    world.slow = None;
+    world.run();
+    world.converged(group, &[ANA, BEN]);
+    world.no_findings();
+}
+
 /// The hour of one document is over while another is away, by whose records everything was read before.
 #[test]
 fn no_root_is_erased_while_a_document_is_away() {
@@ -110,8 +140,9 @@ fn late_results_are_dropped() {
     let waits = world.command(BEN, Command::Synced { group, document });
     let rows = world.rows_of(BEN, &group, &slow);
     let Work { id, job, .. } = world.devices[BEN].work.remove(0);
+    assert!(job.deadline_ms() < Some(20_000), "{job:?}");
 
-    world.input(BEN, Input::Stuck { id });
+    world.input(BEN, Input::Stuck { id, begun: true });
     let held = |world: &World, command| {
         let error = world.reply(BEN, command).unwrap().unwrap_err();
         assert_eq!(error.code(), "document.held");
@@ -119,7 +150,18 @@ fn late_results_are_dropped() {
     held(&world, waits);
     world.found_only(BEN, &["document.held"]);
     assert_eq!(world.rows_of(BEN, &group, &slow), rows);
-    // Nothing of it is tried again in this session, and whoever asks is told.
+    // It is tried again, with more time each time; meanwhile whoever asks is told.
+    for least_ms in [20_000, 200_000] {
+        world.run();
+        let asks = world.command(BEN, edit(group, slow, "lost"));
+        held(&world, asks);
+        assert_eq!(world.rows_of(BEN, &group, &slow), rows);
+        let Work { id, job, .. } = world.devices[BEN].work.remove(0);
+        assert_eq!(job.deadline_ms(), Some(least_ms));
+        world.input(BEN, Input::Stuck { id, begun: true });
+    }
+    world.found_only(BEN, &["document.held"]);
+    // Then it is not in this session.
     let asks = world.command(BEN, edit(group, slow, "lost"));
     held(&world, asks);
     world.edit(ANA, group, slow, "!");
@@ -142,6 +184,51 @@ fn late_results_are_dropped() {
     world.converged(group, &[ANA, BEN]);
 }
 
+/// Other documents may have all the threads: that says nothing about this one, and it is read again for whoever asks.
+#[test]
+fn what_no_thread_has_begun_was_not_tried() {
+    let (mut world, group, slow, _) = with_a_slow_document(29);
+    make_it_away(&mut world, group, slow);
+    for _ in 0..5 {
+        let Work { id, job, .. } = world.devices[BEN].work.remove(0);
+        assert!(job.deadline_ms() < Some(20_000), "{job:?}");
+        world.input(BEN, Input::Stuck { id, begun: false });
+        world.found_only(BEN, &["document.held"]);
+        world.run();
+        assert!(!is_away(&world, slow));
+        let document = slow;
+        let asks = world.command(BEN, Command::Synced { group, document });
+        world.run();
+        assert!(is_away(&world, slow) && world.reply(BEN, asks).is_none());
+    }
+    world.slow = None;
+    world.run();
+    assert_eq!(world.text(BEN, group, slow), "slow.");
+    assert_eq!(world.open_findings(BEN).len(), 0);
+    world.converged(group, &[ANA, BEN]);
+}
+
+/// What was held comes back within the session where the second try is long enough.
+#[test]
+fn a_document_that_was_held_is_read_again() {
+    let (mut world, group, slow, _) = with_a_slow_document(38);
+    make_it_away(&mut world, group, slow);
+    let Work { id, job, .. } = world.devices[BEN].work.remove(0);
+    world.input(BEN, Input::Stuck { id, begun: true });
+    world.found_only(BEN, &["document.held"]);
+    world.edit(ANA, group, slow, "!");
+    world.slow = None;
+    world.run();
+    assert_eq!(world.text(BEN, group, slow), "slow.!");
+    assert_eq!(world.open_findings(BEN).len(), 0);
+    let (before, outputs) = (world.print(BEN), world.devices[BEN].events.len());
+    let done = Box::new(job.run());
+    world.input(BEN, Input::Worked { id, done });
+    assert_eq!(world.print(BEN), before);
+    assert_eq!(world.devices[BEN].events.len(), outputs);
+    world.converged(group, &[ANA, BEN]);
+}
+
 #[test]
 fn what_another_life_had_lent_is_dropped() {
     let (mut world, group, slow, _) = with_a_slow_document(34);
@@ -153,7 +240,7 @@ fn what_another_life_had_lent_is_dropped() {
     let before = world.print(BEN);
     let done = Box::new(job.run());
     world.input(BEN, Input::Worked { id, done });
-    world.input(BEN, Input::Stuck { id });
+    world.input(BEN, Input::Stuck { id, begun: true });
     assert_eq!(world.print(BEN), before);
     world.slow = None;
     world.run();
@@ -215,7 +302,7 @@ fn whoever_waits_for_a_closure_is_answered_whatever_becomes_of_its_document() {
     let rows = world.rows_of(BEN, &group, &slow);
     let Work { id, job, .. } = world.devices[BEN].work.remove(0);
     assert!(job.is_closure());
-    world.input(BEN, Input::Stuck { id });
+    world.input(BEN, Input::Stuck { id, begun: true });
     let error = world.reply(BEN, stuck).unwrap().unwrap_err();
     assert_eq!(error.code(), "document.held");
     let done = Box::new(job.run());

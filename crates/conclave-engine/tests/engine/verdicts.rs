@@ -330,7 +330,11 @@ fn a_device_that_alone_differs_reports_itself() {
     world.go_online(ANA);
     world.advance(5_000);
     let before = named(&mut world, ANA);
-    assert_eq!(before, [(BEN, false, 1), (DANA, true, 1)]);
+    // He, and whoever agreed with him first.
+    assert!(
+        matches!(before[..], [(BEN, false, 1), (_, true, 1)]),
+        "{before:?}"
+    );
     // It would have made the next.
     world.go_offline(ANA);
     next(&mut world, CLEO);
@@ -345,6 +349,8 @@ fn a_device_that_alone_differs_reports_itself() {
     // Somebody else who says so as well is another matter.
     let vic = DANA;
     world.claim(vic, group, document, DIFFERS);
+    // Its program would take that back.
+    world.go_offline(vic);
     world.advance(5_000);
     let found = world.open_findings(ANA);
     let mut codes = found.iter().map(|it| it.code.as_str());

@@ -3,7 +3,7 @@
 use conclave_crdt::cost::BALANCE_CAP;
 use conclave_crdt::{CrdtError, CrdtKind, ReplicaId, create};
 
-use super::{Costly, YJS, automerge, by_turns, one, two_at_one_place, typed};
+use super::{Costly, YJS, automerge, by_turns, nested, one, two_at_one_place, typed};
 
 /// Updates in the order of a log, all by one user.
 #[derive(Debug, Clone)]
@@ -53,15 +53,33 @@ pub fn histories(seeds: u64) -> Result<Vec<History>, CrdtError> {
         vec![1, 1, 9, 0, 0x84, b't', 1, 1, b'y', 0],
     ];
     push("between lists".into(), CrdtKind::Yjs, 1_000, lists);
-    let mut waited = by_turns(300);
-    for clock in [3, 1, 2] {
-        waited.push(one(|update| {
-            update.text((9, clock), Some((1, 0)), None, "x")
-        }));
+    // Once each comes in as it is, once as what was dropped: it would pass too much.
+    for turns in [300, 700] {
+        let mut waited = by_turns(turns);
+        for clock in [3, 1, 2] {
+            waited.push(one(|update| {
+                update.text((9, clock), Some((1, 0)), None, "x");
+            }));
+        }
+        waited.push(one(|update| update.delete(9, 0, 3)));
+        waited.push(one(|update| update.text((9, 0), None, Some((1, 0)), "x")));
+        let name = format!("what waited in a text of {turns}");
+        push(name, CrdtKind::Yjs, 10_000, waited);
     }
-    waited.push(one(|update| update.delete(9, 0, 3)));
-    waited.push(one(|update| update.text((9, 0), None, Some((1, 0)), "x")));
-    push("what waited".into(), CrdtKind::Yjs, 1_000, waited);
+    let nowhere = vec![
+        vec![1, 1, b't', 0, 4, 1, 1, b't', 2, b'x', b'y', 0],
+        vec![1, 1, b'u', 0, 4, 1, 1, b'u', 1, b'x', 0],
+        vec![1, 1, 9, 1, 4, 0, b't', 0, 1, b'y', 0],
+        vec![1, 1, 9, 2, 0xc4, b't', 0, b'u', 0, 1, b'y', 0],
+        vec![1, 1, 9, 3, 0x84, 9, 2, 1, b'y', 0],
+        vec![1, 1, 9, 4, 0xc4, b't', 0, b't', 1, 1, b'y', 0],
+        vec![1, 1, 9, 1, 4, 0, b't', 0, 2, b'y', b'y', 0],
+        vec![0, 1, 9, 1, 0, 9],
+        vec![1, 1, 9, 0, 0x84, b't', 1, 1, b'y', 0],
+        nested(200),
+        nested(201),
+    ];
+    push("what stands nowhere".into(), CrdtKind::Yjs, 10_000, nowhere);
     for seed in 0..seeds {
         let updates = edited(CrdtKind::Yjs, seed)?;
         let mut mixed = updates.clone();

@@ -187,18 +187,21 @@ fn cost<const KIND: u8>(bytes: &[u8]) -> Decoded {
     };
     let (mut author, _) = author::<KIND>();
     let known = Meter::load(kind, &author.snapshot().unwrap()).unwrap();
+    let mut is_update = false;
     for mut meter in [Meter::new(kind), known] {
-        if let Ok(read) = author.inspect(bytes) {
+        if let Ok(mut read) = author.inspect(bytes) {
             let size = meter.size();
-            let counted = meter.count(bytes, &read, allowance);
+            let counted = meter.count(bytes, &mut read, allowance);
             if counted.is_ok() {
+                is_update = true;
                 meter.revert();
             }
             assert_eq!(meter.size(), size);
         }
     }
     let _ = load_units(kind, bytes, BALANCE_CAP);
-    code(Meter::load(kind, bytes), CrdtError::code)
+    let loaded = code(Meter::load(kind, bytes), CrdtError::code);
+    if is_update { Ok(None) } else { loaded }
 }
 
 fn since<const KIND: u8>(bytes: &[u8]) -> Decoded {

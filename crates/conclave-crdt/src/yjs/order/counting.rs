@@ -10,6 +10,7 @@ use super::{
 };
 use crate::cost::LIVE_BLOCK_UNITS;
 use crate::error::CrdtError;
+use crate::limits::MAX_NESTING;
 
 /// Why counting ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl From<CrdtError> for Stop {
 type Counted<T> = Result<T, Stop>;
 
 /// Which blocks were passed on the way to the place of an item.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Passed {
     /// By block, the number of the item that passed it last.
     before: Vec<u32>,
@@ -183,16 +184,19 @@ impl Counting<'_> {
             (None, None) => {}
         }
         match item.home {
-            Home::Root(root, key) => Ok(self.state.list_at(Place::Root(root, key))),
+            Home::Root(root, key) => Ok(self.state.list_at(Place::Root(root, key), 1)),
             Home::Type(id, key) => {
                 let owner = self.state.op(Some(id));
-                let kind = self
-                    .state
-                    .find(owner)
-                    .and_then(|block| self.state.block(block))
-                    .map(|block| block.kind);
+                let block = self.state.find(owner);
+                let block = block.and_then(|block| self.state.block(block));
+                let (kind, list) = block.map_or((None, NIL), |b| (Some(b.kind), b.list));
+                // An engine deletes what is in a type by recursion.
+                let depth = self.state.list(list).map_or(0, |list| list.depth) + 1;
+                if self.strict && depth > u16::from(MAX_NESTING) {
+                    return Err(Stop::Content);
+                }
                 match kind {
-                    Some(Kind::Type) => Ok(self.state.list_at(Place::Type(owner, key))),
+                    Some(Kind::Type) => Ok(self.state.list_at(Place::Type(owner, key), depth)),
                     Some(Kind::Deleted | Kind::Gone) => Ok(NIL),
                     _ if self.strict => Err(Stop::Content),
                     _ => Ok(NIL),
@@ -233,7 +237,11 @@ impl Counting<'_> {
             }
         }
         if let Some(block) = right_block {
-            self.pay_cut(block, right.clock)?;
+            // Between two neighbours an engine cuts once.
+            let cut = left_block == right_block && origin.clock.wrapping_add(1) == right.clock;
+            if !cut {
+                self.pay_cut(block, right.clock)?;
+            }
             self.state.mark(right);
         }
         let is_key = self.state.list(list).is_some_and(|list| list.is_key);
@@ -271,6 +279,15 @@ impl Counting<'_> {
             self.state.set(landed.block, Block { len, ..block });
         }
         self.check_length(landed.block)
+    }
+
+    /// Takes an item in without its content and place.
+    pub(super) fn drop_item(&mut self, item: &Item) {
+        self.total += ITEM_UNITS * WHOLE;
+        let client = self.state.client(item.at.client);
+        self.state.set_clock(client, item.end());
+        let clock = item.at.clock;
+        self.add_gone(Op { client, clock }, item.len);
     }
 
     /// Operations that stand nowhere.

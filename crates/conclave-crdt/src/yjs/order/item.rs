@@ -116,14 +116,6 @@ impl Item {
         }
     }
 
-    /// The part before a clock.
-    pub(super) fn until(self, clock: u32) -> Self {
-        Self {
-            len: clock.min(self.end()) - self.at.clock,
-            ..self
-        }
-    }
-
     /// An operation that has to be known first, if it is not.
     pub(super) fn needs(&self, knows: impl Fn(Id) -> bool) -> Option<Id> {
         let home = match self.home {

@@ -3,7 +3,7 @@
 use super::state::{Ahead, Block, ClientCount, List, Op, Place, State};
 
 /// How things were before an update. What an update touches is noted once, at its first touch.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Journal {
     pub(super) blocks: Vec<(u32, Block)>,
     pub(super) allocated: Vec<u32>,
@@ -57,19 +57,55 @@ impl State {
         }
     }
 
+    /// A point to which can be gone back. What is touched from here on is noted anew.
+    pub(super) fn save(&mut self) -> Saved {
+        self.number += 1;
+        let (Some(journal), size) = (&self.journal, self.size) else {
+            return Saved::default();
+        };
+        Saved {
+            blocks: journal.blocks.len(),
+            allocated: journal.allocated.len(),
+            freed: journal.freed.len(),
+            index: journal.index.len(),
+            marks: journal.marks.len(),
+            counts: journal.counts.len(),
+            lists: journal.lists.len(),
+            places: journal.places.len(),
+            live: journal.live.len(),
+            ahead: journal.ahead.len(),
+            size,
+        }
+    }
+
     /// Takes back what was done since the journal began.
     pub(super) fn undo(&mut self) {
-        let Some(journal) = self.journal.take() else {
+        if let Some(journal) = &self.journal {
+            let size = journal.size;
+            self.undo_to(&Saved {
+                size,
+                ..Saved::default()
+            });
+            self.journal = None;
+        }
+    }
+
+    /// Takes back what was done since a point.
+    pub(super) fn undo_to(&mut self, saved: &Saved) {
+        let Some(mut journal) = self.journal.take() else {
             return;
         };
-        self.size = journal.size;
-        self.free.extend(journal.allocated);
-        for (index, old) in journal.blocks {
+        self.number += 1;
+        self.size = saved.size;
+        journal.freed.truncate(saved.freed);
+        self.free.extend(journal.allocated.drain(saved.allocated..));
+        // Some were noted more than once: the first is how it was.
+        for (index, old) in journal.blocks.drain(saved.blocks..).rev() {
             if let Some(block) = self.blocks.get_mut(index as usize) {
                 *block = old;
             }
         }
-        for (at, old) in journal.index.into_iter().rev() {
+        for (at, old) in journal.index.drain(saved.index..).rev() {
             if let Some(client) = self.clients.get_mut(at.client as usize) {
                 match old {
                     Some(block) => client.blocks.insert(at.clock, block),
@@ -77,29 +113,44 @@ impl State {
                 };
             }
         }
-        for at in journal.marks {
+        for at in journal.marks.drain(saved.marks..) {
             if let Some(client) = self.clients.get_mut(at.client as usize) {
                 client.marks.remove(&at.clock);
             }
         }
-        for (client, count) in journal.counts {
-            if let Some(client) = self.clients.get_mut(client as usize) {
-                client.count = count;
-            }
+        for (client, count) in journal.counts.drain(saved.counts..).rev() {
+            self.put_count(client, count);
         }
-        for (index, old) in journal.lists {
+        for (index, old) in journal.lists.drain(saved.lists..).rev() {
             if let Some(list) = self.lists.get_mut(index as usize) {
                 *list = old;
             }
         }
-        for place in journal.places.into_iter().rev() {
+        for place in journal.places.drain(saved.places..).rev() {
             self.remove_list(place);
         }
-        for (len, added) in journal.live.into_iter().rev() {
+        for (len, added) in journal.live.drain(saved.live..).rev() {
             self.count_live(len, !added);
         }
-        for ahead in journal.ahead.into_iter().rev() {
+        for ahead in journal.ahead.drain(saved.ahead..).rev() {
             self.waiting.undo(ahead);
         }
+        self.journal = Some(journal);
     }
+}
+
+/// How much a journal had noted.
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    blocks: usize,
+    allocated: usize,
+    freed: usize,
+    index: usize,
+    marks: usize,
+    counts: usize,
+    lists: usize,
+    places: usize,
+    live: usize,
+    ahead: usize,
+    size: u64,
 }

@@ -12,15 +12,16 @@ mod state;
 mod tests;
 mod waiting;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::scan::{Deletes, Id, Layout, Scan, Section};
+use super::frontier::{self, Segment};
+use super::plan::{Plan, Released};
+use super::scan::{Deletes, Id, Layout, Section};
 use super::waiting::split_snapshot;
 use crate::cost::{Allowance, Counted, ITEM_EARNS, Purse, Refused};
-use crate::error::{CrdtError, Result};
+use crate::error::CrdtError;
 use crate::kinds::CrdtKind;
 use crate::limits::MAX_SNAPSHOT_BYTES;
-use crate::types::ReplicaId;
 use counting::{Counting, Landed, Passed, Stop};
 use item::Item;
 use state::State;
@@ -29,6 +30,8 @@ use state::State;
 const WHOLE: u64 = 128;
 /// An item costs one unit, and one for each piece that it passes on the way to its place.
 const ITEM_UNITS: u64 = 1;
+/// An engine is given each stretch of a section by itself.
+const STRETCH_UNITS: u64 = 1;
 /// Blocks of an update that only go on with the one before.
 const JOINED_PER_UNIT: u64 = 2;
 /// UTF-16 units that are looked at in a unit of cost, to find where a text is cut.
@@ -53,35 +56,30 @@ const BYTES_PER_UNIT: u64 = 1024;
 const REPEATED_PER_UNIT: u64 = 4;
 /// Bytes of what waits that are read again, where an update repeats it.
 const AGAIN_PER_UNIT: u64 = 64;
-/// What each item and each deletion pays that waits.
-const WAITING_UNITS: u64 = 64;
+/// What each item and each deletion pays that waits, and the most that it may cost when it comes in. Cutting a block of an import, of 65,536
+/// units, in the middle costs 237.
+const WAITING_UNITS: u64 = 512;
+/// The most that a part of a waiting deletion may cost, of which the rest goes on waiting: what the item earned that it deletes.
+const PART_UNITS: u64 = 64;
 /// Most items and deletions that wait.
 const MAX_WAITING: usize = 4_096;
 /// UTF-16 units of the longest live block that earn one unit.
 const LONGEST_PER_UNIT: u64 = 160;
 
 /// What a log holds, in numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Order {
     state: State,
     passed: Passed,
 }
 
 impl Order {
-    /// The numbers of a snapshot.
-    pub(crate) fn load(snapshot: &[u8]) -> Result<Self> {
-        match Self::read(snapshot, u64::MAX) {
-            Ok((order, _)) => Ok(order),
-            Err(Stop::Malformed(error)) => Err(error),
-            Err(Stop::Over | Stop::Content) => Err(CrdtError::Malformed),
-        }
-    }
-
-    pub(crate) fn load_units(snapshot: &[u8], limit: u64) -> core::result::Result<u64, Refused> {
+    /// The numbers of a snapshot, and what loading it costs.
+    pub(crate) fn load(snapshot: &[u8], limit: u64) -> core::result::Result<(Self, u64), Refused> {
         match Self::read(snapshot, limit.saturating_mul(WHOLE)) {
-            Ok((_, total)) => Ok(total.div_ceil(WHOLE)),
+            Ok((order, total)) => Ok((order, total.div_ceil(WHOLE))),
             Err(Stop::Over) => Err(Refused::Cost { balance: 0 }),
-            Err(Stop::Content) => Err(Refused::Content),
+            Err(Stop::Content) => Err(Refused::Content { balance: 0 }),
             Err(Stop::Malformed(error)) => Err(Refused::Malformed(error)),
         }
     }
@@ -92,10 +90,19 @@ impl Order {
         }
         let mut order = Self::default();
         let mut total = 0;
-        for scan in split_snapshot(snapshot)? {
+        for (index, scan) in split_snapshot(snapshot)?.into_iter().enumerate() {
             let mut reading = Reading::of(&mut order, total, limit);
             reading.counting.strict = false;
-            reading.state(&scan)?;
+            reading.update(scan.bytes, &scan.sections, &scan.deletes)?;
+            // All of the state is ready, and nothing of what waits.
+            let right = if index == 0 {
+                reading.plan.is_complete()
+            } else {
+                reading.moved.is_empty() && reading.plan.known.is_empty()
+            };
+            if !right {
+                return Err(CrdtError::Malformed.into());
+            }
             total = reading.counting.total;
         }
         Ok((order, total))
@@ -108,7 +115,7 @@ impl Order {
     pub(crate) fn count(
         &mut self,
         update: &[u8],
-        layout: &Layout,
+        layout: &mut Layout,
         allowance: Allowance,
     ) -> core::result::Result<Counted, Refused> {
         if layout.length() != update.len() {
@@ -118,35 +125,34 @@ impl Order {
         let size = self.size();
         let blocks = layout.sections().iter().flat_map(|s| &s.blocks);
         let items = blocks.filter(|block| !block.is_skip(update)).count() as u64;
-        let longest = u64::from(self.state.longest()) / LONGEST_PER_UNIT;
+        // What cutting in the longest block costs, and moving what stands behind it, at the two ends of an edit.
+        let longest = u64::from(self.state.longest()) / LONGEST_PER_UNIT
+            + 2 * (self.state.most_pieces() / LINES_PER_UNIT);
         let most = Purse::new(CrdtKind::Yjs, allowance, ITEM_EARNS * items + longest);
         let mut reading = Reading::of(self, 0, most.limit() * WHOLE);
         let outcome = reading.update(update, layout.sections(), layout.deletes());
         let counted = reading.counting.total.div_ceil(WHOLE);
-        let Reading {
-            earning, released, ..
-        } = reading;
+        let (earning, grown) = (reading.earning, reading.size().saturating_sub(size));
         let purse = Purse::new(CrdtKind::Yjs, allowance, ITEM_EARNS * earning + longest);
         let over = || purse.refused(counted.min(most.limit() + 1));
         let refusal = match outcome {
             Ok(()) if counted > purse.limit() => over(),
-            Ok(()) if self.size().saturating_sub(size) > allowance.room => over(),
+            Ok(()) if grown > allowance.room => over(),
             Ok(()) => {
+                let released = reading.release().div_ceil(WHOLE);
+                let grown = reading.size().saturating_sub(size);
+                layout.plan = Some(Box::new(reading.plan));
                 return Ok(Counted {
                     cost: counted,
                     balance: purse.paid(counted),
-                    grown: self.size().saturating_sub(size),
-                    released: released
-                        .into_iter()
-                        .map(|(client, parts)| {
-                            (ReplicaId::from_client(client), parts.div_ceil(WHOLE))
-                        })
-                        .filter(|(_, units)| *units > 0)
-                        .collect(),
+                    grown,
+                    released,
                 });
             }
             Err(Stop::Over) => over(),
-            Err(Stop::Content) => Refused::Content,
+            Err(Stop::Content) => Refused::Content {
+                balance: most.left(counted),
+            },
             Err(Stop::Malformed(error)) => Refused::Malformed(error),
         };
         self.state.undo();
@@ -163,8 +169,8 @@ struct Reading<'a> {
     counting: Counting<'a>,
     /// Items that came in at once.
     earning: u64,
-    /// By replica, what its operations cost that had waited, beyond what was paid for them.
-    released: BTreeMap<u64, u64>,
+    /// How an engine is to take it in.
+    plan: Plan,
     /// Which operations became known: of whom, and from and up to which clock.
     moved: Vec<(u64, u32, u32)>,
 }
@@ -173,6 +179,8 @@ struct Reading<'a> {
 #[derive(Clone, Copy, Default)]
 struct Cursor {
     block: usize,
+    /// What it waits for.
+    needs: Option<Id>,
     /// The item that the last block was, and where it came to stand.
     last: Option<(Item, Landed)>,
 }
@@ -189,17 +197,14 @@ impl<'a> Reading<'a> {
                 deleted: HashMap::new(),
             },
             earning: 0,
-            released: BTreeMap::new(),
+            plan: Plan::default(),
             moved: Vec::new(),
         }
     }
 
-    /// Reads a part of a snapshot.
-    fn state(&mut self, scan: &Scan<'_>) -> core::result::Result<(), Stop> {
-        let sections = scan.sections.len() as u64;
-        // An engine that has to begin with another replica looks through all that it left unfinished.
-        self.counting.pay(sections * sections)?;
-        self.update(scan.bytes, &scan.sections, &scan.deletes)
+    /// Canonical blocks, and what waits.
+    fn size(&self) -> u64 {
+        self.counting.state.size + self.counting.state.waiting.len() as u64
     }
 
     fn update(
@@ -213,8 +218,7 @@ impl<'a> Reading<'a> {
         self.pay_repeats(sections)?;
         let cursors = self.sections(update, sections)?;
         self.keep(update, sections, &cursors)?;
-        self.deletes(deletes)?;
-        self.release()
+        self.deletes(deletes)
     }
 
     /// What is known already is compared, and for that an engine writes it out again.
@@ -260,11 +264,24 @@ impl<'a> Reading<'a> {
                 continue;
             };
             let before = self.counting.state.clock(section.client);
-            if let Some(id) = self.section(update, section, cursor)? {
+            let from = cursor.block;
+            let needs = self.section(update, section, cursor)?;
+            if let Some(id) = needs {
                 let waiting = blocked.entry((id.client, id.clock)).or_default();
                 waiting.push(index);
             }
+            cursor.needs = needs;
             let after = self.counting.state.clock(section.client);
+            if after > before {
+                if !self.plan.ready.is_empty() {
+                    self.counting.pay(STRETCH_UNITS * WHOLE)?;
+                }
+                self.plan.ready.push(Segment {
+                    section: index,
+                    from,
+                    to: cursor.block,
+                });
+            }
             let known = (section.client, before)..(section.client, after);
             let freed: Vec<(u64, u32)> = blocked.range(known).map(|(key, _)| *key).collect();
             for key in freed {
@@ -329,11 +346,17 @@ impl<'a> Reading<'a> {
         cursors: &[Cursor],
     ) -> core::result::Result<(), Stop> {
         for (section, cursor) in sections.iter().zip(cursors) {
+            let (block, needs) = (cursor.block, cursor.needs);
+            self.plan.stops.push(frontier::Stop { block, needs });
             let rest = section.blocks.get(cursor.block..).unwrap_or(&[]);
             for block in rest {
-                if let Some(item) = Item::read(section.client, block, update)? {
-                    let parts = self.counting.state.wait(item);
-                    self.counting.pay(parts * WAITING_UNITS * WHOLE)?;
+                let Some(item) = Item::read(section.client, block, update)? else {
+                    continue;
+                };
+                match self.counting.state.wait(item) {
+                    Some(true) => self.counting.pay(WAITING_UNITS * WHOLE)?,
+                    Some(false) => {}
+                    None => return Err(Stop::Content),
                 }
             }
             if !rest.is_empty() {
@@ -374,69 +397,82 @@ impl<'a> Reading<'a> {
                 let (start, end) = (clock(start), clock(end));
                 if start < known {
                     self.counting.delete_range(*client, start, end.min(known))?;
+                    note(&mut self.plan.known, *client, start, end.min(known));
                 }
                 if end > known {
+                    let start = start.max(known);
                     self.counting.pay(WAITING_UNITS * WHOLE)?;
-                    self.counting
-                        .state
-                        .wait_delete(*client, start.max(known), end);
+                    self.counting.state.wait_delete(*client, start, end);
+                    note(&mut self.plan.unknown, *client, start, end);
                 }
             }
         }
         self.check_room()
     }
 
-    /// Takes in what had waited for what became known. That is never refused.
-    fn release(&mut self) -> core::result::Result<(), Stop> {
-        if self.counting.state.waiting.is_empty() {
-            return Ok(());
-        }
-        let (total, limit) = (self.counting.total, self.counting.limit);
-        let strict = core::mem::replace(&mut self.counting.strict, false);
+    /// Takes in what had waited for what became known. That is never refused: what costs more than was paid for it comes in without its content
+    /// and place, as what an engine has dropped. How many parts of a unit that was.
+    fn release(&mut self) -> u64 {
+        self.counting.total = 0;
         self.counting.limit = u64::MAX;
+        if self.counting.state.waiting.is_empty() {
+            return 0;
+        }
         let mut moved: VecDeque<(u64, u32, u32)> = self.moved.drain(..).collect();
-        let mut released = Vec::new();
+        let mut known = BTreeSet::new();
         while let Some((client, start, end)) = moved.pop_front() {
+            known.insert(client);
             let mut woken = self.counting.state.waiting.woken(client, start, end);
             woken.push((Id { client, clock: end }, client));
             for (id, waiter) in woken {
                 self.counting.state.block_on(id, waiter, false);
                 let before = self.counting.state.clock(waiter);
-                self.take_waiting(waiter)?;
+                self.take_waiting(waiter);
                 let after = self.counting.state.clock(waiter);
                 if after > before {
                     moved.push_back((waiter, before, after));
                 }
             }
-            released.push((client, end));
         }
-        for (client, below) in released {
+        for client in known {
+            let below = self.counting.state.clock(client);
             for (start, end) in self.counting.state.waiting.due(client, below) {
                 self.counting.state.take_delete(client, start, end, below);
-                let before = self.counting.total;
-                self.counting.delete_range(client, start, end.min(below))?;
-                self.charge(client, before);
+                let most = if end > below {
+                    PART_UNITS
+                } else {
+                    WAITING_UNITS
+                };
+                let end = end.min(below);
+                note(&mut self.plan.due, client, start, end);
+                if self.within(most, |counting| counting.delete_range(client, start, end)) {
+                    note(&mut self.plan.deletes, client, start, end);
+                }
             }
         }
-        // A snapshot pays for all that is in it.
-        if strict {
-            (self.counting.total, self.counting.limit) = (total, limit);
-            self.counting.strict = true;
-            return Ok(());
-        }
-        self.counting.limit = limit;
-        self.counting.pay(0)
+        self.counting.total
     }
 
-    /// What was counted since is its replica's to pay, as far as it was not paid before.
-    fn charge(&mut self, client: u64, before: u64) {
-        let parts = self.counting.total.saturating_sub(before);
-        let beyond = parts.saturating_sub(WAITING_UNITS * WHOLE);
-        *self.released.entry(client).or_default() += beyond;
+    /// Does something if it costs at most so many units; else nothing. Whether it did.
+    fn within(
+        &mut self,
+        most: u64,
+        act: impl FnOnce(&mut Counting<'_>) -> core::result::Result<(), Stop>,
+    ) -> bool {
+        let saved = self.counting.state.save();
+        let before = self.counting.total;
+        self.counting.limit = before + most * WHOLE;
+        let done = act(&mut self.counting).and_then(|()| self.counting.pay(0));
+        self.counting.limit = u64::MAX;
+        if done.is_err() {
+            self.counting.total = before;
+            self.counting.state.undo_to(&saved);
+        }
+        done.is_ok()
     }
 
     /// Takes a replica's waiting items in as far as they go.
-    fn take_waiting(&mut self, client: u64) -> core::result::Result<(), Stop> {
+    fn take_waiting(&mut self, client: u64) {
         while let Some(item) = self.counting.state.waiting.first(client) {
             let clock = self.counting.state.clock(client);
             if item.end() <= clock {
@@ -448,13 +484,26 @@ impl<'a> Reading<'a> {
                 break;
             }
             self.counting.state.take_waiting(&item);
-            let before = self.counting.total;
-            self.counting.take_in(&item.from(clock))?;
-            self.charge(client, before);
+            let item = item.from(clock);
+            let fits = self.within(WAITING_UNITS, |counting| counting.take_in(&item).map(drop));
+            if !fits {
+                self.counting.drop_item(&item);
+            }
+            self.plan.released.push(Released {
+                client,
+                start: clock,
+                end: item.end(),
+                gone: !fits,
+            });
         }
         self.wait_for(client);
-        Ok(())
     }
+}
+
+/// Notes deletions.
+fn note(deletes: &mut Deletes, client: u64, start: u32, end: u32) {
+    let ranges = deletes.entry(client).or_default();
+    ranges.insert(u64::from(start), u64::from(end));
 }
 
 /// Clocks are below 2³¹.

@@ -92,7 +92,7 @@ impl Block {
 }
 
 /// What one replica wrote.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Client {
     pub(super) id: u64,
     /// Blocks by their first clock.
@@ -110,6 +110,8 @@ pub(super) struct ClientCount {
     pub(super) clock: u32,
     /// Blocks, and marks inside of them.
     pub(super) pieces: u64,
+    /// The same of what stands in a list.
+    pub(super) standing: u64,
 }
 
 /// A sequence, or the values of one key.
@@ -117,6 +119,8 @@ pub(super) struct ClientCount {
 pub(super) struct List {
     pub(super) head: u32,
     pub(super) is_key: bool,
+    /// 1 in a root, 2 in a type inside a root …
+    pub(super) depth: u16,
     /// Blocks, and marks inside of them.
     pub(super) pieces: u64,
     /// The last journal that noted it.
@@ -134,7 +138,7 @@ pub(super) enum Place {
 }
 
 /// A change of what waits, and how it was before: see [`super::waiting`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Ahead {
     Item(u64, u32, Option<super::item::Item>),
     Delete(u64, u32, Option<u32>),
@@ -142,7 +146,7 @@ pub(super) enum Ahead {
     Bytes(u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct State {
     pub(super) blocks: Vec<Block>,
     pub(super) free: Vec<u32>,
@@ -154,6 +158,8 @@ pub(super) struct State {
     within: HashMap<Op, BTreeMap<Option<Name>, u32>>,
     /// How many live blocks there are of each length that counts.
     live: BTreeMap<u32, u32>,
+    /// How many replicas there are of each number of pieces in lists that counts, in steps of [`MANY`].
+    lines: BTreeMap<u64, u32>,
     pub(super) size: u64,
     pub(super) waiting: super::waiting::Waiting,
     pub(super) journal: Option<Journal>,
@@ -166,6 +172,8 @@ pub(super) struct State {
 const GONE_PER_PIECE: u64 = 32;
 /// Shorter blocks earn nothing.
 const LONG: u32 = 160;
+/// Fewer pieces of a replica earn nothing.
+const MANY: u64 = 256;
 
 impl State {
     pub(super) fn remove_list(&mut self, place: Place) {
@@ -261,7 +269,7 @@ impl State {
     }
 
     /// The list at a place, made where there is none.
-    pub(super) fn list_at(&mut self, place: Place) -> u32 {
+    pub(super) fn list_at(&mut self, place: Place, depth: u16) -> u32 {
         if let Some(index) = self.places.get(&place) {
             return *index;
         }
@@ -272,6 +280,7 @@ impl State {
         self.lists.push(List {
             head: NIL,
             is_key: name.is_some(),
+            depth,
             pieces: 0,
             noted: self.number,
         });
@@ -322,12 +331,46 @@ impl State {
         self.set_count(client, ClientCount { clock, ..old });
     }
 
+    /// Pieces in lists of the replica that has most, to a step of [`MANY`].
+    pub(super) fn most_pieces(&self) -> u64 {
+        self.lines.last_key_value().map_or(0, |(step, _)| *step) * MANY
+    }
+
+    fn count_line(&mut self, pieces: u64, add: bool) {
+        let step = pieces / MANY;
+        if step == 0 {
+            return;
+        }
+        let count = self.lines.entry(step).or_default();
+        *count = if add {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
+        if *count == 0 {
+            self.lines.remove(&step);
+        }
+    }
+
+    /// Sets what is counted of a replica, without a note of how it was.
+    pub(super) fn put_count(&mut self, client: u32, count: ClientCount) {
+        let old = self.count_of(client);
+        if old.standing / MANY != count.standing / MANY {
+            self.count_line(old.standing, false);
+            self.count_line(count.standing, true);
+        }
+        if let Some(slot) = self.clients.get_mut(client as usize) {
+            slot.count = count;
+        }
+    }
+
     fn set_count(&mut self, client: u32, count: ClientCount) {
         let number = self.number;
+        let old = self.count_of(client);
+        self.put_count(client, count);
         let Some(slot) = self.clients.get_mut(client as usize) else {
             return;
         };
-        let old = core::mem::replace(&mut slot.count, count);
         if core::mem::replace(&mut slot.noted, number) != number {
             self.note(|journal| journal.counts.push((client, old)));
         }
@@ -338,6 +381,10 @@ impl State {
         let old = self.count_of(block.at.client);
         let count = ClientCount {
             pieces: old.pieces.saturating_add_signed(pieces),
+            standing: match block.kind {
+                Kind::Gone => old.standing,
+                _ => old.standing.saturating_add_signed(pieces),
+            },
             ..old
         };
         self.set_count(block.at.client, count);

@@ -14,6 +14,7 @@ use super::state::{Kind, NIL, Place};
 use super::*;
 use crate::api::Crdt;
 use crate::cost::BALANCE_CAP;
+use crate::types::ReplicaId;
 
 const FULL: Allowance = Allowance {
     balance: BALANCE_CAP,
@@ -205,8 +206,21 @@ fn count(
     update: &[u8],
     allowance: Allowance,
 ) -> core::result::Result<Counted, Refused> {
-    let read = reader.inspect(update).unwrap();
-    let crate::inspected::Reading::Yjs(layout) = &read.reading else {
+    count_reading(
+        order,
+        &mut reader.inspect(update).unwrap(),
+        update,
+        allowance,
+    )
+}
+
+fn count_reading(
+    order: &mut Order,
+    read: &mut crate::inspected::Inspected,
+    update: &[u8],
+    allowance: Allowance,
+) -> core::result::Result<Counted, Refused> {
+    let crate::inspected::Reading::Yjs(layout) = &mut read.reading else {
         panic!("a Yjs update")
     };
     order.count(update, layout, allowance)
@@ -272,7 +286,9 @@ fn whoever_read_the_log_and_whoever_read_a_snapshot_count_alike() {
         for update in &group.log {
             reader.apply(&[update]).unwrap();
         }
-        let mut from_snapshot = Order::load(&reader.snapshot().unwrap()).unwrap();
+        let mut from_snapshot = Order::load(&reader.snapshot().unwrap(), u64::MAX)
+            .unwrap()
+            .0;
         same(&from_log, &from_snapshot, seed);
         // What comes next costs the same.
         let known = group.log.len();
@@ -366,10 +382,13 @@ fn what_waits_is_counted_alike_however_it_came() {
             updates.swap(index, other);
         }
         for update in &updates {
-            count(&mut order, &reader, update, FULL).unwrap();
-            reader.apply(&[update]).unwrap();
+            let mut read = reader.inspect(update).unwrap();
+            count_reading(&mut order, &mut read, update, FULL).unwrap();
+            reader.apply_inspected(vec![(update, read)]).unwrap();
             assert_eq!(!order.state.waiting.is_empty(), reader.has_missing());
-            let loaded = Order::load(&reader.snapshot().unwrap()).unwrap();
+            let loaded = Order::load(&reader.snapshot().unwrap(), u64::MAX)
+                .unwrap()
+                .0;
             same(&order, &loaded, seed);
         }
         assert!(!reader.has_missing());

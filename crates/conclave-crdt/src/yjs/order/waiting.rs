@@ -6,7 +6,7 @@ use super::super::scan::Id;
 use super::item::Item;
 use super::state::{Ahead, State};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Waiting {
     /// By replica and clock.
     items: BTreeMap<(u64, u32), Item>,
@@ -76,28 +76,12 @@ impl Waiting {
             .is_some_and(|(_, item)| item.end() > start)
     }
 
-    /// The item of a replica that begins with or holds a clock.
-    pub(super) fn item_at(&self, client: u64, clock: u32) -> Option<Item> {
-        self.items
-            .range((client, 0)..=(client, clock))
-            .next_back()
-            .map(|(_, item)| *item)
-            .filter(|item| item.end() > clock)
-    }
-
     /// The first item of a replica.
     pub(super) fn first(&self, client: u64) -> Option<Item> {
         self.items
             .range((client, 0)..=(client, u32::MAX))
             .next()
             .map(|(_, item)| *item)
-    }
-
-    fn next_start(&self, client: u64, clock: u32) -> Option<u32> {
-        self.items
-            .range((client, clock)..=(client, u32::MAX))
-            .next()
-            .map(|((_, start), _)| *start)
     }
 
     /// The replicas that waited for operations of one from `start` to `end`.
@@ -140,23 +124,17 @@ impl State {
         self.note_ahead(Ahead::Item(client, clock, old));
     }
 
-    /// Keeps an item, as far as it does not wait already. How many parts that made.
-    pub(super) fn wait(&mut self, item: Item) -> u64 {
-        let client = item.at.client;
-        let mut clock = item.at.clock;
-        let mut parts = 0;
-        while clock < item.end() {
-            if let Some(held) = self.waiting.item_at(client, clock) {
-                clock = held.end();
-                continue;
-            }
-            let next = self.waiting.next_start(client, clock);
-            let part = item.from(clock).until(next.unwrap_or(u32::MAX));
-            self.put_waiting(client, clock, Some(part));
-            clock = part.end();
-            parts += 1;
+    /// Keeps an item. Whether it did not wait already; nothing where only a part of it does: nobody writes an item in two ways.
+    pub(super) fn wait(&mut self, item: Item) -> Option<bool> {
+        let (client, clock) = (item.at.client, item.at.clock);
+        if let Some(held) = self.waiting.items.get(&(client, clock)) {
+            return (held.len == item.len).then_some(false);
         }
-        parts
+        if self.waiting.holds(client, clock, item.end()) {
+            return None;
+        }
+        self.put_waiting(client, clock, Some(item));
+        Some(true)
     }
 
     /// Says what the next item of a replica waits for.

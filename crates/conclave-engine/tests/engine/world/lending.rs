@@ -9,6 +9,8 @@ use super::*;
 pub enum Lends {
     Nothing,
     Everything,
+    /// What a device with threads lends.
+    Long,
     /// Now this, now that.
     AtRandom,
 }
@@ -19,6 +21,7 @@ impl Lends {
     pub fn wanted() -> Self {
         match std::env::var("CONCLAVE_LENDS").as_deref() {
             Ok("everything") => Self::Everything,
+            Ok("long") => Self::Long,
             Ok("random") => Self::AtRandom,
             _ => Self::Nothing,
         }
@@ -31,6 +34,7 @@ impl World {
         let lending = match self.devices[at].lends {
             Lends::Nothing => Lending::Nothing,
             Lends::Everything => Lending::Everything,
+            Lends::Long => Lending::Long,
             Lends::AtRandom if self.lots.next_u32().is_multiple_of(2) => Lending::Everything,
             Lends::AtRandom => Lending::Nothing,
         };
