@@ -6,7 +6,7 @@ use conclave_proto::merkle::{Frontier, verify_consistency};
 use conclave_proto::record::{CloseReason, EntryBody, SnapshotHeader};
 use conclave_proto::refusal::{ForbiddenWhy, RecordFault};
 use conclave_proto::{
-    DocumentId, GroupPolicy, Hash, Head, InstanceId, RecordBody, Refusal, Role, limits,
+    DocumentId, GroupPolicy, Hash, Head, InstanceId, Record, RecordBody, Refusal, Role, limits,
 };
 
 use crate::harness::{Member, Pen, TestService, random};
@@ -282,9 +282,8 @@ async fn seen_heads_have_to_be_true() {
     alice.wire.appended(pen.channel).await.unwrap();
 }
 
-#[tokio::test]
-async fn viewers_write_verdicts_and_nothing_else() {
-    let service = TestService::start().await;
+/// Alice, and Bob, who may only look, with a document and its first snapshot.
+async fn with_a_viewer(service: &TestService) -> (Member, Member, DocumentId, Record) {
     let mut alice = service.member().await;
     let mut bob = service.member().await;
     let mut policy = GroupPolicy::default();
@@ -292,6 +291,13 @@ async fn viewers_write_verdicts_and_nothing_else() {
     alice.create_group(policy).await;
     let (document, first) = alice.create_document().await;
     alice.invite(&mut bob).await;
+    (alice, bob, document, first)
+}
+
+#[tokio::test]
+async fn viewers_write_verdicts_and_nothing_else() {
+    let service = TestService::start().await;
+    let (_alice, mut bob, document, first) = with_a_viewer(&service).await;
     let (opened, mut pen) = bob.open(document, ONE, None).await;
     let start = pen.mark();
     let frame = pen.updates(1);
@@ -329,13 +335,7 @@ async fn viewers_write_verdicts_and_nothing_else() {
 #[tokio::test]
 async fn a_viewer_fills_no_log_with_verdicts() {
     let service = TestService::start().await;
-    let mut alice = service.member().await;
-    let mut bob = service.member().await;
-    let mut policy = GroupPolicy::default();
-    policy.set_role(bob.device.user, Role::Viewer);
-    alice.create_group(policy).await;
-    let (document, _) = alice.create_document().await;
-    alice.invite(&mut bob).await;
+    let (mut alice, mut bob, document, _) = with_a_viewer(&service).await;
     let (_, mut pen) = bob.open(document, ONE, None).await;
     let mut taken = 0;
     let refused = loop {
