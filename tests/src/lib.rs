@@ -1,7 +1,9 @@
 //! A world for end-to-end tests: a real service on loopback, real clients with stores of their own, nothing in between replaced.
 
 pub mod breakages;
+pub mod hostile;
 pub mod meter;
+pub mod rogue;
 pub mod rounds;
 mod stored;
 pub mod texts;

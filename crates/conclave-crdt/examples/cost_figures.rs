@@ -176,6 +176,108 @@ fn dear() -> Result<bool, Failure> {
     Ok(over)
 }
 
+/// What loading takes: the state of a text that was edited all over.
+fn loaded() -> Result<bool, Failure> {
+    let mut over = false;
+    let edited = |edits| costly::scattered_state(1_000_000, edits);
+    let ways: [(&str, u32, Vec<u8>); 5] = [
+        ("loading what was edited all over", 10_000, edited(10_000)),
+        ("loading what was edited all over", 100_000, edited(100_000)),
+        ("loading what was edited all over", 300_000, edited(300_000)),
+        (
+            "loading what was apart in vain",
+            2_000,
+            costly::apart_in_vain(2_000),
+        ),
+        (
+            "loading what was apart in vain",
+            20_000,
+            costly::apart_in_vain(20_000),
+        ),
+    ];
+    for (name, size, state) in ways {
+        let start = Clock::start();
+        let (_, units) =
+            Meter::load_within(CrdtKind::Yjs, &state, u64::MAX).map_err(|it| format!("{it:?}"))?;
+        let counting = start.elapsed();
+        let start = Clock::start();
+        conclave_crdt::load(
+            CrdtKind::Yjs,
+            &state,
+            ReplicaId::for_kind(CrdtKind::Yjs, [1; 16]),
+        )?;
+        let run = Run {
+            kind: CrdtKind::Yjs,
+            cost: units,
+            engine: start.elapsed(),
+            counting,
+            bytes: state.len(),
+            records: 1,
+        };
+        over |= run.show(name, size);
+    }
+    Ok(over)
+}
+
+/// What an Automerge engine takes for what is not counted: it walks the whole of each object that an update touches, and writes every operation anew for
+/// each actor that it has not seen.
+fn walks() -> Result<(), Failure> {
+    let kind = CrdtKind::Automerge;
+    let actor = |at: u32| {
+        let mut seed = [9; 16];
+        seed[..4].copy_from_slice(&at.to_be_bytes());
+        ReplicaId::for_kind(kind, seed)
+    };
+    for size in [100_000, 1_000_000] {
+        let mut author = create(kind, actor(0))?;
+        let mut base = Vec::new();
+        for _ in 0..size / 50_000 {
+            author
+                .text()
+                .ok_or("a text")?
+                .splice(0, 0, &"a".repeat(50_000))?;
+            author.take_pending(&mut base)?;
+        }
+        let snapshot = author.snapshot()?;
+        let time = |name: &str, updates: &[Vec<u8>]| -> Result<(), Failure> {
+            let mut reader = conclave_crdt::load(kind, &snapshot, actor(1))?;
+            let start = Clock::start();
+            let all: Vec<&[u8]> = updates.iter().map(Vec::as_slice).collect();
+            let done = reader.apply(&all);
+            let took = ms(start.elapsed());
+            let count = updates.len();
+            println!("{name}: text of {size}, {count} updates, {done:?}: {took:.1} ms");
+            Ok(())
+        };
+        let start = Clock::start();
+        let mut one = conclave_crdt::load(kind, &snapshot, actor(2))?;
+        println!("loading a text of {size}: {:.1} ms", ms(start.elapsed()));
+        let mut typed = Vec::new();
+        for _ in 0..100 {
+            one.text().ok_or("a text")?.splice(size / 2, 0, "x")?;
+            one.take_pending(&mut typed)?;
+        }
+        time("one character", &typed[..1])?;
+        time("a hundred characters at once", &typed)?;
+        let mut reader = conclave_crdt::load(kind, &snapshot, actor(1))?;
+        let start = Clock::start();
+        for update in &typed {
+            reader.apply(&[update])?;
+        }
+        println!("a hundred, each by itself: {:.1} ms", ms(start.elapsed()));
+        for actors in [1, 64] {
+            let mut updates = Vec::new();
+            for at in 0..actors {
+                let mut other = conclave_crdt::load(kind, &snapshot, actor(100 + at))?;
+                other.text().ok_or("a text")?.splice(0, 0, "x")?;
+                other.take_pending(&mut updates)?;
+            }
+            time(&format!("{actors} new actors"), &updates)?;
+        }
+    }
+    Ok(())
+}
+
 /// A small generator: figures need no good randomness.
 struct Random(u64);
 
@@ -278,7 +380,7 @@ fn trace(path: &str) -> Result<(), Failure> {
     }
     let snapshot = doc.snapshot()?;
     let loaded = Meter::load(CrdtKind::Yjs, &snapshot)?;
-    let units = conclave_crdt::cost::load_units(CrdtKind::Yjs, &snapshot, u64::MAX);
+    let units = Meter::load_within(CrdtKind::Yjs, &snapshot, u64::MAX).map(|(_, units)| units);
     println!(
         "{records} records: {total} units, at most {most} for one; smallest balance {least}; {} canonical blocks ({} in the snapshot, loaded for \
          {units:?} units); counted in {:.0} ms",
@@ -298,6 +400,8 @@ fn figures() -> Result<bool, Failure> {
         return Ok(false);
     }
     let mut over = dear()?;
+    over |= loaded()?;
+    walks()?;
     for members in [1, 3, 8] {
         over |= random(members, 20_000)?;
     }

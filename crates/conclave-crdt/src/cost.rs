@@ -234,18 +234,6 @@ impl core::fmt::Debug for Meter {
     }
 }
 
-/// What loading a snapshot costs an engine: see [`Meter::load_within`].
-///
-/// # Errors
-/// The same.
-pub fn load_units(
-    kind: CrdtKind,
-    snapshot: &[u8],
-    limit: u64,
-) -> core::result::Result<u64, Refused> {
-    Meter::load_within(kind, snapshot, limit).map(|(_, units)| units)
-}
-
 /// Earning, then the two limits of an update, then paying.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Purse {

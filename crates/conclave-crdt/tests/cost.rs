@@ -10,7 +10,7 @@
 use automerge::transaction::Transactable;
 use conclave_crdt::cost::{
     AUTOMERGE_UPDATE_UNITS, Allowance, BALANCE_CAP, Counted, LIVE_BLOCK_UNITS, Meter, Refused,
-    YJS_UPDATE_UNITS, load_units,
+    YJS_UPDATE_UNITS,
 };
 use conclave_crdt::{Crdt, CrdtKind, ReplicaId, create};
 use conclave_testkit::costly::{self, Costly};
@@ -19,6 +19,11 @@ const FULL: Allowance = Allowance {
     balance: BALANCE_CAP,
     room: u64::MAX,
 };
+
+/// What loading a snapshot costs.
+fn load_units(kind: CrdtKind, snapshot: &[u8], limit: u64) -> Result<u64, Refused> {
+    Meter::load_within(kind, snapshot, limit).map(|(_, units)| units)
+}
 
 /// One user's balance of one document.
 struct Account {
@@ -387,6 +392,16 @@ fn every_row_and_every_change_of_an_automerge_snapshot_is_counted() {
     assert!(load_units(kind, &snapshot, units - 1).is_err());
 }
 
+/// A change of a snapshot has come in an update, so it is no dearer than one may be, however large the document is said to be.
+#[test]
+fn a_change_that_waits_in_a_snapshot_is_no_dearer_than_an_update() {
+    let within = costly::automerge(131_000);
+    assert!(Meter::load_within(CrdtKind::Automerge, &within, u64::MAX).is_ok());
+    let over = costly::automerge(1_000_000);
+    let refused = Meter::load_within(CrdtKind::Automerge, &over, u64::MAX).err();
+    assert_eq!(refused, Some(Refused::Cost { balance: 0 }));
+}
+
 #[test]
 fn many_replicas_cost_what_they_are() {
     let replicas = 3_000u32;
@@ -404,4 +419,45 @@ fn scattered_edits_in_a_long_text_do_not_run_dry() {
         least = least.min(account.count(&edit).unwrap().balance);
     }
     assert!(least > BALANCE_CAP * 9 / 10, "{least}");
+}
+
+/// What members may spend on loading a snapshot of one user: see the protocol.
+fn load_limit(size: u64) -> u64 {
+    (1 << 24) + (1 << 23) + 64 * size
+}
+
+#[test]
+fn a_text_that_was_edited_all_over_loads_within_its_bound() {
+    let (len, edits) = (1_000_000, 200_000);
+    let state = costly::scattered_state(len, edits);
+    let (meter, units) = Meter::load_within(CrdtKind::Yjs, &state, u64::MAX).unwrap();
+    assert_eq!(meter.size(), 2 * u64::from(edits) + 1);
+    // What it takes grows as the document does.
+    assert!(units < 3 * meter.size(), "{units}");
+    assert!(units < load_limit(meter.size()));
+    let fewer = costly::scattered_state(len, 1_000);
+    let replica = || ReplicaId::for_kind(CrdtKind::Yjs, [3; 16]);
+    let mut loaded = conclave_crdt::load(CrdtKind::Yjs, &fewer, replica()).unwrap();
+    let mut account = Account::after(&[costly::written(len)]);
+    account.reader.apply(&[&costly::written(len)]).unwrap();
+    let updates: Vec<Vec<u8>> = costly::scattered(len, 1_000).collect();
+    take_in(&mut account, &updates);
+    // The same document, and the same numbers.
+    let digest = account.reader.content_digest().unwrap();
+    assert_eq!(loaded.content_digest().unwrap(), digest);
+    let loaded = Meter::load(CrdtKind::Yjs, &fewer).unwrap();
+    assert_eq!(loaded.size(), account.meter.size());
+}
+
+/// What stays apart while it is loaded, and can be joined then, is paid.
+#[test]
+fn what_is_joined_after_loading_is_counted() {
+    let joined = |size: u32| {
+        let state = costly::apart_in_vain(size);
+        Meter::load_within(CrdtKind::Yjs, &state, u64::MAX)
+            .unwrap()
+            .1
+    };
+    let (few, many) = (joined(2_000), joined(20_000));
+    assert!(many > 50 * few, "{few} {many}");
 }

@@ -557,6 +557,46 @@ pub fn scattered(len: u32, edits: u32) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
+/// The state after these edits, as engines keep it: the text in pieces, with an edit after each.
+#[must_use]
+pub fn scattered_state(len: u32, edits: u32) -> Vec<u8> {
+    let place = |index: u32| (u64::from(index) * 611_953 % u64::from(len - 1)) as u32;
+    let mut starts: Vec<u32> = (0..edits).map(|index| place(index) + 1).collect();
+    starts.push(0);
+    starts.sort_unstable();
+    let ends = starts.iter().copied().skip(1).chain([len]);
+    one(|update| {
+        for (start, end) in starts.iter().copied().zip(ends) {
+            let origin = start.checked_sub(1).map(|last| (1, last));
+            update.text(
+                (1, start),
+                origin,
+                None,
+                &"a".repeat((end - start) as usize),
+            );
+        }
+        for index in 0..edits {
+            let (origin, right) = (place(index), place(index) + 1);
+            update.text((5, index), Some((1, origin)), Some((1, right)), "x");
+        }
+    })
+}
+
+/// A state whose text is in pieces of one character, each of which an item names that stands before all of it.
+#[must_use]
+pub fn apart_in_vain(len: u32) -> Vec<u8> {
+    one(|update| {
+        for index in 0..len {
+            let origin = index.checked_sub(1).map(|last| (1, last));
+            update.text((1, index), origin, None, "a");
+        }
+        for index in 0..len - 1 {
+            let origin = index.checked_sub(1).map(|last| (0, last));
+            update.text((0, index), origin, Some((1, index + 1)), "x");
+        }
+    })
+}
+
 /// So many characters, each an item after the last: dear for an engine that is given them as they are.
 #[must_use]
 pub fn typed(size: u32) -> Vec<u8> {

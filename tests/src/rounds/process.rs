@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
@@ -89,16 +91,23 @@ impl Process {
         }
     }
 
+    /// Sends one line and waits for the one that answers it.
+    ///
+    /// # Errors
+    /// When the process is gone or hangs, or what it says is something else.
+    pub async fn exchange<T: DeserializeOwned>(&mut self, ask: &impl Serialize) -> Result<T> {
+        let mut line = serde_json::to_vec(ask)?;
+        line.push(b'\n');
+        self.stdin.write_all(&line).await?;
+        Ok(serde_json::from_str(&self.line().await?)?)
+    }
+
     /// Asks and waits for the answer.
     ///
     /// # Errors
     /// When the process is gone, hangs, or failed at what it was asked.
     pub async fn ask(&mut self, ask: &Ask) -> Result<Told> {
-        let mut line = serde_json::to_vec(ask)?;
-        line.push(b'\n');
-        self.stdin.write_all(&line).await?;
-        let told = serde_json::from_str(&self.line().await?)?;
-        match told {
+        match self.exchange(ask).await? {
             Told::Failed { code, message } => bail!("{ask:?} failed: {code}: {message}"),
             told => Ok(told),
         }

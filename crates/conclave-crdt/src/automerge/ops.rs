@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bootstrap_actor;
 use super::chunk::{Parsed, Snapshot};
 use super::columns::Declared;
-use crate::cost::{Allowance, BYTE_EARNS, Counted, INFLATED_PER_UNIT, NAME_UNITS, Purse, Refused};
+use crate::cost::{
+    AUTOMERGE_UPDATE_UNITS, Allowance, BYTE_EARNS, Counted, INFLATED_PER_UNIT, NAME_UNITS, Purse,
+    Refused,
+};
 use crate::error::CrdtError;
 use crate::kinds::CrdtKind;
 use crate::limits::MAX_SNAPSHOT_BYTES;
@@ -95,6 +98,10 @@ impl Ops {
             changes: BTreeMap::new(),
             last: None,
         };
+        // What waits has come in updates, each within its limit.
+        if changes.iter().any(|it| it.cost() > AUTOMERGE_UPDATE_UNITS) {
+            return Err(Refused::Cost { balance: 0 });
+        }
         let mut units = changes.iter().map(Parsed::cost).sum();
         if let Some(tables) = tables {
             units += tables.operations.rows + NAME_UNITS * tables.changes.rows;

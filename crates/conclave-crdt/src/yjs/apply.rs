@@ -8,6 +8,7 @@ use yrs::block::ClientID;
 use yrs::updates::decoder::Decode;
 use yrs::{BranchID, Doc, ReadTxn, StateVector, Transact, Update};
 
+use super::apart::Apart;
 use super::capture::FOREIGN_ORIGIN;
 use super::frontier::Progress;
 use super::plan::{Plan, Released};
@@ -140,7 +141,7 @@ impl Yrs {
             return Err(CrdtError::MissingDependency);
         }
         if !waits && progress.ready.len() <= 1 {
-            let joined = runs::joined(scan, &|id| self.frontier.is_keyed(id));
+            let joined = runs::joined(scan, &|id| self.frontier.is_keyed(id), &Apart::default());
             let update = match joined {
                 Ok(None) => update,
                 Ok(Some(joined)) => self.decode_own(&joined)?,
@@ -148,7 +149,7 @@ impl Yrs {
             };
             staged.push(update, scan.bytes.len(), goes_on);
         } else {
-            for (update, bytes) in self.in_order(scan, &progress)? {
+            for (update, bytes) in self.in_order(scan, &progress, &Apart::default())? {
                 staged.push(update, bytes, goes_on);
             }
             if !known.is_empty() {
@@ -197,7 +198,11 @@ impl Yrs {
                 Ok(progress) if progress.is_complete() => {}
                 Ok(_) | Err(_) => return self.poisoned_by(CrdtError::Malformed),
             }
-            staged.push(self.decode_joined(&bytes)?, bytes.len(), true);
+            staged.push(
+                self.decode_joined(&bytes, &Apart::default())?,
+                bytes.len(),
+                true,
+            );
         }
         self.waiting.forget_deletes(&plan.due);
         if !plan.deletes.is_empty() {
@@ -213,6 +218,7 @@ impl Yrs {
         &mut self,
         scan: &Scan<'_>,
         progress: &Progress,
+        apart: &Apart,
     ) -> Result<Vec<(Update, usize)>> {
         let mut updates = Vec::with_capacity(progress.ready.len());
         for segment in &progress.ready {
@@ -223,7 +229,7 @@ impl Yrs {
             let bytes = encode::blocks_only(section.client, blocks, scan.bytes);
             let update = match blocks {
                 [_] => self.decode_own(&bytes)?,
-                _ => self.decode_joined(&bytes)?,
+                _ => self.decode_joined(&bytes, apart)?,
             };
             updates.push((update, bytes.len()));
         }
@@ -236,17 +242,17 @@ impl Yrs {
     }
 
     /// The same, with its runs joined.
-    fn decode_joined(&mut self, bytes: &[u8]) -> Result<Update> {
-        let joined = Scan::exact(bytes).and_then(|scan| self.joined(&scan));
+    fn decode_joined(&mut self, bytes: &[u8], apart: &Apart) -> Result<Update> {
+        let joined = Scan::exact(bytes).and_then(|scan| self.joined(&scan, apart));
         match joined {
             Ok(joined) => self.decode_own(&joined),
             Err(error) => self.poisoned_by(error),
         }
     }
 
-    /// An update that the frontier has passed, with its runs joined.
-    pub(super) fn joined<'a>(&self, scan: &Scan<'a>) -> Result<Cow<'a, [u8]>> {
-        let joined = runs::joined(scan, &|id| self.frontier.is_keyed(id))?;
+    /// An update that the frontier has passed, with its runs joined, but for what is to stay apart.
+    pub(super) fn joined<'a>(&self, scan: &Scan<'a>, apart: &Apart) -> Result<Cow<'a, [u8]>> {
+        let joined = runs::joined(scan, &|id| self.frontier.is_keyed(id), apart)?;
         Ok(joined.map_or(Cow::Borrowed(scan.bytes), Cow::Owned))
     }
 
@@ -265,7 +271,11 @@ impl Yrs {
         if staged.moved && !self.waiting.is_empty() {
             let released = self.waiting.release(&mut self.frontier)?;
             for bytes in released {
-                staged.push(self.decode_joined(&bytes)?, bytes.len(), true);
+                staged.push(
+                    self.decode_joined(&bytes, &Apart::default())?,
+                    bytes.len(),
+                    true,
+                );
             }
         }
         staged.moved = false;

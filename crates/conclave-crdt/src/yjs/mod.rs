@@ -1,5 +1,6 @@
 //! Yjs documents, on the `yrs` engine.
 
+mod apart;
 mod apply;
 #[cfg(test)]
 mod apply_tests;
@@ -41,6 +42,7 @@ use crate::limits::{
 use crate::ranges::RangeSet;
 use crate::reader::{Reader, write_uint};
 use crate::types::{Applied, OpRange, ReplicaId, UpdateInfo, Version};
+use apart::Apart;
 use apply::{Staged, decode};
 use capture::{Capture, Captured};
 use digest::{Digested, digest};
@@ -130,11 +132,12 @@ impl Yrs {
         if !progress.is_complete() || !unknown.is_empty() {
             return Err(CrdtError::Malformed);
         }
+        let apart = Apart::of(state)?;
         let mut updates = Vec::new();
         if progress.ready.len() <= 1 {
-            updates.push(decode(&self.joined(state)?)?);
+            updates.push(decode(&self.joined(state, &apart)?)?);
         } else {
-            let in_order = self.in_order(state, &progress)?;
+            let in_order = self.in_order(state, &progress, &apart)?;
             updates.extend(in_order.into_iter().map(|(update, _)| update));
             updates.push(decode(&encode::deletes_only(&state.deletes))?);
         }

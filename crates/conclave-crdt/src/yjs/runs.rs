@@ -3,6 +3,7 @@
 //! The engine joins neighbours itself, after it took all of them in: from the last to the first, so that it copies a long text once for each of
 //! its characters. What it would join in the end is given to it joined. Values of a key are none of that: each of them deletes the one before.
 
+use super::apart::Apart;
 use super::encode::{write_deletes, write_position};
 use super::scan::{
     Block, Body, CONTENT_ANY, CONTENT_DELETED, CONTENT_STRING, Id, Item, Scan, Section,
@@ -11,11 +12,15 @@ use crate::error::Result;
 use crate::reader::{Reader, write_uint};
 
 /// The update with its runs joined, if there are any. `keyed` says whether an operation is a value of a key.
-pub(super) fn joined(scan: &Scan<'_>, keyed: &dyn Fn(Id) -> bool) -> Result<Option<Vec<u8>>> {
+pub(super) fn joined(
+    scan: &Scan<'_>,
+    keyed: &dyn Fn(Id) -> bool,
+    apart: &Apart,
+) -> Result<Option<Vec<u8>>> {
     let mut runs = Vec::with_capacity(scan.sections.len());
     let mut found = false;
     for section in &scan.sections {
-        let of_section = runs_of(section, scan.bytes, keyed)?;
+        let of_section = runs_of(section, scan.bytes, keyed, apart)?;
         found |= of_section.len() < section.blocks.len();
         runs.push(of_section);
     }
@@ -48,6 +53,7 @@ fn runs_of<'s>(
     section: &'s Section,
     update: &[u8],
     keyed: &dyn Fn(Id) -> bool,
+    apart: &Apart,
 ) -> Result<Vec<&'s [Block]>> {
     let mut runs = Vec::new();
     let mut start = 0;
@@ -56,9 +62,14 @@ fn runs_of<'s>(
         for (index, block) in section.blocks.iter().enumerate() {
             let body = block.body(update)?;
             let client = section.client;
+            let begins = Id {
+                client,
+                clock: block.clock,
+            };
             let goes_on = last
                 .as_ref()
-                .is_some_and(|last| !last.keyed && goes_on(last, &body));
+                .is_some_and(|last| !last.keyed && goes_on(last, &body))
+                && !apart.holds(begins);
             if !goes_on && index > start {
                 runs.extend(section.blocks.get(start..index));
                 start = index;
@@ -67,11 +78,7 @@ fn runs_of<'s>(
             let is_keyed = if goes_on {
                 false
             } else {
-                joins(&body)
-                    && keyed(Id {
-                        client,
-                        clock: block.clock,
-                    })
+                joins(&body) && keyed(begins)
             };
             last = Some(Last {
                 end: Id { client, clock },
@@ -176,7 +183,9 @@ mod tests {
         let gone = &[1, 1][..];
         let update = items(&[a, b, a, embed, embed, one, none, gone, gone, a]);
         let scan = Scan::exact(&update).unwrap();
-        let joined = joined(&scan, &|_| false).unwrap().unwrap();
+        let joined = joined(&scan, &|_| false, &Apart::default())
+            .unwrap()
+            .unwrap();
         let scan = Scan::exact(&joined).unwrap();
         let blocks = &scan.sections[0].blocks;
         let lens: Vec<u32> = blocks.iter().map(|block| block.len).collect();
@@ -190,7 +199,11 @@ mod tests {
             panic!("an item")
         };
         assert_eq!(values.data, [2, 126, 127]);
-        assert!(super::joined(&scan, &|_| false).unwrap().is_none());
+        assert!(
+            super::joined(&scan, &|_| false, &Apart::default())
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
@@ -198,6 +211,10 @@ mod tests {
         let one = &[8, 1, 126][..];
         let update = items(&[one, one]);
         let scan = Scan::exact(&update).unwrap();
-        assert!(joined(&scan, &|_| true).unwrap().is_none());
+        assert!(
+            joined(&scan, &|_| true, &Apart::default())
+                .unwrap()
+                .is_none()
+        );
     }
 }

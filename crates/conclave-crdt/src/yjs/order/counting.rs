@@ -1,7 +1,9 @@
 //! Taking items and deletions in, and counting what that costs an engine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::super::apart::Apart;
+use super::super::scan::Id;
 use super::item::{Home, Item};
 use super::state::{Block, Kind, NIL, Op, Place, State};
 use super::{
@@ -108,6 +110,9 @@ pub(super) struct Counting<'a> {
     pub(super) strict: bool,
     /// By replica, how many ranges were deleted, and the end of the last one.
     pub(super) deleted: HashMap<u32, (u64, u32)>,
+    /// The blocks of a state that stay apart while it is loaded, and those of these before which an item came to stand, or meant to.
+    pub(super) apart: Apart,
+    pub(super) met: HashSet<Op>,
 }
 
 impl Counting<'_> {
@@ -138,12 +143,43 @@ impl Counting<'_> {
         }
     }
 
-    /// Cutting a block before a clock, if that is inside of it.
+    /// Whether a block of a state begins here that stays apart.
+    fn is_apart(&self, op: Op) -> bool {
+        let client = self.state.id_of(op.client);
+        let clock = op.clock;
+        self.apart.holds(Id { client, clock })
+    }
+
+    /// A place in a block before which an item stands, or meant to.
+    fn mark(&mut self, op: Op) {
+        if self.is_apart(op) {
+            self.met.insert(op);
+        }
+        self.state.mark(op);
+    }
+
+    /// What stayed apart and can be joined is joined at the end. That costs what cutting it there would.
+    pub(super) fn join_all(&mut self) -> Counted<()> {
+        let apart = core::mem::take(&mut self.apart);
+        for id in apart.ids() {
+            let op = self.state.op(Some(id));
+            if !self.met.contains(&op) {
+                self.state.unmark(op);
+            }
+            if let Some(block) = self.state.find(op) {
+                self.pay_cut(block, op.clock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cutting a block before a clock, if that is inside of it, and the engine has it in one.
     fn pay_cut(&mut self, block: u32, clock: u32) -> Counted<()> {
         let Some(block) = self.state.block(block).copied() else {
             return Ok(());
         };
-        if clock <= block.at.clock || clock >= block.end() {
+        let inside = clock > block.at.clock && clock < block.end();
+        if !inside || self.is_apart(Op { clock, ..block.at }) {
             return Ok(());
         }
         let (offset, len) = (u64::from(clock - block.at.clock), u64::from(block.len));
@@ -220,6 +256,10 @@ impl Counting<'_> {
         let left = self.neighbour(origin);
         let right_block = self.neighbour(right);
         let list = self.list_for(item, left, right_block)?;
+        if self.is_apart(at) {
+            // An engine has it cut there from the beginning.
+            self.state.mark(at);
+        }
         self.state.set_clock(client, item.end());
         if list == NIL || item.kind == Kind::Gone {
             return Ok(self.add_gone(at, item.len));
@@ -230,7 +270,7 @@ impl Counting<'_> {
         if let Some(block) = left_block {
             self.pay_cut(block, origin.clock + 1)?;
             if origin.client != client || origin.clock + 1 != at.clock {
-                self.state.mark(Op {
+                self.mark(Op {
                     clock: origin.clock + 1,
                     ..origin
                 });
@@ -242,7 +282,7 @@ impl Counting<'_> {
             if !cut {
                 self.pay_cut(block, right.clock)?;
             }
-            self.state.mark(right);
+            self.mark(right);
         }
         let is_key = self.state.list(list).is_some_and(|list| list.is_key);
         if is_key && left_block.is_none() {
@@ -293,16 +333,7 @@ impl Counting<'_> {
     /// Operations that stand nowhere.
     fn add_gone(&mut self, at: Op, len: u32) -> Landed {
         let before = self.state.before(at);
-        let mut block = self.state.add(Block {
-            at,
-            len,
-            origin: Op::NONE,
-            right: Op::NONE,
-            next: NIL,
-            list: NIL,
-            marks: 0,
-            kind: Kind::Gone,
-        });
+        let mut block = self.state.add(Block::gone(at, len));
         if let Some(before) = before
             && self.state.join(before, block)
         {
@@ -537,18 +568,7 @@ impl Counting<'_> {
             let paid = run.is_some_and(|(_, paid)| paid);
             let clock = block.end();
             run = Some((Op { clock, ..block.at }, paid));
-            self.state.set(
-                index,
-                Block {
-                    origin: Op::NONE,
-                    right: Op::NONE,
-                    next: NIL,
-                    list: NIL,
-                    marks: 0,
-                    kind: Kind::Gone,
-                    ..block
-                },
-            );
+            self.state.set(index, Block::gone(block.at, block.len));
             let index = match self.state.before(block.at) {
                 Some(before) if self.state.join(before, index) => before,
                 _ => index,

@@ -7,13 +7,15 @@
 mod counting;
 mod item;
 mod journal;
+mod marks;
 mod state;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
+use super::apart::Apart;
 use super::frontier::{self, Segment};
 use super::plan::{Plan, Released};
 use super::scan::{Deletes, Id, Layout, Section};
@@ -93,7 +95,11 @@ impl Order {
         for (index, scan) in split_snapshot(snapshot)?.into_iter().enumerate() {
             let mut reading = Reading::of(&mut order, total, limit);
             reading.counting.strict = false;
+            if index == 0 {
+                reading.counting.apart = Apart::of(&scan)?;
+            }
             reading.update(scan.bytes, &scan.sections, &scan.deletes)?;
+            reading.counting.join_all()?;
             // All of the state is ready, and nothing of what waits.
             let right = if index == 0 {
                 reading.plan.is_complete()
@@ -195,6 +201,8 @@ impl<'a> Reading<'a> {
                 limit,
                 strict: true,
                 deleted: HashMap::new(),
+                apart: Apart::default(),
+                met: HashSet::new(),
             },
             earning: 0,
             plan: Plan::default(),
@@ -320,7 +328,11 @@ impl<'a> Reading<'a> {
                     break;
                 }
                 let landed = match cursor.last {
-                    Some((last, landed)) if landed.goes_on && last.goes_on(&item) => {
+                    Some((last, landed))
+                        if landed.goes_on
+                            && last.goes_on(&item)
+                            && !self.counting.apart.holds(item.at) =>
+                    {
                         self.counting.go_on(landed, &item)?;
                         landed
                     }

@@ -395,3 +395,69 @@ fn what_waits_is_counted_alike_however_it_came() {
         same(&order, &group.meter(), seed);
     }
 }
+
+/// Members who all write at one place while they are apart.
+fn conflicts(seed: u64, members: u64, records: u32) -> (u64, u64, u64) {
+    let mut group = Group::new(seed, members);
+    let mut order = Order::default();
+    let mut total = 0;
+    // Ids in no order: which is higher decides who passes whom.
+    for member in &mut group.members {
+        let id = u64::from(group.rng.next_u32());
+        *member = Yrs::create(replica(1 + id)).unwrap();
+    }
+    let mut cursors = vec![0u32; members as usize];
+    for _ in 0..records {
+        let member = group.below(members as u32) as usize;
+        let way = (member as u32 + seed as u32) % 4;
+        if group.below(40) == 0 {
+            let read = group.read[member];
+            let unread: Vec<&[u8]> = group.log[read..].iter().map(Vec::as_slice).collect();
+            if !unread.is_empty() {
+                group.members[member].apply(&unread).unwrap();
+            }
+            group.read[member] = group.log.len();
+        }
+        let spread = group.below(8);
+        let doc = group.members[member].doc().clone();
+        let text = doc.get_or_insert_text("text");
+        let mut txn = doc.transact_mut();
+        let len = text.get_string(&txn).encode_utf16().count() as u32;
+        let cursor = &mut cursors[member];
+        let at = match way {
+            0 => 0,
+            1 => (*cursor).min(len),
+            2 => len / 2,
+            _ => spread.min(len),
+        };
+        text.insert(&mut txn, at, "word ");
+        *cursor = at + 5;
+        if way == 1 && spread == 0 && len > 9 {
+            text.remove_range(&mut txn, at.min(len - 3), 2);
+        }
+        drop(txn);
+        let before = group.log.len();
+        group.members[member].take_pending(&mut group.log).unwrap();
+        for update in &group.log[before..] {
+            let mut layout = Scan::exact(update).unwrap().into_layout();
+            let counted = order.count(update, &mut layout, FULL).unwrap();
+            total += counted.cost;
+        }
+    }
+    let mut reader = Yrs::create(replica(99_999_999_999)).unwrap();
+    let all: Vec<&[u8]> = group.log.iter().map(Vec::as_slice).collect();
+    reader.apply(&all).unwrap();
+    let snapshot = reader.snapshot().unwrap();
+    let (loaded, units) = Order::load(&snapshot, u64::MAX).unwrap();
+    same(&order, &loaded, seed);
+    (total, units, order.size())
+}
+
+#[test]
+fn what_was_written_at_one_place_loads_for_no_more_than_it_cost() {
+    for (seed, members) in [(0, 2), (2, 3), (3, 4), (5, 5), (14, 12), (23, 20)] {
+        let (total, units, size) = conflicts(seed, members, 600);
+        println!("{members} members, {size} blocks: {total} in the log, {units} in a snapshot");
+        assert!(units <= 3 * total, "{seed}: {units} of {total}, {size}");
+    }
+}
