@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use conclave_proto::{Author, Hash, Head};
 use serde::{Deserialize, Serialize};
 
+use crate::checks::Went;
 use crate::content::Content;
 use crate::context::{Blocked, DeliverOutcome, DocContext};
 use crate::document::Document;
@@ -30,8 +31,8 @@ pub(crate) struct Aside {
 pub(crate) struct StoredAside {
     /// So many of the group's entries that void records of this document are dealt with.
     voids: usize,
-    /// The state has to be taken over from the active snapshot.
-    wants_base: bool,
+    /// The state has to be taken over from the active snapshot, and how the document comes to that.
+    wants_base: Option<Went>,
     /// The head before the state was taken over, until the log gets there again.
     former: Option<Head>,
     /// What is void from this position on, or may be, is in the state; known since the group was at that epoch.
@@ -53,7 +54,12 @@ impl Aside {
     }
 
     pub(crate) fn wants_base(&self) -> bool {
-        self.stored.wants_base
+        self.stored.wants_base.is_some()
+    }
+
+    /// How the document comes to begin anew from a snapshot.
+    pub(crate) fn went(&self) -> Went {
+        self.stored.wants_base.unwrap_or_default()
     }
 
     /// Whether the state holds what is void, or may.
@@ -63,12 +69,12 @@ impl Aside {
 
     /// Whether the log is shorter for now than it was.
     pub(crate) fn is_rejoining(&self) -> bool {
-        self.stored.wants_base || self.stored.former.is_some()
+        self.wants_base() || self.stored.former.is_some()
     }
 
     /// The state is now that of a snapshot that covers the log up to `covered`; before, the log's head was `former`.
     pub(crate) fn rejoined(&mut self, former: Head, covered: &Head) {
-        self.stored.wants_base = false;
+        self.stored.wants_base = None;
         self.stored.tainted = None;
         self.stored.settled = 0;
         if former.size > covered.size {
@@ -190,44 +196,49 @@ impl Document {
         first
     }
 
-    /// Size up to which a snapshot says what the log means that another user found right and no weighing objection stands against, or that this
-    /// device has confirmed.
+    /// Size up to which a snapshot says what the log means that another user found right and no weighing objection stands against. It follows from the
+    /// log: what this device alone has confirmed settles nothing, since others would read the log otherwise.
     pub(crate) fn settled_to(&self) -> u64 {
-        let settled = self.state.settled().map(|info| info.covered.size);
-        let confirmed = self.checks.own.confirmed.map(|info| info.covered.size);
-        settled.max(confirmed).unwrap_or(0)
+        self.state.settled().map_or(0, |info| info.covered.size)
     }
 
     /// The state has to be taken over from the active snapshot. What this device has written since comes back with the log, and goes on
     /// under a fresh instance.
-    fn want_base(&mut self, outcome: &mut DeliverOutcome) {
-        if !self.aside.stored.wants_base {
-            self.aside.stored.wants_base = true;
-            self.rows.meta_dirty = true;
+    fn want_base(&mut self, went: Went, outcome: &mut DeliverOutcome) {
+        let before = self.aside.stored.wants_base;
+        if before.is_none() {
             self.renew_instance(outcome);
+        }
+        if before != Some(Went::Overruled) && before != Some(went) {
+            self.aside.stored.wants_base = Some(went);
+            self.rows.meta_dirty = true;
         }
     }
 
     /// Whether the own reading gives way to a settled snapshot: the own check cannot be done, or was done and said in the log, and weighs nothing. Before that
     /// others' word moves nobody who holds the log.
-    fn gives_way(&self, ctx: &DocContext<'_>, settled: &SnapshotInfo) -> bool {
+    fn gives_way(&self, ctx: &DocContext<'_>, settled: &SnapshotInfo) -> Option<Went> {
         match self.checks.found(&settled.id) {
-            Some(Judgement::Match) => false,
-            Some(Judgement::Differs(_)) => self.has_objected(ctx, &settled.id),
-            None => !self.can_check(settled),
+            Some(Judgement::Match) => None,
+            Some(Judgement::Differs(_)) => {
+                let has_objected = self.has_objected(ctx, &settled.id);
+                has_objected.then_some(Went::Overruled)
+            }
+            None => (!self.can_check(settled)).then_some(Went::Back),
         }
     }
 
     /// Asks for the snapshot to take over, where a settled one covers what is unknown or void here, or the one that this state rests on is disputed
     /// and the next says something else.
     pub(crate) fn check_base(&mut self, ctx: &DocContext<'_>, outcome: &mut DeliverOutcome) {
-        let content = &self.content;
-        let first = content.aside.iter().chain(&content.void).min();
         let confirmed = self.checks.own.confirmed.map_or(0, |info| info.seq);
         let settled = self.state.settled().filter(|info| info.seq > confirmed);
-        let overruled = settled.is_some_and(|info| {
-            first.is_some_and(|first| *first < info.covered.size) && self.gives_way(ctx, info)
+        let settled = settled.copied();
+        let overruled = settled.filter(|info| {
+            let mut aside = self.content.aside.range(..info.covered.size);
+            aside.next().is_some() || self.checks.is_excused(info)
         });
+        let overruled = overruled.and_then(|info| self.gives_way(ctx, &info));
         let active = &self.state.active;
         let rests_on = self.checks.rests_on();
         // Who objects makes the next from the own log.
@@ -236,16 +247,17 @@ impl Document {
         // What a device rests on may hold what was voided since; the settled one was judged by somebody who knew.
         let outdated = self.aside.stored.voids > 0 && !self.is_sure();
         let outdated = outdated && settled.is_some_and(|info| rests_on != Some(info.id));
+        let healed = healed || outdated;
         // A snapshot that may hold what is void as well is no help, before somebody has found it right, or one is made by somebody who
         // must have known.
         let cleansed = self.aside.stored.tainted.is_some_and(|(seq, epoch)| {
             let covers = active.covered.size > seq;
             !covers || active.epoch > epoch || self.state.active_is_settled()
         });
-        if overruled || healed || outdated || cleansed {
-            self.want_base(outcome);
+        if let Some(went) = overruled.or((healed || cleansed).then_some(Went::Back)) {
+            self.want_base(went, outcome);
         }
-        if self.aside.stored.wants_base && outcome.blocked.is_none() {
+        if self.aside.wants_base() && outcome.blocked.is_none() {
             outcome.block(self.size(), Blocked::Base);
         }
     }

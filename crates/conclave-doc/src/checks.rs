@@ -2,14 +2,16 @@
 //! anybody else's word.
 //!
 //! A device that opened the document from a snapshot **rests on** it: what lies before is on its author's word, and whatever this device computes
-//! from there proves nothing about it. Its verdicts say from where it has judged, and vouch for nothing before. It is sure of what it has once another user who
-//! judged the whole log found that snapshot right and nobody contests it. One that held the log before, and was moved to a snapshot that it could not check, lets go of no key on what others say of that.
+//! from there proves nothing about it. Its verdicts say from where it has judged, and vouch for nothing before; it names nobody. It is sure of what it has while
+//! another user who judged the whole log finds that snapshot right and nobody contests it. What a device may do from where is one table ([`Ground`]).
 
 mod basis;
+mod ground;
 mod look;
+mod overdue;
 mod say;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_proto::policy::Role;
 use conclave_proto::record::Record;
@@ -25,6 +27,9 @@ use crate::payload::{DiffersWhy, Judgement};
 use crate::state::SnapshotInfo;
 
 pub use basis::Basis;
+pub(crate) use ground::{Ground, Went};
+pub use look::Checked;
+pub use overdue::Missed;
 pub use say::Refuted;
 
 /// Another user's match is so old before a root goes, by this device's own clock from when it took the match in, in milliseconds: there is time
@@ -34,8 +39,12 @@ const MATCH_AGE_MS: u64 = 3600 * 1000;
 const CHECKERS: u64 = 8;
 /// How often an admin's device answers objections to one snapshot.
 const ANSWERS: u8 = 16;
-/// Users whose untrue verdicts are remembered.
+/// Users who are remembered for what they said or made, or for what of them was not looked at.
 const LIARS: usize = 64;
+/// Users of whom it is remembered when their match of one snapshot came.
+const MATCHES: usize = 8;
+/// Snapshots found right of which it is remembered what they cover.
+const RIGHT: usize = 256;
 
 /// What this device found of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,15 +58,18 @@ pub(crate) struct Mine {
     mark: Option<look::Mark>,
     /// Whether the service has it no more.
     #[serde(default)]
-    gone: bool,
+    gone: look::Gone,
+    /// When it was last seen to be the active one, give or take a day.
+    #[serde(default)]
+    active: Option<UnixMs>,
     /// What its own full check gave. Who made it knows that it is right, where somebody else is there to load it.
     found: Option<Judgement>,
     /// What of it this device has said.
     said: Option<Judgement>,
     /// How often it has said so again, in answer to objections.
     answered: u8,
-    /// When another user's match came here.
-    matched: Option<UnixMs>,
+    /// When other users' matches came here that stand.
+    matched: BTreeMap<UserId, UnixMs>,
     /// Who was told of for what they say of it, or for having made it.
     named: BTreeSet<UserId>,
 }
@@ -82,28 +94,16 @@ pub(crate) struct OwnWord {
     waiting: Option<Waiting>,
     looks: look::Looks,
     heals: look::Heals,
-    /// Users whose verdicts its own checks refuted.
+    /// Users whose snapshots or verdicts its own checks refuted.
     liars: BTreeSet<UserId>,
-}
-
-/// The snapshot that a device rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Rests {
-    pub on: Hash,
-    /// Who made it.
-    author: UserId,
-    /// Whether it held the log before. Then it has keys that nobody else may have any more, and lets none go on what others say of this one.
-    held: bool,
-}
-
-impl Rests {
-    fn on(base: &SnapshotInfo, held: bool) -> Self {
-        Self {
-            on: base.id,
-            author: base.user,
-            held,
-        }
-    }
+    /// What the newest snapshots cover that it found right.
+    right: BTreeSet<u64>,
+    /// Snapshots that the log's state remembers no more, and of which this device still has to say something; with what is said of them.
+    overdue: Vec<Heard>,
+    /// Whose snapshots went from there before it could look.
+    missed: Vec<overdue::Unlooked>,
+    /// Positions of records that are void here, each with the group's epoch when this device learnt that.
+    voided: BTreeMap<u64, u64>,
 }
 
 /// What this device knows of snapshots beside the log.
@@ -111,10 +111,9 @@ impl Rests {
 pub(crate) struct Checks {
     /// A snapshot as received, until it is checked: the newest, or one that was asked for.
     pub sealed: Option<Record>,
-    /// The snapshot from which this device opened the document, until it has confirmed a later one.
-    pub rests: Option<Rests>,
-    /// Position from which it has judged every record itself.
-    pub from: u64,
+    pub ground: Ground,
+    /// Where the service has given a leaf alone of what follows in the log.
+    pub stub: Option<u64>,
     pub own: OwnWord,
 }
 
@@ -122,28 +121,27 @@ impl Checks {
     /// As a document begins that is opened from a snapshot. A document's first is no word on anything before it.
     pub(crate) fn opened_from(base: &SnapshotInfo) -> Self {
         Self {
-            rests: (!base.is_first()).then(|| Rests::on(base, false)),
-            from: base.covered.size,
+            ground: Ground::opened_from(base),
             ..Self::default()
         }
     }
 
     /// The document begins anew from a snapshot. Who has lied is not forgotten. What this device itself found right is nobody else's word.
-    pub(crate) fn begin_from(&mut self, base: &SnapshotInfo) {
+    pub(crate) fn begin_from(&mut self, base: &SnapshotInfo, went: Went) {
         let former = std::mem::take(self);
         let confirmed = former.own.confirmed.filter(|it| it.id == base.id);
         let found = former.found(&base.id) == Some(Judgement::Match);
-        let stands = base.is_first() || confirmed.is_some() || found;
-        (self.rests, self.from) = match former.rests {
-            rests if stands => (rests, former.from),
-            rests => {
-                let held = rests.is_none_or(|it| it.held);
-                (Some(Rests::on(base, held)), base.covered.size)
-            }
+        let stands = confirmed.is_some() || found;
+        self.ground = match stands {
+            true => former.ground,
+            false => former.ground.begin_from(base, went),
         };
         self.own.liars = former.own.liars;
+        self.own.missed = former.own.missed;
         if stands {
             self.own.confirmed = confirmed;
+            self.own.right = former.own.right;
+            self.own.voided = former.own.voided;
             self.own.mine = former.own.mine;
             self.own.mine.retain(|it| it.id == base.id);
         }
@@ -151,12 +149,28 @@ impl Checks {
 
     /// The snapshot that this device rests on.
     pub(crate) fn rests_on(&self) -> Option<Hash> {
-        self.rests.map(|rests| rests.on)
+        self.ground.base().map(|base| base.on)
     }
 
-    /// Whether it held the log before it came to rest on one.
-    fn was_moved(&self) -> bool {
-        self.rests.is_some_and(|rests| rests.held)
+    /// Position from which it has judged every record itself.
+    pub(crate) fn from(&self) -> u64 {
+        self.ground.base().map_or(0, |base| base.from)
+    }
+
+    /// A record is void. What this device knew before stays.
+    pub(crate) fn note_void(&mut self, seq: u64, epoch: u64) {
+        self.own.voided.entry(seq).or_insert(epoch);
+    }
+
+    /// Records from a position on are read again. Gives since when those of them were void that were.
+    pub(crate) fn take_voids(&mut self, from: u64) -> BTreeMap<u64, u64> {
+        self.own.voided.split_off(&from)
+    }
+
+    /// Whether its author may not have known of a record that a snapshot covers that it is void.
+    pub(crate) fn is_excused(&self, snapshot: &SnapshotInfo) -> bool {
+        let mut before = self.own.voided.range(..snapshot.covered.size);
+        before.any(|(_, epoch)| *epoch >= snapshot.epoch)
     }
 
     /// What the own full check of a snapshot gave, or that this device made it.
@@ -176,11 +190,12 @@ impl Checks {
                 id: snapshot,
                 lot: None,
                 mark: None,
-                gone: false,
+                gone: look::Gone::No,
+                active: None,
                 found: None,
                 said: None,
                 answered: 0,
-                matched: None,
+                matched: BTreeMap::new(),
                 named: BTreeSet::new(),
             });
         }
@@ -190,7 +205,16 @@ impl Checks {
     /// What was found was found in another document.
     pub(crate) fn forget_found(&mut self) {
         self.own.mine.iter_mut().for_each(|it| it.found = None);
+        self.own.right.clear();
         self.own.waiting = None;
+    }
+
+    /// This device found a snapshot right, or made it.
+    fn note_right(&mut self, covered: u64) {
+        self.own.right.insert(covered);
+        if self.own.right.len() > RIGHT {
+            self.own.right.pop_first();
+        }
     }
 }
 
@@ -214,17 +238,19 @@ impl Document {
         needed
     }
 
-    /// Of that, what the log itself needs.
+    /// Of that, what the log itself needs, and looks that are still to be taken.
     pub(crate) fn needed_by_log(&self) -> RootsNeeded {
         let first = self.state.heard().first().map(|it| &it.info);
         let confirmed = self.checks.own.confirmed.as_ref();
         let confirmed = confirmed.or(first.filter(|it| it.is_first()));
-        self.state.roots_needed(confirmed, self.size())
+        let mut needed = self.state.roots_needed(confirmed, self.size());
+        needed.epochs.extend(self.owed_epochs());
+        needed
     }
 
     /// Looks which snapshot this device can confirm: one that its own full check found right, or that it made, of which another user's match came
-    /// here an hour ago by its own clock (`now`). In a group of one user the own check is enough. Who opened the document from a snapshot confirms that one if
-    /// no objection stands against it that weighs; but not if it held the log before. Below what is confirmed no root is needed.
+    /// here an hour ago by its own clock (`now`). In a group of one user the own check is enough. Who opened the document from a snapshot confirms that one
+    /// when it is vouched for and no objection stands against it that weighs. Below what is confirmed no root is needed.
     pub fn confirm(&mut self, ctx: &DocContext<'_>, now: UnixMs) -> Confirmed {
         let mut outcome = Confirmed {
             moved: false,
@@ -233,40 +259,37 @@ impl Document {
         let Some(own) = ctx.own_row().map(|row| row.user) else {
             return outcome;
         };
-        let (alone, sure) = (ctx.one_user(), self.takes_part(ctx));
-        if self.checks.was_moved() && !alone {
+        if !self.may_let_go(ctx) {
             return outcome;
         }
         let after = self.checks.own.confirmed.map_or(0, |it| it.seq);
         let mut waiting = self.forgotten(after);
-        let open = self.state.heard().iter().rev();
-        let open: Vec<(SnapshotInfo, Option<UserId>, bool)> = open
-            .take_while(|it| it.info.seq > after)
-            .map(|it| (it.info, self.matched_by(it), self.is_vouched(it)))
-            .collect();
-        for (info, by, vouched) in open {
-            let matched = by.is_some();
-            let is_base = self.checks.rests_on() == Some(info.id);
-            let right = match is_base {
-                true => vouched || (alone && info.user == own),
-                false => {
-                    let found = self.checks.found(&info.id) == Some(Judgement::Match);
-                    found && sure && (alone || self.is_second(ctx, own, &info))
-                }
-            };
-            let due = self.match_due(info.id, matched, now);
+        let heard = self.state.heard().iter().rev();
+        let heard = heard.take_while(|it| it.info.seq > after);
+        let open: Vec<Open> = heard.map(|it| self.open(ctx, own, it)).collect();
+        for Open { info, by, right } in open {
+            let first = self.first_match(info.id, &by, now);
+            let due = first.map(|(_, since)| since.plus_ms(MATCH_AGE_MS));
             // Breakage: what others say is enough.
-            let right = right || (matched && crate::broken("confirm-unchecked"));
-            if right
-                && ((alone && (!is_base || info.user == own)) || due.is_some_and(|at| at <= now))
-            {
-                self.confirmed(&info, !is_base);
+            let right = match right {
+                Right::No if !by.is_empty() && crate::broken("confirm-unchecked") => Right::Matched,
+                right => right,
+            };
+            let is_due = match right {
+                Right::No => false,
+                Right::Alone => true,
+                Right::Matched => due.is_some_and(|at| at <= now),
+            };
+            if is_due {
+                self.confirmed(&info);
                 outcome.moved = true;
                 break;
             }
-            let due = due.filter(|at| right && *at > now);
+            if right == Right::No {
+                continue;
+            }
             outcome.again = outcome.again.into_iter().chain(due).min();
-            if let (Some(by), Some(since)) = (by, due.and_then(|_| self.matched_since(&info.id)))
+            if let Some((by, since)) = first
                 && waiting.is_none_or(|it| it.info.seq > info.seq)
             {
                 waiting = Some(Waiting { info, by, since });
@@ -276,6 +299,35 @@ impl Document {
             self.wait_for(waiting, now, &mut outcome);
         }
         outcome
+    }
+
+    /// What there is to confirm of a snapshot, and whose match counts for that.
+    fn open(&self, ctx: &DocContext<'_>, own: UserId, heard: &Heard) -> Open {
+        let info = heard.info;
+        let is_base = self.checks.rests_on() == Some(info.id);
+        let permits = |it: &&Voice| self.permits(ctx, heard, it);
+        let user = |it: &Voice| it.user;
+        let by: Vec<UserId> = match is_base {
+            true => self
+                .believed(heard.vouchers())
+                .filter(permits)
+                .map(user)
+                .collect(),
+            false => self
+                .believed(heard.matches())
+                .filter(permits)
+                .map(user)
+                .collect(),
+        };
+        let found = self.checks.found(&info.id) == Some(Judgement::Match);
+        let right = match (is_base, ctx.one_user()) {
+            (true, true) if info.user == own => Right::Alone,
+            (false, true) if found => Right::Alone,
+            (true, _) if self.is_vouched(heard) => Right::Matched,
+            (false, false) if found && self.is_second(ctx, own, heard) => Right::Matched,
+            _ => Right::No,
+        };
+        Open { info, by, right }
     }
 
     /// The one that waits, where so many have come since that it is not remembered what was said of it.
@@ -297,64 +349,108 @@ impl Document {
         let Some(waiting) = waiting else { return };
         let due = waiting.since.plus_ms(MATCH_AGE_MS);
         if due <= now {
-            self.confirmed(&waiting.info, true);
+            self.confirmed(&waiting.info);
             outcome.moved = true;
         } else {
             outcome.again = outcome.again.into_iter().chain([due]).min();
         }
     }
 
-    fn matched_since(&self, snapshot: &Hash) -> Option<UnixMs> {
-        self.checks.get(snapshot).and_then(|it| it.matched)
-    }
-
     /// Whether others say the same of a snapshot that this device found right. Where its own reading begins with one author's word, its own match is not
     /// enough beside the author's: somebody else's is asked for, if there is anybody.
-    fn is_second(&self, ctx: &DocContext<'_>, own: UserId, snapshot: &SnapshotInfo) -> bool {
+    fn is_second(&self, ctx: &DocContext<'_>, own: UserId, heard: &Heard) -> bool {
         if self.is_sure() {
             return true;
         }
-        let two = [own, snapshot.user];
-        let heard = self.state.heard_of(&snapshot.id);
-        let mut matches = heard.into_iter().flat_map(Heard::matches);
-        let other = matches.any(|it| it.user != own && !self.lied(&it.user));
-        let contested = heard.is_some_and(|it| it.is_contested(|user| !self.lied(user)));
+        let two = [own, heard.info.user];
+        let other = self.believed(heard.matches()).any(|it| it.user != own);
+        let contested = heard.is_contested(|user| !self.lied(user));
         !contested && (other || ctx.authority.is_of_users(ctx.authority.epoch(), &two))
     }
 
-    /// When another user's match is old enough, where there is one.
-    fn match_due(&mut self, snapshot: Hash, matched: bool, now: UnixMs) -> Option<UnixMs> {
-        let known = self.checks.own.mine.iter().any(|it| it.id == snapshot);
-        if !matched && !known {
+    /// Whose match of a snapshot came first of those whose match counts, and when.
+    fn first_match(
+        &mut self,
+        snapshot: Hash,
+        by: &[UserId],
+        now: UnixMs,
+    ) -> Option<(UserId, UnixMs)> {
+        if by.is_empty() && self.checks.get(&snapshot).is_none() {
             return None;
         }
-        let mine = self.checks.mine(snapshot)?;
+        let matched = &mut self.checks.mine(snapshot)?.matched;
+        let before = matched.clone();
+        matched.retain(|user, _| by.contains(user));
+        for user in by {
+            if matched.len() < MATCHES {
+                matched.entry(*user).or_insert(now);
+            }
+        }
         // A clock that was set back begins anew.
-        let before = mine.matched;
-        let since = before.filter(|since| *since <= now).unwrap_or(now);
-        mine.matched = matched.then_some(since);
-        self.rows.meta_dirty |= mine.matched != before;
-        mine.matched.map(|since| since.plus_ms(MATCH_AGE_MS))
+        for since in matched.values_mut() {
+            *since = (*since).min(now);
+        }
+        let first = matched.iter().min_by_key(|(_, since)| **since);
+        let first = first.map(|(user, since)| (*user, *since));
+        self.rows.meta_dirty |= *matched != before;
+        first
     }
 
-    fn confirmed(&mut self, snapshot: &SnapshotInfo, by_itself: bool) {
-        let was_sure = self.is_sure();
+    fn confirmed(&mut self, snapshot: &SnapshotInfo) {
         let own = &mut self.checks.own;
         own.confirmed = Some(*snapshot);
         own.waiting = own.waiting.filter(|it| it.info.seq > snapshot.seq);
         self.state.confirm(snapshot);
-        // What one author alone says stays on that word, whatever is computed from there.
-        if by_itself && was_sure && self.checks.rests.take().is_some() {
-            self.claims_are_true();
-        }
         self.forget_checks();
         self.rows.meta_dirty = true;
     }
 
-    /// What was found of snapshots that are not remembered any more goes.
+    /// What was found of snapshots that are not remembered any more goes, and what was void before all of them.
     pub(crate) fn forget_checks(&mut self) {
-        let state = &self.state;
-        let mine = &mut self.checks.own.mine;
-        mine.retain(|it| state.heard_of(&it.id).is_some());
+        let (state, own) = (&self.state, &mut self.checks.own);
+        let overdue = &own.overdue;
+        let is_known =
+            |id: &Hash| state.heard_of(id).is_some() || overdue.iter().any(|it| it.info.id == *id);
+        own.mine.retain(|it| is_known(&it.id));
+        let others = state.heard().iter().skip(1).chain(overdue);
+        if let Some(oldest) = others.map(|it| it.info.epoch).min() {
+            own.voided.retain(|_, epoch| *epoch >= oldest);
+        }
     }
+
+    /// Snapshots that are remembered, with what is said of them: those that the log's state remembers, and those on which this device's word is overdue.
+    pub(crate) fn remembered(&self) -> impl Iterator<Item = &Heard> {
+        let overdue = self.checks.own.overdue.iter();
+        overdue.chain(self.state.heard())
+    }
+
+    /// The leaf of the one at a position.
+    pub(crate) fn remembered_at(&self, seq: u64) -> Option<Hash> {
+        let of = self.remembered().find(|it| it.info.seq == seq);
+        of.map(|it| it.info.id)
+    }
+
+    /// One of them.
+    pub(crate) fn remembered_of(&self, snapshot: &Hash) -> Option<&Heard> {
+        self.remembered().find(|it| it.info.id == *snapshot)
+    }
+}
+
+/// A snapshot that may come to be confirmed.
+struct Open {
+    info: SnapshotInfo,
+    /// Whose match counts for that.
+    by: Vec<UserId>,
+    right: Right,
+}
+
+/// How far a snapshot has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    /// Nothing goes on it.
+    No,
+    /// It is right, if another user's match is an hour old.
+    Matched,
+    /// It is right, and there is nobody but this user.
+    Alone,
 }

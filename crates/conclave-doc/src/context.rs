@@ -286,8 +286,10 @@ pub struct PendingVerdict {
 pub struct CheckWanted {
     /// Its position.
     pub seq: u64,
-    /// Whether it is held; otherwise fetch its position and deliver it.
+    /// Whether it is held; otherwise deliver it.
     pub have: bool,
+    /// Whether it is in a row of this store, by whose word nobody can withhold it ([`snapshot_row`](crate::snapshot_row)). Otherwise the service is asked.
+    pub kept: bool,
 }
 
 /// Epochs whose roots a document needs.

@@ -352,7 +352,9 @@ impl Document {
 
     /// A record for a position that was judged already: the same again, or the service shows two logs.
     fn compare_again(&mut self, seq: u64, record: DeliveredRecord, outcome: &mut DeliverOutcome) {
-        let Some(known) = self.log.leaf_at(seq) else {
+        // What lies before the view of the log is known of snapshots that wait for a look.
+        let known = self.log.leaf_at(seq);
+        let Some(known) = known.or_else(|| self.remembered_at(seq)) else {
             return;
         };
         let leaf = match record {

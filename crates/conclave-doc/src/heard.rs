@@ -105,6 +105,16 @@ impl Heard {
         })
     }
 
+    /// Users whose word on it a verdict contradicts: one of the two says what is not true.
+    pub(crate) fn contradicted_by(&self, voice: &Voice) -> impl Iterator<Item = UserId> {
+        let (user, is_match) = (voice.user, voice.is_match());
+        let author = Some(self.info.user).filter(|author| !is_match && *author != user);
+        let others = self
+            .standing()
+            .filter(move |it| it.user != user && it.is_match() != is_match);
+        others.map(|it| it.user).chain(author)
+    }
+
     /// Whether the log says that somebody found it right who had judged all of it, and no objection stands that weighs: then it settles for all what the records that it
     /// covers mean.
     pub(crate) fn is_settled(&self) -> bool {
@@ -115,19 +125,23 @@ impl Heard {
     }
 }
 
-/// Adds an accepted snapshot. The first of all stays, and so do the newest.
-pub(crate) fn remember(heard: &mut Vec<Heard>, info: SnapshotInfo) {
-    if heard.len() >= SNAPSHOTS {
-        heard.remove(1);
-    }
+/// Adds an accepted snapshot. The first of all stays, and so do the newest, and the newest that is settled. Gives the one that makes room.
+pub(crate) fn remember(heard: &mut Vec<Heard>, info: SnapshotInfo) -> Option<Heard> {
+    let goes = (heard.len() >= SNAPSHOTS).then(|| {
+        let settled = heard.iter().rposition(Heard::is_settled);
+        heard.remove(if settled == Some(1) { 2 } else { 1 })
+    });
     heard.push(Heard::new(info));
+    goes
 }
 
-/// Hears a verdict, if its snapshot is remembered.
-pub(crate) fn hear(heard: &mut [Heard], snapshot: &Hash, voice: Voice) {
-    if let Some(of) = heard.iter_mut().find(|it| it.info.id == *snapshot) {
-        of.hear(voice);
-    }
+/// Hears a verdict, if its snapshot is remembered. Gives whom it contradicts there.
+pub(crate) fn hear(heard: &mut [Heard], snapshot: &Hash, voice: Voice) -> Vec<UserId> {
+    let Some(of) = heard.iter_mut().find(|it| it.info.id == *snapshot) else {
+        return Vec::new();
+    };
+    of.hear(voice);
+    of.contradicted_by(&voice).collect()
 }
 
 #[cfg(test)]
@@ -241,5 +255,34 @@ mod tests {
         assert_eq!(all.len(), SNAPSHOTS);
         assert_eq!(all[0].info.seq, 0);
         assert_eq!(all[SNAPSHOTS - 1].info.seq, 99);
+    }
+
+    #[test]
+    fn the_newest_that_settles_stays_whatever_comes() {
+        let mut all = vec![Heard::new(snapshot(0, 0, 1, true))];
+        remember(&mut all, snapshot(1, 1, 1, false));
+        let right = voice(2, Role::Viewer, Judgement::Match);
+        hear(&mut all, &snapshot(1, 1, 1, false).id, right);
+        let gone: Vec<u64> = (2..40)
+            .filter_map(|seq| remember(&mut all, snapshot(seq, seq, 1, false)))
+            .map(|it| it.info.seq)
+            .collect();
+        assert_eq!((all.len(), all[1].info.seq), (SNAPSHOTS, 1));
+        assert!(gone.iter().copied().eq(2..26));
+    }
+
+    #[test]
+    fn who_says_the_contrary_is_contradicted_and_so_is_the_author() {
+        let mut all = vec![Heard::new(snapshot(5, 5, 3, false))];
+        let id = all[0].info.id;
+        let (right, wrong) = (
+            voice(2, Role::Editor, Judgement::Match),
+            voice(3, Role::Viewer, DIFFERS),
+        );
+        assert_eq!(hear(&mut all, &id, right), []);
+        let others = hear(&mut all, &id, wrong);
+        assert_eq!(others, [UserId([2; 32]), UserId([1; 32])]);
+        let third = voice(4, Role::Editor, Judgement::Match);
+        assert_eq!(hear(&mut all, &id, third), [UserId([3; 32])]);
     }
 }

@@ -46,6 +46,12 @@ pub fn is_kept(key: &[u8]) -> bool {
     key.first().is_some_and(|first| KEPT.contains(first))
 }
 
+/// The key, within the document, of the row in which the snapshot at a position is kept ([`Document::take_snapshot`]).
+#[must_use]
+pub fn snapshot_row(seq: u64) -> Vec<u8> {
+    numbered(b'v', seq)
+}
+
 /// The first bytes of the keys of the segments that opening a document reads beside its other rows, by the one of these that tells. `None` of
 /// every other row.
 #[must_use]
@@ -207,6 +213,17 @@ impl RowTracker {
         all.push((seq, sealed.len() as u64));
         self.kept_dirty = true;
         out.push(put(numbered(b'v', seq), sealed.into()));
+    }
+
+    /// The row of the snapshot at a position is not there, or holds something else.
+    pub(crate) fn lost_snapshot(&mut self, seq: u64) {
+        let former = self.eras.iter_mut().chain(&mut self.closing);
+        let former = former.map(|era| &mut era.snapshots);
+        for snapshots in former.chain([&mut self.present.snapshots]) {
+            snapshots.retain(|(of, _)| *of != seq);
+        }
+        self.kept_dirty = true;
+        self.pending.push(delete(numbered(b'v', seq)));
     }
 
     /// Goes on with what is listed as kept.
@@ -382,8 +399,7 @@ impl KeptLog {
             match (*table, numbers.as_slice()) {
                 (b'f', [first]) => pieces.push((*first, read_leaves(&value)?)),
                 (b'v', [seq]) => {
-                    let record = decode("snapshot", &value, 2 * limits::SNAPSHOT_BYTES)?;
-                    records.insert(*seq, record);
+                    records.insert(*seq, read_snapshot(&value)?);
                 }
                 (b'k', [era, first]) => {
                     let entries = read_segment(&value)?;
@@ -514,6 +530,10 @@ fn read_record(bytes: &Bytes) -> Result<Record, DocError> {
         bytes.as_slice(),
         2 * limits::UPDATE_BYTES,
     )?)
+}
+
+pub(crate) fn read_snapshot(row: &[u8]) -> Result<Record, DocError> {
+    Ok(decode("snapshot", row, 2 * limits::SNAPSHOT_BYTES)?)
 }
 
 pub(crate) fn read_leaves(bytes: &[u8]) -> Result<Vec<Hash>, DocError> {

@@ -67,7 +67,7 @@ mod views;
 mod weight;
 mod words;
 
-pub use checks::{Basis, Confirmed, Refuted};
+pub use checks::{Basis, Checked, Confirmed, Missed, Refuted};
 pub use conclave_mls::{RowChange, Rows};
 pub use context::{
     Append, Blocked, Change, ChangeKind, CheckWanted, Cost, DeliverOutcome, DocContext, EditFn,
@@ -75,7 +75,7 @@ pub use context::{
 };
 pub use document::Document;
 pub use error::{DocError, Fault, Finding, Suspect};
-pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments};
+pub use kept::{Keeping, KeptItem, KeptLog, is_kept, present_segments, snapshot_row};
 pub use log::{LogView, SeenFault};
 pub use lost::Whose;
 pub use open::Standing;

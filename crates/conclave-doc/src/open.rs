@@ -385,6 +385,7 @@ impl Document {
             return Ok(());
         }
         self.adopt_covered(&bridge.payload.tables, outcome)?;
+        let went = self.aside.went();
         self.aside.rejoined(self.log.head(), &bridge.info.covered);
         let frontier = bridge.payload.frontier.clone();
         let state = LogState::new(bridge.payload.tables.clone(), bridge.info);
@@ -399,7 +400,7 @@ impl Document {
         self.begin_era();
         self.keep_snapshot(bridge.info.seq, bridge.sealed);
         self.state = state;
-        self.checks.begin_from(&bridge.info);
+        self.checks.begin_from(&bridge.info, went);
         self.rows.meta_dirty = true;
         self.claim_known();
         if self.rebuild().is_err() {

@@ -93,6 +93,7 @@ impl Document {
     ) -> Result<Option<u64>, DocError> {
         let mut keys = KeyRing::new(ctx.keys, self.id);
         let settled = self.settled_to();
+        let known = self.checks.take_voids(from);
         let mut state = self.content.state_at(from);
         self.content.ready_meter()?;
         for (seq, mut entry) in (from..).zip(entries) {
@@ -103,6 +104,9 @@ impl Document {
                 entry.make_unfit(ctx, &state.tables);
             } else if is_chained && (void || entry.effect.news == News::Void) {
                 entry.make_void();
+                let epoch = known.get(&seq).copied();
+                let epoch = epoch.unwrap_or_else(|| ctx.authority.epoch());
+                self.checks.note_void(seq, epoch);
             } else if is_chained {
                 match self.read_again(ctx, &state, &mut entry, &mut keys, seq >= settled) {
                     Ok(read) => update = read,
@@ -126,6 +130,7 @@ impl Document {
         }
         let refused = self.content.apply_pushed(Vec::new, &mut self.fresh)?;
         self.state = state;
+        self.rows.meta_dirty = true;
         if let Some(confirmed) = &self.checks.own.confirmed {
             self.state.confirm(confirmed);
         }

@@ -126,6 +126,9 @@ impl Document {
             self.reported = Some((stop.seq, finding.fault));
             outcome.findings.push(finding);
         }
+        if stop.why == Blocked::Base {
+            self.checks.stub = Some(stop.seq);
+        }
         outcome.block(stop.seq, stop.why);
         Ok(false)
     }
@@ -301,6 +304,11 @@ impl Document {
             Content::Refused(..) | Content::Costly | Content::Void
         );
         let update = self.note(ctx, candidate, record, own, content, &mut effect, outcome);
+        if effect.news == News::Void {
+            let epoch = ctx.authority.epoch();
+            self.checks.note_void(candidate.seq, epoch);
+            self.rows.meta_dirty = true;
+        }
         let (update, mut unapplied) = update.unzip();
         let mut popped = None;
         if own {
@@ -455,7 +463,12 @@ impl Document {
         record: Option<&Record>,
         unapplied: Option<Inspected>,
     ) {
-        self.state.apply(self.content.size(), &effect);
+        if let Some(forgotten) = self.state.apply(self.content.size(), &effect) {
+            self.outlives(forgotten);
+        }
+        if let (News::Verdict { snapshot, .. }, Some(voice)) = (&effect.news, effect.voice()) {
+            self.hear_overdue(snapshot, voice);
+        }
         if effect.news == News::Update {
             self.found_again(&effect.carried.map_or(effect.leaf, |carried| carried.leaf));
         }

@@ -218,7 +218,7 @@ impl Document {
 
     /// Housekeeping after the log has grown.
     pub(crate) fn maintain(&mut self, ctx: &DocContext<'_>) -> Result<(), DocError> {
-        if self.checks.rests.is_some() && self.is_sure() {
+        if !self.checks.ground.is_log() && self.is_sure() {
             self.claims_are_true();
         }
         self.note_sure();

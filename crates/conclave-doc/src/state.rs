@@ -17,6 +17,10 @@ use crate::weight::Weight;
 
 /// How much is written between two positions whose weight is remembered, in bytes.
 const STEP_BYTES: u64 = 64 * 1024;
+/// Snapshots of which it is remembered what they cover.
+const COVERS: usize = 256;
+/// Users who are remembered because somebody says otherwise than they.
+const DOUBTED: usize = 64;
 
 /// An accepted snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +120,27 @@ impl Effect {
         let carried = self.carried.as_ref();
         Some(carried.map_or(author.device, |by| owner(by, author.device)))
     }
+
+    /// What it says of a snapshot, if it is a verdict.
+    pub(crate) fn voice(&self) -> Option<Voice> {
+        match self.news {
+            News::Verdict {
+                judgement,
+                user,
+                role,
+                from,
+                one_user,
+                ..
+            } => Some(Voice {
+                user,
+                role,
+                judgement,
+                from,
+                one_user,
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// State of the log's fold.
@@ -123,10 +148,16 @@ impl Effect {
 pub(crate) struct LogState {
     pub tables: Tables,
     pub active: SnapshotInfo,
-    /// The snapshot that this began with, or on which the device's own word stands since, and the newest after it, the active one last; with what
-    /// was said of each.
+    /// The snapshot that this began with, and the newest after it, the active one last; with what was said of each. What is remembered follows from
+    /// the log alone, since it settles what is void.
     #[serde(default)]
     heard: Vec<Heard>,
+    /// What the newest snapshots cover: from there a device may have opened the document.
+    #[serde(default)]
+    covers: Vec<u64>,
+    /// Users whose word on a snapshot somebody contradicts: for those who believe the other, theirs is none.
+    #[serde(default)]
+    doubted: BTreeSet<UserId>,
     /// (first position, epoch) where a higher epoch begins.
     epochs: Vec<(u64, u64)>,
     /// Carried records that count and that no confirmed snapshot covers: their positions, and the ids that their authors gave them.
@@ -146,6 +177,8 @@ impl LogState {
             tables,
             active,
             heard: vec![Heard::new(active)],
+            covers: vec![active.covered.size],
+            doubted: BTreeSet::new(),
             epochs: Vec::new(),
             carried: Vec::new(),
             costly: BTreeSet::new(),
@@ -154,7 +187,8 @@ impl LogState {
         }
     }
 
-    pub(crate) fn apply(&mut self, seq: u64, effect: &Effect) {
+    /// What a record changes. Gives a snapshot that is remembered no more.
+    pub(crate) fn apply(&mut self, seq: u64, effect: &Effect) -> Option<Heard> {
         if let Some((author, clock)) = effect.link {
             self.tables.advance(author, clock, effect.leaf);
             let device = effect.owner().unwrap_or(author.device);
@@ -176,23 +210,23 @@ impl LogState {
         match &effect.news {
             News::None | News::Aside | News::Void | News::Update => {}
             News::Costly => self.costly.extend(effect.owner()),
-            News::Snapshot(info) => self.adopt(*info),
-            News::Verdict {
-                snapshot,
-                judgement,
-                user,
-                role,
-                from,
-                one_user,
-            } => {
-                let voice = Voice {
-                    user: *user,
-                    role: *role,
-                    judgement: *judgement,
-                    from: *from,
-                    one_user: *one_user,
-                };
-                heard::hear(&mut self.heard, snapshot, voice);
+            News::Snapshot(info) => return self.adopt(*info),
+            News::Verdict { snapshot, .. } => {
+                if let Some(voice) = effect.voice() {
+                    let others = heard::hear(&mut self.heard, snapshot, voice);
+                    self.doubt(voice.user, others);
+                }
+            }
+        }
+        None
+    }
+
+    /// A user says the contrary of what others say.
+    fn doubt(&mut self, user: UserId, others: Vec<UserId>) {
+        let own = (!others.is_empty()).then_some(user);
+        for user in others.into_iter().chain(own) {
+            if self.doubted.len() < DOUBTED {
+                self.doubted.insert(user);
             }
         }
     }
@@ -205,14 +239,30 @@ impl LogState {
         }
     }
 
-    fn adopt(&mut self, mut info: SnapshotInfo) {
+    fn adopt(&mut self, mut info: SnapshotInfo) -> Option<Heard> {
         // What came between its covered head and the next step counts as covered: never more is new than there is.
         let covered = info.covered.size;
         let next = self.steps.iter().find(|(size, _)| *size >= covered);
         info.weight = next.map_or(self.weight, |step| step.1);
         self.steps.retain(|(size, _)| *size > covered);
         self.active = info;
-        heard::remember(&mut self.heard, info);
+        if self.covers.len() >= COVERS {
+            self.covers.remove(0);
+        }
+        self.covers.push(covered);
+        heard::remember(&mut self.heard, info)
+    }
+
+    /// Whether a device may have opened the document at a position, which then judges a snapshot: what another covers that came before it.
+    pub(crate) fn may_begin_at(&self, from: u64, snapshot: &SnapshotInfo) -> bool {
+        let is_full = self.covers.len() >= COVERS;
+        let forgotten = is_full && self.covers.first().is_some_and(|oldest| from < *oldest);
+        from < snapshot.covered.size && (forgotten || self.covers.binary_search(&from).is_ok())
+    }
+
+    /// Whether somebody contradicts what a user says of snapshots.
+    pub(crate) fn is_doubted(&self, user: &UserId) -> bool {
+        self.doubted.contains(user)
     }
 
     /// What was said of snapshots, as far as remembered, the oldest first.
@@ -243,12 +293,14 @@ impl LogState {
         self.settled().is_some_and(|info| info.id == self.active.id)
     }
 
-    /// What lies before a snapshot that this device has confirmed is not needed any more.
+    /// Roots of what lies before a snapshot that this device has confirmed are not needed any more.
     pub(crate) fn confirm(&mut self, snapshot: &SnapshotInfo) {
-        self.heard.retain(|it| it.info.seq >= snapshot.seq);
         let keep_from = snapshot.covered.size;
         let first_kept = self.epochs.partition_point(|(seq, _)| *seq <= keep_from);
         self.epochs.drain(..first_kept.saturating_sub(1));
+        // What is void is settled by the log, and not by what this device has confirmed.
+        let settled = self.settled().map_or(0, |info| info.covered.size);
+        let keep_from = keep_from.min(settled);
         self.carried.retain(|(seq, _)| *seq >= keep_from);
     }
 

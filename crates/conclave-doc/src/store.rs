@@ -191,8 +191,7 @@ impl Document {
             let meta = MetaRow {
                 version: ROW_VERSION,
                 author: self.outbox.author,
-                rests: self.checks.rests,
-                judged_from: self.checks.from,
+                ground: self.checks.ground,
                 checks: self.checks.own.clone(),
                 caught_up_epoch: self.caught_up_epoch,
                 behind: self.behind,
@@ -434,8 +433,8 @@ impl Document {
         }
         let checks = Checks {
             sealed: None,
-            rests: meta.rests,
-            from: meta.judged_from,
+            ground: meta.ground,
+            stub: None,
             own: meta.checks,
         };
         let snapshot = sorted.snapshot;

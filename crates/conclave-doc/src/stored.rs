@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::aside::StoredAside;
-use crate::checks::{OwnWord, Rests};
+use crate::checks::{Ground, OwnWord};
 use crate::content::{Idle, Plain};
 use crate::error::DocError;
 use crate::incoming::Form;
@@ -23,7 +23,7 @@ use crate::payload::CarriedPayload;
 use crate::seal::{KeyRing, open, open_with};
 use crate::state::{Effect, LogState, News};
 
-pub(crate) const ROW_VERSION: u16 = 6;
+pub(crate) const ROW_VERSION: u16 = 7;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CheckpointRow {
@@ -43,9 +43,7 @@ pub(crate) struct CheckpointRow {
 pub(crate) struct MetaRow {
     pub version: u16,
     pub author: Author,
-    pub rests: Option<Rests>,
-    /// Position from which this device has judged every record.
-    pub judged_from: u64,
+    pub ground: Ground,
     #[serde(default)]
     pub checks: OwnWord,
     pub caught_up_epoch: u64,

@@ -54,6 +54,8 @@ pub(crate) enum ReadTarget {
     Evidence(CommandId),
     /// Some of the rows that are read together.
     Gather(u64),
+    /// A snapshot of a document, by its position, for a look.
+    Snapshot(GroupId, DocumentId, u64),
     /// A rescue copy, for whoever asks.
     Rescue(CommandId, RescueId, RescueUse),
 }

@@ -234,6 +234,10 @@ impl Engine {
             Some(ReadTarget::Stray(group)) => self.stray_loaded(group, rows),
             Some(ReadTarget::Thaw(group)) => self.with_group(group, GroupWork::Thaw(rows)),
             Some(ReadTarget::Gather(number)) => self.gathered(number, rows),
+            Some(ReadTarget::Snapshot(group, document, seq)) => {
+                let work = DocWork::SnapshotRead { seq, rows };
+                self.with_group(group, GroupWork::Document(document, work));
+            }
             Some(ReadTarget::Rescue(command, rescue, what)) => {
                 self.cx.rescue_loaded(command, rescue, what, &rows);
             }

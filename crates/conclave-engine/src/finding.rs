@@ -359,6 +359,16 @@ pub enum FindingKind {
         /// The snapshot's position in the document's log.
         seq: u64,
     },
+    /// Somebody made so many snapshots that this device could not look at all of them.
+    SnapshotsUnchecked {
+        /// Position in the document's log of the first that it did not look at.
+        seq: u64,
+    },
+    /// The service withholds a snapshot at which this device should look, or what follows in the log.
+    SnapshotWithheld {
+        /// Position in the document's log.
+        seq: u64,
+    },
     /// This device alone differs from the snapshots of two other users.
     EngineDiffers,
     /// Somebody says that the snapshot is wrong from which this device opened the document.
@@ -467,6 +477,8 @@ impl FindingKind {
             Self::Held => "document.held",
             Self::FalseSnapshot { .. } => "document.false_snapshot",
             Self::FalseVerdict { .. } => "document.false_verdict",
+            Self::SnapshotsUnchecked { .. } => "document.snapshots_unchecked",
+            Self::SnapshotWithheld { .. } => "document.snapshot_withheld",
             Self::EngineDiffers => "document.engine_differs",
             Self::BaseDisputed => "document.disputed",
             Self::OwnEditRewritten => "document.own_edit_rewritten",

@@ -65,6 +65,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-doc/src/kept.rs", "read", By(&["doc.kept"])),
     ("crates/conclave-doc/src/kept.rs", "read_leaves", ByHand(&["doc.rows", "doc.kept"])),
     ("crates/conclave-doc/src/kept.rs", "read_record", By(&["doc.kept"])),
+    ("crates/conclave-doc/src/kept.rs", "read_snapshot", By(&["doc.kept"])),
     ("crates/conclave-doc/src/lost.rs", "lost_in", By(&["doc.carried", "doc.delivered"])),
     ("crates/conclave-doc/src/open.rs", "read_base", By(&["doc.opened"])),
     ("crates/conclave-doc/src/payload.rs", "from_bytes", By(&["doc.snapshot_payload", "doc.verdict", "doc.carried"])),

@@ -6,7 +6,7 @@ use super::*;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "on")]
 pub enum Basis {
-    /// This device judged every record itself, or has confirmed a snapshot by its own check.
+    /// This device judged every record itself.
     Checked,
     /// Other users found the snapshot right from which this device opened the document.
     Vouched {
@@ -34,7 +34,7 @@ pub enum Basis {
 impl Document {
     /// Whether what this device computes proves something about the whole log.
     pub(crate) fn is_sure(&self) -> bool {
-        self.checks.rests.is_none() || self.base().is_some_and(|base| self.is_vouched(base))
+        self.checks.ground.is_log() || self.base().is_some_and(|base| self.is_vouched(base))
     }
 
     /// Whether it is to make a snapshot before others do: it is sure of what it has, or there is nobody but devices of its user.
@@ -43,14 +43,9 @@ impl Document {
         self.is_sure() || ctx.one_user()
     }
 
-    /// Whether it judges the next snapshots by what it has. Not where somebody objects to what it rests on.
-    pub(super) fn may_judge(&self) -> bool {
-        self.is_sure() || !self.base_is_disputed()
-    }
-
-    /// The same; where all members are one user's devices, there is nobody else who could.
-    pub(super) fn takes_part(&self, ctx: &DocContext<'_>) -> bool {
-        self.may_judge() || ctx.one_user()
+    /// Whether it objects to what differs from what it has. Not where somebody objects to what it rests on, unless there is nobody else who could.
+    pub(super) fn may_object(&self, ctx: &DocContext<'_>) -> bool {
+        self.is_sure() || !self.base_is_disputed() || ctx.one_user()
     }
 
     /// The snapshot that this device rests on, and what is said of it.
@@ -64,19 +59,26 @@ impl Document {
     }
 
     /// Whether there is such a user, of those whose word counts here.
-    pub(super) fn has_voucher(&self, heard: &Heard) -> bool {
-        heard.vouchers().any(|it| !self.lied(&it.user))
+    fn has_voucher(&self, heard: &Heard) -> bool {
+        self.believed(heard.vouchers()).next().is_some()
     }
 
     /// Whether a user other than its author finds it right, of those whose word counts here.
     pub(super) fn is_matched(&self, heard: &Heard) -> bool {
-        self.matched_by(heard).is_some()
+        self.believed(heard.matches()).next().is_some()
     }
 
-    /// The first of them.
-    pub(super) fn matched_by(&self, heard: &Heard) -> Option<UserId> {
-        let mut users = heard.matches().map(|it| it.user);
-        users.find(|user| !self.lied(user))
+    /// Whether somebody objects to it, of those whose word counts here.
+    pub(super) fn has_objection(&self, heard: &Heard) -> bool {
+        self.believed(heard.objections()).next().is_some()
+    }
+
+    /// What those say whose word counts here: whom this device has not named.
+    pub(super) fn believed<'a>(
+        &'a self,
+        voices: impl Iterator<Item = &'a Voice>,
+    ) -> impl Iterator<Item = &'a Voice> {
+        voices.filter(|it| !self.lied(&it.user))
     }
 
     pub(super) fn lied(&self, user: &UserId) -> bool {
@@ -85,8 +87,7 @@ impl Document {
 
     /// Whether anybody objects to the snapshot that this device rests on.
     pub(crate) fn base_is_disputed(&self) -> bool {
-        let mut against = self.base().into_iter().flat_map(Heard::objections);
-        against.any(|it| !self.lied(&it.user))
+        self.base().is_some_and(|base| self.has_objection(base))
     }
 
     /// Whether the active snapshot says something else than what this device has, or this device cannot tell.
@@ -100,18 +101,17 @@ impl Document {
     /// On what this document rests here. Verdicts that this device has refuted do not count.
     #[must_use]
     pub fn basis(&self) -> Basis {
-        let Some(rests) = self.checks.rests else {
+        let Some(rests) = self.checks.ground.base() else {
             return Basis::Checked;
         };
         let author = rests.author;
         let Some(base) = self.base() else {
-            // What was said of it is forgotten since a later one was confirmed.
+            // The document has begun anew from a later one that this device found right.
             return Basis::Word { author };
         };
-        let believed = |it: &&Voice| !self.lied(&it.user);
-        let by: Vec<UserId> = base.vouchers().filter(believed).map(|it| it.user).collect();
-        let against = base.objections().filter(believed).map(|it| it.user);
-        let against: Vec<UserId> = against.collect();
+        let users = |voice: &Voice| voice.user;
+        let by: Vec<UserId> = self.believed(base.vouchers()).map(users).collect();
+        let against: Vec<UserId> = self.believed(base.objections()).map(users).collect();
         if !against.is_empty() {
             Basis::Disputed {
                 author,

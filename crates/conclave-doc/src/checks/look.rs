@@ -3,10 +3,13 @@
 use conclave_crdt::Crdt;
 use conclave_proto::hash;
 use conclave_proto::merkle::Frontier;
+use conclave_proto::record::RecordBody;
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::charge::bounded;
+use crate::content::Received;
+use crate::kept::read_snapshot;
 use crate::payload::{SnapshotPayload, Tables};
 use crate::seal::{DocKeys, open};
 
@@ -40,6 +43,23 @@ fn digest_of(tables: &Tables) -> Hash {
     hash::labelled("compared tables", &[&alone.to_bytes()])
 }
 
+/// How long the service keeps a snapshot that was replaced, in milliseconds.
+const REPLACED_MS: u64 = 30 * 24 * 3600 * 1000;
+/// How exactly it is kept when one was seen to be the active one, in milliseconds.
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Whether the service has the content of a snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Gone {
+    /// As far as is known.
+    #[default]
+    No,
+    /// It answers with the leaf alone.
+    Yes,
+    /// And it was told that it should have it.
+    Told,
+}
+
 /// How often this device has looked, in the hour that began then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Looks {
@@ -68,6 +88,9 @@ impl Document {
         if knows && let Some(mine) = self.checks.mine(record.leaf()) {
             mine.found = Some(Judgement::Match);
             mine.said = mine.found;
+            if let RecordBody::Snapshot(header) = record.header.body {
+                self.checks.note_right(header.covered.size);
+            }
             self.rows.meta_dirty = true;
         }
         self.checks.sealed = (!knows).then(|| record.clone());
@@ -101,7 +124,11 @@ impl Document {
         self.size() > snapshot.seq
             && !snapshot.is_first()
             && self.checks.rests_on() != Some(snapshot.id)
-            && mine.is_none_or(|it| it.found.is_none() && !it.gone)
+            && mine.is_none_or(|it| it.found.is_none())
+            && (mine.is_none_or(|it| it.gone == Gone::No)
+                || snapshot.id == self.state.active.id
+                || self.rows.has_snapshot(snapshot.seq)
+                || self.received(snapshot).is_some())
             && !self.aside.is_tainted()
             && (mine.is_some_and(|it| it.mark.is_some()) || self.reaches(snapshot.covered.size))
     }
@@ -113,35 +140,39 @@ impl Document {
         content.checkpoint.size <= covered && content.aside.range(..covered).next().is_none()
     }
 
-    /// Snapshots that this device could check, the newest first.
+    /// Snapshots that this device could check.
     fn unchecked(&self) -> impl Iterator<Item = &Heard> {
-        let newest = self.state.heard().iter().rev();
-        newest.filter(|it| self.can_check(&it.info))
+        self.remembered().filter(|it| self.can_check(&it.info))
     }
 
     /// Whether it is one of them.
     pub(crate) fn is_unchecked(&self, snapshot: &Hash) -> bool {
-        let heard = self.state.heard_of(snapshot);
+        let heard = self.remembered_of(snapshot);
         heard.is_some_and(|it| self.can_check(&it.info))
     }
 
     /// The newest for which no lot was drawn.
     fn undrawn(&self) -> Option<Hash> {
-        let mut open = self.unchecked().map(|it| it.info.id);
-        open.find(|id| self.checks.get(id).is_none_or(|it| it.lot.is_none()))
+        let is_open = |id: &Hash| self.checks.get(id).is_none_or(|it| it.lot.is_none());
+        let open = self.unchecked().filter(|it| is_open(&it.info.id));
+        let newest = open.max_by_key(|it| it.info.seq);
+        newest.map(|it| it.info.id)
     }
 
     /// Whether a lot is to be drawn if this device checks a snapshot.
     #[must_use]
     pub fn is_lot_open(&self) -> bool {
-        self.may_judge() && self.undrawn().is_some()
+        self.undrawn().is_some()
     }
 
     /// Draws it, among so many devices that hold the log: nobody can know on whom it falls.
     pub fn draw_lot(&mut self, devices: u64, random: u64) {
         let falls = random % devices.max(1) < CHECKERS;
         let newest = self.undrawn();
-        let newest = newest.or_else(|| self.unchecked().next().map(|it| it.info.id));
+        let newest = newest.or_else(|| {
+            let newest = self.unchecked().max_by_key(|it| it.info.seq);
+            newest.map(|it| it.info.id)
+        });
         if let Some(mine) = newest.and_then(|id| self.checks.mine(id)) {
             mine.lot = Some(falls);
             self.rows.meta_dirty = true;
@@ -149,46 +180,65 @@ impl Document {
     }
 
     /// The snapshot that this device is to check next: the lot fell on it, or somebody objects, or roots could go afterwards, or the log settles by
-    /// it what is void here. Those that were replaced as well: somebody may have opened the document from one. One that rests on a disputed
-    /// snapshot checks the active one, to see whether it says something else.
+    /// it what is void here, or somebody says what this device refutes and rests on it. Those that were replaced as well: somebody may have opened the document
+    /// from one. One that rests on a disputed snapshot checks the active one, to see whether it says something else. Every other look is at the oldest, so
+    /// that nobody escapes one by making more of them.
     #[must_use]
     pub fn check_wanted(&self, ctx: &DocContext<'_>) -> Option<CheckWanted> {
         let info = self.next_check(ctx)?;
-        let have = self.checks.sealed.as_ref();
         Some(CheckWanted {
             seq: info.seq,
-            have: have.is_some_and(|record| record.leaf() == info.id),
+            have: self.has_sealed(&info),
+            kept: self.rows.has_snapshot(info.seq),
         })
     }
 
+    /// Whether it has not looked as often within the hour as it does.
+    pub(super) fn may_look(&self) -> bool {
+        self.checks.own.looks.count < LOOKS
+    }
+
     fn next_check(&self, ctx: &DocContext<'_>) -> Option<SnapshotInfo> {
-        if self.checks.own.looks.count >= LOOKS {
+        if !self.may_look() {
             return None;
         }
-        let mut open = self.unchecked();
-        let due = open.find(|it| self.is_check_due(ctx, it));
-        due.map(|it| it.info)
+        let due = self.unchecked().filter(|it| self.is_check_due(ctx, it));
+        let due = due.map(|it| it.info);
+        match self.checks.own.looks.count % 2 {
+            0 => due.max_by_key(|it| it.seq),
+            _ => due.min_by_key(|it| it.seq),
+        }
     }
 
     fn is_check_due(&self, ctx: &DocContext<'_>, snapshot: &Heard) -> bool {
         let is_active = snapshot.info.id == self.state.active.id;
-        if !self.takes_part(ctx) {
-            return is_active && self.base_is_disputed();
-        }
-        let mine = self.checks.get(&snapshot.info.id);
-        let lot = mine.is_some_and(|it| it.lot == Some(true));
-        let objected = snapshot.objections().any(|it| !self.lied(&it.user));
-        let void = self.content.void.first();
-        let settles = void.is_some_and(|seq| *seq < snapshot.info.covered.size);
-        let settles = settles && snapshot.is_settled();
-        lot || objected || settles || (is_active && self.frees(ctx, snapshot))
+        self.is_owed(snapshot)
+            || (is_active && (self.base_is_disputed() || self.frees(ctx, snapshot)))
+            || (self.checks.ground.is_log() && self.is_ground(&snapshot.info))
+    }
+
+    /// Whether it is to be looked at, whatever else comes.
+    fn is_owed(&self, snapshot: &Heard) -> bool {
+        let info = &snapshot.info;
+        let mine = self.checks.get(&info.id);
+        mine.is_some_and(|it| it.lot == Some(true))
+            || self.has_objection(snapshot)
+            || (self.checks.is_excused(info) && snapshot.is_settled())
+            || self.was_missed(&info.user)
+    }
+
+    /// Epochs of snapshots that are still to be looked at.
+    pub(super) fn owed_epochs(&self) -> impl Iterator<Item = u64> {
+        let owed = self.unchecked().filter(|it| self.is_owed(it));
+        owed.map(|it| it.info.epoch)
     }
 
     /// Whether roots that are here could go if the active snapshot were confirmed. One look is enough for that, while what it gave is neither
     /// confirmed nor of less use than the active one.
     fn frees(&self, ctx: &DocContext<'_>, active: &Heard) -> bool {
         let own = &self.checks.own;
-        if own.waiting.is_some() || (self.checks.was_moved() && !ctx.one_user()) {
+        let is_overruled = matches!(self.checks.ground, Ground::Overruled(_));
+        if own.waiting.is_some() || (is_overruled && !ctx.one_user()) {
             return false;
         }
         let after = own.confirmed.map_or(0, |it| it.seq);
@@ -207,10 +257,11 @@ impl Document {
 
     /// Whether it may soon check a snapshot against records that are not in a checkpoint.
     pub(crate) fn may_soon_check(&self, ctx: &DocContext<'_>) -> bool {
-        self.unmarked().any(|it| {
+        let after = self.checks.own.confirmed.map_or(0, |it| it.seq);
+        let mut newer = self.unmarked().filter(|it| it.info.seq > after);
+        newer.any(|it| {
             let mine = self.checks.get(&it.info.id);
-            let is_undrawn = mine.is_none_or(|it| it.lot.is_none());
-            (is_undrawn && self.may_judge()) || self.is_check_due(ctx, it)
+            mine.is_none_or(|it| it.lot.is_none()) || self.is_check_due(ctx, it)
         })
     }
 
@@ -239,28 +290,43 @@ impl Document {
     ///
     /// # Errors
     /// [`DocError::MissingRoot`], and [`DocError::Crdt`] when the own state cannot be built.
-    pub fn check_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<Option<Judgement>, DocError> {
+    pub fn check_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<Option<Checked>, DocError> {
         let Some(info) = self.next_check(ctx) else {
             return Ok(None);
         };
-        let sealed = self.checks.sealed.clone();
-        let Some(record) = sealed.filter(|record| record.leaf() == info.id) else {
+        let Some(record) = self.sealed(&info)? else {
             return Ok(None);
         };
-        let judgement = match self.compare_snapshot(ctx, &info, &record)? {
-            Ok(()) => Judgement::Match,
-            Err(why) => Judgement::Differs(why),
+        let judgement = match self.compare_snapshot(ctx, &info, &record) {
+            Ok(Ok(())) => Judgement::Match,
+            Ok(Err(why)) => Judgement::Differs(why),
+            Err(DocError::MissingRoot { epoch }) if !self.roots_needed().needs(epoch) => {
+                // It went since a later one was confirmed: nobody owed this one a look then.
+                if let Some(mine) = self.checks.mine(info.id) {
+                    mine.gone = Gone::Told;
+                }
+                self.rows.lost_snapshot(info.seq);
+                self.rows.meta_dirty = true;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
         };
         if let Some(mine) = self.checks.mine(info.id) {
             mine.found = Some(judgement);
             mine.mark = None;
+        }
+        if judgement == Judgement::Match {
+            self.checks.note_right(info.covered.size);
         }
         let looks = &mut self.checks.own.looks;
         looks.count = looks.count.saturating_add(1);
         self.checks.sealed = None;
         self.rows.meta_dirty = true;
         self.maintain(ctx)?;
-        Ok(Some(judgement))
+        Ok(Some(Checked {
+            epoch: info.epoch,
+            judgement,
+        }))
     }
 
     fn compare_snapshot(
@@ -321,14 +387,102 @@ impl Document {
         Ok(())
     }
 
-    /// The service has the snapshot at a position no more.
+    /// Whether a snapshot is here as it was received.
+    fn has_sealed(&self, snapshot: &SnapshotInfo) -> bool {
+        let have = self.checks.sealed.as_ref();
+        have.is_some_and(|record| record.leaf() == snapshot.id) || self.received(snapshot).is_some()
+    }
+
+    /// Where it is not in its row yet.
+    fn received(&self, snapshot: &SnapshotInfo) -> Option<&[u8]> {
+        match &self.content.entry(snapshot.seq)?.sealed {
+            Some(Received::Snapshot(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    fn sealed(&self, snapshot: &SnapshotInfo) -> Result<Option<Record>, DocError> {
+        let have = self.checks.sealed.clone();
+        let have = have.filter(|record| record.leaf() == snapshot.id);
+        let received = self.received(snapshot).filter(|_| have.is_none());
+        let received = received.map(read_snapshot).transpose()?;
+        Ok(have.or(received))
+    }
+
+    /// Takes the snapshot that is wanted for a look from its row: what this device was given once the service cannot withhold. Where the row is not there, or
+    /// holds something else, the service is asked.
+    pub fn take_snapshot(&mut self, seq: u64, row: &[u8]) {
+        let Some(known) = self.remembered_at(seq) else {
+            return;
+        };
+        match read_snapshot(row) {
+            Ok(record) if record.leaf() == known => {
+                if self.is_unchecked(&known) {
+                    self.checks.sealed = Some(record);
+                }
+            }
+            _ => self.rows.lost_snapshot(seq),
+        }
+    }
+
+    /// The service answers with the leaf of a snapshot alone.
     pub(crate) fn is_gone(&mut self, snapshot: &Hash) {
-        if *snapshot != self.state.active.id
-            && self.is_unchecked(snapshot)
+        if self.is_unchecked(snapshot)
             && let Some(mine) = self.checks.mine(*snapshot)
+            && mine.gone == Gone::No
         {
-            mine.gone = true;
+            mine.gone = Gone::Yes;
             self.rows.meta_dirty = true;
         }
     }
+
+    /// Whether the service has answered with its leaf alone.
+    pub(super) fn is_withheld(&self, snapshot: &Hash) -> bool {
+        let mine = self.checks.get(snapshot);
+        mine.is_some_and(|it| it.gone != Gone::No)
+    }
+
+    /// The document is in step with the service, which has said now which snapshot is the active one: from now on it keeps that for 30 days at least.
+    pub fn in_step(&mut self, now: UnixMs) {
+        let active = self.state.active.id;
+        if let Some(mine) = self.checks.mine(active)
+            && mine
+                .active
+                .is_none_or(|at| now.since_ms(at) >= DAY_MS || at > now)
+        {
+            mine.active = Some(now);
+            self.rows.meta_dirty = true;
+        }
+    }
+
+    /// Positions of what the service withholds, though it must have it: snapshots that this device should look at, of which it keeps the active
+    /// one and its parent, and any for 30 days after it was the active one; and what follows in the log, where this device was in step with it within
+    /// that time. Each is told once.
+    pub fn withheld(&mut self, now: UnixMs) -> Vec<u64> {
+        let recent = |it: &Mine| it.active.is_some_and(|at| now.since_ms(at) < REPLACED_MS);
+        let kept = [self.state.active.id, self.state.active.parent];
+        let in_step = self.checks.get(&self.state.active.id).is_some_and(recent);
+        let must = |it: &&Mine| it.gone == Gone::Yes && (kept.contains(&it.id) || recent(it));
+        let mine = self.checks.own.mine.iter().filter(must);
+        let place = |it: &Mine| Some((it.id, self.remembered_of(&it.id)?.info.seq));
+        let told: Vec<(Hash, u64)> = mine.filter_map(place).collect();
+        for (id, _) in &told {
+            if let Some(mine) = self.checks.mine(*id) {
+                mine.gone = Gone::Told;
+                self.rows.meta_dirty = true;
+            }
+        }
+        let stub = self.checks.stub.take().filter(|_| in_step);
+        let snapshots = told.into_iter().map(|(_, seq)| seq);
+        snapshots.chain(stub).collect()
+    }
+}
+
+/// What a look at a snapshot gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// Epoch under which the snapshot is sealed.
+    pub epoch: u64,
+    /// What was found.
+    pub judgement: Judgement,
 }

@@ -5,6 +5,9 @@ use conclave_rules::RosterRow;
 use super::*;
 use crate::payload::VerdictPayload;
 
+/// A snapshot needs no more matches than by so many users, whoever contradicts them elsewhere.
+const SPEAKERS: usize = 8;
+
 /// What the own full check has refuted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refuted {
@@ -30,21 +33,28 @@ impl Document {
     #[must_use]
     pub fn pending_verdict(&self, ctx: &DocContext<'_>) -> Option<PendingVerdict> {
         // One at a time: what is said shows when it is in the log.
-        if self.outbox.has_verdicts() || !self.takes_part(ctx) {
+        if self.outbox.has_verdicts() {
             return None;
         }
         let own = ctx.own_row()?;
-        let mut newest = self.state.heard().iter().rev();
-        newest.find_map(|heard| self.verdict_on(own, heard))
+        let all = self
+            .remembered()
+            .filter_map(|it| self.verdict_on(ctx, own, it));
+        all.max_by_key(|it| it.seq)
     }
 
-    fn verdict_on(&self, own: &RosterRow, heard: &Heard) -> Option<PendingVerdict> {
+    fn verdict_on(
+        &self,
+        ctx: &DocContext<'_>,
+        own: &RosterRow,
+        heard: &Heard,
+    ) -> Option<PendingVerdict> {
         let mine = self.checks.get(&heard.info.id)?;
         let judgement = mine.found?;
         let fresh = mine.said != Some(judgement);
         let needed = match judgement {
             // Always: where each waited for another to object first, nobody would.
-            Judgement::Differs(_) => fresh,
+            Judgement::Differs(_) => fresh && self.may_object(ctx),
             Judgement::Match if own.user == heard.info.user => false,
             Judgement::Match => {
                 // Another device of the user's may have opened the document from what is wrong.
@@ -61,11 +71,16 @@ impl Document {
         })
     }
 
-    /// Whether a further match of this device would change nothing for anybody. One is enough of those who judged the whole log. Those who did not confirm
-    /// by one another's.
+    /// Whether a further match of this device would change nothing for anybody. One is enough of those who judged the whole log, but of users whom somebody
+    /// contradicts, who are no good to that one. Those who did not confirm by one another's.
     fn is_said_enough(&self, heard: &Heard) -> bool {
-        let mut matches = heard.matches().filter(|it| !self.lied(&it.user));
-        self.has_voucher(heard) || (self.checks.from > 0 && matches.nth(1).is_some())
+        let enough = |voices: &mut dyn Iterator<Item = &Voice>, wanted: usize| {
+            let users: Vec<UserId> = voices.map(|it| it.user).collect();
+            let sound = users.iter().filter(|user| !self.state.is_doubted(user));
+            sound.count() >= wanted || users.len() >= SPEAKERS
+        };
+        enough(&mut self.believed(heard.vouchers()), 1)
+            || (self.checks.from() > 0 && enough(&mut self.believed(heard.matches()), 2))
     }
 
     /// Queues the pending verdict; [`Document::next_append`] sends it. False if there is none.
@@ -74,7 +89,7 @@ impl Document {
             return false;
         };
         self.queue_verdict(
-            VerdictPayload::new(pending.snapshot, self.checks.from, pending.judgement).to_bytes(),
+            VerdictPayload::new(pending.snapshot, self.checks.from(), pending.judgement).to_bytes(),
         );
         if let Some(mine) = self.checks.mine(pending.snapshot) {
             let again = mine.said.replace(pending.judgement) == Some(pending.judgement);
@@ -98,8 +113,9 @@ impl Document {
                 && it.info.user != own
                 && others.next().is_none()
                 && !self.may_be_misled(ctx, &it.info)
+                && !self.checks.is_excused(&it.info)
         };
-        let found = self.state.heard().iter().filter(differs);
+        let found = self.remembered().filter(differs);
         found.map(|it| it.info.user).collect::<BTreeSet<_>>().len() > 1
     }
 
@@ -112,7 +128,7 @@ impl Document {
         let active = &self.state.active.id;
         let found = self.checks.found(active);
         // What it rests on may itself be what is wrong, until nobody has objected for an hour.
-        let stands = self.checks.rests.is_none() || self.checks.own.confirmed.is_some();
+        let stands = self.checks.ground.is_log() || self.checks.own.confirmed.is_some();
         matches!(found, Some(Judgement::Differs(_)))
             && self.has_objected(ctx, active)
             && Action::WriteSnapshot.allowed(own.role)
@@ -135,15 +151,14 @@ impl Document {
     /// somebody's word itself, or where what was voided since may be the reason.
     pub fn refuted(&mut self, ctx: &DocContext<'_>) -> Vec<Refuted> {
         let own = ctx.own_row().map(|row| row.user);
-        if self.checks.rests.is_some() || self.checks.own.mine.is_empty() {
+        if !self.checks.ground.is_log() || self.checks.own.mine.is_empty() {
             return Vec::new();
         }
         let alone = self.differs_alone(ctx);
         let mut all = Vec::new();
-        for heard in self.state.heard() {
-            let covered = heard.info.covered.size;
-            let voided = self.content.void.range(..covered).next().is_some();
-            let Some(found) = self.checks.found(&heard.info.id).filter(|_| !voided) else {
+        for heard in self.remembered() {
+            let excused = self.checks.is_excused(&heard.info);
+            let Some(found) = self.checks.found(&heard.info.id).filter(|_| !excused) else {
                 continue;
             };
             let seq = heard.info.seq;
@@ -158,7 +173,7 @@ impl Document {
             });
             all.extend(made.map(|it| (heard.info.id, heard.info.user, it)));
             let untrue = heard.voices.iter().filter(|it| it.is_match() != is_match);
-            let untrue = untrue.filter(|it| self.is_answerable(it));
+            let untrue = untrue.filter(|it| self.is_answerable(it, &heard.info));
             all.extend(untrue.map(|it| {
                 let user = it.user;
                 (heard.info.id, user, Refuted::Verdict { seq, user })
@@ -173,7 +188,7 @@ impl Document {
                     .is_some_and(|it| it.named.insert(user));
             if fresh {
                 self.rows.meta_dirty = true;
-                if matches!(what, Refuted::Verdict { .. }) && self.checks.own.liars.len() < LIARS {
+                if self.checks.own.liars.len() < LIARS {
                     self.checks.own.liars.insert(user);
                 }
                 told.push(what);
@@ -182,19 +197,37 @@ impl Document {
         told
     }
 
-    /// Whether who says so has judged from what this device knows to be right. Who opened the document from what is wrong may mean what they say.
-    fn is_answerable(&self, voice: &Voice) -> bool {
-        let confirmed = self.checks.own.confirmed.as_ref();
-        let right = |it: &&Heard| self.checks.found(&it.info.id) == Some(Judgement::Match);
-        let heard = self.state.heard().iter().filter(right).map(|it| &it.info);
-        let mut bases = heard.chain(confirmed);
-        voice.from == 0 || bases.any(|it| it.covered.size == voice.from)
+    /// Whether nothing excuses who says so. Who opened the document from somebody else's snapshot that is wrong may mean what they say; so it has to be known what is
+    /// there from where they say that they judged ([`Self::is_ground`]): a position that no snapshot gives excuses nobody.
+    fn is_answerable(&self, voice: &Voice, snapshot: &SnapshotInfo) -> bool {
+        let from = voice.from;
+        if from == 0 || self.checks.own.right.contains(&from) {
+            return true;
+        }
+        let base = self.remembered().map(|it| &it.info);
+        match base.into_iter().find(|it| it.covered.size == from) {
+            Some(base) => base.user == voice.user || base.seq >= snapshot.seq,
+            None => !self.state.may_begin_at(from, snapshot),
+        }
+    }
+
+    /// Whether somebody who rests on a snapshot says what this device refutes: what they say depends on whether that is right.
+    pub(super) fn is_ground(&self, snapshot: &SnapshotInfo) -> bool {
+        let from = snapshot.covered.size;
+        self.remembered().any(|it| {
+            let found = self.checks.found(&it.info.id);
+            let is_match = found.map(|found| found == Judgement::Match);
+            let mut voices = it.voices.iter();
+            it.info.seq > snapshot.seq
+                && is_match.is_some()
+                && voices.any(|it| it.from == from && Some(it.is_match()) != is_match)
+        })
     }
 
     /// Whether the author of a snapshot may have opened the document from an earlier false one of somebody else: the device came after that.
     fn may_be_misled(&self, ctx: &DocContext<'_>, snapshot: &SnapshotInfo) -> bool {
         let row = ctx.row(&snapshot.author.device, snapshot.epoch);
-        let mut false_ones = self.state.heard().iter().map(|it| &it.info).filter(|it| {
+        let mut false_ones = self.remembered().map(|it| &it.info).filter(|it| {
             let found = self.checks.found(&it.id);
             matches!(found, Some(Judgement::Differs(_)))
         });

@@ -6,7 +6,7 @@ use conclave_proto::record::{Chained, RecordBody};
 use conclave_proto::*;
 use zeroize::Zeroizing;
 
-use super::{Sim, forge_snapshot};
+use super::{DOC, Keys, Sim, forge_snapshot, root};
 
 pub const OWNER: usize = 0;
 pub const EDITOR: usize = 1;
@@ -56,8 +56,13 @@ pub fn forge(sim: &mut Sim, by: usize) -> (Hash, u64) {
 
 /// A member says what it likes of a snapshot.
 pub fn claim(sim: &mut Sim, by: usize, snapshot: Hash, judgement: Judgement) {
-    let payload = VerdictPayload::new(snapshot, 0, judgement).to_bytes();
-    let record = sim.forge(by, &payload, |header| {
+    claim_from(sim, by, snapshot, 0, judgement);
+}
+
+/// The same, and that it has judged the log from somewhere on.
+pub fn claim_from(sim: &mut Sim, by: usize, snapshot: Hash, from: u64, judgement: Judgement) {
+    let payload = VerdictPayload::new(snapshot, from, judgement).to_bytes();
+    let record = sim.forge(sim.peers[by].member, &payload, |header| {
         let Some(Chained { clock, prev }) = header.body.chained() else {
             panic!()
         };
@@ -69,4 +74,90 @@ pub fn claim(sim: &mut Sim, by: usize, snapshot: Hash, judgement: Judgement) {
 
 pub fn needs_first_root(sim: &Sim, at: usize) -> bool {
     sim.peers[at].doc.roots_needed().needs(0)
+}
+
+/// Somebody joins and opens the document.
+pub fn newcomer(sim: &mut Sim, role: Role) -> usize {
+    let user = 20 + sim.peers.len() as u8;
+    let member = sim.world.add(user, role);
+    sim.advance_epochs();
+    let late = sim.join(member);
+    sim.settle();
+    late
+}
+
+/// A peer dies, and comes back with what it had stored.
+pub fn restart(sim: &mut Sim, at: usize) {
+    sim.peers[at].store();
+    sim.restart(at);
+    sim.connect(at);
+    sim.settle();
+}
+
+/// Looks at all that there is to look at.
+pub fn check_all(sim: &mut Sim, at: usize) -> Vec<Judgement> {
+    let mut found = Vec::new();
+    while let Some(judgement) = sim.check(at) {
+        found.push(judgement);
+    }
+    found
+}
+
+/// Says all that there is to say.
+pub fn write_all(sim: &mut Sim, at: usize) -> usize {
+    let mut said = 0;
+    while sim.say(at) {
+        said += 1;
+        sim.settle();
+    }
+    said
+}
+
+/// What a peer wants to look at next.
+pub fn wanted(sim: &Sim, at: usize) -> Option<CheckWanted> {
+    let keys = Keys::default();
+    let ctx = sim
+        .world
+        .ctx(sim.peers[at].member, sim.world.epoch(), &keys);
+    sim.peers[at].doc.check_wanted(&ctx)
+}
+
+/// Whether a peer would make the next snapshot because the active one is wrong.
+pub fn is_heal_due(sim: &Sim, at: usize) -> bool {
+    let keys = Keys::default();
+    let ctx = sim
+        .world
+        .ctx(sim.peers[at].member, sim.world.epoch(), &keys);
+    sim.peers[at].doc.is_heal_due(&ctx)
+}
+
+/// A record is void from the next epoch on, and all have read that.
+pub fn void(sim: &mut Sim, seq: u64) {
+    let leaf = sim.service.leaf(seq);
+    sim.world.rekey();
+    let state = sim.world.states.last_mut().unwrap();
+    state.voided.push(DOC, leaf);
+    sim.reach(sim.world.epoch());
+    for at in 0..sim.peers.len() {
+        sim.peers[at].epoch = sim.world.epoch();
+        sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());
+    }
+    sim.settle();
+}
+
+/// A snapshot that nobody can open is ordered.
+pub fn forge_unreadable(sim: &mut Sim, by: usize) {
+    let record = forge_snapshot(sim, by, |_| {}, |_| {});
+    let nobodys = DocKeys::derive(&root(99), &DOC);
+    let peer = &mut sim.peers[by];
+    let record = seal(
+        &record.header,
+        b"nothing",
+        &nobodys,
+        &peer.key,
+        1,
+        &mut peer.rng,
+    );
+    sim.order(vec![record], None);
+    sim.settle();
 }

@@ -716,16 +716,25 @@ impl Sim {
         seq
     }
 
-    /// A peer checks the active snapshot if it can, as if the lot fell on it. One that a restart has lost is fetched.
+    /// What a peer found when it looked at a snapshot ([`Self::look`]).
     pub fn check(&mut self, at: usize) -> Option<Judgement> {
+        self.look(at).map(|it| it.judgement)
+    }
+
+    /// A peer looks at a snapshot if it can, as if the lot fell on it. One that a restart has lost is read from its row, or fetched.
+    pub fn look(&mut self, at: usize) -> Option<Checked> {
         let (member, epoch) = (self.peers[at].member, self.peers[at].epoch);
         let keys = self.peers[at].keys.clone();
         let ctx = self.world.ctx(member, epoch, &keys);
-        if self.peers[at].doc.is_lot_open() {
+        while self.peers[at].doc.is_lot_open() {
             self.peers[at].doc.draw_lot(1, 0);
         }
         let wanted = self.peers[at].doc.check_wanted(&ctx)?;
-        if !wanted.have {
+        if !wanted.have && wanted.kept {
+            self.peers[at].store();
+            let row = self.peers[at].rows[&snapshot_row(wanted.seq)].clone();
+            self.peers[at].doc.take_snapshot(wanted.seq, &row);
+        } else if !wanted.have {
             self.fetch(at, wanted.seq, wanted.seq + 1);
         }
         let ctx = self.world.ctx(member, epoch, &keys);
@@ -765,6 +774,23 @@ impl Sim {
         let keys = peer.keys.clone();
         let ctx = self.world.ctx(peer.member, peer.epoch, &keys);
         peer.doc.refuted(&ctx)
+    }
+
+    /// The snapshot so many before the active one: its id, and its position.
+    pub fn snapshot_at(&self, back: usize) -> (Hash, u64) {
+        let snapshots = (0..self.service.size()).rev().filter_map(|seq| {
+            let record = self.service.record(seq);
+            matches!(record.header.body, RecordBody::Snapshot(_)).then(|| (record.leaf(), seq))
+        });
+        snapshots.skip(back).next().unwrap()
+    }
+
+    /// Size of what the snapshot at a position covers.
+    pub fn covered_by(&self, seq: u64) -> u64 {
+        match self.service.record(seq).header.body {
+            RecordBody::Snapshot(snapshot) => snapshot.covered.size,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Crash and restart of a peer, from what it had stored.

@@ -1,8 +1,9 @@
 //! Snapshots that others made: checked, judged in the log, confirmed an hour later; and what of all that is told.
 
-use conclave_doc::{Basis, DiffersWhy, Judgement, Refuted};
+use conclave_doc::{Basis, Checked, DiffersWhy, Judgement, Refuted, snapshot_row};
 
 use super::*;
+use crate::cx::ReadTarget;
 use crate::event::{BasisInfo, Person};
 use crate::finding::Finding;
 
@@ -23,6 +24,9 @@ impl Cx {
         match doc.document.check_wanted(&context) {
             // It was done, or cannot be done any more, or is not this device's.
             None => self.ended(place, End::Checked),
+            Some(wanted) if !wanted.have && wanted.kept => {
+                self.read_snapshot(group.id, doc, wanted.seq);
+            }
             Some(wanted) if !wanted.have => self.fetch_records(group.id, doc, wanted.seq, 1),
             Some(_) => {
                 doc.errand = Some(Errand::Check);
@@ -32,22 +36,42 @@ impl Cx {
         self.plan_verdict(group, doc);
     }
 
+    /// What this device was given once is read from its own store: nobody can withhold it.
+    fn read_snapshot(&mut self, group: GroupId, doc: &mut Doc, seq: u64) {
+        if doc.notes.reads.replace(seq) == Some(seq) {
+            return;
+        }
+        let mut key = keys::kept_prefix(&group, &doc.id);
+        key.extend_from_slice(&snapshot_row(seq));
+        self.read(key, ReadTarget::Snapshot(group, doc.id, seq));
+    }
+
+    /// The row of a snapshot came, if there is one.
+    pub(crate) fn snapshot_read(&mut self, doc: &mut Doc, seq: u64, rows: &[Row]) {
+        doc.notes.reads = None;
+        let row = rows.first().map_or(&[][..], |(_, value)| value.as_slice());
+        doc.document.take_snapshot(seq, row);
+    }
+
     /// A snapshot of somebody else was compared with what is here.
     pub(super) fn checked(
         &mut self,
         group: &mut Group,
         doc: &mut Doc,
-        judged: Result<Option<Judgement>, DocError>,
+        judged: Result<Option<Checked>, DocError>,
     ) {
         let unread = Judgement::Differs(DiffersWhy::Unreadable);
-        let epoch = doc.document.snapshot_epoch();
-        if judged == Ok(Some(unread)) && self.root_doubted(group, epoch) {
+        if let Ok(Some(Checked { epoch, judgement })) = judged
+            && judgement == unread
+            && self.root_doubted(group, epoch)
+        {
             doc.reread = Some(Reread::FalseRoot);
             return;
         }
         match judged {
-            Ok(judgement) => {
+            Ok(checked) => {
                 self.ended(About::Document(group.id, doc.id), End::Checked);
+                let judgement = checked.map(|it| it.judgement);
                 if matches!(judgement, Some(Judgement::Differs(_))) {
                     // Who rests on what is disputed may go over to it.
                     self.post_document(group.id, doc.id, DocWork::Retry);
@@ -110,6 +134,14 @@ impl Cx {
                 }
             };
             self.finding(group.id, Some(doc.id), what, Some(suspect));
+        }
+        for missed in doc.document.missed() {
+            let what = FindingKind::SnapshotsUnchecked { seq: missed.seq };
+            self.finding(group.id, Some(doc.id), what, Some(missed.device.into()));
+        }
+        for seq in doc.document.withheld(self.now) {
+            let what = FindingKind::SnapshotWithheld { seq };
+            self.finding(group.id, Some(doc.id), what, Some(Suspect::Service));
         }
         let place = About::Document(group.id, doc.id);
         let differs = Finding {

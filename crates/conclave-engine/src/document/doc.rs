@@ -59,6 +59,8 @@ pub(crate) struct Notes {
     pub(super) turn: Turn,
     /// Size of its log when it was last looked whether that had grown.
     pub(super) size: u64,
+    /// The snapshot that is being read from its row.
+    pub(super) reads: Option<u64>,
     /// First and last position at which records of an epoch were delivered.
     epochs: BTreeMap<u64, (u64, u64)>,
 }
@@ -69,6 +71,7 @@ impl Default for Notes {
             waiters: Vec::new(),
             turn: Turn::Open,
             size: 0,
+            reads: None,
             epochs: BTreeMap::new(),
         }
     }

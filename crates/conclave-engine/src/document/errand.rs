@@ -5,7 +5,7 @@ use std::fmt;
 
 use conclave_crdt::cost::UNIT_NS;
 use conclave_doc::{
-    Cost, DeliverOutcome, DocContext, DocError, Document, Judgement, KeptLog, KeySource,
+    Checked, Cost, DeliverOutcome, DocContext, DocError, Document, KeptLog, KeySource,
     PreparedSnapshot, RefusedOutcome,
 };
 use conclave_mls::EpochRoot;
@@ -128,7 +128,7 @@ pub(crate) enum Purpose {
 /// What came of an errand.
 pub(crate) enum Finished {
     Delivered(Result<DeliverOutcome, DocError>, Then),
-    Checked(Result<Option<Judgement>, DocError>),
+    Checked(Result<Option<Checked>, DocError>),
     Prepared(Result<PreparedSnapshot, DocError>, Purpose),
     Lightened(Result<DeliverOutcome, DocError>),
     Edited(CommandId, Result<(), DocError>),

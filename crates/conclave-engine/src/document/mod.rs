@@ -293,6 +293,7 @@ impl Cx {
             if link.is_none() {
                 self.look(group, doc);
             } else if writable && self.link.is_caught_up(group.id, doc) {
+                doc.document.in_step(self.now);
                 self.take_out_unsent(group, doc);
                 self.carry_on(group, doc);
                 self.flush(group, doc);

@@ -141,6 +141,8 @@ impl FindingKind {
             | Self::AsideNotCarriedOver
             | Self::FalseSnapshot { .. }
             | Self::FalseVerdict { .. }
+            | Self::SnapshotsUnchecked { .. }
+            | Self::SnapshotWithheld { .. }
             | Self::OwnEditRewritten
             | Self::Dropped { .. } => return None,
         })

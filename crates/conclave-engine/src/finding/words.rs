@@ -432,6 +432,8 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::RescueFull => of_document(kind, place, group, who),
         FindingKind::FalseSnapshot { .. }
         | FindingKind::FalseVerdict { .. }
+        | FindingKind::SnapshotsUnchecked { .. }
+        | FindingKind::SnapshotWithheld { .. }
         | FindingKind::EngineDiffers
         | FindingKind::BaseDisputed => of_snapshot(kind, place, who),
         FindingKind::Dropped { codes } => three(
@@ -461,6 +463,20 @@ fn of_snapshot(kind: &FindingKind, place: &str, who: Option<&str>) -> Three {
             ),
             probably(who),
             "Ask that person. If it happens again, an admin should remove them.",
+        ),
+        FindingKind::SnapshotsUnchecked { .. } => three(
+            format!(
+                "Somebody made so many short forms of {place} in a short time that this device could not compare all of them. What it did not compare may be false."
+            ),
+            probably(who),
+            "Ask that person; an admin can remove whoever does it again. Whoever opened the document since should look at `conclave doc status` for on whose word it rests.",
+        ),
+        FindingKind::SnapshotWithheld { .. } => three(
+            format!(
+                "The service does not give out something of {place} that it has to keep: a short form, or what was written before one. This device cannot compare it."
+            ),
+            UNKNOWN,
+            "Ask whoever runs the service. Whoever opened the document in the last days should look at `conclave doc status` for on whose word it rests.",
         ),
         FindingKind::EngineDiffers => three(
             format!(
@@ -858,7 +874,9 @@ pub(super) mod tests {
             K::SetAside { .. } => K::Held,
             K::Held => K::FalseSnapshot { seq: 2 },
             K::FalseSnapshot { .. } => K::FalseVerdict { seq: 2 },
-            K::FalseVerdict { .. } => K::EngineDiffers,
+            K::FalseVerdict { .. } => K::SnapshotsUnchecked { seq: 2 },
+            K::SnapshotsUnchecked { .. } => K::SnapshotWithheld { seq: 2 },
+            K::SnapshotWithheld { .. } => K::EngineDiffers,
             K::EngineDiffers => K::BaseDisputed,
             K::BaseDisputed => K::OwnEditRewritten,
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },

@@ -10,7 +10,7 @@ use crate::command::Reply;
 use crate::cx::Cx;
 use crate::document::{Doc, Errand, Then};
 use crate::group::Group;
-use crate::io::{CommandId, DocFn};
+use crate::io::{CommandId, DocFn, Row};
 use crate::link::DocPending;
 use crate::print::Hidden;
 use crate::rescue::Applying;
@@ -47,6 +47,11 @@ pub(crate) enum DocWork {
     SetAside,
     /// Its content lies under an old root.
     SnapshotForAge,
+    /// The row of a snapshot, for a look.
+    SnapshotRead {
+        seq: u64,
+        rows: Vec<Row>,
+    },
     /// The directory: it is looked into for the sake of a document that is to be looked at then.
     TitlesFor(DocumentId),
     /// The directory: a new document gets its title.
@@ -156,6 +161,7 @@ impl Cx {
             DocWork::Retry => doc.retry(),
             DocWork::Voided => doc.voided(group),
             DocWork::SetAside => doc.set_aside(),
+            DocWork::SnapshotRead { seq, rows } => self.snapshot_read(doc, seq, &rows),
             DocWork::SnapshotForAge => self.snapshot_for_age(group, doc),
             DocWork::TitlesFor(other) => {
                 group.directory.refresh(&mut doc.document);
