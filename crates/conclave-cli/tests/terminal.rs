@@ -1,4 +1,4 @@
-//! What a terminal is shown of text that others wrote, on real pseudo-terminals (those of `script`, which every Linux has).
+//! What a terminal is shown of text that others wrote, and who has it, on real pseudo-terminals (those of `script`, which every Linux has).
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -17,6 +17,9 @@ use conclave_ds::{Config, Service};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+#[path = "terminal/editor.rs"]
+mod editor;
 
 /// Renames the window, clears the screen, writes over the line in another's name, reverses what follows, rings.
 const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31mmine\rBen (device 00000000): 1 change\u{202e}txt\u{8}\u{85}";

@@ -1,14 +1,11 @@
 //! `doc edit` and `doc append`: a document in the user's own editor, or changed by what a file holds.
 
-use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use conclave_client::proto::{GroupId, Role};
 use conclave_client::{DocumentInfo, Operation};
-use tokio::process::Command;
 
 use super::document::{Which, open};
-use crate::args::{PASSPHRASE, TOKEN};
 use crate::content::{self, Content};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Result};
@@ -17,26 +14,26 @@ use crate::json;
 use crate::output::Shown;
 
 mod copy;
+mod editor;
+#[cfg(target_os = "linux")]
+mod job;
 
 pub use copy::sweep;
 use copy::{Copy, Place};
-
-/// Editors that are looked for where none is named, in this order.
-const EDITORS: [&str; 3] = ["sensible-editor", "nano", "vi"];
 
 /// Opens a document in an editor, and does to the document what was done to the copy.
 ///
 /// # Errors
 /// [`Failure`].
 pub async fn in_editor(context: &Context, which: &Which) -> Result<Shown> {
-    let editor = editor()?;
+    let editor = editor::named()?;
     let (group, info, before) = open_to_edit(context, which).await?;
     let document = info.document;
     // From before there is a copy: whatever asks this process to end is heard, and the copy goes first.
     let ended = crate::signals::ended();
     let copy = Copy::write(context.home.folder(), Place { group, document }, before)?;
     // The session goes on meanwhile: what others write arrives here.
-    let after = match run_editor(&editor, &copy.file, ended).await {
+    let after = match editor::run(&editor, &copy.file, ended).await {
         Ok(()) => copy.read(),
         Err(failure) => Err(failure),
     };
@@ -244,131 +241,9 @@ fn like_before(before: &Content, mut after: String) -> String {
     after
 }
 
-fn editor() -> Result<OsString> {
-    let named = ["VISUAL", "EDITOR"]
-        .into_iter()
-        .find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    named.or_else(|| installed(&path)).ok_or_else(|| {
-        Failure::usage(
-            format!(
-                "no editor is set, and there is none of {}",
-                EDITORS.join(", ")
-            ),
-            "set VISUAL or EDITOR, for example EDITOR=vim, or give the new text with --from FILE",
-        )
-    })
-}
-
-/// The first of the usual editors that is there.
-fn installed(path: &OsStr) -> Option<OsString> {
-    EDITORS
-        .into_iter()
-        .find(|name| std::env::split_paths(path).any(|folder| is_program(&folder.join(name))))
-        .map(OsString::from)
-}
-
-#[cfg(unix)]
-fn is_program(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(file)
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_program(file: &Path) -> bool {
-    file.with_extension("exe").is_file()
-}
-
-async fn run_editor(editor: &OsString, file: &Path, ended: impl Future<Output = ()>) -> Result<()> {
-    let failed = |what: String| {
-        let what = format!("{what}; nothing was changed in the document");
-        Failure::new("cli.editor", Exit::Failed, what, "check VISUAL and EDITOR")
-    };
-    // Ctrl-C is the editor's, which has the terminal; being ended otherwise ends the editor too.
-    let mut command = command(editor, file);
-    let status = tokio::select! {
-        status = command.status() => status,
-        () = ended => return Err(failed("this command was ended while the editor ran".to_owned())),
-    };
-    let status =
-        status.map_err(|error| failed(format!("the editor could not be started: {error}")))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(failed(format!("the editor ended with {status}")))
-    }
-}
-
-/// The variable may hold options, as in `code --wait`, and quotes: the shell reads it, as git does.
-#[cfg(unix)]
-fn command(editor: &OsString, file: &Path) -> Command {
-    let mut line = editor.clone();
-    line.push(forgetful(&editor.to_string_lossy()));
-    line.push(" \"$1\"");
-    let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(line).arg("sh").arg(file);
-    without_secrets(command)
-}
-
-/// Nothing that opens something is passed on: editors run other programs in turn, and keep what they were given.
-fn without_secrets(mut command: Command) -> Command {
-    for secret in [PASSPHRASE, TOKEN] {
-        command.env_remove(secret);
-    }
-    command.kill_on_drop(true);
-    command
-}
-
-/// Options with which an editor that can be told so leaves no copy of the text anywhere else (swap file, undo file, backup, registers), and takes no
-/// orders from it. Those of the user's own that come after them are the user's.
-fn forgetful(line: &str) -> &'static str {
-    const VIM: &str = " -n -i NONE --cmd 'autocmd BufReadPre,BufNewFile * set nomodeline noundofile nobackup nowritebackup'";
-    let program = line.split_whitespace().next().unwrap_or_default();
-    let name = Path::new(program).file_name().unwrap_or_default();
-    match name.to_str() {
-        Some("vim" | "nvim" | "gvim" | "mvim" | "vimx") => VIM,
-        _ => "",
-    }
-}
-
-#[cfg(not(unix))]
-fn command(editor: &OsString, file: &Path) -> Command {
-    let editor = editor.to_string_lossy().into_owned();
-    let mut words = editor.split_whitespace();
-    let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words).arg(file);
-    without_secrets(command)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_opens_something_does_not_reach_the_editor() {
-        for secret in [PASSPHRASE, TOKEN] {
-            let command = command(&"vi".into(), Path::new("note"));
-            let mut names = command.as_std().get_envs();
-            assert!(names.any(|it| it == (OsStr::new(secret), None)), "{secret}");
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn an_editor_that_can_is_told_to_leave_no_copies() {
-        for (line, told) in [
-            ("vim", true),
-            ("/usr/bin/nvim -f", true),
-            ("code --wait", false),
-            ("nano", false),
-        ] {
-            let command = command(&line.into(), Path::new("note"));
-            let mut arguments = command.as_std().get_args().map(OsStr::to_string_lossy);
-            let says = arguments.any(|it| it.starts_with(line) && it.contains("-i NONE"));
-            assert_eq!(says, told, "{line}");
-        }
-    }
 
     fn after(before: &str, after: &str) -> String {
         like_before(&Content::Text(before.into()), after.into())
@@ -380,24 +255,5 @@ mod tests {
         assert_eq!(after("text\n", "text\n"), "text\n");
         assert_eq!(after("text", "more\n"), "more\n");
         assert_eq!(after("", "\n"), "");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_usual_editors_are_looked_for_in_their_order() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().as_os_str();
-        assert_eq!(installed(path), None);
-        for (name, mode, found) in [
-            ("vi", 0o755, "vi"),
-            ("nano", 0o644, "vi"),
-            ("sensible-editor", 0o755, "sensible-editor"),
-        ] {
-            let file = folder.path().join(name);
-            std::fs::write(&file, "").unwrap();
-            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
-            assert_eq!(installed(path).unwrap(), found);
-        }
     }
 }
