@@ -154,19 +154,31 @@ impl Context {
         find("device", typed, &all, "conclave device list")
     }
 
-    /// The member that somebody named.
+    /// The member that somebody named. Whoever names a contact who is no member does not mean a member who is called so too.
     ///
     /// # Errors
     /// None, or several.
     pub async fn find_member(&self, group: GroupId, typed: &str) -> Result<UserId> {
-        let named = |member: MemberInfo| Named {
-            value: member.user,
-            id: member.user.to_string(),
-            name: member.name,
+        let named = |user: UserId, name: Option<String>| Named {
+            value: user,
+            id: user.to_string(),
+            name,
             within: None,
         };
-        let members: Vec<_> = self.members(group).await?.into_iter().map(named).collect();
-        find("member", typed, &members, "conclave group members GROUP")
+        let members = self.members(group).await?.into_iter();
+        let members: Vec<_> = members.map(|it| named(it.user, it.name)).collect();
+        let is_member = |user: &UserId| members.iter().any(|it| it.value == *user);
+        let mut known = members.clone();
+        for pin in self.contacts().await? {
+            if !is_member(&pin.user) {
+                known.push(named(pin.user, Some(pin.name)));
+            }
+        }
+        let list_with = "conclave group members GROUP";
+        match find("member", typed, &known, list_with)? {
+            user if is_member(&user) => Ok(user),
+            _ => find("member", typed, &members, list_with),
+        }
     }
 
     /// The document that somebody named, in all groups or in one.
