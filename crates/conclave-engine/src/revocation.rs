@@ -6,7 +6,7 @@ mod prune;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conclave_identity::SignedDeviceList;
+use conclave_identity::{AuthError, SignedDeviceList};
 use conclave_proto::frame::{Answer, Request};
 use conclave_proto::{DeviceId, DocumentId, GroupId, Refusal, Role, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
@@ -327,15 +327,22 @@ impl Cx {
 
     /// The own list as the service has it.
     fn learn_own_list(&mut self, bytes: &[u8]) {
-        let Ok(list) = SignedDeviceList::from_bytes(bytes) else {
-            return;
-        };
-        let Some(user) = self.device.user().filter(|user| *user == list.user()) else {
+        let Some(user) = self.device.user() else {
             return;
         };
         let before = self.device.own_devices();
-        let Ok(news) = self.device.learn_list(list, &mut self.out.writes) else {
-            return;
+        let news = SignedDeviceList::from_bytes(bytes).and_then(|list| {
+            if list.user() != user {
+                return Err(AuthError::WrongUser);
+            }
+            self.device.learn_list(list, &mut self.out.writes)
+        });
+        let news = match news {
+            Ok(news) => news,
+            Err(error) => {
+                let what = FindingKind::failed(crate::finding::Step::DeviceList, &error);
+                return self.found_of_device(what, Some(Suspect::Service));
+            }
         };
         self.tell_list(user, news);
         if news.newer || news.two {

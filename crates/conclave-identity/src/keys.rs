@@ -10,10 +10,10 @@ use crate::error::AuthError;
 
 /// A user's secret Ed25519 key. It certifies devices and signs device lists, and signs nothing else. Kept only by devices that may approve
 /// others. Wiped when dropped.
-pub struct UserKey(SigningKey);
+pub struct UserKey(Box<SigningKey>);
 
 /// A device's secret Ed25519 key: its MLS signature key, which also signs records and logins. Wiped when dropped; never leaves its device.
-pub struct DeviceKey(SigningKey);
+pub struct DeviceKey(Box<SigningKey>);
 
 macro_rules! secret_key {
     ($name:ident) => {
@@ -29,7 +29,8 @@ macro_rules! secret_key {
             /// The key with this seed (RFC 8032 §5.1.5).
             #[must_use]
             pub fn from_bytes(seed: &[u8; 32]) -> Self {
-                Self(SigningKey::from_bytes(seed))
+                // On the heap: what is moved about is where it lies, and no copy stays behind.
+                Self(Box::new(SigningKey::from_bytes(seed)))
             }
 
             /// The seed, for storage.

@@ -17,11 +17,11 @@ use crate::keys::{secret_key, verify, verify_raw};
 
 /// A service's secret Ed25519 key: it is the service. Signs generations and losses. Wiped when dropped.
 #[derive(Clone)]
-pub struct ServiceKey(SigningKey);
+pub struct ServiceKey(Box<SigningKey>);
 
 /// A generation's secret Ed25519 key: signs heads of logs. Wiped when dropped.
 #[derive(Clone)]
-pub struct HeadKey(SigningKey);
+pub struct HeadKey(Box<SigningKey>);
 
 secret_key!(ServiceKey);
 secret_key!(HeadKey);

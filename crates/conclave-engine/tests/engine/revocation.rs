@@ -13,6 +13,7 @@ use conclave_proto::{DeviceId, DocumentId, GroupId, Refusal, Role};
 use crate::world::{REALM, World};
 
 mod adversary;
+mod promises;
 
 /// Ana's first device.
 const LAPTOP: usize = 0;

@@ -783,7 +783,7 @@ impl World {
     }
 
     /// One thing that can happen now happens. False: nothing can.
-    fn step(&mut self) -> bool {
+    pub fn step(&mut self) -> bool {
         let mut can: Vec<(usize, u8)> = Vec::new();
         for (at, device) in self.devices.iter().enumerate() {
             if device.conn.is_none() && device.online && device.pauses_until <= self.now {
