@@ -30,6 +30,8 @@ const MISSED_COUNTS: Duration = Duration::from_secs(10);
 
 /// Code of what waits until a clock is set.
 const WAITS_FOR_CLOCK: &str = "engine.waits_for_clock";
+/// The service takes no more of a kind for now.
+const WAITS_FOR_PACE: &str = "engine.waits_for_pace";
 const COLLECTS: &str = "refused.recovering";
 
 /// Takes the one kind of outcome that an operation has.
@@ -349,7 +351,7 @@ impl Context {
             }
         };
         let outcome = match self.session.run_unless(operation, give_up).await {
-            Err(error) if error.code() == WAITS_FOR_CLOCK => {
+            Err(error) if [WAITS_FOR_CLOCK, WAITS_FOR_PACE].contains(&error.code()) => {
                 self.held_back(error);
                 return Ok(None);
             }
@@ -430,7 +432,7 @@ impl Context {
         self.reached();
     }
 
-    /// The service was reached; a clock stands in the way, or the service is collecting what it lost, and what is wanted is queued.
+    /// The service was reached; a clock or its pace stands in the way, or it is collecting what it lost, and what is wanted is queued.
     fn held_back(&self, error: Error) {
         self.reached();
         self.miss(error.into());
@@ -581,7 +583,7 @@ impl Context {
 fn not_reached(why: &Failure, before: &str, form: Form) {
     // Whoever only was late may have been reached: what is said of it says so itself.
     let reached = match why.code.as_str() {
-        "client.timed_out" | WAITS_FOR_CLOCK | COLLECTS => "",
+        "client.timed_out" | WAITS_FOR_CLOCK | WAITS_FOR_PACE | COLLECTS => "",
         _ => "the service was not reached: ",
     };
     let before = format!("note: {before}{reached}");
@@ -621,6 +623,7 @@ fn opener(
                     code: failure.code.clone(),
                     message: failure.message.clone(),
                     retryable: false,
+                    until: None,
                 };
                 if let Ok(mut refused) = refused.lock() {
                     *refused = Some(failure);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use conclave_client::Error;
+use conclave_client::proto::UnixMs;
 use serde_json::{Value, json};
 
 use crate::output::Form;
@@ -46,6 +47,8 @@ pub struct Failure {
     pub hint: Option<String>,
     /// The same in the terms of the libraries, for `--verbose` and scripts.
     pub detail: Option<String>,
+    /// When what was asked for goes on by itself, where that is known.
+    pub until: Option<UnixMs>,
     /// How the process ends.
     pub exit: Exit,
 }
@@ -66,6 +69,7 @@ impl Failure {
             message: message.into(),
             hint: Some(hint.into()),
             detail: None,
+            until: None,
             exit,
         }
     }
@@ -95,7 +99,11 @@ impl Failure {
 
     /// For scripts.
     pub fn to_json(&self) -> Value {
-        json!({"code": self.code, "message": self.message, "hint": self.hint, "detail": self.detail})
+        let mut object = json!({"code": self.code, "message": self.message, "hint": self.hint, "detail": self.detail});
+        if let Some(until) = self.until {
+            object["until"] = json!(until);
+        }
+        object
     }
 
     /// For people: what happened, what to do next, and with `--verbose` what it is called.
@@ -132,6 +140,7 @@ impl From<Error> for Failure {
                 None => "something failed that this program has no words for".to_owned(),
             },
             detail: Some(detail),
+            until: error.until(),
             code,
         }
     }
@@ -143,6 +152,7 @@ fn exit(code: &str) -> Exit {
         "client.timed_out"
         | "engine.out_of_step"
         | "engine.waits_for_clock"
+        | "engine.waits_for_pace"
         | "refused.recovering" => Exit::Offline,
         "engine.not_verified" => Exit::NotVerified,
         "engine.forbidden" | "engine.inactive" | "engine.superseded" | "engine.last_owner" => {
@@ -178,7 +188,12 @@ mod tests {
         };
         let held = Failure::from(Error::from(EngineError::WaitsForClock { offset }));
         assert!(held.message.contains("3 days slow; set it."));
-        for failure in [taken, held] {
+        let until = UnixMs(1_795_874_520_000);
+        let paced = Failure::from(Error::from(EngineError::WaitsForPace { until }));
+        assert!(paced.message.contains("not before 28 Nov 2026 14:02 UTC"));
+        assert_eq!(paced.to_json()["until"], json!(until));
+        assert_eq!(held.to_json().get("until"), None);
+        for failure in [taken, held, paced] {
             let hint = failure.hint.unwrap();
             for text in [failure.message, hint] {
                 assert_eq!(protocol_word(&text), None, "{text}");
@@ -198,6 +213,7 @@ mod tests {
             ("engine.rescued", 6),
             ("engine.other_life", 7),
             ("engine.waits_for_clock", 3),
+            ("engine.waits_for_pace", 3),
             ("client.endpoint", 2),
             ("store.missing", 1),
             ("anything.else", 1),

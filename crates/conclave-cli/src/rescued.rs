@@ -1,5 +1,6 @@
 //! Telling of own changes that lost their place: once, by the first command that has to do with their group.
 
+use conclave_client::naming::meant;
 use conclave_client::proto::{DocumentId, GroupId, RescueId};
 use conclave_client::{Operation, Outcome, RescueCause, RescueInfo};
 
@@ -104,17 +105,12 @@ impl Context {
 
     /// Names a group that is only known by what was kept of it.
     pub async fn touch_rescued(&self, typed: &str) -> Result<()> {
-        let lower = typed.to_lowercase();
-        let is = |name: &Option<String>| {
-            name.as_ref()
-                .is_some_and(|name| name.to_lowercase() == lower)
-        };
-        for info in self.rescues().await? {
-            let id = info.document.to_string();
-            if is(&info.title) || is(&info.group_name) || id.starts_with(&lower) {
-                self.touch(info.group);
-            }
-        }
+        let all = self.rescues().await?;
+        let document = |info: &RescueInfo| info.document.to_string();
+        let group = |info: &RescueInfo| info.group.to_string();
+        let mut named = meant(typed, &all, document, |info| info.title.as_deref());
+        named.extend(meant(typed, &all, group, |info| info.group_name.as_deref()));
+        named.iter().for_each(|info| self.touch(info.group));
         Ok(())
     }
 
@@ -159,6 +155,7 @@ pub fn failure(sentences: &[String]) -> Failure {
         message: sentences.join("\n"),
         hint: None,
         detail: None,
+        until: None,
         exit: Exit::Rescued,
     }
 }

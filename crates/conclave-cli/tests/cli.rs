@@ -13,7 +13,8 @@
 //! = name.txt path                 that file holds the same bytes as another
 //! service stop | start             the service is stopped, or comes back
 //! service save | restore NAME      its data folder is copied, or put back from that copy; it runs again afterwards
-//! service start SETTING            the same as another operator's: "invitation", "origin URL", "clock DAYS" (ahead)
+//! service start SETTING            the same as another operator's: "invitation", "origin URL", "clock DAYS" (ahead),
+//!                                  "paces" (one change of each kind, and the next ten minutes later)
 //! service move                     it runs at another address from here on
 //! service wipe                     its data folder is gone: another service is set up there
 //! service recover                  its operator says that it was put back, and holds nothing
@@ -49,7 +50,7 @@ use std::time::{Duration, Instant};
 
 use conclave_client::plain::protocol_word;
 use conclave_client::proto::UnixMs;
-use conclave_ds::{Admission, Clock, Config, Recovery, Service};
+use conclave_ds::{Admission, Bucket, Clock, Config, RateLimits, Recovery, Service};
 use conclave_testkit::peers::{self, Certificate, Peer};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -166,6 +167,17 @@ impl Play {
                 let ahead_ms = days.parse::<u64>().unwrap() * 24 * 3600 * 1000;
                 let right = Clock::default();
                 config.clock = Clock::new(move || UnixMs(right.now().0.saturating_add(ahead_ms)));
+            }
+            ("paces", _) => {
+                let once = Bucket::per_hour(1, 6);
+                config.rate_limits = Some(RateLimits {
+                    policies: once,
+                    own_adds: once,
+                    other_adds: once,
+                    voids: once,
+                    returns: once,
+                    ..RateLimits::default()
+                });
             }
             _ => self.fail("no such setting"),
         }
@@ -652,6 +664,7 @@ cases!(
     merging,
     offline,
     output,
+    paces,
     passphrases,
     names,
     put_back,

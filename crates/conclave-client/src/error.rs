@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_crdt::{CrdtError, CrdtKind};
 use conclave_engine::EngineError;
-use conclave_proto::{DocumentId, GroupId};
+use conclave_proto::{DocumentId, GroupId, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
@@ -96,6 +96,9 @@ pub struct RemoteError {
     pub message: String,
     /// Whether the same call can succeed later.
     pub retryable: bool,
+    /// When what was asked for goes on by itself, where that is known.
+    #[serde(default)]
+    pub until: Option<UnixMs>,
 }
 
 impl Error {
@@ -136,6 +139,16 @@ impl Error {
         }
     }
 
+    /// When what was asked for goes on by itself, where that is known.
+    #[must_use]
+    pub fn until(&self) -> Option<UnixMs> {
+        match self {
+            Self::Engine(error) => error.until(),
+            Self::Remote(error) => error.until,
+            _ => None,
+        }
+    }
+
     /// What another process is told.
     #[must_use]
     pub fn to_remote(&self) -> RemoteError {
@@ -143,6 +156,7 @@ impl Error {
             code: self.code().to_owned(),
             message: self.to_string(),
             retryable: self.is_retryable(),
+            until: self.until(),
         }
     }
 }

@@ -276,6 +276,7 @@ mod tests {
                     code: "a.b".into(),
                     message: "text".into(),
                     retryable: true,
+                    until: Some(conclave_proto::UnixMs(5)),
                 }),
             },
         ];

@@ -166,6 +166,21 @@ pub enum EngineError {
         /// Which clock is wrong, and by how much.
         offset: ClockOffset,
     },
+    /// What is wanted is remembered, and goes on when the service takes more of its kind.
+    #[error(
+        "refused for now: the service takes only so many changes of this kind, and the next one not before {}",
+        date(*.until)
+    )]
+    WaitsForPace {
+        /// When it goes on.
+        until: UnixMs,
+    },
+    /// As many records are declared void as this user may declare.
+    #[error("no more than {max} records may be void before one is declared so by this user")]
+    VoidsUsedUp {
+        /// How many.
+        max: u64,
+    },
     /// An invitation is to a group that this device is in.
     #[error(
         "{inviter} invites to a group that this device is in already; the invitation waits until the group itself shows that this device was removed or added again, and nothing was changed"
@@ -222,7 +237,18 @@ impl EngineError {
             Self::NoWords => "engine.no_words",
             Self::ClockSkew => "engine.clock_skew",
             Self::WaitsForClock { .. } => "engine.waits_for_clock",
+            Self::WaitsForPace { .. } => "engine.waits_for_pace",
+            Self::VoidsUsedUp { .. } => "engine.voids_used_up",
             Self::GroupTaken { .. } => "invitation.group_taken",
+        }
+    }
+
+    /// When what was asked for goes on by itself, where that is known.
+    #[must_use]
+    pub fn until(&self) -> Option<UnixMs> {
+        match self {
+            Self::WaitsForPace { until } => Some(*until),
+            _ => None,
         }
     }
 
@@ -237,6 +263,7 @@ impl EngineError {
             | Self::LastHolder { .. }
             | Self::ClockSkew
             | Self::WaitsForClock { .. }
+            | Self::WaitsForPace { .. }
             | Self::GroupTaken { .. } => true,
             Self::Refused(refusal) => refusal.is_retryable(),
             Self::Mls(error) => error.is_retryable(),

@@ -265,6 +265,11 @@ pub enum FindingKind {
     UnconfirmedDevice,
     /// A device that its user has taken away is still in a group, and this device may not remove it.
     RevokedMember,
+    /// The service takes only so much of what this device does in a group, and nobody was there to be told.
+    Paced {
+        /// When it goes on.
+        until: UnixMs,
+    },
     /// A member of a group founded anew is not verified here.
     NotInvitedAgain,
     /// Documents are still under keys older than the group allows.
@@ -448,6 +453,7 @@ impl FindingKind {
             Self::ForeignList => "device.foreign_list",
             Self::UnconfirmedDevice => "device.unconfirmed",
             Self::RevokedMember => "group.revoked_member",
+            Self::Paced { .. } => "group.paced",
             Self::NotInvitedAgain => "group.not_invited_again",
             Self::RootsOverdue { .. } => "group.roots_overdue",
             Self::RotationUntrue => "group.rotation_untrue",

@@ -132,8 +132,8 @@ fn pins(code: &str) -> Option<Sentence> {
 }
 
 fn engine(code: &str) -> Option<Sentence> {
-    if code == "engine.waits_for_clock" {
-        // It says which clock, and by how much it is off.
+    if ["engine.waits_for_clock", "engine.waits_for_pace"].contains(&code) {
+        // It says which clock, and by how much it is off; when it goes on.
         return Some(Own);
     }
     Some(Fixed(match code {
@@ -177,6 +177,9 @@ fn engine(code: &str) -> Option<Sentence> {
             "nothing is kept under this id; it may have been applied or discarded"
         }
         "engine.no_words" => "nothing of these changes can be written as words",
+        "engine.voids_used_up" => {
+            "no more records can be declared void by you: what one admin, or the group, may is used up"
+        }
         "engine.superseded" => {
             "somebody else changed the group meanwhile, and this is no longer possible"
         }
@@ -383,6 +386,12 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "engine.waits_for_clock" => {
             "what is wanted is kept here, and goes on by itself then; a clock that is right already needs nothing set: tell the operator of the service, or use --trust-service-clock"
+        }
+        "engine.waits_for_pace" => {
+            "what is wanted is kept here, and goes on by itself then, with any command or while `conclave agent` runs: it need not be asked for again"
+        }
+        "engine.voids_used_up" => {
+            "ask an owner of the group: owners can declare more; or copy the document into a new one, and delete this one"
         }
         "invitation.group_taken" => {
             "if you do not expect it, decline it: that changes nothing in the group"

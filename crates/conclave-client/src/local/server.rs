@@ -145,6 +145,7 @@ async fn serve(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
             message: "the process that has this store open is of another version; restart it"
                 .to_owned(),
             retryable: false,
+            until: None,
         };
         return Ok(write(&mut stream, &Answer::Failed(failed)).await?);
     }

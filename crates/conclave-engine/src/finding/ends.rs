@@ -33,6 +33,8 @@ pub(crate) enum End {
     Confirmed,
     /// Nobody is in the group whom its user's newest list does not name, and whom only others may remove.
     Pruned,
+    /// Nothing that this device does in the group waits for the service's pace.
+    LetIn,
     /// No document lies under keys that are too old.
     Rekeyed,
     /// The document was taken along.
@@ -108,6 +110,7 @@ impl FindingKind {
             Self::MembershipUnknown { .. } => End::Known,
             Self::UnconfirmedDevice => End::Confirmed,
             Self::RevokedMember => End::Pruned,
+            Self::Paced { .. } => End::LetIn,
             Self::RootsOverdue { .. } => End::Rekeyed,
             Self::NotCarriedOver => End::Carried,
             Self::SetAside { .. } => End::Whole,

@@ -606,6 +606,11 @@ fn of_group(kind: &FindingKind, group: &str, who: Option<&str>) -> Three {
             NOBODY,
             "Ask an admin of the group to connect, or an owner where it is an owner's device: theirs removes it by itself. Where nobody of these is left, make a new group.",
         ),
+        FindingKind::Paced { until } => three(
+            format!("The service takes only so many changes of one kind from you in {group}: one that this device makes waits until {}.", date(*until)),
+            NOBODY,
+            "Nothing but to be connected then: it goes on by itself with any command, or while `conclave agent` runs.",
+        ),
         FindingKind::NotInvitedAgain => three(
             format!("A member of {group} is not verified here, and was not invited to the group that takes its place."),
             NOBODY,
@@ -838,7 +843,10 @@ pub(super) mod tests {
             K::ApproveAgain => K::ForeignList,
             K::ForeignList => K::UnconfirmedDevice,
             K::UnconfirmedDevice => K::RevokedMember,
-            K::RevokedMember => K::NotInvitedAgain,
+            K::RevokedMember => K::Paced {
+                until: conclave_proto::UnixMs(1_795_874_520_000),
+            },
+            K::Paced { .. } => K::NotInvitedAgain,
             K::NotInvitedAgain => K::RootsOverdue { documents: 3 },
             K::RootsOverdue { .. } => K::RotationUntrue,
             K::RotationUntrue => K::WrongWrap,

@@ -19,7 +19,7 @@ use crate::command::{OperationId, Reply};
 use crate::cx::Cx;
 use crate::error::EngineError;
 use crate::event::Event;
-use crate::finding::{FindingKind, Step as Doing, Suspect};
+use crate::finding::{About, End, FindingKind, Step as Doing, Suspect};
 use crate::group::Group;
 use crate::io::CommandId;
 use crate::keys;
@@ -64,6 +64,9 @@ pub(crate) enum Want {
 /// How often the commit of an intent is built anew after definite refusals.
 const ATTEMPTS: u32 = 20;
 
+/// Longest that whoever asked for something waits without a word until the service takes it, in milliseconds: longer than another's turn lasts.
+pub(crate) const PATIENCE_MS: u64 = 10_000;
+
 /// First pause before a user without key packages is asked about again, in milliseconds; each that follows is twice as long.
 const FIRST_LOOK_MS: u64 = 5_000;
 /// Longest such pause, in milliseconds.
@@ -97,8 +100,27 @@ pub(crate) struct Intent {
     /// A clock is too wrong to commit by.
     held: bool,
     not_before: UnixMs,
-    /// Whether it is the service's pace that it waits for.
-    paced: bool,
+    /// What it waits for until then.
+    waits: Waits,
+}
+
+/// What an intent waits for, until when it is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// For nothing but a better moment.
+    Moment,
+    /// For the service, which lets another device go first.
+    Turn,
+    /// For the service, which takes only so much of it: nobody waits that long without a word.
+    Pace,
+    /// For the same, and that was told.
+    PaceTold,
+}
+
+impl Waits {
+    fn is_pace(self) -> bool {
+        matches!(self, Self::Pace | Self::PaceTold)
+    }
 }
 
 impl Intent {
@@ -111,7 +133,7 @@ impl Intent {
             lacks: Backoff::default(),
             held: false,
             not_before: UnixMs(0),
-            paced: false,
+            waits: Waits::Moment,
         }
     }
 
@@ -125,9 +147,9 @@ impl Intent {
         }
     }
 
-    /// Whether it can only go on when somebody does something: somebody else, or whoever sets the clock.
+    /// Whether it can only go on later, or when somebody does something: somebody else, or whoever sets the clock.
     pub(crate) fn needs_somebody(&self) -> bool {
-        self.lacks.tries() > 0 || self.held
+        self.lacks.tries() > 0 || self.held || self.waits.is_pace()
     }
 
     /// The user whose devices it waits for.
@@ -264,6 +286,9 @@ impl Cx {
         };
         let key = keys::group_row(&group.id, keys::group::INTENT, &id.to_be_bytes());
         self.delete(key);
+        if !group.intents.values().any(|it| it.waits.is_pace()) {
+            self.ended(About::Group(group.id), End::LetIn);
+        }
         if let Some(operation) = intent.row.operation {
             let told = intent.waiter.is_some() || result.is_ok();
             self.conclude(operation, result.clone());
@@ -317,9 +342,14 @@ impl Cx {
                     _ => GroupTimer::Lacking,
                 };
                 self.wake_at(intent.not_before, TimerKind::Group(group.id, timer));
+                // Who asked for it again is told, too.
+                self.tell_pace(group, id);
                 continue;
             }
             let want = intent.row.want.clone();
+            if let Some(intent) = group.intents.get_mut(&id) {
+                intent.waits = Waits::Moment;
+            }
             match self.step(group, id, &want) {
                 Step::Done(reply) => self.finish_intent(group, id, Ok(reply)),
                 Step::Fail(error) => self.finish_intent(group, id, Err(error)),
@@ -435,13 +465,43 @@ impl Cx {
         if let Some(intent) = group.intents.get_mut(&id) {
             intent.busy = false;
             intent.not_before = self.now.plus_ms(delay);
-            intent.paced = matches!(refusal, Refusal::RateLimited { .. });
-            if !intent.paced {
-                // Nothing was wrong with it: what has to wait for others is not given up.
+            intent.waits = match refusal {
+                Refusal::RateLimited { .. } if delay > PATIENCE_MS => Waits::Pace,
+                Refusal::RateLimited { .. } => Waits::Turn,
+                _ => Waits::Moment,
+            };
+            if intent.waits == Waits::Moment {
+                // Otherwise nothing was wrong with it: what has to wait for others is not given up.
                 intent.row.attempts = intent.row.attempts.saturating_add(1);
             }
             self.wake(delay, TimerKind::Group(group_id, GroupTimer::Pump));
+            self.tell_pace(group, id);
         }
+    }
+
+    /// The service takes no more like it before long. Who waits for it is told; where nobody does, it is found.
+    fn tell_pace(&mut self, group: &mut Group, id: u64) {
+        let Some(intent) = group.intents.get_mut(&id) else {
+            return;
+        };
+        let (waits, until) = (intent.waits, intent.not_before);
+        if !waits.is_pace() {
+            return;
+        }
+        intent.waits = Waits::PaceTold;
+        match intent.take_waiter() {
+            Some(waiter) => self.reply(waiter, Err(EngineError::WaitsForPace { until })),
+            // Leaves are renewed when there is time, and nobody asked for that.
+            None if waits == Waits::Pace && intent.row.want != Want::SelfUpdate => {
+                self.paced(group.id, until);
+            }
+            None => {}
+        }
+    }
+
+    /// Tells that the service takes a change of this device's to a group only later.
+    pub(crate) fn paced(&mut self, group: GroupId, until: UnixMs) {
+        self.finding(group, None, FindingKind::Paced { until }, None);
     }
 
     /// An entry in the log ends intents that waited for it.
@@ -481,9 +541,9 @@ impl Cx {
             ) {
                 intent.busy = false;
             }
-            if intent.paced && intent.takes_out() {
+            if intent.waits != Waits::Moment && intent.takes_out() {
                 // Whose turn it was has had it, and it is this one's from when it is heard of.
-                intent.paced = false;
+                intent.waits = Waits::Moment;
                 intent.not_before = UnixMs(0);
             }
         }

@@ -280,10 +280,20 @@ impl Cx {
             Err(error) => return Step::Fail(error),
         };
         if let Err(refusal) = group.state().judge_entry(&entry) {
-            return Step::Fail(EngineError::Refused(refusal));
+            return Step::Fail(entry_refused(&body, refusal));
         }
         let what = GroupPending::Intent(id, IntentPending::Entry);
         self.request_for(group.id, Request::PutEntry { entry }, what);
         Step::Wait
+    }
+}
+
+/// Why an entry is refused for good.
+fn entry_refused(body: &EntryBody, refusal: Refusal) -> EngineError {
+    match (body, refusal) {
+        (EntryBody::RecordVoided { .. }, Refusal::TooLarge { max }) => {
+            EngineError::VoidsUsedUp { max }
+        }
+        (_, refusal) => EngineError::Refused(refusal),
     }
 }

@@ -27,6 +27,7 @@ mod lent;
 mod lies;
 mod lost_replies;
 mod merge;
+mod paces;
 mod packages;
 mod pauses;
 mod policy;

@@ -33,6 +33,10 @@ pub struct Lies {
     pub order_anything: bool,
     /// Takes no snapshot but a document's first.
     pub refuse_snapshots: bool,
+    /// Takes no list of devices.
+    pub refuse_lists: bool,
+    /// Takes no commit and no entry before so long, in milliseconds; zero: takes them.
+    pub pace_ms: u64,
     /// Takes no external commit of a member.
     pub refuse_external: bool,
     /// Loses new groups before they are stored, and with them the answer.
@@ -175,6 +179,14 @@ impl Service {
             }
             Request::PutSnapshot { .. } if self.lies.refuse_snapshots => {
                 Answer::Refused(Refusal::Storage)
+            }
+            Request::PutDeviceList { .. } if self.lies.refuse_lists => {
+                Answer::Refused(Refusal::BadIdentity)
+            }
+            Request::Commit(_) | Request::PutEntry { .. } if self.lies.pace_ms > 0 => {
+                Answer::Refused(Refusal::RateLimited {
+                    retry_after_ms: self.lies.pace_ms,
+                })
             }
             Request::GetGroupInfo { .. } => self.lies.group_info.clone()?,
             Request::GetDeviceList { user } => Answer::DeviceList {

@@ -137,7 +137,7 @@ impl Cx {
             intent.judge_again();
         }
         // What was refused before is part of what it came back into.
-        for end in [End::Back, End::Thawed] {
+        for end in [End::Back, End::Thawed, End::LetIn] {
             self.ended(About::Group(group.id), end);
         }
         let alone = group.state().current_rows().count() == 1;
