@@ -11,5 +11,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "roster-rows",
         "skip-roster",
         "tombstone",
+        "void-shares",
     ])
 }

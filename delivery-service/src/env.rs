@@ -35,6 +35,8 @@ pub(crate) struct Env {
     pub(crate) policies: Buckets<(GroupId, UserId)>,
     /// How many of its own devices a user may add to a group.
     pub(crate) own_adds: Buckets<(GroupId, UserId)>,
+    /// How many records of a group a user may declare void.
+    pub(crate) voids: Buckets<(GroupId, UserId)>,
     /// How many devices of another user a user may add to a group: the user who adds, and whose they are.
     pub(crate) other_adds: Buckets<(GroupId, UserId, UserId)>,
     /// How often a device may come back into a group.

@@ -33,7 +33,7 @@ impl Bucket {
 }
 
 /// Named rates. Each is counted by device, but returns, which are counted by device and group; own devices, self-updates and policies, by user
-/// and group; self-updates of all, by group; one-time packages, by both users and by the one whose they are; and devices of
+/// and group, as are voided records; self-updates of all, by group; one-time packages, by both users and by the one whose they are; and devices of
 /// others, by group and both users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimits {
@@ -59,9 +59,11 @@ pub struct RateLimits {
     pub policies: Bucket,
     /// Devices that a user adds of its own.
     pub own_adds: Bucket,
-    /// Devices that a user adds of another. They come and go by the admin's commits, and the rows of the roster that they leave count against the
-    /// user whose they are.
+    /// Devices that a user adds of another. They come and go by the admin's commits, and the rows of the roster that they leave count against
+    /// nobody.
     pub other_adds: Bucket,
+    /// Records that a user declares void.
+    pub voids: Bucket,
     /// External commits: a device comes back. By device and group, so that neither the others who come back with it nor its own other
     /// groups hold it up.
     pub returns: Bucket,
@@ -82,6 +84,7 @@ impl Default for RateLimits {
             policies: Bucket::per_hour(30, 60),
             own_adds: Bucket::per_hour(8, 6),
             other_adds: Bucket::per_hour(64, 12),
+            voids: Bucket::per_hour(128, 64),
             returns: Bucket::per_hour(20, 30),
         }
     }

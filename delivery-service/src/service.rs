@@ -114,6 +114,7 @@ impl Service {
             group_self_updates: Buckets::new(rates.map(|rates| rates.group_self_updates)),
             policies: Buckets::new(rates.map(|rates| rates.policies)),
             own_adds: Buckets::new(rates.map(|rates| rates.own_adds)),
+            voids: Buckets::new(rates.map(|rates| rates.voids)),
             other_adds: Buckets::new(rates.map(|rates| rates.other_adds)),
             returns: Buckets::new(rates.map(|rates| rates.returns)),
             misconduct: Misconduct::new(standing.service.public()),

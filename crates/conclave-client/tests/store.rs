@@ -287,7 +287,7 @@ async fn a_schema_of_a_later_program_is_refused_and_left_alone() {
             error,
             StoreError::UnknownSchema {
                 found: 99,
-                known: 4
+                known: 5
             }
         ),
         "{error:?}"
@@ -311,6 +311,7 @@ async fn stores_of_former_schemas_are_refused_and_left_alone() {
         (1, "PRAGMA user_version = 1"),
         (2, "PRAGMA user_version = 2"),
         (3, "PRAGMA user_version = 3"),
+        (4, "PRAGMA user_version = 4"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         created(folder.path(), &[("a", "one")]).await;
@@ -325,7 +326,7 @@ async fn stores_of_former_schemas_are_refused_and_left_alone() {
         for error in errors {
             let is_old = matches!(
                 error,
-                StoreError::OldSchema { found, known: 4 } if found == former
+                StoreError::OldSchema { found, known: 5 } if found == former
             );
             assert!(is_old, "{error:?}");
             assert_eq!(error.code(), "store.old_schema");

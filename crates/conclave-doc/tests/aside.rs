@@ -105,7 +105,8 @@ fn texts_agree(sim: &mut Sim, parts: &[&str], without: &[&str]) {
 fn void(sim: &mut Sim, seq: u64) {
     let leaf = sim.service.leaf(seq);
     sim.world.rekey();
-    sim.world.states.last_mut().unwrap().voided.push(DOC, leaf);
+    let state = sim.world.states.last_mut().unwrap();
+    state.voided.push(declared(leaf));
 }
 
 /// A member gets there.

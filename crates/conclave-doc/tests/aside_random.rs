@@ -122,7 +122,7 @@ impl Run {
         self.next_epoch();
         let last = self.sim.world.states.last_mut().unwrap();
         if !last.voided.contains(&DOC, &leaf) {
-            last.voided.push(DOC, leaf);
+            last.voided.push(declared(leaf));
         }
         // Members learn of it one after another.
         self.sim.reach(self.sim.world.epoch());

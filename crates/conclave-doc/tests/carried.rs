@@ -85,7 +85,7 @@ fn replica(kind: CrdtKind) -> ReplicaId {
 fn void(sim: &mut Sim, leaf: Hash) {
     sim.world.rekey();
     let state = sim.world.states.last_mut().unwrap();
-    state.voided = [(DOC, leaf)].into_iter().collect();
+    state.voided = [declared(leaf)].into_iter().collect();
     sim.advance_epochs();
     for at in 0..sim.peers.len() {
         sim.with(at, |doc, ctx, _| doc.voided(ctx).unwrap());

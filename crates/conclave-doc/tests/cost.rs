@@ -269,7 +269,7 @@ fn what_is_voided_costs_nothing_any_more() {
     let leaf = sim.service.leaf(first);
     sim.world.rekey();
     let state = sim.world.states.last_mut().unwrap();
-    state.voided = [(DOC, leaf)].into_iter().collect();
+    state.voided = [declared(leaf)].into_iter().collect();
     // One comes to know of it after a restart.
     sim.peers[EVE].store();
     sim.restart(EVE);

@@ -1000,7 +1000,7 @@ fn an_admins_entry_voids_a_record_that_nobody_can_open() {
     sim.receive(0);
     sim.receive(0);
     assert_eq!(sim.peers[0].last.needs_root, Some(1));
-    sim.world.states[1].voided.push(DOC, record.leaf());
+    sim.world.states[1].voided.push(declared(record.leaf()));
     let outcome = sim.with(0, |doc, ctx, _| doc.retry(ctx).unwrap());
     assert_eq!((outcome.blocked, outcome.changes.len()), (None, 0));
     assert_eq!(sim.peers[0].doc.size(), seq + 1);

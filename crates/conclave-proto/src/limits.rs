@@ -38,7 +38,15 @@ pub const GROUP_DOCUMENTS: usize = 200_000;
 pub const DOCUMENT_VOIDS: usize = 1024;
 /// Most records that are declared void in a group.
 pub const GROUP_VOIDS: usize = 16_384;
-/// Roster rows of a user from which on no device of the user comes in, or changes its credential or key, by the user's own commit.
+/// Records of a document that are void from which on only owners declare more.
+pub const DOCUMENT_VOIDS_OF_ADMINS: usize = 768;
+/// Records of a group that are void from which on only owners declare more.
+pub const GROUP_VOIDS_OF_ADMINS: usize = 12_288;
+/// Most records of a document that one user declares void, unless it is an owner.
+pub const USER_DOCUMENT_VOIDS: usize = 128;
+/// Most records of a group that one user declares void, unless it is an owner.
+pub const USER_GROUP_VOIDS: usize = 2048;
+/// Roster rows that a user began itself, from which on no device of the user comes in, or changes its credential or key, by the user's own commit.
 pub const USER_ROSTER_ROWS: usize = 256;
 /// Largest public state of a group that a service lets grow, in bytes.
 pub const GROWING_STATE_BYTES: usize = 48 * 1024 * 1024;

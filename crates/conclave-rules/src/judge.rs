@@ -13,7 +13,7 @@ use tls_codec::Size as _;
 
 use crate::actions::{Action, policy_actions};
 use crate::facts::{CommitFacts, Committer, Covered, LeafFacts};
-use crate::roster::RosterRow;
+use crate::roster::{RosterRow, RowCause};
 use crate::state::{EpochState, GroupState, PendingProposal, ProposalKind};
 
 /// Judges a commit in the epoch of `previous`. On success the state of the epoch that it begins, without the commit's log leaf: append it
@@ -43,9 +43,9 @@ pub fn next_state(previous: &GroupState, facts: &CommitFacts) -> Result<GroupSta
     check_policy(previous, facts, &author)?;
 
     let mut plan = Plan::new(previous, facts, &author);
+    plan.assign_roles(previous, facts);
     plan.renew_author(previous, facts, &author)?;
     plan.add_leaves(previous, facts, &author)?;
-    plan.assign_roles(previous, facts);
     plan.check_limits(facts)?;
     Ok(plan.into_state(previous, facts))
 }
@@ -333,10 +333,18 @@ impl Plan {
         let Some(leaf) = &facts.path else {
             return Ok(());
         };
-        let row = row_of(leaf, author.device, author.user, facts.data.time);
-        let before = previous.roster.current_row(&author.device);
-        if before.is_some_and(|before| !before.same_keys(&row)) {
-            check_rows(previous, author)?;
+        let row = row_of(
+            previous,
+            facts,
+            leaf,
+            (author.device, author.user),
+            RowCause::Own,
+        );
+        match previous.roster.current_row(&author.device) {
+            // An ordinary renewal makes no row.
+            Some(before) if before.same_keys(&row) => return Ok(()),
+            Some(_) => check_rows(previous, author)?,
+            None => {}
         }
         self.after.insert(author.device, row);
         Ok(())
@@ -367,16 +375,17 @@ impl Plan {
                 facts.data.time,
                 None,
             )?;
-            let action = if identity.user == author.user {
-                Action::AddOwnDevice
+            let (action, cause) = if identity.user == author.user {
+                (Action::AddOwnDevice, RowCause::Own)
             } else {
-                Action::AddOther
+                (Action::AddOther, RowCause::Other)
             };
             allowed(action, author)?;
             if action == Action::AddOwnDevice {
                 check_rows(previous, author)?;
             }
-            let row = row_of(leaf, identity.device, identity.user, facts.data.time);
+            let whose = (identity.device, identity.user);
+            let row = row_of(previous, facts, leaf, whose, cause);
             if self.after.insert(identity.device, row).is_some() {
                 return Err(CommitFault::Duplicate);
             }
@@ -385,14 +394,15 @@ impl Plan {
         Ok(())
     }
 
-    /// Every member gets the role that the policy in force after the commit gives its user.
+    /// Every member who stays gets the role that the policy in force after the commit gives its user.
     fn assign_roles(&mut self, previous: &GroupState, facts: &CommitFacts) {
-        let policy = facts.policy.as_ref().unwrap_or(&previous.policy);
+        let policy = policy_after(previous, facts);
         for row in self.after.values_mut() {
             let role = policy.role(&row.user);
             if row.role != role {
                 row.role = role;
                 row.time = facts.data.time;
+                row.cause = RowCause::Role;
             }
         }
     }
@@ -425,7 +435,7 @@ impl Plan {
 
     fn into_state(self, previous: &GroupState, facts: &CommitFacts) -> GroupState {
         let epoch = previous.epoch.saturating_add(1);
-        let policy = facts.policy.as_ref().unwrap_or(&previous.policy);
+        let policy = policy_after(previous, facts);
         // Where nothing older is wrapped, whoever comes needs new snapshots: a joiner, and a device that comes back.
         let comes = self.added > 0 || facts.committer == Committer::External;
         let due =
@@ -450,7 +460,7 @@ impl Plan {
     }
 }
 
-/// Rows of the roster never go: nobody makes them without end for their own devices.
+/// Rows of the roster never go: nobody begins them without end for their own devices.
 fn check_rows(previous: &GroupState, author: &Author) -> Result<(), CommitFault> {
     // Breakage: the roster may grow without end.
     if previous.roster.rows_of(&author.user) >= limits::USER_ROSTER_ROWS
@@ -461,8 +471,19 @@ fn check_rows(previous: &GroupState, author: &Author) -> Result<(), CommitFault>
     Ok(())
 }
 
-/// A row for a leaf. Role and epochs are set later.
-fn row_of(leaf: &LeafFacts, device: DeviceId, user: UserId, time: UnixMs) -> RosterRow {
+/// The policy in force after a commit.
+fn policy_after<'a>(previous: &'a GroupState, facts: &'a CommitFacts) -> &'a GroupPolicy {
+    facts.policy.as_ref().unwrap_or(&previous.policy)
+}
+
+/// A row that a commit begins for a leaf. Its epochs are set later.
+fn row_of(
+    previous: &GroupState,
+    facts: &CommitFacts,
+    leaf: &LeafFacts,
+    (device, user): (DeviceId, UserId),
+    cause: RowCause,
+) -> RosterRow {
     RosterRow {
         device,
         user,
@@ -470,10 +491,11 @@ fn row_of(leaf: &LeafFacts, device: DeviceId, user: UserId, time: UnixMs) -> Ros
         credential: leaf.credential.clone(),
         key: leaf.key.clone().into(),
         scheme: leaf.scheme,
-        role: Role::Viewer,
+        role: policy_after(previous, facts).role(&user),
         first_epoch: 0,
         last_epoch: None,
-        time,
+        time: facts.data.time,
+        cause,
     }
 }
 

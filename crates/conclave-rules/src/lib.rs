@@ -40,8 +40,9 @@ pub use record::{
     Active, Chain, Fit, Gate, LogId, Place, Seen, check_chain, judge_author, judge_record,
     max_sealed_bytes,
 };
-pub use roster::{BadRoster, Roster, RosterRow, Signer, verify_signature};
+pub use roster::{BadRoster, Roster, RosterRow, RowCause, Signer, verify_signature};
 pub use state::{
     DocumentEntry, EntryEffect, EpochState, GROUP_STATE_BYTES, GROUP_STATE_VERSION, GroupState,
-    PendingProposal, ProposalFacts, ProposalKind, ProposalVerdict, StateParts, StateRows, Voids,
+    PendingProposal, ProposalFacts, ProposalKind, ProposalVerdict, StateParts, StateRows, Void,
+    Voids,
 };

@@ -373,6 +373,7 @@ mod tests {
     use conclave_proto::{Author, DeviceId, Head, InstanceId, UnixMs, UserId};
 
     use super::*;
+    use crate::roster::RowCause;
 
     const LOG: LogId = LogId {
         group: GroupId([1; 16]),
@@ -393,6 +394,7 @@ mod tests {
             first_epoch: 0,
             last_epoch: None,
             time: UnixMs(0),
+            cause: RowCause::Own,
         }
     }
 

@@ -17,6 +17,30 @@ const ROSTER_LABEL: &str = "conclave 1.0 roster";
 /// Most epochs for which a chain is computed again. Far above what a group reaches, and a bound on the work that a stranger can cause.
 const MAX_CHAIN_EPOCHS: u64 = 1 << 22;
 
+/// Why a row began: whose doing it is.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    TlsSize,
+    TlsSerialize,
+    TlsDeserializeBytes,
+)]
+#[repr(u8)]
+pub enum RowCause {
+    /// Its own user's: who founded the group, added an own device, renewed the own leaf under another credential or key, or came back.
+    Own = 1,
+    /// Another user's, who added the device.
+    Other = 2,
+    /// The policy gave its user another role. The row before it ended for that alone.
+    Role = 3,
+}
+
 /// One device's membership with one key, credential and role. A change of any of these ends the row and begins another.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct RosterRow {
@@ -40,6 +64,8 @@ pub struct RosterRow {
     pub last_epoch: Option<u64>,
     /// Time of the commit that began the row.
     pub time: UnixMs,
+    /// Why that commit began it.
+    pub cause: RowCause,
 }
 
 impl RosterRow {
@@ -66,13 +92,13 @@ impl RosterRow {
             && self.scheme == other.scheme
     }
 
-    /// Whether it began where `before` ended, for another role and nothing else.
-    fn is_for_role(&self, before: &Self) -> bool {
+    /// Whether it can have begun for a role: where `before` ended, with another role and nothing else.
+    fn can_be_for_role(&self, before: &Self) -> bool {
         let adjoins = before.last_epoch.and_then(|last| last.checked_add(1));
         adjoins == Some(self.first_epoch) && self.same_keys(before) && self.role != before.role
     }
 
-    /// Whether device, user, credential, key and role are those of `other`.
+    /// Whether device, user, credential, key and role are those of `other`. Why they began is not looked at: a row that stays stays as it is.
     fn same_content(&self, other: &Self) -> bool {
         self.device == other.device
             && self.user == other.user
@@ -131,6 +157,8 @@ pub struct Roster {
     by_device: BTreeMap<DeviceId, Vec<usize>>,
     /// Positions of the rows with a signature key. Follows from `rows`.
     by_key: BTreeMap<Vec<u8>, Vec<usize>>,
+    /// How many rows each user has begun for itself. Follows from `rows`.
+    own_rows: BTreeMap<UserId, usize>,
     /// Bytes that the encoded rows have at most. Follows from `rows`.
     bytes: usize,
 }
@@ -153,15 +181,20 @@ impl Roster {
             tombstones: BTreeSet::new(),
             by_device: BTreeMap::new(),
             by_key: BTreeMap::new(),
+            own_rows: BTreeMap::new(),
             bytes: 0,
         }
     }
 
-    /// Notes where a row lies.
-    fn index(&mut self, device: DeviceId, key: &SignatureKey, at: usize) {
-        self.by_device.entry(device).or_default().push(at);
-        let of_key = self.by_key.entry(key.as_slice().to_vec());
+    /// Notes where a row lies, and counts it.
+    fn index(&mut self, row: &RosterRow, at: usize) {
+        self.by_device.entry(row.device).or_default().push(at);
+        let of_key = self.by_key.entry(row.key.as_slice().to_vec());
         of_key.or_default().push(at);
+        if row.cause == RowCause::Own {
+            *self.own_rows.entry(row.user).or_default() += 1;
+        }
+        self.bytes = self.bytes.saturating_add(row_bytes(row));
     }
 
     /// The roster of epoch 0.
@@ -176,7 +209,7 @@ impl Roster {
     /// Everything that follows from the rows is computed, not believed; whether the hash is the right one says [`Roster::verify_chain`].
     ///
     /// # Errors
-    /// [`BadRoster`] when rows are out of order, overlap, or name epochs after `epoch`.
+    /// [`BadRoster`] when rows are out of order, overlap, name epochs after `epoch`, or cannot have begun for what they say.
     pub fn from_rows(rows: Vec<RosterRow>, hash: Hash, epoch: u64) -> Result<Self, BadRoster> {
         let ordered = rows.windows(2).all(|pair| match pair {
             [a, b] => (a.first_epoch, a.device) < (b.first_epoch, b.device),
@@ -196,19 +229,25 @@ impl Roster {
             ..Self::empty()
         };
         for (at, row) in rows.iter().enumerate() {
-            roster.index(row.device, &row.key, at);
-            roster.bytes = roster.bytes.saturating_add(row_bytes(row));
+            roster.index(row, at);
         }
         roster.rows = rows;
         for (device, positions) in &roster.by_device {
             let mut free_from = 0;
             let mut current = false;
+            let mut before: Option<&RosterRow> = None;
             for row in positions.iter().filter_map(|at| roster.rows.get(*at)) {
-                if current || row.first_epoch < free_from {
+                let begins = match row.cause {
+                    RowCause::Own => true,
+                    RowCause::Other => row.first_epoch > 0,
+                    RowCause::Role => before.is_some_and(|before| row.can_be_for_role(before)),
+                };
+                if current || row.first_epoch < free_from || !begins {
                     return Err(BadRoster);
                 }
                 current = row.last_epoch.is_none();
                 free_from = row.last_epoch.unwrap_or(epoch).saturating_add(1);
+                before = Some(row);
             }
             if !current {
                 roster.tombstones.insert(*device);
@@ -228,19 +267,11 @@ impl Roster {
         self.bytes
     }
 
-    /// How many rows of a user count against it, ended ones included: those of which a device came in, or changed its credential or key. A row that
-    /// began for another role alone is somebody else's doing.
+    /// How many rows of a user count against it, ended ones included: those that it began itself. What somebody else began, by adding its devices
+    /// or by giving roles, is not its doing.
     #[must_use]
     pub fn rows_of(&self, user: &UserId) -> usize {
-        let of_device = |positions: &Vec<usize>| {
-            let rows = || positions.iter().filter_map(|at| self.rows.get(*at));
-            let before = std::iter::once(None).chain(rows().map(Some));
-            let counts = |(row, before): &(&RosterRow, Option<&RosterRow>)| {
-                row.user == *user && !before.is_some_and(|before| row.is_for_role(before))
-            };
-            rows().zip(before).filter(counts).count()
-        };
-        self.by_device.values().map(of_device).sum()
+        self.own_rows.get(user).copied().unwrap_or(0)
     }
 
     /// The roster hash of the current epoch.
@@ -343,8 +374,7 @@ impl Roster {
             row.last_epoch = None;
             changed.push(row.clone());
             next.tombstones.remove(&device);
-            next.index(device, &row.key, next.rows.len());
-            next.bytes = next.bytes.saturating_add(row_bytes(&row));
+            next.index(&row, next.rows.len());
             next.rows.push(row);
         }
         next.hash = chain(&self.hash, changed);
@@ -410,6 +440,7 @@ mod tests {
             first_epoch: 0,
             last_epoch: None,
             time: UnixMs(5),
+            cause: RowCause::Own,
         }
     }
 
@@ -505,37 +536,71 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_began_for_a_role_count_against_nobody() {
+    fn only_what_a_user_began_counts_against_it() {
         let none = BTreeSet::new();
         let (a, b) = (row(1, Role::Owner), row(2, Role::Editor));
-        let as_viewer = RosterRow {
-            role: Role::Viewer,
+        let for_role = |role| RosterRow {
+            role,
+            cause: RowCause::Role,
+            ..b.clone()
+        };
+        let by_other = RosterRow {
+            cause: RowCause::Other,
             ..b.clone()
         };
         let mut roster = Roster::genesis(vec![a.clone()]);
         let count = |roster: &Roster| {
             let again = Roster::from_rows(roster.rows().to_vec(), roster.hash(), 99).unwrap();
-            assert_eq!(again.rows_of(&b.user), roster.rows_of(&b.user));
+            assert_eq!(&again, roster);
             roster.rows_of(&b.user)
         };
-        for (epoch, row) in [(1, &b), (2, &as_viewer), (3, &b)] {
+        let viewer = for_role(Role::Viewer);
+        let steps = [(1, &by_other), (2, &viewer), (3, &for_role(Role::Editor))];
+        for (epoch, row) in steps {
             roster = roster.next(epoch, set(&[a.clone(), row.clone()]), &none);
-            assert_eq!(count(&roster), 1);
+            assert_eq!(roster.rows().len(), 1 + epoch as usize);
+            assert_eq!(count(&roster), 0);
         }
         // A new key, be it with a new role; the same device taken out and in by one commit, or by two.
         let renewed = RosterRow {
             key: vec![9; 32].into(),
-            ..as_viewer.clone()
+            role: Role::Viewer,
+            ..b.clone()
         };
         roster = roster.next(4, set(&[a.clone(), renewed.clone()]), &none);
-        assert_eq!(count(&roster), 2);
+        assert_eq!(count(&roster), 1);
         let both = BTreeSet::from([b.device]);
         roster = roster.next(5, set(&[a.clone(), renewed]), &both);
+        assert_eq!(count(&roster), 2);
+        for epoch in [6, 8, 10] {
+            let back = [&by_other, &b, &by_other][(epoch - 6) / 2];
+            let epoch = epoch as u64;
+            roster = roster.next(epoch, set(std::slice::from_ref(&a)), &none);
+            roster = roster.next(epoch + 1, set(&[a.clone(), back.clone()]), &none);
+        }
         assert_eq!(count(&roster), 3);
-        roster = roster.next(6, set(std::slice::from_ref(&a)), &none);
-        roster = roster.next(7, set(&[a.clone(), b.clone()]), &none);
-        assert_eq!(count(&roster), 4);
         assert_eq!(roster.rows_of(&a.user), 1);
+    }
+
+    #[test]
+    fn a_row_began_for_what_it_says() {
+        let roster = history();
+        let with = |at: usize, cause| {
+            let mut rows = roster.rows().to_vec();
+            rows[at].cause = cause;
+            Roster::from_rows(rows, roster.hash(), 5).map(drop)
+        };
+        // The founder's; one that came; one whose role alone changed; one that came back.
+        for (at, other, role) in [
+            (0, false, false),
+            (1, true, false),
+            (2, true, true),
+            (3, true, false),
+        ] {
+            assert_eq!(with(at, RowCause::Own), Ok(()), "{at}");
+            assert_eq!(with(at, RowCause::Other).is_ok(), other, "{at}");
+            assert_eq!(with(at, RowCause::Role).is_ok(), role, "{at}");
+        }
     }
 
     #[test]

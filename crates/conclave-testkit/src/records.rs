@@ -14,7 +14,7 @@ use conclave_proto::record::{
     Chained, RECORD_VERSION, Record, RecordBody, RecordHeader, Sealed, SnapshotHeader,
 };
 use conclave_proto::{Author, Hash, Head, InstanceId, UnixMs};
-use conclave_rules::{LogId, RosterRow, Seen};
+use conclave_rules::{LogId, RosterRow, RowCause, Seen};
 
 use crate::ids::{device, user_of};
 use crate::world::START;
@@ -190,5 +190,6 @@ pub fn roster_row(of: u8) -> RosterRow {
         first_epoch: 0,
         last_epoch: None,
         time: START,
+        cause: RowCause::Own,
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use conclave_order::op::enter::check_kind;
 use conclave_order::op::entry::NewEntry;
+use conclave_proto::UserId;
 use conclave_proto::frame::Answer;
 use conclave_proto::group::GroupEntry;
-use conclave_proto::record::Record;
+use conclave_proto::record::{EntryBody, Record, RecordBody};
 
 use super::commit::ask_turn;
 use super::{Group, order, stored};
@@ -49,11 +50,30 @@ pub(crate) async fn put(group: &Arc<Group>, conn: &Conn, entry: Record) -> Resul
     let now = group.env.clock.now();
     // Each holds the group's log while it is made durable: a turn would be over before its commit is looked at.
     let asked = ask_turn(group, core.state.state(), conn, now);
+    // Records that are void stay so in everybody's state: each user declares them at a pace.
+    let voids = is_void(&entry);
+    let user = core.state.state().roster.current_row(&conn.device);
+    let key = (group.id, user.map_or(UserId::ZERO, |row| row.user));
+    let asked = asked.and_then(|()| match voids {
+        true => group.env.voids.has(key, 1, now),
+        false => Ok(()),
+    });
     match asked.and_then(|()| NewEntry::signed(&mut core.state, version, entry, conn.device)) {
-        Ok(new) => order(group, conn.asker(), core, new).await,
+        Ok(new) => {
+            if voids {
+                group.env.voids.take(key, 1, now)?;
+            }
+            order(group, conn.asker(), core, new).await
+        }
         Err(refusal) => {
             core.keep();
             Err(refusal.into())
         }
     }
+}
+
+/// Whether an entry declares a record void.
+fn is_void(entry: &Record) -> bool {
+    let body = &entry.header.body;
+    matches!(body, RecordBody::Entry(EntryBody::RecordVoided { .. }))
 }

@@ -3,7 +3,8 @@
 use conclave_ds::{Bucket, RateLimits};
 use conclave_mls::Plan;
 use conclave_proto::frame::{Answer, Request};
-use conclave_proto::{GroupPolicy, Refusal, Role, UserId};
+use conclave_proto::record::EntryBody;
+use conclave_proto::{GroupPolicy, Hash, Refusal, Role, UserId};
 
 use crate::external::rejoin;
 use crate::forge::offer;
@@ -283,6 +284,32 @@ async fn who_adds_and_removes_somebody_without_end_is_refused() {
     let epoch = mallory.group().epoch();
     alice.catch_up(epoch).await;
     assert_eq!(until_refused(&mut alice, in_and_out(package)).await, 4);
+}
+
+#[tokio::test]
+async fn records_are_declared_void_at_a_pace() {
+    let service = service(|limits| limits.voids = Bucket::per_hour(3, SLOWLY)).await;
+    let (mut alice, mallory) = admins(&service).await;
+    let document = mallory.group().state().directory();
+    let void = |member: &Member, number| {
+        let record = Hash([number; 32]);
+        let body = EntryBody::RecordVoided { document, record };
+        let entry = member.entry(body);
+        Request::PutEntry { entry }
+    };
+    let mut mallory = mallory;
+    for number in 1..=3 {
+        let answer = mallory.wire.request(void(&mallory, number)).await;
+        assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+        // What is refused, or is there already, uses nothing up.
+        let again = mallory.wire.request(void(&mallory, number)).await;
+        assert_eq!(again, answer);
+    }
+    let paced = mallory.wire.refused(void(&mallory, 4)).await;
+    assert!(matches!(paced, Refusal::RateLimited { .. }), "{paced:?}");
+    // Others are not concerned.
+    let answer = alice.wire.request(void(&alice, 4)).await;
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
 }
 
 /// Claims so often; gives how many of the packages were of last resort.

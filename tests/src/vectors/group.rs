@@ -13,7 +13,7 @@ use conclave_proto::record::{
 use conclave_proto::{
     Author, CommitId, DeviceId, DocumentId, Frontier, GroupId, Hash, Head, InstanceId,
 };
-use conclave_rules::{GROUP_STATE_VERSION, GroupState, RosterRow};
+use conclave_rules::{GROUP_STATE_VERSION, GroupState, RosterRow, RowCause};
 
 use super::identity::Cast;
 use super::value::Shown;
@@ -153,6 +153,7 @@ fn row(cast: &Cast, role: Role) -> RosterRow {
         first_epoch: 0,
         last_epoch: None,
         time: NOW,
+        cause: RowCause::Own,
     }
 }
 
@@ -171,6 +172,7 @@ fn other(seed: u8, realm: &Cast) -> Result<RosterRow> {
         role: Role::Editor,
         first_epoch: 1,
         time: NOW.plus_ms(1_000),
+        cause: RowCause::Other,
         ..row(realm, Role::Editor)
     })
 }
@@ -312,6 +314,7 @@ fn state(
     let voided = fields(vec![
         ("document", Shown::hex(MINUTES.as_bytes())),
         ("record", Shown::hex(&VOIDED.0)),
+        ("user", Shown::hex(cast.anna.user_id().as_bytes())),
     ]);
     let documents = fields(vec![
         ("documents", Shown::List(listed)),

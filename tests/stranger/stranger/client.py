@@ -21,8 +21,8 @@ from .grouplog import (
 from .identity import Contact, OwnDevice, authenticate, group_code
 from .merkle import Frontier, Log
 from .messages import (
-    Add, Inline, KeyPackage, LeafNode, PublicMessage, Reference, Remove, SelfRemove, Welcome, from_message,
-    to_message,
+    Add, Commit, FramedContent, Inline, KeyPackage, LeafNode, Member, PublicMessage, Reference, Remove, SelfRemove,
+    Welcome, from_message, to_message,
 )  # fmt: skip
 from .mls import MlsGroup, OwnKeyPackage, Processed, Signer
 from .records import (
@@ -73,12 +73,23 @@ class Group:
     def keep_root(self) -> None:
         self.roots[self.mls.epoch] = self.mls.secrets.export("conclave 1.0 epoch root")
 
+    def author_of(self, content: FramedContent) -> bytes:
+        """The user whose commit it is: of a member, or of the leaf with which somebody comes from outside."""
+        if isinstance(content.sender, Member):
+            return user_of(self.mls.tree.leaf(content.sender.leaf_index))
+        assert isinstance(content.content, Commit) and content.content.path is not None
+        return user_of(content.content.path.leaf)
+
     def devices_of(self, leaves: set[int]) -> set[bytes]:
         return {device_of(self.mls.tree.leaf(index)) for index in leaves}
 
 
 def device_of(leaf: LeafNode) -> bytes:
     return authenticate(leaf.credential, leaf.signature_key).certificate.device
+
+
+def user_of(leaf: LeafNode) -> bytes:
+    return authenticate(leaf.credential, leaf.signature_key).certificate.user
 
 
 class Client:
@@ -170,8 +181,9 @@ class Client:
         header = record.header
         require(header.epoch == group.mls.epoch, "the epoch of an entry")
         require(group.epoch_start <= header.seen.size and group.log.leads_to(header.seen), "the seen head of an entry")
-        record.check_signature(group.roster.at(header.author.device, header.epoch).key)
-        group.documents.enter(record)
+        author = group.roster.at(header.author.device, header.epoch)
+        record.check_signature(author.key)
+        group.documents.enter(record, author)
 
     def take_commit(self, group: Group, entry: CommitEntry) -> None:
         """§8.4, but for roles and limits: this client relies on the service for those."""
@@ -190,7 +202,7 @@ class Client:
         require(group.epoch_start <= data.seen.size and group.log.leads_to(data.seen), "the seen head of a commit")
         is_external = message.membership_tag is None
         replaced = set() if is_external else group.devices_of(done.replaced)
-        roster = group.roster.after(done.after, data.time, replaced)
+        roster = group.roster.after(done.after, data.time, replaced, group.author_of(done.content))
         require(roster.hash == data.roster, "the roster hash of a commit")
         group.mls, group.roster, group.last_time, group.own_commit = done.after, roster, data.time, None
         group.keep_root()
@@ -203,7 +215,7 @@ class Client:
         after, removed, _ = group.mls.after_proposals(proposals)
         after.epoch += 1
         time = max(group.last_time, self.connection.now_ms())
-        roster = group.roster.after(after, time, group.devices_of(removed)).hash
+        roster = group.roster.after(after, time, group.devices_of(removed), self.own.user).hash
         data = CommitData(time=time, seen=group.log.head(), roster=roster, id=os.urandom(16)).encode()
         after, message, welcome = group.mls.commit(self.signer, data, proposals, with_path=not only_adds)
         encoded = to_message(message)
@@ -233,7 +245,7 @@ class Client:
         now = self.connection.now_ms()
         policy = GroupPolicy(roles=[RoleEntry(user=self.own.user, role=OWNER)])
         mls = MlsGroup.found(os.urandom(16), self.signer, policy.encode(), now // 1000)
-        group = Group(mls.group_id, mls, Roster().after(mls, now, set()), now)
+        group = Group(mls.group_id, mls, Roster().after(mls, now, set(), self.own.user), now)
         group.keep_root()
         self.groups[group.id] = group
         info = to_message(mls.group_info(self.own.device_key))
@@ -337,7 +349,7 @@ class Client:
         for record in offered.entries:
             author = roster.at(record.header.author.device, record.header.epoch)
             record.check_signature(author.key)
-            replayed.enter(record)
+            replayed.enter(record, author)
         require(replayed == offered.group_state.documents, "the documents of a state")
 
     # Documents.

@@ -15,6 +15,7 @@ from .records import DocumentClosed, DocumentCreated, DocumentReopened, Record, 
 
 VIEWER, EDITOR, ADMIN, OWNER = 1, 2, 3, 4
 LIVE_CONTENT, FROM_JOIN = 0, 1
+OWN, OTHER, FOR_ROLE = 1, 2, 3
 
 
 class RoleEntry(Struct):
@@ -38,7 +39,7 @@ class GroupPolicy(Struct):
     """The defaults are those of the table in §7."""
 
     version: int = version1()
-    min_protocol_version: int = of(uint16, default=6)
+    min_protocol_version: int = of(uint16, default=7)
     default_role: int = of(uint8, default=EDITOR)
     roles: list[RoleEntry] = of(Vector(RoleEntry))
     trust: TrustPolicy = of(TrustPolicy, default_factory=TrustPolicy)
@@ -78,9 +79,16 @@ class RosterRow(Struct):
     first_epoch: int = of(uint64)
     last_epoch: int | None = of(Optional(uint64), default=None)
     time: int = of(uint64)
+    cause: int = of(uint8)
 
     def says(self) -> tuple[bytes, bytes, int]:
         return self.key, self.credential, self.role
+
+    def can_be_for_role(self, before: "RosterRow | None") -> bool:
+        """Whether it began where another ended, with another role and nothing else (§8.2)."""
+        if before is None or before.last_epoch is None or before.last_epoch + 1 != self.first_epoch:
+            return False
+        return (self.key, self.credential) == (before.key, before.credential) and self.role != before.role
 
     def ended(self, last_epoch: int) -> "RosterRow":
         return replace(self, last_epoch=last_epoch)
@@ -109,8 +117,8 @@ class Roster:
         require(False, "an author who was no member")
         raise AssertionError
 
-    def after(self, mls: MlsGroup, time: int, replaced: set[bytes]) -> "Roster":
-        """The roster after a commit that led to `mls` (§8.2), and removed `replaced`, be it to add them again."""
+    def after(self, mls: MlsGroup, time: int, replaced: set[bytes], author: bytes) -> "Roster":
+        """The roster after a user's commit that led to `mls` (§8.2), and removed `replaced`, be it to add them again."""
         policy, leaves = read_policy(mls), {}
         for leaf in mls.tree.leaves().values():
             certificate = authenticate(leaf.credential, leaf.signature_key).certificate
@@ -122,6 +130,7 @@ class Roster:
                 role=policy.role(certificate.user),
                 first_epoch=mls.epoch,
                 time=time,
+                cause=OWN if certificate.user == author else OTHER,
             )
         rows, changed = [], []
         for row in self.rows:
@@ -132,6 +141,8 @@ class Roster:
                 else:
                     row = row.ended(mls.epoch - 1)
                     changed.append(row)
+                    if leaf_row and leaf_row.can_be_for_role(row) and row.device not in replaced:
+                        leaves[row.device] = replace(leaf_row, cause=FOR_ROLE)
             rows.append(row)
         changed += leaves.values()
         rows = sorted(rows + list(leaves.values()), key=lambda row: (row.first_epoch, row.device))
@@ -139,7 +150,12 @@ class Roster:
 
     @staticmethod
     def of_rows(rows: list[RosterRow], epoch: int) -> "Roster":
-        """With the hash that the rows lead to, epoch by epoch (§8.6, 2)."""
+        """With the hash that the rows lead to, epoch by epoch (§8.6, 2). Each began for what it says (§8.3)."""
+        last: dict[bytes, RosterRow] = {}
+        for row in rows:
+            begins = {OWN: True, OTHER: row.first_epoch > 0, FOR_ROLE: row.can_be_for_role(last.get(row.device))}
+            require(begins.get(row.cause, False), "the cause of a row")
+            last[row.device] = row
         found = ZERO
         for at in range(epoch + 1):
             begun = [replace(row, last_epoch=None) for row in rows if row.first_epoch == at]
@@ -163,7 +179,7 @@ class PendingProposal(Struct):
 
 
 class Core(Struct):
-    version: int = version1()
+    version: int = constant(uint16, 2)
     group: bytes = of(id16)
     epoch: int = of(uint64)
     policy: bytes = of(opaque)
@@ -187,13 +203,18 @@ class DocumentRow(Struct):
 class VoidedRow(Struct):
     document: bytes = of(id16)
     record: bytes = of(hash32)
+    user: bytes = of(hash32)
+
+
+# Voided records of a document and of a group: in all; before which others than owners declare any; by one who is no owner (§8.5).
+VOIDS, VOIDS_OF_ADMINS, VOIDS_OF_USER = (1024, 16_384), (768, 12_288), (128, 2048)
 
 
 class Documents(Struct):
     documents: list[DocumentRow] = of(Vector(DocumentRow))
     voided: list[VoidedRow] = of(Vector(VoidedRow))
 
-    def enter(self, record: Record) -> None:
+    def enter(self, record: Record, author: RosterRow) -> None:
         """What a signed entry says of documents (§8.5)."""
         body, epoch = record.header.body.body, record.header.epoch
         if isinstance(body, DocumentCreated):
@@ -204,7 +225,20 @@ class Documents(Struct):
         elif isinstance(body, DocumentReopened):
             self.row(body.document).closed = None
         elif isinstance(body, RecordVoided):
-            self.voided.append(VoidedRow(document=body.document, record=body.record))
+            self.check_voids(body.document, author)
+            self.voided.append(VoidedRow(document=body.document, record=body.record, user=author.user))
+
+    def check_voids(self, document: bytes, author: RosterRow) -> None:
+        def count(rows: list[VoidedRow]) -> tuple[int, int]:
+            return sum(row.document == document for row in rows), len(rows)
+
+        def below(counts: tuple[int, int], limits: tuple[int, int]) -> bool:
+            return counts[0] < limits[0] and counts[1] < limits[1]
+
+        own = count([row for row in self.voided if row.user == author.user])
+        is_owner = author.role == OWNER
+        require(below(count(self.voided), VOIDS if is_owner else VOIDS_OF_ADMINS), "room for a voided record")
+        require(is_owner or below(own, VOIDS_OF_USER), "a share of the voided records")
 
     def row(self, document: bytes) -> DocumentRow:
         return next(row for row in self.documents if row.document == document)

@@ -136,7 +136,7 @@ pub fn void(sim: &mut Sim, seq: u64) {
     let leaf = sim.service.leaf(seq);
     sim.world.rekey();
     let state = sim.world.states.last_mut().unwrap();
-    state.voided.push(DOC, leaf);
+    state.voided.push(declared(leaf));
     sim.reach(sim.world.epoch());
     for at in 0..sim.peers.len() {
         sim.peers[at].epoch = sim.world.epoch();

@@ -23,7 +23,7 @@ use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::*;
-use conclave_rules::{EpochState, GroupState, Roster, RosterRow};
+use conclave_rules::{EpochState, GroupState, Roster, RosterRow, RowCause, Void};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
@@ -91,6 +91,7 @@ impl World {
             first_epoch: epoch,
             last_epoch: None,
             time: UnixMs(0),
+            cause: RowCause::Own,
         });
         self.keys.push(key);
         self.devices.push(device);
@@ -162,6 +163,7 @@ impl World {
             role: Role::Viewer,
             first_epoch: epoch + 1,
             last_epoch: None,
+            cause: RowCause::Role,
             ..row.clone()
         };
         self.rows.push(next);
@@ -222,6 +224,15 @@ pub struct Peer {
 
 pub fn instance(n: u8) -> InstanceId {
     InstanceId([n; 8])
+}
+
+/// A record of the document that an owner has declared void.
+pub fn declared(record: Hash) -> Void {
+    Void {
+        document: DOC,
+        record,
+        user: UserId([1; 32]),
+    }
 }
 
 /// A member's key.

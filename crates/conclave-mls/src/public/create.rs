@@ -4,7 +4,7 @@ use conclave_identity::{Occasion, Reference};
 use conclave_proto::policy::{GroupPolicy, Role};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, Refusal};
 use conclave_proto::{DeviceId, GroupId, UnixMs, limits};
-use conclave_rules::{GroupState, LeafFacts, RosterRow, judge::authenticate_leaf};
+use conclave_rules::{GroupState, LeafFacts, RosterRow, RowCause, judge::authenticate_leaf};
 use openmls::group::{ProposalStore, PublicGroup};
 use openmls_traits::OpenMlsProvider;
 
@@ -109,6 +109,7 @@ fn genesis_state(
         first_epoch: 0,
         last_epoch: None,
         time,
+        cause: RowCause::Own,
     };
     let nobody = row(DeviceId::ZERO, conclave_proto::UserId::ZERO, Role::Viewer);
     let draft = GroupState::genesis(group, policy.clone(), nobody);

@@ -5,7 +5,7 @@ use conclave_proto::group::GroupEntry;
 use conclave_proto::policy::Role;
 use conclave_proto::record::{CloseReason, EntryBody, RecordBody};
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault};
-use conclave_proto::{DocumentId, Hash, Record, Refusal};
+use conclave_proto::{DocumentId, Hash, Record, Refusal, limits};
 
 use crate::world::{GROUP, World};
 
@@ -379,4 +379,52 @@ fn what_was_put_away_is_taken_up_again_by_editors_and_nothing_else_is() {
         let record = world.sign(0, reopened(document));
         refused(&mut world, 0, &record, &Refusal::DocumentClosed);
     }
+}
+
+/// Leaves of records that nobody can open.
+fn garbled(number: usize) -> Hash {
+    let mut leaf = [0xdd; 32];
+    leaf[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    Hash(leaf)
+}
+
+#[test]
+fn an_admin_cannot_use_up_a_documents_voids() {
+    const OWNER: usize = 0;
+    const ADMIN: usize = 1;
+    let mut world = World::with_roles(58, &[Role::Admin]);
+    let record = world.sign(OWNER, created(DOCUMENT));
+    world.put(OWNER, record).unwrap();
+    let voided = |number| EntryBody::RecordVoided {
+        document: DOCUMENT,
+        record: garbled(number),
+    };
+    let mut refusal = None;
+    for number in 0..limits::DOCUMENT_VOIDS {
+        world.sync(ADMIN).unwrap();
+        let record = world.sign(ADMIN, voided(number));
+        if let Err(refused) = world.put(ADMIN, record) {
+            refusal = Some(refused);
+            break;
+        }
+    }
+    // An owner can still go on.
+    world.sync_all();
+    let record = world.sign(OWNER, voided(limits::DOCUMENT_VOIDS));
+    world.put(OWNER, record).unwrap();
+    let max = limits::USER_DOCUMENT_VOIDS as u64;
+    assert_eq!(refusal, Some(Refusal::TooLarge { max }));
+    // Members judge alike, and so does whoever comes later: from the entries, by the roster.
+    let record = world.sign(ADMIN, voided(limits::DOCUMENT_VOIDS - 1));
+    refused(&mut world, ADMIN, &record, &Refusal::TooLarge { max });
+    world.sync_all();
+    let joiner = world.outsider();
+    world.add(OWNER, &[joiner]);
+    world.assert_agreed();
+    let state = world.peers[joiner].group().state();
+    let by_admin = state.voided.counts_by(&world.user_id(ADMIN), &DOCUMENT);
+    assert_eq!(
+        by_admin,
+        (limits::USER_DOCUMENT_VOIDS, limits::USER_DOCUMENT_VOIDS)
+    );
 }

@@ -4,7 +4,9 @@ use conclave_identity::DeviceKey;
 use conclave_proto::policy::Role;
 use conclave_proto::refusal::CommitFault;
 use conclave_proto::{Hash, limits};
-use conclave_rules::{Committer, Covered, GroupState, ProposalKind, judge, judge_commit};
+use conclave_rules::{
+    Committer, Covered, GroupState, LeafLifetime, ProposalKind, judge, judge_commit,
+};
 
 use crate::forge;
 use crate::world::World;
@@ -246,10 +248,61 @@ fn an_admin_who_turns_over_roles_uses_up_nobodys_rows() {
     let rows = rows.filter(|row| row.user == of_user).count();
     assert!(rows > limits::USER_ROSTER_ROWS);
     // The user's own commits made none of them: it goes on as before.
-    assert_eq!(state.roster.rows_of(&of_user), 1);
+    assert_eq!(state.roster.rows_of(&of_user), 0);
     let mut facts = commit(&state, viewer);
     let peer = &world.peers[viewer];
     let credential = world.users[user].certified_again(peer.device, &peer.key);
     facts.path = Some(forge::leaf(&peer.key, &credential));
     assert!(judge::next_state(&state, &facts).is_ok());
+}
+
+#[test]
+fn an_admin_who_adds_and_removes_a_users_devices_uses_up_nobodys_rows() {
+    const ADMIN: usize = 1;
+    const VIEWER: usize = 2;
+    let mut world = World::with_roles(98, &[Role::Admin, Role::Viewer]);
+    let user = world.peers[VIEWER].user;
+    let of_user = world.user_id(VIEWER);
+    let (theirs, next) = (world.another_device(user), world.another_device(user));
+    let mut state = world.service.state().clone();
+    let facts = |state: &GroupState, author: usize| {
+        let mut facts = forge::facts(&world, author);
+        facts.epoch = state.epoch;
+        facts.data.seen = state.head();
+        facts
+    };
+    let leaf = |state: &GroupState, at: usize| {
+        let made = state.last_time.0 / 1000;
+        let lifetime = LeafLifetime {
+            not_before_s: 0,
+            not_after_s: made + limits::KEY_PACKAGE_VALIDITY_S,
+        };
+        let mut leaf = forge::facts(&world, at).path.unwrap();
+        leaf.lifetime = Some(lifetime);
+        leaf
+    };
+    let rows = |state: &GroupState| {
+        let rows = state.roster.rows().iter();
+        rows.filter(|row| row.user == of_user).count()
+    };
+    while rows(&state) <= limits::USER_ROSTER_ROWS {
+        let mut facts = facts(&state, ADMIN);
+        match state.is_member(&world.device(theirs)) {
+            true => facts.removes = vec![world.device(theirs)],
+            false => facts.adds = vec![leaf(&state, theirs)],
+        }
+        state = judge::next_state(&state, &facts).unwrap();
+        state.begin_epoch(Hash([1; 32]));
+    }
+    // The user began none of these rows: it goes on as before, and what it begins is counted.
+    let mut own = facts(&state, VIEWER);
+    own.adds = vec![leaf(&state, next)];
+    let after = judge::next_state(&state, &own).unwrap();
+    assert!(after.is_member(&world.device(next)));
+    assert_eq!(after.roster.rows_of(&of_user), 1);
+    // Both come to the same by what is stored.
+    state = after;
+    state.begin_epoch(Hash([1; 32]));
+    let again = GroupState::from_bytes(&state.to_bytes()).unwrap();
+    assert_eq!(again.roster.rows_of(&of_user), 1);
 }

@@ -8,11 +8,11 @@ use conclave_proto::{DocumentId, Frontier, GroupId, Hash, UnixMs, limits};
 use rpds::RedBlackTreeMapSync;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use super::{DocumentEntry, EpochState, GroupState, PendingProposal};
+use super::{DocumentEntry, EpochState, GroupState, PendingProposal, Void};
 use crate::roster::{Roster, RosterRow};
 
 /// Version of the state encoding.
-pub const GROUP_STATE_VERSION: u16 = 1;
+pub const GROUP_STATE_VERSION: u16 = 2;
 /// Largest encoded state in bytes.
 pub const GROUP_STATE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -42,24 +42,9 @@ pub(super) struct DocumentRow {
 }
 
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub(super) struct VoidedRow {
-    pub(super) document: DocumentId,
-    pub(super) record: Hash,
-}
-
-impl VoidedRow {
-    pub(super) fn of((document, record): &(DocumentId, Hash)) -> Self {
-        Self {
-            document: *document,
-            record: *record,
-        }
-    }
-}
-
-#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub(super) struct Documents {
     pub(super) documents: Vec<DocumentRow>,
-    pub(super) voided: Vec<VoidedRow>,
+    pub(super) voided: Vec<Void>,
 }
 
 /// The encoded state in its parts.
@@ -135,7 +120,7 @@ impl GroupState {
                     entry: *entry,
                 })
                 .collect(),
-            voided: self.voided.iter().map(VoidedRow::of).collect(),
+            voided: self.voided.iter().copied().collect(),
         })
     }
 
@@ -177,11 +162,10 @@ impl GroupState {
         let documents = listed.documents.into_iter();
         let documents: RedBlackTreeMapSync<_, _> =
             documents.map(|row| (row.document, row.entry)).collect();
-        let voided = listed.voided.into_iter();
         let state = Self {
             of_epoch: Arc::new(of_epoch),
             pending: core.pending.into_iter().collect(),
-            voided: voided.map(|row| (row.document, row.record)).collect(),
+            voided: listed.voided.into_iter().collect(),
             rotating_since: core.rotating_since,
             frontier: core.frontier,
             epoch_log_roots: core.epoch_log_roots.into_iter().collect(),

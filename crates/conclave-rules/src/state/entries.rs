@@ -1,12 +1,13 @@
 //! Signed entries of the group log: documents created, closed and reopened, records voided, rotations complete.
 
+use conclave_proto::policy::Role;
 use conclave_proto::record::{
     CloseReason, EntryBody, RECORD_LABEL, RECORD_VERSION, Record, RecordBody,
 };
 use conclave_proto::refusal::{CommitFault, ForbiddenWhy, RecordFault, Refusal};
-use conclave_proto::{Author, DocumentId, Hash, limits};
+use conclave_proto::{Author, DocumentId, Hash, UserId, limits};
 
-use super::{DocumentEntry, GroupState};
+use super::{DocumentEntry, GroupState, Void};
 use crate::actions::Action;
 use crate::roster::{RosterRow, verify_signature};
 
@@ -22,6 +23,8 @@ pub struct EntryEffect {
     pub body: EntryBody,
     /// Who says it.
     pub author: Author,
+    /// Whose device that is.
+    pub user: UserId,
     /// Its leaf in the group log.
     pub leaf: Hash,
 }
@@ -57,16 +60,18 @@ impl GroupState {
         check_author(row, &body, record)?;
         self.check_body(&body)?;
         self.check_counts(&body)?;
+        self.check_voids(&body, row)?;
         Ok(EntryEffect {
             body,
             author: header.author,
+            user: row.user,
             leaf: record.leaf(),
         })
     }
 
     /// Appends a judged entry to the log.
     pub fn apply_entry(&mut self, effect: &EntryEffect) {
-        self.apply_body(&effect.body, self.epoch);
+        self.apply_body(&effect.body, self.epoch, effect.user);
         self.push_leaf(effect.leaf);
     }
 
@@ -86,9 +91,11 @@ impl GroupState {
             .row(&header.author.device, header.epoch)
             .ok_or(bad(RecordFault::NotMember))?;
         check_author(row, &body, record)?;
+        let user = row.user;
+        self.check_voids(&body, row)?;
         if !matches!(body, EntryBody::RotationComplete { .. }) {
             self.check_body(&body)?;
-            self.apply_body(&body, header.epoch);
+            self.apply_body(&body, header.epoch, user);
         }
         Ok(())
     }
@@ -107,7 +114,7 @@ impl GroupState {
         Ok(body)
     }
 
-    /// How many documents and voided records there may be.
+    /// How many documents there may be.
     pub(super) fn check_counts(&self, body: &EntryBody) -> Result<(), Refusal> {
         let too_many = |max: usize| Refusal::TooLarge { max: max as u64 };
         let opens = match body {
@@ -118,21 +125,36 @@ impl GroupState {
                 true
             }
             EntryBody::DocumentReopened { .. } => true,
-            EntryBody::RecordVoided { document, .. } => {
-                if self.voided.count_of(document) >= limits::DOCUMENT_VOIDS {
-                    return Err(too_many(limits::DOCUMENT_VOIDS));
-                }
-                if self.voided.len() >= limits::GROUP_VOIDS {
-                    return Err(too_many(limits::GROUP_VOIDS));
-                }
-                false
-            }
             _ => false,
         };
         if opens && self.open_documents >= limits::GROUP_OPEN_DOCUMENTS {
             return Err(too_many(limits::GROUP_OPEN_DOCUMENTS));
         }
         Ok(())
+    }
+
+    /// How many records may be declared void. Whoever is no owner has a share, of which many together leave owners a part.
+    pub(super) fn check_voids(&self, body: &EntryBody, author: &RosterRow) -> Result<(), Refusal> {
+        let EntryBody::RecordVoided { document, .. } = body else {
+            return Ok(());
+        };
+        let (of_document, all) = (self.voided.count_of(document), self.voided.len());
+        let (own_of_document, own) = self.voided.counts_by(&author.user, document);
+        // Breakage: an admin uses up what owners need.
+        let is_owner = author.role == Role::Owner || crate::broken("void-shares");
+        let bounds = [
+            (is_owner, of_document, limits::DOCUMENT_VOIDS),
+            (is_owner, all, limits::GROUP_VOIDS),
+            (!is_owner, own_of_document, limits::USER_DOCUMENT_VOIDS),
+            (!is_owner, own, limits::USER_GROUP_VOIDS),
+            (!is_owner, of_document, limits::DOCUMENT_VOIDS_OF_ADMINS),
+            (!is_owner, all, limits::GROUP_VOIDS_OF_ADMINS),
+        ];
+        let mut bounds = bounds.into_iter();
+        match bounds.find(|(applies, count, max)| *applies && count >= max) {
+            Some((.., max)) => Err(Refusal::TooLarge { max: max as u64 }),
+            None => Ok(()),
+        }
     }
 
     fn check_body(&self, body: &EntryBody) -> Result<(), Refusal> {
@@ -199,7 +221,7 @@ impl GroupState {
         self.documents.get(document).ok_or(Refusal::UnknownDocument)
     }
 
-    pub(super) fn apply_body(&mut self, body: &EntryBody, epoch: u64) {
+    pub(super) fn apply_body(&mut self, body: &EntryBody, epoch: u64, user: UserId) {
         match body {
             EntryBody::DocumentCreated { document, crdt } => {
                 let entry = DocumentEntry {
@@ -215,7 +237,11 @@ impl GroupState {
             }
             EntryBody::DocumentReopened { document } => self.set_closed(document, None),
             EntryBody::RecordVoided { document, record } => {
-                self.voided.push(*document, *record);
+                self.voided.push(Void {
+                    document: *document,
+                    record: *record,
+                    user,
+                });
             }
             EntryBody::RotationComplete { .. } => self.rotating_since = 0,
         }

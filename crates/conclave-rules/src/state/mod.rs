@@ -23,7 +23,7 @@ pub use codec::{GROUP_STATE_BYTES, GROUP_STATE_VERSION, StateParts};
 pub use entries::EntryEffect;
 pub use proposals::{ProposalFacts, ProposalVerdict};
 pub use rows::StateRows;
-pub use voids::Voids;
+pub use voids::{Void, Voids};
 
 use crate::roster::{Roster, RosterRow, verify_signature};
 
@@ -275,7 +275,7 @@ impl GroupState {
         const FIXED_BYTES: usize = 4096;
         const PENDING_BYTES: usize = 57;
         const DOCUMENT_BYTES: usize = DocumentId::LEN + 11;
-        const VOIDED_BYTES: usize = DocumentId::LEN + Hash::LEN;
+        const VOIDED_BYTES: usize = DocumentId::LEN + Hash::LEN + UserId::LEN;
         [
             tls_codec::Size::tls_serialized_len(&self.policy),
             self.roster.bytes(),

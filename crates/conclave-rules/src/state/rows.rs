@@ -4,7 +4,7 @@ use conclave_proto::codec::{Bytes, DecodeError, decode, encode};
 use conclave_proto::{DocumentId, Frontier, GroupId, Hash, UnixMs};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use super::codec::{Core, DocumentRow, Documents, MALFORMED, VoidedRow};
+use super::codec::{Core, DocumentRow, Documents, MALFORMED};
 use super::{GROUP_STATE_BYTES, GROUP_STATE_VERSION, GroupState, PendingProposal};
 use crate::roster::RosterRow;
 
@@ -98,8 +98,7 @@ impl GroupState {
     /// Encodes the voided record with this number, counted from 0.
     #[must_use]
     pub fn voided_row(&self, number: usize) -> Option<Vec<u8>> {
-        let voided = self.voided.get(number);
-        voided.map(|voided| encode(&VoidedRow::of(voided)))
+        self.voided.get(number).map(encode)
     }
 
     /// As [`GroupState::from_bytes`], from rows.

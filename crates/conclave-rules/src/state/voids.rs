@@ -1,20 +1,35 @@
 //! Records declared void, in log order, and by document: whether a record is one of them is asked for every record that is read.
 
-use conclave_proto::{DocumentId, Hash};
+use conclave_proto::{DocumentId, Hash, UserId};
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync, VectorSync};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+/// A record declared void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Void {
+    /// The document.
+    pub document: DocumentId,
+    /// The record's leaf.
+    pub record: Hash,
+    /// Who declared it.
+    pub user: UserId,
+}
 
 /// Records declared void. Copies share what they have in common.
 #[derive(Debug, Clone, Default)]
 pub struct Voids {
-    all: VectorSync<(DocumentId, Hash)>,
+    all: VectorSync<Void>,
     /// Follows from `all`.
     of: RedBlackTreeMapSync<DocumentId, OfDocument>,
+    /// How many each user declared. Follows from `all`.
+    by: RedBlackTreeMapSync<UserId, usize>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct OfDocument {
     order: VectorSync<Hash>,
     set: RedBlackTreeSetSync<Hash>,
+    by: RedBlackTreeMapSync<UserId, usize>,
 }
 
 impl PartialEq for Voids {
@@ -25,16 +40,23 @@ impl PartialEq for Voids {
 
 impl Eq for Voids {}
 
+fn count_one_more(counts: &mut RedBlackTreeMapSync<UserId, usize>, user: &UserId) {
+    let before = counts.get(user).copied().unwrap_or(0);
+    counts.insert_mut(*user, before.saturating_add(1));
+}
+
 impl Voids {
-    /// Adds a record, by its leaf. One that is there already is there twice: whoever judges asks before.
-    pub fn push(&mut self, document: DocumentId, record: Hash) {
-        self.all.push_back_mut((document, record));
-        if self.of.get(&document).is_none() {
-            self.of.insert_mut(document, OfDocument::default());
+    /// Adds a record. One that is there already is there twice: whoever judges asks before.
+    pub fn push(&mut self, void: Void) {
+        self.all.push_back_mut(void);
+        count_one_more(&mut self.by, &void.user);
+        if self.of.get(&void.document).is_none() {
+            self.of.insert_mut(void.document, OfDocument::default());
         }
-        if let Some(of) = self.of.get_mut(&document) {
-            of.order.push_back_mut(record);
-            of.set.insert_mut(record);
+        if let Some(of) = self.of.get_mut(&void.document) {
+            of.order.push_back_mut(void.record);
+            of.set.insert_mut(void.record);
+            count_one_more(&mut of.by, &void.user);
         }
     }
 
@@ -51,17 +73,17 @@ impl Voids {
     }
 
     /// All of them, in log order.
-    pub fn iter(&self) -> impl Iterator<Item = &(DocumentId, Hash)> {
+    pub fn iter(&self) -> impl Iterator<Item = &Void> {
         self.all.iter()
     }
 
     /// The one with this number, counted from 0 in log order.
     #[must_use]
-    pub fn get(&self, number: usize) -> Option<&(DocumentId, Hash)> {
+    pub fn get(&self, number: usize) -> Option<&Void> {
         self.all.get(number)
     }
 
-    /// Those of a document, in log order.
+    /// Leaves of those of a document, in log order.
     pub fn of<'a>(&'a self, document: &DocumentId) -> impl Iterator<Item = &'a Hash> + use<'a> {
         let of = self.of.get(document).into_iter();
         of.flat_map(|of| of.order.iter())
@@ -71,6 +93,14 @@ impl Voids {
     #[must_use]
     pub fn count_of(&self, document: &DocumentId) -> usize {
         self.of.get(document).map_or(0, |of| of.order.len())
+    }
+
+    /// How many a user declared, of one document and in all.
+    #[must_use]
+    pub fn counts_by(&self, user: &UserId, document: &DocumentId) -> (usize, usize) {
+        let count = |by: &RedBlackTreeMapSync<UserId, usize>| by.get(user).copied().unwrap_or(0);
+        let of = self.of.get(document);
+        (of.map_or(0, |of| count(&of.by)), count(&self.by))
     }
 
     /// The most that any document has.
@@ -87,12 +117,10 @@ impl Voids {
     }
 }
 
-impl FromIterator<(DocumentId, Hash)> for Voids {
-    fn from_iter<T: IntoIterator<Item = (DocumentId, Hash)>>(voids: T) -> Self {
+impl FromIterator<Void> for Voids {
+    fn from_iter<T: IntoIterator<Item = Void>>(voids: T) -> Self {
         let mut all = Self::default();
-        for (document, record) in voids {
-            all.push(document, record);
-        }
+        voids.into_iter().for_each(|void| all.push(void));
         all
     }
 }

@@ -24,7 +24,7 @@ use conclave_proto::{
     Author, DeviceId, DocumentId, Frontier, GroupId, GroupPolicy, Hash, Head, InstanceId, Record,
     Role, UnixMs, UserId, limits,
 };
-use conclave_rules::{EpochState, GroupState, Roster, RosterRow};
+use conclave_rules::{EpochState, GroupState, Roster, RosterRow, RowCause};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use zeroize::Zeroizing;
@@ -157,6 +157,7 @@ fn group_state(keys: &[DeviceKey; 2]) -> GroupState {
         first_epoch: 0,
         last_epoch: None,
         time: NOW,
+        cause: RowCause::Own,
     });
     let of_epoch = EpochState {
         group: GROUP,
