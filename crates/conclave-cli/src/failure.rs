@@ -100,8 +100,8 @@ impl Failure {
     /// For scripts.
     pub fn to_json(&self) -> Value {
         let mut object = json!({"code": self.code, "message": self.message, "hint": self.hint, "detail": self.detail});
-        if let Some(until) = self.until {
-            object["until"] = json!(until);
+        if let (Some(until), Value::Object(fields)) = (self.until, &mut object) {
+            fields.insert("until".to_owned(), json!(until));
         }
         object
     }
