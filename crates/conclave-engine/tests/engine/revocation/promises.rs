@@ -1,5 +1,4 @@
-//! What taking a device away promises besides: it costs nothing until it is asked for, no list is refused without a word, no buffer keeps the user
-//! key.
+//! What taking a device away promises besides: it is counted when it is asked for, and no list is refused without a word.
 
 use conclave_engine::finding::Suspect;
 use conclave_proto::UnixMs;
@@ -148,75 +147,4 @@ fn a_list_that_a_member_or_a_sibling_refuses_is_told() {
     for at in [LAPTOP, BEN, PHONE] {
         assert!(is_member(&world, group, at));
     }
-}
-
-/// In place of a key that is looked for: nothing that looks for it is to be found.
-const MASK: u8 = 0x5a;
-
-/// The second half of a device's user key, masked: what is freed may have its beginning written over.
-#[cfg(target_os = "linux")]
-fn masked_user_key(world: &World, at: usize) -> Vec<u8> {
-    let row = &world.devices[at].rows.0[[&[1], b"keys".as_slice()].concat().as_slice()];
-    let row: BTreeMap<String, Value> = ciborium::from_reader(row.as_slice()).unwrap();
-    let bytes = row["user_key"].as_array().expect("a user key");
-    let bytes = bytes.iter().skip(16);
-    let byte = |value: &Value| u8::try_from(value.as_integer().unwrap()).unwrap();
-    bytes.map(|value| byte(value) ^ MASK).collect()
-}
-
-/// Whether what is masked lies anywhere on the heap, in use or freed. Stacks are left out.
-#[cfg(target_os = "linux")]
-fn is_on_heap(masked: &[u8]) -> bool {
-    use std::os::unix::fs::FileExt;
-    let here = 0u8;
-    let stack = std::ptr::from_ref(&here).addr();
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let memory = std::fs::File::open("/proc/self/mem").unwrap();
-    let mut found = false;
-    for line in maps.lines() {
-        let mut words = line.split_whitespace();
-        let (range, access) = (words.next().unwrap(), words.next().unwrap());
-        let what = words.nth(3);
-        let (from, to) = range.split_once('-').unwrap();
-        let [from, to] = [from, to].map(|at| usize::from_str_radix(at, 16).unwrap());
-        let is_heap = what.is_none_or(|what| what == "[heap]");
-        if !access.starts_with("rw") || !is_heap || (from..to).contains(&stack) {
-            continue;
-        }
-        // What was read is wiped as well, or it would be found by the next search.
-        let mut bytes = zeroize::Zeroizing::new(vec![0; to - from]);
-        if memory.read_exact_at(&mut bytes, from as u64).is_ok() {
-            let same = |window: &[u8]| window.iter().zip(masked).all(|(a, b)| a ^ MASK == *b);
-            found |= bytes.windows(masked.len()).any(same);
-        }
-    }
-    found
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn no_buffer_that_held_the_user_key_keeps_it() {
-    let mut world = World::new(44, &["ana"]);
-    let phone = enrol(&mut world, LAPTOP, "phone", None);
-    let masked = masked_user_key(&world, LAPTOP);
-    assert_eq!(
-        masked_user_key(&world, phone),
-        masked,
-        "it was not handed over"
-    );
-    // Read and written again, by both.
-    for at in [LAPTOP, phone] {
-        world.restart(at);
-        world.run();
-        let device = world.devices[at].id;
-        let name = "another".to_owned();
-        world.ask(at, Command::RenameDevice { device, name });
-    }
-    let tablet = enrol(&mut world, phone, "tablet", Some(false));
-    let device = world.devices[tablet].id;
-    world.ask(LAPTOP, Command::RevokeDevice { device });
-    world.run();
-    assert!(is_on_heap(&masked), "the search finds nothing");
-    drop(world);
-    assert!(!is_on_heap(&masked), "something is left of the user key");
 }
