@@ -6,7 +6,7 @@ use conclave_proto::record::{Chained, RecordBody};
 use conclave_proto::*;
 use zeroize::Zeroizing;
 
-use super::{DOC, Keys, Sim, forge_snapshot, root};
+use super::{DOC, Keys, Sim, declared, forge_snapshot, root};
 
 pub const OWNER: usize = 0;
 pub const EDITOR: usize = 1;
