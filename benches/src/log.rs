@@ -53,6 +53,7 @@ impl Seat {
             authority: self.group.state(),
             keys: self,
             device: self.member.device,
+            watch: None,
         }
     }
 }

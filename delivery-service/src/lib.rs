@@ -33,6 +33,7 @@ mod addresses;
 mod apart;
 mod config;
 mod connection;
+mod core_dump;
 mod document;
 mod env;
 mod error;
@@ -55,6 +56,7 @@ mod writer;
 
 pub use conclave_order::rows::InvitationRow as Invitation;
 pub use config::{Admission, Clock, Config, Durability, Limits};
+pub use core_dump::leave_no_core;
 pub use error::StartError;
 pub use invitation::{Invitations, NewInvitation};
 pub use rate::{Bucket, RateLimits};

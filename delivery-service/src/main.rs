@@ -229,7 +229,7 @@ struct Data {
 }
 
 fn main() -> ExitCode {
-    leave_no_core();
+    conclave_ds::leave_no_core();
     let cli = Cli::parse();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -245,28 +245,6 @@ fn main() -> ExitCode {
         }
     }
 }
-
-/// Keys and texts in memory are not to be left in a file where the program is ended by a signal.
-#[cfg(unix)]
-fn leave_no_core() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    // Lowering a limit of one's own cannot fail.
-    let _ = setrlimit(Resource::Core, none);
-    // A collector of crashes that the kernel pipes to is not kept off by the limit; nor are other programs of this user, which could read the memory
-    // and what it was started with.
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    }
-}
-
-#[cfg(not(unix))]
-fn leave_no_core() {}
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {

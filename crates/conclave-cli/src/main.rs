@@ -53,7 +53,7 @@ use failure::{Exit, Failure, Result};
 use output::{Form, Shown, note, print_failure, print_raw, print_untamed, print_usage};
 
 fn main() -> ExitCode {
-    leave_no_core();
+    conclave_ds::leave_no_core();
     let mut command = args::command();
     let parsed = command.try_get_matches_from_mut(std::env::args_os());
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -91,28 +91,6 @@ fn main() -> ExitCode {
         Err(failure) => print_failure(&failure, form).into(),
     }
 }
-
-/// Keys and texts in memory are not to be left in a file where the program is ended by a signal.
-#[cfg(unix)]
-fn leave_no_core() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    // Lowering a limit of one's own cannot fail.
-    let _ = setrlimit(Resource::Core, none);
-    // A collector of crashes that the kernel pipes to is not kept off by the limit; nor are other programs of this user, which could read the memory
-    // and what it was started with.
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    }
-}
-
-#[cfg(not(unix))]
-fn leave_no_core() {}
 
 /// Shows help or what is wrong with the command line.
 fn usage(error: &clap::Error) -> Exit {

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind};
 use conclave_engine::{
-    Command, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, MemberInfo, PolicyChange, Reply,
+    Command, DocFn, DocumentInfo, EvidenceInfo, GroupInfo, MemberInfo, PolicyChange, RecordInfo,
+    Reply,
 };
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, Role, UserId};
@@ -320,6 +321,34 @@ impl Group {
                 document: *id,
             })
             .await
+    }
+
+    /// Declares one record of a document void, by its position: one at which work on the document is stuck ([`DocumentInfo::stuck`]). What it says counts
+    /// for nobody then, and what builds on it neither. Admins only.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: the role does not allow it, or no change there can be declared void.
+    pub async fn void_record(&self, id: &DocumentId, seq: u64) -> Result<(), Error> {
+        self.client
+            .command_done(Command::VoidRecord {
+                group: self.id,
+                document: *id,
+                seq,
+            })
+            .await
+    }
+
+    /// What is known of one record of a document that is here.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: there is no change at that position, or it is part of the saved state already.
+    pub async fn record(&self, id: &DocumentId, seq: u64) -> Result<RecordInfo, Error> {
+        let command = Command::Record {
+            group: self.id,
+            document: *id,
+            seq,
+        };
+        answer!(self.client.command(command).await, Reply::Record(record) => *record)
     }
 
     /// Documents of the group, closed ones included.

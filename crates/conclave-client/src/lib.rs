@@ -117,8 +117,9 @@ pub use conclave_engine::plain;
 pub use conclave_engine::{
     Approval, AwaitedInfo, BasisInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo,
     EngineError, EvidenceInfo, Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo,
-    MemberInfo, Person, PinInfo, PolicyChange, RequestInfo, Rescue, RescueApplied, RescueCause,
-    RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Setup, UnderWay, WhoAmI, finding,
+    MemberInfo, Person, PinInfo, PolicyChange, RecordInfo, RequestInfo, Rescue, RescueApplied,
+    RescueCause, RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Setup, StuckInfo,
+    UnderWay, WhoAmI, finding,
 };
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;

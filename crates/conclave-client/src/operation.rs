@@ -6,8 +6,8 @@ use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited, PathElement, RootShape};
 use conclave_engine::finding::Mark;
 use conclave_engine::{
     Approval, DeviceInfo, DocFn, DocumentInfo, EvidenceInfo, FindingId, FindingInfo, GroupInfo,
-    InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange, RequestInfo, Rescue,
-    RescueApplied, RescueInfo, RevocationInfo, Typed, WhoAmI,
+    InvitationInfo, MemberInfo, OperationId, PinInfo, PolicyChange, RecordInfo, RequestInfo,
+    Rescue, RescueApplied, RescueInfo, RevocationInfo, Typed, WhoAmI,
 };
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
@@ -175,6 +175,18 @@ pub enum Operation {
         group: GroupId,
         document: DocumentId,
     },
+    /// [`Group::void_record`]. Outcome: `Done`.
+    VoidRecord {
+        group: GroupId,
+        document: DocumentId,
+        seq: u64,
+    },
+    /// [`Group::record`]. Outcome: `Record`.
+    Record {
+        group: GroupId,
+        document: DocumentId,
+        seq: u64,
+    },
     /// [`Group::documents`]. Outcome: `Documents`.
     Documents { group: GroupId },
     /// Creates a document with its first content, if there is any, in one step: where that is refused, nothing is made. Outcome: `Document`.
@@ -329,6 +341,8 @@ pub enum Outcome {
     Invitations(Vec<InvitationInfo>),
     /// Documents.
     Documents(Vec<DocumentInfo>),
+    /// One record of a document.
+    Record(RecordInfo),
     /// Ordered entries that had to be refused.
     Evidence(Vec<EvidenceInfo>),
     /// What did not fit.
@@ -569,6 +583,16 @@ async fn run_in_group(client: &Client, operation: Operation) -> Result<Outcome, 
         }
         Operation::Evidence { group } => of(group).evidence().await.map(Outcome::Evidence),
         Operation::VoidRecords { group, document } => done(of(group).void_records(&document).await),
+        Operation::VoidRecord {
+            group,
+            document,
+            seq,
+        } => done(of(group).void_record(&document, seq).await),
+        Operation::Record {
+            group,
+            document,
+            seq,
+        } => of(group).record(&document, seq).await.map(Outcome::Record),
         Operation::Documents { group } => of(group).documents().await.map(Outcome::Documents),
         Operation::CreateDocument {
             group,

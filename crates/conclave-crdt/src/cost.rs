@@ -107,12 +107,10 @@ impl From<CrdtError> for Refused {
 }
 
 /// The numbers from which costs are counted: what a log holds, without its content. Local edits that are in no log are not in it.
-#[derive(Clone)]
 pub struct Meter {
     state: State,
 }
 
-#[derive(Clone)]
 enum State {
     #[cfg(feature = "yjs")]
     Yjs(Box<crate::yjs::Order>),
@@ -190,6 +188,17 @@ impl Meter {
         }
     }
 
+    /// Operations and deletions that wait for others (Yjs).
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        match &self.state {
+            #[cfg(feature = "yjs")]
+            State::Yjs(order) => order.waiting(),
+            #[allow(unreachable_patterns)]
+            _ => 0,
+        }
+    }
+
     /// Counts an update and takes it in. `read` is what [`crate::Crdt::inspect`] gave for the same bytes; what of it waits, and what of what
     /// waited comes in with it, is noted there for the engine. After an error the meter is as before.
     ///
@@ -201,19 +210,44 @@ impl Meter {
         read: &mut Inspected,
         allowance: Allowance,
     ) -> core::result::Result<Counted, Refused> {
+        self.count_in(update, read, allowance, false)
+    }
+
+    /// The same for what may be taken out again: each that was counted so since the last [`Meter::count`] can be, the last one first.
+    ///
+    /// # Errors
+    /// As [`Meter::count`].
+    pub fn count_on_top(
+        &mut self,
+        update: &[u8],
+        read: &mut Inspected,
+        allowance: Allowance,
+    ) -> core::result::Result<Counted, Refused> {
+        self.count_in(update, read, allowance, true)
+    }
+
+    fn count_in(
+        &mut self,
+        update: &[u8],
+        read: &mut Inspected,
+        allowance: Allowance,
+        on_top: bool,
+    ) -> core::result::Result<Counted, Refused> {
         match (&mut self.state, &mut read.reading) {
             #[cfg(feature = "yjs")]
-            (State::Yjs(order), Reading::Yjs(layout)) => order.count(update, layout, allowance),
+            (State::Yjs(order), Reading::Yjs(layout)) => {
+                order.count(update, layout, allowance, on_top)
+            }
             #[cfg(feature = "automerge")]
             (State::Automerge(ops), Reading::Automerge(changes)) => {
-                ops.count(update.len() as u64, changes, allowance)
+                ops.count(update.len() as u64, changes, allowance, on_top)
             }
             #[allow(unreachable_patterns)]
             _ => Err(Refused::Malformed(CrdtError::Malformed)),
         }
     }
 
-    /// Takes the update of the last [`Meter::count`] out again: the engine refused it. Once, and before anything else is counted.
+    /// Takes the update of the last [`Meter::count`] or [`Meter::count_on_top`] out again. Once for each, and before anything else is counted.
     pub fn revert(&mut self) {
         match &mut self.state {
             #[cfg(feature = "yjs")]

@@ -18,6 +18,29 @@ pub(crate) enum Reading {
     Automerge(Vec<crate::automerge::Parsed>),
 }
 
+impl Inspected {
+    /// Whether it was counted, and lets in what had waited.
+    #[must_use]
+    pub fn lets_in(&self) -> bool {
+        match &self.reading {
+            #[cfg(feature = "yjs")]
+            Reading::Yjs(layout) => layout.lets_in(),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+
+    /// What waits goes on waiting when an engine takes this in, though it was counted to let it in.
+    pub fn keep_waiting(&mut self) {
+        match &mut self.reading {
+            #[cfg(feature = "yjs")]
+            Reading::Yjs(layout) => layout.keep_waiting(),
+            #[allow(unreachable_patterns)]
+            _ => {}
+        }
+    }
+}
+
 impl core::fmt::Debug for Inspected {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_tuple("Inspected").field(&self.info).finish()

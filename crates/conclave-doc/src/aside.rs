@@ -144,7 +144,8 @@ impl Document {
             epoch.is_some_and(|epoch| arrived.contains(&epoch))
         });
         let voided = self.new_voids(ctx);
-        match readable.into_iter().chain(voided).min() {
+        let avoided = self.content.first_avoided(ctx, self.id);
+        match readable.into_iter().chain(voided).chain(avoided).min() {
             Some(from) => self.reread(ctx, from, outcome),
             None => Ok(()),
         }
@@ -204,7 +205,7 @@ impl Document {
 
     /// The state has to be taken over from the active snapshot. What this device has written since comes back with the log, and goes on
     /// under a fresh instance.
-    fn want_base(&mut self, went: Went, outcome: &mut DeliverOutcome) {
+    pub(crate) fn want_base(&mut self, went: Went, outcome: &mut DeliverOutcome) {
         let before = self.aside.stored.wants_base;
         if before.is_none() {
             self.renew_instance(outcome);

@@ -3,13 +3,14 @@
 //! honest edit can become costly by what others wrote meanwhile.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use conclave_crdt::cost::{
     Allowance, BALANCE_CAP, Counted, ITEM_EARNS, Meter, NAME_UNITS, Refused, document_size,
 };
 use conclave_crdt::{CrdtError, CrdtKind, Inspected};
 use conclave_proto::refusal::RecordFault;
-use conclave_proto::{DeviceId, UserId};
+use conclave_proto::{Author, DeviceId, InstanceId, UserId};
 
 use crate::content::Content;
 use crate::context::DocContext;
@@ -208,14 +209,30 @@ pub(crate) fn founded(kind: CrdtKind, crdt: &[u8]) -> Result<Meter, DocError> {
 
 /// Whether all accounts of a snapshot are of users who can have written in the document: each of them makes a larger one legal.
 pub(crate) fn accounts_are_of_members(ctx: &DocContext<'_>, tables: &Tables, epoch: u64) -> bool {
-    let authors = tables.chains.keys().map(|author| author.device);
-    let owners = tables.owners.values().map(|owner| owner.device);
-    let devices: BTreeSet<DeviceId> = authors.chain(owners).collect();
-    let users = devices.iter();
-    let users: BTreeSet<UserId> = users
-        .filter_map(|device| ctx.authority.user_of(device, epoch))
-        .collect();
-    tables.costs.keys().all(|user| users.contains(user))
+    let mut wanted: BTreeSet<&UserId> = tables.costs.keys().collect();
+    let mut find = |device: &DeviceId| {
+        if let Some(user) = ctx.authority.user_of(device, epoch) {
+            wanted.remove(&user);
+        }
+        wanted.is_empty()
+    };
+    // Each device once, however many instances it has had, and no more of them than it takes.
+    let mut next = tables.chains.keys().next().map(|author| author.device);
+    while let Some(device) = next {
+        if find(&device) {
+            return true;
+        }
+        let last = Author {
+            device,
+            instance: InstanceId([u8::MAX; 8]),
+        };
+        let rest = tables
+            .chains
+            .range((Bound::Excluded(last), Bound::Unbounded));
+        next = rest.map(|(author, _)| author.device).next();
+    }
+    let owners: BTreeSet<DeviceId> = tables.owners.values().map(|owner| owner.device).collect();
+    owners.iter().any(find) || tables.costs.is_empty()
 }
 
 impl Content {

@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crdt::cost::Meter;
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Inspected, ReplicaId};
-use conclave_proto::InstanceId;
 use conclave_proto::codec::encode;
 use conclave_proto::hash::labelled;
 use conclave_proto::record::{Record, RecordBody};
+use conclave_proto::{Author, DeviceId, DocumentId, InstanceId};
 use rand_core::CryptoRngCore;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::charge::ANY;
+use crate::context::DocContext;
 use crate::state::{Effect, LogState, News};
+use crate::watch::{At, RecordAt, Watch};
 
 /// Plaintext: wiped when dropped, never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -163,6 +165,20 @@ pub(crate) enum Idle {
 }
 
 impl TailEntry {
+    /// Which record it is: the one at index `at` of a tail that begins at position `first`.
+    pub(crate) fn place(&self, first: u64, at: usize) -> RecordAt {
+        let nobody = Author {
+            device: DeviceId([0; 16]),
+            instance: InstanceId([0; 8]),
+        };
+        RecordAt {
+            seq: first.saturating_add(at as u64),
+            id: self.effect.leaf,
+            author: self.effect.link.map_or(nobody, |(author, _)| author),
+            bytes: self.effect.bytes,
+        }
+    }
+
     /// Its epoch, where it is an update or may still turn out to be one.
     fn content_epoch(&self) -> Option<u64> {
         let has_content = self.update.is_some() || self.idle.is_some();
@@ -187,6 +203,12 @@ pub(crate) struct Content {
     pub void: BTreeSet<u64>,
     /// What counting has learnt of the log so far; made where it is needed.
     pub meter: Option<Meter>,
+    /// How many updates were counted for what is to be sent.
+    pub counts: u64,
+    /// What was loaded ends before the tail does, before a record that no engine is given again.
+    ends_early: bool,
+    /// Says which records an engine has.
+    pub watch: Watch,
     /// Indices into `tail` of updates that the CRDT has yet to see, as they were read.
     unapplied: Vec<(usize, Inspected)>,
 }
@@ -198,11 +220,64 @@ fn counted(crdt: &dyn Crdt, meter: &mut Meter, update: &Plain) -> Result<Inspect
     Ok(read)
 }
 
+/// Own edits that nobody has seen, to be put on top of the log. With `waits` what waits in the log goes on waiting, also for what they hold: it comes in
+/// where they have their place, which is elsewhere in the order.
+fn overlay<'a>(
+    crdt: &dyn Crdt,
+    meter: &mut Meter,
+    own: &[&'a Plain],
+    waits: bool,
+) -> Result<Vec<(&'a [u8], Inspected)>, CrdtError> {
+    let any = meter.waiting() > 0;
+    let mut counted = 0;
+    let mut read_all = Vec::with_capacity(own.len());
+    for update in own {
+        let read = crdt.inspect(update.as_slice());
+        if any && let Ok(mut read) = read {
+            let on_top = meter.count_on_top(update.as_slice(), &mut read, ANY);
+            counted += usize::from(on_top.is_ok());
+            if waits {
+                read.keep_waiting();
+            }
+            read_all.push(Ok((update.as_slice(), read)));
+        } else {
+            read_all.push(read.map(|read| (update.as_slice(), read)));
+        }
+    }
+    for _ in 0..counted {
+        meter.revert();
+    }
+    read_all.into_iter().collect()
+}
+
+/// Gives an engine updates of the log: in one call, or one after the other where it is to be told at which it is.
+fn give(
+    crdt: &mut dyn Crdt,
+    watch: &Watch,
+    updates: Vec<(RecordAt, &[u8], Inspected)>,
+) -> Result<(), CrdtError> {
+    if watch.is_singly() {
+        for (record, update, read) in updates {
+            let _within = watch.enter_records(&[record]);
+            crdt.apply_inspected(vec![(update, read)])?;
+        }
+        return Ok(());
+    }
+    if updates.is_empty() {
+        return Ok(());
+    }
+    let records: Vec<RecordAt> = updates.iter().map(|(record, ..)| *record).collect();
+    let _within = watch.enter_records(&records);
+    let updates = updates.into_iter().map(|(_, update, read)| (update, read));
+    crdt.apply_inspected(updates.collect()).map(|_| ())
+}
+
 impl Content {
     /// Loads the checkpoint. The tail is pushed and applied afterwards.
     pub(crate) fn new(
         kind: CrdtKind,
         checkpoint: Checkpoint,
+        watch: Watch,
         fresh: &mut Fresh,
     ) -> Result<Self, CrdtError> {
         let crdt = conclave_crdt::load(kind, checkpoint.crdt.as_slice(), fresh.replica(kind))?;
@@ -216,6 +291,9 @@ impl Content {
             aside: BTreeSet::new(),
             void: BTreeSet::new(),
             meter: None,
+            counts: 0,
+            ends_early: false,
+            watch,
             unapplied: Vec::new(),
         })
     }
@@ -268,12 +346,14 @@ impl Content {
             return Ok(None);
         }
         let wanted: Vec<usize> = unapplied.iter().map(|(at, _)| *at).collect();
-        let tail = &self.tail;
+        let (tail, first) = (&self.tail, self.checkpoint.size);
         let updates = unapplied.into_iter().filter_map(|(at, read)| {
-            let update = tail.get(at)?.update.as_ref()?;
-            Some((update.as_slice(), read))
+            let entry = tail.get(at)?;
+            let update = entry.update.as_ref()?;
+            Some((entry.place(first, at), update.as_slice(), read))
         });
-        if self.crdt.apply_inspected(updates.collect()).is_ok() {
+        let updates = updates.collect();
+        if give(self.crdt.as_mut(), &self.watch, updates).is_ok() {
             return Ok(None);
         }
         self.apply_singly(wanted, &own(), fresh)
@@ -284,6 +364,15 @@ impl Content {
         self.unapplied.clear();
         let (crdt, meter) = self.rebuild_counted(self.size(), &BTreeSet::new(), own, fresh)?;
         (self.crdt, self.meter) = (crdt, Some(meter));
+        Ok(())
+    }
+
+    /// After loading, where an engine is not to be given the record at `size` again: applies what is before it.
+    pub(crate) fn load_before(&mut self, size: u64, fresh: &mut Fresh) -> Result<(), CrdtError> {
+        self.unapplied.clear();
+        self.crdt = self.rebuild(size, &BTreeSet::new(), &[], fresh)?;
+        self.meter = None;
+        self.ends_early = true;
         Ok(())
     }
 
@@ -299,9 +388,14 @@ impl Content {
         let mut meter;
         (self.crdt, meter) = self.rebuild_counted(self.size(), &skip, own, fresh)?;
         for at in wanted {
-            let Some(update) = self.tail.get(at).and_then(|entry| entry.update.clone()) else {
+            let Some(entry) = self.tail.get(at) else {
                 continue;
             };
+            let Some(update) = entry.update.clone() else {
+                continue;
+            };
+            let place = entry.place(self.checkpoint.size, at);
+            let _within = self.watch.enter_records(&[place]);
             let read = counted(self.crdt.as_ref(), &mut meter, &update)?;
             let applied = self.crdt.apply_inspected(vec![(update.as_slice(), read)]);
             if applied.is_err() {
@@ -331,35 +425,48 @@ impl Content {
         own: &[&Plain],
         fresh: &mut Fresh,
     ) -> Result<(Box<dyn Crdt>, Meter), CrdtError> {
+        let (mut crdt, mut meter) = self.rebuild_log(size, skip, fresh)?;
+        if own.is_empty() {
+            return Ok((crdt, meter));
+        }
+        let waits = meter.waiting() > 0;
+        let overlay = overlay(crdt.as_ref(), &mut meter, own, waits)?;
+        if let Err(error) = crdt.apply_inspected(overlay) {
+            if !waits {
+                return Err(error);
+            }
+            // They go on from what has waited: then it comes in with them, as it will in the log.
+            (crdt, meter) = self.rebuild_log(size, skip, fresh)?;
+            let overlay = self::overlay(crdt.as_ref(), &mut meter, own, false)?;
+            crdt.apply_inspected(overlay)?;
+        }
+        Ok((crdt, meter))
+    }
+
+    /// The same without own edits.
+    fn rebuild_log(
+        &self,
+        size: u64,
+        skip: &BTreeSet<usize>,
+        fresh: &mut Fresh,
+    ) -> Result<(Box<dyn Crdt>, Meter), CrdtError> {
         let count =
             usize::try_from(size.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
-        let mut crdt = conclave_crdt::load(
-            self.kind,
-            self.checkpoint.crdt.as_slice(),
-            fresh.replica(self.kind),
-        )?;
-        let mut meter = Meter::load(self.kind, self.checkpoint.crdt.as_slice())?;
-        let updates: Result<Vec<(&[u8], Inspected)>, CrdtError> = self
-            .tail
-            .iter()
-            .take(count)
-            .enumerate()
-            .filter(|(at, _)| !skip.contains(at))
-            .filter_map(|(_, entry)| entry.update.as_ref())
-            .map(|update| {
-                Ok((
-                    update.as_slice(),
-                    counted(crdt.as_ref(), &mut meter, update)?,
-                ))
-            })
-            .collect();
-        let mut updates = updates?;
-        for update in own {
-            updates.push((update.as_slice(), crdt.inspect(update.as_slice())?));
+        let (mut crdt, mut meter) = {
+            let _within = self.watch.enter(At::Stored);
+            let state = self.checkpoint.crdt.as_slice();
+            let crdt = conclave_crdt::load(self.kind, state, fresh.replica(self.kind))?;
+            (crdt, Meter::load(self.kind, state)?)
+        };
+        let first = self.checkpoint.size;
+        let mut updates = Vec::new();
+        for (at, entry) in self.tail.iter().take(count).enumerate() {
+            if let Some(update) = entry.update.as_ref().filter(|_| !skip.contains(&at)) {
+                let read = counted(crdt.as_ref(), &mut meter, update)?;
+                updates.push((entry.place(first, at), update.as_slice(), read));
+            }
         }
-        if !updates.is_empty() {
-            crdt.apply_inspected(updates)?;
-        }
+        give(crdt.as_mut(), &self.watch, updates)?;
         Ok((crdt, meter))
     }
 
@@ -391,8 +498,9 @@ impl Content {
         from: u64,
         fresh: &mut Fresh,
     ) -> Result<Vec<TailEntry>, CrdtError> {
-        self.crdt = self.rebuild(from, &BTreeSet::new(), &[], fresh)?;
-        self.meter = None;
+        let (crdt, meter) = self.rebuild_counted(from, &BTreeSet::new(), &[], fresh)?;
+        (self.crdt, self.meter) = (crdt, Some(meter));
+        self.ends_early = false;
         let at = usize::try_from(from.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
         let taken = self.tail.split_off(at.min(self.tail.len()));
         for entry in &taken {
@@ -410,6 +518,34 @@ impl Content {
         self.void.split_off(&from);
         self.unapplied.clear();
         Ok(taken)
+    }
+
+    /// Position of the first record with content that no engine is to be given again: it is void by now, and work was stuck at it.
+    pub(crate) fn first_avoided(&self, ctx: &DocContext<'_>, document: DocumentId) -> Option<u64> {
+        let stuck = self.watch.stuck().iter();
+        let mut void = stuck.filter(|id| ctx.authority.is_void(&document, id));
+        void.next()?;
+        let first = self.checkpoint.size;
+        let tail = (first..).zip(&self.tail);
+        let mut found =
+            tail.filter(|(_, entry)| entry.update.is_some() && self.avoids(ctx, document, entry));
+        found.next().map(|(seq, _)| seq)
+    }
+
+    /// Whether no engine is to be given a record again.
+    pub(crate) fn avoids(
+        &self,
+        ctx: &DocContext<'_>,
+        document: DocumentId,
+        entry: &TailEntry,
+    ) -> bool {
+        let leaf = &entry.effect.leaf;
+        self.watch.stuck().contains(leaf) && ctx.authority.is_void(&document, leaf)
+    }
+
+    /// Whether all that was loaded is in the CRDT.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.ends_early
     }
 
     /// Epochs of the records set aside.
@@ -431,7 +567,7 @@ mod tests {
     use crate::payload::Tables;
     use crate::state::SnapshotInfo;
     use crate::weight::Weight;
-    use conclave_proto::{Author, DeviceId, Hash, Head, UserId};
+    use conclave_proto::{Hash, Head, UserId};
     use rand_chacha::ChaCha8Rng;
     use rand_core::SeedableRng;
 
@@ -479,7 +615,7 @@ mod tests {
             state: LogState::new(Tables::default(), first),
             crdt: Plain::from(crdt.snapshot().unwrap()),
         };
-        Content::new(kind, checkpoint, &mut fresh).unwrap()
+        Content::new(kind, checkpoint, Watch::default(), &mut fresh).unwrap()
     }
 
     /// Asked after every edit: as much work as there are epochs, however long the tail is.

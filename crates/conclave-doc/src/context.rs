@@ -14,6 +14,7 @@ use crate::error::{Fault, Finding, Suspect};
 use crate::payload::Judgement;
 use crate::seal::KeySource;
 use crate::unsent::Unsent;
+use crate::watch::Watch;
 
 /// An edit: runs once, on the document's CRDT.
 pub type EditFn<'a> = &'a mut dyn FnMut(&mut dyn Crdt) -> Result<(), CrdtError>;
@@ -27,6 +28,8 @@ pub struct DocContext<'a> {
     pub keys: &'a dyn KeySource,
     /// This device.
     pub device: DeviceId,
+    /// Is told where work is, by calls that read a document from rows or from a snapshot.
+    pub watch: Option<&'a Watch>,
 }
 
 /// What a device seals with. Only calls that seal are given it.
@@ -62,6 +65,10 @@ impl<'a> DocContext<'a> {
     /// Whether nobody but one user's devices can check what is written now.
     pub(crate) fn one_user(&self) -> bool {
         self.authority.is_of_one_user(self.authority.epoch())
+    }
+
+    pub(crate) fn watch(&self) -> Watch {
+        self.watch.cloned().unwrap_or_default()
     }
 
     pub(crate) fn own_row(&self) -> Option<&'a RosterRow> {

@@ -7,7 +7,7 @@ use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, UserId, limits};
 
 use crate::aside::Aside;
-use crate::checks::Checks;
+use crate::checks::{Checked, Checks};
 use crate::content::{Content, Fresh, Plain};
 use crate::context::{Cost, DeliverOutcome, DocContext, EditFn};
 use crate::error::{DocError, Fault, Finding, Suspect};
@@ -18,8 +18,9 @@ use crate::lost::LostUpdates;
 use crate::outbox::{Outbox, Own};
 use crate::payload::Account;
 use crate::seal::padded_len;
-use crate::state::LogState;
+use crate::state::{LogState, News};
 use crate::store::RowTracker;
+use crate::watch::{At, RecordAt, Watch};
 
 /// One document of a group, as one device sees it: the log, the CRDT, and what this device has yet to get into the log.
 ///
@@ -328,6 +329,58 @@ impl Document {
             cost = cost.and(self.cost_of_content());
         }
         cost
+    }
+
+    /// From now on `watch` is told where work on this document is.
+    pub fn set_watch(&mut self, watch: Watch) {
+        self.content.watch = watch;
+    }
+
+    /// Whether this document is past where work on it was once.
+    #[must_use]
+    pub fn has_passed(&self, at: &At) -> bool {
+        let is_past = match at {
+            At::Elsewhere | At::Stored => true,
+            At::Records { last, .. } => self.size() > *last,
+            At::Record(record) => self.size() > record.seq,
+            At::Snapshot { seq, .. } => {
+                let mut heard = self.state.heard().iter();
+                !heard.any(|it| it.info.seq == *seq && self.can_check(&it.info))
+            }
+        };
+        is_past && self.content.is_whole()
+    }
+
+    /// The change at a position of the log, where it is not part of the checkpoint.
+    #[must_use]
+    pub fn record_at(&self, seq: u64) -> Option<RecordAt> {
+        let entry = self.content.entry(seq)?;
+        let is_change = matches!(entry.effect.news, News::Update | News::Costly | News::Aside);
+        let author = entry.effect.link.filter(|_| is_change);
+        author.map(|_| entry.place(seq, 0))
+    }
+
+    /// As [`Document::check_snapshot`]; the watch is told of it.
+    ///
+    /// # Errors
+    /// As [`Document::check_snapshot`].
+    pub fn check_snapshot_watched(
+        &mut self,
+        ctx: &DocContext<'_>,
+    ) -> Result<Option<Checked>, DocError> {
+        let watch = self.content.watch.clone();
+        let wanted = self
+            .check_wanted(ctx)
+            .map(|wanted| self.snapshot_at(wanted.seq));
+        let _within = watch.enter(wanted.unwrap_or_default());
+        self.check_snapshot(ctx)
+    }
+
+    /// As a place where work can be: the snapshot at a position of the log.
+    fn snapshot_at(&self, seq: u64) -> At {
+        let heard = self.state.heard().iter().find(|it| it.info.seq == seq);
+        let author = heard.map(|it| it.info.author);
+        At::Snapshot { seq, author }
     }
 
     /// Whether what waits reaches the CRDT engine when it goes on, or is counted from the beginning: how long that takes its length does not tell.

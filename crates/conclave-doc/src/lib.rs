@@ -64,6 +64,7 @@ mod store;
 mod stored;
 mod unsent;
 mod views;
+mod watch;
 mod weight;
 mod words;
 
@@ -90,4 +91,5 @@ pub use seal::{
 pub use session::Session;
 pub use snapshot::PreparedSnapshot;
 pub use unsent::{StoredDocument, Unsent, stored_updates};
+pub use watch::{At, RecordAt, Watch};
 pub use words::{Around, Inserted, Item, Mark, Step, Typed, Word, Written, write_words};

@@ -2,10 +2,10 @@
 //! its way: what is refused for its cost everywhere is not sent. It goes in parts, or is written again as a difference, from the front to the back. What
 //! cannot be written so waits.
 
-use conclave_crdt::cost::{Counted, Meter};
+use conclave_crdt::cost::Counted;
 use conclave_crdt::{Crdt, Inspected, TextEdit, split_update, text_edits};
 
-use crate::charge::{allowance, charge_own};
+use crate::charge::{ANY, allowance, charge_own};
 use crate::context::{DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::DocError;
@@ -20,6 +20,9 @@ const CHUNK_CHARS: usize = 64 * 1024;
 /// After so many more records another form is looked for.
 const PATIENCE_RECORDS: u64 = 64;
 
+/// So much more to spend makes it worth while to look again at what cost too much: half of what the dearest update may cost.
+const MORE_UNITS: u64 = 1 << 18;
+
 /// How the first of the own edits that are still to be sent stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Light {
@@ -30,6 +33,14 @@ pub(crate) enum Light {
     Due,
     /// There is no other form for it: until something of this has changed no other is looked for.
     Waits(Tried),
+}
+
+/// Another form of own edits.
+enum Lighter {
+    /// The first one, in parts.
+    Parts(Vec<Vec<u8>>),
+    /// All of them, written again.
+    Written(Vec<Vec<u8>>),
 }
 
 /// When a form for the first own edit was looked for.
@@ -44,30 +55,55 @@ pub(crate) struct Tried {
 }
 
 impl Tried {
+    /// Whether there is so much more to spend, or so much new, that what cost too much then is looked at again.
+    pub(crate) fn is_over(&self, size: u64, account: Account) -> bool {
+        size >= self.until || account.balance >= self.account.balance.saturating_add(MORE_UNITS)
+    }
+
     /// Whether there is no more to spend, and nothing else to send.
     fn is_as(&self, now: &Self) -> bool {
         self.account == now.account && self.next_number == now.next_number
     }
 }
 
-/// What a meter of the log says with own edits that are not there yet.
-#[derive(Clone)]
+/// What the meter of the log says with own edits on top that are not there yet. They are taken out of it again by [`Document::go_back`].
+#[derive(Clone, Copy)]
 pub(crate) struct Ahead {
-    meter: Meter,
     account: Account,
     ops: u64,
     /// So many items of the outbox are in it.
     items: usize,
+    /// So many updates.
+    counted: usize,
+}
+
+impl Ahead {
+    /// What stood at this place in the outbox went out of it, and was not counted.
+    pub(crate) fn items_up_to(&mut self, at: usize) {
+        self.items = self.items.min(at);
+    }
+}
+
+/// Whether an own record may be sent as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fits {
+    Yes,
+    /// It goes on from what waits here.
+    After,
+    /// It would cost more than there is now.
+    NotNow,
+    /// Whatever there is, it would cost more than an update may.
+    Never,
 }
 
 impl Document {
     /// What the log says of this device's user.
-    fn own_account(&self, ctx: &DocContext<'_>) -> Account {
+    pub(crate) fn own_account(&self, ctx: &DocContext<'_>) -> Account {
         let user = ctx.own_row().map(|row| row.user);
         user.map_or(Account::FULL, |user| self.state.tables.account(&user))
     }
 
-    fn tried(&self, ctx: &DocContext<'_>) -> Tried {
+    pub(crate) fn tried(&self, ctx: &DocContext<'_>) -> Tried {
         Tried {
             until: self.size().saturating_add(PATIENCE_RECORDS),
             account: self.own_account(ctx),
@@ -75,62 +111,56 @@ impl Document {
         }
     }
 
-    fn ahead(&mut self, ctx: &DocContext<'_>) -> Result<Option<Ahead>, DocError> {
-        self.content.ready_meter()?;
-        let account = self.own_account(ctx);
-        let ops = self.state.tables.ops;
-        Ok(self.content.meter.clone().map(|meter| Ahead {
-            meter,
-            account,
-            ops,
-            items: 0,
-        }))
+    /// Whether nothing has changed since a form was looked for.
+    pub(crate) fn is_tried(&self, ctx: &DocContext<'_>, then: &Tried) -> bool {
+        self.size() < then.until && then.is_as(&self.tried(ctx))
     }
 
-    /// Whether the own update at `at` in the outbox may be sent as it is. `ahead` is kept from one to the next.
+    /// Nothing is ahead of the log yet.
+    pub(crate) fn ahead(&self, ctx: &DocContext<'_>) -> Ahead {
+        Ahead {
+            account: self.own_account(ctx),
+            ops: self.state.tables.ops,
+            items: 0,
+            counted: 0,
+        }
+    }
+
+    /// Takes out of the meter what was counted on top of it since.
+    pub(crate) fn go_back(&mut self, now: &mut Ahead, then: Ahead) {
+        if let Some(meter) = &mut self.content.meter {
+            for _ in then.counted..now.counted {
+                meter.revert();
+            }
+        }
+        *now = then;
+    }
+
+    /// Whether the own record at `at` in the outbox may be sent as it is. `ahead` is kept from one to the next. The meter is here: loading it takes as long
+    /// as the document is large, and is done where [`Document::lighten`] is.
     pub(crate) fn may_cost(
         &mut self,
         ctx: &DocContext<'_>,
-        ahead: &mut Option<Ahead>,
+        ahead: &mut Ahead,
         at: usize,
-    ) -> Result<bool, DocError> {
-        if !self.outbox.is_update(at) || self.outbox.sealed_at(at).is_some() {
-            return Ok(true);
+    ) -> Result<Fits, DocError> {
+        if !self.outbox.has_cost(at) || self.outbox.sealed_at(at).is_some() {
+            return Ok(Fits::Yes);
         }
-        if at == 0 && self.light == Light::Due {
-            return Ok(false);
+        if self.content.meter.is_none() {
+            self.light = Light::Due;
         }
-        let fits = if at == 0 && ahead.is_none() {
-            // The one edit of somebody who types needs no copy.
-            self.content.ready_meter()?;
-            let account = self.own_account(ctx);
-            let plain = self.outbox.front_plain();
-            let mut read = self.content.crdt.inspect(plain.as_slice())?;
-            let (kind, ops) = (self.kind(), self.state.tables.ops);
-            self.content.meter.as_mut().is_none_or(|meter| {
-                let allowed = allowance(kind, account, ops);
-                let counted = meter.count(plain.as_slice(), &mut read, allowed);
-                if counted.is_ok() {
-                    meter.revert();
-                }
-                counted.is_ok()
-            })
-        } else {
-            if ahead.is_none() {
-                *ahead = self.ahead(ctx)?;
-            }
-            match ahead {
-                Some(ahead) => self.count_up_to(ahead, at)?,
-                None => true,
-            }
-        };
-        if at == 0 {
-            let now = self.tried(ctx);
+        let is_update = self.outbox.is_update(at);
+        if at == 0 && is_update && self.light == Light::Due {
+            return Ok(Fits::NotNow);
+        }
+        let fits = self.count_up_to(ahead, at)?;
+        if at == 0 && is_update {
             self.light = match self.light {
-                _ if fits => Light::Fine,
-                Light::Waits(then) if self.size() < then.until && then.is_as(&now) => {
-                    Light::Waits(then)
-                }
+                _ if fits == Fits::Yes => Light::Fine,
+                Light::Waits(then) if self.is_tried(ctx, &then) => Light::Waits(then),
+                // In another form it would go on from the same.
+                _ if fits == Fits::After => Light::Waits(self.tried(ctx)),
                 _ => Light::Due,
             };
         }
@@ -138,37 +168,74 @@ impl Document {
     }
 
     /// Counts the items of the outbox up to the one at `at`. Gives whether that one may be sent.
-    fn count_up_to(&mut self, ahead: &mut Ahead, at: usize) -> Result<bool, DocError> {
-        let mut fits = true;
+    fn count_up_to(&mut self, ahead: &mut Ahead, at: usize) -> Result<Fits, DocError> {
+        let mut fits = Fits::Yes;
         while ahead.items <= at {
-            fits = match self.outbox.update_at(ahead.items) {
-                Some(plain) => {
-                    let mut read = self.content.crdt.inspect(plain.as_slice())?;
-                    self.count(ahead, plain.as_slice(), &mut read)
+            let update = self.outbox.update_at(ahead.items).cloned();
+            let leaf = self.outbox.carries_at(ahead.items);
+            let carried = leaf.and_then(|leaf| self.lost.plain_of(&leaf).cloned());
+            fits = match update.as_ref().or(carried.as_ref()) {
+                Some(plain) if !self.lost.is_holding() => {
+                    let read = self.content.crdt.inspect(plain.as_slice())?;
+                    self.count(ahead, plain.as_slice(), read)
                 }
-                None => true,
+                Some(plain) => {
+                    let read = self.content.crdt.inspect(plain.as_slice())?;
+                    let ranges = read.info.ranges.iter();
+                    let mut replicas = ranges.map(|range| &range.replica);
+                    let of = leaf.as_ref().filter(|_| update.is_none());
+                    let goes_on = replicas.any(|replica| self.lost.holds_under(replica, of));
+                    match goes_on {
+                        true => Fits::After,
+                        false => self.count(ahead, plain.as_slice(), read),
+                    }
+                }
+                None => Fits::Yes,
             };
             ahead.items += 1;
         }
         Ok(fits)
     }
 
-    fn count(&self, ahead: &mut Ahead, update: &[u8], read: &mut Inspected) -> bool {
+    /// Counts an update on top of what is ahead, where it fits.
+    pub(crate) fn count(&mut self, ahead: &mut Ahead, update: &[u8], read: Inspected) -> Fits {
+        self.content.counts += 1;
+        let mut read = read;
+        let holds_back = self.lost.is_holding();
         let allowed = allowance(self.kind(), ahead.account, ahead.ops);
-        let before = ahead.meter.size();
-        let counted: Option<Counted> = ahead.meter.count(update, read, allowed).ok();
-        let Some(counted) = counted else {
-            return false;
+        let Some(meter) = &mut self.content.meter else {
+            return Fits::NotNow;
         };
-        ahead.ops = ahead.meter.size();
+        let (before, waited) = (meter.size(), meter.waiting());
+        let counted: Counted = match meter.count_on_top(update, &mut read, allowed) {
+            Ok(counted) => counted,
+            Err(_) => {
+                return match meter.count_on_top(update, &mut read, ANY) {
+                    Ok(_) => {
+                        meter.revert();
+                        Fits::NotNow
+                    }
+                    Err(_) => Fits::Never,
+                };
+            }
+        };
+        // While something is held back here, what goes on from it is too: others would keep only its place.
+        if holds_back && meter.waiting() > waited {
+            meter.revert();
+            return Fits::After;
+        }
+        ahead.ops = meter.size();
         ahead.account = charge_own(ahead.account, &counted, (before, ahead.ops));
-        true
+        ahead.counted += 1;
+        Fits::Yes
     }
 
-    fn count_all(&self, ahead: &mut Ahead, updates: &[Vec<u8>]) -> Result<bool, DocError> {
+    fn count_all(&mut self, ahead: &mut Ahead, updates: &[Vec<u8>]) -> Result<bool, DocError> {
+        let before = *ahead;
         for update in updates {
-            let mut read = self.content.crdt.inspect(update)?;
-            if !self.count(ahead, update, &mut read) {
+            let read = self.content.crdt.inspect(update)?;
+            if self.count(ahead, update, read) != Fits::Yes {
+                self.go_back(ahead, before);
                 return Ok(false);
             }
         }
@@ -181,10 +248,23 @@ impl Document {
         self.light == Light::Due
     }
 
-    /// Whether own edits wait because there is no form of them that may be sent now.
+    /// Whether own edits wait because there is no form of them that may be sent now, or lost updates because they would cost too much now.
     #[must_use]
     pub fn waits_for_cost(&self) -> bool {
-        matches!(self.light, Light::Waits(_))
+        matches!(self.light, Light::Waits(_)) || self.carried_waits()
+    }
+
+    /// Whether lost updates wait to be carried because they would cost this device's user more than there is now. They go when there is more.
+    #[must_use]
+    pub fn carried_waits(&self) -> bool {
+        self.lost.tried().is_some()
+    }
+
+    /// How many updates were counted for what is to be sent: for tests, which count work.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn counted_updates(&self) -> u64 {
+        self.content.counts
     }
 
     /// Brings own edits that cost too much into a form that may be sent: in parts, or written again as a difference. Where there is none they stay as they
@@ -198,34 +278,53 @@ impl Document {
             return Ok(outcome);
         }
         self.collect_edits()?;
+        self.content.ready_meter()?;
         self.light = Light::Fine;
-        let Some(ahead) = self.ahead(ctx)? else {
+        if !self.outbox.is_update(0) {
             return Ok(outcome);
-        };
-        let first = self.outbox.front_plain();
-        if let Some(parts) = self.fitting(&mut ahead.clone(), first.as_slice().to_vec())? {
-            let replicas = self.outbox.front_replicas();
-            self.outbox.replace_front(parts, &replicas);
-        } else if let Some(parts) = self.written_lightly(&ahead)? {
-            self.outbox.drop_updates();
-            self.queue_updates(parts)?;
-            self.rebuild()?;
-            outcome.rebuilt = true;
-        } else {
-            self.light = Light::Waits(self.tried(ctx));
-            outcome.waits_for_cost = true;
+        }
+        let start = self.ahead(ctx);
+        let mut ahead = start;
+        let parts = self.lighter(&mut ahead);
+        self.go_back(&mut ahead, start);
+        match parts? {
+            Some(Lighter::Parts(parts)) => {
+                let replicas = self.outbox.front_replicas();
+                self.outbox.replace_front(parts, &replicas);
+            }
+            Some(Lighter::Written(parts)) => {
+                self.outbox.drop_updates();
+                self.queue_updates(parts)?;
+                self.rebuild()?;
+                outcome.rebuilt = true;
+            }
+            None => {
+                self.light = Light::Waits(self.tried(ctx));
+                outcome.waits_for_cost = true;
+            }
         }
         Ok(outcome)
     }
 
+    fn lighter(&mut self, ahead: &mut Ahead) -> Result<Option<Lighter>, DocError> {
+        let start = *ahead;
+        let first = self.outbox.front_plain();
+        if let Some(parts) = self.fitting(ahead, first.as_slice().to_vec())? {
+            return Ok(Some(Lighter::Parts(parts)));
+        }
+        self.go_back(ahead, start);
+        let written = self.written_lightly(ahead)?;
+        Ok(written.map(Lighter::Written))
+    }
+
     /// An update as it is, or in parts, each of which may be sent, one after the other. They are counted then.
     fn fitting(
-        &self,
+        &mut self,
         ahead: &mut Ahead,
         update: Vec<u8>,
     ) -> Result<Option<Vec<Vec<u8>>>, DocError> {
-        let mut read = self.content.crdt.inspect(&update)?;
-        if self.count(ahead, &update, &mut read) {
+        let read = self.content.crdt.inspect(&update)?;
+        if self.count(ahead, &update, read) == Fits::Yes {
             return Ok(Some(vec![update]));
         }
         let mut about_bytes = update.len();
@@ -237,9 +336,7 @@ impl Document {
                 continue;
             }
             last = parts.len();
-            let mut then = ahead.clone();
-            if self.count_all(&mut then, &parts)? {
-                *ahead = then;
+            if self.count_all(ahead, &parts)? {
                 return Ok(Some(parts));
             }
         }
@@ -247,7 +344,7 @@ impl Document {
     }
 
     /// All own updates as a difference, in parts each of which may be sent. `None` where there are none, or where a difference does not tell all.
-    fn written_lightly(&mut self, ahead: &Ahead) -> Result<Option<Vec<Vec<u8>>>, DocError> {
+    fn written_lightly(&mut self, ahead: &mut Ahead) -> Result<Option<Vec<Vec<u8>>>, DocError> {
         let mut base = self.without_own()?;
         let from = Views::of(base.as_mut());
         let wanted = Views::of(self.content.crdt.as_mut());
@@ -262,18 +359,17 @@ impl Document {
         let mut together = edits.len().max(1);
         loop {
             let mut scratch = self.without_own()?;
-            let mut then = ahead.clone();
-            if let Some(mut parts) =
-                self.write_parts(scratch.as_mut(), &mut then, &edits, together)?
-            {
+            let start = *ahead;
+            if let Some(mut parts) = self.write_parts(scratch.as_mut(), ahead, &edits, together)? {
                 let told = wanted.write_to(scratch.as_mut()).is_ok();
-                let rest = self.taken(scratch.as_mut(), &mut then)?;
+                let rest = self.taken(scratch.as_mut(), ahead)?;
                 let is_all = told && Views::of(scratch.as_mut()) == wanted;
                 return Ok(rest.filter(|_| is_all).map(|mut rest| {
                     parts.append(&mut rest);
                     parts
                 }));
             }
+            self.go_back(ahead, start);
             if together == 1 {
                 return Ok(None);
             }
@@ -283,7 +379,7 @@ impl Document {
 
     /// What was written into a scratch document, in parts that may be sent.
     fn taken(
-        &self,
+        &mut self,
         scratch: &mut dyn Crdt,
         ahead: &mut Ahead,
     ) -> Result<Option<Vec<Vec<u8>>>, DocError> {

@@ -73,6 +73,7 @@ impl Document {
         self.collect_edits()?;
         let (mut this, mut outcome) =
             Self::open_remote(ctx, opened, self.group, self.id, instance, rng)?;
+        this.content.watch = self.content.watch.clone();
         let former = Views::of(self.content.crdt.as_mut());
         let covered = this.state.active.covered;
         let mut found = self.lost_of(ctx, kept, &this, &covered);
@@ -207,7 +208,8 @@ impl Document {
         }
     }
 
-    /// Queues lost updates to be carried, as far as they would stand now; none before all of the log is here. Gives how many. Own ones go by
+    /// Queues lost updates to be carried, as far as they would stand now; those that would cost too much now wait, and are looked at again when there is
+    /// more to pay with. None before all of the log is here. Gives how many. Own ones go by
     /// themselves, before anything else that is unsent ([`Document::next_append`]).
     ///
     /// # Errors
@@ -216,6 +218,14 @@ impl Document {
         self.collect_edits()?;
         if !self.may_carry(ctx) {
             return Ok(0);
+        }
+        let account = self.own_account(ctx);
+        if self
+            .lost
+            .tried()
+            .is_some_and(|it| it.is_over(self.size(), account))
+        {
+            self.lost.try_again();
         }
         let epoch = ctx.authority.epoch();
         let wanted = |device: &DeviceId| {

@@ -150,11 +150,14 @@ impl Document {
         let frontier = payload.frontier.clone();
         let state = LogState::new(payload.tables.clone(), info);
         let (_, checkpoint) = Self::first_checkpoint(payload, state.clone());
-        let mut content =
-            Content::new(kind, checkpoint, &mut fresh).map_err(|_| DocError::BadSnapshot {
-                author: info.author,
-                fault: RecordFault::Content,
-            })?;
+        let watch = ctx.watch();
+        let within = watch.enter(info.place());
+        let content = Content::new(kind, checkpoint, watch.clone(), &mut fresh);
+        drop(within);
+        let mut content = content.map_err(|_| DocError::BadSnapshot {
+            author: info.author,
+            fault: RecordFault::Content,
+        })?;
         content.meter = Some(meter);
         let author = Author {
             device: ctx.device,
@@ -390,7 +393,11 @@ impl Document {
         let frontier = bridge.payload.frontier.clone();
         let state = LogState::new(bridge.payload.tables.clone(), bridge.info);
         let (_, checkpoint) = Self::first_checkpoint(bridge.payload, state.clone());
-        let mut content = Content::new(self.kind(), checkpoint, &mut self.fresh)?;
+        let watch = self.content.watch.clone();
+        let within = watch.enter(bridge.info.place());
+        let content = Content::new(self.kind(), checkpoint, watch.clone(), &mut self.fresh);
+        drop(within);
+        let mut content = content?;
         content.meter = Some(bridge.meter);
         self.end_era();
         let left = self.log.leaves(0, bridge.info.covered.size);

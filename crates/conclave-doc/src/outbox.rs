@@ -277,6 +277,27 @@ impl Outbox {
         (item.what == Own::Update).then_some(&item.plain)
     }
 
+    /// Whether the item at `at` costs its user something: all but verdicts do.
+    pub(crate) fn has_cost(&self, at: usize) -> bool {
+        self.items
+            .get(at)
+            .is_some_and(|item| item.what != Own::Verdict)
+    }
+
+    /// The lost update that the item at `at` carries, by the id that its author gave it.
+    pub(crate) fn carries_at(&self, at: usize) -> Option<Hash> {
+        self.items.get(at)?.carries
+    }
+
+    /// Takes out the item at `at`, which was not sealed yet and carries a lost update.
+    pub(crate) fn take_carried(&mut self, at: usize) -> Option<Hash> {
+        let item = self.items.get(at)?;
+        let leaf = item.carries.filter(|_| item.sealed.is_none())?;
+        let item = self.items.remove(at)?;
+        self.left(&item);
+        Some(leaf)
+    }
+
     /// Replica ids under which the first item writes.
     pub(crate) fn front_replicas(&self) -> Vec<ReplicaId> {
         let front = self.items.front();

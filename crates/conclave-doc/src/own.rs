@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use conclave_crdt::Crdt;
 use conclave_proto::codec::Varint;
 use conclave_proto::frame::AppendedRecord;
+use conclave_proto::record::RecordHeader;
 use conclave_proto::refusal::RecordFault;
 use conclave_proto::{Author, Hash, Refusal, limits};
 use conclave_rules::actions::Action;
+use rand_core::CryptoRngCore;
 use tls_codec::Size;
 
 use crate::content::{Content, Plain};
@@ -15,6 +17,7 @@ use crate::context::{Append, DeliverOutcome, DocContext, RefusedOutcome, Sealer}
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
 use crate::incoming::Form;
+use crate::light::{Ahead, Fits};
 use crate::lost::Whose;
 use crate::outbox::{Own, SealWith, header_template, hint};
 use crate::seal::DocKeys;
@@ -83,16 +86,56 @@ impl Document {
             padding_bytes: ctx.authority.padding_bytes(),
         };
         let first = self.outbox.in_flight(session);
+        let start = self.ahead(ctx);
+        let mut ahead = start;
+        let filled = self.fill(
+            ctx,
+            session,
+            (&template, chain),
+            (&with, rng),
+            &mut ahead,
+            (may_update, max_bytes),
+        );
+        self.go_back(&mut ahead, start);
+        let records = filled?;
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let first_clock = chain.0.saturating_add(first as u64);
+        session.push_frame(first_clock, records.len());
+        Ok(Some(Append {
+            epoch,
+            first_clock,
+            records,
+        }))
+    }
+
+    /// Seals what comes next, as far as it fits into one frame and may cost what it does.
+    fn fill(
+        &mut self,
+        ctx: &DocContext<'_>,
+        session: &mut Session,
+        (template, chain): (&RecordHeader, (u64, Hash)),
+        (with, rng): (&SealWith<'_>, &mut dyn CryptoRngCore),
+        ahead: &mut Ahead,
+        (may_update, max_bytes): (bool, usize),
+    ) -> Result<Vec<AppendedRecord>, DocError> {
         let (mut records, mut bytes) = (Vec::new(), 0usize);
-        let mut ahead = None;
         while records.len() < limits::RECORDS_PER_FRAME
             && self.outbox.next_may_go(session, may_update)
         {
             let next = self.outbox.in_flight(session);
-            if !self.may_cost(ctx, &mut ahead, next)? {
-                break;
+            match self.may_cost(ctx, ahead, next)? {
+                Fits::Yes => {}
+                fits if self.outbox.carries_at(next).is_some() => {
+                    // What does not go on from it need not wait.
+                    self.hold_carried(ctx, next, fits);
+                    ahead.items_up_to(next);
+                    continue;
+                }
+                _ => break,
             }
-            let Some(record) = self.outbox.seal_next(session, &template, chain, &with, rng) else {
+            let Some(record) = self.outbox.seal_next(session, template, chain, with, rng) else {
                 break;
             };
             let appended = AppendedRecord {
@@ -109,16 +152,17 @@ impl Document {
             records.push(appended);
             self.outbox.mark_sent(session);
         }
-        if records.is_empty() {
-            return Ok(None);
+        Ok(records)
+    }
+
+    /// Takes back what the item at `at` was to carry, which would cost more than there is: for now, or for good.
+    fn hold_carried(&mut self, ctx: &DocContext<'_>, at: usize, fits: Fits) {
+        let tried = self.tried(ctx);
+        match (self.outbox.take_carried(at), fits) {
+            (Some(leaf), Fits::Never) => self.lost.unqueued(&leaf),
+            (Some(leaf), _) => self.lost.hold(&leaf, tried),
+            (None, _) => {}
         }
-        let first_clock = chain.0.saturating_add(first as u64);
-        session.push_frame(first_clock, records.len());
-        Ok(Some(Append {
-            epoch,
-            first_clock,
-            records,
-        }))
     }
 
     /// The service has ordered a frame of own records: `count` of them up to clock `next_clock`, from position `first_seq` on.

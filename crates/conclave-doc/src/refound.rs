@@ -114,7 +114,7 @@ impl Document {
             state: state.clone(),
             crdt: founding.crdt,
         };
-        let mut content = Content::new(founding.kind, checkpoint, &mut fresh)?;
+        let mut content = Content::new(founding.kind, checkpoint, ctx.watch(), &mut fresh)?;
         content.meter = Some(meter);
         let mut this = Self::assemble(
             group,

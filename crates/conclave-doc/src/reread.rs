@@ -11,10 +11,12 @@ use conclave_proto::refusal::RecordFault;
 
 use crate::carried::{BAD, Carried, judge_carried, judge_operations};
 use crate::charge::{Payer, charge_unfit};
+use crate::checks::Went;
 use crate::content::{Idle, Plain, TailEntry};
 use crate::context::{Change, ChangeKind, DeliverOutcome, DocContext};
 use crate::document::Document;
 use crate::error::{DocError, Fault, Finding, Suspect};
+use crate::outbox::Own;
 use crate::payload::{Tables, VerdictPayload};
 use crate::replica::judge_replicas;
 use crate::seal::{KeyRing, open};
@@ -39,7 +41,12 @@ impl Document {
         from: u64,
         outcome: &mut DeliverOutcome,
     ) -> Result<(), DocError> {
-        let pending = self.pending_views()?;
+        // What was written on a record that no engine is given again cannot be compared with what was there before.
+        let avoided = self.content.first_avoided(ctx, self.id);
+        let pending = match avoided {
+            Some(_) => None,
+            None => self.pending_views()?,
+        };
         let before = self.judge_again(ctx, from, None, outcome)?;
         self.checks.forget_found();
         self.rows.meta_dirty = true;
@@ -48,8 +55,70 @@ impl Document {
             .retain(|epoch| ctx.keys.root(*epoch).is_none());
         let in_the_way = self.tell_changes(ctx, from, &before, outcome);
         outcome.rebuilt = true;
+        if let Some(first) = avoided {
+            if first < self.settled_to() {
+                // Others found a snapshot right that holds it.
+                self.want_base(Went::Back, outcome);
+            }
+            return self.give_back_unfit(from, &before, in_the_way, outcome);
+        }
         self.settle_pending(pending, in_the_way, outcome)?;
         self.write_lost(from, &before, outcome)
+    }
+
+    /// Puts those of the own edits that wait on top of the document that stand by themselves. The others, and own records that have lost their effect, are
+    /// given back as they are.
+    fn give_back_unfit(
+        &mut self,
+        from: u64,
+        before: &Before,
+        in_the_way: bool,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
+        let lost = self.lost_records(from, before)?;
+        let records = (from..).zip(before);
+        let records = records.filter(|(seq, _)| lost.contains(seq));
+        let mut dropped: Vec<_> = records
+            .filter_map(|(_, (_, update))| update.as_ref())
+            .map(|update| update.0.clone())
+            .collect();
+        let mut scratch = self.without_own()?;
+        let mut kept = Vec::new();
+        let items = self.outbox.unsent_updates();
+        let count = items.len();
+        let mut fits = !in_the_way;
+        for item in items {
+            let waited = scratch.has_missing();
+            let version = match fits {
+                true => Some(scratch.version()?),
+                false => None,
+            };
+            let inserts = !item.replicas.is_empty();
+            // An engine that has refused one may be poisoned: those after it are not tried.
+            fits = fits && scratch.apply(&[item.plain.as_slice()]).is_ok();
+            let waits = fits
+                && scratch.has_missing()
+                && (!waited || (inserts && Some(scratch.version()?) == version));
+            match fits && !waits {
+                true => kept.push(item),
+                false => dropped.push(item.plain.0),
+            }
+        }
+        if kept.len() < count {
+            self.outbox.drop_updates();
+            for item in kept {
+                self.outbox.push(Own::Update, item.plain, item.replicas);
+            }
+            self.renew_instance(outcome);
+        }
+        self.rebuild()?;
+        if !dropped.is_empty() {
+            let shown = Views::of(self.content.crdt.as_mut());
+            let lost = self.lost_between(&shown, &shown, dropped, false);
+            outcome.lost.push(lost);
+            outcome.refused_own = true;
+        }
+        Ok(())
     }
 
     /// Judges the content of all records from `from` on again, that at `unfit` excepted, which the engine has refused. So it is done from each that the
@@ -97,7 +166,9 @@ impl Document {
         let mut state = self.content.state_at(from);
         self.content.ready_meter()?;
         for (seq, mut entry) in (from..).zip(entries) {
-            let void = seq >= settled && ctx.authority.is_void(&self.id, &entry.effect.leaf);
+            let avoided = self.content.avoids(ctx, self.id, &entry);
+            let void =
+                avoided || seq >= settled && ctx.authority.is_void(&self.id, &entry.effect.leaf);
             let is_chained = entry.effect.link.is_some() && entry.effect.epoch.is_some();
             let mut update = None;
             if unfit == Some(seq) {
@@ -168,7 +239,10 @@ impl Document {
             } else if let Some(base) = run.take() {
                 tells_all &= wanted.follow(base, former.as_mut());
             }
+            let place = self.content.entry(seq).map(|entry| entry.place(seq, 0));
+            let within = place.map(|place| self.content.watch.enter_records(&[place]));
             former.apply(&[update.as_slice()])?;
+            drop(within);
         }
         if let Some(base) = run {
             tells_all &= wanted.follow(base, former.as_mut());
@@ -209,6 +283,7 @@ impl Document {
             };
             if waits {
                 let version = scratch.version()?;
+                let _within = self.content.watch.enter_records(&[entry.place(seq, 0)]);
                 scratch.apply(&[update.as_slice()])?;
                 if stood && !entry.effect.claims.is_empty() && scratch.version()? == version {
                     lost.insert(seq);

@@ -150,7 +150,9 @@ impl Document {
         for candidate in rest.by_ref() {
             match self.settle_one(ctx, &candidate, &mut keys, outcome) {
                 Ok(refused_own) => {
-                    refused.extend(refused_own);
+                    let costly = self.content.tail.last();
+                    let costly = costly.is_some_and(|it| it.effect.news == News::Costly);
+                    refused.extend(refused_own.map(|item| (item, costly)));
                     self.incoming.settle(candidate.seq, candidate.queued_bytes);
                 }
                 Err(halt) => {
@@ -168,14 +170,21 @@ impl Document {
         self.log.truncate(self.content.size());
         let lost = self.apply_settled(ctx, outcome)?;
         self.forget_known();
-        for item in refused.extract_if(.., |item| item.what == Own::Carried) {
-            // Nobody else's would stand either.
+        for (item, costly) in refused.extract_if(.., |(item, _)| item.what == Own::Carried) {
             let leaf = item.carries;
+            if costly {
+                // Others were faster and made it dear: it goes when there is more to pay with.
+                let tried = self.tried(ctx);
+                leaf.iter().for_each(|leaf| self.lost.hold(leaf, tried));
+                continue;
+            }
+            // Nobody else's would stand either.
             let gone = self.take_lost(|lost| Some(lost.leaf) == leaf)?;
             outcome.uncarried.extend(gone);
         }
         if !refused.is_empty() || !lost.is_empty() {
-            let updates = refused.into_iter().filter(|item| item.what == Own::Update);
+            let items = refused.into_iter().map(|(item, _)| item);
+            let updates = items.filter(|item| item.what == Own::Update);
             let updates = updates.map(|item| item.plain).chain(lost);
             self.rewrite_own(updates.collect(), outcome)?;
         }
@@ -312,8 +321,9 @@ impl Document {
         let (update, mut unapplied) = update.unzip();
         let mut popped = None;
         if own {
-            // What was carried is shown here already as well, unless somebody else's came first: once more does nothing.
-            unapplied = unapplied.filter(|_| effect.carried.is_some());
+            // What was carried is shown here already as well, unless somebody else's came first: once more does nothing. What had waited for
+            // an own edit comes in where that has its place.
+            unapplied = unapplied.filter(|read| effect.carried.is_some() || read.lets_in());
             popped = self.outbox.pop();
             outcome.acknowledged += 1;
             if !candidate.is_own() {

@@ -13,6 +13,7 @@ use crate::carried::{Carried, owner};
 use crate::context::RootsNeeded;
 use crate::heard::{self, Heard, Voice};
 use crate::payload::{Account, Judgement, Tables};
+use crate::watch::At;
 use crate::weight::Weight;
 
 /// How much is written between two positions whose weight is remembered, in bytes.
@@ -51,6 +52,14 @@ impl SnapshotInfo {
                 covered: self.covered,
                 crdt: kind.code(),
             },
+        }
+    }
+
+    /// As a place where work can be.
+    pub(crate) fn place(&self) -> At {
+        At::Snapshot {
+            seq: self.seq,
+            author: Some(self.author),
         }
     }
 

@@ -47,6 +47,7 @@ use crate::stored::{
     CheckpointRow, MetaRow, OutRow, ROW_VERSION, SegmentEntry, Sorted, malformed, read_idle,
     read_segment, read_update,
 };
+use crate::watch::At;
 
 /// A segment of records is closed past this size, in bytes.
 const SEGMENT_BYTES: usize = 64 * 1024;
@@ -356,7 +357,8 @@ impl Document {
         self.rows.open = segment.filter(|(_, rows)| rows.len() < SEGMENT_GROWS_BYTES);
     }
 
-    /// Loads a document from its rows. Edits from now on are written under a fresh replica id.
+    /// Loads a document from its rows. Edits from now on are written under a fresh replica id. Where a record is void by now at which work was stuck
+    /// ([`Watch::new`](crate::Watch::new)) what is shown ends before it until [`Document::voided`] is called.
     ///
     /// # Errors
     /// [`DocError::Stored`], [`DocError::UnknownKind`], [`DocError::MissingRoot`], [`DocError::Crdt`]. The rows stay as they are; open the
@@ -389,7 +391,11 @@ impl Document {
         tracker.leaf_rows = leaf_rows;
         tracker.below = below;
         tracker.restore(sorted.kept);
-        let mut content = Content::new(kind, checkpoint, &mut fresh)?;
+        let watch = ctx.watch();
+        let within = watch.enter(At::Stored);
+        let content = Content::new(kind, checkpoint, watch.clone(), &mut fresh);
+        drop(within);
+        let mut content = content?;
         let mut keys = KeyRing::new(ctx.keys, id);
         let mut corrections = sorted.corrections;
         for (first, bytes) in sorted.segments {
@@ -420,8 +426,14 @@ impl Document {
             lost.restore(number, read);
         }
         outbox.carried().for_each(|leaf| lost.queued(leaf));
-        let overlay: Vec<_> = lost.plains().chain(outbox.updates()).collect();
-        content.load_all(&overlay, &mut fresh)?;
+        match content.first_avoided(ctx, id) {
+            // What follows is read when it is taken out.
+            Some(seq) => content.load_before(seq, &mut fresh)?,
+            None => {
+                let overlay: Vec<_> = lost.plains().chain(outbox.updates()).collect();
+                content.load_all(&overlay, &mut fresh)?;
+            }
+        }
         let mut incoming = Incoming::default();
         for (seq, form) in sorted.waiting {
             if seq >= content.size() {

@@ -17,6 +17,7 @@ use crate::outbox::Own;
 use crate::seal::{KeyRing, KeySource};
 use crate::stored::{Sorted, malformed, read_idle, read_item, read_segment, read_update};
 use crate::views::{Views, tell_all};
+use crate::watch::Watch;
 use crate::words::{Word, between};
 
 /// Own edits that go out of a document. `Debug` prints no content.
@@ -75,7 +76,7 @@ impl StoredDocument {
             state: row.state,
             crdt: row.crdt,
         };
-        let mut content = Content::new(kind, checkpoint, &mut fresh)?;
+        let mut content = Content::new(kind, checkpoint, Watch::default(), &mut fresh)?;
         let mut keys = KeyRing::new(keys, row.document);
         let mut corrections = sorted.corrections;
         for (first, bytes) in sorted.segments {

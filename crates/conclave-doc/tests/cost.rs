@@ -587,3 +587,88 @@ fn dear_updates_are_left_out_by_who_has_the_log_and_by_who_begins_from_a_snapsho
         tables_agree(&mut sim, &[0, 1, newcomer]);
     }
 }
+
+/// Who carries what others have lost pays for it. What that user cannot pay for now goes when there is more to pay with, and is not given up.
+#[test]
+fn what_is_carried_is_counted_before_it_is_sealed_and_waits_until_it_can_be_paid_for() {
+    let mut sim = poor(30_000);
+    let copy = sim.service.clone();
+    sim.disconnect(EVE);
+    for _ in 0..2 {
+        sim.peers[DAN].edit(|crdt| nulls(crdt, MANY));
+        sim.settle();
+    }
+    sim.peers[DAN].insert(0, "{cheap}");
+    sim.settle();
+    sim.assert_no_findings();
+    sim.peers[CAT].store();
+    [CAT, TOM, DAN].iter().for_each(|at| sim.disconnect(*at));
+    sim.service = copy;
+    sim.connect(EVE);
+    sim.peers[EVE].insert(0, "{eve}");
+    sim.settle();
+
+    sim.merge(CAT);
+    sim.settle();
+    assert_eq!(sim.carry(CAT, Whose::All), 3);
+    let size = sim.service.size();
+    sim.settle();
+    assert_eq!(
+        sim.service.size(),
+        size + 1,
+        "nothing is sent that is refused"
+    );
+    for round in 0..2 {
+        assert_eq!(sim.peers[CAT].doc.lost_count(), 2);
+        assert_eq!(sim.carry(CAT, Whose::All), 0);
+        assert_eq!(sim.take_uncarried(CAT), None);
+        assert!(sim.peers[CAT].doc.waits_for_cost());
+        assert_eq!(sim.peers[CAT].doc.pending_count(), 0);
+        if round == 0 {
+            sim.peers[CAT].store();
+            sim.restart(CAT);
+            sim.connect(CAT);
+            sim.settle();
+            // It is looked at once more then.
+            assert_eq!(sim.carry(CAT, Whose::All), 2);
+            sim.settle();
+        }
+    }
+    // What is written earns, as far as it is long when it is deflated.
+    let numbers = (0..10_000u32).map(|at| at.wrapping_mul(2_654_435_761).to_string());
+    sim.peers[CAT].insert(0, &numbers.collect::<String>());
+    sim.settle();
+    assert_eq!(sim.carry(CAT, Whose::All), 2);
+    sim.settle();
+    assert_eq!(sim.peers[CAT].doc.lost_count(), 0);
+    assert!(!sim.peers[CAT].doc.waits_for_cost());
+    assert!(sim.peers[CAT].uncarried.is_empty());
+    let (cat, eve) = (sim.peers[CAT].text(), sim.peers[EVE].text());
+    assert_eq!(cat, eve);
+    assert_eq!(cat.matches("{cheap}").count(), 1);
+    tables_agree(&mut sim, &[CAT, EVE]);
+}
+
+/// How much is counted for what is sent does not depend on how much there is.
+#[test]
+fn what_is_sent_costs_as_much_counting_as_is_on_its_way() {
+    for kind in [CrdtKind::Yjs, CrdtKind::Automerge] {
+        let roles = [(1, Role::Owner), (2, Role::Editor)];
+        let mut sim = Sim::new(kind, &roles, "hello");
+        for at in 0..40 {
+            sim.peers[at % 2].insert(0, "a few words ");
+            sim.settle();
+        }
+        let before = sim.peers[1].doc.counted_updates();
+        for _ in 0..4 {
+            sim.peers[1].insert(0, ".");
+            assert!(sim.send(1, 4096));
+        }
+        // Those on their way, and the next.
+        let counted = sim.peers[1].doc.counted_updates() - before;
+        assert_eq!(counted, 1 + 2 + 3 + 4, "{kind}");
+        sim.settle();
+        sim.assert_converged();
+        tables_agree(&mut sim, &[0, 1]);
+    }
+}

@@ -647,3 +647,46 @@ fn nothing_of_the_content_shows_in_debug() {
     let record = sim.forge(1, b"secret", |header| header.body = body);
     assert!(!format!("{record:?}").contains("115, 101, 99"));
 }
+
+/// Somebody's record goes on from an own edit that has no place in the log yet: one that a put-back service has lost, for example. It waits for that in
+/// the log, and so it does here, also after a restart: otherwise it would come in elsewhere in the order than for everybody else.
+#[test]
+fn what_waits_for_an_own_edit_comes_in_where_that_has_its_place() {
+    let kind = CrdtKind::Yjs;
+    for restarts in [false, true] {
+        let mut sim = Sim::new(
+            kind,
+            &[(1, Role::Owner), (2, Role::Editor), (3, Role::Editor)],
+            "hello",
+        );
+        sim.settle();
+        sim.peers[1].insert(5, " mine");
+        let state = sim.peers[1].doc.crdt().snapshot().unwrap();
+        let replica = conclave_crdt::ReplicaId::for_kind(kind, [9; 16]);
+        let mut other = conclave_crdt::load(kind, &state, replica).unwrap();
+        other.text().unwrap().splice(10, 0, " and his").unwrap();
+        let mut updates: Vec<Vec<u8>> = Vec::new();
+        other.take_pending(&mut updates).unwrap();
+        let record = sim.forge(2, &updates[0], |_| {});
+        sim.order(vec![record], None);
+        while sim.receive(0) || sim.receive(1) || sim.receive(2) {}
+        assert_eq!(sim.peers[0].text(), "hello");
+        assert_eq!(sim.peers[1].text(), "hello mine");
+        if restarts {
+            sim.peers[1].store();
+            sim.restart(1);
+            assert_eq!(sim.peers[1].text(), "hello mine");
+            sim.connect(1);
+        }
+        sim.settle();
+        for at in 0..3 {
+            assert_eq!(
+                sim.peers[at].text(),
+                "hello mine and his",
+                "{at} {restarts}"
+            );
+        }
+        sim.assert_converged();
+        sim.assert_no_findings();
+    }
+}

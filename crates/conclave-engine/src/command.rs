@@ -4,7 +4,7 @@ use conclave_crdt::CrdtKind;
 use conclave_proto::codec::Bytes;
 use conclave_proto::record::CloseReason;
 use conclave_proto::{
-    DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, RescueId, Role, UnixMs, UserId,
+    DeviceId, DocumentId, GroupId, GroupPolicy, Hash, RealmId, RescueId, Role, UnixMs, UserId,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use conclave_doc::Typed;
 
 use crate::clock::ClockOffset;
-use crate::event::BasisInfo;
+use crate::event::{BasisInfo, Person};
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
 use crate::policy::PolicyChange;
@@ -316,6 +316,25 @@ pub enum Command {
         /// The document.
         document: DocumentId,
     },
+    /// Declares one record void, whatever it is: for one at which work on the document is stuck (admins). What builds on it is void with it. Reply:
+    /// `Done` when it is in the group log.
+    VoidRecord {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Its position in the document's log.
+        seq: u64,
+    },
+    /// What is known of one record. Reply: `Record`.
+    Record {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Its position in the document's log.
+        seq: u64,
+    },
     /// Founds a group anew under another id, with the documents, policy and verified members of one that is frozen (admins). The new
     /// group's directory names the old one. Reply: `Group`.
     Restart {
@@ -401,6 +420,7 @@ impl Command {
             | Self::Members { .. }
             | Self::Policy { .. }
             | Self::Invitations
+            | Self::Record { .. }
             | Self::Documents { .. }
             | Self::View { .. }
             | Self::Synced { .. }
@@ -443,6 +463,7 @@ impl Command {
             | Self::Rejoin { .. }
             | Self::ReAdd { .. }
             | Self::VoidRecords { .. }
+            | Self::VoidRecord { .. }
             | Self::Restart { .. }
             | Self::MarkFindings { .. }
             | Self::KeepTyped { .. }
@@ -504,6 +525,8 @@ pub enum Reply {
     Document(DocumentId),
     /// Documents.
     Documents(Vec<DocumentInfo>),
+    /// One record of a document.
+    Record(Box<RecordInfo>),
     /// A removal is in the log.
     Removed {
         /// Epoch that it began.
@@ -707,6 +730,37 @@ pub struct DocumentInfo {
     /// On whose word its older content rests here; none when it was never opened.
     #[serde(default)]
     pub basis: Option<BasisInfo>,
+    /// Where work on it did not come back, if that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<StuckInfo>,
+}
+
+/// One record of a document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecordInfo {
+    /// Its position in the document's log.
+    pub seq: u64,
+    /// Its id.
+    pub id: Hash,
+    /// The device that sealed it.
+    pub device: DeviceId,
+    /// That device's user, where the group's members tell.
+    pub author: Option<Person>,
+    /// Its encoded size.
+    pub bytes: u32,
+}
+
+/// Where work on a document did not come back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StuckInfo {
+    /// The record at which it was, if it was at one.
+    pub record: Option<RecordInfo>,
+    /// Position of the snapshot at which it was, if it was at one.
+    pub snapshot: Option<u64>,
+    /// In how many sessions.
+    pub sessions: u32,
+    /// Whether that is often enough to declare the record void, and this device may.
+    pub may_void: bool,
 }
 
 /// State of a device.

@@ -217,6 +217,28 @@ impl Engine {
             Command::VoidRecords { group, document } => {
                 self.on_document(id, group, document, DocCommand::Void);
             }
+            Command::VoidRecord {
+                group,
+                document,
+                seq,
+            } => {
+                if !self.known(id, group) {
+                    return;
+                }
+                let stuck = self.on_whole(group, |cx, whole| {
+                    cx.void_stuck(&mut whole.group, id, document, seq)
+                });
+                match stuck {
+                    Some(None) => self.settle_later(group),
+                    // Where it is not stuck here, the document tells which record that is.
+                    _ => self.on_document(id, group, document, DocCommand::VoidRecord(seq)),
+                }
+            }
+            Command::Record {
+                group,
+                document,
+                seq,
+            } => self.on_document(id, group, document, DocCommand::Record(seq)),
             Command::Restart { group } => {
                 let what = What::WithDirectory(DirectoryCommand::Restart);
                 self.with_group(group, GroupWork::Command(id, what));

@@ -142,6 +142,14 @@ pub enum EngineError {
         "the document took too long, and this device stopped waiting for it; close the program and open it again to try anew"
     )]
     Held,
+    /// No change at this position of a document can be declared void.
+    #[error(
+        "the document's log has no change at position {seq} that is not part of its saved state already"
+    )]
+    NoSuchRecord {
+        /// The position.
+        seq: u64,
+    },
     /// Own edits have no place any more; what they did is kept apart.
     #[error("edits of this device have no place any more; they are kept apart as {}", .id.short())]
     Rescued {
@@ -231,6 +239,7 @@ impl EngineError {
             Self::OnlyCopy => "engine.only_copy",
             Self::BecomesNew => "engine.becomes_new",
             Self::Held => "document.held",
+            Self::NoSuchRecord { .. } => "document.no_such_record",
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",
             Self::UnknownRescue => "engine.unknown_rescue",

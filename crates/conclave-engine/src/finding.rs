@@ -1,10 +1,11 @@
 //! What does not fit: found by this device, kept until somebody has seen it, told in plain words. A finding never stops the device.
 
 mod ends;
+mod held;
 mod kept;
 mod words;
 
-use conclave_doc::{DocError, Fault};
+use conclave_doc::{At, DocError, Fault};
 use conclave_identity::AuthError;
 use conclave_mls::{MlsError, ProcessError};
 use conclave_proto::{DeviceId, DocumentId, GroupId, Refusal, UnixMs, UserId};
@@ -353,7 +354,14 @@ pub enum FindingKind {
         seq: u64,
     },
     /// Something about it took too long.
-    Held,
+    Held {
+        /// Where it was then.
+        at: At,
+        /// In how many sessions it was there.
+        sessions: u32,
+        /// Whether this device may declare records void.
+        may_void: bool,
+    },
     /// A snapshot is not what the log says, by this device's own check.
     FalseSnapshot {
         /// Its position in the document's log.
@@ -392,6 +400,8 @@ pub enum FindingKind {
     },
     /// Own edits would cost too much now, and wait.
     EditsWait,
+    /// What the service has lost would cost this user too much to bring back now.
+    CarriedWaits,
     /// Own edits lost their place and are kept apart.
     Rescued {
         /// How many.
@@ -480,7 +490,7 @@ impl FindingKind {
             Self::DocumentLost => "document.lost",
             Self::NotCarriedOver => "document.not_carried_over",
             Self::AsideNotCarriedOver | Self::SetAside { .. } => "document.set_aside",
-            Self::Held => "document.held",
+            Self::Held { .. } => "document.held",
             Self::FalseSnapshot { .. } => "document.false_snapshot",
             Self::FalseVerdict { .. } => "document.false_verdict",
             Self::SnapshotsUnchecked { .. } => "document.snapshots_unchecked",
@@ -489,6 +499,7 @@ impl FindingKind {
             Self::BaseDisputed => "document.disputed",
             Self::OwnEditRewritten => "document.own_edit_rewritten",
             Self::EditsWait => "document.edits_wait",
+            Self::CarriedWaits => "document.carried_waits",
             Self::Rescued { .. } => "document.rescued",
             Self::RescueFull => "rescue.full",
             Self::Dropped { .. } => "device.findings_dropped",

@@ -69,9 +69,12 @@ mod work;
 pub use clock::{Clock, ClockOffset};
 pub use command::{
     Approval, AwaitedInfo, Command, DeviceInfo, DocumentInfo, EvidenceInfo, GroupInfo,
-    InvitationInfo, MemberInfo, OperationId, PinInfo, Reply, RequestInfo, Setup, Status, WhoAmI,
+    InvitationInfo, MemberInfo, OperationId, PinInfo, RecordInfo, Reply, RequestInfo, Setup,
+    Status, StuckInfo, WhoAmI,
 };
-pub use conclave_doc::{Around, Cost, Inserted, Item, Mark, Step, Typed, Word};
+pub use conclave_doc::{
+    Around, At, Cost, Inserted, Item, Mark, RecordAt, Step, Typed, Watch, Word,
+};
 pub use conclave_identity::is_escaped;
 pub use document::{Done, Job, Lending, Work, WorkId};
 pub use engine::Engine;

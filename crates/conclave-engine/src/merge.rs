@@ -260,6 +260,21 @@ impl Cx {
         self.wake(delay, timer);
     }
 
+    /// Tells where something cannot be carried now for what it costs.
+    pub(crate) fn tell_carried(&mut self, group: &Group, doc: &Doc) {
+        let about = About::Document(group.id, doc.id);
+        let waits = Finding {
+            what: FindingKind::CarriedWaits,
+            about,
+            suspect: None,
+        };
+        match doc.document.carried_waits() {
+            false => self.ended(about, End::Paid),
+            true if self.open_finding(&waits).is_none() => self.found(waits),
+            true => {}
+        }
+    }
+
     /// The authors had time to carry their own: the rest is carried from here, or nobody does.
     pub(crate) fn carry_others(&mut self, group: &mut Group, doc: &mut Doc) {
         let is_here = self.link.is_at_rest(group.id, doc) && group.may_act();

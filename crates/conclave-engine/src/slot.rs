@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use conclave_doc::Watch;
 use conclave_proto::{DocumentId, InstanceId};
 
-use crate::document::{Doc, Notes, WorkId};
+use crate::document::{Doc, Notes, Stuck, WorkId};
 use crate::error::EngineError;
 use crate::io::CommandId;
 use crate::work::DocWork;
@@ -39,6 +40,8 @@ pub(crate) struct Away {
     /// The command whose closure it runs, if it runs one.
     pub(crate) closure: Option<CommandId>,
     pub(crate) notes: Notes,
+    /// Says where the work is.
+    pub(crate) watch: Watch,
     pub(crate) queue: Queue,
     /// Under which instance it writes, as far as is known here.
     pub(crate) instance: InstanceId,
@@ -83,8 +86,8 @@ pub(crate) struct Docs {
     slots: BTreeMap<DocumentId, DocSlot>,
     /// How many of them take memory.
     in_memory: usize,
-    /// How often work on a document did not come back in this session.
-    stuck: BTreeMap<DocumentId, u8>,
+    /// Documents on which work did not come back in this session.
+    stuck: BTreeMap<DocumentId, Stuck>,
 }
 
 impl Docs {
@@ -95,7 +98,7 @@ impl Docs {
 
     /// How often work on a document did not come back.
     pub(crate) fn tries(&self, id: &DocumentId) -> u8 {
-        self.stuck.get(id).copied().unwrap_or_default()
+        self.stuck.get(id).map_or(0, |stuck| stuck.tries)
     }
 
     /// Whether work on a document did not come back once.
@@ -105,9 +108,19 @@ impl Docs {
 
     /// Work on a document does not come back. Gives how often that is so by now.
     pub(crate) fn note_stuck(&mut self, id: DocumentId) -> u8 {
-        let count = self.stuck.entry(id).or_default();
-        *count = count.saturating_add(1);
-        *count
+        let stuck = self.stuck_mut(id);
+        stuck.tries = stuck.tries.saturating_add(1);
+        stuck.tries
+    }
+
+    /// What this session knows of that.
+    pub(crate) fn stuck_mut(&mut self, id: DocumentId) -> &mut Stuck {
+        self.stuck.entry(id).or_default()
+    }
+
+    /// What held a document is out of the way.
+    pub(crate) fn free(&mut self, id: &DocumentId) {
+        self.stuck.remove(id);
     }
 
     pub(crate) fn get(&self, id: &DocumentId) -> Option<&DocSlot> {

@@ -82,6 +82,8 @@ pub(crate) enum GroupWork {
     LookAtDocuments,
     /// Records were declared void.
     Voided,
+    /// A record was at which work on this document was stuck.
+    Freed(DocumentId),
     /// A document was closed.
     Closed {
         document: DocumentId,
@@ -232,6 +234,7 @@ impl Cx {
             GroupWork::RetryDocuments => self.each_document(whole, || DocWork::Retry),
             GroupWork::LookAtDocuments => self.each_document(whole, || DocWork::Look),
             GroupWork::Voided => self.each_document(whole, || DocWork::Voided),
+            GroupWork::Freed(document) => self.freed(whole, document),
             GroupWork::Closed { document, by } => self.document_closed(whole, document, by),
             GroupWork::GoOnClosing => self.go_on_closing(whole),
             GroupWork::RotationReported { epoch, author } => {

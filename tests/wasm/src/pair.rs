@@ -137,6 +137,7 @@ impl Seat {
             authority: self.group.state(),
             keys: &self.roots,
             device: self.member.device,
+            watch: None,
         }
     }
 }

@@ -4,13 +4,13 @@ use conclave_client::proto::GroupId;
 use conclave_client::{BasisInfo, DocumentInfo, Person};
 
 use super::document::{Which, called, open, row};
-use super::findings;
+use super::{findings, stuck};
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::{Shown, columns, note};
 
 /// Somebody, to be put into a sentence.
-fn person(person: &Person) -> String {
+pub(super) fn person(person: &Person) -> String {
     match (&person.name, person.verified) {
         (Some(name), true) => name.clone(),
         (Some(name), false) => format!("{name} (not verified)"),
@@ -70,8 +70,18 @@ pub fn note_basis(context: &Context, info: &DocumentInfo) {
 /// # Errors
 /// [`Failure`](crate::failure::Failure).
 pub async fn status(context: &Context, which: &Which) -> Result<Shown> {
-    let (group, info, reached) = open(context, which).await?;
-    context.note_stale(reached);
+    let (group, info) = match open(context, which).await {
+        Ok((group, info, reached)) => {
+            context.note_stale(reached);
+            (group, info)
+        }
+        // That is how it stands.
+        Err(failure) if failure.code == "document.held" => {
+            let group = which.group.as_deref();
+            context.find_document(&which.document, group).await?
+        }
+        Err(failure) => return Err(failure),
+    };
     let mut found = findings::kept(context, Some(group), false).await?;
     found.retain(|it| it.document == Some(info.document) && !it.settled);
     let shown = |name: &str, value: String| vec![name.to_owned(), value];
@@ -84,6 +94,11 @@ pub async fn status(context: &Context, which: &Which) -> Result<Shown> {
     ];
     rows.extend((!state.is_empty()).then(|| shown("state", state)));
     rows.extend(info.basis.as_ref().map(|it| shown("content", sentence(it))));
+    rows.extend(
+        info.stuck
+            .as_ref()
+            .map(|it| shown("held", stuck::sentence(it))),
+    );
     let told = found.iter().map(|it| shown("finding", it.text.clone()));
     rows.extend(told);
     let ids: Vec<String> = found.iter().map(|it| it.id.to_string()).collect();

@@ -7,7 +7,7 @@ use conclave_client::proto::GroupId;
 use conclave_client::proto::record::CloseReason;
 use conclave_client::{CrdtKind, DocumentInfo, FirstContent, Operation, Outcome};
 
-use super::{basis, edit, export, findings, import, watch};
+use super::{basis, edit, export, findings, import, stuck, watch};
 use crate::content::{self, Content};
 use crate::context::{Context, Reached, answer};
 use crate::failure::{Exit, Failure, Result};
@@ -161,11 +161,14 @@ pub enum Command {
         #[command(flatten)]
         which: Which,
     },
-    /// Declare void what nobody can open in a document, so that it can go on (admins)
+    /// Declare void what nobody can open in a document, or one change that devices cannot get past, so that it can go on (admins)
     Void {
         /// The document
         #[command(flatten)]
         which: Which,
+        /// This change instead, by its number in the document's log: one at which it takes too long to open, as `doc status` says
+        #[arg(long, value_name = "NUMBER")]
+        record: Option<u64>,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -232,7 +235,16 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             archive(context, &which, reason, yes).await
         }
         Command::Unarchive { which } => unarchive(context, &which).await,
-        Command::Void { which, yes } => void(context, &which, yes).await,
+        Command::Void {
+            which,
+            record: None,
+            yes,
+        } => void(context, &which, yes).await,
+        Command::Void {
+            which,
+            record: Some(seq),
+            yes,
+        } => stuck::void(context, &which, seq, yes).await,
         Command::Export {
             which,
             file,

@@ -17,4 +17,5 @@ pub mod revoke;
 pub mod serve;
 pub mod server;
 pub mod status;
+mod stuck;
 pub mod watch;

@@ -172,6 +172,7 @@ fn engine(code: &str) -> Option<Sentence> {
         "engine.only_copy" => "no other copy of this home is in use, as far as is known here",
         "engine.becomes_new" => "this home is becoming a device of its own, and is not done yet",
         "document.held" => "the document took too long, and is not waited for any longer",
+        "document.no_such_record" => "there is no change of this number that can be declared void",
         "engine.rescued" => "changes of yours have no place any more; they are kept on this device",
         "engine.unknown_rescue" => {
             "nothing is kept under this id; it may have been applied or discarded"
@@ -374,7 +375,10 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "engine.becomes_new" => "`conclave device become-new` goes on",
         "engine.other_life" | "refused.other_life" => super::connection::OTHER_LIFE_HINT,
         "document.held" => {
-            "close the program that has the store open (`doc watch`, for example), then try again; `conclave findings list` says more"
+            "close the program that has the store open (`doc watch`, for example), then try again; `conclave doc status DOCUMENT` says where it takes so long"
+        }
+        "document.no_such_record" => {
+            "`conclave doc status DOCUMENT` on the device that is stuck says the number; what is part of the saved state already cannot be taken out"
         }
         "engine.rescued" | "rescue.full" | "engine.unknown_rescue" => {
             "`conclave rescue list` shows what is kept; `rescue apply` writes it into a document, `rescue discard` throws it away"

@@ -19,8 +19,8 @@ use crate::types::ReplicaId;
 pub(crate) struct Ops {
     size: u64,
     changes: BTreeMap<ReplicaId, Numbers>,
-    /// What the last update changed.
-    last: Option<Before>,
+    /// What the last update changed, and those before it that can be taken back after it.
+    last: Vec<Before>,
 }
 
 /// How it was before an update: the size, and what was known of the actors in it.
@@ -56,7 +56,7 @@ impl Default for Ops {
         let mut ops = Self {
             size: 0,
             changes: BTreeMap::new(),
-            last: None,
+            last: Vec::new(),
         };
         ops.bootstrap();
         ops
@@ -96,7 +96,7 @@ impl Ops {
         let mut ops = Self {
             size: 0,
             changes: BTreeMap::new(),
-            last: None,
+            last: Vec::new(),
         };
         // What waits has come in updates, each within its limit.
         if changes.iter().any(|it| it.cost() > AUTOMERGE_UPDATE_UNITS) {
@@ -141,6 +141,7 @@ impl Ops {
         bytes: u64,
         changes: &[Parsed],
         allowance: Allowance,
+        on_top: bool,
     ) -> core::result::Result<Counted, Refused> {
         let earned = BYTE_EARNS * bytes;
         let purse = Purse::new(CrdtKind::Automerge, allowance, earned);
@@ -156,7 +157,10 @@ impl Ops {
             .map(|actor| (actor.clone(), self.changes.get(actor).cloned()))
             .collect();
         let size = self.size;
-        self.last = Some(Before { size, actors });
+        if !on_top {
+            self.last.clear();
+        }
+        self.last.push(Before { size, actors });
         let grown = self.take_in(changes);
         if grown > allowance.room {
             self.revert();
@@ -171,7 +175,7 @@ impl Ops {
     }
 
     pub(crate) fn revert(&mut self) {
-        let Some(before) = self.last.take() else {
+        let Some(before) = self.last.pop() else {
             return;
         };
         self.size = before.size;

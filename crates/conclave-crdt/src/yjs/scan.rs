@@ -88,6 +88,21 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// Whether something that had waited comes in with it.
+    pub(crate) fn lets_in(&self) -> bool {
+        let plan = self.plan.as_ref();
+        plan.is_some_and(|plan| !plan.released.is_empty() || !plan.due.is_empty())
+    }
+
+    /// Nothing that waits comes in with it.
+    pub(crate) fn keep_waiting(&mut self) {
+        if let Some(plan) = &mut self.plan {
+            plan.released.clear();
+            plan.deletes = Deletes::default();
+            plan.due = Deletes::default();
+        }
+    }
+
     /// The blocks, without their bytes.
     pub(super) fn sections(&self) -> &[Section] {
         &self.sections

@@ -6,6 +6,7 @@ use conclave_crdt::{Crdt, OpRange, ReplicaId};
 use conclave_proto::{DeviceId, Hash};
 
 use crate::content::Plain;
+use crate::light::Tried;
 use crate::payload::{CarriedPayload, Tables};
 use crate::seal::open_with;
 
@@ -58,6 +59,10 @@ pub(crate) struct LostUpdates {
     claimed: BTreeSet<u64>,
     dirty: BTreeSet<u64>,
     stored: BTreeSet<u64>,
+    /// Those that would have cost too much when they were counted, and what goes on from them.
+    held: BTreeSet<u64>,
+    /// When that was.
+    tried: Option<Tried>,
 }
 
 impl LostUpdates {
@@ -76,6 +81,61 @@ impl LostUpdates {
 
     pub(crate) fn plains(&self) -> impl Iterator<Item = &Plain> {
         self.items.values().map(|lost| &lost.plain)
+    }
+
+    /// The update of one of them.
+    pub(crate) fn plain_of(&self, leaf: &Hash) -> Option<&Plain> {
+        let lost = self.items.get(self.by_leaf.get(leaf)?)?;
+        Some(&lost.plain)
+    }
+
+    /// Whether some wait to be paid for.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether one that waits to be paid for writes under this replica id: before the one with this id, if there is one.
+    pub(crate) fn holds_under(&self, replica: &ReplicaId, before: Option<&Hash>) -> bool {
+        let before = before.and_then(|leaf| self.by_leaf.get(leaf)).copied();
+        let ends = self.ends.get(replica);
+        let mut numbers = ends.into_iter().flatten().map(|(_, number)| *number);
+        numbers.any(|number| {
+            before.is_none_or(|before| number < before) && self.held.contains(&number)
+        })
+    }
+
+    /// One that was queued would cost more than there is to pay with: it waits for that.
+    pub(crate) fn hold(&mut self, leaf: &Hash, tried: Tried) {
+        if let Some(number) = self.by_leaf.get(leaf) {
+            self.held.insert(*number);
+            self.tried = Some(tried);
+        }
+    }
+
+    /// One that was queued can never be paid for.
+    pub(crate) fn unqueued(&mut self, leaf: &Hash) {
+        if let Some(number) = self.by_leaf.get(leaf).copied()
+            && let Some(lost) = self.items.get(&number)
+        {
+            let waiting = self.waiting.entry(lost.device()).or_default();
+            waiting.insert(number);
+        }
+    }
+
+    /// When those that wait to be paid for were looked at last, if there are any.
+    pub(crate) fn tried(&self) -> Option<&Tried> {
+        self.tried.as_ref().filter(|_| !self.held.is_empty())
+    }
+
+    /// Those that wait to be paid for are looked at again.
+    pub(crate) fn try_again(&mut self) {
+        self.tried = None;
+        for number in std::mem::take(&mut self.held) {
+            if let Some(lost) = self.items.get(&number) {
+                let waiting = self.waiting.entry(lost.device()).or_default();
+                waiting.insert(number);
+            }
+        }
     }
 
     /// Their authors' devices.
@@ -128,6 +188,7 @@ impl LostUpdates {
             forget(&mut self.ends, replica, &(end, number));
         }
         forget(&mut self.waiting, &lost.device(), &number);
+        self.held.remove(&number);
     }
 
     /// A snapshot that nobody has checked yet says that it is in the log.
@@ -209,15 +270,18 @@ impl LostUpdates {
     /// None is queued any more.
     pub(crate) fn none_queued(&mut self) {
         let left = self.items.iter();
-        for (number, lost) in left.filter(|(number, _)| !self.claimed.contains(number)) {
+        let aside = |number: &u64| self.claimed.contains(number) || self.held.contains(number);
+        for (number, lost) in left.filter(|(number, _)| !aside(number)) {
             let waiting = self.waiting.entry(lost.device()).or_default();
             waiting.insert(*number);
         }
     }
 
-    /// Whether it waits to be carried: neither queued for that nor claimed to be in the log.
+    /// Whether it waits to be carried: neither queued for that, nor held, nor claimed to be in the log.
     pub(crate) fn is_waiting(&self, lost: &Lost) -> bool {
-        !self.is_queued(lost) && !self.is_claimed(lost)
+        let waiting = self.waiting.get(&lost.device());
+        let number = self.by_leaf.get(&lost.leaf);
+        number.is_some_and(|number| waiting.is_some_and(|it| it.contains(number)))
     }
 
     /// Whether it is queued to be carried.
@@ -225,7 +289,8 @@ impl LostUpdates {
         let waiting = self.waiting.get(&lost.device());
         let number = self.by_leaf.get(&lost.leaf);
         let waits = number.is_some_and(|number| waiting.is_some_and(|it| it.contains(number)));
-        !waits && !self.is_claimed(lost)
+        let held = number.is_some_and(|number| self.held.contains(number));
+        !waits && !held && !self.is_claimed(lost)
     }
 
     /// Devices of which some are not queued to be carried.

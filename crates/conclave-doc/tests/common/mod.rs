@@ -175,6 +175,7 @@ impl World {
             authority: &self.states[epoch as usize],
             keys,
             device: self.devices[member],
+            watch: None,
         }
     }
 }

@@ -228,6 +228,9 @@ impl Cx {
                     basis: row
                         .and_then(DocRow::basis)
                         .map(|basis| self.basis_info(&basis)),
+                    stuck: row
+                        .and_then(|row| row.stuck.as_ref())
+                        .map(|stuck| self.stuck_info(group, stuck)),
                 }
             })
             .collect()

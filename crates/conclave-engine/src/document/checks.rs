@@ -24,6 +24,8 @@ impl Cx {
         match doc.document.check_wanted(&context) {
             // It was done, or cannot be done any more, or is not this device's.
             None => self.ended(place, End::Checked),
+            // A look at it did not come back: others look, and keys stay.
+            Some(wanted) if group.is_stuck_at_snapshot(&doc.id, wanted.seq) => {}
             Some(wanted) if !wanted.have && wanted.kept => {
                 self.read_snapshot(group.id, doc, wanted.seq);
             }

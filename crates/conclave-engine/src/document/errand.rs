@@ -6,7 +6,7 @@ use std::fmt;
 use conclave_crdt::cost::UNIT_NS;
 use conclave_doc::{
     Checked, Cost, DeliverOutcome, DocContext, DocError, Document, KeptLog, KeySource,
-    PreparedSnapshot, RefusedOutcome,
+    PreparedSnapshot, RefusedOutcome, Watch,
 };
 use conclave_mls::EpochRoot;
 use conclave_proto::frame::{DeliveredRecord, OpenedDocument};
@@ -201,6 +201,9 @@ impl Errand {
 
     /// Does it.
     pub(crate) fn run(self, document: &mut Document, context: &DocContext<'_>) -> Finished {
+        if let Some(watch) = context.watch {
+            document.set_watch(watch.clone());
+        }
         match self {
             Self::Deliver {
                 first_seq,
@@ -239,7 +242,7 @@ impl Errand {
                 let before = document.set_aside_records().len();
                 Finished::Delivered(document.set_aside(context), Then::SetAside { before })
             }
-            Self::Check => Finished::Checked(document.check_snapshot(context)),
+            Self::Check => Finished::Checked(document.check_snapshot_watched(context)),
             Self::Lighten => Finished::Lightened(document.lighten(context)),
             Self::Snapshot(purpose) => {
                 Finished::Prepared(document.prepare_snapshot(context), purpose)
@@ -360,6 +363,7 @@ impl Held {
             authority: &self.authority,
             keys: &self.roots,
             device: self.device,
+            watch: None,
         }
     }
 }
@@ -376,6 +380,8 @@ pub struct Job {
     pub(crate) cost: Cost,
     /// How often work on the document did not come back in this session.
     pub(crate) tries: u8,
+    /// Says where it is.
+    pub(crate) watch: Watch,
 }
 
 /// Least time that work is given, in milliseconds: the first time, and when the document was held before.
@@ -391,7 +397,8 @@ impl Job {
     /// Does it.
     #[must_use]
     pub fn run(self) -> Done {
-        let context = self.held.context();
+        let mut context = self.held.context();
+        context.watch = Some(&self.watch);
         Done(match self.what {
             What::Make(making) => Ended::Made(Box::new(making.run(&context))),
             What::Do(mut document, errand) => {
@@ -399,6 +406,12 @@ impl Job {
                 Ended::Done(document, Box::new(finished))
             }
         })
+    }
+
+    /// Says where it is while it runs. Whoever has given it away asks the engine what was known when it did not come back in time.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// How much there is to do, as far as it can be told without doing it.

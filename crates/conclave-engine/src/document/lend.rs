@@ -2,8 +2,9 @@
 //! in one transition; until then whatever comes for the document waits.
 
 use super::errand::{Ended, Errand, Finished, Held, Job, Made, Making, What};
+use conclave_doc::Watch;
+
 use super::*;
-use crate::finding::Finding;
 use crate::slot::Away;
 
 /// Work beyond which an engine may lend, of what takes as long as it is large: about 2 ms.
@@ -88,7 +89,9 @@ impl Cx {
                 if self.is_lent(cost, foreign, held) {
                     return self.lend(whole, id, errand, cost, work.collect());
                 }
-                let context = group.doc_context(&self.device);
+                let watch = group.watch(&id);
+                let mut context = group.doc_context(&self.device);
+                context.watch = watch.as_ref();
                 finished = Some(errand.run(&mut doc.document, &context));
             } else if let Some(next) = work.next() {
                 settled = false;
@@ -143,7 +146,13 @@ impl Cx {
     ) {
         let Whole { group, docs } = whole;
         let work = WorkId(self.rng.next_u64());
+        let tries = docs.tries(&id);
+        let watch = match group.watch(&id) {
+            Some(watch) => watch,
+            None => Watch::new(tries > 0, std::collections::BTreeSet::new()),
+        };
         let away = Away {
+            watch: watch.clone(),
             work,
             closure: what.closure(),
             notes,
@@ -160,8 +169,8 @@ impl Cx {
             group.roots.0.clone(),
             self.device.id(),
         );
-        let tries = docs.tries(&id);
         let job = Job {
+            watch,
             held,
             what,
             cost,
@@ -187,7 +196,9 @@ impl Cx {
             let here = (Notes::default(), self.device.instance(), queue);
             return self.send_away(whole, id, What::Make(making), cost, here);
         }
-        let context = whole.group.doc_context(&self.device);
+        let watch = whole.group.watch(&id);
+        let mut context = whole.group.doc_context(&self.device);
+        context.watch = watch.as_ref();
         let made = making.run(&context);
         self.made(whole, id, made, queue);
     }
@@ -260,17 +271,11 @@ impl Cx {
         let group = &mut whole.group;
         group.lent.remove(&id);
         self.close_document(group.id, id);
+        let at = away.watch.at();
         let slot = DocSlot::Away(Box::new(away));
         self.reply_all(slot.waiters(), &EngineError::Held);
-        let held = Finding {
-            what: FindingKind::Held,
-            about: About::Document(group.id, id),
-            suspect: None,
-        };
-        if self.open_finding(&held).is_none() {
-            self.found(held);
-        }
         // Where no thread has begun it, it is read again when somebody asks for it.
+        self.note_stuck(whole, id, begun.then_some(at));
         if begun && whole.docs.note_stuck(id) < TRIES {
             whole.docs.insert(id, DocSlot::Loading(Vec::new()));
             self.load_or_fetch(&whole.group, id);

@@ -8,6 +8,7 @@ mod errand;
 mod lend;
 mod open;
 mod snapshot;
+mod stuck;
 mod write;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub(crate) use self::errand::{Base, Errand, Then};
 pub use self::errand::{Done, Job};
 use self::errand::{Finished, Making, Purpose, TRIES};
 pub use self::lend::{Lending, Work, WorkId};
+pub(crate) use self::stuck::{SESSIONS as STUCK_SESSIONS, Stuck, StuckRow};
 
 use crate::command::Reply;
 use crate::cx::{Cx, Post};
@@ -266,6 +268,7 @@ impl Cx {
     /// The last of settling. Where an errand is to be run before, it comes after that.
     fn end_settling(&mut self, group: &mut Group, doc: &mut Doc) {
         if doc.reread.is_none() && doc.errand.is_none() {
+            self.note_passed(group, doc);
             self.keep_document(group, doc);
             self.note_ends(group, doc);
             self.answer_synced(group, doc);
@@ -297,6 +300,7 @@ impl Cx {
                 self.take_out_unsent(group, doc);
                 self.carry_on(group, doc);
                 self.flush(group, doc);
+                self.tell_carried(group, doc);
                 if doc.document.is_lightening_due() {
                     doc.errand = Some(Errand::Lighten);
                     return;

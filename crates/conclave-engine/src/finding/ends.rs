@@ -57,6 +57,10 @@ pub(crate) enum End {
     Undisputed,
     /// Nothing of the document is set aside.
     Whole,
+    /// Nothing waits to be brought back because it costs too much now.
+    Paid,
+    /// Work on the document is past where it was stuck.
+    Passed,
     /// No changes to the document are kept apart.
     Cleared,
     /// The service is the one that this device knows.
@@ -114,7 +118,7 @@ impl FindingKind {
             Self::RootsOverdue { .. } => End::Rekeyed,
             Self::NotCarriedOver => End::Carried,
             Self::SetAside { .. } => End::Whole,
-            Self::Held => End::Loaded,
+            Self::Held { .. } => End::Passed,
             Self::EngineDiffers => End::Agrees,
             Self::BaseDisputed => End::Undisputed,
             Self::EditsRefused { .. }
@@ -122,6 +126,7 @@ impl FindingKind {
             | Self::EditsWait
             | Self::RescueFull
             | Self::Collecting => End::Sent,
+            Self::CarriedWaits => End::Paid,
             Self::Rescued { .. } => End::Cleared,
             Self::Record { .. }
             | Self::TwoLists { .. }

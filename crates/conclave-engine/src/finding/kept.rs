@@ -6,6 +6,7 @@ use std::str::FromStr;
 use conclave_proto::{DocumentId, GroupId, UnixMs, UserId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::held::held_by;
 use super::{About, End, Finding, FindingKind, Names, Step, Suspect};
 use crate::command::Reply;
 use crate::cx::Cx;
@@ -17,7 +18,7 @@ use crate::keys;
 
 /// Findings kept at most.
 const KEPT: usize = 512;
-const ROW_VERSION: u16 = 1;
+const ROW_VERSION: u16 = 2;
 
 /// Names a finding: the same for the same code, place and suspect. Sixteen hexadecimal digits for people and in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -381,7 +382,11 @@ impl Engine {
 
     /// The user behind a suspect, where the group's members are known here.
     fn user_of(&self, finding: &Finding) -> Option<UserId> {
-        match finding.suspect? {
+        let named = match &finding.what {
+            FindingKind::Held { at, .. } => held_by(at).map(Suspect::Device),
+            _ => None,
+        };
+        match finding.suspect.or(named)? {
             Suspect::User(user) => Some(user),
             Suspect::Service => None,
             Suspect::Device(device) => {

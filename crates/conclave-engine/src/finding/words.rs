@@ -1,7 +1,10 @@
 //! Findings in the words of people who use the program and know nothing of its inside.
 
+#[cfg(test)]
+use conclave_doc::At;
 use conclave_proto::{DocumentId, UnixMs};
 
+use super::held::held;
 use super::{About, Finding, FindingKind, Step, Suspect, date};
 use crate::clock::Span;
 
@@ -44,7 +47,7 @@ const BY_ITSELF: &str =
 const ASK_OPERATOR: &str = "Tell the operator of the service.";
 
 /// Something by its name, or by what it is.
-fn named(name: Option<&String>, otherwise: &str) -> String {
+pub(super) fn named(name: Option<&String>, otherwise: &str) -> String {
     match name {
         Some(name) => {
             let shown: String = name.chars().filter(|c| !c.is_control()).collect();
@@ -68,6 +71,7 @@ pub(super) fn words(finding: &Finding, names: &Names) -> Words {
     let (happened, fault, remedy) = match &finding.what {
         FindingKind::Failed { step, .. } => failed(*step, &place, &group, who.as_deref()),
         FindingKind::Record { fault, .. } => record(fault, &place, who.as_deref()),
+        FindingKind::Held { .. } => held(finding, &place, names),
         kind => other(kind, &place, &group, who.as_deref()),
     };
     Words {
@@ -423,11 +427,11 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::NotCarriedOver
         | FindingKind::AsideNotCarriedOver
         | FindingKind::SetAside { .. }
-        | FindingKind::Held
         | FindingKind::OwnEditRewritten
         | FindingKind::EditsRefused { .. }
         | FindingKind::EditsParked { .. }
         | FindingKind::EditsWait
+        | FindingKind::CarriedWaits
         | FindingKind::Rescued { .. }
         | FindingKind::RescueFull => of_document(kind, place, group, who),
         FindingKind::FalseSnapshot { .. }
@@ -692,13 +696,6 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
             probably(who),
             NOTHING,
         ),
-        FindingKind::Held => three(
-            format!(
-                "{place} took so long to read or to bring up to date that this device stopped waiting. It cannot be used for now; nothing of it is lost."
-            ),
-            UNKNOWN,
-            "It is tried twice more by itself, with more time each time. If it stays so, close this program and open it again. If that happens again, export the document on another device, and tell the group's admins.",
-        ),
         FindingKind::SetAside { .. } => three(
             format!(
                 "A change in {place} can be opened by nobody who is here. The document goes on without it."
@@ -733,6 +730,13 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
             ),
             NOBODY,
             "They go by themselves once that is possible. If this stays, copy what you wrote into a new document, and go on there in smaller steps.",
+        ),
+        FindingKind::CarriedWaits => three(
+            format!(
+                "Some changes to {place} that the service has lost would take every member too much work at once if this device brought them back now. They are kept and shown here."
+            ),
+            NOBODY,
+            "They go by themselves as you write on in the document, or when another member brings them back.",
         ),
         FindingKind::EditsRefused { .. } => three(
             format!("Your edits of {place} were refused once, and are being sent again."),
@@ -879,8 +883,12 @@ pub(super) mod tests {
             K::DocumentLost => K::NotCarriedOver,
             K::NotCarriedOver => K::AsideNotCarriedOver,
             K::AsideNotCarriedOver => K::SetAside { seq: 2 },
-            K::SetAside { .. } => K::Held,
-            K::Held => K::FalseSnapshot { seq: 2 },
+            K::SetAside { .. } => K::Held {
+                at: At::Elsewhere,
+                sessions: 1,
+                may_void: true,
+            },
+            K::Held { .. } => K::FalseSnapshot { seq: 2 },
             K::FalseSnapshot { .. } => K::FalseVerdict { seq: 2 },
             K::FalseVerdict { .. } => K::SnapshotsUnchecked { seq: 2 },
             K::SnapshotsUnchecked { .. } => K::SnapshotWithheld { seq: 2 },
@@ -890,7 +898,8 @@ pub(super) mod tests {
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },
             K::EditsRefused { .. } => K::EditsParked { cause: cause() },
             K::EditsParked { .. } => K::EditsWait,
-            K::EditsWait => K::Rescued { changes: 2 },
+            K::EditsWait => K::CarriedWaits,
+            K::CarriedWaits => K::Rescued { changes: 2 },
             K::Rescued { .. } => K::RescueFull,
             K::RescueFull => K::Dropped {
                 codes: BTreeMap::from([("x.y".to_owned(), 3)]),

@@ -345,7 +345,14 @@ impl Cx {
                     document,
                 });
             }
-            EntryBody::RecordVoided { .. } => self.post_group(group.id, GroupWork::Voided),
+            EntryBody::RecordVoided { document, record } => {
+                self.post_group(group.id, GroupWork::Voided);
+                let row = group.documents.get(&document);
+                let stuck = row.and_then(|row| row.stuck.as_ref());
+                if stuck.is_some_and(|stuck| stuck.is_at(&record)) {
+                    self.post_group(group.id, GroupWork::Freed(document));
+                }
+            }
             EntryBody::RotationComplete { epoch } => self.rotation_completed(group, epoch, author),
         }
         self.entry_intents(group, &body);

@@ -415,6 +415,7 @@ impl Group {
             authority: self.mls.state(),
             keys: &self.roots,
             device: device.id(),
+            watch: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use conclave_doc::Basis;
 
 use super::*;
+use crate::document::StuckRow;
 
 /// How far a document has come on this device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,9 @@ pub(crate) struct DocRow {
     /// On what it rests here, unless that was checked here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) basis: Option<Basis>,
+    /// Where work on it was stuck.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stuck: Option<StuckRow>,
     /// Who closed it, while own edits in it are still to be kept apart.
     #[serde(default)]
     pub(crate) closed_by: Option<UserId>,

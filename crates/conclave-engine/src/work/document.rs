@@ -9,6 +9,7 @@ use super::DirectoryCommand;
 use crate::command::Reply;
 use crate::cx::Cx;
 use crate::document::{Doc, Errand, Then};
+use crate::error::EngineError;
 use crate::group::Group;
 use crate::io::{CommandId, DocFn, Row};
 use crate::link::DocPending;
@@ -90,6 +91,10 @@ pub(crate) enum DocCommand {
     View(DocFn),
     Synced,
     Void,
+    /// One record, whatever it is.
+    VoidRecord(u64),
+    /// What is known of one record.
+    Record(u64),
     ApplyRescue(Box<Applying>),
     /// The directory: a document gets a title.
     Title(DocumentId, String),
@@ -106,6 +111,8 @@ impl fmt::Debug for DocCommand {
             Self::View(_) => "View",
             Self::Synced => "Synced",
             Self::Void => "Void",
+            Self::VoidRecord(_) => "VoidRecord",
+            Self::Record(_) => "Record",
             Self::ApplyRescue(_) => "ApplyRescue",
             Self::Title(..) => "Title",
             Self::Name(_) => "Name",
@@ -234,6 +241,13 @@ impl Cx {
             DocCommand::Name(name) => self.edit_name(group, doc, &name),
             DocCommand::Synced => return doc.notes.waiters.push(id),
             DocCommand::Void => return self.void_records(group, doc, id),
+            DocCommand::VoidRecord(seq) => return self.void_record(group, doc, id, seq),
+            DocCommand::Record(seq) => {
+                let record = doc.document.record_at(seq);
+                let record = record.map(|record| self.record_info(group, &record));
+                let record = record.ok_or(EngineError::NoSuchRecord { seq });
+                return self.reply(id, record.map(|it| Reply::Record(Box::new(it))));
+            }
             DocCommand::ApplyRescue(what) => return self.apply_rescue(group, doc, id, *what),
             DocCommand::Directory(what) => {
                 group.directory.refresh(&mut doc.document);

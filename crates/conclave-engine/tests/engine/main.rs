@@ -44,6 +44,7 @@ mod short;
 mod snapshots;
 mod standing;
 mod storms;
+mod stuck;
 mod taken;
 mod thaw;
 mod told;

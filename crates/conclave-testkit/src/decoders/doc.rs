@@ -137,6 +137,7 @@ fn context(state: &GroupState, device: DeviceId) -> DocContext<'_> {
         authority: state,
         keys: &Keys,
         device,
+        watch: None,
     }
 }
 

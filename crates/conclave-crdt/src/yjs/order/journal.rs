@@ -16,23 +16,33 @@ pub(super) struct Journal {
     pub(super) live: Vec<(u32, bool)>,
     pub(super) ahead: Vec<Ahead>,
     pub(super) size: u64,
+    /// Of an update before, which can be taken back after this one.
+    below: Option<Box<Journal>>,
 }
 
 impl State {
-    /// Starts a journal, in place of the one before.
+    /// Starts a journal, in place of those before.
     pub(super) fn begin(&mut self) {
         self.end();
+        self.begin_on_top();
+    }
+
+    /// Starts a journal on top of those before.
+    pub(super) fn begin_on_top(&mut self) {
         self.number += 1;
         self.journal = Some(Journal {
             size: self.size,
+            below: self.journal.take().map(Box::new),
             ..Journal::default()
         });
     }
 
     /// Keeps what was done.
     pub(super) fn end(&mut self) {
-        if let Some(journal) = self.journal.take() {
+        let mut next = self.journal.take();
+        while let Some(journal) = next {
             self.free.extend(journal.freed);
+            next = journal.below.map(|below| *below);
         }
     }
 
@@ -78,7 +88,7 @@ impl State {
         }
     }
 
-    /// Takes back what was done since the journal began.
+    /// Takes back what was done since the journal began. The one below it goes on.
     pub(super) fn undo(&mut self) {
         if let Some(journal) = &self.journal {
             let size = journal.size;
@@ -86,7 +96,8 @@ impl State {
                 size,
                 ..Saved::default()
             });
-            self.journal = None;
+            let journal = self.journal.take();
+            self.journal = journal.and_then(|journal| journal.below).map(|it| *it);
         }
     }
 

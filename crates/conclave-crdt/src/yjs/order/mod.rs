@@ -115,19 +115,28 @@ impl Order {
     }
 
     pub(crate) fn size(&self) -> u64 {
-        self.state.size + self.state.waiting.len() as u64
+        self.state.size + self.waiting()
     }
 
+    pub(crate) fn waiting(&self) -> u64 {
+        self.state.waiting.len() as u64
+    }
+
+    /// With `on_top` what was counted before can still be taken back after this.
     pub(crate) fn count(
         &mut self,
         update: &[u8],
         layout: &mut Layout,
         allowance: Allowance,
+        on_top: bool,
     ) -> core::result::Result<Counted, Refused> {
         if layout.length() != update.len() {
             return Err(Refused::Malformed(CrdtError::Malformed));
         }
-        self.state.begin();
+        match on_top {
+            true => self.state.begin_on_top(),
+            false => self.state.begin(),
+        }
         let size = self.size();
         let blocks = layout.sections().iter().flat_map(|s| &s.blocks);
         let items = blocks.filter(|block| !block.is_skip(update)).count() as u64;

@@ -223,7 +223,7 @@ fn count_reading(
     let crate::inspected::Reading::Yjs(layout) = &mut read.reading else {
         panic!("a Yjs update")
     };
-    order.count(update, layout, allowance)
+    order.count(update, layout, allowance, false)
 }
 
 /// The live characters of a list in its order.
@@ -364,6 +364,48 @@ fn a_refused_update_leaves_nothing_behind() {
             assert_eq!(dump(&order), before, "{seed}");
             count(&mut order, &reader, update, FULL).unwrap();
         }
+    }
+}
+
+/// A copy of a large document's numbers for each record that is on its way would cost more the larger the document is.
+#[test]
+fn what_was_counted_on_top_is_taken_out_one_after_the_other() {
+    for seed in 0..60 {
+        let mut group = Group::new(seed, 3);
+        for _ in 0..100 {
+            group.act(true);
+        }
+        let mut order = Order::default();
+        let reader = Yrs::create(replica(1)).unwrap();
+        let mut counted = 0;
+        for start in (0..group.log.len()).step_by(7) {
+            let mut before = Vec::new();
+            let rest = &group.log[start..];
+            for update in rest.iter().take(20) {
+                before.push(dump(&order));
+                let mut read = reader.inspect(update).unwrap();
+                let crate::inspected::Reading::Yjs(layout) = &mut read.reading else {
+                    panic!("a Yjs update")
+                };
+                let poor = Allowance { room: 0, ..FULL };
+                let refused = order.count(update, layout, poor, true);
+                match refused {
+                    Ok(_) => order.revert(),
+                    Err(_) => assert_eq!(Some(&dump(&order)), before.last(), "{seed}"),
+                }
+                order.count(update, layout, FULL, true).unwrap();
+            }
+            for dumped in before.into_iter().rev() {
+                order.revert();
+                assert_eq!(dump(&order), dumped, "{seed}");
+            }
+            for update in rest.iter().take(7) {
+                count(&mut order, &reader, update, FULL).unwrap();
+                counted += 1;
+            }
+        }
+        assert_eq!(counted, group.log.len());
+        same(&order, &group.meter(), seed);
     }
 }
 

@@ -50,7 +50,7 @@ impl World {
     }
 
     /// Asks for something that changes nothing: again, if the device starts again in between.
-    pub(super) fn look(&mut self, at: usize, make: impl Fn() -> Command) -> Reply {
+    pub fn look(&mut self, at: usize, make: impl Fn() -> Command) -> Reply {
         match self.call(at, make()) {
             None => self.ask(at, make()),
             Some(Ok(reply)) => reply,

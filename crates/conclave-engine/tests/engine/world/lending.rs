@@ -1,6 +1,8 @@
 //! What devices lend, and who does it: here, in an order that follows from the world's seed.
 
-use conclave_engine::{Lending, Row, Work};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use conclave_engine::{At, Lending, Row, Work};
 
 use super::*;
 
@@ -13,6 +15,24 @@ pub enum Lends {
     Long,
     /// Now this, now that.
     AtRandom,
+}
+
+/// Where an engine never comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Record(u64),
+    Snapshot,
+    Stored,
+}
+
+impl Stop {
+    fn is_at(self, place: &At) -> bool {
+        match (self, place) {
+            (Self::Record(seq), At::Record(record)) => record.seq == seq,
+            (Self::Snapshot, At::Snapshot { .. }) | (Self::Stored, At::Stored) => true,
+            _ => false,
+        }
+    }
 }
 
 impl Lends {
@@ -52,9 +72,22 @@ impl World {
         let done = work.filter(|(_, work)| self.is_done(work));
         let can: Vec<usize> = done.map(|(which, _)| which).collect();
         let which = can[(self.lots.next_u64() % can.len() as u64) as usize];
-        let Work { id, job, .. } = self.devices[at].work.remove(which);
-        let done = Box::new(job.run());
-        self.input(at, Input::Worked { id, done });
+        let Work { id, document, job } = self.devices[at].work.remove(which);
+        let stops = self.stops.filter(|(of, _)| *of == document);
+        if let Some((_, stop)) = stops.filter(|_| self.devices[at].stops) {
+            job.watch().observe(Box::new(move |place| {
+                if stop.is_at(place) {
+                    resume_unwind(Box::new("it does not come back"));
+                }
+            }));
+        }
+        match catch_unwind(AssertUnwindSafe(|| job.run())) {
+            Ok(done) => {
+                let done = Box::new(done);
+                self.input(at, Input::Worked { id, done });
+            }
+            Err(_) => self.input(at, Input::Stuck { id, begun: true }),
+        }
     }
 
     /// Rows of a document, by their keys.

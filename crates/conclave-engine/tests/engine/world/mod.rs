@@ -25,7 +25,7 @@ use conclave_testkit::rows::{MemoryRows, at_once};
 use conclave_testkit::service::{ConnId, ORIGIN, Outgoing, Service};
 
 pub use commands::{create, edit};
-pub use lending::Lends;
+pub use lending::{Lends, Stop};
 use steps::Marks;
 
 pub const REALM: RealmId = RealmId([5; 16]);
@@ -84,6 +84,8 @@ pub struct Device {
     at_once: usize,
     /// What it lends of its work on documents.
     pub lends: Lends,
+    /// Whether its engine is one of those that do not come back.
+    pub stops: bool,
     /// Work that it has lent and that nobody has done yet.
     pub work: Vec<Work>,
     /// Its rows as it left them: a test may have changed them since.
@@ -114,6 +116,7 @@ impl Device {
             stored_bytes: 0,
             at_once: 0,
             lends: Lends::wanted(),
+            stops: false,
             work: Vec::new(),
             left: rows.clone(),
             rows,
@@ -170,6 +173,8 @@ pub struct World {
     pub arrived: Vec<(usize, &'static str)>,
     /// What is lent of this document waits.
     pub slow: Option<DocumentId>,
+    /// Where the engines of some devices never come back, in this document.
+    pub stops: Option<(DocumentId, Stop)>,
     rng: ChaCha20Rng,
     lots: ChaCha20Rng,
     next_conn: u64,
@@ -302,6 +307,7 @@ impl World {
             trace: Vec::new(),
             arrived: Vec::new(),
             slow: None,
+            stops: None,
             rng: ChaCha20Rng::seed_from_u64(seed),
             lots: ChaCha20Rng::seed_from_u64(seed ^ 0x1e17),
             next_conn: 0,
