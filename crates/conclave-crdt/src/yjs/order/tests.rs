@@ -482,7 +482,7 @@ fn conflicts(seed: u64, members: u64, records: u32) -> (u64, u64, u64) {
         group.members[member].take_pending(&mut group.log).unwrap();
         for update in &group.log[before..] {
             let mut layout = Scan::exact(update).unwrap().into_layout();
-            let counted = order.count(update, &mut layout, FULL).unwrap();
+            let counted = order.count(update, &mut layout, FULL, false).unwrap();
             total += counted.cost;
         }
     }
