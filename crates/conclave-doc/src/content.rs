@@ -258,8 +258,7 @@ fn give(
 ) -> Result<(), CrdtError> {
     if watch.is_singly() {
         for (record, update, read) in updates {
-            let _within = watch.enter_records(&[record]);
-            crdt.apply_inspected(vec![(update, read)])?;
+            watch.with_records(&[record], || crdt.apply_inspected(vec![(update, read)]))?;
         }
         return Ok(());
     }
@@ -267,9 +266,9 @@ fn give(
         return Ok(());
     }
     let records: Vec<RecordAt> = updates.iter().map(|(record, ..)| *record).collect();
-    let _within = watch.enter_records(&records);
     let updates = updates.into_iter().map(|(_, update, read)| (update, read));
-    crdt.apply_inspected(updates.collect()).map(|_| ())
+    let updates = updates.collect();
+    watch.with_records(&records, || crdt.apply_inspected(updates).map(|_| ()))
 }
 
 impl Content {
@@ -395,10 +394,12 @@ impl Content {
                 continue;
             };
             let place = entry.place(self.checkpoint.size, at);
-            let _within = self.watch.enter_records(&[place]);
-            let read = counted(self.crdt.as_ref(), &mut meter, &update)?;
-            let applied = self.crdt.apply_inspected(vec![(update.as_slice(), read)]);
-            if applied.is_err() {
+            let crdt = self.crdt.as_mut();
+            let applied = self.watch.with_records(&[place], || {
+                let read = counted(crdt, &mut meter, &update)?;
+                Ok::<_, CrdtError>(crdt.apply_inspected(vec![(update.as_slice(), read)]))
+            });
+            if applied?.is_err() {
                 return Ok(Some(self.checkpoint.size.saturating_add(at as u64)));
             }
         }
@@ -452,12 +453,11 @@ impl Content {
     ) -> Result<(Box<dyn Crdt>, Meter), CrdtError> {
         let count =
             usize::try_from(size.saturating_sub(self.checkpoint.size)).unwrap_or(usize::MAX);
-        let (mut crdt, mut meter) = {
-            let _within = self.watch.enter(At::Stored);
+        let (mut crdt, mut meter) = self.watch.within(At::Stored, || {
             let state = self.checkpoint.crdt.as_slice();
             let crdt = conclave_crdt::load(self.kind, state, fresh.replica(self.kind))?;
-            (crdt, Meter::load(self.kind, state)?)
-        };
+            Ok::<_, CrdtError>((crdt, Meter::load(self.kind, state)?))
+        })?;
         let first = self.checkpoint.size;
         let mut updates = Vec::new();
         for (at, entry) in self.tail.iter().take(count).enumerate() {

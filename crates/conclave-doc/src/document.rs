@@ -372,8 +372,7 @@ impl Document {
         let wanted = self
             .check_wanted(ctx)
             .map(|wanted| self.snapshot_at(wanted.seq));
-        let _within = watch.enter(wanted.unwrap_or_default());
-        self.check_snapshot(ctx)
+        watch.within(wanted.unwrap_or_default(), || self.check_snapshot(ctx))
     }
 
     /// As a place where work can be: the snapshot at a position of the log.

@@ -151,9 +151,9 @@ impl Document {
         let state = LogState::new(payload.tables.clone(), info);
         let (_, checkpoint) = Self::first_checkpoint(payload, state.clone());
         let watch = ctx.watch();
-        let within = watch.enter(info.place());
-        let content = Content::new(kind, checkpoint, watch.clone(), &mut fresh);
-        drop(within);
+        let content = watch.within(info.place(), || {
+            Content::new(kind, checkpoint, watch.clone(), &mut fresh)
+        });
         let mut content = content.map_err(|_| DocError::BadSnapshot {
             author: info.author,
             fault: RecordFault::Content,
@@ -394,10 +394,10 @@ impl Document {
         let state = LogState::new(bridge.payload.tables.clone(), bridge.info);
         let (_, checkpoint) = Self::first_checkpoint(bridge.payload, state.clone());
         let watch = self.content.watch.clone();
-        let within = watch.enter(bridge.info.place());
-        let content = Content::new(self.kind(), checkpoint, watch.clone(), &mut self.fresh);
-        drop(within);
-        let mut content = content?;
+        let kind = self.kind();
+        let mut content = watch.within(bridge.info.place(), || {
+            Content::new(kind, checkpoint, watch.clone(), &mut self.fresh)
+        })?;
         content.meter = Some(bridge.meter);
         self.end_era();
         let left = self.log.leaves(0, bridge.info.covered.size);

@@ -240,9 +240,9 @@ impl Document {
                 tells_all &= wanted.follow(base, former.as_mut());
             }
             let place = self.content.entry(seq).map(|entry| entry.place(seq, 0));
-            let within = place.map(|place| self.content.watch.enter_records(&[place]));
-            former.apply(&[update.as_slice()])?;
-            drop(within);
+            let places = place.as_slice();
+            let watch = &self.content.watch;
+            watch.with_records(places, || former.apply(&[update.as_slice()]))?;
         }
         if let Some(base) = run {
             tells_all &= wanted.follow(base, former.as_mut());
@@ -283,8 +283,9 @@ impl Document {
             };
             if waits {
                 let version = scratch.version()?;
-                let _within = self.content.watch.enter_records(&[entry.place(seq, 0)]);
-                scratch.apply(&[update.as_slice()])?;
+                let places = [entry.place(seq, 0)];
+                let watch = &self.content.watch;
+                watch.with_records(&places, || scratch.apply(&[update.as_slice()]))?;
                 if stood && !entry.effect.claims.is_empty() && scratch.version()? == version {
                     lost.insert(seq);
                 }

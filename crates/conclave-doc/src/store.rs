@@ -392,10 +392,9 @@ impl Document {
         tracker.below = below;
         tracker.restore(sorted.kept);
         let watch = ctx.watch();
-        let within = watch.enter(At::Stored);
-        let content = Content::new(kind, checkpoint, watch.clone(), &mut fresh);
-        drop(within);
-        let mut content = content?;
+        let mut content = watch.within(At::Stored, || {
+            Content::new(kind, checkpoint, watch.clone(), &mut fresh)
+        })?;
         let mut keys = KeyRing::new(ctx.keys, id);
         let mut corrections = sorted.corrections;
         for (first, bytes) in sorted.segments {

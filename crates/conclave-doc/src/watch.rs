@@ -113,14 +113,13 @@ impl Watch {
         std::mem::replace(&mut *place, at)
     }
 
-    /// The work is there until what this gives is dropped.
-    pub(crate) fn enter(&self, at: At) -> Within<'_> {
+    /// Does some work there. Where that panics, the place stays told.
+    pub(crate) fn within<R>(&self, at: At, work: impl FnOnce() -> R) -> R {
         let before = self.set(at);
         self.tell(&at);
-        Within {
-            watch: self,
-            before,
-        }
+        let result = work();
+        self.set(before);
+        result
     }
 
     fn tell(&self, at: &At) {
@@ -129,8 +128,8 @@ impl Watch {
         }
     }
 
-    /// The same for records that an engine is given in one call.
-    pub(crate) fn enter_records(&self, records: &[RecordAt]) -> Within<'_> {
+    /// The same for work with records that an engine is given in one call.
+    pub(crate) fn with_records<R>(&self, records: &[RecordAt], work: impl FnOnce() -> R) -> R {
         let at = match records {
             [] => At::Elsewhere,
             [record] => At::Record(*record),
@@ -139,27 +138,13 @@ impl Watch {
                 last: last.seq,
             },
         };
-        let within = self.enter(at);
-        if records.len() > 1 {
-            for record in records {
-                self.tell(&At::Record(*record));
+        self.within(at, || {
+            if records.len() > 1 {
+                for record in records {
+                    self.tell(&At::Record(*record));
+                }
             }
-        }
-        within
-    }
-}
-
-/// See [`Watch::enter`].
-pub(crate) struct Within<'a> {
-    watch: &'a Watch,
-    before: At,
-}
-
-impl Drop for Within<'_> {
-    fn drop(&mut self) {
-        // Where a panic came from is to be told.
-        if !std::thread::panicking() {
-            self.watch.set(self.before);
-        }
+            work()
+        })
     }
 }

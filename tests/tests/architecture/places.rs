@@ -62,7 +62,6 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-doc/src/carried.rs", "judge_carried", By(&["doc.delivered", "doc.carried"])),
     ("crates/conclave-doc/src/checks/look.rs", "compare_snapshot", By(&["doc.snapshot_payload"])),
     ("crates/conclave-doc/src/kept.rs", "present_segments", By(&["doc.kept"])),
-    ("crates/conclave-doc/src/kept.rs", "read", By(&["doc.kept"])),
     ("crates/conclave-doc/src/kept.rs", "read_leaves", ByHand(&["doc.rows", "doc.kept"])),
     ("crates/conclave-doc/src/kept.rs", "read_record", By(&["doc.kept"])),
     ("crates/conclave-doc/src/kept.rs", "read_snapshot", By(&["doc.kept"])),

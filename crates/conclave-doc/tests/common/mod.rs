@@ -790,11 +790,11 @@ impl Sim {
 
     /// The snapshot so many before the active one: its id, and its position.
     pub fn snapshot_at(&self, back: usize) -> (Hash, u64) {
-        let snapshots = (0..self.service.size()).rev().filter_map(|seq| {
+        let mut snapshots = (0..self.service.size()).rev().filter_map(|seq| {
             let record = self.service.record(seq);
             matches!(record.header.body, RecordBody::Snapshot(_)).then(|| (record.leaf(), seq))
         });
-        snapshots.skip(back).next().unwrap()
+        snapshots.nth(back).unwrap()
     }
 
     /// Size of what the snapshot at a position covers.
