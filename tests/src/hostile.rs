@@ -152,6 +152,17 @@ pub async fn found(client: &Client, document: &DocumentId) -> Result<Vec<(String
     Ok(records.collect())
 }
 
+/// How often a device found a record of a document wrong: the same again is one finding.
+///
+/// # Errors
+/// When the device does not answer.
+pub async fn wrong(client: &Client, document: &DocumentId) -> Result<u64> {
+    let findings = client.findings(None, false).await?;
+    let of_document = findings.iter().filter(|it| it.document == Some(*document));
+    let records = of_document.filter(|it| matches!(it.finding.what, FindingKind::Record { .. }));
+    Ok(records.map(|it| it.count).sum())
+}
+
 /// Whom a device named for a document that it does not read, where it named somebody.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use conclave_crdt::{Crdt, CrdtError};
 use conclave_proto::{DocumentId, GroupId, GroupPolicy, RealmId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{found, unread};
+use super::{unread, wrong};
 use crate::{accept, document, online};
 
 /// What is asked of a member's process.
@@ -216,7 +216,7 @@ impl Member {
             }
             Ask::Begin { edits } => self.begin(edits)?,
             Ask::Wrong { document } => {
-                let number = found(&self.client, &document).await?.len() as u64;
+                let number = wrong(&self.client, &document).await?;
                 return Ok(Told::Number { number });
             }
             Ask::Told { document } => {
