@@ -48,6 +48,20 @@ fn largest(size: u32, build: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
 #[must_use]
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
+    // What any record takes here, with the asking whether it has come.
+    let small = [
+        ("Automerge", CrdtKind::Automerge, costly::automerge(10)),
+        ("Yjs", CrdtKind::Yjs, costly::typed(10)),
+    ];
+    for (engine, kind, update) in small {
+        cases.push(Case {
+            name: format!("{engine}: ten operations, to compare"),
+            kind,
+            base: Vec::new(),
+            dear: vec![update],
+            refused: false,
+        });
+    }
     for (times, ops) in [("", 1_000_000), (", ten-fold", 10_000_000)] {
         cases.push(Case {
             name: format!("Automerge: {ops} operations in one change{times}"),

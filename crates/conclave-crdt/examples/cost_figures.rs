@@ -183,7 +183,7 @@ fn loaded() -> Result<bool, Failure> {
     let ways: [(&str, u32, Vec<u8>); 5] = [
         ("loading what was edited all over", 10_000, edited(10_000)),
         ("loading what was edited all over", 100_000, edited(100_000)),
-        ("loading what was edited all over", 300_000, edited(300_000)),
+        ("loading what was edited all over", 200_000, edited(200_000)),
         (
             "loading what was apart in vain",
             2_000,

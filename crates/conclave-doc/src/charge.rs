@@ -108,7 +108,7 @@ pub(crate) fn charge(
 }
 
 /// What a user pays for an update that the engine refuses though it was counted without fault, in place of its cost: everybody has built the document
-/// again for it.
+/// again for it. What its balance does not hold is added to its part of the document.
 const ENGINE_REFUSAL_UNITS: u64 = 1 << 19;
 
 /// Writes into the effect of a record that the engine has refused what that does to accounts.
@@ -126,8 +126,12 @@ pub(crate) fn charge_unfit(ctx: &DocContext<'_>, tables: &Tables, effect: &mut E
     };
     let user = payer.user();
     let before = tables.account(&user);
-    let balance = before.balance.saturating_sub(ENGINE_REFUSAL_UNITS);
-    let account = Account { balance, ..before };
+    // Whoever cannot pay has less room, and none before long: what it sends then is refused before an engine sees it.
+    let unpaid = ENGINE_REFUSAL_UNITS.saturating_sub(before.balance);
+    let account = Account {
+        balance: before.balance.saturating_sub(ENGINE_REFUSAL_UNITS),
+        size: before.size.saturating_add(unpaid),
+    };
     effect
         .costs
         .extend((account != before).then_some((user, account)));

@@ -34,7 +34,7 @@ pub struct ReplicaOwner {
 pub struct Account {
     /// What the next updates may cost, in units.
     pub balance: u64,
-    /// By how much they have made the document grow: canonical blocks of Yjs, operations of Automerge.
+    /// By how much they have made the document grow (canonical blocks of Yjs, operations of Automerge), and what could not be paid of what engines refused.
     pub size: u64,
 }
 

@@ -13,7 +13,7 @@ use automerge::transaction::Transactable;
 use automerge::{ObjType, ROOT, ReadDoc, ScalarValue};
 use common::*;
 use conclave_crdt::automerge::Automerge;
-use conclave_crdt::cost::{AUTOMERGE_UPDATE_UNITS, BALANCE_CAP};
+use conclave_crdt::cost::{AUTOMERGE_UPDATE_UNITS, BALANCE_CAP, document_size};
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, ReplicaId};
 use conclave_doc::*;
 use conclave_proto::record::{Record, RecordBody};
@@ -360,16 +360,22 @@ fn what_the_engine_refuses_costs_its_user_the_same_however_it_is_delivered() {
             doc.deliver(ctx, first, whole.clone()).unwrap()
         });
     }
+    let mut left = 0;
     for (seq, record) in (first..).zip(&whole) {
         for at in [CAT, TOM] {
             let one = vec![record.clone()];
+            if at == CAT && seq + 1 == first + whole.len() as u64 {
+                left = tables(&mut sim, CAT).account(&user(3)).balance;
+            }
             sim.with(at, |doc, ctx, _| doc.deliver(ctx, seq, one).unwrap());
         }
     }
     let all = tables_agree(&mut sim, &ALL);
     let account = all.account(&user(3));
-    // What fitted, each with its change and a dependency, and nothing of what was refused.
-    assert_eq!(account.size, before + MANY as u64 + 1 + 11 + 2 * 2);
+    // What fitted, each with its change and a dependency, of what was refused nothing, and what could not be paid of the last.
+    let fitted = MANY as u64 + 1 + 11 + 2 * 2;
+    assert!(left > 0 && left < flat);
+    assert_eq!(account.size, before + fitted + flat - left);
     assert_eq!(account.balance, 0);
     for at in ALL {
         let faults: Vec<_> = sim.peers[at]
@@ -393,6 +399,62 @@ fn what_the_engine_refuses_costs_its_user_the_same_however_it_is_delivered() {
     }
     sim.settle();
     assert_eq!(tables_agree(&mut sim, &ALL), all);
+}
+
+/// Else whoever has nothing left could have everybody build the document again as often as it likes.
+#[test]
+fn who_cannot_pay_for_what_the_engine_refuses_soon_reaches_no_engine() {
+    let mut sim = poor(0);
+    let before = tables(&mut sim, DAN).account(&user(3)).size;
+    let cat = sim.peers[CAT].member;
+    let most = document_size(KIND) / 2 / (1 << 19);
+    let first = sim.service.size();
+    for seed in 0..=u8::try_from(most).unwrap() {
+        let record = sim.forge(cat, &poison(60 + seed), |_| {});
+        sim.service.force(record);
+    }
+    let whole: Vec<_> = (first..sim.service.size())
+        .map(|seq| sim.service.whole(seq))
+        .collect();
+    for at in [DAN, EVE] {
+        sim.with(at, |doc, ctx, _| {
+            doc.deliver(ctx, first, whole.clone()).unwrap()
+        });
+    }
+    for (seq, record) in (first..).zip(&whole) {
+        for at in [CAT, TOM] {
+            let one = vec![record.clone()];
+            sim.with(at, |doc, ctx, _| doc.deliver(ctx, seq, one).unwrap());
+        }
+    }
+    let all = tables_agree(&mut sim, &ALL);
+    let account = all.account(&user(3));
+    assert_eq!((account.balance, account.size), (0, before + (most << 19)));
+    for at in ALL {
+        let mut faults: Vec<_> = sim.peers[at]
+            .findings
+            .iter()
+            .map(|it| (it.seq - first, it.fault))
+            .collect();
+        faults.sort_by_key(|it| it.0);
+        // The last is refused without the engine.
+        let fault = |at| match at == most {
+            true => RecordFault::Cost,
+            false => RecordFault::Content,
+        };
+        let expected: Vec<_> = (0..=most)
+            .map(|at| (at, Fault::Record(fault(at))))
+            .collect();
+        assert_eq!(faults, expected, "{at}");
+        sim.peers[at].store();
+        sim.restart(at);
+        sim.connect(at);
+    }
+    sim.settle();
+    assert_eq!(tables_agree(&mut sim, &ALL), all);
+    sim.peers[DAN].insert(0, "on ");
+    sim.settle();
+    converged(&mut sim);
 }
 
 /// Else somebody who has nothing left, and only takes out, would wait for ever.

@@ -80,7 +80,7 @@ class Content:
         """Whether an update counts (§11.10)."""
         user = self.user_of(header)
         balance, size = self.costs.get(user, (CAP, 0))
-        counted = self.meter.count(update, balance, min(LARGEST - self.ops, LARGEST // 2 - size))
+        counted = self.meter.count(update, balance, max(0, min(LARGEST - self.ops, LARGEST // 2 - size)))
         if "refused" in counted:
             self.costs[user] = (counted["balance"], size)
             return False
