@@ -119,3 +119,13 @@ pub(crate) const RECORDS_JUDGED_AT_ONCE: usize = 64;
 pub(crate) const JUDGED_APART: usize = 2;
 /// How often a report is judged anew because another generation began meanwhile.
 pub(crate) const REPORT_ATTEMPTS: u32 = 3;
+/// How long presence that is for all waits, so that what follows it goes with it.
+pub const PRESENCE_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes after which a frame of presence takes no further message.
+pub const PRESENCE_FRAME_BYTES: usize = 128 * 1024;
+/// Messages of presence for one connection alone that may wait for it.
+pub const ADDRESSED_FRAMES: usize = 1024;
+/// Bytes of presence that may wait for one connection and that no other shares.
+pub const FLEETING_BYTES: usize = 1024 * 1024;
+/// How long presence waits for other frames.
+pub const FLEETING_WAIT: Duration = Duration::from_millis(500);

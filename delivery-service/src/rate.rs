@@ -43,6 +43,12 @@ pub struct RateLimits {
     pub records: Bucket,
     /// Appended and uploaded bytes.
     pub bytes: Bucket,
+    /// Presence that is for all.
+    pub shown: Bucket,
+    /// Presence that is for one.
+    pub shown_to_one: Bucket,
+    /// Bytes of presence that is for all.
+    pub shown_bytes: Bucket,
     /// Requests for key packages.
     pub claims: Bucket,
     /// Those by which a user takes one-time packages of another; past it packages of last resort are handed out.
@@ -75,6 +81,9 @@ impl Default for RateLimits {
             requests: Bucket::new(2_000, 30_000),
             records: Bucket::new(100_000, 600_000),
             bytes: Bucket::new(512 * 1024 * 1024, 1024 * 1024 * 1024),
+            shown: Bucket::new(20, 600),
+            shown_to_one: Bucket::new(1_024, 15_360),
+            shown_bytes: Bucket::new(128 * 1024, 60 * 64 * 1024),
             claims: Bucket::new(500, 600),
             claims_of_user: Bucket::per_hour(8, 8),
             claims_from_user: Bucket::per_hour(64, 64),

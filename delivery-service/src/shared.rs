@@ -60,6 +60,9 @@ pub(crate) struct Rates {
     requests: Buckets<DeviceId>,
     records: Buckets<DeviceId>,
     bytes: Buckets<DeviceId>,
+    shown: Buckets<DeviceId>,
+    shown_to_one: Buckets<DeviceId>,
+    shown_bytes: Buckets<DeviceId>,
     pub(crate) claims: Buckets<DeviceId>,
     /// One-time packages that a user takes from another.
     pub(crate) claims_of_user: Buckets<(UserId, UserId)>,
@@ -75,6 +78,9 @@ impl Rates {
             requests: Buckets::new(limits.map(|limits| limits.requests)),
             records: Buckets::new(limits.map(|limits| limits.records)),
             bytes: Buckets::new(limits.map(|limits| limits.bytes)),
+            shown: Buckets::new(limits.map(|limits| limits.shown)),
+            shown_to_one: Buckets::new(limits.map(|limits| limits.shown_to_one)),
+            shown_bytes: Buckets::new(limits.map(|limits| limits.shown_bytes)),
             claims: Buckets::new(limits.map(|limits| limits.claims)),
             claims_of_user: Buckets::new(limits.map(|limits| limits.claims_of_user)),
             claims_from_user: Buckets::new(limits.map(|limits| limits.claims_from_user)),
@@ -87,6 +93,16 @@ impl Rates {
         let now = self.clock.now();
         self.records.take(device, records, now)?;
         self.bytes.take(device, bytes, now)
+    }
+
+    /// Counts presence.
+    pub(crate) fn shown(&self, device: DeviceId, to_one: bool, bytes: u64) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        if to_one {
+            return self.shown_to_one.take(device, 1, now);
+        }
+        self.shown.take(device, 1, now)?;
+        self.shown_bytes.take(device, bytes, now)
     }
 
     /// Counts a request.

@@ -86,7 +86,8 @@ pub use payload::{
 };
 pub use refound::Founding;
 pub use seal::{
-    DocKeys, KeySource, RecordKeys, open, open_with, padded_len, seal, seal_with_nonce,
+    DocKeys, KeySource, RecordKeys, open, open_bytes, open_with, padded_len, seal, seal_bytes,
+    seal_with_nonce,
 };
 pub use session::Session;
 pub use snapshot::PreparedSnapshot;

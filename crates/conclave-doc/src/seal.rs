@@ -15,7 +15,7 @@ use chacha20::hchacha;
 use chacha20poly1305::aead::AeadInPlace;
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce};
 use conclave_identity::DeviceKey;
-use conclave_mls::{EpochRoot, expand_with_label};
+use conclave_mls::{EpochRoot, Secret32, expand_with_label};
 use conclave_proto::DocumentId;
 use conclave_proto::codec::{Bytes, encode};
 use conclave_proto::record::{RECORD_LABEL, Record, RecordHeader, Sealed};
@@ -82,6 +82,19 @@ impl DocKeys {
         Self {
             content: Zeroizing::new(*root.content_key(document).as_bytes()),
             commitment: Zeroizing::new(*root.commit_key(document).as_bytes()),
+        }
+    }
+
+    /// Derives the keys of a document's presence from the presence root of an epoch (`docs/PROTOCOL.md`, Presence).
+    #[must_use]
+    pub fn of_presence(presence_root: &Secret32, document: &DocumentId) -> Self {
+        let key = |label| {
+            let key = expand_with_label(presence_root.as_bytes(), label, document.as_bytes());
+            Zeroizing::new(*key.as_bytes())
+        };
+        Self {
+            content: key("content"),
+            commitment: key("commitment"),
         }
     }
 
@@ -206,35 +219,46 @@ pub fn seal_with_nonce(
     padding_bytes: u16,
     nonce: [u8; 24],
 ) -> Record {
-    let length = padded_len(payload.len(), padding_bytes);
-    let mut buffer = Vec::with_capacity(length);
-    buffer.extend_from_slice(payload);
-    buffer.push(PAD_MARK);
-    buffer.resize(length, 0);
-    let encoded_header = encode(header);
-    let keys = keys.of_record(&nonce);
-    // Fails only past 2³⁸ bytes, which the limits exclude; the record would then carry a zero tag and open nowhere.
-    let tag: [u8; 16] = keys
-        .cipher()
-        .encrypt_in_place_detached(&split_nonce(&nonce).1, &encoded_header, &mut buffer)
-        .map_or([0; 16], Into::into);
-    let commitment = keys
-        .commit(&encoded_header, &nonce, &tag)
-        .finalize()
-        .into_bytes()
-        .into();
-    let mut sealed = Sealed {
-        nonce,
-        ciphertext: Bytes::from(buffer),
-        tag,
-        commitment,
-        signature: [0; 64],
-    };
+    let mut sealed = seal_bytes(&encode(header), payload, keys, padding_bytes, nonce);
     let core = sealed.core(header);
     sealed.signature = signer.sign(RECORD_LABEL, &core.0);
     Record {
         header: *header,
         sealed,
+    }
+}
+
+/// Seals a payload under a header in its encoding. The signature is left zero. A nonce must never be used twice under one key.
+#[must_use]
+pub fn seal_bytes(
+    encoded_header: &[u8],
+    payload: &[u8],
+    keys: &DocKeys,
+    padding_bytes: u16,
+    nonce: [u8; 24],
+) -> Sealed {
+    let length = padded_len(payload.len(), padding_bytes);
+    let mut buffer = Vec::with_capacity(length);
+    buffer.extend_from_slice(payload);
+    buffer.push(PAD_MARK);
+    buffer.resize(length, 0);
+    let keys = keys.of_record(&nonce);
+    // Fails only past 2³⁸ bytes, which the limits exclude; the record would then carry a zero tag and open nowhere.
+    let tag: [u8; 16] = keys
+        .cipher()
+        .encrypt_in_place_detached(&split_nonce(&nonce).1, encoded_header, &mut buffer)
+        .map_or([0; 16], Into::into);
+    let commitment = keys
+        .commit(encoded_header, &nonce, &tag)
+        .finalize()
+        .into_bytes()
+        .into();
+    Sealed {
+        nonce,
+        ciphertext: Bytes::from(buffer),
+        tag,
+        commitment,
+        signature: [0; 64],
     }
 }
 
@@ -252,12 +276,28 @@ pub fn open(record: &Record, keys: &DocKeys) -> Result<Zeroizing<Vec<u8>>, Recor
 /// # Errors
 /// As [`open`].
 pub fn open_with(record: &Record, keys: &RecordKeys) -> Result<Zeroizing<Vec<u8>>, RecordFault> {
-    let sealed = &record.sealed;
-    if sealed.ciphertext.len() > max_sealed_bytes(&record.header.body) {
+    open_bytes(
+        &encode(&record.header),
+        &record.sealed,
+        max_sealed_bytes(&record.header.body),
+        keys,
+    )
+}
+
+/// Opens what is sealed under a header in its encoding, of at most `max_bytes`. The signature is not looked at.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_bytes(
+    encoded_header: &[u8],
+    sealed: &Sealed,
+    max_bytes: usize,
+    keys: &RecordKeys,
+) -> Result<Zeroizing<Vec<u8>>, RecordFault> {
+    if sealed.ciphertext.len() > max_bytes {
         return Err(RecordFault::Malformed);
     }
-    let encoded_header = encode(&record.header);
-    keys.commit(&encoded_header, &sealed.nonce, &sealed.tag)
+    keys.commit(encoded_header, &sealed.nonce, &sealed.tag)
         .verify_slice(&sealed.commitment)
         // Breakage: the key need not be the one committed to.
         .or_else(|wrong| crate::broken("skip-commitment").then_some(()).ok_or(wrong))
@@ -266,7 +306,7 @@ pub fn open_with(record: &Record, keys: &RecordKeys) -> Result<Zeroizing<Vec<u8>
     keys.cipher()
         .decrypt_in_place_detached(
             &split_nonce(&sealed.nonce).1,
-            &encoded_header,
+            encoded_header,
             buffer.as_mut_slice(),
             chacha20poly1305::Tag::from_slice(&sealed.tag),
         )

@@ -11,6 +11,7 @@ use crate::group::{CommitBundle, GroupEntry, RootWrap};
 use crate::ids::{DeviceId, DocumentId, GroupId, Hash, InstanceId, LifeToken, UnixMs, UserId};
 use crate::limits::WIRE_MESSAGE_BYTES;
 use crate::merkle::{Frontier, Head};
+use crate::presence::{PresenceItem, ShownItem};
 use crate::record::{Author, Chained, Record, RecordBody, RecordHeader};
 use crate::refusal::Refusal;
 use crate::service::{Generation, LogName, Loss, SignedHead};
@@ -70,6 +71,14 @@ pub enum ClientFrame {
     /// Asks for a [`ServiceFrame::Pong`].
     #[tls_codec(discriminant = 5)]
     Ping,
+    /// Presence in an open document. Never answered; what is refused, or more than may be, is dropped.
+    #[tls_codec(discriminant = 6)]
+    Show {
+        /// The open document.
+        channel: Varint,
+        /// The message.
+        item: PresenceItem,
+    },
 }
 
 impl ClientFrame {
@@ -820,5 +829,14 @@ pub enum ServiceFrame {
         log: LogName,
         /// The head.
         signed: SignedHead,
+    },
+    /// Presence in an open document: the newest message to all of each device, or what is for this connection alone. A device's own is among
+    /// them.
+    #[tls_codec(discriminant = 16)]
+    Shown {
+        /// The document.
+        channel: Varint,
+        /// The messages, to the end of the frame.
+        items: Tail<ShownItem>,
     },
 }

@@ -33,6 +33,7 @@ pub mod ids;
 pub mod limits;
 pub mod merkle;
 pub mod policy;
+pub mod presence;
 pub mod record;
 pub mod refusal;
 pub mod service;

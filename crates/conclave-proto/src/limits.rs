@@ -20,6 +20,12 @@ pub const UPDATE_BYTES: usize = 1024 * 1024;
 pub const VERDICT_BYTES: usize = 64 * 1024;
 /// Largest sealed payload of a carried record, in bytes: a whole update, its header and its keys.
 pub const CARRIED_BYTES: usize = UPDATE_BYTES + 8 * 1024;
+/// Largest sealed payload of a presence message, padding included, in bytes.
+pub const PRESENCE_BYTES: usize = 4096;
+/// Largest value that a session shows of itself, in bytes.
+pub const SHOWN_BYTES: usize = 4000;
+/// A presence message is padded to a multiple of this, in bytes, whatever the policy asks of records.
+pub const PRESENCE_PADDING_BYTES: u16 = 64;
 /// Largest sealed payload of a snapshot, in bytes.
 pub const SNAPSHOT_BYTES: usize = 80 * 1024 * 1024;
 /// Largest MLS message (commit, proposal, Welcome, GroupInfo), in bytes.

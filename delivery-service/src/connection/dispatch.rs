@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::identity;
 use crate::document::append;
 use crate::document::open::{self, Opening};
-use crate::document::{Document, returned, snapshot};
+use crate::document::{Document, presence, returned, snapshot};
 use crate::error::OpError;
 use crate::group::adopt::Brought;
 use crate::group::returned::Given;
@@ -77,6 +77,12 @@ impl Session {
             }
             ClientFrame::Request { id, body } => {
                 self.request(id, body, bytes).await;
+                Ok(())
+            }
+            ClientFrame::Show { channel, item } => {
+                if let Some(open) = self.conn.channel(channel.0) {
+                    presence::show(&self.shared, &self.conn, &open, item);
+                }
                 Ok(())
             }
             ClientFrame::Ping => {

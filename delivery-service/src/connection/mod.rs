@@ -4,6 +4,7 @@
 //! that outlive the connection, so that what has begun to change a group is finished.
 
 pub(crate) mod dispatch;
+mod fleeting;
 pub(crate) mod identity;
 pub(crate) mod login;
 pub(crate) mod outbox;

@@ -2,17 +2,23 @@
 //!
 //! Live frames are pushed and never wait: a connection whose queue is full is a slow consumer and is closed; it comes back and resumes by
 //! head. History and answers wait until the queue is short.
+//!
+//! Presence has a lane of its own, which closes nobody's connection: of what a connection does not take in time only the newest of each device is
+//! kept. It goes when nothing else waits, and now and then where something always does.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use conclave_proto::Refusal;
 use conclave_proto::codec::encode;
 use conclave_proto::frame::ServiceFrame;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use super::fleeting::Batch;
+use super::fleeting::Fleeting;
 use crate::limits;
 
 /// What the connection's sending side does next.
@@ -29,6 +35,7 @@ struct Queue {
     frames: VecDeque<Bytes>,
     bytes: usize,
     goodbye: Option<Bytes>,
+    fleeting: Fleeting,
 }
 
 /// The queue of one connection.
@@ -85,6 +92,26 @@ impl Outbox {
     /// Encodes a frame and queues it at once.
     pub(crate) fn push_frame(&self, frame: &ServiceFrame) {
         self.push(Bytes::from(encode(frame)));
+    }
+
+    /// Queues presence that all who have the document `channel` open are shown.
+    pub(crate) fn push_fleeting(&self, channel: u64, batch: &Arc<Batch>) {
+        self.push_presence(|fleeting| fleeting.push(channel, batch));
+    }
+
+    /// Queues presence that is for this connection alone.
+    pub(crate) fn push_addressed(&self, frame: Bytes) {
+        self.push_presence(|fleeting| fleeting.push_addressed(frame));
+    }
+
+    fn push_presence(&self, push: impl FnOnce(&mut Fleeting)) {
+        let mut queue = self.queue();
+        if queue.goodbye.is_some() {
+            return;
+        }
+        push(&mut queue.fleeting);
+        drop(queue);
+        self.filled.notify_one();
     }
 
     /// Queues a frame when the queue is short. False when the connection is being closed.
@@ -149,6 +176,10 @@ impl Outbox {
     /// What to do next, if there is anything.
     pub(crate) fn try_next(&self) -> Option<Step> {
         let mut queue = self.queue();
+        let is_idle = queue.frames.is_empty() && queue.goodbye.is_none();
+        if let Some(frame) = queue.fleeting.next(is_idle, Instant::now()) {
+            return Some(Step::Send(frame));
+        }
         let Some(frame) = queue.frames.pop_front() else {
             return queue.goodbye.clone().map(Step::Close);
         };

@@ -7,6 +7,7 @@ pub(crate) mod append;
 pub(crate) mod channel;
 pub(crate) mod history;
 pub(crate) mod open;
+pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod returned;
 pub(crate) mod snapshot;
@@ -26,6 +27,7 @@ use conclave_proto::{Author, Hash, Head, Refusal};
 use conclave_rules::{LogId, Seen};
 
 use self::channel::Channel;
+use self::presence::Lane;
 use crate::env::Env;
 use crate::error::OpError;
 use crate::heads::{self, Newest, Pace, Telling};
@@ -55,6 +57,8 @@ pub(crate) struct Live {
     pub(crate) signed: Option<Newest>,
     /// Where it is in telling its head.
     pub(crate) pace: Pace,
+    /// What those who have it open show.
+    pub(crate) presence: Lane,
 }
 
 /// The active snapshot.
@@ -120,8 +124,12 @@ impl Live {
 
     /// Ends delivery to a channel.
     pub(crate) fn leave(&mut self, channel: &Arc<Channel>) {
+        let before = self.listeners.len();
         self.listeners
             .retain(|listener| !Arc::ptr_eq(&listener.channel, channel));
+        if self.listeners.len() < before {
+            self.presence.leaves(&channel.author.device);
+        }
     }
 
     pub(crate) fn listener(&mut self, channel: &Arc<Channel>) -> Option<&mut Listener> {
@@ -299,6 +307,7 @@ impl Documents {
                 is_behind: false,
                 signed: None,
                 pace: Pace::default(),
+                presence: Lane::default(),
             }),
         });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,241 @@
+//! Presence on its way to one connection.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use conclave_proto::DeviceId;
+use tokio::time::Instant;
+
+use crate::document::presence::frame;
+use crate::limits;
+
+/// What all who have a document open are shown at one time.
+pub(crate) struct Batch {
+    /// The whole of it as one frame.
+    pub(crate) frame: Bytes,
+    /// The messages in it, by device.
+    pub(crate) items: Vec<(DeviceId, Bytes)>,
+}
+
+/// What waits of one document.
+enum Waiting {
+    /// One batch, whose frame all connections share.
+    Shared(Arc<Batch>),
+    /// The newest of each device, of several.
+    Merged(BTreeMap<DeviceId, Bytes>),
+}
+
+/// What waits for one connection.
+#[derive(Default)]
+pub(crate) struct Fleeting {
+    /// Documents of which something waits, the longest first.
+    turns: VecDeque<u64>,
+    waiting: BTreeMap<u64, Waiting>,
+    addressed: VecDeque<Bytes>,
+    /// Bytes of what was merged here, which no other connection shares, and of what is for this one alone.
+    bytes: usize,
+    /// Since when something has waited; none while nothing does.
+    since: Option<Instant>,
+    /// Whether what waits goes before other frames: until nothing waits.
+    is_overdue: bool,
+}
+
+impl Fleeting {
+    /// What is new of a document.
+    pub(super) fn push(&mut self, channel: u64, batch: &Arc<Batch>) {
+        self.begin();
+        let waiting = match self.waiting.remove(&channel) {
+            None => {
+                self.turns.push_back(channel);
+                Waiting::Shared(batch.clone())
+            }
+            Some(before) => {
+                let mut merged = match before {
+                    Waiting::Merged(merged) => merged,
+                    Waiting::Shared(before) => {
+                        let items = before.items.iter().cloned();
+                        let merged: BTreeMap<DeviceId, Bytes> = items.collect();
+                        self.bytes += merged.values().map(Bytes::len).sum::<usize>();
+                        merged
+                    }
+                };
+                for (device, item) in &batch.items {
+                    self.bytes += item.len();
+                    let before = merged.insert(*device, item.clone());
+                    self.bytes -= before.map_or(0, |before| before.len());
+                }
+                Waiting::Merged(merged)
+            }
+        };
+        self.waiting.insert(channel, waiting);
+        self.shed();
+    }
+
+    /// A message for this connection alone.
+    pub(super) fn push_addressed(&mut self, frame: Bytes) {
+        self.begin();
+        self.bytes += frame.len();
+        self.addressed.push_back(frame);
+        while self.addressed.len() > limits::ADDRESSED_FRAMES {
+            self.drop_addressed();
+        }
+        self.shed();
+    }
+
+    fn begin(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// The oldest goes where too much waits: each is shown again by itself.
+    fn shed(&mut self) {
+        while self.bytes > limits::FLEETING_BYTES {
+            if self.drop_addressed() {
+                continue;
+            }
+            let merged =
+                |channel: &u64| matches!(self.waiting.get(channel), Some(Waiting::Merged(_)));
+            let Some(at) = self.turns.iter().position(merged) else {
+                return;
+            };
+            if let Some(channel) = self.turns.remove(at) {
+                self.take(channel);
+            }
+        }
+    }
+
+    fn drop_addressed(&mut self) -> bool {
+        let dropped = self.addressed.pop_front();
+        self.bytes -= dropped.as_ref().map_or(0, Bytes::len);
+        dropped.is_some()
+    }
+
+    fn take(&mut self, channel: u64) -> Option<Bytes> {
+        match self.waiting.remove(&channel)? {
+            Waiting::Shared(batch) => Some(batch.frame.clone()),
+            Waiting::Merged(merged) => {
+                self.bytes -= merged.values().map(Bytes::len).sum::<usize>();
+                Some(frame(channel, merged.values()))
+            }
+        }
+    }
+
+    /// The next frame, if it may go: nothing else waits, or it has waited for long.
+    pub(super) fn next(&mut self, is_idle: bool, now: Instant) -> Option<Bytes> {
+        let since = self.since?;
+        let is_overdue = now.duration_since(since) >= limits::FLEETING_WAIT;
+        self.is_overdue = self.is_overdue || is_overdue;
+        if !is_idle && !self.is_overdue {
+            return None;
+        }
+        let addressed = self.addressed.pop_front();
+        self.bytes -= addressed.as_ref().map_or(0, Bytes::len);
+        let next = match addressed {
+            Some(frame) => Some(frame),
+            None => self
+                .turns
+                .pop_front()
+                .and_then(|channel| self.take(channel)),
+        };
+        if self.addressed.is_empty() && self.turns.is_empty() {
+            self.since = None;
+            self.is_overdue = false;
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_proto::frame::ServiceFrame;
+
+    use super::*;
+
+    fn item(of: u8, text: u8) -> (DeviceId, Bytes) {
+        (DeviceId([of; 16]), Bytes::from(vec![text; 3]))
+    }
+
+    fn batch(channel: u64, items: &[(DeviceId, Bytes)]) -> Arc<Batch> {
+        let frame = frame(channel, items.iter().map(|(_, item)| item));
+        let items = items.to_vec();
+        Arc::new(Batch { frame, items })
+    }
+
+    #[test]
+    fn who_keeps_up_shares_the_frame_of_all() {
+        let mut fleeting = Fleeting::default();
+        let now = Instant::now();
+        let first = batch(7, &[item(1, b'a'), item(2, b'b')]);
+        fleeting.push(7, &first);
+        let sent = fleeting.next(true, now).unwrap();
+        assert_eq!(sent.as_ptr(), first.frame.as_ptr());
+        assert!(fleeting.next(true, now).is_none());
+    }
+
+    #[test]
+    fn who_does_not_gets_the_newest_of_each() {
+        let mut fleeting = Fleeting::default();
+        let now = Instant::now();
+        for text in b'a'..=b'z' {
+            fleeting.push(7, &batch(7, &[item(1, text), item(2, text)]));
+        }
+        fleeting.push(7, &batch(7, &[item(3, b'c')]));
+        assert_eq!(fleeting.bytes, 9);
+        let sent = fleeting.next(true, now).unwrap();
+        let newest = batch(7, &[item(1, b'z'), item(2, b'z'), item(3, b'c')]);
+        assert_eq!(sent, newest.frame);
+        assert_eq!(fleeting.bytes, 0);
+        assert!(fleeting.next(true, now).is_none());
+    }
+
+    #[test]
+    fn it_waits_for_other_frames_but_not_for_ever() {
+        let mut fleeting = Fleeting::default();
+        let now = Instant::now();
+        for channel in 0..3 {
+            fleeting.push(channel, &batch(channel, &[item(1, b'a')]));
+        }
+        assert!(fleeting.next(false, now).is_none());
+        let later = now + 2 * limits::FLEETING_WAIT;
+        for _ in 0..3 {
+            assert!(fleeting.next(false, later).is_some());
+        }
+        fleeting.push(1, &batch(1, &[item(1, b'b')]));
+        assert!(fleeting.next(false, Instant::now()).is_none());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_the_oldest_goes() {
+        let mut fleeting = Fleeting::default();
+        for _ in 0..2 * limits::ADDRESSED_FRAMES {
+            fleeting.push_addressed(Bytes::from_static(b"old"));
+        }
+        fleeting.push_addressed(Bytes::from_static(b"new"));
+        assert_eq!(fleeting.addressed.len(), limits::ADDRESSED_FRAMES);
+        assert_eq!(fleeting.addressed.back().unwrap().as_ref(), b"new");
+        let large = |of| (DeviceId([of; 16]), Bytes::from(vec![0; 4096]));
+        for _ in 0..2 {
+            for channel in 0..100 {
+                let items: Vec<_> = (0..100).map(large).collect();
+                fleeting.push(channel, &batch(channel, &items));
+            }
+        }
+        assert!(fleeting.bytes <= limits::FLEETING_BYTES);
+        let mut rest = 0;
+        while fleeting.next(true, Instant::now()).is_some() {
+            rest += 1;
+        }
+        assert!(rest > 0);
+        assert_eq!(fleeting.bytes, 0);
+    }
+
+    #[test]
+    fn a_frame_without_messages_is_what_they_are_put_behind() {
+        use conclave_proto::codec::{Tail, Varint, encode};
+        let empty = ServiceFrame::Shown {
+            channel: Varint(9),
+            items: Tail::default(),
+        };
+        assert_eq!(frame(9, []), encode(&empty));
+    }
+}
