@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use conclave_doc::Typed;
 
 use crate::clock::ClockOffset;
-use crate::event::{BasisInfo, Person};
+use crate::event::{BasisInfo, Person, Present, Showing};
 use crate::finding::{FindingId, FindingInfo, Mark};
 use crate::io::DocFn;
 use crate::policy::PolicyChange;
@@ -270,6 +270,25 @@ pub enum Command {
         /// The document.
         document: DocumentId,
     },
+    /// Shows something in a document to whoever has it open, from now until it is shown otherwise or this engine ends. Reply: `Done`.
+    ShowPresence {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// What; none: nothing any more.
+        showing: Option<Showing>,
+    },
+    /// Begins to watch what others show in a document ([`Event::Presence`](crate::Event::Presence)), or ends it; as often as it was begun. Reply:
+    /// `Presence`.
+    WatchPresence {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Whether it begins.
+        watch: bool,
+    },
     /// State of this device. Reply: `Status`.
     Status,
     /// This copy of the device's store is to go on, and any other to stop. Reply: `Done` when the service has let it in.
@@ -424,6 +443,8 @@ impl Command {
             | Self::Documents { .. }
             | Self::View { .. }
             | Self::Synced { .. }
+            | Self::ShowPresence { .. }
+            | Self::WatchPresence { .. }
             | Self::Status
             | Self::Invitable
             | Self::Settled
@@ -527,6 +548,8 @@ pub enum Reply {
     Documents(Vec<DocumentInfo>),
     /// One record of a document.
     Record(Box<RecordInfo>),
+    /// What others show in a document.
+    Presence(Vec<(Present, Showing)>),
     /// A removal is in the log.
     Removed {
         /// Epoch that it began.

@@ -196,6 +196,16 @@ impl Engine {
             Command::Synced { group, document } => {
                 self.on_document(id, group, document, DocCommand::Synced);
             }
+            Command::ShowPresence {
+                group,
+                document,
+                showing,
+            } => self.on_group(id, group, What::ShowPresence { document, showing }),
+            Command::WatchPresence {
+                group,
+                document,
+                watch,
+            } => self.on_group(id, group, What::WatchPresence { document, watch }),
             Command::AcceptService { key } => {
                 let result = self.cx.accept_service(&key).map(|()| Reply::Done);
                 self.cx.reply(id, result);

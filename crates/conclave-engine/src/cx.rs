@@ -21,6 +21,7 @@ use crate::group::Refound;
 use crate::io::{CommandId, Output, Read, ReadId};
 use crate::link::Link;
 use crate::operations::Operations;
+use crate::presence::Presence;
 use crate::rescue::{Parted, RescueInfo, RescueUse};
 use crate::revocation::Job;
 use crate::service::Known;
@@ -105,6 +106,8 @@ pub(crate) struct Cx {
     pub(crate) operations: Operations,
     /// What waits for the service.
     pub(crate) unsent: AllUnsent,
+    /// What is shown and watched of documents' presence.
+    pub(crate) presence: Presence,
     /// What is kept of documents' logs to be returned, in bytes.
     pub(crate) kept_bytes: u64,
     /// Devices of the own user that are taken away, and those that were.
@@ -157,6 +160,7 @@ impl Cx {
             found: Vec::new(),
             operations: Operations::default(),
             unsent: AllUnsent::default(),
+            presence: Presence::default(),
             kept_bytes: 0,
             revocations: BTreeMap::new(),
             rescues: BTreeMap::new(),

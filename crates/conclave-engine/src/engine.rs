@@ -259,6 +259,7 @@ impl Engine {
                 TimerKind::Lists => self.cx.look_up_next(),
                 TimerKind::OwnList => self.cx.check_own_list(),
                 TimerKind::Stray(group) => self.pump_stray(group),
+                TimerKind::Presence(group, document) => self.presence_due(group, document),
                 TimerKind::Group(group, what) => self.with_group(group, GroupWork::Timer(what)),
                 TimerKind::Document(group, document, what) => {
                     self.with_document(group, document, DocWork::Timer(what));

@@ -159,6 +159,15 @@ pub enum EngineError {
     /// Own edits have no place any more, and there is no room to keep them apart.
     #[error("there is no room to keep more edits apart; apply or discard some rescue copies")]
     RescueFull,
+    /// More is to be shown in a document than fits.
+    #[error(
+        "at most {} bytes can be shown to others",
+        conclave_proto::limits::SHOWN_BYTES
+    )]
+    TooMuchShown,
+    /// Presence is shown or watched in too many documents at once.
+    #[error("others are shown or watched in too many documents at once; end that in some")]
+    TooManyPresences,
     /// No such rescue copy.
     #[error("no such rescue copy on this device")]
     UnknownRescue,
@@ -242,6 +251,8 @@ impl EngineError {
             Self::NoSuchRecord { .. } => "document.no_such_record",
             Self::Rescued { .. } => "engine.rescued",
             Self::RescueFull => "rescue.full",
+            Self::TooMuchShown => "presence.too_much",
+            Self::TooManyPresences => "presence.too_many",
             Self::UnknownRescue => "engine.unknown_rescue",
             Self::NoWords => "engine.no_words",
             Self::ClockSkew => "engine.clock_skew",

@@ -1,6 +1,6 @@
 //! What a device tells its application.
 
-use conclave_proto::{DeviceId, DocumentId, GroupId, UserId};
+use conclave_proto::{DeviceId, DocumentId, GroupId, InstanceId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{InvitationInfo, Reply};
@@ -106,6 +106,67 @@ impl BasisInfo {
     }
 }
 
+/// Who has a document open now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Present {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// The life of the device's store: one that was put back is shown beside what it showed before, until that expires.
+    pub instance: InstanceId,
+    /// What the user is called here.
+    pub name: Option<String>,
+    /// Whether it is another device of this device's user.
+    pub is_own: bool,
+}
+
+/// What somebody shows in a document. `Debug` prints nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Showing {
+    /// What form it has.
+    pub kind: ShowingKind,
+    /// JSON in that form, of at most [`SHOWN_BYTES`](conclave_proto::limits::SHOWN_BYTES). It is what somebody else wrote: not checked here.
+    pub value: String,
+}
+
+impl std::fmt::Debug for Showing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Showing({:?}, {} bytes)", self.kind, self.value.len())
+    }
+}
+
+/// What form something that is shown has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShowingKind {
+    /// A list of awareness states of Yjs.
+    Awareness,
+    /// Positions in an Automerge document.
+    Positions,
+    /// An application's own object.
+    Application,
+}
+
+impl ShowingKind {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Awareness => 1,
+            Self::Positions => 2,
+            Self::Application => 3,
+        }
+    }
+
+    pub(crate) fn of(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Awareness),
+            2 => Some(Self::Positions),
+            3 => Some(Self::Application),
+            _ => None,
+        }
+    }
+}
+
 /// Something that happened to a device, in its groups or in its documents.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
@@ -184,6 +245,25 @@ pub enum Event {
         /// On whose.
         basis: BasisInfo,
     },
+    /// Somebody shows something in a document that is watched, or nothing any more. Of now alone: nothing of it is kept, and what is lost is not
+    /// told again.
+    Presence {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+        /// Who.
+        who: Present,
+        /// What; none: nothing any more.
+        showing: Option<Showing>,
+    },
+    /// Nobody is seen any more in a document that is watched: it is not open. Who is there is told anew when it is.
+    PresenceLost {
+        /// The group.
+        group: GroupId,
+        /// The document.
+        document: DocumentId,
+    },
     /// Something does not fit. It is durable until somebody is done with it.
     Finding(Box<FindingInfo>),
     /// Own edits lost their place; what they did is kept apart ([`Command::Rescue`](crate::Command::Rescue)).
@@ -254,6 +334,8 @@ impl Event {
             | Self::DocumentChanged { group, .. }
             | Self::Acknowledged { group, .. }
             | Self::BasisChanged { group, .. }
+            | Self::Presence { group, .. }
+            | Self::PresenceLost { group, .. }
             | Self::Returned { group, .. }
             | Self::ReAddAsked { group, .. }
             | Self::Rotation { group, .. } => Some(*group),

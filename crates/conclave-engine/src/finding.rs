@@ -293,6 +293,8 @@ pub enum FindingKind {
     },
     /// The service's log went on without what it showed before.
     Apart,
+    /// A member who has a document open names another history of it than is here.
+    OtherHistory,
     /// After the service was put back, a document's log went on under keys that are not here.
     CannotMerge,
     /// After the service was put back, a group's log went another way than here.
@@ -471,6 +473,7 @@ impl FindingKind {
             Self::BadGroupInfo => "group.bad_group_info",
             Self::Ahead { .. } => "service.rolled_back",
             Self::Apart => "found.fork",
+            Self::OtherHistory => "presence.other_history",
             Self::Parted => "group.parted",
             Self::CannotMerge => "document.cannot_merge",
             Self::Returning { .. } => "service.put_back",

@@ -170,6 +170,8 @@ pub struct Output {
     pub sends: Vec<ClientFrame>,
     /// To be told to the application after that.
     pub told: Vec<Told>,
+    /// To be sent at once, whatever is durable. It may be lost, and of what is for all in one document only the newest counts.
+    pub fleeting: Vec<ClientFrame>,
     /// When to come back with [`Input::Timer`], if nothing else happens before.
     pub wake_at: Option<UnixMs>,
     /// Close the connection and reconnect later, for this reason.

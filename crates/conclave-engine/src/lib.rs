@@ -52,6 +52,7 @@ mod packages;
 #[doc(hidden)]
 pub mod plain;
 mod policy;
+mod presence;
 mod print;
 mod rescue;
 mod revocation;
@@ -79,7 +80,9 @@ pub use conclave_identity::is_escaped;
 pub use document::{Done, Job, Lending, Work, WorkId};
 pub use engine::Engine;
 pub use error::EngineError;
-pub use event::{BasisInfo, Carrier, ChangeInfo, Event, Person, Told};
+pub use event::{
+    BasisInfo, Carrier, ChangeInfo, Event, Person, Present, Showing, ShowingKind, Told,
+};
 pub use finding::{Finding, FindingId, FindingInfo, FindingKind};
 #[doc(hidden)]
 pub use invariants::LogMark;

@@ -47,6 +47,9 @@ pub(crate) struct Life {
     pub(crate) number: u64,
     pub(crate) token: LifeToken,
     pub(crate) copy: Copy,
+    /// How often this store was let in.
+    #[serde(default)]
+    pub(crate) logins: u64,
 }
 
 impl Life {
@@ -86,16 +89,15 @@ impl Cx {
             return;
         }
         let took_over = life.copy == Copy::TakesOver;
-        let was = std::mem::take(&mut life.copy);
+        life.copy = Copy::Only;
+        life.logins = life.logins.saturating_add(1);
         // Lives only go up. What says otherwise was said before, or by a service that lies: it would bar this device from an honest one.
         let begins = number > life.number;
         if begins {
             life.number = number;
             life.token = next;
         }
-        if begins || was != Copy::Only {
-            life.save(&mut self.out.writes);
-        }
+        life.save(&mut self.out.writes);
         self.ended(About::Device, End::Alone);
         if begins {
             self.request(Request::ConfirmLife, Pending::Quiet);

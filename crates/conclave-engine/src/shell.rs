@@ -62,6 +62,7 @@ pub struct Shell {
     bytes: usize,
     reads: VecDeque<Read>,
     work: VecDeque<Work>,
+    fleeting: Vec<ClientFrame>,
     wake_at: Option<UnixMs>,
     commands: u64,
 }
@@ -76,6 +77,7 @@ impl Shell {
             bytes: 0,
             reads: VecDeque::new(),
             work: VecDeque::new(),
+            fleeting: Vec::new(),
             wake_at: None,
             commands: 0,
         };
@@ -110,6 +112,7 @@ impl Shell {
         if matches!(input, Input::ConnectionUp { .. } | Input::ConnectionDown) {
             // What was meant for the last connection must not reach the next one.
             self.unreleased.sends.clear();
+            self.fleeting.clear();
             self.unreleased.hang_up = None;
         }
         let output = self.engine.handle(now, input);
@@ -147,6 +150,12 @@ impl Shell {
     /// Long work that the engine lends, what it has lent for longest first. What came of it is handed back as [`Input::Worked`].
     pub fn take_work(&mut self) -> Option<Work> {
         self.work.pop_front()
+    }
+
+    /// What may be sent at once on the present connection, whatever is durable, and may be lost.
+    #[must_use]
+    pub fn take_fleeting(&mut self) -> Vec<ClientFrame> {
+        std::mem::take(&mut self.fleeting)
     }
 
     /// What is not durable yet.
@@ -207,6 +216,7 @@ impl Shell {
             unreleased.batches.push(output.writes);
         }
         unreleased.sends.extend(output.sends);
+        self.fleeting.extend(output.fleeting);
         unreleased.told.extend(output.told);
         if output.close_connection.is_some() {
             unreleased.hang_up = output.close_connection;

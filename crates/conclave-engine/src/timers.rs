@@ -25,6 +25,8 @@ pub(crate) enum TimerKind {
     OwnList,
     /// Try again to get back into a group whose MLS rows were lost.
     Stray(GroupId),
+    /// Something of a document's presence.
+    Presence(GroupId, DocumentId),
     /// Something of a group.
     Group(GroupId, GroupTimer),
     /// Something of a document.
@@ -93,7 +95,8 @@ impl TimerKind {
             | Self::Invitations
             | Self::NextOpen
             | Self::Lists
-            | Self::OwnList => true,
+            | Self::OwnList
+            | Self::Presence(..) => true,
             Self::Document(_, _, what) => match what {
                 DocTimer::Snapshot | DocTimer::Fetch | DocTimer::Open | DocTimer::Carry => true,
                 DocTimer::Verdict | DocTimer::Confirm | DocTimer::SnapshotTurn => false,

@@ -14,6 +14,7 @@ use crate::command::Reply;
 use crate::cx::{Cx, Post};
 use crate::document::Beginning;
 use crate::error::EngineError;
+use crate::event::Showing;
 use crate::group::{Copied, Group, LOST, Whole};
 use crate::intents::Want;
 use crate::io::{CommandId, Row};
@@ -135,6 +136,14 @@ pub(crate) enum GroupCommand {
         typed: Box<Typed>,
     },
     Confirm,
+    ShowPresence {
+        document: DocumentId,
+        showing: Option<Showing>,
+    },
+    WatchPresence {
+        document: DocumentId,
+        watch: bool,
+    },
     Rejoin,
     ReAdd {
         user: UserId,
@@ -328,6 +337,12 @@ impl Cx {
             GroupCommand::KeepTyped { document, typed } => {
                 let origin = self.origin(group, document, RescueCause::NotSaved);
                 self.keep_typed(id, origin, &typed);
+            }
+            GroupCommand::ShowPresence { document, showing } => {
+                self.show_presence(whole, document, id, showing);
+            }
+            GroupCommand::WatchPresence { document, watch } => {
+                self.watch_presence(whole, document, id, watch);
             }
             GroupCommand::Rejoin => self.rejoin(id, group),
             GroupCommand::ReAdd { user, device } => self.readd(id, group, user, device),

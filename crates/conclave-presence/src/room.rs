@@ -204,7 +204,7 @@ impl Room {
 
     /// Ends the session.
     #[must_use]
-    pub fn leave(mut self, here: &mut Here<'_>) -> Step {
+    pub fn leave(&mut self, here: &mut Here<'_>) -> Step {
         let mut step = Step::default();
         self.say(PresenceBody::Gone, None, here, &mut step);
         step

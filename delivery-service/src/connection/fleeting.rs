@@ -234,7 +234,7 @@ mod tests {
         use conclave_proto::codec::{Tail, Varint, encode};
         let empty = ServiceFrame::Shown {
             channel: Varint(9),
-            items: Tail::default(),
+            items: Tail(Vec::new()),
         };
         assert_eq!(frame(9, []), encode(&empty));
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use conclave_proto::codec::{Varint, encode};
+use conclave_proto::codec::{Tail, Varint, encode};
 use conclave_proto::frame::ServiceFrame;
 use conclave_proto::presence::{PresenceItem, ShownItem};
 use conclave_proto::{DeviceId, SessionId, limits as wire};
@@ -125,7 +125,7 @@ impl Document {
 pub(crate) fn frame<'a>(channel: u64, items: impl IntoIterator<Item = &'a Bytes>) -> Bytes {
     let mut frame = encode(&ServiceFrame::Shown {
         channel: Varint(channel),
-        items: Default::default(),
+        items: Tail(Vec::new()),
     });
     for item in items {
         frame.extend_from_slice(item);

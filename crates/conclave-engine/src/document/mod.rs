@@ -308,6 +308,7 @@ impl Cx {
                 self.pump_snapshot(group, doc);
                 self.pump_check(group, doc);
             }
+            self.pump_presence(group, doc);
         }
     }
 
@@ -465,6 +466,7 @@ impl Engine {
             let link = &self.cx.link;
             let looked = link.is_caught_up(*group, doc) || link.is_away(*group, *id);
             *id != DocumentId::directory(group)
+                && !self.cx.presence.is_wanted(*group, *id)
                 && doc.notes.waiters.is_empty()
                 && !doc.document.has_unsent()
                 && link.is_quiet(*group, *id)

@@ -95,6 +95,7 @@ impl FindingKind {
             Self::ClockWrong { .. } => End::CaughtUp,
             Self::Ahead { .. }
             | Self::Apart
+            | Self::OtherHistory
             | Self::Parted
             | Self::CannotMerge
             | Self::Returning { .. }

@@ -406,6 +406,14 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
             UNKNOWN,
             "Ask the operator of the service whether a backup was put back. What is here stays here; what you write is kept, and not sent there for now.",
         ),
+        FindingKind::OtherHistory => three(
+            format!(
+                "{} has {place} open, and has seen another history of it than this device.",
+                who.unwrap_or("Somebody")
+            ),
+            "Either the service shows its members different histories, or changes what passes through it, or that device does not tell the truth.".to_owned(),
+            "Compare with them in person what the document says, and ask the operator of the service whether a backup was put back.",
+        ),
         FindingKind::Returning { .. }
         | FindingKind::Parted
         | FindingKind::CannotMerge
@@ -860,7 +868,8 @@ pub(super) mod tests {
                 seen: conclave_proto::UnixMs(1_795_874_520_000),
             },
             K::Ahead { .. } => K::Apart,
-            K::Apart => K::Parted,
+            K::Apart => K::OtherHistory,
+            K::OtherHistory => K::Parted,
             K::Parted => K::CannotMerge,
             K::CannotMerge => K::Returning { missing: 41 },
             K::Returning { .. } => K::NotReturned { cause: cause() },

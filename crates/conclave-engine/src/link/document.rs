@@ -104,6 +104,11 @@ impl Link {
         self.documents.iter()
     }
 
+    /// The document that is open on a channel.
+    pub(crate) fn at(&self, channel: u64) -> Option<(GroupId, DocumentId)> {
+        self.channels.get(&channel).copied()
+    }
+
     pub(crate) fn channels(&self) -> impl Iterator<Item = (u64, (GroupId, DocumentId))> {
         self.channels.iter().map(|(channel, key)| (*channel, *key))
     }

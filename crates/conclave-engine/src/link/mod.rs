@@ -210,6 +210,7 @@ impl Cx {
     /// A document is not asked for any more, and not open any more.
     pub(crate) fn close_document(&mut self, group: GroupId, id: DocumentId) {
         if let Some(channel) = self.link.forget_document(group, id) {
+            self.leave_room(group, id);
             self.close_channel(channel);
         }
     }
@@ -348,6 +349,7 @@ impl Engine {
     pub(crate) fn connection_down(&mut self) {
         let was_online = self.cx.link.online;
         self.cx.clocks.disconnected();
+        self.cx.leave_rooms();
         self.cx.link = Link {
             refused: self.cx.link.refused.take(),
             ..Link::default()
@@ -429,6 +431,7 @@ impl Engine {
                 self.cx.link.key_packages = left;
                 self.cx.refill(false);
             }
+            ServiceFrame::Shown { channel, items } => self.presence_came(channel.0, items.0),
             ServiceFrame::Pong => {}
             ServiceFrame::Head { log, signed } => {
                 let work = GroupWork::Head(log.document, Box::new(signed));

@@ -31,6 +31,7 @@ mod paces;
 mod packages;
 mod pauses;
 mod policy;
+mod presence;
 mod put_back;
 mod races;
 mod repair;

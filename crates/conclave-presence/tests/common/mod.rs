@@ -164,18 +164,13 @@ impl Hub {
 
     /// Ends a session; `told` says whether the others hear of it.
     pub fn leave(&mut self, of: usize, told: bool) -> u64 {
-        let seat = self.seats.get_mut(&of).unwrap();
-        let counter = seat.room.counter();
-        let room = std::mem::replace(
-            &mut seat.room,
-            Room::new(GROUP, DOCUMENT, seat.author, 0, &mut self.rng),
-        );
-        let step = self.at(of, |_, here| room.leave(here));
+        let step = self.at(of, Room::leave);
+        let counter = self.seats[&of].room.counter();
         if told {
             self.pass(of, step);
         }
         self.seats.remove(&of);
-        counter + 1
+        counter
     }
 
     /// Takes what a call of a room gave.

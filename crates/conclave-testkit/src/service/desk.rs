@@ -11,7 +11,7 @@ use conclave_order::turn::Turns;
 use conclave_order::{Asked, Asker, Event, Keys, Op, Rows, Session, query};
 use conclave_proto::codec::{Bytes, Varint};
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
-use conclave_proto::{Author, DeviceId, GroupId, Refusal, UnixMs};
+use conclave_proto::{Author, DeviceId, GroupId, Refusal, SessionId, UnixMs};
 use conclave_rules::LogId;
 
 use super::heads::Told;
@@ -34,6 +34,8 @@ pub(super) struct Conn {
     pub(super) who: Option<Asker>,
     pub(super) follows: BTreeSet<GroupId>,
     pub(super) channels: BTreeMap<u64, Channel>,
+    /// Under which session presence was shown last on each channel.
+    pub(super) sessions: BTreeMap<u64, SessionId>,
 }
 
 /// The honest service.
@@ -229,6 +231,10 @@ impl Desk {
                     records: records.0,
                 };
                 self.append(conn, channel.0, &arrived);
+                Ok(())
+            }
+            (ClientFrame::Show { channel, item }, Some(_)) => {
+                self.show(conn, channel.0, item);
                 Ok(())
             }
             (ClientFrame::Ping, Some(_)) => {

@@ -16,6 +16,7 @@ mod identity;
 mod lies;
 pub mod log;
 mod look;
+mod presence;
 mod recovery;
 mod signing;
 

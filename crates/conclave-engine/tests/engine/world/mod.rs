@@ -198,6 +198,7 @@ pub fn kind(frame: &ClientFrame) -> &'static str {
         ClientFrame::Login { .. } => "login",
         ClientFrame::Append { .. } => "append",
         ClientFrame::Ping => "ping",
+        ClientFrame::Show { .. } => "show",
         ClientFrame::Request { body, .. } => match body {
             Request::PutDeviceList { .. } => "put_list",
             Request::GetDeviceList { .. } => "get_list",
@@ -249,6 +250,7 @@ fn told_kind(told: &Told) -> String {
         Event::DocumentListed { .. } => "listed".to_owned(),
         Event::Invitation { .. } => "invitation".to_owned(),
         Event::GroupLost { .. } => "lost".to_owned(),
+        Event::Presence { .. } | Event::PresenceLost { .. } => "presence".to_owned(),
         Event::Online => "online".to_owned(),
         Event::Offline => "offline".to_owned(),
         _ => "event".to_owned(),
@@ -512,8 +514,10 @@ impl World {
                 Told::Event(event) => device.events.push(event),
             }
         }
+        let fleeting = device.shell.take_fleeting();
         if device.conn.is_some() {
             device.up.extend(released.sends);
+            device.up.extend(fleeting);
         }
         if released.hang_up.is_some() {
             self.devices[at].pauses_until = self.now.plus_ms(HUNG_UP_MS);
