@@ -179,16 +179,18 @@ impl Actor {
         let resume_at = self.stall.until();
         let stalled = resume_at.is_some();
         let choked = self.link.is_choked();
+        let has_frames = self.link.has_frames();
         let Link {
             inbox,
             sender,
             backlog,
             backlog_bytes,
+            fleeting,
             ..
         } = &mut self.link;
         tokio::select! {
-            room = room(sender), if !backlog.is_empty() => {
-                Link::sent(room, backlog, backlog_bytes);
+            room = room(sender), if has_frames => {
+                Link::sent(room, backlog, backlog_bytes, fleeting);
                 Happened::Sent
             }
             wire = inbox.next(), if !choked && !stalled => Happened::Wire(wire),
@@ -247,7 +249,10 @@ impl Actor {
                 let _ = reply.send(());
             }
             Happened::Call(None) => self.alone = true,
-            Happened::Timer => self.shell.wake(now()),
+            Happened::Timer => {
+                self.shell.wake(now());
+                self.show();
+            }
             Happened::Lent(Came::Done(id, done)) => self.transition(Input::Worked { id, done }),
             Happened::Lent(Came::Stuck(id)) => {
                 tracing::warn!("work on a document does not come back");
@@ -279,6 +284,7 @@ impl Actor {
             self.link.inbox.connect_now();
         }
         let id = self.shell.command(now(), command);
+        self.show();
         self.replies.insert(id, reply);
     }
 
@@ -318,6 +324,14 @@ impl Actor {
 
     fn transition(&mut self, input: Input) {
         self.shell.handle(now(), input);
+        self.show();
+    }
+
+    /// Presence waits for nothing.
+    fn show(&mut self) {
+        for frame in self.shell.take_fleeting() {
+            self.link.show(&frame);
+        }
     }
 
     /// Durable, then send, then tell.
@@ -378,15 +392,16 @@ impl Actor {
     /// Gives frames that are durable already a moment to leave. None is lost if they do not: they are sent again.
     async fn farewell(&mut self) {
         let leave = async {
-            while !self.link.backlog.is_empty() && self.link.sender.is_some() {
+            while self.link.has_frames() && self.link.sender.is_some() {
                 let Link {
                     sender,
                     backlog,
                     backlog_bytes,
+                    fleeting,
                     ..
                 } = &mut self.link;
                 let room = room(sender).await;
-                Link::sent(room, backlog, backlog_bytes);
+                Link::sent(room, backlog, backlog_bytes, fleeting);
             }
             if self.link.sender.take().is_some() {
                 while !matches!(self.link.inbox.next().await, None | Some(Wire::Down { .. })) {}

@@ -150,6 +150,11 @@ impl Client {
         &self.inner.shared
     }
 
+    /// Does something on the client's own runtime. Nobody waits for it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.inner.runtime.spawn(task);
+    }
+
     /// The client's own runtime, for tasks that must live as long as the client.
     #[cfg(unix)]
     pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {

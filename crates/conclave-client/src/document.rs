@@ -12,6 +12,7 @@ use conclave_proto::{DocumentId, GroupId};
 use crate::error::Error;
 use crate::events::Changes;
 use crate::group::Group;
+use crate::presence::Presence;
 
 /// What a [`Document`] handle gives access to: one engine, or whatever the document is ([`Any`]).
 pub trait Kind: Send + Sync + 'static {
@@ -213,6 +214,15 @@ impl<K: Kind> Document<K> {
     pub fn changes(&self) -> Changes {
         let (group, document) = self.ids();
         Changes::new(self.group.client().events(), group, document)
+    }
+
+    /// What others show in the document now, and what this device shows there.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: there is no such document, or presence is shown or watched in too many.
+    pub async fn presence(&self) -> Result<Presence, Error> {
+        let (group, document) = self.ids();
+        Presence::begin(self.group.client(), group, document).await
     }
 
     /// Waits until the service has acknowledged every local edit and everything it holds is here. While offline that waits.

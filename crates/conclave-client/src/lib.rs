@@ -98,6 +98,7 @@ mod group;
 pub mod local;
 pub mod naming;
 mod operation;
+mod presence;
 #[doc(hidden)]
 pub mod reading;
 mod session;
@@ -117,9 +118,9 @@ pub use conclave_engine::plain;
 pub use conclave_engine::{
     Approval, AwaitedInfo, BasisInfo, Carrier, Clock, ClockOffset, DeviceInfo, DocumentInfo,
     EngineError, EvidenceInfo, Finding, FindingId, FindingInfo, GroupInfo, InvitationInfo,
-    MemberInfo, Person, PinInfo, PolicyChange, RecordInfo, RequestInfo, Rescue, RescueApplied,
-    RescueCause, RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Setup, StuckInfo,
-    UnderWay, WhoAmI, finding,
+    MemberInfo, Person, PinInfo, PolicyChange, Present, RecordInfo, RequestInfo, Rescue,
+    RescueApplied, RescueCause, RescueInfo, RevocationInfo, RevokedGroup, RevokedStage, Setup,
+    Showing, ShowingKind, StuckInfo, UnderWay, WhoAmI, finding,
 };
 pub use conclave_engine::{Around, Inserted, Item, Mark, Step, Typed, Word};
 pub use conclave_proto as proto;
@@ -131,5 +132,6 @@ pub use error::{Error, RemoteError};
 pub use events::{Change, Changes, DeviceEvent, Event, Events, Missed};
 pub use group::{Group, Removal};
 pub use operation::{FirstContent, Operation, Outcome, Part, View, run};
+pub use presence::{Attendance, Presence, PresenceChange};
 pub use session::{Opening, Session, SessionEvents};
 pub use trouble::{CertificateFault, Connection, Denial, Trouble};

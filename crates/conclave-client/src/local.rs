@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, RemoteError};
 use crate::events::Event;
 use crate::operation::{Operation, Outcome};
+use crate::presence::Attendance;
 
 pub(crate) use client::Told;
 pub use client::{LocalClient, LocalEvents};
@@ -24,7 +25,7 @@ pub use server::LocalServer;
 /// Name of the socket in the store's folder.
 pub const SOCKET_NAME: &str = "local.sock";
 /// Version of what is spoken on the socket. Both processes are usually one program; where they are not, they notice.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Largest frame on the socket, in bytes.
 pub const LOCAL_FRAME_BYTES: usize = 64 * 1024 * 1024;
 
@@ -32,7 +33,17 @@ pub const LOCAL_FRAME_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Hello {
     version: u16,
-    listen: bool,
+    wants: Wants,
+}
+
+/// What a connection is for.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Wants {
+    /// One operation.
+    Operation,
+    /// Events, and for as long as they are read an attendance.
+    Events(Option<Attendance>),
 }
 
 /// What is asked for after the first frame, unless events are.
@@ -66,7 +77,7 @@ pub(crate) enum Answer {
 pub(crate) fn hello_sample() -> Hello {
     Hello {
         version: VERSION,
-        listen: false,
+        wants: Wants::Operation,
     }
 }
 

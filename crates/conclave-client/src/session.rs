@@ -4,6 +4,7 @@
 //! store itself, or finds the process that did. What it had asked for is asked for again under the same id, so that nothing is done twice, and
 //! nothing that was done is told as failed.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -20,6 +21,7 @@ use crate::events::{Event, Events};
 #[cfg(unix)]
 use crate::local::{LocalClient, LocalEvents, LocalServer, Told};
 use crate::operation::{self, Operation, Outcome};
+use crate::presence::{Attendance, Attending, as_events};
 use crate::store::StoreError;
 
 /// First pause between two tries at a store that is in use but answers at no socket; each that follows is twice as long.
@@ -200,7 +202,7 @@ impl Session {
                 Place::Here { client, .. } => return Ok(client.clone()),
                 #[cfg(unix)]
                 Place::There(there) => {
-                    if let Ok(mut events) = there.listen().await? {
+                    if let Ok(mut events) = there.listen(None).await? {
                         while let Some(Ok(_)) = events.hear().await {}
                     }
                 }
@@ -264,9 +266,24 @@ impl Session {
     /// # Errors
     /// [`Error::Local`] when the other process is gone and no other is found.
     pub async fn events(&self) -> Result<SessionEvents, Error> {
-        let (place, source) = self.inner.listen(self.inner.place()).await?;
+        self.listen(None).await
+    }
+
+    /// The same, and for as long as they are read a document's presence is watched, and something shown in it. Who is there is told first, and
+    /// after [`Event::HandedOver`] anew.
+    ///
+    /// # Errors
+    /// As [`Session::events`], and those of [`Document::presence`](crate::Document::presence).
+    pub async fn attend(&self, attendance: Attendance) -> Result<SessionEvents, Error> {
+        self.listen(Some(attendance)).await
+    }
+
+    async fn listen(&self, attendance: Option<Attendance>) -> Result<SessionEvents, Error> {
+        let place = self.inner.place();
+        let (place, source) = self.inner.listen(place, attendance.as_ref()).await?;
         Ok(SessionEvents {
             session: Arc::clone(&self.inner),
+            attendance,
             place,
             source,
         })
@@ -390,15 +407,19 @@ impl Inner {
         }
     }
 
-    async fn listen(&self, mut place: Arc<Place>) -> Result<(Arc<Place>, Source), Error> {
+    async fn listen(
+        &self,
+        mut place: Arc<Place>,
+        attendance: Option<&Attendance>,
+    ) -> Result<(Arc<Place>, Source), Error> {
         loop {
             match &*place {
                 Place::Here { client, .. } => {
-                    let source = Source::Here(client.events());
-                    return Ok((place, source));
+                    let source = Here::begin(client, attendance).await?;
+                    return Ok((place, Source::Here(Box::new(source))));
                 }
                 #[cfg(unix)]
-                Place::There(there) => match there.listen().await? {
+                Place::There(there) => match there.listen(attendance).await? {
                     Ok(events) => return Ok((Arc::clone(&place), Source::There(events))),
                     Err(error) if self.opener.is_none() => return Err(error),
                     Err(_) => {}
@@ -418,22 +439,55 @@ fn is_in_use(error: &Error) -> bool {
 #[derive(Debug)]
 pub struct SessionEvents {
     session: Arc<Inner>,
+    attendance: Option<Attendance>,
     place: Arc<Place>,
     source: Source,
 }
 
 #[derive(Debug)]
 enum Source {
-    Here(Events),
+    Here(Box<Here>),
     #[cfg(unix)]
     There(LocalEvents),
+}
+
+/// Events of a client in this process.
+#[derive(Debug)]
+struct Here {
+    /// Who was there already, to be told first.
+    first: VecDeque<Event>,
+    events: Events,
+    _attending: Option<Attending>,
+}
+
+impl Here {
+    async fn begin(client: &Client, attendance: Option<&Attendance>) -> Result<Self, Error> {
+        let mut here = Self {
+            first: VecDeque::new(),
+            events: client.events(),
+            _attending: None,
+        };
+        if let Some(attendance) = attendance {
+            let (attending, there) = Attending::begin(client, attendance).await?;
+            here.first = as_events((attendance.group, attendance.document), there);
+            here._attending = Some(attending);
+        }
+        Ok(here)
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        match self.first.pop_front() {
+            Some(event) => Some(event),
+            None => self.events.next().await,
+        }
+    }
 }
 
 impl SessionEvents {
     /// The next event; none after [`Event::Stopped`]. A call that is dropped while it waits may lose an event of another process.
     pub async fn next(&mut self) -> Option<Event> {
         match &mut self.source {
-            Source::Here(events) => events.next().await,
+            Source::Here(here) => here.next().await,
             #[cfg(unix)]
             Source::There(events) => match events.hear().await? {
                 Ok(event) => Some(event),
@@ -452,7 +506,7 @@ impl SessionEvents {
             return stopped(Some(error));
         }
         let moved = match self.session.leave(&self.place).await {
-            Ok(place) => self.session.listen(place).await,
+            Ok(place) => self.session.listen(place, self.attendance.as_ref()).await,
             Err(error) => Err(error),
         };
         match moved {

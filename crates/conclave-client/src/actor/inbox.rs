@@ -122,6 +122,8 @@ fn joined(first: &mut Wire, next: &mut Wire) -> Joined {
             records.0.append(&mut more.0);
             Joined::Taken
         }
+        // It waits for records that it may have come before.
+        ServiceFrame::Shown { .. } => Joined::Apart,
         _ => Joined::End,
     }
 }

@@ -7,9 +7,10 @@ use conclave_engine::OperationId;
 use tokio::net::UnixStream;
 
 use super::codec::{CodecError, read, write};
-use super::{Answer, Hello, Operation, Outcome, Request, VERSION, local, socket_path};
+use super::{Answer, Hello, Operation, Outcome, Request, VERSION, Wants, local, socket_path};
 use crate::error::Error;
 use crate::events::Event;
+use crate::presence::Attendance;
 
 /// A device that another process has open. Cheap: it holds no connection.
 #[derive(Debug, Clone)]
@@ -100,7 +101,7 @@ impl LocalClient {
         };
         let hello = Hello {
             version: VERSION,
-            listen: false,
+            wants: Wants::Operation,
         };
         let request = Request {
             id,
@@ -127,18 +128,21 @@ impl LocalClient {
     /// # Errors
     /// As [`LocalClient::run`].
     pub async fn events(&self) -> Result<LocalEvents, Error> {
-        self.listen().await?
+        self.listen(None).await?
     }
 
     /// The inner failure says that nobody is there.
-    pub(crate) async fn listen(&self) -> Result<Result<LocalEvents, Error>, Error> {
+    pub(crate) async fn listen(
+        &self,
+        attendance: Option<&Attendance>,
+    ) -> Result<Result<LocalEvents, Error>, Error> {
         let mut stream = match self.dial().await? {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(error)),
         };
         let hello = Hello {
             version: VERSION,
-            listen: true,
+            wants: Wants::Events(attendance.cloned()),
         };
         let told = async {
             write(&mut stream, &hello).await?;

@@ -11,11 +11,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::codec::{CodecError, read, write};
-use super::{Answer, Hello, Request, VERSION, local, socket_path};
+use super::{Answer, Hello, Request, VERSION, Wants, local, socket_path};
 use crate::client::Client;
 use crate::error::{Error, RemoteError};
 use crate::events::Event;
 use crate::operation;
+use crate::presence::{Attendance, Attending, as_events};
 
 /// Connections at one time.
 const CONNECTIONS: usize = 64;
@@ -149,8 +150,8 @@ async fn serve(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
         };
         return Ok(write(&mut stream, &Answer::Failed(failed)).await?);
     }
-    if hello.listen {
-        return tell(stream, client).await;
+    if let Wants::Events(attendance) = hello.wants {
+        return tell(stream, client, attendance).await;
     }
     let Some(request) = read::<Request>(&mut stream).await? else {
         return Ok(());
@@ -179,9 +180,30 @@ async fn serve(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
     }
 }
 
-async fn tell(mut stream: UnixStream, client: &Client) -> Result<(), Error> {
+async fn tell(
+    mut stream: UnixStream,
+    client: &Client,
+    attendance: Option<Attendance>,
+) -> Result<(), Error> {
     let mut events = client.events();
+    let attending = match &attendance {
+        None => None,
+        Some(attendance) => match Attending::begin(client, attendance).await {
+            Ok((attending, there)) => {
+                let place = (attendance.group, attendance.document);
+                Some((attending, as_events(place, there)))
+            }
+            Err(error) => {
+                return Ok(write(&mut stream, &Answer::Failed(error.to_remote())).await?);
+            }
+        },
+    };
     write(&mut stream, &Answer::Listening).await?;
+    // What is attended ends with this connection.
+    let (_attending, there) = attending.unzip();
+    for event in there.into_iter().flatten() {
+        write(&mut stream, &Answer::Event(event)).await?;
+    }
     loop {
         let event = tokio::select! {
             event = events.next() => event,

@@ -1,0 +1,239 @@
+//! Presence of a document: what this device shows to whoever has it open, and what they show.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use conclave_engine::{Command, Present, Reply, Showing};
+use conclave_proto::{DeviceId, DocumentId, GroupId, InstanceId};
+use serde::{Deserialize, Serialize};
+
+use crate::client::{Client, answer};
+use crate::error::Error;
+use crate::events::{DeviceEvent, Event, Events};
+
+/// That somebody watches a document's presence, and perhaps shows something in it, for as long as they attend.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attendance {
+    /// The group.
+    pub group: GroupId,
+    /// The document.
+    pub document: DocumentId,
+    /// What is shown; none: nothing.
+    pub showing: Option<Showing>,
+}
+
+/// Where somebody attends.
+#[derive(Debug, Clone)]
+struct Place {
+    client: Client,
+    group: GroupId,
+    document: DocumentId,
+}
+
+impl Place {
+    async fn watch(&self, watch: bool) -> Result<Vec<(Present, Showing)>, Error> {
+        let command = Command::WatchPresence {
+            group: self.group,
+            document: self.document,
+            watch,
+        };
+        answer!(self.client.command(command).await, Reply::Presence(there) => there)
+    }
+
+    async fn show(&self, showing: Option<Showing>) -> Result<(), Error> {
+        let command = Command::ShowPresence {
+            group: self.group,
+            document: self.document,
+            showing,
+        };
+        self.client.command_done(command).await
+    }
+
+    fn is(&self, group: GroupId, document: DocumentId) -> bool {
+        (self.group, self.document) == (group, document)
+    }
+}
+
+/// Keeps an attendance up. When it is dropped nothing is watched or shown for it any more.
+#[derive(Debug)]
+pub(crate) struct Attending {
+    place: Place,
+    shows: AtomicBool,
+}
+
+impl Attending {
+    /// Begins to attend. Gives who is there, as far as that is known already; who else is comes as events.
+    pub(crate) async fn begin(
+        client: &Client,
+        attendance: &Attendance,
+    ) -> Result<(Self, Vec<(Present, Showing)>), Error> {
+        let place = Place {
+            client: client.clone(),
+            group: attendance.group,
+            document: attendance.document,
+        };
+        let there = place.watch(true).await?;
+        let attending = Self {
+            place,
+            shows: AtomicBool::new(false),
+        };
+        if attendance.showing.is_some() {
+            attending.show(attendance.showing.clone()).await?;
+        }
+        Ok((attending, there))
+    }
+
+    async fn show(&self, showing: Option<Showing>) -> Result<(), Error> {
+        self.shows.store(showing.is_some(), Ordering::Relaxed);
+        self.place.show(showing).await
+    }
+}
+
+impl Drop for Attending {
+    fn drop(&mut self) {
+        let place = self.place.clone();
+        let shows = self.shows.load(Ordering::Relaxed);
+        self.place.client.spawn(async move {
+            // Where the client is gone there is nothing to end.
+            if shows {
+                let _ = place.show(None).await;
+            }
+            let _ = place.watch(false).await;
+        });
+    }
+}
+
+/// As events, who is there.
+pub(crate) fn as_events(
+    (group, document): (GroupId, DocumentId),
+    there: Vec<(Present, Showing)>,
+) -> VecDeque<Event> {
+    let events = there.into_iter().map(|(who, showing)| {
+        Event::from(DeviceEvent::Presence {
+            group,
+            document,
+            who,
+            showing: Some(showing),
+        })
+    });
+    events.collect()
+}
+
+/// A document's presence, as an application sees it. It is of now: nothing of it is kept, and while this device is not connected nobody is seen.
+///
+/// What others show is theirs: signed by their device, and otherwise unchecked.
+#[derive(Debug)]
+pub struct Presence {
+    attending: Attending,
+    events: Events,
+    others: BTreeMap<(DeviceId, InstanceId), (Present, Showing)>,
+}
+
+/// What has changed in a document's presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PresenceChange {
+    /// Somebody shows this from now on.
+    Shows(Present, Showing),
+    /// Somebody shows nothing any more.
+    Gone(Present),
+    /// Nobody is seen any more: this device is not connected.
+    Lost,
+}
+
+impl Presence {
+    pub(crate) async fn begin(
+        client: &Client,
+        group: GroupId,
+        document: DocumentId,
+    ) -> Result<Self, Error> {
+        // Before it is asked who is there: nothing is missed in between.
+        let events = client.events();
+        let attendance = Attendance {
+            group,
+            document,
+            showing: None,
+        };
+        let (attending, there) = Attending::begin(client, &attendance).await?;
+        let mut presence = Self {
+            attending,
+            events,
+            others: BTreeMap::new(),
+        };
+        presence.are_there(there);
+        Ok(presence)
+    }
+
+    fn are_there(&mut self, there: Vec<(Present, Showing)>) {
+        let there = there.into_iter();
+        self.others = there
+            .map(|(who, showing)| ((who.device, who.instance), (who, showing)))
+            .collect();
+    }
+
+    /// Shows something to whoever has the document open, from now on, in place of what was shown before. One device shows one thing in a
+    /// document.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: it is too long, or this device is no member.
+    pub async fn show(&self, showing: Showing) -> Result<(), Error> {
+        self.attending.show(Some(showing)).await
+    }
+
+    /// Shows nothing any more.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]: this device is no member.
+    pub async fn clear(&self) -> Result<(), Error> {
+        self.attending.show(None).await
+    }
+
+    /// What others show, as of the last [`Presence::next`].
+    pub fn others(&self) -> impl Iterator<Item = &(Present, Showing)> {
+        self.others.values()
+    }
+
+    /// The next change; none when the client stopped. May be dropped while waiting without losing anything.
+    pub async fn next(&mut self) -> Option<PresenceChange> {
+        loop {
+            match self.events.next().await? {
+                Event::Device(DeviceEvent::Presence {
+                    group,
+                    document,
+                    who,
+                    showing,
+                }) if self.attending.place.is(group, document) => {
+                    return Some(self.changed(who, showing));
+                }
+                Event::Device(DeviceEvent::PresenceLost { group, document })
+                    if self.attending.place.is(group, document) =>
+                {
+                    self.others.clear();
+                    return Some(PresenceChange::Lost);
+                }
+                Event::Missed { .. } => {
+                    // Asked for once more, and given back: only the answer counts.
+                    if let Ok(there) = self.attending.place.watch(true).await {
+                        let _ = self.attending.place.watch(false).await;
+                        self.are_there(there);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn changed(&mut self, who: Present, showing: Option<Showing>) -> PresenceChange {
+        let key = (who.device, who.instance);
+        match showing {
+            Some(showing) => {
+                self.others.insert(key, (who.clone(), showing.clone()));
+                PresenceChange::Shows(who, showing)
+            }
+            None => {
+                self.others.remove(&key);
+                PresenceChange::Gone(who)
+            }
+        }
+    }
+}
