@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use conclave_crdt::{Crdt, CrdtError, CrdtKind, Edited};
-use conclave_engine::{Command, DocFn, DocumentInfo};
+use conclave_engine::{Command, DocFn, DocumentInfo, Showing, ShowingKind};
 use conclave_proto::record::CloseReason;
 use conclave_proto::{DocumentId, GroupId};
 
@@ -354,6 +354,30 @@ impl Document<Any> {
         f: impl FnOnce(&mut dyn Crdt) -> Result<T, E> + Send + 'static,
     ) -> Result<T, EditError<E>> {
         self.run(false, returning(|crdt| Ok(f(crdt)))).await
+    }
+
+    /// A selection in the text, to be shown to others ([`Document::presence`]): from `anchor` to `head`, which is where the cursor is, in
+    /// characters. It stays where it is while the text changes.
+    ///
+    /// # Errors
+    /// As [`Document::read`] of an engine; the closure's where a place lies past the end of the text.
+    pub async fn selection(&self, anchor: usize, head: usize) -> Result<Showing, Error> {
+        let shown = self.read(move |crdt| {
+            let kind = crdt.kind();
+            let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+            let (anchor, head) = (view.anchor(anchor)?, view.anchor(head)?);
+            let selection = serde_json::json!({"anchor": anchor, "head": head});
+            Ok::<_, CrdtError>(match kind {
+                CrdtKind::Automerge => (ShowingKind::Positions, selection),
+                _ => (
+                    ShowingKind::Awareness,
+                    serde_json::json!([{"cursor": selection}]),
+                ),
+            })
+        });
+        let (kind, value) = shown.await?;
+        let value = value.to_string();
+        Ok(Showing { kind, value })
     }
 
     /// Does to the text, in one step, what turned the copy `base` into `text`. What changed since the copy was made survives, as it does

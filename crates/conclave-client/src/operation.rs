@@ -250,6 +250,12 @@ pub enum Operation {
         base: Option<serde_json::Value>,
         value: serde_json::Value,
     },
+    /// Where in the document's text an anchor stands. Outcome: `Place`, or `Done` where it stands nowhere here.
+    Locate {
+        group: GroupId,
+        document: DocumentId,
+        anchor: serde_json::Value,
+    },
     /// [`Document::synced`]. Outcome: `Done`.
     Synced {
         group: GroupId,
@@ -359,6 +365,13 @@ pub enum Outcome {
     Unwritable {
         /// The keys and positions that lead there, with `/` between them.
         place: String,
+    },
+    /// A place in a text, both from 1.
+    Place {
+        /// The line.
+        line: usize,
+        /// The character in it.
+        column: usize,
     },
     /// A removal, re-keying included.
     Removed {
@@ -737,6 +750,27 @@ async fn run_in_document(client: &Client, operation: Operation) -> Result<Outcom
                 place: place(&refusal.place),
             }),
         },
+        Operation::Locate {
+            group,
+            document,
+            anchor,
+        } => {
+            let document = of(group, document);
+            let placed = document.read(move |crdt| {
+                let view = crdt.text().ok_or(CrdtError::InvalidArgument)?;
+                let place = view.locate(&anchor)?;
+                Ok::<_, CrdtError>((place, view.text()?))
+            });
+            let (Some(place), text) = placed.await? else {
+                return Ok(Outcome::Done);
+            };
+            let before = text.chars().take(place);
+            let (line, column) = before.fold((1, 1), |(line, column), c| match c {
+                '\n' => (line + 1, 1),
+                _ => (line, column + 1),
+            });
+            Ok(Outcome::Place { line, column })
+        }
         Operation::Synced {
             group,
             document,

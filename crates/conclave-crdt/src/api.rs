@@ -215,6 +215,19 @@ pub trait TextView {
     /// As [`TextView::text`].
     fn merge(&mut self, base: &str, new: &str) -> Result<(), CrdtError>;
 
+    /// What names the place before the character at `pos_chars`, or the end: it stays there while the text changes around it. In the engine's
+    /// own form, as JSON ([`anchor`](crate::anchor)).
+    ///
+    /// # Errors
+    /// [`CrdtError::InvalidArgument`] past the end of the text.
+    fn anchor(&mut self, pos_chars: usize) -> Result<serde_json::Value, CrdtError>;
+
+    /// Where an anchor stands now; none where it names what is not here, or stands elsewhere than in this text. It may be somebody else's.
+    ///
+    /// # Errors
+    /// [`CrdtError::Malformed`] for what is no anchor of this engine; the errors of reading a document.
+    fn locate(&mut self, anchor: &serde_json::Value) -> Result<Option<usize>, CrdtError>;
+
     /// Makes the text equal `new`, as [`TextView::merge`] does with the present text as the copy.
     ///
     /// # Errors

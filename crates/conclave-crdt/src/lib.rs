@@ -59,6 +59,7 @@ compile_error!("conclave-crdt needs at least one engine: enable the feature `yjs
 
 include!(concat!(env!("OUT_DIR"), "/broken.rs"));
 
+pub mod anchor;
 mod api;
 #[cfg(feature = "automerge")]
 pub mod automerge;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use conclave_crdt::{ReplicaId, anchor};
 use conclave_doc::{DocKeys, Document};
 use conclave_identity::SignatureKey;
 use conclave_presence::{Change, Held, Here, Refused, Room, Step, View};
@@ -36,7 +37,12 @@ const COUNTERS_PER_LOGIN: u32 = 32;
 /// What the application wants of a document's presence.
 #[derive(Default)]
 struct Seat {
-    shown: Shown,
+    /// What it wants to show.
+    showing: Option<Showing>,
+    /// What is shown of it, as far as that was looked at since.
+    shown: Option<Shown>,
+    /// Whether it names what is not in the log yet: then that part waits until it is.
+    waits: bool,
     /// How many watch.
     watching: u32,
     room: Option<Open>,
@@ -52,7 +58,7 @@ struct Open {
 
 impl Seat {
     fn is_wanted(&self) -> bool {
-        self.watching > 0 || !self.shown.value.is_empty()
+        self.watching > 0 || self.showing.is_some()
     }
 }
 
@@ -115,11 +121,14 @@ impl Cx {
         command: CommandId,
         showing: Option<Showing>,
     ) {
-        let shown = showing.map(Shown::from).unwrap_or_default();
-        let result = if shown.value.len() > SHOWN_BYTES {
+        let length = showing.as_ref().map_or(0, |showing| showing.value.len());
+        let result = if length > SHOWN_BYTES {
             Err(EngineError::TooMuchShown)
         } else {
-            self.seat(whole, id, |seat| seat.shown = shown)
+            self.seat(whole, id, |seat| {
+                seat.showing = showing.filter(|showing| !showing.value.is_empty());
+                seat.shown = None;
+            })
         };
         self.reply(command, result.map(|()| Reply::Done));
     }
@@ -197,7 +206,12 @@ impl Cx {
             let (size, epoch) = (doc.document.size(), group.state().epoch);
             let is_new_epoch = std::mem::replace(&mut open.epoch, epoch) != epoch;
             let has_grown = std::mem::replace(&mut open.size, size) != size;
-            let shown = seat.shown.clone();
+            if seat.shown.is_none() || (seat.waits && has_grown) {
+                let (shown, waits) = showable(seat.showing.as_ref(), doc);
+                seat.shown = Some(shown);
+                seat.waits = waits;
+            }
+            let shown = seat.shown.clone().unwrap_or_default();
             let step = self.in_room(group, doc, &mut open.room, |room, here| {
                 let mut step = match (is_new_epoch, has_grown) {
                     (true, _) => room.new_epoch(here),
@@ -431,12 +445,24 @@ impl Engine {
     }
 }
 
-impl From<Showing> for Shown {
-    fn from(showing: Showing) -> Self {
-        Self {
-            kind: showing.kind.code(),
-            value: Bytes::from(showing.value.into_bytes()),
-        }
+/// What may be shown now of what the application wants to show, and whether something of it has to wait: whoever sees a replica id that the log
+/// does not know yet could claim it first.
+fn showable(showing: Option<&Showing>, doc: &Doc) -> (Shown, bool) {
+    let Some(showing) = showing else {
+        return (Shown::default(), false);
+    };
+    let shown = |value: &str| Shown {
+        kind: showing.kind.code(),
+        value: Bytes::from(value.as_bytes()),
+    };
+    let Ok(mut value) = serde_json::from_str(&showing.value) else {
+        // It names nothing.
+        return (shown(&showing.value), false);
+    };
+    let accepted = |replica: &ReplicaId| doc.document.owner_of(replica).is_some();
+    match anchor::withhold(doc.document.kind(), &mut value, &accepted) {
+        true => (shown(&value.to_string()), true),
+        false => (shown(&showing.value), false),
     }
 }
 

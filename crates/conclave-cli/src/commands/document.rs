@@ -131,6 +131,12 @@ pub enum Command {
         /// The document
         #[command(flatten)]
         which: Which,
+        /// Also print who else has the document open, and show them that you watch
+        #[arg(long)]
+        presence: bool,
+        /// What to show them: a text, or a JSON object
+        #[arg(long, value_name = "TEXT", requires = "presence")]
+        show: Option<String>,
     },
     /// Change a document's title
     Rename {
@@ -219,7 +225,14 @@ pub async fn run(context: &Context, command: Command) -> Result<Shown> {
             file,
             encoding,
         } => edit::append(context, &which, &file, encoding).await,
-        Command::Watch { which } => watch::run(context, &which).await,
+        Command::Watch {
+            which,
+            presence,
+            show,
+        } => {
+            let showing = presence.then(|| watch::showing(show.as_deref()));
+            watch::run(context, &which, showing.transpose()?).await
+        }
         Command::Rename { which, title } => rename(context, &which, &title).await,
         Command::Archive {
             which,

@@ -1,9 +1,13 @@
 //! `doc watch`: changes of others, as they come.
 
+use conclave_client::proto::limits::SHOWN_BYTES;
 use conclave_client::proto::record::CloseReason;
 use conclave_client::proto::{DeviceId, GroupId, UserId};
-use conclave_client::{Change, DeviceEvent, DocumentInfo, Event};
-use serde_json::json;
+use conclave_client::{
+    Attendance, Change, DeviceEvent, DocumentInfo, Event, Operation, Outcome, Present, Showing,
+    ShowingKind,
+};
+use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
 use super::document::{Which, open};
@@ -17,10 +21,20 @@ use crate::say;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
+pub async fn run(context: &Context, which: &Which, showing: Option<Showing>) -> Result<Shown> {
     let (group, info, reached) = open(context, which).await?;
     context.note_stale(reached);
-    let mut events = context.session().events().await?;
+    let mut events = match showing {
+        None => context.session().events().await?,
+        Some(showing) => {
+            let attendance = Attendance {
+                group,
+                document: info.document,
+                showing: Some(showing),
+            };
+            context.session().attend(attendance).await?
+        }
+    };
     let mut shown = content::read(context, group, &info)
         .await?
         .content
@@ -65,6 +79,23 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
                     }
                     shown = now;
                 }
+            }
+            Some(Event::Device(DeviceEvent::Presence {
+                group: of,
+                document,
+                who,
+                showing,
+            })) if (of, document) == (group, info.document) => {
+                let at = place_of(context, group, &info, showing.as_ref()).await;
+                if print_presence(context, &info, &who, showing.as_ref(), at)? == Reader::Gone {
+                    return Ok(Shown::nothing());
+                }
+            }
+            Some(Event::Device(DeviceEvent::PresenceLost {
+                group: of,
+                document,
+            })) if (of, document) == (group, info.document) => {
+                note("not connected: nobody is seen for now", context.global.json);
             }
             Some(Event::Device(DeviceEvent::DocumentListed {
                 group: of,
@@ -114,6 +145,87 @@ pub async fn run(context: &Context, which: &Which) -> Result<Shown> {
             }
         }
     }
+}
+
+/// What is shown to others: a JSON object as it is, anything else as a note.
+///
+/// # Errors
+/// [`Failure`]: it is too long.
+pub fn showing(text: Option<&str>) -> Result<Showing> {
+    let object = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let value = match (object.filter(Value::is_object), text) {
+        (Some(object), _) => object,
+        (None, Some(text)) => json!({"note": text}),
+        (None, None) => json!({}),
+    };
+    let value = value.to_string();
+    if value.len() > SHOWN_BYTES {
+        return Err(Failure::new(
+            "presence.too_much",
+            Exit::Usage,
+            format!("at most {SHOWN_BYTES} bytes can be shown to others"),
+            "shorten what is given with --show",
+        ));
+    }
+    Ok(Showing {
+        kind: ShowingKind::Application,
+        value,
+    })
+}
+
+/// Where in the text somebody is, as line and column from 1, where they show that and it is here.
+async fn place_of(
+    context: &Context,
+    group: GroupId,
+    info: &DocumentInfo,
+    showing: Option<&Showing>,
+) -> Option<(usize, usize)> {
+    let value: Value = serde_json::from_str(&showing?.value).ok()?;
+    let anchor = match showing?.kind {
+        ShowingKind::Awareness => value.get(0)?.get("cursor")?.get("head")?.clone(),
+        ShowingKind::Positions => value.get("head")?.clone(),
+        ShowingKind::Application => return None,
+    };
+    let document = info.document;
+    let asked = Operation::Locate {
+        group,
+        document,
+        anchor,
+    };
+    match context.session().run(asked).await.ok()? {
+        Outcome::Place { line, column } => Some((line, column)),
+        _ => None,
+    }
+}
+
+fn print_presence(
+    context: &Context,
+    info: &DocumentInfo,
+    who: &Present,
+    showing: Option<&Showing>,
+    at: Option<(usize, usize)>,
+) -> Result<Reader> {
+    let value = showing.map(|showing| {
+        // What is no JSON is shown as the text that it is.
+        serde_json::from_str(&showing.value).unwrap_or_else(|_| json!(showing.value))
+    });
+    if context.global.json {
+        let at = at.map(|(line, column)| json!({"line": line, "column": column}));
+        let shows = json!({"kind": showing.map(|showing| showing.kind), "value": value, "at": at});
+        return print_json(&json!({"document": info.document, "presence": who, "shows": shows}));
+    }
+    let name = device_of(&who.name, &who.user, &who.device);
+    let Some(value) = value else {
+        return print_line(&folded(&format!("{name} is not here any more")));
+    };
+    let place = at.map(|(line, column)| format!(", at line {line}, column {column}"));
+    let note = match value.get("note").and_then(Value::as_str) {
+        Some(note) => format!(": {note}"),
+        None if at.is_some() || value == json!({}) => String::new(),
+        None => format!(": {value}"),
+    };
+    let place = place.unwrap_or_default();
+    print_line(&folded(&format!("{name} is here{place}{note}")))
 }
 
 /// What the document shows.

@@ -1,9 +1,14 @@
 //! The text view and its attribution.
 
+use std::cmp::Ordering;
+
 use automerge::transaction::{CommitOptions, Transactable};
-use automerge::{AutoCommit, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
+use automerge::{
+    AutoCommit, Cursor, CursorPosition, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value,
+};
 
 use super::Automerge;
+use crate::anchor::is_cursor;
 use crate::api::{Attribution, AttributionRun, TextView, push_run};
 use crate::diff::text::{TextEdit, text_edits};
 use crate::error::{CrdtError, Result};
@@ -50,6 +55,30 @@ impl TextView for Automerge {
         self.engine(|doc| {
             let id = text_object(doc)?;
             apply_edits(doc, &id, &[edit])
+        })?
+    }
+
+    fn anchor(&mut self, pos_chars: usize) -> Result<serde_json::Value> {
+        self.engine(|doc| {
+            let id = text_object(doc)?;
+            let position = match pos_chars.cmp(&doc.length(&id)) {
+                Ordering::Less => CursorPosition::Index(pos_chars),
+                Ordering::Equal => CursorPosition::End,
+                Ordering::Greater => return Err(CrdtError::InvalidArgument),
+            };
+            let cursor = doc.get_cursor(&id, position, None);
+            let cursor = cursor.map_err(|_| CrdtError::Engine)?;
+            Ok(cursor.to_string().into())
+        })?
+    }
+
+    fn locate(&mut self, anchor: &serde_json::Value) -> Result<Option<usize>> {
+        let text = anchor.as_str().filter(|text| is_cursor(text));
+        let cursor = Cursor::try_from(text.ok_or(CrdtError::Malformed)?);
+        let cursor = cursor.map_err(|_| CrdtError::Malformed)?;
+        self.engine(|doc| {
+            let id = text_object(doc)?;
+            Ok(doc.get_cursor_position(&id, &cursor, None).ok())
         })?
     }
 

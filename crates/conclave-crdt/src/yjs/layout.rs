@@ -138,6 +138,41 @@ impl Layout {
         self.0.iter().map(Run::chars).sum()
     }
 
+    /// The engine's units before a character, or the end; none past that.
+    pub(super) fn units_before(&self, chars: usize) -> Option<u32> {
+        let mut left = chars;
+        let mut units = 0;
+        for run in &self.0 {
+            if left < run.chars() {
+                let per_char = if run.unit == Unit::Wide { 2 } else { 1 };
+                return Some(units + per_char * left as u32);
+            }
+            // What is embedded before the place stands before it.
+            left -= run.chars();
+            units += run.units();
+        }
+        (left == 0).then_some(units)
+    }
+
+    /// Characters before a unit of the engine's.
+    pub(super) fn chars_before(&self, units: u32) -> usize {
+        let mut left = units;
+        let mut chars = 0;
+        for run in &self.0 {
+            if left < run.units() {
+                return chars
+                    + match run.unit {
+                        Unit::Narrow => left as usize,
+                        Unit::Wide => left as usize / 2,
+                        Unit::Embedded => 0,
+                    };
+            }
+            left -= run.units();
+            chars += run.chars();
+        }
+        chars
+    }
+
     /// Makes edits, given last position first, and says them as the engine takes them: from the start of the text to its end.
     pub(super) fn edit(&mut self, edits: &[TextEdit]) -> Result<Vec<Delta<String>>> {
         let mut pass = Pass::over(&self.0);

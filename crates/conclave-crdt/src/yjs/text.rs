@@ -1,15 +1,19 @@
 //! The text view and its attribution.
 
+use yrs::branch::{Branch, BranchPtr};
 use yrs::types::Delta;
 use yrs::types::text::YChange;
-use yrs::{Any, GetString, Out, ReadTxn, Snapshot, Text, TextRef, TransactionMut, WriteTxn};
+use yrs::{
+    Any, Assoc, GetString, IndexedSequence, Out, ReadTxn, Snapshot, StickyIndex, Text, TextRef,
+    TransactionMut, WriteTxn,
+};
 
 use super::capture::FOREIGN_ORIGIN;
 use super::layout::Layout;
 use super::{Yrs, roots};
 use crate::api::{Attribution, AttributionRun, RootShape, TextView, push_run};
 use crate::diff::text::{TextEdit, text_edits};
-use crate::error::Result;
+use crate::error::{CrdtError, Result};
 use crate::types::ReplicaId;
 
 /// The root type that holds the text.
@@ -157,6 +161,31 @@ impl TextView for Yrs {
             insert: insert.to_owned(),
         };
         self.edit_text(|_, _| vec![edit])
+    }
+
+    fn anchor(&mut self, pos_chars: usize) -> Result<serde_json::Value> {
+        let position = self.write(None, |txn| {
+            let text = root(txn);
+            let units = Layout::of(&text, txn).units_before(pos_chars);
+            let units = units.ok_or(CrdtError::InvalidArgument)?;
+            let position = text.sticky_index(txn, units, Assoc::After);
+            position.ok_or(CrdtError::InvalidArgument)
+        })??;
+        serde_json::to_value(&position).map_err(|_| CrdtError::Engine)
+    }
+
+    fn locate(&mut self, anchor: &serde_json::Value) -> Result<Option<usize>> {
+        let position: StickyIndex =
+            serde_json::from_value(anchor.clone()).map_err(|_| CrdtError::Malformed)?;
+        self.write(None, |txn| {
+            let text = root(txn);
+            let there = position.get_offset(txn)?;
+            let here: &Branch = text.as_ref();
+            if there.branch != BranchPtr::from(here) {
+                return None;
+            }
+            Some(Layout::of(&text, txn).chars_before(there.index))
+        })
     }
 
     fn merge(&mut self, base: &str, new: &str) -> Result<()> {

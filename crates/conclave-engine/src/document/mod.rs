@@ -244,6 +244,7 @@ impl Cx {
         writes.delete_prefix(keys::document_prefix(&group.id, &id));
         writes.delete_prefix(keys::kept_prefix(&group.id, &id));
         self.note_kept(group, id, 0);
+        self.forget_presence(group.id, id);
         group.documents.remove(&id);
         group.note_document(&id);
         let key = keys::group_row(&group.id, keys::group::DOCUMENT, id.as_bytes());
