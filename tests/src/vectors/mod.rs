@@ -13,6 +13,7 @@ mod keys;
 mod logs;
 pub mod page;
 mod policy;
+mod presence;
 mod records;
 mod service;
 pub mod session;
@@ -154,6 +155,11 @@ const SUBJECTS: &[Subject] = &[
         "costs.json",
         "PROTOCOL.md, section 11.10: what updates cost, each after those before it; the balance of their one user, and the document's size",
         costs::write,
+    ),
+    (
+        "presence.json",
+        "PROTOCOL.md, section 11.11: messages of presence, sealed, from the presence root of their epoch",
+        presence::write,
     ),
     (
         "service.json",

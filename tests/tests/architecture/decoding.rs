@@ -209,6 +209,7 @@ pub fn gaps_of_the_workspace(root: &Path) -> Result<Vec<String>> {
         "crates/conclave-order/src",
         "crates/conclave-crdt/src",
         "crates/conclave-doc/src",
+        "crates/conclave-presence/src",
         "crates/conclave-engine/src",
         "crates/conclave-client/src",
         "crates/conclave-cli/src",

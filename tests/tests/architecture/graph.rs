@@ -30,7 +30,8 @@ pub const MAY_IMPORT: &[(&str, Imports)] = &[
     ("conclave-order", Through(&["conclave-mls"])),
     ("conclave-crdt", Through(&["conclave-breakages"])),
     ("conclave-doc", Through(&["conclave-mls", "conclave-crdt"])),
-    ("conclave-engine", Through(&["conclave-doc"])),
+    ("conclave-presence", Through(&["conclave-doc"])),
+    ("conclave-engine", Through(&["conclave-presence"])),
     ("conclave-client", Through(&["conclave-engine"])),
     ("conclave-ds", Through(&["conclave-order"])),
     ("conclave-cli", Only(&["conclave-client", "conclave-ds"])),
@@ -60,6 +61,7 @@ pub const SANS_IO: &[&str] = &[
     "conclave-order",
     "conclave-crdt",
     "conclave-doc",
+    "conclave-presence",
     "conclave-engine",
 ];
 
@@ -112,6 +114,7 @@ pub const IO_PACKAGES: &[&str] = &[
 pub const RECORD_OPENERS: &[&str] = &[
     "conclave-crdt",
     "conclave-doc",
+    "conclave-presence",
     "conclave-engine",
     "yrs",
     "automerge",

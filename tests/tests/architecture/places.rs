@@ -70,6 +70,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-doc/src/payload.rs", "from_bytes", By(&["doc.snapshot_payload", "doc.verdict", "doc.carried"])),
     ("crates/conclave-doc/src/reread.rs", "read_again", By(&["doc.verdict"])),
     ("crates/conclave-doc/src/settle.rs", "read_content", By(&["doc.delivered"])),
+    ("crates/conclave-presence/src/message.rs", "open", By(&["proto.presence"])),
     ("crates/conclave-doc/src/stored.rs", "read", By(&["doc.rows"])),
     ("crates/conclave-doc/src/stored.rs", "read_idle", By(&["doc.rows"])),
     ("crates/conclave-doc/src/stored.rs", "read_item", By(&["doc.rows"])),

@@ -28,6 +28,7 @@ pub fn sentence(code: &str) -> Option<Sentence> {
         "rescue" => (code == "rescue.full").then_some(Fixed(
             "changes of yours have no place any more, and there is no room to keep them apart; nothing was dropped",
         )),
+        "presence" => Some(Own),
         "decode" => Some(Fixed(
             "what arrived is damaged, or made by a newer version of the program",
         )),
@@ -380,6 +381,8 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "document.no_such_record" => {
             "`conclave doc status DOCUMENT` on the device that is stuck says the number; what is part of the saved state already cannot be taken out"
         }
+        "presence.too_much" => "shorten what is shown",
+        "presence.too_many" => "end watching or showing in some documents",
         "engine.rescued" | "rescue.full" | "engine.unknown_rescue" => {
             "`conclave rescue list` shows what is kept; `rescue apply` writes it into a document, `rescue discard` throws it away"
         }

@@ -12,6 +12,7 @@ use conclave_proto::frame::{
 use conclave_proto::group::{CommitBundle, CommitData, GroupEntry, RootWrap};
 use conclave_proto::merkle::{self, Frontier, Head};
 use conclave_proto::policy::{GroupPolicy, Role};
+use conclave_proto::presence::PresenceContent;
 use conclave_proto::record::{Record, RecordHeader, Sealed};
 use conclave_proto::service::{Generation, Loss};
 use conclave_proto::{DeviceId, Hash, limits};
@@ -29,6 +30,13 @@ pub(super) fn decoders() -> Vec<Decoder> {
             limits::FRAME_BYTES,
             wire::<ClientFrame, { limits::FRAME_BYTES }>,
             client_frames,
+        ),
+        entry(
+            "proto.presence",
+            Network,
+            limits::PRESENCE_BYTES,
+            wire::<PresenceContent, { limits::PRESENCE_BYTES }>,
+            samples::presence_contents,
         ),
         entry(
             "proto.client_frame.login",

@@ -12,6 +12,7 @@ use conclave_proto::group::{
 };
 use conclave_proto::merkle::{Frontier, Head, consistency_proof};
 use conclave_proto::policy::{Anchor, GroupPolicy, Role};
+use conclave_proto::presence::{PresenceBody, PresenceContent, PresenceItem, Shown, ShownItem};
 use conclave_proto::record::{
     Author, Chained, CloseReason, EntryBody, RECORD_VERSION, Record, RecordBody, RecordHeader,
     Sealed, SnapshotHeader,
@@ -465,6 +466,44 @@ fn answers() -> Vec<Answer> {
     all
 }
 
+fn presence(to: Option<SessionId>) -> PresenceItem {
+    PresenceItem {
+        epoch: Varint(3),
+        seen_size: Varint(300),
+        seen_hint: [33; 8],
+        session: SessionId([35; 16]),
+        to,
+        sealed: sealed_part(),
+    }
+}
+
+/// What is sealed in presence, of every kind.
+pub(super) fn presence_contents() -> Vec<Vec<u8>> {
+    let now = || Shown {
+        kind: 3,
+        value: Bytes::from(b"{}".as_slice()),
+    };
+    let (nonce, echo) = ([36; 16], [37; 16]);
+    let bodies = [
+        PresenceBody::Hello { nonce },
+        PresenceBody::Reply {
+            nonce,
+            echo,
+            now: now(),
+        },
+        PresenceBody::Answer { echo, now: now() },
+        PresenceBody::State(now()),
+        PresenceBody::Gone,
+    ];
+    let session = SessionId([35; 16]);
+    let contents = (7..).zip(bodies).map(|(counter, body)| PresenceContent {
+        session,
+        counter,
+        body,
+    });
+    contents.map(|content| encode(&content)).collect()
+}
+
 /// A client frame of every kind, with a request of every kind.
 #[must_use]
 pub fn client_frames() -> Vec<Vec<u8>> {
@@ -488,6 +527,10 @@ pub fn client_frames() -> Vec<Vec<u8>> {
             records: appended_tail(),
         },
         ClientFrame::Ping,
+        ClientFrame::Show {
+            channel: Varint(1),
+            item: presence(None),
+        },
     ];
     let id = Varint(77);
     all.extend(
@@ -530,6 +573,17 @@ pub fn service_frames() -> Vec<Vec<u8>> {
             channel,
             first_seq: Varint(5),
             records: Tail(delivered_list()),
+        },
+        ServiceFrame::Shown {
+            channel,
+            items: Tail(
+                [None, Some(SessionId([34; 16]))]
+                    .map(|to| ShownItem {
+                        author: AUTHOR,
+                        item: presence(to),
+                    })
+                    .into(),
+            ),
         },
         ServiceFrame::Ack {
             channel,

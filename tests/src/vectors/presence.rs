@@ -1,0 +1,134 @@
+//! Presence: each message, sealed, from the presence root of its epoch.
+
+use anyhow::{Context as _, Result, ensure};
+use conclave_doc::DocKeys;
+use conclave_identity::DeviceKey;
+use conclave_mls::Secret32;
+use conclave_presence::{open, seal_with_nonce};
+use conclave_proto::codec::{Bytes, encode};
+use conclave_proto::presence::{
+    PRESENCE_LABEL, PRESENCE_VERSION, PresenceBody, PresenceContent, PresenceHeader, Shown,
+    ShownItem, presence_core,
+};
+use conclave_proto::{Author, DeviceId, DocumentId, GroupId, Hash, Head, InstanceId, SessionId};
+
+use super::Book;
+
+const DOCUMENT: DocumentId = DocumentId([0x44; 16]);
+const SESSION: SessionId = SessionId([0x5e; 16]);
+const OTHER: SessionId = SessionId([0x5f; 16]);
+
+pub(super) fn write(book: &mut Book<'_>) -> Result<()> {
+    let now = || {
+        Shown {
+        kind: 1,
+        value: Bytes::from(
+            br#"[{"cursor":{"anchor":{"tname":"text","assoc":0},"head":{"tname":"text","assoc":0}}}]"#
+                .as_slice(),
+        ),
+    }
+    };
+    let (nonce, echo) = ([0x11; 16], [0x12; 16]);
+    let messages = [
+        ("hello", PresenceBody::Hello { nonce }, None),
+        (
+            "reply",
+            PresenceBody::Reply {
+                nonce,
+                echo,
+                now: now(),
+            },
+            Some(OTHER),
+        ),
+        (
+            "answer",
+            PresenceBody::Answer { echo, now: now() },
+            Some(OTHER),
+        ),
+        ("state", PresenceBody::State(now()), None),
+        ("gone", PresenceBody::Gone, None),
+    ];
+    for (counter, (name, body, to)) in (1 << 32..).zip(messages) {
+        let content = PresenceContent {
+            session: SESSION,
+            counter,
+            body,
+        };
+        book.of(
+            &format!("{name}, as it is sealed"),
+            "PresenceContent",
+            &content,
+        )?;
+        message(book, name, &content, to)?;
+    }
+    Ok(())
+}
+
+/// A sealed message, with every step from the presence root.
+fn message(
+    book: &mut Book<'_>,
+    name: &str,
+    content: &PresenceContent,
+    to: Option<SessionId>,
+) -> Result<()> {
+    let root = Secret32::new([0x67; 32]);
+    let signer = DeviceKey::from_bytes(&[0x77; 32]);
+    let keys = DocKeys::of_presence(&root, &DOCUMENT);
+    let author = Author {
+        device: DeviceId([0x11; 16]),
+        instance: InstanceId([0x22; 8]),
+    };
+    let header = PresenceHeader {
+        version: PRESENCE_VERSION,
+        group: GroupId([0x33; 16]),
+        document: DOCUMENT,
+        epoch: 5,
+        author,
+        seen: Head {
+            size: 3,
+            root: Hash([0x55; 32]),
+        },
+        session: SESSION,
+        to,
+    };
+    let nonce = [content.counter as u8; 24];
+    let item = seal_with_nonce(&header, content, &keys, &signer, nonce).context("too long")?;
+    let opened = open(&header, &item.sealed, &keys)?;
+    ensure!(opened == *content, "another content");
+    let core = presence_core(&header, &item.sealed);
+    book.of(&format!("{name}: the header"), "PresenceHeader", &header)?;
+    let mut entry = book.of(
+        &format!("{name}: as it is shown"),
+        "ShownItem",
+        &ShownItem {
+            author,
+            item: item.clone(),
+        },
+    )?;
+    entry
+        .given_hex("presence_root", root.as_bytes())
+        .given_hex("content", &encode(content))
+        .given_hex("seed of the device key", signer.to_bytes().as_slice());
+    let (header, tag) = (encode(&header), item.sealed.tag);
+    let of = [
+        ("header", header.as_slice()),
+        ("nonce", nonce.as_slice()),
+        ("ciphertext", item.sealed.ciphertext.as_slice()),
+        ("tag", tag.as_slice()),
+        ("commitment", item.sealed.commitment.as_slice()),
+    ];
+    entry.makes(
+        "core",
+        "labelled hash: conclave 1.0 presence core",
+        &of,
+        core.0,
+    );
+    let of = [("core", core.0.as_slice())];
+    entry.makes(
+        "signature",
+        &format!("signature: {PRESENCE_LABEL}"),
+        &of,
+        item.sealed.signature,
+    );
+    Ok(())
+}
