@@ -11,9 +11,8 @@ fn document(kind: CrdtKind, seed: u8) -> Box<dyn Crdt> {
 
 fn pass(from: &mut dyn Crdt, to: &mut dyn Crdt) {
     let known = to.version().unwrap();
-    if let Some(update) = from.diff_since(&known).unwrap() {
-        to.apply(&update).unwrap();
-    }
+    let update = from.diff_since(&known).unwrap();
+    to.apply(&[update.as_slice()]).unwrap();
 }
 
 #[test]

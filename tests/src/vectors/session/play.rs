@@ -189,7 +189,8 @@ impl Player<'_> {
                     records: records.0,
                 });
             }
-            ClientFrame::Ping => {}
+            // Nobody shows anything in the recorded session.
+            ClientFrame::Ping | ClientFrame::Show { .. } => {}
         }
         Ok(())
     }
