@@ -166,7 +166,11 @@ impl Rogue {
                 return Ok(());
             }
             let pause = tokio::time::sleep(std::time::Duration::from_millis(20));
-            self.beside(async { Ok(pause.await) }).await?;
+            self.beside(async {
+                pause.await;
+                Ok(())
+            })
+            .await?;
         }
         bail!("no invitation")
     }

@@ -107,7 +107,7 @@ fn message(
     )?;
     entry
         .given_hex("presence_root", root.as_bytes())
-        .given_hex("content", &encode(content))
+        .given_hex("content", encode(content))
         .given_hex("seed of the device key", signer.to_bytes().as_slice());
     let (header, tag) = (encode(&header), item.sealed.tag);
     let of = [
