@@ -33,14 +33,16 @@ pub const LOCAL_FRAME_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Hello {
     version: u16,
+    #[serde(default)]
     wants: Wants,
 }
 
 /// What a connection is for.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Wants {
     /// One operation.
+    #[default]
     Operation,
     /// Events, and for as long as they are read an attendance.
     Events(Option<Attendance>),

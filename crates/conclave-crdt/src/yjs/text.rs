@@ -166,8 +166,12 @@ impl TextView for Yrs {
     fn anchor(&mut self, pos_chars: usize) -> Result<serde_json::Value> {
         let position = self.write(None, |txn| {
             let text = root(txn);
-            let units = Layout::of(&text, txn).units_before(pos_chars);
+            let layout = Layout::of(&text, txn);
+            let units = layout.units_before(pos_chars);
             let units = units.ok_or(CrdtError::InvalidArgument)?;
+            if units == layout.units() {
+                return Ok(StickyIndex::from_type(txn, &text, Assoc::After));
+            }
             let position = text.sticky_index(txn, units, Assoc::After);
             position.ok_or(CrdtError::InvalidArgument)
         })??;
