@@ -10,9 +10,10 @@ fn document(kind: CrdtKind, seed: u8) -> Box<dyn Crdt> {
 }
 
 fn pass(from: &mut dyn Crdt, to: &mut dyn Crdt) {
-    let known = to.version().unwrap();
-    let update = from.diff_since(&known).unwrap();
-    to.apply(&[update.as_slice()]).unwrap();
+    let mut updates = Vec::new();
+    from.take_pending(&mut updates).unwrap();
+    let updates: Vec<&[u8]> = updates.iter().map(Vec::as_slice).collect();
+    to.apply(&updates).unwrap();
 }
 
 #[test]
