@@ -25,7 +25,7 @@ pub const PLACES: &[Place] = &[
     ("crates/conclave-cli/src/demo/evidence.rs", "wraps", By(&["proto.root_wrap"])),
     ("crates/conclave-cli/src/demo/overhead.rs", "add", By(&["proto.client_frame"])),
     ("crates/conclave-cli/src/commands/watch.rs", "place_of", Not("JSON that a member shows: read by serde_json with its bound on depth, and shown escaped")),
-    ("crates/conclave-cli/src/commands/watch.rs", "print_presence", Not("the same")),
+    ("crates/conclave-cli/src/commands/watch.rs", "print_presence", Not("JSON that a member shows: read by serde_json with its bound on depth, and shown escaped")),
     ("crates/conclave-cli/src/commands/watch.rs", "showing", Not("what the person gives: its own JSON")),
     ("crates/conclave-cli/src/json.rs", "walk", Not("a person's own JSON: its own tests")),
     ("crates/conclave-cli/src/json.rs", "string", Not("a person's own JSON: its own tests")),

@@ -3,9 +3,7 @@
 use std::cmp::Ordering;
 
 use automerge::transaction::{CommitOptions, Transactable};
-use automerge::{
-    AutoCommit, Cursor, CursorPosition, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value,
-};
+use automerge::{AutoCommit, CursorPosition, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value};
 
 use super::Automerge;
 use crate::anchor::is_cursor;
@@ -73,12 +71,26 @@ impl TextView for Automerge {
     }
 
     fn locate(&mut self, anchor: &serde_json::Value) -> Result<Option<usize>> {
-        let text = anchor.as_str().filter(|text| is_cursor(text));
-        let cursor = Cursor::try_from(text.ok_or(CrdtError::Malformed)?);
-        let cursor = cursor.map_err(|_| CrdtError::Malformed)?;
+        let cursor = anchor.as_str().filter(|text| is_cursor(text));
+        let cursor = cursor.ok_or(CrdtError::Malformed)?;
         self.engine(|doc| {
-            let id = text_object(doc)?;
-            Ok(doc.get_cursor_position(&id, &cursor, None).ok())
+            let text = text_object(doc)?;
+            match cursor {
+                "s" => return Ok(Some(0)),
+                "e" => return Ok(Some(doc.length(&text))),
+                _ => {}
+            }
+            // The engine's own search panics where the character was deleted.
+            let named = cursor.strip_prefix('-').unwrap_or(cursor);
+            let named = named.split_once('@');
+            let named = named.and_then(|(at, by)| Some((at.parse::<u64>().ok()?, by)));
+            let mut items = doc.list_range(&text, ..);
+            Ok(items.position(|item| match (item.id(), named) {
+                (ObjId::Id(counter, actor, _), Some((at, by))) => {
+                    counter == at && actor.to_hex_string().eq_ignore_ascii_case(by)
+                }
+                _ => false,
+            }))
         })?
     }
 
