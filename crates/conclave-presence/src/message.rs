@@ -95,7 +95,7 @@ pub fn seal_with_nonce(
     Some(PresenceItem::new(header, sealed))
 }
 
-/// Opens a message. Its signature is checked apart, by [`check`]: what is old need not be.
+/// Opens a message. Its signature is not looked at.
 ///
 /// # Errors
 /// [`Refused::Malformed`], [`Refused::Commitment`], [`Refused::Open`].
