@@ -127,8 +127,24 @@ impl Document {
         content.aside.iter().filter_map(known).collect()
     }
 
-    /// Reads again from the first record on of which more is known than before.
+    /// Reads again what more is known of than before. What each of several voids changes is told apart where that may excuse somebody.
     pub(crate) fn reread_due(
+        &mut self,
+        ctx: &DocContext<'_>,
+        outcome: &mut DeliverOutcome,
+    ) -> Result<(), DocError> {
+        for so_far in self.each_void(ctx, self.aside.stored.voids) {
+            let then = DocContext {
+                authority: &so_far,
+                ..*ctx
+            };
+            self.reread_first(&then, outcome)?;
+        }
+        self.reread_first(ctx, outcome)
+    }
+
+    /// Reads again from the first record on of which more is known than before.
+    fn reread_first(
         &mut self,
         ctx: &DocContext<'_>,
         outcome: &mut DeliverOutcome,
@@ -143,7 +159,12 @@ impl Document {
             let epoch = self.content.entry(*seq).and_then(|it| it.effect.epoch);
             epoch.is_some_and(|epoch| arrived.contains(&epoch))
         });
-        let voided = self.new_voids(ctx);
+        let before = self.aside.stored.voids;
+        let (voided, tainted) = self.new_voids(ctx);
+        if let Some(seq) = voided.into_iter().chain(tainted).min() {
+            let count = self.aside.stored.voids.saturating_sub(before);
+            self.keep_before(ctx, seq, count)?;
+        }
         let avoided = self.content.first_avoided(ctx, self.id);
         match readable.into_iter().chain(voided).chain(avoided).min() {
             Some(from) => self.reread(ctx, from, outcome),
@@ -151,8 +172,8 @@ impl Document {
         }
     }
 
-    /// Position of the first record that was voided since the last call, where that changes something.
-    fn new_voids(&mut self, ctx: &DocContext<'_>) -> Option<u64> {
+    /// Position of the first record that was voided since the last call, where that changes something; and of the first of those that are in the checkpoint.
+    fn new_voids(&mut self, ctx: &DocContext<'_>) -> (Option<u64>, Option<u64>) {
         let all = || ctx.authority.voided(&self.id);
         let count = all().count();
         let settled = self.settled_to();
@@ -167,7 +188,7 @@ impl Document {
         }
         // Breakage: what was opened before it was voided stays.
         if count <= self.aside.stored.voids || crate::broken("ignore-void") {
-            return None;
+            return (None, None);
         }
         let new: BTreeSet<Hash> = all().skip(self.aside.stored.voids).collect();
         self.aside.stored.voids = count;
@@ -194,7 +215,7 @@ impl Document {
             let before = self.aside.stored.tainted.map_or(u64::MAX, |it| it.0);
             self.aside.stored.tainted = Some((seq.min(before), ctx.authority.epoch()));
         }
-        first
+        (first, tainted)
     }
 
     /// Size up to which a snapshot says what the log means that another user found right and no weighing objection stands against. It follows from the
@@ -237,7 +258,7 @@ impl Document {
         let settled = settled.copied();
         let overruled = settled.filter(|info| {
             let mut aside = self.content.aside.range(..info.covered.size);
-            aside.next().is_some() || self.checks.is_excused(info)
+            aside.next().is_some() || self.checks.covers_void(info)
         });
         let overruled = overruled.and_then(|info| self.gives_way(ctx, &info));
         let active = &self.state.active;

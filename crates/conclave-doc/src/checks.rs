@@ -6,6 +6,8 @@
 //! another user who judged the whole log finds that snapshot right and nobody contests it. What a device may do from where is one table ([`Ground`]).
 
 mod basis;
+mod before;
+mod follow;
 mod ground;
 mod look;
 mod overdue;
@@ -56,6 +58,21 @@ pub(crate) struct Mine {
     /// What this device has at the head that it covers, where that cannot be built any more.
     #[serde(default)]
     mark: Option<look::Mark>,
+    /// What it had there before records were void that the snapshot covers: once for each void that came after it.
+    #[serde(default)]
+    before: Vec<look::Mark>,
+    /// Whether the snapshot is one of those, or may be.
+    #[serde(default)]
+    was_right: Option<bool>,
+    /// What it holds itself, where it is false.
+    #[serde(default)]
+    shown: Option<look::Mark>,
+    /// Positions of false snapshots that it does not follow from: whoever made it has added something.
+    #[serde(default)]
+    adds_to: BTreeSet<u64>,
+    /// Whether it is what follows from one, or that cannot be told.
+    #[serde(default)]
+    follows: bool,
     /// Whether the service has it no more.
     #[serde(default)]
     gone: look::Gone,
@@ -102,8 +119,19 @@ pub(crate) struct OwnWord {
     overdue: Vec<Heard>,
     /// Whose snapshots went from there before it could look.
     missed: Vec<overdue::Unlooked>,
+    /// What the service has not given of a log that was here from its beginning, until that is told.
+    passed: Option<PassedOver>,
     /// Positions of records that are void here, each with the group's epoch when this device learnt that.
     voided: BTreeMap<u64, u64>,
+}
+
+/// A part of the log that this device has not seen, though it had judged all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// Position of the first record.
+    pub from: u64,
+    /// Position of the first after them.
+    pub to: u64,
 }
 
 /// What this device knows of snapshots beside the log.
@@ -127,7 +155,8 @@ impl Checks {
     }
 
     /// The document begins anew from a snapshot. Who has lied is not forgotten. What this device itself found right is nobody else's word.
-    pub(crate) fn begin_from(&mut self, base: &SnapshotInfo, went: Went) {
+    /// `size` is what there was of the log before.
+    pub(crate) fn begin_from(&mut self, base: &SnapshotInfo, went: Went, size: u64) {
         let former = std::mem::take(self);
         let confirmed = former.own.confirmed.filter(|it| it.id == base.id);
         let found = former.found(&base.id) == Some(Judgement::Match);
@@ -135,6 +164,14 @@ impl Checks {
         self.ground = match stands {
             true => former.ground,
             false => former.ground.begin_from(base, went),
+        };
+        let is_lost = former.ground.is_log() && !self.ground.is_log() && went == Went::Forward;
+        self.own.passed = match is_lost {
+            true => Some(PassedOver {
+                from: size,
+                to: base.covered.size,
+            }),
+            false => former.own.passed,
         };
         self.own.liars = former.own.liars;
         self.own.missed = former.own.missed;
@@ -167,12 +204,6 @@ impl Checks {
         self.own.voided.split_off(&from)
     }
 
-    /// Whether its author may not have known of a record that a snapshot covers that it is void.
-    pub(crate) fn is_excused(&self, snapshot: &SnapshotInfo) -> bool {
-        let mut before = self.own.voided.range(..snapshot.covered.size);
-        before.any(|(_, epoch)| *epoch >= snapshot.epoch)
-    }
-
     /// What the own full check of a snapshot gave, or that this device made it.
     pub(crate) fn found(&self, snapshot: &Hash) -> Option<Judgement> {
         self.get(snapshot).and_then(|it| it.found)
@@ -190,6 +221,11 @@ impl Checks {
                 id: snapshot,
                 lot: None,
                 mark: None,
+                before: Vec::new(),
+                was_right: None,
+                shown: None,
+                adds_to: BTreeSet::new(),
+                follows: false,
                 gone: look::Gone::No,
                 active: None,
                 found: None,
@@ -204,7 +240,11 @@ impl Checks {
 
     /// What was found was found in another document.
     pub(crate) fn forget_found(&mut self) {
-        self.own.mine.iter_mut().for_each(|it| it.found = None);
+        for mine in &mut self.own.mine {
+            mine.found = None;
+            mine.adds_to.clear();
+            mine.follows = false;
+        }
         self.own.right.clear();
         self.own.waiting = None;
     }

@@ -7,7 +7,7 @@ use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, UserId, limits};
 
 use crate::aside::Aside;
-use crate::checks::{Checked, Checks};
+use crate::checks::Checks;
 use crate::content::{Content, Fresh, Plain};
 use crate::context::{Cost, DeliverOutcome, DocContext, EditFn};
 use crate::error::{DocError, Fault, Finding, Suspect};
@@ -344,8 +344,8 @@ impl Document {
             At::Records { last, .. } => self.size() > *last,
             At::Record(record) => self.size() > record.seq,
             At::Snapshot { seq, .. } => {
-                let mut heard = self.state.heard().iter();
-                !heard.any(|it| it.info.seq == *seq && self.can_check(&it.info))
+                let mut snapshots = self.remembered();
+                !snapshots.any(|it| it.info.seq == *seq && self.can_check(&it.info))
             }
         };
         is_past && self.content.is_whole()
@@ -358,28 +358,6 @@ impl Document {
         let is_change = matches!(entry.effect.news, News::Update | News::Costly | News::Aside);
         let author = entry.effect.link.filter(|_| is_change);
         author.map(|_| entry.place(seq, 0))
-    }
-
-    /// As [`Document::check_snapshot`]; the watch is told of it.
-    ///
-    /// # Errors
-    /// As [`Document::check_snapshot`].
-    pub fn check_snapshot_watched(
-        &mut self,
-        ctx: &DocContext<'_>,
-    ) -> Result<Option<Checked>, DocError> {
-        let watch = self.content.watch.clone();
-        let wanted = self
-            .check_wanted(ctx)
-            .map(|wanted| self.snapshot_at(wanted.seq));
-        watch.within(wanted.unwrap_or_default(), || self.check_snapshot(ctx))
-    }
-
-    /// As a place where work can be: the snapshot at a position of the log.
-    fn snapshot_at(&self, seq: u64) -> At {
-        let heard = self.state.heard().iter().find(|it| it.info.seq == seq);
-        let author = heard.map(|it| it.info.author);
-        At::Snapshot { seq, author }
     }
 
     /// Whether what waits reaches the CRDT engine when it goes on, or is counted from the beginning: how long that takes its length does not tell.
@@ -420,7 +398,7 @@ impl Document {
                 if leaf == known && is_active && !self.rows.has_snapshot(seq) {
                     self.keep_snapshot(seq, encode(&record));
                 }
-                if leaf == known && self.is_unchecked(&leaf) {
+                if leaf == known && self.is_of_use(&leaf) {
                     self.checks.sealed = Some(record);
                 }
                 Some(leaf)

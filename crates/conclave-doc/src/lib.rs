@@ -68,7 +68,7 @@ mod watch;
 mod weight;
 mod words;
 
-pub use checks::{Basis, Checked, Confirmed, Missed, Refuted};
+pub use checks::{Basis, Checked, Confirmed, Missed, PassedOver, Refuted};
 pub use conclave_mls::{RowChange, Rows};
 pub use context::{
     Append, Blocked, Change, ChangeKind, CheckWanted, Cost, DeliverOutcome, DocContext, EditFn,

@@ -403,11 +403,12 @@ impl Document {
         let left = self.log.leaves(0, bridge.info.covered.size);
         self.rows.below.leaves.extend(left.chain(bridge.leaves));
         std::mem::swap(&mut self.content, &mut content);
+        let size = self.log.size();
         self.log = LogView::new(frontier);
         self.begin_era();
         self.keep_snapshot(bridge.info.seq, bridge.sealed);
         self.state = state;
-        self.checks.begin_from(&bridge.info, went);
+        self.checks.begin_from(&bridge.info, went, size);
         self.rows.meta_dirty = true;
         self.claim_known();
         if self.rebuild().is_err() {

@@ -223,7 +223,10 @@ impl Document {
         }
         self.note_sure();
         self.forget_checks();
-        let is_over = |kept: &Record| !self.is_unchecked(&kept.leaf());
+        let is_over = |kept: &Record| {
+            let is_wanted = self.check_wanted(ctx).is_some_and(|it| it.have);
+            !self.is_unchecked(&kept.leaf()) && !is_wanted
+        };
         if self.checks.sealed.as_ref().is_some_and(is_over) {
             self.checks.sealed = None;
         }

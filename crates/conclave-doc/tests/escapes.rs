@@ -521,3 +521,227 @@ fn whose_check_was_overruled_lets_nothing_go() {
         assert!(needs_first_root(&sim, LIAR));
     }
 }
+
+/// An admin declares records void that a forgery covers, after it came: what else is in it was never in the log. Who made one of what was there is not named.
+#[test]
+fn a_void_after_the_fact_excuses_no_forger() {
+    for (voids, restarts) in [(1, false), (1, true), (2, false), (2, true), (9, false)] {
+        let mut sim = sim(&ROLES);
+        let first = sim.service.size();
+        for _ in 0..voids {
+            sim.peers[FORGER].insert(0, "void ");
+            sim.settle();
+        }
+        let (_, honest) = next(&mut sim, EDITOR);
+        let (id, seq) = forge(&mut sim, FORGER);
+        if restarts {
+            restart(&mut sim, OWNER);
+        }
+        let seqs: Vec<u64> = (first..first + voids).collect();
+        void_all(&mut sim, &seqs);
+        claim(&mut sim, LIAR, id, Judgement::Match);
+        if restarts {
+            restart(&mut sim, OWNER);
+        }
+        let found = check_all(&mut sim, OWNER);
+        assert_eq!(found, [Judgement::Differs(DiffersWhy::Tables); 2]);
+        let named = [
+            Refuted::Snapshot {
+                seq,
+                device: sim.world.devices[FORGER],
+            },
+            Refuted::Verdict {
+                seq,
+                user: user(LIAR),
+            },
+        ];
+        let told = sim.refuted(OWNER);
+        match voids {
+            // Of so many at once it is not told apart which of them somebody knew.
+            9 => assert_eq!(told, []),
+            _ => assert_eq!(told, named, "{voids} {restarts}, and not {honest}"),
+        }
+        assert!(!sim.peers[OWNER].text().contains("forged"));
+    }
+}
+
+/// Whoever looked before the void has found it out, and what that void does makes nothing of it good.
+#[test]
+fn what_was_refuted_before_a_void_stays_so() {
+    let mut sim = sim(&ROLES);
+    sim.peers[FORGER].insert(0, "void ");
+    sim.settle();
+    let void_at = sim.service.size() - 1;
+    let (_, honest) = next(&mut sim, EDITOR);
+    let (_, seq) = forge(&mut sim, FORGER);
+    assert_eq!(check_all(&mut sim, OWNER).len(), 2);
+    void(&mut sim, void_at);
+    check_all(&mut sim, OWNER);
+    let forged = Refuted::Snapshot {
+        seq,
+        device: sim.world.devices[FORGER],
+    };
+    assert_eq!(sim.refuted(OWNER), [forged], "and not {honest}");
+}
+
+/// The void record is in a checkpoint by then, as is all that the forgery covers.
+#[test]
+fn a_void_of_what_is_in_a_checkpoint_excuses_no_forger() {
+    let mut sim = sim(&ROLES);
+    sim.peers[FORGER].insert(0, "void ");
+    sim.settle();
+    let void_at = sim.service.size() - 1;
+    let (_, honest) = next(&mut sim, EDITOR);
+    let (id, seq) = forge(&mut sim, FORGER);
+    sim.peers[OWNER].doc.draw_lot(1, 0);
+    sim.peers[OWNER].doc.draw_lot(1, 0);
+    for _ in 0..8 {
+        sim.peers[FORGER].insert(0, &"x".repeat(400_000));
+        sim.settle();
+    }
+    restart(&mut sim, OWNER);
+    void(&mut sim, void_at);
+    restart(&mut sim, OWNER);
+    let found = check_all(&mut sim, OWNER);
+    assert_eq!(found, [DIFFERS]);
+    let forged = Refuted::Snapshot {
+        seq,
+        device: sim.world.devices[FORGER],
+    };
+    assert_eq!(sim.refuted(OWNER), [forged], "and not {honest}");
+    // Others say that it is right: they move nobody before it is looked at, and then it is contested.
+    assert_eq!(write_all(&mut sim, OWNER), 1);
+    claim(&mut sim, LIAR, id, Judgement::Match);
+    assert_eq!(sim.peers[OWNER].doc.basis(), Basis::Checked);
+}
+
+/// So many come that it waits apart from the newest, until it is looked at.
+#[test]
+fn a_snapshot_that_waits_apart_is_not_past_before_it_was_looked_at() {
+    let mut sim = sim(&ROLES);
+    let (_, seq) = forge(&mut sim, FORGER);
+    for _ in 0..20 {
+        next(&mut sim, FORGER);
+    }
+    let at = At::Snapshot { seq, author: None };
+    assert!(!sim.peers[OWNER].doc.has_passed(&at));
+    check_all(&mut sim, OWNER);
+    assert!(sim.peers[OWNER].doc.has_passed(&at));
+}
+
+/// Somebody has forged a snapshot, and a colluder has come since. Whoever opened the document from a forgery answers for what they add, and for that alone.
+#[test]
+fn a_fresh_device_answers_for_what_it_adds_to_a_forgery() {
+    for restarts in [false, true] {
+        let mut sim = sim(&ROLES);
+        let (_, first) = forge(&mut sim, FORGER);
+        let honest = newcomer(&mut sim, Role::Editor);
+        let colluder = newcomer(&mut sim, Role::Editor);
+        assert!(sim.peers[colluder].text().contains("forged"));
+        let mut all = vec![(FORGER, first)];
+        // What both write, and others meanwhile, is in the log.
+        sim.peers[honest].insert(3, " well, ");
+        sim.peers[EDITOR].insert(0, "oh, ");
+        sim.settle();
+        next(&mut sim, honest);
+        let (id, second) = forge(&mut sim, colluder);
+        // A device that alone differed would name neither of two.
+        claim(&mut sim, LIAR, id, DIFFERS);
+        all.push((colluder, second));
+        next(&mut sim, honest);
+        if restarts {
+            restart(&mut sim, OWNER);
+        }
+        let mut named = Vec::new();
+        for hour in 0..3 {
+            sim.confirm(OWNER, hour * 61);
+            check_all(&mut sim, OWNER);
+            named.extend(sim.refuted(OWNER));
+        }
+        let forged = all.iter().map(|(by, seq)| Refuted::Snapshot {
+            seq: *seq,
+            device: sim.world.devices[sim.peers[*by].member],
+        });
+        let forged: Vec<Refuted> = forged.collect();
+        assert_eq!(named, forged, "{restarts}, and not {honest}");
+    }
+}
+
+/// The colluder makes one of what was never in the log, and of nothing that was forged before.
+#[test]
+fn somebody_elses_forgery_is_no_cloak() {
+    let mut sim = sim(&ROLES);
+    let (_, first) = forge(&mut sim, FORGER);
+    next(&mut sim, EDITOR);
+    // It opens the document from what is true.
+    let colluder = newcomer(&mut sim, Role::Editor);
+    assert!(!sim.peers[colluder].text().contains("forged"));
+    let record = forge_snapshot(&mut sim, colluder, |_| {}, other);
+    let id = record.leaf();
+    let second = sim.order(vec![record], None);
+    sim.settle();
+    claim(&mut sim, LIAR, id, DIFFERS);
+    check_all(&mut sim, OWNER);
+    let named = [(FORGER, first), (colluder, second)];
+    let named = named.map(|(by, seq)| Refuted::Snapshot {
+        seq,
+        device: sim.world.devices[sim.peers[by].member],
+    });
+    assert_eq!(sim.refuted(OWNER), named);
+}
+
+/// Other words than [`forged`] in the state of a snapshot.
+fn other(payload: &mut SnapshotPayload) {
+    let replica = conclave_crdt::ReplicaId::for_kind(CrdtKind::Yjs, [89; 16]);
+    let mut crdt = conclave_crdt::load(CrdtKind::Yjs, &payload.state, replica).unwrap();
+    crdt.text().unwrap().splice(0, 0, "other ").unwrap();
+    crdt.take_pending(&mut vec![]).unwrap();
+    payload.state = zeroize::Zeroizing::new(crdt.snapshot().unwrap());
+}
+
+/// A service answers a device that holds the log with a leaf, and with a forgery that two members call right. The device learns that it is no judge any more, and
+/// lets no key go on what they say. An admin who looks gives the way back.
+#[test]
+fn a_service_takes_the_ground_from_nobody_in_silence() {
+    for restarts in [false, true] {
+        let mut sim = sim(&ROLES);
+        let from = sim.peers[EDITOR].doc.size();
+        sim.peers[EDITOR].online = false;
+        next(&mut sim, FORGER);
+        let (id, _) = forge(&mut sim, FORGER);
+        sim.rejoin(EDITOR);
+        sim.settle();
+        assert!(sim.peers[EDITOR].text().contains("forged"));
+        claim(&mut sim, LIAR, id, Judgement::Match);
+        if restarts {
+            restart(&mut sim, EDITOR);
+        }
+        let to = sim.service.size() - 2;
+        let passed = PassedOver { from, to };
+        assert_eq!(sim.peers[EDITOR].doc.passed_over(), Some(passed));
+        if restarts {
+            restart(&mut sim, EDITOR);
+        }
+        assert_eq!(sim.peers[EDITOR].doc.passed_over(), None);
+        for minutes in [0, 61, 6000] {
+            assert!(!sim.confirm(EDITOR, minutes).moved, "a viewer's word");
+        }
+        assert!(needs_first_root(&sim, EDITOR));
+        // An admin looks, and makes the next.
+        assert_eq!(sim.judge(OWNER), Some(DIFFERS));
+        sim.settle();
+        next(&mut sim, OWNER);
+        sim.check(EDITOR);
+        sim.with(EDITOR, |doc, ctx, _| doc.retry(ctx).unwrap());
+        sim.rejoin(EDITOR);
+        sim.settle();
+        assert!(!sim.peers[EDITOR].text().contains("forged"));
+        let id = sim.peers[OWNER].doc.active_snapshot().0;
+        claim(&mut sim, FORGER, id, Judgement::Match);
+        assert!(!sim.confirm(EDITOR, 7000).moved);
+        assert!(sim.confirm(EDITOR, 7060).moved);
+        assert!(!needs_first_root(&sim, EDITOR));
+        assert_eq!(sim.peers[EDITOR].doc.passed_over(), None);
+        sim.assert_converged();
+    }
+}

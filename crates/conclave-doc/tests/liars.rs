@@ -238,8 +238,9 @@ fn who_opened_a_forgery_heals_nothing_and_is_not_named() {
     // A snapshot that it makes all the same is not its own lie.
     sim.snapshot(late);
     sim.settle();
+    // The last look is at what follows from the forgery: that, and nothing else, is in it.
     let found = check_all(&mut sim, OWNER);
-    assert_eq!(found, [DIFFERS, DIFFERS, Judgement::Match]);
+    assert_eq!(found, [DIFFERS, DIFFERS, Judgement::Match, DIFFERS]);
     is_named(&mut sim, OWNER, seq);
 }
 

@@ -384,6 +384,13 @@ pub enum FindingKind {
         /// Position in the document's log.
         seq: u64,
     },
+    /// The service did not give a part of a log that this device had judged from its beginning, and it goes on from a snapshot after that.
+    PassedOver {
+        /// Position in the document's log of the first record that it did not see.
+        from: u64,
+        /// Position of the first after them.
+        to: u64,
+    },
     /// This device alone differs from the snapshots of two other users.
     EngineDiffers,
     /// Somebody says that the snapshot is wrong from which this device opened the document.
@@ -498,6 +505,7 @@ impl FindingKind {
             Self::FalseVerdict { .. } => "document.false_verdict",
             Self::SnapshotsUnchecked { .. } => "document.snapshots_unchecked",
             Self::SnapshotWithheld { .. } => "document.snapshot_withheld",
+            Self::PassedOver { .. } => "document.passed_over",
             Self::EngineDiffers => "document.engine_differs",
             Self::BaseDisputed => "document.disputed",
             Self::OwnEditRewritten => "document.own_edit_rewritten",

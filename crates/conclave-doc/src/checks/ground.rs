@@ -35,9 +35,10 @@ pub(crate) enum Ground {
     /// It judged every record.
     #[default]
     Log,
-    /// It opened the document from a snapshot, or went forward to one, and lost nothing by that.
+    /// It opened the document from a snapshot.
     Joined(Base),
-    /// It held the log and could not check a snapshot that others say is right: its state went back to that.
+    /// It held the log and could not check a snapshot that others say is right: its state went back to that, or forward, where the service did not give what lies
+    /// between.
     Moved(Base),
     /// It held the log, found wrong what others say is right, and had to give way.
     Overruled(Base),
@@ -74,8 +75,8 @@ impl Ground {
             (Self::Overruled(_), _) | (Self::Log | Self::Moved(_), Went::Overruled) => {
                 Self::Overruled(base)
             }
-            (Self::Moved(_), _) | (Self::Log, Went::Back) => Self::Moved(base),
-            (Self::Joined(_), _) | (Self::Log, Went::Forward) => Self::Joined(base),
+            (Self::Moved(_) | Self::Log, _) => Self::Moved(base),
+            (Self::Joined(_), _) => Self::Joined(base),
         }
     }
 
@@ -135,7 +136,7 @@ mod tests {
         let all = [Ground::Log, joined, moved, overruled];
         let ways = [Went::Forward, Went::Back, Went::Overruled];
         let table = [
-            [joined, moved, overruled],
+            [moved, moved, overruled],
             [joined, joined, joined],
             [moved, moved, overruled],
             [overruled, overruled, overruled],

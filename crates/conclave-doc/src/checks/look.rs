@@ -6,8 +6,9 @@ use conclave_proto::merkle::Frontier;
 use conclave_proto::record::RecordBody;
 use zeroize::Zeroizing;
 
+use super::follow::Descent;
 use super::*;
-use crate::charge::bounded;
+use crate::charge::{accounts_are_of_members, bounded};
 use crate::content::Received;
 use crate::kept::read_snapshot;
 use crate::payload::{SnapshotPayload, Tables};
@@ -26,7 +27,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    fn of(tables: &Tables, crdt: &mut dyn Crdt) -> Result<Self, DocError> {
+    pub(super) fn of(tables: &Tables, crdt: &mut dyn Crdt) -> Result<Self, DocError> {
         Ok(Self {
             tables: digest_of(tables),
             content: Hash(crdt.content_digest()?),
@@ -58,6 +59,13 @@ pub(crate) enum Gone {
     Yes,
     /// And it was told that it should have it.
     Told,
+}
+
+impl Mine {
+    /// Whether it can be told what this device had there before records were void, and that was not compared.
+    fn has_before(&self) -> bool {
+        !self.before.is_empty()
+    }
 }
 
 /// How often this device has looked, in the hour that began then.
@@ -129,19 +137,24 @@ impl Document {
                 || snapshot.id == self.state.active.id
                 || self.rows.has_snapshot(snapshot.seq)
                 || self.received(snapshot).is_some())
-            && !self.aside.is_tainted()
-            && (mine.is_some_and(|it| it.mark.is_some()) || self.reaches(snapshot.covered.size))
+            && (self.can_compare(snapshot, mine) || mine.is_some_and(Mine::has_before))
+    }
+
+    /// Whether it can be told what this device has there now.
+    fn can_compare(&self, snapshot: &SnapshotInfo, mine: Option<&Mine>) -> bool {
+        let has_mark = mine.is_some_and(|it| it.mark.is_some());
+        !self.aside.is_tainted() && (has_mark || self.reaches(snapshot.covered.size))
     }
 
     /// Whether what is here tells the state at a position.
-    fn reaches(&self, covered: u64) -> bool {
+    pub(super) fn reaches(&self, covered: u64) -> bool {
         let content = &self.content;
         // What it holds of a record set aside cannot be told from here.
         content.checkpoint.size <= covered && content.aside.range(..covered).next().is_none()
     }
 
     /// Snapshots that this device could check.
-    fn unchecked(&self) -> impl Iterator<Item = &Heard> {
+    pub(super) fn unchecked(&self) -> impl Iterator<Item = &Heard> {
         self.remembered().filter(|it| self.can_check(&it.info))
     }
 
@@ -149,6 +162,11 @@ impl Document {
     pub(crate) fn is_unchecked(&self, snapshot: &Hash) -> bool {
         let heard = self.remembered_of(snapshot);
         heard.is_some_and(|it| self.can_check(&it.info))
+    }
+
+    /// Whether a snapshot as received is of use: it is to be looked at, or it is false and others may follow from it.
+    pub(crate) fn is_of_use(&self, snapshot: &Hash) -> bool {
+        self.is_unchecked(snapshot) || self.is_false_base(snapshot)
     }
 
     /// The newest for which no lot was drawn.
@@ -185,12 +203,19 @@ impl Document {
     /// that nobody escapes one by making more of them.
     #[must_use]
     pub fn check_wanted(&self, ctx: &DocContext<'_>) -> Option<CheckWanted> {
-        let info = self.next_check(ctx)?;
+        let info = self.next_look(ctx)?.of();
         Some(CheckWanted {
             seq: info.seq,
             have: self.has_sealed(&info),
             kept: self.rows.has_snapshot(info.seq),
         })
+    }
+
+    /// A snapshot that was not looked at, else one that is to be looked at again for what may follow from it.
+    fn next_look(&self, ctx: &DocContext<'_>) -> Option<Look> {
+        let first = self.next_check(ctx).map(Look::First);
+        let again = || self.next_descent(ctx).filter(|_| self.may_look());
+        first.or_else(|| again().map(Look::Again))
     }
 
     /// Whether it has not looked as often within the hour as it does.
@@ -223,7 +248,7 @@ impl Document {
         let mine = self.checks.get(&info.id);
         mine.is_some_and(|it| it.lot == Some(true))
             || self.has_objection(snapshot)
-            || (self.checks.is_excused(info) && snapshot.is_settled())
+            || (self.checks.covers_void(info) && snapshot.is_settled())
             || self.was_missed(&info.user)
     }
 
@@ -262,13 +287,15 @@ impl Document {
         newer.any(|it| {
             let mine = self.checks.get(&it.info.id);
             mine.is_none_or(|it| it.lot.is_none()) || self.is_check_due(ctx, it)
-        })
+        }) || self.next_descent(ctx).is_some()
     }
 
     fn unmarked(&self) -> impl Iterator<Item = &Heard> {
-        let has_mark = |it: &Mine| it.mark.is_some();
-        self.unchecked()
-            .filter(move |it| !self.checks.get(&it.info.id).is_some_and(has_mark))
+        let is_open = |it: &&Heard| {
+            let mine = self.checks.get(&it.info.id);
+            self.can_compare(&it.info, mine) && mine.is_none_or(|it| it.mark.is_none())
+        };
+        self.unchecked().filter(is_open)
     }
 
     /// Begins to count looks anew, if the hour is over. Gives when to come back for those that wait for that.
@@ -291,15 +318,22 @@ impl Document {
     /// # Errors
     /// [`DocError::MissingRoot`], and [`DocError::Crdt`] when the own state cannot be built.
     pub fn check_snapshot(&mut self, ctx: &DocContext<'_>) -> Result<Option<Checked>, DocError> {
-        let Some(info) = self.next_check(ctx) else {
+        let Some(look) = self.next_look(ctx) else {
             return Ok(None);
         };
+        let info = look.of();
         let Some(record) = self.sealed(&info)? else {
             return Ok(None);
         };
-        let judgement = match self.compare_snapshot(ctx, &info, &record) {
-            Ok(Ok(())) => Judgement::Match,
-            Ok(Err(why)) => Judgement::Differs(why),
+        if let Look::Again(descent) = look {
+            self.descend(ctx, &descent, &record)?;
+            let found = self.checks.found(&descent.to.id);
+            return self.looked(ctx, &descent.to, found);
+        }
+        let watch = self.content.watch.clone();
+        let compared = watch.within(info.place(), || self.compare_snapshot(ctx, &info, &record));
+        let found = match compared {
+            Ok(found) => found,
             Err(DocError::MissingRoot { epoch }) if !self.roots_needed().needs(epoch) => {
                 // It went since a later one was confirmed: nobody owed this one a look then.
                 if let Some(mine) = self.checks.mine(info.id) {
@@ -312,62 +346,112 @@ impl Document {
             Err(error) => return Err(error),
         };
         if let Some(mine) = self.checks.mine(info.id) {
-            mine.found = Some(judgement);
+            mine.found = found;
             mine.mark = None;
+            mine.before.clear();
         }
-        if judgement == Judgement::Match {
+        if found == Some(Judgement::Match) {
             self.checks.note_right(info.covered.size);
         }
+        self.looked(ctx, &info, found)
+    }
+
+    fn looked(
+        &mut self,
+        ctx: &DocContext<'_>,
+        info: &SnapshotInfo,
+        found: Option<Judgement>,
+    ) -> Result<Option<Checked>, DocError> {
         let looks = &mut self.checks.own.looks;
         looks.count = looks.count.saturating_add(1);
         self.checks.sealed = None;
         self.rows.meta_dirty = true;
         self.maintain(ctx)?;
-        Ok(Some(Checked {
+        Ok(found.map(|judgement| Checked {
             epoch: info.epoch,
             judgement,
         }))
     }
 
+    /// Compares it with what this device has there, and with what that was before records were void. `None` where only the latter is known, and says the
+    /// same.
     fn compare_snapshot(
         &mut self,
         ctx: &DocContext<'_>,
         info: &SnapshotInfo,
         record: &Record,
-    ) -> Result<Result<(), DiffersWhy>, DocError> {
+    ) -> Result<Option<Judgement>, DocError> {
         let epoch = record.header.epoch;
         let root = ctx
             .keys
             .root(epoch)
             .ok_or(DocError::MissingRoot { epoch })?;
         let payload = open(record, &DocKeys::derive(&root, &self.id)).ok();
-        let Some(payload) = payload.and_then(|bytes| SnapshotPayload::from_bytes(&bytes).ok())
-        else {
-            return Ok(Err(DiffersWhy::Unreadable));
+        let payload = payload.and_then(|bytes| SnapshotPayload::from_bytes(&bytes).ok());
+        let mine = self.checks.get(&info.id);
+        let can_compare = self.can_compare(info, mine);
+        let known = mine.and_then(|it| it.mark);
+        let before = mine.map_or_else(Vec::new, |it| it.before.clone());
+        let now = match known {
+            _ if !can_compare => None,
+            Some(mark) => Some(mark),
+            None => Some(self.mark_at(info.covered.size)?),
         };
-        let known = self.checks.get(&info.id).and_then(|it| it.mark);
-        let own = match known {
-            Some(mark) => mark,
-            None => self.mark_at(info.covered.size)?,
+        let all: Vec<Mark> = now.into_iter().chain(before.iter().copied()).collect();
+        let shown = match payload {
+            Some(payload) if payload.frontier.head() == info.covered => {
+                self.mark_of(ctx, info, &payload, &all)
+            }
+            Some(_) => Err(DiffersWhy::Tables),
+            None => Err(DiffersWhy::Unreadable),
         };
-        if payload.frontier.head() != info.covered || digest_of(&payload.tables) != own.tables {
-            return Ok(Err(DiffersWhy::Tables));
+        let was_right = shown.is_ok_and(|mark| before.contains(&mark));
+        if let Some(mine) = self.checks.mine(info.id)
+            && !before.is_empty()
+        {
+            let was_wrong = !was_right && mine.was_right != Some(true);
+            mine.was_right = Some(!was_wrong);
         }
-        let kind = self.kind();
-        if bounded(kind, &payload).is_err() {
-            return Ok(Err(DiffersWhy::Unloadable));
+        if let Some(mine) = self.checks.mine(info.id) {
+            mine.shown = shown.ok().filter(|mark| Some(*mark) != now);
         }
-        let digest = conclave_crdt::load(kind, &payload.state, self.fresh.replica(kind))
-            .and_then(|mut scratch| scratch.content_digest());
-        Ok(match digest {
-            Err(_) => Err(DiffersWhy::Unloadable),
-            Ok(digest) if Hash(digest) == own.content => Ok(()),
-            Ok(_) => Err(DiffersWhy::Content),
+        Ok(match (now, shown) {
+            (None, Ok(_)) if was_right => None,
+            (_, Err(why)) => Some(Judgement::Differs(why)),
+            (Some(now), Ok(mark)) if mark == now => Some(Judgement::Match),
+            (Some(now), Ok(mark)) if mark.tables != now.tables => {
+                Some(Judgement::Differs(DiffersWhy::Tables))
+            }
+            (_, Ok(_)) => Some(Judgement::Differs(DiffersWhy::Content)),
         })
     }
 
+    /// What a snapshot holds. One whose tables are not those of what it is compared with is loaded only within what they may allow it.
+    fn mark_of(
+        &mut self,
+        ctx: &DocContext<'_>,
+        info: &SnapshotInfo,
+        payload: &SnapshotPayload,
+        with: &[Mark],
+    ) -> Result<Mark, DiffersWhy> {
+        let tables = digest_of(&payload.tables);
+        let why = match with.iter().any(|mark| mark.tables == tables) {
+            true => DiffersWhy::Unloadable,
+            false => DiffersWhy::Tables,
+        };
+        let (kind, of) = (self.kind(), &payload.tables);
+        if why == DiffersWhy::Tables && !accounts_are_of_members(ctx, of, info.epoch) {
+            return Err(why);
+        }
+        bounded(kind, payload).map_err(|_| why)?;
+        let digest = conclave_crdt::load(kind, &payload.state, self.fresh.replica(kind))
+            .and_then(|mut scratch| scratch.content_digest());
+        let content = digest.map(Hash).map_err(|_| why)?;
+        Ok(Mark { tables, content })
+    }
+
     /// What this device has at a position that its content reaches.
-    fn mark_at(&mut self, covered: u64) -> Result<Mark, DocError> {
+    pub(super) fn mark_at(&mut self, covered: u64) -> Result<Mark, DocError> {
         let tables = self.content.state_at(covered).tables;
         let none = BTreeSet::new();
         let mut own = self.content.rebuild(covered, &none, &[], &mut self.fresh)?;
@@ -388,7 +472,7 @@ impl Document {
     }
 
     /// Whether a snapshot is here as it was received.
-    fn has_sealed(&self, snapshot: &SnapshotInfo) -> bool {
+    pub(super) fn has_sealed(&self, snapshot: &SnapshotInfo) -> bool {
         let have = self.checks.sealed.as_ref();
         have.is_some_and(|record| record.leaf() == snapshot.id) || self.received(snapshot).is_some()
     }
@@ -417,7 +501,7 @@ impl Document {
         };
         match read_snapshot(row) {
             Ok(record) if record.leaf() == known => {
-                if self.is_unchecked(&known) {
+                if self.is_of_use(&known) {
                     self.checks.sealed = Some(record);
                 }
             }
@@ -475,6 +559,22 @@ impl Document {
         let stub = self.checks.stub.take().filter(|_| in_step);
         let snapshots = told.into_iter().map(|(_, seq)| seq);
         snapshots.chain(stub).collect()
+    }
+}
+
+/// What is looked at next.
+enum Look {
+    First(SnapshotInfo),
+    Again(Descent),
+}
+
+impl Look {
+    /// The snapshot for which it takes its record.
+    fn of(&self) -> SnapshotInfo {
+        match self {
+            Self::First(info) => *info,
+            Self::Again(descent) => descent.from,
+        }
     }
 }
 

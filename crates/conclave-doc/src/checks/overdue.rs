@@ -92,6 +92,13 @@ impl Document {
         self.checks.own.missed.iter().any(|it| it.user == *user)
     }
 
+    /// What the service has passed over of a log that this device had judged from its beginning: once.
+    pub fn passed_over(&mut self) -> Option<PassedOver> {
+        let passed = self.checks.own.passed.take();
+        self.rows.meta_dirty |= passed.is_some();
+        passed
+    }
+
     /// Who made so many snapshots that some went without a look: each user once.
     pub fn missed(&mut self) -> Vec<Missed> {
         let missed = self.checks.own.missed.iter_mut().filter(|it| !it.told);

@@ -223,18 +223,4 @@ impl Document {
                 && voices.any(|it| it.from == from && Some(it.is_match()) != is_match)
         })
     }
-
-    /// Whether the author of a snapshot may have opened the document from an earlier false one of somebody else: the device came after that.
-    fn may_be_misled(&self, ctx: &DocContext<'_>, snapshot: &SnapshotInfo) -> bool {
-        let row = ctx.row(&snapshot.author.device, snapshot.epoch);
-        let mut false_ones = self.remembered().map(|it| &it.info).filter(|it| {
-            let found = self.checks.found(&it.id);
-            matches!(found, Some(Judgement::Differs(_)))
-        });
-        row.is_some_and(|row| {
-            false_ones.any(|it| {
-                it.seq < snapshot.seq && it.user != snapshot.user && row.first_epoch >= it.epoch
-            })
-        })
-    }
 }

@@ -133,10 +133,16 @@ pub fn is_heal_due(sim: &Sim, at: usize) -> bool {
 
 /// A record is void from the next epoch on, and all have read that.
 pub fn void(sim: &mut Sim, seq: u64) {
-    let leaf = sim.service.leaf(seq);
+    void_all(sim, &[seq]);
+}
+
+/// Records are, and all have read that at once.
+pub fn void_all(sim: &mut Sim, seqs: &[u64]) {
     sim.world.rekey();
     let state = sim.world.states.last_mut().unwrap();
-    state.voided.push(declared(leaf));
+    for seq in seqs {
+        state.voided.push(declared(sim.service.leaf(*seq)));
+    }
     sim.reach(sim.world.epoch());
     for at in 0..sim.peers.len() {
         sim.peers[at].epoch = sim.world.epoch();

@@ -1,6 +1,6 @@
 //! Snapshots that others made: checked, judged in the log, confirmed an hour later; and what of all that is told.
 
-use conclave_doc::{Basis, Checked, DiffersWhy, Judgement, Refuted, snapshot_row};
+use conclave_doc::{Basis, Checked, DiffersWhy, Judgement, PassedOver, Refuted, snapshot_row};
 
 use super::*;
 use crate::cx::ReadTarget;
@@ -140,6 +140,10 @@ impl Cx {
         for missed in doc.document.missed() {
             let what = FindingKind::SnapshotsUnchecked { seq: missed.seq };
             self.finding(group.id, Some(doc.id), what, Some(missed.device.into()));
+        }
+        if let Some(PassedOver { from, to }) = doc.document.passed_over() {
+            let what = FindingKind::PassedOver { from, to };
+            self.finding(group.id, Some(doc.id), what, None);
         }
         for seq in doc.document.withheld(self.now) {
             let what = FindingKind::SnapshotWithheld { seq };

@@ -242,7 +242,7 @@ impl Errand {
                 let before = document.set_aside_records().len();
                 Finished::Delivered(document.set_aside(context), Then::SetAside { before })
             }
-            Self::Check => Finished::Checked(document.check_snapshot_watched(context)),
+            Self::Check => Finished::Checked(document.check_snapshot(context)),
             Self::Lighten => Finished::Lightened(document.lighten(context)),
             Self::Snapshot(purpose) => {
                 Finished::Prepared(document.prepare_snapshot(context), purpose)

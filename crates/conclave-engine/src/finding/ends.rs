@@ -152,6 +152,7 @@ impl FindingKind {
             | Self::FalseVerdict { .. }
             | Self::SnapshotsUnchecked { .. }
             | Self::SnapshotWithheld { .. }
+            | Self::PassedOver { .. }
             | Self::OwnEditRewritten
             | Self::Dropped { .. } => return None,
         })

@@ -446,6 +446,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::FalseVerdict { .. }
         | FindingKind::SnapshotsUnchecked { .. }
         | FindingKind::SnapshotWithheld { .. }
+        | FindingKind::PassedOver { .. }
         | FindingKind::EngineDiffers
         | FindingKind::BaseDisputed => of_snapshot(kind, place, who),
         FindingKind::Dropped { codes } => three(
@@ -489,6 +490,14 @@ fn of_snapshot(kind: &FindingKind, place: &str, who: Option<&str>) -> Three {
             ),
             UNKNOWN,
             "Ask whoever runs the service. Whoever opened the document in the last days should look at `conclave doc status` for on whose word it rests.",
+        ),
+        FindingKind::PassedOver { from, to } => three(
+            format!(
+                "This device had followed {place} from its beginning, and the service did not give it the changes number {from} to {} of its log. From there it rests on a short form that somebody else made: this device cannot compare that.",
+                to.saturating_sub(1)
+            ),
+            "The service, unless it has let go of them, as it may of what is older than 30 days.",
+            "See `conclave doc status` for on whose word the document rests now. Old keys stay here until two people say that it is right who may write, one of them an admin: ask an admin who has the document open to let their device compare it. If the document lacks something, or has what nobody wrote, compare it with theirs.",
         ),
         FindingKind::EngineDiffers => three(
             format!(
@@ -901,7 +910,8 @@ pub(super) mod tests {
             K::FalseSnapshot { .. } => K::FalseVerdict { seq: 2 },
             K::FalseVerdict { .. } => K::SnapshotsUnchecked { seq: 2 },
             K::SnapshotsUnchecked { .. } => K::SnapshotWithheld { seq: 2 },
-            K::SnapshotWithheld { .. } => K::EngineDiffers,
+            K::SnapshotWithheld { .. } => K::PassedOver { from: 3, to: 9 },
+            K::PassedOver { .. } => K::EngineDiffers,
             K::EngineDiffers => K::BaseDisputed,
             K::BaseDisputed => K::OwnEditRewritten,
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },
