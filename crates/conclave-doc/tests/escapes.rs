@@ -436,6 +436,7 @@ fn an_older_snapshot_is_judged_by_its_own_epoch() {
     next(&mut sim, FORGER);
     let unread = Checked {
         epoch,
+        author: sim.world.devices[FORGER],
         judgement: Judgement::Differs(DiffersWhy::Unreadable),
     };
     let mut found = Vec::new();

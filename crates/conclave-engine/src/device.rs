@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use conclave_identity::{
     AuthError, Contact, DeviceApproval, DeviceCredential, DeviceKey, DeviceRef, DeviceRequest,
     HandsOver, Pin, PinBook, ReceivingKey, SignedDeviceList, UserGenesis, UserKey, check_name,
-    enrol_first, safety_number_from_hashes,
+    enrol_first, safety_number_from_hashes, wipe_stack,
 };
 use conclave_mls::DeviceContext;
 use conclave_proto::codec::{Bytes, encode};
@@ -145,6 +145,13 @@ impl Device {
     }
 
     pub(crate) fn load(rows: &[Row]) -> Result<Self, EngineError> {
+        let this = Self::read(rows);
+        wipe_stack();
+        this
+    }
+
+    #[inline(never)]
+    fn read(rows: &[Row]) -> Result<Self, EngineError> {
         let find = |name: &'static str| {
             let key = keys::device(name);
             rows.iter()
@@ -208,15 +215,20 @@ impl Device {
 
     /// Stores everything about the device.
     pub(crate) fn save(&self, writes: &mut WriteBatch) {
-        let secret = SecretRow {
+        writes.put(keys::device("profile"), keys::cbor(&self.profile));
+        writes.put(keys::device("keys"), self.secret());
+        wipe_stack();
+        writes.put(keys::device("pins"), keys::cbor(&self.pins));
+        self.save_labels(writes);
+    }
+
+    #[inline(never)]
+    fn secret(&self) -> Zeroizing<Vec<u8>> {
+        keys::cbor(&SecretRow {
             device_key: *self.key.to_bytes(),
             user_key: self.user_key.as_ref().map(|key| *key.to_bytes()),
             receiving: self.receiving.as_ref().map(|key| *key.to_bytes()),
-        };
-        writes.put(keys::device("profile"), keys::cbor(&self.profile));
-        writes.put(keys::device("keys"), keys::cbor(&secret));
-        writes.put(keys::device("pins"), keys::cbor(&self.pins));
-        self.save_labels(writes);
+        })
     }
 
     pub(crate) fn life(&self) -> &Life {
@@ -372,7 +384,9 @@ impl Device {
         };
         let pins: Vec<Pin> = self.pins.iter().take(PINS_IN_APPROVAL).cloned().collect();
         let name = &self.profile.name;
-        let approval = user_key.approve(&request, current, name, &pins, hands, now)?;
+        let approval = user_key.approve(&request, current, name, &pins, hands, now);
+        wipe_stack();
+        let approval = approval?;
         if approval.list != *current {
             let entry = DeviceRef {
                 device: request.device,
@@ -397,7 +411,9 @@ impl Device {
         let approval = DeviceApproval::from_text(approval)?;
         let request = self.request()?;
         let credential = approval.finish(&self.key, &request)?;
-        self.user_key = approval.open_user_key(receiving)?;
+        let user_key = approval.open_user_key(receiving);
+        wipe_stack();
+        self.user_key = user_key?;
         // What it opened is here; nothing more is to be opened with it.
         self.receiving = None;
         let holds = self.user_key.is_some();

@@ -15,6 +15,17 @@ pub struct UserKey(Box<SigningKey>);
 /// A device's secret Ed25519 key: its MLS signature key, which also signs records and logins. Wiped when dropped; never leaves its device.
 pub struct DeviceKey(Box<SigningKey>);
 
+/// How far down a stack is overwritten, in bytes: further than what handles keys goes.
+const WIPED_BYTES: usize = 32 * 1024;
+
+/// Overwrites what calls that have returned left on the stack. A value that is moved leaves copies behind, which nothing drops, and what is put on the heap
+/// afterwards may take them along where it has room that it does not use.
+#[inline(never)]
+pub fn wipe_stack() {
+    let mut stale = [0u8; WIPED_BYTES];
+    std::hint::black_box(&mut stale);
+}
+
 macro_rules! secret_key {
     ($name:ident) => {
         impl $name {
@@ -29,7 +40,14 @@ macro_rules! secret_key {
             /// The key with this seed (RFC 8032 §5.1.5).
             #[must_use]
             pub fn from_bytes(seed: &[u8; 32]) -> Self {
-                // On the heap: what is moved about is where it lies, and no copy stays behind.
+                let key = Self::on_heap(seed);
+                $crate::keys::wipe_stack();
+                key
+            }
+
+            /// What is moved about is where it lies.
+            #[inline(never)]
+            fn on_heap(seed: &[u8; 32]) -> Self {
                 Self(Box::new(SigningKey::from_bytes(seed)))
             }
 
@@ -63,7 +81,14 @@ secret_key!(DeviceKey);
 impl UserKey {
     /// Signs a statement. Not public: which statements a user makes is decided in this crate.
     pub(crate) fn sign(&self, label: &str, content: &[u8]) -> [u8; 64] {
-        self.0.sign(&sign_content(label, content)).to_bytes()
+        let signature = self.sign_here(&sign_content(label, content));
+        wipe_stack();
+        signature
+    }
+
+    #[inline(never)]
+    fn sign_here(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
     }
 }
 

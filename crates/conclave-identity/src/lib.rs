@@ -104,7 +104,7 @@ pub use enrol::{
     APPROVAL_LABEL, DeviceApproval, DeviceRequest, HandsOver, REQUEST_LABEL, enrol_first,
 };
 pub use error::{AuthError, NameError, PinError, TextError, Untrusted};
-pub use keys::{DeviceKey, UserKey, verify};
+pub use keys::{DeviceKey, UserKey, verify, wipe_stack};
 pub use list::{
     DEVICE_LIST_VALIDITY_MS, DeviceList, DeviceRef, LIST_BYTES, LIST_LABEL, SignedDeviceList,
 };

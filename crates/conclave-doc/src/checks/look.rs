@@ -369,6 +369,7 @@ impl Document {
         self.maintain(ctx)?;
         Ok(found.map(|judgement| Checked {
             epoch: info.epoch,
+            author: info.author.device,
             judgement,
         }))
     }
@@ -583,6 +584,8 @@ impl Look {
 pub struct Checked {
     /// Epoch under which the snapshot is sealed.
     pub epoch: u64,
+    /// Who sealed it.
+    pub author: DeviceId,
     /// What was found.
     pub judgement: Judgement,
 }

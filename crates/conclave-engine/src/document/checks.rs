@@ -63,12 +63,13 @@ impl Cx {
         judged: Result<Option<Checked>, DocError>,
     ) {
         let unread = Judgement::Differs(DiffersWhy::Unreadable);
-        if let Ok(Some(Checked { epoch, judgement })) = judged
-            && judgement == unread
-            && self.root_doubted(group, epoch)
-        {
-            doc.reread = Some(Reread::FalseRoot);
-            return;
+        if let Ok(Some(checked)) = &judged {
+            if checked.judgement != unread {
+                self.root_opened(group, checked.epoch, checked.author);
+            } else if self.root_doubted(group, checked.epoch) {
+                doc.reread = Some(Reread::FalseRoot);
+                return;
+            }
         }
         match judged {
             Ok(checked) => {

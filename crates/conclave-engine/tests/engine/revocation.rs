@@ -51,7 +51,7 @@ fn finish(world: &mut World, at: usize, approval: String) {
 }
 
 /// A further device of a user, which gets the user key or not.
-fn enrol(world: &mut World, by: usize, name: &str, user_key: Option<bool>) -> usize {
+pub fn enrol(world: &mut World, by: usize, name: &str, user_key: Option<bool>) -> usize {
     let (at, request) = asking(world, name);
     let approval = Approval {
         user_key,

@@ -10,19 +10,19 @@ use conclave_proto::{DocumentId, GroupId, GroupPolicy, Role};
 
 use crate::world::{Crash, Saved, World};
 
-const ANA: usize = 0;
+pub const ANA: usize = 0;
 /// Makes a false snapshot.
-const BEN: usize = 1;
+pub const BEN: usize = 1;
 /// Calls it right.
-const CLEO: usize = 2;
-const DANA: usize = 3;
+pub const CLEO: usize = 2;
+pub const DANA: usize = 3;
 /// Joins.
 const EVE: usize = 4;
 
 const DIFFERS: Judgement = Judgement::Differs(DiffersWhy::Content);
 const HOUR_MS: u64 = 3600 * 1000;
 
-fn policy() -> GroupPolicy {
+pub fn policy() -> GroupPolicy {
     GroupPolicy {
         snapshot_after_bytes: 2_000,
         ..GroupPolicy::default()
@@ -42,7 +42,7 @@ fn commit(world: &mut World, group: GroupId) {
 }
 
 /// Ana, Ben, Cleo and Dana, and a document; the last of its records are of an epoch in which nothing else was written, which is given.
-fn four(seed: u64) -> (World, GroupId, DocumentId, u64) {
+pub fn four(seed: u64) -> (World, GroupId, DocumentId, u64) {
     let mut world = World::new(seed, &["ana", "ben", "cleo", "dana", "eve"]);
     let group = world.create_group_with(ANA, policy());
     world.invite(group, ANA, BEN, Some(Role::Admin));
@@ -80,7 +80,7 @@ fn basis(world: &mut World, at: usize, group: GroupId, document: DocumentId) -> 
 }
 
 /// Devices that made the snapshots of a document, in log order.
-fn makers(world: &World, group: GroupId, document: DocumentId) -> Vec<usize> {
+pub fn makers(world: &World, group: GroupId, document: DocumentId) -> Vec<usize> {
     let records = world.service.records(&group, &document).into_iter();
     let snapshots = records.filter(|it| matches!(it.header.body, RecordBody::Snapshot(_)));
     let device = |record: conclave_proto::Record| {
@@ -91,7 +91,7 @@ fn makers(world: &World, group: GroupId, document: DocumentId) -> Vec<usize> {
 }
 
 /// Users who are named for false snapshots and false verdicts, and how often each was found.
-fn named(world: &mut World, at: usize) -> Vec<(usize, bool, u64)> {
+pub fn named(world: &mut World, at: usize) -> Vec<(usize, bool, u64)> {
     let found = world.open_findings(at);
     let mut named: Vec<(usize, bool, u64)> = found
         .iter()

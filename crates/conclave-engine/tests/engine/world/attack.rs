@@ -4,7 +4,7 @@ use conclave_crdt::{CrdtKind, ReplicaId, load};
 use conclave_doc::{DocKeys, Judgement, LogView, SnapshotPayload, VerdictPayload, open, seal};
 use conclave_mls::EpochRoot;
 use conclave_proto::codec::Tail;
-use conclave_proto::frame::AppendedRecord;
+use conclave_proto::frame::{AppendedRecord, DeliveredRecord};
 use conclave_proto::merkle::Frontier;
 use conclave_proto::record::{Chained, RECORD_VERSION, Record, RecordBody, RecordHeader};
 use conclave_proto::{Author, Hash, InstanceId};
@@ -57,6 +57,26 @@ impl World {
                 channel.number = Some(opened.channel);
             }
         }
+    }
+
+    /// What the service shows a device of records, where it gives one of them only by its leaf.
+    pub(super) fn withheld(&self, at: usize, mut frame: ServiceFrame) -> ServiceFrame {
+        let records = match &mut frame {
+            ServiceFrame::Deliver { records, .. } => &mut records.0,
+            ServiceFrame::Response {
+                answer: Answer::Records { records, .. },
+                ..
+            } => records,
+            _ => return frame,
+        };
+        for given in records {
+            if let DeliveredRecord::Whole { record, .. } = given
+                && self.withholds == Some((at, record.leaf()))
+            {
+                *given = DeliveredRecord::Leaf(record.leaf());
+            }
+        }
+        frame
     }
 
     fn doc_keys(&self, at: usize, group: &GroupId, document: &DocumentId, epoch: u64) -> DocKeys {

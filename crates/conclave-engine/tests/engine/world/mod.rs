@@ -17,7 +17,9 @@ use conclave_proto::codec::Varint;
 use conclave_proto::frame::{Answer, ClientFrame, Request, ServiceFrame};
 use conclave_proto::group::CommitBundle;
 use conclave_proto::refusal::{ForbiddenWhy, Refusal};
-use conclave_proto::{DeviceId, DocumentId, GroupId, GroupPolicy, RealmId, Role, UnixMs, UserId};
+use conclave_proto::{
+    DeviceId, DocumentId, GroupId, GroupPolicy, Hash, RealmId, Role, UnixMs, UserId,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -150,6 +152,8 @@ pub struct World {
     pub claims: Option<usize>,
     /// This device's next snapshot of this document holds what nobody wrote.
     pub forges: Option<(usize, DocumentId)>,
+    /// The service gives this device only the leaf of a record.
+    pub withholds: Option<(usize, Hash)>,
     channels: BTreeMap<(usize, DocumentId), attack::Channel>,
     /// This device hears nothing for now, though its connection stands.
     pub held: Option<usize>,
@@ -297,6 +301,7 @@ impl World {
             garbles: None,
             claims: None,
             forges: None,
+            withholds: None,
             channels: BTreeMap::new(),
             held: None,
             forbidden: &[],
@@ -774,6 +779,7 @@ impl World {
             let mut to = self.devices.iter();
             if let Some(at) = to.position(|device| device.conn == Some(conn)) {
                 self.note_opened(at, &frame);
+                let frame = self.withheld(at, frame);
                 self.devices[at].down.push_back(frame);
             }
         }
