@@ -97,6 +97,10 @@ impl World {
         crdt.take_pending(&mut vec![]).unwrap();
         payload.state = Zeroizing::new(crdt.snapshot().unwrap());
         let key = device_key(&self.devices[at].rows);
+        let keys = match self.unreadable {
+            true => DocKeys::derive(&EpochRoot::new([9; 32]), &header.document),
+            false => keys,
+        };
         seal(&header, &payload.to_bytes(), &keys, &key, 1, &mut self.lots)
     }
 

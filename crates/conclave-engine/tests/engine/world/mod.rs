@@ -152,6 +152,8 @@ pub struct World {
     pub claims: Option<usize>,
     /// This device's next snapshot of this document holds what nobody wrote.
     pub forges: Option<(usize, DocumentId)>,
+    /// What is forged nobody can open.
+    pub unreadable: bool,
     /// The service gives this device only the leaf of a record.
     pub withholds: Option<(usize, Hash)>,
     channels: BTreeMap<(usize, DocumentId), attack::Channel>,
@@ -301,6 +303,7 @@ impl World {
             garbles: None,
             claims: None,
             forges: None,
+            unreadable: false,
             withholds: None,
             channels: BTreeMap::new(),
             held: None,
