@@ -159,11 +159,13 @@ impl Document {
             let epoch = self.content.entry(*seq).and_then(|it| it.effect.epoch);
             epoch.is_some_and(|epoch| arrived.contains(&epoch))
         });
-        let before = self.aside.stored.voids;
+        let (before, was_tainted) = (self.aside.stored.voids, self.aside.is_tainted());
         let (voided, tainted) = self.new_voids(ctx);
         if let Some(seq) = voided.into_iter().chain(tainted).min() {
             let count = self.aside.stored.voids.saturating_sub(before);
-            self.keep_before(ctx, seq, count)?;
+            // What is void already may be in the state.
+            let tells = count == 1 && !was_tainted;
+            self.keep_before(ctx, seq, tells)?;
         }
         let avoided = self.content.first_avoided(ctx, self.id);
         match readable.into_iter().chain(voided).chain(avoided).min() {

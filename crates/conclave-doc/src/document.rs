@@ -345,7 +345,7 @@ impl Document {
             At::Record(record) => self.size() > record.seq,
             At::Snapshot { seq, .. } => {
                 let mut snapshots = self.remembered();
-                !snapshots.any(|it| it.info.seq == *seq && self.can_check(&it.info))
+                !snapshots.any(|it| it.info.seq == *seq && self.can_look(&it.info))
             }
         };
         is_past && self.content.is_whole()

@@ -85,12 +85,12 @@ impl Document {
         steps.map(|voids| SoFar { now, voids }).collect()
     }
 
-    /// Records from `seq` on are about to be void, so many at once. Keeps what the log says until then of snapshots that cover them.
+    /// Records from `seq` on are about to be void. Keeps what the log says until then at the heads of snapshots that cover them, if what is here tells that.
     pub(crate) fn keep_before(
         &mut self,
         ctx: &DocContext<'_>,
         seq: u64,
-        voids: usize,
+        tells: bool,
     ) -> Result<(), DocError> {
         let covering = self.remembered().map(|it| it.info);
         let covering = covering.filter(|it| it.covered.size > seq && !it.is_first());
@@ -110,7 +110,7 @@ impl Document {
             if is_first && self.checks.covers_void(&info) {
                 continue;
             }
-            let is_open = found.is_none() && voids == 1;
+            let is_open = found.is_none() && tells;
             let can_build = self.reaches(covered) && avoided.is_none_or(|at| at >= covered);
             let mark = match mark {
                 None if is_open && can_build => Some(self.mark_at(covered)?),

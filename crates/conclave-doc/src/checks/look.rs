@@ -61,13 +61,6 @@ pub(crate) enum Gone {
     Told,
 }
 
-impl Mine {
-    /// Whether it can be told what this device had there before records were void, and that was not compared.
-    fn has_before(&self) -> bool {
-        !self.before.is_empty()
-    }
-}
-
 /// How often this device has looked, in the hour that began then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Looks {
@@ -129,6 +122,18 @@ impl Document {
     /// Whether this device is able to check a snapshot, and has not.
     pub(crate) fn can_check(&self, snapshot: &SnapshotInfo) -> bool {
         let mine = self.checks.get(&snapshot.id);
+        self.is_open(snapshot, mine) && self.can_compare(snapshot, mine)
+    }
+
+    /// The same, or it can tell at least whether the snapshot was right before records were void.
+    pub(crate) fn can_look(&self, snapshot: &SnapshotInfo) -> bool {
+        let mine = self.checks.get(&snapshot.id);
+        let has_before = mine.is_some_and(|it| !it.before.is_empty());
+        self.is_open(snapshot, mine) && (has_before || self.can_compare(snapshot, mine))
+    }
+
+    /// Whether it was not looked at, and can be had.
+    fn is_open(&self, snapshot: &SnapshotInfo, mine: Option<&Mine>) -> bool {
         self.size() > snapshot.seq
             && !snapshot.is_first()
             && self.checks.rests_on() != Some(snapshot.id)
@@ -137,7 +142,6 @@ impl Document {
                 || snapshot.id == self.state.active.id
                 || self.rows.has_snapshot(snapshot.seq)
                 || self.received(snapshot).is_some())
-            && (self.can_compare(snapshot, mine) || mine.is_some_and(Mine::has_before))
     }
 
     /// Whether it can be told what this device has there now.
@@ -155,13 +159,13 @@ impl Document {
 
     /// Snapshots that this device could check.
     pub(super) fn unchecked(&self) -> impl Iterator<Item = &Heard> {
-        self.remembered().filter(|it| self.can_check(&it.info))
+        self.remembered().filter(|it| self.can_look(&it.info))
     }
 
     /// Whether it is one of them.
     pub(crate) fn is_unchecked(&self, snapshot: &Hash) -> bool {
         let heard = self.remembered_of(snapshot);
-        heard.is_some_and(|it| self.can_check(&it.info))
+        heard.is_some_and(|it| self.can_look(&it.info))
     }
 
     /// Whether a snapshot as received is of use: it is to be looked at, or it is false and others may follow from it.

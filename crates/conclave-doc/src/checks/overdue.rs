@@ -33,7 +33,7 @@ impl Document {
             .get(&info.id)
             .is_some_and(|it| it.lot == Some(false));
         let passed = passed && !self.has_objection(&heard) && !self.was_missed(&info.user);
-        if !self.is_unsaid(info) && (passed || !self.can_check(info)) {
+        if !self.is_unsaid(info) && (passed || !self.can_look(info)) {
             return;
         }
         if self.checks.own.overdue.len() >= OVERDUE {
@@ -46,7 +46,7 @@ impl Document {
     /// What was looked at goes first; else of whoever has most of them the oldest, and that is told.
     fn make_room(&mut self) {
         let overdue = &self.checks.own.overdue;
-        let open = |it: &Heard| self.can_check(&it.info) || self.is_unsaid(&it.info);
+        let open = |it: &Heard| self.can_look(&it.info) || self.is_unsaid(&it.info);
         let done = overdue.iter().position(|it| !open(it));
         let of = |user: &UserId| overdue.iter().filter(|it| it.info.user == *user).count();
         let users = overdue.iter().map(|it| it.info.user);
