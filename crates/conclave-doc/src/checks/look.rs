@@ -217,9 +217,9 @@ impl Document {
 
     /// A snapshot that was not looked at, else one that is to be looked at again for what may follow from it.
     fn next_look(&self, ctx: &DocContext<'_>) -> Option<Look> {
-        let first = self.next_check(ctx).map(Look::First);
+        let first = self.next_check(ctx).map(|it| Look::First(Box::new(it)));
         let again = || self.next_descent(ctx).filter(|_| self.may_look());
-        first.or_else(|| again().map(Look::Again))
+        first.or_else(|| again().map(|it| Look::Again(Box::new(it))))
     }
 
     /// Whether it has not looked as often within the hour as it does.
@@ -569,15 +569,15 @@ impl Document {
 
 /// What is looked at next.
 enum Look {
-    First(SnapshotInfo),
-    Again(Descent),
+    First(Box<SnapshotInfo>),
+    Again(Box<Descent>),
 }
 
 impl Look {
     /// The snapshot for which it takes its record.
     fn of(&self) -> SnapshotInfo {
         match self {
-            Self::First(info) => *info,
+            Self::First(info) => **info,
             Self::Again(descent) => descent.from,
         }
     }

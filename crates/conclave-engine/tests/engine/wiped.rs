@@ -1,7 +1,11 @@
 //! What is secret does not stay in memory: this process looks through its own. What it looks for it holds only in another form.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::disallowed_methods, reason = "the own memory is a file")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the own memory is a file"
+)]
 
 use std::fs::{File, read_to_string};
 use std::os::unix::fs::FileExt;
