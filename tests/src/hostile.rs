@@ -3,10 +3,11 @@
 
 mod member;
 mod play;
+mod table;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use conclave_client::Client;
-use conclave_crdt::CrdtKind;
+use conclave_crdt::{CrdtKind, ReplicaId};
 use conclave_engine::FindingKind;
 use conclave_engine::finding::Step;
 use conclave_proto::{DeviceId, DocumentId};
@@ -48,20 +49,6 @@ fn largest(size: u32, build: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
 #[must_use]
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    // What any record takes here, with the asking whether it has come.
-    let small = [
-        ("Automerge", CrdtKind::Automerge, costly::automerge(10)),
-        ("Yjs", CrdtKind::Yjs, costly::typed(10)),
-    ];
-    for (engine, kind, update) in small {
-        cases.push(Case {
-            name: format!("{engine}: ten operations, to compare"),
-            kind,
-            base: Vec::new(),
-            dear: vec![update],
-            refused: false,
-        });
-    }
     for (times, ops) in [("", 1_000_000), (", ten-fold", 10_000_000)] {
         cases.push(Case {
             name: format!("Automerge: {ops} operations in one change{times}"),
@@ -107,14 +94,28 @@ pub fn cases() -> Vec<Case> {
             });
         }
     }
-    cases.push(Case {
-        name: "Yjs: 100,000 items of one character, each after the last".to_owned(),
-        kind: CrdtKind::Yjs,
-        base: Vec::new(),
-        dear: vec![costly::typed(100_000)],
-        refused: false,
-    });
+    for (times, size) in [("", 100_000), (", as many as a record holds", 160_000)] {
+        cases.push(Case {
+            name: format!("Yjs: items of one character, each after the last{times}"),
+            kind: CrdtKind::Yjs,
+            base: Vec::new(),
+            dear: vec![largest(size, costly::typed)],
+            refused: false,
+        });
+    }
     cases
+}
+
+/// What any program may write into any document: a key and its value.
+fn ordinary(kind: CrdtKind) -> Result<Vec<u8>> {
+    let mut crdt = conclave_crdt::create(kind, ReplicaId::for_kind(kind, [0x77; 16]))?;
+    let value = serde_json::json!({ "ordinary": 1 });
+    crdt.json()
+        .context("a document without JSON")?
+        .merge_json(&value)?;
+    let mut updates = Vec::new();
+    crdt.take_pending(&mut updates)?;
+    updates.pop().context("nothing was written")
 }
 
 /// The state of a text in one piece, and of items that cut it.
@@ -133,21 +134,45 @@ fn cut_back_to_front(cuts: u32) -> Option<Vec<u8>> {
     Some(state)
 }
 
-/// A snapshot's state, and of what kind.
+/// A snapshot that holds something dear.
+pub struct Snapshot {
+    /// What it holds.
+    pub name: String,
+    /// Of what kind the document is.
+    pub kind: CrdtKind,
+    /// The document's state.
+    pub state: Vec<u8>,
+    /// Whether no member loads it; else it is within the bound.
+    pub refused: bool,
+}
+
+/// Snapshots that hold what was seen to take seconds or minutes, and ten times as much of it.
 #[must_use]
-pub fn snapshots() -> Vec<(String, CrdtKind, Vec<u8>)> {
+pub fn snapshots() -> Vec<Snapshot> {
     let mut states = Vec::new();
     for (times, size) in [("", 8_000), (", ten-fold", 80_000)] {
-        let name = format!("Yjs: items of two replicas at one place{times}");
-        states.push((name, CrdtKind::Yjs, costly::one_place_at_once(size)));
+        states.push(Snapshot {
+            name: format!("Yjs: items of two replicas at one place{times}"),
+            kind: CrdtKind::Yjs,
+            state: costly::one_place_at_once(size),
+            refused: true,
+        });
     }
     if let Some(state) = cut_back_to_front(20_000) {
-        let name = "Yjs: cuts back to front, ten-fold".to_owned();
-        states.push((name, CrdtKind::Yjs, state));
+        states.push(Snapshot {
+            name: "Yjs: cuts back to front, ten-fold".to_owned(),
+            kind: CrdtKind::Yjs,
+            state,
+            refused: true,
+        });
     }
     for (times, ops) in [("", 1_000_000), (", ten-fold", 4_000_000)] {
-        let name = format!("Automerge: {ops} operations in one change{times}");
-        states.push((name, CrdtKind::Automerge, costly::automerge(ops)));
+        states.push(Snapshot {
+            name: format!("Automerge: {ops} operations in one change{times}"),
+            kind: CrdtKind::Automerge,
+            state: costly::automerge(ops),
+            refused: true,
+        });
     }
     states
 }
@@ -195,12 +220,17 @@ pub async fn unread(client: &Client, document: &DocumentId) -> Result<Option<Dev
 }
 
 impl Case {
+    /// How many operations there are more with what is dear.
+    fn added(&self) -> Result<u64> {
+        let before = self.operations(&self.base)?;
+        let all = [self.base.as_slice(), self.dear.as_slice()].concat();
+        Ok(self.operations(&all)?.saturating_sub(before))
+    }
+
     /// The counters of all replicas together after these updates.
     fn operations(&self, updates: &[Vec<u8>]) -> Result<u64> {
-        let reader = conclave_crdt::create(
-            self.kind,
-            conclave_crdt::ReplicaId::for_kind(self.kind, [0xfd; 16]),
-        )?;
+        let replica = ReplicaId::for_kind(self.kind, [0xfd; 16]);
+        let reader = conclave_crdt::create(self.kind, replica)?;
         let mut next = std::collections::BTreeMap::new();
         for update in updates {
             for range in reader.inspect(update)?.info.ranges {

@@ -9,7 +9,7 @@ use conclave_client::transport::{Endpoint, Sender, Timing, Transport, Wire};
 use conclave_crdt::CrdtKind;
 use conclave_doc::{DocKeys, SnapshotPayload, open, seal};
 use conclave_engine::shell::Shell;
-use conclave_engine::{Command, Engine, Input, Reply, Setup, Told};
+use conclave_engine::{Command, Engine, EngineError, Input, Reply, Setup, Told};
 use conclave_identity::DeviceKey;
 use conclave_mls::EpochRoot;
 use conclave_proto::codec::{Tail, Varint, encode};
@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 
 use crate::PATIENCE;
 
+/// Until something that its engine may not know yet is asked for again.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(20);
 /// Most records that are sent at once, and most bytes of them.
 const AT_ONCE: (usize, usize) = (256, 4 << 20);
 /// Requests of its own have ids that no engine comes to.
@@ -157,7 +159,7 @@ impl Rogue {
     /// # Errors
     /// When that takes too long.
     pub async fn join(&mut self, group: GroupId) -> Result<()> {
-        for _ in 0..PATIENCE.as_millis() / 20 {
+        for _ in 0..PATIENCE.as_millis() / LOOK_AGAIN.as_millis() {
             let Reply::Invitations(waiting) = self.ask(Command::Invitations).await? else {
                 bail!("no invitations");
             };
@@ -165,14 +167,17 @@ impl Rogue {
                 self.ask(Command::Accept { group }).await?;
                 return Ok(());
             }
-            let pause = tokio::time::sleep(std::time::Duration::from_millis(20));
-            self.beside(async {
-                pause.await;
-                Ok(())
-            })
-            .await?;
+            self.pause().await?;
         }
         bail!("no invitation")
+    }
+
+    async fn pause(&mut self) -> Result<()> {
+        self.beside(async {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Does what its engine wants while something else goes on.
@@ -391,11 +396,27 @@ impl Rogue {
         Ok(of_group.context("no such group")?.epoch)
     }
 
-    /// Opens a document past its engine, as a device does that has begun anew.
+    /// Waits until its engine has opened a document and has all of it.
+    async fn synced(&mut self, group: GroupId, document: DocumentId) -> Result<()> {
+        for _ in 0..PATIENCE.as_millis() / LOOK_AGAIN.as_millis() {
+            match self.ask(Command::Synced { group, document }).await {
+                Ok(_) => return Ok(()),
+                Err(error) => match error.downcast_ref() {
+                    Some(EngineError::UnknownDocument) => self.pause().await?,
+                    _ => return Err(error),
+                },
+            }
+        }
+        bail!("its engine knows no such document")
+    }
+
+    /// Opens a document past its engine, as a device does that has begun anew. What a connection opens last is its channel, so its engine is to have
+    /// opened it before.
     ///
     /// # Errors
     /// When the service refuses, or that takes too long.
     pub async fn open(&mut self, group: GroupId, document: DocumentId) -> Result<()> {
+        self.synced(group, document).await?;
         let device = self.device().await?;
         let mut instance = [0; 8];
         self.lots.fill_bytes(&mut instance);

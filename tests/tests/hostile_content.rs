@@ -220,9 +220,10 @@ async fn a_snapshot_that_costs_too_much_is_loaded_by_nobody() -> Result<()> {
     let author = scene.rogue.device().await?;
     // Counting these takes an unoptimised build longer than a device waits.
     let slow = |name: &str| name.contains("at one place");
-    for (name, kind, state) in snapshots().into_iter().filter(|it| !slow(&it.0)) {
-        scene.rogue.forge_next_snapshot(state);
-        let id: DocumentId = scene.rogue.create(group, kind).await?;
+    for snapshot in snapshots().into_iter().filter(|it| !slow(&it.name)) {
+        scene.rogue.forge_next_snapshot(snapshot.state);
+        let id: DocumentId = scene.rogue.create(group, snapshot.kind).await?;
+        let name = snapshot.name;
         scene.go_on().await?;
         for client in &scene.clients {
             let named = until("somebody to be named", || unread(client, &id));

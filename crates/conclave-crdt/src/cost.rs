@@ -70,6 +70,12 @@ pub struct Allowance {
     pub room: u64,
 }
 
+impl Allowance {
+    pub(crate) fn has_room(&self, grown: i64) -> bool {
+        grown <= 0 || grown.unsigned_abs() <= self.room
+    }
+}
+
 /// What an update cost that was taken in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counted {
@@ -77,8 +83,8 @@ pub struct Counted {
     pub cost: u64,
     /// What its user has left, after earning and paying.
     pub balance: u64,
-    /// By how much it made the document grow.
-    pub grown: u64,
+    /// By how much it made the document grow: below zero where that has shrunk.
+    pub grown: i64,
     /// What operations and deletions cost that had waited and came in with this update. It was paid for when they arrived.
     pub released: u64,
 }
@@ -266,6 +272,11 @@ impl core::fmt::Debug for Meter {
             .field("size", &self.size())
             .finish_non_exhaustive()
     }
+}
+
+/// By how much a size has grown. None is so large that it has no sign.
+pub(crate) fn growth(from: u64, to: u64) -> i64 {
+    to.wrapping_sub(from).cast_signed()
 }
 
 /// Earning, then the two limits of an update, then paying.

@@ -132,7 +132,7 @@ fn operations_are_counted_without_being_walked() {
     let counted = account.count(&costly::automerge(most as u32)).unwrap();
     assert_eq!(counted.cost, AUTOMERGE_UPDATE_UNITS);
     // A value of a key, and that it follows the one before; and the change.
-    assert_eq!(counted.grown, 2 * most);
+    assert_eq!(counted.grown, 2 * i64::try_from(most).unwrap());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::ops::Bound;
 
 use conclave_crdt::cost::{
     Allowance, BALANCE_CAP, Counted, ITEM_EARNS, Meter, NAME_UNITS, Refused, document_size,
+    unit_ns, update_units,
 };
 use conclave_crdt::{CrdtError, CrdtKind, Inspected};
 use conclave_proto::refusal::RecordFault;
@@ -53,12 +54,11 @@ pub(crate) fn allowance(kind: CrdtKind, account: Account, ops: u64) -> Allowance
     }
 }
 
-/// An account after an update of its user, by which the document has gone from one size to another.
-pub(crate) fn charge_own(account: Account, counted: &Counted, (from, to): (u64, u64)) -> Account {
-    let with = account.size.saturating_add(to);
+/// An account after an update of its user.
+pub(crate) fn charge_own(account: Account, counted: &Counted) -> Account {
     Account {
         balance: counted.balance,
-        size: with.saturating_sub(from),
+        size: account.size.saturating_add_signed(counted.grown),
     }
 }
 
@@ -76,13 +76,9 @@ pub(crate) fn charge(
     effect.costs.clear();
     effect.ops = None;
     let mut fault = RecordFault::Cost;
-    let before = meter.size();
     match meter.count(update, read, allowance(kind, account, tables.ops)) {
         Ok(counted) => {
-            let sizes = (before, meter.size());
-            effect
-                .costs
-                .push((user, charge_own(account, &counted, sizes)));
+            effect.costs.push((user, charge_own(account, &counted)));
             effect.ops = Some(meter.size());
         }
         Err(Refused::Cost { balance }) => {
@@ -135,6 +131,24 @@ pub(crate) fn charge_unfit(ctx: &DocContext<'_>, tables: &Tables, effect: &mut E
     effect
         .costs
         .extend((account != before).then_some((user, account)));
+}
+
+/// Units of an engine's time that a canonical block or an operation takes where a document is built again.
+const BUILDING_UNITS: u64 = 3;
+
+fn us(kind: CrdtKind, units: u64) -> u64 {
+    units.saturating_mul(unit_ns(kind)) / 1_000
+}
+
+/// About how long an engine takes to build a document of this size again, in microseconds.
+pub(crate) fn building_us(kind: CrdtKind, size: u64) -> u64 {
+    us(kind, size.saturating_mul(BUILDING_UNITS))
+}
+
+/// How long an engine may take for so many updates by the users of so many devices, in microseconds.
+pub(crate) fn judging_us(kind: CrdtKind, updates: u64, devices: u64) -> u64 {
+    let by_limit = updates.saturating_mul(update_units(kind));
+    us(kind, by_limit.min(devices.saturating_mul(BALANCE_CAP)))
 }
 
 /// Units that loading a Yjs snapshot may cost whoever wrote it.
@@ -275,6 +289,19 @@ impl Content {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is earned on the way is told by the length of the records.
+    #[test]
+    fn updates_take_no_longer_than_their_users_can_pay_for() {
+        for (kind, one, all) in [
+            (CrdtKind::Yjs, 104_857, 838_860),
+            (CrdtKind::Automerge, 65_536, 2_097_152),
+        ] {
+            assert_eq!(judging_us(kind, 0, 3), 0);
+            assert_eq!(judging_us(kind, 1, 3), one, "{kind}");
+            assert_eq!(judging_us(kind, 1_000, 1), all, "{kind}");
+        }
+    }
 
     #[test]
     fn who_names_all_members_in_a_snapshot_may_spend_no_more_for_that() {

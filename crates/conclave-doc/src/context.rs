@@ -83,6 +83,8 @@ pub struct Cost {
     pub records: usize,
     /// Encoded bytes.
     pub bytes: usize,
+    /// What a CRDT engine takes for it, in microseconds, as far as that is counted: by the operations of a document, and by what records may cost.
+    pub engine_us: u64,
 }
 
 impl Cost {
@@ -92,6 +94,7 @@ impl Cost {
         Self {
             records: self.records.saturating_add(other.records),
             bytes: self.bytes.saturating_add(other.bytes),
+            engine_us: self.engine_us.saturating_add(other.engine_us),
         }
     }
 }

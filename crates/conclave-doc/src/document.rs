@@ -7,6 +7,7 @@ use conclave_proto::record::Record;
 use conclave_proto::{Author, DocumentId, GroupId, Hash, Head, InstanceId, UserId, limits};
 
 use crate::aside::Aside;
+use crate::charge::{building_us, judging_us};
 use crate::checks::Checks;
 use crate::content::{Content, Fresh, Plain};
 use crate::context::{Cost, DeliverOutcome, DocContext, EditFn};
@@ -324,7 +325,11 @@ impl Document {
     #[must_use]
     pub fn cost_of_waiting(&self) -> Cost {
         let (records, bytes) = self.incoming.waiting();
-        let mut cost = Cost { records, bytes };
+        let mut cost = Cost {
+            records,
+            bytes,
+            engine_us: 0,
+        };
         if self.is_checkpoint_near(bytes) || !self.content.aside.is_empty() {
             cost = cost.and(self.cost_of_content());
         }
@@ -377,7 +382,19 @@ impl Document {
         Cost {
             records: self.content.tail.len().saturating_add(self.outbox.len()),
             bytes: stored.saturating_add(self.outbox.bytes()),
+            engine_us: building_us(self.kind(), self.state.tables.ops),
         }
+    }
+
+    /// The same work, with what an engine may take for so many records: no more than one update may cost each, nor than the users of so many devices can
+    /// have saved up.
+    #[must_use]
+    pub fn with_judging(&self, cost: Cost, devices: usize) -> Cost {
+        let engine_us = judging_us(self.kind(), cost.records as u64, devices as u64);
+        cost.and(Cost {
+            engine_us,
+            ..Cost::default()
+        })
     }
 
     /// A record for a position that was judged already: the same again, or the service shows two logs.

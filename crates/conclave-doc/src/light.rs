@@ -33,6 +33,8 @@ pub(crate) enum Light {
     Due,
     /// There is no other form for it: until something of this has changed no other is looked for.
     Waits(Tried),
+    /// The same, and whatever there were to spend, it would cost more than an update may.
+    Never(Tried),
 }
 
 /// Another form of own edits.
@@ -75,6 +77,8 @@ pub(crate) struct Ahead {
     items: usize,
     /// So many updates.
     counted: usize,
+    /// Whether something did not fit of which more would fit if there were more to spend, or when what it goes on from is there.
+    short: bool,
 }
 
 impl Ahead {
@@ -123,6 +127,7 @@ impl Document {
             ops: self.state.tables.ops,
             items: 0,
             counted: 0,
+            short: false,
         }
     }
 
@@ -133,7 +138,8 @@ impl Document {
                 meter.revert();
             }
         }
-        *now = then;
+        let short = now.short;
+        *now = Ahead { short, ..then };
     }
 
     /// Whether the own record at `at` in the outbox may be sent as it is. `ahead` is kept from one to the next. The meter is here: loading it takes as long
@@ -158,7 +164,7 @@ impl Document {
         if at == 0 && is_update {
             self.light = match self.light {
                 _ if fits == Fits::Yes => Light::Fine,
-                Light::Waits(then) if self.is_tried(ctx, &then) => Light::Waits(then),
+                Light::Waits(then) | Light::Never(then) if self.is_tried(ctx, &then) => self.light,
                 // In another form it would go on from the same.
                 _ if fits == Fits::After => Light::Waits(self.tried(ctx)),
                 _ => Light::Due,
@@ -204,15 +210,17 @@ impl Document {
         let holds_back = self.lost.is_holding();
         let allowed = allowance(self.kind(), ahead.account, ahead.ops);
         let Some(meter) = &mut self.content.meter else {
+            ahead.short = true;
             return Fits::NotNow;
         };
-        let (before, waited) = (meter.size(), meter.waiting());
+        let waited = meter.waiting();
         let counted: Counted = match meter.count_on_top(update, &mut read, allowed) {
             Ok(counted) => counted,
             Err(_) => {
                 return match meter.count_on_top(update, &mut read, ANY) {
                     Ok(_) => {
                         meter.revert();
+                        ahead.short = true;
                         Fits::NotNow
                     }
                     Err(_) => Fits::Never,
@@ -222,10 +230,11 @@ impl Document {
         // While something is held back here, what goes on from it is too: others would keep only its place.
         if holds_back && meter.waiting() > waited {
             meter.revert();
+            ahead.short = true;
             return Fits::After;
         }
         ahead.ops = meter.size();
-        ahead.account = charge_own(ahead.account, &counted, (before, ahead.ops));
+        ahead.account = charge_own(ahead.account, &counted);
         ahead.counted += 1;
         Fits::Yes
     }
@@ -251,7 +260,13 @@ impl Document {
     /// Whether own edits wait because there is no form of them that may be sent now, or lost updates because they would cost too much now.
     #[must_use]
     pub fn waits_for_cost(&self) -> bool {
-        matches!(self.light, Light::Waits(_)) || self.carried_waits()
+        matches!(self.light, Light::Waits(_) | Light::Never(_)) || self.carried_waits()
+    }
+
+    /// Whether own edits wait that would cost more than an update may in any form that was found for them, whatever there were to spend.
+    #[must_use]
+    pub fn is_too_costly(&self) -> bool {
+        matches!(self.light, Light::Never(_))
     }
 
     /// Whether lost updates wait to be carried because they would cost this device's user more than there is now. They go when there is more.
@@ -299,7 +314,11 @@ impl Document {
                 outcome.rebuilt = true;
             }
             None => {
-                self.light = Light::Waits(self.tried(ctx));
+                let tried = self.tried(ctx);
+                self.light = match ahead.short {
+                    true => Light::Waits(tried),
+                    false => Light::Never(tried),
+                };
                 outcome.waits_for_cost = true;
             }
         }

@@ -270,7 +270,7 @@ impl Document {
         !self.lost.is_empty() && self.is_all_here() && may_write(ctx, &ctx.device)
     }
 
-    /// Takes out what is lost and was not queued by [`Document::carry`]: it would not stand, so a person decides. Nothing, where this device cannot
+    /// Takes out what is lost and was not queued by [`Document::carry`], or would cost more than any update may: it would not stand, so a person decides. Nothing, where this device cannot
     /// carry now: others may. Keep it in the same batch of writes.
     ///
     /// # Errors
@@ -280,7 +280,8 @@ impl Document {
         if !self.may_carry(ctx) {
             return Ok(None);
         }
-        let uncarried = self.lost.iter().filter(|lost| self.lost.is_waiting(lost));
+        let lost = self.lost.iter();
+        let uncarried = lost.filter(|it| self.lost.is_waiting(it) || self.lost.is_never(it));
         let uncarried: BTreeSet<Hash> = uncarried.map(|lost| lost.leaf).collect();
         self.take_lost(|lost| uncarried.contains(&lost.leaf))
     }

@@ -159,7 +159,7 @@ impl Document {
     fn hold_carried(&mut self, ctx: &DocContext<'_>, at: usize, fits: Fits) {
         let tried = self.tried(ctx);
         match (self.outbox.take_carried(at), fits) {
-            (Some(leaf), Fits::Never) => self.lost.unqueued(&leaf),
+            (Some(leaf), Fits::Never) => self.lost.never(&leaf),
             (Some(leaf), _) => self.lost.hold(&leaf, tried),
             (None, _) => {}
         }

@@ -9,6 +9,7 @@
 
 mod common;
 
+use automerge::marks::{ExpandMark, Mark};
 use automerge::transaction::Transactable;
 use automerge::{ObjType, ROOT, ReadDoc, ScalarValue};
 use common::*;
@@ -709,6 +710,84 @@ fn what_is_carried_is_counted_before_it_is_sealed_and_waits_until_it_can_be_paid
     assert_eq!(cat, eve);
     assert_eq!(cat.matches("{cheap}").count(), 1);
     tables_agree(&mut sim, &[CAT, EVE]);
+}
+
+/// A change that cannot be cut, of which a difference is no smaller: no balance would do. It stays, and whoever wrote it can take it back.
+#[test]
+fn an_edit_that_can_never_be_sent_is_kept_and_told() {
+    let roles = [(1, Role::Owner), (2, Role::Editor)];
+    let mut sim = Sim::new(KIND, &roles, "hello");
+    let long = "z".repeat(AUTOMERGE_UPDATE_UNITS as usize);
+    sim.peers[1].edit(|crdt| {
+        let automerge = crdt.as_any_mut().downcast_mut::<Automerge>().unwrap();
+        let doc = automerge.doc_mut();
+        let (_, text) = doc.get(ROOT, "text").unwrap().unwrap();
+        doc.splice_text(&text, 0, 0, &long).unwrap();
+        // Neither text nor JSON shows that, so that no difference tells all.
+        let bold = Mark::new("bold".to_owned(), true, 0, 3);
+        doc.mark(&text, bold, ExpandMark::None).unwrap();
+        Ok(())
+    });
+    sim.settle();
+    assert!(sim.peers[1].doc.is_too_costly() && sim.peers[1].doc.waits_for_cost());
+    assert!(sim.peers[1].last.waits_for_cost);
+    sim.peers[1].store();
+    sim.restart(1);
+    sim.connect(1);
+    sim.settle();
+    assert!(sim.peers[1].doc.is_too_costly());
+    assert_eq!(sim.peers[1].doc.pending_count(), 1);
+    sim.peers[1].edit(|crdt| crdt.text().unwrap().splice(0, long.len(), ""));
+    sim.peers[1].insert(0, "on ");
+    sim.settle();
+    assert!(!sim.peers[1].doc.waits_for_cost());
+    sim.assert_no_findings();
+    sim.assert_converged();
+    assert!(sim.peers[0].text().starts_with("on "));
+}
+
+/// What was cheap where it was written can cost more than any update may where it is to go now: then it is given to a person, and the rest goes.
+#[test]
+fn what_can_never_be_carried_is_counted_once_and_given_to_a_person() {
+    let roles = [(1, Role::Owner), (2, Role::Editor), (3, Role::Editor)];
+    let mut sim = Sim::new(CrdtKind::Yjs, &roles, "hello");
+    let dear = (costly::YJS[0].build)(800, 1);
+    let (first, others) = dear.base.split_first().unwrap();
+    write(&mut sim, 0, first);
+    let copy = sim.service.clone();
+    sim.disconnect(2);
+    for update in &dear.dear {
+        write(&mut sim, 1, update);
+    }
+    sim.peers[0].insert(0, "{cheap}");
+    sim.settle();
+    sim.assert_no_findings();
+    [0, 1].iter().for_each(|at| sim.disconnect(*at));
+    sim.service = copy;
+    sim.connect(2);
+    for update in others {
+        write(&mut sim, 2, update);
+    }
+    sim.settle();
+    sim.merge(0);
+    // Its own goes by itself.
+    sim.settle();
+    assert_eq!(sim.carry(0, Whose::All), 1);
+    sim.settle();
+    let counted = sim.peers[0].doc.counted_updates();
+    for _ in 0..3 {
+        assert_eq!(sim.carry(0, Whose::All), 0);
+        sim.settle();
+    }
+    assert_eq!(sim.peers[0].doc.counted_updates(), counted, "once");
+    assert_eq!(sim.peers[0].doc.lost_count(), 1);
+    let kept = sim.take_uncarried(0).unwrap();
+    assert_eq!(kept.updates.len(), 1);
+    assert_eq!(sim.peers[0].doc.lost_count(), 0);
+    let (owner, editor) = (sim.peers[0].text(), sim.peers[2].text());
+    assert_eq!(owner, editor);
+    assert_eq!(owner.matches("{cheap}").count(), 1);
+    tables_agree(&mut sim, &[0, 2]);
 }
 
 /// How much is counted for what is sent does not depend on how much there is.

@@ -409,6 +409,8 @@ pub enum FindingKind {
     },
     /// Own edits would cost too much now, and wait.
     EditsWait,
+    /// Own edits would cost more than an update may, in any form: they are kept, and never sent as they are.
+    EditsTooCostly,
     /// What the service has lost would cost this user too much to bring back now.
     CarriedWaits,
     /// Own edits lost their place and are kept apart.
@@ -510,6 +512,7 @@ impl FindingKind {
             Self::BaseDisputed => "document.disputed",
             Self::OwnEditRewritten => "document.own_edit_rewritten",
             Self::EditsWait => "document.edits_wait",
+            Self::EditsTooCostly => "document.edits_too_costly",
             Self::CarriedWaits => "document.carried_waits",
             Self::Rescued { .. } => "document.rescued",
             Self::RescueFull => "rescue.full",

@@ -1,5 +1,6 @@
 //! A service and members that are processes, and a rogue among them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -7,7 +8,8 @@ use conclave_crdt::CrdtKind;
 use conclave_proto::{DocumentId, GroupId};
 
 use super::member::{Ask, Measured, Told};
-use super::{Case, cases, snapshots};
+use super::table::{Row, Seen};
+use super::{Case, cases, ordinary, snapshots};
 use crate::rogue::Rogue;
 use crate::rounds::process::{Process, Recipe};
 
@@ -46,17 +48,27 @@ pub struct Play {
     peers: Vec<Peer>,
     rogue: Rogue,
     group: GroupId,
-    failed: bool,
+    /// What each member took for a document with an ordinary snapshot, by its kind.
+    ordinary: BTreeMap<u8, Vec<Measured>>,
 }
 
-/// Most processor time and memory that refusing may take at a member, and most time that what is within the bound may.
-const REFUSED_MS: f64 = 100.0;
-const WITHIN_MS: f64 = 250.0;
-const MEMORY_MIB: f64 = 64.0;
-/// How long edits of another document are timed while nothing else happens.
-const QUIET: Duration = Duration::from_secs(2);
-/// Between two questions whether something has come: they take processor time themselves.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long members are watched at a time. Nothing is asked of them meanwhile: answers take processor time as well.
+const WINDOW: Duration = Duration::from_secs(2);
+/// So often they are watched on where something has not come to all of them.
+const WINDOWS: usize = 30;
+
+/// What a member is to have come to.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// So many records of a document are found wrong.
+    Wrong(u64),
+    /// There are so many operations.
+    Has(u64),
+    /// Somebody is named for a document that is not read.
+    Told,
+    /// A document that somebody made is open.
+    Opened,
+}
 
 impl Play {
     /// Everything begins.
@@ -116,7 +128,7 @@ impl Play {
             peers,
             rogue,
             group,
-            failed: false,
+            ordinary: BTreeMap::new(),
         };
         // The other document, which all edit, is the first that each has open.
         play.create(CrdtKind::Yjs).await?;
@@ -148,25 +160,32 @@ impl Play {
     /// # Errors
     /// When anything fails, or a bound does not hold.
     pub async fn all(mut self) -> Result<()> {
-        println!(
-            "| what | bytes | member | refused | processor, ms | memory, MiB | an edit elsewhere meanwhile: middle, slowest | quiet |"
-        );
-        println!("|---|---|---|---|---|---|---|---|");
+        Row::show_head();
+        let mut holds = true;
         for case in cases() {
             // One that fails says nothing of the others.
-            if let Err(error) = self.case(&case).await {
-                self.failed = true;
-                eprintln!("{}: {error:#}", case.name);
+            match self.case(&case).await {
+                Ok(rows) => holds &= Row::show_all(&rows),
+                Err(error) => {
+                    holds = false;
+                    eprintln!("{}: {error:#}", case.name);
+                }
             }
         }
-        for (name, kind, state) in snapshots() {
-            self.snapshot(&name, kind, state).await?;
+        for snapshot in snapshots() {
+            match self.snapshot(&snapshot).await {
+                Ok(rows) => holds &= Row::show_all(&rows),
+                Err(error) => {
+                    holds = false;
+                    eprintln!("snapshot: {}: {error:#}", snapshot.name);
+                }
+            }
         }
         for peer in self.peers {
             peer.process.end().await?;
         }
         self.service.end().await?;
-        ensure!(!self.failed, "a bound does not hold");
+        ensure!(holds, "a bound does not hold");
         Ok(())
     }
 
@@ -177,13 +196,12 @@ impl Play {
         Ok(())
     }
 
-    async fn quiet(&mut self) -> Result<Vec<Measured>> {
-        self.begin_all(true).await?;
-        let quiet = async {
-            tokio::time::sleep(QUIET).await;
+    async fn end_all(&mut self) -> Result<Vec<Measured>> {
+        let pause = async {
+            tokio::time::sleep(WINDOW).await;
             Ok(())
         };
-        self.rogue.beside(quiet).await?;
+        self.rogue.beside(pause).await?;
         let mut all = Vec::new();
         for peer in &mut self.peers {
             all.push(peer.measured().await?);
@@ -191,133 +209,137 @@ impl Play {
         Ok(all)
     }
 
-    /// Waits until every member has found so many records wrong, or has so many operations.
-    async fn reached(&mut self, document: DocumentId, wrong: u64, operations: u64) -> Result<()> {
+    /// Whether all members have come to something.
+    async fn is_reached(&mut self, document: DocumentId, goal: Goal) -> Result<bool> {
         for peer in &mut self.peers {
-            for _ in 0..crate::PATIENCE.as_millis() / PAUSE.as_millis() {
-                if peer.number(Ask::Wrong { document }).await? >= wrong
-                    && peer.number(Ask::Replicas { document }).await? >= operations
-                {
-                    break;
-                }
-                tokio::time::sleep(PAUSE).await;
+            let reached = match goal {
+                Goal::Wrong(count) => peer.number(Ask::Wrong { document }).await? >= count,
+                Goal::Has(count) => peer.number(Ask::Replicas { document }).await? >= count,
+                Goal::Told => peer.number(Ask::Told { document }).await? > 0,
+                Goal::Opened => matches!(peer.ask(Ask::Open { document }).await?, Told::Done),
+            };
+            if !reached {
+                return Ok(false);
             }
-            let found = peer.number(Ask::Wrong { document }).await?;
-            ensure!(found >= wrong, "{}: {found} of {wrong}", peer.name);
-            let now = peer.number(Ask::Replicas { document }).await?;
-            ensure!(now >= operations, "{}: {now} of {operations}", peer.name);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// The counters of all replicas of a document in which nobody has written.
-    async fn first(&mut self, document: DocumentId) -> Result<u64> {
+    /// Ends watching when all have come to something. What each took until then.
+    async fn watched(&mut self, document: DocumentId, goal: Goal) -> Result<Vec<Measured>> {
+        let mut all = self.end_all().await?;
+        for _ in 0..WINDOWS {
+            if self.is_reached(document, goal).await? {
+                return Ok(all);
+            }
+            self.begin_all(false).await?;
+            let more = self.end_all().await?;
+            all.iter_mut()
+                .zip(more)
+                .for_each(|(all, more)| all.add(more));
+        }
+        bail!("members did not come to it")
+    }
+
+    /// Has something written, and watches until all have come to what that leads to.
+    async fn write(
+        &mut self,
+        document: DocumentId,
+        (updates, edits): (&[Vec<u8>], bool),
+        goal: Goal,
+    ) -> Result<Vec<Measured>> {
+        self.begin_all(edits).await?;
+        self.rogue.write(document, updates).await?;
+        self.watched(document, goal).await
+    }
+
+    async fn operations(&mut self, document: DocumentId) -> Result<u64> {
         let peer = self.peers.first_mut().context("nobody")?;
         peer.number(Ask::Replicas { document }).await
     }
 
-    async fn case(&mut self, case: &Case) -> Result<()> {
-        let document = self.create(case.kind).await?;
-        self.rogue.open(self.group, document).await?;
-        // A document of Automerge begins with a change.
-        let first = self.first(document).await?;
-        self.rogue.write(document, &case.base).await?;
-        let operations = first + case.operations(&case.base)?;
-        self.reached(document, 0, operations).await?;
-        let quiet = self.quiet().await?;
-        let mut measured: Vec<Measured> = Vec::new();
-        // First without, then with edits elsewhere: what these take is not counted.
-        let mut wrong = 0;
+    /// First without, then with edits of another document meanwhile, each in a fresh document: what these take is not counted.
+    async fn case(&mut self, case: &Case) -> Result<Vec<Row>> {
+        let mut rows: Vec<Row> = Vec::new();
         for edits in [false, true] {
-            self.begin_all(edits).await?;
-            self.rogue.write(document, &case.dear).await?;
-            if case.refused {
-                wrong += 1;
+            let document = self.create(case.kind).await?;
+            self.rogue.open(self.group, document).await?;
+            // A document of Automerge begins with a change.
+            let mut operations = self.operations(document).await?;
+            if !case.base.is_empty() {
+                operations += case.operations(&case.base)?;
+                self.write(document, (&case.base, false), Goal::Has(operations))
+                    .await?;
             }
-            let all = if case.refused {
-                operations
-            } else {
-                first + case.operations(&case.dear)?
+            self.begin_all(true).await?;
+            let quiet = self.end_all().await?;
+            let update = ordinary(case.kind)?;
+            operations += case.operations(std::slice::from_ref(&update))?;
+            let usual = self
+                .write(document, (&[update], false), Goal::Has(operations))
+                .await?;
+            let goal = match case.refused {
+                true => Goal::Wrong(1),
+                false => Goal::Has(operations + case.added()?),
             };
-            self.reached(document, wrong, all).await?;
-            for (at, peer) in self.peers.iter_mut().enumerate() {
-                let now = peer.measured().await?;
-                match measured.get_mut(at) {
-                    None => measured.push(now),
-                    Some(before) => {
-                        (before.median_ms, before.slowest_ms) = (now.median_ms, now.slowest_ms);
-                    }
+            let took = self.write(document, (&case.dear, edits), goal).await?;
+            if case.refused && case.dear.len() == 1 {
+                for peer in &mut self.peers {
+                    let now = peer.number(Ask::Replicas { document }).await?;
+                    ensure!(now <= operations, "{}: an engine took it", peer.name);
                 }
             }
-            if !case.refused {
-                // Once more would repeat what is known.
-                break;
-            }
+            let bytes = case.dear.iter().map(Vec::len).sum();
+            let seen = Seen { usual, took, quiet };
+            self.note(&mut rows, (&case.name, bytes, case.refused), &seen);
         }
-        if case.refused {
-            for peer in &mut self.peers {
-                let now = peer.number(Ask::Replicas { document }).await?;
-                ensure!(now <= operations, "{}: an engine took it", peer.name);
-            }
-        }
-        let bytes = case.dear.iter().map(Vec::len).sum();
-        self.show(&case.name, bytes, case.refused, &measured, &quiet);
-        Ok(())
+        Ok(rows)
     }
 
-    async fn snapshot(&mut self, name: &str, kind: CrdtKind, state: Vec<u8>) -> Result<()> {
-        let quiet = self.quiet().await?;
-        let bytes = state.len();
-        self.begin_all(true).await?;
-        self.rogue.forge_next_snapshot(state);
-        let document = self.rogue.create(self.group, kind).await?;
-        for peer in &mut self.peers {
-            for _ in 0..crate::PATIENCE.as_millis() / PAUSE.as_millis() {
-                if peer.number(Ask::Told { document }).await? > 0 {
-                    break;
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-            let told = peer.number(Ask::Told { document }).await?;
-            ensure!(told > 0, "{}: nothing is told of a snapshot", peer.name);
+    async fn snapshot(&mut self, snapshot: &super::Snapshot) -> Result<Vec<Row>> {
+        let kind = snapshot.kind;
+        if !self.ordinary.contains_key(&kind.code()) {
+            self.begin_all(false).await?;
+            let document = self.rogue.create(self.group, kind).await?;
+            let took = self.watched(document, Goal::Opened).await?;
+            self.ordinary.insert(kind.code(), took);
         }
-        let mut measured = Vec::new();
-        for peer in &mut self.peers {
-            measured.push(peer.measured().await?);
+        let usual = self.ordinary.get(&kind.code()).cloned();
+        let usual = usual.unwrap_or_default();
+        let mut rows: Vec<Row> = Vec::new();
+        for edits in [false, true] {
+            self.begin_all(true).await?;
+            let quiet = self.end_all().await?;
+            self.begin_all(edits).await?;
+            self.rogue.forge_next_snapshot(snapshot.state.clone());
+            let document = self.rogue.create(self.group, kind).await?;
+            let goal = match snapshot.refused {
+                true => Goal::Told,
+                false => Goal::Opened,
+            };
+            let took = self.watched(document, goal).await?;
+            let name = format!("snapshot: {}", snapshot.name);
+            let seen = Seen {
+                usual: usual.clone(),
+                took,
+                quiet,
+            };
+            let bytes = snapshot.state.len();
+            self.note(&mut rows, (&name, bytes, snapshot.refused), &seen);
         }
-        let name = format!("snapshot: {name}");
-        self.show(&name, bytes, true, &measured, &quiet);
-        Ok(())
+        Ok(rows)
     }
 
-    fn show(
-        &mut self,
-        name: &str,
-        bytes: usize,
-        refused: bool,
-        measured: &[Measured],
-        quiet: &[Measured],
-    ) {
-        for ((peer, now), quiet) in self.peers.iter().zip(measured).zip(quiet) {
-            let most = if refused { REFUSED_MS } else { WITHIN_MS };
-            let over = now.cpu_ms > most || now.growth_mib > MEMORY_MIB;
-            self.failed |= over;
-            println!(
-                "| {name} | {bytes} | {} | {} | {:.1}{} | {:.1} | {:.1}, {:.1} | {:.1}, {:.1} |",
-                peer.name,
-                if refused {
-                    "yes"
-                } else {
-                    "no: within the bound"
-                },
-                now.cpu_ms,
-                if over { " OVER" } else { "" },
-                now.growth_mib,
-                now.median_ms,
-                now.slowest_ms,
-                quiet.median_ms,
-                quiet.slowest_ms,
-            );
+    /// Takes what was seen first as what it took, and what was seen with edits elsewhere as how long these took.
+    fn note(&self, rows: &mut Vec<Row>, of: (&str, usize, bool), seen: &Seen) {
+        let names = self.peers.iter().map(|peer| peer.name.as_str());
+        let now: Vec<Row> = seen.rows(names, of).collect();
+        if rows.is_empty() {
+            *rows = now;
+        } else {
+            rows.iter_mut()
+                .zip(now)
+                .for_each(|(row, now)| row.with_edits(&now));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::chunk::{Parsed, Snapshot};
 use super::columns::Declared;
 use crate::cost::{
     AUTOMERGE_UPDATE_UNITS, Allowance, BYTE_EARNS, Counted, INFLATED_PER_UNIT, NAME_UNITS, Purse,
-    Refused,
+    Refused, growth,
 };
 use crate::error::CrdtError;
 use crate::kinds::CrdtKind;
@@ -124,16 +124,14 @@ impl Ops {
         self.size
     }
 
-    /// Adds what is new of these changes. By how much that made the document grow.
-    fn take_in(&mut self, changes: &[Parsed]) -> u64 {
-        let before = self.size;
+    /// Adds what is new of these changes.
+    fn take_in(&mut self, changes: &[Parsed]) {
         for change in changes {
             let numbers = self.changes.entry(change.actor.clone()).or_default();
             if numbers.insert(change.seq) {
                 self.size += change.declared.kept() + 1 + change.deps.len() as u64;
             }
         }
-        self.size - before
     }
 
     pub(crate) fn count(
@@ -161,8 +159,9 @@ impl Ops {
             self.last.clear();
         }
         self.last.push(Before { size, actors });
-        let grown = self.take_in(changes);
-        if grown > allowance.room {
+        self.take_in(changes);
+        let grown = growth(size, self.size);
+        if !allowance.has_room(grown) {
             self.revert();
             return refused;
         }

@@ -63,6 +63,8 @@ pub(crate) struct LostUpdates {
     held: BTreeSet<u64>,
     /// When that was.
     tried: Option<Tried>,
+    /// Those that would cost more than any update may: nobody can carry them.
+    never: BTreeSet<u64>,
 }
 
 impl LostUpdates {
@@ -89,18 +91,19 @@ impl LostUpdates {
         Some(&lost.plain)
     }
 
-    /// Whether some wait to be paid for.
+    /// Whether some wait to be paid for, or cannot be.
     pub(crate) fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+        !self.held.is_empty() || !self.never.is_empty()
     }
 
-    /// Whether one that waits to be paid for writes under this replica id: before the one with this id, if there is one.
+    /// Whether one that waits to be paid for, or cannot be, writes under this replica id: before the one with this id, if there is one.
     pub(crate) fn holds_under(&self, replica: &ReplicaId, before: Option<&Hash>) -> bool {
         let before = before.and_then(|leaf| self.by_leaf.get(leaf)).copied();
         let ends = self.ends.get(replica);
         let mut numbers = ends.into_iter().flatten().map(|(_, number)| *number);
         numbers.any(|number| {
-            before.is_none_or(|before| number < before) && self.held.contains(&number)
+            let stays = self.held.contains(&number) || self.never.contains(&number);
+            before.is_none_or(|before| number < before) && stays
         })
     }
 
@@ -113,13 +116,14 @@ impl LostUpdates {
     }
 
     /// One that was queued can never be paid for.
-    pub(crate) fn unqueued(&mut self, leaf: &Hash) {
-        if let Some(number) = self.by_leaf.get(leaf).copied()
-            && let Some(lost) = self.items.get(&number)
-        {
-            let waiting = self.waiting.entry(lost.device()).or_default();
-            waiting.insert(number);
-        }
+    pub(crate) fn never(&mut self, leaf: &Hash) {
+        self.never.extend(self.by_leaf.get(leaf));
+    }
+
+    /// Whether it can be carried by nobody.
+    pub(crate) fn is_never(&self, lost: &Lost) -> bool {
+        let number = self.by_leaf.get(&lost.leaf);
+        number.is_some_and(|number| self.never.contains(number))
     }
 
     /// When those that wait to be paid for were looked at last, if there are any.
@@ -189,6 +193,7 @@ impl LostUpdates {
         }
         forget(&mut self.waiting, &lost.device(), &number);
         self.held.remove(&number);
+        self.never.remove(&number);
     }
 
     /// A snapshot that nobody has checked yet says that it is in the log.
@@ -270,14 +275,18 @@ impl LostUpdates {
     /// None is queued any more.
     pub(crate) fn none_queued(&mut self) {
         let left = self.items.iter();
-        let aside = |number: &u64| self.claimed.contains(number) || self.held.contains(number);
+        let aside = |number: &u64| {
+            [&self.claimed, &self.held, &self.never]
+                .iter()
+                .any(|set| set.contains(number))
+        };
         for (number, lost) in left.filter(|(number, _)| !aside(number)) {
             let waiting = self.waiting.entry(lost.device()).or_default();
             waiting.insert(*number);
         }
     }
 
-    /// Whether it waits to be carried: neither queued for that, nor held, nor claimed to be in the log.
+    /// Whether it waits to be carried: neither queued for that, nor held, nor too costly, nor claimed to be in the log.
     pub(crate) fn is_waiting(&self, lost: &Lost) -> bool {
         let waiting = self.waiting.get(&lost.device());
         let number = self.by_leaf.get(&lost.leaf);
@@ -290,7 +299,7 @@ impl LostUpdates {
         let number = self.by_leaf.get(&lost.leaf);
         let waits = number.is_some_and(|number| waiting.is_some_and(|it| it.contains(number)));
         let held = number.is_some_and(|number| self.held.contains(number));
-        !waits && !held && !self.is_claimed(lost)
+        !waits && !held && !self.is_never(lost) && !self.is_claimed(lost)
     }
 
     /// Devices of which some are not queued to be carried.

@@ -191,7 +191,11 @@ impl Cx {
             self.finding(group.id, Some(doc.id), what, None);
         }
         if outcome.waits_for_cost {
-            self.finding(group.id, Some(doc.id), FindingKind::EditsWait, None);
+            let what = match doc.document.is_too_costly() {
+                true => FindingKind::EditsTooCostly,
+                false => FindingKind::EditsWait,
+            };
+            self.finding(group.id, Some(doc.id), what, None);
         }
         if let Some((_, Blocked::Whole { first_seq, count })) = outcome.blocked {
             self.fetch_records(group.id, doc, first_seq, count);

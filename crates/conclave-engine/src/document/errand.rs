@@ -20,8 +20,9 @@ use zeroize::Zeroizing;
 
 use super::{CommandId, DocFn, Row};
 
-/// Content beyond which the application's closures count as long, in bytes.
+/// Content beyond which the application's closures count as long: in bytes, and by what an engine takes to build it.
 const LONG_CONTENT_BYTES: usize = 4 * 1024 * 1024;
+const LONG_CONTENT_US: u64 = 100_000;
 
 /// Randomness for one errand.
 pub(crate) type Seed = Zeroizing<[u8; 32]>;
@@ -162,7 +163,13 @@ fn size_of(records: &[DeliveredRecord]) -> Cost {
     Cost {
         records: records.len(),
         bytes: records.iter().map(Size::tls_serialized_len).sum(),
+        engine_us: 0,
     }
+}
+
+/// Whether the application's closures count as long on such content.
+fn is_long(content: Cost) -> bool {
+    content.bytes > LONG_CONTENT_BYTES || content.engine_us > LONG_CONTENT_US
 }
 
 impl Errand {
@@ -177,10 +184,8 @@ impl Errand {
             Self::Opened(opened, _) => waiting.and(base_cost(opened)),
             Self::Merge { opened, .. } => waiting.and(content).and(base_cost(opened)),
             Self::Check | Self::Snapshot(_) | Self::Lighten => content,
-            Self::Edit(..) | Self::View(..) => match content.bytes > LONG_CONTENT_BYTES {
-                true => content,
-                false => Cost::default(),
-            },
+            Self::Edit(..) | Self::View(..) if is_long(content) => content,
+            Self::Edit(..) | Self::View(..) => Cost::default(),
         }
     }
 
@@ -265,6 +270,7 @@ fn base_cost(opened: &OpenedDocument) -> Cost {
     Cost {
         records: 0,
         bytes: base.map_or(0, |base| base.record.tls_serialized_len()),
+        engine_us: 0,
     }
 }
 
@@ -298,6 +304,7 @@ impl Making {
             Self::Load { rows, .. } => Cost {
                 records: 0,
                 bytes: rows.iter().map(|(_, value)| value.len()).sum(),
+                engine_us: 0,
             },
             Self::Open { opened, .. } => base_cost(opened),
         }
@@ -393,6 +400,20 @@ const RECORD_UNITS: u64 = 6_554;
 /// And each byte of content: items earn 64 units, and none is shorter than eight bytes with its seal.
 const BYTE_UNITS: u64 = 8;
 
+/// What was counted of it is told beside its length. What is not known before it is opened, as of a snapshot, is given the longer times at the second and the
+/// third try, of which the last is longer than anything within the bounds takes.
+fn deadline_ms(cost: Cost, tries: u8) -> u64 {
+    let (records, bytes) = (cost.records as u64, cost.bytes as u64);
+    let units = records
+        .saturating_mul(RECORD_UNITS)
+        .saturating_add(bytes.saturating_mul(BYTE_UNITS));
+    let by_length_us = units.saturating_mul(UNIT_NS) / 1_000;
+    let estimate_ms = by_length_us.saturating_add(cost.engine_us) / 1_000;
+    let least = LEAST_MS.get(usize::from(tries)).or(LEAST_MS.last());
+    let least = least.copied().unwrap_or_default();
+    estimate_ms.saturating_mul(2).max(least)
+}
+
 impl Job {
     /// Does it.
     #[must_use]
@@ -424,14 +445,7 @@ impl Job {
     /// application takes the time that it takes. A deadline says nothing about the content.
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        let (records, bytes) = (self.cost.records as u64, self.cost.bytes as u64);
-        let units = records
-            .saturating_mul(RECORD_UNITS)
-            .saturating_add(bytes.saturating_mul(BYTE_UNITS));
-        let estimate_ms = units.saturating_mul(UNIT_NS) / 1_000_000;
-        let least = LEAST_MS.get(usize::from(self.tries)).or(LEAST_MS.last());
-        let least = least.copied().unwrap_or_default();
-        (!self.is_closure()).then(|| estimate_ms.saturating_mul(2).max(least))
+        (!self.is_closure()).then(|| deadline_ms(self.cost, self.tries))
     }
 
     /// Whether it runs code of the application, which takes the time that it takes.
@@ -468,5 +482,27 @@ pub struct Done(pub(crate) Ended);
 impl fmt::Debug for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Done(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A document of many operations may be short: runs are encoded as one.
+    #[test]
+    fn time_goes_by_what_was_counted() {
+        let cost = |records, bytes, engine_us| Cost {
+            records,
+            bytes,
+            engine_us,
+        };
+        assert_eq!(deadline_ms(cost(1, 100, 0), 0), 2_000);
+        assert_eq!(deadline_ms(cost(1, 100, 0), 1), 20_000);
+        assert_eq!(deadline_ms(cost(1, 100, 5_000_000), 0), 10_002);
+        assert!(deadline_ms(cost(0, 50 << 20, 0), 0) > 100_000);
+        assert!(!is_long(cost(0, 100, LONG_CONTENT_US)));
+        assert!(is_long(cost(0, 100, LONG_CONTENT_US + 1)));
+        assert!(is_long(cost(0, LONG_CONTENT_BYTES + 1, 0)));
     }
 }

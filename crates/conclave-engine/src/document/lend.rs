@@ -11,6 +11,7 @@ use crate::slot::Away;
 const LONG: Cost = Cost {
     records: 256,
     bytes: 64 * 1024,
+    engine_us: 2_000,
 };
 /// Most work from the connection that waits for a document that is away. Beyond it the document is closed there, and opened again later.
 const WAITING_FRAMES: usize = 4096;
@@ -48,7 +49,10 @@ impl Cx {
         match self.lending {
             Lending::Nothing => false,
             Lending::Long if foreign || held => true,
-            Lending::Long => cost.records > LONG.records || cost.bytes > LONG.bytes,
+            Lending::Long => {
+                let by_length = cost.records > LONG.records || cost.bytes > LONG.bytes;
+                by_length || cost.engine_us > LONG.engine_us
+            }
             Lending::Everything => true,
         }
     }
@@ -132,6 +136,8 @@ impl Cx {
             document, notes, ..
         } = *doc;
         let instance = document.instance();
+        let devices = whole.group.state().roster.rows().len();
+        let cost = document.with_judging(cost, devices);
         let what = What::Do(document, errand);
         self.send_away(whole, id, what, cost, (notes, instance, queue));
     }

@@ -125,6 +125,7 @@ impl FindingKind {
             Self::EditsRefused { .. }
             | Self::EditsParked { .. }
             | Self::EditsWait
+            | Self::EditsTooCostly
             | Self::RescueFull
             | Self::Collecting => End::Sent,
             Self::CarriedWaits => End::Paid,

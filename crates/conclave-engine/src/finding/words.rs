@@ -439,6 +439,7 @@ fn other(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) -> Thr
         | FindingKind::EditsRefused { .. }
         | FindingKind::EditsParked { .. }
         | FindingKind::EditsWait
+        | FindingKind::EditsTooCostly
         | FindingKind::CarriedWaits
         | FindingKind::Rescued { .. }
         | FindingKind::RescueFull => of_document(kind, place, group, who),
@@ -748,6 +749,13 @@ fn of_document(kind: &FindingKind, place: &str, group: &str, who: Option<&str>) 
             NOBODY,
             "They go by themselves once that is possible. If this stays, copy what you wrote into a new document, and go on there in smaller steps.",
         ),
+        FindingKind::EditsTooCostly => three(
+            format!(
+                "Your last edits of {place} are too much work for every member to be sent as one change, and this device finds no way to send them in parts. They are kept and shown here, and are never sent as they are; what you write after them waits behind them."
+            ),
+            NOBODY,
+            "Take out of the document what you put in at once, and put it in again in smaller steps while the service is reached; or copy what you wrote into a new document, and go on there.",
+        ),
         FindingKind::CarriedWaits => three(
             format!(
                 "Some changes to {place} that the service has lost would take every member too much work at once if this device brought them back now. They are kept and shown here."
@@ -917,7 +925,8 @@ pub(super) mod tests {
             K::OwnEditRewritten => K::EditsRefused { cause: cause() },
             K::EditsRefused { .. } => K::EditsParked { cause: cause() },
             K::EditsParked { .. } => K::EditsWait,
-            K::EditsWait => K::CarriedWaits,
+            K::EditsWait => K::EditsTooCostly,
+            K::EditsTooCostly => K::CarriedWaits,
             K::CarriedWaits => K::Rescued { changes: 2 },
             K::Rescued { .. } => K::RescueFull,
             K::RescueFull => K::Dropped {

@@ -20,7 +20,7 @@ use super::frontier::{self, Segment};
 use super::plan::{Plan, Released};
 use super::scan::{Deletes, Id, Layout, Section};
 use super::waiting::split_snapshot;
-use crate::cost::{Allowance, Counted, ITEM_EARNS, Purse, Refused};
+use crate::cost::{Allowance, Counted, ITEM_EARNS, Purse, Refused, growth};
 use crate::error::CrdtError;
 use crate::kinds::CrdtKind;
 use crate::limits::MAX_SNAPSHOT_BYTES;
@@ -147,15 +147,15 @@ impl Order {
         let mut reading = Reading::of(self, 0, most.limit() * WHOLE);
         let outcome = reading.update(update, layout.sections(), layout.deletes());
         let counted = reading.counting.total.div_ceil(WHOLE);
-        let (earning, grown) = (reading.earning, reading.size().saturating_sub(size));
+        let (earning, grown) = (reading.earning, growth(size, reading.size()));
         let purse = Purse::new(CrdtKind::Yjs, allowance, ITEM_EARNS * earning + longest);
         let over = || purse.refused(counted.min(most.limit() + 1));
         let refusal = match outcome {
             Ok(()) if counted > purse.limit() => over(),
-            Ok(()) if grown > allowance.room => over(),
+            Ok(()) if !allowance.has_room(grown) => over(),
             Ok(()) => {
                 let released = reading.release().div_ceil(WHOLE);
-                let grown = reading.size().saturating_sub(size);
+                let grown = growth(size, reading.size());
                 layout.plan = Some(Box::new(reading.plan));
                 return Ok(Counted {
                     cost: counted,
