@@ -48,7 +48,8 @@ fn count(
         Ok(counted) => {
             *balance = counted.balance;
             parts.push(("cost".to_owned(), counted.cost.into()));
-            parts.push(("grown".to_owned(), counted.grown.into()));
+            let grown = counted.grown.max(0).unsigned_abs();
+            parts.push(("grown".to_owned(), grown.into()));
             parts.push(("released".to_owned(), counted.released.into()));
         }
         Err(Refused::Cost { balance: left }) => {

@@ -20,8 +20,6 @@ pub enum Shown {
     Flag(bool),
     /// A number.
     Number(u64),
-    /// A number below zero.
-    Below(i64),
     /// Text; of bytes in hexadecimal.
     Text(String),
     /// A list.
@@ -59,15 +57,6 @@ impl From<String> for Shown {
     }
 }
 
-impl From<i64> for Shown {
-    fn from(value: i64) -> Self {
-        match u64::try_from(value) {
-            Ok(value) => Self::number(value),
-            Err(_) => Self::Below(value),
-        }
-    }
-}
-
 impl From<u64> for Shown {
     fn from(value: u64) -> Self {
         Self::number(value)
@@ -80,7 +69,6 @@ impl Serialize for Shown {
             Self::Nothing => serializer.serialize_unit(),
             Self::Flag(value) => serializer.serialize_bool(*value),
             Self::Number(value) => serializer.serialize_u64(*value),
-            Self::Below(value) => serializer.serialize_i64(*value),
             Self::Text(text) => serializer.serialize_str(text),
             Self::List(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;

@@ -448,14 +448,14 @@ class Yjs:
             refused = str(why)
         cost = ceil(self.parts, 128)
         full = min(CAP, balance + max(64, 64 * self.earned + longest))
-        grown = self.size() - size
+        grown = max(0, self.size() - size)
         if refused is None and (cost > min(UPDATE[1], full) or grown > room):
             refused = "cost"
         if refused is not None:
             self.__dict__.update(before)
             return {"refused": refused, "balance": max(0, balance - min(cost, most + 1)), "size": size}
         released = self.release()
-        grown = self.size() - size
+        grown = max(0, self.size() - size)
         return {"cost": cost, "balance": full - cost, "size": self.size(), "grown": grown, "released": ceil(released, 128)}
 
     def copy(self) -> dict:
