@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use conclave_engine::{Command, Present, Reply, Showing};
 use conclave_proto::{DeviceId, DocumentId, GroupId, InstanceId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::client::{Client, answer};
 use crate::error::Error;
@@ -49,6 +50,15 @@ impl Place {
         self.client.command_done(command).await
     }
 
+    /// Watching it, and nothing more.
+    fn attendance(&self) -> Attendance {
+        Attendance {
+            group: self.group,
+            document: self.document,
+            showing: None,
+        }
+    }
+
     fn is(&self, group: GroupId, document: DocumentId) -> bool {
         (self.group, self.document) == (group, document)
     }
@@ -72,11 +82,18 @@ impl Attending {
             group: attendance.group,
             document: attendance.document,
         };
-        let there = place.watch(true).await?;
-        let attending = Self {
-            place,
-            shows: AtomicBool::new(false),
-        };
+        let (answer, begun) = oneshot::channel();
+        client.spawn(async move {
+            let there = place.watch(true).await;
+            let attending = there.map(|there| {
+                let shows = AtomicBool::new(false);
+                (Self { place, shows }, there)
+            });
+            // Where nobody waits for it any more it is dropped here, and with it ends what had begun.
+            let _ = answer.send(attending);
+        });
+        let begun = begun.await;
+        let (attending, there) = begun.unwrap_or_else(|_| Err(client.shared().cause()))?;
         if attendance.showing.is_some() {
             attending.show(attendance.showing.clone()).await?;
         }
@@ -127,6 +144,8 @@ pub struct Presence {
     attending: Attending,
     events: Events,
     others: BTreeMap<(DeviceId, InstanceId), (Present, Showing)>,
+    /// Whether changes were missed, and it was not asked again yet who is there.
+    is_stale: bool,
 }
 
 /// What has changed in a document's presence.
@@ -137,6 +156,8 @@ pub enum PresenceChange {
     Shows(Present, Showing),
     /// Somebody shows nothing any more.
     Gone(Present),
+    /// Changes were not read in time, and some are not told: [`Presence::others`] says who is there.
+    Missed,
     /// Nobody is seen any more: this device is not connected.
     Lost,
 }
@@ -159,6 +180,7 @@ impl Presence {
             attending,
             events,
             others: BTreeMap::new(),
+            is_stale: false,
         };
         presence.are_there(there);
         Ok(presence)
@@ -196,6 +218,15 @@ impl Presence {
     /// The next change; none when the client stopped. May be dropped while waiting without losing anything.
     pub async fn next(&mut self) -> Option<PresenceChange> {
         loop {
+            if self.is_stale {
+                // Asked for by another that attends, which ends with this: only its answer counts. Where this client cannot say
+                // it now, it is connected to nobody either.
+                let attendance = self.attending.place.attendance();
+                let again = Attending::begin(&self.attending.place.client, &attendance).await;
+                self.are_there(again.map(|(_, there)| there).unwrap_or_default());
+                self.is_stale = false;
+                return Some(PresenceChange::Missed);
+            }
             match self.events.next().await? {
                 Event::Device(DeviceEvent::Presence {
                     group,
@@ -211,13 +242,7 @@ impl Presence {
                     self.others.clear();
                     return Some(PresenceChange::Lost);
                 }
-                Event::Missed { .. } => {
-                    // Asked for once more, and given back: only the answer counts.
-                    if let Ok(there) = self.attending.place.watch(true).await {
-                        let _ = self.attending.place.watch(false).await;
-                        self.are_there(there);
-                    }
-                }
+                Event::Missed { .. } => self.is_stale = true,
                 _ => {}
             }
         }

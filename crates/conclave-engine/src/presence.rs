@@ -178,7 +178,13 @@ impl Cx {
         if seats.len() >= MOST && !seats.contains_key(&(group, id)) {
             return Err(EngineError::TooManyPresences);
         }
-        change(seats.entry((group, id)).or_default());
+        let seat = seats.entry((group, id)).or_default();
+        change(seat);
+        if !seat.is_wanted() && seat.room.is_none() {
+            // There is nobody to say goodbye to.
+            seats.remove(&(group, id));
+            return Ok(());
+        }
         // It is brought into memory and opened where it is not.
         self.document_work(whole, id, DocWork::Look);
         Ok(())
@@ -220,8 +226,7 @@ impl Cx {
                 };
                 // Its length was looked at when it was given.
                 if let Ok(more) = room.show(shown, here) {
-                    step.send.extend(more.send);
-                    step.changes.extend(more.changes);
+                    step.extend(more);
                 }
                 step
             });
@@ -293,10 +298,7 @@ impl Cx {
                 let mut all = Step::default();
                 for ShownItem { author, item } in items {
                     match room.receive(author, item, here) {
-                        Ok(step) => {
-                            all.send.extend(step.send);
-                            all.changes.extend(step.changes);
-                        }
+                        Ok(step) => all.extend(step),
                         Err(Refused::OtherLog) if room.names_other_log(&author) => {
                             other_log.push(author.device);
                         }
@@ -377,8 +379,7 @@ impl Cx {
 
     /// Who somebody is. Also one who was a member until now.
     fn present(&self, group: &Group, author: Author) -> Option<Present> {
-        let rows = group.state().roster.rows().iter().rev();
-        let row = rows.into_iter().find(|row| row.device == author.device)?;
+        let row = group.state().roster.newest_row(&author.device)?;
         Some(Present {
             user: row.user,
             device: author.device,

@@ -71,6 +71,14 @@ pub struct Step {
     pub changes: Vec<Change>,
 }
 
+impl Step {
+    /// Puts what follows from a later call behind.
+    pub fn extend(&mut self, later: Self) {
+        self.send.extend(later.send);
+        self.changes.extend(later.changes);
+    }
+}
+
 /// A difference in what others show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

@@ -294,8 +294,14 @@ impl Roster {
     /// The device's row without an end.
     #[must_use]
     pub fn current_row(&self, device: &DeviceId) -> Option<&RosterRow> {
-        let at = *self.by_device.get(device)?.last()?;
-        self.rows.get(at).filter(|row| row.last_epoch.is_none())
+        self.newest_row(device)
+            .filter(|row| row.last_epoch.is_none())
+    }
+
+    /// The device's newest row, be it a member or one that was.
+    #[must_use]
+    pub fn newest_row(&self, device: &DeviceId) -> Option<&RosterRow> {
+        self.rows.get(*self.by_device.get(device)?.last()?)
     }
 
     /// The row without an end that has this signature key.

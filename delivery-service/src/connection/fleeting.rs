@@ -78,7 +78,7 @@ impl Fleeting {
         self.bytes += frame.len();
         self.addressed.push_back(frame);
         while self.addressed.len() > limits::ADDRESSED_FRAMES {
-            self.drop_addressed();
+            self.take_addressed();
         }
         self.shed();
     }
@@ -90,7 +90,7 @@ impl Fleeting {
     /// The oldest goes where too much waits: each is shown again by itself.
     fn shed(&mut self) {
         while self.bytes > limits::FLEETING_BYTES {
-            if self.drop_addressed() {
+            if self.take_addressed().is_some() {
                 continue;
             }
             let merged =
@@ -104,10 +104,10 @@ impl Fleeting {
         }
     }
 
-    fn drop_addressed(&mut self) -> bool {
-        let dropped = self.addressed.pop_front();
-        self.bytes -= dropped.as_ref().map_or(0, Bytes::len);
-        dropped.is_some()
+    fn take_addressed(&mut self) -> Option<Bytes> {
+        let frame = self.addressed.pop_front()?;
+        self.bytes -= frame.len();
+        Some(frame)
     }
 
     fn take(&mut self, channel: u64) -> Option<Bytes> {
@@ -128,15 +128,10 @@ impl Fleeting {
         if !is_idle && !self.is_overdue {
             return None;
         }
-        let addressed = self.addressed.pop_front();
-        self.bytes -= addressed.as_ref().map_or(0, Bytes::len);
-        let next = match addressed {
-            Some(frame) => Some(frame),
-            None => self
-                .turns
-                .pop_front()
-                .and_then(|channel| self.take(channel)),
-        };
+        let next = self.take_addressed().or_else(|| {
+            let channel = self.turns.pop_front()?;
+            self.take(channel)
+        });
         if self.addressed.is_empty() && self.turns.is_empty() {
             self.since = None;
             self.is_overdue = false;

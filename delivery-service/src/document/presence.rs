@@ -33,12 +33,12 @@ pub(crate) struct Lane {
 impl Lane {
     /// A device is in this session from now on.
     fn enters(&mut self, device: DeviceId, session: SessionId) {
-        let before = self.session_of.insert(device, session);
-        if before != Some(session) {
-            before.map(|before| self.sessions.remove(&before));
-            // Whoever takes the session of another gets what is for that one, and opens nothing of it.
-            self.sessions.entry(session).or_insert(device);
+        if self.session_of.get(&device) != Some(&session) {
+            self.leaves(&device);
+            self.session_of.insert(device, session);
         }
+        // Whoever names the session of another gets nothing that is for that one.
+        self.sessions.entry(session).or_insert(device);
     }
 
     /// A device has closed the document. What it said last is still shown.
@@ -131,4 +131,37 @@ pub(crate) fn frame<'a>(channel: u64, items: impl IntoIterator<Item = &'a Bytes>
         frame.extend_from_slice(item);
     }
     Bytes::from(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_names_the_session_of_another_takes_nothing_from_it() {
+        let [honest, other] = [1, 2].map(|it| DeviceId([it; 16]));
+        let [session, second] = [1, 2].map(|it| SessionId([it; 16]));
+        let mut lane = Lane::default();
+        lane.enters(honest, session);
+        lane.enters(other, session);
+        assert_eq!(lane.sessions.get(&session), Some(&honest));
+        lane.enters(other, second);
+        assert_eq!(lane.sessions.get(&session), Some(&honest));
+        assert_eq!(lane.sessions.get(&second), Some(&other));
+        lane.leaves(&other);
+        assert_eq!(lane.sessions.get(&session), Some(&honest));
+        assert_eq!(lane.sessions.len(), 1);
+    }
+
+    #[test]
+    fn a_session_that_another_had_named_first_is_had_once_that_one_has_gone() {
+        let [honest, other] = [1, 2].map(|it| DeviceId([it; 16]));
+        let session = SessionId([1; 16]);
+        let mut lane = Lane::default();
+        lane.enters(other, session);
+        lane.enters(honest, session);
+        lane.leaves(&other);
+        lane.enters(honest, session);
+        assert_eq!(lane.sessions.get(&session), Some(&honest));
+    }
 }

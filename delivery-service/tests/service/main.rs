@@ -27,6 +27,7 @@ mod login;
 mod misconduct;
 mod nodes;
 mod noise;
+mod presence;
 mod process;
 mod recovery;
 mod returned;

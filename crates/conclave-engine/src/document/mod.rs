@@ -232,8 +232,8 @@ impl Cx {
             }
             self.erase_roots(&mut whole.group);
         } else {
-            let mut rows = state.roster.rows().iter().rev();
-            let by = rows.find(|row| Some(row.device) == by).map(|row| row.user);
+            let row = by.and_then(|by| state.roster.newest_row(&by));
+            let by = row.map(|row| row.user);
             self.let_document_go(whole, id, by);
         }
     }

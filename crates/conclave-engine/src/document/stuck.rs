@@ -195,8 +195,7 @@ impl Cx {
     /// One record of a document, for people.
     pub(crate) fn record_info(&self, group: &Group, record: &RecordAt) -> RecordInfo {
         let device = record.author.device;
-        let mut rows = group.state().roster.rows().iter().rev();
-        let row = rows.find(|row| row.device == device);
+        let row = group.state().roster.newest_row(&device);
         RecordInfo {
             seq: record.seq,
             id: record.id,

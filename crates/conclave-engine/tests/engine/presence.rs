@@ -202,3 +202,29 @@ fn more_than_fits_is_refused() {
     assert_eq!(refused.code(), "presence.too_much");
     assert!(!format!("{refused:?}").contains("xxx"));
 }
+
+#[test]
+fn who_ends_to_watch_while_cut_off_leaves_room_for_others() {
+    let mut world = World::new(8, &["ana"]);
+    let group = world.create_group(0);
+    let documents: Vec<_> = (0..129)
+        .map(|at| world.create_document(group, 0, &format!("text {at}")))
+        .collect();
+    world.run();
+    world.go_offline(0);
+    for document in &documents {
+        watch(&mut world, 0, (group, *document), true);
+        watch(&mut world, 0, (group, *document), false);
+    }
+    // What is wanted takes room all the same.
+    for document in &documents[..128] {
+        watch(&mut world, 0, (group, *document), true);
+    }
+    let command = Command::WatchPresence {
+        group,
+        document: documents[128],
+        watch: true,
+    };
+    let refused = world.call(0, command).unwrap().unwrap_err();
+    assert_eq!(refused.code(), "presence.too_many");
+}
